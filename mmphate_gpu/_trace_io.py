@@ -1,0 +1,228 @@
+"""Arrays by name, in and out of .npy, .npz, .zarr, .h5 and recorders' folders; atomic, never pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._optional import require
+from .params import InputError
+
+FIELDS = ("epoch", "timestep", "unit", "sample", "label", "mask", "axes")
+META = "meta.json"
+RECORDING = "mmphate-gpu recording"
+_ENDINGS = ".npy, .npz, .zarr, .h5"
+# What numpy, zipfile, json, zarr and h5py are known to raise on damaged files (RuntimeError: h5py, zipfile).
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arrays stored at ``path``: "data", and of `FIELDS` what is there.
+
+    Raises
+    ------
+    InputError
+        The path is missing, of an unknown ending, unreadable, holds pickles, or no data.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; accepted: {_ENDINGS}, or a recorder's folder")
+    if (path / META).is_file():
+        return _read_recording(path)
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".zarr": _read_zarr, ".h5": _read_h5, ".hdf5": _read_h5}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path} has an unknown ending; accepted: {_ENDINGS}, or a recorder's folder with {META}")
+    if path.is_dir() and reader is not _read_zarr:
+        raise InputError(f"{path} is a folder, not a {path.suffix} file")
+    return reader(path)
+
+
+def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
+    """Store ``fields`` at ``path`` in the format its ending names, atomically."""
+    path = Path(path)
+    writers = {".npy": _write_npy, ".npz": _write_npz, ".zarr": _write_zarr, ".h5": _write_h5, ".hdf5": _write_h5}
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise InputError(f"{path} has an unknown ending; accepted: {_ENDINGS}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; pass overwrite=True to replace it")
+    if path.is_dir() and writer is not _write_zarr:
+        raise InputError(f"{path} is a folder; accepted: the path of a file to write")
+    for name, values in fields.items():
+        if values.dtype.kind not in "biufSUmM":
+            raise InputError(f"{name} has dtype {values.dtype}, which no file can hold without pickling it")
+    with atomic_path(path) as partial:
+        writer(partial, fields)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A name in the folder of ``path`` to write to, renamed to ``path`` when the block ends well.
+
+    Upon an error what was written is removed and ``path`` is as it was.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist")
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error})") from error
+    try:
+        yield scratch / path.name
+        if path.is_dir():  # os.replace does not replace a folder that holds files
+            os.replace(path, scratch / "replaced")
+        os.replace(scratch / path.name, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what a broken file raises into an `InputError` that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of one .npy file; truncated files, other formats and pickles raise `InputError`."""
+    with _readable(path):
+        with path.open("rb") as file:
+            magic = file.read(6)
+        if magic != b"\x93NUMPY":
+            kind = "holds a Python pickle, which is never loaded" if magic[:1] == b"\x80" else "is truncated or no .npy"
+            raise InputError(f"{path} {kind}; accepted: a .npy file of real numbers")
+        # Mapped first: that holds the size the header claims against the file's before allocating.
+        return np.array(_plain(path, lambda: np.load(path, mmap_mode="r", allow_pickle=False)))
+
+
+def _plain(path: Path, load: Any) -> Any:
+    try:
+        return load()
+    except ValueError as error:
+        if "object" in str(error).lower() or "pickle" in str(error).lower():
+            raise InputError(f"{path} holds pickled Python objects, which are never loaded; store numbers") from error
+        raise
+
+
+def _read_npy(path: Path) -> dict[str, Any]:
+    return {"data": read_array(path)}
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    with _readable(path):
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"{path} is truncated or no .npz; accepted: a zip of .npy files, as numpy.savez writes")
+        with np.load(path, allow_pickle=False) as archive:
+            return _named(path, archive.files, lambda name: _plain(path, lambda: archive[name]))
+
+
+def _named(path: Path, found: Any, read: Any) -> dict[str, Any]:
+    """The data and fields of a container whose keys are ``found``."""
+    found = list(found)
+    keys = [key for key in ("data", "trace") if key in found]
+    if len(keys) != 1:
+        raise InputError(f"{path} holds {sorted(found)}; accepted: the trace as either 'data' or 'trace'")
+    fields = {"data": read(keys[0])} | {name: read(name) for name in FIELDS if name in found}
+    for name, values in fields.items():
+        if not isinstance(values, np.ndarray):
+            raise InputError(f"{path}: the entry {name!r} is no array")
+    return fields
+
+
+def _read_zarr(path: Path) -> dict[str, Any]:
+    zarr = require("zarr", extra="zarr", purpose=f"{path}: reading .zarr")
+    with _readable(path):
+        node = zarr.open(str(path), mode="r")
+        if hasattr(node, "shape"):
+            return {"data": np.asarray(node[...])}
+        text = dict(node.attrs)
+        found = {*node, *(name for name in FIELDS if name in text)}
+        return _named(path, found, lambda name: np.asarray(text[name] if name in text else node[name][...]))
+
+
+def _read_h5(path: Path) -> dict[str, Any]:
+    h5py = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
+
+    def read(name: str) -> np.ndarray:
+        dataset = file[name]
+        text = h5py.check_string_dtype(dataset.dtype) is not None
+        return np.asarray(dataset.asstr()[...], dtype=np.str_) if text else np.asarray(dataset[...])
+
+    with _readable(path), h5py.File(path, "r") as file:
+        return _named(path, file, read)
+
+
+def _read_recording(path: Path) -> dict[str, Any]:
+    """A recorder's folder: meta.json names the epochs and one .npy (timestep, unit, sample) for each."""
+    with _readable(path / META):
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
+        if not isinstance(meta, dict) or meta.get("format") != RECORDING or meta.get("version") != 1:
+            raise InputError(f"{path / META} is no {RECORDING} of version 1")
+        epochs, files, extra = meta["epoch"], meta["files"], meta["extra"]
+        if not files:
+            raise InputError(f"{path} holds no snapshot yet")
+        # Only the bare name counts: a file outside the folder is never opened.
+        parts = [read_array(path / Path(name).name) for name in files]
+        fields = {name: read_array(path / f"{name}.npy") for name in extra if name in ("mask", "label")}
+        return {"data": np.stack(parts), "epoch": np.asarray(epochs), **fields}
+
+
+def _write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
+    if set(fields) - {"data", "axes"}:
+        raise InputError(f"{path.name}: .npy holds no mask, label or coordinates; accepted: .npz, .zarr or .h5")
+    np.save(path, fields["data"], allow_pickle=False)
+
+
+def _write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:  # savez would append .npz to a name of other case
+        np.savez(file, allow_pickle=False, **fields)
+
+
+def _write_zarr(path: Path, fields: dict[str, np.ndarray]) -> None:
+    zarr = require("zarr", extra="zarr", purpose=f"{path.name}: writing .zarr")
+    group = zarr.open_group(str(path), mode="w")
+    for name, values in fields.items():
+        if values.dtype.kind in "SU":  # zarr 3 has no settled form for arrays of text; attributes are JSON
+            group.attrs[name] = values.astype(np.str_).tolist()
+        else:
+            group[name] = values
+
+
+def _write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
+    h5py = require("h5py", extra="hdf5", purpose=f"{path.name}: writing .h5")
+    with h5py.File(path, "w") as file:
+        for name, values in fields.items():
+            text = values.dtype.kind in "SU"
+            if values.dtype.kind in "mM":
+                raise InputError(f"{name} has dtype {values.dtype}, which .h5 cannot hold; accepted: .npz or numbers")
+            file.create_dataset(name, data=values.astype(object) if text else values, **_text_type(h5py, text))
+
+
+def _text_type(h5py: Any, text: bool) -> dict[str, Any]:
+    return {"dtype": h5py.string_dtype()} if text else {}

@@ -1,0 +1,68 @@
+"""The multislice affinity: both parts, in the form that suits the memory there is (METHOD steps 3 to 6)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from ..operators import AffinityOperator, LazyAffinity, SparseAffinity
+from ..operators.assemble import assembled_bytes, assembled_nnz
+from ..ops.memory import available_bytes, check_fits
+from ..params import STORAGES, check_choice
+from ..slices import unit_major
+from .bandwidth import interslice_bandwidth
+from .intraslice import intraslice_affinity
+
+# "auto" stores the affinity while it takes at most this share of the free memory: the rest of the run needs some too.
+SPARSE_SHARE = 0.4
+
+
+class MultisliceAffinity(NamedTuple):
+    """What the affinity stage hands on."""
+
+    operator: AffinityOperator  # (N, N)
+    bandwidth: torch.Tensor  # () float64, the interslice bandwidth
+
+
+def affinity_of_points(
+    points: torch.Tensor,  # (S, M, D) float64, normalised and reduced
+    *,
+    intraslice_knn: int = 2,
+    interslice_knn: int = 25,
+    decay: float | None = 5,
+    thresh: float = 1e-4,
+    storage: str = "auto",
+    knn_backend: str = "auto",
+    dtype: torch.dtype = torch.float64,
+) -> MultisliceAffinity:
+    """Affinity operator over the N = S*M nodes, values in ``dtype``.
+
+    ``storage="auto"`` counts the entries first and stores them (CSR) if they take at most 40 % of the free memory,
+    else leaves the interslice part matrix-free. O(M S^2 D + S M^2 D) time, twice for the sparse form (count, fill).
+
+    Raises
+    ------
+    InputError
+        If ``storage="sparse"`` was asked for and the entries do not fit; nothing has been allocated for them then.
+    """
+    check_choice("storage", storage, STORAGES)
+    intraslice = intraslice_affinity(
+        points, knn=intraslice_knn, decay=decay, thresh=thresh, backend=knn_backend, dtype=dtype
+    )
+    by_unit = unit_major(points)
+    bandwidth = interslice_bandwidth(by_unit, interslice_knn, backend=knn_backend)
+    lazy = LazyAffinity(by_unit, bandwidth, intraslice, thresh=thresh, dtype=dtype)
+    operator = lazy if storage == "lazy" else _stored(lazy, storage)
+    return MultisliceAffinity(operator, bandwidth)
+
+
+def _stored(lazy: LazyAffinity, storage: str) -> AffinityOperator:
+    """The sparse form of ``lazy``, or ``lazy`` itself where "auto" finds too little memory for it."""
+    counts = lazy.interslice_counts()
+    nnz = assembled_nnz(lazy.intraslice, counts)
+    needed = assembled_bytes(nnz, lazy.shape[0], lazy.dtype)
+    if storage == "auto" and needed > SPARSE_SHARE * available_bytes(lazy.device):
+        return lazy
+    check_fits(f"the affinity with {nnz:,} entries", needed, lazy.device, remedy='storage="lazy" stores none of them')
+    return SparseAffinity(lazy.assembled(counts))

@@ -1,0 +1,98 @@
+"""Diffusion time from the von Neumann entropy, and diffusion for that time (METHOD step 9)."""
+
+from __future__ import annotations
+
+import torch
+
+from .params import InputError, check_number
+
+# Up to this many landmarks the singular values come from a plain SVD. Above it the Gram matrix is several times
+# faster; what it may lose is bounded, and where that could change t the plain SVD decides.
+SVD_UP_TO = 1000
+# Relative error allowed for in the eigenvalues of the float64 Gram matrix: about 45 times the machine epsilon.
+GRAM_ERROR = 1e-14
+# METHOD's floor inside the logarithm: the float64 epsilon.
+ENTROPY_FLOOR = torch.finfo(torch.float64).eps
+
+
+def singular_values(landmark_op: torch.Tensor) -> torch.Tensor:  # (L, L) -> (L,) float64, descending
+    """Singular values in float64 by the plain SVD."""
+    return torch.linalg.svdvals(landmark_op.double())
+
+
+def _gram_singular_values(landmark_op: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Singular values by the Gram matrix, with lower and upper bounds (L,) each, descending."""
+    matrix = landmark_op.double()
+    squares = torch.linalg.eigvalsh(matrix.T @ matrix).flip(0)
+    error = GRAM_ERROR * squares[0].clamp_min(0)
+    return (squares - error).clamp_min(0).sqrt(), (squares + error).clamp_min(0).sqrt()
+
+
+def entropy_of_singular_values(values: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L,) -> (t_max,) float64
+    """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1."""
+    powers, entropy = values.clone(), []
+    for _ in range(t_max):
+        weights = powers / powers.sum() + ENTROPY_FLOOR
+        entropy.append(-(weights * weights.log()).sum())
+        powers = powers * values
+    return torch.stack(entropy)
+
+
+def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L, L) -> (t_max,) float64
+    """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
+
+    landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Above 1000 landmarks they come from the
+    float64 Gram matrix, if that can be shown to give the same `optimal_t` as the SVD. O(L^3) time, O(L^2) memory. Deterministic.
+    """
+    check_number("t_max", t_max, low=4, integer=True)
+    if landmark_op.ndim != 2 or landmark_op.shape[0] != landmark_op.shape[1]:
+        raise InputError(f"landmark_op has shape {tuple(landmark_op.shape)}; accepted: a square matrix")
+    if landmark_op.shape[0] > SVD_UP_TO:
+        entropy = _certified_gram_entropy(landmark_op, t_max)
+        if entropy is not None:
+            return entropy
+    return entropy_of_singular_values(singular_values(landmark_op), t_max)
+
+
+def _certified_gram_entropy(landmark_op: torch.Tensor, t_max: int) -> torch.Tensor | None:
+    """Entropy by the Gram matrix, or None if its error could move the knee."""
+    low, high = _gram_singular_values(landmark_op)
+    entropy = entropy_of_singular_values((low + high) / 2, t_max)
+    bounds = [entropy_of_singular_values(values, t_max) for values in (low, high)]
+    # An error e in H moves the sum of absolute residuals of one break by less than 3 sum |e| (the residuals of a line fit to
+    # e itself), so the difference of two breaks by less than 6; the rest is for the bend of H between the bounds.
+    shift = 8 * torch.stack([(bound - entropy).abs() for bound in bounds]).max(0).values.sum()
+    errors = knee_errors(entropy.cpu())
+    best, second = torch.topk(errors, 2, largest=False).values
+    return entropy if second - best > shift else None
+
+
+def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (n,) -> (n - 2,)
+    """Sum of absolute residuals of the two least-squares lines that meet at each break 1 .. n - 2."""
+    x = torch.arange(curve.numel(), dtype=torch.float64, device=curve.device)
+    pairs = [(slice(0, b + 1), slice(b, None)) for b in range(1, curve.numel() - 1)]
+    return torch.stack([_residual(x[left], curve[left]) + _residual(x[right], curve[right]) for left, right in pairs])
+
+
+def _residual(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # (n,), (n,) -> ()
+    x = x - x.mean()
+    slope = (x * y).sum() / (x * x).sum()
+    return (y - y.mean() - slope * x).abs().sum()
+
+
+def knee(curve: torch.Tensor) -> int:
+    """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first one among equals."""
+    if curve.ndim != 1 or curve.numel() < 4:
+        raise InputError(f"curve has shape {tuple(curve.shape)}; accepted: one axis of at least 4 points")
+    return 1 + int(torch.argmin(knee_errors(curve.double().cpu())))
+
+
+def optimal_t(landmark_op: torch.Tensor, t_max: int = 100) -> int:
+    """Diffusion time: the knee of the von Neumann entropy."""
+    return knee(von_neumann_entropy(landmark_op, t_max))
+
+
+def diffuse(landmark_op: torch.Tensor, t: int) -> torch.Tensor:  # (L, L) -> (L, L) float64
+    """landmark_op^t in float64 by repeated squaring; about 1.5 log2(t) products of O(L^3)."""
+    check_number("t", t, low=1, integer=True)
+    return torch.linalg.matrix_power(landmark_op.double(), t)

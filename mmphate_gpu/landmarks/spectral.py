@@ -1,0 +1,39 @@
+"""Landmark clusters from the leading singular vectors of the diffusion affinity."""
+
+from __future__ import annotations
+
+import torch
+
+from ..operators import AffinityOperator
+from ..ops.kmeans import kmeans
+from ..ops.top_eigenpairs import top_eigenpairs
+
+
+def diffusion_features(
+    operator: AffinityOperator, degrees: torch.Tensor, n_svd: int, generator: torch.Generator | None
+) -> torch.Tensor:  # (N, n_svd)
+    """Rows of P V, V the first ``n_svd`` right singular vectors of A = D^-1/2 K D^-1/2 (symmetric: eigenvectors).
+
+    About six products with n_svd + 10 columns.
+    """
+    root = degrees.rsqrt().to(operator.dtype)[:, None]
+
+    def diff_aff(block: torch.Tensor) -> torch.Tensor:
+        return root * (operator @ (root * block))
+
+    _, vectors = top_eigenpairs(
+        diff_aff, operator.shape[0], n_svd, dtype=operator.dtype, device=operator.device, generator=generator
+    )
+    return (operator @ vectors) / degrees.to(operator.dtype)[:, None]
+
+
+def spectral_clusters(
+    operator: AffinityOperator,
+    degrees: torch.Tensor,
+    n_landmark: int,
+    *,
+    n_svd: int = 100,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:  # (N,) int64
+    """k-means clusters of the diffusion features; at most ``n_landmark``, none empty."""
+    return kmeans(diffusion_features(operator, degrees, n_svd, generator), n_landmark, generator=generator)

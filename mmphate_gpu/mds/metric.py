@@ -1,0 +1,111 @@
+"""One door to all solvers, and the orientation of what they return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..ops.random import seeded_generator
+from ..params import MDS_SOLVERS, InputError, check_choice, check_number
+from .classic import classic
+from .nonmetric import nonmetric
+from .smacof import Descent, smacof
+from .stress import stress
+
+# Each nonmetric sweep regresses all pairs anew, tens of times the cost of a metric one, and converges slowly.
+NONMETRIC_SWEEPS = 300
+
+
+@dataclass(frozen=True, eq=False)
+class MDSResult:
+    """Coordinates of the landmarks and how well they fit."""
+
+    coordinates: torch.Tensor  # (L, C) float64, centred
+    stress: float  # Kruskal's stress-1 against the given distances
+    n_iter: int  # SMACOF sweeps, 0 for classical MDS
+
+
+def metric_mds(
+    distances: torch.Tensor,  # (L, L)
+    n_components: int = 2,
+    *,
+    solver: str = "smacof",
+    init: torch.Tensor | None = None,
+    max_iter: int = 3000,
+    eps: float = 1e-6,
+    random_state: int | None = None,
+) -> MDSResult:
+    """Embed ``distances`` in ``n_components`` dimensions.
+
+    Parameters
+    ----------
+    solver : {"classic", "smacof", "nonmetric"}
+        Each goes on from the one before it.
+    init : (L, C), optional
+        Start of SMACOF; None means classical MDS.
+    max_iter, eps
+        SMACOF ends after ``max_iter`` sweeps or when one lowers the stress by less than ``eps`` of itself; the nonmetric
+        part does at most 300.
+
+    Raises
+    ------
+    InputError
+        Distances that are not square, symmetric, finite and non-negative with a zero diagonal; n_components not within 1 to L - 1.
+
+    Notes
+    -----
+    The result is turned onto its start by Procrustes (rotation and reflection only), and the start has its axes by falling
+    variance with the largest entry positive: one seed gives one picture. O(L^2 C) a sweep. Deterministic.
+    """
+    check_choice("solver", solver, MDS_SOLVERS)
+    check_number("max_iter", max_iter, low=1, integer=True)
+    check_number("eps", eps, low=0)
+    distances = _checked_distances(distances)
+    check_number("n_components", n_components, low=1, high=max(1, distances.shape[0] - 1), integer=True)
+    if init is None:
+        start = classic(distances, n_components, generator=seeded_generator(random_state))
+    else:
+        start = _checked_init(init, distances, n_components)
+    end = _descend(distances, start, solver, max_iter, eps)
+    coordinates = orient(end.coordinates, start)
+    return MDSResult(coordinates, stress(distances, coordinates), end.n_iter)
+
+
+def _descend(distances: torch.Tensor, start: torch.Tensor, solver: str, max_iter: int, eps: float) -> Descent:
+    if solver == "classic":
+        return Descent(start, 0)
+    metric = smacof(distances, start, max_iter=max_iter, eps=eps)
+    if solver == "smacof":
+        return metric
+    further = nonmetric(distances, metric.coordinates, max_iter=min(max_iter, NONMETRIC_SWEEPS), eps=eps)
+    return Descent(further.coordinates, metric.n_iter + further.n_iter)
+
+
+def orient(coordinates: torch.Tensor, start: torch.Tensor) -> torch.Tensor:  # (L, C), (L, C) -> (L, C)
+    """Centre ``coordinates`` and turn (or mirror) them as near to ``start`` as they will go."""
+    coordinates = coordinates - coordinates.mean(0)
+    left, _, right = torch.linalg.svd(coordinates.T @ (start.to(coordinates) - start.mean(0)))
+    return coordinates @ (left @ right)
+
+
+def _checked_init(init: torch.Tensor, distances: torch.Tensor, n_components: int) -> torch.Tensor:
+    wanted = (distances.shape[0], n_components)
+    if tuple(init.shape) != wanted:
+        raise InputError(f"init has shape {tuple(init.shape)}; accepted: {wanted}")
+    return init.to(device=distances.device, dtype=torch.float64)
+
+
+def _checked_distances(distances: torch.Tensor) -> torch.Tensor:
+    """``distances`` in float64, exactly symmetric; what is asymmetric by rounding is averaged."""
+    if distances.ndim != 2 or distances.shape[0] != distances.shape[1] or distances.shape[0] < 2:
+        raise InputError(f"distances has shape {tuple(distances.shape)}; accepted: a square matrix of at least 2 rows")
+    distances = distances.double()
+    if not bool(torch.isfinite(distances).all()) or bool((distances < 0).any()):
+        raise InputError("distances contains NaN, infinity or a number below 0; accepted: finite numbers from 0")
+    if torch.equal(distances, distances.T) and not bool(distances.diagonal().any()):
+        return distances
+    tolerance = 1e-5 * float(distances.max())  # float32 rounding of a sum of squares, with room
+    if float(distances.diagonal().max()) > tolerance or float((distances - distances.T).abs().max()) > tolerance:
+        raise InputError("distances must be symmetric with a zero diagonal")
+    return ((distances + distances.T) / 2).fill_diagonal_(0)

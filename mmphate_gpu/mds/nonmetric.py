@@ -1,0 +1,40 @@
+"""Nonmetric MDS: SMACOF against the monotone regression of the distances."""
+
+from __future__ import annotations
+
+import torch
+
+from ..ops.distances import distances_by_difference
+from .smacof import Descent, guttman_transform
+
+
+def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 300, eps: float = 1e-6) -> Descent:
+    """Alternate monotone regression (on the host, by SciPy) and Guttman transforms from ``init`` (L, C).
+
+    The disparities are scaled to the norm of ``distances`` at every step, so that the picture keeps its size. Ends when the stress
+    against them falls by less than ``eps`` of itself. O(L^2 log L) once, O(L^2) a sweep. Source: Kruskal 1964.
+    """
+    distances = distances.double()
+    n = distances.shape[0]
+    i, j = torch.triu_indices(n, n, 1, device=distances.device)
+    order = torch.argsort(distances[i, j], stable=True)
+    i, j = i[order], j[order]
+    norm = distances[i, j].norm()
+    points, last = init.double(), float("inf")
+    for sweeps in range(1, max_iter + 1):
+        disparities = _monotone(distances_by_difference(points, points)[i, j])
+        disparities = disparities * (norm / disparities.norm().clamp_min(torch.finfo(torch.float64).tiny))
+        target = torch.zeros_like(distances)
+        target[i, j] = disparities
+        target[j, i] = disparities
+        points, raw = guttman_transform(target, points)
+        if last - float(raw) < eps * float(raw):
+            break
+        last = float(raw)
+    return Descent(points, sweeps)
+
+
+def _monotone(values: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,)
+    from scipy.optimize import isotonic_regression
+
+    return torch.from_numpy(isotonic_regression(values.cpu().numpy()).x).to(values.device)

@@ -1,0 +1,23 @@
+"""How well coordinates reproduce distances."""
+
+from __future__ import annotations
+
+import torch
+
+from ..ops.chunks import row_chunks
+from ..ops.distances import distances_by_difference
+
+
+def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, L), (L, C)
+    """Kruskal's normalised stress-1: sqrt(sum (D - d)^2 / sum D^2); 0 where all distances are 0.
+
+    O(L^2 C) time, chunks of memory.
+    """
+    residual = torch.zeros((), dtype=torch.float64, device=distances.device)
+    total = torch.zeros_like(residual)
+    points = coordinates.double()
+    for rows in row_chunks(*distances.shape):
+        wanted = distances[rows].double()
+        residual += (wanted - distances_by_difference(points[rows], points)).square().sum()
+        total += wanted.square().sum()
+    return float((residual / total).sqrt()) if float(total) > 0 else 0.0

@@ -1,0 +1,75 @@
+"""k nearest *other* points within each set of a stack: one signature, several backends."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import torch
+
+from .._optional import available
+from ..params import KNN_BACKENDS as KNN_BACKEND_NAMES
+from ..params import InputError, check_choice, check_number
+
+# name -> module with ``knn(points, k) -> (distances, indices)``; imported on first use
+KNN_BACKENDS = {name: f"{__name__}.{name}_backend" for name in KNN_BACKEND_NAMES if name != "auto"}
+
+
+def resolve_knn_backend(backend: str, device: torch.device) -> str:
+    """The backend that "auto" means here: KeOps on CUDA if it is installed, torch elsewhere. Both are exact.
+
+    On two CPU cores the torch backend is the faster one (benchmarks/results), and it needs no compiler.
+    """
+    check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
+    if backend != "auto":
+        return backend
+    return "keops" if device.type == "cuda" and available("pykeops") else "torch"
+
+
+def kneighbors(points: torch.Tensor, k: int, *, backend: str = "auto") -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances and indices of the ``k`` nearest other points of every point, within its own set.
+
+    Parameters
+    ----------
+    points : (B, n, p) float64
+        B point sets.
+    k : int
+        1 to n - 1.
+    backend : {"auto", "torch", "keops", "pynndescent"}
+        "pynndescent" is approximate, the others are exact.
+
+    Returns
+    -------
+    distances : (B, n, k) float64, ascending
+    indices : (B, n, k) int64
+        Among points at equal distance any may be named; a point is never its own neighbour.
+
+    Raises
+    ------
+    InputError
+        k out of range, an unknown backend, or one that is not installed.
+    """
+    if points.ndim != 3:
+        raise InputError(f"points has shape {tuple(points.shape)}; accepted: three axes (set, point, feature)")
+    check_number("k", k, low=1, high=points.shape[1] - 1, integer=True)
+    name = resolve_knn_backend(backend, points.device)
+    search: Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
+    search = importlib.import_module(KNN_BACKENDS[name]).knn
+    return search(points, k)
+
+
+def kth_neighbor_distance(points: torch.Tensor, k: int, *, backend: str = "auto") -> torch.Tensor:  # (B, n, p) -> (B, n)
+    """Distance of every point to its ``k``-th nearest other point (see `kneighbors`)."""
+    return kneighbors(points, k, backend=backend)[0][..., -1]
+
+
+def drop_self(distances: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """From the k + 1 nearest points, the point itself included, the k nearest others; (B, n, k+1) -> (B, n, k).
+
+    Where duplicates crowd the point itself out of its own list, all entries are at distance 0 and the last one goes.
+    """
+    own = torch.arange(indices.shape[1], device=indices.device)[:, None]
+    drop = indices == own
+    drop[..., -1] |= ~drop.any(-1)
+    shape = (*indices.shape[:-1], indices.shape[-1] - 1)
+    return distances[~drop].view(shape), indices[~drop].view(shape)

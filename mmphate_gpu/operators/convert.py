@@ -1,0 +1,56 @@
+"""Free functions that hand an affinity to other tools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .._optional import require
+from ..ops import csr as csr_ops
+from .protocol import AffinityOperator
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import LinearOperator
+
+
+def to_torch_csr(operator: AffinityOperator) -> torch.Tensor:
+    """The affinity as a torch sparse CSR tensor on its device; the sparse form shares its memory."""
+    return csr_ops.to_torch(operator.to_csr())
+
+
+def to_scipy(operator: AffinityOperator) -> csr_matrix:
+    """The affinity as a SciPy CSR matrix in host memory."""
+    return csr_to_scipy(operator.to_csr())
+
+
+def csr_to_scipy(csr: csr_ops.Csr) -> csr_matrix:
+    """A `Csr` as a SciPy matrix in host memory; shares memory with a CPU tensor."""
+    from scipy.sparse import csr_matrix
+
+    parts = (csr.values.cpu().numpy(), csr.indices.cpu().numpy(), csr.indptr.cpu().numpy())
+    return csr_matrix(parts, shape=csr.shape, copy=False)
+
+
+def to_cupy(operator: AffinityOperator) -> Any:
+    """The affinity as a CuPy CSR matrix on the same GPU; shares memory through DLPack."""
+    cupy = require("cupy", extra="cuda12", purpose="to_cupy")
+    sparse = require("cupyx.scipy.sparse", extra="cuda12", purpose="to_cupy")
+    csr = operator.to_csr()
+    parts = tuple(cupy.from_dlpack(part) for part in (csr.values, csr.indices, csr.indptr))
+    return sparse.csr_matrix(parts, shape=csr.shape)
+
+
+def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
+    """The affinity as SciPy's LinearOperator: NumPy in, NumPy out; symmetric, so adjoint and transpose are itself."""
+    import numpy as np
+    from scipy.sparse.linalg import LinearOperator
+
+    def product(block: np.ndarray) -> np.ndarray:
+        return (operator @ torch.from_numpy(np.ascontiguousarray(block))).cpu().numpy()
+
+    kind = torch.empty(0, dtype=operator.dtype).numpy().dtype
+    return LinearOperator(
+        operator.shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=kind
+    )

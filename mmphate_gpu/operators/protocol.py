@@ -1,0 +1,62 @@
+"""What the stages above may ask of an affinity, whichever form it is stored in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from ..ops.csr import Csr
+from ..params import InputError, InputTypeError
+
+
+class AffinityOperator(ABC):
+    """A symmetric N x N affinity K with non-negative entries.
+
+    Every form answers these members alike; `tests/conformance` holds each of them against `to_dense`.
+    ``nbytes`` says what the form keeps in memory.
+    """
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+    nbytes: int
+
+    @abstractmethod
+    def _matmul(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C), contiguous, own dtype, C >= 1
+        ...
+
+    @abstractmethod
+    def row_sums(self) -> torch.Tensor:  # (N,) float64
+        """K @ 1, the degrees, accumulated in float64."""
+
+    @abstractmethod
+    def aggregate(self, labels: torch.Tensor, n: int) -> Csr:  # (N,) int64 -> (N, n)
+        """K @ onehot(labels): per node, the affinity to each of ``n`` groups of nodes. Values in the own dtype."""
+
+    @abstractmethod
+    def to_csr(self) -> Csr:
+        """All entries, rows and columns in node order. For the lazy form this makes what it avoids storing."""
+
+    def __matmul__(self, other: torch.Tensor) -> torch.Tensor:  # (N,) or (N, C)
+        """Product with a vector or a matrix, in the operator's dtype."""
+        if not isinstance(other, torch.Tensor):
+            raise InputTypeError(f"the right-hand side is a {type(other).__name__}; accepted: a torch tensor")
+        if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:
+            raise InputError(
+                f"the right-hand side has shape {tuple(other.shape)}; accepted: ({self.shape[1]},) or ({self.shape[1]}, C)"
+            )
+        block = other.to(device=self.device, dtype=self.dtype).reshape(self.shape[1], -1).contiguous()
+        if block.shape[1] == 0:
+            return block
+        return self._matmul(block).reshape(other.shape)
+
+    def to_dense(self) -> torch.Tensor:  # (N, N)
+        """All entries as a dense tensor: N^2 of them, for small N."""
+        csr = self.to_csr()
+        dense = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        dense[csr.row_of_entry(), csr.indices.long()] = csr.values
+        return dense
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype}, device={str(self.device)!r})"

@@ -1,0 +1,36 @@
+"""Row chunks of bounded size: how every quadratic stage stays within its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Elements of one temporary (rows x columns). 2^21 float64 are 16 MiB: large enough to keep a GPU busy and to
+# hide the interpreter, small enough that a handful of temporaries is noise beside the results.
+CHUNK_ELEMENTS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows ``rows`` of the point sets ``sets`` in a (B, n, p) stack; one of them is always a whole range."""
+
+    sets: slice
+    rows: slice
+
+
+def row_chunks(n_rows: int, n_columns: int, elements: int = CHUNK_ELEMENTS) -> Iterator[slice]:
+    """Slices over ``n_rows`` with at most about ``elements`` entries of an (n_rows, n_columns) array each."""
+    step = max(1, elements // max(1, n_columns))
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def pair_chunks(n_sets: int, n_points: int, elements: int = CHUNK_ELEMENTS) -> Iterator[Chunk]:
+    """Chunks that cover (B, n, n) in order: many whole sets at once, or some rows of one set."""
+    if n_points * n_points <= elements:
+        for sets in row_chunks(n_sets, n_points * n_points, elements):
+            yield Chunk(sets, slice(0, n_points))
+        return
+    for one in range(n_sets):
+        for rows in row_chunks(n_points, n_points, elements):
+            yield Chunk(slice(one, one + 1), rows)

@@ -1,0 +1,92 @@
+"""Compressed sparse rows: the one container that ops hand to one another."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+
+
+class Csr(NamedTuple):
+    """A sparse matrix by rows; ``indices`` ascend within a row.
+
+    ``indptr`` and ``indices`` share one integer type: int32 while the entries allow it, else int64.
+    """
+
+    indptr: torch.Tensor  # (n_rows + 1,)
+    indices: torch.Tensor  # (nnz,)
+    values: torch.Tensor  # (nnz,)
+    shape: tuple[int, int]
+
+    @property
+    def nnz(self) -> int:
+        return self.indices.numel()
+
+    def row_of_entry(self) -> torch.Tensor:  # (nnz,) int64
+        counts = (self.indptr[1:] - self.indptr[:-1]).long()
+        rows = torch.arange(self.shape[0], device=counts.device)
+        return torch.repeat_interleave(rows, counts, output_size=self.nnz)
+
+
+def index_dtype(nnz: int, n_columns: int) -> torch.dtype:
+    """int32 where every offset and index fits it, else int64."""
+    return torch.int32 if max(nnz, n_columns) < 2**31 else torch.int64
+
+
+def indptr_of_counts(counts: torch.Tensor) -> torch.Tensor:  # (n_rows,) -> (n_rows + 1,) int64
+    """Row offsets from row lengths (the scan between count and fill)."""
+    indptr = torch.zeros(counts.numel() + 1, dtype=torch.int64, device=counts.device)
+    torch.cumsum(counts, 0, out=indptr[1:])
+    return indptr
+
+
+def to_torch(csr: Csr) -> torch.Tensor:
+    """The same matrix as a torch sparse CSR tensor; shares the memory."""
+    with warnings.catch_warnings():
+        # torch warns once that sparse CSR is in beta; what is used of it here is held by the operator conformance suite.
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(csr.indptr, csr.indices, csr.values, size=csr.shape, check_invariants=False)
+
+
+def of_torch(matrix: torch.Tensor) -> Csr:
+    """View a torch sparse CSR tensor as `Csr`; shares the memory."""
+    return Csr(matrix.crow_indices(), matrix.col_indices(), matrix.values(), tuple(matrix.shape))
+
+
+def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:
+    """Stack dense row blocks (n_b, n_columns), keeping the non-zero entries only."""
+    counts, indices, values = [], [], []
+    for block in blocks:
+        rows, columns = torch.nonzero(block, as_tuple=True)
+        counts.append(torch.bincount(rows, minlength=block.shape[0]))
+        indices.append(columns.to(torch.int32))
+        values.append(block[rows, columns])
+    indptr = indptr_of_counts(torch.cat(counts))
+    kind = index_dtype(int(indptr[-1]), n_columns)
+    return Csr(indptr.to(kind), torch.cat(indices).to(kind), torch.cat(values), (indptr.numel() - 1, n_columns))
+
+
+def take_rows(csr: Csr, rows: torch.Tensor) -> Csr:  # rows: (k,) int64
+    """The rows ``rows`` of ``csr``, in that order. O(entries taken)."""
+    start = csr.indptr[rows].long()
+    counts = csr.indptr[rows + 1].long() - start
+    indptr = indptr_of_counts(counts)
+    nnz = int(indptr[-1])
+    shift = torch.repeat_interleave(start - indptr[:-1], counts, output_size=nnz)
+    entries = shift.add_(torch.arange(nnz, device=rows.device))
+    return Csr(
+        indptr.to(csr.indptr.dtype), csr.indices[entries], csr.values[entries], (rows.numel(), csr.shape[1])
+    )
+
+
+def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:
+    """diag(rows) @ csr."""
+    factor = torch.repeat_interleave(rows, (csr.indptr[1:] - csr.indptr[:-1]).long(), output_size=csr.nnz)
+    return csr._replace(values=(csr.values * factor).to(csr.values.dtype))
+
+
+def row_sums(csr: Csr) -> torch.Tensor:  # (n_rows,) float64
+    """Sums of the rows, accumulated in float64 in the order of the entries: the same bits each time."""
+    return torch.segment_reduce(csr.values.double(), "sum", offsets=csr.indptr.long(), initial=0)

@@ -1,0 +1,85 @@
+"""k-means for many clusters: seeds drawn in rounds, Lloyd steps by matrix products."""
+
+from __future__ import annotations
+
+import torch
+
+from ..params import InputError, check_number
+from .chunks import row_chunks
+from .csr import Csr, to_torch
+
+# Rounds of D^2-weighted seeding. Each adds an equal share of the centres, so that all rounds together cost one
+# assignment; one centre at a time (k-means++) would take as many passes as there are centres.
+SEED_ROUNDS = 8
+
+
+def kmeans(
+    points: torch.Tensor,  # (N, D)
+    n_clusters: int,
+    *,
+    max_iter: int = 20,
+    tol: float = 1e-3,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:  # (N,) int64
+    """Cluster labels 0 .. k-1 with k at most ``n_clusters``; empty clusters are dropped.
+
+    Stops after ``max_iter`` Lloyd steps or when fewer than ``tol`` of the points change their cluster. O(N k D) time a step,
+    O((N + k) D) memory and bounded chunks. Deterministic for one generator state. Source of the seeding: Bahmani et al.,
+    "Scalable k-means++", 2012 (here without oversampling).
+    """
+    check_number("n_clusters", n_clusters, low=1, integer=True)
+    if points.ndim != 2 or points.shape[0] == 0:
+        raise InputError(f"points has shape {tuple(points.shape)}; accepted: two axes (point, feature), not empty")
+    # Centred and scaled: squares of tiny features stay normal numbers, and the product form loses no digits to an offset.
+    points = points - points.mean(0)
+    points = points / points.abs().max().clamp_min(torch.finfo(points.dtype).tiny)
+    centers = _seeds(points, min(n_clusters, points.shape[0]), generator)
+    labels, _ = assign_nearest(points, centers)
+    for _ in range(max_iter):
+        centers = _means(points, labels, centers)
+        previous, (labels, _) = labels, assign_nearest(points, centers)
+        if int((labels != previous).sum()) < tol * labels.numel():
+            break
+    return torch.unique(labels, return_inverse=True)[1]
+
+
+def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Label of the nearest centre and squared distance to it: (N, D), (k, D) -> (N,) int64, (N,)."""
+    labels = torch.empty(points.shape[0], dtype=torch.int64, device=points.device)
+    squared = torch.empty(points.shape[0], dtype=points.dtype, device=points.device)
+    center_norms = centers.square().sum(1)
+    for rows in row_chunks(points.shape[0], centers.shape[0]):
+        block = points[rows]
+        least, labels[rows] = torch.addmm(center_norms[None], block, centers.T, alpha=-2).min(1)
+        squared[rows] = (least + block.square().sum(1)).clamp_min(0)
+    return labels, squared
+
+
+def _seeds(points: torch.Tensor, n_clusters: int, generator: torch.Generator | None) -> torch.Tensor:  # (k, D)
+    n = points.shape[0]
+    chosen = [_weighted_draw(points.new_ones(n), -(-n_clusters // SEED_ROUNDS), generator)]
+    _, squared = assign_nearest(points, points[chosen[0]])
+    while (missing := n_clusters - sum(map(len, chosen))) > 0:
+        # Points already chosen, and duplicates of them, have weight 0 and are drawn only when nothing else is left.
+        squared[torch.cat(chosen)] = 0
+        new = _weighted_draw(squared, min(missing, len(chosen[0])), generator)
+        chosen.append(new)
+        squared = torch.minimum(squared, assign_nearest(points, points[new])[1])
+    return points[torch.cat(chosen)]
+
+
+def _weighted_draw(weights: torch.Tensor, k: int, generator: torch.Generator | None) -> torch.Tensor:  # (n,) -> (k,)
+    """``k`` distinct indices with probability proportional to ``weights`` (exponential races)."""
+    clocks = torch.empty(weights.numel(), dtype=torch.float64).exponential_(generator=generator)
+    return torch.topk(weights.double() / clocks.to(weights.device), k).indices
+
+
+def _means(points: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:  # (k, D)
+    """Means of the clusters; an empty one keeps its centre. A sparse product, so that the order of summing is fixed."""
+    counts = torch.bincount(labels, minlength=centers.shape[0])
+    order = torch.argsort(labels, stable=True)
+    indptr = torch.zeros(centers.shape[0] + 1, dtype=torch.int64, device=points.device)
+    torch.cumsum(counts, 0, out=indptr[1:])
+    members = Csr(indptr, order, points.new_ones(order.numel()), (centers.shape[0], points.shape[0]))
+    sums = to_torch(members) @ points
+    return torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centers)

@@ -1,0 +1,125 @@
+"""Affinities above a threshold between the points of each set of a stack: the primitive under both affinities.
+
+Every decision (is this pair above the threshold?) is taken in float64 from distances by differences, whatever the
+dtype of the result: so the sparsity pattern is that of the float64 reference, ties and duplicates included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from .chunks import CHUNK_ELEMENTS, Chunk, pair_chunks
+from .csr import Csr, index_dtype, indptr_of_counts
+from .distances import distances_by_difference
+
+
+class Entries(NamedTuple):
+    """The affinity entries of one chunk of rows, in (set, row, column) order; a row is never split."""
+
+    chunk: Chunk
+    sets: torch.Tensor  # (k,) int64
+    rows: torch.Tensor  # (k,) int64
+    columns: torch.Tensor  # (k,) int64
+    values: torch.Tensor  # (k,) float64
+
+    def row_in_chunk(self) -> torch.Tensor:  # (k,) int64
+        """The row of every entry, counted from the chunk's first."""
+        per_set = self.chunk.rows.stop - self.chunk.rows.start
+        return (self.sets - self.chunk.sets.start) * per_set + self.rows - self.chunk.rows.start
+
+    def row_counts(self) -> torch.Tensor:  # (sets of the chunk, rows of the chunk) int64
+        n_sets, n_rows = self.chunk.sets.stop - self.chunk.sets.start, self.chunk.rows.stop - self.chunk.rows.start
+        return torch.bincount(self.row_in_chunk(), minlength=n_sets * n_rows).view(n_sets, n_rows)
+
+
+def cut_radius(decay: float, thresh: float) -> float:
+    """Distance in bandwidths where exp(-u^decay) = thresh.
+
+    A ``thresh`` below the smallest normal float32 is that float: smaller affinities are 0 in every dtype stored.
+    """
+    smallest = max(thresh, torch.finfo(torch.float32).tiny)
+    return (-math.log(smallest)) ** (1 / decay)
+
+
+def kernel(distances: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, thresh: float) -> torch.Tensor:
+    """exp(-(d / bandwidth)^decay), and 0 where that is below ``thresh``."""
+    affinity = torch.exp(-((distances / bandwidth) ** decay))
+    return affinity.masked_fill_(affinity < thresh, 0)
+
+
+def radius_entries(
+    points: torch.Tensor,  # (B, n, p) float64
+    bandwidth: torch.Tensor,  # (B, n) a bandwidth per point, or () one for all
+    *,
+    decay: float,
+    thresh: float,
+    diagonal: bool,
+    elements: int = CHUNK_ELEMENTS,
+) -> Iterator[Entries]:
+    """Entries with affinity at least ``thresh``, chunk by chunk.
+
+    With one bandwidth: a_ij = exp(-(d_ij / bandwidth)^decay). With a bandwidth per point the two one-sided values are
+    cut, averaged, and cut again: (a_ij + a_ji) / 2, so that the result is symmetric. The diagonal is 1 or left out.
+    O(B n^2 p) time; memory of a few chunks (`chunks.CHUNK_ELEMENTS`).
+    """
+    n_sets, n_points, _ = points.shape
+    bandwidth = bandwidth.to(points.dtype)
+    # A hair wider than the cut: what lies within is decided by the value itself.
+    reach = cut_radius(decay, thresh) * (1 + 1e-9)
+    for chunk in pair_chunks(n_sets, n_points, elements):
+        distances = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
+        if not diagonal:
+            rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
+            distances[:, rows - chunk.rows.start, rows] = math.inf
+        if bandwidth.ndim == 0:
+            near = distances <= reach * bandwidth
+        else:
+            wider = torch.maximum(bandwidth[chunk.sets, chunk.rows, None], bandwidth[chunk.sets, None, :])
+            near = distances <= reach * wider
+        sets, rows, columns = torch.nonzero(near, as_tuple=True)
+        distances = distances[near]
+        sets, rows = sets + chunk.sets.start, rows + chunk.rows.start
+        if bandwidth.ndim == 0:
+            values = kernel(distances, bandwidth, decay=decay, thresh=thresh)
+        else:
+            values = kernel(distances, bandwidth[sets, rows], decay=decay, thresh=thresh)
+            values += kernel(distances, bandwidth[sets, columns], decay=decay, thresh=thresh)
+            values /= 2
+        keep = (values >= thresh) & (values > 0)
+        yield Entries(chunk, sets[keep], rows[keep], columns[keep], values[keep])
+
+
+def radius_counts(
+    points: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, thresh: float, diagonal: bool
+) -> torch.Tensor:  # (B, n) int64
+    """How many entries each row of `radius_affinity` has; nothing is stored."""
+    n_sets, n_points, _ = points.shape
+    counts = torch.zeros(n_sets, n_points, dtype=torch.int64, device=points.device)
+    for entries in radius_entries(points, bandwidth, decay=decay, thresh=thresh, diagonal=diagonal):
+        counts[entries.chunk.sets, entries.chunk.rows] = entries.row_counts()
+    return counts
+
+
+def radius_affinity(
+    points: torch.Tensor,  # (B, n, p)
+    bandwidth: torch.Tensor,  # (B, n) or ()
+    *,
+    decay: float,
+    thresh: float,
+    diagonal: bool,
+    dtype: torch.dtype,
+) -> Csr:
+    """All entries as one CSR of B*n rows whose column indices count within the row's own set (n columns)."""
+    n_sets, n_points, _ = points.shape
+    counts, columns, values = [], [], []
+    for entries in radius_entries(points, bandwidth, decay=decay, thresh=thresh, diagonal=diagonal):
+        counts.append(entries.row_counts().flatten())
+        columns.append(entries.columns.to(torch.int32))
+        values.append(entries.values.to(dtype))
+    indptr = indptr_of_counts(torch.cat(counts))
+    kind = index_dtype(int(indptr[-1]), n_points)
+    return Csr(indptr.to(kind), torch.cat(columns).to(kind), torch.cat(values), (n_sets * n_points, n_points))

@@ -1,0 +1,113 @@
+"""Parameters of a run: defaults, ranges, and the one place that checks them."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+STORAGES = ("auto", "sparse", "lazy")
+KNN_BACKENDS = ("auto", "torch", "keops", "pynndescent")
+MDS_SOLVERS = ("classic", "smacof", "nonmetric")
+MDS_DISTANCES = ("euclidean", "cosine")
+
+
+class InputError(ValueError):
+    """An argument or a file that the library cannot accept; the message names it."""
+
+
+class InputTypeError(InputError, TypeError):
+    """An argument of the wrong kind; the message names it."""
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """Return ``value`` if it is one of ``choices``, else raise `InputError`."""
+    if value not in choices:
+        raise InputError(f"{name}={value!r} is unknown; accepted: {', '.join(map(repr, choices))}")
+    return value
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    integer: bool = False,
+    open_low: bool = False,
+) -> float:
+    """Return ``value`` if it is a real number within [low, high], else raise.
+
+    ``open_low`` excludes ``low`` itself; booleans are not numbers here.
+    """
+    kind = numbers.Integral if integer else numbers.Real
+    wanted = ("an integer" if integer else "a number") + _range_text(low, high, open_low)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise InputTypeError(f"{name}={value!r} must be {wanted}")
+    if math.isnan(value) or value < low or value > high or (open_low and value == low):
+        raise InputError(f"{name}={value!r} is out of range; it must be {wanted}")
+    return int(value) if integer else float(value)
+
+
+def _range_text(low: float, high: float, open_low: bool) -> str:
+    above = ">" if open_low else ">="
+    lower = f" {above} {low:g}" if low > -math.inf else ""
+    upper = f" <= {high:g}" if high < math.inf else ""
+    return lower + (" and" if lower and upper else "") + upper
+
+
+@dataclass(frozen=True)
+class Params:
+    """The constants of METHOD (docs/method.md) that decide a result; checked when made.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        A value out of range or of the wrong kind; the message names the parameter.
+    """
+
+    n_components: int = 2
+    intraslice_knn: int = 2
+    interslice_knn: int = 25
+    decay: float | None = 5
+    t: int | str = "auto"
+    t_max: int = 100
+    gamma: float = 0
+    n_landmark: int | None = 4000
+    normalize: bool = True
+    mds_solver: str = "smacof"
+    mds_dist: str = "euclidean"
+    n_pca: int | None = 100
+    n_svd: int = 100
+    thresh: float = 1e-4
+    random_state: int | None = None
+    device: Any = "auto"
+    storage: str = "auto"
+    knn_backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "t_max": 4, "n_svd": 1}
+        for name, low in whole.items():
+            check_number(name, getattr(self, name), low=low, integer=True)
+        if self.n_landmark is not None:
+            check_number("n_landmark", self.n_landmark, low=2, integer=True)
+        if self.n_pca is not None:
+            check_number("n_pca", self.n_pca, low=1, integer=True)
+        if self.decay is not None:
+            check_number("decay", self.decay, low=0, open_low=True)
+        if isinstance(self.t, str):
+            check_choice("t", self.t, ("auto",))
+        else:
+            check_number("t", self.t, low=1, integer=True)
+        check_number("gamma", self.gamma, low=-1, high=1)
+        check_number("thresh", self.thresh, low=0, high=0.5)
+        if self.random_state is not None:
+            check_number("random_state", self.random_state, low=0, high=2**63 - 1, integer=True)
+        if not isinstance(self.normalize, bool):
+            raise InputTypeError(f"normalize={self.normalize!r} must be True or False")
+        check_choice("storage", self.storage, STORAGES)
+        check_choice("knn_backend", self.knn_backend, KNN_BACKENDS)
+        check_choice("mds_solver", self.mds_solver, MDS_SOLVERS)
+        check_choice("mds_dist", self.mds_dist, MDS_DISTANCES)

@@ -1,0 +1,60 @@
+"""Figures without pyplot: no window, no global state, and files that appear whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..embedding import whole_file
+from ..params import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+DPI = 220
+INK, FAINT = "#262626", "#9a9a9a"
+TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 11, 8.5, 8
+
+
+def check_path(path: str | os.PathLike[str] | None) -> Path | None:
+    """``path`` as a Path; `InputError` unless it is a .png, .svg or .pdf in a folder that exists."""
+    if path is None:
+        return None
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; accepted: {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
+    return path
+
+
+def new_figure(figsize: tuple[float, float]) -> Figure:
+    """An empty white figure of ``figsize`` inches, with a canvas of its own and unknown to pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=figsize, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path | None) -> None:
+    """Write ``figure`` to ``path`` (nothing for None), replacing a file that is there; the same bits each time."""
+    if path is None:
+        return
+    import matplotlib
+
+    kind = path.suffix.lower()[1:]
+    stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    with whole_file(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "mmphate-gpu"}):
+        figure.savefig(temporary, format=kind, dpi=DPI, metadata=stamp)
+
+
+def open_frame(axes: Axes) -> None:
+    """Leave the left and lower edge only, thin and grey."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color=FAINT, linewidth=0.7)
+    axes.tick_params(color=FAINT, labelcolor=INK, labelsize=TICK_SIZE, width=0.7, length=3)

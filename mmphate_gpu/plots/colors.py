@@ -1,0 +1,98 @@
+"""Which colour a label gets: sequential maps for ordered axes, a palette for names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap, Normalize
+
+# Twelve colours that differ from one another and from white paper at the size of a dot.
+PALETTE = (
+    "#0072b2", "#e69f00", "#009e73", "#d62728", "#7a4fbf", "#ea6fb0",
+    "#8c5a2b", "#22b8cf", "#2b2b2b", "#94ae10", "#9e9e9e", "#8f1d5a",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Coloring:
+    """A number for every drawn node, and how numbers turn into colours and into a key."""
+
+    values: np.ndarray  # (N,)
+    cmap: Colormap
+    norm: Normalize
+    ticks: np.ndarray  # places in the key
+    names: list[str]  # text of each place
+    swatches: bool  # a legend of names rather than a colour bar
+
+
+def ordered(index: np.ndarray, labels: np.ndarray, cmap: str, low: float, high: float) -> Coloring:
+    """Colours that grow with the label, from the part ``low`` to ``high`` of a matplotlib map.
+
+    Labels at even steps keep their numbers; others (names, dates, snapshots at growing
+    intervals) are coloured by their order, so that the map is used up evenly.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, Normalize
+
+    map_ = ListedColormap(colormaps[cmap](np.linspace(low, high, 256)))
+    if len(labels) == 1:
+        return Coloring(index, map_, Normalize(-1, 1), np.zeros(1), [text(labels[0])], True)
+    if _evenly_spaced(labels):
+        ticks = _round_ticks(labels)
+        norm = Normalize(float(labels.min()), float(labels.max()))
+        return Coloring(labels[index].astype(float), map_, norm, ticks, [text(tick) for tick in ticks], False)
+    ticks = _with_last(every_few(len(labels)), len(labels) - 1)
+    return Coloring(index, map_, Normalize(0, len(labels) - 1), ticks, [text(labels[i]) for i in ticks], False)
+
+
+def categorical(index: np.ndarray, labels: np.ndarray) -> Coloring:
+    """One colour for each label; up to twelve have a legend, more a bar in steps."""
+    from matplotlib import colormaps
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    n = len(labels)
+    swatches = n <= len(PALETTE)
+    ticks = np.arange(n) if swatches else every_few(n)
+    map_ = ListedColormap(PALETTE[:n] if swatches else colormaps["turbo"](np.linspace(0.03, 0.97, n)))
+    norm = BoundaryNorm(np.arange(n + 1) - 0.5, n)
+    return Coloring(index, map_, norm, ticks, [text(labels[i]) for i in ticks], swatches)
+
+
+def text(label: object, width: int = 10) -> str:
+    """A label as short text: numbers without needless digits, long names cut."""
+    plain = f"{label:g}" if isinstance(label, float | np.floating) else str(label)
+    return plain if len(plain) <= width else plain[: width - 1] + "…"
+
+
+def _evenly_spaced(labels: np.ndarray) -> bool:
+    if labels.dtype.kind not in "iuf":
+        return False
+    steps = np.diff(labels.astype(float))
+    return bool(steps[0] != 0 and np.allclose(steps, steps[0]))
+
+
+def _round_ticks(labels: np.ndarray) -> np.ndarray:
+    """The first and the last label, and round numbers between them that leave both room."""
+    from matplotlib.ticker import MaxNLocator
+
+    whole = labels.dtype.kind in "iu"
+    low, high = float(labels.min()), float(labels.max())
+    ticks = MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
+    room = 0.4 * (ticks[1] - ticks[0])
+    between = ticks[(ticks > low + room) & (ticks < high - room)]
+    return np.array([low, *between, high]).astype(int if whole else float)
+
+
+def every_few(n: int, most: int = 9) -> np.ndarray:
+    """At most ``most`` of 0..n-1, a round number apart."""
+    steps = (digit * 10**power for power in range(12) for digit in (1, 2, 5))
+    return np.arange(0, n, next(step for step in steps if n <= step * most))
+
+
+def _with_last(ticks: np.ndarray, last: int) -> np.ndarray:
+    step = ticks[1] - ticks[0]
+    return np.array([*ticks[ticks < last - 0.4 * step], last])

@@ -1,0 +1,287 @@
+"""The embedding in four panels: epoch, time step, unit and most active class."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..embedding import Embedding
+from ..params import InputError, InputTypeError, check_choice, check_number
+from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, save_figure
+from .colors import Coloring, categorical, every_few, ordered, text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_DOTS = 200_000  # more dots than a panel has room for change nothing but the waiting time
+TITLES = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit", "most_active": "Most active class"}
+
+
+def panels(
+    embedding: Embedding,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    figsize: tuple[float, float] | None = None,
+    point_size: float | str = "auto",
+) -> Figure:
+    """Draw the embedding once for each of epoch, time step, unit and most active class.
+
+    Two components are drawn flat, three or more in space (the first three), a single one
+    against the epoch. Without a most active class there are three panels in a row. Dots are
+    drawn in a fixed random order, so that no label hides another; of more than 200,000
+    nodes a fixed random choice of that many is drawn, and the figure says so.
+
+    Parameters
+    ----------
+    embedding : the nodes to draw.
+    path : .png, .svg or .pdf to write, replacing one that is there; dots are rasterised in all.
+    figsize : inches; None fits it to the number of panels and the shape of the embedding.
+    point_size : squared diameter of a dot, in square points; "auto" falls with the number of nodes.
+
+    Returns
+    -------
+    matplotlib.figure.Figure, unknown to pyplot; the panels' axes are labelled "epoch",
+    "timestep", "unit" and "most_active".
+
+    Raises
+    ------
+    InputError, InputTypeError
+        Something other than an `Embedding`, a bad ``path``, ``figsize`` or ``point_size``.
+    """
+    if not isinstance(embedding, Embedding):
+        raise InputTypeError(f"embedding is a {type(embedding).__name__}; an Embedding is accepted")
+    path = check_path(path)
+    shown = _draw_order(embedding.n_nodes)
+    points = _points(embedding, shown)
+    colorings = _colorings(embedding, shown)
+    figure = new_figure(_figsize(figsize, points, len(colorings)))
+    places = _places(figure, len(colorings))
+    style = _dot_style(point_size, len(shown), _square_inches(figure, places[0][0]))
+    for (name, coloring), (panel, key) in zip(colorings.items(), places, strict=True):
+        axes = figure.add_axes(panel, label=name, projection="3d" if points.shape[1] == 3 else None)
+        _frame(axes, points, embedding)
+        axes.scatter(*points.T, c=coloring.values, cmap=coloring.cmap, norm=coloring.norm, **_flat_or_deep(axes, style))
+        _title(figure, panel, TITLES[name])
+        _draw_key(figure, key, coloring)
+    _say_how_many(figure, len(shown), embedding.n_nodes)
+    save_figure(figure, path)
+    return figure
+
+
+def _draw_order(n_nodes: int) -> np.ndarray:
+    """All nodes, or `MAX_DOTS` of them, shuffled; the same for every figure of that many nodes."""
+    return np.random.default_rng(0).permutation(n_nodes)[:MAX_DOTS]
+
+
+def _points(embedding: Embedding, shown: np.ndarray) -> np.ndarray:  # (n, 2) or (n, 3)
+    if embedding.n_components > 1:
+        return embedding.coordinates[shown, :3]
+    axis = _time_axis(embedding)
+    position = embedding.layout.indices(shown)[("epoch", "timestep").index(axis)]
+    return np.column_stack([_numbers(getattr(embedding.layout, axis))[position], embedding.coordinates[shown, 0]])
+
+
+def _time_axis(embedding: Embedding) -> str:
+    """What one component is drawn against: the epoch, or the time step of a single epoch."""
+    return "epoch" if embedding.layout.n_epochs > 1 else "timestep"
+
+
+def _numbers(labels: np.ndarray) -> np.ndarray:
+    return labels if labels.dtype.kind in "iuf" else np.arange(len(labels))
+
+
+def _colorings(embedding: Embedding, shown: np.ndarray) -> dict[str, Coloring]:
+    layout = embedding.layout
+    epoch, timestep, unit = layout.indices(shown)
+    found = {
+        "epoch": ordered(epoch, layout.epoch, "viridis", 0.0, 0.93),
+        "timestep": ordered(timestep, layout.timestep, "plasma", 0.0, 0.9),
+        "unit": categorical(unit, layout.unit),
+    }
+    if embedding.most_active is not None:
+        classes, index = np.unique(embedding.most_active, return_inverse=True)
+        found["most_active"] = categorical(index[shown], classes)
+    return found
+
+
+def _dot_style(point_size: float | str, n: int, square_inches: float) -> dict[str, Any]:
+    """Area and opacity that let a cloud of ``n`` dots show its inside and a few dots be seen.
+
+    Between the two bounds the dots would cover half the panel if none overlapped.
+    """
+    if isinstance(point_size, str):
+        check_choice("point_size", point_size, ("auto",))
+        area = float(np.clip(3_600 * square_inches / n, 0.6, square_inches))
+    else:
+        area = check_number("point_size", point_size, low=0, open_low=True)
+    alpha = float(np.clip((6_000 / n) ** 0.25, 0.5, 0.9))
+    return {"s": area, "alpha": alpha, "linewidths": 0, "edgecolors": "none", "rasterized": True}
+
+
+def _flat_or_deep(axes: Axes, style: dict[str, Any]) -> dict[str, Any]:
+    # Depth shading fades the far dots, and so changes the colours that the key explains.
+    return style | {"depthshade": False} if axes.name == "3d" else style
+
+
+# Inches around a panel: left for the axis name, right for the key, above for the title.
+LEFT, RIGHT, TOP, BOTTOM = 0.38, 1.05, 0.42, 0.34
+
+
+def _grid(n_panels: int) -> tuple[int, int]:
+    return (2, 2) if n_panels == 4 else (1, n_panels)
+
+
+def _figsize(figsize: tuple[float, float] | None, points: np.ndarray, n_panels: int) -> tuple[float, float]:
+    rows, columns = _grid(n_panels)
+    if figsize is None:
+        height = 3.4
+        width = height * (_shape(points) if points.shape[1] == 2 else 1.22)
+        return columns * (width + LEFT + RIGHT), rows * (height + TOP + BOTTOM)
+    least = columns * (1 + LEFT + RIGHT), rows * (1 + TOP + BOTTOM)
+    if len(figsize) != 2:
+        raise InputError(f"figsize={figsize!r} has {len(figsize)} numbers; (width, height) in inches is accepted")
+    width, height = (check_number("figsize", size, low=low) for size, low in zip(figsize, least, strict=True))
+    return width, height
+
+
+def _shape(points: np.ndarray) -> float:
+    """Width over height of the cloud, within what makes a decent panel."""
+    width, height = np.ptp(points, axis=0)
+    return float(np.clip(width / height, 0.85, 1.5)) if width > 0 and height > 0 else 1.0
+
+
+def _places(figure: Figure, n_panels: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Rectangles (left, bottom, width, height) of each panel and of its key, in figure fractions."""
+    rows, columns = _grid(n_panels)
+    total = np.array([*figure.get_size_inches()] * 2)
+    width, height = total[0] / columns, total[1] / rows
+    places = []
+    for row, column in np.ndindex(rows, columns):
+        left, bottom = column * width + LEFT, (rows - 1 - row) * height + BOTTOM
+        panel = np.array([left, bottom, width - LEFT - RIGHT, height - TOP - BOTTOM])
+        key = np.array([left + panel[2] + 0.12, bottom, RIGHT - 0.12, panel[3]])
+        places.append((tuple(panel / total), tuple(key / total)))
+    return places
+
+
+def _square_inches(figure: Figure, place: tuple[float, ...]) -> float:
+    return float(np.prod(figure.get_size_inches()) * place[2] * place[3])
+
+
+def _frame(axes: Axes, points: np.ndarray, embedding: Embedding) -> None:
+    if axes.name == "3d":
+        _deep_frame(axes, points)
+    elif embedding.n_components == 1:
+        _time_frame(axes, embedding)
+    else:
+        _flat_frame(axes, points)
+
+
+def _flat_frame(axes: Axes, points: np.ndarray) -> None:
+    """Equal scales that fill the panel: the shorter side is given more room, not another scale."""
+    open_frame(axes)
+    axes.set(xticks=[], yticks=[])
+    width, height = axes.bbox.size
+    half = 0.54 * np.ptp(points, axis=0)
+    unit = max(half[0] / width, half[1] / height) or 1.0
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    axes.set_xlim(middle[0] - unit * width, middle[0] + unit * width)
+    axes.set_ylim(middle[1] - unit * height, middle[1] + unit * height)
+    axes.set_aspect("equal")
+    axes.set_xlabel("MM-PHATE 1", fontsize=TICK_SIZE, color=INK, loc="left", labelpad=4)
+    axes.set_ylabel("MM-PHATE 2", fontsize=TICK_SIZE, color=INK, loc="bottom", labelpad=4)
+
+
+def _time_frame(axes: Axes, embedding: Embedding) -> None:
+    open_frame(axes)
+    axis = _time_axis(embedding)
+    labels = getattr(embedding.layout, axis)
+    if labels.dtype.kind not in "iuf":
+        places = every_few(len(labels), 5)
+        axes.set_xticks(places, [text(labels[i]) for i in places])
+    axes.set_yticks([])
+    axes.set_xlabel(TITLES[axis], fontsize=TICK_SIZE, color=INK, labelpad=2)
+    axes.set_ylabel("MM-PHATE 1", fontsize=TICK_SIZE, color=INK, loc="bottom", labelpad=4)
+
+
+def _deep_frame(axes: Any, points: np.ndarray) -> None:
+    """A box of equal scales with pale walls; a thin cloud gets a box of a quarter at least."""
+    extent = np.ptp(points, axis=0)
+    extent = np.maximum(extent, 0.25 * extent.max()) if extent.max() > 0 else np.ones(3)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    for name, centre, size in zip("xyz", middle, extent, strict=True):
+        axes.set(**{f"{name}lim": (centre - 0.52 * size, centre + 0.52 * size), f"{name}ticks": []})
+        axis = getattr(axes, f"{name}axis")
+        axis.set_pane_color((0.965, 0.965, 0.965, 1.0))
+        axis.line.set(color=FAINT, linewidth=0.7)
+        axis.labelpad = -14
+        axis.set_label_text(f"MM-PHATE {'xyz'.index(name) + 1}", fontsize=TICK_SIZE, color=INK)
+    axes.patch.set_visible(False)
+    axes.view_init(elev=24, azim=-58)
+    axes.set_box_aspect(extent)
+    _fill_panel(axes)
+
+
+def _fill_panel(axes: Any) -> None:
+    """Move and scale the axes so that the projected box, with room for its names, fills the panel."""
+    from matplotlib.transforms import Bbox
+    from mpl_toolkits.mplot3d.proj3d import proj_transform
+
+    inch = axes.figure.dpi
+    panel = axes.bbox.frozen()
+    room = Bbox.from_extents(panel.x0, panel.y0 + 0.12 * inch, panel.x1 - 0.2 * inch, panel.y1)
+    axes.apply_aspect()
+    corners = np.array(np.meshgrid(axes.get_xlim(), axes.get_ylim(), axes.get_zlim())).reshape(3, 8)
+    x, y, _ = proj_transform(*corners, axes.get_proj())
+    box = Bbox.null()
+    box.update_from_data_xy(axes.transData.transform(np.column_stack([x, y])))
+    scale = min(room.width / box.width, room.height / box.height)
+    low = (room.min + room.max) / 2 + scale * (axes.bbox.min - (box.min + box.max) / 2)
+    moved = Bbox([low, low + scale * axes.bbox.size])
+    axes.set_position(moved.transformed(axes.figure.transFigure.inverted()))
+
+
+def _title(figure: Figure, panel: tuple[float, ...], title: str) -> None:
+    # On the figure, because a box in space is moved about within its panel.
+    left, bottom, _, height = panel
+    gap = 0.1 / figure.get_figheight()
+    figure.text(left, bottom + height + gap, title, fontsize=TITLE_SIZE, color=INK, ha="left", va="bottom")
+
+
+def _draw_key(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> None:
+    (_legend if coloring.swatches else _bar)(figure, place, coloring)
+
+
+def _legend(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> None:
+    from matplotlib.lines import Line2D
+
+    colors = coloring.cmap(coloring.norm(coloring.ticks))
+    dot = {"marker": "o", "linestyle": "", "markersize": 5.5, "markeredgewidth": 0}
+    dots = [Line2D([], [], color=color, **dot) for color in colors]
+    axes = figure.add_axes(place, label="key")
+    axes.set_axis_off()
+    axes.legend(
+        dots, coloring.names, loc="center left", bbox_to_anchor=(0, 0.5), frameon=False, fontsize=TICK_SIZE,
+        labelcolor=INK, handletextpad=0.2, labelspacing=0.45, borderpad=0, borderaxespad=0, handlelength=1.2,
+    )  # fmt: skip
+
+
+def _bar(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    left, bottom, width, height = place
+    axes = figure.add_axes((left, bottom + 0.12 * height, 0.12 * width, 0.76 * height), label="key")
+    bar = figure.colorbar(ScalarMappable(coloring.norm, coloring.cmap), cax=axes, spacing="proportional")
+    bar.set_ticks(coloring.ticks, labels=coloring.names)
+    bar.ax.minorticks_off()
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=TICK_SIZE, labelcolor=INK, color=FAINT, width=0.7, length=2.5, pad=2)
+
+
+def _say_how_many(figure: Figure, n_shown: int, n_nodes: int) -> None:
+    if n_shown < n_nodes:
+        note = f"{n_shown:,} of {n_nodes:,} nodes drawn, chosen at random"
+        figure.text(0.995, 0.006, note, ha="right", va="bottom", fontsize=TICK_SIZE - 1.5, color=FAINT)

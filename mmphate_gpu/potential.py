@@ -1,0 +1,60 @@
+"""Diffusion potential and the distances between its rows (METHOD steps 10 and 11)."""
+
+from __future__ import annotations
+
+import torch
+
+from .diffusion import diffuse
+from .ops.chunks import row_chunks
+from .params import MDS_DISTANCES, check_choice, check_number
+
+LOG_OFFSET = 1e-7  # METHOD's offset inside the logarithm
+# Pairs closer than this share of the longest squared row are recomputed by differences: there the product form has
+# lost ten of its sixteen digits.
+CLOSE = 1e-6
+
+
+def diffusion_potential(landmark_op: torch.Tensor, t: int, gamma: float = 0) -> torch.Tensor:  # (L, L) -> (L, L) float64
+    """Potential of Q = landmark_op^t.
+
+    gamma = 1: -ln(Q + 1e-7); gamma = -1: Q; else Q^c / c with c = (1 - gamma) / 2. O(L^3 log t) time.
+    """
+    check_number("gamma", gamma, low=-1, high=1)
+    return potential_of_power(diffuse(landmark_op, t), gamma)
+
+
+def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
+    """The transform alone, given Q = landmark_op^t."""
+    if gamma == 1:
+        return -torch.log(power + LOG_OFFSET)
+    if gamma == -1:
+        return power
+    c = (1 - gamma) / 2
+    return power**c / c
+
+
+def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:  # (L, F) -> (L, L) float64
+    """Distances between the rows of the potential, in float64.
+
+    "euclidean", or "cosine": 1 - cosine similarity. The matrix product gives all pairs; the pairs it leaves with few digits are
+    computed again by differences. O(L^2 F) time, O(L^2) memory. Exactly symmetric, zero diagonal. Deterministic.
+    """
+    check_choice("metric", metric, MDS_DISTANCES)
+    rows = potential.double()
+    if metric == "cosine":
+        rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    squared = _squared_distances(rows)
+    return squared / 2 if metric == "cosine" else squared.sqrt_()
+
+
+def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
+    centred = rows - rows.mean(0)  # distances stay, rounding falls with the norms
+    norms = centred.square().sum(1)
+    squared = torch.addmm(norms[:, None] + norms[None, :], centred, centred.T, alpha=-2)
+    squared = torch.minimum(squared, squared.T).clamp_min_(0)
+    i, j = torch.nonzero((squared < CLOSE * norms.max()).triu_(1), as_tuple=True)
+    for part in row_chunks(i.numel(), rows.shape[1]):
+        exact = (rows[i[part]] - rows[j[part]]).square().sum(1)
+        squared[i[part], j[part]] = exact
+        squared[j[part], i[part]] = exact
+    return squared.fill_diagonal_(0)

@@ -1,0 +1,101 @@
+"""Steps 3 to 6: the affinities. All distances come from differences of coordinates."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from .points import flat_points, reduce
+from .points import normalize as normalized
+
+_EPS = np.finfo(np.float64).eps
+
+
+def intraslice_affinity(
+    points: np.ndarray, *, knn: int = 2, decay: float | None = 5, thresh: float = 1e-4
+) -> np.ndarray:  # (L, m, p) -> (L, m, m)
+    """Step 3, for every slice: a(i,j) = exp(-(d(i,j)/sigma_i)^decay), cut at thresh, then (a + a^T)/2."""
+    return np.stack([_slice_affinity(units, knn, decay, thresh) for units in points])
+
+
+def _slice_affinity(units: np.ndarray, knn: int, decay: float | None, thresh: float) -> np.ndarray:  # (m, p) -> (m, m)
+    n_units = len(units)
+    knn = min(knn, n_units - 1)
+    distances = cdist(units, units)
+    if decay is None:
+        affinity = _nearest(distances, knn)
+    else:
+        sigma = np.maximum(_kth_other(distances, knn), _EPS)
+        affinity = np.exp(-((distances / sigma[:, None]) ** decay))
+        affinity[affinity < thresh] = 0
+    return (affinity + affinity.T) / 2
+
+
+def _kth_other(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) -> (n,)
+    """Distance to the k-th nearest other point; 0 if there is no other (k = 0)."""
+    others = distances.copy()
+    np.fill_diagonal(others, -1)  # sorts first, duplicates or not: then column k is the k-th other
+    return np.maximum(np.sort(others, axis=1)[:, k], 0)
+
+
+def _nearest(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) of 0 and 1
+    """1 for the point itself and its k nearest others, of ties the lower index."""
+    others = distances.copy()
+    np.fill_diagonal(others, -1)
+    nearest = np.argsort(others, axis=1, kind="stable")[:, : k + 1]
+    affinity = np.zeros_like(distances)
+    np.put_along_axis(affinity, nearest, 1.0, axis=1)
+    return affinity
+
+
+def interslice_bandwidth(points: np.ndarray, *, knn: int = 25) -> float:  # (L, m, p)
+    """Step 4: epsilon = mean over units of max(median over slices of r(l,i), eps)."""
+    n_slices, n_units, _ = points.shape
+    if knn > n_slices - 1:
+        warnings.warn(f"interslice_knn={knn} is clamped to {n_slices - 1}: {n_slices} slices", stacklevel=2)
+        knn = n_slices - 1
+    radii = [_kth_other(cdist(points[:, i], points[:, i]), knn) for i in range(n_units)]
+    return float(np.mean([max(np.median(radius), _EPS) for radius in radii]))
+
+
+def interslice_affinity(
+    points: np.ndarray, bandwidth: float, *, thresh: float = 1e-4
+) -> np.ndarray:  # (L, m, p) -> (m, L, L)
+    """Step 5, for every unit: exp(-(d/epsilon)^2) between its slices, cut at thresh, nothing on the diagonal."""
+    return np.stack([_unit_affinity(points[:, i], bandwidth, thresh) for i in range(points.shape[1])])
+
+
+def _unit_affinity(slices: np.ndarray, bandwidth: float, thresh: float) -> np.ndarray:  # (L, p) -> (L, L)
+    affinity = np.exp(-((cdist(slices, slices) / bandwidth) ** 2))
+    affinity[affinity < thresh] = 0
+    np.fill_diagonal(affinity, 0)
+    return affinity
+
+
+def multislice_affinity(
+    trace: np.ndarray,
+    *,
+    intraslice_knn: int = 2,
+    interslice_knn: int = 25,
+    decay: float | None = 5,
+    thresh: float = 1e-4,
+    n_pca: int | None = 100,
+    normalize: bool = True,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:  # (N, N)
+    """Steps 1 to 6: K = intraslice + interslice of a raw trace, entries below thresh 0. Symmetric."""
+    points = reduce((normalized if normalize else flat_points)(trace, mask=mask), n_pca)
+    n_slices, n_units, _ = points.shape
+    intraslice = intraslice_affinity(points, knn=intraslice_knn, decay=decay, thresh=thresh)
+    bandwidth = interslice_bandwidth(points, knn=interslice_knn)
+    interslice = interslice_affinity(points, bandwidth, thresh=thresh)
+    affinity = np.zeros((n_slices, n_units, n_slices, n_units))
+    for slice_id in range(n_slices):
+        affinity[slice_id, :, slice_id, :] += intraslice[slice_id]
+    for unit in range(n_units):
+        affinity[:, unit, :, unit] += interslice[unit]
+    affinity = affinity.reshape(n_slices * n_units, n_slices * n_units)
+    affinity[affinity < thresh] = 0  # one-sided intraslice edges that the averaging halved
+    return affinity

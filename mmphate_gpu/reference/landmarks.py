@@ -1,0 +1,62 @@
+"""Steps 7 and 8: the diffusion operator and its landmarks."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.cluster.vq import kmeans2
+
+
+def diffusion_operators(affinity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N, N) -> 2 x (N, N)
+    """Step 7: P = D^-1 K and A = D^-1/2 K D^-1/2, D the row sums of K."""
+    degrees = affinity.sum(axis=1)
+    root = np.sqrt(degrees)
+    return affinity / degrees[:, None], affinity / root[:, None] / root[None, :]
+
+
+def spectral_clusters(
+    affinity: np.ndarray, n_landmark: int = 4000, n_svd: int = 100, random_state: int | None = None
+) -> np.ndarray:  # (N, N) -> (N,) int
+    """Step 8, first half: k-means of the rows of P V, V the leading right singular vectors of A, exactly.
+
+    Labels are 0, 1, ... without gaps; empty clusters are dropped.
+    """
+    diff_op, diff_aff = diffusion_operators(affinity)
+    values, vectors = np.linalg.eigh(diff_aff)  # A is symmetric: its singular values are |values|
+    leading = np.argsort(-np.abs(values), kind="stable")[:n_svd]
+    return _kmeans(diff_op @ vectors[:, leading], n_landmark, np.random.default_rng(random_state))
+
+
+def _kmeans(rows: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    start = rows[rng.choice(len(rows), size=min(n_clusters, len(rows)), replace=False)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*clusters is empty.*")
+        labels = kmeans2(rows, start, iter=50, minit="matrix", missing="warn")[1]
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def landmark_diffusion(
+    affinity: np.ndarray,
+    *,
+    n_landmark: int | None = 4000,
+    n_svd: int = 100,
+    clusters: np.ndarray | None = None,
+    random_state: int | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Step 8, second half: (landmark_op (J, J), transitions (N, J), clusters (N,)).
+
+    ``clusters`` that are given are used, whatever ``n_landmark``. Without landmarks (None, or at least N of
+    them) every node is its own cluster, landmark_op is P and transitions the identity.
+    """
+    n_nodes = len(affinity)
+    if clusters is None:
+        if n_landmark is None or n_landmark >= n_nodes:
+            return diffusion_operators(affinity)[0], np.eye(n_nodes), np.arange(n_nodes)
+        clusters = spectral_clusters(affinity, n_landmark, n_svd, random_state)
+    clusters = np.unique(clusters, return_inverse=True)[1]
+    one_hot = np.eye(clusters.max() + 1)[clusters]  # O, (N, J)
+    to_landmarks = affinity @ one_hot  # M
+    transitions = to_landmarks / to_landmarks.sum(axis=1, keepdims=True)
+    landmark_op = (to_landmarks.T / to_landmarks.sum(axis=0)[:, None]) @ transitions
+    return landmark_op, transitions, clusters

@@ -1,0 +1,89 @@
+"""All steps, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .affinity import multislice_affinity
+from .diffusion import diffusion_potential, knee, potential_distances, von_neumann_entropy
+from .landmarks import landmark_diffusion
+from .mds import classical_mds, interpolate, smacof
+from .mds import stress as normalised_stress
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What each step left behind."""
+
+    embedding: np.ndarray  # (N, C)
+    affinity: np.ndarray  # (N, N)
+    landmark_op: np.ndarray  # (J, J)
+    transitions: np.ndarray  # (N, J)
+    clusters: np.ndarray  # (N,)
+    entropy: np.ndarray  # (t_max,)
+    t: int
+    diff_potential: np.ndarray  # (J, J)
+    distances: np.ndarray  # (J, J)
+    landmark_embedding: np.ndarray  # (J, C)
+    stress: float
+
+
+def mmphate(
+    trace: np.ndarray,
+    *,
+    n_components: int = 2,
+    intraslice_knn: int = 2,
+    interslice_knn: int = 25,
+    decay: float | None = 5,
+    t: int | str = "auto",
+    t_max: int = 100,
+    gamma: float = 0,
+    n_landmark: int | None = 4000,
+    normalize: bool = True,
+    mds_solver: str = "smacof",
+    mds_dist: str = "euclidean",
+    n_pca: int | None = 100,
+    n_svd: int = 100,
+    thresh: float = 1e-4,
+    random_state: int | None = None,
+    clusters: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+) -> Result:
+    """Steps 1 to 13 of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace.
+
+    ``mds_solver`` is "classic" or "smacof"; "nonmetric" has no reference.
+    """
+    solver = {"classic": classical_mds, "smacof": smacof}[mds_solver]
+    affinity = multislice_affinity(
+        trace,
+        intraslice_knn=intraslice_knn,
+        interslice_knn=interslice_knn,
+        decay=decay,
+        thresh=thresh,
+        n_pca=n_pca,
+        normalize=normalize,
+        mask=mask,
+    )
+    landmark_op, transitions, clusters = landmark_diffusion(
+        affinity, n_landmark=n_landmark, n_svd=n_svd, clusters=clusters, random_state=random_state
+    )
+    entropy = von_neumann_entropy(landmark_op, t_max)
+    t = knee(entropy) if t == "auto" else int(t)
+    potential = diffusion_potential(landmark_op, t, gamma)
+    distances = potential_distances(potential, mds_dist)
+    landmark_embedding = solver(distances, n_components)
+    return Result(
+        embedding=interpolate(transitions, landmark_embedding),
+        affinity=affinity,
+        landmark_op=landmark_op,
+        transitions=transitions,
+        clusters=clusters,
+        entropy=entropy,
+        t=t,
+        diff_potential=potential,
+        distances=distances,
+        landmark_embedding=landmark_embedding,
+        stress=normalised_stress(distances, landmark_embedding),
+    )

@@ -1,0 +1,59 @@
+"""Steps 1 and 2: a trace as one point per node."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def _stacked(trace: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Values and presence as (L, m, p), of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace."""
+    values = np.asarray(trace, dtype=np.float64)
+    present = np.ones(values.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    if present.ndim == 2:  # (timestep, sample) or (slice, sample): the same for every unit
+        present = present[:, None, :]
+    present = np.broadcast_to(present, values.shape)
+    shape = (-1, *values.shape[-2:])
+    return values.reshape(shape), present.reshape(shape)
+
+
+def flat_points(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (L, m, p)
+    """Without step 1: the values as they are, masked ones replaced by the mean of the present ones."""
+    values, present = _stacked(trace, mask)
+    mean = values.mean(axis=-1, where=present, keepdims=True)
+    return np.where(present, values, mean)
+
+
+def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (L, m, p)
+    """Step 1: over the present samples of each (slice, unit), zero mean and unit deviation (ddof 0).
+
+    Masked entries become 0. A dead unit, constant over samples, becomes the zero vector: asked of the values,
+    because the rounding of a mean leaves constants like 0.1 with a deviation of 1e-17 instead of 0.
+    """
+    values, present = _stacked(trace, mask)
+    mean = values.mean(axis=-1, where=present, keepdims=True)
+    deviation = values.std(axis=-1, ddof=0, where=present, keepdims=True)
+    deviation[deviation == 0] = 1
+    constant = _constant(values, present)
+    return np.where(present & ~constant, (values - mean) / deviation, 0.0)
+
+
+def reduce(points: np.ndarray, n_pca: int | None = 100) -> np.ndarray:  # (L, m, p) -> (L, m, min(p, n_pca))
+    """Step 2: principal component scores of the N x p matrix, centred over all nodes, if p > n_pca.
+
+    Each loading's entry of largest magnitude is positive.
+    """
+    n_slices, n_units, n_samples = points.shape
+    if n_pca is None or n_samples <= n_pca:
+        return points
+    rows = points.reshape(-1, n_samples)
+    rows = rows - rows.mean(axis=0)
+    loadings = np.linalg.svd(rows, full_matrices=True)[2][:n_pca]  # (n_pca, p)
+    lead = np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1)
+    scores = rows @ (loadings * np.where(lead < 0, -1, 1)).T
+    return scores.reshape(n_slices, n_units, n_pca)
+
+
+def _constant(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (L, m, 1) bool
+    low = values.min(axis=-1, where=present, initial=np.inf, keepdims=True)
+    high = values.max(axis=-1, where=present, initial=-np.inf, keepdims=True)
+    return low == high

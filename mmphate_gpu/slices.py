@@ -1,0 +1,74 @@
+"""Where a node stands: the layout of (epoch, timestep, unit) in one flat axis of nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .params import InputError, check_choice
+
+
+@dataclass(frozen=True, eq=False)
+class SliceLayout:
+    """Node order of a trace: ``node = (epoch * n_timesteps + timestep) * n_units + unit``.
+
+    ``epoch``, ``timestep`` and ``unit`` hold the coordinate values of the axes (any dtype),
+    so that a node can be labelled with what the user knows rather than with an index.
+    """
+
+    epoch: np.ndarray  # (n_epochs,)
+    timestep: np.ndarray  # (n_timesteps,)
+    unit: np.ndarray  # (n_units,)
+
+    @classmethod
+    def of_shape(cls, n_epochs: int, n_timesteps: int, n_units: int) -> SliceLayout:
+        """A layout whose coordinates are 0, 1, 2, ... on every axis."""
+        return cls(np.arange(n_epochs), np.arange(n_timesteps), np.arange(n_units))
+
+    @property
+    def n_epochs(self) -> int:
+        return len(self.epoch)
+
+    @property
+    def n_timesteps(self) -> int:
+        return len(self.timestep)
+
+    @property
+    def n_units(self) -> int:
+        return len(self.unit)
+
+    @property
+    def n_slices(self) -> int:
+        return self.n_epochs * self.n_timesteps
+
+    @property
+    def n_nodes(self) -> int:
+        return self.n_slices * self.n_units
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.n_epochs, self.n_timesteps, self.n_units
+
+    def node(self, epoch: int, timestep: int, unit: int) -> int:
+        """Flat node number of one (epoch, timestep, unit) index triple."""
+        for name, index, size in zip(("epoch", "timestep", "unit"), (epoch, timestep, unit), self.shape, strict=True):
+            if not 0 <= index < size:
+                raise InputError(f"{name} index {index} is out of range; accepted: 0 to {size - 1}")
+        return (epoch * self.n_timesteps + timestep) * self.n_units + unit
+
+    def indices(self, nodes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(epoch, timestep, unit) indices of ``nodes``, of all nodes when None."""
+        nodes = np.arange(self.n_nodes) if nodes is None else np.asarray(nodes)
+        return tuple(np.unravel_index(nodes, self.shape))  # type: ignore[return-value]
+
+    def labels(self, axis: str) -> np.ndarray:  # (N,)
+        """Coordinate value of every node along ``axis`` ("epoch", "timestep" or "unit")."""
+        position = ("epoch", "timestep", "unit").index(check_choice("axis", axis, ("epoch", "timestep", "unit")))
+        return getattr(self, axis)[self.indices()[position]]
+
+
+def unit_major(points: torch.Tensor) -> torch.Tensor:  # (S, M, D) -> (M, S, D)
+    """The stack of point sets that the interslice part works on: one set per unit."""
+    return points.transpose(0, 1).contiguous()

@@ -1,0 +1,265 @@
+"""Embedding: its checks, its labels, its file, its exports."""
+
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from mmphate_gpu.embedding import Embedding, whole_file
+from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.slices import SliceLayout
+
+LAYOUT = SliceLayout(np.array([1, 10, 100]), np.array([0.5, 1.0]), np.array(["a", "b", "c", "d"]))
+
+
+def make(n_components=3, **extra):
+    coordinates = np.random.default_rng(0).normal(size=(24, n_components))
+    return Embedding(coordinates, LAYOUT, **extra)
+
+
+def full():
+    return make(most_active=np.arange(24) % 5, entropy=np.linspace(4, 1, 100), t=21, stress=0.125)
+
+
+def test_labels_follow_the_node_order():
+    embedding = make()
+    node = LAYOUT.node(2, 1, 3)
+    assert [embedding.by(axis)[node] for axis in ("epoch", "timestep", "unit")] == [100, 1.0, "d"]
+    with pytest.raises(InputError, match="axis='time'"):
+        embedding.by("time")
+
+
+def test_repr_is_one_short_line():
+    assert repr(make()) == "Embedding(24 nodes x 3 components; 3 epochs, 2 timesteps, 4 units)"
+
+
+@pytest.mark.parametrize(
+    "coordinates, found",
+    [
+        (np.zeros(24), r"coordinates has shape \(24,\)"),
+        (np.zeros((23, 2)), "coordinates has 23 rows; the layout has 24 nodes"),
+        (np.zeros((24, 0)), "no columns"),
+        (np.zeros((24, 2), dtype=complex), "dtype complex128"),
+        ([[0.0, 0.0]] * 24, "coordinates is a list"),
+    ],
+)
+def test_refuses_coordinates_of_another_kind(coordinates, found):
+    with pytest.raises(InputError, match=found):
+        Embedding(coordinates, LAYOUT)
+
+
+def test_says_where_the_first_value_that_is_not_finite_stands():
+    coordinates = np.zeros((24, 2))
+    coordinates[[5, 7], 1] = np.nan, np.inf
+    with pytest.raises(InputError, match=r"coordinates holds nan at \(5, 1\)"):
+        Embedding(coordinates, LAYOUT)
+
+
+@pytest.mark.parametrize(
+    "extra, found",
+    [
+        ({"most_active": np.zeros(23)}, "most_active has 23 rows"),
+        ({"most_active": [0] * 24}, "most_active is a list"),
+        ({"entropy": np.array([1.0, np.inf])}, r"entropy holds inf at \(1,\)"),
+        ({"entropy": np.zeros((2, 2))}, "entropy has shape"),
+        ({"t": 0}, "t=0"),
+        ({"t": 2.5}, "t=2.5"),
+        ({"stress": -0.1}, "stress=-0.1"),
+    ],
+)
+def test_refuses_extras_that_do_not_fit(extra, found):
+    with pytest.raises(InputError, match=found):
+        make(**extra)
+
+
+def test_refuses_a_layout_of_another_kind():
+    with pytest.raises(InputTypeError, match="layout is a tuple"):
+        Embedding(np.zeros((24, 2)), (3, 2, 4))
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [make(), full(), make(1, t=np.int64(3)), make(most_active=np.array(["x", "y"] * 12))],
+    ids=["bare", "full", "t", "names"],
+)
+def test_file_gives_back_what_was_saved(tmp_path, embedding):
+    embedding.save(tmp_path / "embedding.npz")
+    again = Embedding.load(tmp_path / "embedding.npz")
+    for name in ("coordinates", "most_active", "entropy"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(embedding, name))
+    for axis in ("epoch", "timestep", "unit"):
+        np.testing.assert_array_equal(getattr(again.layout, axis), getattr(LAYOUT, axis))
+    assert (again.t, again.stress) == (embedding.t, embedding.stress)
+    assert [path.name for path in tmp_path.iterdir()] == ["embedding.npz"]
+
+
+def test_file_is_readable_without_the_package(tmp_path):
+    full().save(tmp_path / "embedding.npz")
+    with np.load(tmp_path / "embedding.npz") as file:
+        assert file["embedding"].shape == (24, 3)
+        assert file["shape"].tolist() == [3, 2, 4]
+        for axis in ("epoch", "timestep", "unit"):
+            np.testing.assert_array_equal(file[axis], full().by(axis))
+        assert int(file["t"]) == 21 and float(file["stress"]) == 0.125
+
+
+def test_optional_entries_are_left_out(tmp_path):
+    make().save(tmp_path / "embedding.npz")
+    with np.load(tmp_path / "embedding.npz") as file:
+        assert not {"t", "stress", "entropy", "most_active"} & set(file.files)
+
+
+def test_save_keeps_a_file_that_is_there(tmp_path):
+    path = tmp_path / "embedding.npz"
+    make().save(path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="exists"):
+        full().save(path)
+    assert path.read_bytes() == before
+    full().save(path, overwrite=True)
+    assert Embedding.load(path).t == 21
+
+
+@pytest.mark.parametrize("name", ["embedding.npy", "embedding", "embedding.npz.gz"])
+def test_save_refuses_another_suffix(tmp_path, name):
+    with pytest.raises(InputError, match=r"'\.npz' is accepted"):
+        make().save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_save_refuses_a_folder_that_does_not_exist(tmp_path):
+    with pytest.raises(InputError, match="folder that does not exist"):
+        make().save(tmp_path / "no" / "embedding.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_labels_kept_as_objects_are_stored_as_text(tmp_path):
+    layout = SliceLayout(np.arange(2), np.arange(1), np.array(["in", "out"], dtype=object))
+    Embedding(np.zeros((4, 2)), layout).save(tmp_path / "e.npz")
+    assert Embedding.load(tmp_path / "e.npz").by("unit").tolist() == ["in", "out"] * 2
+
+
+def test_labels_that_would_need_pickling_are_refused(tmp_path):
+    layout = SliceLayout(np.arange(2), np.arange(1), np.array([("a", 1), None], dtype=object))
+    with pytest.raises(InputError, match="Python objects"):
+        Embedding(np.zeros((4, 2)), layout).save(tmp_path / "e.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_after_a_failed_write(tmp_path):
+    target = tmp_path / "e.npz"
+    target.write_bytes(b"before")
+    with pytest.raises(OSError, match="disk full"), whole_file(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise OSError("disk full")
+    assert [path.name for path in tmp_path.iterdir()] == ["e.npz"]
+    assert target.read_bytes() == b"before"
+
+
+def write_text(path):
+    path.write_text("epoch,unit\n0,1\n")
+
+
+def write_npy(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros((3, 2)))
+
+
+def write_pickled(path):
+    np.savez(path, embedding=np.array([{"a": 1}], dtype=object), shape=np.zeros(3))
+
+
+def write_other_npz(path):
+    np.savez(path, data=np.zeros((3, 2)))
+
+
+def write_cut_short(path):
+    full().save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def write_damaged(path):
+    full().save(path)
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)
+    path.write_bytes(content)
+
+
+def write_other_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("embedding", "shape", "epoch_values", "timestep_values", "unit_values"):
+            archive.writestr(name, b"not an array")
+
+
+def write_inconsistent(path):
+    values = {f"{axis}_values": np.arange(2) for axis in ("epoch", "timestep", "unit")}
+    np.savez(path, embedding=np.zeros((7, 2)), shape=np.array([2, 2, 2]), **values)
+
+
+def write_other_shape(path):
+    values = {f"{axis}_values": np.arange(2) for axis in ("epoch", "timestep", "unit")}
+    np.savez(path, embedding=np.zeros((8, 2)), shape=np.array([2, 4, 1]), **values)
+
+
+def write_two_times(path):
+    values = {f"{axis}_values": np.arange(2) for axis in ("epoch", "timestep", "unit")}
+    np.savez(path, embedding=np.zeros((8, 2)), shape=np.array([2, 2, 2]), t=np.array([1, 2]), **values)
+
+
+@pytest.mark.parametrize(
+    "write, found",
+    [
+        (write_text, "cannot be read as .npz"),
+        (write_npy, "cannot be read as .npz"),
+        (write_pickled, "cannot be read as .npz"),
+        (write_cut_short, "cannot be read as .npz"),
+        (write_damaged, "cannot be read as .npz"),
+        (write_other_npz, "lacks embedding"),
+        (write_other_zip, "lacks embedding"),
+        (write_inconsistent, "7 rows"),
+        (write_other_shape, r"shape is \[2, 4, 1\]"),
+        (write_two_times, "t in the file"),
+    ],
+)
+def test_load_refuses_wrong_files(tmp_path, write, found):
+    path = tmp_path / "wrong.npz"
+    write(path)
+    with pytest.raises(InputError, match=found) as caught:
+        Embedding.load(path)
+    assert "wrong.npz" in str(caught.value)
+
+
+def test_load_refuses_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match="is no file"):
+        Embedding.load(tmp_path / "none.npz")
+
+
+def test_to_xarray_has_named_axes_and_labels():
+    pytest.importorskip("xarray")
+    embedding = full()
+    array = embedding.to_xarray()
+    assert array.dims == ("epoch", "timestep", "unit", "component")
+    picked = array.sel(epoch=10, timestep=1.0, unit="c")
+    node = LAYOUT.node(1, 1, 2)
+    np.testing.assert_array_equal(picked.values, embedding.coordinates[node])
+    assert int(picked.coords["most_active"]) == embedding.most_active[node]
+    assert array.attrs["t"] == 21 and array.attrs["stress"] == 0.125
+
+
+def test_to_anndata_has_one_observation_per_node():
+    pytest.importorskip("anndata")
+    embedding = full()
+    data = embedding.to_anndata()
+    assert data.n_obs == 24
+    np.testing.assert_array_equal(data.obsm["X_mmphate"], embedding.coordinates)
+    for axis in ("epoch", "timestep", "unit"):
+        np.testing.assert_array_equal(data.obs[axis].to_numpy(), embedding.by(axis))
+    np.testing.assert_array_equal(data.obs["most_active"].to_numpy(), embedding.most_active)
+
+
+@pytest.mark.parametrize("package", ["xarray", "anndata"])
+def test_exports_name_the_package_that_is_missing(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=f"pip install {package}"):
+        getattr(make(), f"to_{package}")()
