@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
@@ -29,22 +30,38 @@ def reduce(points: torch.Tensor, n_pca: int | None, *, seed: int = 0) -> torch.T
     -----
     O(N D min(N, D)) time; deterministic for one device and thread count.
     """
+    axes = principal_axes(points, n_pca, seed=seed)
+    return points if axes is None else axes.scores(points)
+
+
+class PrincipalAxes(NamedTuple):
+    """What turns a point into its principal component scores."""
+
+    mean: torch.Tensor  # (D,)
+    loadings: torch.Tensor  # (D, n_pca)
+
+    def scores(self, points: torch.Tensor) -> torch.Tensor:  # (..., D) -> (..., n_pca)
+        rows = _CenteredRows(points.reshape(-1, points.shape[-1]).double(), self.mean)
+        return (rows @ self.loadings).reshape(*points.shape[:-1], self.loadings.shape[1])
+
+
+def principal_axes(points: torch.Tensor, n_pca: int | None, *, seed: int = 0) -> PrincipalAxes | None:
+    """The axes that `reduce` uses; None where it returns the points unchanged."""
     n_features = points.shape[-1]
     if n_pca is None or n_features <= check_number("n_pca", n_pca, low=1, integer=True):
-        return points
+        return None
     rows = _CenteredRows(points.reshape(-1, n_features).double())
     loadings = _loadings(rows, min(int(n_pca), rows.n_rows), seed)  # (D, k)
     lead = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
-    scores = rows @ (loadings * torch.where(lead < 0, -1.0, 1.0))
-    scores = torch.nn.functional.pad(scores, (0, int(n_pca) - scores.shape[1]))
-    return scores.reshape(*points.shape[:-1], int(n_pca))
+    loadings = loadings * torch.where(lead < 0, -1.0, 1.0)
+    return PrincipalAxes(rows.mean, torch.nn.functional.pad(loadings, (0, int(n_pca) - loadings.shape[1])))
 
 
 class _CenteredRows:
     """The matrix ``rows - mean`` (N, D), applied chunk by chunk and never stored."""
 
-    def __init__(self, rows: torch.Tensor) -> None:
-        self.rows, self.mean = rows, rows.mean(0)
+    def __init__(self, rows: torch.Tensor, mean: torch.Tensor | None = None) -> None:
+        self.rows, self.mean = rows, rows.mean(0) if mean is None else mean
         self.n_rows, self.n_features = rows.shape
         self.step = max(1, _CHUNK // self.n_features)
 

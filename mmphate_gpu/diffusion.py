@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ._arrays import takes_arrays
+from .ops.symmetric_power import symmetric_power
 from .params import InputError, check_number
 
 # Up to this many landmarks the singular values come from a plain SVD. Above it the Gram matrix is several times
@@ -11,6 +13,9 @@ from .params import InputError, check_number
 SVD_UP_TO = 1000
 # Relative error allowed for in the eigenvalues of the float64 Gram matrix: about 45 times the machine epsilon.
 GRAM_ERROR = 1e-14
+# Breaks whose errors differ by less than this share of the largest entropy are equals: a sum of a hundred residuals carries
+# rounding of that order, and on a flat curve (converged training) nothing else, which is another on every device.
+KNEE_TIE = 1e-12
 # METHOD's floor inside the logarithm: the float64 epsilon.
 ENTROPY_FLOOR = torch.finfo(torch.float64).eps
 
@@ -38,6 +43,7 @@ def entropy_of_singular_values(values: torch.Tensor, t_max: int = 100) -> torch.
     return torch.stack(entropy)
 
 
+@takes_arrays("landmark_op")
 def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L, L) -> (t_max,) float64
     """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
 
@@ -45,8 +51,7 @@ def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Te
     float64 Gram matrix, if that can be shown to give the same `optimal_t` as the SVD. O(L^3) time, O(L^2) memory. Deterministic.
     """
     check_number("t_max", t_max, low=4, integer=True)
-    if landmark_op.ndim != 2 or landmark_op.shape[0] != landmark_op.shape[1]:
-        raise InputError(f"landmark_op has shape {tuple(landmark_op.shape)}; accepted: a square matrix")
+    _check_square(landmark_op)
     if landmark_op.shape[0] > SVD_UP_TO:
         entropy = _certified_gram_entropy(landmark_op, t_max)
         if entropy is not None:
@@ -64,7 +69,7 @@ def _certified_gram_entropy(landmark_op: torch.Tensor, t_max: int) -> torch.Tens
     shift = 8 * torch.stack([(bound - entropy).abs() for bound in bounds]).max(0).values.sum()
     errors = knee_errors(entropy.cpu())
     best, second = torch.topk(errors, 2, largest=False).values
-    return entropy if second - best > shift else None
+    return entropy if second - best > shift + 2 * KNEE_TIE * entropy.abs().max() else None
 
 
 def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (n,) -> (n - 2,)
@@ -80,19 +85,45 @@ def _residual(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # (n,), (n,) -
     return (y - y.mean() - slope * x).abs().sum()
 
 
+@takes_arrays("curve")
 def knee(curve: torch.Tensor) -> int:
-    """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first one among equals."""
+    """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first one among equals.
+
+    Equal are errors that differ by less than rounding does (`KNEE_TIE`).
+    """
     if curve.ndim != 1 or curve.numel() < 4:
         raise InputError(f"curve has shape {tuple(curve.shape)}; accepted: one axis of at least 4 points")
-    return 1 + int(torch.argmin(knee_errors(curve.double().cpu())))
+    curve = curve.double().cpu()
+    errors = knee_errors(curve)
+    return 1 + int(torch.nonzero(errors <= errors.min() + KNEE_TIE * curve.abs().max())[0])
 
 
+@takes_arrays("landmark_op")
 def optimal_t(landmark_op: torch.Tensor, t_max: int = 100) -> int:
     """Diffusion time: the knee of the von Neumann entropy."""
     return knee(von_neumann_entropy(landmark_op, t_max))
 
 
-def diffuse(landmark_op: torch.Tensor, t: int) -> torch.Tensor:  # (L, L) -> (L, L) float64
-    """landmark_op^t in float64 by repeated squaring; about 1.5 log2(t) products of O(L^3)."""
+@takes_arrays("landmark_op", "degrees")
+def diffuse(landmark_op: torch.Tensor, t: int, degrees: torch.Tensor | None = None) -> torch.Tensor:
+    """landmark_op^t in float64: (L, L) -> (L, L).
+
+    With the ``degrees`` (L,) of a reversible operator (`Landmarks.degrees`) through its symmetric form, which needs a few thin
+    products where the power is of low rank; without them by repeated squaring, about 1.5 log2(t) products of O(L^3).
+    """
     check_number("t", t, low=1, integer=True)
-    return torch.linalg.matrix_power(landmark_op.double(), t)
+    _check_square(landmark_op)
+    if degrees is None:
+        return torch.linalg.matrix_power(landmark_op.double(), t)
+    root = degrees.double().sqrt()
+    symmetric = root[:, None] * landmark_op.double() / root
+    power = symmetric_power((symmetric + symmetric.T) / 2, t)
+    # Entries that are 0 to rounding may come out below it.
+    return (power * root / root[:, None]).clamp_min_(0)
+
+
+def _check_square(landmark_op: torch.Tensor) -> None:
+    if landmark_op.ndim != 2 or landmark_op.shape[0] != landmark_op.shape[1] or landmark_op.numel() == 0:
+        raise InputError(f"landmark_op has shape {tuple(landmark_op.shape)}; accepted: a square matrix")
+    if not bool(torch.isfinite(landmark_op).all()):
+        raise InputError("landmark_op contains NaN or infinity; accepted: finite numbers")

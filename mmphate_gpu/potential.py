@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ._arrays import takes_arrays
 from .diffusion import diffuse
 from .ops.chunks import row_chunks
-from .params import MDS_DISTANCES, check_choice, check_number
+from .params import MDS_DISTANCES, InputError, check_choice, check_number
 
 LOG_OFFSET = 1e-7  # METHOD's offset inside the logarithm
 # Pairs closer than this share of the longest squared row are recomputed by differences: there the product form has
@@ -14,6 +15,7 @@ LOG_OFFSET = 1e-7  # METHOD's offset inside the logarithm
 CLOSE = 1e-6
 
 
+@takes_arrays("landmark_op")
 def diffusion_potential(landmark_op: torch.Tensor, t: int, gamma: float = 0) -> torch.Tensor:  # (L, L) -> (L, L) float64
     """Potential of Q = landmark_op^t.
 
@@ -33,6 +35,7 @@ def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
     return power**c / c
 
 
+@takes_arrays("potential")
 def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:  # (L, F) -> (L, L) float64
     """Distances between the rows of the potential, in float64.
 
@@ -40,6 +43,8 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
     computed again by differences. O(L^2 F) time, O(L^2) memory. Exactly symmetric, zero diagonal. Deterministic.
     """
     check_choice("metric", metric, MDS_DISTANCES)
+    if potential.ndim != 2:
+        raise InputError(f"potential has shape {tuple(potential.shape)}; accepted: two axes (landmark, feature)")
     rows = potential.double()
     if metric == "cosine":
         rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)

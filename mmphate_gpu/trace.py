@@ -13,10 +13,20 @@ import torch
 from . import _trace_input as read
 from . import _trace_io
 from ._trace_input import AXES, SLICE_AXES
-from ._trace_pca import reduce
+from ._trace_pca import PrincipalAxes, principal_axes, reduce
 from .params import InputError, InputTypeError
 
-__all__ = ["Trace", "as_trace", "flat_points", "load_trace", "normalize", "reduce", "save_trace"]
+__all__ = [
+    "PrincipalAxes",
+    "Trace",
+    "as_trace",
+    "flat_points",
+    "load_trace",
+    "normalize",
+    "principal_axes",
+    "reduce",
+    "save_trace",
+]
 
 # Elements per chunk: bounds the float64 temporaries of a pass over the trace to 32 MiB each.
 _CHUNK = 2**22
@@ -88,6 +98,12 @@ class Trace:
         sizes = ", ".join(f"{name}: {size}" for name, size in zip(AXES, self.shape, strict=True))
         kind = str(self.data.dtype).removeprefix("torch.")
         return f"Trace({sizes}; {kind} on {self.data.device}{', masked' if self.mask is not None else ''})"
+
+    def to(self, device: torch.device) -> Trace:
+        """The same trace with its tensors on ``device``; itself if they are there already."""
+        if self.data.device == device:
+            return self
+        return replace(self, data=self.data.to(device), mask=None if self.mask is None else self.mask.to(device))
 
     def subsample(self, *, epochs: Any = None, timesteps: Any = None, units: Any = None, samples: Any = None) -> Trace:
         """The part of the trace that slices, index arrays or boolean arrays select, one per axis.
@@ -272,8 +288,9 @@ def normalize(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
     """Each (slice, unit) centred over its present samples and divided by their deviation (METHOD step 1).
 
     ``z = (x - mean) / std`` with the population deviation (ddof 0); a deviation of zero divides by 1,
-    so that dead units give zero vectors. Masked entries are 0. Deterministic; O(N S) time, float64,
-    and temporaries bounded by a chunk of slices.
+    so that dead units give zero vectors. Masked entries are 0. Computed in the dtype of the trace and in NumPy's
+    order of summing, as the published implementation does: the affinity of units that are nearly equal shows it (1e-5 for
+    float32). The same bits on every device. O(N S) time, temporaries bounded by a chunk of slices.
     """
     return _per_slice(trace, _standardised)
 
@@ -287,12 +304,15 @@ def _per_slice(trace: Trace, function: Any) -> torch.Tensor:
     shape = trace.n_slices, trace.n_units, trace.n_samples
     out = torch.empty(shape, dtype=torch.float64, device=trace.data.device)
     for start, values, present in _chunks(trace):
-        out[start : start + len(values)] = function(values.double(), present)
+        out[start : start + len(values)] = function(values, present)
     return out
 
 
-def _present_mean(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:  # (B, M, 1)
-    return values.masked_fill(~present, 0).sum(-1, keepdim=True) / present.sum(-1, keepdim=True)
+def _present_mean(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, 1)
+    if present is None:
+        # A tensor, since CUDA divides by a Python number through its reciprocal, which is one rounding more.
+        return pairwise_sum(values) / values.new_full((1,), values.shape[-1])
+    return pairwise_sum(values.masked_fill(~present, 0)) / present.sum(-1, keepdim=True)
 
 
 def _mean_filled(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, S)
@@ -300,18 +320,49 @@ def _mean_filled(values: torch.Tensor, present: torch.Tensor | None) -> torch.Te
 
 
 def _standardised(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, S)
+    centred = _centred(values, present)
+    variance = _present_mean(_centred(centred, present).square(), present)
+    # torch's float32 root is not always the nearest number; through float64 it is, on every device.
+    std = variance.double().sqrt().to(values.dtype)
+    # The mean of equal numbers is rounded (0.1, three times), and would leave a deviation of 1e-17.
+    constant = _constant(values, present)
+    return (centred / std.masked_fill(constant | (std == 0), 1)).masked_fill_(constant, 0)
+
+
+def _centred(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    centred = values - _present_mean(values, present)
+    return centred if present is None else centred.masked_fill_(~present, 0)
+
+
+def _constant(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, 1) bool
     if present is None:
         low, high = torch.aminmax(values, dim=-1, keepdim=True)
-        deviation, count = values - values.mean(-1, keepdim=True), values.shape[-1]
-    else:
-        low = values.masked_fill(~present, torch.inf).amin(-1, keepdim=True)
-        high = values.masked_fill(~present, -torch.inf).amax(-1, keepdim=True)
-        mean, count = _present_mean(values, present), present.sum(-1, keepdim=True)
-        deviation = torch.where(present, values - mean, 0.0)
-    # The mean of equal numbers is rounded (0.1, three times), and would leave a deviation of 1e-17.
-    constant = low == high
-    std = (deviation.square().sum(-1, keepdim=True) / count).sqrt()
-    return (deviation / std.masked_fill(constant | (std == 0), 1)).masked_fill_(constant, 0)
+        return low == high
+    low = values.masked_fill(~present, torch.inf).amin(-1, keepdim=True)
+    return low == values.masked_fill(~present, -torch.inf).amax(-1, keepdim=True)
+
+
+def pairwise_sum(values: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., 1)
+    """Sum over the last axis in the order of NumPy's ``sum``: eight running sums up to 128 terms, halves beyond.
+
+    Its rounding error grows with log n, and it is the same on every device.
+    """
+    n = values.shape[-1]
+    if n > 128:
+        half = n // 2 - n // 2 % 8
+        return pairwise_sum(values[..., :half]) + pairwise_sum(values[..., half:])
+    whole = n - n % 8
+    total = values.new_zeros((*values.shape[:-1], 1))
+    if whole:
+        runs = values[..., :8].clone()
+        for start in range(8, whole, 8):
+            runs += values[..., start : start + 8]
+        while runs.shape[-1] > 1:  # ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
+            runs = runs[..., 0::2] + runs[..., 1::2]
+        total = runs
+    for last in range(whole, n):
+        total = total + values[..., last : last + 1]
+    return total
 
 
 def load_trace(path: str | os.PathLike[str]) -> Trace:

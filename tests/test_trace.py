@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import _optional, _trace_input, _trace_io, _trace_pca
+from mmphate_gpu import _optional, _arrays, _trace_input, _trace_io, _trace_pca
 from mmphate_gpu import trace as trace_module
 from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.trace import Trace, as_trace, flat_points, load_trace, normalize, reduce, save_trace
@@ -680,4 +680,4 @@ def test_cuda_stays_on_the_device_and_agrees():
 
 def test_input_helpers_name_the_argument():
     with pytest.raises(InputTypeError, match="probe has dtype bool"):
-        _trace_input.real_tensor("probe", np.zeros(3, bool))
+        _arrays.real_tensor("probe", np.zeros(3, bool))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..neighbors import kneighbors
+from ..ops.chunks import pair_chunks
 from ..ops.csr import Csr, index_dtype, indptr_of_counts
+from ..ops.distances import distances_by_difference
 from ..ops.radius_affinity import radius_affinity
 from .bandwidth import intraslice_bandwidth
 
@@ -25,18 +26,32 @@ def intraslice_affinity(
     ``decay=None``: 1 for the ``knn`` nearest, averaged with its transpose. O(S M^2 D) time. Deterministic.
     """
     if decay is None:
-        return _nearest_unit_affinity(points, knn, backend, dtype)
+        return _nearest_unit_affinity(points, knn, dtype)
     bandwidth = intraslice_bandwidth(points, knn, backend=backend)
     return radius_affinity(points, bandwidth, decay=decay, thresh=thresh, diagonal=True, dtype=dtype)
 
 
-def _nearest_unit_affinity(points: torch.Tensor, knn: int, backend: str, dtype: torch.dtype) -> Csr:
+def _nearest_units(points: torch.Tensor, knn: int) -> torch.Tensor:  # (S, M, D) -> (S, M, knn)
+    """The ``knn`` nearest other units, of ties the lower index.
+
+    Here a tie decides which entries there are, so it may not be left to the search (`kneighbors` names any of the tied,
+    another on another device): a stable sort of the few units of a slice.
+    """
+    near = torch.empty(*points.shape[:2], knn, dtype=torch.int64, device=points.device)
+    for chunk in pair_chunks(*points.shape[:2]):
+        block = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
+        rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
+        block[:, rows - chunk.rows.start, rows] = -1  # the unit itself comes first, and is left out
+        near[chunk.sets, chunk.rows] = torch.sort(block, dim=-1, stable=True).indices[..., 1 : knn + 1]
+    return near
+
+
+def _nearest_unit_affinity(points: torch.Tensor, knn: int, dtype: torch.dtype) -> Csr:
     n_slices, n_units, _ = points.shape
     nodes = torch.arange(n_slices * n_units, device=points.device)
     keys = [nodes * n_units + nodes % n_units]  # the diagonal
     if n_units > 1:
-        _, near = kneighbors(points, min(knn, n_units - 1), backend=backend)
-        column = near.reshape(nodes.numel(), -1)
+        column = _nearest_units(points, min(knn, n_units - 1)).reshape(nodes.numel(), -1)
         neighbor = column + (nodes - nodes % n_units)[:, None]
         keys += [(nodes[:, None] * n_units + column).flatten()]
         keys += [(neighbor * n_units + (nodes % n_units)[:, None]).flatten()]

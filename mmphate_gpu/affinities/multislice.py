@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from ..operators import AffinityOperator, LazyAffinity, SparseAffinity
 from ..operators.assemble import assembled_bytes, assembled_nnz
+from ..ops.devices import resolve_device
 from ..ops.memory import available_bytes, check_fits
-from ..params import STORAGES, check_choice
+from ..params import STORAGES, Params, check_choice
 from ..slices import unit_major
+from ..trace import as_trace, flat_points, reduce
+from ..trace import normalize as _normalize
 from .bandwidth import interslice_bandwidth
 from .intraslice import intraslice_affinity
 
@@ -66,3 +69,44 @@ def _stored(lazy: LazyAffinity, storage: str) -> AffinityOperator:
         return lazy
     check_fits(f"the affinity with {nnz:,} entries", needed, lazy.device, remedy='storage="lazy" stores none of them')
     return SparseAffinity(lazy.assembled(counts))
+
+
+def multislice_affinity(
+    T: Any,
+    *,
+    intraslice_knn: int = 2,
+    interslice_knn: int = 25,
+    decay: float | None = 5,
+    thresh: float = 1e-4,
+    n_pca: int | None = 100,
+    normalize: bool = True,
+    storage: str = "auto",
+    knn_backend: str = "auto",
+    device: Any = "auto",
+) -> AffinityOperator:
+    """The multislice affinity K of a trace (METHOD steps 1 to 6), as an operator over its N nodes.
+
+    Parameters
+    ----------
+    T : Trace or array, (epoch, timestep, unit, sample) or (slice, unit, sample)
+        Float64 input gives float64 values, everything else float32.
+    storage : {"auto", "sparse", "lazy"}
+        Stored as CSR, or matrix-free; "auto" stores it while it takes at most 40 % of the free memory.
+
+    See Also
+    --------
+    to_scipy, to_torch_csr, to_cupy, as_linear_operator : hand the operator to other tools.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> multislice_affinity(np.random.default_rng(0).normal(size=(30, 4, 10)), device="cpu")
+    SparseAffinity(shape=(120, 120), dtype=torch.float64, device='cpu')
+    """
+    options = {"intraslice_knn": intraslice_knn, "interslice_knn": interslice_knn, "decay": decay, "thresh": thresh}
+    params = Params(**options, n_pca=n_pca, normalize=normalize, storage=storage, knn_backend=knn_backend)
+    trace = as_trace(T)
+    trace = trace.to(resolve_device(device, trace.data))
+    points = reduce(_normalize(trace) if params.normalize else flat_points(trace), params.n_pca)
+    affinity = affinity_of_points(points, **options, storage=storage, knn_backend=knn_backend, dtype=trace.data.dtype)
+    return affinity.operator

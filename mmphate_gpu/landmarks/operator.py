@@ -21,6 +21,7 @@ class Landmarks:
     """What the landmark stage hands on. Without landmarks L = N and the transitions are the identity."""
 
     landmark_op: torch.Tensor  # (L, L) float64, rows sum to 1
+    degrees: torch.Tensor  # (L,) float64: diag(degrees) @ landmark_op is symmetric
     transitions: torch.Tensor  # (N, L) sparse CSR, rows sum to 1
     clusters: torch.Tensor  # (N,) int64
 
@@ -85,9 +86,9 @@ def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmark
     degrees = csr_ops.row_sums(aggregated)
     gram = sparse_gram(aggregated, 1 / degrees, labels)
     # Column sums of M are the row sums of M^T D^-1 M, since D^-1 M has rows that sum to 1.
-    landmark_op = gram / gram.sum(1, keepdim=True)
+    landmark_degrees = gram.sum(1)
     transitions = csr_ops.scale(aggregated, rows=1 / degrees)
-    return Landmarks(landmark_op, csr_ops.to_torch(transitions), labels)
+    return Landmarks(gram / landmark_degrees[:, None], landmark_degrees, csr_ops.to_torch(transitions), labels)
 
 
 def _without_landmarks(operator: AffinityOperator) -> Landmarks:
@@ -99,4 +100,5 @@ def _without_landmarks(operator: AffinityOperator) -> Landmarks:
     nodes = torch.arange(n, device=operator.device)
     ones = torch.ones(n, dtype=operator.dtype, device=operator.device)
     identity = Csr(torch.arange(n + 1, device=operator.device), nodes, ones, (n, n))
-    return Landmarks(dense / dense.sum(1, keepdim=True), csr_ops.to_torch(identity), nodes)
+    degrees = dense.sum(1)
+    return Landmarks(dense / degrees[:, None], degrees, csr_ops.to_torch(identity), nodes)

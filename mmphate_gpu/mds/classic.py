@@ -26,7 +26,6 @@ def classic(
         centred.shape[0],
         n_components,
         n_passes=8,
-        oversample=10,
         order="algebraic",
         device=centred.device,
         generator=generator,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .._arrays import takes_arrays
 from ..ops.random import seeded_generator
 from ..params import MDS_SOLVERS, InputError, check_choice, check_number
 from .classic import classic
@@ -26,6 +27,7 @@ class MDSResult:
     n_iter: int  # SMACOF sweeps, 0 for classical MDS
 
 
+@takes_arrays("distances", "init")
 def metric_mds(
     distances: torch.Tensor,  # (L, L)
     n_components: int = 2,
@@ -93,6 +95,8 @@ def _checked_init(init: torch.Tensor, distances: torch.Tensor, n_components: int
     wanted = (distances.shape[0], n_components)
     if tuple(init.shape) != wanted:
         raise InputError(f"init has shape {tuple(init.shape)}; accepted: {wanted}")
+    if not bool(torch.isfinite(init).all()):
+        raise InputError("init contains NaN or infinity; accepted: finite numbers")
     return init.to(device=distances.device, dtype=torch.float64)
 
 

@@ -23,25 +23,26 @@ class Descent:
 
 
 def guttman_transform(distances: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One SMACOF sweep: the Guttman transform of ``points`` and half the raw stress *before* it.
+    """One SMACOF sweep: the Guttman transform of ``points`` and the sum of squared residuals *before* it.
 
     ``x_i <- (1/L) sum_j D_ij / d_ij (x_i - x_j)`` with 0 where d_ij = 0; the stress comes free with the distances. (L, L), (L, C)
-    -> (L, C) centred, () float64. O(L^2 C) time, chunks of memory. Source: de Leeuw 1977; Borg & Groenen 2005.
+    of one dtype -> (L, C), () float64. O(L^2 C) time, chunks of memory. Source: de Leeuw 1977; Borg & Groenen 2005.
     """
     n = points.shape[0]
     moved = torch.empty_like(points)
-    raw = torch.zeros((), dtype=points.dtype, device=points.device)
+    with_one = torch.nn.functional.pad(points, (0, 1), value=1)  # one product gives the row sums as well
+    raw = torch.zeros((), dtype=torch.float64, device=points.device)
     for rows in row_chunks(n, n, SWEEP_ELEMENTS):
-        wanted = distances[rows]
         between = distances_by_difference(points[rows], points)
-        raw += torch.dist(wanted, between) ** 2
-        ratio = torch.where(between > 0, wanted / between, 0)
-        moved[rows] = ratio.sum(1, keepdim=True) * points[rows] - ratio @ points
-    return moved / n, raw / 2
+        raw += torch.dist(distances[rows], between).double() ** 2
+        ratio = torch.div(distances[rows], between, out=between).nan_to_num_(nan=0, posinf=0)
+        product = ratio @ with_one
+        moved[rows] = product[:, -1:] * points[rows] - product[:, :-1]
+    return moved / n, raw
 
 
-# Elements of one block of a sweep: five temporaries of it stay within a CPU's second-level cache.
-SWEEP_ELEMENTS = 1 << 16
+# Elements of one block of a sweep, so that its temporaries stay within a CPU's second-level cache.
+SWEEP_ELEMENTS = 1 << 17
 
 
 def smacof(
@@ -59,8 +60,10 @@ def smacof(
     after ``max_iter`` sweeps; what is returned is always the outcome of a plain step. Deterministic.
     Source: Walker & Ni, "Anderson acceleration for fixed-point iterations", 2011.
     """
-    distances = distances.double()
     points = init.double() - init.double().mean(0)
+    exact, distances = distances, distances.float()
+    # Sweeps in float32: distances by differences keep theirs, the sums are float64, and rounding is far below `eps`.
+    points = points.float()
     moved, best = sweep(distances, points)
     history = History()
     n_iter = 1
@@ -80,7 +83,7 @@ def smacof(
                 history.clear()
         else:
             history.clear()
-    return Descent(moved, n_iter)
+    return Descent(sweep(exact.double(), moved.double())[0], n_iter + 1)
 
 
 class History:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from .._arrays import takes_arrays
 from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
 
 
+@takes_arrays("distances", "coordinates")
 def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, L), (L, C)
     """Kruskal's normalised stress-1: sqrt(sum (D - d)^2 / sum D^2); 0 where all distances are 0.
 

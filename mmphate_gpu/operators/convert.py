@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .._arrays import tensor_of
 from .._optional import require
 from ..ops import csr as csr_ops
 from .protocol import AffinityOperator
 
 if TYPE_CHECKING:
+    import numpy as np
     from scipy.sparse import csr_matrix
     from scipy.sparse.linalg import LinearOperator
 
@@ -44,11 +46,10 @@ def to_cupy(operator: AffinityOperator) -> Any:
 
 def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
     """The affinity as SciPy's LinearOperator: NumPy in, NumPy out; symmetric, so adjoint and transpose are itself."""
-    import numpy as np
     from scipy.sparse.linalg import LinearOperator
 
     def product(block: np.ndarray) -> np.ndarray:
-        return (operator @ torch.from_numpy(np.ascontiguousarray(block))).cpu().numpy()
+        return (operator @ tensor_of(block)).cpu().numpy()
 
     kind = torch.empty(0, dtype=operator.dtype).numpy().dtype
     return LinearOperator(

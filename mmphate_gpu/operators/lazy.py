@@ -12,7 +12,7 @@ from ..ops import csr as csr_ops
 from ..ops.chunks import CHUNK_ELEMENTS, row_chunks
 from ..ops.csr import Csr
 from ..ops.distances import distances_by_difference
-from ..ops.radius_affinity import Entries, cut_radius, radius_counts, radius_entries
+from ..ops.radius_affinity import Entries, cut_distance, radius_counts, radius_entries
 from ..ops.scatter_sum import scatter_sum
 from ..params import InputError, check_choice
 from .assemble import assemble
@@ -73,24 +73,26 @@ class LazyAffinity(AffinityOperator):
 
     def _tiles(self) -> Iterator[tuple[int, slice, torch.Tensor]]:
         """Dense row blocks of the interslice part in the own dtype: (unit, rows, (r, S))."""
-        radius = cut_radius(2, self.thresh) * self.bandwidth
+        reach = cut_distance(self.bandwidth, decay=2, thresh=self.thresh)
         for unit in range(self.n_units):
             points = self.unit_points[unit]
             for rows in row_chunks(self.n_slices, self.n_slices):
                 scores = distances_by_difference(points[rows], points)
                 own = torch.arange(rows.start, rows.stop, device=self.device)
                 scores[own - rows.start, own] = math.inf
-                scores.masked_fill_(scores > radius, math.inf).div_(self.bandwidth).square_()
+                scores.masked_fill_(scores > reach, math.inf).div_(self.bandwidth).square_()
                 # The cut was decided in float64; the exponential need only be as good as the dtype it ends in.
                 yield unit, rows, scores.neg_().to(self.dtype).exp_()
 
     def _keops_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
         lazy_tensor = require("pykeops.torch", purpose='engine="keops"').LazyTensor
-        scaled = (self.unit_points / self.bandwidth).contiguous()
-        x, y = lazy_tensor(scaled[:, :, None, :]), lazy_tensor(scaled[:, None, :, :])
+        points = self.unit_points.contiguous()
+        x, y = lazy_tensor(points[:, :, None, :]), lazy_tensor(points[:, None, :, :])
+        # Differences first, the bandwidth after: points scaled by a small bandwidth would carry its rounding into them.
         squared = ((x - y) ** 2).sum(-1)
-        affinity = (cut_radius(2, self.thresh) ** 2 - squared).step() * (-squared).exp()
-        values = by_unit.to(scaled.dtype)
+        reach = cut_distance(self.bandwidth, decay=2, thresh=self.thresh)
+        affinity = (float(reach) ** 2 - squared).step() * (squared * (-1 / float(self.bandwidth) ** 2)).exp()
+        values = by_unit.to(points.dtype)
         # The sum runs over all pairs; a slice is no neighbour of its own, and its affinity to itself is exactly 1.
         product = (affinity * lazy_tensor(values[:, None, :, :].contiguous())).sum(dim=2)
         return (product - values).to(self.dtype)

@@ -42,6 +42,8 @@ class AffinityOperator(ABC):
         """Product with a vector or a matrix, in the operator's dtype."""
         if not isinstance(other, torch.Tensor):
             raise InputTypeError(f"the right-hand side is a {type(other).__name__}; accepted: a torch tensor")
+        if other.is_complex():
+            raise InputTypeError(f"the right-hand side has dtype {other.dtype}; accepted: real numbers")
         if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:
             raise InputError(
                 f"the right-hand side has shape {tuple(other.shape)}; accepted: ({self.shape[1]},) or ({self.shape[1]}, C)"

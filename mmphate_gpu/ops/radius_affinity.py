@@ -17,6 +17,10 @@ from .csr import Csr, index_dtype, indptr_of_counts
 from .distances import distances_by_difference
 
 
+# Smaller affinities are 0 in every dtype stored.
+SMALLEST = torch.finfo(torch.float32).tiny
+
+
 class Entries(NamedTuple):
     """The affinity entries of one chunk of rows, in (set, row, column) order; a row is never split."""
 
@@ -41,8 +45,21 @@ def cut_radius(decay: float, thresh: float) -> float:
 
     A ``thresh`` below the smallest normal float32 is that float: smaller affinities are 0 in every dtype stored.
     """
-    smallest = max(thresh, torch.finfo(torch.float32).tiny)
-    return (-math.log(smallest)) ** (1 / decay)
+    try:
+        return (-math.log(max(thresh, SMALLEST))) ** (1 / decay)
+    except OverflowError:  # a decay near 0: beyond every distance there is
+        return math.inf
+
+
+def cut_distance(bandwidth: torch.Tensor, *, decay: float, thresh: float) -> torch.Tensor:  # () -> ()
+    """The largest distance that `radius_entries` keeps, to the last bit: `cut_radius` times ``bandwidth`` is off by rounding.
+
+    For those who make whole blocks, and would rather compare distances than exponentials.
+    """
+    about = torch.as_tensor(cut_radius(decay, thresh) * bandwidth, dtype=torch.float64)
+    nearest = torch.arange(-64, 65, device=about.device)  # neighbouring floats; the kernel's rounding is a handful of them
+    candidates = (about.view(torch.int64) + nearest).view(torch.float64)
+    return candidates[kernel(candidates, bandwidth, decay=decay, thresh=max(thresh, SMALLEST)) > 0].max()
 
 
 def kernel(distances: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, thresh: float) -> torch.Tensor:
@@ -70,6 +87,7 @@ def radius_entries(
     bandwidth = bandwidth.to(points.dtype)
     # A hair wider than the cut: what lies within is decided by the value itself.
     reach = cut_radius(decay, thresh) * (1 + 1e-9)
+    thresh = max(thresh, SMALLEST)
     for chunk in pair_chunks(n_sets, n_points, elements):
         distances = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
         if not diagonal:
@@ -89,7 +107,7 @@ def radius_entries(
             values = kernel(distances, bandwidth[sets, rows], decay=decay, thresh=thresh)
             values += kernel(distances, bandwidth[sets, columns], decay=decay, thresh=thresh)
             values /= 2
-        keep = (values >= thresh) & (values > 0)
+        keep = values >= thresh
         yield Entries(chunk, sets[keep], rows[keep], columns[keep], values[keep])
 
 

@@ -15,7 +15,7 @@ def top_eigenpairs(
     k: int,
     *,
     n_passes: int = 5,
-    oversample: int = 10,
+    block: int | None = None,
     order: str = "magnitude",
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
@@ -23,8 +23,8 @@ def top_eigenpairs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Randomised block Krylov approximation of the ``k`` leading eigenpairs of a symmetric operator.
 
-    Builds an orthonormal basis of [X, AX, A^2 X, ...] by ``n_passes`` products with blocks of ``k + oversample``
-    columns (fewer where n is small), then solves the projected problem (Rayleigh-Ritz).
+    Builds an orthonormal basis of [X, AX, A^2 X, ...] by ``n_passes`` products with blocks of ``k + 10``
+    columns (or of ``block`` columns; fewer passes where n is small), then solves the projected problem (Rayleigh-Ritz).
 
     Parameters
     ----------
@@ -40,23 +40,23 @@ def top_eigenpairs(
 
     Notes
     -----
-    O(n_passes) products, O(n (n_passes b)^2) time and O(n n_passes b) memory with b = k + oversample. Deterministic for
+    O(n_passes) products, O(n (n_passes b)^2) time and O(n n_passes b) memory for blocks of b columns. Deterministic for
     one generator state. Source: Musco & Musco, "Randomized block Krylov methods", NeurIPS 2015.
     """
     check_choice("order", order, ("magnitude", "algebraic"))
     k = min(k, n)
-    width = min(n, k + oversample)
+    width = min(n, k + 10 if block is None else block)
     n_blocks = max(1, min(n_passes, -(-n // width)))
     # Random numbers are drawn on the CPU, so that one seed gives one start on every device.
     start = torch.randn(n, width, generator=generator, dtype=torch.float64).to(device=device, dtype=dtype)
-    block = orthonormalize(start, None)
-    basis, images = [block], [matmul(block)]
+    newest = orthonormalize(start, None)
+    basis, images = [newest], [matmul(newest)]
     while len(images) < n_blocks:
-        block = orthonormalize(images[-1], torch.cat(basis, dim=1))
-        if block.shape[1] == 0:  # the subspace is invariant: nothing is left to find in it
+        newest = orthonormalize(images[-1], torch.cat(basis, dim=1))
+        if newest.shape[1] == 0:  # the subspace is invariant: nothing is left to find in it
             break
-        basis.append(block)
-        images.append(matmul(block))
+        basis.append(newest)
+        images.append(matmul(newest))
     return _rayleigh_ritz(torch.cat(basis, dim=1), torch.cat(images, dim=1), k, order)
 
 

@@ -1,0 +1,5 @@
+"""What can be read off a trace and its embedding."""
+
+from .preservation import neighborhood_preservation
+
+__all__ = ["neighborhood_preservation"]

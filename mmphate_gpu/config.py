@@ -1,0 +1,78 @@
+"""What is installed, which device is there, and which backend serves each operation."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import sys
+
+import torch
+
+from ._optional import available
+from .neighbors import KNN_BACKENDS, resolve_knn_backend
+from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
+
+PACKAGES = (
+    "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib", "cupy-cuda12x", "cupy-cuda13x",
+    "xarray", "anndata", "zarr", "h5py",
+)  # fmt: skip
+
+
+def show_config() -> str:
+    """A report of versions, devices and backends, and why a backend does not serve; print it into a bug report."""
+    lines = [f"python {platform.python_version()} on {platform.platform()}"]
+    lines += [f"  {name:<14} {_version(name)}" for name in PACKAGES]
+    lines += ["devices", *_devices(), "backends", *_backends()]
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> list[str]:
+    cap = memory_limit()
+    limit = "" if cap is None else f", {MEMORY_LIMIT_VARIABLE} = {format_bytes(cap)}"
+    free = format_bytes(available_bytes(torch.device("cpu")))
+    lines = [f"  cpu: {torch.get_num_threads()} threads, {free} available{limit}"]
+    for index in range(torch.cuda.device_count()):
+        total = torch.cuda.get_device_properties(index).total_memory
+        lines.append(f"  cuda:{index}: {torch.cuda.get_device_name(index)}, {format_bytes(total)}")
+    return lines if len(lines) > 1 else [*lines, f"  cuda: none ({_why_no_cuda()})"]
+
+
+def _why_no_cuda() -> str:
+    return "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no usable NVIDIA GPU"
+
+
+def _backends() -> list[str]:
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    keops = _keops_state(compiler)
+    states = {
+        "torch": "serves, exact",
+        "keops": keops,
+        "pynndescent": "serves, approximate" if available("pynndescent") else "does not serve: not installed",
+    }
+    auto = resolve_knn_backend("auto", torch.device("cpu"))
+    lines = [f"  neighbours, {name}: {states[name]}" for name in KNN_BACKENDS]
+    lines += [f"  neighbours, auto on the CPU: {auto}"]
+    if torch.cuda.is_available():
+        lines += [f"  neighbours, auto on CUDA: {resolve_knn_backend('auto', torch.device('cuda'))}"]
+    return [
+        *lines,
+        "  affinity, sparse: torch CSR",
+        f"  affinity, lazy: torch tiles; KeOps {keops}",
+        "  landmarks, diffusion, MDS: torch",
+    ]
+
+
+def _keops_state(compiler: str | None) -> str:
+    if not available("pykeops"):
+        return "does not serve: pykeops is not installed"
+    if sys.platform == "win32":
+        return "does not serve: KeOps needs Linux or macOS"
+    return "serves, exact" if compiler else "does not serve: no C++ compiler (c++, g++ or clang++) on PATH"

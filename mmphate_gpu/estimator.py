@@ -1,0 +1,290 @@
+"""MMPHATE: the scikit-learn estimator over the pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import NotFittedError
+
+from ._arrays import array_kind, to_kind
+from ._trace_input import is_xarray
+from .analysis.activity import most_active_class
+from .embedding import Embedding
+from .mds.place import place
+from .ops.devices import resolve_device
+from .ops.memory import available_bytes
+from .params import InputError, Params
+from .pipeline import Run, mmphate
+from .planning import plan_run
+from .progress import progress_callback
+from .slices import SliceLayout, unit_major
+from .stages import Stages
+from .trace import Trace, as_trace, flat_points, normalize
+
+
+class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Multiway Multislice PHATE: what happens inside a recurrent network while it learns, in two or three dimensions.
+
+    Parameters
+    ----------
+    n_components : int
+        Dimensions of the embedding.
+    intraslice_knn, interslice_knn : int
+        Neighbours that set the bandwidth between units of one slice, and between slices of one unit.
+    decay : float or None
+        Exponent of the intraslice kernel; None links the ``intraslice_knn`` nearest units with weight 1.
+    t : int or "auto"
+        Diffusion time; "auto" takes the knee of the von Neumann entropy.
+    gamma : float in [-1, 1]
+        Transform of the diffusion potential: 1 logarithm, -1 none, 0 square root.
+    n_landmark : int or None
+        Clusters the nodes are condensed to; None uses all nodes.
+    normalize : bool
+        z-score every (slice, unit) over samples first.
+    mds_solver : {"smacof", "classic", "nonmetric"}
+    mds_dist : {"euclidean", "cosine"}
+    n_pca : int or None
+        Samples are reduced to this many principal components where there are more.
+    n_svd : int
+        Singular vectors used to find the landmarks.
+    thresh : float
+        Affinities below it are 0.
+    t_max : int
+        Length of the entropy curve.
+    random_state : int or None
+    device : "auto", "cpu", "cuda", "cuda:1", torch.device
+    storage : {"auto", "sparse", "lazy"}
+        How the affinity is kept: as CSR, or matrix-free.
+    knn_backend : {"auto", "torch", "keops", "pynndescent"}
+    verbose : int or bool
+        Draw a progress bar on stderr.
+    callback : callable(stage, done, total), optional
+        Called after every stage.
+
+    Attributes
+    ----------
+    embedding_ : (N, n_components)
+        Row ``(epoch * n_timesteps + timestep) * n_units + unit``.
+    t_ : int
+    stress_ : float
+        Kruskal's stress-1 of the landmark distances.
+    landmark_op_ : (L, L) float64
+    transitions_ : (N, L) sparse
+    clusters_ : (N,) int64
+    affinity_ : operator (N, N)
+    bandwidth_ : float
+        The interslice bandwidth.
+    von_neumann_entropy_ : (t_max,) float64
+    report_ : list of dict
+        Seconds, bytes and form of every stage.
+    result_ : Embedding
+        Coordinates with the epoch, time step and unit of every row.
+
+    Notes
+    -----
+    Arrays come back in the kind (NumPy, torch, CuPy, xarray) and on the device of the input. Fitting the same trace again with
+    another ``t``, ``gamma``, ``n_components`` or solver uses the stages again that did not change; the input must then be the same
+    object, unchanged. Time O(M S^2 D) for the affinity and O(L^3) after the landmarks; memory: see `plan`.
+    One ``random_state``, device, dtype and thread count: the same bits.
+    Source: Xie et al., "Multiway Multislice PHATE", arXiv 2406.01969.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> trace = np.random.default_rng(0).normal(size=(30, 4, 10)).cumsum(0)  # (slice, unit, sample)
+    >>> MMPHATE(n_components=2, random_state=0).fit_transform(trace).shape
+    (120, 2)
+    """
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        intraslice_knn: int = 2,
+        interslice_knn: int = 25,
+        decay: float | None = 5,
+        t: int | str = "auto",
+        gamma: float = 0,
+        n_landmark: int | None = 4000,
+        normalize: bool = True,
+        mds_solver: str = "smacof",
+        mds_dist: str = "euclidean",
+        n_pca: int | None = 100,
+        n_svd: int = 100,
+        thresh: float = 1e-4,
+        t_max: int = 100,
+        random_state: int | None = None,
+        device: Any = "auto",
+        storage: str = "auto",
+        knn_backend: str = "auto",
+        verbose: int = 0,
+        callback: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.intraslice_knn = intraslice_knn
+        self.interslice_knn = interslice_knn
+        self.decay = decay
+        self.t = t
+        self.gamma = gamma
+        self.n_landmark = n_landmark
+        self.normalize = normalize
+        self.mds_solver = mds_solver
+        self.mds_dist = mds_dist
+        self.n_pca = n_pca
+        self.n_svd = n_svd
+        self.thresh = thresh
+        self.t_max = t_max
+        self.random_state = random_state
+        self.device = device
+        self.storage = storage
+        self.knn_backend = knn_backend
+        self.verbose = verbose
+        self.callback = callback
+
+    def fit(self, X: Any, y: Any = None) -> MMPHATE:
+        """Embed the trace ``X``: (epoch, timestep, unit, sample) or (slice, unit, sample), or a `Trace`.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            Input or parameters that cannot be used, or a run that does not fit in memory; what an earlier call
+            fitted is then untouched.
+        """
+        params = Params(**self._run_params())
+        given = as_trace(X)
+        device = resolve_device(params.device, given.data)
+        _check_components(params.n_components, params.n_landmark, given.n_nodes)
+        # What is certain to be needed; the affinity counts its entries and checks them by itself.
+        sizes = {"dtype": given.data.dtype, "device": device, "available": available_bytes(device)}
+        plan_run(given.shape, params, active_share=0, **sizes).check()
+        trace = given.to(device)
+        stages = self._stages_for(trace, device)
+        with progress_callback(self.verbose, self.callback) as stages.callback:
+            run = mmphate(trace, params, stages)
+        stages.callback = None
+        self._stages = stages
+        self._keep(X, given, run)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Embed ``X`` and return its coordinates, (N, n_components), in the kind of ``X``."""
+        return self.fit(X, y, **fit_params).embedding_
+
+    def transform(self, X: Any) -> Any:
+        """Place new slices of the same units and samples in the fitted picture: (N_new, n_components), in the kind of ``X``.
+
+        Each row lands at the mean of the landmarks of its unit's fitted slices, weighted by the interslice affinity to
+        them; it depends on no other row, and the fitted state stays as it is. A slice that was fitted lands near, not on, its own
+        embedding, which also has intraslice links. O(N_new S D) time.
+
+        Raises
+        ------
+        InputError
+            Other units or samples than the fitted trace has; not fitted yet (`sklearn.exceptions.NotFittedError`).
+        """
+        self._check_fitted()
+        given = as_trace(X, min_slices=1)
+        if given.shape[2:] != self._trace_shape[2:]:
+            raise InputError(f"X has (units, samples) = {given.shape[2:]}; the fitted trace has {self._trace_shape[2:]}")
+        trace = given.to(self._unit_points.device)
+        points = normalize(trace) if self._normalized else flat_points(trace)
+        points = points if self._axes is None else self._axes.scores(points)
+        rows = place(unit_major(points), self._unit_points, self._unit_targets, self._bandwidth, thresh=self._thresh)
+        coordinates = rows.transpose(0, 1).reshape(-1, rows.shape[-1]).to(given.data.dtype)
+        return _in_kind(X, given, coordinates)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "embedding_")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the kept stages, which hold every intermediate result, and the callback."""
+        return {**super().__getstate__(), "_stages": None, "callback": None}
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.result_.n_components
+
+    def _run_params(self) -> dict[str, Any]:
+        names = Params.__dataclass_fields__
+        return {name: value for name, value in self.get_params(deep=False).items() if name in names}
+
+    def _check_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")
+
+    def _stages_for(self, trace: Trace, device: torch.device) -> Stages:
+        """The stages of the last run if it had this trace on this device, else new ones."""
+        key = (str(device), fingerprint(trace))
+        stages = getattr(self, "_stages", None)
+        if stages is None or self._stages_key != key:
+            stages = Stages(device)
+        self._stages_key = key
+        stages.start()
+        return stages
+
+    def _keep(self, X: Any, given: Trace, run: Run) -> None:
+        """Set the fitted attributes, all at once and in the kind of ``X``."""
+        self.result_ = _embedding(given, run)
+        self.embedding_ = _in_kind(X, given, run.coordinates)
+        self.t_, self.stress_ = run.t, run.mds.stress
+        self.affinity_, self.bandwidth_ = run.affinity.operator, float(run.affinity.bandwidth)
+        self.report_ = [report.asdict() for report in self._stages.reports]
+        tensors = {
+            "landmark_op_": run.landmarks.landmark_op,
+            "transitions_": run.landmarks.transitions,
+            "clusters_": run.landmarks.clusters,
+            "von_neumann_entropy_": run.entropy,
+            "diff_potential_": run.potential,
+        }
+        for name, tensor in tensors.items():
+            setattr(self, name, _in_kind(X, given, tensor, rows=False))
+        self.n_features_in_ = given.n_samples
+        # What `transform` needs.
+        self._trace_shape, self._normalized, self._thresh, self._axes = given.shape, self.normalize, self.thresh, run.axes
+        self._unit_points, self._bandwidth = unit_major(run.points), run.affinity.bandwidth
+        targets = run.mds.coordinates[run.landmarks.clusters]
+        self._unit_targets = unit_major(targets.view(*run.points.shape[:2], -1))
+
+
+def fingerprint(trace: Trace) -> str:
+    """A digest of the values and the mask of ``trace``: equal traces have equal ones. O(N D) time."""
+    digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype)).encode())
+    for tensor in (trace.data, trace.mask):
+        for epoch in () if tensor is None else tensor:
+            digest.update(np.ascontiguousarray(epoch.cpu().numpy()))
+    return digest.hexdigest()
+
+
+def _check_components(n_components: int, n_landmark: int | None, n_nodes: int) -> None:
+    most = min(n_nodes, n_landmark or n_nodes) - 1
+    if n_components > most:
+        raise InputError(f"n_components={n_components} is more than {min(most + 1, n_nodes)} points span; accepted: 1 to {most}")
+
+
+def _embedding(trace: Trace, run: Run) -> Embedding:
+    return Embedding(
+        run.coordinates.cpu().numpy(),
+        SliceLayout(trace.epoch, trace.timestep, trace.unit),
+        most_active=most_active_class(trace),
+        entropy=run.entropy.cpu().numpy(),
+        t=run.t,
+        stress=run.mds.stress,
+    )
+
+
+def _in_kind(X: Any, trace: Trace, tensor: torch.Tensor, *, rows: bool = True) -> Any:
+    """``tensor`` in the kind and on the device of the input ``X``; ``rows``: its rows are the nodes of ``trace``."""
+    if isinstance(X, Trace) or array_kind(X) == "torch":
+        return tensor.to(trace.data.device)
+    array = to_kind(tensor, array_kind(X))
+    if not (rows and is_xarray(X)):
+        return array
+    import xarray
+
+    layout = SliceLayout(trace.epoch, trace.timestep, trace.unit)
+    coords = {axis: ("node", layout.labels(axis)) for axis in ("epoch", "timestep", "unit")}
+    return xarray.DataArray(array, dims=("node", "component"), coords=coords)

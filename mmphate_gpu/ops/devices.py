@@ -1,0 +1,38 @@
+"""Which device a run takes place on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..params import InputError, InputTypeError
+
+
+def resolve_device(device: Any, like: torch.Tensor | None = None) -> torch.device:
+    """``device`` as a torch device that exists.
+
+    "auto" is the device of ``like`` if that is a GPU, else the current CUDA device where there is one, else the CPU.
+
+    Raises
+    ------
+    InputError
+        A device that is unknown or not there.
+    """
+    if isinstance(device, str) and device == "auto":
+        if like is not None and like.is_cuda:
+            return like.device
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    if not isinstance(device, (str, torch.device)):
+        raise InputTypeError(f"device={device!r} must be a string or a torch.device, such as 'cpu' or 'cuda:0'")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"device={device!r} is unknown; accepted: 'auto', 'cpu', 'cuda', 'cuda:0', ...") from None
+    if found.type == "cpu":
+        return found
+    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type != "cuda" or (found.index or 0) >= n_devices:
+        there = ", ".join(["'cpu'"] + [f"'cuda:{i}'" for i in range(n_devices)])
+        raise InputError(f"device={device!r} is not there; accepted here: {there}")
+    return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)

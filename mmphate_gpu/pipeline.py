@@ -1,0 +1,73 @@
+"""MM-PHATE, the algorithm: the steps of docs/method.md, each in the room that carries its name."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from .affinities import MultisliceAffinity, affinity_of_points
+from .diffusion import diffuse, knee, von_neumann_entropy
+from .landmarks import Landmarks, landmark_diffusion
+from .mds import MDSResult, metric_mds
+from .params import Params
+from .potential import potential_distances, potential_of_power
+from .stages import Stages
+from .trace import PrincipalAxes, Trace, flat_points, normalize, principal_axes
+
+
+class Run(NamedTuple):
+    """Everything a run computes, stage by stage."""
+
+    points: torch.Tensor  # (S, M, D) float64
+    axes: PrincipalAxes | None
+    affinity: MultisliceAffinity
+    landmarks: Landmarks
+    entropy: torch.Tensor  # (t_max,)
+    t: int
+    potential: torch.Tensor  # (L, L)
+    mds: MDSResult
+    coordinates: torch.Tensor  # (N, n_components)
+
+
+def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
+    """Embed ``trace``: steps 1 to 13. ``stage`` times each and keeps what another run can use again."""
+    # 1 Normalise over samples
+    points = stage("normalize", (p.normalize,), lambda: normalize(trace) if p.normalize else flat_points(trace))
+    # 2 Reduce the samples by PCA where there are many
+    points, axes = stage("reduce", (p.n_pca,), lambda: _reduced(points, p.n_pca))
+    # 3-7 Bandwidths, both affinities, the operator
+    names = ("intraslice_knn", "interslice_knn", "decay", "thresh", "storage", "knn_backend")
+    kernel = {name: getattr(p, name) for name in names}
+    dtype = trace.data.dtype
+    affinity = stage("affinity", tuple(kernel.values()), lambda: affinity_of_points(points, **kernel, dtype=dtype))
+    # 8 Landmarks
+    choice = {"n_landmark": p.n_landmark, "n_svd": p.n_svd, "random_state": p.random_state}
+    landmarks = stage("landmarks", tuple(choice.values()), lambda: landmark_diffusion(affinity.operator, **choice))
+    # 9 Diffusion time: the knee of the von Neumann entropy
+    entropy = stage("entropy", (p.t_max,), lambda: von_neumann_entropy(landmarks.landmark_op, p.t_max))
+    t = knee(entropy) if p.t == "auto" else p.t
+    # 10 Potential
+    potential = stage(
+        "potential",
+        (t, p.gamma),
+        lambda: potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees), p.gamma),
+    )
+    # 11 Distances
+    distances = stage("distances", (p.mds_dist,), lambda: potential_distances(potential, p.mds_dist))
+    # 12 MDS
+    solver = {"n_components": p.n_components, "solver": p.mds_solver, "random_state": p.random_state}
+    mds = stage("mds", tuple(solver.values()), lambda: metric_mds(distances, **solver))
+    # 13 Interpolate from the landmarks to all nodes
+    coordinates = stage("interpolate", (), lambda: interpolate(landmarks.transitions, mds.coordinates))
+    return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates)
+
+
+def _reduced(points: torch.Tensor, n_pca: int | None) -> tuple[torch.Tensor, PrincipalAxes | None]:
+    axes = principal_axes(points, n_pca)
+    return (points if axes is None else axes.scores(points)), axes
+
+
+def interpolate(transitions: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:  # (N, L), (L, C) -> (N, C)
+    """Every node at the mean of the landmark coordinates, weighted by its transitions."""
+    return transitions @ landmarks.to(transitions.dtype)

@@ -1,0 +1,30 @@
+"""Progress of a run: a bar on stderr, and the user's own callback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .params import InputTypeError
+from .stages import STAGES, Callback
+
+
+@contextmanager
+def progress_callback(verbose: int | bool, callback: Callback | None) -> Iterator[Callback | None]:
+    """A callback that draws a bar if ``verbose`` and passes on to ``callback``; the bar is closed on leaving."""
+    if callback is not None and not callable(callback):
+        raise InputTypeError(f"callback={callback!r} must be callable with (stage, done, total), or None")
+    if not verbose:
+        yield callback
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=len(STAGES), desc="MM-PHATE", unit="stage") as bar:
+
+        def both(stage: str, done: int, total: int) -> None:
+            bar.set_postfix_str(stage, refresh=False)
+            bar.update(done - bar.n)
+            if callback is not None:
+                callback(stage, done, total)
+
+        yield both

@@ -1,0 +1,133 @@
+"""The bookkeeping of a run: what each stage took, and what a later run may use again."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, TypeVar
+
+import psutil
+import torch
+
+logger = logging.getLogger("mmphate_gpu")
+
+Result = TypeVar("Result")
+Callback = Callable[[str, int, int], None]  # (stage, stages done, stages in all)
+
+# The stages of `pipeline.mmphate`, in order.
+STAGES = (
+    "normalize",
+    "reduce",
+    "affinity",
+    "landmarks",
+    "entropy",
+    "potential",
+    "distances",
+    "mds",
+    "interpolate",
+)
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What one stage took."""
+
+    stage: str
+    seconds: float
+    bytes: int  # held by the stage's result
+    peak_bytes: int  # the process (CPU) or the allocator (CUDA) up to the end of the stage
+    form: str  # what the result is: dtype and shape, or the operator's form
+    reused: bool  # whether an earlier run's result served
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Stages:
+    """Runs stages one after another; a stage whose inputs did not change since the last run is not run again.
+
+    The stages form a chain, so a stage's key is its own parameters behind those of all before it.
+    """
+
+    def __init__(self, device: torch.device, callback: Callback | None = None) -> None:
+        self.device, self.callback = device, callback
+        self.kept: dict[str, tuple[tuple, Any]] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Begin a run: forget the chain and the reports, not the results."""
+        self.chain: tuple = ()
+        self.reports: list[StageReport] = []
+
+    def __call__(self, stage: str, depends_on: tuple, work: Callable[[], Result]) -> Result:
+        """The result of ``work``, or the kept one if neither ``depends_on`` nor anything before it changed."""
+        self.chain = (*self.chain, stage, depends_on)
+        kept_chain, result = self.kept.get(stage, (None, None))
+        reused = kept_chain == self.chain
+        started = time.perf_counter()
+        if not reused:
+            self.kept.pop(stage, None)  # the old result and the new one need not be in memory together
+            result = work()
+            _synchronize(self.device)
+            self.kept[stage] = (self.chain, result)
+        self._report(stage, time.perf_counter() - started, result, reused)
+        return result
+
+    def _report(self, stage: str, seconds: float, result: Any, reused: bool) -> None:
+        held = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(result))
+        report = StageReport(stage, seconds, held, peak_bytes(self.device), _form(result), reused)
+        self.reports.append(report)
+        logger.info("%s: %.2f s, %s%s", stage, seconds, report.form, " (kept)" if reused else "")
+        if self.callback is not None:
+            self.callback(stage, len(self.reports), len(STAGES))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory so far: of the CUDA allocator on ``device``, or of this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not there on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes, Linux in KiB
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _parts(result: Any) -> Iterable[Any]:
+    if isinstance(result, tuple):
+        return result
+    if is_dataclass(result):
+        return [getattr(result, f.name) for f in fields(result)]
+    return vars(result).values() if hasattr(result, "nbytes") else ()
+
+
+def _tensors(result: Any) -> Iterable[torch.Tensor]:
+    """The dense tensors that ``result`` holds, each once."""
+    found: dict[int, torch.Tensor] = {}
+    stack = [result]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, torch.Tensor) and item.layout == torch.sparse_csr:
+            stack += [item.values(), item.col_indices(), item.crow_indices()]
+        elif isinstance(item, torch.Tensor):
+            found[item.data_ptr()] = item
+        else:
+            stack += list(_parts(item))
+    return found.values()
+
+
+def _form(result: Any) -> str:
+    if isinstance(result, torch.Tensor):
+        return f"{str(result.dtype).removeprefix('torch.')} {tuple(result.shape)}"
+    if isinstance(result, tuple) and result and not isinstance(result[0], torch.Tensor):
+        return repr(result[0])
+    return type(result).__name__

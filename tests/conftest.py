@@ -1,0 +1,156 @@
+"""Devices, the KeOps guard, and the traces on which the stages are held against the float64 reference."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmphate_gpu import reference
+from mmphate_gpu.trace import as_trace, flat_points, normalize, reduce
+
+# KeOps compiles every formula anew for another number of features: all cases come down to this many.
+N_FEATURES = 5
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    config.addinivalue_line("markers", "cuda: runs on a CUDA device")
+
+
+_DEVICES = ["cpu"] + [pytest.param("cuda", marks=pytest.mark.cuda)] * torch.cuda.is_available()
+
+
+@pytest.fixture(params=_DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The CPU, and the GPU where there is one."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def keops() -> None:
+    """Skips where KeOps cannot run: not installed, or no C++ compiler for its formulas."""
+    if importlib.util.find_spec("pykeops") is None:
+        pytest.skip("pykeops is not installed")
+    compiler = os.environ.get("CXX", "g++").split()[0]
+    if shutil.which(compiler) is None:
+        pytest.skip(f"KeOps needs a C++ compiler and {compiler!r} is not there")
+
+
+# ---------------------------------------------------------------- traces
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trace as users give it, the options of the affinity, and what the reference makes of both."""
+
+    trace: np.ndarray  # (E, T, M, S) or (L, M, S)
+    options: dict[str, Any] = field(default_factory=dict)
+    normalize: bool = True
+    mask: np.ndarray | None = None
+
+    def points(self, device: torch.device | str = "cpu") -> torch.Tensor:  # (S, M, D) float64
+        trace = as_trace(self.trace, mask=self.mask)
+        points = normalize(trace) if self.normalize else flat_points(trace)
+        return reduce(points, N_FEATURES).to(device)
+
+    def reference_affinity(self) -> np.ndarray:  # (N, N)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="interslice_knn=.* is clamped")
+            return reference.multislice_affinity(
+                self.trace, n_pca=N_FEATURES, normalize=self.normalize, mask=self.mask, **self.options
+            )
+
+
+def walk(*shape: int, seed: int = 0) -> np.ndarray:
+    """A random walk along the first axis."""
+    return np.cumsum(np.random.default_rng(seed).normal(size=shape), axis=0)
+
+
+def _bifurcation(scenario: str) -> Case:
+    from mmphate_gpu.datasets import bifurcation
+
+    # The suite at small size: 168 slices. In float64, so that it is normalised in float64 by both sides: what a float32
+    # trace is normalised in is test_trace's matter.
+    return Case(bifurcation(scenario, n_epochs=12, n_timesteps=14, n_samples=5).data.double().numpy())
+
+
+def _dead(trace: np.ndarray, *units: int) -> np.ndarray:
+    trace = trace.copy()
+    trace[..., list(units), :] = 0.1  # the rounding of its mean is not 0
+    return trace
+
+
+def _lattice() -> np.ndarray:
+    """Points on a small integer lattice: nearly every distance occurs many times, and its float64 value is exact."""
+    return np.random.default_rng(3).integers(0, 3, (40, 5, 5)).astype(float)
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "walk": lambda: Case(walk(30, 5, 5)),
+    "walk, four axes": lambda: Case(walk(6, 7, 6, 5)),
+    "hopf": lambda: _bifurcation("hopf"),
+    "hopf and pitchfork": lambda: _bifurcation("hopf_pitchfork"),
+    "PCA": lambda: Case(walk(40, 6, 30)),
+    "PCA, unnormalised": lambda: Case(walk(40, 6, 30), normalize=False),
+    "repeated slices": lambda: Case(np.repeat(walk(15, 5, 5), 3, axis=0)),
+    "mostly one slice": lambda: Case(np.concatenate([np.repeat(walk(1, 5, 5), 40, axis=0), walk(6, 5, 5, seed=1)])),
+    "repeated units": lambda: Case(np.repeat(walk(30, 3, 5), 2, axis=1)),
+    "all units alike": lambda: Case(np.repeat(walk(30, 1, 5), 4, axis=1)),
+    "all points equal": lambda: Case(np.broadcast_to(np.arange(5.0), (30, 4, 5)).copy()),
+    "one dead unit": lambda: Case(_dead(walk(30, 5, 5), 1)),
+    "three dead units": lambda: Case(_dead(walk(30, 5, 5), 0, 2, 4)),
+    "all units dead": lambda: Case(_dead(walk(30, 3, 5), 0, 1, 2)),
+    "lattice": lambda: Case(_lattice(), {"interslice_knn": 7}, normalize=False),
+    "huge": lambda: Case(1e8 * walk(30, 5, 5)),
+    "huge, unnormalised": lambda: Case(1e8 * walk(30, 5, 5), normalize=False),
+    "tiny": lambda: Case(1e-8 * walk(30, 5, 5)),
+    "tiny, unnormalised": lambda: Case(1e-8 * walk(30, 5, 5), normalize=False),
+    # Training that has converged: slices that differ in their last digits only.
+    "converged": lambda: Case(1 + 1e-9 * walk(30, 5, 5), normalize=False),
+    "decay=None": lambda: Case(walk(30, 7, 5), {"decay": None, "intraslice_knn": 3}),
+    "decay=None, repeated units": lambda: Case(np.tile(walk(30, 3, 5), (1, 3, 1)), {"decay": None, "intraslice_knn": 3}),
+    "decay=None, one unit": lambda: Case(walk(30, 1, 5), {"decay": None}),
+    "decay=2.5": lambda: Case(walk(30, 7, 5), {"decay": 2.5}),
+    "decay=40": lambda: Case(walk(30, 7, 5), {"decay": 40}),
+    "decay=0.001": lambda: Case(walk(30, 4, 5), {"decay": 0.001}),
+    "thresh=0.01": lambda: Case(walk(30, 7, 5), {"thresh": 0.01}),
+    # A one-sided intraslice entry below 0.3 is cut, and half of one above 0.3 is cut too where it ends below.
+    "thresh=0.3": lambda: Case(walk(30, 7, 5), {"thresh": 0.3}),
+    "wide neighbourhoods": lambda: Case(walk(30, 7, 5), {"intraslice_knn": 4, "interslice_knn": 29}),
+    "more units than intraslice_knn allows": lambda: Case(walk(30, 3, 5), {"intraslice_knn": 9}),
+    "one unit": lambda: Case(walk(30, 1, 5)),
+    "two units": lambda: Case(walk(30, 2, 5)),
+    "two slices": lambda: Case(walk(2, 5, 5)),
+    "twenty slices": lambda: Case(walk(20, 5, 5)),
+    "masked": lambda: Case(walk(6, 7, 6, 5), mask=np.arange(7)[:, None] < np.array([7, 7, 6, 5, 4])),
+}
+
+
+@cache
+def _case(name: str) -> tuple[Case, np.ndarray]:
+    case = CASES[name]()
+    affinity = case.reference_affinity()
+    affinity.flags.writeable = False
+    return case, affinity
+
+
+@pytest.fixture(params=list(CASES))
+def case_and_reference(request: pytest.FixtureRequest) -> tuple[Case, np.ndarray]:
+    """Each case with its reference affinity (N, N)."""
+    return _case(request.param)
+
+
+@pytest.fixture(scope="session")
+def get_case() -> Callable[[str], tuple[Case, np.ndarray]]:
+    """The same by name."""
+    return _case

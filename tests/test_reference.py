@@ -1,0 +1,218 @@
+"""The dense reference against the published implementation's output, and against closed forms."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from scipy.spatial.distance import cdist
+
+from mmphate_gpu import reference
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = ["walk_28x20x12", "hopf_pitchfork_12x14"]
+# Largest error of the affinity / the landmark operator from the raw trace. The second trace is float32 and seems
+# to have been normalised in float32 (tests/golden/README.md), in float64 here: measured 1.08e-5 and 4.2e-7. The first:
+# 7e-16 and 4e-16.
+RAW_TOLERANCE = {"walk_28x20x12": (1e-12, 1e-12), "hopf_pitchfork_12x14": (1.5e-5, 6e-7)}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def golden(case):
+    with np.load(GOLDEN / f"golden_{case}.npz") as stored:
+        return dict(stored)
+
+
+def golden_affinity(golden):
+    n_nodes = len(golden["indptr"]) - 1
+    return csr_matrix((golden["values"], golden["indices"], golden["indptr"]), (n_nodes, n_nodes)).toarray()
+
+
+def normalized_in_own_dtype(trace):
+    centred = trace - trace.mean(axis=-1, keepdims=True)
+    return centred / centred.std(axis=-1, keepdims=True)
+
+
+def walk(shape=(9, 4, 5), seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).cumsum(axis=0)
+
+
+def test_affinity_is_the_published_one(golden):
+    affinity = reference.multislice_affinity(normalized_in_own_dtype(golden["trace"]), normalize=False)
+    expected = golden_affinity(golden)
+    assert np.array_equal(affinity > 0, expected > 0)
+    # Measured 7e-16 (walk) and 1e-16 (float32 trace, normalised in float32).
+    np.testing.assert_allclose(affinity, expected, rtol=0, atol=1e-13)
+
+
+def test_affinity_of_the_raw_trace(case, golden):
+    affinity = reference.multislice_affinity(golden["trace"])
+    expected = golden_affinity(golden)
+    assert np.array_equal(affinity > 0, expected > 0)
+    np.testing.assert_allclose(affinity, expected, rtol=0, atol=RAW_TOLERANCE[case][0])
+
+
+def test_landmark_op_given_the_published_clusters(case, golden):
+    affinity = reference.multislice_affinity(golden["trace"])
+    landmark_op, transitions, clusters = reference.landmark_diffusion(affinity, clusters=golden["clusters"])
+    np.testing.assert_allclose(landmark_op, golden["landmark_op"], rtol=0, atol=RAW_TOLERANCE[case][1])
+    assert np.array_equal(clusters, golden["clusters"])
+    np.testing.assert_allclose(transitions.sum(axis=1), 1, atol=1e-14)
+    np.testing.assert_allclose(landmark_op.sum(axis=1), 1, atol=1e-14)
+
+
+def test_landmark_op_of_the_published_affinity(golden):
+    landmark_op, _, _ = reference.landmark_diffusion(golden_affinity(golden), clusters=golden["clusters"])
+    np.testing.assert_allclose(landmark_op, golden["landmark_op"], rtol=0, atol=1e-14)  # measured 5e-16
+
+
+def test_entropy_and_t(golden):
+    entropy = reference.von_neumann_entropy(golden["landmark_op"])
+    np.testing.assert_allclose(entropy, golden["entropy"], rtol=0, atol=1e-12)  # measured 1.6e-14
+    assert reference.knee(entropy) == reference.optimal_t(golden["landmark_op"]) == golden["t"]
+
+
+def test_t_from_the_raw_trace(golden):
+    affinity = reference.multislice_affinity(golden["trace"])
+    assert reference.optimal_t(reference.landmark_diffusion(affinity, clusters=golden["clusters"])[0]) == golden["t"]
+
+
+def test_stress_is_not_above_the_published_one(golden):
+    potential = reference.diffusion_potential(golden["landmark_op"], int(golden["t"]))
+    distances = reference.potential_distances(potential)
+    # Measured: 0.0004 % and 0.07 % below it.
+    assert reference.stress(distances, reference.smacof(distances)) <= golden["stress"] * 1.001
+
+
+def test_mmphate_end_to_end(golden):
+    result = reference.mmphate(golden["trace"], clusters=golden["clusters"], n_components=3)
+    assert result.embedding.shape == (len(golden["clusters"]), 3)
+    assert result.t == golden["t"]
+    assert result.stress < golden["stress"]  # one component more
+
+
+def test_same_seed_same_picture():
+    first, second = (reference.mmphate(walk((12, 5, 6)), n_landmark=20, interslice_knn=4, random_state=3) for _ in "ab")
+    assert np.array_equal(first.embedding, second.embedding)
+    assert len(np.unique(first.clusters)) == len(first.landmark_op) <= 20
+
+
+def test_normalize_with_mask_is_that_of_the_present_samples():
+    trace = walk()
+    mask = np.random.default_rng(1).random(trace.shape) < 0.7
+    mask[..., 0] = True
+    result = reference.normalize(np.where(mask, trace, 99.0), mask=mask)
+    for index in np.ndindex(trace.shape[:2]):
+        present = trace[index][mask[index]]
+        deviation = present.std() if len(present) > 1 else 1
+        np.testing.assert_allclose(result[index][mask[index]], (present - present.mean()) / deviation, atol=1e-13)
+    assert not result[~mask].any()
+
+
+def test_normalize_takes_both_layouts_and_short_masks():
+    trace = walk((6, 4, 5)).reshape(3, 2, 4, 5)
+    np.testing.assert_array_equal(reference.normalize(trace), reference.normalize(trace.reshape(6, 4, 5)))
+    short = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]], dtype=bool)  # (timestep, sample)
+    full = np.broadcast_to(short[None, :, None, :], trace.shape)
+    np.testing.assert_array_equal(reference.normalize(trace, mask=short), reference.normalize(trace, mask=full))
+
+
+def test_dead_units_are_zero_vectors():
+    trace = walk()
+    trace[:, 1] = 0.1  # three times 0.1 has a mean that is not 0.1
+    assert not reference.normalize(trace)[:, 1].any()
+    assert np.isfinite(reference.multislice_affinity(trace, interslice_knn=3)).all()
+
+
+def test_reduce_keeps_distances_and_variance_order():
+    points = reference.normalize(walk((6, 4, 8)))
+    assert reference.reduce(points, 8) is points
+    rotated = reference.reduce(points, 7).reshape(24, 7)
+    # Centred over samples, the points span 7 dimensions: nothing is lost.
+    np.testing.assert_allclose(cdist(rotated, rotated), cdist(*[points.reshape(24, 8)] * 2), atol=1e-12)
+    assert (np.diff(rotated.var(axis=0)) <= 0).all()
+
+
+def test_affinity_has_a_unit_diagonal_and_is_symmetric():
+    trace = walk()
+    trace[3:6] = trace[3]  # duplicate slices
+    affinity = reference.multislice_affinity(trace, interslice_knn=3)
+    assert np.array_equal(affinity, affinity.T)
+    assert (np.diag(affinity) == 1).all()
+    assert affinity[3 * 4, 4 * 4] == 1  # the same unit in two equal slices
+    assert affinity[affinity > 0].min() >= 1e-4
+
+
+def test_affinity_without_decay():
+    units = np.array([[[0.0], [1.0], [3.0]]])
+    expected = [[1, 1, 0], [1, 1, 0.5], [0, 0.5, 1]]
+    np.testing.assert_array_equal(reference.intraslice_affinity(units, knn=1, decay=None)[0], expected)
+
+
+def test_one_unit_and_few_slices():
+    with pytest.warns(UserWarning, match="interslice_knn=25 is clamped to 8"):
+        affinity = reference.multislice_affinity(walk((9, 1, 5)))
+    assert affinity.shape == (9, 9)
+    assert (np.diag(affinity) == 1).all()
+
+
+def test_bandwidth_of_equal_slices_is_the_floor():
+    assert reference.interslice_bandwidth(np.ones((5, 2, 3)), knn=2) == np.finfo(float).eps
+
+
+def test_without_landmarks_the_operator_is_p():
+    affinity = reference.multislice_affinity(walk(), interslice_knn=3)
+    landmark_op, transitions, clusters = reference.landmark_diffusion(affinity, n_landmark=len(affinity))
+    np.testing.assert_array_equal(landmark_op, reference.diffusion_operators(affinity)[0])
+    np.testing.assert_array_equal(transitions, np.eye(36))
+    np.testing.assert_array_equal(clusters, np.arange(36))
+
+
+def test_clusters_of_equal_nodes_leave_no_gap():
+    clusters = reference.spectral_clusters(np.ones((6, 6)), n_landmark=4, random_state=0)
+    np.testing.assert_array_equal(clusters, np.zeros(6))
+
+
+@pytest.mark.parametrize("corner", [1, 7, 20, 38])
+def test_knee_of_two_lines(corner):
+    steps = np.arange(40)
+    assert reference.knee(np.where(steps < corner, 10 - steps, 10 - corner - 0.01 * (steps - corner))) == corner
+
+
+def test_potential():
+    landmark_op = np.array([[0.9, 0.1], [0.4, 0.6]])
+    squared = landmark_op @ landmark_op
+    np.testing.assert_allclose(reference.diffusion_potential(landmark_op, 2), 2 * np.sqrt(squared))
+    np.testing.assert_allclose(reference.diffusion_potential(landmark_op, 2, 1), -np.log(squared + 1e-7))
+    np.testing.assert_allclose(reference.diffusion_potential(landmark_op, 2, -1), squared)
+
+
+def test_mds_recovers_points():
+    points = np.random.default_rng(0).standard_normal((15, 2)) * [3, 1]
+    distances = cdist(points, points)
+    for coordinates in (reference.classical_mds(distances), reference.smacof(distances)):
+        assert reference.stress(distances, coordinates) < 1e-12
+        np.testing.assert_allclose(cdist(coordinates, coordinates), distances, atol=1e-12)
+
+
+def test_smacof_lowers_stress_and_survives_duplicates():
+    points = np.random.default_rng(0).standard_normal((15, 5))
+    points[3:6] = points[3]
+    distances = cdist(points, points)
+    start = reference.classical_mds(distances)
+    found = reference.smacof(distances)
+    assert np.isfinite(found).all()
+    assert reference.stress(distances, found) < reference.stress(distances, start)
+
+
+def test_neighborhood_preservation_by_hand():
+    trace = np.array([[[0.0, 1.0]], [[0.0, 2.0]], [[0.0, -1.0]], [[-1.0, -2.0]]])  # z-scores: two signs
+    intra, inter = reference.neighborhood_preservation(trace, np.array([[0.0], [1.0], [9.0], [10.0]]), 1)
+    assert np.isnan(intra)  # one unit has no other
+    assert inter == 1.0
+    assert reference.neighborhood_preservation(trace, np.array([[0.0], [9.0], [1.0], [10.0]]), 1)[1] == 0.0
