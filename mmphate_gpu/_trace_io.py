@@ -46,7 +46,9 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
         The path is missing, of an unknown ending, unreadable, holds pickles, or no data.
     """
     path = Path(path)
-    if not path.exists():
+    with _readable(path):  # a name too long, or in a folder that may not be read
+        found = path.exists()
+    if not found:
         raise InputError(f"{path} does not exist; accepted: {_ENDINGS}, or a recorder's folder")
     if (path / META).is_file():
         return _read_recording(path)

@@ -13,7 +13,7 @@ from .operators.assemble import assembled_bytes
 from .ops.chunks import CHUNK_ELEMENTS
 from .ops.devices import resolve_device
 from .ops.memory import available_bytes, format_bytes
-from .params import STORAGES, InputError, Params, check_choice, check_number
+from .params import STORAGES, InputError, InputTypeError, Params, check_choice, check_number
 from .trace import Trace
 
 # Share of the interslice pairs above thresh = 1e-4. Measured: 0.02 to 0.03 (Hopf units), up to 0.27 (pitchfork units).
@@ -223,19 +223,27 @@ class _Sizes:
         return rows
 
 
+_SIZES = "sizes (epoch, timestep, unit, sample) or (slice, unit, sample)"
+
+
+def _check_slices(shape: Sequence[int]) -> None:
+    if shape[0] * shape[1] < 2:
+        raise InputError(f"shape_or_trace has one slice, {tuple(shape)}; at least 2 are needed")
+
+
 def _shape_of(given: Any) -> tuple[tuple[int, int, int, int], torch.dtype, torch.Tensor | None]:
     if isinstance(given, Trace):
+        _check_slices(given.shape)
         return given.shape, given.data.dtype, given.data
     wide = str(getattr(given, "dtype", "float32")).endswith("float64")
-    sizes = tuple(getattr(given, "shape", given) if not isinstance(given, str) else ())
+    sizes = getattr(given, "shape", given)
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+        raise InputTypeError(f"shape_or_trace={given!r} is a {type(given).__name__}; accepted: a trace, or {_SIZES}")
     if len(sizes) not in (3, 4):
-        raise InputError(
-            f"shape_or_trace={given!r} has {len(sizes)} sizes; accepted: (epoch, timestep, unit, sample) or (slice, unit, sample)"
-        )
+        raise InputError(f"shape_or_trace has {len(sizes)} sizes, {tuple(sizes)}; accepted: {_SIZES}")
     for size in sizes:
         check_number("shape_or_trace", size, low=1, integer=True)
     if len(sizes) == 3:
         sizes = (sizes[0], 1, *sizes[1:])
-    if sizes[0] * sizes[1] < 2:
-        raise InputError(f"shape_or_trace={given!r} has one slice; at least 2 are needed")
+    _check_slices(sizes)
     return tuple(int(size) for size in sizes), torch.float64 if wide else torch.float32, None

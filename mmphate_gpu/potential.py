@@ -45,6 +45,8 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
     check_choice("metric", metric, MDS_DISTANCES)
     if potential.ndim != 2:
         raise InputError(f"potential has shape {tuple(potential.shape)}; accepted: two axes (landmark, feature)")
+    if not bool(torch.isfinite(potential).all()):
+        raise InputError("potential contains NaN or infinity; accepted: finite numbers")
     rows = potential.double()
     if metric == "cosine":
         rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)

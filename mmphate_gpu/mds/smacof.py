@@ -26,21 +26,24 @@ def guttman_transform(distances: torch.Tensor, points: torch.Tensor) -> tuple[to
     """One SMACOF sweep: the Guttman transform of ``points`` and the sum of squared residuals *before* it.
 
     ``x_i <- (1/L) sum_j D_ij / d_ij (x_i - x_j)`` with 0 where d_ij = 0; the stress comes free with the distances. (L, L), (L, C)
-    of one dtype -> (L, C), () float64. O(L^2 C) time, chunks of memory. Source: de Leeuw 1977; Borg & Groenen 2005.
+    float64 -> (L, C), (). O(L^2 C) time, chunks of memory. Source: de Leeuw 1977; Borg & Groenen 2005.
     """
     n = points.shape[0]
+    # Points this close count as one: D / d times the rounding of a coordinate would outweigh the step itself.
+    together = COINCIDENT * points.abs().max()
     moved = torch.empty_like(points)
     with_one = torch.nn.functional.pad(points, (0, 1), value=1)  # one product gives the row sums as well
-    raw = torch.zeros((), dtype=torch.float64, device=points.device)
+    raw = points.new_zeros(())
     for rows in row_chunks(n, n, SWEEP_ELEMENTS):
         between = distances_by_difference(points[rows], points)
-        raw += torch.dist(distances[rows], between).double() ** 2
-        ratio = torch.div(distances[rows], between, out=between).nan_to_num_(nan=0, posinf=0)
+        raw += torch.dist(distances[rows], between) ** 2
+        ratio = (distances[rows] / between).masked_fill_(between <= together, 0)
         product = ratio @ with_one
         moved[rows] = product[:, -1:] * points[rows] - product[:, :-1]
     return moved / n, raw
 
 
+COINCIDENT = 1e-8
 # Elements of one block of a sweep, so that its temporaries stay within a CPU's second-level cache.
 SWEEP_ELEMENTS = 1 << 17
 
@@ -61,9 +64,7 @@ def smacof(
     Source: Walker & Ni, "Anderson acceleration for fixed-point iterations", 2011.
     """
     points = init.double() - init.double().mean(0)
-    exact, distances = distances, distances.float()
-    # Sweeps in float32: distances by differences keep theirs, the sums are float64, and rounding is far below `eps`.
-    points = points.float()
+    distances = distances.double()
     moved, best = sweep(distances, points)
     history = History()
     n_iter = 1
@@ -83,7 +84,7 @@ def smacof(
                 history.clear()
         else:
             history.clear()
-    return Descent(sweep(exact.double(), moved.double())[0], n_iter + 1)
+    return Descent(moved, n_iter)
 
 
 class History:

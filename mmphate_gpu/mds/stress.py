@@ -7,6 +7,7 @@ import torch
 from .._arrays import takes_arrays
 from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
+from ..params import InputError
 
 
 @takes_arrays("distances", "coordinates")
@@ -15,6 +16,10 @@ def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, 
 
     O(L^2 C) time, chunks of memory.
     """
+    n = len(coordinates) if coordinates.ndim == 2 else None
+    if tuple(distances.shape) != (n, n):
+        shapes = f"distances has shape {tuple(distances.shape)} and coordinates {tuple(coordinates.shape)}"
+        raise InputError(f"{shapes}; accepted: (L, L) and (L, n_components)")
     residual = torch.zeros((), dtype=torch.float64, device=distances.device)
     total = torch.zeros_like(residual)
     points = coordinates.double()

@@ -51,7 +51,7 @@ def assemble(
         later = chunk.columns > chunk.rows
         place = indptr[node] + rank + torch.where(later, own_counts[node], 0)
         indices[place] = (chunk.columns * n_units + chunk.sets).to(kind)
-        values[place] = chunk.values.to(dtype)
+        values[place] = chunk.values
         earlier += torch.bincount(node[~later], minlength=n_nodes)
     own = intraslice.row_of_entry()
     rank = torch.arange(intraslice.nnz, device=device) - intraslice.indptr[own].long()

@@ -130,17 +130,16 @@ class LazyAffinity(AffinityOperator):
             own_row = own.row_of_entry()
             own_label = labels[slices[own_row % slices.numel()], own.indices.long()]
             flat = torch.cat([chunk.row_in_chunk() * n + labels[chunk.columns, chunk.sets], own_row * n + own_label])
-            sums = scatter_sum(flat, torch.cat([chunk.values, own.values.double()]), own.shape[0] * n)
+            sums = scatter_sum(flat, torch.cat([chunk.values, own.values]).double(), own.shape[0] * n)
             yield sums.view(-1, n).to(self.dtype)
 
     def _entries(self, elements: int = CHUNK_ELEMENTS) -> Iterator[Entries]:
-        return radius_entries(
-            self.unit_points, self.bandwidth, decay=2, thresh=self.thresh, diagonal=False, elements=elements
-        )
+        cut = {"decay": 2, "thresh": self.thresh, "diagonal": False}
+        return radius_entries(self.unit_points, self.bandwidth, **cut, dtype=self.dtype, elements=elements)
 
     def interslice_counts(self) -> torch.Tensor:  # (M, S) int64
         """Interslice entries per row; what `assembled` needs to know before it allocates."""
-        return radius_counts(self.unit_points, self.bandwidth, decay=2, thresh=self.thresh, diagonal=False)
+        return radius_counts(self.unit_points, self.bandwidth, decay=2, thresh=self.thresh)
 
     def assembled(self, counts: torch.Tensor) -> Csr:
         """All entries in node order, given `interslice_counts`."""

@@ -12,13 +12,16 @@ from .csr import Csr, to_torch
 # as one at a time (k-means++), in a few dozen rounds that together cost one assignment. Seeds drawn evenly leave up to
 # twice the inertia, and with it another diffusion time.
 SEED_GROWTH = 0.2
+# Points per cluster among which the seeds are drawn. On the bifurcation suite (48,480 nodes, 4000 clusters) 3 gave inter-slice
+# neighbourhood preservations of 0.142 / 0.254 and 0.219 / 0.401, all points 0.069 / 0.121 (Hopf and pitchfork).
+SEED_SAMPLE = 3
 
 
 def kmeans(
     points: torch.Tensor,  # (N, D)
     n_clusters: int,
     *,
-    max_iter: int = 20,
+    max_iter: int = 10,
     tol: float = 1e-3,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:  # (N,) int64
@@ -57,6 +60,10 @@ def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.T
 
 
 def _seeds(points: torch.Tensor, n_clusters: int, generator: torch.Generator | None) -> torch.Tensor:  # (k, D)
+    """Well spread points of a random sample: all points would give the outliers every seed, and the bulk none."""
+    if points.shape[0] > SEED_SAMPLE * n_clusters:
+        even = _weighted_draw(points.new_ones(points.shape[0]), SEED_SAMPLE * n_clusters, generator)
+        points = points[even]
     chosen = [_weighted_draw(points.new_ones(points.shape[0]), 1, generator)]
     _, squared = assign_nearest(points, points[chosen[0]])
     while (missing := n_clusters - sum(map(len, chosen))) > 0:

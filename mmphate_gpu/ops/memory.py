@@ -18,9 +18,12 @@ def memory_limit() -> int | None:
     if text is None:
         return None
     try:
-        return int(float(text))
-    except ValueError:
-        raise InputError(f"{MEMORY_LIMIT_VARIABLE}={text!r} must be a number of bytes") from None
+        limit = int(float(text))
+    except (ValueError, OverflowError):
+        limit = -1
+    if limit < 0:
+        raise InputError(f"{MEMORY_LIMIT_VARIABLE}={text!r} must be a number of bytes")
+    return limit
 
 
 def available_bytes(device: torch.device) -> int:

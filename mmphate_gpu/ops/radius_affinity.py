@@ -28,7 +28,7 @@ class Entries(NamedTuple):
     sets: torch.Tensor  # (k,) int64
     rows: torch.Tensor  # (k,) int64
     columns: torch.Tensor  # (k,) int64
-    values: torch.Tensor  # (k,) float64
+    values: torch.Tensor  # (k,)
 
     def row_in_chunk(self) -> torch.Tensor:  # (k,) int64
         """The row of every entry, counted from the chunk's first."""
@@ -52,20 +52,20 @@ def cut_radius(decay: float, thresh: float) -> float:
 
 
 def cut_distance(bandwidth: torch.Tensor, *, decay: float, thresh: float) -> torch.Tensor:  # () -> ()
-    """The largest distance that `radius_entries` keeps, to the last bit: `cut_radius` times ``bandwidth`` is off by rounding.
+    """The largest distance whose affinity is at least ``thresh``, to the last bit.
 
-    For those who make whole blocks, and would rather compare distances than exponentials.
+    `cut_radius` times ``bandwidth`` is off by rounding. With it a pair is decided by its distance, before any exponential.
     """
     about = torch.as_tensor(cut_radius(decay, thresh) * bandwidth, dtype=torch.float64)
     nearest = torch.arange(-64, 65, device=about.device)  # neighbouring floats; the kernel's rounding is a handful of them
     candidates = (about.view(torch.int64) + nearest).view(torch.float64)
-    return candidates[kernel(candidates, bandwidth, decay=decay, thresh=max(thresh, SMALLEST)) > 0].max()
+    kept = kernel(candidates, bandwidth, decay=decay, dtype=torch.float64) >= max(thresh, SMALLEST)
+    return candidates[kept].max()
 
 
-def kernel(distances: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, thresh: float) -> torch.Tensor:
-    """exp(-(d / bandwidth)^decay), and 0 where that is below ``thresh``."""
-    affinity = torch.exp(-((distances / bandwidth) ** decay))
-    return affinity.masked_fill_(affinity < thresh, 0)
+def kernel(distances: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, dtype: torch.dtype) -> torch.Tensor:
+    """exp(-(d / bandwidth)^decay); the exponent in float64, the exponential in ``dtype``, which is all it ends in."""
+    return ((distances / bandwidth) ** decay).neg_().to(dtype).exp_()
 
 
 def radius_entries(
@@ -75,6 +75,7 @@ def radius_entries(
     decay: float,
     thresh: float,
     diagonal: bool,
+    dtype: torch.dtype = torch.float64,
     elements: int = CHUNK_ELEMENTS,
 ) -> Iterator[Entries]:
     """Entries with affinity at least ``thresh``, chunk by chunk.
@@ -85,40 +86,66 @@ def radius_entries(
     """
     n_sets, n_points, _ = points.shape
     bandwidth = bandwidth.to(points.dtype)
-    # A hair wider than the cut: what lies within is decided by the value itself.
-    reach = cut_radius(decay, thresh) * (1 + 1e-9)
-    thresh = max(thresh, SMALLEST)
+    reach = _reach(bandwidth, decay, thresh)
     for chunk in pair_chunks(n_sets, n_points, elements):
-        distances = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
-        if not diagonal:
-            rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
-            distances[:, rows - chunk.rows.start, rows] = math.inf
+        near, distances = _near(points, reach, chunk, diagonal)
+        flat = torch.nonzero(near.view(-1)).squeeze(1)
+        row, columns = flat // n_points, flat % n_points
+        n_rows = near.shape[1]
+        entries = Entries(chunk, row // n_rows + chunk.sets.start, row % n_rows + chunk.rows.start, columns, flat)
+        distances = distances.view(-1)[flat]
         if bandwidth.ndim == 0:
-            near = distances <= reach * bandwidth
+            yield entries._replace(values=kernel(distances, bandwidth, decay=decay, dtype=dtype))
         else:
-            wider = torch.maximum(bandwidth[chunk.sets, chunk.rows, None], bandwidth[chunk.sets, None, :])
-            near = distances <= reach * wider
-        sets, rows, columns = torch.nonzero(near, as_tuple=True)
-        distances = distances[near]
-        sets, rows = sets + chunk.sets.start, rows + chunk.rows.start
-        if bandwidth.ndim == 0:
-            values = kernel(distances, bandwidth, decay=decay, thresh=thresh)
-        else:
-            values = kernel(distances, bandwidth[sets, rows], decay=decay, thresh=thresh)
-            values += kernel(distances, bandwidth[sets, columns], decay=decay, thresh=thresh)
-            values /= 2
-        keep = values >= thresh
-        yield Entries(chunk, sets[keep], rows[keep], columns[keep], values[keep])
+            yield _symmetrised(entries, distances, bandwidth, decay, thresh, dtype)
+
+
+def _reach(bandwidth: torch.Tensor, decay: float, thresh: float) -> torch.Tensor:  # like the bandwidth
+    """How far a pair may lie apart: exact for one bandwidth; for one per point a hair more, as the averaged value decides."""
+    if bandwidth.ndim == 0:
+        return cut_distance(bandwidth, decay=decay, thresh=thresh)
+    return cut_radius(decay, thresh) * (1 + 1e-9) * bandwidth
+
+
+def _near(
+    points: torch.Tensor, reach: torch.Tensor, chunk: Chunk, diagonal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:  # (sets, rows, n) bool and float64
+    """Which pairs of the chunk lie within the reach (of the farther reaching of the two), and their distances."""
+    distances = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
+    if not diagonal:
+        rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
+        distances[:, rows - chunk.rows.start, rows] = math.inf
+    if reach.ndim:
+        reach = torch.maximum(reach[chunk.sets, chunk.rows, None], reach[chunk.sets, None, :])
+    return distances <= reach, distances
+
+
+def _symmetrised(
+    entries: Entries,
+    distances: torch.Tensor,
+    bandwidth: torch.Tensor,
+    decay: float,
+    thresh: float,
+    dtype: torch.dtype,
+) -> Entries:
+    values = torch.zeros_like(distances)
+    for end in (entries.rows, entries.columns):
+        one_sided = kernel(distances, bandwidth[entries.sets, end], decay=decay, dtype=torch.float64)
+        values += one_sided.masked_fill_(one_sided < thresh, 0) / 2
+    keep = values >= max(thresh, SMALLEST)
+    return Entries(entries.chunk, *(part[keep] for part in entries[1:4]), values[keep].to(dtype))
 
 
 def radius_counts(
-    points: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, thresh: float, diagonal: bool
-) -> torch.Tensor:  # (B, n) int64
-    """How many entries each row of `radius_affinity` has; nothing is stored."""
+    points: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, thresh: float
+) -> torch.Tensor:  # (B, n, p), () -> (B, n) int64
+    """How many entries each row has under one bandwidth, without the diagonal; nothing is stored."""
     n_sets, n_points, _ = points.shape
     counts = torch.zeros(n_sets, n_points, dtype=torch.int64, device=points.device)
-    for entries in radius_entries(points, bandwidth, decay=decay, thresh=thresh, diagonal=diagonal):
-        counts[entries.chunk.sets, entries.chunk.rows] = entries.row_counts()
+    reach = _reach(bandwidth.to(points.dtype), decay, thresh)
+    for chunk in pair_chunks(n_sets, n_points):
+        near, _ = _near(points, reach, chunk, diagonal=False)
+        counts[chunk.sets, chunk.rows] = near.sum(-1)
     return counts
 
 
@@ -134,10 +161,10 @@ def radius_affinity(
     """All entries as one CSR of B*n rows whose column indices count within the row's own set (n columns)."""
     n_sets, n_points, _ = points.shape
     counts, columns, values = [], [], []
-    for entries in radius_entries(points, bandwidth, decay=decay, thresh=thresh, diagonal=diagonal):
+    for entries in radius_entries(points, bandwidth, decay=decay, thresh=thresh, diagonal=diagonal, dtype=dtype):
         counts.append(entries.row_counts().flatten())
         columns.append(entries.columns.to(torch.int32))
-        values.append(entries.values.to(dtype))
+        values.append(entries.values)
     indptr = indptr_of_counts(torch.cat(counts))
     kind = index_dtype(int(indptr[-1]), n_points)
     return Csr(indptr.to(kind), torch.cat(columns).to(kind), torch.cat(values), (n_sets * n_points, n_points))

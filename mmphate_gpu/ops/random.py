@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ..params import check_number
+
 
 def seeded_generator(random_state: int | None) -> torch.Generator:
     """A CPU generator with this seed; None takes one from the system."""
@@ -11,5 +13,5 @@ def seeded_generator(random_state: int | None) -> torch.Generator:
     if random_state is None:
         generator.seed()
     else:
-        generator.manual_seed(random_state)
+        generator.manual_seed(int(check_number("random_state", random_state, low=0, high=2**63 - 1, integer=True)))
     return generator

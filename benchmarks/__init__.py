@@ -1,0 +1,1 @@
+"""Measured time, memory and accuracy; see README.md in this folder."""

@@ -1,0 +1,116 @@
+"""The bifurcation suite at full size (48,480 nodes, 4000 landmarks, 3 components): stages, totals, accuracy, goals.
+
+    python benchmarks/bench_pipeline.py --only hopf-sparse
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.cases import SUITE
+from benchmarks.harness import CaseFailed, run_case
+from benchmarks.rows import (
+    HEAD,
+    RESULTS,
+    Row,
+    plain_table,
+    read_rows,
+    result_path,
+    stage_cells,
+    total_cells,
+    totals,
+    write_rows,
+)
+
+NAME = "pipeline"
+# On two cores, and on one GPU (warm).
+MOST_SECONDS = {"cpu": 90, "cuda": 0.5}
+MOST_BYTES = 4e9
+# k -> share of slice neighbours kept, at least
+LEAST_KEPT = {"suite-hopf-": {"10": 0.205, "40": 0.385}, "suite-hopf_pitchfork-": {"10": 0.130, "40": 0.240}}
+SAME_STRESS = 0.01
+
+
+def missed_goals(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each goal that a total misses; sparse and lazy are held against each other too."""
+    found = [sentence for row in rows for sentence in _missed(row)]
+    by_case = {row.case: row for row in rows}
+    for sparse in [row for row in rows if row.case.endswith("-sparse")]:
+        lazy = by_case.get(sparse.case.removesuffix("sparse") + "lazy")
+        if lazy is not None:
+            found += _differences(sparse, lazy)
+    return found
+
+
+def _missed(row: Row) -> list[str]:
+    found = []
+    most = MOST_SECONDS[row.device]
+    if row.seconds > most:
+        found.append(f"{row.case}: {row.seconds:.1f} s, goal at most {most} s")
+    if row.peak_bytes > MOST_BYTES:
+        found.append(f"{row.case}: peak {row.peak_bytes / 1e9:.2f} GB, goal at most {MOST_BYTES / 1e9:.0f} GB")
+    least = next(goal for prefix, goal in LEAST_KEPT.items() if row.case.startswith(prefix))
+    kept = row.preservation or {}
+    return found + [
+        f"{row.case}: keeps {kept.get(k, 0):.4f} of {k} neighbours, goal at least {goal}"
+        for k, goal in least.items()
+        if kept.get(k, 0) < goal
+    ]
+
+
+def _differences(sparse: Row, lazy: Row) -> list[str]:
+    found = []
+    if sparse.t != lazy.t:
+        found.append(f"{lazy.case}: t = {lazy.t}, the sparse form has {sparse.t}")
+    if sparse.stress and lazy.stress and abs(lazy.stress / sparse.stress - 1) > SAME_STRESS:
+        found.append(f"{lazy.case}: stress {lazy.stress:.4f}, the sparse form has {sparse.stress:.4f}")
+    return found
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    shorter = [name.removeprefix("suite-") for name in SUITE]
+    parser.add_argument("--only", action="append", choices=shorter, help="one of the cases; may be repeated")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, help="runs whose median counts")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, write after every case, print the tables; 1 if a case failed, missed goals are only told."""
+    options = parse(argv)
+    names = [f"suite-{name}" for name in options.only] if options.only else SUITE
+    rows: list[Row] = []
+    failed = False
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            rows += run_case(name, device=options.device, repeats=options.repeats)
+        except CaseFailed as error:
+            print(f"{name} FAILED: {error}", file=sys.stderr)
+            failed = True
+            continue
+        print(f"written: {_merge(options.out, rows)}", file=sys.stderr)
+    if rows:
+        print(plain_table(*stage_cells(rows)), plain_table(HEAD, [total_cells(row) for row in totals(rows)]), sep="\n\n")
+        print("\n".join(["", *(missed_goals(totals(rows)) or ["All goals met."])]))
+    return int(failed)
+
+
+def _merge(folder: Path, rows: Sequence[Row]) -> Path:
+    """Write ``rows`` over those of the same cases; rows of other cases stay."""
+    path = result_path(folder, NAME, rows[0].machine)
+    new = {row.case for row in rows}
+    others = [row for row in read_rows(path) if row.case not in new] if path.exists() else []
+    write_rows(path, sorted([*others, *rows], key=lambda row: SUITE.index(row.case)))
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Tables from the measured JSON, so that none is typed by hand.
+
+    python benchmarks/report.py pipeline             prints the tables of results/pipeline-*.json
+    python benchmarks/report.py --write README.md    fills the places marked in a text
+    python benchmarks/report.py --check              exits 1 if a marked place differs from the JSON
+
+A marked place stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``; NAME is the beginning of a result file's name
+(``pipeline``, ``pipeline-amd-epyc-2-cores``), with ``:stages`` behind it for seconds and peak of every stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.rows import (  # noqa: E402
+    HEAD,
+    RESULTS,
+    Row,
+    markdown_table,
+    read_rows,
+    stage_cells,
+    total_cells,
+    totals,
+)
+
+PLACE = re.compile(r"(<!-- bench:(?P<name>[\w.-]+)(?P<stages>:stages)? -->\n)(?P<text>.*?)(<!-- /bench -->)", re.DOTALL)
+
+
+class NoResults(LookupError):
+    """A name that no result file begins with."""
+
+
+def rows_by_machine(name: str, folder: Path) -> dict[str, list[Row]]:
+    """Rows of all result files whose names begin with ``name``, by machine."""
+    files = [file for file in sorted(folder.glob("*.json")) if f"{file.stem}-".startswith(f"{name}-")]
+    if not files:
+        raise NoResults(f"no result in {folder} is called {name}-MACHINE.json")
+    found: dict[str, list[Row]] = {}
+    for row in (row for file in files for row in read_rows(file)):
+        found.setdefault(row.machine, []).append(row)
+    return found
+
+
+def table(name: str, folder: Path, *, stages: bool = False) -> str:
+    """One markdown table a machine, with what it was measured on below it."""
+    return "\n".join(_machine_table(rows, stages) for rows in rows_by_machine(name, folder).values())
+
+
+def _machine_table(rows: Sequence[Row], stages: bool) -> str:
+    head, lines = stage_cells(rows) if stages else (HEAD, [total_cells(row) for row in totals(rows)])
+    when = sorted({row.date for row in rows})
+    span = when[0] if len(when) == 1 else f"{when[0]} to {when[-1]}"
+    return f"{markdown_table(head, lines)}\n\n{rows[0].machine}, {span}; {rows[0].versions}.\n"
+
+
+def filled(text: str, folder: Path) -> str:
+    """``text`` with every marked place filled anew."""
+    return PLACE.sub(lambda m: f"{m[1]}{table(m['name'], folder, stages=bool(m['stages']))}{m[5]}", text)
+
+
+def default_texts() -> list[Path]:
+    places = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [file for file in places if file.exists()]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="a result's name; with --write or --check, texts (README.md and docs)")
+    parser.add_argument("--stages", action="store_true", help="seconds and peak of every stage")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--write", action="store_true", help="fill the marked places")
+    action.add_argument("--check", action="store_true", help="exit 1 if a marked place differs")
+    options = parser.parse_args(argv)
+    try:
+        if options.write or options.check:
+            return _texts([Path(name) for name in options.names] or default_texts(), options)
+        if not options.names:
+            parser.error("give the name of a result, --write or --check")
+        print("\n".join(table(name, options.results, stages=options.stages) for name in options.names), end="")
+    except (NoResults, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _texts(files: Sequence[Path], options: argparse.Namespace) -> int:
+    stale = []
+    for file in files:
+        text = file.read_text()
+        new = filled(text, options.results)
+        if new != text:
+            stale.append(file)
+            if options.write:
+                file.write_text(new)
+    for file in stale:
+        print(f"{file}: {'written' if options.write else 'differs from the results; run report.py --write'}")
+    return int(options.check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""The folder of results that `embed` and `demo` write: whole, or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .params import InputError
+
+if TYPE_CHECKING:
+    from .embedding import Embedding
+    from .estimator import MMPHATE
+    from .trace import Trace
+
+EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
+PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
+FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
+PROGRAM = "mmphate-gpu"  # report.json names it: a folder with that report is ours to replace
+
+
+@contextmanager
+def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give an empty folder beside ``path`` that becomes ``path`` when the block ends well.
+
+    After an error, Ctrl-C or a request to stop (SIGTERM, SIGHUP) nothing is left, and ``path`` is as it was.
+
+    Raises
+    ------
+    InputError
+        See `check_folder`.
+    """
+    check_folder(path, force=force)
+    with _stoppable(), _scratch(path) as scratch:
+        new = scratch / path.name
+        new.mkdir()  # within, because the scratch folder itself is closed to other users
+        yield new
+        check_folder(path, force=force)  # another run may have taken the name meanwhile
+        _swap(new, path, scratch / ".replaced")
+
+
+def check_folder(path: Path, *, force: bool = False) -> None:
+    """Raise `InputError` unless a folder may be written at ``path``; ``force`` allows one of our results there."""
+    try:
+        _check_folder(path, force)
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise InputError(
+            f"--out {path} cannot be used ({error.strerror}); accepted: the path of a new folder"
+        ) from error
+
+
+def _check_folder(path: Path, force: bool) -> None:
+    if not path.name or path.name == "..":
+        raise InputError(f"--out {path} names no folder of its own; accepted: the path of a new folder")
+    if not path.parent.is_dir():
+        raise InputError(f"--out {path}: the folder {path.parent} does not exist; make it first")
+    if not os.path.lexists(path):
+        return
+    if not force:
+        raise InputError(f"--out {path} exists; give a new name, or --force to replace the results in it")
+    only = "--force replaces a folder of results only"
+    if path.is_symlink() or not path.is_dir():
+        raise InputError(f"--out {path} is no folder; {only}")
+    strange = sorted(item.name for item in path.iterdir() if item.name not in FILES or not _is_plain(item))
+    if strange:
+        raise InputError(f"--out {path} holds {_some(strange)}, which {PROGRAM} did not write; {only}")
+    if any(path.iterdir()) and not _is_our_report(path / REPORT):
+        raise InputError(f"--out {path} has no {REPORT} of {PROGRAM}; {only}")
+
+
+def check_outside(trace: Path, out: Path) -> None:
+    """Raise `InputError` if replacing the folder ``out`` would delete ``trace``."""
+    if out.resolve() in [trace.resolve(), *trace.resolve().parents]:
+        raise InputError(f"--out {out} holds the trace {trace}; accepted: another folder")
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A hidden folder beside ``path``, gone afterwards; there, since renaming works within one file system."""
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"--out {path} cannot be written ({error.strerror})") from error
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_plain(item: Path) -> bool:
+    return item.is_file() and not item.is_symlink()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _is_our_report(path: Path) -> bool:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(report, dict) and report.get("program") == PROGRAM
+
+
+def _swap(new: Path, path: Path, old: Path) -> None:
+    """Put ``new`` in the place of ``path``, whose folder goes to ``old``; back again if that fails."""
+    try:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(new, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception, so that what is half written gets removed.
+
+    A signal that is ignored (nohup) stays ignored. Handlers can be set in the main thread only.
+    """
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    caught = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
+    for number in caught:
+        signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in caught.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+def draw(folder: Path, embedding: Embedding, *, panels_name: str = PANELS) -> list[str]:
+    """Draw ``embedding`` into ``folder``: the panels and, where there is one, the entropy curve; returns the names."""
+    from . import plots
+
+    plots.panels(embedding, path=folder / panels_name)
+    if embedding.entropy is None or panels_name != PANELS:
+        return [panels_name]
+    plots.entropy(embedding, path=folder / ENTROPY)
+    return [panels_name, ENTROPY]
+
+
+def redraw(folder: Path) -> list[str]:
+    """Draw again every embedding that ``folder`` holds; its pictures are replaced only once all of them are drawn."""
+    from .embedding import Embedding
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; accepted: a folder that {PROGRAM} embed or demo wrote")
+    embeddings = {PANELS: Embedding.load(folder / EMBEDDING)}
+    if (folder / EMBEDDING_3D).is_file():
+        embeddings[PANELS_3D] = Embedding.load(folder / EMBEDDING_3D)
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix=".plot.", dir=folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror})") from error
+    with _stoppable(), scratch as drawn:
+        names = [name for panels, each in embeddings.items() for name in draw(Path(drawn), each, panels_name=panels)]
+        for name in names:
+            os.replace(Path(drawn) / name, folder / name)
+    return names
+
+
+def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[str, Any]:
+    """What report.json holds: how the run was made, what it took, and ``more``."""
+    stages = [{**stage, "peak_bytes": int(stage["peak_bytes"])} for stage in op.report_]
+    hidden = {"verbose", "callback"}
+    parameters = {name: value for name, value in op.get_params().items() if name not in hidden}
+    return {
+        "program": PROGRAM,
+        "version": __version__,
+        "trace": {
+            "epoch": trace.n_epochs,
+            "timestep": trace.n_timesteps,
+            "unit": trace.n_units,
+            "sample": trace.n_samples,
+            "dtype": str(trace.data.dtype).removeprefix("torch."),
+            "masked": trace.mask is not None,
+        },
+        "parameters": parameters | {"device": str(parameters["device"])},
+        "seed": op.random_state,
+        "device": str(op.affinity_.device),
+        "n_landmark": len(op.landmark_op_),
+        "t": op.t_,
+        "stress": op.stress_,
+        "bandwidth": op.bandwidth_,
+        "seconds": seconds,
+        "peak_bytes": max(stage["peak_bytes"] for stage in stages),
+        "stages": stages,
+        "versions": _versions(),
+        **more,
+    }
+
+
+def write_report(folder: Path, values: dict[str, Any]) -> None:
+    (folder / REPORT).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib")
+    found = {"python": platform.python_version(), "mmphate-gpu": __version__}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,275 @@
+"""The command line: demo, embed, plan, plot, config, bench. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+from .params import KNN_BACKENDS, MDS_SOLVERS, STORAGES, InputError, Params, check_number
+
+PROGRAM = "mmphate-gpu"
+DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+TRACE_HELP = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code.
+
+    0 done; 2 bad input or usage, told in one sentence on stderr; 1 a fault of ours, with a traceback; 130 Ctrl-C.
+    What a command writes appears whole or not at all.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            code = _run(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
+            return code
+        except (
+            BrokenPipeError
+        ):  # the reader of stdout (head, say) has left; the interpreter flushes once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        except InputError as error:
+            _say(f"error: {error}")
+            return BAD_INPUT
+        except KeyboardInterrupt:
+            _say("interrupted; nothing was written")
+            return INTERRUPTED
+        except Exception:  # the outermost frame: whatever was not foreseen is reported, and exits with 1
+            traceback.print_exc()
+            _say(f"error: this is a fault of {PROGRAM}; please report it with the lines above and '{PROGRAM} config'")
+            return FAULT
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        args, rest = _parser().parse_known_args(argv)
+    except SystemExit as stop:  # argparse has printed the help or the version
+        return int(stop.code or 0)
+    if rest and args.command != "bench":
+        raise InputError(f"{rest[0]!r} is not an argument of {args.command}; see {PROGRAM} {args.command} --help")
+    args.rest = rest
+    return args.run(args)
+
+
+def _say(message: str) -> None:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *details: Any) -> None:
+    if "tqdm" not in sys.modules:
+        return _say(f"warning: {message}")
+    from tqdm import tqdm
+
+    tqdm.write(f"{PROGRAM}: warning: {message}", file=sys.stderr)  # above a bar that is being drawn
+    return None
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from .demo import demo
+
+    about = demo(args.out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
+    print(f"after {args.epochs} epochs {about['test_accuracy'][-1]:.1%} of the held-out digits are read right")
+    print(f"{args.out}: {', '.join(sorted(item.name for item in args.out.iterdir()))}")
+    return DONE
+
+
+def _embed(args: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    names = ("n_components", "n_landmark", "device", "storage", "t", "gamma", "knn_backend", "mds_solver")
+    options = {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
+    Params(**options)
+    from . import _results
+
+    if args.force:
+        _results.check_outside(args.trace, args.out)
+    _results.check_folder(args.out, force=args.force)
+
+    from .estimator import MMPHATE
+    from .ops.devices import resolve_device
+    from .trace import as_trace, load_trace
+
+    resolve_device(args.device)
+    with _results.result_folder(args.out, force=args.force) as folder:
+        trace = as_trace(load_trace(args.trace))
+        op = MMPHATE(**options, verbose=1).fit(trace)
+        op.result_.save(folder / _results.EMBEDDING)
+        if not args.no_plots:
+            _results.draw(folder, op.result_)
+        seconds = time.perf_counter() - started
+        _results.write_report(folder, _results.report(op, trace, seconds=seconds, input=str(args.trace)))
+    print(f"{args.out}: {trace.n_nodes:,} nodes embedded in {seconds:.1f} s, t = {op.t_}, stress = {op.stress_:.4f}")
+    return DONE
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from .planning import plan
+    from .trace import as_trace, load_trace
+
+    given = _shape(args.shape) if args.trace is None else as_trace(load_trace(args.trace))
+    print(plan(given, n_landmark=args.n_landmark, device=args.device, storage=args.storage))
+    return DONE
+
+
+def _plot(args: argparse.Namespace) -> int:
+    from . import _results
+
+    print(f"{args.folder}: {', '.join(_results.redraw(args.folder))} drawn")
+    return DONE
+
+
+def _config(args: argparse.Namespace) -> int:
+    from .config import show_config
+
+    print(show_config())
+    return DONE
+
+
+def _bench(args: argparse.Namespace) -> int:
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / "benchmarks" / "harness.py").is_file():
+        raise InputError(
+            f"bench runs the benchmarks of a source checkout, and there are none in {checkout}; "
+            f"run it from a checkout of {PROGRAM}"
+        )
+    sys.path.insert(0, str(checkout))
+    try:
+        harness = importlib.import_module("benchmarks.harness")
+        return harness.main([*["--quick"] * args.quick, *args.rest])
+    finally:
+        sys.path.remove(str(checkout))
+
+
+# ---------------------------------------------------------------- arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong the way bad input is told: one sentence, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "MM-PHATE: draws what happens inside a recurrent network while it learns."
+    parser = _Parser(prog=PROGRAM, description=about, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        # argparse formats the help with %, and prints the one-line help and the description apart.
+        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        added.set_defaults(run=run)
+        return added
+
+    _demo_arguments(command("demo", _demo, "train a small network on digits, record it, embed it, draw it"))
+    _embed_arguments(command("embed", _embed, "embed a recorded trace into a new folder"))
+    _plan_arguments(command("plan", _plan, "say what a run will take, before it starts"))
+    plot = command("plot", _plot, "draw again the embedding in a folder")
+    plot.add_argument("folder", metavar="DIR", type=Path, help="a folder that embed or demo wrote")
+    command("config", _config, "show versions, devices and backends")
+    bench = command("bench", _bench, "run the benchmarks of a source checkout; further options go to them")
+    bench.add_argument("--quick", action="store_true", help="small cases only")
+    return parser
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("mmphate-demo"), help="default: %(default)s")
+    parser.add_argument("--epochs", type=_whole, default=50, metavar="N", help="epochs of training (%(default)s)")
+    _seed_argument(parser)
+    _device_argument(parser)
+    _force_argument(parser)
+
+
+def _embed_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trace", metavar="TRACE", type=Path, help=TRACE_HELP)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder for the results")
+    parser.add_argument("--n-components", type=_whole, default=2, metavar="N", help="dimensions (%(default)s)")
+    _run_arguments(parser)
+    parser.add_argument("--t", type=_time, default="auto", metavar="T", help="diffusion time, or auto (%(default)s)")
+    parser.add_argument("--gamma", type=_real, default=0.0, metavar="G", help="-1 to 1, of the potential (%(default)s)")
+    parser.add_argument("--knn-backend", default="auto", metavar="NAME", help=_choices(KNN_BACKENDS))
+    parser.add_argument("--mds-solver", default="smacof", metavar="NAME", help=_choices(MDS_SOLVERS))
+    _seed_argument(parser)
+    parser.add_argument("--no-plots", action="store_true", help="write no pictures")
+    _force_argument(parser)
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("trace", metavar="TRACE", nargs="?", type=Path, help=TRACE_HELP)
+    what.add_argument("--shape", metavar="E,T,M,S", help="epochs, time steps, units, samples; such as 127,128,30,6")
+    _run_arguments(parser)
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--n-landmark", type=_landmarks, default=4000, metavar="N", help="or none (%(default)s)")
+    _device_argument(parser)
+    parser.add_argument("--storage", default="auto", metavar="NAME", help=_choices(STORAGES))
+
+
+def _device_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, ... (%(default)s)")
+
+
+def _seed_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=_whole, default=0, metavar="N", help="one seed, one result (%(default)s)")
+
+
+def _force_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace a folder that embed or demo wrote")
+
+
+def _choices(names: Sequence[str]) -> str:
+    return f"{', '.join(names)} (%(default)s)"
+
+
+def _seed(args: argparse.Namespace) -> int:
+    return int(check_number("--seed", args.seed, low=0, high=2**63 - 1, integer=True))
+
+
+def _parsed(text: str, kind: Callable[[str], Any], wanted: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+
+
+def _whole(text: str) -> int:
+    return _parsed(text, int, "a whole number")
+
+
+def _real(text: str) -> float:
+    return _parsed(text, float, "a number")
+
+
+def _time(text: str) -> int | str:
+    return text if text == "auto" else _parsed(text, int, "a whole number or auto")
+
+
+def _landmarks(text: str) -> int | None:
+    return None if text == "none" else _parsed(text, int, "a whole number or none")
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        wanted = "whole numbers with commas between them, such as 127,128,30,6"
+        raise InputError(f"--shape {text!r} cannot be read; accepted: {wanted}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

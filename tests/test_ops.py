@@ -1,0 +1,531 @@
+"""Tensor in, tensor out: each op against a dense or closed form."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import random_array
+from scipy.spatial.distance import cdist
+
+from mmphate_gpu.ops import csr as csr_ops
+from mmphate_gpu.ops import memory, symmetric_power as power_module
+from mmphate_gpu.ops.chunks import pair_chunks, row_chunks
+from mmphate_gpu.ops.csr import Csr
+from mmphate_gpu.ops.devices import resolve_device
+from mmphate_gpu.ops.distances import distances_by_difference
+from mmphate_gpu.ops.kmeans import assign_nearest, kmeans
+from mmphate_gpu.ops.radius_affinity import (
+    cut_distance,
+    cut_radius,
+    radius_affinity,
+    radius_counts,
+    radius_entries,
+)
+from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.ops.scatter_sum import scatter_sum
+from mmphate_gpu.ops.sparse_gram import sparse_gram
+from mmphate_gpu.ops.symmetric_power import symmetric_power
+from mmphate_gpu.ops.top_eigenpairs import fix_signs, orthonormalize, top_eigenpairs
+from mmphate_gpu.params import InputError, InputTypeError
+
+
+def normal(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=seeded_generator(seed)).to(dtype)
+
+
+def symmetric(values: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """A matrix with these eigenvalues and random eigenvectors."""
+    basis = torch.linalg.qr(normal(len(values), len(values), seed=seed)).Q
+    return basis @ torch.diag(values) @ basis.T
+
+
+# ---------------------------------------------------------------- chunks
+
+
+@pytest.mark.parametrize(("n_rows", "n_columns", "elements"), [(10, 3, 7), (10, 30, 7), (1, 1, 1), (7, 0, 3), (0, 5, 9)])
+def test_row_chunks_cover_every_row_once(n_rows, n_columns, elements):
+    chunks = list(row_chunks(n_rows, n_columns, elements))
+    assert [row for chunk in chunks for row in range(chunk.start, chunk.stop)] == list(range(n_rows))
+    assert all(chunk.stop - chunk.start == 1 or (chunk.stop - chunk.start) * n_columns <= elements for chunk in chunks)
+
+
+@pytest.mark.parametrize(("n_sets", "n_points", "elements"), [(5, 3, 20), (5, 3, 8), (5, 3, 1), (1, 7, 49), (3, 4, 10**6)])
+def test_pair_chunks_cover_every_row_once_and_in_order(n_sets, n_points, elements):
+    chunks = list(pair_chunks(n_sets, n_points, elements))
+    rows = [
+        (one, row)
+        for chunk in chunks
+        for one in range(chunk.sets.start, chunk.sets.stop)
+        for row in range(chunk.rows.start, chunk.rows.stop)
+    ]
+    assert rows == [(one, row) for one in range(n_sets) for row in range(n_points)]
+    for chunk in chunks:
+        n_rows = (chunk.sets.stop - chunk.sets.start) * (chunk.rows.stop - chunk.rows.start)
+        assert n_rows == 1 or n_rows * n_points <= elements
+        assert chunk.sets.stop - chunk.sets.start == 1 or chunk.rows == slice(0, n_points)
+
+
+# ---------------------------------------------------------------- csr
+
+
+@pytest.fixture
+def sparse_and_dense() -> tuple[Csr, np.ndarray]:
+    """17 x 11 with an empty row, int32 indices."""
+    matrix = random_array((17, 11), density=0.3, rng=np.random.default_rng(0), format="csr")
+    dense = matrix.toarray()
+    dense[4] = 0
+    return of_dense(dense), dense
+
+
+def of_dense(dense: np.ndarray, step: int = 5) -> Csr:
+    return csr_ops.of_dense_rows(torch.from_numpy(dense).split(step), dense.shape[1])
+
+
+def dense_of(csr: Csr) -> np.ndarray:
+    return csr_ops.to_torch(csr).to_dense().numpy()
+
+
+def test_of_dense_rows_keeps_the_non_zeros(sparse_and_dense):
+    csr, dense = sparse_and_dense
+    assert csr.nnz == (dense != 0).sum() and csr.indptr.dtype == csr.indices.dtype == torch.int32
+    np.testing.assert_array_equal(dense_of(csr), dense)
+    np.testing.assert_array_equal(csr.row_of_entry().numpy(), np.nonzero(dense)[0])
+    np.testing.assert_array_equal(csr.indices.numpy(), np.nonzero(dense)[1])
+
+
+def test_torch_and_back_shares_memory(sparse_and_dense):
+    csr, _ = sparse_and_dense
+    again = csr_ops.of_torch(csr_ops.to_torch(csr))
+    assert again.shape == csr.shape
+    assert all(one.data_ptr() == other.data_ptr() for one, other in zip(again[:3], csr[:3], strict=True))
+
+
+@pytest.mark.parametrize("rows", [[], [4], [3, 3, 16, 0], list(range(16, -1, -1))], ids=str)
+def test_take_rows(sparse_and_dense, rows):
+    csr, dense = sparse_and_dense
+    np.testing.assert_array_equal(dense_of(csr_ops.take_rows(csr, torch.tensor(rows, dtype=torch.int64))), dense[rows])
+
+
+def test_scale_and_row_sums(sparse_and_dense):
+    csr, dense = sparse_and_dense
+    factors = normal(17)
+    np.testing.assert_array_equal(dense_of(csr_ops.scale(csr, rows=factors)), factors.numpy()[:, None] * dense)
+    np.testing.assert_allclose(csr_ops.row_sums(csr).numpy(), dense.sum(1), rtol=1e-15)
+
+
+def test_row_sums_of_float32_are_float64():
+    """A float32 sum of 1e5 tenths is off by 1e-4 and more; the sum of the float32 values in float64 is not."""
+    values = torch.full((100_000,), 0.1, dtype=torch.float32)
+    csr = Csr(torch.tensor([0, 100_000]), torch.arange(100_000), values, (1, 100_000))
+    sums = csr_ops.row_sums(csr)
+    assert sums.dtype == torch.float64 and float(sums) == pytest.approx(100_000 * float(values[0]), rel=1e-12)
+
+
+def test_scale_keeps_the_dtype():
+    csr = of_dense(np.eye(3, dtype=np.float32))
+    assert csr_ops.scale(csr, rows=torch.ones(3, dtype=torch.float64)).values.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("nnz", "columns", "kind"),
+    [(0, 1, torch.int32), (2**31 - 1, 5, torch.int32), (2**31, 5, torch.int64), (5, 2**31, torch.int64)],
+)
+def test_index_dtype(nnz, columns, kind):
+    assert csr_ops.index_dtype(nnz, columns) == kind
+
+
+def test_int64_offsets_are_made_from_int64_counts():
+    """The scan itself may not overflow: 3 rows of 1e9 entries."""
+    indptr = csr_ops.indptr_of_counts(torch.full((3,), 10**9, dtype=torch.int32))
+    assert indptr.tolist() == [0, 10**9, 2 * 10**9, 3 * 10**9]
+
+
+# ---------------------------------------------------------------- distances
+
+
+@pytest.mark.parametrize("n", [3, 40])  # torch's own cdist takes the product form above 25 rows
+def test_distances_keep_small_differences(n, device):
+    """Points 1e-9 apart around 1: the product form gives 0 or 1e-8."""
+    points = (1 + 1e-9 * normal(n, 4)).to(device)
+    found = distances_by_difference(points, points).cpu()
+    np.testing.assert_allclose(found.numpy(), cdist(points.cpu().numpy(), points.cpu().numpy()), rtol=1e-14)
+    assert bool((found.diagonal() == 0).all()) and torch.equal(found, found.T)
+
+
+# ---------------------------------------------------------------- radius affinity
+
+
+def brute_affinity(points, bandwidth, decay, thresh, diagonal):  # (n, p), (n,) or () -> (n, n)
+    one_sided = np.exp(-((cdist(points, points) / np.broadcast_to(bandwidth, len(points))[:, None]) ** decay))
+    one_sided[one_sided < thresh] = 0
+    both = (one_sided + one_sided.T) / 2
+    both[both < thresh] = 0
+    np.fill_diagonal(both, float(diagonal))
+    return both
+
+
+@pytest.mark.parametrize("elements", [1, 50, 10**6])
+@pytest.mark.parametrize("diagonal", [True, False])
+@pytest.mark.parametrize("per_point", [True, False])
+@pytest.mark.parametrize("decay", [1, 2, 5, 0.7])
+def test_radius_affinity_against_brute_force(decay, per_point, diagonal, elements, monkeypatch, device):
+    points = normal(3, 13, 4).numpy()
+    bandwidth = np.random.default_rng(1).uniform(0.5, 1.5, (3, 13)) if per_point else np.array(0.8)
+    options = {"decay": decay, "thresh": 1e-3, "diagonal": diagonal}
+    args = torch.from_numpy(points).to(device), torch.from_numpy(bandwidth).to(device)
+    dense = torch.zeros(3, 13, 13, dtype=torch.float64, device=device)
+    for entries in radius_entries(*args, **options, elements=elements):
+        dense[entries.sets, entries.rows, entries.columns] = entries.values
+    for one in range(3):
+        wanted = brute_affinity(points[one], bandwidth[one] if per_point else bandwidth, **options)
+        np.testing.assert_array_equal(dense[one].cpu().numpy() > 0, wanted > 0)
+        np.testing.assert_allclose(dense[one].cpu().numpy(), wanted, rtol=0, atol=1e-14)  # measured: 2e-16
+    csr = radius_affinity(*args, **options, dtype=torch.float64)
+    assert torch.equal(csr_ops.to_torch(csr).to_dense().view(3, 13, 13) > 0, dense > 0)
+
+
+def test_radius_counts_are_those_of_the_entries(device):
+    points, bandwidth = normal(3, 40, 4).to(device), torch.tensor(0.7, dtype=torch.float64, device=device)
+    counts = radius_counts(points, bandwidth, decay=2, thresh=1e-4)
+    csr = radius_affinity(points, bandwidth, decay=2, thresh=1e-4, diagonal=False, dtype=torch.float32)
+    assert torch.equal(counts.flatten(), (csr.indptr[1:] - csr.indptr[:-1]).long())
+    assert 0 < int(counts.min()) or int(counts.max()) > int(counts.min())
+
+
+def test_cut_radius():
+    assert cut_radius(5, 1e-4) == pytest.approx(1.559, abs=1e-3)  # METHOD: about 1.56 sigma
+    assert cut_radius(2, math.exp(-4)) == pytest.approx(2, rel=1e-15)
+    assert cut_radius(2, 0) == cut_radius(2, torch.finfo(torch.float32).tiny) == pytest.approx(9.345, abs=1e-3)
+    assert cut_radius(0.001, 1e-4) == math.inf
+
+
+@pytest.mark.parametrize("bandwidth", [2.3e-16, 1e-9, 0.1, 0.3, 1.0, 7.7, 1e8])
+@pytest.mark.parametrize("thresh", [math.exp(-1), math.exp(-9), 1e-4, 0.3, 0.0])
+def test_cut_distance_is_the_last_kept(bandwidth, thresh):
+    """One float further, and exp(-(d / bandwidth)^2) is below thresh."""
+    width = torch.tensor(bandwidth, dtype=torch.float64)
+    last = cut_distance(width, decay=2, thresh=thresh)
+    beyond = torch.nextafter(last, torch.tensor(math.inf, dtype=torch.float64))
+    limit = max(thresh, torch.finfo(torch.float32).tiny)
+    kept, dropped = (torch.exp(-((distance / width) ** 2)) for distance in (last, beyond))
+    assert float(kept) >= limit > float(dropped)
+
+
+# ---------------------------------------------------------------- scatter sum
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_scatter_sum(dtype, device):
+    index = torch.randint(0, 50, (10_000,), generator=seeded_generator(0)).to(device)
+    values = normal(10_000, dtype=dtype).to(device)
+    found = scatter_sum(index, values, 60)
+    wanted = np.bincount(index.cpu().numpy(), values.cpu().double().numpy(), minlength=60)
+    # Sums of 200 standard normal numbers. Measured: 1.1e-5 (float32) and 0 (the same order).
+    np.testing.assert_allclose(found.cpu().numpy(), wanted, rtol=0, atol=5e-5 if dtype == torch.float32 else 1e-13)
+    assert found.dtype == dtype and all(torch.equal(found, scatter_sum(index, values, 60)) for _ in range(5))
+
+
+# ---------------------------------------------------------------- sparse Gram
+
+
+@pytest.mark.parametrize("n_columns", [3, 64, 65, 200])  # below, at and above the 64 labels of a group
+@pytest.mark.parametrize("kind", ["alike", "random", "one label"])
+def test_sparse_gram_against_dense(n_columns, kind, device):
+    rng = np.random.default_rng(n_columns)
+    n = 500
+    labels = {"alike": np.arange(n) * n_columns // n, "random": rng.integers(0, n_columns, n), "one label": np.zeros(n)}[kind]
+    labels = labels.astype(np.int64)
+    dense = np.where(rng.random((n, n_columns)) < 0.05, rng.random((n, n_columns)), 0)
+    dense[np.arange(n), labels] = 1
+    weights = rng.random(n)
+    csr = csr_ops.of_dense_rows([torch.from_numpy(dense).to(device)], n_columns)
+    found = sparse_gram(csr, torch.from_numpy(weights).to(device), torch.from_numpy(labels).to(device))
+    # Measured: 2e-13 of entries up to 250.
+    np.testing.assert_allclose(found.cpu().numpy(), dense.T @ (weights[:, None] * dense), rtol=0, atol=1e-11)
+    assert torch.equal(found, found.T)
+
+
+def test_sparse_gram_of_float32_sums_in_float64():
+    dense = np.random.default_rng(0).random((2000, 5)).astype(np.float32)
+    labels = torch.arange(2000) % 5
+    found = sparse_gram(of_dense(dense, 2000), torch.ones(2000), labels)
+    np.testing.assert_allclose(found.numpy(), dense.astype(float).T @ dense.astype(float), rtol=1e-13)
+
+
+# ---------------------------------------------------------------- k-means
+
+
+def blobs(n_blobs: int, each: int, dtype=torch.float64, offset: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points at 1 % of the distance between blobs around each of them."""
+    centers = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0), torch.arange(4.0))[:n_blobs].double()
+    owner = torch.arange(n_blobs).repeat(each)
+    return (centers[owner] + 0.01 * normal(n_blobs * each, 3) + offset).to(dtype), owner
+
+
+def same_partition(labels: torch.Tensor, owner: torch.Tensor) -> bool:
+    pairs = torch.unique(torch.stack([labels.cpu(), owner]), dim=1)
+    return pairs.shape[1] == len(pairs[0].unique()) == len(pairs[1].unique())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_kmeans_recovers_separated_blobs(dtype, offset, device):
+    points, owner = blobs(8, 20, dtype, offset)
+    for seed in range(10):
+        assert same_partition(kmeans(points.to(device), 8, generator=seeded_generator(seed)), owner)
+
+
+def test_kmeans_keeps_most_of_many_blobs():
+    """Seeds drawn in one round may share a blob, and Lloyd steps do not part them: the price of few rounds."""
+    points, owner = blobs(40, 20)
+    for seed in range(5):
+        labels = kmeans(points, 40, generator=seeded_generator(seed))
+        sizes = torch.bincount(labels)
+        whole = [len(own.unique()) == 1 and int(sizes[own[0]]) == 20 for own in (labels[owner == one] for one in range(40))]
+        assert sum(whole) >= 24  # measured over 20 seeds: 28 to 36
+        assert int(labels.max()) + 1 >= 36  # measured: 38 at least
+
+
+def inertia(points, labels):
+    return sum(float((points[labels == one] - points[labels == one].mean(0)).square().sum()) for one in labels.unique())
+
+
+def test_kmeans_is_as_good_as_scikit_learns():
+    """Inertia on points without clusters, against k-means++ with 20 Lloyd steps."""
+    sklearn_kmeans = pytest.importorskip("sklearn.cluster").k_means
+    points = normal(2000, 5)
+    _, _, theirs = sklearn_kmeans(points.numpy(), 100, n_init=1, max_iter=20, random_state=0)
+    ours = inertia(points, kmeans(points, 100, generator=seeded_generator(0)))
+    assert ours < 1.05 * theirs  # measured over 5 x 5 seeds: 0.99 to 1.03
+
+
+@pytest.mark.parametrize("n_clusters", [1, 2, 7, 99, 100, 1000])
+def test_kmeans_labels_are_contiguous(n_clusters, device):
+    labels = kmeans(normal(100, 4).to(device), n_clusters, generator=seeded_generator(0))
+    n = int(labels.max()) + 1
+    assert labels.dtype == torch.int64 and torch.equal(labels.unique().cpu(), torch.arange(n))
+    assert n <= min(n_clusters, 100) and (n_clusters > 7 or n == n_clusters)
+
+
+def test_kmeans_is_deterministic_by_seed(device):
+    points = normal(300, 4).to(device)
+    first, again, other = (kmeans(points, 30, generator=seeded_generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("n_clusters", [2, 5, 6, 60])
+def test_kmeans_of_duplicates(n_clusters):
+    """5 places, 12 points each: points of one place share a label, and there are no more labels than places."""
+    place = torch.arange(5).repeat(12)
+    labels = kmeans(normal(5, 3)[place], n_clusters, generator=seeded_generator(0))
+    assert int(labels.max()) + 1 == min(n_clusters, 5)
+    assert all(len(labels[place == one].unique()) == 1 for one in range(5))
+
+
+def test_kmeans_of_equal_points():
+    assert torch.equal(kmeans(torch.ones(20, 3), 4, generator=seeded_generator(0)), torch.zeros(20, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e20])
+def test_kmeans_at_any_scale(scale):
+    """Squares of 1e-25 are 0 in float32."""
+    points, owner = blobs(8, 20, torch.float32)
+    assert same_partition(kmeans(points * scale, 8, generator=seeded_generator(0)), owner)
+
+
+def test_kmeans_leaves_points_alone():
+    points = normal(50, 3)
+    before = points.clone()
+    kmeans(points, 5, generator=seeded_generator(0))
+    assert torch.equal(points, before)
+
+
+def test_kmeans_refuses():
+    with pytest.raises(InputError, match=r"points has shape \(5,\); accepted: two axes"):
+        kmeans(torch.zeros(5), 2)
+    with pytest.raises(InputError, match=r"points has shape \(0, 3\)"):
+        kmeans(torch.zeros(0, 3), 2)
+    with pytest.raises(InputError, match="n_clusters=0 is out of range"):
+        kmeans(torch.zeros(5, 3), 0)
+
+
+def test_assign_nearest_against_brute_force(device):
+    points, centers = normal(200, 4, seed=1).to(device), normal(13, 4, seed=2).to(device)
+    labels, squared = assign_nearest(points, centers)
+    wanted = cdist(points.cpu().numpy(), centers.cpu().numpy())
+    np.testing.assert_array_equal(labels.cpu().numpy(), wanted.argmin(1))
+    np.testing.assert_allclose(squared.cpu().numpy(), wanted.min(1) ** 2, atol=1e-13)
+
+
+# ---------------------------------------------------------------- eigenpairs
+
+SPECTRA = {
+    "falling": lambda n: 0.9 ** torch.arange(n, dtype=torch.float64),
+    "of both signs": lambda n: (-0.85) ** torch.arange(n, dtype=torch.float64),
+    "low rank": lambda n: torch.cat([torch.tensor([3.0, -2.0, 1.0]), torch.zeros(n - 3)]).double(),
+    "repeated": lambda n: torch.cat([torch.ones(n // 3), 0.1 * torch.rand(n - n // 3, generator=seeded_generator(0))]).double(),
+    "zero": lambda n: torch.zeros(n, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("order", ["magnitude", "algebraic"])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("n", [200, 20, 4])
+def test_top_eigenpairs_against_eigh(n, spectrum, order, device):
+    matrix = symmetric(SPECTRA[spectrum](n))
+    k = min(6, n)
+    given = matrix.to(device)
+    values, vectors = top_eigenpairs(
+        lambda block: given @ block, n, k, order=order, device=device, generator=seeded_generator(0)
+    )
+    values, vectors = values.cpu(), vectors.cpu()
+    exact = torch.linalg.eigvalsh(matrix)
+    rank = exact.abs() if order == "magnitude" else exact
+    wanted = exact[rank.argsort(descending=True)][:k]
+    # Measured: values 1.9e-13 (a randomised subspace of 80 of 200 dimensions), residuals, which are its square root, 7e-8; where
+    # the subspace is all there is 2e-15 and 2e-15.
+    if order == "magnitude":  # of two with one magnitude either may come first
+        torch.testing.assert_close(values.abs(), wanted.abs(), rtol=0, atol=1e-11)
+    else:
+        torch.testing.assert_close(values, wanted, rtol=0, atol=1e-11)
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(k, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(matrix @ vectors, vectors * values, rtol=0, atol=1e-6)
+
+
+def test_top_eigenpairs_in_float32():
+    matrix = symmetric(SPECTRA["falling"](200)).float()
+    values, vectors = top_eigenpairs(lambda block: matrix @ block, 200, 10, dtype=torch.float32, generator=seeded_generator(0))
+    assert vectors.dtype == torch.float32 and values.dtype == torch.float64
+    # Measured: 9e-8.
+    torch.testing.assert_close(values, SPECTRA["falling"](200)[:10], rtol=0, atol=1e-6)
+
+
+def test_top_eigenpairs_more_than_there_are():
+    values, vectors = top_eigenpairs(lambda block: 2 * block, 5, 9, generator=seeded_generator(0))
+    torch.testing.assert_close(values, torch.full((5,), 2.0, dtype=torch.float64))
+    assert vectors.shape == (5, 5)
+
+
+def test_top_eigenpairs_one_seed_one_result():
+    matrix = symmetric(SPECTRA["falling"](100))
+    first, again = (top_eigenpairs(lambda b: matrix @ b, 100, 5, generator=seeded_generator(7)) for _ in range(2))
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+
+
+def test_top_eigenpairs_unknown_order():
+    with pytest.raises(InputError, match="order='smallest' is unknown"):
+        top_eigenpairs(lambda block: block, 5, 2, order="smallest")
+
+
+def test_orthonormalize_drops_dependent_columns():
+    basis = orthonormalize(normal(30, 4), None)
+    block = torch.cat([basis @ normal(4, 2), normal(30, 2, seed=3), normal(30, 2, seed=3)], 1)
+    found = orthonormalize(block, basis)
+    assert found.shape == (30, 2)
+    both = torch.cat([basis, found], 1)
+    torch.testing.assert_close(both.T @ both, torch.eye(6, dtype=torch.float64), rtol=0, atol=1e-13)
+
+
+def test_fix_signs():
+    vectors = torch.tensor([[1.0, 1.0, 0.0], [-3.0, 2.0, 0.0]])
+    assert torch.equal(fix_signs(vectors), torch.tensor([[-1.0, 1.0, 0.0], [3.0, 2.0, 0.0]]))
+    assert fix_signs(torch.empty(0, 3)).shape == (0, 3)
+
+
+# ---------------------------------------------------------------- symmetric power
+
+
+@pytest.mark.parametrize("t", [1, 2, 7, 40])
+@pytest.mark.parametrize("spectrum", ["falling", "of both signs", "low rank", "flat"])
+def test_symmetric_power_against_eigh(spectrum, t, monkeypatch, device):
+    """Low-rank where it can be, refused and squared where it cannot (a flat spectrum)."""
+    monkeypatch.setattr(power_module, "DENSE_UP_TO", 10)
+    n = 300
+    values = torch.linspace(1, 0.9, n, dtype=torch.float64) if spectrum == "flat" else SPECTRA[spectrum](n)
+    values = values / values.abs().max()
+    matrix = symmetric(values)
+    basis = torch.linalg.qr(normal(n, n)).Q
+    wanted = basis @ torch.diag(values**t) @ basis.T
+    # Measured: 1.2e-14 (flat, t = 40: the rounding of the matrix itself, 40 times).
+    torch.testing.assert_close(symmetric_power(matrix.to(device), t).cpu(), wanted, rtol=0, atol=5e-14)
+
+
+# ---------------------------------------------------------------- memory, devices, random
+
+
+def test_memory_limit(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.delenv(memory.MEMORY_LIMIT_VARIABLE, raising=False)
+    assert memory.memory_limit() is None and memory.available_bytes(cpu) > 2**20
+    monkeypatch.setenv(memory.MEMORY_LIMIT_VARIABLE, "1e6")
+    assert memory.memory_limit() == memory.available_bytes(cpu) == 1_000_000
+    monkeypatch.setenv(memory.MEMORY_LIMIT_VARIABLE, "much")
+    with pytest.raises(InputError, match="MMPHATE_GPU_MEMORY_LIMIT='much' must be a number of bytes"):
+        memory.memory_limit()
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "-5"])
+def test_memory_limit_out_of_range(monkeypatch, text):
+    monkeypatch.setenv(memory.MEMORY_LIMIT_VARIABLE, text)
+    with pytest.raises(InputError, match=f"MMPHATE_GPU_MEMORY_LIMIT='{text}' must be a number of bytes"):
+        memory.memory_limit()
+
+
+def test_check_fits(monkeypatch):
+    monkeypatch.setenv(memory.MEMORY_LIMIT_VARIABLE, str(3 * 2**20))
+    memory.check_fits("it", 3 * 2**20, torch.device("cpu"), remedy="less helps")
+    with pytest.raises(InputError, match=r"it needs 4.0 MiB but cpu has 3.0 MiB available; less helps"):
+        memory.check_fits("it", 4 * 2**20, torch.device("cpu"), remedy="less helps")
+
+
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2**20, "1.0 MiB"), (5 * 2**40, "5120.0 GiB")]
+)
+def test_format_bytes(n, text):
+    assert memory.format_bytes(n) == text
+
+
+def test_resolve_device():
+    assert resolve_device("cpu") == torch.device("cpu") == resolve_device(torch.device("cpu"))
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(InputError, match="device='gpu' is unknown"):
+        resolve_device("gpu")
+    with pytest.raises(InputError, match="device='meta' is not there; accepted here: 'cpu'"):
+        resolve_device("meta")
+    with pytest.raises(InputError, match="device='cuda:99' is not there"):
+        resolve_device("cuda:99")
+    with pytest.raises(InputTypeError, match="device=3 must be a string or a torch.device"):
+        resolve_device(3)
+
+
+def test_seeded_generator():
+    draws = [torch.rand(3, generator=seeded_generator(seed)) for seed in (5, 5, 6)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    fresh = [torch.rand(3, generator=seeded_generator(None)) for _ in range(2)]
+    assert not torch.equal(*fresh)
+    with pytest.raises(InputError, match="random_state=-1"):
+        seeded_generator(-1)
+
+
+def test_random_state_is_left_alone():
+    """A generator of one's own: the user's global one does not move."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    kmeans(normal(50, 3), 5, generator=seeded_generator(0))
+    top_eigenpairs(lambda block: block, 50, 3, generator=seeded_generator(0))
+    symmetric_power(torch.eye(5, dtype=torch.float64), 3)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_small_distances_everywhere():
+    """No op may fall back on the product form for distances: 40 slices 1e-12 apart keep their order."""
+    steps = torch.arange(40, dtype=torch.float64)
+    points = (1 + 1e-12 * steps)[None, :, None].expand(1, 40, 3).contiguous()
+    width = (points[0, 1] - points[0, 0]).norm()
+    csr = radius_affinity(points, 2 * width, decay=2, thresh=1e-4, diagonal=False, dtype=torch.float64)
+    counts = (csr.indptr[1:] - csr.indptr[:-1]).tolist()
+    assert all(b - a in (0, 1) for a, b in pairwise(counts[:10])) and counts[0] == 6  # 3.03 bandwidths: 6 steps
