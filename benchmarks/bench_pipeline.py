@@ -1,6 +1,6 @@
 """The bifurcation suite at full size (48,480 nodes, 4000 landmarks, 3 components): stages, totals, accuracy, goals.
 
-    python benchmarks/bench_pipeline.py --only hopf-sparse
+python benchmarks/bench_pipeline.py --only hopf-sparse
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         print(f"written: {_merge(options.out, rows)}", file=sys.stderr)
     if rows:
-        print(plain_table(*stage_cells(rows)), plain_table(HEAD, [total_cells(row) for row in totals(rows)]), sep="\n\n")
+        print(
+            plain_table(*stage_cells(rows)), plain_table(HEAD, [total_cells(row) for row in totals(rows)]), sep="\n\n"
+        )
         print("\n".join(["", *(missed_goals(totals(rows)) or ["All goals met."])]))
     return int(failed)
 

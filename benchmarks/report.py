@@ -4,8 +4,8 @@
     python benchmarks/report.py --write README.md    fills the places marked in a text
     python benchmarks/report.py --check              exits 1 if a marked place differs from the JSON
 
-A marked place stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``; NAME is the beginning of a result file's name
-(``pipeline``, ``pipeline-amd-epyc-2-cores``), with ``:stages`` behind it for seconds and peak of every stage.
+A marked place stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``; NAME is the beginning of a result file's
+name (``pipeline``, ``pipeline-amd-epyc-2-cores``), with ``:stages`` behind it for seconds and peak of every stage.
 """
 
 from __future__ import annotations

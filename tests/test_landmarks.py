@@ -39,7 +39,7 @@ def of_dense(dense: np.ndarray) -> SparseAffinity:
 CLUSTERS = {
     "random": lambda n: np.random.default_rng(0).integers(0, 30, n),
     "two": lambda n: np.arange(n) % 2,
-    "many": lambda n: np.arange(n) // 2,  # beyond the 64 that `sparse_gram` takes at a time
+    "many": lambda n: np.arange(n) // 2,
     "with gaps": lambda n: 5 * np.random.default_rng(1).integers(0, 9, n) + 3,
     "one": lambda n: np.zeros(n, dtype=int),
 }

@@ -96,7 +96,7 @@ def stress_by_hand(distances: np.ndarray, coordinates: np.ndarray) -> float:
 def test_stress_is_not_above_scikit_learns(distances, n_components, start, device):
     """From the same start, the same rule to stop: at most 0.1 % above. Nearly always below, for the acceleration goes further.
 
-    Measured over these: at worst 0.02 % above WORST, at best 3 % below.
+    Measured over these: never above; at the closest 1e-5 of itself below, at most all of it (planar points from a random start).
     """
     sklearn_smacof = pytest.importorskip("sklearn.manifold").smacof
     init = {
@@ -152,9 +152,9 @@ def test_guttman_transform_matches_reference(distances, device):
     points -= points.mean(0)
     found, raw = guttman_transform(*(torch.from_numpy(part.copy()).to(device) for part in (distances, points)))
     scale = distances.max()
-    # Measured: 2e-15 of the largest distance.
+    # Measured: 7e-16 of the largest distance.
     np.testing.assert_allclose(found.cpu().numpy() / scale, reference.mds._guttman(distances, points) / scale, atol=1e-13)
-    assert float(raw) == pytest.approx(((distances - cdist(points, points)) ** 2).sum() / 2, rel=1e-12)
+    assert float(raw) == pytest.approx(((distances - cdist(points, points)) ** 2).sum(), rel=1e-12)
 
 
 def test_guttman_transform_in_small_blocks(distances, monkeypatch):
@@ -172,32 +172,25 @@ def raw_stress(distances: np.ndarray, points: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("start", ["classic", "random"])
 def test_stress_never_rises(distances, start):
-    """However many sweeps: what is returned after more of them is not worse, to rounding."""
+    """Whenever it is stopped, what is returned is no worse than the start and every point seen before, mixed ones included."""
     given = torch.from_numpy(distances.copy())
     init = classic(given, 2, generator=seeded_generator(0))
     if start == "random":
         init = float(given.mean()) * torch.randn(len(given), 2, dtype=torch.float64, generator=seeded_generator(1))
-    course = [raw_stress(distances, init)]
-    course += [raw_stress(distances, smacof(given, init, max_iter=n, eps=0).coordinates) for n in (*range(1, 25), 40, 80)]
-    # 1e-12: where the distances can be met exactly the course ends in rounding.
-    assert all(later <= earlier * (1 + 1e-12) + 1e-12 for earlier, later in zip(course, course[1:], strict=False))
+    for max_iter in (*range(1, 16), 25, 40, 3000):
+        seen: list[float] = []
 
+        def sweep(wanted, points, seen=seen):
+            moved, raw = guttman_transform(wanted, points)
+            seen.append(float(raw))
+            return moved, raw
 
-def test_every_accepted_point_is_better(distances):
-    """Inside the descent: the points from which plain steps start have falling stress."""
-    given = torch.from_numpy(distances.copy())
-    seen: list[tuple[float, bool]] = []
-
-    def sweep(wanted, points):
-        moved, raw = guttman_transform(wanted, points)
-        seen.append(float(raw))
-        return moved, raw
-
-    end = smacof(given, classic(given, 2, generator=seeded_generator(0)), sweep=sweep)
-    assert end.n_iter == len(seen)
-    _, last = guttman_transform(given, end.coordinates)
-    # The returned point is a plain step from the best one seen.
-    assert float(last) <= min(seen) * (1 + 1e-12) + 1e-20 * float(given.square().sum())
+        end = smacof(given, init, max_iter=max_iter, sweep=sweep)
+        assert end.n_iter == len(seen) <= max_iter
+        last = float(guttman_transform(given, end.coordinates)[1])
+        # A plain step from the best point seen cannot rise but by what points closer than 1e-8 of the picture, taken as one, add.
+        # Measured: 3e-16 of it.
+        assert last <= min(seen) * (1 + 1e-9) + 1e-24 * float(given.square().sum())
 
 
 def test_mixing_saves_sweeps():
@@ -213,7 +206,7 @@ def test_mixing_saves_sweeps():
         if before - float(raw) < 1e-6 * float(raw):
             break
         before = float(raw)
-    assert mixed.n_iter < n_plain  # measured: SWEEPS
+    assert mixed.n_iter < 0.8 * n_plain  # measured: 91 against 153 here
     assert raw_stress(distances, mixed.coordinates) <= 1.001 * raw_stress(distances, plain)
 
 
@@ -256,11 +249,12 @@ def test_classic_matches_reference(distances, n_components, device):
     found = classic(given, n_components, generator=seeded_generator(0)).cpu().numpy()
     wanted = reference.classical_mds(distances, n_components)
     scale = distances.max()
-    # Products, not coordinates: axes of equal variance may turn. The block Krylov of 8 passes has converged: measured 3e-9 where the
-    # spectrum has no gap (5-D points, 200), 4e-14 in the median; with all distances alike any axes are as good.
+    # Products, not coordinates: axes of equal variance may turn. With all distances alike any axes are as good. Measured: 1.7e-15
+    # of the squared largest distance.
     if np.unique(distances).size > 2:
-        np.testing.assert_allclose(found @ found.T / scale**2, wanted @ wanted.T / scale**2, rtol=0, atol=1e-6)
-    np.testing.assert_allclose((found**2).sum(0), (wanted**2).sum(0), rtol=1e-6)
+        np.testing.assert_allclose(found @ found.T / scale**2, wanted @ wanted.T / scale**2, rtol=0, atol=1e-12)
+    # An eigenvalue that is 0 comes as its rounding.
+    np.testing.assert_allclose((found**2).sum(0), (wanted**2).sum(0), rtol=1e-6, atol=1e-13 * (wanted**2).sum())
     assert (np.diff((found**2).sum(0)) <= 1e-9 * scale**2 * len(found)).all()  # by falling variance
 
 
@@ -282,7 +276,7 @@ def test_more_axes_than_dimensions():
     """Points on a line in three dimensions: the others are zero, not NaN."""
     line = np.arange(10.0)[:, None]
     found = metric_mds(cdist(line, line), 3)
-    # Eigenvalues that are 0 to rounding, 1e-14, give axes of their square root.
+    # Eigenvalues that are 0 to rounding, 1e-15, give axes of their square root. Measured: 4e-8.
     assert found.stress < 1e-6 and np.abs(found.coordinates[:, 1:]).max() < 1e-5
 
 
@@ -296,10 +290,10 @@ def test_one_seed_one_picture(distances):
 
 
 def test_any_seed_nearly_the_same_picture():
-    """The seed only starts an iteration that converges: measured 1e-12 between seeds."""
+    """The seed only starts an iteration that converges: measured 1e-15 between seeds."""
     distances = DISTANCES["walk"]()
     first, other = (metric_mds(distances, random_state=seed).coordinates for seed in (0, 1))
-    np.testing.assert_allclose(first, other, rtol=0, atol=1e-6 * np.abs(first).max())
+    np.testing.assert_allclose(first, other, rtol=0, atol=1e-9 * np.abs(first).max())
 
 
 def test_order_of_landmarks_does_not_turn_the_picture():
@@ -308,7 +302,8 @@ def test_order_of_landmarks_does_not_turn_the_picture():
     order = RNG(0).permutation(len(distances))
     first = metric_mds(distances, random_state=0).coordinates[order]
     renamed = metric_mds(distances[np.ix_(order, order)], random_state=0).coordinates
-    np.testing.assert_allclose(renamed, first, rtol=0, atol=1e-3 * np.abs(first).max())
+    # Measured: 1.3e-13.
+    np.testing.assert_allclose(renamed, first, rtol=0, atol=1e-9 * np.abs(first).max())
 
 
 def test_orient_finds_the_rotation(device):
@@ -356,7 +351,7 @@ def test_nonmetric_sees_ranks_only():
     points = RNG(3).normal(size=(30, 2))
     squared = cdist(points, points) ** 2
     end = nonmetric(torch.from_numpy(squared), torch.from_numpy(metric_mds(squared).coordinates), max_iter=300)
-    assert rank_error(squared, end.coordinates.numpy()) < 0.05  # measured: RANKS
+    assert rank_error(squared, end.coordinates.numpy()) < 0.01  # measured: 6e-5, from 0.16
     assert 1 <= end.n_iter <= 300
 
 
@@ -370,10 +365,10 @@ def test_nonmetric_of_equal_distances():
 
 def test_kinds():
     distances = points_5d(12)
-    found = metric_mds(distances)
+    found = metric_mds(distances, random_state=0)
     assert isinstance(found, MDSResult) and isinstance(found.coordinates, np.ndarray)
     assert type(found.stress) is float and type(found.n_iter) is int
-    tensor = metric_mds(torch.from_numpy(distances))
+    tensor = metric_mds(torch.from_numpy(distances), random_state=0)
     assert isinstance(tensor.coordinates, torch.Tensor) and tensor.coordinates.dtype == torch.float64
     np.testing.assert_array_equal(tensor.coordinates.numpy(), found.coordinates)
     assert found.stress == pytest.approx(stress_by_hand(distances, found.coordinates), rel=1e-12)

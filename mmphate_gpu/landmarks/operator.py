@@ -84,7 +84,7 @@ def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmark
     n = int(labels.max()) + 1
     aggregated = operator.aggregate(labels, n)
     degrees = csr_ops.row_sums(aggregated)
-    gram = sparse_gram(aggregated, 1 / degrees, labels)
+    gram = sparse_gram(aggregated, 1 / degrees)
     # Column sums of M are the row sums of M^T D^-1 M, since D^-1 M has rows that sum to 1.
     landmark_degrees = gram.sum(1)
     transitions = csr_ops.scale(aggregated, rows=1 / degrees)

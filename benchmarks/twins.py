@@ -1,0 +1,242 @@
+"""Two ways to the same numbers, held against each other; prints one section's findings as one line of JSON.
+
+    python benchmarks/twins.py neighbors --device cuda
+
+Sections: ``neighbors`` (torch, KeOps, the CPU), ``operators`` (sparse, lazy by torch, lazy by KeOps), ``pipeline`` (the
+whole run on the CPU and on the device, given the same clusters).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from scipy.spatial import procrustes
+
+from mmphate_gpu import (
+    diffusion_potential,
+    landmark_diffusion,
+    metric_mds,
+    multislice_affinity,
+    optimal_t,
+    potential_distances,
+    to_scipy,
+    von_neumann_entropy,
+)
+from mmphate_gpu._optional import available
+from mmphate_gpu.affinities.intraslice import intraslice_affinity
+from mmphate_gpu.datasets import bifurcation, random_walk
+from mmphate_gpu.neighbors import kneighbors
+from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity
+from mmphate_gpu.ops.devices import resolve_device
+from mmphate_gpu.pipeline import interpolate
+from mmphate_gpu.slices import unit_major
+from mmphate_gpu.trace import Trace, normalize
+
+THRESH = 1e-4
+# Relative to the largest number in question.
+MOST_DISTANCE_ERROR = 1e-9
+MOST_PRODUCT_ERROR = {torch.float32: 1e-5, torch.float64: 1e-12}
+MOST_AFFINITY_ERROR_P99 = 5e-5
+MOST_ENTROPY_ERROR = 1e-4
+MOST_STRESS_DIFFERENCE = 0.01
+MOST_DISPARITY = 1e-3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison: what came out, and the most that is allowed."""
+
+    what: str
+    value: float
+    most: float
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.most  # False for nan
+
+    def asdict(self) -> dict[str, Any]:
+        return {"what": self.what, "value": self.value, "most": self.most, "holds": self.holds}
+
+
+@dataclass(frozen=True)
+class Section:
+    findings: list[Finding]
+    missing: list[str]  # why a comparison could not be made
+
+    def asdict(self) -> dict[str, Any]:
+        status = "passed" if all(f.holds for f in self.findings) else "failed"
+        return {"status": status, "findings": [f.asdict() for f in self.findings], "missing": self.missing}
+
+
+def why_no_keops(device: torch.device) -> str | None:
+    """What KeOps lacks here, or None."""
+    if not available("pykeops"):
+        return "KeOps: the package pykeops is not installed"
+    if not available("keopscore"):
+        return "KeOps: the package keopscore is not installed"
+    if shutil.which("c++") is None and shutil.which("g++") is None:
+        return "KeOps: no C++ compiler on PATH"
+    return None
+
+
+def _suite(quick: bool) -> Trace:
+    return bifurcation("hopf_pitchfork", *((12, 14) if quick else (50, 80)))
+
+
+def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference, relative to the largest expected number."""
+    found, expected = found.double().cpu(), expected.double().cpu()
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
+
+
+# ---------------------------------------------------------------- neighbours
+
+
+def neighbors(device: torch.device, *, quick: bool) -> Section:
+    """Distances to the nearest others: every exact backend on the device against torch on the CPU."""
+    # One number of features and one k: KeOps compiles every formula anew for another.
+    suite, walk = normalize(_suite(quick)), normalize(random_walk(60, 40, 10))
+    stacks, k = {"slices of one unit": unit_major(suite), "units of one slice": walk}, 5 if quick else 25
+    backends, missing = ["torch"], [why_no_keops(device)]
+    backends += ["keops"] * (missing == [None])
+    findings = []
+    for name, stack in stacks.items():
+        expected = kneighbors(stack, k, backend="torch")[0]
+        for backend in backends:
+            found = kneighbors(stack.to(device), k, backend=backend)[0]
+            what = f"{name}: {backend} on {device.type} against torch on cpu"
+            findings.append(Finding(what, _error(found, expected), MOST_DISTANCE_ERROR))
+    return Section(findings, [reason for reason in missing if reason])
+
+
+# ---------------------------------------------------------------- operators
+
+
+def operators(device: torch.device, *, quick: bool) -> Section:
+    """Products, row sums and aggregated sums of the lazy forms against the sparse one."""
+    reason = why_no_keops(device)
+    engines = ["torch"] if reason else ["torch", "keops"]
+    points = normalize(_suite(quick)).to(device)
+    findings = [
+        finding
+        for dtype in (torch.float32, torch.float64)
+        for engine in engines
+        for finding in _operator_findings(points, dtype, engine)
+    ]
+    return Section(findings, [reason] if reason else [])
+
+
+def _operator_findings(points: torch.Tensor, dtype: torch.dtype, engine: str) -> list[Finding]:
+    intraslice = intraslice_affinity(points, thresh=THRESH, dtype=dtype)
+    bandwidth = torch.tensor(0.3, dtype=torch.float64, device=points.device)
+    lazy = LazyAffinity(unit_major(points), bandwidth, intraslice, thresh=THRESH, dtype=dtype, engine=engine)
+    sparse = SparseAffinity(lazy.to_csr())
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randn(lazy.shape[0], 32, generator=generator, dtype=torch.float64).to(points.device, dtype)
+    labels = torch.arange(lazy.shape[0], device=points.device) % 97
+    results = {
+        "product": (lazy @ block, sparse @ block),
+        "row sums": (lazy.row_sums(), sparse.row_sums()),
+        "aggregate": (lazy.aggregate(labels, 97).values, sparse.aggregate(labels, 97).values),
+    }
+    name = f"{points.device.type}, {str(dtype).removeprefix('torch.')}: lazy by {engine} against sparse"
+    most = MOST_PRODUCT_ERROR[dtype]
+    return [Finding(f"{name}, {what}", _error(*pair), most) for what, pair in results.items()]
+
+
+# ---------------------------------------------------------------- the whole run
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    affinity: AffinityOperator
+    entropy: np.ndarray
+    t: int
+    stress: float
+    embedding: np.ndarray
+
+
+def pipeline(device: torch.device, *, quick: bool) -> Section:
+    """The run on the device, sparse and lazy, against the sparse run on the CPU with the same clusters."""
+    trace = _suite(quick)
+    n_landmark = 300 if quick else 2000
+    cpu = torch.device("cpu")
+    clusters = _clusters(trace, n_landmark)
+    expected = _run(trace, clusters, cpu, "sparse")
+    storages = ("lazy",) if device == cpu else ("sparse", "lazy")
+    findings = []
+    for storage in storages:
+        found = _run(trace, clusters, device, storage)
+        findings += _run_findings(f"{storage} on {device.type} against sparse on cpu", found, expected)
+    return Section(findings, [])
+
+
+def _clusters(trace: Trace, n_landmark: int) -> torch.Tensor:
+    operator = multislice_affinity(trace, storage="sparse", device="cpu")
+    return landmark_diffusion(operator, n_landmark=n_landmark, random_state=0).clusters
+
+
+def _run(trace: Trace, clusters: torch.Tensor, device: torch.device, storage: str) -> _Run:
+    operator = multislice_affinity(trace, storage=storage, device=device)
+    landmarks = landmark_diffusion(operator, clusters=clusters.to(device))
+    t = optimal_t(landmarks.landmark_op)
+    distances = potential_distances(diffusion_potential(landmarks.landmark_op, t))
+    mds = metric_mds(distances, 3, random_state=0)
+    embedding = interpolate(landmarks.transitions, mds.coordinates)
+    entropy = von_neumann_entropy(landmarks.landmark_op)
+    return _Run(operator, entropy.cpu().numpy(), t, mds.stress, embedding.cpu().numpy())
+
+
+def _run_findings(name: str, found: _Run, expected: _Run) -> list[Finding]:
+    one, other = to_scipy(found.affinity), to_scipy(expected.affinity)
+    differences = abs(one - other)
+    n_stored = max(one.nnz, other.nnz)
+    # Entries that do not differ are not stored in the difference, and count all the same.
+    errors = np.concatenate([differences.data, np.zeros(max(0, n_stored - differences.nnz))])
+    stress = abs(found.stress / expected.stress - 1)
+    return [
+        Finding(
+            f"{name}, affinity: 99th percentile of the errors",
+            float(np.percentile(errors, 99)),
+            MOST_AFFINITY_ERROR_P99,
+        ),
+        Finding(f"{name}, entropy", float(abs(found.entropy - expected.entropy).max()), MOST_ENTROPY_ERROR),
+        Finding(f"{name}, t", float(abs(found.t - expected.t)), 0.0),
+        Finding(f"{name}, stress (relative)", stress, MOST_STRESS_DIFFERENCE),
+        Finding(
+            f"{name}, Procrustes disparity", float(procrustes(expected.embedding, found.embedding)[2]), MOST_DISPARITY
+        ),
+    ]
+
+
+SECTIONS = {"neighbors": neighbors, "operators": operators, "pipeline": pipeline}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("section", choices=SECTIONS)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--quick", action="store_true", help="small inputs")
+    options = parser.parse_args(argv)
+    device = resolve_device(options.device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="interslice_knn=.* is clamped")
+        section = SECTIONS[options.section](device, quick=options.quick)
+    print(json.dumps(section.asdict()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

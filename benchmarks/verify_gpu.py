@@ -1,0 +1,312 @@
+"""The one command for a CUDA machine: all its tests, the twins and the benchmarks, in one JSON file.
+
+    python benchmarks/verify_gpu.py --log /tmp/verify
+
+Ends with 0 if nothing failed, 1 if a section failed, 2 without a CUDA device. Every section runs in processes of its
+own, since a fault on the GPU spoils the process it happens in. The file is written anew after each, so that what was
+found is kept if a later one dies. What a section could not do for lack of a package stands under ``missing``. ``--cpu``
+runs the same sections on the CPU in small form: a test of this script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.cases import GPU, QUICK, SMALLEST  # noqa: E402
+from benchmarks.harness import CaseFailed, environment, run_case, tail  # noqa: E402
+from benchmarks.rows import HEAD, RESULTS, Row, plain_table, result_path, total_cells, totals, write_json  # noqa: E402
+
+PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "pytest", "matplotlib", "xarray")
+BUDGET = 560  # seconds; a machine is often lent for ten minutes a command
+SANITIZER_FAULT = 77
+
+
+@dataclass
+class Verification:
+    """The state of a run: what was asked for, what was found, and how much time is left."""
+
+    device: str
+    quick: bool
+    log: Path
+    budget: float
+    started: float = field(default_factory=time.monotonic)
+    about: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def left(self) -> float:
+        return self.budget - (time.monotonic() - self.started)
+
+    @property
+    def small(self) -> bool:
+        return self.quick or self.device == "cpu"
+
+    def content(self) -> dict[str, Any]:
+        return {**self.about, "sections": self.sections, "rows": self.rows}
+
+
+def call(
+    v: Verification, name: str, command: Sequence[str], most: float, extra: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str] | str:
+    """Run ``command`` with its output in the log; a string says that it took too long, and shows the last it wrote."""
+    seconds = max(1.0, min(most, v.left))
+    out, err = v.log / f"{name}.out", v.log / f"{name}.err"
+    with out.open("w") as stdout, err.open("w") as stderr:
+        # A session of its own, so that its children end with it and do not keep the GPU.
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment() | (extra or {}), stdout=stdout, stderr=stderr, start_new_session=True
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return f"took more than {seconds:.0f} s; its last output: {tail(out.read_text() + err.read_text(), 3)}"
+    return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
+
+
+def failed(detail: str) -> dict[str, Any]:
+    return {"status": "failed", "detail": detail}
+
+
+def skipped(detail: str) -> dict[str, Any]:
+    return {"status": "skipped", "detail": detail}
+
+
+# ---------------------------------------------------------------- sections
+
+
+def pytest_section(
+    v: Verification, name: str, arguments: Sequence[str], most: float, before: Sequence[str] = (), **extra: str
+) -> dict[str, Any]:
+    """Counts of a pytest run and the names of what failed; no test at all is a failure too."""
+    if "pytest" in v.about["missing"]:
+        return failed("the package pytest is not installed, so no test was run")
+    report = v.log / f"{name}.xml"
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        *arguments,
+    ]
+    done = call(v, name, command, most, extra)
+    if isinstance(done, str):
+        return failed(done)
+    counts = junit_counts(report) if report.exists() else {}
+    if done.returncode == 0 and counts.get("passed", 0) > 0:
+        return {"status": "passed", **counts}
+    return {**failed(tail(done.stdout + done.stderr)), **counts, "exit_code": done.returncode}
+
+
+def junit_counts(report: Path) -> dict[str, Any]:
+    """Passed, failed and skipped tests of a JUnit file, and the reasons of the skips."""
+    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    kinds = {"failure": [], "error": [], "skipped": []}
+    for case in cases:
+        for kind, found in kinds.items():
+            child = case.find(kind)
+            if child is not None:
+                found.append((f"{case.get('classname')}::{case.get('name')}", child.get("message") or ""))
+    wrong = [name for kind in ("failure", "error") for name, _ in kinds[kind]]
+    reasons = sorted({message for _, message in kinds["skipped"]})
+    n_skipped = len(kinds["skipped"])
+    counts = {"passed": len(cases) - len(wrong) - n_skipped, "failed": len(wrong), "skipped": n_skipped}
+    return {**counts, "failures": wrong[:50], "skip_reasons": reasons[:20]}
+
+
+def tests(v: Verification) -> dict[str, Any]:
+    """All tests marked cuda but the conformance suite."""
+    if v.device == "cpu":
+        return pytest_section(v, "tests", ["tests/test_datasets.py", "-k", "walk"], 60)
+    return pytest_section(v, "tests", ["-m", "cuda", "tests", "--ignore=tests/conformance"], 150)
+
+
+def conformance(v: Verification) -> dict[str, Any]:
+    """The operator suite, on every device there is."""
+    small = ["-k", "product and sparse and not int64"] if v.device == "cpu" else []
+    return pytest_section(v, "conformance", ["tests/conformance", *small], 150)
+
+
+def twins(name: str) -> Callable[[Verification], dict[str, Any]]:
+    def section(v: Verification) -> dict[str, Any]:
+        options = [f"--device={v.device}", *["--quick"] * v.small]
+        done = call(v, f"twins_{name}", [sys.executable, str(ROOT / "benchmarks" / "twins.py"), name, *options], 120)
+        if isinstance(done, str):
+            return failed(done)
+        if done.returncode != 0:
+            return failed(tail(done.stderr))
+        return json.loads(done.stdout.splitlines()[-1])
+
+    section.__doc__ = f"Two ways to the same numbers: {name}."
+    return section
+
+
+def benchmarks(v: Verification) -> dict[str, Any]:
+    """Time, peak and accuracy of the cases, as many as there is time for."""
+    names = SMALLEST if v.device == "cpu" else QUICK if v.quick else GPU
+    errors, left_out = {}, []
+    for name in names:
+        if v.left < 20:
+            left_out.append(name)
+            continue
+        try:
+            v.rows += [asdict(row) for row in run_case(name, device=v.device, timeout=min(150, v.left))]
+        except CaseFailed as error:
+            errors[name] = str(error)
+    missing = [f"not run for lack of time: {', '.join(left_out)}"] if left_out else []
+    status = "failed" if errors else "passed" if v.rows else "skipped"
+    return {"status": status, "failures": errors, "missing": missing}
+
+
+def sanitizer(v: Verification) -> dict[str, Any]:
+    """compute-sanitizer over the operator suite; torch's caching allocator off, which would hide overruns."""
+    program = shutil.which("compute-sanitizer")
+    if v.device == "cpu":
+        return skipped("the CPU has no compute-sanitizer")
+    if program is None:
+        return skipped("compute-sanitizer is not on PATH")
+    if v.left < 30:
+        return skipped("no time was left")
+    before = [program, "--tool=memcheck", f"--error-exitcode={SANITIZER_FAULT}", "--target-processes=all"]
+    arguments = ["-m", "cuda", "-k", "sparse and float32", "tests/conformance"]
+    found = pytest_section(v, "sanitizer", arguments, 120, before, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+    if "took more than" in found.get("detail", ""):
+        return {**found, "status": "skipped"}  # slow, which proves nothing either way
+    return found
+
+
+# In the order of what must not be missed if time runs out.
+SECTIONS: dict[str, Callable[[Verification], dict[str, Any]]] = {
+    "twins_neighbors": twins("neighbors"),
+    "twins_operators": twins("operators"),
+    "twins_pipeline": twins("pipeline"),
+    "conformance": conformance,
+    "tests": tests,
+    "benchmarks": benchmarks,
+    "sanitizer": sanitizer,
+}
+
+# ---------------------------------------------------------------- the run
+
+_ABOUT = """
+import importlib.util, json, sys
+import torch
+from benchmarks.worker import machine_name, versions
+from mmphate_gpu.ops.devices import resolve_device
+device = resolve_device(sys.argv[1])
+missing = [name for name in sys.argv[2:] if importlib.util.find_spec(name) is None]
+print(json.dumps({"machine": machine_name(device), "versions": versions(), "missing": missing}))
+"""
+
+
+def about(v: Verification) -> dict[str, Any]:
+    """The machine, versions, and packages that are not there; looked up in a process of its own.
+
+    Raises
+    ------
+    RuntimeError
+        If the package does not import or the device is not there.
+    """
+    done = call(v, "about", [sys.executable, "-c", _ABOUT, v.device, *PACKAGES], 120)
+    if isinstance(done, str) or done.returncode != 0:
+        raise RuntimeError(done if isinstance(done, str) else tail(done.stderr))
+    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return {**json.loads(done.stdout.splitlines()[-1]), "device": v.device, "quick": v.small, "date": date}
+
+
+def run_section(v: Verification, name: str) -> None:
+    """Run one section and keep what it found, with the seconds it took."""
+    started = time.monotonic()
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    found = SECTIONS[name](v) if v.left > 5 else skipped("no time was left")
+    v.sections[name] = {**found, "seconds": round(time.monotonic() - started, 1)}
+    print(f"{name}: {one_line(v.sections[name])}", file=sys.stderr, flush=True)
+
+
+def one_line(section: dict[str, Any]) -> str:
+    """A section in a line: its status, its counts or its worst finding, its reasons."""
+    parts = [f"{section['status']} in {section['seconds']} s"]
+    if "passed" in section:
+        parts.append(f"{section['passed']} passed, {section['failed']} failed, {section['skipped']} skipped")
+    parts += [f"{f['what']}: {f['value']:.2g} > {f['most']:.2g}" for f in section.get("findings", []) if not f["holds"]]
+    failures = section.get("failures", [])
+    parts += [f"{name}: {why}" for name, why in failures.items()] if isinstance(failures, dict) else failures[:5]
+    parts += section.get("missing", [])
+    if "detail" in section:
+        parts.append(re.sub(r"\s+", " ", section["detail"])[-300:])
+    return "; ".join(parts)
+
+
+def cuda_is_there() -> bool:
+    code = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
+    return subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True).returncode == 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cpu", action="store_true", help="the same sections on the CPU, small: a test of this script")
+    parser.add_argument("--quick", action="store_true", help="small inputs")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="one section; may be repeated")
+    parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of the JSON file")
+    parser.add_argument("--log", type=Path, metavar="DIR", help="folder of what the sections print")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    if not options.cpu and not cuda_is_there():
+        print(
+            "verify_gpu needs a CUDA device and torch finds none; --cpu runs a small form on the CPU", file=sys.stderr
+        )
+        return 2
+    device = "cpu" if options.cpu else "cuda"
+    log = options.log or Path(tempfile.mkdtemp(prefix="verify_gpu_"))
+    log.mkdir(parents=True, exist_ok=True)
+    v = Verification(device, options.quick, log, options.budget)
+    v.about = about(v)
+    path = result_path(options.out, "verify_cpu" if options.cpu else "verify_gpu", v.about["machine"])
+    for name in options.only or SECTIONS:
+        run_section(v, name)
+        write_json(path, v.content())
+    return conclude(v, path)
+
+
+def conclude(v: Verification, path: Path) -> int:
+    """Print the tables and where things are; the exit code."""
+    rows = totals([Row(**row) for row in v.rows])
+    if rows:
+        print(plain_table(HEAD, [total_cells(row) for row in rows]), end="\n\n")
+    print(plain_table(("section", "found"), [(name, one_line(section)) for name, section in v.sections.items()]))
+    if v.about["missing"]:
+        print(f"packages that are not installed: {', '.join(v.about['missing'])}")
+    print(f"written: {path}; logs in {v.log}")
+    return int(any(section["status"] == "failed" for section in v.sections.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
