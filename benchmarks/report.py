@@ -1,11 +1,12 @@
 """Tables from the measured JSON, so that none is typed by hand.
 
-    python benchmarks/report.py pipeline             prints the tables of results/pipeline-*.json
+    python benchmarks/report.py suite                prints the tables of results/suite-MACHINE.json
     python benchmarks/report.py --write README.md    fills the places marked in a text
     python benchmarks/report.py --check              exits 1 if a marked place differs from the JSON
 
-A marked place stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``; NAME is the beginning of a result file's
-name (``pipeline``, ``pipeline-amd-epyc-2-cores``), with ``:stages`` behind it for seconds and peak of every stage.
+A marked place stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``. NAME is a result, with its machine
+(``suite-amd-epyc-2-cores``) or for all machines (``suite``); ``:stages`` behind it asks for seconds and peak of every
+stage. A place whose result is not there has to be empty.
 """
 
 from __future__ import annotations
@@ -34,17 +35,19 @@ PLACE = re.compile(r"(<!-- bench:(?P<name>[\w.-]+)(?P<stages>:stages)? -->\n)(?P
 
 
 class NoResults(LookupError):
-    """A name that no result file begins with."""
+    """A name that no result file has."""
 
 
 def rows_by_machine(name: str, folder: Path) -> dict[str, list[Row]]:
-    """Rows of all result files whose names begin with ``name``, by machine."""
-    files = [file for file in sorted(folder.glob("*.json")) if f"{file.stem}-".startswith(f"{name}-")]
-    if not files:
-        raise NoResults(f"no result in {folder} is called {name}-MACHINE.json")
+    """Rows of the result ``name``, by machine."""
     found: dict[str, list[Row]] = {}
-    for row in (row for file in files for row in read_rows(file)):
-        found.setdefault(row.machine, []).append(row)
+    for file in sorted(folder.glob(f"{name}*.json")):
+        rows = read_rows(file)
+        machine = rows[0].machine if rows else ""
+        if machine and file.stem in (name, f"{name}-{machine}"):
+            found[machine] = rows
+    if not found:
+        raise NoResults(f"no result in {folder} is called {name}-MACHINE.json")
     return found
 
 
@@ -62,7 +65,15 @@ def _machine_table(rows: Sequence[Row], stages: bool) -> str:
 
 def filled(text: str, folder: Path) -> str:
     """``text`` with every marked place filled anew."""
-    return PLACE.sub(lambda m: f"{m[1]}{table(m['name'], folder, stages=bool(m['stages']))}{m[5]}", text)
+
+    def place(match: re.Match[str]) -> str:
+        try:
+            new = table(match["name"], folder, stages=bool(match["stages"]))
+        except NoResults:
+            new = ""  # no digit without a measurement behind it
+        return f"{match[1]}{new}{match[5]}"
+
+    return PLACE.sub(place, text)
 
 
 def default_texts() -> list[Path]:

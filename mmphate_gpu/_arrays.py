@@ -18,14 +18,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def array_kind(value: Any) -> str:
-    """"torch", "cupy" or "numpy": what a result computed from ``value`` should be. Lists and the like count as NumPy."""
+    """ "torch", "cupy" or "numpy": what a result computed from ``value`` should be. Lists and the like count as
+    NumPy."""
     if isinstance(value, torch.Tensor):
         return "torch"
     return "cupy" if type(value).__module__.partition(".")[0] == "cupy" else "numpy"
 
 
 def to_kind(tensor: torch.Tensor, kind: str) -> Any:
-    """``tensor`` as an array of ``kind``; sparse CSR tensors become SciPy or CuPy matrices. Shares memory where it can."""
+    """``tensor`` as an array of ``kind``; sparse CSR tensors become SciPy or CuPy matrices. Shares memory where it
+    can."""
     if kind == "torch":
         return tensor
     if tensor.layout == torch.sparse_csr:

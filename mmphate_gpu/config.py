@@ -14,8 +14,8 @@ from .neighbors import KNN_BACKENDS, resolve_knn_backend
 from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
 
 PACKAGES = (
-    "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib", "cupy-cuda12x", "cupy-cuda13x",
-    "xarray", "anndata", "zarr", "h5py",
+    "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib",
+    "cupy-cuda12x", "cupy-cuda13x", "xarray", "anndata", "zarr", "h5py",
 )  # fmt: skip
 
 

@@ -86,8 +86,10 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Arrays come back in the kind (NumPy, torch, CuPy, xarray) and on the device of the input. Fitting the same trace again with
-    another ``t``, ``gamma``, ``n_components`` or solver uses the stages again that did not change; the input must then be the same
+    Arrays come back in the kind (NumPy, torch, CuPy, xarray) and on the device of the input. Fitting the same trace
+    again with
+    another ``t``, ``gamma``, ``n_components`` or solver uses the stages again that did not change; the input must
+    then be the same
     object, unchanged. Time O(M S^2 D) for the affinity and O(L^3) after the landmarks; memory: see `plan`.
     One ``random_state``, device, dtype and thread count: the same bits.
     Source: Xie et al., "Multiway Multislice PHATE", arXiv 2406.01969.
@@ -175,10 +177,12 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self.fit(X, y, **fit_params).embedding_
 
     def transform(self, X: Any) -> Any:
-        """Place new slices of the same units and samples in the fitted picture: (N_new, n_components), in the kind of ``X``.
+        """Place new slices of the same units and samples in the fitted picture: (N_new, n_components), in the kind of
+        ``X``.
 
         Each row lands at the mean of the landmarks of its unit's fitted slices, weighted by the interslice affinity to
-        them; it depends on no other row, and the fitted state stays as it is. A slice that was fitted lands near, not on, its own
+        them; it depends on no other row, and the fitted state stays as it is. A slice that was fitted lands near, not
+        on, its own
         embedding, which also has intraslice links. O(N_new S D) time.
 
         Raises
@@ -189,7 +193,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._check_fitted()
         given = as_trace(X, min_slices=1)
         if given.shape[2:] != self._trace_shape[2:]:
-            raise InputError(f"X has (units, samples) = {given.shape[2:]}; the fitted trace has {self._trace_shape[2:]}")
+            raise InputError(
+                f"X has (units, samples) = {given.shape[2:]}; the fitted trace has {self._trace_shape[2:]}"
+            )
         trace = given.to(self._unit_points.device)
         points = normalize(trace) if self._normalized else flat_points(trace)
         points = points if self._axes is None else self._axes.scores(points)
@@ -244,7 +250,12 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             setattr(self, name, _in_kind(X, given, tensor, rows=False))
         self.n_features_in_ = given.n_samples
         # What `transform` needs.
-        self._trace_shape, self._normalized, self._thresh, self._axes = given.shape, self.normalize, self.thresh, run.axes
+        self._trace_shape, self._normalized, self._thresh, self._axes = (
+            given.shape,
+            self.normalize,
+            self.thresh,
+            run.axes,
+        )
         self._unit_points, self._bandwidth = unit_major(run.points), run.affinity.bandwidth
         targets = run.mds.coordinates[run.landmarks.clusters]
         self._unit_targets = unit_major(targets.view(*run.points.shape[:2], -1))
@@ -262,7 +273,9 @@ def fingerprint(trace: Trace) -> str:
 def _check_components(n_components: int, n_landmark: int | None, n_nodes: int) -> None:
     most = min(n_nodes, n_landmark or n_nodes) - 1
     if n_components > most:
-        raise InputError(f"n_components={n_components} is more than {min(most + 1, n_nodes)} points span; accepted: 1 to {most}")
+        raise InputError(
+            f"n_components={n_components} is more than {min(most + 1, n_nodes)} points span; accepted: 1 to {most}"
+        )
 
 
 def _embedding(trace: Trace, run: Run) -> Embedding:

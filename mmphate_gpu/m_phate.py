@@ -15,7 +15,8 @@ from .params import check_number
 class M_PHATE(MMPHATE):
     """Multislice PHATE of a (slice, unit, sample) tensor; a drop-in for scripts written for M-PHATE.
 
-    Takes the parameters of `MMPHATE` and ``n_jobs``: CPU threads to use (-1 all, -2 all but one, None torch's own setting).
+    Takes the parameters of `MMPHATE` and ``n_jobs``: CPU threads to use (-1 all, -2 all but one, None torch's own
+    setting).
     After ``fit`` it has, beside the attributes of `MMPHATE`, those of M-PHATE: ``embedding``, ``diff_op``,
     ``diff_potential``, ``optimal_t`` and ``graph.K`` (a SciPy CSR matrix).
 

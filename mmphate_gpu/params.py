@@ -24,7 +24,7 @@ class InputTypeError(InputError, TypeError):
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """Return ``value`` if it is one of ``choices``, else raise `InputError`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name}={value!r} is unknown; accepted: {', '.join(map(repr, choices))}")
     return value
 
@@ -46,7 +46,7 @@ def check_number(
     wanted = ("an integer" if integer else "a number") + _range_text(low, high, open_low)
     if isinstance(value, bool) or not isinstance(value, kind):
         raise InputTypeError(f"{name}={value!r} must be {wanted}")
-    if math.isnan(value) or value < low or value > high or (open_low and value == low):
+    if not math.isfinite(value) or value < low or value > high or (open_low and value == low):
         raise InputError(f"{name}={value!r} is out of range; it must be {wanted}")
     return int(value) if integer else float(value)
 

@@ -107,14 +107,16 @@ def plan(
 
     Parameters
     ----------
-    shape_or_trace : (epoch, timestep, unit, sample) or (slice, unit, sample) sizes, a Trace, or an array of such a shape
+    shape_or_trace : (epoch, timestep, unit, sample) or (slice, unit, sample) sizes, a Trace, or an array of such a
+    shape
     active_share : float
         Share of the interslice pairs expected above the threshold; decides what ``storage="sparse"`` takes.
 
     Raises
     ------
     InputError
-        A shape that is no trace's, an unknown storage or device. A run that does not fit is no error here: see `Plan.check`.
+        A shape that is no trace's, an unknown storage or device. A run that does not fit is no error here: see
+        `Plan.check`.
 
     Examples
     --------
@@ -218,7 +220,13 @@ class _Sizes:
             ("potential", f"float64 {(L, L)}", square, 3 * square, 12 * L**3),
             ("distances", f"float64 {(L, L)}", square, 4 * square, 2 * L**3),
             ("mds", f"float64 {(L, self.p.n_components)}", 0, 2 * square, SMACOF_SWEEPS * 20 * L * L),
-            ("interpolate", f"({N}, {self.p.n_components})", item * N * self.p.n_components, 0, 2 * N * L * REACHED_SHARE),
+            (
+                "interpolate",
+                f"({N}, {self.p.n_components})",
+                item * N * self.p.n_components,
+                0,
+                2 * N * L * REACHED_SHARE,
+            ),
         ]
         return rows
 

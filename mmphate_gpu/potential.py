@@ -16,7 +16,9 @@ CLOSE = 1e-6
 
 
 @takes_arrays("landmark_op")
-def diffusion_potential(landmark_op: torch.Tensor, t: int, gamma: float = 0) -> torch.Tensor:  # (L, L) -> (L, L) float64
+def diffusion_potential(
+    landmark_op: torch.Tensor, t: int, gamma: float = 0
+) -> torch.Tensor:  # (L, L) -> (L, L) float64
     """Potential of Q = landmark_op^t.
 
     gamma = 1: -ln(Q + 1e-7); gamma = -1: Q; else Q^c / c with c = (1 - gamma) / 2. O(L^3 log t) time.
@@ -39,8 +41,8 @@ def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
 def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:  # (L, F) -> (L, L) float64
     """Distances between the rows of the potential, in float64.
 
-    "euclidean", or "cosine": 1 - cosine similarity. The matrix product gives all pairs; the pairs it leaves with few digits are
-    computed again by differences. O(L^2 F) time, O(L^2) memory. Exactly symmetric, zero diagonal. Deterministic.
+    "euclidean", or "cosine": 1 - cosine similarity. The matrix product gives all pairs; the pairs it leaves with few
+    digits are computed again by differences. O(L^2 F) time, O(L^2) memory. Exactly symmetric, zero diagonal. Deterministic.
     """
     check_choice("metric", metric, MDS_DISTANCES)
     if potential.ndim != 2:

@@ -289,7 +289,8 @@ def normalize(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
 
     ``z = (x - mean) / std`` with the population deviation (ddof 0); a deviation of zero divides by 1,
     so that dead units give zero vectors. Masked entries are 0. Computed in the dtype of the trace and in NumPy's
-    order of summing, as the published implementation does: the affinity of units that are nearly equal shows it (1e-5 for
+    order of summing, as the published implementation does: the affinity of units that are nearly equal shows it (1e-5
+    for
     float32). The same bits on every device. O(N S) time, temporaries bounded by a chunk of slices.
     """
     return _per_slice(trace, _standardised)

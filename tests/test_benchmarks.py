@@ -209,7 +209,7 @@ def test_a_report_has_one_table_a_machine(results, capsys):
     text = capsys.readouterr().out
     assert "| suite-hopf-sparse | cpu | sparse | 48,480 | 40.0 | 1.00 GB | 21 |" in text
     assert "some-cpu-2-cores, 2026-01-02; torch 2." in text and "other, 2026" in text and "third" not in text
-    assert report.main(["pipeline-some", "--stages", "--results", str(results)]) == 0
+    assert report.main(["pipeline-some-cpu-2-cores", "--stages", "--results", str(results)]) == 0
     assert "| mds | 1.50 s, 1.00 GB |" in capsys.readouterr().out
 
 
@@ -225,6 +225,15 @@ def test_marked_places_are_filled_and_checked(results, tmp_path, capsys):
     assert report.main(["--check", *arguments]) == 0
     text.write_text(text.read_text().replace("7.00", "6.00"))  # a digit typed by hand
     assert report.main(["--check", *arguments]) == 1
+
+
+def test_a_marked_place_without_results_has_to_be_empty(results, tmp_path):
+    text = tmp_path / "README.md"
+    text.write_text("<!-- bench:not-measured -->\n<!-- /bench -->\n")
+    arguments = ["--check", str(text), "--results", str(results)]
+    assert report.main(arguments) == 0
+    text.write_text("<!-- bench:not-measured -->\n| 3.00 |\n<!-- /bench -->\n")
+    assert report.main(arguments) == 1
 
 
 def test_a_report_without_results_says_so(results, capsys):

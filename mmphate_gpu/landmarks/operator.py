@@ -36,7 +36,8 @@ def landmark_diffusion(
 ) -> Landmarks:
     """Landmark operator of an affinity (METHOD step 8).
 
-    With M = K onehot(clusters): ``transitions`` = row-normalised M, ``landmark_op`` = row-normalised M^T times transitions.
+    With M = K onehot(clusters): ``transitions`` = row-normalised M, ``landmark_op`` = row-normalised M^T times
+    transitions.
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ def landmark_diffusion(
     if n_landmark is not None:
         check_number("n_landmark", n_landmark, low=2, integer=True)
     check_number("n_svd", n_svd, low=1, integer=True)
+    if not isinstance(operator, AffinityOperator):
+        raise InputTypeError(f"operator is a {type(operator).__name__}; accepted: an AffinityOperator")
     n_nodes = operator.shape[0]
     if clusters is not None:
         return _from_clusters(operator, _checked(clusters, operator))
@@ -94,7 +97,10 @@ def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmark
 def _without_landmarks(operator: AffinityOperator) -> Landmarks:
     n = operator.shape[0]
     check_fits(
-        f"the dense diffusion operator of {n:,} nodes", 3 * n * n * 8, operator.device, remedy="a smaller n_landmark helps"
+        f"the dense diffusion operator of {n:,} nodes",
+        3 * n * n * 8,
+        operator.device,
+        remedy="a smaller n_landmark helps",
     )
     dense = operator.to_dense().double()
     nodes = torch.arange(n, device=operator.device)

@@ -15,7 +15,8 @@ def classic(
 ) -> torch.Tensor:  # (L, n_components) float64
     """Coordinates from the leading eigenpairs of -1/2 J D^2 J (Torgerson 1952).
 
-    Axes by falling eigenvalue, the largest entry of each positive; an eigenvalue below 0 gives an axis of zeros. Block Krylov:
+    Axes by falling eigenvalue, the largest entry of each positive; an eigenvalue below 0 gives an axis of zeros.
+    Block Krylov:
     about eight products, O(L^2) time each. Source: Borg & Groenen, "Modern Multidimensional Scaling", 2005.
     """
     squared = distances.double().square()

@@ -47,17 +47,20 @@ def metric_mds(
     init : (L, C), optional
         Start of SMACOF; None means classical MDS.
     max_iter, eps
-        SMACOF ends after ``max_iter`` sweeps or when one lowers the stress by less than ``eps`` of itself; the nonmetric
+        SMACOF ends after ``max_iter`` sweeps or when one lowers the stress by less than ``eps`` of itself; the
+        nonmetric
         part does at most 300.
 
     Raises
     ------
     InputError
-        Distances that are not square, symmetric, finite and non-negative with a zero diagonal; n_components not within 1 to L - 1.
+        Distances that are not square, symmetric, finite and non-negative with a zero diagonal; n_components not
+        within 1 to L - 1.
 
     Notes
     -----
-    The result is turned onto its start by Procrustes (rotation and reflection only), and the start has its axes by falling
+    The result is turned onto its start by Procrustes (rotation and reflection only), and the start has its axes by
+    falling
     variance with the largest entry positive: one seed gives one picture. O(L^2 C) a sweep. Deterministic.
     """
     check_choice("solver", solver, MDS_SOLVERS)

@@ -11,7 +11,8 @@ from .smacof import Descent, guttman_transform
 def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 300, eps: float = 1e-6) -> Descent:
     """Alternate monotone regression (on the host, by SciPy) and Guttman transforms from ``init`` (L, C).
 
-    The disparities are scaled to the norm of ``distances`` at every step, so that the picture keeps its size. Ends when the stress
+    The disparities are scaled to the norm of ``distances`` at every step, so that the picture keeps its size. Ends
+    when the stress
     against them falls by less than ``eps`` of itself. O(L^2 log L) once, O(L^2) a sweep. Source: Kruskal 1964.
     """
     distances = distances.double()
@@ -21,7 +22,9 @@ def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 30
     i, j = i[order], j[order]
     norm = distances[i, j].norm()
     points, last = init.double(), float("inf")
-    for sweeps in range(1, max_iter + 1):
+    sweeps = 0
+    while sweeps < max_iter:
+        sweeps += 1
         disparities = _monotone(distances_by_difference(points, points)[i, j])
         disparities = disparities * (norm / disparities.norm().clamp_min(torch.finfo(torch.float64).tiny))
         target = torch.zeros_like(distances)

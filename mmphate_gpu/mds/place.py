@@ -29,8 +29,11 @@ def place(
             scores = -(distances_by_difference(points[unit, rows], fitted[unit]) / bandwidth).square()
             best = scores.amax(1, keepdim=True)
             cut = scores < (math.log(thresh) if thresh > 0 else -math.inf)
-            scores = torch.where(best < scores.new_tensor(thresh).log(), scores - best, scores.masked_fill(cut, -math.inf))
-            # One row's product at a time depends on no other row, which a matrix product does not promise to the last bit.
+            scores = torch.where(
+                best < scores.new_tensor(thresh).log(), scores - best, scores.masked_fill(cut, -math.inf)
+            )
+            # One row's product at a time depends on no other row, which a matrix product does not promise to the last
+            # bit.
             weights = scores.exp()
             out[unit, rows] = (weights / weights.sum(1, keepdim=True)) @ targets[unit]
     return out

@@ -58,7 +58,9 @@ def kneighbors(points: torch.Tensor, k: int, *, backend: str = "auto") -> tuple[
     return search(points, k)
 
 
-def kth_neighbor_distance(points: torch.Tensor, k: int, *, backend: str = "auto") -> torch.Tensor:  # (B, n, p) -> (B, n)
+def kth_neighbor_distance(
+    points: torch.Tensor, k: int, *, backend: str = "auto"
+) -> torch.Tensor:  # (B, n, p) -> (B, n)
     """Distance of every point to its ``k``-th nearest other point (see `kneighbors`)."""
     return kneighbors(points, k, backend=backend)[0][..., -1]
 

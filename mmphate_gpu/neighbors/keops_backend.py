@@ -8,7 +8,8 @@ from .._optional import require
 
 
 def knn(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)
-    """See `kneighbors`. O(B n^2 p) time, O(B n k) memory. KeOps compiles the reduction at its first use for a (p, k)."""
+    """See `kneighbors`. O(B n^2 p) time, O(B n k) memory. KeOps compiles the reduction at its first use for a (p,
+    k)."""
     from . import drop_self
 
     lazy_tensor = require("pykeops.torch", purpose='knn_backend="keops"').LazyTensor

@@ -9,6 +9,7 @@ import torch
 from .._arrays import tensor_of
 from .._optional import require
 from ..ops import csr as csr_ops
+from ..params import InputTypeError
 from .protocol import AffinityOperator
 
 if TYPE_CHECKING:
@@ -17,14 +18,20 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 
+def _checked(operator: AffinityOperator) -> AffinityOperator:
+    if not isinstance(operator, AffinityOperator):
+        raise InputTypeError(f"operator is a {type(operator).__name__}; accepted: an AffinityOperator")
+    return operator
+
+
 def to_torch_csr(operator: AffinityOperator) -> torch.Tensor:
     """The affinity as a torch sparse CSR tensor on its device; the sparse form shares its memory."""
-    return csr_ops.to_torch(operator.to_csr())
+    return csr_ops.to_torch(_checked(operator).to_csr())
 
 
 def to_scipy(operator: AffinityOperator) -> csr_matrix:
     """The affinity as a SciPy CSR matrix in host memory."""
-    return csr_to_scipy(operator.to_csr())
+    return csr_to_scipy(_checked(operator).to_csr())
 
 
 def csr_to_scipy(csr: csr_ops.Csr) -> csr_matrix:
@@ -39,7 +46,7 @@ def to_cupy(operator: AffinityOperator) -> Any:
     """The affinity as a CuPy CSR matrix on the same GPU; shares memory through DLPack."""
     cupy = require("cupy", extra="cuda12", purpose="to_cupy")
     sparse = require("cupyx.scipy.sparse", extra="cuda12", purpose="to_cupy")
-    csr = operator.to_csr()
+    csr = _checked(operator).to_csr()
     parts = tuple(cupy.from_dlpack(part) for part in (csr.values, csr.indices, csr.indptr))
     return sparse.csr_matrix(parts, shape=csr.shape)
 
@@ -48,10 +55,10 @@ def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
     """The affinity as SciPy's LinearOperator: NumPy in, NumPy out; symmetric, so adjoint and transpose are itself."""
     from scipy.sparse.linalg import LinearOperator
 
+    _checked(operator)
+
     def product(block: np.ndarray) -> np.ndarray:
         return (operator @ tensor_of(block)).cpu().numpy()
 
     kind = torch.empty(0, dtype=operator.dtype).numpy().dtype
-    return LinearOperator(
-        operator.shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=kind
-    )
+    return LinearOperator(operator.shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=kind)

@@ -33,7 +33,8 @@ class LazyAffinity(AffinityOperator):
     bandwidth : () float64 tensor
     intraslice : Csr of S*M rows and M columns
     engine : {"auto", "torch", "keops"}
-        What multiplies: "torch" makes dense blocks and lets the matrix library multiply them; "keops" fuses both. "auto"
+        What multiplies: "torch" makes dense blocks and lets the matrix library multiply them; "keops" fuses both.
+        "auto"
         is KeOps on CUDA where it is installed, torch elsewhere (on a CPU the dense blocks win by far).
     """
 

@@ -45,9 +45,8 @@ class AffinityOperator(ABC):
         if other.is_complex():
             raise InputTypeError(f"the right-hand side has dtype {other.dtype}; accepted: real numbers")
         if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:
-            raise InputError(
-                f"the right-hand side has shape {tuple(other.shape)}; accepted: ({self.shape[1]},) or ({self.shape[1]}, C)"
-            )
+            n = self.shape[1]
+            raise InputError(f"the right-hand side has shape {tuple(other.shape)}; accepted: ({n},) or ({n}, C)")
         block = other.to(device=self.device, dtype=self.dtype).reshape(self.shape[1], -1).contiguous()
         if block.shape[1] == 0:
             return block

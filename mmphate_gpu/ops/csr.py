@@ -45,7 +45,8 @@ def indptr_of_counts(counts: torch.Tensor) -> torch.Tensor:  # (n_rows,) -> (n_r
 def to_torch(csr: Csr) -> torch.Tensor:
     """The same matrix as a torch sparse CSR tensor; shares the memory."""
     with warnings.catch_warnings():
-        # torch warns once that sparse CSR is in beta; what is used of it here is held by the operator conformance suite.
+        # torch warns once that sparse CSR is in beta; what is used of it here is held by the operator conformance
+        # suite.
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(csr.indptr, csr.indices, csr.values, size=csr.shape, check_invariants=False)
 
@@ -76,9 +77,7 @@ def take_rows(csr: Csr, rows: torch.Tensor) -> Csr:  # rows: (k,) int64
     nnz = int(indptr[-1])
     shift = torch.repeat_interleave(start - indptr[:-1], counts, output_size=nnz)
     entries = shift.add_(torch.arange(nnz, device=rows.device))
-    return Csr(
-        indptr.to(csr.indptr.dtype), csr.indices[entries], csr.values[entries], (rows.numel(), csr.shape[1])
-    )
+    return Csr(indptr.to(csr.indptr.dtype), csr.indices[entries], csr.values[entries], (rows.numel(), csr.shape[1]))
 
 
 def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 
-def distances_by_difference(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # (..., n, p), (..., k, p) -> (..., n, k)
+def distances_by_difference(
+    x: torch.Tensor, y: torch.Tensor
+) -> torch.Tensor:  # (..., n, p), (..., k, p) -> (..., n, k)
     """Euclidean distances, each from the differences of its two points.
 
     The matrix-product form loses every digit of a small distance; training that has converged is

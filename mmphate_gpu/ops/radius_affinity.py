@@ -16,7 +16,6 @@ from .chunks import CHUNK_ELEMENTS, Chunk, pair_chunks
 from .csr import Csr, index_dtype, indptr_of_counts
 from .distances import distances_by_difference
 
-
 # Smaller affinities are 0 in every dtype stored.
 SMALLEST = torch.finfo(torch.float32).tiny
 
@@ -54,10 +53,13 @@ def cut_radius(decay: float, thresh: float) -> float:
 def cut_distance(bandwidth: torch.Tensor, *, decay: float, thresh: float) -> torch.Tensor:  # () -> ()
     """The largest distance whose affinity is at least ``thresh``, to the last bit.
 
-    `cut_radius` times ``bandwidth`` is off by rounding. With it a pair is decided by its distance, before any exponential.
+    `cut_radius` times ``bandwidth`` is off by rounding. With it a pair is decided by its distance, before any
+    exponential.
     """
     about = torch.as_tensor(cut_radius(decay, thresh) * bandwidth, dtype=torch.float64)
-    nearest = torch.arange(-64, 65, device=about.device)  # neighbouring floats; the kernel's rounding is a handful of them
+    nearest = torch.arange(
+        -64, 65, device=about.device
+    )  # neighbouring floats; the kernel's rounding is a handful of them
     candidates = (about.view(torch.int64) + nearest).view(torch.float64)
     kept = kernel(candidates, bandwidth, decay=decay, dtype=torch.float64) >= max(thresh, SMALLEST)
     return candidates[kept].max()
@@ -101,7 +103,8 @@ def radius_entries(
 
 
 def _reach(bandwidth: torch.Tensor, decay: float, thresh: float) -> torch.Tensor:  # like the bandwidth
-    """How far a pair may lie apart: exact for one bandwidth; for one per point a hair more, as the averaged value decides."""
+    """How far a pair may lie apart: exact for one bandwidth; for one per point a hair more, as the averaged value
+    decides."""
     if bandwidth.ndim == 0:
         return cut_distance(bandwidth, decay=decay, thresh=thresh)
     return cut_radius(decay, thresh) * (1 + 1e-9) * bandwidth

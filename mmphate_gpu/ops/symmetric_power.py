@@ -8,7 +8,8 @@ from .top_eigenpairs import top_eigenpairs
 
 # Up to this size repeated squaring costs next to nothing.
 DENSE_UP_TO = 1000
-# (columns of a block, passes): 14 powers of 64 columns converge what a diffusion leaves; the second try spends twice that.
+# (columns of a block, passes): 14 powers of 64 columns converge what a diffusion leaves; the second try spends twice
+# that.
 TRIES = ((64, 14), (128, 14))
 # Residual on random probes of norm 1. It means about 1e-16 per entry at 4000 rows: the rounding of float64 itself.
 TOLERANCE = 1e-14
@@ -17,8 +18,10 @@ TOLERANCE = 1e-14
 def symmetric_power(matrix: torch.Tensor, t: int) -> torch.Tensor:  # (n, n) float64 -> (n, n)
     """``matrix^t`` for a symmetric matrix of spectral radius at most about 1.
 
-    Above 1000 rows as a low-rank product V diag(w^t) V^T by block Krylov, accepted only if it reproduces ``matrix^t`` on random
-    probes (t thin products) to 1e-14; otherwise by repeated squaring. O(n^2) per column instead of O(n^3 log t). Deterministic.
+    Above 1000 rows as a low-rank product V diag(w^t) V^T by block Krylov, accepted only if it reproduces ``matrix^t``
+    on random
+    probes (t thin products) to 1e-14; otherwise by repeated squaring. O(n^2) per column instead of O(n^3 log t).
+    Deterministic.
     """
     if matrix.shape[0] > DENSE_UP_TO:
         probes, image = _probe(matrix, t)

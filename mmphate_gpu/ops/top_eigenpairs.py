@@ -60,9 +60,7 @@ def top_eigenpairs(
     return _rayleigh_ritz(torch.cat(basis, dim=1), torch.cat(images, dim=1), k, order)
 
 
-def _rayleigh_ritz(
-    basis: torch.Tensor, product: torch.Tensor, k: int, order: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _rayleigh_ritz(basis: torch.Tensor, product: torch.Tensor, k: int, order: str) -> tuple[torch.Tensor, torch.Tensor]:
     small = (basis.T @ product).double()
     values, vectors = torch.linalg.eigh((small + small.T) / 2)
     ranking = values.abs() if order == "magnitude" else values
@@ -71,7 +69,8 @@ def _rayleigh_ritz(
 
 
 def orthonormalize(block: torch.Tensor, against: torch.Tensor | None) -> torch.Tensor:
-    """Orthonormal basis of the columns of ``block`` (n, c), orthogonal to ``against``; dependent columns are dropped."""
+    """Orthonormal basis of the columns of ``block`` (n, c), orthogonal to ``against``; dependent columns are
+    dropped."""
     scale = block.norm(dim=0).max()
     if against is not None:
         for _ in range(2):  # twice is enough (Kahan, Parlett)

@@ -1,0 +1,279 @@
+"""Every import inside the package against the table of levels, function-level and type-checking ones included."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import mmphate_gpu
+
+ROOT = Path(mmphate_gpu.__file__).parent
+NAME = "mmphate_gpu"
+
+# A module imports from its own line, if that is a package, and from lines above it. docs/architecture.md shows the same
+# order; a new module takes a place here first.
+LEVELS = [
+    "params",
+    "_optional",
+    "ops",
+    "_arrays",
+    "_trace_pca",
+    "_trace_io",
+    "_trace_input",
+    "trace",
+    "slices",
+    "neighbors",
+    "operators",
+    "affinities",
+    "landmarks",
+    "diffusion",
+    "potential",
+    "mds",
+    "embedding",
+    "analysis",
+    "plots",
+    # On top; no stage above imports these.
+    "record",
+    "datasets",
+    "config",
+    "stages",
+    "progress",
+    "pipeline",
+    "planning",
+    "estimator",
+    "m_phate",
+    "_results",
+    "demo",
+    "cli",
+    "__main__",
+    "__init__",
+]
+
+# Tighter than their level.
+ONLY = {
+    "ops": {"params", "_optional"},
+    "record": {"trace", "_trace_input", "_trace_io", "params", "_optional"},
+    "reference": set(),
+}
+
+# Where an optional or heavy package may be imported at all, and only inside functions.
+OPTIONAL = {
+    "cupy": {"_arrays", "operators.convert"},
+    "cupyx": {"_arrays", "operators.convert"},
+    "pykeops": {"neighbors.keops_backend", "operators.lazy"},
+    "pynndescent": {"neighbors.pynndescent_backend"},
+    "numba": set(),
+    "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"},
+    "plotly": {"plots.html"},
+    "sklearn": {"estimator", "m_phate", "demo"},
+    "xarray": {"_trace_input", "embedding", "estimator"},
+    "pandas": {"embedding"},
+    "anndata": {"embedding"},
+    "h5py": {"_trace_io"},
+    "zarr": {"_trace_io"},
+}
+# scikit-learn's base classes have to be there when the class is made; `mmphate_gpu` loads the estimator at first use.
+AT_TOP = {("estimator", "sklearn")}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, by its full dotted name."""
+
+    target: str
+    line: int
+    deferred: bool  # inside a function, or for type checkers only
+
+
+def imports_of(source: str, module: str, is_package: bool, submodules: set[str]) -> Iterator[Import]:
+    """Imports of ``source``, the text of ``module``; ``from . import x`` names x where that is one of ``submodules``."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node, deferred in _nodes(ast.parse(source), False):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, deferred) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield Import(full if full in submodules else base, node.lineno, deferred)
+        elif isinstance(node, ast.Call) and _called(node) in {"require", "import_module", "__import__"}:
+            if node.args and isinstance(node.args[0], ast.Constant):
+                yield Import(str(node.args[0].value), node.lineno, deferred)
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _nodes(node: ast.AST, deferred: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        later = deferred or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            later = True
+        yield child, later
+        yield from _nodes(child, later)
+
+
+MODULES = {
+    ".".join([NAME, *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+
+def level_name(module: str) -> str:
+    """The line of the table that a module stands on: ``mmphate_gpu.ops.csr`` -> ``ops``."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def upward(module: str, found: Import) -> str | None:
+    """What is wrong with an import, or None."""
+    if found.target.split(".")[0] != NAME:
+        return None
+    own, other = level_name(module), level_name(found.target)
+    if own == other:
+        return None
+    if own in ONLY:
+        return None if other in ONLY[own] else f"{own} knows only {sorted(ONLY[own])}, not {other}"
+    if other == "reference":
+        return None if own == "__init__" else f"{own} imports the reference"
+    if other == "__init__" and LEVELS.index(own) > LEVELS.index("plots"):
+        return None  # __version__, which is there before anything else
+    return None if LEVELS.index(other) < LEVELS.index(own) else f"{own} imports {other}, which is not below it"
+
+
+def misplaced(module: str, found: Import) -> str | None:
+    """What is wrong with an import of an optional package, or None."""
+    package = found.target.split(".")[0]
+    if package not in OPTIONAL:
+        return None
+    short = module.removeprefix(f"{NAME}.")
+    if not found.deferred and (short, package) not in AT_TOP:
+        return f"{short} imports {package} when it is loaded"
+    return None if short in OPTIONAL[package] else f"{short} is no place for {package}"
+
+
+def all_imports() -> Iterator[tuple[str, Import]]:
+    for module, path in MODULES.items():
+        source = path.read_text(encoding="utf-8")
+        for found in imports_of(source, module, path.name == "__init__.py", set(MODULES)):
+            yield module, found
+
+
+def test_every_module_has_a_level():
+    names = {level_name(module) for module in MODULES}
+    assert names - set(LEVELS) - {"reference"} == set(), "a new module: give it a line in LEVELS"
+
+
+def test_no_level_is_left_over():
+    assert set(LEVELS) - {level_name(module) for module in MODULES} == set()
+
+
+def test_imports_point_downwards():
+    wrong = [f"{module}:{found.line}: {text}" for module, found in all_imports() if (text := upward(module, found))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_optional_packages_stay_in_their_places():
+    wrong = [f"{module}:{found.line}: {text}" for module, found in all_imports() if (text := misplaced(module, found))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_reference_needs_numpy_and_scipy_only():
+    third = {found.target.split(".")[0] for module, found in all_imports() if level_name(module) == "reference"}
+    assert third <= {"__future__", "dataclasses", "warnings", "collections", "itertools", "math", "numpy", "scipy", NAME}
+
+
+def test_imports_inside_the_package_are_relative():
+    """One way to write them; so a copy of the package under another name works."""
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == NAME for name in names), f"{module}:{node.lineno}"
+
+
+# ---------------------------------------------------------------- the check itself can fail
+
+
+def found_in(source: str, module: str, is_package: bool = False) -> list[Import]:
+    return list(imports_of(source, f"{NAME}.{module}", is_package, set(MODULES)))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ops.csr", "from ..trace import Trace"),
+        ("ops.csr", "from .. import slices"),
+        ("ops.csr", "from .._arrays import to_kind"),
+        ("diffusion", "def late():\n    from .potential import diffusion_potential"),
+        ("operators.lazy", "from ..affinities.bandwidth import median"),
+        ("trace", "if TYPE_CHECKING:\n    from .embedding import Embedding"),
+        ("neighbors.torch_backend", f"import {NAME}.mds.smacof"),
+        ("mds.metric", "from ..pipeline import mmphate"),
+        ("record.store", "from ..embedding import Embedding"),
+        ("reference.affinity", "from ..params import InputError"),
+        ("affinities.bandwidth", "from .. import reference"),
+        ("landmarks.operator", "import importlib\nimportlib.import_module('mmphate_gpu.mds')"),
+        ("trace", "from . import __version__"),
+    ],
+)
+def test_upward_imports_are_found(module, source):
+    assert any(upward(f"{NAME}.{module}", found) for found in found_in(source, module))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ops.csr", "from ..params import InputError\nfrom .chunks import row_chunks\nimport torch"),
+        ("mds.metric", "from ..ops.random import seeded_generator\nfrom .classic import classic"),
+        ("cli", "from . import __version__\nfrom .estimator import MMPHATE"),
+        ("record.recorder", "from ..trace import Trace\nfrom .store import FolderStore"),
+    ],
+)
+def test_downward_imports_pass(module, source):
+    assert not any(upward(f"{NAME}.{module}", found) for found in found_in(source, module))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("plots.canvas", "import matplotlib.pyplot as plt"),
+        ("plots.canvas", "try:\n    import matplotlib\nexcept ImportError:\n    pass"),
+        ("neighbors.keops_backend", "from pykeops.torch import LazyTensor"),
+        ("neighbors.keops_backend", "from .._optional import require\nkeops = require('pykeops.torch', purpose='all')"),
+        ("embedding", "class Embedding:\n    import xarray"),
+        ("ops.kmeans", "def kmeans():\n    from sklearn.cluster import KMeans"),
+        ("diffusion", "def svd():\n    cupy = require('cupy', purpose='speed')"),
+    ],
+)
+def test_misplaced_packages_are_found(module, source):
+    assert any(misplaced(f"{NAME}.{module}", found) for found in found_in(source, module))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("plots.canvas", "def figure():\n    from matplotlib.figure import Figure"),
+        ("plots.canvas", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
+        ("operators.lazy", "def product():\n    return require('pykeops.torch', purpose='it').LazyTensor"),
+    ],
+)
+def test_deferred_packages_pass(module, source):
+    assert not any(misplaced(f"{NAME}.{module}", found) for found in found_in(source, module))
+
+
+def test_relative_imports_are_resolved():
+    assert [found.target for found in found_in("from . import csr, nothing", "ops", True)] == [
+        f"{NAME}.ops.csr",
+        f"{NAME}.ops",
+    ]
+    assert found_in("from ..ops import csr as c", "mds.metric")[0].target == f"{NAME}.ops.csr"
+    assert found_in("from .lazy import X", "operators.sparse")[0].target == f"{NAME}.operators.lazy"

@@ -1,0 +1,210 @@
+"""One place that checks parameters; every message names the parameter, what was found and what is accepted."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from mmphate_gpu import reference
+from mmphate_gpu.params import InputError, InputTypeError, Params, check_choice, check_number
+
+
+def test_errors_are_the_builtin_ones_too():
+    assert issubclass(InputError, ValueError)
+    assert issubclass(InputTypeError, InputError) and issubclass(InputTypeError, TypeError)
+
+
+def test_defaults_are_those_of_the_method():
+    given = {field.name: field.default for field in dataclasses.fields(Params)}
+    wanted = {
+        "n_components": 2,
+        "intraslice_knn": 2,
+        "interslice_knn": 25,
+        "decay": 5,
+        "t": "auto",
+        "t_max": 100,
+        "gamma": 0,
+        "n_landmark": 4000,
+        "normalize": True,
+        "mds_solver": "smacof",
+        "mds_dist": "euclidean",
+        "n_pca": 100,
+        "n_svd": 100,
+        "thresh": 1e-4,
+        "random_state": None,
+    }
+    assert {name: given[name] for name in wanted} == wanted
+    oracle = inspect.signature(reference.mmphate).parameters
+    assert {name: oracle[name].default for name in wanted} == wanted
+
+
+def test_params_are_frozen_and_comparable():
+    assert Params() == Params() and Params(t=3) != Params(t=4) and hash(Params()) == hash(Params())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Params().t = 3
+    assert dataclasses.replace(Params(), t=3).t == 3
+
+
+GOOD = [
+    {"n_components": 1},
+    {"n_components": np.int64(3)},
+    {"decay": None},
+    {"decay": 0.1},
+    {"decay": np.float32(2)},
+    {"t": 1},
+    {"t": np.int32(7)},
+    {"t_max": 4},
+    {"gamma": -1},
+    {"gamma": 1},
+    {"gamma": Fraction(1, 2)},
+    {"n_landmark": None},
+    {"n_landmark": 2},
+    {"n_pca": None},
+    {"n_pca": 1},
+    {"thresh": 0},
+    {"thresh": 0.5},
+    {"random_state": 0},
+    {"random_state": 2**63 - 1},
+    {"normalize": False},
+    {"storage": "lazy"},
+    {"knn_backend": "keops"},
+    {"mds_solver": "nonmetric"},
+    {"mds_dist": "cosine"},
+]
+
+
+@pytest.mark.parametrize("options", GOOD, ids=str)
+def test_legal(options):
+    (name, value), = options.items()
+    assert getattr(Params(**options), name) == value
+
+
+OUT_OF_RANGE = [
+    ("n_components", 0, "an integer >= 1"),
+    ("intraslice_knn", 0, "an integer >= 1"),
+    ("interslice_knn", -3, "an integer >= 1"),
+    ("decay", 0, "a number > 0"),
+    ("decay", -5, "a number > 0"),
+    ("decay", math.nan, "a number > 0"),
+    ("t", 0, "an integer >= 1"),
+    ("t_max", 3, "an integer >= 4"),
+    ("gamma", 1.01, "a number >= -1 and <= 1"),
+    ("gamma", -2, "a number >= -1 and <= 1"),
+    ("gamma", math.inf, "a number >= -1 and <= 1"),
+    ("n_landmark", 1, "an integer >= 2"),
+    ("n_pca", 0, "an integer >= 1"),
+    ("n_svd", 0, "an integer >= 1"),
+    ("thresh", -1e-9, "a number >= 0 and <= 0.5"),
+    ("thresh", 0.6, "a number >= 0 and <= 0.5"),
+    ("random_state", -1, "an integer >= 0"),
+    ("random_state", 2**63, "an integer >= 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "accepted"), OUT_OF_RANGE, ids=str)
+def test_out_of_range(name, value, accepted):
+    with pytest.raises(InputError) as caught:
+        Params(**{name: value})
+    assert not isinstance(caught.value, TypeError)
+    assert str(caught.value).startswith(f"{name}={value!r} is out of range; it must be {accepted}")
+
+
+WRONG_KIND = [
+    ("n_components", 2.0, "an integer >= 1"),
+    ("n_components", "2", "an integer >= 1"),
+    ("n_components", True, "an integer >= 1"),
+    ("n_components", None, "an integer >= 1"),
+    ("interslice_knn", None, "an integer >= 1"),
+    ("decay", "5", "a number > 0"),
+    ("decay", 1j, "a number > 0"),
+    ("decay", [5], "a number > 0"),
+    ("t", 2.5, "an integer >= 1"),
+    ("t", None, "an integer >= 1"),
+    ("t", False, "an integer >= 1"),
+    ("gamma", None, "a number >= -1 and <= 1"),
+    ("n_landmark", 100.0, "an integer >= 2"),
+    ("thresh", np.array([0.1]), "a number >= 0"),
+    ("random_state", 1.5, "an integer >= 0"),
+    ("random_state", np.random.default_rng(0), "an integer >= 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "accepted"), WRONG_KIND, ids=str)
+def test_wrong_kind(name, value, accepted):
+    with pytest.raises(InputTypeError) as caught:
+        Params(**{name: value})
+    assert str(caught.value).startswith(f"{name}={value!r} must be {accepted}")
+
+
+@pytest.mark.parametrize("value", [1, 0, None, "yes", np.True_])
+def test_normalize_is_true_or_false(value):
+    with pytest.raises(InputTypeError, match="normalize=.* must be True or False"):
+        Params(normalize=value)
+
+
+CHOICES = [
+    ("t", "knee", "'auto'"),
+    ("storage", "tiles", "'auto', 'sparse', 'lazy'"),
+    ("knn_backend", "faiss", "'auto', 'torch', 'keops', 'pynndescent'"),
+    ("mds_solver", "sgd", "'classic', 'smacof', 'nonmetric'"),
+    ("mds_dist", "manhattan", "'euclidean', 'cosine'"),
+    ("storage", "", "'auto', 'sparse', 'lazy'"),
+    ("storage", None, "'auto', 'sparse', 'lazy'"),
+    ("storage", 3, "'auto', 'sparse', 'lazy'"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "accepted"), CHOICES, ids=str)
+def test_unknown_choice(name, value, accepted):
+    with pytest.raises(InputError) as caught:
+        Params(**{name: value})
+    assert str(caught.value) == f"{name}={value!r} is unknown; accepted: {accepted}"
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, np.array(["a", "b"]), ("a",)], ids=str)
+@pytest.mark.parametrize("choices", [("a", "b"), {"a": 1, "b": 2}], ids=["tuple", "dict"])
+def test_choice_of_any_kind(value, choices):
+    """What has no hash, or compares to an array, is no choice either; it is told so and raises nothing else."""
+    with pytest.raises(InputError, match="name=.* is unknown; accepted: 'a', 'b'"):
+        check_choice("name", value, choices)
+
+
+def test_check_choice_returns_the_choice():
+    assert check_choice("name", "a", ("a", "b")) == "a"
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "wanted"),
+    [
+        (3, {}, 3.0),
+        (3, {"integer": True}, 3),
+        (np.int8(3), {"integer": True}, 3),
+        (np.float32(0.5), {}, 0.5),
+        (0, {"low": 0}, 0.0),
+        (1, {"low": 0, "open_low": True, "high": 1}, 1.0),
+    ],
+)
+def test_check_number_returns_a_plain_number(value, options, wanted):
+    found = check_number("x", value, **options)
+    assert found == wanted and type(found) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "a number"),
+        ({"low": 0}, "a number >= 0"),
+        ({"low": 0, "open_low": True}, "a number > 0"),
+        ({"high": 2}, "a number <= 2"),
+        ({"low": 1, "high": 2, "integer": True}, "an integer >= 1 and <= 2"),
+    ],
+)
+def test_check_number_says_what_is_accepted(options, text):
+    with pytest.raises(InputTypeError) as caught:
+        check_number("x", "1", **options)
+    assert str(caught.value) == f"x='1' must be {text}"

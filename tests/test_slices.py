@@ -1,0 +1,87 @@
+"""The node order: ``node = (epoch * n_timesteps + timestep) * n_units + unit``."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from mmphate_gpu.params import InputError
+from mmphate_gpu.slices import SliceLayout, unit_major
+
+SHAPES = [(3, 4, 5), (1, 7, 2), (6, 1, 1), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_sizes(shape):
+    layout = SliceLayout.of_shape(*shape)
+    assert layout.shape == (layout.n_epochs, layout.n_timesteps, layout.n_units) == shape
+    assert layout.n_slices == shape[0] * shape[1] and layout.n_nodes == shape[0] * shape[1] * shape[2]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_nodes_count_up_in_order(shape):
+    layout = SliceLayout.of_shape(*shape)
+    nodes = [layout.node(*triple) for triple in product(*map(range, shape))]
+    assert nodes == list(range(layout.n_nodes))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_indices_undo_node(shape):
+    layout = SliceLayout.of_shape(*shape)
+    triples = list(zip(*layout.indices(), strict=True))
+    assert [layout.node(*map(int, triple)) for triple in triples] == list(range(layout.n_nodes))
+
+
+def test_indices_of_some_nodes():
+    layout = SliceLayout.of_shape(3, 4, 5)
+    epoch, timestep, unit = layout.indices([0, 23, 59])
+    assert (epoch.tolist(), timestep.tolist(), unit.tolist()) == ([0, 1, 2], [0, 0, 3], [0, 3, 4])
+
+
+def test_order_is_that_of_a_flattened_tensor():
+    """So points (S, M, D) and a (E, T, M) array flatten to node order."""
+    layout = SliceLayout.of_shape(3, 4, 5)
+    tensor = np.arange(60).reshape(3, 4, 5)
+    assert all(tensor[layout.indices([node])] == node for node in range(60))
+
+
+def test_labels_are_coordinates():
+    layout = SliceLayout(np.array([0.5, 10.0]), np.array(["a", "b", "c"]), np.array([7, 3]))
+    assert layout.labels("epoch").tolist() == [0.5] * 6 + [10.0] * 6
+    assert layout.labels("timestep").tolist() == ["a", "a", "b", "b", "c", "c"] * 2
+    assert layout.labels("unit").tolist() == [7, 3] * 6
+
+
+def test_labels_of_unknown_axis():
+    with pytest.raises(InputError, match="axis='slice' is unknown; accepted: 'epoch', 'timestep', 'unit'"):
+        SliceLayout.of_shape(2, 2, 2).labels("slice")
+
+
+@pytest.mark.parametrize(
+    ("triple", "message"),
+    [
+        ((3, 0, 0), "epoch index 3 is out of range; accepted: 0 to 2"),
+        ((0, 4, 0), "timestep index 4 is out of range; accepted: 0 to 3"),
+        ((0, 0, 5), "unit index 5 is out of range; accepted: 0 to 4"),
+        ((-1, 0, 0), "epoch index -1 is out of range"),
+    ],
+)
+def test_node_out_of_range(triple, message):
+    with pytest.raises(InputError, match=message):
+        SliceLayout.of_shape(3, 4, 5).node(*triple)
+
+
+def test_layout_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SliceLayout.of_shape(1, 2, 3).unit = np.arange(4)
+
+
+def test_unit_major():
+    points = torch.arange(24.0).view(4, 3, 2)  # (S, M, D)
+    stack = unit_major(points)
+    assert stack.shape == (3, 4, 2) and stack.is_contiguous()
+    assert all(torch.equal(stack[unit, one], points[one, unit]) for unit in range(3) for one in range(4))
