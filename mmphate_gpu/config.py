@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shutil
-import sys
 
 import torch
 
-from ._optional import available
+from ._optional import available, why_no_keops
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
 from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
 
@@ -50,8 +48,8 @@ def _why_no_cuda() -> str:
 
 
 def _backends() -> list[str]:
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    keops = _keops_state(compiler)
+    reason = why_no_keops()
+    keops = "serves, exact" if reason is None else f"does not serve: {reason}"
     states = {
         "torch": "serves, exact",
         "keops": keops,
@@ -68,11 +66,3 @@ def _backends() -> list[str]:
         f"  affinity, lazy: torch tiles; KeOps {keops}",
         "  landmarks, diffusion, MDS: torch",
     ]
-
-
-def _keops_state(compiler: str | None) -> str:
-    if not available("pykeops"):
-        return "does not serve: pykeops is not installed"
-    if sys.platform == "win32":
-        return "does not serve: KeOps needs Linux or macOS"
-    return "serves, exact" if compiler else "does not serve: no C++ compiler (c++, g++ or clang++) on PATH"

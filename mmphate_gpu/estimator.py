@@ -86,12 +86,10 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Arrays come back in the kind (NumPy, torch, CuPy, xarray) and on the device of the input. Fitting the same trace
-    again with
-    another ``t``, ``gamma``, ``n_components`` or solver uses the stages again that did not change; the input must
-    then be the same
-    object, unchanged. Time O(M S^2 D) for the affinity and O(L^3) after the landmarks; memory: see `plan`.
-    One ``random_state``, device, dtype and thread count: the same bits.
+    Arrays come back in the kind (NumPy, torch, CuPy, xarray) and on the device of the input. Fitting the same values
+    again with another ``t``, ``gamma``, ``n_components`` or solver uses the stages again that did not change. Time
+    O(M S^2 D) for the affinity and O(L^3) after the landmarks; memory: see `plan`, which is asked before anything is
+    allocated. One ``random_state``, device, dtype and thread count: the same bits.
     Source: Xie et al., "Multiway Multislice PHATE", arXiv 2406.01969.
 
     Examples
@@ -160,30 +158,28 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         given = as_trace(X)
         device = resolve_device(params.device, given.data)
         _check_components(params.n_components, params.n_landmark, given.n_nodes)
-        # What is certain to be needed; the affinity counts its entries and checks them by itself.
-        sizes = {"dtype": given.data.dtype, "device": device, "available": available_bytes(device)}
-        plan_run(given.shape, params, active_share=0, **sizes).check()
         trace = given.to(device)
-        stages = self._stages_for(trace, device)
-        with progress_callback(self.verbose, self.callback) as stages.callback:
-            run = mmphate(trace, params, stages)
-        stages.callback = None
-        self._stages = stages
+        stages, key = self._stages_for(trace, device)
+        there = available_bytes(device) + stages.held_bytes()
+        sizes = {"dtype": given.data.dtype, "device": device, "available": there}
+        plan_run(given.shape, params, active_share=0, **sizes).check()
+        with progress_callback(self.verbose, self.callback) as callback:
+            run = mmphate(trace, params, stages.start(callback))
+        self._stages, self._stages_key = stages, key
         self._keep(X, given, run)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
         """Embed ``X`` and return its coordinates, (N, n_components), in the kind of ``X``."""
-        return self.fit(X, y, **fit_params).embedding_
+        return self.fit(X, y).embedding_
 
     def transform(self, X: Any) -> Any:
         """Place new slices of the same units and samples in the fitted picture: (N_new, n_components), in the kind of
         ``X``.
 
         Each row lands at the mean of the landmarks of its unit's fitted slices, weighted by the interslice affinity to
-        them; it depends on no other row, and the fitted state stays as it is. A slice that was fitted lands near, not
-        on, its own
-        embedding, which also has intraslice links. O(N_new S D) time.
+        them; it depends on no other row (to rounding), and the fitted state stays as it is. A slice that was fitted
+        lands near, not on, its own embedding, which also has intraslice links. O(N_new S D) time.
 
         Raises
         ------
@@ -222,15 +218,12 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if not self.__sklearn_is_fitted__():
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")
 
-    def _stages_for(self, trace: Trace, device: torch.device) -> Stages:
-        """The stages of the last run if it had this trace on this device, else new ones."""
+    def _stages_for(self, trace: Trace, device: torch.device) -> tuple[Stages, tuple[str, str]]:
+        """The stages of the last run if it had this trace on this device, else new ones; and what tells them apart."""
         key = (str(device), fingerprint(trace))
         stages = getattr(self, "_stages", None)
-        if stages is None or self._stages_key != key:
-            stages = Stages(device)
-        self._stages_key = key
-        stages.start()
-        return stages
+        same = stages is not None and self._stages_key == key
+        return (stages if same else Stages(device)), key
 
     def _keep(self, X: Any, given: Trace, run: Run) -> None:
         """Set the fitted attributes, all at once and in the kind of ``X``."""
@@ -280,17 +273,21 @@ def _check_components(n_components: int, n_landmark: int | None, n_nodes: int) -
 
 def _embedding(trace: Trace, run: Run) -> Embedding:
     return Embedding(
-        run.coordinates.cpu().numpy(),
+        run.coordinates.clone().cpu().numpy(),
         SliceLayout(trace.epoch, trace.timestep, trace.unit),
         most_active=most_active_class(trace),
-        entropy=run.entropy.cpu().numpy(),
+        entropy=run.entropy.clone().cpu().numpy(),
         t=run.t,
         stress=run.mds.stress,
     )
 
 
 def _in_kind(X: Any, trace: Trace, tensor: torch.Tensor, *, rows: bool = True) -> Any:
-    """``tensor`` in the kind and on the device of the input ``X``; ``rows``: its rows are the nodes of ``trace``."""
+    """A copy of ``tensor`` in the kind and on the device of the input ``X``; ``rows``: its rows are nodes of ``trace``.
+
+    A copy, since whoever writes into a result must not reach the stages kept for the next run.
+    """
+    tensor = tensor.clone()
     if isinstance(X, Trace) or array_kind(X) == "torch":
         return tensor.to(trace.data.device)
     array = to_kind(tensor, array_kind(X))

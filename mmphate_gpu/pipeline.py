@@ -9,7 +9,7 @@ import torch
 from .affinities import MultisliceAffinity, affinity_of_points
 from .diffusion import diffuse, knee, von_neumann_entropy
 from .landmarks import Landmarks, landmark_diffusion
-from .mds import MDSResult, metric_mds
+from .mds import MDSResult, embed_landmarks
 from .params import Params
 from .potential import potential_distances, potential_of_power
 from .stages import Stages
@@ -57,7 +57,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     distances = stage("distances", (p.mds_dist,), lambda: potential_distances(potential, p.mds_dist))
     # 12 MDS
     solver = {"n_components": p.n_components, "solver": p.mds_solver, "random_state": p.random_state}
-    mds = stage("mds", tuple(solver.values()), lambda: metric_mds(distances, **solver))
+    mds = stage("mds", tuple(solver.values()), lambda: embed_landmarks(distances, **solver))
     # 13 Interpolate from the landmarks to all nodes
     coordinates = stage("interpolate", (), lambda: interpolate(landmarks.transitions, mds.coordinates))
     return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates)

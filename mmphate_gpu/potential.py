@@ -42,7 +42,8 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
     """Distances between the rows of the potential, in float64.
 
     "euclidean", or "cosine": 1 - cosine similarity. The matrix product gives all pairs; the pairs it leaves with few
-    digits are computed again by differences. O(L^2 F) time, O(L^2) memory. Exactly symmetric, zero diagonal. Deterministic.
+    digits are computed again by differences. O(L^2 F) time, O(L^2) memory. Exactly symmetric, zero diagonal.
+    Deterministic.
     """
     check_choice("metric", metric, MDS_DISTANCES)
     if potential.ndim != 2:

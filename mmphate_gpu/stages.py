@@ -52,15 +52,21 @@ class Stages:
     The stages form a chain, so a stage's key is its own parameters behind those of all before it.
     """
 
-    def __init__(self, device: torch.device, callback: Callback | None = None) -> None:
-        self.device, self.callback = device, callback
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.kept: dict[str, tuple[tuple, Any]] = {}
         self.start()
 
-    def start(self) -> None:
-        """Begin a run: forget the chain and the reports, not the results."""
+    def start(self, callback: Callback | None = None) -> Stages:
+        """Begin a run: forget the chain, the reports and the last callback, not the results."""
         self.chain: tuple = ()
         self.reports: list[StageReport] = []
+        self.callback = callback
+        return self
+
+    def held_bytes(self) -> int:
+        """Bytes of the kept results; a run that replaces them has these at its disposal too."""
+        return sum(_bytes(result) for _, result in self.kept.values())
 
     def __call__(self, stage: str, depends_on: tuple, work: Callable[[], Result]) -> Result:
         """The result of ``work``, or the kept one if neither ``depends_on`` nor anything before it changed."""
@@ -69,7 +75,9 @@ class Stages:
         reused = kept_chain == self.chain
         started = time.perf_counter()
         if not reused:
-            self.kept.pop(stage, None)  # the old result and the new one need not be in memory together
+            # What follows a changed stage changes too: old and new results need not be in memory together.
+            for later in STAGES[STAGES.index(stage) :]:
+                self.kept.pop(later, None)
             result = work()
             _synchronize(self.device)
             self.kept[stage] = (self.chain, result)
@@ -77,8 +85,7 @@ class Stages:
         return result
 
     def _report(self, stage: str, seconds: float, result: Any, reused: bool) -> None:
-        held = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(result))
-        report = StageReport(stage, seconds, held, peak_bytes(self.device), _form(result), reused)
+        report = StageReport(stage, seconds, _bytes(result), peak_bytes(self.device), _form(result), reused)
         self.reports.append(report)
         logger.info("%s: %.2f s, %s%s", stage, seconds, report.form, " (kept)" if reused else "")
         if self.callback is not None:
@@ -125,9 +132,14 @@ def _tensors(result: Any) -> Iterable[torch.Tensor]:
     return found.values()
 
 
+def _bytes(result: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(result))
+
+
 def _form(result: Any) -> str:
+    """What ``result``, or the first thing it holds, looks like."""
     if isinstance(result, torch.Tensor):
         return f"{str(result.dtype).removeprefix('torch.')} {tuple(result.shape)}"
-    if isinstance(result, tuple) and result and not isinstance(result[0], torch.Tensor):
-        return repr(result[0])
-    return type(result).__name__
+    if hasattr(result, "nbytes"):  # an operator
+        return repr(result)
+    return _form(next(iter(_parts(result))))

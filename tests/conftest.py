@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 # Threads that wait for one another may not spin: where other work shares the cores, that makes the small products of
-# tests three times as slow. OpenMP reads it when torch is imported.
+# tests three times as slow. Read when torch is imported.
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+# The same for NumPy's own: its threads always spin, and the references of tests are small.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
 
 import importlib.util
 import shutil
@@ -25,11 +27,6 @@ from mmphate_gpu.trace import as_trace, flat_points, normalize, reduce
 
 # KeOps compiles every formula anew for another number of features: all cases come down to this many.
 N_FEATURES = 5
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds")
-    config.addinivalue_line("markers", "cuda: runs on a CUDA device")
 
 
 _DEVICES = ["cpu"] + [pytest.param("cuda", marks=pytest.mark.cuda)] * torch.cuda.is_available()
@@ -123,7 +120,9 @@ CASES: dict[str, Callable[[], Case]] = {
     # Training that has converged: slices that differ in their last digits only.
     "converged": lambda: Case(1 + 1e-9 * walk(30, 5, 5), normalize=False),
     "decay=None": lambda: Case(walk(30, 7, 5), {"decay": None, "intraslice_knn": 3}),
-    "decay=None, repeated units": lambda: Case(np.tile(walk(30, 3, 5), (1, 3, 1)), {"decay": None, "intraslice_knn": 3}),
+    "decay=None, repeated units": lambda: Case(
+        np.tile(walk(30, 3, 5), (1, 3, 1)), {"decay": None, "intraslice_knn": 3}
+    ),
     "decay=None, one unit": lambda: Case(walk(30, 1, 5), {"decay": None}),
     "decay=2.5": lambda: Case(walk(30, 7, 5), {"decay": 2.5}),
     "decay=40": lambda: Case(walk(30, 7, 5), {"decay": 40}),

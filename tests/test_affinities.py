@@ -20,14 +20,16 @@ from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.params import InputError
 from mmphate_gpu.slices import unit_major
 
+
 def walk(*shape: int) -> np.ndarray:
     return np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0)
 
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*.npz"))
 
-# Required: 1e-6 (float32), 1e-12 (float64). Worst over all cases, on a CPU: 3.0e-8 (float32: half a unit in the last place
-# below 1) and 3.3e-14 (float64, the suite: its units are 1e-3 apart after normalisation, whose rounding that magnifies).
+# Required: 1e-6 (float32), 1e-12 (float64). Worst over all cases, on a CPU: 3.0e-8 (float32: half a unit in the last
+# place below 1) and 3.3e-14 (float64, the suite: its units are 1e-3 apart after normalisation, whose rounding that
+# magnifies).
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 DTYPES = [torch.float32, torch.float64]
 
@@ -86,7 +88,7 @@ def _parts(lazy: LazyAffinity) -> dict:
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_entries_match_published_implementation(path, device):
-    """The entries m-phate computed; points in the dtype of the trace, since it normalised a float32 trace in float32."""
+    """The entries m-phate computed; a float32 trace normalised in float32, as it did."""
     golden = np.load(path)
     trace = golden["trace"]
     centred = trace - trace.mean(-1, keepdims=True)
@@ -116,7 +118,7 @@ def test_two_units_of_one_slice_by_hand():
 
 
 def test_one_sided_entry_is_halved_by_hand():
-    """Units at 0, 1 and 10, knn = 1: sigma = 1, 1, 9. From 0 and 1 the far one is below thresh, from it they are not."""
+    """Units at 0, 1 and 10, knn = 1: sigma = 1, 1, 9. From 0 and 1 the far one is below thresh, not from it."""
     points = torch.tensor([[[0.0], [1.0], [10.0]]], dtype=torch.float64)
     dense = _dense_blocks(intraslice_affinity(points, knn=1))[0]
     assert dense[0, 2] == dense[2, 0] == pytest.approx(math.exp(-((10 / 9) ** 5)) / 2, rel=1e-14)
@@ -163,7 +165,7 @@ def _dense_blocks(csr: csr_ops.Csr) -> np.ndarray:  # (S*M, M) -> (S, M, M)
 
 
 def test_bandwidth_of_equal_steps():
-    """Slices 0, 1, ..., 10 on a line, knn = 2: 1 inside, 2 at the ends; the median is 1. Two units: the mean of 1 and 3."""
+    """Slices 0, 1, ..., 10 on a line, knn = 2: 1 inside, 2 at the ends, median 1. Two units: the mean of 1 and 3."""
     line = torch.arange(11, dtype=torch.float64)[None, :, None]
     assert float(interslice_bandwidth(torch.cat([line, 3 * line]), 2)) == 2
 
@@ -223,7 +225,8 @@ def test_invariants(case_and_reference, dtype):
     case, _ = case_and_reference
     dense = quietly_affinity(case.points(), storage="sparse", dtype=dtype, **case.options).operator.to_dense()
     assert torch.equal(dense > 0, dense.T > 0)
-    # Not to the last bit: torch's vectorised power and its scalar remainder loop round apart, and (i, j), (j, i) may meet one each.
+    # Not to the last bit: torch's vectorised power and its scalar remainder loop round apart, and (i, j), (j, i) may
+    # meet one each.
     assert float((dense - dense.T).abs().max()) <= torch.finfo(dtype).eps / 2
     assert bool((dense.diagonal() == 1).all())
     thresh = case.options.get("thresh", 1e-4)
@@ -247,7 +250,7 @@ def test_thresh_zero_keeps_all_that_float32_holds(get_case):
 @pytest.mark.parametrize("width", [0.1, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
 def test_forms_agree_on_entries_at_the_cut(steps, width):
-    """Points on a line with a thresh that falls exactly on one of their distances: rounding decides, in both forms alike."""
+    """Points on a line and a thresh exactly on one of their distances: rounding decides, in both forms alike."""
     points = width * torch.arange(8, dtype=torch.float64)[None, :, None]
     own = torch.ones(8, dtype=torch.float64)
     intraslice = csr_ops.Csr(torch.arange(9, dtype=torch.int32), torch.zeros(8, dtype=torch.int32), own, (8, 1))
@@ -319,7 +322,9 @@ def test_sparse_that_does_not_fit_is_refused_with_numbers(get_case, monkeypatch)
     points = get_case("walk")[0].points()
     nnz = affinity_of_points(points, storage="sparse").operator.nnz
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "1000")
-    with pytest.raises(InputError, match=rf"{nnz:,} entries needs .* KiB but cpu has 1000 B available; storage=\"lazy\""):
+    with pytest.raises(
+        InputError, match=rf"{nnz:,} entries needs .* KiB but cpu has 1000 B available; storage=\"lazy\""
+    ):
         affinity_of_points(points, storage="sparse")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,9 @@ def test_gram_path_is_taken_and_near(monkeypatch):
 def test_gram_error_is_within_its_bound():
     """The certificate rests on it: eigenvalues of the Gram matrix against squared singular values, where it matters.
 
-    That is below, where a square root magnifies the error: measured 5e-17 of the largest here, 2.4e-16 over 600 more up to 1000
-    landmarks; the bound is 1e-14. Near the largest (9e-15 here, up to 1.3e-14) it moves the entropy by no more than itself.
+    That is below, where a square root magnifies the error: measured 5e-17 of the largest here, 2.4e-16 over 600
+    more of up to 1000 landmarks; the bound is 1e-14. Near the largest (9e-15 here, up to 1.3e-14) it moves the entropy
+    by no more than itself.
     """
     for name, landmark_op in OPERATORS.items():
         given = torch.from_numpy(landmark_op)
@@ -125,7 +127,8 @@ def test_gram_error_is_within_its_bound():
         assert error.max() < 10 * diffusion.GRAM_ERROR, name
 
 
-def near_tie() -> tuple[np.ndarray, float]:
+@cache
+def near_tie() -> np.ndarray:
     """An operator whose two best breaks are nearly equal, by bisection on a mix of two with other times."""
     first, second = OPERATORS["gaussian 0"], OPERATORS["lazy_walk 0"]
     n = min(len(first), len(second))
@@ -142,7 +145,7 @@ def near_tie() -> tuple[np.ndarray, float]:
             low = middle
         else:
             high = middle
-    return mixed((low + high) / 2), low
+    return mixed((low + high) / 2)
 
 
 def gap_of(landmark_op: np.ndarray) -> float:
@@ -154,7 +157,7 @@ def gap_of(landmark_op: np.ndarray) -> float:
 @pytest.mark.parametrize("distance", [0.0, 1e-13, 1e-11, 1e-9, 1e-7, 1e-5])
 def test_near_tie_is_left_to_the_svd(distance, monkeypatch):
     """Two breaks within the error of the Gram path: it must not decide. Further off it may, and is right."""
-    tied, _ = near_tie()
+    tied = near_tie()
     landmark_op = (1 - distance) * tied + distance * OPERATORS["lazy_walk 0"][: len(tied), : len(tied)]
     gap = gap_of(landmark_op)
     monkeypatch.setattr(diffusion, "SVD_UP_TO", 10)
@@ -167,12 +170,12 @@ def test_near_tie_is_left_to_the_svd(distance, monkeypatch):
 
 def test_near_tie_is_one():
     """Bisection got as near as float64 goes, so the tests above are tests."""
-    assert gap_of(near_tie()[0]) < 1e-12
+    assert gap_of(near_tie()) < 1e-12
 
 
 def test_fallback_is_the_svd(monkeypatch):
     """Where the certificate fails, the entropy is the SVD's to the last bit."""
-    tied = torch.from_numpy(near_tie()[0])
+    tied = torch.from_numpy(near_tie())
     by_svd = von_neumann_entropy(tied)
     monkeypatch.setattr(diffusion, "SVD_UP_TO", 10)
     assert torch.equal(von_neumann_entropy(tied), by_svd)
@@ -190,7 +193,7 @@ FLAT = {
 @pytest.mark.parametrize("threshold", [0, 1000])
 @pytest.mark.parametrize("name", FLAT)
 def test_flat_entropy_gives_one(name, threshold, monkeypatch, device):
-    """Converged training: H does not change with time, all breaks are equal and the first is meant, not rounding's choice."""
+    """Converged training: H does not change with time; all breaks are equal, and the first is meant, not rounding's."""
     monkeypatch.setattr(diffusion, "SVD_UP_TO", threshold)
     assert optimal_t(torch.from_numpy(FLAT[name]).to(device)) == 1
 
@@ -339,7 +342,9 @@ def test_bad_t_max(t_max):
             function(np.eye(3), t_max)
 
 
-@pytest.mark.parametrize(("t", "error"), [(0, InputError), (-1, InputError), (1.5, InputTypeError), ("auto", InputTypeError)])
+@pytest.mark.parametrize(
+    ("t", "error"), [(0, InputError), (-1, InputError), (1.5, InputTypeError), ("auto", InputTypeError)]
+)
 def test_bad_t(t, error):
     with pytest.raises(error, match="t="):
         diffuse(np.eye(3), t)

@@ -35,9 +35,10 @@ STEPS = {
     "base": "import numpy, torch",
     "package": "import mmphate_gpu",
     "stages": """
-from mmphate_gpu import Trace, as_trace, load_trace, save_trace, Recorder, Embedding, multislice_affinity, metric_mds, stress
+from mmphate_gpu import Trace, as_trace, load_trace, save_trace, Recorder, Embedding, multislice_affinity
 from mmphate_gpu import landmark_diffusion, to_torch_csr, to_scipy, as_linear_operator, optimal_t, diffusion_potential
-from mmphate_gpu import potential_distances, plan, Params, neighborhood_preservation, datasets, plots
+from mmphate_gpu import metric_mds, stress, potential_distances, plan, Params, datasets, plots
+from mmphate_gpu import neighborhood_preservation
 import mmphate_gpu.pipeline, mmphate_gpu.cli, mmphate_gpu.operators, mmphate_gpu.neighbors
 """,
     "run": """
@@ -71,7 +72,8 @@ def top_level(modules: set[str]) -> set[str]:
 def test_the_package_alone_loads_nothing_heavy(loaded):
     new = loaded["package"]
     assert "mmphate_gpu" in new and not top_level(new) & set(HEAVY)
-    # Whatever else costs a second: other people's packages, and many modules of one's own. Measured: the package file only.
+    # Whatever else costs a second: other people's packages, and many modules of one's own. Measured: the package file
+    # only.
     assert top_level(new) - set(sys.stdlib_module_names) == {"mmphate_gpu"}
     assert len({module for module in new if module.startswith("mmphate_gpu")}) <= 5
     assert len(new) <= 20

@@ -90,7 +90,7 @@ class Import:
 
 
 def imports_of(source: str, module: str, is_package: bool, submodules: set[str]) -> Iterator[Import]:
-    """Imports of ``source``, the text of ``module``; ``from . import x`` names x where that is one of ``submodules``."""
+    """Imports of the text of ``module``; ``from . import x`` names x where that is one of ``submodules``."""
     package = module if is_package else module.rpartition(".")[0]
     for node, deferred in _nodes(ast.parse(source), False):
         if isinstance(node, ast.Import):
@@ -103,13 +103,16 @@ def imports_of(source: str, module: str, is_package: bool, submodules: set[str])
             for alias in node.names:
                 full = f"{base}.{alias.name}"
                 yield Import(full if full in submodules else base, node.lineno, deferred)
-        elif isinstance(node, ast.Call) and _called(node) in {"require", "import_module", "__import__"}:
-            if node.args and isinstance(node.args[0], ast.Constant):
-                yield Import(str(node.args[0].value), node.lineno, deferred)
+        elif isinstance(node, ast.Call) and (name := _imported_by_call(node)):
+            yield Import(name, node.lineno, deferred)
 
 
-def _called(node: ast.Call) -> str:
-    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+def _imported_by_call(node: ast.Call) -> str | None:
+    """The name in ``require("name", ...)`` and its like, if it is written out."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called in {"require", "import_module", "__import__"} and node.args and isinstance(node.args[0], ast.Constant):
+        return str(node.args[0].value)
+    return None
 
 
 def _nodes(node: ast.AST, deferred: bool) -> Iterator[tuple[ast.AST, bool]]:
@@ -187,7 +190,17 @@ def test_optional_packages_stay_in_their_places():
 
 def test_reference_needs_numpy_and_scipy_only():
     third = {found.target.split(".")[0] for module, found in all_imports() if level_name(module) == "reference"}
-    assert third <= {"__future__", "dataclasses", "warnings", "collections", "itertools", "math", "numpy", "scipy", NAME}
+    assert third <= {
+        "__future__",
+        "dataclasses",
+        "warnings",
+        "collections",
+        "itertools",
+        "math",
+        "numpy",
+        "scipy",
+        NAME,
+    }
 
 
 def test_imports_inside_the_package_are_relative():

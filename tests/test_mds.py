@@ -1,4 +1,4 @@
-"""METHOD step 12: stress no higher than scikit-learn's from the same start, falling all the way, and one picture per seed."""
+"""METHOD step 12: stress no higher than scikit-learn's from the same start, never rising; one picture per seed."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def stress_by_hand(distances: np.ndarray, coordinates: np.ndarray) -> float:
 @pytest.mark.parametrize("n_components", [2, 3])
 @pytest.mark.parametrize("start", ["classic", "random"])
 def test_stress_is_not_above_scikit_learns(distances, n_components, start, device):
-    """From the same start, the same rule to stop: at most 0.1 % above. Nearly always below, for the acceleration goes further.
+    """From the same start, the same rule to stop: at most 0.1 % above. Mostly below, for the acceleration goes further.
 
-    Measured over these: never above; at the closest 1e-5 of itself below, at most all of it (planar points from a random start).
+    Measured over these: never above; at the closest 1e-5 of itself below, at most all of it (planar points).
     """
     sklearn_smacof = pytest.importorskip("sklearn.manifold").smacof
     init = {
@@ -107,7 +107,9 @@ def test_stress_is_not_above_scikit_learns(distances, n_components, start, devic
         warnings.filterwarnings("ignore", category=FutureWarning)
         options = {"metric": True, "init": init, "n_init": 1, "max_iter": 3000, "eps": 1e-6, "normalized_stress": False}
         theirs, _ = sklearn_smacof(distances, n_components=n_components, **options)
-    ours = metric_mds(torch.from_numpy(distances.copy()).to(device), n_components, init=torch.from_numpy(init).to(device))
+    ours = metric_mds(
+        torch.from_numpy(distances.copy()).to(device), n_components, init=torch.from_numpy(init).to(device)
+    )
     # 1e-12: where the distances can be met exactly, both end at rounding (1e-16).
     assert ours.stress <= 1.001 * stress_by_hand(distances, theirs) + 1e-12
 
@@ -153,7 +155,9 @@ def test_guttman_transform_matches_reference(distances, device):
     found, raw = guttman_transform(*(torch.from_numpy(part.copy()).to(device) for part in (distances, points)))
     scale = distances.max()
     # Measured: 7e-16 of the largest distance.
-    np.testing.assert_allclose(found.cpu().numpy() / scale, reference.mds._guttman(distances, points) / scale, atol=1e-13)
+    np.testing.assert_allclose(
+        found.cpu().numpy() / scale, reference.mds._guttman(distances, points) / scale, atol=1e-13
+    )
     assert float(raw) == pytest.approx(((distances - cdist(points, points)) ** 2).sum(), rel=1e-12)
 
 
@@ -172,7 +176,7 @@ def raw_stress(distances: np.ndarray, points: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("start", ["classic", "random"])
 def test_stress_never_rises(distances, start):
-    """Whenever it is stopped, what is returned is no worse than the start and every point seen before, mixed ones included."""
+    """Whenever it is stopped, what is returned is no worse than the start and every point seen, mixed ones included."""
     given = torch.from_numpy(distances.copy())
     init = classic(given, 2, generator=seeded_generator(0))
     if start == "random":
@@ -188,8 +192,8 @@ def test_stress_never_rises(distances, start):
         end = smacof(given, init, max_iter=max_iter, sweep=sweep)
         assert end.n_iter == len(seen) <= max_iter
         last = float(guttman_transform(given, end.coordinates)[1])
-        # A plain step from the best point seen cannot rise but by what points closer than 1e-8 of the picture, taken as one, add.
-        # Measured: 3e-16 of it.
+        # A plain step from the best point seen cannot rise but by what points closer than 1e-8 of the picture, taken as
+        # one, add. Measured: 3e-16 of it.
         assert last <= min(seen) * (1 + 1e-9) + 1e-24 * float(given.square().sum())
 
 
@@ -235,7 +239,11 @@ def test_worst_step_of_the_mix_is_thrown_away(monkeypatch):
 @pytest.mark.parametrize("init", ["zeros", "one point", "a line"])
 def test_degenerate_starts(init):
     """Coincident points have no direction to part in; nothing may become NaN."""
-    start = {"zeros": np.zeros((20, 2)), "one point": np.ones((20, 2)), "a line": np.stack([np.arange(20.0), np.zeros(20)], 1)}
+    start = {
+        "zeros": np.zeros((20, 2)),
+        "one point": np.ones((20, 2)),
+        "a line": np.stack([np.arange(20.0), np.zeros(20)], 1),
+    }
     found = metric_mds(points_5d(20), init=start[init])
     assert np.isfinite(found.coordinates).all() and 0 <= found.stress <= 1
 
@@ -249,8 +257,8 @@ def test_classic_matches_reference(distances, n_components, device):
     found = classic(given, n_components, generator=seeded_generator(0)).cpu().numpy()
     wanted = reference.classical_mds(distances, n_components)
     scale = distances.max()
-    # Products, not coordinates: axes of equal variance may turn. With all distances alike any axes are as good. Measured: 1.7e-15
-    # of the squared largest distance.
+    # Products, not coordinates: axes of equal variance may turn. With all distances alike any axes are as good.
+    # Measured: 1.7e-15 of the squared largest distance.
     if np.unique(distances).size > 2:
         np.testing.assert_allclose(found @ found.T / scale**2, wanted @ wanted.T / scale**2, rtol=0, atol=1e-12)
     # An eigenvalue that is 0 comes as its rounding.

@@ -190,7 +190,9 @@ def test_k_out_of_range(k):
 
 
 def test_unknown_backend():
-    with pytest.raises(InputError, match="knn_backend='faiss' is unknown; accepted: 'auto', 'torch', 'keops', 'pynndescent'"):
+    with pytest.raises(
+        InputError, match="knn_backend='faiss' is unknown; accepted: 'auto', 'torch', 'keops', 'pynndescent'"
+    ):
         kneighbors(STACKS["scattered"](), 2, backend="faiss")
 
 

@@ -80,7 +80,7 @@ GOOD = [
 
 @pytest.mark.parametrize("options", GOOD, ids=str)
 def test_legal(options):
-    (name, value), = options.items()
+    ((name, value),) = options.items()
     assert getattr(Params(**options), name) == value
 
 

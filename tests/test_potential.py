@@ -35,7 +35,9 @@ def test_potential_matches_reference(gamma, t, device):
     found = diffusion_potential(torch.from_numpy(landmark_op).to(device), t, gamma)
     assert found.dtype == torch.float64
     # Measured: 3.6e-15, of potentials up to 20.
-    np.testing.assert_allclose(found.cpu().numpy(), reference.diffusion_potential(landmark_op, t, gamma), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        found.cpu().numpy(), reference.diffusion_potential(landmark_op, t, gamma), rtol=0, atol=1e-12
+    )
 
 
 def test_potential_by_hand():

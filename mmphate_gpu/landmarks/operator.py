@@ -21,9 +21,9 @@ class Landmarks:
     """What the landmark stage hands on. Without landmarks L = N and the transitions are the identity."""
 
     landmark_op: torch.Tensor  # (L, L) float64, rows sum to 1
-    degrees: torch.Tensor  # (L,) float64: diag(degrees) @ landmark_op is symmetric
     transitions: torch.Tensor  # (N, L) sparse CSR, rows sum to 1
     clusters: torch.Tensor  # (N,) int64
+    degrees: torch.Tensor | None = None  # (L,) float64: diag(degrees) @ landmark_op is symmetric
 
 
 def landmark_diffusion(
@@ -91,7 +91,8 @@ def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmark
     # Column sums of M are the row sums of M^T D^-1 M, since D^-1 M has rows that sum to 1.
     landmark_degrees = gram.sum(1)
     transitions = csr_ops.scale(aggregated, rows=1 / degrees)
-    return Landmarks(gram / landmark_degrees[:, None], landmark_degrees, csr_ops.to_torch(transitions), labels)
+    landmark_op = gram / landmark_degrees[:, None]
+    return Landmarks(landmark_op, csr_ops.to_torch(transitions), labels, landmark_degrees)
 
 
 def _without_landmarks(operator: AffinityOperator) -> Landmarks:
@@ -107,4 +108,4 @@ def _without_landmarks(operator: AffinityOperator) -> Landmarks:
     ones = torch.ones(n, dtype=operator.dtype, device=operator.device)
     identity = Csr(torch.arange(n + 1, device=operator.device), nodes, ones, (n, n))
     degrees = dense.sum(1)
-    return Landmarks(dense / degrees[:, None], degrees, csr_ops.to_torch(identity), nodes)
+    return Landmarks(dense / degrees[:, None], csr_ops.to_torch(identity), nodes, degrees)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -75,6 +75,16 @@ def metric_mds(
     end = _descend(distances, start, solver, max_iter, eps)
     coordinates = orient(end.coordinates, start)
     return MDSResult(coordinates, stress(distances, coordinates), end.n_iter)
+
+
+def embed_landmarks(distances: torch.Tensor, n_components: int, *, solver: str, random_state: int | None) -> MDSResult:
+    """`metric_mds`; where duplicates leave too few landmarks to span ``n_components``, the other axes are 0."""
+    spanned = min(n_components, distances.shape[0] - 1)
+    if spanned == 0:
+        return MDSResult(distances.new_zeros(1, n_components), 0.0, 0)
+    result = metric_mds(distances, spanned, solver=solver, random_state=random_state)
+    padded = torch.nn.functional.pad(result.coordinates, (0, n_components - spanned))
+    return replace(result, coordinates=padded)
 
 
 def _descend(distances: torch.Tensor, start: torch.Tensor, solver: str, max_iter: int, eps: float) -> Descent:

@@ -32,21 +32,23 @@ def guttman_transform(distances: torch.Tensor, points: torch.Tensor) -> tuple[to
     n = points.shape[0]
     # Points this close count as one: D / d times the rounding of a coordinate would outweigh the step itself.
     together = COINCIDENT * points.abs().max()
-    moved = torch.empty_like(points)
     with_one = torch.nn.functional.pad(points, (0, 1), value=1)  # one product gives the row sums as well
+    sums = torch.zeros_like(with_one)
     raw = points.new_zeros(())
     for rows in row_chunks(n, n, SWEEP_ELEMENTS):
-        between = distances_by_difference(points[rows], points)
-        raw += torch.dist(distances[rows], between) ** 2
-        ratio = (distances[rows] / between).masked_fill_(between <= together, 0)
-        product = ratio @ with_one
-        moved[rows] = product[:, -1:] * points[rows] - product[:, :-1]
-    return moved / n, raw
+        # The pairs on and right of the diagonal block serve both ends.
+        right, own = slice(rows.start, n), rows.stop - rows.start
+        wanted, between = distances[rows, right], distances_by_difference(points[rows], points[right])
+        raw += 2 * torch.dist(wanted, between) ** 2 - torch.dist(wanted[:, :own], between[:, :own]) ** 2
+        ratio = (wanted / between).masked_fill_(between <= together, 0)
+        sums[rows] += ratio @ with_one[right]
+        sums[rows.stop :] += ratio[:, own:].T @ with_one[rows]
+    return (sums[:, -1:] * points - sums[:, :-1]) / n, raw
 
 
 COINCIDENT = 1e-8
 # Elements of one block of a sweep, so that its temporaries stay within a CPU's second-level cache.
-SWEEP_ELEMENTS = 1 << 17
+SWEEP_ELEMENTS = 1 << 18
 
 
 def smacof(

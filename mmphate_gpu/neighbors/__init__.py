@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from .._optional import available
+from .._optional import why_no_keops
 from ..params import KNN_BACKENDS as KNN_BACKEND_NAMES
 from ..params import InputError, check_choice, check_number
 
@@ -16,14 +16,14 @@ KNN_BACKENDS = {name: f"{__name__}.{name}_backend" for name in KNN_BACKEND_NAMES
 
 
 def resolve_knn_backend(backend: str, device: torch.device) -> str:
-    """The backend that "auto" means here: KeOps on CUDA if it is installed, torch elsewhere. Both are exact.
+    """The backend that "auto" means here: KeOps on CUDA where it can serve, torch elsewhere. Both are exact.
 
-    On two CPU cores the torch backend is the faster one (benchmarks/results), and it needs no compiler.
+    The torch backend needs no compiler.
     """
     check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
     if backend != "auto":
         return backend
-    return "keops" if device.type == "cuda" and available("pykeops") else "torch"
+    return "keops" if device.type == "cuda" and why_no_keops() is None else "torch"
 
 
 def kneighbors(points: torch.Tensor, k: int, *, backend: str = "auto") -> tuple[torch.Tensor, torch.Tensor]:

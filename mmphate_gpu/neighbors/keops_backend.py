@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._optional import require
+from .._optional import require_keops
 
 
 def knn(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)
@@ -12,7 +12,7 @@ def knn(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (
     k)."""
     from . import drop_self
 
-    lazy_tensor = require("pykeops.torch", purpose='knn_backend="keops"').LazyTensor
+    lazy_tensor = require_keops(purpose='knn_backend="keops"').LazyTensor
     points = points.contiguous()
     x = lazy_tensor(points[:, :, None, :])
     y = lazy_tensor(points[:, None, :, :])

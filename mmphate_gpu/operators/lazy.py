@@ -7,15 +7,16 @@ from collections.abc import Iterator
 
 import torch
 
-from .._optional import available, require
+from .._optional import require_keops, why_no_keops
 from ..ops import csr as csr_ops
 from ..ops.chunks import CHUNK_ELEMENTS, row_chunks
 from ..ops.csr import Csr
 from ..ops.distances import distances_by_difference
+from ..ops.memory import check_fits
 from ..ops.radius_affinity import Entries, cut_distance, radius_counts, radius_entries
 from ..ops.scatter_sum import scatter_sum
 from ..params import InputError, check_choice
-from .assemble import assemble
+from .assemble import assemble, assembled_bytes, assembled_nnz
 from .protocol import AffinityOperator
 
 LAZY_ENGINES = ("auto", "torch", "keops")
@@ -57,7 +58,7 @@ class LazyAffinity(AffinityOperator):
         self.shape, self.dtype, self.device = (n_nodes, n_nodes), dtype, unit_points.device
         self.nbytes = sum(part.numel() * part.element_size() for part in (unit_points, *intraslice[:3]))
         if engine == "auto":
-            engine = "keops" if self.device.type == "cuda" and available("pykeops") else "torch"
+            engine = "keops" if self.device.type == "cuda" and why_no_keops() is None else "torch"
         self.engine = engine
 
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:
@@ -86,13 +87,13 @@ class LazyAffinity(AffinityOperator):
                 yield unit, rows, scores.neg_().to(self.dtype).exp_()
 
     def _keops_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
-        lazy_tensor = require("pykeops.torch", purpose='engine="keops"').LazyTensor
+        lazy_tensor = require_keops(purpose='engine="keops"').LazyTensor
         points = self.unit_points.contiguous()
         x, y = lazy_tensor(points[:, :, None, :]), lazy_tensor(points[:, None, :, :])
         # Differences first, the bandwidth after: points scaled by a small bandwidth would carry its rounding into them.
         squared = ((x - y) ** 2).sum(-1)
         reach = cut_distance(self.bandwidth, decay=2, thresh=self.thresh)
-        affinity = (float(reach) ** 2 - squared).step() * (squared * (-1 / float(self.bandwidth) ** 2)).exp()
+        affinity = (float(reach) - squared.sqrt()).step() * (squared * (-1 / float(self.bandwidth) ** 2)).exp()
         values = by_unit.to(points.dtype)
         # The sum runs over all pairs; a slice is no neighbour of its own, and its affinity to itself is exactly 1.
         product = (affinity * lazy_tensor(values[:, None, :, :].contiguous())).sum(dim=2)
@@ -147,4 +148,8 @@ class LazyAffinity(AffinityOperator):
         return assemble(self.intraslice, counts, self._entries(), dtype=self.dtype)
 
     def to_csr(self) -> Csr:
-        return self.assembled(self.interslice_counts())
+        counts = self.interslice_counts()
+        nnz = assembled_nnz(self.intraslice, counts)
+        needed = assembled_bytes(nnz, self.shape[0], self.dtype)
+        check_fits(f"the affinity with {nnz:,} entries", needed, self.device, remedy="the lazy form itself needs none")
+        return self.assembled(counts)

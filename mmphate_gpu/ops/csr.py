@@ -51,11 +51,6 @@ def to_torch(csr: Csr) -> torch.Tensor:
         return torch.sparse_csr_tensor(csr.indptr, csr.indices, csr.values, size=csr.shape, check_invariants=False)
 
 
-def of_torch(matrix: torch.Tensor) -> Csr:
-    """View a torch sparse CSR tensor as `Csr`; shares the memory."""
-    return Csr(matrix.crow_indices(), matrix.col_indices(), matrix.values(), tuple(matrix.shape))
-
-
 def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:
     """Stack dense row blocks (n_b, n_columns), keeping the non-zero entries only."""
     counts, indices, values = [], [], []

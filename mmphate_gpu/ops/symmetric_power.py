@@ -8,6 +8,8 @@ from .top_eigenpairs import top_eigenpairs
 
 # Up to this size repeated squaring costs next to nothing.
 DENSE_UP_TO = 1000
+# The probes take t thin products; beyond this repeated squaring, which knows no long powers, is the cheaper way.
+PROBED_UP_TO = 300
 # (columns of a block, passes): 14 powers of 64 columns converge what a diffusion leaves; the second try spends twice
 # that.
 TRIES = ((64, 14), (128, 14))
@@ -23,7 +25,7 @@ def symmetric_power(matrix: torch.Tensor, t: int) -> torch.Tensor:  # (n, n) flo
     probes (t thin products) to 1e-14; otherwise by repeated squaring. O(n^2) per column instead of O(n^3 log t).
     Deterministic.
     """
-    if matrix.shape[0] > DENSE_UP_TO:
+    if matrix.shape[0] > DENSE_UP_TO and t <= PROBED_UP_TO:
         probes, image = _probe(matrix, t)
         for width, n_passes in TRIES:
             values, vectors = _leading(matrix, width, n_passes)
