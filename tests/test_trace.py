@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import _optional, _arrays, _trace_input, _trace_io, _trace_pca
+from mmphate_gpu import _arrays, _optional, _trace_io, _trace_pca
 from mmphate_gpu import trace as trace_module
 from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.trace import Trace, as_trace, flat_points, load_trace, normalize, reduce, save_trace

@@ -10,9 +10,8 @@ from .top_eigenpairs import top_eigenpairs
 DENSE_UP_TO = 1000
 # The probes take t thin products; beyond this repeated squaring, which knows no long powers, is the cheaper way.
 PROBED_UP_TO = 300
-# (columns of a block, passes): 14 powers of 64 columns converge what a diffusion leaves; the second try spends twice
-# that.
-TRIES = ((64, 14), (128, 14))
+# Columns of a block and passes: 14 powers of 64 columns converge what a diffusion over a connected graph leaves.
+BLOCK, PASSES = 64, 14
 # Residual on random probes of norm 1. It means about 1e-16 per entry at 4000 rows: the rounding of float64 itself.
 TOLERANCE = 1e-14
 
@@ -27,23 +26,22 @@ def symmetric_power(matrix: torch.Tensor, t: int) -> torch.Tensor:  # (n, n) flo
     """
     if matrix.shape[0] > DENSE_UP_TO and t <= PROBED_UP_TO:
         probes, image = _probe(matrix, t)
-        for width, n_passes in TRIES:
-            values, vectors = _leading(matrix, width, n_passes)
-            powers = values**t
-            error = (vectors @ (powers[:, None] * (vectors.T @ probes)) - image).norm(dim=0).max()
-            if float(error) < TOLERANCE:
-                return (vectors * powers) @ vectors.T
+        values, vectors = _leading(matrix)
+        powers = values**t
+        error = (vectors @ (powers[:, None] * (vectors.T @ probes)) - image).norm(dim=0).max()
+        if float(error) < TOLERANCE:
+            return (vectors * powers) @ vectors.T
     return torch.linalg.matrix_power(matrix, t)
 
 
-def _leading(matrix: torch.Tensor, width: int, n_passes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _leading(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The better half of the Ritz pairs of a block Krylov space; the others have not converged."""
     return top_eigenpairs(
         lambda block: matrix @ block,
         matrix.shape[0],
-        width * n_passes // 2,
-        block=width,
-        n_passes=n_passes,
+        BLOCK * PASSES // 2,
+        block=BLOCK,
+        n_passes=PASSES,
         device=matrix.device,
         generator=torch.Generator().manual_seed(0),
     )

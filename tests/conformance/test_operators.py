@@ -39,7 +39,7 @@ from mmphate_gpu.slices import unit_major
 
 N_SLICES, N_UNITS, N_FEATURES = 23, 4, 5
 N_NODES = N_SLICES * N_UNITS
-BANDWIDTH, THRESH = 1.7, 1e-4
+BANDWIDTH, THRESH = 0.6, 1e-4
 
 # Entries, sums and products are compared with float64 ones. Worst measured over all forms and 20 right-hand sides:
 # float32 2.9e-6 in products (rows that sum to as much as 25, times standard normal numbers), 2.5e-6 in aggregated sums,
@@ -138,7 +138,9 @@ def test_to_dense(operator, dtype, dense_oracle):
     assert dense.dtype == dtype
     np.testing.assert_array_equal(dense.cpu().numpy() > 0, dense_oracle > 0)
     assert_near(dense, dense_oracle, TOLERANCE[dtype])
-    assert 0.05 < (dense_oracle > 0).mean() < 0.5  # neither full nor empty: the pattern says something
+    # The cut leaves some pairs of slices and takes others, or the pattern would say nothing.
+    unit = dense_oracle.reshape(N_SLICES, N_UNITS, N_SLICES, N_UNITS)[:, 0, :, 0]
+    assert 0.1 < (unit > 0).mean() < 0.9
 
 
 def test_to_csr_is_in_order(operator, dense_oracle):
