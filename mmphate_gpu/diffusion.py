@@ -14,8 +14,8 @@ SVD_UP_TO = 1000
 # Relative error allowed for in the eigenvalues of the float64 Gram matrix: about 45 times the machine epsilon.
 GRAM_ERROR = 1e-14
 # Breaks whose errors differ by less than this share of the largest entropy are equals: a sum of a hundred residuals
-# carries
-# rounding of that order, and on a flat curve (converged training) nothing else, which is another on every device.
+# carries rounding of that order, and on a flat curve (converged training) nothing else, which is another on every
+# device.
 KNEE_TIE = 1e-12
 # METHOD's floor inside the logarithm: the float64 epsilon.
 ENTROPY_FLOOR = torch.finfo(torch.float64).eps
@@ -49,9 +49,8 @@ def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Te
     """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
 
     landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Above 1000 landmarks they come
-    from the
-    float64 Gram matrix, if that can be shown to give the same `optimal_t` as the SVD. O(L^3) time, O(L^2) memory.
-    Deterministic.
+    from the float64 Gram matrix, if that can be shown to give the same `optimal_t` as the SVD. O(L^3) time, O(L^2)
+    memory. Deterministic.
     """
     check_number("t_max", t_max, low=4, integer=True)
     _check_square(landmark_op)
@@ -68,8 +67,8 @@ def _certified_gram_entropy(landmark_op: torch.Tensor, t_max: int) -> torch.Tens
     entropy = entropy_of_singular_values((low + high) / 2, t_max)
     bounds = [entropy_of_singular_values(values, t_max) for values in (low, high)]
     # An error e in H moves the sum of absolute residuals of one break by less than 3 sum |e| (the residuals of a line
-    # fit to
-    # e itself), so the difference of two breaks by less than 6; the rest is for the bend of H between the bounds.
+    # fit to e itself), so the difference of two breaks by less than 6; the rest is for the bend of H between the
+    # bounds.
     shift = 8 * torch.stack([(bound - entropy).abs() for bound in bounds]).max(0).values.sum()
     errors = knee_errors(entropy.cpu())
     best, second = torch.topk(errors, 2, largest=False).values
@@ -113,8 +112,8 @@ def diffuse(landmark_op: torch.Tensor, t: int, degrees: torch.Tensor | None = No
     """landmark_op^t in float64: (L, L) -> (L, L).
 
     With the ``degrees`` (L,) of a reversible operator (`Landmarks.degrees`) through its symmetric form, which needs a
-    few thin
-    products where the power is of low rank; without them by repeated squaring, about 1.5 log2(t) products of O(L^3).
+    few thin products where the power is of low rank; without them by repeated squaring, about 1.5 log2(t) products of
+    O(L^3).
     """
     check_number("t", t, low=1, integer=True)
     _check_square(landmark_op)

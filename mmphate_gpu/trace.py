@@ -287,11 +287,10 @@ def _take(values: torch.Tensor, dim: int, index: np.ndarray) -> torch.Tensor:
 def normalize(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
     """Each (slice, unit) centred over its present samples and divided by their deviation (METHOD step 1).
 
-    ``z = (x - mean) / std`` with the population deviation (ddof 0); a deviation of zero divides by 1,
-    so that dead units give zero vectors. Masked entries are 0. Computed in the dtype of the trace and in NumPy's
-    order of summing, as the published implementation does: the affinity of units that are nearly equal shows it (1e-5
-    for
-    float32). The same bits on every device. O(N S) time, temporaries bounded by a chunk of slices.
+    ``z = (x - mean) / std`` with the population deviation (ddof 0); a deviation of zero divides by 1, so that dead
+    units give zero vectors. Masked entries are 0. Computed in the dtype of the trace and in NumPy's order of summing,
+    as the published implementation does: the affinity of units that are nearly equal shows it (1e-5 for float32). The
+    same bits on every device. O(N S) time, temporaries bounded by a chunk of slices.
     """
     return _per_slice(trace, _standardised)
 

@@ -48,8 +48,7 @@ def metric_mds(
         Start of SMACOF; None means classical MDS.
     max_iter, eps
         SMACOF ends after ``max_iter`` sweeps or when one lowers the stress by less than ``eps`` of itself; the
-        nonmetric
-        part does at most 300.
+        nonmetric part does at most 300.
 
     Raises
     ------

@@ -12,8 +12,8 @@ def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 30
     """Alternate monotone regression (on the host, by SciPy) and Guttman transforms from ``init`` (L, C).
 
     The disparities are scaled to the norm of ``distances`` at every step, so that the picture keeps its size. Ends
-    when the stress
-    against them falls by less than ``eps`` of itself. O(L^2 log L) once, O(L^2) a sweep. Source: Kruskal 1964.
+    when the stress against them falls by less than ``eps`` of itself. O(L^2 log L) once, O(L^2) a sweep. Source:
+    Kruskal 1964.
     """
     distances = distances.double()
     n = distances.shape[0]

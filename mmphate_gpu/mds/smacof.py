@@ -26,8 +26,7 @@ def guttman_transform(distances: torch.Tensor, points: torch.Tensor) -> tuple[to
     """One SMACOF sweep: the Guttman transform of ``points`` and the sum of squared residuals *before* it.
 
     ``x_i <- (1/L) sum_j D_ij / d_ij (x_i - x_j)`` with 0 where d_ij = 0; the stress comes free with the distances.
-    (L, L), (L, C)
-    float64 -> (L, C), (). O(L^2 C) time, chunks of memory. Source: de Leeuw 1977; Borg & Groenen 2005.
+    (L, L), (L, C) float64 -> (L, C), (). O(L^2 C) time, chunks of memory. Source: de Leeuw 1977; Borg & Groenen 2005.
     """
     n = points.shape[0]
     # Points this close count as one: D / d times the rounding of a coordinate would outweigh the step itself.
@@ -62,11 +61,9 @@ def smacof(
     """Minimise sum (D - d)^2 from ``init`` by Guttman transforms with Anderson mixing.
 
     A mixed point is kept only if its stress is not above that of the plain step's start; otherwise the plain step,
-    which can only
-    lower the stress, is taken from the best point. Ends when a plain step lowers the stress by less than ``eps`` of
-    itself, or
-    after ``max_iter`` sweeps; what is returned is always the outcome of a plain step. Deterministic.
-    Source: Walker & Ni, "Anderson acceleration for fixed-point iterations", 2011.
+    which can only lower the stress, is taken from the best point. Ends when a plain step lowers the stress by less
+    than ``eps`` of itself, or after ``max_iter`` sweeps; what is returned is always the outcome of a plain step.
+    Deterministic. Source: Walker & Ni, "Anderson acceleration for fixed-point iterations", 2011.
     """
     points = init.double() - init.double().mean(0)
     distances = distances.double()

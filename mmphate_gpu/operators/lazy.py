@@ -35,8 +35,7 @@ class LazyAffinity(AffinityOperator):
     intraslice : Csr of S*M rows and M columns
     engine : {"auto", "torch", "keops"}
         What multiplies: "torch" makes dense blocks and lets the matrix library multiply them; "keops" fuses both.
-        "auto"
-        is KeOps on CUDA where it is installed, torch elsewhere (on a CPU the dense blocks win by far).
+        "auto" is KeOps on CUDA where it is installed, torch elsewhere.
     """
 
     def __init__(

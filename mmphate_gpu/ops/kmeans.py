@@ -9,13 +9,12 @@ from .chunks import row_chunks
 from .csr import Csr, to_torch
 
 # Every round of D^2-weighted seeding adds this share of the centres there are already (at least one): nearly as well
-# spread
-# as one at a time (k-means++), in a few dozen rounds that together cost one assignment. Seeds drawn evenly leave up to
-# twice the inertia, and with it another diffusion time.
+# spread as one at a time (k-means++), in a few dozen rounds that together cost one assignment. Seeds drawn evenly
+# leave up to twice the inertia, and with it another diffusion time.
 SEED_GROWTH = 0.2
 # Points per cluster among which the seeds are drawn. On the bifurcation suite (48,480 nodes, 4000 clusters) 3 gave
-# inter-slice
-# neighbourhood preservations of 0.142 / 0.254 and 0.219 / 0.401, all points 0.069 / 0.121 (Hopf and pitchfork).
+# inter-slice neighbourhood preservations of 0.142 / 0.254 and 0.219 / 0.401, all points 0.069 / 0.121 (Hopf and
+# pitchfork).
 SEED_SAMPLE = 3
 
 
@@ -30,10 +29,8 @@ def kmeans(
     """Cluster labels 0 .. k-1 with k at most ``n_clusters``; empty clusters are dropped.
 
     Stops after ``max_iter`` Lloyd steps or when fewer than ``tol`` of the points change their cluster. O(N k D) time
-    a step,
-    O((N + k) D) memory and bounded chunks. Deterministic for one generator state. Source of the seeding: Bahmani et
-    al.,
-    "Scalable k-means++", 2012 (here without oversampling).
+    a step, O((N + k) D) memory and bounded chunks. Deterministic for one generator state. Source of the seeding:
+    Bahmani et al., "Scalable k-means++", 2012 (here without oversampling).
     """
     check_number("n_clusters", n_clusters, low=1, integer=True)
     if points.ndim != 2 or points.shape[0] == 0:

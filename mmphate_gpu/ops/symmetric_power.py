@@ -20,9 +20,8 @@ def symmetric_power(matrix: torch.Tensor, t: int) -> torch.Tensor:  # (n, n) flo
     """``matrix^t`` for a symmetric matrix of spectral radius at most about 1.
 
     Above 1000 rows as a low-rank product V diag(w^t) V^T by block Krylov, accepted only if it reproduces ``matrix^t``
-    on random
-    probes (t thin products) to 1e-14; otherwise by repeated squaring. O(n^2) per column instead of O(n^3 log t).
-    Deterministic.
+    on random probes (t thin products) to 1e-14; otherwise by repeated squaring. O(n^2) per column instead of O(n^3
+    log t). Deterministic.
     """
     if matrix.shape[0] > DENSE_UP_TO and t <= PROBED_UP_TO:
         probes, image = _probe(matrix, t)

@@ -27,10 +27,9 @@ def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarra
     """Step 1: over the present samples of each (slice, unit), zero mean and unit deviation (ddof 0).
 
     In the trace's own precision (float64, else float32), as the published implementation does: the affinity of units
-    that are
-    nearly equal shows it (1e-5 for float32 traces). Masked entries become 0. A dead unit, constant over samples,
-    becomes the
-    zero vector: asked of the values, because the rounding of a mean leaves constants like 0.1 a deviation of 1e-17.
+    that are nearly equal shows it (1e-5 for float32 traces). Masked entries become 0. A dead unit, constant over
+    samples, becomes the zero vector: asked of the values, because the rounding of a mean leaves constants like 0.1 a
+    deviation of 1e-17.
     """
     values, present = _stacked(trace, mask)
     if np.asarray(trace).dtype != np.float64:
