@@ -12,6 +12,9 @@ from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
 
 DEPTH = 5  # differences kept for the acceleration
+# Plain sweeps before the first mix. They decide which minimum is reached: mixing from the start, where a sweep takes off
+# half of the stress, leapt into another one (stress 0.44 instead of 0.33) on a nearly equal distance matrix.
+WARM_UP = 20
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def smacof(
     history = History()
     n_iter = 1
     while n_iter < max_iter and float(best) > 0:
-        trial = history.mix(points, moved)
+        trial = history.mix(points, moved) if n_iter > WARM_UP else moved
         trial_moved, trial_raw = sweep(distances, trial)
         n_iter += 1
         if not history.mixed:  # the plain step: it decides about the end
