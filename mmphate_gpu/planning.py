@@ -202,7 +202,7 @@ class _Sizes:
         ]
         if self.landmarked:
             aggregated = REACHED_SHARE * N * L * (item + 4)
-            krylov = 3 * KRYLOV_PASSES * C * N * item
+            krylov = 3 * KRYLOV_PASSES * C * N * 8
             gram = 3 * square + aggregated
             rows.append(
                 (

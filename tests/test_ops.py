@@ -455,11 +455,13 @@ def test_fix_signs():
 # ---------------------------------------------------------------- symmetric power
 
 
+@pytest.mark.parametrize("block", [64, 8])  # 14 passes of it: more columns than the matrix has, or a third of them
 @pytest.mark.parametrize("t", [1, 2, 7, 40])
 @pytest.mark.parametrize("spectrum", ["falling", "of both signs", "low rank", "flat"])
-def test_symmetric_power_against_eigh(spectrum, t, monkeypatch, device):
+def test_symmetric_power_against_eigh(spectrum, t, block, monkeypatch, device):
     """Low-rank where it can be, refused and squared where it cannot (a flat spectrum)."""
     monkeypatch.setattr(power_module, "DENSE_UP_TO", 10)
+    monkeypatch.setattr(power_module, "BLOCK", block)
     n = 300
     values = torch.linspace(1, 0.9, n, dtype=torch.float64) if spectrum == "flat" else SPECTRA[spectrum](n)
     values = values / values.abs().max()

@@ -14,17 +14,16 @@ def diffusion_features(
 ) -> torch.Tensor:  # (N, n_svd)
     """Rows of P V, V the first ``n_svd`` right singular vectors of A = D^-1/2 K D^-1/2 (symmetric: eigenvectors).
 
-    About six products with n_svd + 10 columns.
+    About six products with n_svd + 10 columns, in float64: where the graph nearly falls apart more than ``n_svd``
+    eigenvalues lie next to 1, and float32 rounding, another in every form of the operator, would pick among them.
     """
-    root = degrees.rsqrt().to(operator.dtype)[:, None]
+    root = degrees.rsqrt()[:, None]
 
     def diff_aff(block: torch.Tensor) -> torch.Tensor:
-        return root * (operator @ (root * block))
+        return root * operator.product(root * block)
 
-    _, vectors = top_eigenpairs(
-        diff_aff, operator.shape[0], n_svd, dtype=operator.dtype, device=operator.device, generator=generator
-    )
-    return (operator @ vectors) / degrees.to(operator.dtype)[:, None]
+    _, vectors = top_eigenpairs(diff_aff, operator.shape[0], n_svd, device=operator.device, generator=generator)
+    return (operator.product(vectors) / degrees[:, None]).to(operator.dtype)
 
 
 def spectral_clusters(

@@ -12,8 +12,8 @@ from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
 
 DEPTH = 5  # differences kept for the acceleration
-# Plain sweeps before the first mix. They decide which minimum is reached: mixing from the start, where a sweep takes off
-# half of the stress, leapt into another one (stress 0.44 instead of 0.33) on a nearly equal distance matrix.
+# Plain sweeps before the first mix: at the start, where a sweep takes off half of the stress, a mix may leap into the
+# basin of another minimum.
 WARM_UP = 20
 
 

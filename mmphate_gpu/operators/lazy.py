@@ -69,7 +69,7 @@ class LazyAffinity(AffinityOperator):
     def _torch_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
         out = torch.empty_like(by_unit)
         for unit, rows, tile in self._tiles():
-            torch.mm(tile, by_unit[unit], out=out[unit, rows])
+            torch.mm(tile.to(by_unit.dtype), by_unit[unit], out=out[unit, rows])
         return out
 
     def _tiles(self) -> Iterator[tuple[int, slice, torch.Tensor]]:
@@ -96,10 +96,11 @@ class LazyAffinity(AffinityOperator):
         values = by_unit.to(points.dtype)
         # The sum runs over all pairs; a slice is no neighbour of its own, and its affinity to itself is exactly 1.
         product = (affinity * lazy_tensor(values[:, None, :, :].contiguous())).sum(dim=2)
-        return (product - values).to(self.dtype)
+        return (product - values).to(by_unit.dtype)
 
     def _intraslice_product(self, block: torch.Tensor) -> torch.Tensor:
-        return csr_ops.to_torch(self._intraslice_in_node_order()) @ block
+        csr = self._intraslice_in_node_order()
+        return csr_ops.to_torch(csr._replace(values=csr.values.to(block.dtype))) @ block
 
     def _intraslice_in_node_order(self) -> Csr:
         """The intraslice part as an N x N CSR: unit columns become node columns."""

@@ -23,8 +23,12 @@ class AffinityOperator(ABC):
     nbytes: int
 
     @abstractmethod
-    def _matmul(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C), contiguous, own dtype, C >= 1
+    def _matmul(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C), contiguous, C >= 1
         ...
+
+    def product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
+        """K @ block computed in the dtype of ``block``: float64 products of entries that are kept in float32."""
+        return self._matmul(block.contiguous()) if block.shape[1] else block
 
     @abstractmethod
     def row_sums(self) -> torch.Tensor:  # (N,) float64
@@ -48,9 +52,7 @@ class AffinityOperator(ABC):
             n = self.shape[1]
             raise InputError(f"the right-hand side has shape {tuple(other.shape)}; accepted: ({n},) or ({n}, C)")
         block = other.to(device=self.device, dtype=self.dtype).reshape(self.shape[1], -1).contiguous()
-        if block.shape[1] == 0:
-            return block
-        return self._matmul(block).reshape(other.shape)
+        return self.product(block).reshape(other.shape)
 
     def to_dense(self) -> torch.Tensor:  # (N, N)
         """All entries as a dense tensor: N^2 of them, for small N."""

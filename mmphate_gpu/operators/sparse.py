@@ -30,7 +30,9 @@ class SparseAffinity(AffinityOperator):
         return self.csr.nnz
 
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:
-        return self.tensor @ block
+        if block.dtype == self.dtype:
+            return self.tensor @ block
+        return csr_ops.to_torch(self.csr._replace(values=self.csr.values.to(block.dtype))) @ block
 
     def row_sums(self) -> torch.Tensor:
         return csr_ops.row_sums(self.csr)
