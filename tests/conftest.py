@@ -10,8 +10,6 @@ os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 # The same for NumPy's own: its threads always spin, and the references of tests are small.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
 
-import importlib.util
-import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ import pytest
 import torch
 
 from mmphate_gpu import reference
+from mmphate_gpu._optional import why_no_keops
 from mmphate_gpu.trace import as_trace, flat_points, normalize, reduce
 
 # KeOps compiles every formula anew for another number of features: all cases come down to this many.
@@ -41,11 +40,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(scope="session")
 def keops() -> None:
     """Skips where KeOps cannot run: not installed, or no C++ compiler for its formulas."""
-    if importlib.util.find_spec("pykeops") is None:
-        pytest.skip("pykeops is not installed")
-    compiler = os.environ.get("CXX", "g++").split()[0]
-    if shutil.which(compiler) is None:
-        pytest.skip(f"KeOps needs a C++ compiler and {compiler!r} is not there")
+    reason = why_no_keops()
+    if reason is not None:
+        pytest.skip(reason)
 
 
 # ---------------------------------------------------------------- traces

@@ -64,7 +64,7 @@ ONLY = {
 OPTIONAL = {
     "cupy": {"_arrays", "operators.convert"},
     "cupyx": {"_arrays", "operators.convert"},
-    "pykeops": {"neighbors.keops_backend", "operators.lazy"},
+    "pykeops": {"_optional", "neighbors.keops_backend", "operators.lazy"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
     "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"},

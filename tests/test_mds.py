@@ -197,21 +197,17 @@ def test_stress_never_rises(distances, start):
         assert last <= min(seen) * (1 + 1e-9) + 1e-24 * float(given.square().sum())
 
 
-def test_mixing_saves_sweeps():
-    """Anderson's reason to be here: PERFORMANCE measured 157 sweeps against 32."""
-    distances = DISTANCES["hopf"]()
+@pytest.mark.parametrize("name", ["hopf", "hopf and pitchfork", "walk"])
+def test_mixing_saves_sweeps(name):
+    """Anderson's reason to be here: plain sweeps need more to get as low. Measured: 178, 110, 36 against 91, 29, 13."""
+    distances = DISTANCES[name]()
     given = torch.from_numpy(distances)
-    init = classic(given, 2, generator=seeded_generator(0))
-    mixed = smacof(given, init)
-    plain, before, n_plain = init, np.inf, 0
-    while n_plain < 3000:
-        plain, raw = guttman_transform(given, plain)
-        n_plain += 1
-        if before - float(raw) < 1e-6 * float(raw):
-            break
-        before = float(raw)
-    assert mixed.n_iter < 0.8 * n_plain  # measured: 91 against 153 here
-    assert raw_stress(distances, mixed.coordinates) <= 1.001 * raw_stress(distances, plain)
+    plain = classic(given, 2, generator=seeded_generator(0))
+    mixed = smacof(given, plain)
+    reached = raw_stress(distances, mixed.coordinates)
+    for _ in range(mixed.n_iter):
+        plain, _ = guttman_transform(given, plain)
+    assert raw_stress(distances, plain) > reached
 
 
 def test_max_iter_is_kept(distances):
