@@ -11,9 +11,10 @@ from .smacof import Descent, guttman_transform
 def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 300, eps: float = 1e-6) -> Descent:
     """Alternate monotone regression (on the host, by SciPy) and Guttman transforms from ``init`` (L, C).
 
-    The disparities are scaled to the norm of ``distances`` at every step, so that the picture keeps its size. Ends
-    when the stress against them falls by less than ``eps`` of itself. O(L^2 log L) once, O(L^2) a sweep. Source:
-    Kruskal 1964.
+    Equal distances may be shown in any order (the primary approach to ties), so nothing hangs on the order of the
+    landmarks. The disparities are scaled to the norm of ``distances`` at every step, so that the picture keeps its
+    size. Ends when the stress against them falls by less than ``eps`` of itself. O(L^2 log L) once, O(L^2) a sweep, and
+    the sorting of the tied pairs. Source: Kruskal 1964.
     """
     distances = distances.double()
     n = distances.shape[0]
@@ -21,11 +22,16 @@ def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 30
     order = torch.argsort(distances[i, j], stable=True)
     i, j = i[order], j[order]
     norm = distances[i, j].norm()
+    _, group, size = torch.unique_consecutive(distances[i, j], return_inverse=True, return_counts=True)
+    tied = torch.nonzero(size[group] > 1)[:, 0]
     points, last = init.double(), float("inf")
     sweeps = 0
     while sweeps < max_iter:
         sweeps += 1
-        disparities = _monotone(distances_by_difference(points, points)[i, j])
+        shown = distances_by_difference(points, points)[i, j]
+        order = _ties_sorted(shown, tied, group)
+        disparities = torch.empty_like(shown)
+        disparities[order] = _monotone(shown[order])
         disparities = disparities * (norm / disparities.norm().clamp_min(torch.finfo(torch.float64).tiny))
         target = torch.zeros_like(distances)
         target[i, j] = disparities
@@ -35,6 +41,14 @@ def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 30
             break
         last = float(raw)
     return Descent(points, sweeps)
+
+
+def _ties_sorted(shown: torch.Tensor, tied: torch.Tensor, group: torch.Tensor) -> torch.Tensor:  # (k,) int64
+    """The order 0, 1, ..., but the pairs ``tied`` by what they show within their ``group``, a run of neighbours."""
+    order = torch.arange(shown.numel(), device=shown.device)
+    by_shown = tied[shown[tied].argsort(stable=True)]
+    order[tied] = by_shown[group[by_shown].argsort(stable=True)]
+    return order
 
 
 def _monotone(values: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,)
