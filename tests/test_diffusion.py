@@ -137,20 +137,26 @@ def near_tie() -> np.ndarray:
     def mixed(share: float) -> np.ndarray:
         return (1 - share) * first + share * second
 
+    def best(share: float) -> int:  # without the rule for ties, whose edge the bisection would find
+        return int(errors_of(mixed(share)).argmin())
+
     low, high = 0.0, 1.0
-    assert reference.optimal_t(mixed(low)) != reference.optimal_t(mixed(high))
+    assert best(low) != best(high)
     while high - low > 1e-15:
         middle = (low + high) / 2
-        if reference.optimal_t(mixed(middle)) == reference.optimal_t(mixed(low)):
+        if best(middle) == best(low):
             low = middle
         else:
             high = middle
     return mixed((low + high) / 2)
 
 
+def errors_of(landmark_op: np.ndarray) -> torch.Tensor:
+    return diffusion.knee_errors(torch.from_numpy(reference.von_neumann_entropy(landmark_op)))
+
+
 def gap_of(landmark_op: np.ndarray) -> float:
-    errors = diffusion.knee_errors(torch.from_numpy(reference.von_neumann_entropy(landmark_op)))
-    best, second = torch.topk(errors, 2, largest=False).values
+    best, second = torch.topk(errors_of(landmark_op), 2, largest=False).values
     return float(second - best)
 
 

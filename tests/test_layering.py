@@ -197,6 +197,7 @@ def test_reference_needs_numpy_and_scipy_only():
         "collections",
         "itertools",
         "math",
+        "typing",
         "numpy",
         "scipy",
         NAME,

@@ -350,6 +350,31 @@ def rank_error(distances: np.ndarray, coordinates: np.ndarray) -> float:
     return float(np.linalg.norm(shown - isotonic(shown).x) / np.linalg.norm(shown))
 
 
+def test_nonmetric_matches_reference(distances, device):
+    """From the same start, the same steps: pool-adjacent-violators in Python there, SciPy's regression here."""
+    distances = distances[:60, :60]
+    init = distances.mean() * RNG(0).normal(size=(len(distances), 2))
+    found = nonmetric(*(torch.from_numpy(part.copy()).to(device) for part in (distances, init)), max_iter=4, eps=0)
+    wanted, sweeps = reference.mds._nonmetric(distances, init, 4, 0)
+    if np.unique(distances).size > 2:  # one value off the diagonal: no order to keep, the end at once
+        assert found.n_iter == sweeps == 4
+    scale = np.abs(init).max()
+    # Measured: 1.5e-15.
+    np.testing.assert_allclose(found.coordinates.cpu().numpy() / scale, wanted / scale, rtol=0, atol=1e-13)
+
+
+def test_equal_distances_may_be_shown_in_any_order():
+    """Places on a grid have many: renamed, the points come out the same, renamed."""
+    distances, order = with_duplicates()[:40, :40], RNG(1).permutation(40)
+    init = RNG(0).normal(size=(40, 2))
+    first, renamed = (
+        nonmetric(torch.from_numpy(distances[np.ix_(rows, rows)]), torch.from_numpy(init[rows]), max_iter=5)
+        for rows in (np.arange(40), order)
+    )
+    # Measured: 1.8e-15; with ties in the order of their indices 0.05 and more.
+    torch.testing.assert_close(renamed.coordinates, first.coordinates[order], rtol=0, atol=1e-12)
+
+
 def test_nonmetric_sees_ranks_only():
     """The squares of planar distances: no plane has them, but it has their order."""
     points = RNG(3).normal(size=(30, 2))

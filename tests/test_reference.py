@@ -1,5 +1,6 @@
 """The dense reference against the published implementation's output, and against closed forms."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import cdist
 
-from mmphate_gpu import reference
+import mmphate_gpu
+from mmphate_gpu import diffusion, reference
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ["walk_28x20x12", "hopf_pitchfork_12x14"]
@@ -96,6 +98,38 @@ def test_mmphate_end_to_end(golden):
     assert result.stress < golden["stress"]  # one component more
 
 
+@pytest.mark.parametrize("solver", ["classic", "nonmetric"])
+def test_mmphate_takes_every_solver(solver):
+    found = reference.mmphate(walk(), interslice_knn=3, n_landmark=12, mds_solver=solver, random_state=0)
+    mds = reference.metric_mds(found.distances, solver=solver)
+    np.testing.assert_array_equal(found.embedding, found.transitions @ mds.coordinates)
+    assert found.stress == mds.stress
+
+
+# What was promised: "reference.*: the same names". Conversions of operators and the plan of a run have no dense twin.
+STAGE_FUNCTIONS = [
+    "multislice_affinity",
+    "landmark_diffusion",
+    "von_neumann_entropy",
+    "optimal_t",
+    "diffusion_potential",
+    "potential_distances",
+    "metric_mds",
+    "neighborhood_preservation",
+]
+# How the package works, not what it computes.
+MEANS = {"storage", "knn_backend", "device"}
+
+
+@pytest.mark.parametrize("name", STAGE_FUNCTIONS)
+def test_every_stage_function_has_a_reference(name):
+    assert name in reference.__all__
+    theirs, ours = (inspect.signature(getattr(home, name)).parameters for home in (mmphate_gpu, reference))
+    for parameter in theirs.keys() - MEANS - {list(theirs)[0]}:  # the first is called by what it is there
+        assert ours[parameter].default == theirs[parameter].default
+        assert ours[parameter].kind == theirs[parameter].kind
+
+
 def test_same_seed_same_picture():
     first, second = (reference.mmphate(walk((12, 5, 6)), n_landmark=20, interslice_knn=4, random_state=3) for _ in "ab")
     assert np.array_equal(first.embedding, second.embedding)
@@ -167,7 +201,9 @@ def test_bandwidth_of_equal_slices_is_the_floor():
 
 def test_without_landmarks_the_operator_is_p():
     affinity = reference.multislice_affinity(walk(), interslice_knn=3)
-    landmark_op, transitions, clusters = reference.landmark_diffusion(affinity, n_landmark=len(affinity))
+    found = reference.landmark_diffusion(affinity, n_landmark=len(affinity))
+    landmark_op, transitions, clusters = found
+    assert found.landmark_op is landmark_op and found.transitions is transitions and found.clusters is clusters
     np.testing.assert_array_equal(landmark_op, reference.diffusion_operators(affinity)[0])
     np.testing.assert_array_equal(transitions, np.eye(36))
     np.testing.assert_array_equal(clusters, np.arange(36))
@@ -184,6 +220,13 @@ def test_knee_of_two_lines(corner):
     assert reference.knee(np.where(steps < corner, 10 - steps, 10 - corner - 0.01 * (steps - corner))) == corner
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_of_equal_breaks_the_first_is_the_knee(seed):
+    """A curve that is flat to rounding: all breaks are equals, as `diffusion.knee` has it."""
+    curve = 4.8 + 1e-15 * np.random.default_rng(seed).standard_normal(40)
+    assert reference.knee(curve) == diffusion.knee(curve) == 1
+
+
 def test_potential():
     landmark_op = np.array([[0.9, 0.1], [0.4, 0.6]])
     squared = landmark_op @ landmark_op
@@ -198,6 +241,53 @@ def test_mds_recovers_points():
     for coordinates in (reference.classical_mds(distances), reference.smacof(distances)):
         assert reference.stress(distances, coordinates) < 1e-12
         np.testing.assert_allclose(cdist(coordinates, coordinates), distances, atol=1e-12)
+
+
+def test_metric_mds_is_each_solver_from_the_one_before():
+    points = np.random.default_rng(0).standard_normal((15, 5))
+    distances = cdist(points, points)
+    found = {solver: reference.metric_mds(distances, solver=solver) for solver in ("classic", "smacof", "nonmetric")}
+    np.testing.assert_array_equal(found["classic"].coordinates, reference.classical_mds(distances))
+    np.testing.assert_array_equal(found["smacof"].coordinates, reference.smacof(distances))
+    assert 0 == found["classic"].n_iter < found["smacof"].n_iter < found["nonmetric"].n_iter
+    assert found["smacof"].stress == reference.stress(distances, found["smacof"].coordinates)
+    assert reference.metric_mds(distances, init=points[:, :2], max_iter=3).n_iter == 3
+
+    def off_order(result):
+        wanted = reference.mds.disparities(distances, result.coordinates)
+        return reference.stress(wanted, result.coordinates)
+
+    assert off_order(found["nonmetric"]) < 0.95 * off_order(found["smacof"])  # measured: 0.938
+
+
+@pytest.mark.parametrize("solver", ["classic", "smacof", "nonmetric"])
+def test_metric_mds_is_that_of_the_package(solver):
+    points = np.random.default_rng(2).standard_normal((25, 4))
+    distances = cdist(points, points)
+    ours, theirs = (
+        mds(distances, 2, solver=solver, max_iter=300, eps=1e-12, random_state=0)
+        for mds in (reference.metric_mds, mmphate_gpu.metric_mds)
+    )
+    assert ours.stress == pytest.approx(theirs.stress, rel=1e-5)  # measured: 6e-8 (nonmetric), 6e-12, 4e-16
+
+
+def test_disparities_by_hand():
+    """Given 1 < 2 = 2 < 3 < 4 < 5, shown 2, 3, 1, 4, 6, 5: of the tied pair 1 goes first, then 2 and 1 are pooled."""
+    given, shown = np.zeros((4, 4)), np.array([2.0, 3, 1, 4, 6, 5])
+    i, j = np.triu_indices(4, 1)
+    given[i, j] = given[j, i] = [1, 2, 2, 3, 4, 5]
+    wanted = np.array([1.5, 3, 1.5, 4, 5.5, 5.5])
+    np.testing.assert_allclose(_disparities_of(given, shown), wanted * np.sqrt(59 / (wanted**2).sum()), rtol=1e-14)
+
+
+def _disparities_of(given, shown):
+    """As if four points had the distances ``shown``."""
+    i, j = np.triu_indices(4, 1)
+    table = np.zeros((4, 4))
+    table[i, j] = table[j, i] = shown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference.mds, "cdist", lambda *points: table)
+        return reference.mds.disparities(given, np.zeros((4, 2)))[i, j]
 
 
 def test_smacof_lowers_stress_and_survives_duplicates():

@@ -15,13 +15,15 @@ from .diffusion import (
     potential_distances,
     von_neumann_entropy,
 )
-from .landmarks import diffusion_operators, landmark_diffusion, spectral_clusters
-from .mds import classical_mds, interpolate, smacof, stress
+from .landmarks import Landmarks, diffusion_operators, landmark_diffusion, spectral_clusters
+from .mds import MDSResult, classical_mds, interpolate, metric_mds, smacof, stress
 from .pipeline import Result, mmphate
 from .points import flat_points, normalize, reduce
 from .preservation import neighborhood_preservation
 
 __all__ = [
+    "Landmarks",
+    "MDSResult",
     "Result",
     "classical_mds",
     "diffusion_operators",
@@ -33,6 +35,7 @@ __all__ = [
     "intraslice_affinity",
     "knee",
     "landmark_diffusion",
+    "metric_mds",
     "mmphate",
     "multislice_affinity",
     "neighborhood_preservation",

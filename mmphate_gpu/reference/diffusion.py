@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import cdist
 
+# Breaks whose residuals differ by less than this share of the largest |entropy| are equals: that is rounding.
+KNEE_TIE = 1e-12
+
 
 def von_neumann_entropy(landmark_op: np.ndarray, t_max: int = 100) -> np.ndarray:  # (J, J) -> (t_max,)
     """Step 9: H(i) = -sum w ln w, w = s^(i+1) / sum s^(i+1) + 2.2e-16, s the singular values."""
@@ -18,13 +21,17 @@ def _entropy(spectrum: np.ndarray) -> float:
 
 
 def knee(entropy: np.ndarray) -> int:
-    """Step 9: the break b whose two least-squares lines, over 0..b and b..end, leave the least absolute residuals."""
+    """Step 9: the break b whose two least-squares lines, over 0..b and b..end, leave the least absolute residuals.
+
+    Of breaks that are equals (`KNEE_TIE`) the first.
+    """
     breaks = np.arange(1, len(entropy) - 1)
     steps = np.arange(len(entropy), dtype=np.float64)
-    residuals = [
-        _line_residual(steps[: b + 1], entropy[: b + 1]) + _line_residual(steps[b:], entropy[b:]) for b in breaks
-    ]
-    return int(breaks[np.argmin(residuals)])
+    residuals = np.array(
+        [_line_residual(steps[: b + 1], entropy[: b + 1]) + _line_residual(steps[b:], entropy[b:]) for b in breaks]
+    )
+    equals = residuals <= residuals.min() + KNEE_TIE * np.abs(entropy).max()
+    return int(breaks[equals][0])
 
 
 def _line_residual(x: np.ndarray, y: np.ndarray) -> float:

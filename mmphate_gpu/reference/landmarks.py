@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
+
+
+class Landmarks(NamedTuple):
+    """The landmarks of the nodes."""
+
+    landmark_op: np.ndarray  # (J, J)
+    transitions: np.ndarray  # (N, J)
+    clusters: np.ndarray  # (N,)
 
 
 def diffusion_operators(affinity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N, N) -> 2 x (N, N)
@@ -56,8 +65,8 @@ def landmark_diffusion(
     n_svd: int = 100,
     clusters: np.ndarray | None = None,
     random_state: int | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Step 8, second half: (landmark_op (J, J), transitions (N, J), clusters (N,)).
+) -> Landmarks:
+    """Step 8, second half: the operator of the landmarks and the transitions of the nodes to them.
 
     ``clusters`` that are given are used, whatever ``n_landmark``. Without landmarks (None, or at least N of
     them) every node is its own cluster, landmark_op is P and transitions the identity.
@@ -65,11 +74,11 @@ def landmark_diffusion(
     n_nodes = len(affinity)
     if clusters is None:
         if n_landmark is None or n_landmark >= n_nodes:
-            return diffusion_operators(affinity)[0], np.eye(n_nodes), np.arange(n_nodes)
+            return Landmarks(diffusion_operators(affinity)[0], np.eye(n_nodes), np.arange(n_nodes))
         clusters = spectral_clusters(affinity, n_landmark, n_svd, random_state)
     clusters = np.unique(clusters, return_inverse=True)[1]
     one_hot = np.eye(clusters.max() + 1)[clusters]  # O, (N, J)
     to_landmarks = affinity @ one_hot  # M
     transitions = to_landmarks / to_landmarks.sum(axis=1, keepdims=True)
     landmark_op = (to_landmarks.T / to_landmarks.sum(axis=0)[:, None]) @ transitions
-    return landmark_op, transitions, clusters
+    return Landmarks(landmark_op, transitions, clusters)

@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import cdist
+
+NONMETRIC_SWEEPS = 300  # at most, whatever max_iter
+
+
+@dataclass(frozen=True, eq=False)
+class MDSResult:
+    """Coordinates of the landmarks and how well they fit."""
+
+    coordinates: np.ndarray  # (J, C)
+    stress: float  # stress-1 against the given distances, whatever the solver
+    n_iter: int  # sweeps, 0 for classical MDS
+
+
+def metric_mds(
+    distances: np.ndarray,
+    n_components: int = 2,
+    *,
+    solver: str = "smacof",
+    init: np.ndarray | None = None,
+    max_iter: int = 3000,
+    eps: float = 1e-6,
+    random_state: int | None = None,
+) -> MDSResult:  # (J, J) -> coordinates (J, C)
+    """Step 12: "classic", then "smacof" from there, then "nonmetric" from there, turned back onto the start.
+
+    ``init`` (J, C) is a start instead of the classical one. Nothing here is random: ``random_state`` is taken so
+    that calls read the same.
+    """
+    start = classical_mds(distances, n_components) if init is None else init - init.mean(axis=0)
+    coordinates, sweeps = start, 0
+    if solver != "classic":
+        coordinates, sweeps = _descend(distances, start, max_iter, eps)
+    if solver == "nonmetric":
+        coordinates, further = _nonmetric(distances, coordinates, min(max_iter, NONMETRIC_SWEEPS), eps)
+        sweeps += further
+    if sweeps:
+        # The start has its axes and signs fixed, so the result does too: one seed, one picture.
+        coordinates = coordinates @ orthogonal_procrustes(coordinates, start)[0]
+    return MDSResult(coordinates, stress(distances, coordinates), sweeps)
 
 
 def classical_mds(distances: np.ndarray, n_components: int = 2) -> np.ndarray:  # (J, J) -> (J, C)
@@ -32,20 +73,64 @@ def smacof(
     max_iter: int = 3000,
     eps: float = 1e-6,
 ) -> np.ndarray:  # (J, J) -> (J, C)
-    """Metric MDS from the classical one (or ``init``), turned back onto its start.
+    """Coordinates of `metric_mds` by plain SMACOF sweeps."""
+    return metric_mds(distances, n_components, init=init, max_iter=max_iter, eps=eps).coordinates
 
-    Plain sweeps, until the stress falls by less than ``eps`` of itself, at most ``max_iter``.
-    """
-    start = classical_mds(distances, n_components) if init is None else init - init.mean(axis=0)
-    coordinates, before = start, stress(distances, start)
-    for _ in range(max_iter):
+
+def _descend(distances: np.ndarray, start: np.ndarray, max_iter: int, eps: float) -> tuple[np.ndarray, int]:
+    """Plain sweeps until the stress falls by less than ``eps`` of itself; (coordinates, sweeps)."""
+    coordinates, before, sweeps = start, stress(distances, start), 0
+    while sweeps < max_iter:
+        sweeps += 1
         coordinates = _guttman(distances, coordinates)
         after = stress(distances, coordinates)
         if before - after <= eps * before:
             break
         before = after
-    # The start has its axes and signs fixed, so the result does too: one seed, one picture.
-    return coordinates @ orthogonal_procrustes(coordinates, start)[0]
+    return coordinates, sweeps
+
+
+def _nonmetric(distances: np.ndarray, start: np.ndarray, max_iter: int, eps: float) -> tuple[np.ndarray, int]:
+    """Each sweep towards the disparities of where it starts; the end by the stress against these."""
+    coordinates, before, sweeps = start, np.inf, 0
+    while sweeps < max_iter:
+        sweeps += 1
+        wanted = disparities(distances, coordinates)
+        now = stress(wanted, coordinates)
+        coordinates = _guttman(wanted, coordinates)
+        if before - now <= eps * now:
+            break
+        before = now
+    return coordinates, sweeps
+
+
+def disparities(distances: np.ndarray, coordinates: np.ndarray) -> np.ndarray:  # (J, J), (J, C) -> (J, J)
+    """The numbers nearest to the distances of ``coordinates`` among those in the order of ``distances``.
+
+    Where ``distances`` are equal, any order will do (Kruskal's primary approach to ties): equal ones are sorted by
+    the distances found. Scaled to the norm of ``distances``.
+    """
+    i, j = np.triu_indices(len(distances), 1)
+    given, found = distances[i, j], cdist(coordinates, coordinates)[i, j]
+    order = np.lexsort((found, given))  # by the given distances, ties by the found ones
+    fitted = np.empty_like(found)
+    fitted[order] = _monotone(found[order])
+    norm = np.linalg.norm(fitted)
+    wanted = np.zeros_like(distances)
+    wanted[i, j] = wanted[j, i] = fitted * (np.linalg.norm(given) / norm if norm > 0 else 1)
+    return wanted
+
+
+def _monotone(values: np.ndarray) -> np.ndarray:  # (k,) -> (k,)
+    """The nearest sequence that never falls: neighbours that fall are pooled to their mean (Kruskal 1964)."""
+    pools: list[tuple[float, int]] = []  # (mean, size)
+    for value in values:
+        mean, size = float(value), 1
+        while pools and pools[-1][0] >= mean:
+            before, many = pools.pop()
+            mean, size = (before * many + mean * size) / (many + size), many + size
+        pools.append((mean, size))
+    return np.repeat([mean for mean, _ in pools], [size for _, size in pools])
 
 
 def _guttman(distances: np.ndarray, coordinates: np.ndarray) -> np.ndarray:

@@ -9,8 +9,7 @@ import numpy as np
 from .affinity import multislice_affinity
 from .diffusion import diffusion_potential, knee, potential_distances, von_neumann_entropy
 from .landmarks import landmark_diffusion
-from .mds import classical_mds, interpolate, smacof
-from .mds import stress as normalised_stress
+from .mds import interpolate, metric_mds
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +50,7 @@ def mmphate(
     clusters: np.ndarray | None = None,
     mask: np.ndarray | None = None,
 ) -> Result:
-    """Steps 1 to 13 of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace.
-
-    ``mds_solver`` is "classic" or "smacof"; "nonmetric" has no reference.
-    """
-    solver = {"classic": classical_mds, "smacof": smacof}[mds_solver]
+    """Steps 1 to 13 of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace."""
     affinity = multislice_affinity(
         trace,
         intraslice_knn=intraslice_knn,
@@ -73,9 +68,9 @@ def mmphate(
     t = knee(entropy) if t == "auto" else int(t)
     potential = diffusion_potential(landmark_op, t, gamma)
     distances = potential_distances(potential, mds_dist)
-    landmark_embedding = solver(distances, n_components)
+    mds = metric_mds(distances, n_components, solver=mds_solver)
     return Result(
-        embedding=interpolate(transitions, landmark_embedding),
+        embedding=interpolate(transitions, mds.coordinates),
         affinity=affinity,
         landmark_op=landmark_op,
         transitions=transitions,
@@ -84,6 +79,6 @@ def mmphate(
         t=t,
         diff_potential=potential,
         distances=distances,
-        landmark_embedding=landmark_embedding,
-        stress=normalised_stress(distances, landmark_embedding),
+        landmark_embedding=mds.coordinates,
+        stress=mds.stress,
     )
