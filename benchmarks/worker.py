@@ -38,16 +38,15 @@ from mmphate_gpu import (
 )
 from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.params import InputError
-from mmphate_gpu.stages import peak_bytes as peak_so_far
+from mmphate_gpu.stages import peak_bytes
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+CLEAR = Path("/proc/self/clear_refs")
 
 
 class PeakMeter:
     """Most memory within a span: of torch's allocator on CUDA, of this process on the CPU.
 
-    On Linux the high-water mark is reset between spans; elsewhere it is the most so far. It is not ru_maxrss, which a
-    child process inherits from its parent.
+    On Linux the high-water mark is reset between spans; elsewhere it is the most so far.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -57,14 +56,8 @@ class PeakMeter:
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
         """End the span of ``stage`` and begin the next; fits MMPHATE's ``callback``."""
-        self.spans[stage] = max(self.spans.get(stage, 0), self._peak())
+        self.spans[stage] = max(self.spans.get(stage, 0), peak_bytes(self.device))
         self._reset()
-
-    def _peak(self) -> int:
-        if self.device.type == "cpu" and STATUS.exists():
-            line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-            return int(line.split()[1]) * 1024
-        return peak_so_far(self.device)
 
     def _reset(self) -> None:
         if self.device.type == "cuda":

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -92,12 +93,20 @@ class Stages:
             self.callback(stage, len(self.reports), len(STAGES))
 
 
+STATUS = Path("/proc/self/status")  # Linux
+
+
 def peak_bytes(device: torch.device) -> int:
     """Most memory so far: of the CUDA allocator on ``device``, or of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
+    # Linux's ru_maxrss will not do: a process inherits the peak of the one that started it.
+    lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines() if STATUS.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     import resource  # not there on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
