@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,19 +47,48 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
         The path is missing, of an unknown ending, unreadable, holds pickles, or no data.
     """
     path = Path(path)
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".zarr": _read_zarr, ".h5": _read_h5, META: _read_recording}
+    return readers[_format(path)](path)
+
+
+class Heading(NamedTuple):
+    """What a file says of its data."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def heading(path: str | os.PathLike[str]) -> Heading | None:
+    """Shape and dtype of the trace at ``path``, without reading its values.
+
+    None where they are no trace's, or only reading tells: who reads it has the words for what is wrong.
+
+    Raises
+    ------
+    InputError
+        As `read_fields`.
+    """
+    path = Path(path)
+    readers = {".npy": _npy_heading, ".npz": _npz_heading, ".zarr": _zarr_heading, ".h5": _h5_heading}
+    found = (readers | {META: _recording_heading})[_format(path)](path)
+    shape = () if found is None else found.shape
+    return found if len(shape) in (3, 4) and min(shape) > 0 and math.prod(shape[:-2]) > 1 else None
+
+
+def _format(path: Path) -> str:
+    """The ending that says how to read ``path``; `META` for a recorder's folder."""
     with _readable(path):  # a name too long, or in a folder that may not be read
         found = path.exists()
     if not found:
         raise InputError(f"{path} does not exist; accepted: {_ENDINGS}, or a recorder's folder")
     if (path / META).is_file():
-        return _read_recording(path)
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".zarr": _read_zarr, ".h5": _read_h5, ".hdf5": _read_h5}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+        return META
+    ending = path.suffix.lower().replace(".hdf5", ".h5")
+    if ending not in _ENDINGS.split(", "):
         raise InputError(f"{path} has an unknown ending; accepted: {_ENDINGS}, or a recorder's folder with {META}")
-    if path.is_dir() and reader is not _read_zarr:
+    if path.is_dir() and ending != ".zarr":
         raise InputError(f"{path} is a folder, not a {path.suffix} file")
-    return reader(path)
+    return ending
 
 
 def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
@@ -114,13 +144,18 @@ def _readable(path: Path) -> Iterator[None]:
 def read_array(path: Path) -> np.ndarray:
     """The array of one .npy file; truncated files, other formats and pickles raise `InputError`."""
     with _readable(path):
+        # Mapped first: that holds the size the header claims against the file's before allocating.
+        return np.array(_mapped(path))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    with _readable(path):
         with path.open("rb") as file:
             magic = file.read(6)
         if magic != b"\x93NUMPY":
             kind = "holds a Python pickle, which is never loaded" if magic[:1] == b"\x80" else "is truncated or no .npy"
             raise InputError(f"{path} {kind}; accepted: a .npy file of real numbers")
-        # Mapped first: that holds the size the header claims against the file's before allocating.
-        return np.array(_plain(path, lambda: np.load(path, mmap_mode="r", allow_pickle=False)))
+        return _plain(path, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _plain(path: Path, load: Any) -> Any:
@@ -136,36 +171,82 @@ def _read_npy(path: Path) -> dict[str, Any]:
     return {"data": read_array(path)}
 
 
+def _npy_heading(path: Path) -> Heading:
+    array = _mapped(path)
+    return Heading(array.shape, array.dtype)
+
+
 def _read_npz(path: Path) -> dict[str, Any]:
+    with _archive(path) as archive:
+        return _named(path, archive.files, lambda name: _plain(path, lambda: archive[name]))
+
+
+def _npz_heading(path: Path) -> Heading | None:
+    with _archive(path) as archive, archive.zip.open(f"{_data_key(path, archive.files)}.npy") as file:
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        read = headers.get(np.lib.format.read_magic(file))
+        if read is None:
+            return None
+        shape, _, dtype = read(file)
+        return Heading(shape, dtype)
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[Any]:
     with _readable(path):
         if not zipfile.is_zipfile(path):
             raise InputError(f"{path} is truncated or no .npz; accepted: a zip of .npy files, as numpy.savez writes")
         with np.load(path, allow_pickle=False) as archive:
-            return _named(path, archive.files, lambda name: _plain(path, lambda: archive[name]))
+            yield archive
 
 
 def _named(path: Path, found: Any, read: Any) -> dict[str, Any]:
     """The data and fields of a container whose keys are ``found``."""
     found = list(found)
-    keys = [key for key in ("data", "trace") if key in found]
-    if len(keys) != 1:
-        raise InputError(f"{path} holds {sorted(found)}; accepted: the trace as either 'data' or 'trace'")
-    fields = {"data": read(keys[0])} | {name: read(name) for name in FIELDS if name in found}
+    fields = {"data": read(_data_key(path, found))} | {name: read(name) for name in FIELDS if name in found}
     for name, values in fields.items():
         if not isinstance(values, np.ndarray):
             raise InputError(f"{path}: the entry {name!r} is no array")
     return fields
 
 
+def _data_key(path: Path, found: Any) -> str:
+    keys = [key for key in ("data", "trace") if key in found]
+    if len(keys) != 1:
+        raise InputError(f"{path} holds {sorted(found)}; accepted: the trace as either 'data' or 'trace'")
+    return keys[0]
+
+
 def _read_zarr(path: Path) -> dict[str, Any]:
-    zarr = require("zarr", extra="zarr", purpose=f"{path}: reading .zarr")
-    with _readable(path):
-        node = zarr.open(str(path), mode="r")
+    with _zarr_node(path) as node:
         if hasattr(node, "shape"):
             return {"data": np.asarray(node[...])}
         text = dict(node.attrs)
         found = {*node, *(name for name in FIELDS if name in text)}
         return _named(path, found, lambda name: np.asarray(text[name] if name in text else node[name][...]))
+
+
+def _zarr_heading(path: Path) -> Heading | None:
+    with _zarr_node(path) as node:
+        return _heading_of(node if hasattr(node, "shape") else node[_data_key(path, set(node))])
+
+
+@contextlib.contextmanager
+def _zarr_node(path: Path) -> Iterator[Any]:
+    zarr = require("zarr", extra="zarr", purpose=f"{path}: reading .zarr")
+    with _readable(path):
+        yield zarr.open(str(path), mode="r")
+
+
+def _heading_of(array: Any) -> Heading | None:
+    """None of what is no array: a group in its place."""
+    return Heading(tuple(array.shape), np.dtype(array.dtype)) if hasattr(array, "shape") else None
+
+
+def _h5_heading(path: Path) -> Heading | None:
+    h5py = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
+    with _readable(path), h5py.File(path, "r") as file:
+        return _heading_of(file[_data_key(path, set(file))])
 
 
 def _read_h5(path: Path) -> dict[str, Any]:
@@ -183,16 +264,28 @@ def _read_h5(path: Path) -> dict[str, Any]:
 def _read_recording(path: Path) -> dict[str, Any]:
     """A recorder's folder: meta.json names the epochs and one .npy (timestep, unit, sample) for each."""
     with _readable(path / META):
+        meta = _meta(path)
+        # Only the bare name counts: a file outside the folder is never opened.
+        parts = [read_array(path / Path(name).name) for name in meta["files"]]
+        fields = {name: read_array(path / f"{name}.npy") for name in meta["extra"] if name in ("mask", "label")}
+        return {"data": np.stack(parts), "epoch": np.asarray(meta["epoch"]), **fields}
+
+
+def _recording_heading(path: Path) -> Heading:
+    with _readable(path / META):
+        files = _meta(path)["files"]
+        first = _mapped(path / Path(files[0]).name)
+        return Heading((len(files), *first.shape), first.dtype)
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    with _readable(path / META):
         meta = json.loads((path / META).read_text(encoding="utf-8"))
         if not isinstance(meta, dict) or meta.get("format") != RECORDING or meta.get("version") != 1:
             raise InputError(f"{path / META} is no {RECORDING} of version 1")
-        epochs, files, extra = meta["epoch"], meta["files"], meta["extra"]
-        if not files:
+        if not meta["files"]:
             raise InputError(f"{path} holds no snapshot yet")
-        # Only the bare name counts: a file outside the folder is never opened.
-        parts = [read_array(path / Path(name).name) for name in files]
-        fields = {name: read_array(path / f"{name}.npy") for name in extra if name in ("mask", "label")}
-        return {"data": np.stack(parts), "epoch": np.asarray(epochs), **fields}
+        return meta
 
 
 def _write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:

@@ -102,6 +102,7 @@ def _embed(args: argparse.Namespace) -> int:
     from .trace import as_trace, load_trace
 
     resolve_device(args.device)
+    _check_fits(args)
     with _results.result_folder(args.out, force=args.force) as folder:
         trace = as_trace(load_trace(args.trace))
         op = MMPHATE(**options, verbose=1).fit(trace)
@@ -114,12 +115,29 @@ def _embed(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _check_fits(args: argparse.Namespace) -> None:
+    """Refuse a run that will not fit before its trace is read, where the file tells its shape."""
+    from ._trace_io import heading
+    from .planning import plan
+
+    about = heading(args.trace)
+    if about is not None:
+        sizes = {"n_landmark": args.n_landmark, "n_components": args.n_components}
+        # No entries of the affinity: a run counts them before it stores them, and `MMPHATE.fit` asks the same way.
+        plan(about, device=args.device, storage=args.storage, active_share=0, **sizes).check()
+
+
 def _plan(args: argparse.Namespace) -> int:
+    from ._trace_io import heading
     from .planning import plan
     from .trace import as_trace, load_trace
 
-    given = _shape(args.shape) if args.trace is None else as_trace(load_trace(args.trace))
-    print(plan(given, n_landmark=args.n_landmark, device=args.device, storage=args.storage))
+    options = {"n_landmark": args.n_landmark, "device": args.device, "storage": args.storage}
+    about = _shape(args.shape) if args.trace is None else heading(args.trace)
+    found = None if about is None else plan(about, **options)
+    if args.trace is not None and (found is None or found.fits):  # else there may be no room to read it
+        found = plan(as_trace(load_trace(args.trace)), **options)
+    print(found)
     return DONE
 
 

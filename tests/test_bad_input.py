@@ -369,6 +369,27 @@ def test_a_run_that_does_not_fit(rejects, monkeypatch):
     rejects("embed", "big.npy", "--out", "new", "--n-landmark=500", words=words)
 
 
+def test_a_file_whose_run_does_not_fit_is_not_read(rejects, capsys, monkeypatch):
+    def reads(*args):
+        raise AssertionError("the file is being read")
+
+    np.savez("big.npz", data=walk(200, 5, 4))
+    np.save("big.npy", walk(200, 5, 4))
+    monkeypatch.setattr("mmphate_gpu._trace_io.read_fields", reads)
+    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "5e5")
+    for file in ("big.npz", "big.npy"):
+        rejects("embed", file, "--out", "new", "--n-landmark=500", words=["shape (200, 1, 5, 4) needs", "MiB in stage"])
+        assert main(["plan", file, "--n-landmark=500"]) == 0
+        assert capsys.readouterr().out.endswith("does NOT fit\n")
+    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "5e9")
+    for argv in (
+        ["embed", "big.npz", "--out", "new"],
+        ["plan", "big.npz"],
+    ):  # there is room
+        assert main(argv) == 1
+        assert "the file is being read" in capsys.readouterr().err
+
+
 def test_an_affinity_that_does_not_fit(monkeypatch):
     from mmphate_gpu.operators import LazyAffinity
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from mmphate_gpu import _arrays, _optional, _trace_io, _trace_pca
 from mmphate_gpu import trace as trace_module
 from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.record import Recorder
 from mmphate_gpu.trace import Trace, as_trace, flat_points, load_trace, normalize, reduce, save_trace
 
 SHAPE = (4, 3, 5, 7)
@@ -571,6 +574,70 @@ def test_bad_files(tmp_path):
         assert name in str(caught.value)
 
 
+@pytest.fixture
+def unread(monkeypatch):
+    """Whoever reads the values of a file fails."""
+
+    def read(*args):
+        raise AssertionError("the values are being read")
+
+    monkeypatch.setattr(_trace_io, "_named", read)
+    monkeypatch.setattr(_trace_io, "read_array", read)
+
+
+@pytest.mark.parametrize("three", [False, True])
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".zarr", ".h5"])
+def test_heading(tmp_path, unread, ending, three):
+    package = {".zarr": "zarr", ".h5": "h5py"}.get(ending)
+    if package:
+        pytest.importorskip(package)
+    trace = rich(three) if ending != ".npy" else as_trace(values((12, 5, 7) if three else SHAPE, dtype=np.float32))
+    save_trace(tmp_path / f"a{ending}", trace)
+    found = _trace_io.heading(tmp_path / f"a{ending}")
+    assert found == ((12, 5, 7) if three else SHAPE, np.float32 if ending == ".npy" else np.float64)
+    with pytest.raises(AssertionError, match="being read"):
+        load_trace(tmp_path / f"a{ending}")
+
+
+def test_heading_of_a_recording(tmp_path, unread):
+    with Recorder(torch.nn.GRU(2, 3), "", probe=torch.zeros(5, 4, 2), path=tmp_path / "run") as recorder:
+        for epoch in range(6):
+            recorder.snapshot(epoch)
+    assert _trace_io.heading(tmp_path / "run") == ((6, 5, 3, 4), np.float32)
+
+
+def test_heading_of_other_containers(tmp_path):
+    """An array for a store, the other key, a compressed file, a header of another version."""
+    zarr = pytest.importorskip("zarr")
+    zarr.save_array(str(tmp_path / "bare.zarr"), values())
+    np.savez_compressed(tmp_path / "other.npz", trace=values())
+    for name in ("bare.zarr", "other.npz"):
+        assert _trace_io.heading(tmp_path / name) == (SHAPE, np.float64)
+    for version, found in (((2, 0), SHAPE), ((3, 0), None)):
+        with zipfile.ZipFile(tmp_path / "new.npz", "w") as archive, archive.open("data.npy", "w") as file:
+            np.lib.format.write_array(file, values(), version=version)
+        assert found == (_trace_io.heading(tmp_path / "new.npz") or (None,))[0]
+        same(load_trace(tmp_path / "new.npz"), as_trace(values()))
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 4), (1, 5, 6), (1, 1, 5, 6), (3, 0, 5, 6), (1, 2, 3, 4, 5)])
+def test_no_heading_for_what_is_no_trace(tmp_path, shape):
+    np.savez(tmp_path / "a.npz", data=np.zeros(shape))
+    assert _trace_io.heading(tmp_path / "a.npz") is None
+
+
+def test_heading_of_bad_files(tmp_path):
+    """Told as `load_trace` tells it, or left to it: what is wrong may lie in the values."""
+    for name, message in bad_files(tmp_path).items():
+        try:
+            _trace_io.heading(tmp_path / name)
+        except InputError as error:
+            assert re.search(message, str(error)) and name in str(error)
+        else:
+            assert name in ("object.npz", "label.npz", "flipped.npz")
+    assert _trace_io.heading(tmp_path / "object.npz") is None
+
+
 def test_pickles_are_never_run(tmp_path):
     class Payload:
         def __reduce__(self):
@@ -601,8 +668,9 @@ def test_pickles_are_never_run(tmp_path):
 )
 def test_bad_recordings(tmp_path, meta, message):
     (tmp_path / "meta.json").write_text(meta)
-    with pytest.raises(InputError, match=message):
-        load_trace(tmp_path)
+    for read in (load_trace, _trace_io.heading):
+        with pytest.raises(InputError, match=message):
+            read(tmp_path)
 
 
 def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
@@ -646,8 +714,9 @@ def test_missing_package_is_named(tmp_path, monkeypatch, ending, module, extra):
         save_trace(path, values())
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=rf"reading .*'{module}': pip install"):
-        load_trace(path)
+    for read in (load_trace, _trace_io.heading):
+        with pytest.raises(InputError, match=rf"reading .*'{module}': pip install"):
+            read(path)
 
 
 def test_optional():
