@@ -59,7 +59,8 @@ def result_to_kind(result: Any, kind: str) -> Any:
 def takes_arrays(*names: str) -> Callable[[Function], Function]:
     """Let the arguments ``names`` be NumPy, torch or CuPy arrays; results come back in the kind of the first.
 
-    The function itself is written for torch tensors and stays so for torch input.
+    Of an xarray.DataArray that is NumPy: rows of landmarks have no coordinates worth naming. The function itself is
+    written for torch tensors and stays so for torch input.
     """
 
     def decorate(function: Function) -> Function:
