@@ -159,8 +159,8 @@ def _bench(args: argparse.Namespace) -> int:
     checkout = Path(__file__).resolve().parent.parent
     if not (checkout / "benchmarks" / "harness.py").is_file():
         raise InputError(
-            f"bench runs the benchmarks of a source checkout, and there are none in {checkout}; "
-            f"run it from a checkout of {PROGRAM}"
+            f"bench needs a source checkout: an installed {PROGRAM} holds no benchmarks (none in {checkout}); "
+            "in a checkout, run python benchmarks/harness.py"
         )
     sys.path.insert(0, str(checkout))
     try:

@@ -16,6 +16,7 @@ from mmphate_gpu import _results
 from mmphate_gpu.cli import main
 from mmphate_gpu.slices import SliceLayout
 
+ROOT = Path(__file__).resolve().parents[1]
 ENV = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(Path(mp.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
 }
@@ -273,7 +274,9 @@ def test_config(here, capsys, steady):
 def test_bench_runs_the_harness_of_the_checkout(here, capsys, monkeypatch):
     monkeypatch.setattr("mmphate_gpu.cli.__file__", str(here / "mmphate_gpu" / "cli.py"))
     assert main(["bench", "--quick"]) == 2
-    assert "source checkout" in capsys.readouterr().err
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "needs a source checkout: an installed mmphate-gpu holds no benchmarks" in told and str(here) in told
+    assert (ROOT / "benchmarks" / "harness.py").is_file() and "python benchmarks/harness.py" in told
     Path("benchmarks").mkdir()
     Path("benchmarks/__init__.py").touch()  # or the package of this checkout would go before it
     Path("benchmarks/harness.py").write_text("def main(argv):\n    print(argv)\n    return 0\n")
