@@ -83,7 +83,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write after every case, print the tables; 1 if a case failed, missed goals are only told."""
+    """Measure, write after every case, print the tables; 1 if a case failed or a goal is missed."""
     options = parse(argv)
     names = [f"suite-{name}" for name in options.only] if options.only else SUITE
     rows: list[Row] = []
@@ -97,12 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = True
             continue
         print(f"written: {_merge(options.out, rows)}", file=sys.stderr)
+    missed = missed_goals(totals(rows))
     if rows:
         print(
             plain_table(*stage_cells(rows)), plain_table(HEAD, [total_cells(row) for row in totals(rows)]), sep="\n\n"
         )
-        print("\n".join(["", *(missed_goals(totals(rows)) or ["All goals met."])]))
-    return int(failed)
+        print("\n".join(["", *(missed or ["All goals met."])]))
+    return int(failed or bool(missed))
 
 
 def _merge(folder: Path, rows: Sequence[Row]) -> Path:

@@ -163,9 +163,11 @@ def test_affinity_errors_count_entries_that_only_one_side_has():
 # ---------------------------------------------------------------- the pipeline bench and its goals
 
 
+GOOD: dict[str, Any] = {"preservation": {"10": 0.21, "40": 0.39}, "t": 20, "stress": 0.1}
+
+
 def test_goals_that_are_missed_are_told():
-    kept = {"10": 0.21, "40": 0.39}
-    good = row(preservation=kept, t=20, stress=0.1)
+    good = row(**GOOD)
     assert bench_pipeline.missed_goals([good]) == []
     bad = row(
         case="suite-hopf-lazy",
@@ -183,13 +185,37 @@ def test_goals_that_are_missed_are_told():
 
 def test_the_pipeline_bench_keeps_the_rows_of_other_cases(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        bench_pipeline, "run_case", lambda name, **options: [row(case=name, stage="mds"), row(case=name)]
+        bench_pipeline, "run_case", lambda name, **options: [row(case=name, stage="mds"), row(case=name, **GOOD)]
     )
     for only in ("hopf-lazy", "hopf-sparse", "hopf-lazy"):
         assert bench_pipeline.main(["--only", only, "--out", str(tmp_path)]) == 0
     (file,) = tmp_path.iterdir()
     assert [r.case for r in rows.read_rows(file)] == ["suite-hopf-sparse"] * 2 + ["suite-hopf-lazy"] * 2
-    assert "mds" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "mds" in text and text.count("All goals met.") == 3
+
+
+def test_the_pipeline_bench_ends_with_1_if_a_goal_is_missed(tmp_path, monkeypatch, capsys):
+    def run_case(name, **options):
+        return [row(case=name, **GOOD, **({"seconds": 91.0} if name == "suite-hopf-lazy" else {}))]
+
+    monkeypatch.setattr(bench_pipeline, "run_case", run_case)
+    only = ["--out", str(tmp_path), "--only", "hopf-sparse"]
+    assert bench_pipeline.main(only) == 0
+    assert bench_pipeline.main([*only, "--only", "hopf-lazy"]) == 1
+    assert "suite-hopf-lazy: 91.0 s, goal at most 90 s" in capsys.readouterr().out
+    (file,) = tmp_path.iterdir()
+    assert [r.case for r in rows.read_rows(file)] == ["suite-hopf-sparse", "suite-hopf-lazy"]  # written all the same
+
+
+def test_the_pipeline_bench_ends_with_1_if_a_case_fails(tmp_path, monkeypatch, capsys):
+    def run_case(name, **options):
+        raise harness.CaseFailed("broke")
+
+    monkeypatch.setattr(bench_pipeline, "run_case", run_case)
+    assert bench_pipeline.main(["--only", "hopf-lazy", "--out", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert "suite-hopf-lazy FAILED: broke" in err and "goals" not in out
 
 
 # ---------------------------------------------------------------- the report
