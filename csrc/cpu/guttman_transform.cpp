@@ -1,0 +1,154 @@
+// One SMACOF sweep: distances, stress and update together, each pair once for both of its ends.
+#include "../common/guttman.h"
+#include "simd.h"
+#include <vector>
+
+namespace MMP_ISA {
+
+// Row blocks are dealt to a fixed number of groups, each with column sums of its own that are added up in order at the
+// end: so the bits do not depend on the number of threads. Up to this many threads find work.
+constexpr int groups = 16;
+constexpr int block_rows = 4;
+
+// Rows i0 .. i0+R-1 against the columns from i0 on. The pairs inside the block come last, one by one.
+template <class T, int C, int R>
+void block_sweep(const T* distances, const T* points, std::int64_t n, std::int64_t padded, std::int64_t i0, T together,
+                 double* row_sums, T* column_sums, double& raw) {
+    constexpr int W = lanes<T>;
+    typedef Vec<T> V;
+    V own[R][C], sums[R][C + 1], squares = V{};
+    for (int r = 0; r < R; ++r) {
+        for (int c = 0; c < C; ++c) own[r][c] = splat<T>(points[c * padded + i0 + r]);
+        for (int c = 0; c <= C; ++c) sums[r][c] = V{};
+    }
+    const V least = splat<T>(together);
+    const std::int64_t first = i0 + R;
+    auto pairs = [&](int r, V wanted, const V* x, V* columns) {
+        V squared = V{};
+        for (int c = 0; c < C; ++c) {
+            const V d = x[c] - own[r][c];
+            squared = fused(d, d, squared);
+        }
+        const V between = square_root(squared);
+        const V residual = wanted - between;
+        squares = fused(residual, residual, squares);
+        const V quotient = wanted / between;
+        const V ratio = between > least ? quotient : V{};
+        sums[r][C] += ratio;
+        for (int c = 0; c < C; ++c) sums[r][c] = fused(ratio, x[c], sums[r][c]);
+        columns[C] += ratio;
+        for (int c = 0; c < C; ++c) columns[c] = fused(ratio, own[r][c], columns[c]);
+    };
+    std::int64_t j = first;
+    for (; j + W <= n; j += W) {
+        V x[C], columns[C + 1];
+        for (int c = 0; c < C; ++c) x[c] = load<T>(points + c * padded + j);
+        for (int c = 0; c <= C; ++c) columns[c] = load<T>(column_sums + c * padded + j);
+        for (int r = 0; r < R; ++r) pairs(r, load<T>(distances + (i0 + r) * n + j), x, columns);
+        for (int c = 0; c <= C; ++c) store<T>(column_sums + c * padded + j, columns[c]);
+    }
+    if (j < n) {  // the last columns: lanes beyond them repeat the own point, at distance 0 and wanted 0
+        V x[C], columns[C + 1];
+        for (int c = 0; c <= C; ++c) columns[c] = load<T>(column_sums + c * padded + j);
+        for (int r = 0; r < R; ++r) {
+            V wanted = V{};
+            for (int c = 0; c < C; ++c) x[c] = own[r][c];
+            for (int l = 0; j + l < n; ++l) {
+                wanted[l] = distances[(i0 + r) * n + j + l];
+                for (int c = 0; c < C; ++c) x[c][l] = points[c * padded + j + l];
+            }
+            pairs(r, wanted, x, columns);
+        }
+        for (int c = 0; c <= C; ++c) store<T>(column_sums + c * padded + j, columns[c]);
+    }
+    const double both_ends = sum_of_lanes(squares);
+    for (int r = 0; r < R; ++r)
+        for (int c = 0; c <= C; ++c) row_sums[(i0 + r) * (C + 1) + c] = sum_of_lanes(sums[r][c]);
+    double inside = 0;
+    for (int r = 0; r < R; ++r)
+        for (int s = r + 1; s < R; ++s) {
+            const std::int64_t a = i0 + r, b = i0 + s;
+            double squared = 0;
+            for (int c = 0; c < C; ++c) {
+                const double d = (double)points[c * padded + a] - (double)points[c * padded + b];
+                squared += d * d;
+            }
+            const double between = std::sqrt(squared), wanted = (double)distances[a * n + b];
+            inside += (wanted - between) * (wanted - between);
+            const double ratio = mmp_guttman_ratio(wanted, between, (double)together);
+            row_sums[a * (C + 1) + C] += ratio;
+            row_sums[b * (C + 1) + C] += ratio;
+            for (int c = 0; c < C; ++c) {
+                row_sums[a * (C + 1) + c] += ratio * (double)points[c * padded + b];
+                row_sums[b * (C + 1) + c] += ratio * (double)points[c * padded + a];
+            }
+        }
+    raw += 2 * (both_ends + inside);
+}
+
+template <class T, int C>
+void sweep(const T* distances, const double* points, double* moved, double* raw, std::int64_t n, double together,
+           int threads) {
+    constexpr std::int64_t W = lanes<T>;
+    const std::int64_t padded = ceil_to(n, W) + W, blocks = n / block_rows, left = blocks * block_rows;
+    std::vector<T> by_axis((C)*padded, T(0));
+    for (std::int64_t i = 0; i < n; ++i)
+        for (int c = 0; c < C; ++c) by_axis[c * padded + i] = (T)points[i * C + c];
+    std::vector<double> row_sums(n * (C + 1), 0.0), group_raw(groups + 1, 0.0);
+    std::vector<T> column_sums((std::size_t)groups * (C + 1) * padded, T(0));
+    const T* x = by_axis.data();
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int g = 0; g < groups; ++g) {
+        T* columns = column_sums.data() + (std::size_t)g * (C + 1) * padded;
+        for (std::int64_t b = g; b < blocks; b += groups)
+            block_sweep<T, C, block_rows>(distances, x, n, padded, b * block_rows, (T)together, row_sums.data(), columns,
+                                          group_raw[g]);
+    }
+    for (std::int64_t i = left; i < n; ++i)
+        block_sweep<T, C, 1>(distances, x, n, padded, i, (T)together, row_sums.data(), column_sums.data(),
+                             group_raw[groups]);
+#pragma omp parallel for num_threads(threads)
+    for (std::int64_t i = 0; i < n; ++i) {
+        double sums[C + 1];
+        for (int c = 0; c <= C; ++c) {
+            sums[c] = row_sums[i * (C + 1) + c];
+            for (int g = 0; g < groups; ++g) sums[c] += (double)column_sums[((std::size_t)g * (C + 1) + c) * padded + i];
+        }
+        for (int c = 0; c < C; ++c) moved[i * C + c] = (sums[C] * points[i * C + c] - sums[c]) / (double)n;
+    }
+    *raw = 0;
+    for (int g = 0; g <= groups; ++g) *raw += group_raw[g];
+}
+
+template <class T, class... Rest> int by_dimension(std::int64_t n_components, const T* distances, Rest... rest) {
+    switch (n_components) {
+        case 1: sweep<T, 1>(distances, rest...); return 0;
+        case 2: sweep<T, 2>(distances, rest...); return 0;
+        case 3: sweep<T, 3>(distances, rest...); return 0;
+        case 4: sweep<T, 4>(distances, rest...); return 0;
+        case 5: sweep<T, 5>(distances, rest...); return 0;
+        case 6: sweep<T, 6>(distances, rest...); return 0;
+        case 7: sweep<T, 7>(distances, rest...); return 0;
+        case 8: sweep<T, 8>(distances, rest...); return 0;
+        case 9: sweep<T, 9>(distances, rest...); return 0;
+        case 10: sweep<T, 10>(distances, rest...); return 0;
+    }
+    return 2;
+}
+
+}  // namespace MMP_ISA
+
+// distances (n, n) float32 or float64, symmetric, of which the upper triangle is read; points (n, C) float64, centred.
+// -> moved (n, C), raw: the sum over ordered pairs of (wanted - between)^2 at `points`.
+MMP_API int MMP_EXPORT(guttman_transform)(const void* distances, int is_float, const double* points, double* moved,
+                                          double* raw, std::int64_t n, std::int64_t n_components, double together,
+                                          int threads) {
+    using namespace MMP_ISA;
+    return guarded([&] {
+        if (is_float)
+            return by_dimension(n_components, static_cast<const float*>(distances), points, moved, raw, n, together,
+                                threads);
+        return by_dimension(n_components, static_cast<const double*>(distances), points, moved, raw, n, together,
+                            threads);
+    });
+}

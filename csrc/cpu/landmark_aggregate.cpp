@@ -1,0 +1,72 @@
+// K @ onehot(labels) by segment sums: per row, the sum of the entries of each label.
+#include "simd.h"
+#include <algorithm>
+#include <vector>
+
+namespace MMP_ISA {
+
+struct Labelled {
+    std::vector<double> sums;
+    std::vector<std::int32_t> seen;
+    explicit Labelled(std::int64_t n_labels) : sums(n_labels, 0.0) {}
+
+    // Sums of one row by label; `seen` names the labels that occur, ascending.
+    template <class I, class T>
+    void gather(const I* indices, const T* values, std::int64_t k, const std::int32_t* labels) {
+        seen.clear();
+        for (std::int64_t a = 0; a < k; ++a) {
+            const std::int32_t label = labels[indices[a]];
+            if (sums[label] == 0 && values[a] > 0) seen.push_back(label);
+            sums[label] += (double)values[a];
+        }
+        std::sort(seen.begin(), seen.end());
+    }
+    void forget() {
+        for (const std::int32_t label : seen) sums[label] = 0;
+    }
+};
+
+template <class I, class T>
+void aggregate(const I* indptr, const I* indices, const T* values, const std::int32_t* labels, std::int64_t n_rows,
+               std::int64_t n_labels, const std::int64_t* out_indptr, std::int64_t* counts, std::int32_t* out_indices,
+               T* out_values, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        Labelled row(n_labels);
+#pragma omp for schedule(dynamic, 64)
+        for (std::int64_t i = 0; i < n_rows; ++i) {
+            row.gather(indices + indptr[i], values + indptr[i], (std::int64_t)(indptr[i + 1] - indptr[i]), labels);
+            if (counts) counts[i] = (std::int64_t)row.seen.size();
+            if (out_indptr)
+                for (std::size_t a = 0; a < row.seen.size(); ++a) {
+                    out_indices[out_indptr[i] + a] = row.seen[a];
+                    out_values[out_indptr[i] + a] = (T)row.sums[row.seen[a]];
+                }
+            row.forget();
+        }
+    }
+}
+
+}  // namespace MMP_ISA
+
+// Row sums by label of a CSR matrix with entries from 0; labels 0 .. n_labels-1 of its columns. Labels with an entry
+// above 0 are counted into `counts` (may be null); with out_indptr (may be null) they are written, ascending.
+MMP_API int MMP_EXPORT(landmark_aggregate)(const void* indptr, const void* indices, int wide, const void* values,
+                                           int is_float, const std::int32_t* labels, std::int64_t n_rows,
+                                           std::int64_t n_labels, const std::int64_t* out_indptr, std::int64_t* counts,
+                                           std::int32_t* out_indices, void* out_values, int threads) {
+    using namespace MMP_ISA;
+    auto run = [&](auto* i, auto* v) {
+        typedef std::remove_const_t<std::remove_pointer_t<decltype(i)>> I;
+        typedef std::remove_const_t<std::remove_pointer_t<decltype(v)>> T;
+        aggregate(i, static_cast<const I*>(indices), v, labels, n_rows, n_labels, out_indptr, counts, out_indices,
+                  static_cast<T*>(out_values), threads);
+        return 0;
+    };
+    auto by_values = [&](auto* i) {
+        return is_float ? run(i, static_cast<const float*>(values)) : run(i, static_cast<const double*>(values));
+    };
+    return guarded([&] {
+        return wide ? by_values(static_cast<const std::int64_t*>(indptr)) : by_values(static_cast<const std::int32_t*>(indptr));
+    });
+}

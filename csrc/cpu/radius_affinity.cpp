@@ -1,0 +1,313 @@
+// Affinities above a threshold within each set of a stack of points: count, then fill in place.
+#include "screen.h"
+#include <atomic>
+
+namespace MMP_ISA {
+
+constexpr int rows_at_once = 8;
+// Sets smaller than this are dealt to the threads whole.
+constexpr std::int64_t shared_from = 512;
+
+// Pairs within the block of rows, from both ends.
+inline void count_inside(const Screen& set, std::int64_t i0, std::int64_t rows, double limit, std::int32_t* counts) {
+    for (std::int64_t a = i0; a < i0 + rows; ++a)
+        for (std::int64_t b = a + 1; b < i0 + rows; ++b)
+            if (set.squared(a, b) <= limit) ++counts[a], ++counts[b];
+}
+
+// Rows i0 .. i0+R-1 against all later points: each pair once, for both ends.
+template <int R>
+void count_rows(const Screen& set, std::int64_t i0, float surely, float possibly, double limit, std::int32_t* counts) {
+    typedef Vec<std::int32_t> Int;
+    const Vec<float> least = splat<float>(surely), most = splat<float>(possibly);
+    Int own[R];
+    for (int r = 0; r < R; ++r) own[r] = Int{};
+    count_inside(set, i0, R, limit, counts);
+    std::int64_t j = i0 + R;
+    for (; j < set.n; j += lanes<float>) {
+        Vec<float> squares[R];
+        rough_squares<R>(set, i0, j, squares);
+        Int column = load<std::int32_t>(counts + j);
+        Int inside = Int{} - 1;
+        if (j + lanes<float> > set.n)
+            for (int l = (int)(set.n - j); l < lanes<float>; ++l) inside[l] = 0;
+        for (int r = 0; r < R; ++r) {
+            Int near = (Int)(squares[r] <= least) & inside;
+            unsigned doubt = bits_of(((Int)(squares[r] <= most) & inside) ^ near);
+            for (; __builtin_expect(doubt != 0, 0); doubt &= doubt - 1) {
+                const int l = __builtin_ctz(doubt);
+                if (set.squared(i0 + r, j + l) <= limit) near[l] = -1;
+            }
+            own[r] -= near;
+            column -= near;
+        }
+        store<std::int32_t>(counts + j, column);
+    }
+    for (int r = 0; r < R; ++r)
+        for (int l = 0; l < lanes<float>; ++l) counts[i0 + r] += own[r][l];
+}
+
+inline void count_block(const Screen& set, std::int64_t block, float surely, float possibly, double limit,
+                        std::int32_t* counts) {
+    const std::int64_t i0 = block * rows_at_once;
+    if (i0 + rows_at_once <= set.n) return count_rows<rows_at_once>(set, i0, surely, possibly, limit, counts);
+    for (std::int64_t i = i0; i < set.n; ++i) count_rows<1>(set, i, surely, possibly, limit, counts);
+}
+
+// Adds to counts[0 .. n-1]; `counts` of each thread are its own, padded.
+void count_set(const Screen& set, double reach, std::int64_t* counts, int threads) {
+    const double limit = squared_reach(reach);
+    const float surely = set.surely(reach), possibly = set.possibly(reach);
+    const std::int64_t blocks = (set.n + rows_at_once - 1) / rows_at_once;
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<std::int32_t> mine(set.padded, 0);
+#pragma omp for schedule(dynamic, 4)
+        for (std::int64_t b = 0; b < blocks; ++b) count_block(set, b, surely, possibly, limit, mine.data());
+#pragma omp critical(mmphate_counts)
+        for (std::int64_t i = 0; i < set.n; ++i) counts[i] += mine[i];
+    }
+}
+
+void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach, std::int64_t* counts,
+           int threads) {
+    std::fill(counts, counts + n_sets * n, 0);
+    if (n >= shared_from) {
+        Screen set;
+        for (std::int64_t s = 0; s < n_sets; ++s) {
+            set.fill(points + s * n * p, n, p);
+            count_set(set, reach, counts + s * n, threads);
+        }
+        return;
+    }
+#pragma omp parallel num_threads(threads)
+    {
+        Screen set;
+#pragma omp for schedule(static)
+        for (std::int64_t s = 0; s < n_sets; ++s) {
+            set.fill(points + s * n * p, n, p);
+            count_set(set, reach, counts + s * n, 1);
+        }
+    }
+}
+
+// Where the entries of a row go.
+template <class I, class T> struct Rows {
+    const std::int64_t* start;  // first entry of every row
+    const std::int64_t* stop;   // one past the last, the gap included
+    const std::int64_t* gap;    // entries to leave free between the columns before the row's own point and after it
+    std::int64_t column_step, column_shift;
+    I* indices;
+    T* values;
+};
+
+struct Scratch {
+    std::vector<std::int32_t> list;
+    std::vector<double> squares;
+    void fit(std::int64_t n) { list.resize((std::size_t)rows_at_once * n), squares.resize(n); }
+};
+
+// Drops the candidates beyond the limit and the point itself; turns squared distances into affinities.
+inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* list, std::int64_t k, double limit,
+                               double bandwidth, double decay, double* values) {
+    exact_squares(set, i, list, k, values);
+    std::int64_t kept = 0;
+    for (std::int64_t a = 0; a < k; ++a) {
+        list[kept] = list[a];
+        values[kept] = values[a];
+        kept += values[a] <= limit && list[a] != i;
+    }
+    if (decay == 2.0) {
+#pragma omp simd
+        for (std::int64_t a = 0; a < kept; ++a) values[a] = mmp_kernel(std::sqrt(values[a]), bandwidth, 2.0);
+    } else {
+        for (std::int64_t a = 0; a < kept; ++a) values[a] = mmp_kernel(std::sqrt(values[a]), bandwidth, decay);
+    }
+    return kept;
+}
+
+template <class I, class T>
+bool write_row(const Rows<I, T>& rows, std::int64_t row, std::int64_t i, const std::int32_t* list, std::int64_t k,
+               const double* values) {
+    const std::int64_t gap = rows.gap ? rows.gap[row] : 0;
+    if (rows.stop[row] - rows.start[row] != k + gap) return false;
+    std::int64_t at = rows.start[row], a = 0;
+    for (; a < k && list[a] < i; ++a, ++at) {
+        rows.indices[at] = (I)(list[a] * rows.column_step + rows.column_shift);
+        rows.values[at] = (T)values[a];
+    }
+    for (at += gap; a < k; ++a, ++at) {
+        rows.indices[at] = (I)(list[a] * rows.column_step + rows.column_shift);
+        rows.values[at] = (T)values[a];
+    }
+    return true;
+}
+
+template <int R, class I, class T>
+bool fill_rows(const Screen& set, std::int64_t i0, std::int64_t row0, std::int64_t row_step, float possibly,
+               double limit, double bandwidth, double decay, const Rows<I, T>& rows, Scratch& scratch) {
+    std::int32_t* lists[R];
+    std::int64_t found[R];
+    for (int r = 0; r < R; ++r) lists[r] = scratch.list.data() + (std::size_t)r * set.padded, found[r] = 0;
+    candidates<R>(set, i0, 0, set.n, possibly, lists, found);
+    bool agreed = true;
+    for (int r = 0; r < R; ++r) {
+        const std::int64_t kept =
+            affinities(set, i0 + r, lists[r], found[r], limit, bandwidth, decay, scratch.squares.data());
+        agreed &= write_row(rows, row0 + r * row_step, i0 + r, lists[r], kept, scratch.squares.data());
+    }
+    return agreed;
+}
+
+template <class I, class T>
+int fill(const double* points, std::int64_t n, std::int64_t p, std::int64_t first_set, std::int64_t last_set,
+         std::int64_t first, std::int64_t last, std::int64_t set_step, std::int64_t row_step, double reach,
+         double bandwidth, double decay, Rows<I, T> rows, int threads) {
+    const double limit = squared_reach(reach);
+    std::atomic<int> status{0};
+    const std::int64_t blocks = (last - first + rows_at_once - 1) / rows_at_once;
+    auto block = [&](const Screen& set, const Rows<I, T>& mine, std::int64_t s, std::int64_t b, Scratch& scratch) {
+        const float possibly = set.possibly(reach);
+        const std::int64_t i0 = first + b * rows_at_once, stop = std::min(last, i0 + rows_at_once);
+        const std::int64_t row0 = (s - first_set) * set_step + (i0 - first) * row_step;
+        bool agreed = true;
+        if (stop - i0 == rows_at_once)
+            agreed = fill_rows<rows_at_once>(set, i0, row0, row_step, possibly, limit, bandwidth, decay, mine, scratch);
+        else
+            for (std::int64_t i = i0; i < stop; ++i)
+                agreed &= fill_rows<1>(set, i, row0 + (i - i0) * row_step, row_step, possibly, limit, bandwidth, decay,
+                                       mine, scratch);
+        if (!agreed) status = 3;
+    };
+    if (n >= shared_from) {
+        Screen set;
+        for (std::int64_t s = first_set; s < last_set; ++s) {
+            set.fill(points + s * n * p, n, p);
+            Rows<I, T> mine = rows;
+            mine.column_shift = rows.column_shift * s;
+#pragma omp parallel num_threads(threads)
+            {
+                Scratch scratch;
+                scratch.fit(set.padded);
+#pragma omp for schedule(dynamic, 4)
+                for (std::int64_t b = 0; b < blocks; ++b) block(set, mine, s, b, scratch);
+            }
+        }
+        return status;
+    }
+#pragma omp parallel num_threads(threads)
+    {
+        Screen set;
+        Scratch scratch;
+#pragma omp for schedule(static)
+        for (std::int64_t s = first_set; s < last_set; ++s) {
+            set.fill(points + s * n * p, n, p);
+            scratch.fit(set.padded);
+            Rows<I, T> mine = rows;
+            mine.column_shift = rows.column_shift * s;
+            for (std::int64_t b = 0; b < blocks; ++b) block(set, mine, s, b, scratch);
+        }
+    }
+    return status;
+}
+
+// The symmetrised form of one set with a bandwidth per point, the diagonal included: row by row to take(i, j, value).
+template <class Take>
+void symmetrised_set(const Screen& set, const double* bandwidth, double decay, double thresh, double smallest,
+                     double cut, Scratch& scratch, Take take) {
+    const float possibly = set.possibly(cut * *std::max_element(bandwidth, bandwidth + set.n));
+    double* squares = scratch.squares.data();
+    for (std::int64_t i = 0; i < set.n; ++i) {
+        std::int32_t* list = scratch.list.data();
+        std::int64_t found = 0;
+        candidates<1>(set, i, 0, set.n, possibly, &list, &found);
+        exact_squares(set, i, list, found, squares);
+        for (std::int64_t a = 0; a < found; ++a) {
+            const double other = bandwidth[list[a]], distance = std::sqrt(squares[a]);
+            if (distance > cut * std::max(bandwidth[i], other)) continue;
+            const double value = mmp_symmetrised_kernel(distance, bandwidth[i], other, decay, thresh, smallest);
+            if (value > 0) take(i, list[a], value);
+        }
+    }
+}
+
+template <class I, class T>
+void symmetrised(const double* points, const double* bandwidth, std::int64_t n_sets, std::int64_t n, std::int64_t p,
+                 double decay, double thresh, double smallest, double cut, const std::int64_t* indptr,
+                 std::int64_t* counts, I* indices, T* values, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        Screen set;
+        Scratch scratch;
+        std::vector<std::int64_t> at(n);
+#pragma omp for schedule(dynamic, 16)
+        for (std::int64_t s = 0; s < n_sets; ++s) {
+            set.fill(points + s * n * p, n, p);
+            scratch.fit(set.padded);
+            for (std::int64_t i = 0; i < n; ++i) at[i] = indptr ? indptr[s * n + i] : 0;
+            symmetrised_set(set, bandwidth + s * n, decay, thresh, smallest, cut, scratch,
+                            [&](std::int64_t i, std::int64_t j, double value) {
+                                if (indptr) indices[at[i]] = (I)j, values[at[i]] = (T)value;
+                                ++at[i];
+                            });
+            for (std::int64_t i = 0; counts && i < n; ++i) counts[s * n + i] = at[i];
+        }
+    }
+}
+
+}  // namespace MMP_ISA
+
+// counts (n_sets, n): other points of the same set within `reach` of each point of points (n_sets, n, p).
+MMP_API int MMP_EXPORT(radius_count)(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p,
+                                     double reach, std::int64_t* counts, int threads) {
+    using namespace MMP_ISA;
+    return guarded([&] { return count(points, n_sets, n, p, reach, counts, threads), 0; });
+}
+
+// The entries that radius_count counted, of the points first .. last-1 of the sets first_set .. last_set-1.
+//
+// Row (s - first_set) * set_step + (i - first) * row_step has its entries from start[row] up to stop[row], `gap` of
+// them left free after the columns below i (gap may be null: none). Entry j is written as column
+// j * column_step + s * column_shift. 3: a row does not have the entries it was counted to have.
+MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n, std::int64_t p, std::int64_t first_set,
+                                    std::int64_t last_set, std::int64_t first, std::int64_t last, std::int64_t set_step,
+                                    std::int64_t row_step, double reach, double bandwidth, double decay,
+                                    const std::int64_t* start, const std::int64_t* stop, const std::int64_t* gap,
+                                    std::int64_t column_step, std::int64_t column_shift, void* indices, int wide,
+                                    void* values, int is_float, int threads) {
+    using namespace MMP_ISA;
+    auto run = [&](auto* i, auto* v) {
+        typedef std::remove_pointer_t<decltype(i)> I;
+        typedef std::remove_pointer_t<decltype(v)> T;
+        return fill<I, T>(points, n, p, first_set, last_set, first, last, set_step, row_step, reach, bandwidth, decay,
+                          Rows<I, T>{start, stop, gap, column_step, column_shift, i, v}, threads);
+    };
+    auto i32 = static_cast<std::int32_t*>(indices);
+    auto i64 = static_cast<std::int64_t*>(indices);
+    auto f32 = static_cast<float*>(values);
+    auto f64 = static_cast<double*>(values);
+    return guarded([&] {
+        return wide ? (is_float ? run(i64, f32) : run(i64, f64)) : (is_float ? run(i32, f32) : run(i32, f64));
+    });
+}
+
+// The symmetrised form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
+// times the larger bandwidth are none. With indptr null: counts only; with counts null: indices and values only.
+MMP_API int MMP_EXPORT(symmetrised_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
+                                             std::int64_t n, std::int64_t p, double decay, double thresh,
+                                             double smallest, double cut, const std::int64_t* indptr,
+                                             std::int64_t* counts, void* indices, int wide, void* values, int is_float, int threads) {
+    using namespace MMP_ISA;
+    auto run = [&](auto* i, auto* v) {
+        symmetrised(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v,
+                    threads);
+        return 0;
+    };
+    auto i32 = static_cast<std::int32_t*>(indices);
+    auto i64 = static_cast<std::int64_t*>(indices);
+    auto f32 = static_cast<float*>(values);
+    auto f64 = static_cast<double*>(values);
+    return guarded([&] {
+        return wide ? (is_float ? run(i64, f32) : run(i64, f64)) : (is_float ? run(i32, f32) : run(i32, f64));
+    });
+}

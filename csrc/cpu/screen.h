@@ -1,0 +1,124 @@
+// A float32 screen in front of float64 decisions: which pairs surely lie within a radius, and which may.
+#pragma once
+#include "../common/affinity.h"
+#include "simd.h"
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+namespace MMP_ISA {
+
+// The largest x with sqrt(x) <= reach: pairs are decided by their squared distance.
+inline double squared_reach(double reach) {
+    double square = reach * reach;
+    if (!(square < std::numeric_limits<double>::infinity())) return square;
+    while (std::sqrt(square) > reach) square = std::nextafter(square, 0.0);
+    for (;;) {
+        const double next = std::nextafter(square, std::numeric_limits<double>::infinity());
+        if (std::sqrt(next) > reach) return square;
+        square = next;
+    }
+}
+
+// One point set, feature by feature: as it is in float64, and centred and scaled to at most about 1 in float32.
+struct Screen {
+    std::int64_t n = 0, p = 0, padded = 0;
+    std::vector<double> exact;  // [p][padded]
+    std::vector<float> rough;   // [p][padded]
+    double scale = 1, error = 0, relative = 0;
+
+    void fill(const double* points, std::int64_t n_points, std::int64_t n_features) {
+        n = n_points, p = n_features, padded = ceil_to(n, lanes<float>) + lanes<float>;
+        exact.assign(p * padded, 0.0);
+        rough.assign(p * padded, 0.0f);
+        double largest = 0, magnitude = 0;
+        std::vector<double> mean(p, 0.0);
+        for (std::int64_t f = 0; f < p; ++f) {
+            double* x = exact.data() + f * padded;
+            double least = std::numeric_limits<double>::infinity(), most = -least;
+            for (std::int64_t i = 0; i < n; ++i) {
+                x[i] = points[i * p + f];
+                least = std::min(least, x[i]), most = std::max(most, x[i]);
+            }
+            mean[f] = least / 2 + most / 2;
+            largest = std::max(largest, most / 2 - least / 2);
+            magnitude = std::max({magnitude, std::fabs(least), std::fabs(most)});
+        }
+        scale = largest > 0 ? std::ldexp(1.0, std::min(1000, -std::ilogb(largest))) : 1.0;
+        for (std::int64_t f = 0; f < p; ++f)
+            for (std::int64_t i = 0; i < n; ++i)
+                rough[f * padded + i] = (float)((exact[f * padded + i] - mean[f]) * scale);
+        // Each coordinate, at most 2 after scaling, is rounded once to float32 (2^-24) and once before in float64; the
+        // square root of p of such differences, and the rounding of the sum relative to itself.
+        const double unit = std::ldexp(1.0, -24), root = std::sqrt((double)p);
+        error = root * (2.1 * 2 * unit + 4 * std::ldexp(1.0, -53) * magnitude * scale + 1e-18);
+        relative = (double)(p + 8) * unit;
+    }
+    // Squared rough distances up to this are surely within `radius`; -1 if none is.
+    float surely(double radius) const {
+        const double least = (radius * scale - error) / (1 + relative) * (1 - 1e-6);
+        return least > 0 ? below_infinity(least * least) : -1.0f;
+    }
+    // Squared rough distances above this are surely beyond `radius`.
+    float possibly(double radius) const {
+        const double most = (radius * scale + error) * (1 + relative) * (1 + 1e-6);
+        return below_infinity(most * most);
+    }
+    double squared(std::int64_t i, std::int64_t j) const {
+        return mmp_squared_distance(exact.data() + i, padded, exact.data() + j, padded, p);
+    }
+
+  private:
+    static float below_infinity(double x) {
+        return x < 3e38 ? (float)x : std::numeric_limits<float>::infinity();
+    }
+};
+
+// Squared rough distances of rows i0 .. i0+R-1 to the points j .. j+lanes-1.
+template <int R> inline void rough_squares(const Screen& set, std::int64_t i0, std::int64_t j, Vec<float>* squares) {
+    for (int r = 0; r < R; ++r) squares[r] = Vec<float>{};
+    const float* feature = set.rough.data();
+    for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
+        const Vec<float> x = load<float>(feature + j);
+        for (int r = 0; r < R; ++r) {
+            const Vec<float> d = x - splat<float>(feature[i0 + r]);
+            squares[r] = fused(d, d, squares[r]);
+        }
+    }
+}
+
+// The points that may lie within `limit` (see Screen::possibly) of each of R rows, ascending, among the columns
+// first .. last-1.
+template <int R>
+inline void candidates(const Screen& set, std::int64_t i0, std::int64_t first, std::int64_t last, float limit,
+                       std::int32_t* const* lists, std::int64_t* found) {
+    const Vec<float> most = splat<float>(limit);
+    for (std::int64_t j = first; j < last; j += lanes<float>) {
+        Vec<float> squares[R];
+        rough_squares<R>(set, i0, j, squares);
+        const unsigned inside = last - j < lanes<float> ? (1u << (last - j)) - 1 : ~0u;
+        for (int r = 0; r < R; ++r) {
+            unsigned bits = bits_of((Vec<std::int32_t>)(squares[r] <= most)) & inside;
+            std::int32_t* list = lists[r];
+            std::int64_t at = found[r];
+            for (; bits; bits &= bits - 1) list[at++] = (std::int32_t)(j + __builtin_ctz(bits));
+            found[r] = at;
+        }
+    }
+}
+
+// Exact squared distances from point i to the points of a list.
+inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t k, double* squares) {
+    for (std::int64_t a = 0; a < k; ++a) squares[a] = 0;
+    const double* feature = set.exact.data();
+    for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
+        const double own = feature[i];
+#pragma omp simd
+        for (std::int64_t a = 0; a < k; ++a) {
+            const double d = own - feature[list[a]];
+            squares[a] = squares[a] + d * d;
+        }
+    }
+}
+
+}  // namespace MMP_ISA
