@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
+from ._arrays import array_or_tensor, tensor_of, to_numpy
 from .params import InputError, InputTypeError
 
 AXES = ("epoch", "timestep", "unit", "sample")

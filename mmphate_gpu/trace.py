@@ -12,6 +12,7 @@ import torch
 
 from . import _trace_input as read
 from . import _trace_io
+from ._arrays import real_tensor, to_numpy
 from ._trace_input import AXES, SLICE_AXES
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
 from .params import InputError, InputTypeError
@@ -176,7 +177,7 @@ def as_trace(
             given = {name: found.get(name) if value is None else value for name, value in given.items()}
         if isinstance(data, np.ma.MaskedArray) and given["mask"] is None:
             given["mask"] = ~np.ma.getmaskarray(data)
-        trace = _build(read.real_tensor("data", data), given)
+        trace = _build(real_tensor("data", data), given)
     if trace.n_slices < min_slices:
         raise InputError(f"data has {trace.n_slices} slice(s) (epochs x timesteps); at least {min_slices} are needed")
     return trace
@@ -266,7 +267,7 @@ def _chunks(trace: Trace) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | No
 
 
 def _selection(name: str, selector: Any, size: int) -> np.ndarray:
-    chosen = selector if isinstance(selector, slice) else read.to_numpy(name, selector)
+    chosen = selector if isinstance(selector, slice) else to_numpy(name, selector)
     try:
         index = np.atleast_1d(np.arange(size)[chosen])
     except (IndexError, TypeError) as error:

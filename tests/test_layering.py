@@ -214,7 +214,53 @@ def test_imports_inside_the_package_are_relative():
             assert not any(name.split(".")[0] == NAME for name in names), f"{module}:{node.lineno}"
 
 
+def names_of(source: str) -> set[str]:
+    """What a module defines itself, or says it hands on (``__all__``)."""
+    found = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            names = {part.id for part in ast.walk(target) if isinstance(part, ast.Name)} if target else set()
+            found |= set(ast.literal_eval(node.value)) if names == {"__all__"} else names
+    return found
+
+
+def borrowed(source: str, module: str, is_package: bool, homes: dict[str, set[str]]) -> list[str]:
+    """Names that ``module`` takes from a module, not a package, where they are only imported."""
+    package = module if is_package else module.rpartition(".")[0]
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found += [f"{base}.{alias.name}" for alias in node.names if alias.name not in homes.get(base, {alias.name})]
+    return found
+
+
+def test_names_are_imported_from_their_homes():
+    sources = {module: path.read_text(encoding="utf-8") for module, path in MODULES.items()}
+    packages = {module for module, path in MODULES.items() if path.name == "__init__.py"}
+    homes = {module: names_of(source) for module, source in sources.items() if module not in packages}
+    wrong = [
+        f"{module}: {name}"
+        for module, source in sources.items()
+        for name in borrowed(source, module, module in packages, homes)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 # ---------------------------------------------------------------- the check itself can fail
+
+
+def test_a_name_from_elsewhere_is_found():
+    homes = {
+        f"{NAME}._trace_input": names_of("from ._arrays import real_tensor\nAXES, N = (1, 2)\ndef as_label(): ...")
+    }
+    source = "from .._trace_input import AXES, N, as_label, real_tensor\nfrom . import activity"
+    assert borrowed(source, f"{NAME}.analysis.preservation", False, homes) == [f"{NAME}._trace_input.real_tensor"]
+    assert names_of("from .a import b, c\n__all__ = ['b']") == {"b"}
 
 
 def found_in(source: str, module: str, is_package: bool = False) -> list[Import]:

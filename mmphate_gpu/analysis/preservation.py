@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._trace_input import real_tensor
+from .._arrays import real_tensor
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
 from ..params import InputError, check_number
