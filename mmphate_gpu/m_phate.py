@@ -16,7 +16,7 @@ class M_PHATE(MMPHATE):
     """Multislice PHATE of a (slice, unit, sample) tensor; a drop-in for scripts written for M-PHATE.
 
     Takes the parameters of `MMPHATE` and ``n_jobs``: CPU threads to use (-1 all, -2 all but one, None torch's own
-    setting).
+    setting). All but ``n_components`` are given by name, as scripts do; by position they raise `TypeError`.
     After ``fit`` it has, beside the attributes of `MMPHATE`, those of M-PHATE: ``embedding``, ``diff_op``,
     ``diff_potential``, ``optimal_t`` and ``graph.K`` (a SciPy CSR matrix).
 
@@ -24,7 +24,8 @@ class M_PHATE(MMPHATE):
     --------
     >>> import numpy as np
     >>> trace = np.random.default_rng(0).normal(size=(30, 4, 10)).cumsum(0)
-    >>> M_PHATE(random_state=0).fit_transform(trace).shape
+    >>> op = M_PHATE(n_components=2, intraslice_knn=2, interslice_knn=25, decay=5, t="auto", gamma=0, random_state=0)
+    >>> op.fit_transform(trace).shape
     (120, 2)
     """
 

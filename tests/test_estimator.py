@@ -185,6 +185,15 @@ def test_m_phates_attributes():
     assert op.graph.K.shape == (120, 120) and op.diff_potential.shape == op.diff_op.shape
 
 
+def test_m_phate_takes_its_parameters_by_name():
+    """The docstring says so, for scripts that do otherwise."""
+    given = {"intraslice_knn": 2, "interslice_knn": 25, "decay": 5, "t": "auto", "gamma": 0, "n_landmark": 4000}
+    assert M_PHATE(2, **given).get_params() == M_PHATE(n_components=2).get_params()
+    with pytest.raises(TypeError, match="positional"):
+        M_PHATE(2, 2)
+    assert "given by name" in M_PHATE.__doc__
+
+
 # ---------------------------------------------------------------- out of sample
 
 
