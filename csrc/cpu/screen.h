@@ -1,6 +1,7 @@
 // A float32 screen in front of float64 decisions: which pairs surely lie within a radius, and which may.
 #pragma once
 #include "../common/affinity.h"
+#include "../common/screen.h"
 #include "simd.h"
 #include <algorithm>
 #include <limits>
@@ -8,17 +9,8 @@
 
 namespace MMP_ISA {
 
-// The largest x with sqrt(x) <= reach: pairs are decided by their squared distance.
-inline double squared_reach(double reach) {
-    double square = reach * reach;
-    if (!(square < std::numeric_limits<double>::infinity())) return square;
-    while (std::sqrt(square) > reach) square = std::nextafter(square, 0.0);
-    for (;;) {
-        const double next = std::nextafter(square, std::numeric_limits<double>::infinity());
-        if (std::sqrt(next) > reach) return square;
-        square = next;
-    }
-}
+// Pairs are decided by their squared distance.
+inline double squared_reach(double reach) { return mmp_squared_reach(reach); }
 
 // One point set, feature by feature: as it is in float64, and centred and scaled to at most about 1 in float32.
 struct Screen {

@@ -1,0 +1,30 @@
+// What every kernel begins with: how it is declared, its shared memory, and sums over a warp.
+//
+// No kernel includes a system header, so that NVRTC compiles it from these sources alone. csrc/emulation defines
+// MMP_EMULATION and its own forms of the same names, and runs the kernels on the CPU.
+#pragma once
+#include "portable.h"
+
+#if !defined(MMP_EMULATION)
+#define MMP_KERNEL extern "C" __global__
+#define MMP_DEVICE __device__ __forceinline__
+// Shared by the threads of a block; `type` needs no constructor.
+#define MMP_SHARED(type, name) __shared__ type name
+// As many elements as the launch asked bytes for.
+#define MMP_SHARED_BYTES(type, name)                                \
+    extern __shared__ __align__(16) unsigned char mmp_shared_bytes[]; \
+    type* const name = reinterpret_cast<type*>(mmp_shared_bytes)
+#endif
+
+constexpr unsigned mmp_warp = 0xffffffffu;
+
+MMP_DEVICE int mmp_lane() { return (int)(threadIdx.x & 31); }
+
+// How many of the lanes before this one are set in `bits`.
+MMP_DEVICE int mmp_rank(unsigned bits) { return __popc(bits & ((1u << mmp_lane()) - 1)); }
+
+// Sums over the lanes in a fixed tree; all lanes have the result.
+template <class T> MMP_DEVICE T mmp_warp_sum(T value) {
+    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(mmp_warp, value, step);
+    return value;
+}

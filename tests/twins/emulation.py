@@ -1,0 +1,93 @@
+"""The CUDA twins on the CPU: the kernels of csrc/cuda under csrc/emulation, started by the launchers of the package."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from mmphate_gpu.ops._cuda import Argument, Launch, Twins
+from mmphate_gpu.ops._sources import kernel_names, kernel_source, source_folder
+
+# Schedules of the threads of a block: forwards, backwards, in strides.
+ORDERS = (0, 1, 5)
+
+
+def why_no_emulation() -> str | None:
+    return None if shutil.which("g++") else "there is no g++ on PATH"
+
+
+def _space(defines: dict[str, str]) -> str:
+    """The C++ namespace of one set of types."""
+    return "_".join(["of", *(value for _, value in sorted(defines.items()))])
+
+
+def driver(source: str, variants: list[dict[str, str]]) -> str:
+    """One C++ file with the kernels of ``source`` once per set of types, each in a namespace of its own."""
+    lines = ["#include <cuda_emulation.h>"]
+    lines += [f'#include "{header}"' for header in sorted((source_folder() / "common").glob("*.h"))]
+    kernel_file = source_folder() / "cuda" / f"{source}.cu"
+    for defines in variants:
+        space = _space(defines)
+        lines += [f"#define {name} {value}" for name, value in defines.items()]
+        lines += [f"namespace {space} {{", f'#include "{kernel_file}"', "}"]
+        lines += [f"MMP_EMULATE({space}, {name})" for name in kernel_names(source)]
+        lines += [f"#undef {name}" for name in defines]
+    return "\n".join(lines) + "\n"
+
+
+def compile_driver(source: str, variants: list[dict[str, str]], folder: Path) -> ctypes.CDLL:
+    text, library = folder / f"{source}.cpp", folder / f"{source}.so"
+    text.write_text(driver(source, variants))
+    options = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Werror"]
+    # Votes jump between stacks, which glibc's checked longjmp takes for a fault. Pragmas and unused kernels are nvcc's.
+    options += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-const-variable"]
+    include = f"-I{source_folder() / 'emulation'}"
+    subprocess.run(["g++", *options, include, str(text), "-o", str(library)], check=True, cwd=folder)
+    return ctypes.CDLL(str(library))
+
+
+@dataclass
+class Emulation:
+    """Compiles each file of kernels at its first launch, for the types in ``variants``, and runs them on the CPU."""
+
+    folder: Path
+    variants: dict[str, list[dict[str, str]]]
+    order: int = 0
+    libraries: dict[str, ctypes.CDLL] = field(default_factory=dict)
+
+    def start(self, launch: Launch, device: torch.device) -> None:
+        assert device.type == "cpu"
+        if launch.source not in self.libraries:
+            compiled = compile_driver(launch.source, self.variants[launch.source], self.folder)
+            self.libraries[launch.source] = compiled
+        kernel = getattr(self.libraries[launch.source], f"{_space(launch.defines)}_{launch.kernel}")
+        values = [_value(argument) for argument in launch.arguments]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        letters = "".join(map(_letter, launch.arguments))
+        geometry = (ctypes.c_uint * 3)(launch.blocks, launch.threads, launch.shared_bytes)
+        message = ctypes.create_string_buffer(256)
+        if kernel(geometry, pointers, letters.encode(), ctypes.c_int(self.order), message):
+            raise RuntimeError(f"{launch.kernel}: {message.value.decode()}")
+
+    def twins(self) -> Twins:
+        return Twins(self.start)
+
+
+def _letter(argument: Argument) -> str:
+    if argument is None or isinstance(argument, torch.Tensor):
+        return "P"
+    return "q" if isinstance(argument, int) else "d"
+
+
+def _value(argument: Argument) -> ctypes._SimpleCData:
+    if isinstance(argument, torch.Tensor):
+        assert argument.is_contiguous()
+        return ctypes.c_void_p(argument.data_ptr())
+    if argument is None:
+        return ctypes.c_void_p(None)
+    return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_double(argument)
