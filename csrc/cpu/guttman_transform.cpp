@@ -1,6 +1,7 @@
 // One SMACOF sweep: distances, stress and update together, each pair once for both of its ends.
 #include "../common/guttman.h"
 #include "simd.h"
+#include <algorithm>
 #include <vector>
 
 namespace MMP_ISA {
@@ -120,20 +121,62 @@ void sweep(const T* distances, const double* points, double* moved, double* raw,
     for (int g = 0; g <= groups; ++g) *raw += group_raw[g];
 }
 
-template <class T, class... Rest> int by_dimension(std::int64_t n_components, const T* distances, Rest... rest) {
-    switch (n_components) {
-        case 1: sweep<T, 1>(distances, rest...); return 0;
-        case 2: sweep<T, 2>(distances, rest...); return 0;
-        case 3: sweep<T, 3>(distances, rest...); return 0;
-        case 4: sweep<T, 4>(distances, rest...); return 0;
-        case 5: sweep<T, 5>(distances, rest...); return 0;
-        case 6: sweep<T, 6>(distances, rest...); return 0;
-        case 7: sweep<T, 7>(distances, rest...); return 0;
-        case 8: sweep<T, 8>(distances, rest...); return 0;
-        case 9: sweep<T, 9>(distances, rest...); return 0;
-        case 10: sweep<T, 10>(distances, rest...); return 0;
+// Any number of components: whole rows, each on its own.
+template <class T>
+void sweep_of_any(const T* distances, const double* points, double* moved, double* raw, std::int64_t n, std::int64_t C,
+                  double together, int threads) {
+    constexpr std::int64_t W = lanes<T>;
+    const std::int64_t padded = ceil_to(n, W);
+    std::vector<T> by_axis(C * padded, T(0));
+    for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t c = 0; c < C; ++c) by_axis[c * padded + i] = (T)points[i * C + c];
+    std::vector<double> squares(n, 0.0);
+    const T* x = by_axis.data();
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<Vec<T>> sums(C + 1);
+#pragma omp for schedule(static)
+        for (std::int64_t i = 0; i < n; ++i) {
+            std::fill(sums.begin(), sums.end(), Vec<T>{});
+            Vec<T> row_squares = Vec<T>{};
+            for (std::int64_t j = 0; j < n; j += W) {
+                Vec<T> wanted = Vec<T>{}, squared = Vec<T>{};
+                if (j + W <= n)
+                    wanted = load<T>(distances + i * n + j);
+                else
+                    for (std::int64_t l = 0; j + l < n; ++l) wanted[l] = distances[i * n + j + l];
+                for (std::int64_t c = 0; c < C; ++c) {
+                    const Vec<T> d = load<T>(x + c * padded + j) - splat<T>(x[c * padded + i]);
+                    squared = fused(d, d, squared);
+                }
+                for (std::int64_t l = n - j; l < W; ++l) squared[l] = 0;  // beyond the last column: wanted 0, found 0
+                const Vec<T> between = square_root(squared), residual = wanted - between;
+                row_squares = fused(residual, residual, row_squares);
+                const Vec<T> quotient = wanted / between;
+                const Vec<T> ratio = between > splat<T>((T)together) ? quotient : Vec<T>{};
+                sums[C] += ratio;
+                for (std::int64_t c = 0; c < C; ++c) sums[c] = fused(ratio, load<T>(x + c * padded + j), sums[c]);
+            }
+            squares[i] = sum_of_lanes(row_squares);
+            const double weight = sum_of_lanes(sums[C]);
+            for (std::int64_t c = 0; c < C; ++c)
+                moved[i * C + c] = (weight * points[i * C + c] - sum_of_lanes(sums[c])) / (double)n;
+        }
     }
-    return 2;
+    *raw = 0;
+    for (std::int64_t i = 0; i < n; ++i) *raw += squares[i];
+}
+
+template <class T>
+void by_dimension(std::int64_t n_components, const T* distances, const double* points, double* moved, double* raw,
+                  std::int64_t n, double together, int threads) {
+    switch (n_components) {
+        case 1: return sweep<T, 1>(distances, points, moved, raw, n, together, threads);
+        case 2: return sweep<T, 2>(distances, points, moved, raw, n, together, threads);
+        case 3: return sweep<T, 3>(distances, points, moved, raw, n, together, threads);
+        case 4: return sweep<T, 4>(distances, points, moved, raw, n, together, threads);
+        default: return sweep_of_any<T>(distances, points, moved, raw, n, n_components, together, threads);
+    }
 }
 
 }  // namespace MMP_ISA
@@ -145,10 +188,10 @@ MMP_API int MMP_EXPORT(guttman_transform)(const void* distances, int is_float, c
                                           int threads) {
     using namespace MMP_ISA;
     return guarded([&] {
-        if (is_float)
-            return by_dimension(n_components, static_cast<const float*>(distances), points, moved, raw, n, together,
-                                threads);
-        return by_dimension(n_components, static_cast<const double*>(distances), points, moved, raw, n, together,
-                            threads);
+        auto run = [&](auto* wanted) {
+            by_dimension(n_components, wanted, points, moved, raw, n, together, threads);
+            return 0;
+        };
+        return is_float ? run(static_cast<const float*>(distances)) : run(static_cast<const double*>(distances));
     });
 }

@@ -96,6 +96,7 @@ template <class I, class T> struct Rows {
     const std::int64_t* start;  // first entry of every row
     const std::int64_t* stop;   // one past the last, the gap included
     const std::int64_t* gap;    // entries to leave free between the columns before the row's own point and after it
+    std::int64_t* gap_at;       // -> where that gap begins
     std::int64_t column_step, column_shift;
     I* indices;
     T* values;
@@ -136,6 +137,7 @@ bool write_row(const Rows<I, T>& rows, std::int64_t row, std::int64_t i, const s
         rows.indices[at] = (I)(list[a] * rows.column_step + rows.column_shift);
         rows.values[at] = (T)values[a];
     }
+    if (rows.gap) rows.gap_at[row] = at;
     for (at += gap; a < k; ++a, ++at) {
         rows.indices[at] = (I)(list[a] * rows.column_step + rows.column_shift);
         rows.values[at] = (T)values[a];
@@ -267,20 +269,20 @@ MMP_API int MMP_EXPORT(radius_count)(const double* points, std::int64_t n_sets, 
 // The entries that radius_count counted, of the points first .. last-1 of the sets first_set .. last_set-1.
 //
 // Row (s - first_set) * set_step + (i - first) * row_step has its entries from start[row] up to stop[row], `gap` of
-// them left free after the columns below i (gap may be null: none). Entry j is written as column
+// them left free after the columns below i (gap may be null: none), from gap_at[row] on. Entry j is written as column
 // j * column_step + s * column_shift. 3: a row does not have the entries it was counted to have.
 MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n, std::int64_t p, std::int64_t first_set,
                                     std::int64_t last_set, std::int64_t first, std::int64_t last, std::int64_t set_step,
                                     std::int64_t row_step, double reach, double bandwidth, double decay,
                                     const std::int64_t* start, const std::int64_t* stop, const std::int64_t* gap,
-                                    std::int64_t column_step, std::int64_t column_shift, void* indices, int wide,
+                                    std::int64_t* gap_at, std::int64_t column_step, std::int64_t column_shift, void* indices, int wide,
                                     void* values, int is_float, int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
         typedef std::remove_pointer_t<decltype(i)> I;
         typedef std::remove_pointer_t<decltype(v)> T;
         return fill<I, T>(points, n, p, first_set, last_set, first, last, set_step, row_step, reach, bandwidth, decay,
-                          Rows<I, T>{start, stop, gap, column_step, column_shift, i, v}, threads);
+                          Rows<I, T>{start, stop, gap, gap_at, column_step, column_shift, i, v}, threads);
     };
     auto i32 = static_cast<std::int32_t*>(indices);
     auto i64 = static_cast<std::int64_t*>(indices);

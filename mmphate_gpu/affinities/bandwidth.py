@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from ..neighbors import kth_neighbor_distance
+from ..neighbors import kth_neighbor_distance, median_kth_neighbor_distance
 
 # The floor METHOD puts under every bandwidth: duplicates would make it 0.
 FLOOR = torch.finfo(torch.float64).eps
@@ -45,12 +45,4 @@ def interslice_bandwidth(unit_points: torch.Tensor, knn: int, *, backend: str = 
             stacklevel=2,
         )
         knn = n_slices - 1
-    distances = kth_neighbor_distance(unit_points, knn, backend=backend)
-    return median(distances).clamp_min(FLOOR).mean()
-
-
-def median(values: torch.Tensor) -> torch.Tensor:  # (B, n) -> (B,)
-    """Median over the last axis; the mean of the middle two where n is even (`torch.median` takes the lower)."""
-    ordered = values.sort(dim=-1).values
-    n = values.shape[-1]
-    return (ordered[..., (n - 1) // 2] + ordered[..., n // 2]) / 2
+    return median_kth_neighbor_distance(unit_points, knn, backend=backend).clamp_min(FLOOR).mean()

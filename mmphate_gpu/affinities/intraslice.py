@@ -28,7 +28,7 @@ def intraslice_affinity(
     if decay is None:
         return _nearest_unit_affinity(points, knn, dtype)
     bandwidth = intraslice_bandwidth(points, knn, backend=backend)
-    return radius_affinity(points, bandwidth, decay=decay, thresh=thresh, diagonal=True, dtype=dtype)
+    return radius_affinity(points, bandwidth, decay=decay, thresh=thresh, dtype=dtype)
 
 
 def _nearest_units(points: torch.Tensor, knn: int) -> torch.Tensor:  # (S, M, D) -> (S, M, knn)

@@ -62,13 +62,12 @@ def affinity_of_points(
 
 def _stored(lazy: LazyAffinity, storage: str) -> AffinityOperator:
     """The sparse form of ``lazy``, or ``lazy`` itself where "auto" finds too little memory for it."""
-    counts = lazy.interslice_counts()
-    nnz = assembled_nnz(lazy.intraslice, counts)
+    nnz = assembled_nnz(lazy.intraslice, lazy.interslice_counts())
     needed = assembled_bytes(nnz, lazy.shape[0], lazy.dtype)
     if storage == "auto" and needed > SPARSE_SHARE * available_bytes(lazy.device):
         return lazy
     check_fits(f"the affinity with {nnz:,} entries", needed, lazy.device, remedy='storage="lazy" stores none of them')
-    return SparseAffinity(lazy.assembled(counts))
+    return SparseAffinity(lazy.assembled(), interleave=lazy.n_units)
 
 
 def multislice_affinity(

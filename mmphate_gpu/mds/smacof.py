@@ -8,13 +8,21 @@ from dataclasses import dataclass
 
 import torch
 
-from ..ops.chunks import row_chunks
-from ..ops.distances import distances_by_difference
+from ..ops.guttman_transform import guttman_transform
 
 DEPTH = 5  # differences kept for the acceleration
 # Plain sweeps before the first mix: at the start, where a sweep takes off half of the stress, a mix may leap into the
 # basin of another minimum.
 WARM_UP = 20
+
+
+# Points this close, as a share of the largest coordinate, count as one: D / d times the rounding of a coordinate would
+# outweigh the step itself.
+COINCIDENT = {torch.float64: 1e-8, torch.float32: 1e-6}
+# From this many landmarks on most sweeps are done in float32: half of the bytes and twice the lanes.
+ROUGH_FROM = 256
+
+Sweep = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,32 +33,9 @@ class Descent:
     n_iter: int  # sweeps done
 
 
-def guttman_transform(distances: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One SMACOF sweep: the Guttman transform of ``points`` and the sum of squared residuals *before* it.
-
-    ``x_i <- (1/L) sum_j D_ij / d_ij (x_i - x_j)`` with 0 where d_ij = 0; the stress comes free with the distances.
-    (L, L), (L, C) float64 -> (L, C), (). O(L^2 C) time, chunks of memory. Source: de Leeuw 1977; Borg & Groenen 2005.
-    """
-    n = points.shape[0]
-    # Points this close count as one: D / d times the rounding of a coordinate would outweigh the step itself.
-    together = COINCIDENT * points.abs().max()
-    with_one = torch.nn.functional.pad(points, (0, 1), value=1)  # one product gives the row sums as well
-    sums = torch.zeros_like(with_one)
-    raw = points.new_zeros(())
-    for rows in row_chunks(n, n, SWEEP_ELEMENTS):
-        # The pairs on and right of the diagonal block serve both ends.
-        right, own = slice(rows.start, n), rows.stop - rows.start
-        wanted, between = distances[rows, right], distances_by_difference(points[rows], points[right])
-        raw += 2 * torch.dist(wanted, between) ** 2 - torch.dist(wanted[:, :own], between[:, :own]) ** 2
-        ratio = (wanted / between).masked_fill_(between <= together, 0)
-        sums[rows] += ratio @ with_one[right]
-        sums[rows.stop :] += ratio[:, own:].T @ with_one[rows]
-    return (sums[:, -1:] * points - sums[:, :-1]) / n, raw
-
-
-COINCIDENT = 1e-8
-# Elements of one block of a sweep, so that its temporaries stay within a CPU's second-level cache.
-SWEEP_ELEMENTS = 1 << 18
+def one_sweep(distances: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The Guttman transform of ``points`` and their raw stress; pairs in the dtype of ``distances``."""
+    return guttman_transform(distances, points, COINCIDENT[distances.dtype] * float(points.abs().max()))
 
 
 def smacof(
@@ -59,22 +44,36 @@ def smacof(
     *,
     max_iter: int = 3000,
     eps: float = 1e-6,
-    sweep: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = guttman_transform,
+    sweep: Sweep = one_sweep,
 ) -> Descent:
     """Minimise sum (D - d)^2 from ``init`` by Guttman transforms with Anderson mixing.
 
     A mixed point is kept only if its stress is not above that of the plain step's start; otherwise the plain step,
     which can only lower the stress, is taken from the best point. Ends when a plain step lowers the stress by less
     than ``eps`` of itself, or after ``max_iter`` sweeps; what is returned is always the outcome of a plain step.
+    With many landmarks the way there is gone in float32 and the end in float64: the rounding of one pair in 1e7 moves
+    the fixed point of a sweep by far less than ``eps`` allows, and the float64 sweeps decide when it is reached.
     Deterministic. Source: Walker & Ni, "Anderson acceleration for fixed-point iterations", 2011.
     """
     points = init.double() - init.double().mean(0)
     distances = distances.double()
+    largest = float(distances.max())
+    if distances.shape[0] < ROUGH_FROM or max_iter < 4 or largest == 0:
+        return _descend(distances, points, max_iter, eps, sweep, warm_up=WARM_UP)
+    # Scaled, so that no size of the distances leaves the range of float32.
+    rough = _descend((distances / largest).float(), points / largest, max_iter - 2, eps, sweep, warm_up=WARM_UP)
+    end = _descend(distances, rough.coordinates * largest, max_iter - rough.n_iter, eps, sweep, warm_up=0)
+    return Descent(end.coordinates, rough.n_iter + end.n_iter)
+
+
+def _descend(
+    distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep, *, warm_up: int
+) -> Descent:
     moved, best = sweep(distances, points)
     history = History()
     n_iter = 1
     while n_iter < max_iter and float(best) > 0:
-        trial = history.mix(points, moved) if n_iter > WARM_UP else moved
+        trial = history.mix(points, moved) if n_iter > warm_up else moved
         trial_moved, trial_raw = sweep(distances, trial)
         n_iter += 1
         if not history.mixed:  # the plain step: it decides about the end

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 
 from .._optional import why_no_keops
+from ..ops import kth_neighbor_distance as ops
+from ..ops.twins import serves
 from ..params import KNN_BACKENDS as KNN_BACKEND_NAMES
 from ..params import InputError, check_choice, check_number
 
@@ -49,20 +51,44 @@ def kneighbors(points: torch.Tensor, k: int, *, backend: str = "auto") -> tuple[
     InputError
         k out of range, an unknown backend, or one that is not installed.
     """
-    if points.ndim != 3:
-        raise InputError(f"points has shape {tuple(points.shape)}; accepted: three axes (set, point, feature)")
-    check_number("k", k, low=1, high=points.shape[1] - 1, integer=True)
+    _check(points, k)
     name = resolve_knn_backend(backend, points.device)
     search: Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
     search = importlib.import_module(KNN_BACKENDS[name]).knn
     return search(points, k)
 
 
+def _check(points: torch.Tensor, k: int) -> None:
+    if points.ndim != 3:
+        raise InputError(f"points has shape {tuple(points.shape)}; accepted: three axes (set, point, feature)")
+    check_number("k", k, low=1, high=points.shape[1] - 1, integer=True)
+
+
 def kth_neighbor_distance(
     points: torch.Tensor, k: int, *, backend: str = "auto"
 ) -> torch.Tensor:  # (B, n, p) -> (B, n)
-    """Distance of every point to its ``k``-th nearest other point (see `kneighbors`)."""
+    """Distance of every point to its ``k``-th nearest other point.
+
+    "auto" is the native twin where one serves (exact), else as in `kneighbors`.
+    """
+    if _native(points, k, backend):
+        return ops.kth_neighbor_distance(points, k)
     return kneighbors(points, k, backend=backend)[0][..., -1]
+
+
+def median_kth_neighbor_distance(
+    points: torch.Tensor, k: int, *, backend: str = "auto"
+) -> torch.Tensor:  # (B, n, p) -> (B,)
+    """Median of that distance over each set; the mean of the middle two where n is even."""
+    if _native(points, k, backend):
+        return ops.median_kth_neighbor_distance(points, k)
+    return ops.median(kneighbors(points, k, backend=backend)[0][..., -1])
+
+
+def _native(points: torch.Tensor, k: int, backend: str) -> bool:
+    check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
+    _check(points, k)
+    return backend == "auto" and serves(points.device)
 
 
 def drop_self(distances: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

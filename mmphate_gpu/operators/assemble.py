@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 
+from ..ops.chunks import row_chunks
 from ..ops.csr import Csr, index_dtype, indptr_of_counts
-from ..ops.radius_affinity import Entries
+from ..ops.radius_affinity import cut_distance, radius_fill
 
 
 def assembled_nnz(intraslice: Csr, interslice_counts: torch.Tensor) -> int:
@@ -24,45 +23,52 @@ def assembled_bytes(nnz: int, n_nodes: int, dtype: torch.dtype) -> int:
 def assemble(
     intraslice: Csr,  # (S*M rows, M columns)
     interslice_counts: torch.Tensor,  # (M, S) int64
-    interslice: Iterable[Entries],  # sets are units; rows and columns are slices
+    unit_points: torch.Tensor,  # (M, S, D) float64
+    bandwidth: torch.Tensor,  # () float64
     *,
+    thresh: float,
     dtype: torch.dtype,
+    slices: slice | None = None,
 ) -> Csr:
-    """The multislice affinity with rows and columns in node order, columns ascending.
+    """The rows of ``slices`` (all) of the multislice affinity, rows and columns in node order, columns ascending.
 
     A row of node (l, i) holds the interslice entries of earlier slices, the intraslice block of slice l, then the
     interslice entries of later slices: every entry's place is known from the counts, so nothing is sorted and nothing
-    is held twice. O(nnz) time, the result plus a few chunks of memory.
+    is held twice. O(nnz) time beside that of the search, the result plus a few chunks of memory.
     """
     n_units, n_slices = interslice_counts.shape
-    n_nodes = n_units * n_slices
-    device = interslice_counts.device
-    own_counts = (intraslice.indptr[1:] - intraslice.indptr[:-1]).long()
-    indptr = indptr_of_counts(own_counts + interslice_counts.T.reshape(-1))
-    nnz = int(indptr[-1])
+    slices = slice(0, n_slices) if slices is None else slices
+    own = intraslice.indptr[slices.start * n_units : slices.stop * n_units + 1].long()
+    own_counts = own.diff()
+    indptr = indptr_of_counts(own_counts + interslice_counts[:, slices].T.reshape(-1))
+    nnz, n_nodes = int(indptr[-1]), n_units * n_slices
     kind = index_dtype(nnz, n_nodes)
-    indices = torch.empty(nnz, dtype=kind, device=device)
-    values = torch.empty(nnz, dtype=dtype, device=device)
-    earlier = torch.zeros(n_nodes, dtype=torch.int64, device=device)  # interslice entries left of the diagonal block
-    for chunk in interslice:
-        node = chunk.rows * n_units + chunk.sets
-        # Entries of a row are contiguous and a row never spans two chunks, so its first entry gives all ranks.
-        rank = _rank_within_runs(node)
-        later = chunk.columns > chunk.rows
-        place = indptr[node] + rank + torch.where(later, own_counts[node], 0)
-        indices[place] = (chunk.columns * n_units + chunk.sets).to(kind)
-        values[place] = chunk.values
-        earlier += torch.bincount(node[~later], minlength=n_nodes)
-    own = intraslice.row_of_entry()
-    rank = torch.arange(intraslice.nnz, device=device) - intraslice.indptr[own].long()
-    place = indptr[own] + earlier[own] + rank
-    indices[place] = (own - own % n_units + intraslice.indices).to(kind)
-    values[place] = intraslice.values.to(dtype)
-    return Csr(indptr.to(kind), indices, values, (n_nodes, n_nodes))
+    indices = torch.empty(nnz, dtype=kind, device=indptr.device)
+    values = torch.empty(nnz, dtype=dtype, device=indptr.device)
+    reach = float(cut_distance(bandwidth, decay=2, thresh=thresh))
+    rows = (slices.start, slices.stop, indptr, own_counts)
+    gap_at = radius_fill(unit_points, float(bandwidth), 2.0, reach, *rows, indices, values)
+    _place_intraslice(intraslice, own, gap_at, slices.start, indices, values)
+    return Csr(indptr.to(kind), indices, values, (own_counts.numel(), n_nodes))
 
 
-def _rank_within_runs(keys: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,) int64
-    """Position of every entry within its run of equal keys."""
-    _, lengths = torch.unique_consecutive(keys, return_counts=True)
-    starts = torch.cumsum(lengths, 0) - lengths
-    return torch.arange(keys.numel(), device=keys.device) - torch.repeat_interleave(starts, lengths)
+def _place_intraslice(
+    intraslice: Csr,
+    own: torch.Tensor,  # (rows + 1,) int64, offsets of these rows in ``intraslice``
+    gap_at: torch.Tensor,  # (rows,) int64
+    first_slice: int,
+    indices: torch.Tensor,
+    values: torch.Tensor,
+) -> None:
+    """Put the intraslice entries into the gaps that the interslice ones left."""
+    n_units, n_rows = intraslice.shape[1], gap_at.numel()
+    for rows in row_chunks(n_rows, n_units):
+        entries = torch.arange(int(own[rows.start]), int(own[rows.stop]), device=own.device)
+        row = torch.repeat_interleave(
+            torch.arange(rows.start, rows.stop, device=own.device), own[rows.start : rows.stop + 1].diff()
+        )
+        place = gap_at[row] + entries - own[row]
+        first_node = row - row % n_units + first_slice * n_units
+        part = slice(int(own[rows.start]), int(own[rows.stop]))
+        indices[place] = (first_node + intraslice.indices[part]).to(indices.dtype)
+        values[place] = intraslice.values[part].to(values.dtype)

@@ -25,12 +25,16 @@ def row_chunks(n_rows: int, n_columns: int, elements: int = CHUNK_ELEMENTS) -> I
         yield slice(start, min(start + step, n_rows))
 
 
-def pair_chunks(n_sets: int, n_points: int, elements: int = CHUNK_ELEMENTS) -> Iterator[Chunk]:
-    """Chunks that cover (B, n, n) in order: many whole sets at once, or some rows of one set."""
-    if n_points * n_points <= elements:
-        for sets in row_chunks(n_sets, n_points * n_points, elements):
-            yield Chunk(sets, slice(0, n_points))
+def pair_chunks(
+    n_sets: int, n_points: int, elements: int = CHUNK_ELEMENTS, *, rows: slice | None = None
+) -> Iterator[Chunk]:
+    """Chunks that cover the ``rows`` (all) of (B, n, n) in order: many whole sets at once, or some rows of one set."""
+    rows = slice(0, n_points) if rows is None else rows
+    n_rows = rows.stop - rows.start
+    if n_rows * n_points <= elements:
+        for sets in row_chunks(n_sets, n_rows * n_points, elements):
+            yield Chunk(sets, rows)
         return
     for one in range(n_sets):
-        for rows in row_chunks(n_points, n_points, elements):
-            yield Chunk(slice(one, one + 1), rows)
+        for part in row_chunks(n_rows, n_points, elements):
+            yield Chunk(slice(one, one + 1), slice(rows.start + part.start, rows.start + part.stop))

@@ -64,6 +64,15 @@ def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:
     return Csr(indptr.to(kind), torch.cat(indices).to(kind), torch.cat(values), (indptr.numel() - 1, n_columns))
 
 
+def stack_rows(parts: list[Csr]) -> Csr:
+    """Row blocks with the same columns, one below the other."""
+    indptr = indptr_of_counts(torch.cat([part.indptr.diff().long() for part in parts]))
+    n_columns = parts[0].shape[1]
+    kind = index_dtype(int(indptr[-1]), n_columns)
+    indices = torch.cat([part.indices.to(kind) for part in parts])
+    return Csr(indptr.to(kind), indices, torch.cat([part.values for part in parts]), (indptr.numel() - 1, n_columns))
+
+
 def take_rows(csr: Csr, rows: torch.Tensor) -> Csr:  # rows: (k,) int64
     """The rows ``rows`` of ``csr``, in that order. O(entries taken)."""
     start = csr.indptr[rows].long()

@@ -8,35 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 
-from .chunks import CHUNK_ELEMENTS, Chunk, pair_chunks
+from .chunks import Chunk, pair_chunks
 from .csr import Csr, index_dtype, indptr_of_counts
 from .distances import distances_by_difference
+from .twins import twins
 
 # Smaller affinities are 0 in every dtype stored.
 SMALLEST = torch.finfo(torch.float32).tiny
-
-
-class Entries(NamedTuple):
-    """The affinity entries of one chunk of rows, in (set, row, column) order; a row is never split."""
-
-    chunk: Chunk
-    sets: torch.Tensor  # (k,) int64
-    rows: torch.Tensor  # (k,) int64
-    columns: torch.Tensor  # (k,) int64
-    values: torch.Tensor  # (k,)
-
-    def row_in_chunk(self) -> torch.Tensor:  # (k,) int64
-        """The row of every entry, counted from the chunk's first."""
-        per_set = self.chunk.rows.stop - self.chunk.rows.start
-        return (self.sets - self.chunk.sets.start) * per_set + self.rows - self.chunk.rows.start
-
-    def row_counts(self) -> torch.Tensor:  # (sets of the chunk, rows of the chunk) int64
-        n_sets, n_rows = self.chunk.sets.stop - self.chunk.sets.start, self.chunk.rows.stop - self.chunk.rows.start
-        return torch.bincount(self.row_in_chunk(), minlength=n_sets * n_rows).view(n_sets, n_rows)
 
 
 def cut_radius(decay: float, thresh: float) -> float:
@@ -57,9 +38,8 @@ def cut_distance(bandwidth: torch.Tensor, *, decay: float, thresh: float) -> tor
     exponential.
     """
     about = torch.as_tensor(cut_radius(decay, thresh) * bandwidth, dtype=torch.float64)
-    nearest = torch.arange(
-        -64, 65, device=about.device
-    )  # neighbouring floats; the kernel's rounding is a handful of them
+    # Neighbouring floats; the kernel's rounding is a handful of them.
+    nearest = torch.arange(-64, 65, device=about.device)
     candidates = (about.view(torch.int64) + nearest).view(torch.float64)
     kept = kernel(candidates, bandwidth, decay=decay, dtype=torch.float64) >= max(thresh, SMALLEST)
     return candidates[kept].max()
@@ -70,104 +50,145 @@ def kernel(distances: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, dt
     return ((distances / bandwidth) ** decay).neg_().to(dtype).exp_()
 
 
-def radius_entries(
-    points: torch.Tensor,  # (B, n, p) float64
-    bandwidth: torch.Tensor,  # (B, n) a bandwidth per point, or () one for all
-    *,
-    decay: float,
-    thresh: float,
-    diagonal: bool,
-    dtype: torch.dtype = torch.float64,
-    elements: int = CHUNK_ELEMENTS,
-) -> Iterator[Entries]:
-    """Entries with affinity at least ``thresh``, chunk by chunk.
+def _distances(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, rows, n)
+    return distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
 
-    With one bandwidth: a_ij = exp(-(d_ij / bandwidth)^decay). With a bandwidth per point the two one-sided values are
-    cut, averaged, and cut again: (a_ij + a_ji) / 2, so that the result is symmetric. The diagonal is 1 or left out.
-    O(B n^2 p) time; memory of a few chunks (`chunks.CHUNK_ELEMENTS`).
+
+def _others(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, rows, n)
+    """Distances of the chunk, infinite from every point to itself."""
+    distances = _distances(points, chunk)
+    rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
+    distances[:, rows - chunk.rows.start, rows] = math.inf
+    return distances
+
+
+@twins("(Tensor points, float reach) -> Tensor")
+def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) int64
+    """How many other points of its set lie within ``reach`` of each point; nothing is stored.
+
+    O(B n^2 p) time. Deterministic; the twins decide every pair alike but for the last bit of its distance.
     """
-    n_sets, n_points, _ = points.shape
-    bandwidth = bandwidth.to(points.dtype)
-    reach = _reach(bandwidth, decay, thresh)
-    for chunk in pair_chunks(n_sets, n_points, elements):
-        near, distances = _near(points, reach, chunk, diagonal)
-        flat = torch.nonzero(near.view(-1)).squeeze(1)
-        row, columns = flat // n_points, flat % n_points
-        n_rows = near.shape[1]
-        entries = Entries(chunk, row // n_rows + chunk.sets.start, row % n_rows + chunk.rows.start, columns, flat)
-        distances = distances.view(-1)[flat]
-        if bandwidth.ndim == 0:
-            yield entries._replace(values=kernel(distances, bandwidth, decay=decay, dtype=dtype))
-        else:
-            yield _symmetrised(entries, distances, bandwidth, decay, thresh, dtype)
-
-
-def _reach(bandwidth: torch.Tensor, decay: float, thresh: float) -> torch.Tensor:  # like the bandwidth
-    """How far a pair may lie apart: exact for one bandwidth; for one per point a hair more, as the averaged value
-    decides."""
-    if bandwidth.ndim == 0:
-        return cut_distance(bandwidth, decay=decay, thresh=thresh)
-    return cut_radius(decay, thresh) * (1 + 1e-9) * bandwidth
-
-
-def _near(
-    points: torch.Tensor, reach: torch.Tensor, chunk: Chunk, diagonal: bool
-) -> tuple[torch.Tensor, torch.Tensor]:  # (sets, rows, n) bool and float64
-    """Which pairs of the chunk lie within the reach (of the farther reaching of the two), and their distances."""
-    distances = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
-    if not diagonal:
-        rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
-        distances[:, rows - chunk.rows.start, rows] = math.inf
-    if reach.ndim:
-        reach = torch.maximum(reach[chunk.sets, chunk.rows, None], reach[chunk.sets, None, :])
-    return distances <= reach, distances
-
-
-def _symmetrised(
-    entries: Entries,
-    distances: torch.Tensor,
-    bandwidth: torch.Tensor,
-    decay: float,
-    thresh: float,
-    dtype: torch.dtype,
-) -> Entries:
-    values = torch.zeros_like(distances)
-    for end in (entries.rows, entries.columns):
-        one_sided = kernel(distances, bandwidth[entries.sets, end], decay=decay, dtype=torch.float64)
-        values += one_sided.masked_fill_(one_sided < thresh, 0) / 2
-    keep = values >= max(thresh, SMALLEST)
-    return Entries(entries.chunk, *(part[keep] for part in entries[1:4]), values[keep].to(dtype))
-
-
-def radius_counts(
-    points: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, thresh: float
-) -> torch.Tensor:  # (B, n, p), () -> (B, n) int64
-    """How many entries each row has under one bandwidth, without the diagonal; nothing is stored."""
-    n_sets, n_points, _ = points.shape
-    counts = torch.zeros(n_sets, n_points, dtype=torch.int64, device=points.device)
-    reach = _reach(bandwidth.to(points.dtype), decay, thresh)
-    for chunk in pair_chunks(n_sets, n_points):
-        near, _ = _near(points, reach, chunk, diagonal=False)
-        counts[chunk.sets, chunk.rows] = near.sum(-1)
+    counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
+    for chunk in pair_chunks(*points.shape[:2]):
+        counts[chunk.sets, chunk.rows] = (_others(points, chunk) <= reach).sum(-1)
     return counts
 
 
+@twins(
+    "(Tensor points, float bandwidth, float decay, float reach, int first, int last, Tensor indptr, Tensor gap, "
+    "Tensor(a!) indices, Tensor(b!) values) -> Tensor"
+)
+def radius_fill(
+    points: torch.Tensor,  # (B, n, p) float64
+    bandwidth: float,
+    decay: float,
+    reach: float,
+    first: int,
+    last: int,
+    indptr: torch.Tensor,  # ((last - first) * B + 1,) int64
+    gap: torch.Tensor,  # ((last - first) * B,) int64
+    indices: torch.Tensor,  # (nnz,) int32 or int64
+    values: torch.Tensor,  # (nnz,) float32 or float64
+) -> torch.Tensor:
+    """Write exp(-(d_ij / bandwidth)^decay) for the pairs within ``reach`` of the points ``first`` .. ``last`` - 1.
+
+    Rows and columns interleave the sets: point i of set b is number i B + b (so a stack of units, unit-major, fills
+    the rows of a matrix in node order). Within a row columns ascend; ``gap`` entries are left free between those
+    before the point itself and those after it. The counts behind ``indptr`` are `radius_counts` plus ``gap``.
+
+    Returns
+    -------
+    gap_at : ((last - first) * B,) int64
+        Where the gap of every row begins.
+    """
+    n_sets, n_points, _ = points.shape
+    gap_at = indptr[:-1].clone()
+    for chunk in pair_chunks(n_sets, n_points, rows=slice(first, last)):
+        distances = _others(points, chunk)
+        flat = torch.nonzero((distances <= reach).view(-1)).squeeze(1)
+        row, column = flat // n_points, flat % n_points
+        n_rows = distances.shape[1]
+        sets, own = row // n_rows + chunk.sets.start, row % n_rows + chunk.rows.start
+        row = (own - first) * n_sets + sets
+        later = column > own
+        # Entries of a row are contiguous and a row never spans two chunks, so its first entry gives all ranks.
+        place = indptr[row] + _rank_within_runs(row) + torch.where(later, gap[row], 0)
+        indices[place] = (column * n_sets + sets).to(indices.dtype)
+        values[place] = kernel(distances.view(-1)[flat], bandwidth, decay=decay, dtype=values.dtype)
+        gap_at += torch.bincount(row[~later], minlength=gap_at.numel())
+    return gap_at
+
+
+def _rank_within_runs(keys: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,) int64
+    """Position of every entry within its run of equal keys."""
+    _, lengths = torch.unique_consecutive(keys, return_counts=True)
+    starts = torch.cumsum(lengths, 0) - lengths
+    return torch.arange(keys.numel(), device=keys.device) - torch.repeat_interleave(starts, lengths)
+
+
+@twins(
+    "(Tensor points, Tensor bandwidth, float decay, float thresh, float smallest, float cut, ScalarType dtype) "
+    "-> (Tensor, Tensor, Tensor)"
+)
+def symmetrised_affinity(
+    points: torch.Tensor,  # (B, n, p) float64
+    bandwidth: torch.Tensor,  # (B, n) float64
+    decay: float,
+    thresh: float,
+    smallest: float,
+    cut: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """CSR parts (indptr, indices, values) of (a_ij + a_ji) / 2, the diagonal included.
+
+    a_ij = exp(-(d_ij / bandwidth_i)^decay), 0 below ``thresh``; the average is cut at the greater of ``thresh`` and
+    ``smallest``. Pairs farther apart than ``cut`` times the larger bandwidth are known to be 0. B n rows; column
+    indices count within the set.
+    """
+    n_sets, n_points, _ = points.shape
+    counts, columns, values = [], [], []
+    for row, column, value in _symmetrised_entries(points, bandwidth, decay, thresh, smallest, cut):
+        counts.append(torch.bincount(row, minlength=n_sets * n_points))
+        columns.append(column)
+        values.append(value.to(dtype))
+    indptr = indptr_of_counts(torch.stack(counts).sum(0))
+    kind = index_dtype(int(indptr[-1]), n_points)
+    return indptr.to(kind), torch.cat(columns).to(kind), torch.cat(values)
+
+
+def _symmetrised_entries(
+    points: torch.Tensor, bandwidth: torch.Tensor, decay: float, thresh: float, smallest: float, cut: float
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Rows (over all sets), columns and values, chunk by chunk in the order of the rows."""
+    n_points = points.shape[1]
+    for chunk in pair_chunks(*points.shape[:2]):
+        distances, width = _distances(points, chunk), bandwidth[chunk.sets]
+        own = width[:, chunk.rows, None]
+        near = distances <= cut * torch.maximum(own, width[:, None, :])
+        flat = torch.nonzero(near.view(-1)).squeeze(1)
+        near_distances = distances.view(-1)[flat]
+        total = torch.zeros_like(near_distances)
+        for end in (own, width[:, None, :]):
+            one_sided = kernel(near_distances, end.expand_as(near).reshape(-1)[flat], decay=decay, dtype=torch.float64)
+            total += one_sided.masked_fill_(one_sided < thresh, 0) / 2
+        kept = total >= max(thresh, smallest)
+        flat, n_rows = flat[kept], near.shape[1]
+        row = flat // n_points
+        row = (row // n_rows + chunk.sets.start) * n_points + row % n_rows + chunk.rows.start
+        yield row, flat % n_points, total[kept]
+
+
 def radius_affinity(
-    points: torch.Tensor,  # (B, n, p)
-    bandwidth: torch.Tensor,  # (B, n) or ()
+    points: torch.Tensor,  # (B, n, p) float64
+    bandwidth: torch.Tensor,  # (B, n) float64
     *,
     decay: float,
     thresh: float,
-    diagonal: bool,
     dtype: torch.dtype,
 ) -> Csr:
-    """All entries as one CSR of B*n rows whose column indices count within the row's own set (n columns)."""
+    """`symmetrised_affinity` as one CSR of B*n rows whose column indices count within the row's own set (n columns)."""
     n_sets, n_points, _ = points.shape
-    counts, columns, values = [], [], []
-    for entries in radius_entries(points, bandwidth, decay=decay, thresh=thresh, diagonal=diagonal, dtype=dtype):
-        counts.append(entries.row_counts().flatten())
-        columns.append(entries.columns.to(torch.int32))
-        values.append(entries.values)
-    indptr = indptr_of_counts(torch.cat(counts))
-    kind = index_dtype(int(indptr[-1]), n_points)
-    return Csr(indptr.to(kind), torch.cat(columns).to(kind), torch.cat(values), (n_sets * n_points, n_points))
+    # A hair beyond the cut, as the averaged value decides.
+    cut = cut_radius(decay, thresh) * (1 + 1e-9)
+    parts = symmetrised_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype)
+    return Csr(*parts, (n_sets * n_points, n_points))

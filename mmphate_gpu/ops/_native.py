@@ -1,0 +1,220 @@
+"""The C++ twins of csrc/cpu: found, checked and called through ctypes.
+
+One function per op, with the signature of its portable version. Arguments have been checked by whoever calls the op;
+here they are only made contiguous.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import os
+import warnings
+from pathlib import Path
+
+import torch
+
+from .csr import index_dtype, indptr_of_counts
+
+# Set to 0 to have the portable versions serve although the library is there.
+SWITCH = "MMPHATE_GPU_NATIVE"
+LIBRARY = "libmmphate_cpu.so"
+# Rows whose k-th distance brackets the median: 256 put it within 10 % of the ranks, at 3 % of the cost of all rows of
+# a set of 8000.
+SAMPLED = 256
+MAX_COMPONENTS = 10
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class NativeError(RuntimeError):
+    """A twin refused what its portable version serves: a fault of this package."""
+
+
+@functools.cache
+def why_no_native() -> str | None:
+    """Why the C++ twins do not serve, or None if they do; warns where a library is there but of no use."""
+    reason = _reason()
+    if reason is not None and reason.startswith(LIBRARY) and _library_path() is not None:
+        warnings.warn(f"the portable torch versions serve: {reason}", RuntimeWarning, stacklevel=2)
+    return reason
+
+
+def _reason() -> str | None:
+    if os.environ.get(SWITCH, "1") == "0":
+        return f"{SWITCH}=0 in the environment"
+    path = _library_path()
+    if path is None:
+        return f"{LIBRARY} was not built (no C++ compiler at install, or built without csrc)"
+    try:
+        _library()
+    except OSError as error:
+        return f"{path.name} does not load: {error}"
+    stamp, wanted = _library().mmphate_stamp().decode(), _sources_stamp()
+    if wanted is not None and stamp != wanted:
+        return f"{path.name} was built from other sources than csrc holds now; build it again"
+    return None
+
+
+def isa() -> str:
+    """The instruction set of the twins that serve: "avx512", "avx2" or "baseline"."""
+    return _library().mmphate_isa().decode()
+
+
+def _library_path() -> Path | None:
+    """Beside the package, or, for a source tree in front of an installed package, where that one is installed."""
+    own = PACKAGE / "_native" / LIBRARY
+    if own.exists():
+        return own
+    try:
+        installed = importlib.metadata.distribution("mmphate-gpu").locate_file(f"mmphate_gpu/_native/{LIBRARY}")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return Path(str(installed)) if Path(str(installed)).exists() else None
+
+
+def _sources_stamp() -> str | None:
+    """The stamp of the sources beside the package (as CMakeLists.txt makes it); None where there are none."""
+    csrc = PACKAGE.parent / "csrc"
+    files = [*csrc.glob("cpu/*.cpp"), *csrc.glob("cpu/*.h"), *csrc.glob("common/*.h")]
+    if not files:
+        return None
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files, key=str)]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(_library_path()))
+    library.mmphate_isa.restype = library.mmphate_stamp.restype = ctypes.c_char_p
+    return library
+
+
+def _call(op: str, *arguments: object) -> None:
+    """Run ``op`` of the instruction set that serves, with the threads torch has."""
+    function = getattr(_library(), f"mmphate_{op}_{isa()}")
+    status = function(*map(_c, arguments), ctypes.c_int(torch.get_num_threads()))
+    if status == 1:
+        raise MemoryError(f"{op}: out of memory")
+    if status:
+        raise NativeError(f"{op}: status {status} for {[_brief(argument) for argument in arguments]}")
+
+
+def _c(argument: object) -> object:
+    if isinstance(argument, torch.Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, bool):
+        return ctypes.c_int(argument)
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    return ctypes.c_void_p(None) if argument is None else ctypes.c_double(argument)
+
+
+def _brief(argument: object) -> object:
+    return tuple(argument.shape) if isinstance(argument, torch.Tensor) else argument
+
+
+def _is_float(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.float32
+
+
+def _is_wide(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.int64
+
+
+def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:
+    points = points.contiguous()
+    counts = torch.empty(points.shape[:2], dtype=torch.int64)
+    _call("radius_count", points, *points.shape, reach, counts)
+    return counts
+
+
+def radius_fill(
+    points: torch.Tensor,
+    bandwidth: float,
+    decay: float,
+    reach: float,
+    first: int,
+    last: int,
+    indptr: torch.Tensor,
+    gap: torch.Tensor,
+    indices: torch.Tensor,
+    values: torch.Tensor,
+) -> torch.Tensor:
+    points, n_sets = points.contiguous(), points.shape[0]
+    gap_at = torch.empty_like(gap)
+    rows = (*points.shape[1:], 0, n_sets, first, last, 1, n_sets)
+    targets = (indptr[:-1], indptr[1:], gap, gap_at, n_sets, 1)
+    storage = (indices, _is_wide(indices), values, _is_float(values))
+    _call("radius_fill", points, *rows, reach, bandwidth, float(decay), *targets, *storage)
+    return gap_at
+
+
+def symmetrised_affinity(
+    points: torch.Tensor,
+    bandwidth: torch.Tensor,
+    decay: float,
+    thresh: float,
+    smallest: float,
+    cut: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    points, bandwidth = points.contiguous(), bandwidth.contiguous()
+    given = (points, bandwidth, *points.shape, float(decay), float(thresh), float(smallest), float(cut))
+    counts = torch.empty(bandwidth.numel(), dtype=torch.int64)
+    _call("symmetrised_affinity", *given, None, counts, None, False, None, False)
+    indptr = indptr_of_counts(counts)
+    kind = index_dtype(int(indptr[-1]), points.shape[1])
+    indices = torch.empty(int(indptr[-1]), dtype=kind)
+    values = torch.empty(int(indptr[-1]), dtype=dtype)
+    _call("symmetrised_affinity", *given, indptr, None, indices, _is_wide(indices), values, _is_float(values))
+    return indptr.to(kind), indices, values
+
+
+def kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:
+    points = points.contiguous()
+    distances = torch.empty(points.shape[:2], dtype=torch.float64)
+    _call("kth_neighbor_distance", points, *points.shape, k, distances)
+    return distances
+
+
+def median_kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:
+    points = points.contiguous()
+    medians = torch.empty(points.shape[0], dtype=torch.float64)
+    _call("median_kth_neighbor_distance", points, *points.shape, k, SAMPLED, medians)
+    return medians
+
+
+def csr_matmul(
+    indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, block: torch.Tensor, interleave: int
+) -> torch.Tensor:
+    indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
+    out = torch.empty(indptr.numel() - 1, block.shape[1], dtype=block.dtype)
+    matrix = (indptr, indices, _is_wide(indices), values, _is_float(values))
+    _call("csr_matmul", *matrix, block, out, _is_float(block), out.shape[0], *block.shape, interleave)
+    return out
+
+
+def landmark_aggregate(
+    indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    labels = labels.to(torch.int32).contiguous()
+    matrix = (indptr, indices, _is_wide(indices), values, _is_float(values), labels, indptr.numel() - 1, n)
+    counts = torch.empty(indptr.numel() - 1, dtype=torch.int64)
+    _call("landmark_aggregate", *matrix, None, counts, None, None)
+    out_indptr = indptr_of_counts(counts)
+    nnz = int(out_indptr[-1])
+    out_indices, out_values = torch.empty(nnz, dtype=torch.int32), torch.empty(nnz, dtype=values.dtype)
+    _call("landmark_aggregate", *matrix, out_indptr, None, out_indices, out_values)
+    kind = index_dtype(nnz, n)
+    return out_indptr.to(kind), out_indices.to(kind), out_values
+
+
+def guttman_transform(
+    distances: torch.Tensor, points: torch.Tensor, together: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    distances, points = distances.contiguous(), points.contiguous()
+    moved, raw = torch.empty_like(points), torch.empty((), dtype=torch.float64)
+    _call("guttman_transform", distances, _is_float(distances), points, moved, raw, *points.shape, together)
+    return moved, raw
