@@ -17,14 +17,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+OPS = "ops"  # the result of bench_ops
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.rows import (  # noqa: E402
     HEAD,
     RESULTS,
+    OpRow,
     Row,
     markdown_table,
+    op_cells,
+    read_op_rows,
     read_rows,
     stage_cells,
     total_cells,
@@ -53,6 +57,8 @@ def rows_by_machine(name: str, folder: Path) -> dict[str, list[Row]]:
 
 def table(name: str, folder: Path, *, stages: bool = False) -> str:
     """One markdown table a machine, with what it was measured on below it."""
+    if name.partition("-")[0] == OPS:
+        return "\n".join(_ops_table(read_op_rows(file)) for file in sorted(folder.glob(f"{name}*.json")))
     return "\n".join(_machine_table(rows, stages) for rows in rows_by_machine(name, folder).values())
 
 
@@ -61,6 +67,11 @@ def _machine_table(rows: Sequence[Row], stages: bool) -> str:
     when = sorted({row.date for row in rows})
     span = when[0] if len(when) == 1 else f"{when[0]} to {when[-1]}"
     return f"{markdown_table(head, lines)}\n\n{rows[0].machine}, {span}; {rows[0].versions}.\n"
+
+
+def _ops_table(rows: Sequence[OpRow]) -> str:
+    about = f"{rows[0].machine}, {rows[0].threads} threads, {rows[0].date}; {rows[0].versions}."
+    return f"{markdown_table(*op_cells(rows))}\n\n{about}\n"
 
 
 def filled(text: str, folder: Path) -> str:

@@ -45,6 +45,25 @@ class Row:
     date: str = ""
 
 
+@dataclass(frozen=True)
+class OpRow:
+    """One call of one op, by the twin that serves or by a library."""
+
+    op: str
+    what: str  # the input
+    twin: str  # what ran: "C++ (avx512)", "CUDA ...", "portable torch ...", "library"
+    seconds: float  # the least of the repeats
+    rate: float  # ``unit`` a second
+    unit: str
+    portable_seconds: float | None = None  # of the portable version in the same run
+    goal: float | None = None  # of the rate
+    threads: int = 1
+    device: str = "cpu"
+    machine: str = ""
+    versions: str = ""
+    date: str = ""
+
+
 def slug(text: str) -> str:
     """``text`` as a part of a file name: lower case, words joined by hyphens.
 
@@ -85,12 +104,21 @@ def read_rows(path: Path) -> list[Row]:
     ValueError
         A file that is no JSON, or holds something other than rows.
     """
+    return _read(path, Row)
+
+
+def read_op_rows(path: Path) -> list[OpRow]:
+    """The rows of a result of `bench_ops`; errors as `read_rows`."""
+    return _read(path, OpRow)
+
+
+def _read(path: Path, kind: type) -> list[Any]:
     content = json.loads(path.read_text())
     entries = content.get("rows") if isinstance(content, dict) else content
-    known = {f.name for f in fields(Row)}
+    known = {f.name for f in fields(kind)}
     if not isinstance(entries, list) or not all(isinstance(e, dict) and e.keys() <= known for e in entries):
         raise ValueError(f"{path} holds no benchmark rows")
-    return [Row(**entry) for entry in entries]
+    return [kind(**entry) for entry in entries]
 
 
 # ---------------------------------------------------------------- tables
@@ -142,6 +170,22 @@ def stage_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
     stages = list(dict.fromkeys(row.stage for row in rows))
     cell = {(row.stage, row.case): f"{seconds_text(row.seconds)} s, {bytes_text(row.peak_bytes)}" for row in rows}
     return ("stage", *cases), [(stage, *(cell.get((stage, case), "") for case in cases)) for stage in stages]
+
+
+def op_cells(rows: Sequence[OpRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines of the table of ops."""
+    head = ("op", "input", "by", "ms", "rate", "times portable")
+    return head, [
+        (
+            row.op,
+            row.what,
+            row.twin,
+            f"{row.seconds * 1e3:.3g}",
+            f"{row.rate:.2e} {row.unit}/s",
+            "" if row.portable_seconds is None else f"{row.portable_seconds / row.seconds:.1f}",
+        )
+        for row in rows
+    ]
 
 
 def plain_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

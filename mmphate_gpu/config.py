@@ -10,6 +10,7 @@ import torch
 from ._optional import available, why_no_keops
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
 from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
+from .ops.twins import PORTABLE, serves, serving
 
 PACKAGES = (
     "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib",
@@ -55,14 +56,18 @@ def _backends() -> list[str]:
         "keops": keops,
         "pynndescent": "serves, approximate" if available("pynndescent") else "does not serve: not installed",
     }
-    auto = resolve_knn_backend("auto", torch.device("cpu"))
     lines = [f"  neighbours, {name}: {states[name]}" for name in KNN_BACKENDS]
-    lines += [f"  neighbours, auto on the CPU: {auto}"]
-    if torch.cuda.is_available():
-        lines += [f"  neighbours, auto on CUDA: {resolve_knn_backend('auto', torch.device('cuda'))}"]
+    devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
+    lines += [f"  neighbours, auto on {device}: {_auto(device)}" for device in devices]
+    lines += [f"  native ops on {device}: {serving(device)}" for device in ("cpu", "cuda")]
+    lines += [f"    {name}" for name in sorted(PORTABLE)]
     return [
         *lines,
-        "  affinity, sparse: torch CSR",
-        f"  affinity, lazy: torch tiles; KeOps {keops}",
-        "  landmarks, diffusion, MDS: torch",
+        "  affinity, sparse: torch CSR, native products",
+        f"  affinity, lazy: rows made anew by the native ops; KeOps {keops}",
+        "  everything else: torch",
     ]
+
+
+def _auto(device: str) -> str:
+    return "native ops" if serves(torch.device(device)) else resolve_knn_backend("auto", torch.device(device))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 
 from ._arrays import takes_arrays
+from .ops.components import components, diagonal_blocks
 from .ops.symmetric_power import symmetric_power
+from .ops.symmetric_product import symmetric_product
 from .params import InputError, check_number
 
-# Up to this many landmarks the singular values come from a plain SVD. Above it the Gram matrix is several times
-# faster; what it may lose is bounded, and where that could change t the plain SVD decides.
+# Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
+# several times faster; what it may lose is bounded, and where that could change t the plain SVD decides.
 SVD_UP_TO = 1000
 # Relative error allowed for in the eigenvalues of the float64 Gram matrix: about 45 times the machine epsilon.
 GRAM_ERROR = 1e-14
@@ -21,16 +23,25 @@ KNEE_TIE = 1e-12
 ENTROPY_FLOOR = torch.finfo(torch.float64).eps
 
 
-def singular_values(landmark_op: torch.Tensor) -> torch.Tensor:  # (L, L) -> (L,) float64, descending
-    """Singular values in float64 by the plain SVD."""
-    return torch.linalg.svdvals(landmark_op.double())
-
-
-def _gram_singular_values(landmark_op: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Singular values by the Gram matrix, with lower and upper bounds (L,) each, descending."""
+def _singular_value_bounds(landmark_op: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # 2 x (L,) float64
+    """Lower and upper bounds of the singular values, component by component; equal where the plain SVD gave them."""
     matrix = landmark_op.double()
-    squares = torch.linalg.eigvalsh(matrix.T @ matrix).flip(0)
-    error = GRAM_ERROR * squares[0].clamp_min(0)
+    bounds = []
+    for members in components(matrix):
+        blocks = diagonal_blocks(matrix, members)
+        if blocks.shape[-1] > SVD_UP_TO:
+            bounds += [_gram_bounds(block) for block in blocks]
+        else:
+            values = torch.linalg.svdvals(blocks).flatten()
+            bounds.append((values, values))
+    low, high = zip(*bounds, strict=True)
+    return torch.cat(low), torch.cat(high)
+
+
+def _gram_bounds(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bounds by the eigenvalues of the float64 Gram matrix."""
+    squares = torch.linalg.eigvalsh(symmetric_product(matrix.T, matrix))
+    error = GRAM_ERROR * squares[-1].clamp_min(0)
     return (squares - error).clamp_min(0).sqrt(), (squares + error).clamp_min(0).sqrt()
 
 
@@ -48,31 +59,28 @@ def entropy_of_singular_values(values: torch.Tensor, t_max: int = 100) -> torch.
 def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L, L) -> (t_max,) float64
     """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
 
-    landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Above 1000 landmarks they come
-    from the float64 Gram matrix, if that can be shown to give the same `optimal_t` as the SVD. O(L^3) time, O(L^2)
-    memory. Deterministic.
+    landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Each connected component has its
+    own; above 1000 landmarks in one they come from the float64 Gram matrix, if that can be shown to give the same
+    `optimal_t` as the SVD. O(L^3) time for one component, O(L^2) memory. Deterministic.
     """
     check_number("t_max", t_max, low=4, integer=True)
     _check_square(landmark_op)
-    if landmark_op.shape[0] > SVD_UP_TO:
-        entropy = _certified_gram_entropy(landmark_op, t_max)
-        if entropy is not None:
-            return entropy
-    return entropy_of_singular_values(singular_values(landmark_op), t_max)
-
-
-def _certified_gram_entropy(landmark_op: torch.Tensor, t_max: int) -> torch.Tensor | None:
-    """Entropy by the Gram matrix, or None if its error could move the knee."""
-    low, high = _gram_singular_values(landmark_op)
+    low, high = _singular_value_bounds(landmark_op)
     entropy = entropy_of_singular_values((low + high) / 2, t_max)
-    bounds = [entropy_of_singular_values(values, t_max) for values in (low, high)]
+    if torch.equal(low, high) or _certain(entropy, low, high):
+        return entropy
+    return entropy_of_singular_values(torch.linalg.svdvals(landmark_op.double()), t_max)
+
+
+def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bool:
+    """Whether no singular values within the bounds could have another knee."""
+    bounds = [entropy_of_singular_values(values, entropy.numel()) for values in (low, high)]
     # An error e in H moves the sum of absolute residuals of one break by less than 3 sum |e| (the residuals of a line
     # fit to e itself), so the difference of two breaks by less than 6; the rest is for the bend of H between the
     # bounds.
     shift = 8 * torch.stack([(bound - entropy).abs() for bound in bounds]).max(0).values.sum()
-    errors = knee_errors(entropy.cpu())
-    best, second = torch.topk(errors, 2, largest=False).values
-    return entropy if second - best > shift + 2 * KNEE_TIE * entropy.abs().max() else None
+    best, second = torch.topk(knee_errors(entropy.cpu()), 2, largest=False).values
+    return bool(second - best > shift + 2 * KNEE_TIE * entropy.abs().max())
 
 
 def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (n,) -> (n - 2,)
@@ -111,19 +119,33 @@ def optimal_t(landmark_op: torch.Tensor, t_max: int = 100) -> int:
 def diffuse(landmark_op: torch.Tensor, t: int, degrees: torch.Tensor | None = None) -> torch.Tensor:
     """landmark_op^t in float64: (L, L) -> (L, L).
 
-    With the ``degrees`` (L,) of a reversible operator (`Landmarks.degrees`) through its symmetric form, which needs a
-    few thin products where the power is of low rank; without them by repeated squaring, about 1.5 log2(t) products of
-    O(L^3).
+    With the ``degrees`` (L,) of a reversible operator (`Landmarks.degrees`) through its symmetric form, whose products
+    cost half; component by component; by repeated squaring, about 1.5 log2(t) products of O(L^3). Entries are right to
+    a small multiple of their own rounding, and what is 0 stays 0.
     """
     check_number("t", t, low=1, integer=True)
     _check_square(landmark_op)
-    if degrees is None:
-        return torch.linalg.matrix_power(landmark_op.double(), t)
-    root = degrees.double().sqrt()
-    symmetric = root[:, None] * landmark_op.double() / root
-    power = symmetric_power((symmetric + symmetric.T) / 2, t)
-    # Entries that are 0 to rounding may come out below it.
-    return (power * root / root[:, None]).clamp_min_(0)
+    matrix = landmark_op.double()
+    if degrees is not None:
+        root = degrees.double().sqrt()
+        matrix = root[:, None] * matrix / root
+        matrix = (matrix + matrix.T) / 2
+    power = _power(matrix, t, symmetric=degrees is not None)
+    return power if degrees is None else power * root / root[:, None]
+
+
+def _power(matrix: torch.Tensor, t: int, *, symmetric: bool) -> torch.Tensor:
+    out = torch.zeros_like(matrix)
+    for members in components(matrix):
+        blocks = diagonal_blocks(matrix, members)
+        if symmetric and blocks.shape[0] == 1:
+            powers = symmetric_power(blocks[0], t)[None]
+        else:
+            powers = torch.linalg.matrix_power(blocks, t)
+        if powers.shape == (1, *matrix.shape):
+            return powers[0]
+        out[members[:, :, None], members[:, None, :]] = powers
+    return out
 
 
 def _check_square(landmark_op: torch.Tensor) -> None:

@@ -7,6 +7,7 @@ import torch
 from ._arrays import takes_arrays
 from .diffusion import diffuse
 from .ops.chunks import row_chunks
+from .ops.symmetric_product import symmetric_product
 from .params import MDS_DISTANCES, InputError, check_choice, check_number
 
 LOG_OFFSET = 1e-7  # METHOD's offset inside the logarithm
@@ -60,8 +61,7 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
 def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
     centred = rows - rows.mean(0)  # distances stay, rounding falls with the norms
     norms = centred.square().sum(1)
-    squared = torch.addmm(norms[:, None] + norms[None, :], centred, centred.T, alpha=-2)
-    squared = torch.minimum(squared, squared.T).clamp_min_(0)
+    squared = symmetric_product(centred, centred.T).mul_(-2).add_(norms[:, None]).add_(norms).clamp_min_(0)
     i, j = torch.nonzero((squared < CLOSE * norms.max()).triu_(1), as_tuple=True)
     for part in row_chunks(i.numel(), rows.shape[1]):
         exact = (rows[i[part]] - rows[j[part]]).square().sum(1)

@@ -9,9 +9,7 @@ from .distances import distances_by_difference
 from .twins import twins
 
 
-def nearest_others(
-    points: torch.Tensor, k: int
-) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)
+def nearest_others(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)
     """Distances (ascending) and indices of the ``k`` nearest other points, by blocks of distances and a partial sort.
 
     O(B n^2 p) time, a few chunks of memory. Deterministic.

@@ -1,0 +1,245 @@
+"""The ops with native twins: seconds of the twin and of the portable version in one run, rates, goals.
+
+Run ``python benchmarks/bench_ops.py``; ``--only guttman_transform`` is one op. On CUDA times are those of events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from benchmarks.rows import RESULTS, OpRow, op_cells, plain_table, result_path, write_json  # noqa: E402
+from benchmarks.worker import machine_name, versions  # noqa: E402
+from mmphate_gpu import datasets  # noqa: E402
+from mmphate_gpu.affinities import affinity_of_points  # noqa: E402
+from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_bandwidth  # noqa: E402
+from mmphate_gpu.ops import twins  # noqa: E402
+from mmphate_gpu.ops.csr import indptr_of_counts, to_torch  # noqa: E402
+from mmphate_gpu.ops.kmeans import assign_nearest  # noqa: E402
+from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius  # noqa: E402
+from mmphate_gpu.slices import unit_major  # noqa: E402
+from mmphate_gpu.trace import normalize  # noqa: E402
+
+NAME = "ops"
+COLUMNS = 110
+LANDMARKS = 4000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One call of one op: what it is given, how much work that is, and what is asked of it."""
+
+    op: str
+    what: str
+    arguments: tuple[Any, ...]
+    work: float  # in ``unit``
+    unit: str
+    goal: float | None = None  # of the rate
+
+
+class Data:
+    """The inputs, made once: units of the bifurcation suite, its affinity, a landmark configuration."""
+
+    def __init__(self, device: torch.device, quick: bool) -> None:
+        epochs = 20 if quick else 101
+        self.trace = datasets.bifurcation("hopf_pitchfork", n_epochs=epochs)
+        self.points = normalize(self.trace).to(device)
+        self.units = unit_major(self.points)
+        self.bandwidth = interslice_bandwidth(self.units, 25)
+        self.reach = float(cut_distance(self.bandwidth, decay=2, thresh=1e-4))
+        self.operator = affinity_of_points(self.points, storage="sparse", dtype=torch.float32).operator
+        self.n_landmark = 500 if quick else LANDMARKS
+        generator = torch.Generator().manual_seed(0)
+        high = torch.randn(self.n_landmark, 8, dtype=torch.float64, generator=generator).to(device)
+        self.distances = torch.cdist(high, high)
+        self.distances = ((self.distances + self.distances.T) / 2).fill_diagonal_(0)
+        self.start = (high - high.mean(0))[:, :3].contiguous()
+        self.features = torch.randn(self.points.shape[0] * self.points.shape[1], 100, generator=generator).to(device)
+        self.block = torch.randn(self.operator.shape[0], COLUMNS, dtype=torch.float64, generator=generator).to(device)
+        self.labels = torch.arange(self.operator.shape[0], device=device) % self.n_landmark
+
+
+def cases(data: Data) -> list[Measured]:
+    """Every op with what it gets in the pipeline."""
+    n_units, n_slices, _ = data.units.shape
+    pairs = float(n_units * n_slices**2)
+    csr, n = data.operator.csr, data.n_landmark
+    counts = twins.PORTABLE["radius_counts"](data.units, data.reach)
+    indptr = indptr_of_counts(counts.T.reshape(-1))
+    empty = torch.empty_like(csr.indices[: int(indptr[-1])]), torch.empty_like(csr.values[: int(indptr[-1])])
+    fill = (data.units, float(data.bandwidth), 2.0, data.reach, 0, n_slices, indptr, torch.zeros_like(indptr[1:]))
+    own = (data.points, intraslice_bandwidth(data.points, 2), 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9))
+    matrix, single = csr[:3], data.distances.float()
+    sweep = 2.0 * n * n
+    return [
+        Measured("radius_counts", "units of the suite, p = 10", (data.units, data.reach), pairs, "pairs", 3e9),
+        Measured("median_kth_neighbor_distance", "units of the suite, k = 25", (data.units, 25), pairs, "pairs", 1.5e9),
+        Measured("kth_neighbor_distance", "units of the suite, k = 25", (data.units, 25), pairs, "pairs"),
+        Measured(
+            "kth_neighbor_distance", "slices of the suite, k = 2", (data.points, 2), pairs / n_slices * 6, "pairs"
+        ),
+        Measured("radius_fill", f"{empty[0].numel():,} entries, float32", (*fill, *empty), empty[0].numel(), "entries"),
+        Measured("symmetrised_affinity", "slices of the suite", (*own, torch.float32), float(n_slices * 36), "pairs"),
+        Measured("csr_matmul", f"float64 x {COLUMNS}", (*matrix, data.block, n_units), 2.0 * csr.nnz * COLUMNS, "flop"),
+        Measured(
+            "csr_matmul",
+            f"float32 x {COLUMNS}",
+            (*matrix, data.block.float(), n_units),
+            2.0 * csr.nnz * COLUMNS,
+            "flop",
+        ),
+        Measured("landmark_aggregate", f"to {n} landmarks", (*matrix, data.labels, n), float(csr.nnz), "entries"),
+        Measured("guttman_transform", f"{n} x 3, float32", (single, data.start, 1e-6), sweep, "pairs"),
+        Measured("guttman_transform", f"{n} x 3, float64", (data.distances, data.start, 1e-8), sweep, "pairs"),
+    ]
+
+
+def rivals(data: Data) -> list[tuple[str, str, Callable[[], Any], float, str]]:
+    """What the libraries do with the same work: (op, what, call, work, unit)."""
+    csr, tensor = data.operator.csr, data.operator.tensor
+    single, flop = data.block.float(), 2.0 * data.operator.csr.nnz * COLUMNS
+    double = to_torch(csr._replace(values=csr.values.double()))
+    centers = data.features[: data.n_landmark].clone()
+    gemm = 2.0 * data.features.shape[0] * data.features.shape[1] * data.n_landmark
+    found = [
+        ("csr_matmul", f"torch, float32 x {COLUMNS}", lambda: tensor @ single, flop, "flop"),
+        ("csr_matmul", f"torch, float64 x {COLUMNS}", lambda: double @ data.block, flop, "flop"),
+        ("assign_nearest", "torch: product and argmin", lambda: assign_nearest(data.features, centers), gemm, "flop"),
+        ("assign_nearest", "the product alone", lambda: _products(data.features, centers), gemm, "flop"),
+    ]
+    if data.block.device.type == "cpu":
+        from mmphate_gpu.operators import to_scipy
+
+        matrix, block = to_scipy(data.operator), data.block.numpy()
+        found.insert(2, ("csr_matmul", f"scipy, float64 x {COLUMNS}", lambda: matrix @ block, flop, "flop"))
+    return found
+
+
+def _products(points: torch.Tensor, centers: torch.Tensor) -> None:
+    for part in points.split(524):  # the chunk of assign_nearest at 4000 centres
+        part @ centers.T
+
+
+def seconds_of(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    """The least of ``repeats`` calls after one that does not count: the others are what disturbed them."""
+    call()
+    return min(_once(call, device) for _ in range(repeats))
+
+
+def _once(call: Callable[[], Any], device: torch.device) -> float:
+    if device.type == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def measure(one: Measured, device: torch.device, repeats: int) -> OpRow:
+    """The op as the dispatcher serves it, and its portable version."""
+    served, portable = getattr(torch.ops.mmphate_gpu, one.op), twins.PORTABLE[one.op]
+    seconds = seconds_of(lambda: served(*one.arguments), device, repeats)
+    slow = seconds_of(lambda: portable(*one.arguments), device, max(1, repeats // 3))
+    return _row(one.op, one.what, twins.serving(device.type), device, seconds, one.work, one.unit, slow, one.goal)
+
+
+def _row(
+    op: str,
+    what: str,
+    twin: str,
+    device: torch.device,
+    seconds: float,
+    work: float,
+    unit: str,
+    portable: float | None = None,
+    goal: float | None = None,
+) -> OpRow:
+    about = {"device": device.type, "machine": machine_name(device), "versions": versions()}
+    date = datetime.date.today().isoformat()
+    return OpRow(
+        op,
+        what,
+        twin,
+        seconds,
+        work / seconds,
+        unit,
+        portable,
+        goal,
+        threads=torch.get_num_threads(),
+        date=date,
+        **about,
+    )
+
+
+def sweep_ratio(rows: Sequence[OpRow]) -> float:
+    """The sweep that MDS takes (float32) against the portable float64 sweep, both of this run."""
+    sweeps = {row.what.rpartition(" ")[2]: row for row in rows if row.op == "guttman_transform"}
+    return (sweeps["float64"].portable_seconds or 0.0) / sweeps["float32"].seconds
+
+
+SWEEP_GOAL = 25
+
+
+def missed_goals(rows: Sequence[OpRow]) -> list[str]:
+    """One sentence for each goal that is missed; goals are those of two CPU cores."""
+    if not rows or rows[0].device != "cpu":
+        return []
+    found = [
+        f"{row.op}, {row.what}: {row.rate:.2g} {row.unit}/s, goal {row.goal:.2g}"
+        for row in rows
+        if row.goal is not None and row.rate < row.goal
+    ]
+    if any(row.op == "guttman_transform" for row in rows) and sweep_ratio(rows) < SWEEP_GOAL:
+        found.append(f"guttman_transform: {sweep_ratio(rows):.1f} times the portable sweep, goal {SWEEP_GOAL}")
+    return found
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", help="one op; may be repeated")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="small inputs, no goals: a test of this script")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, write, print the table; 1 if a goal is missed."""
+    options = parse(argv)
+    device = torch.device(options.device)
+    data = Data(device, options.quick)
+    rows = []
+    for one in cases(data):
+        if options.only is None or one.op in options.only:
+            print(f"{one.op}, {one.what} ...", file=sys.stderr, flush=True)
+            rows.append(measure(one, device, options.repeats))
+    for op, what, call, work, unit in rivals(data):
+        if options.only is None or op in options.only:
+            rows.append(_row(op, what, "library", device, seconds_of(call, device, options.repeats), work, unit))
+    path = result_path(options.out, NAME, machine_name(device))
+    write_json(path, [{k: v for k, v in asdict(row).items() if v is not None} for row in rows])
+    print(plain_table(*op_cells(rows)))
+    print(f"written: {path}", file=sys.stderr)
+    missed = [] if options.quick else missed_goals(rows)
+    print("\n".join(["", *(missed or ["All goals met."])]))
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
