@@ -61,7 +61,8 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
 def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
     centred = rows - rows.mean(0)  # distances stay, rounding falls with the norms
     norms = centred.square().sum(1)
-    squared = symmetric_product(centred, centred.T).mul_(-2).add_(norms[:, None]).add_(norms).clamp_min_(0)
+    # Both norms first: added one after the other they would round apart for (i, j) and (j, i).
+    squared = symmetric_product(centred, centred.T).mul_(-2).add_(norms[:, None] + norms).clamp_min_(0)
     i, j = torch.nonzero((squared < CLOSE * norms.max()).triu_(1), as_tuple=True)
     for part in row_chunks(i.numel(), rows.shape[1]):
         exact = (rows[i[part]] - rows[j[part]]).square().sum(1)

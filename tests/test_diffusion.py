@@ -98,11 +98,20 @@ def test_t_by_the_gram_path(landmark_op, device, monkeypatch):
     assert optimal_t(torch.from_numpy(landmark_op).to(device)) == reference.optimal_t(landmark_op)
 
 
+def certified_gram_entropy(landmark_op: torch.Tensor) -> torch.Tensor | None:
+    """The entropy by way of the Gram matrix, or None where it may not decide; `SVD_UP_TO` has been lowered."""
+    low, high = diffusion._singular_value_bounds(landmark_op)
+    assert not torch.equal(low, high)  # the Gram matrix gave them
+    entropy = diffusion.entropy_of_singular_values((low + high) / 2)
+    return entropy if diffusion._certain(entropy, low, high) else None
+
+
 def test_gram_path_is_taken_and_near(monkeypatch):
     """It decides in nearly all cases, or this would prove nothing; its entropies are near the exact ones."""
+    monkeypatch.setattr(diffusion, "SVD_UP_TO", 10)
     taken, errors = 0, []
     for landmark_op in OPERATORS.values():
-        entropy = diffusion._certified_gram_entropy(torch.from_numpy(landmark_op), 100)
+        entropy = certified_gram_entropy(torch.from_numpy(landmark_op))
         if entropy is not None:
             taken += 1
             errors.append(np.abs(entropy.numpy() - reference.von_neumann_entropy(landmark_op)).max())
@@ -167,7 +176,7 @@ def test_near_tie_is_left_to_the_svd(distance, monkeypatch):
     landmark_op = (1 - distance) * tied + distance * OPERATORS["lazy_walk 0"][: len(tied), : len(tied)]
     gap = gap_of(landmark_op)
     monkeypatch.setattr(diffusion, "SVD_UP_TO", 10)
-    entropy = diffusion._certified_gram_entropy(torch.from_numpy(landmark_op), 100)
+    entropy = certified_gram_entropy(torch.from_numpy(landmark_op))
     if gap < 1e-13:
         assert entropy is None
     if gap > 1e-11:  # nearer than that "the same" has no meaning: rounding decides, in the reference too
@@ -282,20 +291,64 @@ def test_diffuse_matches_repeated_products(landmark_op, t):
     np.testing.assert_allclose(diffuse(landmark_op, t), wanted, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("dense_up_to", [10, 1000])
-@pytest.mark.parametrize("t", [1, 2, 7, 50])
-def test_diffuse_by_the_symmetric_form(t, dense_up_to, monkeypatch, get_case, device):
-    """Given the degrees: a low-rank product or repeated squaring, both as good as the products themselves."""
-    monkeypatch.setattr("mmphate_gpu.ops.symmetric_power.DENSE_UP_TO", dense_up_to)
+def landmarks_of_suite(get_case, device) -> tuple[torch.Tensor, torch.Tensor]:
     _, dense = get_case("hopf and pitchfork")
     operator = SparseAffinity(of_dense_rows([torch.from_numpy(dense.copy()).to(device)], len(dense)))
-    landmarks = landmark_diffusion(operator, clusters=torch.arange(len(dense)) % 150)
-    wanted = np.linalg.matrix_power(landmarks.landmark_op.cpu().numpy(), t)
-    found = diffuse(landmarks.landmark_op, t, landmarks.degrees).cpu().numpy()
-    # Measured: 5e-16.
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13)
+    found = landmark_diffusion(operator, clusters=torch.arange(len(dense)) % 150)
+    return found.landmark_op, found.degrees
+
+
+def three_walks(_, device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three walks that never meet, of 30, 30 and 50 places dealt at random, with steps of 1e-3 and rarer."""
+    rng = np.random.default_rng(0)
+    affinity = np.zeros((110, 110))
+    for first, last in ((0, 30), (30, 60), (60, 110)):
+        size = last - first
+        affinity[first:last, first:last] = np.eye(size) + np.diag(10 ** rng.uniform(-5, -3, size - 1), 1)
+    order = rng.permutation(110)
+    affinity = torch.from_numpy((affinity + affinity.T)[np.ix_(order, order)]).to(device)
+    degrees = affinity.sum(1)
+    return affinity / degrees[:, None], degrees
+
+
+@pytest.mark.parametrize("made", [landmarks_of_suite, three_walks])
+@pytest.mark.parametrize("t", [1, 2, 7, 50])
+@pytest.mark.parametrize("with_degrees", [True, False])
+def test_diffuse_is_right_entry_by_entry(made, t, with_degrees, get_case, device):
+    """The tiny entries too, against products with 19 digits; what is 0 stays 0. By the symmetric form or without."""
+    landmark_op, degrees = made(get_case, device)
+    wanted = np.linalg.matrix_power(landmark_op.cpu().numpy().astype(np.longdouble), t)
+    found = diffuse(landmark_op, t, degrees if with_degrees else None).cpu().numpy()
+    # Relative to every entry, down to 8e-202. Measured: 8.8e-15.
+    np.testing.assert_allclose(found, wanted.astype(float), rtol=1e-13, atol=0)
+    np.testing.assert_array_equal(found == 0, wanted == 0)
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-12)
-    assert found.min() >= 0
+
+
+def test_diffuse_goes_by_components():
+    """One product of two blocks is that of the whole, and what lies between them stays 0."""
+    first, second = (torch.from_numpy(OPERATORS[name]) for name in ("gaussian 0", "uneven 1"))
+    found = diffuse(torch.block_diag(first, second), 5)
+    torch.testing.assert_close(found, torch.block_diag(diffuse(first, 5), diffuse(second, 5)), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("svd_up_to", [20, 1000])
+def test_singular_values_by_component(svd_up_to, monkeypatch):
+    """Blocks of several sizes, some by the Gram matrix and some by the SVD: the same values, t and entropy."""
+    monkeypatch.setattr(diffusion, "SVD_UP_TO", svd_up_to)
+    rng = np.random.default_rng(0)
+    parts = [torch.from_numpy(uneven(rng, n)) for n in (30, 12, 12, 1, 40)]
+    order = torch.from_numpy(rng.permutation(95))
+    whole = torch.block_diag(*parts)[order][:, order]
+    low, high = diffusion._singular_value_bounds(whole)
+    exact = torch.linalg.svdvals(whole)  # measured: 7e-16 outside the bounds, where they are of the plain SVD
+    assert bool((low.sort(descending=True).values <= exact + 1e-14).all())
+    assert bool((high.sort(descending=True).values >= exact - 1e-14).all())
+    assert int((low == high).sum()) == (25 if svd_up_to == 20 else 95)
+    # Measured: 1.3e-15.
+    wanted = reference.von_neumann_entropy(whole.numpy())
+    np.testing.assert_allclose(von_neumann_entropy(whole).numpy(), wanted, rtol=0, atol=1e-12)
+    assert optimal_t(whole) == reference.optimal_t(whole.numpy())
 
 
 def test_degrees_make_the_operator_symmetric(get_case):

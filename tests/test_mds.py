@@ -16,8 +16,10 @@ from mmphate_gpu.mds.classic import classic
 from mmphate_gpu.mds.metric import orient
 from mmphate_gpu.mds.nonmetric import nonmetric
 from mmphate_gpu.mds.place import place
-from mmphate_gpu.mds.smacof import guttman_transform, smacof
+from mmphate_gpu.mds.smacof import one_sweep, smacof
+from mmphate_gpu.ops import guttman_transform as guttman_module
 from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.ops.twins import PORTABLE
 from mmphate_gpu.params import InputError
 
 RNG = np.random.default_rng
@@ -152,7 +154,7 @@ def test_guttman_transform_matches_reference(distances, device):
     points = RNG(0).normal(size=(len(distances), 2)) * distances.mean()
     points[1] = points[0]  # a zero distance in the picture
     points -= points.mean(0)
-    found, raw = guttman_transform(*(torch.from_numpy(part.copy()).to(device) for part in (distances, points)))
+    found, raw = one_sweep(*(torch.from_numpy(part.copy()).to(device) for part in (distances, points)))
     scale = distances.max()
     # Measured: 7e-16 of the largest distance.
     np.testing.assert_allclose(
@@ -162,10 +164,11 @@ def test_guttman_transform_matches_reference(distances, device):
 
 
 def test_guttman_transform_in_small_blocks(distances, monkeypatch):
-    arguments = torch.from_numpy(distances.copy()), torch.from_numpy(RNG(0).normal(size=(len(distances), 2)))
-    whole, raw = guttman_transform(*arguments)
-    monkeypatch.setattr(smacof_module, "SWEEP_ELEMENTS", 3 * len(distances))
-    blocks, raw_of_blocks = guttman_transform(*arguments)
+    """The portable sweep; tests/twins holds the others against it."""
+    arguments = torch.from_numpy(distances.copy()), torch.from_numpy(RNG(0).normal(size=(len(distances), 2))), 1e-8
+    whole, raw = PORTABLE["guttman_transform"](*arguments)
+    monkeypatch.setattr(guttman_module, "SWEEP_ELEMENTS", 3 * len(distances))
+    blocks, raw_of_blocks = PORTABLE["guttman_transform"](*arguments)
     torch.testing.assert_close(whole, blocks, rtol=1e-12, atol=1e-13 * float(distances.max()))
     torch.testing.assert_close(raw, raw_of_blocks, rtol=1e-12, atol=0)
 
@@ -185,13 +188,13 @@ def test_stress_never_rises(distances, start):
         seen: list[float] = []
 
         def sweep(wanted, points, seen=seen):
-            moved, raw = guttman_transform(wanted, points)
+            moved, raw = one_sweep(wanted, points)
             seen.append(float(raw))
             return moved, raw
 
         end = smacof(given, init, max_iter=max_iter, sweep=sweep)
         assert end.n_iter == len(seen) <= max_iter
-        last = float(guttman_transform(given, end.coordinates)[1])
+        last = float(one_sweep(given, end.coordinates)[1])
         # A plain step from the best point seen cannot rise but by what points closer than 1e-8 of the picture, taken as
         # one, add. Measured: 3e-16 of it.
         assert last <= min(seen) * (1 + 1e-9) + 1e-24 * float(given.square().sum())
@@ -206,7 +209,7 @@ def test_mixing_saves_sweeps(name):
     mixed = smacof(given, plain)
     reached = raw_stress(distances, mixed.coordinates)
     for _ in range(mixed.n_iter):
-        plain, _ = guttman_transform(given, plain)
+        plain, _ = one_sweep(given, plain)
     assert raw_stress(distances, plain) > reached
 
 
@@ -242,6 +245,83 @@ def test_degenerate_starts(init):
     }
     found = metric_mds(points_5d(20), init=start[init])
     assert np.isfinite(found.coordinates).all() and 0 <= found.stress <= 1
+
+
+# ---------------------------------------------------------------- the way there in float32
+
+
+def recorded(seen: list[tuple[torch.dtype, float]]):
+    def sweep(wanted, points):
+        moved, raw = one_sweep(wanted, points)
+        seen.append((wanted.dtype, float(raw)))
+        return moved, raw
+
+    return sweep
+
+
+def starts_of(distances: np.ndarray, n_components: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    given = torch.from_numpy(distances)
+    return given, classic(given, n_components, generator=seeded_generator(0))
+
+
+@pytest.mark.parametrize(("n", "rough"), [(255, False), (256, True), (300, True)])
+def test_many_landmarks_go_in_float32_and_end_in_float64(n, rough):
+    seen: list[tuple[torch.dtype, float]] = []
+    end = smacof(*starts_of(points_5d(n)), sweep=recorded(seen))
+    dtypes = [dtype for dtype, _ in seen]
+    n_rough = dtypes.count(torch.float32)
+    assert end.n_iter == len(seen) and end.coordinates.dtype == torch.float64
+    assert (n_rough > 0) == rough and len(seen) - n_rough >= 2
+    assert dtypes == [torch.float32] * n_rough + [torch.float64] * (len(seen) - n_rough)
+
+
+@pytest.mark.parametrize("n_components", [2, 3, 4])
+@pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
+def test_float32_does_not_move_the_end(scale, n_components, monkeypatch):
+    """Stress as low as by float64 alone, to what `eps` leaves open; no scale leaves the range of float32."""
+    distances = scale * points_5d(300)
+    given, init = starts_of(distances, n_components)
+    found = raw_stress(distances / scale, smacof(given, init).coordinates / scale)
+    monkeypatch.setattr(smacof_module, "ROUGH_FROM", 1000)
+    alone = raw_stress(distances / scale, smacof(given, init).coordinates / scale)
+    # `eps` of the squared stress is 5e-7 of the stress, left at every step. Measured: 6.4e-6 above at most, 4.4e-5 below.
+    assert found <= alone * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 3, 4, 5, 6, 10, 25, 60, 3000])
+def test_stress_never_rises_by_way_of_float32(max_iter):
+    distances = not_a_metric(300)
+    given, init = starts_of(distances)
+    seen: list[tuple[torch.dtype, float]] = []
+    end = smacof(given, init, max_iter=max_iter, eps=0 if max_iter < 3000 else 1e-6, sweep=recorded(seen))
+    assert end.n_iter == len(seen) <= max_iter
+    largest = float(given.max())
+    raws = [raw if dtype == torch.float64 else raw * largest**2 for dtype, raw in seen]
+    # Measured: 4e-7 of it below, or more; float32 sums are right to 1e-7 of themselves.
+    last = float(one_sweep(given, end.coordinates)[1])
+    assert last <= min(raws) * (1 + 1e-6)
+
+
+def test_many_landmarks_are_not_above_scikit_learns():
+    sklearn_smacof = pytest.importorskip("sklearn.manifold").smacof
+    distances = points_5d(300)
+    given, init = starts_of(distances)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        options = {"metric": True, "init": init.numpy(), "n_init": 1, "max_iter": 3000, "eps": 1e-6}
+        theirs, _ = sklearn_smacof(distances, n_components=2, normalized_stress=False, **options)
+    assert metric_mds(given, init=init).stress <= 1.001 * stress_by_hand(distances, theirs)
+
+
+@pytest.mark.parametrize("init", ["zeros", "one point", "duplicates"])
+def test_degenerate_starts_of_many_landmarks(init):
+    start = {"zeros": np.zeros((260, 2)), "one point": np.ones((260, 2)), "duplicates": RNG(0).integers(0, 3, (260, 2))}
+    found = metric_mds(points_5d(260), init=start[init].astype(float))
+    assert np.isfinite(found.coordinates).all() and 0 <= found.stress <= 1
+
+
+def test_all_distances_of_many_landmarks_zero():
+    assert metric_mds(np.zeros((260, 260))).stress == 0
 
 
 # ---------------------------------------------------------------- classical

@@ -164,22 +164,38 @@ def test_cosine_of_a_zero_row_is_finite():
         assert np.isfinite(potential_distances(np.array([[0.0, 0.0], [1.0, 2.0]]), "cosine")).all()
 
 
-@pytest.mark.parametrize("dense_up_to", [10, 1000])
-def test_distances_after_the_low_rank_power(dense_up_to, monkeypatch, get_case):
-    """What the symmetric low-rank power of more than 1000 landmarks costs in distances, forced on few.
-
-    Entries of Q that should be 0 come out at 1e-15, whose square root (gamma = 0) is 3e-8.
-    """
-    monkeypatch.setattr("mmphate_gpu.ops.symmetric_power.DENSE_UP_TO", dense_up_to)
+def landmarks_of_a_case(get_case) -> tuple[torch.Tensor, torch.Tensor]:
     _, dense = get_case("hopf and pitchfork")
     operator = SparseAffinity(of_dense_rows([torch.from_numpy(dense.copy())], len(dense)))
-    landmarks = landmark_diffusion(operator, n_landmark=300, random_state=0)
-    # Of distances up to 2.8. Measured: 3.6e-7 at worst by the low-rank product, 3e-15 by repeated squaring.
-    tolerance = 2e-6 if dense_up_to == 10 else 1e-12
-    for t in (2, 27):
-        wanted = reference.potential_distances(reference.diffusion_potential(landmarks.landmark_op.numpy(), t))
-        found = potential_distances(potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees), 0))
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
+    found = landmark_diffusion(operator, n_landmark=300, random_state=0)
+    return found.landmark_op, found.degrees
+
+
+def chain(_) -> tuple[torch.Tensor, torch.Tensor]:
+    """A walk on a line that rarely steps: entries of its powers fall to 1e-135, and the others are 0."""
+    affinity = torch.eye(150, dtype=torch.float64) + torch.diag(torch.full((149,), 1e-5, dtype=torch.float64), 1)
+    affinity = affinity + affinity.T
+    degrees = affinity.sum(1)
+    return affinity / degrees[:, None], degrees
+
+
+@pytest.mark.parametrize("made", [landmarks_of_a_case, chain])
+@pytest.mark.parametrize("t", [2, 27])
+@pytest.mark.parametrize("with_degrees", [True, False])
+def test_distances_after_the_power(made, t, with_degrees, get_case):
+    """An entry of Q that should be 0 may not come out at 1e-16: its square root (gamma = 0) would be 1e-8.
+
+    The oracle has 19 digits, and no negative number to cancel: every entry of it is right, the tiny ones too.
+    """
+    landmark_op, degrees = made(get_case)
+    power = np.linalg.matrix_power(landmark_op.numpy().astype(np.longdouble), t)
+    rows = 2 * np.sqrt(power)
+    wanted = np.stack([np.sqrt(((rows - row) ** 2).sum(1)) for row in rows]).astype(float)
+    found = diffuse(landmark_op, t, degrees if with_degrees else None)
+    assert torch.equal(found == 0, torch.from_numpy(power == 0))
+    # Of distances up to 2.8. Measured: 7.5e-13.
+    distances = potential_distances(potential_of_power(found, 0))
+    np.testing.assert_allclose(distances.numpy(), wanted, rtol=0, atol=1e-9)
 
 
 def test_bad_potentials():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..ops.distances import distances_by_difference
-from .smacof import Descent, guttman_transform
+from .smacof import Descent, one_sweep
 
 
 def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 300, eps: float = 1e-6) -> Descent:
@@ -36,7 +36,7 @@ def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 30
         target = torch.zeros_like(distances)
         target[i, j] = disparities
         target[j, i] = disparities
-        points, raw = guttman_transform(target, points)
+        points, raw = one_sweep(target, points)
         if last - float(raw) < eps * float(raw):
             break
         last = float(raw)
