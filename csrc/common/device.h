@@ -28,3 +28,10 @@ template <class T> MMP_DEVICE T mmp_warp_sum(T value) {
     for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(mmp_warp, value, step);
     return value;
 }
+
+// a * b + c, rounded once: for sums, not for what is decided.
+MMP_DEVICE float mmp_fused(float a, float b, float c) { return fmaf(a, b, c); }
+MMP_DEVICE double mmp_fused(double a, double b, double c) { return fma(a, b, c); }
+
+MMP_DEVICE float mmp_root(float x) { return sqrtf(x); }
+MMP_DEVICE double mmp_root(double x) { return sqrt(x); }

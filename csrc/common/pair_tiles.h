@@ -77,9 +77,9 @@ MMP_DEVICE void mmp_add_squares(const MmpPairTiles& tiles, int width, double (&s
 }
 
 // Calls visit(pairs) for every tile, in ascending order of the columns, with all lanes of a warp together. A block
-// whose rows lie in several sets passes over them one after the other.
+// whose rows lie in several sets passes over them one after the other. A warp that wants nothing only helps to load.
 template <class Visit>
-MMP_DEVICE void mmp_walk(MmpPairTiles& tiles, const double* points, mmp_i64 n, mmp_i64 p, Visit visit) {
+MMP_DEVICE void mmp_walk(MmpPairTiles& tiles, const double* points, mmp_i64 n, mmp_i64 p, bool wants, Visit visit) {
     mmp_i64 loaded = -1;
     for (int from = 0, to; from < mmp_tile && tiles.set[from] >= 0; from = to) {
         MmpPairs pairs;
@@ -89,6 +89,7 @@ MMP_DEVICE void mmp_walk(MmpPairTiles& tiles, const double* points, mmp_i64 n, m
         const int row = mmp_row_of_block(0);
         pairs.first = from > row ? from - row : 0;
         pairs.last = to - row < mmp_warp_rows ? to - row : mmp_warp_rows;
+        const bool serves = wants && pairs.first < pairs.last;
         for (mmp_i64 j0 = 0; j0 < n; j0 += mmp_tile) {
             pairs.column = j0 + mmp_lane();
 #pragma unroll
@@ -100,9 +101,9 @@ MMP_DEVICE void mmp_walk(MmpPairTiles& tiles, const double* points, mmp_i64 n, m
                 loaded = f0;
                 mmp_load_columns(tiles, points, n, p, pairs.set, j0, f0, width);
                 __syncthreads();
-                if (pairs.first < pairs.last) mmp_add_squares(tiles, width, pairs.squares);
+                if (serves) mmp_add_squares(tiles, width, pairs.squares);
             }
-            if (pairs.first < pairs.last) visit(pairs);
+            if (serves) visit(pairs);
         }
     }
 }

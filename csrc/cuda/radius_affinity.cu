@@ -15,7 +15,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     mmp_locate(tiles, n_sets * n, [&](mmp_i64 row, mmp_i64& set, mmp_i64& own) { set = row / n, own = row % n; });
     const double limit = mmp_squared_reach(reach);
     int found[mmp_warp_rows] = {};
-    mmp_walk(tiles, points, n, p, [&](const MmpPairs& pairs) {
+    mmp_walk(tiles, points, n, p, true, [&](const MmpPairs& pairs) {
 #pragma unroll
         for (int r = 0; r < mmp_warp_rows; ++r) {
             if (r < pairs.first || r >= pairs.last) continue;
@@ -32,4 +32,138 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
         const int total = mmp_warp_sum(found[r]);
         if (mmp_lane() == 0 && mmp_row_of_launch(r) < n_sets * n) counts[mmp_row_of_launch(r)] = total;
     }
+}
+
+namespace {
+
+// Pairs whose affinity is still to be computed, one queue a warp: with it the exponential runs with all lanes busy,
+// however few pairs of a tile lie within the radius.
+struct Queue {
+    double squares[64];
+    mmp_i64 place[64];
+};
+
+// Where the entries of the rows of a block go.
+struct FillRows {
+    Queue queues[mmp_warps];
+    mmp_i64 start[mmp_tile], gap[mmp_tile], size[mmp_tile];
+};
+
+// Takes up to 32 pairs from the end of the queue.
+MMP_DEVICE void drain(const Queue& queue, int& waiting, double bandwidth, double decay, MMP_VALUE* values) {
+    const int taken = waiting < 32 ? waiting : 32;
+    waiting -= taken;
+    if (mmp_lane() < taken) {
+        const int slot = waiting + mmp_lane();
+        values[queue.place[slot]] = (MMP_VALUE)mmp_kernel(sqrt(queue.squares[slot]), bandwidth, decay);
+    }
+    __syncwarp();
+}
+
+MMP_DEVICE unsigned low_bits(mmp_i64 n) { return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1; }
+
+}  // namespace
+
+// One block per 64 rows, one warp per 8 of them, two columns a lane; a ballot gives each entry its place in the row.
+//
+// The entries that radius_count counted, of the points first .. last-1 of every set. Point i of set s has the row
+// (i - first) * n_sets + s, with entries from indptr[row] up to indptr[row + 1], gap[row] of them left free after the
+// columns below i, from gap_at[row] on. Entry j is written as column j * n_sets + s. *status becomes 3 if a row does
+// not have the entries it was counted to have.
+MMP_KERNEL void __launch_bounds__(mmp_threads)
+    radius_fill(const double* points, mmp_i64 n_sets, mmp_i64 n, mmp_i64 p, mmp_i64 first, mmp_i64 last, double reach,
+                double bandwidth, double decay, const mmp_i64* indptr, const mmp_i64* gap, mmp_i64* gap_at,
+                MMP_INDEX* indices, MMP_VALUE* values, mmp_i64* status) {
+    MMP_SHARED(MmpPairTiles, tiles);
+    MMP_SHARED(FillRows, rows);
+    const mmp_i64 per_set = last - first;
+    mmp_locate(tiles, n_sets * per_set, [&](mmp_i64 q, mmp_i64& set, mmp_i64& own) {
+        set = q / per_set, own = first + q % per_set;
+        const mmp_i64 row = (own - first) * n_sets + set;
+        rows.start[threadIdx.x] = indptr[row];
+        rows.gap[threadIdx.x] = gap[row];
+        rows.size[threadIdx.x] = indptr[row + 1] - indptr[row] - gap[row];
+    });
+    const double limit = mmp_squared_reach(reach);
+    Queue& queue = rows.queues[mmp_warp_of_block()];
+    int found[mmp_warp_rows] = {}, before[mmp_warp_rows] = {}, waiting = 0;
+    mmp_walk(tiles, points, n, p, true, [&](const MmpPairs& pairs) {
+#pragma unroll
+        for (int r = 0; r < mmp_warp_rows; ++r) {
+            if (r < pairs.first || r >= pairs.last) continue;
+            const int row = mmp_row_of_block(r);
+            const mmp_i64 own = tiles.own[row];
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const mmp_i64 column = pairs.column + 32 * h;
+                const bool near = column < n && column != own && pairs.squares[r][h] <= limit;
+                const unsigned bits = __ballot_sync(mmp_warp, near);
+                if (bits == 0) continue;
+                const int rank = mmp_rank(bits);
+                if (near && found[r] + rank < rows.size[row]) {
+                    const mmp_i64 place = rows.start[row] + found[r] + rank + (column > own ? rows.gap[row] : 0);
+                    indices[place] = (MMP_INDEX)(column * n_sets + pairs.set);
+                    queue.place[waiting + rank] = place;
+                    queue.squares[waiting + rank] = pairs.squares[r][h];
+                }
+                before[r] += __popc(bits & low_bits(own - (column - mmp_lane())));
+                const mmp_i64 fits = rows.size[row] - found[r];
+                found[r] += __popc(bits);
+                waiting += fits < __popc(bits) ? (fits > 0 ? (int)fits : 0) : __popc(bits);
+                __syncwarp();
+                if (waiting >= 32) drain(queue, waiting, bandwidth, decay, values);
+            }
+        }
+    });
+    if (waiting > 0) drain(queue, waiting, bandwidth, decay, values);
+    if (mmp_lane() != 0) return;
+#pragma unroll
+    for (int r = 0; r < mmp_warp_rows; ++r) {
+        const int row = mmp_row_of_block(r);
+        if (tiles.set[row] < 0) continue;
+        gap_at[(tiles.own[row] - first) * n_sets + tiles.set[row]] = rows.start[row] + before[r];
+        if (found[r] != rows.size[row]) *status = 3;  // every thread that writes it writes the same
+    }
+}
+
+// One block per 64 points of the stack, one warp per 8 of them, two columns a lane; a ballot gives each entry its place.
+//
+// The symmetrised form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
+// times the larger bandwidth are none. With indptr null: counts only; else indices and values only.
+MMP_KERNEL void __launch_bounds__(mmp_threads)
+    symmetrised_affinity(const double* points, const double* bandwidth, mmp_i64 n_sets, mmp_i64 n, mmp_i64 p,
+                         double decay, double thresh, double smallest, double cut, const mmp_i64* indptr,
+                         mmp_i64* counts, MMP_INDEX* indices, MMP_VALUE* values) {
+    MMP_SHARED(MmpPairTiles, tiles);
+    mmp_locate(tiles, n_sets * n, [&](mmp_i64 row, mmp_i64& set, mmp_i64& own) { set = row / n, own = row % n; });
+    int found[mmp_warp_rows] = {};
+    mmp_walk(tiles, points, n, p, true, [&](const MmpPairs& pairs) {
+#pragma unroll
+        for (int r = 0; r < mmp_warp_rows; ++r) {
+            if (r < pairs.first || r >= pairs.last) continue;
+            const mmp_i64 row = mmp_row_of_launch(r);
+            const double own = bandwidth[row];
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const mmp_i64 column = pairs.column + 32 * h;
+                double value = 0;
+                if (column < n) {
+                    const double other = bandwidth[pairs.set * n + column], distance = sqrt(pairs.squares[r][h]);
+                    if (!(distance > cut * (own < other ? other : own)))
+                        value = mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
+                }
+                const unsigned bits = __ballot_sync(mmp_warp, value > 0);
+                if (indptr && value > 0) {
+                    const mmp_i64 place = indptr[row] + found[r] + mmp_rank(bits);
+                    indices[place] = (MMP_INDEX)column;
+                    values[place] = (MMP_VALUE)value;
+                }
+                found[r] += __popc(bits);
+            }
+        }
+    });
+    if (indptr || mmp_lane() != 0) return;
+#pragma unroll
+    for (int r = 0; r < mmp_warp_rows; ++r)
+        if (mmp_row_of_launch(r) < n_sets * n) counts[mmp_row_of_launch(r)] = found[r];
 }

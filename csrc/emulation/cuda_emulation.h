@@ -219,18 +219,26 @@ inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, int ord
     }
 }
 
-// One letter for a type of argument, as the launcher's side names it.
+// One letter for a type of argument, as the launcher's side names it: capital for a pointer to it.
 template <class A> constexpr char letter() {
-    if (std::is_pointer_v<A>) return 'P';
-    if (std::is_floating_point_v<A>) return sizeof(A) == 8 ? 'd' : 'f';
-    return sizeof(A) == 8 ? 'q' : 'i';
+    typedef std::remove_const_t<std::remove_pointer_t<A>> Plain;
+    const char plain = std::is_floating_point_v<Plain> ? (sizeof(Plain) == 8 ? 'd' : 'f') : sizeof(Plain) == 8 ? 'q' : 'i';
+    return std::is_pointer_v<A> ? (char)(plain - 'a' + 'A') : plain;
+}
+
+// '-' on the launcher's side is a null pointer.
+inline bool agree(const std::string& expected, const std::string& given) {
+    if (expected.size() != given.size()) return false;
+    for (std::size_t i = 0; i < expected.size(); ++i)
+        if (given[i] != expected[i] && !(given[i] == '-' && std::strchr("DFQI", expected[i]))) return false;
+    return true;
 }
 
 template <class... A, std::size_t... I>
 void start(void (*kernel)(A...), std::index_sequence<I...>, const unsigned* geometry, void** arguments,
            const char* letters, int order) {
     const std::string expected{letter<A>()...};
-    if (expected != letters) throw std::runtime_error("arguments " + std::string(letters) + " for " + expected);
+    if (!agree(expected, letters)) throw std::runtime_error("arguments " + std::string(letters) + " for " + expected);
     std::tuple<void (*)(A...), A...> call(kernel, *static_cast<A*>(arguments[I])...);
     auto body = [](void* context) {
         std::apply([](auto function, auto... given) { function(given...); }, *static_cast<decltype(call)*>(context));

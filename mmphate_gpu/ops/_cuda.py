@@ -8,7 +8,7 @@ kernel; who starts it is told to `Twins`: CuPy here, an emulation on the CPU in 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,22 @@ import numpy as np
 import torch
 
 from .._optional import require
+from ._native import MAX_COMPONENTS, SAMPLED, NativeError
 from ._sources import kernel_source
+from .csr import index_dtype, indptr_of_counts
 
 # Points of a block, and its threads, in the kernels over pairs (csrc/common/pair_tiles.h).
 TILE = 64
-TILE_THREADS = 256
+PAIR_THREADS = 256
+CSR_THREADS = 256
+# Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
+CSR_SHAPES = {16: (16, 1), 32: (32, 1), 64: (32, 2)}
+CSR_WIDEST = (32, 4)
+AGGREGATE_WARPS = 4
+# Labels whose sums a warp holds at once: 32 KiB of shared memory for the four of a block.
+AGGREGATE_WINDOW = 1024
+GUTTMAN_THREADS = 256
+GUTTMAN_ROWS = 4
 
 Argument = torch.Tensor | int | float | None
 
@@ -54,6 +65,10 @@ def _c_type(dtype: torch.dtype) -> str:
     return names[dtype]
 
 
+# Of no matter to a kernel that only counts.
+NO_STORAGE = _types(torch.int32, torch.float64)
+
+
 class Twins:
     """The ops over a way to start kernels."""
 
@@ -64,21 +79,176 @@ class Twins:
         if launch.blocks > 0:
             self._start(launch, device)
 
-    def _over_pairs(
-        self, source: str, kernel: str, rows: int, points: torch.Tensor, *arguments: Argument, **types: str
-    ) -> None:
-        """A kernel that meets ``rows`` points with all points of their sets."""
-        launch = Launch(source, kernel, (points, *arguments), blocks_of(rows, TILE), TILE_THREADS, defines=types)
-        self._run(launch, points.device)
+    def _over_pairs(self, source: str, kernel: str, rows: int, arguments: Sequence[Argument], **types: str) -> None:
+        """A kernel that meets ``rows`` points with all points of their sets; the stack is its first argument."""
+        blocks, device = blocks_of(rows, TILE), arguments[0].device
+        self._run(Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, defines=types), device)
+
+    # ------------------------------------------------------------ affinities
 
     def radius_counts(self, points: torch.Tensor, reach: float) -> torch.Tensor:
         points = points.contiguous()
         counts = torch.empty(points.shape[:2], dtype=torch.int64, device=points.device)
-        types = _types(torch.int32, torch.float64)  # of no matter to a count
-        self._over_pairs(
-            "radius_affinity", "radius_count", counts.numel(), points, *points.shape, reach, counts, **types
-        )
+        arguments = (points, *points.shape, float(reach), counts)
+        self._over_pairs("radius_affinity", "radius_count", counts.numel(), arguments, **NO_STORAGE)
         return counts
+
+    def radius_fill(
+        self,
+        points: torch.Tensor,
+        bandwidth: float,
+        decay: float,
+        reach: float,
+        first: int,
+        last: int,
+        indptr: torch.Tensor,
+        gap: torch.Tensor,
+        indices: torch.Tensor,
+        values: torch.Tensor,
+    ) -> torch.Tensor:
+        points, gap_at = points.contiguous(), torch.empty_like(gap)
+        status = torch.zeros((), dtype=torch.int64, device=points.device)
+        kernel = (float(reach), float(bandwidth), float(decay))
+        arguments = (points, *points.shape, first, last, *kernel, indptr, gap, gap_at, indices, values, status)
+        types = _types(indices.dtype, values.dtype)
+        self._over_pairs("radius_affinity", "radius_fill", gap.numel(), arguments, **types)
+        if int(status):
+            raise NativeError("radius_fill: a row does not have the entries it was counted to have")
+        return gap_at
+
+    def symmetrised_affinity(
+        self,
+        points: torch.Tensor,
+        bandwidth: torch.Tensor,
+        decay: float,
+        thresh: float,
+        smallest: float,
+        cut: float,
+        dtype: torch.dtype,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        points, bandwidth = points.contiguous(), bandwidth.contiguous()
+        given = (points, bandwidth, *points.shape, float(decay), float(thresh), float(smallest), float(cut))
+        counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
+        op = ("radius_affinity", "symmetrised_affinity", counts.numel())
+        self._over_pairs(*op, (*given, None, counts, None, None), **NO_STORAGE)
+        indptr = indptr_of_counts(counts)
+        nnz = int(indptr[-1])
+        kind = index_dtype(nnz, points.shape[1])
+        indices = torch.empty(nnz, dtype=kind, device=points.device)
+        values = torch.empty(nnz, dtype=dtype, device=points.device)
+        self._over_pairs(*op, (*given, indptr, None, indices, values), **_types(kind, dtype))
+        return indptr.to(kind), indices, values
+
+    # ------------------------------------------------------------ neighbours
+
+    def kth_neighbor_distance(self, points: torch.Tensor, k: int) -> torch.Tensor:
+        return self._kth_distances(points.contiguous(), k, None).view(points.shape[:2])
+
+    def median_kth_neighbor_distance(self, points: torch.Tensor, k: int) -> torch.Tensor:
+        points = points.contiguous()
+        n_sets, n, _ = points.shape
+        n_below = torch.zeros(n_sets, dtype=torch.int64, device=points.device)
+        between = torch.ones(n_sets, n, dtype=torch.bool, device=points.device)
+        if n > 4 * SAMPLED:
+            n_below, between = self._around_median(points, k)
+        rows = torch.nonzero(between.view(-1)).squeeze(1)
+        distances, order = self._kth_distances(points, k, rows).sort()
+        distances = distances[torch.argsort(rows[order] // n, stable=True)]  # by set, ascending within each
+        n_between = between.sum(1)
+        rank_0 = torch.cumsum(n_between, 0) - n_between - n_below
+        return (distances[rank_0 + (n - 1) // 2] + distances[rank_0 + n // 2]) / 2
+
+    def _kth_distances(self, points: torch.Tensor, k: int, rows: torch.Tensor | None) -> torch.Tensor:
+        """The k-th distances of the points ``rows`` (counted over the stack), or of all."""
+        n_rows = points.shape[0] * points.shape[1] if rows is None else rows.numel()
+        distances = torch.empty(n_rows, dtype=torch.float64, device=points.device)
+        arguments = (points, *points.shape[1:], k, rows, n_rows, distances)
+        self._over_pairs("kth_neighbor_distance", "kth_neighbor_distance", n_rows, arguments)
+        return distances
+
+    def _around_median(self, points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """How many points of each set lie below a bracket around the median, and which lie in it.
+
+        The bracket comes from a sample. A set where it does not hold the median is taken whole: (B,), (B, n).
+        """
+        n_sets, n, _ = points.shape
+        sample = (2 * torch.arange(SAMPLED, device=points.device) + 1) * n // (2 * SAMPLED)
+        rows = (torch.arange(n_sets, device=points.device)[:, None] * n + sample).view(-1)
+        sampled = self._kth_distances(points, k, rows).view(n_sets, SAMPLED).sort(1).values
+        # Three standard deviations of the rank of the median in the sample: 1.5 sqrt(SAMPLED).
+        spread = min(SAMPLED // 2 - 1, int(1.5 * SAMPLED**0.5) + 1)
+        bracket = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
+        below = torch.empty(n_sets, n, dtype=torch.int64, device=points.device)
+        within = torch.empty_like(below)
+        arguments = (points, *points.shape, *bracket, below, within)
+        self._over_pairs("kth_neighbor_distance", "bracket_count", n_sets * n, arguments)
+        is_below = below >= k
+        between = (within >= k) & ~is_below
+        n_below = is_below.sum(1)
+        holds = (n_below <= (n - 1) // 2) & (n_below + between.sum(1) > n // 2)
+        return n_below * holds, between | ~holds[:, None]
+
+    # ------------------------------------------------------------ sparse matrices
+
+    def csr_matmul(
+        self,
+        indptr: torch.Tensor,
+        indices: torch.Tensor,
+        values: torch.Tensor,
+        block: torch.Tensor,
+        interleave: int,
+    ) -> torch.Tensor:
+        indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
+        n_rows, width = indptr.numel() - 1, block.shape[1]
+        out = torch.empty(n_rows, width, dtype=block.dtype, device=block.device)
+        lanes, per_lane = next((shape for most, shape in CSR_SHAPES.items() if width <= most), CSR_WIDEST)
+        tasks = blocks_of(blocks_of(n_rows, interleave) * interleave, CSR_THREADS // lanes)
+        blocks = tasks * blocks_of(width, lanes * per_lane)
+        types = _types(indices.dtype, values.dtype) | {"MMP_BLOCK": _c_type(block.dtype)}
+        types |= {"MMP_LANES": str(lanes), "MMP_PER_LANE": str(per_lane)}
+        arguments = (indptr, indices, values, block, out, n_rows, width, interleave)
+        self._run(Launch("csr_matmul", "csr_matmul", arguments, blocks, CSR_THREADS, defines=types), block.device)
+        return out
+
+    def landmark_aggregate(
+        self, indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        indptr, indices, values = indptr.contiguous(), indices.contiguous(), values.contiguous()
+        n_rows, device = indptr.numel() - 1, values.device
+        window = min(AGGREGATE_WINDOW, blocks_of(n, 32) * 32)
+        given = (indptr, indices, values, labels.to(torch.int32).contiguous(), n_rows, n, window)
+        counts = torch.empty(n_rows, dtype=torch.int64, device=device)
+
+        def run(*outputs: torch.Tensor | None) -> None:
+            threads, shared = 32 * AGGREGATE_WARPS, 8 * AGGREGATE_WARPS * window
+            op, blocks = "landmark_aggregate", blocks_of(n_rows, AGGREGATE_WARPS)
+            types = _types(indices.dtype, values.dtype)
+            self._run(Launch(op, op, (*given, *outputs), blocks, threads, shared, types), device)
+
+        run(None, counts, None, None)
+        out_indptr = indptr_of_counts(counts)
+        nnz = int(out_indptr[-1])
+        out_indices = torch.empty(nnz, dtype=torch.int32, device=device)
+        out_values = torch.empty(nnz, dtype=values.dtype, device=device)
+        run(out_indptr, None, out_indices, out_values)
+        kind = index_dtype(nnz, n)
+        return out_indptr.to(kind), out_indices.to(kind), out_values
+
+    # ------------------------------------------------------------ MDS
+
+    def guttman_transform(
+        self, distances: torch.Tensor, points: torch.Tensor, together: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        distances, points = distances.contiguous(), points.contiguous()
+        n, n_components = points.shape
+        if n_components > MAX_COMPONENTS:
+            raise NativeError(f"guttman_transform: {n_components} components; up to {MAX_COMPONENTS} are served")
+        moved = torch.empty_like(points)
+        raw = torch.empty(n, dtype=torch.float64, device=points.device)
+        types = {"MMP_DISTANCE": _c_type(distances.dtype), "MMP_C": str(n_components)}
+        arguments, op = (distances, points, n, float(together), moved, raw), "guttman_transform"
+        self._run(Launch(op, op, arguments, blocks_of(n, GUTTMAN_ROWS), GUTTMAN_THREADS, defines=types), points.device)
+        return moved, raw.sum()
 
 
 # ---------------------------------------------------------------- CuPy
@@ -113,3 +283,10 @@ def start_with_cupy(launch: Launch, device: torch.device) -> None:
 
 _twins = Twins(start_with_cupy)
 radius_counts = _twins.radius_counts
+radius_fill = _twins.radius_fill
+symmetrised_affinity = _twins.symmetrised_affinity
+kth_neighbor_distance = _twins.kth_neighbor_distance
+median_kth_neighbor_distance = _twins.median_kth_neighbor_distance
+csr_matmul = _twins.csr_matmul
+landmark_aggregate = _twins.landmark_aggregate
+guttman_transform = _twins.guttman_transform

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mmphate_gpu.ops._cuda import Argument, Launch, Twins
-from mmphate_gpu.ops._sources import kernel_names, kernel_source, source_folder
+from mmphate_gpu.ops._sources import kernel_names, source_folder
 
 # Schedules of the threads of a block: forwards, backwards, in strides.
 ORDERS = (0, 1, 5)
@@ -40,14 +40,14 @@ def driver(source: str, variants: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compile_driver(source: str, variants: list[dict[str, str]], folder: Path) -> ctypes.CDLL:
-    text, library = folder / f"{source}.cpp", folder / f"{source}.so"
-    text.write_text(driver(source, variants))
+def compile_text(name: str, text: str, folder: Path) -> ctypes.CDLL:
+    source, library = folder / f"{name}.cpp", folder / f"{name}.so"
+    source.write_text(text)
     options = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Werror"]
     # Votes jump between stacks, which glibc's checked longjmp takes for a fault. Pragmas and unused kernels are nvcc's.
     options += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-const-variable"]
     include = f"-I{source_folder() / 'emulation'}"
-    subprocess.run(["g++", *options, include, str(text), "-o", str(library)], check=True, cwd=folder)
+    subprocess.run(["g++", *options, include, str(source), "-o", str(library)], check=True, cwd=folder)
     return ctypes.CDLL(str(library))
 
 
@@ -63,8 +63,8 @@ class Emulation:
     def start(self, launch: Launch, device: torch.device) -> None:
         assert device.type == "cpu"
         if launch.source not in self.libraries:
-            compiled = compile_driver(launch.source, self.variants[launch.source], self.folder)
-            self.libraries[launch.source] = compiled
+            text = driver(launch.source, self.variants[launch.source])
+            self.libraries[launch.source] = compile_text(launch.source, text, self.folder)
         kernel = getattr(self.libraries[launch.source], f"{_space(launch.defines)}_{launch.kernel}")
         values = [_value(argument) for argument in launch.arguments]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
@@ -79,8 +79,10 @@ class Emulation:
 
 
 def _letter(argument: Argument) -> str:
-    if argument is None or isinstance(argument, torch.Tensor):
-        return "P"
+    if argument is None:
+        return "-"
+    if isinstance(argument, torch.Tensor):
+        return {torch.float64: "D", torch.float32: "F", torch.int64: "Q", torch.int32: "I"}[argument.dtype]
     return "q" if isinstance(argument, int) else "d"
 
 

@@ -1,0 +1,479 @@
+"""The CUDA twins, run on the CPU, against plain float64 and against the C++ twins."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmphate_gpu.ops import _native
+from mmphate_gpu.ops._cuda import Launch, Twins
+from mmphate_gpu.ops.kth_neighbor_distance import median
+from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
+
+from .emulation import ORDERS, Emulation, compile_text, why_no_emulation
+
+pytestmark = pytest.mark.skipif(why_no_emulation() is not None, reason=str(why_no_emulation()))
+
+# Around the edges of a warp (32), of a tile (64) and of the features a tile holds at once (16); two tiles and a bit.
+POINTS = (1, 2, 31, 32, 33, 127, 129)
+FEATURES = (1, 2, 6, 10, 25, 100, 130)
+SETS = (1, 3)
+SHAPES = list(itertools.product(SETS, POINTS, FEATURES))
+
+C_TYPES = {torch.int32: "mmp_i32", torch.int64: "mmp_i64", torch.float32: "float", torch.float64: "double"}
+STORAGE = list(itertools.product((torch.int32, torch.int64), (torch.float32, torch.float64)))
+# Width of the dense block -> lanes and columns a lane (see _cuda.CSR_SHAPES).
+WIDTHS = {1: (16, 1), 16: (16, 1), 17: (32, 1), 33: (32, 2), 110: (32, 4), 300: (32, 4)}
+COMPONENTS = (1, 2, 3, 10)
+
+
+def _storage(index: torch.dtype, value: torch.dtype) -> dict[str, str]:
+    return {"MMP_INDEX": C_TYPES[index], "MMP_VALUE": C_TYPES[value]}
+
+
+def _csr_variants() -> Iterator[dict[str, str]]:
+    shapes = sorted(set(WIDTHS.values()))
+    for place, (index, value) in enumerate(STORAGE):
+        for block in (torch.float32, torch.float64):
+            for lanes, per_lane in shapes if place == 0 else [(32, 4)]:
+                shape = {"MMP_LANES": str(lanes), "MMP_PER_LANE": str(per_lane)}
+                yield _storage(index, value) | {"MMP_BLOCK": C_TYPES[block]} | shape
+
+
+VARIANTS = {
+    "radius_affinity": [_storage(*types) for types in STORAGE],
+    "kth_neighbor_distance": [{}],
+    "csr_matmul": list(_csr_variants()),
+    "landmark_aggregate": [_storage(*types) for types in STORAGE],
+    "guttman_transform": [{"MMP_DISTANCE": kind, "MMP_C": str(c)} for kind in ("float", "double") for c in COMPONENTS],
+}
+
+
+@pytest.fixture(scope="session")
+def emulation(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
+    return Emulation(tmp_path_factory.mktemp("cuda_emulation"), VARIANTS)
+
+
+@pytest.fixture(params=ORDERS, ids=lambda order: f"order {order}")
+def cuda(emulation: Emulation, request: pytest.FixtureRequest) -> Twins:
+    """The CUDA twins, the threads of a block in each of several orders."""
+    emulation.order = request.param
+    return emulation.twins()
+
+
+@pytest.fixture
+def cuda_in_turn(emulation: Emulation, request: pytest.FixtureRequest) -> Twins:
+    """The same in one order, another one for every test: for what runs over many shapes."""
+    emulation.order = ORDERS[hash(len(request.node.name)) % len(ORDERS)]
+    return emulation.twins()
+
+
+def natives() -> bool:
+    return _native.why_no_native() is None
+
+
+def assert_same(ours: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...]) -> None:
+    """Equal in type, shape and every bit."""
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        assert torch.equal(a, b)
+
+
+# ---------------------------------------------------------------- points
+
+
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(math.prod(shape)).normal(size=shape))
+
+
+def _lattice(*shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(math.prod(shape)).integers(0, 3, shape).astype(float))
+
+
+def _duplicates(*shape: int) -> torch.Tensor:
+    return _normal(*shape)[:, torch.arange(shape[1]) % max(1, shape[1] // 3)]
+
+
+# Points, and which share of their spread the radius is.
+POINT_SETS: dict[str, Callable[..., torch.Tensor]] = {
+    "normal": _normal,
+    "lattice": _lattice,
+    "duplicates": _duplicates,
+    "all equal": lambda *shape: torch.full(shape, 0.1, dtype=torch.float64),
+    "zeros": lambda *shape: torch.zeros(shape, dtype=torch.float64),
+    "huge": lambda *shape: 1e150 * _normal(*shape),
+    "tiny": lambda *shape: 1e-150 * _normal(*shape),
+    "far from 0": lambda *shape: 1e8 + _normal(*shape),
+    "some zero vectors": lambda *shape: _normal(*shape) * (torch.arange(shape[1]) % 2)[:, None],
+}
+
+
+def squared_distances(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n, n)
+    """Feature by feature in order, every operation rounded: the sum that all twins agree on."""
+    squares = torch.zeros(*points.shape[:2], points.shape[1], dtype=torch.float64)
+    for feature in points.unbind(-1):
+        difference = feature[:, :, None] - feature[:, None, :]
+        squares += difference * difference
+    return squares
+
+
+def distances_of(points: torch.Tensor) -> torch.Tensor:
+    """NumPy's square root is correctly rounded, as C++'s and CUDA's are; torch's on the CPU is not always."""
+    return torch.from_numpy(np.sqrt(squared_distances(points).numpy()))
+
+
+def others(points: torch.Tensor) -> torch.Tensor:
+    """Distances, infinite from every point to itself."""
+    return distances_of(points) + torch.diag(torch.full((points.shape[1],), math.inf))
+
+
+def middle_distance(points: torch.Tensor) -> float:
+    """A distance that occurs, near the middle of all: pairs lie on the cut."""
+    found = others(points)
+    found = found[found.isfinite() & (found > 0)].sort().values
+    return float(found[found.numel() // 2]) if found.numel() else 1.0
+
+
+# ---------------------------------------------------------------- radius
+
+
+def _check_radius(cuda: Twins, points: torch.Tensor, decay: float, index: torch.dtype, value: torch.dtype) -> None:
+    reach = middle_distance(points)
+    bandwidth = reach / 2
+    near = others(points) <= reach
+    counts = cuda.radius_counts(points, reach)
+    assert torch.equal(counts, near.sum(-1))
+    n_sets, n = counts.shape
+    first, last = (0, n) if n < 32 else (n // 3, n - 1)
+    gap = torch.arange(n_sets * (last - first)) % 3
+    rows = counts[:, first:last].T.reshape(-1) + gap
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), rows.cumsum(0)])
+
+    def fill(twins: Twins) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        indices, values = (
+            torch.full((int(indptr[-1]),), -7, dtype=index),
+            torch.full((int(indptr[-1]),), -7, dtype=value),
+        )
+        where = (bandwidth, decay, reach, first, last, indptr, gap)
+        return twins.radius_fill(points, *where, indices, values), indices, values
+
+    gap_at, indices, values = fill(cuda)
+    affinity = torch.exp(-((others(points) / bandwidth) ** decay)).to(value)
+    expected = _fill_by_rows(near, affinity, first, last, indptr, gap)
+    assert_same((gap_at, indices), (expected[0], expected[1].to(index)))
+    torch.testing.assert_close(values, expected[2], rtol=2e-7 if value == torch.float32 else 1e-13, atol=0)
+    if natives():
+        assert_same((counts,), (_native.radius_counts(points, reach),))
+        assert_same((gap_at, indices, values), fill(_native))
+
+
+def _fill_by_rows(
+    near: torch.Tensor, affinity: torch.Tensor, first: int, last: int, indptr: torch.Tensor, gap: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What radius_fill writes, row by row; -7 where it writes nothing."""
+    n_sets = near.shape[0]
+    gap_at = torch.empty_like(gap)
+    indices, values = torch.full((int(indptr[-1]),), -7), torch.full((int(indptr[-1]),), -7, dtype=affinity.dtype)
+    for row, (i, s) in enumerate(itertools.product(range(first, last), range(n_sets))):
+        columns = torch.nonzero(near[s, i]).squeeze(1)
+        place = indptr[row] + torch.arange(columns.numel()) + torch.where(columns > i, gap[row], 0)
+        indices[place], values[place] = columns * n_sets + s, affinity[s, i, columns]
+        gap_at[row] = indptr[row] + (columns < i).sum()
+    return gap_at, indices, values
+
+
+@pytest.mark.parametrize("n", POINTS)
+def test_radius_over_shapes(cuda_in_turn: Twins, n: int) -> None:
+    for turn, (n_sets, p) in enumerate(itertools.product(SETS, FEATURES)):
+        _check_radius(cuda_in_turn, _normal(n_sets, n, p), 2.0, *STORAGE[turn % 4])
+
+
+@pytest.mark.parametrize("points", POINT_SETS)
+def test_radius_over_points(cuda: Twins, points: str) -> None:
+    for types, n in itertools.product(STORAGE, (7, 67)):
+        _check_radius(cuda, POINT_SETS[points](3, n, 6), 5.0, *types)
+
+
+def test_radius_of_other_decays_and_many_points(cuda_in_turn: Twins) -> None:
+    _check_radius(cuda_in_turn, _normal(1, 1025, 10), 2.5, torch.int32, torch.float32)
+
+
+@pytest.mark.parametrize("reach", [0.0, 5e-324, 1e-200, 1.0, math.sqrt(2), 1e200, math.inf])
+def test_radius_ties(cuda_in_turn: Twins, reach: float) -> None:
+    points = _lattice(2, 70, 5)
+    assert torch.equal(
+        cuda_in_turn.radius_counts(points, reach),
+        (others(points) <= reach).logical_and(~torch.eye(70, dtype=torch.bool)).sum(-1),
+    )
+
+
+def test_radius_at_the_cut_of_the_package(cuda_in_turn: Twins) -> None:
+    """A distance that is the last to count, and the float above it."""
+    reach = float(cut_distance(torch.tensor(0.7, dtype=torch.float64), decay=2.0, thresh=1e-4))
+    points = torch.tensor([[[0.0], [reach], [math.nextafter(reach, math.inf)]]], dtype=torch.float64)
+    assert cuda_in_turn.radius_counts(points, reach).tolist() == [[1, 2, 1]]
+
+
+def test_radius_fill_reports_rows_of_another_length(cuda: Twins) -> None:
+    """Neither more nor fewer entries than counted go unnoticed, and nothing is written beyond a row."""
+    points = _normal(1, 40, 3)
+    counts = cuda.radius_counts(points, 2.0)[0]
+    for change in (-1, 1):
+        wrong = counts.clone()
+        wrong[20] += change
+        indptr = torch.cat([torch.zeros(1, dtype=torch.int64), wrong.cumsum(0)])
+        indices, values = torch.full((int(indptr[-1]) + 9,), -7), torch.full((int(indptr[-1]) + 9,), -7.0)
+        with pytest.raises(_native.NativeError, match="counted"):
+            cuda.radius_fill(points, 1.0, 2.0, 2.0, 0, 40, indptr, torch.zeros_like(wrong), indices, values)
+        assert (indices[-9:] == -7).all() and (values[-9:] == -7).all()
+
+
+# ---------------------------------------------------------------- symmetrised
+
+
+def _check_symmetrised(cuda: Twins, points: torch.Tensor, decay: float, thresh: float, value: torch.dtype) -> None:
+    n_sets, n, _ = points.shape
+    bandwidth = middle_distance(points) / 3 * (1 + torch.arange(n_sets * n).view(n_sets, n) % 3).double()
+    bandwidth[0, 0] = 5e-324
+    cut = cut_radius(decay, thresh) * (1 + 1e-9)
+    given = (points, bandwidth, decay, thresh, SMALLEST, cut, value)
+    indptr, indices, values = cuda.symmetrised_affinity(*given)
+    distances = distances_of(points)
+    one_sided = torch.exp(-((distances / bandwidth[:, :, None]) ** decay))
+    one_sided[one_sided < thresh] = 0
+    dense = (one_sided + one_sided.mT) / 2
+    dense[dense < max(thresh, SMALLEST)] = 0
+    rows, columns = torch.nonzero(dense.view(n_sets * n, n), as_tuple=True)
+    assert torch.equal(indptr.long(), torch.searchsorted(rows, torch.arange(n_sets * n + 1)))
+    assert torch.equal(indices.long(), columns)
+    expected = dense.view(n_sets * n, n)[rows, columns].to(value)
+    torch.testing.assert_close(values, expected, rtol=2e-7 if value == torch.float32 else 1e-12, atol=0)
+    if natives():
+        assert_same((indptr, indices, values), _native.symmetrised_affinity(*given))
+
+
+@pytest.mark.parametrize("n", POINTS)
+def test_symmetrised_over_shapes(cuda_in_turn: Twins, n: int) -> None:
+    for turn, (n_sets, p) in enumerate(itertools.product(SETS, FEATURES)):
+        _check_symmetrised(cuda_in_turn, _normal(n_sets, n, p), 2.0, 1e-4, STORAGE[turn % 4][1])
+
+
+@pytest.mark.parametrize("points", POINT_SETS)
+def test_symmetrised_over_points(cuda: Twins, points: str) -> None:
+    for (_, value), n in itertools.product(STORAGE[:2], (7, 67)):
+        _check_symmetrised(cuda, POINT_SETS[points](3, n, 6), 5.0, 0.3, value)
+
+
+# ---------------------------------------------------------------- k-th neighbour
+
+
+def _check_kth(cuda: Twins, points: torch.Tensor, k: int) -> None:
+    expected = others(points).sort(-1).values[..., k - 1]
+    found, medians = cuda.kth_neighbor_distance(points, k), cuda.median_kth_neighbor_distance(points, k)
+    assert_same((found, medians), (expected, median(expected)))
+    if natives():
+        assert_same((found,), (_native.kth_neighbor_distance(points, k),))
+        assert_same((medians,), (_native.median_kth_neighbor_distance(points, k),))
+
+
+@pytest.mark.parametrize("n", [n for n in POINTS if n > 1])
+def test_kth_over_shapes(cuda_in_turn: Twins, n: int) -> None:
+    for turn, (n_sets, p) in enumerate(itertools.product(SETS, FEATURES)):
+        _check_kth(cuda_in_turn, _normal(n_sets, n, p), (1, n - 1, n // 2 or 1, min(5, n - 1))[turn % 4])
+
+
+@pytest.mark.parametrize("points", POINT_SETS)
+def test_kth_over_points(cuda: Twins, points: str) -> None:
+    for k, n in ((1, 7), (3, 67), (40, 67), (60, 129), (128, 129)):
+        _check_kth(cuda, POINT_SETS[points](3, n, 6), k)
+
+
+@pytest.mark.parametrize("points", ["normal", "lattice", "duplicates"])
+def test_median_by_a_bracket(cuda_in_turn: Twins, points: str) -> None:
+    """More points than are sampled, in several sets: 2 x 1026."""
+    _check_kth(cuda_in_turn, POINT_SETS[points](2, 1026, 3), 5)
+
+
+def test_median_where_the_sample_misleads(cuda_in_turn: Twins) -> None:
+    """Every sampled point lies in a crowd, the others far apart: the bracket does not hold the median."""
+    n = 2051
+    points = 1e3 * torch.arange(n, dtype=torch.float64)[None, :, None].clone() ** 1.5
+    sampled = (2 * torch.arange(_native.SAMPLED) + 1) * n // (2 * _native.SAMPLED)
+    points[0, sampled, 0] = torch.rand(sampled.numel(), dtype=torch.float64, generator=torch.manual_seed(0))
+    _check_kth(cuda_in_turn, points, 2)
+
+
+def test_many_small_sets(cuda: Twins) -> None:
+    """Blocks whose rows lie in many sets."""
+    points = _normal(200, 5, 4)
+    _check_kth(cuda, points, 2)
+    _check_radius(cuda, points, 2.0, torch.int32, torch.float32)
+    _check_symmetrised(cuda, points, 2.0, 1e-4, torch.float64)
+
+
+# ---------------------------------------------------------------- sparse matrices
+
+
+def random_csr(
+    n_rows: int, n_columns: int, share: float, index: torch.dtype, value: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Entries above 0; every fourth row is empty and the last one full."""
+    rng = np.random.default_rng(n_rows + n_columns)
+    there = rng.random((n_rows, n_columns)) < share
+    there[::4] = False
+    there[-1] = True
+    rows, columns = np.nonzero(there)
+    indptr = torch.from_numpy(np.searchsorted(rows, np.arange(n_rows + 1)))
+    values = torch.from_numpy(rng.random(rows.size) + 0.01)
+    return indptr.to(index), torch.from_numpy(columns.copy()).to(index), values.to(value)
+
+
+def dense_of(indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, n_columns: int) -> torch.Tensor:
+    rows = torch.repeat_interleave(torch.arange(indptr.numel() - 1), (indptr[1:] - indptr[:-1]).long())
+    dense = torch.zeros(indptr.numel() - 1, n_columns, dtype=torch.float64)
+    dense[rows, indices.long()] = values.double()
+    return dense
+
+
+def _check_product(cuda: Twins, csr: tuple[torch.Tensor, ...], block: torch.Tensor, interleave: int) -> None:
+    product = cuda.csr_matmul(*csr, block, interleave)
+    assert product.dtype == block.dtype
+    expected = dense_of(*csr, block.shape[0]) @ block.double()
+    most = 1e-4 if block.dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(product.double(), expected, rtol=0, atol=most)
+    # Without a fused multiply-add the baseline rounds once more.
+    if natives() and _native.isa() != "baseline":
+        assert_same((product,), (_native.csr_matmul(*csr, block, interleave),))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_csr_matmul_over_widths(cuda: Twins, width: int, dtype: torch.dtype) -> None:
+    for n_rows, interleave in ((1, 1), (33, 1), (70, 7), (71, 3)):
+        csr = random_csr(n_rows, 60, 0.2, *STORAGE[0])
+        _check_product(cuda, csr, _normal(60, width).to(dtype), interleave)
+
+
+def test_csr_matmul_over_types(cuda_in_turn: Twins) -> None:
+    for types, block in itertools.product(STORAGE, (torch.float32, torch.float64)):
+        csr = random_csr(50, 90, 0.3, *types)
+        _check_product(cuda_in_turn, csr, _normal(90, 110).to(block), 5)
+
+
+def test_csr_matmul_of_nothing(cuda_in_turn: Twins) -> None:
+    empty = (torch.zeros(4, dtype=torch.int32), torch.zeros(0, dtype=torch.int32), torch.zeros(0))
+    assert torch.equal(cuda_in_turn.csr_matmul(*empty, torch.ones(5, 16), 1), torch.zeros(3, 16))
+    assert cuda_in_turn.csr_matmul(torch.zeros(1, dtype=torch.int32), *empty[1:], torch.ones(5, 16), 1).shape == (0, 16)
+
+
+@pytest.mark.parametrize("n_labels", [1, 2, 32, 33, 500, 1024, 2100])
+def test_landmark_aggregate(cuda: Twins, n_labels: int) -> None:
+    for types in STORAGE:
+        csr = random_csr(43, 400, 0.5, *types)
+        labels = torch.from_numpy(np.random.default_rng(n_labels).integers(0, n_labels, 400))
+        labels[:100] = n_labels - 1  # many entries of one label, and the last window in use
+        indptr, indices, values = cuda.landmark_aggregate(*csr, labels, n_labels)
+        expected = dense_of(*csr, 400) @ torch.nn.functional.one_hot(labels, n_labels).double()
+        found = dense_of(indptr, indices, values, n_labels)
+        assert torch.equal(found > 0, expected > 0)
+        rounding = 1e-13 if values.dtype == torch.float64 else 1e-7
+        torch.testing.assert_close(found, expected, rtol=rounding, atol=0)
+        if natives():
+            assert_same((indptr, indices, values), _native.landmark_aggregate(*csr, labels, n_labels))
+
+
+# ---------------------------------------------------------------- Guttman transform
+
+
+def _guttman(distances: torch.Tensor, points: torch.Tensor, together: float) -> tuple[torch.Tensor, torch.Tensor]:
+    between = distances_of(points[None])[0]
+    ratio = torch.where(between > together, distances.double() / between, 0)
+    moved = (ratio.sum(1, keepdim=True) * points - ratio @ points) / points.shape[0]
+    return moved, (distances.double() - between).square().sum()
+
+
+@pytest.mark.parametrize("n_components", COMPONENTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_guttman_transform(cuda: Twins, n_components: int, dtype: torch.dtype) -> None:
+    for n in (1, 2, 3, 4, 5, 31, 127, 300):
+        distances = distances_of(_normal(1, n, 8))[0].to(dtype)
+        points = _normal(n, n_components).float().double()  # the same points in float32
+        points[n // 2 :: 7] = points[n // 2].clone()  # duplicates: they pull nothing
+        found = cuda.guttman_transform(distances, points, 1e-12)
+        expected = _guttman(distances, points, 1e-12)
+        # Measured: 4.5e-5 and 8e-13, where points lie close to one another.
+        most = 1e-4 if dtype == torch.float32 else 4e-12
+        torch.testing.assert_close(found, expected, rtol=most, atol=most)
+        if natives():
+            torch.testing.assert_close(found, _native.guttman_transform(distances, points, 1e-12), rtol=most, atol=most)
+
+
+# ---------------------------------------------------------------- the emulation itself
+
+_FAULTY = """
+#include <cuda_emulation.h>
+namespace of {
+typedef long long Row[64];
+static void reversed(const long long* from, long long* to, long long synchronised) {
+    MMP_SHARED(Row, shared);
+    shared[threadIdx.x] = from[threadIdx.x];
+    if (synchronised) __syncthreads();
+    to[threadIdx.x] = shared[63 - threadIdx.x];
+}
+static void stuck(long long threads) {
+    if (threadIdx.x < threads) __syncthreads();
+}
+static void half_a_vote(long long lanes) {
+    if (threadIdx.x < lanes) __ballot_sync(0xffffffffu, 1);
+}
+}
+MMP_EMULATE(of, reversed)
+MMP_EMULATE(of, stuck)
+MMP_EMULATE(of, half_a_vote)
+"""
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
+    folder = tmp_path_factory.mktemp("faulty")
+    return Emulation(folder, {}, libraries={"faulty": compile_text("faulty", _FAULTY, folder)})
+
+
+def _start(emulation: Emulation, kernel: str, *arguments: object) -> None:
+    emulation.start(Launch("faulty", kernel, arguments, 1, 64), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_missing_barrier_shows(faulty: Emulation, order: int) -> None:
+    faulty.order = order
+    start, ends = torch.arange(64), [torch.empty(64, dtype=torch.int64) for _ in range(2)]
+    for synchronised, end in enumerate(ends):
+        _start(faulty, "reversed", start, end, synchronised)
+    assert torch.equal(ends[1], start.flip(0))
+    assert not torch.equal(ends[0], start.flip(0))
+
+
+@pytest.mark.parametrize("kernel", ["stuck", "half_a_vote"])
+def test_what_would_hang_is_reported(faulty: Emulation, kernel: str) -> None:
+    with pytest.raises(RuntimeError, match="never reach"):
+        _start(faulty, kernel, 20)
+    _start(faulty, kernel, 64)
+
+
+def test_arguments_of_other_types_are_reported(faulty: Emulation) -> None:
+    with pytest.raises(RuntimeError, match="arguments d for q"):
+        _start(faulty, "stuck", 20.0)
+    with pytest.raises(RuntimeError, match="arguments QFq for QQq"):
+        _start(faulty, "reversed", torch.arange(64), torch.ones(64), 1)
+
+
+def test_every_kernel_is_emulated(emulation: Emulation) -> None:
+    from mmphate_gpu.ops._sources import source_folder
+
+    assert set(emulation.variants) == {Path(path).stem for path in (source_folder() / "cuda").glob("*.cu")}
