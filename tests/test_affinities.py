@@ -13,7 +13,7 @@ import torch
 from mmphate_gpu import reference
 from mmphate_gpu.affinities import MultisliceAffinity, affinity_of_points
 from mmphate_gpu.affinities import intraslice as intraslice_module
-from mmphate_gpu.affinities.bandwidth import FLOOR, interslice_bandwidth, intraslice_bandwidth, median
+from mmphate_gpu.affinities.bandwidth import FLOOR, interslice_bandwidth, intraslice_bandwidth
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, to_scipy
 from mmphate_gpu.ops import csr as csr_ops
@@ -181,13 +181,6 @@ def test_floor_is_per_unit():
     """METHOD floors each unit's median, not their mean: a dead unit adds the floor, the other its median."""
     line = torch.arange(11, dtype=torch.float64)[None, :, None]
     assert float(interslice_bandwidth(torch.cat([line, 0 * line]), 2)) == (1 + FLOOR) / 2
-
-
-@pytest.mark.parametrize("n", [1, 2, 5, 8])
-def test_median_is_numpys(n):
-    """`torch.median` takes the lower of two; METHOD means the mean of both."""
-    values = np.random.default_rng(n).normal(size=(3, n))
-    np.testing.assert_array_equal(median(torch.from_numpy(values)).numpy(), np.median(values, axis=1))
 
 
 def test_bandwidth_matches_reference(get_case):

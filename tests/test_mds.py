@@ -284,7 +284,7 @@ def test_float32_does_not_move_the_end(scale, n_components, monkeypatch):
     found = raw_stress(distances / scale, smacof(given, init).coordinates / scale)
     monkeypatch.setattr(smacof_module, "ROUGH_FROM", 1000)
     alone = raw_stress(distances / scale, smacof(given, init).coordinates / scale)
-    # `eps` of the squared stress is 5e-7 of the stress, left at every step. Measured: 6.4e-6 above at most, 4.4e-5 below.
+    # `eps` leaves 5e-7 of the stress at every step. Measured: 6.4e-6 above at most, 4.4e-5 below.
     assert found <= alone * (1 + 1e-4)
 
 

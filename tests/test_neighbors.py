@@ -9,8 +9,16 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from mmphate_gpu.neighbors import KNN_BACKENDS, drop_self, kneighbors, kth_neighbor_distance, resolve_knn_backend
-from mmphate_gpu.neighbors import torch_backend as torch_backend_module
+from mmphate_gpu.neighbors import (
+    KNN_BACKENDS,
+    drop_self,
+    kneighbors,
+    kth_neighbor_distance,
+    median_kth_neighbor_distance,
+    resolve_knn_backend,
+)
+from mmphate_gpu.ops import kth_neighbor_distance as kth_module
+from mmphate_gpu.ops.twins import PORTABLE
 from mmphate_gpu.params import KNN_BACKENDS as NAMES
 from mmphate_gpu.params import InputError
 
@@ -81,8 +89,8 @@ def test_against_brute_force(name, backend, device):
 @pytest.mark.parametrize("elements", [1, 100, 1700])
 def test_in_small_chunks(elements, monkeypatch, device):
     """Some rows of a set at a time, or some sets: the point itself is where it should be."""
-    chunks = torch_backend_module.pair_chunks
-    monkeypatch.setattr(torch_backend_module, "pair_chunks", lambda sets, points: chunks(sets, points, elements))
+    chunks = kth_module.pair_chunks
+    monkeypatch.setattr(kth_module, "pair_chunks", lambda sets, points: chunks(sets, points, elements))
     for name in ("scattered", "more duplicates than k", "many small sets"):
         check(STACKS[name]().to(device), 2, "torch")
 
@@ -99,6 +107,57 @@ def test_kth_is_the_last_of_k(backend, device):
     for k in KS[backend]:
         wanted = brute_distances(points)[..., k - 1]
         np.testing.assert_allclose(kth_neighbor_distance(points, k, backend=backend).cpu().numpy(), wanted, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_kth_and_its_median_by_what_serves(name, device):
+    """What "auto" is may be a native twin; the portable one under its own name beside it."""
+    points = STACKS[name]().to(device)
+    exact = brute_distances(points)
+    for k in sorted({1, 2, 6, exact.shape[-1]}):
+        wanted = exact[..., k - 1]
+        for kth in (kth_neighbor_distance, PORTABLE["kth_neighbor_distance"]):
+            # Measured: 4.5e-16.
+            np.testing.assert_allclose(kth(points, k).cpu().numpy(), wanted, rtol=1e-14, atol=0)
+        for median in (median_kth_neighbor_distance, PORTABLE["median_kth_neighbor_distance"]):
+            np.testing.assert_allclose(median(points, k).cpu().numpy(), np.median(wanted, axis=1), rtol=1e-14, atol=0)
+
+
+def test_median_by_every_backend(backend):
+    points = STACKS["scattered"]()
+    for k in KS[backend]:
+        wanted = np.median(brute_distances(points)[..., k - 1], axis=1)
+        found = median_kth_neighbor_distance(points, k, backend=backend).numpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-14, atol=0)
+
+
+def test_float32_points_are_not_read_as_float64(device):
+    """The twins read float64; a stack of another dtype is left to torch."""
+    points = STACKS["scattered"]().to(device, torch.float32)
+    wanted = brute_distances(points.double())[..., 1]
+    found = kth_neighbor_distance(points, 2)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.cpu().numpy(), wanted, rtol=1e-6)  # measured: 1.6e-7
+    np.testing.assert_allclose(median_kth_neighbor_distance(points, 2).cpu(), np.median(wanted, axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("function", [kth_neighbor_distance, median_kth_neighbor_distance])
+def test_kth_refuses_what_kneighbors_refuses(function):
+    """Before any twin sees it."""
+    points = STACKS["scattered"]()
+    with pytest.raises(InputError, match=r"k=40 .* must be an integer >= 1 and <= 39"):
+        function(points, 40)
+    with pytest.raises(InputError, match="knn_backend='faiss' is unknown"):
+        function(points, 2, backend="faiss")
+    with pytest.raises(InputError, match="accepted: three axes"):
+        function(points[0], 2)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_median_is_numpys(n):
+    """`torch.median` takes the lower of two; METHOD means the mean of both."""
+    values = np.random.default_rng(n).normal(size=(3, n))
+    np.testing.assert_array_equal(kth_module.median(torch.from_numpy(values)).numpy(), np.median(values, axis=1))
 
 
 def test_on_a_line_by_hand(backend):

@@ -13,24 +13,22 @@ from scipy.spatial.distance import cdist
 
 from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.ops import memory
-from mmphate_gpu.ops import symmetric_power as power_module
+from mmphate_gpu.ops import radius_affinity as radius_module
 from mmphate_gpu.ops.chunks import pair_chunks, row_chunks
+from mmphate_gpu.ops.components import components, diagonal_blocks
 from mmphate_gpu.ops.csr import Csr
+from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.ops.distances import distances_by_difference
 from mmphate_gpu.ops.kmeans import assign_nearest, kmeans
-from mmphate_gpu.ops.radius_affinity import (
-    cut_distance,
-    cut_radius,
-    radius_affinity,
-    radius_counts,
-    radius_entries,
-)
+from mmphate_gpu.ops.radius_affinity import cut_distance, cut_radius, radius_affinity, radius_counts, radius_fill
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.scatter_sum import scatter_sum
 from mmphate_gpu.ops.sparse_gram import sparse_gram
 from mmphate_gpu.ops.symmetric_power import symmetric_power
-from mmphate_gpu.ops.top_eigenpairs import fix_signs, orthonormalize, top_eigenpairs
+from mmphate_gpu.ops.symmetric_product import symmetric_product
+from mmphate_gpu.ops.top_eigenpairs import _cholesky_qr, fix_signs, orthonormalize, top_eigenpairs
+from mmphate_gpu.ops.twins import PORTABLE, serves, serving, why_no_cuda_twins
 from mmphate_gpu.params import InputError, InputTypeError
 
 
@@ -109,6 +107,38 @@ def test_to_torch_shares_memory(sparse_and_dense):
     assert tensor.values().data_ptr() == csr.values.data_ptr()
 
 
+@pytest.mark.parametrize("kind", [torch.complex64, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("width", [1, 15, 16, 40])
+def test_matmul_is_in_the_dtype_of_the_block(sparse_and_dense, kind, width):
+    """Entries of either dtype; a thin block, a wide one, and a dtype that only the portable version serves."""
+    csr, dense = sparse_and_dense
+    block = normal(11, width, dtype=kind)
+    for values in (csr.values, csr.values.float()):
+        found = matmul(csr._replace(values=values), block, interleave=3)
+        assert found.dtype == kind and found.shape == (17, width)
+        wanted = torch.from_numpy(dense).to(values.dtype).to(kind) @ block
+        # Sums of a few products. Measured: 4e-16 and 2.4e-7.
+        tolerance = 1e-14 if kind == torch.float64 else 3e-6
+        torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("ends", [[17], [0, 17], [5, 17], [4, 5, 5, 17]], ids=str)
+def test_stack_rows(sparse_and_dense, ends):
+    """Cut anywhere, an empty row or no row alone, and put together again: the same matrix."""
+    csr, dense = sparse_and_dense
+    parts = [of_dense(dense[start:stop]) for start, stop in pairwise([0, *ends])]
+    assert all(torch.equal(one, other) for one, other in zip(csr_ops.stack_rows(parts)[:3], csr[:3], strict=True))
+    assert csr_ops.stack_rows(parts).shape == csr.shape
+
+
+def test_stack_rows_of_both_index_types(sparse_and_dense):
+    csr, dense = sparse_and_dense
+    wide = csr._replace(indptr=csr.indptr.long(), indices=csr.indices.long())
+    both = csr_ops.stack_rows([wide, csr])
+    assert both.indptr.dtype == both.indices.dtype == torch.int32
+    np.testing.assert_array_equal(dense_of(both), np.concatenate([dense, dense]))
+
+
 @pytest.mark.parametrize("rows", [[], [4], [3, 3, 16, 0], list(range(16, -1, -1))], ids=str)
 def test_take_rows(sparse_and_dense, rows):
     csr, dense = sparse_and_dense
@@ -173,32 +203,74 @@ def brute_affinity(points, bandwidth, decay, thresh, diagonal):  # (n, p), (n,) 
     return both
 
 
+def dense_blocks(csr: Csr, n_sets: int) -> np.ndarray:  # (B n rows, n columns) -> (B, n, n)
+    return csr_ops.to_torch(csr).to_dense().view(n_sets, -1, csr.shape[1]).cpu().numpy()
+
+
 @pytest.mark.parametrize("elements", [1, 50, 10**6])
-@pytest.mark.parametrize("diagonal", [True, False])
-@pytest.mark.parametrize("per_point", [True, False])
 @pytest.mark.parametrize("decay", [1, 2, 5, 0.7])
-def test_radius_affinity_against_brute_force(decay, per_point, diagonal, elements, monkeypatch, device):
+def test_radius_affinity_against_brute_force(decay, elements, monkeypatch, device):
+    """By what serves here, and by the portable version in chunks of any size."""
     points = normal(3, 13, 4).numpy()
-    bandwidth = np.random.default_rng(1).uniform(0.5, 1.5, (3, 13)) if per_point else np.array(0.8)
-    options = {"decay": decay, "thresh": 1e-3, "diagonal": diagonal}
+    bandwidth = np.random.default_rng(1).uniform(0.5, 1.5, (3, 13))
     args = torch.from_numpy(points).to(device), torch.from_numpy(bandwidth).to(device)
-    dense = torch.zeros(3, 13, 13, dtype=torch.float64, device=device)
-    for entries in radius_entries(*args, **options, elements=elements):
-        dense[entries.sets, entries.rows, entries.columns] = entries.values
-    for one in range(3):
-        wanted = brute_affinity(points[one], bandwidth[one] if per_point else bandwidth, **options)
-        np.testing.assert_array_equal(dense[one].cpu().numpy() > 0, wanted > 0)
-        np.testing.assert_allclose(dense[one].cpu().numpy(), wanted, rtol=0, atol=1e-14)  # measured: 2e-16
-    csr = radius_affinity(*args, **options, dtype=torch.float64)
-    assert torch.equal(csr_ops.to_torch(csr).to_dense().view(3, 13, 13) > 0, dense > 0)
+    wanted = [brute_affinity(*one, decay, 1e-3, True) for one in zip(points, bandwidth, strict=True)]
+    served = radius_affinity(*args, decay=decay, thresh=1e-3, dtype=torch.float64)
+    small_chunks(monkeypatch, elements)
+    monkeypatch.setattr(radius_module, "symmetrised_affinity", PORTABLE["symmetrised_affinity"])
+    for csr in (served, radius_affinity(*args, decay=decay, thresh=1e-3, dtype=torch.float64)):
+        found = dense_blocks(csr, 3)
+        np.testing.assert_array_equal(found > 0, np.array(wanted) > 0)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14)  # measured: 3.4e-16
 
 
-def test_radius_counts_are_those_of_the_entries(device):
-    points, bandwidth = normal(3, 40, 4).to(device), torch.tensor(0.7, dtype=torch.float64, device=device)
-    counts = radius_counts(points, bandwidth, decay=2, thresh=1e-4)
-    csr = radius_affinity(points, bandwidth, decay=2, thresh=1e-4, diagonal=False, dtype=torch.float32)
-    assert torch.equal(counts.flatten(), (csr.indptr[1:] - csr.indptr[:-1]).long())
-    assert int(counts.max()) > int(counts.min())
+def small_chunks(monkeypatch, elements: int) -> None:
+    chunks = radius_module.pair_chunks
+    monkeypatch.setattr(radius_module, "pair_chunks", lambda *shape, **rows: chunks(*shape, elements, **rows))
+
+
+@pytest.mark.parametrize("elements", [1, 50, 10**6])
+@pytest.mark.parametrize("rows", [(0, 13), (4, 5), (5, 12), (7, 7)], ids=str)
+@pytest.mark.parametrize("portable", [True, False])
+def test_radius_fill_against_brute_force(portable, rows, elements, monkeypatch, device):
+    """Rows and columns interleave the sets; every row leaves its gap free where its own point would stand."""
+    first, last = rows
+    points, decay, reach = normal(3, 13, 4), 2.0, 1.9
+    fill, counts_of = radius_fill, radius_counts
+    if portable:
+        small_chunks(monkeypatch, elements)
+        fill, counts_of = PORTABLE["radius_fill"], PORTABLE["radius_counts"]
+    given = points.to(device)
+    counts = counts_of(given, reach)
+    gap = torch.arange(3 * (last - first), device=device) % 4
+    indptr = csr_ops.indptr_of_counts(counts[:, first:last].T.reshape(-1) + gap)
+    indices = torch.full((int(indptr[-1]),), -1, dtype=torch.int32, device=device)
+    values = torch.full((int(indptr[-1]),), math.nan, dtype=torch.float64, device=device)
+    gap_at = fill(given, 1.3, decay, reach, first, last, indptr, gap, indices, values)
+    at = 0
+    for i in range(first, last):
+        for one in range(3):
+            distances = cdist(points[one, i : i + 1], points[one])[0]
+            others = [j for j in range(13) if j != i and distances[j] <= reach]
+            own_gap = int(gap[(i - first) * 3 + one])
+            before = sum(j < i for j in others)
+            assert int(counts[one, i]) == len(others) and int(gap_at[(i - first) * 3 + one]) == at + before
+            kept = [at + k + (own_gap if k >= before else 0) for k in range(len(others))]
+            assert indices[kept].tolist() == [3 * j + one for j in others]
+            # Measured: 2.2e-16.
+            np.testing.assert_allclose(values[kept].cpu(), np.exp(-((distances[others] / 1.3) ** decay)), rtol=1e-14)
+            free = slice(at + before, at + before + own_gap)
+            assert bool((indices[free] == -1).all()) and bool(values[free].isnan().all())
+            at += len(others) + own_gap
+    assert at == int(indptr[-1])
+
+
+def test_radius_counts_by_hand(device):
+    """Points at 0, 1, 3 and 3, and another set: the point itself does not count, its duplicate does."""
+    points = torch.tensor([[[0.0], [1.0], [3.0], [3.0]], [[0.0], [0.0], [0.0], [9.0]]], dtype=torch.float64)
+    assert radius_counts(points.to(device), 2.0).tolist() == [[1, 3, 2, 2], [2, 2, 2, 0]]
+    assert radius_counts(points.to(device), 0.0).tolist() == [[0, 0, 1, 1], [2, 2, 2, 0]]
+    assert radius_counts(points.to(device), math.inf).tolist() == [[3] * 4] * 2
 
 
 def test_cut_radius():
@@ -446,30 +518,193 @@ def test_orthonormalize_drops_dependent_columns():
     torch.testing.assert_close(both.T @ both, torch.eye(6, dtype=torch.float64), rtol=0, atol=1e-13)
 
 
+def assert_orthonormal_basis_of(found: torch.Tensor, block: torch.Tensor) -> None:
+    eye = torch.eye(found.shape[1], dtype=torch.float64)
+    # Measured: 9e-16 and 2e-15 of the longest column.
+    torch.testing.assert_close(found.T @ found, eye, rtol=0, atol=2e-14)
+    torch.testing.assert_close(found @ (found.T @ block), block, rtol=0, atol=1e-13 * float(block.norm(dim=0).max()))
+
+
+@pytest.mark.parametrize("n", [20, 500])
+def test_cholesky_qr(n):
+    """Columns of any length, not far from orthogonal: what the quick way is for."""
+    block = normal(n, 15) * 10.0 ** torch.linspace(-8, 8, 15, dtype=torch.float64)
+    floor = torch.tensor(0.0, dtype=torch.float64)
+    quick = _cholesky_qr(block if n == 500 else torch.linalg.qr(block).Q + 0.01 * normal(n, 15, seed=1), floor)
+    assert quick is not None
+    if n == 500:
+        assert_orthonormal_basis_of(quick, block)
+        for column in range(15):  # the short columns too, each at its own scale
+            one = block[:, column : column + 1] / block[:, column].norm()
+            torch.testing.assert_close(quick @ (quick.T @ one), one, rtol=0, atol=1e-13)
+
+
+REFUSED = {
+    "nearly dependent": lambda: torch.cat([normal(50, 3), normal(50, 3)[:, 1:2] + 1e-6 * normal(50, 1, seed=1)], 1),
+    "dependent": lambda: normal(50, 2).repeat(1, 2),
+    "a column of nothing": lambda: torch.cat([normal(50, 3), torch.zeros(50, 1, dtype=torch.float64)], 1),
+    "float32": lambda: normal(50, 3, dtype=torch.float32),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_cholesky_qr_refuses(name):
+    """Where its Gram matrix has lost the digits; the longer way is taken then, and serves."""
+    block = REFUSED[name]()
+    assert _cholesky_qr(block, 50 * torch.finfo(block.dtype).eps * block.norm(dim=0).max()) is None
+    found = orthonormalize(block, None)
+    assert found.shape[1] == {"nearly dependent": 4, "dependent": 2}.get(name, 3)
+    if block.dtype == torch.float64:
+        assert_orthonormal_basis_of(found, block)
+
+
+def test_top_eigenpairs_products():
+    """As many products as passes, of blocks of k + 10 columns in the dtype asked for."""
+    matrix, blocks = symmetric(SPECTRA["falling"](200)), []
+
+    def product(block):
+        blocks.append((tuple(block.shape), block.dtype))
+        return matrix.to(block.dtype) @ block
+
+    top_eigenpairs(product, 200, 6, n_passes=4, generator=seeded_generator(0))
+    assert blocks == [((200, 16), torch.float64)] * 4
+    top_eigenpairs(product, 200, 6, n_passes=2, block=9, dtype=torch.float32, generator=seeded_generator(0))
+    assert blocks[4:] == [((200, 9), torch.float32)] * 2
+
+
 def test_fix_signs():
     vectors = torch.tensor([[1.0, 1.0, 0.0], [-3.0, 2.0, 0.0]])
     assert torch.equal(fix_signs(vectors), torch.tensor([[-1.0, 1.0, 0.0], [3.0, 2.0, 0.0]]))
     assert fix_signs(torch.empty(0, 3)).shape == (0, 3)
 
 
-# ---------------------------------------------------------------- symmetric power
+# ---------------------------------------------------------------- symmetric products and powers
 
 
-@pytest.mark.parametrize("block", [64, 8])  # 14 passes of it: more columns than the matrix has, or a third of them
-@pytest.mark.parametrize("t", [1, 2, 7, 40])
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 129, 700])
+def test_symmetric_product_against_the_whole(n, device):
+    left = normal(n, 40).to(device)
+    found, wanted = symmetric_product(left, left.T), left @ left.T
+    # Sums of 40 products of standard normal numbers. Measured: 3e-14.
+    torch.testing.assert_close(found, wanted, rtol=0, atol=5e-13)
+    assert torch.equal(found, found.T)
+
+
+def test_symmetric_product_by_hand():
+    left = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
+    assert symmetric_product(left, left.T).tolist() == [[5, 11], [11, 25]]
+
+
+@pytest.mark.parametrize("t", [1, 2, 3, 7, 40])
 @pytest.mark.parametrize("spectrum", ["falling", "of both signs", "low rank", "flat"])
-def test_symmetric_power_against_eigh(spectrum, t, block, monkeypatch, device):
-    """Low-rank where it can be, refused and squared where it cannot (a flat spectrum)."""
-    monkeypatch.setattr(power_module, "DENSE_UP_TO", 10)
-    monkeypatch.setattr(power_module, "BLOCK", block)
+def test_symmetric_power_against_eigh(spectrum, t, device):
     n = 300
     values = torch.linspace(1, 0.9, n, dtype=torch.float64) if spectrum == "flat" else SPECTRA[spectrum](n)
     values = values / values.abs().max()
     matrix = symmetric(values)
     basis = torch.linalg.qr(normal(n, n)).Q
     wanted = basis @ torch.diag(values**t) @ basis.T
-    # Measured: 1.2e-14 (flat, t = 40: the rounding of the matrix itself, 40 times).
-    torch.testing.assert_close(symmetric_power(matrix.to(device), t).cpu(), wanted, rtol=0, atol=5e-14)
+    found = symmetric_power(((matrix + matrix.T) / 2).to(device), t).cpu()
+    # Measured: 1.3e-14 (flat, t = 40: the rounding of the matrix itself, 40 times).
+    torch.testing.assert_close(found, wanted, rtol=0, atol=5e-14)
+    assert torch.equal(found, found.T)
+
+
+def test_symmetric_power_of_whole_numbers_is_exact():
+    """The path of three places: 2^k walks between its middle and an end in 2k + 1 steps."""
+    path = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=torch.float64)
+    assert symmetric_power(path, 1) is path
+    assert symmetric_power(path, 9).tolist() == [[0, 16, 0], [16, 0, 16], [0, 16, 0]]
+    assert symmetric_power(path, 10).tolist() == [[16, 0, 16], [0, 32, 0], [16, 0, 16]]
+
+
+def test_symmetric_power_keeps_tiny_entries_and_zeros():
+    """Tridiagonal, 1 and 1e-9: an entry k off the diagonal of the t-th power is C(t, k) 1e-9^k, 0 beyond t."""
+    t, step = 13, 1e-9
+    matrix = torch.eye(200, dtype=torch.float64) + step * torch.diag(torch.ones(199, dtype=torch.float64), 1)
+    matrix = torch.triu(matrix) + torch.triu(matrix, 1).T
+    row = symmetric_power(matrix, t)[100]
+    wanted = torch.tensor([math.comb(t, k) * step**k for k in range(t + 1)], dtype=torch.float64)
+    # Next to it stand terms smaller by 1e-18. Measured: 3.5e-16.
+    torch.testing.assert_close(row[100 : 101 + t], wanted, rtol=1e-14, atol=0)
+    assert bool((row[101 + t :] == 0).all()) and bool((row[: 100 - t] == 0).all())
+
+
+# ---------------------------------------------------------------- components
+
+
+def of_edges(n: int, *edges: tuple[int, int]) -> torch.Tensor:
+    matrix = torch.zeros(n, n, dtype=torch.float64)
+    for i, j in edges:
+        matrix[i, j] = 1
+    return matrix
+
+
+def test_components_by_hand(device):
+    """0-3-5 by edges of one direction each, 1-4, and 2 and 6 alone: three sizes."""
+    matrix = of_edges(7, (3, 0), (3, 5), (4, 1), (2, 2)).to(device)
+    groups = {group.shape[1]: group.tolist() for group in components(matrix)}
+    assert groups == {1: [[2], [6]], 2: [[1, 4]], 3: [[0, 3, 5]]}
+
+
+@pytest.mark.parametrize("n", [1, 2, 50])
+def test_components_of_one_piece(n, device):
+    for matrix in (torch.ones(n, n), of_edges(n, *((i, i + 1) for i in range(n - 1)))):
+        (members,) = components(matrix.to(device))
+        assert members.tolist() == [list(range(n))]
+
+
+def test_components_of_a_one_way_star():
+    """Two steps along the rows from the first do not come back to it: the quick look may not say "no"."""
+    (members,) = components(of_edges(5, (1, 0), (2, 0), (3, 0), (4, 0)))
+    assert members.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_components_without_entries():
+    (members,) = components(torch.zeros(4, 4))
+    assert members.tolist() == [[0], [1], [2], [3]]
+
+
+def test_components_of_random_blocks_and_their_blocks(device):
+    """Dealt at random, found again; and the diagonal blocks put together are the matrix."""
+    rng = np.random.default_rng(0)
+    sizes = [3, 5, 5, 1, 8, 3, 1]
+    order = torch.from_numpy(rng.permutation(sum(sizes)))
+    matrix = torch.block_diag(*(torch.from_numpy(rng.random((size, size))) for size in sizes))[order][:, order]
+    given = matrix.to(device)
+    groups = components(given)
+    assert sorted((len(group), group.shape[1]) for group in groups) == [(1, 8), (2, 1), (2, 3), (2, 5)]
+    assert sorted(torch.cat([group.flatten() for group in groups]).tolist()) == list(range(sum(sizes)))
+    again = torch.zeros_like(given)
+    for members in groups:
+        assert bool((members.diff(dim=1) > 0).all())
+        again[members[:, :, None], members[:, None, :]] = diagonal_blocks(given, members)
+    assert torch.equal(again, given)
+
+
+def test_diagonal_block_of_one_piece_is_the_matrix():
+    matrix = torch.ones(4, 4)
+    assert diagonal_blocks(matrix, components(matrix)[0]).data_ptr() == matrix.data_ptr()
+
+
+# ---------------------------------------------------------------- twins
+
+
+def test_what_serves_is_said():
+    """One line for the CPU and one for CUDA, in words that agree with what does serve."""
+    cpu, cuda = serving("cpu"), serving("cuda")
+    assert cpu.startswith("C++ (" if serves(torch.device("cpu")) else "portable torch (")
+    assert cuda.startswith("CUDA" if serves(torch.device("cuda")) else "portable torch (")
+    if not torch.cuda.is_available():
+        assert cuda == "portable torch (torch sees no CUDA device)" and why_no_cuda_twins() is not None
+    assert not serves(torch.device("meta"))
+
+
+def test_twins_are_ops_of_torch():
+    assert {"csr_matmul", "radius_counts", "radius_fill", "symmetrised_affinity"} <= set(PORTABLE)
+    for name, portable in PORTABLE.items():
+        op = getattr(torch.ops.mmphate_gpu, name)
+        assert op.__doc__ == portable.__doc__ and portable.__name__ == name
 
 
 # ---------------------------------------------------------------- memory, devices, random
@@ -543,7 +778,6 @@ def test_small_distances_everywhere():
     """No op may fall back on the product form for distances: 40 slices 1e-12 apart keep their order."""
     steps = torch.arange(40, dtype=torch.float64)
     points = (1 + 1e-12 * steps)[None, :, None].expand(1, 40, 3).contiguous()
-    width = (points[0, 1] - points[0, 0]).norm()
-    csr = radius_affinity(points, 2 * width, decay=2, thresh=1e-4, diagonal=False, dtype=torch.float64)
-    counts = (csr.indptr[1:] - csr.indptr[:-1]).tolist()
+    width = 2 * (points[0, 1] - points[0, 0]).norm()
+    counts = radius_counts(points, float(cut_distance(width, decay=2, thresh=1e-4)))[0].tolist()
     assert all(b - a in (0, 1) for a, b in pairwise(counts[:10])) and counts[0] == 6  # 3.03 bandwidths: 6 steps

@@ -88,7 +88,7 @@ def median_kth_neighbor_distance(
 def _native(points: torch.Tensor, k: int, backend: str) -> bool:
     check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
     _check(points, k)
-    return backend == "auto" and serves(points.device)
+    return backend == "auto" and points.dtype == torch.float64 and serves(points.device)
 
 
 def drop_self(distances: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -55,10 +55,10 @@ def _distances(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, ro
 
 
 def _others(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, rows, n)
-    """Distances of the chunk, infinite from every point to itself."""
+    """Distances of the chunk; NaN, which is within no reach, from every point to itself."""
     distances = _distances(points, chunk)
     rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
-    distances[:, rows - chunk.rows.start, rows] = math.inf
+    distances[:, rows - chunk.rows.start, rows] = math.nan
     return distances
 
 
