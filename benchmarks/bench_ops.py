@@ -67,7 +67,10 @@ class Data:
         self.start = (high - high.mean(0))[:, :3].contiguous()
         self.features = torch.randn(self.points.shape[0] * self.points.shape[1], 100, generator=generator).to(device)
         self.block = torch.randn(self.operator.shape[0], COLUMNS, dtype=torch.float64, generator=generator).to(device)
-        self.labels = torch.arange(self.operator.shape[0], device=device) % self.n_landmark
+        # Landmarks as k-means makes them: neighbouring slices of one unit.
+        nodes, n_units = torch.arange(self.operator.shape[0], device=device), self.units.shape[0]
+        per_unit = self.n_landmark // n_units
+        self.labels = nodes % n_units * per_unit + nodes // n_units * per_unit // self.units.shape[1]
 
 
 def cases(data: Data) -> list[Measured]:

@@ -163,7 +163,8 @@ class _Sizes:
         self.K = self.D if p.n_pca is None else min(self.D, p.n_pca)
         self.p, self.dtype, self.item = p, dtype, dtype.itemsize
         self.landmarked = self.L < self.N
-        # A few float64 temporaries of one chunk, with index arrays of the entries found in it.
+        # A few float64 temporaries of one chunk, with index arrays of the entries found in it: what the portable ops
+        # take, and more than the rows that the lazy form makes at a time.
         self.chunks = 8 * 8 * min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
 
     def sparse_bytes(self, active_share: float) -> float:
@@ -178,10 +179,10 @@ class _Sizes:
         S, M, D, N, L, K, item = self.S, self.M, self.D, self.N, self.L, self.K, self.item
         C = min(self.p.n_svd + 10, N)
         pairs = M * S * (S - 1)
-        lazy = 8 * N * K + self.intraslice_nnz() * (item + 4)
+        lazy = 8 * N * (K + 1) + self.intraslice_nnz() * (item + 4)
         reduced = K < D
         stored = self.sparse_bytes(active_share)
-        product = 2 * C * active_share * pairs if storage == "sparse" else (3 * K + 2 * C + 10) * pairs
+        product = 2 * C * active_share * pairs + (3 * K * pairs if storage == "lazy" else 0)
         square = 8 * L * L
         rows = [
             ("normalize", f"float64 {(S, M, D)}", 8 * N * D, 4 * 8 * min(N * D, 2**22), 5 * N * D),
@@ -202,7 +203,7 @@ class _Sizes:
         ]
         if self.landmarked:
             aggregated = REACHED_SHARE * N * L * (item + 4)
-            krylov = 3 * KRYLOV_PASSES * C * N * 8
+            krylov = (KRYLOV_PASSES + 4) * C * N * 8  # the basis, and a few blocks of its width
             gram = 3 * square + aggregated
             rows.append(
                 (

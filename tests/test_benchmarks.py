@@ -187,7 +187,7 @@ def test_the_pipeline_bench_keeps_the_rows_of_other_cases(tmp_path, monkeypatch,
     monkeypatch.setattr(
         bench_pipeline, "run_case", lambda name, **options: [row(case=name, stage="mds"), row(case=name, **GOOD)]
     )
-    for only in ("hopf-lazy", "hopf-sparse", "hopf-lazy"):
+    for only in ("suite-hopf-lazy", "suite-hopf-sparse", "suite-hopf-lazy"):
         assert bench_pipeline.main(["--only", only, "--out", str(tmp_path)]) == 0
     (file,) = tmp_path.iterdir()
     assert [r.case for r in rows.read_rows(file)] == ["suite-hopf-sparse"] * 2 + ["suite-hopf-lazy"] * 2
@@ -200,9 +200,9 @@ def test_the_pipeline_bench_ends_with_1_if_a_goal_is_missed(tmp_path, monkeypatc
         return [row(case=name, **GOOD, **({"seconds": 91.0} if name == "suite-hopf-lazy" else {}))]
 
     monkeypatch.setattr(bench_pipeline, "run_case", run_case)
-    only = ["--out", str(tmp_path), "--only", "hopf-sparse"]
+    only = ["--out", str(tmp_path), "--only", "suite-hopf-sparse"]
     assert bench_pipeline.main(only) == 0
-    assert bench_pipeline.main([*only, "--only", "hopf-lazy"]) == 1
+    assert bench_pipeline.main([*only, "--only", "suite-hopf-lazy"]) == 1
     assert "suite-hopf-lazy: 91.0 s, goal at most 90 s" in capsys.readouterr().out
     (file,) = tmp_path.iterdir()
     assert [r.case for r in rows.read_rows(file)] == ["suite-hopf-sparse", "suite-hopf-lazy"]  # written all the same
@@ -213,7 +213,7 @@ def test_the_pipeline_bench_ends_with_1_if_a_case_fails(tmp_path, monkeypatch, c
         raise harness.CaseFailed("broke")
 
     monkeypatch.setattr(bench_pipeline, "run_case", run_case)
-    assert bench_pipeline.main(["--only", "hopf-lazy", "--out", str(tmp_path)]) == 1
+    assert bench_pipeline.main(["--only", "suite-hopf-lazy", "--out", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     assert "suite-hopf-lazy FAILED: broke" in err and "goals" not in out
 

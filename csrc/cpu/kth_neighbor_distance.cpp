@@ -61,6 +61,17 @@ void kth_of_set(const Screen& set, std::int64_t k, const std::int64_t* rows, std
     }
 }
 
+// Sets too small to be worth a screen.
+void kth_of_few(const double* points, std::int64_t n, std::int64_t p, std::int64_t k, double* squares,
+                double* distances) {
+    for (std::int64_t i = 0; i < n; ++i) {
+        for (std::int64_t j = 0; j < n; ++j)
+            squares[j] = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
+        squares[i] = -1;
+        distances[i] = std::sqrt(kth_smallest(squares, n, k + 1));
+    }
+}
+
 void kth(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, std::int64_t k, double* distances,
          int threads) {
     if (n >= 512) {
@@ -74,8 +85,13 @@ void kth(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t
 #pragma omp parallel num_threads(threads)
     {
         Screen set;
+        std::vector<double> squares(n);
 #pragma omp for schedule(static)
         for (std::int64_t s = 0; s < n_sets; ++s) {
+            if (n < screened_from) {
+                kth_of_few(points + s * n * p, n, p, k, squares.data(), distances + s * n);
+                continue;
+            }
             set.fill(points + s * n * p, n, p);
             kth_of_set(set, k, nullptr, n, distances + s * n, 1);
         }

@@ -213,6 +213,14 @@ int fill(const double* points, std::int64_t n, std::int64_t p, std::int64_t firs
     return status;
 }
 
+// One entry of the symmetrised form, 0 where there is none.
+inline double symmetrised_value(double square, double own, double other, double decay, double thresh, double smallest,
+                                double cut) {
+    const double distance = std::sqrt(square);
+    if (distance > cut * std::max(own, other)) return 0;
+    return mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
+}
+
 // The symmetrised form of one set with a bandwidth per point, the diagonal included: row by row to take(i, j, value).
 template <class Take>
 void symmetrised_set(const Screen& set, const double* bandwidth, double decay, double thresh, double smallest,
@@ -225,12 +233,23 @@ void symmetrised_set(const Screen& set, const double* bandwidth, double decay, d
         candidates<1>(set, i, 0, set.n, possibly, &list, &found);
         exact_squares(set, i, list, found, squares);
         for (std::int64_t a = 0; a < found; ++a) {
-            const double other = bandwidth[list[a]], distance = std::sqrt(squares[a]);
-            if (distance > cut * std::max(bandwidth[i], other)) continue;
-            const double value = mmp_symmetrised_kernel(distance, bandwidth[i], other, decay, thresh, smallest);
+            const double other = bandwidth[list[a]];
+            const double value = symmetrised_value(squares[a], bandwidth[i], other, decay, thresh, smallest, cut);
             if (value > 0) take(i, list[a], value);
         }
     }
+}
+
+// The same of a set too small to be worth a screen.
+template <class Take>
+void symmetrised_few(const double* points, const double* bandwidth, std::int64_t n, std::int64_t p, double decay,
+                     double thresh, double smallest, double cut, Take take) {
+    for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t j = 0; j < n; ++j) {
+            const double square = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
+            const double value = symmetrised_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
+            if (value > 0) take(i, j, value);
+        }
 }
 
 template <class I, class T>
@@ -244,14 +263,19 @@ void symmetrised(const double* points, const double* bandwidth, std::int64_t n_s
         std::vector<std::int64_t> at(n);
 #pragma omp for schedule(dynamic, 16)
         for (std::int64_t s = 0; s < n_sets; ++s) {
-            set.fill(points + s * n * p, n, p);
-            scratch.fit(set.padded);
+            auto take = [&](std::int64_t i, std::int64_t j, double value) {
+                if (indptr) indices[at[i]] = (I)j, values[at[i]] = (T)value;
+                ++at[i];
+            };
             for (std::int64_t i = 0; i < n; ++i) at[i] = indptr ? indptr[s * n + i] : 0;
-            symmetrised_set(set, bandwidth + s * n, decay, thresh, smallest, cut, scratch,
-                            [&](std::int64_t i, std::int64_t j, double value) {
-                                if (indptr) indices[at[i]] = (I)j, values[at[i]] = (T)value;
-                                ++at[i];
-                            });
+            const double *own = points + s * n * p, *widths = bandwidth + s * n;
+            if (n < screened_from) {
+                symmetrised_few(own, widths, n, p, decay, thresh, smallest, cut, take);
+            } else {
+                set.fill(own, n, p);
+                scratch.fit(set.padded);
+                symmetrised_set(set, widths, decay, thresh, smallest, cut, scratch, take);
+            }
             for (std::int64_t i = 0; counts && i < n; ++i) counts[s * n + i] = at[i];
         }
     }

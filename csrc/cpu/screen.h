@@ -9,6 +9,9 @@
 
 namespace MMP_ISA {
 
+// Sets of fewer points are compared pair by pair in float64 alone.
+constexpr std::int64_t screened_from = 32;
+
 // Pairs are decided by their squared distance.
 inline double squared_reach(double reach) { return mmp_squared_reach(reach); }
 

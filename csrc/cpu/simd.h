@@ -34,22 +34,35 @@ template <class T> inline Vec<T> load(const T* from) {
 }
 template <class T> inline void store(T* to, Vec<T> value) { *reinterpret_cast<typename Vector<T>::loose*>(to) = value; }
 template <class T> inline Vec<T> splat(T value) { return value - Vec<T>{}; }
-// Without -fmath-errno the loop is one instruction.
+// The compiler does not always see one instruction in a loop over lanes: where there are intrinsics they are used.
+#if defined(__AVX512F__) && MMP_BYTES == 64
+inline Vec<float> square_root(Vec<float> x) { return (Vec<float>)_mm512_sqrt_ps((__m512)x); }
+inline Vec<double> square_root(Vec<double> x) { return (Vec<double>)_mm512_sqrt_pd((__m512d)x); }
+inline Vec<float> fused(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+inline Vec<double> fused(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+#elif defined(__AVX2__) && defined(__FMA__) && MMP_BYTES == 32
+inline Vec<float> square_root(Vec<float> x) { return (Vec<float>)_mm256_sqrt_ps((__m256)x); }
+inline Vec<double> square_root(Vec<double> x) { return (Vec<double>)_mm256_sqrt_pd((__m256d)x); }
+inline Vec<float> fused(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+inline Vec<double> fused(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+#else
 template <class V> inline V square_root(V value) {
     V out;
     for (unsigned l = 0; l < sizeof(V) / sizeof(value[0]); ++l) out[l] = std::sqrt(value[l]);
     return out;
 }
-// a * b + c, fused where the instruction set can: for what is bounded, not for what is decided.
-template <class V> inline V fused(V a, V b, V c) {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-    V out;
-    for (unsigned l = 0; l < sizeof(V) / sizeof(a[0]); ++l) out[l] = std::fma(a[l], b[l], c[l]);
-    return out;
-#else
-    return a * b + c;
+template <class V> inline V fused(V a, V b, V c) { return a * b + c; }
 #endif
-}
+// fused(a, b, c) is a * b + c, rounded once where the instruction set can: for what is bounded, not for what decides.
+
 // In the order of the lanes: the same bits each time.
 template <class V> inline double sum_of_lanes(V value) {
     double total = 0;

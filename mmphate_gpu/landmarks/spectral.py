@@ -20,10 +20,10 @@ def diffusion_features(
     root = degrees.rsqrt()[:, None]
 
     def diff_aff(block: torch.Tensor) -> torch.Tensor:
-        return root * operator.product(root * block)
+        return operator.product(root * block).mul_(root)
 
     _, vectors = top_eigenpairs(diff_aff, operator.shape[0], n_svd, device=operator.device, generator=generator)
-    return (operator.product(vectors) / degrees[:, None]).to(operator.dtype)
+    return operator.product(vectors).div_(degrees[:, None]).to(operator.dtype)
 
 
 def spectral_clusters(

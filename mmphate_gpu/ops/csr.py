@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from .chunks import row_chunks
+
 
 class Csr(NamedTuple):
     """A sparse matrix by rows; ``indices`` ascend within a row.
@@ -92,4 +94,10 @@ def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:
 
 def row_sums(csr: Csr) -> torch.Tensor:  # (n_rows,) float64
     """Sums of the rows, accumulated in float64 in the order of the entries: the same bits each time."""
-    return torch.segment_reduce(csr.values.double(), "sum", offsets=csr.indptr.long(), initial=0)
+    sums = torch.empty(csr.shape[0], dtype=torch.float64, device=csr.values.device)
+    # In chunks of rows: the values of a large matrix in float64 would be twice its own.
+    for rows in row_chunks(csr.shape[0], -(-csr.nnz // max(1, csr.shape[0]))):
+        offsets = csr.indptr[rows.start : rows.stop + 1].long()
+        values = csr.values[int(offsets[0]) : int(offsets[-1])].double()
+        sums[rows] = torch.segment_reduce(values, "sum", offsets=offsets - offsets[0], initial=0)
+    return sums

@@ -29,7 +29,7 @@ def top_eigenpairs(
     Parameters
     ----------
     matmul : callable
-        (n, c) -> (n, c), the product with the operator; called with ``dtype``.
+        (n, c) -> (n, c), the product with the operator; called with ``dtype``, its result is overwritten.
     order : {"magnitude", "algebraic"}
         Largest absolute value first, or largest value first.
 
@@ -57,11 +57,12 @@ def top_eigenpairs(
         basis[:, own] = newest
         known = own.stop
         image = matmul(newest)
-        newest = image[:, :0]
-        if step + 1 < n_blocks:
-            newest = orthonormalize(image, basis[:, :known])
+        scale = image.norm(dim=0).max()
+        small[:known, own] = _project_out(image, basis[:, :known]).double()
+        if step + 1 == n_blocks:
+            break
         # The image of a block lies in the span of what is known and of the next block: no image need be kept.
-        small[:known, own] = (basis[:, :known].T @ image).double()
+        newest = _orthonormal_beside(image, basis[:, :known], scale)
         small[known : known + newest.shape[1], own] = (newest.T @ image).double()
         if newest.shape[1] == 0:  # the subspace is invariant: nothing is left to find in it
             break
@@ -78,12 +79,26 @@ def _ritz_pairs(basis: torch.Tensor, small: torch.Tensor, k: int, order: str) ->
 def orthonormalize(block: torch.Tensor, against: torch.Tensor | None) -> torch.Tensor:
     """Orthonormal basis of the columns of ``block`` (n, c), orthogonal to ``against``; dependent columns are
     dropped."""
-    scale = block.norm(dim=0).max()
-    if against is not None:
-        block = block - against @ (against.T @ block)
+    if against is None:
+        return _orthonormal(block, block.norm(dim=0).max())
+    block, scale = block.clone(), block.norm(dim=0).max()
+    _project_out(block, against)
+    return _orthonormal_beside(block, against, scale)
+
+
+def _project_out(block: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+    """Take the part in the span of ``basis`` out of ``block``, in place; its coefficients."""
+    coefficients = basis.T @ block
+    block.addmm_(basis, coefficients, alpha=-1)
+    return coefficients
+
+
+def _orthonormal_beside(block: torch.Tensor, against: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Basis of a ``block`` from which ``against`` has been projected out once; columns small beside ``scale`` are
+    what rounding left."""
     left = _orthonormal(block, scale)
-    if against is not None and left.shape[1]:  # twice is enough (Kahan, Parlett)
-        left = left - against @ (against.T @ left)
+    if left.shape[1]:  # twice is enough (Kahan, Parlett)
+        _project_out(left, against)
         left = _orthonormal(left, left.norm(dim=0).max())
     return left
 
