@@ -8,6 +8,8 @@
 #if !defined(MMP_EMULATION)
 #define MMP_KERNEL extern "C" __global__
 #define MMP_DEVICE __device__ __forceinline__
+// For what is long and called from loops that are written out.
+#define MMP_OUTLINED __device__ __noinline__
 // Shared by the threads of a block; `type` needs no constructor.
 #define MMP_SHARED(type, name) __shared__ type name
 // As many elements as the launch asked bytes for.
@@ -16,7 +18,8 @@
     type* const name = reinterpret_cast<type*>(mmp_shared_bytes)
 #endif
 
-constexpr unsigned mmp_warp = 0xffffffffu;
+// All lanes of a warp.
+#define MMP_WARP 0xffffffffu
 
 MMP_DEVICE int mmp_lane() { return (int)(threadIdx.x & 31); }
 
@@ -25,7 +28,7 @@ MMP_DEVICE int mmp_rank(unsigned bits) { return __popc(bits & ((1u << mmp_lane()
 
 // Sums over the lanes in a fixed tree; all lanes have the result.
 template <class T> MMP_DEVICE T mmp_warp_sum(T value) {
-    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(mmp_warp, value, step);
+    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(MMP_WARP, value, step);
     return value;
 }
 

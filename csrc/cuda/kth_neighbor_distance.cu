@@ -90,7 +90,7 @@ MMP_DEVICE void find_range(MmpPairTiles& tiles, Brackets& all, const double* poi
 #pragma unroll
     for (int r = 0; r < mmp_warp_rows; ++r) {
         for (int step = 16; step > 0; step /= 2) {
-            const double a = __shfl_xor_sync(mmp_warp, least[r], step), b = __shfl_xor_sync(mmp_warp, most[r], step);
+            const double a = __shfl_xor_sync(MMP_WARP, least[r], step), b = __shfl_xor_sync(MMP_WARP, most[r], step);
             least[r] = a < least[r] ? a : least[r];
             most[r] = b > most[r] ? b : most[r];
         }
@@ -147,7 +147,7 @@ MMP_DEVICE void collect(MmpPairTiles& tiles, Brackets& all, const double* points
             for (int h = 0; h < 2; ++h) {
                 const mmp_i64 column = pairs.column + 32 * h, bits = __double_as_longlong(pairs.squares[r][h]);
                 const bool taken = column < n && column != tiles.own[row] && bits > all.low[row] && bits <= all.high[row];
-                const unsigned lanes = __ballot_sync(mmp_warp, taken);
+                const unsigned lanes = __ballot_sync(MMP_WARP, taken);
                 if (taken && found[r] + mmp_rank(lanes) < few)
                     all.collected[row][found[r] + mmp_rank(lanes)] = pairs.squares[r][h];
                 found[r] += __popc(lanes);

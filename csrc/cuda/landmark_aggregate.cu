@@ -34,8 +34,8 @@ MMP_KERNEL void __launch_bounds__(32 * aggregate_warps)
             }
             const bool taken = label >= 0 && label < width;
             // Entries of one label are added one after the other, in the order of the row.
-            const int turn = mmp_rank(__match_any_sync(mmp_warp, taken ? (int)label : -1));
-            for (int now = 0; __ballot_sync(mmp_warp, taken && turn >= now) != 0; ++now) {
+            const int turn = mmp_rank(__match_any_sync(MMP_WARP, taken ? (int)label : -1));
+            for (int now = 0; __ballot_sync(MMP_WARP, taken && turn >= now) != 0; ++now) {
                 if (taken && turn == now) sums[label] += value;
                 __syncwarp();
             }
@@ -43,7 +43,7 @@ MMP_KERNEL void __launch_bounds__(32 * aggregate_warps)
         for (mmp_i64 from = 0; from < width; from += 32) {
             const mmp_i64 l = from + lane;
             const double sum = l < width ? sums[l] : 0;
-            const unsigned bits = __ballot_sync(mmp_warp, sum > 0);
+            const unsigned bits = __ballot_sync(MMP_WARP, sum > 0);
             if (out_indptr && sum > 0) {
                 const mmp_i64 place = out_indptr[row] + found + mmp_rank(bits);
                 out_indices[place] = (mmp_i32)(base + l);

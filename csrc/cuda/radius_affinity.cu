@@ -49,15 +49,23 @@ struct FillRows {
     mmp_i64 start[mmp_tile], gap[mmp_tile], size[mmp_tile];
 };
 
-// Takes up to 32 pairs from the end of the queue.
-MMP_DEVICE void drain(const Queue& queue, int& waiting, double bandwidth, double decay, MMP_VALUE* values) {
-    const int taken = waiting < 32 ? waiting : 32;
-    waiting -= taken;
+// Takes up to 32 of the `waiting` pairs from the end of the queue; returns how many are left.
+MMP_OUTLINED int drain(const Queue& queue, int waiting, double bandwidth, double decay, MMP_VALUE* values) {
+    const int taken = waiting < 32 ? waiting : 32, left = waiting - taken;
     if (mmp_lane() < taken) {
-        const int slot = waiting + mmp_lane();
+        const int slot = left + mmp_lane();
         values[queue.place[slot]] = (MMP_VALUE)mmp_kernel(sqrt(queue.squares[slot]), bandwidth, decay);
     }
     __syncwarp();
+    return left;
+}
+
+// The averaged affinity of two points, 0 where they lie farther apart than `cut` times the larger bandwidth.
+MMP_OUTLINED double averaged(double square, double own, double other, double decay, double thresh, double smallest,
+                             double cut) {
+    const double distance = sqrt(square);
+    if (distance > cut * (own < other ? other : own)) return 0;
+    return mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
 }
 
 MMP_DEVICE unsigned low_bits(mmp_i64 n) { return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1; }
@@ -97,7 +105,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
             for (int h = 0; h < 2; ++h) {
                 const mmp_i64 column = pairs.column + 32 * h;
                 const bool near = column < n && column != own && pairs.squares[r][h] <= limit;
-                const unsigned bits = __ballot_sync(mmp_warp, near);
+                const unsigned bits = __ballot_sync(MMP_WARP, near);
                 if (bits == 0) continue;
                 const int rank = mmp_rank(bits);
                 if (near && found[r] + rank < rows.size[row]) {
@@ -111,11 +119,11 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
                 found[r] += __popc(bits);
                 waiting += fits < __popc(bits) ? (fits > 0 ? (int)fits : 0) : __popc(bits);
                 __syncwarp();
-                if (waiting >= 32) drain(queue, waiting, bandwidth, decay, values);
+                if (waiting >= 32) waiting = drain(queue, waiting, bandwidth, decay, values);
             }
         }
     });
-    if (waiting > 0) drain(queue, waiting, bandwidth, decay, values);
+    drain(queue, waiting, bandwidth, decay, values);
     if (mmp_lane() != 0) return;
 #pragma unroll
     for (int r = 0; r < mmp_warp_rows; ++r) {
@@ -147,12 +155,10 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
             for (int h = 0; h < 2; ++h) {
                 const mmp_i64 column = pairs.column + 32 * h;
                 double value = 0;
-                if (column < n) {
-                    const double other = bandwidth[pairs.set * n + column], distance = sqrt(pairs.squares[r][h]);
-                    if (!(distance > cut * (own < other ? other : own)))
-                        value = mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
-                }
-                const unsigned bits = __ballot_sync(mmp_warp, value > 0);
+                if (column < n)
+                    value = averaged(pairs.squares[r][h], own, bandwidth[pairs.set * n + column], decay, thresh,
+                                     smallest, cut);
+                const unsigned bits = __ballot_sync(MMP_WARP, value > 0);
                 if (indptr && value > 0) {
                     const mmp_i64 place = indptr[row] + found[r] + mmp_rank(bits);
                     indices[place] = (MMP_INDEX)column;

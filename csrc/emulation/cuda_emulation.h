@@ -24,6 +24,7 @@
 #define MMP_EMULATION
 #define MMP_KERNEL static
 #define MMP_DEVICE inline
+#define MMP_OUTLINED inline
 #define MMP_SHARED(type, name)                              \
     static const char name##_key = 0;                       \
     type& name = *static_cast<type*>(emulation::shared_object(&name##_key, sizeof(type)))

@@ -106,7 +106,8 @@ class Twins:
         indices: torch.Tensor,
         values: torch.Tensor,
     ) -> torch.Tensor:
-        points, gap_at = points.contiguous(), torch.empty_like(gap)
+        points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
+        gap_at = torch.empty_like(gap)
         status = torch.zeros((), dtype=torch.int64, device=points.device)
         kernel = (float(reach), float(bandwidth), float(decay))
         arguments = (points, *points.shape, first, last, *kernel, indptr, gap, gap_at, indices, values, status)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torch
 
 from mmphate_gpu.ops import _native
 from mmphate_gpu.ops._cuda import Launch, Twins
+from mmphate_gpu.ops._sources import source_folder
 from mmphate_gpu.ops.kth_neighbor_distance import median
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
 
@@ -70,7 +70,7 @@ def cuda(emulation: Emulation, request: pytest.FixtureRequest) -> Twins:
 @pytest.fixture
 def cuda_in_turn(emulation: Emulation, request: pytest.FixtureRequest) -> Twins:
     """The same in one order, another one for every test: for what runs over many shapes."""
-    emulation.order = ORDERS[hash(len(request.node.name)) % len(ORDERS)]
+    emulation.order = ORDERS[len(request.node.name) % len(ORDERS)]
     return emulation.twins()
 
 
@@ -407,8 +407,8 @@ def test_guttman_transform(cuda: Twins, n_components: int, dtype: torch.dtype) -
         points[n // 2 :: 7] = points[n // 2].clone()  # duplicates: they pull nothing
         found = cuda.guttman_transform(distances, points, 1e-12)
         expected = _guttman(distances, points, 1e-12)
-        # Measured: 4.5e-5 and 8e-13, where points lie close to one another.
-        most = 1e-4 if dtype == torch.float32 else 4e-12
+        # Measured: 1.4e-5 and 1.4e-13, where points lie close to one another.
+        most = 5e-5 if dtype == torch.float32 else 5e-13
         torch.testing.assert_close(found, expected, rtol=most, atol=most)
         if natives():
             torch.testing.assert_close(found, _native.guttman_transform(distances, points, 1e-12), rtol=most, atol=most)
@@ -474,6 +474,4 @@ def test_arguments_of_other_types_are_reported(faulty: Emulation) -> None:
 
 
 def test_every_kernel_is_emulated(emulation: Emulation) -> None:
-    from mmphate_gpu.ops._sources import source_folder
-
-    assert set(emulation.variants) == {Path(path).stem for path in (source_folder() / "cuda").glob("*.cu")}
+    assert set(emulation.variants) == {path.stem for path in (source_folder() / "cuda").glob("*.cu")}

@@ -1,0 +1,54 @@
+"""Every CUDA source compiles without a GPU, from its own text alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mmphate_gpu.ops._sources import kernel_names, kernel_source, source_folder
+
+SOURCES = sorted(path.stem for path in (source_folder() / "cuda").glob("*.cu"))
+TYPES = {
+    "narrow": {"MMP_INDEX": "mmp_i32", "MMP_VALUE": "float", "MMP_BLOCK": "float", "MMP_DISTANCE": "float"},
+    "wide": {"MMP_INDEX": "mmp_i64", "MMP_VALUE": "double", "MMP_BLOCK": "double", "MMP_DISTANCE": "double"},
+}
+SHAPES = {"MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3"}
+
+
+def nvcc() -> str:
+    program = shutil.which("nvcc")
+    if program is None:
+        pytest.skip("there is no nvcc on PATH")
+    return program
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("types", TYPES)
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_source_compiles_to_ptx(source: str, types: str, architecture: str, tmp_path: Path) -> None:
+    """As NVRTC is given it: headers in place, no include path, no contraction; a warning is an error."""
+    text, ptx = tmp_path / f"{source}.cu", tmp_path / f"{source}.ptx"
+    text.write_text(kernel_source(source))
+    defines = [f"-D{name}={value}" for name, value in (TYPES[types] | SHAPES).items()]
+    options = ["-std=c++17", "-fmad=false", f"-arch={architecture}", "-Werror", "all-warnings"]
+    done = subprocess.run(
+        [nvcc(), "-ptx", *options, *defines, str(text), "-o", str(ptx)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    bodies = dict(re.findall(r"^\.visible \.entry (\w+)\((.*?)^}$", ptx.read_text(), re.MULTILINE | re.DOTALL))
+    assert bodies and sorted(bodies) == sorted(kernel_names(source))
+    # What is decided is rounded after every operation; only the sparse product asks for fused ones.
+    fused = {name for name, body in bodies.items() if "fma." in body}
+    assert fused == ({"csr_matmul"} if source == "csr_matmul" else set())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_source_includes_no_system_header(source: str) -> None:
+    """NVRTC has none. Headers that both twins share ask for <math.h> where NVRTC is not the compiler."""
+    assert "#include <" not in (source_folder() / "cuda" / f"{source}.cu").read_text()
+    guarded = r"#if !defined\(__CUDACC_RTC__\)\n#include <math\.h>\n#endif\n"
+    assert "#include" not in re.sub(guarded, "", kernel_source(source))

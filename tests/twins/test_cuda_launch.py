@@ -1,0 +1,111 @@
+"""How kernels are handed to CuPy: a stand-in for CuPy takes the calls, so this runs where no GPU is."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmphate_gpu.ops import _cuda, _native
+from mmphate_gpu.ops._sources import kernel_source
+
+
+class FakeCupy:
+    """Keeps what was compiled and started, and under which device and stream."""
+
+    def __init__(self) -> None:
+        self.modules: list[dict[str, Any]] = []
+        self.calls: list[dict[str, Any]] = []
+        self.within: list[tuple[str, int]] = []
+        self.cuda = SimpleNamespace(Device=self._entering("device"), ExternalStream=self._entering("stream"))
+
+    def _entering(self, what: str) -> Any:
+        @contextlib.contextmanager
+        def enter(value: int) -> Any:
+            self.within.append((what, value))
+            yield
+            self.within.pop()
+
+        return enter
+
+    def RawModule(self, **given: Any) -> Any:
+        self.modules.append(given)
+
+        def get_function(name: str) -> Any:
+            def kernel(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...], *, shared_mem: int = 0) -> None:
+                found = {"grid": grid, "block": block, "arguments": arguments, "shared": shared_mem}
+                self.calls.append({"name": name, "within": list(self.within), **found})
+
+            return kernel
+
+        return SimpleNamespace(get_function=get_function)
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
+    fake = FakeCupy()
+    monkeypatch.setattr(_cuda, "require", lambda *_, **__: fake)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=1234))
+    _cuda._kernel.cache_clear()
+    yield fake
+    _cuda._kernel.cache_clear()
+
+
+def _launch(**changes: Any) -> _cuda.Launch:
+    given = {"blocks": 7, "threads": 64, "shared_bytes": 96, "defines": {"MMP_VALUE": "float", "MMP_INDEX": "mmp_i32"}}
+    return _cuda.Launch("radius_affinity", "radius_fill", (torch.ones(3), 5, 0.5, None), **{**given, **changes})
+
+
+def test_a_launch_reaches_cupy(cupy: FakeCupy) -> None:
+    launch = _launch()
+    _cuda.start_with_cupy(launch, torch.device("cuda", 1))
+    (call,) = cupy.calls
+    assert (call["name"], call["grid"], call["block"], call["shared"]) == ("radius_fill", (7,), (64,), 96)
+    assert call["within"] == [("device", 1), ("stream", 1234)]
+    # Eight bytes each: pointers, int64, float64.
+    assert [type(argument) for argument in call["arguments"]] == [np.uint64, np.int64, np.float64, np.uint64]
+    assert call["arguments"] == (launch.arguments[0].data_ptr(), 5, 0.5, 0)
+
+
+def test_the_module_is_compiled_once_a_device(cupy: FakeCupy) -> None:
+    for index in (0, 0, 1):
+        _cuda.start_with_cupy(_launch(), torch.device("cuda", index))
+    _cuda.start_with_cupy(_launch(defines={}), torch.device("cuda", 0))
+    assert len(cupy.calls) == 4 and len(cupy.modules) == 3
+    module = cupy.modules[0]
+    assert module["backend"] == "nvrtc" and module["code"] == kernel_source("radius_affinity")
+    assert module["options"] == ("--std=c++17", "--fmad=false", "-DMMP_INDEX=mmp_i32", "-DMMP_VALUE=float")
+
+
+def test_nothing_is_started_for_nothing() -> None:
+    def start(launch: _cuda.Launch, device: torch.device) -> None:
+        raise AssertionError(launch.kernel)
+
+    twins = _cuda.Twins(start)
+    assert twins.radius_counts(torch.empty(0, 5, 3, dtype=torch.float64), 1.0).shape == (0, 5)
+    nothing = torch.zeros(1, dtype=torch.int32)
+    assert twins.csr_matmul(nothing, nothing[:0], torch.ones(0), torch.ones(4, 16), 1).shape == (0, 16)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "radius_counts",
+        "radius_fill",
+        "symmetrised_affinity",
+        "kth_neighbor_distance",
+        "median_kth_neighbor_distance",
+        "csr_matmul",
+        "landmark_aggregate",
+        "guttman_transform",
+    ],
+)
+def test_every_op_has_a_launcher_with_the_arguments_of_its_c_plus_plus_twin(name: str) -> None:
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (_cuda, _native))
+    assert list(ours) == list(theirs)
