@@ -165,6 +165,19 @@ def twins(name: str) -> Callable[[Verification], dict[str, Any]]:
     return section
 
 
+def ops(v: Verification) -> dict[str, Any]:
+    """The native twins one by one: rates by events, times the portable version on the same device."""
+    options = [f"--device={v.device}", f"--out={v.log}", *["--quick"] * v.small]
+    script = str(ROOT / "benchmarks" / "bench_ops.py")
+    done = call(v, "ops", [sys.executable, script, *options], 120)
+    if isinstance(done, str):
+        return failed(done)
+    files = list(v.log.glob("ops-*.json"))
+    if not files:
+        return failed(tail(done.stderr))
+    return {"status": "passed", "ops": json.loads(files[0].read_text()), "serving": done.stdout.splitlines()}
+
+
 def benchmarks(v: Verification) -> dict[str, Any]:
     """Time, peak and accuracy of the cases, as many as there is time for."""
     names = SMALLEST if v.device == "cpu" else QUICK if v.quick else GPU
@@ -206,6 +219,7 @@ SECTIONS: dict[str, Callable[[Verification], dict[str, Any]]] = {
     "twins_pipeline": twins("pipeline"),
     "conformance": conformance,
     "tests": tests,
+    "ops": ops,
     "benchmarks": benchmarks,
     "sanitizer": sanitizer,
 }

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import bench_pipeline, cases, harness, report, rows, twins, verify_gpu, worker  # noqa: E402
+from benchmarks import bench_ops, bench_pipeline, cases, harness, report, rows, twins, verify_gpu, worker  # noqa: E402
 from mmphate_gpu import multislice_affinity, to_scipy  # noqa: E402
 from mmphate_gpu.stages import STAGES  # noqa: E402
 
@@ -378,3 +378,49 @@ def test_missing_keops_is_said(monkeypatch):
     section = twins.operators(torch.device("cpu"), quick=True)
     assert section.missing == ["KeOps: the package pykeops is not installed"]
     assert section.findings and all("keops" not in finding.what for finding in section.findings)
+
+
+# ---------------------------------------------------------------- the ops
+
+
+def op_row(**changes: Any) -> rows.OpRow:
+    given = {
+        "op": "guttman_transform",
+        "what": "4000 x 3, float32",
+        "twin": "C++ (avx2)",
+        "seconds": 0.002,
+        "rate": 1e10,
+    }
+    return rows.OpRow(**({**given, "unit": "pairs", "portable_seconds": 0.06, "machine": "box"} | changes))
+
+
+def test_op_goals_are_ratios_and_rates_of_one_run():
+    double = op_row(what="4000 x 3, float64", seconds=0.004, portable_seconds=0.07)
+    assert bench_ops.sweep_ratio([op_row(), double]) == pytest.approx(35)
+    assert bench_ops.missed_goals([op_row(), double]) == []
+    slow = op_row(seconds=0.01)
+    counts = op_row(op="radius_counts", rate=1e9, goal=3e9)
+    told = bench_ops.missed_goals([slow, double, counts])
+    assert len(told) == 2 and "1e+09 pairs/s, goal 3e+09" in told[0] and "7.0 times the portable" in told[1]
+    assert bench_ops.missed_goals([op_row(device="cuda", seconds=0.01), double]) == []
+
+
+def test_bench_ops_measures_what_serves_and_writes_it(tmp_path, capsys):
+    only = ["--only", "guttman_transform", "--only", "assign_nearest"]
+    assert bench_ops.main(["--quick", "--repeats", "2", "--out", str(tmp_path), *only]) == 0
+    (file,) = tmp_path.iterdir()
+    found = rows.read_op_rows(file)
+    assert [row.op for row in found] == ["guttman_transform"] * 2 + ["assign_nearest"] * 2
+    assert all(row.seconds > 0 and row.rate > 0 for row in found)
+    table = report.table("ops", tmp_path)
+    assert "500 x 3, float32" in table and "times portable" in table
+    assert "assign_nearest" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_every_op_of_the_bench_runs(tmp_path):
+    assert bench_ops.main(["--quick", "--repeats", "1", "--out", str(tmp_path)]) == 0
+    (file,) = tmp_path.iterdir()
+    from mmphate_gpu.ops.twins import PORTABLE
+
+    assert {row.op for row in rows.read_op_rows(file)} == {*PORTABLE, "assign_nearest"}

@@ -1,0 +1,151 @@
+"""The CUDA twins on a GPU, against the C++ twins (bit for bit where that is promised) or the portable versions."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from mmphate_gpu.ops import _native, csr_matmul, guttman_transform, landmark_aggregate, radius_affinity  # noqa: F401
+from mmphate_gpu.ops import kth_neighbor_distance as kth_module  # noqa: F401 - importing defines the ops
+from mmphate_gpu.ops.csr import indptr_of_counts
+from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
+from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.ops.twins import PORTABLE, why_no_cuda_twins
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(why_no_cuda_twins() is not None, reason=str(why_no_cuda_twins())),
+]
+
+SHAPES = [*itertools.product((1, 3), (2, 31, 32, 33, 127, 129), (1, 6, 25, 130)), (2, 1025, 10), (500, 6, 10)]
+KINDS = ("normal", "lattice", "all equal", "huge", "tiny")
+
+
+def points_of(kind: str, *shape: int) -> torch.Tensor:
+    normal = torch.randn(*shape, dtype=torch.float64, generator=seeded_generator(sum(shape)))
+    return {
+        "normal": normal,
+        "lattice": (2 * normal).round(),
+        "all equal": torch.full_like(normal, 0.1),
+        "huge": 1e150 * normal,
+        "tiny": 1e-150 * normal,
+    }[kind]
+
+
+def moved(arguments: tuple[Any, ...], device: str) -> tuple[Any, ...]:
+    return tuple(one.to(device, copy=True) if isinstance(one, torch.Tensor) else one for one in arguments)
+
+
+def both(op: str, *arguments: Any) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], bool]:
+    """What CUDA gives, what the CPU gives, and whether that one is the C++ twin's."""
+    native = _native.why_no_native() is None
+    on_cpu = getattr(_native, op) if native else PORTABLE[op]
+    found = getattr(torch.ops.mmphate_gpu, op)(*moved(arguments, "cuda"))
+    wanted = on_cpu(*moved(arguments, "cpu"))
+    listed = [result if isinstance(result, tuple | list) else (result,) for result in (found, wanted)]
+    assert all(one.device.type == "cuda" for one in listed[0])
+    return tuple(one.cpu() for one in listed[0]), tuple(listed[1]), native
+
+
+def assert_alike(found: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...], exact: bool) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == other.dtype and one.shape == other.shape
+        if exact or not one.is_floating_point():
+            assert torch.equal(one, other)
+        else:  # the portable version rounds otherwise: a few units in the last place
+            torch.testing.assert_close(one, other, rtol=1e-12 if one.dtype == torch.float64 else 1e-6, atol=0)
+
+
+def reach_of(points: torch.Tensor) -> float:
+    distances = torch.cdist(points[0], points[0], compute_mode="donot_use_mm_for_euclid_dist")
+    return float(distances.flatten().sort().values[distances.numel() // 2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_radius(shape, kind):
+    points = points_of(kind, *shape)
+    reach = reach_of(points)
+    counts, wanted, native = both("radius_counts", points, reach)
+    if not native:
+        pytest.skip("without the C++ twin a pair at the cut may be decided by the last bit of its distance")
+    assert_alike(counts, wanted, True)
+    gap = torch.arange(counts[0].numel()) % 3
+    indptr = indptr_of_counts(counts[0].T.reshape(-1) + gap)
+    nnz = int(indptr[-1])
+    for index, value in itertools.product((torch.int32, torch.int64), (torch.float32, torch.float64)):
+        given = (points, max(reach, 1e-300) / 2, 2.0, reach, 0, shape[1], indptr, gap)
+        targets = [(torch.zeros(nnz, dtype=index), torch.zeros(nnz, dtype=value)) for _ in range(2)]
+        on_gpu = moved(targets[0], "cuda")
+        gap_at = torch.ops.mmphate_gpu.radius_fill(*moved(given, "cuda"), *on_gpu)
+        wanted_gap_at = _native.radius_fill(*given, *targets[1])
+        assert_alike((gap_at.cpu(), *moved(on_gpu, "cpu")), (wanted_gap_at, *targets[1]), True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_symmetrised_and_neighbours(shape, kind):
+    points = points_of(kind, *shape)
+    for k in {1, shape[1] // 2, shape[1] - 1} - {0}:
+        found, wanted, native = both("kth_neighbor_distance", points, k)
+        assert_alike(found, wanted, native)
+        found, wanted, native = both("median_kth_neighbor_distance", points, k)
+        assert_alike(found, wanted, native)
+    bandwidth = wanted[0].clamp_min(torch.finfo(torch.float64).eps)[:, None].expand(shape[:2]).contiguous()
+    if native:
+        given = (points, bandwidth, 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9), torch.float32)
+        assert_alike(*both("symmetrised_affinity", *given))
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 64, 110, 130, 300])
+@pytest.mark.parametrize("interleave", [1, 6])
+def test_csr_matmul(width, interleave):
+    dense = torch.rand(600, 500, generator=seeded_generator(0)) * (
+        torch.rand(600, 500, generator=seeded_generator(1)) < 0.1
+    )
+    csr = dense.to_sparse_csr()
+    for dtype, most in ((torch.float32, 1e-5), (torch.float64, 1e-13)):
+        block = torch.randn(500, width, dtype=dtype, generator=seeded_generator(2))
+        parts = (csr.crow_indices(), csr.col_indices(), csr.values().to(dtype), block, interleave)
+        found, wanted, _ = both("csr_matmul", *parts)
+        # 50 products a row, each rounded: a hundred units in the last place of the largest.
+        assert float((found[0] - wanted[0]).abs().max()) < most * float(wanted[0].abs().max())
+
+
+def test_landmark_aggregate():
+    dense = torch.rand(700, 600, generator=seeded_generator(0)) * (
+        torch.rand(700, 600, generator=seeded_generator(1)) < 0.1
+    )
+    csr = dense.to_sparse_csr()
+    for n in (1, 7, 33, 1500):
+        labels = torch.randint(0, n, (600,), generator=seeded_generator(n))
+        parts = (csr.crow_indices(), csr.col_indices(), csr.values(), labels, n)
+        found, wanted, _ = both("landmark_aggregate", *parts)
+        # Sums in float64, rounded to float32 once: at most the last place differs.
+        assert_alike(found, wanted, False)
+
+
+@pytest.mark.parametrize("n_components", [1, 2, 3, 10, 13])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_guttman_transform(n_components, dtype):
+    points = torch.randn(777, n_components, dtype=torch.float64, generator=seeded_generator(0))
+    points -= points.mean(0)
+    points[5] = points[700]  # two in one place
+    high = torch.randn(777, 20, dtype=torch.float64, generator=seeded_generator(1))
+    distances = torch.cdist(high, high).fill_diagonal_(0).to(dtype)
+    (moved_points, raw), wanted, _ = both("guttman_transform", distances, points, 1e-6)
+    most = 1e-5 if dtype == torch.float32 else 1e-12  # 777 terms, another order of summing
+    assert float((moved_points - wanted[0]).abs().max()) < most * float(wanted[0].abs().max())
+    assert float((raw - wanted[1]).abs()) < most * float(wanted[1])
+
+
+def test_same_bits_on_every_run():
+    points = points_of("normal", 3, 1500, 10)
+    reach = reach_of(points)
+    runs = [torch.ops.mmphate_gpu.radius_counts(points.cuda(), reach) for _ in range(2)]
+    assert torch.equal(*runs)
+    runs = [torch.ops.mmphate_gpu.median_kth_neighbor_distance(points.cuda(), 25) for _ in range(2)]
+    assert torch.equal(*runs)
