@@ -27,7 +27,7 @@ Row = rows.Row
 
 def row(**changes: Any) -> Row:
     plain = Row(
-        "suite-hopf-sparse", "total", "cpu", "some-cpu-2-cores", "sparse", 8080, 6, 10, 48480, 4000, 40.0, 1, 10**9
+        "suite-hopf-sparse", "total", "cpu", "some-cpu-2-cores", "sparse", 8080, 6, 10, 48480, 4000, 20.0, 1, 10**9
     )
     return dataclasses.replace(plain, versions="torch 2", date="2026-01-02", **changes)
 
@@ -233,7 +233,7 @@ def results(tmp_path):
 def test_a_report_has_one_table_a_machine(results, capsys):
     assert report.main(["pipeline", "--results", str(results)]) == 0
     text = capsys.readouterr().out
-    assert "| suite-hopf-sparse | cpu | sparse | 48,480 | 40.0 | 1.00 GB | 21 |" in text
+    assert "| suite-hopf-sparse | cpu | sparse | 48,480 | 20.0 | 1.00 GB | 21 |" in text
     assert "some-cpu-2-cores, 2026-01-02; torch 2." in text and "other, 2026" in text and "third" not in text
     assert report.main(["pipeline-some-cpu-2-cores", "--stages", "--results", str(results)]) == 0
     assert "| mds | 1.50 s, 1.00 GB |" in capsys.readouterr().out

@@ -1,11 +1,12 @@
 // One SMACOF sweep: distances, stress and update together. The twin of csrc/cpu/guttman_transform.cpp.
 //
-// Compiled with MMP_DISTANCE (the type of the distances, in which each pair is computed) and MMP_C (components) defined.
+// Compiled with MMP_DISTANCE (the type of the distances, in which each pair is computed), MMP_C (components) and MMP_ROWS
+// (rows of a block) defined.
 #include "../common/device.h"
 #include "../common/guttman.h"
 
 constexpr int guttman_threads = 256;
-constexpr int guttman_rows = 4;
+constexpr int guttman_rows = MMP_ROWS;
 
 namespace {
 
@@ -15,7 +16,7 @@ struct Reduction {
 
 }  // namespace
 
-// One block per 4 rows, which share the points its threads read; every 256th column a thread, then a tree of fixed shape.
+// One block per MMP_ROWS rows, which share the points its threads read; every 256th column a thread, then a tree of fixed shape.
 //
 // distances (n, n), symmetric; points (n, C) float64, centred -> moved (n, C), raw (n,): the sum over each row of
 // (wanted - between)^2 at `points`. Pairs up to `together` apart pull nothing.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .._optional import require
-from ._native import MAX_COMPONENTS, SAMPLED, NativeError
+from ._native import SAMPLED, NativeError
 from ._sources import kernel_source
 from .csr import index_dtype, indptr_of_counts
 
@@ -31,7 +31,9 @@ AGGREGATE_WARPS = 4
 # Labels whose sums a warp holds at once: 32 KiB of shared memory for the four of a block.
 AGGREGATE_WINDOW = 1024
 GUTTMAN_THREADS = 256
+# Rows of a block share the points it reads; with many components their sums would no longer fit the registers.
 GUTTMAN_ROWS = 4
+GUTTMAN_NARROW = 10
 
 Argument = torch.Tensor | int | float | None
 
@@ -242,13 +244,12 @@ class Twins:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         distances, points = distances.contiguous(), points.contiguous()
         n, n_components = points.shape
-        if n_components > MAX_COMPONENTS:
-            raise NativeError(f"guttman_transform: {n_components} components; up to {MAX_COMPONENTS} are served")
         moved = torch.empty_like(points)
         raw = torch.empty(n, dtype=torch.float64, device=points.device)
-        types = {"MMP_DISTANCE": _c_type(distances.dtype), "MMP_C": str(n_components)}
+        rows = GUTTMAN_ROWS if n_components <= GUTTMAN_NARROW else 1
+        types = {"MMP_DISTANCE": _c_type(distances.dtype), "MMP_C": str(n_components), "MMP_ROWS": str(rows)}
         arguments, op = (distances, points, n, float(together), moved, raw), "guttman_transform"
-        self._run(Launch(op, op, arguments, blocks_of(n, GUTTMAN_ROWS), GUTTMAN_THREADS, defines=types), points.device)
+        self._run(Launch(op, op, arguments, blocks_of(n, rows), GUTTMAN_THREADS, defines=types), points.device)
         return moved, raw.sum()
 
 

@@ -20,6 +20,8 @@ from .csr import index_dtype, indptr_of_counts
 
 # Set to 0 to have the portable versions serve although the library is there.
 SWITCH = "MMPHATE_GPU_NATIVE"
+# The library to load, instead of the one that was installed: one with sanitizers, for the tests.
+PATH_VARIABLE = "MMPHATE_GPU_LIBRARY"
 LIBRARY = "libmmphate_cpu.so"
 # Rows whose k-th distance brackets the median: 256 put it within 10 % of the ranks, at 3 % of the cost of all rows of
 # a set of 8000.
@@ -35,8 +37,8 @@ class NativeError(RuntimeError):
 @functools.cache
 def why_no_native() -> str | None:
     """Why the C++ twins do not serve, or None if they do; warns where a library is there but of no use."""
-    reason = _reason()
-    if reason is not None and reason.startswith(LIBRARY) and _library_path() is not None:
+    reason, path = _reason(), _library_path()
+    if reason is not None and path is not None and reason.startswith(path.name):
         warnings.warn(f"the portable torch versions serve: {reason}", RuntimeWarning, stacklevel=2)
     return reason
 
@@ -63,7 +65,12 @@ def isa() -> str:
 
 
 def _library_path() -> Path | None:
-    """Beside the package, or, for a source tree in front of an installed package, where that one is installed."""
+    """Beside the package, or, for a source tree in front of an installed package, where that one is installed.
+
+    ``MMPHATE_GPU_LIBRARY`` in the environment names another one.
+    """
+    if named := os.environ.get(PATH_VARIABLE):
+        return Path(named)
     own = PACKAGE / "_native" / LIBRARY
     if own.exists():
         return own
@@ -200,6 +207,7 @@ def landmark_aggregate(
     indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     labels = labels.to(torch.int32).contiguous()
+    indptr, indices, values = (part.contiguous() for part in (indptr, indices, values))
     matrix = (indptr, indices, _is_wide(indices), values, _is_float(values), labels, indptr.numel() - 1, n)
     counts = torch.empty(indptr.numel() - 1, dtype=torch.int64)
     _call("landmark_aggregate", *matrix, None, counts, None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from mmphate_gpu.ops._sources import kernel_names, source_folder
 ORDERS = (0, 1, 5)
 
 
+# Not installed with the package, as the kernels are.
+HEADERS = Path(__file__).resolve().parents[2] / "csrc" / "emulation"
+
+
 def why_no_emulation() -> str | None:
+    if sys.platform != "linux":
+        return "the emulation switches stacks as glibc does"
     return None if shutil.which("g++") else "there is no g++ on PATH"
 
 
@@ -46,8 +53,7 @@ def compile_text(name: str, text: str, folder: Path) -> ctypes.CDLL:
     options = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Werror"]
     # Votes jump between stacks, which glibc's checked longjmp takes for a fault. Pragmas and unused kernels are nvcc's.
     options += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-const-variable"]
-    include = f"-I{source_folder() / 'emulation'}"
-    subprocess.run(["g++", *options, include, str(source), "-o", str(library)], check=True, cwd=folder)
+    subprocess.run(["g++", *options, f"-I{HEADERS}", str(source), "-o", str(library)], check=True, cwd=folder)
     return ctypes.CDLL(str(library))
 
 

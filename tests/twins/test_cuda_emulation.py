@@ -30,7 +30,8 @@ C_TYPES = {torch.int32: "mmp_i32", torch.int64: "mmp_i64", torch.float32: "float
 STORAGE = list(itertools.product((torch.int32, torch.int64), (torch.float32, torch.float64)))
 # Width of the dense block -> lanes and columns a lane (see _cuda.CSR_SHAPES).
 WIDTHS = {1: (16, 1), 16: (16, 1), 17: (32, 1), 33: (32, 2), 110: (32, 4), 300: (32, 4)}
-COMPONENTS = (1, 2, 3, 10)
+# Components -> rows of a block.
+COMPONENTS = {1: 4, 2: 4, 3: 4, 10: 4, 13: 1}
 
 
 def _storage(index: torch.dtype, value: torch.dtype) -> dict[str, str]:
@@ -51,7 +52,11 @@ VARIANTS = {
     "kth_neighbor_distance": [{}],
     "csr_matmul": list(_csr_variants()),
     "landmark_aggregate": [_storage(*types) for types in STORAGE],
-    "guttman_transform": [{"MMP_DISTANCE": kind, "MMP_C": str(c)} for kind in ("float", "double") for c in COMPONENTS],
+    "guttman_transform": [
+        {"MMP_DISTANCE": kind, "MMP_C": str(c), "MMP_ROWS": str(rows)}
+        for kind in ("float", "double")
+        for c, rows in COMPONENTS.items()
+    ],
 }
 
 
