@@ -1,7 +1,7 @@
 // A sparse matrix by rows times a thin dense one: the twin of csrc/cpu/csr_matmul.cpp.
 //
-// Compiled with MMP_INDEX, MMP_VALUE and MMP_BLOCK (the types of indices, values and dense block), MMP_LANES (lanes that
-// serve a row: 16 or 32) and MMP_PER_LANE (columns that each of them sums) defined.
+// Compiled with MMP_INDEX, MMP_VALUE and MMP_BLOCK (the types of indices, values and dense block), MMP_LANES (lanes
+// that serve a row: 16 or 32) and MMP_PER_LANE (columns that each of them sums) defined.
 #include "../common/device.h"
 
 constexpr int csr_threads = 256;
@@ -9,7 +9,7 @@ constexpr int csr_threads = 256;
 // MMP_LANES lanes per row, MMP_PER_LANE columns a lane, a row's entries one after the other in all of them.
 //
 // out (n_rows, width) = matrix @ block; sums run along the row in the type of `block`. Rows r and r + interleave have
-// neighbouring columns, so they are given to neighbouring threads, which then find them in the cache. It changes no bit.
+// neighbouring columns, so they are given to neighbouring threads, which find them in the cache. It changes no bit.
 MMP_KERNEL void __launch_bounds__(csr_threads)
     csr_matmul(const MMP_INDEX* indptr, const MMP_INDEX* indices, const MMP_VALUE* values, const MMP_BLOCK* block,
                MMP_BLOCK* out, mmp_i64 n_rows, mmp_i64 width, mmp_i64 interleave) {

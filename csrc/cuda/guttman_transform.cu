@@ -1,7 +1,7 @@
 // One SMACOF sweep: distances, stress and update together. The twin of csrc/cpu/guttman_transform.cpp.
 //
-// Compiled with MMP_DISTANCE (the type of the distances, in which each pair is computed), MMP_C (components) and MMP_ROWS
-// (rows of a block) defined.
+// Compiled with MMP_DISTANCE (the type of the distances, in which each pair is computed), MMP_C (components) and
+// MMP_ROWS (rows of a block) defined.
 #include "../common/device.h"
 #include "../common/guttman.h"
 
@@ -16,7 +16,7 @@ struct Reduction {
 
 }  // namespace
 
-// One block per MMP_ROWS rows, which share the points its threads read; every 256th column a thread, then a tree of fixed shape.
+// One block per MMP_ROWS rows, which share the points its threads read; every 256th column a thread, then a fixed tree.
 //
 // distances (n, n), symmetric; points (n, C) float64, centred -> moved (n, C), raw (n,): the sum over each row of
 // (wanted - between)^2 at `points`. Pairs up to `together` apart pull nothing.

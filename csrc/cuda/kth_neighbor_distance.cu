@@ -146,7 +146,8 @@ MMP_DEVICE void collect(MmpPairTiles& tiles, Brackets& all, const double* points
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const mmp_i64 column = pairs.column + 32 * h, bits = __double_as_longlong(pairs.squares[r][h]);
-                const bool taken = column < n && column != tiles.own[row] && bits > all.low[row] && bits <= all.high[row];
+                const bool other = column < n && column != tiles.own[row];
+                const bool taken = other && bits > all.low[row] && bits <= all.high[row];
                 const unsigned lanes = __ballot_sync(MMP_WARP, taken);
                 if (taken && found[r] + mmp_rank(lanes) < few)
                     all.collected[row][found[r] + mmp_rank(lanes)] = pairs.squares[r][h];

@@ -1,9 +1,10 @@
 // Runs the kernels of csrc/cuda on the CPU, for tests: grid, block, barriers, shared memory, warp votes and shuffles.
 //
 // The threads of a block are fibres on one thread of the machine, so a run is deterministic. They are resumed in an
-// order of choice: a barrier that is missing shows as a difference between orders, or from the reference. Shared memory
-// begins as NaN in every block. Faults that hang or corrupt a GPU are reported instead: a barrier or a vote that not all
-// threads reach, arguments of another type than the kernel's.
+// order of choice: a barrier that is missing shows as a difference between orders, or from the reference. (A vote also
+// stands in for the __syncwarp beside it: on a GPU it orders no memory.) Shared memory begins as NaN in every block.
+// Faults that hang or corrupt a GPU are reported instead: a barrier or a vote that not all threads reach, arguments of
+// another type than the kernel's.
 #pragma once
 #include <csetjmp>
 #include <cstdint>
@@ -187,7 +188,7 @@ inline void run_block(int order) {
             if (!block->error.empty()) throw std::runtime_error(block->error);
             if (fibre.state == State::done) --left;
         }
-        if (!progressed) throw std::runtime_error("some threads wait at a barrier or a warp operation others never reach");
+        if (!progressed) throw std::runtime_error("some threads wait at a barrier or a vote that others never reach");
     }
 }
 
@@ -203,7 +204,8 @@ inline void begin(Fibre& fibre, unsigned thread) {
     makecontext(&fibre.start, enter, 0);
 }
 
-inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, int order, void (*body)(void*), void* context) {
+inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, int order, void (*body)(void*),
+                     void* context) {
     Block now;
     block = &now;
     now.body = body, now.context = context;
@@ -223,7 +225,8 @@ inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, int ord
 // One letter for a type of argument, as the launcher's side names it: capital for a pointer to it.
 template <class A> constexpr char letter() {
     typedef std::remove_const_t<std::remove_pointer_t<A>> Plain;
-    const char plain = std::is_floating_point_v<Plain> ? (sizeof(Plain) == 8 ? 'd' : 'f') : sizeof(Plain) == 8 ? 'q' : 'i';
+    const bool wide = sizeof(Plain) == 8;
+    const char plain = std::is_floating_point_v<Plain> ? (wide ? 'd' : 'f') : (wide ? 'q' : 'i');
     return std::is_pointer_v<A> ? (char)(plain - 'a' + 'A') : plain;
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ..params import check_choice
+from .chunks import row_chunks
 
 
 def top_eigenpairs(
@@ -52,11 +53,15 @@ def top_eigenpairs(
     basis = torch.empty(n, width * n_blocks, dtype=dtype, device=device)
     small = torch.zeros(basis.shape[1], basis.shape[1], dtype=torch.float64, device=device)
     newest, known = orthonormalize(start, None), 0
+    del start
     for step in range(n_blocks):
         own = slice(known, known + newest.shape[1])
         basis[:, own] = newest
         known = own.stop
-        image = matmul(newest)
+        del newest  # a block of a large problem is hundreds of megabytes
+        image = matmul(basis[:, own])
+        if image.data_ptr() == basis[:, own].data_ptr():  # the identity may hand back what it was given
+            image = image.clone()
         scale = image.norm(dim=0).max()
         small[:known, own] = _project_out(image, basis[:, :known]).double()
         if step + 1 == n_blocks:
@@ -129,13 +134,19 @@ def _cholesky_qr(block: torch.Tensor, floor: torch.Tensor) -> torch.Tensor | Non
     norms = block.norm(dim=0)
     if block.dtype != torch.float64 or not bool((norms > floor).all()):
         return None
-    block = block / norms
+    left, scale = block.clone(), 1 / norms
     for _ in range(2):
-        factor, info = torch.linalg.cholesky_ex(block.T @ block)
+        gram = scale[:, None] * (left.T @ left) * scale
+        factor, info = torch.linalg.cholesky_ex(gram)
         if int(info) or float(factor.diagonal().min()) < LEAST_PIVOT:
             return None
-        block = torch.linalg.solve_triangular(factor.T, block, upper=True, left=False)
-    return block
+        # The factor is well conditioned: its inverse by a product, in place, instead of a triangular solve.
+        eye = torch.eye(len(norms), dtype=left.dtype, device=left.device)
+        inverse = scale[:, None] * torch.linalg.solve_triangular(factor.T, eye, upper=True)
+        for rows in row_chunks(*left.shape):
+            left[rows] = left[rows] @ inverse
+        scale = torch.ones_like(norms)
+    return left
 
 
 def fix_signs(vectors: torch.Tensor) -> torch.Tensor:  # (n, k)
