@@ -134,7 +134,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     }
 }
 
-// One block per 64 points of the stack, one warp per 8 of them, two columns a lane; a ballot gives entries their places.
+// One block per 64 points of the stack, one warp per 8 of them, two columns a lane; ballots give entries their places.
 //
 // The symmetrised form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
 // times the larger bandwidth are none. With indptr null: counts only; else indices and values only.
