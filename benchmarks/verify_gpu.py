@@ -142,7 +142,18 @@ def tests(v: Verification) -> dict[str, Any]:
     """All tests marked cuda but the conformance suite."""
     if v.device == "cpu":
         return pytest_section(v, "tests", ["tests/test_datasets.py", "-k", "walk"], 60)
-    return pytest_section(v, "tests", ["-m", "cuda", "tests", "--ignore=tests/conformance"], 150)
+    return pytest_section(
+        v, "tests", ["-m", "cuda", "tests", "--ignore=tests/conformance", "--ignore=tests/twins"], 150
+    )
+
+
+def native_twins(v: Verification) -> dict[str, Any]:
+    """The CUDA kernels against the C++ twins."""
+    if v.device == "cpu":
+        return pytest_section(v, "native_twins", ["tests/twins/test_cuda_launch.py"], 60)
+    if "cupy" in v.about["missing"]:
+        return failed("the package cupy is not installed, so no CUDA twin ran")
+    return pytest_section(v, "native_twins", ["-m", "cuda", "tests/twins"], 150)
 
 
 def conformance(v: Verification) -> dict[str, Any]:
@@ -195,25 +206,31 @@ def benchmarks(v: Verification) -> dict[str, Any]:
     return {"status": status, "failures": errors, "missing": missing}
 
 
-def sanitizer(v: Verification) -> dict[str, Any]:
-    """compute-sanitizer over the operator suite; torch's caching allocator off, which would hide overruns."""
-    program = shutil.which("compute-sanitizer")
-    if v.device == "cpu":
-        return skipped("the CPU has no compute-sanitizer")
-    if program is None:
-        return skipped("compute-sanitizer is not on PATH")
-    if v.left < 30:
-        return skipped("no time was left")
-    before = [program, "--tool=memcheck", f"--error-exitcode={SANITIZER_FAULT}", "--target-processes=all"]
-    arguments = ["-m", "cuda", "-k", "sparse and float32", "tests/conformance"]
-    found = pytest_section(v, "sanitizer", arguments, 120, before, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
-    if "took more than" in found.get("detail", ""):
-        return {**found, "status": "skipped"}  # slow, which proves nothing either way
-    return found
+def sanitizer(tool: str) -> Callable[[Verification], dict[str, Any]]:
+    def section(v: Verification) -> dict[str, Any]:
+        program = shutil.which("compute-sanitizer")
+        if v.device == "cpu":
+            return skipped("the CPU has no compute-sanitizer")
+        if program is None:
+            return skipped("compute-sanitizer is not on PATH")
+        if v.left < 30:
+            return skipped("no time was left")
+        before = [program, f"--tool={tool}", f"--error-exitcode={SANITIZER_FAULT}", "--target-processes=all"]
+        chosen = "(sparse and float32) or (lattice and 129) or guttman or csr_matmul or aggregate"
+        arguments = ["-m", "cuda", "-k", chosen, "tests/conformance", "tests/twins/test_cuda_twins.py"]
+        name = f"sanitizer_{tool}"
+        found = pytest_section(v, name, arguments, 120, before, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        if "took more than" in found.get("detail", ""):
+            return {**found, "status": "skipped"}  # slow, which proves nothing either way
+        return found
+
+    section.__doc__ = f"compute-sanitizer's {tool}; torch's caching allocator off, which would hide overruns."
+    return section
 
 
 # In the order of what must not be missed if time runs out.
 SECTIONS: dict[str, Callable[[Verification], dict[str, Any]]] = {
+    "native_twins": native_twins,
     "twins_neighbors": twins("neighbors"),
     "twins_operators": twins("operators"),
     "twins_pipeline": twins("pipeline"),
@@ -221,7 +238,8 @@ SECTIONS: dict[str, Callable[[Verification], dict[str, Any]]] = {
     "tests": tests,
     "ops": ops,
     "benchmarks": benchmarks,
-    "sanitizer": sanitizer,
+    "sanitizer_memcheck": sanitizer("memcheck"),
+    "sanitizer_racecheck": sanitizer("racecheck"),
 }
 
 # ---------------------------------------------------------------- the run

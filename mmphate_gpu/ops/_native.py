@@ -26,7 +26,6 @@ LIBRARY = "libmmphate_cpu.so"
 # Rows whose k-th distance brackets the median: 256 put it within 10 % of the ranks, at 3 % of the cost of all rows of
 # a set of 8000.
 SAMPLED = 256
-MAX_COMPONENTS = 10
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
