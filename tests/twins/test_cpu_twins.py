@@ -239,7 +239,7 @@ def assert_filled_alike(isas: Iterator[str], points: torch.Tensor, reach: float,
 
 
 def test_radius_fill(points_of, each_isa):
-    for points in points_of:
+    for points in points_of[::2] + points_of[-1:]:
         for reach in reaches(points)[1:4:2]:
             assert_filled_alike(each_isa(), points, reach)
 
@@ -247,7 +247,7 @@ def test_radius_fill(points_of, each_isa):
 @pytest.mark.parametrize("kind", EXACT_KINDS)
 def test_radius_fill_at_a_tie(kind, each_isa):
     for points in stacks_of(kind):
-        for reach in ties(points):
+        for reach in ties(points)[2:4]:
             assert_filled_alike(each_isa(), points, reach)
 
 
@@ -300,7 +300,7 @@ def assert_symmetrised_alike(isas: Iterator[str], points: torch.Tensor, **option
 
 
 def test_symmetrised_affinity(points_of, each_isa):
-    for points in points_of[::2] + points_of[-1:]:
+    for points in points_of[::3] + points_of[-1:]:
         assert_symmetrised_alike(each_isa(), points)
 
 
