@@ -50,11 +50,17 @@ MMP_HD double mmp_exp_nonpositive(double x) {
     return x < -708.0 ? 0.0 : value;
 }
 
-// u^decay. Small whole decays by multiplication, the others by the library's pow.
+// u^decay for u >= 0. Whole decays up to 16 by squaring and multiplying, with the same bits everywhere; the others by the
+// library's pow, which differs in its last bit from one library to the next.
 MMP_HD double mmp_decay_power(double u, double decay) {
-    if (decay == 2.0) return u * u;
-    if (decay == 5.0) return (u * u) * (u * u) * u;
-    return pow(u, decay);
+    const int whole = decay >= 1 && decay <= 16 ? (int)decay : 0;
+    if ((double)whole != decay) return pow(u, decay);
+    double power = 1, square = u;
+    for (int left = whole; left; left /= 2) {
+        if (left % 2) power = power * square;
+        square = square * square;
+    }
+    return power;
 }
 
 // exp(-(d / bandwidth)^decay)

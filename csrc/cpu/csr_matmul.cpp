@@ -59,33 +59,36 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
     const std::int64_t guarded_from = std::max<std::int64_t>(0, n_columns - overhang / std::max<std::int64_t>(1, width) - 2);
     std::vector<S> tail((n_columns - guarded_from) * width + overhang, S(0));
     std::copy(block + guarded_from * width, block + n_columns * width, tail.begin());
+    auto row_block = [&](std::int64_t task, std::vector<const S*>& rows) {
+        const std::int64_t first = task % blocks * block_rows, residue = task / blocks;
+        const std::int64_t last = std::min(first + block_rows, per_class);
+        auto row_of = [&](std::int64_t q) { return q * interleave + residue; };
+        std::int64_t cursor[block_rows];
+        for (std::int64_t q = first; q < last && row_of(q) < n_rows; ++q) {
+            cursor[q - first] = indptr[row_of(q)];
+            std::fill_n(out + row_of(q) * width, width, S(0));
+        }
+        for (std::int64_t stop = band; stop < n_columns + band; stop += band)
+            for (std::int64_t q = first; q < last && row_of(q) < n_rows; ++q) {
+                const std::int64_t from = cursor[q - first], end = indptr[row_of(q) + 1];
+                std::int64_t to = from;
+                rows.clear();
+                for (; to < end && indices[to] < stop; ++to) {
+                    const std::int64_t j = indices[to];
+                    rows.push_back(j < guarded_from ? block + j * width : tail.data() + (j - guarded_from) * width);
+                }
+                cursor[q - first] = to;
+                if (to > from) accumulate_row(values + from, rows.data(), to - from, width, out + row_of(q) * width);
+            }
+    };
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
         std::vector<const S*> rows;
-        std::int64_t cursor[block_rows];
 #pragma omp for schedule(dynamic, 1)
-        for (std::int64_t task = 0; task < interleave * blocks; ++task) {
-            const std::int64_t first = task % blocks * block_rows, residue = task / blocks;
-            const std::int64_t last = std::min(first + block_rows, per_class);
-            auto row_of = [&](std::int64_t q) { return q * interleave + residue; };
-            for (std::int64_t q = first; q < last && row_of(q) < n_rows; ++q) {
-                cursor[q - first] = indptr[row_of(q)];
-                std::fill_n(out + row_of(q) * width, width, S(0));
-            }
-            for (std::int64_t stop = band; stop < n_columns + band; stop += band)
-                for (std::int64_t q = first; q < last && row_of(q) < n_rows; ++q) {
-                    const std::int64_t from = cursor[q - first], end = indptr[row_of(q) + 1];
-                    std::int64_t to = from;
-                    rows.clear();
-                    for (; to < end && indices[to] < stop; ++to) {
-                        const std::int64_t j = indices[to];
-                        rows.push_back(j < guarded_from ? block + j * width : tail.data() + (j - guarded_from) * width);
-                    }
-                    cursor[q - first] = to;
-                    if (to > from) accumulate_row(values + from, rows.data(), to - from, width, out + row_of(q) * width);
-                }
-        }
+        for (std::int64_t task = 0; task < interleave * blocks; ++task) guard([&] { row_block(task, rows); });
     }
+    guard.rethrow();
 }
 
 }  // namespace MMP_ISA

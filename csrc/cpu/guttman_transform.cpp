@@ -132,37 +132,40 @@ void sweep_of_any(const T* distances, const double* points, double* moved, doubl
         for (std::int64_t c = 0; c < C; ++c) by_axis[c * padded + i] = (T)points[i * C + c];
     std::vector<double> squares(n, 0.0);
     const T* x = by_axis.data();
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<Vec<T>> sums(C + 1);
+        std::vector<Vec<T>> sums;
 #pragma omp for schedule(static)
-        for (std::int64_t i = 0; i < n; ++i) {
-            std::fill(sums.begin(), sums.end(), Vec<T>{});
-            Vec<T> row_squares = Vec<T>{};
-            for (std::int64_t j = 0; j < n; j += W) {
-                Vec<T> wanted = Vec<T>{}, squared = Vec<T>{};
-                if (j + W <= n)
-                    wanted = load<T>(distances + i * n + j);
-                else
-                    for (std::int64_t l = 0; j + l < n; ++l) wanted[l] = distances[i * n + j + l];
-                for (std::int64_t c = 0; c < C; ++c) {
-                    const Vec<T> d = load<T>(x + c * padded + j) - splat<T>(x[c * padded + i]);
-                    squared = fused(d, d, squared);
+        for (std::int64_t i = 0; i < n; ++i)
+            guard([&] {
+                sums.assign(C + 1, Vec<T>{});
+                Vec<T> row_squares = Vec<T>{};
+                for (std::int64_t j = 0; j < n; j += W) {
+                    Vec<T> wanted = Vec<T>{}, squared = Vec<T>{};
+                    if (j + W <= n)
+                        wanted = load<T>(distances + i * n + j);
+                    else
+                        for (std::int64_t l = 0; j + l < n; ++l) wanted[l] = distances[i * n + j + l];
+                    for (std::int64_t c = 0; c < C; ++c) {
+                        const Vec<T> d = load<T>(x + c * padded + j) - splat<T>(x[c * padded + i]);
+                        squared = fused(d, d, squared);
+                    }
+                    for (std::int64_t l = n - j; l < W; ++l) squared[l] = 0;  // beyond the last column: wanted 0, found 0
+                    const Vec<T> between = square_root(squared), residual = wanted - between;
+                    row_squares = fused(residual, residual, row_squares);
+                    const Vec<T> quotient = wanted / between;
+                    const Vec<T> ratio = between > splat<T>((T)together) ? quotient : Vec<T>{};
+                    sums[C] += ratio;
+                    for (std::int64_t c = 0; c < C; ++c) sums[c] = fused(ratio, load<T>(x + c * padded + j), sums[c]);
                 }
-                for (std::int64_t l = n - j; l < W; ++l) squared[l] = 0;  // beyond the last column: wanted 0, found 0
-                const Vec<T> between = square_root(squared), residual = wanted - between;
-                row_squares = fused(residual, residual, row_squares);
-                const Vec<T> quotient = wanted / between;
-                const Vec<T> ratio = between > splat<T>((T)together) ? quotient : Vec<T>{};
-                sums[C] += ratio;
-                for (std::int64_t c = 0; c < C; ++c) sums[c] = fused(ratio, load<T>(x + c * padded + j), sums[c]);
-            }
-            squares[i] = sum_of_lanes(row_squares);
-            const double weight = sum_of_lanes(sums[C]);
-            for (std::int64_t c = 0; c < C; ++c)
-                moved[i * C + c] = (weight * points[i * C + c] - sum_of_lanes(sums[c])) / (double)n;
-        }
+                squares[i] = sum_of_lanes(row_squares);
+                const double weight = sum_of_lanes(sums[C]);
+                for (std::int64_t c = 0; c < C; ++c)
+                    moved[i * C + c] = (weight * points[i * C + c] - sum_of_lanes(sums[c])) / (double)n;
+            });
     }
+    guard.rethrow();
     *raw = 0;
     for (std::int64_t i = 0; i < n; ++i) *raw += squares[i];
 }

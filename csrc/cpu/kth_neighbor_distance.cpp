@@ -8,7 +8,8 @@ constexpr int rows_at_once = 8;
 struct Buffers {
     std::vector<std::int32_t> list;
     std::vector<double> squares;
-    explicit Buffers(const Screen& set) : list((std::size_t)rows_at_once * set.padded), squares(set.padded) {}
+    std::vector<float> rough;
+    void fit(const Screen& set) { list.resize(set.padded), squares.resize(set.padded), rough.resize(2 * set.padded); }
 };
 
 // k-th smallest (from 1) of k entries or more.
@@ -27,7 +28,9 @@ inline double kth_of_list(const Screen& set, std::int64_t i, const std::int32_t*
 }
 
 // Of all points: the rough squares give a radius that surely holds k others, and the exact ones of those inside decide.
-inline double kth_of_row(const Screen& set, std::int64_t i, std::int64_t k, float* rough, Buffers& buffers) {
+inline double kth_of_row(const Screen& set, std::int64_t i, std::int64_t k, Buffers& buffers) {
+    buffers.fit(set);
+    float* rough = buffers.rough.data();
     for (std::int64_t j = 0; j < set.n; j += lanes<float>) {
         Vec<float> squares[1];
         rough_squares<1>(set, i, j, squares);
@@ -51,19 +54,20 @@ inline double kth_of_row(const Screen& set, std::int64_t i, std::int64_t k, floa
 
 void kth_of_set(const Screen& set, std::int64_t k, const std::int64_t* rows, std::int64_t n_rows, double* distances,
                 int threads) {
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
-        Buffers buffers(set);
-        std::vector<float> rough(2 * set.padded);
+        Buffers buffers;
 #pragma omp for schedule(dynamic, 16)
         for (std::int64_t a = 0; a < n_rows; ++a)
-            distances[a] = std::sqrt(kth_of_row(set, rows ? rows[a] : a, k, rough.data(), buffers));
+            guard([&] { distances[a] = std::sqrt(kth_of_row(set, rows ? rows[a] : a, k, buffers)); });
     }
+    guard.rethrow();
 }
 
 // Sets too small to be worth a screen.
-void kth_of_few(const double* points, std::int64_t n, std::int64_t p, std::int64_t k, double* squares,
-                double* distances) {
+void kth_of_few(const double* points, std::int64_t n, std::int64_t p, std::int64_t k, double* distances) {
+    double squares[screened_from];
     for (std::int64_t i = 0; i < n; ++i) {
         for (std::int64_t j = 0; j < n; ++j)
             squares[j] = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
@@ -82,20 +86,19 @@ void kth(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t
         }
         return;
     }
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
         Screen set;
-        std::vector<double> squares(n);
 #pragma omp for schedule(static)
-        for (std::int64_t s = 0; s < n_sets; ++s) {
-            if (n < screened_from) {
-                kth_of_few(points + s * n * p, n, p, k, squares.data(), distances + s * n);
-                continue;
-            }
-            set.fill(points + s * n * p, n, p);
-            kth_of_set(set, k, nullptr, n, distances + s * n, 1);
-        }
+        for (std::int64_t s = 0; s < n_sets; ++s)
+            guard([&] {
+                if (n < screened_from) return kth_of_few(points + s * n * p, n, p, k, distances + s * n);
+                set.fill(points + s * n * p, n, p);
+                kth_of_set(set, k, nullptr, n, distances + s * n, 1);
+            });
     }
+    guard.rethrow();
 }
 
 // How many points surely lie nearer than `low`, and how many may lie within `high`, of rows i0 .. i0+R-1 and, each pair
@@ -130,38 +133,47 @@ void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std
 void bracket_set(const Screen& set, double low, double high, std::int64_t* below, std::int64_t* within, int threads) {
     const float least = set.surely(std::nextafter(low, 0.0)), most = set.possibly(high);
     const std::int64_t blocks = (set.n + rows_at_once - 1) / rows_at_once;
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<std::int32_t> mine(2 * set.padded, 0);
+        std::vector<std::int32_t> mine;
+        guard([&] { mine.assign(2 * set.padded, 0); });
         std::int32_t *mine_below = mine.data(), *mine_within = mine_below + set.padded;
 #pragma omp for schedule(dynamic, 4)
-        for (std::int64_t b = 0; b < blocks; ++b) {
-            const std::int64_t i0 = b * rows_at_once;
-            if (i0 + rows_at_once <= set.n)
-                bracket_rows<rows_at_once>(set, i0, least, most, mine_below, mine_within);
-            else
-                for (std::int64_t i = i0; i < set.n; ++i) bracket_rows<1>(set, i, least, most, mine_below, mine_within);
-        }
+        for (std::int64_t b = 0; b < blocks; ++b)
+            guard([&] {
+                const std::int64_t i0 = b * rows_at_once, stop = std::min(set.n, i0 + rows_at_once);
+                if (stop - i0 == rows_at_once)
+                    return bracket_rows<rows_at_once>(set, i0, least, most, mine_below, mine_within);
+                for (std::int64_t i = i0; i < stop; ++i) bracket_rows<1>(set, i, least, most, mine_below, mine_within);
+            });
+        guard([&] {
 #pragma omp critical(mmphate_bracket)
-        for (std::int64_t i = 0; i < set.n; ++i) below[i] += mine_below[i], within[i] += mine_within[i];
+            for (std::int64_t i = 0; i < set.n; ++i) below[i] += mine_below[i], within[i] += mine_within[i];
+        });
     }
+    guard.rethrow();
 }
 
 // The k-th distances of the rows named, each known to be at most `high`.
 void kth_within(const Screen& set, std::int64_t k, double high, const std::vector<std::int64_t>& rows, double* distances,
                 int threads) {
     const float most = set.possibly(high);
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
-        Buffers buffers(set);
+        Buffers buffers;
 #pragma omp for schedule(dynamic, 16)
-        for (std::size_t a = 0; a < rows.size(); ++a) {
-            std::int32_t* list = buffers.list.data();
-            std::int64_t found = 0;
-            candidates<1>(set, rows[a], 0, set.n, most, &list, &found);
-            distances[a] = std::sqrt(kth_of_list(set, rows[a], list, found, k, buffers.squares.data()));
-        }
+        for (std::size_t a = 0; a < rows.size(); ++a)
+            guard([&] {
+                buffers.fit(set);
+                std::int32_t* list = buffers.list.data();
+                std::int64_t found = 0;
+                candidates<1>(set, rows[a], 0, set.n, most, &list, &found);
+                distances[a] = std::sqrt(kth_of_list(set, rows[a], list, found, k, buffers.squares.data()));
+            });
     }
+    guard.rethrow();
 }
 
 // The middle two of `total` values, of which these n hold ranks offset .. offset+n-1.

@@ -7,22 +7,25 @@ namespace MMP_ISA {
 
 struct Labelled {
     std::vector<double> sums;
+    std::vector<std::int64_t> row_of;  // the row that a label was last seen in
     std::vector<std::int32_t> seen;
-    explicit Labelled(std::int64_t n_labels) : sums(n_labels, 0.0) {}
+    void fit(std::int64_t n_labels) {
+        if ((std::int64_t)sums.size() != n_labels) sums.resize(n_labels), row_of.assign(n_labels, -1);
+    }
 
-    // Sums of one row by label; `seen` names the labels that occur, ascending.
+    // Sums of row i by label; `seen` names the labels that occur, ascending.
     template <class I, class T>
-    void gather(const I* indices, const T* values, std::int64_t k, const std::int32_t* labels) {
+    void gather(std::int64_t i, const I* indices, const T* values, std::int64_t k, const std::int32_t* labels) {
         seen.clear();
         for (std::int64_t a = 0; a < k; ++a) {
             const std::int32_t label = labels[indices[a]];
-            if (sums[label] == 0 && values[a] > 0) seen.push_back(label);
+            if (row_of[label] != i) row_of[label] = i, sums[label] = 0, seen.push_back(label);
             sums[label] += (double)values[a];
         }
+        // As a dense sum shows: what came to 0 is no entry.
+        seen.erase(std::remove_if(seen.begin(), seen.end(), [&](std::int32_t label) { return sums[label] == 0; }),
+                   seen.end());
         std::sort(seen.begin(), seen.end());
-    }
-    void forget() {
-        for (const std::int32_t label : seen) sums[label] = 0;
     }
 };
 
@@ -30,27 +33,29 @@ template <class I, class T>
 void aggregate(const I* indptr, const I* indices, const T* values, const std::int32_t* labels, std::int64_t n_rows,
                std::int64_t n_labels, const std::int64_t* out_indptr, std::int64_t* counts, std::int32_t* out_indices,
                T* out_values, int threads) {
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
-        Labelled row(n_labels);
+        Labelled row;
 #pragma omp for schedule(dynamic, 64)
-        for (std::int64_t i = 0; i < n_rows; ++i) {
-            row.gather(indices + indptr[i], values + indptr[i], (std::int64_t)(indptr[i + 1] - indptr[i]), labels);
-            if (counts) counts[i] = (std::int64_t)row.seen.size();
-            if (out_indptr)
-                for (std::size_t a = 0; a < row.seen.size(); ++a) {
-                    out_indices[out_indptr[i] + a] = row.seen[a];
-                    out_values[out_indptr[i] + a] = (T)row.sums[row.seen[a]];
-                }
-            row.forget();
-        }
+        for (std::int64_t i = 0; i < n_rows; ++i)
+            guard([&] {
+                row.fit(n_labels);
+                row.gather(i, indices + indptr[i], values + indptr[i], (std::int64_t)(indptr[i + 1] - indptr[i]), labels);
+                if (counts) counts[i] = (std::int64_t)row.seen.size();
+                if (out_indptr)
+                    for (std::size_t a = 0; a < row.seen.size(); ++a) {
+                        out_indices[out_indptr[i] + a] = row.seen[a];
+                        out_values[out_indptr[i] + a] = (T)row.sums[row.seen[a]];
+                    }
+            });
     }
+    guard.rethrow();
 }
 
 }  // namespace MMP_ISA
 
-// Row sums by label of a CSR matrix with entries from 0; labels 0 .. n_labels-1 of its columns. Labels with an entry
-// above 0 are counted into `counts` (may be null); with out_indptr (may be null) they are written, ascending.
+// Row sums by label of a CSR matrix; labels 0 .. n_labels-1 of its columns. Labels whose sum is not 0 are counted into `counts` (may be null); with out_indptr (may be null) they are written, ascending.
 MMP_API int MMP_EXPORT(landmark_aggregate)(const void* indptr, const void* indices, int wide, const void* values,
                                            int is_float, const std::int32_t* labels, std::int64_t n_rows,
                                            std::int64_t n_labels, const std::int64_t* out_indptr, std::int64_t* counts,

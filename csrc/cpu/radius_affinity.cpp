@@ -1,6 +1,5 @@
 // Affinities above a threshold within each set of a stack of points: count, then fill in place.
 #include "screen.h"
-#include <atomic>
 
 namespace MMP_ISA {
 
@@ -59,14 +58,20 @@ void count_set(const Screen& set, double reach, std::int64_t* counts, int thread
     const double limit = squared_reach(reach);
     const float surely = set.surely(reach), possibly = set.possibly(reach);
     const std::int64_t blocks = (set.n + rows_at_once - 1) / rows_at_once;
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<std::int32_t> mine(set.padded, 0);
+        std::vector<std::int32_t> mine;
+        guard([&] { mine.assign(set.padded, 0); });
 #pragma omp for schedule(dynamic, 4)
-        for (std::int64_t b = 0; b < blocks; ++b) count_block(set, b, surely, possibly, limit, mine.data());
+        for (std::int64_t b = 0; b < blocks; ++b)
+            guard([&] { count_block(set, b, surely, possibly, limit, mine.data()); });
+        guard([&] {
 #pragma omp critical(mmphate_counts)
-        for (std::int64_t i = 0; i < set.n; ++i) counts[i] += mine[i];
+            for (std::int64_t i = 0; i < set.n; ++i) counts[i] += mine[i];
+        });
     }
+    guard.rethrow();
 }
 
 void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach, std::int64_t* counts,
@@ -80,15 +85,18 @@ void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64
         }
         return;
     }
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
         Screen set;
 #pragma omp for schedule(static)
-        for (std::int64_t s = 0; s < n_sets; ++s) {
-            set.fill(points + s * n * p, n, p);
-            count_set(set, reach, counts + s * n, 1);
-        }
+        for (std::int64_t s = 0; s < n_sets; ++s)
+            guard([&] {
+                set.fill(points + s * n * p, n, p);
+                count_set(set, reach, counts + s * n, 1);
+            });
     }
+    guard.rethrow();
 }
 
 // Where the entries of a row go.
@@ -167,6 +175,7 @@ int fill(const double* points, std::int64_t n, std::int64_t p, std::int64_t firs
          double bandwidth, double decay, Rows<I, T> rows, int threads) {
     const double limit = squared_reach(reach);
     std::atomic<int> status{0};
+    Guard guard;
     const std::int64_t blocks = (last - first + rows_at_once - 1) / rows_at_once;
     auto block = [&](const Screen& set, const Rows<I, T>& mine, std::int64_t s, std::int64_t b, Scratch& scratch) {
         const float possibly = set.possibly(reach);
@@ -190,10 +199,14 @@ int fill(const double* points, std::int64_t n, std::int64_t p, std::int64_t firs
 #pragma omp parallel num_threads(threads)
             {
                 Scratch scratch;
-                scratch.fit(set.padded);
 #pragma omp for schedule(dynamic, 4)
-                for (std::int64_t b = 0; b < blocks; ++b) block(set, mine, s, b, scratch);
+                for (std::int64_t b = 0; b < blocks; ++b)
+                    guard([&] {
+                        scratch.fit(set.padded);
+                        block(set, mine, s, b, scratch);
+                    });
             }
+            guard.rethrow();
         }
         return status;
     }
@@ -202,14 +215,16 @@ int fill(const double* points, std::int64_t n, std::int64_t p, std::int64_t firs
         Screen set;
         Scratch scratch;
 #pragma omp for schedule(static)
-        for (std::int64_t s = first_set; s < last_set; ++s) {
-            set.fill(points + s * n * p, n, p);
-            scratch.fit(set.padded);
-            Rows<I, T> mine = rows;
-            mine.column_shift = rows.column_shift * s;
-            for (std::int64_t b = 0; b < blocks; ++b) block(set, mine, s, b, scratch);
-        }
+        for (std::int64_t s = first_set; s < last_set; ++s)
+            guard([&] {
+                set.fill(points + s * n * p, n, p);
+                scratch.fit(set.padded);
+                Rows<I, T> mine = rows;
+                mine.column_shift = rows.column_shift * s;
+                for (std::int64_t b = 0; b < blocks; ++b) block(set, mine, s, b, scratch);
+            });
     }
+    guard.rethrow();
     return status;
 }
 
@@ -256,29 +271,33 @@ template <class I, class T>
 void symmetrised(const double* points, const double* bandwidth, std::int64_t n_sets, std::int64_t n, std::int64_t p,
                  double decay, double thresh, double smallest, double cut, const std::int64_t* indptr,
                  std::int64_t* counts, I* indices, T* values, int threads) {
+    Guard guard;
 #pragma omp parallel num_threads(threads)
     {
         Screen set;
         Scratch scratch;
-        std::vector<std::int64_t> at(n);
+        std::vector<std::int64_t> at;
 #pragma omp for schedule(dynamic, 16)
-        for (std::int64_t s = 0; s < n_sets; ++s) {
-            auto take = [&](std::int64_t i, std::int64_t j, double value) {
-                if (indptr) indices[at[i]] = (I)j, values[at[i]] = (T)value;
-                ++at[i];
-            };
-            for (std::int64_t i = 0; i < n; ++i) at[i] = indptr ? indptr[s * n + i] : 0;
-            const double *own = points + s * n * p, *widths = bandwidth + s * n;
-            if (n < screened_from) {
-                symmetrised_few(own, widths, n, p, decay, thresh, smallest, cut, take);
-            } else {
-                set.fill(own, n, p);
-                scratch.fit(set.padded);
-                symmetrised_set(set, widths, decay, thresh, smallest, cut, scratch, take);
-            }
-            for (std::int64_t i = 0; counts && i < n; ++i) counts[s * n + i] = at[i];
-        }
+        for (std::int64_t s = 0; s < n_sets; ++s)
+            guard([&] {
+                auto take = [&](std::int64_t i, std::int64_t j, double value) {
+                    if (indptr) indices[at[i]] = (I)j, values[at[i]] = (T)value;
+                    ++at[i];
+                };
+                at.resize(n);
+                for (std::int64_t i = 0; i < n; ++i) at[i] = indptr ? indptr[s * n + i] : 0;
+                const double *own = points + s * n * p, *widths = bandwidth + s * n;
+                if (n < screened_from) {
+                    symmetrised_few(own, widths, n, p, decay, thresh, smallest, cut, take);
+                } else {
+                    set.fill(own, n, p);
+                    scratch.fit(set.padded);
+                    symmetrised_set(set, widths, decay, thresh, smallest, cut, scratch, take);
+                }
+                for (std::int64_t i = 0; counts && i < n; ++i) counts[s * n + i] = at[i];
+            });
     }
+    guard.rethrow();
 }
 
 }  // namespace MMP_ISA

@@ -43,8 +43,11 @@ struct Screen {
         for (std::int64_t f = 0; f < p; ++f)
             for (std::int64_t i = 0; i < n; ++i)
                 rough[f * padded + i] = (float)((exact[f * padded + i] - mean[f]) * scale);
-        // Each coordinate, at most 2 after scaling, is rounded once to float32 (2^-24) and once before in float64; the
-        // square root of p of such differences, and the rounding of the sum relative to itself.
+        // The bound: with x' the float32 of the scaled and centred x, |x'| <= 2 gives |x' - x| <= 2 * 2^-24, so a
+        // difference is off by 4 * 2^-24 and a norm of p of them by sqrt(p) times that; centring in float64 adds
+        // 2^-53 of the magnitude before it, and squares below the float32 range are lost: 1e-18 a coordinate. What is
+        // computed with them (a difference, a square, a sum of p) rounds p + 2 times, each by 2^-24 of itself. Holds
+        // while float64 squares neither overflow nor vanish: coordinates between about 1e-150 and 1e150.
         const double unit = std::ldexp(1.0, -24), root = std::sqrt((double)p);
         error = root * (2.1 * 2 * unit + 4 * std::ldexp(1.0, -53) * magnitude * scale + 1e-18);
         relative = (double)(p + 8) * unit;

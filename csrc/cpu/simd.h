@@ -1,6 +1,7 @@
 // Vectors of one register, one source for every instruction set: each file is compiled once per set, with MMP_ISA its
 // name and MMP_BYTES the width of a register.
 #pragma once
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -71,11 +72,11 @@ template <class V> inline double sum_of_lanes(V value) {
 }
 // Bit l says whether lane l of the comparison holds.
 inline unsigned bits_of(Vec<std::int32_t> mask) {
-#if defined(__AVX512DQ__)
+#if defined(__AVX512DQ__) && MMP_BYTES == 64
     return _mm512_movepi32_mask((__m512i)mask);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && MMP_BYTES == 32
     return (unsigned)_mm256_movemask_ps((__m256)mask);
-#elif defined(__SSE2__)
+#elif defined(__SSE2__) && MMP_BYTES == 16
     return (unsigned)_mm_movemask_ps((__m128)mask);
 #else
     unsigned bits = 0;
@@ -92,6 +93,25 @@ template <class F> int guarded(F body) {
         return 1;
     }
 }
+
+// The bodies of a parallel region: no exception may leave one, so what runs out of memory there is remembered, the rest
+// is left undone, and `rethrow` says so after the region.
+class Guard {
+    std::atomic<bool> failed{false};
+
+  public:
+    template <class F> void operator()(F body) noexcept {
+        if (failed) return;
+        try {
+            body();
+        } catch (const std::bad_alloc&) {
+            failed = true;
+        }
+    }
+    void rethrow() const {
+        if (failed) throw std::bad_alloc();
+    }
+};
 
 inline std::int64_t ceil_to(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
