@@ -49,6 +49,9 @@ def _why_no_cuda() -> str:
 
 
 def _backends() -> list[str]:
+    # An op is known from when its module is imported.
+    from .ops import csr_matmul, guttman_transform, kth_neighbor_distance, landmark_aggregate, radius_affinity  # noqa: F401
+
     reason = why_no_keops()
     keops = "serves, exact" if reason is None else f"does not serve: {reason}"
     states = {
@@ -59,12 +62,12 @@ def _backends() -> list[str]:
     lines = [f"  neighbours, {name}: {states[name]}" for name in KNN_BACKENDS]
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
     lines += [f"  neighbours, auto on {device}: {_auto(device)}" for device in devices]
-    lines += [f"  native ops on {device}: {serving(device)}" for device in ("cpu", "cuda")]
-    lines += [f"    {name}" for name in sorted(PORTABLE)]
+    lines += [f"  ops with twins on {device}: {serving(device)}" for device in ("cpu", "cuda")]
     return [
         *lines,
-        "  affinity, sparse: torch CSR, native products",
-        f"  affinity, lazy: rows made anew by the native ops; KeOps {keops}",
+        f"    {', '.join(sorted(PORTABLE))}",
+        f"  affinity, sparse: torch CSR; products by csr_matmul from {csr_matmul.NATIVE_FROM} columns on",
+        f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",
         "  everything else: torch",
     ]
 

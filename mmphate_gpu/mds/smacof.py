@@ -14,8 +14,6 @@ DEPTH = 5  # differences kept for the acceleration
 # Plain sweeps before the first mix: at the start, where a sweep takes off half of the stress, a mix may leap into the
 # basin of another minimum.
 WARM_UP = 20
-
-
 # Points this close, as a share of the largest coordinate, count as one: D / d times the rounding of a coordinate would
 # outweigh the step itself.
 COINCIDENT = {torch.float64: 1e-8, torch.float32: 1e-6}
