@@ -42,8 +42,13 @@ def why_no_native() -> str | None:
     return reason
 
 
+def switched_off() -> bool:
+    """Whether the environment asks for the portable versions."""
+    return os.environ.get(SWITCH, "1") == "0"
+
+
 def _reason() -> str | None:
-    if os.environ.get(SWITCH, "1") == "0":
+    if switched_off():
         return f"{SWITCH}=0 in the environment"
     path = _library_path()
     if path is None:
@@ -52,6 +57,8 @@ def _reason() -> str | None:
         _library()
     except OSError as error:
         return f"{path.name} does not load: {error}"
+    except AttributeError as error:
+        return f"{path.name} has no entry point of the C++ twins: {error}"
     stamp, wanted = _library().mmphate_stamp().decode(), _sources_stamp()
     if wanted is not None and stamp != wanted:
         return f"{path.name} was built from other sources than csrc holds now; build it again"

@@ -712,6 +712,13 @@ def test_no_library_at_all(afresh, monkeypatch, tmp_path):
         assert "does not load" in str(_native.why_no_native())
 
 
+def test_another_library(afresh, monkeypatch):
+    """It loads, and holds nothing of ours."""
+    monkeypatch.setenv(_native.PATH_VARIABLE, torch._C.__file__)
+    with pytest.warns(RuntimeWarning, match="the portable torch versions serve: .* has no entry point"):
+        assert "has no entry point of the C++ twins" in str(_native.why_no_native())
+
+
 FIT = """
 import json, numpy, sys, warnings
 from mmphate_gpu import MMPHATE
