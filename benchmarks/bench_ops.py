@@ -36,6 +36,10 @@ COLUMNS = 110
 LANDMARKS = 4000
 
 
+# Full rates of one H200 (shared by the floors of all ops): bytes and float64 operations a second.
+FULL_BYTES, FULL_FLOP = 4.3e12, 60e12
+
+
 @dataclass(frozen=True)
 class Measured:
     """One call of one op: what it is given, how much work that is, and what is asked of it."""
@@ -45,7 +49,14 @@ class Measured:
     arguments: tuple[Any, ...]
     work: float  # in ``unit``
     unit: str
+    flop: float  # at least, of any way to the result that visits every pair
+    bytes: float  # at least: inputs read once, outputs written once
     goal: float | None = None  # of the rate
+
+    @property
+    def floor_seconds(self) -> float:
+        """On the GPU the rates above belong to."""
+        return max(self.flop / FULL_FLOP, self.bytes / FULL_BYTES)
 
 
 class Data:
@@ -61,10 +72,10 @@ class Data:
         self.operator = affinity_of_points(self.points, storage="sparse", dtype=torch.float32).operator
         self.n_landmark = 500 if quick else LANDMARKS
         generator = torch.Generator().manual_seed(0)
-        high = torch.randn(self.n_landmark, 8, dtype=torch.float64, generator=generator).to(device)
+        high = torch.randn(self.n_landmark, 12, dtype=torch.float64, generator=generator).to(device)
         self.distances = torch.cdist(high, high)
         self.distances = ((self.distances + self.distances.T) / 2).fill_diagonal_(0)
-        self.start = (high - high.mean(0))[:, :3].contiguous()
+        self.start = high - high.mean(0)
         self.features = torch.randn(self.points.shape[0] * self.points.shape[1], 100, generator=generator).to(device)
         self.block = torch.randn(self.operator.shape[0], COLUMNS, dtype=torch.float64, generator=generator).to(device)
         # Landmarks as k-means makes them: neighbouring slices of one unit.
@@ -76,7 +87,6 @@ class Data:
 def cases(data: Data) -> list[Measured]:
     """Every op with what it gets in the pipeline."""
     n_units, n_slices, _ = data.units.shape
-    pairs = float(n_units * n_slices**2)
     csr, n = data.operator.csr, data.n_landmark
     counts = twins.PORTABLE["radius_counts"](data.units, data.reach)
     indptr = indptr_of_counts(counts.T.reshape(-1))
@@ -84,28 +94,51 @@ def cases(data: Data) -> list[Measured]:
     fill = (data.units, float(data.bandwidth), 2.0, data.reach, 0, n_slices, indptr, torch.zeros_like(indptr[1:]))
     own = (data.points, intraslice_bandwidth(data.points, 2), 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9))
     matrix, single = csr[:3], data.distances.float()
-    sweep = 2.0 * n * n
-    return [
-        Measured("radius_counts", "units of the suite, p = 10", (data.units, data.reach), pairs, "pairs", 3e9),
-        Measured("median_kth_neighbor_distance", "units of the suite, k = 25", (data.units, 25), pairs, "pairs", 1.5e9),
-        Measured("kth_neighbor_distance", "units of the suite, k = 25", (data.units, 25), pairs, "pairs"),
-        Measured(
-            "kth_neighbor_distance", "slices of the suite, k = 2", (data.points, 2), pairs / n_slices * 6, "pairs"
-        ),
-        Measured("radius_fill", f"{empty[0].numel():,} entries, float32", (*fill, *empty), empty[0].numel(), "entries"),
-        Measured("symmetrised_affinity", "slices of the suite", (*own, torch.float32), float(n_slices * 36), "pairs"),
-        Measured("csr_matmul", f"float64 x {COLUMNS}", (*matrix, data.block, n_units), 2.0 * csr.nnz * COLUMNS, "flop"),
-        Measured(
-            "csr_matmul",
-            f"float32 x {COLUMNS}",
-            (*matrix, data.block.float(), n_units),
-            2.0 * csr.nnz * COLUMNS,
-            "flop",
-        ),
-        Measured("landmark_aggregate", f"to {n} landmarks", (*matrix, data.labels, n), float(csr.nnz), "entries"),
-        Measured("guttman_transform", f"{n} x 3, float32", (single, data.start, 1e-6), sweep, "pairs"),
-        Measured("guttman_transform", f"{n} x 3, float64", (data.distances, data.start, 1e-8), sweep, "pairs"),
+    n_slices, n_units, p = data.points.shape
+    stack = 8.0 * data.units.numel()
+    # Ordered pairs, a point with itself included; a twin that visits a pair once for both ends serves two of them.
+    pairs, few, of_pair = float(n_units * n_slices**2), float(n_slices * n_units**2), 3.0 * p
+    filled, product = empty[0].numel(), 2.0 * csr.nnz * COLUMNS
+    rows, nnz_bytes = data.operator.shape[0], 8.0 * csr.nnz
+    units, slices, unit = (data.units, 25), (data.points, 2), "ordered pairs"
+    listed = [
+        ("radius_counts", f"units of the suite, p = {p}", (data.units, data.reach), pairs, unit, 3e9),
+        ("median_kth_neighbor_distance", "units of the suite, k = 25", units, pairs, unit, 1.5e9),
+        ("kth_neighbor_distance", "units of the suite, k = 25", units, pairs, unit, None),
+        ("kth_neighbor_distance", "slices of the suite, k = 2", slices, few, unit, None),
     ]
+    found = [Measured(op, what, given, n, u, of_pair * n / 2, stack, goal) for op, what, given, n, u, goal in listed]
+    found += [
+        Measured(
+            "radius_fill",
+            f"{filled:,} entries, float32",
+            (*fill, *empty),
+            filled,
+            "entries",
+            of_pair * pairs / 2,
+            8.0 * filled,
+        ),
+        Measured(
+            "symmetrised_affinity", "slices of the suite", (*own, torch.float32), few, unit, of_pair * few / 2, stack
+        ),
+        Measured(
+            "landmark_aggregate", f"to {n} landmarks", (*matrix, data.labels, n), csr.nnz, "entries", csr.nnz, nnz_bytes
+        ),
+    ]
+    for block, kind in ((data.block, "float64"), (data.block.float(), "float32")):
+        for width in (COLUMNS, 32, 16, 8, 1):
+            given = (*matrix, block[:, :width].contiguous(), n_units)
+            moved = nnz_bytes + 2.0 * rows * width * block.element_size()
+            flop = product * width / COLUMNS
+            found.append(Measured("csr_matmul", f"{kind} x {width}", given, flop, "flop", flop, moved))
+    for distances, kind in ((single, "float32"), (data.distances, "float64")):
+        for components in (2, 3, 5, 10):
+            given = (distances, data.start[:, :components].contiguous(), 1e-6)
+            flop = n * n / 2 * (6 * components + 8)
+            what = f"{n} x {components}, {kind}"
+            moved = float(distances.nbytes) / 2
+            found.append(Measured("guttman_transform", what, given, float(n * n), unit, flop, moved))
+    return found
 
 
 def rivals(data: Data) -> list[tuple[str, str, Callable[[], Any], float, str]]:
@@ -158,41 +191,23 @@ def measure(one: Measured, device: torch.device, repeats: int) -> OpRow:
     served, portable = getattr(torch.ops.mmphate_gpu, one.op), twins.PORTABLE[one.op]
     seconds = seconds_of(lambda: served(*one.arguments), device, repeats)
     slow = seconds_of(lambda: portable(*one.arguments), device, max(1, repeats // 3))
-    return _row(one.op, one.what, twins.serving(device.type), device, seconds, one.work, one.unit, slow, one.goal)
+    by = twins.serving(device.type)
+    floor = one.floor_seconds if device.type == "cuda" else None
+    rest = {"portable_seconds": slow, "goal": one.goal, "floor_seconds": floor}
+    return OpRow(one.op, one.what, by, seconds, one.work / seconds, one.unit, **rest, **about(device))
 
 
-def _row(
-    op: str,
-    what: str,
-    twin: str,
-    device: torch.device,
-    seconds: float,
-    work: float,
-    unit: str,
-    portable: float | None = None,
-    goal: float | None = None,
-) -> OpRow:
-    about = {"device": device.type, "machine": machine_name(device), "versions": versions()}
+def about(device: torch.device) -> dict[str, Any]:
+    """What all rows of a run share."""
     date = datetime.date.today().isoformat()
-    return OpRow(
-        op,
-        what,
-        twin,
-        seconds,
-        work / seconds,
-        unit,
-        portable,
-        goal,
-        threads=torch.get_num_threads(),
-        date=date,
-        **about,
-    )
+    where = {"device": device.type, "machine": machine_name(device), "threads": torch.get_num_threads()}
+    return {**where, "versions": versions(), "date": date}
 
 
 def sweep_ratio(rows: Sequence[OpRow]) -> float:
-    """The sweep that MDS takes (float32) against the portable float64 sweep, both of this run."""
-    sweeps = {row.what.rpartition(" ")[2]: row for row in rows if row.op == "guttman_transform"}
-    return (sweeps["float64"].portable_seconds or 0.0) / sweeps["float32"].seconds
+    """The sweep that MDS takes (float32, 3 components) against the portable one of the same run and type."""
+    sweep = next(row for row in rows if row.op == "guttman_transform" and row.what.endswith("x 3, float32"))
+    return (sweep.portable_seconds or 0.0) / sweep.seconds
 
 
 SWEEP_GOAL = 25
@@ -234,7 +249,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(measure(one, device, options.repeats))
     for op, what, call, work, unit in rivals(data):
         if options.only is None or op in options.only:
-            rows.append(_row(op, what, "library", device, seconds_of(call, device, options.repeats), work, unit))
+            seconds = seconds_of(call, device, options.repeats)
+            rows.append(OpRow(op, what, "library", seconds, work / seconds, unit, **about(device)))
     path = result_path(options.out, NAME, machine_name(device))
     write_json(path, [{k: v for k, v in asdict(row).items() if v is not None} for row in rows])
     print(plain_table(*op_cells(rows)))

@@ -57,6 +57,7 @@ class OpRow:
     unit: str
     portable_seconds: float | None = None  # of the portable version in the same run
     goal: float | None = None  # of the rate
+    floor_seconds: float | None = None  # what bytes and operations take at the full rates of the GPU (CUDA only)
     threads: int = 1
     device: str = "cpu"
     machine: str = ""
@@ -174,7 +175,7 @@ def stage_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
 
 def op_cells(rows: Sequence[OpRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and lines of the table of ops."""
-    head = ("op", "input", "by", "ms", "rate", "times portable")
+    head = ("op", "input", "by", "ms", "rate", "times portable", "share of floor")
     return head, [
         (
             row.op,
@@ -183,6 +184,7 @@ def op_cells(rows: Sequence[OpRow]) -> tuple[tuple[str, ...], list[tuple[str, ..
             f"{row.seconds * 1e3:.3g}",
             f"{row.rate:.2e} {row.unit}/s",
             "" if row.portable_seconds is None else f"{row.portable_seconds / row.seconds:.1f}",
+            "" if row.floor_seconds is None else f"{row.floor_seconds / row.seconds:.2f}",
         )
         for row in rows
     ]

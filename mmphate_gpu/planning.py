@@ -10,6 +10,7 @@ import torch
 
 from .affinities.multislice import SPARSE_SHARE
 from .operators.assemble import assembled_bytes
+from .operators.lazy import MOST
 from .ops.chunks import CHUNK_ELEMENTS
 from .ops.devices import resolve_device
 from .ops.memory import available_bytes, format_bytes
@@ -163,9 +164,10 @@ class _Sizes:
         self.K = self.D if p.n_pca is None else min(self.D, p.n_pca)
         self.p, self.dtype, self.item = p, dtype, dtype.itemsize
         self.landmarked = self.L < self.N
-        # A few float64 temporaries of one chunk, with index arrays of the entries found in it: what the portable ops
-        # take, and more than the rows that the lazy form makes at a time.
-        self.chunks = 8 * 8 * min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
+        # A few float64 temporaries of one chunk, with index arrays of the entries found in it (the portable ops); or
+        # the rows that the lazy form makes at a time.
+        pairs = max(self.S, self.M) ** 2 * self.M
+        self.chunks = max(8 * 8 * min(CHUNK_ELEMENTS, pairs), min(MOST, pairs) * (self.item + 4))
 
     def sparse_bytes(self, active_share: float) -> float:
         interslice = active_share * self.M * self.S * (self.S - 1)
@@ -204,7 +206,8 @@ class _Sizes:
         if self.landmarked:
             aggregated = REACHED_SHARE * N * L * (item + 4)
             krylov = (KRYLOV_PASSES + 4) * C * N * 8  # the basis, and a few blocks of its width
-            gram = 3 * square + aggregated
+            # Dense blocks of one square, their product and its parts; or the sparse product and its dense form.
+            gram = 5 * square + aggregated * (1 + 12 / (item + 4))
             rows.append(
                 (
                     "landmarks",
@@ -218,7 +221,7 @@ class _Sizes:
             rows.append(("landmarks", f"float64 {(N, N)}", square, 2 * square, N * N))
         rows += [
             ("entropy", "float64 (t_max,)", 0, 3 * square, 6 * L**3),
-            ("potential", f"float64 {(L, L)}", square, 3 * square, 12 * L**3),
+            ("potential", f"float64 {(L, L)}", square, 6 * square, 12 * L**3),
             ("distances", f"float64 {(L, L)}", square, 4 * square, 2 * L**3),
             ("mds", f"float64 {(L, self.p.n_components)}", 0, 2 * square, SMACOF_SWEEPS * 20 * L * L),
             (

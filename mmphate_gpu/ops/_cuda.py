@@ -265,6 +265,13 @@ def _kernel(device: int, source: str, kernel: str, defines: tuple[tuple[str, str
     return cupy.RawModule(code=kernel_source(source), options=options, backend="nvrtc").get_function(kernel)
 
 
+def probe() -> None:
+    """Compile one kernel for torch's current device; raises what CuPy raises where it cannot."""
+    device = torch.cuda.current_device()
+    with torch.cuda.device(device), require("cupy", extra="cuda12", purpose="a CUDA kernel").cuda.Device(device):
+        _kernel(device, "radius_affinity", "radius_count", tuple(sorted(NO_STORAGE.items())))
+
+
 def _argument(value: Argument) -> np.generic:
     if isinstance(value, torch.Tensor):
         return np.uint64(value.data_ptr())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -87,17 +87,25 @@ def take_rows(csr: Csr, rows: torch.Tensor) -> Csr:  # rows: (k,) int64
 
 
 def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:
-    """diag(rows) @ csr."""
-    factor = torch.repeat_interleave(rows, (csr.indptr[1:] - csr.indptr[:-1]).long(), output_size=csr.nnz)
-    return csr._replace(values=(csr.values * factor).to(csr.values.dtype))
+    """diag(rows) @ csr, computed in the type of ``rows`` and kept in that of the values."""
+    values = torch.empty_like(csr.values)
+    for part, offsets in _row_parts(csr):
+        entries = slice(int(offsets[0]), int(offsets[-1]))
+        factor = torch.repeat_interleave(rows[part], offsets.diff(), output_size=entries.stop - entries.start)
+        values[entries] = (csr.values[entries] * factor).to(values.dtype)
+    return csr._replace(values=values)
+
+
+def _row_parts(csr: Csr) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Chunks of rows and their offsets: float64 temporaries of all entries would be several times the matrix."""
+    for part in row_chunks(csr.shape[0], -(-csr.nnz // max(1, csr.shape[0]))):
+        yield part, csr.indptr[part.start : part.stop + 1].long()
 
 
 def row_sums(csr: Csr) -> torch.Tensor:  # (n_rows,) float64
     """Sums of the rows, accumulated in float64 in the order of the entries: the same bits each time."""
     sums = torch.empty(csr.shape[0], dtype=torch.float64, device=csr.values.device)
-    # In chunks of rows: the values of a large matrix in float64 would be twice its own.
-    for rows in row_chunks(csr.shape[0], -(-csr.nnz // max(1, csr.shape[0]))):
-        offsets = csr.indptr[rows.start : rows.stop + 1].long()
+    for part, offsets in _row_parts(csr):
         values = csr.values[int(offsets[0]) : int(offsets[-1])].double()
-        sums[rows] = torch.segment_reduce(values, "sum", offsets=offsets - offsets[0], initial=0)
+        sums[part] = torch.segment_reduce(values, "sum", offsets=offsets - offsets[0], initial=0)
     return sums

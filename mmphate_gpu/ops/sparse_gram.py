@@ -6,6 +6,7 @@ import torch
 
 from .chunks import CHUNK_ELEMENTS, row_chunks
 from .csr import Csr, scale, take_rows, to_torch
+from .symmetric_product import symmetric_product
 
 # Share of non-zero entries above which dense products win: the sparse product of the libraries forms about 2e8 pairs of
 # entries a second on two cores, the dense one 4e10, and a row makes (share n)^2 pairs of n^2.
@@ -17,9 +18,10 @@ def sparse_gram(matrix: Csr, weights: torch.Tensor) -> torch.Tensor:  # (N, n), 
 
     O(sum over rows of nnz_row^2) time, or O(N n^2) where the rows are dense; O(n^2 + nnz) memory.
     """
+    if matrix.nnz > DENSE_SHARE * matrix.shape[0] * matrix.shape[1]:
+        return _dense_gram(matrix, weights.double().sqrt())
     half = scale(matrix._replace(values=matrix.values.double()), rows=weights.double().sqrt())
-    dense_rows = matrix.nnz > DENSE_SHARE * matrix.shape[0] * matrix.shape[1]
-    gram = _dense_gram(half) if dense_rows else _sparse_product(half)
+    gram = _sparse_product(half)
     return (gram + gram.T) / 2
 
 
@@ -28,11 +30,11 @@ def _sparse_product(half: Csr) -> torch.Tensor:
     return torch.sparse.mm(rows.t().to_sparse_csr(), rows).to_dense()
 
 
-def _dense_gram(half: Csr) -> torch.Tensor:
-    n = half.shape[1]
-    gram = torch.zeros(n, n, dtype=torch.float64, device=half.values.device)
-    for rows in row_chunks(half.shape[0], n, max(CHUNK_ELEMENTS, 4 * n * n)):
-        part = take_rows(half, torch.arange(rows.start, rows.stop, device=gram.device))
-        block = to_torch(part).to_dense()
-        gram.addmm_(block.T, block)
+def _dense_gram(matrix: Csr, roots: torch.Tensor) -> torch.Tensor:
+    n = matrix.shape[1]
+    gram = torch.zeros(n, n, dtype=torch.float64, device=matrix.values.device)
+    for rows in row_chunks(matrix.shape[0], n, max(CHUNK_ELEMENTS, n * n)):
+        part = take_rows(matrix, torch.arange(rows.start, rows.stop, device=gram.device))
+        block = to_torch(part._replace(values=part.values.double())).to_dense().mul_(roots[rows, None])
+        gram += symmetric_product(block.T, block)
     return gram

@@ -6,7 +6,9 @@ elsewhere. `serving` says which, and why not the other.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +23,31 @@ _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 
 def why_no_cuda_twins() -> str | None:
-    """Why the CUDA twins do not serve, or None if they do; nothing is imported."""
+    """Why the CUDA twins do not serve, or None if they do; CuPy is not imported before the first call of one."""
+    if _native.switched_off():
+        return f"{_native.SWITCH}=0 in the environment"
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
-    return None if available("cupy") else "cupy is not installed"
+    if not available("cupy"):
+        return "cupy is not installed"
+    return _cuda_fault
+
+
+# What the first call of a CUDA twin met; None while there was none.
+_cuda_fault: str | None = None
+
+
+@functools.cache
+def _cuda_compiles() -> bool:
+    """Whether CuPy loads and its compiler works on this machine; warns, once, if not."""
+    global _cuda_fault
+    try:
+        importlib.import_module("._cuda", __package__).probe()
+    except Exception as error:  # CuPy's faults have no base class of their own: a missing NVRTC, header or driver
+        _cuda_fault = f"CuPy cannot compile here: {type(error).__name__}: {error}"
+        warnings.warn(f"the portable torch versions serve on CUDA: {_cuda_fault}", RuntimeWarning, stacklevel=2)
+        return False
+    return True
 
 
 def twins(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -50,9 +73,11 @@ def twins(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _on_cuda(name: str) -> Callable[..., Any]:
-    """The launcher ``name``; CuPy is loaded with the first call."""
+    """The launcher ``name``; CuPy is loaded with the first call, and the portable version serves where it fails."""
 
     def launch(*arguments: Any) -> Any:
+        if not _cuda_compiles():
+            return PORTABLE[name](*arguments)
         return getattr(importlib.import_module("._cuda", __package__), name)(*arguments)
 
     return launch
