@@ -1,8 +1,9 @@
-"""The wheel: what is in it, and that it runs where there is no compiler."""
+"""The wheel: what is in it, and that it is made and runs where there is no compiler."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -25,11 +26,29 @@ print(_native.why_no_native(), run.t_, f"{run.stress_:.6f}")
 
 def built(folder: Path, *options: str, path: str | None = None) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT), *options]
-    env = os.environ | ({} if path is None else {"PATH": path})
+    env = dict(os.environ)
+    if path is not None:
+        env = {name: value for name, value in env.items() if name not in ("CC", "CXX")} | {"PATH": path}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+# What the front end and cmake may call while they build; none of them compiles.
+TOOLS = (
+    "sh", "env", "uname", "cat", "ls", "dirname", "basename", "sed", "grep", "mkdir", "rm", "cp", "mv", "ln", "chmod",
+    "tr", "cut", "expr", "test", "true", "false", "sort", "head", "tail", "touch", "pwd", "id",
+)  # fmt: skip
+
+
+def without_compiler(folder: Path) -> Path:
+    """A folder for PATH: everyday tools, no compiler."""
+    folder.mkdir()
+    for tool in TOOLS:
+        if found := shutil.which(tool):
+            (folder / tool).symlink_to(found)
+    return folder
 
 
 def run_from(wheel: Path, folder: Path) -> str:
@@ -60,3 +79,13 @@ def test_wheel_with_and_without_the_native_part(tmp_path):
     portable = run_from(plain, tmp_path / "portable")
     assert "was not built" in portable
     assert portable.split()[-2:] == native.split()[-2:]  # the same t and stress
+
+
+def test_wheel_made_without_a_compiler(tmp_path):
+    """The CUDA sources are in it, the C++ twins are not; the portable versions serve."""
+    wheel = built(tmp_path / "made", path=str(without_compiler(tmp_path / "tools")))
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert "mmphate_gpu/_native/libmmphate_cpu.so" not in names
+    sources = {file.relative_to(ROOT) for folder in ("common", "cuda") for file in (ROOT / "csrc" / folder).iterdir()}
+    assert {f"mmphate_gpu/_native/{source}" for source in sources} <= names
+    assert "was not built" in run_from(wheel, tmp_path / "installed")
