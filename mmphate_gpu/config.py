@@ -66,7 +66,7 @@ def _backends() -> list[str]:
     return [
         *lines,
         f"    {', '.join(sorted(PORTABLE))}",
-        f"  affinity, sparse: torch CSR; products by csr_matmul from {csr_matmul.NATIVE_FROM} columns on",
+        "  affinity, sparse: torch CSR; products by csr_matmul, narrow float32 ones by torch",
         f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",
         "  everything else: torch",
     ]

@@ -11,8 +11,8 @@ import torch
 from scipy.sparse import random_array
 from scipy.spatial.distance import cdist
 
+from mmphate_gpu.ops import _native, memory
 from mmphate_gpu.ops import csr as csr_ops
-from mmphate_gpu.ops import memory
 from mmphate_gpu.ops import radius_affinity as radius_module
 from mmphate_gpu.ops.chunks import pair_chunks, row_chunks
 from mmphate_gpu.ops.components import components, diagonal_blocks
@@ -695,7 +695,9 @@ def test_what_serves_is_said():
     cpu, cuda = serving("cpu"), serving("cuda")
     assert cpu.startswith("C++ (" if serves(torch.device("cpu")) else "portable torch (")
     assert cuda.startswith("CUDA" if serves(torch.device("cuda")) else "portable torch (")
-    if not torch.cuda.is_available():
+    switch = f"{_native.SWITCH}=0 in the environment"
+    assert (switch in cpu) == (switch in cuda) == _native.switched_off()
+    if not torch.cuda.is_available() and not _native.switched_off():
         assert cuda == "portable torch (torch sees no CUDA device)" and why_no_cuda_twins() is not None
     assert not serves(torch.device("meta"))
 
