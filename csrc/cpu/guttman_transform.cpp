@@ -9,7 +9,8 @@ namespace MMP_ISA {
 // Row blocks are dealt to a fixed number of groups, each with column sums of its own that are added up in order at the
 // end: so the bits do not depend on the number of threads. Up to this many threads find work.
 constexpr int groups = 16;
-constexpr int block_rows = 4;
+// Rows at a time, so that their sums stay in registers.
+template <int C> constexpr int block_rows = C <= 4 ? 4 : 2;
 
 // Rows i0 .. i0+R-1 against the columns from i0 on. The pairs inside the block come last, one by one.
 template <class T, int C, int R>
@@ -91,7 +92,7 @@ template <class T, int C>
 void sweep(const T* distances, const double* points, double* moved, double* raw, std::int64_t n, double together,
            int threads) {
     constexpr std::int64_t W = lanes<T>;
-    const std::int64_t padded = ceil_to(n, W) + W, blocks = n / block_rows, left = blocks * block_rows;
+    const std::int64_t padded = ceil_to(n, W) + W, blocks = n / block_rows<C>, left = blocks * block_rows<C>;
     std::vector<T> by_axis((C)*padded, T(0));
     for (std::int64_t i = 0; i < n; ++i)
         for (int c = 0; c < C; ++c) by_axis[c * padded + i] = (T)points[i * C + c];
@@ -102,8 +103,8 @@ void sweep(const T* distances, const double* points, double* moved, double* raw,
     for (int g = 0; g < groups; ++g) {
         T* columns = column_sums.data() + (std::size_t)g * (C + 1) * padded;
         for (std::int64_t b = g; b < blocks; b += groups)
-            block_sweep<T, C, block_rows>(distances, x, n, padded, b * block_rows, (T)together, row_sums.data(), columns,
-                                          group_raw[g]);
+            block_sweep<T, C, block_rows<C>>(distances, x, n, padded, b * block_rows<C>, (T)together, row_sums.data(),
+                                             columns, group_raw[g]);
     }
     for (std::int64_t i = left; i < n; ++i)
         block_sweep<T, C, 1>(distances, x, n, padded, i, (T)together, row_sums.data(), column_sums.data(),
@@ -178,6 +179,12 @@ void by_dimension(std::int64_t n_components, const T* distances, const double* p
         case 2: return sweep<T, 2>(distances, points, moved, raw, n, together, threads);
         case 3: return sweep<T, 3>(distances, points, moved, raw, n, together, threads);
         case 4: return sweep<T, 4>(distances, points, moved, raw, n, together, threads);
+        case 5: return sweep<T, 5>(distances, points, moved, raw, n, together, threads);
+        case 6: return sweep<T, 6>(distances, points, moved, raw, n, together, threads);
+        case 7: return sweep<T, 7>(distances, points, moved, raw, n, together, threads);
+        case 8: return sweep<T, 8>(distances, points, moved, raw, n, together, threads);
+        case 9: return sweep<T, 9>(distances, points, moved, raw, n, together, threads);
+        case 10: return sweep<T, 10>(distances, points, moved, raw, n, together, threads);
         default: return sweep_of_any<T>(distances, points, moved, raw, n, n_components, together, threads);
     }
 }

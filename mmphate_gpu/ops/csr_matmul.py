@@ -7,9 +7,9 @@ import torch
 from .csr import Csr, to_torch
 from .twins import PORTABLE, twins
 
-# Below this many columns the library's product has the lead: 60 million entries, float32, 3 columns, 2 cores: 0.035 s
-# against 0.09 s. At 110 columns it is 0.79 s against 0.40 s, and in float64 2.7 s against 0.58 s.
-NATIVE_FROM = 16
+# In float32 the library's product has the lead below this many columns (benchmarks/bench_ops.py, CPU); in float64 it
+# never has, since it takes a copy of the values first.
+FLOAT32_FROM = 32
 
 
 def matmul(csr: Csr, block: torch.Tensor, *, interleave: int = 1) -> torch.Tensor:  # (n, m), (m, C) -> (n, C)
@@ -20,7 +20,8 @@ def matmul(csr: Csr, block: torch.Tensor, *, interleave: int = 1) -> torch.Tenso
     """
     if block.dtype not in (torch.float32, torch.float64) or csr.values.dtype not in (torch.float32, torch.float64):
         return PORTABLE["csr_matmul"](*csr[:3], block, interleave)
-    product = csr_matmul if block.shape[1] >= NATIVE_FROM else PORTABLE["csr_matmul"]
+    narrow = block.dtype == torch.float32 and block.shape[1] < FLOAT32_FROM
+    product = PORTABLE["csr_matmul"] if narrow else csr_matmul
     return product(*csr[:3], block, interleave)
 
 

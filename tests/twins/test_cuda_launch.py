@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu.ops import _cuda, _native
+from mmphate_gpu.ops import _cuda, _native, radius_affinity, twins  # noqa: F401 - radius_affinity defines its ops
 from mmphate_gpu.ops._sources import kernel_source
 
 
@@ -109,3 +109,33 @@ def test_nothing_is_started_for_nothing() -> None:
 def test_every_op_has_a_launcher_with_the_arguments_of_its_c_plus_plus_twin(name: str) -> None:
     ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (_cuda, _native))
     assert list(ours) == list(theirs)
+
+
+def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        @staticmethod
+        def probe() -> None:
+            raise OSError("libnvrtc.so is missing")
+
+    monkeypatch.setattr(twins.importlib, "import_module", lambda *_: Broken)
+    monkeypatch.setattr(twins, "_cuda_fault", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(twins, "available", lambda name: True)
+    monkeypatch.setattr(twins._native, "switched_off", lambda: False)
+    twins._cuda_compiles.cache_clear()
+    try:
+        launch = twins._on_cuda("radius_counts")
+        points = torch.arange(6.0, dtype=torch.float64).view(1, 6, 1)
+        with pytest.warns(RuntimeWarning, match="portable torch versions serve on CUDA: .*OSError: libnvrtc"):
+            assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]
+        assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]  # and says so once
+        assert "libnvrtc.so is missing" in twins.serving("cuda")
+        assert not twins.serves(torch.device("cuda"))
+    finally:
+        twins._cuda_compiles.cache_clear()
+
+
+def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twins._native, "switched_off", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert twins.why_no_cuda_twins() == "MMPHATE_GPU_NATIVE=0 in the environment"
