@@ -25,7 +25,7 @@ from mmphate_gpu.ops.radius_affinity import cut_distance, cut_radius, radius_aff
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.scatter_sum import scatter_sum
 from mmphate_gpu.ops.sparse_gram import sparse_gram
-from mmphate_gpu.ops.symmetric_power import symmetric_power
+from mmphate_gpu.ops.symmetric_power import power_chain, symmetric_power
 from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.top_eigenpairs import _cholesky_qr, fix_signs, orthonormalize, top_eigenpairs
 from mmphate_gpu.ops.twins import PORTABLE, serves, serving, why_no_cuda_twins
@@ -783,3 +783,19 @@ def test_small_distances_everywhere():
     width = 2 * (points[0, 1] - points[0, 0]).norm()
     counts = radius_counts(points, float(cut_distance(width, decay=2, thresh=1e-4)))[0].tolist()
     assert all(b - a in (0, 1) for a, b in pairwise(counts[:10])) and counts[0] == 6  # 3.03 bandwidths: 6 steps
+
+
+@pytest.mark.parametrize("t", [*range(1, 130), 511, 512, 513, 1000, 4097])
+def test_power_chain_leads_to_t(t):
+    known = {1}
+    for n, a in power_chain(t):
+        assert {n, a} <= known
+        known.add(n + a)
+    assert t in known
+    squaring = t.bit_length() - 1 + t.bit_count() - 1
+    assert len(power_chain(t)) <= squaring
+    assert t > 512 or t == 1 or max(known) == t
+
+
+def test_power_chain_is_shorter_than_squaring():
+    assert [len(power_chain(t)) for t in (15, 31, 43)] == [5, 7, 7]

@@ -23,7 +23,7 @@ def diffusion_features(
         return operator.product(root * block).mul_(root)
 
     _, vectors = top_eigenpairs(diff_aff, operator.shape[0], n_svd, device=operator.device, generator=generator)
-    return operator.product(vectors).div_(degrees[:, None]).to(operator.dtype)
+    return operator.product(vectors).div_(degrees[:, None])
 
 
 def spectral_clusters(
@@ -35,4 +35,6 @@ def spectral_clusters(
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:  # (N,) int64
     """k-means clusters of the diffusion features; at most ``n_landmark``, none empty."""
-    return kmeans(diffusion_features(operator, degrees, n_svd, generator), n_landmark, generator=generator)
+    features = diffusion_features(operator, degrees, n_svd, generator)
+    # Clusters are no finer than float32, and its products take half the time.
+    return kmeans(features.float(), n_landmark, generator=generator)

@@ -67,21 +67,35 @@ def metric_mds(
     check_number("eps", eps, low=0)
     distances = _checked_distances(distances)
     check_number("n_components", n_components, low=1, high=max(1, distances.shape[0] - 1), integer=True)
-    if init is None:
+    start = None if init is None else _checked_init(init, distances, n_components)
+    return _solve(distances, n_components, solver, random_state, start, max_iter, eps)
+
+
+def _solve(
+    distances: torch.Tensor,
+    n_components: int,
+    solver: str,
+    random_state: int | None,
+    start: torch.Tensor | None = None,
+    max_iter: int = 3000,
+    eps: float = 1e-6,
+) -> MDSResult:
+    if start is None:
         start = classic(distances, n_components, generator=seeded_generator(random_state))
-    else:
-        start = _checked_init(init, distances, n_components)
     end = _descend(distances, start, solver, max_iter, eps)
     coordinates = orient(end.coordinates, start)
     return MDSResult(coordinates, stress(distances, coordinates), end.n_iter)
 
 
 def embed_landmarks(distances: torch.Tensor, n_components: int, *, solver: str, random_state: int | None) -> MDSResult:
-    """`metric_mds`; where duplicates leave too few landmarks to span ``n_components``, the other axes are 0."""
+    """`metric_mds` of what `potential_distances` gives, unchecked.
+
+    Where duplicates leave too few landmarks to span ``n_components``, the other axes are 0.
+    """
     spanned = min(n_components, distances.shape[0] - 1)
     if spanned == 0:
         return MDSResult(distances.new_zeros(1, n_components), 0.0, 0)
-    result = metric_mds(distances, spanned, solver=solver, random_state=random_state)
+    result = _solve(distances, spanned, solver, random_state)
     padded = torch.nn.functional.pad(result.coordinates, (0, n_components - spanned))
     return replace(result, coordinates=padded)
 
