@@ -15,15 +15,15 @@ def classic(
 ) -> torch.Tensor:  # (L, n_components) float64
     """Coordinates from the leading eigenpairs of -1/2 J D^2 J (Torgerson 1952).
 
-    Axes by falling eigenvalue, the largest entry of each positive; an eigenvalue below 0 gives an axis of zeros.
-    Block Krylov:
-    about eight products, O(L^2) time each. Source: Borg & Groenen, "Modern Multidimensional Scaling", 2005.
+    Axes by falling eigenvalue, the largest entry of each positive; an eigenvalue below 0 gives an axis of zeros. Block
+    Krylov: about eight products, O(L^2) time each. Source: Borg & Groenen, "Modern Multidimensional Scaling", 2005.
     """
     squared = distances.double().square()
     row_means = squared.mean(1)
-    centred = (squared - row_means[:, None] - row_means[None, :] + row_means.mean()).mul_(-0.5)
+    centred = squared.sub_(row_means[:, None]).sub_(row_means).add_(row_means.mean()).mul_(-0.5)
     values, vectors = top_eigenpairs(
-        lambda block: centred @ block,
+        # Symmetric: from the left, with the few rows contiguous, the product takes half of the time.
+        lambda block: (block.T.contiguous() @ centred).T,
         centred.shape[0],
         n_components,
         n_passes=8,
