@@ -41,6 +41,8 @@ MOST_SECONDS = {
     "walk-1600": {"cpu": 15},
     "har-": {"cpu": 360, "cuda": 1.0},
 }
+# Of one stage, on two cores.
+MOST_STAGE_SECONDS = {"mds": {"suite-hopf-sparse": 1.5, "suite-hopf_pitchfork-sparse": 1.5}}
 MOST_BYTES = {"suite-": 3e9, "har-": 14e9}
 # k -> share of slice neighbours kept, at least
 LEAST_KEPT = {"suite-hopf-": {"10": 0.205, "40": 0.385}, "suite-hopf_pitchfork-": {"10": 0.130, "40": 0.240}}
@@ -56,6 +58,16 @@ def missed_goals(rows: Sequence[Row]) -> list[str]:
         if lazy is not None:
             found += _differences(sparse, lazy)
     return found
+
+
+def slow_stages(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each stage that takes longer than its goal."""
+    return [
+        f"{row.case}, {row.stage}: {row.seconds:.2f} s, goal at most {most} s"
+        for row in rows
+        if row.device == "cpu"
+        and row.seconds > (most := _goal(MOST_STAGE_SECONDS.get(row.stage, {}), row.case, math.inf))
+    ]
 
 
 def _goal(goals: Mapping[str, Any], case: str, default: Any) -> Any:
@@ -112,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = True
             continue
         print(f"written: {_merge(options.out, rows)}", file=sys.stderr)
-    missed = missed_goals(totals(rows))
+    missed = [*missed_goals(totals(rows)), *slow_stages(rows)]
     if rows:
         print(
             plain_table(*stage_cells(rows)), plain_table(HEAD, [total_cells(row) for row in totals(rows)]), sep="\n\n"

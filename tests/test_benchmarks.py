@@ -183,9 +183,18 @@ def test_goals_that_are_missed_are_told():
     assert "40 neighbours" not in told
 
 
+def test_a_stage_has_a_goal_of_its_own():
+    slow, quick = row(stage="mds", seconds=1.9), row(stage="mds", seconds=1.4)
+    elsewhere = row(case="walk-1600x6x10", stage="mds", seconds=9.0)
+    told = bench_pipeline.slow_stages([slow, quick, elsewhere, row(stage="landmarks", seconds=9.0), row()])
+    assert told == ["suite-hopf-sparse, mds: 1.90 s, goal at most 1.5 s"]
+
+
 def test_the_pipeline_bench_keeps_the_rows_of_other_cases(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        bench_pipeline, "run_case", lambda name, **options: [row(case=name, stage="mds"), row(case=name, **GOOD)]
+        bench_pipeline,
+        "run_case",
+        lambda name, **options: [row(case=name, stage="mds", seconds=1.0), row(case=name, **GOOD)],
     )
     for only in ("suite-hopf-lazy", "suite-hopf-sparse", "suite-hopf-lazy"):
         assert bench_pipeline.main(["--only", only, "--out", str(tmp_path)]) == 0
