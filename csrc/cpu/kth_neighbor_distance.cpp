@@ -78,27 +78,14 @@ void kth_of_few(const double* points, std::int64_t n, std::int64_t p, std::int64
 
 void kth(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, std::int64_t k, double* distances,
          int threads) {
-    if (n >= 512) {
-        Screen set;
-        for (std::int64_t s = 0; s < n_sets; ++s) {
-            set.fill(points + s * n * p, n, p);
-            kth_of_set(set, k, nullptr, n, distances + s * n, threads);
-        }
+    if (n < screened_from) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (std::int64_t s = 0; s < n_sets; ++s) kth_of_few(points + s * n * p, n, p, k, distances + s * n);
         return;
     }
-    Guard guard;
-#pragma omp parallel num_threads(threads)
-    {
-        Screen set;
-#pragma omp for schedule(static)
-        for (std::int64_t s = 0; s < n_sets; ++s)
-            guard([&] {
-                if (n < screened_from) return kth_of_few(points + s * n * p, n, p, k, distances + s * n);
-                set.fill(points + s * n * p, n, p);
-                kth_of_set(set, k, nullptr, n, distances + s * n, 1);
-            });
-    }
-    guard.rethrow();
+    each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int own_threads) {
+        kth_of_set(set, k, nullptr, n, distances + s * n, own_threads);
+    });
 }
 
 // How many points surely lie nearer than `low`, and how many may lie within `high`, of rows i0 .. i0+R-1 and, each pair

@@ -4,8 +4,6 @@
 namespace MMP_ISA {
 
 constexpr int rows_at_once = 8;
-// Sets smaller than this are dealt to the threads whole.
-constexpr std::int64_t shared_from = 512;
 
 // Pairs within the block of rows, from both ends.
 inline void count_inside(const Screen& set, std::int64_t i0, std::int64_t rows, double limit, std::int32_t* counts) {
@@ -77,26 +75,9 @@ void count_set(const Screen& set, double reach, std::int64_t* counts, int thread
 void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach, std::int64_t* counts,
            int threads) {
     std::fill(counts, counts + n_sets * n, 0);
-    if (n >= shared_from) {
-        Screen set;
-        for (std::int64_t s = 0; s < n_sets; ++s) {
-            set.fill(points + s * n * p, n, p);
-            count_set(set, reach, counts + s * n, threads);
-        }
-        return;
-    }
-    Guard guard;
-#pragma omp parallel num_threads(threads)
-    {
-        Screen set;
-#pragma omp for schedule(static)
-        for (std::int64_t s = 0; s < n_sets; ++s)
-            guard([&] {
-                set.fill(points + s * n * p, n, p);
-                count_set(set, reach, counts + s * n, 1);
-            });
-    }
-    guard.rethrow();
+    each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int own_threads) {
+        count_set(set, reach, counts + s * n, own_threads);
+    });
 }
 
 // Where the entries of a row go.
@@ -300,6 +281,14 @@ void symmetrised(const double* points, const double* bandwidth, std::int64_t n_s
     guard.rethrow();
 }
 
+// run(indices, values) with the types they have.
+template <class Run> int by_storage(void* indices, int wide, void* values, int is_float, Run run) {
+    auto by_values = [&](auto* i) {
+        return is_float ? run(i, static_cast<float*>(values)) : run(i, static_cast<double*>(values));
+    };
+    return wide ? by_values(static_cast<std::int64_t*>(indices)) : by_values(static_cast<std::int32_t*>(indices));
+}
+
 }  // namespace MMP_ISA
 
 // counts (n_sets, n): other points of the same set within `reach` of each point of points (n_sets, n, p).
@@ -318,8 +307,8 @@ MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n, std::i
                                     std::int64_t last_set, std::int64_t first, std::int64_t last, std::int64_t set_step,
                                     std::int64_t row_step, double reach, double bandwidth, double decay,
                                     const std::int64_t* start, const std::int64_t* stop, const std::int64_t* gap,
-                                    std::int64_t* gap_at, std::int64_t column_step, std::int64_t column_shift, void* indices, int wide,
-                                    void* values, int is_float, int threads) {
+                                    std::int64_t* gap_at, std::int64_t column_step, std::int64_t column_shift,
+                                    void* indices, int wide, void* values, int is_float, int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
         typedef std::remove_pointer_t<decltype(i)> I;
@@ -327,13 +316,7 @@ MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n, std::i
         return fill<I, T>(points, n, p, first_set, last_set, first, last, set_step, row_step, reach, bandwidth, decay,
                           Rows<I, T>{start, stop, gap, gap_at, column_step, column_shift, i, v}, threads);
     };
-    auto i32 = static_cast<std::int32_t*>(indices);
-    auto i64 = static_cast<std::int64_t*>(indices);
-    auto f32 = static_cast<float*>(values);
-    auto f64 = static_cast<double*>(values);
-    return guarded([&] {
-        return wide ? (is_float ? run(i64, f32) : run(i64, f64)) : (is_float ? run(i32, f32) : run(i32, f64));
-    });
+    return guarded([&] { return by_storage(indices, wide, values, is_float, run); });
 }
 
 // The symmetrised form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
@@ -341,18 +324,13 @@ MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n, std::i
 MMP_API int MMP_EXPORT(symmetrised_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
                                              std::int64_t n, std::int64_t p, double decay, double thresh,
                                              double smallest, double cut, const std::int64_t* indptr,
-                                             std::int64_t* counts, void* indices, int wide, void* values, int is_float, int threads) {
+                                             std::int64_t* counts, void* indices, int wide, void* values,
+                                             int is_float, int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
         symmetrised(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v,
                     threads);
         return 0;
     };
-    auto i32 = static_cast<std::int32_t*>(indices);
-    auto i64 = static_cast<std::int64_t*>(indices);
-    auto f32 = static_cast<float*>(values);
-    auto f64 = static_cast<double*>(values);
-    return guarded([&] {
-        return wide ? (is_float ? run(i64, f32) : run(i64, f64)) : (is_float ? run(i32, f32) : run(i32, f64));
-    });
+    return guarded([&] { return by_storage(indices, wide, values, is_float, run); });
 }

@@ -119,4 +119,33 @@ inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t*
     }
 }
 
+// Sets smaller than this are dealt to the threads whole.
+constexpr std::int64_t shared_from = 512;
+
+// per_set(screen, s, threads) for every set s of the stack (n_sets, n, p): large sets one after the other with all
+// threads, small ones side by side with one thread each.
+template <class PerSet>
+void each_set(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, int threads, PerSet per_set) {
+    if (n >= shared_from) {
+        Screen set;
+        for (std::int64_t s = 0; s < n_sets; ++s) {
+            set.fill(points + s * n * p, n, p);
+            per_set(set, s, threads);
+        }
+        return;
+    }
+    Guard guard;
+#pragma omp parallel num_threads(threads)
+    {
+        Screen set;
+#pragma omp for schedule(static)
+        for (std::int64_t s = 0; s < n_sets; ++s)
+            guard([&] {
+                set.fill(points + s * n * p, n, p);
+                per_set(set, s, 1);
+            });
+    }
+    guard.rethrow();
+}
+
 }  // namespace MMP_ISA
