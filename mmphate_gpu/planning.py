@@ -23,7 +23,7 @@ ACTIVE_SHARE = 0.27
 # Share of the landmark columns that a node reaches, at ACTIVE_SHARE.
 REACHED_SHARE = 0.15
 KRYLOV_PASSES = 5
-SMACOF_SWEEPS = 100
+SMACOF_SWEEPS = 150
 
 
 @dataclass(frozen=True)

@@ -201,14 +201,14 @@ def test_stress_never_rises(distances, start):
 
 
 @pytest.mark.parametrize("name", ["hopf", "hopf and pitchfork", "walk"])
-def test_mixing_saves_sweeps(name):
-    """Anderson's reason to be here: plain sweeps need more to get as low. Measured: 178, 110, 36 against 91, 29, 13."""
+def test_long_steps_save_sweeps(name):
+    """Plain sweeps need more to get as low. Measured: 183, 135, 31 for its 38, 35, 13."""
     distances = DISTANCES[name]()
     given = torch.from_numpy(distances)
     plain = classic(given, 2, generator=seeded_generator(0))
-    mixed = smacof(given, plain)
-    reached = raw_stress(distances, mixed.coordinates)
-    for _ in range(mixed.n_iter):
+    quick = smacof(given, plain)
+    reached = raw_stress(distances, quick.coordinates)
+    for _ in range(quick.n_iter):
         plain, _ = one_sweep(given, plain)
     assert raw_stress(distances, plain) > reached
 
@@ -218,21 +218,61 @@ def test_max_iter_is_kept(distances):
         assert metric_mds(distances, max_iter=n, eps=0).n_iter <= n
 
 
-def test_worst_step_of_the_mix_is_thrown_away(monkeypatch):
-    """A mix that leads astray every time: the result is that of plain steps, and no worse than the start."""
+@pytest.mark.parametrize("astray", [100.0, -1.0, float("nan")])
+def test_long_steps_that_do_not_lower_the_stress_are_thrown_away(astray, monkeypatch):
+    """Steps that lead astray every time: the result is that of plain steps, and no worse than the start."""
     distances = points_5d(40)
     given = torch.from_numpy(distances)
     init = classic(given, 2, generator=seeded_generator(0))
-    mix = smacof_module.History.mix
-
-    def astray(self, points, moved):
-        found = mix(self, points, moved)
-        return 100 * found if self.mixed else found
-
-    monkeypatch.setattr(smacof_module.History, "mix", astray)
+    monkeypatch.setattr(smacof_module.Memory, "step", lambda self, residual: astray * residual)
     end = smacof(given, init)
     plain = reference.smacof(distances, 2, init=init.numpy())
     assert raw_stress(distances, end.coordinates) == pytest.approx(stress_by_hand(distances, plain), rel=1e-4)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, 5, 8])
+def test_memory_is_bfgs(n_steps):
+    """The step by inner products is that of the inverse Hessian by its dense update, from the last DEPTH steps."""
+    rng = RNG(n_steps)
+    n, depth = 12, smacof_module.DEPTH
+    hessian = np.diag(np.linspace(0.1, 1, n))  # of (1/2) x' H x, whose residual is -H x
+    steps, residual = rng.normal(size=(n_steps, n)), rng.normal(size=n)
+    memory = smacof_module.Memory()
+    for step in steps:
+        memory.learn(*(torch.from_numpy(part).view(4, 3) for part in (step, hessian @ step, residual)))
+    newest = steps[-1]
+    scale = max(1.0, newest @ hessian @ newest / (newest @ hessian @ hessian @ newest))
+    inverse = scale * np.eye(n)
+    for step in steps[-depth:]:
+        fall = hessian @ step
+        left = np.eye(n) - np.outer(step, fall) / (step @ fall)
+        inverse = left @ inverse @ left.T + np.outer(step, step) / (step @ fall)
+    found = memory.step(torch.from_numpy(residual).view(4, 3))
+    np.testing.assert_allclose(found.numpy().ravel(), inverse @ residual, rtol=1e-10, atol=1e-10)
+    memory.forget()
+    assert memory.step(torch.from_numpy(residual).view(4, 3)) is None
+
+
+def test_memory_leaves_out_steps_without_curvature():
+    memory = smacof_module.Memory()
+    step = torch.eye(4, dtype=torch.float64)[0]
+    residual = torch.ones_like(step)
+    for fall in (0 * step, -step, 1e-12 * step):
+        memory.learn(step, fall, residual)
+        assert memory.step(residual) is None
+    memory.learn(step, 0.5 * step, residual)
+    torch.testing.assert_close(memory.step(residual), 2 * residual)
+
+
+def test_shortened_ends_at_the_lowest_point_of_a_parabola():
+    points = torch.from_numpy(RNG(0).normal(size=(6, 2)))
+    residual = -points  # of stress 2 * 6 * sum x^2 over ordered pairs: its slope is 4 * 6 x
+    cut = smacof_module._shortened(4 * residual, residual, gain=12 * float((1 - 9) * points.square().sum()))
+    torch.testing.assert_close(cut, residual)
+    for far in (1e6, float("inf"), float("nan")):  # never less than a tenth
+        torch.testing.assert_close(smacof_module._shortened(residual, residual, gain=-far), 0.1 * residual)
+    # ... and never more than half.
+    torch.testing.assert_close(smacof_module._shortened(residual, residual, gain=0.0), 0.5 * residual)
 
 
 @pytest.mark.parametrize("init", ["zeros", "one point", "a line"])
