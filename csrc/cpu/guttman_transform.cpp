@@ -18,40 +18,48 @@ void block_sweep(const T* distances, const T* points, std::int64_t n, std::int64
                  double* row_sums, T* column_sums, double& raw) {
     constexpr int W = lanes<T>;
     typedef Vec<T> V;
-    V own[R][C], sums[R][C + 1], squares = V{};
-    for (int r = 0; r < R; ++r) {
-        for (int c = 0; c < C; ++c) own[r][c] = splat<T>(points[c * padded + i0 + r]);
-        for (int c = 0; c <= C; ++c) sums[r][c] = V{};
-    }
+    V own[R][C], sums[R][C], squares = V{};
+    for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) {
+            own[r][c] = splat<T>(points[c * padded + i0 + r]);
+            sums[r][c] = V{};
+        }
     const V least = splat<T>(together);
     const std::int64_t first = i0 + R;
     auto pairs = [&](int r, V wanted, const V* x, V* columns) {
-        V squared = V{};
+        V apart[C], squared = V{};
         for (int c = 0; c < C; ++c) {
-            const V d = x[c] - own[r][c];
-            squared = fused(d, d, squared);
+            apart[c] = x[c] - own[r][c];
+            squared = fused(apart[c], apart[c], squared);
         }
         const V between = square_root(squared);
         const V residual = wanted - between;
         squares = fused(residual, residual, squares);
         const V quotient = wanted / between;
         const V ratio = between > least ? quotient : V{};
-        sums[r][C] += ratio;
-        for (int c = 0; c < C; ++c) sums[r][c] = fused(ratio, x[c], sums[r][c]);
-        columns[C] += ratio;
-        for (int c = 0; c < C; ++c) columns[c] = fused(ratio, own[r][c], columns[c]);
+        for (int c = 0; c < C; ++c) {
+            sums[r][c] = fused(ratio, apart[c], sums[r][c]);
+            columns[c] = fused(ratio, apart[c], columns[c]);
+        }
     };
+    // The rows that come next are asked for while these are worked on: a row is too short for the processor to guess it.
+    const std::int64_t next = std::min(i0 + groups * R, n - R);
     std::int64_t j = first;
     for (; j + W <= n; j += W) {
-        V x[C], columns[C + 1];
-        for (int c = 0; c < C; ++c) x[c] = load<T>(points + c * padded + j);
-        for (int c = 0; c <= C; ++c) columns[c] = load<T>(column_sums + c * padded + j);
-        for (int r = 0; r < R; ++r) pairs(r, load<T>(distances + (i0 + r) * n + j), x, columns);
-        for (int c = 0; c <= C; ++c) store<T>(column_sums + c * padded + j, columns[c]);
+        V x[C], columns[C];
+        for (int c = 0; c < C; ++c) {
+            x[c] = load<T>(points + c * padded + j);
+            columns[c] = load<T>(column_sums + c * padded + j);
+        }
+        for (int r = 0; r < R; ++r) {
+            __builtin_prefetch(distances + (next + r) * n + j);
+            pairs(r, load<T>(distances + (i0 + r) * n + j), x, columns);
+        }
+        for (int c = 0; c < C; ++c) store<T>(column_sums + c * padded + j, columns[c]);
     }
     if (j < n) {  // the last columns: lanes beyond them repeat the own point, at distance 0 and wanted 0
-        V x[C], columns[C + 1];
-        for (int c = 0; c <= C; ++c) columns[c] = load<T>(column_sums + c * padded + j);
+        V x[C], columns[C];
+        for (int c = 0; c < C; ++c) columns[c] = load<T>(column_sums + c * padded + j);
         for (int r = 0; r < R; ++r) {
             V wanted = V{};
             for (int c = 0; c < C; ++c) x[c] = own[r][c];
@@ -61,28 +69,26 @@ void block_sweep(const T* distances, const T* points, std::int64_t n, std::int64
             }
             pairs(r, wanted, x, columns);
         }
-        for (int c = 0; c <= C; ++c) store<T>(column_sums + c * padded + j, columns[c]);
+        for (int c = 0; c < C; ++c) store<T>(column_sums + c * padded + j, columns[c]);
     }
     const double both_ends = sum_of_lanes(squares);
     for (int r = 0; r < R; ++r)
-        for (int c = 0; c <= C; ++c) row_sums[(i0 + r) * (C + 1) + c] = sum_of_lanes(sums[r][c]);
+        for (int c = 0; c < C; ++c) row_sums[(i0 + r) * C + c] = -sum_of_lanes(sums[r][c]);
     double inside = 0;
     for (int r = 0; r < R; ++r)
         for (int s = r + 1; s < R; ++s) {
             const std::int64_t a = i0 + r, b = i0 + s;
-            double squared = 0;
+            double apart[C], squared = 0;
             for (int c = 0; c < C; ++c) {
-                const double d = (double)points[c * padded + a] - (double)points[c * padded + b];
-                squared += d * d;
+                apart[c] = (double)points[c * padded + b] - (double)points[c * padded + a];
+                squared += apart[c] * apart[c];
             }
             const double between = std::sqrt(squared), wanted = (double)distances[a * n + b];
             inside += (wanted - between) * (wanted - between);
             const double ratio = mmp_guttman_ratio(wanted, between, (double)together);
-            row_sums[a * (C + 1) + C] += ratio;
-            row_sums[b * (C + 1) + C] += ratio;
             for (int c = 0; c < C; ++c) {
-                row_sums[a * (C + 1) + c] += ratio * (double)points[c * padded + b];
-                row_sums[b * (C + 1) + c] += ratio * (double)points[c * padded + a];
+                row_sums[a * C + c] -= ratio * apart[c];
+                row_sums[b * C + c] += ratio * apart[c];
             }
         }
     raw += 2 * (both_ends + inside);
@@ -96,12 +102,12 @@ void sweep(const T* distances, const double* points, double* moved, double* raw,
     std::vector<T> by_axis((C)*padded, T(0));
     for (std::int64_t i = 0; i < n; ++i)
         for (int c = 0; c < C; ++c) by_axis[c * padded + i] = (T)points[i * C + c];
-    std::vector<double> row_sums(n * (C + 1), 0.0), group_raw(groups + 1, 0.0);
-    std::vector<T> column_sums((std::size_t)groups * (C + 1) * padded, T(0));
+    std::vector<double> row_sums(n * C, 0.0), group_raw(groups + 1, 0.0);
+    std::vector<T> column_sums((std::size_t)groups * C * padded, T(0));
     const T* x = by_axis.data();
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (int g = 0; g < groups; ++g) {
-        T* columns = column_sums.data() + (std::size_t)g * (C + 1) * padded;
+        T* columns = column_sums.data() + (std::size_t)g * C * padded;
         for (std::int64_t b = g; b < blocks; b += groups)
             block_sweep<T, C, block_rows<C>>(distances, x, n, padded, b * block_rows<C>, (T)together, row_sums.data(),
                                              columns, group_raw[g]);
@@ -110,14 +116,12 @@ void sweep(const T* distances, const double* points, double* moved, double* raw,
         block_sweep<T, C, 1>(distances, x, n, padded, i, (T)together, row_sums.data(), column_sums.data(),
                              group_raw[groups]);
 #pragma omp parallel for num_threads(threads)
-    for (std::int64_t i = 0; i < n; ++i) {
-        double sums[C + 1];
-        for (int c = 0; c <= C; ++c) {
-            sums[c] = row_sums[i * (C + 1) + c];
-            for (int g = 0; g < groups; ++g) sums[c] += (double)column_sums[((std::size_t)g * (C + 1) + c) * padded + i];
+    for (std::int64_t i = 0; i < n; ++i)
+        for (int c = 0; c < C; ++c) {
+            double sum = row_sums[i * C + c];
+            for (int g = 0; g < groups; ++g) sum += (double)column_sums[((std::size_t)g * C + c) * padded + i];
+            moved[i * C + c] = sum / (double)n;
         }
-        for (int c = 0; c < C; ++c) moved[i * C + c] = (sums[C] * points[i * C + c] - sums[c]) / (double)n;
-    }
     *raw = 0;
     for (int g = 0; g <= groups; ++g) *raw += group_raw[g];
 }
@@ -136,11 +140,12 @@ void sweep_of_any(const T* distances, const double* points, double* moved, doubl
     Guard guard;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<Vec<T>> sums;
+        std::vector<Vec<T>> sums, apart;
 #pragma omp for schedule(static)
         for (std::int64_t i = 0; i < n; ++i)
             guard([&] {
-                sums.assign(C + 1, Vec<T>{});
+                sums.assign(C, Vec<T>{});
+                apart.resize(C);
                 Vec<T> row_squares = Vec<T>{};
                 for (std::int64_t j = 0; j < n; j += W) {
                     Vec<T> wanted = Vec<T>{}, squared = Vec<T>{};
@@ -149,21 +154,18 @@ void sweep_of_any(const T* distances, const double* points, double* moved, doubl
                     else
                         for (std::int64_t l = 0; j + l < n; ++l) wanted[l] = distances[i * n + j + l];
                     for (std::int64_t c = 0; c < C; ++c) {
-                        const Vec<T> d = load<T>(x + c * padded + j) - splat<T>(x[c * padded + i]);
-                        squared = fused(d, d, squared);
+                        apart[c] = load<T>(x + c * padded + j) - splat<T>(x[c * padded + i]);
+                        squared = fused(apart[c], apart[c], squared);
                     }
                     for (std::int64_t l = n - j; l < W; ++l) squared[l] = 0;  // beyond the last column: wanted 0, found 0
                     const Vec<T> between = square_root(squared), residual = wanted - between;
                     row_squares = fused(residual, residual, row_squares);
                     const Vec<T> quotient = wanted / between;
                     const Vec<T> ratio = between > splat<T>((T)together) ? quotient : Vec<T>{};
-                    sums[C] += ratio;
-                    for (std::int64_t c = 0; c < C; ++c) sums[c] = fused(ratio, load<T>(x + c * padded + j), sums[c]);
+                    for (std::int64_t c = 0; c < C; ++c) sums[c] = fused(ratio, apart[c], sums[c]);
                 }
                 squares[i] = sum_of_lanes(row_squares);
-                const double weight = sum_of_lanes(sums[C]);
-                for (std::int64_t c = 0; c < C; ++c)
-                    moved[i * C + c] = (weight * points[i * C + c] - sum_of_lanes(sums[c])) / (double)n;
+                for (std::int64_t c = 0; c < C; ++c) moved[i * C + c] = -sum_of_lanes(sums[c]) / (double)n;
             });
     }
     guard.rethrow();

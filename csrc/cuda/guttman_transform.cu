@@ -11,7 +11,7 @@ constexpr int guttman_rows = MMP_ROWS;
 namespace {
 
 struct Reduction {
-    double parts[guttman_threads / 32][guttman_rows][MMP_C + 2];
+    double parts[guttman_threads / 32][guttman_rows][MMP_C + 1];
 };
 
 }  // namespace
@@ -26,14 +26,14 @@ MMP_KERNEL void __launch_bounds__(guttman_threads)
     MMP_SHARED(Reduction, reduction);
     const mmp_i64 row0 = (mmp_i64)blockIdx.x * guttman_rows;
     const MMP_DISTANCE least = (MMP_DISTANCE)together;
-    // Pulls along each axis, their weights, squared residuals.
-    MMP_DISTANCE own[guttman_rows][MMP_C], sums[guttman_rows][MMP_C + 2];
+    // Pulls along each axis, squared residuals.
+    MMP_DISTANCE own[guttman_rows][MMP_C], sums[guttman_rows][MMP_C + 1];
 #pragma unroll
     for (int r = 0; r < guttman_rows; ++r) {
 #pragma unroll
         for (int c = 0; c < MMP_C; ++c) own[r][c] = row0 + r < n ? (MMP_DISTANCE)points[(row0 + r) * MMP_C + c] : 0;
 #pragma unroll
-        for (int c = 0; c < MMP_C + 2; ++c) sums[r][c] = 0;
+        for (int c = 0; c < MMP_C + 1; ++c) sums[r][c] = 0;
     }
     for (mmp_i64 j = threadIdx.x; j < n; j += guttman_threads) {
         MMP_DISTANCE x[MMP_C];
@@ -42,21 +42,23 @@ MMP_KERNEL void __launch_bounds__(guttman_threads)
 #pragma unroll
         for (int r = 0; r < guttman_rows; ++r) {
             if (row0 + r >= n || row0 + r == j) continue;
-            MMP_DISTANCE squared = 0;
+            MMP_DISTANCE apart[MMP_C], squared = 0;
 #pragma unroll
-            for (int c = 0; c < MMP_C; ++c) squared += (x[c] - own[r][c]) * (x[c] - own[r][c]);
+            for (int c = 0; c < MMP_C; ++c) {
+                apart[c] = own[r][c] - x[c];
+                squared += apart[c] * apart[c];
+            }
             const MMP_DISTANCE between = mmp_root(squared), wanted = distances[(row0 + r) * n + j];
             const MMP_DISTANCE ratio = between > least ? mmp_guttman_ratio(wanted, between, least) : 0;
 #pragma unroll
-            for (int c = 0; c < MMP_C; ++c) sums[r][c] += ratio * x[c];
-            sums[r][MMP_C] += ratio;
-            sums[r][MMP_C + 1] += (wanted - between) * (wanted - between);
+            for (int c = 0; c < MMP_C; ++c) sums[r][c] += ratio * apart[c];
+            sums[r][MMP_C] += (wanted - between) * (wanted - between);
         }
     }
 #pragma unroll
     for (int r = 0; r < guttman_rows; ++r) {
 #pragma unroll
-        for (int c = 0; c < MMP_C + 2; ++c) {
+        for (int c = 0; c < MMP_C + 1; ++c) {
             const double part = mmp_warp_sum((double)sums[r][c]);
             if (mmp_lane() == 0) reduction.parts[threadIdx.x / 32][r][c] = part;
         }
@@ -64,12 +66,11 @@ MMP_KERNEL void __launch_bounds__(guttman_threads)
     __syncthreads();
     const mmp_i64 row = row0 + threadIdx.x;
     if (threadIdx.x >= guttman_rows || row >= n) return;
-    double totals[MMP_C + 2];
-    for (int c = 0; c < MMP_C + 2; ++c) {
+    double totals[MMP_C + 1];
+    for (int c = 0; c < MMP_C + 1; ++c) {
         totals[c] = 0;
         for (int w = 0; w < guttman_threads / 32; ++w) totals[c] += reduction.parts[w][threadIdx.x][c];
     }
-    for (int c = 0; c < MMP_C; ++c)
-        moved[row * MMP_C + c] = (totals[MMP_C] * points[row * MMP_C + c] - totals[c]) / (double)n;
-    raw[row] = totals[MMP_C + 1];
+    for (int c = 0; c < MMP_C; ++c) moved[row * MMP_C + c] = totals[c] / (double)n;
+    raw[row] = totals[MMP_C];
 }
