@@ -67,9 +67,7 @@ def smacof(
     return Descent(end.coordinates, rough.n_iter + end.n_iter)
 
 
-def _descend(
-    distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep
-) -> Descent:
+def _descend(distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep) -> Descent:
     moved, raw = sweep(distances, points)
     best, n_iter = float(raw), 1
     memory, step, refused, near = Memory(), None, 0, False
