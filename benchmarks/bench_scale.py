@@ -1,8 +1,8 @@
 """How time and memory grow with the number of slices, from 15,000 nodes to as far as the device goes.
 
-Run ``python benchmarks/bench_scale.py``. On the CPU the affinity is matrix-free and the last case is of HAR's size, 487,680
-nodes; on CUDA the form is the plan's choice and the last case is the last that fits. Units and samples stay the same,
-so that the cost of what goes over all pairs of slices grows fourfold where they double; that is the goal.
+Run ``python benchmarks/bench_scale.py``. On the CPU the affinity is matrix-free and the last case is of HAR's size,
+487,680 nodes; on CUDA the form is the plan's choice and the last case is the last that fits. Units and samples stay
+the same, so that the cost of what goes over all pairs of slices grows fourfold where they double; that is the goal.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     nodes = [row.n_nodes for row in whole]
     memory.plot(nodes, [row.peak_bytes / 1e9 for row in whole], marker="o", color="black")
     # Guides through the last point: pairs of slices, and slices.
-    last = whole[-1]
-    time.plot(nodes, [last.seconds * (n / last.n_nodes) ** 2 for n in nodes], "--", color="grey", label="slices squared")
-    memory.plot(nodes, [last.peak_bytes / 1e9 * n / last.n_nodes for n in nodes], "--", color="grey", label="nodes")
+    shares, guide = [n / nodes[-1] for n in nodes], {"linestyle": "--", "color": "grey"}
+    time.plot(nodes, [whole[-1].seconds * share**2 for share in shares], label="slices squared", **guide)
+    memory.plot(nodes, [whole[-1].peak_bytes / 1e9 * share for share in shares], label="nodes", **guide)
     for axes, what in ((time, "seconds"), (memory, "peak memory, GB")):
         axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel=what)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.suptitle(f"{last.machine}, {last.storage} affinity, {last.n_landmark:,} landmarks")
+    figure.suptitle(f"{whole[-1].machine}, {whole[-1].storage} affinity")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
