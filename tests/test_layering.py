@@ -62,7 +62,7 @@ ONLY = {
 
 # Where an optional or heavy package may be imported at all, and only inside functions.
 OPTIONAL = {
-    "cupy": {"_arrays", "operators.convert", "ops._cuda"},
+    "cupy": {"_arrays", "operators.convert", "ops._cuda", "ops.eigenvalues"},
     "cupyx": {"_arrays", "operators.convert"},
     "pykeops": {"_optional", "neighbors.keops_backend", "operators.lazy"},
     "pynndescent": {"neighbors.pynndescent_backend"},
