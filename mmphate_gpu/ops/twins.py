@@ -71,6 +71,7 @@ class CudaCompiler:
 
 CUPY = CudaCompiler("CuPy", "cupy", "._cuda")
 TRITON = CudaCompiler("Triton", "triton", "._triton")
+_COMPILER: dict[str, CudaCompiler] = {}
 
 
 def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -82,7 +83,7 @@ def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..
 
     def register(portable: Callable[..., Any]) -> Callable[..., Any]:
         name = portable.__name__
-        PORTABLE[name] = portable
+        PORTABLE[name], _COMPILER[name] = portable, cuda
         _LIBRARY.define(name + signature)
         _LIBRARY.impl(name, portable, "CompositeExplicitAutograd")
         if cuda is CUPY and _native.why_no_native() is None:
@@ -94,6 +95,11 @@ def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..
         return op
 
     return register
+
+
+def ops_of(compiler: CudaCompiler) -> list[str]:
+    """The ops, of the modules that have been imported, whose CUDA twins ``compiler`` compiles."""
+    return sorted(name for name, one in _COMPILER.items() if one is compiler)
 
 
 def why_no_cuda_twins() -> str | None:
@@ -113,3 +119,9 @@ def serving(device: str) -> str:
     if reason is not None:
         return f"portable torch ({reason})"
     return f"C++ ({_native.isa()})" if device == "cpu" else "CUDA (compiled by CuPy at first use)"
+
+
+def serving_by_triton() -> str:
+    """The same for the ops whose CUDA twins are Triton's."""
+    reason = TRITON.why_not()
+    return "Triton (compiled at first use)" if reason is None else f"portable torch ({reason})"
