@@ -50,8 +50,15 @@ def _why_no_cuda() -> str:
 
 def _backends() -> list[str]:
     # An op is known from when its module is imported.
-    from .ops import csr_matmul, gaussian_product, guttman_transform, kth_neighbor_distance  # noqa: F401
-    from .ops import landmark_aggregate, radius_affinity, tile_matmul  # noqa: F401
+    from .ops import (  # noqa: F401
+        csr_matmul,
+        gaussian_product,
+        guttman_transform,
+        kth_neighbor_distance,
+        landmark_aggregate,
+        radius_affinity,
+        tile_matmul,
+    )
 
     reason = why_no_keops()
     keops = "serves, exact" if reason is None else f"does not serve: {reason}"
