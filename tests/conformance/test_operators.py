@@ -690,7 +690,7 @@ def test_far_points_are_not_for_the_fused_engine(monkeypatch):
 MEMORY_SCRIPT = """
 import psutil, torch
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
-from mmphate_gpu.operators import LazyAffinity, SparseAffinity
+from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.slices import unit_major
 
 def peak():  # bytes. Not getrusage: on Linux a process inherits the peak of the one that started it
@@ -771,3 +771,32 @@ def test_assembly_holds_nothing_twice():
     growth = growth_of(action, 4000, bandwidth=0.8)
     print(f"assembly beyond the result: {growth / MIB:.0f} MiB")
     assert growth < (20 if serves(torch.device("cpu")) else 110) * MIB
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("action", "ceiling"),
+    [
+        # 3000 slices of each of 6 units are 24 x 24 tiles, all of them active: 3,456 of 32 KiB, 108 MiB. They are made
+        # 128 at a time: 2^21 distances in float64, over the bandwidth, and squared (16 MiB each), in float32 (8 MiB).
+        # A product takes 128 in float32, 8 MiB, and less for its blocks: 18,000 x 16 of 8 bytes are 2 MiB. Measured:
+        # 56 MiB beyond the tiles.
+        (
+            "tiled = TiledAffinity(lazy); size = tiled.tiles.nbytes; assert size == 3456 * 2**15, size\n"
+            "tiled @ torch.ones(n, 16); before += size",
+            80 * MIB,
+        ),
+        # Matrix-free: none of them, distances in float32 (8 MiB), entries, and masks of 2 MiB. Measured: 32 MiB, those
+        # of the search for active tiles (16 MiB of distances) among them.
+        (
+            "parts = (lazy.unit_points, lazy.bandwidth, lazy.intraslice)\n"
+            "LazyAffinity(*parts, thresh=1e-4, dtype=lazy.dtype, engine='fused') @ torch.ones(n, 16)",
+            50 * MIB,
+        ),
+    ],
+    ids=["tiles", "fused"],
+)
+def test_tiles_are_held_once(action, ceiling):
+    growth = growth_of(action, 3000, bandwidth=0.8)
+    print(f"{action}: {growth / MIB:.0f} MiB")
+    assert growth < ceiling
