@@ -10,7 +10,7 @@ import torch
 from ._optional import available, why_no_keops
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
 from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
-from .ops.twins import CUPY, TRITON, ops_of, serves, serving, serving_by_triton
+from .ops.twins import CUPY, TRITON, ops_of, serves, serving
 
 PACKAGES = (
     "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib",
@@ -74,7 +74,7 @@ def _backends() -> list[str]:
     return [
         *lines,
         f"    {', '.join(ops_of(CUPY))}",
-        f"  ops in half precision on cuda: {serving_by_triton()}",
+        f"  ops in half precision on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(ops_of(TRITON))}",
         "  affinity, sparse: torch CSR; products by csr_matmul, narrow float32 ones by torch",
         f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",

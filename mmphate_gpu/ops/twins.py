@@ -71,7 +71,7 @@ class CudaCompiler:
 
 CUPY = CudaCompiler("CuPy", "cupy", "._cuda")
 TRITON = CudaCompiler("Triton", "triton", "._triton")
-_COMPILER: dict[str, CudaCompiler] = {}
+COMPILER: dict[str, CudaCompiler] = {}
 
 
 def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -83,7 +83,7 @@ def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..
 
     def register(portable: Callable[..., Any]) -> Callable[..., Any]:
         name = portable.__name__
-        PORTABLE[name], _COMPILER[name] = portable, cuda
+        PORTABLE[name], COMPILER[name] = portable, cuda
         _LIBRARY.define(name + signature)
         _LIBRARY.impl(name, portable, "CompositeExplicitAutograd")
         if cuda is CUPY and _native.why_no_native() is None:
@@ -99,7 +99,7 @@ def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..
 
 def ops_of(compiler: CudaCompiler) -> list[str]:
     """The ops, of the modules that have been imported, whose CUDA twins ``compiler`` compiles."""
-    return sorted(name for name, one in _COMPILER.items() if one is compiler)
+    return sorted(name for name, one in COMPILER.items() if one is compiler)
 
 
 def why_no_cuda_twins() -> str | None:
@@ -113,15 +113,10 @@ def serves(device: torch.device) -> bool:
     return reason is not None and reason() is None
 
 
-def serving(device: str) -> str:
-    """One line for `show_config`: what serves the ops on ``device`` ("cpu" or "cuda"), and why not the native twins."""
-    reason = _native.why_no_native() if device == "cpu" else why_no_cuda_twins()
-    if reason is not None:
-        return f"portable torch ({reason})"
-    return f"C++ ({_native.isa()})" if device == "cpu" else "CUDA (compiled by CuPy at first use)"
-
-
-def serving_by_triton() -> str:
-    """The same for the ops whose CUDA twins are Triton's."""
-    reason = TRITON.why_not()
-    return "Triton (compiled at first use)" if reason is None else f"portable torch ({reason})"
+def serving(device: str, compiler: CudaCompiler = CUPY) -> str:
+    """One line for `show_config`: what serves the ops of ``compiler`` on ``device`` ("cpu" or "cuda"), and why."""
+    if device == "cuda":
+        reason = compiler.why_not()
+        return f"CUDA (compiled by {compiler.name} at first use)" if reason is None else f"portable torch ({reason})"
+    reason = _native.why_no_native() if compiler is CUPY else "no C++ twin"
+    return f"C++ ({_native.isa()})" if reason is None else f"portable torch ({reason})"
