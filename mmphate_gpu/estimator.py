@@ -57,8 +57,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Length of the entropy curve.
     random_state : int or None
     device : "auto", "cpu", "cuda", "cuda:1", torch.device
-    storage : {"auto", "sparse", "lazy"}
-        How the affinity is kept: as CSR, or matrix-free.
+    storage : {"auto", "sparse", "tiles", "lazy"}
+        How the affinity is kept: as CSR, as dense tiles in half precision (for a GPU; products to about 5e-4), or
+        matrix-free.
     knn_backend : {"auto", "torch", "keops", "pynndescent"}
     verbose : int or bool
         Draw a progress bar on stderr.
