@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
-from .params import KNN_BACKENDS, MDS_SOLVERS, STORAGES, InputError, Params, check_number
+from .params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, InputError, Params, check_number
 
 PROGRAM = "mmphate-gpu"
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -88,7 +88,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _embed(args: argparse.Namespace) -> int:
     started = time.perf_counter()
-    names = ("n_components", "n_landmark", "device", "storage", "t", "gamma", "knn_backend", "mds_solver")
+    names = ("n_components", "n_landmark", "landmarks", "device", "storage", "t", "gamma", "knn_backend", "mds_solver")
     options = {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
     Params(**options)
     from . import _results
@@ -218,6 +218,7 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
     _run_arguments(parser)
     parser.add_argument("--t", type=_time, default="auto", metavar="T", help="diffusion time, or auto (%(default)s)")
     parser.add_argument("--gamma", type=_real, default=0.0, metavar="G", help="-1 to 1, of the potential (%(default)s)")
+    parser.add_argument("--landmarks", default="spectral", metavar="NAME", help=_choices(LANDMARKS))
     parser.add_argument("--knn-backend", default="auto", metavar="NAME", help=_choices(KNN_BACKENDS))
     parser.add_argument("--mds-solver", default="smacof", metavar="NAME", help=_choices(MDS_SOLVERS))
     _seed_argument(parser)

@@ -160,7 +160,7 @@ class _Sizes:
     def __init__(self, shape: tuple[int, int, int, int], p: Params, dtype: torch.dtype) -> None:
         self.S, self.M, self.D = shape[0] * shape[1], shape[2], shape[3]
         self.N = self.S * self.M
-        self.L = min(self.N, p.n_landmark or self.N)
+        self.L = p.most_landmarks(self.N)
         self.K = self.D if p.n_pca is None else min(self.D, p.n_pca)
         self.p, self.dtype, self.item = p, dtype, dtype.itemsize
         self.landmarked = self.L < self.N
