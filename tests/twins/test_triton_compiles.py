@@ -21,6 +21,13 @@ TYPES = {
     "indptr": "*i64",
     "columns": "*i32",
     "width": "i32",
+    "rows": "*i64",
+    "scale": "*fp64",
+}
+# What the kernels that decide take instead, and give.
+DECIDING = {
+    "tile_reached": {"points": "*fp64", "columns": "*i64", "out": "*i8"},
+    "tile_entries": {"points": "*fp64", "columns": "*i64", "out": "*fp16"},
 }
 SHARED_BYTES = 99 * 1024  # of a block, on the smallest cards since compute capability 8.0
 PRODUCTS = {80: "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", 90: "wgmma.mma_async"}
@@ -36,11 +43,12 @@ def _compiled(kernel: str, capability: int, constants: dict[str, Any]) -> Any:
     function = getattr(_triton, f"{kernel}_kernel")
     names = function.arg_names
     constants = {name: constants.get(name, getattr(_triton, name, None)) for name in names if name.isupper()}
-    signature = {name: "constexpr" if name in constants else TYPES[name] for name in names}
+    types, options = TYPES | DECIDING.get(kernel, {}), _triton.EXACT_OPTIONS if kernel in DECIDING else _triton.OPTIONS
+    signature = {name: "constexpr" if name in constants else types[name] for name in names}
     whole = {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if signature[name][0] == "*"}
-    whole[(names.index("width"),)] = [["tt.divisibility", 16]]
+    whole |= {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if name == "width"}
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=whole)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=_triton.OPTIONS)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 @pytest.mark.parametrize("capability", PRODUCTS)
@@ -63,12 +71,22 @@ def test_kernel_compiles(kernel: str, constants: dict[str, Any], panel: int, cap
     assert "tf32" not in found.asm["ptx"] and "bf16" not in found.asm["ptx"]
 
 
+@pytest.mark.parametrize("capability", PRODUCTS)
+@pytest.mark.parametrize("kernel", DECIDING)
+def test_deciding_kernel_compiles(kernel: str, capability: int) -> None:
+    """In float64, every operation rounded by itself, as in the other twins."""
+    ptx = _compiled(kernel, capability, {"P": 10}).asm["ptx"]
+    assert "sub.rn.f64" in ptx and "mul.rn.f64" in ptx and "sqrt.rn.f64" in ptx
+    assert "fma.rn.f64" not in ptx
+
+
 def test_every_launcher_has_the_arguments_of_its_portable_version() -> None:
     import inspect
 
-    from mmphate_gpu.ops import _triton, gaussian_product, tile_matmul  # noqa: F401 - importing defines the ops
-    from mmphate_gpu.ops.twins import PORTABLE
+    from mmphate_gpu.ops import _triton, gaussian_product, tile_entries, tile_matmul  # noqa: F401 - defines the ops
+    from mmphate_gpu.ops.twins import PORTABLE, TRITON, ops_of
 
-    for name in ("gaussian_product", "tile_matmul"):
+    assert ops_of(TRITON) == ["gaussian_product", "tile_entries", "tile_matmul", "tile_reached"]
+    for name in ops_of(TRITON):
         ours, theirs = (inspect.signature(one).parameters for one in (getattr(_triton, name), PORTABLE[name]))
         assert list(ours) == list(theirs)
