@@ -14,13 +14,14 @@ from scipy.spatial.distance import cdist
 from mmphate_gpu.ops import _native, memory
 from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.ops import radius_affinity as radius_module
+from mmphate_gpu.ops.assign_nearest import assign_nearest
 from mmphate_gpu.ops.chunks import pair_chunks, row_chunks
 from mmphate_gpu.ops.components import components, diagonal_blocks
 from mmphate_gpu.ops.csr import Csr
 from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.ops.distances import distances_by_difference
-from mmphate_gpu.ops.kmeans import assign_nearest, kmeans
+from mmphate_gpu.ops.kmeans import kmeans
 from mmphate_gpu.ops.radius_affinity import cut_distance, cut_radius, radius_affinity, radius_counts, radius_fill
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.scatter_sum import scatter_sum

@@ -21,6 +21,11 @@ TYPES = {
     "indptr": "*i64",
     "columns": "*i32",
     "width": "i32",
+    "norms": "*fp32",
+    "labels": "*i64",
+    "least": "*fp32",
+    "n": "i32",
+    "k": "i32",
 }
 SHARED_BYTES = 99 * 1024  # of a block, on the smallest cards since compute capability 8.0
 PRODUCTS = {80: "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", 90: "wgmma.mma_async"}
@@ -35,10 +40,12 @@ def _compiled(kernel: str, capability: int, constants: dict[str, Any]) -> Any:
 
     function = getattr(_triton, f"{kernel}_kernel")
     names = function.arg_names
-    constants = {name: constants.get(name, getattr(_triton, name, None)) for name in names if name.isupper()}
+    known = {name: getattr(_triton, name, None) for name in names if name.isupper()}
+    constants = known | {name: value for name, value in constants.items() if name in known}
     signature = {name: "constexpr" if name in constants else TYPES[name] for name in names}
     whole = {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if signature[name][0] == "*"}
-    whole[(names.index("width"),)] = [["tt.divisibility", 16]]
+    if "width" in names:
+        whole[(names.index("width"),)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=whole)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=_triton.OPTIONS)
 
@@ -63,12 +70,21 @@ def test_kernel_compiles(kernel: str, constants: dict[str, Any], panel: int, cap
     assert "tf32" not in found.asm["ptx"] and "bf16" not in found.asm["ptx"]
 
 
+@pytest.mark.parametrize("capability", PRODUCTS)
+@pytest.mark.parametrize("n_features", [2, 100])
+def test_nearest_centres_compile(n_features: int, capability: int) -> None:
+    _triton = pytest.importorskip("mmphate_gpu.ops._triton")
+    found = _compiled("assign_nearest", capability, {"D": n_features, **_triton.BLOCK})
+    assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
+    assert ".f32.tf32.tf32" in found.asm["ptx"]
+
+
 def test_every_launcher_has_the_arguments_of_its_portable_version() -> None:
     import inspect
 
-    from mmphate_gpu.ops import _triton, gaussian_product, tile_matmul  # noqa: F401 - importing defines the ops
+    from mmphate_gpu.ops import _triton, assign_nearest, gaussian_product, tile_matmul  # noqa: F401 - importing defines the ops
     from mmphate_gpu.ops.twins import PORTABLE
 
-    for name in ("gaussian_product", "tile_matmul"):
+    for name in ("assign_nearest", "gaussian_product", "tile_matmul"):
         ours, theirs = (inspect.signature(one).parameters for one in (getattr(_triton, name), PORTABLE[name]))
         assert list(ours) == list(theirs)
