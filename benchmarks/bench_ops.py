@@ -29,7 +29,7 @@ from mmphate_gpu.ops import twins  # noqa: E402
 from mmphate_gpu.ops.csr import indptr_of_counts, to_torch  # noqa: E402
 from mmphate_gpu.ops.gaussian_product import scaled_limit, scaled_points  # noqa: E402
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius  # noqa: E402
-from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles  # noqa: E402
+from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, row_of_tile  # noqa: E402
 from mmphate_gpu.slices import unit_major  # noqa: E402
 from mmphate_gpu.trace import normalize  # noqa: E402
 
@@ -153,20 +153,27 @@ def half_cases(data: Data) -> list[Measured]:
     by_unit = data.block.view(lazy.n_slices, lazy.n_units, COLUMNS).transpose(0, 1)
     product_by_tiles(layout, by_unit, lambda halves: kept.append(halves) or halves.float())
     given = (layout.indptr, layout.columns, kept[0])
-    points = point_tiles(layout, scaled_points(data.units, lazy.bandwidth), 0)
+    scaled = point_tiles(layout, scaled_points(data.units, lazy.bandwidth), 0)
+    points = point_tiles(layout, data.units, torch.nan)
+    made = (points, row_of_tile(layout.indptr, slice(0, layout.n_active)), layout.columns.long())
     limit, pairs = scaled_limit(lazy.reach, float(lazy.bandwidth)), float(layout.n_active * TILE**2)
     flop, block_bytes = 2 * pairs * COLUMNS, 6.0 * kept[0].numel()
     what, rest = f"half x {COLUMNS}, {layout.n_active:,} tiles", {"full_flop": FULL_HALF_FLOP}
     listed = [
         ("tile_matmul", (tiled.tiles, *given), tiled.tiles.nbytes),
-        ("gaussian_product", (points, limit, *given), points.nbytes),
+        ("gaussian_product", (scaled, limit, *given), scaled.nbytes),
     ]
+    found = [Measured(op, what, args, flop, "flop", flop, own + block_bytes, **rest) for op, args, own in listed]
+    what, of_pairs = f"p = {points.shape[2]}, {layout.n_active:,} tiles", 3 * pairs * points.shape[2]
     nearest = data.features, data.features[: data.n_landmark].clone()
     gemm, moved = 2.0 * nearest[0].numel() * data.n_landmark, 4.0 * nearest[0].numel()
     # Each product of float32 numbers is three of TF32, which go at half the rate of halves.
     rate = {"full_flop": FULL_HALF_FLOP / 6}
+    reached, entries = (*made, lazy.reach), (*made, float(lazy.bandwidth), lazy.reach)
     return [
-        *[Measured(op, what, args, flop, "flop", flop, own + block_bytes, **rest) for op, args, own in listed],
+        *found,
+        Measured("tile_reached", what, reached, pairs, "ordered pairs", of_pairs, points.nbytes),
+        Measured("tile_entries", what, entries, pairs, "ordered pairs", of_pairs, points.nbytes + 2 * pairs),
         Measured("assign_nearest", f"to {data.n_landmark} centres", nearest, gemm, "flop", gemm, moved, **rate),
     ]
 

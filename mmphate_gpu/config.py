@@ -58,6 +58,7 @@ def _backends() -> list[str]:
         kth_neighbor_distance,
         landmark_aggregate,
         radius_affinity,
+        tile_entries,
         tile_matmul,
     )
 
@@ -75,7 +76,7 @@ def _backends() -> list[str]:
     return [
         *lines,
         f"    {', '.join(ops_of(CUPY))}",
-        f"  ops for tensor cores on cuda: {serving('cuda', TRITON)}",
+        f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(ops_of(TRITON))}",
         "  affinity, sparse: torch CSR; products by csr_matmul, narrow float32 ones by torch",
         f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",

@@ -1,21 +1,27 @@
-"""The Triton twins: products on the tensor cores that end in registers; loaded at the first call of one on CUDA.
+"""The Triton twins: tiles of affinities, products with them, nearest centres; loaded at the first call of one on CUDA.
 
-One launcher per op, with the signature of its portable version. Results have the same bits on every run.
-
-Products with tiles of affinities: one program makes a tile's rows of a panel of columns; it walks the active tiles of
-its row in order. What is multiplied is half precision, sums are float32, and so is every step of a distance: never TF32
-or bfloat16. The nearest centres: one program serves a block of points and walks the centres.
+One launcher per op, with the signature of its portable version. In the products one program makes a tile's rows of a
+panel of columns: it walks the active tiles of its row in order and sums in registers, so results have the same bits on
+every run. What is multiplied there, on the tensor cores, is half precision, sums are float32, and so is every step of a
+distance: never TF32 or bfloat16. Whether a tile is active, and which entries a stored one has, is decided in float64 as
+everywhere, one program a tile. For the nearest centres one program serves a block of points and walks the centres.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from .tile_layout import TILE
+from .tile_entries import TILE
 from .twins import PORTABLE
 
+# Columns of a tile whose distances are decided at a time: 128 x 32 in float64 take a quarter of the registers.
+NARROW = 32
+# Rounded after every operation, as in the other twins, or a pair at the cut could fall to another side.
+EXACT_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 # Said, since Triton warns where it is left to its default. What it fuses is no decision of ours.
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 # Columns a program multiplies with, at most: sums of 128 x 128 take a quarter of the registers of eight warps.
@@ -32,6 +38,48 @@ FEW_FEATURES = 16
 BLOCK = {"POINTS": 128, "CENTERS": 128, "FEATURES": 32}
 # Of an entry, by the rounding of split coordinates.
 MOST_SPLIT_ERROR = 2e-5
+
+
+@triton.jit
+def _near(own, other, same_tile, start, reach, TILE: tl.constexpr, NARROW: tl.constexpr, P: tl.constexpr):
+    """Distances in float64 from a tile of points to NARROW points of another, and which are within reach.
+
+    Both are stored feature by feature; where there is no point, NaN is within no reach.
+    """
+    lane, column = tl.arange(0, TILE), start + tl.arange(0, NARROW)
+    squared = tl.zeros((TILE, NARROW), dtype=tl.float64)
+    for k in range(P):
+        x, y = tl.load(own + k * TILE + lane), tl.load(other + k * TILE + column)
+        difference = x[:, None] - y[None, :]
+        squared += difference * difference
+    distance = tl.sqrt(squared)
+    return distance, (distance <= reach) & ((lane[:, None] != column[None, :]) | (not same_tile))
+
+
+@triton.jit
+def tile_reached_kernel(points, rows, columns, scale, out, TILE: tl.constexpr, NARROW: tl.constexpr, P: tl.constexpr):
+    t = tl.program_id(0)
+    row, column = tl.load(rows + t), tl.load(columns + t)
+    own, other = points + row * P * TILE, points + column * P * TILE
+    reach, found = tl.load(scale), 0
+    for start in range(0, TILE, NARROW):
+        _, near = _near(own, other, row == column, start, reach, TILE, NARROW, P)
+        found = tl.maximum(found, tl.max(tl.max(near.to(tl.int32), axis=1), axis=0))
+    tl.store(out + t, found.to(tl.int8))
+
+
+@triton.jit
+def tile_entries_kernel(points, rows, columns, scale, out, TILE: tl.constexpr, NARROW: tl.constexpr, P: tl.constexpr):
+    t = tl.program_id(0)
+    row, column = tl.load(rows + t), tl.load(columns + t)
+    own, other = points + row * P * TILE, points + column * P * TILE
+    reach, bandwidth = tl.load(scale), tl.load(scale + 1)
+    to = out + t.to(tl.int64) * TILE * TILE + tl.arange(0, TILE)[:, None] * TILE + tl.arange(0, NARROW)[None, :]
+    for start in range(0, TILE, NARROW):
+        distance, near = _near(own, other, row == column, start, reach, TILE, NARROW, P)
+        scaled = distance / bandwidth
+        entries = tl.where(near, tl.exp((-scaled * scaled).to(tl.float32)), 0.0)
+        tl.store(to + start, entries.to(tl.float16))
 
 
 @triton.jit
@@ -182,6 +230,37 @@ def assign_nearest_kernel(
 # ---------------------------------------------------------------- launchers
 
 
+def tile_reached(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, reach: float) -> torch.Tensor:
+    reached = torch.empty(rows.shape, dtype=torch.int8, device=points.device)
+    _start_for_each_tile(tile_reached_kernel, points, rows, columns, (reach,), reached)
+    return reached.bool()
+
+
+def tile_entries(
+    points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bandwidth: float, reach: float
+) -> torch.Tensor:
+    tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)
+    _start_for_each_tile(tile_entries_kernel, points, rows, columns, (reach, bandwidth), tiles)
+    return tiles
+
+
+def _start_for_each_tile(
+    kernel: Any,
+    points: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    scale: tuple[float, ...],
+    out: torch.Tensor,
+) -> None:
+    if rows.numel() == 0:
+        return
+    # By way of memory: numbers of Python arrive in a kernel as float32.
+    numbers = torch.tensor(scale, dtype=torch.float64, device=points.device)
+    sizes = {"TILE": TILE, "NARROW": NARROW, "P": points.shape[2]}
+    with torch.cuda.device_of(points):
+        kernel[(rows.numel(),)](points.mT.contiguous(), rows, columns, numbers, out, **sizes, **EXACT_OPTIONS)
+
+
 def tile_matmul(tiles: torch.Tensor, indptr: torch.Tensor, columns: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
     block, out, panel, grid = _panels(block)
     sizes = {"TILE": TILE, "PANEL": panel, "DEPTH": DEPTH, "STAGES": STAGES}
@@ -250,6 +329,9 @@ def probe() -> None:
     indptr, columns = torch.tensor([0, 1], device=device), torch.zeros(1, dtype=torch.int32, device=device)
     block = torch.zeros(1, TILE, WIDEST_PANEL, dtype=torch.float16, device=device)
     tile_matmul(torch.zeros(1, TILE, TILE, dtype=torch.float16, device=device), indptr, columns, block)
+    points, one = torch.zeros(1, TILE, FEW_FEATURES, dtype=torch.float64, device=device), indptr[1:]
+    tile_reached(points, one - 1, one - 1, 1.0)
+    tile_entries(points, one - 1, one - 1, 1.0, 1.0)
     for n_features in (FEW_FEATURES, FEW_FEATURES + 1):
         gaussian_product(torch.zeros(1, TILE, n_features, device=device), 1.0, indptr, columns, block)
     assign_nearest(torch.zeros(2, 100, device=device), torch.zeros(2, 100, device=device))

@@ -18,9 +18,10 @@ from .triton_cases import CASES, NEAREST, portable
 
 pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not installed")
 
-# Of the norm. An entry may round to the next half, or fall to the other side of the cut: measured 1.1e-5. Stored tiles
-# differ in the order of float32 sums only: 1.8e-7.
-TOLERANCE = {"gaussian_product": 4e-5, "tile_matmul": 1e-6}
+# Of the norm. An entry made on the fly may round to the next half, or fall to the other side of the cut: measured
+# 1.1e-5. Stored ones differ by the exponential that is rounded (here not at all), their products in the order of
+# float32 sums: 1.8e-7.
+TOLERANCE = {"gaussian_product": 4e-5, "tile_entries": 4e-5, "tile_matmul": 1e-6, "tile_reached": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +39,15 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Ten
 @pytest.mark.parametrize("name", CASES)
 def test_twin_and_portable_agree(name: str, interpreted: dict[str, torch.Tensor]) -> None:
     wanted, found = portable(name), interpreted[name]
-    assert found.dtype == wanted.dtype == torch.float32 and found.shape == wanted.shape
-    if "nothing" in name:
-        assert not found.any() and not wanted.any()
-        return
-    op, make = CASES[name]
-    assert float((found - wanted).norm() / wanted.norm()) < TOLERANCE[op]
-    # And the sums are not those of some rows only.
-    block = make()[-1]
-    assert float((found != 0).float().mean()) > 0.5 * float((block != 0).float().mean())
+    assert found.dtype == wanted.dtype and found.shape == wanted.shape
+    assert bool(wanted.any()) == ("nothing" not in name)
+    assert relative_error(found, wanted) <= TOLERANCE[CASES[name][0]]
+    if "entries" in name:
+        assert torch.equal(found != 0, wanted != 0)
+
+
+def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm().clamp_min(1e-300))
 
 
 def test_both_ways_to_distances_are_taken() -> None:

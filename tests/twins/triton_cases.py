@@ -9,7 +9,7 @@ import torch
 
 from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - importing defines the op
 from mmphate_gpu.ops import gaussian_product as gaussian_module
-from mmphate_gpu.ops import tile_matmul as tile_module  # noqa: F401 - importing defines the op
+from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, product_by_tiles, tile_layout
 from mmphate_gpu.ops.twins import PORTABLE
@@ -40,6 +40,14 @@ def gaussian(n_sets: int, n: int, p: int, width: int, *, spread: float = 0.5, th
     scaled = point_tiles(layout, gaussian_module.scaled_points(points, one), 0)
     limit = gaussian_module.scaled_limit(reach, 1.0)
     return scaled, limit, layout.indptr, layout.columns, _block(layout, n, width)
+
+
+def pairs(n_sets: int, n: int, p: int, *numbers: float) -> Arguments:
+    """All pairs of tiles of a stack, and then ``numbers``."""
+    layout = tile_layout(_points(n_sets, n, p, 0.5), 1.0)
+    tiled = point_tiles(layout, _points(n_sets, n, p, 0.5), torch.nan)
+    rows, columns = (part.flatten() for part in torch.meshgrid(*[torch.arange(len(tiled))] * 2, indexing="ij"))
+    return tiled, rows, columns, *numbers
 
 
 def tiled(n_sets: int, n: int, width: int) -> Arguments:
@@ -84,6 +92,12 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "gaussian, a point out of range": ("gaussian_product", lambda: far(gaussian(1, 129, 20, 4, spread=0.1))),
     "gaussian, no cut": ("gaussian_product", lambda: gaussian(1, 129, 3, 4, thresh=1e-30)),
     "gaussian, nothing": ("gaussian_product", lambda: nothing(gaussian(1, 129, 3, 4))),
+    "entries, one tile": ("tile_entries", lambda: pairs(1, 50, 3, 1.0, 3.0)),
+    "entries": ("tile_entries", lambda: pairs(2, 300, 10, 0.7, 2.1)),
+    "entries, of duplicates only": ("tile_entries", lambda: pairs(1, 129, 3, 1.0, 1e-9)),
+    "reached": ("tile_reached", lambda: pairs(2, 300, 3, 0.2)),
+    "reached, one": ("tile_reached", lambda: pairs(1, 50, 10, 0.6)),
+    "reached, nothing": ("tile_reached", lambda: pairs(1, 129, 3, -1.0)),
     "tiles, one": ("tile_matmul", lambda: tiled(1, 50, 1)),
     "tiles": ("tile_matmul", lambda: tiled(2, 300, 110)),
     "tiles, panels": ("tile_matmul", lambda: tiled(1, 129, 130)),
