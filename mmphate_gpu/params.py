@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-STORAGES = ("auto", "sparse", "lazy")
+STORAGES = ("auto", "sparse", "tiles", "lazy")
 KNN_BACKENDS = ("auto", "torch", "keops", "pynndescent")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
