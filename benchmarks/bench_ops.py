@@ -24,10 +24,13 @@ from benchmarks.worker import machine_name, versions  # noqa: E402
 from mmphate_gpu import datasets  # noqa: E402
 from mmphate_gpu.affinities import affinity_of_points  # noqa: E402
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_bandwidth  # noqa: E402
+from mmphate_gpu.operators import TiledAffinity  # noqa: E402
 from mmphate_gpu.ops import twins  # noqa: E402
 from mmphate_gpu.ops.csr import indptr_of_counts, to_torch  # noqa: E402
+from mmphate_gpu.ops.gaussian_product import scaled_limit, scaled_points  # noqa: E402
 from mmphate_gpu.ops.kmeans import assign_nearest  # noqa: E402
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius  # noqa: E402
+from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles  # noqa: E402
 from mmphate_gpu.slices import unit_major  # noqa: E402
 from mmphate_gpu.trace import normalize  # noqa: E402
 
@@ -38,6 +41,7 @@ LANDMARKS = 4000
 
 # Full rates of one H200 (shared by the floors of all ops): bytes and float64 operations a second.
 FULL_BYTES, FULL_FLOP = 4.3e12, 60e12
+FULL_HALF_FLOP = 788e12  # half precision, on its tensor cores
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,12 @@ class Measured:
     flop: float  # at least, of any way to the result that visits every pair
     bytes: float  # at least: inputs read once, outputs written once
     goal: float | None = None  # of the rate
+    full_flop: float = FULL_FLOP
 
     @property
     def floor_seconds(self) -> float:
         """On the GPU the rates above belong to."""
-        return max(self.flop / FULL_FLOP, self.bytes / FULL_BYTES)
+        return max(self.flop / self.full_flop, self.bytes / FULL_BYTES)
 
 
 class Data:
@@ -141,6 +146,25 @@ def cases(data: Data) -> list[Measured]:
     return found
 
 
+def half_cases(data: Data) -> list[Measured]:
+    """The products with tiles: ops for tensor cores, measured where there are some."""
+    lazy = affinity_of_points(data.points, storage="lazy", dtype=torch.float32).operator
+    tiled, layout = TiledAffinity(lazy), lazy.tile_layout()
+    kept: list[torch.Tensor] = []
+    by_unit = data.block.view(lazy.n_slices, lazy.n_units, COLUMNS).transpose(0, 1)
+    product_by_tiles(layout, by_unit, lambda halves: kept.append(halves) or halves.float())
+    given = (layout.indptr, layout.columns, kept[0])
+    points = point_tiles(layout, scaled_points(data.units, lazy.bandwidth), 0)
+    limit, pairs = scaled_limit(lazy.reach, float(lazy.bandwidth)), float(layout.n_active * TILE**2)
+    flop, block_bytes = 2 * pairs * COLUMNS, 6.0 * kept[0].numel()
+    what, rest = f"half x {COLUMNS}, {layout.n_active:,} tiles", {"full_flop": FULL_HALF_FLOP}
+    listed = [
+        ("tile_matmul", (tiled.tiles, *given), tiled.tiles.nbytes),
+        ("gaussian_product", (points, limit, *given), points.nbytes),
+    ]
+    return [Measured(op, what, args, flop, "flop", flop, own + block_bytes, **rest) for op, args, own in listed]
+
+
 def rivals(data: Data) -> list[tuple[str, str, Callable[[], Any], float, str]]:
     """What the libraries do with the same work: (op, what, call, work, unit)."""
     csr, tensor = data.operator.csr, data.operator.tensor
@@ -191,7 +215,7 @@ def measure(one: Measured, device: torch.device, repeats: int) -> OpRow:
     served, portable = getattr(torch.ops.mmphate_gpu, one.op), twins.PORTABLE[one.op]
     seconds = seconds_of(lambda: served(*one.arguments), device, repeats)
     slow = seconds_of(lambda: portable(*one.arguments), device, max(1, repeats // 3))
-    by = twins.serving(device.type)
+    by = twins.serving(device.type, twins.COMPILER[one.op])
     floor = one.floor_seconds if device.type == "cuda" else None
     rest = {"portable_seconds": slow, "goal": one.goal, "floor_seconds": floor}
     return OpRow(one.op, one.what, by, seconds, one.work / seconds, one.unit, **rest, **about(device))
@@ -243,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = torch.device(options.device)
     data = Data(device, options.quick)
     rows = []
-    for one in cases(data):
+    for one in [*cases(data), *(half_cases(data) if options.quick or device.type == "cuda" else [])]:
         if options.only is None or one.op in options.only:
             print(f"{one.op}, {one.what} ...", file=sys.stderr, flush=True)
             rows.append(measure(one, device, options.repeats))

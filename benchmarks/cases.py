@@ -47,17 +47,25 @@ def _suite(scenario: str, n_epochs: int = 101, n_timesteps: int = 80) -> Callabl
     return make
 
 
-def _har_size() -> Trace:
-    """As many slices, units and samples as HAR: five runs of the bifurcation suite side by side, with more noise."""
-    import numpy as np
+def _side_by_side(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int) -> Callable[[], Trace]:
+    """Runs of the bifurcation suite side by side, six units each, with more noise."""
 
-    from mmphate_gpu import as_trace
-    from mmphate_gpu.datasets import bifurcation
+    def make() -> Trace:
+        import numpy as np
 
-    runs = [bifurcation("hopf_pitchfork", 127, 128, 6, seed=24 + run).data.numpy() for run in range(5)]
-    units = np.concatenate(runs, axis=2)
-    noise = np.random.default_rng(0).normal(0, 0.01, units.shape)
-    return as_trace((units + noise).astype(np.float32))
+        from mmphate_gpu import as_trace
+        from mmphate_gpu.datasets import bifurcation
+
+        n_runs = -(-n_units // 6)
+        runs = (
+            bifurcation("hopf_pitchfork", n_epochs, n_timesteps, n_samples, seed=24 + run).data.numpy()
+            for run in range(n_runs)
+        )
+        units = np.concatenate(list(runs), axis=2)[:, :, :n_units]
+        noise = np.random.default_rng(0).normal(0, 0.01, units.shape)
+        return as_trace((units + noise).astype(np.float32))
+
+    return make
 
 
 def _golden(file: str) -> Callable[[], Trace]:
@@ -95,6 +103,16 @@ def _scaling(n_epochs: int) -> Case:
     return Case(f"scaling-{80 * n_epochs}", what, _suite("hopf", n_epochs), {"n_components": 3}, "sparse")
 
 
+def _scale(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int) -> Case:
+    n_slices = n_epochs * n_timesteps
+    what = f"{n_slices * n_units:,} nodes: units of the bifurcation suite with more noise, ever more slices"
+    trace = _side_by_side(n_epochs, n_timesteps, n_units, n_samples)
+    return Case(f"scale-{n_slices}x{n_units}x{n_samples}", what, trace)
+
+
+_HAR = _side_by_side(127, 128, 30, 6)
+# Slices double at fixed units and samples, up to HAR's and beyond; then ten million nodes.
+_SCALES = (*(_scale(127, 4 * 2**doubling, 30, 6) for doubling in range(9)), _scale(125, 400, 200, 50))
 _ALL = (
     Case("walk-small", "walk of (30, 6, 8), 60 landmarks", _walk(30, 6, 8), {"n_landmark": 60}, oracle="reference"),
     _golden_case("golden-walk", "golden_walk_28x20x12.npz"),
@@ -105,7 +123,8 @@ _ALL = (
     Case("walk-1600x6x10", "the size at which the published implementation took 618 s", _walk(1600, 6, 10)),
     *(_full_suite(scenario, storage) for scenario in ("hopf", "hopf_pitchfork") for storage in ("sparse", "lazy")),
     *map(_scaling, (12, 25, 50, 101, 202)),
-    Case("har-127x128x30x6", "HAR size, 487,680 nodes: units of the bifurcation suite with more noise", _har_size),
+    Case("har-127x128x30x6", "HAR size, 487,680 nodes: units of the bifurcation suite with more noise", _HAR),
+    *_SCALES,
 )
 
 CASES = {case.name: case for case in _ALL}
@@ -120,3 +139,4 @@ QUICK = (
 SUITE = tuple(name for name in CASES if name.startswith("suite-hopf"))
 GPU = ("walk-100x50x25", *SUITE, "walk-1600x6x10", "har-127x128x30x6")
 SMALLEST = ("golden-walk", "suite-small-lazy")
+SCALE = tuple(case.name for case in _SCALES)

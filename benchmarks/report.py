@@ -17,7 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-OPS = "ops"  # the result of bench_ops
+# The results of bench_ops and of bench_scale.
+OPS, SCALE = "ops", "scale"
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -30,6 +31,8 @@ from benchmarks.rows import (  # noqa: E402
     op_cells,
     read_op_rows,
     read_rows,
+    scale_cells,
+    slopes,
     stage_cells,
     total_cells,
     totals,
@@ -59,14 +62,20 @@ def table(name: str, folder: Path, *, stages: bool = False) -> str:
     """One markdown table a machine, with what it was measured on below it."""
     if name.partition("-")[0] == OPS:
         return "\n".join(_ops_table(read_op_rows(file)) for file in sorted(folder.glob(f"{name}*.json")))
-    return "\n".join(_machine_table(rows, stages) for rows in rows_by_machine(name, folder).values())
+    return "\n".join(_machine_table(name, rows, stages) for rows in rows_by_machine(name, folder).values())
 
 
-def _machine_table(rows: Sequence[Row], stages: bool) -> str:
+def _machine_table(name: str, rows: Sequence[Row], stages: bool) -> str:
+    about = f"{rows[0].machine}, {_dates(rows)}; {rows[0].versions}.\n"
+    if name.partition("-")[0] == SCALE:
+        return f"{markdown_table(*scale_cells(rows))}\n\n{slopes(rows)}\n\n{about}"
     head, lines = stage_cells(rows) if stages else (HEAD, [total_cells(row) for row in totals(rows)])
+    return f"{markdown_table(head, lines)}\n\n{about}"
+
+
+def _dates(rows: Sequence[Row]) -> str:
     when = sorted({row.date for row in rows})
-    span = when[0] if len(when) == 1 else f"{when[0]} to {when[-1]}"
-    return f"{markdown_table(head, lines)}\n\n{rows[0].machine}, {span}; {rows[0].versions}.\n"
+    return when[0] if len(when) == 1 else f"{when[0]} to {when[-1]}"
 
 
 def _ops_table(rows: Sequence[OpRow]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -171,6 +172,40 @@ def stage_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
     stages = list(dict.fromkeys(row.stage for row in rows))
     cell = {(row.stage, row.case): f"{seconds_text(row.seconds)} s, {bytes_text(row.peak_bytes)}" for row in rows}
     return ("stage", *cases), [(stage, *(cell.get((stage, case), "") for case in cases)) for stage in stages]
+
+
+def scale_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines of the table of `bench_scale`: one line a case, with the shares of the stages."""
+    stages = [stage for stage in dict.fromkeys(row.stage for row in rows) if stage != TOTAL]
+    share = {(row.case, row.stage): row.seconds for row in rows}
+    shown = [stage for stage in stages if any(share[case, stage] >= 0.05 * share[case, TOTAL] for case, _ in share)]
+    lines, before = [], None
+    for row in totals(rows):
+        growth = "" if before is None else f"{row.seconds / before.seconds:.2f}"
+        shares = (f"{100 * share[row.case, stage] / row.seconds:.0f} %" for stage in shown)
+        memory, t = bytes_text(row.peak_bytes), "" if row.t is None else str(row.t)
+        lines.append((f"{row.n_nodes:,}", row.storage, seconds_text(row.seconds), growth, memory, t, *shares))
+        before = row
+    return ("nodes", "storage", "seconds", "times the one before", "peak", "t", *shown), lines
+
+
+def slopes(rows: Sequence[Row], last: int = 3) -> str:
+    """Exponents of the growth with the number of nodes over the ``last`` cases, by least squares on logarithms."""
+    found = []
+    for stage in dict.fromkeys(row.stage for row in rows):
+        own = [row for row in rows if row.stage == stage][-last:]
+        if len(own) > 1 and own[-1].seconds >= 1:
+            found.append(f"{stage} {_slope([(row.n_nodes, row.seconds) for row in own]):.2f}")
+    whole = totals(rows)[-last:]
+    if len(whole) > 1:
+        found.append(f"peak {_slope([(row.n_nodes, row.peak_bytes) for row in whole]):.2f}")
+    return f"Slopes over the last {len(whole)} cases, both axes logarithmic: {', '.join(found)}."
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float:
+    logs = [(math.log(x), math.log(y)) for x, y in points]
+    mean_x, mean_y = (sum(column) / len(logs) for column in zip(*logs, strict=True))
+    return sum((x - mean_x) * (y - mean_y) for x, y in logs) / sum((x - mean_x) ** 2 for x, _ in logs)
 
 
 def op_cells(rows: Sequence[OpRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

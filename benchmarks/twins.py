@@ -2,8 +2,8 @@
 
     python benchmarks/twins.py neighbors --device cuda
 
-Sections: ``neighbors`` (torch, KeOps, the CPU), ``operators`` (sparse, lazy by torch, lazy by KeOps), ``pipeline`` (the
-whole run on the CPU and on the device, given the same clusters).
+Sections: ``neighbors`` (torch, KeOps, the CPU), ``operators`` (sparse; lazy by torch, by KeOps and fused; tiles),
+``pipeline`` (the whole run on the CPU and on the device, given the same clusters).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mmphate_gpu._optional import available
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.datasets import bifurcation, random_walk
 from mmphate_gpu.neighbors import kneighbors
-from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity
+from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.pipeline import interpolate
 from mmphate_gpu.slices import unit_major
@@ -48,6 +48,9 @@ THRESH = 1e-4
 # Relative to the largest number in question.
 MOST_DISTANCE_ERROR = 1e-9
 MOST_PRODUCT_ERROR = {torch.float32: 1e-5, torch.float64: 1e-12}
+# Of products and degrees of the forms in half precision; what they aggregate is exact.
+MOST_HALF_ERROR = 5e-4
+HALF_FORMS = ("lazy by fused", "tiles")
 MOST_AFFINITY_ERROR_P99 = 5e-5
 MOST_ENTROPY_ERROR = 1e-4
 MOST_STRESS_DIFFERENCE = 0.01
@@ -125,35 +128,37 @@ def neighbors(device: torch.device, *, quick: bool) -> Section:
 
 
 def operators(device: torch.device, *, quick: bool) -> Section:
-    """Products, row sums and aggregated sums of the lazy forms against the sparse one."""
+    """Products, row sums and aggregated sums of the other forms against the sparse one."""
     reason = why_no_keops(device)
-    engines = ["torch"] if reason else ["torch", "keops"]
+    forms = ["lazy by torch", *["lazy by keops"] * (reason is None), *HALF_FORMS]
     points = normalize(_suite(quick)).to(device)
     findings = [
         finding
         for dtype in (torch.float32, torch.float64)
-        for engine in engines
-        for finding in _operator_findings(points, dtype, engine)
+        for form in forms
+        for finding in _operator_findings(points, dtype, form)
     ]
     return Section(findings, [reason] if reason else [])
 
 
-def _operator_findings(points: torch.Tensor, dtype: torch.dtype, engine: str) -> list[Finding]:
+def _operator_findings(points: torch.Tensor, dtype: torch.dtype, form: str) -> list[Finding]:
     intraslice = intraslice_affinity(points, thresh=THRESH, dtype=dtype)
     bandwidth = torch.tensor(0.3, dtype=torch.float64, device=points.device)
+    engine = form.removeprefix("lazy by ") if form != "tiles" else "torch"
     lazy = LazyAffinity(unit_major(points), bandwidth, intraslice, thresh=THRESH, dtype=dtype, engine=engine)
-    sparse = SparseAffinity(lazy.to_csr())
+    sparse, found = SparseAffinity(lazy.to_csr()), TiledAffinity(lazy) if form == "tiles" else lazy
     generator = torch.Generator().manual_seed(0)
     block = torch.randn(lazy.shape[0], 32, generator=generator, dtype=torch.float64).to(points.device, dtype)
     labels = torch.arange(lazy.shape[0], device=points.device) % 97
     results = {
-        "product": (lazy @ block, sparse @ block),
-        "row sums": (lazy.row_sums(), sparse.row_sums()),
-        "aggregate": (lazy.aggregate(labels, 97).values, sparse.aggregate(labels, 97).values),
+        "product": (found @ block, sparse @ block),
+        "row sums": (found.row_sums(), sparse.row_sums()),
+        "aggregate": (found.aggregate(labels, 97).values, sparse.aggregate(labels, 97).values),
     }
-    name = f"{points.device.type}, {str(dtype).removeprefix('torch.')}: lazy by {engine} against sparse"
-    most = MOST_PRODUCT_ERROR[dtype]
-    return [Finding(f"{name}, {what}", _error(*pair), most) for what, pair in results.items()]
+    name = f"{points.device.type}, {str(dtype).removeprefix('torch.')}: {form} against sparse"
+    exact = MOST_PRODUCT_ERROR[dtype]
+    most = dict.fromkeys(results, MOST_HALF_ERROR if form in HALF_FORMS else exact) | {"aggregate": exact}
+    return [Finding(f"{name}, {what}", _error(*pair), most[what]) for what, pair in results.items()]
 
 
 # ---------------------------------------------------------------- the whole run
@@ -169,13 +174,13 @@ class _Run:
 
 
 def pipeline(device: torch.device, *, quick: bool) -> Section:
-    """The run on the device, sparse and lazy, against the sparse run on the CPU with the same clusters."""
+    """The run on the device, in every form, against the sparse run on the CPU with the same clusters."""
     trace = _suite(quick)
     n_landmark = 300 if quick else 2000
     cpu = torch.device("cpu")
     clusters = _clusters(trace, n_landmark)
     expected = _run(trace, clusters, cpu, "sparse")
-    storages = ("lazy",) if device == cpu else ("sparse", "lazy")
+    storages = ("tiles", "lazy") if device == cpu else ("sparse", "tiles", "lazy")
     findings = []
     for storage in storages:
         found = _run(trace, clusters, device, storage)

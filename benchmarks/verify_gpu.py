@@ -34,7 +34,7 @@ from benchmarks.cases import GPU, QUICK, SMALLEST  # noqa: E402
 from benchmarks.harness import CaseFailed, environment, run_case, tail  # noqa: E402
 from benchmarks.rows import HEAD, RESULTS, Row, plain_table, result_path, total_cells, totals, write_json  # noqa: E402
 
-PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "pytest", "matplotlib", "xarray")
+PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "triton", "pytest", "matplotlib", "xarray")
 BUDGET = 560  # seconds; a machine is often lent for ten minutes a command
 SANITIZER_FAULT = 77
 
@@ -151,8 +151,9 @@ def native_twins(v: Verification) -> dict[str, Any]:
     """The CUDA kernels against the C++ twins."""
     if v.device == "cpu":
         return pytest_section(v, "native_twins", ["tests/twins/test_cuda_launch.py"], 60)
-    if "cupy" in v.about["missing"]:
-        return failed("the package cupy is not installed, so no CUDA twin ran")
+    for package in ("cupy", "triton"):
+        if package in v.about["missing"]:
+            return failed(f"the package {package} is not installed, so its CUDA twins did not run")
     return pytest_section(v, "native_twins", ["-m", "cuda", "tests/twins"], 150)
 
 
@@ -216,8 +217,9 @@ def sanitizer(tool: str) -> Callable[[Verification], dict[str, Any]]:
         if v.left < 30:
             return skipped("no time was left")
         before = [program, f"--tool={tool}", f"--error-exitcode={SANITIZER_FAULT}", "--target-processes=all"]
-        chosen = "(sparse and float32) or (lattice and 129) or guttman or csr_matmul or aggregate"
-        arguments = ["-m", "cuda", "-k", chosen, "tests/conformance", "tests/twins/test_cuda_twins.py"]
+        chosen = "(sparse and float32) or (lattice and 129) or guttman or csr_matmul or aggregate or panels"
+        files = ["tests/conformance", "tests/twins/test_cuda_twins.py", "tests/twins/test_triton_cuda.py"]
+        arguments = ["-m", "cuda", "-k", chosen, *files]
         name = f"sanitizer_{tool}"
         found = pytest_section(v, name, arguments, 120, before, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         if "took more than" in found.get("detail", ""):

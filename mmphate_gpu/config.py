@@ -10,11 +10,11 @@ import torch
 from ._optional import available, why_no_keops
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
 from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
-from .ops.twins import PORTABLE, serves, serving
+from .ops.twins import CUPY, TRITON, ops_of, serves, serving
 
 PACKAGES = (
     "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib",
-    "cupy-cuda12x", "cupy-cuda13x", "xarray", "anndata", "zarr", "h5py",
+    "cupy-cuda12x", "cupy-cuda13x", "triton", "xarray", "anndata", "zarr", "h5py",
 )  # fmt: skip
 
 
@@ -50,7 +50,15 @@ def _why_no_cuda() -> str:
 
 def _backends() -> list[str]:
     # An op is known from when its module is imported.
-    from .ops import csr_matmul, guttman_transform, kth_neighbor_distance, landmark_aggregate, radius_affinity  # noqa: F401
+    from .ops import (  # noqa: F401
+        csr_matmul,
+        gaussian_product,
+        guttman_transform,
+        kth_neighbor_distance,
+        landmark_aggregate,
+        radius_affinity,
+        tile_matmul,
+    )
 
     reason = why_no_keops()
     keops = "serves, exact" if reason is None else f"does not serve: {reason}"
@@ -65,9 +73,12 @@ def _backends() -> list[str]:
     lines += [f"  ops with twins on {device}: {serving(device)}" for device in ("cpu", "cuda")]
     return [
         *lines,
-        f"    {', '.join(sorted(PORTABLE))}",
+        f"    {', '.join(ops_of(CUPY))}",
+        f"  ops in half precision on cuda: {serving('cuda', TRITON)}",
+        f"    {', '.join(ops_of(TRITON))}",
         "  affinity, sparse: torch CSR; products by csr_matmul, narrow float32 ones by torch",
         f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",
+        "  affinity, lazy and fused, or tiles: gaussian_product, tile_matmul",
         "  everything else: torch",
     ]
 

@@ -13,9 +13,9 @@ from .ops.chunks import CHUNK_ELEMENTS
 from .ops.csr import index_dtype
 from .ops.sparse_gram import DENSE_SHARE
 from .ops.symmetric_power import power_chain
+from .ops.tile_layout import TILE
 from .params import Params
 
-TILE = 128  # rows and columns of a tile of the "tiles" storage
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
 TRACE_CHUNK = 2**22  # elements that `trace` and `_trace_pca` work on at a time
 EXACT_PCA = 3000
@@ -77,7 +77,7 @@ class Costs:
     ) -> None:
         self.S, self.M, self.D = shape[0] * shape[1], shape[2], shape[3]
         self.N = self.S * self.M
-        self.L = min(self.N, p.n_landmark or self.N)
+        self.L = p.most_landmarks(self.N)
         self.K = self.D if p.n_pca is None else min(self.D, p.n_pca)
         self.C = min(p.n_svd + 10, self.N)
         self.p, self.dtype, self.item, self.cuda = p, dtype, dtype.itemsize, cuda
@@ -184,18 +184,20 @@ class Costs:
 
     def _landmarks(self, storage: str) -> Cost:
         N, L, C = self.N, self.L, self.C
-        lazy, transitions = storage == "lazy", self.reached * (self.item + 4)
-        made = PER_MADE * self.made_at_once() + self.portable if lazy else 0
-        together = 2 * transitions + made if lazy else 0  # rows made chunk by chunk and then joined
-        gram = self._gram() + transitions
-        peak = 8 * N + max(self._krylov(made, storage), together, gram)
-        product = 2.0 * C * (self.nnz if storage != "tiles" else self.tiles_bytes() / 2)
-        product += 3.0 * self.K * self.pairs if lazy else 0
-        # A k-means step per product, in the end; twenty with the seeds. Every row gives the pairs of what it reaches.
-        operations = (KRYLOV_BLOCKS + 2) * product + 24.0 * N * L * C + 2.0 * N * (self.reached / N) ** 2
-        at_once = f"{_elements(self.made_at_once())} entries" if lazy else f"{C} columns"
+        stored, transitions = storage == "sparse", self.reached * (self.item + 4)
+        made = 0 if stored else PER_MADE * self.made_at_once() + self.portable
+        together = 0 if stored else 2 * transitions + made  # rows are made chunk by chunk and then joined
+        peak, operations = max(together, self._gram() + transitions), 2.0 * N * (self.reached / N) ** 2
+        if self.p.landmarks == "spectral":
+            product = 2.0 * C * (self.tiles_bytes() / 2 if storage == "tiles" else self.nnz)
+            product += 3.0 * self.K * self.pairs if storage == "lazy" else 0
+            peak = max(peak, self._krylov(made if storage == "lazy" else 0, storage))
+            operations += (KRYLOV_BLOCKS + 2) * product + 24.0 * N * L * C  # ten k-means steps and the seeds
+        elif self.p.landmarks == "stratified":
+            operations += 24.0 * N * L / self.M * self.K
+        at_once = f"{C} columns" if stored else f"{_elements(self.made_at_once())} entries"
         kept = self.square + transitions + 8 * (N + L)
-        return Cost("landmarks", f"({L}, {L})", "float64", at_once, kept, max(peak, kept), operations)
+        return Cost("landmarks", f"({L}, {L})", "float64", at_once, kept, max(8 * N + peak, kept), operations)
 
     def _krylov(self, made: float, storage: str) -> float:
         """The block Krylov basis and what stands beside it.

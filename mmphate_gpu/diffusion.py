@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
+
 import torch
 
 from ._arrays import takes_arrays
 from .ops.components import components, diagonal_blocks
+from .ops.memory import available_bytes
+from .ops.singular_value_sample import SingularValueSample
 from .ops.symmetric_power import symmetric_power
 from .ops.symmetric_product import symmetric_product
 from .params import InputError, check_number
@@ -24,11 +29,31 @@ KNEE_TIE = 1e-12
 ENTROPY_FLOOR = torch.finfo(torch.float64).eps
 
 
-def _singular_value_bounds(landmark_op: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # 2 x (L,) float64
+# Above this many landmarks in one component its singular values are sampled: Gram matrix and eigenvalues take time with
+# the cube of their number, the sample with the square.
+SAMPLE_ABOVE = 8000
+# Probes of the sample, round by round, until the knee is certain; then the exact way is taken, if it fits.
+PROBES = (32, 64)
+# Standard errors allowed for. With 32 probes or more, less than one in 2000 errors is beyond.
+N_ERRORS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class EntropyEstimate:
+    """A von Neumann entropy, how far it may be off, and the breaks that could be its knee."""
+
+    entropy: torch.Tensor  # (t_max,) float64
+    error: torch.Tensor  # (t_max,) float64, 0 where the singular values are exact
+    t_low: int
+    t_high: int
+
+
+def _singular_value_bounds(
+    matrix: torch.Tensor, groups: list[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:  # 2 x (L,) float64
     """Lower and upper bounds of the singular values, component by component; equal where the plain SVD gave them."""
-    matrix = landmark_op.double()
     bounds = []
-    for members in components(matrix):
+    for members in groups:
         blocks = diagonal_blocks(matrix, members)
         if blocks.shape[-1] > SVD_UP_TO:
             bounds += [_gram_bounds(block) for block in blocks]
@@ -46,14 +71,20 @@ def _gram_bounds(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (squares - error).clamp_min(0).sqrt(), (squares + error).clamp_min(0).sqrt()
 
 
-def entropy_of_singular_values(values: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L,) -> (t_max,) float64
-    """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1."""
+def entropy_of_singular_values(
+    values: torch.Tensor, t_max: int = 100, counts: torch.Tensor | None = None
+) -> torch.Tensor:  # (L,) -> (t_max,) float64
+    """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1.
+
+    With ``counts`` (G, L), how often each value occurs, one curve for every row of them: (G, t_max).
+    """
+    counts = torch.ones_like(values) if counts is None else counts
     powers, entropy = values.clone(), []
     for _ in range(t_max):
-        weights = powers / powers.sum() + ENTROPY_FLOOR
-        entropy.append(-(weights * weights.log()).sum())
+        weights = powers / (counts * powers).sum(-1, keepdim=True) + ENTROPY_FLOOR
+        entropy.append(-(counts * weights * weights.log()).sum(-1))
         powers = powers * values
-    return torch.stack(entropy)
+    return torch.stack(entropy, -1)
 
 
 @takes_arrays("landmark_op")
@@ -62,15 +93,110 @@ def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Te
 
     landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Each connected component has its
     own; above 1000 landmarks in one they come from the float64 Gram matrix, if that can be shown to give the same
-    `optimal_t` as the SVD. O(L^3) time for one component, O(L^2) memory. Deterministic.
+    `optimal_t` as the SVD. Above 8000 they are sampled, if that can be shown to give the same `optimal_t`
+    (`entropy_with_error`). O(L^3) time for one component, O(2000 L^2) for a sampled one, O(L^2) memory. Deterministic
+    for one device, dtype and thread count: the sample has a seed of its own.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the sample leaves `optimal_t` open and an exact decomposition does not fit in memory.
+    """
+    found = entropy_with_error(landmark_op, t_max)
+    if found.t_low < found.t_high:
+        warnings.warn(
+            f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {found.t_low} and "
+            f"{found.t_high}: the singular values are sampled, and there is no memory for all of them. A smaller "
+            "n_landmark, or t, given, settles it",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return found.entropy
+
+
+@takes_arrays("landmark_op")
+def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEstimate:  # (L, L)
+    """`von_neumann_entropy`, how far it may be off, and the breaks that could be its knee.
+
+    Exact (``error`` 0, one break) up to 8000 landmarks in every component. Above, stochastic Lanczos quadrature:
+    ``error`` is four standard errors over the probes (jackknife) and twice what the last quarter of the Lanczos steps
+    changed, and a break could be the knee if the lines that meet there fit no worse than the best, within the same
+    error of that difference. More probes follow until one break is left; if it is not, all singular values are
+    computed, where there is memory for them. On landmark operators of 4000 nodes (the limit lowered) 32 probes were
+    enough; see docs/performance.md. Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos
+    quadrature", 2017.
     """
     check_number("t_max", t_max, low=4, integer=True)
     _check_square(landmark_op)
-    low, high = _singular_value_bounds(landmark_op)
+    matrix = landmark_op.double()
+    groups = components(matrix)
+    if max(members.shape[1] for members in groups) > SAMPLE_ABOVE:
+        estimate = _sampled(matrix, groups, t_max)
+        if estimate.t_low == estimate.t_high or not _exact_fits(groups, matrix.device):
+            return estimate
+    entropy = _exact(matrix, groups, t_max)
+    t = knee(entropy)
+    return EntropyEstimate(entropy, torch.zeros_like(entropy), t, t)
+
+
+def _exact_fits(groups: list[torch.Tensor], device: torch.device) -> bool:
+    """Whether there is memory for a Gram matrix, its eigenvalues and what they take on the way."""
+    return 3 * 8 * max(members.shape[1] for members in groups) ** 2 <= available_bytes(device)
+
+
+def _exact(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> torch.Tensor:  # (t_max,)
+    low, high = _singular_value_bounds(matrix, groups)
     entropy = entropy_of_singular_values((low + high) / 2, t_max)
     if torch.equal(low, high) or _certain(entropy, low, high):
         return entropy
-    return entropy_of_singular_values(torch.linalg.svdvals(landmark_op.double()), t_max)
+    return entropy_of_singular_values(torch.linalg.svdvals(matrix), t_max)
+
+
+def _sampled(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> EntropyEstimate:
+    """Entropy with the large components sampled, by as many probes as it takes."""
+    small = [members for members in groups if members.shape[1] <= SAMPLE_ABOVE]
+    known = sum(_singular_value_bounds(matrix, small)) / 2 if small else matrix.new_empty(0)
+    large = [
+        block for members in groups if members.shape[1] > SAMPLE_ABOVE for block in diagonal_blocks(matrix, members)
+    ]
+    samples = [SingularValueSample(block, random_state=seed) for seed, block in enumerate(large)]
+    for n_probes in PROBES:
+        for sample in samples:
+            sample.draw(n_probes)
+        estimate = _estimate(known, samples, t_max)
+        if estimate.t_low == estimate.t_high:
+            break
+    return estimate
+
+
+def _estimate(known: torch.Tensor, samples: list[SingularValueSample], t_max: int) -> EntropyEstimate:
+    n_probes = samples[0].n_probes
+    everyone = known.new_full((1, n_probes), 1 / n_probes)
+    all_but_one = (1 - torch.eye(n_probes, dtype=known.dtype, device=known.device)) / (n_probes - 1)
+    curves = _sampled_entropy(known, samples, torch.cat([everyone, all_but_one]), t_max)
+    coarse = _sampled_entropy(known, samples, everyone, t_max, part=0.75)
+    errors, coarse_errors = knee_errors(curves.cpu()), knee_errors(coarse.cpu())
+    best = int(errors[0].argmin())
+    behind, coarse_behind = (e - e[:, best : best + 1] for e in (errors, coarse_errors))
+    rounding = KNEE_TIE * float(curves[0].abs().max())
+    near = 1 + torch.nonzero(behind[0] <= _margin(behind, coarse_behind) + rounding).flatten()
+    return EntropyEstimate(curves[0], _margin(curves, coarse) + rounding, int(near[0]), int(near[-1]))
+
+
+def _sampled_entropy(
+    known: torch.Tensor, samples: list[SingularValueSample], shares: torch.Tensor, t_max: int, part: float = 1
+) -> torch.Tensor:  # (G, t_max)
+    """Curves of the ``known`` singular values and the samples, for every row of the ``shares`` (G, P) of the probes."""
+    measures = [sample.measure(shares, part) for sample in samples]
+    values = torch.cat([known, *(values for values, _ in measures)])
+    counts = torch.cat([known.new_ones(len(shares), len(known)), *(counts for _, counts in measures)], 1)
+    return entropy_of_singular_values(values, t_max, counts)
+
+
+def _margin(found: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:  # (1 + P, n), (1, n) -> (n,)
+    """How far the first row may be off: the others leave one probe out each, ``coarse`` a quarter of the steps."""
+    standard_error = (len(found) - 2) ** 0.5 * found[1:].std(0, correction=0)
+    return N_ERRORS * standard_error + 2 * (coarse[0] - found[0]).abs()
 
 
 def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bool:
@@ -84,17 +210,19 @@ def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bo
     return bool(second - best > shift + 2 * KNEE_TIE * entropy.abs().max())
 
 
-def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (n,) -> (n - 2,)
+def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., n - 2)
     """Sum of absolute residuals of the two least-squares lines that meet at each break 1 .. n - 2."""
-    x = torch.arange(curve.numel(), dtype=torch.float64, device=curve.device)
-    pairs = [(slice(0, b + 1), slice(b, None)) for b in range(1, curve.numel() - 1)]
-    return torch.stack([_residual(x[left], curve[left]) + _residual(x[right], curve[right]) for left, right in pairs])
+    n = curve.shape[-1]
+    x = torch.arange(n, dtype=torch.float64, device=curve.device)
+    pairs = [(slice(0, b + 1), slice(b, None)) for b in range(1, n - 1)]
+    sides = [[_residual(x[side], curve[..., side]) for side in pair] for pair in pairs]
+    return torch.stack([left + right for left, right in sides], -1)
 
 
-def _residual(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # (n,), (n,) -> ()
+def _residual(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # (n,), (..., n) -> (...)
     x = x - x.mean()
-    slope = (x * y).sum() / (x * x).sum()
-    return (y - y.mean() - slope * x).abs().sum()
+    slope = (x * y).sum(-1, keepdim=True) / (x * x).sum()
+    return (y - y.mean(-1, keepdim=True) - slope * x).abs().sum(-1)
 
 
 @takes_arrays("curve")

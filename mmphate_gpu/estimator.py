@@ -14,16 +14,18 @@ from ._arrays import array_kind, to_kind
 from ._trace_input import is_xarray
 from .analysis.activity import most_active_class
 from .embedding import Embedding
+from .landmarks.stratified import shares
 from .mds.place import place
 from .ops.devices import resolve_device
 from .ops.memory import available_bytes
-from .params import InputError, Params
-from .pipeline import Run, mmphate
-from .planning import plan_run
+from .params import InputError, Labels, Params
+from .pipeline import Run
+from .planning import check_least
 from .progress import progress_callback
 from .slices import SliceLayout, unit_major
 from .stages import Stages
 from .trace import Trace, as_trace, flat_points, normalize
+from .within_memory import run_within_memory
 
 
 class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -43,6 +45,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Transform of the diffusion potential: 1 logarithm, -1 none, 0 square root.
     n_landmark : int or None
         Clusters the nodes are condensed to; None uses all nodes.
+    landmarks : {"spectral", "stratified"} or (N,) integers
+        How they are found: from the leading singular vectors of the diffusion affinity; cheaply, from the points of one
+        unit after the other; or as given, one number per node, whatever ``n_landmark``.
     normalize : bool
         z-score every (slice, unit) over samples first.
     mds_solver : {"smacof", "classic", "nonmetric"}
@@ -57,8 +62,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Length of the entropy curve.
     random_state : int or None
     device : "auto", "cpu", "cuda", "cuda:1", torch.device
-    storage : {"auto", "sparse", "lazy"}
-        How the affinity is kept: as CSR, or matrix-free.
+    storage : {"auto", "sparse", "tiles", "lazy"}
+        How the affinity is kept: as CSR, as dense tiles in half precision (for a GPU; products to about 5e-4), or
+        matrix-free.
     knn_backend : {"auto", "torch", "keops", "pynndescent"}
     verbose : int or bool
         Draw a progress bar on stderr.
@@ -110,6 +116,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         t: int | str = "auto",
         gamma: float = 0,
         n_landmark: int | None = 4000,
+        landmarks: Any = "spectral",
         normalize: bool = True,
         mds_solver: str = "smacof",
         mds_dist: str = "euclidean",
@@ -131,6 +138,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.t = t
         self.gamma = gamma
         self.n_landmark = n_landmark
+        self.landmarks = landmarks
         self.normalize = normalize
         self.mds_solver = mds_solver
         self.mds_dist = mds_dist
@@ -157,14 +165,13 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         params = Params(**self._run_params())
         given = as_trace(X)
         device = resolve_device(params.device, given.data)
-        _check_components(params.n_components, params.n_landmark, given.n_nodes)
+        _check_landmarks(params, given)
         trace = given.to(device)
         stages, key = self._stages_for(trace, device)
         there = available_bytes(device) + stages.held_bytes()
-        sizes = {"dtype": given.data.dtype, "device": device, "available": there}
-        plan_run(given.shape, params, active_share=0, **sizes).check()
+        check_least(trace, params, device, there)
         with progress_callback(self.verbose, self.callback) as callback:
-            run = mmphate(trace, params, stages.start(callback))
+            run = run_within_memory(trace, params, stages, callback, there)
         self._stages, self._stages_key = stages, key
         self._keep(X, given, run)
         return self
@@ -263,11 +270,16 @@ def fingerprint(trace: Trace) -> str:
     return digest.hexdigest()
 
 
-def _check_components(n_components: int, n_landmark: int | None, n_nodes: int) -> None:
-    most = min(n_nodes, n_landmark or n_nodes) - 1
-    if n_components > most:
+def _check_landmarks(params: Params, trace: Trace) -> None:
+    """Refuse, before anything is computed, landmarks that ``trace`` cannot have."""
+    if isinstance(params.landmarks, Labels):
+        params.landmarks.of_nodes(trace.n_nodes)
+    most = params.most_landmarks(trace.n_nodes)
+    if params.landmarks == "stratified" and most < trace.n_nodes:
+        shares(most, trace.n_units)
+    if params.n_components >= most:
         raise InputError(
-            f"n_components={n_components} is more than {min(most + 1, n_nodes)} points span; accepted: 1 to {most}"
+            f"n_components={params.n_components} is more than {most} points span; accepted: 1 to {most - 1}"
         )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import numbers
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 STORAGES = ("auto", "sparse", "tiles", "lazy")
 KNN_BACKENDS = ("auto", "torch", "keops", "pynndescent")
+LANDMARKS = ("spectral", "stratified")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
 
@@ -25,8 +30,12 @@ class InputTypeError(InputError, TypeError):
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """Return ``value`` if it is one of ``choices``, else raise `InputError`."""
     if not isinstance(value, str) or value not in choices:
-        raise InputError(f"{name}={value!r} is unknown; accepted: {', '.join(map(repr, choices))}")
+        raise InputError(f"{name}={value!r} is unknown; accepted: {_listed(choices)}")
     return value
+
+
+def _listed(choices: Collection[str]) -> str:
+    return ", ".join(map(repr, choices))
 
 
 def check_number(
@@ -59,6 +68,65 @@ def _range_text(low: float, high: float, open_low: bool) -> str:
     return lower + (" and" if lower and upper else "") + upper
 
 
+class Labels:
+    """The landmark of every node as a user gave it: a checked copy, equal and hashed by its values.
+
+    So it can be a parameter, and the key of a stage that is kept.
+
+    Parameters
+    ----------
+    labels : (N,) integers from 0; torch, NumPy or CuPy array, or list
+    name : str
+        What errors call it.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        Another number of axes, a negative number, or what makes no array of integers.
+    """
+
+    def __init__(self, labels: Any, name: str = "landmarks") -> None:
+        import torch  # the command line checks parameters without it
+
+        accepted = "one whole number from 0 per node" + (f", or {_listed(LANDMARKS)}" if name == "landmarks" else "")
+        try:
+            given = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputTypeError(f"{name} is a {type(labels).__name__}; accepted: {accepted}") from error
+        if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+            raise InputTypeError(f"{name} has dtype {given.dtype}; accepted: integers, {accepted}")
+        if given.ndim != 1 or given.numel() == 0:
+            raise InputError(f"{name} has shape {tuple(given.shape)}; accepted: (N,), {accepted}")
+        self.name = name
+        self.values: torch.Tensor = given.detach().to("cpu", torch.int64, copy=True).contiguous()  # (N,)
+        if bool((self.values < 0).any()):
+            raise InputError(f"{name} contains {int(self.values.min())}; accepted: numbers from 0, {accepted}")
+        self.n_landmark = self.values.unique().numel()
+        self._digest = hashlib.blake2b(self.values.numpy()).digest()
+
+    def of_nodes(self, n_nodes: int) -> torch.Tensor:  # (N,) int64
+        """The labels, if they are as many as there are nodes."""
+        if self.values.numel() != n_nodes:
+            raise InputError(f"{self.name} has shape ({self.values.numel()},); accepted: ({n_nodes},), one per node")
+        return self.values
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Labels) and self._digest == other._digest
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def __repr__(self) -> str:
+        return f"Labels({self.values.numel()} nodes, {self.n_landmark} landmarks)"
+
+
+def check_landmarks(landmarks: Any) -> str | Labels:
+    """Return the name of a way to find landmarks, or `Labels` that are given, else raise."""
+    if isinstance(landmarks, Labels):
+        return landmarks
+    return check_choice("landmarks", landmarks, LANDMARKS) if isinstance(landmarks, str) else Labels(landmarks)
+
+
 @dataclass(frozen=True)
 class Params:
     """The constants of METHOD (docs/method.md) that decide a result; checked when made.
@@ -77,6 +145,7 @@ class Params:
     t_max: int = 100
     gamma: float = 0
     n_landmark: int | None = 4000
+    landmarks: Any = "spectral"  # or "stratified", or labels (N,), kept as `Labels`
     normalize: bool = True
     mds_solver: str = "smacof"
     mds_dist: str = "euclidean"
@@ -94,6 +163,7 @@ class Params:
             check_number(name, getattr(self, name), low=low, integer=True)
         if self.n_landmark is not None:
             check_number("n_landmark", self.n_landmark, low=2, integer=True)
+        object.__setattr__(self, "landmarks", check_landmarks(self.landmarks))
         if self.n_pca is not None:
             check_number("n_pca", self.n_pca, low=1, integer=True)
         if self.decay is not None:
@@ -112,3 +182,9 @@ class Params:
         check_choice("knn_backend", self.knn_backend, KNN_BACKENDS)
         check_choice("mds_solver", self.mds_solver, MDS_SOLVERS)
         check_choice("mds_dist", self.mds_dist, MDS_DISTANCES)
+
+    def most_landmarks(self, n_nodes: int) -> int:
+        """Landmarks that a run over ``n_nodes`` has at most; all nodes where there are none."""
+        if isinstance(self.landmarks, Labels):
+            return self.landmarks.n_landmark
+        return min(n_nodes, self.n_landmark or n_nodes)

@@ -42,8 +42,11 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     dtype = trace.data.dtype
     affinity = stage("affinity", tuple(kernel.values()), lambda: affinity_of_points(points, **kernel, dtype=dtype))
     # 8 Landmarks
-    choice = {"n_landmark": p.n_landmark, "n_svd": p.n_svd, "random_state": p.random_state}
-    landmarks = stage("landmarks", tuple(choice.values()), lambda: landmark_diffusion(affinity.operator, **choice))
+    names = ("n_landmark", "n_svd", "landmarks", "random_state")
+    choice = {name: getattr(p, name) for name in names}
+    landmarks = stage(
+        "landmarks", tuple(choice.values()), lambda: landmark_diffusion(affinity.operator, **choice, points=points)
+    )
     # 9 Diffusion time: the knee of the von Neumann entropy
     entropy = stage("entropy", (p.t_max,), lambda: von_neumann_entropy(landmarks.landmark_op, p.t_max))
     t = knee(entropy) if p.t == "auto" else p.t

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from .affinities.multislice import SPARSE_SHARE
+from .affinities.multislice import SPARSE_SHARE, TILES_FROM
 from .costs import Costs, Entries
 from .ops.devices import card_bytes, resolve_device
 from .ops.memory import available_bytes, format_bytes
-from .ops.twins import serves
+from .ops.twins import TRITON, serves
 from .params import STORAGES, InputError, InputTypeError, Params, check_choice, check_number
 from .sampling import sampled_entries
 from .trace import Trace
@@ -20,8 +20,6 @@ from .trace import Trace
 # What a run takes at least: no pair of slices above the cut, every slice a component of its own. A run is refused
 # before it starts by this, and by what was counted when it has been counted.
 LEAST = Entries(interslice=0, intraslice=1, alone=1, tiles=0)
-# Of the interslice pairs: below it tiles are mostly zeros, and CSR reads less (docs/performance: PERFORMANCE finding 4).
-TILES_FROM = 0.01
 # A refusal names no fewer than these.
 FEWEST_LANDMARKS, FEWEST_VECTORS = 100, 10
 
@@ -79,10 +77,8 @@ class Plan:
         titles = ("stage", "form", "precision", "at once", "kept", "peak", "operations")
         rows = [titles, *(_cells(stage) for stage in self.stages)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(w) if i < 4 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-            for row in rows
-        ]
+        pads = (str.ljust,) * 4 + (str.rjust,) * 3
+        lines = ["  ".join(pad(cell, w) for pad, cell, w in zip(pads, row, widths, strict=True)) for row in rows]
         verdict = "fits" if self.fits else "does NOT fit"
         tail = f"peak {format_bytes(self.peak_bytes)} of {format_bytes(self.available_bytes)} available: {verdict}"
         advice = [] if self.fits else [self.remedy]
@@ -141,7 +137,7 @@ def plan(
     check_choice("storage", storage, STORAGES)
     shape, dtype, trace = _shape_of(shape_or_trace)
     params = Params(n_landmark=n_landmark, n_pca=n_pca, n_svd=n_svd, n_components=n_components, storage=storage)
-    where, name, there = _room(device, None if trace is None else trace.data)
+    where, card, there = _room(device, None if trace is None else trace.data)
     given = {"interslice": ("active_share", active_share), "tiles": ("active_tiles", active_tiles)}
     known = {
         field: check_number(argument, value, low=0, high=1)
@@ -152,16 +148,28 @@ def plan(
     entries = (sampled_entries(trace, params) if sample else Entries())._replace(**known)
     held = trace is not None and trace.data.device == where
     about = {"dtype": dtype, "device": where, "available": there, "entries": entries}
-    return plan_run(shape, params, **about, name=name, trace_there=held)
+    return plan_run(shape, params, **about, name=card, trace_there=held)
 
 
-def _room(device: Any, like: torch.Tensor | None) -> tuple[torch.device, str, int]:
-    """The device, what it is called, and its memory."""
+def check_least(given: Any, p: Params, device: torch.device, available: int) -> None:
+    """Refuse a run that cannot fit however few entries its affinity will have; ``given`` as `plan` takes it.
+
+    Raises
+    ------
+    InputError
+        With the numbers, and the setting that helps.
+    """
+    shape, dtype, _ = _shape_of(given)
+    plan_run(shape, p, dtype=dtype, device=device, available=available, entries=LEAST).check()
+
+
+def _room(device: Any, like: torch.Tensor | None) -> tuple[torch.device, str | None, int]:
+    """The device, its name if it is a card that need not be there, and its memory."""
     of_card = card_bytes(device)
     if of_card is not None:
         return torch.device("cuda"), device, of_card
     where = resolve_device(device, like)
-    return where, str(where), available_bytes(where)
+    return where, None, available_bytes(where)
 
 
 def plan_run(
@@ -175,15 +183,16 @@ def plan_run(
     name: str | None = None,
     trace_there: bool = True,
 ) -> Plan:
-    """The plan of a run with these parameters."""
+    """The plan of a run with these parameters; ``name``: that of a card that need not be there."""
     kind = {"dtype": dtype, "entries": entries, "cuda": device.type == "cuda"}
     # Of a card that is not there nobody knows whether its twins compile: the portable ops take more.
-    kind["native"] = (device.type == "cpu" or torch.cuda.is_available()) and serves(device)
+    kind["native"] = name is None and serves(device)
+    tiles = kind["cuda"] and (name is not None or TRITON.why_not() is None)
 
     def with_settings(settings: Params) -> tuple[str, str, tuple[StagePlan, ...]]:
         costs = Costs(shape, settings, **kind)
         held = 0 if trace_there else costs.trace_bytes()
-        storage, why = _form(costs, settings.storage, kind["cuda"], available, held)
+        storage, why = _form(costs, settings.storage, tiles, available, held)
         return storage, why, _stage_plans(costs, storage, held)
 
     def peak(settings: Params) -> int:
@@ -204,14 +213,14 @@ def _stage_plans(costs: Costs, storage: str, held: float) -> tuple[StagePlan, ..
     return tuple(stages)
 
 
-def _form(costs: Costs, storage: str, cuda: bool, available: int, held: float) -> tuple[str, str]:
+def _form(costs: Costs, storage: str, tiles: bool, available: int, held: float) -> tuple[str, str]:
     """The form that the affinity stage will choose, and why: the first that takes no more than `SPARSE_SHARE` of the
     memory and leaves enough for the rest of the run."""
     if storage != "auto":
         return storage, "as asked for"
     share = costs.interslice / max(1, costs.pairs)
     about = f"{share:.2g} of the pairs"
-    forms = ["tiles", "sparse"] if cuda and share > TILES_FROM else ["sparse"]
+    forms = ["tiles", "sparse"] if tiles and share > TILES_FROM else ["sparse"]
     for form in forms:
         size = costs.form_bytes(form)
         peak = max(stage.peak_bytes for stage in _stage_plans(costs, form, held))
@@ -223,22 +232,26 @@ def _form(costs: Costs, storage: str, cuda: bool, available: int, held: float) -
 
 # ---------------------------------------------------------------- what to do about a run that does not fit
 
-_FEWER_NODES = "fewer epochs, time steps, units or samples (Trace.subsample) lower it"
+FEWER_NODES = "a smaller n_landmark and fewer epochs, time steps, units or samples (Trace.subsample) lower it"
 
 
 def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params], bool]) -> str:
     """The settings with which the run fits: each alone where that is enough, else together; tried, not guessed."""
     n_nodes = shape[0] * shape[1] * shape[2]
-    single = [text for name in ("storage", "n_landmark", "n_svd") if (text := _smallest_change(p, name, n_nodes, fits))]
+    names = {"spectral": ("storage", "n_landmark", "n_svd"), "stratified": ("storage", "n_landmark")}
+    names = names[p.landmarks] if isinstance(p.landmarks, str) else ("storage",)
+    single = [text for name in names if (text := _smallest_change(p, name, n_nodes, fits))]
     if single:
         return f"it fits with {', or with '.join(single)}"
+    if not isinstance(p.landmarks, str):
+        return FEWER_NODES
     lean = replace(p, storage="lazy")
     for n_svd in (lean.n_svd, *_halves(lean.n_svd, FEWEST_VECTORS)):
-        for n_landmark in _halves(min(n_nodes, p.n_landmark or n_nodes), FEWEST_LANDMARKS):
+        for n_landmark in _halves(p.most_landmarks(n_nodes), FEWEST_LANDMARKS):
             if fits(replace(lean, n_svd=n_svd, n_landmark=n_landmark)):
                 lazy = "" if p.storage == "lazy" else 'storage="lazy", '
                 return f"it fits with {lazy}n_svd={n_svd} and a smaller n_landmark={n_landmark} together"
-    return _FEWER_NODES
+    return FEWER_NODES
 
 
 def _smallest_change(p: Params, name: str, n_nodes: int, fits: Callable[[Params], bool]) -> str:
@@ -246,7 +259,9 @@ def _smallest_change(p: Params, name: str, n_nodes: int, fits: Callable[[Params]
     if name == "storage":
         lazy = p.storage != "lazy" and fits(replace(p, storage="lazy"))
         return 'storage="lazy"' if lazy else ""
-    now, least = (p.n_svd, FEWEST_VECTORS) if name == "n_svd" else (min(n_nodes, p.n_landmark or n_nodes), FEWEST_LANDMARKS)
+    now, least = (
+        (p.n_svd, FEWEST_VECTORS) if name == "n_svd" else (min(n_nodes, p.n_landmark or n_nodes), FEWEST_LANDMARKS)
+    )
     return next((f"a smaller {name}={value}" for value in _halves(now, least) if fits(replace(p, **{name: value}))), "")
 
 

@@ -9,16 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import procrustes
 
-from mmphate_gpu import reference
+from mmphate_gpu import diffusion_potential, landmark_diffusion, metric_mds, optimal_t, potential_distances, reference
 from mmphate_gpu.affinities import MultisliceAffinity, affinity_of_points
 from mmphate_gpu.affinities import intraslice as intraslice_module
+from mmphate_gpu.affinities import multislice as multislice_module
 from mmphate_gpu.affinities.bandwidth import FLOOR, interslice_bandwidth, intraslice_bandwidth
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
-from mmphate_gpu.operators import LazyAffinity, SparseAffinity, to_scipy
+from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity, to_scipy
+from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
+from mmphate_gpu.ops import memory
+from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.params import InputError
+from mmphate_gpu.pipeline import interpolate
 from mmphate_gpu.slices import unit_major
+from mmphate_gpu.trace import as_trace, normalize
 
 
 def walk(*shape: int) -> np.ndarray:
@@ -80,6 +87,19 @@ def test_keops_products_match_reference(case_and_reference, dtype, device, keops
     lazy = quietly_affinity(case.points(device), storage="lazy", dtype=dtype, **case.options).operator
     found = by_products(LazyAffinity(**_parts(lazy), engine="keops"))
     assert_same_entries(found, wanted, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("form", ["tiles", "fused"])
+def test_half_precision_products_match_reference(case_and_reference, form, dtype, device):
+    """To the rounding to half; the pattern of tiles is exact, that of the fused product but for pairs at the cut."""
+    case, wanted = case_and_reference
+    lazy = quietly_affinity(case.points(device), storage="lazy", dtype=dtype, **case.options).operator
+    lazy = LazyAffinity(**_parts(lazy), engine="fused" if form == "fused" else "torch")
+    found = by_products(TiledAffinity(lazy) if form == "tiles" else lazy, width=128)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2.0**-12 + 1e-6)
+    if form == "tiles":
+        np.testing.assert_array_equal(found != 0, wanted != 0, err_msg="sparsity pattern")
 
 
 def _parts(lazy: LazyAffinity) -> dict:
@@ -322,5 +342,96 @@ def test_sparse_that_does_not_fit_is_refused_with_numbers(get_case, monkeypatch)
 
 
 def test_unknown_storage():
-    with pytest.raises(InputError, match="storage='tiles' is unknown; accepted: 'auto', 'sparse', 'lazy'"):
-        affinity_of_points(torch.zeros(3, 2, 1, dtype=torch.float64), storage="tiles")
+    with pytest.raises(InputError, match="storage='dense' is unknown; accepted: 'auto', 'sparse', 'tiles', 'lazy'"):
+        affinity_of_points(torch.zeros(3, 2, 1, dtype=torch.float64), storage="dense")
+
+
+def test_tiles_that_do_not_fit_are_refused_with_numbers(get_case, monkeypatch):
+    points = get_case("walk")[0].points()
+    operator = affinity_of_points(points, storage="tiles").operator
+    assert isinstance(operator, TiledAffinity)
+    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "1000")
+    words = rf"{operator.layout.n_active:,} tiles needs .* KiB but cpu has 1000 B available; storage=\"lazy\""
+    with pytest.raises(InputError, match=words):
+        affinity_of_points(points, storage="tiles")
+
+
+def test_auto_on_a_gpu(get_case, monkeypatch):
+    """Tiles where they fit and are filled well enough, else CSR where that fits, else neither."""
+    lazy = affinity_of_points(get_case("walk")[0].points(), storage="lazy").operator
+    tiles, csr = (
+        tiles_bytes(lazy.tile_layout().n_active),
+        affinity_of_points(get_case("walk")[0].points(), storage="sparse").operator.nbytes,
+    )
+    assert csr < tiles  # 30 slices in tiles of 128
+    best = multislice_module._best_storage
+
+    def with_memory(needed: int) -> str:
+        monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(int(needed / multislice_module.SPARSE_SHARE) + 1))
+        monkeypatch.setattr(multislice_module, "available_bytes", lambda device: memory.memory_limit())
+        return best(lazy)
+
+    assert with_memory(tiles) == "sparse"  # a CPU has no use for tiles
+    lazy.device = torch.device("cuda")
+    assert with_memory(tiles) == "sparse"  # nor has a GPU for which Triton cannot compile
+    monkeypatch.setattr(multislice_module.TRITON, "why_not", lambda: None)
+    assert [with_memory(needed) for needed in (tiles, tiles - 1000, csr, csr - 1000)] == [
+        "tiles", "sparse", "sparse", "lazy",
+    ]  # fmt: skip
+    monkeypatch.setattr(multislice_module, "TILES_FROM", 1.0)
+    assert with_memory(tiles) == "sparse"
+
+
+def test_forms_agree_end_to_end(path_or_walk):
+    """The same diffusion time and picture, given the same clusters."""
+    points, n_landmark = path_or_walk
+    runs = {storage: _run(points, storage, n_landmark) for storage in ("sparse", "tiles", "lazy")}
+    runs["fused"] = _run(points, "fused", n_landmark)
+    t, wanted = runs.pop("sparse")
+    for name, (found_t, found) in runs.items():
+        assert found_t == t, name
+        # Measured: 0 for all, since what is aggregated is exact in every form.
+        assert procrustes(wanted, found)[2] < 1e-3, name
+
+
+@pytest.fixture(params=[*GOLDEN, "walk"], ids=lambda one: getattr(one, "stem", one))
+def path_or_walk(request) -> tuple[torch.Tensor, int]:
+    if request.param == "walk":
+        return normalize(as_trace(walk(60, 5, 5))), 60
+    return normalize(as_trace(np.load(request.param)["trace"])), 120
+
+
+def _run(points: torch.Tensor, storage: str, n_landmark: int) -> tuple[int, np.ndarray]:
+    operator = affinity_of_points(points, storage="lazy" if storage == "fused" else storage).operator
+    if storage == "fused":
+        operator = LazyAffinity(**_parts(operator), engine="fused")
+    clusters = torch.arange(operator.shape[0]) * n_landmark // operator.shape[0]
+    found = landmark_diffusion(operator, clusters=clusters)
+    t = optimal_t(found.landmark_op)
+    distances = potential_distances(diffusion_potential(found.landmark_op, t))
+    return t, interpolate(found.transitions, metric_mds(distances, random_state=0).coordinates).numpy()
+
+
+@pytest.mark.parametrize("form", ["tiles", "fused"])
+def test_half_precision_finds_as_good_a_subspace(form):
+    """Clusters are made from 50 vectors in place of the leading eigenvectors of D^-1/2 K D^-1/2: how much they hold."""
+    points = normalize(as_trace(walk(200, 5, 5)))
+    exact = affinity_of_points(points, storage="sparse").operator
+    half = affinity_of_points(points, storage="tiles" if form == "tiles" else "lazy").operator
+    half = half if form == "tiles" else LazyAffinity(**_parts(half), engine="fused")
+    root = exact.row_sums().rsqrt().diag()
+    diff_aff = root @ exact.to_dense() @ root
+    held = []
+    for operator in (exact, half):
+        values, vectors = _leading(operator, 50)
+        assert float(values.max()) < 1 + 1e-5  # measured: below 1 in all three
+        held.append(float(torch.einsum("ij,ij->", vectors, diff_aff @ vectors)))
+    # Of 35.5930, by eigh. Measured: 35.590832 exact, 35.590831 both others.
+    assert abs(held[0] - held[1]) < 1e-4
+
+
+def _leading(operator: AffinityOperator, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    root, generator = operator.row_sums().rsqrt()[:, None], torch.Generator().manual_seed(0)
+    return top_eigenpairs(
+        lambda block: operator.product(root * block) * root, operator.shape[0], k, generator=generator
+    )

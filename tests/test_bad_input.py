@@ -155,7 +155,7 @@ OUT_OF_RANGE = [
     ("device", "cuda:99", ["device='cuda:99' is not there", "accepted here: 'cpu'"]),
     ("device", "meta", ["device='meta' is not there", "accepted here: 'cpu'"]),
     pytest.param("device", "cuda", ["device='cuda' is not there", "accepted here: 'cpu'"], marks=NO_CUDA),
-    ("storage", "dense", ["storage='dense'", "accepted: 'auto', 'sparse', 'lazy'"]),
+    ("storage", "dense", ["storage='dense'", "accepted: 'auto', 'sparse', 'tiles', 'lazy'"]),
     ("knn_backend", "faiss", ["knn_backend='faiss'", "accepted: 'auto', 'torch', 'keops', 'pynndescent'"]),
     ("mds_solver", "tsne", ["mds_solver='tsne'", "accepted: 'classic', 'smacof', 'nonmetric'"]),
 ]
@@ -360,7 +360,7 @@ def test_a_run_that_does_not_fit(rejects, monkeypatch):
     def computes(*args, **kwargs):
         raise AssertionError("the run has started")
 
-    monkeypatch.setattr("mmphate_gpu.estimator.mmphate", computes)
+    monkeypatch.setattr("mmphate_gpu.within_memory.mmphate", computes)
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "5e5")
     words = ["shape (200, 1, 5, 4) needs", "MiB in stage", "has 488.3 KiB available", "a smaller n_landmark"]
     trace = walk(200, 5, 4)
@@ -485,7 +485,7 @@ def test_the_command_itself(here):
     command = [sys.executable, "-m", "mmphate_gpu", "embed", "trace.npy", "--out", "new", "--storage", "dense"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([PACKAGE, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    line = "mmphate-gpu: error: storage='dense' is unknown; accepted: 'auto', 'sparse', 'lazy'\n"
+    line = "mmphate-gpu: error: storage='dense' is unknown; accepted: 'auto', 'sparse', 'tiles', 'lazy'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
     assert snapshot(here) == before
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import bench_ops, bench_pipeline, cases, harness, report, rows, twins, verify_gpu, worker  # noqa: E402
+from benchmarks import bench_ops, bench_pipeline, bench_scale, cases, harness, report, rows, twins, verify_gpu, worker  # noqa: E402
 from mmphate_gpu import multislice_affinity, to_scipy  # noqa: E402
 from mmphate_gpu.stages import STAGES  # noqa: E402
 
@@ -74,6 +74,14 @@ def test_every_case_has_the_name_it_is_listed_under():
     assert all(name == case.name for name, case in cases.CASES.items())
     assert {*cases.QUICK, *cases.SUITE, *cases.GPU, *cases.SMALLEST} <= cases.CASES.keys()
     assert len(cases.SUITE) == 4
+
+
+def test_the_scale_series_doubles_the_slices_and_passes_through_har():
+    sizes = [tuple(map(int, name.removeprefix("scale-").split("x"))) for name in cases.SCALE]
+    assert all(after[0] == 2 * before[0] for before, after in zip(sizes[:-1], sizes[1:-1], strict=False))
+    assert (127 * 128, 30, 6) in sizes and sizes[-1] == (50_000, 200, 50)
+    first = cases.CASES[cases.SCALE[0]].trace()
+    assert (first.n_slices, first.n_units, first.n_samples) == sizes[0]
 
 
 def test_a_case_is_measured_in_a_process_of_its_own():
@@ -228,6 +236,58 @@ def test_the_pipeline_bench_ends_with_1_if_a_case_fails(tmp_path, monkeypatch, c
 
 
 # ---------------------------------------------------------------- the report
+
+
+def scale_rows(*sizes: int, growth: float = 4.0) -> list[Row]:
+    """Two stages whose seconds grow by ``growth`` and not at all where the slices double, and a total."""
+    found = []
+    for turn, n in enumerate(sizes):
+        common = {"case": f"scale-{n}x30x6", "n_slices": n, "n_units": 30, "n_nodes": 30 * n, "n_landmark": 4000}
+        seconds = 2 * growth**turn
+        found += [row(stage="landmarks", seconds=seconds, **common), row(stage="mds", seconds=1.5, **common)]
+        found.append(row(stage="total", seconds=seconds + 1.5, peak_bytes=10**9 * 2**turn, t=21, **common))
+    return found
+
+
+def test_growth_beyond_the_pairs_is_told():
+    assert bench_scale.missed_goals(scale_rows(508, 1016, 2032)) == []
+    assert bench_scale.missed_goals(scale_rows(508, 1016, growth=4.4)) == [
+        "scale-1016x30x6, landmarks: 4.40 times scale-508x30x6, goal at most 4.2"
+    ]
+    assert bench_scale.missed_goals(scale_rows(508, 2032, growth=16)) == []  # not twice the slices
+    short = [dataclasses.replace(r, seconds=r.seconds / 100) for r in scale_rows(508, 1016, growth=9)]
+    assert bench_scale.missed_goals(short) == []
+
+
+def test_slopes_and_shares():
+    found = scale_rows(508, 1016, 2032)
+    assert rows.slopes(found).endswith("landmarks 2.00, mds 0.00, total 1.63, peak 1.00.")
+    head, lines = rows.scale_cells(found)
+    assert head[-2:] == ("landmarks", "mds") and [line[3] for line in lines] == ["", "2.71", "3.53"]
+    assert lines[-1] == ("60,960", "sparse", "33.5", "3.53", "4.00 GB", "21", "96 %", "4 %")
+
+
+def test_the_scale_bench_ends_where_a_case_does_not_fit(tmp_path, monkeypatch, capsys):
+    made = iter(scale_rows(508, 1016))
+
+    def run_case(name, **options):
+        assert options["storage"] == "lazy"
+        found = [next(made, None) for _ in range(3)]
+        if None in found:
+            raise harness.CaseFailed("does not fit")
+        return found
+
+    monkeypatch.setattr(bench_scale, "run_case", run_case)
+    folders = ["--device", "cpu", "--out", str(tmp_path), "--images", str(tmp_path)]
+    assert bench_scale.main(folders) == 0
+    out = capsys.readouterr()
+    assert "All goals met." in out.out and "scale-2032x30x6 ends the series: does not fit" in out.err
+    (written,) = tmp_path.glob("scale-*.json")
+    assert len(rows.read_rows(written)) == 6
+    assert written.with_suffix(".png").stat().st_size > 1000
+    assert bench_scale.main(folders) == 1  # not even the first case
+    table = report.table("scale", tmp_path)
+    assert "times the one before" in table and "Slopes over the last 2 cases" in table
 
 
 @pytest.fixture

@@ -31,14 +31,16 @@ def after(lines: list[str], start: str) -> str:
     return line.strip().removeprefix(start)
 
 
-def listed(lines: list[str]) -> set[str]:
+def listed(lines: list[str], start: str = "ops with twins on cuda: ") -> set[str]:
     """The ops, in the one line below what serves them."""
-    (at,) = [i for i, line in enumerate(lines) if line.strip().startswith("ops with twins on cuda: ")]
+    (at,) = [i for i, line in enumerate(lines) if line.strip().startswith(start)]
     return set(lines[at + 1].strip().split(", "))
 
 
 def test_every_op_is_listed_in_a_fresh_process():
-    assert listed(config()) == OPS
+    lines = config()
+    assert listed(lines) == OPS
+    assert listed(lines, "ops in half precision on cuda: ") == {"gaussian_product", "tile_matmul"}
 
 
 @pytest.mark.skipif(_native.why_no_native() is not None, reason=f"no C++ twins: {_native.why_no_native()}")
@@ -52,5 +54,6 @@ def test_nothing_native_is_claimed_where_it_is_switched_off():
     lines = config(MMPHATE_GPU_NATIVE="0", CUDA_VISIBLE_DEVICES="")
     assert after(lines, "ops with twins on cpu: ") == "portable torch (MMPHATE_GPU_NATIVE=0 in the environment)"
     assert after(lines, "neighbours, auto on cpu: ") == "torch"
+    assert after(lines, "ops in half precision on cuda: ").startswith("portable torch (MMPHATE_GPU_NATIVE=0")
     assert not any("native ops" in line or "native product" in line or "C++ (" in line for line in lines)
     assert listed(lines) == OPS

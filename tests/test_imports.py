@@ -12,6 +12,7 @@ import mmphate_gpu
 
 HEAVY = (
     "cupy",
+    "triton",
     "pykeops",
     "keopscore",
     "pynndescent",

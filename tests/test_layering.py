@@ -65,8 +65,9 @@ ONLY = {
 
 # Where an optional or heavy package may be imported at all, and only inside functions.
 OPTIONAL = {
-    "cupy": {"_arrays", "operators.convert", "ops._cuda"},
+    "cupy": {"_arrays", "operators.convert", "ops._cuda", "ops.eigenvalues"},
     "cupyx": {"_arrays", "operators.convert"},
+    "triton": {"ops._triton"},
     "pykeops": {"_optional", "neighbors.keops_backend", "operators.lazy"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
@@ -79,8 +80,9 @@ OPTIONAL = {
     "h5py": {"_trace_io"},
     "zarr": {"_trace_io"},
 }
-# scikit-learn's base classes have to be there when the class is made; `mmphate_gpu` loads the estimator at first use.
-AT_TOP = {("estimator", "sklearn")}
+# scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`
+# loads the estimator, and the ops these kernels, at first use.
+AT_TOP = {("estimator", "sklearn"), ("ops._triton", "triton")}
 
 
 @dataclass(frozen=True)

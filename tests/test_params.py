@@ -149,13 +149,13 @@ def test_normalize_is_true_or_false(value):
 
 CHOICES = [
     ("t", "knee", "'auto'"),
-    ("storage", "tiles", "'auto', 'sparse', 'lazy'"),
+    ("storage", "dense", "'auto', 'sparse', 'tiles', 'lazy'"),
     ("knn_backend", "faiss", "'auto', 'torch', 'keops', 'pynndescent'"),
     ("mds_solver", "sgd", "'classic', 'smacof', 'nonmetric'"),
     ("mds_dist", "manhattan", "'euclidean', 'cosine'"),
-    ("storage", "", "'auto', 'sparse', 'lazy'"),
-    ("storage", None, "'auto', 'sparse', 'lazy'"),
-    ("storage", 3, "'auto', 'sparse', 'lazy'"),
+    ("storage", "", "'auto', 'sparse', 'tiles', 'lazy'"),
+    ("storage", None, "'auto', 'sparse', 'tiles', 'lazy'"),
+    ("storage", 3, "'auto', 'sparse', 'tiles', 'lazy'"),
 ]
 
 

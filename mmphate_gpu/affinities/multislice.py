@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..operators import AffinityOperator, LazyAffinity, SparseAffinity
+from ..operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
 from ..operators.assemble import assembled_bytes, assembled_nnz
+from ..operators.tiles import tiles_bytes
 from ..ops.devices import resolve_device
 from ..ops.memory import available_bytes, check_fits
+from ..ops.twins import TRITON
 from ..params import STORAGES, Params, check_choice
 from ..slices import unit_major
 from ..trace import as_trace, flat_points, reduce
@@ -19,6 +21,8 @@ from .intraslice import intraslice_affinity
 
 # "auto" stores the affinity while it takes at most this share of the free memory: the rest of the run needs some too.
 SPARSE_SHARE = 0.4
+# Share of the interslice pairs from which tiles beat CSR on a GPU (docs/performance.md).
+TILES_FROM = 0.01
 
 
 class MultisliceAffinity(NamedTuple):
@@ -41,13 +45,15 @@ def affinity_of_points(
 ) -> MultisliceAffinity:
     """Affinity operator over the N = S*M nodes, values in ``dtype``.
 
-    ``storage="auto"`` counts the entries first and stores them (CSR) if they take at most 40 % of the free memory,
-    else leaves the interslice part matrix-free. O(M S^2 D + S M^2 D) time, twice for the sparse form (count, fill).
+    ``storage="auto"`` counts the entries first and stores them (CSR; on a GPU where Triton serves, in tiles if more
+    than 1 % of the pairs of slices have one) if they take at most 40 % of the free memory, else leaves the interslice
+    part matrix-free. O(M S^2 D + S M^2 D) time, twice for the stored forms (count, fill).
 
     Raises
     ------
     InputError
-        If ``storage="sparse"`` was asked for and the entries do not fit; nothing has been allocated for them then.
+        If ``storage="sparse"`` or ``"tiles"`` was asked for and the entries do not fit; nothing has been allocated for
+        them then.
     """
     check_choice("storage", storage, STORAGES)
     intraslice = intraslice_affinity(
@@ -56,16 +62,27 @@ def affinity_of_points(
     by_unit = unit_major(points)
     bandwidth = interslice_bandwidth(by_unit, interslice_knn, backend=knn_backend)
     lazy = LazyAffinity(by_unit, bandwidth, intraslice, thresh=thresh, dtype=dtype)
-    operator = lazy if storage == "lazy" else _stored(lazy, storage)
-    return MultisliceAffinity(operator, bandwidth)
+    make = {"lazy": lambda one: one, "tiles": TiledAffinity, "sparse": _sparse}
+    return MultisliceAffinity(make[_best_storage(lazy) if storage == "auto" else storage](lazy), bandwidth)
 
 
-def _stored(lazy: LazyAffinity, storage: str) -> AffinityOperator:
-    """The sparse form of ``lazy``, or ``lazy`` itself where "auto" finds too little memory for it."""
+def _best_storage(lazy: LazyAffinity) -> str:
+    """The form for the memory there is; tiles only where their products have tensor cores."""
+    room, counts = SPARSE_SHARE * available_bytes(lazy.device), lazy.interslice_counts()
+    if _suits_tiles(lazy, counts) and tiles_bytes(lazy.tile_layout().n_active) <= room:
+        return "tiles"
+    nnz = assembled_nnz(lazy.intraslice, counts)
+    return "sparse" if assembled_bytes(nnz, lazy.shape[0], lazy.dtype) <= room else "lazy"
+
+
+def _suits_tiles(lazy: LazyAffinity, counts: torch.Tensor) -> bool:
+    n_pairs = counts.numel() * (lazy.n_slices - 1)
+    return lazy.device.type == "cuda" and TRITON.why_not() is None and int(counts.sum()) > TILES_FROM * n_pairs
+
+
+def _sparse(lazy: LazyAffinity) -> SparseAffinity:
     nnz = assembled_nnz(lazy.intraslice, lazy.interslice_counts())
     needed = assembled_bytes(nnz, lazy.shape[0], lazy.dtype)
-    if storage == "auto" and needed > SPARSE_SHARE * available_bytes(lazy.device):
-        return lazy
     check_fits(f"the affinity with {nnz:,} entries", needed, lazy.device, remedy='storage="lazy" stores none of them')
     return SparseAffinity(lazy.assembled(), interleave=lazy.n_units)
 
@@ -89,8 +106,9 @@ def multislice_affinity(
     ----------
     T : Trace or array, (epoch, timestep, unit, sample) or (slice, unit, sample)
         Float64 input gives float64 values, everything else float32.
-    storage : {"auto", "sparse", "lazy"}
-        Stored as CSR, or matrix-free; "auto" stores it while it takes at most 40 % of the free memory.
+    storage : {"auto", "sparse", "tiles", "lazy"}
+        Stored as CSR or as dense tiles in half precision, or matrix-free; "auto" stores it while it takes at most 40 %
+        of the free memory, on a GPU in tiles if more than 1 % of the pairs of slices have an entry.
 
     See Also
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,8 +13,9 @@ from ..ops.csr import Csr
 from ..ops.memory import check_fits
 from ..ops.random import seeded_generator
 from ..ops.sparse_gram import sparse_gram
-from ..params import InputError, InputTypeError, check_number
+from ..params import InputError, InputTypeError, Labels, check_landmarks, check_number
 from .spectral import spectral_clusters
+from .stratified import stratified_clusters
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,8 @@ def landmark_diffusion(
     *,
     n_landmark: int | None = 4000,
     n_svd: int = 100,
+    landmarks: Any = "spectral",
+    points: torch.Tensor | None = None,
     clusters: torch.Tensor | None = None,
     random_state: int | None = None,
 ) -> Landmarks:
@@ -44,17 +48,25 @@ def landmark_diffusion(
     operator : AffinityOperator (N, N)
     n_landmark : int or None
         None, or a number of at least N: no landmarks, ``landmark_op`` = D^-1 K, dense.
+    landmarks : {"spectral", "stratified"} or (N,) integers
+        How nodes are put together: by k-means of the leading singular vectors of the diffusion affinity, or of the
+        ``points`` of one unit after the other, or as given, whatever ``n_landmark``. Numbers that do not occur are
+        dropped.
+    points : (S, M, D), optional
+        What the affinity was made of, which ``landmarks="stratified"`` needs.
     clusters : (N,) integers, optional
-        Landmark of every node; None finds them by spectral clustering. Numbers that do not occur are dropped.
+        ``landmarks`` that are given, by their other name.
 
     Raises
     ------
-    InputError
-        Clusters of another length or negative; an N x N operator that does not fit in memory.
+    InputError, InputTypeError
+        Labels of another length, negative, or no integers; no ``points`` where they are needed, or fewer landmarks
+        than units; an N x N operator that does not fit in memory.
 
     Notes
     -----
-    Cost: about seven products with ``n_svd`` + 10 columns, k-means O(N n_landmark n_svd) a step, one aggregation.
+    Cost: "spectral" about seven products with ``n_svd`` + 10 columns and k-means O(N n_landmark n_svd) a step,
+    "stratified" k-means O(N D n_landmark / M) a step; then one aggregation.
     Deterministic for one ``random_state``, device, dtype and thread count.
     """
     if n_landmark is not None:
@@ -63,24 +75,34 @@ def landmark_diffusion(
     if not isinstance(operator, AffinityOperator):
         raise InputTypeError(f"operator is a {type(operator).__name__}; accepted: an AffinityOperator")
     n_nodes = operator.shape[0]
-    if clusters is not None:
-        return _from_clusters(operator, _checked(clusters, operator))
+    chosen = _chosen(landmarks, clusters)
+    if isinstance(chosen, Labels):
+        labels = torch.unique(chosen.of_nodes(n_nodes), return_inverse=True)[1]
+        return _from_clusters(operator, labels.to(operator.device))
     if n_landmark is None or n_landmark >= n_nodes:
         return _without_landmarks(operator)
     generator = seeded_generator(random_state)
+    if chosen == "stratified":
+        return _from_clusters(operator, stratified_clusters(_checked(points, n_nodes), n_landmark, generator=generator))
     labels = spectral_clusters(operator, operator.row_sums(), n_landmark, n_svd=n_svd, generator=generator)
     return _from_clusters(operator, labels)
 
 
-def _checked(clusters: torch.Tensor, operator: AffinityOperator) -> torch.Tensor:
-    labels = torch.as_tensor(clusters, device=operator.device)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputTypeError(f"clusters has dtype {labels.dtype}; accepted: integers")
-    if labels.shape != (operator.shape[0],):
-        raise InputError(f"clusters has shape {tuple(labels.shape)}; accepted: ({operator.shape[0]},), one per node")
-    if bool((labels < 0).any()):
-        raise InputError(f"clusters contains {int(labels.min())}; accepted: numbers from 0")
-    return torch.unique(labels.long(), return_inverse=True)[1]
+def _chosen(landmarks: Any, clusters: Any) -> str | Labels:
+    if clusters is None:
+        return check_landmarks(landmarks)
+    if not (isinstance(landmarks, str) and landmarks == "spectral"):
+        raise InputError("landmarks and clusters are both given; accepted: one of them")
+    return Labels(clusters, "clusters")
+
+
+def _checked(points: torch.Tensor | None, n_nodes: int) -> torch.Tensor:
+    if not isinstance(points, torch.Tensor):
+        found = type(points).__name__
+        raise InputTypeError(f"landmarks='stratified' needs points, which is a {found}; accepted: a tensor (S, M, D)")
+    if points.ndim != 3 or points.shape[0] * points.shape[1] != n_nodes:
+        raise InputError(f"points has shape {tuple(points.shape)}; accepted: (S, M, D) with S * M = {n_nodes} nodes")
+    return points
 
 
 def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmarks:

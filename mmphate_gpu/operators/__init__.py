@@ -4,11 +4,13 @@ from .convert import as_linear_operator, to_cupy, to_scipy, to_torch_csr
 from .lazy import LazyAffinity
 from .protocol import AffinityOperator
 from .sparse import SparseAffinity
+from .tiles import TiledAffinity
 
 __all__ = [
     "AffinityOperator",
     "LazyAffinity",
     "SparseAffinity",
+    "TiledAffinity",
     "as_linear_operator",
     "to_cupy",
     "to_scipy",

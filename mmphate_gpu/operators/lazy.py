@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -10,14 +10,20 @@ from .._optional import require_keops, why_no_keops
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
+from ..ops.gaussian_product import gaussian_product, scaled_limit, scaled_points
 from ..ops.landmark_aggregate import aggregate
 from ..ops.memory import check_fits
 from ..ops.radius_affinity import cut_distance, radius_counts
+from ..ops.tile_layout import TileLayout, point_tiles, product_by_tiles, tile_layout
+from ..ops.twins import TRITON
 from ..params import InputError, check_choice
 from .assemble import assemble, assembled_bytes, assembled_nnz
 from .protocol import AffinityOperator
 
-LAZY_ENGINES = ("auto", "torch", "keops")
+LAZY_ENGINES = ("auto", "torch", "keops", "fused")
+# Points farther than this from the mean of their unit, in the scale of `scaled_points`, leave float32 too few digits
+# for their distances: entries of the fused product would be off by more than 6e-5, a quarter of their rounding to half.
+FUSED_RADIUS = 512
 # Entries of the rows made at a time: a sixteenth of them all, so that what is held at once is small beside the sparse
 # form; within limits below which the calls would cost more than the entries, and above which nothing is gained.
 SHARE, FEWEST, MOST = 16, 1 << 18, 1 << 24
@@ -26,18 +32,21 @@ SHARE, FEWEST, MOST = 16, 1 << 18, 1 << 24
 class LazyAffinity(AffinityOperator):
     """Intraslice entries stored (they are few), interslice entries computed from the points when needed.
 
-    Exact: the same entries, decided by the same float64 distances, as the sparse form; with the "torch" engine its
-    results have the same bits. Memory is the points, the intraslice part and one chunk of rows at a time; a product
-    costs the search O(M S^2 D) and the entries O(nnz C).
+    Entries, groups' sums (`aggregate`) and, but for the "fused" engine, products and degrees are exact: the same
+    entries, decided by the same float64 distances, as the sparse form; with the "torch" engine its results have the
+    same bits. Memory is the points, the intraslice part and one chunk of rows at a time; a product costs the search
+    O(M S^2 D) and the entries O(nnz C).
 
     Parameters
     ----------
     unit_points : (M, S, D) float64
     bandwidth : () float64 tensor
     intraslice : Csr of S*M rows and M columns
-    engine : {"auto", "torch", "keops"}
+    engine : {"auto", "torch", "keops", "fused"}
         What multiplies: "torch" makes the rows of a few slices at a time as the sparse form has them; "keops" fuses
-        distances and product. "auto" is KeOps on CUDA where it can serve, torch elsewhere.
+        distances and product; "fused" does so in half precision with float32 sums, for the tensor cores of a GPU:
+        products are accurate to about 5e-4 of a column's norm, whatever their dtype. "auto" is "fused" on CUDA where
+        Triton serves and the points lie close enough, else KeOps where that serves; "torch" elsewhere.
     """
 
     def __init__(
@@ -57,22 +66,43 @@ class LazyAffinity(AffinityOperator):
         if intraslice.shape != (n_nodes, self.n_units):
             raise InputError(f"intraslice has shape {intraslice.shape}; accepted: {(n_nodes, self.n_units)}")
         self.shape, self.dtype, self.device = (n_nodes, n_nodes), dtype, unit_points.device
-        if engine == "auto":
-            engine = "keops" if self.device.type == "cuda" and why_no_keops() is None else "torch"
-        self.engine = engine
         self._counts: torch.Tensor | None = None
+        self._layout: TileLayout | None = None
+        self._scaled: torch.Tensor | None = None
+        self.engine = self._best_engine() if engine == "auto" else engine
+
+    def _best_engine(self) -> str:
+        if self.device.type != "cuda":
+            return "torch"
+        if TRITON.why_not() is None and self.fused_radius() <= FUSED_RADIUS:
+            return "fused"
+        return "keops" if why_no_keops() is None else "torch"
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]
-        parts = [self.unit_points, *self.intraslice[:3], *([] if self._counts is None else [self._counts])]
-        return sum(part.numel() * part.element_size() for part in parts)
+        parts = [self.unit_points, *self.intraslice[:3], *(self._layout or []), self._counts, self._scaled]
+        return sum(part.numel() * part.element_size() for part in parts if part is not None)
+
+    @property
+    def reach(self) -> float:
+        """The largest distance between slices of a unit with an entry."""
+        return float(cut_distance(self.bandwidth, decay=2, thresh=self.thresh))
 
     def interslice_counts(self) -> torch.Tensor:  # (M, S) int64
         """Interslice entries per row, counted at first use; what `assemble` needs to know before it allocates."""
         if self._counts is None:
-            reach = float(cut_distance(self.bandwidth, decay=2, thresh=self.thresh))
-            self._counts = radius_counts(self.unit_points, reach)
+            self._counts = radius_counts(self.unit_points, self.reach)
         return self._counts
+
+    def tile_layout(self) -> TileLayout:
+        """The tiles that hold interslice entries, found at first use; what tells the bytes of the tiled form."""
+        if self._layout is None:
+            self._layout = tile_layout(self.unit_points, self.reach)
+        return self._layout
+
+    def fused_radius(self) -> float:
+        """The largest distance of a slice from the mean of its unit, in the scale of `scaled_points`."""
+        return float(scaled_points(self.unit_points, self.bandwidth).norm(dim=2).max())
 
     def assembled(self, slices: slice | None = None) -> Csr:
         """The rows of ``slices`` (all) with their entries in node order."""
@@ -93,29 +123,43 @@ class LazyAffinity(AffinityOperator):
             first = last
 
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:
-        if self.engine == "keops":
-            return self._keops_product(block)
-        out = torch.empty_like(block)
-        for nodes, rows in self._chunks():
-            out[nodes] = matmul(rows, block, interleave=self.n_units)
-        return out
+        if self.engine == "torch":
+            out = torch.empty_like(block)
+            for nodes, rows in self._chunks():
+                out[nodes] = matmul(rows, block, interleave=self.n_units)
+            return out
+        return self.product_by_units(block, self._keops_product if self.engine == "keops" else self._fused_product)
 
-    def _keops_product(self, block: torch.Tensor) -> torch.Tensor:
+    def product_by_units(
+        self, block: torch.Tensor, interslice: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:  # (N, C) -> (N, C)
+        """The intraslice product plus that of ``interslice``, which multiplies (M, S, C) unit by unit."""
+        by_unit = block.view(self.n_slices, self.n_units, -1).transpose(0, 1)
+        product = interslice(by_unit).transpose(0, 1).reshape(block.shape)
+        return product.add_(matmul(self.intraslice_in_node_order(), block))
+
+    def _fused_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
+        layout, limit = self.tile_layout(), scaled_limit(self.reach, float(self.bandwidth))
+        if self._scaled is None:
+            self._scaled = point_tiles(layout, scaled_points(self.unit_points, self.bandwidth), 0)
+        points = self._scaled
+        return product_by_tiles(
+            layout, by_unit, lambda halves: gaussian_product(points, limit, layout.indptr, layout.columns, halves)
+        )
+
+    def _keops_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
         lazy_tensor = require_keops(purpose='engine="keops"').LazyTensor
-        by_unit = block.view(self.n_slices, self.n_units, -1).transpose(0, 1)  # (M, S, C)
         points = self.unit_points.contiguous()
         x, y = lazy_tensor(points[:, :, None, :]), lazy_tensor(points[:, None, :, :])
         # Differences first, the bandwidth after: points scaled by a small bandwidth would carry its rounding into them.
         squared = ((x - y) ** 2).sum(-1)
-        reach = cut_distance(self.bandwidth, decay=2, thresh=self.thresh)
-        affinity = (float(reach) - squared.sqrt()).step() * (squared * (-1 / float(self.bandwidth) ** 2)).exp()
+        affinity = (self.reach - squared.sqrt()).step() * (squared * (-1 / float(self.bandwidth) ** 2)).exp()
         values = by_unit.to(points.dtype)
         # The sum runs over all pairs; a slice is no neighbour of its own, and its affinity to itself is exactly 1.
         product = (affinity * lazy_tensor(values[:, None, :, :].contiguous())).sum(dim=2)
-        product = (product - values).to(block.dtype).transpose(0, 1).reshape(block.shape)
-        return product.add_(matmul(self._intraslice_in_node_order(), block))
+        return (product - values).to(by_unit.dtype)
 
-    def _intraslice_in_node_order(self) -> Csr:
+    def intraslice_in_node_order(self) -> Csr:
         """The intraslice part as an N x N CSR: unit columns become node columns."""
         first = torch.arange(self.n_slices, device=self.device) * self.n_units
         counts = (self.intraslice.indptr[1:] - self.intraslice.indptr[:-1]).long()
@@ -124,6 +168,11 @@ class LazyAffinity(AffinityOperator):
         return self.intraslice._replace(indices=indices, values=self.intraslice.values.to(self.dtype), shape=self.shape)
 
     def row_sums(self) -> torch.Tensor:
+        """K @ 1, the degrees. Those of the fused engine come from its own product, so that the rows of D^-1 K as it is
+        applied sum to 1: with exact degrees the spectrum of D^-1/2 K D^-1/2 would reach beyond 1 by the rounding.
+        """
+        if self.engine == "fused":
+            return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]
         return torch.cat([csr_ops.row_sums(rows) for _, rows in self._chunks()])
 
     def aggregate(self, labels: torch.Tensor, n: int) -> Csr:

@@ -1,4 +1,4 @@
-"""Ops with twins: one name and one contract, a portable torch version, a C++ one and a CUDA one.
+"""Ops with twins: one name and one contract, a portable torch version, a C++ one and a CUDA one, or a Triton one.
 
 torch's dispatcher picks by the device of the tensors: the native version where it can serve, the portable one
 elsewhere. `serving` says which, and why not the other.
@@ -6,10 +6,11 @@ elsewhere. `serving` says which, and why not the other.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,49 +23,73 @@ PORTABLE: dict[str, Callable[..., Any]] = {}
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 
-def why_no_cuda_twins() -> str | None:
-    """Why the CUDA twins do not serve, or None if they do; CuPy is not imported before the first call of one."""
-    if _native.switched_off():
-        return f"{_native.SWITCH}=0 in the environment"
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    if not available("cupy"):
-        return "cupy is not installed"
-    return _cuda_fault
+@dataclass(eq=False)
+class CudaCompiler:
+    """What compiles CUDA twins at the first call of one; its package is not imported before."""
+
+    name: str
+    package: str
+    module: str  # of this package, with a launcher for every op and a `probe`
+    _fault: str | None = None  # what the probe met
+    _probed: bool = False
+
+    def why_not(self) -> str | None:
+        """Why its twins do not serve, or None if they do."""
+        if _native.switched_off():
+            return f"{_native.SWITCH}=0 in the environment"
+        if not torch.cuda.is_available():
+            return "torch sees no CUDA device"
+        if not available(self.package):
+            return f"{self.package} is not installed"
+        return self._fault
+
+    def compiles(self) -> bool:
+        """Whether the package loads and its compiler works on this machine; warns, once, if not."""
+        if not self._probed:
+            self._probed = True
+            try:
+                self._launchers().probe()
+            except Exception as error:  # their faults have no base class: a missing compiler, header or driver
+                self._fault = f"{self.name} cannot compile here: {type(error).__name__}: {error}"
+                message = f"the portable torch versions serve on CUDA: {self._fault}"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return self._fault is None
+
+    def launcher(self, name: str) -> Callable[..., Any]:
+        """The twin of the op ``name``: the portable version serves in its place where nothing compiles."""
+
+        def launch(*arguments: Any) -> Any:
+            if not self.compiles():
+                return PORTABLE[name](*arguments)
+            return getattr(self._launchers(), name)(*arguments)
+
+        return launch
+
+    def _launchers(self) -> ModuleType:
+        return importlib.import_module(self.module, __package__)
 
 
-# What the first call of a CUDA twin met; None while there was none.
-_cuda_fault: str | None = None
+CUPY = CudaCompiler("CuPy", "cupy", "._cuda")
+TRITON = CudaCompiler("Triton", "triton", "._triton")
+COMPILER: dict[str, CudaCompiler] = {}
 
 
-@functools.cache
-def _cuda_compiles() -> bool:
-    """Whether CuPy loads and its compiler works on this machine; warns, once, if not."""
-    global _cuda_fault
-    try:
-        importlib.import_module("._cuda", __package__).probe()
-    except Exception as error:  # CuPy's faults have no base class of their own: a missing NVRTC, header or driver
-        _cuda_fault = f"CuPy cannot compile here: {type(error).__name__}: {error}"
-        warnings.warn(f"the portable torch versions serve on CUDA: {_cuda_fault}", RuntimeWarning, stacklevel=2)
-        return False
-    return True
-
-
-def twins(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make the decorated portable function an op of torch's dispatcher under its own name, with ``signature``.
 
-    The function returned is ``torch.ops.mmphate_gpu.<name>``.
+    ``cuda`` compiles its CUDA twin. Those of CuPy have a C++ twin too; those of Triton are matrix products in half
+    precision, which a CPU has no use for. The function returned is ``torch.ops.mmphate_gpu.<name>``.
     """
 
     def register(portable: Callable[..., Any]) -> Callable[..., Any]:
         name = portable.__name__
-        PORTABLE[name] = portable
+        PORTABLE[name], COMPILER[name] = portable, cuda
         _LIBRARY.define(name + signature)
         _LIBRARY.impl(name, portable, "CompositeExplicitAutograd")
-        if _native.why_no_native() is None:
+        if cuda is CUPY and _native.why_no_native() is None:
             _LIBRARY.impl(name, getattr(_native, name), "CPU")
-        if why_no_cuda_twins() is None:
-            _LIBRARY.impl(name, _on_cuda(name), "CUDA")
+        if cuda.why_not() is None:
+            _LIBRARY.impl(name, cuda.launcher(name), "CUDA")
         op = getattr(getattr(torch.ops, NAMESPACE), name)
         op.__doc__ = portable.__doc__
         return op
@@ -72,15 +97,14 @@ def twins(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
-def _on_cuda(name: str) -> Callable[..., Any]:
-    """The launcher ``name``; CuPy is loaded with the first call, and the portable version serves where it fails."""
+def ops_of(compiler: CudaCompiler) -> list[str]:
+    """The ops, of the modules that have been imported, whose CUDA twins ``compiler`` compiles."""
+    return sorted(name for name, one in COMPILER.items() if one is compiler)
 
-    def launch(*arguments: Any) -> Any:
-        if not _cuda_compiles():
-            return PORTABLE[name](*arguments)
-        return getattr(importlib.import_module("._cuda", __package__), name)(*arguments)
 
-    return launch
+def why_no_cuda_twins() -> str | None:
+    """Why the CUDA twins of csrc/cuda do not serve, or None if they do."""
+    return CUPY.why_not()
 
 
 def serves(device: torch.device) -> bool:
@@ -89,9 +113,10 @@ def serves(device: torch.device) -> bool:
     return reason is not None and reason() is None
 
 
-def serving(device: str) -> str:
-    """One line for `show_config`: what serves the ops on ``device`` ("cpu" or "cuda"), and why not the native twins."""
-    reason = _native.why_no_native() if device == "cpu" else why_no_cuda_twins()
-    if reason is not None:
-        return f"portable torch ({reason})"
-    return f"C++ ({_native.isa()})" if device == "cpu" else "CUDA (compiled by CuPy at first use)"
+def serving(device: str, compiler: CudaCompiler = CUPY) -> str:
+    """One line for `show_config`: what serves the ops of ``compiler`` on ``device`` ("cpu" or "cuda"), and why."""
+    if device == "cuda":
+        reason = compiler.why_not()
+        return f"CUDA (compiled by {compiler.name} at first use)" if reason is None else f"portable torch ({reason})"
+    reason = _native.why_no_native() if compiler is CUPY else "no C++ twin"
+    return f"C++ ({_native.isa()})" if reason is None else f"portable torch ({reason})"

@@ -15,7 +15,7 @@ from .diffusion import (
     potential_distances,
     von_neumann_entropy,
 )
-from .landmarks import Landmarks, diffusion_operators, landmark_diffusion, spectral_clusters
+from .landmarks import Landmarks, diffusion_operators, landmark_diffusion, spectral_clusters, stratified_clusters
 from .mds import MDSResult, classical_mds, interpolate, metric_mds, smacof, stress
 from .pipeline import Result, mmphate
 from .points import flat_points, normalize, reduce
@@ -45,6 +45,7 @@ __all__ = [
     "reduce",
     "smacof",
     "spectral_clusters",
+    "stratified_clusters",
     "stress",
     "von_neumann_entropy",
 ]

@@ -37,6 +37,22 @@ def spectral_clusters(
     return _kmeans(diff_op @ vectors[:, leading], n_landmark, np.random.default_rng(random_state))
 
 
+def stratified_clusters(
+    points: np.ndarray, n_landmark: int, random_state: int | None = None
+) -> np.ndarray:  # (L, m, p) -> (N,) int
+    """Instead of `spectral_clusters`: k-means of the points of each unit, the landmarks shared out among the units.
+
+    The first ``n_landmark % m`` units have one more. Labels are 0, 1, ... without gaps.
+    """
+    rng = np.random.default_rng(random_state)
+    share, more = divmod(n_landmark, points.shape[1])
+    labels, first = np.empty(points.shape[:2], dtype=int), 0
+    for unit in range(points.shape[1]):
+        labels[:, unit] = first + _kmeans(points[:, unit], share + (unit < more), rng)
+        first = labels[:, unit].max() + 1
+    return labels.ravel()
+
+
 def _kmeans(rows: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
     start = _spread_seeds(rows, min(n_clusters, len(rows)), rng)
     with warnings.catch_warnings():

@@ -26,14 +26,19 @@ from mmphate_gpu.operators import (
     AffinityOperator,
     LazyAffinity,
     SparseAffinity,
+    TiledAffinity,
     as_linear_operator,
     to_cupy,
     to_scipy,
     to_torch_csr,
 )
 from mmphate_gpu.operators import assemble as assemble_module
+from mmphate_gpu.operators import tiles as tiles_module
 from mmphate_gpu.operators.assemble import assembled_bytes, assembled_nnz
+from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
+from mmphate_gpu.ops import tile_layout as tile_layout_module
+from mmphate_gpu.ops.tile_layout import TILE, tile_layout
 from mmphate_gpu.ops.twins import PORTABLE, serves
 from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.slices import unit_major
@@ -46,6 +51,10 @@ BANDWIDTH, THRESH = 0.6, 1e-4
 # float32 2.9e-6 in products (rows that sum to as much as 25, times standard normal numbers), 2.5e-6 in aggregated sums,
 # 2e-7 in row sums (float32 entries, float64 sums); float64 5.3e-15 in all three.
 TOLERANCE = {torch.float32: 8e-6, torch.float64: 5e-14}
+# Forms that multiply in half precision: entries and right-hand sides are rounded to 11 bits, 2^-11 of themselves at
+# most, and sums are float32, whatever the dtype. Worst measured over the same: 3.6e-3 in products, 2.4e-4 in row sums.
+HALF_FORMS = ("tiles", "lazy fused")
+HALF_TOLERANCE = 8e-3
 
 
 def points() -> torch.Tensor:
@@ -78,7 +87,18 @@ def sparse_int64(dtype: torch.dtype, device: torch.device) -> SparseAffinity:
     return SparseAffinity(csr._replace(indptr=csr.indptr.long(), indices=csr.indices.long()))
 
 
-FORMS = {"sparse": sparse, "sparse int64": sparse_int64, "lazy torch": lazy("torch"), "lazy keops": lazy("keops")}
+def tiles(dtype: torch.dtype, device: torch.device) -> TiledAffinity:
+    return TiledAffinity(lazy("torch")(dtype, device))
+
+
+FORMS = {
+    "sparse": sparse,
+    "sparse int64": sparse_int64,
+    "lazy torch": lazy("torch"),
+    "lazy keops": lazy("keops"),
+    "lazy fused": lazy("fused"),
+    "tiles": tiles,
+}
 
 
 @pytest.fixture(params=FORMS)
@@ -96,6 +116,18 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 @pytest.fixture
 def operator(form, dtype, device) -> AffinityOperator:
     return FORMS[form](dtype, device)
+
+
+@pytest.fixture
+def product_tolerance(form, dtype) -> float:
+    """Of products and degrees."""
+    return HALF_TOLERANCE if form in HALF_FORMS else TOLERANCE[dtype]
+
+
+@pytest.fixture
+def entry_tolerance(form, dtype) -> float:
+    """Of the entries of `to_dense`: tiles show those that multiply, off by half a unit in the last of 11 bits."""
+    return 2.0**-12 if form == "tiles" else TOLERANCE[dtype]
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +166,11 @@ def test_attributes(operator, dtype, device):
     assert repr(operator).startswith(f"{type(operator).__name__}(shape=({N_NODES}, {N_NODES}), dtype={dtype}")
 
 
-def test_to_dense(operator, dtype, dense_oracle):
+def test_to_dense(operator, dtype, dense_oracle, entry_tolerance):
     dense = operator.to_dense()
     assert dense.dtype == dtype
     np.testing.assert_array_equal(dense.cpu().numpy() > 0, dense_oracle > 0)
-    assert_near(dense, dense_oracle, TOLERANCE[dtype])
+    assert_near(dense, dense_oracle, entry_tolerance)
     # The cut leaves some pairs of slices and takes others, or the pattern would say nothing.
     unit = dense_oracle.reshape(N_SLICES, N_UNITS, N_SLICES, N_UNITS)[:, 0, :, 0]
     assert 0.1 < (unit > 0).mean() < 0.9
@@ -153,18 +185,18 @@ def test_to_csr_is_in_order(operator, dense_oracle):
     assert bool(ascending.all())  # columns ascend, none occurs twice
 
 
-def test_product_with_a_vector(operator, dtype, device, dense_oracle):
+def test_product_with_a_vector(operator, dtype, device, dense_oracle, product_tolerance):
     vector = right_hand_side(N_NODES, dtype=dtype, device=device)
     product = operator @ vector
     assert product.shape == (N_NODES,) and product.dtype == dtype and product.device.type == device.type
-    assert_near(product, dense_oracle @ vector.cpu().double().numpy(), TOLERANCE[dtype])
+    assert_near(product, dense_oracle @ vector.cpu().double().numpy(), product_tolerance)
 
 
-def test_product_with_a_matrix(operator, dtype, device, dense_oracle):
+def test_product_with_a_matrix(operator, dtype, device, dense_oracle, product_tolerance):
     matrix = right_hand_side(N_NODES, 16, dtype=dtype, device=device)
     product = operator @ matrix
     assert product.shape == (N_NODES, 16) and product.dtype == dtype
-    assert_near(product, dense_oracle @ matrix.cpu().double().numpy(), TOLERANCE[dtype])
+    assert_near(product, dense_oracle @ matrix.cpu().double().numpy(), product_tolerance)
 
 
 def test_product_with_one_column_keeps_its_axis(operator, dtype, device):
@@ -228,25 +260,25 @@ def test_complex_is_refused(operator, device):
         operator @ torch.zeros(N_NODES, dtype=torch.complex64, device=device)
 
 
-def test_symmetry_by_dot_test(operator, dtype, device):
+def test_symmetry_by_dot_test(operator, dtype, device, product_tolerance):
     """<x, K y> = <K x, y>."""
     x, y = (right_hand_side(N_NODES, dtype=dtype, device=device, seed=seed) for seed in (1, 2))
     left, right = float(x.double() @ (operator @ y).double()), float((operator @ x).double() @ y.double())
-    # Measured: 9.5e-6 and 1.4e-14; a dot product adds 92 such errors, of either sign.
-    assert left == pytest.approx(right, abs=10 * TOLERANCE[dtype])
+    # Measured: 9.5e-6 and 1.4e-14, in half precision 7.6e-4; a dot product adds 92 such errors, of either sign.
+    assert left == pytest.approx(right, abs=10 * product_tolerance)
 
 
-def test_linearity(operator, dtype, device):
+def test_linearity(operator, dtype, device, product_tolerance):
     x, y = (right_hand_side(N_NODES, dtype=dtype, device=device, seed=seed) for seed in (1, 2))
     assert_near(
-        operator @ (2 * x - y), (2 * (operator @ x) - operator @ y).cpu().double().numpy(), 4 * TOLERANCE[dtype]
+        operator @ (2 * x - y), (2 * (operator @ x) - operator @ y).cpu().double().numpy(), 4 * product_tolerance
     )
 
 
-def test_row_sums(operator, dtype, device, dense_oracle):
+def test_row_sums(operator, dtype, device, dense_oracle, product_tolerance):
     sums = operator.row_sums()
     assert sums.dtype == torch.float64 and sums.shape == (N_NODES,) and sums.device.type == device.type
-    assert_near(sums, dense_oracle.sum(1), TOLERANCE[dtype])
+    assert_near(sums, dense_oracle.sum(1), product_tolerance)
 
 
 GROUPS = {
@@ -270,11 +302,13 @@ def test_aggregate(operator, dtype, device, dense_oracle, groups):
     assert_near(dense, dense_oracle @ one_hot, TOLERANCE[dtype])
 
 
-def test_aggregate_agrees_with_own_entries(operator, dtype, device):
+def test_aggregate_agrees_with_own_entries(operator, dtype, device, form):
     labels = GROUPS["random"]().to(device)
     one_hot = torch.nn.functional.one_hot(labels, 9).to(torch.float64)
     wanted = operator.to_dense().double() @ one_hot
-    assert_near(csr_ops.to_torch(operator.aggregate(labels, 9)).to_dense(), wanted.cpu().numpy(), TOLERANCE[dtype])
+    # Sums of exact entries against those of rounded ones. Measured: 2.3e-4.
+    tolerance = 1e-3 if form == "tiles" else TOLERANCE[dtype]
+    assert_near(csr_ops.to_torch(operator.aggregate(labels, 9)).to_dense(), wanted.cpu().numpy(), tolerance)
 
 
 @pytest.mark.parametrize("portable", [False, True], ids=["served", "portable"])
@@ -311,7 +345,7 @@ def few_at_a_time(monkeypatch, entries: int) -> None:
     monkeypatch.setattr(
         radius_affinity, "pair_chunks", lambda sets, points, **rows: pairs(sets, points, 5 * N_SLICES, **rows)
     )
-    for module in (assemble_module, landmark_aggregate, csr_ops):
+    for module in (assemble_module, landmark_aggregate, csr_ops, tile_layout_module, tiles_module):
         monkeypatch.setattr(module, "row_chunks", few_rows)
 
 
@@ -393,7 +427,7 @@ def test_to_torch_csr(operator, dtype, device, dense_oracle):
     assert_near(tensor @ block, dense_oracle @ block.cpu().double().numpy(), TOLERANCE[dtype])
 
 
-def test_as_linear_operator(operator, dtype, dense_oracle):
+def test_as_linear_operator(operator, dense_oracle, product_tolerance):
     linear = as_linear_operator(operator)
     assert linear.shape == operator.shape
     rng = np.random.default_rng(0)
@@ -405,7 +439,7 @@ def test_as_linear_operator(operator, dtype, dense_oracle):
         (linear.T @ matrix, dense_oracle @ matrix),
     ]:
         assert isinstance(found, np.ndarray)
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype])
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=product_tolerance)
 
 
 def test_as_linear_operator_takes_read_only_and_reversed(operator):
@@ -419,10 +453,11 @@ def test_as_linear_operator_takes_read_only_and_reversed(operator):
         linear @ vector
 
 
-def test_as_linear_operator_serves_scipys_solvers(operator, dtype, dense_oracle):
+def test_as_linear_operator_serves_scipys_solvers(operator, form, dtype, dense_oracle):
     found = eigsh(as_linear_operator(operator), k=3, return_eigenvectors=False, v0=np.ones(N_NODES), tol=1e-10)
-    # Measured: 4e-15 and 7e-7 of 21 (float32: the operator's own rounding).
-    np.testing.assert_allclose(np.sort(found), np.linalg.eigvalsh(dense_oracle)[-3:], rtol=10 * TOLERANCE[dtype])
+    # Measured: 4e-15 and 7e-7 of 21 (float32: the operator's own rounding), in half precision 4.7e-4.
+    rtol = 1e-4 if form in HALF_FORMS else 10 * TOLERANCE[dtype]
+    np.testing.assert_allclose(np.sort(found), np.linalg.eigvalsh(dense_oracle)[-3:], rtol=rtol)
 
 
 @pytest.mark.cuda
@@ -480,7 +515,7 @@ def test_int64_offsets_give_the_same_matrix(dtype, device, monkeypatch):
 def test_lazy_checks_its_parts():
     one = lazy("torch")(torch.float64, torch.device("cpu"))
     options = {"thresh": THRESH, "dtype": torch.float64}
-    with pytest.raises(InputError, match="engine='cuda' is unknown; accepted: 'auto', 'torch', 'keops'"):
+    with pytest.raises(InputError, match="engine='cuda' is unknown; accepted: 'auto', 'torch', 'keops', 'fused'"):
         LazyAffinity(one.unit_points, one.bandwidth, one.intraslice, engine="cuda", **options)
     with pytest.raises(InputError, match=r"intraslice has shape \(92, 4\); accepted: \(88, 4\)"):
         LazyAffinity(one.unit_points[:, 1:], one.bandwidth, one.intraslice, **options)
@@ -502,12 +537,160 @@ def test_lazy_stores_points_and_intraslice_only(engine, dtype, device):
     assert one.nbytes == wanted + N_NODES * 8
 
 
+# ---------------------------------------------------------------- half precision
+
+LONG = 300  # three tiles of slices, the last one not full
+
+
+def long_lazy(engine: str, dtype: torch.dtype, device: torch.device) -> LazyAffinity:
+    """A walk long enough for tiles without entries."""
+    rng = np.random.default_rng(0)
+    walk = 0.4 * np.cumsum(rng.normal(size=(LONG, 3, 5)), axis=0)
+    walk[7] = walk[8]
+    walk[:, 2, 1:] = 0  # a curve that comes back: here the kd-tree pays
+    stack = torch.from_numpy(walk).to(device)
+    bandwidth = torch.tensor(0.6, dtype=torch.float64, device=device)
+    intraslice = intraslice_affinity(stack, thresh=THRESH, dtype=dtype)
+    return LazyAffinity(unit_major(stack), bandwidth, intraslice, thresh=THRESH, dtype=dtype, engine=engine)
+
+
+def long_form(form: str, dtype: torch.dtype, device: torch.device) -> AffinityOperator:
+    lazy_form = long_lazy("fused" if form == "lazy fused" else "torch", dtype, device)
+    return TiledAffinity(lazy_form) if form == "tiles" else lazy_form
+
+
+@pytest.mark.parametrize("half_form", HALF_FORMS)
+def test_products_in_half_precision_are_near(half_form, dtype, device):
+    """Within the rounding of both factors, entry by entry, whatever a column's scale; zeros stay zeros."""
+    exact, half = long_lazy("torch", torch.float64, device), long_form(half_form, dtype, device)
+    block = right_hand_side(exact.shape[0], 130, dtype=dtype, device=device)
+    block *= torch.logspace(-30, 30, 130, dtype=torch.float64, device=device).to(dtype)
+    block[:, 3] = 0
+    wanted, found = exact.product(block.double()), (half @ block).double()
+    assert not found[:, 3].any()
+    error = (found - wanted).abs()
+    # Twice 2^-11 of the products' sizes, and 2^-22 where both meet.
+    assert bool((error <= (2.0**-10 + 2.0**-20) * exact.product(block.double().abs())).all())
+    # By columns, of their norm: median 2.2e-4, worst 6.3e-4 (one whose products nearly cancel).
+    by_column = error.norm(dim=0) / wanted.norm(dim=0).clamp_min(1e-300)
+    assert 1e-5 < float(by_column.median()) < 5e-4
+
+
+def test_tiles_multiply_what_they_show(dtype, device):
+    """Products of half numbers are exact in float32: nothing is left but the rounding of its sums."""
+    operator = long_form("tiles", dtype, device)
+    block = right_hand_side(operator.shape[0], 33, dtype=torch.float16, device=device).to(dtype)
+    # Measured: 2.1e-6 for sums of up to 90.
+    assert_near(operator @ block, (operator.to_dense().double() @ block.double()).cpu().numpy(), 2e-5)
+    assert_near(operator.row_sums(), operator.to_dense().double().sum(1).cpu().numpy(), 2e-5)
+
+
+def test_tiles_show_the_exact_pattern(dtype, device):
+    operator = long_form("tiles", dtype, device)
+    exact, shown = operator.to_csr(), operator.to_dense().double()
+    wanted = csr_ops.to_torch(exact).to_dense().double()
+    assert torch.equal(shown > 0, wanted > 0)
+    error = (shown - wanted).abs()
+    assert float((error / wanted.clamp_min(THRESH)).max()) <= 2.0**-11 * 1.001
+    rows, columns = (part % 3 for part in torch.nonzero(error, as_tuple=True))
+    assert torch.equal(rows, columns)  # and the intraslice part is exact
+
+
+@pytest.mark.parametrize("half_form", HALF_FORMS)
+def test_rows_of_the_half_precision_diffusion_sum_to_one(half_form, dtype, device):
+    """D^-1 K as it is applied, for which degrees come from the same product; exact ones would leave 1e-4."""
+    operator = long_form(half_form, dtype, device)
+    ones = torch.ones(operator.shape[0], 1, dtype=torch.float64, device=device)
+    sums = operator.product(ones)[:, 0] / operator.row_sums()
+    assert float((sums - 1).abs().max()) < 1e-12
+    assert float((operator.row_sums() / long_lazy("torch", dtype, device).row_sums() - 1).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("order", ["time", "tree"])
+def test_layout_holds_every_pair(device, order, monkeypatch):
+    """In either order: each pair within reach lies in a tile that is listed, and each tile listed holds one."""
+    lazy_form = long_lazy("torch", torch.float64, device)
+    monkeypatch.setattr(tile_layout_module, "SAMPLED_ROWS", 3)
+    if order == "time":
+        own = torch.arange(LONG, device=device).repeat(3, 1)
+        monkeypatch.setattr(tile_layout_module, "kd_order", lambda points: own)
+    layout = tile_layout(lazy_form.unit_points, lazy_form.reach)
+    near = torch.cdist(lazy_form.unit_points, lazy_form.unit_points) <= lazy_form.reach
+    wanted = []
+    for unit in range(3):
+        assert torch.equal(layout.order[unit].sort().values, torch.arange(LONG, device=device))
+        own = near[unit].fill_diagonal_(False)[layout.order[unit]][:, layout.order[unit]]
+        own = torch.nn.functional.pad(own, (0, 3 * TILE - LONG) * 2)
+        wanted.append(own.view(3, TILE, 3, TILE).any(3).any(1))
+    active = torch.zeros(9, 9, dtype=torch.bool, device=device)
+    rows = torch.repeat_interleave(torch.arange(9, device=device), layout.indptr.diff())
+    active[rows, layout.columns.long()] = True
+    assert torch.equal(active, torch.block_diag(*wanted).bool())
+    assert 9 < layout.n_active < 27  # some are left out
+
+
+def test_layout_takes_the_better_order(device):
+    """Units in the order of time where that leaves fewer tiles, others by the tree."""
+    line = torch.arange(4.0 * TILE, dtype=torch.float64, device=device)[:, None]
+    shuffled = line.flatten().view(TILE, 4).T.reshape(-1, 1)  # every tile spans the whole line
+    layout = tile_layout(torch.stack([line, shuffled]), 4.5)
+    assert torch.equal(layout.order[0], torch.arange(4 * TILE, device=device))
+    leaves = shuffled.flatten()[layout.order[1]].view(4, TILE)
+    assert torch.equal(leaves.sort(1).values.flatten(), line.flatten())
+    assert layout.n_active == 2 * (4 + 2 * 3)  # a tile meets itself and its neighbours
+
+
+def test_no_entry_is_no_tile(dtype, device):
+    """Slices all out of reach of one another."""
+    stack = 100.0 * torch.arange(10, dtype=torch.float64, device=device)[:, None, None].expand(10, 2, 3)
+    intraslice = intraslice_affinity(stack, thresh=THRESH, dtype=dtype)
+    bandwidth = torch.tensor(1.0, dtype=torch.float64, device=device)
+    parts = (unit_major(stack), bandwidth, intraslice)
+    for engine in ("torch", "fused"):
+        one = LazyAffinity(*parts, thresh=THRESH, dtype=dtype, engine=engine)
+        operator = TiledAffinity(one) if engine == "torch" else one
+        assert one.tile_layout().n_active == 0
+        assert_near(operator @ torch.eye(20, dtype=dtype, device=device), operator.to_dense().cpu().numpy(), 0)
+        assert_near(operator.row_sums(), operator.to_dense().sum(1).cpu().numpy(), 1e-6)
+
+
+def test_tiles_bytes_are_what_was_foretold(device):
+    operator = long_form("tiles", torch.float32, device)
+    held = operator.tiles.numel() * operator.tiles.element_size()
+    assert held == tiles_bytes(operator.layout.n_active) == 2 * TILE**2 * operator.layout.n_active
+    assert operator.nbytes == operator.lazy.nbytes + held
+
+
+def test_tiles_that_do_not_fit_are_refused(monkeypatch):
+    lazy_form = long_lazy("torch", torch.float32, torch.device("cpu"))
+    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "100000")
+    words = r"the affinity in [0-9]+ tiles needs .* KiB but cpu has 97.7 KiB available; storage=\"lazy\" stores none"
+    with pytest.raises(InputError, match=words):
+        TiledAffinity(lazy_form)
+
+
+def test_far_points_are_not_for_the_fused_engine(monkeypatch):
+    """Where float32 would have too few digits for the distances of points so far from the mean of their unit."""
+    from mmphate_gpu.operators import lazy as lazy_module
+
+    one = long_lazy("fused", torch.float64, torch.device("cpu"))
+    assert 1 < one.fused_radius() < lazy_module.FUSED_RADIUS
+    monkeypatch.setattr(lazy_module.TRITON, "why_not", lambda: None)
+    monkeypatch.setattr(lazy_module, "why_no_keops", lambda: None)
+    one.device = torch.device("cuda")
+    assert one._best_engine() == "fused"
+    one.bandwidth = one.bandwidth / 1000
+    assert one._best_engine() == "keops"
+    monkeypatch.setattr(lazy_module, "why_no_keops", lambda: "not installed")
+    assert one._best_engine() == "torch"
+
+
 # ---------------------------------------------------------------- memory
 
 MEMORY_SCRIPT = """
 import psutil, torch
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
-from mmphate_gpu.operators import LazyAffinity, SparseAffinity
+from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.slices import unit_major
 
 def peak():  # bytes. Not getrusage: on Linux a process inherits the peak of the one that started it
@@ -588,3 +771,32 @@ def test_assembly_holds_nothing_twice():
     growth = growth_of(action, 4000, bandwidth=0.8)
     print(f"assembly beyond the result: {growth / MIB:.0f} MiB")
     assert growth < (20 if serves(torch.device("cpu")) else 110) * MIB
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("action", "ceiling"),
+    [
+        # 3000 slices of each of 6 units are 24 x 24 tiles, all of them active: 3,456 of 32 KiB, 108 MiB. They are made
+        # 128 at a time: 2^21 distances in float64, over the bandwidth, and squared (16 MiB each), in float32 (8 MiB).
+        # A product takes 128 in float32, 8 MiB, and less for its blocks: 18,000 x 16 of 8 bytes are 2 MiB. Measured:
+        # 56 MiB beyond the tiles.
+        (
+            "tiled = TiledAffinity(lazy); size = tiled.tiles.nbytes; assert size == 3456 * 2**15, size\n"
+            "tiled @ torch.ones(n, 16); before += size",
+            80 * MIB,
+        ),
+        # Matrix-free: none of them, distances in float32 (8 MiB), entries, and masks of 2 MiB. Measured: 32 MiB, those
+        # of the search for active tiles (16 MiB of distances) among them.
+        (
+            "parts = (lazy.unit_points, lazy.bandwidth, lazy.intraslice)\n"
+            "LazyAffinity(*parts, thresh=1e-4, dtype=lazy.dtype, engine='fused') @ torch.ones(n, 16)",
+            50 * MIB,
+        ),
+    ],
+    ids=["tiles", "fused"],
+)
+def test_tiles_are_held_once(action, ceiling):
+    growth = growth_of(action, 3000, bandwidth=0.8)
+    print(f"{action}: {growth / MIB:.0f} MiB")
+    assert growth < ceiling

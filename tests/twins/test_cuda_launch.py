@@ -118,21 +118,17 @@ def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pyt
             raise OSError("libnvrtc.so is missing")
 
     monkeypatch.setattr(twins.importlib, "import_module", lambda *_: Broken)
-    monkeypatch.setattr(twins, "_cuda_fault", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(twins, "available", lambda name: True)
     monkeypatch.setattr(twins._native, "switched_off", lambda: False)
-    twins._cuda_compiles.cache_clear()
-    try:
-        launch = twins._on_cuda("radius_counts")
-        points = torch.arange(6.0, dtype=torch.float64).view(1, 6, 1)
-        with pytest.warns(RuntimeWarning, match="portable torch versions serve on CUDA: .*OSError: libnvrtc"):
-            assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]
-        assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]  # and says so once
-        assert "libnvrtc.so is missing" in twins.serving("cuda")
-        assert not twins.serves(torch.device("cuda"))
-    finally:
-        twins._cuda_compiles.cache_clear()
+    monkeypatch.setattr(twins, "CUPY", twins.CudaCompiler("CuPy", "cupy", "._cuda"))
+    launch = twins.CUPY.launcher("radius_counts")
+    points = torch.arange(6.0, dtype=torch.float64).view(1, 6, 1)
+    with pytest.warns(RuntimeWarning, match="portable torch versions serve on CUDA: .*OSError: libnvrtc"):
+        assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]
+    assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]  # and says so once
+    assert "libnvrtc.so is missing" in twins.serving("cuda")
+    assert not twins.serves(torch.device("cuda"))
 
 
 def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,40 @@
+"""Landmark clusters without a spectrum: every unit gets its share, by k-means of its own points."""
+
+from __future__ import annotations
+
+import torch
+
+from ..ops.kmeans import kmeans
+from ..params import InputError
+from ..slices import unit_major
+
+
+def stratified_clusters(
+    points: torch.Tensor, n_landmark: int, *, generator: torch.Generator | None = None
+) -> torch.Tensor:  # (S, M, D) -> (N,) int64
+    """Clusters of nodes of one unit each; at most ``n_landmark``, none empty.
+
+    The first ``n_landmark % M`` units have one more than the others. O(N D n_landmark / M) time a step.
+
+    Raises
+    ------
+    InputError
+        Fewer landmarks than units.
+    """
+    share, more = shares(n_landmark, points.shape[1])
+    by_unit = unit_major(points)
+    groups = [(by_unit[:more], share + 1), (by_unit[more:], share)]
+    found = [kmeans(units, k, generator=generator) for units, k in groups if len(units)]
+    if len(found) == 2:
+        found[1] += int(found[0].max()) + 1
+    return torch.cat(found).T.flatten()
+
+
+def shares(n_landmark: int, n_units: int) -> tuple[int, int]:
+    """Landmarks of every unit, and how many units have one more."""
+    if n_landmark < n_units:
+        raise InputError(
+            f"n_landmark={n_landmark} is less than one for each of {n_units} units; accepted with "
+            f"landmarks='stratified': at least {n_units}"
+        )
+    return divmod(n_landmark, n_units)

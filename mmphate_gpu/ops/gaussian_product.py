@@ -1,0 +1,49 @@
+"""Gaussian affinities times a thin dense block, tile by tile, none of them stored."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from .distances import distances_by_difference
+from .tile_layout import row_of_tile, sum_of_tiles
+from .twins import TRITON, twins
+
+
+def scaled_points(points: torch.Tensor, bandwidth: torch.Tensor) -> torch.Tensor:  # (B, n, p) float64 -> float32
+    """Points z, centred by sets, whose affinity exp(-(|x_i - x_j| / bandwidth)^2) is 2^-|z_i - z_j|^2.
+
+    Rounded to float32 after centring, which puts an entry off by at most |z| 2^-23.
+    """
+    return ((points - points.mean(1, keepdim=True)) * (math.sqrt(math.log2(math.e)) / bandwidth)).float()
+
+
+def scaled_limit(reach: float, bandwidth: float) -> float:
+    """The squared distance of `scaled_points` that belongs to the distance ``reach``."""
+    return math.log2(math.e) * (reach / bandwidth) ** 2
+
+
+@twins("(Tensor points, float limit, Tensor indptr, Tensor columns, Tensor block) -> Tensor", cuda=TRITON)
+def gaussian_product(
+    points: torch.Tensor,  # (R, TILE, p) float32
+    limit: float,
+    indptr: torch.Tensor,  # (R + 1,) int64
+    columns: torch.Tensor,  # (k,) int32
+    block: torch.Tensor,  # (R, TILE, C) half, 0 where there is no point
+) -> torch.Tensor:  # (R, TILE, C) float32
+    """As `tile_matmul`, with tiles made on the fly: 2^-d for the squared distances d up to ``limit``, else 0.
+
+    A point is no neighbour of its own. Distances in float32 by differences, entries rounded to half, products of halves
+    summed in float32, nothing normalised. O(k TILE^2 (p + C)) time; a chunk of tiles of memory, and on CUDA none.
+    Deterministic.
+    """
+
+    def entries(part: slice) -> torch.Tensor:
+        row, column = row_of_tile(indptr, part), columns[part].long()
+        squared = distances_by_difference(points[row], points[column]).square_()
+        near = squared <= limit
+        near.diagonal(dim1=1, dim2=2).masked_fill_((row == column)[:, None], False)
+        return squared.neg_().exp2_().masked_fill_(~near, 0).half().float()
+
+    return sum_of_tiles(entries, indptr, columns, block)

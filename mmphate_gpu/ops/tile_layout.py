@@ -1,0 +1,176 @@
+"""Blocks of pairs cut into square tiles: which tiles hold pairs within reach, in the order that leaves fewest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from .chunks import row_chunks
+from .distances import distances_by_difference
+
+# Points of a tile: two tensor-core operands of 128 x 128 in half precision, and the sums, fit one multiprocessor.
+TILE = 128
+# Rows of tiles by which the share of active tiles is judged before an order is chosen.
+SAMPLED_ROWS = 16
+
+
+class TileLayout(NamedTuple):
+    """B sets of n points, each in an order of its own, cut into T tiles; and the active pairs of tiles, as CSR.
+
+    Tiles are counted over the stack: tile t of set b is number b T + t. Pairs of a row of tiles ascend.
+    """
+
+    order: torch.Tensor  # (B, n) int64
+    indptr: torch.Tensor  # (B T + 1,) int64
+    columns: torch.Tensor  # (k,) int32
+
+    @property
+    def n_active(self) -> int:
+        return self.columns.numel()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.numel() * part.element_size() for part in self)
+
+
+def n_tiles(n_points: int) -> int:
+    """Tiles of a set; the last one may be partly empty."""
+    return -(-n_points // TILE)
+
+
+def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) float64
+    """The layout whose active tiles hold every pair of points of a set within ``reach``, a point's with itself aside.
+
+    The order is that of the points or of a kd-tree, for every set the one with fewer active tiles among sampled rows.
+    O(B n^2 p) time at most: pairs of tiles whose bounding boxes are too far apart are left out. Deterministic.
+    """
+    n_sets, n, _ = points.shape
+    orders = torch.stack([torch.arange(n, device=points.device).expand(n_sets, n), kd_order(points)])
+    shares = torch.stack([_sampled_share(_in_tiles(points, order, torch.nan), reach) for order in orders])
+    order = orders[shares.argmin(0), torch.arange(n_sets, device=points.device)]
+    tiled = _in_tiles(points, order, torch.nan)
+    upper = _near_boxes(tiled, reach).triu_()
+    active = _reached(tiled, upper, reach)
+    active |= active.mT.clone()
+    counts = active.sum(2).view(-1)
+    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    first = torch.arange(n_sets, device=points.device) * active.shape[1]
+    one, _, column = torch.nonzero(active, as_tuple=True)
+    return TileLayout(order, indptr, (first[one] + column).to(torch.int32))
+
+
+def kd_order(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
+    """Every set in the order of the leaves of a kd-tree: halved along its widest coordinate until a tile is left."""
+    n_sets, n, _ = points.shape
+    order = torch.arange(n, device=points.device).repeat(n_sets, 1)
+    spans = [(0, n)]
+    while spans:
+        first, last = spans.pop()
+        if last - first <= TILE:
+            continue
+        here = order[:, first:last]
+        own = torch.take_along_dim(points, here[..., None], 1)
+        widest = (own.amax(1) - own.amin(1)).argmax(1)
+        along = torch.take_along_dim(own, widest[:, None, None], 2)[..., 0]
+        order[:, first:last] = here.gather(1, torch.argsort(along, dim=1, stable=True))
+        middle = first + n_tiles(last - first) // 2 * TILE
+        spans += [(first, middle), (middle, last)]
+    return order
+
+
+def _in_tiles(rows: torch.Tensor, order: torch.Tensor, filling: float) -> torch.Tensor:  # (B, n, C) -> (B, T, TILE, C)
+    """``rows`` in the order of the layout; ``filling`` where the last tile has none."""
+    n_sets, n, width = rows.shape
+    tiled = rows.new_full((n_sets, n_tiles(n) * TILE, width), filling)
+    torch.gather(rows, 1, order[..., None].expand(-1, -1, width), out=tiled[:, :n])
+    return tiled.view(n_sets, -1, TILE, width)
+
+
+def _near_boxes(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B, T, TILE, p) -> (B, T, T) bool
+    """Pairs of tiles whose bounding boxes come within ``reach``, and a hair beyond."""
+    nothing = tiled.isnan()
+    low = tiled.masked_fill(nothing, torch.inf).amin(2)
+    high = tiled.masked_fill(nothing, -torch.inf).amax(2)
+    squared = tiled.new_zeros(*low.shape[:2], low.shape[1])
+    for k in range(low.shape[2]):
+        gap = low[:, :, None, k] - high[:, None, :, k]
+        squared += torch.maximum(gap, gap.mT).clamp_min_(0).square_()
+    return squared <= (reach * (1 + 1e-9)) ** 2
+
+
+def _sampled_share(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B,) int64
+    """Active tiles of every set in a sample of its rows of tiles."""
+    near = _near_boxes(tiled, reach)
+    rows = torch.arange(0, near.shape[1], -(-near.shape[1] // SAMPLED_ROWS), device=near.device)
+    sampled = torch.zeros_like(near).index_copy_(1, rows, near[:, rows])
+    return _reached(tiled, sampled, reach).sum((1, 2))
+
+
+def _reached(tiled: torch.Tensor, candidates: torch.Tensor, reach: float) -> torch.Tensor:  # (B, T, T) bool, both
+    """Those of ``candidates`` that hold a pair within ``reach``."""
+    pairs = torch.nonzero(candidates.view(-1, candidates.shape[2]))
+    n_rows = candidates.shape[1]
+    row, column = pairs[:, 0], pairs[:, 0] // n_rows * n_rows + pairs[:, 1]
+    held = torch.zeros(row.numel(), dtype=torch.bool, device=row.device)
+    flat = tiled.view(-1, *tiled.shape[2:])
+    for part in row_chunks(row.numel(), TILE * TILE):
+        held[part] = (tile_distances(flat, row[part], column[part]) <= reach).flatten(1).any(1)
+    reached = torch.zeros_like(candidates)
+    reached[candidates] = held
+    return reached
+
+
+def tile_distances(tiled: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """Distances between the points of tiles, (R, TILE, p), (k,), (k,) -> (k, TILE, TILE).
+
+    NaN, which is within no reach, from every point to itself.
+    """
+    distances = distances_by_difference(tiled[row], tiled[column])
+    distances.diagonal(dim1=1, dim2=2).masked_fill_((row == column)[:, None], torch.nan)
+    return distances
+
+
+def row_of_tile(indptr: torch.Tensor, part: slice) -> torch.Tensor:  # -> (tiles of part,) int64
+    """The row of tiles of every active tile of ``part``."""
+    tiles = torch.arange(part.start, part.stop, device=indptr.device)
+    return torch.searchsorted(indptr, tiles, right=True) - 1
+
+
+def point_tiles(
+    layout: TileLayout, points: torch.Tensor, filling: float
+) -> torch.Tensor:  # (B, n, p) -> (B T, TILE, p)
+    """The points of every tile; ``filling`` where the last tile of a set has none."""
+    return _in_tiles(points, layout.order, filling).flatten(0, 1)
+
+
+def product_by_tiles(
+    layout: TileLayout, block: torch.Tensor, multiply: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:  # (B, n, C) -> (B, n, C)
+    """``multiply``, from (B T, TILE, C) half to float32 of the same shape, applied to ``block``, in its dtype.
+
+    The columns of every set are scaled by the power of two that brings the largest entry to 2^14 .. 2^15, so that none
+    overflows and entries down to 2^-28 of it keep the eleven bits of half precision; and scaled back after.
+    """
+    largest = block.abs().amax(1, keepdim=True).clamp_min_(torch.finfo(block.dtype).tiny * 2**16)
+    exponent = 15 - torch.frexp(largest).exponent
+    halves = _in_tiles(torch.ldexp(block, exponent).half(), layout.order, 0).flatten(0, 1)
+    sums = multiply(halves).view(block.shape[0], -1, block.shape[2])[:, : block.shape[1]].to(block.dtype)
+    out = torch.empty_like(sums).scatter_(1, layout.order[..., None].expand_as(sums), sums)
+    return torch.ldexp(out, -exponent)
+
+
+def sum_of_tiles(
+    entries: Callable[[slice], torch.Tensor],  # active tiles -> (k, TILE, TILE) float32
+    indptr: torch.Tensor,
+    columns: torch.Tensor,
+    block: torch.Tensor,  # (R, TILE, C) half
+) -> torch.Tensor:  # (R, TILE, C) float32
+    """The sum over the active tiles of every row of ``entries @ block[column]``, some tiles at a time, in float32."""
+    out = torch.zeros(block.shape, dtype=torch.float32, device=block.device)
+    for part in row_chunks(columns.numel(), TILE * max(TILE, block.shape[2])):
+        products = torch.bmm(entries(part), block[columns[part]].float())
+        rows, lengths = torch.unique_consecutive(row_of_tile(indptr, part), return_counts=True)
+        out[rows] += torch.segment_reduce(products, "sum", lengths=lengths, axis=0)
+    return out

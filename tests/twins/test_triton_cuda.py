@@ -1,0 +1,26 @@
+"""The Triton twins on a GPU, against the portable versions on the CPU, and against themselves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmphate_gpu.ops.twins import TRITON
+
+from .test_triton_interpreter import TOLERANCE
+from .triton_cases import CASES, portable
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(TRITON.why_not() is not None, reason=str(TRITON.why_not())),
+]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_twin_and_portable_agree(name: str) -> None:
+    op, make = CASES[name]
+    arguments = [one.cuda() if isinstance(one, torch.Tensor) else one for one in make()]
+    found, wanted = getattr(torch.ops.mmphate_gpu, op)(*arguments), portable(name)
+    assert TRITON.why_not() is None and found.is_cuda  # the portable version did not serve in its place
+    assert float((found.cpu() - wanted).norm()) <= TOLERANCE[op] * float(wanted.norm())
+    assert torch.equal(found, getattr(torch.ops.mmphate_gpu, op)(*arguments))

@@ -1,0 +1,95 @@
+"""Cases of the Triton twins; as a program (``python triton_cases.py OUT.pt``) it runs them in Triton's interpreter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+
+from mmphate_gpu.ops import gaussian_product as gaussian_module
+from mmphate_gpu.ops import tile_matmul as tile_module  # noqa: F401 - importing defines the op
+from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, product_by_tiles, tile_layout
+from mmphate_gpu.ops.twins import PORTABLE
+
+Arguments = tuple[object, ...]
+
+
+def _points(n_sets: int, n: int, p: int, spread: float) -> torch.Tensor:
+    """Walks, with a repeated point; a bandwidth of 1 leaves some tiles without entries where there are several."""
+    steps = torch.randn(n_sets, n, p, dtype=torch.float64, generator=seeded_generator(n + p))
+    points = spread * steps.cumsum(1) / p**0.5
+    points[:, n // 2] = points[:, 0]
+    return points
+
+
+def _block(layout: TileLayout, n: int, width: int) -> torch.Tensor:
+    """(B T, TILE, C) half, 0 where there is no point."""
+    block = torch.randn(layout.order.shape[0], n, width, generator=seeded_generator(width))
+    kept = []
+    product_by_tiles(layout, block, lambda halves: kept.append(halves) or halves.float())
+    return kept[0]
+
+
+def gaussian(n_sets: int, n: int, p: int, width: int, *, spread: float = 0.5, thresh: float = 1e-4) -> Arguments:
+    points, one = _points(n_sets, n, p, spread), torch.tensor(1.0, dtype=torch.float64)
+    reach = (-torch.tensor(thresh).log()).sqrt().item()
+    layout = tile_layout(points, reach)
+    scaled = point_tiles(layout, gaussian_module.scaled_points(points, one), 0)
+    limit = gaussian_module.scaled_limit(reach, 1.0)
+    return scaled, limit, layout.indptr, layout.columns, _block(layout, n, width)
+
+
+def tiled(n_sets: int, n: int, width: int) -> Arguments:
+    points = _points(n_sets, n, 3, 0.5)
+    layout = tile_layout(points, 3.0)
+    tiles = torch.rand(layout.n_active, TILE, TILE, generator=seeded_generator(n)).half()
+    return tiles, layout.indptr, layout.columns, _block(layout, n, width)
+
+
+def far(arguments: Arguments) -> Arguments:
+    """The same with one point out of the range of half precision, where split coordinates overflow."""
+    scaled = arguments[0].clone()
+    scaled[0, 5] = 1e6
+    return scaled, *arguments[1:]
+
+
+def nothing(arguments: Arguments) -> Arguments:
+    """The same with no active tile."""
+    *rest, indptr, columns, block = arguments
+    first = rest[0][:0] if rest[0].dtype == torch.float16 else rest[0]
+    return first, *rest[1:], torch.zeros_like(indptr), columns[:0], block
+
+
+# Sizes that are no multiples: of a tile (129, 300), of 16 columns (1, 17, 110), of a panel (130), of 16 features (20).
+CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
+    "gaussian, one tile": ("gaussian_product", lambda: gaussian(1, 50, 3, 1)),
+    "gaussian, by differences": ("gaussian_product", lambda: gaussian(2, 300, 10, 110)),
+    "gaussian, 16 features": ("gaussian_product", lambda: gaussian(1, 129, 16, 17)),
+    "gaussian, by products": ("gaussian_product", lambda: gaussian(2, 300, 20, 17, spread=0.1)),
+    "gaussian, 32 features, panels": ("gaussian_product", lambda: gaussian(1, 129, 32, 130, spread=0.1)),
+    "gaussian, many features, too far": ("gaussian_product", lambda: gaussian(1, 300, 20, 17, spread=3.0)),
+    "gaussian, a point out of range": ("gaussian_product", lambda: far(gaussian(1, 129, 20, 4, spread=0.1))),
+    "gaussian, no cut": ("gaussian_product", lambda: gaussian(1, 129, 3, 4, thresh=1e-30)),
+    "gaussian, nothing": ("gaussian_product", lambda: nothing(gaussian(1, 129, 3, 4))),
+    "tiles, one": ("tile_matmul", lambda: tiled(1, 50, 1)),
+    "tiles": ("tile_matmul", lambda: tiled(2, 300, 110)),
+    "tiles, panels": ("tile_matmul", lambda: tiled(1, 129, 130)),
+    "tiles, nothing": ("tile_matmul", lambda: nothing(tiled(1, 129, 4))),
+}
+
+
+def portable(name: str) -> torch.Tensor:
+    op, make = CASES[name]
+    return PORTABLE[op](*make())
+
+
+def main(out: str) -> None:
+    from mmphate_gpu.ops import _triton
+
+    torch.save({name: getattr(_triton, op)(*make()) for name, (op, make) in CASES.items()}, out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
