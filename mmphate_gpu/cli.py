@@ -11,10 +11,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 from .params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, InputError, Params, check_number
+
+if TYPE_CHECKING:
+    import torch
 
 PROGRAM = "mmphate-gpu"
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -90,7 +93,7 @@ def _embed(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     names = ("n_components", "n_landmark", "landmarks", "device", "storage", "t", "gamma", "knn_backend", "mds_solver")
     options = {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
-    Params(**options)
+    params = Params(**options)
     from . import _results
 
     if args.force:
@@ -101,8 +104,7 @@ def _embed(args: argparse.Namespace) -> int:
     from .ops.devices import resolve_device
     from .trace import as_trace, load_trace
 
-    resolve_device(args.device)
-    _check_fits(args)
+    _check_fits(args.trace, params, resolve_device(args.device))
     with _results.result_folder(args.out, force=args.force) as folder:
         trace = as_trace(load_trace(args.trace))
         op = MMPHATE(**options, verbose=1).fit(trace)
@@ -115,16 +117,15 @@ def _embed(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _check_fits(args: argparse.Namespace) -> None:
+def _check_fits(trace: Path, params: Params, device: torch.device) -> None:
     """Refuse a run that will not fit before its trace is read, where the file tells its shape."""
     from ._trace_io import heading
-    from .planning import plan
+    from .ops.memory import available_bytes
+    from .planning import check_least
 
-    about = heading(args.trace)
+    about = heading(trace)
     if about is not None:
-        sizes = {"n_landmark": args.n_landmark, "n_components": args.n_components}
-        # No entries of the affinity: a run counts them before it stores them, and `MMPHATE.fit` asks the same way.
-        plan(about, device=args.device, storage=args.storage, active_share=0, **sizes).check()
+        check_least(about, params, device, available_bytes(device))
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -216,6 +217,7 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder for the results")
     parser.add_argument("--n-components", type=_whole, default=2, metavar="N", help="dimensions (%(default)s)")
     _run_arguments(parser)
+    _device_argument(parser)
     parser.add_argument("--t", type=_time, default="auto", metavar="T", help="diffusion time, or auto (%(default)s)")
     parser.add_argument("--gamma", type=_real, default=0.0, metavar="G", help="-1 to 1, of the potential (%(default)s)")
     parser.add_argument("--landmarks", default="spectral", metavar="NAME", help=_choices(LANDMARKS))
@@ -231,16 +233,17 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("trace", metavar="TRACE", nargs="?", type=Path, help=TRACE_HELP)
     what.add_argument("--shape", metavar="E,T,M,S", help="epochs, time steps, units, samples; such as 127,128,30,6")
     _run_arguments(parser)
+    _device_argument(parser, others=", or a card by its memory, such as '24 GB card'")
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-landmark", type=_landmarks, default=4000, metavar="N", help="or none (%(default)s)")
-    _device_argument(parser)
     parser.add_argument("--storage", default="auto", metavar="NAME", help=_choices(STORAGES))
 
 
-def _device_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, ... (%(default)s)")
+def _device_argument(parser: argparse.ArgumentParser, others: str = "") -> None:
+    names = "auto, cpu, cuda, cuda:1, ..."
+    parser.add_argument("--device", default="auto", metavar="NAME", help=f"{names}{others} (%(default)s)")
 
 
 def _seed_argument(parser: argparse.ArgumentParser) -> None:

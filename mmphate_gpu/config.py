@@ -51,6 +51,7 @@ def _why_no_cuda() -> str:
 def _backends() -> list[str]:
     # An op is known from when its module is imported.
     from .ops import (  # noqa: F401
+        assign_nearest,
         csr_matmul,
         gaussian_product,
         guttman_transform,
@@ -75,7 +76,7 @@ def _backends() -> list[str]:
     return [
         *lines,
         f"    {', '.join(ops_of(CUPY))}",
-        f"  ops of tiles on cuda: {serving('cuda', TRITON)}",
+        f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(ops_of(TRITON))}",
         "  affinity, sparse: torch CSR; products by csr_matmul, narrow float32 ones by torch",
         f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",

@@ -19,12 +19,13 @@ from .mds.place import place
 from .ops.devices import resolve_device
 from .ops.memory import available_bytes
 from .params import InputError, Labels, Params
-from .pipeline import Run, mmphate
-from .planning import plan_run
+from .pipeline import Run
+from .planning import check_least
 from .progress import progress_callback
 from .slices import SliceLayout, unit_major
 from .stages import Stages
 from .trace import Trace, as_trace, flat_points, normalize
+from .within_memory import run_within_memory
 
 
 class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -168,10 +169,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         trace = given.to(device)
         stages, key = self._stages_for(trace, device)
         there = available_bytes(device) + stages.held_bytes()
-        sizes = {"dtype": given.data.dtype, "device": device, "available": there}
-        plan_run(given.shape, params, active_share=0, **sizes).check()
+        check_least(trace, params, device, there)
         with progress_callback(self.verbose, self.callback) as callback:
-            run = mmphate(trace, params, stages.start(callback))
+            run = run_within_memory(trace, params, stages, callback, there)
         self._stages, self._stages_key = stages, key
         self._keep(X, given, run)
         return self

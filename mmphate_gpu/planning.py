@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from .affinities.multislice import SPARSE_SHARE
-from .operators.assemble import assembled_bytes
-from .operators.lazy import MOST
-from .ops.chunks import CHUNK_ELEMENTS
-from .ops.devices import resolve_device
+from .affinities.multislice import SPARSE_SHARE, TILES_FROM
+from .costs import Costs, Entries
+from .ops.devices import card_bytes, resolve_device
 from .ops.memory import available_bytes, format_bytes
+from .ops.twins import TRITON, serves
 from .params import STORAGES, InputError, InputTypeError, Params, check_choice, check_number
+from .sampling import sampled_entries
 from .trace import Trace
 
-# Share of the interslice pairs above thresh = 1e-4. Measured: 0.02 to 0.03 (Hopf units), up to 0.27 (pitchfork units).
-# The plan takes the upper end; the run itself counts the entries before it stores them.
-ACTIVE_SHARE = 0.27
-# Share of the landmark columns that a node reaches, at ACTIVE_SHARE.
-REACHED_SHARE = 0.15
-KRYLOV_PASSES = 5
-SMACOF_SWEEPS = 150
+# What a run takes at least: no pair of slices above the cut, every slice a component of its own. A run is refused
+# before it starts by this, and by what was counted when it has been counted.
+LEAST = Entries(interslice=0, intraslice=1, alone=1, tiles=0)
+# A refusal names no fewer than these.
+FEWEST_LANDMARKS, FEWEST_VECTORS = 100, 10
+
+
+class DoesNotFit(InputError):
+    """A run that needs more memory than there is."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class StagePlan:
 
     stage: str
     form: str
+    precision: str
+    at_once: str  # what it works on at a time, where that bounds its memory
     bytes: int  # kept until the run ends
     peak_bytes: int  # with what was kept before it, while the stage works
     operations: float  # floating-point operations
@@ -39,13 +43,15 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take; ``str(plan)`` is a table."""
+    """What a run will take beside what the process holds already; ``str(plan)`` is a table."""
 
     shape: tuple[int, int, int, int]  # (epoch, timestep, unit, sample)
     device: str
     available_bytes: int
-    storage: str  # "sparse" or "lazy"
+    storage: str  # "sparse", "tiles" or "lazy"
+    why: str  # this form
     stages: tuple[StagePlan, ...]
+    remedy: str = ""  # what lowers the peak, of a run that does not fit
 
     @property
     def peak_bytes(self) -> int:
@@ -60,37 +66,28 @@ class Plan:
         if self.fits:
             return
         worst = max(self.stages, key=lambda stage: stage.peak_bytes)
-        raise InputError(
+        raise DoesNotFit(
             f"a trace of shape {self.shape} needs {format_bytes(self.peak_bytes)} in stage {worst.stage!r} but "
-            f"{self.device} has {format_bytes(self.available_bytes)} available; {_REMEDIES[worst.stage]}"
+            f"{self.device} has {format_bytes(self.available_bytes)} available; {self.remedy}"
         )
 
     def __str__(self) -> str:
         e, t, m, p = self.shape
         head = f"{e} epochs x {t} timesteps x {m} units x {p} samples = {e * t * m:,} nodes on {self.device}"
-        rows = [f"{'stage':<12}{'form':<26}{'kept':>11}{'peak':>11}{'operations':>12}"]
-        rows += [
-            f"{s.stage:<12}{s.form:<26}{format_bytes(s.bytes):>11}{format_bytes(s.peak_bytes):>11}{s.operations:>12.1e}"
-            for s in self.stages
-        ]
+        titles = ("stage", "form", "precision", "at once", "kept", "peak", "operations")
+        rows = [titles, *(_cells(stage) for stage in self.stages)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        pads = (str.ljust,) * 4 + (str.rjust,) * 3
+        lines = ["  ".join(pad(cell, w) for pad, cell, w in zip(pads, row, widths, strict=True)) for row in rows]
         verdict = "fits" if self.fits else "does NOT fit"
         tail = f"peak {format_bytes(self.peak_bytes)} of {format_bytes(self.available_bytes)} available: {verdict}"
-        return "\n".join([head, *rows, tail])
+        advice = [] if self.fits else [self.remedy]
+        return "\n".join([head, *lines, f"affinity: {self.storage}, {self.why}", *advice, tail])
 
 
-_FEWER_NODES = "fewer epochs, time steps or units (Trace.subsample) lower them"
-_FEWER_LANDMARKS = "a smaller n_landmark lowers them"
-_REMEDIES = {
-    "normalize": "fewer samples or nodes (Trace.subsample) lower them",
-    "reduce": "a smaller n_pca or fewer nodes (Trace.subsample) lower them",
-    "affinity": f'storage="lazy" lowers them, and so do {_FEWER_NODES.removesuffix(" lower them")}',
-    "landmarks": f"a smaller n_landmark or n_svd lowers them; {_FEWER_NODES}",
-    "entropy": _FEWER_LANDMARKS,
-    "potential": _FEWER_LANDMARKS,
-    "distances": _FEWER_LANDMARKS,
-    "mds": _FEWER_LANDMARKS,
-    "interpolate": _FEWER_NODES,
-}
+def _cells(s: StagePlan) -> tuple[str, ...]:
+    sizes = format_bytes(s.bytes), format_bytes(s.peak_bytes)
+    return s.stage, s.form, s.precision, s.at_once, *sizes, f"{s.operations:.1e}"
 
 
 def plan(
@@ -102,16 +99,27 @@ def plan(
     n_pca: int | None = 100,
     n_svd: int = 100,
     n_components: int = 2,
-    active_share: float = ACTIVE_SHARE,
+    active_share: float | None = None,
+    active_tiles: float | None = None,
 ) -> Plan:
     """Bytes, operations and form of every stage of a run.
+
+    The peak is what the run adds to what the process holds when it starts (torch, the trace); on CUDA the trace is
+    counted where it has yet to be copied there. Of a `Trace` it is estimated from a sample of its rows, in two or three
+    seconds on one core and without random numbers: measured to be within 6 % of the peak of the process for the cases
+    of benchmarks/bench_pipeline.py on the CPU. Of a shape it takes the upper ends of what was measured.
 
     Parameters
     ----------
     shape_or_trace : (epoch, timestep, unit, sample) or (slice, unit, sample) sizes, a Trace, or an array of such a
     shape
-    active_share : float
-        Share of the interslice pairs expected above the threshold; decides what ``storage="sparse"`` takes.
+    device : as of `MMPHATE`, or "24 GB card"
+        A CUDA card of so many (decimal) gigabytes; none need be there.
+    active_share : float, optional
+        Share of the interslice pairs expected above the threshold; decides what ``storage="sparse"`` takes. None: 0.27
+        for a shape, estimated for a Trace.
+    active_tiles : float, optional
+        Share of the tiles of 128 x 128 pairs that have such a pair; decides what ``storage="tiles"`` takes. None: 0.51.
 
     Raises
     ------
@@ -123,14 +131,45 @@ def plan(
     --------
     >>> plan((127, 128, 30, 6), device="cpu", storage="lazy").storage
     'lazy'
+    >>> plan((127, 128, 30, 6), device="12 GB card").fits
+    True
     """
     check_choice("storage", storage, STORAGES)
-    check_number("active_share", active_share, low=0, high=1)
-    shape, dtype, like = _shape_of(shape_or_trace)
-    where = resolve_device(device, like)
-    there = available_bytes(where)
+    shape, dtype, trace = _shape_of(shape_or_trace)
     params = Params(n_landmark=n_landmark, n_pca=n_pca, n_svd=n_svd, n_components=n_components, storage=storage)
-    return plan_run(shape, params, dtype=dtype, device=where, available=there, active_share=active_share)
+    where, card, there = _room(device, None if trace is None else trace.data)
+    given = {"interslice": ("active_share", active_share), "tiles": ("active_tiles", active_tiles)}
+    known = {
+        field: check_number(argument, value, low=0, high=1)
+        for field, (argument, value) in given.items()
+        if value is not None
+    }
+    sample = trace is not None and "interslice" not in known
+    entries = (sampled_entries(trace, params) if sample else Entries())._replace(**known)
+    held = trace is not None and trace.data.device == where
+    about = {"dtype": dtype, "device": where, "available": there, "entries": entries}
+    return plan_run(shape, params, **about, name=card, trace_there=held)
+
+
+def check_least(given: Any, p: Params, device: torch.device, available: int) -> None:
+    """Refuse a run that cannot fit however few entries its affinity will have; ``given`` as `plan` takes it.
+
+    Raises
+    ------
+    InputError
+        With the numbers, and the setting that helps.
+    """
+    shape, dtype, _ = _shape_of(given)
+    plan_run(shape, p, dtype=dtype, device=device, available=available, entries=LEAST).check()
+
+
+def _room(device: Any, like: torch.Tensor | None) -> tuple[torch.device, str | None, int]:
+    """The device, its name if it is a card that need not be there, and its memory."""
+    of_card = card_bytes(device)
+    if of_card is not None:
+        return torch.device("cuda"), device, of_card
+    where = resolve_device(device, like)
+    return where, None, available_bytes(where)
 
 
 def plan_run(
@@ -140,99 +179,97 @@ def plan_run(
     dtype: torch.dtype,
     device: torch.device,
     available: int,
-    active_share: float = ACTIVE_SHARE,
+    entries: Entries,
+    name: str | None = None,
+    trace_there: bool = True,
 ) -> Plan:
-    """The plan of a run with these parameters."""
-    sizes = _Sizes(shape, p, dtype)
-    storage = p.storage
-    if storage == "auto":
-        storage = "sparse" if sizes.sparse_bytes(active_share) <= SPARSE_SHARE * available else "lazy"
-    stages, kept = [], 0
-    for stage, form, bytes_kept, working, operations in sizes.stages(storage, active_share):
-        stages.append(StagePlan(stage, form, int(bytes_kept), int(kept + bytes_kept + working), operations))
-        kept += bytes_kept
-    return Plan(shape, str(device), available, storage, tuple(stages))
+    """The plan of a run with these parameters; ``name``: that of a card that need not be there."""
+    kind = {"dtype": dtype, "entries": entries, "cuda": device.type == "cuda"}
+    # Of a card that is not there nobody knows whether its twins compile: the portable ops take more.
+    kind["native"] = name is None and serves(device)
+    tiles = kind["cuda"] and (name is not None or TRITON.why_not() is None)
+
+    def with_settings(settings: Params) -> tuple[str, str, tuple[StagePlan, ...]]:
+        costs = Costs(shape, settings, **kind)
+        held = 0 if trace_there else costs.trace_bytes()
+        storage, why = _form(costs, settings.storage, tiles, available, held)
+        return storage, why, _stage_plans(costs, storage, held)
+
+    def peak(settings: Params) -> int:
+        return max(stage.peak_bytes for stage in with_settings(settings)[2])
+
+    found = Plan(shape, name or str(device), available, *with_settings(p))
+    if found.fits:
+        return found
+    return replace(found, remedy=_remedy(replace(p, storage=found.storage), shape, lambda s: peak(s) <= available))
 
 
-class _Sizes:
-    """Cost formulas of the stages; the letters are those of docs/architecture.md."""
+def _stage_plans(costs: Costs, storage: str, held: float) -> tuple[StagePlan, ...]:
+    stages = []
+    for cost in costs.stages(storage):
+        about = (cost.stage, cost.form, cost.precision, cost.at_once)
+        stages.append(StagePlan(*about, int(cost.kept), int(held + cost.peak), cost.operations))
+        held += cost.kept
+    return tuple(stages)
 
-    def __init__(self, shape: tuple[int, int, int, int], p: Params, dtype: torch.dtype) -> None:
-        self.S, self.M, self.D = shape[0] * shape[1], shape[2], shape[3]
-        self.N = self.S * self.M
-        self.L = p.most_landmarks(self.N)
-        self.K = self.D if p.n_pca is None else min(self.D, p.n_pca)
-        self.p, self.dtype, self.item = p, dtype, dtype.itemsize
-        self.landmarked = self.L < self.N
-        # A few float64 temporaries of one chunk, with index arrays of the entries found in it (the portable ops); or
-        # the rows that the lazy form makes at a time.
-        pairs = max(self.S, self.M) ** 2 * self.M
-        self.chunks = max(8 * 8 * min(CHUNK_ELEMENTS, pairs), min(MOST, pairs) * (self.item + 4))
 
-    def sparse_bytes(self, active_share: float) -> float:
-        interslice = active_share * self.M * self.S * (self.S - 1)
-        return assembled_bytes(int(interslice + self.intraslice_nnz()), self.N, self.dtype)
+def _form(costs: Costs, storage: str, tiles: bool, available: int, held: float) -> tuple[str, str]:
+    """The form that the affinity stage will choose, and why: the first that takes no more than `SPARSE_SHARE` of the
+    memory and leaves enough for the rest of the run."""
+    if storage != "auto":
+        return storage, "as asked for"
+    share = costs.interslice / max(1, costs.pairs)
+    about = f"{share:.2g} of the pairs"
+    forms = ["tiles", "sparse"] if tiles and share > TILES_FROM else ["sparse"]
+    for form in forms:
+        size = costs.form_bytes(form)
+        peak = max(stage.peak_bytes for stage in _stage_plans(costs, form, held))
+        if size <= SPARSE_SHARE * available and peak <= available:
+            return form, f"which takes {format_bytes(size)} for {about} and leaves room for the rest"
+    sizes = " and ".join(f"{form} would take {format_bytes(costs.form_bytes(form))}" for form in forms)
+    return "lazy", f"since {sizes} for {about}, more than this memory has to spare"
 
-    def intraslice_nnz(self) -> float:
-        return self.N * min(self.M, 8)  # a bandwidth at the second neighbour reaches a handful
 
-    def stages(self, storage: str, active_share: float) -> list[tuple[str, str, float, float, float]]:
-        """(stage, form, bytes kept, bytes only while it works, operations)."""
-        S, M, D, N, L, K, item = self.S, self.M, self.D, self.N, self.L, self.K, self.item
-        C = min(self.p.n_svd + 10, N)
-        pairs = M * S * (S - 1)
-        lazy = 8 * N * (K + 1) + self.intraslice_nnz() * (item + 4)
-        reduced = K < D
-        stored = self.sparse_bytes(active_share)
-        product = 2 * C * active_share * pairs + (3 * K * pairs if storage == "lazy" else 0)
-        square = 8 * L * L
-        rows = [
-            ("normalize", f"float64 {(S, M, D)}", 8 * N * D, 4 * 8 * min(N * D, 2**22), 5 * N * D),
-            (
-                "reduce",
-                f"float64 {(S, M, K)}",
-                8 * N * K if reduced else 0,
-                8 * (2 * min(D, N) ** 2 + 2 * min(N * D, 2**22)) if reduced else 0,
-                2 * N * D * min(D, N) if reduced else 0,
-            ),
-            (
-                "affinity",
-                "CSR" if storage == "sparse" else "matrix-free",
-                stored if storage == "sparse" else lazy,
-                self.chunks + (lazy if storage == "sparse" else 0) + 16 * N * min(self.p.interslice_knn, S - 1),
-                3 * K * pairs * (3 if storage == "sparse" else 1),
-            ),
-        ]
-        if self.landmarked:
-            aggregated = REACHED_SHARE * N * L * (item + 4)
-            krylov = (KRYLOV_PASSES + 4) * C * N * 8  # the basis, and a few blocks of its width
-            # Dense blocks of one square, their product and its parts; or the sparse product and its dense form.
-            gram = 5 * square + aggregated * (1 + 12 / (item + 4))
-            rows.append(
-                (
-                    "landmarks",
-                    f"float64 {(L, L)}",
-                    square + aggregated + 8 * N,
-                    max(krylov, gram) + self.chunks,
-                    (KRYLOV_PASSES + 2) * product + 20 * 2 * N * L * C + 2 * N * (REACHED_SHARE * L) ** 2,
-                )
-            )
-        else:
-            rows.append(("landmarks", f"float64 {(N, N)}", square, 2 * square, N * N))
-        rows += [
-            ("entropy", "float64 (t_max,)", 0, 3 * square, 6 * L**3),
-            ("potential", f"float64 {(L, L)}", square, 6 * square, 12 * L**3),
-            ("distances", f"float64 {(L, L)}", square, 4 * square, 2 * L**3),
-            ("mds", f"float64 {(L, self.p.n_components)}", 0, 2 * square, SMACOF_SWEEPS * 20 * L * L),
-            (
-                "interpolate",
-                f"({N}, {self.p.n_components})",
-                item * N * self.p.n_components,
-                0,
-                2 * N * L * REACHED_SHARE,
-            ),
-        ]
-        return rows
+# ---------------------------------------------------------------- what to do about a run that does not fit
+
+FEWER_NODES = "a smaller n_landmark and fewer epochs, time steps, units or samples (Trace.subsample) lower it"
+
+
+def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params], bool]) -> str:
+    """The settings with which the run fits: each alone where that is enough, else together; tried, not guessed."""
+    n_nodes = shape[0] * shape[1] * shape[2]
+    names = {"spectral": ("storage", "n_landmark", "n_svd"), "stratified": ("storage", "n_landmark")}
+    names = names[p.landmarks] if isinstance(p.landmarks, str) else ("storage",)
+    single = [text for name in names if (text := _smallest_change(p, name, n_nodes, fits))]
+    if single:
+        return f"it fits with {', or with '.join(single)}"
+    if not isinstance(p.landmarks, str):
+        return FEWER_NODES
+    lean = replace(p, storage="lazy")
+    for n_svd in (lean.n_svd, *_halves(lean.n_svd, FEWEST_VECTORS)):
+        for n_landmark in _halves(p.most_landmarks(n_nodes), FEWEST_LANDMARKS):
+            if fits(replace(lean, n_svd=n_svd, n_landmark=n_landmark)):
+                lazy = "" if p.storage == "lazy" else 'storage="lazy", '
+                return f"it fits with {lazy}n_svd={n_svd} and a smaller n_landmark={n_landmark} together"
+    return FEWER_NODES
+
+
+def _smallest_change(p: Params, name: str, n_nodes: int, fits: Callable[[Params], bool]) -> str:
+    """The first value of one parameter with which the run fits, as text; empty if there is none."""
+    if name == "storage":
+        lazy = p.storage != "lazy" and fits(replace(p, storage="lazy"))
+        return 'storage="lazy"' if lazy else ""
+    now, least = (
+        (p.n_svd, FEWEST_VECTORS) if name == "n_svd" else (min(n_nodes, p.n_landmark or n_nodes), FEWEST_LANDMARKS)
+    )
+    return next((f"a smaller {name}={value}" for value in _halves(now, least) if fits(replace(p, **{name: value}))), "")
+
+
+def _halves(n: int, least: int) -> Iterator[int]:
+    """n / 2, n / 4, ... down to ``least``."""
+    while n // 2 >= least:
+        n //= 2
+        yield n
 
 
 _SIZES = "sizes (epoch, timestep, unit, sample) or (slice, unit, sample)"
@@ -243,10 +280,10 @@ def _check_slices(shape: Sequence[int]) -> None:
         raise InputError(f"shape_or_trace has one slice, {tuple(shape)}; at least 2 are needed")
 
 
-def _shape_of(given: Any) -> tuple[tuple[int, int, int, int], torch.dtype, torch.Tensor | None]:
+def _shape_of(given: Any) -> tuple[tuple[int, int, int, int], torch.dtype, Trace | None]:
     if isinstance(given, Trace):
         _check_slices(given.shape)
-        return given.shape, given.data.dtype, given.data
+        return given.shape, given.data.dtype, given
     wide = str(getattr(given, "dtype", "float32")).endswith("float64")
     sizes = getattr(given, "shape", given)
     if isinstance(sizes, str) or not isinstance(sizes, Sequence):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
+from .ops.memory import release_cached
+
 logger = logging.getLogger("mmphate_gpu")
 
 Result = TypeVar("Result")
 Callback = Callable[[str, int, int], None]  # (stage, stages done, stages in all)
+Check = Callable[[Any], None]
 
 # The stages of `pipeline.mmphate`, in order.
 STAGES = (
@@ -58,12 +61,26 @@ class Stages:
         self.kept: dict[str, tuple[tuple, Any]] = {}
         self.start()
 
-    def start(self, callback: Callback | None = None) -> Stages:
-        """Begin a run: forget the chain, the reports and the last callback, not the results."""
+    def start(self, callback: Callback | None = None, checks: Mapping[str, Check] | None = None) -> Stages:
+        """Begin a run: forget the chain, the reports, the last callback and checks, not the results.
+
+        ``checks`` look at the results of the stages they are named by, and raise to end the run there.
+        """
         self.chain: tuple = ()
         self.reports: list[StageReport] = []
-        self.callback = callback
+        self.callback, self.checks = callback, checks or {}
+        self.current = STAGES[0]
         return self
+
+    def result(self, stage: str) -> Any:
+        """The result of ``stage``; None where none is kept."""
+        return self.kept[stage][1] if stage in self.kept else None
+
+    def forget(self, stage: str) -> None:
+        """Drop the results of ``stage`` and all after it, and give their memory back to the device."""
+        for later in STAGES[STAGES.index(stage) :]:
+            self.kept.pop(later, None)
+        release_cached(self.device)
 
     def held_bytes(self) -> int:
         """Bytes of the kept results; a run that replaces them has these at its disposal too."""
@@ -71,7 +88,7 @@ class Stages:
 
     def __call__(self, stage: str, depends_on: tuple, work: Callable[[], Result]) -> Result:
         """The result of ``work``, or the kept one if neither ``depends_on`` nor anything before it changed."""
-        self.chain = (*self.chain, stage, depends_on)
+        self.chain, self.current = (*self.chain, stage, depends_on), stage
         kept_chain, result = self.kept.get(stage, (None, None))
         reused = kept_chain == self.chain
         started = time.perf_counter()
@@ -82,6 +99,8 @@ class Stages:
             result = work()
             _synchronize(self.device)
             self.kept[stage] = (self.chain, result)
+        if stage in self.checks:
+            self.checks[stage](result)
         self._report(stage, time.perf_counter() - started, result, reused)
         return result
 
@@ -111,6 +130,14 @@ def peak_bytes(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes, Linux in KiB
+
+
+def held_bytes(device: torch.device) -> int:
+    """What is held now: by the CUDA allocator on ``device``, or by this process on the CPU. A run adds its plan's peak
+    to it."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return psutil.Process().memory_info().rss
 
 
 def _synchronize(device: torch.device) -> None:

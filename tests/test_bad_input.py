@@ -148,6 +148,7 @@ OUT_OF_RANGE = [
     ("n_components", 0, ["n_components=0", "integer >= 1"]),
     ("n_components", 40, ["n_components=40", "accepted: 1 to 39"]),
     ("n_landmark", 1, ["n_landmark=1", "integer >= 2"]),
+    ("landmarks", "random", ["landmarks='random'", "accepted: 'spectral', 'stratified'"]),
     ("t", 0, ["t=0", "integer >= 1"]),
     ("gamma", 1.5, ["gamma=1.5", ">= -1 and <= 1"]),
     ("gamma", float("nan"), ["gamma=nan", ">= -1 and <= 1"]),
@@ -360,7 +361,7 @@ def test_a_run_that_does_not_fit(rejects, monkeypatch):
     def computes(*args, **kwargs):
         raise AssertionError("the run has started")
 
-    monkeypatch.setattr("mmphate_gpu.estimator.mmphate", computes)
+    monkeypatch.setattr("mmphate_gpu.within_memory.mmphate", computes)
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "5e5")
     words = ["shape (200, 1, 5, 4) needs", "MiB in stage", "has 488.3 KiB available", "a smaller n_landmark"]
     trace = walk(200, 5, 4)

@@ -1,10 +1,10 @@
-"""The Triton twins: tiles of affinities and products with them; loaded at the first call of one on CUDA.
+"""The Triton twins: tiles of affinities, products with them, nearest centres; loaded at the first call of one on CUDA.
 
 One launcher per op, with the signature of its portable version. In the products one program makes a tile's rows of a
 panel of columns: it walks the active tiles of its row in order and sums in registers, so results have the same bits on
 every run. What is multiplied there, on the tensor cores, is half precision, sums are float32, and so is every step of a
 distance: never TF32 or bfloat16. Whether a tile is active, and which entries a stored one has, is decided in float64 as
-everywhere, one program a tile.
+everywhere, one program a tile. For the nearest centres one program serves a block of points and walks the centres.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from .tile_entries import TILE
+from .twins import PORTABLE
 
 # Columns of a tile whose distances are decided at a time: 128 x 32 in float64 take a quarter of the registers.
 NARROW = 32
@@ -33,6 +34,8 @@ STAGES = 5
 FEATURES = 16
 # Above this many features distances by differences cost more than those by products, if these are accurate enough.
 FEW_FEATURES = 16
+# Points and centres of a block of products, and features at a time.
+BLOCK = {"POINTS": 128, "CENTERS": 128, "FEATURES": 32}
 # Of an entry, by the rounding of split coordinates.
 MOST_SPLIT_ERROR = 2e-5
 
@@ -186,6 +189,44 @@ def gaussian_product_kernel(
     tl.store(out + to, total, mask=inside)
 
 
+@triton.jit
+def assign_nearest_kernel(
+    points,
+    centers,
+    norms,
+    labels,
+    least,
+    n,
+    k,
+    D: tl.constexpr,
+    POINTS: tl.constexpr,
+    CENTERS: tl.constexpr,
+    FEATURES: tl.constexpr,
+):
+    one = tl.program_id(1).to(tl.int64)
+    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    center, feature = tl.arange(0, CENTERS), tl.arange(0, FEATURES)
+    own = points + one * n * D + point[:, None].to(tl.int64) * D
+    best = tl.full((POINTS,), float("inf"), dtype=tl.float32)
+    nearest = tl.zeros((POINTS,), dtype=tl.int32)
+    for start in range(0, k, CENTERS):
+        inside = start + center < k
+        other = centers + one * k * D + (start + center)[None, :].to(tl.int64) * D
+        inner = tl.zeros((POINTS, CENTERS), dtype=tl.float32)
+        for first in range(0, D, FEATURES):
+            column = first + feature
+            x = tl.load(own + column[None, :], mask=(point < n)[:, None] & (column < D)[None, :], other=0.0)
+            y = tl.load(other + column[:, None], mask=inside[None, :] & (column < D)[:, None], other=0.0)
+            # Three products of the halves of a split: as right as float32, at tensor-core speed.
+            inner = tl.dot(x, y, inner, input_precision="tf32x3")
+        norm = tl.load(norms + one * k + start + center, mask=inside, other=float("inf"))
+        low, at = tl.min(norm[None, :] - 2 * inner, axis=1, return_indices=True, return_indices_tie_break_left=True)
+        nearest = tl.where(low < best, start + at, nearest)
+        best = tl.minimum(low, best)
+    tl.store(labels + one * n + point, nearest.to(tl.int64), mask=point < n)
+    tl.store(least + one * n + point, best, mask=point < n)
+
+
 # ---------------------------------------------------------------- launchers
 
 
@@ -265,6 +306,23 @@ def _by_feature(points: torch.Tensor, limit: float) -> tuple[torch.Tensor, torch
     return points.mT.contiguous(), centers, False
 
 
+def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if points.dtype != torch.float32:  # tensor cores for it are not on every card
+        return PORTABLE["assign_nearest"](points, centers)
+    points, centers = points.contiguous(), centers.contiguous()
+    n, n_features = points.shape[-2:]
+    n_centers, n_sets = centers.shape[-2], points.shape[:-2].numel()
+    labels = torch.empty(points.shape[:-1], dtype=torch.int64, device=points.device)
+    least = torch.empty(points.shape[:-1], dtype=points.dtype, device=points.device)
+    grid = triton.cdiv(n, BLOCK["POINTS"]), n_sets
+    norms = centers.square().sum(-1)
+    with torch.cuda.device_of(points):
+        assign_nearest_kernel[grid](
+            points, centers, norms, labels, least, n, n_centers, D=n_features, **BLOCK, **OPTIONS
+        )
+    return labels, least.add_(points.square().sum(-1)).clamp_min_(0)
+
+
 def probe() -> None:
     """Compile and run every kernel in its largest form on torch's current device; raises what Triton raises."""
     device = torch.device("cuda", torch.cuda.current_device())
@@ -276,4 +334,5 @@ def probe() -> None:
     tile_entries(points, one - 1, one - 1, 1.0, 1.0)
     for n_features in (FEW_FEATURES, FEW_FEATURES + 1):
         gaussian_product(torch.zeros(1, TILE, n_features, device=device), 1.0, indptr, columns, block)
+    assign_nearest(torch.zeros(2, 100, device=device), torch.zeros(2, 100, device=device))
     torch.cuda.synchronize(device)

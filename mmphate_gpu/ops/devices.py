@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -36,3 +37,25 @@ def resolve_device(device: Any, like: torch.Tensor | None = None) -> torch.devic
         there = ", ".join(["'cpu'"] + [f"'cuda:{i}'" for i in range(n_devices)])
         raise InputError(f"device={device!r} is not there; accepted here: {there}")
     return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
+
+
+def card_bytes(device: Any) -> int | None:
+    """Memory of a named card, "24 GB card"; None if ``device`` names none.
+
+    Decimal gigabytes: a card has binary ones, and the difference is about what the CUDA context takes.
+
+    Raises
+    ------
+    InputError
+        A card without memory.
+
+    >>> card_bytes("24 GB card"), card_bytes("cuda:0")
+    (24000000000, None)
+    """
+    named = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*GB card\s*", device) if isinstance(device, str) else None
+    if named is None:
+        return None
+    found = int(float(named.group(1)) * 1e9)
+    if found == 0:
+        raise InputError(f"device={device!r} has no memory; accepted: a card such as '24 GB card'")
+    return found

@@ -37,6 +37,12 @@ def available_bytes(device: torch.device) -> int:
     return free if cap is None else min(free, cap)
 
 
+def release_cached(device: torch.device) -> None:
+    """Give back what torch's allocator keeps of freed memory on ``device``, so that nothing is left of it in pieces."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def format_bytes(n: float) -> str:
     """``n`` bytes as a person reads them: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -22,6 +22,11 @@ TYPES = {
     "indptr": "*i64",
     "columns": "*i32",
     "width": "i32",
+    "norms": "*fp32",
+    "labels": "*i64",
+    "least": "*fp32",
+    "n": "i32",
+    "k": "i32",
     "rows": "*i64",
     "scale": "*fp64",
 }
@@ -49,7 +54,8 @@ def _compiled(kernel: str, capability: int, constants: dict[str, Any]) -> Any:
 
     function = getattr(_triton, f"{kernel}_kernel")
     names = function.arg_names
-    constants = {name: constants.get(name, getattr(_triton, name, None)) for name in names if name.isupper()}
+    known = {name: getattr(_triton, name, None) for name in names if name.isupper()}
+    constants = known | {name: value for name, value in constants.items() if name in known}
     types, options = TYPES | DECIDING.get(kernel, {}), _triton.EXACT_OPTIONS if kernel in DECIDING else _triton.OPTIONS
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
     whole = {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if signature[name][0] == "*"}
@@ -78,6 +84,16 @@ def test_kernel_compiles(kernel: str, constants: dict[str, Any], panel: int, cap
 
 
 @pytest.mark.parametrize("capability", PRODUCTS)
+@pytest.mark.parametrize("n_features", [2, 100])
+def test_nearest_centres_compile(n_features: int, capability: int) -> None:
+    from mmphate_gpu.ops import _triton
+
+    found = _compiled("assign_nearest", capability, {"D": n_features, **_triton.BLOCK})
+    assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
+    assert ".f32.tf32.tf32" in found.asm["ptx"]
+
+
+@pytest.mark.parametrize("capability", PRODUCTS)
 @pytest.mark.parametrize("kernel", DECIDING)
 def test_deciding_kernel_compiles(kernel: str, capability: int) -> None:
     """In float64, every operation rounded by itself, as in the other twins."""
@@ -89,10 +105,11 @@ def test_deciding_kernel_compiles(kernel: str, capability: int) -> None:
 def test_every_launcher_has_the_arguments_of_its_portable_version() -> None:
     import inspect
 
-    from mmphate_gpu.ops import _triton, gaussian_product, tile_entries, tile_matmul  # noqa: F401 - defines the ops
+    # Importing defines the ops.
+    from mmphate_gpu.ops import _triton, assign_nearest, gaussian_product, tile_entries, tile_matmul  # noqa: F401
     from mmphate_gpu.ops.twins import PORTABLE, TRITON, ops_of
 
-    assert ops_of(TRITON) == ["gaussian_product", "tile_entries", "tile_matmul", "tile_reached"]
+    assert ops_of(TRITON) == ["assign_nearest", "gaussian_product", "tile_entries", "tile_matmul", "tile_reached"]
     for name in ops_of(TRITON):
         ours, theirs = (inspect.signature(one).parameters for one in (getattr(_triton, name), PORTABLE[name]))
         assert list(ours) == list(theirs)

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from mmphate_gpu._optional import available
+from mmphate_gpu.ops.twins import PORTABLE
 
 from . import triton_cases
-from .triton_cases import CASES, portable
+from .triton_cases import CASES, NEAREST, portable
 
 pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not installed")
 
@@ -58,3 +59,22 @@ def test_both_ways_to_distances_are_taken() -> None:
         "gaussian, by products",
         "gaussian, 32 features, panels",
     }
+
+
+def assert_nearest(found: tuple[torch.Tensor, torch.Tensor], points: torch.Tensor, centers: torch.Tensor) -> None:
+    """Each label is that of a nearest centre, to the rounding of squared norms; nothing is below 0 or not a number."""
+    labels, squared = (part.cpu() for part in found)
+    assert labels.dtype == torch.int64 and squared.dtype == points.dtype
+    distances = torch.cdist(points.double(), centers.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+    own = distances.gather(-1, labels[..., None])[..., 0]
+    # Of the squares that are subtracted. Measured: 2.7e-7 in float32.
+    rounding = 2e-6 * float(points.double().square().sum(-1).max() + centers.double().square().sum(-1).max())
+    assert bool((squared >= 0).all()) and float((squared.double() - own).abs().max()) <= rounding
+    assert float((own - distances.amin(-1)).max()) <= 2 * rounding
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_nearest_centres(name: str, interpreted: dict[str, torch.Tensor]) -> None:
+    arguments = NEAREST[name]()
+    assert_nearest(interpreted[name], *arguments)
+    assert_nearest(PORTABLE["assign_nearest"](*arguments), *arguments)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - importing defines the op
 from mmphate_gpu.ops import gaussian_product as gaussian_module
 from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.random import seeded_generator
@@ -56,6 +57,16 @@ def tiled(n_sets: int, n: int, width: int) -> Arguments:
     return tiles, layout.indptr, layout.columns, _block(layout, n, width)
 
 
+def clusters(*shape: int, k: int, scale: float = 1.0) -> Arguments:
+    """Points about centres; a centre in the place of another, and a point in that of a centre."""
+    generator = seeded_generator(k)
+    centers = scale * torch.randn(*shape[:-2], k, shape[-1], generator=generator)
+    points = scale * torch.randn(*shape, generator=generator)
+    centers[..., -1, :] = centers[..., 0, :]
+    points[..., 0, :] = centers[..., 0, :]
+    return points, centers
+
+
 def far(arguments: Arguments) -> Arguments:
     """The same with one point out of the range of half precision, where split coordinates overflow."""
     scaled = arguments[0].clone()
@@ -94,6 +105,17 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
 }
 
 
+# Of the nearest centres two may be as near as rounding tells: by name, so that distances are compared instead.
+NEAREST: dict[str, Callable[[], Arguments]] = {
+    "one centre": lambda: clusters(5, 3, k=1),
+    "few features": lambda: clusters(300, 2, k=129),
+    "100 features": lambda: clusters(129, 100, k=300),
+    "a stack": lambda: clusters(3, 130, 33, k=31),
+    "tiny": lambda: clusters(40, 7, k=9, scale=1e-15),
+    "float64": lambda: tuple(part.double() for part in clusters(50, 4, k=7)),
+}
+
+
 def portable(name: str) -> torch.Tensor:
     op, make = CASES[name]
     return PORTABLE[op](*make())
@@ -102,7 +124,8 @@ def portable(name: str) -> torch.Tensor:
 def main(out: str) -> None:
     from mmphate_gpu.ops import _triton
 
-    torch.save({name: getattr(_triton, op)(*make()) for name, (op, make) in CASES.items()}, out)
+    found = {name: getattr(_triton, op)(*make()) for name, (op, make) in CASES.items()}
+    torch.save(found | {name: _triton.assign_nearest(*make()) for name, make in NEAREST.items()}, out)
 
 
 if __name__ == "__main__":

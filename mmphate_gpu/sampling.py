@@ -1,0 +1,87 @@
+"""How many entries an affinity will have, from a sample of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from .affinities.bandwidth import FLOOR
+from .affinities.intraslice import intraslice_affinity
+from .costs import Entries
+from .ops.chunks import row_chunks
+from .ops.distances import distances_by_difference
+from .ops.kth_neighbor_distance import median
+from .ops.radius_affinity import cut_distance
+from .params import Params
+from .slices import unit_major
+from .trace import Trace, flat_points, normalize, reduce
+
+# Differences of coordinates in one pass over the sampled rows: about a second on one core.
+WORK = 5e8
+# With fewer rows a unit's share is a guess: where that many of all units are too much work, some units are left out.
+LEAST_ROWS = 64
+# Nodes in the slices whose intraslice entries are counted.
+SLICE_NODES = 20_000
+
+
+def sampled_entries(trace: Trace, p: Params) -> Entries:
+    """Entries that the affinity of ``trace`` will have, estimated from evenly spaced rows against all slices.
+
+    The bandwidth is that of the sampled rows, each unit with rows of its own. Deterministic. About 1e9 operations: two
+    or three seconds on one core; beside the points of the sampled units (8 N D bytes if all are) a few chunks of
+    memory.
+    """
+    n_units = max(1, min(trace.n_units, int(WORK / (LEAST_ROWS * trace.n_slices * trace.n_samples))))
+    points = _points(trace.subsample(units=_spread(trace.n_units, n_units)), p)
+    n_slices, _, n_features = points.shape
+    n_rows = max(min(n_slices, LEAST_ROWS), min(n_slices, int(WORK / (points.numel() or 1))))
+    share, alone = _interslice(unit_major(points), n_rows, p)
+    slices = max(2, SLICE_NODES // trace.n_units)
+    epochs = _spread(trace.n_epochs, slices)
+    steps = _spread(trace.n_timesteps, max(1, slices // len(epochs)))
+    intraslice = _intraslice_per_node(_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
+    return Entries(share, intraslice, alone)
+
+
+def _points(trace: Trace, p: Params) -> torch.Tensor:  # (S, M, min(D, n_pca)) float64
+    return reduce(normalize(trace) if p.normalize else flat_points(trace), p.n_pca)
+
+
+def _spread(n: int, k: int, shift: float = 0.0) -> np.ndarray:  # (min(n, k),)
+    """``k`` of 0 .. n - 1 at even distances; ``shift`` from 0 to 1 moves them by that share of a distance."""
+    k = min(n, k)
+    return ((np.arange(k) + shift) * (n / k)).astype(int)
+
+
+def _interslice(unit_points: torch.Tensor, n_rows: int, p: Params) -> tuple[float, float]:
+    """Share of the pairs of slices within the cut of the bandwidth, and share of the rows without any."""
+    n_units, n_slices, _ = unit_points.shape
+    knn = min(p.interslice_knn, n_slices - 1)
+    rows = [torch.from_numpy(_spread(n_slices, n_rows, unit / n_units)) for unit in range(n_units)]
+    nearest = [
+        torch.cat([torch.kthvalue(block, knn + 1, dim=1).values for block in _blocks(points, own)])
+        for points, own in zip(unit_points, rows, strict=True)
+    ]
+    bandwidth = median(torch.stack(nearest)).clamp_min(FLOOR).mean()
+    reach = float(cut_distance(bandwidth, decay=2, thresh=p.thresh))
+    counts = [
+        torch.cat([(block <= reach).sum(1) - 1 for block in _blocks(points, own)])  # but for the slice itself
+        for points, own in zip(unit_points, rows, strict=True)
+    ]
+    found = torch.cat(counts)
+    return float(found.sum()) / (len(found) * (n_slices - 1)), float((found == 0).double().mean())
+
+
+def _blocks(points: torch.Tensor, rows: torch.Tensor) -> Iterator[torch.Tensor]:  # (S, D), (r,) -> (r_b, S)
+    """Distances of the ``rows`` to all points, a chunk of rows at a time."""
+    for part in row_chunks(len(rows), len(points)):
+        yield distances_by_difference(points[rows[part].to(points.device)], points)
+
+
+def _intraslice_per_node(points: torch.Tensor, p: Params) -> float:
+    """Entries between the units of a slice, the diagonal included, per node."""
+    knn, decay = p.intraslice_knn, p.decay
+    own = intraslice_affinity(points, knn=knn, decay=decay, thresh=p.thresh, dtype=points.dtype)
+    return own.nnz / own.shape[0]

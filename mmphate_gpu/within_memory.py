@@ -1,0 +1,116 @@
+"""A run within the memory there is: refused early, or done with a leaner affinity."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from .affinities import MultisliceAffinity
+from .costs import Entries
+from .operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
+from .ops.memory import format_bytes
+from .ops.tile_layout import TILE
+from .params import InputError, Params
+from .pipeline import Run, mmphate
+from .planning import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
+from .stages import STAGES, Callback, Stages
+from .trace import Trace
+
+logger = logging.getLogger("mmphate_gpu")
+
+FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
+
+
+class Failure(NamedTuple):
+    """How an attempt ended: in words, since an exception's traceback would hold every tensor of the run."""
+
+    told: str
+    stage: str
+    storage: str
+    foreseen: bool  # by the plan, before anything ran out
+
+
+def run_within_memory(trace: Trace, p: Params, stages: Stages, callback: Callback | None, available: int) -> Run:
+    """`mmphate`, and once more with the matrix-free affinity where a stored one leaves too little memory.
+
+    That is where the plan, asked again once the entries are counted, has no room for the rest (``storage="auto"`` means
+    the matrix-free form then), and where torch runs out of memory in spite of it. What the first attempt held from the
+    affinity on is let go before the second.
+
+    Warns
+    -----
+    RuntimeWarning
+        Out of memory with a stored affinity.
+
+    Raises
+    ------
+    InputError
+        A run that does not fit; with the numbers, and the setting that helps.
+    """
+    found = _attempt(trace, p, stages, callback, available)
+    if isinstance(found, Failure) and _leaner_helps(found):
+        stages.forget("affinity")
+        if not found.foreseen:
+            again = f'storage="{found.storage}" gives way to the leaner storage="lazy"'
+            warnings.warn(f"{found.told} in stage {found.stage!r}: {again}", RuntimeWarning, stacklevel=3)
+        p = replace(p, storage="lazy")
+        found = _attempt(trace, p, stages, callback, available)
+    if isinstance(found, Failure):
+        stages.forget("affinity")
+        raise _out_of_memory(trace, p, found, stages.device, available)
+    return found
+
+
+def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None, available: int) -> Run | Failure:
+    def check(affinity: MultisliceAffinity) -> None:
+        _plan_of_counted(trace, p, affinity.operator, available).check()
+
+    try:
+        return mmphate(trace, p, stages.start(callback, {"affinity": check}))
+    except DoesNotFit as error:
+        if p.storage != "auto":
+            raise
+        logger.info("%s", error)
+        return Failure(str(error), stages.current, "auto", True)
+    except torch.OutOfMemoryError as error:
+        told = str(error).partition(". ")[0].partition("\n")[0] or "out of memory"
+        return Failure(told, stages.current, _storage(stages, p), False)
+
+
+def _leaner_helps(failure: Failure) -> bool:
+    return failure.storage != "lazy" and STAGES.index(failure.stage) >= STAGES.index("affinity")
+
+
+def _storage(stages: Stages, p: Params) -> str:
+    """The form the affinity took; what was asked for where it was not finished."""
+    affinity = stages.result("affinity")
+    return p.storage if affinity is None else FORMS[type(affinity.operator)]
+
+
+def _plan(trace: Trace, p: Params, available: int, entries: Entries) -> Plan:
+    about = {"dtype": trace.data.dtype, "device": trace.data.device, "available": available}
+    return plan_run(trace.shape, p, entries=entries, **about)
+
+
+def _plan_of_counted(trace: Trace, p: Params, operator: AffinityOperator, available: int) -> Plan:
+    """The plan with the form that the affinity took, and with its own number of entries."""
+    n_pairs = trace.n_nodes * (trace.n_slices - 1)
+    entries = LEAST
+    if isinstance(operator, SparseAffinity):
+        entries = LEAST._replace(interslice=(operator.nnz - trace.n_nodes) / n_pairs)
+    elif isinstance(operator, TiledAffinity):
+        in_all = trace.n_units * math.ceil(trace.n_slices / TILE) ** 2
+        entries = LEAST._replace(tiles=operator.layout.n_active / in_all)
+    return _plan(trace, replace(p, storage=FORMS[type(operator)]), available, entries)
+
+
+def _out_of_memory(trace: Trace, p: Params, failure: Failure, device: torch.device, available: int) -> InputError:
+    plan = _plan(trace, p, available, LEAST)
+    numbers = f"it takes at least {format_bytes(plan.peak_bytes)}, and {device} had {format_bytes(available)} available"
+    what = f'a trace of shape {trace.shape} ran out of memory in stage {failure.stage!r} with storage="{p.storage}"'
+    return InputError(f"{what} ({failure.told}): {numbers}; {plan.remedy or FEWER_NODES}")
