@@ -19,8 +19,8 @@ from .triton_cases import CASES, NEAREST, portable
 pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not installed")
 
 # Of the norm. An entry made on the fly may round to the next half, or fall to the other side of the cut: measured
-# 4.0e-5 (wide tiles by products; others 1.1e-5). Stored ones differ by the exponential that is rounded (here not at all), their products in the order of
-# float32 sums: 1.8e-7.
+# 4.0e-5 (wide tiles by products; others 1.1e-5). Stored ones differ by the exponential that is rounded (here not at
+# all), their products in the order of float32 sums: 1.8e-7.
 TOLERANCE = {"gaussian_product": 1e-4, "tile_entries": 4e-5, "tile_matmul": 1e-6, "tile_reached": 0.0}
 
 
