@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ._trace_parts import BLOCK_ELEMENTS
 from .affinities.multislice import SPARSE_SHARE
 from .operators.assemble import assembled_bytes
 from .operators.lazy import MOST
@@ -187,12 +188,18 @@ class _Sizes:
         product = 2 * C * active_share * pairs + (3 * K * pairs if storage == "lazy" else 0)
         square = 8 * L * L
         rows = [
-            ("normalize", f"float64 {(S, M, D)}", 8 * N * D, 4 * 8 * min(N * D, 2**22), 5 * N * D),
+            (
+                "normalize",
+                f"float64 {(S, M, D)}" + " by blocks" * reduced,
+                (2 * item + 1) * N + 8 * D if reduced else 8 * N * D,
+                4 * 8 * min(N * D, BLOCK_ELEMENTS),
+                5 * N * D,
+            ),
             (
                 "reduce",
                 f"float64 {(S, M, K)}",
-                8 * N * K if reduced else 0,
-                8 * (2 * min(D, N) ** 2 + 2 * min(N * D, 2**22)) if reduced else 0,
+                8 * K * (N + D) if reduced else 0,
+                8 * (2 * min(D, N) ** 2 + 2 * D * K + 4 * min(N * D, BLOCK_ELEMENTS)) if reduced else 0,
                 2 * N * D * min(D, N) if reduced else 0,
             ),
             (
