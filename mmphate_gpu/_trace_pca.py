@@ -55,7 +55,7 @@ def principal_axes(points: Points, n_pca: int | None, *, seed: int = 0) -> Princ
     rows = _CenteredRows(points, mean)
     loadings = _loadings(rows, min(int(n_pca), rows.n_rows), seed)  # (D, k)
     lead = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
-    loadings = loadings * torch.where(lead < 0, -1.0, 1.0)
+    loadings *= torch.where(lead < 0, -1.0, 1.0)
     return PrincipalAxes(rows.mean, torch.nn.functional.pad(loadings, (0, int(n_pca) - loadings.shape[1])))
 
 
@@ -73,7 +73,8 @@ class _CenteredRows:
         return (block - self.mean[features] for features, block in point_columns(self.points))
 
     def __matmul__(self, right: torch.Tensor) -> torch.Tensor:  # (N, C)
-        return torch.cat([block @ right for block in self.blocks()])
+        # Written where they stay: pieces that stay between blocks that go would leave the heap in holes.
+        return _stacked((block @ right for block in self.blocks()), right.new_empty(self.n_rows, right.shape[1]))
 
     def transposed_matmul(self, right: torch.Tensor) -> torch.Tensor:  # (D, C)
         total, start = right.new_zeros(self.n_features, right.shape[1]), 0
@@ -82,11 +83,22 @@ class _CenteredRows:
             start += len(block)
         return total
 
+    def columns_matmul(self, left: torch.Tensor) -> torch.Tensor:  # (D, C): the transpose times left, by columns
+        return _stacked((block.T @ left for block in self.columns()), left.new_empty(self.n_features, left.shape[1]))
+
     def covariance(self) -> torch.Tensor:  # (D, D), times N
         return sum(block.T @ block for block in self.blocks())
 
     def gram(self) -> torch.Tensor:  # (N, N)
         return sum(block @ block.T for block in self.columns())
+
+
+def _stacked(parts: Iterator[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+    start = 0
+    for part in parts:
+        out[start : start + len(part)] = part
+        start += len(part)
+    return out
 
 
 def _loadings(rows: _CenteredRows, k: int, seed: int) -> torch.Tensor:  # (D, k) orthonormal
@@ -96,7 +108,7 @@ def _loadings(rows: _CenteredRows, k: int, seed: int) -> torch.Tensor:  # (D, k)
         return torch.linalg.eigh(rows.covariance()).eigenvectors.flip(1)[:, :k]
     left = torch.linalg.eigh(rows.gram()).eigenvectors.flip(1)[:, :k]
     # QR rather than a division by singular values: directions of no variance stay orthonormal.
-    return torch.linalg.qr(torch.cat([block.T @ left for block in rows.columns()])).Q
+    return torch.linalg.qr(rows.columns_matmul(left)).Q
 
 
 def _randomised_loadings(rows: _CenteredRows, k: int, seed: int, n_iter: int = 7) -> torch.Tensor:
