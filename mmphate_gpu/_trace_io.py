@@ -280,11 +280,11 @@ def _data_key(path: Path, found: Any) -> str:
 def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:
     stamp = stamp_of(path) if by_parts else 0
 
-    def values(array: Any, name: str | None = None) -> Any:
+    def values(array: Any) -> Any:
         if not hasattr(array, "dtype"):  # a group in its place, told by `_named`
             return array
         if by_parts and array.shape == shape:
-            return ChunkedArray(path, lambda: _zarr_array(path, name), tuple(shape), np.dtype(array.dtype), stamp)
+            return ChunkedArray(path, lambda: _zarr_array(path, array), tuple(shape), np.dtype(array.dtype), stamp)
         return np.asarray(array[...])
 
     with _zarr_node(path) as node:
@@ -294,13 +294,13 @@ def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:
         text = dict(node.attrs)
         found = {*node, *(name for name in FIELDS if name in text)}
         shape = getattr(node[_data_key(path, found)], "shape", None)
-        return _named(path, found, lambda name: np.asarray(text[name]) if name in text else values(node[name], name))
+        return _named(path, found, lambda name: np.asarray(text[name]) if name in text else values(node[name]))
 
 
 @contextlib.contextmanager
-def _zarr_array(path: Path, name: str | None) -> Iterator[Any]:
-    with _zarr_node(path) as node:
-        yield node if name is None else node[name]
+def _zarr_array(path: Path, array: Any) -> Iterator[Any]:
+    with _readable(path):  # the array itself holds no file open
+        yield array
 
 
 def _zarr_heading(path: Path) -> Heading | None:

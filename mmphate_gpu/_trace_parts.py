@@ -111,7 +111,7 @@ class FileFolder:
 
 @dataclass(frozen=True)
 class ChunkedArray:
-    """An array of a container that knows how to cut: zarr, HDF5. Opened anew for every part: no handle stays open."""
+    """An array of a container that knows how to cut: zarr, HDF5. ``opened`` for every part: no handle stays open."""
 
     path: Path
     opened: Callable[[], AbstractContextManager[Any]]
@@ -226,9 +226,9 @@ class StoredArray:
     def read(self, slices: slice, units: slice, samples: slice) -> torch.Tensor:  # (B, m, d)
         """A part, on the device; `InputError` if the file no longer holds it."""
         values = self.reader.read(slices, units, samples)
-        boolean = isinstance(values, np.ndarray) and self.dtype == torch.bool
-        tensor = tensor_of(values) if boolean else real_tensor("data", values)
-        return tensor.to(self.device, self.dtype)
+        if isinstance(values, np.ndarray):
+            values = tensor_of(values) if self.dtype == torch.bool else real_tensor("data", values)
+        return values.to(self.device, self.dtype)
 
     def check(self) -> None:
         self.reader.check()
