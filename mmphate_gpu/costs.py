@@ -15,7 +15,7 @@ from .ops.chunks import CHUNK_ELEMENTS
 from .ops.csr import index_dtype
 from .ops.sparse_gram import DENSE_SHARE
 from .ops.symmetric_power import power_chain
-from .ops.tile_layout import TILE
+from .ops.tile_entries import TILE
 from .params import Params
 
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide

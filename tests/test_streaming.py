@@ -195,7 +195,7 @@ def test_coordinates_are_those_from_memory(tmp_path, monkeypatch, shape, masked)
 
 def test_randomised_pca_has_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", 700)
-    monkeypatch.setattr(_trace_pca, "_EXACT_PCA", 20)
+    monkeypatch.setattr(_trace_pca, "EXACT_PCA", 20)
     np.save(tmp_path / "a.npy", values((30, 4, 60)))
     found = load_trace(tmp_path / "a.npy", stream=True)
     assert torch.equal(reduce(trace_points(found, n_pca=6), 6), reduce(normalize(as_trace(values((30, 4, 60)))), 6))
