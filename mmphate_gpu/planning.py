@@ -205,7 +205,8 @@ class _Sizes:
         ]
         if self.landmarked:
             aggregated = REACHED_SHARE * N * L * (item + 4)
-            krylov = (KRYLOV_PASSES + 4) * C * N * 8  # the basis, and a few blocks of its width
+            # The basis, and a few blocks of its width; or the points unit by unit, and k-means' own copies of them.
+            search = (KRYLOV_PASSES + 4) * C * N * 8 if self.p.landmarks == "spectral" else 4 * N * (K + 1) * 8
             # Dense blocks of one square, their product and its parts; or the sparse product and its dense form.
             gram = 5 * square + aggregated * (1 + 12 / (item + 4))
             rows.append(
@@ -213,7 +214,7 @@ class _Sizes:
                     "landmarks",
                     f"float64 {(L, L)}",
                     square + aggregated + 8 * N,
-                    max(krylov, gram) + self.chunks,
+                    max(search, gram) + self.chunks,
                     (KRYLOV_PASSES + 2) * product + 20 * 2 * N * L * C + 2 * N * (REACHED_SHARE * L) ** 2,
                 )
             )
