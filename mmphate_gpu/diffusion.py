@@ -9,6 +9,7 @@ import torch
 
 from ._arrays import takes_arrays
 from .ops.components import components, diagonal_blocks
+from .ops.eigenvalues import symmetric_eigenvalues
 from .ops.memory import available_bytes
 from .ops.singular_value_sample import SingularValueSample
 from .ops.symmetric_power import symmetric_power
@@ -69,7 +70,7 @@ def _singular_value_bounds(
 
 def _gram_bounds(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Bounds by the eigenvalues of the float64 Gram matrix."""
-    squares = torch.linalg.eigvalsh(symmetric_product(matrix.T, matrix))
+    squares = symmetric_eigenvalues(symmetric_product(matrix.T, matrix))
     error = GRAM_ERROR * squares[-1].clamp_min(0)
     return (squares - error).clamp_min(0).sqrt(), (squares + error).clamp_min(0).sqrt()
 
