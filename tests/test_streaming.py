@@ -532,6 +532,12 @@ def test_the_command_line_gives_the_same_embedding_by_parts(tmp_path, monkeypatc
     assert main(["plan", "a.npz"]) == 0 and len(used) == 2
 
 
+def test_the_plan_counts_no_trace_that_goes_by_parts():
+    """1.5 GB of values: more than a quarter of a 4 GB card, less than one of an 8 GB card."""
+    small, large = (mp.plan((100, 20, 187_500), device=f"{size} GB card", n_landmark=100) for size in (4, 8))
+    assert small.fits and large.peak_bytes - small.peak_bytes == 100 * 20 * 187_500 * 4
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_is_given_one_block_at_a_time(tmp_path):
     np.save(tmp_path / "a.npy", values((40, 8, 200_000)))
