@@ -290,10 +290,19 @@ def test_callback_that_cannot_be_called():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scenario", "least"), [("hopf", (0.205, 0.385)), ("hopf_pitchfork", (0.130, 0.240))])
-def test_bifurcation_suite_at_full_size(scenario, least):
+@pytest.mark.parametrize(
+    ("scenario", "landmarks", "least"),
+    [
+        ("hopf", "spectral", (0.205, 0.385)),
+        ("hopf_pitchfork", "spectral", (0.130, 0.240)),
+        ("hopf", "stratified", (0.26, 0.44)),
+        ("hopf_pitchfork", "stratified", (0.175, 0.285)),
+    ],
+)
+def test_bifurcation_suite_at_full_size(scenario, landmarks, least):
     trace = mm.datasets.bifurcation(scenario)
-    op = MMPHATE(n_components=3, random_state=0, device="cpu").fit(trace)
+    op = MMPHATE(n_components=3, landmarks=landmarks, random_state=0, device="cpu").fit(trace)
     found = mm.neighborhood_preservation(trace, op.embedding_, [10, 40])
-    # Published: 0.221 / 0.401 and 0.140 / 0.252. Measured (benchmarks/results): 0.223 / 0.403 and 0.144 / 0.256.
+    # Published: 0.221 / 0.401 and 0.140 / 0.252. Measured (benchmarks/results): 0.223 / 0.403 and 0.144 / 0.256;
+    # stratified, two seeds: 0.279 / 0.463 and 0.285 / 0.465; 0.193 / 0.307 and 0.192 / 0.305.
     assert found[0][1] >= least[0] and found[1][1] >= least[1]
