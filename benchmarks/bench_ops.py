@@ -28,9 +28,8 @@ from mmphate_gpu.operators import TiledAffinity  # noqa: E402
 from mmphate_gpu.ops import twins  # noqa: E402
 from mmphate_gpu.ops.csr import indptr_of_counts, to_torch  # noqa: E402
 from mmphate_gpu.ops.gaussian_product import scaled_limit, scaled_points  # noqa: E402
-from mmphate_gpu.ops.kmeans import assign_nearest  # noqa: E402
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius  # noqa: E402
-from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles  # noqa: E402
+from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, row_of_tile  # noqa: E402
 from mmphate_gpu.slices import unit_major  # noqa: E402
 from mmphate_gpu.trace import normalize  # noqa: E402
 
@@ -147,22 +146,36 @@ def cases(data: Data) -> list[Measured]:
 
 
 def half_cases(data: Data) -> list[Measured]:
-    """The products with tiles: ops for tensor cores, measured where there are some."""
+    """Ops for tensor cores, measured where there are some."""
     lazy = affinity_of_points(data.points, storage="lazy", dtype=torch.float32).operator
     tiled, layout = TiledAffinity(lazy), lazy.tile_layout()
     kept: list[torch.Tensor] = []
     by_unit = data.block.view(lazy.n_slices, lazy.n_units, COLUMNS).transpose(0, 1)
     product_by_tiles(layout, by_unit, lambda halves: kept.append(halves) or halves.float())
     given = (layout.indptr, layout.columns, kept[0])
-    points = point_tiles(layout, scaled_points(data.units, lazy.bandwidth), 0)
+    scaled = point_tiles(layout, scaled_points(data.units, lazy.bandwidth), 0)
+    points = point_tiles(layout, data.units, torch.nan)
+    made = (points, row_of_tile(layout.indptr, slice(0, layout.n_active)), layout.columns.long())
     limit, pairs = scaled_limit(lazy.reach, float(lazy.bandwidth)), float(layout.n_active * TILE**2)
     flop, block_bytes = 2 * pairs * COLUMNS, 6.0 * kept[0].numel()
     what, rest = f"half x {COLUMNS}, {layout.n_active:,} tiles", {"full_flop": FULL_HALF_FLOP}
     listed = [
         ("tile_matmul", (tiled.tiles, *given), tiled.tiles.nbytes),
-        ("gaussian_product", (points, limit, *given), points.nbytes),
+        ("gaussian_product", (scaled, limit, *given), scaled.nbytes),
     ]
-    return [Measured(op, what, args, flop, "flop", flop, own + block_bytes, **rest) for op, args, own in listed]
+    found = [Measured(op, what, args, flop, "flop", flop, own + block_bytes, **rest) for op, args, own in listed]
+    what, of_pairs = f"p = {points.shape[2]}, {layout.n_active:,} tiles", 3 * pairs * points.shape[2]
+    nearest = data.features, data.features[: data.n_landmark].clone()
+    gemm, moved = 2.0 * nearest[0].numel() * data.n_landmark, 4.0 * nearest[0].numel()
+    # Each product of float32 numbers is three of TF32, which go at half the rate of halves.
+    rate = {"full_flop": FULL_HALF_FLOP / 6}
+    reached, entries = (*made, lazy.reach), (*made, float(lazy.bandwidth), lazy.reach)
+    return [
+        *found,
+        Measured("tile_reached", what, reached, pairs, "ordered pairs", of_pairs, points.nbytes),
+        Measured("tile_entries", what, entries, pairs, "ordered pairs", of_pairs, points.nbytes + 2 * pairs),
+        Measured("assign_nearest", f"to {data.n_landmark} centres", nearest, gemm, "flop", gemm, moved, **rate),
+    ]
 
 
 def rivals(data: Data) -> list[tuple[str, str, Callable[[], Any], float, str]]:
@@ -170,12 +183,12 @@ def rivals(data: Data) -> list[tuple[str, str, Callable[[], Any], float, str]]:
     csr, tensor = data.operator.csr, data.operator.tensor
     single, flop = data.block.float(), 2.0 * data.operator.csr.nnz * COLUMNS
     double = to_torch(csr._replace(values=csr.values.double()))
-    centers = data.features[: data.n_landmark].clone()
+    centers, by_torch = data.features[: data.n_landmark].clone(), twins.PORTABLE["assign_nearest"]
     gemm = 2.0 * data.features.shape[0] * data.features.shape[1] * data.n_landmark
     found = [
         ("csr_matmul", f"torch, float32 x {COLUMNS}", lambda: tensor @ single, flop, "flop"),
         ("csr_matmul", f"torch, float64 x {COLUMNS}", lambda: double @ data.block, flop, "flop"),
-        ("assign_nearest", "torch: product and argmin", lambda: assign_nearest(data.features, centers), gemm, "flop"),
+        ("assign_nearest", "torch: product and argmin", lambda: by_torch(data.features, centers), gemm, "flop"),
         ("assign_nearest", "the product alone", lambda: _products(data.features, centers), gemm, "flop"),
     ]
     if data.block.device.type == "cpu":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cases import SCALE
+from benchmarks.cases import SCALE, SMALL_SCALE
 from benchmarks.harness import ROOT, STORAGES, CaseFailed, run_case
 from benchmarks.rows import RESULTS, Row, plain_table, result_path, scale_cells, slopes, totals, write_rows
 
@@ -82,6 +82,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--storage", choices=STORAGES, help="on the CPU lazy, on CUDA auto, if not given")
     parser.add_argument("--most-nodes", type=int, help="end with the last case of at most so many")
+    parser.add_argument("--quick", action="store_true", help="two small cases: a test of this script")
     parser.add_argument("--repeats", type=int, help="runs whose median counts")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--images", type=Path, default=IMAGES, metavar="DIR")
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     storage = options.storage or ("auto" if on_cuda else "lazy")
     most = options.most_nodes or (math.inf if on_cuda else MOST_NODES_ON_CPU)
     rows: list[Row] = []
-    for name in SCALE:
+    for name in SMALL_SCALE if options.quick else SCALE:
         if _n_nodes(name) > most:
             break
         print(f"{name} ...", file=sys.stderr, flush=True)

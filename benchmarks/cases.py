@@ -103,16 +103,17 @@ def _scaling(n_epochs: int) -> Case:
     return Case(f"scaling-{80 * n_epochs}", what, _suite("hopf", n_epochs), {"n_components": 3}, "sparse")
 
 
-def _scale(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int) -> Case:
+def _scale(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int, **options: Any) -> Case:
     n_slices = n_epochs * n_timesteps
     what = f"{n_slices * n_units:,} nodes: units of the bifurcation suite with more noise, ever more slices"
     trace = _side_by_side(n_epochs, n_timesteps, n_units, n_samples)
-    return Case(f"scale-{n_slices}x{n_units}x{n_samples}", what, trace)
+    return Case(f"scale-{n_slices}x{n_units}x{n_samples}", what, trace, options)
 
 
 _HAR = _side_by_side(127, 128, 30, 6)
 # Slices double at fixed units and samples, up to HAR's and beyond; then ten million nodes.
 _SCALES = (*(_scale(127, 4 * 2**doubling, 30, 6) for doubling in range(9)), _scale(125, 400, 200, 50))
+_SMALL_SCALES = tuple(_scale(127, timesteps, 6, 6, n_landmark=100) for timesteps in (1, 2))
 _ALL = (
     Case("walk-small", "walk of (30, 6, 8), 60 landmarks", _walk(30, 6, 8), {"n_landmark": 60}, oracle="reference"),
     _golden_case("golden-walk", "golden_walk_28x20x12.npz"),
@@ -124,6 +125,7 @@ _ALL = (
     *(_full_suite(scenario, storage) for scenario in ("hopf", "hopf_pitchfork") for storage in ("sparse", "lazy")),
     *map(_scaling, (12, 25, 50, 101, 202)),
     Case("har-127x128x30x6", "HAR size, 487,680 nodes: units of the bifurcation suite with more noise", _HAR),
+    *_SMALL_SCALES,
     *_SCALES,
 )
 
@@ -140,3 +142,4 @@ SUITE = tuple(name for name in CASES if name.startswith("suite-hopf"))
 GPU = ("walk-100x50x25", *SUITE, "walk-1600x6x10", "har-127x128x30x6")
 SMALLEST = ("golden-walk", "suite-small-lazy")
 SCALE = tuple(case.name for case in _SCALES)
+SMALL_SCALE = tuple(case.name for case in _SMALL_SCALES)

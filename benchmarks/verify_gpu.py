@@ -179,15 +179,23 @@ def twins(name: str) -> Callable[[Verification], dict[str, Any]]:
 
 def ops(v: Verification) -> dict[str, Any]:
     """The native twins one by one: rates by events, times the portable version on the same device."""
-    options = [f"--device={v.device}", f"--out={v.log}", *["--quick"] * v.small]
-    script = str(ROOT / "benchmarks" / "bench_ops.py")
-    done = call(v, "ops", [sys.executable, script, *options], 120)
-    if isinstance(done, str):
-        return failed(done)
-    files = list(v.log.glob("ops-*.json"))
+    return bench_section(v, "ops", ["--quick"] * v.small, 120)
+
+
+def scale(v: Verification) -> dict[str, Any]:
+    """Ever more nodes, as far as the device and the time go: seconds, peaks, forms and slopes."""
+    return bench_section(v, "scale", [f"--images={v.log}", *["--quick"] * v.small], 150)
+
+
+def bench_section(v: Verification, name: str, options: Sequence[str], most: float) -> dict[str, Any]:
+    """The rows that ``bench_<name>.py`` wrote, whether or not it came to its end, and what it printed."""
+    script = str(ROOT / "benchmarks" / f"bench_{name}.py")
+    done = call(v, name, [sys.executable, script, f"--device={v.device}", f"--out={v.log}", *options], most)
+    files = list(v.log.glob(f"{name}-*.json"))
     if not files:
-        return failed(tail(done.stderr))
-    return {"status": "passed", "ops": json.loads(files[0].read_text()), "serving": done.stdout.splitlines()}
+        return failed(done if isinstance(done, str) else tail(done.stderr))
+    told = [done] if isinstance(done, str) else done.stdout.splitlines()
+    return {"status": "passed", name: json.loads(files[0].read_text()), "told": told}
 
 
 def benchmarks(v: Verification) -> dict[str, Any]:
@@ -240,6 +248,7 @@ SECTIONS: dict[str, Callable[[Verification], dict[str, Any]]] = {
     "tests": tests,
     "ops": ops,
     "benchmarks": benchmarks,
+    "scale": scale,
     "sanitizer_memcheck": sanitizer("memcheck"),
     "sanitizer_racecheck": sanitizer("racecheck"),
 }

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._arrays import array_or_tensor, tensor_of, to_numpy
+from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
+from ._trace_parts import READERS, Array, stored_mask, stored_values
 from .params import InputError, InputTypeError
 
 AXES = ("epoch", "timestep", "unit", "sample")
@@ -49,16 +50,24 @@ def as_label(values: Any) -> np.ndarray | None:
     return label.astype(np.int64)
 
 
-def full_mask(values: Any, data: torch.Tensor, axes: tuple[str, ...]) -> torch.Tensor:  # (E, T, M, S)
+def real_values(values: Any) -> Array:
+    """The values of a trace, held or read by parts, as float32 or float64."""
+    return stored_values(values) if isinstance(values, READERS) else real_tensor("data", values)
+
+
+def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
     if is_xarray(values):
         values = values.transpose(*(name for name in axes if name in values.dims)).data
-    mask = values if isinstance(values, torch.Tensor) else array_or_tensor("mask", values)
+    if isinstance(values, READERS):
+        mask = stored_mask(values) if values.dtype == bool else values
+    else:
+        mask = values if isinstance(values, torch.Tensor) else array_or_tensor("mask", values)
     if isinstance(mask, np.ndarray):
         mask = tensor_of(mask) if mask.dtype == bool else mask
     if mask.dtype != torch.bool:
         raise InputTypeError(f"mask has dtype {mask.dtype}; accepted: booleans, True where a value is present")
-    mask = mask.detach().to(data.device)
+    mask = mask.to(data.device)
     short = (data.shape[-3], data.shape[-1]) if data.ndim == 3 else (data.shape[1], data.shape[3])
     if tuple(mask.shape) not in (tuple(data.shape), short):
         names = f"({axes[-3]}, sample)"

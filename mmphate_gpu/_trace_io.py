@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._optional import require
+from ._trace_parts import ChunkedArray, FileFolder, FlatFile, stamp_of
 from .params import InputError
 
 FIELDS = ("epoch", "timestep", "unit", "sample", "label", "mask", "axes")
@@ -46,9 +48,21 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     InputError
         The path is missing, of an unknown ending, unreadable, holds pickles, or no data.
     """
-    path = Path(path)
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".zarr": _read_zarr, ".h5": _read_h5, META: _read_recording}
-    return readers[_format(path)](path)
+    return _READERS[_format(Path(path))](Path(path))
+
+
+def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """As `read_fields`, but the data, and a mask of its shape, as readers of parts.
+
+    None where that cannot be: an array in Fortran order, a .npz that is compressed.
+
+    Raises
+    ------
+    InputError
+        As `read_fields`. The checksums of a .npz are held against its arrays first: one pass over them.
+    """
+    fields = _READERS[_format(Path(path))](Path(path), by_parts=True)
+    return fields if all(values is not None for values in fields.values()) else None
 
 
 class Heading(NamedTuple):
@@ -167,8 +181,15 @@ def _plain(path: Path, load: Any) -> Any:
         raise
 
 
-def _read_npy(path: Path) -> dict[str, Any]:
-    return {"data": read_array(path)}
+def _read_npy(path: Path, by_parts: bool = False) -> dict[str, Any]:
+    return {"data": _flat_file(path) if by_parts else read_array(path)}
+
+
+def _flat_file(path: Path) -> FlatFile | None:
+    with _readable(path):
+        stamp = stamp_of(path)
+        array = _mapped(path)  # for a moment: that reads the header and holds the size it claims against the file's
+        return FlatFile(path, array.offset, array.shape, array.dtype, stamp) if array.flags.c_contiguous else None
 
 
 def _npy_heading(path: Path) -> Heading:
@@ -176,19 +197,58 @@ def _npy_heading(path: Path) -> Heading:
     return Heading(array.shape, array.dtype)
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
     with _archive(path) as archive:
-        return _named(path, archive.files, lambda name: _plain(path, lambda: archive[name]))
+        stamp = stamp_of(path) if by_parts else 0
+        data = _data_key(path, archive.files)
+        shape = _member_header(archive, data).shape if by_parts else None
+
+        def read(name: str) -> Any:
+            if by_parts and (name == data or (name == "mask" and _member_header(archive, name).shape == shape)):
+                return _flat_member(path, archive, name, stamp)
+            return _plain(path, lambda: archive[name])
+
+        return _named(path, archive.files, read)
+
+
+class _Member(NamedTuple):
+    """What the header of a member of a .npz says, and where its values begin within the member."""
+
+    shape: tuple[int, ...] | None  # None: a header of a version that only reading understands
+    fortran: bool
+    dtype: np.dtype
+    offset: int
+
+
+def _member_header(archive: Any, name: str) -> _Member:
+    with archive.zip.open(f"{name}.npy") as file:
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        read = headers.get(np.lib.format.read_magic(file))
+        return _Member(None, False, np.dtype(object), 0) if read is None else _Member(*read(file), file.tell())
+
+
+def _flat_member(path: Path, archive: Any, name: str, stamp: int) -> FlatFile | None:
+    """The member as a part of the archive's file; None if it is compressed or in Fortran order."""
+    header, info = _member_header(archive, name), archive.zip.getinfo(f"{name}.npy")
+    if header.shape is not None and header.dtype.hasobject:
+        return _plain(path, lambda: archive[name])  # refused there
+    one_axis = header.shape is not None and sum(size > 1 for size in header.shape) < 2
+    if header.shape is None or info.compress_type != zipfile.ZIP_STORED or (header.fortran and not one_axis):
+        return None
+    with archive.zip.open(info) as file:
+        while file.read(1 << 20):  # reading to the end compares the checksum
+            pass
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        n_name, n_extra = struct.unpack("<HH", file.read(4))  # the local header's own: its extra field may differ
+    start = info.header_offset + 30 + n_name + n_extra
+    return FlatFile(path, start + header.offset, header.shape, header.dtype, stamp)
 
 
 def _npz_heading(path: Path) -> Heading | None:
-    with _archive(path) as archive, archive.zip.open(f"{_data_key(path, archive.files)}.npy") as file:
-        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        read = headers.get(np.lib.format.read_magic(file))
-        if read is None:
-            return None
-        shape, _, dtype = read(file)
-        return Heading(shape, dtype)
+    with _archive(path) as archive:
+        header = _member_header(archive, _data_key(path, archive.files))
+        return None if header.shape is None else Heading(header.shape, header.dtype)
 
 
 @contextlib.contextmanager
@@ -205,7 +265,7 @@ def _named(path: Path, found: Any, read: Any) -> dict[str, Any]:
     found = list(found)
     fields = {"data": read(_data_key(path, found))} | {name: read(name) for name in FIELDS if name in found}
     for name, values in fields.items():
-        if not isinstance(values, np.ndarray):
+        if values is not None and not hasattr(values, "dtype"):
             raise InputError(f"{path}: the entry {name!r} is no array")
     return fields
 
@@ -217,13 +277,30 @@ def _data_key(path: Path, found: Any) -> str:
     return keys[0]
 
 
-def _read_zarr(path: Path) -> dict[str, Any]:
+def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:
+    stamp = stamp_of(path) if by_parts else 0
+
+    def values(array: Any) -> Any:
+        if not hasattr(array, "dtype"):  # a group in its place, told by `_named`
+            return array
+        if by_parts and array.shape == shape:
+            return ChunkedArray(path, lambda: _zarr_array(path, array), tuple(shape), np.dtype(array.dtype), stamp)
+        return np.asarray(array[...])
+
     with _zarr_node(path) as node:
         if hasattr(node, "shape"):
-            return {"data": np.asarray(node[...])}
+            shape = node.shape
+            return {"data": values(node)}
         text = dict(node.attrs)
         found = {*node, *(name for name in FIELDS if name in text)}
-        return _named(path, found, lambda name: np.asarray(text[name] if name in text else node[name][...]))
+        shape = getattr(node[_data_key(path, found)], "shape", None)
+        return _named(path, found, lambda name: np.asarray(text[name]) if name in text else values(node[name]))
+
+
+@contextlib.contextmanager
+def _zarr_array(path: Path, array: Any) -> Iterator[Any]:
+    with _readable(path):  # the array itself holds no file open
+        yield array
 
 
 def _zarr_heading(path: Path) -> Heading | None:
@@ -249,26 +326,51 @@ def _h5_heading(path: Path) -> Heading | None:
         return _heading_of(file[_data_key(path, set(file))])
 
 
-def _read_h5(path: Path) -> dict[str, Any]:
+def _read_h5(path: Path, by_parts: bool = False) -> dict[str, Any]:
     h5py = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
+    stamp = stamp_of(path) if by_parts else 0
 
-    def read(name: str) -> np.ndarray:
-        dataset = file[name]
-        text = h5py.check_string_dtype(dataset.dtype) is not None
-        return np.asarray(dataset.asstr()[...], dtype=np.str_) if text else np.asarray(dataset[...])
+    def read(name: str) -> Any:
+        array = file[name]
+        if not hasattr(array, "dtype"):  # a group in its place, told by `_named`
+            return array
+        if h5py.check_string_dtype(array.dtype) is not None:
+            return np.asarray(array.asstr()[...], dtype=np.str_)
+        if by_parts and array.shape == shape:
+            return ChunkedArray(path, lambda: _h5_array(path, name), shape, array.dtype, stamp)
+        return np.asarray(array[...])
 
     with _readable(path), h5py.File(path, "r") as file:
+        shape = getattr(file[_data_key(path, set(file))], "shape", None)
         return _named(path, file, read)
 
 
-def _read_recording(path: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _h5_array(path: Path, name: str) -> Iterator[Any]:
+    h5py = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
+    with _readable(path), h5py.File(path, "r") as file:
+        yield file[name]
+
+
+def _read_recording(path: Path, by_parts: bool = False) -> dict[str, Any]:
     """A recorder's folder: meta.json names the epochs and one .npy (timestep, unit, sample) for each."""
     with _readable(path / META):
         meta = _meta(path)
         # Only the bare name counts: a file outside the folder is never opened.
-        parts = [read_array(path / Path(name).name) for name in meta["files"]]
+        files = [path / Path(name).name for name in meta["files"]]
+        data = _folder(path, files) if by_parts else np.stack([read_array(file) for file in files])
         fields = {name: read_array(path / f"{name}.npy") for name in meta["extra"] if name in ("mask", "label")}
-        return {"data": np.stack(parts), "epoch": np.asarray(meta["epoch"]), **fields}
+        return {"data": data, "epoch": np.asarray(meta["epoch"]), **fields}
+
+
+def _folder(path: Path, files: list[Path]) -> FileFolder | None:
+    parts = [_flat_file(file) for file in files]
+    if any(part is None for part in parts):
+        return None
+    shapes = {part.shape for part in parts}
+    if len(shapes) > 1:
+        raise InputError(f"{path} holds snapshots of the shapes {sorted(shapes)}; accepted: one shape for all")
+    return FileFolder(tuple(parts), (len(parts), *parts[0].shape), np.result_type(*{part.dtype for part in parts}))
 
 
 def _recording_heading(path: Path) -> Heading:
@@ -286,6 +388,9 @@ def _meta(path: Path) -> dict[str, Any]:
         if not meta["files"]:
             raise InputError(f"{path} holds no snapshot yet")
         return meta
+
+
+_READERS = {".npy": _read_npy, ".npz": _read_npz, ".zarr": _read_zarr, ".h5": _read_h5, META: _read_recording}
 
 
 def _write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:

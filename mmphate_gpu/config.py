@@ -51,12 +51,14 @@ def _why_no_cuda() -> str:
 def _backends() -> list[str]:
     # An op is known from when its module is imported.
     from .ops import (  # noqa: F401
+        assign_nearest,
         csr_matmul,
         gaussian_product,
         guttman_transform,
         kth_neighbor_distance,
         landmark_aggregate,
         radius_affinity,
+        tile_entries,
         tile_matmul,
     )
 
@@ -74,7 +76,7 @@ def _backends() -> list[str]:
     return [
         *lines,
         f"    {', '.join(ops_of(CUPY))}",
-        f"  ops in half precision on cuda: {serving('cuda', TRITON)}",
+        f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(ops_of(TRITON))}",
         "  affinity, sparse: torch CSR; products by csr_matmul, narrow float32 ones by torch",
         f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",

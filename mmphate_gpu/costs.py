@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 import torch
 
+from ._trace_parts import BLOCK_ELEMENTS
+from ._trace_pca import EXACT_PCA
 from .operators.assemble import assembled_bytes
 from .operators.lazy import FEWEST, MOST, SHARE
 from .ops.chunks import CHUNK_ELEMENTS
 from .ops.csr import index_dtype
 from .ops.sparse_gram import DENSE_SHARE
 from .ops.symmetric_power import power_chain
-from .ops.tile_layout import TILE
+from .ops.tile_entries import TILE
 from .params import Params
 
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
-TRACE_CHUNK = 2**22  # elements that `trace` and `_trace_pca` work on at a time
-EXACT_PCA = 3000
 SMACOF_SWEEPS = 150  # typical
 POWERS = 5  # held at once on the way to landmark_op^t, at most, for t up to 100
 # Bytes a stage takes for each entry it meets, all its temporaries together.
@@ -141,26 +141,28 @@ class Costs:
 
     def _normalize(self) -> Cost:
         size = self.N * self.D
-        chunk = min(size, TRACE_CHUNK)
+        chunk = min(size, BLOCK_ELEMENTS)
         # The values, centred once and twice, squared, and sums of halves.
         working = (5 if self.p.normalize else 1) * self.item * chunk
-        form = f"({self.S}, {self.M}, {self.D})"
-        return Cost("normalize", form, "float64", _elements(chunk), 8 * size, 8 * size + working, 5 * size)
+        form, kept = f"({self.S}, {self.M}, {self.D})", 8 * size
+        if self.K < self.D:  # points by blocks: mean, deviation and whether there is one, and the mean of all
+            form, kept, working = f"{form} by blocks", (2 * self.item + 1) * self.N + 8 * self.D, working + 8 * chunk
+        return Cost("normalize", form, "float64", _elements(chunk), kept, kept + working, 5 * size)
 
     def _reduce(self) -> Cost:
         N, D, K = self.N, self.D, self.K
         form = f"({self.S}, {self.M}, {K})"
         if K == D:
             return Cost("reduce", form, "float64", "", 0, 0, 0)
-        smaller, chunk = min(N, D), min(N * D, TRACE_CHUNK)
+        smaller, chunk = min(N, D), min(N * D, BLOCK_ELEMENTS)
         if smaller > EXACT_PCA:
             width = K + 10
             working = 8 * (3 * (N + D) * width + 2 * chunk)
             operations = 16 * 2.0 * N * D * width
         else:
             # Eigenvectors of the smaller product, with the decomposition's own copies; where that is the Gram matrix
-            # the centred points are held as well, twice while they are put together.
-            working = 8 * (6 * smaller**2 + (2 * N * D if D > N else 2 * chunk))
+            # the loadings are put together from their blocks.
+            working = 8 * (6 * smaller**2 + 2 * D * K * (D > N) + 4 * chunk)
             operations = 2.0 * N * D * smaller + 10.0 * smaller**3
         scores = 8 * (2 * N * K + 2 * chunk)  # put together from their chunks
         kept = 8 * (N * K + D * K)

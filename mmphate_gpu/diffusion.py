@@ -9,6 +9,7 @@ import torch
 
 from ._arrays import takes_arrays
 from .ops.components import components, diagonal_blocks
+from .ops.eigenvalues import symmetric_eigenvalues
 from .ops.memory import available_bytes
 from .ops.singular_value_sample import SingularValueSample
 from .ops.symmetric_power import symmetric_power
@@ -32,9 +33,12 @@ ENTROPY_FLOOR = torch.finfo(torch.float64).eps
 # Above this many landmarks in one component its singular values are sampled: Gram matrix and eigenvalues take time with
 # the cube of their number, the sample with the square.
 SAMPLE_ABOVE = 8000
-# Probes of the sample, round by round, until the knee is certain; then the exact way is taken, if it fits.
+# Probes of the sample, round by round, until the knee is certain; then the exact way is taken, if it fits. On landmark
+# operators of 1149 to 4000 nodes (the limit lowered) the first round was enough.
 PROBES = (32, 64)
-# Standard errors allowed for. With 32 probes or more, less than one in 2000 errors is beyond.
+# Groups of probes that the jackknife leaves out, one after the other.
+N_GROUPS = 32
+# Standard errors allowed for: with as many groups, one error in 2700 is beyond.
 N_ERRORS = 4
 
 
@@ -66,7 +70,7 @@ def _singular_value_bounds(
 
 def _gram_bounds(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Bounds by the eigenvalues of the float64 Gram matrix."""
-    squares = torch.linalg.eigvalsh(symmetric_product(matrix.T, matrix))
+    squares = symmetric_eigenvalues(symmetric_product(matrix.T, matrix))
     error = GRAM_ERROR * squares[-1].clamp_min(0)
     return (squares - error).clamp_min(0).sqrt(), (squares + error).clamp_min(0).sqrt()
 
@@ -120,11 +124,11 @@ def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEs
 
     Exact (``error`` 0, one break) up to 8000 landmarks in every component. Above, stochastic Lanczos quadrature:
     ``error`` is four standard errors over the probes (jackknife) and twice what the last quarter of the Lanczos steps
-    changed, and a break could be the knee if the lines that meet there fit no worse than the best, within the same
-    error of that difference. More probes follow until one break is left; if it is not, all singular values are
-    computed, where there is memory for them. On landmark operators of 4000 nodes (the limit lowered) 32 probes were
-    enough; see docs/performance.md. Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos
-    quadrature", 2017.
+    and rounding change, and a break could be the knee if the lines that meet there fit no worse than the best, within
+    the same error of that difference. More probes follow until one break is left; if it is not, all singular values
+    are computed, where there is memory for them. On landmark operators of 4000 nodes (the limit lowered) 32 probes
+    were enough; see docs/performance.md. Deterministic for one device, dtype and thread count: the seed is fixed.
+    Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017.
     """
     check_number("t_max", t_max, low=4, integer=True)
     _check_square(landmark_op)
@@ -155,7 +159,7 @@ def _exact(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> torc
 def _sampled(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> EntropyEstimate:
     """Entropy with the large components sampled, by as many probes as it takes."""
     small = [members for members in groups if members.shape[1] <= SAMPLE_ABOVE]
-    known = sum(_singular_value_bounds(matrix, small)) / 2 if small else matrix.new_empty(0)
+    known = torch.stack(_singular_value_bounds(matrix, small)).mean(0) if small else matrix.new_empty(0)
     large = [
         block for members in groups if members.shape[1] > SAMPLE_ABOVE for block in diagonal_blocks(matrix, members)
     ]
@@ -172,9 +176,10 @@ def _sampled(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> En
 def _estimate(known: torch.Tensor, samples: list[SingularValueSample], t_max: int) -> EntropyEstimate:
     n_probes = samples[0].n_probes
     everyone = known.new_full((1, n_probes), 1 / n_probes)
-    all_but_one = (1 - torch.eye(n_probes, dtype=known.dtype, device=known.device)) / (n_probes - 1)
-    curves = _sampled_entropy(known, samples, torch.cat([everyone, all_but_one]), t_max)
-    coarse = _sampled_entropy(known, samples, everyone, t_max, part=0.75)
+    left_out = torch.eye(N_GROUPS, dtype=known.dtype, device=known.device).repeat(1, n_probes // N_GROUPS)
+    others = (1 - left_out) / (1 - left_out).sum(1, keepdim=True)
+    curves = _sampled_entropy(known, samples, torch.cat([everyone, others]), t_max)
+    coarse = _sampled_entropy(known, samples, everyone, t_max, coarse=True)
     errors, coarse_errors = knee_errors(curves.cpu()), knee_errors(coarse.cpu())
     best = int(errors[0].argmin())
     behind, coarse_behind = (e - e[:, best : best + 1] for e in (errors, coarse_errors))
@@ -184,18 +189,18 @@ def _estimate(known: torch.Tensor, samples: list[SingularValueSample], t_max: in
 
 
 def _sampled_entropy(
-    known: torch.Tensor, samples: list[SingularValueSample], shares: torch.Tensor, t_max: int, part: float = 1
+    known: torch.Tensor, samples: list[SingularValueSample], shares: torch.Tensor, t_max: int, coarse: bool = False
 ) -> torch.Tensor:  # (G, t_max)
     """Curves of the ``known`` singular values and the samples, for every row of the ``shares`` (G, P) of the probes."""
-    measures = [sample.measure(shares, part) for sample in samples]
+    measures = [sample.measure(shares, coarse=coarse) for sample in samples]
     values = torch.cat([known, *(values for values, _ in measures)])
     counts = torch.cat([known.new_ones(len(shares), len(known)), *(counts for _, counts in measures)], 1)
     return entropy_of_singular_values(values, t_max, counts)
 
 
-def _margin(found: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:  # (1 + P, n), (1, n) -> (n,)
-    """How far the first row may be off: the others leave one probe out each, ``coarse`` a quarter of the steps."""
-    standard_error = (len(found) - 2) ** 0.5 * found[1:].std(0, correction=0)
+def _margin(found: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:  # (1 + N_GROUPS, n), (1, n) -> (n,)
+    """How far the first row may be off: the others leave out a group of probes each, ``coarse`` some of the steps."""
+    standard_error = (N_GROUPS - 1) ** 0.5 * found[1:].std(0, correction=0)
     return N_ERRORS * standard_error + 2 * (coarse[0] - found[0]).abs()
 
 

@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from ._arrays import array_kind, to_kind
 from ._trace_input import is_xarray
+from ._trace_parts import blocks
 from .analysis.activity import most_active_class
 from .embedding import Embedding
 from .landmarks.stratified import shares
@@ -24,7 +25,7 @@ from .planning import check_least
 from .progress import progress_callback
 from .slices import SliceLayout, unit_major
 from .stages import Stages
-from .trace import Trace, as_trace, flat_points, normalize
+from .trace import Trace, as_trace, trace_points
 from .within_memory import run_within_memory
 
 
@@ -200,7 +201,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"X has (units, samples) = {given.shape[2:]}; the fitted trace has {self._trace_shape[2:]}"
             )
         trace = given.to(self._unit_points.device)
-        points = normalize(trace) if self._normalized else flat_points(trace)
+        n_pca = None if self._axes is None else self._axes.loadings.shape[1]
+        points = trace_points(trace, normalize=self._normalized, n_pca=n_pca)
         points = points if self._axes is None else self._axes.scores(points)
         rows = place(unit_major(points), self._unit_points, self._unit_targets, self._bandwidth, thresh=self._thresh)
         coordinates = rows.transpose(0, 1).reshape(-1, rows.shape[-1]).to(given.data.dtype)
@@ -264,9 +266,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 def fingerprint(trace: Trace) -> str:
     """A digest of the values and the mask of ``trace``: equal traces have equal ones. O(N D) time."""
     digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype)).encode())
-    for tensor in (trace.data, trace.mask):
-        for epoch in () if tensor is None else tensor:
-            digest.update(np.ascontiguousarray(epoch.cpu().numpy()))
+    for _, values, present in blocks(trace.data, trace.mask):
+        for block in (values,) if present is None else (values, present):
+            digest.update(np.ascontiguousarray(block.cpu().numpy()))
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ from .mds import MDSResult, embed_landmarks
 from .params import Params
 from .potential import potential_distances, potential_of_power
 from .stages import Stages
-from .trace import PrincipalAxes, Trace, flat_points, normalize, principal_axes
+from .trace import Points, PrincipalAxes, Trace, principal_axes, trace_points
 
 
 class Run(NamedTuple):
@@ -32,8 +32,9 @@ class Run(NamedTuple):
 
 def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     """Embed ``trace``: steps 1 to 13. ``stage`` times each and keeps what another run can use again."""
-    # 1 Normalise over samples
-    points = stage("normalize", (p.normalize,), lambda: normalize(trace) if p.normalize else flat_points(trace))
+    # 1 Normalise over samples: in memory, or block by block within step 2 where that reduces them
+    how = {"normalize": p.normalize, "n_pca": p.n_pca}
+    points = stage("normalize", tuple(how.values()), lambda: trace_points(trace, **how))
     # 2 Reduce the samples by PCA where there are many
     points, axes = stage("reduce", (p.n_pca,), lambda: _reduced(points, p.n_pca))
     # 3-7 Bandwidths, both affinities, the operator
@@ -66,7 +67,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates)
 
 
-def _reduced(points: torch.Tensor, n_pca: int | None) -> tuple[torch.Tensor, PrincipalAxes | None]:
+def _reduced(points: Points, n_pca: int | None) -> tuple[torch.Tensor, PrincipalAxes | None]:
     axes = principal_axes(points, n_pca)
     return (points if axes is None else axes.scores(points)), axes
 

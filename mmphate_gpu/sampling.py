@@ -16,7 +16,7 @@ from .ops.kth_neighbor_distance import median
 from .ops.radius_affinity import cut_distance
 from .params import Params
 from .slices import unit_major
-from .trace import Trace, flat_points, normalize, reduce
+from .trace import Trace, reduce, trace_points
 
 # Differences of coordinates in one pass over the sampled rows: about a second on one core.
 WORK = 5e8
@@ -46,7 +46,7 @@ def sampled_entries(trace: Trace, p: Params) -> Entries:
 
 
 def _points(trace: Trace, p: Params) -> torch.Tensor:  # (S, M, min(D, n_pca)) float64
-    return reduce(normalize(trace) if p.normalize else flat_points(trace), p.n_pca)
+    return reduce(trace_points(trace, normalize=p.normalize, n_pca=p.n_pca), p.n_pca)
 
 
 def _spread(n: int, k: int, shift: float = 0.0) -> np.ndarray:  # (min(n, k),)

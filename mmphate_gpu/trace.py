@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +13,16 @@ import torch
 
 from . import _trace_input as read
 from . import _trace_io
-from ._arrays import real_tensor, to_numpy
+from ._arrays import to_numpy
 from ._trace_input import AXES, SLICE_AXES
+from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
+from ._trace_points import LazyPoints, Points, points_in_memory
+from .ops.memory import available_bytes, check_fits
 from .params import InputError, InputTypeError
 
 __all__ = [
+    "Points",
     "PrincipalAxes",
     "Trace",
     "as_trace",
@@ -27,10 +32,12 @@ __all__ = [
     "principal_axes",
     "reduce",
     "save_trace",
+    "trace_points",
 ]
 
-# Elements per chunk: bounds the float64 temporaries of a pass over the trace to 32 MiB each.
-_CHUNK = 2**22
+# Share of the free memory above which values are read by parts: beside a trace in memory a run holds its points, in
+# float64 twice the bytes of a float32 trace, and what comes after them.
+STREAM_SHARE = 0.25
 # Squares of larger float64 values, summed over samples, would overflow to infinity.
 _LARGEST = 1e150
 
@@ -41,9 +48,10 @@ class Trace:
 
     Attributes
     ----------
-    data : (E, T, M, S) tensor, float32 or float64, any device; never modified.
+    data : (E, T, M, S) tensor, float32 or float64, any device; never modified. Of a file too large for the memory a
+        `StoredArray`, whose values are read by parts in every pass: see `load_trace`, and `load`.
     epoch, timestep, unit, sample : (E,), (T,), (M,), (S,) coordinate values, any dtype.
-    mask : (E, T, M, S) boolean tensor, True where a value is present; None when all are.
+    mask : (E, T, M, S) boolean tensor, or `StoredArray`, True where a value is present; None when all are.
     axes : the axes as given; ("slice", "unit", "sample") means E slices and one timestep.
     label : (S,) integer class of each sample, or None.
 
@@ -54,12 +62,12 @@ class Trace:
         (slice, unit) without a single present sample. Cost: one pass over the data.
     """
 
-    data: torch.Tensor
+    data: Array
     epoch: np.ndarray
     timestep: np.ndarray
     unit: np.ndarray
     sample: np.ndarray
-    mask: torch.Tensor | None = None
+    mask: Array | None = None
     axes: tuple[str, ...] = AXES
     label: np.ndarray | None = None
 
@@ -98,19 +106,54 @@ class Trace:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {size}" for name, size in zip(AXES, self.shape, strict=True))
         kind = str(self.data.dtype).removeprefix("torch.")
+        kind += " read by parts" if isinstance(self.data, StoredArray) else ""
         return f"Trace({sizes}; {kind} on {self.data.device}{', masked' if self.mask is not None else ''})"
 
+    @property
+    def nbytes(self) -> int:
+        """What the values take in memory."""
+        return math.prod(self.shape) * self.data.dtype.itemsize
+
     def to(self, device: torch.device) -> Trace:
-        """The same trace with its tensors on ``device``; itself if they are there already."""
+        """The same trace with its tensors on ``device``; itself if they are there already.
+
+        Tensors that would take more than a quarter of a GPU's free memory stay where they are, and go there by parts.
+        """
         if self.data.device == device:
             return self
-        return replace(self, data=self.data.to(device), mask=None if self.mask is None else self.mask.to(device))
+        large = device.type == "cuda" and self.nbytes > STREAM_SHARE * available_bytes(device)
+        return self._brought(device, large)
+
+    def _brought(self, device: torch.device, large: bool) -> Trace:
+        def brought(array: Array) -> Array:
+            return by_parts(array, device) if large and isinstance(array, torch.Tensor) else _moved(array, device)
+
+        found = copy.copy(self)  # not made anew: that would check every value once more
+        vars(found).update(data=brought(self.data), mask=None if self.mask is None else brought(self.mask))
+        return found
+
+    def load(self) -> Trace:
+        """The same trace with all its values in memory; itself if they are there already.
+
+        Raises
+        ------
+        InputError
+            They do not fit, or the file has changed since it was opened.
+        """
+        if not isinstance(self.data, StoredArray):
+            return self
+        remedy = "Trace.subsample takes a part into memory, and the run reads the trace by parts"
+        check_fits(f"a trace of shape {self.shape} in memory", self.nbytes, self.data.device, remedy=remedy)
+        mask = self.mask.load() if isinstance(self.mask, StoredArray) else self.mask
+        found = copy.copy(self)
+        vars(found).update(data=self.data.load(), mask=mask)
+        return found
 
     def subsample(self, *, epochs: Any = None, timesteps: Any = None, units: Any = None, samples: Any = None) -> Trace:
         """The part of the trace that slices, index arrays or boolean arrays select, one per axis.
 
-        Coordinates, mask and labels follow. Rising slices give views of the data, index arrays copies.
-        The epochs of a (slice, unit, sample) trace are its slices.
+        Coordinates, mask and labels follow. Rising slices give views of the data, index arrays copies; of a trace
+        that is read by parts the selection is in memory. The epochs of a (slice, unit, sample) trace are its slices.
 
         Raises
         ------
@@ -118,17 +161,17 @@ class Trace:
             An index out of range, a selection that is empty, or one that leaves a unit fully masked.
         """
         chosen = dict(zip(AXES, (epochs, timesteps, units, samples), strict=True))
-        data, mask, label = self.data, self.mask, self.label
-        coordinates = {name: getattr(self, name) for name in AXES}
-        for dim, (name, selector) in enumerate(chosen.items()):
-            if selector is None:
-                continue
-            index = _selection(f"{name}s", selector, self.shape[dim])
-            data = _take(data, dim, index)
-            mask = None if mask is None else _take(mask, dim, index)
-            coordinates[name] = coordinates[name][index]
-            label = label[index] if label is not None and name == "sample" else label
-        return replace(self, data=data, mask=mask, label=label, **coordinates)
+        index = {
+            name: _selection(f"{name}s", selector, len(getattr(self, name)))
+            for name, selector in chosen.items()
+            if selector is not None
+        }
+        if not index:
+            return self
+        coordinates = {name: getattr(self, name)[taken] for name, taken in index.items()}
+        label = self.label[index["sample"]] if self.label is not None and "sample" in index else self.label
+        mask = None if self.mask is None else _taken(self.mask, index)
+        return replace(self, data=_taken(self.data, index), mask=mask, label=label, **coordinates)
 
 
 def as_trace(
@@ -177,7 +220,7 @@ def as_trace(
             given = {name: found.get(name) if value is None else value for name, value in given.items()}
         if isinstance(data, np.ma.MaskedArray) and given["mask"] is None:
             given["mask"] = ~np.ma.getmaskarray(data)
-        trace = _build(real_tensor("data", data), given)
+        trace = _build(read.real_values(data), given)
     if trace.n_slices < min_slices:
         raise InputError(f"data has {trace.n_slices} slice(s) (epochs x timesteps); at least {min_slices} are needed")
     return trace
@@ -193,7 +236,7 @@ def _replaced(trace: Trace, given: dict[str, Any]) -> Trace:
     return _build(trace.data[:, 0] if three else trace.data, kept)
 
 
-def _build(data: torch.Tensor, given: dict[str, Any]) -> Trace:
+def _build(data: Array, given: dict[str, Any]) -> Trace:
     if data.ndim not in (3, 4):
         raise InputError(
             f"data has {data.ndim} axes, shape {tuple(data.shape)}; "
@@ -230,7 +273,8 @@ def _check_length(name: str, values: np.ndarray, size: int, axis: str) -> None:
 
 def _check_values(trace: Trace) -> None:
     largest = min(_LARGEST, torch.finfo(trace.data.dtype).max)
-    for start, values, present in _chunks(trace):
+    for chunk, values, present in blocks(trace.data, trace.mask):
+        start = chunk.sets.start, chunk.rows.start
         good = values.abs() <= largest  # false for NaN too
         if present is not None:
             good |= ~present
@@ -247,23 +291,11 @@ def _check_values(trace: Trace) -> None:
             )
 
 
-def _place(trace: Trace, start: int, index: list[int]) -> str:
-    """The index (slice in chunk, unit[, sample]) by the names of the user's axes."""
-    slice_id = start + index[0]
+def _place(trace: Trace, start: tuple[int, int], index: list[int]) -> str:
+    """The index (slice, unit[, sample]) in the block from ``start`` on, by the names of the user's axes."""
+    slice_id, unit = start[0] + index[0], start[1] + index[1]
     lead = [slice_id] if trace.axes == SLICE_AXES else list(divmod(slice_id, trace.n_timesteps))
-    return ", ".join(f"{name} {number}" for name, number in zip(trace.axes, lead + index[1:], strict=False))
-
-
-def _chunks(trace: Trace) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | None]]:
-    """(first slice, values (B, M, S), present (B, M, S) or None) over all slices, in order.
-
-    Gathered slice by slice: flattening a transposed trace at once would copy it whole.
-    """
-    step = max(1, _CHUNK // (trace.n_units * trace.n_samples))
-    for start in range(0, trace.n_slices, step):
-        slices = torch.arange(start, min(start + step, trace.n_slices), device=trace.data.device)
-        at = slices // trace.n_timesteps, slices % trace.n_timesteps
-        yield start, trace.data[at], None if trace.mask is None else trace.mask[at]
+    return ", ".join(f"{name} {number}" for name, number in zip(trace.axes, [*lead, unit, *index[2:]], strict=False))
 
 
 def _selection(name: str, selector: Any, size: int) -> np.ndarray:
@@ -277,6 +309,14 @@ def _selection(name: str, selector: Any, size: int) -> np.ndarray:
     return index
 
 
+def _taken(array: Array, index: dict[str, np.ndarray]) -> torch.Tensor:
+    if isinstance(array, StoredArray):
+        return selected(array, [index.get(name, np.arange(size)) for name, size in zip(AXES, array.shape, strict=True)])
+    for dim, name in enumerate(AXES):
+        array = _take(array, dim, index[name]) if name in index else array
+    return array
+
+
 def _take(values: torch.Tensor, dim: int, index: np.ndarray) -> torch.Tensor:
     steps = np.diff(index)
     step = int(steps[0]) if steps.size else 1
@@ -285,99 +325,70 @@ def _take(values: torch.Tensor, dim: int, index: np.ndarray) -> torch.Tensor:
     return values.index_select(dim, torch.as_tensor(index.copy(), device=values.device))
 
 
+def _moved(array: Array, device: torch.device) -> Array:
+    """``array`` on ``device``; a mask that was spread over an axis stays so, and is not written out there."""
+    if isinstance(array, StoredArray):
+        return array.to(device)
+    core = array[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.stride())]
+    return core.to(device).expand(array.shape)
+
+
 def normalize(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
     """Each (slice, unit) centred over its present samples and divided by their deviation (METHOD step 1).
 
     ``z = (x - mean) / std`` with the population deviation (ddof 0); a deviation of zero divides by 1, so that dead
     units give zero vectors. Masked entries are 0. Computed in the dtype of the trace and in NumPy's order of summing,
     as the published implementation does: the affinity of units that are nearly equal shows it (1e-5 for float32). The
-    same bits on every device. O(N S) time, temporaries bounded by a chunk of slices.
+    same bits on every device, from memory or by parts. O(N S) time, temporaries bounded by a block.
     """
-    return _per_slice(trace, _standardised)
+    return points_in_memory(trace.data, trace.mask, normalize=True)
 
 
 def flat_points(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
     """The trace as one point per node, not normalised; masked entries become the mean of the present ones."""
-    return _per_slice(trace, _mean_filled)
+    return points_in_memory(trace.data, trace.mask, normalize=False)
 
 
-def _per_slice(trace: Trace, function: Any) -> torch.Tensor:
-    shape = trace.n_slices, trace.n_units, trace.n_samples
-    out = torch.empty(shape, dtype=torch.float64, device=trace.data.device)
-    for start, values, present in _chunks(trace):
-        out[start : start + len(values)] = function(values, present)
-    return out
+def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = None) -> Points:  # (L, M, S) float64
+    """The points that step 2 is given: a tensor, or `LazyPoints` if it will `reduce` them to ``n_pca`` features.
 
+    The first pass of `LazyPoints` finds the mean and the deviation of every node. O(N S) time; beside a few blocks of
+    32 MiB memory for the points, 8 N S bytes, or for three numbers a node.
 
-def _present_mean(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, 1)
-    if present is None:
-        # A tensor, since CUDA divides by a Python number through its reciprocal, which is one rounding more.
-        return pairwise_sum(values) / values.new_full((1,), values.shape[-1])
-    return pairwise_sum(values.masked_fill(~present, 0)) / present.sum(-1, keepdim=True)
-
-
-def _mean_filled(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, S)
-    return values if present is None else torch.where(present, values, _present_mean(values, present))
-
-
-def _standardised(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, S)
-    centred = _centred(values, present)
-    variance = _present_mean(_centred(centred, present).square(), present)
-    # torch's float32 root is not always the nearest number; through float64 it is, on every device.
-    std = variance.double().sqrt().to(values.dtype)
-    # The mean of equal numbers is rounded (0.1, three times), and would leave a deviation of 1e-17.
-    constant = _constant(values, present)
-    return (centred / std.masked_fill(constant | (std == 0), 1)).masked_fill_(constant, 0)
-
-
-def _centred(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    centred = values - _present_mean(values, present)
-    return centred if present is None else centred.masked_fill_(~present, 0)
-
-
-def _constant(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, 1) bool
-    if present is None:
-        low, high = torch.aminmax(values, dim=-1, keepdim=True)
-        return low == high
-    low = values.masked_fill(~present, torch.inf).amin(-1, keepdim=True)
-    return low == values.masked_fill(~present, -torch.inf).amax(-1, keepdim=True)
-
-
-def pairwise_sum(values: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., 1)
-    """Sum over the last axis in the order of NumPy's ``sum``: eight running sums up to 128 terms, halves beyond.
-
-    Its rounding error grows with log n, and it is the same on every device.
+    Raises
+    ------
+    InputError
+        The file of a trace that is read by parts has changed since it was opened.
     """
-    n = values.shape[-1]
-    if n > 128:
-        half = n // 2 - n // 2 % 8
-        return pairwise_sum(values[..., :half]) + pairwise_sum(values[..., half:])
-    whole = n - n % 8
-    total = values.new_zeros((*values.shape[:-1], 1))
-    if whole:
-        runs = values[..., :8].clone()
-        for start in range(8, whole, 8):
-            runs += values[..., start : start + 8]
-        while runs.shape[-1] > 1:  # ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
-            runs = runs[..., 0::2] + runs[..., 1::2]
-        total = runs
-    for last in range(whole, n):
-        total = total + values[..., last : last + 1]
-    return total
+    if n_pca is not None and trace.n_samples > n_pca:
+        return LazyPoints(trace.data, trace.mask, normalize)
+    return points_in_memory(trace.data, trace.mask, normalize)
 
 
-def load_trace(path: str | os.PathLike[str]) -> Trace:
+def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None) -> Trace:
     """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
 
     Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally
     epoch, timestep, unit, sample, label, mask and axes.
 
+    Parameters
+    ----------
+    stream : whether the values stay in the file, to be read by parts in every pass of a run, which has the same bits
+        as one from memory. None: if they would take more than a quarter of the free memory. Not possible for a
+        compressed .npz and an array in Fortran order.
+
     Raises
     ------
     InputError
-        A file that is missing, truncated, of another format, or that holds what `as_trace` rejects.
+        A file that is missing, truncated, of another format, or that holds what `as_trace` rejects; one that changes
+        while it is read by parts; one that cannot be read by parts and does not fit in memory.
+
+    Notes
+    -----
+    Every pass reads the file, and there are four to eight of them in a run, up to 20 where min(N, S) is above 3000: a
+    chunk of a .zarr or .h5 that covers few slices and all samples is read once a pass.
     """
-    fields = _trace_io.read_fields(path)
+    fields = _stored_fields(path, stream)
     axes = fields.pop("axes", None)
     try:
         trace = as_trace(**fields, min_slices=1)
@@ -386,6 +397,24 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     if axes is not None and tuple(map(str, np.atleast_1d(axes))) != trace.axes:
         raise InputError(f"{os.fspath(path)}: axes is {axes}; data of {trace.shape} has the axes {trace.axes}")
     return trace
+
+
+def _stored_fields(path: str | os.PathLike[str], stream: bool | None) -> dict[str, Any]:
+    if stream is not None and not isinstance(stream, bool):
+        raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
+    about = _trace_io.heading(path) if stream is None else None
+    needed = 0 if about is None else math.prod(about.shape) * max(4, about.dtype.itemsize)
+    cpu = torch.device("cpu")
+    if not (stream or needed > STREAM_SHARE * available_bytes(cpu)):
+        return _trace_io.read_fields(path)
+    fields = _trace_io.open_fields(path)
+    if fields is not None:
+        return fields
+    what = f"{os.fspath(path)} is compressed or in Fortran order, so it cannot be read by parts"
+    if stream:
+        raise InputError(f"{what}; accepted for stream=True: numpy.save or numpy.savez of an array in C order")
+    check_fits(f"{what}, and", needed, cpu, remedy="numpy.save of an array in C order can be read by parts")
+    return _trace_io.read_fields(path)
 
 
 def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = False) -> None:
@@ -399,7 +428,7 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
         A path that exists (unless ``overwrite``), an unknown ending, or a .npy for a trace with a mask,
         labels or coordinates, which that format cannot hold.
     """
-    trace = as_trace(trace, min_slices=1)
+    trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES
     fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
     plain = all(np.array_equal(fields[name], np.arange(len(fields[name]))) for name in AXES)

@@ -14,7 +14,7 @@ from .affinities import MultisliceAffinity
 from .costs import Entries
 from .operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
 from .ops.memory import format_bytes
-from .ops.tile_layout import TILE
+from .ops.tile_entries import TILE
 from .params import InputError, Params
 from .pipeline import Run, mmphate
 from .planning import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run

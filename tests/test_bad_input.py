@@ -148,6 +148,7 @@ OUT_OF_RANGE = [
     ("n_components", 0, ["n_components=0", "integer >= 1"]),
     ("n_components", 40, ["n_components=40", "accepted: 1 to 39"]),
     ("n_landmark", 1, ["n_landmark=1", "integer >= 2"]),
+    ("landmarks", "random", ["landmarks='random'", "accepted: 'spectral', 'stratified'"]),
     ("t", 0, ["t=0", "integer >= 1"]),
     ("gamma", 1.5, ["gamma=1.5", ">= -1 and <= 1"]),
     ("gamma", float("nan"), ["gamma=nan", ">= -1 and <= 1"]),

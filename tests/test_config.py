@@ -16,6 +16,7 @@ OPS = {
     "csr_matmul", "guttman_transform", "kth_neighbor_distance", "landmark_aggregate", "median_kth_neighbor_distance",
     "radius_counts", "radius_fill", "symmetrised_affinity",
 }  # fmt: skip
+TRITON_OPS = {"assign_nearest", "gaussian_product", "tile_entries", "tile_matmul", "tile_reached"}
 
 
 def config(**env: str) -> list[str]:
@@ -40,7 +41,7 @@ def listed(lines: list[str], start: str = "ops with twins on cuda: ") -> set[str
 def test_every_op_is_listed_in_a_fresh_process():
     lines = config()
     assert listed(lines) == OPS
-    assert listed(lines, "ops in half precision on cuda: ") == {"gaussian_product", "tile_matmul"}
+    assert listed(lines, "ops of Triton on cuda: ") == TRITON_OPS
 
 
 @pytest.mark.skipif(_native.why_no_native() is not None, reason=f"no C++ twins: {_native.why_no_native()}")
@@ -54,6 +55,6 @@ def test_nothing_native_is_claimed_where_it_is_switched_off():
     lines = config(MMPHATE_GPU_NATIVE="0", CUDA_VISIBLE_DEVICES="")
     assert after(lines, "ops with twins on cpu: ") == "portable torch (MMPHATE_GPU_NATIVE=0 in the environment)"
     assert after(lines, "neighbours, auto on cpu: ") == "torch"
-    assert after(lines, "ops in half precision on cuda: ").startswith("portable torch (MMPHATE_GPU_NATIVE=0")
+    assert after(lines, "ops of Triton on cuda: ").startswith("portable torch (MMPHATE_GPU_NATIVE=0")
     assert not any("native ops" in line or "native product" in line or "C++ (" in line for line in lines)
     assert listed(lines) == OPS

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from mmphate_gpu import diffusion, reference
-from mmphate_gpu.diffusion import diffuse, knee, optimal_t, von_neumann_entropy
+from mmphate_gpu.diffusion import diffuse, entropy_with_error, knee, optimal_t, von_neumann_entropy
 from mmphate_gpu.landmarks import landmark_diffusion
 from mmphate_gpu.operators import SparseAffinity
+from mmphate_gpu.ops import singular_value_sample
 from mmphate_gpu.ops.components import components
 from mmphate_gpu.ops.csr import of_dense_rows
 from mmphate_gpu.params import InputError, InputTypeError
@@ -61,6 +62,12 @@ def landmarks_of_walks(rng: np.random.Generator, n: int) -> np.ndarray:
     trace = np.cumsum(rng.normal(size=(int(rng.integers(26, 40)), 5, 6)), axis=0)
     affinity = reference.multislice_affinity(trace)
     return reference.landmark_diffusion(affinity, clusters=rng.integers(0, n, len(affinity)))[0]
+
+
+def walk_in_the_plane(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Points along a walk, reached within its longest steps: like the landmarks of one unit."""
+    points = np.cumsum(rng.normal(size=(n, 2)), axis=0)
+    return markov(np.exp(-((points[:, None] - points) ** 2).sum(-1) / 8))
 
 
 KINDS = (gaussian, uneven, lazy_walk, hubs, blocks, landmarks_of_walks)
@@ -228,6 +235,115 @@ def test_published_entropy_and_t(path):
     # Measured: 1.2e-14 and 9e-15.
     np.testing.assert_allclose(von_neumann_entropy(golden["landmark_op"]), golden["entropy"], rtol=0, atol=1e-12)
     assert optimal_t(golden["landmark_op"]) == int(golden["t"])
+
+
+# ---------------------------------------------------------------- sampled singular values
+
+
+@pytest.fixture
+def sampling(monkeypatch):
+    """Small operators the way of those above 8000 landmarks: few leading singular values, no exact way out."""
+    monkeypatch.setattr(diffusion, "SAMPLE_ABOVE", 40)
+    monkeypatch.setattr(diffusion, "_exact_fits", lambda *_: False)
+    monkeypatch.setattr(singular_value_sample, "N_LEADING", 20)
+    monkeypatch.setattr(singular_value_sample, "BLOCK", 15)
+
+
+@pytest.mark.parametrize("kind", [kind.__name__ for kind in KINDS])
+def test_sampled_entropy_is_within_its_error(kind, sampling, device):
+    """And the time is among those left open, which is one in most cases: over all 48 operators in 42."""
+    for name in (f"{kind} 0", f"{kind} 1"):
+        wanted = reference.von_neumann_entropy(OPERATORS[name])
+        found = entropy_with_error(torch.from_numpy(OPERATORS[name]).to(device))
+        off = (found.entropy.cpu() - torch.from_numpy(wanted)).abs()
+        # Measured over all 48: at most 0.89 of the bound, which is at most 0.04.
+        assert bool((off <= found.error.cpu()).all()) and float(found.error.max()) < 0.05, name
+        assert found.t_low <= reference.knee(wanted) <= found.t_high, name
+        assert found.t_low == found.t_high or kind == "gaussian", name
+
+
+def test_exact_entropy_has_no_error(landmark_op):
+    found = entropy_with_error(torch.from_numpy(landmark_op))
+    assert torch.equal(found.entropy, von_neumann_entropy(torch.from_numpy(landmark_op)))
+    assert not bool(found.error.any())
+    assert found.t_low == found.t_high == optimal_t(torch.from_numpy(landmark_op))
+
+
+OPEN = "gaussian 1"  # its time is 25; the sample leaves 19 to 30
+
+
+def test_open_time_is_left_to_the_exact_way(sampling, monkeypatch):
+    exact = von_neumann_entropy.__wrapped__
+    landmark_op = torch.from_numpy(OPERATORS[OPEN])
+    with monkeypatch.context() as lifted:
+        lifted.setattr(diffusion, "SAMPLE_ABOVE", 8000)
+        wanted = exact(landmark_op)
+    monkeypatch.setattr(diffusion, "_exact_fits", lambda *_: True)
+    assert torch.equal(exact(landmark_op), wanted)
+    certain = torch.from_numpy(OPERATORS["lazy_walk 0"])  # while this one is not computed exactly
+    assert float(entropy_with_error(certain).error.max()) > 0
+
+
+def test_open_time_that_stays_open_is_told(sampling):
+    landmark_op = torch.from_numpy(OPERATORS[OPEN])
+    found = entropy_with_error(landmark_op)
+    assert found.t_low < reference.optimal_t(OPERATORS[OPEN]) < found.t_high
+    words = f"diffusion time of 72 landmarks is only known to lie between {found.t_low} and {found.t_high}.*n_landmark"
+    with pytest.warns(RuntimeWarning, match=words) as caught:
+        entropy = von_neumann_entropy(landmark_op)
+    assert torch.equal(entropy, found.entropy) and caught[0].filename == __file__
+
+
+def test_exact_way_asks_for_memory(monkeypatch):
+    groups = [torch.arange(100)[None], torch.arange(20)[:, None]]
+    monkeypatch.setattr(diffusion, "available_bytes", lambda device: 3 * 8 * 100**2)
+    assert diffusion._exact_fits(groups, torch.device("cpu"))
+    monkeypatch.setattr(diffusion, "available_bytes", lambda device: 3 * 8 * 100**2 - 1)
+    assert not diffusion._exact_fits(groups, torch.device("cpu"))
+
+
+def test_more_probes_narrow_what_is_open(sampling, monkeypatch):
+    spans = {}
+    for rounds in ((32,), (32, 64), (32, 64, 160)):
+        monkeypatch.setattr(diffusion, "PROBES", rounds)
+        found = entropy_with_error(OPERATORS[OPEN])
+        spans[sum(rounds)] = found.t_high - found.t_low
+    assert spans[32] > spans[96] > spans[256]  # measured: 16, 11 and 6
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_sampled_flat_entropy(name, monkeypatch):
+    """No spread, so no error but rounding's, that of singular values which are 0 included."""
+    monkeypatch.setattr(diffusion, "SAMPLE_ABOVE", 0)
+    monkeypatch.setattr(diffusion, "_exact_fits", lambda *_: False)
+    found = entropy_with_error(FLAT[name])
+    assert found.t_low == 1 and knee(found.entropy) == 1
+    off = np.abs(found.entropy - reference.von_neumann_entropy(FLAT[name]))
+    assert (off <= found.error).all() and off.max() < 1e-5  # measured: 8e-7, where 49 are 0
+
+
+def test_sampled_components_beside_exact_ones(sampling):
+    """Two that are sampled, two of one size and one alone that are not."""
+    rng = np.random.default_rng(0)
+    parts = [torch.from_numpy(uneven(rng, n)) for n in (60, 12, 12, 1, 80)]
+    whole = torch.block_diag(*parts)
+    found = entropy_with_error(whole)
+    wanted = reference.von_neumann_entropy(whole.numpy())
+    assert bool(((found.entropy - torch.from_numpy(wanted)).abs() <= found.error).all())  # measured: 0.67
+    assert found.t_low == found.t_high == reference.knee(wanted)
+    assert torch.equal(found.entropy, entropy_with_error(whole).entropy)
+
+
+@pytest.mark.slow
+def test_nine_thousand_landmarks():
+    """Nothing patched: a product of two walks, whose singular values are the products of theirs."""
+    rng = np.random.default_rng(0)
+    left, right = (torch.from_numpy(walk_in_the_plane(rng, n)) for n in (90, 100))
+    values = torch.outer(torch.linalg.svdvals(left), torch.linalg.svdvals(right)).flatten()
+    wanted = diffusion.entropy_of_singular_values(values)
+    found = entropy_with_error(torch.kron(left, right))
+    assert bool((found.error > 0).all()) and bool(((found.entropy - wanted).abs() <= found.error).all())
+    assert found.t_low == found.t_high == knee(wanted)
 
 
 # ---------------------------------------------------------------- closed forms

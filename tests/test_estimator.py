@@ -74,6 +74,8 @@ def test_the_readmes_m_phate_case_runs_with_default_parameters():
         ({"gamma": 1}, "potential"),
         ({"t": 7}, "potential"),
         ({"n_landmark": 40}, "landmarks"),
+        ({"landmarks": "stratified"}, "landmarks"),
+        ({"landmarks": np.arange(120) % 50}, "landmarks"),
         ({"decay": 10}, "affinity"),
         ({"normalize": False}, "normalize"),
     ],
@@ -192,6 +194,56 @@ def test_m_phate_takes_its_parameters_by_name():
     with pytest.raises(TypeError, match="positional"):
         M_PHATE(2, 2)
     assert "given by name" in M_PHATE.__doc__
+
+
+# ---------------------------------------------------------------- landmarks of one's own
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, list])
+def test_given_landmarks(kind):
+    """Whatever n_landmark; numbers that do not occur are dropped. They are a parameter like any other."""
+    labels = 3 * (np.arange(120) % 50)
+    op = MMPHATE(landmarks=kind(labels), n_landmark=7, random_state=0, device="cpu")
+    assert op.get_params()["landmarks"] is op.landmarks
+    copy = clone(op)
+    copy.fit(walk())
+    assert np.array_equal(copy.clusters_, labels // 3) and copy.landmark_op_.shape == (50, 50)
+    assert np.array_equal(copy.embedding_, op.fit_transform(walk()))
+    assert reused(op.fit(walk())) == list(STAGES)
+    if kind is np.asarray:
+        op.landmarks[0] = 6
+        assert "landmarks" not in reused(op.fit(walk())) and op.clusters_[0] == 2
+
+
+@pytest.mark.parametrize("storage", ["sparse", "lazy"])
+def test_stratified_landmarks(storage):
+    op = MMPHATE(landmarks="stratified", storage=storage, **OPTIONS).fit(walk())
+    assert op.landmark_op_.shape == (60, 60)
+    by_unit = op.clusters_.reshape(30, 4)
+    assert [len(np.unique(by_unit[:, unit])) for unit in range(4)] == [15] * 4
+    assert op.transform(walk()[:3]).shape == (12, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"landmarks": np.zeros(119, int)}, r"landmarks has shape \(119,\); accepted: \(120,\), one per node"),
+        ({"landmarks": np.full(120, -2)}, "landmarks contains -2; accepted: numbers from 0"),
+        ({"landmarks": np.zeros(120)}, "landmarks has dtype torch.float64; accepted: integers"),
+        ({"landmarks": "random"}, "landmarks='random' is unknown; accepted: 'spectral', 'stratified'"),
+        ({"landmarks": None}, "landmarks is a NoneType; accepted: one whole number from 0 per node"),
+        ({"landmarks": np.arange(120) % 2}, "n_components=2 is more than 2 points span; accepted: 1 to 1"),
+        ({"landmarks": "stratified", "n_landmark": 3}, "n_landmark=3 is less than one for each of 4 units"),
+    ],
+    ids=["short", "negative", "float", "word", "none", "two", "fewer than units"],
+)
+def test_landmarks_that_cannot_be(options, message):
+    """Refused before anything is computed."""
+    stages = []
+    op = MMPHATE(**OPTIONS | options, callback=lambda stage, done, total: stages.append(stage))
+    with pytest.raises(InputError, match=message):
+        op.fit(walk())
+    assert not stages
 
 
 # ---------------------------------------------------------------- out of sample

@@ -13,10 +13,11 @@ from mmphate_gpu import reference
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.landmarks import Landmarks, landmark_diffusion
 from mmphate_gpu.landmarks.spectral import diffusion_features, spectral_clusters
+from mmphate_gpu.landmarks.stratified import stratified_clusters
 from mmphate_gpu.operators import SparseAffinity
 from mmphate_gpu.ops.csr import Csr
 from mmphate_gpu.ops.random import seeded_generator
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.params import InputError, InputTypeError, Labels
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*.npz"))
 CASES = ["walk", "walk, four axes", "hopf and pitchfork", "repeated slices", "repeated units", "three dead units"]
@@ -161,6 +162,127 @@ def test_clusters_of_many_kinds(get_case, kind):
     clusters = np.arange(150) % 7
     given = clusters.tolist() if kind is list else clusters.astype(kind)
     assert torch.equal(landmark_diffusion(operator, clusters=given).clusters, torch.from_numpy(clusters))
+
+
+# ---------------------------------------------------------------- stratified clusters
+
+
+def own_unit(labels: torch.Tensor, n_units: int) -> list[torch.Tensor]:
+    """The landmarks of every unit."""
+    return [labels.view(-1, n_units)[:, unit].unique() for unit in range(n_units)]
+
+
+@pytest.mark.parametrize("n_landmark", [5, 17, 60, 149])
+def test_every_unit_gets_its_share(get_case, n_landmark, device):
+    """150 nodes, 5 units: the first n_landmark % 5 of them have one landmark more; none is shared or empty."""
+    labels = stratified_clusters(get_case("walk")[0].points(device), n_landmark, generator=seeded_generator(0)).cpu()
+    found = own_unit(labels, 5)
+    assert [len(own) for own in found] == [n_landmark // 5 + (unit < n_landmark % 5) for unit in range(5)]
+    assert torch.equal(torch.cat(found).sort().values, torch.arange(n_landmark))
+
+
+def inertia(points: np.ndarray, labels: np.ndarray) -> float:
+    flat = points.reshape(-1, points.shape[-1])
+    return sum(((flat[labels == one] - flat[labels == one].mean(0)) ** 2).sum() for one in np.unique(labels))
+
+
+@pytest.mark.parametrize("name", ["walk", "hopf and pitchfork"])
+@pytest.mark.parametrize("n_landmark", [23, 60])
+def test_stratified_clusters_are_as_tight_as_the_references(get_case, name, n_landmark):
+    """Against k-means++ with 50 Lloyd steps, unit by unit. Measured over 10 seeds: 0.84 to 1.28 of theirs."""
+    points = get_case(name)[0].points()
+    labels = stratified_clusters(points, n_landmark, generator=seeded_generator(0)).numpy()
+    theirs = reference.stratified_clusters(points.numpy(), n_landmark, random_state=0)
+    assert [len(own) for own in own_unit(torch.from_numpy(theirs), points.shape[1])] == [
+        len(own) for own in own_unit(torch.from_numpy(labels), points.shape[1])
+    ]
+    assert inertia(points.numpy(), labels) < 1.4 * inertia(points.numpy(), theirs)
+
+
+@pytest.mark.parametrize("storage", ["sparse", "lazy"])
+def test_stratified_landmarks_are_clusters_of_the_points(get_case, storage, device):
+    case, dense = get_case("hopf and pitchfork")
+    operator, points = affinity(case, torch.float32, device, storage), case.points(device)
+    options = {"n_landmark": 50, "landmarks": "stratified"}
+    first, again, other = (
+        landmark_diffusion(operator, **options, points=points, random_state=seed) for seed in (0, 0, 1)
+    )
+    labels = stratified_clusters(points, 50, generator=seeded_generator(0))
+    assert torch.equal(first.clusters, labels)
+    wanted = reference.landmark_diffusion(dense, clusters=labels.cpu().numpy())[0]
+    np.testing.assert_allclose(first.landmark_op.cpu().numpy(), wanted, rtol=0, atol=TOLERANCE[torch.float32])
+    assert torch.equal(first.landmark_op, again.landmark_op) and not torch.equal(first.clusters, other.clusters)
+    as_numpy = landmark_diffusion(operator, **options, points=points.cpu().numpy(), random_state=0)
+    assert torch.equal(as_numpy.clusters, labels)
+
+
+def test_stratified_landmarks_of_duplicates(get_case):
+    """15 slices of which each occurs three times: landmarks without a node are dropped, of 30 a unit about half."""
+    labels = stratified_clusters(get_case("repeated slices")[0].points(), 149, generator=seeded_generator(0))
+    # Rounding parts some of the equal ones. Measured over 5 seeds: 15 to 18.
+    assert all(15 <= len(own) <= 20 for own in own_unit(labels, 5))
+    assert int(labels.max()) + 1 == len(labels.unique())
+
+
+def test_stratified_without_landmarks(get_case):
+    operator, points = affinity(get_case("walk")[0]), get_case("walk")[0].points()
+    for n_landmark in (None, 150):
+        found = landmark_diffusion(operator, n_landmark=n_landmark, landmarks="stratified", points=points)
+        assert torch.equal(found.clusters, torch.arange(150))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "landmarks='stratified' needs points"),
+        ({"points": torch.zeros(30, 4, 5)}, r"points has shape \(30, 4, 5\); .* = 150 nodes"),
+        ({"points": torch.zeros(150, 5)}, r"points has shape \(150, 5\)"),
+        ({"points": torch.zeros(30, 5, 5), "n_landmark": 4}, "n_landmark=4 is less than one for each of 5 units"),
+        ({"points": "points"}, "points has dtype <U6"),
+    ],
+    ids=["none", "other units", "two axes", "too few", "text"],
+)
+def test_bad_stratified(get_case, options, message):
+    with pytest.raises(InputError, match=message):
+        landmark_diffusion(affinity(get_case("walk")[0]), **{"n_landmark": 20, "landmarks": "stratified"} | options)
+
+
+# ---------------------------------------------------------------- given landmarks
+
+
+def test_given_landmarks_are_clusters(get_case):
+    operator, labels = affinity(get_case("walk")[0]), np.arange(150) % 7
+    wanted = landmark_diffusion(operator, clusters=labels)
+    for given in (labels, torch.from_numpy(labels), labels.tolist(), Labels(labels)):
+        found = landmark_diffusion(operator, landmarks=given)
+        assert torch.equal(found.clusters, wanted.clusters) and torch.equal(found.landmark_op, wanted.landmark_op)
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "error", "message"),
+    [
+        ("random", InputError, "landmarks='random' is unknown; accepted: 'spectral', 'stratified'"),
+        (None, InputTypeError, "landmarks is a NoneType; accepted: one whole number from 0 per node, or 'spectral'"),
+        (["a"] * 150, InputTypeError, "landmarks is a list; accepted"),
+        (np.zeros(149, int), InputError, r"landmarks has shape \(149,\); accepted: \(150,\), one per node"),
+        (np.zeros((150, 1), int), InputError, r"landmarks has shape \(150, 1\); accepted: \(N,\)"),
+        (7, InputError, r"landmarks has shape \(\); accepted: \(N,\)"),
+        (-np.ones(150, int), InputError, "landmarks contains -1; accepted: numbers from 0"),
+        (np.zeros(150), InputTypeError, "landmarks has dtype torch.float64; accepted: integers"),
+        (np.zeros(150, bool), InputTypeError, "landmarks has dtype torch.bool; accepted: integers"),
+    ],
+    ids=["word", "none", "words", "short", "two axes", "scalar", "negative", "float", "bool"],
+)
+def test_bad_landmarks(get_case, landmarks, error, message):
+    with pytest.raises(error, match=message):
+        landmark_diffusion(affinity(get_case("walk")[0]), landmarks=landmarks)
+
+
+def test_landmarks_and_clusters_together(get_case):
+    operator, labels = affinity(get_case("walk")[0]), torch.arange(150) % 7
+    for landmarks in ("stratified", labels):
+        with pytest.raises(InputError, match="landmarks and clusters are both given"):
+            landmark_diffusion(operator, landmarks=landmarks, clusters=labels)
 
 
 # ---------------------------------------------------------------- spectral clusters

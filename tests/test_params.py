@@ -9,9 +9,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 from mmphate_gpu import reference
-from mmphate_gpu.params import InputError, InputTypeError, Params, check_choice, check_number
+from mmphate_gpu.params import InputError, InputTypeError, Labels, Params, check_choice, check_number
 
 
 def test_errors_are_the_builtin_ones_too():
@@ -64,6 +65,7 @@ GOOD = [
     {"gamma": Fraction(1, 2)},
     {"n_landmark": None},
     {"n_landmark": 2},
+    {"landmarks": "stratified"},
     {"n_pca": None},
     {"n_pca": 1},
     {"thresh": 0},
@@ -82,6 +84,23 @@ GOOD = [
 def test_legal(options):
     ((name, value),) = options.items()
     assert getattr(Params(**options), name) == value
+
+
+def test_labels_are_equal_by_value():
+    """What decides whether a kept stage serves again; and the caller's array may change afterwards."""
+    given = np.arange(6) % 3
+    params = Params(landmarks=given)
+    same, other = Params(landmarks=torch.from_numpy(given.astype(np.int32))), Params(landmarks=given[::-1].tolist())
+    assert params == same and hash(params) == hash(same) and params != other and params != Params()
+    given[0] = 2
+    assert params == same and params != Params(landmarks=given)
+    assert params.landmarks == Labels(params.landmarks.values) and "6 nodes, 3 landmarks" in repr(params)
+
+
+def test_most_landmarks():
+    assert Params().most_landmarks(5000) == 4000 and Params().most_landmarks(50) == 50
+    assert Params(n_landmark=None).most_landmarks(5000) == 5000
+    assert Params(landmarks=[4, 4, 9, 0]).most_landmarks(4) == 3
 
 
 OUT_OF_RANGE = [
@@ -150,6 +169,7 @@ def test_normalize_is_true_or_false(value):
 CHOICES = [
     ("t", "knee", "'auto'"),
     ("storage", "dense", "'auto', 'sparse', 'tiles', 'lazy'"),
+    ("landmarks", "random", "'spectral', 'stratified'"),
     ("knn_backend", "faiss", "'auto', 'torch', 'keops', 'pynndescent'"),
     ("mds_solver", "sgd", "'classic', 'smacof', 'nonmetric'"),
     ("mds_dist", "manhattan", "'euclidean', 'cosine'"),

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import _arrays, _optional, _trace_io, _trace_pca
-from mmphate_gpu import trace as trace_module
+from mmphate_gpu import _arrays, _optional, _trace_io, _trace_parts, _trace_pca
 from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
 from mmphate_gpu.trace import Trace, as_trace, flat_points, load_trace, normalize, reduce, save_trace
@@ -232,7 +231,7 @@ def test_not_finite_says_where(bad, dtype):
 
 
 def test_not_finite_is_found_in_a_later_chunk(monkeypatch):
-    monkeypatch.setattr(trace_module, "_CHUNK", 40)
+    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", 40)
     data = values()
     data[3, 2, 0, 1] = np.nan
     with pytest.raises(InputError, match="epoch 3, timestep 2, unit 0, sample 1"):
@@ -401,7 +400,7 @@ def test_masked_normalize_and_flat_points(mask):
 def test_chunks_do_not_change_the_bits(monkeypatch):
     trace = as_trace(values(dtype=np.float32).transpose(1, 0, 2, 3), mask=full_mask().transpose(1, 0, 2, 3))
     whole = normalize(trace), flat_points(trace)
-    monkeypatch.setattr(trace_module, "_CHUNK", 80)
+    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", 80)
     assert torch.equal(normalize(trace), whole[0]) and torch.equal(flat_points(trace), whole[1])
 
 
@@ -419,7 +418,7 @@ def scores_by_svd(points, k):
 
 @pytest.mark.parametrize(("shape", "chunk"), [((30, 4, 20), 2**22), ((30, 4, 20), 300), ((3, 5, 60), 2**22)])
 def test_reduce_is_pca(monkeypatch, shape, chunk):
-    monkeypatch.setattr(_trace_pca, "_CHUNK", chunk)
+    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", chunk)
     points = torch.from_numpy(values(shape) * np.linspace(3, 0.5, shape[-1]) + 50)
     got = reduce(points, 8)
     assert got.shape == (*shape[:2], 8) and got.dtype == torch.float64
@@ -455,7 +454,7 @@ def test_reduce_of_degenerate_points(shape):
 def test_reduce_randomised(monkeypatch):
     points = torch.from_numpy(values((40, 5, 60)) * 2.0 ** -np.arange(60))
     exact = reduce(points, 6)
-    monkeypatch.setattr(_trace_pca, "_EXACT_PCA", 20)
+    monkeypatch.setattr(_trace_pca, "EXACT_PCA", 20)
     state = torch.get_rng_state()
     got = reduce(points, 6)
     assert torch.equal(got, reduce(points, 6)) and torch.equal(state, torch.get_rng_state())

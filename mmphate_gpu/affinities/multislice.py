@@ -14,8 +14,7 @@ from ..ops.memory import available_bytes, check_fits
 from ..ops.twins import TRITON
 from ..params import STORAGES, Params, check_choice
 from ..slices import unit_major
-from ..trace import as_trace, flat_points, reduce
-from ..trace import normalize as _normalize
+from ..trace import as_trace, reduce, trace_points
 from .bandwidth import interslice_bandwidth
 from .intraslice import intraslice_affinity
 
@@ -124,6 +123,6 @@ def multislice_affinity(
     params = Params(**options, n_pca=n_pca, normalize=normalize, storage=storage, knn_backend=knn_backend)
     trace = as_trace(T)
     trace = trace.to(resolve_device(device, trace.data))
-    points = reduce(_normalize(trace) if params.normalize else flat_points(trace), params.n_pca)
+    points = reduce(trace_points(trace, normalize=params.normalize, n_pca=params.n_pca), params.n_pca)
     affinity = affinity_of_points(points, **options, storage=storage, knn_backend=knn_backend, dtype=trace.data.dtype)
     return affinity.operator

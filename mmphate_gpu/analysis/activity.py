@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..trace import Trace, normalize
+from .._trace_parts import blocks
+from .._trace_points import normalized
+from ..trace import Trace
 
 
 def most_active_class(trace: Trace) -> np.ndarray | None:  # (N,)
@@ -16,9 +18,11 @@ def most_active_class(trace: Trace) -> np.ndarray | None:  # (N,)
     if trace.label is None:
         return None
     classes, members = np.unique(trace.label, return_inverse=True)
-    points = normalize(trace)
-    onehot = torch.nn.functional.one_hot(torch.as_tensor(members), len(classes)).to(points)  # (S, classes)
-    present = torch.ones_like(points) if trace.mask is None else trace.mask.reshape(points.shape).to(points)
-    counts = present @ onehot
-    means = torch.where(counts > 0, points @ onehot / counts.clamp_min(1), -torch.inf)
-    return classes[means.argmax(-1).flatten().cpu().numpy()]
+    onehot = torch.nn.functional.one_hot(torch.as_tensor(members), len(classes)).double()  # (S, classes)
+    onehot, winners = onehot.to(trace.data.device), []
+    for _, values, present in blocks(trace.data, trace.mask):
+        points = normalized(values, present).double()
+        counts = onehot.sum(0) if present is None else present.double() @ onehot
+        means = torch.where(counts > 0, points @ onehot / counts.clamp_min(1), -torch.inf)
+        winners.append(means.argmax(-1).flatten())
+    return classes[torch.cat(winners).cpu().numpy()]

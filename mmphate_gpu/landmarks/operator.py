@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .._arrays import real_tensor
 from ..operators import AffinityOperator
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
@@ -34,7 +35,7 @@ def landmark_diffusion(
     n_landmark: int | None = 4000,
     n_svd: int = 100,
     landmarks: Any = "spectral",
-    points: torch.Tensor | None = None,
+    points: Any = None,
     clusters: torch.Tensor | None = None,
     random_state: int | None = None,
 ) -> Landmarks:
@@ -83,8 +84,9 @@ def landmark_diffusion(
         return _without_landmarks(operator)
     generator = seeded_generator(random_state)
     if chosen == "stratified":
-        return _from_clusters(operator, stratified_clusters(_checked(points, n_nodes), n_landmark, generator=generator))
-    labels = spectral_clusters(operator, operator.row_sums(), n_landmark, n_svd=n_svd, generator=generator)
+        labels = stratified_clusters(_checked(points, operator), n_landmark, generator=generator)
+    else:
+        labels = spectral_clusters(operator, operator.row_sums(), n_landmark, n_svd=n_svd, generator=generator)
     return _from_clusters(operator, labels)
 
 
@@ -96,13 +98,14 @@ def _chosen(landmarks: Any, clusters: Any) -> str | Labels:
     return Labels(clusters, "clusters")
 
 
-def _checked(points: torch.Tensor | None, n_nodes: int) -> torch.Tensor:
-    if not isinstance(points, torch.Tensor):
-        found = type(points).__name__
-        raise InputTypeError(f"landmarks='stratified' needs points, which is a {found}; accepted: a tensor (S, M, D)")
-    if points.ndim != 3 or points.shape[0] * points.shape[1] != n_nodes:
-        raise InputError(f"points has shape {tuple(points.shape)}; accepted: (S, M, D) with S * M = {n_nodes} nodes")
-    return points
+def _checked(points: Any, operator: AffinityOperator) -> torch.Tensor:  # (S, M, D) float64
+    if points is None:
+        raise InputTypeError("landmarks='stratified' needs points; accepted: those of the affinity, (S, M, D)")
+    found, n_nodes = real_tensor("points", points), operator.shape[0]
+    if found.ndim != 3 or found.shape[0] * found.shape[1] != n_nodes:
+        raise InputError(f"points has shape {tuple(found.shape)}; accepted: (S, M, D) with S * M = {n_nodes} nodes")
+    # Products of float32 points would not tell slices apart that differ in their last digits.
+    return found.to(device=operator.device, dtype=torch.float64)
 
 
 def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmarks:

@@ -8,8 +8,8 @@ from ..ops import csr as csr_ops
 from ..ops.chunks import row_chunks
 from ..ops.csr import Csr
 from ..ops.memory import check_fits
-from ..ops.radius_affinity import kernel
-from ..ops.tile_layout import TILE, TileLayout, point_tiles, product_by_tiles, row_of_tile, tile_distances
+from ..ops.tile_entries import TILE, tile_entries
+from ..ops.tile_layout import point_tiles, product_by_tiles, row_of_tile
 from ..ops.tile_matmul import tile_matmul
 from .lazy import LazyAffinity
 from .protocol import AffinityOperator
@@ -45,7 +45,9 @@ class TiledAffinity(AffinityOperator):
         self.shape, self.dtype, self.device = lazy.shape, lazy.dtype, lazy.device
         what, needed = f"the affinity in {self.layout.n_active:,} tiles", tiles_bytes(self.layout.n_active)
         check_fits(what, needed, self.device, remedy='storage="lazy" stores none of them')
-        self.tiles = _stored_tiles(lazy, self.layout)
+        points, columns = point_tiles(self.layout, lazy.unit_points, torch.nan), self.layout.columns.long()
+        rows = row_of_tile(self.layout.indptr, slice(0, self.layout.n_active))
+        self.tiles = tile_entries(points, rows, columns, float(lazy.bandwidth), lazy.reach)  # (k, TILE, TILE) half
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]
@@ -76,14 +78,3 @@ class TiledAffinity(AffinityOperator):
             row, column = row_of_tile(self.layout.indptr, part)[tile], self.layout.columns[part].long()[tile]
             dense[nodes[row, i], nodes[column, j]] = self.tiles[part][tile, i, j].to(self.dtype)
         return dense
-
-
-def _stored_tiles(lazy: LazyAffinity, layout: TileLayout) -> torch.Tensor:  # (k, TILE, TILE) half
-    """Allocated once, filled some tiles at a time; 0 where a tile holds no point."""
-    points = point_tiles(layout, lazy.unit_points, torch.nan)
-    tiles = torch.empty(layout.n_active, TILE, TILE, dtype=torch.float16, device=points.device)
-    for part in row_chunks(layout.n_active, TILE * TILE):
-        distances = tile_distances(points, row_of_tile(layout.indptr, part), layout.columns[part].long())
-        entries = kernel(distances, lazy.bandwidth, decay=2, dtype=torch.float32)
-        tiles[part] = entries.masked_fill_(~(distances <= lazy.reach), 0)
-    return tiles

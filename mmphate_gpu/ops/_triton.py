@@ -1,18 +1,27 @@
-"""The Triton twins: products with tiles of affinities on the tensor cores; loaded at the first call of one on CUDA.
+"""The Triton twins: tiles of affinities, products with them, nearest centres; loaded at the first call of one on CUDA.
 
-One launcher per op, with the signature of its portable version. One program makes a tile's rows of a panel of columns:
-it walks the active tiles of its row in order and sums in registers, so results have the same bits on every run. What is
-multiplied is half precision, sums are float32, and so is every step of a distance: never TF32 or bfloat16.
+One launcher per op, with the signature of its portable version. In the products one program makes a tile's rows of a
+panel of columns: it walks the active tiles of its row in order and sums in registers, so results have the same bits on
+every run. What is multiplied there, on the tensor cores, is half precision, sums are float32, and so is every step of a
+distance: never TF32 or bfloat16. Whether a tile is active, and which entries a stored one has, is decided in float64 as
+everywhere, one program a tile. For the nearest centres one program serves a block of points and walks the centres.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from .tile_layout import TILE
+from .tile_entries import TILE
+from .twins import PORTABLE
 
+# Columns of a tile whose distances are decided at a time: 128 x 32 in float64 take a quarter of the registers.
+NARROW = 32
+# Rounded after every operation, as in the other twins, or a pair at the cut could fall to another side.
+EXACT_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 # Said, since Triton warns where it is left to its default. What it fuses is no decision of ours.
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 # Columns a program multiplies with, at most: sums of 128 x 128 take a quarter of the registers of eight warps.
@@ -25,8 +34,52 @@ STAGES = 5
 FEATURES = 16
 # Above this many features distances by differences cost more than those by products, if these are accurate enough.
 FEW_FEATURES = 16
+# Points and centres of a block of products, and features at a time.
+BLOCK = {"POINTS": 128, "CENTERS": 128, "FEATURES": 32}
 # Of an entry, by the rounding of split coordinates.
 MOST_SPLIT_ERROR = 2e-5
+
+
+@triton.jit
+def _near(own, other, same_tile, start, reach, TILE: tl.constexpr, NARROW: tl.constexpr, P: tl.constexpr):
+    """Distances in float64 from a tile of points to NARROW points of another, and which are within reach.
+
+    Both are stored feature by feature; where there is no point, NaN is within no reach.
+    """
+    lane, column = tl.arange(0, TILE), start + tl.arange(0, NARROW)
+    squared = tl.zeros((TILE, NARROW), dtype=tl.float64)
+    for k in range(P):
+        x, y = tl.load(own + k * TILE + lane), tl.load(other + k * TILE + column)
+        difference = x[:, None] - y[None, :]
+        squared += difference * difference
+    distance = tl.sqrt(squared)
+    return distance, (distance <= reach) & ((lane[:, None] != column[None, :]) | (not same_tile))
+
+
+@triton.jit
+def tile_reached_kernel(points, rows, columns, scale, out, TILE: tl.constexpr, NARROW: tl.constexpr, P: tl.constexpr):
+    t = tl.program_id(0)
+    row, column = tl.load(rows + t), tl.load(columns + t)
+    own, other = points + row * P * TILE, points + column * P * TILE
+    reach, found = tl.load(scale), 0
+    for start in range(0, TILE, NARROW):
+        _, near = _near(own, other, row == column, start, reach, TILE, NARROW, P)
+        found = tl.maximum(found, tl.max(tl.max(near.to(tl.int32), axis=1), axis=0))
+    tl.store(out + t, found.to(tl.int8))
+
+
+@triton.jit
+def tile_entries_kernel(points, rows, columns, scale, out, TILE: tl.constexpr, NARROW: tl.constexpr, P: tl.constexpr):
+    t = tl.program_id(0)
+    row, column = tl.load(rows + t), tl.load(columns + t)
+    own, other = points + row * P * TILE, points + column * P * TILE
+    reach, bandwidth = tl.load(scale), tl.load(scale + 1)
+    to = out + t.to(tl.int64) * TILE * TILE + tl.arange(0, TILE)[:, None] * TILE + tl.arange(0, NARROW)[None, :]
+    for start in range(0, TILE, NARROW):
+        distance, near = _near(own, other, row == column, start, reach, TILE, NARROW, P)
+        scaled = distance / bandwidth
+        entries = tl.where(near, tl.exp((-scaled * scaled).to(tl.float32)), 0.0)
+        tl.store(to + start, entries.to(tl.float16))
 
 
 @triton.jit
@@ -136,7 +189,76 @@ def gaussian_product_kernel(
     tl.store(out + to, total, mask=inside)
 
 
+@triton.jit
+def assign_nearest_kernel(
+    points,
+    centers,
+    norms,
+    labels,
+    least,
+    n,
+    k,
+    D: tl.constexpr,
+    POINTS: tl.constexpr,
+    CENTERS: tl.constexpr,
+    FEATURES: tl.constexpr,
+):
+    one = tl.program_id(1).to(tl.int64)
+    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    center, feature = tl.arange(0, CENTERS), tl.arange(0, FEATURES)
+    own = points + one * n * D + point[:, None].to(tl.int64) * D
+    best = tl.full((POINTS,), float("inf"), dtype=tl.float32)
+    nearest = tl.zeros((POINTS,), dtype=tl.int32)
+    for start in range(0, k, CENTERS):
+        inside = start + center < k
+        other = centers + one * k * D + (start + center)[None, :].to(tl.int64) * D
+        inner = tl.zeros((POINTS, CENTERS), dtype=tl.float32)
+        for first in range(0, D, FEATURES):
+            column = first + feature
+            x = tl.load(own + column[None, :], mask=(point < n)[:, None] & (column < D)[None, :], other=0.0)
+            y = tl.load(other + column[:, None], mask=inside[None, :] & (column < D)[:, None], other=0.0)
+            # Three products of the halves of a split: as right as float32, at tensor-core speed.
+            inner = tl.dot(x, y, inner, input_precision="tf32x3")
+        norm = tl.load(norms + one * k + start + center, mask=inside, other=float("inf"))
+        low, at = tl.min(norm[None, :] - 2 * inner, axis=1, return_indices=True, return_indices_tie_break_left=True)
+        nearest = tl.where(low < best, start + at, nearest)
+        best = tl.minimum(low, best)
+    tl.store(labels + one * n + point, nearest.to(tl.int64), mask=point < n)
+    tl.store(least + one * n + point, best, mask=point < n)
+
+
 # ---------------------------------------------------------------- launchers
+
+
+def tile_reached(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, reach: float) -> torch.Tensor:
+    reached = torch.empty(rows.shape, dtype=torch.int8, device=points.device)
+    _start_for_each_tile(tile_reached_kernel, points, rows, columns, (reach,), reached)
+    return reached.bool()
+
+
+def tile_entries(
+    points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bandwidth: float, reach: float
+) -> torch.Tensor:
+    tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)
+    _start_for_each_tile(tile_entries_kernel, points, rows, columns, (reach, bandwidth), tiles)
+    return tiles
+
+
+def _start_for_each_tile(
+    kernel: Any,
+    points: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    scale: tuple[float, ...],
+    out: torch.Tensor,
+) -> None:
+    if rows.numel() == 0:
+        return
+    # By way of memory: numbers of Python arrive in a kernel as float32.
+    numbers = torch.tensor(scale, dtype=torch.float64, device=points.device)
+    sizes = {"TILE": TILE, "NARROW": NARROW, "P": points.shape[2]}
+    with torch.cuda.device_of(points):
+        kernel[(rows.numel(),)](points.mT.contiguous(), rows, columns, numbers, out, **sizes, **EXACT_OPTIONS)
 
 
 def tile_matmul(tiles: torch.Tensor, indptr: torch.Tensor, columns: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
@@ -184,12 +306,33 @@ def _by_feature(points: torch.Tensor, limit: float) -> tuple[torch.Tensor, torch
     return points.mT.contiguous(), centers, False
 
 
+def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if points.dtype != torch.float32:  # tensor cores for it are not on every card
+        return PORTABLE["assign_nearest"](points, centers)
+    points, centers = points.contiguous(), centers.contiguous()
+    n, n_features = points.shape[-2:]
+    n_centers, n_sets = centers.shape[-2], points.shape[:-2].numel()
+    labels = torch.empty(points.shape[:-1], dtype=torch.int64, device=points.device)
+    least = torch.empty(points.shape[:-1], dtype=points.dtype, device=points.device)
+    grid = triton.cdiv(n, BLOCK["POINTS"]), n_sets
+    norms = centers.square().sum(-1)
+    with torch.cuda.device_of(points):
+        assign_nearest_kernel[grid](
+            points, centers, norms, labels, least, n, n_centers, D=n_features, **BLOCK, **OPTIONS
+        )
+    return labels, least.add_(points.square().sum(-1)).clamp_min_(0)
+
+
 def probe() -> None:
     """Compile and run every kernel in its largest form on torch's current device; raises what Triton raises."""
     device = torch.device("cuda", torch.cuda.current_device())
     indptr, columns = torch.tensor([0, 1], device=device), torch.zeros(1, dtype=torch.int32, device=device)
     block = torch.zeros(1, TILE, WIDEST_PANEL, dtype=torch.float16, device=device)
     tile_matmul(torch.zeros(1, TILE, TILE, dtype=torch.float16, device=device), indptr, columns, block)
+    points, one = torch.zeros(1, TILE, FEW_FEATURES, dtype=torch.float64, device=device), indptr[1:]
+    tile_reached(points, one - 1, one - 1, 1.0)
+    tile_entries(points, one - 1, one - 1, 1.0, 1.0)
     for n_features in (FEW_FEATURES, FEW_FEATURES + 1):
         gaussian_product(torch.zeros(1, TILE, n_features, device=device), 1.0, indptr, columns, block)
+    assign_nearest(torch.zeros(2, 100, device=device), torch.zeros(2, 100, device=device))
     torch.cuda.synchronize(device)

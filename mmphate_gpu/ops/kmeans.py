@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..params import InputError, check_number
-from .chunks import row_chunks
+from .assign_nearest import assign_nearest
 from .csr import Csr, to_torch
 
 # Every round of D^2-weighted seeding adds this share of the centres there are already (at least one): nearly as well
@@ -49,19 +49,6 @@ def kmeans(
         if int((labels != previous).sum()) < tol * labels.numel():
             break
     return torch.unique(_labels_of_all(labels, centers.shape[-2]), return_inverse=True)[1]
-
-
-def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Label of the nearest centre and squared distance to it: (..., N, D), (..., k, D) -> (..., N) int64, (..., N)."""
-    labels = torch.empty(points.shape[:-1], dtype=torch.int64, device=points.device)
-    squared = torch.empty(points.shape[:-1], dtype=points.dtype, device=points.device)
-    product = torch.addmm if points.ndim == 2 else torch.baddbmm
-    center_norms = centers.square().sum(-1)[..., None, :]
-    for rows in row_chunks(points.shape[-2], center_norms.numel()):
-        block = points[..., rows, :]
-        least, labels[..., rows] = product(center_norms, block, centers.mT, alpha=-2).min(-1)
-        squared[..., rows] = (least + block.square().sum(-1)).clamp_min(0)
-    return labels, squared
 
 
 def _labels_of_all(labels: torch.Tensor, k: int) -> torch.Tensor:

@@ -8,10 +8,8 @@ from typing import NamedTuple
 import torch
 
 from .chunks import row_chunks
-from .distances import distances_by_difference
+from .tile_entries import TILE, tile_reached
 
-# Points of a tile: two tensor-core operands of 128 x 128 in half precision, and the sums, fit one multiprocessor.
-TILE = 128
 # Rows of tiles by which the share of active tiles is judged before an order is chosen.
 SAMPLED_ROWS = 16
 
@@ -113,23 +111,9 @@ def _reached(tiled: torch.Tensor, candidates: torch.Tensor, reach: float) -> tor
     pairs = torch.nonzero(candidates.view(-1, candidates.shape[2]))
     n_rows = candidates.shape[1]
     row, column = pairs[:, 0], pairs[:, 0] // n_rows * n_rows + pairs[:, 1]
-    held = torch.zeros(row.numel(), dtype=torch.bool, device=row.device)
-    flat = tiled.view(-1, *tiled.shape[2:])
-    for part in row_chunks(row.numel(), TILE * TILE):
-        held[part] = (tile_distances(flat, row[part], column[part]) <= reach).flatten(1).any(1)
     reached = torch.zeros_like(candidates)
-    reached[candidates] = held
+    reached[candidates] = tile_reached(tiled.flatten(0, 1), row, column, reach)
     return reached
-
-
-def tile_distances(tiled: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-    """Distances between the points of tiles, (R, TILE, p), (k,), (k,) -> (k, TILE, TILE).
-
-    NaN, which is within no reach, from every point to itself.
-    """
-    distances = distances_by_difference(tiled[row], tiled[column])
-    distances.diagonal(dim1=1, dim2=2).masked_fill_((row == column)[:, None], torch.nan)
-    return distances
 
 
 def row_of_tile(indptr: torch.Tensor, part: slice) -> torch.Tensor:  # -> (tiles of part,) int64

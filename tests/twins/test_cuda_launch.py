@@ -127,7 +127,7 @@ def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pyt
     with pytest.warns(RuntimeWarning, match="portable torch versions serve on CUDA: .*OSError: libnvrtc"):
         assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]
     assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]  # and says so once
-    assert "libnvrtc.so is missing" in twins.serving("cuda")
+    assert "libnvrtc.so is missing" in twins.serving("cuda", twins.CUPY)
     assert not twins.serves(torch.device("cuda"))
 
 

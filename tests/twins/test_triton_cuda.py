@@ -7,8 +7,8 @@ import torch
 
 from mmphate_gpu.ops.twins import TRITON
 
-from .test_triton_interpreter import TOLERANCE
-from .triton_cases import CASES, portable
+from .test_triton_interpreter import TOLERANCE, assert_nearest, relative_error
+from .triton_cases import CASES, NEAREST, portable
 
 pytestmark = [
     pytest.mark.cuda,
@@ -22,5 +22,13 @@ def test_twin_and_portable_agree(name: str) -> None:
     arguments = [one.cuda() if isinstance(one, torch.Tensor) else one for one in make()]
     found, wanted = getattr(torch.ops.mmphate_gpu, op)(*arguments), portable(name)
     assert TRITON.why_not() is None and found.is_cuda  # the portable version did not serve in its place
-    assert float((found.cpu() - wanted).norm()) <= TOLERANCE[op] * float(wanted.norm())
+    assert relative_error(found.cpu(), wanted) <= TOLERANCE[op]
     assert torch.equal(found, getattr(torch.ops.mmphate_gpu, op)(*arguments))
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_nearest_centres(name: str) -> None:
+    arguments = NEAREST[name]()
+    found = torch.ops.mmphate_gpu.assign_nearest(*(part.cuda() for part in arguments))
+    assert TRITON.why_not() is None and found[0].is_cuda
+    assert_nearest(found, *arguments)

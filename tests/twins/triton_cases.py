@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import torch
 
+from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - importing defines the op
 from mmphate_gpu.ops import gaussian_product as gaussian_module
-from mmphate_gpu.ops import tile_matmul as tile_module  # noqa: F401 - importing defines the op
+from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, product_by_tiles, tile_layout
 from mmphate_gpu.ops.twins import PORTABLE
@@ -41,11 +42,29 @@ def gaussian(n_sets: int, n: int, p: int, width: int, *, spread: float = 0.5, th
     return scaled, limit, layout.indptr, layout.columns, _block(layout, n, width)
 
 
+def pairs(n_sets: int, n: int, p: int, *numbers: float) -> Arguments:
+    """All pairs of tiles of a stack, and then ``numbers``."""
+    layout = tile_layout(_points(n_sets, n, p, 0.5), 1.0)
+    tiled = point_tiles(layout, _points(n_sets, n, p, 0.5), torch.nan)
+    rows, columns = (part.flatten() for part in torch.meshgrid(*[torch.arange(len(tiled))] * 2, indexing="ij"))
+    return tiled, rows, columns, *numbers
+
+
 def tiled(n_sets: int, n: int, width: int) -> Arguments:
     points = _points(n_sets, n, 3, 0.5)
     layout = tile_layout(points, 3.0)
     tiles = torch.rand(layout.n_active, TILE, TILE, generator=seeded_generator(n)).half()
     return tiles, layout.indptr, layout.columns, _block(layout, n, width)
+
+
+def clusters(*shape: int, k: int, scale: float = 1.0) -> Arguments:
+    """Points about centres; a centre in the place of another, and a point in that of a centre."""
+    generator = seeded_generator(k)
+    centers = scale * torch.randn(*shape[:-2], k, shape[-1], generator=generator)
+    points = scale * torch.randn(*shape, generator=generator)
+    centers[..., -1, :] = centers[..., 0, :]
+    points[..., 0, :] = centers[..., 0, :]
+    return points, centers
 
 
 def far(arguments: Arguments) -> Arguments:
@@ -73,10 +92,27 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "gaussian, a point out of range": ("gaussian_product", lambda: far(gaussian(1, 129, 20, 4, spread=0.1))),
     "gaussian, no cut": ("gaussian_product", lambda: gaussian(1, 129, 3, 4, thresh=1e-30)),
     "gaussian, nothing": ("gaussian_product", lambda: nothing(gaussian(1, 129, 3, 4))),
+    "entries, one tile": ("tile_entries", lambda: pairs(1, 50, 3, 1.0, 3.0)),
+    "entries": ("tile_entries", lambda: pairs(2, 300, 10, 0.7, 2.1)),
+    "entries, of duplicates only": ("tile_entries", lambda: pairs(1, 129, 3, 1.0, 1e-9)),
+    "reached": ("tile_reached", lambda: pairs(2, 300, 3, 0.2)),
+    "reached, one": ("tile_reached", lambda: pairs(1, 50, 10, 0.6)),
+    "reached, nothing": ("tile_reached", lambda: pairs(1, 129, 3, -1.0)),
     "tiles, one": ("tile_matmul", lambda: tiled(1, 50, 1)),
     "tiles": ("tile_matmul", lambda: tiled(2, 300, 110)),
     "tiles, panels": ("tile_matmul", lambda: tiled(1, 129, 130)),
     "tiles, nothing": ("tile_matmul", lambda: nothing(tiled(1, 129, 4))),
+}
+
+
+# Of the nearest centres two may be as near as rounding tells: by name, so that distances are compared instead.
+NEAREST: dict[str, Callable[[], Arguments]] = {
+    "one centre": lambda: clusters(5, 3, k=1),
+    "few features": lambda: clusters(300, 2, k=129),
+    "100 features": lambda: clusters(129, 100, k=300),
+    "a stack": lambda: clusters(3, 130, 33, k=31),
+    "tiny": lambda: clusters(40, 7, k=9, scale=1e-15),
+    "float64": lambda: tuple(part.double() for part in clusters(50, 4, k=7)),
 }
 
 
@@ -88,7 +124,8 @@ def portable(name: str) -> torch.Tensor:
 def main(out: str) -> None:
     from mmphate_gpu.ops import _triton
 
-    torch.save({name: getattr(_triton, op)(*make()) for name, (op, make) in CASES.items()}, out)
+    found = {name: getattr(_triton, op)(*make()) for name, (op, make) in CASES.items()}
+    torch.save(found | {name: _triton.assign_nearest(*make()) for name, make in NEAREST.items()}, out)
 
 
 if __name__ == "__main__":

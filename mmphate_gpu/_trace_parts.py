@@ -1,0 +1,331 @@
+"""Arrays that are read a part at a time: traces larger than the memory of the host or of the GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ._arrays import real_tensor, tensor_of
+from .ops.chunks import Chunk, pair_chunks, row_chunks
+from .params import InputError
+
+# Elements per block: bounds the float64 temporaries of a pass over the trace to 32 MiB each.
+BLOCK_ELEMENTS = 2**22
+ALL = slice(None)
+
+
+class Reader(Protocol):
+    """What reads a stored (epoch, timestep, unit, sample) or (slice, unit, sample) array by parts."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def read(self, slices: slice, units: slice, samples: slice) -> Any:  # (B, m, d)
+        """The values of some slices (epoch * n_timesteps + timestep), units and samples; bounded ranges."""
+
+    def check(self) -> None:
+        """Raise `InputError` if what is read is no longer what was opened."""
+
+
+# ---------------------------------------------------------------- readers
+
+
+@dataclass(frozen=True)
+class FlatFile:
+    """An array in C order from ``offset`` of a file on: a .npy, or a member of a .npz that is not compressed.
+
+    Read, not mapped: of a mapped file that somebody cuts off meanwhile the process dies, and its pages count as the
+    process's own memory.
+    """
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    stamp: int
+
+    def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        n_units, n_samples = self.shape[-2:]
+        sizes = [part.stop - part.start for part in (slices, units, samples)]
+        out = np.empty(sizes, self.dtype)
+        first = slices.start * n_units + units.start  # node
+        if sizes[1:] == [n_units, n_samples]:  # whole slices lie one behind the other
+            runs = [(first, out)]
+        elif sizes[2] == n_samples:
+            runs = [(first + n_units * row, part) for row, part in enumerate(out)]
+        else:
+            runs = [(first + n_units * row + u, part) for row, block in enumerate(out) for u, part in enumerate(block)]
+        with _opened(self.path) as file:
+            for node, part in runs:
+                file.seek(self.offset + (node * n_samples + samples.start) * self.dtype.itemsize)
+                _fill(file, part.reshape(-1).view(np.uint8), self.path)
+        return out
+
+    def check(self) -> None:
+        check_stamp(self.path, self.stamp)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        raise _changed(path) from error
+
+
+def _fill(file: Any, target: np.ndarray, path: Path) -> None:
+    view = memoryview(target)
+    while view:  # one read may bring less than was asked for
+        n_bytes = file.readinto(view)
+        if not n_bytes:
+            raise _changed(path)
+        view = view[n_bytes:]
+
+
+@dataclass(frozen=True)
+class FileFolder:
+    """An array (timestep, unit, sample) in a file for each epoch: a recorder's folder."""
+
+    files: tuple[FlatFile, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        parts = [
+            self.files[epoch].read(timesteps, units, samples)
+            for epochs, timesteps in rectangles(slices, self.shape[1])
+            for epoch in range(epochs.start, epochs.stop)
+        ]
+        return np.concatenate(parts).astype(self.dtype, copy=False)
+
+    def check(self) -> None:
+        for file in self.files:
+            file.check()
+
+
+@dataclass(frozen=True)
+class ChunkedArray:
+    """An array of a container that knows how to cut: zarr, HDF5. ``opened`` for every part: no handle stays open."""
+
+    path: Path
+    opened: Callable[[], AbstractContextManager[Any]]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    stamp: int
+
+    def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        with self.opened() as array:
+            if len(self.shape) == 3:
+                return np.asarray(array[slices, units, samples])
+            cut = [np.asarray(array[e, t, units, samples]) for e, t in rectangles(slices, self.shape[1])]
+        return np.concatenate([part.reshape(-1, *part.shape[2:]) for part in cut])
+
+    def check(self) -> None:
+        check_stamp(self.path, self.stamp)
+
+
+@dataclass(frozen=True)
+class HeldTensor:
+    """A tensor (epoch, timestep, unit, sample) in the memory of the host, too large for that of the GPU."""
+
+    tensor: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor.dtype
+
+    def read(self, slices: slice, units: slice, samples: slice) -> torch.Tensor:  # (B, m, d)
+        return part_of(self.tensor, slices, units, samples)
+
+    def check(self) -> None:
+        """Nothing to tell a change by."""
+
+
+READERS = (FlatFile, FileFolder, ChunkedArray)  # what a file is opened as
+
+
+def rectangles(slices: slice, n_timesteps: int) -> Iterator[tuple[slice, slice]]:
+    """(epochs, timesteps) that cover ``slices`` in order: what is left of an epoch, whole ones, the start of one.
+
+    >>> [(e.start, e.stop, t.start, t.stop) for e, t in rectangles(slice(2, 11), 4)]
+    [(0, 1, 2, 4), (1, 2, 0, 4), (2, 3, 0, 3)]
+    """
+    (epoch, start), (last, stop) = divmod(slices.start, n_timesteps), divmod(slices.stop, n_timesteps)
+    if epoch == last:
+        yield slice(epoch, epoch + 1), slice(start, stop)
+        return
+    if start:
+        yield slice(epoch, epoch + 1), slice(start, n_timesteps)
+        epoch += 1
+    if epoch < last:
+        yield slice(epoch, last), slice(0, n_timesteps)
+    if stop:
+        yield slice(last, last + 1), slice(0, stop)
+
+
+def stamp_of(path: Path) -> int:
+    """What tells a later state of a file, or of any file in a folder, from this one: names, sizes, times, numbers."""
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    states = [(str(file), file.stat()) for file in files]
+    return hash(tuple((name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states))
+
+
+def check_stamp(path: Path, stamp: int) -> None:
+    """Raise `InputError` if ``path`` is not as it was when `stamp_of` gave ``stamp``."""
+    try:
+        same = stamp_of(path) == stamp
+    except OSError as error:
+        raise _changed(path) from error
+    if not same:
+        raise _changed(path)
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(
+        f"{os.fspath(path)} has changed, or was cut off, since it was opened; "
+        "a trace that is read by parts needs its file as it was until the run ends"
+    )
+
+
+# ---------------------------------------------------------------- as a trace holds them
+
+
+@dataclass(frozen=True, eq=False)
+class StoredArray:
+    """What a `Trace` asks of a tensor, of an array whose values are read by parts; ``np.asarray`` reads them all."""
+
+    reader: Reader
+    shape: tuple[int, ...]
+    dtype: torch.dtype  # of the parts
+    device: torch.device  # where they go
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def to(self, device: torch.device) -> StoredArray:
+        return replace(self, device=device)
+
+    def unsqueeze(self, dim: int) -> StoredArray:
+        return replace(self, shape=(*self.shape[:dim], 1, *self.shape[dim:]))
+
+    def read(self, slices: slice, units: slice, samples: slice) -> torch.Tensor:  # (B, m, d)
+        """A part, on the device; `InputError` if the file no longer holds it."""
+        values = self.reader.read(slices, units, samples)
+        if isinstance(values, np.ndarray):
+            values = tensor_of(values) if self.dtype == torch.bool else real_tensor("data", values)
+        return values.to(self.device, self.dtype)
+
+    def check(self) -> None:
+        self.reader.check()
+
+    def load(self) -> torch.Tensor:  # (E, T, M, S)
+        """All values, in memory."""
+        out = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        for chunk in chunks_of(self.shape):
+            out.flatten(0, 1)[chunk.sets, chunk.rows] = part_of(self, chunk.sets, chunk.rows)
+        self.check()
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values = self.load().cpu().numpy()
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+
+Array = torch.Tensor | StoredArray
+
+
+def stored_values(reader: Reader) -> StoredArray:
+    """The values that ``reader`` reads as float32 or float64, by the rules of `real_tensor`.
+
+    Integers of more than two bytes are all read once, since those beyond 2^24 ask for float64.
+    """
+    dtype = real_tensor("data", np.empty(0, reader.dtype)).dtype
+    found = StoredArray(reader, tuple(reader.shape), dtype, torch.device("cpu"))
+    if reader.dtype.kind in "iu" and reader.dtype.itemsize > 2 and len(reader.shape) in (3, 4):
+        four, samples = (*reader.shape[:-2], *(1,) * (4 - found.ndim), *reader.shape[-2:]), slice(0, reader.shape[-1])
+        parts = (reader.read(chunk.sets, chunk.rows, samples) for chunk in chunks_of(four))
+        if any(real_tensor("data", part).dtype == torch.float64 for part in parts):
+            return replace(found, dtype=torch.float64)
+    return found
+
+
+def stored_mask(reader: Reader) -> StoredArray:
+    """The booleans that ``reader`` reads."""
+    return StoredArray(reader, tuple(reader.shape), torch.bool, torch.device("cpu"))
+
+
+def by_parts(tensor: torch.Tensor, device: torch.device) -> StoredArray:
+    """``tensor``, which stays where it is, brought to ``device`` part by part."""
+    return StoredArray(HeldTensor(tensor), tuple(tensor.shape), tensor.dtype, device)
+
+
+def chunks_of(shape: tuple[int, ...]) -> Iterator[Chunk]:
+    """Blocks that cover an array (E, T, M, S) in order: many whole slices, or some units of one."""
+    return pair_chunks(shape[0] * shape[1], shape[3], BLOCK_ELEMENTS, rows=slice(0, shape[2]))
+
+
+def part_of(array: Array, slices: slice, units: slice, samples: slice = ALL) -> torch.Tensor:  # (B, m, d)
+    """Some slices, units and samples of ``array`` (E, T, M, S).
+
+    Of a tensor gathered slice by slice: flattening a transposed one at once would copy it whole.
+    """
+    n_timesteps, n_units, n_samples = array.shape[1:]
+    if isinstance(array, StoredArray):
+        sizes = ((slices, array.shape[0] * n_timesteps), (units, n_units), (samples, n_samples))
+        return array.read(*(slice(*part.indices(size)[:2]) for part, size in sizes))
+    ids = torch.arange(array.shape[0] * n_timesteps, device=array.device)[slices]
+    return array[:, :, units, samples][ids // n_timesteps, ids % n_timesteps]
+
+
+def blocks(data: Array, mask: Array | None) -> Iterator[tuple[Chunk, torch.Tensor, torch.Tensor | None]]:
+    """(chunk, values (B, m, S), present (B, m, S) or None) over all slices and units, in order.
+
+    Raises
+    ------
+    InputError
+        At the end, if a file has changed since it was opened.
+    """
+    for chunk in chunks_of(data.shape):
+        where = chunk.sets, chunk.rows
+        yield chunk, part_of(data, *where), None if mask is None else part_of(mask, *where)
+    check_unchanged(data, mask)
+
+
+def check_unchanged(*arrays: Array | None) -> None:
+    """Raise `InputError` if the file behind one of ``arrays`` has changed since it was opened."""
+    for array in arrays:
+        if isinstance(array, StoredArray):
+            array.check()
+
+
+def selected(array: StoredArray, index: list[np.ndarray]) -> torch.Tensor:  # (e, t, m, s)
+    """The entries at the (sorted or not) indices of the four axes, in memory; only the slices asked for are read."""
+    units, samples = (torch.as_tensor(part.copy(), device=array.device) for part in index[2:])
+    wanted = (index[0][:, None] * array.shape[1] + index[1]).ravel()
+    ids, where = np.unique(wanted, return_inverse=True)
+    runs = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)  # of slices that follow one another
+    parts = [
+        part_of(array, slice(int(run[0]) + rows.start, int(run[0]) + rows.stop), ALL)[:, units][..., samples]
+        for run in runs
+        for rows in row_chunks(len(run), array.shape[2] * array.shape[3], BLOCK_ELEMENTS)
+    ]
+    array.check()
+    found = torch.cat(parts)
+    if not np.array_equal(ids, wanted):
+        found = found[torch.as_tensor(where.ravel(), device=found.device)]
+    return found.unflatten(0, (len(index[0]), len(index[1])))

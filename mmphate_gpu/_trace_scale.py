@@ -1,0 +1,120 @@
+"""The arithmetic of METHOD step 1 on a block of slices: tensor in, tensor out."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Scale(NamedTuple):
+    """What standardises the samples of every (slice, unit), in the dtype of the values."""
+
+    mean: torch.Tensor  # (B, M, 1)
+    std: torch.Tensor  # (B, M, 1); 1 where it would be 0
+    constant: torch.Tensor  # (B, M, 1) bool: all present samples are the same number
+
+    def part(self, slices: slice, units: slice) -> Scale:
+        return Scale(*(field[slices, units] for field in self))
+
+
+def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:
+    """Mean and population deviation (ddof 0) over the present samples of ``values`` (B, M, S)."""
+    mean = present_mean(values, present)
+    centred = _centred(values, present, mean)
+    # About the mean of the centred values, which is what rounding has left of it.
+    variance = present_mean(_centred(centred, present, present_mean(centred, present)).square_(), present)
+    # torch's float32 root is not always the nearest number; through float64 it is, on every device.
+    std = variance.double().sqrt().to(values.dtype)
+    # The mean of equal numbers is rounded (0.1, three times), and would leave a deviation of 1e-17.
+    constant = _constant(values, present)
+    return Scale(mean, std.masked_fill(constant | (std == 0), 1), constant)
+
+
+def standardised(values: torch.Tensor, present: torch.Tensor | None, scale: Scale) -> torch.Tensor:  # (B, M, S)
+    """``(values - mean) / std``; 0 where masked or constant. Entry by entry: any block of samples will do."""
+    return _centred(values, present, scale.mean).div_(scale.std).masked_fill_(scale.constant, 0)
+
+
+def mean_filled(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:  # (B, M, S)
+    """``values``, with the mean in place of masked ones."""
+    return values if present is None else torch.where(present, values, mean)
+
+
+def present_mean(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, 1)
+    if present is None:
+        # A tensor, since CUDA divides by a Python number through its reciprocal, which is one rounding more.
+        return pairwise_sum(values) / values.new_full((1,), values.shape[-1])
+    return pairwise_sum(values.masked_fill(~present, 0)) / present.sum(-1, keepdim=True)
+
+
+def _centred(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:
+    centred = values - mean
+    return centred if present is None else centred.masked_fill_(~present, 0)
+
+
+def _constant(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, 1) bool
+    if present is None:
+        low, high = torch.aminmax(values, dim=-1, keepdim=True)
+        return low == high
+    low = values.masked_fill(~present, torch.inf).amin(-1, keepdim=True)
+    return low == values.masked_fill(~present, -torch.inf).amax(-1, keepdim=True)
+
+
+def pairwise_sum(values: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., 1)
+    """Sum over the last axis in the order of NumPy's ``sum``: eight running sums up to 128 terms, halves beyond.
+
+    Its rounding error grows with log n, and it is the same on every device. Runs of one length are summed side by side:
+    one after the other, 1,465 of them in 187,500 samples, took 90 ms for 20 rows.
+    """
+    levels = _halves(values.shape[-1])
+    lengths = np.array(levels[-1])
+    starts = np.cumsum(lengths) - lengths
+    sums = values.new_empty((*values.shape[:-1], len(lengths)))
+    for length in np.unique(lengths):
+        which = torch.as_tensor(np.flatnonzero(lengths == length), device=values.device)
+        first = torch.as_tensor(starts[lengths == length], device=values.device)
+        runs = values if len(lengths) == 1 else values[..., first[:, None] + torch.arange(length, device=values.device)]
+        sums[..., which] = _short_sum(runs).reshape(*values.shape[:-1], len(which))
+    for above in reversed(levels[:-1]):
+        sums = _joined(sums, torch.as_tensor(np.array(above) > 128, device=values.device))
+    return sums
+
+
+@functools.lru_cache
+def _halves(n: int) -> tuple[tuple[int, ...], ...]:
+    """Lengths of the parts after each halving, down to at most 128 terms."""
+    levels = [(n,)]
+    while max(levels[-1]) > 128:
+        parts = [(size // 2 // 8 * 8, size - size // 2 // 8 * 8) if size > 128 else (size,) for size in levels[-1]]
+        levels.append(tuple(itertools.chain.from_iterable(parts)))
+    return tuple(levels)
+
+
+def _joined(sums: torch.Tensor, halved: torch.Tensor) -> torch.Tensor:
+    """The sums of the level above: of two parts where it was ``halved``, else the part's own."""
+    if bool(halved.all()):
+        return sums[..., 0::2] + sums[..., 1::2]
+    first = torch.cumsum(1 + halved.long(), 0) - 1 - halved.long()
+    joined = sums[..., first]
+    joined[..., halved] += sums[..., first[halved] + 1]
+    return joined
+
+
+def _short_sum(values: torch.Tensor) -> torch.Tensor:  # (..., n <= 128) -> (..., 1)
+    n = values.shape[-1]
+    whole = n - n % 8
+    total = values.new_zeros((*values.shape[:-1], 1))
+    if whole:
+        runs = values[..., :8].clone()
+        for start in range(8, whole, 8):
+            runs += values[..., start : start + 8]
+        while runs.shape[-1] > 1:  # ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
+            runs = runs[..., 0::2] + runs[..., 1::2]
+        total = runs
+    for last in range(whole, n):
+        total = total + values[..., last : last + 1]
+    return total
