@@ -43,6 +43,8 @@ MOST_SECONDS = {
 }
 # Of one stage, on two cores.
 MOST_STAGE_SECONDS = {"mds": {"suite-hopf-sparse": 1.5, "suite-hopf_pitchfork-sparse": 1.5}}
+# The plan's peak of the whole run beside the one measured: off by at most this share.
+PLAN_ERROR = 0.15
 MOST_BYTES = {"suite-": 3e9, "har-": 14e9}
 # k -> share of slice neighbours kept, at least
 LEAST_KEPT = {"suite-hopf-": {"10": 0.205, "40": 0.385}, "suite-hopf_pitchfork-": {"10": 0.130, "40": 0.240}}
@@ -83,6 +85,9 @@ def _missed(row: Row) -> list[str]:
     most = _goal(MOST_BYTES, row.case, math.inf)
     if row.peak_bytes > most:
         found.append(f"{row.case}: peak {row.peak_bytes / 1e9:.2f} GB, goal at most {most / 1e9:.0f} GB")
+    if row.predicted_peak_bytes is not None and abs(row.predicted_peak_bytes / row.peak_bytes - 1) > PLAN_ERROR:
+        predicted, measured = row.predicted_peak_bytes / 1e9, row.peak_bytes / 1e9
+        found.append(f"{row.case}: peak {measured:.2f} GB, planned {predicted:.2f} GB, goal within {PLAN_ERROR:.0%}")
     kept = row.preservation or {}
     return found + [
         f"{row.case}: keeps {kept.get(k, 0):.4f} of {k} neighbours, goal at least {goal}"

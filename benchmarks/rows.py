@@ -33,6 +33,7 @@ class Row:
     seconds: float  # median of the repeats
     repeats: int
     peak_bytes: int  # of the process during the stage (CPU), of torch's allocator on the GPU (CUDA)
+    predicted_peak_bytes: int | None = None  # what was held when the run began, and the peak of its plan
     form: str = ""  # of the stage's result
     t: int | None = None
     t_expected: int | None = None  # of the oracle, from the same clusters

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ from mmphate_gpu import (
     metric_mds,
     neighborhood_preservation,
     optimal_t,
+    plan,
     potential_distances,
     reference,
     to_scipy,
 )
 from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.params import InputError
-from mmphate_gpu.stages import peak_bytes
+from mmphate_gpu.stages import held_bytes, peak_bytes
 
 CLEAR = Path("/proc/self/clear_refs")
 
@@ -109,14 +110,24 @@ def run_case(
     warmup = warmup if warmup is not None else max(case.warmup, int(on_cuda))
     repeats = repeats if repeats is not None else max(case.repeats, 3 * on_cuda)
     trace = case.trace().to(device)
-    meter = PeakMeter(device)
     options = {**case.options, "random_state": 0, "device": device, "storage": storage or case.storage}
+    planned = _planned(trace, device, options)
+    meter = PeakMeter(device)
     runs = [_timed(MMPHATE(**options, callback=meter), trace, device) for _ in range(warmup + repeats)][warmup:]
     op = runs[-1][0]
     common = _common(case, device, op, trace, repeats)
     stages = [_stage_row(common, index, [run[0] for run in runs], meter) for index in range(len(op.report_))]
     total = {"seconds": statistics.median(run[1] for run in runs), "peak_bytes": max(meter.spans.values())}
-    return [*stages, Row(stage=TOTAL, **common, **total, **_accuracy(case, op, trace))]
+    rows = [*stages, Row(stage=TOTAL, **common, **total, **_accuracy(case, op, trace))]
+    return [replace(row, predicted_peak_bytes=planned[row.stage]) for row in rows]
+
+
+def _planned(trace: Trace, device: torch.device, options: dict[str, Any]) -> dict[str, int]:
+    """The peak of every stage and of the run: what is held now, and what the plan adds."""
+    held = held_bytes(device)
+    planned = plan(trace, **{name: value for name, value in options.items() if name != "random_state"})
+    stages = {stage.stage: held + stage.peak_bytes for stage in planned.stages}
+    return {**stages, TOTAL: held + planned.peak_bytes}
 
 
 def _timed(op: MMPHATE, trace: Trace, device: torch.device) -> tuple[MMPHATE, float]:

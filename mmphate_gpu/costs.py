@@ -211,7 +211,8 @@ class Costs:
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C)))
         copies = 2 + (2 if self.cuda and storage != "sparse" else 0)
         end = (blocks + 1) * self.C + 3 * min(self.p.n_svd, self.N)
-        return max(column * end, column * (blocks + copies) * self.C + made) + self._heap() / 2
+        heap = 0 if self.cuda else min(HEAP, 6 * column * self.C)
+        return max(column * end, column * (blocks + copies) * self.C + made) + heap
 
     def _gram(self) -> float:
         """M^T D^-1 M: by dense blocks, or as a sparse product and its dense form; then its mean with its transpose."""
@@ -244,7 +245,7 @@ class Costs:
         potential = max(3 * square, (1 if whole else 2) * square + powers * main)
         euclidean = self.p.mds_dist == "euclidean"
         # Centred rows, products, sums of norms; and the pairs too close for them.
-        distances = (3.1 if euclidean else 4.1) * square + 24 * CHUNK_ELEMENTS
+        distances = (3.1 if euclidean else 4.1) * square + 8 * min(CHUNK_ELEMENTS, L * L)
         # Scaled distances and their float32 copy; nonmetric: pairs, their order, groups and two sets of values.
         mds = (7 if self.p.mds_solver == "nonmetric" else 1.5) * square
         columns, heap = self.p.n_components, self._heap()

@@ -15,7 +15,7 @@ from .ops.memory import available_bytes, format_bytes
 from .ops.twins import TRITON, serves
 from .params import STORAGES, InputError, InputTypeError, Params, check_choice, check_number
 from .sampling import sampled_entries
-from .trace import Trace
+from .trace import STREAM_SHARE, Trace
 
 # What a run takes at least: no pair of slices above the cut, every slice a component of its own. A run is refused
 # before it starts by this, and by what was counted when it has been counted.
@@ -105,7 +105,8 @@ def plan(
     """Bytes, operations and form of every stage of a run.
 
     The peak is what the run adds to what the process holds when it starts (torch, the trace); on CUDA the trace is
-    counted where it has yet to be copied there. Of a `Trace` it is estimated from a sample of its rows, in two or three
+    counted where it has yet to be copied there, which is done with a quarter of the memory at most, by parts with
+    more. Of a `Trace` it is estimated from a sample of its rows, in two or three
     seconds on one core and without random numbers: measured to be within 6 % of the peak of the process for the cases
     of benchmarks/bench_pipeline.py on the CPU. Of a shape it takes the upper ends of what was measured.
 
@@ -191,7 +192,8 @@ def plan_run(
 
     def with_settings(settings: Params) -> tuple[str, str, tuple[StagePlan, ...]]:
         costs = Costs(shape, settings, **kind)
-        held = 0 if trace_there else costs.trace_bytes()
+        copied = 0 if trace_there else costs.trace_bytes()
+        held = copied if copied <= STREAM_SHARE * available else 0  # a larger one goes there by parts: `Trace.to`
         storage, why = _form(costs, settings.storage, tiles, available, held)
         return storage, why, _stage_plans(costs, storage, held)
 
@@ -232,37 +234,35 @@ def _form(costs: Costs, storage: str, tiles: bool, available: int, held: float) 
 
 # ---------------------------------------------------------------- what to do about a run that does not fit
 
-FEWER_NODES = "a smaller n_landmark and fewer epochs, time steps, units or samples (Trace.subsample) lower it"
+FEWER_NODES = "fewer epochs, time steps, units or samples (Trace.subsample) lower it"
 
 
 def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params], bool]) -> str:
     """The settings with which the run fits: each alone where that is enough, else together; tried, not guessed."""
-    n_nodes = shape[0] * shape[1] * shape[2]
-    names = {"spectral": ("storage", "n_landmark", "n_svd"), "stratified": ("storage", "n_landmark")}
-    names = names[p.landmarks] if isinstance(p.landmarks, str) else ("storage",)
-    single = [text for name in names if (text := _smallest_change(p, name, n_nodes, fits))]
-    if single:
-        return f"it fits with {', or with '.join(single)}"
+    landmarks = list(_halves(p.most_landmarks(shape[0] * shape[1] * shape[2]), FEWEST_LANDMARKS))
+    vectors = list(_halves(p.n_svd, FEWEST_VECTORS))
+    if p.landmarks != "spectral":
+        vectors = []
     if not isinstance(p.landmarks, str):
-        return FEWER_NODES
+        landmarks = []
     lean = replace(p, storage="lazy")
-    for n_svd in (lean.n_svd, *_halves(lean.n_svd, FEWEST_VECTORS)):
-        for n_landmark in _halves(p.most_landmarks(n_nodes), FEWEST_LANDMARKS):
-            if fits(replace(lean, n_svd=n_svd, n_landmark=n_landmark)):
-                lazy = "" if p.storage == "lazy" else 'storage="lazy", '
-                return f"it fits with {lazy}n_svd={n_svd} and a smaller n_landmark={n_landmark} together"
-    return FEWER_NODES
+    single = [
+        *(['storage="lazy"'] if p.storage != "lazy" and fits(lean) else []),
+        *(f"a smaller n_landmark={n}" for n in _first(landmarks, lambda n: fits(replace(p, n_landmark=n)))),
+        *(f"a smaller n_svd={n}" for n in _first(vectors, lambda n: fits(replace(p, n_svd=n)))),
+    ]
+    if single:
+        return f"by plan it fits with {', or with '.join(single)}"
+    for n_svd in (p.n_svd, *vectors):
+        for n in _first(landmarks, lambda n, n_svd=n_svd: fits(replace(lean, n_svd=n_svd, n_landmark=n))):
+            form = "" if p.storage == "lazy" else 'storage="lazy", '
+            return f"by plan it fits with {form}n_svd={n_svd} and a smaller n_landmark={n} together"
+    return f"a smaller n_landmark and {FEWER_NODES}" if landmarks else FEWER_NODES
 
 
-def _smallest_change(p: Params, name: str, n_nodes: int, fits: Callable[[Params], bool]) -> str:
-    """The first value of one parameter with which the run fits, as text; empty if there is none."""
-    if name == "storage":
-        lazy = p.storage != "lazy" and fits(replace(p, storage="lazy"))
-        return 'storage="lazy"' if lazy else ""
-    now, least = (
-        (p.n_svd, FEWEST_VECTORS) if name == "n_svd" else (min(n_nodes, p.n_landmark or n_nodes), FEWEST_LANDMARKS)
-    )
-    return next((f"a smaller {name}={value}" for value in _halves(now, least) if fits(replace(p, **{name: value}))), "")
+def _first(values: list[int], good: Callable[[int], bool]) -> list[int]:
+    """The first of the values that is good; none if none is."""
+    return next(([value] for value in values if good(value)), [])
 
 
 def _halves(n: int, least: int) -> Iterator[int]:

@@ -73,7 +73,7 @@ def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None,
     try:
         return mmphate(trace, p, stages.start(callback, {"affinity": check}))
     except DoesNotFit as error:
-        if p.storage != "auto":
+        if p.storage != "auto" or _storage(stages, p) == "lazy":
             raise
         logger.info("%s", error)
         return Failure(str(error), stages.current, "auto", True)
