@@ -62,7 +62,7 @@ def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, 
     if isinstance(values, READERS):
         mask = stored_mask(values) if values.dtype == bool else values
     else:
-        mask = values if isinstance(values, torch.Tensor) else array_or_tensor("mask", values)
+        mask = values if isinstance(values, Array) else array_or_tensor("mask", values)
     if isinstance(mask, np.ndarray):
         mask = tensor_of(mask) if mask.dtype == bool else mask
     if mask.dtype != torch.bool:

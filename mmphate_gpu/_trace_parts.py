@@ -223,6 +223,9 @@ class StoredArray:
     def unsqueeze(self, dim: int) -> StoredArray:
         return replace(self, shape=(*self.shape[:dim], 1, *self.shape[dim:]))
 
+    def squeeze(self, dim: int) -> StoredArray:
+        return replace(self, shape=(*self.shape[:dim], *self.shape[dim + 1 :]))
+
     def read(self, slices: slice, units: slice, samples: slice) -> torch.Tensor:  # (B, m, d)
         """A part, on the device; `InputError` if the file no longer holds it."""
         values = self.reader.read(slices, units, samples)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from ._trace_points import LazyPoints, Points, column_mean, point_blocks, point_columns
+from .ops.symmetric_product import symmetric_product
 from .params import check_number
 
 # Above this width an exact eigendecomposition costs minutes; a randomised one keeps the leading scores.
@@ -87,10 +88,16 @@ class _CenteredRows:
         return _stacked((block.T @ left for block in self.columns()), left.new_empty(self.n_features, left.shape[1]))
 
     def covariance(self) -> torch.Tensor:  # (D, D), times N
-        return sum(block.T @ block for block in self.blocks())
+        total = self.mean.new_zeros(self.n_features, self.n_features)
+        for block in self.blocks():
+            total += symmetric_product(block.T, block)
+        return total
 
     def gram(self) -> torch.Tensor:  # (N, N)
-        return sum(block @ block.T for block in self.columns())
+        total = self.mean.new_zeros(self.n_rows, self.n_rows)
+        for block in self.columns():
+            total += symmetric_product(block, block.T)
+        return total
 
 
 def _stacked(parts: Iterator[torch.Tensor], out: torch.Tensor) -> torch.Tensor:

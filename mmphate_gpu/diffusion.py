@@ -47,7 +47,7 @@ class EntropyEstimate:
     """A von Neumann entropy, how far it may be off, and the breaks that could be its knee."""
 
     entropy: torch.Tensor  # (t_max,) float64
-    error: torch.Tensor  # (t_max,) float64, 0 where the singular values are exact
+    error: torch.Tensor  # (t_max,) float64, that of sampling: 0 where there was none
     t_low: int
     t_high: int
 
@@ -98,7 +98,7 @@ def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Te
     landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Each connected component has its
     own; above 1000 landmarks in one they come from the float64 Gram matrix, if that can be shown to give the same
     `optimal_t` as the SVD. Above 8000 they are sampled, if that can be shown to give the same `optimal_t`
-    (`entropy_with_error`). O(L^3) time for one component, O(2000 L^2) for a sampled one, O(L^2) memory. Deterministic
+    (`entropy_with_error`). O(L^3) time for one component, O(6500 L^2) for a sampled one, O(L^2) memory. Deterministic
     for one device, dtype and thread count: the sample has a seed of its own.
 
     Warns
@@ -122,7 +122,7 @@ def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Te
 def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEstimate:  # (L, L)
     """`von_neumann_entropy`, how far it may be off, and the breaks that could be its knee.
 
-    Exact (``error`` 0, one break) up to 8000 landmarks in every component. Above, stochastic Lanczos quadrature:
+    Not sampled (``error`` 0, one break) up to 8000 landmarks in every component. Above, stochastic Lanczos quadrature:
     ``error`` is four standard errors over the probes (jackknife) and twice what the last quarter of the Lanczos steps
     and rounding change, and a break could be the knee if the lines that meet there fit no worse than the best, within
     the same error of that difference. More probes follow until one break is left; if it is not, all singular values

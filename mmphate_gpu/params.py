@@ -75,7 +75,7 @@ class Labels:
 
     Parameters
     ----------
-    labels : (N,) integers from 0; torch, NumPy or CuPy array, or list
+    labels : (N,) integers from 0; torch, NumPy, CuPy or xarray array, or list
     name : str
         What errors call it.
 
@@ -86,11 +86,13 @@ class Labels:
     """
 
     def __init__(self, labels: Any, name: str = "landmarks") -> None:
+        import numpy as np
         import torch  # the command line checks parameters without it
 
         accepted = "one whole number from 0 per node" + (f", or {_listed(LANDMARKS)}" if name == "landmarks" else "")
+        on_device = isinstance(labels, torch.Tensor) or hasattr(labels, "__cuda_array_interface__")
         try:
-            given = torch.as_tensor(labels)
+            given = torch.as_tensor(labels if on_device else np.array(labels))
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputTypeError(f"{name} is a {type(labels).__name__}; accepted: {accepted}") from error
         if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:

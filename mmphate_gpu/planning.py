@@ -15,7 +15,7 @@ from .ops.memory import available_bytes, format_bytes
 from .ops.twins import TRITON, serves
 from .params import STORAGES, InputError, InputTypeError, Params, check_choice, check_number
 from .sampling import sampled_entries
-from .trace import Trace
+from .trace import STREAM_SHARE, Trace
 
 # What a run takes at least: no pair of slices above the cut, every slice a component of its own. A run is refused
 # before it starts by this, and by what was counted when it has been counted.
@@ -105,7 +105,8 @@ def plan(
     """Bytes, operations and form of every stage of a run.
 
     The peak is what the run adds to what the process holds when it starts (torch, the trace); on CUDA the trace is
-    counted where it has yet to be copied there. Of a `Trace` it is estimated from a sample of its rows, in two or three
+    counted where it has yet to be copied there, which is done with a quarter of the memory at most, by parts with
+    more. Of a `Trace` it is estimated from a sample of its rows, in two or three
     seconds on one core and without random numbers: measured to be within 6 % of the peak of the process for the cases
     of benchmarks/bench_pipeline.py on the CPU. Of a shape it takes the upper ends of what was measured.
 
@@ -191,7 +192,8 @@ def plan_run(
 
     def with_settings(settings: Params) -> tuple[str, str, tuple[StagePlan, ...]]:
         costs = Costs(shape, settings, **kind)
-        held = 0 if trace_there else costs.trace_bytes()
+        copied = 0 if trace_there else costs.trace_bytes()
+        held = copied if copied <= STREAM_SHARE * available else 0  # a larger one goes there by parts: `Trace.to`
         storage, why = _form(costs, settings.storage, tiles, available, held)
         return storage, why, _stage_plans(costs, storage, held)
 

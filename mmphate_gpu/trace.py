@@ -232,8 +232,8 @@ def _replaced(trace: Trace, given: dict[str, Any]) -> Trace:
     kept = {name: getattr(trace, name) if value is None else value for name, value in given.items()}
     three = trace.axes == SLICE_AXES
     if three and given["mask"] is None and trace.mask is not None:
-        kept["mask"] = trace.mask[:, 0]
-    return _build(trace.data[:, 0] if three else trace.data, kept)
+        kept["mask"] = trace.mask.squeeze(1)
+    return _build(trace.data.squeeze(1) if three else trace.data, kept)
 
 
 def _build(data: Array, given: dict[str, Any]) -> Trace:

@@ -76,14 +76,16 @@ def test_embedding_is_that_of_python(here):
 
 
 def test_report(here):
-    assert embed("--n-landmark=40", "--mds-solver=classic", "--knn-backend=torch", "--no-plots") == 0
+    options = ("--n-landmark=40", "--landmarks=stratified", "--mds-solver=classic", "--knn-backend=torch")
+    assert embed(*options, "--no-plots") == 0
     assert names("out") == {"embedding.npz", "report.json"}
     report = json.loads((here / "out" / "report.json").read_text())
     assert report["program"] == "mmphate-gpu" and report["input"] == "trace.npy"
     sizes = {"epoch": 6, "timestep": 5, "unit": 3, "sample": 4}
     assert report["trace"] == sizes | {"dtype": "float64", "masked": False}
     assert report["seed"] == 0 and report["device"] == "cpu" and report["n_landmark"] <= 40
-    given = {"n_landmark": 40, "mds_solver": "classic", "knn_backend": "torch", "interslice_knn": 25, "t": "auto"}
+    given = {"n_landmark": 40, "landmarks": "stratified", "mds_solver": "classic", "knn_backend": "torch"}
+    given |= {"interslice_knn": 25, "t": "auto"}
     assert given.items() <= report["parameters"].items() and "verbose" not in report["parameters"]
     assert report["t"] >= 1 and report["stress"] > 0 and report["bandwidth"] > 0
     assert [stage["stage"] for stage in report["stages"]][:3] == ["normalize", "reduce", "affinity"]

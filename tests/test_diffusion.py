@@ -304,11 +304,11 @@ def test_exact_way_asks_for_memory(monkeypatch):
 
 def test_more_probes_narrow_what_is_open(sampling, monkeypatch):
     spans = {}
-    for rounds in ((32,), (32, 64), (32, 64, 160)):
+    for rounds in ((32,), (32, 64)):
         monkeypatch.setattr(diffusion, "PROBES", rounds)
         found = entropy_with_error(OPERATORS[OPEN])
         spans[sum(rounds)] = found.t_high - found.t_low
-    assert spans[32] > spans[96] > spans[256]  # measured: 16, 11 and 6
+    assert spans[32] > spans[96]  # measured: 16 and 11 (and 6 with 256 probes)
 
 
 @pytest.mark.parametrize("name", FLAT)

@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 import mmphate_gpu as mm
 from mmphate_gpu import M_PHATE, MMPHATE, InputError, InputTypeError, as_trace
+from mmphate_gpu.planning import plan_run
 from mmphate_gpu.stages import STAGES
 
 OPTIONS = {"n_landmark": 60, "random_state": 0, "device": "cpu"}
@@ -246,6 +247,19 @@ def test_landmarks_that_cannot_be(options, message):
     assert not stages
 
 
+def test_plan_knows_the_landmarks():
+    """A stratified run needs no Krylov basis, and labels tell how many landmarks there are."""
+    about = {"dtype": torch.float32, "device": torch.device("cpu"), "available": 2**40, "active_share": 0}
+    shape = (5000, 1, 100, 10)
+    plans = [
+        plan_run(shape, mm.Params(landmarks=landmarks, storage="lazy", n_landmark=1000), **about)
+        for landmarks in ("spectral", "stratified", np.arange(500_000) % 300)
+    ]
+    spectral, stratified, given = ({stage.stage: stage for stage in plan.stages}["landmarks"] for plan in plans)
+    assert stratified.peak_bytes < spectral.peak_bytes / 2 and stratified.form == spectral.form
+    assert given.form == "float64 (300, 300)"
+
+
 # ---------------------------------------------------------------- out of sample
 
 
@@ -290,10 +304,19 @@ def test_callback_that_cannot_be_called():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scenario", "least"), [("hopf", (0.205, 0.385)), ("hopf_pitchfork", (0.130, 0.240))])
-def test_bifurcation_suite_at_full_size(scenario, least):
+@pytest.mark.parametrize(
+    ("scenario", "landmarks", "least"),
+    [
+        ("hopf", "spectral", (0.205, 0.385)),
+        ("hopf_pitchfork", "spectral", (0.130, 0.240)),
+        ("hopf", "stratified", (0.26, 0.44)),
+        ("hopf_pitchfork", "stratified", (0.175, 0.285)),
+    ],
+)
+def test_bifurcation_suite_at_full_size(scenario, landmarks, least):
     trace = mm.datasets.bifurcation(scenario)
-    op = MMPHATE(n_components=3, random_state=0, device="cpu").fit(trace)
+    op = MMPHATE(n_components=3, landmarks=landmarks, random_state=0, device="cpu").fit(trace)
     found = mm.neighborhood_preservation(trace, op.embedding_, [10, 40])
-    # Published: 0.221 / 0.401 and 0.140 / 0.252. Measured (benchmarks/results): 0.223 / 0.403 and 0.144 / 0.256.
+    # Published: 0.221 / 0.401 and 0.140 / 0.252. Measured (benchmarks/results): 0.223 / 0.403 and 0.144 / 0.256;
+    # stratified, two seeds: 0.279 / 0.463 and 0.285 / 0.465; 0.193 / 0.307 and 0.192 / 0.305.
     assert found[0][1] >= least[0] and found[1][1] >= least[1]

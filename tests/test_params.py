@@ -97,6 +97,25 @@ def test_labels_are_equal_by_value():
     assert params.landmarks == Labels(params.landmarks.values) and "6 nodes, 3 landmarks" in repr(params)
 
 
+@pytest.mark.filterwarnings("error")
+def test_labels_of_many_kinds():
+    wanted = Params(landmarks=[0, 1, 2, 3])
+    locked = np.arange(4)
+    locked.flags.writeable = False
+    backwards = np.arange(4)[::-1].copy()[::-1]
+    others = [range(4), locked, backwards, np.arange(4, dtype=np.uint64), torch.arange(4, dtype=torch.uint8)]
+    others += [pytest.importorskip("xarray").DataArray(np.arange(4))]
+    assert all(Params(landmarks=labels) == wanted for labels in others)
+
+
+@pytest.mark.parametrize("labels", [[[0], [1, 2]], ["a", "b"], {"a": 1}, None, object(), [], np.zeros(3)], ids=str)
+def test_what_makes_no_labels(labels):
+    with pytest.raises(
+        InputTypeError, match="landmarks .*; accepted: .*one whole number from 0 per node, or 'spectral'"
+    ):
+        Params(landmarks=labels)
+
+
 def test_most_landmarks():
     assert Params().most_landmarks(5000) == 4000 and Params().most_landmarks(50) == 50
     assert Params(n_landmark=None).most_landmarks(5000) == 5000

@@ -32,12 +32,14 @@ DEPTH = 64
 STAGES = 5
 # Features at a time in the distances by matrix products, the least a tensor core takes.
 FEATURES = 16
-# Above this many features distances by differences cost more than those by products, if these are accurate enough.
+# Above this many features distances by differences cost more than those by products.
 FEW_FEATURES = 16
+# Largest distance r of a tile's points from its centre for these. Split coordinates leave 2^-21 |x| |y| in a distance,
+# and that share of it in an entry. Where this is a, |y| <= r + sqrt(-log2 a): the error is at most 2^-21 r (r + 0.52),
+# here 2e-5, a twelfth of the rounding to half.
+WIDEST = 6.2
 # Points and centres of a block of products, and features at a time.
 BLOCK = {"POINTS": 128, "CENTERS": 128, "FEATURES": 32}
-# Of an entry, by the rounding of split coordinates.
-MOST_SPLIT_ERROR = 2e-5
 
 
 @triton.jit
@@ -273,7 +275,7 @@ def gaussian_product(
     points: torch.Tensor, limit: float, indptr: torch.Tensor, columns: torch.Tensor, block: torch.Tensor
 ) -> torch.Tensor:
     block, out, panel, grid = _panels(block)
-    features, centers, split = _by_feature(points, limit)
+    features, centers, split = _by_feature(points)
     sizes = {"P": features.shape[1], "SPLIT": split, "TILE": TILE, "PANEL": panel, "FEATURES": FEATURES}
     with torch.cuda.device_of(block):
         gaussian_product_kernel[grid](
@@ -292,18 +294,16 @@ def _panels(block: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torc
     return block, (out, out[:, :, :width]), panel, (rows, triton.cdiv(whole, panel))
 
 
-def _by_feature(points: torch.Tensor, limit: float) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Points feature by feature (R, P, TILE), the centres of the tiles (R, P), and whether products are the way."""
-    n_features = points.shape[2]
+def _by_feature(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Points feature by feature (R, P, TILE), the centres of the tiles (R, P), and whether products are the way.
+
+    One tile that is too wide decides for all: a branch in the kernel would hold the registers of both ways.
+    """
     centers = points.mean(1)
-    if n_features > FEW_FEATURES:
-        radius = float((points - centers[:, None]).norm(dim=2).max())
-        # Coordinates of a pair within reach lie within this of the centre, and their products lose 2^-21 of its square.
-        if (radius + limit**0.5) ** 2 * 2.0**-21 <= MOST_SPLIT_ERROR:
-            fill = -n_features % FEATURES
-            points, centers = (torch.nn.functional.pad(part, (0, fill)) for part in (points, centers))
-            return points.mT.contiguous(), centers.contiguous(), True
-    return points.mT.contiguous(), centers, False
+    split = points.shape[2] > FEW_FEATURES and float((points - centers[:, None]).norm(dim=2).max()) <= WIDEST
+    if split:
+        points, centers = (torch.nn.functional.pad(part, (0, -part.shape[-1] % FEATURES)) for part in (points, centers))
+    return points.mT.contiguous(), centers, split
 
 
 def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -79,19 +79,26 @@ def landmark_diffusion(
     *,
     n_landmark: int | None = 4000,
     n_svd: int = 100,
+    landmarks: str | np.ndarray = "spectral",
+    points: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
     random_state: int | None = None,
 ) -> Landmarks:
     """Step 8, second half: the operator of the landmarks and the transitions of the nodes to them.
 
-    ``clusters`` that are given are used, whatever ``n_landmark``. Without landmarks (None, or at least N of
-    them) every node is its own cluster, landmark_op is P and transitions the identity.
+    ``clusters`` that are given, by this name or as ``landmarks``, are used, whatever ``n_landmark``. Without landmarks
+    (None, or at least N of them) every node is its own cluster, landmark_op is P and transitions the identity.
+    ``landmarks="stratified"`` takes the clusters of ``points`` (L, m, p) instead of the spectral ones.
     """
     n_nodes = len(affinity)
+    clusters = clusters if isinstance(landmarks, str) else landmarks
     if clusters is None:
         if n_landmark is None or n_landmark >= n_nodes:
             return Landmarks(diffusion_operators(affinity)[0], np.eye(n_nodes), np.arange(n_nodes))
-        clusters = spectral_clusters(affinity, n_landmark, n_svd, random_state)
+        if landmarks == "stratified":
+            clusters = stratified_clusters(points, n_landmark, random_state)
+        else:
+            clusters = spectral_clusters(affinity, n_landmark, n_svd, random_state)
     clusters = np.unique(clusters, return_inverse=True)[1]
     one_hot = np.eye(clusters.max() + 1)[clusters]  # O, (N, J)
     to_landmarks = affinity @ one_hot  # M

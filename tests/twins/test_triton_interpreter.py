@@ -19,9 +19,9 @@ from .triton_cases import CASES, NEAREST, portable
 pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not installed")
 
 # Of the norm. An entry made on the fly may round to the next half, or fall to the other side of the cut: measured
-# 1.1e-5. Stored ones differ by the exponential that is rounded (here not at all), their products in the order of
-# float32 sums: 1.8e-7.
-TOLERANCE = {"gaussian_product": 4e-5, "tile_entries": 4e-5, "tile_matmul": 1e-6, "tile_reached": 0.0}
+# 4.0e-5 (wide tiles by products; others 1.1e-5). Stored ones differ by the exponential that is rounded (here not at
+# all), their products in the order of float32 sums: 1.8e-7.
+TOLERANCE = {"gaussian_product": 1e-4, "tile_entries": 4e-5, "tile_matmul": 1e-6, "tile_reached": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,13 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def test_both_ways_to_distances_are_taken() -> None:
-    """By products above 16 features, unless the points of a tile lie too far apart for half precision."""
+    """By products above 16 features, unless a tile is too wide for split coordinates."""
     from mmphate_gpu.ops import _triton
 
-    ways = {name: _triton._by_feature(*make()[:2])[2] for name, (op, make) in CASES.items() if op == "gaussian_product"}
+    ways = {name: _triton._by_feature(make()[0])[2] for name, (op, make) in CASES.items() if op == "gaussian_product"}
     assert {name for name, split in ways.items() if split} == {
         "gaussian, by products",
+        "gaussian, wide tiles by products",
         "gaussian, 32 features, panels",
     }
 

@@ -87,6 +87,7 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "gaussian, by differences": ("gaussian_product", lambda: gaussian(2, 300, 10, 110)),
     "gaussian, 16 features": ("gaussian_product", lambda: gaussian(1, 129, 16, 17)),
     "gaussian, by products": ("gaussian_product", lambda: gaussian(2, 300, 20, 17, spread=0.1)),
+    "gaussian, wide tiles by products": ("gaussian_product", lambda: gaussian(1, 129, 20, 17, spread=0.5)),
     "gaussian, 32 features, panels": ("gaussian_product", lambda: gaussian(1, 129, 32, 130, spread=0.1)),
     "gaussian, many features, too far": ("gaussian_product", lambda: gaussian(1, 300, 20, 17, spread=3.0)),
     "gaussian, a point out of range": ("gaussian_product", lambda: far(gaussian(1, 129, 20, 4, spread=0.1))),
