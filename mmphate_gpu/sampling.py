@@ -22,8 +22,10 @@ from .trace import Trace, reduce, trace_points
 WORK = 5e8
 # With fewer rows a unit's share is a guess: where that many of all units are too much work, some units are left out.
 LEAST_ROWS = 64
-# Nodes in the slices whose intraslice entries are counted.
-SLICE_NODES = 20_000
+# Distances at a time: in blocks of 16 MiB the C allocator kept 60 MB more in the end.
+AT_ONCE = 2**18
+# Nodes, and numbers, of the slices whose intraslice entries are counted.
+SLICE_NODES, SLICE_ELEMENTS = 20_000, 2**24
 
 
 def sampled_entries(trace: Trace, p: Params) -> Entries:
@@ -34,11 +36,13 @@ def sampled_entries(trace: Trace, p: Params) -> Entries:
     memory.
     """
     n_units = max(1, min(trace.n_units, int(WORK / (LEAST_ROWS * trace.n_slices * trace.n_samples))))
-    points = _points(trace.subsample(units=_spread(trace.n_units, n_units)), p)
+    # A selection of a trace that is read by parts is taken into memory.
+    some = trace if n_units == trace.n_units else trace.subsample(units=_spread(trace.n_units, n_units))
+    points = _points(some, p)
     n_slices, _, n_features = points.shape
     n_rows = max(min(n_slices, LEAST_ROWS), min(n_slices, int(WORK / (points.numel() or 1))))
     share, alone = _interslice(unit_major(points), n_rows, p)
-    slices = max(2, SLICE_NODES // trace.n_units)
+    slices = max(2, min(SLICE_NODES, SLICE_ELEMENTS // trace.n_samples) // trace.n_units)
     epochs = _spread(trace.n_epochs, slices)
     steps = _spread(trace.n_timesteps, max(1, slices // len(epochs)))
     intraslice = _intraslice_per_node(_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
@@ -76,7 +80,7 @@ def _interslice(unit_points: torch.Tensor, n_rows: int, p: Params) -> tuple[floa
 
 def _blocks(points: torch.Tensor, rows: torch.Tensor) -> Iterator[torch.Tensor]:  # (S, D), (r,) -> (r_b, S)
     """Distances of the ``rows`` to all points, a chunk of rows at a time."""
-    for part in row_chunks(len(rows), len(points)):
+    for part in row_chunks(len(rows), len(points), AT_ONCE):
         yield distances_by_difference(points[rows[part].to(points.device)], points)
 
 

@@ -53,16 +53,18 @@ def run_within_memory(trace: Trace, p: Params, stages: Stages, callback: Callbac
         A run that does not fit; with the numbers, and the setting that helps.
     """
     found = _attempt(trace, p, stages, callback, available)
-    if isinstance(found, Failure) and _leaner_helps(found):
+    if isinstance(found, Failure) and _leaner_helps(found, p):
         stages.forget("affinity")
-        if not found.foreseen:
+        if found.foreseen:
+            logger.info("%s", found.told)
+        else:
             again = f'storage="{found.storage}" gives way to the leaner storage="lazy"'
             warnings.warn(f"{found.told} in stage {found.stage!r}: {again}", RuntimeWarning, stacklevel=3)
         p = replace(p, storage="lazy")
         found = _attempt(trace, p, stages, callback, available)
     if isinstance(found, Failure):
         stages.forget("affinity")
-        raise _out_of_memory(trace, p, found, stages.device, available)
+        raise DoesNotFit(found.told) if found.foreseen else _out_of_memory(trace, p, found, stages.device, available)
     return found
 
 
@@ -73,17 +75,16 @@ def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None,
     try:
         return mmphate(trace, p, stages.start(callback, {"affinity": check}))
     except DoesNotFit as error:
-        if p.storage != "auto" or _storage(stages, p) == "lazy":
-            raise
-        logger.info("%s", error)
-        return Failure(str(error), stages.current, "auto", True)
+        return Failure(str(error), stages.current, _storage(stages, p), True)
     except torch.OutOfMemoryError as error:
         told = str(error).partition(". ")[0].partition("\n")[0] or "out of memory"
         return Failure(told, stages.current, _storage(stages, p), False)
 
 
-def _leaner_helps(failure: Failure) -> bool:
-    return failure.storage != "lazy" and STAGES.index(failure.stage) >= STAGES.index("affinity")
+def _leaner_helps(failure: Failure, p: Params) -> bool:
+    """Whether there is a leaner form; one that was asked for is only given up when memory has run out."""
+    may = not failure.foreseen or p.storage == "auto"
+    return may and failure.storage != "lazy" and STAGES.index(failure.stage) >= STAGES.index("affinity")
 
 
 def _storage(stages: Stages, p: Params) -> str:

@@ -241,6 +241,16 @@ def test_plan_of_a_shape_and_of_a_trace(here, capsys, steady):
     assert names(here) == {"trace.npy"}
 
 
+def test_plan_for_a_card_that_is_not_there(here, capsys):
+    assert main(["plan", "--shape", "127,128,30,6", "--device", "12 GB card"]) == 0
+    told = capsys.readouterr().out
+    assert told == f"{mp.plan((127, 128, 30, 6), device='12 GB card')}\n" and told.endswith(": fits\n")
+    assert main(["plan", "trace.npy", "--device", "8 GB card"]) == 0
+    assert "90 nodes on 8 GB card" in capsys.readouterr().out
+    assert main(["embed", "trace.npy", "--out", "out", "--device", "24 GB card"]) == 2
+    assert "device='24 GB card' is unknown" in capsys.readouterr().err and names(here) == {"trace.npy"}
+
+
 def test_plot_redraws(here, capsys):
     assert embed() == 0
     before = {name: (here / "out" / name).read_bytes() for name in WRITTEN}

@@ -119,6 +119,15 @@ def test_a_sample_of_the_units_where_all_are_too_much_work(monkeypatch):
     assert seen == [(3, 90, 6)]
 
 
+def test_a_stored_trace_is_sampled_by_parts(tmp_path, monkeypatch):
+    np.save(tmp_path / "trace.npy", walk(60, 4, 8))
+    whole, stored = (mm.load_trace(tmp_path / "trace.npy", stream=stream) for stream in (False, True))
+    found = sampling.sampled_entries(whole, Params())
+    monkeypatch.setattr(type(stored), "load", lambda self: pytest.fail("the trace is taken into memory"))
+    assert sampling.sampled_entries(stored, Params()) == found
+    assert plan(stored, device="cpu").stages == plan(whole, device="cpu").stages
+
+
 def exact(trace: mm.Trace, lazy: LazyAffinity) -> Entries:
     pairs = trace.n_nodes * (trace.n_slices - 1)
     tiles = lazy.tile_layout().n_active / (trace.n_units * math.ceil(trace.n_slices / costs.TILE) ** 2)
@@ -410,9 +419,9 @@ def test_out_of_memory_in_both_forms(fails, monkeypatch):
 
 
 def test_no_leaner_affinity_helps_before_there_is_one(monkeypatch):
-    def fails(*args):
+    def fails(*args, **kwargs):
         raise torch.OutOfMemoryError(TOLD)
 
-    monkeypatch.setattr("mmphate_gpu.pipeline.normalize", fails)
+    monkeypatch.setattr("mmphate_gpu.pipeline.trace_points", fails)
     with pytest.raises(InputError, match="ran out of memory in stage 'normalize'"):
         MMPHATE(**OPTIONS).fit(TRACE)
