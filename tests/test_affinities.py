@@ -394,6 +394,17 @@ def test_forms_agree_end_to_end(path_or_walk):
         assert procrustes(wanted, found)[2] < 1e-3, name
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("storage", ["tiles", "lazy"])
+def test_without_landmarks_every_form_is_exact(storage, dtype):
+    points = normalize(as_trace(walk(40, 5, 5)))
+    wanted, found = (
+        landmark_diffusion(affinity_of_points(points, storage=name, dtype=dtype).operator, n_landmark=None)
+        for name in ("sparse", storage)
+    )
+    assert torch.equal(found.landmark_op, wanted.landmark_op)
+
+
 @pytest.fixture(params=[*GOLDEN, "walk"], ids=lambda one: getattr(one, "stem", one))
 def path_or_walk(request) -> tuple[torch.Tensor, int]:
     if request.param == "walk":

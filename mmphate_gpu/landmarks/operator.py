@@ -128,7 +128,8 @@ def _without_landmarks(operator: AffinityOperator) -> Landmarks:
         operator.device,
         remedy="a smaller n_landmark helps",
     )
-    dense = operator.to_dense().double()
+    # Not `to_dense`, which shows what a form multiplies with: tiles round that to half.
+    dense = csr_ops.to_torch(operator.to_csr()).to_dense().double()
     nodes = torch.arange(n, device=operator.device)
     ones = torch.ones(n, dtype=operator.dtype, device=operator.device)
     identity = Csr(torch.arange(n + 1, device=operator.device), nodes, ones, (n, n))

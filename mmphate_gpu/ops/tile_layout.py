@@ -137,12 +137,13 @@ def product_by_tiles(
     The columns of every set are scaled by the power of two that brings the largest entry to 2^14 .. 2^15, so that none
     overflows and entries down to 2^-28 of it keep the eleven bits of half precision; and scaled back after.
     """
-    largest = block.abs().amax(1, keepdim=True).clamp_min_(torch.finfo(block.dtype).tiny * 2**16)
-    exponent = 15 - torch.frexp(largest).exponent
-    halves = _in_tiles(torch.ldexp(block, exponent).half(), layout.order, 0).flatten(0, 1)
-    sums = multiply(halves).view(block.shape[0], -1, block.shape[2])[:, : block.shape[1]].to(block.dtype)
+    largest = torch.linalg.vector_norm(block, torch.inf, dim=1, keepdim=True)
+    exponent = 15 - torch.frexp(largest.clamp_min_(torch.finfo(block.dtype).tiny * 2**16)).exponent
+    scale = torch.ldexp(torch.ones_like(largest), exponent)
+    halves = _in_tiles((block * scale).half(), layout.order, 0).flatten(0, 1)
+    sums = multiply(halves).view(block.shape[0], -1, block.shape[2])[:, : block.shape[1]]
     out = torch.empty_like(sums).scatter_(1, layout.order[..., None].expand_as(sums), sums)
-    return torch.ldexp(out, -exponent)
+    return out.to(block.dtype).div_(scale)
 
 
 def sum_of_tiles(

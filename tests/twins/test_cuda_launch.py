@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu.ops import _cuda, _native, radius_affinity, twins  # noqa: F401 - radius_affinity defines its ops
+from mmphate_gpu.ops import _cuda, _native, radius_affinity, tile_matmul, twins  # noqa: F401 - they define their ops
 from mmphate_gpu.ops._sources import kernel_source
 
 
@@ -129,6 +129,25 @@ def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pyt
     assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]  # and says so once
     assert "libnvrtc.so is missing" in twins.serving("cuda", twins.CUPY)
     assert not twins.serves(torch.device("cuda"))
+
+
+def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        @staticmethod
+        def probe() -> None:
+            raise RuntimeError("PassManager::run failed")
+
+    monkeypatch.setattr(twins.importlib, "import_module", lambda *_: Broken)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(twins, "available", lambda name: True)
+    monkeypatch.setattr(twins._native, "switched_off", lambda: False)
+    compiler = twins.CudaCompiler("Triton", "triton", "._triton")
+    assert compiler.why_not() is None  # nothing is tried before the first call
+    tiles, one = torch.eye(128).half()[None], torch.zeros(1, dtype=torch.int32)
+    arguments = (tiles, torch.tensor([0, 1]), one, torch.ones(1, 128, 16).half())
+    with pytest.warns(RuntimeWarning, match="portable .* serve on CUDA: Triton cannot compile here: .*PassManager"):
+        assert torch.equal(compiler.launcher("tile_matmul")(*arguments), torch.ones(1, 128, 16))
+    assert "PassManager" in compiler.why_not() and "PassManager" in twins.serving("cuda", compiler)
 
 
 def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:
