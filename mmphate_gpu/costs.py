@@ -90,8 +90,9 @@ class Costs:
         self.main = self.L - min(entries.alone * self.S, LOOSE * self.L)
         self.square, self.main_square = 8 * self.L**2, 8 * self.main**2
         self.reached = self._reached(entries)
-        # Float64 distances with the indices of the entries found among them.
-        self.portable = 0 if native else 64 * min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
+        # Float64 distances and which are near; indices, ranks and values of the entries found among them.
+        pairs = min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
+        self.portable = 0 if native else pairs * (10 + 56 * entries.interslice)
 
     def _reached(self, entries: Entries) -> float:
         """Entries of the transitions: nodes reach landmarks as often as nodes."""
