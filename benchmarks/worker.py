@@ -144,7 +144,7 @@ def _common(case: Case, device: torch.device, op: MMPHATE, trace: Trace, repeats
         "case": case.name,
         "device": device.type,
         "machine": machine_name(device),
-        "storage": "sparse" if engine is None else f"lazy ({engine})",
+        "storage": FORMS[type(op.affinity_)] + ("" if engine is None else f" ({engine})"),
         "n_slices": trace.n_slices,
         "n_units": trace.n_units,
         "n_samples": trace.n_samples,
