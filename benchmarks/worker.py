@@ -40,6 +40,7 @@ from mmphate_gpu import (
 from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.params import InputError
 from mmphate_gpu.stages import held_bytes, peak_bytes
+from mmphate_gpu.within_memory import FORMS
 
 CLEAR = Path("/proc/self/clear_refs")
 

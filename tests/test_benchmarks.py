@@ -20,7 +20,7 @@ if str(ROOT) not in sys.path:
 
 from benchmarks import bench_ops, bench_pipeline, bench_scale, cases, harness, report, rows, twins, verify_gpu, worker  # noqa: E402
 from mmphate_gpu import multislice_affinity, to_scipy  # noqa: E402
-from mmphate_gpu.params import STORAGES
+from mmphate_gpu.params import STORAGES  # noqa: E402
 from mmphate_gpu.stages import STAGES  # noqa: E402
 
 Row = rows.Row
