@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # the checkout is what is measured, whether or no
 from benchmarks.cases import CASES, QUICK  # noqa: E402
 from benchmarks.rows import HEAD, RESULTS, Row, plain_table, result_path, total_cells, totals, write_rows  # noqa: E402
 
-STORAGES = ("auto", "sparse", "lazy")
+STORAGES = ("auto", "sparse", "tiles", "lazy")
 
 
 class CaseFailed(RuntimeError):

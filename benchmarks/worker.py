@@ -40,6 +40,7 @@ from mmphate_gpu import (
 from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.params import InputError
 from mmphate_gpu.stages import held_bytes, peak_bytes
+from mmphate_gpu.within_memory import FORMS
 
 CLEAR = Path("/proc/self/clear_refs")
 
@@ -144,7 +145,7 @@ def _common(case: Case, device: torch.device, op: MMPHATE, trace: Trace, repeats
         "case": case.name,
         "device": device.type,
         "machine": machine_name(device),
-        "storage": "sparse" if engine is None else f"lazy ({engine})",
+        "storage": FORMS[type(op.affinity_)] + ("" if engine is None else f" ({engine})"),
         "n_slices": trace.n_slices,
         "n_units": trace.n_units,
         "n_samples": trace.n_samples,

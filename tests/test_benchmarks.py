@@ -20,6 +20,7 @@ if str(ROOT) not in sys.path:
 
 from benchmarks import bench_ops, bench_pipeline, bench_scale, cases, harness, report, rows, twins, verify_gpu, worker  # noqa: E402
 from mmphate_gpu import multislice_affinity, to_scipy  # noqa: E402
+from mmphate_gpu.params import STORAGES  # noqa: E402
 from mmphate_gpu.stages import STAGES  # noqa: E402
 
 Row = rows.Row
@@ -82,6 +83,12 @@ def test_the_scale_series_doubles_the_slices_and_passes_through_har():
     assert (127 * 128, 30, 6) in sizes and sizes[-1] == (50_000, 200, 50)
     first = cases.CASES[cases.SCALE[0]].trace()
     assert (first.n_slices, first.n_units, first.n_samples) == sizes[0]
+
+
+def test_the_harness_knows_every_form_of_storage():
+    assert harness.STORAGES == STORAGES  # written again there: listing the cases loads no torch
+    found = harness.run_case("golden-walk", device="cpu", storage="tiles")
+    assert {row.storage for row in found} == {"tiles"} and found[-1].t == found[-1].t_expected
 
 
 def test_a_case_is_measured_in_a_process_of_its_own():

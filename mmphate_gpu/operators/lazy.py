@@ -45,8 +45,9 @@ class LazyAffinity(AffinityOperator):
     engine : {"auto", "torch", "keops", "fused"}
         What multiplies: "torch" makes the rows of a few slices at a time as the sparse form has them; "keops" fuses
         distances and product; "fused" does so in half precision with float32 sums, for the tensor cores of a GPU:
-        products are accurate to about 5e-4 of a column's norm, whatever their dtype. "auto" is "fused" on CUDA where
-        Triton serves and the points lie close enough, else KeOps where that serves; "torch" elsewhere.
+        products are accurate to about 5e-4 of a column's norm, whatever their dtype, and pairs at the cut are decided
+        in float32. "auto" is "fused" on CUDA where Triton serves and the points lie close enough, else KeOps where
+        that serves; "torch" elsewhere.
     """
 
     def __init__(
