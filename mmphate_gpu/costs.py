@@ -96,7 +96,7 @@ class Costs:
 
     def _reached(self, entries: Entries) -> float:
         """Entries of the transitions: nodes reach landmarks as often as nodes."""
-        of_main = self.main / (self.N * max(1 - entries.alone, 1e-3))
+        of_main = self.main / (self.N * max(1 - entries.alone, 1 - LOOSE))
         reached = min(self.L, 1 + self.nnz / self.N * min(1.0, of_main))
         return self.N * (1 if self.L == self.N else reached)
 

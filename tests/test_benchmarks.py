@@ -97,6 +97,7 @@ def test_a_case_is_measured_in_a_process_of_its_own():
     total = found[-1]
     assert total.seconds >= sum(r.seconds for r in found[:-1]) > 0
     assert total.peak_bytes == max(r.peak_bytes for r in found) > 5e7
+    assert total.predicted_peak_bytes == max(r.predicted_peak_bytes for r in found)
     assert (total.n_slices, total.n_units, total.n_samples, total.n_nodes) == (28, 20, 12, 560)
     assert (total.t, total.stress) == (total.t_expected, pytest.approx(total.stress_expected, rel=1e-3))
     assert total.affinity_error_max < 1e-6 and total.pattern_differences == 0
@@ -196,6 +197,13 @@ def test_goals_that_are_missed_are_told():
     for part in ("91.0 s", "5.00 GB", "0.2000 of 10", "t = 21, the sparse form has 20", "stress 0.2000"):
         assert part in told
     assert "40 neighbours" not in told
+
+
+def test_a_plan_that_is_off_is_told():
+    near, off = (row(**GOOD, peak_bytes=10**9, predicted_peak_bytes=int(planned * 1e9)) for planned in (0.86, 1.16))
+    assert bench_pipeline.missed_goals([near]) == []
+    told = ["suite-hopf-sparse: peak 1.00 GB, planned 1.16 GB, goal within 15%"]
+    assert bench_pipeline.missed_goals([off]) == told
 
 
 def test_a_stage_has_a_goal_of_its_own():
