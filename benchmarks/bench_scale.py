@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cases import SCALE, SMALL_SCALE
-from benchmarks.harness import ROOT, STORAGES, CaseFailed, run_case
+from benchmarks.harness import ROOT, STORAGES, CaseFailed, CaseRefused, run_case
 from benchmarks.rows import RESULTS, Row, plain_table, result_path, scale_cells, slopes, totals, write_rows
 
 NAME = "scale"
@@ -90,15 +90,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure one case after the other, write after each; 1 if the first failed or a goal is missed.
+    """Measure one case after the other, write after each; 1 if one failed or a goal is missed.
 
-    The first case that does not fit ends the series: how far the device goes is part of the answer.
+    The first case that is refused ends the series: how far the device goes is part of the answer.
     """
     options = parse(argv)
     on_cuda = _on_cuda(options.device)
     storage = options.storage or ("auto" if on_cuda else "lazy")
     most = options.most_nodes or (math.inf if on_cuda else MOST_NODES_ON_CPU)
     rows: list[Row] = []
+    failed = False
     for name in SMALL_SCALE if options.quick else SCALE:
         if _n_nodes(name) > most:
             break
@@ -107,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows += run_case(name, device=options.device, storage=storage, repeats=options.repeats)
         except CaseFailed as error:
             print(f"{name} ends the series: {error}", file=sys.stderr)
+            failed = not isinstance(error, CaseRefused)
             break
         path = result_path(options.out, NAME, rows[0].machine)
         write_rows(path, rows)
@@ -116,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     draw(rows, options.images / f"{NAME}-{rows[0].machine}.png")
     missed = missed_goals(rows)
     print(plain_table(*scale_cells(rows)), slopes(rows), "\n".join(missed or ["All goals met."]), sep="\n\n")
-    return int(bool(missed))
+    return int(failed or bool(missed))
 
 
 def _n_nodes(name: str) -> int:

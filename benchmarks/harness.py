@@ -27,6 +27,10 @@ class CaseFailed(RuntimeError):
     """A case that gave no rows; the message is the last of what it wrote."""
 
 
+class CaseRefused(CaseFailed):
+    """A case that the library refused: most often one that does not fit in memory."""
+
+
 def run_case(
     name: str,
     *,
@@ -51,7 +55,8 @@ def run_case(
     except subprocess.TimeoutExpired as error:
         raise CaseFailed(f"took more than {error.timeout:.0f} s") from error
     if done.returncode != 0:
-        raise CaseFailed(tail(done.stderr) or f"ended with exit code {done.returncode}")
+        kind = CaseRefused if done.returncode == 2 else CaseFailed
+        raise kind(tail(done.stderr) or f"ended with exit code {done.returncode}")
     return [Row(**row) for row in json.loads(done.stdout.splitlines()[-1])]
 
 

@@ -26,6 +26,15 @@ logger = logging.getLogger("mmphate_gpu")
 FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
 
 
+# What torch's CPU allocator, cuBLAS, cuSOLVER and Triton say in a plain RuntimeError.
+TOLD = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether ``error`` says that memory ran out."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in TOLD)
+
+
 class Failure(NamedTuple):
     """How an attempt ended: in words, since an exception's traceback would hold every tensor of the run."""
 
@@ -76,7 +85,9 @@ def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None,
         return mmphate(trace, p, stages.start(callback, {"affinity": check}))
     except DoesNotFit as error:
         return Failure(str(error), stages.current, _storage(stages, p), True)
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
         told = str(error).partition(". ")[0].partition("\n")[0] or "out of memory"
         return Failure(told, stages.current, _storage(stages, p), False)
 

@@ -374,7 +374,7 @@ def test_auto_on_a_gpu(get_case, monkeypatch):
     assert with_memory(tiles) == "sparse"  # a CPU has no use for tiles
     lazy.device = torch.device("cuda")
     assert with_memory(tiles) == "sparse"  # nor has a GPU for which Triton cannot compile
-    monkeypatch.setattr(multislice_module.TRITON, "why_not", lambda: None)
+    monkeypatch.setattr(multislice_module.TRITON, "serves", lambda: True)
     assert [with_memory(needed) for needed in (tiles, tiles - 1000, csr, csr - 1000)] == [
         "tiles", "sparse", "sparse", "lazy",
     ]  # fmt: skip

@@ -104,7 +104,7 @@ def test_a_case_is_measured_in_a_process_of_its_own():
 
 
 def test_a_case_that_fails_says_why():
-    with pytest.raises(harness.CaseFailed, match="cuda:99"):
+    with pytest.raises(harness.CaseRefused, match="cuda:99"):
         harness.run_case("walk-small", device="cuda:99")
     with pytest.raises(harness.CaseFailed, match="more than"):
         harness.run_case("walk-small", device="cpu", timeout=0.05)
@@ -282,19 +282,20 @@ def test_slopes_and_shares():
     assert lines[-1] == ("60,960", "sparse", "33.5", "3.53", "4.00 GB", "21", "96 %", "4 %")
 
 
-def test_the_scale_bench_ends_where_a_case_does_not_fit(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("refusal", "code"), [(harness.CaseRefused, 0), (harness.CaseFailed, 1)])
+def test_the_scale_bench_ends_where_a_case_does_not_fit(refusal, code, tmp_path, monkeypatch, capsys):
     made = iter(scale_rows(508, 1016))
 
     def run_case(name, **options):
         assert options["storage"] == "lazy"
         found = [next(made, None) for _ in range(3)]
         if None in found:
-            raise harness.CaseFailed("does not fit")
+            raise refusal("does not fit")
         return found
 
     monkeypatch.setattr(bench_scale, "run_case", run_case)
     folders = ["--device", "cpu", "--out", str(tmp_path), "--images", str(tmp_path)]
-    assert bench_scale.main(folders) == 0
+    assert bench_scale.main(folders) == code
     out = capsys.readouterr()
     assert "All goals met." in out.out and "scale-2032x30x6 ends the series: does not fit" in out.err
     (written,) = tmp_path.glob("scale-*.json")

@@ -45,6 +45,7 @@ from pathlib import Path
 import torch, mmphate_gpu as mm
 from mmphate_gpu import MMPHATE
 from mmphate_gpu.stages import held_bytes, peak_bytes
+from mmphate_gpu.within_memory import ran_out
 device, (made, options) = torch.device("cpu"), json.loads(sys.argv[1])
 torch.set_num_threads(1)
 trace = mm.as_trace(getattr(mm.datasets, made[0])(*made[1:]))
@@ -399,6 +400,24 @@ def test_out_of_memory_falls_back_once(storage, uncapped, fails, monkeypatch):
     assert released == [True]  # nothing holds the stored form any more when the memory is given back
     assert form(op) == "lazy"
     assert_same(op, uncapped)
+
+
+@pytest.mark.parametrize(
+    ("error", "out"),
+    [
+        (torch.OutOfMemoryError(TOLD), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            True,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_what_says_that_memory_ran_out(error, out):
+    assert ran_out(error) == out
 
 
 def test_out_of_memory_while_the_affinity_is_stored(uncapped, fails):

@@ -76,7 +76,8 @@ def _best_storage(lazy: LazyAffinity) -> str:
 
 def _suits_tiles(lazy: LazyAffinity, counts: torch.Tensor) -> bool:
     n_pairs = counts.numel() * (lazy.n_slices - 1)
-    return lazy.device.type == "cuda" and TRITON.why_not() is None and int(counts.sum()) > TILES_FROM * n_pairs
+    dense = int(counts.sum()) > TILES_FROM * n_pairs
+    return lazy.device.type == "cuda" and lazy.suits_half() and dense and TRITON.serves()
 
 
 def _sparse(lazy: LazyAffinity) -> SparseAffinity:

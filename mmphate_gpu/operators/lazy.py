@@ -75,7 +75,7 @@ class LazyAffinity(AffinityOperator):
     def _best_engine(self) -> str:
         if self.device.type != "cuda":
             return "torch"
-        if TRITON.why_not() is None and self.fused_radius() <= FUSED_RADIUS:
+        if self.suits_half() and TRITON.serves() and self.fused_radius() <= FUSED_RADIUS:
             return "fused"
         return "keops" if why_no_keops() is None else "torch"
 
@@ -83,6 +83,10 @@ class LazyAffinity(AffinityOperator):
     def nbytes(self) -> int:  # type: ignore[override]
         parts = [self.unit_points, *self.intraslice[:3], *(self._layout or []), self._counts, self._scaled]
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
+
+    def suits_half(self) -> bool:
+        """Whether every entry is a normal number in half precision; smaller ones lose digits, and below 6e-8 all."""
+        return self.thresh >= torch.finfo(torch.float16).tiny
 
     @property
     def reach(self) -> float:
@@ -142,7 +146,8 @@ class LazyAffinity(AffinityOperator):
     def _fused_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
         layout, limit = self.tile_layout(), scaled_limit(self.reach, float(self.bandwidth))
         if self._scaled is None:
-            self._scaled = point_tiles(layout, scaled_points(self.unit_points, self.bandwidth), 0)
+            # Filled with points that are there: others would make a tile wide, whose distances then cost more.
+            self._scaled = point_tiles(layout, scaled_points(self.unit_points, self.bandwidth), None)
         points = self._scaled
         return product_by_tiles(
             layout, by_unit, lambda halves: gaussian_product(points, limit, layout.indptr, layout.columns, halves)

@@ -23,7 +23,8 @@ def tiles_bytes(n_active: int) -> int:
 class TiledAffinity(AffinityOperator):
     """Interslice affinities of every unit in tiles of 128 x 128 slices, rounded to half; the intraslice part exact.
 
-    Which entries there are is decided in float64, as in every form. Products round the block to half too and sum in
+    Which entries there are is decided in float64, as in every form, but those below 6e-8 round to 0 (``thresh``
+    is far above that if it is not lowered). Products round the block to half too and sum in
     float32, whatever their dtype: they are accurate to about 5e-4 of a column's norm. Degrees come from the same
     product, so that the rows of D^-1 K as it is applied sum to 1. `to_dense` gives the rounded entries, those that
     multiply; `aggregate` and `to_csr` give exact ones, made anew from the points that ``lazy`` holds. A product costs

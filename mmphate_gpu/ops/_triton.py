@@ -260,11 +260,13 @@ def _start_for_each_tile(
     numbers = torch.tensor(scale, dtype=torch.float64, device=points.device)
     sizes = {"TILE": TILE, "NARROW": NARROW, "P": points.shape[2]}
     with torch.cuda.device_of(points):
-        kernel[(rows.numel(),)](points.mT.contiguous(), rows, columns, numbers, out, **sizes, **EXACT_OPTIONS)
+        given = (part.contiguous() for part in (points.mT, rows, columns))
+        kernel[(rows.numel(),)](*given, numbers, out, **sizes, **EXACT_OPTIONS)
 
 
 def tile_matmul(tiles: torch.Tensor, indptr: torch.Tensor, columns: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
     block, out, panel, grid = _panels(block)
+    tiles, indptr, columns = (part.contiguous() for part in (tiles, indptr, columns))
     sizes = {"TILE": TILE, "PANEL": panel, "DEPTH": DEPTH, "STAGES": STAGES}
     with torch.cuda.device_of(block):
         tile_matmul_kernel[grid](tiles, indptr, columns, block, out[0], block.shape[2], **sizes, **OPTIONS)
@@ -275,6 +277,7 @@ def gaussian_product(
     points: torch.Tensor, limit: float, indptr: torch.Tensor, columns: torch.Tensor, block: torch.Tensor
 ) -> torch.Tensor:
     block, out, panel, grid = _panels(block)
+    indptr, columns = indptr.contiguous(), columns.contiguous()
     features, centers, split = _by_feature(points)
     sizes = {"P": features.shape[1], "SPLIT": split, "TILE": TILE, "PANEL": panel, "FEATURES": FEATURES}
     with torch.cuda.device_of(block):

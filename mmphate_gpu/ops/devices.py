@@ -55,7 +55,7 @@ def card_bytes(device: Any) -> int | None:
     named = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*GB card\s*", device) if isinstance(device, str) else None
     if named is None:
         return None
-    found = int(float(named.group(1)) * 1e9)
-    if found == 0:
-        raise InputError(f"device={device!r} has no memory; accepted: a card such as '24 GB card'")
-    return found
+    found = float(named.group(1)) * 1e9
+    if not 1 <= found < 1e18:
+        raise InputError(f"device={device!r} has no memory that a card could have; accepted: such as '24 GB card'")
+    return int(found)

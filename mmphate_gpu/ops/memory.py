@@ -30,8 +30,9 @@ def available_bytes(device: torch.device) -> int:
     """Bytes that a new allocation on ``device`` may take: free memory, the allocator's own reserve included."""
     cap = memory_limit()
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        used = torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - used
+        cap = None if cap is None else max(0, cap - used)
     else:
         free = psutil.virtual_memory().available
     return free if cap is None else min(free, cap)

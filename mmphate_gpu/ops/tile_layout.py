@@ -78,11 +78,14 @@ def kd_order(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
     return order
 
 
-def _in_tiles(rows: torch.Tensor, order: torch.Tensor, filling: float) -> torch.Tensor:  # (B, n, C) -> (B, T, TILE, C)
-    """``rows`` in the order of the layout; ``filling`` where the last tile has none."""
+def _in_tiles(
+    rows: torch.Tensor, order: torch.Tensor, filling: float | None
+) -> torch.Tensor:  # (B, n, C) -> (B, T, TILE, C)
+    """``rows`` in the order of the layout; where the last tile has none ``filling``, or the last one again."""
     n_sets, n, width = rows.shape
-    tiled = rows.new_full((n_sets, n_tiles(n) * TILE, width), filling)
+    tiled = rows.new_empty(n_sets, n_tiles(n) * TILE, width)
     torch.gather(rows, 1, order[..., None].expand(-1, -1, width), out=tiled[:, :n])
+    tiled[:, n:] = tiled[:, n - 1 : n] if filling is None else filling
     return tiled.view(n_sets, -1, TILE, width)
 
 
@@ -123,9 +126,9 @@ def row_of_tile(indptr: torch.Tensor, part: slice) -> torch.Tensor:  # -> (tiles
 
 
 def point_tiles(
-    layout: TileLayout, points: torch.Tensor, filling: float
+    layout: TileLayout, points: torch.Tensor, filling: float | None
 ) -> torch.Tensor:  # (B, n, p) -> (B T, TILE, p)
-    """The points of every tile; ``filling`` where the last tile of a set has none."""
+    """The points of every tile; where the last tile of a set has none ``filling``, or its last one again."""
     return _in_tiles(points, layout.order, filling).flatten(0, 1)
 
 

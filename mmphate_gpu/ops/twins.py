@@ -55,6 +55,10 @@ class CudaCompiler:
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
         return self._fault is None
 
+    def serves(self) -> bool:
+        """Whether its twins serve, found out by the probe: for who takes another way where they do not."""
+        return self.why_not() is None and self.compiles()
+
     def launcher(self, name: str) -> Callable[..., Any]:
         """The twin of the op ``name``: the portable version serves in its place where nothing compiles."""
 

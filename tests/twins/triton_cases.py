@@ -37,7 +37,7 @@ def gaussian(n_sets: int, n: int, p: int, width: int, *, spread: float = 0.5, th
     points, one = _points(n_sets, n, p, spread), torch.tensor(1.0, dtype=torch.float64)
     reach = (-torch.tensor(thresh).log()).sqrt().item()
     layout = tile_layout(points, reach)
-    scaled = point_tiles(layout, gaussian_module.scaled_points(points, one), 0)
+    scaled = point_tiles(layout, gaussian_module.scaled_points(points, one), None)
     limit = gaussian_module.scaled_limit(reach, 1.0)
     return scaled, limit, layout.indptr, layout.columns, _block(layout, n, width)
 
@@ -81,6 +81,11 @@ def nothing(arguments: Arguments) -> Arguments:
     return first, *rest[1:], torch.zeros_like(indptr), columns[:0], block
 
 
+def strided(arguments: Arguments) -> Arguments:
+    """The same, of which no tensor is contiguous."""
+    return tuple(torch.stack([one, one], -1)[..., 0] if isinstance(one, torch.Tensor) else one for one in arguments)
+
+
 # Sizes that are no multiples: of a tile (129, 300), of 16 columns (1, 17, 110), of a panel (130), of 16 features (20).
 CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "gaussian, one tile": ("gaussian_product", lambda: gaussian(1, 50, 3, 1)),
@@ -102,6 +107,8 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "tiles, one": ("tile_matmul", lambda: tiled(1, 50, 1)),
     "tiles": ("tile_matmul", lambda: tiled(2, 300, 110)),
     "tiles, panels": ("tile_matmul", lambda: tiled(1, 129, 130)),
+    "gaussian, strided": ("gaussian_product", lambda: strided(gaussian(1, 300, 3, 5))),
+    "tiles, strided": ("tile_matmul", lambda: strided(tiled(1, 300, 5))),
     "tiles, nothing": ("tile_matmul", lambda: nothing(tiled(1, 129, 4))),
 }
 
