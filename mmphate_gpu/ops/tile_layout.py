@@ -122,7 +122,7 @@ def _reached(tiled: torch.Tensor, candidates: torch.Tensor, reach: float) -> tor
 def row_of_tile(indptr: torch.Tensor, part: slice) -> torch.Tensor:  # -> (tiles of part,) int64
     """The row of tiles of every active tile of ``part``."""
     tiles = torch.arange(part.start, part.stop, device=indptr.device)
-    return torch.searchsorted(indptr, tiles, right=True) - 1
+    return torch.searchsorted(indptr.contiguous(), tiles, right=True) - 1
 
 
 def point_tiles(
