@@ -274,6 +274,17 @@ def test_the_face_of_the_trace(tmp_path):
     assert 0 <= intra <= 1 and 0 <= inter <= 1
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_preservation_is_that_from_memory(tmp_path, small_blocks, masked):
+    given = as_trace(values(), mask=full_mask() if masked else None)
+    save_trace(tmp_path / "a.npz", given)
+    found = load_trace(tmp_path / "a.npz", stream=True)
+    embedding = normalize(given).reshape(60, 23)[:, :2].numpy()
+    assert mp.neighborhood_preservation(found, embedding, [2, 5]) == mp.neighborhood_preservation(
+        given, embedding, [2, 5]
+    )
+
+
 @pytest.mark.parametrize("three", [False, True])
 def test_fields_can_be_replaced(tmp_path, three, monkeypatch):
     found = load_trace(write_container(".npz")(tmp_path, three), stream=True)
