@@ -90,16 +90,17 @@ def _fill(file: Any, target: np.ndarray, path: Path) -> None:
 
 @dataclass(frozen=True)
 class FileFolder:
-    """An array (timestep, unit, sample) in a file for each epoch: a recorder's folder."""
+    """An array (timestep, unit, sample) or (unit, sample) in a file for each epoch: a recorder's folder."""
 
     files: tuple[FlatFile, ...]
     shape: tuple[int, ...]
     dtype: np.dtype
 
     def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        n_timesteps = 1 if len(self.shape) == 3 else self.shape[1]
         parts = [
             self.files[epoch].read(timesteps, units, samples)
-            for epochs, timesteps in rectangles(slices, self.shape[1])
+            for epochs, timesteps in rectangles(slices, n_timesteps)
             for epoch in range(epochs.start, epochs.stop)
         ]
         return np.concatenate(parts).astype(self.dtype, copy=False)
