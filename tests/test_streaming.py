@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -305,6 +306,32 @@ def test_fields_can_be_replaced(tmp_path, three, monkeypatch):
     assert streamed(other) and isinstance(other.mask, _trace_parts.StoredArray)
     assert other.shape == found.shape and other.axes == found.axes and other.label.max() == 3
     assert torch.equal(normalize(other), normalize(found))
+
+
+PICKLED = """
+import pickle, sys
+import torch
+from mmphate_gpu.trace import normalize
+for trace, wanted in pickle.load(open(sys.argv[1], "rb")):
+    assert torch.equal(normalize(trace), wanted)
+"""
+
+
+def test_a_trace_goes_to_another_process(tmp_path):
+    """Where strings have other hashes. Every format, a store that is an array, and files without an axis of time."""
+    zarr, _ = pytest.importorskip("zarr"), pytest.importorskip("h5py")
+    zarr.save_array(str(tmp_path / "bare.zarr"), values())
+    paths = [tmp_path / "bare.zarr"]
+    for number, (write, three) in enumerate((write, three) for write in FORMATS.values() for three in (False, True)):
+        (tmp_path / str(number)).mkdir()
+        paths.append(write(tmp_path / str(number), three))
+    found = [load_trace(path, stream=True) for path in paths]
+    (tmp_path / "traces").write_bytes(pickle.dumps([(trace, normalize(trace)) for trace in found]))
+    env = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
+    env["PYTHONPATH"] = os.pathsep.join([str(Path(mp.__file__).parent.parent), env.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", PICKLED, str(tmp_path / "traces")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
 
 
 def test_load_refuses_what_does_not_fit(tmp_path, monkeypatch):
