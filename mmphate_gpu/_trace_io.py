@@ -324,8 +324,9 @@ def _zarr_node(path: Path) -> Iterator[Any]:
 
 
 def _heading_of(array: Any) -> Heading | None:
-    """None of what is no array: a group in its place."""
-    return Heading(tuple(array.shape), np.dtype(array.dtype)) if hasattr(array, "shape") else None
+    """None of what is no array: a group in its place, or a dataset without values."""
+    shape = getattr(array, "shape", None)
+    return None if shape is None else Heading(tuple(shape), np.dtype(array.dtype))
 
 
 def _h5_heading(path: Path) -> Heading | None:
@@ -344,7 +345,7 @@ def _read_h5(path: Path, by_parts: bool = False) -> dict[str, Any]:
             return array
         if h5py.check_string_dtype(array.dtype) is not None:
             return np.asarray(array.asstr()[...], dtype=np.str_)
-        if by_parts and array.shape == shape:
+        if by_parts and shape is not None and array.shape == shape:  # None: a dataset without values
             return ChunkedArray(path, _H5Array(path, name), shape, array.dtype, stamp)
         return np.asarray(array[...])
 

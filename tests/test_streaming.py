@@ -419,6 +419,15 @@ def test_a_group_in_the_place_of_an_array(tmp_path):
                 load_trace(tmp_path / name, stream=stream)
 
 
+@pytest.mark.parametrize("stream", [False, True, None])
+def test_a_dataset_without_values(tmp_path, stream):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = h5py.Empty("f4")
+    with pytest.raises(InputTypeError, match=r"a\.h5: data has dtype object; accepted: real numbers"):
+        load_trace(tmp_path / "a.h5", stream=stream)
+
+
 def test_a_flipped_bit_in_an_npz_is_found_on_opening(tmp_path):
     np.savez(tmp_path / "a.npz", data=values())
     raw = bytearray((tmp_path / "a.npz").read_bytes())
