@@ -265,13 +265,13 @@ def test_given_landmarks_are_clusters(get_case):
     [
         ("random", InputError, "landmarks='random' is unknown; accepted: 'spectral', 'stratified'"),
         (None, InputTypeError, "landmarks is a NoneType; accepted: one whole number from 0 per node, or 'spectral'"),
-        (["a"] * 150, InputTypeError, "landmarks is a list; accepted"),
+        (["a"] * 150, InputTypeError, "landmarks has dtype <U1; accepted"),
         (np.zeros(149, int), InputError, r"landmarks has shape \(149,\); accepted: \(150,\), one per node"),
         (np.zeros((150, 1), int), InputError, r"landmarks has shape \(150, 1\); accepted: \(N,\)"),
         (7, InputError, r"landmarks has shape \(\); accepted: \(N,\)"),
         (-np.ones(150, int), InputError, "landmarks contains -1; accepted: numbers from 0"),
-        (np.zeros(150), InputTypeError, "landmarks has dtype torch.float64; accepted: integers"),
-        (np.zeros(150, bool), InputTypeError, "landmarks has dtype torch.bool; accepted: integers"),
+        (np.zeros(150), InputTypeError, "landmarks has dtype float64; accepted: integers"),
+        (np.zeros(150, bool), InputTypeError, "landmarks has dtype bool; accepted: integers"),
     ],
     ids=["word", "none", "words", "short", "two axes", "scalar", "negative", "float", "bool"],
 )
