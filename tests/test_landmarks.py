@@ -233,6 +233,12 @@ def test_stratified_without_landmarks(get_case):
         assert torch.equal(found.clusters, torch.arange(150))
 
 
+def not_finite(value):
+    points = torch.zeros(30, 5, 6)
+    points[2, 3, 1] = points[4, 0, 0] = value
+    return points
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -241,8 +247,15 @@ def test_stratified_without_landmarks(get_case):
         ({"points": torch.zeros(150, 5)}, r"points has shape \(150, 5\)"),
         ({"points": torch.zeros(30, 5, 5), "n_landmark": 4}, "n_landmark=4 is less than one for each of 5 units"),
         ({"points": "points"}, "points has dtype <U6"),
+        ({"points": torch.zeros(30, 5, 0)}, r"points has shape \(30, 5, 0\)"),
+        ({"points": not_finite(np.nan)}, r"points is not finite at \(2, 3, 1\) \(the first such place\)"),
+        ({"points": not_finite(-np.inf)}, r"points is not finite at \(2, 3, 1\)"),
+        ({"n_landmark": None}, "landmarks='stratified' needs points"),
+        ({"n_landmark": 150, "points": torch.zeros(30, 4, 5)}, r"points has shape \(30, 4, 5\)"),
+        ({"n_landmark": 150, "points": not_finite(np.nan)}, r"points is not finite at \(2, 3, 1\)"),
     ],
-    ids=["none", "other units", "two axes", "too few", "text"],
+    ids=["none", "other units", "two axes", "too few", "text", "no samples", "nan", "inf"]
+    + ["none, no landmarks", "other units, no landmarks", "nan, no landmarks"],
 )
 def test_bad_stratified(get_case, options, message):
     with pytest.raises(InputError, match=message):
