@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -280,16 +280,25 @@ def _check_slices(shape: Sequence[int]) -> None:
         raise InputError(f"shape_or_trace has one slice, {tuple(shape)}; at least 2 are needed")
 
 
+def _is_nested(size: Any) -> bool:
+    return isinstance(size, Sized) and not isinstance(size, str)
+
+
+def _kind_of(given: Any) -> str:
+    """In a few words, however large: never the values."""
+    return f"a {type(given).__name__}" + (f" of length {len(given)}" if isinstance(given, Sized) else "")
+
+
 def _shape_of(given: Any) -> tuple[tuple[int, int, int, int], torch.dtype, Trace | None]:
     if isinstance(given, Trace):
         _check_slices(given.shape)
         return given.shape, given.data.dtype, given
     wide = str(getattr(given, "dtype", "float32")).endswith("float64")
     sizes = getattr(given, "shape", given)
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
-        raise InputTypeError(f"shape_or_trace={given!r} is a {type(given).__name__}; accepted: a trace, or {_SIZES}")
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or any(map(_is_nested, sizes)):
+        raise InputTypeError(f"shape_or_trace is {_kind_of(given)}; accepted: a trace, or {_SIZES}")
     if len(sizes) not in (3, 4):
-        raise InputError(f"shape_or_trace has {len(sizes)} sizes, {tuple(sizes)}; accepted: {_SIZES}")
+        raise InputError(f"shape_or_trace has {len(sizes)} sizes; accepted: {_SIZES}")
     for size in sizes:
         check_number("shape_or_trace", size, low=1, integer=True)
     if len(sizes) == 3:
