@@ -120,7 +120,8 @@ def plan(
         Share of the interslice pairs expected above the threshold; decides what ``storage="sparse"`` takes. None: 0.27
         for a shape, estimated for a Trace.
     active_tiles : float, optional
-        Share of the tiles of 128 x 128 pairs that have such a pair; decides what ``storage="tiles"`` takes. None: 0.51.
+        Share of the tiles of 128 x 128 pairs that have such a pair; decides what ``storage="tiles"`` takes. None: 0.51;
+        of a Trace estimated together with ``active_share`` where the run may take tiles.
 
     Raises
     ------
@@ -146,7 +147,8 @@ def plan(
         if value is not None
     }
     sample = trace is not None and "interslice" not in known
-    entries = (sampled_entries(trace, params) if sample else Entries())._replace(**known)
+    tiles = "tiles" not in known and (storage == "tiles" or (storage == "auto" and where.type == "cuda"))
+    entries = (sampled_entries(trace, params, tiles) if sample else Entries())._replace(**known)
     held = trace is not None and trace.data.device == where
     about = {"dtype": dtype, "device": where, "available": there, "entries": entries}
     return plan_run(shape, params, **about, name=card, trace_there=held)
