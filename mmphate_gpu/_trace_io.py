@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,7 +200,7 @@ def _npy_heading(path: Path) -> Heading:
 
 def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
     with _archive(path) as archive:
-        stamp = stamp_of(path) if by_parts else 0
+        stamp = stamp_of(path) if by_parts else ""
         data = _data_key(path, archive.files)
         shape = _member_header(archive, data).shape if by_parts else None
 
@@ -227,7 +228,7 @@ def _member_header(archive: Any, name: str) -> _Member:
         return _Member(None, False, np.dtype(object), 0) if read is None else _Member(*read(file), file.tell())
 
 
-def _flat_member(path: Path, archive: Any, name: str, stamp: int) -> FlatFile | None:
+def _flat_member(path: Path, archive: Any, name: str, stamp: str) -> FlatFile | None:
     """The member as a part of the archive's file; None if it is compressed or in Fortran order."""
     header, info = _member_header(archive, name), archive.zip.getinfo(f"{name}.npy")
     if header.shape is not None and header.dtype.hasobject:
@@ -278,13 +279,13 @@ def _data_key(path: Path, found: Any) -> str:
 
 
 def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:
-    stamp = stamp_of(path) if by_parts else 0
+    stamp = stamp_of(path) if by_parts else ""
 
-    def values(array: Any) -> Any:
+    def values(array: Any, name: str | None = None) -> Any:
         if not hasattr(array, "dtype"):  # a group in its place, told by `_named`
             return array
         if by_parts and array.shape == shape:
-            return ChunkedArray(path, lambda: _zarr_array(path, array), tuple(shape), np.dtype(array.dtype), stamp)
+            return ChunkedArray(path, _ZarrArray(path, name), tuple(shape), np.dtype(array.dtype), stamp)
         return np.asarray(array[...])
 
     with _zarr_node(path) as node:
@@ -294,13 +295,20 @@ def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:
         text = dict(node.attrs)
         found = {*node, *(name for name in FIELDS if name in text)}
         shape = getattr(node[_data_key(path, found)], "shape", None)
-        return _named(path, found, lambda name: np.asarray(text[name]) if name in text else values(node[name]))
+        return _named(path, found, lambda name: np.asarray(text[name]) if name in text else values(node[name], name))
 
 
-@contextlib.contextmanager
-def _zarr_array(path: Path, array: Any) -> Iterator[Any]:
-    with _readable(path):  # the array itself holds no file open
-        yield array
+@dataclass(frozen=True)
+class _ZarrArray:
+    """Opens an array of a store, or the store that is one. Unlike a function in here it goes to another process."""
+
+    path: Path
+    name: str | None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Any]:
+        with _zarr_node(self.path) as node:
+            yield node if self.name is None else node[self.name]
 
 
 def _zarr_heading(path: Path) -> Heading | None:
@@ -316,8 +324,9 @@ def _zarr_node(path: Path) -> Iterator[Any]:
 
 
 def _heading_of(array: Any) -> Heading | None:
-    """None of what is no array: a group in its place."""
-    return Heading(tuple(array.shape), np.dtype(array.dtype)) if hasattr(array, "shape") else None
+    """None of what is no array: a group in its place, or a dataset without values."""
+    shape = getattr(array, "shape", None)
+    return None if shape is None else Heading(tuple(shape), np.dtype(array.dtype))
 
 
 def _h5_heading(path: Path) -> Heading | None:
@@ -328,7 +337,7 @@ def _h5_heading(path: Path) -> Heading | None:
 
 def _read_h5(path: Path, by_parts: bool = False) -> dict[str, Any]:
     h5py = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
-    stamp = stamp_of(path) if by_parts else 0
+    stamp = stamp_of(path) if by_parts else ""
 
     def read(name: str) -> Any:
         array = file[name]
@@ -336,8 +345,8 @@ def _read_h5(path: Path, by_parts: bool = False) -> dict[str, Any]:
             return array
         if h5py.check_string_dtype(array.dtype) is not None:
             return np.asarray(array.asstr()[...], dtype=np.str_)
-        if by_parts and array.shape == shape:
-            return ChunkedArray(path, lambda: _h5_array(path, name), shape, array.dtype, stamp)
+        if by_parts and shape is not None and array.shape == shape:  # None: a dataset without values
+            return ChunkedArray(path, _H5Array(path, name), shape, array.dtype, stamp)
         return np.asarray(array[...])
 
     with _readable(path), h5py.File(path, "r") as file:
@@ -345,11 +354,18 @@ def _read_h5(path: Path, by_parts: bool = False) -> dict[str, Any]:
         return _named(path, file, read)
 
 
-@contextlib.contextmanager
-def _h5_array(path: Path, name: str) -> Iterator[Any]:
-    h5py = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
-    with _readable(path), h5py.File(path, "r") as file:
-        yield file[name]
+@dataclass(frozen=True)
+class _H5Array:
+    """Opens an array of a file."""
+
+    path: Path
+    name: str
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Any]:
+        h5py = require("h5py", extra="hdf5", purpose=f"{self.path}: reading .h5")
+        with _readable(self.path), h5py.File(self.path, "r") as file:
+            yield file[self.name]
 
 
 def _read_recording(path: Path, by_parts: bool = False) -> dict[str, Any]:

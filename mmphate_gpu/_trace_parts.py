@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -49,7 +50,7 @@ class FlatFile:
     offset: int
     shape: tuple[int, ...]
     dtype: np.dtype
-    stamp: int
+    stamp: str
 
     def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
         n_units, n_samples = self.shape[-2:]
@@ -90,16 +91,17 @@ def _fill(file: Any, target: np.ndarray, path: Path) -> None:
 
 @dataclass(frozen=True)
 class FileFolder:
-    """An array (timestep, unit, sample) in a file for each epoch: a recorder's folder."""
+    """An array (timestep, unit, sample) or (unit, sample) in a file for each epoch: a recorder's folder."""
 
     files: tuple[FlatFile, ...]
     shape: tuple[int, ...]
     dtype: np.dtype
 
     def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        n_timesteps = 1 if len(self.shape) == 3 else self.shape[1]
         parts = [
             self.files[epoch].read(timesteps, units, samples)
-            for epochs, timesteps in rectangles(slices, self.shape[1])
+            for epochs, timesteps in rectangles(slices, n_timesteps)
             for epoch in range(epochs.start, epochs.stop)
         ]
         return np.concatenate(parts).astype(self.dtype, copy=False)
@@ -117,7 +119,7 @@ class ChunkedArray:
     opened: Callable[[], AbstractContextManager[Any]]
     shape: tuple[int, ...]
     dtype: np.dtype
-    stamp: int
+    stamp: str
 
     def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
         with self.opened() as array:
@@ -173,14 +175,18 @@ def rectangles(slices: slice, n_timesteps: int) -> Iterator[tuple[slice, slice]]
         yield slice(last, last + 1), slice(0, stop)
 
 
-def stamp_of(path: Path) -> int:
-    """What tells a later state of a file, or of any file in a folder, from this one: names, sizes, times, numbers."""
+def stamp_of(path: Path) -> str:
+    """What tells a later state of a file, or of any file in a folder, from this one: names, sizes, times, numbers.
+
+    The same in every process: a trace may be opened in one and read in another.
+    """
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
     states = [(str(file), file.stat()) for file in files]
-    return hash(tuple((name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states))
+    told = [(name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states]
+    return hashlib.blake2b(repr(told).encode()).hexdigest()
 
 
-def check_stamp(path: Path, stamp: int) -> None:
+def check_stamp(path: Path, stamp: str) -> None:
     """Raise `InputError` if ``path`` is not as it was when `stamp_of` gave ``stamp``."""
     try:
         same = stamp_of(path) == stamp

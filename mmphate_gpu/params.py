@@ -92,17 +92,22 @@ class Labels:
         accepted = "one whole number from 0 per node" + (f", or {_listed(LANDMARKS)}" if name == "landmarks" else "")
         on_device = isinstance(labels, torch.Tensor) or hasattr(labels, "__cuda_array_interface__")
         try:
-            given = torch.as_tensor(labels if on_device else np.array(labels))
+            given = torch.as_tensor(labels).detach().cpu() if on_device else np.asarray(labels)
+            dtype, given = given.dtype, _as_numpy(given)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputTypeError(f"{name} is a {type(labels).__name__}; accepted: {accepted}") from error
-        if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
-            raise InputTypeError(f"{name} has dtype {given.dtype}; accepted: integers, {accepted}")
-        if given.ndim != 1 or given.numel() == 0:
-            raise InputError(f"{name} has shape {tuple(given.shape)}; accepted: (N,), {accepted}")
+        if given.dtype == object and given.ndim == 0:  # no array at all
+            raise InputTypeError(f"{name} is a {type(labels).__name__}; accepted: {accepted}")
+        if given.dtype.kind not in "iu":
+            raise InputTypeError(f"{name} has dtype {dtype}; accepted: integers, {accepted}")
+        if given.ndim != 1 or given.size == 0:
+            raise InputError(f"{name} has shape {given.shape}; accepted: (N,), {accepted}")
+        most = np.iinfo(np.int64).max
+        for extreme in (int(given.min()), int(given.max())):
+            if not 0 <= extreme <= most:
+                raise InputError(f"{name} contains {extreme}; accepted: numbers from 0 to {most}, {accepted}")
         self.name = name
-        self.values: torch.Tensor = given.detach().to("cpu", torch.int64, copy=True).contiguous()  # (N,)
-        if bool((self.values < 0).any()):
-            raise InputError(f"{name} contains {int(self.values.min())}; accepted: numbers from 0, {accepted}")
+        self.values: torch.Tensor = torch.from_numpy(given.astype(np.int64, order="C"))  # (N,), a copy
         self.n_landmark = self.values.unique().numel()
         self._digest = hashlib.blake2b(self.values.numpy()).digest()
 
@@ -120,6 +125,13 @@ class Labels:
 
     def __repr__(self) -> str:
         return f"Labels({self.values.numel()} nodes, {self.n_landmark} landmarks)"
+
+
+def _as_numpy(given: Any) -> Any:
+    """A tensor or an array as an array; half precision as single, since NumPy has no bfloat16."""
+    if not hasattr(given, "numpy"):
+        return given
+    return (given.float() if given.is_floating_point() else given).numpy()
 
 
 def check_landmarks(landmarks: Any) -> str | Labels:

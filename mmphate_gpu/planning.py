@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,7 +120,8 @@ def plan(
         Share of the interslice pairs expected above the threshold; decides what ``storage="sparse"`` takes. None: 0.27
         for a shape, estimated for a Trace.
     active_tiles : float, optional
-        Share of the tiles of 128 x 128 pairs that have such a pair; decides what ``storage="tiles"`` takes. None: 0.51.
+        Share of the tiles of 128 x 128 pairs that have such a pair; decides what ``storage="tiles"`` takes. None: 0.51;
+        of a Trace estimated together with ``active_share`` where the run may take tiles.
 
     Raises
     ------
@@ -146,7 +147,8 @@ def plan(
         if value is not None
     }
     sample = trace is not None and "interslice" not in known
-    entries = (sampled_entries(trace, params) if sample else Entries())._replace(**known)
+    tiles = "tiles" not in known and (storage == "tiles" or (storage == "auto" and where.type == "cuda"))
+    entries = (sampled_entries(trace, params, tiles) if sample else Entries())._replace(**known)
     held = trace is not None and trace.data.device == where
     about = {"dtype": dtype, "device": where, "available": there, "entries": entries}
     return plan_run(shape, params, **about, name=card, trace_there=held)
@@ -280,16 +282,25 @@ def _check_slices(shape: Sequence[int]) -> None:
         raise InputError(f"shape_or_trace has one slice, {tuple(shape)}; at least 2 are needed")
 
 
+def _is_nested(size: Any) -> bool:
+    return isinstance(size, Sized) and not isinstance(size, str)
+
+
+def _kind_of(given: Any) -> str:
+    """In a few words, however large: never the values."""
+    return f"a {type(given).__name__}" + (f" of length {len(given)}" if isinstance(given, Sized) else "")
+
+
 def _shape_of(given: Any) -> tuple[tuple[int, int, int, int], torch.dtype, Trace | None]:
     if isinstance(given, Trace):
         _check_slices(given.shape)
         return given.shape, given.data.dtype, given
     wide = str(getattr(given, "dtype", "float32")).endswith("float64")
     sizes = getattr(given, "shape", given)
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
-        raise InputTypeError(f"shape_or_trace={given!r} is a {type(given).__name__}; accepted: a trace, or {_SIZES}")
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or any(map(_is_nested, sizes)):
+        raise InputTypeError(f"shape_or_trace is {_kind_of(given)}; accepted: a trace, or {_SIZES}")
     if len(sizes) not in (3, 4):
-        raise InputError(f"shape_or_trace has {len(sizes)} sizes, {tuple(sizes)}; accepted: {_SIZES}")
+        raise InputError(f"shape_or_trace has {len(sizes)} sizes; accepted: {_SIZES}")
     for size in sizes:
         check_number("shape_or_trace", size, low=1, integer=True)
     if len(sizes) == 3:

@@ -14,6 +14,8 @@ from .ops.chunks import row_chunks
 from .ops.distances import distances_by_difference
 from .ops.kth_neighbor_distance import median
 from .ops.radius_affinity import cut_distance
+from .ops.tile_entries import TILE
+from .ops.tile_layout import SAMPLED_ROWS, active_share
 from .params import Params
 from .slices import unit_major
 from .trace import Trace, reduce, trace_points
@@ -22,18 +24,21 @@ from .trace import Trace, reduce, trace_points
 WORK = 5e8
 # With fewer rows a unit's share is a guess: where that many of all units are too much work, some units are left out.
 LEAST_ROWS = 64
+# The same of the rows of tiles of a unit.
+LEAST_TILE_ROWS = 4
 # Distances at a time: in blocks of 16 MiB the C allocator kept 60 MB more in the end.
 AT_ONCE = 2**18
 # Nodes, and numbers, of the slices whose intraslice entries are counted.
 SLICE_NODES, SLICE_ELEMENTS = 20_000, 2**24
 
 
-def sampled_entries(trace: Trace, p: Params) -> Entries:
+def sampled_entries(trace: Trace, p: Params, tiles: bool = False) -> Entries:
     """Entries that the affinity of ``trace`` will have, estimated from evenly spaced rows against all slices.
 
     The bandwidth is that of the sampled rows, each unit with rows of its own. Deterministic. About 1e9 operations: two
     or three seconds on one core; beside the points of the sampled units (8 N D bytes if all are) a few chunks of
-    memory.
+    memory. With ``tiles``, which only a plan that may choose the tiled form needs, their active share is estimated
+    too: about 5e8 operations more at most.
     """
     n_units = max(1, min(trace.n_units, int(WORK / (LEAST_ROWS * trace.n_slices * trace.n_samples))))
     # A selection of a trace that is read by parts is taken into memory.
@@ -41,12 +46,14 @@ def sampled_entries(trace: Trace, p: Params) -> Entries:
     points = _points(some, p)
     n_slices, _, n_features = points.shape
     n_rows = max(min(n_slices, LEAST_ROWS), min(n_slices, int(WORK / (points.numel() or 1))))
-    share, alone = _interslice(unit_major(points), n_rows, p)
+    unit_points = unit_major(points)
+    share, alone, reach = _interslice(unit_points, n_rows, p)
     slices = max(2, min(SLICE_NODES, SLICE_ELEMENTS // trace.n_samples) // trace.n_units)
     epochs = _spread(trace.n_epochs, slices)
     steps = _spread(trace.n_timesteps, max(1, slices // len(epochs)))
     intraslice = _intraslice_per_node(_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
-    return Entries(share, intraslice, alone)
+    found = Entries(share, intraslice, alone)
+    return found._replace(tiles=_active_share(unit_points, reach)) if tiles else found
 
 
 def _points(trace: Trace, p: Params) -> torch.Tensor:  # (S, M, min(D, n_pca)) float64
@@ -59,8 +66,17 @@ def _spread(n: int, k: int, shift: float = 0.0) -> np.ndarray:  # (min(n, k),)
     return ((np.arange(k) + shift) * (n / k)).astype(int)
 
 
-def _interslice(unit_points: torch.Tensor, n_rows: int, p: Params) -> tuple[float, float]:
-    """Share of the pairs of slices within the cut of the bandwidth, and share of the rows without any."""
+def _active_share(unit_points: torch.Tensor, reach: float) -> float:
+    """Share of the tiles with a pair within ``reach``, from some units where rows of tiles of all are too much work."""
+    n_units, n_slices, n_features = unit_points.shape
+    row_work = 2 * TILE * n_slices * max(1, n_features)  # in two orders
+    units = _spread(n_units, max(1, min(n_units, int(WORK / (LEAST_TILE_ROWS * row_work)))))
+    n_rows = max(LEAST_TILE_ROWS, min(SAMPLED_ROWS, int(WORK / (len(units) * row_work))))
+    return active_share(unit_points[torch.from_numpy(units).to(unit_points.device)], reach, n_rows)
+
+
+def _interslice(unit_points: torch.Tensor, n_rows: int, p: Params) -> tuple[float, float, float]:
+    """Share of the pairs of slices within the cut of the bandwidth, share of the rows without any, and the cut."""
     n_units, n_slices, _ = unit_points.shape
     knn = min(p.interslice_knn, n_slices - 1)
     rows = [torch.from_numpy(_spread(n_slices, n_rows, unit / n_units)) for unit in range(n_units)]
@@ -75,7 +91,7 @@ def _interslice(unit_points: torch.Tensor, n_rows: int, p: Params) -> tuple[floa
         for points, own in zip(unit_points, rows, strict=True)
     ]
     found = torch.cat(counts)
-    return float(found.sum()) / (len(found) * (n_slices - 1)), float((found == 0).double().mean())
+    return float(found.sum()) / (len(found) * (n_slices - 1)), float((found == 0).double().mean()), reach
 
 
 def _blocks(points: torch.Tensor, rows: torch.Tensor) -> Iterator[torch.Tensor]:  # (S, D), (r,) -> (r_b, S)

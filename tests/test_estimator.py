@@ -230,7 +230,7 @@ def test_stratified_landmarks(storage):
     [
         ({"landmarks": np.zeros(119, int)}, r"landmarks has shape \(119,\); accepted: \(120,\), one per node"),
         ({"landmarks": np.full(120, -2)}, "landmarks contains -2; accepted: numbers from 0"),
-        ({"landmarks": np.zeros(120)}, "landmarks has dtype torch.float64; accepted: integers"),
+        ({"landmarks": np.zeros(120)}, "landmarks has dtype float64; accepted: integers"),
         ({"landmarks": "random"}, "landmarks='random' is unknown; accepted: 'spectral', 'stratified'"),
         ({"landmarks": None}, "landmarks is a NoneType; accepted: one whole number from 0 per node"),
         ({"landmarks": np.arange(120) % 2}, "n_components=2 is more than 2 points span; accepted: 1 to 1"),

@@ -233,6 +233,12 @@ def test_stratified_without_landmarks(get_case):
         assert torch.equal(found.clusters, torch.arange(150))
 
 
+def not_finite(value):
+    points = torch.zeros(30, 5, 6)
+    points[2, 3, 1] = points[4, 0, 0] = value
+    return points
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -241,8 +247,15 @@ def test_stratified_without_landmarks(get_case):
         ({"points": torch.zeros(150, 5)}, r"points has shape \(150, 5\)"),
         ({"points": torch.zeros(30, 5, 5), "n_landmark": 4}, "n_landmark=4 is less than one for each of 5 units"),
         ({"points": "points"}, "points has dtype <U6"),
+        ({"points": torch.zeros(30, 5, 0)}, r"points has shape \(30, 5, 0\)"),
+        ({"points": not_finite(np.nan)}, r"points is not finite at \(2, 3, 1\) \(the first such place\)"),
+        ({"points": not_finite(-np.inf)}, r"points is not finite at \(2, 3, 1\)"),
+        ({"n_landmark": None}, "landmarks='stratified' needs points"),
+        ({"n_landmark": 150, "points": torch.zeros(30, 4, 5)}, r"points has shape \(30, 4, 5\)"),
+        ({"n_landmark": 150, "points": not_finite(np.nan)}, r"points is not finite at \(2, 3, 1\)"),
     ],
-    ids=["none", "other units", "two axes", "too few", "text"],
+    ids=["none", "other units", "two axes", "too few", "text", "no samples", "nan", "inf"]
+    + ["none, no landmarks", "other units, no landmarks", "nan, no landmarks"],
 )
 def test_bad_stratified(get_case, options, message):
     with pytest.raises(InputError, match=message):
@@ -265,13 +278,13 @@ def test_given_landmarks_are_clusters(get_case):
     [
         ("random", InputError, "landmarks='random' is unknown; accepted: 'spectral', 'stratified'"),
         (None, InputTypeError, "landmarks is a NoneType; accepted: one whole number from 0 per node, or 'spectral'"),
-        (["a"] * 150, InputTypeError, "landmarks is a list; accepted"),
+        (["a"] * 150, InputTypeError, "landmarks has dtype <U1; accepted"),
         (np.zeros(149, int), InputError, r"landmarks has shape \(149,\); accepted: \(150,\), one per node"),
         (np.zeros((150, 1), int), InputError, r"landmarks has shape \(150, 1\); accepted: \(N,\)"),
         (7, InputError, r"landmarks has shape \(\); accepted: \(N,\)"),
         (-np.ones(150, int), InputError, "landmarks contains -1; accepted: numbers from 0"),
-        (np.zeros(150), InputTypeError, "landmarks has dtype torch.float64; accepted: integers"),
-        (np.zeros(150, bool), InputTypeError, "landmarks has dtype torch.bool; accepted: integers"),
+        (np.zeros(150), InputTypeError, "landmarks has dtype float64; accepted: integers"),
+        (np.zeros(150, bool), InputTypeError, "landmarks has dtype bool; accepted: integers"),
     ],
     ids=["word", "none", "words", "short", "two axes", "scalar", "negative", "float", "bool"],
 )

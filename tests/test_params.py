@@ -104,6 +104,7 @@ def test_labels_of_many_kinds():
     locked.flags.writeable = False
     backwards = np.arange(4)[::-1].copy()[::-1]
     others = [range(4), locked, backwards, np.arange(4, dtype=np.uint64), torch.arange(4, dtype=torch.uint8)]
+    others += [np.arange(4, dtype=">i4"), np.arange(4).astype(">u8"), torch.arange(4).to(torch.uint64)]
     others += [pytest.importorskip("xarray").DataArray(np.arange(4))]
     assert all(Params(landmarks=labels) == wanted for labels in others)
 
@@ -114,6 +115,23 @@ def test_what_makes_no_labels(labels):
         InputTypeError, match="landmarks .*; accepted: .*one whole number from 0 per node, or 'spectral'"
     ):
         Params(landmarks=labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "words"),
+    [
+        (np.array([0, 2**63 + 5], np.uint64), InputError, "contains 9223372036854775813; .* 0 to 9223372036854775807,"),
+        (np.array([1, -2], ">i2"), InputError, "contains -2; accepted: numbers from 0"),
+        (np.array(["a", "bc"]), InputTypeError, "has dtype <U2; accepted: integers"),
+        (np.array([0, None]), InputTypeError, "has dtype object; accepted: integers"),
+        (np.zeros(3, ">f4"), InputTypeError, "has dtype >f4; accepted: integers"),
+        (torch.zeros(3, dtype=torch.bfloat16), InputTypeError, "has dtype torch.bfloat16; accepted: integers"),
+    ],
+    ids=lambda value: str(getattr(value, "dtype", "")),
+)
+def test_labels_say_what_was_found(labels, error, words):
+    with pytest.raises(error, match=f"landmarks {words}"):
+        Labels(labels)
 
 
 def test_most_landmarks():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -83,12 +85,23 @@ def write_short_mask(path, three):
 
 def write_recording(path, three):
     if three:
-        pytest.skip("a recorder's folder has four axes")
+        return write_snapshots(path, values().reshape(12, 5, 23))
     lengths = nn_lengths()
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(6, 23, 2), lengths, enforce_sorted=False)
     with Recorder(torch.nn.GRU(2, 5), "", probe=packed, label=np.arange(23) % 2, path=path / "run") as recorder:
         for epoch in (0, 2, 5):
             recorder.snapshot(epoch)
+    return path / "run"
+
+
+def write_snapshots(path, snapshots):
+    """A recorder's folder whose files have no axis of time: (unit, sample)."""
+    files = [f"snapshot_{i:06d}.npy" for i in range(len(snapshots))]
+    meta = {"format": _trace_io.RECORDING, "version": 1, "epoch": list(range(len(files))), "files": files, "extra": []}
+    (path / "run").mkdir()
+    (path / "run" / _trace_io.META).write_text(json.dumps(meta), encoding="utf-8")
+    for file, snapshot in zip(files, snapshots, strict=True):
+        np.save(path / "run" / file, snapshot)
     return path / "run"
 
 
@@ -274,6 +287,17 @@ def test_the_face_of_the_trace(tmp_path):
     assert 0 <= intra <= 1 and 0 <= inter <= 1
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_preservation_is_that_from_memory(tmp_path, small_blocks, masked):
+    given = as_trace(values(), mask=full_mask() if masked else None)
+    save_trace(tmp_path / "a.npz", given)
+    found = load_trace(tmp_path / "a.npz", stream=True)
+    embedding = normalize(given).reshape(60, 23)[:, :2].numpy()
+    assert mp.neighborhood_preservation(found, embedding, [2, 5]) == mp.neighborhood_preservation(
+        given, embedding, [2, 5]
+    )
+
+
 @pytest.mark.parametrize("three", [False, True])
 def test_fields_can_be_replaced(tmp_path, three, monkeypatch):
     found = load_trace(write_container(".npz")(tmp_path, three), stream=True)
@@ -282,6 +306,32 @@ def test_fields_can_be_replaced(tmp_path, three, monkeypatch):
     assert streamed(other) and isinstance(other.mask, _trace_parts.StoredArray)
     assert other.shape == found.shape and other.axes == found.axes and other.label.max() == 3
     assert torch.equal(normalize(other), normalize(found))
+
+
+PICKLED = """
+import pickle, sys
+import torch
+from mmphate_gpu.trace import normalize
+for trace, wanted in pickle.load(open(sys.argv[1], "rb")):
+    assert torch.equal(normalize(trace), wanted)
+"""
+
+
+def test_a_trace_goes_to_another_process(tmp_path):
+    """Where strings have other hashes. Every format, a store that is an array, and files without an axis of time."""
+    zarr, _ = pytest.importorskip("zarr"), pytest.importorskip("h5py")
+    zarr.save_array(str(tmp_path / "bare.zarr"), values())
+    paths = [tmp_path / "bare.zarr"]
+    for number, (write, three) in enumerate((write, three) for write in FORMATS.values() for three in (False, True)):
+        (tmp_path / str(number)).mkdir()
+        paths.append(write(tmp_path / str(number), three))
+    found = [load_trace(path, stream=True) for path in paths]
+    (tmp_path / "traces").write_bytes(pickle.dumps([(trace, normalize(trace)) for trace in found]))
+    env = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
+    env["PYTHONPATH"] = os.pathsep.join([str(Path(mp.__file__).parent.parent), env.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", PICKLED, str(tmp_path / "traces")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
 
 
 def test_load_refuses_what_does_not_fit(tmp_path, monkeypatch):
@@ -367,6 +417,15 @@ def test_a_group_in_the_place_of_an_array(tmp_path):
         for stream in (False, True):
             with pytest.raises(InputError, match=f"{name}: the entry 'data' is no array"):
                 load_trace(tmp_path / name, stream=stream)
+
+
+@pytest.mark.parametrize("stream", [False, True, None])
+def test_a_dataset_without_values(tmp_path, stream):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = h5py.Empty("f4")
+    with pytest.raises(InputTypeError, match=r"a\.h5: data has dtype object; accepted: real numbers"):
+        load_trace(tmp_path / "a.h5", stream=stream)
 
 
 def test_a_flipped_bit_in_an_npz_is_found_on_opening(tmp_path):

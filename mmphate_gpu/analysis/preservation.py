@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .._arrays import real_tensor
+from .._trace_parts import Array, blocks
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
 from ..params import InputError, check_number
@@ -94,12 +95,21 @@ def _z_scored(trace: Trace) -> torch.Tensor:  # (S, M, D)
     """Over the present samples: (x - mean) / (deviation + 1e-8), ddof 1; 0 where masked or dead."""
     count: Any = trace.n_samples
     if trace.mask is not None:
-        count = trace.mask.reshape(trace.n_slices, trace.n_units, -1).sum(-1, keepdim=True)
+        count = _present(trace.mask)
     # Masked entries stand at the mean there: they add nothing to the squares.
     squares = flat_points(trace).var(-1, correction=0, keepdim=True) * trace.n_samples
     population = (squares / count).sqrt()
     sample = (squares / torch.as_tensor(count - 1).clamp_min(1)).sqrt()
     return normalize(trace) * (population / (sample + 1e-8))
+
+
+def _present(mask: Array) -> torch.Tensor:  # (E, T, M, D) -> (S, M, 1)
+    """Samples present in each (slice, unit); of a mask that is read by parts only one block is in memory."""
+    n_epochs, n_timesteps, n_units, _ = mask.shape
+    count = torch.empty(n_epochs * n_timesteps, n_units, 1, dtype=torch.int64, device=mask.device)
+    for chunk, present, _ in blocks(mask, None):
+        count[chunk.sets, chunk.rows] = present.sum(-1, keepdim=True)
+    return count
 
 
 def _intra(points: torch.Tensor, places: torch.Tensor, ks: list[int]) -> list[float]:

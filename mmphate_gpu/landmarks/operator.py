@@ -61,8 +61,8 @@ def landmark_diffusion(
     Raises
     ------
     InputError, InputTypeError
-        Labels of another length, negative, or no integers; no ``points`` where they are needed, or fewer landmarks
-        than units; an N x N operator that does not fit in memory.
+        Labels of another length, negative, or no integers; no ``points`` where they are needed, of another shape or
+        not finite, or fewer landmarks than units; an N x N operator that does not fit in memory.
 
     Notes
     -----
@@ -80,11 +80,13 @@ def landmark_diffusion(
     if isinstance(chosen, Labels):
         labels = torch.unique(chosen.of_nodes(n_nodes), return_inverse=True)[1]
         return _from_clusters(operator, labels.to(operator.device))
+    if chosen == "stratified":  # wrong points are an error where no landmarks are needed too
+        points = _checked(points, operator)
     if n_landmark is None or n_landmark >= n_nodes:
         return _without_landmarks(operator)
     generator = seeded_generator(random_state)
     if chosen == "stratified":
-        labels = stratified_clusters(_checked(points, operator), n_landmark, generator=generator)
+        labels = stratified_clusters(points, n_landmark, generator=generator)
     else:
         labels = spectral_clusters(operator, operator.row_sums(), n_landmark, n_svd=n_svd, generator=generator)
     return _from_clusters(operator, labels)
@@ -102,8 +104,11 @@ def _checked(points: Any, operator: AffinityOperator) -> torch.Tensor:  # (S, M,
     if points is None:
         raise InputTypeError("landmarks='stratified' needs points; accepted: those of the affinity, (S, M, D)")
     found, n_nodes = real_tensor("points", points), operator.shape[0]
-    if found.ndim != 3 or found.shape[0] * found.shape[1] != n_nodes:
+    if found.ndim != 3 or found.shape[0] * found.shape[1] != n_nodes or found.shape[2] == 0:
         raise InputError(f"points has shape {tuple(found.shape)}; accepted: (S, M, D) with S * M = {n_nodes} nodes")
+    if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(found)):  # NaN is both extremes
+        place = tuple(torch.nonzero(~found.isfinite())[0].tolist())
+        raise InputError(f"points is not finite at {place} (the first such place); accepted: finite numbers")
     # Products of float32 points would not tell slices apart that differ in their last digits.
     return found.to(device=operator.device, dtype=torch.float64)
 

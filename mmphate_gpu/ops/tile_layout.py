@@ -44,9 +44,8 @@ def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) 
     The order is that of the points or of a kd-tree, for every set the one with fewer active tiles among sampled rows.
     O(B n^2 p) time at most: pairs of tiles whose bounding boxes are too far apart are left out. Deterministic.
     """
-    n_sets, n, _ = points.shape
-    orders = torch.stack([torch.arange(n, device=points.device).expand(n_sets, n), kd_order(points)])
-    shares = torch.stack([_sampled_share(_in_tiles(points, order, torch.nan), reach) for order in orders])
+    n_sets = points.shape[0]
+    orders, shares = _judged_orders(points, reach, SAMPLED_ROWS)
     order = orders[shares.argmin(0), torch.arange(n_sets, device=points.device)]
     tiled = _in_tiles(points, order, torch.nan)
     upper = _near_boxes(tiled, reach).triu_()
@@ -57,6 +56,23 @@ def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) 
     first = torch.arange(n_sets, device=points.device) * active.shape[1]
     one, _, column = torch.nonzero(active, as_tuple=True)
     return TileLayout(order, indptr, (first[one] + column).to(torch.int32))
+
+
+def active_share(points: torch.Tensor, reach: float, n_rows: int) -> float:  # (B, n, p) float64
+    """Share of the tiles that `tile_layout` would find active, from ``n_rows`` rows of tiles of every set.
+
+    Exact where that many rows are all. O(B n_rows TILE n p) time at most. Deterministic.
+    """
+    least = _judged_orders(points, reach, n_rows)[1].amin(0)
+    return float(least.mean())
+
+
+def _judged_orders(points: torch.Tensor, reach: float, n_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The orders there are, (2, B, n) int64, and the share of active tiles of every set in each, (2, B) float64."""
+    n_sets, n, _ = points.shape
+    orders = torch.stack([torch.arange(n, device=points.device).expand(n_sets, n), kd_order(points)])
+    tiled = (_in_tiles(points, order, torch.nan) for order in orders)
+    return orders, torch.stack([_sampled_share(own, reach, n_rows) for own in tiled])
 
 
 def kd_order(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
@@ -101,12 +117,12 @@ def _near_boxes(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B, T, TI
     return squared <= (reach * (1 + 1e-9)) ** 2
 
 
-def _sampled_share(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B,) int64
-    """Active tiles of every set in a sample of its rows of tiles."""
+def _sampled_share(tiled: torch.Tensor, reach: float, n_rows: int) -> torch.Tensor:  # (B,) float64
+    """Share of active tiles of every set in a sample of its rows of tiles."""
     near = _near_boxes(tiled, reach)
-    rows = torch.arange(0, near.shape[1], -(-near.shape[1] // SAMPLED_ROWS), device=near.device)
+    rows = torch.arange(0, near.shape[1], -(-near.shape[1] // n_rows), device=near.device)
     sampled = torch.zeros_like(near).index_copy_(1, rows, near[:, rows])
-    return _reached(tiled, sampled, reach).sum((1, 2))
+    return _reached(tiled, sampled, reach).sum((1, 2)).double() / (len(rows) * near.shape[2])
 
 
 def _reached(tiled: torch.Tensor, candidates: torch.Tensor, reach: float) -> torch.Tensor:  # (B, T, T) bool, both
