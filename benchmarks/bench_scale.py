@@ -69,6 +69,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     memory.plot(nodes, [whole[-1].peak_bytes / 1e9 * share for share in shares], label="nodes", **guide)
     for axes, what in ((time, "seconds"), (memory, "peak memory, GB")):
         axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel=what)
+        axes.set_xticks(nodes, [f"{n:,}" for n in nodes], rotation=20)
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.suptitle(f"{whole[-1].machine}, {whole[-1].storage} affinity")
