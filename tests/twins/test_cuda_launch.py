@@ -111,16 +111,22 @@ def test_every_op_has_a_launcher_with_the_arguments_of_its_c_plus_plus_twin(name
     assert list(ours) == list(theirs)
 
 
-def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def cuda_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """A CUDA device is there, and every compiler's probe raises ``error``."""
+
     class Broken:
         @staticmethod
         def probe() -> None:
-            raise OSError("libnvrtc.so is missing")
+            raise error
 
     monkeypatch.setattr(twins.importlib, "import_module", lambda *_: Broken)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(twins, "available", lambda name: True)
     monkeypatch.setattr(twins._native, "switched_off", lambda: False)
+
+
+def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_that_fails(monkeypatch, OSError("libnvrtc.so is missing"))
     monkeypatch.setattr(twins, "CUPY", twins.CudaCompiler("CuPy", "cupy", "._cuda"))
     launch = twins.CUPY.launcher("radius_counts")
     points = torch.arange(6.0, dtype=torch.float64).view(1, 6, 1)
@@ -132,15 +138,7 @@ def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pyt
 
 
 def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        @staticmethod
-        def probe() -> None:
-            raise RuntimeError("PassManager::run failed")
-
-    monkeypatch.setattr(twins.importlib, "import_module", lambda *_: Broken)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(twins, "available", lambda name: True)
-    monkeypatch.setattr(twins._native, "switched_off", lambda: False)
+    cuda_that_fails(monkeypatch, RuntimeError("PassManager::run failed"))
     compiler = twins.CudaCompiler("Triton", "triton", "._triton")
     assert compiler.why_not() is None  # nothing is tried before the first call
     tiles, one = torch.eye(128).half()[None], torch.zeros(1, dtype=torch.int32)
