@@ -6,11 +6,10 @@ Run ``python benchmarks/bench_ops.py``; ``--only guttman_transform`` is one op. 
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,11 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.rows import RESULTS, OpRow, op_cells, plain_table, result_path, write_json  # noqa: E402
-from benchmarks.worker import machine_name, versions  # noqa: E402
+import mmphate_gpu.estimator  # noqa: E402, F401 - registers the ops of every stage
+from benchmarks.harness import add_run_arguments, missed_or_none, run_suite  # noqa: E402
+from benchmarks.records import about  # noqa: E402
+from benchmarks.rows import Row, op_cells, plain_table, timing  # noqa: E402
+from benchmarks.tasks import QUICK, Task, emit, python_task  # noqa: E402
 from mmphate_gpu import datasets  # noqa: E402
 from mmphate_gpu.affinities import affinity_of_points  # noqa: E402
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_bandwidth  # noqa: E402
@@ -34,6 +36,7 @@ from mmphate_gpu.slices import unit_major  # noqa: E402
 from mmphate_gpu.trace import normalize  # noqa: E402
 
 NAME = "ops"
+REPEATS = 9
 COLUMNS = 110
 LANDMARKS = 4000
 
@@ -204,10 +207,10 @@ def _products(points: torch.Tensor, centers: torch.Tensor) -> None:
         part @ centers.T
 
 
-def seconds_of(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """The least of ``repeats`` calls after one that does not count: the others are what disturbed them."""
+def seconds_of(call: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
+    """``repeats`` calls after one that does not count."""
     call()
-    return min(_once(call, device) for _ in range(repeats))
+    return [_once(call, device) for _ in range(repeats)]
 
 
 def _once(call: Callable[[], Any], device: torch.device) -> float:
@@ -223,78 +226,86 @@ def _once(call: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def measure(one: Measured, device: torch.device, repeats: int) -> OpRow:
+def measure(one: Measured, device: torch.device, repeats: int) -> Row:
     """The op as the dispatcher serves it, and its portable version."""
     served, portable = getattr(torch.ops.mmphate_gpu, one.op), twins.PORTABLE[one.op]
-    seconds = seconds_of(lambda: served(*one.arguments), device, repeats)
-    slow = seconds_of(lambda: portable(*one.arguments), device, max(1, repeats // 3))
+    times = timing(seconds_of(lambda: served(*one.arguments), device, repeats))
+    slow = timing(seconds_of(lambda: portable(*one.arguments), device, max(1, repeats // 3)))["seconds"]
     by = twins.serving(device.type, twins.COMPILER[one.op])
-    floor = one.floor_seconds if device.type == "cuda" else None
-    rest = {"portable_seconds": slow, "goal": one.goal, "floor_seconds": floor}
-    return OpRow(one.op, one.what, by, seconds, one.work / seconds, one.unit, **rest, **about(device))
+    rest: dict[str, Any] = {"portable_seconds": slow, "goal": one.goal, "flop": one.flop, "moved_bytes": one.bytes}
+    if device.type == "cuda":
+        rest |= {"floor_seconds": one.floor_seconds, "share_of_floor": one.floor_seconds / times["seconds"]}
+    return _row(one.op, one.what, by, times, one.work, one.unit, device, **rest)
 
 
-def about(device: torch.device) -> dict[str, Any]:
-    """What all rows of a run share."""
-    date = datetime.date.today().isoformat()
-    where = {"device": device.type, "machine": machine_name(device), "threads": torch.get_num_threads()}
-    return {**where, "versions": versions(), "date": date}
+def _row(
+    op: str, what: str, by: str, times: dict[str, Any], work: float, unit: str, device: torch.device, **rest: Any
+) -> Row:
+    rate = {"work": work, "unit": unit, "rate": work / times["seconds"]}
+    return Row(suite=NAME, case=what, stage=op, by=by, warmup=1, **times, **rate, **rest, **about(device))
 
 
-def sweep_ratio(rows: Sequence[OpRow]) -> float:
+def sweep_ratio(rows: Sequence[Row]) -> float:
     """The sweep that MDS takes (float32, 3 components) against the portable one of the same run and type."""
-    sweep = next(row for row in rows if row.op == "guttman_transform" and row.what.endswith("x 3, float32"))
+    sweep = next(row for row in rows if row.stage == "guttman_transform" and row.case.endswith("x 3, float32"))
     return (sweep.portable_seconds or 0.0) / sweep.seconds
 
 
 SWEEP_GOAL = 25
 
 
-def missed_goals(rows: Sequence[OpRow]) -> list[str]:
-    """One sentence for each goal that is missed; goals are those of two CPU cores."""
+def missed_goals(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each goal that is missed; goals are those of two CPU cores and of full inputs."""
+    rows = [row for row in rows if not row.task.startswith(QUICK)]
     if not rows or rows[0].device != "cpu":
         return []
     found = [
-        f"{row.op}, {row.what}: {row.rate:.2g} {row.unit}/s, goal {row.goal:.2g}"
+        f"{row.stage}, {row.case}: {row.rate:.2g} {row.unit}/s, goal {row.goal:.2g}"
         for row in rows
         if row.goal is not None and row.rate < row.goal
     ]
-    if any(row.op == "guttman_transform" for row in rows) and sweep_ratio(rows) < SWEEP_GOAL:
+    if any(row.stage == "guttman_transform" for row in rows) and sweep_ratio(rows) < SWEEP_GOAL:
         found.append(f"guttman_transform: {sweep_ratio(rows):.1f} times the portable sweep, goal {SWEEP_GOAL}")
     return found
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", help="one op; may be repeated")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="small inputs, no goals: a test of this script")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
-    return parser.parse_args(argv)
+def tasks(device: str, quick: bool, only: Sequence[str] | None = None, repeats: int = REPEATS) -> list[Task]:
+    """One task: its inputs serve all ops."""
+    options = ["--rows", f"--device={device}", f"--repeats={repeats}", *(f"--only={op}" for op in only or ())]
+    key = "-".join([*(["quick"] if quick else []), *(only or ["all"]), *([] if repeats == REPEATS else [str(repeats)])])
+    options += ["--quick"] * quick
+    return [python_task(NAME, key, "bench_ops.py", *options, timeout=1200.0, estimate=20.0 if quick else 150.0)]
+
+
+def measured_rows(device: torch.device, quick: bool, only: Sequence[str] | None, repeats: int) -> list[Row]:
+    """The ops as they are served, and what the libraries do with the same work."""
+    data = Data(device, quick)
+    rows = []
+    for one in [*cases(data), *(half_cases(data) if quick or device.type == "cuda" else [])]:
+        if only is None or one.op in only:
+            print(f"{one.op}, {one.what} ...", file=sys.stderr, flush=True)
+            rows.append(measure(one, device, repeats))
+    for op, what, call, work, unit in rivals(data):
+        if only is None or op in only:
+            times = timing(seconds_of(call, device, repeats))
+            rows.append(_row(op, what, "library", times, work, unit, device))
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write, print the table; 1 if a goal is missed."""
-    options = parse(argv)
-    device = torch.device(options.device)
-    data = Data(device, options.quick)
-    rows = []
-    for one in [*cases(data), *(half_cases(data) if options.quick or device.type == "cuda" else [])]:
-        if options.only is None or one.op in options.only:
-            print(f"{one.op}, {one.what} ...", file=sys.stderr, flush=True)
-            rows.append(measure(one, device, options.repeats))
-    for op, what, call, work, unit in rivals(data):
-        if options.only is None or op in options.only:
-            seconds = seconds_of(call, device, options.repeats)
-            rows.append(OpRow(op, what, "library", seconds, work / seconds, unit, **about(device)))
-    path = result_path(options.out, NAME, machine_name(device))
-    write_json(path, [{k: v for k, v in asdict(row).items() if v is not None} for row in rows])
-    print(plain_table(*op_cells(rows)))
-    print(f"written: {path}", file=sys.stderr)
-    missed = [] if options.quick else missed_goals(rows)
-    print("\n".join(["", *(missed or ["All goals met."])]))
-    return int(bool(missed))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", help="one op; may be repeated")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--rows", action="store_true", help="measure in this process and print the rows: a task")
+    options = add_run_arguments(parser).parse_args(argv)
+    if options.rows:
+        emit(measured_rows(torch.device(options.device), options.quick, options.only, options.repeats))
+        return 0
+    rows, code = run_suite(lambda device: tasks(device, options.quick, options.only, options.repeats), options)
+    if any(row.seconds for row in rows):
+        print(plain_table(*op_cells(rows)), end="\n\n")
+    return missed_or_none(missed_goals(rows), code)
 
 
 if __name__ == "__main__":
