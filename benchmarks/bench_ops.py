@@ -19,10 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-import mmphate_gpu.landmarks
-import mmphate_gpu.mds  # noqa: F401  the ops of both register themselves with torch
+import mmphate_gpu.estimator  # noqa: F401  the ops of every stage register themselves with torch
 from benchmarks import floors, records
-from benchmarks.records import RESULTS
+from benchmarks.harness import add_run_arguments, missed_or_none, run_suite
 from benchmarks.rows import Row, op_cells, plain_table, timing
 from benchmarks.tasks import QUICK, Task, emit, python_task
 from benchmarks.timer import cold_and_warm
@@ -380,17 +379,13 @@ def ops(device: str, quick: bool) -> list[str]:
     return [*OPS, *(TILE_OPS if quick or device.startswith("cuda") else ())]
 
 
-def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
-    """One process for each op; in the quick run one for all."""
-    options = ["--emit", "--device", device]
-    if quick:
-        chosen = [f"--only={op}" for op in only]
-        key = QUICK + ("-".join(only) or NAME)
-        return [python_task(NAME, key, "bench_ops.py", *options, "--quick", *chosen, timeout=300, estimate=25.0)]
-    return [
-        python_task(NAME, op, "bench_ops.py", *options, f"--only={op}", timeout=600, estimate=15.0)
-        for op in only or ops(device, quick)
-    ]
+def tasks(device: str, quick: bool, only: Sequence[str] = (), repeats: int | None = None) -> list[Task]:
+    """One process: its inputs and its floors serve all ops."""
+    chosen = [*(f"--only={op}" for op in only), *([] if repeats is None else [f"--repeats={repeats}"])]
+    options = ["--rows", f"--device={device}", *chosen, *["--quick"] * quick]
+    key = "-".join([*only, *([] if repeats is None else [str(repeats)])]) or "all"
+    time = {"timeout": 1200.0, "estimate": 15.0 if quick else 150.0}
+    return [python_task(NAME, QUICK * quick + key, "bench_ops.py", *options, **time)]
 
 
 def sweep_ratio(rows: Sequence[Row]) -> float | None:
@@ -413,33 +408,20 @@ def missed_goals(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", default=[], choices=[*OPS, *TILE_OPS], help="one op; repeatable")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, help="with --emit: warm calls")
-    parser.add_argument("--quick", action="store_true", help="small inputs, no goals")
-    parser.add_argument("--emit", action="store_true", help="measure in this process and print rows")
-    parser.add_argument("--fresh", action="store_true", help="measure again what the results have already")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write, print the table; 1 if a task failed or a goal is missed."""
-    options = parse(argv)
-    if options.emit:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", default=[], choices=[*OPS, *TILE_OPS], help="one op; repeatable")
+    parser.add_argument("--repeats", type=int, help=f"warm calls ({REPEATS}, quick {QUICK_REPEATS})")
+    parser.add_argument("--rows", action="store_true", help="measure in this process and print the rows: a task")
+    options = add_run_arguments(parser).parse_args(argv)
+    if options.rows:
         device = resolve_device(options.device)
         emit(measured(device, quick=options.quick, only=options.only, repeats=options.repeats))
         return 0
-    from benchmarks.harness import about_device, run, told
-
-    device, about = about_device(options.device)
-    rows, code = run(tasks(device, options.quick, options.only), options.out, about, fresh=options.fresh)
-    print(plain_table(*op_cells(rows)))
-    missed = missed_goals(rows)
-    told(missed)
-    return code or int(bool(missed))
+    rows, code = run_suite(lambda device: tasks(device, options.quick, options.only, options.repeats), options)
+    print(plain_table(*op_cells(rows)), end="\n\n")
+    return missed_or_none(missed_goals(rows), code)
 
 
 if __name__ == "__main__":

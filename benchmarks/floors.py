@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks import records
+from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.rows import NOT_INSTALLED, Row, plain_table, timing
 from benchmarks.tasks import QUICK, Task, emit, python_task
 from benchmarks.timer import cold_and_warm
@@ -197,9 +198,9 @@ def floor_of(needs: Mapping[str, float], rate: Mapping[str, float]) -> tuple[flo
 
 def tasks(device: str, quick: bool) -> list[Task]:
     """One process: rates of one machine in one mood."""
-    options = ["--device", device, *["--quick"] * quick]
-    key, estimate = (QUICK + NAME, 6.0) if quick else (NAME, 30.0)
-    return [python_task(NAME, key, "floors.py", "--emit", *options, timeout=300, estimate=estimate)]
+    options = ["--rows", f"--device={device}", *["--quick"] * quick]
+    time = {"timeout": 300.0, "estimate": 5.0 if quick else 30.0}
+    return [python_task(NAME, QUICK * quick + NAME, "floors.py", *options, **time)]
 
 
 def cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -215,16 +216,14 @@ def cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true", help="smaller arrays, fewer repeats")
-    parser.add_argument("--emit", action="store_true", help="print rows, not a table")
-    options = parser.parse_args(argv)
-    rows = measured(resolve_device(options.device), quick=options.quick)
-    if options.emit:
-        emit(rows)
-    else:
-        print(plain_table(*cells(rows)))
-    return 0
+    parser.add_argument("--rows", action="store_true", help="measure in this process and print the rows: a task")
+    options = add_run_arguments(parser).parse_args(argv)
+    if options.rows:
+        emit(measured(resolve_device(options.device), quick=options.quick))
+        return 0
+    rows, code = run_suite(lambda device: tasks(device, options.quick), options)
+    print(plain_table(*cells(rows)))
+    return code
 
 
 if __name__ == "__main__":
