@@ -38,6 +38,7 @@ LARGE_QUICK = 2**27
 # Numbers of an array within the third-level cache, large enough that to wake the threads takes no time beside it.
 WITHIN_CACHE = 2**20
 ROUNDS = 512  # of the loop in registers
+REPEATS = 15
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def measure(floor: Floor, device: torch.device, about: Mapping[str, Any], *, qui
     if reason := why_not(floor):
         return replace(row, skipped=reason)
     call, work = floor.make(device, quick)
-    cold, warm = cold_and_warm(call, device, 5 if quick else 15)
+    cold, warm = cold_and_warm(call, device, REPEATS)
     return replace(row, work=work, rate=work / min(warm), cold_seconds=cold, warmup=1, **timing(warm))
 
 
