@@ -64,6 +64,8 @@ class Row:
     stress: float | None = None
     stress_expected: float | None = None  # of the oracle, for the same clusters
     preservation: dict[str, float] | None = None  # k -> share of slice neighbours kept ("inter")
+    preservation_within: dict[str, float] | None = None  # k -> share of unit neighbours kept within slices ("intra")
+    trustworthiness: float | None = None  # of the 10 nearest nodes, scikit-learn's
     affinity_error_p99: float | None = None  # absolute, over entries that either has
     affinity_error_max: float | None = None
     pattern_differences: int | None = None  # entries that only one of the two has
@@ -78,6 +80,7 @@ class Row:
     flop: float | None = None
     moved_bytes: float | None = None
     floor_seconds: float | None = None  # least by the machine's rates
+    bound: str = ""  # the rate that the floor comes from: the case of a row of suite "floors"
     share_of_floor: float | None = None
     portable_seconds: float | None = None  # of the portable version in the same run
     # Nothing was measured: why, and whether that is a fault.
@@ -249,7 +252,7 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
 
 def op_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and lines of the table of ops."""
-    head = ("op", "input", "by", "ms", "rate", "times portable", "share of floor")
+    head = ("op", "input", "by", "ms", "rate", "times portable", "share of floor", "floor")
     return head, [
         (
             row.stage,
@@ -259,6 +262,7 @@ def op_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]
             "" if row.rate is None else f"{row.rate:.2e} {row.unit}/s",
             "" if row.portable_seconds is None else f"{row.portable_seconds / row.seconds:.1f}",
             "" if row.share_of_floor is None else f"{row.share_of_floor:.2f}",
+            row.bound,
         )
         for row in rows
         if row.seconds
