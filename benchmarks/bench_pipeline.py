@@ -43,8 +43,11 @@ SAME_STRESS = 0.01
 
 def tasks(device: str, quick: bool) -> list[Task]:
     """A task a case: the small ones for ``quick``, else all that the device is made for."""
-    names = QUICK if quick else [name for name in NAMES if device != "cpu" or not CASES[name].cuda_only]
-    return [case_task(name, device) for name in names]
+    return [case_task(name, device) for name in (QUICK if quick else names_for(device))]
+
+
+def names_for(device: str) -> list[str]:
+    return [name for name in NAMES if device != "cpu" or not CASES[name].cuda_only]
 
 
 def case_task(name: str, device: str, *, storage: str | None = None, repeats: int | None = None) -> Task:
@@ -132,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def chosen(device: str) -> list[Task]:
         if options.only is None and options.repeats is None:
             return tasks(device, options.quick)
-        return [case_task(name, device, repeats=options.repeats) for name in options.only or NAMES]
+        return [case_task(name, device, repeats=options.repeats) for name in options.only or names_for(device)]
 
     rows, code = run_suite(chosen, options)
     measured = [row for row in rows if not row.skipped]

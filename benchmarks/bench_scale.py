@@ -52,7 +52,8 @@ def tasks(
 
 
 def n_nodes(name: str) -> int:
-    n_slices, n_units, _ = map(int, name.split("-")[1].split("x"))
+    """Of a case of a series, by its name."""
+    n_slices, n_units, _ = map(int, next(part for part in name.split("-") if "x" in part).split("x"))
     return n_slices * n_units
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.tasks import QUICK as SMALL
+
 if TYPE_CHECKING:
     from mmphate_gpu import Trace
 
@@ -130,13 +132,15 @@ def _sized(name: str, what: str, *shape: int, **options: Any) -> Case:
 # ---------------------------------------------------------------- series
 
 
-def _scale(axis: str, shape: tuple[int, int, int, int], estimate: float, n_landmark: int | None = None) -> Case:
-    """One case of a series; ``n_landmark`` where it is not the default."""
+def _scale(
+    axis: str, shape: tuple[int, int, int, int], estimate: float, n_landmark: int | None = None, before: str = ""
+) -> Case:
+    """One case of a series; ``n_landmark`` where it is not the default. ``before`` stands before its name."""
     n_epochs, n_timesteps, n_units, n_samples = shape
     sizes = f"{n_epochs * n_timesteps}x{n_units}x{n_samples}"
     what = f"{n_epochs * n_timesteps * n_units:,} nodes: units of the bifurcation suite with more noise"
     options = {} if n_landmark is None else {"n_landmark": n_landmark}
-    name = f"{axis}-{sizes}" + ("" if n_landmark is None else f"-{n_landmark}")
+    name = f"{before}{axis}-{sizes}" + ("" if n_landmark is None else f"-{n_landmark}")
     return Case(name, what, _side_by_side(*shape), options, axis=axis, estimate=estimate)
 
 
@@ -156,11 +160,15 @@ _SERIES = {
         _scale("landmarks", (127, 8, 30, 6), seconds, 500 * 2**k) for k, seconds in enumerate((20, 25, 35, 70, 120))
     ),
 }
+_SMALL = {
+    "slices": [((127, 1, 6, 6), 100), ((127, 2, 6, 6), 100)],
+    "units": [((127, 1, 8, 6), 100), ((127, 1, 16, 6), 100)],
+    "samples": [((127, 1, 6, 5), 100), ((127, 1, 6, 10), 100)],
+    "landmarks": [((127, 1, 12, 6), 50), ((127, 1, 12, 6), 100)],
+}
 _SMALL_SERIES = {
-    "slices": tuple(_scale("slices", (127, timesteps, 6, 6), 5, 100) for timesteps in (1, 2)),
-    "units": tuple(_scale("units", (127, 1, units, 6), 5, 100) for units in (8, 16)),
-    "samples": tuple(_scale("samples", (127, 1, 6, samples), 5, 100) for samples in (5, 10)),
-    "landmarks": tuple(_scale("landmarks", (127, 1, 12, 6), 5, n_landmark) for n_landmark in (50, 200)),
+    axis: tuple(_scale(axis, shape, 4, n_landmark, SMALL) for shape, n_landmark in sizes)
+    for axis, sizes in _SMALL.items()
 }
 AXES = tuple(_SERIES)
 _ALL = (

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -139,6 +140,7 @@ def run_suite(chosen: Callable[[str], Sequence[Task]], options: argparse.Namespa
     except ValueError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the code that ends the task in hand
     tasks = chosen(device)
     print(f"{len(tasks)} tasks, about {clock(sum(task.estimate for task in tasks))} on two cores", file=sys.stderr)
     rows, code = run_tasks(tasks, options.out, about, fresh=options.fresh)

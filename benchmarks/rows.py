@@ -171,6 +171,8 @@ def seconds_text(seconds: float) -> str:
 
 
 def bytes_text(n: float) -> str:
+    if n >= 1e12:
+        return f"{n / 1e12:.2f} TB"
     return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
 
 

@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +32,7 @@ from benchmarks.bench_pipeline import case_task  # noqa: E402
 from benchmarks.cases import GPU, QUICK, SMALLEST  # noqa: E402
 from benchmarks.records import RESULTS, read, rows_of, write_text  # noqa: E402
 from benchmarks.rows import HEAD, plain_table, total_cells, totals  # noqa: E402
-from benchmarks.tasks import TaskFailed, environment, run_task, tail  # noqa: E402
+from benchmarks.tasks import TaskFailed, end, environment, run_task, tail  # noqa: E402
 
 PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "triton", "pytest", "matplotlib", "xarray")
 BUDGET = 560  # seconds: ten minutes, with some to spare
@@ -80,8 +78,7 @@ def call(
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            end(process)
             return f"took more than {seconds:.0f} s; its last output: {tail(out.read_text() + err.read_text(), 3)}"
     return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
 
