@@ -21,14 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import records
 from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.peers import Peer, peers
-from benchmarks.rows import Row, bytes_text, plain_table, seconds_text, slug, timing
+from benchmarks.rows import REFUSED, Row, bytes_text, plain_table, seconds_text, slug, spread_text, timing
 from benchmarks.tasks import QUICK, Task, emit, environment, python_task, tail
 
 NAME = "against"
 # Of a process: import, input, runs and judgement.
 MOST_SECONDS = 120.0
-# A way that took longer in its first run is not run again, except where the first one brings the input into its form.
-LONG, REPEATS = 10.0, 3
+# A way that took longer in its first run is not run again, except where the first one brings the input into its form;
+# the others are run again until all warm runs took as long as `ENOUGH`, or so many times.
+LONG, ENOUGH, REPEATS = 30.0, 10.0, 3
 # Of the memory that is there when a process begins; the rest is for who else is on the machine.
 MEMORY_SHARE = 0.8
 OUT_OF_MEMORY = 3  # exit code of a process that ran out of it
@@ -153,9 +154,10 @@ def _runs(do: Any, device: Any, least: int, quick: bool) -> tuple[Any, dict[str,
         kept.clear()
         kept.append(do())
 
-    cold = once(call, device)
-    repeats = max(least, (1 if quick else REPEATS) if cold < LONG else 0)
-    warm = [once(call, device) for _ in range(repeats)]
+    cold, warm = once(call, device), []
+    most = max(least, (1 if quick else REPEATS) if cold < LONG else 0)
+    while len(warm) < least or (len(warm) < most and sum(warm) < ENOUGH):
+        warm.append(once(call, device))
     times = timing(warm) if warm else {"seconds": cold, "repeats": 0}
     return kept[0], {**times, "cold_seconds": cold, "warmup": 1}
 
@@ -196,19 +198,20 @@ def main_of_work(options: argparse.Namespace) -> int:
 # ---------------------------------------------------------------- tables
 
 
-def cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and lines of the table of one comparison; what stopped a peer stands in place of its numbers."""
-    head = ("size", "by", "seconds", "cold", "peak", "quality")
-    return head, [_cells(row) for row in rows if not row.skipped.startswith("refused")]
+def table(rows: Sequence[Row], which: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines of the comparison ``which``, or of all; a peer that stopped has the reason for its numbers."""
+    shown = [row for row in rows if which in ("", row.case) and not row.skipped.startswith(REFUSED)]
+    head = ("comparison", "size", "by", "seconds", "cold", "peak", "quality")
+    return head, [_cells(row) for row in shown]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    size = f"{row.n_nodes:,}" if row.n_nodes else f"{row.n_landmark:,} landmarks"
+    size = f"{row.n_nodes:,} nodes" if row.n_nodes else f"{row.n_landmark:,} landmarks"
     by = row.by + (f" ({row.settings['way']})" if "way" in row.settings else "")
     if row.skipped:
-        return size, by, "", "", "", row.skipped
-    peak = row.peak_bytes if row.device_peak_bytes is None else row.device_peak_bytes
-    return size, by, seconds_text(row.seconds), seconds_text(row.cold_seconds), bytes_text(peak), _quality(row)
+        return row.case, size, by, "", "", "", row.skipped
+    times = spread_text(row), seconds_text(row.cold_seconds)
+    return row.case, size, by, *times, bytes_text(row.main_peak_bytes), _quality(row)
 
 
 def _quality(row: Row) -> str:
@@ -216,7 +219,7 @@ def _quality(row: Row) -> str:
     parts = []
     if row.preservation:
         parts.append("between " + " / ".join(f"{share:.3f}" for share in row.preservation.values()))
-        parts.append("within " + " / ".join(f"{share:.3f}" for share in row.preservation_within.values()))
+        parts.append("within " + " / ".join(f"{share:.3f}" for share in (row.preservation_within or {}).values()))
     if row.trustworthiness is not None:
         parts.append(f"trust {row.trustworthiness:.3f}")
     if row.stress is not None:
@@ -227,6 +230,15 @@ def _quality(row: Row) -> str:
     if row.error is not None:
         parts.append(f"error {row.error:.1e}")
     return ", ".join(parts)
+
+
+def draw(rows: Sequence[Row], images: Path) -> Path:
+    """Seconds and peak memory of the pictures against the nodes, a line a peer."""
+    from benchmarks import plots
+
+    own = [row for row in rows if row.case == "picture" and row.seconds is not None]
+    lines = {name: [row for row in own if row.by == name] for name in dict.fromkeys(row.by for row in own)}
+    return plots.by_nodes(lines, images / f"{NAME}-{rows[0].machine}.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,8 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         emit(rows_of(options.only[0], options.size, peer, options.device, options.quick))
         return 0
     rows, code = run_suite(lambda device: tasks(device, options.quick, options.only, options.peer), options)
-    for comparison in dict.fromkeys(row.case for row in rows):
-        print(plain_table(*cells([row for row in rows if row.case == comparison])), end="\n\n")
+    print(plain_table(*table(rows, "")))
     return code
 
 

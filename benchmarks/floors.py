@@ -204,7 +204,7 @@ def tasks(device: str, quick: bool) -> list[Task]:
     return [python_task(NAME, QUICK * quick + NAME, "floors.py", *options, **time)]
 
 
-def cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def table(rows: Sequence[Row], which: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and lines of the table of floors: one line a rate, all threads beside one."""
     alone = {row.case: row for row in rows if row.settings and row.rate}
     whole = [row for row in rows if row.rate is not None and not row.settings]
@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         emit(measured(resolve_device(options.device), quick=options.quick))
         return 0
     rows, code = run_suite(lambda device: tasks(device, options.quick), options)
-    print(plain_table(*cells(rows)))
+    print(plain_table(*table(rows, "")))
     return code
 
 

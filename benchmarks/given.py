@@ -39,7 +39,8 @@ from mmphate_gpu.ops.csr import to_torch
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
 
-KEPT = (10, 40)
+KEPT = (10, 40)  # slices of a unit
+KEPT_WITHIN = 2  # units of a slice: there are six
 # Trustworthiness takes all distances at once, sorted: above it a second a million pairs is too much.
 MOST_FOR_TRUST = 4_100
 TRUST_NEIGHBORS = 10
@@ -87,9 +88,11 @@ class Picture:
     def judge(self, found: Found) -> dict[str, Any]:
         """How much of the neighbourhoods is kept: between slices, within them, and of the nodes as points."""
         places = np.ascontiguousarray(torch.as_tensor(found.values).cpu().numpy(), dtype=np.float64)
-        shares = neighborhood_preservation(self.trace, torch.from_numpy(places).to(self.device), KEPT)
-        kept = {"preservation": {str(k): inter for k, (_, inter) in zip(KEPT, shares, strict=True)}}
-        kept["preservation_within"] = {str(k): intra for k, (intra, _) in zip(KEPT, shares, strict=True)}
+        within, *between = neighborhood_preservation(
+            self.trace, torch.from_numpy(places).to(self.device), (KEPT_WITHIN, *KEPT)
+        )
+        kept = {"preservation": {str(k): inter for k, (_, inter) in zip(KEPT, between, strict=True)}}
+        kept["preservation_within"] = {str(KEPT_WITHIN): within[0]}
         if self.trace.n_nodes > MOST_FOR_TRUST:
             return kept
         from sklearn.manifold import trustworthiness
