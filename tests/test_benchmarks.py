@@ -899,7 +899,7 @@ def test_bench_ops_measures_what_serves_and_writes_it(tmp_path, capsys):
     assert bench_ops.main(["--quick", "--repeats", "2", "--device", "cpu", "--out", str(tmp_path), *only]) == 0
     (file,) = tmp_path.iterdir()
     found = records.read(file)
-    assert [r.stage for r in found] == ["guttman_transform"] * 8 + ["assign_nearest"] * 3
+    assert [r.stage for r in found] == ["guttman_transform"] * 8 + ["assign_nearest"]
     assert all(r.seconds > 0 and r.rate > 0 for r in found)
     out = capsys.readouterr().out
     assert "500 x 3, float32" in out and "times portable" in out and "assign_nearest" in out
@@ -911,4 +911,4 @@ def test_every_op_of_the_bench_runs(tmp_path):
     (file,) = tmp_path.iterdir()
     from mmphate_gpu.ops.twins import PORTABLE
 
-    assert {r.stage for r in records.read(file)} == {*PORTABLE}
+    assert {r.stage for r in records.read(file)} >= {*PORTABLE}
