@@ -1,135 +1,163 @@
-"""Time, peak memory and accuracy of named cases, in one row each.
+"""Time, peak memory and accuracy of everything, suite by suite: what `mmphate-gpu bench` runs.
 
 python benchmarks/harness.py --quick
+python benchmarks/harness.py --suite pipeline --suite ops
 python benchmarks/harness.py --case suite-hopf-sparse --device cuda
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the checkout is what is measured, whether or not it is installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout is what is measured, installed or not
 
-from benchmarks.cases import CASES, QUICK  # noqa: E402
-from benchmarks.rows import HEAD, RESULTS, Row, plain_table, result_path, total_cells, totals, write_rows  # noqa: E402
+from benchmarks import records  # noqa: E402
+from benchmarks.cases import CASES  # noqa: E402
+from benchmarks.records import RESULTS, ROOT  # noqa: E402
+from benchmarks.rows import HEAD, Row, plain_table, total_cells, totals  # noqa: E402
+from benchmarks.tasks import Task, clock, environment, run_tasks, tail  # noqa: E402
 
-STORAGES = ("auto", "sparse", "tiles", "lazy")
+# In the order of a full run: the machine's rates first, what takes longest last. A suite is a module with
+# ``tasks(device, quick) -> list[Task]``, and with ``missed_goals(rows) -> list[str]`` if it has goals.
+SUITES = {
+    "floors": "benchmarks.floors",
+    "ops": "benchmarks.bench_ops",
+    "pipeline": "benchmarks.bench_pipeline",
+    "against": "benchmarks.bench_against",
+    "ablations": "benchmarks.bench_ablations",
+    "scale": "benchmarks.bench_scale",
+}
+ELSEWHERE = "bench-results"
 
 
-class CaseFailed(RuntimeError):
-    """A case that gave no rows; the message is the last of what it wrote."""
+def suite_module(name: str) -> ModuleType:
+    return importlib.import_module(SUITES[name])
 
 
-class CaseRefused(CaseFailed):
-    """A case that the library refused: most often one that does not fit in memory."""
+def default_out() -> Path:
+    """The results of the checkout, or a folder here where that cannot be written."""
+    return RESULTS if os.access(RESULTS, os.W_OK) else Path(ELSEWHERE)
 
 
-def run_case(
-    name: str,
-    *,
-    device: str = "auto",
-    storage: str | None = None,
-    warmup: int | None = None,
-    repeats: int | None = None,
-    timeout: float | None = None,
-) -> list[Row]:
-    """Rows of the case ``name``, run in a process of its own.
+def about_device(device: str) -> tuple[str, dict[str, Any]]:
+    """The full name of ``device`` and what rows on it say, found in another process: this one holds no memory there.
 
     Raises
     ------
-    CaseFailed
-        The process failed, or took more than ``timeout`` seconds.
+    ValueError
+        There is no such device; the message says what there is.
     """
-    given = {"device": device, "storage": storage, "warmup": warmup, "repeats": repeats}
-    options = [f"--{key}={value}" for key, value in given.items() if value is not None]
-    command = [sys.executable, str(ROOT / "benchmarks" / "worker.py"), name, *options]
-    try:
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        raise CaseFailed(f"took more than {error.timeout:.0f} s") from error
+    command = [sys.executable, str(ROOT / "benchmarks" / "records.py"), device]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if done.returncode != 0:
-        kind = CaseRefused if done.returncode == 2 else CaseFailed
-        raise kind(tail(done.stderr) or f"ended with exit code {done.returncode}")
-    return [Row(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+        raise ValueError(tail(done.stderr, 1))
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["name"], found["about"]
 
 
-def environment() -> dict[str, str]:
-    """This process's environment, with the checkout first on the path."""
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+def chosen_tasks(options: argparse.Namespace, device: str) -> list[Task]:
+    """What the options ask for, in the order of the suites."""
+    from benchmarks.bench_pipeline import case_task
+
+    found = [case_task(name, device, storage=options.storage, repeats=options.repeats) for name in options.case]
+    suites = options.suite or (SUITES if options.quick or options.full else ())
+    for name in suites:
+        found += suite_module(name).tasks(device, options.quick)
+    return found
 
 
-def tail(text: str | bytes | None, lines: int = 15) -> str:
-    """The last lines, where an error says what it is."""
-    plain = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
-    return "\n".join(plain.strip().splitlines()[-lines:])
+def missed_goals(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each goal of any suite that ``rows`` miss."""
+    found: list[str] = []
+    for name in dict.fromkeys(row.suite for row in rows):
+        told = getattr(suite_module(name), "missed_goals", lambda own: [])
+        found += told([row for row in rows if row.suite == name and not row.skipped])
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="mmphate-gpu bench", description=__doc__.splitlines()[0])
+    size = made.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a little of everything, three minutes on two cores")
+    size.add_argument("--full", action="store_true", help="everything")
+    made.add_argument("--suite", action="append", default=[], choices=SUITES, metavar="NAME", help=", ".join(SUITES))
+    made.add_argument("--case", action="append", default=[], metavar="NAME", help="a case of the pipeline by its name")
+    made.add_argument("--list", action="store_true", help="name the tasks and the cases, and stop")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
+    made.add_argument("--out", type=Path, default=default_out(), metavar="DIR", help="folder of the results")
+    made.add_argument("--fresh", action="store_true", help="measure again what the results have already")
+    made.add_argument("--storage", choices=("auto", "sparse", "tiles", "lazy"), help="of --case, instead of its own")
+    made.add_argument("--repeats", type=int, help="of --case: warm runs whose median counts")
+    return made
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="harness", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the small cases, two minutes on two cores")
-    parser.add_argument("--case", action="append", default=[], metavar="NAME", help="a case by name; may be repeated")
-    parser.add_argument("--list", action="store_true", help="name the cases and stop")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
-    parser.add_argument("--storage", choices=STORAGES, help="instead of what the case says")
-    parser.add_argument("--repeats", type=int, help="runs whose median counts")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of the JSON files")
-    options = parser.parse_args(argv)
+    made = parser()
+    options = made.parse_args(argv)
     unknown = [name for name in options.case if name not in CASES]
     if unknown:
-        parser.error(f"--case {unknown[0]} is unknown; accepted: {', '.join(CASES)}")
-    if options.repeats is not None and options.repeats < 1:
-        parser.error(f"--repeats {options.repeats} must be at least 1")
-    if not (options.quick or options.case or options.list):
-        parser.error("nothing to run; give --quick, --case NAME or --list")
+        made.error(f"--case {unknown[0]} is unknown; accepted: {', '.join(CASES)}")
+    if options.repeats is not None and options.repeats < 0:
+        made.error(f"--repeats {options.repeats} must not be negative")
+    if not (options.quick or options.full or options.case or options.suite or options.list):
+        made.error("nothing to run; give --quick, --full, --suite NAME, --case NAME or --list")
     return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what was asked for; 0 if every case gave its rows, 1 if one failed, 2 for bad usage."""
+    """Run what was asked for; 0 if every task gave its rows, 1 if one failed, 2 for bad usage."""
     options = parse(argv)
     if options.list:
-        print(plain_table(("case", "what it is"), [(case.name, case.what) for case in CASES.values()]))
-        return 0
-    batches = {"quick": QUICK} if options.quick else {}
-    batches |= {name: (name,) for name in options.case}
-    rows, failed = [], []
-    for file, names in batches.items():
-        done = measure(names, failed, device=options.device, storage=options.storage, repeats=options.repeats)
-        rows += done
-        if done:
-            stem = file if options.storage is None else f"{file}-{options.storage}"
-            print(f"written: {save(options.out, stem, done)}", file=sys.stderr)
-    if rows:
-        print(plain_table(HEAD, [total_cells(row) for row in totals(rows)]))
+        return listed(options)
+    try:
+        device, about = about_device(options.device)
+    except ValueError as error:
+        parser().error(str(error))
+    rows, code = run(chosen_tasks(options, device), options.out, about, fresh=options.fresh)
+    conclude(rows)
+    return code
+
+
+def run(tasks: Sequence[Task], out: Path, about: dict[str, Any], *, fresh: bool) -> tuple[list[Row], int]:
+    """`run_tasks` with what is ahead said before, and where things are after."""
+    estimate = sum(task.estimate for task in tasks)
+    print(f"{len(tasks)} tasks, about {clock(estimate)} on two cores", file=sys.stderr)
+    rows, code = run_tasks(tasks, out, about, fresh=fresh)
+    for suite in dict.fromkeys(row.suite for row in rows):
+        print(f"written: {records.result_path(out, suite, about['machine'])}", file=sys.stderr)
+    return rows, code
+
+
+def conclude(rows: Sequence[Row]) -> None:
+    """Print the totals of the runs of the pipeline and the goals that are missed."""
+    whole = [row for row in totals(rows) if row.t is not None]
+    if whole:
+        print(plain_table(HEAD, [total_cells(row) for row in whole]))
         print("In brackets what the oracle has: the dense float64 reference, or the published implementation.")
-    return 1 if failed else 0
+    told(missed_goals(rows))
 
 
-def measure(names: Sequence[str], failed: list[str], **options: object) -> list[Row]:
-    """Rows of all cases that work; the names of the others are added to ``failed``, their errors shown."""
-    rows: list[Row] = []
-    for name in names:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        try:
-            rows += run_case(name, **options)  # type: ignore[arg-type]
-        except CaseFailed as error:
-            failed.append(name)
-            print(f"{name} FAILED: {error}", file=sys.stderr)
-    return rows
+def told(missed: Iterable[str]) -> None:
+    print("\n".join(["", *(list(missed) or ["No goal is missed."])]))
 
 
-def save(folder: Path, name: str, rows: Sequence[Row]) -> Path:
-    path = result_path(folder, name, rows[0].machine)
-    write_rows(path, rows)
-    return path
+def listed(options: argparse.Namespace) -> int:
+    """The tasks of the suites, and the cases that --case takes."""
+    suites = options.suite or list(SUITES)
+    tasks = [task for name in suites for task in suite_module(name).tasks("cpu", options.quick)]
+    print(plain_table(("suite", "task", "seconds"), [(t.suite, t.key, f"{t.estimate:.0f}") for t in tasks]))
+    print()
+    print(plain_table(("case", "what it is"), [(case.name, case.what) for case in CASES.values()]))
+    return 0
 
 
 if __name__ == "__main__":

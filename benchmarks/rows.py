@@ -1,70 +1,107 @@
-"""What a measurement is, where it is kept, and how it is shown."""
+"""What a measurement is, and how it is shown."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import tempfile
+import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
 TOTAL = "total"
+OURS = "mmphate-gpu"
+# How the reason of a row without numbers begins, where another try may go otherwise.
+NOT_INSTALLED, REFUSED = "not installed", "refused"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One stage of one case on one machine, or its total; accuracy stands in the row of the total."""
+    """One thing that was measured on one machine: a stage of a case, its total, an op, a floor, a peer.
 
-    case: str
-    stage: str  # a stage of the pipeline, or "total"
-    device: str  # "cpu" or "cuda"
-    machine: str  # processor and cores, or the GPU; never the name of a host
-    storage: str  # the form the affinity took
-    n_slices: int
-    n_units: int
-    n_samples: int
-    n_nodes: int
-    n_landmark: int
-    seconds: float  # median of the repeats
-    repeats: int
-    peak_bytes: int  # of the process during the stage (CPU), of torch's allocator on the GPU (CUDA)
-    predicted_peak_bytes: int | None = None  # what was held when the run began, and the peak of its plan
-    form: str = ""  # of the stage's result
+    A row says everything about itself, and leaves out what does not apply. Times are seconds, memory bytes.
+    """
+
+    suite: str
+    case: str  # the input
+    stage: str = TOTAL  # or a stage of the pipeline, or an op
+    by: str = OURS  # or the library, or the twin of the op that ran: "C++ (avx512)"
+    task: str = ""  # what wrote it: the key of a task of its suite
+    settings: dict[str, Any] = field(default_factory=dict)  # what differs from the defaults
+    # Where and when: `records.about`.
+    device: str = ""  # "cpu" or "cuda"
+    machine: str = ""  # processor and cores, or the GPU; never the name of a host
+    threads: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str = ""  # short; a "+" behind it if the sources differ from it
+    source: str = ""  # hash of what decides a number
+    date: str = ""
+    # The input and the form it took.
+    n_slices: int | None = None
+    n_units: int | None = None
+    n_samples: int | None = None
+    n_nodes: int | None = None
+    n_landmark: int | None = None
+    storage: str = ""  # the form of the affinity
+    form: str = ""  # of the result: dtype and shape
+    statistics: dict[str, Any] = field(default_factory=dict)  # of the input: shares, islands, tiles
+    # Time.
+    seconds: float | None = None  # median of the warm repeats; of the cold run where there is none
+    seconds_low: float | None = None  # least and most of the repeats
+    seconds_high: float | None = None
+    repeats: int | None = None  # 0: the cold run alone
+    warmup: int | None = None  # runs before the repeats, the cold one among them
+    cold_seconds: float | None = None  # the first run of the process
+    import_seconds: float | None = None  # of the package, before it
+    # Memory.
+    peak_bytes: int | None = None  # most that the process held (host), imported libraries included
+    device_peak_bytes: int | None = None  # most that torch's and CuPy's pools held (CUDA)
+    held_bytes: int | None = None  # of the process, before the run
+    predicted_peak_bytes: int | None = None  # of the plan, on the memory of the device: held before, and what it adds
+    # Quality.
     t: int | None = None
     t_expected: int | None = None  # of the oracle, from the same clusters
     stress: float | None = None
     stress_expected: float | None = None  # of the oracle, for the same clusters
     preservation: dict[str, float] | None = None  # k -> share of slice neighbours kept ("inter")
-    affinity_error_p99: float | None = None  # against the oracle, over entries that either has
+    affinity_error_p99: float | None = None  # absolute, over entries that either has
     affinity_error_max: float | None = None
     pattern_differences: int | None = None  # entries that only one of the two has
-    versions: str = ""
-    date: str = ""
-
-
-@dataclass(frozen=True)
-class OpRow:
-    """One call of one op, by the twin that serves or by a library."""
-
-    op: str
-    what: str  # the input
-    twin: str  # what ran: "C++ (avx512)", "CUDA ...", "portable torch ...", "library"
-    seconds: float  # the least of the repeats
-    rate: float  # ``unit`` a second
-    unit: str
-    portable_seconds: float | None = None  # of the portable version in the same run
+    recall: float | None = None  # share of true neighbours found
+    procrustes: float | None = None  # disparity to settings["against"]
+    error: float | None = None  # relative, of the result of an op
+    # Work and rate.
+    work: float | None = None  # in ``unit``
+    unit: str = ""
+    rate: float | None = None  # ``unit`` a second
     goal: float | None = None  # of the rate
-    floor_seconds: float | None = None  # what bytes and operations take at the full rates of the GPU (CUDA only)
-    threads: int = 1
-    device: str = "cpu"
-    machine: str = ""
-    versions: str = ""
-    date: str = ""
+    flop: float | None = None
+    moved_bytes: float | None = None
+    floor_seconds: float | None = None  # least by the machine's rates
+    share_of_floor: float | None = None
+    portable_seconds: float | None = None  # of the portable version in the same run
+    # Nothing was measured: why, and whether that is a fault.
+    skipped: str = ""
+    failed: bool | None = None
+
+    def asdict(self) -> dict[str, Any]:
+        """The fields that are set."""
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: value for name, value in values if value is not None and value != "" and value != {}}
+
+
+def timing(seconds: Sequence[float]) -> dict[str, Any]:
+    """The fields of a row that tell what ``seconds`` of the repeats say.
+
+    >>> timing([2.0, 1.0, 4.0])
+    {'seconds': 2.0, 'seconds_low': 1.0, 'seconds_high': 4.0, 'repeats': 3}
+    """
+    return {
+        "seconds": statistics.median(seconds),
+        "seconds_low": min(seconds),
+        "seconds_high": max(seconds),
+        "repeats": len(seconds),
+    }
 
 
 def slug(text: str) -> str:
@@ -74,54 +111,6 @@ def slug(text: str) -> str:
     'nvidia-h200-141gb'
     """
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def result_path(folder: Path, name: str, machine: str) -> Path:
-    return folder / f"{name}-{machine}.json"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write whole or not at all: what was there stays until the new text is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=1)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """One row a line within a JSON list, without the fields that a row leaves empty."""
-    write_json(path, [{name: value for name, value in asdict(row).items() if value is not None} for row in rows])
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a result file, or those within a file of `verify_gpu`.
-
-    Raises
-    ------
-    ValueError
-        A file that is no JSON, or holds something other than rows.
-    """
-    return _read(path, Row)
-
-
-def read_op_rows(path: Path) -> list[OpRow]:
-    """The rows of a result of `bench_ops`; errors as `read_rows`."""
-    return _read(path, OpRow)
-
-
-def _read(path: Path, kind: type) -> list[Any]:
-    content = json.loads(path.read_text())
-    entries = content.get("rows") if isinstance(content, dict) else content
-    known = {f.name for f in fields(kind)}
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and e.keys() <= known for e in entries):
-        raise ValueError(f"{path} holds no benchmark rows")
-    return [kind(**entry) for entry in entries]
 
 
 # ---------------------------------------------------------------- tables
