@@ -1,300 +1,427 @@
-"""The ops with native twins: seconds of the twin and of the portable version in one run, rates, goals.
+"""The ops that decide speed: seconds of each as it serves and of its portable version, rates, shares of floors, goals.
 
-Run ``python benchmarks/bench_ops.py``; ``--only guttman_transform`` is one op. On CUDA times are those of events.
+Run ``python benchmarks/bench_ops.py``; ``--only guttman_transform`` is one op. On CUDA times are those of events. A
+floor is what the op's bytes and operations take at the rates of the machine (`floors`), measured in the same process;
+share and rate go by the best of the repeats, as those rates do.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
+import torch
 
-from benchmarks.rows import RESULTS, OpRow, op_cells, plain_table, result_path, write_json  # noqa: E402
-from benchmarks.worker import machine_name, versions  # noqa: E402
-from mmphate_gpu import datasets  # noqa: E402
-from mmphate_gpu.affinities import affinity_of_points  # noqa: E402
-from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_bandwidth  # noqa: E402
-from mmphate_gpu.operators import TiledAffinity  # noqa: E402
-from mmphate_gpu.ops import twins  # noqa: E402
-from mmphate_gpu.ops.csr import indptr_of_counts, to_torch  # noqa: E402
-from mmphate_gpu.ops.gaussian_product import scaled_limit, scaled_points  # noqa: E402
-from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius  # noqa: E402
-from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, row_of_tile  # noqa: E402
-from mmphate_gpu.slices import unit_major  # noqa: E402
-from mmphate_gpu.trace import normalize  # noqa: E402
+import mmphate_gpu.estimator  # noqa: F401  the ops of every stage register themselves with torch
+from benchmarks import floors, records
+from benchmarks.harness import add_run_arguments, missed_or_none, run_suite
+from benchmarks.rows import Row, op_cells, plain_table, timing
+from benchmarks.tasks import QUICK, Task, emit, python_task
+from benchmarks.timer import cold_and_warm
+from mmphate_gpu import datasets, potential_distances
+from mmphate_gpu.affinities import affinity_of_points
+from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_bandwidth
+from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
+from mmphate_gpu.ops import twins
+from mmphate_gpu.ops.csr import indptr_of_counts
+from mmphate_gpu.ops.devices import resolve_device
+from mmphate_gpu.ops.eigenvalues import symmetric_eigenvalues
+from mmphate_gpu.ops.gaussian_product import scaled_limit, scaled_points
+from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
+from mmphate_gpu.ops.symmetric_product import symmetric_product
+from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, row_of_tile
+from mmphate_gpu.ops.top_eigenpairs import orthonormalize
+from mmphate_gpu.slices import unit_major
+from mmphate_gpu.trace import normalize
 
 NAME = "ops"
 COLUMNS = 110
 LANDMARKS = 4000
-
-
-# Full rates of one H200 (shared by the floors of all ops): bytes and float64 operations a second.
-FULL_BYTES, FULL_FLOP = 4.3e12, 60e12
-FULL_HALF_FLOP = 788e12  # half precision, on its tensor cores
+SWEEP_GOAL = 25
+REPEATS, QUICK_REPEATS = 9, 3
+PAIRS = "ordered pairs"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One call of one op: what it is given, how much work that is, and what is asked of it."""
+    """One call of one op: what it is given, how much work that is, what that takes at least, what is asked of it."""
 
     op: str
     what: str
-    arguments: tuple[Any, ...]
+    call: Callable[[], Any]
+    by: str  # what serves
     work: float  # in ``unit``
     unit: str
-    flop: float  # at least, of any way to the result that visits every pair
-    bytes: float  # at least: inputs read once, outputs written once
-    goal: float | None = None  # of the rate
-    full_flop: float = FULL_FLOP
+    # The work by the rate it is done at, at least, of any way to the result that visits every pair: the names are those
+    # of `floors`; "bytes" are inputs read once and outputs written once.
+    needs: Mapping[str, float]
+    portable: Callable[[], Any] | None = None
+    goal: float | None = field(default=None, kw_only=True)  # of the rate
 
     @property
-    def floor_seconds(self) -> float:
-        """On the GPU the rates above belong to."""
-        return max(self.flop / self.full_flop, self.bytes / FULL_BYTES)
+    def flop(self) -> float:
+        return sum(work for name, work in self.needs.items() if name.startswith("fma-"))
 
 
 class Data:
-    """The inputs, made once: units of the bifurcation suite, its affinity, a landmark configuration."""
+    """The inputs, each made once when it is needed: units of the bifurcation suite, its affinity, its landmarks."""
 
     def __init__(self, device: torch.device, quick: bool) -> None:
-        epochs = 20 if quick else 101
-        self.trace = datasets.bifurcation("hopf_pitchfork", n_epochs=epochs)
-        self.points = normalize(self.trace).to(device)
-        self.units = unit_major(self.points)
-        self.bandwidth = interslice_bandwidth(self.units, 25)
-        self.reach = float(cut_distance(self.bandwidth, decay=2, thresh=1e-4))
-        self.operator = affinity_of_points(self.points, storage="sparse", dtype=torch.float32).operator
+        self.device, self.quick = device, quick
         self.n_landmark = 500 if quick else LANDMARKS
-        generator = torch.Generator().manual_seed(0)
-        high = torch.randn(self.n_landmark, 12, dtype=torch.float64, generator=generator).to(device)
-        self.distances = torch.cdist(high, high)
-        self.distances = ((self.distances + self.distances.T) / 2).fill_diagonal_(0)
-        self.start = high - high.mean(0)
-        self.features = torch.randn(self.points.shape[0] * self.points.shape[1], 100, generator=generator).to(device)
-        self.block = torch.randn(self.operator.shape[0], COLUMNS, dtype=torch.float64, generator=generator).to(device)
-        # Landmarks as k-means makes them: neighbouring slices of one unit.
-        nodes, n_units = torch.arange(self.operator.shape[0], device=device), self.units.shape[0]
-        per_unit = self.n_landmark // n_units
-        self.labels = nodes % n_units * per_unit + nodes // n_units * per_unit // self.units.shape[1]
+
+    @cached_property
+    def points(self) -> torch.Tensor:  # (S, M, p)
+        trace = datasets.bifurcation("hopf_pitchfork", n_epochs=20 if self.quick else 101)
+        return normalize(trace).to(self.device)
+
+    @cached_property
+    def units(self) -> torch.Tensor:  # (M, S, p)
+        return unit_major(self.points)
+
+    @cached_property
+    def bandwidth(self) -> torch.Tensor:
+        return interslice_bandwidth(self.units, 25)
+
+    @cached_property
+    def reach(self) -> float:
+        return float(cut_distance(self.bandwidth, decay=2, thresh=1e-4))
+
+    @cached_property
+    def sparse(self) -> SparseAffinity:
+        return affinity_of_points(self.points, storage="sparse", dtype=torch.float32).operator
+
+    @cached_property
+    def lazy(self) -> LazyAffinity:
+        return affinity_of_points(self.points, storage="lazy", dtype=torch.float32).operator
+
+    @cached_property
+    def block(self) -> torch.Tensor:  # (N, COLUMNS) float64
+        return self._random(self.points.shape[0] * self.points.shape[1], COLUMNS).double()
+
+    @cached_property
+    def features(self) -> torch.Tensor:  # (N, 100) float32
+        return self._random(self.points.shape[0] * self.points.shape[1], 100)
+
+    @cached_property
+    def high(self) -> torch.Tensor:  # (n_landmark, 12) float64
+        return self._random(self.n_landmark, 12).double()
+
+    @cached_property
+    def distances(self) -> torch.Tensor:  # (n_landmark, n_landmark) float64
+        found = torch.cdist(self.high, self.high)
+        return ((found + found.T) / 2).fill_diagonal_(0)
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        """Landmarks of nodes as k-means makes them: neighbouring slices of one unit."""
+        n_slices, n_units, _ = self.points.shape
+        nodes, per_unit = torch.arange(n_slices * n_units, device=self.device), self.n_landmark // n_units
+        return nodes % n_units * per_unit + nodes // n_units * per_unit // n_slices
+
+    @cached_property
+    def square(self) -> torch.Tensor:  # (n_landmark, n_landmark) float64, symmetric
+        mixed = self._random(self.n_landmark, self.n_landmark).double()
+        return (mixed + mixed.T) / 2
+
+    @cached_property
+    def halves(self) -> torch.Tensor:
+        """The block as the products of tiles take it."""
+        kept: list[torch.Tensor] = []
+        by_unit = self.block.view(self.lazy.n_slices, self.lazy.n_units, COLUMNS).transpose(0, 1)
+        product_by_tiles(self.lazy.tile_layout(), by_unit, lambda halves: kept.append(halves) or halves.float())
+        return kept[0]
+
+    @property
+    def stack_bytes(self) -> float:
+        return 8.0 * self.units.numel()
+
+    @property
+    def unit_pairs(self) -> float:
+        """Ordered pairs, a point with itself included; a twin that visits a pair once serves both of its ends."""
+        return float(self.units.shape[0] * self.units.shape[1] ** 2)
+
+    @property
+    def slice_pairs(self) -> float:
+        return float(self.points.shape[0] * self.points.shape[1] ** 2)
+
+    def distance_flop(self, pairs: float) -> float:
+        """Of each unordered pair: a difference, a product and a sum for every feature; float32 screens them."""
+        return 3.0 * self.points.shape[2] * pairs / 2
+
+    def _random(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
 
 
-def cases(data: Data) -> list[Measured]:
-    """Every op with what it gets in the pipeline."""
-    n_units, n_slices, _ = data.units.shape
-    csr, n = data.operator.csr, data.n_landmark
-    counts = twins.PORTABLE["radius_counts"](data.units, data.reach)
+def _twin(data: Data, op: str, what: str, given: tuple, work: float, unit: str, needs: dict, **rest: Any) -> Measured:
+    """An op of torch's dispatcher, beside its portable version."""
+    call = partial(getattr(torch.ops.mmphate_gpu, op), *given)
+    by = twins.serving(data.device.type, twins.COMPILER[op])
+    return Measured(op, what, call, by, work, unit, needs, partial(twins.PORTABLE[op], *given), **rest)
+
+
+def _torch(op: str, what: str, call: Callable[[], Any], flop: float, n_bytes: float, kind: str) -> Measured:
+    """An op that is torch's own work, well put together."""
+    return Measured(op, what, call, "torch", flop, "flop", {f"fma-{kind}": flop, "bytes": n_bytes})
+
+
+# ---------------------------------------------------------------- neighbours and entries
+
+
+def _neighbors(op: str, goal: float | None, data: Data) -> list[Measured]:
+    pairs = data.unit_pairs
+    needs = {"fma-float32": data.distance_flop(pairs), "bytes": data.stack_bytes}
+    return [_twin(data, op, "units of the suite, k = 25", (data.units, 25), pairs, PAIRS, needs, goal=goal)]
+
+
+def _neighbors_of_nodes(data: Data) -> list[Measured]:
+    pairs = data.slice_pairs
+    needs = {"fma-float32": data.distance_flop(pairs), "bytes": data.stack_bytes}
+    op = "kth_neighbor_distance"
+    few = _twin(data, op, "slices of the suite, k = 2", (data.points, 2), pairs, PAIRS, needs)
+    return [*_neighbors(op, None, data), few]
+
+
+def _radius_counts(data: Data) -> list[Measured]:
+    pairs, what = data.unit_pairs, f"units of the suite, p = {data.points.shape[2]}"
+    needs = {"fma-float32": data.distance_flop(pairs), "bytes": data.stack_bytes}
+    return [_twin(data, "radius_counts", what, (data.units, data.reach), pairs, PAIRS, needs, goal=3e9)]
+
+
+def _radius_fill(data: Data) -> list[Measured]:
+    counts = torch.ops.mmphate_gpu.radius_counts(data.units, data.reach)
     indptr = indptr_of_counts(counts.T.reshape(-1))
-    empty = torch.empty_like(csr.indices[: int(indptr[-1])]), torch.empty_like(csr.values[: int(indptr[-1])])
-    fill = (data.units, float(data.bandwidth), 2.0, data.reach, 0, n_slices, indptr, torch.zeros_like(indptr[1:]))
-    own = (data.points, intraslice_bandwidth(data.points, 2), 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9))
-    matrix, single = csr[:3], data.distances.float()
-    n_slices, n_units, p = data.points.shape
-    stack = 8.0 * data.units.numel()
-    # Ordered pairs, a point with itself included; a twin that visits a pair once for both ends serves two of them.
-    pairs, few, of_pair = float(n_units * n_slices**2), float(n_slices * n_units**2), 3.0 * p
-    filled, product = empty[0].numel(), 2.0 * csr.nnz * COLUMNS
-    rows, nnz_bytes = data.operator.shape[0], 8.0 * csr.nnz
-    units, slices, unit = (data.units, 25), (data.points, 2), "ordered pairs"
-    listed = [
-        ("radius_counts", f"units of the suite, p = {p}", (data.units, data.reach), pairs, unit, 3e9),
-        ("median_kth_neighbor_distance", "units of the suite, k = 25", units, pairs, unit, 1.5e9),
-        ("kth_neighbor_distance", "units of the suite, k = 25", units, pairs, unit, None),
-        ("kth_neighbor_distance", "slices of the suite, k = 2", slices, few, unit, None),
-    ]
-    found = [Measured(op, what, given, n, u, of_pair * n / 2, stack, goal) for op, what, given, n, u, goal in listed]
-    found += [
-        Measured(
-            "radius_fill",
-            f"{filled:,} entries, float32",
-            (*fill, *empty),
-            filled,
-            "entries",
-            of_pair * pairs / 2,
-            8.0 * filled,
-        ),
-        Measured(
-            "symmetrised_affinity", "slices of the suite", (*own, torch.float32), few, unit, of_pair * few / 2, stack
-        ),
-        Measured(
-            "landmark_aggregate", f"to {n} landmarks", (*matrix, data.labels, n), csr.nnz, "entries", csr.nnz, nnz_bytes
-        ),
-    ]
+    filled = int(indptr[-1])
+    csr, n_slices = data.sparse.csr, data.units.shape[1]
+    empty = torch.empty_like(csr.indices[:filled]), torch.empty_like(csr.values[:filled])
+    begun = indptr, torch.zeros_like(indptr[1:])
+    given = (data.units, float(data.bandwidth), 2.0, data.reach, 0, n_slices, *begun, *empty)
+    n_bytes = float(empty[0].nbytes + empty[1].nbytes)
+    # One exponential serves both ends of a pair.
+    needs = {"fma-float32": data.distance_flop(data.unit_pairs), "exp-float64": filled / 2, "bytes": n_bytes}
+    return [_twin(data, "radius_fill", f"{filled:,} entries, float32", given, filled, "entries", needs)]
+
+
+def _symmetrised_affinity(data: Data) -> list[Measured]:
+    width = intraslice_bandwidth(data.points, 2)
+    given = (data.points, width, 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9), torch.float32)
+    kept = torch.ops.mmphate_gpu.symmetrised_affinity(*given)[2].numel()
+    # An entry is the mean of two exponentials, and serves both ends of its pair.
+    flop = data.distance_flop(data.slice_pairs)
+    needs = {"fma-float64": flop, "exp-float64": float(kept), "bytes": data.stack_bytes + 8.0 * kept}
+    pairs, op = data.slice_pairs, "symmetrised_affinity"
+    return [_twin(data, op, "slices of the suite, k = 2", given, pairs, PAIRS, needs)]
+
+
+# ---------------------------------------------------------------- products and landmarks
+
+
+def _csr_matmul(data: Data) -> list[Measured]:
+    csr, rows, found = data.sparse.csr, data.sparse.shape[0], []
     for block, kind in ((data.block, "float64"), (data.block.float(), "float32")):
         for width in (COLUMNS, 32, 16, 8, 1):
-            given = (*matrix, block[:, :width].contiguous(), n_units)
-            moved = nnz_bytes + 2.0 * rows * width * block.element_size()
-            flop = product * width / COLUMNS
-            found.append(Measured("csr_matmul", f"{kind} x {width}", given, flop, "flop", flop, moved))
-    for distances, kind in ((single, "float32"), (data.distances, "float64")):
-        for components in (2, 3, 5, 10):
-            given = (distances, data.start[:, :components].contiguous(), 1e-6)
-            flop = n * n / 2 * (6 * components + 8)
-            what = f"{n} x {components}, {kind}"
-            moved = float(distances.nbytes) / 2
-            found.append(Measured("guttman_transform", what, given, float(n * n), unit, flop, moved))
+            given = (*csr[:3], block[:, :width].contiguous(), data.units.shape[0])
+            flop = 2.0 * csr.nnz * width
+            moved = csr.indices.nbytes + csr.values.nbytes + 2.0 * rows * width * block.element_size()
+            needs = {f"fma-{kind}": flop, "bytes": moved}
+            found.append(_twin(data, "csr_matmul", f"{kind} x {width}", given, flop, "flop", needs))
     return found
 
 
-def half_cases(data: Data) -> list[Measured]:
-    """Ops for tensor cores, measured where there are some."""
-    lazy = affinity_of_points(data.points, storage="lazy", dtype=torch.float32).operator
-    tiled, layout = TiledAffinity(lazy), lazy.tile_layout()
-    kept: list[torch.Tensor] = []
-    by_unit = data.block.view(lazy.n_slices, lazy.n_units, COLUMNS).transpose(0, 1)
-    product_by_tiles(layout, by_unit, lambda halves: kept.append(halves) or halves.float())
-    given = (layout.indptr, layout.columns, kept[0])
-    scaled = point_tiles(layout, scaled_points(data.units, lazy.bandwidth), 0)
+def _landmark_aggregate(data: Data) -> list[Measured]:
+    csr, n, op = data.sparse.csr, data.n_landmark, "landmark_aggregate"
+    needs = {"bytes": float(csr.indices.nbytes + csr.values.nbytes), "fma-float64": float(csr.nnz)}
+    return [_twin(data, op, f"to {n} landmarks", (*csr[:3], data.labels, n), csr.nnz, "entries", needs)]
+
+
+def _guttman_transform(data: Data) -> list[Measured]:
+    n, found, start = data.n_landmark, [], data.high - data.high.mean(0)
+    for distances, kind in ((data.distances.float(), "float32"), (data.distances, "float64")):
+        for components in (2, 3, 5, 10):
+            given, pairs = (distances, start[:, :components].contiguous(), 1e-6), n * n / 2
+            needs = {f"fma-{kind}": pairs * (6 * components + 8), "bytes": distances.nbytes / 2}
+            needs |= {f"sqrt-{kind}": pairs, f"division-{kind}": pairs}
+            what = f"{n} x {components}, {kind}"
+            found.append(_twin(data, "guttman_transform", what, given, float(n * n), PAIRS, needs))
+    return found
+
+
+def _assign_nearest(data: Data) -> list[Measured]:
+    n, given = data.n_landmark, (data.features, data.features[: data.n_landmark].clone())
+    flop, moved = 2.0 * data.features.numel() * n, float(data.features.nbytes)
+    # On tensor cores each product of float32 numbers is three of TF32.
+    needs = {"fma-tf32": 3 * flop} if data.device.type == "cuda" else {"fma-float32": flop}
+    return [_twin(data, "assign_nearest", f"to {n} centres", given, flop, "flop", {**needs, "bytes": moved})]
+
+
+# ---------------------------------------------------------------- dense algebra
+
+
+def _symmetric_product(data: Data) -> list[Measured]:
+    n, square = data.n_landmark, data.square
+    what, call = f"{n} x {n}, float64", partial(symmetric_product, square, square)
+    return [_torch("symmetric_product", what, call, float(n) ** 3, 2.0 * square.nbytes, "float64")]
+
+
+def _potential_distances(data: Data) -> list[Measured]:
+    n, square = data.n_landmark, data.square
+    what, call = f"{n} x {n}, float64", partial(potential_distances, square)
+    return [_torch("potential_distances", what, call, float(n) ** 3, 2.0 * square.nbytes, "float64")]
+
+
+def _symmetric_eigenvalues(data: Data) -> list[Measured]:
+    """The reduction to three diagonals: half of its operations are products with vectors, which read the matrix."""
+    n, call = data.n_landmark, partial(symmetric_eigenvalues, data.square)
+    return [_torch("symmetric_eigenvalues", f"{n} x {n}, float64", call, 4 / 3 * n**3, data.square.nbytes, "float64")]
+
+
+def _orthonormalize(data: Data) -> list[Measured]:
+    """A block beside four others, as in the last pass of block Krylov."""
+    rows, columns = data.block.shape
+    basis = orthonormalize(data._random(rows, 4 * columns).double(), None)
+    call = partial(orthonormalize, data.block, basis)
+    # Out of the basis, twice: two products each; Cholesky-QR, twice: half a Gram matrix and a triangle of solutions.
+    flop = 2 * 2 * 2.0 * rows * columns * basis.shape[1] + 2 * 2.0 * rows * columns**2
+    moved = float(basis.nbytes + 2 * data.block.nbytes)
+    return [_torch("orthonormalize", f"{columns} beside {basis.shape[1]} columns", call, flop, moved, "float64")]
+
+
+# ---------------------------------------------------------------- tiles, for tensor cores
+
+
+def _tile_products(op: str, data: Data) -> list[Measured]:
+    layout, lazy = data.lazy.tile_layout(), data.lazy
+    if op == "tile_matmul":
+        own = (TiledAffinity(lazy).tiles,)
+    else:
+        scaled = point_tiles(layout, scaled_points(data.units, lazy.bandwidth), 0)
+        own = (scaled, scaled_limit(lazy.reach, float(lazy.bandwidth)))
+    given = (*own, layout.indptr, layout.columns, data.halves)
+    pairs = float(layout.n_active * TILE**2)
+    flop, what = 2 * pairs * COLUMNS, f"half x {COLUMNS}, {layout.n_active:,} tiles"
+    # Halves in, float32 out.
+    needs = {"fma-float16": flop, "bytes": own[0].nbytes + 6.0 * data.halves.numel()}
+    needs |= {"exp-float32": pairs} if op == "gaussian_product" else {}
+    return [_twin(data, op, what, given, flop, "flop", needs)]
+
+
+def _tile_decisions(op: str, data: Data) -> list[Measured]:
+    layout = data.lazy.tile_layout()
     points = point_tiles(layout, data.units, torch.nan)
     made = (points, row_of_tile(layout.indptr, slice(0, layout.n_active)), layout.columns.long())
-    limit, pairs = scaled_limit(lazy.reach, float(lazy.bandwidth)), float(layout.n_active * TILE**2)
-    flop, block_bytes = 2 * pairs * COLUMNS, 6.0 * kept[0].numel()
-    what, rest = f"half x {COLUMNS}, {layout.n_active:,} tiles", {"full_flop": FULL_HALF_FLOP}
-    listed = [
-        ("tile_matmul", (tiled.tiles, *given), tiled.tiles.nbytes),
-        ("gaussian_product", (scaled, limit, *given), scaled.nbytes),
-    ]
-    found = [Measured(op, what, args, flop, "flop", flop, own + block_bytes, **rest) for op, args, own in listed]
-    what, of_pairs = f"p = {points.shape[2]}, {layout.n_active:,} tiles", 3 * pairs * points.shape[2]
-    nearest = data.features, data.features[: data.n_landmark].clone()
-    gemm, moved = 2.0 * nearest[0].numel() * data.n_landmark, 4.0 * nearest[0].numel()
-    # Each product of float32 numbers is three of TF32, which go at half the rate of halves.
-    rate = {"full_flop": FULL_HALF_FLOP / 6}
-    reached, entries = (*made, lazy.reach), (*made, float(lazy.bandwidth), lazy.reach)
-    return [
-        *found,
-        Measured("tile_reached", what, reached, pairs, "ordered pairs", of_pairs, points.nbytes),
-        Measured("tile_entries", what, entries, pairs, "ordered pairs", of_pairs, points.nbytes + 2 * pairs),
-        Measured("assign_nearest", f"to {data.n_landmark} centres", nearest, gemm, "flop", gemm, moved, **rate),
-    ]
+    last = (data.lazy.reach,) if op == "tile_reached" else (float(data.lazy.bandwidth), data.lazy.reach)
+    pairs, what = float(layout.n_active * TILE**2), f"p = {points.shape[2]}, {layout.n_active:,} tiles"
+    written = 2 * pairs if op == "tile_entries" else 0.0
+    needs = {"fma-float64": 3 * pairs * points.shape[2], "bytes": points.nbytes + written}
+    return [_twin(data, op, what, (*made, *last), pairs, PAIRS, needs)]
 
 
-def rivals(data: Data) -> list[tuple[str, str, Callable[[], Any], float, str]]:
-    """What the libraries do with the same work: (op, what, call, work, unit)."""
-    csr, tensor = data.operator.csr, data.operator.tensor
-    single, flop = data.block.float(), 2.0 * data.operator.csr.nnz * COLUMNS
-    double = to_torch(csr._replace(values=csr.values.double()))
-    centers, by_torch = data.features[: data.n_landmark].clone(), twins.PORTABLE["assign_nearest"]
-    gemm = 2.0 * data.features.shape[0] * data.features.shape[1] * data.n_landmark
-    found = [
-        ("csr_matmul", f"torch, float32 x {COLUMNS}", lambda: tensor @ single, flop, "flop"),
-        ("csr_matmul", f"torch, float64 x {COLUMNS}", lambda: double @ data.block, flop, "flop"),
-        ("assign_nearest", "torch: product and argmin", lambda: by_torch(data.features, centers), gemm, "flop"),
-        ("assign_nearest", "the product alone", lambda: _products(data.features, centers), gemm, "flop"),
-    ]
-    if data.block.device.type == "cpu":
-        from mmphate_gpu.operators import to_scipy
-
-        matrix, block = to_scipy(data.operator), data.block.numpy()
-        found.insert(2, ("csr_matmul", f"scipy, float64 x {COLUMNS}", lambda: matrix @ block, flop, "flop"))
-    return found
-
-
-def _products(points: torch.Tensor, centers: torch.Tensor) -> None:
-    for part in points.split(524):  # the chunk of assign_nearest at 4000 centres
-        part @ centers.T
+OPS: dict[str, Callable[[Data], list[Measured]]] = {
+    "radius_counts": _radius_counts,
+    "median_kth_neighbor_distance": partial(_neighbors, "median_kth_neighbor_distance", 1.5e9),
+    "kth_neighbor_distance": _neighbors_of_nodes,
+    "radius_fill": _radius_fill,
+    "symmetrised_affinity": _symmetrised_affinity,
+    "csr_matmul": _csr_matmul,
+    "orthonormalize": _orthonormalize,
+    "assign_nearest": _assign_nearest,
+    "landmark_aggregate": _landmark_aggregate,
+    "symmetric_product": _symmetric_product,
+    "symmetric_eigenvalues": _symmetric_eigenvalues,
+    "potential_distances": _potential_distances,
+    "guttman_transform": _guttman_transform,
+}
+# Products in half precision: measured where there are tensor cores, and in the quick run.
+TILE_OPS: dict[str, Callable[[Data], list[Measured]]] = {
+    "tile_matmul": partial(_tile_products, "tile_matmul"),
+    "gaussian_product": partial(_tile_products, "gaussian_product"),
+    "tile_reached": partial(_tile_decisions, "tile_reached"),
+    "tile_entries": partial(_tile_decisions, "tile_entries"),
+}
 
 
-def seconds_of(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """The least of ``repeats`` calls after one that does not count: the others are what disturbed them."""
-    call()
-    return min(_once(call, device) for _ in range(repeats))
+def measure(one: Measured, device: torch.device, repeats: int, rate: Mapping[str, float]) -> Row:
+    """The op as it serves, its portable version, and the floor; ``rate`` holds the machine's (`floors.rates`)."""
+    cold, warm = cold_and_warm(one.call, device, repeats)
+    row = Row(suite=NAME, case=one.what, stage=one.op, by=one.by, cold_seconds=cold, warmup=1, **timing(warm))
+    row = replace(row, work=one.work, unit=one.unit, rate=one.work / min(warm), goal=one.goal)
+    row = replace(row, flop=one.flop, moved_bytes=one.needs["bytes"])
+    if one.portable is not None:
+        slow = cold_and_warm(one.portable, device, max(1, repeats // 3))[1]
+        row = replace(row, portable_seconds=timing(slow)["seconds"])
+    floor = floors.floor_of(one.needs, rate)
+    if floor is None:
+        return row
+    return replace(row, floor_seconds=floor[0], bound=floor[1], share_of_floor=floor[0] / min(warm))
 
 
-def _once(call: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1e3
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+def measured(device: torch.device, *, quick: bool, only: Sequence[str] = (), repeats: int | None = None) -> list[Row]:
+    """Rows of the ops ``only``, or of all."""
+    data, about = Data(device, quick), records.about(device)
+    rate = floors.rates(floors.whole_machine(device, quick=True))
+    rows = []
+    for op in only or ops(device.type, quick):
+        for one in {**OPS, **TILE_OPS}[op](data):
+            row = measure(one, device, repeats or (QUICK_REPEATS if quick else REPEATS), rate)
+            rows.append(replace(row, goal=None if quick else row.goal, **about))
+    return rows
 
 
-def measure(one: Measured, device: torch.device, repeats: int) -> OpRow:
-    """The op as the dispatcher serves it, and its portable version."""
-    served, portable = getattr(torch.ops.mmphate_gpu, one.op), twins.PORTABLE[one.op]
-    seconds = seconds_of(lambda: served(*one.arguments), device, repeats)
-    slow = seconds_of(lambda: portable(*one.arguments), device, max(1, repeats // 3))
-    by = twins.serving(device.type, twins.COMPILER[one.op])
-    floor = one.floor_seconds if device.type == "cuda" else None
-    rest = {"portable_seconds": slow, "goal": one.goal, "floor_seconds": floor}
-    return OpRow(one.op, one.what, by, seconds, one.work / seconds, one.unit, **rest, **about(device))
+def ops(device: str, quick: bool) -> list[str]:
+    """The names of the ops that are measured there."""
+    return [*OPS, *(TILE_OPS if quick or device.startswith("cuda") else ())]
 
 
-def about(device: torch.device) -> dict[str, Any]:
-    """What all rows of a run share."""
-    date = datetime.date.today().isoformat()
-    where = {"device": device.type, "machine": machine_name(device), "threads": torch.get_num_threads()}
-    return {**where, "versions": versions(), "date": date}
+def tasks(device: str, quick: bool, only: Sequence[str] = (), repeats: int | None = None) -> list[Task]:
+    """One process: its inputs and its floors serve all ops."""
+    chosen = [*(f"--only={op}" for op in only), *([] if repeats is None else [f"--repeats={repeats}"])]
+    options = ["--rows", f"--device={device}", *chosen, *["--quick"] * quick]
+    key = "-".join([*only, *([] if repeats is None else [str(repeats)])]) or "all"
+    time = {"timeout": 1200.0, "estimate": 15.0 if quick else 150.0}
+    return [python_task(NAME, QUICK * quick + key, "bench_ops.py", *options, **time)]
 
 
-def sweep_ratio(rows: Sequence[OpRow]) -> float:
+def sweep_ratio(rows: Sequence[Row]) -> float | None:
     """The sweep that MDS takes (float32, 3 components) against the portable one of the same run and type."""
-    sweep = next(row for row in rows if row.op == "guttman_transform" and row.what.endswith("x 3, float32"))
-    return (sweep.portable_seconds or 0.0) / sweep.seconds
+    found = [row for row in rows if row.stage == "guttman_transform" and row.case.endswith("x 3, float32")]
+    return found[0].portable_seconds / found[0].seconds if found else None
 
 
-SWEEP_GOAL = 25
-
-
-def missed_goals(rows: Sequence[OpRow]) -> list[str]:
-    """One sentence for each goal that is missed; goals are those of two CPU cores."""
-    if not rows or rows[0].device != "cpu":
-        return []
+def missed_goals(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each goal that is missed; goals are those of two CPU cores, at full size."""
+    full = [row for row in rows if row.device == "cpu" and not row.skipped and not row.task.startswith(QUICK)]
     found = [
-        f"{row.op}, {row.what}: {row.rate:.2g} {row.unit}/s, goal {row.goal:.2g}"
-        for row in rows
+        f"{row.stage}, {row.case}: {row.rate:.2g} {row.unit}/s, goal {row.goal:.2g}"
+        for row in full
         if row.goal is not None and row.rate < row.goal
     ]
-    if any(row.op == "guttman_transform" for row in rows) and sweep_ratio(rows) < SWEEP_GOAL:
-        found.append(f"guttman_transform: {sweep_ratio(rows):.1f} times the portable sweep, goal {SWEEP_GOAL}")
+    ratio = sweep_ratio(full)
+    if ratio is not None and ratio < SWEEP_GOAL:
+        found.append(f"guttman_transform: {ratio:.1f} times the portable sweep, goal {SWEEP_GOAL}")
     return found
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", help="one op; may be repeated")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="small inputs, no goals: a test of this script")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
-    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write, print the table; 1 if a goal is missed."""
-    options = parse(argv)
-    device = torch.device(options.device)
-    data = Data(device, options.quick)
-    rows = []
-    for one in [*cases(data), *(half_cases(data) if options.quick or device.type == "cuda" else [])]:
-        if options.only is None or one.op in options.only:
-            print(f"{one.op}, {one.what} ...", file=sys.stderr, flush=True)
-            rows.append(measure(one, device, options.repeats))
-    for op, what, call, work, unit in rivals(data):
-        if options.only is None or op in options.only:
-            seconds = seconds_of(call, device, options.repeats)
-            rows.append(OpRow(op, what, "library", seconds, work / seconds, unit, **about(device)))
-    path = result_path(options.out, NAME, machine_name(device))
-    write_json(path, [{k: v for k, v in asdict(row).items() if v is not None} for row in rows])
-    print(plain_table(*op_cells(rows)))
-    print(f"written: {path}", file=sys.stderr)
-    missed = [] if options.quick else missed_goals(rows)
-    print("\n".join(["", *(missed or ["All goals met."])]))
-    return int(bool(missed))
+    """Measure, write, print the table; 1 if a task failed or a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", default=[], choices=[*OPS, *TILE_OPS], help="one op; repeatable")
+    parser.add_argument("--repeats", type=int, help=f"warm calls ({REPEATS}, quick {QUICK_REPEATS})")
+    parser.add_argument("--rows", action="store_true", help="measure in this process and print the rows: a task")
+    options = add_run_arguments(parser).parse_args(argv)
+    if options.rows:
+        device = resolve_device(options.device)
+        emit(measured(device, quick=options.quick, only=options.only, repeats=options.repeats))
+        return 0
+    rows, code = run_suite(lambda device: tasks(device, options.quick, options.only, options.repeats), options)
+    print(plain_table(*op_cells(rows)), end="\n\n")
+    return missed_or_none(missed_goals(rows), code)
 
 
 if __name__ == "__main__":

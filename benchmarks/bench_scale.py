@@ -1,8 +1,8 @@
-"""How time and memory grow with the number of slices, from 15,000 nodes to as far as the device goes.
+"""How time and memory grow with the slices, the units, the samples and the landmarks: one of them doubles at a time.
 
-Run ``python benchmarks/bench_scale.py``. On the CPU the affinity is matrix-free and the last case is of HAR's size,
-487,680 nodes; on CUDA the form is the plan's choice and the last case is the last that fits. Units and samples stay
-the same, so that the cost of what goes over all pairs of slices grows fourfold where they double; that is the goal.
+Run ``python benchmarks/bench_scale.py``; ``--axis units`` is one series. On the CPU the affinity is matrix-free and the
+slices end with those of HAR, 487,680 nodes; on CUDA the form is the plan's choice, and a series ends with what fits.
+Where the slices double, the cost of what goes over all pairs of them grows fourfold at most: that is the goal.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cases import SCALE, SMALL_SCALE
-from benchmarks.harness import ROOT, STORAGES, CaseFailed, CaseRefused, run_case
-from benchmarks.rows import RESULTS, Row, plain_table, result_path, scale_cells, slopes, totals, write_rows
+from benchmarks.bench_pipeline import case_task
+from benchmarks.cases import AXES, SERIES, SMALL_SERIES
+from benchmarks.harness import add_run_arguments, missed_or_none, run_suite
+from benchmarks.rows import Row, by_axis, plain_table, scale_cells, slopes
+from benchmarks.tasks import Task
 
 NAME = "scale"
-IMAGES = ROOT / "docs" / "images"
 # The largest case of the CPU: HAR's slices, units and samples.
 MOST_NODES_ON_CPU = 487_680
 # Slices double, so pairs of them are four times as many; 5 % for the entries that a chunk of rows ends with.
@@ -30,11 +32,36 @@ LEAST_SECONDS = 1.0
 PER_PAIR = ("affinity", "landmarks")
 
 
+def tasks(
+    device: str, quick: bool, axes: Sequence[str] = AXES, storage: str | None = None, most_nodes: float | None = None
+) -> list[Task]:
+    """The series of ``axes``, from small to large; a case follows only if the one before it gave numbers."""
+    on_cpu = device == "cpu"
+    storage = storage or ("lazy" if on_cpu else None)
+    most = most_nodes or (MOST_NODES_ON_CPU if on_cpu else math.inf)
+    found: list[Task] = []
+    for axis in axes:
+        before = None
+        for name in (SMALL_SERIES if quick else SERIES)[axis]:
+            if n_nodes(name) > most:
+                break
+            task = case_task(name, device, storage=storage)
+            found.append(replace(task, after=before))
+            before = task.key
+    return found
+
+
+def n_nodes(name: str) -> int:
+    """Of a case of a series, by its name."""
+    n_slices, n_units, _ = map(int, next(part for part in name.split("-") if "x" in part).split("x"))
+    return n_slices * n_units
+
+
 def missed_goals(rows: Sequence[Row]) -> list[str]:
     """One sentence for each stage over pairs of slices that grows faster than they do, from one case to the next."""
     found = []
     for stage in PER_PAIR:
-        own = [row for row in rows if row.stage == stage]
+        own = [row for row in by_axis(rows).get("slices", ()) if row.stage == stage]
         for before, after in zip(own, own[1:], strict=False):
             doubled = after.n_slices == 2 * before.n_slices and after.n_units == before.n_units
             same_form = after.storage == before.storage
@@ -44,94 +71,21 @@ def missed_goals(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Seconds of the stages and peak memory against the number of nodes, both axes logarithmic."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    stages = list(dict.fromkeys(row.stage for row in rows))
-    longest = {stage: max(row.seconds for row in rows if row.stage == stage) for stage in stages}
-    for stage in sorted(stages, key=longest.__getitem__, reverse=True):
-        if longest[stage] < 0.01 * max(longest.values()):
-            continue
-        own = [row for row in rows if row.stage == stage]
-        style = {"color": "black", "linewidth": 2} if stage == "total" else {}
-        time.plot([row.n_nodes for row in own], [row.seconds for row in own], marker="o", label=stage, **style)
-    whole = totals(rows)
-    nodes = [row.n_nodes for row in whole]
-    memory.plot(nodes, [row.peak_bytes / 1e9 for row in whole], marker="o", color="black")
-    # Guides through the last point: pairs of slices, and slices.
-    shares, guide = [n / nodes[-1] for n in nodes], {"linestyle": "--", "color": "grey"}
-    time.plot(nodes, [whole[-1].seconds * share**2 for share in shares], label="slices squared", **guide)
-    memory.plot(nodes, [whole[-1].peak_bytes / 1e9 * share for share in shares], label="nodes", **guide)
-    for axes, what in ((time, "seconds"), (memory, "peak memory, GB")):
-        axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel=what)
-        axes.set_xticks(nodes, [f"{n:,}" for n in nodes], rotation=20)
-        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    figure.suptitle(f"{whole[-1].machine}, {whole[-1].storage} affinity")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--storage", choices=STORAGES, help="on the CPU lazy, on CUDA auto, if not given")
-    parser.add_argument("--most-nodes", type=int, help="end with the last case of at most so many")
-    parser.add_argument("--quick", action="store_true", help="two small cases: a test of this script")
-    parser.add_argument("--repeats", type=int, help="runs whose median counts")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
-    parser.add_argument("--images", type=Path, default=IMAGES, metavar="DIR")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure one case after the other, write after each; 1 if one failed or a goal is missed.
+    """Measure one case after the other, write after each, print tables; 1 if one failed or a goal is missed.
 
-    The first case that is refused ends the series: how far the device goes is part of the answer.
+    A case that is refused ends its series: how far the device goes is part of the answer.
     """
-    options = parse(argv)
-    on_cuda = _on_cuda(options.device)
-    storage = options.storage or ("auto" if on_cuda else "lazy")
-    most = options.most_nodes or (math.inf if on_cuda else MOST_NODES_ON_CPU)
-    rows: list[Row] = []
-    failed = False
-    for name in SMALL_SCALE if options.quick else SCALE:
-        if _n_nodes(name) > most:
-            break
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        try:
-            rows += run_case(name, device=options.device, storage=storage, repeats=options.repeats)
-        except CaseFailed as error:
-            print(f"{name} ends the series: {error}", file=sys.stderr)
-            failed = not isinstance(error, CaseRefused)
-            break
-        path = result_path(options.out, NAME, rows[0].machine)
-        write_rows(path, rows)
-        print(f"written: {path}", file=sys.stderr)
-    if not rows:
-        return 1
-    draw(rows, options.images / f"{NAME}-{rows[0].machine}.png")
-    missed = missed_goals(rows)
-    print(plain_table(*scale_cells(rows)), slopes(rows), "\n".join(missed or ["All goals met."]), sep="\n\n")
-    return int(failed or bool(missed))
-
-
-def _n_nodes(name: str) -> int:
-    n_slices, n_units, _ = map(int, name.removeprefix(f"{NAME}-").split("x"))
-    return n_slices * n_units
-
-
-def _on_cuda(device: str) -> bool:
-    from mmphate_gpu.ops.devices import resolve_device
-
-    return resolve_device(device).type == "cuda"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--axis", action="append", choices=AXES, help="what doubles; may be repeated (default: all)")
+    parser.add_argument("--storage", choices=("auto", "sparse", "tiles", "lazy"), help="on the CPU lazy, on CUDA auto")
+    parser.add_argument("--most-nodes", type=int, help="end with the last case of at most so many")
+    options = add_run_arguments(parser).parse_args(argv)
+    given = {"axes": options.axis or AXES, "storage": options.storage, "most_nodes": options.most_nodes}
+    rows, code = run_suite(lambda device: tasks(device, options.quick, **given), options)
+    for axis, own in by_axis(rows).items():
+        print(plain_table(*scale_cells(own, axis)), slopes(own, axis), sep="\n\n", end="\n\n")
+    return missed_or_none(missed_goals(rows), code)
 
 
 if __name__ == "__main__":

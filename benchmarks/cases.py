@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.tasks import QUICK as SMALL
+
 if TYPE_CHECKING:
     from mmphate_gpu import Trace
 
-GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+Maker = Callable[[Path | None], "Trace"]  # given the folder in which what takes long to make is kept
+DIGITS_EPOCHS = 50
 
 
 @dataclass(frozen=True)
@@ -20,17 +26,18 @@ class Case:
 
     name: str
     what: str
-    trace: Callable[[], Trace] = field(repr=False)
+    trace: Maker = field(repr=False)
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # of MMPHATE
     storage: str = "auto"
-    preservation: tuple[int, ...] = ()  # k of neighbourhood preservation
-    oracle: Path | str | None = None  # "reference" (dense float64), or a golden file of the published implementation
-    warmup: int = 0  # runs before those that count; on CUDA at least one
-    repeats: int = 1  # runs whose median counts; on CUDA at least three
+    preservation: tuple[int, ...] = (10, 40)  # k of neighbourhood preservation, where there are so many slices
+    oracle: Path | str | None = None  # "reference" (dense float64), or a golden file; else a sample of nodes
+    estimate: float = 10.0  # seconds of a task on two cores: making the input, cold and warm runs, accuracy
+    cuda_only: bool = False
+    axis: str = ""  # of `bench_scale`: what doubles from case to case
 
 
-def _walk(*shape: int) -> Callable[[], Trace]:
-    def make() -> Trace:
+def _walk(*shape: int) -> Maker:
+    def make(folder: Path | None = None) -> Trace:
         from mmphate_gpu.datasets import random_walk
 
         return random_walk(*shape)
@@ -38,8 +45,8 @@ def _walk(*shape: int) -> Callable[[], Trace]:
     return make
 
 
-def _suite(scenario: str, n_epochs: int = 101, n_timesteps: int = 80) -> Callable[[], Trace]:
-    def make() -> Trace:
+def _suite(scenario: str, n_epochs: int = 101, n_timesteps: int = 80) -> Maker:
+    def make(folder: Path | None = None) -> Trace:
         from mmphate_gpu.datasets import bifurcation
 
         return bifurcation(scenario, n_epochs, n_timesteps)
@@ -47,10 +54,10 @@ def _suite(scenario: str, n_epochs: int = 101, n_timesteps: int = 80) -> Callabl
     return make
 
 
-def _side_by_side(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int) -> Callable[[], Trace]:
+def _side_by_side(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int) -> Maker:
     """Runs of the bifurcation suite side by side, six units each, with more noise."""
 
-    def make() -> Trace:
+    def make(folder: Path | None = None) -> Trace:
         import numpy as np
 
         from mmphate_gpu import as_trace
@@ -68,8 +75,28 @@ def _side_by_side(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int)
     return make
 
 
-def _golden(file: str) -> Callable[[], Trace]:
-    def make() -> Trace:
+def digits_trace(folder: Path | None = None) -> Trace:
+    """A real recording: the hidden states of the demo's LSTM, (51, 8, 20, 50), while it learns to read digits.
+
+    Trained at first use (5 s on one core; the same bits every time) and kept in ``folder``, under a name that the
+    sources of the training decide.
+    """
+    from mmphate_gpu import load_trace, save_trace
+    from mmphate_gpu.demo import digits, train
+
+    if folder is None:
+        return train(digits(), epochs=DIGITS_EPOCHS).trace
+    sources = (ROOT / "mmphate_gpu" / "demo.py", *sorted((ROOT / "mmphate_gpu" / "record").glob("*.py")))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
+    file = folder / f"digits-{digest}.npz"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        save_trace(file, train(digits(), epochs=DIGITS_EPOCHS).trace)
+    return load_trace(file)
+
+
+def _golden(file: str) -> Maker:
+    def make(folder: Path | None = None) -> Trace:
         import numpy as np
 
         from mmphate_gpu import as_trace
@@ -82,51 +109,100 @@ def _golden(file: str) -> Callable[[], Trace]:
 
 def _golden_case(name: str, file: str) -> Case:
     what = f"{file} against what m-phate 0.1.6 computed"
-    return Case(name, what, _golden(file), {"n_landmark": 120}, oracle=GOLDEN / file)
+    return Case(name, what, _golden(file), {"n_landmark": 120}, preservation=(10,), oracle=GOLDEN / file, estimate=5)
 
 
-def _full_suite(scenario: str, storage: str) -> Case:
+def _full_suite(scenario: str, storage: str, estimate: float) -> Case:
     what = f"bifurcation suite, {scenario}, 48,480 nodes, {storage} affinity"
-    options = {"n_components": 3}
-    return Case(f"suite-{scenario}-{storage}", what, _suite(scenario), options, storage, preservation=(10, 40))
+    return Case(f"suite-{scenario}-{storage}", what, _suite(scenario), {"n_components": 3}, storage, estimate=estimate)
 
 
 def _small_suite(storage: str) -> Case:
     options = {"n_components": 3, "n_landmark": 400}
     what = f"bifurcation suite at small size, {storage} affinity"
     trace = _suite("hopf_pitchfork", 12, 14)
-    return Case(f"suite-small-{storage}", what, trace, options, storage, (10, 40), "reference")
+    return Case(f"suite-small-{storage}", what, trace, options, storage, oracle="reference", estimate=6)
 
 
-def _scaling(n_epochs: int) -> Case:
-    what = f"bifurcation suite, hopf, {n_epochs} epochs: how cost grows with the number of slices"
-    return Case(f"scaling-{80 * n_epochs}", what, _suite("hopf", n_epochs), {"n_components": 3}, "sparse")
+def _sized(name: str, what: str, *shape: int, **options: Any) -> Case:
+    what = f"{what}: units of the bifurcation suite with more noise"
+    return Case(f"{name}-{'x'.join(map(str, shape))}", what, _side_by_side(*shape), **options)
 
 
-def _scale(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int, **options: Any) -> Case:
-    n_slices = n_epochs * n_timesteps
-    what = f"{n_slices * n_units:,} nodes: units of the bifurcation suite with more noise, ever more slices"
-    trace = _side_by_side(n_epochs, n_timesteps, n_units, n_samples)
-    return Case(f"scale-{n_slices}x{n_units}x{n_samples}", what, trace, options)
+# ---------------------------------------------------------------- series
 
 
-_HAR = _side_by_side(127, 128, 30, 6)
-# Slices double at fixed units and samples, up to HAR's and beyond; then ten million nodes.
-_SCALES = (*(_scale(127, 4 * 2**doubling, 30, 6) for doubling in range(9)), _scale(125, 400, 200, 50))
-_SMALL_SCALES = tuple(_scale(127, timesteps, 6, 6, n_landmark=100) for timesteps in (1, 2))
+def _scale(
+    axis: str, shape: tuple[int, int, int, int], estimate: float, n_landmark: int | None = None, before: str = ""
+) -> Case:
+    """One case of a series; ``n_landmark`` where it is not the default. ``before`` stands before its name."""
+    n_epochs, n_timesteps, n_units, n_samples = shape
+    sizes = f"{n_epochs * n_timesteps}x{n_units}x{n_samples}"
+    what = f"{n_epochs * n_timesteps * n_units:,} nodes: units of the bifurcation suite with more noise"
+    options = {} if n_landmark is None else {"n_landmark": n_landmark}
+    name = f"{before}{axis}-{sizes}" + ("" if n_landmark is None else f"-{n_landmark}")
+    return Case(name, what, _side_by_side(*shape), options, axis=axis, estimate=estimate)
+
+
+# One size doubles, the others stay: slices up to HAR's and beyond, and then ten million nodes, of 200 units; units,
+# samples (above 100 the PCA decides) and landmarks from where a stage is long enough to say how it grows.
+_SLICE_SECONDS = (60, 70, 110, 60, 140, 400, 1500, 6000, 24000)
+_SERIES = {
+    "slices": (
+        *(_scale("slices", (127, 4 * 2**k, 30, 6), seconds) for k, seconds in enumerate(_SLICE_SECONDS)),
+        _scale("slices", (125, 400, 200, 50), 600_000),
+    ),
+    "units": tuple(_scale("units", (127, 8, 16 * 2**k, 6), seconds) for k, seconds in enumerate((60, 70, 90, 50, 90))),
+    "samples": tuple(
+        _scale("samples", (127, 16, 12, 5 * 2**k), seconds) for k, seconds in enumerate((60, 60, 60, 70, 80))
+    ),
+    "landmarks": tuple(
+        _scale("landmarks", (127, 8, 30, 6), seconds, 500 * 2**k) for k, seconds in enumerate((20, 25, 35, 70, 120))
+    ),
+}
+_SMALL = {
+    "slices": [((127, 1, 6, 6), 100), ((127, 2, 6, 6), 100)],
+    "units": [((127, 1, 8, 6), 100), ((127, 1, 16, 6), 100)],
+    "samples": [((127, 1, 6, 5), 100), ((127, 1, 6, 10), 100)],
+    "landmarks": [((127, 1, 12, 6), 50), ((127, 1, 12, 6), 100)],
+}
+_SMALL_SERIES = {
+    axis: tuple(_scale(axis, shape, 4, n_landmark, SMALL) for shape, n_landmark in sizes)
+    for axis, sizes in _SMALL.items()
+}
+AXES = tuple(_SERIES)
 _ALL = (
-    Case("walk-small", "walk of (30, 6, 8), 60 landmarks", _walk(30, 6, 8), {"n_landmark": 60}, oracle="reference"),
+    Case(
+        "walk-small",
+        "walk of (30, 6, 8), 60 landmarks",
+        _walk(30, 6, 8),
+        {"n_landmark": 60},
+        "auto",
+        (10,),
+        "reference",
+        5,
+    ),
     _golden_case("golden-walk", "golden_walk_28x20x12.npz"),
     _golden_case("golden-hopf_pitchfork", "golden_hopf_pitchfork_12x14.npz"),
     _small_suite("sparse"),
     _small_suite("lazy"),
-    Case("walk-100x50x25", "M-PHATE's own use: (slice, unit, sample), 2 components", _walk(100, 50, 25)),
-    Case("walk-1600x6x10", "the size at which the published implementation took 618 s", _walk(1600, 6, 10)),
-    *(_full_suite(scenario, storage) for scenario in ("hopf", "hopf_pitchfork") for storage in ("sparse", "lazy")),
-    *map(_scaling, (12, 25, 50, 101, 202)),
-    Case("har-127x128x30x6", "HAR size, 487,680 nodes: units of the bifurcation suite with more noise", _HAR),
-    *_SMALL_SCALES,
-    *_SCALES,
+    Case("digits-51x8x20x50", "recorded: the demo's LSTM learns to read digits", digits_trace, estimate=40),
+    Case("walk-100x50x25", "M-PHATE's own use: (slice, unit, sample), 2 components", _walk(100, 50, 25), estimate=60),
+    Case(
+        "walk-1600x6x10",
+        "the size at which the published implementation took 618 s",
+        _walk(1600, 6, 10),
+        estimate=70,
+    ),
+    _full_suite("hopf", "sparse", 80),
+    _full_suite("hopf", "lazy", 85),
+    _full_suite("hopf_pitchfork", "sparse", 110),
+    _full_suite("hopf_pitchfork", "lazy", 140),
+    _sized("area2bump", "Area2Bump size, 128,000 nodes", 80, 80, 20, 40, estimate=100),
+    _sized("large-part", "a fiftieth of the large run's slices, all its units", 25, 40, 200, 50, estimate=100),
+    _sized("har", "HAR size, 487,680 nodes", 127, 128, 30, 6, estimate=330),
+    _sized("large", "the large run, 10,000,000 nodes", 125, 400, 200, 50, estimate=600, cuda_only=True),
+    *(case for series in (*_SMALL_SERIES.values(), *_SERIES.values()) for case in series),
 )
 
 CASES = {case.name: case for case in _ALL}
@@ -136,10 +212,9 @@ QUICK = (
     "golden-hopf_pitchfork",
     "suite-small-sparse",
     "suite-small-lazy",
-    "walk-100x50x25",
 )
 SUITE = tuple(name for name in CASES if name.startswith("suite-hopf"))
 GPU = ("walk-100x50x25", *SUITE, "walk-1600x6x10", "har-127x128x30x6")
 SMALLEST = ("golden-walk", "suite-small-lazy")
-SCALE = tuple(case.name for case in _SCALES)
-SMALL_SCALE = tuple(case.name for case in _SMALL_SCALES)
+SERIES = {axis: tuple(case.name for case in series) for axis, series in _SERIES.items()}
+SMALL_SERIES = {axis: tuple(case.name for case in series) for axis, series in _SMALL_SERIES.items()}

@@ -11,20 +11,21 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout is what is measured, installed or not
 
-from benchmarks import records  # noqa: E402
-from benchmarks.cases import CASES  # noqa: E402
-from benchmarks.records import RESULTS, ROOT  # noqa: E402
-from benchmarks.rows import HEAD, Row, plain_table, total_cells, totals  # noqa: E402
-from benchmarks.tasks import Task, clock, environment, run_tasks, tail  # noqa: E402
+from benchmarks import records
+from benchmarks.cases import CASES
+from benchmarks.records import RESULTS, ROOT
+from benchmarks.rows import HEAD, Row, plain_table, total_cells, totals
+from benchmarks.tasks import Task, clock, environment, run_tasks, tail
 
 # In the order of a full run: the machine's rates first, what takes longest last. A suite is a module with
 # ``tasks(device, quick) -> list[Task]``, and with ``missed_goals(rows) -> list[str]`` if it has goals.
@@ -86,17 +87,21 @@ def missed_goals(rows: Sequence[Row]) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="mmphate-gpu bench", description=__doc__.splitlines()[0])
-    size = made.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="a little of everything, three minutes on two cores")
-    size.add_argument("--full", action="store_true", help="everything")
+    made.add_argument("--full", action="store_true", help="everything")
     made.add_argument("--suite", action="append", default=[], choices=SUITES, metavar="NAME", help=", ".join(SUITES))
     made.add_argument("--case", action="append", default=[], metavar="NAME", help="a case of the pipeline by its name")
     made.add_argument("--list", action="store_true", help="name the tasks and the cases, and stop")
+    made.add_argument("--storage", choices=("auto", "sparse", "tiles", "lazy"), help="of --case, instead of its own")
+    made.add_argument("--repeats", type=int, help="of --case: warm runs whose median counts")
+    return add_run_arguments(made)
+
+
+def add_run_arguments(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """What every script of the suite takes."""
+    made.add_argument("--quick", action="store_true", help="small inputs; all suites within three minutes on two cores")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
     made.add_argument("--out", type=Path, default=default_out(), metavar="DIR", help="folder of the results")
     made.add_argument("--fresh", action="store_true", help="measure again what the results have already")
-    made.add_argument("--storage", choices=("auto", "sparse", "tiles", "lazy"), help="of --case, instead of its own")
-    made.add_argument("--repeats", type=int, help="of --case: warm runs whose median counts")
     return made
 
 
@@ -108,6 +113,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         made.error(f"--case {unknown[0]} is unknown; accepted: {', '.join(CASES)}")
     if options.repeats is not None and options.repeats < 0:
         made.error(f"--repeats {options.repeats} must not be negative")
+    if options.quick and options.full:
+        made.error("--quick and --full exclude each other")
     if not (options.quick or options.full or options.case or options.suite or options.list):
         made.error("nothing to run; give --quick, --full, --suite NAME, --case NAME or --list")
     return options
@@ -118,36 +125,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if options.list:
         return listed(options)
-    try:
-        device, about = about_device(options.device)
-    except ValueError as error:
-        parser().error(str(error))
-    rows, code = run(chosen_tasks(options, device), options.out, about, fresh=options.fresh)
-    conclude(rows)
+    rows, code = run_suite(lambda device: chosen_tasks(options, device), options)
+    conclude(rows, code)
     return code
 
 
-def run(tasks: Sequence[Task], out: Path, about: dict[str, Any], *, fresh: bool) -> tuple[list[Row], int]:
-    """`run_tasks` with what is ahead said before, and where things are after."""
-    estimate = sum(task.estimate for task in tasks)
-    print(f"{len(tasks)} tasks, about {clock(estimate)} on two cores", file=sys.stderr)
-    rows, code = run_tasks(tasks, out, about, fresh=fresh)
+def run_suite(chosen: Callable[[str], Sequence[Task]], options: argparse.Namespace) -> tuple[list[Row], int]:
+    """Run the tasks that are ``chosen`` for the device, with what is ahead said before and where things are after.
+
+    Returns what `run_tasks` does; ends the process with 2 where there is no such device.
+    """
+    try:
+        device, about = about_device(options.device)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the code that ends the task in hand
+    tasks = chosen(device)
+    print(f"{len(tasks)} tasks, about {clock(sum(task.estimate for task in tasks))} on two cores", file=sys.stderr)
+    rows, code = run_tasks(tasks, options.out, about, fresh=options.fresh)
     for suite in dict.fromkeys(row.suite for row in rows):
-        print(f"written: {records.result_path(out, suite, about['machine'])}", file=sys.stderr)
+        print(f"written: {records.result_path(options.out, suite, about['machine'])}", file=sys.stderr)
     return rows, code
 
 
-def conclude(rows: Sequence[Row]) -> None:
-    """Print the totals of the runs of the pipeline and the goals that are missed."""
+def conclude(rows: Sequence[Row], code: int) -> int:
+    """Print the totals of the runs of the pipeline and the goals that are missed; 1 if any, else ``code``."""
     whole = [row for row in totals(rows) if row.t is not None]
     if whole:
         print(plain_table(HEAD, [total_cells(row) for row in whole]))
-        print("In brackets what the oracle has: the dense float64 reference, or the published implementation.")
-    told(missed_goals(rows))
+        print(
+            "In brackets what the oracle has: the dense float64 reference, or the published implementation.", end="\n\n"
+        )
+    return missed_or_none(missed_goals(rows), code)
 
 
-def told(missed: Iterable[str]) -> None:
-    print("\n".join(["", *(list(missed) or ["No goal is missed."])]))
+def missed_or_none(missed: Sequence[str], code: int) -> int:
+    """Print the goals that are missed, or that none is; 1 if any, else ``code``."""
+    print("\n".join(missed or ["No goal is missed."]))
+    return code or int(bool(missed))
 
 
 def listed(options: argparse.Namespace) -> int:

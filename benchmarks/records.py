@@ -1,6 +1,6 @@
 """Where measurements are kept: one row of JSON a line, each with all that it was measured on.
 
-    python benchmarks/records.py cuda:1        prints what rows of that device will say about it
+python benchmarks/records.py cuda:1        prints what rows of that device will say about it
 """
 
 from __future__ import annotations

@@ -64,6 +64,8 @@ class Row:
     stress: float | None = None
     stress_expected: float | None = None  # of the oracle, for the same clusters
     preservation: dict[str, float] | None = None  # k -> share of slice neighbours kept ("inter")
+    preservation_within: dict[str, float] | None = None  # k -> share of unit neighbours kept within slices ("intra")
+    trustworthiness: float | None = None  # of the 10 nearest nodes, scikit-learn's
     affinity_error_p99: float | None = None  # absolute, over entries that either has
     affinity_error_max: float | None = None
     pattern_differences: int | None = None  # entries that only one of the two has
@@ -78,11 +80,17 @@ class Row:
     flop: float | None = None
     moved_bytes: float | None = None
     floor_seconds: float | None = None  # least by the machine's rates
+    bound: str = ""  # the rate that the floor comes from: the case of a row of suite "floors"
     share_of_floor: float | None = None
     portable_seconds: float | None = None  # of the portable version in the same run
     # Nothing was measured: why, and whether that is a fault.
     skipped: str = ""
     failed: bool | None = None
+
+    @property
+    def main_peak_bytes(self) -> int:
+        """Of the memory the run is in: the device's where it has its own."""
+        return self.device_peak_bytes or self.peak_bytes or 0
 
     def asdict(self) -> dict[str, Any]:
         """The fields that are set."""
@@ -115,7 +123,19 @@ def slug(text: str) -> str:
 
 # ---------------------------------------------------------------- tables
 
-HEAD = ("case", "device", "storage", "nodes", "seconds", "peak", "t", "stress", "kept 10 / 40", "affinity error")
+HEAD = (
+    "case",
+    "device",
+    "storage",
+    "nodes",
+    "seconds",
+    "cold",
+    "peak",
+    "t",
+    "stress",
+    "kept 10 / 40",
+    "affinity error",
+)
 
 
 def total_cells(row: Row) -> tuple[str, ...]:
@@ -125,13 +145,24 @@ def total_cells(row: Row) -> tuple[str, ...]:
         row.device,
         row.storage,
         f"{row.n_nodes:,}",
-        seconds_text(row.seconds),
-        bytes_text(row.peak_bytes),
+        spread_text(row),
+        "" if row.cold_seconds is None else seconds_text(row.cold_seconds),
+        bytes_text(row.main_peak_bytes),
         _with_expected(row.t, row.t_expected, "d"),
         _with_expected(row.stress, row.stress_expected, ".3f"),
         "" if not row.preservation else " / ".join(f"{share:.3f}" for share in row.preservation.values()),
         _error_text(row),
     )
+
+
+def spread_text(row: Row) -> str:
+    """Seconds, and behind them half of what lies between the least and the most of the repeats."""
+    if row.seconds is None:
+        return ""
+    text = seconds_text(row.seconds)
+    if not row.repeats or row.seconds_low is None or row.seconds_high is None or row.repeats == 1:
+        return text
+    return f"{text} ± {seconds_text((row.seconds_high - row.seconds_low) / 2)}"
 
 
 def seconds_text(seconds: float) -> str:
@@ -140,6 +171,8 @@ def seconds_text(seconds: float) -> str:
 
 
 def bytes_text(n: float) -> str:
+    if n >= 1e12:
+        return f"{n / 1e12:.2f} TB"
     return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
 
 
@@ -160,36 +193,55 @@ def stage_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
     """Head and lines of the table of stages: one line a stage, seconds and peak of each case in a column."""
     cases = list(dict.fromkeys(row.case for row in rows))
     stages = list(dict.fromkeys(row.stage for row in rows))
-    cell = {(row.stage, row.case): f"{seconds_text(row.seconds)} s, {bytes_text(row.peak_bytes)}" for row in rows}
+    cell = {(r.stage, r.case): f"{seconds_text(r.seconds or 0)} s, {bytes_text(r.main_peak_bytes)}" for r in rows}
     return ("stage", *cases), [(stage, *(cell.get((stage, case), "") for case in cases)) for stage in stages]
 
 
-def scale_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and lines of the table of `bench_scale`: one line a case, with the shares of the stages."""
+AXIS_FIELD = {"slices": "n_slices", "units": "n_units", "samples": "n_samples", "landmarks": "n_landmark"}
+
+
+def by_axis(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of `bench_scale` that were measured, by what doubles, in the order of its size."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if not row.skipped:
+            found.setdefault(row.settings["axis"], []).append(row)
+    return {axis: sorted(found[axis], key=lambda row: size(row, axis)) for axis in AXIS_FIELD if axis in found}
+
+
+def size(row: Row, axis: str) -> int:
+    """What doubles along ``axis``."""
+    return getattr(row, AXIS_FIELD[axis])
+
+
+def scale_cells(rows: Sequence[Row], axis: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines of a table of `bench_scale`: one line a case of ``axis``, with the shares of the stages."""
     stages = [stage for stage in dict.fromkeys(row.stage for row in rows) if stage != TOTAL]
-    share = {(row.case, row.stage): row.seconds for row in rows}
+    share = {(row.case, row.stage): row.seconds or 0.0 for row in rows}
     shown = [stage for stage in stages if any(share[case, stage] >= 0.05 * share[case, TOTAL] for case, _ in share)]
     lines, before = [], None
     for row in totals(rows):
-        growth = "" if before is None else f"{row.seconds / before.seconds:.2f}"
-        shares = (f"{100 * share[row.case, stage] / row.seconds:.0f} %" for stage in shown)
-        memory, t = bytes_text(row.peak_bytes), "" if row.t is None else str(row.t)
-        lines.append((f"{row.n_nodes:,}", row.storage, seconds_text(row.seconds), growth, memory, t, *shares))
-        before = row
-    return ("nodes", "storage", "seconds", "times the one before", "peak", "t", *shown), lines
+        seconds = row.seconds or math.nan
+        growth = "" if before is None else f"{seconds / before:.2f}"
+        shares = (f"{100 * share[row.case, stage] / seconds:.0f} %" for stage in shown)
+        memory, t = bytes_text(row.main_peak_bytes), "" if row.t is None else str(row.t)
+        sizes = f"{size(row, axis):,}", f"{row.n_nodes:,}", row.storage
+        lines.append((*sizes, seconds_text(seconds), growth, memory, t, *shares))
+        before = seconds
+    return (axis, "nodes", "storage", "seconds", "times the one before", "peak", "t", *shown), lines
 
 
-def slopes(rows: Sequence[Row], last: int = 3) -> str:
-    """Exponents of the growth with the number of nodes over the ``last`` cases, by least squares on logarithms."""
+def slopes(rows: Sequence[Row], axis: str, last: int = 3) -> str:
+    """Exponents of the growth along ``axis`` over the ``last`` cases, by least squares on logarithms."""
     found = []
     for stage in dict.fromkeys(row.stage for row in rows):
         own = [row for row in rows if row.stage == stage][-last:]
-        if len(own) > 1 and own[-1].seconds >= 1:
-            found.append(f"{stage} {_slope([(row.n_nodes, row.seconds) for row in own]):.2f}")
+        if len(own) > 1 and (own[-1].seconds or 0) >= 1:
+            found.append(f"{stage} {_slope([(size(row, axis), row.seconds or 0) for row in own]):.2f}")
     whole = totals(rows)[-last:]
     if len(whole) > 1:
-        found.append(f"peak {_slope([(row.n_nodes, row.peak_bytes) for row in whole]):.2f}")
-    return f"Slopes over the last {len(whole)} cases, both axes logarithmic: {', '.join(found)}."
+        found.append(f"peak {_slope([(size(row, axis), row.main_peak_bytes) for row in whole]):.2f}")
+    return f"Exponents of the {axis} over the last {len(whole)} cases: {', '.join(found)}."
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float:
@@ -198,20 +250,22 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in logs) / sum((x - mean_x) ** 2 for x, _ in logs)
 
 
-def op_cells(rows: Sequence[OpRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def op_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and lines of the table of ops."""
-    head = ("op", "input", "by", "ms", "rate", "times portable", "share of floor")
+    head = ("op", "input", "by", "ms", "rate", "times portable", "share of floor", "floor")
     return head, [
         (
-            row.op,
-            row.what,
-            row.twin,
+            row.stage,
+            row.case,
+            row.by,
             f"{row.seconds * 1e3:.3g}",
-            f"{row.rate:.2e} {row.unit}/s",
+            "" if row.rate is None else f"{row.rate:.2e} {row.unit}/s",
             "" if row.portable_seconds is None else f"{row.portable_seconds / row.seconds:.1f}",
-            "" if row.floor_seconds is None else f"{row.floor_seconds / row.seconds:.2f}",
+            "" if row.share_of_floor is None else f"{row.share_of_floor:.2f}",
+            row.bound,
         )
         for row in rows
+        if row.seconds
     ]
 
 
@@ -227,4 +281,4 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def totals(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.stage == TOTAL]
+    return [row for row in rows if row.stage == TOTAL and not row.skipped]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -75,8 +76,7 @@ def run_task(task: Task, out: Path = RESULTS) -> list[Row]:
         raise TaskFailed(f"took more than {task.timeout:.0f} s") from error
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            end(process)
     if process.returncode != 0:
         kind = TaskRefused if process.returncode == REFUSAL else TaskFailed
         raise kind(tail(told) or f"ended with exit code {process.returncode}")
@@ -85,6 +85,15 @@ def run_task(task: Task, out: Path = RESULTS) -> list[Row]:
         return [replace(row, task=task.key) for row in records.rows_of(entries, "its last line")]
     except (IndexError, ValueError) as error:
         raise TaskFailed(f"printed no rows: {tail(written + told)}") from error
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process that leads a session of its own, and its children; asked first, so that it can end its own."""
+    for sent, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=patience)
 
 
 def run_tasks(

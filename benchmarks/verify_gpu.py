@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,9 +28,11 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.bench_pipeline import case_task  # noqa: E402
 from benchmarks.cases import GPU, QUICK, SMALLEST  # noqa: E402
-from benchmarks.harness import CaseFailed, environment, run_case, tail  # noqa: E402
-from benchmarks.rows import HEAD, RESULTS, Row, plain_table, result_path, total_cells, totals, write_json  # noqa: E402
+from benchmarks.records import RESULTS, read, rows_of, write_text  # noqa: E402
+from benchmarks.rows import HEAD, plain_table, total_cells, totals  # noqa: E402
+from benchmarks.tasks import TaskFailed, end, environment, run_task, tail  # noqa: E402
 
 PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "triton", "pytest", "matplotlib", "xarray")
 BUDGET = 560  # seconds: ten minutes, with some to spare
@@ -78,8 +78,7 @@ def call(
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            end(process)
             return f"took more than {seconds:.0f} s; its last output: {tail(out.read_text() + err.read_text(), 3)}"
     return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
 
@@ -184,17 +183,17 @@ def ops(v: Verification) -> dict[str, Any]:
 
 def scale(v: Verification) -> dict[str, Any]:
     """Ever more nodes, as far as the device and the time go: seconds, peaks, forms and slopes."""
-    return bench_section(v, "scale", [f"--images={v.log}", *["--quick"] * v.small], 150)
+    return bench_section(v, "scale", ["--quick"] * v.small, 150)
 
 
 def bench_section(v: Verification, name: str, options: Sequence[str], most: float) -> dict[str, Any]:
     """The rows that ``bench_<name>.py`` wrote, whether or not it came to its end, and what it printed."""
-    for old in v.log.glob(f"{name}-*.json"):
+    for old in v.log.glob(f"{name}-*.jsonl"):
         old.unlink()
     script = str(ROOT / "benchmarks" / f"bench_{name}.py")
     done = call(v, name, [sys.executable, script, f"--device={v.device}", f"--out={v.log}", *options], most)
-    files = list(v.log.glob(f"{name}-*.json"))
-    found = {name: json.loads(files[0].read_text())} if files else {}
+    files = list(v.log.glob(f"{name}-*.jsonl"))
+    found = {name: [row.asdict() for row in read(files[0])]} if files else {}
     if isinstance(done, str):
         return {**failed(done), **found}
     if done.returncode != 0 or not files:
@@ -211,8 +210,9 @@ def benchmarks(v: Verification) -> dict[str, Any]:
             left_out.append(name)
             continue
         try:
-            v.rows += [asdict(row) for row in run_case(name, device=v.device, timeout=min(150, v.left))]
-        except CaseFailed as error:
+            task = replace(case_task(name, v.device), timeout=min(150, v.left))
+            v.rows += [row.asdict() for row in run_task(task, v.log)]
+        except TaskFailed as error:
             errors[name] = str(error)
     missing = [f"not run for lack of time: {', '.join(left_out)}"] if left_out else []
     status = "failed" if errors else "passed" if v.rows else "skipped"
@@ -262,7 +262,7 @@ SECTIONS: dict[str, Callable[[Verification], dict[str, Any]]] = {
 _ABOUT = """
 import importlib.util, json, sys
 import torch
-from benchmarks.worker import machine_name, versions
+from benchmarks.records import machine_name, versions
 from mmphate_gpu.ops.devices import resolve_device
 device = resolve_device(sys.argv[1])
 missing = [name for name in sys.argv[2:] if importlib.util.find_spec(name) is None]
@@ -336,16 +336,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.mkdir(parents=True, exist_ok=True)
     v = Verification(device, options.quick, log, options.budget)
     v.about = about(v)
-    path = result_path(options.out, "verify_cpu" if options.cpu else "verify_gpu", v.about["machine"])
+    path = options.out / f"{'verify_cpu' if options.cpu else 'verify_gpu'}-{v.about['machine']}.json"
     for name in options.only or SECTIONS:
         run_section(v, name)
-        write_json(path, v.content())
+        write_text(path, json.dumps(v.content(), indent=1) + "\n")
     return conclude(v, path)
 
 
 def conclude(v: Verification, path: Path) -> int:
     """Print the tables and where things are; the exit code."""
-    rows = totals([Row(**row) for row in v.rows])
+    rows = totals(rows_of(v.rows, "the run"))
     if rows:
         print(plain_table(HEAD, [total_cells(row) for row in rows]), end="\n\n")
     print(plain_table(("section", "found"), [(name, one_line(section)) for name, section in v.sections.items()]))

@@ -166,7 +166,7 @@ def _bench(args: argparse.Namespace) -> int:
     sys.path.insert(0, str(checkout))
     try:
         harness = importlib.import_module("benchmarks.harness")
-        return harness.main([*["--quick"] * args.quick, *args.rest])
+        return harness.main(args.rest)
     finally:
         sys.path.remove(str(checkout))
 
@@ -187,9 +187,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, **options: Any
+    ) -> argparse.ArgumentParser:
         # argparse formats the help with %, and prints the one-line help and the description apart.
-        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        about = f"{text[0].upper()}{text[1:]}."
+        added = commands.add_parser(name, help=text, description=about, allow_abbrev=False, **options)
         added.set_defaults(run=run)
         return added
 
@@ -199,8 +202,8 @@ def _parser() -> argparse.ArgumentParser:
     plot = command("plot", _plot, "draw again the embedding in a folder")
     plot.add_argument("folder", metavar="DIR", type=Path, help="a folder that embed or demo wrote")
     command("config", _config, "show versions, devices and backends")
-    bench = command("bench", _bench, "run the benchmarks of a source checkout; further options go to them")
-    bench.add_argument("--quick", action="store_true", help="small cases only")
+    # Its options are those of the checkout, --help among them.
+    command("bench", _bench, "run the benchmarks of a source checkout: --quick, --full, --help, ...", add_help=False)
     return parser
 
 

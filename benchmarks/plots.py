@@ -1,0 +1,81 @@
+"""Plots of the measured rows. Called by `report.py`; needs matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from benchmarks.rows import TOTAL, Row, by_axis, size, totals
+from benchmarks.story import REFERENCE
+
+# The power with which work of a run has to grow at most: pairs of slices, pairs of units, distances, matrix products.
+GUIDES = {"slices": 2, "units": 1, "samples": 1, "landmarks": 3}
+GUIDE = {"linestyle": "--", "color": "grey"}
+DPI = 110
+
+
+def growth(rows: Sequence[Row], path: Path) -> Path:
+    """Seconds of the stages against what doubles, one panel an axis, all axes logarithmic."""
+    series = by_axis(rows)
+    figure, panels = plt.subplots(1, len(series), figsize=(5 * len(series), 4.5), layout="constrained", squeeze=False)
+    for panel, (axis, own) in zip(panels[0], series.items(), strict=True):
+        _growth_panel(panel, axis, own)
+    figure.suptitle(f"{rows[0].machine}: seconds as one size doubles")
+    return _saved(figure, path)
+
+
+def _growth_panel(panel: Any, axis: str, rows: Sequence[Row]) -> None:
+    stages = list(dict.fromkeys(row.stage for row in rows))
+    longest = {stage: max(row.seconds or 0 for row in rows if row.stage == stage) for stage in stages}
+    for stage in sorted(stages, key=longest.__getitem__, reverse=True):
+        if longest[stage] < 0.01 * max(longest.values()):
+            continue
+        own = [row for row in rows if row.stage == stage]
+        style = {"color": "black", "linewidth": 2} if stage == TOTAL else {}
+        panel.plot([size(row, axis) for row in own], [row.seconds for row in own], marker="o", label=stage, **style)
+    whole = totals(rows)
+    sizes = [size(row, axis) for row in whole]
+    last = whole[-1].seconds or 0
+    guide = [last * (n / sizes[-1]) ** GUIDES[axis] for n in sizes]
+    panel.plot(sizes, guide, label=f"power {GUIDES[axis]}", **GUIDE)
+    panel.set_ylim(bottom=max(1e-3, 0.005 * last))
+    _axes(panel, axis, "seconds", sizes)
+
+
+def scaling(series: Mapping[str, Sequence[Row]], against: Sequence[Row], path: Path) -> Path:
+    """Seconds and peak memory of whole runs against the nodes: every machine, and the dense reference."""
+    figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    lines = {f"this library, {machine}": totals(by_axis(rows).get("slices", [])) for machine, rows in series.items()}
+    dense = [row for row in totals(against) if row.by == REFERENCE and row.seconds is not None]
+    for machine in sorted({row.machine for row in dense}):
+        lines[f"dense reference, {machine}"] = [row for row in dense if row.machine == machine]
+    for label, rows in lines.items():
+        own = sorted(rows, key=lambda row: row.n_nodes or 0)
+        nodes = [row.n_nodes for row in own]
+        time.plot(nodes, [row.seconds for row in own], marker="o", label=label)
+        memory.plot(nodes, [row.main_peak_bytes / 1e9 for row in own], marker="o", label=label)
+    for panel, what in ((time, "seconds"), (memory, "peak memory, GB")):
+        _axes(panel, "nodes", what)
+    return _saved(figure, path)
+
+
+def _axes(panel: Any, across: str, up: str, ticks: Sequence[int] | None = None) -> None:
+    panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up)
+    if ticks:
+        panel.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=20)
+        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize="small")
+
+
+def _saved(figure: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)
+    plt.close(figure)
+    return path
