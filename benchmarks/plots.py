@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks.rows import TOTAL, Row, by_axis, size, totals
 from benchmarks.story import REFERENCE
@@ -72,9 +73,12 @@ def by_nodes(lines: Mapping[str, Sequence[Row]], path: Path) -> Path:
 
 def _axes(panel: Any, across: str, up: str, ticks: Sequence[int] | None = None) -> None:
     panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up)
+    for side in (panel.xaxis, panel.yaxis):
+        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        side.set_major_formatter(StrMethodFormatter("{x:,.12g}"))
+        side.set_minor_locator(NullLocator())
     if ticks:
         panel.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=20)
-        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
 

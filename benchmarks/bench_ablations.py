@@ -1,0 +1,465 @@
+"""What each choice of the method and of its implementation costs and changes: one is varied, the others stay.
+
+Run ``python benchmarks/bench_ablations.py``; ``--only landmarks`` is one ablation. Every row names what it is held
+against. Where the affinity is varied, landmarks are the same throughout, so that what differs is what the affinity
+does; where landmarks are, a run with another seed tells how far two pictures of one setting lie apart anyway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.spatial import procrustes
+
+from benchmarks import records
+from benchmarks.cases import digits_trace
+from benchmarks.harness import add_run_arguments, run_suite
+from benchmarks.rows import NOT_INSTALLED, REFUSED, Row, bytes_text, plain_table, seconds_text, timing
+from benchmarks.tasks import OUT, QUICK, Task, emit, python_task
+from benchmarks.timer import once
+from mmphate_gpu import Trace, datasets, neighborhood_preservation, to_scipy
+from mmphate_gpu._optional import available, why_no_keops
+from mmphate_gpu.affinities import affinity_of_points
+from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
+from mmphate_gpu.diffusion import diffuse, optimal_t
+from mmphate_gpu.landmarks import Landmarks, landmark_diffusion
+from mmphate_gpu.mds import embed_landmarks
+from mmphate_gpu.mds.classic import classic
+from mmphate_gpu.mds.smacof import Descent, one_sweep, smacof
+from mmphate_gpu.mds.stress import stress
+from mmphate_gpu.neighbors import kneighbors
+from mmphate_gpu.operators import AffinityOperator, SparseAffinity
+from mmphate_gpu.ops.csr import Csr
+from mmphate_gpu.ops.devices import resolve_device
+from mmphate_gpu.ops.kmeans import kmeans
+from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
+from mmphate_gpu.params import InputError
+from mmphate_gpu.pipeline import interpolate
+from mmphate_gpu.potential import potential_distances, potential_of_power
+from mmphate_gpu.slices import unit_major
+from mmphate_gpu.trace import normalize
+
+NAME = "ablations"
+N_COMPONENTS = 3
+N_SVD = 100
+KEPT = (10, 40)
+COLUMNS = 110  # of a product, as block Krylov takes it
+INTERSLICE_KNN, DEFAULT_CUT = 25, "thresh 1e-4"
+# Warm calls, by the seconds of the cold one: of what takes long, little is cold.
+REPEATS = {2.0: 3, 20.0: 1}
+# name -> trace, given the folder in which what takes long to make is kept; landmarks of all ablations but their own
+INPUTS: dict[str, tuple[Callable[[Path | None], Trace], int]] = {
+    "suite-12x14": (lambda folder: datasets.bifurcation("hopf_pitchfork", 12, 14), 200),
+    "suite-51x40": (lambda folder: datasets.bifurcation("hopf_pitchfork", 51, 40), 2000),
+    "suite-101x80": (lambda folder: datasets.bifurcation("hopf_pitchfork"), 4000),
+    "digits-51x8x20x50": (digits_trace, 2000),
+}
+SMALL, MIDDLE, LARGE = ("suite-12x14",), ("suite-51x40", "digits-51x8x20x50"), "suite-101x80"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a run ends with."""
+
+    embedding: torch.Tensor  # (N, C)
+    distances: torch.Tensor  # (L, L), between the landmarks' potentials
+    t: int
+    stress: float
+
+
+def picture(landmarks: Landmarks) -> Picture:
+    """Steps 9 to 13 of the method."""
+    t = optimal_t(landmarks.landmark_op)
+    potential = potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees), 0)
+    distances = potential_distances(potential)
+    mds = embed_landmarks(distances, N_COMPONENTS, solver="smacof", random_state=0)
+    return Picture(interpolate(landmarks.transitions, mds.coordinates), distances, t, mds.stress)
+
+
+class Bench:
+    """An input, the run on it with all defaults, and the rows of what differs from it."""
+
+    def __init__(self, ablation: str, name: str, device: torch.device, folder: Path | None = None) -> None:
+        make, self.n_landmark = INPUTS[name]
+        self.trace = make(folder).to(device)
+        self.device = device
+        self.points = normalize(self.trace)  # (S, M, D) float64
+        sizes = {size: getattr(self.trace, size) for size in ("n_slices", "n_units", "n_samples", "n_nodes")}
+        self.common = {"suite": NAME, "case": name, **records.about(device), **sizes}
+        self.ablation = ablation
+
+    def affinity(self, **changes: Any) -> AffinityOperator:
+        """The affinity in the type that a run on this trace has, stored as CSR where nothing else is said."""
+        return affinity_of_points(
+            self.points, **{"storage": "sparse", "dtype": self.trace.data.dtype} | changes
+        ).operator
+
+    def landmarks(self, operator: AffinityOperator, n: int | None = None, **options: Any) -> Landmarks:
+        options = {"random_state": 0, "points": self.points, "n_svd": N_SVD} | options
+        return landmark_diffusion(operator, n_landmark=n or self.n_landmark, **options)
+
+    @functools.cached_property
+    def plain(self) -> AffinityOperator:
+        return self.affinity()
+
+    @functools.cached_property
+    def own(self) -> Landmarks:
+        return self.landmarks(self.plain)
+
+    @functools.cached_property
+    def usual(self) -> Picture:
+        return picture(self.own)
+
+    def with_same_clusters(self, operator: AffinityOperator) -> Picture:
+        return picture(self.landmarks(operator, clusters=self.own.clusters))
+
+    def timed(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> tuple[Result, dict[str, Any]]:
+        """The result of ``call``, and the fields of a row that tell how long it took."""
+        found: list[Result] = []
+
+        def run() -> None:
+            found.clear()  # two results need not be in memory together
+            found.append(call(*arguments, **options))
+
+        cold = once(run, self.device)
+        repeats = next((n for most, n in REPEATS.items() if cold <= most), 0)
+        own = timing([once(run, self.device) for _ in range(repeats)]) if repeats else {"seconds": cold, "repeats": 0}
+        return found[0], {**own, "warmup": 1, "cold_seconds": cold}
+
+    def row(self, choice: str, stage: str, against: str = "", **fields: Any) -> Row:
+        settings = {"ablation": self.ablation, "choice": choice} | ({"against": against} if against else {})
+        return Row(stage=stage, settings=settings | fields.pop("settings", {}), **self.common, **fields)
+
+    def quality(self, found: Picture, against: Picture | None) -> dict[str, Any]:
+        """Fields of a row; ``against`` None: it is what the others are held against."""
+        ks = [k for k in KEPT if k < self.trace.n_slices]
+        shares = neighborhood_preservation(self.trace, found.embedding, ks)
+        kept = {str(k): inter for k, (_, inter) in zip(ks, shares, strict=True)}
+        fields = {"t": found.t, "stress": found.stress, "preservation": kept, "n_landmark": len(found.distances)}
+        if against is not None:
+            fields["procrustes"] = disparity(against.embedding, found.embedding)
+        return fields
+
+
+def disparity(wanted: torch.Tensor, found: torch.Tensor) -> float:
+    """Of the two pictures after the best shift, turn and scale, as a share of their size."""
+    return float(procrustes(wanted.cpu().double().numpy(), found.cpu().double().numpy())[2])
+
+
+def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+# ---------------------------------------------------------------- the affinity
+
+
+def storage(bench: Bench) -> Iterator[Row]:
+    """The three forms: what making one takes and keeps, a product, landmarks, and the picture they lead to."""
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randn(bench.trace.n_nodes, COLUMNS, dtype=torch.float64, generator=generator).to(bench.device)
+    wanted = bench.affinity(dtype=torch.float64).product(block)
+    for form in ("sparse", "tiles", "lazy"):
+        operator, seconds = bench.timed(bench.affinity, storage=form)
+        yield bench.row(form, "affinity", **seconds, work=operator.nbytes, unit="bytes")
+        product, seconds = bench.timed(operator.product, block)
+        error = relative_error(product, wanted)
+        yield bench.row(form, "product", "float64 entries as CSR", **seconds, error=error)
+        found, seconds = bench.timed(bench.landmarks, operator)
+        against = bench.usual if form != "sparse" else None
+        quality = bench.quality(picture(found), against)
+        yield bench.row(form, "landmarks", "sparse" if against else "", **seconds, **quality)
+
+
+def neighbours(bench: Bench) -> Iterator[Row]:
+    """The backends of the bandwidths: time, the interslice bandwidth's error, neighbours found, the picture."""
+    units = unit_major(bench.points)
+    knn = min(INTERSLICE_KNN, bench.trace.n_slices - 1)
+    exact = float(interslice_bandwidth(units, knn, backend="torch"))
+    indices = kneighbors(units, knn, backend="torch")[1]
+    for backend in ("auto", "torch", "keops", "pynndescent"):
+        if reason := _why_no_backend(backend):
+            yield bench.row(backend, "bandwidth", "torch", skipped=f"{NOT_INSTALLED}: {reason}")
+            continue
+        found, seconds = bench.timed(interslice_bandwidth, units, knn, backend=backend)
+        quality = bench.quality(bench.with_same_clusters(bench.affinity(knn_backend=backend)), bench.usual)
+        searched = {} if backend == "auto" else {"recall": recall(kneighbors(units, knn, backend=backend)[1], indices)}
+        error = abs(float(found) / exact - 1)
+        yield bench.row(backend, "bandwidth", "torch", **seconds, error=error, **searched, **quality)
+
+
+def _why_no_backend(backend: str) -> str | None:
+    if backend == "keops":
+        return why_no_keops()
+    return None if backend != "pynndescent" or available("pynndescent") else "pynndescent"
+
+
+def recall(found: torch.Tensor, wanted: torch.Tensor) -> float:  # 2 x (B, n, k)
+    """Share of the wanted neighbours that were found."""
+    rows = [torch.isin(one + offset(one), other + offset(other)) for one, other in zip(wanted, found, strict=True)]
+    return float(torch.stack(rows).double().mean())
+
+
+def offset(indices: torch.Tensor) -> torch.Tensor:  # (n, k) -> (n, 1)
+    """Keeps the indices of one row apart from those of another."""
+    return len(indices) * torch.arange(len(indices), device=indices.device)[:, None]
+
+
+def cuts(bench: Bench) -> Iterator[Row]:
+    """Where the affinity is cut: by a threshold, down to none at all, or after so many entries of a row."""
+    for thresh in ("1e-4", "1e-2", "1e-3", "1e-6", "0"):
+        name = f"thresh {thresh}"
+        try:
+            operator, seconds = bench.timed(bench.affinity, thresh=float(thresh))
+        except InputError as error:  # what is not cut may not fit
+            yield bench.row(name, "affinity", DEFAULT_CUT, skipped=f"{REFUSED}: {error}")
+            continue
+        yield _cut_row(bench, operator, name, seconds)
+    for most in (25, 50, 100, 200):
+        if most < bench.trace.n_slices:
+            yield _cut_row(bench, capped(bench.plain, most), f"{most} neighbours", {})
+
+
+def _cut_row(bench: Bench, operator: AffinityOperator, name: str, seconds: dict[str, Any]) -> Row:
+    against = bench.usual if name != DEFAULT_CUT else None
+    quality = bench.quality(bench.with_same_clusters(operator), against)
+    nnz = operator.to_csr().nnz
+    return bench.row(name, "affinity", DEFAULT_CUT if against else "", **seconds, work=nnz, unit="entries", **quality)
+
+
+def capped(operator: SparseAffinity, most: int) -> SparseAffinity:
+    """The affinity of which every row names its ``most`` largest interslice entries; an entry stays that one end names.
+
+    What a k-nearest-neighbour graph would keep; the library has no such cut, since the method's is by the threshold.
+    """
+    matrix = to_scipy(operator).tocsr()
+    n_units = operator.interleave
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    inside = row // n_units == matrix.indices // n_units
+    order = np.lexsort((-np.where(inside, np.inf, matrix.data), row))  # the entries of its own slice come first
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - matrix.indptr[row[order]]
+    keep = rank < most + np.bincount(row[inside], minlength=matrix.shape[0])[row]
+    named = scipy.sparse.csr_matrix((matrix.data[keep], (row[keep], matrix.indices[keep])), matrix.shape)
+    both = named.maximum(named.T).tocsr()
+    both.sort_indices()
+    csr = operator.to_csr()
+    kind, device = csr.indices.dtype, csr.values.device
+    indptr, indices = (torch.from_numpy(part).to(device, kind) for part in (both.indptr, both.indices))
+    return SparseAffinity(
+        Csr(indptr, indices, torch.from_numpy(both.data).to(csr.values), csr.shape), interleave=n_units
+    )
+
+
+def precision(bench: Bench) -> Iterator[Row]:
+    """The type in which entries are kept; distances and degrees are float64 in both."""
+    wanted = bench.affinity(dtype=torch.float64)
+    exact = bench.with_same_clusters(wanted)
+    values = wanted.to_csr().values
+    for dtype in (torch.float64, torch.float32):
+        name = str(dtype).removeprefix("torch.")
+        against = "" if dtype == torch.float64 else "float64"
+        operator, seconds = bench.timed(bench.affinity, dtype=dtype)
+        found = bench.with_same_clusters(operator)
+        error = relative_error(operator.to_csr().values.double(), values)
+        quality = bench.quality(found, exact if against else None)
+        yield bench.row(
+            name, "affinity", against, **seconds, error=error, work=operator.nbytes, unit="bytes", **quality
+        )
+
+
+# ---------------------------------------------------------------- landmarks
+
+
+def landmark_counts(bench: Bench) -> list[int]:
+    """Doubling, up to what a tenth of an hour allows: 8000 on the CPU, 20,000 on a GPU."""
+    if bench.n_landmark < 1000:  # the small input
+        return [50, 100, bench.n_landmark]
+    largest = [20_000] if bench.device.type == "cuda" else []
+    return [n for n in (500, 1000, 2000, 4000, 8000, *largest) if n < bench.trace.n_nodes]
+
+
+def landmarks(bench: Bench) -> Iterator[Row]:
+    """How many landmarks, and how they are chosen, against the most spectral ones there are."""
+    counts = landmark_counts(bench)
+    against = f"spectral, {counts[-1]}"
+    runs = [("spectral", n, 0) for n in reversed(counts)] + [("spectral", counts[-2], 1)]
+    # One component each: the cost of the rest grows with the cube of their number.
+    runs += [("stratified", n, 0) for n in counts if n <= bench.n_landmark]
+    largest: Picture | None = None
+    for kind, n, seed in runs:
+        name = f"{kind}, {n}" + (f", seed {seed}" if seed else "")
+        found, seconds = bench.timed(bench.landmarks, bench.plain, n, landmarks=kind, random_state=seed)
+        yield bench.row(name, "landmarks", **seconds)
+        own, seconds = bench.timed(picture, found)
+        quality = bench.quality(own, largest)
+        yield bench.row(name, "entropy to MDS", against if largest else "", **seconds, **quality)
+        largest = largest or own
+
+
+def passes(bench: Bench) -> Iterator[Row]:
+    """Products that block Krylov takes to find the leading singular vectors, against twice the most of them."""
+    degrees = bench.plain.row_sums()
+    root = degrees.rsqrt()[:, None]
+
+    def diff_aff(block: torch.Tensor) -> torch.Tensor:
+        return bench.plain.product(root * block).mul_(root)
+
+    def eigenpairs(n_passes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = seeded_generator(0)
+        size = {"n_passes": n_passes, "device": bench.device, "generator": generator}
+        return top_eigenpairs(diff_aff, bench.trace.n_nodes, N_SVD, **size)
+
+    def run(vectors: torch.Tensor) -> Picture:
+        features = bench.plain.product(vectors).div_(degrees[:, None])
+        clusters = kmeans(features.float(), bench.n_landmark, generator=seeded_generator(1))
+        return picture(bench.landmarks(bench.plain, clusters=clusters))
+
+    many = 16
+    values, vectors = eigenpairs(many)
+    most = run(vectors)
+    for n_passes in (1, 2, 3, 5, 8):
+        (found, vectors), seconds = bench.timed(eigenpairs, n_passes)
+        error = float(1 - found.abs().sum() / values.abs().sum())
+        quality = bench.quality(run(vectors), most)
+        yield bench.row(f"{n_passes} passes", "eigenpairs", f"{many} passes", **seconds, error=error, **quality)
+
+
+# ---------------------------------------------------------------- MDS
+
+
+def steps(bench: Bench) -> Iterator[Row]:
+    """SMACOF from the same start: with quasi-Newton steps, with plain ones alone, and to a hundredth of the gain."""
+    distances = bench.usual.distances
+    start = classic(distances, N_COMPONENTS, generator=seeded_generator(0))
+    usual = "quasi-Newton"
+    runs = {usual: (smacof, 1e-6), "plain": (plain_smacof, 1e-6), f"{usual}, eps 1e-8": (smacof, 1e-8)}
+    first: torch.Tensor | None = None
+    for name, (solver, eps) in runs.items():
+        found, seconds = bench.timed(solver, distances, start, eps=eps)
+        fields = {"work": found.n_iter, "unit": "sweeps", "stress": stress(distances, found.coordinates)}
+        if first is not None:
+            fields["procrustes"] = disparity(first, found.coordinates)
+        yield bench.row(name, "mds", "" if first is None else usual, **seconds, **fields, n_landmark=len(distances))
+        first = found.coordinates if first is None else first
+
+
+def plain_smacof(distances: torch.Tensor, start: torch.Tensor, *, eps: float, max_iter: int = 3000) -> Descent:
+    """Guttman transforms alone: in float32 to the end, then in float64, as the library does."""
+    largest = float(distances.max())
+    rough = _plain_descent((distances / largest).float(), start / largest, eps, max_iter - 1)
+    end = _plain_descent(distances, rough.coordinates * largest, eps, max_iter - rough.n_iter)
+    return Descent(end.coordinates, rough.n_iter + end.n_iter)
+
+
+def _plain_descent(distances: torch.Tensor, points: torch.Tensor, eps: float, max_iter: int) -> Descent:
+    n_sweeps, before, gain = 0, math.inf, math.inf
+    while n_sweeps < max_iter and gain >= eps * before:
+        points, raw = one_sweep(distances, points)
+        n_sweeps, gain, before = n_sweeps + 1, before - float(raw), float(raw)
+    return Descent(points, n_sweeps)
+
+
+# ---------------------------------------------------------------- the suite
+
+# name -> its rows, and the seconds of its two inputs on two cores
+ABLATIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], float, float]] = {
+    "storage": (storage, 40, 30),
+    "neighbours": (neighbours, 40, 30),
+    "cuts": (cuts, 60, 40),
+    "precision": (precision, 20, 15),
+    "landmarks": (landmarks, 120, 120),
+    "passes": (passes, 60, 40),
+    "steps": (steps, 15, 10),
+}
+QUICK_ABLATIONS = ("storage",)
+
+
+def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
+    """One process for each ablation and input; on a GPU landmarks of the whole bifurcation suite as well."""
+    found = []
+    for name in only or (QUICK_ABLATIONS if quick else ABLATIONS):
+        inputs = SMALL if quick else (*MIDDLE, *([LARGE] if name == "landmarks" and device != "cpu" else []))
+        for i, on in enumerate(inputs):
+            options = ["--rows", name, "--input", on, "--device", device, "--folder", OUT]
+            seconds = 8.0 if quick else ABLATIONS[name][1 + min(i, 1)]
+            key = f"{QUICK * quick}{name}-{on}"
+            time = {"timeout": 1800.0, "estimate": seconds}
+            found.append(python_task(NAME, key, "bench_ablations.py", *options, **time))
+    return found
+
+
+HEAD = ("input", "choice", "what was timed", "seconds", "work", "error", "recall", "t", "stress", "kept 10 / 40",
+        "Procrustes", "against")  # fmt: skip
+
+
+def table(rows: Sequence[Row], which: str = "") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines of the ablation ``which``, or of all; columns in which nothing stands are left out."""
+    own = [row for row in rows if row.settings.get("ablation") in ((which,) if which else ABLATIONS)]
+    lines = [cells(row) for row in own]
+    shown = [i for i, _ in enumerate(HEAD) if any(line[i] for line in lines)]
+    return tuple(HEAD[i] for i in shown), [tuple(line[i] for i in shown) for line in lines]
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """One line under `HEAD`; of what was skipped the reason stands under the time."""
+    return (
+        row.case,
+        row.settings["choice"],
+        row.stage,
+        row.skipped or ("" if row.seconds is None else seconds_text(row.seconds)),
+        _work_text(row),
+        "" if row.error is None else f"{row.error:.1e}",
+        "" if row.recall is None else f"{row.recall:.4f}",
+        "" if row.t is None else str(row.t),
+        "" if row.stress is None else f"{row.stress:.4f}",
+        "" if not row.preservation else " / ".join(f"{share:.3f}" for share in row.preservation.values()),
+        "" if row.procrustes is None else f"{row.procrustes:.1e}",
+        row.settings.get("against", ""),
+    )
+
+
+def _work_text(row: Row) -> str:
+    if row.work is None:
+        return ""
+    return bytes_text(row.work) if row.unit == "bytes" else f"{row.work:,.0f} {row.unit}"
+
+
+def measured(name: str, on: str, device: torch.device, folder: Path | None = None) -> list[Row]:
+    """The rows of one ablation on one input."""
+    return list(ABLATIONS[name][0](Bench(name, on, device, folder)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, write, print a table for each ablation; 1 if a task failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", default=[], choices=ABLATIONS, help="one ablation; repeatable")
+    parser.add_argument("--rows", choices=ABLATIONS, help="measure in this process and print the rows: a task")
+    parser.add_argument("--input", choices=INPUTS, default=MIDDLE[0], help="of --rows")
+    parser.add_argument("--folder", type=Path, help="of --rows: where what takes long to make is kept")
+    options = add_run_arguments(parser).parse_args(argv)
+    if options.rows:
+        emit(measured(options.rows, options.input, resolve_device(options.device), options.folder))
+        return 0
+    rows, code = run_suite(lambda device: tasks(device, options.quick, options.only), options)
+    for name in dict.fromkeys(row.settings["ablation"] for row in rows if row.settings):
+        print(plain_table(*table(rows, name)), end="\n\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
