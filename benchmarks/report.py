@@ -122,8 +122,9 @@ def _dates(rows: Sequence[Row]) -> str:
 def _story(folder: Path) -> str:
     runs = rows_by_machine("pipeline", folder)
     head, lines = story.cells(runs)
-    told = [markdown_table(head, lines), "", *story.dense_reference(_rows_if_any("against", folder)), ""]
-    return "\n".join([*told, *(about(rows) for rows in runs.values())]) + "\n"
+    dense = story.dense_reference(_rows_if_any("against", folder))
+    told = [*([" ".join(dense)] if dense else []), *(about(rows) for rows in runs.values())]
+    return "\n\n".join([markdown_table(head, lines), *told]) + "\n"
 
 
 def _rows_if_any(name: str, folder: Path) -> list[Row]:

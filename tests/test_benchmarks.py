@@ -708,7 +708,7 @@ def test_plots_are_drawn_of_every_machine(results, tmp_path, monkeypatch, capsys
 
 def test_a_plot_shows_what_was_measured(monkeypatch, tmp_path):
     kept = []
-    monkeypatch.setattr(plots, "_saved", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(plots, "saved", lambda figure, path: kept.append(figure))
     plots.scaling({"box": scale_rows(508, 1016)}, dense_rows(), tmp_path / "a.png")
     plots.growth(scale_rows(8, 16, axis="units"), tmp_path / "b.png")
     time_lines = {line.get_label(): line.get_xydata().tolist() for line in kept[0].axes[0].lines}
