@@ -183,6 +183,8 @@ def storage(bench: Bench) -> Iterator[Row]:
         against = bench.usual if form != "sparse" else None
         quality = bench.quality(picture(found), against)
         yield bench.row(form, "landmarks", "sparse" if against else "", **seconds, **quality)
+    chance = picture(bench.landmarks(bench.plain, random_state=1))
+    yield bench.row("sparse, seed 1", "landmarks", "sparse", **bench.quality(chance, bench.usual))
 
 
 def neighbours(bench: Bench) -> Iterator[Row]:
@@ -378,12 +380,12 @@ def _plain_descent(distances: torch.Tensor, points: torch.Tensor, eps: float, ma
 
 # name -> its rows, and the seconds of its two inputs on two cores
 ABLATIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], float, float]] = {
-    "storage": (storage, 40, 30),
+    "storage": (storage, 40, 25),
     "neighbours": (neighbours, 40, 30),
-    "cuts": (cuts, 60, 40),
-    "precision": (precision, 20, 15),
-    "landmarks": (landmarks, 120, 120),
-    "passes": (passes, 60, 40),
+    "cuts": (cuts, 55, 35),
+    "precision": (precision, 15, 15),
+    "landmarks": (landmarks, 120, 100),
+    "passes": (passes, 50, 40),
     "steps": (steps, 15, 10),
 }
 QUICK_ABLATIONS = ("storage",)
