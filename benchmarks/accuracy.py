@@ -35,7 +35,7 @@ from mmphate_gpu.ops.tile_layout import SAMPLED_ROWS, active_share
 SAMPLED_NODES = 64
 COUNTED_NODES = 1024
 # Pairs of slices of which neighbours are looked up, 20 s or so on two cores; above it some units stand for all.
-MOST_PAIRS = 5e8
+MOST_PAIRS = 1.2e9
 TILED_UNITS = 4
 # Operations of the search for exact bandwidths, a few minutes; above it the run's own is taken, and the row says so.
 MOST_FOR_BANDWIDTH = 2e12

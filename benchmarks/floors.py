@@ -38,6 +38,7 @@ LARGE_QUICK = 2**27
 # Numbers of an array within the third-level cache, large enough that to wake the threads takes no time beside it.
 WITHIN_CACHE = 2**20
 ROUNDS = 512  # of the loop in registers
+REPEATS = 15
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def measure(floor: Floor, device: torch.device, about: Mapping[str, Any], *, qui
     if reason := why_not(floor):
         return replace(row, skipped=reason)
     call, work = floor.make(device, quick)
-    cold, warm = cold_and_warm(call, device, 5 if quick else 15)
+    cold, warm = cold_and_warm(call, device, REPEATS)
     return replace(row, work=work, rate=work / min(warm), cold_seconds=cold, warmup=1, **timing(warm))
 
 
@@ -203,7 +204,7 @@ def tasks(device: str, quick: bool) -> list[Task]:
     return [python_task(NAME, QUICK * quick + NAME, "floors.py", *options, **time)]
 
 
-def cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def table(rows: Sequence[Row], which: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and lines of the table of floors: one line a rate, all threads beside one."""
     alone = {row.case: row for row in rows if row.settings and row.rate}
     whole = [row for row in rows if row.rate is not None and not row.settings]
@@ -222,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         emit(measured(resolve_device(options.device), quick=options.quick))
         return 0
     rows, code = run_suite(lambda device: tasks(device, options.quick), options)
-    print(plain_table(*cells(rows)))
+    print(plain_table(*table(rows, "")))
     return code
 
 

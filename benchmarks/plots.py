@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks.rows import TOTAL, Row, by_axis, size, totals
 from benchmarks.story import REFERENCE
@@ -27,7 +28,7 @@ def growth(rows: Sequence[Row], path: Path) -> Path:
     for panel, (axis, own) in zip(panels[0], series.items(), strict=True):
         _growth_panel(panel, axis, own)
     figure.suptitle(f"{rows[0].machine}: seconds as one size doubles")
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def _growth_panel(panel: Any, axis: str, rows: Sequence[Row]) -> None:
@@ -50,11 +51,16 @@ def _growth_panel(panel: Any, axis: str, rows: Sequence[Row]) -> None:
 
 def scaling(series: Mapping[str, Sequence[Row]], against: Sequence[Row], path: Path) -> Path:
     """Seconds and peak memory of whole runs against the nodes: every machine, and the dense reference."""
-    figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     lines = {f"this library, {machine}": totals(by_axis(rows).get("slices", [])) for machine, rows in series.items()}
     dense = [row for row in totals(against) if row.by == REFERENCE and row.seconds is not None]
     for machine in sorted({row.machine for row in dense}):
         lines[f"dense reference, {machine}"] = [row for row in dense if row.machine == machine]
+    return by_nodes(lines, path)
+
+
+def by_nodes(lines: Mapping[str, Sequence[Row]], path: Path) -> Path:
+    """Seconds and peak memory against the number of nodes, a line for each of ``lines``."""
+    figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     for label, rows in lines.items():
         own = sorted(rows, key=lambda row: row.n_nodes or 0)
         nodes = [row.n_nodes for row in own]
@@ -62,19 +68,23 @@ def scaling(series: Mapping[str, Sequence[Row]], against: Sequence[Row], path: P
         memory.plot(nodes, [row.main_peak_bytes / 1e9 for row in own], marker="o", label=label)
     for panel, what in ((time, "seconds"), (memory, "peak memory, GB")):
         _axes(panel, "nodes", what)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def _axes(panel: Any, across: str, up: str, ticks: Sequence[int] | None = None) -> None:
     panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up)
+    for side in (panel.xaxis, panel.yaxis):
+        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        side.set_major_formatter(StrMethodFormatter("{x:,.12g}"))
+        side.set_minor_locator(NullLocator())
     if ticks:
         panel.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=20)
-        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
 
 
-def _saved(figure: Any, path: Path) -> Path:
+def saved(figure: Any, path: Path) -> Path:
+    """Write ``figure`` and let it go."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
     plt.close(figure)

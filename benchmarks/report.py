@@ -152,8 +152,9 @@ def default_texts() -> list[Path]:
 
 
 def draw(folder: Path, images: Path) -> list[Path]:
-    """The plots of all results: growth, one figure a machine and one of all, and what suites draw of their own."""
+    """Plots of all results: growth, of a machine and of all; ops under roofs; what suites draw of their own."""
     from benchmarks import plots
+    from benchmarks.roofline import roofline
 
     images.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -162,6 +163,10 @@ def draw(folder: Path, images: Path) -> list[Path]:
         drawn.append(plots.growth(rows, images / f"scale-{machine}.png"))
     if scale:
         drawn.append(plots.scaling(scale, _rows_if_any("against", folder), images / "scaling.png"))
+    floors = _machines("floors", folder)
+    for machine, rows in _machines("ops", folder).items():
+        if machine in floors:
+            drawn.append(roofline(rows, floors[machine], images / f"roofline-{machine}.png"))
     for suite in SUITES:
         own = getattr(suite_module(suite), "draw", None)
         for rows in _machines(suite, folder).values() if own else ():

@@ -183,7 +183,7 @@ def ops(v: Verification) -> dict[str, Any]:
 
 def scale(v: Verification) -> dict[str, Any]:
     """Ever more nodes, as far as the device and the time go: seconds, peaks, forms and slopes."""
-    return bench_section(v, "scale", ["--quick"] * v.small, 150)
+    return bench_section(v, "scale", ["--quick", "--axis=slices"] if v.small else [], 150)
 
 
 def bench_section(v: Verification, name: str, options: Sequence[str], most: float) -> dict[str, Any]:

@@ -1,0 +1,266 @@
+"""What the peers are compared on: the same input for all of them, and how right what they give back is.
+
+picture      a trace in, a picture of its nodes out
+graph        our affinity in, a picture out
+mds          distances of landmarks and a start in, coordinates out
+product      our affinity times 110 columns
+neighbors    25 nearest other slices of every slice of a unit, or the distance to the last of them
+
+A size is a number of nodes of the bifurcation suite, six units of ten samples (for mds: of landmarks). All is made anew
+in every process, from one seed.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
+
+from benchmarks.peers import Found
+from mmphate_gpu import (
+    Trace,
+    datasets,
+    diffusion_potential,
+    landmark_diffusion,
+    metric_mds,
+    neighborhood_preservation,
+    potential_distances,
+    to_cupy,
+    to_scipy,
+)
+from mmphate_gpu.affinities import affinity_of_points
+from mmphate_gpu.operators import AffinityOperator, LazyAffinity
+from mmphate_gpu.ops.csr import to_torch
+from mmphate_gpu.slices import unit_major
+from mmphate_gpu.trace import normalize
+
+KEPT = (10, 40)  # slices of a unit
+KEPT_WITHIN = 2  # units of a slice: there are six
+# Trustworthiness takes all distances at once, sorted: above it a second a million pairs is too much.
+MOST_FOR_TRUST = 4_100
+TRUST_NEIGHBORS = 10
+COLUMNS = 110
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+KNN = 25
+DIFFUSION_TIME = 20
+# Two neighbours at distances that differ by less are one as good as the other.
+TIE = 1e-9
+
+
+def suite_of(n_nodes: int) -> Trace:
+    """The bifurcation suite with so many nodes: 1008 (12 epochs, 14 timesteps) doubled, timesteps and epochs in turn.
+
+    >>> suite_of(4032).shape
+    (24, 28, 6, 10)
+    """
+    doublings = int(math.log2(n_nodes / 1008))
+    if 1008 * 2**doublings != n_nodes:
+        raise ValueError(f"{n_nodes} nodes: must be 1008 times a power of 2")
+    return datasets.bifurcation("hopf_pitchfork", 12 * 2 ** ((doublings + 1) // 2), 14 * 2 ** (doublings // 2))
+
+
+class Picture:
+    """A trace in, coordinates of its nodes out. Most peers see nodes as points, and no multislice graph."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.device, self.trace = device, suite_of(size).to(device)
+
+    @cached_property
+    def points(self) -> np.ndarray:  # (N, D) float32
+        """Each node's samples, z-scored as in step 1: what a library that takes rows of features can take."""
+        flat = normalize(self.trace).reshape(self.trace.n_nodes, -1)
+        return flat.float().cpu().numpy()
+
+    def prepare(self) -> None:
+        """Make what the clock should not see."""
+        _ = self.points
+
+    def fields(self) -> dict[str, Any]:
+        trace = self.trace
+        n = {"n_slices": trace.n_slices, "n_units": trace.n_units, "n_samples": trace.n_samples}
+        return {**n, "n_nodes": trace.n_nodes}
+
+    def judge(self, found: Found) -> dict[str, Any]:
+        """How much of the neighbourhoods is kept: between slices, within them, and of the nodes as points."""
+        places = np.ascontiguousarray(torch.as_tensor(found.values).cpu().numpy(), dtype=np.float64)
+        within, *between = neighborhood_preservation(
+            self.trace, torch.from_numpy(places).to(self.device), (KEPT_WITHIN, *KEPT)
+        )
+        kept = {"preservation": {str(k): inter for k, (_, inter) in zip(KEPT, between, strict=True)}}
+        kept["preservation_within"] = {str(KEPT_WITHIN): within[0]}
+        if self.trace.n_nodes > MOST_FOR_TRUST:
+            return kept
+        from sklearn.manifold import trustworthiness
+
+        trust = trustworthiness(self.points, places, n_neighbors=TRUST_NEIGHBORS)
+        return {**kept, "trustworthiness": float(trust)}
+
+
+class Graph(Picture):
+    """Our multislice affinity in, coordinates out: another method on the same graph."""
+
+    @cached_property
+    def operator(self) -> AffinityOperator:
+        return affinity_of_points(normalize(self.trace), storage="sparse", dtype=torch.float32).operator
+
+    @cached_property
+    def graph(self) -> csr_matrix:  # (N, N)
+        """Without the diagonal: these methods know no affinity of a node to itself."""
+        graph = to_scipy(self.operator).astype(np.float32)
+        graph.setdiag(0)
+        graph.eliminate_zeros()
+        return graph
+
+    def prepare(self) -> None:
+        super().prepare()
+        _ = self.graph
+
+    @cached_property
+    def start(self) -> np.ndarray:  # (N, 2)
+        """The first two principal components of the points."""
+        centred = self.points - self.points.mean(0)
+        _, _, axes = np.linalg.svd(centred, full_matrices=False)
+        return centred @ axes[:2].T
+
+
+class Scaling:
+    """Distances between landmarks and a start in, coordinates out."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.n_landmark = size
+        self.trace = suite_of(1008 * 2 ** max(0, math.ceil(math.log2(size / 400))))
+        operator = affinity_of_points(normalize(self.trace.to(device)), storage="sparse", dtype=torch.float32).operator
+        landmark_op = landmark_diffusion(operator, n_landmark=size, random_state=0).landmark_op
+        self.distances = potential_distances(diffusion_potential(landmark_op, DIFFUSION_TIME))
+        self.start = metric_mds(self.distances, 2, solver="classic", random_state=0).coordinates
+
+    def prepare(self) -> None:
+        _ = self.target
+
+    @cached_property
+    def target(self) -> float:
+        """The stress that this library ends with, from the same start."""
+        return metric_mds(self.distances, 2, init=self.start).stress
+
+    def fields(self) -> dict[str, Any]:
+        return {"n_landmark": self.distances.shape[0], "stress_expected": self.target}
+
+    def judge(self, found: Found) -> dict[str, Any]:
+        from mmphate_gpu.mds.stress import stress
+
+        places = torch.as_tensor(found.values).to(self.distances)
+        return {"stress": stress(self.distances, places)}
+
+
+class Product:
+    """Our affinity times a block of columns."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.device, self.trace = device, suite_of(size)
+        self.unit_points = normalize(self.trace).to(device)
+        generator = torch.Generator().manual_seed(0)
+        self.block = torch.randn(self.trace.n_nodes, COLUMNS, dtype=torch.float64, generator=generator).to(device)
+
+    def affinity(self, storage: str, dtype: torch.dtype = torch.float32) -> AffinityOperator:
+        return affinity_of_points(self.unit_points, storage=storage, dtype=dtype).operator
+
+    @cached_property
+    def sparse(self) -> AffinityOperator:
+        return self.affinity("sparse")
+
+    @cached_property
+    def lazy(self) -> AffinityOperator:
+        return self.affinity("lazy")
+
+    @cached_property
+    def by_keops(self) -> AffinityOperator:
+        lazy = self.lazy
+        parts = lazy.unit_points, lazy.bandwidth, lazy.intraslice
+        return LazyAffinity(*parts, thresh=lazy.thresh, dtype=lazy.dtype, engine="keops")
+
+    @cached_property
+    def in_cupy(self) -> Any:
+        return to_cupy(self.sparse)
+
+    @cached_property
+    def in_scipy(self) -> dict[str, csr_matrix]:
+        return {dtype: to_scipy(self.sparse).astype(dtype) for dtype in DTYPES}
+
+    @cached_property
+    def in_torch(self) -> dict[str, torch.Tensor]:
+        csr = self.sparse.csr
+        return {name: to_torch(csr._replace(values=csr.values.to(dtype))) for name, dtype in DTYPES.items()}
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        return {dtype: self.block.cpu().numpy().astype(dtype) for dtype in DTYPES}
+
+    @cached_property
+    def expected(self) -> np.ndarray:  # (N, COLUMNS)
+        return self.in_scipy["float64"] @ self.columns["float64"]
+
+    def prepare(self) -> None:
+        _ = self.expected
+
+    def fields(self) -> dict[str, Any]:
+        work = 2.0 * self.sparse.nnz * COLUMNS
+        return {"n_nodes": self.trace.n_nodes, "n_units": self.trace.n_units, "work": work, "unit": "flop"}
+
+    def judge(self, found: Found) -> dict[str, Any]:
+        values = torch.as_tensor(found.values).double().cpu().numpy()
+        return {"error": float(np.abs(values - self.expected).max() / np.abs(self.expected).max())}
+
+
+class Neighbors:
+    """The nearest other slices of every slice of a unit: their distances give the bandwidth, which has to be exact."""
+
+    k = KNN
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.device, self.trace = device, suite_of(size)
+        self.units = unit_major(normalize(self.trace)).to(device)  # (M, S, D)
+
+    @cached_property
+    def sets(self) -> np.ndarray:  # (M, S, D) float64
+        return self.units.cpu().numpy()
+
+    @cached_property
+    def expected(self) -> np.ndarray:  # (M, S)
+        """Distances to the k-th others by a kd-tree in float64, exact."""
+        return np.stack([cKDTree(points).query(points, [KNN + 1])[0][:, 0] for points in self.sets])
+
+    def prepare(self) -> None:
+        _ = self.expected
+
+    def fields(self) -> dict[str, Any]:
+        n_units, n_slices, n_samples = self.units.shape
+        shape = {"n_slices": n_slices, "n_units": n_units, "n_samples": n_samples, "n_nodes": n_slices * n_units}
+        return {**shape, "work": float(n_units * n_slices**2), "unit": "ordered pairs"}
+
+    def judge(self, found: Found) -> dict[str, Any]:
+        """The relative error of the bandwidth: from distances (M, S), from medians (M,), or from indices (M, S, k).
+
+        Distances to named neighbours are computed anew: what counts is whom a search has found. A true neighbour is one
+        at most as far as the k-th.
+        """
+        values = torch.as_tensor(found.values).cpu().numpy()
+        recall = {}
+        if values.ndim == 3:
+            far = np.stack([self._distances(unit, places) for unit, places in enumerate(values)])
+            recall = {"recall": float((far <= self.expected[..., None] * (1 + TIE)).mean())}
+            values = far.max(-1)
+        medians = values if values.ndim == 1 else np.median(values, axis=1)
+        expected = np.median(self.expected, axis=1).mean()
+        return {**recall, "error": float(abs(medians.mean() / expected - 1))}
+
+    def _distances(self, unit: int, places: np.ndarray) -> np.ndarray:  # (S, k) -> (S, k)
+        points = self.sets[unit]
+        return np.linalg.norm(points[places] - points[:, None], axis=2)
+
+
+COMPARISONS = {"picture": Picture, "graph": Graph, "mds": Scaling, "product": Product, "neighbors": Neighbors}

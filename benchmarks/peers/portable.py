@@ -1,0 +1,18 @@
+"""This library without its native twins: what portable torch makes of the same work."""
+
+from __future__ import annotations
+
+from benchmarks.peers import Peer
+from benchmarks.peers.ours import kth_distances, mds, medians, picture, sparse_float32, sparse_float64
+from benchmarks.rows import OURS
+
+PEER = Peer(
+    f"{OURS}, portable",
+    {
+        "picture": {"": picture},
+        "mds": {"": mds},
+        "product": {"sparse, float64": sparse_float64, "sparse, float32": sparse_float32},
+        "neighbors": {"k-th distances": kth_distances, "medians": medians},
+    },
+    environment={"MMPHATE_GPU_NATIVE": "0"},
+)

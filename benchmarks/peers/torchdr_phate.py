@@ -1,0 +1,20 @@
+"""TorchDR's PHATE: dense, its stress lowered by Adam; another implementation of the method for points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.peers import POINTS_ONLY, Found, Peer
+
+if TYPE_CHECKING:
+    from benchmarks.given import Picture
+
+
+def picture(given: Picture) -> Found:
+    """Its defaults, the time among them: it has no rule for it."""
+    from torchdr import PHATE
+
+    return Found(PHATE(device=given.device.type, random_state=0).fit_transform(given.points))
+
+
+PEER = Peer("torchdr-phate", {"picture": {"": picture}}, ("torchdr",), ("torchdr",), settings=POINTS_ONLY)

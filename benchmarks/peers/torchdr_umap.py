@@ -1,0 +1,26 @@
+"""TorchDR's UMAP: sparse neighbours by FAISS, negative samples, on the CPU and on a GPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.peers import POINTS_ONLY, Found, Peer
+
+if TYPE_CHECKING:
+    from benchmarks.given import Picture
+
+
+def picture(given: Picture) -> Found:
+    """Its defaults; the neighbours by FAISS, as there."""
+    from torchdr import UMAP
+
+    return Found(UMAP(device=given.device.type, random_state=0).fit_transform(given.points))
+
+
+PEER = Peer(
+    "torchdr-umap",
+    {"picture": {"": picture}},
+    ("torchdr", "faiss"),
+    ("torchdr", "faiss-cpu", "faiss-gpu"),
+    settings=POINTS_ONLY,
+)

@@ -1,0 +1,58 @@
+"""umap-learn: of the nodes as points, and of our graph in place of its own."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from benchmarks.peers import POINTS_ONLY, Found, Peer
+
+if TYPE_CHECKING:
+    from benchmarks.given import Graph, Picture
+
+# Its defaults: min_dist, spread, and epochs for more than and up to 10,000 points.
+SPREAD, MIN_DIST = 1.0, 0.1
+MANY, FEW_EPOCHS, MANY_EPOCHS = 10_000, 200, 500
+
+
+def picture(given: Picture) -> Found:
+    """Its defaults; without a seed, since one would hold it to a single thread."""
+    from umap import UMAP
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Found(UMAP().fit_transform(given.points))
+
+
+def picture_of_graph(given: Graph) -> Found:
+    """Its layout of our affinities as membership strengths, from the principal components."""
+    import numpy as np
+    from umap.umap_ import find_ab_params, simplicial_set_embedding
+
+    a, b = find_ab_params(SPREAD, MIN_DIST)
+    epochs = FEW_EPOCHS if given.graph.shape[0] > MANY else MANY_EPOCHS
+    layout = {"initial_alpha": 1.0, "a": a, "b": b, "gamma": 1.0, "negative_sample_rate": 5, "n_epochs": epochs}
+    density = {"densmap": False, "densmap_kwds": {}, "output_dens": False}
+    places, _ = simplicial_set_embedding(
+        given.points,
+        given.graph.tocoo(),
+        2,
+        **layout,
+        init=given.start.astype(np.float32),
+        random_state=np.random.RandomState(0),
+        metric="euclidean",
+        metric_kwds={},
+        **density,
+        parallel=True,
+    )
+    return Found(places)
+
+
+PEER = Peer(
+    "umap-learn",
+    {"picture": {"": picture}, "graph": {"": picture_of_graph}},
+    ("umap",),
+    ("umap-learn", "pynndescent", "numba"),
+    devices=("cpu",),
+    settings=POINTS_ONLY,
+)
