@@ -24,6 +24,7 @@ import torch
 from scipy.spatial import procrustes
 
 from benchmarks import records
+from benchmarks.accuracy import islands
 from benchmarks.cases import digits_trace
 from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.rows import NOT_INSTALLED, REFUSED, Row, bytes_text, plain_table, seconds_text, timing
@@ -76,6 +77,7 @@ Result = TypeVar("Result")
 class Picture:
     """What a run ends with."""
 
+    landmark_op: torch.Tensor  # (L, L)
     embedding: torch.Tensor  # (N, C)
     distances: torch.Tensor  # (L, L), between the landmarks' potentials
     t: int
@@ -88,7 +90,8 @@ def picture(landmarks: Landmarks) -> Picture:
     potential = potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees), 0)
     distances = potential_distances(potential)
     mds = embed_landmarks(distances, N_COMPONENTS, solver="smacof", random_state=0)
-    return Picture(interpolate(landmarks.transitions, mds.coordinates), distances, t, mds.stress)
+    embedding = interpolate(landmarks.transitions, mds.coordinates)
+    return Picture(landmarks.landmark_op, embedding, distances, t, mds.stress)
 
 
 class Bench:
@@ -151,6 +154,7 @@ class Bench:
         shares = neighborhood_preservation(self.trace, found.embedding, ks)
         kept = {str(k): inter for k, (_, inter) in zip(ks, shares, strict=True)}
         fields = {"t": found.t, "stress": found.stress, "preservation": kept, "n_landmark": len(found.distances)}
+        fields["statistics"] = {"islands": islands(found.landmark_op)}
         if against is not None:
             fields["procrustes"] = disparity(against.embedding, found.embedding)
         return fields
@@ -405,8 +409,21 @@ def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
     return found
 
 
-HEAD = ("input", "choice", "what was timed", "seconds", "work", "error", "recall", "t", "stress", "kept 10 / 40",
-        "Procrustes", "against")  # fmt: skip
+HEAD = (
+    "input",
+    "choice",
+    "what was timed",
+    "seconds",
+    "work",
+    "error",
+    "recall",
+    "islands",
+    "t",
+    "stress",
+    "kept 10 / 40",
+    "Procrustes",
+    "against",
+)
 
 
 def table(rows: Sequence[Row], which: str = "") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -427,6 +444,7 @@ def cells(row: Row) -> tuple[str, ...]:
         _work_text(row),
         "" if row.error is None else f"{row.error:.1e}",
         "" if row.recall is None else f"{row.recall:.4f}",
+        str(row.statistics.get("islands", "")),
         "" if row.t is None else str(row.t),
         "" if row.stress is None else f"{row.stress:.4f}",
         "" if not row.preservation else " / ".join(f"{share:.3f}" for share in row.preservation.values()),
