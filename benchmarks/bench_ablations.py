@@ -12,7 +12,6 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,12 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import scipy.sparse
 import torch
-from scipy.spatial import procrustes
 
 from benchmarks import records
-from benchmarks.accuracy import islands
 from benchmarks.cases import digits_trace
 from benchmarks.harness import add_run_arguments, run_suite
+from benchmarks.pictures import N_COMPONENTS, Picture, disparity, disparity_within, picture
 from benchmarks.rows import NOT_INSTALLED, REFUSED, Row, bytes_text, plain_table, seconds_text, timing
 from benchmarks.tasks import OUT, QUICK, Task, emit, python_task
 from benchmarks.timer import once
@@ -34,9 +32,7 @@ from mmphate_gpu import Trace, datasets, neighborhood_preservation, to_scipy
 from mmphate_gpu._optional import available, why_no_keops
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
-from mmphate_gpu.diffusion import diffuse, optimal_t
 from mmphate_gpu.landmarks import Landmarks, landmark_diffusion
-from mmphate_gpu.mds import embed_landmarks
 from mmphate_gpu.mds.classic import classic
 from mmphate_gpu.mds.smacof import Descent, one_sweep, smacof
 from mmphate_gpu.mds.stress import stress
@@ -48,13 +44,10 @@ from mmphate_gpu.ops.kmeans import kmeans
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.params import InputError
-from mmphate_gpu.pipeline import interpolate
-from mmphate_gpu.potential import potential_distances, potential_of_power
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
 
 NAME = "ablations"
-N_COMPONENTS = 3
 N_SVD = 100
 KEPT = (10, 40)
 COLUMNS = 110  # of a product, as block Krylov takes it
@@ -71,27 +64,6 @@ INPUTS: dict[str, tuple[Callable[[Path | None], Trace], int]] = {
 SMALL, MIDDLE, LARGE = ("suite-12x14",), ("suite-51x40", "digits-51x8x20x50"), "suite-101x80"
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What a run ends with."""
-
-    landmark_op: torch.Tensor  # (L, L)
-    embedding: torch.Tensor  # (N, C)
-    distances: torch.Tensor  # (L, L), between the landmarks' potentials
-    t: int
-    stress: float
-
-
-def picture(landmarks: Landmarks) -> Picture:
-    """Steps 9 to 13 of the method."""
-    t = optimal_t(landmarks.landmark_op)
-    potential = potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees), 0)
-    distances = potential_distances(potential)
-    mds = embed_landmarks(distances, N_COMPONENTS, solver="smacof", random_state=0)
-    embedding = interpolate(landmarks.transitions, mds.coordinates)
-    return Picture(landmarks.landmark_op, embedding, distances, t, mds.stress)
 
 
 class Bench:
@@ -154,15 +126,12 @@ class Bench:
         shares = neighborhood_preservation(self.trace, found.embedding, ks)
         kept = {str(k): inter for k, (_, inter) in zip(ks, shares, strict=True)}
         fields = {"t": found.t, "stress": found.stress, "preservation": kept, "n_landmark": len(found.distances)}
-        fields["statistics"] = {"islands": islands(found.landmark_op)}
+        statistics: dict[str, Any] = {"islands": int(found.islands().max()) + 1}
         if against is not None:
             fields["procrustes"] = disparity(against.embedding, found.embedding)
-        return fields
-
-
-def disparity(wanted: torch.Tensor, found: torch.Tensor) -> float:
-    """Of the two pictures after the best shift, turn and scale, as a share of their size."""
-    return float(procrustes(wanted.cpu().double().numpy(), found.cpu().double().numpy())[2])
+            within = disparity_within(against.embedding, found.embedding, against.islands())
+            statistics["procrustes_within"] = within
+        return fields | {"statistics": statistics}
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -422,6 +391,7 @@ HEAD = (
     "stress",
     "kept 10 / 40",
     "Procrustes",
+    "within islands",
     "against",
 )
 
@@ -449,6 +419,7 @@ def cells(row: Row) -> tuple[str, ...]:
         "" if row.stress is None else f"{row.stress:.4f}",
         "" if not row.preservation else " / ".join(f"{share:.3f}" for share in row.preservation.values()),
         "" if row.procrustes is None else f"{row.procrustes:.1e}",
+        f"{row.statistics['procrustes_within']:.1e}" if "procrustes_within" in row.statistics else "",
         row.settings.get("against", ""),
     )
 

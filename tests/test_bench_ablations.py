@@ -15,7 +15,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import bench_ablations  # noqa: E402
-from benchmarks.bench_ablations import ABLATIONS, Bench, capped, disparity, recall  # noqa: E402
+from benchmarks.bench_ablations import ABLATIONS, Bench, capped, recall  # noqa: E402
+from benchmarks.pictures import disparity, disparity_within  # noqa: E402
 from benchmarks.tasks import QUICK, run_task  # noqa: E402
 from mmphate_gpu import metric_mds, to_scipy  # noqa: E402
 from mmphate_gpu.mds.classic import classic  # noqa: E402
@@ -139,6 +140,27 @@ def test_disparity_forgets_position_turn_and_scale():
     points = torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     turned = 3 * points @ torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64) + 5
     assert disparity(points, turned) < 1e-12 < disparity(points, points.flip(0))
+
+
+def test_islands_are_put_in_place_one_by_one():
+    points = torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    islands = np.repeat([0, 1, 2], [14, 15, 1])
+    moved = points.clone()
+    moved[:14] = 2 * points[:14].flip(1) + 9
+    moved[29] += 5  # a point has no shape
+    assert disparity_within(points, moved, islands) < 1e-12 < 0.1 < disparity(points, moved)
+    moved[14:29] = 0  # the second one has collapsed: all of its squares are lost
+    lost, kept = (float((points[part] - points[part].mean(0)).square().sum()) for part in (slice(14, 29), slice(14)))
+    assert disparity_within(points, moved, islands) == pytest.approx(lost / (lost + kept))
+    assert disparity_within(torch.zeros(30, 2), moved, islands) == 0
+
+
+def test_the_islands_of_a_picture_are_those_of_its_landmarks(bench):
+    islands = bench.usual.islands()
+    operator, clusters = bench.own.landmark_op, bench.own.clusters
+    joined = torch.linalg.matrix_power((operator > 0).double(), 40) > 0  # wherever a walk of 40 steps leads
+    assert islands.shape == (bench.trace.n_nodes,) and islands.min() == 0
+    np.testing.assert_array_equal(islands[:, None] == islands, joined[clusters][:, clusters].numpy())
 
 
 def test_plain_smacof_goes_down_to_the_same_minimum(bench):
