@@ -12,7 +12,6 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import scipy.sparse
 import torch
-from scipy.spatial import procrustes
 
 from benchmarks import records
 from benchmarks.cases import digits_trace
 from benchmarks.harness import add_run_arguments, run_suite
+from benchmarks.pictures import N_COMPONENTS, Picture, disparity, disparity_within, picture
 from benchmarks.rows import NOT_INSTALLED, REFUSED, Row, bytes_text, plain_table, seconds_text, timing
 from benchmarks.tasks import OUT, QUICK, Task, emit, python_task
 from benchmarks.timer import once
@@ -33,9 +32,7 @@ from mmphate_gpu import Trace, datasets, neighborhood_preservation, to_scipy
 from mmphate_gpu._optional import available, why_no_keops
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
-from mmphate_gpu.diffusion import diffuse, optimal_t
 from mmphate_gpu.landmarks import Landmarks, landmark_diffusion
-from mmphate_gpu.mds import embed_landmarks
 from mmphate_gpu.mds.classic import classic
 from mmphate_gpu.mds.smacof import Descent, one_sweep, smacof
 from mmphate_gpu.mds.stress import stress
@@ -47,13 +44,10 @@ from mmphate_gpu.ops.kmeans import kmeans
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.params import InputError
-from mmphate_gpu.pipeline import interpolate
-from mmphate_gpu.potential import potential_distances, potential_of_power
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
 
 NAME = "ablations"
-N_COMPONENTS = 3
 N_SVD = 100
 KEPT = (10, 40)
 COLUMNS = 110  # of a product, as block Krylov takes it
@@ -70,25 +64,6 @@ INPUTS: dict[str, tuple[Callable[[Path | None], Trace], int]] = {
 SMALL, MIDDLE, LARGE = ("suite-12x14",), ("suite-51x40", "digits-51x8x20x50"), "suite-101x80"
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What a run ends with."""
-
-    embedding: torch.Tensor  # (N, C)
-    distances: torch.Tensor  # (L, L), between the landmarks' potentials
-    t: int
-    stress: float
-
-
-def picture(landmarks: Landmarks) -> Picture:
-    """Steps 9 to 13 of the method."""
-    t = optimal_t(landmarks.landmark_op)
-    potential = potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees), 0)
-    distances = potential_distances(potential)
-    mds = embed_landmarks(distances, N_COMPONENTS, solver="smacof", random_state=0)
-    return Picture(interpolate(landmarks.transitions, mds.coordinates), distances, t, mds.stress)
 
 
 class Bench:
@@ -151,14 +126,12 @@ class Bench:
         shares = neighborhood_preservation(self.trace, found.embedding, ks)
         kept = {str(k): inter for k, (_, inter) in zip(ks, shares, strict=True)}
         fields = {"t": found.t, "stress": found.stress, "preservation": kept, "n_landmark": len(found.distances)}
+        statistics: dict[str, Any] = {"islands": int(found.islands().max()) + 1}
         if against is not None:
             fields["procrustes"] = disparity(against.embedding, found.embedding)
-        return fields
-
-
-def disparity(wanted: torch.Tensor, found: torch.Tensor) -> float:
-    """Of the two pictures after the best shift, turn and scale, as a share of their size."""
-    return float(procrustes(wanted.cpu().double().numpy(), found.cpu().double().numpy())[2])
+            within = disparity_within(against.embedding, found.embedding, against.islands())
+            statistics["procrustes_within"] = within
+        return fields | {"statistics": statistics}
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -183,6 +156,8 @@ def storage(bench: Bench) -> Iterator[Row]:
         against = bench.usual if form != "sparse" else None
         quality = bench.quality(picture(found), against)
         yield bench.row(form, "landmarks", "sparse" if against else "", **seconds, **quality)
+    chance = picture(bench.landmarks(bench.plain, random_state=1))
+    yield bench.row("sparse, seed 1", "landmarks", "sparse", **bench.quality(chance, bench.usual))
 
 
 def neighbours(bench: Bench) -> Iterator[Row]:
@@ -378,12 +353,12 @@ def _plain_descent(distances: torch.Tensor, points: torch.Tensor, eps: float, ma
 
 # name -> its rows, and the seconds of its two inputs on two cores
 ABLATIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], float, float]] = {
-    "storage": (storage, 40, 30),
+    "storage": (storage, 40, 25),
     "neighbours": (neighbours, 40, 30),
-    "cuts": (cuts, 60, 40),
-    "precision": (precision, 20, 15),
-    "landmarks": (landmarks, 120, 120),
-    "passes": (passes, 60, 40),
+    "cuts": (cuts, 55, 35),
+    "precision": (precision, 15, 15),
+    "landmarks": (landmarks, 120, 100),
+    "passes": (passes, 50, 40),
     "steps": (steps, 15, 10),
 }
 QUICK_ABLATIONS = ("storage",)
@@ -403,8 +378,22 @@ def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
     return found
 
 
-HEAD = ("input", "choice", "what was timed", "seconds", "work", "error", "recall", "t", "stress", "kept 10 / 40",
-        "Procrustes", "against")  # fmt: skip
+HEAD = (
+    "input",
+    "choice",
+    "what was timed",
+    "seconds",
+    "work",
+    "error",
+    "recall",
+    "islands",
+    "t",
+    "stress",
+    "kept 10 / 40",
+    "Procrustes",
+    "within islands",
+    "against",
+)
 
 
 def table(rows: Sequence[Row], which: str = "") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -425,10 +414,12 @@ def cells(row: Row) -> tuple[str, ...]:
         _work_text(row),
         "" if row.error is None else f"{row.error:.1e}",
         "" if row.recall is None else f"{row.recall:.4f}",
+        str(row.statistics.get("islands", "")),
         "" if row.t is None else str(row.t),
         "" if row.stress is None else f"{row.stress:.4f}",
         "" if not row.preservation else " / ".join(f"{share:.3f}" for share in row.preservation.values()),
         "" if row.procrustes is None else f"{row.procrustes:.1e}",
+        f"{row.statistics['procrustes_within']:.1e}" if "procrustes_within" in row.statistics else "",
         row.settings.get("against", ""),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import sys
@@ -152,13 +153,14 @@ def test_an_op_is_counted_under_valgrind(tmp_path):
             pytest.skip(f"there is no {program} on PATH")
     if reason := _native.why_no_native():
         pytest.skip(f"no C++ twins: {reason}")
+    if _native.PATH_VARIABLE in os.environ:
+        pytest.skip("another library than that of this checkout, which valgrind may not run")
     library, driver, case = guard.library_path(), guard.build_driver(tmp_path), "guttman_transform, float32 x 2"
     found = guard.instructions(driver, library, "baseline", case)
     # A vector of four pairs takes at least a square root, a division and two multiply-adds; each pair is seen once.
     assert list(found) == [case] and list(found[case]) == ["200", "400", "800"]
     assert all(count > int(n) ** 2 / 2 / 4 * 4 for n, count in found[case].items())
     assert 1.7 < guard.exponents(found)[case] < 2
-    committed, _ = guard.read(guard.FILE)
-    if guard.compiler_of(library) == committed.compiler:  # alone it counts as among all others
-        assert found[case] == pytest.approx(committed.counts["baseline"][case], rel=guard.COUNT_TOLERANCE)
+    assert guard.instructions(driver, library, "baseline", case) == found  # to the instruction
+    assert guard.compiler_of(library) != "an unknown compiler"
     assert guard.instructions(driver, library, "no such set") == {}
