@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bench_pipeline import case_task
 from benchmarks.cases import AXES, SERIES, SMALL_SERIES
 from benchmarks.harness import add_run_arguments, missed_or_none, run_suite
-from benchmarks.rows import Row, by_axis, plain_table, scale_cells, slopes
+from benchmarks.rows import HEAD, Row, by_axis, plain_table, scale_cells, slopes, total_cells, totals
 from benchmarks.tasks import Task
 
 NAME = "scale"
@@ -80,6 +80,11 @@ def missed_goals(rows: Sequence[Row]) -> list[str]:
     return found
 
 
+def table(rows: Sequence[Row], which: str) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+    """Head and lines: the series ``which``, or the totals of all."""
+    return scale_cells(by_axis(rows)[which], which) if which else (HEAD, [total_cells(row) for row in totals(rows)])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure one case after the other, write after each, print tables; 1 if one failed or a goal is missed.
 
@@ -93,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {"axes": options.axis, "storage": options.storage, "most_nodes": options.most_nodes}
     rows, code = run_suite(lambda device: tasks(device, options.quick, **given), options)
     for axis, own in by_axis(rows).items():
-        print(plain_table(*scale_cells(own, axis)), slopes(own, axis), sep="\n\n", end="\n\n")
+        print(plain_table(*table(own, axis)), slopes(own, axis), sep="\n\n", end="\n\n")
     return missed_or_none(missed_goals(rows), code)
 
 
