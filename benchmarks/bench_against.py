@@ -61,12 +61,13 @@ PLANS = {
 
 
 def tasks(device: str, quick: bool, only: Sequence[str] = (), by: Sequence[str] = ()) -> list[Task]:
-    """One for each size, comparison and peer that does it; a larger size waits for the smaller one."""
+    """One for each size, comparison and peer that does it there; a larger size waits for the smaller one."""
+    there = [peer for peer in peers().values() if device.partition(":")[0] in peer.devices]
     found = []
     for comparison in only or PLANS:
         plan = PLANS[comparison]
         names = by or (plan.quick_peers if quick else peers())
-        for peer in [peer for name, peer in peers().items() if name in names and comparison in peer.does]:
+        for peer in [peer for peer in there if peer.name in names and comparison in peer.does]:
             before = None
             for size in (plan.quick_size,) if quick else plan.sizes:
                 key = f"{QUICK * quick}{comparison}-{size}-{slug(peer.name)}"

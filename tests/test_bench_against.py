@@ -67,6 +67,9 @@ def test_larger_sizes_wait_for_smaller_ones():
     assert {task.suite for task in found} == {"against"} and harness.suite_module("against") is bench_against
     quick = bench_against.tasks("cpu", True)
     assert all(task.key.startswith(tasks.QUICK) and "--quick" in task.command and not task.after for task in quick)
+    assert not bench_against.tasks("cuda:0", True, ["picture"], ["reference"])  # it is NumPy's
+    assert bench_against.tasks("cuda:0", True, ["product"], ["cupy"])
+    assert not bench_against.tasks("cpu", True, by=["cupy"])
     assert len({task.key for task in bench_against.tasks("cpu", False)}) == len(bench_against.tasks("cpu", False))
 
 
