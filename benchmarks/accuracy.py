@@ -198,7 +198,7 @@ class SampledNodes:
         counts = np.array([(self.interslice(*divmod(node, self.trace.n_units)) > 0).sum() for node in counted])
         units = spread(self.trace.n_units, TILED_UNITS)
         stack = torch.from_numpy(np.ascontiguousarray(self.points[:, units].transpose(1, 0, 2)))
-        reach = float(cut_distance(torch.tensor(self.bandwidth), decay=2, thresh=THRESH))
+        reach = float(cut_distance(torch.tensor(self.bandwidth, dtype=torch.float64), decay=2, thresh=THRESH))
         return {
             "interslice_share": float(counts.mean() / (self.trace.n_slices - 1)),
             "without_interslice": float((counts == 0).mean()),

@@ -207,7 +207,8 @@ def table(rows: Sequence[Row], which: str) -> tuple[tuple[str, ...], list[tuple[
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    size = f"{row.n_nodes:,} nodes" if row.n_nodes else f"{row.n_landmark:,} landmarks"
+    # A task that failed knows neither: its key stands in the row.
+    size = f"{row.n_nodes:,} nodes" if row.n_nodes else f"{row.n_landmark:,} landmarks" if row.n_landmark else ""
     by = row.by + (f" ({row.settings['way']})" if "way" in row.settings else "")
     if row.skipped:
         return row.case, size, by, "", "", "", row.skipped

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cases import CASES, QUICK
 from benchmarks.harness import add_run_arguments, conclude, run_suite
-from benchmarks.rows import TOTAL, Row, plain_table, stage_cells, totals
+from benchmarks.rows import HEAD, TOTAL, Row, plain_table, stage_cells, total_cells, totals
 from benchmarks.tasks import OUT, Task, python_task
 
 NAME = "pipeline"
@@ -51,22 +51,30 @@ def names_for(device: str) -> list[str]:
 
 
 def case_task(name: str, device: str, *, storage: str | None = None, repeats: int | None = None) -> Task:
-    """The task that measures a case; another storage or number of repeats than its own makes it another task."""
-    given = {"storage": storage, "repeats": repeats}
-    options = [f"--{key}={value}" for key, value in given.items() if value is not None]
+    """The task that measures a case; another storage than its own makes it another task."""
+    options = [] if repeats is None else [f"--repeats={repeats}"]
+    form = [] if storage is None else [f"storage={storage}"]
     case = CASES[name]
     return python_task(
         "scale" if case.axis else NAME,
-        "-".join([name, *(option.removeprefix("--") for option in options)]),
+        "-".join([name, *form]),
         "worker.py",
         name,
         f"--device={device}",
         "--folder",
         OUT,
+        *(f"--{one}" for one in form),
         *options,
         timeout=max(600.0, 5 * case.estimate),
         estimate=case.estimate,
     )
+
+
+def table(rows: Sequence[Row], which: str) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+    """Head and lines: the totals, or with "stages" seconds and peak of every stage."""
+    if which == "stages":
+        return stage_cells([row for row in rows if not row.skipped])
+    return HEAD, [total_cells(row) for row in totals(rows)]
 
 
 def missed_goals(rows: Sequence[Row]) -> list[str]:
@@ -137,10 +145,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return tasks(device, options.quick)
         return [case_task(name, device, repeats=options.repeats) for name in options.only or names_for(device)]
 
+    options.fresh |= options.repeats is not None
     rows, code = run_suite(chosen, options)
-    measured = [row for row in rows if not row.skipped]
-    if measured:
-        print(plain_table(*stage_cells(measured)), end="\n\n")
+    if any(not row.skipped for row in rows):
+        print(plain_table(*table(rows, "stages")), end="\n\n")
     return conclude(rows, code)
 
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bench_pipeline import case_task
 from benchmarks.cases import AXES, SERIES, SMALL_SERIES
 from benchmarks.harness import add_run_arguments, missed_or_none, run_suite
-from benchmarks.rows import Row, by_axis, plain_table, scale_cells, slopes
+from benchmarks.rows import HEAD, Row, by_axis, plain_table, scale_cells, slopes, total_cells, totals
 from benchmarks.tasks import Task
 
 NAME = "scale"
@@ -30,12 +30,21 @@ MOST_GROWTH = 4.2
 # Below it a stage is too short to say how it grows.
 LEAST_SECONDS = 1.0
 PER_PAIR = ("affinity", "landmarks")
+QUICK_AXES = ("slices", "landmarks")
 
 
 def tasks(
-    device: str, quick: bool, axes: Sequence[str] = AXES, storage: str | None = None, most_nodes: float | None = None
+    device: str,
+    quick: bool,
+    axes: Sequence[str] | None = None,
+    storage: str | None = None,
+    most_nodes: float | None = None,
 ) -> list[Task]:
-    """The series of ``axes``, from small to large; a case follows only if the one before it gave numbers."""
+    """The series of ``axes``, all or for ``quick`` `QUICK_AXES`, from small to large.
+
+    A case follows only if the one before it gave numbers.
+    """
+    axes = axes or (QUICK_AXES if quick else AXES)
     on_cpu = device == "cpu"
     storage = storage or ("lazy" if on_cpu else None)
     most = most_nodes or (MOST_NODES_ON_CPU if on_cpu else math.inf)
@@ -71,6 +80,11 @@ def missed_goals(rows: Sequence[Row]) -> list[str]:
     return found
 
 
+def table(rows: Sequence[Row], which: str) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+    """Head and lines: the series ``which``, or the totals of all."""
+    return scale_cells(by_axis(rows)[which], which) if which else (HEAD, [total_cells(row) for row in totals(rows)])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure one case after the other, write after each, print tables; 1 if one failed or a goal is missed.
 
@@ -81,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--storage", choices=("auto", "sparse", "tiles", "lazy"), help="on the CPU lazy, on CUDA auto")
     parser.add_argument("--most-nodes", type=int, help="end with the last case of at most so many")
     options = add_run_arguments(parser).parse_args(argv)
-    given = {"axes": options.axis or AXES, "storage": options.storage, "most_nodes": options.most_nodes}
+    given = {"axes": options.axis, "storage": options.storage, "most_nodes": options.most_nodes}
     rows, code = run_suite(lambda device: tasks(device, options.quick, **given), options)
     for axis, own in by_axis(rows).items():
-        print(plain_table(*scale_cells(own, axis)), slopes(own, axis), sep="\n\n", end="\n\n")
+        print(plain_table(*table(own, axis)), slopes(own, axis), sep="\n\n", end="\n\n")
     return missed_or_none(missed_goals(rows), code)
 
 

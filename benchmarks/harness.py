@@ -24,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout is 
 from benchmarks import records
 from benchmarks.cases import CASES
 from benchmarks.records import RESULTS, ROOT
-from benchmarks.rows import HEAD, Row, plain_table, total_cells, totals
+from benchmarks.rows import Row, plain_table
 from benchmarks.tasks import Task, clock, environment, run_tasks, tail
 
 # In the order of a full run: the machine's rates first, what takes longest last. A suite is a module with
-# ``tasks(device, quick) -> list[Task]``, and with ``missed_goals(rows) -> list[str]`` if it has goals.
+# ``tasks(device, quick) -> list[Task]`` and ``table(rows, which) -> (head, lines)``, and with ``missed_goals(rows) ->
+# list[str]`` if it has goals.
 SUITES = {
     "floors": "benchmarks.floors",
     "ops": "benchmarks.bench_ops",
@@ -125,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if options.list:
         return listed(options)
+    options.fresh |= options.repeats is not None
     rows, code = run_suite(lambda device: chosen_tasks(options, device), options)
     conclude(rows, code)
     return code
@@ -140,23 +142,23 @@ def run_suite(chosen: Callable[[str], Sequence[Task]], options: argparse.Namespa
     except ValueError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the code that ends the task in hand
     tasks = chosen(device)
     print(f"{len(tasks)} tasks, about {clock(sum(task.estimate for task in tasks))} on two cores", file=sys.stderr)
-    rows, code = run_tasks(tasks, options.out, about, fresh=options.fresh)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the code that ends the task in hand
+    try:
+        rows, code = run_tasks(tasks, options.out, about, fresh=options.fresh)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     for suite in dict.fromkeys(row.suite for row in rows):
         print(f"written: {records.result_path(options.out, suite, about['machine'])}", file=sys.stderr)
     return rows, code
 
 
 def conclude(rows: Sequence[Row], code: int) -> int:
-    """Print the totals of the runs of the pipeline and the goals that are missed; 1 if any, else ``code``."""
-    whole = [row for row in totals(rows) if row.t is not None]
-    if whole:
-        print(plain_table(HEAD, [total_cells(row) for row in whole]))
-        print(
-            "In brackets what the oracle has: the dense float64 reference, or the published implementation.", end="\n\n"
-        )
+    """Print a table for each suite, and the goals that are missed; 1 if any, else ``code``."""
+    for suite in dict.fromkeys(row.suite for row in rows if not row.skipped):
+        own = [row for row in rows if row.suite == suite]
+        print(suite, plain_table(*suite_module(suite).table(own, "")), sep="\n", end="\n\n")
     return missed_or_none(missed_goals(rows), code)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,21 +26,15 @@ from benchmarks import story  # noqa: E402
 from benchmarks.harness import SUITES, suite_module  # noqa: E402
 from benchmarks.records import RESULTS, read  # noqa: E402
 from benchmarks.rows import (  # noqa: E402
-    HEAD,
     Row,
     by_axis,
     markdown_table,
-    op_cells,
-    scale_cells,
     slopes,
-    stage_cells,
-    total_cells,
-    totals,
 )
 from benchmarks.tasks import QUICK  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-STORY = "story"
+STORY, SCALE = "story", "scale"
 PLACE = re.compile(
     r"(<!-- bench:(?P<name>[\w.-]+)(?::(?P<which>[\w.-]+))? -->\n)(?P<text>.*?)(<!-- /bench -->)", re.DOTALL
 )
@@ -67,39 +61,17 @@ def table(name: str, folder: Path, which: str = "") -> str:
     """One markdown table a machine, with what it was measured on below it; the story has all machines in one."""
     if name == STORY:
         return _story(folder)
-    of_suite = TABLES.get(name.partition("-")[0], _own_table)
     found = rows_by_machine(name, folder)
-    return "\n".join(f"{of_suite(rows, which)}\n\n{about(rows)}\n" for rows in found.values())
+    return "\n".join(f"{_suite_table(rows, which)}\n\n{about(rows)}\n" for rows in found.values())
 
 
-def _pipeline_table(rows: Sequence[Row], which: str) -> str:
-    measured = [row for row in rows if not row.skipped]
-    if which == "stages":
-        return markdown_table(*stage_cells(measured))
-    return markdown_table(HEAD, [total_cells(row) for row in totals(measured)])
-
-
-def _ops_table(rows: Sequence[Row], which: str) -> str:
-    return markdown_table(*op_cells(rows))
-
-
-def _scale_table(rows: Sequence[Row], which: str) -> str:
-    series = {axis: own for axis, own in by_axis(rows).items() if which in ("", axis)}
-    return "\n\n".join(
-        f"{markdown_table(*scale_cells(own, axis))}\n\n{slopes(own, axis)}" for axis, own in series.items()
-    )
-
-
-def _own_table(rows: Sequence[Row], which: str) -> str:
-    """By the suite's module: ``table(rows, which) -> (head, lines)``."""
-    return markdown_table(*suite_module(rows[0].suite).table(rows, which))
-
-
-TABLES: dict[str, Callable[[Sequence[Row], str], str]] = {
-    "pipeline": _pipeline_table,
-    "ops": _ops_table,
-    "scale": _scale_table,
-}
+def _suite_table(rows: Sequence[Row], which: str) -> str:
+    """By the suite's module: ``table(rows, which) -> (head, lines)``; the exponents stand below a series."""
+    suite = suite_module(rows[0].suite)
+    if rows[0].suite != SCALE:
+        return markdown_table(*suite.table(rows, which))
+    series = [(own, axis) for axis, own in by_axis(rows).items() if which in ("", axis)]
+    return "\n\n".join(f"{markdown_table(*suite.table(*one))}\n\n{slopes(*one)}" for one in series)
 
 
 def about(rows: Sequence[Row]) -> str:
@@ -122,8 +94,9 @@ def _dates(rows: Sequence[Row]) -> str:
 def _story(folder: Path) -> str:
     runs = rows_by_machine("pipeline", folder)
     head, lines = story.cells(runs)
-    told = [markdown_table(head, lines), "", *story.dense_reference(_rows_if_any("against", folder)), ""]
-    return "\n".join([*told, *(about(rows) for rows in runs.values())]) + "\n"
+    dense = story.dense_reference(_rows_if_any("against", folder))
+    told = [*([" ".join(dense)] if dense else []), *(about(rows) for rows in runs.values())]
+    return "\n\n".join([markdown_table(head, lines), *told]) + "\n"
 
 
 def _rows_if_any(name: str, folder: Path) -> list[Row]:

@@ -58,6 +58,11 @@ class PeakMeter:
             self.pools[stage] = max(self.pools.get(stage, 0), most)
         self._reset()
 
+    @property
+    def spans(self) -> dict[str, int]:
+        """Of the memory the run is in: the device's where it has its own."""
+        return self.pools or self.host
+
     def fields(self, stage: str) -> dict[str, int]:
         """The peaks of a stage, or of all, as fields of a row."""
         names = {"peak_bytes": self.host, "device_peak_bytes": self.pools}

@@ -244,6 +244,8 @@ def test_what_stops_a_peer_stands_in_its_row(monkeypatch):
     (row,) = bench_against.rows_of("mds", 400, peer_of(None, "mds", packages=("no_such",)), "cpu", True)
     assert row.skipped.startswith(NOT_INSTALLED) and row.n_landmark == 400
     assert bench_against.table([row], "")[1][0][-1] == row.skipped
+    failed = Row(suite="against", case="mds-400-some", skipped="it broke", failed=True)  # as `run_tasks` makes it
+    assert bench_against.table([failed], "")[1] == [("mds-400-some", "", OURS, "", "", "", "it broke")]
     assert bench_against.table([replace(row, skipped="refused: the one before it gave nothing")], "")[1] == []
 
 

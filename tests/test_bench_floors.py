@@ -151,11 +151,17 @@ def test_a_share_is_the_floor_of_the_best_call():
     assert unknown.share_of_floor is None and unknown.bound == ""
 
 
-def test_suites_are_tasks_of_one_process_each():
-    for module, key in ((floors, "floors"), (bench_ops, "all")):
-        (full,), (quick,) = module.tasks("cpu", False), module.tasks("cpu", True)
-        assert (full.key, quick.key) == (key, f"quick-{key}") and "--quick" in quick.command
-        assert harness.suite_module(full.suite) is module
+def test_suites_are_tasks():
+    (full,), (quick,) = floors.tasks("cpu", False), floors.tasks("cpu", True)
+    assert (full.key, quick.key) == ("floors", "quick-floors") and "--quick" in quick.command
+    assert harness.suite_module("floors") is floors and harness.suite_module("ops") is bench_ops
+
+
+def test_ops_are_tasks_of_their_own_at_full_size():
+    assert [task.key for task in bench_ops.tasks("cpu", False)] == [*bench_ops.OPS]
+    assert [task.key for task in bench_ops.tasks("cpu", True)] == ["quick-all"]
+    (on_cuda,) = bench_ops.tasks("cuda:0", False)
+    assert on_cuda.key == "all" and f"--only={[*bench_ops.TILE_OPS][0]}" in on_cuda.command
     (one,) = bench_ops.tasks("cpu", False, ["csr_matmul"], 2)
     assert one.key == "csr_matmul-2" and {"--only=csr_matmul", "--repeats=2"} <= set(one.command)
 
