@@ -261,11 +261,11 @@ def precision(bench: Bench) -> Iterator[Row]:
 
 
 def landmark_counts(bench: Bench) -> list[int]:
-    """Doubling, up to what a tenth of an hour allows: 8000 on the CPU, 20,000 on a GPU."""
+    """Doubling, up to what minutes allow: 8000 on the CPU, 20,000 on a GPU; and no more than two for three nodes."""
     if bench.n_landmark < 1000:  # the small input
         return [50, 100, bench.n_landmark]
     largest = [20_000] if bench.device.type == "cuda" else []
-    return [n for n in (500, 1000, 2000, 4000, 8000, *largest) if n < bench.trace.n_nodes]
+    return [n for n in (500, 1000, 2000, 4000, 8000, *largest) if n <= 2 * bench.trace.n_nodes / 3]
 
 
 def landmarks(bench: Bench) -> Iterator[Row]:
@@ -353,12 +353,12 @@ def _plain_descent(distances: torch.Tensor, points: torch.Tensor, eps: float, ma
 
 # name -> its rows, and the seconds of its two inputs on two cores
 ABLATIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], float, float]] = {
-    "storage": (storage, 40, 25),
-    "neighbours": (neighbours, 40, 30),
-    "cuts": (cuts, 55, 35),
-    "precision": (precision, 15, 15),
-    "landmarks": (landmarks, 120, 100),
-    "passes": (passes, 50, 40),
+    "storage": (storage, 40, 30),
+    "neighbours": (neighbours, 40, 40),
+    "cuts": (cuts, 40, 25),
+    "precision": (precision, 15, 10),
+    "landmarks": (landmarks, 160, 60),
+    "passes": (passes, 50, 35),
     "steps": (steps, 15, 10),
 }
 QUICK_ABLATIONS = ("storage",)

@@ -144,13 +144,14 @@ def _scale(
     return Case(name, what, _side_by_side(*shape), options, axis=axis, estimate=estimate)
 
 
-# One size doubles, the others stay: slices up to HAR's and beyond, and then ten million nodes, of 200 units; units,
-# samples (above 100 the PCA decides) and landmarks from where a stage is long enough to say how it grows.
-_SLICE_SECONDS = (60, 70, 110, 60, 140, 400, 1500, 6000, 24000)
+# One size doubles, the others stay: slices up to HAR's, where the CPU ends, and beyond, and then ten million nodes, of
+# 200 units; units, samples (below 100, where the PCA takes over) and landmarks from where a stage is long enough to say
+# how it grows.
+_SLICE_SECONDS = (60, 70, 110, 60, 140, 400, 300, 300, 300)
 _SERIES = {
     "slices": (
         *(_scale("slices", (127, 4 * 2**k, 30, 6), seconds) for k, seconds in enumerate(_SLICE_SECONDS)),
-        _scale("slices", (125, 400, 200, 50), 600_000),
+        _scale("slices", (125, 400, 200, 50), 600),
     ),
     "units": tuple(_scale("units", (127, 8, 16 * 2**k, 6), seconds) for k, seconds in enumerate((60, 70, 90, 50, 90))),
     "samples": tuple(

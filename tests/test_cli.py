@@ -69,10 +69,10 @@ def test_embedding_is_that_of_python(here):
     op = mp.MMPHATE(3, **same, device="cpu").fit(np.load("trace.npy"))
     np.testing.assert_array_equal(found.coordinates, op.embedding_)
     assert found.t == 5 and found.stress == op.stress_
-    stored = np.load("out/embedding.npz")
-    np.testing.assert_array_equal(stored["epoch"], np.repeat(np.arange(6), 15))
-    np.testing.assert_array_equal(stored["timestep"], np.tile(np.repeat(np.arange(5), 3), 6))
-    np.testing.assert_array_equal(stored["unit"], np.tile(np.arange(3), 30))
+    with np.load("out/embedding.npz") as stored:
+        np.testing.assert_array_equal(stored["epoch"], np.repeat(np.arange(6), 15))
+        np.testing.assert_array_equal(stored["timestep"], np.tile(np.repeat(np.arange(5), 3), 6))
+        np.testing.assert_array_equal(stored["unit"], np.tile(np.arange(3), 30))
 
 
 def test_report(here):
