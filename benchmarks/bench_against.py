@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -98,18 +100,28 @@ def rows_of(comparison: str, size: int, peer: Peer, device: str, quick: bool) ->
         return [_skipped(comparison, size, peer, device, reason)]
     options = ["--work", f"--only={comparison}", f"--size={size}", f"--peer={peer.name}", f"--device={device}"]
     command = [sys.executable, str(Path(__file__).resolve()), *options, *["--quick"] * quick]
-    streams = {"capture_output": True, "text": True, "errors": "replace"}
-    surroundings = {**environment(), **peer.environment}
-    try:
-        done = subprocess.run(command, env=surroundings, timeout=MOST_SECONDS, **streams)
-    except subprocess.TimeoutExpired:
+    done = _ended(command, {**environment(), **peer.environment})
+    if done is None:
         return [_skipped(comparison, size, peer, device, f"took more than {MOST_SECONDS:.0f} s")]
-    if done.returncode in (OUT_OF_MEMORY, -9):  # -9: the system ended it, which it does where memory runs out
+    if done.returncode in (OUT_OF_MEMORY, -signal.SIGKILL):  # the system ends what takes the last of the memory
         told = tail(done.stderr, 1) if done.returncode == OUT_OF_MEMORY else "ended by the system"
         return [_skipped(comparison, size, peer, device, f"ran out of memory: {told}")]
     if done.returncode != 0:
         raise RuntimeError(tail(done.stderr) or f"ended with exit code {done.returncode}")
     return records.rows_of(json.loads(done.stdout.splitlines()[-1]), peer.name)
+
+
+def _ended(command: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str] | None:
+    """The process after its end; None, with all its children ended, if it took longer than `MOST_SECONDS`."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    process = subprocess.Popen(command, env=env, start_new_session=True, **streams)
+    try:
+        written, told = process.communicate(timeout=MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None
+    return subprocess.CompletedProcess(command, process.returncode, written, told)
 
 
 def _skipped(comparison: str, size: int, peer: Peer, device: str, reason: str) -> Row:

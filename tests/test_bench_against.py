@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -223,7 +225,19 @@ def test_what_takes_long_is_not_run_again(monkeypatch):
 
 def ended(monkeypatch, code: int, told: str = "") -> None:
     done = SimpleNamespace(returncode=code, stderr=told, stdout="")
-    monkeypatch.setattr(bench_against.subprocess, "run", lambda command, **rest: done)
+    monkeypatch.setattr(bench_against, "_ended", lambda command, env: done)
+
+
+def test_a_process_that_takes_too_long_ends_with_its_children(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench_against, "MOST_SECONDS", 1.0)
+    child = "import sys, time; time.sleep(2); open(sys.argv[1], 'w')"
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    started = time.monotonic()
+    assert bench_against._ended([sys.executable, "-c", code, child, str(tmp_path / "late")], {**os.environ}) is None
+    time.sleep(max(0.0, 3.5 - (time.monotonic() - started)))
+    assert not (tmp_path / "late").exists()
+    done = bench_against._ended([sys.executable, "-c", "print(3)"], {**os.environ})
+    assert (done.returncode, done.stdout) == (0, "3\n")
 
 
 def test_what_stops_a_peer_stands_in_its_row(monkeypatch):
@@ -239,10 +253,7 @@ def test_what_stops_a_peer_stands_in_its_row(monkeypatch):
     with pytest.raises(RuntimeError, match="a fault"):
         bench_against.rows_of(*arguments)
 
-    def run(command: Any, *, timeout: float, **rest: Any) -> None:
-        raise subprocess.TimeoutExpired(command, timeout)
-
-    monkeypatch.setattr(bench_against.subprocess, "run", run)
+    monkeypatch.setattr(bench_against, "_ended", lambda command, env: None)
     assert bench_against.rows_of(*arguments)[0].skipped == "took more than 120 s"
     (row,) = bench_against.rows_of("mds", 400, peer_of(None, "mds", packages=("no_such",)), "cpu", True)
     assert row.skipped.startswith(NOT_INSTALLED) and row.n_landmark == 400
