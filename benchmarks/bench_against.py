@@ -151,7 +151,8 @@ def work(comparison: str, size: int, peer: Peer, device_name: str, quick: bool) 
         found, times = _runs(lambda do=do: do(given), device, PLANS[comparison].least_repeats, quick)
         meter(way)
         fields = {**given.fields(), **dict(found.fields), **given.judge(found)}
-        settings = {**peer.settings, **({"way": way} if way else {}), **fields.pop("settings", {})}
+        sees = peer.settings if comparison == "picture" else {}
+        settings = {**sees, **({"way": way} if way else {}), **fields.pop("settings", {})}
         rate = {"rate": fields["work"] / times["seconds"]} if "work" in fields else {}
         row = Row(suite=NAME, case=comparison, by=peer.name, settings=settings, held_bytes=held, **about)
         rows.append(replace(row, **fields, **times, **rate, **meter.fields(way)))

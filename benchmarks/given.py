@@ -132,7 +132,6 @@ class Scaling:
     """Distances between landmarks and a start in, coordinates out."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.n_landmark = size
         self.trace = suite_of(1008 * 2 ** max(0, math.ceil(math.log2(size / 400))))
         operator = affinity_of_points(normalize(self.trace.to(device)), storage="sparse", dtype=torch.float32).operator
         landmark_op = landmark_diffusion(operator, n_landmark=size, random_state=0).landmark_op

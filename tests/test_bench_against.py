@@ -192,8 +192,8 @@ def test_a_picture_of_our_graph_is_that_of_the_trace(graph):
 # ---------------------------------------------------------------- rows
 
 
-def peer_of(do: Any, comparison: str = "product", **changes: Any) -> Peer:
-    return Peer("some", {comparison: {"fast": do}}, settings=POINTS_ONLY, **changes)
+def peer_of(do: Any, **changes: Any) -> Peer:
+    return Peer("some", {"product": {"fast": do}}, settings=POINTS_ONLY, **changes)
 
 
 def test_a_row_has_times_memory_settings_and_the_judgement():
@@ -206,11 +206,17 @@ def test_a_row_has_times_memory_settings_and_the_judgement():
     (row,) = bench_against.work("product", 1008, peer_of(do), "cpu", quick=False)
     assert len(calls) == 4 and (row.repeats, row.warmup) == (3, 1)
     assert (row.suite, row.case, row.by, row.n_nodes, row.error) == ("against", "product", "some", 1008, 0)
-    assert row.settings == {**POINTS_ONLY, "way": "fast", "sweeps": 3}
+    assert row.settings == {"way": "fast", "sweeps": 3}
     assert row.peak_bytes > 1e8 and row.held_bytes > 1e8 and row.rate == pytest.approx(row.work / row.seconds)
     head, lines = bench_against.table([row], "product")
     assert lines[0][:3] == ("product", "1,008 nodes", "some (fast)") and lines[0][-1] == "error 0.0e+00"
     assert bench_against.table([row], "mds")[1] == []
+
+
+def test_a_picture_of_points_says_what_it_saw():
+    peer = Peer("some", {"picture": {"": lambda picture: Found(picture.points)}}, settings=POINTS_ONLY)
+    (row,) = bench_against.work("picture", 1008, peer, "cpu", quick=True)
+    assert row.settings == POINTS_ONLY and row.trustworthiness == 1 and row.preservation["10"] == 1
 
 
 def test_what_takes_long_is_not_run_again(monkeypatch):
@@ -255,7 +261,7 @@ def test_what_stops_a_peer_stands_in_its_row(monkeypatch):
 
     monkeypatch.setattr(bench_against, "_ended", lambda command, env: None)
     assert bench_against.rows_of(*arguments)[0].skipped == "took more than 120 s"
-    (row,) = bench_against.rows_of("mds", 400, peer_of(None, "mds", packages=("no_such",)), "cpu", True)
+    (row,) = bench_against.rows_of("mds", 400, peer_of(None, packages=("no_such",)), "cpu", True)
     assert row.skipped.startswith(NOT_INSTALLED) and row.n_landmark == 400
     assert bench_against.table([row], "")[1][0][-1] == row.skipped
     failed = Row(suite="against", case="mds-400-some", skipped="it broke", failed=True)  # as `run_tasks` makes it

@@ -36,7 +36,7 @@ class Peer:
     versions: tuple[str, ...] = ()  # the same by the names they are installed under
     devices: tuple[str, ...] = ("cpu", "cuda")
     environment: Mapping[str, str] = field(default_factory=dict)  # of its process
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of its rows
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the rows of its pictures
     lacks: Callable[[], str | None] = lambda: None  # what else keeps it from running here
 
     def why_not(self, device: str) -> str | None:
