@@ -106,8 +106,10 @@ class Costs:
         return assembled_bytes(int(self.nnz), self.N, self.dtype)
 
     def tiles_bytes(self) -> float:
-        """The active tiles; their columns and offsets are a four-thousandth of that."""
-        return self.M * math.ceil(self.S / TILE) ** 2 * self.active_tiles * TILE**2 * torch.float16.itemsize
+        """The active tiles on the diagonal and above it, and the order of the slices; the rest is a thousandth."""
+        across = math.ceil(self.S / TILE)
+        stored = self.M * across * (across * self.active_tiles + min(1, across * self.active_tiles)) / 2
+        return stored * TILE**2 * torch.float16.itemsize + 8 * self.N
 
     def lazy_bytes(self) -> float:
         """Points unit by unit, the intraslice part, the counts."""
@@ -177,7 +179,9 @@ class Costs:
             passes, kept, working = 3, self.sparse_bytes(), lazy + placed + 24 * self.N
         elif storage == "tiles":
             at_once = f"{CHUNK_ELEMENTS // TILE**2} tiles"
-            passes, kept, working = 3, lazy + self.tiles_bytes(), 32 * CHUNK_ELEMENTS + 8 * self.N * self.K
+            # On CUDA the points by tiles, feature by feature, and their offsets in float32; elsewhere chunks of tiles.
+            points = (24 if self.cuda else 8) * self.N * self.K
+            passes, kept, working = 3, lazy + self.tiles_bytes(), 32 * CHUNK_ELEMENTS + points
         else:
             at_once = f"{_elements(self.made_at_once())} entries"
         forms = {"sparse": "CSR", "tiles": "tiles, the rest CSR", "lazy": "matrix-free"}
@@ -192,7 +196,7 @@ class Costs:
         together = 0 if stored else 2 * transitions + made  # rows are made chunk by chunk and then joined
         peak, operations = max(together, self._gram() + transitions), 2.0 * N * (self.reached / N) ** 2
         if self.p.landmarks == "spectral":
-            product = 2.0 * C * (self.tiles_bytes() / 2 if storage == "tiles" else self.nnz)
+            product = 2.0 * C * (self.active_tiles * self.pairs if storage == "tiles" else self.nnz)
             product += 3.0 * self.K * self.pairs if storage == "lazy" else 0
             peak = max(peak, self._krylov(made if storage == "lazy" else 0, storage))
             operations += (KRYLOV_BLOCKS + 2) * product + 24.0 * N * L * C  # ten k-means steps and the seeds
