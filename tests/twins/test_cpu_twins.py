@@ -519,6 +519,25 @@ def test_csr_matmul_reads_no_other_row(isa):
         assert torch.equal(_native.csr_matmul(*parts, block, 1), clean)
 
 
+@pytest.mark.parametrize("density", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("n_columns", [70, 1500])
+def test_csr_matmul_of_rows_that_go_together(density, n_columns, isa):
+    """Rows with like columns are multiplied side by side, others one by one, as all are with a class for every row."""
+    n_rows = 90
+    indptr, indices, values = sparse(n_rows, n_columns, value=torch.float32, index=torch.int32, density=density)
+    for width, dtype in itertools.product((17, 110, 111), (torch.float32, torch.float64)):
+        block = block_of(n_columns, width, dtype)
+        alone = _native.csr_matmul(indptr, indices, values, block, n_rows)
+        assert torch.equal(_native.csr_matmul(indptr, indices, values, block, 1), alone)
+        assert torch.equal(_native.csr_matmul(indptr, indices, values, block, 3), alone)
+        # An entry that is not there multiplies nothing, infinity and NaN neither.
+        block[n_columns // 2], block[-1, -1] = math.inf, math.nan
+        wanted = PORTABLE["csr_matmul"](indptr, indices, values, block, 1)
+        found = _native.csr_matmul(indptr, indices, values, block, 1)
+        assert torch.equal(found.isnan(), wanted.isnan()) and torch.equal(found.isinf(), wanted.isinf())
+        assert bool(found[::7].eq(0).all())
+
+
 def test_csr_matmul_of_views(isa):
     parts = sparse(90, 90, value=torch.float64, index=torch.int32)
     block = block_of(40, 90, torch.float64).T
