@@ -48,6 +48,7 @@ def _csr_variants() -> Iterator[dict[str, str]]:
 
 
 VARIANTS = {
+    "pair_screen": [{}],
     "radius_affinity": [_storage(*types) for types in STORAGE],
     "kth_neighbor_distance": [{}],
     "csr_matmul": list(_csr_variants()),
