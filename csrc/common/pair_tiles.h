@@ -1,14 +1,14 @@
 // All pairs of some points with every point of their sets, tile by tile, by their rough squared distances: what the
-// kernels over pairs share. One block serves mmp_tile rows, each of its warps mmp_warp_rows of them; a tile has mmp_tile
-// columns, of which every lane holds two. Features pass through shared memory mmp_tile_features at a time, so there may
-// be any number.
+// kernels over pairs share. One block serves mmp_tile rows, each of its warps mmp_warp_rows of them; a tile has
+// mmp_tile columns, of which every lane holds two. Features pass through shared memory mmp_tile_features at a time, so
+// there may be any number.
 //
-// Work of a pair with p features: 2 p operations in float32 (3 p in float64 without the screen), at the same rate where
-// float64 runs at half that of float32, at 32 to 64 times that rate where it does not. With four features of a row in
-// one read of shared memory a warp reads 4 times for 32 operations, half of what it may. A pair in doubt is decided
-// where it occurs, by the lanes that have one while the others of the warp wait: that costs some hundred cycles, as
-// much as the 512 pairs of the warp, so it is worth no queue while there is less than one in ten thousand of them.
-// Neighbours in time are in doubt together, and their lanes then decide together.
+// A pair of points with p features takes 2 p + 2 operations in float32. Without the screen it took 3 p + 1 in float64,
+// each as long as 2 of float32 on the devices that are good at it and as 32 to 64 on the others: so the screen serves
+// all. With four features of a row in one read a warp reads shared memory 4 times for 32 operations, half of what it
+// could. A pair in doubt is decided where it occurs, by the lanes that have one while the others of the warp wait. That
+// takes as long as the tile of a warp, 512 pairs, or so; with one in a million in doubt a queue would cost more than it
+// saves. Where many are, as between duplicates at the cut, they are neighbours, and their lanes decide together.
 #pragma once
 #include "device.h"
 #include "screen.h"
@@ -68,13 +68,12 @@ MMP_DEVICE int mmp_row_of_block(int r) { return mmp_warp_of_block() * mmp_warp_r
 // And over all rows of the launch.
 MMP_DEVICE mmp_i64 mmp_row_of_launch(int r) { return (mmp_i64)blockIdx.x * mmp_tile + mmp_row_of_block(r); }
 
-// The squared distance that decides, the same bits in all twins.
-MMP_OUTLINED double mmp_exact_square(const double* x, const double* y, mmp_i64 p) {
-    return mmp_squared_distance(x, 1, y, 1, p);
+// The squared distance of two of these points that decides, the same bits in all twins.
+MMP_OUTLINED double mmp_exact_square(const double* points, mmp_i64 p, int one, int other) {
+    return mmp_squared_distance(points + one * p, 1, points + other * p, 1, p);
 }
 MMP_DEVICE double mmp_exact_square(const MmpStack& stack, mmp_i64 set, int one, int other) {
-    const double* points = stack.exact + set * stack.n * stack.p;
-    return mmp_exact_square(points + one * stack.p, points + other * stack.p, stack.p);
+    return mmp_exact_square(stack.exact + set * stack.n * stack.p, stack.p, one, other);
 }
 
 // A squared distance to compare others with.
@@ -83,9 +82,15 @@ struct MmpCut {
     float surely, possibly;
 };
 
-MMP_DEVICE MmpCut mmp_cut(const MmpScreen& screen, double limit) {
+// As a set of this span has it.
+MMP_OUTLINED MmpCut mmp_cut(double span, mmp_i64 p, double limit) {
     if (limit < 0) return {limit, -1.0f, -1.0f};
-    return {limit, mmp_surely(screen, sqrt(limit)), mmp_possibly(screen, sqrt(limit))};
+    const MmpScreen screen = mmp_screen(span, p);
+    const double radius = sqrt(limit);
+    return {limit, mmp_surely(screen, radius), mmp_possibly(screen, radius)};
+}
+MMP_DEVICE MmpCut mmp_cut(const MmpStack& stack, mmp_i64 set, double limit) {
+    return mmp_cut(stack.spans[set], stack.p, limit);
 }
 
 MMP_DEVICE bool mmp_within(const MmpStack& stack, const MmpCut& cut, const MmpPair& pair) {

@@ -38,11 +38,11 @@ template <class Is> MMP_DEVICE unsigned rows_that(Is is) {
 }
 
 // The first part holds the smallest integer of the bracket alone: that settles ties at the least distance at once.
-MMP_DEVICE void divide(Brackets& all, int row, const MmpScreen& screen) {
+MMP_DEVICE void divide(Brackets& all, int row, const MmpStack& stack, mmp_i64 set) {
     const mmp_i64 width = all.high[row] - all.low[row] - 1;
     for (int m = 0; m < inner; ++m) {
         const mmp_i64 step = width / inner * m + width % inner * m / inner;
-        all.cuts[row][m] = mmp_cut(screen, __longlong_as_double(all.low[row] + 1 + step));
+        all.cuts[row][m] = mmp_cut(stack, set, __longlong_as_double(all.low[row] + 1 + step));
     }
     for (int m = 0; m < parts; ++m) all.counts[row][m] = 0;
 }
@@ -94,20 +94,28 @@ MMP_DEVICE void find_range(MmpPairTiles& tiles, Brackets& all, const MmpStack& s
     }
 }
 
-// Which part of a row's bracket a pair lies in. Most lie beyond it.
-MMP_DEVICE int part_of(const MmpStack& stack, const MmpCut* cuts, const MmpPair& pair) {
-    if (pair.square > cuts[inner - 1].possibly) return inner;
-    int within = 0, beyond = 0;
-#pragma unroll
-    for (int m = 0; m < inner; ++m) {
-        within += pair.square <= cuts[m].surely;
-        beyond += pair.square > cuts[m].possibly;
-    }
-    if (within + beyond == inner) return beyond;
-    const double square = mmp_exact_square(stack, pair.set, pair.own, pair.column);
+// Which part of a bracket a squared distance lies in.
+MMP_OUTLINED int exact_part(const MmpCut* cuts, const double* points, mmp_i64 p, int own, int column) {
+    const double square = mmp_exact_square(points, p, own, column);
     int part = 0;
     for (int m = 0; m < inner; ++m) part += square > cuts[m].limit;
     return part;
+}
+
+// The same of a pair: by halves, as the limits ascend. Most pairs lie beyond all.
+MMP_DEVICE int part_of(const MmpStack& stack, const MmpCut* cuts, const MmpPair& pair) {
+    if (pair.square > cuts[inner - 1].possibly) return inner;
+    int part = 0;
+    bool certain = true;
+#pragma unroll
+    for (int step = parts / 2; step > 0; step /= 2) {
+        const MmpCut& cut = cuts[part + step - 1];
+        const bool beyond = pair.square > cut.possibly;
+        certain = certain && (beyond || pair.square <= cut.surely);
+        part += beyond ? step : 0;
+    }
+    if (certain) return part;
+    return exact_part(cuts, stack.exact + pair.set * stack.n * stack.p, stack.p, pair.own, pair.column);
 }
 
 MMP_DEVICE void count_parts(MmpPairTiles& tiles, Brackets& all, const MmpStack& stack) {
@@ -185,7 +193,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     if (n - 1 > few) find_range(tiles, all, stack);
     __syncthreads();
     while (__syncthreads_or(mine < mmp_tile && is_open(all, mine))) {
-        if (mine < mmp_tile && is_open(all, mine)) divide(all, mine, mmp_screen_of(stack, tiles.set[mine]));
+        if (mine < mmp_tile && is_open(all, mine)) divide(all, mine, stack, tiles.set[mine]);
         __syncthreads();
         count_parts(tiles, all, stack);
         __syncthreads();
@@ -193,9 +201,9 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
         __syncthreads();
     }
     if (mine < mmp_tile && is_listed(all, mine)) {
-        const MmpScreen screen = mmp_screen_of(stack, tiles.set[mine]);
-        all.cuts[mine][0] = mmp_cut(screen, all.low[mine] < 0 ? -1 : __longlong_as_double(all.low[mine]));
-        all.cuts[mine][1] = mmp_cut(screen, __longlong_as_double(all.high[mine]));
+        const double low = all.low[mine] < 0 ? -1 : __longlong_as_double(all.low[mine]);
+        all.cuts[mine][0] = mmp_cut(stack, tiles.set[mine], low);
+        all.cuts[mine][1] = mmp_cut(stack, tiles.set[mine], __longlong_as_double(all.high[mine]));
     }
     if (__syncthreads_or(mine < mmp_tile && is_listed(all, mine))) collect(tiles, all, stack);
     for (int r = 0; r < mmp_warp_rows; ++r) {
@@ -226,9 +234,8 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     mmp_walk(tiles, stack, true, [&](const MmpPairs& pairs) {
         if (pairs.begins) {
             const double below_low = low[pairs.set] > 0 ? mmp_neighbouring(low[pairs.set], -1) : -1;
-            const MmpScreen screen = mmp_screen_of(stack, pairs.set);
-            least = mmp_cut(screen, below_low < 0 ? -1 : mmp_squared_reach(below_low));
-            most = mmp_cut(screen, mmp_squared_reach(high[pairs.set]));
+            least = mmp_cut(stack, pairs.set, below_low < 0 ? -1 : mmp_squared_reach(below_low));
+            most = mmp_cut(stack, pairs.set, mmp_squared_reach(high[pairs.set]));
         }
         mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
             if (!mmp_other(pair)) return;

@@ -18,7 +18,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     MmpCut cut{};
     int found[mmp_warp_rows] = {};
     mmp_walk(tiles, stack, true, [&](const MmpPairs& pairs) {
-        if (pairs.begins) cut = mmp_cut(mmp_screen_of(stack, pairs.set), limit);
+        if (pairs.begins) cut = mmp_cut(stack, pairs.set, limit);
         mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
             found[pair.r] += mmp_other(pair) && mmp_within(stack, cut, pair);
         });
@@ -97,7 +97,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     Queue& queue = rows.queues[mmp_warp_of_block()];
     int found[mmp_warp_rows] = {}, before[mmp_warp_rows] = {}, waiting = 0;
     mmp_walk(tiles, stack, true, [&](const MmpPairs& pairs) {
-        if (pairs.begins) cut = mmp_cut(mmp_screen_of(stack, pairs.set), limit);
+        if (pairs.begins) cut = mmp_cut(stack, pairs.set, limit);
         mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
             const bool near = mmp_other(pair) && mmp_within(stack, cut, pair);
             const unsigned bits = __ballot_sync(MMP_WARP, near);
@@ -141,9 +141,10 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     const MmpStack stack{points, rough, spans, n, p};
     mmp_locate(tiles, n_sets * n, [&](mmp_i64 row, mmp_i64& set, mmp_i64& own) { set = row / n, own = row % n; });
     int found[mmp_warp_rows] = {};
+    MmpScreen screen{};
     float own_far[mmp_warp_rows] = {};  // rough squares above this are surely beyond the cut of a point
     mmp_walk(tiles, stack, true, [&](const MmpPairs& pairs) {
-        const MmpScreen screen = mmp_screen_of(stack, pairs.set);
+        if (pairs.begins) screen = mmp_screen_of(stack, pairs.set);
         const double* const of_set = bandwidth + pairs.set * n;
 #pragma unroll
         for (int r = 0; r < mmp_warp_rows; ++r)
