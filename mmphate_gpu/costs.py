@@ -92,7 +92,9 @@ class Costs:
         self.reached = self._reached(entries)
         # Float64 distances and which are near; indices, ranks and values of the entries found among them.
         pairs = min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
-        self.portable = 0 if native else pairs * (10 + 56 * entries.interslice)
+        portable = pairs * (10 + 56 * entries.interslice)
+        # The CUDA twins have the points in float32 too; those on the CPU one unit of them.
+        self.over_pairs = (4 * self.N * self.K if cuda else 0) if native else portable
 
     def _reached(self, entries: Entries) -> float:
         """Entries of the transitions: nodes reach landmarks as often as nodes."""
@@ -187,12 +189,12 @@ class Costs:
         forms = {"sparse": "CSR", "tiles": "tiles, the rest CSR", "lazy": "matrix-free"}
         precision = "fp16 tiles" if storage == "tiles" else _name(self.dtype)
         operations = 3.0 * self.K * self.pairs * passes
-        return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.portable, operations)
+        return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.over_pairs, operations)
 
     def _landmarks(self, storage: str) -> Cost:
         N, L, C = self.N, self.L, self.C
         stored, transitions = storage == "sparse", self.reached * (self.item + 4)
-        made = 0 if stored else PER_MADE * self.made_at_once() + self.portable
+        made = 0 if stored else PER_MADE * self.made_at_once() + self.over_pairs
         together = 0 if stored else 2 * transitions + made  # rows are made chunk by chunk and then joined
         peak, operations = max(together, self._gram() + transitions), 2.0 * N * (self.reached / N) ** 2
         if self.p.landmarks == "spectral":
