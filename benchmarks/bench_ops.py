@@ -137,7 +137,8 @@ def cases(data: Data) -> list[Measured]:
             found.append(Measured("csr_matmul", f"{kind} x {width}", given, flop, "flop", flop, moved))
     for distances, kind in ((single, "float32"), (data.distances, "float64")):
         for components in (2, 3, 5, 10):
-            given = (distances, data.start[:, :components].contiguous(), 1e-6)
+            start = data.start[:, :components].contiguous()
+            given = (distances, start, start.new_tensor(1e-6))
             flop = n * n / 2 * (6 * components + 8)
             what = f"{n} x {components}, {kind}"
             moved = float(distances.nbytes) / 2

@@ -78,11 +78,14 @@ TRITON = CudaCompiler("Triton", "triton", "._triton")
 COMPILER: dict[str, CudaCompiler] = {}
 
 
-def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def twins(
+    signature: str, *, cuda: CudaCompiler = CUPY, on_cpu: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make the decorated portable function an op of torch's dispatcher under its own name, with ``signature``.
 
-    ``cuda`` compiles its CUDA twin. Those of CuPy have a C++ twin too; those of Triton are matrix products in half
-    precision, which a CPU has no use for. The function returned is ``torch.ops.mmphate_gpu.<name>``.
+    ``cuda`` compiles its CUDA twin. Those of CuPy have a C++ twin too, unless ``on_cpu`` is False; those of Triton are
+    matrix products in half precision, which a CPU has no use for. The function returned is
+    ``torch.ops.mmphate_gpu.<name>``.
     """
 
     def register(portable: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,7 +93,7 @@ def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..
         PORTABLE[name], COMPILER[name] = portable, cuda
         _LIBRARY.define(name + signature)
         _LIBRARY.impl(name, portable, "CompositeExplicitAutograd")
-        if cuda is CUPY and _native.why_no_native() is None:
+        if on_cpu and cuda is CUPY and _native.why_no_native() is None:
             _LIBRARY.impl(name, getattr(_native, name), "CPU")
         if cuda.why_not() is None:
             _LIBRARY.impl(name, cuda.launcher(name), "CUDA")

@@ -16,7 +16,7 @@ TYPES = {
     "narrow": {"MMP_INDEX": "mmp_i32", "MMP_VALUE": "float", "MMP_BLOCK": "float", "MMP_DISTANCE": "float"},
     "wide": {"MMP_INDEX": "mmp_i64", "MMP_VALUE": "double", "MMP_BLOCK": "double", "MMP_DISTANCE": "double"},
 }
-SHAPES = {"MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3", "MMP_ROWS": "4"}
+SHAPES = {"MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3", "MMP_ROWS": "4", "MMP_DEPTH": "5"}
 
 
 def nvcc() -> str:
