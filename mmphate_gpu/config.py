@@ -10,7 +10,7 @@ import torch
 from ._optional import available, why_no_keops
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
 from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
-from .ops.twins import CUPY, TRITON, ops_of, serves, serving
+from .ops.twins import CUPY, TRITON, WITHOUT_CPU_TWIN, ops_of, serves, serving
 
 PACKAGES = (
     "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib",
@@ -53,6 +53,7 @@ def _backends() -> list[str]:
     from .ops import (  # noqa: F401
         assign_nearest,
         csr_matmul,
+        descent_step,
         gaussian_product,
         guttman_transform,
         kth_neighbor_distance,
@@ -76,6 +77,7 @@ def _backends() -> list[str]:
     return [
         *lines,
         f"    {', '.join(ops_of(CUPY))}",
+        f"  portable torch on cpu: {', '.join(sorted(WITHOUT_CPU_TWIN))}",
         f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(ops_of(TRITON))}",
         "  affinity, sparse: torch CSR; products by csr_matmul, narrow float32 ones by torch",

@@ -305,8 +305,7 @@ def way_of(distances: np.ndarray, dtype: torch.dtype = torch.float64, **options:
 
 
 def everything_in(way: Way) -> list[torch.Tensor]:
-    tensors = (way.points, way.moved, way.trial, way.step, way.kept, way.state)
-    return [tensor.clone() for tensor in tensors]
+    return [tensor.clone() for tensor in way.places]
 
 
 ENDS = {

@@ -81,19 +81,17 @@ class Way:
         self.points, self.moved, self.trial = (
             place.clone(memory_format=torch.contiguous_format) for place in (points, moved, moved)
         )
-        self.step = torch.zeros_like(self.points)
-        self.kept = points.new_zeros(descent.ROWS, points.numel())
+        step, kept = torch.zeros_like(self.points), points.new_zeros(descent.ROWS, points.numel())
         self.state = points.new_zeros(descent.N_STATE)
         self.state[descent.BEST] = raw
         self.state[descent.N_ITER] = self.state[descent.PLAIN] = 1
+        self.places = (self.points, self.moved, self.trial, step, kept, self.state)
         self.done = self.state[descent.DONE]
         self.done.copy_((raw > 0).logical_not() | (max_iter <= 1))
 
     def advance(self) -> None:
         """One sweep and what follows from it. Reads nothing back; changes nothing once the descent has ended."""
-        found = self.sweep(self.distances, self.trial)
-        places = (self.points, self.moved, self.trial, self.step, self.kept, self.state)
-        descent.descent_step(*found, *places, self.eps, self.max_iter)
+        descent.descent_step(*self.sweep(self.distances, self.trial), *self.places, self.eps, self.max_iter)
 
     @property
     def n_iter(self) -> int:

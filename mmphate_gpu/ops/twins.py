@@ -76,6 +76,7 @@ class CudaCompiler:
 CUPY = CudaCompiler("CuPy", "cupy", "._cuda")
 TRITON = CudaCompiler("Triton", "triton", "._triton")
 COMPILER: dict[str, CudaCompiler] = {}
+WITHOUT_CPU_TWIN: set[str] = set()  # of the ops that CuPy compiles
 
 
 def twins(
@@ -93,7 +94,9 @@ def twins(
         PORTABLE[name], COMPILER[name] = portable, cuda
         _LIBRARY.define(name + signature)
         _LIBRARY.impl(name, portable, "CompositeExplicitAutograd")
-        if on_cpu and cuda is CUPY and _native.why_no_native() is None:
+        if not on_cpu:
+            WITHOUT_CPU_TWIN.add(name)
+        elif cuda is CUPY and _native.why_no_native() is None:
             _LIBRARY.impl(name, getattr(_native, name), "CPU")
         if cuda.why_not() is None:
             _LIBRARY.impl(name, cuda.launcher(name), "CUDA")
@@ -127,3 +130,10 @@ def serving(device: str, compiler: CudaCompiler = CUPY) -> str:
         return f"CUDA (compiled by {compiler.name} at first use)" if reason is None else f"portable torch ({reason})"
     reason = _native.why_no_native() if compiler is CUPY else "no C++ twin"
     return f"C++ ({_native.isa()})" if reason is None else f"portable torch ({reason})"
+
+
+def serving_op(name: str, device: str) -> str:
+    """The same for one op."""
+    if device == "cpu" and name in WITHOUT_CPU_TWIN:
+        return "portable torch (no C++ twin)"
+    return serving(device, COMPILER[name])
