@@ -65,7 +65,8 @@ def smacof(
 
 def _descend(distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep) -> Descent:
     way = Way(distances, points, max_iter, eps, sweep)
-    repeat_until(way.done, way.advance)
+    with torch.inference_mode():  # a microsecond less for each of some ten calls of torch in a sweep
+        repeat_until(way.done, way.advance)
     return Descent(way.moved, way.n_iter)
 
 

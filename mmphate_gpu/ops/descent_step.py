@@ -29,7 +29,7 @@ N_STATE = GRAM + ROWS * ROWS
 @twins(
     "(Tensor trial_moved, Tensor raw, Tensor(a!) points, Tensor(b!) moved, Tensor(c!) trial, Tensor(d!) step, "
     "Tensor(e!) kept, Tensor(f!) state, float eps, int max_iter) -> ()",
-    on_cpu=False,  # the sweep that comes with it takes longer by far
+    on_cpu=False,  # 0.1 ms, beside a sweep of milliseconds over 4000 points
 )
 def descent_step(
     trial_moved: torch.Tensor,  # (L, C) float64: the plain step from `trial`
@@ -135,7 +135,7 @@ def _take(
         trial.copy_(moved)
     else:
         scale, weights = _weights(told, along)
-        torch.add(scale * residual, (_tensor(weights).to(kept.device) @ kept).view_as(residual), out=step)
+        torch.add(scale * residual, torch.mv(kept.t(), _tensor(weights).to(kept.device)).view_as(residual), out=step)
         torch.add(points, step, out=trial)
 
 
@@ -155,13 +155,14 @@ def _learn(
     """Keep a step along which the residual fell to ``residual``; returns the products of that with all that is kept."""
     order = _order(told)
     slot = _next_slot(order)
-    probes = torch.stack([taken, fall, residual]).flatten(1)
+    probes = torch.cat([taken, fall, residual]).view(3, -1)
     kept[slot::DEPTH] = probes[:2]  # rows `slot` and `DEPTH + slot`
-    *pairs, along = (kept @ probes.T).T.tolist()
+    *pairs, along = zip(*torch.mm(kept, probes.t()).tolist(), strict=True)
     for row, found in zip((slot, DEPTH + slot), pairs, strict=True):
         told[GRAM + row * ROWS : GRAM + (row + 1) * ROWS] = told[GRAM + row :: ROWS] = found
+    with_step, _ = pairs
     order = [one for one in order if one != slot]
-    if _gram(told, slot)[DEPTH + slot] > LEAST_CURVATURE * _gram(told, slot)[slot]:
+    if with_step[DEPTH + slot] > LEAST_CURVATURE * with_step[slot]:
         order.append(slot)
     told[N_KEPT] = len(order)
     told[ORDER : ORDER + len(order)] = order
