@@ -335,13 +335,13 @@ class FakeGraphs:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.capturing, self.captured, self.replays, self.resets = False, [], 0, 0
         for name in ("current_stream", "Stream"):
-            monkeypatch.setattr(torch.cuda, name, lambda device: SimpleNamespace(wait_stream=lambda other: None))
+            monkeypatch.setattr(torch.cuda, name, lambda *device: SimpleNamespace(wait_stream=lambda other: None))
         monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
         monkeypatch.setattr(torch.cuda, "graph", self.capture)
 
     @contextlib.contextmanager
-    def capture(self, graph: FakeGraphs, capture_error_mode: str) -> Iterator[None]:
+    def capture(self, graph: FakeGraphs, stream: Any, capture_error_mode: str) -> Iterator[None]:
         assert graph is self and capture_error_mode == "thread_local" and not gc.isenabled()
         self.capturing = True
         yield

@@ -26,19 +26,21 @@ def repeat_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
     may wait for the device whenever they like, and no graph can hold that: there each call is a call.
     """
     if done.is_cuda and CUPY.serves():
-        _replay_until(done, advance)
+        with torch.cuda.device(done.device):  # a graph is replayed on the current stream of the current device
+            _replay_until(done, advance)
     else:
         while not done:
             advance()
 
 
 def _replay_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
-    _on_side_stream(done.device, advance)
+    side = torch.cuda.Stream(done.device)
+    _on_stream(side, advance)
     if done:
         return
     graph = torch.cuda.CUDAGraph()
     # Only what this thread does counts: others, a data loader's say, may go on allocating.
-    with _no_garbage_collection(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with _no_garbage_collection(), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
         for _ in range(BLOCK):
             advance()
     while not done:
@@ -46,9 +48,9 @@ def _replay_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
     graph.reset()
 
 
-def _on_side_stream(device: torch.device, advance: Callable[[], None]) -> None:
-    """The first steps, not on the default stream: what a library sets up by the stream is then there for a capture."""
-    current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+def _on_stream(side: torch.cuda.Stream, advance: Callable[[], None]) -> None:
+    """The first steps, where the capture will be: what a library sets up for a stream is then there."""
+    current = torch.cuda.current_stream()
     side.wait_stream(current)
     with torch.cuda.stream(side):
         for _ in range(EAGER):
