@@ -24,9 +24,11 @@ from benchmarks.worker import machine_name, versions  # noqa: E402
 from mmphate_gpu import datasets  # noqa: E402
 from mmphate_gpu.affinities import affinity_of_points  # noqa: E402
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_bandwidth  # noqa: E402
+from mmphate_gpu.mds.smacof import Way  # noqa: E402
 from mmphate_gpu.operators import TiledAffinity  # noqa: E402
 from mmphate_gpu.ops import twins  # noqa: E402
 from mmphate_gpu.ops.csr import indptr_of_counts, to_torch  # noqa: E402
+from mmphate_gpu.ops.descent_step import ROWS  # noqa: E402
 from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, scaled_points  # noqa: E402
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius  # noqa: E402
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, stored_pairs  # noqa: E402
@@ -137,11 +139,18 @@ def cases(data: Data) -> list[Measured]:
             found.append(Measured("csr_matmul", f"{kind} x {width}", given, flop, "flop", flop, moved))
     for distances, kind in ((single, "float32"), (data.distances, "float64")):
         for components in (2, 3, 5, 10):
-            given = (distances, data.start[:, :components].contiguous(), 1e-6)
+            start = data.start[:, :components].contiguous()
+            given = (distances, start, start.new_tensor(1e-6))
             flop = n * n / 2 * (6 * components + 8)
             what = f"{n} x {components}, {kind}"
             moved = float(distances.nbytes) / 2
             found.append(Measured("guttman_transform", what, given, float(n * n), unit, flop, moved))
+    way = Way(single, data.start[:, :2].contiguous(), max_iter=2**40, eps=0.0)
+    given = (*way.sweep(way.distances, way.trial), *way.places, way.eps, way.max_iter)
+    size = float(way.points.numel())
+    # Three inner products with each of the rows that are kept; these and the places are read, and two rows written.
+    flop, moved = 6 * ROWS * size, 8 * (ROWS + 10) * size
+    found.append(Measured("descent_step", f"{n} x 2", given, size, "coordinates", flop, moved))
     return found
 
 
@@ -230,7 +239,7 @@ def measure(one: Measured, device: torch.device, repeats: int) -> OpRow:
     served, portable = getattr(torch.ops.mmphate_gpu, one.op), twins.PORTABLE[one.op]
     seconds = seconds_of(lambda: served(*one.arguments), device, repeats)
     slow = seconds_of(lambda: portable(*one.arguments), device, max(1, repeats // 3))
-    by = twins.serving(device.type, twins.COMPILER[one.op])
+    by = twins.serving_op(one.op, device.type)
     floor = one.floor_seconds if device.type == "cuda" else None
     rest = {"portable_seconds": slow, "goal": one.goal, "floor_seconds": floor}
     return OpRow(one.op, one.what, by, seconds, one.work / seconds, one.unit, **rest, **about(device))

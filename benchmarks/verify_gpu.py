@@ -229,7 +229,7 @@ def sanitizer(tool: str) -> Callable[[Verification], dict[str, Any]]:
         if v.left < 30:
             return skipped("no time was left")
         before = [program, f"--tool={tool}", f"--error-exitcode={SANITIZER_FAULT}", "--target-processes=all"]
-        chosen = "(sparse and float32) or (lattice and 129) or guttman or csr_matmul or aggregate or panels"
+        chosen = "(sparse and float32) or (lattice and 129) or guttman or descent or csr_matmul or aggregate or panels"
         files = ["tests/conformance", "tests/twins/test_cuda_twins.py", "tests/twins/test_triton_cuda.py"]
         arguments = ["-m", "cuda", "-k", chosen, *files]
         name = f"sanitizer_{tool}"

@@ -53,6 +53,7 @@ def _backends() -> list[str]:
     from .ops import (  # noqa: F401
         assign_nearest,
         csr_matmul,
+        descent_step,
         gaussian_product,
         guttman_transform,
         kth_neighbor_distance,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .._optional import require
+from . import descent_step as descent
 from ._native import SAMPLED, NativeError
 from ._sources import kernel_source
 from .csr import index_dtype, indptr_of_counts
@@ -34,6 +35,9 @@ GUTTMAN_THREADS = 256
 # Rows of a block share the points it reads; with many components their sums would no longer fit the registers.
 GUTTMAN_ROWS = 4
 GUTTMAN_NARROW = 10
+DESCENT_THREADS = 256
+# Blocks whose sums one warp adds up, one after the other.
+DESCENT_BLOCKS = 64
 
 Argument = torch.Tensor | int | float | None
 
@@ -257,7 +261,7 @@ class Twins:
     # ------------------------------------------------------------ MDS
 
     def guttman_transform(
-        self, distances: torch.Tensor, points: torch.Tensor, together: float
+        self, distances: torch.Tensor, points: torch.Tensor, together: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         distances, points = distances.contiguous(), points.contiguous()
         n, n_components = points.shape
@@ -265,9 +269,40 @@ class Twins:
         raw = torch.empty(n, dtype=torch.float64, device=points.device)
         rows = GUTTMAN_ROWS if n_components <= GUTTMAN_NARROW else 1
         types = {"MMP_DISTANCE": _c_type(distances.dtype), "MMP_C": str(n_components), "MMP_ROWS": str(rows)}
-        arguments, op = (distances, points, n, float(together), moved, raw), "guttman_transform"
+        arguments, op = (distances, points, n, together, moved, raw), "guttman_transform"
         self._run(Launch(op, op, arguments, blocks_of(n, rows), GUTTMAN_THREADS, defines=types), points.device)
         return moved, raw.sum()
+
+    def descent_step(
+        self,
+        trial_moved: torch.Tensor,
+        raw: torch.Tensor,
+        points: torch.Tensor,
+        moved: torch.Tensor,
+        trial: torch.Tensor,
+        step: torch.Tensor,
+        kept: torch.Tensor,
+        state: torch.Tensor,
+        eps: float,
+        max_iter: int,
+    ) -> None:
+        trial_moved = trial_moved.contiguous()
+        device, n, rows = points.device, points.numel(), kept.shape[0]
+        defines = {"MMP_DEPTH": str(rows // 2)}
+        blocks = blocks_of(n, DESCENT_THREADS)
+        few = min(blocks, DESCENT_BLOCKS)
+        sums = torch.empty(few, 3 * rows + 1, dtype=torch.float64, device=device)
+        weights = torch.empty(rows + 1, dtype=torch.float64, device=device)
+        action = torch.empty((), dtype=torch.int64, device=device)
+
+        def run(kernel: str, blocks: int, threads: int, *arguments: Argument) -> None:
+            self._run(Launch("descent_step", kernel, arguments, blocks, threads, defines=defines), device)
+
+        places = (points, moved, trial, step)
+        run("descent_products", few, DESCENT_THREADS, trial_moved, *places, kept, n, state, sums)
+        limits = (float(eps), max_iter, descent.NEAR, descent.LEAST_CURVATURE, descent.SHORTENED)
+        run("descent_decision", 1, 32, sums, few, raw, points.shape[0], state, *limits, weights, action)
+        run("descent_places", blocks, DESCENT_THREADS, trial_moved, *places, kept, n, weights, action)
 
 
 # ---------------------------------------------------------------- CuPy
@@ -316,3 +351,4 @@ median_kth_neighbor_distance = _twins.median_kth_neighbor_distance
 csr_matmul = _twins.csr_matmul
 landmark_aggregate = _twins.landmark_aggregate
 guttman_transform = _twins.guttman_transform
+descent_step = _twins.descent_step

@@ -226,11 +226,11 @@ def landmark_aggregate(
 
 
 def guttman_transform(
-    distances: torch.Tensor, points: torch.Tensor, together: float
+    distances: torch.Tensor, points: torch.Tensor, together: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     distances, points = distances.contiguous(), points.contiguous()
-    moved, raw = torch.empty_like(points), torch.empty((), dtype=torch.float64)
-    _call("guttman_transform", distances, _is_float(distances), points, moved, raw, *points.shape, together)
+    moved, raw = torch.empty_like(points), points.new_empty(())
+    _call("guttman_transform", distances, _is_float(distances), points, moved, raw, *points.shape, float(together))
     return moved, raw
 
 

@@ -82,7 +82,7 @@ def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..
     """Make the decorated portable function an op of torch's dispatcher under its own name, with ``signature``.
 
     ``cuda`` compiles its CUDA twin. There is a C++ one where `_native` has a launcher of that name: tiles in half
-    precision have none, a CPU has no use for them. The function returned is ``torch.ops.mmphate_gpu.<name>``.
+    precision have none, for a CPU has no use for them. The function returned is ``torch.ops.mmphate_gpu.<name>``.
     """
 
     def register(portable: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,3 +129,10 @@ def serving(device: str, compiler: CudaCompiler = CUPY) -> str:
         return f"CUDA (compiled by {compiler.name} at first use)" if reason is None else f"portable torch ({reason})"
     reason = _native.why_no_native()
     return f"C++ ({_native.isa()})" if reason is None else f"portable torch ({reason})"
+
+
+def serving_op(name: str, device: str) -> str:
+    """The same for one op."""
+    if device == "cpu" and not hasattr(_native, name):
+        return "portable torch (no C++ twin)"
+    return serving(device, COMPILER[name])

@@ -17,7 +17,7 @@ TYPES = {
     "wide": {"MMP_INDEX": "mmp_i64", "MMP_VALUE": "double", "MMP_BLOCK": "double", "MMP_DISTANCE": "double"},
 }
 SCREENED = {"radius_count", "radius_fill", "symmetrised_affinity", "kth_neighbor_distance", "bracket_count"}
-SHAPES = {"MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3", "MMP_ROWS": "4"}
+SHAPES = {"MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3", "MMP_ROWS": "4", "MMP_DEPTH": "5"}
 
 
 def nvcc() -> str:

@@ -13,6 +13,7 @@ import torch
 
 from mmphate_gpu.ops import _cuda, _native, radius_affinity, tile_matmul, twins  # noqa: F401 - they define their ops
 from mmphate_gpu.ops._sources import kernel_source
+from mmphate_gpu.ops.twins import PORTABLE
 
 
 class FakeCupy:
@@ -109,6 +110,12 @@ def test_nothing_is_started_for_nothing() -> None:
 def test_every_op_has_a_launcher_with_the_arguments_of_its_c_plus_plus_twin(name: str) -> None:
     ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (_cuda, _native))
     assert list(ours) == list(theirs)
+
+
+def test_the_op_without_a_c_plus_plus_twin_has_the_arguments_of_its_portable_version() -> None:
+    ours, theirs = (inspect.signature(one).parameters for one in (_cuda.descent_step, PORTABLE["descent_step"]))
+    assert list(ours) == list(theirs)
+    assert not hasattr(_native, "descent_step") and "no C++ twin" in twins.serving_op("descent_step", "cpu")
 
 
 def cuda_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
