@@ -29,11 +29,10 @@ PER_SUMMED = 24  # row sums: float64 values, offsets
 PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
 PER_GRAM = 40  # an entry of the sparse Gram matrix: measured 40 to 45 (MKL's product and torch's copy of it)
-# The C allocator gives blocks below 32 MiB back late: what it holds of the temporaries that are gone. Measured on Linux
-# with 4000 landmarks: 43 to 120 MB where the landmarks fall apart into many components, 215 to 300 MB where not.
-HEAP_BLOCK = 2**25
+# What the C allocator holds of the temporaries that are gone. Measured on Linux with 3000 to 4000 landmarks: 14 to 67
+# MB, 126 to 159 MB after a dense Gram matrix; after a sparse one as much more as MKL's copy of it (16 bytes an entry).
 HEAP = 2**26
-HEAP_SQUARES = 1.3  # of the blocks of one product: an eighth of a square each
+PER_LEFT = 16
 # Share of the landmarks that at most fall apart from the main component: 2027 and 2889 loose pieces of the bifurcation
 # suite had 2017 of 3969 and 2889 of 3994 landmarks.
 LOOSE = 0.72
@@ -250,17 +249,21 @@ class Costs:
 
     def _gram(self) -> float:
         """M^T D^-1 M: by dense blocks, or as a sparse product and its dense form; then its mean with its transpose."""
-        entries, square = self.reached, self.square
-        if entries > DENSE_SHARE * self.N * self.L:
+        entries, square, found = self.reached, self.square, self._gram_entries()
+        if not found:
             # The sum, a block of as many rows as there are landmarks, their product and a piece of it.
-            rows = min(1.0, self.L / self.N)
-            return 3.2 * square + rows * entries * (28 + self.item) + self._heap()
-        # Two steps lead to the neighbourhoods of all units of a slice; no more than every pair that a row has.
-        per_node = entries / self.N
-        share = min(1.0, self.M * per_node / self.main, self.N * per_node**2 / self.L**2)
-        found = share * self.main**2
+            return 3.2 * square + min(1.0, self.L / self.N) * entries * (28 + self.item) + self._heap()
         dense = square + 16 * found + 32 * min(CHUNK_ELEMENTS, found)  # the product, and a chunk of it put in place
-        return max(2 * square, PER_GRAM * found, dense) + 2 * entries * 12 + self._heap()
+        left = self._heap()
+        return max(2 * square + left, PER_GRAM * found, dense + left) + 2 * entries * 12
+
+    def _gram_entries(self) -> float:
+        """Those of the sparse product; 0 where there is none."""
+        if self.L == self.N or self.reached > DENSE_SHARE * self.N * self.L:
+            return 0
+        # Two steps lead to the neighbourhoods of all units of a slice; no more than every pair that a row has.
+        per_node = self.reached / self.N
+        return self.main**2 * min(1.0, self.M * per_node / self.main, self.N * per_node**2 / self.L**2)
 
     def _no_landmarks(self) -> Cost:
         kept = self.square + self.N * (self.item + 16)
@@ -315,10 +318,7 @@ class Costs:
 
     def _heap(self) -> float:
         """What the C allocator has not given back yet."""
-        if self.cuda:
-            return 0
-        blocks = HEAP_SQUARES * self.main_square if self.main_square / 8 < HEAP_BLOCK else 0
-        return min(HEAP, self.square) + blocks
+        return 0 if self.cuda else min(HEAP, self.square) + PER_LEFT * self._gram_entries()
 
 
 def _elements(n: float) -> str:

@@ -26,7 +26,7 @@ from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import LEAST, plan_run
 from mmphate_gpu.trace import normalize
-from mmphate_gpu.within_memory import ran_out
+from mmphate_gpu.within_memory import FORMS, ran_out
 
 CPU = torch.device("cpu")
 HAR = (127, 128, 30, 6)
@@ -322,7 +322,7 @@ def least_bytes() -> int:
 
 
 def form(op: MMPHATE) -> str:
-    return {SparseAffinity: "sparse", LazyAffinity: "lazy"}[type(op.affinity_)]
+    return FORMS[type(op.affinity_)]
 
 
 @pytest.fixture(scope="module")
@@ -349,6 +349,41 @@ def test_one_picture_under_every_cap(uncapped, monkeypatch):
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(least - 1))
     with pytest.raises(InputError, match=r"needs .* MiB in stage 'landmarks' but cpu has .*; by plan it fits with"):
         MMPHATE(**OPTIONS).fit(TRACE)
+
+
+def quiet_fit(**options: object) -> MMPHATE:
+    """A run that does not have to fall back on another form."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return MMPHATE(**{**OPTIONS, **options}).fit(TRACE)
+
+
+@pytest.mark.parametrize("storage", ["sparse", "tiles", "lazy"])
+def test_the_bytes_of_the_plan_are_enough(storage, monkeypatch):
+    planned = plan(as_trace(TRACE), n_landmark=100, n_svd=25, device="cpu", storage=storage)
+    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(planned.peak_bytes))
+    assert form(quiet_fit(storage=storage)) == storage
+
+
+def test_the_byte_at_which_auto_goes_leaner(uncapped, monkeypatch):
+    counted = LEAST._replace(interslice=(uncapped.affinity_.nnz - 2400) / (2400 * 119))
+    about = {"dtype": torch.float64, "device": CPU, "available": 10**9, "entries": counted}
+    p = Params(n_landmark=100, n_svd=25, storage="sparse")
+    needed = max(plan_run((120, 1, 20, 8), p, **about).peak_bytes, int(uncapped.affinity_.nbytes / 0.4) + 1)
+    for cap, expected in ((needed, "sparse"), (needed - 1, "lazy")):
+        monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(cap))
+        assert form(quiet_fit()) == expected
+
+
+@pytest.mark.parametrize("storage", ["auto", "sparse", "lazy"])
+def test_what_a_refused_run_is_told_works(storage, monkeypatch):
+    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(least_bytes() - 1))
+    with pytest.raises(InputError, match=r"needs .* MiB in stage .* but cpu has .* MiB available") as refused:
+        quiet_fit(storage=storage)
+    ways = settings_named(str(refused.value))
+    assert ways
+    for way in ways:
+        quiet_fit(**{"storage": storage, **way})
 
 
 @pytest.fixture
