@@ -29,10 +29,15 @@ PER_SUMMED = 24  # row sums: float64 values, offsets
 PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
 PER_GRAM = 40  # an entry of the sparse Gram matrix: measured 40 to 45 (MKL's product and torch's copy of it)
-# What the C allocator holds of the temporaries that are gone. Measured on Linux with 3000 to 4000 landmarks: 14 to 67
-# MB, 126 to 159 MB after a dense Gram matrix; after a sparse one as much more as MKL's copy of it (16 bytes an entry).
-HEAP = 2**26
+# What the C allocator holds of the temporaries that are gone: of a few blocks as wide as those of the Krylov basis, and
+# of a square. Measured on Linux with 1000 to 4000 landmarks: 14 to 90 MB, 126 to 159 MB after a dense Gram matrix; and
+# after a sparse one as much more as MKL's copy of it (16 bytes an entry).
+HEAP, HEAP_BLOCKS = 2**26, 6
 PER_LEFT = 16
+# Smaller blocks the allocator does not give back one by one: nonmetric MDS, whose arrays are half a square each, took
+# 9.5 and 10.1 squares with 1200 and 2400 landmarks and 6.6 with 3600.
+HEAP_BLOCK = 2**25
+SCIPY = 57e6  # its optimisers, loaded when first asked for
 # Share of the landmarks that at most fall apart from the main component: 2027 and 2889 loose pieces of the bifurcation
 # suite had 2017 of 3969 and 2889 of 3994 landmarks.
 LOOSE = 0.72
@@ -202,7 +207,8 @@ class Costs:
         elif storage == "tiles":
             at_once = f"{CHUNK_ELEMENTS // TILE**2} tiles"
             passes = 2.5 + self.stored_tiles * TILE**2 / self.pairs
-            working = 32 * CHUNK_ELEMENTS + 8 * self.N * self.K
+            # On CUDA the points by tiles, feature by feature, and their offsets in float32; elsewhere chunks of tiles.
+            working = 32 * CHUNK_ELEMENTS + (24 if self.cuda else 8) * self.N * self.K
         else:
             at_once = f"{_elements(self.made_at_once())} entries"
             passes, working = (1.5, 8 * self.N * self.K) if self.fused else (passes, working)
@@ -244,8 +250,7 @@ class Costs:
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C)))
         copies = 2 + (2 if self.cuda and storage != "sparse" else 0)
         end = (blocks + 1) * self.C + 3 * min(self.p.n_svd, self.N)
-        heap = 0 if self.cuda else min(HEAP, 6 * column * self.C)
-        return max(column * end, column * (blocks + copies) * self.C + made) + heap
+        return max(column * end, column * (blocks + copies) * self.C + made) + self._blocks_left()
 
     def _gram(self) -> float:
         """M^T D^-1 M: by dense blocks, or as a sparse product and its dense form; then its mean with its transpose."""
@@ -286,8 +291,7 @@ class Costs:
         euclidean = self.p.mds_dist == "euclidean"
         # Centred rows, products and the blocks of these; and the pairs too close for them.
         distances = ((2 if euclidean else 3) + 1 / BLOCKS) * square + 8 * min(CHUNK_ELEMENTS, L * L)
-        # Scaled distances and their float32 copy; nonmetric: pairs, their order, groups and two sets of values.
-        mds = (7 if self.p.mds_solver == "nonmetric" else 1.5) * square
+        mds = self._nonmetric() if self.p.mds_solver == "nonmetric" else 1.5 * square  # scaled, and as float32
         columns, heap = self.p.n_components, self._heap()
         third = float(self.main) ** 3
         return [
@@ -308,6 +312,12 @@ class Costs:
         products = 2 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS)
         return max(square, 8 * n * max(leading, probes)), 2 * products * n**2
 
+    def _nonmetric(self) -> float:
+        """Pairs, their order, groups, and two sets of values; and what they are regressed with."""
+        if self.cuda:
+            return 7 * self.square
+        return (7 if self.square / 2 >= HEAP_BLOCK else 10) * self.square + SCIPY
+
     def _interpolate(self) -> Cost:
         """And the copies that are handed out: operator, potential and transitions, nobody's but the caller's."""
         columns = self.p.n_components
@@ -316,9 +326,16 @@ class Costs:
         form = f"({self.N}, {columns})"
         return Cost("interpolate", form, _name(self.dtype), "", kept, copies, 2.0 * self.reached * columns)
 
+    def _blocks_left(self) -> float:
+        """What the C allocator holds of the blocks of the Krylov basis."""
+        none = self.cuda or self.L == self.N or self.p.landmarks != "spectral"
+        return 0 if none else min(HEAP, HEAP_BLOCKS * 8 * self.N * self.C)
+
     def _heap(self) -> float:
         """What the C allocator has not given back yet."""
-        return 0 if self.cuda else min(HEAP, self.square) + PER_LEFT * self._gram_entries()
+        if self.cuda:
+            return 0
+        return max(self._blocks_left(), min(HEAP, self.square)) + PER_LEFT * self._gram_entries()
 
 
 def _elements(n: float) -> str:
