@@ -23,15 +23,15 @@ from .params import Params
 
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
 SMACOF_SWEEPS = 150  # typical
-POWERS = max(map(most_powers, range(1, 101)))  # held at once on the way to landmark_op^t where t is not known yet
+POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 # Bytes a stage takes for each entry it meets, all its temporaries together.
 PER_SUMMED = 24  # row sums: float64 values, offsets
 PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
 PER_GRAM = 40  # an entry of the sparse Gram matrix: measured 40 to 45 (MKL's product and torch's copy of it)
 # What the C allocator holds of the temporaries that are gone: of a few blocks as wide as those of the Krylov basis, and
-# of a square. Measured on Linux with 1000 to 4000 landmarks: 14 to 90 MB, 126 to 159 MB after a dense Gram matrix; and
-# after a sparse one as much more as MKL's copy of it (16 bytes an entry).
+# of a few squares, up to the 64 MiB that glibc comes to leave on top of its heap. Measured with 1000 to 4000 landmarks:
+# 14 to 90 MB, 126 to 159 MB after a dense Gram matrix; after a sparse one as much more as MKL's copy of it.
 HEAP, HEAP_BLOCKS = 2**26, 6
 PER_LEFT = 16
 # Smaller blocks the allocator does not give back one by one: nonmetric MDS, whose arrays are half a square each, took
@@ -278,7 +278,7 @@ class Costs:
 
     def _dense(self) -> list[Cost]:
         """Entropy to MDS: all in squares of the landmarks, and of those that hang together."""
-        L, square, main = self.L, self.square, self.main_square
+        L, square, main, columns, heap = self.L, self.square, self.main_square, self.p.n_components, self._heap()
         whole = self.main == L
         # Finite? takes its absolute values. Then the component, if it is not all, and its decomposition.
         decomposed, operations = self._singular_values()
@@ -291,14 +291,13 @@ class Costs:
         euclidean = self.p.mds_dist == "euclidean"
         # Centred rows, products and the blocks of these; and the pairs too close for them.
         distances = ((2 if euclidean else 3) + 1 / BLOCKS) * square + 8 * min(CHUNK_ELEMENTS, L * L)
-        mds = self._nonmetric() if self.p.mds_solver == "nonmetric" else 1.5 * square  # scaled, and as float32
-        columns, heap = self.p.n_components, self._heap()
+        mds = self._nonmetric() if self.p.mds_solver == "nonmetric" else 1.5 * square + heap  # scaled, and as float32
         third = float(self.main) ** 3
         return [
             Cost("entropy", f"({self.p.t_max},)", "float64", "", 0, entropy + heap, operations),
             Cost("potential", f"({L}, {L})", "float64", "", square, potential + heap, 8 * third),
             Cost("distances", f"({L}, {L})", "float64", "", square, distances + heap, 1.1 * float(L) ** 3),
-            Cost("mds", f"({L}, {columns})", "float32, float64", "", 0, mds + heap, SMACOF_SWEEPS * 20.0 * L * L),
+            Cost("mds", f"({L}, {columns})", "float32, float64", "", 0, mds, SMACOF_SWEEPS * 20.0 * L * L),
         ]
 
     def _singular_values(self) -> tuple[float, float]:
@@ -313,7 +312,7 @@ class Costs:
         return max(square, 8 * n * max(leading, probes)), 2 * products * n**2
 
     def _nonmetric(self) -> float:
-        """Pairs, their order, groups, and two sets of values; and what they are regressed with."""
+        """Pairs, their order, groups, and two sets of values; and what they are regressed with. With what is left."""
         if self.cuda:
             return 7 * self.square
         return (7 if self.square / 2 >= HEAP_BLOCK else 10) * self.square + SCIPY
@@ -335,7 +334,7 @@ class Costs:
         """What the C allocator has not given back yet."""
         if self.cuda:
             return 0
-        return max(self._blocks_left(), min(HEAP, self.square)) + PER_LEFT * self._gram_entries()
+        return max(self._blocks_left(), min(HEAP, HEAP_BLOCKS * self.square)) + PER_LEFT * self._gram_entries()
 
 
 def _elements(n: float) -> str:
