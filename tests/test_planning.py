@@ -83,8 +83,8 @@ def test_the_peak_of_a_run_is_predicted(case):
     assert form == {"sparse": "SparseAffinity", "lazy": "LazyAffinity"}[storage]
     # Measured: 0.96 to 1.03.
     assert 0.85 < (held + planned) / peak < 1.15
-    # What is added, which the rest of the process does not hide. Measured: 0.85 to 1.06; without landmarks, where most of
-    # it is what the C allocator keeps, 1.06 and 1.28.
+    # What is added, which the rest of the process does not hide. Measured: 0.85 to 1.06; without landmarks, where most
+    # of it is what the C allocator keeps, 1.06 and 1.28.
     assert 0.75 < planned / (peak - held) < 1.35
 
 
