@@ -27,9 +27,9 @@ from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_ba
 from mmphate_gpu.operators import TiledAffinity  # noqa: E402
 from mmphate_gpu.ops import twins  # noqa: E402
 from mmphate_gpu.ops.csr import indptr_of_counts, to_torch  # noqa: E402
-from mmphate_gpu.ops.gaussian_product import scaled_limit, scaled_points  # noqa: E402
+from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, scaled_points  # noqa: E402
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius  # noqa: E402
-from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, row_of_tile  # noqa: E402
+from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, stored_pairs  # noqa: E402
 from mmphate_gpu.slices import unit_major  # noqa: E402
 from mmphate_gpu.trace import normalize  # noqa: E402
 
@@ -152,19 +152,21 @@ def half_cases(data: Data) -> list[Measured]:
     kept: list[torch.Tensor] = []
     by_unit = data.block.view(lazy.n_slices, lazy.n_units, COLUMNS).transpose(0, 1)
     product_by_tiles(layout, by_unit, lambda halves: kept.append(halves) or halves.float())
-    given = (layout.indptr, layout.columns, kept[0])
-    scaled = point_tiles(layout, scaled_points(data.units, lazy.bandwidth), 0)
+    _, *active = layout
+    scaled = points_by_feature(point_tiles(layout, scaled_points(data.units, lazy.bandwidth), None))
     points = point_tiles(layout, data.units, torch.nan)
-    made = (points, row_of_tile(layout.indptr, slice(0, layout.n_active)), layout.columns.long())
+    made = (points, *stored_pairs(layout)[:2])
     limit, pairs = scaled_limit(lazy.reach, float(lazy.bandwidth)), float(layout.n_active * TILE**2)
     flop, block_bytes = 2 * pairs * COLUMNS, 6.0 * kept[0].numel()
     what, rest = f"half x {COLUMNS}, {layout.n_active:,} tiles", {"full_flop": FULL_HALF_FLOP}
     listed = [
-        ("tile_matmul", (tiled.tiles, *given), tiled.tiles.nbytes),
-        ("gaussian_product", (scaled, limit, *given), scaled.nbytes),
+        # Each stored tile is read for its row and again for its column.
+        ("tile_matmul", (tiled.tiles, tiled.slots, *active, kept[0]), 2 * pairs),
+        ("gaussian_product", (*scaled, limit, layout.indptr, layout.columns, kept[0]), scaled[0].nbytes),
     ]
     found = [Measured(op, what, args, flop, "flop", flop, own + block_bytes, **rest) for op, args, own in listed]
-    what, of_pairs = f"p = {points.shape[2]}, {layout.n_active:,} tiles", 3 * pairs * points.shape[2]
+    pairs = float(layout.n_stored * TILE**2)
+    what, of_pairs = f"p = {points.shape[2]}, {layout.n_stored:,} tiles", 3 * pairs * points.shape[2]
     nearest = data.features, data.features[: data.n_landmark].clone()
     gemm, moved = 2.0 * nearest[0].numel() * data.n_landmark, 4.0 * nearest[0].numel()
     # Each product of float32 numbers is three of TF32, which go at half the rate of halves.

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 SHAPES = [*itertools.product((1, 3), (2, 31, 32, 33, 127, 129), (1, 6, 25, 130)), (2, 1025, 10), (500, 6, 10)]
-KINDS = ("normal", "lattice", "all equal", "huge", "tiny")
+KINDS = ("normal", "lattice", "all equal", "huge", "tiny", "far from 0")
 
 
 def points_of(kind: str, *shape: int) -> torch.Tensor:
@@ -32,6 +32,7 @@ def points_of(kind: str, *shape: int) -> torch.Tensor:
         "all equal": torch.full_like(normal, 0.1),
         "huge": 1e150 * normal,
         "tiny": 1e-150 * normal,
+        "far from 0": 1e8 + normal,
     }[kind]
 
 
