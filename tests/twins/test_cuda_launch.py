@@ -149,7 +149,14 @@ def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: p
     compiler = twins.CudaCompiler("Triton", "triton", "._triton")
     assert compiler.why_not() is None  # nothing is tried before the first call
     tiles, one = torch.eye(128).half()[None], torch.zeros(1, dtype=torch.int32)
-    arguments = (tiles, one, torch.tensor([0, 1]), torch.zeros(1, dtype=torch.int64), one, torch.ones(1, 128, 16).half())
+    arguments = (
+        tiles,
+        one,
+        torch.tensor([0, 1]),
+        torch.zeros(1, dtype=torch.int64),
+        one,
+        torch.ones(1, 128, 16).half(),
+    )
     with pytest.warns(RuntimeWarning, match="portable .* serve on CUDA: Triton cannot compile here: .*PassManager"):
         assert torch.equal(compiler.launcher("tile_matmul")(*arguments), torch.ones(1, 128, 16))
     assert "PassManager" in compiler.why_not() and "PassManager" in twins.serving("cuda", compiler)
