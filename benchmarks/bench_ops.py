@@ -28,15 +28,17 @@ from benchmarks.timer import cold_and_warm
 from mmphate_gpu import datasets, potential_distances
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_bandwidth
+from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.ops import twins
 from mmphate_gpu.ops.csr import indptr_of_counts
+from mmphate_gpu.ops.descent_step import ROWS
 from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.ops.eigenvalues import symmetric_eigenvalues
-from mmphate_gpu.ops.gaussian_product import scaled_limit, scaled_points
+from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, scaled_points
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
 from mmphate_gpu.ops.symmetric_product import symmetric_product
-from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, row_of_tile
+from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, stored_pairs
 from mmphate_gpu.ops.top_eigenpairs import orthonormalize
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
@@ -163,7 +165,7 @@ class Data:
 def _twin(data: Data, op: str, what: str, given: tuple, work: float, unit: str, needs: dict, **rest: Any) -> Measured:
     """An op of torch's dispatcher, beside its portable version."""
     call = partial(getattr(torch.ops.mmphate_gpu, op), *given)
-    by = twins.serving(data.device.type, twins.COMPILER[op])
+    by = twins.serving_op(op, data.device.type)
     return Measured(op, what, call, by, work, unit, needs, partial(twins.PORTABLE[op], *given), **rest)
 
 
@@ -245,12 +247,22 @@ def _guttman_transform(data: Data) -> list[Measured]:
     n, found, start = data.n_landmark, [], data.high - data.high.mean(0)
     for distances, kind in ((data.distances.float(), "float32"), (data.distances, "float64")):
         for components in (2, 3, 5, 10):
-            given, pairs = (distances, start[:, :components].contiguous(), 1e-6), n * n / 2
+            given, pairs = (distances, start[:, :components].contiguous(), start.new_tensor(1e-6)), n * n / 2
             needs = {f"fma-{kind}": pairs * (6 * components + 8), "bytes": distances.nbytes / 2}
             needs |= {f"sqrt-{kind}": pairs, f"division-{kind}": pairs}
             what = f"{n} x {components}, {kind}"
             found.append(_twin(data, "guttman_transform", what, given, float(n * n), PAIRS, needs))
     return found
+
+
+def _descent_step(data: Data) -> list[Measured]:
+    distances, start = data.distances.float(), (data.high - data.high.mean(0))[:, :2].contiguous()
+    way = Way(distances, start, max_iter=2**40, eps=0.0)
+    given = (*way.sweep(way.distances, way.trial), *way.places, way.eps, way.max_iter)
+    size = float(way.points.numel())
+    # Three inner products with each of the rows that are kept; these and the places are read, and two rows written.
+    needs = {"fma-float64": 6 * ROWS * size, "bytes": 8 * (ROWS + 10) * size}
+    return [_twin(data, "descent_step", f"{data.n_landmark} x 2", given, size, "coordinates", needs)]
 
 
 def _assign_nearest(data: Data) -> list[Measured]:
@@ -298,16 +310,18 @@ def _orthonormalize(data: Data) -> list[Measured]:
 
 def _tile_products(op: str, data: Data) -> list[Measured]:
     layout, lazy = data.lazy.tile_layout(), data.lazy
-    if op == "tile_matmul":
-        own = (TiledAffinity(lazy).tiles,)
-    else:
-        scaled = point_tiles(layout, scaled_points(data.units, lazy.bandwidth), 0)
-        own = (scaled, scaled_limit(lazy.reach, float(lazy.bandwidth)))
-    given = (*own, layout.indptr, layout.columns, data.halves)
     pairs = float(layout.n_active * TILE**2)
+    if op == "tile_matmul":
+        tiled, (_, *active) = TiledAffinity(lazy), layout
+        given = (tiled.tiles, tiled.slots, *active, data.halves)
+        own = 2 * pairs  # each stored tile is read for its row and again for its column
+    else:
+        scaled = points_by_feature(point_tiles(layout, scaled_points(data.units, lazy.bandwidth), None))
+        limit = scaled_limit(lazy.reach, float(lazy.bandwidth))
+        given, own = (*scaled, limit, layout.indptr, layout.columns, data.halves), scaled[0].nbytes
     flop, what = 2 * pairs * COLUMNS, f"half x {COLUMNS}, {layout.n_active:,} tiles"
     # Halves in, float32 out.
-    needs = {"fma-float16": flop, "bytes": own[0].nbytes + 6.0 * data.halves.numel()}
+    needs = {"fma-float16": flop, "bytes": own + 6.0 * data.halves.numel()}
     needs |= {"exp-float32": pairs} if op == "gaussian_product" else {}
     return [_twin(data, op, what, given, flop, "flop", needs)]
 
@@ -315,9 +329,9 @@ def _tile_products(op: str, data: Data) -> list[Measured]:
 def _tile_decisions(op: str, data: Data) -> list[Measured]:
     layout = data.lazy.tile_layout()
     points = point_tiles(layout, data.units, torch.nan)
-    made = (points, row_of_tile(layout.indptr, slice(0, layout.n_active)), layout.columns.long())
+    made = (points, *stored_pairs(layout)[:2])
     last = (data.lazy.reach,) if op == "tile_reached" else (float(data.lazy.bandwidth), data.lazy.reach)
-    pairs, what = float(layout.n_active * TILE**2), f"p = {points.shape[2]}, {layout.n_active:,} tiles"
+    pairs, what = float(layout.n_stored * TILE**2), f"p = {points.shape[2]}, {layout.n_stored:,} tiles"
     written = 2 * pairs if op == "tile_entries" else 0.0
     needs = {"fma-float64": 3 * pairs * points.shape[2], "bytes": points.nbytes + written}
     return [_twin(data, op, what, (*made, *last), pairs, PAIRS, needs)]
@@ -337,6 +351,7 @@ OPS: dict[str, Callable[[Data], list[Measured]]] = {
     "symmetric_eigenvalues": _symmetric_eigenvalues,
     "potential_distances": _potential_distances,
     "guttman_transform": _guttman_transform,
+    "descent_step": _descent_step,
 }
 # Products in half precision: measured where there are tensor cores, and in the quick run.
 TILE_OPS: dict[str, Callable[[Data], list[Measured]]] = {

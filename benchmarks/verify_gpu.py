@@ -219,6 +219,103 @@ def benchmarks(v: Verification) -> dict[str, Any]:
     return {"status": status, "failures": errors, "missing": missing}
 
 
+# (run of caps.py, storage, bytes), the most telling first: runs of the sizes that matter on workstation cards.
+CARDS = (24e9, 12e9, 8e9)
+CAPPED = (
+    ("har", "auto", 8e9),
+    ("har", "auto", 24e9),
+    ("har", "auto", 12e9),
+    ("suite", "auto", 8e9),
+    ("har", "sparse", 8e9),  # more than there is: refused, and what the refusal says works
+    ("har", "sparse", 24e9),
+    ("walk", "auto", 8e9),
+    *(("suite", storage, 8e9) for storage in ("lazy", "tiles", "sparse")),
+    ("har", "lazy", 8e9),
+    ("har", "tiles", 24e9),
+    *(("walk", storage, 8e9) for storage in ("lazy", "tiles", "sparse")),
+    *((run, "auto", cap) for run in ("suite", "walk") for cap in CARDS[:2]),
+)
+CAPPED_ON_CPU = (("small", "auto", 45e6), ("small", "sparse", 45e6), ("small", "sparse", 80e6))
+PREDICTED_WITHIN = 0.15
+CAPPED_SECONDS = 150
+
+
+def caps(v: Verification) -> dict[str, Any]:
+    """Whole runs under the memory of smaller cards, in the form the library chooses and in those asked for.
+
+    None falls back, reserves more than its cap or ends with another t than the same form has without a cap; peaks are
+    as predicted; a run that is refused was planned not to fit, and what the refusal says works.
+    """
+    until = v.left - CAPPED_SECONDS
+    runs, findings, left_out, free_t = {}, [], [], {}
+    for run, storage, cap in CAPPED_ON_CPU if v.device == "cpu" else CAPPED:
+        name = f"{run} {storage} {cap / 1e9:g} GB"
+        if v.left < max(until, 20):
+            left_out.append(name)
+            continue
+        found = runs[name] = capped(v, name, run, storage, cap)
+        if "refused" in found:
+            setting = remedy(found["refused"])
+            found["as_told"] = capped(v, f"{name} as told", run, setting.pop("storage", storage), cap, setting)
+        elif "form" in found:
+            if (run, found["form"]) not in free_t:
+                free = capped(v, f"{run} {found['form']} without a cap", run, found["form"])
+                free_t[run, found["form"]] = free.get("t")
+            found["t_without_cap"] = free_t[run, found["form"]]
+        findings += capped_findings(name, found, cap)
+    status = "failed" if any(not finding["holds"] for finding in findings) else "passed" if runs else "skipped"
+    missing = [f"not run for lack of time: {', '.join(left_out)}"] if left_out else []
+    return {"status": status, "runs": runs, "findings": findings, "missing": missing}
+
+
+def capped(
+    v: Verification, name: str, run: str, storage: str, cap: float | None = None, settings: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """What `caps.py` says about one run; ``error`` if it came to no end."""
+    options = [f"--device={v.device}", f"--storage={storage}", *([] if cap is None else [f"--cap={cap:.0f}"])]
+    options += [f"--set={key}={value}" for key, value in (settings or {}).items()]
+    command = [sys.executable, str(ROOT / "benchmarks" / "caps.py"), run, *options]
+    done = call(v, f"caps_{name}".replace(" ", "_"), command, 90)
+    if isinstance(done, str) or done.returncode != 0:
+        return {"error": done if isinstance(done, str) else tail(done.stderr)}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def remedy(refusal: str) -> dict[str, str]:
+    """The settings of the first way that a refusal names; none if it names none."""
+    advice = refusal.partition("by plan it fits with")[2]
+    first = advice if advice.endswith("together") else advice.partition(", or with ")[0]
+    return dict(re.findall(r"(storage|n_landmark|n_svd)=\"?(\w+)", first))
+
+
+def capped_findings(name: str, found: dict[str, Any], cap: float) -> list[dict[str, Any]]:
+    """What was asked of a run under ``cap`` bytes, as numbers and the most they may be."""
+
+    def finding(what: str, value: float, most: float = 0.0) -> dict[str, Any]:
+        return {"what": f"{name}: {what}", "value": value, "most": most, "holds": value <= most}
+
+    if "error" in found:
+        return [finding(f"came to no end ({found['error'][-200:]})", 1)]
+    if "refused" in found:
+        return [
+            finding("refused though planned to fit", int(found["planned_to_fit"])),
+            finding("what the refusal says does not work", int(not found["as_told"].get("finite", False))),
+        ]
+    findings = [
+        finding("coordinates that are not finite", int(not found["finite"])),
+        finding("fallbacks", len(found["fallbacks"])),
+        finding("another t than without the cap", int(found["t"] != found["t_without_cap"])),
+        finding(
+            "predicted over measured peak, off by",
+            abs(found["predicted_peak_bytes"] / found["peak_bytes"] - 1),
+            PREDICTED_WITHIN,
+        ),
+    ]
+    if found["reserved_bytes"] is not None:
+        findings.append(finding("reserved over the cap", found["reserved_bytes"] / cap, 1.0))
+    return findings
+
+
 def sanitizer(tool: str) -> Callable[[Verification], dict[str, Any]]:
     def section(v: Verification) -> dict[str, Any]:
         program = shutil.which("compute-sanitizer")
@@ -229,7 +326,7 @@ def sanitizer(tool: str) -> Callable[[Verification], dict[str, Any]]:
         if v.left < 30:
             return skipped("no time was left")
         before = [program, f"--tool={tool}", f"--error-exitcode={SANITIZER_FAULT}", "--target-processes=all"]
-        chosen = "(sparse and float32) or (lattice and 129) or guttman or csr_matmul or aggregate or panels"
+        chosen = "(sparse and float32) or (lattice and 129) or guttman or descent or csr_matmul or aggregate or panels"
         files = ["tests/conformance", "tests/twins/test_cuda_twins.py", "tests/twins/test_triton_cuda.py"]
         arguments = ["-m", "cuda", "-k", chosen, *files]
         name = f"sanitizer_{tool}"
@@ -252,6 +349,7 @@ SECTIONS: dict[str, Callable[[Verification], dict[str, Any]]] = {
     "tests": tests,
     "ops": ops,
     "benchmarks": benchmarks,
+    "caps": caps,
     "scale": scale,
     "sanitizer_memcheck": sanitizer("memcheck"),
     "sanitizer_racecheck": sanitizer("racecheck"),

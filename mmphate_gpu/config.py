@@ -10,7 +10,7 @@ import torch
 from ._optional import available, why_no_keops
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
 from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
-from .ops.twins import CUPY, TRITON, ops_of, serves, serving
+from .ops.twins import CUPY, TRITON, native_ops, ops_of, serves, serving
 
 PACKAGES = (
     "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib",
@@ -53,6 +53,7 @@ def _backends() -> list[str]:
     from .ops import (  # noqa: F401
         assign_nearest,
         csr_matmul,
+        descent_step,
         gaussian_product,
         guttman_transform,
         kth_neighbor_distance,
@@ -72,9 +73,11 @@ def _backends() -> list[str]:
     lines = [f"  neighbours, {name}: {states[name]}" for name in KNN_BACKENDS]
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
     lines += [f"  neighbours, auto on {device}: {_auto(device)}" for device in devices]
-    lines += [f"  ops with twins on {device}: {serving(device)}" for device in ("cpu", "cuda")]
     return [
         *lines,
+        f"  ops with twins on cpu: {serving('cpu')}",
+        f"    {', '.join(native_ops())}",
+        f"  ops with twins on cuda: {serving('cuda')}",
         f"    {', '.join(ops_of(CUPY))}",
         f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(ops_of(TRITON))}",

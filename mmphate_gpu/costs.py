@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 
 from ._trace_parts import BLOCK_ELEMENTS
 from ._trace_pca import EXACT_PCA
+from .diffusion import PROBES, SAMPLE_ABOVE
 from .operators.assemble import assembled_bytes
 from .operators.lazy import FEWEST, MOST, SHARE
 from .ops.chunks import CHUNK_ELEMENTS
 from .ops.csr import index_dtype
+from .ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from .ops.sparse_gram import DENSE_SHARE
-from .ops.symmetric_power import power_chain
+from .ops.symmetric_power import most_powers
+from .ops.symmetric_product import BLOCKS
 from .ops.tile_entries import TILE
+from .ops.tile_layout import n_tiles
 from .params import Params
 
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
 SMACOF_SWEEPS = 150  # typical
-POWERS = 5  # held at once on the way to landmark_op^t, at most, for t up to 100
+POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 # Bytes a stage takes for each entry it meets, all its temporaries together.
 PER_SUMMED = 24  # row sums: float64 values, offsets
 PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
-PER_GRAM = 90  # an entry of the sparse Gram matrix: measured 88 to 93 (MKL's product, torch's copy, to_dense)
-# The C allocator gives blocks below 32 MiB back late: what it holds of the temporaries that are gone. Measured on Linux
-# with 4000 landmarks: 43 to 120 MB where the landmarks fall apart into many components, 215 to 300 MB where not.
+PER_GRAM = 40  # an entry of the sparse Gram matrix: measured 40 to 45 (MKL's product and torch's copy of it)
+# What the C allocator holds of the temporaries that are gone: of a few blocks as wide as those of the Krylov basis, and
+# of a few squares, up to the 64 MiB that glibc comes to leave on top of its heap. Measured with 1000 to 4000 landmarks:
+# 14 to 90 MB, 126 to 159 MB after a dense Gram matrix; after a sparse one as much more as MKL's copy of it.
+HEAP, HEAP_BLOCKS = 2**26, 6
+PER_LEFT = 16
+# Smaller blocks the allocator does not give back one by one: nonmetric MDS, whose arrays are half a square each, took
+# 9.5 and 10.1 squares with 1200 and 2400 landmarks and 6.6 with 3600.
 HEAP_BLOCK = 2**25
-HEAP = 2**26
-HEAP_SQUARES = 1.3  # of the blocks of one product: an eighth of a square each
-# Share of the landmarks that at most fall apart from the main component (measured: 0.58 and 0.71).
-LOOSE = 0.7
+SCIPY = 57e6  # its optimisers, loaded when first asked for
+# Share of the landmarks that at most fall apart from the main component, however many loose pieces there are: 2889 of
+# them in the bifurcation suite (Hopf and pitchfork) left 1672 of 3994 landmarks in it.
+LOOSE = 0.58
+# The interslice products of the matrix-free form on CUDA read points with a multiple of so many features above it.
+FEATURES = 16
 
 
 class Entries(NamedTuple):
@@ -44,6 +54,8 @@ class Entries(NamedTuple):
     alone: float = 0.0  # share of the nodes without any interslice entry
     # Share of the tiles of 128 slices by 128 that have an entry; 0.38 to 0.51 in time order.
     tiles: float = 0.51
+    # Pieces of a slice, linked among themselves, of nodes that are alone all: linked to nothing else. For each slice.
+    loose: float = 0.0
 
 
 class Cost(NamedTuple):
@@ -62,7 +74,8 @@ class Costs:
     """The formulas; the letters are those of docs/architecture.md.
 
     ``cuda``: the trace has to be copied there, and no C allocator keeps anything back. ``native``: the twins serve, and
-    the portable ops' chunks of distances are not needed.
+    the portable ops' chunks of distances are not needed. ``triton``: Triton's twins serve too, so that the matrix-free
+    form multiplies by tiles made on the fly.
     """
 
     def __init__(
@@ -74,6 +87,7 @@ class Costs:
         entries: Entries,
         cuda: bool = False,
         native: bool = False,
+        triton: bool = False,
     ) -> None:
         self.S, self.M, self.D = shape[0] * shape[1], shape[2], shape[3]
         self.N = self.S * self.M
@@ -85,9 +99,13 @@ class Costs:
         self.interslice = entries.interslice * self.pairs
         self.intraslice = min(entries.intraslice, self.M) * self.N
         self.nnz = self.interslice + self.intraslice
-        self.active_tiles = entries.tiles
-        # A slice whose units are alone has a landmark of its own, which nothing links to others.
-        self.main = self.L - min(entries.alone * self.S, LOOSE * self.L)
+        # Pairs of tiles with an entry; of two that are each other's transpose one is stored.
+        in_all = n_tiles(self.S)
+        self.active_tiles = self.M * in_all**2 * entries.tiles
+        self.stored_tiles = (self.active_tiles + min(self.active_tiles, self.M * in_all)) / 2
+        self.fused = triton and p.thresh >= torch.finfo(torch.float16).tiny
+        # A loose piece has a landmark of its own, which nothing links to others.
+        self.main = self.L - min(entries.loose * self.S, LOOSE * self.L)
         self.square, self.main_square = 8 * self.L**2, 8 * self.main**2
         self.reached = self._reached(entries)
         # Float64 distances and which are near; indices, ranks and values of the entries found among them.
@@ -106,8 +124,17 @@ class Costs:
         return assembled_bytes(int(self.nnz), self.N, self.dtype)
 
     def tiles_bytes(self) -> float:
-        """The active tiles; their columns and offsets are a four-thousandth of that."""
-        return self.M * math.ceil(self.S / TILE) ** 2 * self.active_tiles * TILE**2 * torch.float16.itemsize
+        """The stored tiles, which of them every active pair is, and the layout."""
+        return self.stored_tiles * TILE**2 * torch.float16.itemsize + 4 * self.active_tiles + self.layout_bytes()
+
+    def layout_bytes(self) -> float:
+        """The order of the slices of every unit; of every row of tiles two offsets; the columns of its active pairs."""
+        return 8 * self.N + 16 * self.M * n_tiles(self.S) + 4 * self.active_tiles
+
+    def fused_bytes(self) -> float:
+        """The layout and the float32 points of all tiles, feature by feature, with their centres."""
+        features = self.K if self.K <= FEATURES else -(-self.K // FEATURES) * FEATURES
+        return self.layout_bytes() + 4 * features * self.M * n_tiles(self.S) * (TILE + 1)
 
     def lazy_bytes(self) -> float:
         """Points unit by unit, the intraslice part, the counts."""
@@ -118,7 +145,8 @@ class Costs:
         """What the affinity keeps in this form."""
         if storage == "sparse":
             return self.sparse_bytes()
-        return self.lazy_bytes() + (self.tiles_bytes() if storage == "tiles" else 0)
+        more = self.tiles_bytes() if storage == "tiles" else self.fused_bytes() if self.fused else 0
+        return self.lazy_bytes() + more
 
     def made_at_once(self) -> float:
         """Entries of the rows that the lazy form makes at a time."""
@@ -170,16 +198,20 @@ class Costs:
         return Cost("reduce", form, "float64", _elements(chunk), kept, max(working, scores), operations)
 
     def _affinity(self, storage: str) -> Cost:
-        lazy = self.lazy_bytes()
-        passes, kept, working, at_once = 1, lazy, 0.0, ""
+        # Bandwidths, for the other forms counts, and what fills them. Layouts are found on one side of the diagonal.
+        lazy, kept = self.lazy_bytes(), self.form_bytes(storage)
+        passes, working, at_once = 1.0, 0.0, ""
         placed = PER_PLACED * min(CHUNK_ELEMENTS, self.intraslice)
         if storage == "sparse":
-            passes, kept, working = 3, self.sparse_bytes(), lazy + placed + 24 * self.N
+            passes, working = 3, lazy + placed + 24 * self.N
         elif storage == "tiles":
             at_once = f"{CHUNK_ELEMENTS // TILE**2} tiles"
-            passes, kept, working = 3, lazy + self.tiles_bytes(), 32 * CHUNK_ELEMENTS + 8 * self.N * self.K
+            passes = 2.5 + self.stored_tiles * TILE**2 / self.pairs
+            # On CUDA the points by tiles, feature by feature, and their offsets in float32; elsewhere chunks of tiles.
+            working = 32 * CHUNK_ELEMENTS + (24 if self.cuda else 8) * self.N * self.K
         else:
             at_once = f"{_elements(self.made_at_once())} entries"
+            passes, working = (1.5, 8 * self.N * self.K) if self.fused else (passes, working)
         forms = {"sparse": "CSR", "tiles": "tiles, the rest CSR", "lazy": "matrix-free"}
         precision = "fp16 tiles" if storage == "tiles" else _name(self.dtype)
         operations = 3.0 * self.K * self.pairs * passes
@@ -192,15 +224,21 @@ class Costs:
         together = 0 if stored else 2 * transitions + made  # rows are made chunk by chunk and then joined
         peak, operations = max(together, self._gram() + transitions), 2.0 * N * (self.reached / N) ** 2
         if self.p.landmarks == "spectral":
-            product = 2.0 * C * (self.tiles_bytes() / 2 if storage == "tiles" else self.nnz)
-            product += 3.0 * self.K * self.pairs if storage == "lazy" else 0
-            peak = max(peak, self._krylov(made if storage == "lazy" else 0, storage))
-            operations += (KRYLOV_BLOCKS + 2) * product + 24.0 * N * L * C  # ten k-means steps and the seeds
+            peak = max(peak, self._krylov(made if storage == "lazy" and not self.fused else 0, storage))
+            # Ten k-means steps and the seeds.
+            operations += (KRYLOV_BLOCKS + 2) * self._product(storage) + 24.0 * N * L * C
         elif self.p.landmarks == "stratified":
             operations += 24.0 * N * L / self.M * self.K
         at_once = f"{C} columns" if stored else f"{_elements(self.made_at_once())} entries"
         kept = self.square + transitions + 8 * (N + L)
         return Cost("landmarks", f"({L}, {L})", "float64", at_once, kept, max(8 * N + peak, kept), operations)
+
+    def _product(self, storage: str) -> float:
+        """Operations of one product with a block: those of every entry and, where it is made for it, of its pair."""
+        by_tiles = storage == "tiles" or (storage == "lazy" and self.fused)
+        entries = self.active_tiles * TILE**2 + self.intraslice if by_tiles else self.nnz
+        made = 0 if storage != "lazy" else self.active_tiles * TILE**2 if self.fused else self.pairs
+        return 2.0 * self.C * entries + 3.0 * self.K * made
 
     def _krylov(self, made: float, storage: str) -> float:
         """The block Krylov basis and what stands beside it.
@@ -212,51 +250,72 @@ class Costs:
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C)))
         copies = 2 + (2 if self.cuda and storage != "sparse" else 0)
         end = (blocks + 1) * self.C + 3 * min(self.p.n_svd, self.N)
-        heap = 0 if self.cuda else min(HEAP, 6 * column * self.C)
-        return max(column * end, column * (blocks + copies) * self.C + made) + heap
+        return max(column * end, column * (blocks + copies) * self.C + made) + self._blocks_left()
 
     def _gram(self) -> float:
         """M^T D^-1 M: by dense blocks, or as a sparse product and its dense form; then its mean with its transpose."""
-        entries, square = self.reached, self.square
-        if entries > DENSE_SHARE * self.N * self.L:
+        entries, square, found = self.reached, self.square, self._gram_entries()
+        if not found:
             # The sum, a block of as many rows as there are landmarks, their product and a piece of it.
-            rows = min(1.0, self.L / self.N)
-            return 3.2 * square + rows * entries * (28 + self.item) + self._heap()
+            return 3.2 * square + min(1.0, self.L / self.N) * entries * (28 + self.item) + self._heap()
+        dense = square + 16 * found + 32 * min(CHUNK_ELEMENTS, found)  # the product, and a chunk of it put in place
+        left = self._heap()
+        return max(2 * square + left, PER_GRAM * found, dense + left) + 2 * entries * 12
+
+    def _gram_entries(self) -> float:
+        """Those of the sparse product; 0 where there is none."""
+        if self.L == self.N or self.reached > DENSE_SHARE * self.N * self.L:
+            return 0
         # Two steps lead to the neighbourhoods of all units of a slice; no more than every pair that a row has.
-        per_node = entries / self.N
-        share = min(1.0, self.M * per_node / self.main, self.N * per_node**2 / self.L**2)
-        found = share * self.main**2
-        return max(3 * square, square + PER_GRAM * found) + 2 * entries * 12 + self._heap()
+        per_node = self.reached / self.N
+        return self.main**2 * min(1.0, self.M * per_node / self.main, self.N * per_node**2 / self.L**2)
 
     def _no_landmarks(self) -> Cost:
         kept = self.square + self.N * (self.item + 16)
-        # Dense in the dtype of the affinity, in float64, and divided by the degrees.
-        peak = kept + (1 + self.item / 8) * self.square + 16 * self.nnz + self._heap()
+        # Dense in the dtype of the affinity and in float64.
+        peak = kept + self.item / 8 * self.square + 16 * self.nnz + self._heap()
         return Cost("landmarks", f"({self.N}, {self.N})", "float64", "", kept, peak, 2.0 * self.N**2)
 
     def _dense(self) -> list[Cost]:
         """Entropy to MDS: all in squares of the landmarks, and of those that hang together."""
-        L, square, main = self.L, self.square, self.main_square
+        L, square, main, columns, heap = self.L, self.square, self.main_square, self.p.n_components, self._heap()
         whole = self.main == L
-        # Finite? takes its absolute values. Then the component, if it is not all; its Gram matrix; the solver's copy.
-        entropy = max(1.25 * square, (2.2 if whole else 3.2) * main)
+        # Finite? takes its absolute values. Then the component, if it is not all, and its decomposition.
+        decomposed, operations = self._singular_values()
+        entropy = max(1.25 * square, (0 if whole else main) + decomposed)
         powers = POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
-        # The scaled matrix and the result beside the powers (the first is the matrix itself if it is all of one piece);
-        # or the power, its root and the root scaled.
-        potential = max(3 * square, (1 if whole else 2) * square + powers * main)
+        # The scaled matrix, in whose place the powers of its components are put, or which is the first power itself if
+        # it is all of one piece; and the blocks of one product. Before, that matrix and its transpose; after, the power
+        # and its root.
+        potential = max(2 * square, (0 if whole else square) + (powers + 1 / BLOCKS) * main)
         euclidean = self.p.mds_dist == "euclidean"
-        # Centred rows, products, sums of norms; and the pairs too close for them.
-        distances = (3.1 if euclidean else 4.1) * square + 8 * min(CHUNK_ELEMENTS, L * L)
-        # Scaled distances and their float32 copy; nonmetric: pairs, their order, groups and two sets of values.
-        mds = (7 if self.p.mds_solver == "nonmetric" else 1.5) * square
-        columns, heap = self.p.n_components, self._heap()
-        third = float(self.main) ** 3 if not whole else float(L) ** 3
+        # Centred rows, products and the blocks of these; and the pairs too close for them.
+        distances = ((2 if euclidean else 3) + 1 / BLOCKS) * square + 8 * min(CHUNK_ELEMENTS, L * L)
+        mds = self._nonmetric() if self.p.mds_solver == "nonmetric" else 1.5 * square + heap  # scaled, and as float32
+        third = float(self.main) ** 3
         return [
-            Cost("entropy", f"({self.p.t_max},)", "float64", "", 0, entropy + heap, 4 * third),
+            Cost("entropy", f"({self.p.t_max},)", "float64", "", 0, entropy + heap, operations),
             Cost("potential", f"({L}, {L})", "float64", "", square, potential + heap, 8 * third),
             Cost("distances", f"({L}, {L})", "float64", "", square, distances + heap, 1.1 * float(L) ** 3),
-            Cost("mds", f"({L}, {columns})", "float32, float64", "", 0, mds + heap, SMACOF_SWEEPS * 20.0 * L * L),
+            Cost("mds", f"({L}, {columns})", "float32, float64", "", 0, mds, SMACOF_SWEEPS * 20.0 * L * L),
         ]
+
+    def _singular_values(self) -> tuple[float, float]:
+        """Bytes and operations of those of the main component: of all, or of a sample with all probes there may be."""
+        n, square = float(self.main), self.main_square
+        if n <= SAMPLE_ABOVE:
+            return 2.2 * square, 4 * n**3  # the Gram matrix and the solver's copy
+        # The block Krylov basis, its last image and three copies of what is found; the Lanczos basis of the last probes
+        # beside that. Before, the squares of all entries.
+        leading, probes = (N_PASSES + 1) * BLOCK + 3 * N_LEADING, N_LEADING + PROBES[-1] * (N_STEPS + 6)
+        products = 2 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS)
+        return max(square, 8 * n * max(leading, probes)), 2 * products * n**2
+
+    def _nonmetric(self) -> float:
+        """Pairs, their order, groups, and two sets of values; and what they are regressed with. With what is left."""
+        if self.cuda:
+            return 7 * self.square
+        return (7 if self.square / 2 >= HEAP_BLOCK else 10) * self.square + SCIPY
 
     def _interpolate(self) -> Cost:
         """And the copies that are handed out: operator, potential and transitions, nobody's but the caller's."""
@@ -266,27 +325,16 @@ class Costs:
         form = f"({self.N}, {columns})"
         return Cost("interpolate", form, _name(self.dtype), "", kept, copies, 2.0 * self.reached * columns)
 
+    def _blocks_left(self) -> float:
+        """What the C allocator holds of the blocks of the Krylov basis."""
+        none = self.cuda or self.L == self.N or self.p.landmarks != "spectral"
+        return 0 if none else min(HEAP, HEAP_BLOCKS * 8 * self.N * self.C)
+
     def _heap(self) -> float:
         """What the C allocator has not given back yet."""
         if self.cuda:
             return 0
-        blocks = HEAP_SQUARES * self.main_square if self.main_square / 8 < HEAP_BLOCK else 0
-        return min(HEAP, self.square) + blocks
-
-
-def most_powers(t: int) -> int:
-    """Powers of a matrix that `symmetric_power` holds at once on the way to the ``t``-th, the first always.
-
-    >>> most_powers(1), most_powers(2), most_powers(31)
-    (1, 2, 5)
-    """
-    chain, held, most = power_chain(t), {1}, 1
-    for place, (n, a) in enumerate(chain):
-        held |= {n + a}
-        most = max(most, len(held))
-        later = {part for step in chain[place + 1 :] for part in step}
-        held = {1} | {power for power in held if power in later or power == n + a}
-    return most
+        return max(self._blocks_left(), min(HEAP, HEAP_BLOCKS * self.square)) + PER_LEFT * self._gram_entries()
 
 
 def _elements(n: float) -> str:

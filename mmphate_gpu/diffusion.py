@@ -144,8 +144,10 @@ def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEs
 
 
 def _exact_fits(groups: list[torch.Tensor], device: torch.device) -> bool:
-    """Whether there is memory for a Gram matrix, its eigenvalues and what they take on the way."""
-    return 3 * 8 * max(members.shape[1] for members in groups) ** 2 <= available_bytes(device)
+    """Whether there is memory for what `_exact` takes: components of one size, and as much for their SVD, or a Gram
+    matrix of one and its eigenvalues."""
+    needed = max((2 * members.shape[0] + 1) * 8 * members.shape[1] ** 2 for members in groups)
+    return needed <= available_bytes(device)
 
 
 def _exact(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> torch.Tensor:  # (t_max,)
@@ -153,7 +155,8 @@ def _exact(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> torc
     entropy = entropy_of_singular_values((low + high) / 2, t_max)
     if torch.equal(low, high) or _certain(entropy, low, high):
         return entropy
-    return entropy_of_singular_values(torch.linalg.svdvals(matrix), t_max)
+    values = [torch.linalg.svdvals(diagonal_blocks(matrix, members)).flatten() for members in groups]
+    return entropy_of_singular_values(torch.cat(values), t_max)
 
 
 def _sampled(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> EntropyEstimate:
@@ -260,25 +263,30 @@ def diffuse(landmark_op: torch.Tensor, t: int, degrees: torch.Tensor | None = No
     check_number("t", t, low=1, integer=True)
     _check_square(landmark_op)
     if degrees is None:
-        return _power(landmark_op.double(), t, symmetric=False)
+        return _power(landmark_op.to(torch.float64, copy=True), t, symmetric=False)
     root = degrees.double().sqrt()
+    return _power(_symmetric_form(landmark_op, root), t, symmetric=True).mul_(root).div_(root[:, None])
+
+
+def _symmetric_form(landmark_op: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
     matrix = (landmark_op.double() * root[:, None]).div_(root)
-    matrix = matrix.add_(matrix.T.clone()).div_(2)
-    return _power(matrix, t, symmetric=True).mul_(root).div_(root[:, None])
+    return matrix.add_(matrix.T.clone()).div_(2)
 
 
 def _power(matrix: torch.Tensor, t: int, *, symmetric: bool) -> torch.Tensor:
-    out = torch.zeros_like(matrix)
-    for members in components(matrix):
-        blocks = diagonal_blocks(matrix, members)
-        if symmetric and blocks.shape[0] == 1:
-            powers = symmetric_power(blocks[0], t)[None]
+    """``matrix^t``, component by component, in its place."""
+    groups = components(matrix)
+    if groups[0].shape == (1, matrix.shape[0]):
+        whole = [matrix]
+        del matrix  # nobody but the power's own frame holds it then
+        return symmetric_power(whole.pop(), t) if symmetric else torch.linalg.matrix_power(whole.pop(), t)
+    for members in groups:
+        if symmetric and members.shape[0] == 1:
+            powers = symmetric_power(diagonal_blocks(matrix, members)[0], t)
         else:
-            powers = torch.linalg.matrix_power(blocks, t)
-        if powers.shape == (1, *matrix.shape):
-            return powers[0]
-        out[members[:, :, None], members[:, None, :]] = powers
-    return out
+            powers = torch.linalg.matrix_power(diagonal_blocks(matrix, members), t)
+        matrix[members[:, :, None], members[:, None, :]] = powers
+    return matrix
 
 
 def _check_square(landmark_op: torch.Tensor) -> None:

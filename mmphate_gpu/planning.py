@@ -19,7 +19,7 @@ from .trace import STREAM_SHARE, Trace
 
 # What a run takes at least: no pair of slices above the cut, every slice a component of its own. A run is refused
 # before it starts by this, and by what was counted when it has been counted.
-LEAST = Entries(interslice=0, intraslice=1, alone=1, tiles=0)
+LEAST = Entries(interslice=0, intraslice=1, alone=1, tiles=0, loose=1)
 # A refusal names no fewer than these.
 FEWEST_LANDMARKS, FEWEST_VECTORS = 100, 10
 
@@ -187,10 +187,11 @@ def plan_run(
     trace_there: bool = True,
 ) -> Plan:
     """The plan of a run with these parameters; ``name``: that of a card that need not be there."""
-    kind = {"dtype": dtype, "entries": entries, "cuda": device.type == "cuda"}
-    # Of a card that is not there nobody knows whether its twins compile: the portable ops take more.
-    kind["native"] = name is None and serves(device)
-    tiles = kind["cuda"] and (name is not None or TRITON.why_not() is None)
+    # Of a card that is not there nobody knows whether its twins compile: the portable ops take more. Triton comes with
+    # torch.
+    native, cuda = name is None and serves(device), device.type == "cuda"
+    tiles = cuda and (name is not None or TRITON.why_not() is None)
+    kind = {"dtype": dtype, "entries": entries, "cuda": cuda, "native": native, "triton": tiles}
 
     def with_settings(settings: Params) -> tuple[str, str, tuple[StagePlan, ...]]:
         costs = Costs(shape, settings, **kind)

@@ -31,11 +31,11 @@ def diffusion_potential(
 def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
     """The transform alone, given Q = landmark_op^t."""
     if gamma == 1:
-        return -torch.log(power + LOG_OFFSET)
+        return (power + LOG_OFFSET).log_().neg_()
     if gamma == -1:
         return power
     c = (1 - gamma) / 2
-    return power**c / c
+    return (power**c).div_(c)
 
 
 @takes_arrays("potential")
@@ -55,14 +55,17 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
     if metric == "cosine":
         rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     squared = _squared_distances(rows)
-    return squared / 2 if metric == "cosine" else squared.sqrt_()
+    return squared.div_(2) if metric == "cosine" else squared.sqrt_()
 
 
 def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
     centred = rows - rows.mean(0)  # distances stay, rounding falls with the norms
     norms = centred.square().sum(1)
+    squared = symmetric_product(centred, centred.T).mul_(-2)
+    del centred
     # Both norms first: added one after the other they would round apart for (i, j) and (j, i).
-    squared = symmetric_product(centred, centred.T).mul_(-2).add_(norms[:, None] + norms).clamp_min_(0)
+    for part in row_chunks(*squared.shape):
+        squared[part].add_(norms[part, None] + norms).clamp_min_(0)
     i, j = torch.nonzero((squared < CLOSE * norms.max()).triu_(1), as_tuple=True)
     for part in row_chunks(i.numel(), rows.shape[1]):
         exact = (rows[i[part]] - rows[j[part]]).square().sum(1)

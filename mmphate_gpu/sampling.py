@@ -11,6 +11,7 @@ from .affinities.bandwidth import FLOOR
 from .affinities.intraslice import intraslice_affinity
 from .costs import Entries
 from .ops.chunks import row_chunks
+from .ops.csr import Csr
 from .ops.distances import distances_by_difference
 from .ops.kth_neighbor_distance import median
 from .ops.radius_affinity import cut_distance
@@ -51,8 +52,13 @@ def sampled_entries(trace: Trace, p: Params, tiles: bool = False) -> Entries:
     slices = max(2, min(SLICE_NODES, SLICE_ELEMENTS // trace.n_samples) // trace.n_units)
     epochs = _spread(trace.n_epochs, slices)
     steps = _spread(trace.n_timesteps, max(1, slices // len(epochs)))
-    intraslice = _intraslice_per_node(_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
-    found = Entries(share, intraslice, alone)
+    chosen = (epochs[:, None] * trace.n_timesteps + steps).flatten()
+    own = _intraslice(_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
+    found = Entries(share, own.nnz / own.shape[0], alone)
+    if alone:  # else no piece of a slice is
+        some = _spread(len(chosen), n_rows)
+        units = _spread(trace.n_units, n_units)
+        found = found._replace(loose=_loose_pieces(unit_points, chosen[some], _pieces(own)[some][:, units], reach))
     return found._replace(tiles=_active_share(unit_points, reach)) if tiles else found
 
 
@@ -100,8 +106,33 @@ def _blocks(points: torch.Tensor, rows: torch.Tensor) -> Iterator[torch.Tensor]:
         yield distances_by_difference(points[rows[part].to(points.device)], points)
 
 
-def _intraslice_per_node(points: torch.Tensor, p: Params) -> float:
-    """Entries between the units of a slice, the diagonal included, per node."""
-    knn, decay = p.intraslice_knn, p.decay
-    own = intraslice_affinity(points, knn=knn, decay=decay, thresh=p.thresh, dtype=points.dtype)
-    return own.nnz / own.shape[0]
+def _intraslice(points: torch.Tensor, p: Params) -> Csr:
+    """Entries between the units of a slice, the diagonal included."""
+    return intraslice_affinity(
+        points, knn=p.intraslice_knn, decay=p.decay, thresh=p.thresh, backend=p.knn_backend, dtype=points.dtype
+    )
+
+
+def _pieces(intraslice: Csr) -> np.ndarray:  # (S M, M) -> (S, M)
+    """The pieces into which the slices fall, numbered over all of them: what hangs together within one."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n_nodes, n_units = intraslice.shape
+    row = intraslice.row_of_entry()
+    column = row - row % n_units + intraslice.indices
+    pattern = coo_matrix((np.ones(intraslice.nnz), (row.cpu().numpy(), column.cpu().numpy())), (n_nodes, n_nodes))
+    return connected_components(pattern, directed=False)[1].reshape(-1, n_units)
+
+
+def _loose_pieces(unit_points: torch.Tensor, slices: np.ndarray, pieces: np.ndarray, reach: float) -> float:
+    """Pieces (r, M) of the ``slices`` (r,) without a node that has another slice within ``reach``, for each slice.
+
+    A piece is done with at the first such node, so that only loose ones are looked for in all units.
+    """
+    linked = np.zeros(pieces.max() + 1, bool)
+    for points, piece in zip(unit_points, pieces.T, strict=True):
+        open_ = ~linked[piece]
+        counts = [(block <= reach).sum(1) for block in _blocks(points, torch.from_numpy(slices[open_]))]
+        linked[piece[open_]] |= (torch.cat(counts).cpu().numpy() > 1) if counts else False
+    return float((~linked[np.unique(pieces)]).sum()) / len(slices)

@@ -351,7 +351,7 @@ def test_tiles_that_do_not_fit_are_refused_with_numbers(get_case, monkeypatch):
     operator = affinity_of_points(points, storage="tiles").operator
     assert isinstance(operator, TiledAffinity)
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "1000")
-    words = rf"{operator.layout.n_active:,} tiles needs .* KiB but cpu has 1000 B available; storage=\"lazy\""
+    words = rf"{operator.layout.n_stored:,} tiles needs .* KiB but cpu has 1000 B available; storage=\"lazy\""
     with pytest.raises(InputError, match=words):
         affinity_of_points(points, storage="tiles")
 
@@ -360,7 +360,7 @@ def test_auto_on_a_gpu(get_case, monkeypatch):
     """Tiles where they fit and are filled well enough, else CSR where that fits, else neither."""
     lazy = affinity_of_points(get_case("walk")[0].points(), storage="lazy").operator
     tiles, csr = (
-        tiles_bytes(lazy.tile_layout().n_active),
+        tiles_bytes(lazy.tile_layout().n_stored),
         affinity_of_points(get_case("walk")[0].points(), storage="sparse").operator.nbytes,
     )
     assert csr < tiles  # 30 slices in tiles of 128

@@ -13,8 +13,8 @@ import mmphate_gpu
 from mmphate_gpu.ops import _native
 
 OPS = {
-    "csr_matmul", "guttman_transform", "kth_neighbor_distance", "landmark_aggregate", "median_kth_neighbor_distance",
-    "radius_counts", "radius_fill", "symmetrised_affinity",
+    "csr_matmul", "descent_step", "guttman_transform", "kth_neighbor_distance", "landmark_aggregate",
+    "median_kth_neighbor_distance", "radius_counts", "radius_fill", "symmetrised_affinity",
 }  # fmt: skip
 TRITON_OPS = {"assign_nearest", "gaussian_product", "tile_entries", "tile_matmul", "tile_reached"}
 
@@ -41,6 +41,7 @@ def listed(lines: list[str], start: str = "ops with twins on cuda: ") -> set[str
 def test_every_op_is_listed_in_a_fresh_process():
     lines = config()
     assert listed(lines) == OPS
+    assert listed(lines, "ops with twins on cpu: ") == OPS - {"descent_step"} | {"assign_nearest"}
     assert listed(lines, "ops of Triton on cuda: ") == TRITON_OPS
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import warnings
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +21,12 @@ from mmphate_gpu.mds.classic import classic
 from mmphate_gpu.mds.metric import orient
 from mmphate_gpu.mds.nonmetric import nonmetric
 from mmphate_gpu.mds.place import place
-from mmphate_gpu.mds.smacof import one_sweep, smacof
+from mmphate_gpu.mds.smacof import Way, one_sweep, smacof
+from mmphate_gpu.ops import descent_step as descent
 from mmphate_gpu.ops import guttman_transform as guttman_module
+from mmphate_gpu.ops import repeat
 from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.ops.repeat import repeat_until
 from mmphate_gpu.ops.twins import PORTABLE
 from mmphate_gpu.params import InputError
 
@@ -165,7 +173,8 @@ def test_guttman_transform_matches_reference(distances, device):
 
 def test_guttman_transform_in_small_blocks(distances, monkeypatch):
     """The portable sweep; tests/twins holds the others against it."""
-    arguments = torch.from_numpy(distances.copy()), torch.from_numpy(RNG(0).normal(size=(len(distances), 2))), 1e-8
+    arguments = torch.from_numpy(distances.copy()), torch.from_numpy(RNG(0).normal(size=(len(distances), 2)))
+    arguments += (torch.tensor(1e-8, dtype=torch.float64),)
     whole, raw = PORTABLE["guttman_transform"](*arguments)
     monkeypatch.setattr(guttman_module, "SWEEP_ELEMENTS", 3 * len(distances))
     blocks, raw_of_blocks = PORTABLE["guttman_transform"](*arguments)
@@ -224,22 +233,31 @@ def test_long_steps_that_do_not_lower_the_stress_are_thrown_away(astray, monkeyp
     distances = points_5d(40)
     given = torch.from_numpy(distances)
     init = classic(given, 2, generator=seeded_generator(0))
-    monkeypatch.setattr(smacof_module.Memory, "step", lambda self, residual: astray * residual)
+    monkeypatch.setattr(descent, "_weights", lambda told, along: (astray, [0.0] * descent.ROWS))
     end = smacof(given, init)
     plain = reference.smacof(distances, 2, init=init.numpy())
     assert raw_stress(distances, end.coordinates) == pytest.approx(stress_by_hand(distances, plain), rel=1e-4)
 
 
+def learned(
+    steps: list[torch.Tensor], falls: list[torch.Tensor], residual: torch.Tensor
+) -> tuple[list[float], torch.Tensor, list[float]]:
+    """What is told and kept after these steps, and the products of what is kept with the residual."""
+    told, kept, along = [0.0] * descent.N_STATE, steps[0].new_zeros(descent.ROWS, steps[0].numel()), []
+    for step, fall in zip(steps, falls, strict=True):
+        along = descent._learn(told, kept, step, fall, residual)
+    return told, kept, along
+
+
 @pytest.mark.parametrize("n_steps", [1, 3, 5, 8])
-def test_memory_is_bfgs(n_steps):
+def test_what_is_kept_is_bfgs(n_steps):
     """The step by inner products is that of the inverse Hessian by its dense update, from the last DEPTH steps."""
     rng = RNG(n_steps)
-    n, depth = 12, smacof_module.DEPTH
+    n, depth = 12, descent.DEPTH
     hessian = np.diag(np.linspace(0.1, 1, n))  # of (1/2) x' H x, whose residual is -H x
     steps, residual = rng.normal(size=(n_steps, n)), rng.normal(size=n)
-    memory = smacof_module.Memory()
-    for step in steps:
-        memory.learn(*(torch.from_numpy(part).view(4, 3) for part in (step, hessian @ step, residual)))
+    given = [torch.from_numpy(part).view(-1, 4, 3) for part in (steps, steps @ hessian, residual)]
+    told, kept, along = learned(list(given[0]), list(given[1]), given[2][0])
     newest = steps[-1]
     scale = max(1.0, newest @ hessian @ newest / (newest @ hessian @ hessian @ newest))
     inverse = scale * np.eye(n)
@@ -247,32 +265,133 @@ def test_memory_is_bfgs(n_steps):
         fall = hessian @ step
         left = np.eye(n) - np.outer(step, fall) / (step @ fall)
         inverse = left @ inverse @ left.T + np.outer(step, step) / (step @ fall)
-    found = memory.step(torch.from_numpy(residual).view(4, 3))
-    np.testing.assert_allclose(found.numpy().ravel(), inverse @ residual, rtol=1e-10, atol=1e-10)
-    memory.forget()
-    assert memory.step(torch.from_numpy(residual).view(4, 3)) is None
+    of_residual, of_kept = descent._weights(told, along)
+    found = of_residual * residual + np.array(of_kept) @ kept.numpy()
+    np.testing.assert_allclose(found, inverse @ residual, rtol=1e-10, atol=1e-10)
 
 
-def test_memory_leaves_out_steps_without_curvature():
-    memory = smacof_module.Memory()
-    step = torch.eye(4, dtype=torch.float64)[0]
+def test_steps_without_curvature_are_left_out():
+    step = torch.eye(4, dtype=torch.float64)[:1]
     residual = torch.ones_like(step)
-    for fall in (0 * step, -step, 1e-12 * step):
-        memory.learn(step, fall, residual)
-        assert memory.step(residual) is None
-    memory.learn(step, 0.5 * step, residual)
-    torch.testing.assert_close(memory.step(residual), 2 * residual)
+    told, _, _ = learned([step] * 3, [0 * step, -step, 1e-12 * step], residual)
+    assert told[descent.N_KEPT] == 0
+    told, kept, along = learned([step] * 2, [-step, 0.5 * step], residual)
+    assert told[descent.N_KEPT] == 1
+    of_residual, of_kept = descent._weights(told, along)
+    torch.testing.assert_close(of_residual * residual[0] + torch.tensor(of_kept).double() @ kept, 2 * residual[0])
 
 
-def test_shortened_ends_at_the_lowest_point_of_a_parabola():
-    points = torch.from_numpy(RNG(0).normal(size=(6, 2)))
-    residual = -points  # of stress 2 * 6 * sum x^2 over ordered pairs: its slope is 4 * 6 x
-    cut = smacof_module._shortened(4 * residual, residual, gain=12 * float((1 - 9) * points.square().sum()))
-    torch.testing.assert_close(cut, residual)
+def test_a_fall_too_small_to_square_is_not_divided_by():
+    step, fall = (torch.full((1, 1), size, dtype=torch.float64) for size in (1e-160, 1e-163))
+    told, _, along = learned([step], [fall], fall)
+    assert told[descent.N_KEPT] == 1 and descent._weights(told, along)[0] == float("inf")
+
+
+def test_a_share_is_the_lowest_point_of_a_parabola():
+    points = RNG(0).normal(size=(6, 2))
+    squared = float((points**2).sum())  # a stress of 2 * 6 * sum x^2 over ordered pairs: its slope is 4 * 6 x
+    assert descent._share(6, 4 * squared, gain=12 * (1 - 9) * squared) == pytest.approx(1 / 4, rel=1e-12)
     for far in (1e6, float("inf"), float("nan")):  # never less than a tenth
-        torch.testing.assert_close(smacof_module._shortened(residual, residual, gain=-far), 0.1 * residual)
-    # ... and never more than half.
-    torch.testing.assert_close(smacof_module._shortened(residual, residual, gain=0.0), 0.5 * residual)
+        assert descent._share(6, squared, gain=-far) == 0.1
+    assert descent._share(6, squared, gain=0.0) == 0.5  # ... and never more than half
+
+
+# ---------------------------------------------------------------- on the device alone
+
+
+def way_of(distances: np.ndarray, dtype: torch.dtype = torch.float64, **options: Any) -> Way:
+    given, start = starts_of(distances)
+    return Way(given.to(dtype), start - start.mean(0), **{"max_iter": 3000, "eps": 1e-6} | options)
+
+
+def everything_in(way: Way) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in way.places]
+
+
+ENDS = {
+    "a plain step": {},
+    "max_iter": {"max_iter": 7},
+    "max_iter, after the first sweep": {"max_iter": 1},
+    "max_iter, before long steps": {"max_iter": 3, "eps": 0.0},
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_late_look_finds_the_same_bits(end, dtype):
+    """Sweeps after the end change nothing: what is read a block later is what it was."""
+    way = way_of(points_5d(60, 1), dtype, **ENDS[end])
+    repeat_until(way.done, way.advance)
+    before = everything_in(way)
+    for _ in range(20):
+        way.advance()
+    assert all(map(torch.equal, everything_in(way), before))
+    assert 1 <= way.n_iter <= way.max_iter
+
+
+class FakeGraphs:
+    """Stands in for torch.cuda: what is called within a capture is not done, but done again in every replay."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capturing, self.captured, self.replays, self.resets = False, [], 0, 0
+        for name in ("current_stream", "Stream"):
+            monkeypatch.setattr(torch.cuda, name, lambda *device: SimpleNamespace(wait_stream=lambda other: None))
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "graph", self.capture)
+
+    @contextlib.contextmanager
+    def capture(self, graph: FakeGraphs, stream: Any, capture_error_mode: str) -> Iterator[None]:
+        assert graph is self and capture_error_mode == "thread_local" and not gc.isenabled()
+        self.capturing = True
+        yield
+        self.capturing = False
+
+    def replay(self) -> None:
+        self.replays += 1
+        for call in self.captured:
+            call()
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def calls(self, advance: Callable[[], None]) -> Callable[[], None]:
+        return lambda: self.captured.append(advance) if self.capturing else advance()
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 9, 10, 11, 17, 18, 3000])
+def test_replays_of_a_graph_give_the_bits_of_single_sweeps(max_iter, monkeypatch):
+    options = {"max_iter": max_iter, "eps": 1e-6 if max_iter == 3000 else 0.0}
+    one_by_one, replayed = (way_of(points_5d(60, 1), **options) for _ in range(2))
+    repeat_until(one_by_one.done, one_by_one.advance)
+    graphs = FakeGraphs(monkeypatch)
+    repeat._replay_until(replayed.done, graphs.calls(replayed.advance))
+    assert all(map(torch.equal, everything_in(replayed), everything_in(one_by_one)))
+    assert replayed.n_iter == (max_iter if max_iter < 3000 else one_by_one.n_iter)
+    # The first sweep comes before, the next ones are done one by one, the others in whole graphs.
+    left = replayed.n_iter - 1 - repeat.EAGER
+    assert graphs.replays == max(0, -(-left // repeat.BLOCK)) and graphs.resets == (left > 0)
+    assert len(graphs.captured) == (repeat.BLOCK if left > 0 else 0)
+
+
+def test_garbage_is_collected_again_after_a_capture():
+    with pytest.raises(ZeroDivisionError), repeat._no_garbage_collection():
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with repeat._no_garbage_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_no_graph_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(repeat, "_replay_until", lambda *_: pytest.fail("a graph on the CPU"))
+    monkeypatch.setattr(repeat.CUPY, "serves", lambda: True)
+    assert smacof(*starts_of(points_5d(60, 1))).n_iter > 1
 
 
 @pytest.mark.parametrize("init", ["zeros", "one point", "a line"])

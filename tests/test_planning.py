@@ -17,16 +17,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 import mmphate_gpu as mm
 from mmphate_gpu import MMPHATE, InputError, as_trace, costs, plan, planning, sampling
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.costs import Costs, Entries
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
+from mmphate_gpu.ops.symmetric_power import most_powers
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import LEAST, plan_run
 from mmphate_gpu.trace import normalize
-from mmphate_gpu.within_memory import ran_out
+from mmphate_gpu.within_memory import FORMS, ran_out
 
 CPU = torch.device("cpu")
 HAR = (127, 128, 30, 6)
@@ -64,6 +67,8 @@ SLOW = {
     "many landmarks": (["random_walk", 300, 20, 8], {"n_landmark": 1500}),
     "few landmarks": (["bifurcation", "hopf_pitchfork", 70, 70], {"n_landmark": 200, "storage": "sparse"}),
     "wide": (["random_walk", 1000, 30, 8], {"n_landmark": 400}),
+    "few vectors": (["bifurcation", "hopf", 101, 80], {"n_landmark": 2000, "n_svd": 50, "storage": "sparse"}),
+    "matrix-free": (["random_walk", 1500, 20, 12], {"n_landmark": 2500, "storage": "lazy"}),
 }
 
 
@@ -76,10 +81,27 @@ def test_the_peak_of_a_run_is_predicted(case):
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     held, planned, peak, form, storage = json.loads(out.splitlines()[-1])
     assert form == {"sparse": "SparseAffinity", "lazy": "LazyAffinity"}[storage]
-    # Measured: 0.95 to 1.03.
+    # Measured: 0.96 to 1.03.
     assert 0.85 < (held + planned) / peak < 1.15
-    # What is added, which the rest of the process does not hide. Measured: 0.85 to 1.14.
-    assert 0.7 < planned / (peak - held) < 1.4
+    # What is added, which the rest of the process does not hide. Measured: 0.85 to 1.06; without landmarks, where most
+    # of it is what the C allocator keeps, 1.06 and 1.28.
+    assert 0.75 < planned / (peak - held) < 1.35
+
+
+def test_the_powers_that_are_planned_are_enough():
+    assert max(map(most_powers, range(1, 101))) == costs.POWERS
+
+
+def test_twenty_thousand_landmarks_are_a_normal_run():
+    """Six squares of 3.2 GB: the operator, powers on the way to the potential, distances; half as many do not do."""
+    for shape in (HAR, (1000, 50, 30, 6)):
+        for card in ("24 GB card", "80 GB card", "141 GB card"):
+            assert plan(shape, n_landmark=20_000, device=card).fits
+        refused = plan(shape, n_landmark=20_000, device="12 GB card")
+        assert not refused.fits and "n_landmark=10000" in refused.remedy
+    entropy = {stage.stage: stage for stage in plan(HAR, n_landmark=20_000, device="24 GB card").stages}["entropy"]
+    # Sampled: 6496 products with the matrix, where all eigenvalues take 4 L^3.
+    assert entropy.operations == pytest.approx(2 * 6496 * 20_000**2)
 
 
 # ---------------------------------------------------------------- the entries
@@ -97,6 +119,21 @@ def test_a_sample_of_all_rows_has_the_entries_of_the_affinity():
     assert found.interslice == pytest.approx(int(counts.sum()) / (trace.n_nodes * (trace.n_slices - 1)), rel=1e-9)
     assert found.intraslice == pytest.approx(lazy.intraslice.nnz / trace.n_nodes, rel=1e-9)
     assert found.alone == pytest.approx(float((counts == 0).double().mean()), rel=1e-9)
+
+
+def test_pieces_of_slices_that_nothing_links_to_others():
+    """Slices alike but for two that are wholly unlike any, and one of whose units one is: it hangs with its others."""
+    random = np.random.default_rng(0)
+    data = random.normal(size=(1, 4, 12)) + 0.05 * random.normal(size=(60, 4, 12))
+    data[[7, 30]] = random.normal(size=(2, 4, 12))
+    data[44, 1] = random.normal(size=12)
+    trace = as_trace(data)
+    lazy = affinity_of_points(points_of(trace), storage="lazy").operator
+    counts, within = lazy.interslice_counts(), lazy.intraslice_in_node_order()
+    parts = connected_components(csr_array((within.values, within.indices, within.indptr), shape=within.shape))[1]
+    n_loose = parts.max() + 1 - len(np.unique(parts[(counts.T.flatten() > 0).numpy()]))
+    assert n_loose >= 2 and int((counts == 0).sum()) == 9
+    assert sampling.sampled_entries(trace, Params()).loose == n_loose / 60
 
 
 @pytest.mark.parametrize("scenario", ["hopf", "hopf_pitchfork"])
@@ -192,7 +229,7 @@ def test_what_the_stages_keep_is_what_the_run_holds():
 def test_the_har_run_fits_workstation_cards(card):
     found = plan(HAR, device=card)
     assert found.fits and found.device == card
-    assert found.storage == ("tiles" if card == "24 GB card" else "lazy")
+    assert found.storage == ("lazy" if card == "8 GB card" else "tiles")
     # Of Hopf units CSR would take 1.3 GB at 2 % of the pairs; tiles come first above 1 %.
     assert plan(HAR, device=card, active_share=0.005).storage == "sparse"
 
@@ -220,13 +257,13 @@ def test_ten_million_nodes_on_cards():
 
 
 def test_the_form_and_why():
-    on_card = {"device": "24 GB card"}
+    on_card = {"device": "12 GB card"}
     assert plan(HAR, active_share=0.1, active_tiles=0.4, **on_card).storage == "tiles"
     assert plan(HAR, active_share=0.02, active_tiles=1, **on_card).storage == "sparse"  # the tiles would not fit
     assert plan(HAR, active_share=0.3, active_tiles=1, **on_card).storage == "lazy"
     assert plan(HAR, storage="tiles", **on_card).why == "as asked for"
     told = str(plan(HAR, **on_card))
-    assert "affinity: tiles, which takes 7.6 GiB for 0.27 of the pairs and leaves room for the rest" in told
+    assert "affinity: tiles, which takes 3.9 GiB for 0.27 of the pairs and leaves room for the rest" in told
     assert "fp16 tiles" in told and "128 tiles" in told and "at once" in told
     assert "matrix-free" in str(plan(HAR, storage="lazy", **on_card))
 
@@ -322,7 +359,7 @@ def least_bytes() -> int:
 
 
 def form(op: MMPHATE) -> str:
-    return {SparseAffinity: "sparse", LazyAffinity: "lazy"}[type(op.affinity_)]
+    return FORMS[type(op.affinity_)]
 
 
 @pytest.fixture(scope="module")
@@ -349,6 +386,41 @@ def test_one_picture_under_every_cap(uncapped, monkeypatch):
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(least - 1))
     with pytest.raises(InputError, match=r"needs .* MiB in stage 'landmarks' but cpu has .*; by plan it fits with"):
         MMPHATE(**OPTIONS).fit(TRACE)
+
+
+def quiet_fit(**options: object) -> MMPHATE:
+    """A run that does not have to fall back on another form."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return MMPHATE(**{**OPTIONS, **options}).fit(TRACE)
+
+
+@pytest.mark.parametrize("storage", ["sparse", "tiles", "lazy"])
+def test_the_bytes_of_the_plan_are_enough(storage, monkeypatch):
+    planned = plan(as_trace(TRACE), n_landmark=100, n_svd=25, device="cpu", storage=storage)
+    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(planned.peak_bytes))
+    assert form(quiet_fit(storage=storage)) == storage
+
+
+def test_the_byte_at_which_auto_goes_leaner(uncapped, monkeypatch):
+    counted = LEAST._replace(interslice=(uncapped.affinity_.nnz - 2400) / (2400 * 119))
+    about = {"dtype": torch.float64, "device": CPU, "available": 10**9, "entries": counted}
+    p = Params(n_landmark=100, n_svd=25, storage="sparse")
+    needed = max(plan_run((120, 1, 20, 8), p, **about).peak_bytes, int(uncapped.affinity_.nbytes / 0.4) + 1)
+    for cap, expected in ((needed, "sparse"), (needed - 1, "lazy")):
+        monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(cap))
+        assert form(quiet_fit()) == expected
+
+
+@pytest.mark.parametrize("storage", ["auto", "sparse", "lazy"])
+def test_what_a_refused_run_is_told_works(storage, monkeypatch):
+    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(least_bytes() - 1))
+    with pytest.raises(InputError, match=r"needs .* MiB in stage .* but cpu has .* MiB available") as refused:
+        quiet_fit(storage=storage)
+    ways = settings_named(str(refused.value))
+    assert ways
+    for way in ways:
+        quiet_fit(**{"storage": storage, **way})
 
 
 @pytest.fixture

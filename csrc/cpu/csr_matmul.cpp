@@ -6,43 +6,123 @@
 namespace MMP_ISA {
 
 constexpr std::int64_t block_rows = 64;
-constexpr int tile = 8;  // vectors of accumulators held in registers
+constexpr int tile = 8;  // vectors of sums held in registers
+// Rows that go together where most of their columns are the same: each row of `block` is fetched once for all of them.
+constexpr int together = MMP_BYTES == 64 ? 8 : 4;
+constexpr int narrow_tile = 3;  // vectors of the sums of each of them
+// Share of their entries that is there, from which it pays to multiply the others by 0 as well: what is saved in
+// fetching grows with the vectors of a row, gathering the entries costs the same whatever their number.
+inline double full_enough(std::int64_t vectors) { return 0.2 + 1.0 / (double)vectors; }
+// Columns of a band at most: every thread has room for all their entries in `together` rows, twice.
+constexpr std::int64_t widest_band = 1 << 16;
+// Up to so many vectors a row, gathering the entries costs more than it saves.
+constexpr int widest_alone = 2;
 
-// Columns c .. c + V vectors of one row: out += sum of values[a] * rows[a][c ..].
-template <int V, class T, class S>
-inline void accumulate(const T* values, const S* const* rows, std::int64_t k, std::int64_t c, std::int64_t width, S* out) {
-    Vec<S> sums[V];
-    for (int v = 0; v < V; ++v) sums[v] = Vec<S>{};
-    const std::int64_t lanes_left = width - c;
-    if (lanes_left >= V * lanes<S>) {
-        for (int v = 0; v < V; ++v) sums[v] = load<S>(out + c + v * lanes<S>);
-    } else {
-        for (std::int64_t l = 0; l < lanes_left; ++l) sums[l / lanes<S>][l % lanes<S>] = out[c + l];
-    }
+// Columns c .. c + V vectors of R rows: sums[r * stride + c ..] += sum over a of values[a * R + r] * rows[a][c ..].
+template <int V, int R, class T, class S>
+inline void accumulate(const T* values, const S* const* rows, std::int64_t k, std::int64_t c, S* sums, std::int64_t stride) {
+    Vec<S> own[R][V];
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v) own[r][v] = load<S>(sums + r * stride + c + v * lanes<S>);
     for (std::int64_t a = 0; a < k; ++a) {
-        const Vec<S> value = splat<S>((S)values[a]);
-        for (int v = 0; v < V; ++v) sums[v] = fused(value, load<S>(rows[a] + c + v * lanes<S>), sums[v]);
+        const S* row = rows[a] + c;
+        const T* entries = values + a * R;
+        for (int v = 0; v < V; ++v) {
+            const Vec<S> column = load<S>(row + v * lanes<S>);
+            for (int r = 0; r < R; ++r) own[r][v] = fused(splat<S>((S)entries[r]), column, own[r][v]);
+        }
     }
-    if (lanes_left >= V * lanes<S>) {
-        for (int v = 0; v < V; ++v) store<S>(out + c + v * lanes<S>, sums[v]);
-    } else {
-        for (std::int64_t l = 0; l < lanes_left; ++l) out[c + l] = sums[l / lanes<S>][l % lanes<S>];
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v) store<S>(sums + r * stride + c + v * lanes<S>, own[r][v]);
+}
+
+template <int V, int R, class T, class S>
+inline void accumulate_rest(const T* values, const S* const* rows, std::int64_t k, std::int64_t c, S* sums,
+                            std::int64_t stride) {
+    if constexpr (V > 0) {
+        if ((stride - c) / lanes<S> == V) return accumulate<V, R>(values, rows, k, c, sums, stride);
+        accumulate_rest<V - 1, R>(values, rows, k, c, sums, stride);
     }
 }
 
-template <class T, class S>
-inline void accumulate_row(const T* values, const S* const* rows, std::int64_t k, std::int64_t width, S* out) {
+// All columns; `stride` is their number up to whole vectors.
+template <int R, class T, class S>
+inline void accumulate_rows(const T* values, const S* const* rows, std::int64_t k, S* sums, std::int64_t stride) {
+    constexpr int V = R == 1 ? tile : narrow_tile;
     std::int64_t c = 0;
-    for (; width - c > (tile - 1) * lanes<S>; c += tile * lanes<S>) accumulate<tile>(values, rows, k, c, width, out);
-    switch ((width - c + lanes<S> - 1) / lanes<S>) {
-        case 1: return accumulate<1>(values, rows, k, c, width, out);
-        case 2: return accumulate<2>(values, rows, k, c, width, out);
-        case 3: return accumulate<3>(values, rows, k, c, width, out);
-        case 4: return accumulate<4>(values, rows, k, c, width, out);
-        case 5: return accumulate<5>(values, rows, k, c, width, out);
-        case 6: return accumulate<6>(values, rows, k, c, width, out);
-        case 7: return accumulate<7>(values, rows, k, c, width, out);
+    for (; stride - c >= V * lanes<S>; c += V * lanes<S>) accumulate<V, R>(values, rows, k, c, sums, stride);
+    accumulate_rest<V - 1, R>(values, rows, k, c, sums, stride);
+}
+
+// The entries of `together` rows within a band of columns, put side by side.
+template <class S> class Gathered {
+    std::vector<S> by_column;          // (band, together)
+    std::vector<std::uint64_t> taken;  // a bit a column
+    std::int64_t entries = 0;
+
+  public:
+    std::vector<S> values;              // (n, together)
+    std::vector<std::int64_t> columns;  // n of them are taken, in ascending order, from the start of the band on
+    std::int64_t n = 0;
+
+    void reserve(std::int64_t band) {
+        by_column.assign(band * together, S(0));
+        taken.assign((band + 63) / 64, 0);
+        values.resize(band * together);
+        columns.resize(band);
     }
+    // The entries of a row from `at` on that lie before column `stop`; where the others begin.
+    template <class I, class T>
+    std::int64_t add(int row, const I* indices, const T* from, std::int64_t at, std::int64_t end, std::int64_t start,
+                     std::int64_t stop) {
+        const std::int64_t first = at;
+        S* own = by_column.data() + row;
+        while (at < end && indices[at] < stop) {
+            // Bits of one word are collected in a register: through memory each would wait for the one before.
+            const std::int64_t word = (indices[at] - start) / 64, beyond = std::min(start + (word + 1) * 64, stop);
+            std::uint64_t bits = 0;
+            do {
+                const std::int64_t column = indices[at] - start;
+                own[column * together] += (S)from[at];
+                bits |= (std::uint64_t)1 << (column & 63);
+            } while (++at < end && indices[at] < beyond);
+            taken[word] |= bits;
+        }
+        entries += at - first;
+        return at;
+    }
+    // What was added, in order, and everything ready for the next rows; the share of the entries that is there.
+    double gather() {
+        n = 0;
+        for (std::size_t word = 0; word < taken.size(); ++word) {
+            if (!taken[word]) continue;
+            for (std::uint64_t bits = taken[word]; bits; bits &= bits - 1) {
+                const std::int64_t column = (std::int64_t)word * 64 + __builtin_ctzll(bits);
+                S* own = by_column.data() + column * together;
+                columns[n] = column;
+                for (int r = 0; r < together; ++r) {
+                    values[n * together + r] = own[r];
+                    own[r] = 0;
+                }
+                ++n;
+            }
+            taken[word] = 0;
+        }
+        const double share = n ? (double)entries / (double)(together * n) : 1.0;
+        entries = 0;
+        return share;
+    }
+};
+
+template <class S> bool all_finite(const S* block, std::int64_t size, int threads) {
+    bool finite = true;
+#pragma omp parallel for num_threads(threads) reduction(&& : finite)
+    for (std::int64_t part = 0; part < (size + 4095) / 4096; ++part) {
+        S zero = 0;
+        for (std::int64_t i = part * 4096; i < std::min(size, (part + 1) * 4096); ++i) zero += block[i] * S(0);
+        finite = finite && zero == 0;
+    }
+    return finite;
 }
 
 // Rows that share a residue modulo `interleave` reach for the same columns: they go together, block by block, and walk
@@ -53,40 +133,75 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
     const std::int64_t per_class = (n_rows + interleave - 1) / interleave;
     const std::int64_t blocks = (per_class + block_rows - 1) / block_rows;
     const std::int64_t band_rows = std::max<std::int64_t>(64, (1 << 19) / (std::int64_t)(width * sizeof(S) + 1));
-    const std::int64_t band = band_rows * interleave;
+    const std::int64_t band = std::min({band_rows * interleave, widest_band, std::max<std::int64_t>(1, n_columns)});
+    // 0 times infinity or NaN is no 0: then every row is multiplied by what it has and nothing else.
+    const bool may_share = width > widest_alone * lanes<S> && all_finite(block, n_columns * width, threads);
     // Vectors at the end of a row reach past it; past the last row there is nothing to read.
     const std::int64_t overhang = tile * lanes<S>;
     const std::int64_t guarded_from = std::max<std::int64_t>(0, n_columns - overhang / std::max<std::int64_t>(1, width) - 2);
     std::vector<S> tail((n_columns - guarded_from) * width + overhang, S(0));
     std::copy(block + guarded_from * width, block + n_columns * width, tail.begin());
-    auto row_block = [&](std::int64_t task, std::vector<const S*>& rows) {
+    auto row_of_block = [&](std::int64_t j) {
+        return j < guarded_from ? block + j * width : tail.data() + (j - guarded_from) * width;
+    };
+    const std::int64_t stride = ceil_to(width, lanes<S>);
+    const double least_share = full_enough(stride / lanes<S>);
+    auto row_block = [&](std::int64_t task, std::vector<const S*>& rows, std::vector<S>& sums, Gathered<S>& shared) {
         const std::int64_t first = task % blocks * block_rows, residue = task / blocks;
-        const std::int64_t last = std::min(first + block_rows, per_class);
+        const std::int64_t last = std::min(first + block_rows, (n_rows - residue + interleave - 1) / interleave);
         auto row_of = [&](std::int64_t q) { return q * interleave + residue; };
         std::int64_t cursor[block_rows];
-        for (std::int64_t q = first; q < last && row_of(q) < n_rows; ++q) {
-            cursor[q - first] = indptr[row_of(q)];
-            std::fill_n(out + row_of(q) * width, width, S(0));
-        }
-        for (std::int64_t stop = band; stop < n_columns + band; stop += band)
-            for (std::int64_t q = first; q < last && row_of(q) < n_rows; ++q) {
-                const std::int64_t from = cursor[q - first], end = indptr[row_of(q) + 1];
-                std::int64_t to = from;
-                rows.clear();
-                for (; to < end && indices[to] < stop; ++to) {
-                    const std::int64_t j = indices[to];
-                    rows.push_back(j < guarded_from ? block + j * width : tail.data() + (j - guarded_from) * width);
+        for (std::int64_t q = first; q < last; ++q) cursor[q - first] = indptr[row_of(q)];
+        sums.assign(block_rows * stride, S(0));
+        // The entries of row q from `from` to where it stands.
+        auto alone = [&](std::int64_t q, std::int64_t from) {
+            const std::int64_t k = cursor[q - first] - from;
+            for (std::int64_t a = 0; a < k; ++a) rows[a] = row_of_block(indices[from + a]);
+            if (k) accumulate_rows<1>(values + from, rows.data(), k, sums.data() + (q - first) * stride, stride);
+        };
+        for (std::int64_t start = 0; start < n_columns; start += band) {
+            const std::int64_t stop = start + band;
+            std::int64_t q = first;
+            // Rows beside each other are alike: where some share too little, the next ones are not tried.
+            bool share = may_share;
+            for (; share && q + together <= last; q += together) {
+                std::int64_t from[together];
+                for (int r = 0; r < together; ++r) {
+                    std::int64_t& at = cursor[q + r - first];
+                    from[r] = at;
+                    at = shared.add(r, indices, values, at, indptr[row_of(q + r) + 1], start, stop);
                 }
-                cursor[q - first] = to;
-                if (to > from) accumulate_row(values + from, rows.data(), to - from, width, out + row_of(q) * width);
+                share = shared.gather() >= least_share;
+                if (share) {
+                    for (std::int64_t a = 0; a < shared.n; ++a) rows[a] = row_of_block(start + shared.columns[a]);
+                    accumulate_rows<together>(shared.values.data(), rows.data(), shared.n,
+                                              sums.data() + (q - first) * stride, stride);
+                } else {
+                    for (int r = 0; r < together; ++r) alone(q + r, from[r]);
+                }
             }
+            for (; q < last; ++q) {
+                const std::int64_t from = cursor[q - first], end = indptr[row_of(q) + 1];
+                std::int64_t& at = cursor[q - first];
+                while (at < end && indices[at] < stop) ++at;
+                alone(q, from);
+            }
+        }
+        for (std::int64_t q = first; q < last; ++q)
+            std::copy_n(sums.data() + (q - first) * stride, width, out + row_of(q) * width);
     };
     Guard guard;
 #pragma omp parallel num_threads(threads)
     {
         std::vector<const S*> rows;
+        std::vector<S> sums;
+        Gathered<S> shared;
+        guard([&] {
+            rows.resize(band);
+            if (may_share) shared.reserve(band);
+        });
 #pragma omp for schedule(dynamic, 1)
-        for (std::int64_t task = 0; task < interleave * blocks; ++task) guard([&] { row_block(task, rows); });
+        for (std::int64_t task = 0; task < interleave * blocks; ++task) guard([&] { row_block(task, rows, sums, shared); });
     }
     guard.rethrow();
 }

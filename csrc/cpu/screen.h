@@ -1,6 +1,5 @@
 // A float32 screen in front of float64 decisions: which pairs surely lie within a radius, and which may.
 #pragma once
-#include "../common/affinity.h"
 #include "../common/screen.h"
 #include "simd.h"
 #include <algorithm>
@@ -16,18 +15,17 @@ constexpr std::int64_t screened_from = 32;
 inline double squared_reach(double reach) { return mmp_squared_reach(reach); }
 
 // One point set, feature by feature: as it is in float64, and centred and scaled to at most about 1 in float32.
-struct Screen {
+struct Screen : MmpScreen {
     std::int64_t n = 0, p = 0, padded = 0;
     std::vector<double> exact;  // [p][padded]
     std::vector<float> rough;   // [p][padded]
-    double scale = 1, error = 0, relative = 0;
 
     void fill(const double* points, std::int64_t n_points, std::int64_t n_features) {
         n = n_points, p = n_features, padded = ceil_to(n, lanes<float>) + lanes<float>;
         exact.assign(p * padded, 0.0);
         rough.assign(p * padded, 0.0f);
-        double largest = 0, magnitude = 0;
-        std::vector<double> mean(p, 0.0);
+        double span = 0;
+        std::vector<double> centre(p, 0.0);
         for (std::int64_t f = 0; f < p; ++f) {
             double* x = exact.data() + f * padded;
             double least = std::numeric_limits<double>::infinity(), most = -least;
@@ -35,40 +33,20 @@ struct Screen {
                 x[i] = points[i * p + f];
                 least = std::min(least, x[i]), most = std::max(most, x[i]);
             }
-            mean[f] = least / 2 + most / 2;
-            largest = std::max(largest, most / 2 - least / 2);
-            magnitude = std::max({magnitude, std::fabs(least), std::fabs(most)});
+            centre[f] = least / 2 + most / 2;
+            span = std::max({span, centre[f] - least, most - centre[f]});
         }
-        scale = largest > 0 ? std::ldexp(1.0, std::min(1000, -std::ilogb(largest))) : 1.0;
+        MmpScreen::operator=(mmp_screen(span, p));
         for (std::int64_t f = 0; f < p; ++f)
             for (std::int64_t i = 0; i < n; ++i)
-                rough[f * padded + i] = (float)((exact[f * padded + i] - mean[f]) * scale);
-        // The bound: with x' the float32 of the scaled and centred x, |x'| <= 2 gives |x' - x| <= 2 * 2^-24, so a
-        // difference is off by 4 * 2^-24 and a norm of p of them by sqrt(p) times that; centring in float64 adds
-        // 2^-53 of the magnitude before it, and squares below the float32 range are lost: 1e-18 a coordinate. What is
-        // computed with them (a difference, a square, a sum of p) rounds p + 2 times, each by 2^-24 of itself. Holds
-        // while float64 squares neither overflow nor vanish: coordinates between about 1e-150 and 1e150.
-        const double unit = std::ldexp(1.0, -24), root = std::sqrt((double)p);
-        error = root * (2.1 * 2 * unit + 4 * std::ldexp(1.0, -53) * magnitude * scale + 1e-18);
-        relative = (double)(p + 8) * unit;
+                rough[f * padded + i] = (float)((exact[f * padded + i] - centre[f]) * scale);
     }
     // Squared rough distances up to this are surely within `radius`; -1 if none is.
-    float surely(double radius) const {
-        const double least = (radius * scale - error) / (1 + relative) * (1 - 1e-6);
-        return least > 0 ? below_infinity(least * least) : -1.0f;
-    }
+    float surely(double radius) const { return mmp_surely(*this, radius); }
     // Squared rough distances above this are surely beyond `radius`.
-    float possibly(double radius) const {
-        const double most = (radius * scale + error) * (1 + relative) * (1 + 1e-6);
-        return below_infinity(most * most);
-    }
+    float possibly(double radius) const { return mmp_possibly(*this, radius); }
     double squared(std::int64_t i, std::int64_t j) const {
         return mmp_squared_distance(exact.data() + i, padded, exact.data() + j, padded, p);
-    }
-
-  private:
-    static float below_infinity(double x) {
-        return x < 3e38 ? (float)x : std::numeric_limits<float>::infinity();
     }
 };
 

@@ -18,14 +18,14 @@ struct Reduction {
 
 // One block per MMP_ROWS rows, which share the points its threads read; every 256th column a thread, then a fixed tree.
 //
-// distances (n, n), symmetric; points (n, C) float64, centred -> moved (n, C), raw (n,): the sum over each row of
+// distances (n, n), symmetric; points (n, C) float64, centred; together () -> moved (n, C), raw (n,): the sum over each row of
 // (wanted - between)^2 at `points`. Pairs up to `together` apart pull nothing.
 MMP_KERNEL void __launch_bounds__(guttman_threads)
-    guttman_transform(const MMP_DISTANCE* distances, const double* points, mmp_i64 n, double together, double* moved,
-                      double* raw) {
+    guttman_transform(const MMP_DISTANCE* distances, const double* points, mmp_i64 n, const double* together,
+                      double* moved, double* raw) {
     MMP_SHARED(Reduction, reduction);
     const mmp_i64 row0 = (mmp_i64)blockIdx.x * guttman_rows;
-    const MMP_DISTANCE least = (MMP_DISTANCE)together;
+    const MMP_DISTANCE least = (MMP_DISTANCE)*together;
     // Pulls along each axis, squared residuals.
     MMP_DISTANCE own[guttman_rows][MMP_C], sums[guttman_rows][MMP_C + 1];
 #pragma unroll

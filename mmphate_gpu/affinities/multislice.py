@@ -68,7 +68,7 @@ def affinity_of_points(
 def _best_storage(lazy: LazyAffinity) -> str:
     """The form for the memory there is; tiles only where their products have tensor cores."""
     room, counts = SPARSE_SHARE * available_bytes(lazy.device), lazy.interslice_counts()
-    if _suits_tiles(lazy, counts) and tiles_bytes(lazy.tile_layout().n_active) <= room:
+    if _suits_tiles(lazy, counts) and tiles_bytes(lazy.tile_layout().n_stored) <= room:
         return "tiles"
     nnz = assembled_nnz(lazy.intraslice, counts)
     return "sparse" if assembled_bytes(nnz, lazy.shape[0], lazy.dtype) <= room else "lazy"

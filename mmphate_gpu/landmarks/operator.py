@@ -121,7 +121,7 @@ def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmark
     # Column sums of M are the row sums of M^T D^-1 M, since D^-1 M has rows that sum to 1.
     landmark_degrees = gram.sum(1)
     transitions = csr_ops.scale(aggregated, rows=1 / degrees)
-    landmark_op = gram / landmark_degrees[:, None]
+    landmark_op = gram.div_(landmark_degrees[:, None])
     return Landmarks(landmark_op, csr_ops.to_torch(transitions), labels, landmark_degrees)
 
 
@@ -139,4 +139,4 @@ def _without_landmarks(operator: AffinityOperator) -> Landmarks:
     ones = torch.ones(n, dtype=operator.dtype, device=operator.device)
     identity = Csr(torch.arange(n + 1, device=operator.device), nodes, ones, (n, n))
     degrees = dense.sum(1)
-    return Landmarks(dense / degrees[:, None], csr_ops.to_torch(identity), nodes, degrees)
+    return Landmarks(dense.div_(degrees[:, None]), csr_ops.to_torch(identity), nodes, degrees)

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ..ops import descent_step as descent
 from ..ops.guttman_transform import guttman_transform
+from ..ops.repeat import repeat_until
 
-DEPTH = 5  # past steps from which the curvature is guessed
-# Gain of a plain step, as a share of the stress, from which on long steps are taken: at the start, where a sweep takes
-# off half of the stress, they may leap into the basin of a higher minimum.
-NEAR = 1e-3
-SHORTENED = 2  # times a step that does not lower the stress is shortened before a plain one takes its place
-# Curvature along a step, as a share of what majorisation grants, below which it is taken for rounding.
-LEAST_CURVATURE = 1e-10
 # Points this close, as a share of the largest coordinate, count as one: D / d times the rounding of a coordinate would
 # outweigh the step itself.
 COINCIDENT = {torch.float64: 1e-8, torch.float32: 1e-6}
@@ -35,7 +30,7 @@ class Descent:
 
 def one_sweep(distances: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The Guttman transform of ``points`` and their raw stress; pairs in the dtype of ``distances``."""
-    return guttman_transform(distances, points, COINCIDENT[distances.dtype] * float(points.abs().max()))
+    return guttman_transform(distances, points, COINCIDENT[distances.dtype] * points.abs().max())
 
 
 def smacof(
@@ -54,7 +49,8 @@ def smacof(
     sweeps; what is returned is always the outcome of a plain step.
     With many landmarks the way there is gone in float32 and the end in float64: the rounding of one pair in 1e7 moves
     the fixed point of a sweep by far less than ``eps`` allows, and the float64 sweeps decide when it is reached.
-    Deterministic. Source: de Leeuw 1977; Nocedal, "Updating quasi-Newton matrices with limited storage", 1980.
+    On CUDA ``sweep`` may be captured in a graph: it reads nothing back. Deterministic.
+    Source: de Leeuw 1977; Nocedal, "Updating quasi-Newton matrices with limited storage", 1980.
     """
     points = init.double() - init.double().mean(0)
     distances = distances.double()
@@ -68,84 +64,36 @@ def smacof(
 
 
 def _descend(distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep) -> Descent:
-    moved, raw = sweep(distances, points)
-    best, n_iter = float(raw), 1
-    memory, step, refused, near = Memory(), None, 0, False
-    while n_iter < max_iter and best > 0:
-        trial = moved if step is None else points + step
-        trial_moved, raw = sweep(distances, trial)
-        n_iter += 1
-        gain = best - float(raw)
-        if step is not None and not gain > 0:
-            refused += 1
-            step = _shortened(step, moved - points, gain) if refused <= SHORTENED else None
-            continue
-        plain, small = step is None, gain < eps * best
-        memory.learn(trial - points, (moved - points) - (trial_moved - trial), trial_moved - trial)
-        points, moved, best, refused = trial, trial_moved, best - max(gain, 0.0), 0
-        if small:
-            if plain:  # it decides about the end
-                break
-            memory.forget()  # too small a gain to go on so: let a plain step confirm
-        near = near or (gain < NEAR * best and n_iter > DEPTH)
-        step = memory.step(moved - points) if near else None
-    return Descent(moved, n_iter)
+    way = Way(distances, points, max_iter, eps, sweep)
+    with torch.inference_mode():  # a microsecond less for each of some ten calls of torch in a sweep
+        repeat_until(way.done, way.advance)
+    return Descent(way.moved, way.n_iter)
 
 
-def _shortened(step: torch.Tensor, residual: torch.Tensor, gain: float) -> torch.Tensor:
-    """``step`` cut to the minimum of the parabola through the stress at both ends and its slope at the start."""
-    slope = -4 * len(residual) * float((residual * step).sum())  # of the sum over ordered pairs
-    bend = -gain - slope
-    share = -slope / (2 * bend) if bend > 0 else 0.0
-    return step * min(max(share, 0.1), 0.5)
+class Way:
+    """A descent under way: all that decides lies on the device, in tensors that `descent_step` changes in place."""
 
+    def __init__(
+        self, distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep = one_sweep
+    ) -> None:
+        self.distances, self.max_iter, self.eps, self.sweep = distances, max_iter, eps, sweep
+        moved, raw = sweep(distances, points)
+        # A plain step comes next. In order of memory, whatever the start was: kernels go along what is flat.
+        self.points, self.moved, self.trial = (
+            place.clone(memory_format=torch.contiguous_format) for place in (points, moved, moved)
+        )
+        step, kept = torch.zeros_like(self.points), points.new_zeros(descent.ROWS, points.numel())
+        self.state = points.new_zeros(descent.N_STATE)
+        self.state[descent.BEST] = raw
+        self.state[descent.N_ITER] = self.state[descent.PLAIN] = 1
+        self.places = (self.points, self.moved, self.trial, step, kept, self.state)
+        self.done = self.state[descent.DONE]
+        self.done.copy_((raw > 0).logical_not() | (max_iter <= 1))
 
-class Memory:
-    """Past steps of a fixed-point iteration x -> g(x) and the changes of its residual r = g(x) - x along them.
+    def advance(self) -> None:
+        """One sweep and what follows from it. Reads nothing back; changes nothing once the descent has ended."""
+        descent.descent_step(*self.sweep(self.distances, self.trial), *self.places, self.eps, self.max_iter)
 
-    L-BFGS by inner products only: one product with what is kept, and one exchange with the device, per sweep.
-    """
-
-    def __init__(self) -> None:
-        self.order: list[int] = []  # slots in use, the oldest first
-        self.kept: torch.Tensor | None = None  # (2 DEPTH, n): steps, then the falls of the residual along them
-        self.gram = [[0.0] * (2 * DEPTH) for _ in range(2 * DEPTH)]
-        self.along = [0.0] * (2 * DEPTH)  # kept @ residual
-
-    def forget(self) -> None:
-        """The next step is a plain one."""
-        self.order.clear()
-
-    def learn(self, step: torch.Tensor, fall: torch.Tensor, residual: torch.Tensor) -> None:
-        """A ``step`` was taken, along which the residual fell by ``fall`` to ``residual``."""
-        if self.kept is None:
-            self.kept = step.new_zeros(2 * DEPTH, step.numel())
-        slot = self.order.pop(0) if len(self.order) == DEPTH else min(set(range(DEPTH)) - set(self.order))
-        other = DEPTH + slot
-        self.kept[slot], self.kept[other] = step.flatten(), fall.flatten()
-        products = self.kept @ torch.stack([step, fall, residual]).flatten(1).T
-        for i, (with_step, with_fall, with_residual) in enumerate(products.tolist()):
-            self.gram[i][slot] = self.gram[slot][i] = with_step
-            self.gram[i][other] = self.gram[other][i] = with_fall
-            self.along[i] = with_residual
-        if self.gram[slot][other] > LEAST_CURVATURE * self.gram[slot][slot]:
-            self.order.append(slot)
-
-    def step(self, residual: torch.Tensor) -> torch.Tensor | None:
-        """The quasi-Newton step where the residual is ``residual``, the one last learned; None if nothing is kept."""
-        if not self.order:
-            return None
-        # The vector of the two loops is scale * residual + weights @ kept throughout.
-        weights, shares = [0.0] * (2 * DEPTH), {}
-        for slot in reversed(self.order):
-            shares[slot] = self._product(slot, weights, 1.0) / self.gram[slot][DEPTH + slot]
-            weights[DEPTH + slot] -= shares[slot]
-        newest = self.order[-1]
-        scale = max(1.0, self.gram[newest][DEPTH + newest] / self.gram[DEPTH + newest][DEPTH + newest])
-        weights = [scale * weight for weight in weights]
-        for slot in self.order:
-            weights[slot] += shares[slot] - self._product(DEPTH + slot, weights, scale) / self.gram[slot][DEPTH + slot]
-        return scale * residual + (residual.new_tensor(weights) @ self.kept).view_as(residual)
-
-    def _product(self, i: int, weights: list[float], scale: float) -> float:
-        return scale * self.along[i] + sum(weight * found for weight, found in zip(weights, self.gram[i], strict=True))
+    @property
+    def n_iter(self) -> int:
+        return int(self.state[descent.N_ITER])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 
@@ -10,7 +11,7 @@ from .._optional import require_keops, why_no_keops
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
-from ..ops.gaussian_product import gaussian_product, scaled_limit, scaled_points
+from ..ops.gaussian_product import gaussian_product, points_by_feature, scaled_limit, scaled_points
 from ..ops.landmark_aggregate import aggregate
 from ..ops.memory import check_fits
 from ..ops.radius_affinity import cut_distance, radius_counts
@@ -27,6 +28,14 @@ FUSED_RADIUS = 512
 # Entries of the rows made at a time: a sixteenth of them all, so that what is held at once is small beside the sparse
 # form; within limits below which the calls would cost more than the entries, and above which nothing is gained.
 SHARE, FEWEST, MOST = 16, 1 << 18, 1 << 24
+
+
+class _FusedTiles(NamedTuple):
+    """What the products of the "fused" engine read beside the layout (see `gaussian_product`)."""
+
+    points: torch.Tensor  # (M T, p, TILE) float32
+    centers: torch.Tensor | None  # (M T, p) float32
+    limit: float
 
 
 class LazyAffinity(AffinityOperator):
@@ -69,7 +78,7 @@ class LazyAffinity(AffinityOperator):
         self.shape, self.dtype, self.device = (n_nodes, n_nodes), dtype, unit_points.device
         self._counts: torch.Tensor | None = None
         self._layout: TileLayout | None = None
-        self._scaled: torch.Tensor | None = None
+        self._fused: _FusedTiles | None = None
         self.engine = self._best_engine() if engine == "auto" else engine
 
     def _best_engine(self) -> str:
@@ -81,7 +90,7 @@ class LazyAffinity(AffinityOperator):
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]
-        parts = [self.unit_points, *self.intraslice[:3], *(self._layout or []), self._counts, self._scaled]
+        parts = [self.unit_points, *self.intraslice[:3], *(self._layout or []), self._counts, *(self._fused or [])[:2]]
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
     def suits_half(self) -> bool:
@@ -144,14 +153,18 @@ class LazyAffinity(AffinityOperator):
         return product.add_(matmul(self.intraslice_in_node_order(), block))
 
     def _fused_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
-        layout, limit = self.tile_layout(), scaled_limit(self.reach, float(self.bandwidth))
-        if self._scaled is None:
-            # Filled with points that are there: others would make a tile wide, whose distances then cost more.
-            self._scaled = point_tiles(layout, scaled_points(self.unit_points, self.bandwidth), None)
-        points = self._scaled
+        layout, tiles = self.tile_layout(), self._fused_tiles()
         return product_by_tiles(
-            layout, by_unit, lambda halves: gaussian_product(points, limit, layout.indptr, layout.columns, halves)
+            layout, by_unit, lambda halves: gaussian_product(*tiles, layout.indptr, layout.columns, halves)
         )
+
+    def _fused_tiles(self) -> _FusedTiles:
+        """Made at the first product: what was decided on the host is decided once, and no later product waits."""
+        if self._fused is None:
+            # Filled with points that are there: others would make a tile wide, whose distances then cost more.
+            points = point_tiles(self.tile_layout(), scaled_points(self.unit_points, self.bandwidth), None)
+            self._fused = _FusedTiles(*points_by_feature(points), scaled_limit(self.reach, float(self.bandwidth)))
+        return self._fused
 
     def _keops_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
         lazy_tensor = require_keops(purpose='engine="keops"').LazyTensor
@@ -169,7 +182,9 @@ class LazyAffinity(AffinityOperator):
         """The intraslice part as an N x N CSR: unit columns become node columns."""
         first = torch.arange(self.n_slices, device=self.device) * self.n_units
         counts = (self.intraslice.indptr[1:] - self.intraslice.indptr[:-1]).long()
-        shift = torch.repeat_interleave(first.repeat_interleave(self.n_units), counts)
+        # Their number is known: asked of a GPU it would be waited for, in every product.
+        nnz = self.intraslice.nnz
+        shift = torch.repeat_interleave(first.repeat_interleave(self.n_units), counts, output_size=nnz)
         indices = (self.intraslice.indices + shift).to(self.intraslice.indices.dtype)
         return self.intraslice._replace(indices=indices, values=self.intraslice.values.to(self.dtype), shape=self.shape)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .._optional import require
+from . import descent_step as descent
 from ._native import SAMPLED, NativeError
 from ._sources import kernel_source
 from .csr import index_dtype, indptr_of_counts
@@ -34,6 +35,9 @@ GUTTMAN_THREADS = 256
 # Rows of a block share the points it reads; with many components their sums would no longer fit the registers.
 GUTTMAN_ROWS = 4
 GUTTMAN_NARROW = 10
+DESCENT_THREADS = 256
+# Blocks whose sums one warp adds up, one after the other.
+DESCENT_BLOCKS = 64
 
 Argument = torch.Tensor | int | float | None
 
@@ -52,6 +56,8 @@ class Launch:
 
 
 Start = Callable[[Launch, torch.device], None]
+# Points, in float32, and how far each set reaches: MmpStack of csrc/common/pair_tiles.h.
+Stack = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def blocks_of(items: int, each: int) -> int:
@@ -82,16 +88,28 @@ class Twins:
             self._start(launch, device)
 
     def _over_pairs(self, source: str, kernel: str, rows: int, arguments: Sequence[Argument], **types: str) -> None:
-        """A kernel that meets ``rows`` points with all points of their sets; the stack is its first argument."""
+        """A kernel that meets ``rows`` points with all points of their sets; a screened stack comes first."""
         blocks, device = blocks_of(rows, TILE), arguments[0].device
         self._run(Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, defines=types), device)
+
+    def _screened(self, points: torch.Tensor) -> Stack:
+        """A stack (B, n, p) as the kernels over pairs take it: with what the float32 screen has of it.
+
+        Half the bytes of the points beside them, and one pass over them: nothing beside one over their pairs.
+        """
+        points = points.contiguous()
+        n_sets, n, p = points.shape
+        rough = torch.empty(points.shape, dtype=torch.float32, device=points.device)
+        spans = torch.empty(n_sets, dtype=torch.float64, device=points.device)
+        arguments = (points, n, p, rough, spans)
+        self._run(Launch("pair_screen", "pair_screen", arguments, n_sets, PAIR_THREADS), points.device)
+        return points, rough, spans
 
     # ------------------------------------------------------------ affinities
 
     def radius_counts(self, points: torch.Tensor, reach: float) -> torch.Tensor:
-        points = points.contiguous()
         counts = torch.empty(points.shape[:2], dtype=torch.int64, device=points.device)
-        arguments = (points, *points.shape, float(reach), counts)
+        arguments = (*self._screened(points), *points.shape, float(reach), counts)
         self._over_pairs("radius_affinity", "radius_count", counts.numel(), arguments, **NO_STORAGE)
         return counts
 
@@ -108,11 +126,12 @@ class Twins:
         indices: torch.Tensor,
         values: torch.Tensor,
     ) -> torch.Tensor:
-        points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
+        indptr, gap = indptr.contiguous(), gap.contiguous()
         gap_at = torch.empty_like(gap)
         status = torch.zeros((), dtype=torch.int64, device=points.device)
         kernel = (float(reach), float(bandwidth), float(decay))
-        arguments = (points, *points.shape, first, last, *kernel, indptr, gap, gap_at, indices, values, status)
+        given = (*self._screened(points), *points.shape, first, last, *kernel)
+        arguments = (*given, indptr, gap, gap_at, indices, values, status)
         types = _types(indices.dtype, values.dtype)
         self._over_pairs("radius_affinity", "radius_fill", gap.numel(), arguments, **types)
         if int(status):
@@ -129,8 +148,8 @@ class Twins:
         cut: float,
         dtype: torch.dtype,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        points, bandwidth = points.contiguous(), bandwidth.contiguous()
-        given = (points, bandwidth, *points.shape, float(decay), float(thresh), float(smallest), float(cut))
+        bandwidth, kernel = bandwidth.contiguous(), (float(decay), float(thresh), float(smallest), float(cut))
+        given = (*self._screened(points), bandwidth, *points.shape, *kernel)
         counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
         op = ("radius_affinity", "symmetrised_affinity", counts.numel())
         self._over_pairs(*op, (*given, None, counts, None, None), **NO_STORAGE)
@@ -145,45 +164,47 @@ class Twins:
     # ------------------------------------------------------------ neighbours
 
     def kth_neighbor_distance(self, points: torch.Tensor, k: int) -> torch.Tensor:
-        return self._kth_distances(points.contiguous(), k, None).view(points.shape[:2])
+        return self._kth_distances(self._screened(points), k, None).view(points.shape[:2])
 
     def median_kth_neighbor_distance(self, points: torch.Tensor, k: int) -> torch.Tensor:
-        points = points.contiguous()
+        stack = self._screened(points)
         n_sets, n, _ = points.shape
         n_below = torch.zeros(n_sets, dtype=torch.int64, device=points.device)
         between = torch.ones(n_sets, n, dtype=torch.bool, device=points.device)
         if n > 4 * SAMPLED:
-            n_below, between = self._around_median(points, k)
+            n_below, between = self._around_median(stack, k)
         rows = torch.nonzero(between.view(-1)).squeeze(1)
-        distances, order = self._kth_distances(points, k, rows).sort()
+        distances, order = self._kth_distances(stack, k, rows).sort()
         distances = distances[torch.argsort(rows[order] // n, stable=True)]  # by set, ascending within each
         n_between = between.sum(1)
         rank_0 = torch.cumsum(n_between, 0) - n_between - n_below
         return (distances[rank_0 + (n - 1) // 2] + distances[rank_0 + n // 2]) / 2
 
-    def _kth_distances(self, points: torch.Tensor, k: int, rows: torch.Tensor | None) -> torch.Tensor:
+    def _kth_distances(self, stack: Stack, k: int, rows: torch.Tensor | None) -> torch.Tensor:
         """The k-th distances of the points ``rows`` (counted over the stack), or of all."""
+        points = stack[0]
         n_rows = points.shape[0] * points.shape[1] if rows is None else rows.numel()
         distances = torch.empty(n_rows, dtype=torch.float64, device=points.device)
-        arguments = (points, *points.shape[1:], k, rows, n_rows, distances)
+        arguments = (*stack, *points.shape[1:], k, rows, n_rows, distances)
         self._over_pairs("kth_neighbor_distance", "kth_neighbor_distance", n_rows, arguments)
         return distances
 
-    def _around_median(self, points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _around_median(self, stack: Stack, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """How many points of each set lie below a bracket around the median, and which lie in it.
 
         The bracket comes from a sample. A set where it does not hold the median is taken whole: (B,), (B, n).
         """
+        points = stack[0]
         n_sets, n, _ = points.shape
         sample = (2 * torch.arange(SAMPLED, device=points.device) + 1) * n // (2 * SAMPLED)
         rows = (torch.arange(n_sets, device=points.device)[:, None] * n + sample).view(-1)
-        sampled = self._kth_distances(points, k, rows).view(n_sets, SAMPLED).sort(1).values
+        sampled = self._kth_distances(stack, k, rows).view(n_sets, SAMPLED).sort(1).values
         # Three standard deviations of the rank of the median in the sample: 1.5 sqrt(SAMPLED).
         spread = min(SAMPLED // 2 - 1, int(1.5 * SAMPLED**0.5) + 1)
         bracket = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
         below = torch.empty(n_sets, n, dtype=torch.int64, device=points.device)
         within = torch.empty_like(below)
-        arguments = (points, *points.shape, *bracket, below, within)
+        arguments = (*stack, *points.shape, *bracket, below, within)
         self._over_pairs("kth_neighbor_distance", "bracket_count", n_sets * n, arguments)
         is_below = below >= k
         between = (within >= k) & ~is_below
@@ -240,7 +261,7 @@ class Twins:
     # ------------------------------------------------------------ MDS
 
     def guttman_transform(
-        self, distances: torch.Tensor, points: torch.Tensor, together: float
+        self, distances: torch.Tensor, points: torch.Tensor, together: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         distances, points = distances.contiguous(), points.contiguous()
         n, n_components = points.shape
@@ -248,9 +269,40 @@ class Twins:
         raw = torch.empty(n, dtype=torch.float64, device=points.device)
         rows = GUTTMAN_ROWS if n_components <= GUTTMAN_NARROW else 1
         types = {"MMP_DISTANCE": _c_type(distances.dtype), "MMP_C": str(n_components), "MMP_ROWS": str(rows)}
-        arguments, op = (distances, points, n, float(together), moved, raw), "guttman_transform"
+        arguments, op = (distances, points, n, together, moved, raw), "guttman_transform"
         self._run(Launch(op, op, arguments, blocks_of(n, rows), GUTTMAN_THREADS, defines=types), points.device)
         return moved, raw.sum()
+
+    def descent_step(
+        self,
+        trial_moved: torch.Tensor,
+        raw: torch.Tensor,
+        points: torch.Tensor,
+        moved: torch.Tensor,
+        trial: torch.Tensor,
+        step: torch.Tensor,
+        kept: torch.Tensor,
+        state: torch.Tensor,
+        eps: float,
+        max_iter: int,
+    ) -> None:
+        trial_moved = trial_moved.contiguous()
+        device, n, rows = points.device, points.numel(), kept.shape[0]
+        defines = {"MMP_DEPTH": str(rows // 2)}
+        blocks = blocks_of(n, DESCENT_THREADS)
+        few = min(blocks, DESCENT_BLOCKS)
+        sums = torch.empty(few, 3 * rows + 1, dtype=torch.float64, device=device)
+        weights = torch.empty(rows + 1, dtype=torch.float64, device=device)
+        action = torch.empty((), dtype=torch.int64, device=device)
+
+        def run(kernel: str, blocks: int, threads: int, *arguments: Argument) -> None:
+            self._run(Launch("descent_step", kernel, arguments, blocks, threads, defines=defines), device)
+
+        places = (points, moved, trial, step)
+        run("descent_products", few, DESCENT_THREADS, trial_moved, *places, kept, n, state, sums)
+        limits = (float(eps), max_iter, descent.NEAR, descent.LEAST_CURVATURE, descent.SHORTENED)
+        run("descent_decision", 1, 32, sums, few, raw, points.shape[0], state, *limits, weights, action)
+        run("descent_places", blocks, DESCENT_THREADS, trial_moved, *places, kept, n, weights, action)
 
 
 # ---------------------------------------------------------------- CuPy
@@ -299,3 +351,4 @@ median_kth_neighbor_distance = _twins.median_kth_neighbor_distance
 csr_matmul = _twins.csr_matmul
 landmark_aggregate = _twins.landmark_aggregate
 guttman_transform = _twins.guttman_transform
+descent_step = _twins.descent_step

@@ -226,9 +226,19 @@ def landmark_aggregate(
 
 
 def guttman_transform(
-    distances: torch.Tensor, points: torch.Tensor, together: float
+    distances: torch.Tensor, points: torch.Tensor, together: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     distances, points = distances.contiguous(), points.contiguous()
-    moved, raw = torch.empty_like(points), torch.empty((), dtype=torch.float64)
-    _call("guttman_transform", distances, _is_float(distances), points, moved, raw, *points.shape, together)
+    moved, raw = torch.empty_like(points), points.new_empty(())
+    _call("guttman_transform", distances, _is_float(distances), points, moved, raw, *points.shape, float(together))
     return moved, raw
+
+
+def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    points, centers = points.contiguous(), centers.contiguous()
+    n, n_features = points.shape[-2:]
+    labels = torch.empty(points.shape[:-1], dtype=torch.int64)
+    squared = torch.empty(points.shape[:-1], dtype=points.dtype)
+    sizes = (points.shape[:-2].numel(), n, centers.shape[-2], n_features)
+    _call("assign_nearest", points, _is_float(points), centers, *sizes, labels, squared)
+    return labels, squared

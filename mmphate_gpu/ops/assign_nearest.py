@@ -15,8 +15,8 @@ def assign_nearest(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (..., N) int64, (..., N)
     """Label of the nearest centre, set by set, and the squared distance to it.
 
-    |x|^2 - 2 x.c + |c|^2 in the dtype of ``points``: centred points lose least. O(B N k D) time; chunks of memory, on
-    CUDA the products of float32 points never leave the registers. Deterministic.
+    |x|^2 - 2 x.c + |c|^2 in the dtype of ``points``: centred points lose least. O(B N k D) time; chunks of memory, but
+    in the twins the products never leave the registers (on CUDA those of float32 points). Deterministic.
     """
     labels = torch.empty(points.shape[:-1], dtype=torch.int64, device=points.device)
     squared = torch.empty(points.shape[:-1], dtype=points.dtype, device=points.device)

@@ -10,6 +10,15 @@ from .distances import distances_by_difference
 from .tile_layout import row_of_tile, sum_of_tiles
 from .twins import TRITON, twins
 
+# Above this many features distances by differences cost more than those by products, on the tensor cores.
+FEW_FEATURES = 16
+# Features at a time in these, the least a tensor core takes.
+FEATURES = 16
+# Largest distance r of a tile's points from its centre for these. Split coordinates leave 2^-21 |x| |y| in a distance,
+# and that share of it in an entry. Where this is a, |y| <= r + sqrt(-log2 a): the error is at most 2^-21 r (r + 0.52),
+# here 2e-5, a twelfth of the rounding to half.
+WIDEST = 6.2
+
 
 def scaled_points(points: torch.Tensor, bandwidth: torch.Tensor) -> torch.Tensor:  # (B, n, p) float64 -> float32
     """Points z, centred by sets, whose affinity exp(-(|x_i - x_j| / bandwidth)^2) is 2^-|z_i - z_j|^2.
@@ -19,14 +28,30 @@ def scaled_points(points: torch.Tensor, bandwidth: torch.Tensor) -> torch.Tensor
     return ((points - points.mean(1, keepdim=True)) * (math.sqrt(math.log2(math.e)) / bandwidth)).float()
 
 
+def points_by_feature(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Tiles of points (R, TILE, p) as `gaussian_product` takes them: feature by feature, and the tiles' centres.
+
+    One tile that is too wide for products decides for all: a branch in the kernel would hold the registers of both
+    ways.
+    """
+    centers, n_features = points.mean(1), points.shape[2]
+    if n_features <= FEW_FEATURES or float((points - centers[:, None]).norm(dim=2).max()) > WIDEST:
+        return points.mT.contiguous(), None
+    points, centers = (torch.nn.functional.pad(part, (0, -n_features % FEATURES)) for part in (points, centers))
+    return points.mT.contiguous(), centers
+
+
 def scaled_limit(reach: float, bandwidth: float) -> float:
     """The squared distance of `scaled_points` that belongs to the distance ``reach``."""
     return math.log2(math.e) * (reach / bandwidth) ** 2
 
 
-@twins("(Tensor points, float limit, Tensor indptr, Tensor columns, Tensor block) -> Tensor", cuda=TRITON)
+@twins(
+    "(Tensor points, Tensor? centers, float limit, Tensor indptr, Tensor columns, Tensor block) -> Tensor", cuda=TRITON
+)
 def gaussian_product(
-    points: torch.Tensor,  # (R, TILE, p) float32
+    points: torch.Tensor,  # (R, p, TILE) float32
+    centers: torch.Tensor | None,  # (R, p) float32
     limit: float,
     indptr: torch.Tensor,  # (R + 1,) int64
     columns: torch.Tensor,  # (k,) int32
@@ -34,14 +59,14 @@ def gaussian_product(
 ) -> torch.Tensor:  # (R, TILE, C) float32
     """As `tile_matmul`, with tiles made on the fly: 2^-d for the squared distances d up to ``limit``, else 0.
 
-    A point is no neighbour of its own. Distances in float32 by differences, entries rounded to half, products of halves
-    summed in float32, nothing normalised. O(k TILE^2 (p + C)) time; a chunk of tiles of memory, and on CUDA none.
-    Deterministic.
+    A point is no neighbour of its own. Distances in float32 by differences, or, on CUDA, by products of what is left of
+    the points without ``centers``, if these are given; entries rounded to half, products of halves summed in float32,
+    nothing normalised. O(k TILE^2 (p + C)) time; a chunk of tiles of memory, and on CUDA none. Deterministic.
     """
 
     def entries(part: slice) -> torch.Tensor:
         row, column = row_of_tile(indptr, part), columns[part].long()
-        squared = distances_by_difference(points[row], points[column]).square_()
+        squared = distances_by_difference(points[row].mT, points[column].mT).square_()
         near = squared <= limit
         near.diagonal(dim1=1, dim2=2).masked_fill_((row == column)[:, None], False)
         return squared.neg_().exp2_().masked_fill_(~near, 0).half().float()

@@ -12,11 +12,11 @@ from .twins import twins
 SWEEP_ELEMENTS = 1 << 18
 
 
-@twins("(Tensor distances, Tensor points, float together) -> (Tensor, Tensor)")
+@twins("(Tensor distances, Tensor points, Tensor together) -> (Tensor, Tensor)")
 def guttman_transform(
     distances: torch.Tensor,  # (L, L) float32 or float64, symmetric, zero diagonal
     points: torch.Tensor,  # (L, C) float64, centred
-    together: float,
+    together: torch.Tensor,  # () float64, where the points are: it comes from them, and is not waited for
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (L, C), () float64
     """The Guttman transform of ``points`` and the sum of squared residuals *before* it, over ordered pairs.
 

@@ -22,12 +22,25 @@ def sparse_gram(matrix: Csr, weights: torch.Tensor) -> torch.Tensor:  # (N, n), 
         return _dense_gram(matrix, weights.double().sqrt())
     half = scale(matrix._replace(values=matrix.values.double()), rows=weights.double().sqrt())
     gram = _sparse_product(half)
-    return (gram + gram.T) / 2
+    return (gram + gram.T).div_(2)
 
 
 def _sparse_product(half: Csr) -> torch.Tensor:
     rows = to_torch(half)
-    return torch.sparse.mm(rows.t().to_sparse_csr(), rows).to_dense()
+    return _dense(torch.sparse.mm(rows.t().to_sparse_csr(), rows))
+
+
+def _dense(matrix: torch.Tensor) -> torch.Tensor:
+    """A sparse CSR tensor as a dense one, some rows at a time: torch's `to_dense` takes 50 bytes an entry beside it."""
+    out = torch.zeros(matrix.shape, dtype=matrix.dtype, device=matrix.device)
+    indptr, columns, values = matrix.crow_indices().long(), matrix.col_indices(), matrix.values()
+    for part in row_chunks(out.shape[0], -(-values.numel() // out.shape[0])):
+        entries = slice(int(indptr[part.start]), int(indptr[part.stop]))
+        counts = indptr[part.start : part.stop + 1].diff()
+        row = torch.arange(part.start, part.stop, device=out.device)
+        row = torch.repeat_interleave(row, counts, output_size=entries.stop - entries.start)
+        out[row, columns[entries].long()] = values[entries]
+    return out
 
 
 def _dense_gram(matrix: Csr, roots: torch.Tensor) -> torch.Tensor:

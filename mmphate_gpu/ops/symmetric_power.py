@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from .symmetric_product import symmetric_product
@@ -12,15 +14,36 @@ def symmetric_power(matrix: torch.Tensor, t: int) -> torch.Tensor:  # (n, n) flo
 
     For a matrix without negative entries every entry comes out to a relative error of about t n eps, the tiny ones
     too, and zeros stay zeros: a low-rank form through eigenvectors leaves 1e-16 on every entry, and a square root
-    turns that into 1e-8. O(n^3 log t) time, 3 to 5 matrices of memory. Deterministic.
+    turns that into 1e-8. O(n^3 log t) time, `most_powers` matrices of memory: that of ``matrix`` is given back with
+    its last use, where the caller holds it no longer. Deterministic.
     """
-    chain = power_chain(t)
     powers = {1: matrix}
-    for place, (n, a) in enumerate(chain):
+    del matrix
+    for n, a, needed in _steps(t):
         powers[n + a] = symmetric_product(powers[n], powers[a])
-        later = {part for step in chain[place + 1 :] for part in step}
-        powers = {exponent: power for exponent, power in powers.items() if exponent in later or exponent == n + a}
+        powers = {exponent: power for exponent, power in powers.items() if exponent in needed}
     return powers[t]
+
+
+def most_powers(t: int) -> int:
+    """Powers of a matrix that `symmetric_power` holds at once on the way to the ``t``-th, the first and the last too.
+
+    >>> most_powers(1), most_powers(2), most_powers(31)
+    (1, 2, 4)
+    """
+    held, most = {1}, 1
+    for n, a, needed in _steps(t):
+        held |= {n + a}
+        most = max(most, len(held))
+        held &= needed
+    return most
+
+
+def _steps(t: int) -> Iterator[tuple[int, int, set[int]]]:
+    """`power_chain`, and the exponents that are needed after each step."""
+    chain = power_chain(t)
+    for place, (n, a) in enumerate(chain):
+        yield n, a, {t}.union(*chain[place + 1 :])
 
 
 def power_chain(t: int) -> list[tuple[int, int]]:

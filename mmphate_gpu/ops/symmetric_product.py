@@ -15,9 +15,13 @@ def symmetric_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor: 
     n = left.shape[0]
     out = left.new_empty(n, n)
     step = max(64, -(-n // BLOCKS))
+    room = left.new_empty(
+        min(step, n) * n
+    )  # of one block after the other: the C allocator would keep each of their sizes
     for start in range(0, n, step):
         stop = min(start + step, n)
-        block = left[start:stop] @ right[:, start:]
+        block = room[: (stop - start) * (n - start)].view(stop - start, n - start)
+        torch.mm(left[start:stop], right[:, start:], out=block)
         own = block[:, : stop - start]
         out[start:stop, start:stop] = (own + own.T) / 2
         out[start:stop, stop:] = block[:, stop - start :]

@@ -17,16 +17,23 @@ SAMPLED_ROWS = 16
 class TileLayout(NamedTuple):
     """B sets of n points, each in an order of its own, cut into T tiles; and the active pairs of tiles, as CSR.
 
-    Tiles are counted over the stack: tile t of set b is number b T + t. Pairs of a row of tiles ascend.
+    Tiles are counted over the stack: tile t of set b is number b T + t. Pairs of a row of tiles ascend, and with every
+    pair its transpose is active too.
     """
 
     order: torch.Tensor  # (B, n) int64
     indptr: torch.Tensor  # (B T + 1,) int64
+    diagonal: torch.Tensor  # (B T,) int64, the first pair of every row whose column is not below it
     columns: torch.Tensor  # (k,) int32
 
     @property
     def n_active(self) -> int:
         return self.columns.numel()
+
+    @property
+    def n_stored(self) -> int:
+        """Pairs that are no transpose of one before: those on the diagonal and above it."""
+        return int((self.indptr[1:] - self.diagonal).sum())
 
     @property
     def nbytes(self) -> int:
@@ -53,9 +60,10 @@ def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) 
     active |= active.mT.clone()
     counts = active.sum(2).view(-1)
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    diagonal = indptr[:-1] + active.tril(-1).sum(2).view(-1)
     first = torch.arange(n_sets, device=points.device) * active.shape[1]
     one, _, column = torch.nonzero(active, as_tuple=True)
-    return TileLayout(order, indptr, (first[one] + column).to(torch.int32))
+    return TileLayout(order, indptr, diagonal, (first[one] + column).to(torch.int32))
 
 
 def active_share(points: torch.Tensor, reach: float, n_rows: int) -> float:  # (B, n, p) float64
@@ -139,6 +147,23 @@ def row_of_tile(indptr: torch.Tensor, part: slice) -> torch.Tensor:  # -> (tiles
     """The row of tiles of every active tile of ``part``."""
     tiles = torch.arange(part.start, part.stop, device=indptr.device)
     return torch.searchsorted(indptr.contiguous(), tiles, right=True) - 1
+
+
+def stored_pairs(layout: TileLayout) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The pairs on the diagonal and above it, row by row, and which of them every active pair is or is transposed.
+
+    Returns
+    -------
+    rows, columns : (n_stored,) int64
+    slots : (n_active,) int32
+    """
+    rows, columns = row_of_tile(layout.indptr, slice(0, layout.n_active)), layout.columns.long()
+    above, below = columns >= rows, torch.nonzero(columns < rows)[:, 0]
+    slots = above.cumsum(0) - 1
+    # Ordered by column and then by row they are the pairs above the diagonal in the order of these.
+    transposed = below[(columns[below] * layout.diagonal.numel() + rows[below]).argsort()]
+    slots[transposed] = slots[columns > rows]
+    return rows[above], columns[above], slots.to(torch.int32)
 
 
 def point_tiles(

@@ -81,8 +81,8 @@ COMPILER: dict[str, CudaCompiler] = {}
 def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make the decorated portable function an op of torch's dispatcher under its own name, with ``signature``.
 
-    ``cuda`` compiles its CUDA twin. Those of CuPy have a C++ twin too; those of Triton are matrix products in half
-    precision, which a CPU has no use for. The function returned is ``torch.ops.mmphate_gpu.<name>``.
+    ``cuda`` compiles its CUDA twin. There is a C++ one where `_native` has a launcher of that name: tiles in half
+    precision have none, for a CPU has no use for them. The function returned is ``torch.ops.mmphate_gpu.<name>``.
     """
 
     def register(portable: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,7 +90,7 @@ def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..
         PORTABLE[name], COMPILER[name] = portable, cuda
         _LIBRARY.define(name + signature)
         _LIBRARY.impl(name, portable, "CompositeExplicitAutograd")
-        if cuda is CUPY and _native.why_no_native() is None:
+        if hasattr(_native, name) and _native.why_no_native() is None:
             _LIBRARY.impl(name, getattr(_native, name), "CPU")
         if cuda.why_not() is None:
             _LIBRARY.impl(name, cuda.launcher(name), "CUDA")
@@ -104,6 +104,11 @@ def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..
 def ops_of(compiler: CudaCompiler) -> list[str]:
     """The ops, of the modules that have been imported, whose CUDA twins ``compiler`` compiles."""
     return sorted(name for name, one in COMPILER.items() if one is compiler)
+
+
+def native_ops() -> list[str]:
+    """The ops, of the modules that have been imported, that have a C++ twin."""
+    return sorted(name for name in PORTABLE if hasattr(_native, name))
 
 
 def why_no_cuda_twins() -> str | None:
@@ -122,5 +127,12 @@ def serving(device: str, compiler: CudaCompiler = CUPY) -> str:
     if device == "cuda":
         reason = compiler.why_not()
         return f"CUDA (compiled by {compiler.name} at first use)" if reason is None else f"portable torch ({reason})"
-    reason = _native.why_no_native() if compiler is CUPY else "no C++ twin"
+    reason = _native.why_no_native()
     return f"C++ ({_native.isa()})" if reason is None else f"portable torch ({reason})"
+
+
+def serving_op(name: str, device: str) -> str:
+    """The same for one op."""
+    if device == "cpu" and not hasattr(_native, name):
+        return "portable torch (no C++ twin)"
+    return serving(device, COMPILER[name])

@@ -16,7 +16,8 @@ TYPES = {
     "narrow": {"MMP_INDEX": "mmp_i32", "MMP_VALUE": "float", "MMP_BLOCK": "float", "MMP_DISTANCE": "float"},
     "wide": {"MMP_INDEX": "mmp_i64", "MMP_VALUE": "double", "MMP_BLOCK": "double", "MMP_DISTANCE": "double"},
 }
-SHAPES = {"MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3", "MMP_ROWS": "4"}
+SCREENED = {"radius_count", "radius_fill", "symmetrised_affinity", "kth_neighbor_distance", "bracket_count"}
+SHAPES = {"MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3", "MMP_ROWS": "4", "MMP_DEPTH": "5"}
 
 
 def nvcc() -> str:
@@ -41,9 +42,38 @@ def test_source_compiles_to_ptx(source: str, types: str, architecture: str, tmp_
     assert done.returncode == 0, done.stdout + done.stderr
     bodies = dict(re.findall(r"^\.visible \.entry (\w+)\((.*?)^}$", ptx.read_text(), re.MULTILINE | re.DOTALL))
     assert bodies and sorted(bodies) == sorted(kernel_names(source))
-    # What is decided is rounded after every operation; only the sparse product asks for fused ones.
-    fused = {name for name, body in bodies.items() if "fma." in body}
-    assert fused == ({"csr_matmul"} if source == "csr_matmul" else set())
+    # What is decided is rounded after every operation. Fused ones are for the sparse product, in the type of its block,
+    # and for the screen, in float32.
+    wide = source == "csr_matmul" and types == "wide"
+    for name, body in bodies.items():
+        assert ("fma.rn.f64" in body) == wide
+        assert ("fma.rn.f32" in body) == (name in SCREENED or (source == "csr_matmul" and not wide))
+    # The function that decides is called, not written out: it is looked at apart.
+    deciding = re.findall(r"^\.func [^\n]*mmp_exact_square\w*\((.*?)^}$", ptx.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(deciding) == bool(SCREENED & bodies.keys())
+    assert all("mul.rn.f64" in body and "fma" not in body for body in deciding)
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"])
+@pytest.mark.slow
+def test_machine_code_fits_the_device(architecture: str, tmp_path: Path) -> None:
+    """The kernels over pairs: shared memory for two blocks of the 100 KiB there are at least, and registers for two.
+
+    Measured: 17 to 36 KiB and 64 to 128 registers; on sm_90 `kth_neighbor_distance` spills 100 bytes beside its calls.
+    """
+    for source in ("pair_screen", "radius_affinity", "kth_neighbor_distance"):
+        text = tmp_path / f"{source}.cu"
+        text.write_text(kernel_source(source))
+        defines = [f"-D{name}={value}" for name, value in TYPES["wide"].items()]
+        options = ["-std=c++17", "-fmad=false", f"-arch={architecture}", "-Xptxas", "-v"]
+        command = [nvcc(), "-cubin", *options, *defines, str(text), "-o", str(tmp_path / "cubin")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        used = re.findall(r"Used (\d+) registers.*?(\d+) bytes smem", done.stderr)
+        assert len(used) == len(kernel_names(source))
+        assert all(int(registers) <= 128 and int(shared) <= 50 * 1024 for registers, shared in used)
+        spilled = sum(map(int, re.findall(r"(\d+) bytes spill stores", done.stderr)))
+        assert spilled <= (128 if source == "kth_neighbor_distance" else 0)
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
+from mmphate_gpu.datasets import bifurcation
+from mmphate_gpu.mds import smacof as smacof_module
+from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.ops import _native
+from mmphate_gpu.ops import descent_step as descent
 from mmphate_gpu.ops._cuda import Launch, Twins
 from mmphate_gpu.ops._sources import source_folder
 from mmphate_gpu.ops.kth_neighbor_distance import median
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
+from mmphate_gpu.ops.repeat import repeat_until
+from mmphate_gpu.ops.twins import PORTABLE
+from mmphate_gpu.slices import unit_major
+from mmphate_gpu.trace import normalize
 
 from .emulation import ORDERS, Emulation, compile_text, why_no_emulation
 
 pytestmark = pytest.mark.skipif(why_no_emulation() is not None, reason=str(why_no_emulation()))
 
-# Around the edges of a warp (32), of a tile (64) and of the features a tile holds at once (16); two tiles and a bit.
+# Around the edges of a warp (32), of a tile (64) and of the features a tile holds at once (32); two tiles and a bit.
 POINTS = (1, 2, 31, 32, 33, 127, 129)
-FEATURES = (1, 2, 6, 10, 25, 100, 130)
+FEATURES = (1, 2, 6, 10, 33, 100, 130)
 SETS = (1, 3)
 SHAPES = list(itertools.product(SETS, POINTS, FEATURES))
 
@@ -48,6 +61,7 @@ def _csr_variants() -> Iterator[dict[str, str]]:
 
 
 VARIANTS = {
+    "pair_screen": [{}],
     "radius_affinity": [_storage(*types) for types in STORAGE],
     "kth_neighbor_distance": [{}],
     "csr_matmul": list(_csr_variants()),
@@ -57,6 +71,7 @@ VARIANTS = {
         for kind in ("float", "double")
         for c, rows in COMPONENTS.items()
     ],
+    "descent_step": [{"MMP_DEPTH": str(descent.DEPTH)}],
 }
 
 
@@ -322,6 +337,153 @@ def test_many_small_sets(cuda: Twins) -> None:
     _check_symmetrised(cuda, points, 2.0, 1e-4, torch.float64)
 
 
+# ---------------------------------------------------------------- the float32 screen
+
+
+def _shells(p: int, scale: float, offset: float) -> torch.Tensor:  # (2, 70, p)
+    """Points on a sphere around the first one, but for some parts in 1e9 to 1e6 of its radius; some of them twice."""
+    rng = np.random.default_rng(p)
+    directions = rng.normal(size=(2, 70, p))
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    off = 10.0 ** rng.uniform(-9, -6, (2, 70, 1)) * rng.choice((-1, 0, 1), (2, 70, 1))
+    points = directions * (1 + off)
+    points[:, 0] = 0
+    points[:, 40:50] = points[:, 30:40]
+    return torch.from_numpy((points + offset) * scale)
+
+
+def _around(distance: float) -> list[float]:
+    """A distance, its neighbours, and what is nearer to it than float32 can tell."""
+    near = [distance * (1 + off) for off in (-1e-6, -1e-7, -1e-8, 1e-8, 1e-7, 1e-6)]
+    return [distance, math.nextafter(distance, 0), math.nextafter(distance, math.inf), *near]
+
+
+# Scale and offset in scales. The last two: squares that vanish, and squares beyond the range of float64.
+RANGES = {"plain": (1, 0), "offset": (1, 1e6), "small": (1e-30, 0), "large": (1e30, 3), "tiny": (1e-161, 0)}
+RANGES |= {"beyond": (1e154, 0)}
+
+
+@pytest.mark.parametrize("kind", RANGES)
+@pytest.mark.parametrize("p", [1, 10, 33, 200])
+def test_pairs_that_float32_cannot_tell_apart(cuda_in_turn: Twins, kind: str, p: int) -> None:
+    points = _shells(p, *RANGES[kind])
+    distances = others(points)
+    for reach in _around(float(distances[0, 0, 20])):
+        counts = cuda_in_turn.radius_counts(points, reach)
+        # Squares beyond the range are infinite: within an infinite distance, but not of the point itself.
+        near = (distances <= reach) & ~torch.eye(70, dtype=torch.bool)
+        assert torch.equal(counts, near.sum(-1))
+        if natives():
+            assert_same((counts,), (_native.radius_counts(points, reach),))
+    if kind != "beyond":  # infinite bandwidths are not for the affinity
+        _check_radius(cuda_in_turn, points, 2.0, *STORAGE[p % 4])
+        _check_symmetrised(cuda_in_turn, points, 2.0, 0.3, torch.float64)
+    for k in (1, 35, 69):
+        _check_kth(cuda_in_turn, points, k)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 1e300])
+def test_what_the_screen_has_no_bound_for(cuda_in_turn: Twins, wrong: float) -> None:
+    """Of one point, which spoils nothing for the others of its set."""
+    points = _normal(2, 70, 5)
+    points[1, [3, 35], 2] = wrong
+    near = distances_of(points) <= 2.0
+    near[:, range(70), range(70)] = False
+    assert torch.equal(cuda_in_turn.radius_counts(points, 2.0), near.sum(-1))
+
+
+_SCREEN = """
+#include <cuda_emulation.h>
+#include "{header}"
+extern "C" double screen_error(double span, long long p) {{ return mmp_screen(span, p).error; }}
+// How many of n pairs the screen tells wrongly, and the largest share of its error that one used up.
+extern "C" long long screen_faults(const double* x, const double* y, const float* a, const float* b, long long n,
+                                   long long p, double span, double* used) {{
+    const MmpScreen screen = mmp_screen(span, p);
+    long long faults = 0;
+    for (long long i = 0; i < n; ++i) {{
+        const double square = mmp_squared_distance(x + i * p, 1, y + i * p, 1, p), root = sqrt(square);
+        float fused = 0, rounded = 0;
+        for (long long f = i * p; f < (i + 1) * p; ++f) {{
+            const float d = a[f] - b[f];
+            fused = fmaf(d, d, fused), rounded = rounded + d * d;
+        }}
+        for (const float rough : {{fused, rounded}}) {{
+            faults += rough <= mmp_surely(screen, std::nextafter(root, 0.0)) || rough > mmp_possibly(screen, root);
+            faults += square < mmp_least_square(screen, rough) || square > mmp_most_square(screen, rough);
+            const double off = std::fabs(sqrt((double)rough) - root * screen.scale);
+            *used = std::fmax(*used, off / (screen.error + screen.relative * root * screen.scale));
+        }}
+    }}
+    return faults;
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    header = source_folder() / "common" / "screen.h"
+    library = compile_text("screen", _SCREEN.format(header=header), tmp_path_factory.mktemp("screen"))
+    library.screen_error.restype, library.screen_error.argtypes = ctypes.c_double, (ctypes.c_double, ctypes.c_int64)
+    return library
+
+
+def _pointer(values: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(values.data_ptr())
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30, 1e-160, 1e-305])
+@pytest.mark.parametrize("p", [1, 2, 10, 50, 200])
+def test_the_bound_of_the_screen_holds(emulation: Emulation, screen: ctypes.CDLL, p: int, scale: float) -> None:
+    """Of 4,000 pairs whose distances go from one to 1e-9 of the span, coordinates on the edge of their rounding."""
+    rng = np.random.default_rng(p)
+    ends = rng.uniform(-1, 1, (1, 4000, p)) * 10.0 ** rng.uniform(-9, 0, (1, 4000, 1))
+    middle = rng.uniform(-1, 1, (1, 4000, p))
+    points = torch.from_numpy(np.concatenate([middle, np.zeros((1, 1, p)), middle + ends], 1) * scale)
+    _, rough, spans = emulation.twins()._screened(points)
+    x, y = points[0, :4000].contiguous(), points[0, 4001:].contiguous()
+    a, b = rough[0, :4000].contiguous(), rough[0, 4001:].contiguous()
+    used, span = ctypes.c_double(), ctypes.c_double(float(spans))
+    given = (*map(_pointer, (x, y, a, b)), ctypes.c_int64(4000), ctypes.c_int64(p), span, ctypes.byref(used))
+    assert screen.screen_faults(*given) == 0
+    assert used.value <= 1  # measured: 0.46 for p = 1 to 0.05 for p = 200; the bound adds up what rarely does
+    # Tight enough to be of use: 4.2 2^-24 sqrt(p) of the span, unless squares vanish beside it.
+    assert screen.screen_error(span, p) == pytest.approx(4.2 * 2**-24 * p**0.5, rel=1e-12) or scale < 1e-150
+
+
+def test_the_screen_gives_up_where_it_has_no_bound(screen: ctypes.CDLL) -> None:
+    for span, p in ((math.nan, 3), (math.inf, 3), (1e154, 3), (1.0, 2**20)):
+        assert screen.screen_error(span, p) == math.inf
+    assert screen.screen_error(1e153, 3) < 1e-6 and screen.screen_error(0.0, 3) < math.inf
+
+
+def _pairs_in_doubt(emulation: Emulation, points: torch.Tensor, reach: float) -> int:
+    """Ordered pairs that reach float64: they alone change with the points that float64 is given."""
+
+    def count(exact: float) -> int:
+        def start(launch: Launch, device: torch.device) -> None:
+            if launch.kernel == "radius_count":
+                launch = replace(launch, arguments=(torch.full_like(points, exact), *launch.arguments[1:]))
+            emulation.start(launch, device)
+
+        return int(Twins(start).radius_counts(points, reach).sum())
+
+    return count(0.0) - count(math.nan)
+
+
+def test_few_pairs_of_a_trace_reach_float64(emulation: Emulation) -> None:
+    """At full size 0.3 in a million pairs of the suite's Hopf units, one in a million of Hopf and pitchfork."""
+    for scenario in ("hopf", "hopf_pitchfork"):
+        by_unit = unit_major(normalize(bifurcation(scenario, n_epochs=12, n_timesteps=30)))
+        bandwidth = interslice_bandwidth(by_unit, 25)
+        reach = float(cut_distance(bandwidth, decay=2.0, thresh=1e-4))
+        pairs = by_unit.shape[0] * by_unit.shape[1] ** 2
+        assert _pairs_in_doubt(emulation, by_unit.contiguous(), reach) <= 1e-5 * pairs
+    # And all that can be in doubt are counted: 69 of the first point of each set with the others, and their ties.
+    points = _shells(10, 1, 0)
+    assert _pairs_in_doubt(emulation, points, float(others(points)[0, 0, 20])) >= 4 * 60
+
+
 # ---------------------------------------------------------------- sparse matrices
 
 
@@ -410,14 +572,164 @@ def test_guttman_transform(cuda: Twins, n_components: int, dtype: torch.dtype) -
         distances = distances_of(_normal(1, n, 8))[0].to(dtype)
         points = _normal(n, n_components).float().double()  # the same points in float32
         points[n // 2 :: 7] = points[n // 2].clone()  # duplicates: they pull nothing
-        found = cuda.guttman_transform(distances, points, 1e-12)
+        together = torch.tensor(1e-12, dtype=torch.float64)
+        found = cuda.guttman_transform(distances, points, together)
         expected = _guttman(distances, points, 1e-12)
         # Measured: 1.4e-5 and 1.4e-13, where points lie close to one another.
         most = 5e-5 if dtype == torch.float32 else 5e-13
         torch.testing.assert_close(found, expected, rtol=most, atol=most)
         if natives():
-            theirs = _native.guttman_transform(distances, points, 1e-12)  # off in float32 by 8.6e-5
+            theirs = _native.guttman_transform(distances, points, together)  # off in float32 by 8.6e-5
             torch.testing.assert_close(found, theirs, rtol=4 * most, atol=4 * most)
+
+
+# ---------------------------------------------------------------- steps of a descent
+
+# Points, moved, trial, step, kept, state.
+Places = tuple[torch.Tensor, ...]
+# Gains of a trial, as a share of the least stress seen. Most are large, or such as end the wait for long steps; others
+# are less than eps, none, a rise, all of it, and no number.
+GOING_ON, OTHERS = (0.3, 0.3, 5e-4), (1e-8, 0.0, -0.3, -0.3, 1.0, math.nan)
+
+
+def _begun(rng: np.random.Generator, n: int, n_components: int) -> Places:
+    points, moved = torch.from_numpy(rng.integers(-9, 9, (2, n, n_components)).astype(float))
+    state = torch.zeros(descent.N_STATE, dtype=torch.float64)
+    state[descent.BEST], state[descent.PLAIN], state[descent.N_ITER] = 1.0, 1, 1
+    kept = torch.zeros(descent.ROWS, points.numel(), dtype=torch.float64)
+    return points, moved, moved.clone(), torch.zeros_like(points), kept, state
+
+
+def _branch(before: list[float], after: list[float], gain: float) -> str:
+    """In words, what a step did; from the counts before and after alone."""
+    plain = bool(before[descent.PLAIN])
+    if after[descent.DONE]:
+        return "ended with stress 0" if gain == 1 else "ended"
+    if not plain and not gain > 0:
+        return "gave way" if after[descent.PLAIN] else "shortened"
+    kept = int(before[descent.N_KEPT]), int(after[descent.N_KEPT])
+    if not plain and kept[1] == 0:
+        return "forgot"
+    learned = {0: "full" if kept[0] == descent.DEPTH else "left out", 1: "learned", -1: "left out"}[kept[1] - kept[0]]
+    return f"{learned}, then {'plain' if after[descent.PLAIN] else 'long'}"
+
+
+BRANCHES = {
+    *("ended with stress 0", "ended", "gave way", "shortened", "forgot"),
+    *(f"{learned}, then {kind}" for learned in ("learned", "left out", "full") for kind in ("plain", "long")),
+}
+
+
+def _copies(tensors: Places) -> Places:
+    return tuple(tensor.clone() for tensor in tensors)
+
+
+def _bits(tensors: Places) -> Places:
+    """NaN is then like NaN."""
+    return tuple(tensor.view(torch.int64) for tensor in tensors)
+
+
+def _assert_alike(found: Places, wanted: Places) -> None:
+    """To rounding: the portable products are the library's, whose sums have another order.
+
+    Rows of `kept` that the next step will take do not count: the CUDA twin writes those of a step it then refuses.
+    """
+    told, expected = found[-1].tolist(), wanted[-1].tolist()
+    np.testing.assert_array_equal(told[: descent.GRAM], expected[: descent.GRAM])  # NaN is like NaN
+    order = descent._order(told)
+    rows = [row for slot in order if slot != descent._next_slot(order) for row in (slot, slot + descent.DEPTH)]
+    gram = [tensors[-1][descent.GRAM :].view(descent.ROWS, -1)[rows][:, rows] for tensors in (found, wanted)]
+    size = wanted[4][rows].square().sum(1).sqrt()
+    # Measured: 4.2e-16 of the product of their norms.
+    assert bool(((gram[0] - gram[1]).abs() <= 1e-13 * size[:, None] * size).all())
+    assert_same((*found[:2], found[4][rows]), (*wanted[:2], wanted[4][rows]))
+    # Measured: 4e-11 of the largest coordinate, where two of the steps kept are nearly alike.
+    torch.testing.assert_close(found[2:4], wanted[2:4], rtol=0, atol=1e-8 * max(1.0, float(wanted[0].abs().max())))
+
+
+@pytest.mark.parametrize(("shape", "n_histories"), [((1, 1), 8), ((40, 3), 30)], ids=str)
+def test_descent_step_over_histories(cuda_in_turn: Twins, shape: tuple[int, int], n_histories: int) -> None:
+    """Against the portable version, step by step from the same state, until the descent ends; every branch is met."""
+    rng, met = np.random.default_rng(shape[0]), set()
+    for _ in range(n_histories):
+        places, max_iter = _begun(rng, *shape), int(rng.choice([2, 40]))
+        while not places[-1][descent.DONE]:
+            points, moved, trial, _, _, state = places
+            before = state.tolist()
+            other = rng.random() < (0.05 if before[descent.PLAIN] else 0.5)
+            gain = float(rng.choice(OTHERS if other else GOING_ON))
+            # The residual falls along the step, or does anything: then there may be no curvature to keep.
+            fall = rng.choice([0.1, 0.5]) * (trial - points)
+            if rng.random() < 0.3:
+                fall = torch.from_numpy(rng.normal(size=shape))
+            arguments = (trial + (moved - points) - fall, state[descent.BEST] * (1 - gain))
+            found, wanted = _copies(places), places
+            cuda_in_turn.descent_step(*arguments, *found, 1e-6, max_iter)
+            PORTABLE["descent_step"](*arguments, *wanted, 1e-6, max_iter)
+            _assert_alike(found, wanted)
+            met.add(_branch(before, wanted[-1].tolist(), gain))
+            places = wanted
+        for twin in (cuda_in_turn.descent_step, PORTABLE["descent_step"]):
+            late = _copies(places)
+            twin(*arguments, *late, 1e-6, max_iter)
+            assert_same(_bits(late), _bits(places))
+    assert met == BRANCHES or shape == (1, 1)
+
+
+def test_descent_step_of_whole_numbers_has_the_same_bits(cuda: Twins) -> None:
+    """Sums are exact then, so all that is decided is equal to the last bit; more than one thread a coordinate too."""
+    for n in (3, 9000):
+        rng = np.random.default_rng(n)
+        places = _begun(rng, n, 2)
+        places[-1][descent.N_ITER] = descent.DEPTH
+        found, wanted = _copies(places), places
+        arguments = (
+            places[2] + torch.from_numpy(rng.integers(-3, 3, (n, 2)).astype(float)),
+            torch.tensor(0.9999).double(),
+        )
+        cuda.descent_step(*arguments, *found, 1e-6, 100)
+        PORTABLE["descent_step"](*arguments, *wanted, 1e-6, 100)
+        assert wanted[-1][descent.N_KEPT] == 1 and not wanted[-1][descent.PLAIN]
+        assert_same((*found[:2], *found[4:]), (*wanted[:2], *wanted[4:]))
+        torch.testing.assert_close(found[2:4], wanted[2:4], rtol=1e-14, atol=1e-13)
+
+
+class NothingRead(TorchDispatchMode):
+    """Fails where torch hands a number to the host, which on a GPU would wait for it, and in a capture be an error."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a number was read"
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_descent_of_cuda_twins_reads_nothing(emulation: Emulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way by the CUDA twins: nothing is read back in a sweep; the end is that of the portable versions."""
+    emulation.order, cuda = ORDERS[2], emulation.twins()
+    distances = distances_of(_normal(1, 20, 5))[0]
+    start = _normal(20, 2)
+    start -= start.mean(0)
+    portable = smacof_module._descend(distances, start, 3000, 1e-6, smacof_module.one_sweep)
+    monkeypatch.setattr(smacof_module, "guttman_transform", cuda.guttman_transform)
+    monkeypatch.setattr(descent, "descent_step", cuda.descent_step)
+    way = Way(distances, start, 3000, 1e-6)
+
+    def advance() -> None:
+        with NothingRead():
+            way.advance()
+
+    repeat_until(way.done, advance)
+    ends = [_guttman(distances, moved, 1e-12)[1] for moved in (way.moved, portable.coordinates)]
+    # Measured: the same, after as many sweeps; another order of a sum may leave as much open as `eps` does.
+    assert float((ends[0] / ends[1] - 1).abs()) < 1e-5 and way.n_iter > 10
+    before = _copies((way.points, way.moved, way.trial, way.state))
+    for _ in range(20):
+        way.advance()
+    assert_same((way.points, way.moved, way.trial, way.state), before)
+
+
+def test_what_reads_is_found() -> None:
+    with NothingRead(), pytest.raises(AssertionError, match="a number was read"):
+        float(torch.ones(()))
 
 
 # ---------------------------------------------------------------- the emulation itself

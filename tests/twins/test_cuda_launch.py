@@ -13,6 +13,7 @@ import torch
 
 from mmphate_gpu.ops import _cuda, _native, radius_affinity, tile_matmul, twins  # noqa: F401 - they define their ops
 from mmphate_gpu.ops._sources import kernel_source
+from mmphate_gpu.ops.twins import PORTABLE
 
 
 class FakeCupy:
@@ -111,6 +112,12 @@ def test_every_op_has_a_launcher_with_the_arguments_of_its_c_plus_plus_twin(name
     assert list(ours) == list(theirs)
 
 
+def test_the_op_without_a_c_plus_plus_twin_has_the_arguments_of_its_portable_version() -> None:
+    ours, theirs = (inspect.signature(one).parameters for one in (_cuda.descent_step, PORTABLE["descent_step"]))
+    assert list(ours) == list(theirs)
+    assert not hasattr(_native, "descent_step") and "no C++ twin" in twins.serving_op("descent_step", "cpu")
+
+
 def cuda_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """A CUDA device is there, and every compiler's probe raises ``error``."""
 
@@ -142,7 +149,14 @@ def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: p
     compiler = twins.CudaCompiler("Triton", "triton", "._triton")
     assert compiler.why_not() is None  # nothing is tried before the first call
     tiles, one = torch.eye(128).half()[None], torch.zeros(1, dtype=torch.int32)
-    arguments = (tiles, torch.tensor([0, 1]), one, torch.ones(1, 128, 16).half())
+    arguments = (
+        tiles,
+        one,
+        torch.tensor([0, 1]),
+        torch.zeros(1, dtype=torch.int64),
+        one,
+        torch.ones(1, 128, 16).half(),
+    )
     with pytest.warns(RuntimeWarning, match="portable .* serve on CUDA: Triton cannot compile here: .*PassManager"):
         assert torch.equal(compiler.launcher("tile_matmul")(*arguments), torch.ones(1, 128, 16))
     assert "PassManager" in compiler.why_not() and "PassManager" in twins.serving("cuda", compiler)

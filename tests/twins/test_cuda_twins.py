@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from mmphate_gpu.mds import stress
+from mmphate_gpu.mds.smacof import Way, smacof
 from mmphate_gpu.ops import _native, csr_matmul, guttman_transform, landmark_aggregate, radius_affinity  # noqa: F401
 from mmphate_gpu.ops import kth_neighbor_distance as kth_module  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.ops.repeat import repeat_until
 from mmphate_gpu.ops.twins import PORTABLE, why_no_cuda_twins
 
 pytestmark = [
@@ -21,7 +24,7 @@ pytestmark = [
 ]
 
 SHAPES = [*itertools.product((1, 3), (2, 31, 32, 33, 127, 129), (1, 6, 25, 130)), (2, 1025, 10), (500, 6, 10)]
-KINDS = ("normal", "lattice", "all equal", "huge", "tiny")
+KINDS = ("normal", "lattice", "all equal", "huge", "tiny", "far from 0")
 
 
 def points_of(kind: str, *shape: int) -> torch.Tensor:
@@ -32,6 +35,7 @@ def points_of(kind: str, *shape: int) -> torch.Tensor:
         "all equal": torch.full_like(normal, 0.1),
         "huge": 1e150 * normal,
         "tiny": 1e-150 * normal,
+        "far from 0": 1e8 + normal,
     }[kind]
 
 
@@ -136,10 +140,52 @@ def test_guttman_transform(n_components, dtype):
     points[5] = points[700]  # two in one place
     high = torch.randn(777, 20, dtype=torch.float64, generator=seeded_generator(1))
     distances = torch.cdist(high, high).fill_diagonal_(0).to(dtype)
-    (moved_points, raw), wanted, _ = both("guttman_transform", distances, points, 1e-6)
+    (moved_points, raw), wanted, _ = both("guttman_transform", distances, points, torch.tensor(1e-6).double())
     most = 1e-5 if dtype == torch.float32 else 1e-12  # 777 terms, another order of summing
     assert float((moved_points - wanted[0]).abs().max()) < most * float(wanted[0].abs().max())
     assert float((raw - wanted[1]).abs()) < most * float(wanted[1])
+
+
+def way_of(n: int, dtype: torch.dtype, max_iter: int) -> Way:
+    high = torch.randn(n, 20, dtype=torch.float64, generator=seeded_generator(1))
+    start = torch.randn(n, 2, dtype=torch.float64, generator=seeded_generator(0))
+    distances = torch.cdist(high, high).fill_diagonal_(0).to(dtype)
+    return Way(distances.cuda(), (start - start.mean(0)).cuda(), max_iter, 1e-6)
+
+
+@pytest.mark.parametrize("max_iter", [5, 30, 3000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_descent_under_a_graph_has_the_bits_of_single_sweeps(dtype, max_iter):
+    for n in (37, 500):
+        one_by_one, replayed = (way_of(n, dtype, max_iter) for _ in range(2))
+        while not one_by_one.done:
+            one_by_one.advance()
+        repeat_until(replayed.done, replayed.advance)
+        assert torch.equal(replayed.moved, one_by_one.moved) and torch.equal(replayed.state, one_by_one.state)
+        assert replayed.n_iter <= max_iter and (replayed.n_iter == max_iter or bool(replayed.moved.isfinite().all()))
+        before = replayed.moved.clone()
+        replayed.advance()
+        assert torch.equal(replayed.moved, before)
+
+
+def test_descent_step_reads_nothing():
+    way = way_of(200, torch.float64, 3000)
+    way.advance()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(12):
+            way.advance()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert way.n_iter == 14
+
+
+def test_descent_ends_where_that_of_the_cpu_does():
+    way = way_of(500, torch.float64, 3000)
+    ends = [smacof(way.distances.to(device), way.points.to(device)).coordinates.cpu() for device in ("cuda", "cpu")]
+    found, wanted = (stress(way.distances.cpu(), end) for end in ends)
+    assert abs(found / wanted - 1) < 1e-4  # what `eps` leaves open, as on the CPU with and without float32
 
 
 def test_same_bits_on_every_run():

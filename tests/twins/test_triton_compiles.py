@@ -14,6 +14,10 @@ pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not i
 
 TYPES = {
     "tiles": "*fp16",
+    "slots": "*i32",
+    "diagonal": "*i64",
+    "rough": "*fp32",
+    "radii": "*fp32",
     "block": "*fp16",
     "points": "*fp32",
     "centers": "*fp32",
@@ -35,8 +39,12 @@ DECIDING = {
     "tile_reached": {"points": "*fp64", "columns": "*i64", "out": "*i8"},
     "tile_entries": {"points": "*fp64", "columns": "*i64", "out": "*fp16"},
 }
-SHARED_BYTES = 99 * 1024  # of a block, on the smallest cards since compute capability 8.0
-PRODUCTS = {80: "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", 90: "wgmma.mma_async"}
+SHARED_BYTES = 99 * 1024  # of a block, on the smallest cards since compute capability 8.0: 8.6, 8.9 and 12.0
+MMA = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
+TCGEN05 = "tcgen05.mma.cta_group::1.kind::f16"
+PRODUCTS = {80: MMA, 86: MMA, 89: MMA, 90: "wgmma.mma_async", 100: TCGEN05, 120: MMA}
+# Compiled in every run: both generations of products. The others in the widest form, and where time is no matter, all.
+ALWAYS = (80, 90)
 
 
 @pytest.fixture(autouse=True)
@@ -64,40 +72,61 @@ def _compiled(kernel: str, capability: int, constants: dict[str, Any]) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-@pytest.mark.parametrize(("capability", "panel"), [(80, 16), (80, 128), (90, 128)])
-@pytest.mark.parametrize(
-    ("kernel", "constants"),
-    [
-        ("tile_matmul", {}),
-        ("gaussian_product", {"P": 10, "SPLIT": False}),
-        ("gaussian_product", {"P": 32, "SPLIT": True}),
-    ],
-    ids=["tiles", "differences", "products"],
-)
-def test_kernel_compiles(kernel: str, constants: dict[str, Any], panel: int, capability: int) -> None:
-    found = _compiled(kernel, capability, {"PANEL": panel, **constants})
+def _capabilities(always: tuple[int, ...] = ALWAYS) -> list[Any]:
+    return [
+        pytest.param(one, id=f"{one // 10}.{one % 10}", marks=[] if one in always else pytest.mark.slow)
+        for one in PRODUCTS
+    ]
+
+
+@pytest.mark.parametrize("capability", _capabilities(tuple(PRODUCTS)))
+def test_stored_tiles_compile(capability: int) -> None:
+    found = _compiled("tile_matmul", capability, {"PANEL": 128})
+    assert_in_half_precision(found, capability)
+    # Fetched 16 bytes a thread, tiles that are to be transposed too (on mma.sync by way of registers); 4 bytes are
+    # numbers of tiles, 8 where a row begins.
+    fetched = re.findall(r"cp\.async\.c[ag]\.shared\.global .*\], (0x\w+)", found.asm["ptx"])
+    assert set(fetched) == {"0x4", "0x10"}
+    assert set(re.findall(r"\bld\.global[.\w]*", found.asm["ptx"])) <= {"ld.global.b64", "ld.global.v4.b32"}
+
+
+@pytest.mark.parametrize(("kernel", "constants"), [
+    ("tile_matmul", {"PANEL": 16}),
+    ("gaussian_product", {"PANEL": 16, "P": 10, "SPLIT": False}),
+    ("gaussian_product", {"PANEL": 128, "P": 10, "SPLIT": False}),
+    ("gaussian_product", {"PANEL": 128, "P": 32, "SPLIT": True}),
+], ids=["tiles, one vector", "differences, one vector", "differences", "products"])  # fmt: skip
+@pytest.mark.parametrize("capability", _capabilities())
+def test_kernel_compiles(kernel: str, constants: dict[str, Any], capability: int) -> None:
+    assert_in_half_precision(_compiled(kernel, capability, constants), capability)
+
+
+def assert_in_half_precision(found: Any, capability: int) -> None:
+    """With float32 sums, on the tensor cores, and nothing shorter in front of it; within every card's shared memory."""
     assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
-    # Half precision with float32 sums, on the tensor cores, and nothing shorter in front of it.
-    kinds = set(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync)[.\w]*", found.asm["ptx"]))
-    assert kinds and all(kind.startswith(PRODUCTS[capability]) and ".f32.f16.f16" in kind for kind in kinds)
+    kinds = set(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma\.cta)[.\w:]*", found.asm["ptx"]))
+    assert kinds and all(kind.startswith(PRODUCTS[capability]) for kind in kinds)
+    assert capability == 100 or all(".f32.f16.f16" in kind for kind in kinds)
     assert "tf32" not in found.asm["ptx"] and "bf16" not in found.asm["ptx"]
 
 
-@pytest.mark.parametrize("capability", PRODUCTS)
+@pytest.mark.parametrize("capability", _capabilities())
 @pytest.mark.parametrize("n_features", [2, 100])
 def test_nearest_centres_compile(n_features: int, capability: int) -> None:
     from mmphate_gpu.ops import _triton
 
     found = _compiled("assign_nearest", capability, {"D": n_features, **_triton.BLOCK})
     assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
-    assert ".f32.tf32.tf32" in found.asm["ptx"]
+    assert (".kind::tf32" if capability == 100 else ".f32.tf32.tf32") in found.asm["ptx"]
 
 
-@pytest.mark.parametrize("capability", PRODUCTS)
+@pytest.mark.parametrize("capability", _capabilities())
 @pytest.mark.parametrize("kernel", DECIDING)
 def test_deciding_kernel_compiles(kernel: str, capability: int) -> None:
     """In float64, every operation rounded by itself, as in the other twins."""
-    ptx = _compiled(kernel, capability, {"P": 10}).asm["ptx"]
+    found = _compiled(kernel, capability, {"P": 10})
+    ptx = found.asm["ptx"]
+    assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
     assert "sub.rn.f64" in ptx and "mul.rn.f64" in ptx and "sqrt.rn.f64" in ptx
     assert "fma.rn.f64" not in ptx
 

@@ -19,13 +19,13 @@ from .triton_cases import CASES, NEAREST, portable
 pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not installed")
 
 # Of the norm. An entry made on the fly may round to the next half, or fall to the other side of the cut: measured
-# 4.0e-5 (wide tiles by products; others 1.1e-5). Stored ones differ by the exponential that is rounded (here not at
-# all), their products in the order of float32 sums: 1.8e-7.
+# 4.0e-5 (wide tiles by products; others 1.1e-5). Stored ones may round to the next half too, by the exponential (here
+# not at all) or by a float32 distance (7.2e-7, of 100,000 nine); their products differ in the order of sums: 1.8e-7.
 TOLERANCE = {"gaussian_product": 1e-4, "tile_entries": 4e-5, "tile_matmul": 1e-6, "tile_reached": 0.0}
 
 
 @pytest.fixture(scope="module")
-def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """All cases in one process of their own: Triton reads the environment when it is imported."""
     out = tmp_path_factory.mktemp("triton") / "out.pt"
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -36,6 +36,11 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Ten
     return torch.load(out)
 
 
+@pytest.fixture(scope="module")
+def interpreted(run: dict[str, dict]) -> dict[str, torch.Tensor]:
+    return run["found"]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_twin_and_portable_agree(name: str, interpreted: dict[str, torch.Tensor]) -> None:
     wanted, found = portable(name), interpreted[name]
@@ -44,6 +49,8 @@ def test_twin_and_portable_agree(name: str, interpreted: dict[str, torch.Tensor]
     assert relative_error(found, wanted) <= TOLERANCE[CASES[name][0]]
     if "entries" in name:
         assert torch.equal(found != 0, wanted != 0)
+        # The next half, at most.
+        assert torch.equal(found.clamp(wanted * (1 - 2.0**-10), wanted * (1 + 2.0**-10)), found)
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -52,13 +59,28 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 def test_both_ways_to_distances_are_taken() -> None:
     """By products above 16 features, unless a tile is too wide for split coordinates."""
-    from mmphate_gpu.ops import _triton
-
-    ways = {name: _triton._by_feature(make()[0])[2] for name, (op, make) in CASES.items() if op == "gaussian_product"}
-    assert {name for name, split in ways.items() if split} == {
+    centers = {name: make()[1] for name, (op, make) in CASES.items() if op == "gaussian_product"}
+    assert {name for name, given in centers.items() if given is not None} == {
         "gaussian, by products",
         "gaussian, wide tiles by products",
         "gaussian, 32 features, panels",
+    }
+
+
+def test_float64_where_it_is_needed(run: dict[str, dict]) -> None:
+    """For pairs at the reach to the last digits, and where float32 has no bound; a tile has four blocks of pairs."""
+    blocks = {name: n for name, n in run["in_double"].items() if CASES[name][0] in ("tile_reached", "tile_entries")}
+    assert {name: n for name, n in blocks.items() if n} == {
+        "entries, of duplicates only": 2,  # a pair of tiles that share a point, both ways
+        "reached, nothing": 6,
+        "entries, wide tiles": 12,
+        "entries, little of much": 16,
+        "entries, at the reach": 8,
+        "entries, out of range": 12,
+        "reached, little of much": 5,
+        "reached, at the reach": 2,
+        "reached, just not": 2,
+        "reached, out of range": 5,
     }
 
 

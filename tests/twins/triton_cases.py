@@ -11,7 +11,7 @@ from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - impo
 from mmphate_gpu.ops import gaussian_product as gaussian_module
 from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.random import seeded_generator
-from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, product_by_tiles, tile_layout
+from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, product_by_tiles, stored_pairs, tile_layout
 from mmphate_gpu.ops.twins import PORTABLE
 
 Arguments = tuple[object, ...]
@@ -33,28 +33,53 @@ def _block(layout: TileLayout, n: int, width: int) -> torch.Tensor:
     return kept[0]
 
 
-def gaussian(n_sets: int, n: int, p: int, width: int, *, spread: float = 0.5, thresh: float = 1e-4) -> Arguments:
+def gaussian(
+    n_sets: int, n: int, p: int, width: int, *, spread: float = 0.5, thresh: float = 1e-4, away: float | None = None
+) -> Arguments:
+    """With one point ``away``: out of the range of half precision split coordinates would overflow."""
     points, one = _points(n_sets, n, p, spread), torch.tensor(1.0, dtype=torch.float64)
     reach = (-torch.tensor(thresh).log()).sqrt().item()
     layout = tile_layout(points, reach)
     scaled = point_tiles(layout, gaussian_module.scaled_points(points, one), None)
     limit = gaussian_module.scaled_limit(reach, 1.0)
-    return scaled, limit, layout.indptr, layout.columns, _block(layout, n, width)
+    if away is not None:
+        scaled[0, 5] = away
+    return *gaussian_module.points_by_feature(scaled), limit, layout.indptr, layout.columns, _block(layout, n, width)
 
 
-def pairs(n_sets: int, n: int, p: int, *numbers: float) -> Arguments:
-    """All pairs of tiles of a stack, and then ``numbers``."""
-    layout = tile_layout(_points(n_sets, n, p, 0.5), 1.0)
-    tiled = point_tiles(layout, _points(n_sets, n, p, 0.5), torch.nan)
+def pairs(n_sets: int, n: int, p: int, *numbers: float, scale: float = 1.0, away: float = 0.0) -> Arguments:
+    """All pairs of tiles of a stack ``away`` from the origin, and then ``numbers``."""
+    points = scale * _points(n_sets, n, p, 0.5) + away
+    layout = tile_layout(points, scale)
+    tiled = point_tiles(layout, points, torch.nan)
     rows, columns = (part.flatten() for part in torch.meshgrid(*[torch.arange(len(tiled))] * 2, indexing="ij"))
     return tiled, rows, columns, *numbers
+
+
+def lattice(n: int, *numbers: float, width: int = 17, outlier: float | None = None) -> Arguments:
+    """Whole coordinates, so that some pairs lie exactly at a whole reach; one of them ``outlier``."""
+    points = torch.stack([torch.arange(n) % width, torch.arange(n) // width], -1).double()[None]
+    if outlier is not None:
+        points[0, 1, 0] = outlier
+    tiled = points.new_full((-(-n // TILE), TILE, 2), torch.nan)
+    tiled.view(-1, 2)[:n] = points[0]
+    rows, columns = (part.flatten() for part in torch.meshgrid(*[torch.arange(len(tiled))] * 2, indexing="ij"))
+    return tiled, rows, columns, *numbers
+
+
+def little_of_much(*numbers: float) -> Arguments:
+    """Tiles of 1e5 across, moved by 0.3 but for 1e-5, more or less: float32 could not tell which are within 0.3."""
+    line = 1234.567 * torch.arange(TILE, dtype=torch.float64)[:, None]
+    tiled = torch.stack([line, line + 0.29999, line + 0.30001])
+    return tiled, torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 2]), *numbers
 
 
 def tiled(n_sets: int, n: int, width: int) -> Arguments:
     points = _points(n_sets, n, 3, 0.5)
     layout = tile_layout(points, 3.0)
-    tiles = torch.rand(layout.n_active, TILE, TILE, generator=seeded_generator(n)).half()
-    return tiles, layout.indptr, layout.columns, _block(layout, n, width)
+    tiles = torch.rand(layout.n_stored, TILE, TILE, generator=seeded_generator(n)).half()
+    _, *pairs = layout
+    return tiles, stored_pairs(layout)[2], *pairs, _block(layout, n, width)
 
 
 def clusters(*shape: int, k: int, scale: float = 1.0) -> Arguments:
@@ -67,18 +92,16 @@ def clusters(*shape: int, k: int, scale: float = 1.0) -> Arguments:
     return points, centers
 
 
-def far(arguments: Arguments) -> Arguments:
-    """The same with one point out of the range of half precision, where split coordinates overflow."""
-    scaled = arguments[0].clone()
-    scaled[0, 5] = 1e6
-    return scaled, *arguments[1:]
+def no_tiles(arguments: Arguments) -> Arguments:
+    """The same with no active tile."""
+    tiles, slots, indptr, diagonal, columns, block = arguments
+    return tiles[:0], slots[:0], torch.zeros_like(indptr), torch.zeros_like(diagonal), columns[:0], block
 
 
 def nothing(arguments: Arguments) -> Arguments:
     """The same with no active tile."""
     *rest, indptr, columns, block = arguments
-    first = rest[0][:0] if rest[0].dtype == torch.float16 else rest[0]
-    return first, *rest[1:], torch.zeros_like(indptr), columns[:0], block
+    return *rest, torch.zeros_like(indptr), columns[:0], block
 
 
 def strided(arguments: Arguments) -> Arguments:
@@ -95,7 +118,7 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "gaussian, wide tiles by products": ("gaussian_product", lambda: gaussian(1, 129, 20, 17, spread=0.5)),
     "gaussian, 32 features, panels": ("gaussian_product", lambda: gaussian(1, 129, 32, 130, spread=0.1)),
     "gaussian, many features, too far": ("gaussian_product", lambda: gaussian(1, 300, 20, 17, spread=3.0)),
-    "gaussian, a point out of range": ("gaussian_product", lambda: far(gaussian(1, 129, 20, 4, spread=0.1))),
+    "gaussian, a point out of range": ("gaussian_product", lambda: gaussian(1, 129, 20, 4, spread=0.1, away=1e6)),
     "gaussian, no cut": ("gaussian_product", lambda: gaussian(1, 129, 3, 4, thresh=1e-30)),
     "gaussian, nothing": ("gaussian_product", lambda: nothing(gaussian(1, 129, 3, 4))),
     "entries, one tile": ("tile_entries", lambda: pairs(1, 50, 3, 1.0, 3.0)),
@@ -109,7 +132,22 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "tiles, panels": ("tile_matmul", lambda: tiled(1, 129, 130)),
     "gaussian, strided": ("gaussian_product", lambda: strided(gaussian(1, 300, 3, 5))),
     "tiles, strided": ("tile_matmul", lambda: strided(tiled(1, 300, 5))),
-    "tiles, nothing": ("tile_matmul", lambda: nothing(tiled(1, 129, 4))),
+    "tiles, nothing": ("tile_matmul", lambda: no_tiles(tiled(1, 129, 4))),
+} | {
+    # Those that the float32 screen and float64 share (see `test_float64_where_it_is_needed`).
+    "entries, far away": ("tile_entries", lambda: pairs(1, 129, 10, 0.7e-3, 2.1e-3, scale=1e-3, away=1e4)),
+    "entries, 100 features": ("tile_entries", lambda: pairs(1, 129, 100, 0.7, 2.1)),
+    "entries, wide tiles": ("tile_entries", lambda: pairs(1, 129, 3, 0.7, 2.1, scale=300.0)),
+    "entries, at the reach": ("tile_entries", lambda: lattice(129, 3.0, 5.0)),
+    "entries, out of range": ("tile_entries", lambda: lattice(129, 3.0, 5.0, outlier=1e60)),
+    "entries, tiny": ("tile_entries", lambda: pairs(1, 129, 3, 0.7e-60, 2.1e-60, scale=1e-60)),
+    "reached, far away": ("tile_reached", lambda: pairs(2, 300, 3, 0.2e-3, scale=1e-3, away=1e4)),
+    "entries, little of much": ("tile_entries", lambda: little_of_much(0.2, 0.3)),
+    "reached, little of much": ("tile_reached", lambda: little_of_much(0.3)),
+    # On a line the ends of every other tile are 129 apart.
+    "reached, at the reach": ("tile_reached", lambda: lattice(300, 129.0, width=300)),
+    "reached, just not": ("tile_reached", lambda: lattice(300, 129 - 1e-13, width=300)),
+    "reached, out of range": ("tile_reached", lambda: lattice(300, 15.0, outlier=-1e60)),
 }
 
 
@@ -130,10 +168,17 @@ def portable(name: str) -> torch.Tensor:
 
 
 def main(out: str) -> None:
+    """What every op gives, and how many blocks of pairs float64 decided on the way."""
     from mmphate_gpu.ops import _triton
 
-    found = {name: getattr(_triton, op)(*make()) for name, (op, make) in CASES.items()}
-    torch.save(found | {name: _triton.assign_nearest(*make()) for name, make in NEAREST.items()}, out)
+    near, found, in_double = _triton._near, {}, {}
+    for name, (op, make) in CASES.items():
+        calls = []
+        _triton._near = lambda *given, calls=calls: calls.append(1) or near(*given)
+        found[name] = getattr(_triton, op)(*make())
+        in_double[name] = len(calls)
+    found |= {name: _triton.assign_nearest(*make()) for name, make in NEAREST.items()}
+    torch.save({"found": found, "in_double": in_double}, out)
 
 
 if __name__ == "__main__":

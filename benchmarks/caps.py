@@ -1,0 +1,100 @@
+"""One run under a cap on the memory, and what it took, as one line of JSON: for `verify_gpu.py`.
+
+    python benchmarks/caps.py har --device cuda --storage auto --cap 12e9
+
+On CUDA the cap holds for torch's allocator too (`set_per_process_memory_fraction`), so a run that needs more than it is
+granted ends there as it would on a card of that size. A run that the library refuses gives the refusal and what the
+plan said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from benchmarks.cases import CASES
+from benchmarks.worker import PeakMeter
+from mmphate_gpu import MMPHATE, Trace, datasets, plan
+from mmphate_gpu.ops.devices import resolve_device
+from mmphate_gpu.ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, release_cached
+from mmphate_gpu.params import InputError
+from mmphate_gpu.stages import held_bytes
+from mmphate_gpu.within_memory import FORMS
+
+# The trace, and the parameters of the run.
+RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "suite": (lambda: datasets.bifurcation("hopf_pitchfork"), {"n_components": 3}),
+    "har": (lambda: CASES["har-127x128x30x6"].trace(), {}),
+    "walk": (lambda: datasets.random_walk(1600, 6, 10), {}),
+    "small": (lambda: datasets.random_walk(600, 10, 8), {"n_landmark": 400, "n_svd": 50}),
+}
+
+
+def capped_run(trace: Trace, options: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The plan, and the run or its refusal; on CUDA the most that torch's allocator reserved, too."""
+    trace = trace.to(device)
+    there, held = available_bytes(device), held_bytes(device)
+    planned = plan(trace, device=device, **options)
+    release_cached(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    told = {"available_bytes": there, "planned_form": planned.storage, "planned_to_fit": planned.fits}
+    meter, started = PeakMeter(device), time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            op = MMPHATE(**options, device=device, random_state=0, callback=meter).fit(trace)
+        except InputError as error:
+            return {**told, "refused": str(error)}
+    return {
+        **told,
+        "form": FORMS[type(op.affinity_)],
+        "engine": getattr(op.affinity_, "engine", None),
+        "t": op.t_,
+        "finite": bool(torch.as_tensor(op.embedding_).isfinite().all()),
+        "predicted_peak_bytes": held + planned.peak_bytes,
+        "peak_bytes": max(meter.spans.values()),
+        "reserved_bytes": torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
+        "fallbacks": [str(one.message) for one in caught if "gives way" in str(one.message)],
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def set_cap(cap: float, device: torch.device) -> None:
+    """For the library, which then plans with it, and for the allocator, which then grants no more."""
+    os.environ[MEMORY_LIMIT_VARIABLE] = str(int(cap))
+    if device.type == "cuda":
+        whole = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap / whole), device)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", choices=RUNS)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--storage", default="auto")
+    parser.add_argument("--cap", type=float, help="bytes; none if not given")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a parameter of the run")
+    options = parser.parse_args(argv)
+    device = resolve_device(options.device)
+    if options.cap is not None:
+        set_cap(options.cap, device)
+    make, settings = RUNS[options.run]
+    changed = {name: int(value) for name, _, value in (one.partition("=") for one in options.set)}
+    print(json.dumps(capped_run(make(), {**settings, "storage": options.storage, **changed}, device)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

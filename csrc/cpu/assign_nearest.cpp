@@ -1,0 +1,137 @@
+// The nearest of many centres to every point: a matrix product whose rows are reduced while they are in registers.
+#include "simd.h"
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+namespace MMP_ISA {
+
+// Centres of a panel, in vectors, and points of a tile: their sums fill the registers but for a column of the panel and
+// one coordinate.
+constexpr int panel_vectors = 3;
+constexpr int tile_points = MMP_BYTES == 64 ? 8 : 4;
+// Points that meet one panel after the other: enough that the panels, which come from beyond the second-level cache,
+// arrive sooner than they are worked off.
+constexpr std::int64_t block_points = 128;
+template <class T> constexpr int panel_width = panel_vectors * lanes<T>;
+
+// The centres of one set, feature by feature within a panel, and their squared norms; infinite beyond the last one.
+template <class T> struct Panels {
+    std::int64_t n = 0, D = 0;
+    std::vector<T> centers, norms;
+
+    Panels(const T* from, std::int64_t k, std::int64_t n_features) : n(ceil_to(k, panel_width<T>) / panel_width<T>), D(n_features) {
+        centers.assign(n * D * panel_width<T>, T(0));
+        norms.assign(n * panel_width<T>, std::numeric_limits<T>::infinity());
+        for (std::int64_t c = 0; c < k; ++c) {
+            const std::int64_t panel = c / panel_width<T>, lane = c % panel_width<T>;
+            double norm = 0;
+            for (std::int64_t d = 0; d < D; ++d) {
+                const T x = from[c * D + d];
+                centers[(panel * D + d) * panel_width<T> + lane] = x;
+                norm += (double)x * (double)x;
+            }
+            norms[c] = (T)norm;
+        }
+    }
+};
+
+// For every lane the least |c|^2 - 2 x.c so far, and the vector of centres it came from.
+template <class T> struct Least {
+    typedef decltype(Vec<T>{} < Vec<T>{}) Mask;
+    Vec<T> value;
+    Mask vector;
+
+    static Mask numbered(std::int64_t v) { return Mask{} + (typename std::decay<decltype(Mask{}[0])>::type)v; }
+};
+
+template <class T, int R> void meet(const T* points, const Panels<T>& panels, std::int64_t panel, Least<T>* least) {
+    constexpr int W = lanes<T>;
+    typedef Vec<T> V;
+    const std::int64_t D = panels.D;
+    const T* centers = panels.centers.data() + panel * D * panel_width<T>;
+    V inner[R][panel_vectors];
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < panel_vectors; ++v) inner[r][v] = V{};
+    for (std::int64_t d = 0; d < D; ++d) {
+        V column[panel_vectors];
+        for (int v = 0; v < panel_vectors; ++v) column[v] = load<T>(centers + d * panel_width<T> + v * W);
+        for (int r = 0; r < R; ++r) {
+            const V x = splat<T>(points[r * D + d]);
+            for (int v = 0; v < panel_vectors; ++v) inner[r][v] = fused(x, column[v], inner[r][v]);
+        }
+    }
+    const T* norms = panels.norms.data() + panel * panel_width<T>;
+    for (int v = 0; v < panel_vectors; ++v) {
+        const V norm = load<T>(norms + v * W);
+        const auto here = Least<T>::numbered(panel * panel_vectors + v);
+        for (int r = 0; r < R; ++r) {
+            const V value = fused(inner[r][v], splat<T>(-2), norm);
+            const auto nearer = value < least[r].value;
+            least[r].value = nearer ? value : least[r].value;
+            least[r].vector = nearer ? here : least[r].vector;
+        }
+    }
+}
+
+template <class T>
+void assign_block(const T* points, std::int64_t n, const Panels<T>& panels, std::int64_t* labels, T* squared) {
+    constexpr int W = lanes<T>;
+    Least<T> least[block_points];
+    for (std::int64_t i = 0; i < n; ++i) least[i] = Least<T>{splat<T>(std::numeric_limits<T>::infinity()), typename Least<T>::Mask{}};
+    for (std::int64_t panel = 0; panel < panels.n; ++panel) {
+        std::int64_t i = 0;
+        for (; i + tile_points <= n; i += tile_points)
+            meet<T, tile_points>(points + i * panels.D, panels, panel, least + i);
+        for (; i < n; ++i) meet<T, 1>(points + i * panels.D, panels, panel, least + i);
+    }
+    for (std::int64_t i = 0; i < n; ++i) {
+        T best = least[i].value[0];
+        std::int64_t label = (std::int64_t)least[i].vector[0] * W;
+        for (int l = 1; l < W; ++l) {
+            const std::int64_t center = (std::int64_t)least[i].vector[l] * W + l;
+            if (least[i].value[l] < best || (least[i].value[l] == best && center < label)) {
+                best = least[i].value[l];
+                label = center;
+            }
+        }
+        double norm = 0;
+        for (std::int64_t d = 0; d < panels.D; ++d) norm += (double)points[i * panels.D + d] * (double)points[i * panels.D + d];
+        labels[i] = label;
+        squared[i] = std::max((T)((double)best + norm), T(0));
+    }
+}
+
+template <class T>
+int assign(const T* points, const T* centers, std::int64_t n_sets, std::int64_t n, std::int64_t k, std::int64_t D,
+           std::int64_t* labels, T* squared, int threads) {
+    const std::int64_t blocks = ceil_to(n, block_points) / block_points;
+    for (std::int64_t s = 0; s < n_sets; ++s) {
+        const Panels<T> panels(centers + s * k * D, k, D);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            const std::int64_t first = s * n + b * block_points, some = std::min(block_points, n - b * block_points);
+            assign_block<T>(points + first * D, some, panels, labels + first, squared + first);
+        }
+    }
+    return 0;
+}
+
+}  // namespace MMP_ISA
+
+// points (S, n, D), centers (S, k, D) float32 or float64 -> labels (S, n), squared (S, n): the nearest centre of the
+// same set, the first of equals, and the squared distance to it.
+MMP_API int MMP_EXPORT(assign_nearest)(const void* points, int is_float, const void* centers, std::int64_t n_sets,
+                                       std::int64_t n, std::int64_t k, std::int64_t n_features, std::int64_t* labels,
+                                       void* squared, int threads) {
+    using namespace MMP_ISA;
+    return guarded([&] {
+        auto run = [&](auto* own) {
+            typedef typename std::remove_const<typename std::remove_pointer<decltype(own)>::type>::type T;
+            return assign<T>(own, static_cast<const T*>(centers), n_sets, n, k, n_features, labels,
+                             static_cast<T*>(squared), threads);
+        };
+        return is_float ? run(static_cast<const float*>(points)) : run(static_cast<const double*>(points));
+    });
+}

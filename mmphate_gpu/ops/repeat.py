@@ -1,0 +1,70 @@
+"""A step on the device, over and over until it says that it is done; on CUDA without asking after every one."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .twins import CUPY
+
+# Steps done one by one before any are captured: a capture costs as much as some of them, and many a run is done by
+# then. The first one also compiles and loads the kernels, which no capture may.
+EAGER = 8
+# Steps of a graph, one after another: the device is asked once a graph, and at the end as many, less one, are for
+# nothing.
+BLOCK = 8
+
+
+def repeat_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
+    """Call ``advance`` until ``done`` (), which it sets on the device, is not 0.
+
+    ``advance`` works in place on the same tensors each time, and changes nothing once ``done`` is set. Where the CUDA
+    twins serve it reads nothing back either, so it is captured in a CUDA graph, which is replayed. Portable versions
+    may wait for the device whenever they like, and no graph can hold that: there each call is a call.
+    """
+    if done.is_cuda and CUPY.serves():
+        with torch.cuda.device(done.device):  # a graph is replayed on the current stream of the current device
+            _replay_until(done, advance)
+    else:
+        while not done:
+            advance()
+
+
+def _replay_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
+    side = torch.cuda.Stream(done.device)
+    _on_stream(side, advance)
+    if done:
+        return
+    graph = torch.cuda.CUDAGraph()
+    # Only what this thread does counts: others, a data loader's say, may go on allocating.
+    with _no_garbage_collection(), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+        for _ in range(BLOCK):
+            advance()
+    while not done:
+        graph.replay()
+    graph.reset()
+
+
+def _on_stream(side: torch.cuda.Stream, advance: Callable[[], None]) -> None:
+    """The first steps, where the capture will be: what a library sets up for a stream is then there."""
+    current = torch.cuda.current_stream()
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        for _ in range(EAGER):
+            advance()
+    current.wait_stream(side)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """An object that lets go of something of CUDA's while it is collected would break the capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
