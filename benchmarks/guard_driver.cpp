@@ -232,6 +232,26 @@ template <class T> void guttman_transform(const char* type, Int n_components) {
     }
 }
 
+typedef int AssignNearest(const void*, int, const void*, Int, Int, Int, Int, Int*, void*, int);
+
+// A center for four points, 100 features: as many as the landmarks are found with.
+template <class T> void assign_nearest(const char* type) {
+    const std::string name = "assign_nearest, " + std::string(type);
+    if (!runs(name)) return;
+    auto* assign = entry_point<AssignNearest>("assign_nearest");
+    for (Int n : {200, 400, 800}) {
+        const Int n_features = 100, k = n / 4;
+        Random random{13};
+        std::vector<T> points(n * n_features), squared(n);
+        for (T& x : points) x = (T)(random() - 0.5);
+        std::vector<Int> labels(n);
+        counted(name, n, [&] {
+            return assign(points.data(), sizeof(T) == 4, points.data(), 1, n, k, n_features, labels.data(),
+                          squared.data(), one_thread);
+        });
+    }
+}
+
 bool processor_has(const std::string& name) {
 #if defined(__x86_64__)
     if (name == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -255,6 +275,7 @@ int main(int argc, char** argv) {
     median_kth_neighbor_distance();
     for (Int width : {1, 8, 110}) csr_matmul<double>("float64", width), csr_matmul<float>("float32", width);
     landmark_aggregate();
+    assign_nearest<float>("float32"), assign_nearest<double>("float64");
     for (Int n_components : {2, 3, 10, 12}) {
         guttman_transform<float>("float32", n_components);
         guttman_transform<double>("float64", n_components);
