@@ -538,6 +538,16 @@ def test_csr_matmul_of_rows_that_go_together(density, n_columns, isa):
         assert bool(found[::7].eq(0).all())
 
 
+def test_csr_matmul_of_a_column_named_again_and_again(isa):
+    """More entries in a row than it has columns, beside rows that are alike and in one by itself."""
+    n_rows, n_entries = 17, 500
+    indptr = torch.arange(n_rows + 1) * n_entries
+    indices, values = torch.zeros(n_rows * n_entries, dtype=torch.int64), torch.ones(n_rows * n_entries)
+    for width in (5, 40):
+        found = _native.csr_matmul(indptr, indices, values, torch.ones(1, width, dtype=torch.float64), 1)
+        assert bool((found == n_entries).all())
+
+
 def test_csr_matmul_of_views(isa):
     parts = sparse(90, 90, value=torch.float64, index=torch.int32)
     block = block_of(40, 90, torch.float64).T
