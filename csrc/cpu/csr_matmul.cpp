@@ -20,7 +20,8 @@ constexpr int widest_alone = 2;
 
 // Columns c .. c + V vectors of R rows: sums[r * stride + c ..] += sum over a of values[a * R + r] * rows[a][c ..].
 template <int V, int R, class T, class S>
-inline void accumulate(const T* values, const S* const* rows, std::int64_t k, std::int64_t c, S* sums, std::int64_t stride) {
+inline void accumulate(const T* values, const S* const* rows, std::int64_t k, std::int64_t c, S* sums,
+                       std::int64_t stride) {
     Vec<S> own[R][V];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v) own[r][v] = load<S>(sums + r * stride + c + v * lanes<S>);
@@ -200,7 +201,8 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
             if (may_share) shared.reserve(band);
         });
 #pragma omp for schedule(dynamic, 1)
-        for (std::int64_t task = 0; task < interleave * blocks; ++task) guard([&] { row_block(task, rows, sums, shared); });
+        for (std::int64_t task = 0; task < interleave * blocks; ++task)
+            guard([&] { row_block(task, rows, sums, shared); });
     }
     guard.rethrow();
 }

@@ -691,6 +691,9 @@ def test_assign_nearest_against_float64(dtype, isa):
 def test_assign_nearest_has_the_same_bits_with_more_threads(isa):
     points, centers = sweep_of(301, 20, torch.float32)[1].float(), sweep_of(60, 20, torch.float32)[1].float()
     with_one_and_two_threads(lambda: _native.assign_nearest(points, centers))
+    # Several sets are dealt to the threads whole.
+    stack = points.view(7, 43, 20), centers.view(3, 20, 20)[[0, 1, 2, 0, 1, 2, 0]]
+    with_one_and_two_threads(lambda: _native.assign_nearest(*stack))
     assert_same(_native.assign_nearest(points.T.contiguous().T, centers), _native.assign_nearest(points, centers))
 
 
