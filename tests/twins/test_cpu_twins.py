@@ -688,6 +688,13 @@ def test_assign_nearest_against_float64(dtype, isa):
     assert float((own - exact.amin(1)).max()) < 2 * rounding
 
 
+@pytest.mark.parametrize("kinds", [("float16", "float16"), ("float64", "float32"), ("float32", "float64")], ids=str)
+def test_assign_nearest_of_other_types_is_refused(kinds):
+    points, centers = (torch.ones(4, 3, dtype=getattr(torch, kind)) for kind in kinds)
+    with pytest.raises(_native.NativeError, match=f"{kinds[0]} points, torch.{kinds[1]} centres"):
+        _native.assign_nearest(points, centers)
+
+
 def test_assign_nearest_has_the_same_bits_with_more_threads(isa):
     points, centers = sweep_of(301, 20, torch.float32)[1].float(), sweep_of(60, 20, torch.float32)[1].float()
     with_one_and_two_threads(lambda: _native.assign_nearest(points, centers))
