@@ -394,6 +394,35 @@ def test_no_graph_on_the_cpu(monkeypatch):
     assert smacof(*starts_of(points_5d(60, 1))).n_iter > 1
 
 
+class OnCuda:
+    """What says on a GPU that three steps are done."""
+
+    is_cuda, device = True, "cuda"
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def __bool__(self) -> bool:
+        return self.steps == 3
+
+    def advance(self) -> None:
+        self.steps += 1
+
+
+def test_no_graph_without_the_cache_of_the_allocator(monkeypatch):
+    """Every allocation in a capture would be an error then: compute-sanitizer's runs are such."""
+    replayed: list[OnCuda] = []
+    monkeypatch.setattr(repeat, "_replay_until", lambda done, advance: replayed.append(done))
+    monkeypatch.setattr(repeat.CUPY, "serves", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.delenv(repeat.UNCACHED, raising=False)
+    with_cache, without = OnCuda(), OnCuda()
+    repeat_until(with_cache, with_cache.advance)
+    monkeypatch.setenv(repeat.UNCACHED, "1")
+    repeat_until(without, without.advance)
+    assert replayed == [with_cache] and with_cache.steps == 0 and without.steps == 3
+
+
 @pytest.mark.parametrize("init", ["zeros", "one point", "a line"])
 def test_degenerate_starts(init):
     """Coincident points have no direction to part in; nothing may become NaN."""

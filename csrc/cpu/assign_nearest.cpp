@@ -21,7 +21,8 @@ template <class T> struct Panels {
     std::int64_t n = 0, D = 0;
     std::vector<T> centers, norms;
 
-    Panels(const T* from, std::int64_t k, std::int64_t n_features) : n(ceil_to(k, panel_width<T>) / panel_width<T>), D(n_features) {
+    Panels(const T* from, std::int64_t k, std::int64_t n_features)
+        : n(ceil_to(k, panel_width<T>) / panel_width<T>), D(n_features) {
         centers.assign(n * D * panel_width<T>, T(0));
         norms.assign(n * panel_width<T>, std::numeric_limits<T>::infinity());
         for (std::int64_t c = 0; c < k; ++c) {
@@ -79,7 +80,7 @@ template <class T>
 void assign_block(const T* points, std::int64_t n, const Panels<T>& panels, std::int64_t* labels, T* squared) {
     constexpr int W = lanes<T>;
     Least<T> least[block_points];
-    for (std::int64_t i = 0; i < n; ++i) least[i] = Least<T>{splat<T>(std::numeric_limits<T>::infinity()), typename Least<T>::Mask{}};
+    std::fill_n(least, n, Least<T>{splat<T>(std::numeric_limits<T>::infinity()), typename Least<T>::Mask{}});
     for (std::int64_t panel = 0; panel < panels.n; ++panel) {
         std::int64_t i = 0;
         for (; i + tile_points <= n; i += tile_points)
@@ -97,24 +98,34 @@ void assign_block(const T* points, std::int64_t n, const Panels<T>& panels, std:
             }
         }
         double norm = 0;
-        for (std::int64_t d = 0; d < panels.D; ++d) norm += (double)points[i * panels.D + d] * (double)points[i * panels.D + d];
+        const T* own = points + i * panels.D;
+        for (std::int64_t d = 0; d < panels.D; ++d) norm += (double)own[d] * (double)own[d];
         labels[i] = label;
         squared[i] = std::max((T)((double)best + norm), T(0));
     }
 }
 
 template <class T>
+void assign_set(const T* points, const T* centers, std::int64_t n, std::int64_t k, std::int64_t D,
+                std::int64_t* labels, T* squared, int threads) {
+    const Panels<T> panels(centers, k, D);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (std::int64_t first = 0; first < n; first += block_points)
+        assign_block<T>(points + first * D, std::min(block_points, n - first), panels, labels + first, squared + first);
+}
+
+// Sets are dealt to the threads whole where there is one for each of them: small ones have no block for each.
+template <class T>
 int assign(const T* points, const T* centers, std::int64_t n_sets, std::int64_t n, std::int64_t k, std::int64_t D,
            std::int64_t* labels, T* squared, int threads) {
-    const std::int64_t blocks = ceil_to(n, block_points) / block_points;
-    for (std::int64_t s = 0; s < n_sets; ++s) {
-        const Panels<T> panels(centers + s * k * D, k, D);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-        for (std::int64_t b = 0; b < blocks; ++b) {
-            const std::int64_t first = s * n + b * block_points, some = std::min(block_points, n - b * block_points);
-            assign_block<T>(points + first * D, some, panels, labels + first, squared + first);
-        }
-    }
+    const int side_by_side = n_sets < threads ? 1 : threads, within = n_sets < threads ? threads : 1;
+    Guard guard;
+#pragma omp parallel for num_threads(side_by_side) schedule(dynamic, 1)
+    for (std::int64_t s = 0; s < n_sets; ++s)
+        guard([&] {
+            assign_set(points + s * n * D, centers + s * k * D, n, k, D, labels + s * n, squared + s * n, within);
+        });
+    guard.rethrow();
     return 0;
 }
 

@@ -20,7 +20,8 @@ constexpr int widest_alone = 2;
 
 // Columns c .. c + V vectors of R rows: sums[r * stride + c ..] += sum over a of values[a * R + r] * rows[a][c ..].
 template <int V, int R, class T, class S>
-inline void accumulate(const T* values, const S* const* rows, std::int64_t k, std::int64_t c, S* sums, std::int64_t stride) {
+inline void accumulate(const T* values, const S* const* rows, std::int64_t k, std::int64_t c, S* sums,
+                       std::int64_t stride) {
     Vec<S> own[R][V];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v) own[r][v] = load<S>(sums + r * stride + c + v * lanes<S>);
@@ -114,15 +115,8 @@ template <class S> class Gathered {
     }
 };
 
-template <class S> bool all_finite(const S* block, std::int64_t size, int threads) {
-    bool finite = true;
-#pragma omp parallel for num_threads(threads) reduction(&& : finite)
-    for (std::int64_t part = 0; part < (size + 4095) / 4096; ++part) {
-        S zero = 0;
-        for (std::int64_t i = part * 4096; i < std::min(size, (part + 1) * 4096); ++i) zero += block[i] * S(0);
-        finite = finite && zero == 0;
-    }
-    return finite;
+template <class S> bool has_nan(const std::vector<S>& sums) {
+    return std::any_of(sums.begin(), sums.end(), [](S x) { return x != x; });
 }
 
 // Rows that share a residue modulo `interleave` reach for the same columns: they go together, block by block, and walk
@@ -134,8 +128,7 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
     const std::int64_t blocks = (per_class + block_rows - 1) / block_rows;
     const std::int64_t band_rows = std::max<std::int64_t>(64, (1 << 19) / (std::int64_t)(width * sizeof(S) + 1));
     const std::int64_t band = std::min({band_rows * interleave, widest_band, std::max<std::int64_t>(1, n_columns)});
-    // 0 times infinity or NaN is no 0: then every row is multiplied by what it has and nothing else.
-    const bool may_share = width > widest_alone * lanes<S> && all_finite(block, n_columns * width, threads);
+    const bool may_share = width > widest_alone * lanes<S>;
     // Vectors at the end of a row reach past it; past the last row there is nothing to read.
     const std::int64_t overhang = tile * lanes<S>;
     const std::int64_t guarded_from = std::max<std::int64_t>(0, n_columns - overhang / std::max<std::int64_t>(1, width) - 2);
@@ -151,42 +144,49 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
         const std::int64_t last = std::min(first + block_rows, (n_rows - residue + interleave - 1) / interleave);
         auto row_of = [&](std::int64_t q) { return q * interleave + residue; };
         std::int64_t cursor[block_rows];
-        for (std::int64_t q = first; q < last; ++q) cursor[q - first] = indptr[row_of(q)];
-        sums.assign(block_rows * stride, S(0));
         // The entries of row q from `from` to where it stands.
         auto alone = [&](std::int64_t q, std::int64_t from) {
             const std::int64_t k = cursor[q - first] - from;
+            if (k > (std::int64_t)rows.size()) rows.resize(k);  // a column named twice
             for (std::int64_t a = 0; a < k; ++a) rows[a] = row_of_block(indices[from + a]);
             if (k) accumulate_rows<1>(values + from, rows.data(), k, sums.data() + (q - first) * stride, stride);
         };
-        for (std::int64_t start = 0; start < n_columns; start += band) {
-            const std::int64_t stop = start + band;
-            std::int64_t q = first;
-            // Rows beside each other are alike: where some share too little, the next ones are not tried.
-            bool share = may_share;
-            for (; share && q + together <= last; q += together) {
-                std::int64_t from[together];
-                for (int r = 0; r < together; ++r) {
-                    std::int64_t& at = cursor[q + r - first];
-                    from[r] = at;
-                    at = shared.add(r, indices, values, at, indptr[row_of(q + r) + 1], start, stop);
+        auto multiply = [&](bool sharing) {
+            for (std::int64_t q = first; q < last; ++q) cursor[q - first] = indptr[row_of(q)];
+            sums.assign(block_rows * stride, S(0));
+            for (std::int64_t start = 0; start < n_columns; start += band) {
+                const std::int64_t stop = start + band;
+                std::int64_t q = first;
+                // Rows beside each other are alike: where some share too little, the next ones are not tried.
+                bool share = sharing;
+                for (; share && q + together <= last; q += together) {
+                    std::int64_t from[together];
+                    for (int r = 0; r < together; ++r) {
+                        std::int64_t& at = cursor[q + r - first];
+                        from[r] = at;
+                        at = shared.add(r, indices, values, at, indptr[row_of(q + r) + 1], start, stop);
+                    }
+                    share = shared.gather() >= least_share;
+                    if (share) {
+                        for (std::int64_t a = 0; a < shared.n; ++a) rows[a] = row_of_block(start + shared.columns[a]);
+                        accumulate_rows<together>(shared.values.data(), rows.data(), shared.n,
+                                                  sums.data() + (q - first) * stride, stride);
+                    } else {
+                        for (int r = 0; r < together; ++r) alone(q + r, from[r]);
+                    }
                 }
-                share = shared.gather() >= least_share;
-                if (share) {
-                    for (std::int64_t a = 0; a < shared.n; ++a) rows[a] = row_of_block(start + shared.columns[a]);
-                    accumulate_rows<together>(shared.values.data(), rows.data(), shared.n,
-                                              sums.data() + (q - first) * stride, stride);
-                } else {
-                    for (int r = 0; r < together; ++r) alone(q + r, from[r]);
+                for (; q < last; ++q) {
+                    const std::int64_t from = cursor[q - first], end = indptr[row_of(q) + 1];
+                    std::int64_t& at = cursor[q - first];
+                    while (at < end && indices[at] < stop) ++at;
+                    alone(q, from);
                 }
             }
-            for (; q < last; ++q) {
-                const std::int64_t from = cursor[q - first], end = indptr[row_of(q) + 1];
-                std::int64_t& at = cursor[q - first];
-                while (at < end && indices[at] < stop) ++at;
-                alone(q, from);
-            }
-        }
+        };
+        multiply(may_share);
+        // 0 times infinity or NaN is NaN and stays it: then every row is multiplied by what it has and nothing else.
+        // Looked for in the sums, for `block` may be all the columns while the rows are those of a few slices.
+        if (may_share && has_nan(sums)) multiply(false);
         for (std::int64_t q = first; q < last; ++q)
             std::copy_n(sums.data() + (q - first) * stride, width, out + row_of(q) * width);
     };
@@ -201,7 +201,8 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
             if (may_share) shared.reserve(band);
         });
 #pragma omp for schedule(dynamic, 1)
-        for (std::int64_t task = 0; task < interleave * blocks; ++task) guard([&] { row_block(task, rows, sums, shared); });
+        for (std::int64_t task = 0; task < interleave * blocks; ++task)
+            guard([&] { row_block(task, rows, sums, shared); });
     }
     guard.rethrow();
 }

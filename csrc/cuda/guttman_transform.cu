@@ -18,8 +18,8 @@ struct Reduction {
 
 // One block per MMP_ROWS rows, which share the points its threads read; every 256th column a thread, then a fixed tree.
 //
-// distances (n, n), symmetric; points (n, C) float64, centred; together () -> moved (n, C), raw (n,): the sum over each row of
-// (wanted - between)^2 at `points`. Pairs up to `together` apart pull nothing.
+// distances (n, n), symmetric; points (n, C) float64, centred; together () -> moved (n, C), raw (n,): the sum over each
+// row of (wanted - between)^2 at `points`. Pairs up to `together` apart pull nothing.
 MMP_KERNEL void __launch_bounds__(guttman_threads)
     guttman_transform(const MMP_DISTANCE* distances, const double* points, mmp_i64 n, const double* together,
                       double* moved, double* raw) {

@@ -235,6 +235,8 @@ def guttman_transform(
 
 
 def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if centers.dtype != points.dtype or points.dtype not in (torch.float32, torch.float64):
+        raise NativeError(f"assign_nearest: {points.dtype} points, {centers.dtype} centres; accepted: float32, float64")
     points, centers = points.contiguous(), centers.contiguous()
     n, n_features = points.shape[-2:]
     labels = torch.empty(points.shape[:-1], dtype=torch.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ EAGER = 8
 # Steps of a graph, one after another: the device is asked once a graph, and at the end as many, less one, are for
 # nothing.
 BLOCK = 8
+# In the environment it has torch allocate without its cache, as a search for overruns wants it: such an allocation is
+# an error while a graph is captured.
+UNCACHED = "PYTORCH_NO_CUDA_MEMORY_CACHING"
 
 
 def repeat_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
@@ -23,9 +27,10 @@ def repeat_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
 
     ``advance`` works in place on the same tensors each time, and changes nothing once ``done`` is set. Where the CUDA
     twins serve it reads nothing back either, so it is captured in a CUDA graph, which is replayed. Portable versions
-    may wait for the device whenever they like, and no graph can hold that: there each call is a call.
+    may wait for the device whenever they like, and no graph can hold that: there each call is a call, and so it is
+    where torch allocates without its cache.
     """
-    if done.is_cuda and CUPY.serves():
+    if done.is_cuda and UNCACHED not in os.environ and CUPY.serves():
         with torch.cuda.device(done.device):  # a graph is replayed on the current stream of the current device
             _replay_until(done, advance)
     else:

@@ -538,6 +538,16 @@ def test_csr_matmul_of_rows_that_go_together(density, n_columns, isa):
         assert bool(found[::7].eq(0).all())
 
 
+def test_csr_matmul_of_a_column_named_again_and_again(isa):
+    """More entries in a row than it has columns, beside rows that are alike and in one by itself."""
+    n_rows, n_entries = 17, 500
+    indptr = torch.arange(n_rows + 1) * n_entries
+    indices, values = torch.zeros(n_rows * n_entries, dtype=torch.int64), torch.ones(n_rows * n_entries)
+    for width in (5, 40):
+        found = _native.csr_matmul(indptr, indices, values, torch.ones(1, width, dtype=torch.float64), 1)
+        assert bool((found == n_entries).all())
+
+
 def test_csr_matmul_of_views(isa):
     parts = sparse(90, 90, value=torch.float64, index=torch.int32)
     block = block_of(40, 90, torch.float64).T
@@ -678,9 +688,19 @@ def test_assign_nearest_against_float64(dtype, isa):
     assert float((own - exact.amin(1)).max()) < 2 * rounding
 
 
+@pytest.mark.parametrize("kinds", [("float16", "float16"), ("float64", "float32"), ("float32", "float64")], ids=str)
+def test_assign_nearest_of_other_types_is_refused(kinds):
+    points, centers = (torch.ones(4, 3, dtype=getattr(torch, kind)) for kind in kinds)
+    with pytest.raises(_native.NativeError, match=f"{kinds[0]} points, torch.{kinds[1]} centres"):
+        _native.assign_nearest(points, centers)
+
+
 def test_assign_nearest_has_the_same_bits_with_more_threads(isa):
     points, centers = sweep_of(301, 20, torch.float32)[1].float(), sweep_of(60, 20, torch.float32)[1].float()
     with_one_and_two_threads(lambda: _native.assign_nearest(points, centers))
+    # Several sets are dealt to the threads whole.
+    stack = points.view(7, 43, 20), centers.view(3, 20, 20)[[0, 1, 2, 0, 1, 2, 0]]
+    with_one_and_two_threads(lambda: _native.assign_nearest(*stack))
     assert_same(_native.assign_nearest(points.T.contiguous().T, centers), _native.assign_nearest(points, centers))
 
 
