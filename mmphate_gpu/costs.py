@@ -110,7 +110,9 @@ class Costs:
         self.reached = self._reached(entries)
         # Float64 distances and which are near; indices, ranks and values of the entries found among them.
         pairs = min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
-        self.portable = 0 if native else pairs * (10 + 56 * entries.interslice)
+        # The CUDA twins screen float32 points.
+        self.portable = (4 * self.N * self.K if cuda else 0) if native else pairs * (10 + 56 * entries.interslice)
+        self.gathered = self._gathered() if native and not cuda else 0
 
     def _reached(self, entries: Entries) -> float:
         """Entries of the transitions: nodes reach landmarks as often as nodes."""
@@ -250,7 +252,13 @@ class Costs:
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C)))
         copies = 2 + (2 if self.cuda and storage != "sparse" else 0)
         end = (blocks + 1) * self.C + 3 * min(self.p.n_svd, self.N)
-        return max(column * end, column * (blocks + copies) * self.C + made) + self._blocks_left()
+        products = column * (blocks + copies) * self.C + made + self.gathered
+        return max(column * end, products) + self._blocks_left()
+
+    def _gathered(self) -> float:
+        """Where every thread of a sparse product puts the entries of eight rows side by side, with room for a band."""
+        band = min(2**16, max(64, 2**19 // (8 * self.C + 1)) * self.M, self.N)
+        return torch.get_num_threads() * 144 * band
 
     def _gram(self) -> float:
         """M^T D^-1 M: by dense blocks, or as a sparse product and its dense form; then its mean with its transpose."""

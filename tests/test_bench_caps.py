@@ -15,7 +15,7 @@ from benchmarks import verify_gpu
 RUN = {
     "form": "lazy",
     "t": 20,
-    "t_without_cap": 20,
+    "without_cap": {"t": 20},
     "finite": True,
     "fallbacks": [],
     "predicted_peak_bytes": 105,
@@ -32,6 +32,8 @@ def missed(**changes: object) -> list[str]:
 def test_what_a_capped_run_has_to_do():
     assert not missed()
     assert missed(t=21) == ["another t than without the cap"]
+    (told,) = missed(without_cap={"error": "no device"})
+    assert "without the cap came to no end" in told and "no device" in told
     assert missed(finite=False) == ["coordinates that are not finite"]
     assert missed(fallbacks=["gives way"]) == ["fallbacks"]
     assert missed(reserved_bytes=801) == ["reserved over the cap"]

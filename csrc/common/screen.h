@@ -35,7 +35,8 @@ MMP_HD double mmp_squared_reach(double reach) {
 // - E is off from D by (p + 3) v / 2 of it, and, where float64 squares vanish, by sqrt(p) * 2^-537 at most.
 // So E * scale and sqrt(s) differ by `error` and then by a share of less than `relative`, which is twice what was
 // counted: the rest is for the arithmetic of the bounds themselves. Where float64 squares might overflow, where a
-// coordinate is not finite or p is beyond reason, error is infinite: nothing is certain then, and float64 decides.
+// coordinate is not finite or p is beyond reason, error is infinite: nothing is certain then, and float64 decides (the
+// C++ twin takes finite points only).
 struct MmpScreen {
     double scale, error, relative;
 };

@@ -10,9 +10,12 @@ constexpr int tile = 8;  // vectors of sums held in registers
 // Rows that go together where most of their columns are the same: each row of `block` is fetched once for all of them.
 constexpr int together = MMP_BYTES == 64 ? 8 : 4;
 constexpr int narrow_tile = 3;  // vectors of the sums of each of them
-// Share of their entries that is there, from which it pays to multiply the others by 0 as well: what is saved in
-// fetching grows with the vectors of a row, gathering the entries costs the same whatever their number.
-inline double full_enough(std::int64_t vectors) { return 0.2 + 1.0 / (double)vectors; }
+// Share of their entries that is there, from which it pays to multiply the others by 0 as well: fetching a row of
+// `block` takes as long whatever the width of a register, multiplying it the longer the narrower they are; and what is
+// saved grows with the vectors of a row, while gathering the entries costs the same whatever their number.
+inline double full_enough(std::int64_t vectors) {
+    return (MMP_BYTES == 64 ? 0.2 : MMP_BYTES == 32 ? 0.6 : 0.85) + 1.0 / (double)vectors;
+}
 // Columns of a band at most: every thread has room for all their entries in `together` rows, twice.
 constexpr std::int64_t widest_band = 1 << 16;
 // Up to so many vectors a row, gathering the entries costs more than it saves.
@@ -209,7 +212,7 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
 
 }  // namespace MMP_ISA
 
-// out (n_rows, width) = matrix @ block; the indices of a row ascend; sums run along the row in the type of `block`.
+// out (n_rows, width) = matrix @ block; the indices of a row must ascend; sums run along the row in the type of `block`.
 // `interleave`: rows r and r + interleave have neighbouring columns (1: all rows alike). It changes no bit.
 MMP_API int MMP_EXPORT(csr_matmul)(const void* indptr, const void* indices, int wide, const void* values, int is_float,
                                    const void* block, void* out, int block_is_float, std::int64_t n_rows,

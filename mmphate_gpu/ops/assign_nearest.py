@@ -10,8 +10,8 @@ from .twins import TRITON, twins
 
 @twins("(Tensor points, Tensor centers) -> (Tensor, Tensor)", cuda=TRITON)
 def assign_nearest(
-    points: torch.Tensor,  # (N, D) or (B, N, D)
-    centers: torch.Tensor,  # (k, D) or (B, k, D)
+    points: torch.Tensor,  # (N, D) or (B, N, D), finite
+    centers: torch.Tensor,  # (k, D) or (B, k, D), k >= 1, finite
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (..., N) int64, (..., N)
     """Label of the nearest centre, set by set, and the squared distance to it.
 
