@@ -771,20 +771,36 @@ def test_without_cuda_it_ends_with_2_and_one_sentence(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_section_runs_on_the_cpu(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "verify_gpu.py"), "--cpu"]
+def verified(folder: Path, *options: str) -> dict[str, Any]:
+    """What `verify_gpu --cpu` wrote, having ended well."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "verify_gpu.py"), "--cpu", *options]
     done = subprocess.run(
-        [*command, "--out", str(tmp_path), "--log", str(tmp_path / "log")], capture_output=True, text=True
+        [*command, "--out", str(folder), "--log", str(folder / "log")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (file,) = tmp_path.glob("verify_cpu-*.json")
+    (file,) = folder.glob("verify_cpu-*.json")
     content = json.loads(file.read_text())
+    content["rows"] = records.rows_of(content["rows"], file)
+    return content
+
+
+def test_sections_run_on_the_cpu(tmp_path):
+    content = verified(tmp_path, "--only", "twins_neighbors", "--only", "benchmarks")
+    assert {name: section["status"] for name, section in content["sections"].items()} == {
+        "twins_neighbors": "passed",
+        "benchmarks": "passed",
+    }
+    assert [r.case for r in rows.totals(content["rows"])] == list(cases.SMALLEST)
+
+
+@pytest.mark.slow
+def test_every_section_runs_on_the_cpu(tmp_path):
+    content = verified(tmp_path)
     assert list(content["sections"]) == list(verify_gpu.SECTIONS)
     status = {name: section["status"] for name, section in content["sections"].items()}
     assert {status.pop("sanitizer_memcheck"), status.pop("sanitizer_racecheck")} == {"skipped"}
     assert set(status.values()) == {"passed"}
     assert content["sections"]["conformance"]["passed"] > 5
-    assert [r.case for r in rows.totals(records.rows_of(content["rows"], file))] == list(cases.SMALLEST)
 
 
 @pytest.fixture
