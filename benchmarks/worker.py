@@ -128,24 +128,27 @@ def run_case(
 
 
 def _runs(trace: Trace, options: dict[str, Any], meter: PeakMeter, repeats: int | None) -> Runs:
-    """The cold run, and the warm ones; results of a run are gone before the next."""
+    """The cold run, and the warm ones; results of a run are gone before the next. Peaks are those of the cold run: what
+    the allocators keep of it is no part of what the next one takes."""
     runs = Runs(*_timed(trace, options, meter))
     if repeats is None:
         repeats = 0 if meter.device.type == "cpu" and runs.seconds[0] > LONG else REPEATS
     for _ in range(repeats):
         del runs.op
-        runs.op, seconds, stages = _timed(trace, options, meter)
+        runs.op, seconds, stages = _timed(trace, options, None)
         runs.seconds += seconds
         runs.stages += stages
     return runs
 
 
-def _timed(trace: Trace, options: dict[str, Any], meter: PeakMeter) -> tuple[MMPHATE, list[float], list[list[float]]]:
+def _timed(
+    trace: Trace, options: dict[str, Any], meter: PeakMeter | None
+) -> tuple[MMPHATE, list[float], list[list[float]]]:
     op = MMPHATE(**options, callback=meter)
     started = time.perf_counter()
     op.fit(trace)
-    if meter.device.type == "cuda":
-        torch.cuda.synchronize(meter.device)
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return op, [time.perf_counter() - started], [[report["seconds"] for report in op.report_]]
 
 

@@ -28,12 +28,11 @@ POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 PER_SUMMED = 24  # row sums: float64 values, offsets
 PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
-PER_GRAM = 40  # an entry of the sparse Gram matrix: measured 40 to 45 (MKL's product and torch's copy of it)
+PER_GRAM = 40  # an entry of the sparse Gram matrix on CUDA: an estimate (the library's product and torch's copy of it)
 # What the C allocator holds of the temporaries that are gone: of a few blocks as wide as those of the Krylov basis, and
 # of a few squares, up to the 64 MiB that glibc comes to leave on top of its heap. Measured with 1000 to 4000 landmarks:
-# 14 to 90 MB, 126 to 159 MB after a dense Gram matrix; after a sparse one as much more as MKL's copy of it.
+# 14 to 90 MB, 126 to 159 MB after a dense Gram matrix.
 HEAP, HEAP_BLOCKS = 2**26, 6
-PER_LEFT = 16
 # Smaller blocks the allocator does not give back one by one: nonmetric MDS, whose arrays are half a square each, took
 # 9.5 and 10.1 squares with 1200 and 2400 landmarks and 6.6 with 3600.
 HEAP_BLOCK = 2**25
@@ -261,14 +260,15 @@ class Costs:
         return torch.get_num_threads() * 144 * band
 
     def _gram(self) -> float:
-        """M^T D^-1 M: by dense blocks, or as a sparse product and its dense form; then its mean with its transpose."""
+        """M^T D^-1 M: by dense blocks, or as a sparse product; then its mean with its transpose."""
         entries, square, found = self.reached, self.square, self._gram_entries()
         if not found:
             # The sum, a block of as many rows as there are landmarks, their product and a piece of it.
             return 3.2 * square + min(1.0, self.L / self.N) * entries * (28 + self.item) + self._heap()
-        dense = square + 16 * found + 32 * min(CHUNK_ELEMENTS, found)  # the product, and a chunk of it put in place
-        left = self._heap()
-        return max(2 * square + left, PER_GRAM * found, dense + left) + 2 * entries * 12
+        working = 2 * square + self._heap()
+        if self.cuda:  # the sparse product, and a chunk of it put in place
+            working = max(working, PER_GRAM * found, square + 16 * found + 32 * min(CHUNK_ELEMENTS, found))
+        return working + 2 * entries * 12
 
     def _gram_entries(self) -> float:
         """Those of the sparse product; 0 where there is none."""
@@ -342,7 +342,7 @@ class Costs:
         """What the C allocator has not given back yet."""
         if self.cuda:
             return 0
-        return max(self._blocks_left(), min(HEAP, HEAP_BLOCKS * self.square)) + PER_LEFT * self._gram_entries()
+        return max(self._blocks_left(), min(HEAP, HEAP_BLOCKS * self.square))
 
 
 def _elements(n: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.top_eigenpairs import _cholesky_qr, fix_signs, orthonormalize, top_eigenpairs
 from mmphate_gpu.ops.twins import PORTABLE, serves, serving, why_no_cuda_twins
 from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.stages import held_bytes
 
 
 def normal(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
@@ -329,6 +331,32 @@ def test_sparse_gram_against_dense(n_columns, kind, device):
     # Measured: 2e-13 of entries up to 250.
     np.testing.assert_allclose(found.cpu().numpy(), dense.T @ (weights[:, None] * dense), rtol=0, atol=1e-11)
     assert torch.equal(found, found.T)
+
+
+@pytest.mark.parametrize("without", ["MKL", "narrow indices"])
+def test_sparse_gram_by_scipy(without, monkeypatch):
+    dense = np.where(np.random.default_rng(0).random((300, 90)) < 0.04, 0.5, 0)
+    csr = of_dense(dense, 300)
+    wanted = sparse_gram(csr, torch.ones(300))
+    if without == "MKL":
+        monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    else:
+        csr = csr._replace(indptr=csr.indptr.long(), indices=csr.indices.long())
+    assert torch.equal(sparse_gram(csr, torch.ones(300)), wanted)  # quarters: every sum is exact
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_sparse_gram_keeps_nothing():
+    """A product of 5e6 entries, five times: 12 bytes an entry kept of each would be 61 MB."""
+    dense = np.where(np.random.default_rng(0).random((3000, 2700)) < 0.02, 1.0, 0)
+    csr = of_dense(dense, 3000)
+    held = []
+    for _ in range(5):
+        entries = int((sparse_gram(csr, torch.ones(3000)) != 0).sum())
+        held.append(held_bytes(torch.device("cpu")))
+    assert entries > 4e6
+    # Measured: less than 1 MB from the second to the last.
+    assert held[-1] - held[1] < 60e6
 
 
 def test_sparse_gram_of_float32_sums_in_float64():
