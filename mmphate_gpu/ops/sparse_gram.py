@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.sparse import csr_matrix
 
 from .chunks import CHUNK_ELEMENTS, row_chunks
 from .csr import Csr, scale, take_rows, to_torch
@@ -42,6 +41,8 @@ def _sparse_product(half: Csr) -> torch.Tensor:
 
 
 def _by_scipy(half: Csr) -> torch.Tensor:
+    from scipy.sparse import csr_matrix
+
     rows = csr_matrix((half.values.numpy(), half.indices.numpy(), half.indptr.numpy()), shape=half.shape)
     return torch.from_numpy((rows.T.tocsr() @ rows).toarray())
 
