@@ -26,7 +26,7 @@ from benchmarks.rows import NOT_INSTALLED, Row, plain_table, timing
 from benchmarks.tasks import QUICK, Task, emit, python_task
 from benchmarks.timer import cold_and_warm
 from mmphate_gpu._optional import available
-from mmphate_gpu.ops.devices import resolve_device
+from mmphate_gpu.ops.devices import one_thread, resolve_device
 
 NAME = "floors"
 BY = "torch"
@@ -162,19 +162,9 @@ def measured(device: torch.device, *, quick: bool) -> list[Row]:
     rows = whole_machine(device, quick=quick)
     if device.type == "cuda" or rows[0].threads == 1:
         return rows
-    with _one_thread():
+    with one_thread():
         alone = whole_machine(device, quick=quick)
     return [*rows, *(replace(row, machine=rows[0].machine, settings={"threads": 1}) for row in alone)]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def rates(rows: Sequence[Row]) -> dict[str, float]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import nn
 
 from . import _results
 from .estimator import MMPHATE
-from .ops.devices import resolve_device
+from .ops.devices import one_thread, resolve_device
 from .params import Params, check_number
 from .record import Recorder
 from .trace import Trace, save_trace
@@ -83,7 +82,7 @@ def train(
     ``callback(epoch, test accuracy)`` is called at each of them. Torch's own random state is left as it was.
     On one thread of the CPU, about 0.1 s an epoch; the same bits for one seed.
     """
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         model = DigitReader()
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
@@ -100,17 +99,6 @@ def train(
                 if callback is not None:
                     callback(epoch, accuracies[1][-1])
     return Training(recorder.trace(), *accuracies)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """These matrices are too small to share: more threads wait for one another, the longer the busier the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, classes: torch.Tensor) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,3 +61,14 @@ def card_bytes(device: Any) -> int | None:
     if not 1 <= found < 1e18:
         raise InputError(f"device={device!r} has no memory that a card could have; accepted: such as '24 GB card'")
     return int(found)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes with one thread: small matrices are no work to share, more threads would wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
