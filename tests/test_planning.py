@@ -514,7 +514,23 @@ def test_out_of_memory_falls_back_once(storage, uncapped, fails, monkeypatch):
     ],
 )
 def test_what_says_that_memory_ran_out(error, out):
-    assert ran_out(error) == out
+    assert ran_out(error) is (error if out else None)
+
+
+class FailedCapture:
+    """As torch.cuda.graph ends once anything in it has failed."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+def test_memory_that_runs_out_while_a_graph_is_captured():
+    told = torch.OutOfMemoryError(TOLD)
+    with pytest.raises(RuntimeError, match="previous error") as raised, FailedCapture():
+        raise told
+    assert ran_out(raised.value) is told
 
 
 def test_out_of_memory_while_the_affinity_is_stored(uncapped, fails):
