@@ -83,8 +83,8 @@ def test_the_peak_of_a_run_is_predicted(case):
     assert form == {"sparse": "SparseAffinity", "lazy": "LazyAffinity"}[storage]
     # Measured, five to ten runs each: 0.92 to 1.02.
     assert 0.85 < (held + planned) / peak < 1.15
-    # What is added, which the rest of the process does not hide. Measured: 0.83 to 1.04; of smaller runs most is what the
-    # C allocator keeps, which differs from run to run (960 nodes without landmarks: 0.97 to 1.51).
+    # What is added, which the rest of the process does not hide. Measured: 0.83 to 1.04; of smaller runs most is what
+    # the C allocator keeps, which differs from run to run (960 nodes without landmarks: 0.97 to 1.51).
     assert 0.75 < planned / (peak - held) < 1.35
 
 
