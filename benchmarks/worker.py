@@ -24,9 +24,9 @@ IMPORT_SECONDS = time.perf_counter() - _started
 from benchmarks import records  # noqa: E402
 from benchmarks.accuracy import accuracy  # noqa: E402
 from benchmarks.cases import CASES, Case  # noqa: E402
+from benchmarks.devices import use_device  # noqa: E402
 from benchmarks.rows import TOTAL, Row, timing  # noqa: E402
 from benchmarks.tasks import emit  # noqa: E402
-from mmphate_gpu.ops.devices import resolve_device  # noqa: E402
 from mmphate_gpu.params import InputError  # noqa: E402
 from mmphate_gpu.stages import held_bytes, peak_bytes  # noqa: E402
 from mmphate_gpu.within_memory import FORMS  # noqa: E402
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     given = {name: getattr(options, name) for name in ("storage", "repeats", "folder")}
     try:
-        emit(run_case(CASES[options.case], device=resolve_device(options.device), **given))
+        emit(run_case(CASES[options.case], device=use_device(options.device), **given))
     except InputError as error:
         parser.error(str(error))
     return 0

@@ -29,6 +29,7 @@ from benchmarks import (  # noqa: E402
     bench_scale,
     cases,
     harness,
+    peers,
     plots,
     records,
     report,
@@ -263,6 +264,7 @@ def test_rows_hold_while_the_same_twins_serve():
     assert records.same_settings(row(versions=native["versions"]), native)
     assert not records.same_settings(none, native)
     assert records.same_settings(dataclasses.replace(none, by=rows.PORTABLE), native)  # has none by its nature
+    assert "MMPHATE_GPU_NATIVE" in peers.peers()[rows.PORTABLE].environment
 
 
 def test_a_file_that_is_cut_is_not_taken_as_whole(tmp_path, some_suites, capsys):
