@@ -85,9 +85,10 @@ def missed_goals(rows: Sequence[Row]) -> list[str]:
     for stage in PER_PAIR:
         own = [row for row in by_axis(rows).get("slices", ()) if row.stage == stage]
         for before, after in zip(own, own[1:], strict=False):
-            long_enough = before.cold_seconds >= LEAST_SECONDS
+            if before.cold_seconds < LEAST_SECONDS or not doubles(before, after, "slices"):
+                continue
             growth = after.cold_seconds / before.cold_seconds
-            if long_enough and growth > MOST_GROWTH and doubles(before, after, "slices"):
+            if growth > MOST_GROWTH:
                 found.append(f"{after.case}, {stage}: {growth:.2f} times {before.case}, goal at most {MOST_GROWTH}")
     return found
 

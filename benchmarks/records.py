@@ -87,6 +87,9 @@ def locked(folder: Path) -> Iterator[None]:
     Busy
         Another run has it.
     """
+    if fcntl is None:
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     with path.open("w") as file:
@@ -101,8 +104,7 @@ def locked(folder: Path) -> Iterator[None]:
 def _lock(file: IO[str], path: Path) -> bool:
     """Whether ``file`` is ours now; the one that is at ``path``, and not one that its owner has just removed."""
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except (BlockingIOError, FileNotFoundError):
         return False
@@ -146,7 +148,7 @@ def _row(line: bytes, path: Path, number: int) -> Row:
     try:
         return rows_of([json.loads(line)], where)[0]
     except ValueError as error:
-        raise BadRows(f"{where} holds no benchmark rows") from error
+        raise BadRows(f"{where} holds no benchmark rows; restore the file, or remove it") from error
 
 
 # ---------------------------------------------------------------- what a row was measured on

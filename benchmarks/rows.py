@@ -102,7 +102,7 @@ class Row:
     @property
     def reason(self) -> str:
         """Why nothing was measured, in one line: the last of what was said, where an error says what it is."""
-        return self.skipped.strip().splitlines()[-1].strip().rstrip(".") if self.skipped.strip() else ""
+        return _one_line(self.skipped).rstrip(".")
 
     def asdict(self) -> dict[str, Any]:
         """The fields that are set."""
@@ -308,7 +308,13 @@ def op_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]
     ]
 
 
+def _one_line(text: str) -> str:
+    """The last line of ``text``."""
+    return next(reversed(text.strip().splitlines()), "").strip()
+
+
 def plain_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    lines = [[_one_line(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in [head, *lines]
@@ -316,6 +322,7 @@ def plain_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    lines = [[_one_line(cell).replace("|", r"\|") for cell in line] for line in lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
 
 

@@ -62,7 +62,7 @@ def endings(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def what_ended(row: Row) -> str:
-    """ "time" or "memory" by the reason of a row without numbers; else the reason."""
+    """In a word, by the reason of a row without numbers: "time" or "memory"; else the reason."""
     if row.skipped.startswith("took more than"):
         return "time"
     return "memory" if "memory" in row.skipped else row.reason

@@ -40,7 +40,7 @@ from benchmarks import (  # noqa: E402
     verify_gpu,
     worker,
 )
-from mmphate_gpu import MMPHATE, cli, multislice_affinity, reference, to_scipy  # noqa: E402
+from mmphate_gpu import MMPHATE, cli, multislice_affinity, plan, reference, to_scipy  # noqa: E402
 from mmphate_gpu.datasets import random_walk  # noqa: E402
 from mmphate_gpu.ops import twins as native_twins  # noqa: E402
 from mmphate_gpu.params import STORAGES  # noqa: E402
@@ -192,6 +192,13 @@ def test_cells_show_what_was_measured_beside_what_was_expected():
     assert (cells["t"], cells["affinity error"], cells["peak"]) == ("21 (22)", "2.0e-07", "1.00 GB")
     assert (cells["seconds"], cells["cold"], cells["kept 10 / 40"]) == ("20.0 ± 1.50", "25.0", "")
     assert rows.spread_text(row(repeats=0)) == "20.0"
+
+
+def test_a_cell_is_one_line():
+    told = "Traceback:\n  a | b"
+    assert rows.plain_table(("x", "y"), [("1", told)]) == "x  y\n1  a | b"
+    assert rows.markdown_table(("x",), [(told,)]) == "| x |\n| --- |\n| a \\| b |"
+    assert row(skipped="first\n  last.\n").reason == "last" and row().reason == ""
 
 
 # ---------------------------------------------------------------- tasks
@@ -386,7 +393,9 @@ def test_the_slices_pass_through_har():
 
 def test_the_digits_are_trained_once(tmp_path, monkeypatch):
     monkeypatch.setattr(cases, "DIGITS_EPOCHS", 2)
-    first = cases.digits_trace(tmp_path)
+    with monkeypatch.context() as m:
+        m.setattr("mmphate_gpu.demo.train", None)  # in a process of its own
+        first = cases.digits_trace(tmp_path)
     (file,) = tmp_path.iterdir()
     written = file.stat().st_mtime_ns
     assert first.data.shape == (3, 8, 20, 50)
@@ -610,6 +619,25 @@ def test_long_runs_are_not_repeated_and_leave_nothing_behind(monkeypatch):
     monkeypatch.setattr(worker, "MMPHATE", Counted)
     worker._runs(walk, options, meter, 2)
     assert len(alive) == 3
+
+
+def test_nothing_of_the_library_runs_before_the_cold_run(monkeypatch):
+    done = []
+
+    class Noted(MMPHATE):
+        def fit(self, *args):
+            done.append("fit")
+            return super().fit(*args)
+
+    def noted_plan(trace, **options):
+        done.append(f"plan {options['storage']}")
+        return plan(trace, **options)
+
+    monkeypatch.setattr(worker, "MMPHATE", Noted)
+    monkeypatch.setattr(worker, "plan", noted_plan)
+    total = worker.run_case(cases.CASES["walk-small"], device=torch.device("cpu"), repeats=1)[-1]
+    assert done == ["fit", "fit", "plan sparse"]
+    assert total.predicted_peak_bytes >= total.held_bytes
 
 
 # ---------------------------------------------------------------- the pipeline bench and its goals
