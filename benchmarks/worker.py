@@ -24,7 +24,7 @@ IMPORT_SECONDS = time.perf_counter() - _started
 from benchmarks import records  # noqa: E402
 from benchmarks.accuracy import accuracy  # noqa: E402
 from benchmarks.cases import CASES, Case  # noqa: E402
-from benchmarks.devices import use_device  # noqa: E402
+from benchmarks.devices import let_go, use_device  # noqa: E402
 from benchmarks.rows import TOTAL, Row, timing  # noqa: E402
 from benchmarks.tasks import emit  # noqa: E402
 from mmphate_gpu.params import InputError  # noqa: E402
@@ -112,6 +112,7 @@ def run_case(
     """
     trace = case.trace(folder).to(device)
     options = {**case.options, "storage": storage or case.storage}
+    let_go(device)  # what making the trace has left
     held = {"held_bytes": held_bytes(CPU)}
     before = held_bytes(device)
     meter = PeakMeter(device)
