@@ -51,22 +51,23 @@ def names_for(device: str) -> list[str]:
 
 
 def case_task(name: str, device: str, *, storage: str | None = None, repeats: int | None = None) -> Task:
-    """The task that measures a case; another storage than its own makes it another task."""
-    options = [] if repeats is None else [f"--repeats={repeats}"]
-    form = [] if storage is None else [f"storage={storage}"]
+    """The task that measures a case; a storage or a number of repeats given by hand makes it another task."""
+    given = {"storage": storage, "repeats": repeats}
+    options = [f"{option}={value}" for option, value in given.items() if value is not None]
     case = CASES[name]
+    settings = {**case.options, **({"axis": case.axis} if case.axis else {})}
     return python_task(
         "scale" if case.axis else NAME,
-        "-".join([name, *form]),
+        "-".join([name, *options]),
         "worker.py",
         name,
         f"--device={device}",
         "--folder",
         OUT,
-        *(f"--{one}" for one in form),
-        *options,
+        *(f"--{option}" for option in options),
         timeout=max(600.0, 5 * case.estimate),
         estimate=case.estimate,
+        about={"case": name, "settings": settings, "storage": storage or case.storage},
     )
 
 
@@ -145,7 +146,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return tasks(device, options.quick)
         return [case_task(name, device, repeats=options.repeats) for name in options.only or names_for(device)]
 
-    options.fresh |= options.repeats is not None
     rows, code = run_suite(chosen, options)
     if any(not row.skipped for row in rows):
         print(plain_table(*table(rows, "stages")), end="\n\n")

@@ -19,7 +19,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bench_pipeline import case_task
 from benchmarks.cases import AXES, SERIES, SMALL_SERIES
 from benchmarks.harness import add_run_arguments, missed_or_none, run_suite
-from benchmarks.rows import HEAD, Row, by_axis, plain_table, scale_cells, slopes, total_cells, totals
+from benchmarks.rows import (
+    HEAD,
+    LEAST_SECONDS,
+    Row,
+    by_axis,
+    doubles,
+    not_measured,
+    plain_table,
+    scale_cells,
+    slopes,
+    total_cells,
+    totals,
+)
 from benchmarks.tasks import Task
 
 NAME = "scale"
@@ -27,8 +39,6 @@ NAME = "scale"
 MOST_NODES_ON_CPU = 487_680
 # Slices double, so pairs of them are four times as many; 5 % for the entries that a chunk of rows ends with.
 MOST_GROWTH = 4.2
-# Below it a stage is too short to say how it grows.
-LEAST_SECONDS = 1.0
 PER_PAIR = ("affinity", "landmarks")
 QUICK_AXES = ("slices", "landmarks")
 
@@ -67,15 +77,18 @@ def n_nodes(name: str) -> int:
 
 
 def missed_goals(rows: Sequence[Row]) -> list[str]:
-    """One sentence for each stage over pairs of slices that grows faster than they do, from one case to the next."""
+    """One sentence for each stage over pairs of slices that grows faster than they do, from one case to the next.
+
+    Seconds are those of cold runs, as in the table.
+    """
     found = []
     for stage in PER_PAIR:
         own = [row for row in by_axis(rows).get("slices", ()) if row.stage == stage]
         for before, after in zip(own, own[1:], strict=False):
-            doubled = after.n_slices == 2 * before.n_slices and after.n_units == before.n_units
-            same_form = after.storage == before.storage
-            growth = after.seconds / before.seconds
-            if doubled and same_form and before.seconds >= LEAST_SECONDS and growth > MOST_GROWTH:
+            if before.cold_seconds < LEAST_SECONDS or not doubles(before, after, "slices"):
+                continue
+            growth = after.cold_seconds / before.cold_seconds
+            if growth > MOST_GROWTH:
                 found.append(f"{after.case}, {stage}: {growth:.2f} times {before.case}, goal at most {MOST_GROWTH}")
     return found
 
@@ -99,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows, code = run_suite(lambda device: tasks(device, options.quick, **given), options)
     for axis, own in by_axis(rows).items():
         print(plain_table(*table(own, axis)), slopes(own, axis), sep="\n\n", end="\n\n")
+    print("".join(f"{sentence}\n" for sentence in not_measured(rows)), end="")
     return missed_or_none(missed_goals(rows), code)
 
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout is 
 from benchmarks import records
 from benchmarks.cases import CASES
 from benchmarks.records import RESULTS, ROOT
-from benchmarks.rows import Row, plain_table
+from benchmarks.rows import Row, not_measured, plain_table
 from benchmarks.tasks import Task, clock, environment, run_tasks, tail
 
 # In the order of a full run: the machine's rates first, what takes longest last. A suite is a module with
@@ -50,18 +50,22 @@ def default_out() -> Path:
     return RESULTS if os.access(RESULTS, os.W_OK) else Path(ELSEWHERE)
 
 
+class NoDevice(ValueError):
+    """There is no such device; the message says what there is."""
+
+
 def about_device(device: str) -> tuple[str, dict[str, Any]]:
     """The full name of ``device`` and what rows on it say, found in another process: this one holds no memory there.
 
     Raises
     ------
-    ValueError
-        There is no such device; the message says what there is.
+    NoDevice
+        There is no device of that name.
     """
     command = [sys.executable, str(ROOT / "benchmarks" / "records.py"), device]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if done.returncode != 0:
-        raise ValueError(tail(done.stderr, 1))
+        raise NoDevice(tail(done.stderr, 1))
     found = json.loads(done.stdout.splitlines()[-1])
     return found["name"], found["about"]
 
@@ -126,7 +130,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if options.list:
         return listed(options)
-    options.fresh |= options.repeats is not None
     rows, code = run_suite(lambda device: chosen_tasks(options, device), options)
     conclude(rows, code)
     return code
@@ -135,30 +138,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_suite(chosen: Callable[[str], Sequence[Task]], options: argparse.Namespace) -> tuple[list[Row], int]:
     """Run the tasks that are ``chosen`` for the device, with what is ahead said before and where things are after.
 
-    Returns what `run_tasks` does; ends the process with 2 where there is no such device.
+    Returns what `run_tasks` does; ends the process with 2 where there is no such device, where another run writes into
+    the folder, and where a file in it holds no rows.
     """
     try:
         device, about = about_device(options.device)
-    except ValueError as error:
+        with records.locked(options.out):
+            rows, code = _run(chosen(device), about, options)
+    except (NoDevice, records.Busy, records.BadRows) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
-    tasks = chosen(device)
-    print(f"{len(tasks)} tasks, about {clock(sum(task.estimate for task in tasks))} on two cores", file=sys.stderr)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the code that ends the task in hand
-    try:
-        rows, code = run_tasks(tasks, options.out, about, fresh=options.fresh)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     for suite in dict.fromkeys(row.suite for row in rows):
         print(f"written: {records.result_path(options.out, suite, about['machine'])}", file=sys.stderr)
     return rows, code
 
 
+def _run(tasks: Sequence[Task], about: dict[str, Any], options: argparse.Namespace) -> tuple[list[Row], int]:
+    """`run_tasks`, through its end too where this process is asked to end."""
+    print(f"{len(tasks)} tasks, about {clock(sum(task.estimate for task in tasks))} on two cores", file=sys.stderr)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the code that ends the task in hand
+    try:
+        return run_tasks(tasks, options.out, about, fresh=options.fresh)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def conclude(rows: Sequence[Row], code: int) -> int:
-    """Print a table for each suite, and the goals that are missed; 1 if any, else ``code``."""
-    for suite in dict.fromkeys(row.suite for row in rows if not row.skipped):
+    """Print a table for each suite with what was not measured, and the goals missed; 1 if any, else ``code``."""
+    for suite in dict.fromkeys(row.suite for row in rows):
         own = [row for row in rows if row.suite == suite]
-        print(suite, plain_table(*suite_module(suite).table(own, "")), sep="\n", end="\n\n")
+        head, lines = suite_module(suite).table(own, "")
+        print(suite, *([plain_table(head, lines)] if lines else []), *not_measured(own, lines), sep="\n", end="\n\n")
     return missed_or_none(missed_goals(rows), code)
 
 

@@ -12,8 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from benchmarks.rows import TOTAL, Row, by_axis, size, totals
-from benchmarks.story import REFERENCE
+from benchmarks.rows import OURS, TOTAL, Row, by_axis, size, totals
+from benchmarks.story import PICTURE, endings, reference_pictures
 
 # The power with which work of a run has to grow at most: pairs of slices, pairs of units, distances, matrix products.
 GUIDES = {"slices": 2, "units": 1, "samples": 1, "landmarks": 3}
@@ -22,7 +22,7 @@ DPI = 110
 
 
 def growth(rows: Sequence[Row], path: Path) -> Path:
-    """Seconds of the stages against what doubles, one panel an axis, all axes logarithmic."""
+    """Seconds of the stages, of cold runs, against what doubles, one panel an axis, all axes logarithmic."""
     series = by_axis(rows)
     figure, panels = plt.subplots(1, len(series), figsize=(5 * len(series), 4.5), layout="constrained", squeeze=False)
     for panel, (axis, own) in zip(panels[0], series.items(), strict=True):
@@ -33,16 +33,17 @@ def growth(rows: Sequence[Row], path: Path) -> Path:
 
 def _growth_panel(panel: Any, axis: str, rows: Sequence[Row]) -> None:
     stages = list(dict.fromkeys(row.stage for row in rows))
-    longest = {stage: max(row.seconds or 0 for row in rows if row.stage == stage) for stage in stages}
+    longest = {stage: max(row.cold_seconds or 0 for row in rows if row.stage == stage) for stage in stages}
     for stage in sorted(stages, key=longest.__getitem__, reverse=True):
         if longest[stage] < 0.01 * max(longest.values()):
             continue
         own = [row for row in rows if row.stage == stage]
         style = {"color": "black", "linewidth": 2} if stage == TOTAL else {}
-        panel.plot([size(row, axis) for row in own], [row.seconds for row in own], marker="o", label=stage, **style)
+        seconds = [row.cold_seconds for row in own]
+        panel.plot([size(row, axis) for row in own], seconds, marker="o", label=stage, **style)
     whole = totals(rows)
     sizes = [size(row, axis) for row in whole]
-    last = whole[-1].seconds or 0
+    last = whole[-1].cold_seconds or 0
     guide = [last * (n / sizes[-1]) ** GUIDES[axis] for n in sizes]
     panel.plot(sizes, guide, label=f"power {GUIDES[axis]}", **GUIDE)
     panel.set_ylim(bottom=max(1e-3, 0.005 * last))
@@ -50,23 +51,51 @@ def _growth_panel(panel: Any, axis: str, rows: Sequence[Row]) -> None:
 
 
 def scaling(series: Mapping[str, Sequence[Row]], against: Sequence[Row], path: Path) -> Path:
-    """Seconds and peak memory of whole runs against the nodes: every machine, and the dense reference."""
-    lines = {f"this library, {machine}": totals(by_axis(rows).get("slices", [])) for machine, rows in series.items()}
-    dense = [row for row in totals(against) if row.by == REFERENCE and row.seconds is not None]
-    for machine in sorted({row.machine for row in dense}):
-        lines[f"dense reference, {machine}"] = [row for row in dense if row.machine == machine]
-    return by_nodes(lines, path)
+    """Seconds of the first run and peak memory of whole runs against the nodes.
+
+    On every machine the series of slices; this library and the dense reference on one input, and where that one ended.
+    """
+    lines: dict[str, Sequence[Row]] = {}
+    for machine, rows in series.items():
+        if own := totals(by_axis(rows).get("slices", [])):
+            lines[f"{_form(own)}, {_input(own[0])}, {machine}"] = own
+    reference, marks = reference_pictures(against), {}
+    ours = [row for row in totals(against) if (row.by, row.case) == (OURS, PICTURE)]
+    for name, rows in (("this library", ours), ("dense reference", totals(reference))):
+        for machine in sorted({row.machine for row in rows}):
+            own = [row for row in rows if row.machine == machine]
+            lines[f"{name} ({_input(own[0])}), {machine}"] = own
+    for machine in sorted({row.machine for row in reference}):
+        for what, row in endings([row for row in reference if row.machine == machine]).items():
+            if row.n_nodes is not None:
+                marks[f"the reference ended: {what}, {machine}"] = row.n_nodes
+    return by_nodes(lines, path, "cold_seconds", marks)
 
 
-def by_nodes(lines: Mapping[str, Sequence[Row]], path: Path) -> Path:
-    """Seconds and peak memory against the number of nodes, a line for each of ``lines``."""
+def _form(rows: Sequence[Row]) -> str:
+    return "matrix-free" if all(row.storage.startswith("lazy") for row in rows) else "the planned form"
+
+
+def _input(row: Row) -> str:
+    return f"{row.n_units} units x {row.n_samples} samples"
+
+
+def by_nodes(
+    lines: Mapping[str, Sequence[Row]], path: Path, seconds: str = "seconds", marks: Mapping[str, int] | None = None
+) -> Path:
+    """Time and peak memory against the number of nodes, a line for each of ``lines``, dotted at ``marks``.
+
+    ``seconds`` is the field of the rows that is drawn.
+    """
     figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     for label, rows in lines.items():
         own = sorted(rows, key=lambda row: row.n_nodes or 0)
         nodes = [row.n_nodes for row in own]
-        time.plot(nodes, [row.seconds for row in own], marker="o", label=label)
+        time.plot(nodes, [getattr(row, seconds) for row in own], marker="o", label=label)
         memory.plot(nodes, [row.main_peak_bytes / 1e9 for row in own], marker="o", label=label)
-    for panel, what in ((time, "seconds"), (memory, "peak memory, GB")):
+    for panel, what in ((time, seconds.replace("_", " ")), (memory, "peak memory, GB")):
+        for number, (label, nodes) in enumerate((marks or {}).items()):
+            panel.axvline(nodes, linestyle=":", color=f"C{len(lines) + number}", label=label)
         _axes(panel, "nodes", what)
     return saved(figure, path)
 

@@ -6,6 +6,7 @@ python benchmarks/records.py cuda:1        prints what rows of that device will 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -15,23 +16,41 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout is what is measured, whether or not it is installed
 
-from benchmarks.rows import Row, slug  # noqa: E402
+from benchmarks.rows import PORTABLE, Row, slug  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-# What decides a number; how results are shown does not.
+# What decides a number; how results are shown, compared or asked for does not.
 SOURCES = ("mmphate_gpu/**/*.py", "csrc/**/*", "benchmarks/**/*.py", "CMakeLists.txt")
-SHOWN_ONLY = ("benchmarks/report.py",)
+SHOWN_ONLY = tuple(
+    f"benchmarks/{name}.py" for name in ("caps", "guard", "plots", "report", "roofline", "story", "verify_gpu")
+)
+# Another machine behind the same name has more or less of it; what a kernel keeps for itself changes less.
+SAME_MEMORY = 0.1
+LOCK = ".lock"
 PACKAGES = ("torch", "numpy", "scipy", "pykeops", "triton")
 CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")
 _FIELDS = {f.name for f in fields(Row)}
+
+
+class BadRows(ValueError):
+    """What was read holds no benchmark rows."""
+
+
+class Busy(RuntimeError):
+    """Another run is writing into the folder."""
 
 
 # ---------------------------------------------------------------- files
@@ -42,32 +61,55 @@ def result_path(folder: Path, suite: str, machine: str) -> Path:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a result file; a last line that a killed run left torn is dropped. No file: no rows.
+    """The rows of a result file. No file: no rows.
 
     Raises
     ------
-    ValueError
-        A whole line that is no row.
+    BadRows
+        A line that is no row: a file is written whole or not at all, so none is torn by a run that was ended.
     """
     if not path.exists():
         return []
-    return [_row(line, path, number) for number, line in enumerate(_whole(path.read_bytes()).splitlines(), 1)]
-
-
-def append(path: Path, rows: Sequence[Row]) -> None:
-    """Put ``rows`` behind those of the file, in one write, over a torn last line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = len(_whole(path.read_bytes())) if path.exists() else 0
-    with path.open("ab") as file:
-        file.truncate(kept)
-        file.write(_lines(rows))
-        file.flush()
-        os.fsync(file.fileno())
+    return [_row(line, path, number) for number, line in enumerate(path.read_bytes().splitlines(), 1)]
 
 
 def replace(path: Path, rows: Sequence[Row]) -> None:
     """Write ``rows`` in place of the file, whole or not at all."""
-    write_text(path, _lines(rows).decode())
+    write_text(path, "".join(json.dumps(row.asdict(), allow_nan=False) + "\n" for row in rows))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs from writing into ``folder``, which is made; on a system without locks nothing is kept.
+
+    Raises
+    ------
+    Busy
+        Another run has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    with path.open("w") as file:
+        if not _lock(file, path):
+            raise Busy(f"another run writes into {folder}; wait for its end, or give this one another folder (--out)")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(file: IO[str], path: Path) -> bool:
+    """Whether ``file`` is ours now; the one that is at ``path``, and not one that its owner has just removed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:  # a file system that has no locks
+        return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -77,6 +119,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
@@ -88,31 +132,23 @@ def rows_of(entries: Any, where: object) -> list[Row]:
 
     Raises
     ------
-    ValueError
+    BadRows
         Something else; ``where`` is named.
     """
     if not isinstance(entries, list) or not all(isinstance(e, dict) and e.keys() <= _FIELDS for e in entries):
-        raise ValueError(f"{where} holds no benchmark rows")
+        raise BadRows(f"{where} holds no benchmark rows")
     try:
         return [Row(**entry) for entry in entries]
     except TypeError as error:
-        raise ValueError(f"{where} holds no benchmark rows: {error}") from error
-
-
-def _whole(content: bytes) -> bytes:
-    return content[: content.rfind(b"\n") + 1]
-
-
-def _lines(rows: Sequence[Row]) -> bytes:
-    return "".join(json.dumps(row.asdict(), allow_nan=False) + "\n" for row in rows).encode()
+        raise BadRows(f"{where} holds no benchmark rows: {error}") from error
 
 
 def _row(line: bytes, path: Path, number: int) -> Row:
     where = f"{path}, line {number},"
     try:
         return rows_of([json.loads(line)], where)[0]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} holds no benchmark rows") from error
+    except ValueError as error:
+        raise BadRows(f"{where} holds no benchmark rows; restore the file, or remove it") from error
 
 
 # ---------------------------------------------------------------- what a row was measured on
@@ -130,7 +166,8 @@ def about(device: Any, packages: Sequence[str] = ()) -> dict[str, Any]:
         "device": device.type,
         "machine": machine_name(device),
         "threads": torch.get_num_threads(),
-        "versions": versions(packages),
+        "memory_bytes": memory_bytes(device),
+        "versions": {**versions(packages), "twins": twins(device)},
         "commit": commit(),
         "source": source(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -158,6 +195,38 @@ def _processor() -> str:
     return models[0] if models else platform.machine()
 
 
+def memory_bytes(device: Any) -> int:
+    """All memory that ``device`` has, or as much of it as the user lets the library take."""
+    import psutil
+    import torch
+
+    from mmphate_gpu.ops.memory import memory_limit
+
+    on_gpu = device.type == "cuda"
+    whole = torch.cuda.get_device_properties(device).total_memory if on_gpu else psutil.virtual_memory().total
+    return min(whole, memory_limit() or whole)
+
+
+def twins(device: Any) -> str:
+    """What serves in place of portable torch: "C++ (avx512)", "CUDA", or "none"."""
+    from mmphate_gpu.ops._native import isa
+    from mmphate_gpu.ops.twins import serves
+
+    if not serves(device):
+        return "none"
+    return "CUDA" if device.type == "cuda" else f"C++ ({isa()})"
+
+
+def same_settings(row: Row, about: dict[str, Any]) -> bool:
+    """Whether ``row`` was measured from the sources, with the packages and on the memory that ``about`` has."""
+    named = {*about["versions"], *PACKAGES, *CUPY}
+    if row.by == PORTABLE:
+        named.discard("twins")  # its process has none, whatever serves elsewhere
+    memory = abs((row.memory_bytes or 0) - about["memory_bytes"]) <= SAME_MEMORY * about["memory_bytes"]
+    versions = all(row.versions.get(name) == about["versions"].get(name) for name in named)
+    return row.source == about["source"] and versions and memory
+
+
 def versions(packages: Sequence[str] = ()) -> dict[str, str]:
     """What decides a time or a digit, by name; a package that is not installed is not there."""
     import torch
@@ -177,7 +246,8 @@ def versions(packages: Sequence[str] = ()) -> dict[str, str]:
 def commit() -> str:
     """The checkout's commit, with a + where the sources differ from it; empty outside a checkout of git."""
     head = _git("rev-parse", "--short", "HEAD")
-    changed = head and _git("status", "--porcelain", "--", *(f":(glob){pattern}" for pattern in SOURCES))
+    paths = (*(f":(glob){pattern}" for pattern in SOURCES), *(f":(exclude){name}" for name in SHOWN_ONLY))
+    changed = head and _git("status", "--porcelain", "--", *paths)
     return head + ("+" if changed else "")
 
 

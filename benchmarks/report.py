@@ -2,22 +2,29 @@
 
     python benchmarks/report.py pipeline              prints the tables of results/pipeline-MACHINE.jsonl
     python benchmarks/report.py --write README.md     fills the places marked in a text
-    python benchmarks/report.py --check               exits 1 if a marked place differs from the rows
+    python benchmarks/report.py --check               exits 1 if a marked place or a plot differs from the rows
     python benchmarks/report.py --draw                draws the plots of docs/images
 
 A marked place stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``. NAME is a suite, of all machines
 (``pipeline``) or of one (``pipeline-amd-epyc-2-cores``), or ``story``, the table of the README. Behind a colon stands
 which of the suite's tables: ``pipeline:stages`` has seconds and peak of every stage, ``scale:units`` one series. A
-place whose rows are not there has to be empty. Rows of quick tasks, whose inputs are small, are left out.
+place whose rows are not there has to be empty. Rows stand there of the tasks that a full run has now, and of no other:
+not of quick tasks, whose inputs are small, nor of settings given by hand. A plot holds a hash of the rows it was drawn
+from.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
+import importlib
+import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -28,13 +35,16 @@ from benchmarks.records import RESULTS, read  # noqa: E402
 from benchmarks.rows import (  # noqa: E402
     Row,
     by_axis,
+    bytes_text,
     markdown_table,
+    not_measured,
     slopes,
 )
 from benchmarks.tasks import QUICK  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 STORY, SCALE = "story", "scale"
+STAMP = "Rows"  # of the text in a plot that holds the hash of its rows
 PLACE = re.compile(
     r"(<!-- bench:(?P<name>[\w.-]+)(?::(?P<which>[\w.-]+))? -->\n)(?P<text>.*?)(<!-- /bench -->)", re.DOTALL
 )
@@ -44,46 +54,78 @@ class NoResults(LookupError):
     """A name that no result file has."""
 
 
-def rows_by_machine(name: str, folder: Path) -> dict[str, list[Row]]:
-    """Rows of the result ``name``, a suite or a suite and a machine, by machine."""
+class Result(NamedTuple):
+    """The rows of one file that are shown, and how many are not: of tasks that a full run does not have."""
+
+    rows: list[Row]
+    left_out: int
+
+
+def results(name: str, folder: Path) -> dict[str, Result]:
+    """Those of ``name``, a suite or a suite and a machine, by machine."""
     suite = name.partition("-")[0]
-    found: dict[str, list[Row]] = {}
+    found: dict[str, Result] = {}
     for file in sorted(folder.glob(f"{suite}-*.jsonl")):
-        rows = [row for row in read(file) if not row.task.startswith(QUICK)]
-        if rows and name in (suite, file.stem):
-            found[rows[0].machine] = rows
+        rows = [row for row in read(file) if not row.task.startswith(QUICK)] if name in (suite, file.stem) else []
+        shown = [row for row in rows if row.task in full_tasks(row.suite, row.device)]
+        if shown:
+            found[shown[0].machine] = Result(shown, len(rows) - len(shown))
     if not found:
         raise NoResults(f"no result in {folder} is called {name}-MACHINE.jsonl")
     return found
+
+
+@functools.cache
+def full_tasks(suite: str, device: str) -> frozenset[str]:
+    """The keys of the tasks of a full run."""
+    return frozenset(task.key for task in suite_module(suite).tasks(device, False))
+
+
+def rows_by_machine(name: str, folder: Path) -> dict[str, list[Row]]:
+    """The rows of `results` alone; none where there is no such result."""
+    try:
+        return {machine: found.rows for machine, found in results(name, folder).items()}
+    except NoResults:
+        return {}
 
 
 def table(name: str, folder: Path, which: str = "") -> str:
     """One markdown table a machine, with what it was measured on below it; the story has all machines in one."""
     if name == STORY:
         return _story(folder)
-    found = rows_by_machine(name, folder)
-    return "\n".join(f"{_suite_table(rows, which)}\n\n{about(rows)}\n" for rows in found.values())
+    found = results(name, folder)
+    return "\n".join(f"{_suite_table(one.rows, which)}\n\n{about(*one)}\n" for one in found.values())
 
 
 def _suite_table(rows: Sequence[Row], which: str) -> str:
-    """By the suite's module: ``table(rows, which) -> (head, lines)``; the exponents stand below a series."""
+    """By the suite's module: ``table(rows, which) -> (head, lines)``; below it the exponents of a series, and what was
+    not measured."""
     suite = suite_module(rows[0].suite)
-    if rows[0].suite != SCALE:
-        return markdown_table(*suite.table(rows, which))
-    series = [(own, axis) for axis, own in by_axis(rows).items() if which in ("", axis)]
-    return "\n\n".join(f"{markdown_table(*suite.table(*one))}\n\n{slopes(*one)}" for one in series)
+    if rows[0].suite == SCALE:
+        series = [(own, axis) for axis, own in by_axis(rows).items() if which in ("", axis)]
+        tables = [part for one in series for part in (markdown_table(*suite.table(*one)), slopes(*one))]
+        return "\n\n".join([*tables, *not_measured(_of_table(rows, which))])
+    head, lines = suite.table(rows, which)
+    return "\n\n".join([markdown_table(head, lines), *not_measured(_of_table(rows, which), lines)])
 
 
-def about(rows: Sequence[Row]) -> str:
-    """Where, when and with what ``rows`` were measured, in a sentence."""
+def _of_table(rows: Sequence[Row], which: str) -> list[Row]:
+    """The rows that belong to the table ``which`` of a suite, by their case or what their settings say; all to ""."""
+    return [row for row in rows if which in ("", row.case, *map(str, row.settings.values()))]
+
+
+def about(rows: Sequence[Row], left_out: int = 0) -> str:
+    """Where, when and with what ``rows`` were measured, in a sentence, and how many others their file has."""
     threads = {row.threads: f"{row.threads} threads" for row in rows if row.threads}
-    commits = [commit for commit in dict.fromkeys(row.commit for row in rows) if commit]
+    memory = dict.fromkeys(bytes_text(row.memory_bytes) for row in rows if row.memory_bytes)
+    commits = dict.fromkeys(row.commit or "unknown" for row in rows)
     versions: dict[str, dict[str, None]] = {}
     for row in rows:
         for name, version in row.versions.items():
             versions.setdefault(name, {})[version] = None
-    parts = [rows[0].machine, *threads.values(), _dates(rows), *(["commit " + ", ".join(commits)] if commits else [])]
-    return f"{', '.join(parts)}; {', '.join(f'{name} ' + ' / '.join(found) for name, found in versions.items())}."
+    parts = [rows[0].machine, *threads.values(), *memory, _dates(rows), f"commit {', '.join(commits)}"]
+    told = f"{', '.join(parts)}; {', '.join(f'{name} ' + ' / '.join(found) for name, found in versions.items())}."
+    return told + (f" {left_out} rows of other tasks left out." if left_out else "")
 
 
 def _dates(rows: Sequence[Row]) -> str:
@@ -92,18 +134,15 @@ def _dates(rows: Sequence[Row]) -> str:
 
 
 def _story(folder: Path) -> str:
-    runs = rows_by_machine("pipeline", folder)
-    head, lines = story.cells(runs)
-    dense = story.dense_reference(_rows_if_any("against", folder))
-    told = [*([" ".join(dense)] if dense else []), *(about(rows) for rows in runs.values())]
+    runs = results("pipeline", folder)
+    head, lines = story.cells({machine: found.rows for machine, found in runs.items()})
+    dense = story.dense_reference(_all(rows_by_machine("against", folder)))
+    told = [*([" ".join(dense)] if dense else []), *(about(*found) for found in runs.values())]
     return "\n\n".join([markdown_table(head, lines), *told]) + "\n"
 
 
-def _rows_if_any(name: str, folder: Path) -> list[Row]:
-    try:
-        return [row for rows in rows_by_machine(name, folder).values() for row in rows]
-    except NoResults:
-        return []
+def _all(runs: dict[str, list[Row]]) -> list[Row]:
+    return [row for rows in runs.values() for row in rows]
 
 
 def filled(text: str, folder: Path) -> str:
@@ -124,34 +163,77 @@ def default_texts() -> list[Path]:
     return [file for file in places if file.exists()]
 
 
-def draw(folder: Path, images: Path) -> list[Path]:
-    """Plots of all results: growth, of a machine and of all; ops under roofs; what suites draw of their own."""
-    from benchmarks import plots
-    from benchmarks.roofline import roofline
+class Plot(NamedTuple):
+    """A plot of the docs: its file, the rows it shows, and what draws it there."""
 
-    images.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    scale = {machine: rows for machine, rows in _machines("scale", folder).items() if by_axis(rows)}
-    for machine, rows in scale.items():
-        drawn.append(plots.growth(rows, images / f"scale-{machine}.png"))
+    path: Path
+    rows: list[Row]
+    draw: Callable[[Path], Path]
+
+    def digest(self) -> str:
+        """A hash of the rows."""
+        return hashlib.sha256(json.dumps([row.asdict() for row in self.rows]).encode()).hexdigest()[:12]
+
+
+def plots_of(folder: Path, images: Path) -> list[Plot]:
+    """Of all results: growth, of a machine and of all; ops under roofs; what suites draw of their own.
+
+    What a suite draws is ``<suite>-<machine>.png``. Matplotlib is loaded only to draw.
+    """
+
+    def drawer(module: str, function: str, *given: Any) -> Callable[[Path], Path]:
+        return lambda path: getattr(importlib.import_module(f"benchmarks.{module}"), function)(*given, path)
+
+    scale = {machine: rows for machine, rows in rows_by_machine(SCALE, folder).items() if by_axis(rows)}
+    against, floors = _all(rows_by_machine("against", folder)), rows_by_machine("floors", folder)
+    found = [Plot(images / f"scale-{m}.png", rows, drawer("plots", "growth", rows)) for m, rows in scale.items()]
     if scale:
-        drawn.append(plots.scaling(scale, _rows_if_any("against", folder), images / "scaling.png"))
-    floors = _machines("floors", folder)
-    for machine, rows in _machines("ops", folder).items():
-        if machine in floors:
-            drawn.append(roofline(rows, floors[machine], images / f"roofline-{machine}.png"))
+        rows = [*_all(scale), *against]
+        found.append(Plot(images / "scaling.png", rows, drawer("plots", "scaling", scale, against)))
+    for machine, rows in rows_by_machine("ops", folder).items():
+        if roofs := floors.get(machine):
+            draw_roofs = drawer("roofline", "roofline", rows, roofs)
+            found.append(Plot(images / f"roofline-{machine}.png", [*rows, *roofs], draw_roofs))
     for suite in SUITES:
         own = getattr(suite_module(suite), "draw", None)
-        for rows in _machines(suite, folder).values() if own else ():
-            drawn.append(own(rows, images))
-    return drawn
+        for machine, rows in rows_by_machine(suite, folder).items() if own else ():
+            found.append(Plot(images / f"{suite}-{machine}.png", rows, functools.partial(_by_suite, own, rows)))
+    return found
 
 
-def _machines(name: str, folder: Path) -> dict[str, list[Row]]:
-    try:
-        return rows_by_machine(name, folder)
-    except NoResults:
-        return {}
+def _by_suite(own: Callable[[Sequence[Row], Path], Path], rows: list[Row], path: Path) -> Path:
+    return own(rows, path.parent)
+
+
+def draw(folder: Path, images: Path) -> list[Path]:
+    """Draw `plots_of` the results, each with the hash of its rows in the file."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    images.mkdir(parents=True, exist_ok=True)
+    plots = plots_of(folder, images)
+    for plot in plots:
+        plot.draw(plot.path)
+        info = PngInfo()
+        info.add_text(STAMP, plot.digest())
+        with Image.open(plot.path) as image:
+            image.load()
+            image.save(plot.path, pnginfo=info, dpi=image.info["dpi"])
+    return [plot.path for plot in plots]
+
+
+def stale_plots(folder: Path, images: Path) -> list[Path]:
+    """The plots that are not there, or were drawn from other rows."""
+    return [plot.path for plot in plots_of(folder, images) if _stamp(plot.path) != plot.digest()]
+
+
+def _stamp(path: Path) -> str | None:
+    from PIL import Image
+
+    if not path.exists():
+        return None
+    with Image.open(path) as image:
+        return image.info.get(STAMP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,15 +242,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "names", nargs="*", help="NAME or NAME:TABLE; with --write or --check texts (README.md and docs)"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
-    parser.add_argument("--images", type=Path, default=IMAGES, metavar="DIR", help="of --draw")
+    parser.add_argument("--images", type=Path, default=IMAGES, metavar="DIR", help="of --draw and --check")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", action="store_true", help="fill the marked places")
-    action.add_argument("--check", action="store_true", help="exit 1 if a marked place differs")
+    action.add_argument("--check", action="store_true", help="exit 1 if a marked place or a plot differs")
     action.add_argument("--draw", action="store_true", help="draw the plots")
     options = parser.parse_args(argv)
     try:
         if options.write or options.check:
-            return _texts([Path(name) for name in options.names] or default_texts(), options)
+            code = _texts([Path(name) for name in options.names] or default_texts(), options)
+            return code if options.write or options.names else max(code, _plots(options))
         if options.draw:
             print("\n".join(f"{path} drawn" for path in draw(options.results, options.images)))
             return 0
@@ -184,6 +267,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _named(name: str, folder: Path) -> str:
     suite, _, which = name.partition(":")
     return table(suite, folder, which)
+
+
+def _plots(options: argparse.Namespace) -> int:
+    stale = stale_plots(options.results, options.images)
+    for path in stale:
+        print(f"{path}: differs from the results; run report.py --draw")
+    return int(bool(stale))
 
 
 def _texts(files: Sequence[Path], options: argparse.Namespace) -> int:

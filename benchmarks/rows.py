@@ -11,8 +11,13 @@ from typing import Any
 
 TOTAL = "total"
 OURS = "mmphate-gpu"
+PORTABLE = f"{OURS}, portable"  # without the native twins
 # How the reason of a row without numbers begins, where another try may go otherwise.
 NOT_INSTALLED, REFUSED = "not installed", "refused"
+# How it ends where the smaller case gave nothing: the reason is that one's.
+FOLLOWS = "before it gave nothing"
+# Below it a stage is too short to say how it grows.
+LEAST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,7 @@ class Row:
     device: str = ""  # "cpu" or "cuda"
     machine: str = ""  # processor and cores, or the GPU; never the name of a host
     threads: int | None = None
+    memory_bytes: int | None = None  # all of the device: the machine's, or the GPU's
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""  # short; a "+" behind it if the sources differ from it
     source: str = ""  # hash of what decides a number
@@ -57,6 +63,7 @@ class Row:
     peak_bytes: int | None = None  # most that the process held (host), imported libraries included
     device_peak_bytes: int | None = None  # most that torch's and CuPy's pools held (CUDA)
     held_bytes: int | None = None  # of the process, before the run
+    added_bytes: int | None = None  # most that the cold run added to what was held just before it, of the same memory
     predicted_peak_bytes: int | None = None  # of the plan, on the memory of the device: held before, and what it adds
     # Quality.
     t: int | None = None
@@ -91,6 +98,11 @@ class Row:
     def main_peak_bytes(self) -> int:
         """Of the memory the run is in: the device's where it has its own."""
         return self.device_peak_bytes or self.peak_bytes or 0
+
+    @property
+    def reason(self) -> str:
+        """Why nothing was measured, in one line: the last of what was said, where an error says what it is."""
+        return _one_line(self.skipped).rstrip(".")
 
     def asdict(self) -> dict[str, Any]:
         """The fields that are set."""
@@ -197,6 +209,7 @@ def stage_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
     return ("stage", *cases), [(stage, *(cell.get((stage, case), "") for case in cases)) for stage in stages]
 
 
+DEFAULT_LANDMARKS = 4000  # of MMPHATE
 AXIS_FIELD = {"slices": "n_slices", "units": "n_units", "samples": "n_samples", "landmarks": "n_landmark"}
 
 
@@ -210,38 +223,64 @@ def by_axis(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def size(row: Row, axis: str) -> int:
-    """What doubles along ``axis``."""
-    return getattr(row, AXIS_FIELD[axis])
+    """What doubles along ``axis``; of landmarks as many as were asked for, of which k-means may lose a few."""
+    return row.settings.get("n_landmark", DEFAULT_LANDMARKS) if axis == "landmarks" else getattr(row, AXIS_FIELD[axis])
+
+
+def doubles(before: Row, after: Row, axis: str) -> bool:
+    """Whether ``after`` has twice the size of ``before`` along ``axis``, and the form and all else the same."""
+    others = [name for name in AXIS_FIELD if name != axis]
+    same = before.storage == after.storage and all(size(before, name) == size(after, name) for name in others)
+    return same and size(after, axis) == 2 * size(before, axis)
+
+
+def doubling(whole: Sequence[Row], axis: str) -> list[Row]:
+    """The last totals in a row each of which `doubles` the one before; none where there are no two."""
+    runs: list[list[Row]] = [[]]
+    for row in whole:
+        if runs[-1] and not doubles(runs[-1][-1], row, axis):
+            runs.append([])
+        runs[-1].append(row)
+    return next((run for run in reversed(runs) if len(run) > 1), [])
 
 
 def scale_cells(rows: Sequence[Row], axis: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and lines of a table of `bench_scale`: one line a case of ``axis``, with the shares of the stages."""
+    """Head and lines of a table of `bench_scale`: one line a case of ``axis``, with the shares of the stages.
+
+    Seconds are those of the cold run throughout: where that takes long there is no other.
+    """
     stages = [stage for stage in dict.fromkeys(row.stage for row in rows) if stage != TOTAL]
-    share = {(row.case, row.stage): row.seconds or 0.0 for row in rows}
+    share = {(row.case, row.stage): row.cold_seconds or 0.0 for row in rows}
     shown = [stage for stage in stages if any(share[case, stage] >= 0.05 * share[case, TOTAL] for case, _ in share)]
     lines, before = [], None
     for row in totals(rows):
-        seconds = row.seconds or math.nan
-        growth = "" if before is None else f"{seconds / before:.2f}"
+        seconds = row.cold_seconds or math.nan
+        growth = f"{seconds / before.cold_seconds:.2f}" if before and doubles(before, row, axis) else ""
         shares = (f"{100 * share[row.case, stage] / seconds:.0f} %" for stage in shown)
-        memory, t = bytes_text(row.main_peak_bytes), "" if row.t is None else str(row.t)
+        memory = bytes_text(row.main_peak_bytes), "" if row.added_bytes is None else bytes_text(row.added_bytes)
         sizes = f"{size(row, axis):,}", f"{row.n_nodes:,}", row.storage
-        lines.append((*sizes, seconds_text(seconds), growth, memory, t, *shares))
-        before = seconds
-    return (axis, "nodes", "storage", "seconds", "times the one before", "peak", "t", *shown), lines
+        lines.append((*sizes, seconds_text(seconds), growth, *memory, "" if row.t is None else str(row.t), *shares))
+        before = row
+    return (axis, "nodes", "storage", "cold seconds", "times the one before", "peak", "adds", "t", *shown), lines
 
 
 def slopes(rows: Sequence[Row], axis: str, last: int = 3) -> str:
-    """Exponents of the growth along ``axis`` over the ``last`` cases, by least squares on logarithms."""
-    found = []
+    """Exponents of the growth along ``axis``, by least squares on logarithms.
+
+    Of the ``last`` cases of which each doubles the one before; seconds of cold runs, and the memory that they add.
+    """
+    own = doubling(totals(rows), axis)[-last:]
+    if not own:
+        return f"Exponents of the {axis}: no two cases of one form of which one doubles the other."
+    cases, found = [row.case for row in own], []
     for stage in dict.fromkeys(row.stage for row in rows):
-        own = [row for row in rows if row.stage == stage][-last:]
-        if len(own) > 1 and (own[-1].seconds or 0) >= 1:
-            found.append(f"{stage} {_slope([(size(row, axis), row.seconds or 0) for row in own]):.2f}")
-    whole = totals(rows)[-last:]
-    if len(whole) > 1:
-        found.append(f"peak {_slope([(size(row, axis), row.main_peak_bytes) for row in whole]):.2f}")
-    return f"Exponents of the {axis} over the last {len(whole)} cases: {', '.join(found)}."
+        seconds = {row.case: row.cold_seconds or 0.0 for row in rows if row.stage == stage}
+        if all(seconds.get(case) for case in cases) and seconds[cases[-1]] >= LEAST_SECONDS:
+            found.append(f"{stage} {_slope([(size(row, axis), seconds[row.case]) for row in own]):.2f}")
+    if all(row.added_bytes for row in own):
+        found.append(f"added memory {_slope([(size(row, axis), row.added_bytes or 0) for row in own]):.2f}")
+    span = f"from {size(own[0], axis):,} to {size(own[-1], axis):,}"
+    return f"Exponents of the {axis} {span}, by the seconds of cold runs: {', '.join(found)}."
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float:
@@ -269,7 +308,13 @@ def op_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]
     ]
 
 
+def _one_line(text: str) -> str:
+    """The last line of ``text``."""
+    return next(reversed(text.strip().splitlines()), "").strip()
+
+
 def plain_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    lines = [[_one_line(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in [head, *lines]
@@ -277,8 +322,19 @@ def plain_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    lines = [[_one_line(cell).replace("|", r"\|") for cell in line] for line in lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
 
 
 def totals(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.stage == TOTAL and not row.skipped]
+
+
+def not_measured(rows: Sequence[Row], lines: Sequence[Sequence[str]] = ()) -> list[str]:
+    """A sentence for each row without numbers, but those that have their reason in ``lines``, their suite's table.
+
+    What was not tried because a smaller case gave nothing is left out: that one's reason is told.
+    """
+    shown = {cell for line in lines for cell in line}
+    left = [row for row in rows if row.skipped and row.skipped not in shown and not row.skipped.endswith(FOLLOWS)]
+    return [f"Not measured: {row.case} ({row.by}): {row.reason}." for row in left]

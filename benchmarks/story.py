@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.rows import Row, bytes_text, spread_text, totals
+from benchmarks.rows import FOLLOWS, Row, bytes_text, spread_text, totals
 
 # Of the pipeline's cases, what each run of the paper is: the first one that was measured on a machine is shown.
 RUNS = {
@@ -16,6 +16,7 @@ RUNS = {
     "large recurrent run": ("large-125x400x200x50",),
 }
 REFERENCE = "reference"
+PICTURE = "picture"  # the comparison in which it takes part
 FLOAT64 = 8
 
 
@@ -41,19 +42,39 @@ def _taken(row: Row | None) -> tuple[str, str]:
 
 def dense_reference(against: Sequence[Row]) -> list[str]:
     """How far the dense float64 reference went, one sentence a machine; nothing where it was not measured."""
-    own = [row for row in against if row.by == REFERENCE]
+    own = reference_pictures(against)
     return [_how_far([row for row in own if row.machine == machine]) for machine in sorted({r.machine for r in own})]
 
 
+def reference_pictures(against: Sequence[Row]) -> list[Row]:
+    """The reference's rows of the pictures, from few nodes to many, those without numbers too."""
+    own = [row for row in against if (row.by, row.case) == (REFERENCE, PICTURE)]
+    return sorted(own, key=lambda row: row.n_nodes or 0)
+
+
+def endings(rows: Sequence[Row]) -> dict[str, Row]:
+    """What ended a way that is tried from few nodes to many, with the first row that it ended."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row.skipped and not row.skipped.endswith(FOLLOWS):
+            found.setdefault(what_ended(row), row)
+    return found
+
+
+def what_ended(row: Row) -> str:
+    """In a word, by the reason of a row without numbers: "time" or "memory"; else the reason."""
+    if row.skipped.startswith("took more than"):
+        return "time"
+    return "memory" if "memory" in row.skipped else row.reason
+
+
 def _how_far(rows: Sequence[Row]) -> str:
-    machine = rows[0].machine
-    measured = [row for row in totals(rows) if row.seconds is not None]
-    stopped = next((row for row in rows if row.skipped), None)
-    told = f"The dense float64 reference on {machine}:"
+    measured = [row for row in rows if row.seconds is not None]
+    parts = []
     if measured:
         most = max(measured, key=lambda row: row.n_nodes or 0)
-        told += f" {most.n_nodes:,} nodes in {spread_text(most)} s and {bytes_text(most.main_peak_bytes)}"
-    if stopped is not None:
-        at = stopped.case if stopped.n_nodes is None else f"{stopped.n_nodes:,} nodes"
-        told += f"{',' if measured else ''} and stopped at {at} ({stopped.skipped.splitlines()[-1].strip()})"
-    return f"{told}."
+        parts.append(f"{most.n_nodes:,} nodes in {spread_text(most)} s and {bytes_text(most.main_peak_bytes)}")
+    for row in endings(rows).values():
+        at = row.case if row.n_nodes is None else f"{row.n_nodes:,} nodes"
+        parts.append(f"stopped at {at} ({row.reason})")
+    return f"The dense float64 reference on {rows[0].machine}: {', '.join(parts)}."

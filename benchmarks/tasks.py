@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import records
 from benchmarks.records import RESULTS, ROOT
-from benchmarks.rows import NOT_INSTALLED, REFUSED, Row
+from benchmarks.rows import FOLLOWS, NOT_INSTALLED, REFUSED, Row
 
 # In a task's command: the folder of the results, where it reads what another suite has written.
 OUT = "{out}"
@@ -36,6 +36,7 @@ class Task:
     timeout: float = 600.0  # seconds
     estimate: float = 5.0  # seconds on two cores, or on the GPU
     after: str | None = None  # the key of a task before it that has to have given numbers
+    about: dict[str, Any] = field(default_factory=dict)  # fields of the row that says why there is none
 
 
 class TaskFailed(RuntimeError):
@@ -112,20 +113,25 @@ def run_tasks(
     out : Path
         The folder of ``<suite>-<machine>.jsonl``.
     about : dict
-        `records.about` of the device: rows of the same machine and sources still hold, and their tasks are not run
-        again; a task that failed gets a row with its reason, and is tried again the next time.
+        `records.about` of the device: rows of the same machine, sources, packages and memory still hold, and their
+        tasks are not run again; a task that failed gets a row with its reason, and is tried again the next time.
     fresh : bool
         Run everything.
 
     Returns
     -------
     The rows of all tasks, and the exit code: 1 if one failed; what is not installed or refused is no failure.
+
+    Raises
+    ------
+    records.BadRows
+        A file of results holds something else.
     """
     rows: list[Row] = []
     started, left = time.monotonic(), sum(task.estimate for task in tasks)
     for number, task in enumerate(tasks, 1):
         path = records.result_path(out, task.suite, about["machine"])
-        found = [] if fresh else _still_holds(records.read(path), task, about["source"])
+        found = [] if fresh else _still_holds(records.read(path), task, about)
         elapsed = time.monotonic() - started
         head = f"[{number}/{len(tasks)}, {clock(elapsed)}, about {clock(left)} left] {task.suite} {task.key}"
         left -= task.estimate
@@ -142,19 +148,19 @@ def run_tasks(
     return rows, int(any(row.failed for row in rows))
 
 
-def _still_holds(rows: Sequence[Row], task: Task, source: str) -> list[Row]:
-    """The rows of ``task`` if they are of the same sources and another try would give no more."""
+def _still_holds(rows: Sequence[Row], task: Task, about: dict[str, Any]) -> list[Row]:
+    """The rows of ``task`` if they are of the same settings and another try would give no more."""
     own = [row for row in rows if row.task == task.key]
-    again = any(row.source != source or row.failed or row.skipped.startswith((NOT_INSTALLED, REFUSED)) for row in own)
-    return [] if again else own
+    may_change = (row.failed or row.skipped.startswith((NOT_INSTALLED, REFUSED)) for row in own)
+    return own if not any(may_change) and all(records.same_settings(row, about) for row in own) else []
 
 
 def _measured(task: Task, before: Sequence[Row], about: dict[str, Any], out: Path) -> list[Row]:
     """The rows of ``task``, or one that says why there are none."""
-    nothing = Row(suite=task.suite, case=task.key, task=task.key, **about)
+    nothing = Row(**{"suite": task.suite, "case": task.key, "task": task.key, **about, **task.about})
     first = [row for row in before if (row.suite, row.task) == (task.suite, task.after)]
     if first and all(row.skipped for row in first):
-        return [replace(nothing, skipped=f"{REFUSED}: {task.after} before it gave nothing")]
+        return [replace(nothing, skipped=f"{REFUSED}: {task.after} {FOLLOWS}")]
     try:
         return run_task(task, out)
     except TaskRefused as error:
@@ -165,12 +171,7 @@ def _measured(task: Task, before: Sequence[Row], about: dict[str, Any], out: Pat
 
 def _put(path: Path, task: Task, rows: Sequence[Row]) -> None:
     """Add ``rows``, in place of those that ``task`` wrote before."""
-    there = records.read(path)
-    others = [row for row in there if row.task != task.key]
-    if len(others) == len(there):
-        records.append(path, rows)
-    else:
-        records.replace(path, [*others, *rows])
+    records.replace(path, [*(row for row in records.read(path) if row.task != task.key), *rows])
 
 
 def environment() -> dict[str, str]:

@@ -24,9 +24,9 @@ IMPORT_SECONDS = time.perf_counter() - _started
 from benchmarks import records  # noqa: E402
 from benchmarks.accuracy import accuracy  # noqa: E402
 from benchmarks.cases import CASES, Case  # noqa: E402
+from benchmarks.devices import let_go, use_device  # noqa: E402
 from benchmarks.rows import TOTAL, Row, timing  # noqa: E402
 from benchmarks.tasks import emit  # noqa: E402
-from mmphate_gpu.ops.devices import resolve_device  # noqa: E402
 from mmphate_gpu.params import InputError  # noqa: E402
 from mmphate_gpu.stages import held_bytes, peak_bytes  # noqa: E402
 from mmphate_gpu.within_memory import FORMS  # noqa: E402
@@ -112,17 +112,20 @@ def run_case(
     """
     trace = case.trace(folder).to(device)
     options = {**case.options, "storage": storage or case.storage}
+    let_go(device)  # what making the trace has left
     held = {"held_bytes": held_bytes(CPU)}
-    planned = _planned(trace, device, options)
+    before = held_bytes(device)
     meter = PeakMeter(device)
     runs = _runs(trace, {**options, "device": device, "random_state": 0}, meter, repeats)
+    planned = _planned(trace, device, {**options, "storage": FORMS[type(runs.op.affinity_)]}, before)
     common = {**_common(case, device, runs.op, trace, options), **held}
     rows = []
     for index, report in enumerate(runs.op.report_):
         stage = report["stage"]
         own = {"form": report["form"], "predicted_peak_bytes": planned[stage], **meter.fields(stage)}
         rows.append(Row(stage=stage, **common, **runs.times(index), **own))
-    total = {"predicted_peak_bytes": planned[TOTAL], **meter.fields(TOTAL)}
+    added = {"added_bytes": max(meter.spans.values()) - before}
+    total = {"predicted_peak_bytes": planned[TOTAL], **meter.fields(TOTAL), **added}
     found = accuracy(case, runs.op, trace)
     return [*rows, Row(**common, **runs.times(None), import_seconds=IMPORT_SECONDS, **total, **found)]
 
@@ -152,9 +155,11 @@ def _timed(
     return op, [time.perf_counter() - started], [[report["seconds"] for report in op.report_]]
 
 
-def _planned(trace: Trace, device: torch.device, options: dict[str, Any]) -> dict[str, int]:
-    """The peak of every stage and of the run: what is held now, and what the plan adds."""
-    held = held_bytes(device)
+def _planned(trace: Trace, device: torch.device, options: dict[str, Any], held: int) -> dict[str, int]:
+    """The peak of every stage and of the run: what was held before it, and what the plan adds for the form it took.
+
+    Asked after the runs: a plan estimates from a sample with the ops of a run, which would no longer be cold.
+    """
     planned = plan(trace, device=device, **options)
     stages = {stage.stage: held + stage.peak_bytes for stage in planned.stages}
     return {**stages, TOTAL: held + planned.peak_bytes}
@@ -189,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     given = {name: getattr(options, name) for name in ("storage", "repeats", "folder")}
     try:
-        emit(run_case(CASES[options.case], device=resolve_device(options.device), **given))
+        emit(run_case(CASES[options.case], device=use_device(options.device), **given))
     except InputError as error:
         parser.error(str(error))
     return 0
