@@ -32,7 +32,7 @@ from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.pictures import N_COMPONENTS, Picture, disparity, disparity_within, picture
 from benchmarks.rows import NOT_INSTALLED, REFUSED, Row, bytes_text, plain_table, spread_text, timing
 from benchmarks.tasks import OUT, QUICK, Task, clock, emit, python_task
-from benchmarks.timer import once
+from benchmarks.timer import cold_and_warm, one_of, warm
 from benchmarks.worker import CLEAR, CPU, PeakMeter, cupy_bytes
 from mmphate_gpu import Trace, datasets, neighborhood_preservation, plan, to_scipy
 from mmphate_gpu._optional import available, why_no_keops
@@ -126,13 +126,13 @@ class Bench:
 
         let_go(self.device)
         host, before, meter = held_bytes(CPU), held_bytes(self.device) + cupy_bytes(), PeakMeter(self.device)
-        cold = once(run, self.device)
+        cold = one_of(1, run, self.device)
         meter(COLD)
         memory = {"held_bytes": host, **meter.fields(COLD)}
         if meter.pools or os.access(CLEAR, os.W_OK):  # elsewhere the peak is that of all before it too
             memory["added_bytes"] = max(0, meter.spans[COLD] - before)
         repeats = next((n for most, n in REPEATS.items() if cold <= most), 0)
-        own = timing([once(run, self.device) for _ in range(repeats)]) if repeats else {"seconds": cold, "repeats": 0}
+        own = timing(warm(run, self.device, repeats)) if repeats else {"seconds": cold, "repeats": 0}
         return found[0], {**own, "warmup": 1, "cold_seconds": cold, **memory}
 
     def row(self, choice: str, stage: str, against: str = "", **fields: Any) -> Row:
@@ -323,10 +323,9 @@ def too_long(operations: float) -> str:
 
 @functools.cache
 def product_rate() -> float:
-    """Operations a second of dense float64 products on the CPU; the second of two counts."""
+    """Operations a second of dense float64 products on the CPU, the first of which does not count."""
     square = torch.full((RATED, RATED), 0.5, dtype=torch.float64)
-    seconds = [once(lambda: square @ square, CPU) for _ in range(2)]
-    return 2.0 * RATED**3 / seconds[-1]
+    return 2.0 * RATED**3 / cold_and_warm(lambda: square @ square, CPU, 1)[1][0]
 
 
 def landmarks(bench: Bench) -> Iterator[Row]:
