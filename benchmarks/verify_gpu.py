@@ -41,8 +41,8 @@ from benchmarks.tasks import end, environment, tail  # noqa: E402
 
 PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "triton", "pytest", "matplotlib", "xarray")
 BUDGET = 560  # seconds: ten minutes, with some to spare
-# Of a suite, in one call: all but what comes before it at least. A task that takes longer has to be run by itself.
-SUITE_SECONDS = 520
+# Of a call, what one suite may have: all but what comes before the first section.
+SUITE_SHARE = 0.9
 SANITIZER_FAULT = 77
 UNFINISHED = "unfinished"
 # What a second run of the same sources may have otherwise.
@@ -208,11 +208,12 @@ def suite(name: str, axis: str = "") -> Callable[[Verification], dict[str, Any]]
 
     def section(v: Verification) -> dict[str, Any]:
         options = [chosen, f"--device={v.device}", f"--out={v.out}", *["--quick"] * v.small]
-        most = min(SUITE_SECONDS, v.budget - (BUDGET - SUITE_SECONDS))
+        most = SUITE_SHARE * v.budget
         try:
             done = call(v, key, [sys.executable, str(ROOT / "benchmarks" / script), *options], most)
         except TookTooLong as error:
-            return stopped((v.log / f"{key}.err").read_text(), None if error.early else most)
+            before = None if error.early else v.sections.get(key, {}).get("task")
+            return stopped((v.log / f"{key}.err").read_text(), before)
         rows = [row for row in read(result_path(v.out, name, v.about["machine"])) if row.skipped]
         missing = [_why(row) for row in rows if row.skipped.startswith(NOT_INSTALLED)]
         if done.returncode == 0:
@@ -228,19 +229,20 @@ def _why(row: Row) -> str:
     return f"{row.case}, {row.by}: {row.skipped}"
 
 
-def stopped(progress: str, most: float | None) -> dict[str, Any]:
-    """What a suite says that was ended with its ``progress`` on stderr; ``most``: the seconds it had, None if there was
-    no time for more.
+def stopped(progress: str, before: str | None = None) -> dict[str, Any]:
+    """What a suite says that was ended with its ``progress`` on stderr.
 
-    Ended in its first new task, with all the seconds that a suite may have, it would be so the next time.
+    ``before``, if this call gave it all the time that a suite may have: the task with which the call before this one
+    was to go on. If that is the one that was ended, another call would not bring it to its end either.
     """
-    told = re.findall(r"^\[(\d+)/(\d+),[^]]*\] (.*?)(?:( \.\.\.)|: resumed.*)$", progress, re.MULTILINE)
+    told = re.findall(r"^\[(\d+)/(\d+),[^]]*\] (.*?)(?: \.\.\.|: resumed.*)$", progress, re.MULTILINE)
     if not told:
         return unfinished("it had not begun")
-    number, n_tasks, task, _ = told[-1]
-    if most is not None and sum(bool(begun) for *_, begun in told) <= 1:
-        return failed(f"{task} takes more than {most:.0f} s: give a larger --budget, or run it by itself")
-    return unfinished(f"{int(number) - 1} of {n_tasks} tasks are done; the next call goes on with {task}")
+    number, n_tasks, task = told[-1]
+    if task == before:
+        return failed(f"{task} takes longer than a call gives it: a larger --budget may do, or run it by itself")
+    detail = f"{int(number) - 1} of {n_tasks} tasks are done; the next call goes on with {task}"
+    return {**unfinished(detail), "task": task}
 
 
 # (run of caps.py, storage, bytes), the most telling first: runs of the sizes that matter on workstation cards.
@@ -409,13 +411,11 @@ def about(v: Verification) -> dict[str, Any]:
 
 
 def found_before(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The sections that came to their end on the same machine, with the same sources and versions."""
+    """The sections that were run on the same machine, with the same sources and versions."""
     before = json.loads(path.read_text()) if path.exists() else {}
     sections = before.pop("sections", {})
     lasting = [{key: value for key, value in one.items() if key not in PASSING} for one in (before, about)]
-    if lasting[0] != lasting[1]:
-        return {}
-    return {name: section for name, section in sections.items() if section["status"] != UNFINISHED}
+    return sections if lasting[0] == lasting[1] else {}
 
 
 def run_section(v: Verification, name: str) -> None:
@@ -482,7 +482,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     v.sections = {} if options.fresh else found_before(path, v.about)
     names = options.only or list(SECTIONS)
     for name in names:
-        if options.only or name not in v.sections:
+        if options.only or v.sections.get(name, unfinished(""))["status"] == UNFINISHED:
             run_section(v, name)
             write_text(path, json.dumps(v.content(), indent=1) + "\n")
     return conclude(v, names, path)

@@ -871,15 +871,23 @@ PROGRESS = """3 tasks, about 0:30 on two cores
 """
 
 
-def test_a_suite_that_was_ended_says_where_the_next_call_goes_on():
-    assert verify_gpu.stopped("", 500) == verify_gpu.unfinished("it had not begun")
-    told = verify_gpu.stopped(PROGRESS, 500)
-    assert told == verify_gpu.unfinished("2 of 3 tasks are done; the next call goes on with scale large")
-    # The one new task had all the time that there is: no other call would bring it to its end.
-    first = PROGRESS.replace("middle ...", "middle: resumed, 2026-01-01")
-    assert verify_gpu.stopped(first, None)["status"] == "unfinished"
-    found = verify_gpu.stopped(first, 500)
-    assert found["status"] == "failed" and "scale large takes more than 500 s" in found["detail"]
+def test_a_suite_that_was_ended_says_where_the_next_call_goes_on(tmp_path, monkeypatch):
+    assert verify_gpu.stopped("") == verify_gpu.unfinished("it had not begun")
+    early = False
+
+    def call(v, name, *_):
+        (v.log / f"{name}.err").write_text(PROGRESS)
+        raise verify_gpu.TookTooLong("took more than 500 s", early)
+
+    monkeypatch.setattr(verify_gpu, "call", call)
+    v = state(tmp_path)
+    v.sections["scale_units"] = first = verify_gpu.SECTIONS["scale_units"](v)
+    assert (first["status"], first["task"]) == ("unfinished", "scale large") and "2 of 3 tasks" in first["detail"]
+    # The same task again, with all the time that there is: no other call would bring it to its end.
+    again = verify_gpu.SECTIONS["scale_units"](v)
+    assert again["status"] == "failed" and "scale large takes longer" in again["detail"]
+    early = True
+    assert verify_gpu.SECTIONS["scale_units"](v) == first
 
 
 def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
