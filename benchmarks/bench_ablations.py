@@ -60,8 +60,8 @@ COLUMNS = 110  # of a product, as block Krylov takes it
 INTERSLICE_KNN = 25
 COUNTS = (500, 1000, 2000, 4000, 8000, 16_000, 20_000)  # of landmarks
 MOST_OF_NODES = 2 / 3  # beyond it at least half of the clusters are single nodes
-# Of a run on the CPU, a thread, by its plan; what the machine is doing besides does not decide. 8000 landmarks of 12,240
-# nodes are 5.4e12, and took 90 s on one thread.
+# Of a run on the CPU, a thread, by its plan: what the machine is doing besides does not decide. 8000 landmarks of
+# 12,240 nodes are 5.4e12, and took 90 s on one thread.
 MOST_CPU_OPERATIONS = 8e12
 RATED = 2048  # rows of the squares whose product gives that rate
 COLD = "cold"  # the span of a call whose memory is measured
@@ -313,13 +313,12 @@ def why_not(bench: Bench, n: int) -> str:
 
 def too_long(operations: float) -> str:
     """Why so many operations are not done on this CPU; "" if its threads have no more than they may."""
-    n_threads = torch.get_num_threads()
-    most = MOST_CPU_OPERATIONS * n_threads
+    most = MOST_CPU_OPERATIONS * torch.get_num_threads()
     if operations <= most:
         return ""
     rate = product_rate()
     told = f"{operations:.1e} operations by the plan, about {clock(operations / rate)} min at this machine's {rate:.1e}"
-    return f"{told} a second (float64 products); up to {most:.1e} are run on {n_threads} threads"
+    return f"{told} a second (float64 products); no more than {most:.1e} are run, {MOST_CPU_OPERATIONS:.0e} a thread"
 
 
 @functools.cache
