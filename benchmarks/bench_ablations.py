@@ -32,7 +32,7 @@ from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.pictures import N_COMPONENTS, Picture, disparity, disparity_within, picture
 from benchmarks.rows import NOT_INSTALLED, REFUSED, Row, bytes_text, plain_table, spread_text, timing
 from benchmarks.tasks import OUT, QUICK, Task, clock, emit, python_task
-from benchmarks.timer import cold_and_warm, one_of, warm
+from benchmarks.timer import cold_and_warm, once, warm
 from benchmarks.worker import CLEAR, CPU, PeakMeter, cupy_bytes
 from mmphate_gpu import Trace, datasets, neighborhood_preservation, plan, to_scipy
 from mmphate_gpu._optional import available, why_no_keops
@@ -126,7 +126,7 @@ class Bench:
 
         let_go(self.device)
         host, before, meter = held_bytes(CPU), held_bytes(self.device) + cupy_bytes(), PeakMeter(self.device)
-        cold = one_of(1, run, self.device)
+        cold = once(run, self.device)
         meter(COLD)
         memory = {"held_bytes": host, **meter.fields(COLD)}
         if meter.pools or os.access(CLEAR, os.W_OK):  # elsewhere the peak is that of all before it too

@@ -245,7 +245,7 @@ def test_short_calls_are_repeated_and_long_ones_are_not(bench, monkeypatch):
     calls: list[int] = []
     found, fields = bench.timed(lambda x: calls.append(x) or len(calls), 3)
     assert (found, fields["repeats"], fields["warmup"], calls) == (4, 3, 1, [3] * 4)
-    monkeypatch.setattr(bench_ablations, "one_of", lambda n, call, device: call() or 100.0)
+    monkeypatch.setattr(bench_ablations, "once", lambda call, device: call() or 100.0)
     _, fields = bench.timed(lambda: None)
     assert {"seconds": 100.0, "repeats": 0, "warmup": 1, "cold_seconds": 100.0}.items() <= fields.items()
 
