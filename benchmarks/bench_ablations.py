@@ -2,7 +2,8 @@
 
 Run ``python benchmarks/bench_ablations.py``; ``--only landmarks`` is one ablation. Every row names what it is held
 against. Where the affinity is varied, landmarks are the same throughout, so that what differs is what the affinity
-does; where landmarks are, a run with another seed tells how far two pictures of one setting lie apart anyway.
+does; where landmarks are, a run with another seed tells how far two pictures of one setting lie apart anyway. What a
+machine cannot do, or not in minutes, has a row that says so.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,12 +26,15 @@ import torch
 
 from benchmarks import records
 from benchmarks.cases import digits_trace
+from benchmarks.devices import let_go, use_device
+from benchmarks.given import named_distances, recall
 from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.pictures import N_COMPONENTS, Picture, disparity, disparity_within, picture
-from benchmarks.rows import NOT_INSTALLED, REFUSED, Row, bytes_text, plain_table, seconds_text, timing
-from benchmarks.tasks import OUT, QUICK, Task, emit, python_task
-from benchmarks.timer import once
-from mmphate_gpu import Trace, datasets, neighborhood_preservation, to_scipy
+from benchmarks.rows import NOT_INSTALLED, REFUSED, Row, bytes_text, plain_table, spread_text, timing
+from benchmarks.tasks import OUT, QUICK, Task, clock, emit, python_task
+from benchmarks.timer import cold_and_warm, once, warm
+from benchmarks.worker import CLEAR, CPU, PeakMeter, cupy_bytes
+from mmphate_gpu import Trace, datasets, neighborhood_preservation, plan, to_scipy
 from mmphate_gpu._optional import available, why_no_keops
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
@@ -39,19 +45,26 @@ from mmphate_gpu.mds.stress import stress
 from mmphate_gpu.neighbors import kneighbors
 from mmphate_gpu.operators import AffinityOperator, SparseAffinity
 from mmphate_gpu.ops.csr import Csr
-from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.ops.kmeans import kmeans
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.params import InputError
 from mmphate_gpu.slices import unit_major
+from mmphate_gpu.stages import held_bytes
 from mmphate_gpu.trace import normalize
 
 NAME = "ablations"
 N_SVD = 100
 KEPT = (10, 40)
 COLUMNS = 110  # of a product, as block Krylov takes it
-INTERSLICE_KNN, DEFAULT_CUT = 25, "thresh 1e-4"
+INTERSLICE_KNN = 25
+COUNTS = (500, 1000, 2000, 4000, 8000, 16_000, 20_000)  # of landmarks
+MOST_OF_NODES = 2 / 3  # beyond it at least half of the clusters are single nodes
+# Of a run on the CPU, a thread, by its plan: what the machine is doing besides does not decide. 8000 landmarks of
+# 12,240 nodes are 5.4e12, and took 90 s on one thread.
+MOST_CPU_OPERATIONS = 8e12
+RATED = 2048  # rows of the squares whose product gives that rate
+COLD = "cold"  # the span of a call whose memory is measured
 # Warm calls, by the seconds of the cold one: of what takes long, little is cold.
 REPEATS = {2.0: 3, 20.0: 1}
 # name -> trace, given the folder in which what takes long to make is kept; landmarks of all ablations but their own
@@ -76,7 +89,7 @@ class Bench:
         self.points = normalize(self.trace)  # (S, M, D) float64
         sizes = {size: getattr(self.trace, size) for size in ("n_slices", "n_units", "n_samples", "n_nodes")}
         self.common = {"suite": NAME, "case": name, **records.about(device), **sizes}
-        self.ablation = ablation
+        self.ablation, self.name = ablation, name
 
     def affinity(self, **changes: Any) -> AffinityOperator:
         """The affinity in the type that a run on this trace has, stored as CSR where nothing else is said."""
@@ -104,17 +117,23 @@ class Bench:
         return picture(self.landmarks(operator, clusters=self.own.clusters))
 
     def timed(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> tuple[Result, dict[str, Any]]:
-        """The result of ``call``, and the fields of a row that tell how long it took."""
+        """The result of ``call``, and the fields of a row: how long it took, and the memory of the cold call."""
         found: list[Result] = []
 
         def run() -> None:
             found.clear()  # two results need not be in memory together
             found.append(call(*arguments, **options))
 
+        let_go(self.device)
+        host, before, meter = held_bytes(CPU), held_bytes(self.device) + cupy_bytes(), PeakMeter(self.device)
         cold = once(run, self.device)
+        meter(COLD)
+        memory = {"held_bytes": host, **meter.fields(COLD)}
+        if meter.pools or os.access(CLEAR, os.W_OK):  # elsewhere the peak is that of all before it too
+            memory["added_bytes"] = max(0, meter.spans[COLD] - before)
         repeats = next((n for most, n in REPEATS.items() if cold <= most), 0)
-        own = timing([once(run, self.device) for _ in range(repeats)]) if repeats else {"seconds": cold, "repeats": 0}
-        return found[0], {**own, "warmup": 1, "cold_seconds": cold}
+        own = timing(warm(run, self.device, repeats)) if repeats else {"seconds": cold, "repeats": 0}
+        return found[0], {**own, "warmup": 1, "cold_seconds": cold, **memory}
 
     def row(self, choice: str, stage: str, against: str = "", **fields: Any) -> Row:
         settings = {"ablation": self.ablation, "choice": choice} | ({"against": against} if against else {})
@@ -165,14 +184,14 @@ def neighbours(bench: Bench) -> Iterator[Row]:
     units = unit_major(bench.points)
     knn = min(INTERSLICE_KNN, bench.trace.n_slices - 1)
     exact = float(interslice_bandwidth(units, knn, backend="torch"))
-    indices = kneighbors(units, knn, backend="torch")[1]
+    farthest = kneighbors(units, knn, backend="torch")[0][..., -1].cpu().numpy()  # (M, S)
     for backend in ("auto", "torch", "keops", "pynndescent"):
         if reason := _why_no_backend(backend):
             yield bench.row(backend, "bandwidth", "torch", skipped=f"{NOT_INSTALLED}: {reason}")
             continue
         found, seconds = bench.timed(interslice_bandwidth, units, knn, backend=backend)
         quality = bench.quality(bench.with_same_clusters(bench.affinity(knn_backend=backend)), bench.usual)
-        searched = {} if backend == "auto" else {"recall": recall(kneighbors(units, knn, backend=backend)[1], indices)}
+        searched = {} if backend == "auto" else {"recall": found_share(units, knn, backend, farthest)}
         error = abs(float(found) / exact - 1)
         yield bench.row(backend, "bandwidth", "torch", **seconds, error=error, **searched, **quality)
 
@@ -183,37 +202,45 @@ def _why_no_backend(backend: str) -> str | None:
     return None if backend != "pynndescent" or available("pynndescent") else "pynndescent"
 
 
-def recall(found: torch.Tensor, wanted: torch.Tensor) -> float:  # 2 x (B, n, k)
-    """Share of the wanted neighbours that were found."""
-    rows = [torch.isin(one + offset(one), other + offset(other)) for one, other in zip(wanted, found, strict=True)]
-    return float(torch.stack(rows).double().mean())
-
-
-def offset(indices: torch.Tensor) -> torch.Tensor:  # (n, k) -> (n, 1)
-    """Keeps the indices of one row apart from those of another."""
-    return len(indices) * torch.arange(len(indices), device=indices.device)[:, None]
+def found_share(units: torch.Tensor, knn: int, backend: str, farthest: np.ndarray) -> float:  # (M, S, D); (M, S)
+    """Share of the neighbours that ``backend`` names which are true ones: no farther than the ``farthest``."""
+    named = kneighbors(units, knn, backend=backend)[1].cpu().numpy()
+    sets = zip(units.cpu().numpy(), named, strict=True)
+    return recall(np.stack([named_distances(points, places) for points, places in sets]), farthest)
 
 
 def cuts(bench: Bench) -> Iterator[Row]:
-    """Where the affinity is cut: by a threshold, down to none at all, or after so many entries of a row."""
-    for thresh in ("1e-4", "1e-2", "1e-3", "1e-6", "0"):
+    """Where the affinity is cut, against one that is not: by a threshold, or after so many entries of a row."""
+    uncut: tuple[str, AffinityOperator, Picture] | None = None
+    for thresh in ("0", "1e-6", "1e-4", "1e-3", "1e-2"):
         name = f"thresh {thresh}"
         try:
             operator, seconds = bench.timed(bench.affinity, thresh=float(thresh))
-        except InputError as error:  # what is not cut may not fit
-            yield bench.row(name, "affinity", DEFAULT_CUT, skipped=f"{REFUSED}: {error}")
+        except (
+            InputError
+        ) as error:  # what is not cut may not fit: then the next one is what the others are held against
+            yield bench.row(name, "affinity", skipped=f"{REFUSED}: {error}")
             continue
-        yield _cut_row(bench, operator, name, seconds)
-    for most in (25, 50, 100, 200):
-        if most < bench.trace.n_slices:
-            yield _cut_row(bench, capped(bench.plain, most), f"{most} neighbours", {})
+        row, own = _cut(bench, operator, name, uncut, seconds)
+        uncut = uncut or (name, operator, own)
+        yield row
+    if uncut is not None:
+        for most in (most for most in (25, 50, 100, 200) if most < bench.trace.n_slices):
+            yield _cut(bench, capped(uncut[1], most), f"{most} neighbours", uncut)[0]
 
 
-def _cut_row(bench: Bench, operator: AffinityOperator, name: str, seconds: dict[str, Any]) -> Row:
-    against = bench.usual if name != DEFAULT_CUT else None
-    quality = bench.quality(bench.with_same_clusters(operator), against)
-    nnz = operator.to_csr().nnz
-    return bench.row(name, "affinity", DEFAULT_CUT if against else "", **seconds, work=nnz, unit="entries", **quality)
+def _cut(
+    bench: Bench,
+    operator: AffinityOperator,
+    name: str,
+    uncut: tuple[str, AffinityOperator, Picture] | None,
+    seconds: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[Row, Picture]:
+    """The row of one cut, and its picture."""
+    against, _, picture_of_all = uncut or ("", None, None)
+    own = bench.with_same_clusters(operator)
+    fields = {**seconds, "work": operator.to_csr().nnz, "unit": "entries", **bench.quality(own, picture_of_all)}
+    return bench.row(name, "affinity", against, **fields), own
 
 
 def capped(operator: SparseAffinity, most: int) -> SparseAffinity:
@@ -260,29 +287,66 @@ def precision(bench: Bench) -> Iterator[Row]:
 # ---------------------------------------------------------------- landmarks
 
 
-def landmark_counts(bench: Bench) -> list[int]:
-    """Doubling, up to what minutes allow: 8000 on the CPU, 20,000 on a GPU; and no more than two for three nodes."""
-    if bench.n_landmark < 1000:  # the small input
-        return [50, 100, bench.n_landmark]
-    largest = [20_000] if bench.device.type == "cuda" else []
-    return [n for n in (500, 1000, 2000, 4000, 8000, *largest) if n <= 2 * bench.trace.n_nodes / 3]
+def landmark_counts(name: str, device: torch.device) -> tuple[int, ...]:
+    """Those that are asked for on the input ``name``; on the CPU the whole suite has those that the smaller one cannot
+    have."""
+    if name in SMALL:
+        return (50, 100, 200)
+    return COUNTS[-2:] if name == LARGE and device.type == "cpu" else COUNTS
+
+
+def why_not(bench: Bench, n: int) -> str:
+    """Why there is no run with ``n`` landmarks here: too few nodes, too little memory, or on the CPU too long; ""
+    where there is one. No more landmarks than those of the other ablations are not looked at."""
+    n_nodes = bench.trace.n_nodes
+    if n <= bench.n_landmark:
+        return ""
+    if n > MOST_OF_NODES * n_nodes:
+        return f"more landmarks than two for three of the {n_nodes:,} nodes"
+    sizes = {"n_landmark": n, "n_svd": N_SVD, "n_components": N_COMPONENTS, "storage": "sparse"}
+    planned = plan(bench.trace, device=bench.device, **sizes)
+    if not planned.fits:
+        needs, there = bytes_text(planned.peak_bytes), bytes_text(planned.available_bytes)
+        return f"{REFUSED}: needs {needs} by the plan, {bench.device} has {there} available"
+    return "" if bench.device.type == "cuda" else too_long(sum(stage.operations for stage in planned.stages))
+
+
+def too_long(operations: float) -> str:
+    """Why so many operations are not done on this CPU; "" if its threads have no more than they may."""
+    most = MOST_CPU_OPERATIONS * torch.get_num_threads()
+    if operations <= most:
+        return ""
+    rate = product_rate()
+    told = f"{operations:.1e} operations by the plan, about {clock(operations / rate)} min at this machine's {rate:.1e}"
+    return f"{told} a second (float64 products); no more than {most:.1e} are run, {MOST_CPU_OPERATIONS:.0e} a thread"
+
+
+@functools.cache
+def product_rate() -> float:
+    """Operations a second of dense float64 products on the CPU, the first of which does not count."""
+    square = torch.full((RATED, RATED), 0.5, dtype=torch.float64)
+    return 2.0 * RATED**3 / cold_and_warm(lambda: square @ square, CPU, 1)[1][0]
 
 
 def landmarks(bench: Bench) -> Iterator[Row]:
-    """How many landmarks, and how they are chosen, against the most spectral ones there are."""
-    counts = landmark_counts(bench)
-    against = f"spectral, {counts[-1]}"
-    runs = [("spectral", n, 0) for n in reversed(counts)] + [("spectral", counts[-2], 1)]
+    """How many landmarks, and how they are chosen, against the most spectral ones that there can be."""
+    counts = []
+    for n in landmark_counts(bench.name, bench.device):
+        if reason := why_not(bench, n):
+            yield bench.row(f"spectral, {n}", "landmarks", n_landmark=n, skipped=reason)
+        else:
+            counts.append(n)
+    runs = [("spectral", n, 0) for n in reversed(counts)] + [("spectral", n, 1) for n in counts[-2:-1]]
     # One component each: the cost of the rest grows with the cube of their number.
     runs += [("stratified", n, 0) for n in counts if n <= bench.n_landmark]
     largest: Picture | None = None
     for kind, n, seed in runs:
         name = f"{kind}, {n}" + (f", seed {seed}" if seed else "")
+        against = f"spectral, {counts[-1]}" if largest else ""
         found, seconds = bench.timed(bench.landmarks, bench.plain, n, landmarks=kind, random_state=seed)
-        yield bench.row(name, "landmarks", **seconds)
+        yield bench.row(name, "landmarks", **seconds, n_landmark=n)
         own, seconds = bench.timed(picture, found)
-        quality = bench.quality(own, largest)
-        yield bench.row(name, "entropy to MDS", against if largest else "", **seconds, **quality)
+        yield bench.row(name, "entropy to MDS", against, **seconds, **bench.quality(own, largest))
         largest = largest or own
 
 
@@ -351,30 +415,30 @@ def _plain_descent(distances: torch.Tensor, points: torch.Tensor, eps: float, ma
 
 # ---------------------------------------------------------------- the suite
 
-# name -> its rows, and the seconds of its two inputs on two cores
-ABLATIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], float, float]] = {
-    "storage": (storage, 40, 30),
-    "neighbours": (neighbours, 40, 40),
-    "cuts": (cuts, 40, 25),
-    "precision": (precision, 15, 10),
-    "landmarks": (landmarks, 160, 60),
-    "passes": (passes, 50, 35),
-    "steps": (steps, 15, 10),
+# name -> its rows, and the seconds of its inputs on two cores; only landmarks take the whole suite
+ABLATIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], tuple[float, ...]]] = {
+    "storage": (storage, (40, 30)),
+    "neighbours": (neighbours, (40, 40)),
+    "cuts": (cuts, (40, 25)),
+    "precision": (precision, (15, 10)),
+    "landmarks": (landmarks, (160, 60, 15)),
+    "passes": (passes, (50, 35)),
+    "steps": (steps, (15, 10)),
 }
 QUICK_ABLATIONS = ("storage",)
 
 
 def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
-    """One process for each ablation and input; on a GPU landmarks of the whole bifurcation suite as well."""
+    """One process for each ablation and input; of landmarks the whole bifurcation suite is an input too."""
     found = []
     for name in only or (QUICK_ABLATIONS if quick else ABLATIONS):
-        inputs = SMALL if quick else (*MIDDLE, *([LARGE] if name == "landmarks" and device != "cpu" else []))
-        for i, on in enumerate(inputs):
+        estimates = (8.0,) if quick else ABLATIONS[name][1]
+        inputs = SMALL if quick else (*MIDDLE, LARGE)[: len(estimates)]
+        for on, seconds in zip(inputs, estimates, strict=True):
             options = ["--rows", name, "--input", on, "--device", device, "--folder", OUT]
-            seconds = 8.0 if quick else ABLATIONS[name][1 + min(i, 1)]
-            key = f"{QUICK * quick}{name}-{on}"
-            time = {"timeout": 1800.0, "estimate": seconds}
-            found.append(python_task(NAME, key, "bench_ablations.py", *options, **time))
+            about = {"case": on, "settings": {"ablation": name, "choice": "all"}}
+            given = {"timeout": 1800.0, "estimate": seconds, "about": about}
+            found.append(python_task(NAME, f"{QUICK * quick}{name}-{on}", "bench_ablations.py", *options, **given))
     return found
 
 
@@ -383,6 +447,7 @@ HEAD = (
     "choice",
     "what was timed",
     "seconds",
+    "adds",
     "work",
     "error",
     "recall",
@@ -410,7 +475,8 @@ def cells(row: Row) -> tuple[str, ...]:
         row.case,
         row.settings["choice"],
         row.stage,
-        row.skipped or ("" if row.seconds is None else seconds_text(row.seconds)),
+        row.skipped or spread_text(row),
+        "" if row.added_bytes is None else bytes_text(row.added_bytes),
         _work_text(row),
         "" if row.error is None else f"{row.error:.1e}",
         "" if row.recall is None else f"{row.recall:.4f}",
@@ -444,7 +510,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="of --rows: where what takes long to make is kept")
     options = add_run_arguments(parser).parse_args(argv)
     if options.rows:
-        emit(measured(options.rows, options.input, resolve_device(options.device), options.folder))
+        emit(measured(options.rows, options.input, use_device(options.device), options.folder))
         return 0
     rows, code = run_suite(lambda device: tasks(device, options.quick, options.only), options)
     for name in dict.fromkeys(row.settings["ablation"] for row in rows if row.settings):

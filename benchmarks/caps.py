@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks.cases import CASES
+from benchmarks.devices import use_device
 from benchmarks.worker import PeakMeter
 from mmphate_gpu import MMPHATE, Trace, datasets, plan
-from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, release_cached
 from mmphate_gpu.params import InputError
 from mmphate_gpu.stages import held_bytes
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cap", type=float, help="bytes; none if not given")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a parameter of the run")
     options = parser.parse_args(argv)
-    device = resolve_device(options.device)
+    device = use_device(options.device)
     if options.cap is not None:
         set_cap(options.cap, device)
     make, settings = RUNS[options.run]

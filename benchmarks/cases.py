@@ -221,8 +221,5 @@ QUICK = (
     "suite-small-sparse",
     "suite-small-lazy",
 )
-SUITE = tuple(name for name in CASES if name.startswith("suite-hopf"))
-GPU = ("walk-100x50x25", *SUITE, "walk-1600x6x10", "har-127x128x30x6")
-SMALLEST = ("golden-walk", "suite-small-lazy")
 SERIES = {axis: tuple(case.name for case in series) for axis, series in _SERIES.items()}
 SMALL_SERIES = {axis: tuple(case.name for case in series) for axis, series in _SMALL_SERIES.items()}

@@ -248,18 +248,24 @@ class Neighbors:
         at most as far as the k-th.
         """
         values = torch.as_tensor(found.values).cpu().numpy()
-        recall = {}
+        searched = {}
         if values.ndim == 3:
-            far = np.stack([self._distances(unit, places) for unit, places in enumerate(values)])
-            recall = {"recall": float((far <= self.expected[..., None] * (1 + TIE)).mean())}
+            far = np.stack([named_distances(*one) for one in zip(self.sets, values, strict=True)])
+            searched = {"recall": recall(far, self.expected)}
             values = far.max(-1)
         medians = values if values.ndim == 1 else np.median(values, axis=1)
         expected = np.median(self.expected, axis=1).mean()
-        return {**recall, "error": float(abs(medians.mean() / expected - 1))}
+        return {**searched, "error": float(abs(medians.mean() / expected - 1))}
 
-    def _distances(self, unit: int, places: np.ndarray) -> np.ndarray:  # (S, k) -> (S, k)
-        points = self.sets[unit]
-        return np.linalg.norm(points[places] - points[:, None], axis=2)
+
+def named_distances(points: np.ndarray, places: np.ndarray) -> np.ndarray:  # (S, D), (S, k) -> (S, k)
+    """Distances to the neighbours that are named, computed anew."""
+    return np.linalg.norm(points[places] - points[:, None], axis=2)
+
+
+def recall(far: np.ndarray, farthest: np.ndarray) -> float:  # (..., k), (...)
+    """Share of the named neighbours that are true ones: at most as far as the k-th, a tie as good as another."""
+    return float((far <= farthest[..., None] * (1 + TIE)).mean())
 
 
 COMPARISONS = {"picture": Picture, "graph": Graph, "mds": Scaling, "product": Product, "neighbors": Neighbors}

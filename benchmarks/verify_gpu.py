@@ -1,17 +1,22 @@
-"""The one command for a CUDA machine: all its tests, the twins and the benchmarks, in one JSON file.
+"""The one command for a CUDA machine: its tests, the twins, runs under caps, and all suites of the benchmarks.
 
     python benchmarks/verify_gpu.py --log /tmp/verify
 
-Ends with 0 if nothing failed, 1 if a section failed, 2 without a CUDA device. Every section runs in processes of its
-own, since a fault on the GPU spoils the process it happens in. The file is written anew after each, so that what was
-found is kept if a later one dies. What a section could not do for lack of a package stands under ``missing``. ``--cpu``
-runs the same sections on the CPU in small form: a test of this script.
+A call takes ten minutes at most (``--budget``) and ends with 0 if nothing failed, 1 if a section failed, 2 without a
+CUDA device, 3 if there was no time for all: the same command again goes on where it stopped. What its sections found is
+in one JSON file, written anew after each; the rows of the suites are put into their own files, task by task, as
+`mmphate-gpu bench` does. A section that came to its end is not run again while sources, versions and machine are the
+same, but by ``--only`` or ``--fresh``; of a suite that did not, only the tasks that are left.
+
+Every section runs in processes of its own, since a fault on the GPU spoils the process it happens in. What a section
+could not do for lack of a package stands under ``missing``. ``--cpu`` runs the same sections on the CPU in small form:
+a test of this script.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
+import importlib.util
 import json
 import re
 import shutil
@@ -20,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -28,15 +33,28 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.bench_pipeline import case_task  # noqa: E402
-from benchmarks.cases import GPU, QUICK, SMALLEST  # noqa: E402
-from benchmarks.records import RESULTS, read, rows_of, write_text  # noqa: E402
-from benchmarks.rows import HEAD, plain_table, total_cells, totals  # noqa: E402
-from benchmarks.tasks import TaskFailed, end, environment, run_task, tail  # noqa: E402
+from benchmarks.cases import AXES  # noqa: E402
+from benchmarks.harness import about_device  # noqa: E402
+from benchmarks.records import RESULTS, read, result_path, write_text  # noqa: E402
+from benchmarks.rows import NOT_INSTALLED, Row, plain_table  # noqa: E402
+from benchmarks.tasks import end, environment, tail  # noqa: E402
 
 PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "triton", "pytest", "matplotlib", "xarray")
 BUDGET = 560  # seconds: ten minutes, with some to spare
+# Of a call, what one suite may have: all but what comes before the first section.
+SUITE_SHARE = 0.9
 SANITIZER_FAULT = 77
+UNFINISHED = "unfinished"
+# What a second run of the same sources may have otherwise.
+PASSING = ("date", "commit")
+
+
+class TookTooLong(RuntimeError):
+    """A process that was ended; ``early`` if the call had less time left than the section may take."""
+
+    def __init__(self, told: str, early: bool) -> None:
+        super().__init__(told)
+        self.early = early
 
 
 @dataclass
@@ -47,10 +65,10 @@ class Verification:
     quick: bool
     log: Path
     budget: float
+    out: Path = RESULTS
     started: float = field(default_factory=time.monotonic)
     about: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def left(self) -> float:
@@ -61,13 +79,19 @@ class Verification:
         return self.quick or self.device == "cpu"
 
     def content(self) -> dict[str, Any]:
-        return {**self.about, "sections": self.sections, "rows": self.rows}
+        return {**self.about, "sections": {name: self.sections[name] for name in SECTIONS if name in self.sections}}
 
 
 def call(
     v: Verification, name: str, command: Sequence[str], most: float, extra: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str] | str:
-    """Run ``command`` with its output in the log; a string says that it took too long, and shows the last it wrote."""
+) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` with its output in the log.
+
+    Raises
+    ------
+    TookTooLong
+        It took more than ``most`` seconds, or than are left, and was ended; the message shows the last it wrote.
+    """
     seconds = max(1.0, min(most, v.left))
     out, err = v.log / f"{name}.out", v.log / f"{name}.err"
     with out.open("w") as stdout, err.open("w") as stderr:
@@ -77,9 +101,10 @@ def call(
         )
         try:
             code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
             end(process)
-            return f"took more than {seconds:.0f} s; its last output: {tail(out.read_text() + err.read_text(), 3)}"
+            last = tail(out.read_text() + err.read_text(), 3)
+            raise TookTooLong(f"took more than {seconds:.0f} s; its last output: {last}", seconds < most) from error
     return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
 
 
@@ -89,6 +114,10 @@ def failed(detail: str) -> dict[str, Any]:
 
 def skipped(detail: str) -> dict[str, Any]:
     return {"status": "skipped", "detail": detail}
+
+
+def unfinished(detail: str) -> dict[str, Any]:
+    return {"status": UNFINISHED, "detail": detail}
 
 
 # ---------------------------------------------------------------- sections
@@ -113,8 +142,6 @@ def pytest_section(
         *arguments,
     ]
     done = call(v, name, command, most, extra)
-    if isinstance(done, str):
-        return failed(done)
     counts = junit_counts(report) if report.exists() else {}
     if done.returncode == 0 and counts.get("passed", 0) > 0:
         return {"status": "passed", **counts}
@@ -166,8 +193,6 @@ def twins(name: str) -> Callable[[Verification], dict[str, Any]]:
     def section(v: Verification) -> dict[str, Any]:
         options = [f"--device={v.device}", *["--quick"] * v.small]
         done = call(v, f"twins_{name}", [sys.executable, str(ROOT / "benchmarks" / "twins.py"), name, *options], 120)
-        if isinstance(done, str):
-            return failed(done)
         if done.returncode != 0:
             return failed(tail(done.stderr))
         return json.loads(done.stdout.splitlines()[-1])
@@ -176,47 +201,48 @@ def twins(name: str) -> Callable[[Verification], dict[str, Any]]:
     return section
 
 
-def ops(v: Verification) -> dict[str, Any]:
-    """The native twins one by one: rates by events, times the portable version on the same device."""
-    return bench_section(v, "ops", ["--quick"] * v.small, 120)
+def suite(name: str, axis: str = "") -> Callable[[Verification], dict[str, Any]]:
+    """The section that runs a suite, or of suite "scale" the cases of one ``axis``."""
+    key = f"{name}_{axis}" if axis else name
+    script, chosen = ("bench_scale.py", f"--axis={axis}") if axis else ("harness.py", f"--suite={name}")
 
-
-def scale(v: Verification) -> dict[str, Any]:
-    """Ever more nodes, as far as the device and the time go: seconds, peaks, forms and slopes."""
-    return bench_section(v, "scale", ["--quick", "--axis=slices"] if v.small else [], 150)
-
-
-def bench_section(v: Verification, name: str, options: Sequence[str], most: float) -> dict[str, Any]:
-    """The rows that ``bench_<name>.py`` wrote, whether or not it came to its end, and what it printed."""
-    for old in v.log.glob(f"{name}-*.jsonl"):
-        old.unlink()
-    script = str(ROOT / "benchmarks" / f"bench_{name}.py")
-    done = call(v, name, [sys.executable, script, f"--device={v.device}", f"--out={v.log}", *options], most)
-    files = list(v.log.glob(f"{name}-*.jsonl"))
-    found = {name: [row.asdict() for row in read(files[0])]} if files else {}
-    if isinstance(done, str):
-        return {**failed(done), **found}
-    if done.returncode != 0 or not files:
-        return {**failed(tail(done.stdout + done.stderr)), **found}
-    return {"status": "passed", **found, "told": done.stdout.splitlines()}
-
-
-def benchmarks(v: Verification) -> dict[str, Any]:
-    """Time, peak and accuracy of the cases, as many as there is time for."""
-    names = SMALLEST if v.device == "cpu" else QUICK if v.quick else GPU
-    errors, left_out = {}, []
-    for name in names:
-        if v.left < 20:
-            left_out.append(name)
-            continue
+    def section(v: Verification) -> dict[str, Any]:
+        options = [chosen, f"--device={v.device}", f"--out={v.out}", *["--quick"] * v.small]
+        most = SUITE_SHARE * v.budget
         try:
-            task = replace(case_task(name, v.device), timeout=min(150, v.left))
-            v.rows += [row.asdict() for row in run_task(task, v.log)]
-        except TaskFailed as error:
-            errors[name] = str(error)
-    missing = [f"not run for lack of time: {', '.join(left_out)}"] if left_out else []
-    status = "failed" if errors else "passed" if v.rows else "skipped"
-    return {"status": status, "failures": errors, "missing": missing}
+            done = call(v, key, [sys.executable, str(ROOT / "benchmarks" / script), *options], most)
+        except TookTooLong as error:
+            before = None if error.early else v.sections.get(key, {}).get("task")
+            return stopped((v.log / f"{key}.err").read_text(), before)
+        rows = [row for row in read(result_path(v.out, name, v.about["machine"])) if row.skipped]
+        missing = [_why(row) for row in rows if row.skipped.startswith(NOT_INSTALLED)]
+        if done.returncode == 0:
+            return {"status": "passed", "missing": missing}
+        failures = {row.task: _why(row) for row in rows if row.failed}
+        return {**failed(tail(done.stdout + done.stderr)), "failures": failures, "missing": missing}
+
+    section.__doc__ = f"Suite {name}, as far as there is time: its rows are in the folder of the results."
+    return section
+
+
+def _why(row: Row) -> str:
+    return f"{row.case}, {row.by}: {row.skipped}"
+
+
+def stopped(progress: str, before: str | None = None) -> dict[str, Any]:
+    """What a suite says that was ended with its ``progress`` on stderr.
+
+    ``before``, if this call gave it all the time that a suite may have: the task with which the call before this one
+    was to go on. If that is the one that was ended, another call would not bring it to its end either.
+    """
+    told = re.findall(r"^\[(\d+)/(\d+),[^]]*\] (.*?)(?: \.\.\.|: resumed.*)$", progress, re.MULTILINE)
+    if not told:
+        return unfinished("it had not begun")
+    number, n_tasks, task = told[-1]
+    if task == before:
+        return failed(f"{task} takes longer than a call gives it: a larger --budget may do, or run it by itself")
+    detail = f"{int(number) - 1} of {n_tasks} tasks are done; the next call goes on with {task}"
+    return {**unfinished(detail), "task": task}
 
 
 # (run of caps.py, storage, bytes), the most telling first: runs of the sizes that matter on workstation cards.
@@ -246,6 +272,8 @@ def caps(v: Verification) -> dict[str, Any]:
     None falls back, reserves more than its cap or ends with another t than the same form has without a cap; peaks are
     as predicted; a run that is refused was planned not to fit, and what the refusal says works.
     """
+    if v.left < CAPPED_SECONDS:
+        return unfinished("no time was left")
     until = v.left - CAPPED_SECONDS
     runs, findings, left_out, uncapped = {}, [], [], {}
     for run, storage, cap in CAPPED_ON_CPU if v.device == "cpu" else CAPPED:
@@ -274,9 +302,14 @@ def capped(
     options = [f"--device={v.device}", f"--storage={storage}", *([] if cap is None else [f"--cap={cap:.0f}"])]
     options += [f"--set={key}={value}" for key, value in (settings or {}).items()]
     command = [sys.executable, str(ROOT / "benchmarks" / "caps.py"), run, *options]
-    done = call(v, f"caps_{name}".replace(" ", "_"), command, 90)
-    if isinstance(done, str) or done.returncode != 0:
-        return {"error": done if isinstance(done, str) else tail(done.stderr)}
+    try:
+        done = call(v, f"caps_{name}".replace(" ", "_"), command, 90)
+    except TookTooLong as error:
+        if error.early:
+            raise
+        return {"error": str(error)}
+    if done.returncode != 0:
+        return {"error": tail(done.stderr)}
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -329,17 +362,17 @@ def sanitizer(tool: str) -> Callable[[Verification], dict[str, Any]]:
             return skipped("the CPU has no compute-sanitizer")
         if program is None:
             return skipped("compute-sanitizer is not on PATH")
-        if v.left < 30:
-            return skipped("no time was left")
         before = [program, f"--tool={tool}", f"--error-exitcode={SANITIZER_FAULT}", "--target-processes=all"]
         chosen = "(sparse and float32) or (lattice and 129) or guttman or descent or csr_matmul or aggregate or panels"
         files = ["tests/conformance", "tests/twins/test_cuda_twins.py", "tests/twins/test_triton_cuda.py"]
         arguments = ["-m", "cuda", "-k", chosen, *files]
         name = f"sanitizer_{tool}"
-        found = pytest_section(v, name, arguments, 120, before, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
-        if "took more than" in found.get("detail", ""):
-            return {**found, "status": "skipped"}  # slow, which proves nothing either way
-        return found
+        try:
+            return pytest_section(v, name, arguments, 120, before, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        except TookTooLong as error:
+            if error.early:
+                raise
+            return skipped(str(error))  # slow, which proves nothing either way
 
     section.__doc__ = f"compute-sanitizer's {tool}; torch's caching allocator off, which would hide overruns."
     return section
@@ -353,49 +386,53 @@ SECTIONS: dict[str, Callable[[Verification], dict[str, Any]]] = {
     "twins_pipeline": twins("pipeline"),
     "conformance": conformance,
     "tests": tests,
-    "ops": ops,
-    "benchmarks": benchmarks,
+    **{name: suite(name) for name in ("floors", "ops", "pipeline")},
     "caps": caps,
-    "scale": scale,
+    **{name: suite(name) for name in ("against", "ablations")},
+    # An axis at a time: its last case may take longer than a call, and those of the others would come after it.
+    **{f"scale_{axis}": suite("scale", axis) for axis in AXES},
     "sanitizer_memcheck": sanitizer("memcheck"),
     "sanitizer_racecheck": sanitizer("racecheck"),
 }
 
 # ---------------------------------------------------------------- the run
 
-_ABOUT = """
-import importlib.util, json, sys
-import torch
-from benchmarks.records import machine_name, versions
-from mmphate_gpu.ops.devices import resolve_device
-device = resolve_device(sys.argv[1])
-missing = [name for name in sys.argv[2:] if importlib.util.find_spec(name) is None]
-print(json.dumps({"machine": machine_name(device), "versions": versions(), "missing": missing}))
-"""
-
 
 def about(v: Verification) -> dict[str, Any]:
-    """The machine, versions, and packages that are not there; looked up in a process of its own.
+    """The machine, versions and sources, and packages that are not there.
 
     Raises
     ------
-    RuntimeError
-        If the package does not import or the device is not there.
+    ValueError
+        The device is not there, or the package does not import.
     """
-    done = call(v, "about", [sys.executable, "-c", _ABOUT, v.device, *PACKAGES], 120)
-    if isinstance(done, str) or done.returncode != 0:
-        raise RuntimeError(done if isinstance(done, str) else tail(done.stderr))
-    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return {**json.loads(done.stdout.splitlines()[-1]), "device": v.device, "quick": v.small, "date": date}
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    return {**about_device(v.device)[1], "quick": v.small, "missing": missing}
+
+
+def found_before(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sections that were run on the same machine, with the same sources and versions."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    sections = before.pop("sections", {})
+    lasting = [{key: value for key, value in one.items() if key not in PASSING} for one in (before, about)]
+    return sections if lasting[0] == lasting[1] else {}
 
 
 def run_section(v: Verification, name: str) -> None:
     """Run one section and keep what it found, with the seconds it took."""
     started = time.monotonic()
     print(f"{name} ...", file=sys.stderr, flush=True)
-    found = SECTIONS[name](v) if v.left > 5 else skipped("no time was left")
-    v.sections[name] = {**found, "seconds": round(time.monotonic() - started, 1)}
+    v.sections[name] = {**_found(v, name), "seconds": round(time.monotonic() - started, 1)}
     print(f"{name}: {one_line(v.sections[name])}", file=sys.stderr, flush=True)
+
+
+def _found(v: Verification, name: str) -> dict[str, Any]:
+    if v.left <= 5:
+        return unfinished("no time was left")
+    try:
+        return SECTIONS[name](v)
+    except TookTooLong as error:
+        return unfinished(str(error)) if error.early else failed(str(error))
 
 
 def one_line(section: dict[str, Any]) -> str:
@@ -421,9 +458,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cpu", action="store_true", help="the same sections on the CPU, small: a test of this script")
     parser.add_argument("--quick", action="store_true", help="small inputs")
-    parser.add_argument("--only", action="append", choices=SECTIONS, help="one section; may be repeated")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="one section, even anew; may be repeated")
+    parser.add_argument("--fresh", action="store_true", help="all sections anew; rows of suites that still hold stay")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of the JSON file")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of all that is found")
     parser.add_argument("--log", type=Path, metavar="DIR", help="folder of what the sections print")
     return parser.parse_args(argv)
 
@@ -438,25 +476,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = "cpu" if options.cpu else "cuda"
     log = options.log or Path(tempfile.mkdtemp(prefix="verify_gpu_"))
     log.mkdir(parents=True, exist_ok=True)
-    v = Verification(device, options.quick, log, options.budget)
+    v = Verification(device, options.quick, log, options.budget, options.out)
     v.about = about(v)
     path = options.out / f"{'verify_cpu' if options.cpu else 'verify_gpu'}-{v.about['machine']}.json"
-    for name in options.only or SECTIONS:
-        run_section(v, name)
-        write_text(path, json.dumps(v.content(), indent=1) + "\n")
-    return conclude(v, path)
+    v.sections = {} if options.fresh else found_before(path, v.about)
+    names = options.only or list(SECTIONS)
+    for name in names:
+        if options.only or v.sections.get(name, unfinished(""))["status"] == UNFINISHED:
+            run_section(v, name)
+            write_text(path, json.dumps(v.content(), indent=1) + "\n")
+    return conclude(v, names, path)
 
 
-def conclude(v: Verification, path: Path) -> int:
-    """Print the tables and where things are; the exit code."""
-    rows = totals(rows_of(v.rows, "the run"))
-    if rows:
-        print(plain_table(HEAD, [total_cells(row) for row in rows]), end="\n\n")
-    print(plain_table(("section", "found"), [(name, one_line(section)) for name, section in v.sections.items()]))
+def conclude(v: Verification, names: Sequence[str], path: Path) -> int:
+    """Print what the sections ``names`` found and where things are; the exit code."""
+    asked = {name: v.sections[name] for name in names}
+    print(plain_table(("section", "found"), [(name, one_line(section)) for name, section in asked.items()]))
     if v.about["missing"]:
         print(f"packages that are not installed: {', '.join(v.about['missing'])}")
     print(f"written: {path}; logs in {v.log}")
-    return int(any(section["status"] == "failed" for section in v.sections.values()))
+    statuses = {section["status"] for section in asked.values()}
+    if UNFINISHED in statuses:
+        print("There was no time for all; the same command goes on where it stopped.")
+        return 3
+    return int("failed" in statuses)
 
 
 if __name__ == "__main__":

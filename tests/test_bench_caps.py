@@ -69,10 +69,25 @@ def test_the_first_way_of_a_refusal(told, settings):
 
 
 def test_what_there_is_no_time_for_is_named(tmp_path, monkeypatch):
-    v = verify_gpu.Verification("cuda", False, tmp_path, 10)
     monkeypatch.setattr(verify_gpu, "capped", lambda *_: pytest.fail("no time is left"))
+    v = verify_gpu.Verification("cuda", False, tmp_path, 10)
+    assert verify_gpu.caps(v) == {"status": "unfinished", "detail": "no time was left"}  # the next call has more
+    monkeypatch.setattr(verify_gpu, "CAPPED_SECONDS", 0)
     found = verify_gpu.caps(v)
     assert found["status"] == "skipped" and "har auto 8 GB, har auto 24 GB" in found["missing"][0]
+
+
+def test_a_run_that_is_cut_short_by_the_end_of_the_call_is_not_held_against_the_library(tmp_path, monkeypatch):
+    def ended(early):
+        def call(*_):
+            raise verify_gpu.TookTooLong("took more than 3 s", early)
+
+        monkeypatch.setattr(verify_gpu, "call", call)
+        return verify_gpu.capped(verify_gpu.Verification("cuda", False, tmp_path, 10), "a run", "har", "auto")
+
+    assert ended(early=False) == {"error": "took more than 3 s"}
+    with pytest.raises(verify_gpu.TookTooLong):
+        ended(early=True)
 
 
 def test_a_refused_run_is_tried_as_told(tmp_path, monkeypatch):

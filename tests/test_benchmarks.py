@@ -364,9 +364,8 @@ def test_children_of_a_task_end_with_it(tmp_path):
 
 def test_every_case_has_the_name_it_is_listed_under():
     assert all(name == case.name for name, case in cases.CASES.items())
-    assert {*cases.QUICK, *cases.SUITE, *cases.GPU, *cases.SMALLEST} <= cases.CASES.keys()
+    assert set(cases.QUICK) <= cases.CASES.keys()
     assert {case for names in story.RUNS.values() for case in names} <= cases.CASES.keys()
-    assert len(cases.SUITE) == 4
 
 
 @pytest.mark.parametrize("axis", cases.AXES)
@@ -1031,23 +1030,30 @@ def verified(folder: Path, *options: str) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = folder.glob("verify_cpu-*.json")
-    content = json.loads(file.read_text())
-    content["rows"] = records.rows_of(content["rows"], file)
-    return content
+    return json.loads(file.read_text())
 
 
-def test_sections_run_on_the_cpu(tmp_path):
-    content = verified(tmp_path, "--only", "twins_neighbors", "--only", "benchmarks")
+def test_sections_run_on_the_cpu_and_rows_are_put_where_the_tables_look(tmp_path):
+    content = verified(tmp_path, "--only", "twins_neighbors", "--only", "ablations")
     assert {name: section["status"] for name, section in content["sections"].items()} == {
         "twins_neighbors": "passed",
-        "benchmarks": "passed",
+        "ablations": "passed",
     }
-    assert [r.case for r in rows.totals(content["rows"])] == list(cases.SMALLEST)
+    (file,) = tmp_path.glob("ablations-*.jsonl")
+    assert {row.task for row in records.read(file)} == {"quick-storage-suite-12x14"}
+    assert file == records.result_path(tmp_path, "ablations", content["machine"])
+
+
+def test_every_suite_has_its_section():
+    scale = {name for name in verify_gpu.SECTIONS if name.startswith("scale_")}
+    assert set(harness.SUITES) - {"scale"} < set(verify_gpu.SECTIONS)
+    assert scale == {f"scale_{axis}" for axis in cases.AXES}
 
 
 @pytest.mark.slow
 def test_every_section_runs_on_the_cpu(tmp_path):
-    content = verified(tmp_path)
+    content = verified(tmp_path, "--budget", "1200")
+    assert {file.name.partition("-")[0] for file in tmp_path.glob("*.jsonl")} == set(harness.SUITES)
     assert list(content["sections"]) == list(verify_gpu.SECTIONS)
     status = {name: section["status"] for name, section in content["sections"].items()}
     assert {status.pop("sanitizer_memcheck"), status.pop("sanitizer_racecheck")} == {"skipped"}
@@ -1083,11 +1089,73 @@ def test_what_was_found_is_kept_if_a_later_section_dies(verification, monkeypatc
     assert list(json.loads(file.read_text())["sections"]) == ["one"]
 
 
-def test_sections_without_time_left_are_skipped(verification, monkeypatch):
+def test_what_there_was_no_time_for_is_done_by_the_next_call_alone(verification, monkeypatch, capsys):
     arguments, file = verification
-    monkeypatch.setattr(verify_gpu, "SECTIONS", {"one": lambda v: {"status": "passed"}})
-    assert verify_gpu.main([*arguments, "--budget", "1"]) == 0
-    assert json.loads(file.read_text())["sections"]["one"]["status"] == "skipped"
+    calls: list[str] = []
+
+    def section(name, ends=True):
+        def run(v):
+            calls.append(name)
+            if ends or len(calls) > 2:
+                return verify_gpu.failed("it broke") if name == "one" else {"status": "passed"}
+            raise verify_gpu.TookTooLong("took more than 3 s", early=True)
+
+        return run
+
+    monkeypatch.setattr(verify_gpu, "SECTIONS", {"one": section("one"), "two": section("two", ends=False)})
+    assert verify_gpu.main([*arguments, "--budget", "1"]) == 3 and calls == []
+    assert json.loads(file.read_text())["sections"]["one"]["status"] == "unfinished"
+    assert verify_gpu.main(arguments) == 3 and "goes on where it stopped" in capsys.readouterr().out
+    assert verify_gpu.main(arguments) == 1 and calls == ["one", "two", "two"]  # what failed would fail again
+    assert verify_gpu.main([*arguments, "--only", "two"]) == 0 and calls[3:] == ["two"]
+    assert list(json.loads(file.read_text())["sections"]) == ["one", "two"]
+    assert verify_gpu.main([*arguments, "--fresh"]) == 1 and calls[4:] == ["one", "two"]
+    monkeypatch.setattr(verify_gpu, "about", lambda v: {"machine": "some-gpu", "missing": [], "source": "changed"})
+    assert verify_gpu.main(arguments) == 1 and calls[6:] == ["one", "two"]
+
+
+PROGRESS = """3 tasks, about 0:30 on two cores
+[1/3, 0:00, about 0:30 left] scale small: resumed, 2026-01-01
+[2/3, 0:00, about 0:20 left] scale middle ...
+  middle, mmphate-gpu: refused: too large
+[3/3, 0:09, about 0:10 left] scale large ...
+"""
+
+
+def test_a_suite_that_was_ended_says_where_the_next_call_goes_on(tmp_path, monkeypatch):
+    assert verify_gpu.stopped("") == verify_gpu.unfinished("it had not begun")
+    early = False
+
+    def call(v, name, *_):
+        (v.log / f"{name}.err").write_text(PROGRESS)
+        raise verify_gpu.TookTooLong("took more than 500 s", early)
+
+    monkeypatch.setattr(verify_gpu, "call", call)
+    v = state(tmp_path)
+    v.sections["scale_units"] = first = verify_gpu.SECTIONS["scale_units"](v)
+    assert (first["status"], first["task"]) == ("unfinished", "scale large") and "2 of 3 tasks" in first["detail"]
+    # The same task again, with all the time that there is: no other call would bring it to its end.
+    again = verify_gpu.SECTIONS["scale_units"](v)
+    assert again["status"] == "failed" and "scale large takes longer" in again["detail"]
+    early = True
+    assert verify_gpu.SECTIONS["scale_units"](v) == first
+
+
+def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
+    def call(v, name, command, most):
+        assert {"--suite=ops", "--device=cpu", f"--out={tmp_path}", "--quick"} < set(command)
+        made = Row(suite="ops", case="exp", task="all", skipped="it broke", failed=True)
+        lacking = Row(suite="ops", case="product", task="other", by="CuPy", skipped="not installed: cupy")
+        records.replace(records.result_path(tmp_path, "ops", "some-gpu"), [made, lacking])
+        return subprocess.CompletedProcess(command, code, "a table", "")
+
+    monkeypatch.setattr(verify_gpu, "call", call)
+    v = state(tmp_path, out=tmp_path, about={"missing": [], "machine": "some-gpu"})
+    code = 0
+    assert verify_gpu.SECTIONS["ops"](v) == {"status": "passed", "missing": ["product, CuPy: not installed: cupy"]}
+    code = 1
+    found = verify_gpu.SECTIONS["ops"](v)
+    assert found["status"] == "failed" and found["failures"] == {"all": "exp, mmphate-gpu: it broke"}
 
 
 def state(tmp_path: Path, **changes: Any) -> verify_gpu.Verification:
@@ -1098,8 +1166,10 @@ def state(tmp_path: Path, **changes: Any) -> verify_gpu.Verification:
 
 def test_a_process_that_takes_too_long_is_ended(tmp_path):
     code = "import time; print('started', flush=True); time.sleep(60)"
-    told = verify_gpu.call(state(tmp_path), "slow", [sys.executable, "-c", code], 1.5)
-    assert isinstance(told, str) and "more than 2 s" in told and "started" in told
+    for budget, early in ((60, False), (1, True)):
+        with pytest.raises(verify_gpu.TookTooLong, match=r"more than [12] s") as ended:
+            verify_gpu.call(state(tmp_path, budget=budget), "slow", [sys.executable, "-c", code], 1.5)
+        assert ended.value.early == early and (early or "started" in str(ended.value))
 
 
 @pytest.mark.parametrize(
