@@ -78,7 +78,7 @@ def _large(device: torch.device, quick: bool) -> torch.Tensor:
 def _product(dtype: torch.dtype, precision: str = "highest") -> tuple[Way, ...]:
     def of(n: int) -> Way:
         def make(device: torch.device, quick: bool) -> Work:
-            rows = (2 * n if device.type == "cuda" else n) // (2 if quick else 1)
+            rows = (2 * n if device.type == "cuda" else n) // (4 if quick else 1)
             square = torch.ones(rows, rows, dtype=dtype, device=device)
             target = torch.empty_like(square)
 
