@@ -24,7 +24,8 @@ from benchmarks import floors, records
 from benchmarks.harness import add_run_arguments, missed_or_none, run_suite
 from benchmarks.rows import Row, op_cells, plain_table, timing
 from benchmarks.tasks import OUT, QUICK, Task, emit, python_task
-from benchmarks.timer import cold_and_warm, nothing, warm
+from benchmarks.timer import nothing, once, warm
+from benchmarks.worker import PeakMeter, cupy_bytes
 from mmphate_gpu import datasets, potential_distances
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_bandwidth
@@ -43,6 +44,7 @@ from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, stored_pairs
 from mmphate_gpu.ops.top_eigenpairs import orthonormalize
 from mmphate_gpu.slices import unit_major
+from mmphate_gpu.stages import held_bytes
 from mmphate_gpu.trace import normalize
 
 NAME = "ops"
@@ -502,10 +504,14 @@ OPS = {op: make for group in GROUPS.values() if group is not TILE_OPS for op, ma
 
 
 def measure(one: Measured, device: torch.device, repeats: int, rate: Mapping[str, float]) -> Row:
-    """The op as it serves, its portable version, its error and the floor; ``rate`` holds those of the machine."""
-    cold, seconds = cold_and_warm(one.call, device, repeats, one.restore)
+    """The op as it serves, its portable version, its memory, its error and its floor at the rates ``rate``."""
+    meter, held = PeakMeter(device), held_bytes(device) + cupy_bytes()
+    cold = one.once(partial(once, one.call, device))
+    meter("cold")
+    seconds = warm(one.call, device, repeats, one.restore)
     row = Row(suite=NAME, case=one.what, stage=one.op, by=one.by, cold_seconds=cold, warmup=1, **timing(seconds))
     row = replace(row, work=one.work, unit=one.unit, rate=one.work / row.seconds, goal=one.goal)
+    row = replace(row, added_bytes=max(0, meter.spans["cold"] - held))
     row = replace(row, flop=one.flop, moved_bytes=one.needs["bytes"], **_beside_portable(one, device, repeats))
     floor = floors.floor_of(one.needs, rate)
     if floor is None:

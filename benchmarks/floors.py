@@ -27,7 +27,7 @@ from benchmarks import records
 from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.rows import NOT_INSTALLED, Row, plain_table, timing
 from benchmarks.tasks import QUICK, Task, emit, python_task
-from benchmarks.timer import enough, one_of
+from benchmarks.timer import enough, once, one_of
 from mmphate_gpu._optional import available
 from mmphate_gpu.ops.devices import one_thread, resolve_device
 
@@ -182,7 +182,7 @@ def measure(chosen: Sequence[Floor], device: torch.device, *, quick: bool) -> li
 def _taken(floor: Floor, device: torch.device, quick: bool) -> list[_Taken]:
     found = []
     for call, work in (make(device, quick) for make in floor.ways):
-        cold = one_of(1, call, device)
+        cold = once(call, device)
         found.append(_Taken(call, work, enough(call, device), cold))
     return found
 

@@ -57,6 +57,7 @@ class Row:
     peak_bytes: int | None = None  # most that the process held (host), imported libraries included
     device_peak_bytes: int | None = None  # most that torch's and CuPy's pools held (CUDA)
     held_bytes: int | None = None  # of the process, before the run
+    added_bytes: int | None = None  # most that the cold run added to what was held just before it, of the same memory
     predicted_peak_bytes: int | None = None  # of the plan, on the memory of the device: held before, and what it adds
     # Quality.
     t: int | None = None
@@ -252,7 +253,7 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
 
 def op_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and lines of the table of ops."""
-    head = ("op", "input", "by", "ms", "rate", "times portable", "error", "share of floor", "floor")
+    head = ("op", "input", "by", "ms", "rate", "times portable", "error", "adds", "share of floor", "floor")
     return head, [
         (
             row.stage,
@@ -262,6 +263,7 @@ def op_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]
             "" if row.rate is None else f"{row.rate:.2e} {row.unit}/s",
             "" if row.portable_seconds is None else f"{row.portable_seconds / row.seconds:.1f}",
             "" if row.error is None else f"{row.error:.1e}",
+            "" if row.added_bytes is None else bytes_text(row.added_bytes),
             "" if row.share_of_floor is None else f"{row.share_of_floor:.2f}",
             row.bound,
         )

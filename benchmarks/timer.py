@@ -36,6 +36,11 @@ def one_of(n: int, call: Callable[[], Any], device: torch.device) -> float:
     return (time.perf_counter() - started) / n
 
 
+def once(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one call."""
+    return one_of(1, call, device)
+
+
 def enough(call: Callable[[], Any], device: torch.device, restore: Callable[[int], None] = nothing) -> int:
     """How many calls in a row take `LEAST` seconds: a power of two."""
     n = 1
@@ -65,4 +70,4 @@ def cold_and_warm(
 ) -> tuple[float, list[float]]:
     """Seconds of the first call, and those of ``repeats`` more (`warm`)."""
     restore(1)
-    return one_of(1, call, device), warm(call, device, repeats, restore)
+    return once(call, device), warm(call, device, repeats, restore)
