@@ -11,6 +11,7 @@ loop in registers for exponentials. Where a rate is taken in several ways the fa
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ BY = "torch"
 # What a work of bytes is held against: whichever way to move them is faster here.
 BYTES = ("copy", "read")
 # Bytes of the arrays of these: many times any cache, on a GPU with tens of megabytes of it too.
-LARGE = {"cpu": 2**29, "cuda": 2**31}
+LARGE = {"cpu": 2**29, "cuda": 2**30}
 LARGE_QUICK = 2**27
 # Bytes of an array of each thread: two of them stay in a second-level cache of a megabyte, or in the third-level one.
 # With less torch would give the work to fewer threads: it shares out 32,768 numbers at least.
@@ -60,19 +61,25 @@ class Floor:
 
 
 def _copy(device: torch.device, quick: bool) -> Work:
-    source, target = _large(device, quick), _large(device, quick)
+    source, target = _large(device, quick)
     return lambda: target.copy_(source), 2.0 * source.nbytes
 
 
 def _read(device: torch.device, quick: bool) -> Work:
     """An inner product, for which nothing is written."""
-    one, other = _large(device, quick), _large(device, quick)
+    one, other = _large(device, quick)
     return lambda: torch.dot(one, other), float(one.nbytes + other.nbytes)
 
 
-def _large(device: torch.device, quick: bool) -> torch.Tensor:
-    n_bytes = LARGE_QUICK if quick else LARGE[device.type]
-    return torch.ones(n_bytes // 8, dtype=torch.float64, device=device)
+def _large(device: torch.device, quick: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    return _pair(device, LARGE_QUICK if quick else LARGE[device.type])
+
+
+@functools.lru_cache(maxsize=1)
+def _pair(device: torch.device, n_bytes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two arrays that copies and reads share."""
+    one, other = torch.ones(2, n_bytes // 8, dtype=torch.float64, device=device)
+    return one, other
 
 
 def _product(dtype: torch.dtype, precision: str = "highest") -> tuple[Way, ...]:
@@ -173,6 +180,7 @@ def measure(chosen: Sequence[Floor], device: torch.device, *, quick: bool) -> li
     """The rows of these rates; the repeats of all take turns, so that a mood of the machine decides none of them."""
     about = records.about(device)
     taken = {floor.name: [] if why_not(floor) else _taken(floor, device, quick) for floor in chosen}
+    _pair.cache_clear()  # so that it lasts no longer than the calls
     for _ in range(REPEATS):
         for one in itertools.chain(*taken.values()):
             one.warm.append(one_of(one.n, one.call, device))
