@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -269,10 +270,11 @@ def test_an_error_is_that_of_what_serves():
 
 
 def test_a_row_has_what_the_first_call_added_to_the_memory():
-    one = bench_ops.Measured("op", "x", lambda: torch.ones(2**23), "C++", 8.0, "flop", {"bytes": 2.0})
+    one = bench_ops.Measured("op", "x", lambda: torch.ones(2**26), "C++", 8.0, "flop", {"bytes": 2.0})
+    gc.collect()
     row = bench_ops.measure(one, CPU, 1, {})
-    # 34 MB, all touched; pages of the clock and of Python come to it, and what was free in the heap does not.
-    assert 30e6 < row.added_bytes < 60e6
+    # 268 MB, all touched, give or take what else the process takes and gives back: with 34 MB that once decided.
+    assert 200e6 < row.added_bytes < 400e6
 
 
 def test_results_that_are_written_in_place_are_compared(data):
