@@ -1,8 +1,8 @@
 """The ops that decide speed: seconds of each as it serves and of its portable version, rates, shares of floors, goals.
 
-Run ``python benchmarks/bench_ops.py``; ``--only guttman_transform`` is one op. On CUDA times are those of events. A
-floor is what the op's bytes and operations take at the rates of the machine (`floors`), measured in the same process;
-share and rate go by the best of the repeats, as those rates do.
+Run ``python benchmarks/bench_ops.py``; ``--only guttman_transform`` is one op. On CUDA times are those of events
+(`timer`). A floor is what the op's bytes and operations take at the rates of the machine that suite floors wrote; where
+it has not run they are measured first (`floors.rates_of`). Seconds, rate and share are those of the median repeat.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import mmphate_gpu.estimator  # noqa: F401  the ops of every stage register them
 from benchmarks import floors, records
 from benchmarks.harness import add_run_arguments, missed_or_none, run_suite
 from benchmarks.rows import Row, op_cells, plain_table, timing
-from benchmarks.tasks import QUICK, Task, emit, python_task
-from benchmarks.timer import cold_and_warm
+from benchmarks.tasks import OUT, QUICK, Task, emit, python_task
+from benchmarks.timer import nothing, once, warm
+from benchmarks.worker import PeakMeter, cupy_bytes
 from mmphate_gpu import datasets, potential_distances
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, intraslice_bandwidth
@@ -32,8 +33,10 @@ from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.ops import twins
 from mmphate_gpu.ops.csr import indptr_of_counts
-from mmphate_gpu.ops.descent_step import ROWS
+from mmphate_gpu.ops.csr_matmul import FLOAT32_FROM, matmul
+from mmphate_gpu.ops.descent_step import BEST, DEPTH, IS_NEAR, N_KEPT, ROWS
 from mmphate_gpu.ops.devices import resolve_device
+from mmphate_gpu.ops.distances import distances_by_difference
 from mmphate_gpu.ops.eigenvalues import symmetric_eigenvalues
 from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, scaled_points
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
@@ -41,6 +44,7 @@ from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, product_by_tiles, stored_pairs
 from mmphate_gpu.ops.top_eigenpairs import orthonormalize
 from mmphate_gpu.slices import unit_major
+from mmphate_gpu.stages import held_bytes
 from mmphate_gpu.trace import normalize
 
 NAME = "ops"
@@ -49,6 +53,8 @@ LANDMARKS = 4000
 SWEEP_GOAL = 25
 REPEATS, QUICK_REPEATS = 9, 3
 PAIRS = "ordered pairs"
+PORTABLE = "portable torch"  # as `twins.serving_op` begins where there is no other
+EXACT_ROWS = 64  # of distances that are computed by differences
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,20 @@ class Measured:
     # The work by the rate it is done at, at least, of any way to the result that visits every pair: the names are those
     # of `floors`; "bytes" are inputs read once and outputs written once.
     needs: Mapping[str, float]
-    portable: Callable[[], Any] | None = None
+    portable: Callable[[], Any] | None = None  # where something else serves
+    # The error of a result; None: against that of ``portable``.
+    judge: Callable[[Any], float] | None = field(default=None, kw_only=True)
     goal: float | None = field(default=None, kw_only=True)  # of the rate
+    restore: Callable[[int], None] = field(default=nothing, kw_only=True)  # what calls change: `timer.warm`
 
     @property
     def flop(self) -> float:
         return sum(work for name, work in self.needs.items() if name.startswith("fma-"))
+
+    def once(self, call: Callable[[], Any]) -> Any:
+        """What ``call`` returns, from the inputs that the timed ones have."""
+        self.restore(1)
+        return call()
 
 
 class Data:
@@ -141,6 +155,10 @@ class Data:
         product_by_tiles(self.lazy.tile_layout(), by_unit, lambda halves: kept.append(halves) or halves.float())
         return kept[0]
 
+    @cached_property
+    def product(self) -> torch.Tensor:  # (N, COLUMNS) float64, by torch
+        return twins.PORTABLE["csr_matmul"](*self.sparse.csr[:3], self.block, 1)
+
     @property
     def stack_bytes(self) -> float:
         return 8.0 * self.units.numel()
@@ -162,16 +180,62 @@ class Data:
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
 
 
-def _twin(data: Data, op: str, what: str, given: tuple, work: float, unit: str, needs: dict, **rest: Any) -> Measured:
-    """An op of torch's dispatcher, beside its portable version."""
-    call = partial(getattr(torch.ops.mmphate_gpu, op), *given)
+def _twin(
+    data: Data,
+    op: str,
+    what: str,
+    given: tuple,
+    work: float,
+    unit: str,
+    needs: dict,
+    *,
+    written: Sequence[int] = (),
+    **rest: Any,
+) -> Measured:
+    """An op of torch's dispatcher, beside its portable version; ``written``: the places in ``given`` of its results."""
+    call, portable = (partial(_results, version, given, written) for version in (_op(op), twins.PORTABLE[op]))
     by = twins.serving_op(op, data.device.type)
-    return Measured(op, what, call, by, work, unit, needs, partial(twins.PORTABLE[op], *given), **rest)
+    return Measured(op, what, call, by, work, unit, needs, None if by.startswith(PORTABLE) else portable, **rest)
 
 
-def _torch(op: str, what: str, call: Callable[[], Any], flop: float, n_bytes: float, kind: str) -> Measured:
+def _op(name: str) -> Callable[..., Any]:
+    return getattr(torch.ops.mmphate_gpu, name)
+
+
+def _results(op: Callable[..., Any], given: tuple, written: Sequence[int]) -> Any:
+    returned = op(*given)
+    return [given[place] for place in written] or returned
+
+
+def _torch(
+    op: str, what: str, call: Callable[[], Any], flop: float, n_bytes: float, kind: str, judge: Callable[[Any], float]
+) -> Measured:
     """An op that is torch's own work, well put together."""
-    return Measured(op, what, call, "torch", flop, "flop", {f"fma-{kind}": flop, "bytes": n_bytes})
+    needs = {f"fma-{kind}": flop, "bytes": n_bytes}
+    return Measured(op, what, call, "torch", flop, "flop", needs, judge=judge)
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """Largest difference, relative to the largest number expected: of the tensors with fractions, or of counts where
+    there are none; 1 where there is another number of them.
+
+    >>> relative_error((torch.tensor([7]), torch.tensor([1.0, 3.0])), (torch.tensor([8]), torch.tensor([1.0, 4.0])))
+    0.25
+    """
+    pairs = list(zip(_tensors(found), _tensors(expected), strict=True))
+    pairs = [pair for pair in pairs if pair[1].is_floating_point()] or pairs
+    return max(_largest_difference(one.double(), other.double()) for one, other in pairs)
+
+
+def _tensors(result: Any) -> list[torch.Tensor]:
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+def _largest_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    if found.shape != expected.shape:
+        return 1.0
+    size = expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    return float((found - expected).abs().max() / size)
 
 
 # ---------------------------------------------------------------- neighbours and entries
@@ -208,7 +272,8 @@ def _radius_fill(data: Data) -> list[Measured]:
     n_bytes = float(empty[0].nbytes + empty[1].nbytes)
     # One exponential serves both ends of a pair.
     needs = {"fma-float32": data.distance_flop(data.unit_pairs), "exp-float64": filled / 2, "bytes": n_bytes}
-    return [_twin(data, "radius_fill", f"{filled:,} entries, float32", given, filled, "entries", needs)]
+    what, values = f"{filled:,} entries, float32", len(given) - 1
+    return [_twin(data, "radius_fill", what, given, filled, "entries", needs, written=[values])]
 
 
 def _symmetrised_affinity(data: Data) -> list[Measured]:
@@ -226,15 +291,24 @@ def _symmetrised_affinity(data: Data) -> list[Measured]:
 
 
 def _csr_matmul(data: Data) -> list[Measured]:
+    """What the library does: in float32 a narrow block goes to torch."""
     csr, rows, found = data.sparse.csr, data.sparse.shape[0], []
     for block, kind in ((data.block, "float64"), (data.block.float(), "float32")):
         for width in (COLUMNS, 32, 16, 8, 1):
-            given = (*csr[:3], block[:, :width].contiguous(), data.units.shape[0])
-            flop = 2.0 * csr.nnz * width
+            own, flop = block[:, :width].contiguous(), 2.0 * csr.nnz * width
             moved = csr.indices.nbytes + csr.values.nbytes + 2.0 * rows * width * block.element_size()
             needs = {f"fma-{kind}": flop, "bytes": moved}
-            found.append(_twin(data, "csr_matmul", f"{kind} x {width}", given, flop, "flop", needs))
+            call = partial(matmul, csr, own, interleave=data.units.shape[0])
+            narrow = kind == "float32" and width < FLOAT32_FROM
+            by = f"{PORTABLE} (narrow)" if narrow else twins.serving_op("csr_matmul", data.device.type)
+            portable = partial(twins.PORTABLE["csr_matmul"], *csr[:3], own, data.units.shape[0])
+            others = {"portable": None if by.startswith(PORTABLE) else portable, "judge": partial(_off_exact, data)}
+            found.append(Measured("csr_matmul", f"{kind} x {width}", call, by, flop, "flop", needs, **others))
     return found
+
+
+def _off_exact(data: Data, found: torch.Tensor) -> float:
+    return relative_error(found, data.product[:, : found.shape[1]])
 
 
 def _landmark_aggregate(data: Data) -> list[Measured]:
@@ -256,13 +330,50 @@ def _guttman_transform(data: Data) -> list[Measured]:
 
 
 def _descent_step(data: Data) -> list[Measured]:
-    distances, start = data.distances.float(), (data.high - data.high.mean(0))[:, :2].contiguous()
+    """A long step that is taken, with as many steps kept as there can be."""
+    op, distances, start = "descent_step", data.distances.float(), (data.high - data.high.mean(0))[:, :2].contiguous()
     way = Way(distances, start, max_iter=2**40, eps=0.0)
-    given = (*way.sweep(way.distances, way.trial), *way.places, way.eps, way.max_iter)
+    swept = way.sweep(distances, way.trial)
+    while not (way.state[IS_NEAR] and way.state[N_KEPT] == DEPTH and swept[1] < way.state[BEST]):
+        way.advance()
+        swept = way.sweep(distances, way.trial)
+    again = _Again(way.places)
+    call, portable = (partial(_stepped, version, swept, again, way) for version in (_op(op), twins.PORTABLE[op]))
     size = float(way.points.numel())
     # Three inner products with each of the rows that are kept; these and the places are read, and two rows written.
     needs = {"fma-float64": 6 * ROWS * size, "bytes": 8 * (ROWS + 10) * size}
-    return [_twin(data, "descent_step", f"{data.n_landmark} x 2", given, size, "coordinates", needs)]
+    what, by = f"{data.n_landmark} x 2", twins.serving_op(op, data.device.type)
+    others = {"portable": None if by.startswith(PORTABLE) else portable, "restore": again.restore}
+    return [Measured(op, what, call, by, size, "coordinates", needs, **others)]
+
+
+def _stepped(op: Callable[..., Any], swept: tuple, again: _Again, way: Way) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a step leaves: the next trial, and what is kept."""
+    points, moved, trial, step, kept, state = again.next()
+    op(*swept, points, moved, trial, step, kept, state, way.eps, way.max_iter)
+    return trial, kept
+
+
+class _Again:
+    """Tensors that calls change, a copy for each call of a sample, so that every one of them has the same to do."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.tensors = [tensor.clone() for tensor in tensors]
+        self.copies: list[list[torch.Tensor]] = []
+        self.used = 0
+
+    def restore(self, n: int) -> None:
+        """``n`` copies as the tensors were."""
+        while len(self.copies) < n:
+            self.copies.append([torch.empty_like(tensor) for tensor in self.tensors])
+        for copy in self.copies[:n]:
+            for target, tensor in zip(copy, self.tensors, strict=True):
+                target.copy_(tensor)
+        self.used = 0
+
+    def next(self) -> list[torch.Tensor]:
+        self.used += 1
+        return self.copies[self.used - 1]
 
 
 def _assign_nearest(data: Data) -> list[Measured]:
@@ -278,20 +389,35 @@ def _assign_nearest(data: Data) -> list[Measured]:
 
 def _symmetric_product(data: Data) -> list[Measured]:
     n, square = data.n_landmark, data.square
+
+    def judge(found: torch.Tensor) -> float:
+        return relative_error(found, square @ square)
+
     what, call = f"{n} x {n}, float64", partial(symmetric_product, square, square)
-    return [_torch("symmetric_product", what, call, float(n) ** 3, 2.0 * square.nbytes, "float64")]
+    return [_torch("symmetric_product", what, call, float(n) ** 3, 2.0 * square.nbytes, "float64", judge)]
 
 
 def _potential_distances(data: Data) -> list[Measured]:
     n, square = data.n_landmark, data.square
+
+    def judge(found: torch.Tensor) -> float:
+        return relative_error(found[:EXACT_ROWS], distances_by_difference(square[:EXACT_ROWS], square))
+
     what, call = f"{n} x {n}, float64", partial(potential_distances, square)
-    return [_torch("potential_distances", what, call, float(n) ** 3, 2.0 * square.nbytes, "float64")]
+    return [_torch("potential_distances", what, call, float(n) ** 3, 2.0 * square.nbytes, "float64", judge)]
 
 
 def _symmetric_eigenvalues(data: Data) -> list[Measured]:
     """The reduction to three diagonals: half of its operations are products with vectors, which read the matrix."""
-    n, call = data.n_landmark, partial(symmetric_eigenvalues, data.square)
-    return [_torch("symmetric_eigenvalues", f"{n} x {n}, float64", call, 4 / 3 * n**3, data.square.nbytes, "float64")]
+    n, square, call = data.n_landmark, data.square, partial(symmetric_eigenvalues, data.square)
+
+    def judge(found: torch.Tensor) -> float:
+        """Their sum is the trace, that of their squares the one of all entries."""
+        off = (found.sum() - square.trace()).abs() / found.abs().sum()
+        return float(torch.maximum(off, (found.square().sum() / square.square().sum() - 1).abs()))
+
+    what = f"{n} x {n}, float64"
+    return [_torch("symmetric_eigenvalues", what, call, 4 / 3 * n**3, square.nbytes, "float64", judge)]
 
 
 def _orthonormalize(data: Data) -> list[Measured]:
@@ -299,10 +425,16 @@ def _orthonormalize(data: Data) -> list[Measured]:
     rows, columns = data.block.shape
     basis = orthonormalize(data._random(rows, 4 * columns).double(), None)
     call = partial(orthonormalize, data.block, basis)
+
+    def judge(found: torch.Tensor) -> float:
+        """Inner products against those of an orthonormal basis."""
+        identity = torch.eye(found.shape[1], dtype=found.dtype, device=found.device)
+        return float(torch.maximum((found.T @ found - identity).abs().max(), (basis.T @ found).abs().max()))
+
     # Out of the basis, twice: two products each; Cholesky-QR, twice: half a Gram matrix and a triangle of solutions.
     flop = 2 * 2 * 2.0 * rows * columns * basis.shape[1] + 2 * 2.0 * rows * columns**2
-    moved = float(basis.nbytes + 2 * data.block.nbytes)
-    return [_torch("orthonormalize", f"{columns} beside {basis.shape[1]} columns", call, flop, moved, "float64")]
+    moved, what = float(basis.nbytes + 2 * data.block.nbytes), f"{columns} beside {basis.shape[1]} columns"
+    return [_torch("orthonormalize", what, call, flop, moved, "float64", judge)]
 
 
 # ---------------------------------------------------------------- tiles, for tensor cores
@@ -337,50 +469,80 @@ def _tile_decisions(op: str, data: Data) -> list[Measured]:
     return [_twin(data, op, what, (*made, *last), pairs, PAIRS, needs)]
 
 
-OPS: dict[str, Callable[[Data], list[Measured]]] = {
-    "radius_counts": _radius_counts,
-    "median_kth_neighbor_distance": partial(_neighbors, "median_kth_neighbor_distance", 1.5e9),
-    "kth_neighbor_distance": _neighbors_of_nodes,
-    "radius_fill": _radius_fill,
-    "symmetrised_affinity": _symmetrised_affinity,
-    "csr_matmul": _csr_matmul,
-    "orthonormalize": _orthonormalize,
-    "assign_nearest": _assign_nearest,
-    "landmark_aggregate": _landmark_aggregate,
-    "symmetric_product": _symmetric_product,
-    "symmetric_eigenvalues": _symmetric_eigenvalues,
-    "potential_distances": _potential_distances,
-    "guttman_transform": _guttman_transform,
-    "descent_step": _descent_step,
+# The ops by the inputs that they share.
+GROUPS: dict[str, dict[str, Callable[[Data], list[Measured]]]] = {
+    "entries": {
+        "radius_counts": _radius_counts,
+        "median_kth_neighbor_distance": partial(_neighbors, "median_kth_neighbor_distance", 1.5e9),
+        "kth_neighbor_distance": _neighbors_of_nodes,
+        "radius_fill": _radius_fill,
+        "symmetrised_affinity": _symmetrised_affinity,
+    },
+    "products": {
+        "csr_matmul": _csr_matmul,
+        "orthonormalize": _orthonormalize,
+        "assign_nearest": _assign_nearest,
+        "landmark_aggregate": _landmark_aggregate,
+    },
+    "landmarks": {
+        "symmetric_product": _symmetric_product,
+        "symmetric_eigenvalues": _symmetric_eigenvalues,
+        "potential_distances": _potential_distances,
+        "guttman_transform": _guttman_transform,
+        "descent_step": _descent_step,
+    },
+    # Products in half precision: measured where there are tensor cores, and in the quick run.
+    "tiles": {
+        "tile_matmul": partial(_tile_products, "tile_matmul"),
+        "gaussian_product": partial(_tile_products, "gaussian_product"),
+        "tile_reached": partial(_tile_decisions, "tile_reached"),
+        "tile_entries": partial(_tile_decisions, "tile_entries"),
+    },
 }
-# Products in half precision: measured where there are tensor cores, and in the quick run.
-TILE_OPS: dict[str, Callable[[Data], list[Measured]]] = {
-    "tile_matmul": partial(_tile_products, "tile_matmul"),
-    "gaussian_product": partial(_tile_products, "gaussian_product"),
-    "tile_reached": partial(_tile_decisions, "tile_reached"),
-    "tile_entries": partial(_tile_decisions, "tile_entries"),
-}
+TILE_OPS = GROUPS["tiles"]
+OPS = {op: make for group in GROUPS.values() if group is not TILE_OPS for op, make in group.items()}
 
 
 def measure(one: Measured, device: torch.device, repeats: int, rate: Mapping[str, float]) -> Row:
-    """The op as it serves, its portable version, and the floor; ``rate`` holds the machine's (`floors.rates`)."""
-    cold, warm = cold_and_warm(one.call, device, repeats)
-    row = Row(suite=NAME, case=one.what, stage=one.op, by=one.by, cold_seconds=cold, warmup=1, **timing(warm))
-    row = replace(row, work=one.work, unit=one.unit, rate=one.work / min(warm), goal=one.goal)
-    row = replace(row, flop=one.flop, moved_bytes=one.needs["bytes"])
-    if one.portable is not None:
-        slow = cold_and_warm(one.portable, device, max(1, repeats // 3))[1]
-        row = replace(row, portable_seconds=timing(slow)["seconds"])
+    """The op as it serves, its portable version, its memory, its error and its floor at the rates ``rate``."""
+    meter, held = PeakMeter(device), held_bytes(device) + cupy_bytes()
+    cold = one.once(partial(once, one.call, device))
+    meter("cold")
+    seconds = warm(one.call, device, repeats, one.restore)
+    row = Row(suite=NAME, case=one.what, stage=one.op, by=one.by, cold_seconds=cold, warmup=1, **timing(seconds))
+    row = replace(row, work=one.work, unit=one.unit, rate=one.work / row.seconds, goal=one.goal)
+    row = replace(row, added_bytes=max(0, meter.spans["cold"] - held))
+    row = replace(row, flop=one.flop, moved_bytes=one.needs["bytes"], **_beside_portable(one, device, repeats))
     floor = floors.floor_of(one.needs, rate)
     if floor is None:
         return row
-    return replace(row, floor_seconds=floor[0], bound=floor[1], share_of_floor=floor[0] / min(warm))
+    return replace(row, floor_seconds=floor[0], bound=floor[1], share_of_floor=floor[0] / row.seconds)
 
 
-def measured(device: torch.device, *, quick: bool, only: Sequence[str] = (), repeats: int | None = None) -> list[Row]:
-    """Rows of the ops ``only``, or of all."""
+def _beside_portable(one: Measured, device: torch.device, repeats: int) -> dict[str, Any]:
+    """The error, and the seconds of the portable version where another serves."""
+    # Copies: the other version may write to the same place.
+    found = [tensor.clone() for tensor in _tensors(one.once(one.call))]
+    error = None if one.judge is None else one.judge(found[0])
+    if one.portable is None:
+        return {"error": error}
+    expected = one.once(one.portable)
+    error = relative_error(found, expected) if error is None else error
+    slow = warm(one.portable, device, max(1, repeats // 3), one.restore)
+    return {"error": error, "portable_seconds": timing(slow)["seconds"]}
+
+
+def measured(
+    device: torch.device,
+    *,
+    quick: bool,
+    only: Sequence[str] = (),
+    repeats: int | None = None,
+    folder: Path | None = None,
+) -> list[Row]:
+    """Rows of the ops ``only``, or of all; ``folder`` is where suite floors wrote its rates."""
     data, about = Data(device, quick), records.about(device)
-    rate = floors.rates(floors.whole_machine(device, quick=True))
+    rate = floors.rates_of(folder, device, quick=quick)
     rows = []
     for op in only or ops(device.type, quick):
         for one in {**OPS, **TILE_OPS}[op](data):
@@ -395,19 +557,29 @@ def ops(device: str, quick: bool) -> list[str]:
 
 
 def tasks(device: str, quick: bool, only: Sequence[str] = (), repeats: int | None = None) -> list[Task]:
-    """A process an op; one for all where inputs are small, and on CUDA, where a process has its kernels to compile."""
+    """A process an op; one for all where inputs are small.
+
+    On CUDA, where a process takes ten seconds to start and to load its kernels, there is one for each of the `GROUPS`:
+    what ends early costs the rows of one group, and all start within the two minutes that `verify_gpu` gives.
+    """
     chosen = list(only or ops(device, quick))
-    together = quick or device.startswith("cuda")
-    return [_task(device, quick, some, repeats) for some in ([chosen] if together else [[op] for op in chosen])]
+    if quick:
+        return [_task(device, quick, "all" if chosen == ops(device, quick) else "-".join(chosen), chosen, repeats)]
+    if not device.startswith("cuda"):
+        return [_task(device, quick, op, [op], repeats) for op in chosen]
+    shares = {name: [op for op in chosen if op in group] for name, group in GROUPS.items()}
+    whole = {name: name if some == list(GROUPS[name]) else "-".join(some) for name, some in shares.items()}
+    return [_task(device, quick, whole[name], some, repeats) for name, some in shares.items() if some]
 
 
-def _task(device: str, quick: bool, only: Sequence[str], repeats: int | None) -> Task:
-    whole = list(only) == ops(device, quick)
+def _task(device: str, quick: bool, name: str, only: Sequence[str], repeats: int | None) -> Task:
     given = [] if repeats is None else [f"--repeats={repeats}"]
-    options = ["--rows", f"--device={device}", *(f"--only={op}" for op in only), *given, *["--quick"] * quick]
-    key = "-".join([*(["all"] if whole else only), *([] if repeats is None else [str(repeats)])])
+    chosen = [f"--only={op}" for op in only]
+    options = ["--rows", f"--device={device}", "--folder", OUT, *chosen, *given, *["--quick"] * quick]
+    key = "-".join([name, *([] if repeats is None else [str(repeats)])])
     time = {"timeout": 1200.0, "estimate": 15.0 if quick else 12.0 * len(only)}
-    return python_task(NAME, QUICK * quick + key, "bench_ops.py", *options, **time)
+    about = {"stage": only[0] if len(only) == 1 else name}
+    return python_task(NAME, QUICK * quick + key, "bench_ops.py", *options, about=about, **time)
 
 
 def sweep_ratio(rows: Sequence[Row]) -> float | None:
@@ -441,10 +613,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], choices=[*OPS, *TILE_OPS], help="one op; repeatable")
     parser.add_argument("--repeats", type=int, help=f"warm calls ({REPEATS}, quick {QUICK_REPEATS})")
     parser.add_argument("--rows", action="store_true", help="measure in this process and print the rows: a task")
+    parser.add_argument("--folder", type=Path, help="of --rows: where suite floors wrote the rates of the machine")
     options = add_run_arguments(parser).parse_args(argv)
     if options.rows:
-        device = resolve_device(options.device)
-        emit(measured(device, quick=options.quick, only=options.only, repeats=options.repeats))
+        own = {"quick": options.quick, "only": options.only, "repeats": options.repeats, "folder": options.folder}
+        emit(measured(resolve_device(options.device), **own))
         return 0
     rows, code = run_suite(lambda device: tasks(device, options.quick, options.only, options.repeats), options)
     print(plain_table(*table(rows, "")), end="\n\n")

@@ -23,12 +23,12 @@ def roofline(ops: Sequence[Row], floors: Sequence[Row], path: Path) -> Path:
     """Operations a second against operations a byte: a point a call, under the rates of bytes and of multiply-adds."""
     figure, axes = plt.subplots(figsize=(10, 6), layout="constrained")
     axes.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="operations a second")
-    points = [row for row in ops if row.flop and row.moved_bytes and row.seconds_low]
+    points = [row for row in ops if row.flop and row.moved_bytes and row.seconds]
     for number, op in enumerate(dict.fromkeys(row.stage for row in points)):
         own = [row for row in points if row.stage == op]
         style = {"color": f"C{number % N_COLORS}", "marker": MARKS[number // N_COLORS], "linestyle": ""}
         intensity = [row.flop / row.moved_bytes for row in own]
-        axes.plot(intensity, [row.flop / row.seconds_low for row in own], label=op, **style)
+        axes.plot(intensity, [row.flop / row.seconds for row in own], label=op, **style)
     _roofs(axes, rates(floors), "black")
     alone = [row for row in floors if row.settings]
     if alone:

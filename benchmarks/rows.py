@@ -291,7 +291,7 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
 
 def op_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and lines of the table of ops."""
-    head = ("op", "input", "by", "ms", "rate", "times portable", "share of floor", "floor")
+    head = ("op", "input", "by", "ms", "rate", "times portable", "error", "adds", "share of floor", "floor")
     return head, [
         (
             row.stage,
@@ -300,6 +300,8 @@ def op_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]
             f"{row.seconds * 1e3:.3g}",
             "" if row.rate is None else f"{row.rate:.2e} {row.unit}/s",
             "" if row.portable_seconds is None else f"{row.portable_seconds / row.seconds:.1f}",
+            "" if row.error is None else f"{row.error:.1e}",
+            "" if row.added_bytes is None else bytes_text(row.added_bytes),
             "" if row.share_of_floor is None else f"{row.share_of_floor:.2f}",
             row.bound,
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ from mmphate_gpu import (
     to_scipy,
     von_neumann_entropy,
 )
-from mmphate_gpu._optional import available
+from mmphate_gpu._optional import why_no_keops
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.datasets import bifurcation, random_walk
 from mmphate_gpu.neighbors import kneighbors
@@ -83,17 +82,6 @@ class Section:
         return {"status": status, "findings": [f.asdict() for f in self.findings], "missing": self.missing}
 
 
-def why_no_keops(device: torch.device) -> str | None:
-    """What KeOps lacks here, or None."""
-    if not available("pykeops"):
-        return "KeOps: the package pykeops is not installed"
-    if not available("keopscore"):
-        return "KeOps: the package keopscore is not installed"
-    if shutil.which("c++") is None and shutil.which("g++") is None:
-        return "KeOps: no C++ compiler on PATH"
-    return None
-
-
 def _suite(quick: bool) -> Trace:
     return bifurcation("hopf_pitchfork", *((12, 14) if quick else (50, 80)))
 
@@ -104,6 +92,10 @@ def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
 
 
+def _missing(no_keops: str | None) -> list[str]:
+    return [f"KeOps: {no_keops}"] if no_keops else []
+
+
 # ---------------------------------------------------------------- neighbours
 
 
@@ -112,8 +104,8 @@ def neighbors(device: torch.device, *, quick: bool) -> Section:
     # One number of features and one k: KeOps compiles every formula anew for another.
     suite, walk = normalize(_suite(quick)), normalize(random_walk(60, 40, 10))
     stacks, k = {"slices of one unit": unit_major(suite), "units of one slice": walk}, 5 if quick else 25
-    backends, missing = ["torch"], [why_no_keops(device)]
-    backends += ["keops"] * (missing == [None])
+    reason = why_no_keops()
+    backends = ["torch", *["keops"] * (reason is None)]
     findings = []
     for name, stack in stacks.items():
         expected = kneighbors(stack, k, backend="torch")[0]
@@ -121,7 +113,7 @@ def neighbors(device: torch.device, *, quick: bool) -> Section:
             found = kneighbors(stack.to(device), k, backend=backend)[0]
             what = f"{name}: {backend} on {device.type} against torch on cpu"
             findings.append(Finding(what, _error(found, expected), MOST_DISTANCE_ERROR))
-    return Section(findings, [reason for reason in missing if reason])
+    return Section(findings, _missing(reason))
 
 
 # ---------------------------------------------------------------- operators
@@ -129,7 +121,7 @@ def neighbors(device: torch.device, *, quick: bool) -> Section:
 
 def operators(device: torch.device, *, quick: bool) -> Section:
     """Products, row sums and aggregated sums of the other forms against the sparse one."""
-    reason = why_no_keops(device)
+    reason = why_no_keops()
     forms = ["lazy by torch", *["lazy by keops"] * (reason is None), *HALF_FORMS]
     points = normalize(_suite(quick)).to(device)
     findings = [
@@ -138,7 +130,7 @@ def operators(device: torch.device, *, quick: bool) -> Section:
         for form in forms
         for finding in _operator_findings(points, dtype, form)
     ]
-    return Section(findings, [reason] if reason else [])
+    return Section(findings, _missing(reason))
 
 
 def _operator_findings(points: torch.Tensor, dtype: torch.dtype, form: str) -> list[Finding]:

@@ -1202,9 +1202,9 @@ def test_a_finding_beyond_its_bound_fails_the_section():
 
 
 def test_missing_keops_is_said(monkeypatch):
-    monkeypatch.setattr(twins, "available", lambda package: False)
+    monkeypatch.setattr(twins, "why_no_keops", lambda: "pykeops is not installed")
     section = twins.operators(torch.device("cpu"), quick=True)
-    assert section.missing == ["KeOps: the package pykeops is not installed"]
+    assert section.missing == ["KeOps: pykeops is not installed"]
     assert section.findings and all("keops" not in finding.what for finding in section.findings)
 
 
