@@ -57,6 +57,7 @@ class Row:
     peak_bytes: int | None = None  # most that the process held (host), imported libraries included
     device_peak_bytes: int | None = None  # most that torch's and CuPy's pools held (CUDA)
     held_bytes: int | None = None  # of the process, before the run
+    added_bytes: int | None = None  # most that the cold run added to what was held just before it, of the same memory
     predicted_peak_bytes: int | None = None  # of the plan, on the memory of the device: held before, and what it adds
     # Quality.
     t: int | None = None

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Task:
     timeout: float = 600.0  # seconds
     estimate: float = 5.0  # seconds on two cores, or on the GPU
     after: str | None = None  # the key of a task before it that has to have given numbers
+    about: dict[str, Any] = field(default_factory=dict)  # fields of the row that says why there is none
 
 
 class TaskFailed(RuntimeError):
