@@ -33,6 +33,8 @@ from benchmarks.tasks import QUICK, Task, emit, end, environment, python_task, t
 NAME = "against"
 # Beside the runs of a way: import, input and judgement, of the largest size on a busy machine.
 OTHER_SECONDS = 240.0
+# For estimates, the same on two quiet cores: of the smallest, and the nodes that take a second more.
+START_SECONDS, NODES_A_SECOND = 3.0, 10_000
 # A way that took longer in its first run is not run again, except where the first one brings the input into its form;
 # the others are run again until all warm runs took as long as `ENOUGH`, or so many times.
 LONG, ENOUGH, REPEATS = 30.0, 10.0, 3
@@ -55,13 +57,15 @@ class Plan:
     quick_peers: tuple[str, ...]
     # Runs after the first, at least: the first one of these makes matrices, or compiles.
     least_repeats: int = 0
+    # For estimates: seconds of a run of the smallest size on two cores, and the power of the size with which they grow.
+    pace: tuple[float, float] = (0.05, 2.0)
 
 
 DOUBLED = tuple(1008 * 2**k for k in range(7))
 PLANS = {
-    "picture": Plan(DOUBLED, 1008, (OURS, "reference", "openTSNE")),
-    "graph": Plan(DOUBLED, 1008, (OURS, "openTSNE")),
-    "mds": Plan((1000, 2000, 4000), 400, (OURS, "scikit-learn")),
+    "picture": Plan(DOUBLED, 1008, (OURS, "reference", "openTSNE"), pace=(0.4, 1.0)),
+    "graph": Plan(DOUBLED, 1008, (OURS, "openTSNE"), pace=(0.4, 1.0)),
+    "mds": Plan((1000, 2000, 4000), 400, (OURS, "scikit-learn"), pace=(0.1, 2.0)),
     "product": Plan((8064, 64512), 4032, (OURS, "scipy", "cupy"), least_repeats=1),
     "neighbors": Plan((8064, 64512), 4032, (OURS, "scikit-learn", "faiss"), least_repeats=1),
 }
@@ -112,7 +116,14 @@ def _size_field(comparison: str, size: int) -> dict[str, int]:
 
 
 def _estimate(comparison: str, size: int, peer: Peer, quick: bool) -> float:
-    return 20.0  # TODO
+    plan, long, repeats = PLANS[comparison], *((QUICK_LONG, 1) if quick else (LONG, REPEATS))
+    first, power = peer.pace.get(comparison, plan.pace)
+    run, before = (first * (n / plan.sizes[0]) ** power for n in (size, size / 2))
+    if size > plan.sizes[0] and before > peer.most_seconds and not peer.every_size:
+        return 0.0  # the one before it takes too long
+    run = min(run, peer.most_seconds)
+    warm = min(repeats * run, max(ENOUGH, run)) if run < long else 0.0
+    return len(peer.does[comparison]) * (START_SECONDS + size / NODES_A_SECOND + run + warm)
 
 
 # ---------------------------------------------------------------- one of them

@@ -43,6 +43,8 @@ class Peer:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the rows of its pictures
     lacks: Callable[[], str | None] = lambda: None  # what else keeps it from running here
     most_seconds: float = MOST_SECONDS  # of all runs of a way
+    # For estimates where it differs much from most: comparison -> seconds at its smallest size, power of their growth.
+    pace: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     every_size: bool = False  # whether a size is tried where a smaller one gave nothing
     own: bool = False  # of this project: a crash is a fault, and no finding
 

@@ -35,4 +35,5 @@ PEER = Peer(
     ("torch", "pykeops.torch", "keopscore"),
     ("pykeops",),
     lacks=lacks,
+    pace={"product": (1.5, 2.0)},
 )

@@ -24,4 +24,11 @@ def neighbors(given: Neighbors) -> Callable[[], Found]:
     return lambda: Found(np.stack([given.others(search(points)) for points in sets]))
 
 
-PEER = Peer("pynndescent", {"neighbors": {"": neighbors}}, ("pynndescent",), ("pynndescent", "numba"), devices=("cpu",))
+PEER = Peer(
+    "pynndescent",
+    {"neighbors": {"": neighbors}},
+    ("pynndescent",),
+    ("pynndescent", "numba"),
+    devices=("cpu",),
+    pace={"neighbors": (30.0, 0.2)},  # numba compiles
+)

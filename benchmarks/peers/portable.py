@@ -16,5 +16,6 @@ PEER = Peer(
     },
     PACKAGES,
     environment={"MMPHATE_GPU_NATIVE": "0"},
+    pace={"picture": (1.0, 1.2)},
     own=True,
 )

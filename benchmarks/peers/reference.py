@@ -30,6 +30,7 @@ PEER = Peer(
     ("mmphate_gpu.reference",),
     devices=("cpu",),
     most_seconds=300.0,
+    pace={"picture": (2.7, 2.0)},
     every_size=True,
     own=True,
 )

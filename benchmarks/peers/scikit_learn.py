@@ -61,4 +61,5 @@ PEER = Peer(
     ("sklearn.manifold", "sklearn.neighbors"),
     ("scikit-learn",),
     devices=("cpu",),
+    pace={"mds": (0.3, 2.0)},
 )

@@ -19,4 +19,11 @@ def picture(given: Picture) -> Callable[[], Found]:
     return lambda: Found(PHATE(device=given.device.type, random_state=0).fit_transform(points))
 
 
-PEER = Peer("torchdr-phate", {"picture": {"": picture}}, ("torchdr",), ("torchdr",), settings=POINTS_ONLY)
+PEER = Peer(
+    "torchdr-phate",
+    {"picture": {"": picture}},
+    ("torchdr",),
+    ("torchdr",),
+    settings=POINTS_ONLY,
+    pace={"picture": (8.0, 2.0)},
+)

@@ -25,4 +25,5 @@ PEER = Peer(
     ("torchdr", "faiss"),
     ("torchdr", "faiss-cpu", "faiss-gpu"),
     settings=POINTS_ONLY,
+    pace={"picture": (5.0, 1.0)},
 )
