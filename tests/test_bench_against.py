@@ -86,14 +86,15 @@ def test_the_reference_is_tried_at_every_size():
     assert not any(task.after for task in found)
 
 
-def test_estimates_grow_to_what_a_peer_may_take():
+def test_estimates_grow_to_what_a_peer_may_take(monkeypatch):
+    monkeypatch.setattr(bench_against, "memory_limit", lambda: 12e9)
     found = bench_against.tasks("cpu", False)
     assert all(0 <= task.estimate < task.timeout for task in found)
     dense = [task.estimate for task in found if task.about["by"] == "reference"]
-    assert dense == sorted(dense) and 300 < dense[-1] < 330
+    assert dense[:5] == sorted(dense[:5]) and 300 < dense[4] < 330
+    assert max(dense[5:]) < 100  # three arrays of 8 GB do not fit
     phate = [task.estimate for task in found if task.about["by"] == "torchdr-phate"]
     assert 0 < phate[0] < phate[1] < phate[2] and phate[-1] == 0  # the one before it takes too long
-    assert sum(task.estimate for task in found) < 45 * 60
 
 
 def test_a_task_says_of_what_it_gave_nothing():

@@ -45,6 +45,7 @@ class Peer:
     most_seconds: float = MOST_SECONDS  # of all runs of a way
     # For estimates where it differs much from most: comparison -> seconds at its smallest size, power of their growth.
     pace: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    needs_bytes: Callable[[int], float] = lambda n: 0  # for estimates too: of n nodes, at least
     every_size: bool = False  # whether a size is tried where a smaller one gave nothing
     own: bool = False  # of this project: a crash is a fault, and no finding
 

@@ -54,5 +54,5 @@ PEER = Peer(
     ("openTSNE",),
     devices=("cpu",),
     settings=POINTS_ONLY,
-    pace={"picture": (2.5, 1.0), "graph": (2.0, 1.0)},
+    pace={"picture": (1.6, 1.0), "graph": (1.6, 1.0)},
 )

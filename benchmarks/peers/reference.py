@@ -23,6 +23,7 @@ def picture(given: Picture) -> Callable[[], Found]:
     return run
 
 
+ARRAYS = 3  # of nodes by nodes, at the same time
 # Where it ends is asked of every size: by time at one, by memory at a larger one.
 PEER = Peer(
     "reference",
@@ -31,6 +32,7 @@ PEER = Peer(
     devices=("cpu",),
     most_seconds=300.0,
     pace={"picture": (2.7, 2.0)},
+    needs_bytes=lambda n: ARRAYS * 8 * n**2,
     every_size=True,
     own=True,
 )

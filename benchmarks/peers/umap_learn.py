@@ -66,5 +66,5 @@ PEER = Peer(
     ("umap-learn", "pynndescent", "numba"),
     devices=("cpu",),
     settings=POINTS_ONLY,
-    pace={"picture": (12.0, 0.4), "graph": (10.0, 0.6)},
+    pace={"picture": (10.0, 0.3), "graph": (10.0, 0.4)},
 )
