@@ -316,8 +316,9 @@ def test_a_run_adds_what_it_takes_and_not_what_was_made_before_or_after():
         return run
 
     row = bench_against.work("product", 1008, peer_of(ready), "fast", "cpu", quick=False)
-    # The products' zeros, and pages of code that are read first then: below 10 MB.
-    assert size < row.added_bytes < 1.1 * size
+    # Pages of code that are read first then add to it; Linux counts pages in lots, which left 0.2 MB
+    # out.
+    assert 0.98 * size < row.added_bytes < 1.1 * size
     assert row.peak_bytes - row.held_bytes == pytest.approx(row.added_bytes, abs=1e7)
 
 
