@@ -7,7 +7,8 @@ product      our affinity times 110 columns
 neighbors    25 nearest other slices of every slice of a unit, or the distance to the last of them
 
 A size is a number of nodes of the bifurcation suite, six units of ten samples (for mds: of landmarks). All is made anew
-in every process, from one seed.
+in every process, from one seed, and only what is asked for: copies in another form or precision are in the memory of a
+peer's process if it takes them, what the judge needs is made after the run.
 """
 
 from __future__ import annotations
@@ -76,10 +77,6 @@ class Picture:
         flat = normalize(self.trace).reshape(self.trace.n_nodes, -1)
         return flat.float().cpu().numpy()
 
-    def prepare(self) -> None:
-        """Make what the clock should not see."""
-        _ = self.points
-
     def fields(self) -> dict[str, Any]:
         trace = self.trace
         n = {"n_slices": trace.n_slices, "n_units": trace.n_units, "n_samples": trace.n_samples}
@@ -116,10 +113,6 @@ class Graph(Picture):
         graph.eliminate_zeros()
         return graph
 
-    def prepare(self) -> None:
-        super().prepare()
-        _ = self.graph
-
     @cached_property
     def start(self) -> np.ndarray:  # (N, 2)
         """The first two principal components of the points."""
@@ -137,9 +130,6 @@ class Scaling:
         landmark_op = landmark_diffusion(operator, n_landmark=size, random_state=0).landmark_op
         self.distances = potential_distances(diffusion_potential(landmark_op, DIFFUSION_TIME))
         self.start = metric_mds(self.distances, 2, solver="classic", random_state=0).coordinates
-
-    def prepare(self) -> None:
-        _ = self.target
 
     @cached_property
     def target(self) -> float:
@@ -183,28 +173,22 @@ class Product:
         return LazyAffinity(*parts, thresh=lazy.thresh, dtype=lazy.dtype, engine="keops")
 
     @cached_property
+    def block32(self) -> torch.Tensor:  # (N, COLUMNS)
+        return self.block.float()
+
     def in_cupy(self) -> Any:
         return to_cupy(self.sparse)
 
-    @cached_property
-    def in_scipy(self) -> dict[str, csr_matrix]:
-        return {dtype: to_scipy(self.sparse).astype(dtype) for dtype in DTYPES}
+    def in_scipy(self, dtype: str) -> csr_matrix:
+        return to_scipy(self.sparse).astype(dtype, copy=False)
 
-    @cached_property
-    def in_torch(self) -> dict[str, torch.Tensor]:
+    def in_torch(self, dtype: str) -> torch.Tensor:
         csr = self.sparse.csr
-        return {name: to_torch(csr._replace(values=csr.values.to(dtype))) for name, dtype in DTYPES.items()}
-
-    @cached_property
-    def columns(self) -> dict[str, np.ndarray]:
-        return {dtype: self.block.cpu().numpy().astype(dtype) for dtype in DTYPES}
+        return to_torch(csr._replace(values=csr.values.to(DTYPES[dtype])))
 
     @cached_property
     def expected(self) -> np.ndarray:  # (N, COLUMNS)
-        return self.in_scipy["float64"] @ self.columns["float64"]
-
-    def prepare(self) -> None:
-        _ = self.expected
+        return self.in_scipy("float64") @ self.block.cpu().numpy()
 
     def fields(self) -> dict[str, Any]:
         work = 2.0 * self.sparse.nnz * COLUMNS
@@ -229,12 +213,22 @@ class Neighbors:
         return self.units.cpu().numpy()
 
     @cached_property
+    def sets32(self) -> np.ndarray:  # (M, S, D) float32
+        return self.sets.astype(np.float32)
+
+    def others(self, found: np.ndarray) -> np.ndarray:  # (S, k + 1) -> (S, k)
+        """What a search of a unit's points among themselves has found, without the point itself.
+
+        Where duplicates crowd it out the last goes.
+        """
+        own = found == np.arange(len(found))[:, None]
+        own[~own.any(1), -1] = True
+        return found[~own].reshape(len(found), self.k)
+
+    @cached_property
     def expected(self) -> np.ndarray:  # (M, S)
         """Distances to the k-th others by a kd-tree in float64, exact."""
         return np.stack([cKDTree(points).query(points, [KNN + 1])[0][:, 0] for points in self.sets])
-
-    def prepare(self) -> None:
-        _ = self.expected
 
     def fields(self) -> dict[str, Any]:
         n_units, n_slices, n_samples = self.units.shape

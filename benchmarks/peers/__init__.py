@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.rows import NOT_INSTALLED
+
+MOST_SECONDS = 120.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,8 @@ class Found:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-Work = Callable[[Any], Found]  # from what a comparison gives
+# Takes what a comparison gives, brings it into the form it needs, and returns what the clock sees.
+Way = Callable[[Any], Callable[[], Found]]
 
 
 @dataclass(frozen=True)
@@ -31,21 +35,34 @@ class Peer:
     """One library, or one way of this one."""
 
     name: str  # as rows have it
-    does: Mapping[str, Mapping[str, Work]]  # comparison -> way -> work; where there is one way its name is ""
-    packages: tuple[str, ...] = ()  # that it imports
+    does: Mapping[str, Mapping[str, Way]]  # comparison -> its ways by name; where there is only one its name is ""
+    packages: tuple[str, ...] = ()  # that it imports, or modules of them
     versions: tuple[str, ...] = ()  # the same by the names they are installed under
     devices: tuple[str, ...] = ("cpu", "cuda")
     environment: Mapping[str, str] = field(default_factory=dict)  # of its process
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the rows of its pictures
     lacks: Callable[[], str | None] = lambda: None  # what else keeps it from running here
+    most_seconds: float = MOST_SECONDS  # of all runs of a way
+    # For estimates where it differs much from most: comparison -> seconds at its smallest size, power of their growth.
+    pace: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    needs_bytes: Callable[[int], float] = lambda n: 0  # for estimates too: of n nodes, at least
+    every_size: bool = False  # whether a size is tried where a smaller one gave nothing
+    own: bool = False  # of this project: a crash is a fault, and no finding
 
     def why_not(self, device: str) -> str | None:
         """Why it cannot run on "cpu" or "cuda", or None."""
         if device not in self.devices:
             return f"does not run on {device}"
-        missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
-        reason = ", ".join(missing) or self.lacks()
+        named = dict.fromkeys(package.partition(".")[0] for package in self.packages)
+        reason = ", ".join(name for name in named if importlib.util.find_spec(name) is None) or self.lacks()
         return f"{NOT_INSTALLED}: {reason}" if reason else None
+
+    def load(self) -> float:
+        """Import its packages; the seconds that this takes."""
+        started = time.perf_counter()
+        for package in self.packages:
+            importlib.import_module(package)
+        return time.perf_counter() - started
 
 
 # In the rows of a method for points.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from benchmarks.peers import Found, Peer
@@ -10,12 +11,12 @@ if TYPE_CHECKING:
     from benchmarks.given import Product
 
 
-def float32(given: Product) -> Found:
+def float32(given: Product) -> Callable[[], Found]:
     import cupy
     import torch
 
-    columns = cupy.from_dlpack(given.block.float())
-    return Found(torch.from_dlpack(given.in_cupy @ columns))
+    matrix, columns = given.in_cupy(), cupy.from_dlpack(given.block32)
+    return lambda: Found(torch.from_dlpack(matrix @ columns))
 
 
 PEER = Peer("cupy", {"product": {"float32": float32}}, ("cupy",), ("cupy-cuda12x", "cupy-cuda13x"), devices=("cuda",))

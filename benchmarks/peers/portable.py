@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.peers import Peer
-from benchmarks.peers.ours import kth_distances, mds, medians, picture, sparse_float32, sparse_float64
+from benchmarks.peers.ours import PACKAGES, kth_distances, mds, medians, picture, sparse_float32, sparse_float64
 from benchmarks.rows import OURS
 
 PEER = Peer(
@@ -14,5 +14,8 @@ PEER = Peer(
         "product": {"sparse, float64": sparse_float64, "sparse, float32": sparse_float32},
         "neighbors": {"k-th distances": kth_distances, "medians": medians},
     },
+    PACKAGES,
     environment={"MMPHATE_GPU_NATIVE": "0"},
+    pace={"picture": (1.0, 1.2)},
+    own=True,
 )

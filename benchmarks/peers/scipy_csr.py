@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from benchmarks.peers import Found, Peer
@@ -10,12 +11,15 @@ if TYPE_CHECKING:
     from benchmarks.given import Product
 
 
-def float64(given: Product) -> Found:
-    return Found(given.in_scipy["float64"] @ given.columns["float64"])
+def float64(given: Product) -> Callable[[], Found]:
+    matrix, columns = given.in_scipy("float64"), given.block.numpy()
+    return lambda: Found(matrix @ columns)
 
 
-def float32(given: Product) -> Found:
-    return Found(given.in_scipy["float32"] @ given.columns["float32"])
+def float32(given: Product) -> Callable[[], Found]:
+    matrix, columns = given.in_scipy("float32"), given.block32.numpy()
+    return lambda: Found(matrix @ columns)
 
 
-PEER = Peer("scipy", {"product": {"float64": float64, "float32": float32}}, ("scipy",), ("scipy",), devices=("cpu",))
+DOES = {"product": {"float64": float64, "float32": float32}}
+PEER = Peer("scipy", DOES, ("scipy.sparse",), ("scipy",), devices=("cpu",))
