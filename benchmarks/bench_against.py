@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
-import gc
 import json
 import os
 import signal
@@ -211,12 +209,12 @@ def work(comparison: str, size: int, peer: Peer, way: str, device_name: str, qui
     The first run is the cold one: what is compiled then, is in it. Memory is that of the cold run: what the allocators
     keep of it is no part of what the next one takes.
     """
+    from benchmarks.devices import let_go, use_device
     from benchmarks.given import COMPARISONS
     from benchmarks.worker import CLEAR, CPU, PeakMeter, cupy_bytes
-    from mmphate_gpu.ops.devices import resolve_device
     from mmphate_gpu.stages import held_bytes
 
-    device = resolve_device(device_name)
+    device = use_device(device_name)
     given = COMPARISONS[comparison](size, device)
     run = peer.does[comparison][way](given)
     let_go(device)
@@ -232,18 +230,6 @@ def work(comparison: str, size: int, peer: Peer, way: str, device_name: str, qui
     rate = {"rate": fields["work"] / times["seconds"]} if "work" in fields else {}
     row = Row(suite=NAME, case=comparison, by=peer.name, settings=settings, **records.about(device, peer.versions))
     return replace(row, **fields, **times, **rate, **memory)
-
-
-def let_go(device: Any) -> None:
-    """Give back the memory that is free but still held, so that a run which fills it is seen to take it."""
-    from mmphate_gpu.ops.memory import release_cached
-
-    gc.collect()
-    release_cached(device)
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-        if trim is not None:
-            trim(0)
 
 
 @contextlib.contextmanager

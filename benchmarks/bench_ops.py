@@ -21,6 +21,7 @@ import torch
 
 import mmphate_gpu.estimator  # noqa: F401  the ops of every stage register themselves with torch
 from benchmarks import floors, records
+from benchmarks.devices import use_device
 from benchmarks.harness import add_run_arguments, missed_or_none, run_suite
 from benchmarks.rows import Row, op_cells, plain_table, timing
 from benchmarks.tasks import OUT, QUICK, Task, emit, python_task
@@ -35,7 +36,6 @@ from mmphate_gpu.ops import twins
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.csr_matmul import FLOAT32_FROM, matmul
 from mmphate_gpu.ops.descent_step import BEST, DEPTH, IS_NEAR, N_KEPT, ROWS
-from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.ops.distances import distances_by_difference
 from mmphate_gpu.ops.eigenvalues import symmetric_eigenvalues
 from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, scaled_points
@@ -617,7 +617,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = add_run_arguments(parser).parse_args(argv)
     if options.rows:
         own = {"quick": options.quick, "only": options.only, "repeats": options.repeats, "folder": options.folder}
-        emit(measured(resolve_device(options.device), **own))
+        emit(measured(use_device(options.device), **own))
         return 0
     rows, code = run_suite(lambda device: tasks(device, options.quick, options.only, options.repeats), options)
     print(plain_table(*table(rows, "")), end="\n\n")

@@ -25,12 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks import records
+from benchmarks.devices import use_device
 from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.rows import NOT_INSTALLED, Row, plain_table, timing
 from benchmarks.tasks import QUICK, Task, emit, python_task
 from benchmarks.timer import enough, once, one_of
 from mmphate_gpu._optional import available
-from mmphate_gpu.ops.devices import one_thread, resolve_device
+from mmphate_gpu.ops.devices import one_thread
 
 NAME = "floors"
 BY = "torch"
@@ -266,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", action="store_true", help="measure in this process and print the rows: a task")
     options = add_run_arguments(parser).parse_args(argv)
     if options.rows:
-        emit(measured(resolve_device(options.device), quick=options.quick))
+        emit(measured(use_device(options.device), quick=options.quick))
         return 0
     rows, code = run_suite(lambda device: tasks(device, options.quick), options)
     print(plain_table(*table(rows, "")))

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from scipy.spatial import procrustes
 
+from benchmarks.devices import use_device
 from mmphate_gpu import (
     diffusion_potential,
     landmark_diffusion,
@@ -38,7 +39,6 @@ from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.datasets import bifurcation, random_walk
 from mmphate_gpu.neighbors import kneighbors
 from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
-from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.pipeline import interpolate
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import Trace, normalize
@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="small inputs")
     options = parser.parse_args(argv)
-    device = resolve_device(options.device)
+    device = use_device(options.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="interslice_knn=.* is clamped")
         section = SECTIONS[options.section](device, quick=options.quick)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from benchmarks.peers import Peer
 from benchmarks.peers.ours import PACKAGES, kth_distances, mds, medians, picture, sparse_float32, sparse_float64
-from benchmarks.rows import OURS
+from benchmarks.rows import PORTABLE
 
 PEER = Peer(
-    f"{OURS}, portable",
+    PORTABLE,
     {
         "picture": {"": picture},
         "mds": {"": mds},

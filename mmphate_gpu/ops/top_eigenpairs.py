@@ -97,17 +97,18 @@ def orthonormalize(block: torch.Tensor, against: torch.Tensor | None) -> torch.T
 def _orthonormal_beside(block: torch.Tensor, against: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Basis of a ``block`` that is orthogonal to ``against`` but for rounding; columns small beside ``scale`` are what
     rounding left."""
-    left = _nearly_orthonormal(block, scale)
+    eps = torch.finfo(block.dtype).eps
+    left = _nearly_orthonormal(block, 50 * eps * scale)
     if left.shape[1]:  # twice is enough, beside one another (Cholesky-QR) and beside ``against`` (Kahan, Parlett)
         left.addmm_(against, against.T @ left, alpha=-1)
-        left = _nearly_orthonormal(left, left.norm(dim=0).max())
+        # Of unit columns: one that nearly vanishes lay in the span of ``against``, and its rest is rounding.
+        left = _nearly_orthonormal(left, eps**0.25 * scale.new_ones(()))
     return left
 
 
-def _nearly_orthonormal(block: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Basis of the columns, those left out that are dependent to the rounding of ``scale``; of a basis that is nearly
+def _nearly_orthonormal(block: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """Basis of the columns, without directions of which less than ``floor`` is there; of a basis that is nearly
     orthonormal, one that is."""
-    floor = 50 * torch.finfo(block.dtype).eps * scale
     quick = _cholesky_qr(block, floor)
     if quick is not None:
         return quick
