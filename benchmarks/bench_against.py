@@ -293,9 +293,10 @@ def main_of_work(options: argparse.Namespace) -> int:
     try:
         row = work(options.only[0], options.size, peer, options.way, options.device, options.quick)
     except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
+        told = ran_out(error)
+        if told is None:
             raise
-        print(str(error).splitlines()[0] if str(error) else "no more", file=sys.stderr)
+        print(told, file=sys.stderr)
         return OUT_OF_MEMORY
     emit([replace(row, import_seconds=import_seconds)])
     return 0

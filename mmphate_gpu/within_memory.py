@@ -30,14 +30,14 @@ FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
 TOLD = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
-def ran_out(error: BaseException | None) -> BaseException | None:
-    """The error that says that memory ran out: ``error``, or one that it was raised on top of; None if neither does.
+def ran_out(error: BaseException | None) -> str | None:
+    """In a line what ``error``, or one that it was raised on top of, says of memory that ran out; None if neither does.
 
     Memory that runs out while a CUDA graph is captured breaks the capture, which ends with an error of its own.
     """
     while error is not None:
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in TOLD):
-            return error
+            return str(error).partition(". ")[0].partition("\n")[0] or "out of memory"
         error = error.__cause__ or error.__context__
     return None
 
@@ -93,10 +93,9 @@ def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None,
     except DoesNotFit as error:
         return Failure(str(error), stages.current, _storage(stages, p), True)
     except (MemoryError, RuntimeError) as error:
-        cause = ran_out(error)
-        if cause is None:
+        told = ran_out(error)  # in words: a name for the error itself would close a cycle through its traceback
+        if told is None:
             raise
-        told = str(cause).partition(". ")[0].partition("\n")[0] or "out of memory"
         return Failure(told, stages.current, _storage(stages, p), False)
 
 
