@@ -317,7 +317,7 @@ def too_long(operations: float) -> str:
     if operations <= most:
         return ""
     rate = product_rate()
-    told = f"{operations:.1e} operations by the plan, about {clock(operations / rate)} min at this machine's {rate:.1e}"
+    told = f"{operations:.1e} operations by the plan, about {clock(operations / rate)} at this machine's {rate:.1e}"
     return f"{told} a second (float64 products); no more than {most:.1e} are run, {MOST_CPU_OPERATIONS:.0e} a thread"
 
 

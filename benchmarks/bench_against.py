@@ -26,7 +26,7 @@ from benchmarks import records
 from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.peers import Found, Peer, peers
 from benchmarks.rows import OURS, REFUSED, Row, bytes_text, plain_table, seconds_text, slug, spread_text, timing
-from benchmarks.tasks import QUICK, Task, emit, end, environment, python_task, tail
+from benchmarks.tasks import QUICK, Task, emit, end, environment, python_task, tail, through_its_end
 
 NAME = "against"
 # Beside the runs of a way: import, input and judgement, of the largest size on a busy machine.
@@ -131,14 +131,8 @@ def _estimate(comparison: str, size: int, peer: Peer, quick: bool) -> float:
 
 
 def rows_of(comparison: str, size: int, peer: Peer, device: str, quick: bool) -> list[Row]:
-    """What `work` finds, every way of ``peer`` in a process of its own; where it cannot, dies or takes too long, the
-    row has the reason.
-
-    Raises
-    ------
-    RuntimeError
-        A process failed otherwise; with the last of what it wrote.
-    """
+    """What `work` finds, every way of ``peer`` in a process of its own; where it cannot, dies, takes too long or fails,
+    the row has the reason."""
     if reason := peer.why_not(device.partition(":")[0]):
         return [_skipped(comparison, size, peer, "", device, reason)]
     return [_row_of(comparison, size, peer, way, device, quick) for way in peer.does[comparison]]
@@ -152,21 +146,24 @@ def _row_of(comparison: str, size: int, peer: Peer, way: str, device: str, quick
     if done.returncode == 0:
         (row,) = records.rows_of(json.loads(done.stdout.splitlines()[-1]), peer.name)
         return row
-    allowed = "" if limit is None else f" ({bytes_text(limit)} allowed)"
-    return _skipped(comparison, size, peer, way, device, _why_none(done, peer) + allowed)
+    found = _finding(done, peer, "" if limit is None else f" ({bytes_text(limit)} allowed)")
+    if found is not None:
+        return _skipped(comparison, size, peer, way, device, found)
+    fault = tail(done.stderr) or f"ended with exit code {done.returncode}"
+    return replace(_skipped(comparison, size, peer, way, device, fault), failed=True)
 
 
-def _why_none(done: subprocess.CompletedProcess[str], peer: Peer) -> str:
-    """What ended a process of ``peer``, if that is a finding."""
+def _finding(done: subprocess.CompletedProcess[str], peer: Peer, allowed: str) -> str | None:
+    """What ended a process of ``peer``, if that is no fault of this suite; with the memory it was allowed."""
     if done.returncode == -signal.SIGALRM:
         return f"took more than {peer.most_seconds:.0f} s"
     if done.returncode == OUT_OF_MEMORY:
-        return f"ran out of memory: {tail(done.stderr, 1)}"
+        return f"ran out of memory: {tail(done.stderr, 1)}{allowed}"
     if done.returncode == -signal.SIGKILL:  # the system ends what takes the last of the memory
-        return "ran out of memory: ended by the system"
+        return f"ran out of memory: ended by the system{allowed}"
     if -done.returncode in CRASHES and not peer.own:
-        return f"ended by {signal.Signals(-done.returncode).name}"
-    raise RuntimeError(tail(done.stderr) or f"ended with exit code {done.returncode}")
+        return f"ended by {signal.Signals(-done.returncode).name}{allowed}"
+    return None
 
 
 def _ended(command: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -362,8 +359,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.work:
         return main_of_work(options)
     if options.rows:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the code that ends the process in hand
-        emit(_rows(options))
+        with through_its_end():
+            emit(_rows(options))
         return 0
     rows, code = run_suite(lambda device: tasks(device, options.quick, options.only, options.peer), options)
     print(plain_table(*table(rows, "")))

@@ -446,7 +446,7 @@ def _tile_products(op: str, data: Data) -> list[Measured]:
     if op == "tile_matmul":
         tiled, (_, *active) = TiledAffinity(lazy), layout
         given = (tiled.tiles, tiled.slots, *active, data.halves)
-        own = 2 * pairs  # each stored tile is read for its row and again for its column
+        own = tiled.tiles.nbytes
     else:
         scaled = points_by_feature(point_tiles(layout, scaled_points(data.units, lazy.bandwidth), None))
         limit = scaled_limit(lazy.reach, float(lazy.bandwidth))
@@ -560,7 +560,7 @@ def tasks(device: str, quick: bool, only: Sequence[str] = (), repeats: int | Non
     """A process an op; one for all where inputs are small.
 
     On CUDA, where a process takes ten seconds to start and to load its kernels, there is one for each of the `GROUPS`:
-    what ends early costs the rows of one group, and all start within the two minutes that `verify_gpu` gives.
+    what ends early costs the rows of one group, and all start within one call of `verify_gpu`.
     """
     chosen = list(only or ops(device, quick))
     if quick:
@@ -585,7 +585,7 @@ def _task(device: str, quick: bool, name: str, only: Sequence[str], repeats: int
 def sweep_ratio(rows: Sequence[Row]) -> float | None:
     """The sweep that MDS takes (float32, 3 components) against the portable one of the same run and type."""
     found = [row for row in rows if row.stage == "guttman_transform" and row.case.endswith("x 3, float32")]
-    return found[0].portable_seconds / found[0].seconds if found else None
+    return found[0].portable_seconds / found[0].seconds if found and found[0].portable_seconds else None
 
 
 def missed_goals(rows: Sequence[Row]) -> list[str]:

@@ -25,6 +25,8 @@ def let_go(device: torch.device) -> None:
     """Give back the memory that is free but still held, so that a run which fills it is seen to take it."""
     gc.collect()
     release_cached(device)
+    if "cupy" in sys.modules:
+        sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
         if trim is not None:

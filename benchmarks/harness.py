@@ -11,7 +11,6 @@ import argparse
 import importlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from benchmarks import records
 from benchmarks.cases import CASES
 from benchmarks.records import RESULTS, ROOT
 from benchmarks.rows import Row, not_measured, plain_table
-from benchmarks.tasks import Task, clock, environment, run_tasks, tail
+from benchmarks.tasks import Task, clock, environment, run_tasks, tail, through_its_end
 
 # In the order of a full run: the machine's rates first, what takes longest last. A suite is a module with
 # ``tasks(device, quick) -> list[Task]`` and ``table(rows, which) -> (head, lines)``, and with ``missed_goals(rows) ->
@@ -154,13 +153,10 @@ def run_suite(chosen: Callable[[str], Sequence[Task]], options: argparse.Namespa
 
 
 def _run(tasks: Sequence[Task], about: dict[str, Any], options: argparse.Namespace) -> tuple[list[Row], int]:
-    """`run_tasks`, through its end too where this process is asked to end."""
+    """`run_tasks`, with what is ahead said before."""
     print(f"{len(tasks)} tasks, about {clock(sum(task.estimate for task in tasks))} on two cores", file=sys.stderr)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through the code that ends the task in hand
-    try:
+    with through_its_end():
         return run_tasks(tasks, options.out, about, fresh=options.fresh)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def conclude(rows: Sequence[Row], code: int) -> int:

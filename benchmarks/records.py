@@ -222,9 +222,13 @@ def same_settings(row: Row, about: dict[str, Any]) -> bool:
     named = {*about["versions"], *PACKAGES, *CUPY}
     if row.by == PORTABLE:
         named.discard("twins")  # its process has none, whatever serves elsewhere
-    memory = abs((row.memory_bytes or 0) - about["memory_bytes"]) <= SAME_MEMORY * about["memory_bytes"]
     versions = all(row.versions.get(name) == about["versions"].get(name) for name in named)
-    return row.source == about["source"] and versions and memory
+    return row.source == about["source"] and versions and same_memory(row.memory_bytes or 0, about["memory_bytes"])
+
+
+def same_memory(before: int, now: int) -> bool:
+    """Whether two totals may be of one machine."""
+    return abs(before - now) <= SAME_MEMORY * now
 
 
 def versions(packages: Sequence[str] = ()) -> dict[str, str]:
@@ -261,10 +265,15 @@ def _git(*arguments: str) -> str:
 
 def source() -> str:
     """A hash of the files that decide a number: rows with another one are measured anew."""
+    return hash_of(SOURCES, SHOWN_ONLY)
+
+
+def hash_of(patterns: Sequence[str], but: Sequence[str] = ()) -> str:
+    """A hash of the checkout's files, their names included, that are like one of ``patterns``."""
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in SOURCES for file in ROOT.glob(pattern) if file.is_file()}):
+    for file in sorted({file for pattern in patterns for file in ROOT.glob(pattern) if file.is_file()}):
         name = file.relative_to(ROOT).as_posix()
-        if name not in SHOWN_ONLY and "__pycache__" not in name:
+        if name not in but and "__pycache__" not in name:
             digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 

@@ -116,7 +116,8 @@ def _of_table(rows: Sequence[Row], which: str) -> list[Row]:
 
 def about(rows: Sequence[Row], left_out: int = 0) -> str:
     """Where, when and with what ``rows`` were measured, in a sentence, and how many others their file has."""
-    threads = {row.threads: f"{row.threads} threads" for row in rows if row.threads}
+    whole = [row for row in rows if row.threads and "threads" not in row.settings]  # not of the rates of one thread
+    threads = {row.threads: f"{row.threads} thread{'s' * (row.threads != 1)}" for row in whole}
     memory = dict.fromkeys(bytes_text(row.memory_bytes) for row in rows if row.memory_bytes)
     commits = dict.fromkeys(row.commit or "unknown" for row in rows)
     versions: dict[str, dict[str, None]] = {}

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,16 @@ def run_task(task: Task, out: Path = RESULTS) -> list[Row]:
         raise TaskFailed(f"printed no rows: {tail(written + told)}") from error
 
 
+@contextlib.contextmanager
+def through_its_end() -> Iterator[None]:
+    """Where this process is asked to end, it goes through the code that ends the process in hand."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def end(process: subprocess.Popen[Any]) -> None:
     """End a process that leads a session of its own, and its children; asked first, so that it can end its own."""
     for sent, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, None)):
@@ -151,8 +161,9 @@ def run_tasks(
 def _still_holds(rows: Sequence[Row], task: Task, about: dict[str, Any]) -> list[Row]:
     """The rows of ``task`` if they are of the same settings and another try would give no more."""
     own = [row for row in rows if row.task == task.key]
-    may_change = (row.failed or row.skipped.startswith((NOT_INSTALLED, REFUSED)) for row in own)
-    return own if not any(may_change) and all(records.same_settings(row, about) for row in own) else []
+    failed = any(row.failed for row in own)
+    nothing = all(row.skipped.startswith((NOT_INSTALLED, REFUSED)) for row in own)
+    return own if not (failed or nothing) and all(records.same_settings(row, about) for row in own) else []
 
 
 def _measured(task: Task, before: Sequence[Row], about: dict[str, Any], out: Path) -> list[Row]:

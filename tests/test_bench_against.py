@@ -368,8 +368,8 @@ def test_a_run_that_takes_too_long_is_ended_with_its_children_and_no_judgement(t
     child = "import sys, time; time.sleep(3); open(sys.argv[1], 'w')"
     code = (
         "import subprocess, sys, time; from benchmarks.bench_against import at_most\n"
-        "with at_most(0.01): pass\n"
-        "time.sleep(0.1)  # the clock has stopped\n"
+        "with at_most(2): pass\n"
+        "time.sleep(2.5)  # the clock has stopped\n"
         "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]])\n"
         "print('in it', flush=True)\n"
         "with at_most(0.5): sum(range(10**12))  # in C: no handler of Python's would run\n"
@@ -414,18 +414,19 @@ def test_what_stops_a_peer_stands_in_its_row(monkeypatch):
     def row_of(peer: Peer, code: int, told: str = "") -> Row:
         ended(monkeypatch, code, told)
         (row,) = bench_against.rows_of("picture", 2016, peer, "cpu", True)
-        assert (row.by, row.n_nodes, row.seconds, row.failed) == (peer.name, 2016, None, None)
+        assert (row.by, row.n_nodes, row.seconds) == (peer.name, 2016, None)
         return row
 
     row = row_of(dense, bench_against.OUT_OF_MEMORY, "...\nno more")
     assert row.skipped == "ran out of memory: no more (2.00 GB allowed)"
     assert row_of(dense, -signal.SIGKILL).skipped == "ran out of memory: ended by the system (2.00 GB allowed)"
-    assert row_of(dense, -signal.SIGALRM).skipped == "took more than 300 s (2.00 GB allowed)"
-    assert row_of(other, -signal.SIGALRM).skipped == "took more than 120 s (2.00 GB allowed)"
+    assert row_of(dense, -signal.SIGALRM).skipped == "took more than 300 s"
+    assert row_of(other, -signal.SIGALRM).skipped == "took more than 120 s"
     assert row_of(other, -signal.SIGSEGV).skipped == "ended by SIGSEGV (2.00 GB allowed)"
+    assert row.failed is None
     for peer, code in ((dense, -signal.SIGSEGV), (other, -signal.SIGTERM), (other, 1)):
-        with pytest.raises(RuntimeError, match="a fault"):
-            row_of(peer, code, "ValueError: a fault")
+        row = row_of(peer, code, "ValueError: a fault")
+        assert row.failed and row.skipped == "ValueError: a fault"
 
 
 def test_every_way_has_a_process_and_a_row(monkeypatch):

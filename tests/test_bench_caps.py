@@ -71,10 +71,27 @@ def test_the_first_way_of_a_refusal(told, settings):
 def test_what_there_is_no_time_for_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(verify_gpu, "capped", lambda *_: pytest.fail("no time is left"))
     v = verify_gpu.Verification("cuda", False, tmp_path, 10)
-    assert verify_gpu.caps(v) == {"status": "unfinished", "detail": "no time was left"}  # the next call has more
-    monkeypatch.setattr(verify_gpu, "CAPPED_SECONDS", 0)
     found = verify_gpu.caps(v)
-    assert found["status"] == "skipped" and "har auto 8 GB, har auto 24 GB" in found["missing"][0]
+    assert found["status"] == "unfinished" and "har auto 8 GB, har auto 24 GB" in found["detail"]
+
+
+def test_the_next_call_goes_on_with_the_runs_that_are_left(tmp_path, monkeypatch):
+    asked = []
+
+    def capped(v, name, run, storage, cap=None, settings=None):
+        asked.append(name)
+        if len(asked) == 3:
+            raise verify_gpu.TookTooLong("took more than 3 s", True)
+        return {**RUN, "reserved_bytes": None}
+
+    monkeypatch.setattr(verify_gpu, "capped", capped)
+    monkeypatch.setattr(verify_gpu, "CAPPED_ON_CPU", verify_gpu.CAPPED_ON_CPU[:2])
+    v = verify_gpu.Verification("cpu", True, tmp_path, 300)
+    v.sections["caps"] = first = verify_gpu.caps(v)
+    assert first["status"] == "unfinished" and list(first["runs"]) == ["small auto 0.045 GB"]
+    again = verify_gpu.caps(v)
+    assert again["status"] == "passed" and list(again["runs"]) == ["small auto 0.045 GB", "small sparse 0.045 GB"]
+    assert asked.count("small auto 0.045 GB") == 1
 
 
 def test_a_run_that_is_cut_short_by_the_end_of_the_call_is_not_held_against_the_library(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -1063,7 +1064,8 @@ def test_every_section_runs_on_the_cpu(tmp_path):
 
 @pytest.fixture
 def verification(tmp_path, monkeypatch):
-    monkeypatch.setattr(verify_gpu, "about", lambda v: {"machine": "some-gpu", "missing": [], "device": v.device})
+    here = {"machine": "some-gpu", "missing": [], "memory_bytes": 10**9}
+    monkeypatch.setattr(verify_gpu, "about", lambda v: {**here, "device": v.device})
     return ["--cpu", "--out", str(tmp_path), "--log", str(tmp_path / "log")], tmp_path / "verify_cpu-some-gpu.json"
 
 
@@ -1110,8 +1112,13 @@ def test_what_there_was_no_time_for_is_done_by_the_next_call_alone(verification,
     assert verify_gpu.main([*arguments, "--only", "two"]) == 0 and calls[3:] == ["two"]
     assert list(json.loads(file.read_text())["sections"]) == ["one", "two"]
     assert verify_gpu.main([*arguments, "--fresh"]) == 1 and calls[4:] == ["one", "two"]
-    monkeypatch.setattr(verify_gpu, "about", lambda v: {"machine": "some-gpu", "missing": [], "source": "changed"})
-    assert verify_gpu.main(arguments) == 1 and calls[6:] == ["one", "two"]
+    here = verify_gpu.about
+    for change in ({"source": "changed"}, {"checks": "changed"}, {"memory_bytes": 2 * 10**9}):
+        monkeypatch.setattr(verify_gpu, "about", lambda v, change=change: {**here(v), **change})
+        assert verify_gpu.main(arguments) == 1 and calls[6:] == ["one", "two"]
+        del calls[6:]
+    monkeypatch.setattr(verify_gpu, "about", lambda v: {**here(v), "memory_bytes": 2_050_000_000, "commit": "other"})
+    assert verify_gpu.main(arguments) == 1 and calls[6:] == []  # the same machine, and nothing that decides
 
 
 PROGRESS = """3 tasks, about 0:30 on two cores
@@ -1144,18 +1151,28 @@ def test_a_suite_that_was_ended_says_where_the_next_call_goes_on(tmp_path, monke
 def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
     def call(v, name, command, most):
         assert {"--suite=ops", "--device=cpu", f"--out={tmp_path}", "--quick"} < set(command)
-        made = Row(suite="ops", case="exp", task="all", skipped="it broke", failed=True)
-        lacking = Row(suite="ops", case="product", task="other", by="CuPy", skipped="not installed: cupy")
-        records.replace(records.result_path(tmp_path, "ops", "some-gpu"), [made, lacking])
+        failed = Row(suite="ops", case="exp", task="quick-csr_matmul", skipped="it broke", failed=True)
+        old = replace(failed, task="no task of today")
+        lacking = Row(
+            suite="ops", case="product", task="quick-orthonormalize", by="CuPy", skipped="not installed: cupy"
+        )
+        records.replace(records.result_path(tmp_path, "ops", "some-gpu"), [*[failed] * broke, old, lacking])
         return subprocess.CompletedProcess(command, code, "a table", "")
 
     monkeypatch.setattr(verify_gpu, "call", call)
     v = state(tmp_path, out=tmp_path, about={"missing": [], "machine": "some-gpu"})
-    code = 0
-    assert verify_gpu.SECTIONS["ops"](v) == {"status": "passed", "missing": ["product, CuPy: not installed: cupy"]}
-    code = 1
+    broke, code = False, 0
     found = verify_gpu.SECTIONS["ops"](v)
-    assert found["status"] == "failed" and found["failures"] == {"all": "exp, mmphate-gpu: it broke"}
+    assert (found["status"], found["missing"]) == ("passed", ["product, CuPy: not installed: cupy"])
+    code = 1  # a goal is missed, which is no fault
+    monkeypatch.setattr(verify_gpu, "missed_goals", lambda rows: ["a goal"])
+    found = verify_gpu.SECTIONS["ops"](v)
+    assert (found["status"], found["goals_missed"], found["failures"]) == ("passed", ["a goal"], {})
+    broke = True
+    found = verify_gpu.SECTIONS["ops"](v)
+    assert found["status"] == "failed" and found["failures"] == {"quick-csr_matmul": "exp, mmphate-gpu: it broke"}
+    code = 2  # another run writes into the folder
+    assert verify_gpu.SECTIONS["ops"](v)["status"] == "unfinished"
 
 
 def state(tmp_path: Path, **changes: Any) -> verify_gpu.Verification:
