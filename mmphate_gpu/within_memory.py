@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
 from dataclasses import replace
 from typing import NamedTuple
@@ -31,13 +32,15 @@ TOLD = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
 def ran_out(error: BaseException | None) -> str | None:
-    """In a line what ``error``, or one that it was raised on top of, says of memory that ran out; None if neither does.
+    """What ``error``, or one that it was raised on top of, says of memory that ran out; None if neither does.
 
     Memory that runs out while a CUDA graph is captured breaks the capture, which ends with an error of its own.
     """
     while error is not None:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in TOLD):
-            return str(error).partition(". ")[0].partition("\n")[0] or "out of memory"
+        sentences = re.split(r"\. |\n", str(error))
+        telling = [sentence for sentence in sentences if any(words in sentence for words in TOLD)]
+        if telling or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return (telling or sentences)[0] or "out of memory"
         error = error.__cause__ or error.__context__
     return None
 
