@@ -1151,11 +1151,9 @@ def test_a_suite_that_was_ended_says_where_the_next_call_goes_on(tmp_path, monke
 def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
     def call(v, name, command, most):
         assert {"--suite=ops", "--device=cpu", f"--out={tmp_path}", "--quick"} < set(command)
-        failed = Row(suite="ops", case="exp", task="quick-csr_matmul", skipped="it broke", failed=True)
+        failed = Row(suite="ops", case="exp", task="quick-all", skipped="it broke", failed=True)
         old = replace(failed, task="no task of today")
-        lacking = Row(
-            suite="ops", case="product", task="quick-orthonormalize", by="CuPy", skipped="not installed: cupy"
-        )
+        lacking = Row(suite="ops", case="product", task="quick-all", by="CuPy", skipped="not installed: cupy")
         records.replace(records.result_path(tmp_path, "ops", "some-gpu"), [*[failed] * broke, old, lacking])
         return subprocess.CompletedProcess(command, code, "a table", "")
 
@@ -1170,7 +1168,7 @@ def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
     assert (found["status"], found["goals_missed"], found["failures"]) == ("passed", ["a goal"], {})
     broke = True
     found = verify_gpu.SECTIONS["ops"](v)
-    assert found["status"] == "failed" and found["failures"] == {"quick-csr_matmul": "exp, mmphate-gpu: it broke"}
+    assert found["status"] == "failed" and found["failures"] == {"quick-all": "exp, mmphate-gpu: it broke"}
     code = 2  # another run writes into the folder
     assert verify_gpu.SECTIONS["ops"](v)["status"] == "unfinished"
 
