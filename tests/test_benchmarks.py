@@ -1034,12 +1034,9 @@ def verified(folder: Path, *options: str) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-def test_sections_run_on_the_cpu_and_rows_are_put_where_the_tables_look(tmp_path):
-    content = verified(tmp_path, "--only", "twins_neighbors", "--only", "ablations")
-    assert {name: section["status"] for name, section in content["sections"].items()} == {
-        "twins_neighbors": "passed",
-        "ablations": "passed",
-    }
+def test_a_section_runs_on_the_cpu_and_rows_are_put_where_the_tables_look(tmp_path):
+    content = verified(tmp_path, "--only", "ablations")
+    assert {name: section["status"] for name, section in content["sections"].items()} == {"ablations": "passed"}
     (file,) = tmp_path.glob("ablations-*.jsonl")
     assert {row.task for row in records.read(file)} == {"quick-storage-suite-12x14"}
     assert file == records.result_path(tmp_path, "ablations", content["machine"])
