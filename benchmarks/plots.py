@@ -19,6 +19,7 @@ from benchmarks.story import PICTURE, endings, reference_pictures
 GUIDES = {"slices": 2, "units": 1, "samples": 1, "landmarks": 3}
 GUIDE = {"linestyle": "--", "color": "grey"}
 DPI = 110
+CROWDED = 300  # least ratio of the ends of an axis at which numbers between powers of ten would run into one another
 
 
 def growth(rows: Sequence[Row], path: Path) -> Path:
@@ -102,8 +103,9 @@ def by_nodes(
 
 def _axes(panel: Any, across: str, up: str, ticks: Sequence[int] | None = None) -> None:
     panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up)
-    for side in (panel.xaxis, panel.yaxis):
-        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left, right = panel.get_xlim()
+    for side, between in ((panel.xaxis, (2, 5) if right < CROWDED * left else ()), (panel.yaxis, (2, 5))):
+        side.set_major_locator(LogLocator(subs=(1, *between)))
         side.set_major_formatter(StrMethodFormatter("{x:,.12g}"))
         side.set_minor_locator(NullLocator())
     if ticks:

@@ -94,7 +94,8 @@ def table(name: str, folder: Path, which: str = "") -> str:
     if name == STORY:
         return _story(folder)
     found = results(name, folder)
-    return "\n".join(f"{_suite_table(one.rows, which)}\n\n{about(*one)}\n" for one in found.values())
+    shown = [(body, one) for one in found.values() if (body := _suite_table(one.rows, which))]
+    return "\n".join(f"{body}\n\n{about(*one)}\n" for body, one in shown)
 
 
 def _suite_table(rows: Sequence[Row], which: str) -> str:
@@ -106,7 +107,7 @@ def _suite_table(rows: Sequence[Row], which: str) -> str:
         tables = [part for one in series for part in (markdown_table(*suite.table(*one)), slopes(*one))]
         return "\n\n".join([*tables, *not_measured(_of_table(rows, which))])
     head, lines = suite.table(rows, which)
-    return "\n\n".join([markdown_table(head, lines), *not_measured(_of_table(rows, which), lines)])
+    return "\n\n".join([*[markdown_table(head, lines)] * bool(lines), *not_measured(_of_table(rows, which), lines)])
 
 
 def _of_table(rows: Sequence[Row], which: str) -> list[Row]:

@@ -868,6 +868,7 @@ def test_the_story_has_the_runs_of_the_paper_and_where_the_reference_stops(resul
         "(took more than 300 s), stopped at 64,512 nodes (ran out of memory: no more)."
     )
     assert told in report.table("story", results)
+    assert report.table("against", results, "neighbors") == ""  # a table without a line is none
 
 
 def test_a_reference_that_crashed_is_in_the_story(results):
