@@ -16,7 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
@@ -35,7 +35,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 # What decides a number; how results are shown, compared or asked for does not.
 SOURCES = ("mmphate_gpu/**/*.py", "csrc/**/*", "benchmarks/**/*.py", "CMakeLists.txt")
 SHOWN_ONLY = tuple(
-    f"benchmarks/{name}.py" for name in ("caps", "guard", "plots", "report", "roofline", "story", "verify_gpu")
+    f"benchmarks/{name}.py"
+    for name in (
+        *("caps", "guard", "plots", "report", "roofline", "story"),
+        *("verification", "verify_caps", "verify_gpu"),
+    )
 )
 # Another machine behind the same name has more or less of it; what a kernel keeps for itself changes less.
 SAME_MEMORY = 0.1
@@ -219,11 +223,21 @@ def twins(device: Any) -> str:
 
 def same_settings(row: Row, about: dict[str, Any]) -> bool:
     """Whether ``row`` was measured from the sources, with the packages and on the memory that ``about`` has."""
-    named = {*about["versions"], *PACKAGES, *CUPY}
+    now = _installed(row.versions) | about["versions"]
+    named = {*now, *PACKAGES, *CUPY}
     if row.by == PORTABLE:
         named.discard("twins")  # its process has none, whatever serves elsewhere
-    versions = all(row.versions.get(name) == about["versions"].get(name) for name in named)
+    versions = all(row.versions.get(name) == now.get(name) for name in named)
     return row.source == about["source"] and versions and same_memory(row.memory_bytes or 0, about["memory_bytes"])
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those ``packages`` that are there."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def same_memory(before: int, now: int) -> bool:
@@ -238,11 +252,7 @@ def versions(packages: Sequence[str] = ()) -> dict[str, str]:
     from mmphate_gpu import __version__
 
     found = {"mmphate-gpu": __version__, "python": platform.python_version()}
-    for package in dict.fromkeys((*PACKAGES, *CUPY, *packages)):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found |= _installed(dict.fromkeys((*PACKAGES, *CUPY, *packages)))
     found["torch"] = torch.__version__  # with the kind of its build behind it
     return found | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
 

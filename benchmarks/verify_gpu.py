@@ -16,7 +16,6 @@ a test of this script.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import re
@@ -26,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -38,7 +36,17 @@ from benchmarks.cases import AXES  # noqa: E402
 from benchmarks.harness import about_device, missed_goals, suite_module  # noqa: E402
 from benchmarks.records import RESULTS, hash_of, read, result_path, same_memory, write_text  # noqa: E402
 from benchmarks.rows import NOT_INSTALLED, Row, plain_table  # noqa: E402
-from benchmarks.tasks import end, environment, tail, through_its_end  # noqa: E402
+from benchmarks.tasks import environment, tail, through_its_end  # noqa: E402
+from benchmarks.verification import (  # noqa: E402
+    UNFINISHED,
+    TookTooLong,
+    Verification,
+    call,
+    failed,
+    skipped,
+    unfinished,
+)
+from benchmarks.verify_caps import caps  # noqa: E402
 
 PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "triton", "pytest", "matplotlib", "xarray")
 BUDGET = 560  # seconds: ten minutes, with some to spare
@@ -46,84 +54,10 @@ BUDGET = 560  # seconds: ten minutes, with some to spare
 SUITE_SHARE = 0.9
 SANITIZER_FAULT = 77
 CANNOT_BEGIN = 2  # exit code of a suite
-UNFINISHED = "unfinished"
 # What a second run of the same sources may have otherwise; of the memory, as rows may.
 PASSING = ("date", "commit", "memory_bytes")
 # What decides the sections, beside what decides a number.
-CHECKS = ("tests/**/*.py", "benchmarks/verify_gpu.py", "benchmarks/caps.py")
-
-
-class TookTooLong(RuntimeError):
-    """A process that was ended; ``early`` if the call had less time left than the section may take."""
-
-    def __init__(self, told: str, early: bool) -> None:
-        super().__init__(told)
-        self.early = early
-
-
-@dataclass
-class Verification:
-    """The state of a run: what was asked for, what was found, and how much time is left."""
-
-    device: str
-    quick: bool
-    log: Path
-    budget: float
-    out: Path = RESULTS
-    started: float = field(default_factory=time.monotonic)
-    about: dict[str, Any] = field(default_factory=dict)
-    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def left(self) -> float:
-        return self.budget - (time.monotonic() - self.started)
-
-    @property
-    def small(self) -> bool:
-        return self.quick or self.device == "cpu"
-
-    def content(self) -> dict[str, Any]:
-        return {**self.about, "sections": {name: self.sections[name] for name in SECTIONS if name in self.sections}}
-
-
-def call(
-    v: Verification, name: str, command: Sequence[str], most: float, extra: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` with its output in the log.
-
-    Raises
-    ------
-    TookTooLong
-        It took more than ``most`` seconds, or than are left, and was ended; the message shows the last it wrote.
-    """
-    seconds = max(1.0, min(most, v.left))
-    out, err = v.log / f"{name}.out", v.log / f"{name}.err"
-    with out.open("w") as stdout, err.open("w") as stderr:
-        # A session of its own, so that its children end with it and do not keep the GPU.
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment() | (extra or {}), stdout=stdout, stderr=stderr, start_new_session=True
-        )
-        try:
-            code = process.wait(seconds)
-        except subprocess.TimeoutExpired as error:
-            last = tail(out.read_text() + err.read_text(), 3)
-            raise TookTooLong(f"took more than {seconds:.0f} s; its last output: {last}", seconds < most) from error
-        finally:
-            if process.poll() is None:  # also where this process is asked to end
-                end(process)
-    return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
-
-
-def failed(detail: str) -> dict[str, Any]:
-    return {"status": "failed", "detail": detail}
-
-
-def skipped(detail: str) -> dict[str, Any]:
-    return {"status": "skipped", "detail": detail}
-
-
-def unfinished(detail: str) -> dict[str, Any]:
-    return {"status": UNFINISHED, "detail": detail}
+CHECKS = ("tests/**/*.py", "benchmarks/verif*.py", "benchmarks/caps.py")
 
 
 # ---------------------------------------------------------------- sections
@@ -264,128 +198,6 @@ def stopped(progress: str, before: str | None = None) -> dict[str, Any]:
     return {**unfinished(detail), "task": task}
 
 
-# (run of caps.py, storage, bytes), the most telling first: runs of the sizes that matter on workstation cards.
-CARDS = (24e9, 12e9, 8e9)
-CAPPED = (
-    ("har", "auto", 8e9),
-    ("har", "auto", 24e9),
-    ("har", "auto", 12e9),
-    ("suite", "auto", 8e9),
-    ("har", "sparse", 8e9),  # more than there is: refused, and what the refusal says works
-    ("har", "sparse", 24e9),
-    ("walk", "auto", 8e9),
-    *(("suite", storage, 8e9) for storage in ("lazy", "tiles", "sparse")),
-    ("har", "lazy", 8e9),
-    ("har", "tiles", 24e9),
-    *(("walk", storage, 8e9) for storage in ("lazy", "tiles", "sparse")),
-    *((run, "auto", cap) for run in ("suite", "walk") for cap in CARDS[:2]),
-)
-CAPPED_ON_CPU = (("small", "auto", 45e6), ("small", "sparse", 45e6), ("small", "sparse", 80e6))
-PREDICTED_WITHIN = 0.15
-CAPPED_SECONDS = 150  # of a call
-CAPPED_LEAST = 20  # for one more run
-
-
-def caps(v: Verification) -> dict[str, Any]:
-    """Whole runs under the memory of smaller cards, in the form the library chooses and in those asked for.
-
-    None falls back, reserves more than its cap or ends with another t than the same form has without a cap; peaks are
-    as predicted; a run that is refused was planned not to fit, and what the refusal says works.
-    """
-    before = v.sections.get("caps", {})
-    runs = dict(before.get("runs", {})) if before.get("status") == UNFINISHED else {}
-    until = max(v.left - CAPPED_SECONDS, CAPPED_LEAST)
-    asked = {
-        f"{run} {storage} {cap / 1e9:g} GB": (run, storage, cap)
-        for run, storage, cap in (CAPPED_ON_CPU if v.device == "cpu" else CAPPED)
-    }
-    uncapped: dict[tuple[str, str], dict[str, Any]] = {}
-    for name, run in asked.items():
-        if name not in runs and v.left >= until:
-            with contextlib.suppress(TookTooLong):  # the call ended before the run
-                runs[name] = _under_cap(v, name, *run, uncapped)
-    findings = [finding for name, found in runs.items() for finding in capped_findings(name, found, asked[name][2])]
-    found = {"runs": runs, "findings": findings}
-    if left_out := [name for name in asked if name not in runs]:
-        return {**unfinished(f"not run for lack of time: {', '.join(left_out)}"), **found}
-    return {"status": "failed" if any(not finding["holds"] for finding in findings) else "passed", **found}
-
-
-def _under_cap(
-    v: Verification, name: str, run: str, storage: str, cap: float, uncapped: dict[tuple[str, str], dict[str, Any]]
-) -> dict[str, Any]:
-    """A run under a cap, with the one that a refusal advises or the same form's without a cap beside it."""
-    found = capped(v, name, run, storage, cap)
-    if "refused" in found:
-        setting = remedy(found["refused"])
-        found["as_told"] = capped(v, f"{name} as told", run, setting.pop("storage", storage), cap, setting)
-    elif "form" in found:
-        if (run, found["form"]) not in uncapped:
-            uncapped[run, found["form"]] = capped(v, f"{run} {found['form']} without a cap", run, found["form"])
-        found["without_cap"] = uncapped[run, found["form"]]
-    return found
-
-
-def capped(
-    v: Verification, name: str, run: str, storage: str, cap: float | None = None, settings: dict[str, str] | None = None
-) -> dict[str, Any]:
-    """What `caps.py` says about one run; ``error`` if it came to no end."""
-    options = [f"--device={v.device}", f"--storage={storage}", *([] if cap is None else [f"--cap={cap:.0f}"])]
-    options += [f"--set={key}={value}" for key, value in (settings or {}).items()]
-    command = [sys.executable, str(ROOT / "benchmarks" / "caps.py"), run, *options]
-    try:
-        done = call(v, f"caps_{name}".replace(" ", "_"), command, 90)
-    except TookTooLong as error:
-        if error.early:
-            raise
-        return {"error": str(error)}
-    if done.returncode != 0:
-        return {"error": tail(done.stderr)}
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def remedy(refusal: str) -> dict[str, str]:
-    """The settings of the first way that a refusal names; none if it names none."""
-    advice = refusal.partition("by plan it fits with")[2]
-    first = advice if advice.endswith("together") else advice.partition(", or with ")[0]
-    return dict(re.findall(r"(storage|n_landmark|n_svd)=\"?(\w+)", first))
-
-
-def capped_findings(name: str, found: dict[str, Any], cap: float) -> list[dict[str, Any]]:
-    """What was asked of a run under ``cap`` bytes, as numbers and the most they may be."""
-
-    def finding(what: str, value: float, most: float = 0.0) -> dict[str, Any]:
-        return {"what": f"{name}: {what}", "value": value, "most": most, "holds": value <= most}
-
-    if "error" in found:
-        return [finding(f"came to no end ({found['error'][-200:]})", 1)]
-    if "refused" in found:
-        return [
-            finding("refused though planned to fit", int(found["planned_to_fit"])),
-            finding("what the refusal says does not work", int(not found["as_told"].get("finite", False))),
-        ]
-    findings = [
-        finding("coordinates that are not finite", int(not found["finite"])),
-        finding("fallbacks", len(found["fallbacks"])),
-        _same_t(finding, found),
-        finding(
-            "predicted over measured peak, off by",
-            abs(found["predicted_peak_bytes"] / found["peak_bytes"] - 1),
-            PREDICTED_WITHIN,
-        ),
-    ]
-    if found["reserved_bytes"] is not None:
-        findings.append(finding("reserved over the cap", found["reserved_bytes"] / cap, 1.0))
-    return findings
-
-
-def _same_t(finding: Callable[..., dict[str, Any]], found: dict[str, Any]) -> dict[str, Any]:
-    free = found["without_cap"]
-    if "t" not in free:
-        return finding(f"the run without the cap came to no end ({str(free)[-200:]})", 1)
-    return finding("another t than without the cap", int(found["t"] != free["t"]))
-
-
 def sanitizer(tool: str) -> Callable[[Verification], dict[str, Any]]:
     def section(v: Verification) -> dict[str, Any]:
         program = shutil.which("compute-sanitizer")
@@ -448,6 +260,11 @@ def found_before(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]
     lasting = [{key: value for key, value in one.items() if key not in PASSING} for one in (before, about)]
     same = lasting[0] == lasting[1] and same_memory(before["memory_bytes"], about["memory_bytes"])
     return sections if same else {}
+
+
+def content(v: Verification) -> dict[str, Any]:
+    """What is written: the machine, and the sections in their order."""
+    return {**v.about, "sections": {name: v.sections[name] for name in SECTIONS if name in v.sections}}
 
 
 def run_section(v: Verification, name: str) -> None:
@@ -518,7 +335,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in names:
             if options.only or v.sections.get(name, unfinished(""))["status"] == UNFINISHED:
                 run_section(v, name)
-                write_text(path, json.dumps(v.content(), indent=1) + "\n")
+                write_text(path, json.dumps(content(v), indent=1) + "\n")
     return conclude(v, names, path)
 
 

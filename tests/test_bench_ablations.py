@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import bench_ablations, devices  # noqa: E402
-from benchmarks.bench_ablations import ABLATIONS, Bench, capped, found_share  # noqa: E402
+from benchmarks import ablation_bench, bench_ablations, devices  # noqa: E402
+from benchmarks.ablation_bench import Bench  # noqa: E402
+from benchmarks.bench_ablations import ABLATIONS, capped, found_share  # noqa: E402
 from benchmarks.pictures import disparity, disparity_within  # noqa: E402
 from benchmarks.rows import TOTAL  # noqa: E402
 from benchmarks.tasks import QUICK, run_task  # noqa: E402
@@ -38,7 +39,7 @@ def bench() -> Bench:
 def measured(name: str) -> dict[str, list]:
     """Rows of an ablation on the small input, by choice; nothing is run again for the sake of its time."""
     found: dict[str, list] = {}
-    with mock.patch.object(bench_ablations, "REPEATS", {}):
+    with mock.patch.object(ablation_bench, "REPEATS", {}):
         for row in bench_ablations.measured(name, SMALL, CPU):
             found.setdefault(row.settings["choice"], []).append(row)
     return found
@@ -245,7 +246,7 @@ def test_short_calls_are_repeated_and_long_ones_are_not(bench, monkeypatch):
     calls: list[int] = []
     found, fields = bench.timed(lambda x: calls.append(x) or len(calls), 3)
     assert (found, fields["repeats"], fields["warmup"], calls) == (4, 3, 1, [3] * 4)
-    monkeypatch.setattr(bench_ablations, "once", lambda call, device: call() or 100.0)
+    monkeypatch.setattr(ablation_bench, "once", lambda call, device: call() or 100.0)
     _, fields = bench.timed(lambda: None)
     assert {"seconds": 100.0, "repeats": 0, "warmup": 1, "cold_seconds": 100.0}.items() <= fields.items()
 
@@ -264,11 +265,11 @@ def test_what_a_call_adds_is_more_than_it_keeps_and_not_what_was_held_before(ben
 
 def test_every_ablation_is_a_task_on_every_input():
     found = bench_ablations.tasks("cpu", quick=False)
-    keys = [f"{name}-{on}" for name in ABLATIONS for on in bench_ablations.MIDDLE]
-    whole = f"landmarks-{bench_ablations.LARGE}"
+    keys = [f"{name}-{on}" for name in ABLATIONS for on in ablation_bench.MIDDLE]
+    whole = f"landmarks-{ablation_bench.LARGE}"
     assert [task.key for task in found if task.key != whole] == keys and whole in [task.key for task in found]
     assert sum(task.estimate for task in found) <= 600  # ten minutes on two cores
-    assert all(task.about["case"] in bench_ablations.INPUTS for task in found)
+    assert all(task.about["case"] in ablation_bench.INPUTS for task in found)
     (quick,) = bench_ablations.tasks("cpu", quick=True)
     assert quick.key.startswith(QUICK) and quick.estimate <= 10
 
@@ -289,10 +290,10 @@ def test_a_task_that_failed_has_a_line_in_the_table_of_its_ablation(bench):
 
 def test_counts_end_with_twenty_thousand_on_every_device():
     on_cpu, on_gpu = torch.device("cpu"), torch.device("cuda", 1)
-    for name in bench_ablations.MIDDLE:
+    for name in ablation_bench.MIDDLE:
         assert bench_ablations.landmark_counts(name, on_cpu) == bench_ablations.COUNTS
-    assert bench_ablations.landmark_counts(bench_ablations.LARGE, on_gpu) == bench_ablations.COUNTS
-    assert bench_ablations.landmark_counts(bench_ablations.LARGE, on_cpu)[-1] == 20_000
+    assert bench_ablations.landmark_counts(ablation_bench.LARGE, on_gpu) == bench_ablations.COUNTS
+    assert bench_ablations.landmark_counts(ablation_bench.LARGE, on_cpu)[-1] == 20_000
 
 
 def test_a_gpu_that_is_chosen_is_the_current_one(monkeypatch):

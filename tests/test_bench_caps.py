@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import verify_gpu
+from benchmarks import verification, verify_caps, verify_gpu
 
 RUN = {
     "form": "lazy",
@@ -25,7 +25,7 @@ RUN = {
 
 
 def missed(**changes: object) -> list[str]:
-    findings = verify_gpu.capped_findings("run", {**RUN, **changes}, 800)
+    findings = verify_caps.capped_findings("run", {**RUN, **changes}, 800)
     return [finding["what"].removeprefix("run: ") for finding in findings if not finding["holds"]]
 
 
@@ -39,16 +39,16 @@ def test_what_a_capped_run_has_to_do():
     assert missed(reserved_bytes=801) == ["reserved over the cap"]
     assert missed(reserved_bytes=None) == []
     assert missed(peak_bytes=90) == missed(peak_bytes=124) == ["predicted over measured peak, off by"]
-    told = verify_gpu.capped_findings("run", {"error": "CUDA error"}, 800)
+    told = verify_caps.capped_findings("run", {"error": "CUDA error"}, 800)
     assert "CUDA error" in told[0]["what"] and not told[0]["holds"]
 
 
 def test_what_a_refused_run_has_to_do():
     refused = {"refused": "needs more", "planned_to_fit": False, "as_told": {"finite": True}}
-    findings = verify_gpu.capped_findings("run", refused, 800)
+    findings = verify_caps.capped_findings("run", refused, 800)
     assert all(finding["holds"] for finding in findings)
     for change in ({"planned_to_fit": True}, {"as_told": {"refused": "again"}}, {"as_told": {"error": "broke"}}):
-        findings = verify_gpu.capped_findings("run", {**refused, **change}, 800)
+        findings = verify_caps.capped_findings("run", {**refused, **change}, 800)
         assert sum(not finding["holds"] for finding in findings) == 1
 
 
@@ -65,13 +65,13 @@ def test_what_a_refused_run_has_to_do():
     ],
 )
 def test_the_first_way_of_a_refusal(told, settings):
-    assert verify_gpu.remedy(f"a trace of shape (600, 1, 10, 8) needs 55.2 MiB; {told}") == settings
+    assert verify_caps.remedy(f"a trace of shape (600, 1, 10, 8) needs 55.2 MiB; {told}") == settings
 
 
 def test_what_there_is_no_time_for_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(verify_gpu, "capped", lambda *_: pytest.fail("no time is left"))
-    v = verify_gpu.Verification("cuda", False, tmp_path, 10)
-    found = verify_gpu.caps(v)
+    monkeypatch.setattr(verify_caps, "capped", lambda *_: pytest.fail("no time is left"))
+    v = verification.Verification("cuda", False, tmp_path, 10)
+    found = verify_caps.caps(v)
     assert found["status"] == "unfinished" and "har auto 8 GB, har auto 24 GB" in found["detail"]
 
 
@@ -81,15 +81,15 @@ def test_the_next_call_goes_on_with_the_runs_that_are_left(tmp_path, monkeypatch
     def capped(v, name, run, storage, cap=None, settings=None):
         asked.append(name)
         if len(asked) == 3:
-            raise verify_gpu.TookTooLong("took more than 3 s", True)
+            raise verification.TookTooLong("took more than 3 s", True)
         return {**RUN, "reserved_bytes": None}
 
-    monkeypatch.setattr(verify_gpu, "capped", capped)
-    monkeypatch.setattr(verify_gpu, "CAPPED_ON_CPU", verify_gpu.CAPPED_ON_CPU[:2])
-    v = verify_gpu.Verification("cpu", True, tmp_path, 300)
-    v.sections["caps"] = first = verify_gpu.caps(v)
+    monkeypatch.setattr(verify_caps, "capped", capped)
+    monkeypatch.setattr(verify_caps, "CAPPED_ON_CPU", verify_caps.CAPPED_ON_CPU[:2])
+    v = verification.Verification("cpu", True, tmp_path, 300)
+    v.sections["caps"] = first = verify_caps.caps(v)
     assert first["status"] == "unfinished" and list(first["runs"]) == ["small auto 0.045 GB"]
-    again = verify_gpu.caps(v)
+    again = verify_caps.caps(v)
     assert again["status"] == "passed" and list(again["runs"]) == ["small auto 0.045 GB", "small sparse 0.045 GB"]
     assert asked.count("small auto 0.045 GB") == 1
 
@@ -97,13 +97,13 @@ def test_the_next_call_goes_on_with_the_runs_that_are_left(tmp_path, monkeypatch
 def test_a_run_that_is_cut_short_by_the_end_of_the_call_is_not_held_against_the_library(tmp_path, monkeypatch):
     def ended(early):
         def call(*_):
-            raise verify_gpu.TookTooLong("took more than 3 s", early)
+            raise verification.TookTooLong("took more than 3 s", early)
 
-        monkeypatch.setattr(verify_gpu, "call", call)
-        return verify_gpu.capped(verify_gpu.Verification("cuda", False, tmp_path, 10), "a run", "har", "auto")
+        monkeypatch.setattr(verify_caps, "call", call)
+        return verify_caps.capped(verification.Verification("cuda", False, tmp_path, 10), "a run", "har", "auto")
 
     assert ended(early=False) == {"error": "took more than 3 s"}
-    with pytest.raises(verify_gpu.TookTooLong):
+    with pytest.raises(verification.TookTooLong):
         ended(early=True)
 
 
@@ -115,8 +115,8 @@ def test_a_refused_run_is_tried_as_told(tmp_path, monkeypatch):
         refused = {"refused": "by plan it fits with a smaller n_svd=25", "planned_to_fit": False}
         return refused if (storage, settings) == ("sparse", None) and cap == 45e6 else {**RUN, "reserved_bytes": None}
 
-    monkeypatch.setattr(verify_gpu, "capped", capped)
-    assert verify_gpu.caps(verify_gpu.Verification("cpu", True, tmp_path, 300))["status"] == "passed"
+    monkeypatch.setattr(verify_caps, "capped", capped)
+    assert verify_caps.caps(verification.Verification("cpu", True, tmp_path, 300))["status"] == "passed"
     assert ("small", "sparse", 45e6, {"n_svd": "25"}) in asked
     assert asked.count(("small", "lazy", None, None)) == 1  # the same form is run once without a cap
 

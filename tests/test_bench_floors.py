@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import bench_ops, floors, harness, records, report, roofline, rows, timer  # noqa: E402
+from benchmarks import bench_ops, floors, harness, op_calls, op_inputs, records, report, roofline, rows, timer  # noqa: E402
 from benchmarks.rows import NOT_INSTALLED, Row  # noqa: E402
 from benchmarks.tasks import OUT  # noqa: E402
 from mmphate_gpu.ops import descent_step  # noqa: E402
@@ -224,7 +224,7 @@ def test_what_calls_change_is_put_back_outside_the_clock(monkeypatch):
 
 @pytest.fixture(scope="module")
 def data():
-    made = bench_ops.Data(CPU, True)
+    made = op_inputs.Data(CPU, True)
     made.n_landmark = 60
     made.points = made.points[:120]
     return made
@@ -232,7 +232,7 @@ def data():
 
 def test_every_op_names_rates_that_some_machine_has(data):
     known = {floor.name for kind in ("cpu", "cuda") for floor in floors.floors(torch.device(kind))} | {"bytes"}
-    listed = {op: make(data) for op, make in {**bench_ops.OPS, **bench_ops.TILE_OPS}.items()}
+    listed = {op: make(data) for op, make in {**op_calls.OPS, **op_calls.TILE_OPS}.items()}
     for op, calls in listed.items():
         assert calls and all(one.op == op and one.work > 0 for one in calls)
         assert all(one.needs.keys() <= known and one.needs["bytes"] > 0 and one.flop > 0 for one in calls)
@@ -245,7 +245,7 @@ def test_every_op_names_rates_that_some_machine_has(data):
 
 
 def test_a_share_is_the_floor_of_the_median_call():
-    one = bench_ops.Measured("op", "x", lambda: ROWS, "C++", 8.0, "flop", {"fma-float32": 8.0, "bytes": 2.0})
+    one = op_calls.Measured("op", "x", lambda: ROWS, "C++", 8.0, "flop", {"fma-float32": 8.0, "bytes": 2.0})
     row = bench_ops.measure(one, CPU, 3, {"copy": 1e12, "fma-float32": 1e9})
     assert (row.floor_seconds, row.bound, row.flop, row.moved_bytes) == (8e-9, "fma-float32", 8.0, 2.0)
     assert row.share_of_floor == pytest.approx(8e-9 / row.seconds) and row.rate == 8.0 / row.seconds
@@ -259,18 +259,18 @@ ROWS = torch.tensor([1.0, 4.0])
 
 def test_an_error_is_that_of_what_serves():
     given = ("op", "x", lambda: ROWS + 0.5, "C++", 8.0, "flop", {"bytes": 2.0})
-    beside = bench_ops.measure(bench_ops.Measured(*given, lambda: ROWS), CPU, 1, {})
+    beside = bench_ops.measure(op_calls.Measured(*given, lambda: ROWS), CPU, 1, {})
     assert beside.error == 0.125 and beside.portable_seconds > 0  # half of one, of the largest number
-    judged = bench_ops.measure(bench_ops.Measured(*given, judge=lambda found: float(found[0])), CPU, 1, {})
+    judged = bench_ops.measure(op_calls.Measured(*given, judge=lambda found: float(found[0])), CPU, 1, {})
     assert judged.error == 1.5 and judged.portable_seconds is None
-    assert bench_ops.relative_error(ROWS, ROWS[:1]) == 1.0
+    assert op_calls.relative_error(ROWS, ROWS[:1]) == 1.0
     shown = replace(beside, share_of_floor=0.5, bound="read", added_bytes=3_000_000)
     ((*_, error, adds, share, bound),) = rows.op_cells([shown])[1]
     assert (error, adds, share, bound) == ("1.2e-01", "3 MB", "0.50", "read")
 
 
 def test_a_row_has_what_the_first_call_added_to_the_memory():
-    one = bench_ops.Measured("op", "x", lambda: torch.ones(2**26), "C++", 8.0, "flop", {"bytes": 2.0})
+    one = op_calls.Measured("op", "x", lambda: torch.ones(2**26), "C++", 8.0, "flop", {"bytes": 2.0})
     gc.collect()
     row = bench_ops.measure(one, CPU, 1, {})
     # 268 MB, all touched, give or take what else the process takes and gives back: with 34 MB that once decided.
@@ -278,7 +278,7 @@ def test_a_row_has_what_the_first_call_added_to_the_memory():
 
 
 def test_results_that_are_written_in_place_are_compared(data):
-    (fill,) = bench_ops.OPS["radius_fill"](data)
+    (fill,) = op_calls.OPS["radius_fill"](data)
     (values,) = fill.call()
     assert values.numel() == fill.work and values.dtype == torch.float32
     row = bench_ops.measure(replace(fill, portable=lambda: [values.mul_(0)]), CPU, 1, {})
@@ -286,25 +286,25 @@ def test_results_that_are_written_in_place_are_compared(data):
 
 
 def test_the_portable_version_stands_beside_another_alone(data, monkeypatch):
-    monkeypatch.setattr(bench_ops.twins, "serving_op", lambda op, device: "portable torch (switched off)")
-    listed = [one for make in bench_ops.OPS.values() for one in make(data)]
+    monkeypatch.setattr(op_calls.twins, "serving_op", lambda op, device: "portable torch (switched off)")
+    listed = [one for make in op_calls.OPS.values() for one in make(data)]
     assert all(one.portable is None for one in listed)
 
 
 def test_products_are_timed_as_the_library_does_them(data, monkeypatch):
-    monkeypatch.setattr(bench_ops.twins, "serving_op", lambda op, device: "C++ (some)")
-    calls = {one.what: one for one in bench_ops.OPS["csr_matmul"](data)}
+    monkeypatch.setattr(op_calls.twins, "serving_op", lambda op, device: "C++ (some)")
+    calls = {one.what: one for one in op_calls.OPS["csr_matmul"](data)}
     narrow = [what for what, one in calls.items() if one.by == "portable torch (narrow)"]
     assert narrow == ["float32 x 16", "float32 x 8", "float32 x 1"]
     assert all((one.portable is None) == (what in narrow) for what, one in calls.items())
     served = []
-    monkeypatch.setitem(bench_ops.twins.PORTABLE, "csr_matmul", lambda *given: served.append(1))
+    monkeypatch.setitem(op_calls.twins.PORTABLE, "csr_matmul", lambda *given: served.append(1))
     calls["float32 x 8"].call()
     assert served
 
 
 def test_every_timed_step_of_the_descent_is_the_same(data):
-    (one,) = bench_ops.OPS["descent_step"](data)
+    (one,) = op_calls.OPS["descent_step"](data)
     found = []
     for _ in range(3):
         one.restore(2)
@@ -326,7 +326,7 @@ def test_suites_are_tasks():
 
 def test_ops_are_tasks_of_their_own_at_full_size():
     apart = bench_ops.tasks("cpu", False)
-    assert [task.key for task in apart] == [*bench_ops.OPS] == [task.about["stage"] for task in apart]
+    assert [task.key for task in apart] == [*op_calls.OPS] == [task.about["stage"] for task in apart]
     (quick,) = bench_ops.tasks("cpu", True)
     assert quick.key == "quick-all" and quick.about == {"stage": "all"}
     (one,) = bench_ops.tasks("cpu", False, ["csr_matmul"], 2)
@@ -335,9 +335,9 @@ def test_ops_are_tasks_of_their_own_at_full_size():
 
 def test_ops_share_processes_on_cuda():
     groups = bench_ops.tasks("cuda:0", False)
-    assert [task.key for task in groups] == [*bench_ops.GROUPS]
+    assert [task.key for task in groups] == [*op_calls.GROUPS]
     asked = [part for task in groups for part in task.command if part.startswith("--only=")]
-    assert asked == [f"--only={op}" for op in (*bench_ops.OPS, *bench_ops.TILE_OPS)]
+    assert asked == [f"--only={op}" for op in (*op_calls.OPS, *op_calls.TILE_OPS)]
     some = bench_ops.tasks("cuda:0", False, ["descent_step", "csr_matmul", "guttman_transform"])
     assert [task.key for task in some] == ["csr_matmul", "descent_step-guttman_transform"]
 

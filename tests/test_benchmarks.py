@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import weakref
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +37,6 @@ from benchmarks import (  # noqa: E402
     story,
     tasks,
     twins,
-    verify_gpu,
     worker,
 )
 from mmphate_gpu import MMPHATE, cli, multislice_affinity, plan, reference, to_scipy  # noqa: E402
@@ -172,7 +170,7 @@ def test_what_a_row_was_measured_on():
 
 
 def test_the_source_is_what_decides_a_number(tmp_path, monkeypatch):
-    shown = ("plots", "story", "roofline", "guard", "verify_gpu", "report", "caps")
+    shown = ("plots", "story", "roofline", "guard", "report", "caps", "verification", "verify_caps", "verify_gpu")
     assert {f"benchmarks/{name}.py" for name in shown} == {*records.SHOWN_ONLY}
     assert all((ROOT / name).exists() for name in records.SHOWN_ONLY)
     for name in ("mmphate_gpu/a.py", "benchmarks/b.py", *records.SHOWN_ONLY, "docs/c.md", "csrc/cpu/d.cpp"):
@@ -252,7 +250,9 @@ def test_what_still_holds_is_not_measured_again(tmp_path):
     ("changes", "holds"),
     [
         ({}, True),
-        ({"versions": {"torch": "2", "umap-learn": "0.5"}}, True),  # of a peer, which this process does not ask
+        ({"versions": {"torch": "2", "no-such-peer": "0.5"}}, True),  # of a peer that is no longer installed
+        ({"versions": {"torch": "2", "pytest": pytest.__version__}}, True),
+        ({"versions": {"torch": "2", "pytest": "0.5"}}, False),  # of a peer that is another now
         ({"memory_bytes": 15 * 10**9}, True),
         ({"versions": {"torch": "3"}}, False),
         ({"versions": {"torch": "2", "cupy": "13"}}, False),  # it is gone
@@ -1013,198 +1013,7 @@ def test_the_texts_of_this_checkout_agree_with_its_results():
     assert report.main(["--check"]) == 0
 
 
-# ---------------------------------------------------------------- verify_gpu
-
-
-def test_without_cuda_it_ends_with_2_and_one_sentence(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "verify_gpu.py"), "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1 and "CUDA" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def verified(folder: Path, *options: str) -> dict[str, Any]:
-    """What `verify_gpu --cpu` wrote, having ended well."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "verify_gpu.py"), "--cpu", *options]
-    done = subprocess.run(
-        [*command, "--out", str(folder), "--log", str(folder / "log")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (file,) = folder.glob("verify_cpu-*.json")
-    return json.loads(file.read_text())
-
-
-def test_a_section_runs_on_the_cpu_and_rows_are_put_where_the_tables_look(tmp_path):
-    content = verified(tmp_path, "--only", "ablations")
-    assert {name: section["status"] for name, section in content["sections"].items()} == {"ablations": "passed"}
-    (file,) = tmp_path.glob("ablations-*.jsonl")
-    assert {row.task for row in records.read(file)} == {"quick-storage-suite-12x14"}
-    assert file == records.result_path(tmp_path, "ablations", content["machine"])
-
-
-def test_every_suite_has_its_section():
-    scale = {name for name in verify_gpu.SECTIONS if name.startswith("scale_")}
-    assert set(harness.SUITES) - {"scale"} < set(verify_gpu.SECTIONS)
-    assert scale == {f"scale_{axis}" for axis in cases.AXES}
-
-
-@pytest.mark.slow
-def test_every_section_runs_on_the_cpu(tmp_path):
-    content = verified(tmp_path, "--budget", "1200")
-    assert {file.name.partition("-")[0] for file in tmp_path.glob("*.jsonl")} == set(harness.SUITES)
-    assert list(content["sections"]) == list(verify_gpu.SECTIONS)
-    status = {name: section["status"] for name, section in content["sections"].items()}
-    assert {status.pop("sanitizer_memcheck"), status.pop("sanitizer_racecheck")} == {"skipped"}
-    assert set(status.values()) == {"passed"}
-    assert content["sections"]["conformance"]["passed"] > 5
-
-
-@pytest.fixture
-def verification(tmp_path, monkeypatch):
-    here = {"machine": "some-gpu", "missing": [], "memory_bytes": 10**9}
-    monkeypatch.setattr(verify_gpu, "about", lambda v: {**here, "device": v.device})
-    return ["--cpu", "--out", str(tmp_path), "--log", str(tmp_path / "log")], tmp_path / "verify_cpu-some-gpu.json"
-
-
-def test_a_failed_section_is_recorded_and_the_next_one_runs(verification, monkeypatch, capsys):
-    arguments, file = verification
-    sections = {"one": lambda v: verify_gpu.failed("it broke"), "two": lambda v: {"status": "passed"}}
-    monkeypatch.setattr(verify_gpu, "SECTIONS", sections)
-    assert verify_gpu.main(arguments) == 1
-    found = json.loads(file.read_text())["sections"]
-    assert (found["one"]["status"], found["one"]["detail"], found["two"]["status"]) == ("failed", "it broke", "passed")
-    assert "it broke" in capsys.readouterr().out
-
-
-def test_what_was_found_is_kept_if_a_later_section_dies(verification, monkeypatch):
-    arguments, file = verification
-
-    def killed(v):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(verify_gpu, "SECTIONS", {"one": lambda v: {"status": "passed"}, "two": killed})
-    with pytest.raises(KeyboardInterrupt):
-        verify_gpu.main(arguments)
-    assert list(json.loads(file.read_text())["sections"]) == ["one"]
-
-
-def test_what_there_was_no_time_for_is_done_by_the_next_call_alone(verification, monkeypatch, capsys):
-    arguments, file = verification
-    calls: list[str] = []
-
-    def section(name, ends=True):
-        def run(v):
-            calls.append(name)
-            if ends or len(calls) > 2:
-                return verify_gpu.failed("it broke") if name == "one" else {"status": "passed"}
-            raise verify_gpu.TookTooLong("took more than 3 s", early=True)
-
-        return run
-
-    monkeypatch.setattr(verify_gpu, "SECTIONS", {"one": section("one"), "two": section("two", ends=False)})
-    assert verify_gpu.main([*arguments, "--budget", "1"]) == 3 and calls == []
-    assert json.loads(file.read_text())["sections"]["one"]["status"] == "unfinished"
-    assert verify_gpu.main(arguments) == 3 and "goes on where it stopped" in capsys.readouterr().out
-    assert verify_gpu.main(arguments) == 1 and calls == ["one", "two", "two"]  # what failed would fail again
-    assert verify_gpu.main([*arguments, "--only", "two"]) == 0 and calls[3:] == ["two"]
-    assert list(json.loads(file.read_text())["sections"]) == ["one", "two"]
-    assert verify_gpu.main([*arguments, "--fresh"]) == 1 and calls[4:] == ["one", "two"]
-    here = verify_gpu.about
-    for change in ({"source": "changed"}, {"checks": "changed"}, {"memory_bytes": 2 * 10**9}):
-        monkeypatch.setattr(verify_gpu, "about", lambda v, change=change: {**here(v), **change})
-        assert verify_gpu.main(arguments) == 1 and calls[6:] == ["one", "two"]
-        del calls[6:]
-    monkeypatch.setattr(verify_gpu, "about", lambda v: {**here(v), "memory_bytes": 2_050_000_000, "commit": "other"})
-    assert verify_gpu.main(arguments) == 1 and calls[6:] == []  # the same machine, and nothing that decides
-
-
-PROGRESS = """3 tasks, about 0:30 on two cores
-[1/3, 0:00, about 0:30 left] scale small: resumed, 2026-01-01
-[2/3, 0:00, about 0:20 left] scale middle ...
-  middle, mmphate-gpu: refused: too large
-[3/3, 0:09, about 0:10 left] scale large ...
-"""
-
-
-def test_a_suite_that_was_ended_says_where_the_next_call_goes_on(tmp_path, monkeypatch):
-    assert verify_gpu.stopped("") == verify_gpu.unfinished("it had not begun")
-    early = False
-
-    def call(v, name, *_):
-        (v.log / f"{name}.err").write_text(PROGRESS)
-        raise verify_gpu.TookTooLong("took more than 500 s", early)
-
-    monkeypatch.setattr(verify_gpu, "call", call)
-    v = state(tmp_path)
-    v.sections["scale_units"] = first = verify_gpu.SECTIONS["scale_units"](v)
-    assert (first["status"], first["task"]) == ("unfinished", "scale large") and "2 of 3 tasks" in first["detail"]
-    # The same task again, with all the time that there is: no other call would bring it to its end.
-    again = verify_gpu.SECTIONS["scale_units"](v)
-    assert again["status"] == "failed" and "scale large takes longer" in again["detail"]
-    early = True
-    assert verify_gpu.SECTIONS["scale_units"](v) == first
-
-
-def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
-    def call(v, name, command, most):
-        assert {"--suite=ops", "--device=cpu", f"--out={tmp_path}", "--quick"} < set(command)
-        failed = Row(suite="ops", case="exp", task="quick-all", skipped="it broke", failed=True)
-        old = replace(failed, task="no task of today")
-        lacking = Row(suite="ops", case="product", task="quick-all", by="CuPy", skipped="not installed: cupy")
-        records.replace(records.result_path(tmp_path, "ops", "some-gpu"), [*[failed] * broke, old, lacking])
-        return subprocess.CompletedProcess(command, code, "a table", "")
-
-    monkeypatch.setattr(verify_gpu, "call", call)
-    v = state(tmp_path, out=tmp_path, about={"missing": [], "machine": "some-gpu"})
-    broke, code = False, 0
-    found = verify_gpu.SECTIONS["ops"](v)
-    assert (found["status"], found["missing"]) == ("passed", ["product, CuPy: not installed: cupy"])
-    code = 1  # a goal is missed, which is no fault
-    monkeypatch.setattr(verify_gpu, "missed_goals", lambda rows: ["a goal"])
-    found = verify_gpu.SECTIONS["ops"](v)
-    assert (found["status"], found["goals_missed"], found["failures"]) == ("passed", ["a goal"], {})
-    broke = True
-    found = verify_gpu.SECTIONS["ops"](v)
-    assert found["status"] == "failed" and found["failures"] == {"quick-all": "exp, mmphate-gpu: it broke"}
-    code = 2  # another run writes into the folder
-    assert verify_gpu.SECTIONS["ops"](v)["status"] == "unfinished"
-
-
-def state(tmp_path: Path, **changes: Any) -> verify_gpu.Verification:
-    v = verify_gpu.Verification("cpu", True, tmp_path, 60)
-    v.about = {"missing": []}
-    return dataclasses.replace(v, **changes)
-
-
-def test_a_process_that_takes_too_long_is_ended(tmp_path):
-    code = "import time; print('started', flush=True); time.sleep(60)"
-    for budget, early in ((60, False), (1, True)):
-        with pytest.raises(verify_gpu.TookTooLong, match=r"more than [12] s") as ended:
-            verify_gpu.call(state(tmp_path, budget=budget), "slow", [sys.executable, "-c", code], 1.5)
-        assert ended.value.early == early and (early or "started" in str(ended.value))
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "counts"),
-    [
-        ("def test_good(): pass", "passed", (1, 0, 0)),
-        ("def test_good(): pass\ndef test_bad(): assert 0", "failed", (1, 1, 0)),
-        ("import pytest\ndef test_other(): pytest.skip('no device')", "failed", (0, 0, 1)),  # nothing was tested
-        ("", "failed", (0, 0, 0)),
-    ],
-)
-def test_pytest_runs_are_counted(tmp_path, body, status, counts):
-    (tmp_path / "test_some.py").write_text(body)
-    found = verify_gpu.pytest_section(
-        state(tmp_path), "some", [f"--rootdir={tmp_path}", "-c", os.devnull, str(tmp_path)], 60
-    )
-    assert found["status"] == status
-    assert (found["passed"], found["failed"], found["skipped"]) == counts
-
-
-def test_without_pytest_the_tests_count_as_failed(tmp_path):
-    assert "pytest is not installed" in verify_gpu.tests(state(tmp_path, about={"missing": ["pytest"]}))["detail"]
+# ---------------------------------------------------------------- twins
 
 
 def test_a_finding_beyond_its_bound_fails_the_section():
