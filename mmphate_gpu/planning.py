@@ -257,9 +257,14 @@ def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params]
     if single:
         return f"by plan it fits with {', or with '.join(single)}"
     for n_svd in (p.n_svd, *vectors):
-        for n in _first(landmarks, lambda n, n_svd=n_svd: fits(replace(lean, n_svd=n_svd, n_landmark=n))):
-            form = "" if p.storage == "lazy" else 'storage="lazy", '
-            return f"by plan it fits with {form}n_svd={n_svd} and a smaller n_landmark={n} together"
+        own = replace(lean, n_svd=n_svd)
+        for n in _first([p.n_landmark, *landmarks], lambda n, own=own: fits(replace(own, n_landmark=n))):
+            changes = [
+                *(['storage="lazy"'] if p.storage != "lazy" else []),
+                *([f"n_svd={n_svd}"] if n_svd != p.n_svd else []),
+                *([f"a smaller n_landmark={n}"] if n != p.n_landmark else []),
+            ]
+            return f"by plan it fits with {', '.join(changes[:-1])} and {changes[-1]} together"
     return f"a smaller n_landmark and {FEWER_NODES}" if landmarks else FEWER_NODES
 
 

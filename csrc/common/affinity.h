@@ -25,6 +25,14 @@ MMP_HD double mmp_power_of_two(mmp_i64 k) {
     return u.value;
 }
 
+// The same, given 1.5 * 2^52 + k, whose lowest bits are those of k: no conversion, which AVX2 has none of.
+MMP_HD double mmp_power_of_shifted(double shifted) {
+    union { double value; mmp_u64 bits; } u;
+    u.value = shifted;
+    u.bits = (u.bits + 1023) << 52;
+    return u.value;
+}
+
 // exp(x) for x <= 0, to about one unit in the last place; 0 below -708. Taylor polynomial after Cody-Waite reduction:
 // written out so that it vectorises and gives the same bits everywhere, which no two libraries' exp do.
 MMP_HD double mmp_exp_nonpositive(double x) {
@@ -46,15 +54,21 @@ MMP_HD double mmp_exp_nonpositive(double x) {
     e = e * r + 0.5;
     e = e * r + 1.0;
     e = e * r + 1.0;
-    const double value = e * mmp_power_of_two((mmp_i64)k);
+    const double value = e * mmp_power_of_shifted(shifted);
     return x < -708.0 ? 0.0 : value;
+}
+
+// The decay as a whole number from 1 to 16; 0 if it is none.
+MMP_HD int mmp_whole_decay(double decay) {
+    const int whole = decay >= 1 && decay <= 16 ? (int)decay : 0;
+    return (double)whole == decay ? whole : 0;
 }
 
 // u^decay for u >= 0. Whole decays up to 16 by squaring and multiplying, with the same bits everywhere; the others by the
 // library's pow, which differs in its last bit from one library to the next.
 MMP_HD double mmp_decay_power(double u, double decay) {
-    const int whole = decay >= 1 && decay <= 16 ? (int)decay : 0;
-    if ((double)whole != decay) return pow(u, decay);
+    const int whole = mmp_whole_decay(decay);
+    if (whole == 0) return pow(u, decay);
     double power = 1, square = u;
     for (int left = whole; left; left /= 2) {
         if (left % 2) power = power * square;

@@ -97,22 +97,50 @@ struct Scratch {
     void fit(std::int64_t n) { list.resize((std::size_t)rows_at_once * n), squares.resize(n); }
 };
 
+// mmp_kernel of many squared distances, in place, with its bits: what is a loop there is one around loops here, so that
+// each of them vectorises.
+inline void kernels(double* values, std::int64_t n, double bandwidth, double decay) {
+    constexpr std::int64_t at_once = 256;
+    double power[at_once], square[at_once];
+    const int whole = mmp_whole_decay(decay);
+    for (std::int64_t begin = 0; begin < n; begin += at_once, values += at_once) {
+        const std::int64_t k = std::min(at_once, n - begin);
+#pragma omp simd
+        for (std::int64_t a = 0; a < k; ++a) square[a] = std::sqrt(values[a]) / bandwidth, power[a] = 1;
+        if (whole == 0)
+            for (std::int64_t a = 0; a < k; ++a) power[a] = mmp_decay_power(square[a], decay);
+        for (int left = whole; left; left /= 2) {
+            if (left % 2)
+#pragma omp simd
+                for (std::int64_t a = 0; a < k; ++a) power[a] = power[a] * square[a];
+#pragma omp simd
+            for (std::int64_t a = 0; a < k; ++a) square[a] = square[a] * square[a];
+        }
+#pragma omp simd
+        for (std::int64_t a = 0; a < k; ++a) values[a] = mmp_exp_nonpositive(-power[a]);
+    }
+}
+
 // Drops the candidates beyond the limit and the point itself; turns squared distances into affinities.
 inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* list, std::int64_t k, double limit,
                                double bandwidth, double decay, double* values) {
     exact_squares(set, i, list, k, values);
-    std::int64_t kept = 0;
-    for (std::int64_t a = 0; a < k; ++a) {
-        list[kept] = list[a];
-        values[kept] = values[a];
-        kept += values[a] <= limit && list[a] != i;
-    }
-    if (decay == 2.0) {
-#pragma omp simd
-        for (std::int64_t a = 0; a < kept; ++a) values[a] = mmp_kernel(std::sqrt(values[a]), bandwidth, 2.0);
+    const std::int64_t own = std::lower_bound(list, list + k, i) - list;
+    std::int64_t beyond = 0, kept = 0;
+#pragma omp simd reduction(+ : beyond)
+    for (std::int64_t a = 0; a < k; ++a) beyond += !(values[a] <= limit);
+    if (beyond == 0 && own < k && list[own] == i) {  // nearly always: about one in a million is left in doubt
+        std::copy(list + own + 1, list + k, list + own);
+        std::copy(values + own + 1, values + k, values + own);
+        kept = k - 1;
     } else {
-        for (std::int64_t a = 0; a < kept; ++a) values[a] = mmp_kernel(std::sqrt(values[a]), bandwidth, decay);
+        for (std::int64_t a = 0; a < k; ++a) {
+            list[kept] = list[a];
+            values[kept] = values[a];
+            kept += values[a] <= limit && list[a] != i;
+        }
     }
+    kernels(values, kept, bandwidth, decay);
     return kept;
 }
 

@@ -64,7 +64,7 @@ template <int R> inline void rough_squares(const Screen& set, std::int64_t i0, s
 }
 
 // The points that may lie within `limit` (see Screen::possibly) of each of R rows, ascending, among the columns
-// first .. last-1.
+// first .. last-1; a list has room for Screen::padded.
 template <int R>
 inline void candidates(const Screen& set, std::int64_t i0, std::int64_t first, std::int64_t last, float limit,
                        std::int32_t* const* lists, std::int64_t* found) {
@@ -74,27 +74,36 @@ inline void candidates(const Screen& set, std::int64_t i0, std::int64_t first, s
         rough_squares<R>(set, i0, j, squares);
         const unsigned inside = last - j < lanes<float> ? (1u << (last - j)) - 1 : ~0u;
         for (int r = 0; r < R; ++r) {
-            unsigned bits = bits_of((Vec<std::int32_t>)(squares[r] <= most)) & inside;
-            std::int32_t* list = lists[r];
-            std::int64_t at = found[r];
-            for (; bits; bits &= bits - 1) list[at++] = (std::int32_t)(j + __builtin_ctz(bits));
-            found[r] = at;
+            const unsigned bits = bits_of((Vec<std::int32_t>)(squares[r] <= most)) & inside;
+            if (bits) found[r] = append(lists[r], found[r], bits, j);
         }
     }
 }
 
-// Exact squared distances from point i to the points of a list.
+// Exact squared distances from point i to the points of an ascending list, with the bits of Screen::squared. Those of a
+// trajectory are near for many steps in a row, and then need no gathering.
 inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t k, double* squares) {
-    for (std::int64_t a = 0; a < k; ++a) squares[a] = 0;
-    const double* feature = set.exact.data();
-    for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
-        const double own = feature[i];
-#pragma omp simd
-        for (std::int64_t a = 0; a < k; ++a) {
-            const double d = own - feature[list[a]];
-            squares[a] = squares[a] + d * d;
+    constexpr int width = lanes<double>;
+    std::int64_t a = 0;
+    for (; a + width <= k; a += width) {
+        const double* feature = set.exact.data();
+        Vec<double> sum{};
+        if (list[a + width - 1] - list[a] == width - 1) {
+            for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
+                const Vec<double> d = splat<double>(feature[i]) - load<double>(feature + list[a]);
+                sum = sum + d * d;
+            }
+        } else {
+            for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
+                Vec<double> other;
+                for (int l = 0; l < width; ++l) other[l] = feature[list[a + l]];
+                const Vec<double> d = splat<double>(feature[i]) - other;
+                sum = sum + d * d;
+            }
         }
+        store<double>(squares + a, sum);
     }
+    for (; a < k; ++a) squares[a] = set.squared(i, list[a]);
 }
 
 // Sets smaller than this are dealt to the threads whole.

@@ -85,6 +85,20 @@ inline unsigned bits_of(Vec<std::int32_t> mask) {
 #endif
 }
 
+// Appends to the `at` entries of a list the number j + l for every bit l that is set, ascending, and returns how many
+// there are then. A register's worth of entries behind them may be overwritten.
+inline std::int64_t append(std::int32_t* list, std::int64_t at, unsigned bits, std::int64_t j) {
+#if defined(__AVX512F__) && MMP_BYTES == 64
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32((std::int32_t)j), lane);
+    _mm512_storeu_si512(list + at, _mm512_maskz_compress_epi32((__mmask16)bits, numbers));
+    return at + __builtin_popcount(bits);
+#else
+    for (; bits; bits &= bits - 1) list[at++] = (std::int32_t)(j + __builtin_ctz(bits));
+    return at;
+#endif
+}
+
 // What an entry point returns: 0, or 1 where memory ran out (2: not served; 3: the arguments contradict one another).
 template <class F> int guarded(F body) {
     try {
