@@ -328,6 +328,14 @@ def test_what_a_refusal_advises_helps(shape, storage):
     assert advised and worst
 
 
+def test_a_refusal_names_no_more_than_has_to_change():
+    """The matrix-free form takes a little too much, and fits with half the vectors: as many landmarks as before."""
+    about = {"dtype": torch.float32, "device": CPU, "entries": LEAST._replace(interslice=0.3)}
+    lean = plan_run(HAR, Params(storage="lazy"), available=10**12, **about).peak_bytes
+    found = plan_run(HAR, Params(storage="sparse"), available=lean - 1, **about)
+    assert found.remedy == 'by plan it fits with storage="lazy" and n_svd=50 together'
+
+
 def test_a_counted_run_is_not_refused_for_what_it_does_not_take():
     """HAR size: 8.6 GB of CSR, and a peak of 12.9 GB measured; transitions are a small part of it."""
     counted = LEAST._replace(interslice=0.136)

@@ -238,6 +238,18 @@ def assert_filled_alike(isas: Iterator[str], points: torch.Tensor, reach: float,
         torch.testing.assert_close(found[2][~free], wanted[2][~free], **tolerance)
 
 
+def _walk(n: int, p: int) -> torch.Tensor:
+    """A walk: the neighbours of a point are those before and after it, and where the walk comes near again."""
+    return _normal(1, n, p).cumsum(1)
+
+
+def test_radius_fill_of_a_walk(each_isa):
+    for points in (_walk(130, 2), _walk(1100, 3), _walk(1100, 10)):
+        for reach in reaches(points)[1:4]:
+            for decay in (1.0, 2.0, 5.0):
+                assert_filled_alike(each_isa(), points, reach, decay=decay)
+
+
 def test_radius_fill(points_of, each_isa):
     for points in points_of[::2] + points_of[-1:]:
         for reach in reaches(points)[1:4:2]:
@@ -317,12 +329,18 @@ def test_affinities_have_the_same_bits_everywhere(monkeypatch):
     for points in (
         _normal(3, 33, 6),
         _normal(1, 1025, 10),
+        _walk(600, 6),
         _lattice(40, 9, 2),
         KINDS["farther and closer"](2, 129, 25),
     ):
         for reach in reaches(points)[1:4]:
             on_every_isa(monkeypatch, lambda points=points, reach=reach: (_native.radius_counts(points, reach),))
-            for value, decay in ((torch.float32, 2.0), (torch.float64, 2.0), (torch.float64, 0.7)):
+            for value, decay in (
+                (torch.float32, 2.0),
+                (torch.float64, 2.0),
+                (torch.float64, 5.0),
+                (torch.float64, 0.7),
+            ):
 
                 def run(points=points, reach=reach, value=value, decay=decay):
                     found = filled(_native.radius_fill, points, reach, value=value, decay=decay)
