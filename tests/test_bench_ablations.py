@@ -21,7 +21,7 @@ from benchmarks.ablation_bench import Bench  # noqa: E402
 from benchmarks.bench_ablations import ABLATIONS, capped, found_share  # noqa: E402
 from benchmarks.pictures import disparity, disparity_within  # noqa: E402
 from benchmarks.rows import TOTAL  # noqa: E402
-from benchmarks.tasks import QUICK, run_task  # noqa: E402
+from benchmarks.tasks import QUICK  # noqa: E402
 from benchmarks.worker import CLEAR  # noqa: E402
 from mmphate_gpu import metric_mds, to_scipy  # noqa: E402
 from mmphate_gpu.mds.classic import classic  # noqa: E402
@@ -48,11 +48,11 @@ def measured(name: str) -> dict[str, list]:
 # ---------------------------------------------------------------- what the ablations find
 
 
-def test_the_quick_task_tells_what_the_forms_of_storage_round(tmp_path):
-    (task,) = bench_ablations.tasks("cpu", quick=True)
-    rows = run_task(task, tmp_path)
-    assert {row.suite for row in rows} == {"ablations"} and {row.task for row in rows} == {task.key}
-    assert all(row.machine and row.versions and row.source and row.n_nodes == 1008 for row in rows)
+def test_what_the_forms_of_storage_round():
+    rows = bench_ablations.measured("storage", SMALL, CPU)
+    assert all(
+        row.suite == "ablations" and row.machine and row.versions and row.source and row.n_nodes == 1008 for row in rows
+    )
     head, lines = bench_ablations.table(rows, "storage")
     assert len(lines) == len(rows) and "recall" not in head and {"error", "Procrustes"} <= set(head)
     assert bench_ablations.table(rows, "passes") == ((), [])
