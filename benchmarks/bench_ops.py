@@ -36,6 +36,7 @@ REPEATS, QUICK_REPEATS = 9, 3
 
 def measure(one: Measured, device: torch.device, repeats: int, rate: Mapping[str, float]) -> Row:
     """The op as it serves, its portable version, its memory, its error and its floor at the rates ``rate``."""
+    # Before the memory is read: copies of inputs, and what ops before this one left, are not this one's.
     one.restore(1)
     let_go(device)
     meter, held = PeakMeter(device), held_bytes(device) + cupy_bytes()

@@ -222,7 +222,8 @@ def twins(device: Any) -> str:
 
 
 def same_settings(row: Row, about: dict[str, Any]) -> bool:
-    """Whether ``row`` was measured from the sources, with the packages and on the memory that ``about`` has."""
+    """Whether ``row`` was measured from the sources and on the memory that ``about`` has, with its packages, and with
+    the same versions of others as far as these are installed here."""
     now = _installed(row.versions) | about["versions"]
     named = {*now, *PACKAGES, *CUPY}
     if row.by == PORTABLE:

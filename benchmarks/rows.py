@@ -56,7 +56,7 @@ class Row:
     seconds_low: float | None = None  # least and most of the repeats
     seconds_high: float | None = None
     repeats: int | None = None  # 0: the cold run alone
-    warmup: int | None = None  # runs before the repeats, or more: the cold one among them
+    warmup: int | None = None  # at least so many runs before the repeats, the cold one among them
     cold_seconds: float | None = None  # the first run of the process
     import_seconds: float | None = None  # of the package, before it
     # Memory.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
@@ -241,36 +242,36 @@ FEWER_NODES = "fewer epochs, time steps, units or samples (Trace.subsample) lowe
 
 
 def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params], bool]) -> str:
-    """The settings with which the run fits: each alone where that is enough, else together; tried, not guessed."""
+    """The settings with which the run fits: every one that is enough alone, else as few together as will do; tried, not
+    guessed."""
     landmarks = list(_halves(p.most_landmarks(shape[0] * shape[1] * shape[2]), FEWEST_LANDMARKS))
     vectors = list(_halves(p.n_svd, FEWEST_VECTORS))
     if p.landmarks != "spectral":
         vectors = []
     if not isinstance(p.landmarks, str):
         landmarks = []
-    lean = replace(p, storage="lazy")
-    single = [
-        *(['storage="lazy"'] if p.storage != "lazy" and fits(lean) else []),
-        *(f"a smaller n_landmark={n}" for n in _first(landmarks, lambda n: fits(replace(p, n_landmark=n)))),
-        *(f"a smaller n_svd={n}" for n in _first(vectors, lambda n: fits(replace(p, n_svd=n)))),
+    choices = [
+        [] if p.storage == "lazy" else [('storage="lazy"', {"storage": "lazy"})],
+        [(f"a smaller n_landmark={n}", {"n_landmark": n}) for n in landmarks],
+        [(f"a smaller n_svd={n}", {"n_svd": n}) for n in vectors],
     ]
-    if single:
-        return f"by plan it fits with {', or with '.join(single)}"
-    for n_svd in (p.n_svd, *vectors):
-        own = replace(lean, n_svd=n_svd)
-        for n in _first([p.n_landmark, *landmarks], lambda n, own=own: fits(replace(own, n_landmark=n))):
-            changes = [
-                *(['storage="lazy"'] if p.storage != "lazy" else []),
-                *([f"n_svd={n_svd}"] if n_svd != p.n_svd else []),
-                *([f"a smaller n_landmark={n}"] if n != p.n_landmark else []),
-            ]
-            return f"by plan it fits with {', '.join(changes[:-1])} and {changes[-1]} together"
+    for n_changes in (1, 2, 3):
+        ways = [_first_way(p, chosen, fits) for chosen in itertools.combinations(choices, n_changes)]
+        told = [" and ".join(names) for names in ways if names]
+        if told:
+            return "by plan it fits with " + (", or with ".join(told) if n_changes == 1 else f"{told[0]} together")
     return f"a smaller n_landmark and {FEWER_NODES}" if landmarks else FEWER_NODES
 
 
-def _first(values: list[int], good: Callable[[int], bool]) -> list[int]:
-    """The first of the values that is good; none if none is."""
-    return next(([value] for value in values if good(value)), [])
+def _first_way(
+    p: Params, chosen: Sequence[Sequence[tuple[str, dict[str, Any]]]], fits: Callable[[Params], bool]
+) -> list[str]:
+    """The first changes, one from each list of ``chosen``, with which the run fits; none if it does with none."""
+    for changes in itertools.product(*chosen):
+        settings = {name: value for _, change in changes for name, value in change.items()}
+        if fits(replace(p, **settings)):
+            return [told for told, _ in changes]
+    return []
 
 
 def _halves(n: int, least: int) -> Iterator[int]:

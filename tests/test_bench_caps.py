@@ -58,9 +58,10 @@ def test_what_a_refused_run_has_to_do():
         ('by plan it fits with storage="lazy", or with a smaller n_svd=25', {"storage": "lazy"}),
         ("by plan it fits with a smaller n_landmark=500, or with a smaller n_svd=25", {"n_landmark": "500"}),
         (
-            'by plan it fits with storage="lazy", n_svd=50 and a smaller n_landmark=10000 together',
+            'by plan it fits with storage="lazy" and a smaller n_landmark=10000 and a smaller n_svd=50 together',
             {"storage": "lazy", "n_svd": "50", "n_landmark": "10000"},
         ),
+        ('by plan it fits with storage="lazy" and a smaller n_svd=50 together', {"storage": "lazy", "n_svd": "50"}),
         ("fewer epochs, time steps, units or samples (Trace.subsample) lower it", {}),
     ],
 )

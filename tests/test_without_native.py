@@ -11,7 +11,8 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent
 # Nothing in these asks what serves, or they run the package in processes of their own.
-LEFT_OUT = ("test_benchmarks.py", "test_examples.py", "test_cli.py", "test_doctests.py", "twins/test_cuda_*")
+OWN_PROCESSES = ("benchmarks", "bench_verify", "examples", "cli", "doctests")
+LEFT_OUT = (*(f"test_{name}.py" for name in OWN_PROCESSES), "twins/test_cuda_*")
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ MMP_HD double mmp_power_of_two(mmp_i64 k) {
     return u.value;
 }
 
-// The same, given 1.5 * 2^52 + k, whose lowest bits are those of k: no conversion, which AVX2 has none of.
+// The same, given 1.5 * 2^52 + k, whose lowest bits are those of k: AVX2 cannot convert to 64-bit integers.
 MMP_HD double mmp_power_of_shifted(double shifted) {
     union { double value; mmp_u64 bits; } u;
     u.value = shifted;

@@ -97,8 +97,8 @@ struct Scratch {
     void fit(std::int64_t n) { list.resize((std::size_t)rows_at_once * n), squares.resize(n); }
 };
 
-// mmp_kernel of many squared distances, in place, with its bits: what is a loop there is one around loops here, so that
-// each of them vectorises.
+// mmp_kernel of many squared distances, in place, with its bits. The loop over the bits of the decay goes around those
+// over values, so that they vectorise; so many at once that both buffers stay in the first-level cache.
 inline void kernels(double* values, std::int64_t n, double bandwidth, double decay) {
     constexpr std::int64_t at_once = 256;
     double power[at_once], square[at_once];
@@ -129,7 +129,8 @@ inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* 
     std::int64_t beyond = 0, kept = 0;
 #pragma omp simd reduction(+ : beyond)
     for (std::int64_t a = 0; a < k; ++a) beyond += !(values[a] <= limit);
-    if (beyond == 0 && own < k && list[own] == i) {  // nearly always: about one in a million is left in doubt
+    // Nearly always: of the pairs about one in a million is left in doubt.
+    if (beyond == 0 && own < k && list[own] == i) {
         std::copy(list + own + 1, list + k, list + own);
         std::copy(values + own + 1, values + k, values + own);
         kept = k - 1;

@@ -64,7 +64,7 @@ template <int R> inline void rough_squares(const Screen& set, std::int64_t i0, s
 }
 
 // The points that may lie within `limit` (see Screen::possibly) of each of R rows, ascending, among the columns
-// first .. last-1; a list has room for Screen::padded.
+// first .. last-1; a list has room for Screen::padded, since `append` may run over by a register.
 template <int R>
 inline void candidates(const Screen& set, std::int64_t i0, std::int64_t first, std::int64_t last, float limit,
                        std::int32_t* const* lists, std::int64_t* found) {
@@ -82,7 +82,8 @@ inline void candidates(const Screen& set, std::int64_t i0, std::int64_t first, s
 
 // Exact squared distances from point i to the points of an ascending list, with the bits of Screen::squared. Those of a
 // trajectory are near for many steps in a row, and then need no gathering.
-inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t k, double* squares) {
+inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t k,
+                          double* squares) {
     constexpr int width = lanes<double>;
     std::int64_t a = 0;
     for (; a + width <= k; a += width) {
