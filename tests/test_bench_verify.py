@@ -41,11 +41,11 @@ def verified(folder: Path, *options: str) -> dict[str, Any]:
 
 
 def test_a_section_runs_on_the_cpu_and_rows_are_put_where_the_tables_look(tmp_path):
-    content = verified(tmp_path, "--only", "ablations")
-    assert {name: section["status"] for name, section in content["sections"].items()} == {"ablations": "passed"}
-    (file,) = tmp_path.glob("ablations-*.jsonl")
-    assert {row.task for row in records.read(file)} == {"quick-storage-suite-12x14"}
-    assert file == records.result_path(tmp_path, "ablations", content["machine"])
+    content = verified(tmp_path, "--only", "floors")
+    assert {name: section["status"] for name, section in content["sections"].items()} == {"floors": "passed"}
+    (file,) = tmp_path.glob("floors-*.jsonl")
+    assert {row.task for row in records.read(file)} == {"quick-floors"}
+    assert file == records.result_path(tmp_path, "floors", content["machine"])
 
 
 def test_every_suite_has_its_section():
