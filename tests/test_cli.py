@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +211,10 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(here):
 def test_a_process_that_is_stopped(here, number, code):
     np.save("trace.npy", walk(60, 20, 20, 4))
     command = [sys.executable, "-m", "mmphate_gpu", "embed", "trace.npy", "--out", "out"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENV, cwd=here)
+    # A shell that runs the tests in the background has them, and all their children, ignore SIGINT.
+    heard = partial(signal.signal, number, signal.SIG_DFL)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, env=ENV, cwd=here, preexec_fn=heard)
     deadline = time.monotonic() + 60
     while not list(here.glob(".*/out")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
