@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PROGRAM = "mmphate-gpu"
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TRACE_HELP = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
+# What decides whether a run fits, so what a refusal names: options of embed and of plan.
+RUN = ("n_landmark", "n_svd", "storage")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,7 +93,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _embed(args: argparse.Namespace) -> int:
     started = time.perf_counter()
-    names = ("n_components", "n_landmark", "landmarks", "device", "storage", "t", "gamma", "knn_backend", "mds_solver")
+    names = (*RUN, "n_components", "landmarks", "device", "t", "gamma", "knn_backend", "mds_solver")
     options = {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
     params = Params(**options)
     from . import _results
@@ -133,7 +135,7 @@ def _plan(args: argparse.Namespace) -> int:
     from .planning import plan
     from .trace import as_trace, load_trace
 
-    options = {"n_landmark": args.n_landmark, "device": args.device, "storage": args.storage}
+    options = {name: getattr(args, name) for name in (*RUN, "device")}
     about = _shape(args.shape) if args.trace is None else heading(args.trace)
     found = None if about is None else plan(about, **options)
     if args.trace is not None and (found is None or found.fits):  # else there may be no room to read it
@@ -241,6 +243,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-landmark", type=_landmarks, default=4000, metavar="N", help="or none (%(default)s)")
+    parser.add_argument("--n-svd", type=_whole, default=100, metavar="N", help="vectors of the landmarks (%(default)s)")
     parser.add_argument("--storage", default="auto", metavar="NAME", help=_choices(STORAGES))
 
 

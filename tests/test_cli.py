@@ -64,9 +64,10 @@ def test_embed(here, capsys):
 
 
 def test_embedding_is_that_of_python(here):
-    assert embed("--n-components=3", "--n-landmark=40", "--t=5", "--gamma=1", "--seed=7", "--storage=lazy") == 0
+    options = ("--n-components=3", "--n-landmark=40", "--n-svd=20", "--t=5", "--gamma=1", "--seed=7", "--storage=lazy")
+    assert embed(*options) == 0
     found = mp.Embedding.load("out/embedding.npz")
-    same = {"n_landmark": 40, "t": 5, "gamma": 1, "random_state": 7, "storage": "lazy"}
+    same = {"n_landmark": 40, "n_svd": 20, "t": 5, "gamma": 1, "random_state": 7, "storage": "lazy"}
     op = mp.MMPHATE(3, **same, device="cpu").fit(np.load("trace.npy"))
     np.testing.assert_array_equal(found.coordinates, op.embedding_)
     assert found.t == 5 and found.stress == op.stress_
@@ -235,8 +236,11 @@ def steady(monkeypatch):
 
 
 def test_plan_of_a_shape_and_of_a_trace(here, capsys, steady):
-    assert main(["plan", "--shape", "127,128,30,6", "--device=cpu", "--storage=sparse", "--n-landmark=500"]) == 0
-    same = mp.plan((127, 128, 30, 6), device="cpu", storage="sparse", n_landmark=500)
+    assert (
+        main(["plan", "--shape", "127,128,30,6", "--device=cpu", "--storage=sparse", "--n-landmark=500", "--n-svd=50"])
+        == 0
+    )
+    same = mp.plan((127, 128, 30, 6), device="cpu", storage="sparse", n_landmark=500, n_svd=50)
     told = capsys.readouterr().out
     assert told == f"{same}\n" and "does NOT fit" in told and "CSR" in told
     assert main(["plan", "trace.npy"]) == 0
