@@ -311,7 +311,7 @@ class Costs:
     def _singular_values(self) -> tuple[float, float]:
         """Bytes and operations of those of the main component: of all, or of a sample with all probes there may be."""
         n, square = float(self.main), self.main_square
-        if n <= SAMPLE_ABOVE:
+        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:
             return 2.2 * square, 4 * n**3  # the Gram matrix and the solver's copy
         # The block Krylov basis, its last image and three copies of what is found; the Lanczos basis of the last probes
         # beside that. Before, the squares of all entries.
