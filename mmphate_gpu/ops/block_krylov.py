@@ -40,7 +40,12 @@ class BlockKrylov:
         self._newest: torch.Tensor | None = orthonormalize(start, None)
         self._image: torch.Tensor | None = None
         self._before = self._own = slice(0, 0)
-        self.coupling = start.new_zeros(0, 0)
+        self.coupling = start.new_zeros(0, 0)  # of the next block with the newest: its residuals
+
+    @property
+    def capacity(self) -> int:
+        """The most columns that the basis can have."""
+        return self._basis.shape[1]
 
     @property
     def n_columns(self) -> int:
