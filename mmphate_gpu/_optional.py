@@ -26,7 +26,7 @@ def why_no_keops() -> str | None:
     KeOps compiles its reductions at first use, on the CPU and for CUDA alike, with the system's C++ compiler.
     """
     if not available("pykeops"):
-        return "pykeops is not installed"
+        return 'pykeops is not installed: pip install "mmphate-gpu[keops]"'
     if sys.platform == "win32":
         return "KeOps needs Linux or macOS"
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
@@ -39,7 +39,7 @@ def require_keops(*, purpose: str) -> ModuleType:
     reason = why_no_keops()
     if reason is not None:
         raise InputError(f"{purpose} cannot serve: {reason}")
-    return require("pykeops.torch", purpose=purpose)
+    return require("pykeops.torch", extra="keops", purpose=purpose)
 
 
 def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleType:

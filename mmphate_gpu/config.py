@@ -65,10 +65,11 @@ def _backends() -> list[str]:
 
     reason = why_no_keops()
     keops = "serves, exact" if reason is None else f"does not serve: {reason}"
+    none = 'does not serve: pynndescent is not installed: pip install "mmphate-gpu[pynndescent]"'
     states = {
         "torch": "serves, exact",
         "keops": keops,
-        "pynndescent": "serves, approximate" if available("pynndescent") else "does not serve: not installed",
+        "pynndescent": "serves, approximate" if available("pynndescent") else none,
     }
     lines = [f"  neighbours, {name}: {states[name]}" for name in KNN_BACKENDS]
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
