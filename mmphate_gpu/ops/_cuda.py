@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._optional import require
+from .._optional import require_cupy
 from . import descent_step as descent
 from ._native import SAMPLED, NativeError
 from ._sources import kernel_source
@@ -311,7 +311,7 @@ class Twins:
 @functools.cache
 def _kernel(device: int, source: str, kernel: str, defines: tuple[tuple[str, str], ...]) -> Any:
     """Compiled for the current device, ``device``; CuPy keeps what it compiles on disk."""
-    cupy = require("cupy", extra="cuda12", purpose="a CUDA kernel")
+    cupy = require_cupy(purpose="a CUDA kernel")
     # No contraction: with it a pair at the cut could fall to another side than in the C++ twin.
     options = ("--std=c++17", "--fmad=false", *(f"-D{name}={value}" for name, value in defines))
     return cupy.RawModule(code=kernel_source(source), options=options, backend="nvrtc").get_function(kernel)
@@ -320,7 +320,7 @@ def _kernel(device: int, source: str, kernel: str, defines: tuple[tuple[str, str
 def probe() -> None:
     """Compile one kernel for torch's current device; raises what CuPy raises where it cannot."""
     device = torch.cuda.current_device()
-    with torch.cuda.device(device), require("cupy", extra="cuda12", purpose="a CUDA kernel").cuda.Device(device):
+    with torch.cuda.device(device), require_cupy(purpose="a CUDA kernel").cuda.Device(device):
         _kernel(device, "radius_affinity", "radius_count", tuple(sorted(NO_STORAGE.items())))
 
 
@@ -334,7 +334,7 @@ def _argument(value: Argument) -> np.generic:
 
 def start_with_cupy(launch: Launch, device: torch.device) -> None:
     """On torch's current stream of ``device``."""
-    cupy = require("cupy", extra="cuda12", purpose="a CUDA kernel")
+    cupy = require_cupy(purpose="a CUDA kernel")
     with torch.cuda.device(device), cupy.cuda.Device(device.index):
         kernel = _kernel(device.index, launch.source, launch.kernel, tuple(sorted(launch.defines.items())))
         arguments = tuple(map(_argument, launch.arguments))
