@@ -68,7 +68,7 @@ ONLY = {
 
 # Where an optional or heavy package may be imported at all, and only inside functions.
 OPTIONAL = {
-    "cupy": {"_arrays", "operators.convert", "ops._cuda", "ops.eigenvalues"},
+    "cupy": {"_arrays", "operators.convert", "ops._launch", "ops.eigenvalues"},
     "cupyx": {"_arrays", "operators.convert"},
     "triton": {"ops._triton"},
     "pykeops": {"_optional", "neighbors.keops_backend", "operators.lazy"},

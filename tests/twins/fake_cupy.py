@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,8 +24,10 @@ class FakeCupy:
     devices: list[int | None] = field(default_factory=list)  # those entered and not left, the innermost last
     allocators: list[Any] = field(default_factory=list)
     fault: Exception | None = None  # raised by the compiler
+    gate: threading.Event = field(default_factory=threading.Event)  # the compiler waits for it
 
     def __post_init__(self) -> None:
+        self.gate.set()
         self.cuda = SimpleNamespace(
             Device=lambda index: _within(self.devices, index),
             ExternalStream=_external_stream,
@@ -36,11 +39,14 @@ class FakeCupy:
     from_dlpack = staticmethod(np.from_dlpack)
 
     def RawModule(self, *, code: str, options: tuple[str, ...] = (), backend: str = "nvrtc") -> Any:
-        self.modules.append({"code": code, "options": options, "backend": backend, "device": self.devices[-1]})
+        thread = threading.current_thread().name
+        given = {"code": code, "options": options, "backend": backend}
+        self.modules.append({**given, "device": self.devices[-1], "thread": thread})
         return SimpleNamespace(get_function=self._function)
 
     def _function(self, name: str) -> Any:
-        if self.fault is not None:  # CuPy compiles when a function is asked for
+        self.gate.wait(10)  # CuPy compiles when a function is asked for
+        if self.fault is not None:
             raise self.fault
 
         def kernel(grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], **kwargs: Any) -> None:
@@ -67,7 +73,9 @@ def _external_stream(*_: Any) -> None:
     warnings.warn("ExternalStream is deprecated. Use Stream.from_external() instead", DeprecationWarning, stacklevel=2)
 
 
-def without_cuda(monkeypatch: pytest.MonkeyPatch, stream: int = 1234) -> None:
-    """What the launch layer asks of torch's CUDA, answered where there is none."""
-    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+def without_cuda(monkeypatch: pytest.MonkeyPatch, devices: list[Any] | None = None, stream: int = 1234) -> None:
+    """What the launch layer asks of torch's CUDA, answered where there is none; ``devices``: as those of `FakeCupy`."""
+    entered = [] if devices is None else devices
+    monkeypatch.setattr(torch.cuda, "device", lambda device: _within(entered, device.index))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=stream))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
