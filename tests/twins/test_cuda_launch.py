@@ -17,6 +17,7 @@ from mmphate_gpu.ops._sources import kernel_names, kernel_source, source_of_kern
 from mmphate_gpu.ops.twins import PORTABLE
 
 from .fake_cupy import FakeCupy, without_cuda
+from .waits import no_waits
 
 
 @pytest.fixture
@@ -200,3 +201,22 @@ def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twins._native, "switched_off", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert twins.why_no_cuda_twins() == "MMPHATE_GPU_NATIVE=0 in the environment"
+
+
+def test_a_ban_on_waiting_ends_whatever_torch_warns_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first call warns once it has set the mode; here every warning is an error."""
+    modes = ["default"]
+
+    def set_mode(mode: str) -> None:
+        modes.append(mode)
+        if len(modes) == 2:
+            warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with no_waits():
+        assert modes[-1] == "error"
+    modes.clear()
+    modes.append("default")
+    with pytest.raises(ZeroDivisionError), no_waits():
+        raise ZeroDivisionError
+    assert modes == ["default", "error", "default"]
