@@ -10,6 +10,9 @@ from ._launch import Launch, begin_compiling
 from ._native import SAMPLED
 from .twins import CUPY
 
+# Enough that MDS launches what it does with many.
+LANDMARKS = 64
+
 
 def compile_ahead(
     device: torch.device, *, n_slices: int, n_units: int, n_features: int, width: int, n_components: int, wide: bool
@@ -56,10 +59,10 @@ def launches_of_fit(
     twins.radius_fill(unit_points, 1, 2, 1, 0, n_rows, offsets, counts, *entries)
     twins.csr_matmul(*matrix, torch.zeros(n_rows, width, dtype=torch.float64), 1)
     twins.landmark_aggregate(*matrix, counts, 1)
-    places = [torch.zeros(2, n_components, dtype=torch.float64) for _ in range(4)]
+    places = [torch.zeros(LANDMARKS, n_components, dtype=torch.float64) for _ in range(4)]
     kept = torch.zeros(descent.ROWS, places[0].numel(), dtype=torch.float64)
     state, together = torch.zeros(descent.N_STATE, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for distance in (torch.float32, torch.float64):
-        moved, raw = twins.guttman_transform(torch.zeros(2, 2, dtype=distance), places[0], together)
+        moved, raw = twins.guttman_transform(torch.zeros(LANDMARKS, LANDMARKS, dtype=distance), places[0], together)
     twins.descent_step(moved, raw, *places, kept, state, 0, 1)
     return launches
