@@ -16,7 +16,7 @@ from mmphate_gpu.ops.csr import Csr, indptr_of_counts, of_dense_rows, to_torch
 from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.random import seeded_generator
-from mmphate_gpu.ops.repeat import repeat_until
+from mmphate_gpu.ops.repeat import EAGER, repeat_until
 from mmphate_gpu.ops.twins import PORTABLE, why_no_cuda_twins
 from mmphate_gpu.pipeline import interpolate
 
@@ -170,6 +170,33 @@ def test_descent_under_a_graph_has_the_bits_of_single_sweeps(dtype, max_iter):
         before = replayed.moved.clone()
         replayed.advance()
         assert torch.equal(replayed.moved, before)
+
+
+def test_a_capture_keeps_what_the_allocator_has_cached():
+    way = way_of(200, torch.float64, 300)
+    torch.empty(2**28, dtype=torch.uint8, device="cuda")  # free at once, and cached
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    repeat_until(way.done, way.advance)
+    assert cached >= 2**28 and torch.cuda.memory_reserved() - torch.cuda.memory_allocated() >= 2**28
+
+
+def test_a_step_that_fails_within_a_capture_leaves_the_device_in_order():
+    way, steps = way_of(200, torch.float64, 3000), 0
+
+    def advance() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == EAGER + 3:
+            raise ZeroDivisionError
+        way.advance()
+
+    before = torch.cuda.current_stream()
+    with pytest.raises(ZeroDivisionError):
+        repeat_until(way.done, advance)
+    assert torch.cuda.current_stream() == before and not torch.cuda.is_current_stream_capturing()
+    again = way_of(200, torch.float64, 3000)
+    repeat_until(again.done, again.advance)
+    assert bool(again.done) and bool(again.moved.isfinite().all())
 
 
 def test_descent_step_reads_nothing():
