@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import MMPHATE
+from mmphate_gpu import MMPHATE, estimator
+from mmphate_gpu.mds import smacof
 from mmphate_gpu.ops import _launch, compile_ahead
 from mmphate_gpu.ops._cuda import Twins
 from mmphate_gpu.ops._launch import Launch
@@ -64,15 +65,13 @@ def test_a_fit_launches_what_was_compiled_ahead(shape, storage, dtype, options, 
     ahead: list[Launch] = []
     monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: True)
     monkeypatch.setattr(compile_ahead, "begin_compiling", lambda launches, _: ahead.extend(launches))
-    from mmphate_gpu import estimator
-
     on_cuda = compile_ahead.compile_ahead
     monkeypatch.setattr(estimator, "compile_ahead", lambda _, **sizes: on_cuda(torch.device("cuda", 0), **sizes))
     trace = np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0).astype(dtype)
     # Few landmarks go the whole way of MDS in float64; many, as in a large run, the first part in float32.
-    from mmphate_gpu.mds import smacof
-
     monkeypatch.setattr(smacof, "ROUGH_FROM", 8)
+    # Neighbours by our own op, as on a GPU; without the C++ twins its portable version serves.
+    monkeypatch.setattr("mmphate_gpu.neighbors.serves", lambda _: True)
     launched = recorded(monkeypatch)
     given = {"device": "cpu", "storage": storage, "random_state": 0, "n_landmark": 50}
     MMPHATE(**(given | options)).fit(trace)
