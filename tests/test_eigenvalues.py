@@ -111,7 +111,7 @@ def test_torch_serves_where_no_other_is_twice_as_fast(clock):
     assert fastest_solver(TASK, CPU, torch.float64) == "torch"
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, ImportError, OSError, MemoryError, DeprecationWarning])
+@pytest.mark.parametrize("kind", [RuntimeError, ImportError, OSError, MemoryError, BufferError, DeprecationWarning])
 def test_a_solver_that_fails_is_told_of_and_left_out(kind, clock, monkeypatch):
     clock(torch=(1.0, 3.0), cupy=(0.1, 0.1))
 

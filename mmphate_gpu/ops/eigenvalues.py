@@ -125,7 +125,7 @@ def _seconds(task: str, name: str, sample: torch.Tensor) -> float:
         _finish(sample.device)
     # A library that is missing or too new for the driver, memory that is not there, or a warning that the user has
     # turned into an error: torch's solver serves in each case.
-    except (InputError, ImportError, OSError, MemoryError, RuntimeError, Warning) as error:
+    except (InputError, ImportError, OSError, MemoryError, BufferError, RuntimeError, Warning) as error:
         message = f"{task} by {name} do not serve on {sample.device}: {error}"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
         return math.inf
