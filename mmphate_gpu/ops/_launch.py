@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,14 +66,15 @@ def begin_compiling(launches: Iterable[Launch], device: torch.device) -> None:
 
     What a compiler raises is raised by the first launch of that kernel.
     """
-    slots = [_slot(key) for key in dict.fromkeys(Key.of(launch, device.index) for launch in launches)]
-    vacant = [slot for slot in slots if slot.vacant]
-    if vacant:
-        # One thread a kernel, so that none is queued behind a slower one that the run needs later.
-        pool = ThreadPoolExecutor(len(vacant), thread_name_prefix="mmphate_gpu_nvrtc")
-        for slot in vacant:
-            pool.submit(_compile, slot)
-        pool.shutdown(wait=False)
+    for key in dict.fromkeys(Key.of(launch, device.index) for launch in launches):
+        slot = _slot(key)
+        if slot.vacant:
+            # One thread a kernel, so that none is queued behind a slower one that the run needs later.
+            thread = threading.Thread(target=_compile, args=(slot,), name=f"compiles {key.kernel}")
+            try:
+                thread.start()
+            except RuntimeError:  # the system grants no more threads
+                _compile(slot)
 
 
 def probe() -> None:

@@ -101,7 +101,7 @@ def test_compiling_ahead_waits_for_nothing_and_launches_nothing(cupy: FakeCupy) 
     late.join()
     _launch.start_with_cupy(fill(defines={}), GPU[0])
     assert len(cupy.calls) == 2 and len(cupy.modules) == 2
-    assert {module["thread"].split("_")[2] for module in cupy.modules} == {"nvrtc"}
+    assert {module["thread"] for module in cupy.modules} == {"compiles radius_fill"}
 
 
 def test_an_error_of_compiling_ahead_is_raised_at_the_launch(cupy: FakeCupy) -> None:
@@ -110,6 +110,16 @@ def test_an_error_of_compiling_ahead_is_raised_at_the_launch(cupy: FakeCupy) -> 
     for _ in range(2):
         with pytest.raises(RuntimeError, match="nvrtc: error"):
             _launch.start_with_cupy(fill(), GPU[0])
+
+
+def test_without_threads_the_caller_compiles(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    _launch.begin_compiling([fill(), fill(defines={})], GPU[0])
+    _launch.start_with_cupy(fill(), GPU[0])
+    assert len(cupy.modules) == 2 and len(cupy.calls) == 1
 
 
 def test_the_probe_compiles_what_every_run_needs(cupy: FakeCupy) -> None:
