@@ -8,6 +8,8 @@ import shutil
 import sys
 from types import ModuleType
 
+import torch
+
 from .params import InputError
 
 
@@ -58,3 +60,10 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
         package = module.partition(".")[0] if extra is None else f"mmphate-gpu[{extra}]"
         command = f'pip install "{package}"'
         raise InputError(f"{purpose} needs the package {module!r}: {command} ({error})") from error
+
+
+def require_cupy(module: str = "cupy", *, purpose: str) -> ModuleType:
+    """Import and return CuPy, or a ``module`` of it; the message of `require` names the extra for torch's own CUDA."""
+    # A torch without CUDA fits either build of CuPy: the newer one is named.
+    extra = "cuda12" if (torch.version.cuda or "").startswith("12.") else "cuda13"
+    return require(module, purpose=purpose, extra=extra)

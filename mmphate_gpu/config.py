@@ -82,7 +82,7 @@ def _backends() -> list[str]:
         f"    {', '.join(ops_of(CUPY))}",
         f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(ops_of(TRITON))}",
-        "  affinity, sparse: torch CSR; products by csr_matmul, narrow float32 ones by torch",
+        "  affinity, sparse: torch CSR; products by csr_matmul, on cpu narrow float32 ones by torch",
         f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",
         "  affinity, lazy and fused, or tiles: gaussian_product, tile_matmul",
         "  everything else: torch",

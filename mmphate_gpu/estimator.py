@@ -16,6 +16,7 @@ from .analysis.activity import most_active_class
 from .embedding import Embedding
 from .landmarks.stratified import shares
 from .mds.place import place
+from .ops.compile_ahead import compile_ahead
 from .ops.devices import resolve_device
 from .ops.memory import available_bytes
 from .ops.word_hashes import word_hashes
@@ -172,6 +173,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         given = as_trace(X)
         device = resolve_device(params.device, given.data)
         _check_landmarks(params, given)
+        compile_ahead(device, **_sizes(given, params))
         trace = given.to(device)
         stages, key = self._stages_for(trace, device)
         there = available_bytes(device) + stages.held_bytes(but=tuple(getattr(self, "_results", {}).values()))
@@ -299,6 +301,18 @@ def fingerprint(trace: Trace) -> str:
     digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.mask is None)).encode())
     digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy())
     return digest.hexdigest()
+
+
+def _sizes(trace: Trace, params: Params) -> dict[str, int]:
+    """What decides, beside the types, which CUDA kernels a fit launches: the arguments of `compile_ahead`."""
+    return {
+        "n_slices": trace.n_slices,
+        "n_units": trace.n_units,
+        "n_features": min(trace.n_samples, params.n_pca or trace.n_samples),
+        "width": params.n_svd + 10,  # of the blocks of `top_eigenpairs`
+        "n_components": params.n_components,
+        "wide": trace.data.dtype == torch.float64,
+    }
 
 
 def _check_landmarks(params: Params, trace: Trace) -> None:

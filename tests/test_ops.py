@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 
 from mmphate_gpu.ops import _native, memory
 from mmphate_gpu.ops import csr as csr_ops
+from mmphate_gpu.ops import csr_matmul as csr_matmul_module
 from mmphate_gpu.ops import radius_affinity as radius_module
 from mmphate_gpu.ops.assign_nearest import assign_nearest
 from mmphate_gpu.ops.block_krylov import _cholesky_qr, inner_products, orthonormalize
@@ -124,6 +125,20 @@ def test_matmul_is_in_the_dtype_of_the_block(sparse_and_dense, kind, width):
         # Sums of a few products. Measured: 4e-16 and 2.4e-7.
         tolerance = 1e-14 if kind == torch.float64 else 3e-6
         torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("width", [1, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_on_a_gpu_no_library_multiplies(sparse_and_dense, dtype, width, monkeypatch):
+    """On any device but the CPU the op serves, and so on CUDA its twin."""
+    csr, _ = sparse_and_dense
+    called: list[str] = []
+    monkeypatch.setattr(csr_matmul_module, "csr_matmul", lambda *_: called.append("op"))
+    monkeypatch.setitem(PORTABLE, "csr_matmul", lambda *_: called.append("library"))
+    for device in ("meta", "cpu"):
+        parts = [part.to(device) for part in csr[:3]]
+        matmul(Csr(*parts, csr.shape), torch.zeros(11, width, dtype=dtype, device=device))
+    assert called == ["op", "library" if dtype == torch.float32 and width == 1 else "op"]
 
 
 @pytest.mark.parametrize("ends", [[17], [0, 17], [5, 17], [4, 5, 5, 17]], ids=str)
