@@ -14,7 +14,7 @@ from .operators.lazy import FEWEST, MOST, SHARE
 from .ops.chunks import CHUNK_ELEMENTS
 from .ops.csr import index_dtype
 from .ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
-from .ops.sparse_gram import DENSE_SHARE
+from .ops.sparse_gram import DENSE_SHARE, block_rows
 from .ops.symmetric_power import most_powers
 from .ops.symmetric_product import BLOCKS
 from .ops.tile_entries import TILE
@@ -28,7 +28,6 @@ POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 PER_SUMMED = 24  # row sums: float64 values, offsets
 PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
-PER_GRAM = 40  # an entry of the sparse Gram matrix on CUDA: an estimate (the library's product and torch's copy of it)
 # What the C allocator holds of the temporaries that are gone: of a few blocks as wide as those of the Krylov basis, and
 # of a few squares, up to the 64 MiB that glibc comes to leave on top of its heap. Measured with 1000 to 4000 landmarks:
 # 14 to 90 MB, 126 to 159 MB after a dense Gram matrix.
@@ -242,15 +241,15 @@ class Costs:
         return 2.0 * self.C * entries + 3.0 * self.K * made
 
     def _krylov(self, made: float, storage: str) -> float:
-        """The block Krylov basis and what stands beside it.
+        """The block Krylov basis in float32 and what stands beside it.
 
-        At its end the last image and three copies of the eigenvectors (found, negated, chosen by sign); in its products
-        the scaled block and its image, on CUDA as float32 or by units too.
+        At its end the eigenvectors and their absolute values; before, the scaled block and its image, on CUDA by units
+        too, or the image and two stages of the next block.
         """
-        column = 8 * self.N
+        column = 4 * self.N
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C)))
         copies = 2 + (2 if self.cuda and storage != "sparse" else 0)
-        end = (blocks + 1) * self.C + 3 * min(self.p.n_svd, self.N)
+        end = blocks * self.C + 2 * min(self.p.n_svd, self.N)
         products = column * (blocks + copies) * self.C + made + self.gathered
         return max(column * end, products) + self._blocks_left()
 
@@ -261,22 +260,15 @@ class Costs:
 
     def _gram(self) -> float:
         """M^T D^-1 M: by dense blocks, or as a sparse product; then its mean with its transpose."""
-        entries, square, found = self.reached, self.square, self._gram_entries()
-        if not found:
-            # The sum, a block of as many rows as there are landmarks, their product and a piece of it.
-            return 3.2 * square + min(1.0, self.L / self.N) * entries * (28 + self.item) + self._heap()
-        working = 2 * square + self._heap()
-        if self.cuda:  # the sparse product, and a chunk of it put in place
-            working = max(working, PER_GRAM * found, square + 16 * found + 32 * min(CHUNK_ELEMENTS, found))
-        return working + 2 * entries * 12
+        entries, square = self.reached, self.square
+        if self._gram_is_dense():
+            # The sum, their product and a piece of it, a dense block and its entries.
+            rows = block_rows(self.N, self.L, torch.device("cuda" if self.cuda else "cpu"))
+            return 2.2 * square + 8 * rows * self.L + rows / self.N * entries * (28 + self.item) + self._heap()
+        return 2 * square + self._heap() + 2 * entries * 12
 
-    def _gram_entries(self) -> float:
-        """Those of the sparse product; 0 where there is none."""
-        if self.L == self.N or self.reached > DENSE_SHARE * self.N * self.L:
-            return 0
-        # Two steps lead to the neighbourhoods of all units of a slice; no more than every pair that a row has.
-        per_node = self.reached / self.N
-        return self.main**2 * min(1.0, self.M * per_node / self.main, self.N * per_node**2 / self.L**2)
+    def _gram_is_dense(self) -> bool:
+        return self.cuda or self.reached > DENSE_SHARE * self.N * self.L
 
     def _no_landmarks(self) -> Cost:
         kept = self.square + self.N * (self.item + 16)
@@ -336,7 +328,7 @@ class Costs:
     def _blocks_left(self) -> float:
         """What the C allocator holds of the blocks of the Krylov basis."""
         none = self.cuda or self.L == self.N or self.p.landmarks != "spectral"
-        return 0 if none else min(HEAP, HEAP_BLOCKS * 8 * self.N * self.C)
+        return 0 if none else min(HEAP, HEAP_BLOCKS * 4 * self.N * self.C)
 
     def _heap(self) -> float:
         """What the C allocator has not given back yet."""

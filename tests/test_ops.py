@@ -158,12 +158,6 @@ def test_stack_rows_of_both_index_types(sparse_and_dense):
     np.testing.assert_array_equal(dense_of(both), np.concatenate([dense, dense]))
 
 
-@pytest.mark.parametrize("rows", [[], [4], [3, 3, 16, 0], list(range(16, -1, -1))], ids=str)
-def test_take_rows(sparse_and_dense, rows):
-    csr, dense = sparse_and_dense
-    np.testing.assert_array_equal(dense_of(csr_ops.take_rows(csr, torch.tensor(rows, dtype=torch.int64))), dense[rows])
-
-
 def test_scale_and_row_sums(sparse_and_dense):
     csr, dense = sparse_and_dense
     factors = normal(17)

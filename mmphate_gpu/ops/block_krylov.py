@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from .chunks import chunk_elements, row_chunks
+from .eigenvalues import symmetric_eigenpairs
 
 
 class BlockKrylov:
@@ -90,8 +91,9 @@ class BlockKrylov:
         return newest.shape[1] > 0
 
     def ritz(self) -> tuple[torch.Tensor, torch.Tensor]:  # (m,), (m, m) float64
-        """Eigenvalues, ascending, and eigenvectors of the projected operator."""
-        return torch.linalg.eigh(self.projected)
+        """Eigenvalues, ascending, and eigenvectors of the projected operator; an image that is left is let go."""
+        self._image = None
+        return symmetric_eigenpairs(self.projected)
 
 
 # Bytes of the rows that are multiplied at once on a CPU: these stay in the second-level cache.

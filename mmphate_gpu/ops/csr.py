@@ -75,17 +75,6 @@ def stack_rows(parts: list[Csr]) -> Csr:
     return Csr(indptr.to(kind), indices, torch.cat([part.values for part in parts]), (indptr.numel() - 1, n_columns))
 
 
-def take_rows(csr: Csr, rows: torch.Tensor) -> Csr:  # rows: (k,) int64
-    """The rows ``rows`` of ``csr``, in that order. O(entries taken)."""
-    start = csr.indptr[rows].long()
-    counts = csr.indptr[rows + 1].long() - start
-    indptr = indptr_of_counts(counts)
-    nnz = int(indptr[-1])
-    shift = torch.repeat_interleave(start - indptr[:-1], counts, output_size=nnz)
-    entries = shift.add_(torch.arange(nnz, device=rows.device))
-    return Csr(indptr.to(csr.indptr.dtype), csr.indices[entries], csr.values[entries], (rows.numel(), csr.shape[1]))
-
-
 def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:
     """diag(rows) @ csr, computed in the type of ``rows`` and kept in that of the values."""
     values = torch.empty_like(csr.values)
