@@ -203,7 +203,7 @@ def _guttman_transform(data: Data) -> list[Measured]:
     n, found, start = data.n_landmark, [], data.high - data.high.mean(0)
     for distances, kind in ((data.distances.float(), "float32"), (data.distances, "float64")):
         for components in (2, 3, 5, 10):
-            given, pairs = (distances, start[:, :components].contiguous(), start.new_tensor(1e-6)), n * n / 2
+            given, pairs = (distances, start[:, :components].contiguous(), 1e-6), n * n / 2
             needs = {f"fma-{kind}": pairs * (6 * components + 8), "bytes": distances.nbytes / 2}
             needs |= {f"sqrt-{kind}": pairs, f"division-{kind}": pairs}
             what = f"{n} x {components}, {kind}"

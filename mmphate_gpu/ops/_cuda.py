@@ -31,12 +31,13 @@ CSR_WIDEST = (32, 4)
 AGGREGATE_WARPS = 4
 # Labels whose sums a warp holds at once: 32 KiB of shared memory for the four of a block.
 AGGREGATE_WINDOW = 1024
-GUTTMAN_THREADS = 256
+GUTTMAN_THREADS = 128
+GUTTMAN_POINT_THREADS = 1024
 # Rows of a block share the points it reads; with many components their sums would no longer fit the registers.
 GUTTMAN_ROWS = 4
 GUTTMAN_NARROW = 10
 DESCENT_THREADS = 256
-# Blocks whose sums one warp adds up, one after the other.
+# Blocks whose sums the last one of them adds up.
 DESCENT_BLOCKS = 64
 
 Argument = torch.Tensor | int | float | None
@@ -261,17 +262,21 @@ class Twins:
     # ------------------------------------------------------------ MDS
 
     def guttman_transform(
-        self, distances: torch.Tensor, points: torch.Tensor, together: torch.Tensor
+        self, distances: torch.Tensor, points: torch.Tensor, share: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        distances, points = distances.contiguous(), points.contiguous()
+        distances, points, device = distances.contiguous(), points.contiguous(), points.device
         n, n_components = points.shape
-        moved = torch.empty_like(points)
-        raw = torch.empty(n, dtype=torch.float64, device=points.device)
-        rows = GUTTMAN_ROWS if n_components <= GUTTMAN_NARROW else 1
+        rows = GUTTMAN_ROWS if n_components <= GUTTMAN_NARROW and n >= GUTTMAN_ROWS else 1
         types = {"MMP_DISTANCE": _c_type(distances.dtype), "MMP_C": str(n_components), "MMP_ROWS": str(rows)}
-        arguments, op = (distances, points, n, together, moved, raw), "guttman_transform"
-        self._run(Launch(op, op, arguments, blocks_of(n, rows), GUTTMAN_THREADS, defines=types), points.device)
-        return moved, raw.sum()
+        blocks, op = blocks_of(n, rows), "guttman_transform"
+        by_axis, least = distances.new_empty(n_components, n), distances.new_empty(())
+        n_done = torch.empty((), dtype=torch.int32, device=device)
+        arguments = (points, n, float(share), by_axis, least, n_done)
+        self._run(Launch(op, "guttman_points", arguments, 1, GUTTMAN_POINT_THREADS, defines=types), device)
+        moved, by_block, raw = torch.empty_like(points), points.new_empty(blocks), points.new_empty(())
+        arguments = (distances, by_axis, n, least, moved, by_block, n_done, raw)
+        self._run(Launch(op, op, arguments, blocks, GUTTMAN_THREADS, defines=types), device)
+        return moved, raw
 
     def descent_step(
         self,
@@ -295,14 +300,13 @@ class Twins:
         weights = torch.empty(rows + 1, dtype=torch.float64, device=device)
         action = torch.empty((), dtype=torch.int64, device=device)
 
-        def run(kernel: str, blocks: int, threads: int, *arguments: Argument) -> None:
-            self._run(Launch("descent_step", kernel, arguments, blocks, threads, defines=defines), device)
+        def run(kernel: str, blocks: int, *arguments: Argument) -> None:
+            self._run(Launch("descent_step", kernel, arguments, blocks, DESCENT_THREADS, defines=defines), device)
 
-        places = (points, moved, trial, step)
-        run("descent_products", few, DESCENT_THREADS, trial_moved, *places, kept, n, state, sums)
+        vectors = (trial_moved, points, moved, trial, step, kept, n)
         limits = (float(eps), max_iter, descent.NEAR, descent.LEAST_CURVATURE, descent.SHORTENED)
-        run("descent_decision", 1, 32, sums, few, raw, points.shape[0], state, *limits, weights, action)
-        run("descent_places", blocks, DESCENT_THREADS, trial_moved, *places, kept, n, weights, action)
+        run("descent_decision", few, *vectors, raw, points.shape[0], state, *limits, sums, weights, action)
+        run("descent_places", blocks, *vectors, weights, action)
 
 
 # ---------------------------------------------------------------- CuPy

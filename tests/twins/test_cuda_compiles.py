@@ -17,6 +17,7 @@ TYPES = {
     "wide": {"MMP_INDEX": "mmp_i64", "MMP_VALUE": "double", "MMP_BLOCK": "double", "MMP_DISTANCE": "double"},
 }
 SCREENED = {"radius_count", "radius_fill", "symmetrised_affinity", "kth_neighbor_distance", "bracket_count"}
+SUMS = {"csr_matmul", "guttman_transform"}
 SHAPES = {"MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3", "MMP_ROWS": "4", "MMP_DEPTH": "5"}
 
 
@@ -42,12 +43,12 @@ def test_source_compiles_to_ptx(source: str, types: str, architecture: str, tmp_
     assert done.returncode == 0, done.stdout + done.stderr
     bodies = dict(re.findall(r"^\.visible \.entry (\w+)\((.*?)^}$", ptx.read_text(), re.MULTILINE | re.DOTALL))
     assert bodies and sorted(bodies) == sorted(kernel_names(source))
-    # What is decided is rounded after every operation. Fused ones are for the sparse product, in the type of its block,
-    # and for the screen, in float32.
-    wide = source == "csr_matmul" and types == "wide"
+    # What is decided is rounded after every operation. Fused ones are for sums, in their type, and for the screen, in
+    # float32.
+    wide = types == "wide"
     for name, body in bodies.items():
-        assert ("fma.rn.f64" in body) == wide
-        assert ("fma.rn.f32" in body) == (name in SCREENED or (source == "csr_matmul" and not wide))
+        assert ("fma.rn.f64" in body) == (name in SUMS and wide)
+        assert ("fma.rn.f32" in body) == (name in SCREENED or (name in SUMS and not wide))
     # The function that decides is called, not written out: it is looked at apart.
     deciding = re.findall(r"^\.func [^\n]*mmp_exact_square\w*\((.*?)^}$", ptx.read_text(), re.MULTILINE | re.DOTALL)
     assert len(deciding) == bool(SCREENED & bodies.keys())

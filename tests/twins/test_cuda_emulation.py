@@ -69,7 +69,7 @@ VARIANTS = {
     "guttman_transform": [
         {"MMP_DISTANCE": kind, "MMP_C": str(c), "MMP_ROWS": str(rows)}
         for kind in ("float", "double")
-        for c, rows in COMPONENTS.items()
+        for c, rows in {*COMPONENTS.items(), *((c, 1) for c in COMPONENTS)}
     ],
     "descent_step": [{"MMP_DEPTH": str(descent.DEPTH)}],
 }
@@ -572,14 +572,14 @@ def test_guttman_transform(cuda: Twins, n_components: int, dtype: torch.dtype) -
         distances = distances_of(_normal(1, n, 8))[0].to(dtype)
         points = _normal(n, n_components).float().double()  # the same points in float32
         points[n // 2 :: 7] = points[n // 2].clone()  # duplicates: they pull nothing
-        together = torch.tensor(1e-12, dtype=torch.float64)
-        found = cuda.guttman_transform(distances, points, together)
-        expected = _guttman(distances, points, 1e-12)
+        share = 1e-12
+        found = cuda.guttman_transform(distances, points, share)
+        expected = _guttman(distances, points, share * float(points.abs().max()))
         # Measured: 1.4e-5 and 1.4e-13, where points lie close to one another.
         most = 5e-5 if dtype == torch.float32 else 5e-13
         torch.testing.assert_close(found, expected, rtol=most, atol=most)
         if natives():
-            theirs = _native.guttman_transform(distances, points, together)  # off in float32 by 8.6e-5
+            theirs = _native.guttman_transform(distances, points, share)  # off in float32 by 8.6e-5
             torch.testing.assert_close(found, theirs, rtol=4 * most, atol=4 * most)
 
 
