@@ -28,9 +28,8 @@ CSR_THREADS = 256
 # Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
 CSR_SHAPES = {16: (16, 1), 32: (32, 1), 64: (32, 2)}
 CSR_WIDEST = (32, 4)
-AGGREGATE_WARPS = 4
-# Labels whose sums a warp holds at once: 32 KiB of shared memory for the four of a block.
-AGGREGATE_WINDOW = 1024
+# Labels whose sums a block holds at once, beside 32 values: the 48 KiB of shared memory that need no asking for.
+AGGREGATE_WINDOW = 6112
 GUTTMAN_THREADS = 128
 GUTTMAN_POINT_THREADS = 1024
 # Rows of a block share the points it reads; with many components their sums would no longer fit the registers.
@@ -241,14 +240,12 @@ class Twins:
         indptr, indices, values = indptr.contiguous(), indices.contiguous(), values.contiguous()
         n_rows, device = indptr.numel() - 1, values.device
         window = min(AGGREGATE_WINDOW, blocks_of(n, 32) * 32)
-        given = (indptr, indices, values, labels.to(torch.int32).contiguous(), n_rows, n, window)
+        given = (indptr, indices, values, labels.to(torch.int32).contiguous(), n, window)
         counts = torch.empty(n_rows, dtype=torch.int64, device=device)
 
         def run(*outputs: torch.Tensor | None) -> None:
-            threads, shared = 32 * AGGREGATE_WARPS, 8 * AGGREGATE_WARPS * window
-            op, blocks = "landmark_aggregate", blocks_of(n_rows, AGGREGATE_WARPS)
-            types = _types(indices.dtype, values.dtype)
-            self._run(Launch(op, op, (*given, *outputs), blocks, threads, shared, types), device)
+            op, types = "landmark_aggregate", _types(indices.dtype, values.dtype)
+            self._run(Launch(op, op, (*given, *outputs), n_rows, 32, 8 * (window + 32), types), device)
 
         run(None, counts, None, None)
         out_indptr = indptr_of_counts(counts)

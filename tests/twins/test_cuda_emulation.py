@@ -539,12 +539,15 @@ def test_csr_matmul_of_nothing(cuda_in_turn: Twins) -> None:
     assert cuda_in_turn.csr_matmul(torch.zeros(1, dtype=torch.int32), *empty[1:], torch.ones(5, 16), 1).shape == (0, 16)
 
 
-@pytest.mark.parametrize("n_labels", [1, 2, 32, 33, 500, 1024, 2100])
+@pytest.mark.parametrize("n_labels", [1, 2, 32, 33, 500, 6112, 6113])
 def test_landmark_aggregate(cuda: Twins, n_labels: int) -> None:
     for types in STORAGE:
         csr = random_csr(43, 400, 0.5, *types)
         labels = torch.from_numpy(np.random.default_rng(n_labels).integers(0, n_labels, 400))
         labels[:100] = n_labels - 1  # many entries of one label, and the last window in use
+        # Runs of every length up to a warp's, and two labels that alternate.
+        labels[100:300] = labels[100 + (torch.arange(200).double() * 2).sqrt().long()]
+        labels[300:340] = labels[300 + torch.arange(40) % 2]
         indptr, indices, values = cuda.landmark_aggregate(*csr, labels, n_labels)
         expected = dense_of(*csr, 400) @ torch.nn.functional.one_hot(labels, n_labels).double()
         found = dense_of(indptr, indices, values, n_labels)
