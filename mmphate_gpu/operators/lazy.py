@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
 from ..ops.gaussian_product import gaussian_product, points_by_feature, scaled_limit, scaled_points
 from ..ops.landmark_aggregate import aggregate
-from ..ops.memory import check_fits
+from ..ops.memory import available_bytes, check_fits
 from ..ops.radius_affinity import cut_distance, radius_counts
 from ..ops.tile_layout import TileLayout, point_tiles, product_by_tiles, tile_layout
 from ..ops.twins import TRITON
@@ -28,6 +29,15 @@ FUSED_RADIUS = 512
 # Entries of the rows made at a time: a sixteenth of them all, so that what is held at once is small beside the sparse
 # form; within limits below which the calls would cost more than the entries, and above which nothing is gained.
 SHARE, FEWEST, MOST = 16, 1 << 18, 1 << 24
+# On a GPU every chunk costs some waits for the host and a pass over all points: there as many entries as a share of the
+# free memory holds, each with its product's row offsets and its place.
+ROOM_SHARE, ENTRY_BYTES, MOST_ON_GPU = 16, 26, 1 << 28
+
+
+def entries_at_once(nnz: float, room: int | None = None) -> int:
+    """Entries of the rows that are made at a time; ``room``: the free bytes of the GPU that makes them."""
+    few = min(MOST, max(FEWEST, int(nnz) // SHARE))
+    return few if room is None else max(few, min(MOST_ON_GPU, room // (ROOM_SHARE * ENTRY_BYTES)))
 
 
 class _FusedTiles(NamedTuple):
@@ -97,7 +107,7 @@ class LazyAffinity(AffinityOperator):
         """Whether every entry is a normal number in half precision; smaller ones lose digits, and below 6e-8 all."""
         return self.thresh >= torch.finfo(torch.float16).tiny
 
-    @property
+    @cached_property
     def reach(self) -> float:
         """The largest distance between slices of a unit with an entry."""
         return float(cut_distance(self.bandwidth, decay=2, thresh=self.thresh))
@@ -120,15 +130,16 @@ class LazyAffinity(AffinityOperator):
 
     def assembled(self, slices: slice | None = None) -> Csr:
         """The rows of ``slices`` (all) with their entries in node order."""
-        parts = (self.intraslice, self.interslice_counts(), self.unit_points, self.bandwidth)
-        return assemble(*parts, thresh=self.thresh, dtype=self.dtype, slices=slices)
+        parts = (self.intraslice, self.interslice_counts(), self.unit_points, float(self.bandwidth), self.reach)
+        return assemble(*parts, dtype=self.dtype, slices=slices)
 
     def _chunks(self) -> Iterator[tuple[slice, Csr]]:
         """All rows, some whole slices at a time: (nodes, rows)."""
         own = (self.intraslice.indptr[1:] - self.intraslice.indptr[:-1]).long()
         per_slice = self.interslice_counts().sum(0) + own.view(self.n_slices, self.n_units).sum(1)
-        ends = per_slice.cumsum(0)
-        at_once = min(MOST, max(FEWEST, int(ends[-1]) // SHARE))
+        ends = per_slice.cumsum(0).cpu()  # once: asked of a GPU, every number is waited for
+        room = available_bytes(self.device) if self.device.type == "cuda" else None
+        at_once = entries_at_once(int(ends[-1]), room)
         first = 0
         while first < self.n_slices:
             before = int(ends[first - 1]) if first else 0

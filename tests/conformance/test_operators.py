@@ -340,8 +340,7 @@ def few_at_a_time(monkeypatch, entries: int) -> None:
     from mmphate_gpu.operators import lazy as lazy_module
     from mmphate_gpu.ops import landmark_aggregate, radius_affinity
 
-    monkeypatch.setattr(lazy_module, "FEWEST", entries)
-    monkeypatch.setattr(lazy_module, "MOST", entries)
+    monkeypatch.setattr(lazy_module, "entries_at_once", lambda *_: entries)
     pairs, few_rows = radius_affinity.pair_chunks, lambda rows, columns, *_: five_rows(rows)
     monkeypatch.setattr(
         radius_affinity, "pair_chunks", lambda sets, points, **rows: pairs(sets, points, 5 * N_SLICES, **rows)
@@ -373,8 +372,7 @@ def by_portable_ops(monkeypatch) -> None:
 def test_lazy_has_the_bits_of_sparse(dtype, device, width, entries_at_once, monkeypatch):
     """The same rows, made anew some slices at a time: products, degrees and aggregates to the last bit."""
     stored, anew = sparse(dtype, device), lazy("torch")(dtype, device)
-    monkeypatch.setattr("mmphate_gpu.operators.lazy.FEWEST", entries_at_once)
-    monkeypatch.setattr("mmphate_gpu.operators.lazy.MOST", entries_at_once)
+    monkeypatch.setattr("mmphate_gpu.operators.lazy.entries_at_once", lambda *_: entries_at_once)
     labels = GROUPS["random"]().to(device)
     for kind in (torch.float32, torch.float64):
         block = right_hand_side(N_NODES, width, dtype=kind, device=device)
@@ -382,6 +380,15 @@ def test_lazy_has_the_bits_of_sparse(dtype, device, width, entries_at_once, monk
     assert torch.equal(anew.row_sums(), stored.row_sums())
     for one, other in zip(anew.aggregate(labels, 9)[:3], stored.aggregate(labels, 9)[:3], strict=True):
         assert torch.equal(one, other)
+
+
+def test_more_entries_at_once_on_a_gpu():
+    """A chunk takes at most a sixteenth of the free memory there, and is never smaller than on the CPU."""
+    from mmphate_gpu.operators.lazy import entries_at_once
+
+    assert entries_at_once(5e8) == 2**24 and entries_at_once(1e3) == 2**18 and entries_at_once(2**25) == 2**21
+    assert 26 * entries_at_once(5e8, 80 * 2**30) <= 5 * 2**30 < 26 * (entries_at_once(5e8, 80 * 2**30) + 1)
+    assert entries_at_once(5e8, 2**30) == 2**24 and entries_at_once(5e8, 2**40) == 2**28
 
 
 def test_interleave_is_a_hint_only(dtype, device):
