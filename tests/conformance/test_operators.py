@@ -695,6 +695,25 @@ def test_layout_holds_every_pair(device, order, monkeypatch):
     assert 9 < layout.n_active < 27  # some are left out
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (2, 128, 3), (2, 129, 3), (3, 300, 2), (1, 2500, 1), (4, 1601, 5)], ids=str
+)
+def test_tree_by_levels_is_the_tree_span_by_span(shape, device):
+    """The same order to the last place, ties included: halves, one after the other, each sorted by itself."""
+    points = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).cumsum(1).round()
+    wanted, spans = torch.arange(shape[1]).repeat(shape[0], 1), [(0, shape[1])]
+    while spans:
+        first, last = spans.pop()
+        if last - first > TILE:
+            for order, of_set in zip(wanted, points, strict=True):
+                coordinates = of_set[order[first:last]]
+                along = coordinates[:, int((coordinates.amax(0) - coordinates.amin(0)).argmax())]
+                order[first:last] = order[first:last][along.argsort(stable=True)]
+            middle = first + -(-(last - first) // TILE) // 2 * TILE
+            spans += [(first, middle), (middle, last)]
+    assert torch.equal(tile_layout_module.kd_order(points.to(device)).cpu(), wanted)
+
+
 def test_layout_takes_the_better_order(device):
     """Units in the order of time where that leaves fewer tiles, others by the tree."""
     line = torch.arange(4.0 * TILE, dtype=torch.float64, device=device)[:, None]
