@@ -54,7 +54,7 @@ def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) 
     n_sets = points.shape[0]
     orders, shares = _judged_orders(points, reach, SAMPLED_ROWS)
     order = orders[shares.argmin(0), torch.arange(n_sets, device=points.device)]
-    tiled = _in_tiles(points, order, torch.nan)
+    tiled = in_tiles(points, order, torch.nan)
     upper = _near_boxes(tiled, reach).triu_()
     active = _reached(tiled, upper, reach)
     active |= active.mT.clone()
@@ -79,7 +79,7 @@ def _judged_orders(points: torch.Tensor, reach: float, n_rows: int) -> tuple[tor
     """The orders there are, (2, B, n) int64, and the share of active tiles of every set in each, (2, B) float64."""
     n_sets, n, _ = points.shape
     orders = torch.stack([torch.arange(n, device=points.device).expand(n_sets, n), kd_order(points)])
-    tiled = (_in_tiles(points, order, torch.nan) for order in orders)
+    tiled = (in_tiles(points, order, torch.nan) for order in orders)
     return orders, torch.stack([_sampled_share(own, reach, n_rows) for own in tiled])
 
 
@@ -115,7 +115,7 @@ def _of_spans(spans: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor,
     return torch.minimum(places, last - 1), inside, inside.view(-1).nonzero()[:, 0]
 
 
-def _in_tiles(
+def in_tiles(
     rows: torch.Tensor, order: torch.Tensor, filling: float | None
 ) -> torch.Tensor:  # (B, n, C) -> (B, T, TILE, C)
     """``rows`` in the order of the layout; where the last tile has none ``filling``, or the last one again."""
@@ -183,24 +183,7 @@ def point_tiles(
     layout: TileLayout, points: torch.Tensor, filling: float | None
 ) -> torch.Tensor:  # (B, n, p) -> (B T, TILE, p)
     """The points of every tile; where the last tile of a set has none ``filling``, or its last one again."""
-    return _in_tiles(points, layout.order, filling).flatten(0, 1)
-
-
-def product_by_tiles(
-    layout: TileLayout, block: torch.Tensor, multiply: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:  # (B, n, C) -> (B, n, C)
-    """``multiply``, from (B T, TILE, C) half to float32 of the same shape, applied to ``block``, in its dtype.
-
-    The columns of every set are scaled by the power of two that brings the largest entry to 2^14 .. 2^15, so that none
-    overflows and entries down to 2^-28 of it keep the eleven bits of half precision; and scaled back after.
-    """
-    largest = torch.linalg.vector_norm(block, torch.inf, dim=1, keepdim=True)
-    exponent = 15 - torch.frexp(largest.clamp_min_(torch.finfo(block.dtype).tiny * 2**16)).exponent
-    scale = torch.ldexp(torch.ones_like(largest), exponent)
-    halves = _in_tiles((block * scale).half(), layout.order, 0).flatten(0, 1)
-    sums = multiply(halves).view(block.shape[0], -1, block.shape[2])[:, : block.shape[1]]
-    out = torch.empty_like(sums).scatter_(1, layout.order[..., None].expand_as(sums), sums)
-    return out.to(block.dtype).div_(scale)
+    return in_tiles(points, layout.order, filling).flatten(0, 1)
 
 
 def sum_of_tiles(
