@@ -31,6 +31,28 @@ MMP_DEVICE void add_in_order(double* sums, double* values, int label, double val
     }
 }
 
+// Of the entries that a warp takes at a time, those of one lane: the columns, whose labels are fetched next, and the
+// labels and values, which are added next. Both are asked for before others are added, so that no add waits for them.
+struct Entries {
+    MMP_INDEX column[aggregate_at_once];
+    mmp_i32 label[aggregate_at_once];
+    MMP_VALUE value[aggregate_at_once];
+};
+
+// The labels, counted from `base`, and values of the columns that are there; then the columns of the turn after.
+MMP_DEVICE Entries next_entries(const Entries& now, const MMP_INDEX* indices, const MMP_VALUE* values,
+                                const mmp_i32* labels, mmp_i64 first, mmp_i64 stop, mmp_i32 base) {
+    Entries next;
+#pragma unroll
+    for (int a = 0; a < aggregate_at_once; ++a) {
+        const mmp_i64 entry = first + 32 * a + mmp_lane(), after = entry + 32 * aggregate_at_once;
+        next.label[a] = entry < stop ? labels[now.column[a]] - base : -1;
+        next.value[a] = entry < stop ? values[entry] : 0;
+        next.column[a] = after < stop ? indices[after] : 0;
+    }
+    return next;
+}
+
 }  // namespace
 
 // One block of one warp per row; the labels pass in windows whose sums lie in shared memory, in one where it holds all.
@@ -49,24 +71,28 @@ MMP_KERNEL void __launch_bounds__(32)
     const mmp_i64 start = indptr[row], stop = indptr[row + 1];
     mmp_i64 found = 0;
     for (mmp_i64 base = 0; base < n_labels; base += window) {
-        const mmp_i64 width = n_labels - base < window ? n_labels - base : window;
-        for (mmp_i64 l = lane; l < width; l += 32) sums[l] = 0;
+        const int width = (int)(n_labels - base < window ? n_labels - base : window);
+        constexpr mmp_i64 step = 32 * aggregate_at_once;
+        Entries next;
+#pragma unroll
+        for (int a = 0; a < aggregate_at_once; ++a) {
+            const mmp_i64 entry = start + 32 * a + lane;
+            next.column[a] = entry < stop ? indices[entry] : 0;
+        }
+        next = next_entries(next, indices, values, labels, start, stop, (mmp_i32)base);
+        for (int l = lane; l < width; l += 32) sums[l] = 0;
         __syncwarp();
-        for (mmp_i64 first = start; first < stop; first += 32 * aggregate_at_once) {
-            mmp_i64 label[aggregate_at_once];
-            MMP_VALUE value[aggregate_at_once];
+        for (mmp_i64 first = start; first < stop; first += step) {
+            const Entries now = next;
+            next = next_entries(now, indices, values, labels, first + step, stop, (mmp_i32)base);
 #pragma unroll
             for (int a = 0; a < aggregate_at_once; ++a) {
-                const mmp_i64 entry = first + 32 * a + lane;
-                label[a] = entry < stop ? labels[indices[entry]] - base : -1;
-                value[a] = entry < stop ? values[entry] : 0;
+                const bool inside = now.label[a] >= 0 && now.label[a] < width;
+                add_in_order(sums, in_turn, inside ? now.label[a] : -1, (double)now.value[a]);
             }
-#pragma unroll
-            for (int a = 0; a < aggregate_at_once; ++a)
-                add_in_order(sums, in_turn, label[a] >= 0 && label[a] < width ? (int)label[a] : -1, (double)value[a]);
         }
-        for (mmp_i64 from = 0; from < width; from += 32) {
-            const mmp_i64 l = from + lane;
+        for (int from = 0; from < width; from += 32) {
+            const int l = from + lane;
             const double sum = l < width ? sums[l] : 0;
             const unsigned bits = __ballot_sync(MMP_WARP, sum > 0);
             if (out_indptr && sum > 0) {

@@ -273,9 +273,7 @@ def probe() -> None:
     for n_features, split in ((FEW_FEATURES, False), (FEATURES, True)):
         features = torch.zeros(1, n_features, TILE, device=device)
         gaussian_product(features, features[..., 0] if split else None, 1.0, indptr, columns, block)
-    for dtype in (torch.float32, torch.float64):
-        nodes, order = torch.zeros(1, WIDEST_PANEL, dtype=dtype, device=device), zero[None]
-        sums = tile_block(nodes, nodes, order).float()
-        tile_rows(sums, nodes, order, indptr.int(), columns, nodes[0, :1], nodes)
+    nodes, order = torch.zeros(1, WIDEST_PANEL, dtype=torch.float64, device=device), zero[None]
+    tile_rows(tile_block(nodes, nodes, order).float(), nodes, order, indptr, zero, nodes[0, :1], nodes)
     assign_nearest(torch.zeros(2, 100, device=device), torch.zeros(2, 100, device=device))
     torch.cuda.synchronize(device)
