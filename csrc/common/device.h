@@ -36,9 +36,6 @@ template <class T> MMP_DEVICE T mmp_warp_sum(T value) {
 MMP_DEVICE float mmp_fused(float a, float b, float c) { return fmaf(a, b, c); }
 MMP_DEVICE double mmp_fused(double a, double b, double c) { return fma(a, b, c); }
 
-MMP_DEVICE float mmp_root(float x) { return sqrtf(x); }
-MMP_DEVICE double mmp_root(double x) { return sqrt(x); }
-
 // 1 / sqrt(x) of a normal number above 0, in float32 off by up to 2^-22.9 of itself: for sums, not for what is decided.
 #if defined(MMP_EMULATION)
 // As far off as a GPU may be, to one side or the other.

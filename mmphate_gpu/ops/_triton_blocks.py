@@ -40,8 +40,8 @@ def tile_block_kernel(
     column = tl.program_id(1) * PANEL + tl.arange(0, PANEL)
     point = tl.load(order + set_number * n_points + place, mask=place < n_points, other=0)
     factor = tl.load(scale + set_number * width + column, mask=column < width, other=0.0)
-    there = (place < n_points)[:, None] & (column < width)[None, :]
-    values = tl.load(block + (point * n_sets + set_number)[:, None] * width + column[None, :], mask=there, other=0.0)
+    inside = (place < n_points)[:, None] & (column < width)[None, :]
+    values = tl.load(block + (point * n_sets + set_number)[:, None] * width + column[None, :], mask=inside, other=0.0)
     # By way of float32, as torch rounds.
     halves = (values * factor[None, :]).to(tl.float32).to(tl.float16)
     to = (first + tl.arange(0, ROWS))[:, None] * whole + column[None, :]
