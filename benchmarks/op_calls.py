@@ -25,6 +25,7 @@ from mmphate_gpu.ops.eigenvalues import symmetric_eigenvalues
 from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, scaled_points
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.symmetric_product import symmetric_product
+from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, stored_pairs
 from mmphate_gpu.ops.top_eigenpairs import orthonormalize
 
@@ -203,7 +204,7 @@ def _guttman_transform(data: Data) -> list[Measured]:
     n, found, start = data.n_landmark, [], data.high - data.high.mean(0)
     for distances, kind in ((data.distances.float(), "float32"), (data.distances, "float64")):
         for components in (2, 3, 5, 10):
-            given, pairs = (distances, start[:, :components].contiguous(), start.new_tensor(1e-6)), n * n / 2
+            given, pairs = (distances, start[:, :components].contiguous(), 1e-6), n * n / 2
             needs = {f"fma-{kind}": pairs * (6 * components + 8), "bytes": distances.nbytes / 2}
             needs |= {f"sqrt-{kind}": pairs, f"division-{kind}": pairs}
             what = f"{n} x {components}, {kind}"
@@ -329,6 +330,22 @@ def _tile_decisions(op: str, data: Data) -> list[Measured]:
     return [_twin(data, op, what, (*made, *last), pairs, PAIRS, needs)]
 
 
+def _around_products(op: str, data: Data) -> list[Measured]:
+    layout, block = data.lazy.tile_layout(), data.block
+    halves, inverse = scaled_tiles(layout, block)
+    read = block.nbytes + layout.order.nbytes
+    if op == "tile_block":
+        given, needs = (block, 1 / inverse, layout.order), {"bytes": float(read + halves.nbytes)}
+        needs["fma-float64"] = float(block.numel())
+    else:
+        sums, intraslice = halves.float(), data.lazy.intraslice
+        given = (sums, inverse, layout.order, *intraslice[:3], block)
+        entries = intraslice.indices.nbytes + intraslice.values.nbytes
+        needs = {"bytes": float(read + block.nbytes + sums.nbytes + entries)}
+        needs["fma-float64"] = float(block.numel() + 2 * COLUMNS * intraslice.nnz)
+    return [_twin(data, op, f"float64 x {COLUMNS}", given, float(block.numel()), "numbers", needs)]
+
+
 # The ops by the inputs that they share.
 GROUPS: dict[str, dict[str, Callable[[Data], list[Measured]]]] = {
     "entries": {
@@ -353,6 +370,8 @@ GROUPS: dict[str, dict[str, Callable[[Data], list[Measured]]]] = {
     },
     # Products in half precision: measured where there are tensor cores, and in the quick run.
     "tiles": {
+        "tile_block": partial(_around_products, "tile_block"),
+        "tile_rows": partial(_around_products, "tile_rows"),
         "tile_matmul": partial(_tile_products, "tile_matmul"),
         "gaussian_product": partial(_tile_products, "gaussian_product"),
         "tile_reached": partial(_tile_decisions, "tile_reached"),

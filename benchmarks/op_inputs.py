@@ -13,7 +13,7 @@ from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity
 from mmphate_gpu.ops import twins
 from mmphate_gpu.ops.radius_affinity import cut_distance
-from mmphate_gpu.ops.tile_layout import product_by_tiles
+from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
 
@@ -85,10 +85,7 @@ class Data:
     @cached_property
     def halves(self) -> torch.Tensor:
         """The block as the products of tiles take it."""
-        kept: list[torch.Tensor] = []
-        by_unit = self.block.view(self.lazy.n_slices, self.lazy.n_units, COLUMNS).transpose(0, 1)
-        product_by_tiles(self.lazy.tile_layout(), by_unit, lambda halves: kept.append(halves) or halves.float())
-        return kept[0]
+        return scaled_tiles(self.lazy.tile_layout(), self.block)[0]
 
     @cached_property
     def product(self) -> torch.Tensor:  # (N, COLUMNS) float64, by torch

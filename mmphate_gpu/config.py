@@ -59,6 +59,7 @@ def _backends() -> list[str]:
         kth_neighbor_distance,
         landmark_aggregate,
         radius_affinity,
+        tile_block,
         tile_entries,
         tile_matmul,
     )

@@ -70,7 +70,7 @@ ONLY = {
 OPTIONAL = {
     "cupy": {"_arrays", "operators.convert", "ops._launch", "ops.eigenvalues"},
     "cupyx": {"_arrays", "operators.convert"},
-    "triton": {"ops._triton"},
+    "triton": {"ops._triton", "ops._triton_blocks", "ops._triton_pairs"},
     "pykeops": {"_optional", "neighbors.keops_backend", "operators.lazy"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
@@ -85,7 +85,7 @@ OPTIONAL = {
 }
 # scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`
 # loads the estimator, and the ops these kernels, at first use.
-AT_TOP = {("estimator", "sklearn"), ("ops._triton", "triton")}
+AT_TOP = {("estimator", "sklearn"), *((module, "triton") for module in OPTIONAL["triton"])}
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def test_guttman_transform_matches_reference(distances, device):
 def test_guttman_transform_in_small_blocks(distances, monkeypatch):
     """The portable sweep; tests/twins holds the others against it."""
     arguments = torch.from_numpy(distances.copy()), torch.from_numpy(RNG(0).normal(size=(len(distances), 2)))
-    arguments += (torch.tensor(1e-8, dtype=torch.float64),)
+    arguments += (1e-8,)
     whole, raw = PORTABLE["guttman_transform"](*arguments)
     monkeypatch.setattr(guttman_module, "SWEEP_ELEMENTS", 3 * len(distances))
     blocks, raw_of_blocks = PORTABLE["guttman_transform"](*arguments)

@@ -1,7 +1,7 @@
 // One step of a descent by majorisation, sped up by L-BFGS: the twin of mmphate_gpu/ops/descent_step.py.
 //
-// Three kernels, one after the other: what is kept and its inner products, the decision, the places. None of them asks
-// the host. Compiled with MMP_DEPTH (past steps that are kept) defined.
+// Two kernels, one after the other: what is kept, its inner products and, by the last block, the decision; the places.
+// None of them asks the host. Compiled with MMP_DEPTH (past steps that are kept) defined.
 #include "../common/device.h"
 
 constexpr int descent_depth = MMP_DEPTH;
@@ -15,18 +15,19 @@ constexpr int descent_sums = descent_products_of * descent_rows + 1;
 namespace {
 
 // Places in `state`, as in the portable version.
-enum { at_done, at_n_iter, at_plain, at_refused, at_near, at_best, at_n_kept, at_order };
+enum { at_done, at_n_iter, at_plain, at_refused, at_near, at_best, at_n_kept, at_arrived, at_order };
 constexpr int at_gram = at_order + descent_depth;
+constexpr int descent_state = at_gram + descent_rows * descent_rows;
 
 // What the decision asks of the places: a sum of these.
 enum { descent_take = 1, descent_plain = 2, descent_long = 4, descent_short = 8 };
 
-struct Sums {
-    double parts[descent_threads / 32][descent_sums];
-};
+static_assert(descent_rows <= 32, "a warp decides, one row a lane");
 
 struct Decision {
-    double sums[descent_sums], state[at_gram + descent_rows * descent_rows], weights[descent_rows];
+    double parts[descent_threads / 32][descent_sums];
+    double sums[descent_sums], state[descent_state];
+    mmp_i32 is_last;
 };
 
 // Where the next step is kept: in place of the oldest, or in the first slot that is free.
@@ -39,50 +40,59 @@ MMP_DEVICE int next_slot(const double* state) {
     return slot;
 }
 
-// Of row `i` with the vector that is `scale` times the residual plus the rows by their weights.
-MMP_DEVICE double product_of(const Decision& now, int i, double scale) {
-    double found = 0;
-    for (int j = 0; j < descent_rows; ++j) found += now.weights[j] * now.state[at_gram + i * descent_rows + j];
-    return scale * now.sums[descent_products_of * i + 2] + found;
-}
-
 MMP_DEVICE double gram(const Decision& now, int i, int j) { return now.state[at_gram + i * descent_rows + j]; }
 
-// The quasi-Newton step by the two loops: weights of the rows; returns that of the residual.
-MMP_DEVICE double weights_of(Decision& now) {
-    const int n_kept = (int)now.state[at_n_kept];
-    double shares[descent_depth];
-    for (int j = 0; j < descent_rows; ++j) now.weights[j] = 0;
+// The quasi-Newton step by the two loops, by a warp: every lane returns the weight of its row and puts that of the
+// residual into `scale`. A lane has the inner product of its row with what the weights make so far.
+MMP_DEVICE double weights_of(const Decision& now, double& scale) {
+    const int lane = mmp_lane(), row = lane < descent_rows ? lane : 0, n_kept = (int)now.state[at_n_kept];
+    double weight = 0, product = now.sums[descent_products_of * row + 2], share = 0;  // lane `place` has that of a place
     for (int place = n_kept - 1; place >= 0; --place) {
         const int slot = (int)now.state[at_order + place], other = descent_depth + slot;
-        shares[place] = product_of(now, slot, 1.0) / gram(now, slot, other);
-        now.weights[other] -= shares[place];
+        const double taken = __shfl_sync(MMP_WARP, product, slot) / gram(now, slot, other);
+        product -= taken * gram(now, row, other);
+        if (lane == other) weight -= taken;
+        if (lane == place) share = taken;
     }
     const int newest = (int)now.state[at_order + n_kept - 1], fall = descent_depth + newest;
-    const double found = gram(now, newest, fall) / gram(now, fall, fall);
-    const double scale = found > 1.0 ? found : 1.0;
-    for (int j = 0; j < descent_rows; ++j) now.weights[j] *= scale;
+    const double longer = gram(now, newest, fall) / gram(now, fall, fall);
+    scale = longer > 1.0 ? longer : 1.0;
+    weight *= scale;
+    product *= scale;
     for (int place = 0; place < n_kept; ++place) {
         const int slot = (int)now.state[at_order + place], other = descent_depth + slot;
-        now.weights[slot] += shares[place] - product_of(now, other, scale) / gram(now, slot, other);
+        const double back = __shfl_sync(MMP_WARP, product, other) / gram(now, slot, other);
+        const double taken = __shfl_sync(MMP_WARP, share, place) - back;
+        product += taken * gram(now, row, slot);
+        if (lane == slot) weight += taken;
     }
-    return scale;
+    return weight;
 }
 
-// Takes the inner products of the step that was kept in `slot`, and the slot itself if there is curvature along it.
-MMP_DEVICE void learn(Decision& now, int slot, double least_curvature) {
-    const int other = descent_depth + slot;
-    for (int i = 0; i < descent_rows; ++i) {
-        const double* found = now.sums + descent_products_of * i;
-        double* all = now.state + at_gram;
-        all[i * descent_rows + slot] = all[slot * descent_rows + i] = found[0];
-        all[i * descent_rows + other] = all[other * descent_rows + i] = found[1];
+// Takes the inner products of the step that was kept in `slot`, by a warp.
+MMP_DEVICE void learn(Decision& now, int slot) {
+    const int lane = mmp_lane(), other = descent_depth + slot;
+    const double* products = now.sums + descent_products_of * lane;
+    double* all = now.state + at_gram;
+    if (lane < descent_rows) {
+        all[lane * descent_rows + slot] = products[0];
+        all[lane * descent_rows + other] = products[1];
     }
+    __syncwarp();
+    if (lane < descent_rows) {
+        all[slot * descent_rows + lane] = products[0];
+        all[other * descent_rows + lane] = products[1];
+    }
+    __syncwarp();
+}
+
+// Counts the step in `slot` among those kept, as the newest, if there is curvature along it.
+MMP_DEVICE void keep(Decision& now, int slot, double least_curvature) {
     double* order = now.state + at_order;
     int n_kept = 0;
     for (int place = 0; place < (int)now.state[at_n_kept]; ++place)
         if ((int)order[place] != slot) order[n_kept++] = order[place];
-    if (gram(now, slot, other) > least_curvature * gram(now, slot, slot)) order[n_kept++] = slot;
+    if (gram(now, slot, descent_depth + slot) > least_curvature * gram(now, slot, slot)) order[n_kept++] = slot;
     now.state[at_n_kept] = n_kept;
 }
 
@@ -94,18 +104,67 @@ MMP_DEVICE double share_of(double n, double along, double gain) {
     return 0.5 < least ? 0.5 : least;
 }
 
+// What the trial leads to, by a warp whose first lane decides; returns the action and puts the factor of the residual, or
+// of the step, into `factor` and that of the lane's row into `weight`.
+MMP_DEVICE mmp_i64 decide(Decision& now, double raw, mmp_i64 n_points, double eps, mmp_i64 max_iter, double near,
+                          double least_curvature, mmp_i64 shortened, double& weight, double& factor) {
+    const bool first = mmp_lane() == 0, plain = now.state[at_plain] != 0;
+    const double best = now.state[at_best], gain = best - raw, n_iter = now.state[at_n_iter] + 1;
+    const bool last = n_iter >= (double)max_iter, small = gain < eps * best;
+    const double refused = now.state[at_refused] + 1;
+    __syncwarp();  // the state has been read
+    if (first) now.state[at_n_iter] = n_iter;
+    if (!plain && !(gain > 0)) {
+        if (first) {
+            now.state[at_done] = last;
+            now.state[at_refused] = refused;
+            if (!last && refused > (double)shortened) now.state[at_plain] = 1;
+        }
+        if (last) return 0;
+        factor = share_of((double)n_points, now.sums[descent_sums - 1], gain);
+        return refused <= (double)shortened ? descent_short : descent_plain;
+    }
+    const double now_best = best - (0.0 > gain ? 0.0 : gain);
+    const bool done = (small && plain) || last || !(now_best > 0);
+    if (first) {
+        now.state[at_best] = now_best;
+        now.state[at_refused] = 0;
+        now.state[at_done] = done;
+    }
+    if (done) return descent_take;
+    const int slot = next_slot(now.state);
+    learn(now, slot);
+    if (first) {
+        keep(now, slot, least_curvature);
+        if (small) now.state[at_n_kept] = 0;
+        if (gain < near * now_best && n_iter > descent_depth) now.state[at_near] = 1;
+        now.state[at_plain] = now.state[at_near] == 0 || now.state[at_n_kept] == 0;
+    }
+    __syncwarp();
+    if (now.state[at_plain] != 0) return descent_take | descent_plain;
+    weight = weights_of(now, factor);
+    return descent_take | descent_long;
+}
+
 }  // namespace
 
-// One thread a coordinate, and every so many further ones; then a fixed tree over a block.
+// One thread a coordinate, and every so many further ones; then a fixed tree over a block. The block that is the last to
+// leave its sums adds up those of all, in an order that does not depend on which it is, and its first warp decides.
 //
-// trial_moved, points, moved, trial, step (n,); kept (2 DEPTH, n), of which the rows of the next slot are written;
-// -> sums (blocks, 6 DEPTH + 1).
+// trial_moved, points, moved, trial, step (n,); kept (2 DEPTH, n), of which the rows of the next slot are written; raw
+// (): the stress at the trial; n_points: L; state, changed in place; by_block (blocks, 6 DEPTH + 1): scratch
+// -> weights (2 DEPTH + 1,): of the rows kept, and of the residual or of the step; action ().
 MMP_KERNEL void __launch_bounds__(descent_threads)
-    descent_products(const double* trial_moved, const double* points, const double* moved, const double* trial,
-                     const double* step, double* kept, mmp_i64 n, const double* state, double* sums) {
-    MMP_SHARED(Sums, shared);
-    if (state[at_done] != 0) return;
-    const int slot = next_slot(state);
+    descent_decision(const double* trial_moved, const double* points, const double* moved, const double* trial,
+                     const double* step, double* kept, mmp_i64 n, const double* raw, mmp_i64 n_points, double* state,
+                     double eps, mmp_i64 max_iter, double near, double least_curvature, mmp_i64 shortened,
+                     double* by_block, double* weights, mmp_i64* action) {
+    MMP_SHARED(Decision, now);
+    if (state[at_done] != 0) {
+        if (blockIdx.x == 0 && threadIdx.x == 0) *action = 0;
+        return;
+    }
+    const int slot = next_slot(state), warp = (int)threadIdx.x / 32, lane = mmp_lane();
     double own[descent_sums];
 #pragma unroll
     for (int q = 0; q < descent_sums; ++q) own[q] = 0;
@@ -113,11 +172,14 @@ MMP_KERNEL void __launch_bounds__(descent_threads)
     for (mmp_i64 i = (mmp_i64)blockIdx.x * descent_threads + threadIdx.x; i < n; i += stride) {
         const double before = moved[i] - points[i], residual = trial_moved[i] - trial[i];
         const double taken = trial[i] - points[i], fall = before - residual;
+        double rows[descent_rows];
+#pragma unroll
+        for (int row = 0; row < descent_rows; ++row) rows[row] = kept[row * n + i];
         kept[slot * n + i] = taken;
         kept[(descent_depth + slot) * n + i] = fall;
 #pragma unroll
         for (int row = 0; row < descent_rows; ++row) {
-            const double value = kept[row * n + i];
+            const double value = row == slot ? taken : row == descent_depth + slot ? fall : rows[row];
             own[descent_products_of * row] += value * taken;
             own[descent_products_of * row + 1] += value * fall;
             own[descent_products_of * row + 2] += value * residual;
@@ -127,69 +189,37 @@ MMP_KERNEL void __launch_bounds__(descent_threads)
 #pragma unroll
     for (int q = 0; q < descent_sums; ++q) {
         const double part = mmp_warp_sum(own[q]);
-        if (mmp_lane() == 0) shared.parts[threadIdx.x / 32][q] = part;
+        if (lane == 0) now.parts[warp][q] = part;
     }
     __syncthreads();
     for (int q = threadIdx.x; q < descent_sums; q += descent_threads) {
         double total = 0;
-        for (int w = 0; w < descent_threads / 32; ++w) total += shared.parts[w][q];
-        sums[(mmp_i64)blockIdx.x * descent_sums + q] = total;
-    }
-}
-
-// One warp adds up the sums, its first thread decides.
-//
-// sums (n_blocks, 6 DEPTH + 1); raw (): the stress at the trial; n_points: L; state, changed in place
-// -> weights (2 DEPTH + 1,): of the rows kept, and of the residual or of the step; action ().
-MMP_KERNEL void __launch_bounds__(32)
-    descent_decision(const double* sums, mmp_i64 n_blocks, const double* raw, mmp_i64 n_points, double* state,
-                     double eps, mmp_i64 max_iter, double near, double least_curvature, mmp_i64 shortened,
-                     double* weights, mmp_i64* action) {
-    MMP_SHARED(Decision, now);
-    const bool ended = state[at_done] != 0;
-    if (!ended) {
-        for (int q = threadIdx.x; q < descent_sums; q += 32) {
-            double total = 0;
-            for (mmp_i64 b = 0; b < n_blocks; ++b) total += sums[b * descent_sums + q];
-            now.sums[q] = total;
-        }
-        for (int q = threadIdx.x; q < at_gram + descent_rows * descent_rows; q += 32) now.state[q] = state[q];
+        for (int w = 0; w < descent_threads / 32; ++w) total += now.parts[w][q];
+        by_block[(mmp_i64)blockIdx.x * descent_sums + q] = total;
+        __threadfence();  // seen by the last block, before this one counts as done
     }
     __syncthreads();
-    if (threadIdx.x != 0) return;
-    *action = 0;
-    if (ended) return;
-    const double gain = now.state[at_best] - *raw;
-    const bool last = ++now.state[at_n_iter] >= (double)max_iter, plain = now.state[at_plain] != 0;
-    if (plain || gain > 0) {
-        const bool small = gain < eps * now.state[at_best];
-        now.state[at_best] -= 0.0 > gain ? 0.0 : gain;
-        now.state[at_refused] = 0;
-        now.state[at_done] = (small && plain) || last || !(now.state[at_best] > 0);
-        *action = descent_take;
-        if (now.state[at_done] == 0) {
-            learn(now, next_slot(now.state), least_curvature);
-            if (small) now.state[at_n_kept] = 0;
-            if (gain < near * now.state[at_best] && now.state[at_n_iter] > descent_depth) now.state[at_near] = 1;
-            now.state[at_plain] = now.state[at_near] == 0 || now.state[at_n_kept] == 0;
-            *action = descent_take | (now.state[at_plain] != 0 ? descent_plain : descent_long);
-            if (now.state[at_plain] == 0) {
-                weights[descent_rows] = weights_of(now);
-                for (int j = 0; j < descent_rows; ++j) weights[j] = now.weights[j];
-            }
-        }
-    } else {
-        now.state[at_done] = last;
-        ++now.state[at_refused];
-        if (!last && now.state[at_refused] <= (double)shortened) {
-            weights[descent_rows] = share_of((double)n_points, now.sums[descent_sums - 1], gain);
-            *action = descent_short;
-        } else if (!last) {
-            now.state[at_plain] = 1;
-            *action = descent_plain;
-        }
+    if (threadIdx.x == 0) now.is_last = atomicAdd(state + at_arrived, 1.0) == (double)gridDim.x - 1;
+    __syncthreads();
+    if (!now.is_last) return;
+    __threadfence();
+    const volatile double* const others = by_block;
+    for (int q = warp; q < descent_sums; q += descent_threads / 32) {
+        double total = 0;
+        for (unsigned b = lane; b < gridDim.x; b += 32) total += others[b * descent_sums + q];
+        total = mmp_warp_sum(total);
+        if (lane == 0) now.sums[q] = total;
     }
-    for (int q = 0; q < at_gram + descent_rows * descent_rows; ++q) state[q] = now.state[q];
+    for (int q = threadIdx.x; q < descent_state; q += descent_threads) now.state[q] = state[q];
+    __syncthreads();
+    if (warp == 0) {
+        double weight = 0, factor = 0;
+        const mmp_i64 what = decide(now, *raw, n_points, eps, max_iter, near, least_curvature, shortened, weight, factor);
+        if (lane < descent_rows) weights[lane] = weight;
+        if (lane == 0) weights[descent_rows] = factor, *action = what;
+    }
+    __syncthreads();
+    for (int q = threadIdx.x; q < descent_state; q += descent_threads) state[q] = q == at_arrived ? 0 : now.state[q];
 }
 
 // One thread a coordinate.
@@ -206,6 +236,7 @@ MMP_KERNEL void __launch_bounds__(descent_threads)
     }
     if (what & descent_long) {
         double sum = 0;
+#pragma unroll
         for (int row = 0; row < descent_rows; ++row) sum += weights[row] * kept[row * n + i];
         step[i] = weights[descent_rows] * (moved[i] - points[i]) + sum;
     }

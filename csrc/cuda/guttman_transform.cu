@@ -3,74 +3,172 @@
 // Compiled with MMP_DISTANCE (the type of the distances, in which each pair is computed), MMP_C (components) and
 // MMP_ROWS (rows of a block) defined.
 #include "../common/device.h"
-#include "../common/guttman.h"
 
-constexpr int guttman_threads = 256;
+constexpr int guttman_threads = 128;
+constexpr int guttman_point_threads = 1024;
 constexpr int guttman_rows = MMP_ROWS;
+// Columns of a thread whose distances are loaded before any is used, so that their latencies overlap.
+constexpr int guttman_at_once = MMP_C <= 4 ? 2 : 1;
+// Blocks that fit a multiprocessor: eight leave 64 registers a thread, and 1000 blocks then run at once on 132 of them.
+constexpr int guttman_blocks = sizeof(MMP_DISTANCE) == 4 && MMP_C <= 3 ? 8 : 1;
+// The smallest normal number: the inverse root of a square below it would be off.
+constexpr MMP_DISTANCE guttman_smallest = sizeof(MMP_DISTANCE) == 4 ? 1.17549435e-38f : 2.2250738585072014e-308;
 
 namespace {
 
+// Of one row: the pulls along each axis and the squared residuals.
+constexpr int guttman_sums = MMP_C + 1;
+
 struct Reduction {
-    double parts[guttman_threads / 32][guttman_rows][MMP_C + 1];
+    double parts[guttman_threads / 32][guttman_rows][guttman_sums];
+    mmp_i32 is_last;
 };
+
+struct Largest {
+    double parts[guttman_point_threads / 32];
+};
+
+// What a pair adds to the sums of its row; points no farther apart than the root of `least` pull nothing.
+//
+// Without a branch, a root or a division: the distance is its square times the inverse root. That of a point from
+// itself is 0, as `wanted` is there.
+MMP_DEVICE void add_pair(MMP_DISTANCE wanted, const MMP_DISTANCE* x, const MMP_DISTANCE* own, MMP_DISTANCE least,
+                         MMP_DISTANCE* sums) {
+    MMP_DISTANCE apart[MMP_C], squared = 0;
+#pragma unroll
+    for (int c = 0; c < MMP_C; ++c) {
+        apart[c] = own[c] - x[c];
+        squared = mmp_fused(apart[c], apart[c], squared);
+    }
+    const MMP_DISTANCE inverse = mmp_inverse_root(squared < guttman_smallest ? guttman_smallest : squared);
+    const MMP_DISTANCE residual = mmp_fused(-squared, inverse, wanted);
+    const MMP_DISTANCE ratio = squared > least ? wanted * inverse : 0;
+#pragma unroll
+    for (int c = 0; c < MMP_C; ++c) sums[c] = mmp_fused(ratio, apart[c], sums[c]);
+    sums[MMP_C] = mmp_fused(residual, residual, sums[MMP_C]);
+}
+
+// N columns, `guttman_threads` apart, for every row: all that is read is asked for before any of it is used.
+template <int N>
+MMP_DEVICE void add_columns(const MMP_DISTANCE* to, const MMP_DISTANCE* other, mmp_i64 n,
+                            const MMP_DISTANCE (&own)[guttman_rows][MMP_C], MMP_DISTANCE least,
+                            MMP_DISTANCE (&sums)[guttman_rows][guttman_sums]) {
+    MMP_DISTANCE x[N][MMP_C], wanted[N][guttman_rows];
+#pragma unroll
+    for (int a = 0; a < N; ++a) {
+#pragma unroll
+        for (int r = 0; r < guttman_rows; ++r) wanted[a][r] = to[r * n + a * guttman_threads];
+#pragma unroll
+        for (int c = 0; c < MMP_C; ++c) x[a][c] = other[c * n + a * guttman_threads];
+    }
+#pragma unroll
+    for (int a = 0; a < N; ++a) {
+#pragma unroll
+        for (int r = 0; r < guttman_rows; ++r) add_pair(wanted[a][r], x[a], own[r], least, sums[r]);
+    }
+}
+
+// The stress of all blocks, by the block that is the last to leave its own: in an order that does not depend on which.
+MMP_DEVICE void add_blocks(const double* by_block, double* raw, Reduction& reduction) {
+    const volatile double* const others = by_block;
+    double sum = 0;
+    for (mmp_i64 b = threadIdx.x; b < gridDim.x; b += guttman_threads) sum += others[b];
+    sum = mmp_warp_sum(sum);
+    __syncthreads();  // the parts have been read
+    if (mmp_lane() == 0) reduction.parts[threadIdx.x / 32][0][0] = sum;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    double total = 0;
+    for (int w = 0; w < guttman_threads / 32; ++w) total += reduction.parts[w][0][0];
+    *raw = total;
+}
 
 }  // namespace
 
-// One block per MMP_ROWS rows, which share the points its threads read; every 256th column a thread, then a fixed tree.
+// One block. Points in the type of the distances, axis by axis, so that each is converted once and neighbouring threads
+// read neighbours; and the square of the distance up to which two count as one.
 //
-// distances (n, n), symmetric; points (n, C) float64, centred; together () -> moved (n, C), raw (n,): the sum over each
-// row of (wanted - between)^2 at `points`. Pairs up to `together` apart pull nothing.
-MMP_KERNEL void __launch_bounds__(guttman_threads)
-    guttman_transform(const MMP_DISTANCE* distances, const double* points, mmp_i64 n, const double* together,
-                      double* moved, double* raw) {
-    MMP_SHARED(Reduction, reduction);
-    const mmp_i64 row0 = (mmp_i64)blockIdx.x * guttman_rows;
-    const MMP_DISTANCE least = (MMP_DISTANCE)*together;
-    // Pulls along each axis, squared residuals.
-    MMP_DISTANCE own[guttman_rows][MMP_C], sums[guttman_rows][MMP_C + 1];
+// points (n, C) float64; share: of the largest coordinate -> by_axis (C, n), least (), n_done (): 0.
+MMP_KERNEL void __launch_bounds__(guttman_point_threads)
+    guttman_points(const double* points, mmp_i64 n, double share, MMP_DISTANCE* by_axis, MMP_DISTANCE* least,
+                   mmp_i32* n_done) {
+    MMP_SHARED(Largest, shared);
+    double largest = 0;
+    for (mmp_i64 i = threadIdx.x; i < n; i += guttman_point_threads)
 #pragma unroll
-    for (int r = 0; r < guttman_rows; ++r) {
-#pragma unroll
-        for (int c = 0; c < MMP_C; ++c) own[r][c] = row0 + r < n ? (MMP_DISTANCE)points[(row0 + r) * MMP_C + c] : 0;
-#pragma unroll
-        for (int c = 0; c < MMP_C + 1; ++c) sums[r][c] = 0;
-    }
-    for (mmp_i64 j = threadIdx.x; j < n; j += guttman_threads) {
-        MMP_DISTANCE x[MMP_C];
-#pragma unroll
-        for (int c = 0; c < MMP_C; ++c) x[c] = (MMP_DISTANCE)points[j * MMP_C + c];
-#pragma unroll
-        for (int r = 0; r < guttman_rows; ++r) {
-            if (row0 + r >= n || row0 + r == j) continue;
-            MMP_DISTANCE apart[MMP_C], squared = 0;
-#pragma unroll
-            for (int c = 0; c < MMP_C; ++c) {
-                apart[c] = own[r][c] - x[c];
-                squared += apart[c] * apart[c];
-            }
-            const MMP_DISTANCE between = mmp_root(squared), wanted = distances[(row0 + r) * n + j];
-            const MMP_DISTANCE ratio = between > least ? mmp_guttman_ratio(wanted, between, least) : 0;
-#pragma unroll
-            for (int c = 0; c < MMP_C; ++c) sums[r][c] += ratio * apart[c];
-            sums[r][MMP_C] += (wanted - between) * (wanted - between);
+        for (int c = 0; c < MMP_C; ++c) {
+            const double x = points[i * MMP_C + c];
+            by_axis[c * n + i] = (MMP_DISTANCE)x;
+            largest = mmp_larger(largest, x < 0 ? -x : x);
         }
+    for (int step = 16; step > 0; step /= 2)
+        largest = mmp_larger(largest, __shfl_xor_sync(MMP_WARP, largest, step));
+    if (mmp_lane() == 0) shared.parts[threadIdx.x / 32] = largest;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    for (int w = 0; w < guttman_point_threads / 32; ++w) largest = mmp_larger(largest, shared.parts[w]);
+    const MMP_DISTANCE together = (MMP_DISTANCE)(share * largest);
+    *least = together * together;
+    *n_done = 0;
+}
+
+// One block per MMP_ROWS rows, which share the points its threads read; every 128th column a thread, then a fixed tree.
+//
+// distances (n, n), symmetric, the diagonal 0; points (n, C) float64, centred, and what `guttman_points` made of them;
+// n >= MMP_ROWS
+// -> moved (n, C), by_block (blocks,), raw (): the sum over all ordered pairs of (wanted - between)^2 at `points`.
+MMP_KERNEL void __launch_bounds__(guttman_threads, guttman_blocks)
+    guttman_transform(const MMP_DISTANCE* distances, const MMP_DISTANCE* by_axis, mmp_i64 n, const MMP_DISTANCE* least,
+                      double* moved, double* by_block, mmp_i32* n_done, double* raw) {
+    MMP_SHARED(Reduction, reduction);
+    // The last block ends with the last row: it makes some rows that another block makes too, to the same bits.
+    const mmp_i64 begin = (mmp_i64)blockIdx.x * guttman_rows;
+    const mmp_i64 row0 = begin < n - guttman_rows ? begin : n - guttman_rows;
+    const MMP_DISTANCE pulls_from = *least;
+    MMP_DISTANCE own[guttman_rows][MMP_C], sums[guttman_rows][guttman_sums];
+#pragma unroll
+    for (int r = 0; r < guttman_rows; ++r) {
+#pragma unroll
+        for (int c = 0; c < MMP_C; ++c) own[r][c] = by_axis[c * n + row0 + r];
+#pragma unroll
+        for (int c = 0; c < guttman_sums; ++c) sums[r][c] = 0;
+    }
+    const MMP_DISTANCE *to = distances + row0 * n + threadIdx.x, *other = by_axis + threadIdx.x;
+    mmp_i64 left = n - threadIdx.x;
+    for (; left > (guttman_at_once - 1) * guttman_threads; left -= guttman_at_once * guttman_threads) {
+        add_columns<guttman_at_once>(to, other, n, own, pulls_from, sums);
+        to += guttman_at_once * guttman_threads, other += guttman_at_once * guttman_threads;
+    }
+    for (; left > 0; left -= guttman_threads) {
+        add_columns<1>(to, other, n, own, pulls_from, sums);
+        to += guttman_threads, other += guttman_threads;
     }
 #pragma unroll
     for (int r = 0; r < guttman_rows; ++r) {
 #pragma unroll
-        for (int c = 0; c < MMP_C + 1; ++c) {
-            const double part = mmp_warp_sum((double)sums[r][c]);
+        for (int c = 0; c < guttman_sums; ++c) {
+            const double part = mmp_warp_sum(sums[r][c]);
             if (mmp_lane() == 0) reduction.parts[threadIdx.x / 32][r][c] = part;
         }
     }
     __syncthreads();
-    const mmp_i64 row = row0 + threadIdx.x;
-    if (threadIdx.x >= guttman_rows || row >= n) return;
-    double totals[MMP_C + 1];
-    for (int c = 0; c < MMP_C + 1; ++c) {
-        totals[c] = 0;
-        for (int w = 0; w < guttman_threads / 32; ++w) totals[c] += reduction.parts[w][threadIdx.x][c];
+    for (int q = (int)threadIdx.x; q < guttman_rows * guttman_sums; q += guttman_threads) {
+        const int r = q / guttman_sums, c = q % guttman_sums;
+        double total = 0;
+        for (int w = 0; w < guttman_threads / 32; ++w) total += reduction.parts[w][r][c];
+        reduction.parts[0][r][c] = total;
+        if (c < MMP_C) moved[(row0 + r) * MMP_C + c] = total / (double)n;
     }
-    for (int c = 0; c < MMP_C; ++c) moved[row * MMP_C + c] = totals[c] / (double)n;
-    raw[row] = totals[MMP_C];
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        double total = 0;
+        for (mmp_i64 row = begin; row < n && row < begin + guttman_rows; ++row)
+            total += reduction.parts[0][row - row0][MMP_C];
+        by_block[blockIdx.x] = total;
+        __threadfence();  // seen by the last block, before this one counts as done
+        reduction.is_last = atomicAdd(n_done, 1) == (mmp_i32)gridDim.x - 1;
+        __threadfence();
+    }
+    __syncthreads();
+    if (reduction.is_last) add_blocks(by_block, raw, reduction);
 }

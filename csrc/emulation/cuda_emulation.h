@@ -278,6 +278,7 @@ int launch(void (*kernel)(A...), const unsigned* geometry, void** arguments, con
 
 inline void __syncthreads() { emulation::barrier(0); }
 inline int __syncthreads_or(int value) { return emulation::barrier(value != 0); }
+inline void __threadfence() {}  // blocks run one after the other
 inline void __syncwarp(unsigned mask = 0xffffffffu) { emulation::exchange(mask, 0); }
 inline unsigned __ballot_sync(unsigned mask, int value) {
     const std::uint64_t* values = emulation::exchange(mask, value != 0);

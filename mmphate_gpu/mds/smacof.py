@@ -30,7 +30,7 @@ class Descent:
 
 def one_sweep(distances: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The Guttman transform of ``points`` and their raw stress; pairs in the dtype of ``distances``."""
-    return guttman_transform(distances, points, COINCIDENT[distances.dtype] * points.abs().max())
+    return guttman_transform(distances, points, COINCIDENT[distances.dtype])
 
 
 def smacof(

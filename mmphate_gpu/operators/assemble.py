@@ -6,7 +6,7 @@ import torch
 
 from ..ops.chunks import row_chunks
 from ..ops.csr import Csr, index_dtype, indptr_of_counts
-from ..ops.radius_affinity import cut_distance, radius_fill
+from ..ops.radius_affinity import radius_fill
 
 
 def assembled_nnz(intraslice: Csr, interslice_counts: torch.Tensor) -> int:
@@ -24,9 +24,9 @@ def assemble(
     intraslice: Csr,  # (S*M rows, M columns)
     interslice_counts: torch.Tensor,  # (M, S) int64
     unit_points: torch.Tensor,  # (M, S, D) float64
-    bandwidth: torch.Tensor,  # () float64
+    bandwidth: float,
+    reach: float,  # the largest distance with an interslice entry
     *,
-    thresh: float,
     dtype: torch.dtype,
     slices: slice | None = None,
 ) -> Csr:
@@ -45,9 +45,8 @@ def assemble(
     kind = index_dtype(nnz, n_nodes)
     indices = torch.empty(nnz, dtype=kind, device=indptr.device)
     values = torch.empty(nnz, dtype=dtype, device=indptr.device)
-    reach = float(cut_distance(bandwidth, decay=2, thresh=thresh))
     rows = (slices.start, slices.stop, indptr, own_counts)
-    gap_at = radius_fill(unit_points, float(bandwidth), 2.0, reach, *rows, indices, values)
+    gap_at = radius_fill(unit_points, bandwidth, 2.0, reach, *rows, indices, values)
     _place_intraslice(intraslice, own, gap_at, slices.start, indices, values)
     return Csr(indptr.to(kind), indices, values, (own_counts.numel(), n_nodes))
 
@@ -63,12 +62,12 @@ def _place_intraslice(
     """Put the intraslice entries into the gaps that the interslice ones left."""
     n_units, n_rows = intraslice.shape[1], gap_at.numel()
     for rows in row_chunks(n_rows, n_units):
-        entries = torch.arange(int(own[rows.start]), int(own[rows.stop]), device=own.device)
+        part = slice(int(own[rows.start]), int(own[rows.stop]))
+        entries = torch.arange(part.start, part.stop, device=own.device)
         row = torch.repeat_interleave(
             torch.arange(rows.start, rows.stop, device=own.device), own[rows.start : rows.stop + 1].diff()
         )
         place = gap_at[row] + entries - own[row]
         first_node = row - row % n_units + first_slice * n_units
-        part = slice(int(own[rows.start]), int(own[rows.stop]))
         indices[place] = (first_node + intraslice.indices[part]).to(indices.dtype)
         values[place] = intraslice.values[part].to(values.dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -13,9 +14,10 @@ from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
 from ..ops.gaussian_product import gaussian_product, points_by_feature, scaled_limit, scaled_points
 from ..ops.landmark_aggregate import aggregate
-from ..ops.memory import check_fits
+from ..ops.memory import available_bytes, check_fits
 from ..ops.radius_affinity import cut_distance, radius_counts
-from ..ops.tile_layout import TileLayout, point_tiles, product_by_tiles, tile_layout
+from ..ops.tile_block import in_node_order, product_by_tiles
+from ..ops.tile_layout import TileLayout, point_tiles, tile_layout
 from ..ops.twins import TRITON
 from ..params import InputError, check_choice
 from .assemble import assemble, assembled_bytes, assembled_nnz
@@ -28,6 +30,15 @@ FUSED_RADIUS = 512
 # Entries of the rows made at a time: a sixteenth of them all, so that what is held at once is small beside the sparse
 # form; within limits below which the calls would cost more than the entries, and above which nothing is gained.
 SHARE, FEWEST, MOST = 16, 1 << 18, 1 << 24
+# On a GPU every chunk costs some waits for the host and a pass over all points: there as many entries as a share of the
+# free memory holds, each with its product's row offsets and its place.
+ROOM_SHARE, ENTRY_BYTES, MOST_ON_GPU = 16, 26, 1 << 28
+
+
+def entries_at_once(nnz: float, room: int | None = None) -> int:
+    """Entries of the rows that are made at a time; ``room``: the free bytes of the GPU that makes them."""
+    few = min(MOST, max(FEWEST, int(nnz) // SHARE))
+    return few if room is None else max(few, min(MOST_ON_GPU, room // (ROOM_SHARE * ENTRY_BYTES)))
 
 
 class _FusedTiles(NamedTuple):
@@ -70,7 +81,8 @@ class LazyAffinity(AffinityOperator):
         engine: str = "auto",
     ) -> None:
         check_choice("engine", engine, LAZY_ENGINES)
-        self.unit_points, self.bandwidth, self.intraslice, self.thresh = unit_points, bandwidth, intraslice, thresh
+        self.unit_points, self.bandwidth, self.thresh = unit_points, bandwidth, thresh
+        self.intraslice = intraslice._replace(values=intraslice.values.to(dtype))
         self.n_units, self.n_slices, _ = unit_points.shape
         n_nodes = self.n_units * self.n_slices
         if intraslice.shape != (n_nodes, self.n_units):
@@ -97,7 +109,7 @@ class LazyAffinity(AffinityOperator):
         """Whether every entry is a normal number in half precision; smaller ones lose digits, and below 6e-8 all."""
         return self.thresh >= torch.finfo(torch.float16).tiny
 
-    @property
+    @cached_property
     def reach(self) -> float:
         """The largest distance between slices of a unit with an entry."""
         return float(cut_distance(self.bandwidth, decay=2, thresh=self.thresh))
@@ -120,15 +132,16 @@ class LazyAffinity(AffinityOperator):
 
     def assembled(self, slices: slice | None = None) -> Csr:
         """The rows of ``slices`` (all) with their entries in node order."""
-        parts = (self.intraslice, self.interslice_counts(), self.unit_points, self.bandwidth)
-        return assemble(*parts, thresh=self.thresh, dtype=self.dtype, slices=slices)
+        parts = (self.intraslice, self.interslice_counts(), self.unit_points, float(self.bandwidth), self.reach)
+        return assemble(*parts, dtype=self.dtype, slices=slices)
 
     def _chunks(self) -> Iterator[tuple[slice, Csr]]:
         """All rows, some whole slices at a time: (nodes, rows)."""
         own = (self.intraslice.indptr[1:] - self.intraslice.indptr[:-1]).long()
         per_slice = self.interslice_counts().sum(0) + own.view(self.n_slices, self.n_units).sum(1)
-        ends = per_slice.cumsum(0)
-        at_once = min(MOST, max(FEWEST, int(ends[-1]) // SHARE))
+        ends = per_slice.cumsum(0).cpu()  # once: asked of a GPU, every number is waited for
+        room = available_bytes(self.device) if self.device.type == "cuda" else None
+        at_once = entries_at_once(int(ends[-1]), room)
         first = 0
         while first < self.n_slices:
             before = int(ends[first - 1]) if first else 0
@@ -142,20 +155,15 @@ class LazyAffinity(AffinityOperator):
             for nodes, rows in self._chunks():
                 out[nodes] = matmul(rows, block, interleave=self.n_units)
             return out
-        return self.product_by_units(block, self._keops_product if self.engine == "keops" else self._fused_product)
+        return self._keops_product(block) if self.engine == "keops" else self._fused_product(block)
 
-    def product_by_units(
-        self, block: torch.Tensor, interslice: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:  # (N, C) -> (N, C)
-        """The intraslice product plus that of ``interslice``, which multiplies (M, S, C) unit by unit."""
-        by_unit = block.view(self.n_slices, self.n_units, -1).transpose(0, 1)
-        product = interslice(by_unit).transpose(0, 1).reshape(block.shape)
-        return product.add_(matmul(self.intraslice_in_node_order(), block))
-
-    def _fused_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
+    def _fused_product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
         layout, tiles = self.tile_layout(), self._fused_tiles()
         return product_by_tiles(
-            layout, by_unit, lambda halves: gaussian_product(*tiles, layout.indptr, layout.columns, halves)
+            layout,
+            block,
+            self.intraslice,
+            lambda halves: gaussian_product(*tiles, layout.indptr, layout.columns, halves),
         )
 
     def _fused_tiles(self) -> _FusedTiles:
@@ -166,27 +174,23 @@ class LazyAffinity(AffinityOperator):
             self._fused = _FusedTiles(*points_by_feature(points), scaled_limit(self.reach, float(self.bandwidth)))
         return self._fused
 
-    def _keops_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
+    def _keops_product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
         lazy_tensor = require_keops(purpose='engine="keops"').LazyTensor
         points = self.unit_points.contiguous()
         x, y = lazy_tensor(points[:, :, None, :]), lazy_tensor(points[:, None, :, :])
         # Differences first, the bandwidth after: points scaled by a small bandwidth would carry its rounding into them.
         squared = ((x - y) ** 2).sum(-1)
         affinity = (self.reach - squared.sqrt()).step() * (squared * (-1 / float(self.bandwidth) ** 2)).exp()
+        by_unit = block.view(self.n_slices, self.n_units, -1).transpose(0, 1)
         values = by_unit.to(points.dtype)
         # The sum runs over all pairs; a slice is no neighbour of its own, and its affinity to itself is exactly 1.
         product = (affinity * lazy_tensor(values[:, None, :, :].contiguous())).sum(dim=2)
-        return (product - values).to(by_unit.dtype)
+        product = (product - values).to(block.dtype).transpose(0, 1).reshape(block.shape)
+        return product.add_(matmul(self.intraslice_in_node_order(), block))
 
     def intraslice_in_node_order(self) -> Csr:
         """The intraslice part as an N x N CSR: unit columns become node columns."""
-        first = torch.arange(self.n_slices, device=self.device) * self.n_units
-        counts = (self.intraslice.indptr[1:] - self.intraslice.indptr[:-1]).long()
-        # Their number is known: asked of a GPU it would be waited for, in every product.
-        nnz = self.intraslice.nnz
-        shift = torch.repeat_interleave(first.repeat_interleave(self.n_units), counts, output_size=nnz)
-        indices = (self.intraslice.indices + shift).to(self.intraslice.indices.dtype)
-        return self.intraslice._replace(indices=indices, values=self.intraslice.values.to(self.dtype), shape=self.shape)
+        return in_node_order(self.intraslice)
 
     def row_sums(self) -> torch.Tensor:
         """K @ 1, the degrees. Those of the fused engine come from its own product, so that the rows of D^-1 K as it is

@@ -8,8 +8,9 @@ from ..ops import csr as csr_ops
 from ..ops.chunks import row_chunks
 from ..ops.csr import Csr
 from ..ops.memory import check_fits
+from ..ops.tile_block import product_by_tiles
 from ..ops.tile_entries import TILE, tile_entries
-from ..ops.tile_layout import point_tiles, product_by_tiles, stored_pairs
+from ..ops.tile_layout import point_tiles, stored_pairs
 from ..ops.tile_matmul import tile_matmul
 from .lazy import LazyAffinity
 from .protocol import AffinityOperator
@@ -57,11 +58,10 @@ class TiledAffinity(AffinityOperator):
         return self.lazy.nbytes + self.tiles.nbytes + self.slots.nbytes
 
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:
-        return self.lazy.product_by_units(block, self._interslice_product)
-
-    def _interslice_product(self, by_unit: torch.Tensor) -> torch.Tensor:  # (M, S, C) -> (M, S, C)
         stored, (_, *pairs) = (self.tiles, self.slots), self.layout
-        return product_by_tiles(self.layout, by_unit, lambda halves: tile_matmul(*stored, *pairs, halves))
+        return product_by_tiles(
+            self.layout, block, self.lazy.intraslice, lambda halves: tile_matmul(*stored, *pairs, halves)
+        )
 
     def row_sums(self) -> torch.Tensor:
         return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]

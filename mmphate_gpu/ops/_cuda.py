@@ -23,15 +23,15 @@ CSR_THREADS = 256
 # Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
 CSR_SHAPES = {16: (16, 1), 32: (32, 1), 64: (32, 2)}
 CSR_WIDEST = (32, 4)
-AGGREGATE_WARPS = 4
-# Labels whose sums a warp holds at once: 32 KiB of shared memory for the four of a block.
-AGGREGATE_WINDOW = 1024
-GUTTMAN_THREADS = 256
+# Labels whose sums a block holds at once, beside 32 values: the 48 KiB of shared memory that need no asking for.
+AGGREGATE_WINDOW = 6112
+GUTTMAN_THREADS = 128
+GUTTMAN_POINT_THREADS = 1024
 # Rows of a block share the points it reads; with many components their sums would no longer fit the registers.
 GUTTMAN_ROWS = 4
 GUTTMAN_NARROW = 10
 DESCENT_THREADS = 256
-# Blocks whose sums one warp adds up, one after the other.
+# Blocks whose sums the last one of them adds up.
 DESCENT_BLOCKS = 64
 
 # Points, in float32, and how far each set reaches: MmpStack of csrc/common/pair_tiles.h.
@@ -219,14 +219,12 @@ class Twins:
         indptr, indices, values = indptr.contiguous(), indices.contiguous(), values.contiguous()
         n_rows, device = indptr.numel() - 1, values.device
         window = min(AGGREGATE_WINDOW, blocks_of(n, 32) * 32)
-        given = (indptr, indices, values, labels.to(torch.int32).contiguous(), n_rows, n, window)
+        given = (indptr, indices, values, labels.to(torch.int32).contiguous(), n, window)
         counts = torch.empty(n_rows, dtype=torch.int64, device=device)
 
         def run(*outputs: torch.Tensor | None) -> None:
-            threads, shared = 32 * AGGREGATE_WARPS, 8 * AGGREGATE_WARPS * window
-            op, blocks = "landmark_aggregate", blocks_of(n_rows, AGGREGATE_WARPS)
-            types = _types(indices.dtype, values.dtype)
-            self._run(Launch(op, op, (*given, *outputs), blocks, threads, shared, types), device)
+            op, types = "landmark_aggregate", _types(indices.dtype, values.dtype)
+            self._run(Launch(op, op, (*given, *outputs), n_rows, 32, 8 * (window + 32), types), device)
 
         run(None, counts, None, None)
         out_indptr = indptr_of_counts(counts)
@@ -240,17 +238,21 @@ class Twins:
     # ------------------------------------------------------------ MDS
 
     def guttman_transform(
-        self, distances: torch.Tensor, points: torch.Tensor, together: torch.Tensor
+        self, distances: torch.Tensor, points: torch.Tensor, share: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        distances, points = distances.contiguous(), points.contiguous()
+        distances, points, device = distances.contiguous(), points.contiguous(), points.device
         n, n_components = points.shape
-        moved = torch.empty_like(points)
-        raw = torch.empty(n, dtype=torch.float64, device=points.device)
-        rows = GUTTMAN_ROWS if n_components <= GUTTMAN_NARROW else 1
+        rows = GUTTMAN_ROWS if n_components <= GUTTMAN_NARROW and n >= GUTTMAN_ROWS else 1
         types = {"MMP_DISTANCE": _c_type(distances.dtype), "MMP_C": str(n_components), "MMP_ROWS": str(rows)}
-        arguments, op = (distances, points, n, together, moved, raw), "guttman_transform"
-        self._run(Launch(op, op, arguments, blocks_of(n, rows), GUTTMAN_THREADS, defines=types), points.device)
-        return moved, raw.sum()
+        blocks, op = blocks_of(n, rows), "guttman_transform"
+        by_axis, least = distances.new_empty(n_components, n), distances.new_empty(())
+        n_done = torch.empty((), dtype=torch.int32, device=device)
+        arguments = (points, n, float(share), by_axis, least, n_done)
+        self._run(Launch(op, "guttman_points", arguments, 1, GUTTMAN_POINT_THREADS, defines=types), device)
+        moved, by_block, raw = torch.empty_like(points), points.new_empty(blocks), points.new_empty(())
+        arguments = (distances, by_axis, n, least, moved, by_block, n_done, raw)
+        self._run(Launch(op, op, arguments, blocks, GUTTMAN_THREADS, defines=types), device)
+        return moved, raw
 
     def descent_step(
         self,
@@ -274,14 +276,13 @@ class Twins:
         weights = torch.empty(rows + 1, dtype=torch.float64, device=device)
         action = torch.empty((), dtype=torch.int64, device=device)
 
-        def run(kernel: str, blocks: int, threads: int, *arguments: Argument) -> None:
-            self._run(Launch("descent_step", kernel, arguments, blocks, threads, defines=defines), device)
+        def run(kernel: str, blocks: int, *arguments: Argument) -> None:
+            self._run(Launch("descent_step", kernel, arguments, blocks, DESCENT_THREADS, defines=defines), device)
 
-        places = (points, moved, trial, step)
-        run("descent_products", few, DESCENT_THREADS, trial_moved, *places, kept, n, state, sums)
+        vectors = (trial_moved, points, moved, trial, step, kept, n)
         limits = (float(eps), max_iter, descent.NEAR, descent.LEAST_CURVATURE, descent.SHORTENED)
-        run("descent_decision", 1, 32, sums, few, raw, points.shape[0], state, *limits, weights, action)
-        run("descent_places", blocks, DESCENT_THREADS, trial_moved, *places, kept, n, weights, action)
+        run("descent_decision", few, *vectors, raw, points.shape[0], state, *limits, sums, weights, action)
+        run("descent_places", blocks, *vectors, weights, action)
 
 
 _twins = Twins(start_with_cupy)

@@ -225,12 +225,10 @@ def landmark_aggregate(
     return out_indptr.to(kind), out_indices.to(kind), out_values
 
 
-def guttman_transform(
-    distances: torch.Tensor, points: torch.Tensor, together: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def guttman_transform(distances: torch.Tensor, points: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
     distances, points = distances.contiguous(), points.contiguous()
-    moved, raw = torch.empty_like(points), points.new_empty(())
-    _call("guttman_transform", distances, _is_float(distances), points, moved, raw, *points.shape, float(together))
+    moved, raw, together = torch.empty_like(points), points.new_empty(()), float(share * points.abs().max())
+    _call("guttman_transform", distances, _is_float(distances), points, moved, raw, *points.shape, together)
     return moved, raw
 
 

@@ -54,7 +54,7 @@ def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) 
     n_sets = points.shape[0]
     orders, shares = _judged_orders(points, reach, SAMPLED_ROWS)
     order = orders[shares.argmin(0), torch.arange(n_sets, device=points.device)]
-    tiled = _in_tiles(points, order, torch.nan)
+    tiled = in_tiles(points, order, torch.nan)
     upper = _near_boxes(tiled, reach).triu_()
     active = _reached(tiled, upper, reach)
     active |= active.mT.clone()
@@ -79,30 +79,43 @@ def _judged_orders(points: torch.Tensor, reach: float, n_rows: int) -> tuple[tor
     """The orders there are, (2, B, n) int64, and the share of active tiles of every set in each, (2, B) float64."""
     n_sets, n, _ = points.shape
     orders = torch.stack([torch.arange(n, device=points.device).expand(n_sets, n), kd_order(points)])
-    tiled = (_in_tiles(points, order, torch.nan) for order in orders)
+    tiled = (in_tiles(points, order, torch.nan) for order in orders)
     return orders, torch.stack([_sampled_share(own, reach, n_rows) for own in tiled])
 
 
 def kd_order(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
-    """Every set in the order of the leaves of a kd-tree: halved along its widest coordinate until a tile is left."""
-    n_sets, n, _ = points.shape
+    """Every set in the order of the leaves of a kd-tree: halved along its widest coordinate until a tile is left.
+
+    The spans of a level are sorted in one batch, so that a GPU is given few calls. O(B n (p + log n)) time a level.
+    """
+    n_sets, n, p = points.shape
     order = torch.arange(n, device=points.device).repeat(n_sets, 1)
     spans = [(0, n)]
-    while spans:
-        first, last = spans.pop()
-        if last - first <= TILE:
-            continue
-        here = order[:, first:last]
-        own = torch.take_along_dim(points, here[..., None], 1)
-        widest = (own.amax(1) - own.amin(1)).argmax(1)
-        along = torch.take_along_dim(own, widest[:, None, None], 2)[..., 0]
-        order[:, first:last] = here.gather(1, torch.argsort(along, dim=1, stable=True))
-        middle = first + n_tiles(last - first) // 2 * TILE
-        spans += [(first, middle), (middle, last)]
+    while spans := [(first, last) for first, last in spans if last - first > TILE]:
+        places, inside, kept = (part.to(points.device) for part in _of_spans(spans))
+        nodes = order[:, places]  # (B, spans, longest)
+        coordinates = points.gather(1, nodes.view(n_sets, -1, 1).expand(-1, -1, p)).view(*nodes.shape, p)
+        widest = (coordinates.amax(2) - coordinates.amin(2)).argmax(2)
+        along = torch.take_along_dim(coordinates, widest[:, :, None, None], 3)[..., 0]
+        ranks = along.masked_fill_(~inside, torch.inf).argsort(dim=2, stable=True)
+        order[:, places.view(-1)[kept]] = nodes.gather(2, ranks).view(n_sets, -1)[:, kept]
+        middles = [first + n_tiles(last - first) // 2 * TILE for first, last in spans]
+        spans = [half for (a, c), b in zip(spans, middles, strict=True) for half in ((a, b), (b, c))]
     return order
 
 
-def _in_tiles(
+def _of_spans(spans: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The numbers of every span, filled up with its last one to the longest; which are no filling; the places of these.
+
+    Shapes (spans, longest) int64, (spans, longest) bool, (k,) int64.
+    """
+    first, last = torch.tensor(spans).T[..., None]
+    places = first + torch.arange(int((last - first).max()))
+    inside = places < last
+    return torch.minimum(places, last - 1), inside, inside.view(-1).nonzero()[:, 0]
+
+
+def in_tiles(
     rows: torch.Tensor, order: torch.Tensor, filling: float | None
 ) -> torch.Tensor:  # (B, n, C) -> (B, T, TILE, C)
     """``rows`` in the order of the layout; where the last tile has none ``filling``, or the last one again."""
@@ -170,24 +183,7 @@ def point_tiles(
     layout: TileLayout, points: torch.Tensor, filling: float | None
 ) -> torch.Tensor:  # (B, n, p) -> (B T, TILE, p)
     """The points of every tile; where the last tile of a set has none ``filling``, or its last one again."""
-    return _in_tiles(points, layout.order, filling).flatten(0, 1)
-
-
-def product_by_tiles(
-    layout: TileLayout, block: torch.Tensor, multiply: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:  # (B, n, C) -> (B, n, C)
-    """``multiply``, from (B T, TILE, C) half to float32 of the same shape, applied to ``block``, in its dtype.
-
-    The columns of every set are scaled by the power of two that brings the largest entry to 2^14 .. 2^15, so that none
-    overflows and entries down to 2^-28 of it keep the eleven bits of half precision; and scaled back after.
-    """
-    largest = torch.linalg.vector_norm(block, torch.inf, dim=1, keepdim=True)
-    exponent = 15 - torch.frexp(largest.clamp_min_(torch.finfo(block.dtype).tiny * 2**16)).exponent
-    scale = torch.ldexp(torch.ones_like(largest), exponent)
-    halves = _in_tiles((block * scale).half(), layout.order, 0).flatten(0, 1)
-    sums = multiply(halves).view(block.shape[0], -1, block.shape[2])[:, : block.shape[1]]
-    out = torch.empty_like(sums).scatter_(1, layout.order[..., None].expand_as(sums), sums)
-    return out.to(block.dtype).div_(scale)
+    return in_tiles(points, layout.order, filling).flatten(0, 1)
 
 
 def sum_of_tiles(

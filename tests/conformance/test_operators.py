@@ -340,8 +340,7 @@ def few_at_a_time(monkeypatch, entries: int) -> None:
     from mmphate_gpu.operators import lazy as lazy_module
     from mmphate_gpu.ops import landmark_aggregate, radius_affinity
 
-    monkeypatch.setattr(lazy_module, "FEWEST", entries)
-    monkeypatch.setattr(lazy_module, "MOST", entries)
+    monkeypatch.setattr(lazy_module, "entries_at_once", lambda *_: entries)
     pairs, few_rows = radius_affinity.pair_chunks, lambda rows, columns, *_: five_rows(rows)
     monkeypatch.setattr(
         radius_affinity, "pair_chunks", lambda sets, points, **rows: pairs(sets, points, 5 * N_SLICES, **rows)
@@ -373,8 +372,7 @@ def by_portable_ops(monkeypatch) -> None:
 def test_lazy_has_the_bits_of_sparse(dtype, device, width, entries_at_once, monkeypatch):
     """The same rows, made anew some slices at a time: products, degrees and aggregates to the last bit."""
     stored, anew = sparse(dtype, device), lazy("torch")(dtype, device)
-    monkeypatch.setattr("mmphate_gpu.operators.lazy.FEWEST", entries_at_once)
-    monkeypatch.setattr("mmphate_gpu.operators.lazy.MOST", entries_at_once)
+    monkeypatch.setattr("mmphate_gpu.operators.lazy.entries_at_once", lambda *_: entries_at_once)
     labels = GROUPS["random"]().to(device)
     for kind in (torch.float32, torch.float64):
         block = right_hand_side(N_NODES, width, dtype=kind, device=device)
@@ -382,6 +380,15 @@ def test_lazy_has_the_bits_of_sparse(dtype, device, width, entries_at_once, monk
     assert torch.equal(anew.row_sums(), stored.row_sums())
     for one, other in zip(anew.aggregate(labels, 9)[:3], stored.aggregate(labels, 9)[:3], strict=True):
         assert torch.equal(one, other)
+
+
+def test_more_entries_at_once_on_a_gpu():
+    """A chunk takes at most a sixteenth of the free memory there, and is never smaller than on the CPU."""
+    from mmphate_gpu.operators.lazy import entries_at_once
+
+    assert entries_at_once(5e8) == 2**24 and entries_at_once(1e3) == 2**18 and entries_at_once(2**25) == 2**21
+    assert 26 * entries_at_once(5e8, 80 * 2**30) <= 5 * 2**30 < 26 * (entries_at_once(5e8, 80 * 2**30) + 1)
+    assert entries_at_once(5e8, 2**30) == 2**24 and entries_at_once(5e8, 2**40) == 2**28
 
 
 def test_interleave_is_a_hint_only(dtype, device):
@@ -645,7 +652,7 @@ def test_products_wait_for_no_number_of_a_gpu(half_form, monkeypatch):
     """By the Triton launchers on fake tensors, which have shapes and no numbers: to ask for one raises."""
     pytest.importorskip("triton")
     from mmphate_gpu.operators import lazy as lazy_module
-    from mmphate_gpu.ops import _triton
+    from mmphate_gpu.ops import _triton, _triton_blocks, tile_block
 
     operator = long_form(half_form, torch.float32, torch.device("cpu"))
     block = right_hand_side(operator.shape[0], 5, dtype=torch.float32, device=operator.device)
@@ -653,10 +660,12 @@ def test_products_wait_for_no_number_of_a_gpu(half_form, monkeypatch):
     name, module = ("tile_matmul", tiles_module) if half_form == "tiles" else ("gaussian_product", lazy_module)
     monkeypatch.setattr(_triton, f"{name}_kernel", kernel)
     monkeypatch.setattr(module, name, getattr(_triton, name))
-    monkeypatch.setattr(lazy_module, "matmul", lambda csr, block: torch.zeros_like(block))  # a library's
+    for around in ("tile_block", "tile_rows"):
+        monkeypatch.setattr(_triton_blocks, f"{around}_kernel", kernel)
+        monkeypatch.setattr(tile_block, around, getattr(_triton_blocks, around))
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         given = fake.from_tensor(block)
-        assert operator.product(given).shape == first.shape and kernel.started == 1
+        assert operator.product(given).shape == first.shape and kernel.started == 3
         with pytest.raises(DataDependentOutputException):  # the mode is on
             float(given.sum())
 
@@ -686,6 +695,25 @@ def test_layout_holds_every_pair(device, order, monkeypatch):
     for slot, row, column in zip(stored_pairs(layout)[2].tolist(), rows.tolist(), layout.columns.tolist(), strict=True):
         assert [int(one[slot]) for one in stored_pairs(layout)[:2]] == sorted((row, column))
     assert 9 < layout.n_active < 27  # some are left out
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (2, 128, 3), (2, 129, 3), (3, 300, 2), (1, 2500, 1), (4, 1601, 5)], ids=str
+)
+def test_tree_by_levels_is_the_tree_span_by_span(shape, device):
+    """The same order to the last place, ties included: halves, one after the other, each sorted by itself."""
+    points = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).cumsum(1).round()
+    wanted, spans = torch.arange(shape[1]).repeat(shape[0], 1), [(0, shape[1])]
+    while spans:
+        first, last = spans.pop()
+        if last - first > TILE:
+            for order, of_set in zip(wanted, points, strict=True):
+                coordinates = of_set[order[first:last]]
+                along = coordinates[:, int((coordinates.amax(0) - coordinates.amin(0)).argmax())]
+                order[first:last] = order[first:last][along.argsort(stable=True)]
+            middle = first + -(-(last - first) // TILE) // 2 * TILE
+            spans += [(first, middle), (middle, last)]
+    assert torch.equal(tile_layout_module.kd_order(points.to(device)).cpu(), wanted)
 
 
 def test_layout_takes_the_better_order(device):

@@ -613,13 +613,13 @@ def test_landmark_aggregate_leaves_out_zeros(isa):
 LANDMARKS = (1, 2, 3, 5, 31, 32, 33, 70, 127, 300)
 
 
-def sweep_of(n: int, n_components: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Distances of no plane, points with duplicates, and the distance below which they count as one."""
+def sweep_of(n: int, n_components: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Distances of no plane, points with duplicates, and the share up to which they count as one."""
     distances = torch.cdist(_normal(n, 7), _normal(n, 7), compute_mode="donot_use_mm_for_euclid_dist").to(dtype)
     points = 2 * _normal(n, n_components)
     points[n // 2 :: 5] = points[0].clone()
     points -= points.mean(0)
-    return distances, points, 1e-6 * points.abs().max()
+    return distances, points, 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -633,7 +633,8 @@ def test_guttman_transform(n_components, dtype, isa):
         assert moved.dtype == raw.dtype == torch.float64 and torch.equal(arguments[1], before)
         # A coordinate's rounding, as D / d magnifies it: a thousandfold where two points lie next to one another.
         between = torch.cdist(arguments[1], arguments[1], compute_mode="donot_use_mm_for_euclid_dist")
-        ratios = torch.where(between > arguments[2], arguments[0] / between, 0).sum(1).max()
+        together = arguments[2] * arguments[1].abs().max()
+        ratios = torch.where(between > together, arguments[0] / between, 0).sum(1).max()
         scale = torch.finfo(dtype).eps * float(arguments[1].abs().max()) * max(1.0, float(ratios) / n)
         # Measured: 2.9 times this, and 22 roundings of the stress.
         worst, share = float((moved - wanted).abs().max()), abs(float(raw / wanted_raw) - 1) if n > 1 else 0
@@ -645,9 +646,9 @@ def test_guttman_transform_of_points_together(n_components, isa):
     """All points in one place: nothing divided by 0, everything stays at the centre."""
     for n, dtype in itertools.product((2, 33, 127), (torch.float32, torch.float64)):
         distances = sweep_of(n, n_components, dtype)[0]
-        for together in (0.0, 1e-8):
+        for share in (0.0, 1e-8):
             points = torch.zeros(n, n_components).double()
-            moved, raw = _native.guttman_transform(distances, points, torch.tensor(together).double())
+            moved, raw = _native.guttman_transform(distances, points, share)
             assert bool((moved == 0).all())
             assert float(raw) == pytest.approx(float(distances.double().square().sum()), rel=1e-6)
 
@@ -655,8 +656,8 @@ def test_guttman_transform_of_points_together(n_components, isa):
 def test_guttman_transform_by_hand(isa):
     """Two points 2 apart that should be 6 apart: they move to +-3, and the stress is twice 4^2."""
     distances = torch.tensor([[0.0, 6.0], [6.0, 0.0]], dtype=torch.float64)
-    points, together = torch.tensor([[1.0], [-1.0]], dtype=torch.float64), torch.tensor(1e-8, dtype=torch.float64)
-    moved, raw = _native.guttman_transform(distances, points, together)
+    points = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    moved, raw = _native.guttman_transform(distances, points, 1e-8)
     assert moved.tolist() == [[3.0], [-3.0]] and float(raw) == 32
 
 

@@ -17,6 +17,7 @@ TYPES = {
     "wide": {"MMP_INDEX": "mmp_i64", "MMP_VALUE": "double", "MMP_BLOCK": "double", "MMP_DISTANCE": "double"},
 }
 SCREENED = {"radius_count", "radius_fill", "symmetrised_affinity", "kth_neighbor_distance", "bracket_count"}
+SUMS = {"csr_matmul", "guttman_transform"}
 SHAPES = {"MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3", "MMP_ROWS": "4", "MMP_DEPTH": "5"}
 
 
@@ -41,12 +42,12 @@ def bodies_of(text: str, options: list[str], folder: Path) -> tuple[dict[str, st
 
 
 def assert_rounded(source: str, types: str, bodies: dict[str, str], deciding: list[str], flushed: str = "") -> None:
-    """What is decided is rounded after every operation. Fused ones are for the sparse product, in the type of its
-    block, and for the screen, in float32."""
-    wide = source == "csr_matmul" and types == "wide"
+    """What is decided is rounded after every operation. Fused ones are for sums, in their type, and for the screen, in
+    float32."""
+    wide = types == "wide"
     for name, body in bodies.items():
-        assert ("fma.rn.f64" in body) == wide
-        assert (f"fma.rn{flushed}.f32" in body) == (name in SCREENED or (source == "csr_matmul" and not wide))
+        assert ("fma.rn.f64" in body) == (name in SUMS and wide)
+        assert (f"fma.rn{flushed}.f32" in body) == (name in SCREENED or (name in SUMS and not wide))
     assert len(deciding) == bool(SCREENED & bodies.keys())
     assert all("mul.rn.f64" in body and "fma" not in body for body in deciding)
 

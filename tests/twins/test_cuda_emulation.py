@@ -69,7 +69,7 @@ VARIANTS = {
     "guttman_transform": [
         {"MMP_DISTANCE": kind, "MMP_C": str(c), "MMP_ROWS": str(rows)}
         for kind in ("float", "double")
-        for c, rows in COMPONENTS.items()
+        for c, rows in {*COMPONENTS.items(), *((c, 1) for c in COMPONENTS)}
     ],
     "descent_step": [{"MMP_DEPTH": str(descent.DEPTH)}],
 }
@@ -539,12 +539,15 @@ def test_csr_matmul_of_nothing(cuda_in_turn: Twins) -> None:
     assert cuda_in_turn.csr_matmul(torch.zeros(1, dtype=torch.int32), *empty[1:], torch.ones(5, 16), 1).shape == (0, 16)
 
 
-@pytest.mark.parametrize("n_labels", [1, 2, 32, 33, 500, 1024, 2100])
+@pytest.mark.parametrize("n_labels", [1, 2, 32, 33, 500, 6112, 6113])
 def test_landmark_aggregate(cuda: Twins, n_labels: int) -> None:
     for types in STORAGE:
         csr = random_csr(43, 400, 0.5, *types)
         labels = torch.from_numpy(np.random.default_rng(n_labels).integers(0, n_labels, 400))
         labels[:100] = n_labels - 1  # many entries of one label, and the last window in use
+        # Runs of every length up to a warp's, and two labels that alternate.
+        labels[100:300] = labels[100 + (torch.arange(200).double() * 2).sqrt().long()]
+        labels[300:340] = labels[300 + torch.arange(40) % 2]
         indptr, indices, values = cuda.landmark_aggregate(*csr, labels, n_labels)
         expected = dense_of(*csr, 400) @ torch.nn.functional.one_hot(labels, n_labels).double()
         found = dense_of(indptr, indices, values, n_labels)
@@ -572,14 +575,14 @@ def test_guttman_transform(cuda: Twins, n_components: int, dtype: torch.dtype) -
         distances = distances_of(_normal(1, n, 8))[0].to(dtype)
         points = _normal(n, n_components).float().double()  # the same points in float32
         points[n // 2 :: 7] = points[n // 2].clone()  # duplicates: they pull nothing
-        together = torch.tensor(1e-12, dtype=torch.float64)
-        found = cuda.guttman_transform(distances, points, together)
-        expected = _guttman(distances, points, 1e-12)
+        share = 1e-12
+        found = cuda.guttman_transform(distances, points, share)
+        expected = _guttman(distances, points, share * float(points.abs().max()))
         # Measured: 1.4e-5 and 1.4e-13, where points lie close to one another.
         most = 5e-5 if dtype == torch.float32 else 5e-13
         torch.testing.assert_close(found, expected, rtol=most, atol=most)
         if natives():
-            theirs = _native.guttman_transform(distances, points, together)  # off in float32 by 8.6e-5
+            theirs = _native.guttman_transform(distances, points, share)  # off in float32 by 8.6e-5
             torch.testing.assert_close(found, theirs, rtol=4 * most, atol=4 * most)
 
 

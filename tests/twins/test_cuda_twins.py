@@ -144,7 +144,7 @@ def test_guttman_transform(n_components, dtype):
     points[5] = points[700]  # two in one place
     high = torch.randn(777, 20, dtype=torch.float64, generator=seeded_generator(1))
     distances = torch.cdist(high, high).fill_diagonal_(0).to(dtype)
-    (moved_points, raw), wanted, _ = both("guttman_transform", distances, points, torch.tensor(1e-6).double())
+    (moved_points, raw), wanted, _ = both("guttman_transform", distances, points, 1e-6)
     most = 1e-5 if dtype == torch.float32 else 1e-12  # 777 terms, another order of summing
     assert float((moved_points - wanted[0]).abs().max()) < most * float(wanted[0].abs().max())
     assert float((raw - wanted[1]).abs()) < most * float(wanted[1])

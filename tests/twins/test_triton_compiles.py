@@ -33,7 +33,23 @@ TYPES = {
     "k": "i32",
     "rows": "*i64",
     "scale": "*fp64",
+    "inverse": "*fp64",
+    "order": "*i64",
+    "places": "*i64",
+    "indices": "*i32",
+    "values": "*fp32",
+    "sums": "*fp32",
+    "n_points": "i32",
+    "n_sets": "i32",
+    "n_places": "i32",
+    "whole": "i32",
 }
+# Those around a product take instead, and give, for blocks of float64 and of float32.
+AROUND = {
+    "tile_block": {"out": "*fp16"},
+    "tile_rows": {"indptr": "*i32"},
+}
+AROUND_TYPES = {"float64": "*fp64", "float32": "*fp32"}
 # What the kernels that decide take instead, and give.
 DECIDING = {
     "tile_reached": {"points": "*fp64", "columns": "*i64", "out": "*i8"},
@@ -53,21 +69,26 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
-def _compiled(kernel: str, capability: int, constants: dict[str, Any]) -> Any:
+def _compiled(kernel: str, capability: int, constants: dict[str, Any], **others: str) -> Any:
+    """``others``: types of arguments, beside the usual ones."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from mmphate_gpu.ops import _triton
+    from mmphate_gpu.ops import _triton, _triton_blocks, _triton_pairs
 
-    function = getattr(_triton, f"{kernel}_kernel")
+    around = {"tile_block": _triton_blocks.INTO_OPTIONS, "tile_rows": _triton_blocks.OUT_OPTIONS}
+    module = _triton_pairs if kernel in DECIDING else _triton_blocks if kernel in around else _triton
+    options = _triton_pairs.EXACT_OPTIONS if kernel in DECIDING else around.get(kernel, _triton.OPTIONS)
+    function = getattr(module, f"{kernel}_kernel")
     names = function.arg_names
-    known = {name: getattr(_triton, name, None) for name in names if name.isupper()}
+    known = {name: getattr(module, name, None) for name in names if name.isupper()}
     constants = known | {name: value for name, value in constants.items() if name in known}
-    types, options = TYPES | DECIDING.get(kernel, {}), _triton.EXACT_OPTIONS if kernel in DECIDING else _triton.OPTIONS
+    types = TYPES | DECIDING.get(kernel, {}) | AROUND.get(kernel, {}) | others
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
+    vectors = "whole" if kernel in AROUND else "width"  # a multiple of 16 columns, as the launchers have it
     whole = {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if signature[name][0] == "*"}
-    whole |= {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if name == "width"}
+    whole |= {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if name == vectors}
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=whole)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
@@ -131,14 +152,28 @@ def test_deciding_kernel_compiles(kernel: str, capability: int) -> None:
     assert "fma.rn.f64" not in ptx
 
 
+@pytest.mark.parametrize("capability", _capabilities())
+@pytest.mark.parametrize("dtype", AROUND_TYPES)
+@pytest.mark.parametrize("kernel", AROUND)
+def test_what_goes_around_a_product_compiles(kernel: str, dtype: str, capability: int) -> None:
+    """For blocks of either type; halves are rounded by way of float32."""
+    of_block = dict.fromkeys(
+        ("block", "scale", "inverse", *(["out"] if kernel == "tile_rows" else [])), AROUND_TYPES[dtype]
+    )
+    found = _compiled(kernel, capability, {"PANEL": 128}, **of_block)
+    assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
+    assert kernel == "tile_rows" or ("cvt.rn.f16" in found.asm["ptx"] and "cvt.rn.f16.f64" not in found.asm["ptx"])
+
+
 def test_every_launcher_has_the_arguments_of_its_portable_version() -> None:
     import inspect
 
     # Importing defines the ops.
-    from mmphate_gpu.ops import _triton, assign_nearest, gaussian_product, tile_entries, tile_matmul  # noqa: F401
+    from mmphate_gpu.ops import _triton, assign_nearest, gaussian_product, tile_matmul  # noqa: F401
     from mmphate_gpu.ops.twins import PORTABLE, TRITON, ops_of
 
-    assert ops_of(TRITON) == ["assign_nearest", "gaussian_product", "tile_entries", "tile_matmul", "tile_reached"]
+    of_tiles = ["tile_block", "tile_entries", "tile_matmul", "tile_reached", "tile_rows"]
+    assert ops_of(TRITON) == ["assign_nearest", "gaussian_product", *of_tiles]
     for name in ops_of(TRITON):
         ours, theirs = (inspect.signature(one).parameters for one in (getattr(_triton, name), PORTABLE[name]))
         assert list(ours) == list(theirs)

@@ -11,7 +11,8 @@ from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - impo
 from mmphate_gpu.ops import gaussian_product as gaussian_module
 from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.random import seeded_generator
-from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, product_by_tiles, stored_pairs, tile_layout
+from mmphate_gpu.ops.tile_block import scaled_tiles
+from mmphate_gpu.ops.tile_layout import TILE, TileLayout, n_tiles, point_tiles, stored_pairs, tile_layout
 from mmphate_gpu.ops.twins import PORTABLE
 
 Arguments = tuple[object, ...]
@@ -28,9 +29,7 @@ def _points(n_sets: int, n: int, p: int, spread: float) -> torch.Tensor:
 def _block(layout: TileLayout, n: int, width: int) -> torch.Tensor:
     """(B T, TILE, C) half, 0 where there is no point."""
     block = torch.randn(layout.order.shape[0], n, width, generator=seeded_generator(width))
-    kept = []
-    product_by_tiles(layout, block, lambda halves: kept.append(halves) or halves.float())
-    return kept[0]
+    return scaled_tiles(layout, block.transpose(0, 1).reshape(-1, width))[0][..., :width]
 
 
 def gaussian(
@@ -82,6 +81,33 @@ def tiled(n_sets: int, n: int, width: int) -> Arguments:
     return tiles, stored_pairs(layout)[2], *pairs, _block(layout, n, width)
 
 
+def _mixed(n_sets: int, n: int, width: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A block in the order of nodes, powers of two for its columns, set by set, and an order of every set."""
+    generator = seeded_generator(n + width)
+    block = torch.randn(n * n_sets, width, dtype=torch.float64, generator=generator).to(dtype)
+    powers = torch.randint(-30, 14, (n_sets, width), generator=generator)
+    order = torch.rand(n_sets, n, generator=generator).argsort(1)
+    return block, torch.ldexp(torch.ones(n_sets, width, dtype=dtype), powers), order
+
+
+def into(n_sets: int, n: int, width: int, dtype: torch.dtype = torch.float64) -> Arguments:
+    """With powers that leave some halves at 0 and some below the normal ones."""
+    return _mixed(n_sets, n, width, dtype)
+
+
+def out(n_sets: int, n: int, width: int, dtype: torch.dtype = torch.float64, *, empty: bool = False) -> Arguments:
+    """With rows of no, one and many entries of the sets at one point."""
+    generator = seeded_generator(n)
+    block, inverse, order = _mixed(n_sets, n, width, dtype)
+    sums = torch.randn(n_sets * n_tiles(n), TILE, -(-width // 16) * 16, generator=generator)
+    dense = torch.rand(n * n_sets, n_sets, generator=generator) * (torch.rand(n * n_sets, 1, generator=generator) > 0.3)
+    rows, columns = torch.nonzero(torch.zeros_like(dense) if empty else dense, as_tuple=True)
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(rows, minlength=len(dense)).cumsum(0)])
+    kind = torch.int64 if width % 2 else torch.int32
+    values = dense[rows, columns].to(dtype)
+    return sums, inverse, order, indptr.to(kind), columns.to(kind), values, block
+
+
 def clusters(*shape: int, k: int, scale: float = 1.0) -> Arguments:
     """Points about centres; a centre in the place of another, and a point in that of a centre."""
     generator = seeded_generator(k)
@@ -130,6 +156,16 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "tiles, one": ("tile_matmul", lambda: tiled(1, 50, 1)),
     "tiles": ("tile_matmul", lambda: tiled(2, 300, 110)),
     "tiles, panels": ("tile_matmul", lambda: tiled(1, 129, 130)),
+    "into, one tile": ("tile_block", lambda: into(1, 50, 1)),
+    "into": ("tile_block", lambda: into(2, 300, 110)),
+    "into, panels": ("tile_block", lambda: into(3, 129, 130, torch.float32)),
+    "into, a tile to the brim": ("tile_block", lambda: into(3, 128, 16)),
+    "into, strided": ("tile_block", lambda: strided(into(2, 129, 5))),
+    "out, one tile": ("tile_rows", lambda: out(1, 50, 1)),
+    "out": ("tile_rows", lambda: out(5, 300, 110)),
+    "out, panels": ("tile_rows", lambda: out(3, 129, 130, torch.float32)),
+    "out, of tiles only": ("tile_rows", lambda: out(3, 128, 16, empty=True)),
+    "out, strided": ("tile_rows", lambda: strided(out(2, 129, 5))),
     "gaussian, strided": ("gaussian_product", lambda: strided(gaussian(1, 300, 3, 5))),
     "tiles, strided": ("tile_matmul", lambda: strided(tiled(1, 300, 5))),
     "tiles, nothing": ("tile_matmul", lambda: no_tiles(tiled(1, 129, 4))),
@@ -169,12 +205,12 @@ def portable(name: str) -> torch.Tensor:
 
 def main(out: str) -> None:
     """What every op gives, and how many blocks of pairs float64 decided on the way."""
-    from mmphate_gpu.ops import _triton
+    from mmphate_gpu.ops import _triton, _triton_pairs
 
-    near, found, in_double = _triton._near, {}, {}
+    near, found, in_double = _triton_pairs._near, {}, {}
     for name, (op, make) in CASES.items():
         calls = []
-        _triton._near = lambda *given, calls=calls: calls.append(1) or near(*given)
+        _triton_pairs._near = lambda *given, calls=calls: calls.append(1) or near(*given)
         found[name] = getattr(_triton, op)(*make())
         in_double[name] = len(calls)
     found |= {name: _triton.assign_nearest(*make()) for name, make in NEAREST.items()}

@@ -1,0 +1,97 @@
+"""What goes into a product with tiles and what comes out: one pass over the block before it, one after.
+
+Nodes are numbered slice by slice, tiles unit by unit: both passes turn one order into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .csr import Csr
+from .csr_matmul import matmul
+from .tile_layout import TileLayout, in_tiles
+from .twins import TRITON, twins
+
+# Columns of a block of tiles are a multiple of this: 32 bytes, and the least that a tensor core multiplies.
+COLUMNS = 16
+
+
+def product_by_tiles(
+    layout: TileLayout,
+    block: torch.Tensor,  # (n B, C) float32 or float64: point i of set b is row i B + b
+    intraslice: Csr,  # (n B rows, B columns)
+    multiply: Callable[[torch.Tensor], torch.Tensor],  # (B T, TILE, W) half -> float32
+) -> torch.Tensor:  # (n B, C)
+    """The product of the tiles, which ``multiply`` makes, and of ``intraslice`` with ``block``, in its dtype."""
+    halves, inverse = scaled_tiles(layout, block)
+    return tile_rows(multiply(halves), inverse, layout.order, *intraslice[:3], block)
+
+
+def scaled_tiles(
+    layout: TileLayout, block: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:  # (n B, C) -> (B T, TILE, W) half, (B, C)
+    """``block`` in half precision and in tiles, and the factors that undo its scale.
+
+    The columns of every set are scaled by the power of two that brings the largest entry to 2^14 .. 2^15, so that none
+    overflows and entries down to 2^-28 of it keep the eleven bits of half precision.
+    """
+    n_sets, n = layout.order.shape
+    largest = torch.linalg.vector_norm(block.view(n, n_sets, -1), torch.inf, dim=0)
+    exponent = 15 - torch.frexp(largest.clamp_min_(torch.finfo(block.dtype).tiny * 2**16)).exponent
+    scale, inverse = (torch.ldexp(torch.ones_like(largest), power) for power in (exponent, -exponent))
+    return tile_block(block, scale, layout.order), inverse
+
+
+@twins("(Tensor block, Tensor scale, Tensor order) -> Tensor", cuda=TRITON)
+def tile_block(
+    block: torch.Tensor,  # (n B, C) float32 or float64
+    scale: torch.Tensor,  # (B, C), of the same dtype
+    order: torch.Tensor,  # (B, n) int64
+) -> torch.Tensor:  # (B T, TILE, W) half
+    """Every set of ``block`` times ``scale`` in half precision, in the order of its tiles; 0 where there is nothing.
+
+    Rounded by way of float32, as torch does. W is C and what it lacks to a multiple of COLUMNS. One pass: reads the
+    block, writes a quarter of a float64 one. Deterministic; the twins have the same bits.
+    """
+    n_sets, n = order.shape
+    by_set = block.view(n, n_sets, -1).transpose(0, 1)
+    halves = in_tiles((by_set * scale[:, None]).half(), order, 0).flatten(0, 1)
+    return torch.nn.functional.pad(halves, (0, -block.shape[1] % COLUMNS))
+
+
+@twins(
+    "(Tensor sums, Tensor inverse, Tensor order, Tensor indptr, Tensor indices, Tensor values, Tensor block) -> Tensor",
+    cuda=TRITON,
+)
+def tile_rows(
+    sums: torch.Tensor,  # (B T, TILE, W) float32
+    inverse: torch.Tensor,  # (B, C), of the dtype of the block
+    order: torch.Tensor,  # (B, n) int64
+    indptr: torch.Tensor,  # (n B + 1,)
+    indices: torch.Tensor,  # (nnz,) below B: sets, at the point of the row
+    values: torch.Tensor,  # (nnz,) float32 or float64
+    block: torch.Tensor,  # (n B, C) float32 or float64
+) -> torch.Tensor:  # (n B, C)
+    """Rows of tiles back in the order of nodes and times ``inverse``, and the product of the entries with ``block``.
+
+    One pass: reads the sums and the block, writes the result. Deterministic.
+    """
+    n_sets, n = order.shape
+    by_set = sums.view(n_sets, -1, sums.shape[2])[:, :n, : block.shape[1]]
+    by_set = torch.empty_like(by_set).scatter_(1, order[..., None].expand_as(by_set), by_set)
+    product = by_set.to(block.dtype).mul_(inverse[:, None]).transpose(0, 1).reshape(block.shape)
+    return product.add_(matmul(in_node_order(Csr(indptr, indices, values, (n * n_sets, n_sets))), block))
+
+
+def in_node_order(intraslice: Csr) -> Csr:  # (n B rows, B columns) -> (n B rows, n B columns)
+    """Columns of sets become those of nodes at the point of the row."""
+    n_nodes, n_sets = intraslice.shape
+    first = torch.arange(0, n_nodes, n_sets, device=intraslice.indptr.device)
+    counts = (intraslice.indptr[1:] - intraslice.indptr[:-1]).long()
+    # Their number is known: asked of a GPU it would be waited for, in every product.
+    shift = torch.repeat_interleave(first.repeat_interleave(n_sets), counts, output_size=intraslice.nnz)
+    return intraslice._replace(
+        indices=(intraslice.indices + shift).to(intraslice.indices.dtype), shape=(n_nodes, n_nodes)
+    )
