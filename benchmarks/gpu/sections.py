@@ -220,11 +220,10 @@ def one_line(section: Mapping[str, Any]) -> str:
         parts.append(f"{section['passed']} passed, {section['failed']} failed, {section['skipped']} skipped")
     parts += [f"{f['what']}: {f['value']:.2g} > {f['most']:.2g}" for f in section.get("findings", []) if not f["holds"]]
     failures = section.get("failures", [])
-    parts += [f"{name}: {why}" for name, why in failures.items()] if isinstance(failures, dict) else failures[:5]
-    parts += section.get("missing", []) + section.get("goals_missed", [])
-    if "detail" in section:
-        parts.append(re.sub(r"\s+", " ", section["detail"])[-300:])
-    return "; ".join(parts)
+    wrong = [f"{name}: {why}" for name, why in failures.items()] if isinstance(failures, dict) else failures[:5]
+    parts += [part[:200] for part in (*wrong, *section.get("missing", []), *section.get("goals_missed", []))]
+    parts.append(section.get("detail", "")[-300:])
+    return re.sub(r"\s+", " ", "; ".join(part for part in parts if part))
 
 
 def print_table(v: Verification, names: Sequence[str]) -> None:

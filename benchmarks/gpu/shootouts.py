@@ -106,7 +106,8 @@ def gram(n_rows: int, n_columns: int, per_row: int, device: torch.device) -> dic
     from mmphate_gpu.ops.sparse_gram import sparse_gram
 
     generator = torch.Generator().manual_seed(0)
-    columns = torch.randint(0, n_columns, (n_rows, per_row), generator=generator).sort(1).values
+    spread = torch.randint(0, n_columns - per_row, (n_rows, per_row), generator=generator).sort(1).values
+    columns = spread + torch.arange(per_row)  # each once a row
     indptr = torch.arange(n_rows + 1) * per_row
     values = torch.rand(n_rows * per_row, generator=generator, dtype=torch.float64)
     parts = (part.to(device) for part in (indptr.int(), columns.flatten().int(), values))
