@@ -36,9 +36,9 @@ from benchmarks import (  # noqa: E402
     rows,
     story,
     tasks,
-    twins,
     worker,
 )
+from benchmarks.gpu import twins  # noqa: E402
 from mmphate_gpu import MMPHATE, cli, multislice_affinity, plan, reference, to_scipy  # noqa: E402
 from mmphate_gpu.datasets import random_walk  # noqa: E402
 from mmphate_gpu.ops import twins as native_twins  # noqa: E402
