@@ -206,6 +206,9 @@ def test_steps_alone_and_those_that_have_not_passed(tmp_path, monkeypatch, capsy
     assert code == 1 and lines[-1]["step"] == "second"
     assert [line["begin"] for line in lines if "begin" in line] == [["first", "third"], ["second"]]
     assert "three dies" in capsys.readouterr().out
+    assert first_light.main([f"--show={pack}"]) == 0
+    shown = capsys.readouterr().out
+    assert 'first       one: {"value": 3}' in shown and "three dies: FAULT ended with exit code -6" in shown
     monkeypatch.setattr(first_light, "hash_of", lambda patterns: "other")
     assert first_light.passed_before(tmp_path / "out") == set()
 
@@ -262,6 +265,23 @@ def test_a_pack_holds_the_end_of_a_log_and_no_cache(tmp_path, monkeypatch):
         assert archive.extractfile("log/step.out").read() == b"nd its end"
     sections.unpack(v.pack, tmp_path / "again")
     assert (tmp_path / "again" / "lines.jsonl").read_text().endswith("ten bytes\n")
+
+
+def test_the_log_of_a_process_that_is_running_is_packed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "PACK_SECONDS", 0.1)
+    v, seen = state(tmp_path), []
+
+    def watch():
+        if v.pack.exists():
+            with tarfile.open(v.pack) as archive:
+                seen.append(archive.extractfile("log/slow.out").read())
+
+    sections.call(v, "slow", [sys.executable, "-c", "import time; print('one', flush=True); time.sleep(1.5)"], 20)
+    assert not seen
+    sections.call(
+        v, "slow", [sys.executable, "-c", "import time; print('two', flush=True); time.sleep(1.5)"], 20, None, watch
+    )
+    assert seen[-1] == b"two\n"
 
 
 def test_a_pack_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from benchmarks.tasks import through_its_end  # noqa: E402
 
 BUDGET = 540  # seconds: ten minutes less the start of a machine and the way back
 LINES = "first_light.jsonl"
+WIDTH = 600  # of a line that is shown
 # Threads that wait may not spin: on a CPU that is shared, small products would take many times as long.
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 LEAST_SHARE = 0.25  # of a step's limit: with less time left it does not begin
@@ -121,6 +123,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, STEPS, BUDGET)
     parser.add_argument("--out", type=Path, default=Path("first-light"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--show", type=Path, metavar="PACK", help="print what a pack holds, a line for each part")
     parser.add_argument("--expect", action="store_true", help="make the carried numbers anew, on this machine's CPU")
     return parser.parse_args(argv)
 
@@ -129,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if options.list:
         return print_list({name: f"{step.what} (at most {step.limit:.0f} s)" for name, step in STEPS.items()})
+    if options.show is not None:
+        return show(options.show)
     if options.expect:
         from benchmarks.gpu.expected import write_expected
 
@@ -152,6 +157,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in names:
             tell(v, step=name, **run_section(v, sections, name))
     return conclude(v, names)
+
+
+def show(pack: Path) -> int:
+    """Print the parts of a pack: the fault of each, or what it found as far as a line can hold it."""
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(pack, Path(folder))
+        lines = lines_of(Path(folder))
+    for line in lines:
+        step, part = line.pop("step", ""), line.pop("part", "")
+        text = line.get("error") or json.dumps(line)
+        print(f"{step:<12}{part}: {'FAULT ' * ('error' in line)}{' '.join(text.split())[:WIDTH]}")
+    return 0
 
 
 def conclude(v: Verification, names: Sequence[str]) -> int:

@@ -146,8 +146,9 @@ def host_to_device(pinned: bool, options: argparse.Namespace) -> dict[str, Any]:
 
     if pinned and options.device.type == "cpu":
         return {"missing": "pinned memory needs a CUDA device"}
-    source = torch.zeros(COPIED[options.small], dtype=torch.uint8, pin_memory=pinned)
-    target = torch.empty_like(source, device=options.device, pin_memory=False)
+    source = torch.randint(0, 256, (COPIED[options.small],), dtype=torch.uint8)
+    source = source.pin_memory() if pinned else source
+    target = torch.empty(source.shape, dtype=source.dtype, device=options.device)
     seconds = min(warm(lambda: target.copy_(source), options.device, 5))
     return {"rate": source.nbytes / seconds, "unit": "bytes/s"}
 

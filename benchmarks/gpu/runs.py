@@ -76,6 +76,7 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
     before, meter = held_bytes(device), PeakMeter(device)
     options, seconds, stages = options_of(case, storage, device), [], []
     for number in range(n_runs):
+        op = None  # its results are gone before the next run
         op, total, own = timed(trace, options, None if number else meter)
         seconds += [round(one, 4) for one in total]
         stages.append({report["stage"]: round(one, 4) for report, one in zip(op.report_, own[0], strict=True)})

@@ -27,6 +27,7 @@ UNFINISHED = "unfinished"
 MOST_OF_A_LOG = 2**21
 LEAST_SECONDS = 5  # with less time left no section begins
 POLL_SECONDS = 0.2
+PACK_SECONDS = 10.0  # the logs of a process that is running are packed as often
 CACHE = "cache"  # folder of the output that is not packed
 
 
@@ -96,7 +97,7 @@ def call(
             start_new_session=True,
             preexec_fn=_end_with_the_parent,
         )
-        until = time.monotonic() + seconds
+        until, pack_at = time.monotonic() + seconds, time.monotonic() + PACK_SECONDS
         try:
             while process.poll() is None:
                 if time.monotonic() > until:
@@ -104,6 +105,9 @@ def call(
                     raise TookTooLong(f"took more than {seconds:.0f} s; its last output: {last}", seconds < most)
                 _wait(process)
                 watch()
+                if time.monotonic() > pack_at:
+                    write_pack(v)
+                    pack_at = time.monotonic() + PACK_SECONDS
         finally:
             if process.poll() is None:  # also where this process is asked to end
                 end(process)

@@ -23,8 +23,8 @@ from benchmarks.gpu.parts import Work, run
 
 SIZES = {True: (60, 200), False: (200, 3000)}
 REPEATS = 3
-POISON = {torch.bool: True, torch.uint8: 0xA5}
 LARGE_INTEGER = 0x5A5A5A5A
+POISON = {torch.bool: True, torch.uint8: 0x5A, torch.int8: 0x5A, torch.int16: 0x5A5A}
 
 
 def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
