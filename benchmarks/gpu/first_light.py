@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.dont_write_bytecode = True  # nothing is written outside of the output
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -109,14 +110,13 @@ def caches(out: Path) -> dict[str, str]:
         "KEOPS_CACHE_FOLDER": "keops",
         "MPLCONFIGDIR": "matplotlib",
         "XDG_CACHE_HOME": "xdg",
-        "PYTHONPYCACHEPREFIX": "pycache",
         "HYPOTHESIS_STORAGE_DIRECTORY": "hypothesis",
         "TMPDIR": "tmp",
     }
     cache = out.resolve() / CACHE
     for name in places.values():
         (cache / name).mkdir(parents=True, exist_ok=True)
-    return {variable: str(cache / name) for variable, name in places.items()}
+    return {"PYTHONDONTWRITEBYTECODE": "1", **{variable: str(cache / name) for variable, name in places.items()}}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -127,7 +127,7 @@ def _text(path: Path) -> str:
 
 def cuda_is_there() -> bool:
     code = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
-    return subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True).returncode == 0
+    return subprocess.run([sys.executable, "-B", "-c", code], env=environment(), capture_output=True).returncode == 0
 
 
 def _end_with_the_parent() -> None:
