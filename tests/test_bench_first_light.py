@@ -102,7 +102,7 @@ def test_what_a_part_raises_is_in_its_line(capsys):
 
 def test_parts_that_all_lack_something_make_a_step_skipped(tmp_path):
     lines = {"one": {"missing": "no CuPy"}, "two": {"missing": "no ncu"}}
-    found = parts._verdict(lines, 0, "")
+    found = parts.verdict(lines, 0, "")
     assert found["status"] == "skipped" and found["missing"] == ["one: no CuPy", "two: no ncu"]
 
 

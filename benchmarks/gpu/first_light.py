@@ -139,14 +139,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"written: {write_expected()}")
         return 0
+    log = options.out / "log"
+    v = Verification("cpu" if options.cpu else "cuda", False, log, options.budget, options.out, options.pack)
     if not options.cpu and not cuda_is_there():
         print("first_light needs a CUDA device and torch finds none; --cpu runs on the CPU", file=sys.stderr)
         return 2
-    log = options.out / "log"
     log.mkdir(parents=True, exist_ok=True)
     if options.resume is not None:
         unpack(options.resume, options.out)
-    v = Verification("cpu" if options.cpu else "cuda", False, log, options.budget, options.out, options.pack)
     v.environment = {**caches(options.out), **(QUIET if options.cpu else {})}
     before = passed_before(options.out) if options.resume is not None else set()
     names = options.only or [name for name in STEPS if name not in before]

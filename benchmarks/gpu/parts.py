@@ -169,7 +169,7 @@ def run_parts(
             parts[reader.begun] = {"part": reader.begun, "error": fault}
             tell(parts[reader.begun])
         if code == 0 or (reader.begun is None and not reader.ended) or until - time.monotonic() < 2 * POLL_SECONDS:
-            return {**_verdict(parts, code, end), **({"notes": notes} if notes else {})}
+            return {**verdict(parts, code, end), **({"notes": notes} if notes else {})}
 
 
 def _attempt(
@@ -191,7 +191,7 @@ def _attempt(
     return code, end
 
 
-def _verdict(parts: Mapping[str, Mapping[str, Any]], code: int | None, end: str) -> dict[str, Any]:
+def verdict(parts: Mapping[str, Mapping[str, Any]], code: int | None, end: str) -> dict[str, Any]:
     failures = {name: str(part["error"]) for name, part in parts.items() if part.get("error")}
     counts = {"n_parts": len(parts), "failures": failures}
     missing = [f"{name}: {part['missing']}" for name, part in parts.items() if part.get("missing")]
