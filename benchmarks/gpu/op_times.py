@@ -29,10 +29,7 @@ REPEATS = 5
 AT_HAR = (
     "radius_counts",
     "median_kth_neighbor_distance",
-    "tile_matmul",
-    "gaussian_product",
-    "tile_reached",
-    "tile_entries",
+    *TILE_OPS,
     "assign_nearest",
     "orthonormalize",
     "radius_fill",

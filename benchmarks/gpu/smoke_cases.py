@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 
-from mmphate_gpu.mds.smacof import Way
+from mmphate_gpu.mds.smacof import Way, one_sweep
 from mmphate_gpu.ops import gaussian_product as gaussian
 from mmphate_gpu.ops.csr import Csr, indptr_of_counts
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
-from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, product_by_tiles, stored_pairs, tile_layout
+from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, stored_pairs, tile_layout
 from mmphate_gpu.ops.twins import PORTABLE
 
 Arguments = tuple[Any, ...]
@@ -79,21 +80,20 @@ def _distances(n: int) -> torch.Tensor:
 
 
 def guttman_transform(n: int) -> Arguments:
-    points = _normal(n, 3)
-    return _distances(n), points - points.mean(0), torch.tensor(1e-6, dtype=torch.float64)
+    """What a sweep of the library gives to the op."""
+    points, given = _normal(n, 3), mock.Mock(return_value=(None, None))
+    with mock.patch.dict(one_sweep.__globals__, guttman_transform=given):
+        one_sweep(_distances(n), points - points.mean(0))
+    return given.call_args.args
 
 
 def descent_step(n: int) -> Arguments:
     points = _normal(n, 2)
-    way = Way(_distances(n), points - points.mean(0), 2**40, 0.0, PORTABLE_SWEEP)
+    way = Way(_distances(n), points - points.mean(0), 2**40, 0.0)
     for _ in range(3):
         way.advance()
     swept = way.sweep(way.distances, way.trial)
     return *swept, *way.places, way.eps, way.max_iter
-
-
-def PORTABLE_SWEEP(distances: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return PORTABLE["guttman_transform"](distances, points, 1e-6 * points.abs().max())
 
 
 def assign_nearest(n: int) -> Arguments:
@@ -107,9 +107,8 @@ def _layout(n: int, reach: float = REACH) -> tuple[torch.Tensor, TileLayout]:
 
 
 def _halves(layout: TileLayout, n: int) -> torch.Tensor:  # (R, TILE, COLUMNS)
-    kept: list[torch.Tensor] = []
-    product_by_tiles(layout, _normal(SETS, n, COLUMNS), lambda halves: kept.append(halves) or halves.float())
-    return kept[0]
+    """A block as the products take it: 0 where there is no point, and columns to a multiple of 16."""
+    return point_tiles(layout, torch.nn.functional.pad(_normal(SETS, n, COLUMNS), (0, -COLUMNS % 16)), 0).half()
 
 
 def tile_reached(n: int) -> Arguments:
@@ -137,6 +136,21 @@ def gaussian_product(n: int) -> Arguments:
     return *made, limit, layout.indptr, layout.columns, _halves(layout, n)
 
 
+def tile_block(n: int) -> Arguments:
+    _, layout = _layout(n)
+    scale = torch.full((SETS, COLUMNS), 2.0**12, dtype=torch.float64)
+    return _normal(n * SETS, COLUMNS), scale, layout.order
+
+
+def tile_rows(n: int) -> Arguments:
+    """Every node has one entry, with the other set at its point."""
+    _, layout = _layout(n)
+    nodes = torch.arange(n * SETS + 1)
+    entries = nodes.int(), ((nodes[:-1] + 1) % SETS).int(), _normal(n * SETS, dtype=torch.float32)
+    inverse = torch.full((SETS, COLUMNS), 2.0**-12, dtype=torch.float64)
+    return _halves(layout, n).float(), inverse, layout.order, *entries, _normal(n * SETS, COLUMNS)
+
+
 # Every op of the registry has its case; a test holds the two against each other.
 CASES: dict[str, Callable[[int], Arguments]] = {
     "radius_counts": radius_counts,
@@ -149,6 +163,8 @@ CASES: dict[str, Callable[[int], Arguments]] = {
     "guttman_transform": guttman_transform,
     "descent_step": descent_step,
     "assign_nearest": assign_nearest,
+    "tile_block": tile_block,
+    "tile_rows": tile_rows,
     "tile_reached": tile_reached,
     "tile_entries": tile_entries,
     "tile_matmul": tile_matmul,
@@ -169,6 +185,7 @@ MOST_ERROR = {
     "descent_step": 1e-4,
     "tile_entries": 1e-3,
     "tile_matmul": 1e-5,
+    "tile_rows": 1e-12,
     "gaussian_product": 2e-3,
 }
 # Share of the whole numbers that may differ: of two centres that are equally near but for rounding either may be taken.
