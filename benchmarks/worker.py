@@ -117,7 +117,7 @@ def run_case(
     before = held_bytes(device)
     meter = PeakMeter(device)
     runs = _runs(trace, {**options, "device": device, "random_state": 0}, meter, repeats)
-    planned = _planned(trace, device, {**options, "storage": FORMS[type(runs.op.affinity_)]}, before)
+    planned = planned_bytes(trace, device, {**options, "storage": FORMS[type(runs.op.affinity_)]}, before)
     common = {**_common(case, device, runs.op, trace, options), **held}
     rows = []
     for index, report in enumerate(runs.op.report_):
@@ -133,18 +133,18 @@ def run_case(
 def _runs(trace: Trace, options: dict[str, Any], meter: PeakMeter, repeats: int | None) -> Runs:
     """The cold run, and the warm ones; results of a run are gone before the next. Peaks are those of the cold run: what
     the allocators keep of it is no part of what the next one takes."""
-    runs = Runs(*_timed(trace, options, meter))
+    runs = Runs(*timed(trace, options, meter))
     if repeats is None:
         repeats = 0 if meter.device.type == "cpu" and runs.seconds[0] > LONG else REPEATS
     for _ in range(repeats):
         del runs.op
-        runs.op, seconds, stages = _timed(trace, options, None)
+        runs.op, seconds, stages = timed(trace, options, None)
         runs.seconds += seconds
         runs.stages += stages
     return runs
 
 
-def _timed(
+def timed(
     trace: Trace, options: dict[str, Any], meter: PeakMeter | None
 ) -> tuple[MMPHATE, list[float], list[list[float]]]:
     op = MMPHATE(**options, callback=meter)
@@ -155,7 +155,7 @@ def _timed(
     return op, [time.perf_counter() - started], [[report["seconds"] for report in op.report_]]
 
 
-def _planned(trace: Trace, device: torch.device, options: dict[str, Any], held: int) -> dict[str, int]:
+def planned_bytes(trace: Trace, device: torch.device, options: dict[str, Any], held: int) -> dict[str, int]:
     """The peak of every stage and of the run: what was held before it, and what the plan adds for the form it took.
 
     Asked after the runs: a plan estimates from a sample with the ops of a run, which would no longer be cold.

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import verification, verify_caps, verify_gpu
+from benchmarks.gpu import sections, verify_caps, verify_gpu
 
 RUN = {
     "form": "lazy",
@@ -71,7 +71,7 @@ def test_the_first_way_of_a_refusal(told, settings):
 
 def test_what_there_is_no_time_for_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(verify_caps, "capped", lambda *_: pytest.fail("no time is left"))
-    v = verification.Verification("cuda", False, tmp_path, 10)
+    v = sections.Verification("cuda", False, tmp_path, 10)
     found = verify_caps.caps(v)
     assert found["status"] == "unfinished" and "har auto 8 GB, har auto 24 GB" in found["detail"]
 
@@ -82,12 +82,12 @@ def test_the_next_call_goes_on_with_the_runs_that_are_left(tmp_path, monkeypatch
     def capped(v, name, run, storage, cap=None, settings=None):
         asked.append(name)
         if len(asked) == 3:
-            raise verification.TookTooLong("took more than 3 s", True)
+            raise sections.TookTooLong("took more than 3 s", True)
         return {**RUN, "reserved_bytes": None}
 
     monkeypatch.setattr(verify_caps, "capped", capped)
     monkeypatch.setattr(verify_caps, "CAPPED_ON_CPU", verify_caps.CAPPED_ON_CPU[:2])
-    v = verification.Verification("cpu", True, tmp_path, 300)
+    v = sections.Verification("cpu", True, tmp_path, 300)
     v.sections["caps"] = first = verify_caps.caps(v)
     assert first["status"] == "unfinished" and list(first["runs"]) == ["small auto 0.045 GB"]
     again = verify_caps.caps(v)
@@ -98,13 +98,13 @@ def test_the_next_call_goes_on_with_the_runs_that_are_left(tmp_path, monkeypatch
 def test_a_run_that_is_cut_short_by_the_end_of_the_call_is_not_held_against_the_library(tmp_path, monkeypatch):
     def ended(early):
         def call(*_):
-            raise verification.TookTooLong("took more than 3 s", early)
+            raise sections.TookTooLong("took more than 3 s", early)
 
         monkeypatch.setattr(verify_caps, "call", call)
-        return verify_caps.capped(verification.Verification("cuda", False, tmp_path, 10), "a run", "har", "auto")
+        return verify_caps.capped(sections.Verification("cuda", False, tmp_path, 10), "a run", "har", "auto")
 
     assert ended(early=False) == {"error": "took more than 3 s"}
-    with pytest.raises(verification.TookTooLong):
+    with pytest.raises(sections.TookTooLong):
         ended(early=True)
 
 
@@ -117,7 +117,7 @@ def test_a_refused_run_is_tried_as_told(tmp_path, monkeypatch):
         return refused if (storage, settings) == ("sparse", None) and cap == 45e6 else {**RUN, "reserved_bytes": None}
 
     monkeypatch.setattr(verify_caps, "capped", capped)
-    assert verify_caps.caps(verification.Verification("cpu", True, tmp_path, 300))["status"] == "passed"
+    assert verify_caps.caps(sections.Verification("cpu", True, tmp_path, 300))["status"] == "passed"
     assert ("small", "sparse", 45e6, {"n_svd": "25"}) in asked
     assert asked.count(("small", "lazy", None, None)) == 1  # the same form is run once without a cap
 

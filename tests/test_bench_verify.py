@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import cases, harness, records, verification, verify_gpu  # noqa: E402
+from benchmarks import cases, harness, records  # noqa: E402
+from benchmarks.gpu import pytest_runs, sections, twins, verify_gpu  # noqa: E402
 from benchmarks.rows import Row  # noqa: E402
 
 
 def test_without_cuda_it_ends_with_2_and_one_sentence(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "verify_gpu.py"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "verify_gpu.py"), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1 and "CUDA" in done.stderr
@@ -31,7 +32,7 @@ def test_without_cuda_it_ends_with_2_and_one_sentence(tmp_path):
 
 def verified(folder: Path, *options: str) -> dict[str, Any]:
     """What `verify_gpu --cpu` wrote, having ended well."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "verify_gpu.py"), "--cpu", *options]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "verify_gpu.py"), "--cpu", *options]
     done = subprocess.run(
         [*command, "--out", str(folder), "--log", str(folder / "log")], capture_output=True, text=True
     )
@@ -60,7 +61,6 @@ def test_every_section_runs_on_the_cpu(tmp_path):
     assert {file.name.partition("-")[0] for file in tmp_path.glob("*.jsonl")} == set(harness.SUITES)
     assert list(content["sections"]) == list(verify_gpu.SECTIONS)
     status = {name: section["status"] for name, section in content["sections"].items()}
-    assert {status.pop("sanitizer_memcheck"), status.pop("sanitizer_racecheck")} == {"skipped"}
     assert set(status.values()) == {"passed"}
     assert content["sections"]["conformance"]["passed"] > 5
 
@@ -74,8 +74,8 @@ def asked(tmp_path, monkeypatch):
 
 def test_a_failed_section_is_recorded_and_the_next_one_runs(asked, monkeypatch, capsys):
     arguments, file = asked
-    sections = {"one": lambda v: verification.failed("it broke"), "two": lambda v: {"status": "passed"}}
-    monkeypatch.setattr(verify_gpu, "SECTIONS", sections)
+    made = {"one": lambda v: sections.failed("it broke"), "two": lambda v: {"status": "passed"}}
+    monkeypatch.setattr(verify_gpu, "SECTIONS", made)
     assert verify_gpu.main(arguments) == 1
     found = json.loads(file.read_text())["sections"]
     assert (found["one"]["status"], found["one"]["detail"], found["two"]["status"]) == ("failed", "it broke", "passed")
@@ -102,8 +102,8 @@ def test_what_there_was_no_time_for_is_done_by_the_next_call_alone(asked, monkey
         def run(v):
             calls.append(name)
             if ends or len(calls) > 2:
-                return verification.failed("it broke") if name == "one" else {"status": "passed"}
-            raise verification.TookTooLong("took more than 3 s", early=True)
+                return sections.failed("it broke") if name == "one" else {"status": "passed"}
+            raise sections.TookTooLong("took more than 3 s", early=True)
 
         return run
 
@@ -133,12 +133,12 @@ PROGRESS = """3 tasks, about 0:30 on two cores
 
 
 def test_a_suite_that_was_ended_says_where_the_next_call_goes_on(tmp_path, monkeypatch):
-    assert verify_gpu.stopped("") == verification.unfinished("it had not begun")
+    assert verify_gpu.stopped("") == sections.unfinished("it had not begun")
     early = False
 
     def call(v, name, *_):
         (v.log / f"{name}.err").write_text(PROGRESS)
-        raise verification.TookTooLong("took more than 500 s", early)
+        raise sections.TookTooLong("took more than 500 s", early)
 
     monkeypatch.setattr(verify_gpu, "call", call)
     v = state(tmp_path)
@@ -176,8 +176,8 @@ def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
     assert verify_gpu.SECTIONS["ops"](v)["status"] == "unfinished"
 
 
-def state(tmp_path: Path, **changes: Any) -> verification.Verification:
-    v = verification.Verification("cpu", True, tmp_path, 60)
+def state(tmp_path: Path, **changes: Any) -> sections.Verification:
+    v = sections.Verification("cpu", True, tmp_path, 60)
     v.about = {"missing": []}
     return dataclasses.replace(v, **changes)
 
@@ -185,8 +185,8 @@ def state(tmp_path: Path, **changes: Any) -> verification.Verification:
 def test_a_process_that_takes_too_long_is_ended(tmp_path):
     code = "import time; print('started', flush=True); time.sleep(60)"
     for budget, early in ((60, False), (1, True)):
-        with pytest.raises(verification.TookTooLong, match=r"more than [12] s") as ended:
-            verification.call(state(tmp_path, budget=budget), "slow", [sys.executable, "-c", code], 1.5)
+        with pytest.raises(sections.TookTooLong, match=r"more than [12] s") as ended:
+            sections.call(state(tmp_path, budget=budget), "slow", [sys.executable, "-c", code], 1.5)
         assert ended.value.early == early and (early or "started" in str(ended.value))
 
 
@@ -200,13 +200,99 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path):
     ],
 )
 def test_pytest_runs_are_counted(tmp_path, body, status, counts):
-    (tmp_path / "test_some.py").write_text(body)
-    found = verify_gpu.pytest_section(
-        state(tmp_path), "some", [f"--rootdir={tmp_path}", "-c", os.devnull, str(tmp_path)], 60
-    )
+    found = pytest_run(tmp_path, body)
     assert found["status"] == status
     assert (found["passed"], found["failed"], found["skipped"]) == counts
 
 
-def test_without_pytest_the_tests_count_as_failed(tmp_path):
-    assert "pytest is not installed" in verify_gpu.tests(state(tmp_path, about={"missing": ["pytest"]}))["detail"]
+def pytest_run(folder: Path, body: str, most: float = 60, **changes: Any) -> dict[str, Any]:
+    (folder / "test_some.py").write_text(body)
+    chosen = [f"--rootdir={folder}", "-c", os.devnull, str(folder)]
+    return pytest_runs.pytest_section(state(folder, **changes), "some", chosen, most)
+
+
+def test_a_pytest_run_that_is_cut_off_gives_the_counts_of_its_log(tmp_path):
+    body = """
+import time, pytest
+def test_good(): pass
+def test_bad(): assert 0
+@pytest.mark.parametrize("name", ["walk, four axes"])
+def test_other(name): pytest.skip("no device")
+def test_hangs(): time.sleep(60)
+"""
+    found = pytest_run(tmp_path, body, 6)
+    assert (found["status"], found["passed"], found["failed"], found["skipped"]) == ("failed", 1, 1, 1)
+    assert found["failures"][0].endswith("test_some.py::test_bad") and "more than 6 s" in found["detail"]
+    found = pytest_run(tmp_path, body, 60, budget=6)
+    assert (found["status"], found["passed"]) == ("unfinished", 1)
+
+
+def test_lines_of_workers_are_counted():
+    log = """
+[gw0] [ 25%] PASSED tests/test_a.py::test_one[walk, four axes]
+tests/test_a.py::test_two
+[gw1] [ 50%] FAILED tests/test_a.py::test_two
+[gw0] [ 75%] ERROR tests/test_a.py::test_three
+[gw1] [100%] SKIPPED tests/test_a.py::test_four
+FAILED tests/test_a.py::test_two - AssertionError: PASSED
+"""
+    found = pytest_runs.log_counts(log)
+    assert (found["passed"], found["failed"], found["skipped"]) == (1, 2, 1)
+    assert found["failures"] == ["tests/test_a.py::test_two", "tests/test_a.py::test_three"]
+
+
+def test_tests_run_in_parallel_with_a_limit_each_where_the_plugins_are_there(monkeypatch):
+    here = {"xdist", "pytest_timeout"}
+    monkeypatch.setattr(pytest_runs.importlib.util, "find_spec", lambda name: name in here or None)
+    assert any(option.startswith("-n") for option in pytest_runs.pytest_options(8))
+    assert {"-v", "--timeout=60"} < set(pytest_runs.pytest_options(0))
+    assert not any(option.startswith("-n") for option in pytest_runs.pytest_options(0))  # under a sanitizer
+    here.clear()
+    assert pytest_runs.pytest_options(8) == ["-v", "-rfE", "--tb=short", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+
+
+def test_without_pytest_the_tests_count_as_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(pytest_runs.importlib.util, "find_spec", lambda name: None)
+    assert "pytest is not installed" in verify_gpu.tests(state(tmp_path))["detail"]
+
+
+def test_the_pipeline_of_a_call_is_a_list_of_cases_that_fit(tmp_path, monkeypatch):
+    asked = []
+
+    def call(v, name, command, most):
+        asked.append([part for part in command if part.startswith(("--case", "--storage"))])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(verify_gpu, "call", call)
+    v = state(tmp_path, device="cuda", quick=False, out=tmp_path, about={"missing": [], "machine": "some-gpu"})
+    for name in ("pipeline", "pipeline_tiles"):
+        assert verify_gpu.SECTIONS[name](v)["status"] == "passed"
+    assert asked[0] == [f"--case={name}" for name in verify_gpu.PIPELINE] and asked[1][-1] == "--storage=tiles"
+    assert {*verify_gpu.PIPELINE, *verify_gpu.TILES} < {*cases.CASES}
+    assert not any(cases.CASES[name].cuda_only for name in verify_gpu.PIPELINE)
+
+
+def test_what_was_found_is_packed_and_another_machine_goes_on_from_it(asked, tmp_path, monkeypatch):
+    arguments, file = asked
+    found = {"one": lambda v: {"status": "passed"}, "two": lambda v: {"status": "passed"}}
+    monkeypatch.setattr(verify_gpu, "SECTIONS", found)
+    pack = tmp_path / "away" / "found.tgz"
+    assert verify_gpu.main([*arguments, "--only", "one", f"--pack={pack}"]) == 0
+    file.unlink()
+    found["one"] = lambda v: pytest.fail("it has passed before")
+    assert verify_gpu.main([*arguments, f"--resume={pack}"]) == 0
+    assert list(json.loads(file.read_text())["sections"]) == ["one", "two"]
+
+
+def test_the_run_on_a_device_is_held_against_carried_numbers(monkeypatch):
+    cpu = twins.torch.device("cpu")
+    small = twins.pipeline_numbers(cpu, "sparse", quick=True)
+    carried = {"same_sources": True, "pipeline": {"quick": small}}
+    monkeypatch.setattr(twins, "expected", lambda: carried)
+    section = twins.pipeline(cpu, quick=True)
+    assert all(finding.holds for finding in section.findings) and len(section.findings) == 15 and not section.missing
+    for name, changed in (("t", small["t"] + 1), ("stress", 1.1 * small["stress"]), ("between", [0.0] * 66)):
+        off = twins._pipeline_findings("run", {**small, name: changed}, small)
+        assert sum(not finding.holds for finding in off) == 1
+    carried["same_sources"] = False
+    assert "--expect" in twins.pipeline(cpu, quick=True).missing[0]

@@ -1,6 +1,6 @@
 """One run under a cap on the memory, and what it took, as one line of JSON: for `verify_gpu.py`.
 
-    python benchmarks/caps.py har --device cuda --storage auto --cap 12e9
+    python benchmarks/gpu/caps.py har --device cuda --storage auto --cap 12e9
 
 On CUDA the cap holds for torch's allocator too (`set_per_process_memory_fraction`), so a run that needs more than it is
 granted ends there as it would on a card of that size. A run that the library refuses gives the refusal and what the
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from benchmarks.records import ROOT
+from benchmarks.gpu.sections import UNFINISHED, TookTooLong, Verification, call, last_json, unfinished
 from benchmarks.tasks import tail
-from benchmarks.verification import UNFINISHED, TookTooLong, Verification, call, unfinished
 
 # (run of caps.py, storage, bytes), the most telling first: runs of the sizes that matter on workstation cards.
 CARDS = (24e9, 12e9, 8e9)
@@ -81,7 +80,7 @@ def capped(
     """What `caps.py` says about one run; ``error`` if it came to no end."""
     options = [f"--device={v.device}", f"--storage={storage}", *([] if cap is None else [f"--cap={cap:.0f}"])]
     options += [f"--set={key}={value}" for key, value in (settings or {}).items()]
-    command = [sys.executable, str(ROOT / "benchmarks" / "caps.py"), run, *options]
+    command = [sys.executable, str(Path(__file__).with_name("caps.py")), run, *options]
     try:
         done = call(v, f"caps_{name}".replace(" ", "_"), command, 90)
     except TookTooLong as error:
@@ -90,7 +89,7 @@ def capped(
         return {"error": str(error)}
     if done.returncode != 0:
         return {"error": tail(done.stderr)}
-    return json.loads(done.stdout.splitlines()[-1])
+    return last_json(done.stdout)
 
 
 def remedy(refusal: str) -> dict[str, str]:

@@ -1,0 +1,184 @@
+"""The first ten minutes on a card: what works, how fast, and the numbers that decide thresholds, in one file.
+
+    python benchmarks/gpu/first_light.py --out /tmp/first-light --pack first-light.tgz
+
+Every step is a process with a limit of its own. It gives lines of JSON, one for each part, which are written into
+``first_light.jsonl`` of the output at once; after each the pack is written anew, so that a call that is killed at any
+moment leaves all that was known. Steps that no longer fit into ``--budget`` are named. Nothing is written outside
+``--out`` and ``--pack``, the caches of compilers included, and the network is never needed. What cannot be done here
+is named: a missing package, tool, or device.
+
+A call ends with 0 if nothing failed, 1 if a step failed, 2 without a CUDA device, 3 if there was no time for all.
+``--cpu`` runs every step on the CPU, small. ``--resume PACK`` leaves out what has passed, ``--only NAME ...``
+runs these alone. ``--expect`` makes the numbers anew, on a CPU, that whole runs are held against. `verify_gpu` is the
+second call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.dont_write_bytecode = True  # nothing is written outside of the output
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.gpu.sections import (  # noqa: E402
+    CACHE,
+    UNFINISHED,
+    Section,
+    Verification,
+    add_arguments,
+    cuda_is_there,
+    print_list,
+    print_table,
+    run_section,
+    skipped,
+    unpack,
+    write_pack,
+)
+from benchmarks.gpu.steps import STEPS  # noqa: E402
+from benchmarks.records import SOURCES, commit, hash_of  # noqa: E402
+from benchmarks.tasks import through_its_end  # noqa: E402
+
+BUDGET = 540  # seconds: ten minutes less the start of a machine and the way back
+LINES = "first_light.jsonl"
+WIDTH = 600  # of a line that is shown
+# Threads that wait may not spin: on a CPU that is shared, small products would take many times as long.
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+LEAST_SHARE = 0.25  # of a step's limit: with less time left it does not begin
+
+
+def tell(v: Verification, **line: Any) -> None:
+    """Put a line into the output and then all into the pack; a line is whole or the last one."""
+    with (v.out / LINES).open("a") as file:
+        file.write(json.dumps(line, default=str) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    write_pack(v)
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    """The lines that were written, but for one that a kill has torn."""
+    path, found = out / LINES, []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def passed_before(out: Path) -> set[str]:
+    """The steps that have passed from the same sources."""
+    source, found, now = None, {}, hash_of(SOURCES)
+    for line in lines_of(out):
+        source = line.get("source", source)
+        if "status" in line:
+            found[line["step"]] = line["status"] == "passed" and source == now
+    return {step for step, passed in found.items() if passed}
+
+
+def section_of(name: str) -> Section:
+    """The step as a section: not begun where a share of its time is all that is left."""
+    step = STEPS[name]
+
+    def section(v: Verification) -> dict[str, Any]:
+        if v.left < LEAST_SHARE * step.limit:
+            return {"status": UNFINISHED, "detail": f"skipped: {v.left:.0f} s are left, it may take {step.limit:.0f}"}
+        missing = step.missing(v)
+        if missing:
+            return skipped(missing)
+        return step.work(v, name, step.limit, lambda line: tell(v, step=name, **line))
+
+    return section
+
+
+def caches(out: Path) -> dict[str, str]:
+    """The environment in which everything that compiles or keeps files does so in the output."""
+    places = {
+        "CUPY_CACHE_DIR": "cupy",
+        "TRITON_CACHE_DIR": "triton",
+        "CUDA_CACHE_PATH": "cuda",
+        "KEOPS_CACHE_FOLDER": "keops",
+        "MPLCONFIGDIR": "matplotlib",
+        "XDG_CACHE_HOME": "xdg",
+        "HYPOTHESIS_STORAGE_DIRECTORY": "hypothesis",
+        "TMPDIR": "tmp",
+    }
+    cache = out.resolve() / CACHE
+    for name in places.values():
+        (cache / name).mkdir(parents=True, exist_ok=True)
+    return {"PYTHONDONTWRITEBYTECODE": "1", **{variable: str(cache / name) for variable, name in places.items()}}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser, STEPS, BUDGET)
+    parser.add_argument("--out", type=Path, default=Path("first-light"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--show", type=Path, metavar="PACK", help="print what a pack holds, a line for each part")
+    parser.add_argument("--expect", action="store_true", help="make the carried numbers anew, on this machine's CPU")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    if options.list:
+        return print_list({name: f"{step.what} (at most {step.limit:.0f} s)" for name, step in STEPS.items()})
+    if options.show is not None:
+        return show(options.show)
+    if options.expect:
+        from benchmarks.gpu.expected import write_expected
+
+        print(f"written: {write_expected()}")
+        return 0
+    log = options.out / "log"
+    v = Verification("cpu" if options.cpu else "cuda", False, log, options.budget, options.out, options.pack)
+    if not options.cpu and not cuda_is_there():
+        print("first_light needs a CUDA device and torch finds none; --cpu runs on the CPU", file=sys.stderr)
+        return 2
+    log.mkdir(parents=True, exist_ok=True)
+    if options.resume is not None:
+        unpack(options.resume, options.out)
+    v.environment = {**caches(options.out), **(QUIET if options.cpu else {})}
+    before = passed_before(options.out) if options.resume is not None else set()
+    names = options.only or [name for name in STEPS if name not in before]
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    tell(v, begin=names, source=hash_of(SOURCES), commit=commit(), date=now, device=v.device, budget=v.budget)
+    sections = {name: section_of(name) for name in names}
+    with through_its_end():
+        for name in names:
+            tell(v, step=name, **run_section(v, sections, name))
+    return conclude(v, names)
+
+
+def show(pack: Path) -> int:
+    """Print the parts of a pack: the fault of each, or what it found as far as a line can hold it."""
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(pack, Path(folder))
+        lines = lines_of(Path(folder))
+    for line in lines:
+        step, part = line.pop("step", ""), line.pop("part", "")
+        text = line.get("error") or json.dumps(line)
+        print(f"{step:<12}{part}: {'FAULT ' * ('error' in line)}{' '.join(text.split())[:WIDTH]}")
+    return 0
+
+
+def conclude(v: Verification, names: Sequence[str]) -> int:
+    """Print what the steps found and where things are; the exit code."""
+    shutil.rmtree(v.out / CACHE / "tmp", ignore_errors=True)
+    print_table(v, names)
+    print(f"written: {v.out / LINES}" + ("" if v.pack is None else f", packed: {v.pack}"))
+    statuses = {section["status"] for section in v.sections.values()}
+    return 3 if UNFINISHED in statuses else int("failed" in statuses)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""A step of `first_light` from inside and from outside: a process that says what it found part by part.
+
+A line of JSON is written when a part begins and one when it has ended. What a part raises is in its line, and the next
+part runs. A fault that spoils the CUDA context ends the process after its line; a crash, and a part that says nothing
+for too long, end it without. Each time `run_parts` starts the process again without the parts that it has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.gpu.sections import (  # noqa: E402
+    POLL_SECONDS,
+    TookTooLong,
+    Verification,
+    call,
+    failed,
+    skipped,
+    unfinished,
+)
+from benchmarks.tasks import tail  # noqa: E402
+
+SPOILED = 3  # exit code of a process whose CUDA context is of no more use
+LINES_OF_A_FAULT = 12
+Work = Callable[[], Mapping[str, Any]]
+
+
+# ---------------------------------------------------------------- inside
+
+
+def run(title: str, parts: Callable[[argparse.Namespace], Iterable[tuple[str, Work]]]) -> int:
+    """The main function of a step: run its ``parts``, which are (name, work) in order, and say what each found.
+
+    The options given to ``parts`` have ``device``, a torch device, and ``small``.
+    """
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--skip", action="append", default=[], metavar="PART")
+    parser.add_argument("--part", action="append", default=[], metavar="PART", help="only parts that begin so")
+    parser.add_argument("--sizes", type=int, nargs="+", help="of the smoke: points of its two shapes")
+    parser.add_argument("--plain", action="store_true", help="of the smoke: one call, in memory as it comes")
+    options = parser.parse_args()
+    from benchmarks.devices import use_device
+
+    options.device = use_device(options.device)
+    for name, work in parts(options):
+        wanted = not options.part or any(name.startswith(part) for part in options.part)
+        if wanted and name not in options.skip and not _run_part(name, work, options.device):
+            return SPOILED
+    return 0
+
+
+def _run_part(name: str, work: Work, device: Any) -> bool:
+    """Say what a part found; False if the device is of no more use after it."""
+    _say(begin=name)
+    started = time.perf_counter()
+    try:
+        found = dict(work())
+        fault = _finish(device)
+    # Whatever it is, the parts after it have to run.
+    except Exception as error:
+        found = {"trace": tail(traceback.format_exc(), LINES_OF_A_FAULT)}
+        fault = f"{type(error).__name__}: {error}"[:2000]
+    spoiled = _finish(device)
+    if fault or spoiled:
+        found["error"] = fault or spoiled
+    _say(part=name, seconds=round(time.perf_counter() - started, 3), **found)
+    return spoiled is None
+
+
+def _finish(device: Any) -> str | None:
+    """Wait for the device; what that says of a fault, if there was one."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        return f"the device: {error}"[:2000]
+    return None
+
+
+def _say(**line: Any) -> None:
+    print(json.dumps(line, default=str), flush=True)
+
+
+# ---------------------------------------------------------------- outside
+
+
+class Silent(RuntimeError):
+    """A process that said nothing for too long."""
+
+
+class _Reader:
+    """What a process has written so far, line by line; each part goes to ``tell`` as soon as it is there."""
+
+    def __init__(self, path: Path, tell: Callable[[dict[str, Any]], None], silence: float) -> None:
+        self.path, self.tell, self.silence = path, tell, silence
+        self.read, self.heard = 0, time.monotonic()
+        self.begun: str | None = None
+        self.ended: dict[str, dict[str, Any]] = {}
+        self.n_noise = 0
+
+    def __call__(self) -> None:
+        content = self.path.read_bytes() if self.path.exists() else b""
+        complete = content.rfind(b"\n") + 1
+        for line in content[self.read : complete].splitlines():
+            self._take(line)
+        if complete > self.read:
+            self.read, self.heard = complete, time.monotonic()
+        elif time.monotonic() - self.heard > self.silence:
+            raise Silent(f"said nothing for {self.silence:.0f} s and was ended")
+
+    def _take(self, line: bytes) -> None:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = None
+        if isinstance(said, dict) and isinstance(said.get("begin"), str):
+            self.begun = said["begin"]
+        elif isinstance(said, dict) and isinstance(said.get("part"), str):
+            self.begun, self.ended[said["part"]] = None, said
+            self.tell(said)
+        else:
+            self.n_noise += 1
+
+
+def run_parts(
+    v: Verification,
+    step: str,
+    command: Sequence[str],
+    most: float,
+    *,
+    silence: float = 60,
+    tell: Callable[[dict[str, Any]], None],
+    extra: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run a step's process, again after each fault that ended it, and say how many of its parts went wrong.
+
+    A step gets ``most`` seconds, a part that says nothing ``silence``. ``before`` is a command that runs the process.
+    """
+    until, parts, notes = time.monotonic() + most, {}, []
+    attempt = 0
+    while True:
+        attempt += 1
+        name = f"{step}-{attempt}"
+        reader = _Reader(v.log / f"{name}.out", tell, silence)
+        skips = [f"--skip={part}" for part in parts]
+        left = until - time.monotonic()
+        code, end = _attempt(v, name, [*before, sys.executable, *command, *skips], left, reader, extra)
+        parts |= reader.ended
+        if reader.n_noise:
+            notes.append(f"{name}: {reader.n_noise} lines that are no JSON, see its log")
+        if reader.begun is not None:
+            fault = f"{end}; {tail((v.log / f'{name}.err').read_text(errors='replace'), 5)}"
+            parts[reader.begun] = {"part": reader.begun, "error": fault}
+            tell(parts[reader.begun])
+        if code == 0 or (reader.begun is None and not reader.ended) or until - time.monotonic() < 2 * POLL_SECONDS:
+            return {**verdict(parts, code, end), **({"notes": notes} if notes else {})}
+
+
+def _attempt(
+    v: Verification,
+    name: str,
+    command: Sequence[str],
+    most: float,
+    reader: _Reader,
+    extra: Mapping[str, str] | None,
+) -> tuple[int | None, str]:
+    """The exit code, None for a process that was ended, and how it ended in words."""
+    try:
+        done = call(v, name, command, most, extra, reader)
+        code, end = done.returncode, f"ended with exit code {done.returncode}: {tail(done.stderr, 3)}"
+    except (TookTooLong, Silent) as error:
+        code, end = None, str(error)
+    reader.silence = float("inf")
+    reader()  # what came last
+    return code, end
+
+
+def verdict(parts: Mapping[str, Mapping[str, Any]], code: int | None, end: str) -> dict[str, Any]:
+    failures = {name: str(part["error"]) for name, part in parts.items() if part.get("error")}
+    counts = {"n_parts": len(parts), "failures": failures}
+    missing = [f"{name}: {part['missing']}" for name, part in parts.items() if part.get("missing")]
+    counts |= {"missing": missing} if missing else {}
+    if code != 0 and code != SPOILED:
+        return {**(unfinished if code is None else failed)(end), **counts}
+    if not parts:
+        return {**failed("it gave no parts"), **counts}
+    if len(missing) == len(parts):
+        return {**skipped("nothing of it can be done here"), **counts}
+    return {"status": "failed" if failures else "passed", **counts}

@@ -1,0 +1,91 @@
+"""Runs of pytest as sections: their counts, which the log tells where a run was cut off."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from benchmarks.gpu.sections import TookTooLong, Verification, call, failed, unfinished
+from benchmarks.tasks import tail
+
+WORKERS = 8
+# Of one test: a kernel that hangs must not take the time of all others.
+TEST_SECONDS = 60
+OUTCOMES = "PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS"
+# A line of `pytest -v`, by itself and with workers.
+ALONE = re.compile(rf"^(?P<name>\S+?::.*?) (?P<outcome>{OUTCOMES})\b")
+BY_WORKER = re.compile(rf"^\[gw\d+\] \[ *\d+%\] (?P<outcome>{OUTCOMES}) (?P<name>.*?)\s*$")
+
+
+def pytest_section(
+    v: Verification, name: str, arguments: Sequence[str], most: float, *, before: Sequence[str] = (), **extra: str
+) -> dict[str, Any]:
+    """Counts of a pytest run and the names of what failed; no test at all is a failure too.
+
+    A run that is cut off gives the counts of its log. ``before`` is a command that runs the tests, a sanitizer, which
+    has them in one process; ``extra`` is for the environment.
+    """
+    if importlib.util.find_spec("pytest") is None:
+        return failed("the package pytest is not installed, so no test was run")
+    report = v.log / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    options = pytest_options(workers=0 if before or v.device == "cpu" else WORKERS)
+    command = [*before, sys.executable, "-m", "pytest", *options, f"--junitxml={report}", *arguments]
+    try:
+        done = call(v, name, command, most, extra)
+    except TookTooLong as error:
+        counts = log_counts((v.log / f"{name}.out").read_text(errors="replace"))
+        return {**(unfinished if error.early else failed)(str(error)), **counts}
+    counts = junit_counts(report) if report.exists() else log_counts(done.stdout)
+    if done.returncode == 0 and counts["passed"] > 0:
+        return {"status": "passed", **counts}
+    return {**failed(tail(done.stdout + done.stderr)), **counts, "exit_code": done.returncode}
+
+
+def pytest_options(workers: int) -> list[str]:
+    """Every test's name as soon as it has ended; workers and a limit for each test where their plugins are there."""
+    options = ["-v", "-rfE", "--tb=short", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    if importlib.util.find_spec("pytest_timeout") is not None:
+        options.append(f"--timeout={TEST_SECONDS}")
+    if workers > 1 and importlib.util.find_spec("xdist") is not None:
+        options.append(f"-n{min(workers, os.cpu_count() or 1)}")
+    return options
+
+
+def junit_counts(report: Path) -> dict[str, Any]:
+    """Passed, failed and skipped tests of a JUnit file, and the reasons of the skips."""
+    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    kinds = {"failure": [], "error": [], "skipped": []}
+    for case in cases:
+        for kind, names in kinds.items():
+            child = case.find(kind)
+            if child is not None:
+                names.append((f"{case.get('classname')}::{case.get('name')}", child.get("message") or ""))
+    wrong = [(name, message) for kind in ("failure", "error") for name, message in kinds[kind]]
+    skips = [message for _, message in kinds["skipped"]]
+    return _counts(len(cases) - len(wrong) - len(skips), wrong, skips)
+
+
+def log_counts(log: str) -> dict[str, Any]:
+    """The same of what ``pytest -v`` has printed so far."""
+    by_name = {}
+    for line in log.splitlines():
+        match = BY_WORKER.match(line) or ALONE.match(line)
+        if match is not None:
+            by_name[match["name"]] = match["outcome"]
+    outcomes = list(by_name.values())
+    wrong = [(name, "") for name, outcome in by_name.items() if outcome in ("FAILED", "ERROR")]
+    skips = [""] * (outcomes.count("SKIPPED") + outcomes.count("XFAIL"))
+    return _counts(len(outcomes) - len(wrong) - len(skips), wrong, skips)
+
+
+def _counts(n_passed: int, wrong: Sequence[tuple[str, str]], skips: Sequence[str]) -> dict[str, Any]:
+    failures = [f"{name} ({message.splitlines()[0][:200]})" if message else name for name, message in wrong[:50]]
+    counts = {"passed": n_passed, "failed": len(wrong), "skipped": len(skips)}
+    return {**counts, "failures": failures, "skip_reasons": sorted({reason for reason in skips if reason})[:20]}

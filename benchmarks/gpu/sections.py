@@ -1,0 +1,256 @@
+"""What `first_light` and `verify_gpu` share: the state of a call, processes within its time, the pack, the table."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.records import RESULTS, ROOT
+from benchmarks.rows import plain_table
+from benchmarks.tasks import end, environment, tail
+
+UNFINISHED = "unfinished"
+# Bytes of a log, its last ones, that go into the pack: a sanitizer that meets a fault everywhere writes gigabytes.
+MOST_OF_A_LOG = 2**21
+LEAST_SECONDS = 5  # with less time left no section begins
+POLL_SECONDS = 0.2
+PACK_SECONDS = 10.0  # the logs of a process that is running are packed as often
+CACHE = "cache"  # folder of the output that is not packed
+
+
+class TookTooLong(RuntimeError):
+    """A process that was ended; ``early`` if the call had less time left than the section may take."""
+
+    def __init__(self, message: str, early: bool) -> None:
+        super().__init__(message)
+        self.early = early
+
+
+@dataclass
+class Verification:
+    """The state of a call: what was asked for, what was found, and how much time is left."""
+
+    device: str
+    quick: bool
+    log: Path
+    budget: float
+    out: Path = RESULTS
+    pack: Path | None = None
+    started: float = field(default_factory=time.monotonic)
+    about: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)  # of all processes, beside what this one has
+
+    @property
+    def left(self) -> float:
+        return self.budget - (time.monotonic() - self.started)
+
+    @property
+    def small(self) -> bool:
+        return self.quick or self.device == "cpu"
+
+
+Section = Callable[[Verification], dict[str, Any]]
+
+
+# ---------------------------------------------------------------- processes
+
+
+def call(
+    v: Verification,
+    name: str,
+    command: Sequence[str],
+    most: float,
+    extra: Mapping[str, str] | None = None,
+    watch: Callable[[], None] = lambda: None,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` with its output in the log; ``watch`` is called a few times a second, and may raise to end it.
+
+    Raises
+    ------
+    TookTooLong
+        It took more than ``most`` seconds, or than are left, and was ended; the message shows the last it wrote.
+    """
+    seconds = max(1.0, min(most, v.left))
+    out, err = v.log / f"{name}.out", v.log / f"{name}.err"
+    with out.open("w") as stdout, err.open("w") as stderr:
+        # A session of its own, so that its children end with it and do not keep the GPU.
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**environment(), **v.environment, **(extra or {})},
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=_end_with_the_parent,
+        )
+        until, pack_at = time.monotonic() + seconds, time.monotonic() + PACK_SECONDS
+        try:
+            while process.poll() is None:
+                if time.monotonic() > until:
+                    last = tail(_text(out) + _text(err), 3)
+                    raise TookTooLong(f"took more than {seconds:.0f} s; its last output: {last}", seconds < most)
+                _wait(process)
+                watch()
+                if time.monotonic() > pack_at:
+                    write_pack(v)
+                    pack_at = time.monotonic() + PACK_SECONDS
+        finally:
+            if process.poll() is None:  # also where this process is asked to end
+                end(process)
+    return subprocess.CompletedProcess(command, process.returncode, _text(out), _text(err))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace")
+
+
+def cuda_is_there() -> bool:
+    code = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
+    return subprocess.run([sys.executable, "-B", "-c", code], env=environment(), capture_output=True).returncode == 0
+
+
+def _end_with_the_parent() -> None:
+    """Ask Linux to end this process when its parent dies: one that is killed cannot end it, and the GPU would stay
+    taken."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+# ---------------------------------------------------------------- the pack
+
+
+def write_pack(v: Verification) -> None:
+    """Write all that was found, logs included, into the one file ``v.pack``: whole, or not at all."""
+    if v.pack is None:
+        return
+    v.pack.parent.mkdir(parents=True, exist_ok=True)
+    temporary = v.pack.with_name(f".{v.pack.name}.part")
+    with temporary.open("wb") as file:
+        with tarfile.open(fileobj=file, mode="w:gz", compresslevel=5) as archive:
+            for name, path in _files(v):
+                _add(archive, name, path)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, v.pack)
+
+
+def _files(v: Verification) -> list[tuple[str, Path]]:
+    """The files of the output and of the logs with their names in the pack."""
+    found = {}
+    for prefix, folder in (("", v.out), ("log/", v.log)):
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            hidden = any(part.startswith(".") or part == CACHE for part in name.parts)
+            if path.is_file() and not hidden and path.resolve() != v.pack.resolve():
+                found[path.resolve()] = prefix + name.as_posix()
+    return [(name, path) for path, name in found.items()]
+
+
+def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
+    content = path.read_bytes()
+    if path.suffix not in (".json", ".jsonl"):
+        content = content[-MOST_OF_A_LOG:]
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mtime = len(content), int(time.time())
+    archive.addfile(entry, io.BytesIO(content))
+
+
+def unpack(pack: Path, out: Path) -> None:
+    """Put what a pack holds into the folder ``out``, where a call that follows goes on from it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(pack) as archive:
+        archive.extractall(out, filter="data")
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def failed(detail: str) -> dict[str, Any]:
+    return {"status": "failed", "detail": detail}
+
+
+def skipped(detail: str) -> dict[str, Any]:
+    return {"status": "skipped", "detail": detail}
+
+
+def unfinished(detail: str) -> dict[str, Any]:
+    return {"status": UNFINISHED, "detail": detail}
+
+
+def run_section(v: Verification, sections: Mapping[str, Section], name: str) -> dict[str, Any]:
+    """Run one section and keep what it found, with the seconds it took."""
+    started = time.monotonic()
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    v.sections[name] = {**_found(v, sections[name]), "seconds": round(time.monotonic() - started, 1)}
+    print(f"{name}: {one_line(v.sections[name])}", file=sys.stderr, flush=True)
+    return v.sections[name]
+
+
+def _found(v: Verification, section: Section) -> dict[str, Any]:
+    if v.left <= LEAST_SECONDS:
+        return unfinished("no time was left")
+    try:
+        return section(v)
+    except TookTooLong as error:
+        return unfinished(str(error)) if error.early else failed(str(error))
+
+
+def one_line(section: Mapping[str, Any]) -> str:
+    """A section in a line: its status, its counts or its worst finding, its reasons."""
+    parts = [f"{section['status']} in {section['seconds']} s"]
+    if "passed" in section:
+        parts.append(f"{section['passed']} passed, {section['failed']} failed, {section['skipped']} skipped")
+    parts += [f"{f['what']}: {f['value']:.2g} > {f['most']:.2g}" for f in section.get("findings", []) if not f["holds"]]
+    failures = section.get("failures", [])
+    wrong = [f"{name}: {why}" for name, why in failures.items()] if isinstance(failures, dict) else failures[:5]
+    parts += [part[:200] for part in (*wrong, *section.get("missing", []), *section.get("goals_missed", []))]
+    parts.append(section.get("detail", "")[-300:])
+    return re.sub(r"\s+", " ", "; ".join(part for part in parts if part))
+
+
+def print_table(v: Verification, names: Sequence[str]) -> None:
+    """What the sections ``names`` found, a line each."""
+    print(plain_table(("section", "found"), [(name, one_line(v.sections[name])) for name in names]))
+
+
+def add_arguments(parser: argparse.ArgumentParser, sections: Mapping[str, Any], budget: float) -> None:
+    """The options that both scripts have."""
+    add = parser.add_argument
+    add("--cpu", action="store_true", help="the same on the CPU, small: a test of this script")
+    add("--only", nargs="+", action="extend", choices=sections, metavar="NAME", help="these alone, even anew")
+    add("--list", action="store_true", help="print the names and what they do")
+    add("--budget", type=float, default=budget, metavar="SECONDS", help="default: %(default)s")
+    add("--pack", type=Path, metavar="FILE", help="everything in one .tgz, written anew after each part")
+    add("--resume", type=Path, metavar="PACK", help="go on from what this pack holds")
+
+
+def print_list(sections: Mapping[str, str]) -> int:
+    print(plain_table(("name", "what it does"), list(sections.items())))
+    return 0
+
+
+def last_json(text: str) -> Any:
+    """The last line of what a process wrote, parsed."""
+    return json.loads(text.splitlines()[-1])
