@@ -2,7 +2,7 @@
 //
 // Three kernels, one after the other: what is kept and its inner products, the decision, the places. None of them asks
 // the host. Compiled with MMP_DEPTH (past steps that are kept) defined.
-#include "../common/device.h"
+#include "device.h"
 
 constexpr int descent_depth = MMP_DEPTH;
 constexpr int descent_rows = 2 * descent_depth;

@@ -8,9 +8,10 @@ kernel; who starts it is told to `Twins`: CuPy here, an emulation on the CPU in 
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +21,19 @@ from . import descent_step as descent
 from ._native import SAMPLED, NativeError
 from ._sources import kernel_source
 from .csr import index_dtype, indptr_of_counts
+from .kth_neighbor_distance import median
+from .tile_layout import kd_order
 
-# Points of a block, and its threads, in the kernels over pairs (csrc/common/pair_tiles.h).
+# Points of a block, and its threads, in the kernels over pairs (csrc/cuda/pair_tiles.h).
 TILE = 64
 PAIR_THREADS = 256
+# Features that the compiler knows of, at most. A kernel is compiled for each number that occurs up to this one; more
+# features pass in equal parts, so that no more kernels than these can come to be.
+MOST_FEATURES = 27
+# Features of TILE points that shared memory has room for (`mmp_resident`), and those that a box has at most.
+RESIDENT, BOX_FEATURES = 108, 64
+# Sets of more points are put into the order of a kd-tree before pairs are counted.
+ORDERED_ABOVE = 2 * TILE
 CSR_THREADS = 256
 # Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
 CSR_SHAPES = {16: (16, 1), 32: (32, 1), 64: (32, 2)}
@@ -39,6 +49,8 @@ DESCENT_THREADS = 256
 # Blocks whose sums one warp adds up, one after the other.
 DESCENT_BLOCKS = 64
 
+# The ends of a bracket, (B,) float64, and how many others of a point, (B, n) int64, lie below it and up to its end.
+Bracket = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 Argument = torch.Tensor | int | float | None
 
 
@@ -56,8 +68,63 @@ class Launch:
 
 
 Start = Callable[[Launch, torch.device], None]
-# Points, in float32, and how far each set reaches: MmpStack of csrc/common/pair_tiles.h.
-Stack = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class Stack(NamedTuple):
+    """What the kernels over pairs take beside the points (B, n, p): MmpStack of csrc/cuda/pair_tiles.h.
+
+    T tiles of a set hold its points in order, the last one with gaps; each has passes x part >= p features.
+    """
+
+    rough: torch.Tensor  # (B, T, passes * part, TILE) float32
+    boxes: torch.Tensor  # (B, 2, up to BOX_FEATURES, T) float32
+    spans: torch.Tensor  # (B,) float64
+    order: torch.Tensor | None  # (B, n) int32, the point that has a place; None: every point its own
+    passes: int
+    part: int
+
+    @property
+    def arguments(self) -> tuple[torch.Tensor, ...]:
+        return self.rough, self.boxes, self.spans
+
+    @property
+    def blocks(self) -> int:
+        """One for every tile."""
+        return self.rough.shape[0] * self.rough.shape[1]
+
+    @property
+    def shared_bytes(self) -> int:
+        held = (self.passes + 2) * self.part
+        return 4 * TILE * (held if held <= RESIDENT else 4 * self.part)
+
+
+class KeptStack:
+    """The stack that was made last, for as long as its points live and do not change: one pass over points a use less.
+
+    It is half as large as they are. Only one is kept, since uses of one order follow one another.
+    """
+
+    def __init__(self) -> None:
+        self._points: Callable[[], torch.Tensor | None] = lambda: None
+        self._key: tuple[int, ...] = ()
+        self._stack: Stack | None = None
+
+    def get(self, points: torch.Tensor, ordered: bool) -> Stack | None:
+        return self._stack if self._points() is points and self._key == self._key_of(points, ordered) else None
+
+    def put(self, points: torch.Tensor, ordered: bool, stack: Stack) -> None:
+        if not points.is_inference():  # they do not say when they change
+            self._stack, self._key = stack, self._key_of(points, ordered)
+            self._points = weakref.ref(points, self._forget)
+
+    def _forget(self, points: weakref.ref[torch.Tensor]) -> None:
+        if points is self._points:
+            self._stack = None
+
+    @staticmethod
+    def _key_of(points: torch.Tensor, ordered: bool) -> tuple[int, ...]:
+        stream = torch.cuda.current_stream(points.device).cuda_stream if points.is_cuda else 0
+        return points._version, ordered, stream
 
 
 def blocks_of(items: int, each: int) -> int:
@@ -82,36 +149,53 @@ class Twins:
 
     def __init__(self, start: Start) -> None:
         self._start = start
+        self._kept = KeptStack()
 
     def _run(self, launch: Launch, device: torch.device) -> None:
         if launch.blocks > 0:
             self._start(launch, device)
 
-    def _over_pairs(self, source: str, kernel: str, rows: int, arguments: Sequence[Argument], **types: str) -> None:
-        """A kernel that meets ``rows`` points with all points of their sets; a screened stack comes first."""
-        blocks, device = blocks_of(rows, TILE), arguments[0].device
-        self._run(Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, defines=types), device)
+    def _over_pairs(
+        self, source: str, kernel: str, blocks: int, stack: Stack, arguments: Sequence[Argument], **types: str
+    ) -> None:
+        """A kernel that meets points with all points of their sets."""
+        defines = {"MMP_P": str(stack.part)} | types
+        launch = Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, stack.shared_bytes, defines)
+        self._run(launch, stack.rough.device)
 
-    def _screened(self, points: torch.Tensor) -> Stack:
-        """A stack (B, n, p) as the kernels over pairs take it: with what the float32 screen has of it.
+    def _screened(self, points: torch.Tensor, ordered: bool = False) -> Stack:  # (B, n, p) contiguous
+        """The stack of ``points``, in the order of a kd-tree if asked to: O(B n p), nothing beside their pairs."""
+        stack = self._kept.get(points, ordered)
+        if stack is None:
+            stack = self._new_stack(points, kd_order(points).to(torch.int32) if ordered else None)
+            self._kept.put(points, ordered, stack)
+        return stack
 
-        Half the bytes of the points beside them, and one pass over them: nothing beside one over their pairs.
-        """
-        points = points.contiguous()
-        n_sets, n, p = points.shape
-        rough = torch.empty(points.shape, dtype=torch.float32, device=points.device)
-        spans = torch.empty(n_sets, dtype=torch.float64, device=points.device)
-        arguments = (points, n, p, rough, spans)
-        self._run(Launch("pair_screen", "pair_screen", arguments, n_sets, PAIR_THREADS), points.device)
-        return points, rough, spans
+    def _new_stack(self, points: torch.Tensor, order: torch.Tensor | None) -> Stack:
+        (n_sets, n, p), device = points.shape, points.device
+        n_tiles, passes = blocks_of(n, TILE), blocks_of(p, MOST_FEATURES)
+        part = blocks_of(p, passes)
+        width = passes * part
+        rough = torch.empty(n_sets, n_tiles, width, TILE, dtype=torch.float32, device=device)
+        boxes = torch.empty(n_sets, 2, min(width, BOX_FEATURES), n_tiles, dtype=torch.float32, device=device)
+        spans = torch.zeros(n_sets, dtype=torch.float64, device=device)
+        stack = Stack(rough, boxes, spans, order, passes, part)
+        for kernel, arguments in (
+            ("pair_span", (points, n, p, spans)),
+            ("pair_screen", (points, order, spans, n, p, width, rough, boxes)),
+        ):
+            self._run(Launch("pair_screen", kernel, arguments, stack.blocks, PAIR_THREADS), device)
+        return stack
 
     # ------------------------------------------------------------ affinities
 
     def radius_counts(self, points: torch.Tensor, reach: float) -> torch.Tensor:
-        counts = torch.empty(points.shape[:2], dtype=torch.int64, device=points.device)
-        arguments = (*self._screened(points), *points.shape, float(reach), counts)
-        self._over_pairs("radius_affinity", "radius_count", counts.numel(), arguments, **NO_STORAGE)
-        return counts
+        points = points.contiguous()
+        stack = self._screened(points, ordered=points.shape[1] > ORDERED_ABOVE)
+        counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
+        arguments = (points, *stack.arguments, stack.order, *points.shape[1:], stack.passes, float(reach), counts)
+        self._over_pairs("radius_affinity", "radius_count", stack.blocks, stack, arguments, **NO_STORAGE)
+        return counts if stack.order is None else torch.empty_like(counts).scatter_(1, stack.order.long(), counts)
 
     def radius_fill(
         self,
@@ -126,14 +210,16 @@ class Twins:
         indices: torch.Tensor,
         values: torch.Tensor,
     ) -> torch.Tensor:
-        indptr, gap = indptr.contiguous(), gap.contiguous()
+        points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
+        stack = self._screened(points)
         gap_at = torch.empty_like(gap)
         status = torch.zeros((), dtype=torch.int64, device=points.device)
         kernel = (float(reach), float(bandwidth), float(decay))
-        given = (*self._screened(points), *points.shape, first, last, *kernel)
+        given = (points, *stack.arguments, *points.shape, stack.passes, first, last, *kernel)
         arguments = (*given, indptr, gap, gap_at, indices, values, status)
+        blocks = points.shape[0] * blocks_of(last - first, TILE)
         types = _types(indices.dtype, values.dtype)
-        self._over_pairs("radius_affinity", "radius_fill", gap.numel(), arguments, **types)
+        self._over_pairs("radius_affinity", "radius_fill", blocks, stack, arguments, **types)
         if int(status):
             raise NativeError("radius_fill: a row does not have the entries it was counted to have")
         return gap_at
@@ -149,9 +235,11 @@ class Twins:
         dtype: torch.dtype,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         bandwidth, kernel = bandwidth.contiguous(), (float(decay), float(thresh), float(smallest), float(cut))
-        given = (*self._screened(points), bandwidth, *points.shape, *kernel)
+        points = points.contiguous()
+        stack = self._screened(points)
+        given = (points, *stack.arguments, bandwidth, *points.shape[1:], stack.passes, *kernel)
         counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
-        op = ("radius_affinity", "symmetrised_affinity", counts.numel())
+        op = ("radius_affinity", "symmetrised_affinity", stack.blocks, stack)
         self._over_pairs(*op, (*given, None, counts, None, None), **NO_STORAGE)
         indptr = indptr_of_counts(counts)
         nnz = int(indptr[-1])
@@ -164,53 +252,80 @@ class Twins:
     # ------------------------------------------------------------ neighbours
 
     def kth_neighbor_distance(self, points: torch.Tensor, k: int) -> torch.Tensor:
-        return self._kth_distances(self._screened(points), k, None).view(points.shape[:2])
+        points = points.contiguous()
+        stack = self._screened(points)
+        distances = torch.empty(points.shape[:2], dtype=torch.float64, device=points.device)
+        self._kth_distances(points, stack, k, stack.blocks, None, None, distances)
+        return distances
 
     def median_kth_neighbor_distance(self, points: torch.Tensor, k: int) -> torch.Tensor:
-        stack = self._screened(points)
+        points = points.contiguous()
         n_sets, n, _ = points.shape
-        n_below = torch.zeros(n_sets, dtype=torch.int64, device=points.device)
-        between = torch.ones(n_sets, n, dtype=torch.bool, device=points.device)
-        if n > 4 * SAMPLED:
-            n_below, between = self._around_median(stack, k)
+        if n <= 4 * SAMPLED:
+            return median(self.kth_neighbor_distance(points, k))
+        stack = self._screened(points, ordered=True)
+        n_below, between, bracket = self._around_median(points, stack, k)
         rows = torch.nonzero(between.view(-1)).squeeze(1)
-        distances, order = self._kth_distances(stack, k, rows).sort()
+        distances, order = self._kth_distances_of(points, stack, k, rows, bracket).sort()
         distances = distances[torch.argsort(rows[order] // n, stable=True)]  # by set, ascending within each
         n_between = between.sum(1)
         rank_0 = torch.cumsum(n_between, 0) - n_between - n_below
         return (distances[rank_0 + (n - 1) // 2] + distances[rank_0 + n // 2]) / 2
 
-    def _kth_distances(self, stack: Stack, k: int, rows: torch.Tensor | None) -> torch.Tensor:
-        """The k-th distances of the points ``rows`` (counted over the stack), or of all."""
-        points = stack[0]
-        n_rows = points.shape[0] * points.shape[1] if rows is None else rows.numel()
-        distances = torch.empty(n_rows, dtype=torch.float64, device=points.device)
-        arguments = (*stack, *points.shape[1:], k, rows, n_rows, distances)
-        self._over_pairs("kth_neighbor_distance", "kth_neighbor_distance", n_rows, arguments)
-        return distances
+    def _kth_distances(
+        self,
+        points: torch.Tensor,
+        stack: Stack,
+        k: int,
+        blocks: int,
+        rows: torch.Tensor | None,
+        bracket: Bracket | None,
+        distances: torch.Tensor,
+    ) -> None:
+        where = (points, *stack.arguments, stack.order, *points.shape[1:], stack.passes)
+        arguments = (*where, k, rows, *(bracket or (None,) * 4), distances)
+        self._over_pairs("kth_neighbor_distance", "kth_neighbor_distance", blocks, stack, arguments)
 
-    def _around_median(self, stack: Stack, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """How many points of each set lie below a bracket around the median, and which lie in it.
+    def _kth_distances_of(
+        self, points: torch.Tensor, stack: Stack, k: int, rows: torch.Tensor, bracket: Bracket | None
+    ) -> torch.Tensor:
+        """The k-th distances of the places ``rows`` (counted over the stack, ascending), in their order.
+
+        A block has rows of one set, so every set begins a new one. Those at the end may have none.
+        """
+        n_sets, n, _ = points.shape
+        sets = rows // n
+        sizes = torch.bincount(sets, minlength=n_sets)
+        tiles = (sizes + TILE - 1) // TILE
+        skipped = (tiles.cumsum(0) - tiles) * TILE - (sizes.cumsum(0) - sizes)
+        at = torch.arange(rows.numel(), device=rows.device) + skipped[sets]
+        blocks = rows.numel() // TILE + n_sets
+        by_block = torch.full((blocks * TILE,), -1, device=rows.device).index_copy_(0, at, rows)
+        distances = torch.empty(by_block.shape, dtype=torch.float64, device=rows.device)
+        self._kth_distances(points, stack, k, blocks, by_block, bracket, distances)
+        return distances[at]
+
+    def _around_median(self, points: torch.Tensor, stack: Stack, k: int) -> tuple[torch.Tensor, torch.Tensor, Bracket]:
+        """How many points of each set lie below a bracket around the median, which lie in it, and the bracket.
 
         The bracket comes from a sample. A set where it does not hold the median is taken whole: (B,), (B, n).
         """
-        points = stack[0]
         n_sets, n, _ = points.shape
         sample = (2 * torch.arange(SAMPLED, device=points.device) + 1) * n // (2 * SAMPLED)
         rows = (torch.arange(n_sets, device=points.device)[:, None] * n + sample).view(-1)
-        sampled = self._kth_distances(stack, k, rows).view(n_sets, SAMPLED).sort(1).values
+        sampled = self._kth_distances_of(points, stack, k, rows, None).view(n_sets, SAMPLED).sort(1).values
         # Three standard deviations of the rank of the median in the sample: 1.5 sqrt(SAMPLED).
         spread = min(SAMPLED // 2 - 1, int(1.5 * SAMPLED**0.5) + 1)
-        bracket = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
-        below = torch.empty(n_sets, n, dtype=torch.int64, device=points.device)
-        within = torch.empty_like(below)
-        arguments = (*stack, *points.shape, *bracket, below, within)
-        self._over_pairs("kth_neighbor_distance", "bracket_count", n_sets * n, arguments)
+        low, high = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
+        below, within = torch.zeros(2, n_sets, n, dtype=torch.int64, device=points.device)
+        where = (points, *stack.arguments, stack.order, n, points.shape[2], stack.passes)
+        arguments = (*where, low, high, below, within)
+        self._over_pairs("kth_neighbor_distance", "bracket_count", stack.blocks, stack, arguments)
         is_below = below >= k
         between = (within >= k) & ~is_below
         n_below = is_below.sum(1)
         holds = (n_below <= (n - 1) // 2) & (n_below + between.sum(1) > n // 2)
-        return n_below * holds, between | ~holds[:, None]
+        return n_below * holds, between | ~holds[:, None], (low, high, below, within)
 
     # ------------------------------------------------------------ sparse matrices
 
@@ -321,7 +436,7 @@ def probe() -> None:
     """Compile one kernel for torch's current device; raises what CuPy raises where it cannot."""
     device = torch.cuda.current_device()
     with torch.cuda.device(device), require("cupy", extra="cuda12", purpose="a CUDA kernel").cuda.Device(device):
-        _kernel(device, "radius_affinity", "radius_count", tuple(sorted(NO_STORAGE.items())))
+        _kernel(device, "pair_screen", "pair_span", ())
 
 
 def _argument(value: Argument) -> np.generic:
