@@ -38,10 +38,10 @@ PLACE = re.compile(r"(<!-- instructions -->\n).*?(<!-- /instructions -->)", re.D
 OPTIONS = ("-std=c++17", "-fmad=false", "-ftz=true", "-arch=sm_90")
 TYPES = {"MMP_INDEX": "mmp_i32", "MMP_VALUE": "float"}
 FEATURES, COMPONENTS = (6, 10, 50), (2, 3)
-# And how often each compares a rough square with a bound: less would leave out pairs.
+# How often each compares the rough square of a pair with a bound, before and after: less would leave out pairs.
 PAIR_KERNELS = {
-    "radius_affinity": {"radius_count": 2, "radius_fill": 2},
-    "kth_neighbor_distance": {"bracket_count": 4, "kth_neighbor_distance": 1},
+    "radius_affinity": {"radius_count": (2, 1), "radius_fill": (2, 1)},
+    "kth_neighbor_distance": {"bracket_count": (4, 1), "kth_neighbor_distance": (1, 1)},
 }
 PAIRS_OF_A_LANE = 16  # of a tile
 FEATURES_OF_A_COPY = 16  # of a tile, by 256 threads with 16 bytes each
@@ -98,7 +98,7 @@ def measure(csrc: Path, version: str) -> list[Measured]:
     for source, kernels in PAIR_KERNELS.items():
         for p in FEATURES:
             machine = compiled(csrc, source, TYPES | {"MMP_P": str(part_of(p))})
-            rows += [machine.row(kernel, version, f"p = {p}", machine.pairs(kernel, p, n)) for kernel, n in kernels.items()]
+            rows += [machine.row(kernel, version, f"p = {p}", machine.pairs(kernel, p, compared[version == "after"])) for kernel, compared in kernels.items()]
     for c in COMPONENTS:
         machine = compiled(csrc, "guttman_transform", {"MMP_DISTANCE": "float", "MMP_C": str(c), "MMP_ROWS": "4"})
         rows.append(machine.row("guttman_transform", version, f"C = {c}", machine.sweep("guttman_transform")))

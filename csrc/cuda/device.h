@@ -48,6 +48,11 @@ MMP_DEVICE void mmp_end_copies() {
     asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
+// The same number, which the compiler takes for another: what is computed from it again is not kept from before.
+MMP_DEVICE float mmp_anew(float value) {
+    asm volatile("" : "+f"(value));
+    return value;
+}
 #endif
 
 // A float as the integer of its bits, and back.

@@ -140,13 +140,15 @@ MMP_DEVICE void count_parts(const MmpBlock& block, Brackets& all) {
 #pragma unroll
     for (int r = 0; r < mmp_warp_rows; ++r)
         last[r] = open >> r & 1u ? all.cuts[mmp_row_of_block(r)][inner - 1].possibly : -1.0f;
-    mmp_walk<MMP_P>(block, 0, reach_of(all), open != 0, [&](int tile, MmpSquares& squares) {
+    const float reach = reach_of(all);
+    mmp_walk<MMP_P>(block, 0, reach, open != 0, [&](int tile, MmpSquares& squares) {
         const int column = mmp_column(tile);
+        const bool any_near = mmp_any_near(reach, squares);
 #pragma unroll
-        for (int r = 0; r < mmp_warp_rows; ++r)
+        for (int r = 0; r < mmp_warp_rows && any_near; ++r)
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                if (squares[r][h] > last[r]) continue;  // most pairs
+                if (squares[r][h] > last[r]) continue;
                 const int row = mmp_row_of_block(r), own = block.rows->own[row];
                 if (!(open >> r & 1u) || column + h >= block.n || column + h == own) continue;
                 const int part = part_of(block, all.cuts[row], squares[r][h], own, column + h);
@@ -166,7 +168,9 @@ MMP_DEVICE void count_parts(const MmpBlock& block, Brackets& all) {
 MMP_DEVICE void collect(const MmpBlock& block, Brackets& all) {
     int found[mmp_warp_rows] = {};
     const unsigned listed = rows_that([&](int row) { return is_listed(all, row); });
-    mmp_walk<MMP_P>(block, 0, reach_of(all), listed != 0, [&](int tile, MmpSquares& squares) {
+    const float reach = reach_of(all);
+    mmp_walk<MMP_P>(block, 0, reach, listed != 0, [&](int tile, MmpSquares& squares) {
+        if (!mmp_any_near(reach, squares)) return;
         mmp_leave_out_own(block, tile, squares);
 #pragma unroll
         for (int r = 0; r < mmp_warp_rows; ++r) {
@@ -286,7 +290,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
 //
 // For the point that has a place, how many others of its set lie nearer than low[set], and how many within high[set]:
 // below and within (n_sets, n), 0 before.
-MMP_KERNEL void __launch_bounds__(mmp_threads)
+MMP_KERNEL void __launch_bounds__(mmp_threads, 3)
     bracket_count(const double* points, const float* rough, const float* boxes, const double* spans,
                   const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, const double* low, const double* high,
                   mmp_u64* below, mmp_u64* within) {
@@ -303,6 +307,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     MmpCounts within_high{}, below_low{};
     mmp_walk<MMP_P>(block, own_tile, most.possibly, true, [&](int tile, MmpSquares& squares) {
         if (tile == own_tile) mmp_leave_out_own(block, tile, squares);
+        if (!mmp_any_near(most.possibly, squares)) return;
         mmp_count(block, most, tile, squares, tile != own_tile, within_high, within + set * n);
         mmp_count(block, least, tile, squares, tile != own_tile, below_low, below + set * n);
     });

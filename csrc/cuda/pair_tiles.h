@@ -145,6 +145,17 @@ MMP_DEVICE unsigned mmp_beyond(const MmpBlock& block, int tile, double limit, un
 MMP_DEVICE bool mmp_near(const MmpCut& cut, float square) { return !(square > cut.possibly); }
 MMP_DEVICE bool mmp_in_doubt(const MmpCut& cut, float square) { return mmp_near(cut, square) && !(square <= cut.surely); }
 
+// Whether any rough square of the warp is not above `possibly`, that of a cut: in most tiles none is. Where a square is no number the cut is
+// infinite, so it does not matter that the least of the others is taken.
+MMP_DEVICE bool mmp_any_near(float possibly, const MmpSquares& squares) {
+    float least = squares[0][0];
+#pragma unroll
+    for (int r = 0; r < mmp_warp_rows; ++r)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) least = fminf(least, squares[r][h]);
+    return __any_sync(MMP_WARP, !(least > possibly));
+}
+
 // The pairs of a lane for which is(square) holds, as bits.
 template <class Is> MMP_DEVICE unsigned mmp_pairs_that(const MmpSquares& squares, Is is) {
     unsigned bits = 0;
@@ -155,9 +166,11 @@ template <class Is> MMP_DEVICE unsigned mmp_pairs_that(const MmpSquares& squares
     return bits;
 }
 
-// Of the pairs of a lane that the screen leaves in doubt, those that float64 finds beyond the cut.
+// Of the pairs of a lane that the screen leaves in doubt, those that float64 finds beyond the cut. Few tiles have any, so
+// all comparisons are made again: kept for here, they would cost every tile more than the count itself.
 MMP_DEVICE unsigned mmp_found_beyond(const MmpBlock& block, const MmpCut& cut, int tile, const MmpSquares& squares) {
-    const unsigned doubt = mmp_pairs_that(squares, [&](float square) { return mmp_in_doubt(cut, square); });
+    const MmpCut same{cut.limit, mmp_anew(cut.surely), mmp_anew(cut.possibly)};
+    const unsigned doubt = mmp_pairs_that(squares, [&](float square) { return mmp_in_doubt(same, square); });
     return mmp_beyond(block, tile, cut.limit, doubt);
 }
 

@@ -26,7 +26,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     MmpCounts found{};
     mmp_walk<MMP_P>(block, own_tile, cut.possibly, true, [&](int tile, MmpSquares& squares) {
         if (tile == own_tile) mmp_leave_out_own(block, tile, squares);
-        mmp_count(block, cut, tile, squares, tile != own_tile, found, of_set);
+        if (mmp_any_near(cut.possibly, squares)) mmp_count(block, cut, tile, squares, tile != own_tile, found, of_set);
     });
     mmp_add_counts(block, found, of_set);
 }
@@ -120,8 +120,8 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     int found[mmp_warp_rows] = {}, before[mmp_warp_rows] = {}, waiting = 0;
     mmp_walk<MMP_P>(block, 0, cut.possibly, block.last_own >= 0, [&](int tile, MmpSquares& squares) {
         mmp_leave_out_own(block, tile, squares);
+        if (!mmp_any_near(cut.possibly, squares)) return;
         const unsigned near = mmp_within(block, cut, tile, squares);
-        if (!__any_sync(MMP_WARP, near != 0)) return;
         const int column = mmp_column(tile);
 #pragma unroll
         for (int r = 0; r < mmp_warp_rows; ++r) {

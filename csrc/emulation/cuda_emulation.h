@@ -325,3 +325,4 @@ inline void mmp_end_copies() {
     for (const auto& copy : emulation::self().copies) std::memcpy(copy.first, copy.second, 4 * sizeof(float));
     emulation::self().copies.clear();
 }
+inline float mmp_anew(float value) { return value; }
