@@ -98,7 +98,10 @@ def measure(csrc: Path, version: str) -> list[Measured]:
     for source, kernels in PAIR_KERNELS.items():
         for p in FEATURES:
             machine = compiled(csrc, source, TYPES | {"MMP_P": str(part_of(p))})
-            rows += [machine.row(kernel, version, f"p = {p}", machine.pairs(kernel, p, compared[version == "after"])) for kernel, compared in kernels.items()]
+            rows += [
+                machine.row(kernel, version, f"p = {p}", machine.pairs(kernel, p, compared[version == "after"]))
+                for kernel, compared in kernels.items()
+            ]
     for c in COMPONENTS:
         machine = compiled(csrc, "guttman_transform", {"MMP_DISTANCE": "float", "MMP_C": str(c), "MMP_ROWS": "4"})
         rows.append(machine.row("guttman_transform", version, f"C = {c}", machine.sweep("guttman_transform")))

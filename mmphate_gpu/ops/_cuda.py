@@ -8,10 +8,9 @@ kernel; who starts it is told to `Twins`: CuPy here, an emulation on the CPU in 
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +18,14 @@ import torch
 from .._optional import require
 from . import descent_step as descent
 from ._native import SAMPLED, NativeError
+from ._pair_stack import ORDERED_ABOVE, TILE, KeptStack, Stack, blocks_of, new_stack
 from ._sources import kernel_source
 from .csr import index_dtype, indptr_of_counts
 from .kth_neighbor_distance import median
 from .tile_layout import kd_order
 
-# Points of a block, and its threads, in the kernels over pairs (csrc/cuda/pair_tiles.h).
-TILE = 64
+# Threads of a block in the kernels over pairs (csrc/cuda/pair_tiles.h).
 PAIR_THREADS = 256
-# Features that the compiler knows of, at most. A kernel is compiled for each number that occurs up to this one; more
-# features pass in equal parts, so that no more kernels than these can come to be.
-MOST_FEATURES = 27
-# Features of TILE points that shared memory has room for (`mmp_resident`), and those that a box has at most.
-RESIDENT, BOX_FEATURES = 108, 64
-# Sets of more points are put into the order of a kd-tree before pairs are counted.
-ORDERED_ABOVE = 2 * TILE
 CSR_THREADS = 256
 # Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
 CSR_SHAPES = {16: (16, 1), 32: (32, 1), 64: (32, 2)}
@@ -68,67 +60,6 @@ class Launch:
 
 
 Start = Callable[[Launch, torch.device], None]
-
-
-class Stack(NamedTuple):
-    """What the kernels over pairs take beside the points (B, n, p): MmpStack of csrc/cuda/pair_tiles.h.
-
-    T tiles of a set hold its points in order, the last one with gaps; each has passes x part >= p features.
-    """
-
-    rough: torch.Tensor  # (B, T, passes * part, TILE) float32
-    boxes: torch.Tensor  # (B, 2, up to BOX_FEATURES, T) float32
-    spans: torch.Tensor  # (B,) float64
-    order: torch.Tensor | None  # (B, n) int32, the point that has a place; None: every point its own
-    passes: int
-    part: int
-
-    @property
-    def arguments(self) -> tuple[torch.Tensor, ...]:
-        return self.rough, self.boxes, self.spans
-
-    @property
-    def blocks(self) -> int:
-        """One for every tile."""
-        return self.rough.shape[0] * self.rough.shape[1]
-
-    @property
-    def shared_bytes(self) -> int:
-        held = (self.passes + 2) * self.part
-        return 4 * TILE * (held if held <= RESIDENT else 4 * self.part)
-
-
-class KeptStack:
-    """The stack that was made last, for as long as its points live and do not change: one pass over points a use less.
-
-    It is half as large as they are. Only one is kept, since uses of one order follow one another.
-    """
-
-    def __init__(self) -> None:
-        self._points: Callable[[], torch.Tensor | None] = lambda: None
-        self._key: tuple[int, ...] = ()
-        self._stack: Stack | None = None
-
-    def get(self, points: torch.Tensor, ordered: bool) -> Stack | None:
-        return self._stack if self._points() is points and self._key == self._key_of(points, ordered) else None
-
-    def put(self, points: torch.Tensor, ordered: bool, stack: Stack) -> None:
-        if not points.is_inference():  # they do not say when they change
-            self._stack, self._key = stack, self._key_of(points, ordered)
-            self._points = weakref.ref(points, self._forget)
-
-    def _forget(self, points: weakref.ref[torch.Tensor]) -> None:
-        if points is self._points:
-            self._stack = None
-
-    @staticmethod
-    def _key_of(points: torch.Tensor, ordered: bool) -> tuple[int, ...]:
-        stream = torch.cuda.current_stream(points.device).cuda_stream if points.is_cuda else 0
-        return points._version, ordered, stream
-
-
-def blocks_of(items: int, each: int) -> int:
-    return -(-items // each)
 
 
 def _types(indices: torch.dtype, values: torch.dtype) -> dict[str, str]:
@@ -167,24 +98,10 @@ class Twins:
         """The stack of ``points``, in the order of a kd-tree if asked to: O(B n p), nothing beside their pairs."""
         stack = self._kept.get(points, ordered)
         if stack is None:
-            stack = self._new_stack(points, kd_order(points).to(torch.int32) if ordered else None)
+            stack = new_stack(points, kd_order(points).to(torch.int32) if ordered else None)
+            for kernel, arguments in stack.made_by(points):
+                self._run(Launch("pair_screen", kernel, arguments, stack.blocks, PAIR_THREADS), points.device)
             self._kept.put(points, ordered, stack)
-        return stack
-
-    def _new_stack(self, points: torch.Tensor, order: torch.Tensor | None) -> Stack:
-        (n_sets, n, p), device = points.shape, points.device
-        n_tiles, passes = blocks_of(n, TILE), blocks_of(p, MOST_FEATURES)
-        part = blocks_of(p, passes)
-        width = passes * part
-        rough = torch.empty(n_sets, n_tiles, width, TILE, dtype=torch.float32, device=device)
-        boxes = torch.empty(n_sets, 2, min(width, BOX_FEATURES), n_tiles, dtype=torch.float32, device=device)
-        spans = torch.zeros(n_sets, dtype=torch.float64, device=device)
-        stack = Stack(rough, boxes, spans, order, passes, part)
-        for kernel, arguments in (
-            ("pair_span", (points, n, p, spans)),
-            ("pair_screen", (points, order, spans, n, p, width, rough, boxes)),
-        ):
-            self._run(Launch("pair_screen", kernel, arguments, stack.blocks, PAIR_THREADS), device)
         return stack
 
     # ------------------------------------------------------------ affinities

@@ -25,6 +25,7 @@ from mmphate_gpu.ops._sources import source_folder
 from mmphate_gpu.ops.kth_neighbor_distance import median
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
 from mmphate_gpu.ops.repeat import repeat_until
+from mmphate_gpu.ops.tile_layout import kd_order
 from mmphate_gpu.ops.twins import PORTABLE
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
@@ -296,12 +297,101 @@ def test_median_by_a_bracket(cuda_in_turn: Twins, points: str) -> None:
 
 
 def test_median_where_the_sample_misleads(cuda_in_turn: Twins) -> None:
-    """Every sampled point lies in a crowd, the others far apart: the bracket does not hold the median."""
+    """Every sampled point lies close to its two neighbours, the others far apart: the bracket does not hold the median.
+
+    Points on a line, whose order is that of a kd-tree, so that the places sampled are known.
+    """
     n = 2051
-    points = 1e3 * torch.arange(n, dtype=torch.float64)[None, :, None].clone() ** 1.5
+    points = torch.zeros(1, n, 6, dtype=torch.float64)
+    points[0, :, 0] = 1e3 * torch.arange(n, dtype=torch.float64)
     sampled = (2 * torch.arange(_native.SAMPLED) + 1) * n // (2 * _native.SAMPLED)
-    points[0, sampled, 0] = torch.rand(sampled.numel(), dtype=torch.float64, generator=torch.manual_seed(0))
+    for side in (-1, 1):
+        points[0, sampled + side, 0] = points[0, sampled, 0] + side * (1 + 1e-3 * torch.arange(sampled.numel()))
+    assert torch.equal(kd_order(points)[0], torch.arange(n))
     _check_kth(cuda_in_turn, points, 2)
+
+
+def _two_heaps(n: int) -> torch.Tensor:  # (1, n, 6)
+    """Points around two places far apart, in turn."""
+    points = _normal(1, n, 6)
+    points[0, ::2] += 100
+    return points
+
+
+@pytest.mark.parametrize("op", ["radius_counts", "median_kth_neighbor_distance"])
+def test_tiles_beyond_reach_are_not_visited(emulation: Emulation, op: str) -> None:
+    """Where the points of the far tiles are said to lie where the near ones do, those who look at them are misled."""
+    points = _two_heaps(1280)
+    n_tiles = 20
+
+    def start(launch: Launch, device: torch.device) -> None:
+        if launch.kernel in ("radius_count", "bracket_count"):
+            rough = next(one for one in launch.arguments if isinstance(one, torch.Tensor) and one.ndim == 4)
+            swapped = rough.clone()
+            swapped[:, n_tiles // 2 :] = rough[:, : n_tiles // 2]
+            arguments = tuple(swapped if one is rough else one for one in launch.arguments)
+            launch = replace(launch, arguments=arguments, blocks=n_tiles // 2)
+        emulation.start(launch, device)
+
+    argument = 5 if op == "median_kth_neighbor_distance" else 3.0
+    first = kd_order(points)[0, : 64 * n_tiles // 2]
+    if op == "radius_counts":
+        found = Twins(start).radius_counts(points, argument)
+        assert torch.equal(found[0, first], (others(points)[0, first] <= argument).sum(-1))
+    else:
+        twins = Twins(start)
+        stack = twins._screened(points, ordered=True)
+        _, _, (low, high, below, within) = twins._around_median(points, stack, argument)
+        distances = others(points)[0, first]
+        assert torch.equal(below[0, : first.numel()], (distances < low).sum(-1))
+        assert torch.equal(within[0, : first.numel()], (distances <= high).sum(-1))
+
+
+def test_pairs_of_a_set_are_visited_once(emulation: Emulation) -> None:
+    """Blocks of all tiles but the first count nothing for pairs with it: those are counted by its own block."""
+    points = _normal(1, 320, 6)
+
+    def counts(blocks: int) -> torch.Tensor:
+        def start(launch: Launch, device: torch.device) -> None:
+            emulation.start(replace(launch, blocks=blocks) if launch.kernel == "radius_count" else launch, device)
+
+        return Twins(start).radius_counts(points, 1e3)[0, kd_order(points)[0]]
+
+    assert counts(5).tolist() == [319] * 320
+    # The block of the first tile alone: its own pairs, and one for every column with each of its 64 rows.
+    assert counts(1).tolist() == [319] * 64 + [64] * 256
+
+
+def test_points_are_screened_once(emulation: Emulation) -> None:
+    """Until they change, are wanted in another order, or are others."""
+    started = []
+
+    def start(launch: Launch, device: torch.device) -> None:
+        started.append(launch.kernel)
+        emulation.start(launch, device)
+
+    twins, points = Twins(start), _normal(1, 130, 6)
+
+    def screens(op: Callable[..., torch.Tensor], *arguments: object) -> int:
+        started.clear()
+        op(*arguments)
+        return started.count("pair_screen")
+
+    assert screens(twins.radius_counts, points, 1.0) == 1
+    assert screens(twins.radius_counts, points, 2.0) == 0
+    assert screens(twins.kth_neighbor_distance, points, 3) == 1
+    assert screens(twins.kth_neighbor_distance, points, 3) == 0
+    points *= 2
+    expected = others(points).sort(-1).values[..., 2]
+    assert screens(twins.kth_neighbor_distance, points, 3) == 1
+    assert_same((twins.kth_neighbor_distance(points, 3),), (expected,))
+    assert screens(twins.kth_neighbor_distance, points.clone(), 3) == 1
+    with torch.inference_mode():
+        unversioned = _normal(1, 130, 6)
+    assert [screens(twins.kth_neighbor_distance, unversioned, 3) for _ in range(2)] == [1, 1]
+    assert screens(twins.kth_neighbor_distance, points, 3) == 1
+    del points
+    assert twins._kept._stack is None
 
 
 def test_many_small_sets(cuda: Twins) -> None:
