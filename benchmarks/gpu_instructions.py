@@ -28,9 +28,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import sass  # noqa: E402
+from benchmarks.pair_visits import visits  # noqa: E402
 from benchmarks.rows import markdown_table  # noqa: E402
 from mmphate_gpu.ops import _sources  # noqa: E402
-from mmphate_gpu.ops._cuda import MOST_FEATURES, PAIR_THREADS, TILE  # noqa: E402
+from mmphate_gpu.ops._cuda import PAIR_THREADS  # noqa: E402
+from mmphate_gpu.ops._pair_stack import MOST_FEATURES, TILE  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "instructions.json"
 TEXT = ROOT / "docs" / "performance.md"
@@ -44,6 +46,7 @@ PAIR_KERNELS = {
     "kth_neighbor_distance": {"bracket_count": (4, 1), "kth_neighbor_distance": (1, 1)},
 }
 PAIRS_OF_A_LANE = 16  # of a tile
+SQUARE_ROOT = "MUFU.RSQ"
 FEATURES_OF_A_COPY = 16  # of a tile, by 256 threads with 16 bytes each
 # Where the features of a pass are not known to the compiler: how many pass at a time.
 FEATURES_AT_ONCE = 32
@@ -89,7 +92,8 @@ def _measured(commit: str) -> dict[str, object]:
         rows = [row for version, csrc in sources.items() for row in measure(csrc, version)]
     compiler = subprocess.run(["nvcc", "--version"], check=True, capture_output=True, text=True).stdout
     release = re.search(r"release ([\d.]+)", compiler)
-    return {"before": commit, "nvcc": release[1] if release else "", "rows": [asdict(row) for row in rows]}
+    counted = {"rows": [asdict(row) for row in rows], "visits": [asdict(row) for row in visits()]}
+    return {"before": commit, "nvcc": release[1] if release else "", **counted}
 
 
 def measure(csrc: Path, version: str) -> list[Measured]:
@@ -130,11 +134,11 @@ class Machine:
         return sum(tiles) / len(tiles) / PAIRS_OF_A_LANE
 
     def sweep(self, kernel: str) -> float:
-        """The loop with the most roots and divisions, by the pairs on its way: one of each a pair."""
+        """The innermost loop with the most roots, by their number on its way: one a pair. No division is left out."""
         graph = sass.Graph.of(sass.instructions(self.code[kernel]))
-        loop = max(sass.loops(graph), key=lambda loop: (_number(graph, loop, "MUFU"), -len(loop.blocks)))
-        turn = sass.path(graph, loop, {}, ["MUFU"], 2 * PAIRS_OF_A_LANE)
-        return sum(turn.values()) / (turn["MUFU"] / 2)
+        loop = max(sass.loops(graph), key=lambda loop: (_number(graph, loop, SQUARE_ROOT), -len(loop.blocks)))
+        turn = sass.path(graph, loop, {}, [SQUARE_ROOT, "MUFU.RCP"], 2 * PAIRS_OF_A_LANE)
+        return sum(turn.values()) / turn[SQUARE_ROOT]
 
 
 def _number(graph: sass.Graph, loop: sass.Loop, name: str) -> int:
@@ -217,8 +221,21 @@ def table(result: dict[str, Any]) -> str:
         uses = [f"{one.registers} / {one.shared_bytes / 1024:.1f} KiB / {one.spilled_bytes} B" for one in (old, new)]
         lines.append([f"`{kernel}`", size, f"{old.per_pair:.1f}", f"{new.per_pair:.1f}", fewer, *uses])
     head = ["kernel", "size", "before", "after", "times fewer", "before: registers / shared / spilled", "after"]
-    told = f"\n\nInstructions a pair and lane, nvcc {result['nvcc']}, sm_90; before: {result['before']}.\n"
-    return markdown_table(head, lines) + told
+    told = (
+        f"Instructions a pair and lane, nvcc {result['nvcc']} for sm_90; before: {result['before']}. Shared memory is"
+    )
+    told += " what the compiler knows of; a launch adds up to 27 KiB for tiles after."
+    return f"{markdown_table(head, lines)}\n\n{told}\n\n{_visits_table(result['visits'])}\n"
+
+
+def _visits_table(rows: list[dict[str, Any]]) -> str:
+    head = ["kernel", "scenario", "tiles in reach, points in time", "points in a kd-tree", "visited", "times fewer"]
+    lines = []
+    for row in rows:
+        shares = (row["in_order_of_time"], row["in_reach"], row["visited"])
+        cells = ["" if share is None else f"{100 * share:.1f} %" for share in shares]
+        lines.append([f"`{row['kernel']}`", row["scenario"], *cells, f"{1 / row['visited']:.1f}"])
+    return markdown_table(head, lines)
 
 
 def cuobjdump() -> str:

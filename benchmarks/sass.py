@@ -28,7 +28,9 @@ class Instruction:
 
     @property
     def name(self) -> str:
-        return self.code.split(".")[0]
+        """FFMA; of functions with the function, MUFU.RSQ."""
+        parts = self.code.split(".")
+        return ".".join(parts[: 2 if parts[0] == "MUFU" else 1])
 
 
 def instructions(text: str) -> list[Instruction]:

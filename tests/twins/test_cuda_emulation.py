@@ -551,6 +551,16 @@ def test_few_pairs_of_a_trace_reach_float64(emulation: Emulation) -> None:
     assert _pairs_in_doubt(emulation, points, float(others(points)[0, 0, 20])) >= 4 * 60
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("p", [6, 33, 100])
+def test_nothing_is_read_before_it_is_there(emulation: Emulation, p: int, order: int) -> None:
+    """Shared memory begins as NaN, which float64 would decide rightly: a fault shows as pairs that need it."""
+    emulation.order, points = order, _normal(1, 330, p)
+    reach = middle_distance(points)
+    assert _pairs_in_doubt(emulation, points, reach) <= 30  # a fault: thousands
+    assert torch.equal(emulation.twins().radius_counts(points, reach), (others(points) <= reach).sum(-1))
+
+
 # ---------------------------------------------------------------- sparse matrices
 
 
