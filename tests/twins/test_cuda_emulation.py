@@ -362,6 +362,23 @@ def test_pairs_of_a_set_are_visited_once(emulation: Emulation) -> None:
     assert counts(1).tolist() == [319] * 64 + [64] * 256
 
 
+@pytest.mark.parametrize("p", [6, 100])
+def test_tiles_hold_the_points_in_order_and_their_boxes(emulation: Emulation, p: int) -> None:
+    points = _normal(2, 150, p)
+    stack = emulation.twins()._screened(points, ordered=True)
+    by_point = stack.rough.transpose(2, 3).flatten(1, 2)
+    order = kd_order(points)
+    assert torch.equal(stack.order.long(), order) and torch.equal(by_point[:, 150:].isinf(), torch.ones(2, 42, p) > 0)
+    centred = torch.take_along_dim(points - points[:, 75:76], order[..., None], 1)
+    scale = torch.exp2(-torch.frexp(stack.spans)[1] + 1).double()
+    assert torch.equal(stack.spans, (points - points[:, 75:76]).abs().amax((1, 2)))
+    assert torch.equal(by_point[:, :150], (centred * scale[:, None, None]).float())
+    least, largest = stack.boxes.unbind(1)
+    for tile, part in enumerate((slice(0, 64), slice(64, 128), slice(128, 150))):
+        first = by_point[:, part, :64]
+        assert torch.equal(least[..., tile], first.amin(1)) and torch.equal(largest[..., tile], first.amax(1))
+
+
 def test_points_are_screened_once(emulation: Emulation) -> None:
     """Until they change, are wanted in another order, or are others."""
     started = []
