@@ -24,8 +24,6 @@ constexpr int mmp_threads = 32 * mmp_warps;
 constexpr int mmp_tile = mmp_warps * mmp_warp_rows;
 // A box has the first features of a set up to so many: a sum over fewer is a bound as well.
 constexpr int mmp_box_features = 64;
-// Features of mmp_tile points that shared memory has room for: 27 KiB beside the 20.5 of kth_neighbor_distance.
-constexpr int mmp_resident = 108;
 
 // Points of n_sets sets of n < 2^31 each: as they are, and as pair_screen has them, in an order of its own.
 struct MmpStack {
@@ -267,7 +265,11 @@ template <int P> MMP_DEVICE void mmp_enclose_rows(const MmpBlock& block) {
 }
 
 // Rows stay in shared memory where their launch asks for the room: (passes + 2) P mmp_tile floats instead of 4.
-template <int P> MMP_DEVICE bool mmp_rows_stay(int passes) { return (passes + 2) * P <= mmp_resident; }
+template <int P> MMP_DEVICE bool mmp_rows_stay(int passes) {
+    // Features of mmp_tile points that there is room for: 27 KiB beside the 20.5 of kth_neighbor_distance.
+    constexpr int mmp_resident = 108;
+    return (passes + 2) * P <= mmp_resident;
+}
 
 // A block of the rows place_of(0) .. place_of(mmp_tile - 1) of a set, places within it; -1 for none.
 template <int P, class PlaceOf>

@@ -62,7 +62,7 @@ def test_source_compiles_to_ptx(source: str, types: str, architecture: str, tmp_
 def test_machine_code_fits_the_device(architecture: str, tmp_path: Path) -> None:
     """The kernels over pairs: registers for two blocks, and the 48 KiB of shared memory a launch may have unasked.
 
-    Measured on sm_90: 64 to 128 registers; `bracket_count` and `kth_neighbor_distance` together spill up to 68 bytes.
+    Measured: 64 to 128 registers; up to 32 bytes spilled by the kernels of a radius, 132 by those of the k-th neighbour.
     """
     most = 4 * TILE * RESIDENT
     assert all(_stack(p).shared_bytes <= most for p in range(1, 1000))
@@ -79,7 +79,7 @@ def test_machine_code_fits_the_device(architecture: str, tmp_path: Path) -> None
         assert all(int(registers) <= 128 for registers, _ in used)
         assert all(int(shared or 0) + most <= 48 * 1024 for _, shared in used)
         spilled = sum(map(int, re.findall(r"(\d+) bytes spill stores", done.stderr)))
-        assert spilled <= (128 if source == "kth_neighbor_distance" else 0)
+        assert spilled <= {"pair_screen": 0, "radius_affinity": 64, "kth_neighbor_distance": 160}[source]
 
 
 def _stack(p: int) -> Stack:
