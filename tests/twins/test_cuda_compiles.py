@@ -62,7 +62,7 @@ def test_source_compiles_to_ptx(source: str, types: str, architecture: str, tmp_
 def test_machine_code_fits_the_device(architecture: str, tmp_path: Path) -> None:
     """The kernels over pairs: registers for two blocks, and the 48 KiB of shared memory a launch may have unasked.
 
-    Measured: 64 to 128 registers; up to 32 bytes spilled by the kernels of a radius, 132 by those of the k-th neighbour.
+    Measured: 64 to 128 registers; up to 32 bytes spilled by the kernels of a radius, 132 by those of the k-th one.
     """
     most = 4 * TILE * RESIDENT
     assert all(_stack(p).shared_bytes <= most for p in range(1, 1000))
