@@ -2,7 +2,7 @@
 //
 // Compiled with MMP_INDEX, MMP_VALUE and MMP_BLOCK (the types of indices, values and dense block), MMP_LANES (lanes
 // that serve a row: 16 or 32) and MMP_PER_LANE (columns that each of them sums) defined.
-#include "../common/device.h"
+#include "device.h"
 
 constexpr int csr_threads = 256;
 

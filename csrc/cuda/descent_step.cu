@@ -2,7 +2,7 @@
 //
 // Two kernels, one after the other: what is kept, its inner products and, by the last block, the decision; the places.
 // None of them asks the host. Compiled with MMP_DEPTH (past steps that are kept) defined.
-#include "../common/device.h"
+#include "device.h"
 
 constexpr int descent_depth = MMP_DEPTH;
 constexpr int descent_rows = 2 * descent_depth;

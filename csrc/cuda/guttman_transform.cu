@@ -2,7 +2,7 @@
 //
 // Compiled with MMP_DISTANCE (the type of the distances, in which each pair is computed), MMP_C (components) and
 // MMP_ROWS (rows of a block) defined.
-#include "../common/device.h"
+#include "device.h"
 
 constexpr int guttman_threads = 128;
 constexpr int guttman_point_threads = 1024;

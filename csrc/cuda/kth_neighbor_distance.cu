@@ -4,12 +4,15 @@
 // Squared distances are from 0 on, so the integers of their bits are in the same order. A row keeps a bracket
 // (low, high] of such integers that holds its k-th. Each pass over the columns counts the distances in eight parts of
 // the bracket and keeps one; where 32 or fewer are left, one more pass collects and ranks them. No list of k entries.
-#include "../common/pair_tiles.h"
+// A pass visits the tiles that come within the brackets of the block.
+//
+// Compiled with MMP_P (the features of a pass over them) defined.
+#include "pair_tiles.h"
 
 namespace {
 
 constexpr int few = 32;    // one a lane
-constexpr int parts = 8;   // of a bracket; their counters share a 64-bit register
+constexpr int parts = 8;   // of a bracket; the counters of all but the last share a 64-bit register
 constexpr int inner = parts - 1;
 constexpr int tiles_a_flush = 127;  // a lane adds two a tile to counters of 8 bits
 constexpr mmp_i64 bits_of_infinity = 0x7ff0000000000000LL;
@@ -18,8 +21,9 @@ struct Brackets {
     mmp_i64 low[mmp_tile], high[mmp_tile];      // bits of squared distances: above low, up to high
     mmp_i64 below[mmp_tile], inside[mmp_tile];  // how many others lie up to low, and how many in the bracket
     MmpCut cuts[mmp_tile][inner];               // between the parts, ascending; for a list, its two ends
-    int counts[mmp_tile][parts];
+    int counts[mmp_tile][inner];                // of the parts but the last, which has the rest
     int listed[mmp_tile][few];  // columns
+    int reach;                  // the largest rough square that matters to a row, as bits; -1 where nothing does
 };
 
 MMP_DEVICE bool is_open(const Brackets& all, int row) {
@@ -29,6 +33,10 @@ MMP_DEVICE bool is_open(const Brackets& all, int row) {
 MMP_DEVICE bool is_listed(const Brackets& all, int row) {
     return all.inside[row] > 0 && all.inside[row] <= few && all.high[row] - all.low[row] > 1;
 }
+// Nothing is known of the row.
+MMP_DEVICE bool is_new(const Brackets& all, int row) {
+    return all.inside[row] > 0 && all.high[row] == bits_of_infinity && all.low[row] < 0;
+}
 
 // Which rows of this warp are open (listed): bits.
 template <class Is> MMP_DEVICE unsigned rows_that(Is is) {
@@ -37,25 +45,32 @@ template <class Is> MMP_DEVICE unsigned rows_that(Is is) {
     return bits;
 }
 
+// Squares up to the possible ones of this cut matter to the block. They are no NaN and above 0, so their bits compare
+// as they do.
+MMP_DEVICE void matters(Brackets& all, const MmpCut& cut) { atomicMax(&all.reach, mmp_bits_of(cut.possibly)); }
+MMP_DEVICE float reach_of(const Brackets& all) { return mmp_of_bits(all.reach); }
+
 // The first part holds the smallest integer of the bracket alone: that settles ties at the least distance at once.
-MMP_DEVICE void divide(Brackets& all, int row, const MmpStack& stack, mmp_i64 set) {
+MMP_DEVICE void divide(Brackets& all, int row, const MmpStack& stack, int set) {
     const mmp_i64 width = all.high[row] - all.low[row] - 1;
     for (int m = 0; m < inner; ++m) {
         const mmp_i64 step = width / inner * m + width % inner * m / inner;
         all.cuts[row][m] = mmp_cut(stack, set, __longlong_as_double(all.low[row] + 1 + step));
+        all.counts[row][m] = 0;
     }
-    for (int m = 0; m < parts; ++m) all.counts[row][m] = 0;
+    matters(all, all.cuts[row][inner - 1]);
 }
 
-// Keeps the part with the k-th of `others`. The first and the last count hold what lies outside the bracket too.
-MMP_DEVICE void narrow(Brackets& all, int row, mmp_i64 k, mmp_i64 others) {
+// Keeps the part with the k-th. The first count holds what lies below the bracket too.
+MMP_DEVICE void narrow(Brackets& all, int row, mmp_i64 k) {
+    mmp_i64 rest = all.inside[row];
     all.counts[row][0] -= (int)all.below[row];
-    all.counts[row][inner] -= (int)(others - all.below[row] - all.inside[row]);
+    for (int m = 0; m < inner; ++m) rest -= all.counts[row][m];
     int m = 0;
     for (; m < inner && all.below[row] + all.counts[row][m] < k; ++m) all.below[row] += all.counts[row][m];
+    all.inside[row] = m < inner ? all.counts[row][m] : rest;
     if (m < inner) all.high[row] = __double_as_longlong(all.cuts[row][m].limit);
     if (m > 0) all.low[row] = __double_as_longlong(all.cuts[row][m - 1].limit);
-    all.inside[row] = all.counts[row][m];
 }
 
 // Adds the counters of all lanes to those of the row. Sums of 32 lanes fit 16 bits: even and odd ones apart.
@@ -63,70 +78,82 @@ MMP_DEVICE void flush(Brackets& all, int row, mmp_u64 packed) {
     const mmp_u64 every_other = 0x00ff00ff00ff00ffULL;
     const mmp_u64 even = mmp_warp_sum(packed & every_other), odd = mmp_warp_sum((packed >> 8) & every_other);
     const int lane = mmp_lane();
-    if (lane < parts) all.counts[row][lane] += (int)(((lane % 2 ? odd : even) >> (lane / 2 * 16)) & 0xffff);
+    if (lane < inner) all.counts[row][lane] += (int)(((lane % 2 ? odd : even) >> (lane / 2 * 16)) & 0xffff);
 }
 
-// A bracket around all distances of each row.
-MMP_DEVICE void find_range(MmpPairTiles& tiles, Brackets& all, const MmpStack& stack) {
-    float least[mmp_warp_rows], most[mmp_warp_rows];
+// A bracket around all distances of each new row.
+MMP_DEVICE void find_range(const MmpBlock& block, Brackets& all, const MmpScreen& screen) {
+    float least[mmp_warp_rows], most[mmp_warp_rows];  // the latter of the negative
 #pragma unroll
     for (int r = 0; r < mmp_warp_rows; ++r) least[r] = 3e38f, most[r] = 0;
-    mmp_walk(tiles, stack, true, [&](const MmpPairs& pairs) {
-        mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
-            const bool other = mmp_other(pair);
-            least[pair.r] = other && pair.square < least[pair.r] ? pair.square : least[pair.r];
-            most[pair.r] = other && pair.square > most[pair.r] ? pair.square : most[pair.r];
-        });
+    mmp_walk<MMP_P>(block, 0, mmp_infinity(), true, [&](int tile, MmpSquares& squares) {
+        const int column = mmp_column(tile);
+#pragma unroll
+        for (int r = 0; r < mmp_warp_rows; ++r)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const bool other = column + h < block.n && column + h != block.rows->own[mmp_row_of_block(r)];
+                const float square = squares[r][h];
+                least[r] = other && square < least[r] ? square : least[r];
+                most[r] = other && -square < most[r] ? -square : most[r];
+            }
     });
 #pragma unroll
     for (int r = 0; r < mmp_warp_rows; ++r) {
-        for (int step = 16; step > 0; step /= 2) {
-            const float a = __shfl_xor_sync(MMP_WARP, least[r], step), b = __shfl_xor_sync(MMP_WARP, most[r], step);
-            least[r] = a < least[r] ? a : least[r];
-            most[r] = b > most[r] ? b : most[r];
-        }
+        const float a = mmp_warp_least(least[r]), b = -mmp_warp_least(most[r]);
         const int row = mmp_row_of_block(r);
-        if (mmp_lane() == 0 && tiles.set[row] >= 0) {
-            const MmpScreen screen = mmp_screen_of(stack, tiles.set[row]);
-            all.low[row] = __double_as_longlong(mmp_least_square(screen, least[r])) - 1;
-            all.high[row] = __double_as_longlong(mmp_most_square(screen, most[r]));
+        if (mmp_lane() == 0 && is_new(all, row)) {
+            all.low[row] = __double_as_longlong(mmp_least_square(screen, a)) - 1;
+            all.high[row] = __double_as_longlong(mmp_most_square(screen, b));
         }
     }
 }
 
 // Which part of a bracket a squared distance lies in.
-MMP_OUTLINED int exact_part(const MmpCut* cuts, const double* points, mmp_i64 p, int own, int column) {
-    const double square = mmp_exact_square(points, p, own, column);
+MMP_OUTLINED int exact_part(const MmpCut* cuts, const double* points, const mmp_i32* order, mmp_i64 p, int own,
+                            int column) {
+    const double square = mmp_square_of_places(points, order, p, own, column);
     int part = 0;
     for (int m = 0; m < inner; ++m) part += square > cuts[m].limit;
     return part;
 }
 
-// The same of a pair: by halves, as the limits ascend. Most pairs lie beyond all.
-MMP_DEVICE int part_of(const MmpStack& stack, const MmpCut* cuts, const MmpPair& pair) {
-    if (pair.square > cuts[inner - 1].possibly) return inner;
+// The same of a pair by its rough square, by halves, as the limits ascend.
+MMP_DEVICE int part_of(const MmpBlock& block, const MmpCut* cuts, float square, int own, int column) {
     int part = 0;
     bool certain = true;
 #pragma unroll
     for (int step = parts / 2; step > 0; step /= 2) {
         const MmpCut& cut = cuts[part + step - 1];
-        const bool beyond = pair.square > cut.possibly;
-        certain = certain && (beyond || pair.square <= cut.surely);
+        const bool beyond = square > cut.possibly;
+        certain = certain && (beyond || square <= cut.surely);
         part += beyond ? step : 0;
     }
-    if (certain) return part;
-    return exact_part(cuts, stack.exact + pair.set * stack.n * stack.p, stack.p, pair.own, pair.column);
+    return certain ? part : exact_part(cuts, block.exact, block.order, block.p, own, column);
 }
 
-MMP_DEVICE void count_parts(MmpPairTiles& tiles, Brackets& all, const MmpStack& stack) {
+MMP_DEVICE void count_parts(const MmpBlock& block, Brackets& all) {
     mmp_u64 packed[mmp_warp_rows] = {};
+    float last[mmp_warp_rows];  // beyond all parts but the last; -1 where the row is not open
     int passed = 0;
     const unsigned open = rows_that([&](int row) { return is_open(all, row); });
-    mmp_walk(tiles, stack, open != 0, [&](const MmpPairs& pairs) {
-        mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
-            if (!(open >> pair.r & 1) || !mmp_other(pair)) return;
-            packed[pair.r] += 1ULL << (8 * part_of(stack, all.cuts[mmp_row_of_block(pair.r)], pair));
-        });
+#pragma unroll
+    for (int r = 0; r < mmp_warp_rows; ++r)
+        last[r] = open >> r & 1u ? all.cuts[mmp_row_of_block(r)][inner - 1].possibly : -1.0f;
+    const float reach = reach_of(all);
+    mmp_walk<MMP_P>(block, 0, reach, open != 0, [&](int tile, MmpSquares& squares) {
+        const int column = mmp_column(tile);
+        const bool any_near = mmp_any_near(reach, squares);
+#pragma unroll
+        for (int r = 0; r < mmp_warp_rows && any_near; ++r)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                if (squares[r][h] > last[r]) continue;
+                const int row = mmp_row_of_block(r), own = block.rows->own[row];
+                if (!(open >> r & 1u) || column + h >= block.n || column + h == own) continue;
+                const int part = part_of(block, all.cuts[row], squares[r][h], own, column + h);
+                packed[r] += part < inner ? 1ULL << (8 * part) : 0ULL;
+            }
         if (++passed == tiles_a_flush) {
             passed = 0;
 #pragma unroll
@@ -138,21 +165,34 @@ MMP_DEVICE void count_parts(MmpPairTiles& tiles, Brackets& all, const MmpStack& 
 }
 
 // The columns of the rows that have a list.
-MMP_DEVICE void collect(MmpPairTiles& tiles, Brackets& all, const MmpStack& stack) {
+MMP_DEVICE void collect(const MmpBlock& block, Brackets& all) {
     int found[mmp_warp_rows] = {};
     const unsigned listed = rows_that([&](int row) { return is_listed(all, row); });
-    mmp_walk(tiles, stack, listed != 0, [&](const MmpPairs& pairs) {
-        mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
-            if (!(listed >> pair.r & 1)) return;
-            const int row = mmp_row_of_block(pair.r);
-            const MmpCut* const ends = all.cuts[row];
-            const bool taken =
-                mmp_other(pair) && mmp_within(stack, ends[1], pair) && !mmp_within(stack, ends[0], pair);
-            const unsigned lanes = __ballot_sync(MMP_WARP, taken);
-            const int place = found[pair.r] + mmp_rank(lanes);
-            if (taken && place < few) all.listed[row][place] = pair.column;
-            found[pair.r] += __popc(lanes);
-        });
+    const float reach = reach_of(all);
+    mmp_walk<MMP_P>(block, 0, reach, listed != 0, [&](int tile, MmpSquares& squares) {
+        if (!mmp_any_near(reach, squares)) return;
+        mmp_leave_out_own(block, tile, squares);
+#pragma unroll
+        for (int r = 0; r < mmp_warp_rows; ++r) {
+            if (!(listed >> r & 1u)) continue;
+            const int row = mmp_row_of_block(r);
+            const MmpCut least = all.cuts[row][0], most = all.cuts[row][1];
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const float square = squares[r][h];
+                bool taken = mmp_near(most, square) && !(square <= least.surely);
+                if (taken && (mmp_in_doubt(most, square) || mmp_in_doubt(least, square))) {
+                    const int own = block.rows->own[row], column = mmp_column(tile) + h;
+                    taken = column < block.n && column != own;
+                    const double exact = taken ? mmp_square_of_places(block, own, column) : 0;
+                    taken = taken && exact <= most.limit && exact > least.limit;
+                }
+                const unsigned lanes = __ballot_sync(MMP_WARP, taken);
+                const int place = found[r] + mmp_rank(lanes);
+                if (taken && place < few) all.listed[row][place] = mmp_column(tile) + h;
+                found[r] += __popc(lanes);
+            }
+        }
     });
     __syncwarp();
 }
@@ -168,85 +208,109 @@ MMP_DEVICE void write_ranked(double square, int n, mmp_i64 rank, double* out) {
     if (lane < n && before == rank) *out = sqrt(square);
 }
 
+// The squared distances nearer than `distance`: the largest of them, or -1.
+MMP_DEVICE double squares_nearer(double distance) {
+    return distance > 0 ? mmp_squared_reach(mmp_neighbouring(distance, -1)) : -1;
+}
+
+MMP_DEVICE mmp_i64 bits_of_square(double square) { return square < 0 ? -1 : __double_as_longlong(square); }
+
 }  // namespace
 
-// One block per 64 points named, one warp per 8 of them, two columns a lane, pass after pass until all are found.
+// One block per 64 rows of a set, one warp per 8 of them, two columns a lane, pass after pass until all are found.
 //
-// distances (n_rows,): of the points `rows` (counted over the stack; null: all) of points (n_sets, n, p) to their k-th
-// nearest other point of the same set, 1 <= k < n.
+// distances: of every row to its k-th nearest other point of the same set, 1 <= k < n. rows: the points by their place
+// in the stack, 64 of one set after another, -1 where there is none; null: the places of every set, of which the
+// distances are (n_sets, n). low, high (n_sets,) and below, within (n_sets, n), or null: what bracket_count found; a
+// row whose k-th lies between begins with that.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
-    kth_neighbor_distance(const double* points, const float* rough, const double* spans, mmp_i64 n, mmp_i64 p,
-                          mmp_i64 k, const mmp_i64* rows, mmp_i64 n_rows, double* distances) {
-    MMP_SHARED(MmpPairTiles, tiles);
+    kth_neighbor_distance(const double* points, const float* rough, const float* boxes, const double* spans,
+                          const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, mmp_i64 k, const mmp_i64* rows,
+                          const double* low, const double* high, const mmp_i64* below, const mmp_i64* within,
+                          double* distances) {
+    MMP_SHARED(MmpRows, rows_of_block);
     MMP_SHARED(Brackets, all);
-    const MmpStack stack{points, rough, spans, n, p};
-    const int mine = (int)threadIdx.x;
-    if (mine < mmp_tile) {
-        const bool there = (mmp_i64)blockIdx.x * mmp_tile + mine < n_rows;
-        all.low[mine] = -1, all.high[mine] = bits_of_infinity;
-        all.below[mine] = 0, all.inside[mine] = there ? n - 1 : 0;
-    }
-    mmp_locate(tiles, n_rows, [&](mmp_i64 row, mmp_i64& set, mmp_i64& own) {
-        const mmp_i64 point = rows ? rows[row] : row;
-        set = point / n, own = point % n;
+    MMP_SHARED_BYTES(float, shared);
+    const MmpStack stack{points, rough, boxes, spans, order, n, p, (int)passes};
+    const int n_tiles = mmp_tiles_of(n), mine = (int)threadIdx.x;
+    const mmp_i64 first = (mmp_i64)blockIdx.x * mmp_tile;
+    if (rows && rows[first] < 0) return;
+    const int set = rows ? (int)(rows[first] / n) : (int)(blockIdx.x / n_tiles);
+    const MmpBlock block = mmp_block<MMP_P>(rows_of_block, shared, stack, set, [&](int row) {
+        if (rows) return rows[first + row] < 0 ? -1 : (int)(rows[first + row] - set * n);
+        const int place = (int)(blockIdx.x % n_tiles) * mmp_tile + row;
+        return place < n ? place : -1;
     });
-    if (n - 1 > few) find_range(tiles, all, stack);
+    if (mine == 0) all.reach = -1;
+    if (mine < mmp_tile) {
+        const int own = rows_of_block.own[mine];
+        all.low[mine] = -1, all.high[mine] = bits_of_infinity;
+        all.below[mine] = 0, all.inside[mine] = own < 0 ? 0 : n - 1;
+        if (own >= 0 && below && below[set * n + own] < k && within[set * n + own] >= k) {
+            all.low[mine] = bits_of_square(squares_nearer(low[set]));
+            all.high[mine] = bits_of_square(mmp_squared_reach(high[set]));
+            all.below[mine] = below[set * n + own], all.inside[mine] = within[set * n + own] - all.below[mine];
+        }
+    }
+    if (__syncthreads_or(n - 1 > few && mine < mmp_tile && is_new(all, mine)))
+        find_range(block, all, mmp_screen(spans[set], p));
     __syncthreads();
     while (__syncthreads_or(mine < mmp_tile && is_open(all, mine))) {
-        if (mine < mmp_tile && is_open(all, mine)) divide(all, mine, stack, tiles.set[mine]);
+        if (mine < mmp_tile && is_open(all, mine)) divide(all, mine, stack, set);
         __syncthreads();
-        count_parts(tiles, all, stack);
+        count_parts(block, all);
         __syncthreads();
-        if (mine < mmp_tile && is_open(all, mine)) narrow(all, mine, k, n - 1);
+        if (mine < mmp_tile && is_open(all, mine)) narrow(all, mine, k);
+        if (mine == 0) all.reach = -1;
         __syncthreads();
     }
     if (mine < mmp_tile && is_listed(all, mine)) {
-        const double low = all.low[mine] < 0 ? -1 : __longlong_as_double(all.low[mine]);
-        all.cuts[mine][0] = mmp_cut(stack, tiles.set[mine], low);
-        all.cuts[mine][1] = mmp_cut(stack, tiles.set[mine], __longlong_as_double(all.high[mine]));
+        const double least = all.low[mine] < 0 ? -1 : __longlong_as_double(all.low[mine]);
+        all.cuts[mine][0] = mmp_cut(stack, set, least);
+        all.cuts[mine][1] = mmp_cut(stack, set, __longlong_as_double(all.high[mine]));
+        matters(all, all.cuts[mine][1]);
     }
-    if (__syncthreads_or(mine < mmp_tile && is_listed(all, mine))) collect(tiles, all, stack);
+    if (__syncthreads_or(mine < mmp_tile && is_listed(all, mine))) collect(block, all);
     for (int r = 0; r < mmp_warp_rows; ++r) {
-        const int row = mmp_row_of_block(r), n_listed = (int)all.inside[row];
-        double* out = distances + mmp_row_of_launch(r);
+        const int row = mmp_row_of_block(r), own = rows_of_block.own[row], n_listed = (int)all.inside[row];
+        if (own < 0) continue;
+        double* const out = distances + (rows ? first + row : set * n + own);
         if (is_listed(all, row)) {
             double square = 0;
-            if (mmp_lane() < n_listed)
-                square = mmp_exact_square(stack, tiles.set[row], tiles.own[row], all.listed[row][mmp_lane()]);
+            if (mmp_lane() < n_listed) square = mmp_square_of_places(block, own, all.listed[row][mmp_lane()]);
             write_ranked(square, n_listed, k - all.below[row] - 1, out);
-        } else if (tiles.set[row] >= 0 && mmp_lane() == 0) {
+        } else if (mmp_lane() == 0) {
             *out = sqrt(__longlong_as_double(all.high[row]));
         }
     }
 }
 
-// One block per 64 points of the stack, one warp per 8 of them, two columns a lane; a lane counts, the warp adds up.
+// One block per tile of a set, one warp per 8 of its points, two columns a lane; it visits its own tile and those
+// behind it, as radius_count does.
 //
-// For every point, how many others of its set lie nearer than low[set], and how many within high[set].
-MMP_KERNEL void __launch_bounds__(mmp_threads)
-    bracket_count(const double* points, const float* rough, const double* spans, mmp_i64 n_sets, mmp_i64 n, mmp_i64 p,
-                  const double* low, const double* high, mmp_i64* below, mmp_i64* within) {
-    MMP_SHARED(MmpPairTiles, tiles);
-    const MmpStack stack{points, rough, spans, n, p};
-    mmp_locate(tiles, n_sets * n, [&](mmp_i64 row, mmp_i64& set, mmp_i64& own) { set = row / n, own = row % n; });
-    int nearer[mmp_warp_rows] = {}, near[mmp_warp_rows] = {};
-    MmpCut least{}, most{};
-    mmp_walk(tiles, stack, true, [&](const MmpPairs& pairs) {
-        if (pairs.begins) {
-            const double below_low = low[pairs.set] > 0 ? mmp_neighbouring(low[pairs.set], -1) : -1;
-            least = mmp_cut(stack, pairs.set, below_low < 0 ? -1 : mmp_squared_reach(below_low));
-            most = mmp_cut(stack, pairs.set, mmp_squared_reach(high[pairs.set]));
-        }
-        mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
-            if (!mmp_other(pair)) return;
-            nearer[pair.r] += mmp_within(stack, least, pair);
-            near[pair.r] += mmp_within(stack, most, pair);
-        });
+// For the point that has a place, how many others of its set lie nearer than low[set], and how many within high[set]:
+// below and within (n_sets, n), 0 before.
+MMP_KERNEL void __launch_bounds__(mmp_threads, 3)
+    bracket_count(const double* points, const float* rough, const float* boxes, const double* spans,
+                  const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, const double* low, const double* high,
+                  mmp_u64* below, mmp_u64* within) {
+    MMP_SHARED(MmpRows, rows);
+    MMP_SHARED_BYTES(float, shared);
+    const MmpStack stack{points, rough, boxes, spans, order, n, p, (int)passes};
+    const int n_tiles = mmp_tiles_of(n), own_tile = (int)(blockIdx.x % n_tiles), set = (int)(blockIdx.x / n_tiles);
+    const MmpBlock block = mmp_block<MMP_P>(rows, shared, stack, set, [&](int row) {
+        const int place = own_tile * mmp_tile + row;
+        return place < n ? place : -1;
     });
-#pragma unroll
-    for (int r = 0; r < mmp_warp_rows; ++r) {
-        const int a = mmp_warp_sum(nearer[r]), b = mmp_warp_sum(near[r]);
-        if (mmp_lane() == 0 && mmp_row_of_launch(r) < n_sets * n)
-            below[mmp_row_of_launch(r)] = a, within[mmp_row_of_launch(r)] = b;
-    }
+    const double nearer = squares_nearer(low[set]);
+    const MmpCut least = mmp_cut(stack, set, nearer), most = mmp_cut(stack, set, mmp_squared_reach(high[set]));
+    MmpCounts within_high{}, below_low{};
+    mmp_walk<MMP_P>(block, own_tile, most.possibly, true, [&](int tile, MmpSquares& squares) {
+        if (tile == own_tile) mmp_leave_out_own(block, tile, squares);
+        if (!mmp_any_near(most.possibly, squares)) return;
+        mmp_count(block, most, tile, squares, tile != own_tile, within_high, within + set * n);
+        mmp_count(block, least, tile, squares, tile != own_tile, below_low, below + set * n);
+    });
+    mmp_add_counts(block, within_high, within + set * n);
+    mmp_add_counts(block, below_low, below + set * n);
 }

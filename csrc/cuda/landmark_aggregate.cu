@@ -1,7 +1,7 @@
 // K @ onehot(labels) by segment sums: the twin of csrc/cpu/landmark_aggregate.cpp, and the same bits.
 //
 // Compiled with MMP_INDEX (the type of the indices) and MMP_VALUE (of the values) defined.
-#include "../common/device.h"
+#include "device.h"
 
 // Entries of a lane that are fetched before any is added.
 constexpr int aggregate_at_once = 4;

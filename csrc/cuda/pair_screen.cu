@@ -1,42 +1,79 @@
-// The points of a stack as the float32 screen of the kernels over pairs has them: see csrc/common/screen.h.
-#include "../common/pair_tiles.h"
+// The points of a stack as the kernels over pairs have them: in float32, by tiles, with the box of each (see
+// pair_tiles.h and csrc/common/screen.h).
+#include "pair_tiles.h"
 
 namespace {
 
-typedef mmp_i64 OfWarps[mmp_warps];
+// The tile of a block, and where it is among those of its set.
+struct Tile {
+    mmp_i64 set;
+    int tile, n_tiles;
+};
 
-// The largest of all threads; all have it.
-MMP_DEVICE mmp_i64 largest_of_block(OfWarps& shared, mmp_i64 value) {
-    for (int step = 16; step > 0; step /= 2) {
-        const mmp_i64 other = __shfl_xor_sync(MMP_WARP, value, step);
-        value = other > value ? other : value;
-    }
-    if (mmp_lane() == 0) shared[mmp_warp_of_block()] = value;
-    __syncthreads();
-    for (int w = 0; w < mmp_warps; ++w) value = shared[w] > value ? shared[w] : value;
-    return value;
+MMP_DEVICE Tile tile_of_block(mmp_i64 n) {
+    const int n_tiles = mmp_tiles_of(n);
+    return {blockIdx.x / n_tiles, (int)(blockIdx.x % n_tiles), n_tiles};
+}
+
+// A set is centred on the point in its middle: any is right, and points in the order of time begin far out.
+MMP_DEVICE double from_centre(const double* points, mmp_i64 n, mmp_i64 p, int point, int f) {
+    return points[point * p + f] - points[n / 2 * p + f];
 }
 
 }  // namespace
 
-// One block per set, one coordinate a thread at a time, all of them twice: for the span, and to write.
+// One block per tile of a set, a feature a warp and two points a lane at a time.
 //
-// rough (n_sets, n, p) and spans (n_sets,), as in MmpStack, of points (n_sets, n, p). A set is centred on the point in
-// its middle: any is right, and points in the order of time begin far out.
+// spans (n_sets,), as in MmpStack, of points (n_sets, n, p): 0 before.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
-    pair_screen(const double* points, mmp_i64 n, mmp_i64 p, float* rough, double* spans) {
-    MMP_SHARED(OfWarps, shared);
-    const mmp_i64 first = blockIdx.x * n * p, last = first + n * p;
-    const double* const centre = points + first + n / 2 * p;
+    pair_span(const double* points, mmp_i64 n, mmp_i64 p, double* spans) {
+    const Tile place = tile_of_block(n);
+    const double* const set = points + place.set * n * p;
     // The bits of absolute values, taken for integers, are in the same order, and those of NaN come last.
     mmp_i64 most = 0;
-    for (mmp_i64 e = first + threadIdx.x; e < last; e += mmp_threads) {
-        const mmp_i64 bits = __double_as_longlong(fabs(points[e] - centre[(e - first) % p]));
-        most = bits > most ? bits : most;
+    for (int f = mmp_warp_of_block(); f < p; f += mmp_warps)
+        for (int h = 0; h < 2; ++h) {
+            const int point = place.tile * mmp_tile + mmp_lane() + 32 * h;
+            if (point >= n) continue;
+            const mmp_i64 bits = __double_as_longlong(fabs(from_centre(set, n, p, point, f)));
+            most = bits > most ? bits : most;
+        }
+    for (int step = 16; step > 0; step /= 2) {
+        const mmp_i64 other = __shfl_xor_sync(MMP_WARP, most, step);
+        most = other > most ? other : most;
     }
-    const double span = __longlong_as_double(largest_of_block(shared, most));
-    const double scale = mmp_screen(span, p).scale;
-    for (mmp_i64 e = first + threadIdx.x; e < last; e += mmp_threads)
-        rough[e] = (float)((points[e] - centre[(e - first) % p]) * scale);
-    if (threadIdx.x == 0) spans[blockIdx.x] = span;
+    if (mmp_lane() == 0) atomicMax(reinterpret_cast<mmp_i64*>(spans) + place.set, most);
+}
+
+// One block per tile of a set, a feature a warp and two points a lane at a time.
+//
+// rough (n_sets, tiles, width, mmp_tile) and boxes (n_sets, 2, up to mmp_box_features of them, tiles), as in MmpStack,
+// of points (n_sets, n, p) in the order `order` and of their spans. Features past p are 0, points past n infinite.
+MMP_KERNEL void __launch_bounds__(mmp_threads)
+    pair_screen(const double* points, const mmp_i32* order, const double* spans, mmp_i64 n, mmp_i64 p, mmp_i64 width,
+                float* rough, float* boxes) {
+    const Tile place = tile_of_block(n);
+    const double* const set = points + place.set * n * p;
+    const double scale = mmp_screen(spans[place.set], p).scale;
+    const mmp_i64 n_features = width < mmp_box_features ? width : mmp_box_features;
+    float* const tile = rough + blockIdx.x * width * mmp_tile;
+    float* const box = boxes + place.set * 2 * n_features * place.n_tiles + place.tile;
+    for (int f = mmp_warp_of_block(); f < width; f += mmp_warps) {
+        float low = mmp_infinity(), high = low;  // the latter of the negative
+        for (int h = 0; h < 2; ++h) {
+            const int at = mmp_lane() + 32 * h;
+            const mmp_i64 slot = place.tile * mmp_tile + at;
+            float x = mmp_infinity();
+            if (slot < n) {
+                const int point = order ? order[place.set * n + slot] : (int)slot;
+                x = f < p ? (float)(from_centre(set, n, p, point, f) * scale) : 0.0f;
+                low = x < low ? x : low;
+                high = -x < high ? -x : high;
+            }
+            tile[f * mmp_tile + at] = x;
+        }
+        low = mmp_warp_least(low), high = mmp_warp_least(high);
+        if (mmp_lane() == 0 && f < n_features)
+            box[f * place.n_tiles] = low, box[(n_features + f) * place.n_tiles] = -high;
+    }
 }

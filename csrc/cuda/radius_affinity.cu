@@ -1,33 +1,34 @@
 // Affinities above a threshold within each set of a stack of points: count, then fill in place. The twin of
 // csrc/cpu/radius_affinity.cpp: the same pairs, the same bits.
 //
-// Compiled with MMP_INDEX (the type of the indices) and MMP_VALUE (of the values) defined.
+// Compiled with MMP_P (the features of a pass), MMP_INDEX (the type of the indices) and MMP_VALUE (of the values)
+// defined.
 #include "../common/affinity.h"
-#include "../common/pair_tiles.h"
+#include "pair_tiles.h"
 
-// One block per 64 points of the stack, one warp per 8 of them, two columns a lane; a lane counts, the warp adds up.
+// One block per tile of a set, one warp per 8 of its points, two columns a lane; it visits its own tile and those
+// behind it. A lane counts for rows and columns, the warp adds up for rows, and all add to `counts`.
 //
-// counts (n_sets, n): other points of the same set within `reach` of each point of points (n_sets, n, p).
+// counts (n_sets, n), 0 before: other points of the same set within `reach` of the point that has a place.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
-    radius_count(const double* points, const float* rough, const double* spans, mmp_i64 n_sets, mmp_i64 n, mmp_i64 p,
-                 double reach, mmp_i64* counts) {
-    MMP_SHARED(MmpPairTiles, tiles);
-    const MmpStack stack{points, rough, spans, n, p};
-    mmp_locate(tiles, n_sets * n, [&](mmp_i64 row, mmp_i64& set, mmp_i64& own) { set = row / n, own = row % n; });
-    const double limit = mmp_squared_reach(reach);
-    MmpCut cut{};
-    int found[mmp_warp_rows] = {};
-    mmp_walk(tiles, stack, true, [&](const MmpPairs& pairs) {
-        if (pairs.begins) cut = mmp_cut(stack, pairs.set, limit);
-        mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
-            found[pair.r] += mmp_other(pair) && mmp_within(stack, cut, pair);
-        });
+    radius_count(const double* points, const float* rough, const float* boxes, const double* spans,
+                 const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, double reach, mmp_u64* counts) {
+    MMP_SHARED(MmpRows, rows);
+    MMP_SHARED_BYTES(float, shared);
+    const MmpStack stack{points, rough, boxes, spans, order, n, p, (int)passes};
+    const int n_tiles = mmp_tiles_of(n), own_tile = (int)(blockIdx.x % n_tiles), set = (int)(blockIdx.x / n_tiles);
+    const MmpBlock block = mmp_block<MMP_P>(rows, shared, stack, set, [&](int row) {
+        const int place = own_tile * mmp_tile + row;
+        return place < n ? place : -1;
     });
-#pragma unroll
-    for (int r = 0; r < mmp_warp_rows; ++r) {
-        const int total = mmp_warp_sum(found[r]);
-        if (mmp_lane() == 0 && mmp_row_of_launch(r) < n_sets * n) counts[mmp_row_of_launch(r)] = total;
-    }
+    mmp_u64* const of_set = counts + set * n;
+    const MmpCut cut = mmp_cut(stack, set, mmp_squared_reach(reach));
+    MmpCounts found{};
+    mmp_walk<MMP_P>(block, own_tile, cut.possibly, true, [&](int tile, MmpSquares& squares) {
+        if (tile == own_tile) mmp_leave_out_own(block, tile, squares);
+        if (mmp_any_near(cut.possibly, squares)) mmp_count(block, cut, tile, squares, tile != own_tile, found, of_set);
+    });
+    mmp_add_counts(block, found, of_set);
 }
 
 namespace {
@@ -46,13 +47,13 @@ struct FillRows {
 };
 
 // Takes up to 32 of the `waiting` pairs from the end of the queue; returns how many are left.
-MMP_OUTLINED int drain(const MmpPairTiles& tiles, const Queue& queue, int waiting, const double* points, mmp_i64 n,
-                       mmp_i64 p, double bandwidth, double decay, MMP_VALUE* values) {
+MMP_OUTLINED int drain(const int* own, const Queue& queue, int waiting, const double* points, mmp_i64 p,
+                       double bandwidth, double decay, MMP_VALUE* values) {
     const int taken = waiting < 32 ? waiting : 32, left = waiting - taken;
     if (mmp_lane() < taken) {
-        const int slot = left + mmp_lane(), row = queue.row[slot];
-        const double* set = points + tiles.set[row] * n * p;
-        const double square = mmp_squared_distance(set + tiles.own[row] * p, 1, set + queue.column[slot] * p, 1, p);
+        const int slot = left + mmp_lane();
+        const double* const row = points + own[queue.row[slot]] * p;
+        const double square = mmp_squared_distance(row, 1, points + queue.column[slot] * p, 1, p);
         values[queue.place[slot]] = (MMP_VALUE)mmp_kernel(sqrt(square), bandwidth, decay);
     }
     __syncwarp();
@@ -67,112 +68,157 @@ MMP_OUTLINED double averaged(double square, double own, double other, double dec
     return mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
 }
 
+// The columns of a row in a tile that have an entry, those of even and of odd number, one a lane.
+struct Entries {
+    unsigned even, odd;
+};
+
+MMP_DEVICE int size_of(const Entries& entries) { return __popc(entries.even) + __popc(entries.odd); }
+
+// How many of them lie before column h of this lane.
+MMP_DEVICE int rank_of(const Entries& entries, int h) {
+    return mmp_rank(entries.even) + mmp_rank(entries.odd) + (h ? (int)(entries.even >> mmp_lane() & 1u) : 0);
+}
+
 MMP_DEVICE unsigned low_bits(int n) { return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1; }
+
+// How many of them lie before column `width` of the tile.
+MMP_DEVICE int size_before(const Entries& entries, int width) {
+    return __popc(entries.even & low_bits((width + 1) / 2)) + __popc(entries.odd & low_bits(width / 2));
+}
 
 }  // namespace
 
-// One block per 64 rows, one warp per 8 of them, two columns a lane; a ballot gives each entry its place in the row.
+// One block per 64 rows of a set, one warp per 8 of them, two columns a lane; ballots give each entry its place in the
+// row. The order of the stack is that of the points, so that columns ascend; a row is written by one warp alone.
 //
 // The entries that radius_count counted, of the points first .. last-1 of every set. Point i of set s has the row
 // (i - first) * n_sets + s, with entries from indptr[row] up to indptr[row + 1], gap[row] of them left free after the
 // columns below i, from gap_at[row] on. Entry j is written as column j * n_sets + s. *status becomes 3 if a row does
 // not have the entries it was counted to have.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
-    radius_fill(const double* points, const float* rough, const double* spans, mmp_i64 n_sets, mmp_i64 n, mmp_i64 p,
-                mmp_i64 first, mmp_i64 last, double reach, double bandwidth, double decay, const mmp_i64* indptr,
-                const mmp_i64* gap, mmp_i64* gap_at, MMP_INDEX* indices, MMP_VALUE* values, mmp_i64* status) {
-    MMP_SHARED(MmpPairTiles, tiles);
-    MMP_SHARED(FillRows, rows);
-    const MmpStack stack{points, rough, spans, n, p};
-    const mmp_i64 per_set = last - first;
-    mmp_locate(tiles, n_sets * per_set, [&](mmp_i64 q, mmp_i64& set, mmp_i64& own) {
-        set = q / per_set, own = first + q % per_set;
-        const mmp_i64 row = (own - first) * n_sets + set;
-        rows.start[threadIdx.x] = indptr[row];
-        rows.gap[threadIdx.x] = gap[row];
-        rows.size[threadIdx.x] = indptr[row + 1] - indptr[row] - gap[row];
+    radius_fill(const double* points, const float* rough, const float* boxes, const double* spans, mmp_i64 n_sets,
+                mmp_i64 n, mmp_i64 p, mmp_i64 passes, mmp_i64 first, mmp_i64 last, double reach, double bandwidth,
+                double decay, const mmp_i64* indptr, const mmp_i64* gap, mmp_i64* gap_at, MMP_INDEX* indices,
+                MMP_VALUE* values, mmp_i64* status) {
+    MMP_SHARED(MmpRows, rows);
+    MMP_SHARED(FillRows, fill);
+    MMP_SHARED_BYTES(float, shared);
+    const MmpStack stack{points, rough, boxes, spans, nullptr, n, p, (int)passes};
+    const int blocks = mmp_tiles_of(last - first), set = (int)(blockIdx.x / blocks);
+    const mmp_i64 begin = first + (mmp_i64)(blockIdx.x % blocks) * mmp_tile;
+    const MmpBlock block = mmp_block<MMP_P>(rows, shared, stack, set, [&](int row) {
+        if (begin + row >= last) return -1;
+        const mmp_i64 of_launch = (begin + row - first) * n_sets + set;
+        fill.start[row] = indptr[of_launch];
+        fill.gap[row] = gap[of_launch];
+        fill.size[row] = indptr[of_launch + 1] - indptr[of_launch] - gap[of_launch];
+        return (int)(begin + row);
     });
-    const double limit = mmp_squared_reach(reach);
-    MmpCut cut{};
-    Queue& queue = rows.queues[mmp_warp_of_block()];
+    const MmpCut cut = mmp_cut(stack, set, mmp_squared_reach(reach));
+    Queue& queue = fill.queues[mmp_warp_of_block()];
     int found[mmp_warp_rows] = {}, before[mmp_warp_rows] = {}, waiting = 0;
-    mmp_walk(tiles, stack, true, [&](const MmpPairs& pairs) {
-        if (pairs.begins) cut = mmp_cut(stack, pairs.set, limit);
-        mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
-            const bool near = mmp_other(pair) && mmp_within(stack, cut, pair);
-            const unsigned bits = __ballot_sync(MMP_WARP, near);
-            if (bits == 0) return;
-            const int r = pair.r, row = mmp_row_of_block(r), rank = mmp_rank(bits);
-            if (near && found[r] + rank < rows.size[row]) {
-                const mmp_i64 gap_before = pair.column > pair.own ? rows.gap[row] : 0;
-                const mmp_i64 place = rows.start[row] + found[r] + rank + gap_before;
-                indices[place] = (MMP_INDEX)(pair.column * n_sets + pair.set);
-                queue.place[waiting + rank] = place;
-                queue.row[waiting + rank] = row, queue.column[waiting + rank] = pair.column;
+    mmp_walk<MMP_P>(block, 0, cut.possibly, block.last_own >= 0, [&](int tile, MmpSquares& squares) {
+        mmp_leave_out_own(block, tile, squares);
+        if (!mmp_any_near(cut.possibly, squares)) return;
+        const unsigned near = mmp_within(block, cut, tile, squares);
+        const int column = mmp_column(tile);
+#pragma unroll
+        for (int r = 0; r < mmp_warp_rows; ++r) {
+            const int row = mmp_row_of_block(r), own = rows.own[row];
+            if (own < 0) continue;
+            const Entries entries{__ballot_sync(MMP_WARP, (near & mmp_bit(r, 0)) != 0),
+                                  __ballot_sync(MMP_WARP, (near & mmp_bit(r, 1)) != 0)};
+            if ((entries.even | entries.odd) == 0) continue;
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const int rank = found[r] + rank_of(entries, h);
+                const bool fits = (near & mmp_bit(r, h)) && rank < fill.size[row];
+                const unsigned taken = __ballot_sync(MMP_WARP, fits);
+                if (fits) {
+                    const mmp_i64 place = fill.start[row] + rank + (column + h > own ? fill.gap[row] : 0);
+                    const int slot = waiting + mmp_rank(taken);
+                    indices[place] = (MMP_INDEX)((column + h) * n_sets + set);
+                    queue.place[slot] = place, queue.row[slot] = row, queue.column[slot] = column + h;
+                }
+                waiting += __popc(taken);
+                __syncwarp();
+                if (waiting >= 32) waiting = drain(rows.own, queue, waiting, block.exact, p, bandwidth, decay, values);
             }
-            before[r] += __popc(bits & low_bits(pair.own - (pair.column - mmp_lane())));
-            const mmp_i64 fits = rows.size[row] - found[r];
-            found[r] += __popc(bits);
-            waiting += fits < __popc(bits) ? (fits > 0 ? (int)fits : 0) : __popc(bits);
-            __syncwarp();
-            if (waiting >= 32) waiting = drain(tiles, queue, waiting, points, n, p, bandwidth, decay, values);
-        });
+            found[r] += size_of(entries);
+            before[r] += size_before(entries, own - tile * mmp_tile);
+        }
     });
-    drain(tiles, queue, waiting, points, n, p, bandwidth, decay, values);
+    drain(rows.own, queue, waiting, block.exact, p, bandwidth, decay, values);
     if (mmp_lane() != 0) return;
 #pragma unroll
     for (int r = 0; r < mmp_warp_rows; ++r) {
         const int row = mmp_row_of_block(r);
-        if (tiles.set[row] < 0) continue;
-        gap_at[(tiles.own[row] - first) * n_sets + tiles.set[row]] = rows.start[row] + before[r];
-        if (found[r] != rows.size[row]) *status = 3;  // every thread that writes it writes the same
+        if (rows.own[row] < 0) continue;
+        gap_at[(rows.own[row] - first) * n_sets + set] = fill.start[row] + before[r];
+        if (found[r] != fill.size[row]) *status = 3;  // every thread that writes it writes the same
     }
 }
 
-// One block per 64 points of the stack, one warp per 8 of them, two columns a lane; ballots give entries their places.
+// One block per tile of a set, one warp per 8 of its points, two columns a lane; ballots give entries their places.
 //
 // The symmetrised form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
 // times the larger bandwidth are none. With indptr null: counts only; else indices and values only.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
-    symmetrised_affinity(const double* points, const float* rough, const double* spans, const double* bandwidth,
-                         mmp_i64 n_sets, mmp_i64 n, mmp_i64 p, double decay, double thresh, double smallest, double cut,
-                         const mmp_i64* indptr, mmp_i64* counts, MMP_INDEX* indices, MMP_VALUE* values) {
-    MMP_SHARED(MmpPairTiles, tiles);
-    const MmpStack stack{points, rough, spans, n, p};
-    mmp_locate(tiles, n_sets * n, [&](mmp_i64 row, mmp_i64& set, mmp_i64& own) { set = row / n, own = row % n; });
+    symmetrised_affinity(const double* points, const float* rough, const float* boxes, const double* spans,
+                         const double* bandwidth, mmp_i64 n, mmp_i64 p, mmp_i64 passes, double decay, double thresh,
+                         double smallest, double cut, const mmp_i64* indptr, mmp_i64* counts, MMP_INDEX* indices,
+                         MMP_VALUE* values) {
+    MMP_SHARED(MmpRows, rows);
+    MMP_SHARED_BYTES(float, shared);
+    const MmpStack stack{points, rough, boxes, spans, nullptr, n, p, (int)passes};
+    const int n_tiles = mmp_tiles_of(n), own_tile = (int)(blockIdx.x % n_tiles), set = (int)(blockIdx.x / n_tiles);
+    const MmpBlock block = mmp_block<MMP_P>(rows, shared, stack, set, [&](int row) {
+        const int place = own_tile * mmp_tile + row;
+        return place < n ? place : -1;
+    });
+    const double* const of_set = bandwidth + set * n;
+    const MmpScreen screen = mmp_screen(spans[set], p);
     int found[mmp_warp_rows] = {};
-    MmpScreen screen{};
-    float own_far[mmp_warp_rows] = {};  // rough squares above this are surely beyond the cut of a point
-    mmp_walk(tiles, stack, true, [&](const MmpPairs& pairs) {
-        if (pairs.begins) screen = mmp_screen_of(stack, pairs.set);
-        const double* const of_set = bandwidth + pairs.set * n;
+    float own_far[mmp_warp_rows];  // rough squares above this are surely beyond the cut of a point
 #pragma unroll
-        for (int r = 0; r < mmp_warp_rows; ++r)
-            if (pairs.begins && r >= pairs.first && r < pairs.last)
-                own_far[r] = mmp_possibly(screen, cut * of_set[tiles.own[mmp_row_of_block(r)]]);
-        float far[2] = {};
+    for (int r = 0; r < mmp_warp_rows; ++r) {
+        const int own = rows.own[mmp_row_of_block(r)];
+        own_far[r] = own < 0 ? -1.0f : mmp_possibly(screen, cut * of_set[own]);
+    }
+    mmp_walk<MMP_P>(block, 0, mmp_infinity(), block.last_own >= 0, [&](int tile, MmpSquares& squares) {
+        const int column = mmp_column(tile);
+        float far[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h)
-            if (pairs.column + 32 * h < n) far[h] = mmp_possibly(screen, cut * of_set[pairs.column + 32 * h]);
-        mmp_each(tiles, stack, pairs, [&](const MmpPair& pair) {
-            double value = 0;
-            // Beyond the cuts of both is beyond that of the larger bandwidth.
-            if (pair.there && !(pair.square > own_far[pair.r] && pair.square > far[pair.h])) {
-                const double square = mmp_exact_square(stack, pair.set, pair.own, pair.column);
-                value = averaged(square, of_set[pair.own], of_set[pair.column], decay, thresh, smallest, cut);
-            }
-            const mmp_i64 row = mmp_row_of_launch(pair.r);
-            const unsigned bits = __ballot_sync(MMP_WARP, value > 0);
-            if (indptr && value > 0) {
-                const mmp_i64 place = indptr[row] + found[pair.r] + mmp_rank(bits);
-                indices[place] = (MMP_INDEX)pair.column;
-                values[place] = (MMP_VALUE)value;
-            }
-            found[pair.r] += __popc(bits);
-        });
+            far[h] = column + h < n ? mmp_possibly(screen, cut * of_set[column + h]) : -1.0f;
+#pragma unroll
+        for (int r = 0; r < mmp_warp_rows; ++r) {
+            const int own = rows.own[mmp_row_of_block(r)];
+            if (own < 0) continue;
+            double value[2] = {};
+#pragma unroll
+            for (int h = 0; h < 2; ++h)
+                // Beyond the cuts of both is beyond that of the larger bandwidth.
+                if (column + h < n && !(squares[r][h] > own_far[r] && squares[r][h] > far[h])) {
+                    const double square = mmp_square_of_places(block, own, column + h);
+                    value[h] = averaged(square, of_set[own], of_set[column + h], decay, thresh, smallest, cut);
+                }
+            const Entries entries{__ballot_sync(MMP_WARP, value[0] > 0), __ballot_sync(MMP_WARP, value[1] > 0)};
+#pragma unroll
+            for (int h = 0; h < 2; ++h)
+                if (indptr && value[h] > 0) {
+                    const mmp_i64 place = indptr[set * n + own] + found[r] + rank_of(entries, h);
+                    indices[place] = (MMP_INDEX)(column + h);
+                    values[place] = (MMP_VALUE)value[h];
+                }
+            found[r] += size_of(entries);
+        }
     });
     if (indptr || mmp_lane() != 0) return;
 #pragma unroll
-    for (int r = 0; r < mmp_warp_rows; ++r)
-        if (mmp_row_of_launch(r) < n_sets * n) counts[mmp_row_of_launch(r)] = found[r];
+    for (int r = 0; r < mmp_warp_rows; ++r) {
+        const int own = rows.own[mmp_row_of_block(r)];
+        if (own >= 0) counts[set * n + own] = found[r];
+    }
 }

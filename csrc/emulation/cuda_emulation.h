@@ -49,6 +49,7 @@ struct Fibre {
     bool begun = false;
     unsigned votes = 0;  // warp operations so far
     unsigned mask = 0;   // of the one it waits in
+    std::vector<std::pair<float*, const float*>> copies;  // begun, four numbers each
     ucontext_t start;
     std::jmp_buf resume;
     std::unique_ptr<char[]> stack{new char[stack_bytes]};
@@ -197,6 +198,7 @@ inline void begin(Fibre& fibre, unsigned thread) {
     fibre.state = State::ready;
     fibre.begun = false;
     fibre.votes = 0;
+    fibre.copies.clear();
     getcontext(&fibre.start);
     fibre.start.uc_stack.ss_sp = fibre.stack.get();
     fibre.start.uc_stack.ss_size = stack_bytes;
@@ -301,6 +303,7 @@ template <class T> unsigned __match_any_sync(unsigned mask, T value) {
         if ((mask >> l & 1) && values[l] == emulation::bits_of(value)) bits |= 1u << l;
     return bits;
 }
+inline int __any_sync(unsigned mask, int value) { return __ballot_sync(mask, value) != 0; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(unsigned bits) { return __builtin_ffs((int)bits); }
 template <class T> T atomicAdd(T* at, T value) {
@@ -308,6 +311,19 @@ template <class T> T atomicAdd(T* at, T value) {
     *at = before + value;
     return before;
 }
+template <class T> T atomicMax(T* at, T value) {
+    const T before = *at;
+    *at = before < value ? value : before;
+    return before;
+}
 template <class T> T atomicExch(T* at, T value) { return std::exchange(*at, value); }
 inline double __longlong_as_double(long long bits) { return emulation::value_of<double>((std::uint64_t)bits); }
 inline long long __double_as_longlong(double value) { return (long long)emulation::bits_of(value); }
+
+// A copy takes place when its end is waited for: until then the values before it are read.
+inline void mmp_copy_four(float* to, const float* from) { emulation::self().copies.emplace_back(to, from); }
+inline void mmp_end_copies() {
+    for (const auto& copy : emulation::self().copies) std::memcpy(copy.first, copy.second, 4 * sizeof(float));
+    emulation::self().copies.clear();
+}
+inline float mmp_anew(float value) { return value; }

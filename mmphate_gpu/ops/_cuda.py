@@ -14,10 +14,12 @@ import torch
 from . import descent_step as descent
 from ._launch import Argument, Launch, Start, probe, start_with_cupy  # noqa: F401 - `twins` calls the probe of a module
 from ._native import SAMPLED, NativeError
+from ._pair_stack import ORDERED_ABOVE, TILE, KeptStack, Stack, blocks_of, new_stack
 from .csr import index_dtype, indptr_of_counts
+from .kth_neighbor_distance import median
+from .tile_layout import kd_order
 
-# Points of a block, and its threads, in the kernels over pairs (csrc/common/pair_tiles.h).
-TILE = 64
+# Threads of a block in the kernels over pairs (csrc/cuda/pair_tiles.h).
 PAIR_THREADS = 256
 CSR_THREADS = 256
 # Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
@@ -34,12 +36,8 @@ DESCENT_THREADS = 256
 # Blocks whose sums the last one of them adds up.
 DESCENT_BLOCKS = 64
 
-# Points, in float32, and how far each set reaches: MmpStack of csrc/common/pair_tiles.h.
-Stack = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-def blocks_of(items: int, each: int) -> int:
-    return -(-items // each)
+# The ends of a bracket, (B,) float64, and how many others of a point, (B, n) int64, lie below it and up to its end.
+Bracket = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _types(indices: torch.dtype, values: torch.dtype) -> dict[str, str]:
@@ -60,36 +58,39 @@ class Twins:
 
     def __init__(self, start: Start) -> None:
         self._start = start
+        self._kept = KeptStack()
 
     def _run(self, launch: Launch, device: torch.device) -> None:
         if launch.blocks > 0:
             self._start(launch, device)
 
-    def _over_pairs(self, source: str, kernel: str, rows: int, arguments: Sequence[Argument], **types: str) -> None:
-        """A kernel that meets ``rows`` points with all points of their sets; a screened stack comes first."""
-        blocks, device = blocks_of(rows, TILE), arguments[0].device
-        self._run(Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, defines=types), device)
+    def _over_pairs(
+        self, source: str, kernel: str, blocks: int, stack: Stack, arguments: Sequence[Argument], **types: str
+    ) -> None:
+        """A kernel that meets points with all points of their sets."""
+        defines = {"MMP_P": str(stack.part)} | types
+        launch = Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, stack.shared_bytes, defines)
+        self._run(launch, stack.rough.device)
 
-    def _screened(self, points: torch.Tensor) -> Stack:
-        """A stack (B, n, p) as the kernels over pairs take it: with what the float32 screen has of it.
-
-        Half the bytes of the points beside them, and one pass over them: nothing beside one over their pairs.
-        """
-        points = points.contiguous()
-        n_sets, n, p = points.shape
-        rough = torch.empty(points.shape, dtype=torch.float32, device=points.device)
-        spans = torch.empty(n_sets, dtype=torch.float64, device=points.device)
-        arguments = (points, n, p, rough, spans)
-        self._run(Launch("pair_screen", "pair_screen", arguments, n_sets, PAIR_THREADS), points.device)
-        return points, rough, spans
+    def _screened(self, points: torch.Tensor, ordered: bool = False) -> Stack:  # (B, n, p) contiguous
+        """The stack of ``points``, in the order of a kd-tree if asked to: O(B n p), nothing beside their pairs."""
+        stack = self._kept.get(points, ordered)
+        if stack is None:
+            stack = new_stack(points, kd_order(points).to(torch.int32) if ordered else None)
+            for kernel, arguments in stack.made_by(points):
+                self._run(Launch("pair_screen", kernel, arguments, stack.blocks, PAIR_THREADS), points.device)
+            self._kept.put(points, ordered, stack)
+        return stack
 
     # ------------------------------------------------------------ affinities
 
     def radius_counts(self, points: torch.Tensor, reach: float) -> torch.Tensor:
-        counts = torch.empty(points.shape[:2], dtype=torch.int64, device=points.device)
-        arguments = (*self._screened(points), *points.shape, float(reach), counts)
-        self._over_pairs("radius_affinity", "radius_count", counts.numel(), arguments, **NO_STORAGE)
-        return counts
+        points = points.contiguous()
+        stack = self._screened(points, ordered=points.shape[1] > ORDERED_ABOVE)
+        counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
+        arguments = (points, *stack.arguments, stack.order, *points.shape[1:], stack.passes, float(reach), counts)
+        self._over_pairs("radius_affinity", "radius_count", stack.blocks, stack, arguments, **NO_STORAGE)
+        return counts if stack.order is None else torch.empty_like(counts).scatter_(1, stack.order.long(), counts)
 
     def radius_fill(
         self,
@@ -104,14 +105,16 @@ class Twins:
         indices: torch.Tensor,
         values: torch.Tensor,
     ) -> torch.Tensor:
-        indptr, gap = indptr.contiguous(), gap.contiguous()
+        points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
+        stack = self._screened(points)
         gap_at = torch.empty_like(gap)
         status = torch.zeros((), dtype=torch.int64, device=points.device)
         kernel = (float(reach), float(bandwidth), float(decay))
-        given = (*self._screened(points), *points.shape, first, last, *kernel)
+        given = (points, *stack.arguments, *points.shape, stack.passes, first, last, *kernel)
         arguments = (*given, indptr, gap, gap_at, indices, values, status)
+        blocks = points.shape[0] * blocks_of(last - first, TILE)
         types = _types(indices.dtype, values.dtype)
-        self._over_pairs("radius_affinity", "radius_fill", gap.numel(), arguments, **types)
+        self._over_pairs("radius_affinity", "radius_fill", blocks, stack, arguments, **types)
         if int(status):
             raise NativeError("radius_fill: a row does not have the entries it was counted to have")
         return gap_at
@@ -127,9 +130,11 @@ class Twins:
         dtype: torch.dtype,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         bandwidth, kernel = bandwidth.contiguous(), (float(decay), float(thresh), float(smallest), float(cut))
-        given = (*self._screened(points), bandwidth, *points.shape, *kernel)
+        points = points.contiguous()
+        stack = self._screened(points)
+        given = (points, *stack.arguments, bandwidth, *points.shape[1:], stack.passes, *kernel)
         counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
-        op = ("radius_affinity", "symmetrised_affinity", counts.numel())
+        op = ("radius_affinity", "symmetrised_affinity", stack.blocks, stack)
         # Counting stores nothing: the types most likely to be those of what follows save a compilation.
         self._over_pairs(*op, (*given, None, counts, None, None), **_types(torch.int32, dtype))
         indptr = indptr_of_counts(counts)
@@ -143,53 +148,80 @@ class Twins:
     # ------------------------------------------------------------ neighbours
 
     def kth_neighbor_distance(self, points: torch.Tensor, k: int) -> torch.Tensor:
-        return self._kth_distances(self._screened(points), k, None).view(points.shape[:2])
+        points = points.contiguous()
+        stack = self._screened(points)
+        distances = torch.empty(points.shape[:2], dtype=torch.float64, device=points.device)
+        self._kth_distances(points, stack, k, stack.blocks, None, None, distances)
+        return distances
 
     def median_kth_neighbor_distance(self, points: torch.Tensor, k: int) -> torch.Tensor:
-        stack = self._screened(points)
+        points = points.contiguous()
         n_sets, n, _ = points.shape
-        n_below = torch.zeros(n_sets, dtype=torch.int64, device=points.device)
-        between = torch.ones(n_sets, n, dtype=torch.bool, device=points.device)
-        if n > 4 * SAMPLED:
-            n_below, between = self._around_median(stack, k)
+        if n <= 4 * SAMPLED:
+            return median(self.kth_neighbor_distance(points, k))
+        stack = self._screened(points, ordered=True)
+        n_below, between, bracket = self._around_median(points, stack, k)
         rows = torch.nonzero(between.view(-1)).squeeze(1)
-        distances, order = self._kth_distances(stack, k, rows).sort()
+        distances, order = self._kth_distances_of(points, stack, k, rows, bracket).sort()
         distances = distances[torch.argsort(rows[order] // n, stable=True)]  # by set, ascending within each
         n_between = between.sum(1)
         rank_0 = torch.cumsum(n_between, 0) - n_between - n_below
         return (distances[rank_0 + (n - 1) // 2] + distances[rank_0 + n // 2]) / 2
 
-    def _kth_distances(self, stack: Stack, k: int, rows: torch.Tensor | None) -> torch.Tensor:
-        """The k-th distances of the points ``rows`` (counted over the stack), or of all."""
-        points = stack[0]
-        n_rows = points.shape[0] * points.shape[1] if rows is None else rows.numel()
-        distances = torch.empty(n_rows, dtype=torch.float64, device=points.device)
-        arguments = (*stack, *points.shape[1:], k, rows, n_rows, distances)
-        self._over_pairs("kth_neighbor_distance", "kth_neighbor_distance", n_rows, arguments)
-        return distances
+    def _kth_distances(
+        self,
+        points: torch.Tensor,
+        stack: Stack,
+        k: int,
+        blocks: int,
+        rows: torch.Tensor | None,
+        bracket: Bracket | None,
+        distances: torch.Tensor,
+    ) -> None:
+        where = (points, *stack.arguments, stack.order, *points.shape[1:], stack.passes)
+        arguments = (*where, k, rows, *(bracket or (None,) * 4), distances)
+        self._over_pairs("kth_neighbor_distance", "kth_neighbor_distance", blocks, stack, arguments)
 
-    def _around_median(self, stack: Stack, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """How many points of each set lie below a bracket around the median, and which lie in it.
+    def _kth_distances_of(
+        self, points: torch.Tensor, stack: Stack, k: int, rows: torch.Tensor, bracket: Bracket | None
+    ) -> torch.Tensor:
+        """The k-th distances of the places ``rows`` (counted over the stack, ascending), in their order.
+
+        A block has rows of one set, so every set begins a new one. Those at the end may have none.
+        """
+        n_sets, n, _ = points.shape
+        sets = rows // n
+        sizes = torch.bincount(sets, minlength=n_sets)
+        tiles = (sizes + TILE - 1) // TILE
+        skipped = (tiles.cumsum(0) - tiles) * TILE - (sizes.cumsum(0) - sizes)
+        at = torch.arange(rows.numel(), device=rows.device) + skipped[sets]
+        blocks = rows.numel() // TILE + n_sets
+        by_block = torch.full((blocks * TILE,), -1, device=rows.device).index_copy_(0, at, rows)
+        distances = torch.empty(by_block.shape, dtype=torch.float64, device=rows.device)
+        self._kth_distances(points, stack, k, blocks, by_block, bracket, distances)
+        return distances[at]
+
+    def _around_median(self, points: torch.Tensor, stack: Stack, k: int) -> tuple[torch.Tensor, torch.Tensor, Bracket]:
+        """How many points of each set lie below a bracket around the median, which lie in it, and the bracket.
 
         The bracket comes from a sample. A set where it does not hold the median is taken whole: (B,), (B, n).
         """
-        points = stack[0]
         n_sets, n, _ = points.shape
         sample = (2 * torch.arange(SAMPLED, device=points.device) + 1) * n // (2 * SAMPLED)
         rows = (torch.arange(n_sets, device=points.device)[:, None] * n + sample).view(-1)
-        sampled = self._kth_distances(stack, k, rows).view(n_sets, SAMPLED).sort(1).values
+        sampled = self._kth_distances_of(points, stack, k, rows, None).view(n_sets, SAMPLED).sort(1).values
         # Three standard deviations of the rank of the median in the sample: 1.5 sqrt(SAMPLED).
         spread = min(SAMPLED // 2 - 1, int(1.5 * SAMPLED**0.5) + 1)
-        bracket = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
-        below = torch.empty(n_sets, n, dtype=torch.int64, device=points.device)
-        within = torch.empty_like(below)
-        arguments = (*stack, *points.shape, *bracket, below, within)
-        self._over_pairs("kth_neighbor_distance", "bracket_count", n_sets * n, arguments)
+        low, high = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
+        below, within = torch.zeros(2, n_sets, n, dtype=torch.int64, device=points.device)
+        where = (points, *stack.arguments, stack.order, n, points.shape[2], stack.passes)
+        arguments = (*where, low, high, below, within)
+        self._over_pairs("kth_neighbor_distance", "bracket_count", stack.blocks, stack, arguments)
         is_below = below >= k
         between = (within >= k) & ~is_below
         n_below = is_below.sum(1)
         holds = (n_below <= (n - 1) // 2) & (n_below + between.sum(1) > n // 2)
-        return n_below * holds, between | ~holds[:, None]
+        return n_below * holds, between | ~holds[:, None], (low, high, below, within)
 
     # ------------------------------------------------------------ sparse matrices
 

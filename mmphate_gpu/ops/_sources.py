@@ -20,7 +20,12 @@ def source_folder() -> Path:
 
 def kernel_source(name: str) -> str:
     """``csrc/cuda/<name>.cu`` with its own headers put in place, so that a compiler needs no include path."""
-    return _in_one(source_folder() / "cuda" / f"{name}.cu", set())
+    return one_text(source_folder() / "cuda" / f"{name}.cu")
+
+
+def one_text(path: Path) -> str:
+    """The text of ``path`` with its own headers put in place."""
+    return _in_one(path, set())
 
 
 def source_of_kernel(name: str, kernel: str, defines: Mapping[str, str]) -> str:

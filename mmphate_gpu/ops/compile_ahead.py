@@ -57,12 +57,12 @@ def launches_of_fit(
     twins.median_kth_neighbor_distance(unit_points, 1)
     twins.radius_counts(unit_points, 1)
     twins.radius_fill(unit_points, 1, 2, 1, 0, n_rows, offsets, counts, *entries)
-    twins.csr_matmul(*matrix, torch.zeros(n_rows, width, dtype=torch.float64), 1)
+    twins.csr_matmul(*matrix, torch.zeros(n_rows, width), 1)
     twins.landmark_aggregate(*matrix, counts, 1)
     places = [torch.zeros(LANDMARKS, n_components, dtype=torch.float64) for _ in range(4)]
     kept = torch.zeros(descent.ROWS, places[0].numel(), dtype=torch.float64)
-    state, together = torch.zeros(descent.N_STATE, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    state = torch.zeros(descent.N_STATE, dtype=torch.float64)
     for distance in (torch.float32, torch.float64):
-        moved, raw = twins.guttman_transform(torch.zeros(LANDMARKS, LANDMARKS, dtype=distance), places[0], together)
+        moved, raw = twins.guttman_transform(torch.zeros(LANDMARKS, LANDMARKS, dtype=distance), places[0], 0.0)
     twins.descent_step(moved, raw, *places, kept, state, 0, 1)
     return launches

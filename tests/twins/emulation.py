@@ -28,22 +28,13 @@ def why_no_emulation() -> str | None:
     return None if shutil.which("g++") else "there is no g++ on PATH"
 
 
-def _space(defines: dict[str, str]) -> str:
-    """The C++ namespace of one set of types."""
-    return "_".join(["of", *(value for _, value in sorted(defines.items()))])
-
-
-def driver(source: str, variants: list[dict[str, str]]) -> str:
-    """One C++ file with the kernels of ``source`` once per set of types, each in a namespace of its own."""
+def driver(source: str, defines: dict[str, str]) -> str:
+    """One C++ file with the kernels of ``source`` for one set of types."""
     lines = ["#include <cuda_emulation.h>"]
     lines += [f'#include "{header}"' for header in sorted((source_folder() / "common").glob("*.h"))]
-    kernel_file = source_folder() / "cuda" / f"{source}.cu"
-    for defines in variants:
-        space = _space(defines)
-        lines += [f"#define {name} {value}" for name, value in defines.items()]
-        lines += [f"namespace {space} {{", f'#include "{kernel_file}"', "}"]
-        lines += [f"MMP_EMULATE({space}, {name})" for name in kernel_names(source)]
-        lines += [f"#undef {name}" for name in defines]
+    lines += [f"#define {name} {value}" for name, value in defines.items()]
+    lines += ["namespace of {", f'#include "{source_folder() / "cuda" / source}.cu"', "}"]
+    lines += [f"MMP_EMULATE(of, {name})" for name in kernel_names(source)]
     return "\n".join(lines) + "\n"
 
 
@@ -59,19 +50,18 @@ def compile_text(name: str, text: str, folder: Path) -> ctypes.CDLL:
 
 @dataclass
 class Emulation:
-    """Compiles each file of kernels at its first launch, for the types in ``variants``, and runs them on the CPU."""
+    """Compiles a file of kernels at the first launch with a set of types, and runs kernels on the CPU."""
 
     folder: Path
-    variants: dict[str, list[dict[str, str]]]
     order: int = 0
     libraries: dict[str, ctypes.CDLL] = field(default_factory=dict)
 
     def start(self, launch: Launch, device: torch.device) -> None:
         assert device.type == "cpu"
-        if launch.source not in self.libraries:
-            text = driver(launch.source, self.variants[launch.source])
-            self.libraries[launch.source] = compile_text(launch.source, text, self.folder)
-        kernel = getattr(self.libraries[launch.source], f"{_space(launch.defines)}_{launch.kernel}")
+        name = "_".join([launch.source, *(value for _, value in sorted(launch.defines.items()))])
+        if name not in self.libraries:
+            self.libraries[name] = compile_text(name, driver(launch.source, launch.defines), self.folder)
+        kernel = getattr(self.libraries[name], f"of_{launch.kernel}")
         values = [_value(argument) for argument in launch.arguments]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         letters = "".join(map(_letter, launch.arguments))

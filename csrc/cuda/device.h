@@ -3,7 +3,7 @@
 // No kernel includes a system header, so that NVRTC compiles it from these sources alone. csrc/emulation defines
 // MMP_EMULATION and its own forms of the same names, and runs the kernels on the CPU.
 #pragma once
-#include "portable.h"
+#include "../common/portable.h"
 
 #if !defined(MMP_EMULATION)
 #define MMP_KERNEL extern "C" __global__
@@ -30,6 +30,41 @@ MMP_DEVICE int mmp_rank(unsigned bits) { return __popc(bits & ((1u << mmp_lane()
 template <class T> MMP_DEVICE T mmp_warp_sum(T value) {
     for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(MMP_WARP, value, step);
     return value;
+}
+
+#if !defined(MMP_EMULATION)
+// Begins to copy 16 bytes into shared memory, past the registers on devices that can; both addresses are aligned.
+MMP_DEVICE void mmp_copy_four(float* to, const float* from) {
+#if __CUDA_ARCH__ >= 800
+    const unsigned at = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+#else
+    *reinterpret_cast<float4*>(to) = *reinterpret_cast<const float4*>(from);
+#endif
+}
+// The copies that this thread has begun are done. A barrier makes them known to the others.
+MMP_DEVICE void mmp_end_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+// The same number, which the compiler takes for another: what is computed from it again is not kept from before.
+MMP_DEVICE float mmp_anew(float value) {
+    asm volatile("" : "+f"(value));
+    return value;
+}
+#endif
+
+// A float as the integer of its bits, and back.
+MMP_DEVICE int mmp_bits_of(float value) {
+    union { float value; int bits; } u;
+    u.value = value;
+    return u.bits;
+}
+MMP_DEVICE float mmp_of_bits(int bits) {
+    union { int bits; float value; } u;
+    u.bits = bits;
+    return u.value;
 }
 
 // a * b + c, rounded once: for sums, not for what is decided.

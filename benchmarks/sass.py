@@ -1,0 +1,159 @@
+"""What a loop of a CUDA kernel executes in machine code: the path of an iteration where nothing is out of the ordinary.
+
+Read from the text of ``cuobjdump --dump-sass``. A path avoids what it can: decisions that are rarely needed lie behind
+branches. It does not avoid what is named as the work of the loop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+_LINE = re.compile(
+    r"^\s*/\*(?P<at>[0-9a-f]{4,})\*/\s+(?:@(?P<guard>!?U?P\w+)\s+)?(?P<code>[A-Z][\w.]*)(?P<rest>[^;]*);", re.M
+)
+_TARGET = re.compile(r"0x([0-9a-f]+)\s*$")
+_NONE: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class Instruction:
+    at: int
+    code: str  # FFMA.FTZ
+    guarded: bool
+    target: int | None  # of a branch, as it is written
+    barrier: str  # of BSSY and BSYNC
+
+    @property
+    def name(self) -> str:
+        """FFMA; of functions with the function, MUFU.RSQ."""
+        parts = self.code.split(".")
+        return ".".join(parts[: 2 if parts[0] == "MUFU" else 1])
+
+
+def instructions(text: str) -> list[Instruction]:
+    """Those of one kernel, in the order of their addresses."""
+    listed = []
+    for match in _LINE.finditer(text):
+        target = _TARGET.search(match["rest"].strip())
+        barrier = re.search(r"\bB\d+\b", match["rest"]) if match["code"].startswith(("BSSY", "BSYNC")) else None
+        listed.append(
+            Instruction(
+                int(match["at"], 16),
+                match["code"],
+                match["guard"] is not None and match["guard"] not in ("PT", "UPT"),
+                int(target[1], 16) if target else None,
+                barrier[0] if barrier else "",
+            )
+        )
+    return listed
+
+
+@dataclass
+class Graph:
+    """Blocks of instructions without a branch between them, by the address of the first; and what follows each."""
+
+    blocks: dict[int, list[Instruction]] = field(default_factory=dict)
+    after: dict[int, list[int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, listed: list[Instruction]) -> Graph:
+        leaves = {"BRA", "EXIT", "RET", "BRX", "JMP"}
+        starts = {
+            listed[0].at,
+            *(one.target for one in listed if one.name in ("BRA", "BSSY") and one.target is not None),
+        }
+        starts |= {later.at for one, later in zip(listed, listed[1:], strict=False) if one.name in leaves}
+        graph = cls()
+        for one in listed:
+            if one.at in starts:
+                block = graph.blocks.setdefault(one.at, [])
+            block.append(one)
+        order = sorted(graph.blocks)
+        for start, following in zip(order, [*order[1:], None], strict=True):
+            last = graph.blocks[start][-1]
+            jumps = [last.target] if last.name == "BRA" and last.target in graph.blocks else []
+            falls = following is not None and (last.name not in leaves or last.guarded or ".DIV" in last.code)
+            graph.after[start] = [*([following] if falls else []), *jumps]
+        return graph
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop of a graph: where it begins, and the blocks in it."""
+
+    head: int
+    blocks: frozenset[int]
+
+
+def loops(graph: Graph) -> list[Loop]:
+    """The natural loops, those with fewer blocks first."""
+    entry = min(graph.blocks)
+    before: dict[int, list[int]] = {start: [] for start in graph.blocks}
+    reached, order = {entry}, [entry]
+    for start in order:
+        for later in graph.after[start]:
+            before[later].append(start)
+            if later not in reached:
+                reached.add(later)
+                order.append(later)
+    over = {start: set(reached) for start in reached}
+    over[entry] = {entry}
+    changed = True
+    while changed:
+        changed = False
+        for start in order[1:]:
+            new = {start} | set.intersection(*(over[one] for one in before[start] if one in reached))
+            changed |= new != over[start]
+            over[start] = new
+    bodies: dict[int, set[int]] = {}
+    for start in order:
+        for head in set(graph.after[start]) & over[start]:
+            body, open_ends = bodies.setdefault(head, {head}), [start]
+            while open_ends:
+                one = open_ends.pop()
+                if one not in body:
+                    body.add(one)
+                    open_ends += [earlier for earlier in before[one] if earlier in reached]
+    return sorted((Loop(head, frozenset(body)) for head, body in bodies.items()), key=lambda loop: len(loop.blocks))
+
+
+Way = tuple[int, Counter[str]]  # how many instructions, and how many of each name
+
+
+def path(
+    graph: Graph, loop: Loop, inner: Mapping[int, Counter[str]], work: Collection[str] = (), need: int = 0
+) -> Counter[str]:
+    """The instructions of one iteration by name: the fewest with ``need`` of those named in ``work``, or all there are.
+
+    ``inner`` has, by their heads, what loops within this one execute in all, nothing where it has none; they are passed
+    over as one block.
+    """
+    within = [one for one in loops(graph) if one.blocks < loop.blocks]
+    outermost = [one for one in within if not any(one.blocks < other.blocks for other in within)]
+    head_of = {start: one.head for one in outermost for start in one.blocks}
+    members = {one.head: one.blocks for one in outermost}
+    best: dict[int, dict[int, Way]] = {}
+
+    def rest(start: int) -> dict[int, Way]:
+        """The fewest instructions from this block on to the end of the iteration, by the work they have."""
+        if start in best:
+            return best[start]
+        blocks = members.get(start, frozenset([start]))
+        later = {one for block in blocks for one in graph.after[block]}
+        ways = [{0: (0, _NONE)}] if loop.head in later else []
+        ways += [rest(head_of.get(one, one)) for one in (later - blocks) & loop.blocks - {loop.head}]
+        here = inner.get(start, _NONE) if start in members else Counter(one.name for one in graph.blocks[start])
+        done = sum(number for name, number in here.items() if name in work)
+        best[start] = {}
+        for way in ways:
+            for more, (size, counts) in way.items():
+                total, fewest = min(need, done + more), size + sum(here.values())
+                if total not in best[start] or fewest < best[start][total][0]:
+                    best[start][total] = (fewest, counts + here)
+        return best[start]
+
+    whole = rest(loop.head)
+    return whole[max(whole)][1]

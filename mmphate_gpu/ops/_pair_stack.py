@@ -1,0 +1,98 @@
+"""What the CUDA kernels over pairs read beside the points: float32 tiles, their boxes, and an order of the points."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+
+# Points of a tile (csrc/cuda/pair_tiles.h).
+TILE = 64
+# Features that the compiler knows of, at most. A kernel is compiled for each number that occurs up to this one; more
+# features pass in equal parts, so that no more kernels than these can come to be.
+MOST_FEATURES = 27
+# Features of TILE points that shared memory has room for (`mmp_resident`), and those that a box has at most.
+RESIDENT, BOX_FEATURES = 108, 64
+# Sets of more points are put into the order of a kd-tree before pairs are counted.
+ORDERED_ABOVE = 2 * TILE
+
+
+def blocks_of(items: int, each: int) -> int:
+    return -(-items // each)
+
+
+class Stack(NamedTuple):
+    """What the kernels over pairs take beside the points (B, n, p): MmpStack of csrc/cuda/pair_tiles.h.
+
+    T tiles of a set hold its points in order, the last one with gaps; each has passes x part >= p features.
+    """
+
+    rough: torch.Tensor  # (B, T, passes * part, TILE) float32
+    boxes: torch.Tensor  # (B, 2, up to BOX_FEATURES, T) float32
+    spans: torch.Tensor  # (B,) float64
+    order: torch.Tensor | None  # (B, n) int32, the point that has a place; None: every point its own
+    passes: int
+    part: int
+
+    @property
+    def arguments(self) -> tuple[torch.Tensor, ...]:
+        return self.rough, self.boxes, self.spans
+
+    @property
+    def blocks(self) -> int:
+        """One for every tile."""
+        return self.rough.shape[0] * self.rough.shape[1]
+
+    @property
+    def shared_bytes(self) -> int:
+        held = (self.passes + 2) * self.part
+        return 4 * TILE * (held if held <= RESIDENT else 4 * self.part)
+
+    def made_by(self, points: torch.Tensor) -> Iterator[tuple[str, tuple[torch.Tensor | int | None, ...]]]:
+        """The kernels of pair_screen.cu that fill the stack, one after the other, and their arguments."""
+        _, n, p = points.shape
+        yield "pair_span", (points, n, p, self.spans)
+        yield "pair_screen", (points, self.order, self.spans, n, p, self.rough.shape[2], self.rough, self.boxes)
+
+
+class KeptStack:
+    """The stack that was made last, for as long as its points live and do not change: one pass over points a use less.
+
+    It is half as large as they are. Only one is kept, since uses of one order follow one another.
+    """
+
+    def __init__(self) -> None:
+        self._points: Callable[[], torch.Tensor | None] = lambda: None
+        self._key: tuple[int, ...] = ()
+        self._stack: Stack | None = None
+
+    def get(self, points: torch.Tensor, ordered: bool) -> Stack | None:
+        return self._stack if self._points() is points and self._key == self._key_of(points, ordered) else None
+
+    def put(self, points: torch.Tensor, ordered: bool, stack: Stack) -> None:
+        if not points.is_inference():  # they do not say when they change
+            self._stack, self._key = stack, self._key_of(points, ordered)
+            self._points = weakref.ref(points, self._forget)
+
+    def _forget(self, points: weakref.ref[torch.Tensor]) -> None:
+        if points is self._points:
+            self._stack = None
+
+    @staticmethod
+    def _key_of(points: torch.Tensor, ordered: bool) -> tuple[int, ...]:
+        stream = torch.cuda.current_stream(points.device).cuda_stream if points.is_cuda else 0
+        return points._version, ordered, stream
+
+
+def new_stack(points: torch.Tensor, order: torch.Tensor | None) -> Stack:  # (B, n, p) float64, (B, n) int32
+    """A stack with room for ``points``, to be filled by `Stack.made_by`."""
+    (n_sets, n, p), device = points.shape, points.device
+    n_tiles, passes = blocks_of(n, TILE), blocks_of(p, MOST_FEATURES)
+    part = blocks_of(p, passes)
+    width = passes * part
+    rough = torch.empty(n_sets, n_tiles, width, TILE, dtype=torch.float32, device=device)
+    boxes = torch.empty(n_sets, 2, min(width, BOX_FEATURES), n_tiles, dtype=torch.float32, device=device)
+    spans = torch.zeros(n_sets, dtype=torch.float64, device=device)
+    return Stack(rough, boxes, spans, order, passes, part)
