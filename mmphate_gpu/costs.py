@@ -10,13 +10,14 @@ from ._trace_parts import BLOCK_ELEMENTS
 from ._trace_pca import EXACT_PCA
 from .diffusion import PROBES, SAMPLE_ABOVE
 from .operators.assemble import assembled_bytes
-from .operators.lazy import FEWEST, MOST, SHARE
+from .operators.lazy import entries_at_once
 from .ops.chunks import CHUNK_ELEMENTS
 from .ops.csr import index_dtype
 from .ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from .ops.sparse_gram import DENSE_SHARE, block_rows
 from .ops.symmetric_power import most_powers
 from .ops.symmetric_product import BLOCKS
+from .ops.tile_block import COLUMNS
 from .ops.tile_entries import TILE
 from .ops.tile_layout import n_tiles
 from .params import Params
@@ -71,9 +72,9 @@ class Cost(NamedTuple):
 class Costs:
     """The formulas; the letters are those of docs/architecture.md.
 
-    ``cuda``: the trace has to be copied there, and no C allocator keeps anything back. ``native``: the twins serve, and
-    the portable ops' chunks of distances are not needed. ``triton``: Triton's twins serve too, so that the matrix-free
-    form multiplies by tiles made on the fly.
+    ``room``: the bytes of the device that are free. ``cuda``: the trace has to be copied there, and no C allocator
+    keeps anything back. ``native``: the twins serve, and the portable ops' chunks of distances are not needed.
+    ``triton``: Triton's twins serve too, so that the matrix-free form multiplies by tiles made on the fly.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Costs:
         *,
         dtype: torch.dtype,
         entries: Entries,
+        room: int,
         cuda: bool = False,
         native: bool = False,
         triton: bool = False,
@@ -92,7 +94,7 @@ class Costs:
         self.L = p.most_landmarks(self.N)
         self.K = self.D if p.n_pca is None else min(self.D, p.n_pca)
         self.C = min(p.n_svd + 10, self.N)
-        self.p, self.dtype, self.item, self.cuda = p, dtype, dtype.itemsize, cuda
+        self.p, self.dtype, self.item, self.cuda, self.room = p, dtype, dtype.itemsize, cuda, room
         self.pairs = self.M * self.S * (self.S - 1)
         self.interslice = entries.interslice * self.pairs
         self.intraslice = min(entries.intraslice, self.M) * self.N
@@ -150,7 +152,7 @@ class Costs:
 
     def made_at_once(self) -> float:
         """Entries of the rows that the lazy form makes at a time."""
-        return min(self.nnz, MOST, max(FEWEST, self.nnz / SHARE))
+        return min(self.nnz, entries_at_once(self.nnz, self.room if self.cuda else None))
 
     # ---------------------------------------------------------------- stages
 
@@ -243,14 +245,16 @@ class Costs:
     def _krylov(self, made: float, storage: str) -> float:
         """The block Krylov basis in float32 and what stands beside it.
 
-        At its end the eigenvectors and their absolute values; before, the scaled block and its image, on CUDA by units
-        too, or the image and two stages of the next block.
+        At its end the eigenvectors and their absolute values; before, the scaled block and its image, or the image and
+        two stages of the next block. Products with tiles read the block in half precision and sum in float32.
         """
         column = 4 * self.N
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C)))
-        copies = 2 + (2 if self.cuda and storage != "sparse" else 0)
+        by_tiles = storage == "tiles" or (storage == "lazy" and self.fused)
+        width = -(-self.C // COLUMNS) * COLUMNS
+        tiles = 6 * width * TILE * self.M * n_tiles(self.S) if by_tiles else 0
         end = blocks * self.C + 2 * min(self.p.n_svd, self.N)
-        products = column * (blocks + copies) * self.C + made + self.gathered
+        products = column * (blocks + 2) * self.C + tiles + made + self.gathered
         return max(column * end, products) + self._blocks_left()
 
     def _gathered(self) -> float:

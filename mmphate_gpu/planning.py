@@ -192,7 +192,7 @@ def plan_run(
     # torch.
     native, cuda = name is None and serves(device), device.type == "cuda"
     tiles = cuda and (name is not None or TRITON.why_not() is None)
-    kind = {"dtype": dtype, "entries": entries, "cuda": cuda, "native": native, "triton": tiles}
+    kind = {"dtype": dtype, "entries": entries, "room": available, "cuda": cuda, "native": native, "triton": tiles}
 
     def with_settings(settings: Params) -> tuple[str, str, tuple[StagePlan, ...]]:
         costs = Costs(shape, settings, **kind)
