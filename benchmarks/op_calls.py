@@ -17,6 +17,7 @@ from mmphate_gpu.affinities.bandwidth import intraslice_bandwidth
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import TiledAffinity
 from mmphate_gpu.ops import twins
+from mmphate_gpu.ops.block_krylov import orthonormalize
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.csr_matmul import FLOAT32_FROM, matmul
 from mmphate_gpu.ops.descent_step import BEST, DEPTH, IS_NEAR, N_KEPT, ROWS
@@ -27,7 +28,6 @@ from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, stored_pairs
-from mmphate_gpu.ops.top_eigenpairs import orthonormalize
 
 PAIRS = "ordered pairs"
 PORTABLE = "portable torch"  # as `twins.serving_op` begins where there is no other
