@@ -284,8 +284,8 @@ def _symmetric_eigenvalues(data: Data) -> list[Measured]:
 def _orthonormalize(data: Data) -> list[Measured]:
     """A block beside four others, as in the last pass of block Krylov."""
     rows, columns = data.block.shape
-    basis = orthonormalize(data.random(rows, 4 * columns).double(), None)
-    call = partial(orthonormalize, data.block, basis)
+    basis, block = orthonormalize(data.random(rows, 4 * columns).float(), None), data.block.float()
+    call = partial(orthonormalize, block, basis)
 
     def judge(found: torch.Tensor) -> float:
         """Inner products against those of an orthonormal basis."""
@@ -294,8 +294,8 @@ def _orthonormalize(data: Data) -> list[Measured]:
 
     # Out of the basis, twice: two products each; Cholesky-QR, twice: half a Gram matrix and a triangle of solutions.
     flop = 2 * 2 * 2.0 * rows * columns * basis.shape[1] + 2 * 2.0 * rows * columns**2
-    moved, what = float(basis.nbytes + 2 * data.block.nbytes), f"{columns} beside {basis.shape[1]} columns"
-    return [_torch("orthonormalize", what, call, flop, moved, "float64", judge)]
+    moved, what = float(basis.nbytes + 2 * block.nbytes), f"{columns} beside {basis.shape[1]} columns"
+    return [_torch("orthonormalize", what, call, flop, moved, "float32", judge)]
 
 
 # ---------------------------------------------------------------- tiles, for tensor cores

@@ -11,7 +11,7 @@ from ._trace_pca import EXACT_PCA
 from .diffusion import PROBES, SAMPLE_ABOVE
 from .operators.assemble import assembled_bytes
 from .operators.lazy import entries_at_once
-from .ops.chunks import CHUNK_ELEMENTS
+from .ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from .ops.csr import index_dtype
 from .ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from .ops.sparse_gram import DENSE_SHARE, block_rows
@@ -26,7 +26,6 @@ KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
 SMACOF_SWEEPS = 150  # typical
 POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 # Bytes a stage takes for each entry it meets, all its temporaries together.
-PER_SUMMED = 24  # row sums: float64 values, offsets
 PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
 # What the C allocator holds of the temporaries that are gone: of a few blocks as wide as those of the Krylov basis, and
@@ -294,7 +293,8 @@ class Costs:
         potential = max(2 * square, (0 if whole else square) + (powers + 1 / BLOCKS) * main)
         euclidean = self.p.mds_dist == "euclidean"
         # Centred rows, products and the blocks of these; and the pairs too close for them.
-        distances = ((2 if euclidean else 3) + 1 / BLOCKS) * square + 8 * min(CHUNK_ELEMENTS, L * L)
+        chunk = 3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS
+        distances = ((2 if euclidean else 3) + 1 / BLOCKS) * square + 8 * min(chunk, L * L)
         mds = self._nonmetric() if self.p.mds_solver == "nonmetric" else 1.5 * square + heap  # scaled, and as float32
         third = float(self.main) ** 3
         return [

@@ -131,7 +131,7 @@ def test_close_pairs_in_many_chunks(monkeypatch):
     rows = 1 + 1e-9 * np.random.default_rng(0).random((80, 20))
     rows[0] = 0
     chunks = potential_module.row_chunks
-    monkeypatch.setattr(potential_module, "row_chunks", lambda n, columns: chunks(n, columns, 60))
+    monkeypatch.setattr(potential_module, "row_chunks", lambda n, columns, elements: chunks(n, columns, 60))
     assert_distances(potential_distances(rows), rows)
 
 

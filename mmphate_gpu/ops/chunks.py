@@ -10,8 +10,9 @@ import torch
 # Elements of one temporary (rows x columns). 2^21 float64 are 16 MiB: large enough to hide the interpreter, small
 # enough that a handful of temporaries is noise beside the results.
 CHUNK_ELEMENTS = 1 << 21
-# On CUDA 256 MiB: a chunk of 16 MiB takes a GPU some 10 us, less than the interpreter needs to start its kernels.
-CUDA_CHUNK_ELEMENTS = 1 << 25
+# On CUDA 128 MiB: by the bandwidth a chunk of 16 MiB takes a GPU some 10 us, less than the interpreter needs to start
+# its kernels; more than this would be felt on a card of 8 GB.
+CUDA_CHUNK_ELEMENTS = 1 << 24
 
 
 def chunk_elements(device: torch.device) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from .chunks import row_chunks
+from .chunks import chunk_elements, row_chunks
 
 
 class Csr(NamedTuple):
@@ -87,7 +87,8 @@ def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:
 
 def _row_parts(csr: Csr) -> Iterator[tuple[slice, torch.Tensor]]:
     """Chunks of rows and their offsets: float64 temporaries of all entries would be several times the matrix."""
-    for part in row_chunks(csr.shape[0], -(-csr.nnz // max(1, csr.shape[0]))):
+    per_row = -(-csr.nnz // max(1, csr.shape[0]))
+    for part in row_chunks(csr.shape[0], per_row, chunk_elements(csr.values.device)):
         yield part, csr.indptr[part.start : part.stop + 1].long()
 
 
