@@ -255,7 +255,7 @@ def work_counts() -> dict[str, int]:
     power = diffusion.diffuse(landmarks.landmark_op, t, landmarks.degrees)
     mds = metric_mds(potential_distances(potential_of_power(power, 0)), random_state=0)
     # The sampled entropy serves large operators only: its limit is lowered.
-    with _calls(SingularValueSample, "_product") as probes, mock.patch.object(diffusion, "SAMPLE_ABOVE", 100):
+    with _calls(SingularValueSample, "_product") as probes, mock.patch.dict(diffusion.SAMPLE_ABOVE, cpu=100):
         sampled_t = diffusion.entropy_with_error(landmarks.landmark_op).t_high
     return {
         "entries of the affinity": affinity.to_csr().nnz,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ._optional import require
+from ._optional import require_cupy
 from .params import InputTypeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -33,14 +33,14 @@ def to_kind(tensor: torch.Tensor, kind: str) -> Any:
     if tensor.layout == torch.sparse_csr:
         return _sparse_to_kind(tensor, kind)
     if kind == "cupy":
-        return require("cupy", extra="cuda12", purpose="a CuPy result").from_dlpack(tensor)
+        return require_cupy(purpose="a CuPy result").from_dlpack(tensor)
     return tensor.cpu().numpy()
 
 
 def _sparse_to_kind(tensor: torch.Tensor, kind: str) -> Any:
     parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
     if kind == "cupy":
-        sparse = require("cupyx.scipy.sparse", extra="cuda12", purpose="a CuPy result")
+        sparse = require_cupy("cupyx.scipy.sparse", purpose="a CuPy result")
     else:
         from scipy import sparse
     return sparse.csr_matrix(tuple(to_kind(part, kind) for part in parts), shape=tuple(tensor.shape), copy=False)

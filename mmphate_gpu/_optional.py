@@ -8,6 +8,8 @@ import shutil
 import sys
 from types import ModuleType
 
+import torch
+
 from .params import InputError
 
 
@@ -26,7 +28,7 @@ def why_no_keops() -> str | None:
     KeOps compiles its reductions at first use, on the CPU and for CUDA alike, with the system's C++ compiler.
     """
     if not available("pykeops"):
-        return "pykeops is not installed"
+        return 'pykeops is not installed: pip install "mmphate-gpu[keops]"'
     if sys.platform == "win32":
         return "KeOps needs Linux or macOS"
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
@@ -39,7 +41,7 @@ def require_keops(*, purpose: str) -> ModuleType:
     reason = why_no_keops()
     if reason is not None:
         raise InputError(f"{purpose} cannot serve: {reason}")
-    return require("pykeops.torch", purpose=purpose)
+    return require("pykeops.torch", extra="keops", purpose=purpose)
 
 
 def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleType:
@@ -58,3 +60,10 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
         package = module.partition(".")[0] if extra is None else f"mmphate-gpu[{extra}]"
         command = f'pip install "{package}"'
         raise InputError(f"{purpose} needs the package {module!r}: {command} ({error})") from error
+
+
+def require_cupy(module: str = "cupy", *, purpose: str) -> ModuleType:
+    """Import and return CuPy, or a ``module`` of it; the message of `require` names the extra for torch's own CUDA."""
+    # A torch without CUDA fits either build of CuPy: the newer one is named.
+    extra = "cuda12" if (torch.version.cuda or "").startswith("12.") else "cuda13"
+    return require(module, purpose=purpose, extra=extra)

@@ -198,7 +198,7 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
         "parameters": parameters | {"device": str(parameters["device"])},
         "seed": op.random_state,
         "device": str(op.affinity_.device),
-        "n_landmark": len(op.landmark_op_),
+        "n_landmark": op.n_landmark_,
         "t": op.t_,
         "stress": op.stress_,
         "bandwidth": op.bandwidth_,

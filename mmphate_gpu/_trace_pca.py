@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from ._trace_points import LazyPoints, Points, column_mean, point_blocks, point_columns
+from .ops.eigenvalues import symmetric_eigenpairs
 from .ops.symmetric_product import symmetric_product
 from .params import check_number
 
@@ -112,8 +113,8 @@ def _loadings(rows: _CenteredRows, k: int, seed: int) -> torch.Tensor:  # (D, k)
     if min(rows.n_rows, rows.n_features) > EXACT_PCA:
         return _randomised_loadings(rows, k, seed)
     if rows.n_features <= rows.n_rows:
-        return torch.linalg.eigh(rows.covariance()).eigenvectors.flip(1)[:, :k]
-    left = torch.linalg.eigh(rows.gram()).eigenvectors.flip(1)[:, :k]
+        return symmetric_eigenpairs(rows.covariance())[1].flip(1)[:, :k]
+    left = symmetric_eigenpairs(rows.gram())[1].flip(1)[:, :k]
     # QR rather than a division by singular values: directions of no variance stay orthonormal.
     return torch.linalg.qr(rows.columns_matmul(left)).Q
 
@@ -126,5 +127,7 @@ def _randomised_loadings(rows: _CenteredRows, k: int, seed: int, n_iter: int = 7
     for _ in range(n_iter):
         basis = torch.linalg.qr(rows @ basis).Q
         basis = torch.linalg.qr(rows.transposed_matmul(basis)).Q
-    right = torch.linalg.svd(rows @ basis, full_matrices=False).Vh
+    # On CUDA the default is Jacobi's method, which is slow and warns where it does not converge.
+    driver = "gesvd" if basis.is_cuda else None
+    right = torch.linalg.svd(rows @ basis, full_matrices=False, driver=driver).Vh
     return (basis @ right.T)[:, :k]

@@ -65,10 +65,11 @@ def _backends() -> list[str]:
 
     reason = why_no_keops()
     keops = "serves, exact" if reason is None else f"does not serve: {reason}"
+    none = 'does not serve: pynndescent is not installed: pip install "mmphate-gpu[pynndescent]"'
     states = {
         "torch": "serves, exact",
         "keops": keops,
-        "pynndescent": "serves, approximate" if available("pynndescent") else "does not serve: not installed",
+        "pynndescent": "serves, approximate" if available("pynndescent") else none,
     }
     lines = [f"  neighbours, {name}: {states[name]}" for name in KNN_BACKENDS]
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -81,7 +82,7 @@ def _backends() -> list[str]:
         f"    {', '.join(ops_of(CUPY))}",
         f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(ops_of(TRITON))}",
-        "  affinity, sparse: torch CSR; products by csr_matmul, narrow float32 ones by torch",
+        "  affinity, sparse: torch CSR; products by csr_matmul, on cpu narrow float32 ones by torch",
         f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",
         "  affinity, lazy and fused, or tiles: gaussian_product, tile_matmul",
         "  everything else: torch",

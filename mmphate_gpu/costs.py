@@ -311,7 +311,7 @@ class Costs:
     def _singular_values(self) -> tuple[float, float]:
         """Bytes and operations of those of the main component: of all, or of a sample with all probes there may be."""
         n, square = float(self.main), self.main_square
-        if n <= SAMPLE_ABOVE:
+        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:
             return 2.2 * square, 4 * n**3  # the Gram matrix and the solver's copy
         # The block Krylov basis, its last image and three copies of what is found; the Lanczos basis of the last probes
         # beside that. Before, the squares of all entries.
@@ -326,10 +326,10 @@ class Costs:
         return (7 if self.square / 2 >= HEAP_BLOCK else 10) * self.square + SCIPY
 
     def _interpolate(self) -> Cost:
-        """And the copies that are handed out: operator, potential and transitions, nobody's but the caller's."""
+        """And the copy that is handed out; those of the operator and the like are made when they are asked for."""
         columns = self.p.n_components
         kept = self.item * self.N * columns
-        copies = 2 * kept + 2 * self.square + self.reached * (self.item + 4) + self._heap()
+        copies = 2 * kept + self._heap()
         form = f"({self.N}, {columns})"
         return Cost("interpolate", form, _name(self.dtype), "", kept, copies, 2.0 * self.reached * columns)
 

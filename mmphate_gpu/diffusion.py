@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from ._arrays import takes_arrays
-from .ops.components import components, diagonal_blocks
+from .ops.chunks import chunk_elements, row_chunks
+from .ops.components import Components, components, diagonal_blocks
 from .ops.eigenvalues import symmetric_eigenvalues
+from .ops.low_rank_power import low_rank_power
 from .ops.memory import available_bytes
 from .ops.singular_value_sample import SingularValueSample
 from .ops.symmetric_power import symmetric_power
@@ -17,8 +20,9 @@ from .ops.symmetric_product import symmetric_product
 from .params import InputError, check_number
 
 # Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
-# several times faster; what it may lose is bounded, and where that could change t the plain SVD decides.
-SVD_UP_TO = 1000
+# several times faster; what it may lose is bounded, and where that could change t the plain SVD decides. On CUDA the
+# SVD of more than 32 rows is a loop of Jacobi sweeps.
+SVD_UP_TO = {"cpu": 1000, "cuda": 32}
 # Error allowed for in the eigenvalues of the float64 Gram matrix, relative to the largest: measured 5e-15 at 1200 rows
 # and 8e-15 at 2400, growing as the root of their number. Where t is clear the bounds leave a thousandfold margin.
 GRAM_ERROR = 1e-13
@@ -31,8 +35,9 @@ ENTROPY_FLOOR = torch.finfo(torch.float64).eps
 
 
 # Above this many landmarks in one component its singular values are sampled: Gram matrix and eigenvalues take time with
-# the cube of their number, the sample with the square.
-SAMPLE_ABOVE = 8000
+# the cube of their number, the sample with the square. On CUDA the sample is matrix products, which a GPU does near its
+# peak, and the eigenvalues of a few thousand rows are not: that number is an estimate, to be measured on a card.
+SAMPLE_ABOVE = {"cpu": 8000, "cuda": 1500}
 # Probes of the sample, round by round, until the knee is certain; then the exact way is taken, if it fits. On landmark
 # operators of 1149 to 4000 nodes (the limit lowered) the first round was enough.
 PROBES = (32, 64)
@@ -53,14 +58,14 @@ class EntropyEstimate:
 
 
 def _singular_value_bounds(
-    matrix: torch.Tensor, groups: list[torch.Tensor]
+    matrix: torch.Tensor, groups: Components
 ) -> tuple[torch.Tensor, torch.Tensor]:  # 2 x (L,) float64
     """Lower and upper bounds of the singular values, component by component; equal where the plain SVD gave them."""
     bounds = []
     for members in groups:
         blocks = diagonal_blocks(matrix, members)
-        if blocks.shape[-1] > SVD_UP_TO:
-            bounds += [_gram_bounds(block) for block in blocks]
+        if blocks.shape[-1] > SVD_UP_TO[matrix.device.type]:
+            bounds.append(_gram_bounds(blocks))
         else:
             values = torch.linalg.svdvals(blocks).flatten()
             bounds.append((values, values))
@@ -68,45 +73,61 @@ def _singular_value_bounds(
     return torch.cat(low), torch.cat(high)
 
 
-def _gram_bounds(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bounds by the eigenvalues of the float64 Gram matrix."""
-    squares = symmetric_eigenvalues(symmetric_product(matrix.T, matrix))
-    error = GRAM_ERROR * squares[-1].clamp_min(0)
-    return (squares - error).clamp_min(0).sqrt(), (squares + error).clamp_min(0).sqrt()
+# Rows of blocks whose eigenvalues are computed side by side.
+BATCHED_UP_TO = 512
+
+
+def _gram_bounds(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (k, s, s) -> 2 x (k s,)
+    """Bounds by the eigenvalues of the float64 Gram matrices."""
+    if blocks.shape[1] <= BATCHED_UP_TO:
+        squares = torch.linalg.eigvalsh(blocks.mT @ blocks)
+    else:
+        squares = torch.stack([symmetric_eigenvalues(symmetric_product(block.T, block)) for block in blocks])
+    error = GRAM_ERROR * squares[:, -1:].clamp_min(0)
+    return tuple((squares + side * error).clamp_min(0).sqrt().flatten() for side in (-1, 1))
 
 
 def entropy_of_singular_values(
     values: torch.Tensor, t_max: int = 100, counts: torch.Tensor | None = None
-) -> torch.Tensor:  # (L,) -> (t_max,) float64
+) -> torch.Tensor:  # (L,) or (G, L) -> (t_max,) or (G, t_max) float64
     """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1.
 
-    With ``counts`` (G, L), how often each value occurs, one curve for every row of them: (G, t_max).
+    With ``counts`` (G, L), how often each of the values (L,) occurs, one curve for every row of them: (G, t_max).
     """
-    counts = torch.ones_like(values) if counts is None else counts
-    powers, entropy = values.clone(), []
-    for _ in range(t_max):
-        weights = powers / (counts * powers).sum(-1, keepdim=True) + ENTROPY_FLOOR
-        entropy.append(-(counts * weights * weights.log()).sum(-1))
-        powers = powers * values
-    return torch.stack(entropy, -1)
+    n_curves = max(values.numel(), 0 if counts is None else counts.numel()) // values.shape[-1]
+    powers, entropy = torch.ones_like(values[..., None, :]), []
+    for part in row_chunks(t_max, n_curves * values.shape[-1], chunk_elements(values.device)):
+        # Row by row the powers of this part, from the last one before it.
+        factors = values[..., None, :].repeat_interleave(part.stop - part.start, -2)
+        factors[..., 0, :] *= powers[..., -1, :]
+        powers = factors.cumprod(-2)
+        weighted = powers if counts is None else counts[:, None] * powers
+        weights = powers / weighted.sum(-1, keepdim=True) + ENTROPY_FLOOR
+        terms = weights * weights.log()
+        entropy.append(-(terms if counts is None else counts[:, None] * terms).sum(-1))
+    return torch.cat(entropy, -1)
 
 
 @takes_arrays("landmark_op")
-def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L, L) -> (t_max,) float64
+def von_neumann_entropy(
+    landmark_op: torch.Tensor, t_max: int = 100, groups: Components | None = None
+) -> torch.Tensor:  # (L, L) -> (t_max,) float64
     """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
 
     landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Each connected component has its
     own; above 1000 landmarks in one they come from the float64 Gram matrix, if that can be shown to give the same
-    `optimal_t` as the SVD. Above 8000 they are sampled, if that can be shown to give the same `optimal_t`
-    (`entropy_with_error`). O(L^3) time for one component, O(6500 L^2) for a sampled one, O(L^2) memory. Deterministic
-    for one device, dtype and thread count: the sample has a seed of its own.
+    `optimal_t` as the SVD. Above 8000 (on CUDA 1500) they are sampled, if that can be shown to give the same
+    `optimal_t` (`entropy_with_error`). ``groups``: the `components` of landmark_op, where they are known.
+
+    O(L^3) time for one component, O(6500 L^2) for a sampled one, O(L^2) memory. Deterministic for one device, dtype and
+    thread count: the sample has a seed of its own.
 
     Warns
     -----
     RuntimeWarning
         If the sample leaves `optimal_t` open and an exact decomposition does not fit in memory.
     """
-    found = entropy_with_error(landmark_op, t_max)
+    found = entropy_with_error(landmark_op, t_max, groups)
     if found.t_low < found.t_high:
         warnings.warn(
             f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {found.t_low} and "
@@ -119,22 +140,25 @@ def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Te
 
 
 @takes_arrays("landmark_op")
-def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEstimate:  # (L, L)
+def entropy_with_error(
+    landmark_op: torch.Tensor, t_max: int = 100, groups: Components | None = None
+) -> EntropyEstimate:  # (L, L)
     """`von_neumann_entropy`, how far it may be off, and the breaks that could be its knee.
 
-    Not sampled (``error`` 0, one break) up to 8000 landmarks in every component. Above, stochastic Lanczos quadrature:
-    ``error`` is four standard errors over the probes (jackknife) and twice what the last quarter of the Lanczos steps
-    and rounding change, and a break could be the knee if the lines that meet there fit no worse than the best, within
-    the same error of that difference. More probes follow until one break is left; if it is not, all singular values
-    are computed, where there is memory for them. On landmark operators of 4000 nodes (the limit lowered) 32 probes
-    were enough; see docs/performance.md. Deterministic for one device, dtype and thread count: the seed is fixed.
+    Not sampled (``error`` 0, one break) up to 8000 landmarks in every component (on CUDA 1500). Above, stochastic
+    Lanczos quadrature: ``error`` is four standard errors over the probes (jackknife) and twice what the last quarter of
+    the Lanczos steps and rounding change, and a break could be the knee if the lines that meet there fit no worse than
+    the best, within the same error of that difference. More probes follow until one break is left; if it is not, all
+    singular values are computed, where there is memory for them. On landmark operators of 4000 nodes (the limit
+    lowered) 32 probes were enough; see docs/performance.md. Deterministic for one device, dtype and thread count: the
+    seed is fixed.
     Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017.
     """
     check_number("t_max", t_max, low=4, integer=True)
     _check_square(landmark_op)
     matrix = landmark_op.double()
-    groups = components(matrix)
-    if max(members.shape[1] for members in groups) > SAMPLE_ABOVE:
+    groups = components(matrix) if groups is None else groups
+    if max(members.shape[1] for members in groups) > SAMPLE_ABOVE[matrix.device.type]:
         estimate = _sampled(matrix, groups, t_max)
         if estimate.t_low == estimate.t_high or not _exact_fits(groups, matrix.device):
             return estimate
@@ -143,29 +167,30 @@ def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEs
     return EntropyEstimate(entropy, torch.zeros_like(entropy), t, t)
 
 
-def _exact_fits(groups: list[torch.Tensor], device: torch.device) -> bool:
+def _exact_fits(groups: Components, device: torch.device) -> bool:
     """Whether there is memory for what `_exact` takes: components of one size, and as much for their SVD, or a Gram
     matrix of one and its eigenvalues."""
     needed = max((2 * members.shape[0] + 1) * 8 * members.shape[1] ** 2 for members in groups)
     return needed <= available_bytes(device)
 
 
-def _exact(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> torch.Tensor:  # (t_max,)
+def _exact(matrix: torch.Tensor, groups: Components, t_max: int) -> torch.Tensor:  # (t_max,)
     low, high = _singular_value_bounds(matrix, groups)
     entropy = entropy_of_singular_values((low + high) / 2, t_max)
     if torch.equal(low, high) or _certain(entropy, low, high):
         return entropy
-    values = [torch.linalg.svdvals(diagonal_blocks(matrix, members)).flatten() for members in groups]
+    # cuSOLVER's Jacobi would take tens of seconds for a few thousand rows.
+    driver = "gesvd" if matrix.is_cuda else None
+    values = [torch.linalg.svdvals(diagonal_blocks(matrix, members), driver=driver).flatten() for members in groups]
     return entropy_of_singular_values(torch.cat(values), t_max)
 
 
-def _sampled(matrix: torch.Tensor, groups: list[torch.Tensor], t_max: int) -> EntropyEstimate:
+def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEstimate:
     """Entropy with the large components sampled, by as many probes as it takes."""
-    small = [members for members in groups if members.shape[1] <= SAMPLE_ABOVE]
+    most = SAMPLE_ABOVE[matrix.device.type]
+    small = [members for members in groups if members.shape[1] <= most]
     known = torch.stack(_singular_value_bounds(matrix, small)).mean(0) if small else matrix.new_empty(0)
-    large = [
-        block for members in groups if members.shape[1] > SAMPLE_ABOVE for block in diagonal_blocks(matrix, members)
-    ]
+    large = [block for members in groups if members.shape[1] > most for block in diagonal_blocks(matrix, members)]
     samples = [SingularValueSample(block, random_state=seed) for seed, block in enumerate(large)]
     for n_probes in PROBES:
         for sample in samples:
@@ -209,11 +234,11 @@ def _margin(found: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:  # (1 + 
 
 def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bool:
     """Whether no singular values within the bounds could have another knee."""
-    bounds = [entropy_of_singular_values(values, entropy.numel()) for values in (low, high)]
+    bounds = entropy_of_singular_values(torch.stack([low, high]), entropy.numel())
     # An error e in H moves the absolute residuals of one line by less than 3 sum |e| (those of a line fit to e itself).
     # The point at the break belongs to both lines, so one break moves by less than 6, the difference of two by less
     # than 12; the bend of H between the bounds is of second order in them.
-    shift = 12 * torch.stack([(bound - entropy).abs() for bound in bounds]).max(0).values.sum()
+    shift = 12 * (bounds - entropy).abs().amax(0).sum()
     best, second = torch.topk(knee_errors(entropy.cpu()), 2, largest=False).values
     return bool(second - best > shift + 2 * KNEE_TIE * entropy.abs().max())
 
@@ -221,16 +246,22 @@ def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bo
 def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., n - 2)
     """Sum of absolute residuals of the two least-squares lines that meet at each break 1 .. n - 2."""
     n = curve.shape[-1]
-    x = torch.arange(n, dtype=torch.float64, device=curve.device)
-    pairs = [(slice(0, b + 1), slice(b, None)) for b in range(1, n - 1)]
-    sides = [[_residual(x[side], curve[..., side]) for side in pair] for pair in pairs]
-    return torch.stack([left + right for left, right in sides], -1)
+    x = torch.arange(n, device=curve.device)
+    errors = []
+    for breaks in row_chunks(n - 2, curve.numel()):
+        at = x[1 + breaks.start : 1 + breaks.stop, None]
+        errors.append(_residual(curve, x <= at) + _residual(curve, x >= at))
+    return torch.cat(errors, -1)
 
 
-def _residual(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # (n,), (..., n) -> (...)
-    x = x - x.mean()
-    slope = (x * y).sum(-1, keepdim=True) / (x * x).sum()
-    return (y - y.mean(-1, keepdim=True) - slope * x).abs().sum(-1)
+def _residual(curve: torch.Tensor, side: torch.Tensor) -> torch.Tensor:  # (..., n), (B, n) bool -> (..., B)
+    """Sum of absolute residuals of the least-squares line through the points of each ``side``."""
+    inside, y = side.double(), curve[..., None, :]
+    count = inside.sum(-1, keepdim=True)
+    x = torch.arange(side.shape[-1], dtype=torch.float64, device=side.device)
+    x = (x - (x * inside).sum(-1, keepdim=True) / count) * inside
+    slope = (x * y).sum(-1, keepdim=True) / x.square().sum(-1, keepdim=True)
+    return ((y - (y * inside).sum(-1, keepdim=True) / count - slope * x).abs() * inside).sum(-1)
 
 
 @takes_arrays("curve")
@@ -253,19 +284,49 @@ def optimal_t(landmark_op: torch.Tensor, t_max: int = 100) -> int:
 
 
 @takes_arrays("landmark_op", "degrees")
-def diffuse(landmark_op: torch.Tensor, t: int, degrees: torch.Tensor | None = None) -> torch.Tensor:
+def diffuse(
+    landmark_op: torch.Tensor,
+    t: int,
+    degrees: torch.Tensor | None = None,
+    *,
+    groups: Components | None = None,
+    low_rank: bool = False,
+) -> torch.Tensor:
     """landmark_op^t in float64: (L, L) -> (L, L).
 
     With the ``degrees`` (L,) of a reversible operator (`Landmarks.degrees`) through its symmetric form, whose products
-    cost half; component by component; by repeated squaring, about 1.5 log2(t) products of O(L^3). Entries are right to
-    a small multiple of their own rounding, and what is 0 stays 0.
+    cost half; component by component (``groups``: the `components` of landmark_op, where they are known); by repeated
+    squaring, about 1.5 log2(t) products of O(L^3). Entries are right to a small multiple of their own rounding, and
+    what is 0 stays 0.
+
+    ``low_rank`` allows entries of the symmetric form to be off by about 1e-15, and those below 1e-16 to be 0: then the
+    leading eigenpairs of large components give their powers where there are few, at a fifth of the time on a CPU. On
+    CUDA it changes nothing, for the products take less there than the steps of the eigensolver.
     """
     check_number("t", t, low=1, integer=True)
     _check_square(landmark_op)
     if degrees is None:
-        return _power(landmark_op.to(torch.float64, copy=True), t, symmetric=False)
+        matrix = landmark_op.to(torch.float64, copy=True)
+        return _power(matrix, components(matrix) if groups is None else groups, t, torch.linalg.matrix_power)
     root = degrees.double().sqrt()
-    return _power(_symmetric_form(landmark_op, root), t, symmetric=True).mul_(root).div_(root[:, None])
+    matrix = _symmetric_form(landmark_op, root)
+    groups = components(matrix) if groups is None else groups
+    large = _low_rank_or_exact if low_rank and matrix.device.type == "cpu" else symmetric_power
+    del landmark_op
+    return _power(matrix, groups, t, large).mul_(root).div_(root[:, None])
+
+
+# Rows of a component from which its leading eigenpairs may give its power.
+LOW_RANK_FROM = 1000
+
+
+def _low_rank_or_exact(matrix: torch.Tensor, t: int) -> torch.Tensor:
+    power = low_rank_power(matrix, t) if len(matrix) >= LOW_RANK_FROM else None
+    if power is not None:
+        return power
+    whole = [matrix]
+    del matrix  # `symmetric_power` gives it back with its last use
+    return symmetric_power(whole.pop(), t)
 
 
 def _symmetric_form(landmark_op: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
@@ -273,16 +334,17 @@ def _symmetric_form(landmark_op: torch.Tensor, root: torch.Tensor) -> torch.Tens
     return matrix.add_(matrix.T.clone()).div_(2)
 
 
-def _power(matrix: torch.Tensor, t: int, *, symmetric: bool) -> torch.Tensor:
-    """``matrix^t``, component by component, in its place."""
-    groups = components(matrix)
+def _power(
+    matrix: torch.Tensor, groups: Components, t: int, power: Callable[[torch.Tensor, int], torch.Tensor]
+) -> torch.Tensor:
+    """``matrix^t``, component by component, in its place; ``power`` takes those that have their size to themselves."""
     if groups[0].shape == (1, matrix.shape[0]):
         whole = [matrix]
         del matrix  # nobody but the power's own frame holds it then
-        return symmetric_power(whole.pop(), t) if symmetric else torch.linalg.matrix_power(whole.pop(), t)
+        return power(whole.pop(), t)
     for members in groups:
-        if symmetric and members.shape[0] == 1:
-            powers = symmetric_power(diagonal_blocks(matrix, members)[0], t)
+        if len(members) == 1:
+            powers = power(diagonal_blocks(matrix, members)[0], t)
         else:
             powers = torch.linalg.matrix_power(diagonal_blocks(matrix, members), t)
         matrix[members[:, :, None], members[:, None, :]] = powers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
@@ -17,8 +16,10 @@ from .analysis.activity import most_active_class
 from .embedding import Embedding
 from .landmarks.stratified import shares
 from .mds.place import place
+from .ops.compile_ahead import compile_ahead
 from .ops.devices import resolve_device
 from .ops.memory import available_bytes
+from .ops.word_hashes import word_hashes
 from .params import InputError, Labels, Params
 from .pipeline import Run
 from .planning import check_least
@@ -86,6 +87,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     bandwidth_ : float
         The interslice bandwidth.
     von_neumann_entropy_ : (t_max,) float64
+    diff_potential_ : (L, L) float64
+    n_landmark_ : int
+        L, the landmarks there are.
     report_ : list of dict
         Seconds, bytes and form of every stage.
     result_ : Embedding
@@ -94,7 +98,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     Notes
     -----
     Arrays come back in the kind (NumPy, torch, CuPy, xarray) and on the device of the input. Fitting the same values
-    again with another ``t``, ``gamma``, ``n_components`` or solver uses the stages again that did not change. Time
+    again with another ``t``, ``gamma``, ``n_components`` or solver uses the stages again that did not change.
+    ``landmark_op_``, ``transitions_``, ``clusters_``, ``von_neumann_entropy_`` and ``diff_potential_`` are copied when
+    they are first asked for, or pickled; till then they stay on the device, until a later fit has succeeded. Time
     O(M S^2 D) for the affinity and O(L^3) after the landmarks; memory: see `plan`, which is asked before anything is
     allocated. One ``random_state``, device, dtype and thread count: the same bits.
     Source: Xie et al., "Multiway Multislice PHATE", arXiv 2406.01969.
@@ -167,14 +173,16 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         given = as_trace(X)
         device = resolve_device(params.device, given.data)
         _check_landmarks(params, given)
+        compile_ahead(device, **_sizes(given, params))
         trace = given.to(device)
         stages, key = self._stages_for(trace, device)
-        there = available_bytes(device) + stages.held_bytes()
+        there = available_bytes(device) + stages.held_bytes(but=tuple(getattr(self, "_results", {}).values()))
         check_least(trace, params, device, there)
         with progress_callback(self.verbose, self.callback) as callback:
             run = run_within_memory(trace, params, stages, callback, there)
-        self._stages, self._stages_key = stages, key
-        self._keep(X, given, run)
+        reports = [report.asdict() for report in stages.reports]
+        fitted = self._fitted(X, given, run) | {"report_": reports, "_stages": stages, "_stages_key": key}
+        vars(self).update(fitted)  # in one step: an interruption leaves the old state or the new one, not some of each
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -213,7 +221,23 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the kept stages, which hold every intermediate result, and the callback."""
+        for name in tuple(getattr(self, "_results", ())):
+            self._copy_of(name)
         return {**super().__getstate__(), "_stages": None, "callback": None}
+
+    landmark_op_ = property(lambda self: self._copy_of("landmark_op_"))
+    transitions_ = property(lambda self: self._copy_of("transitions_"))
+    clusters_ = property(lambda self: self._copy_of("clusters_"))
+    von_neumann_entropy_ = property(lambda self: self._copy_of("von_neumann_entropy_"))
+    diff_potential_ = property(lambda self: self._copy_of("diff_potential_"))
+
+    def _copy_of(self, name: str) -> Any:
+        """The result ``name`` in the kind of the input, copied at the first call and kept."""
+        self._check_fitted()
+        if name not in self._copies:
+            self._copies[name] = _copy(self._results[name], *self._kind)
+        self._results.pop(name, None)
+        return self._copies[name]
 
     @property
     def _n_features_out(self) -> int:
@@ -234,42 +258,61 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         same = stages is not None and self._stages_key == key
         return (stages if same else Stages(device)), key
 
-    def _keep(self, X: Any, given: Trace, run: Run) -> None:
-        """Set the fitted attributes, all at once and in the kind of ``X``."""
-        self.result_ = _embedding(given, run)
-        self.embedding_ = _in_kind(X, given, run.coordinates)
-        self.t_, self.stress_ = run.t, run.mds.stress
-        self.affinity_, self.bandwidth_ = run.affinity.operator, float(run.affinity.bandwidth)
-        self.report_ = [report.asdict() for report in self._stages.reports]
-        tensors = {
-            "landmark_op_": run.landmarks.landmark_op,
-            "transitions_": run.landmarks.transitions,
-            "clusters_": run.landmarks.clusters,
-            "von_neumann_entropy_": run.entropy,
-            "diff_potential_": run.potential,
+    def _fitted(self, X: Any, given: Trace, run: Run) -> dict[str, Any]:
+        """The fitted attributes, in the kind of ``X``; the large ones as the run has them, to be copied when asked
+        for."""
+        landmarks = run.landmarks
+        targets = run.mds.coordinates[landmarks.clusters]
+        return {
+            "result_": _embedding(given, run),
+            "embedding_": _in_kind(X, given, run.coordinates),
+            "t_": run.t,
+            "stress_": run.mds.stress,
+            "n_landmark_": len(landmarks.landmark_op),
+            "affinity_": run.affinity.operator,
+            "bandwidth_": float(run.affinity.bandwidth),
+            "n_features_in_": given.n_samples,
+            "_results": {
+                "landmark_op_": landmarks.landmark_op,
+                "transitions_": landmarks.transitions,
+                "clusters_": landmarks.clusters,
+                "von_neumann_entropy_": run.entropy,
+                "diff_potential_": run.potential,
+            },
+            "_copies": {},
+            "_kind": (_kind(X), given.data.device),
+            # What `transform` needs.
+            "_trace_shape": given.shape,
+            "_normalized": self.normalize,
+            "_thresh": self.thresh,
+            "_axes": run.axes,
+            "_unit_points": unit_major(run.points),
+            "_bandwidth": run.affinity.bandwidth,
+            "_unit_targets": unit_major(targets.view(*run.points.shape[:2], -1)),
         }
-        for name, tensor in tensors.items():
-            setattr(self, name, _in_kind(X, given, tensor, rows=False))
-        self.n_features_in_ = given.n_samples
-        # What `transform` needs.
-        self._trace_shape, self._normalized, self._thresh, self._axes = (
-            given.shape,
-            self.normalize,
-            self.thresh,
-            run.axes,
-        )
-        self._unit_points, self._bandwidth = unit_major(run.points), run.affinity.bandwidth
-        targets = run.mds.coordinates[run.landmarks.clusters]
-        self._unit_targets = unit_major(targets.view(*run.points.shape[:2], -1))
 
 
 def fingerprint(trace: Trace) -> str:
-    """A digest of the values and the mask of ``trace``: equal traces have equal ones. O(N D) time."""
-    digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype)).encode())
-    for _, values, present in blocks(trace.data, trace.mask):
-        for block in (values,) if present is None else (values, present):
-            digest.update(np.ascontiguousarray(block.cpu().numpy()))
+    """A digest of the values and the mask of ``trace``: equal traces have equal ones. O(N D) time.
+
+    The bits are hashed where they are, block by block; what goes to the host is a thousandth of them.
+    """
+    parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
+    digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.mask is None)).encode())
+    digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy())
     return digest.hexdigest()
+
+
+def _sizes(trace: Trace, params: Params) -> dict[str, int]:
+    """What decides, beside the types, which CUDA kernels a fit launches: the arguments of `compile_ahead`."""
+    return {
+        "n_slices": trace.n_slices,
+        "n_units": trace.n_units,
+        "n_features": min(trace.n_samples, params.n_pca or trace.n_samples),
+        "width": params.n_svd + 10,  # of the blocks of `top_eigenpairs`
+        "n_components": params.n_components,
+        "wide": trace.data.dtype == torch.float64,
+    }
 
 
 def _check_landmarks(params: Params, trace: Trace) -> None:
@@ -296,16 +339,23 @@ def _embedding(trace: Trace, run: Run) -> Embedding:
     )
 
 
-def _in_kind(X: Any, trace: Trace, tensor: torch.Tensor, *, rows: bool = True) -> Any:
-    """A copy of ``tensor`` in the kind and on the device of the input ``X``; ``rows``: its rows are nodes of ``trace``.
+def _kind(X: Any) -> str:
+    return "torch" if isinstance(X, Trace) else array_kind(X)
+
+
+def _copy(tensor: torch.Tensor, kind: str, device: torch.device) -> Any:
+    """A copy of ``tensor`` in ``kind``, as a tensor on ``device``.
 
     A copy, since whoever writes into a result must not reach the stages kept for the next run.
     """
-    tensor = tensor.clone()
-    if isinstance(X, Trace) or array_kind(X) == "torch":
-        return tensor.to(trace.data.device)
-    array = to_kind(tensor, array_kind(X))
-    if not (rows and is_xarray(X)):
+    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[kind]
+    return to_kind(tensor.to(target, copy=True), kind)
+
+
+def _in_kind(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:
+    """A copy of ``tensor``, whose rows are the nodes of ``trace``, in the kind and on the device of the input ``X``."""
+    array = _copy(tensor, _kind(X), trace.data.device)
+    if not is_xarray(X):
         return array
     import xarray
 

@@ -11,7 +11,7 @@ from .diffusion import diffuse, knee, von_neumann_entropy
 from .landmarks import Landmarks, landmark_diffusion
 from .mds import MDSResult, embed_landmarks
 from .params import Params
-from .potential import potential_distances, potential_of_power
+from .potential import allows_low_rank, potential_distances, potential_of_power
 from .stages import Stages
 from .trace import Points, PrincipalAxes, Trace, principal_axes, trace_points
 
@@ -49,13 +49,16 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
         "landmarks", tuple(choice.values()), lambda: landmark_diffusion(affinity.operator, **choice, points=points)
     )
     # 9 Diffusion time: the knee of the von Neumann entropy
-    entropy = stage("entropy", (p.t_max,), lambda: von_neumann_entropy(landmarks.landmark_op, p.t_max))
+    entropy = stage(
+        "entropy", (p.t_max,), lambda: von_neumann_entropy(landmarks.landmark_op, p.t_max, landmarks.groups)
+    )
     t = knee(entropy) if p.t == "auto" else p.t
     # 10 Potential
+    diffusion = {"groups": landmarks.groups, "low_rank": allows_low_rank(p.gamma)}
     potential = stage(
         "potential",
         (t, p.gamma),
-        lambda: potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees), p.gamma),
+        lambda: potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees, **diffusion), p.gamma),
     )
     # 11 Distances
     distances = stage("distances", (p.mds_dist,), lambda: potential_distances(potential, p.mds_dist))

@@ -6,7 +6,7 @@ import torch
 
 from ._arrays import takes_arrays
 from .diffusion import diffuse
-from .ops.chunks import row_chunks
+from .ops.chunks import chunk_elements, row_chunks
 from .ops.symmetric_product import symmetric_product
 from .params import MDS_DISTANCES, InputError, check_choice, check_number
 
@@ -26,6 +26,15 @@ def diffusion_potential(
     """
     check_number("gamma", gamma, low=-1, high=1)
     return potential_of_power(diffuse(landmark_op, t), gamma)
+
+
+def allows_low_rank(gamma: float) -> bool:
+    """Whether the potential of powers that are off by 1e-15 is as good as that of exact ones.
+
+    The power c of such an entry is off by 1e-15^c: 3e-8 for the square root of gamma = 0, too much for gamma above it.
+    The logarithm of gamma = 1 has its offset of 1e-7.
+    """
+    return gamma <= 0 or gamma == 1
 
 
 def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -64,10 +73,10 @@ def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
     squared = symmetric_product(centred, centred.T).mul_(-2)
     del centred
     # Both norms first: added one after the other they would round apart for (i, j) and (j, i).
-    for part in row_chunks(*squared.shape):
+    for part in row_chunks(*squared.shape, chunk_elements(rows.device)):
         squared[part].add_(norms[part, None] + norms).clamp_min_(0)
     i, j = torch.nonzero((squared < CLOSE * norms.max()).triu_(1), as_tuple=True)
-    for part in row_chunks(i.numel(), rows.shape[1]):
+    for part in row_chunks(i.numel(), rows.shape[1], chunk_elements(rows.device)):
         exact = (rows[i[part]] - rows[j[part]]).square().sum(1)
         squared[i[part], j[part]] = exact
         squared[j[part], i[part]] = exact

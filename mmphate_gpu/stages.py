@@ -82,9 +82,11 @@ class Stages:
             self.kept.pop(later, None)
         release_cached(self.device)
 
-    def held_bytes(self) -> int:
-        """Bytes of the kept results; a run that replaces them has these at its disposal too."""
-        return sum(_bytes(result) for _, result in self.kept.values())
+    def held_bytes(self, but: tuple[torch.Tensor, ...] = ()) -> int:
+        """Bytes of the kept results; a run that replaces them has these at its disposal too, except what ``but``
+        holds as well."""
+        held = _tensors(tuple(result for _, result in self.kept.values()))
+        return _bytes_of(held.values()) - _bytes_of(held[at] for at in _tensors(but).keys() & held.keys())
 
     def __call__(self, stage: str, depends_on: tuple, work: Callable[[], Result]) -> Result:
         """The result of ``work``, or the kept one if neither ``depends_on`` nor anything before it changed."""
@@ -153,8 +155,8 @@ def _parts(result: Any) -> Iterable[Any]:
     return vars(result).values() if hasattr(result, "nbytes") else ()
 
 
-def _tensors(result: Any) -> Iterable[torch.Tensor]:
-    """The dense tensors that ``result`` holds, each once."""
+def _tensors(result: Any) -> dict[int, torch.Tensor]:
+    """The dense tensors that ``result`` holds, each once, by where they lie."""
     found: dict[int, torch.Tensor] = {}
     stack = [result]
     while stack:
@@ -165,11 +167,15 @@ def _tensors(result: Any) -> Iterable[torch.Tensor]:
             found[item.data_ptr()] = item
         else:
             stack += list(_parts(item))
-    return found.values()
+    return found
 
 
 def _bytes(result: Any) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(result))
+    return _bytes_of(_tensors(result).values())
+
+
+def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _form(result: Any) -> str:

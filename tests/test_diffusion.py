@@ -102,7 +102,7 @@ def test_entropy_and_t_match_reference(landmark_op, device):
 
 def test_t_by_the_gram_path(landmark_op, device, monkeypatch):
     """The way of more than 1000 landmarks, with its fallback, on small ones."""
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", 10)
+    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     assert optimal_t(torch.from_numpy(landmark_op).to(device)) == reference.optimal_t(landmark_op)
 
 
@@ -116,7 +116,7 @@ def certified_gram_entropy(landmark_op: torch.Tensor) -> torch.Tensor | None:
 
 def test_gram_path_is_taken_and_near(monkeypatch):
     """It decides in nearly all cases, or this would prove nothing; its entropies are near the exact ones."""
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", 10)
+    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     taken, errors = 0, []
     for landmark_op in OPERATORS.values():
         entropy = certified_gram_entropy(torch.from_numpy(landmark_op))
@@ -183,7 +183,7 @@ def test_near_tie_is_left_to_the_svd(distance, monkeypatch):
     tied = near_tie()
     landmark_op = (1 - distance) * tied + distance * OPERATORS["lazy_walk 0"][: len(tied), : len(tied)]
     gap = gap_of(landmark_op)
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", 10)
+    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     entropy = certified_gram_entropy(torch.from_numpy(landmark_op))
     if gap < 1e-13:
         assert entropy is None
@@ -200,7 +200,7 @@ def test_fallback_is_the_svd(monkeypatch):
     """Where the certificate fails, the entropy is the SVD's to the last bit."""
     tied = torch.from_numpy(near_tie())
     by_svd = von_neumann_entropy(tied)
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", 10)
+    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     assert torch.equal(von_neumann_entropy(tied), by_svd)
 
 
@@ -217,7 +217,7 @@ FLAT = {
 @pytest.mark.parametrize("name", FLAT)
 def test_flat_entropy_gives_one(name, threshold, monkeypatch, device):
     """Converged training: H does not change with time; all breaks are equal, and the first is meant, not rounding's."""
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", threshold)
+    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), threshold))
     assert optimal_t(torch.from_numpy(FLAT[name]).to(device)) == 1
 
 
@@ -243,7 +243,7 @@ def test_published_entropy_and_t(path):
 @pytest.fixture
 def sampling(monkeypatch):
     """Small operators the way of those above 8000 landmarks: few leading singular values, no exact way out."""
-    monkeypatch.setattr(diffusion, "SAMPLE_ABOVE", 40)
+    monkeypatch.setattr(diffusion, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 40))
     monkeypatch.setattr(diffusion, "_exact_fits", lambda *_: False)
     monkeypatch.setattr(singular_value_sample, "N_LEADING", 20)
     monkeypatch.setattr(singular_value_sample, "BLOCK", 15)
@@ -276,7 +276,7 @@ def test_open_time_is_left_to_the_exact_way(sampling, monkeypatch):
     exact = von_neumann_entropy.__wrapped__
     landmark_op = torch.from_numpy(OPERATORS[OPEN])
     with monkeypatch.context() as lifted:
-        lifted.setattr(diffusion, "SAMPLE_ABOVE", 8000)
+        lifted.setattr(diffusion, "SAMPLE_ABOVE", {"cpu": 8000, "cuda": 8000})
         wanted = exact(landmark_op)
     monkeypatch.setattr(diffusion, "_exact_fits", lambda *_: True)
     assert torch.equal(exact(landmark_op), wanted)
@@ -314,7 +314,7 @@ def test_more_probes_narrow_what_is_open(sampling, monkeypatch):
 @pytest.mark.parametrize("name", FLAT)
 def test_sampled_flat_entropy(name, monkeypatch):
     """No spread, so no error but rounding's, that of singular values which are 0 included."""
-    monkeypatch.setattr(diffusion, "SAMPLE_ABOVE", 0)
+    monkeypatch.setattr(diffusion, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 0))
     monkeypatch.setattr(diffusion, "_exact_fits", lambda *_: False)
     found = entropy_with_error(FLAT[name])
     assert found.t_low == 1 and knee(found.entropy) == 1
@@ -452,7 +452,7 @@ def test_diffuse_goes_by_components():
 @pytest.mark.parametrize("svd_up_to", [20, 1000])
 def test_singular_values_by_component(svd_up_to, monkeypatch):
     """Blocks of several sizes, some by the Gram matrix and some by the SVD: the same values, t and entropy."""
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", svd_up_to)
+    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), svd_up_to))
     rng = np.random.default_rng(0)
     parts = [torch.from_numpy(uneven(rng, n)) for n in (30, 12, 12, 1, 40)]
     order = torch.from_numpy(rng.permutation(95))

@@ -122,15 +122,15 @@ def test_leading_values_are_exact(few_leading, device):
 
 @pytest.mark.parametrize("power", [1, 3, 4])
 def test_sums_of_powers(few_leading, power, device):
-    """Of the others. Measured over six seeds: off by up to 0.016, 0.026 and 0.048 of their sum; if the sum of squares
-    is not held, by 0.016 to 0.039, 0.11 and 0.13."""
+    """Of the others. Measured over thirty seeds: off by up to 0.025, 0.035 and 0.072 of their sum (standard deviations
+    0.011, 0.018 and 0.035); over six, if the sum of squares is not held, by 0.016 to 0.039, 0.11 and 0.13."""
     matrix = decaying().to(device)
     sample = sample_of(matrix, 32)
     values, counts = sample.measure(everyone(sample).to(device))
     rest = sample.leading.numel()
     wanted = float(torch.linalg.svdvals(matrix)[rest:].pow(power).sum())
     found = float(counts[0, rest:] @ values[rest:].pow(power))
-    assert found == pytest.approx(wanted, rel={1: 0.015, 3: 0.03, 4: 0.04}[power])
+    assert found == pytest.approx(wanted, rel={1: 0.03, 3: 0.05, 4: 0.09}[power])
 
 
 def test_few_landmarks_are_all_leading():

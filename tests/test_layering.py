@@ -68,7 +68,7 @@ ONLY = {
 
 # Where an optional or heavy package may be imported at all, and only inside functions.
 OPTIONAL = {
-    "cupy": {"_arrays", "operators.convert", "ops._cuda", "ops.eigenvalues"},
+    "cupy": {"_arrays", "operators.convert", "ops._launch", "ops.eigenvalues"},
     "cupyx": {"_arrays", "operators.convert"},
     "triton": {"ops._triton"},
     "pykeops": {"_optional", "neighbors.keops_backend", "operators.lazy"},
@@ -118,6 +118,8 @@ def imports_of(source: str, module: str, is_package: bool, submodules: set[str])
 def _imported_by_call(node: ast.Call) -> str | None:
     """The name in ``require("name", ...)`` and its like, if it is written out."""
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called == "require_cupy":
+        return "cupy"
     if called in {"require", "import_module", "__import__"} and node.args and isinstance(node.args[0], ast.Constant):
         return str(node.args[0].value)
     return None

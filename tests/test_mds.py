@@ -334,18 +334,32 @@ class FakeGraphs:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.capturing, self.captured, self.replays, self.resets = False, [], 0, 0
+        self.broken, self.current = False, ["outside"]
         for name in ("current_stream", "Stream"):
             monkeypatch.setattr(torch.cuda, name, lambda *device: SimpleNamespace(wait_stream=lambda other: None))
-        monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "stream", self.stream)
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
-        monkeypatch.setattr(torch.cuda, "graph", self.capture)
+        for name in ("graph", "empty_cache", "synchronize"):
+            monkeypatch.setattr(torch.cuda, name, lambda *_, **__: pytest.fail("the allocator's cache is emptied"))
 
     @contextlib.contextmanager
-    def capture(self, graph: FakeGraphs, stream: Any, capture_error_mode: str) -> Iterator[None]:
-        assert graph is self and capture_error_mode == "thread_local" and not gc.isenabled()
+    def stream(self, stream: Any) -> Iterator[None]:
+        self.current.append(stream)
+        try:
+            yield
+        finally:
+            self.current.pop()
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        assert capture_error_mode == "thread_local" and not gc.isenabled()
+        assert not self.capturing and len(self.current) == 2  # none is captured on the stream that is current outside
         self.capturing = True
-        yield
+
+    def capture_end(self) -> None:
+        assert self.capturing and len(self.current) == 2
         self.capturing = False
+        if self.broken:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
     def replay(self) -> None:
         self.replays += 1
@@ -372,6 +386,34 @@ def test_replays_of_a_graph_give_the_bits_of_single_sweeps(max_iter, monkeypatch
     left = replayed.n_iter - 1 - repeat.EAGER
     assert graphs.replays == max(0, -(-left // repeat.BLOCK)) and graphs.resets == (left > 0)
     assert len(graphs.captured) == (repeat.BLOCK if left > 0 else 0)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, KeyboardInterrupt])
+def test_a_step_that_fails_leaves_no_capture_behind(error, broken, monkeypatch):
+    """Neither where CUDA takes the capture for intact, nor where its end is an error as well."""
+    graphs = FakeGraphs(monkeypatch)
+    graphs.broken = broken
+    steps = 0
+
+    def advance() -> None:
+        nonlocal steps
+        steps += 1
+        if graphs.capturing and steps > repeat.EAGER + 3:
+            raise error("in a capture")
+
+    with pytest.raises(error, match="in a capture"):
+        repeat._replay_until(torch.zeros(()), advance)
+    assert not graphs.capturing and graphs.resets == 1 and graphs.replays == 0
+    assert graphs.current == ["outside"] and gc.isenabled()
+
+
+def test_an_interrupt_between_replays_lets_go_of_the_graph(monkeypatch):
+    graphs = FakeGraphs(monkeypatch)
+    monkeypatch.setattr(graphs, "replay", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        repeat._replay_until(torch.zeros(()), lambda: None)
+    assert graphs.resets == 1
 
 
 def test_garbage_is_collected_again_after_a_capture():

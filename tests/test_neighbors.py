@@ -263,8 +263,10 @@ def test_wrong_axes(shape):
 
 @pytest.mark.parametrize(("name", "module"), [("keops", "pykeops.torch"), ("pynndescent", "pynndescent")])
 def test_missing_package_is_named(name, module, monkeypatch):
+    """And the extra that brings it."""
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=f'knn_backend="{name}" needs the package .*pip install'):
+    wanted = rf'knn_backend="{name}" needs the package .*pip install "mmphate-gpu\[{name}\]"'
+    with pytest.raises(InputError, match=wanted):
         kneighbors(normal(1, 300, N_FEATURES), 2, backend=name)
 
 

@@ -14,8 +14,10 @@ from scipy.spatial.distance import cdist
 
 from mmphate_gpu.ops import _native, memory
 from mmphate_gpu.ops import csr as csr_ops
+from mmphate_gpu.ops import csr_matmul as csr_matmul_module
 from mmphate_gpu.ops import radius_affinity as radius_module
 from mmphate_gpu.ops.assign_nearest import assign_nearest
+from mmphate_gpu.ops.block_krylov import _cholesky_qr, inner_products, orthonormalize
 from mmphate_gpu.ops.chunks import pair_chunks, row_chunks
 from mmphate_gpu.ops.components import components, diagonal_blocks
 from mmphate_gpu.ops.csr import Csr
@@ -29,7 +31,7 @@ from mmphate_gpu.ops.scatter_sum import scatter_sum
 from mmphate_gpu.ops.sparse_gram import sparse_gram
 from mmphate_gpu.ops.symmetric_power import power_chain, symmetric_power
 from mmphate_gpu.ops.symmetric_product import symmetric_product
-from mmphate_gpu.ops.top_eigenpairs import _cholesky_qr, fix_signs, orthonormalize, top_eigenpairs
+from mmphate_gpu.ops.top_eigenpairs import fix_signs, top_eigenpairs
 from mmphate_gpu.ops.twins import PORTABLE, serves, serving, why_no_cuda_twins
 from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.stages import held_bytes
@@ -123,6 +125,20 @@ def test_matmul_is_in_the_dtype_of_the_block(sparse_and_dense, kind, width):
         # Sums of a few products. Measured: 4e-16 and 2.4e-7.
         tolerance = 1e-14 if kind == torch.float64 else 3e-6
         torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("width", [1, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_on_a_gpu_no_library_multiplies(sparse_and_dense, dtype, width, monkeypatch):
+    """On any device but the CPU the op serves, and so on CUDA its twin."""
+    csr, _ = sparse_and_dense
+    called: list[str] = []
+    monkeypatch.setattr(csr_matmul_module, "csr_matmul", lambda *_: called.append("op"))
+    monkeypatch.setitem(PORTABLE, "csr_matmul", lambda *_: called.append("library"))
+    for device in ("meta", "cpu"):
+        parts = [part.to(device) for part in csr[:3]]
+        matmul(Csr(*parts, csr.shape), torch.zeros(11, width, dtype=dtype, device=device))
+    assert called == ["op", "library" if dtype == torch.float32 and width == 1 else "op"]
 
 
 @pytest.mark.parametrize("ends", [[17], [0, 17], [5, 17], [4, 5, 5, 17]], ids=str)
@@ -614,7 +630,6 @@ REFUSED = {
     "nearly dependent": lambda: torch.cat([normal(50, 3), normal(50, 3)[:, 1:2] + 1e-6 * normal(50, 1, seed=1)], 1),
     "dependent": lambda: normal(50, 2).repeat(1, 2),
     "a column of nothing": lambda: torch.cat([normal(50, 3), torch.zeros(50, 1, dtype=torch.float64)], 1),
-    "float32": lambda: normal(50, 3, dtype=torch.float32),
 }
 
 
@@ -625,8 +640,24 @@ def test_cholesky_qr_refuses(name):
     assert _cholesky_qr(block, 50 * torch.finfo(block.dtype).eps * block.norm(dim=0).max()) is None
     found = orthonormalize(block, None)
     assert found.shape[1] == {"nearly dependent": 4, "dependent": 2}.get(name, 3)
-    if block.dtype == torch.float64:
-        assert_orthonormal_basis_of(found, block)
+    assert_orthonormal_basis_of(found, block)
+
+
+@pytest.mark.parametrize("n", [500, 40_000])
+def test_float32_basis_is_orthonormal_to_its_rounding(n):
+    """Its inner products are summed in float64: the error does not grow with the rows."""
+    against = orthonormalize(normal(n, 20, dtype=torch.float32), None)
+    found = orthonormalize(normal(n, 15, seed=1, dtype=torch.float32), against)
+    both = torch.cat([against, found], 1).double()
+    # Measured: 9e-8 and 1.1e-7 for 500 and 40,000 rows.
+    torch.testing.assert_close(both.T @ both, torch.eye(35, dtype=torch.float64), rtol=0, atol=5e-7)
+
+
+def test_inner_products_of_float32_are_near_those_in_float64():
+    left, right = normal(10_000, 3, dtype=torch.float32), normal(10_000, 4, seed=1, dtype=torch.float32)
+    wanted = left.double().T @ right.double()
+    # Of columns of length 100: float32 sums of one chunk are off by 1e-8 of the product of the lengths.
+    torch.testing.assert_close(inner_products(left, right), wanted, rtol=0, atol=1e-3)
 
 
 def test_top_eigenpairs_products():

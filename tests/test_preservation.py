@@ -11,7 +11,8 @@ from mmphate_gpu.analysis import neighborhood_preservation, preservation
 from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.trace import as_trace
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, NO_CUDA])]
 
 
 def walk(shape=(30, 5, 6), seed=0):

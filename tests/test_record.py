@@ -401,6 +401,7 @@ def test_folder_that_is_not_empty_is_refused(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["keep.txt"]
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_training_goes_to_the_same_bits():
     make = lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(F, F), Net(num_layers=2, dropout=0.5)).cuda()  # noqa: E731

@@ -607,6 +607,7 @@ def test_the_plan_counts_no_trace_that_goes_by_parts():
     assert small.fits and large.peak_bytes - small.peak_bytes == 100 * 20 * 187_500 * 4
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_is_given_one_block_at_a_time(tmp_path):
     np.save(tmp_path / "a.npy", values((40, 8, 200_000)))

@@ -727,6 +727,18 @@ def test_optional():
         _optional.require("no_such.part", purpose="drawing")
 
 
+@pytest.mark.parametrize(
+    ("cuda", "extra"), [("12.9", "cuda12"), ("13.0", "cuda13"), ("14.1", "cuda13"), (None, "cuda13")], ids=str
+)
+def test_the_extra_is_that_of_torchs_cuda(cuda, extra, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cupyx", None)
+    for module in ("cupy", "cupyx.scipy.sparse"):
+        with pytest.raises(InputError, match=rf"drawing needs the package '{module}'.*\"mmphate-gpu\[{extra}\]\""):
+            _optional.require_cupy(module, purpose="drawing")
+
+
 def test_importing_is_light():
     code = (
         "import sys, mmphate_gpu.trace, mmphate_gpu.record, mmphate_gpu._optional as o; o.available('xarray');"
@@ -736,6 +748,7 @@ def test_importing_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).returncode == 0
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_stays_on_the_device_and_agrees():
     here, there = as_trace(values(), mask=full_mask()), as_trace(torch.from_numpy(values()).cuda(), mask=full_mask())

@@ -10,6 +10,7 @@ import torch
 from .._arrays import real_tensor
 from ..operators import AffinityOperator
 from ..ops import csr as csr_ops
+from ..ops.components import Components, components
 from ..ops.csr import Csr
 from ..ops.memory import check_fits
 from ..ops.random import seeded_generator
@@ -27,6 +28,7 @@ class Landmarks:
     transitions: torch.Tensor  # (N, L) sparse CSR, rows sum to 1
     clusters: torch.Tensor  # (N,) int64
     degrees: torch.Tensor | None = None  # (L,) float64: diag(degrees) @ landmark_op is symmetric
+    groups: Components | None = None  # the connected components of landmark_op
 
 
 def landmark_diffusion(
@@ -122,7 +124,8 @@ def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmark
     landmark_degrees = gram.sum(1)
     transitions = csr_ops.scale(aggregated, rows=1 / degrees)
     landmark_op = gram.div_(landmark_degrees[:, None])
-    return Landmarks(landmark_op, csr_ops.to_torch(transitions), labels, landmark_degrees)
+    groups = components(landmark_op)
+    return Landmarks(landmark_op, csr_ops.to_torch(transitions), labels, landmark_degrees, groups)
 
 
 def _without_landmarks(operator: AffinityOperator) -> Landmarks:
@@ -139,4 +142,5 @@ def _without_landmarks(operator: AffinityOperator) -> Landmarks:
     ones = torch.ones(n, dtype=operator.dtype, device=operator.device)
     identity = Csr(torch.arange(n + 1, device=operator.device), nodes, ones, (n, n))
     degrees = dense.sum(1)
-    return Landmarks(dense.div_(degrees[:, None]), csr_ops.to_torch(identity), nodes, degrees)
+    landmark_op = dense.div_(degrees[:, None])
+    return Landmarks(landmark_op, csr_ops.to_torch(identity), nodes, degrees, components(landmark_op))

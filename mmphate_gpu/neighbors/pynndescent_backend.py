@@ -25,7 +25,7 @@ def knn(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (
 
 
 def _knn_of_set(points: np.ndarray, k: int) -> np.ndarray:  # (n, p) -> (n, k)
-    pynndescent = require("pynndescent", purpose='knn_backend="pynndescent"')
+    pynndescent = require("pynndescent", extra="pynndescent", purpose='knn_backend="pynndescent"')
     index = pynndescent.NNDescent(points.astype(np.float32), n_neighbors=k + 1, random_state=0)
     found = index.neighbor_graph[0].astype(np.int64)
     own = np.arange(len(points))[:, None]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._arrays import tensor_of
-from .._optional import require
+from .._optional import require_cupy
 from ..ops import csr as csr_ops
 from ..params import InputTypeError
 from .protocol import AffinityOperator
@@ -44,8 +44,8 @@ def csr_to_scipy(csr: csr_ops.Csr) -> csr_matrix:
 
 def to_cupy(operator: AffinityOperator) -> Any:
     """The affinity as a CuPy CSR matrix on the same GPU; shares memory through DLPack."""
-    cupy = require("cupy", extra="cuda12", purpose="to_cupy")
-    sparse = require("cupyx.scipy.sparse", extra="cuda12", purpose="to_cupy")
+    cupy = require_cupy(purpose="to_cupy")
+    sparse = require_cupy("cupyx.scipy.sparse", purpose="to_cupy")
     csr = _checked(operator).to_csr()
     parts = tuple(cupy.from_dlpack(part) for part in (csr.values, csr.indices, csr.indptr))
     return sparse.csr_matrix(parts, shape=csr.shape)

@@ -1,24 +1,19 @@
-"""The CUDA twins of csrc/cuda: launch geometry, outputs and arguments; compiled by CuPy (NVRTC) at first use.
+"""The CUDA twins of csrc/cuda: launch geometry, outputs and arguments of each op.
 
 One function per op, with the signature of its portable version. Outputs come from torch and kernels run on torch's
-current stream, so nothing is to synchronise and there is one memory pool. A `Launch` says all about one start of one
-kernel; who starts it is told to `Twins`: CuPy here, an emulation on the CPU in the tests.
+current stream, so nothing is to synchronise and there is one memory pool. What starts a kernel is told to `Twins`: CuPy
+at the end of this file, an emulation on the CPU in the tests.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 
-from .._optional import require
 from . import descent_step as descent
+from ._launch import Argument, Launch, Start, probe, start_with_cupy  # noqa: F401 - `twins` calls the probe of a module
 from ._native import SAMPLED, NativeError
-from ._sources import kernel_source
 from .csr import index_dtype, indptr_of_counts
 
 # Points of a block, and its threads, in the kernels over pairs (csrc/common/pair_tiles.h).
@@ -39,23 +34,6 @@ DESCENT_THREADS = 256
 # Blocks whose sums one warp adds up, one after the other.
 DESCENT_BLOCKS = 64
 
-Argument = torch.Tensor | int | float | None
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One start of one kernel. Arguments are pointers (tensors, None), int64 or float64."""
-
-    source: str  # csrc/cuda/<source>.cu
-    kernel: str
-    arguments: tuple[Argument, ...]
-    blocks: int
-    threads: int
-    shared_bytes: int = 0
-    defines: dict[str, str] = field(default_factory=dict)
-
-
-Start = Callable[[Launch, torch.device], None]
 # Points, in float32, and how far each set reaches: MmpStack of csrc/common/pair_tiles.h.
 Stack = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -152,7 +130,8 @@ class Twins:
         given = (*self._screened(points), bandwidth, *points.shape, *kernel)
         counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
         op = ("radius_affinity", "symmetrised_affinity", counts.numel())
-        self._over_pairs(*op, (*given, None, counts, None, None), **NO_STORAGE)
+        # Counting stores nothing: the types most likely to be those of what follows save a compilation.
+        self._over_pairs(*op, (*given, None, counts, None, None), **_types(torch.int32, dtype))
         indptr = indptr_of_counts(counts)
         nnz = int(indptr[-1])
         kind = index_dtype(nnz, points.shape[1])
@@ -303,43 +282,6 @@ class Twins:
         limits = (float(eps), max_iter, descent.NEAR, descent.LEAST_CURVATURE, descent.SHORTENED)
         run("descent_decision", 1, 32, sums, few, raw, points.shape[0], state, *limits, weights, action)
         run("descent_places", blocks, DESCENT_THREADS, trial_moved, *places, kept, n, weights, action)
-
-
-# ---------------------------------------------------------------- CuPy
-
-
-@functools.cache
-def _kernel(device: int, source: str, kernel: str, defines: tuple[tuple[str, str], ...]) -> Any:
-    """Compiled for the current device, ``device``; CuPy keeps what it compiles on disk."""
-    cupy = require("cupy", extra="cuda12", purpose="a CUDA kernel")
-    # No contraction: with it a pair at the cut could fall to another side than in the C++ twin.
-    options = ("--std=c++17", "--fmad=false", *(f"-D{name}={value}" for name, value in defines))
-    return cupy.RawModule(code=kernel_source(source), options=options, backend="nvrtc").get_function(kernel)
-
-
-def probe() -> None:
-    """Compile one kernel for torch's current device; raises what CuPy raises where it cannot."""
-    device = torch.cuda.current_device()
-    with torch.cuda.device(device), require("cupy", extra="cuda12", purpose="a CUDA kernel").cuda.Device(device):
-        _kernel(device, "radius_affinity", "radius_count", tuple(sorted(NO_STORAGE.items())))
-
-
-def _argument(value: Argument) -> np.generic:
-    if isinstance(value, torch.Tensor):
-        return np.uint64(value.data_ptr())
-    if value is None:
-        return np.uint64(0)
-    return np.int64(value) if isinstance(value, int) else np.float64(value)
-
-
-def start_with_cupy(launch: Launch, device: torch.device) -> None:
-    """On torch's current stream of ``device``."""
-    cupy = require("cupy", extra="cuda12", purpose="a CUDA kernel")
-    with torch.cuda.device(device), cupy.cuda.Device(device.index):
-        kernel = _kernel(device.index, launch.source, launch.kernel, tuple(sorted(launch.defines.items())))
-        arguments = tuple(map(_argument, launch.arguments))
-        with cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream):
-            kernel((launch.blocks,), (launch.threads,), arguments, shared_mem=launch.shared_bytes)
 
 
 _twins = Twins(start_with_cupy)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+# A kernel from its first line to the brace that closes it, which alone stands at the start of a line.
+_KERNEL = re.compile(r"^MMP_KERNEL void\s+__launch_bounds__\([^)]*\)\s+(\w+)\(.*?^}\n", re.MULTILINE | re.DOTALL)
 
 
 def source_folder() -> Path:
@@ -20,10 +23,19 @@ def kernel_source(name: str) -> str:
     return _in_one(source_folder() / "cuda" / f"{name}.cu", set())
 
 
+def source_of_kernel(name: str, kernel: str, defines: Mapping[str, str]) -> str:
+    """The same with ``kernel`` as its only kernel, behind ``defines``: what is compiled for one launch.
+
+    The names are defined in the text and not by options, since CuPy compiles an empty file for every set of options
+    that it has not met: it asks the compiler for its version so.
+    """
+    head = "".join(f"#define {macro} {value}\n" for macro, value in sorted(defines.items()))
+    return head + _KERNEL.sub(lambda found: found[0] if found[1] == kernel else "", kernel_source(name))
+
+
 def kernel_names(name: str) -> list[str]:
     """The kernels of ``csrc/cuda/<name>.cu``."""
-    text = (source_folder() / "cuda" / f"{name}.cu").read_text()
-    return re.findall(r"^MMP_KERNEL void\s+__launch_bounds__\([^)]*\)\s+(\w+)\(", text, re.MULTILINE)
+    return [found[1] for found in _KERNEL.finditer((source_folder() / "cuda" / f"{name}.cu").read_text())]
 
 
 def _in_one(path: Path, seen: set[Path]) -> str:

@@ -7,8 +7,9 @@ import torch
 from .csr import Csr, to_torch
 from .twins import PORTABLE, twins
 
-# In float32 the library's product has the lead below this many columns (benchmarks/bench_ops.py, CPU); in float64 it
-# never has, since it takes a copy of the values first.
+# On the CPU the library's product has the lead in float32 below this many columns (benchmarks/bench_ops.py); in float64
+# it never has, since it takes a copy of the values first. On CUDA the twin always serves: it sums each row by itself,
+# so some of the rows alone get the bits that they get among all. No library promises that.
 FLOAT32_FROM = 32
 
 
@@ -20,7 +21,7 @@ def matmul(csr: Csr, block: torch.Tensor, *, interleave: int = 1) -> torch.Tenso
     """
     if block.dtype not in (torch.float32, torch.float64) or csr.values.dtype not in (torch.float32, torch.float64):
         return PORTABLE["csr_matmul"](*csr[:3], block, interleave)
-    narrow = block.dtype == torch.float32 and block.shape[1] < FLOAT32_FROM
+    narrow = block.device.type == "cpu" and block.dtype == torch.float32 and block.shape[1] < FLOAT32_FROM
     product = PORTABLE["csr_matmul"] if narrow else csr_matmul
     return product(*csr[:3], block, interleave)
 

@@ -1,4 +1,4 @@
-"""Eigenvalues of a large symmetric matrix by whichever solver of the device is fastest."""
+"""Eigenvalues and eigenpairs of a large symmetric matrix by whichever solver of the device is fastest."""
 
 from __future__ import annotations
 
@@ -7,41 +7,71 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from .._optional import available, require
+from .._optional import available, require_cupy
 from ..params import InputError
 
-# Rows of the matrix on which the solvers are timed, and below which torch's own serves untimed: the choice costs more
-# than it gains.
-SAMPLE = 1024
+# Eigenvalues alone (n,), or the pair of them and the eigenvectors (n, n).
+Solution = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+Solver = Callable[[torch.Tensor], Solution]
 
 
-def _by_torch(matrix: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a symmetric matrix, and who can solve it."""
+
+    # Rows of the matrix on which the solvers are timed, about as many as the library solves for. torch's own solver
+    # serves smaller matrices untimed: the choice costs more than it gains.
+    rows: int
+    solvers: dict[str, Solver]
+
+
+def _values_by_torch(matrix: torch.Tensor) -> torch.Tensor:
     return torch.linalg.eigvalsh(matrix)
 
 
-def _by_cupy(matrix: torch.Tensor) -> torch.Tensor:
-    cupy = require("cupy", extra="cuda12", purpose="eigenvalues on CUDA")
+def _pairs_by_torch(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
+
+
+def _values_by_cupy(matrix: torch.Tensor) -> torch.Tensor:
+    return _by_cupy(matrix, lambda cupy, array: [cupy.linalg.eigvalsh(array)])[0]
+
+
+def _pairs_by_cupy(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    values, vectors = _by_cupy(matrix, lambda cupy, array: cupy.linalg.eigh(array))
+    return values, vectors
+
+
+def _by_cupy(matrix: torch.Tensor, solve: Callable[[Any, Any], Any]) -> list[torch.Tensor]:
+    """The arrays that ``solve`` makes of CuPy and of ``matrix``, as tensors.
+
+    CuPy works on its own default stream. Both conversions by DLPack make the stream that reads wait for the stream that
+    wrote, so nothing that torch starts before or afterwards overlaps it, and torch's pool may serve for its memory.
+    """
+    cupy = require_cupy(purpose="an eigendecomposition on CUDA")
     torch_pool = cupy.cuda.PythonFunctionAllocator(
         torch.cuda.caching_allocator_alloc, lambda pointer, device: torch.cuda.caching_allocator_delete(pointer)
     )
-    stream = torch.cuda.current_stream(matrix.device).cuda_stream
-    # One stream, so nothing is to wait for, and one pool, so no memory lies idle in another.
     with (
         torch.cuda.device(matrix.device),
         cupy.cuda.Device(matrix.device.index),
-        cupy.cuda.ExternalStream(stream),
         cupy.cuda.using_allocator(torch_pool.malloc),
     ):
-        return torch.from_dlpack(cupy.linalg.eigvalsh(cupy.from_dlpack(matrix))).clone()
+        return [torch.from_dlpack(array).clone() for array in solve(cupy, cupy.from_dlpack(matrix))]
 
 
-Solver = Callable[[torch.Tensor], torch.Tensor]
 # torch decides between cuSOLVER's drivers by rules that have changed with its versions, by up to a hundredfold in time;
 # CuPy always takes divide and conquer.
-SOLVERS: dict[str, Solver] = {"torch": _by_torch, "cupy": _by_cupy}
+TASKS = {
+    "eigenvalues": Task(1024, {"torch": _values_by_torch, "cupy": _values_by_cupy}),
+    "eigenpairs": Task(512, {"torch": _pairs_by_torch, "cupy": _pairs_by_cupy}),
+}
 
 
 def symmetric_eigenvalues(matrix: torch.Tensor) -> torch.Tensor:  # (n, n) -> (n,) ascending
@@ -50,35 +80,54 @@ def symmetric_eigenvalues(matrix: torch.Tensor) -> torch.Tensor:  # (n, n) -> (n
     On CUDA from 1024 rows on, by the solver that `fastest_solver` names when first asked on this device.
     O(n^3) time, O(n^2) memory.
     """
-    if matrix.device.type != "cuda" or matrix.shape[0] < SAMPLE or not available("cupy"):
-        return _by_torch(matrix)
-    return SOLVERS[fastest_solver(matrix.device, matrix.dtype)](matrix)
+    return _solver("eigenvalues", matrix)(matrix)
+
+
+def symmetric_eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (n, n) -> (n,), (n, n)
+    """Eigenvalues of the symmetric ``matrix``, ascending, and its orthonormal eigenvectors as columns.
+
+    One triangle is read. On CUDA from 512 rows on, by the solver that `fastest_solver` names when first asked on this
+    device. The signs of the eigenvectors are the solver's. O(n^3) time, O(n^2) memory.
+    """
+    return _solver("eigenpairs", matrix)(matrix)
+
+
+def _solver(task: str, matrix: torch.Tensor) -> Solver:
+    solvers = TASKS[task].solvers
+    if matrix.device.type != "cuda" or matrix.shape[0] < TASKS[task].rows or not available("cupy"):
+        return solvers["torch"]
+    return solvers[fastest_solver(task, matrix.device, matrix.dtype)]
 
 
 @functools.cache
-def fastest_solver(device: torch.device, dtype: torch.dtype) -> str:
-    """Name of the solver for ``device``: torch's, if none is twice as fast; one that fails is told of and left out.
+def fastest_solver(task: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Name of the solver of ``task`` for ``device``: torch's, if none is twice as fast.
 
-    Twice, so that two runs on one machine choose alike: the solvers differ in the last bits.
+    Twice, so that two runs on one machine choose alike: the solvers differ in the last bits. A solver that fails is
+    warned of and left out.
     """
-    points = torch.randn(SAMPLE, SAMPLE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    sample = (points @ points.T / SAMPLE).to(device, dtype)
-    seconds = {name: _seconds(name, sample) for name in SOLVERS}
+    rows = TASKS[task].rows
+    points = torch.randn(rows, rows, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sample = (points @ points.T / rows).to(device, dtype)
+    seconds = {name: _seconds(task, name, sample) for name in TASKS[task].solvers}
     quickest = min(seconds, key=seconds.__getitem__)
     return quickest if seconds[quickest] < seconds["torch"] / 2 else "torch"
 
 
-def _seconds(name: str, sample: torch.Tensor) -> float:
+def _seconds(task: str, name: str, sample: torch.Tensor) -> float:
     """Of the second of two runs: the first one loads libraries."""
+    solve = TASKS[task].solvers[name]
     try:
-        SOLVERS[name](sample)
+        solve(sample)
         _finish(sample.device)
         started = time.perf_counter()
-        SOLVERS[name](sample)
+        solve(sample)
         _finish(sample.device)
-    # A library that is missing or too new for the driver, and memory that is not there.
-    except (InputError, ImportError, OSError, MemoryError, RuntimeError) as error:
-        warnings.warn(f"eigenvalues by {name} do not serve on {sample.device}: {error}", RuntimeWarning, stacklevel=2)
+    # A library that is missing or too new for the driver, memory that is not there, or a warning that the user has
+    # turned into an error: torch's solver serves in each case.
+    except (InputError, ImportError, OSError, MemoryError, BufferError, RuntimeError, Warning) as error:
+        message = f"{task} by {name} do not serve on {sample.device}: {error}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
         return math.inf
     return time.perf_counter() - started
 

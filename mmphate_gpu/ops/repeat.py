@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -43,14 +43,35 @@ def _replay_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
     _on_stream(side, advance)
     if done:
         return
+    graph = _captured(side, advance)
+    try:
+        while not done:
+            graph.replay()
+    finally:
+        graph.reset()
+
+
+def _captured(side: torch.cuda.Stream, advance: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """A graph of `BLOCK` steps. If a step raises, no capture is left under way and its exception goes on.
+
+    `torch.cuda.graph` would first wait for the device and give all that the allocator has cached back to the driver,
+    and the next stage would allocate it anew. The steps need a few megabytes: the allocator keeps them for the graph,
+    and uses them again when memory is short and the graph is gone.
+    """
     graph = torch.cuda.CUDAGraph()
-    # Only what this thread does counts: others, a data loader's say, may go on allocating.
-    with _no_garbage_collection(), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-        for _ in range(BLOCK):
-            advance()
-    while not done:
-        graph.replay()
-    graph.reset()
+    with _no_garbage_collection(), torch.cuda.stream(side):
+        # Only what this thread does counts: others, a data loader's say, may go on allocating.
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            for _ in range(BLOCK):
+                advance()
+        except BaseException:
+            with suppress(RuntimeError):  # it says once more that the capture failed
+                graph.capture_end()
+            graph.reset()
+            raise
+        graph.capture_end()
+    return graph
 
 
 def _on_stream(side: torch.cuda.Stream, advance: Callable[[], None]) -> None:

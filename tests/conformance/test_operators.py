@@ -473,7 +473,7 @@ def test_to_cupy_says_what_is_missing(monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("CuPy may be there")
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(InputError, match=r"to_cupy needs the package 'cupy'.*mmphate-gpu\[cuda12\]"):
+    with pytest.raises(InputError, match=r"to_cupy needs the package 'cupy'.*mmphate-gpu\[cuda13\]"):
         to_cupy(sparse(torch.float64, torch.device("cpu")))
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import mmphate_gpu.pipeline  # noqa: F401  registers every op
 from mmphate_gpu.ops import _native
@@ -23,6 +21,9 @@ from mmphate_gpu.ops.csr import indptr_of_counts, of_dense_rows
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.twins import PORTABLE
 
+# A machine with a GPU may have pytest and little else: the rest of this folder runs there.
+hypothesis = pytest.importorskip("hypothesis")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 pytestmark = pytest.mark.skipif(_native.why_no_native() is not None, reason=f"no C++ twins: {_native.why_no_native()}")
 
 ALL_ISAS = ("baseline", "avx2", "avx512")

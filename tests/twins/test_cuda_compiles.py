@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmphate_gpu.ops._sources import kernel_names, kernel_source, source_folder
+from mmphate_gpu.ops._sources import kernel_names, kernel_source, source_folder, source_of_kernel
 
 SOURCES = sorted(path.stem for path in (source_folder() / "cuda").glob("*.cu"))
 TYPES = {
@@ -27,31 +27,54 @@ def nvcc() -> str:
     return program
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("types", TYPES)
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-def test_source_compiles_to_ptx(source: str, types: str, architecture: str, tmp_path: Path) -> None:
-    """As NVRTC is given it: headers in place, no include path, no contraction; a warning is an error."""
-    text, ptx = tmp_path / f"{source}.cu", tmp_path / f"{source}.ptx"
-    text.write_text(kernel_source(source))
-    defines = [f"-D{name}={value}" for name, value in (TYPES[types] | SHAPES).items()]
-    options = ["-std=c++17", "-fmad=false", f"-arch={architecture}", "-Werror", "all-warnings"]
-    done = subprocess.run(
-        [nvcc(), "-ptx", *options, *defines, str(text), "-o", str(ptx)], capture_output=True, text=True
-    )
+def bodies_of(text: str, options: list[str], folder: Path) -> tuple[dict[str, str], list[str]]:
+    """PTX of the kernels by name, and of the functions that decide, which are called and not written out."""
+    source, ptx = folder / "kernels.cu", folder / "kernels.ptx"
+    source.write_text(text)
+    command = [nvcc(), "-ptx", "-std=c++17", "-fmad=false", "-Werror", "all-warnings", *options]
+    done = subprocess.run([*command, str(source), "-o", str(ptx)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    bodies = dict(re.findall(r"^\.visible \.entry (\w+)\((.*?)^}$", ptx.read_text(), re.MULTILINE | re.DOTALL))
-    assert bodies and sorted(bodies) == sorted(kernel_names(source))
-    # What is decided is rounded after every operation. Fused ones are for the sparse product, in the type of its block,
-    # and for the screen, in float32.
+    kernels = re.findall(r"^\.visible \.entry (\w+)\((.*?)^}$", ptx.read_text(), re.MULTILINE | re.DOTALL)
+    return dict(kernels), re.findall(
+        r"^\.func [^\n]*mmp_exact_square\w*\((.*?)^}$", ptx.read_text(), re.MULTILINE | re.DOTALL
+    )
+
+
+def assert_rounded(source: str, types: str, bodies: dict[str, str], deciding: list[str], flushed: str = "") -> None:
+    """What is decided is rounded after every operation. Fused ones are for the sparse product, in the type of its
+    block, and for the screen, in float32."""
     wide = source == "csr_matmul" and types == "wide"
     for name, body in bodies.items():
         assert ("fma.rn.f64" in body) == wide
-        assert ("fma.rn.f32" in body) == (name in SCREENED or (source == "csr_matmul" and not wide))
-    # The function that decides is called, not written out: it is looked at apart.
-    deciding = re.findall(r"^\.func [^\n]*mmp_exact_square\w*\((.*?)^}$", ptx.read_text(), re.MULTILINE | re.DOTALL)
+        assert (f"fma.rn{flushed}.f32" in body) == (name in SCREENED or (source == "csr_matmul" and not wide))
     assert len(deciding) == bool(SCREENED & bodies.keys())
     assert all("mul.rn.f64" in body and "fma" not in body for body in deciding)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("types", TYPES)
+def test_source_compiles_to_ptx(source: str, types: str, tmp_path: Path) -> None:
+    """Headers in place, no include path, no contraction; a warning is an error."""
+    defines = [f"-D{name}={value}" for name, value in (TYPES[types] | SHAPES).items()]
+    bodies, deciding = bodies_of(kernel_source(source), ["-arch=sm_80", *defines], tmp_path)
+    assert bodies and sorted(bodies) == sorted(kernel_names(source))
+    assert_rounded(source, types, bodies, deciding)
+
+
+@pytest.mark.parametrize(
+    ("source", "kernel"), [(source, kernel) for source in SOURCES for kernel in kernel_names(source)]
+)
+@pytest.mark.parametrize("types", TYPES)
+def test_kernel_compiles_alone(source: str, kernel: str, types: str, tmp_path: Path) -> None:
+    """As NVRTC is given it: one kernel, its types and shapes in the text, and the option that CuPy appends.
+
+    What other kernels of the file call is left over: the warning that it is not used is no error.
+    """
+    text = source_of_kernel(source, kernel, TYPES[types] | SHAPES)
+    options = ["-arch=sm_90", "-ftz=true", "-diag-suppress=177"]
+    bodies, deciding = bodies_of(text, options, tmp_path)
+    assert list(bodies) == [kernel]
+    assert_rounded(source, types, bodies, deciding, flushed=".ftz")
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"])

@@ -2,90 +2,135 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-from types import SimpleNamespace
+import threading
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu.ops import _cuda, _native, radius_affinity, tile_matmul, twins  # noqa: F401 - they define their ops
-from mmphate_gpu.ops._sources import kernel_source
+from mmphate_gpu.ops import _cuda, _launch, _native, radius_affinity, tile_matmul, twins  # noqa: F401 - define their ops
+from mmphate_gpu.ops._launch import Launch
+from mmphate_gpu.ops._sources import kernel_names, kernel_source, source_of_kernel
 from mmphate_gpu.ops.twins import PORTABLE
 
-
-class FakeCupy:
-    """Keeps what was compiled and started, and under which device and stream."""
-
-    def __init__(self) -> None:
-        self.modules: list[dict[str, Any]] = []
-        self.calls: list[dict[str, Any]] = []
-        self.within: list[tuple[str, int]] = []
-        self.cuda = SimpleNamespace(Device=self._entering("device"), ExternalStream=self._entering("stream"))
-
-    def _entering(self, what: str) -> Any:
-        @contextlib.contextmanager
-        def enter(value: int) -> Any:
-            self.within.append((what, value))
-            yield
-            self.within.pop()
-
-        return enter
-
-    def RawModule(self, **given: Any) -> Any:
-        self.modules.append(given)
-
-        def get_function(name: str) -> Any:
-            def kernel(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...], *, shared_mem: int = 0) -> None:
-                found = {"grid": grid, "block": block, "arguments": arguments, "shared": shared_mem}
-                self.calls.append({"name": name, "within": list(self.within), **found})
-
-            return kernel
-
-        return SimpleNamespace(get_function=get_function)
+from .fake_cupy import FakeCupy, without_cuda
+from .waits import no_waits
 
 
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
     fake = FakeCupy()
-    monkeypatch.setattr(_cuda, "require", lambda *_, **__: fake)
-    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=1234))
-    _cuda._kernel.cache_clear()
-    yield fake
-    _cuda._kernel.cache_clear()
+    monkeypatch.setattr(_launch, "require_cupy", lambda **_: fake)
+    monkeypatch.setattr(_launch, "_compiled", {})
+    without_cuda(monkeypatch, devices=fake.devices)
+    return fake
 
 
-def _launch(**changes: Any) -> _cuda.Launch:
+def fill(**changes: Any) -> Launch:
     given = {"blocks": 7, "threads": 64, "shared_bytes": 96, "defines": {"MMP_VALUE": "float", "MMP_INDEX": "mmp_i32"}}
-    return _cuda.Launch("radius_affinity", "radius_fill", (torch.ones(3), 5, 0.5, None), **{**given, **changes})
+    return Launch("radius_affinity", "radius_fill", (torch.ones(3), 5, 0.5, None), **{**given, **changes})
+
+
+GPU = [torch.device("cuda", index) for index in range(2)]
 
 
 def test_a_launch_reaches_cupy(cupy: FakeCupy) -> None:
-    launch = _launch()
-    _cuda.start_with_cupy(launch, torch.device("cuda", 1))
+    launch = fill()
+    _launch.start_with_cupy(launch, GPU[1])
     (call,) = cupy.calls
-    assert (call["name"], call["grid"], call["block"], call["shared"]) == ("radius_fill", (7,), (64,), 96)
-    assert call["within"] == [("device", 1), ("stream", 1234)]
+    assert (call["name"], call["grid"], call["block"], call["shared_mem"]) == ("radius_fill", (7,), (64,), 96)
+    assert call["device"] == 1 and call["stream"].ptr == 1234 and not cupy.devices
     # Eight bytes each: pointers, int64, float64.
     assert [type(argument) for argument in call["arguments"]] == [np.uint64, np.int64, np.float64, np.uint64]
     assert call["arguments"] == (launch.arguments[0].data_ptr(), 5, 0.5, 0)
 
 
-def test_the_module_is_compiled_once_a_device(cupy: FakeCupy) -> None:
-    for index in (0, 0, 1):
-        _cuda.start_with_cupy(_launch(), torch.device("cuda", index))
-    _cuda.start_with_cupy(_launch(defines={}), torch.device("cuda", 0))
-    assert len(cupy.calls) == 4 and len(cupy.modules) == 3
+def test_the_stand_in_warns_as_cupy_14_does(cupy: FakeCupy) -> None:
+    """Else the test above would not show that a launch is free of what that version deprecates."""
+    with pytest.warns(DeprecationWarning, match="ExternalStream"):
+        cupy.cuda.ExternalStream(1234)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DeprecationWarning):
+            cupy.cuda.ExternalStream(1234)
+
+
+def test_a_kernel_is_compiled_once_a_device(cupy: FakeCupy) -> None:
+    for device in (GPU[0], GPU[0], GPU[1]):
+        _launch.start_with_cupy(fill(), device)
+    _launch.start_with_cupy(fill(defines={}), GPU[0])
+    assert len(cupy.calls) == 4
+    assert [module["device"] for module in cupy.modules] == [0, 1, 0]
     module = cupy.modules[0]
-    assert module["backend"] == "nvrtc" and module["code"] == kernel_source("radius_affinity")
-    assert module["options"] == ("--std=c++17", "--fmad=false", "-DMMP_INDEX=mmp_i32", "-DMMP_VALUE=float")
+    assert module["backend"] == "nvrtc" and module["options"] == ("--std=c++17", "--fmad=false")
+    assert module["code"] == source_of_kernel("radius_affinity", "radius_fill", fill().defines)
+
+
+def test_what_is_compiled_holds_one_kernel() -> None:
+    text = source_of_kernel("radius_affinity", "radius_fill", {"MMP_VALUE": "float", "MMP_INDEX": "mmp_i32"})
+    assert text.startswith("#define MMP_INDEX mmp_i32\n#define MMP_VALUE float\n")
+    names = kernel_names("radius_affinity")
+    assert len(names) == 3 and [name for name in names if f" {name}(const" in text] == ["radius_fill"]
+    # Nothing else is lost: with all kernels taken out, what is left is the same for each.
+    whole, left = kernel_source("radius_affinity"), source_of_kernel("radius_affinity", "none", {})
+    assert whole.count("MMP_KERNEL") - left.count("MMP_KERNEL") == 3
+    assert "MMP_OUTLINED int drain" in left and left.count("{") == left.count("}")
+
+
+def test_a_compiler_that_fails_is_asked_again(cupy: FakeCupy) -> None:
+    cupy.fault = RuntimeError("nvrtc: error")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="nvrtc: error"):
+            _launch.start_with_cupy(fill(), GPU[0])
+    cupy.fault = None
+    _launch.start_with_cupy(fill(), GPU[0])
+    assert len(cupy.modules) == 3 and len(cupy.calls) == 1
+
+
+def test_compiling_ahead_waits_for_nothing_and_launches_nothing(cupy: FakeCupy) -> None:
+    cupy.gate = threading.Event()
+    _launch.begin_compiling([fill(), fill(), fill(defines={})], GPU[0])
+    _launch.begin_compiling([fill()], GPU[0])  # on its way already
+    assert not cupy.calls
+    late = threading.Timer(0.2, cupy.gate.set)
+    late.start()
+    _launch.start_with_cupy(fill(), GPU[0])  # waits for the thread that compiles it
+    late.join()
+    _launch.start_with_cupy(fill(defines={}), GPU[0])
+    assert len(cupy.calls) == 2 and len(cupy.modules) == 2
+    assert {module["thread"] for module in cupy.modules} == {"compiles radius_fill"}
+
+
+def test_an_error_of_compiling_ahead_is_raised_at_the_launch(cupy: FakeCupy) -> None:
+    cupy.fault = RuntimeError("nvrtc: error")
+    _launch.begin_compiling([fill()], GPU[0])
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="nvrtc: error"):
+            _launch.start_with_cupy(fill(), GPU[0])
+
+
+def test_without_threads_the_caller_compiles(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    _launch.begin_compiling([fill(), fill(defines={})], GPU[0])
+    _launch.start_with_cupy(fill(), GPU[0])
+    assert len(cupy.modules) == 2 and len(cupy.calls) == 1
+
+
+def test_the_probe_compiles_what_every_run_needs(cupy: FakeCupy) -> None:
+    _cuda.probe()
+    assert [module["code"] for module in cupy.modules] == [source_of_kernel("pair_screen", "pair_screen", {})]
+    _cuda.Twins(_launch.start_with_cupy)._run(Launch("pair_screen", "pair_screen", (), 1, 1), GPU[0])
+    assert len(cupy.modules) == 1
 
 
 def test_nothing_is_started_for_nothing() -> None:
-    def start(launch: _cuda.Launch, device: torch.device) -> None:
+    def start(launch: Launch, device: torch.device) -> None:
         raise AssertionError(launch.kernel)
 
     twins = _cuda.Twins(start)
@@ -166,3 +211,22 @@ def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twins._native, "switched_off", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert twins.why_no_cuda_twins() == "MMPHATE_GPU_NATIVE=0 in the environment"
+
+
+def test_a_ban_on_waiting_ends_whatever_torch_warns_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first call warns once it has set the mode; here every warning is an error."""
+    modes = ["default"]
+
+    def set_mode(mode: str) -> None:
+        modes.append(mode)
+        if len(modes) == 2:
+            warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with no_waits():
+        assert modes[-1] == "error"
+    modes.clear()
+    modes.append("default")
+    with pytest.raises(ZeroDivisionError), no_waits():
+        raise ZeroDivisionError
+    assert modes == ["default", "error", "default"]

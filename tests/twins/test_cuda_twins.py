@@ -10,13 +10,17 @@ import torch
 
 from mmphate_gpu.mds import stress
 from mmphate_gpu.mds.smacof import Way, smacof
-from mmphate_gpu.ops import _native, csr_matmul, guttman_transform, landmark_aggregate, radius_affinity  # noqa: F401
+from mmphate_gpu.ops import _native, csr_matmul, guttman_transform, kmeans, landmark_aggregate, radius_affinity  # noqa: F401
 from mmphate_gpu.ops import kth_neighbor_distance as kth_module  # noqa: F401 - importing defines the ops
-from mmphate_gpu.ops.csr import indptr_of_counts
+from mmphate_gpu.ops.csr import Csr, indptr_of_counts, of_dense_rows, to_torch
+from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.random import seeded_generator
-from mmphate_gpu.ops.repeat import repeat_until
+from mmphate_gpu.ops.repeat import EAGER, repeat_until
 from mmphate_gpu.ops.twins import PORTABLE, why_no_cuda_twins
+from mmphate_gpu.pipeline import interpolate
+
+from .waits import no_waits
 
 pytestmark = [
     pytest.mark.cuda,
@@ -110,10 +114,10 @@ def test_csr_matmul(width, interleave):
     dense = torch.rand(600, 500, generator=seeded_generator(0)) * (
         torch.rand(600, 500, generator=seeded_generator(1)) < 0.1
     )
-    csr = dense.to_sparse_csr()
+    csr = of_dense_rows([dense], 500)
     for dtype, most in ((torch.float32, 1e-5), (torch.float64, 1e-13)):
         block = torch.randn(500, width, dtype=dtype, generator=seeded_generator(2))
-        parts = (csr.crow_indices(), csr.col_indices(), csr.values().to(dtype), block, interleave)
+        parts = (csr.indptr, csr.indices, csr.values.to(dtype), block, interleave)
         found, wanted, _ = both("csr_matmul", *parts)
         # 50 products a row, each rounded: a hundred units in the last place of the largest.
         assert float((found[0] - wanted[0]).abs().max()) < most * float(wanted[0].abs().max())
@@ -123,10 +127,10 @@ def test_landmark_aggregate():
     dense = torch.rand(700, 600, generator=seeded_generator(0)) * (
         torch.rand(700, 600, generator=seeded_generator(1)) < 0.1
     )
-    csr = dense.to_sparse_csr()
+    csr = of_dense_rows([dense], 600)
     for n in (1, 7, 33, 1500):
         labels = torch.randint(0, n, (600,), generator=seeded_generator(n))
-        parts = (csr.crow_indices(), csr.col_indices(), csr.values(), labels, n)
+        parts = (*csr[:3], labels, n)
         found, wanted, _ = both("landmark_aggregate", *parts)
         # Sums in float64, rounded to float32 once: at most the last place differs.
         assert_alike(found, wanted, False)
@@ -168,16 +172,40 @@ def test_descent_under_a_graph_has_the_bits_of_single_sweeps(dtype, max_iter):
         assert torch.equal(replayed.moved, before)
 
 
+def test_a_capture_keeps_what_the_allocator_has_cached():
+    way = way_of(200, torch.float64, 300)
+    torch.empty(2**28, dtype=torch.uint8, device="cuda")  # free at once, and cached
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    repeat_until(way.done, way.advance)
+    assert cached >= 2**28 and torch.cuda.memory_reserved() - torch.cuda.memory_allocated() >= 2**28
+
+
+def test_a_step_that_fails_within_a_capture_leaves_the_device_in_order():
+    way, steps = way_of(200, torch.float64, 3000), 0
+
+    def advance() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == EAGER + 3:
+            raise ZeroDivisionError
+        way.advance()
+
+    before = torch.cuda.current_stream()
+    with pytest.raises(ZeroDivisionError):
+        repeat_until(way.done, advance)
+    assert torch.cuda.current_stream() == before and not torch.cuda.is_current_stream_capturing()
+    again = way_of(200, torch.float64, 3000)
+    repeat_until(again.done, again.advance)
+    assert bool(again.done) and bool(again.moved.isfinite().all())
+
+
 def test_descent_step_reads_nothing():
     way = way_of(200, torch.float64, 3000)
     way.advance()
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         for _ in range(12):
             way.advance()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert way.n_iter == 14
 
 
@@ -195,3 +223,25 @@ def test_same_bits_on_every_run():
     assert torch.equal(*runs)
     runs = [torch.ops.mmphate_gpu.median_kth_neighbor_distance(points.cuda(), 25) for _ in range(2)]
     assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_same_bits_of_sums_by_the_library(dtype):
+    """The means of k-means and the interpolation are cuSPARSE's: NVIDIA promises the same bits for each run."""
+    points = torch.randn(20_000, 100, dtype=dtype, generator=seeded_generator(0)).cuda()
+    labels = torch.randint(0, 300, (20_000,), generator=seeded_generator(1)).cuda()
+    runs = [kmeans._means(points, labels, points[:300].clone()) for _ in range(5)]
+    assert all(torch.equal(runs[0], run) for run in runs[1:])
+    indices = torch.randint(0, 20_000, (40_000, 7), generator=seeded_generator(2)).sort(1).values.int().cuda()
+    values = torch.rand(indices.shape, dtype=dtype, generator=seeded_generator(3)).cuda()
+    indptr = torch.arange(0, indices.numel() + 1, 7, dtype=torch.int32, device="cuda")
+    rows = to_torch(Csr(indptr, indices.flatten(), values.flatten(), (40_000, 20_000)))
+    places = torch.randn(20_000, 2, dtype=torch.float64, generator=seeded_generator(4)).cuda()
+    runs = [interpolate(rows, places) for _ in range(5)]
+    assert all(torch.equal(runs[0], run) for run in runs[1:])
+    # Some rows alone have the bits that they have among all.
+    block = places.to(dtype)
+    csr = Csr(indptr, indices.flatten(), values.flatten(), (40_000, 20_000))
+    whole = matmul(csr, block)
+    part = Csr(indptr[:101], csr.indices[:700], csr.values[:700], (100, 20_000))
+    assert torch.equal(matmul(part, block), whole[:100])

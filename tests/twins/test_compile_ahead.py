@@ -1,0 +1,99 @@
+"""The kernels that are compiled ahead are those that a fit launches."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmphate_gpu import MMPHATE, estimator
+from mmphate_gpu.mds import smacof
+from mmphate_gpu.ops import _launch, compile_ahead
+from mmphate_gpu.ops._cuda import Twins
+from mmphate_gpu.ops._launch import Launch
+from mmphate_gpu.ops.twins import ops_of
+
+from .fake_cupy import FakeCupy, without_cuda
+
+Kernels = set[tuple[str, str, tuple[tuple[str, str], ...]]]
+
+
+def kernels(launches: list[Launch]) -> Kernels:
+    return {_launch.Key.of(launch, 0)[1:] for launch in launches}
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """Every op of csrc/cuda from here on also goes through its CUDA launcher, on copies and without a start."""
+    launches: list[Launch] = []
+
+    def start(launch: Launch, _: torch.device) -> None:
+        launches.append(launch)
+        for argument in launch.arguments:
+            if isinstance(argument, torch.Tensor):
+                argument.zero_()
+
+    def wrapped(op: Any, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            copies = [one.clone() if isinstance(one, torch.Tensor) else one for one in arguments]
+            getattr(Twins(start), name)(*copies)
+            return op(*arguments)
+
+        return call
+
+    ops = {name: getattr(torch.ops.mmphate_gpu, name) for name in ops_of(compile_ahead.CUPY)}
+    for module in [module for key, module in sys.modules.items() if key.startswith("mmphate_gpu.")]:
+        for name, op in ops.items():
+            if vars(module).get(name) is op:
+                monkeypatch.setattr(module, name, wrapped(op, name))
+    return launches
+
+
+@pytest.mark.parametrize(
+    ("shape", "storage", "dtype", "options"),
+    [
+        ((60, 5, 8), "sparse", "float32", {}),
+        ((60, 5, 8), "lazy", "float64", {"n_components": 3, "decay": 2.5}),
+        ((1100, 2, 3), "sparse", "float32", {"n_landmark": 40}),  # medians are bracketed
+        ((60, 5, 30), "sparse", "float32", {"n_pca": 10}),
+    ],
+    ids=str,
+)
+def test_a_fit_launches_what_was_compiled_ahead(shape, storage, dtype, options, monkeypatch):
+    ahead: list[Launch] = []
+    monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: True)
+    monkeypatch.setattr(compile_ahead, "begin_compiling", lambda launches, _: ahead.extend(launches))
+    on_cuda = compile_ahead.compile_ahead
+    monkeypatch.setattr(estimator, "compile_ahead", lambda _, **sizes: on_cuda(torch.device("cuda", 0), **sizes))
+    trace = np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0).astype(dtype)
+    # Few landmarks go the whole way of MDS in float64; many, as in a large run, the first part in float32.
+    monkeypatch.setattr(smacof, "ROUGH_FROM", 8)
+    # Neighbours by our own op, as on a GPU; without the C++ twins its portable version serves.
+    monkeypatch.setattr("mmphate_gpu.neighbors.serves", lambda _: True)
+    launched = recorded(monkeypatch)
+    given = {"device": "cpu", "storage": storage, "random_state": 0, "n_landmark": 50}
+    MMPHATE(**(given | options)).fit(trace)
+    needed = kernels(launched)
+    assert {kernel for _, kernel, _ in needed} >= {"radius_fill", "guttman_transform", "descent_places"}
+    assert needed == kernels(ahead)
+
+
+def test_it_begins_only_where_the_twins_serve(monkeypatch):
+    cupy = FakeCupy()
+    without_cuda(monkeypatch, devices=cupy.devices)
+    monkeypatch.setattr(_launch, "require_cupy", lambda **_: cupy)
+    monkeypatch.setattr(_launch, "_compiled", {})
+    sizes = {"n_slices": 3000, "n_units": 20, "n_features": 6, "width": 110, "n_components": 2, "wide": False}
+    monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: False)
+    compile_ahead.compile_ahead(torch.device("cuda", 0), **sizes)
+    monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: True)
+    compile_ahead.compile_ahead(torch.device("cpu"), **sizes)
+    assert not cupy.modules
+    compile_ahead.compile_ahead(torch.device("cuda", 0), **sizes)
+    for key in list(_launch._compiled):
+        _launch._kernel(key)
+    assert not cupy.calls
+    wanted = compile_ahead.launches_of_fit(3000, 20, 6, 110, 2, torch.float32)
+    assert len(cupy.modules) == len({module["code"] for module in cupy.modules}) == len(kernels(wanted))

@@ -1,0 +1,25 @@
+"""Code that has to leave the GPU alone until it is asked for an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def no_waits() -> Iterator[None]:
+    """Whatever waits for the GPU within is an error, as far as torch notices.
+
+    The first call of `set_sync_debug_mode` warns, after it has set the mode: where a warning is an error, the mode
+    would stay and fail every later test of the process.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Synchronization debug mode")
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
