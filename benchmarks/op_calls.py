@@ -17,6 +17,7 @@ from mmphate_gpu.affinities.bandwidth import intraslice_bandwidth
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import TiledAffinity
 from mmphate_gpu.ops import twins
+from mmphate_gpu.ops.block_krylov import orthonormalize
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.csr_matmul import FLOAT32_FROM, matmul
 from mmphate_gpu.ops.descent_step import BEST, DEPTH, IS_NEAR, N_KEPT, ROWS
@@ -26,7 +27,6 @@ from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, sc
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, stored_pairs
-from mmphate_gpu.ops.top_eigenpairs import orthonormalize
 
 PAIRS = "ordered pairs"
 PORTABLE = "portable torch"  # as `twins.serving_op` begins where there is no other
@@ -173,7 +173,7 @@ def _symmetrised_affinity(data: Data) -> list[Measured]:
 
 
 def _csr_matmul(data: Data) -> list[Measured]:
-    """What the library does: in float32 a narrow block goes to torch."""
+    """What the library does: on the CPU a narrow block in float32 goes to torch."""
     csr, rows, found = data.sparse.csr, data.sparse.shape[0], []
     for block, kind in ((data.block, "float64"), (data.block.float(), "float32")):
         for width in (COLUMNS, 32, 16, 8, 1):
@@ -181,7 +181,7 @@ def _csr_matmul(data: Data) -> list[Measured]:
             moved = csr.indices.nbytes + csr.values.nbytes + 2.0 * rows * width * block.element_size()
             needs = {f"fma-{kind}": flop, "bytes": moved}
             call = partial(matmul, csr, own, interleave=data.units.shape[0])
-            narrow = kind == "float32" and width < FLOAT32_FROM
+            narrow = kind == "float32" and width < FLOAT32_FROM and data.device.type == "cpu"
             by = f"{PORTABLE} (narrow)" if narrow else twins.serving_op("csr_matmul", data.device.type)
             portable = partial(twins.PORTABLE["csr_matmul"], *csr[:3], own, data.units.shape[0])
             others = {"portable": None if by.startswith(PORTABLE) else portable, "judge": partial(_off_exact, data)}
