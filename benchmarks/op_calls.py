@@ -174,7 +174,7 @@ def _symmetrised_affinity(data: Data) -> list[Measured]:
 
 
 def _csr_matmul(data: Data) -> list[Measured]:
-    """What the library does: in float32 a narrow block goes to torch."""
+    """What the library does: on the CPU a narrow block in float32 goes to torch."""
     csr, rows, found = data.sparse.csr, data.sparse.shape[0], []
     for block, kind in ((data.block, "float64"), (data.block.float(), "float32")):
         for width in (COLUMNS, 32, 16, 8, 1):
@@ -182,7 +182,7 @@ def _csr_matmul(data: Data) -> list[Measured]:
             moved = csr.indices.nbytes + csr.values.nbytes + 2.0 * rows * width * block.element_size()
             needs = {f"fma-{kind}": flop, "bytes": moved}
             call = partial(matmul, csr, own, interleave=data.units.shape[0])
-            narrow = kind == "float32" and width < FLOAT32_FROM
+            narrow = kind == "float32" and width < FLOAT32_FROM and data.device.type == "cpu"
             by = f"{PORTABLE} (narrow)" if narrow else twins.serving_op("csr_matmul", data.device.type)
             portable = partial(twins.PORTABLE["csr_matmul"], *csr[:3], own, data.units.shape[0])
             others = {"portable": None if by.startswith(PORTABLE) else portable, "judge": partial(_off_exact, data)}

@@ -1,6 +1,6 @@
 """The numbers of CPU runs that a GPU's are held against, carried in ``expected.json``: no CPU run is needed there.
 
-``python benchmarks/gpu/first_light.py --expect`` writes the file anew (some minutes on two cores), wherever a change
+``python benchmarks/gpu/first_light.py --expect`` writes the file anew (about a minute on two cores), wherever a change
 gives other values of t or of the stress.
 """
 
