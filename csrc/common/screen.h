@@ -29,7 +29,8 @@ MMP_HD double mmp_squared_reach(double reach) {
 // - |x - c| <= span and scale = 2^-floor(log2(span)) give |(x - c) * scale| < 2. c is the same for both points, so it
 //   does not matter which it is. The subtraction rounds by v of its result, the conversion by u of it: x' is off by at
 //   most 2 * (u + v), a difference by twice that, the norm of p differences by sqrt(p) * 4.01 u. What falls below the
-//   range of float32 (2^-126, and 2^-75 in roots of squares) is the smaller part of the 0.19 u added to it.
+//   range of float32 is the smaller part of the 0.19 u added to it: 2^-126 of a coordinate, and sqrt(p) * 2^-63 of the
+//   root, since CuPy compiles with -ftz=true and squares below 2^-126 become 0.
 // - A difference, its square and the sum of p of them round p + 2 times at most, each by u of itself: s is off by
 //   (p + 3) u of itself, its root by half of that.
 // - E is off from D by (p + 3) v / 2 of it, and, where float64 squares vanish, by sqrt(p) * 2^-537 at most.
