@@ -63,7 +63,7 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
 
 
 def require_cupy(module: str = "cupy", *, purpose: str) -> ModuleType:
-    """Import and return CuPy, or a ``module`` of it; the message of `require` names the extra for torch's own CUDA."""
-    # A torch without CUDA fits either build of CuPy: the newer one is named.
+    """Import and return CuPy, or a ``module`` of it; the error message names the extra that fits torch's CUDA."""
+    # Either build of CuPy fits a torch without CUDA: name the newer one.
     extra = "cuda12" if (torch.version.cuda or "").startswith("12.") else "cuda13"
     return require(module, purpose=purpose, extra=extra)

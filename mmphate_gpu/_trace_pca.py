@@ -127,7 +127,7 @@ def _randomised_loadings(rows: _CenteredRows, k: int, seed: int, n_iter: int = 7
     for _ in range(n_iter):
         basis = torch.linalg.qr(rows @ basis).Q
         basis = torch.linalg.qr(rows.transposed_matmul(basis)).Q
-    # On CUDA the default is Jacobi's method, which is slow and warns where it does not converge.
+    # torch's default on CUDA is Jacobi's method, which is slow and warns where it does not converge.
     driver = "gesvd" if basis.is_cuda else None
     right = torch.linalg.svd(rows @ basis, full_matrices=False, driver=driver).Vh
     return (basis @ right.T)[:, :k]

@@ -71,8 +71,8 @@ class Cost(NamedTuple):
 class Costs:
     """The formulas; the letters are those of docs/architecture.md.
 
-    ``room``: the bytes of the device that are free. ``cuda``: the trace has to be copied there, and no C allocator
-    keeps anything back. ``native``: the twins serve, and the portable ops' chunks of distances are not needed.
+    ``room`` is the number of free bytes of the device. ``cuda``: the trace has to be copied to a GPU, and no C
+    allocator keeps memory back. ``native``: the twins serve, and the portable ops' chunks of distances are not needed.
     ``triton``: Triton's twins serve too, so that the matrix-free form multiplies by tiles made on the fly.
     """
 
@@ -244,8 +244,9 @@ class Costs:
     def _krylov(self, made: float, storage: str) -> float:
         """The block Krylov basis in float32 and what stands beside it.
 
-        At its end the eigenvectors and their absolute values; before, the scaled block and its image, or the image and
-        two stages of the next block. Products with tiles read the block in half precision and sum in float32.
+        At the end these are the eigenvectors and their absolute values. Before, they are the scaled block and its
+        image, or the image and two stages of the next block. Products with tiles read the block in half precision and
+        sum in float32.
         """
         column = 4 * self.N
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C)))
@@ -265,7 +266,7 @@ class Costs:
         """M^T D^-1 M: by dense blocks, or as a sparse product; then its mean with its transpose."""
         entries, square = self.reached, self.square
         if self._gram_is_dense():
-            # The sum, their product and a piece of it, a dense block and its entries.
+            # Held at once: the sum, the product of a block and a piece of it, the dense block and its entries.
             rows = block_rows(self.N, self.L, torch.device("cuda" if self.cuda else "cpu"))
             return 2.2 * square + 8 * rows * self.L + rows / self.N * entries * (28 + self.item) + self._heap()
         return 2 * square + self._heap() + 2 * entries * 12
@@ -322,7 +323,7 @@ class Costs:
         return (7 if self.square / 2 >= HEAP_BLOCK else 10) * self.square + SCIPY
 
     def _interpolate(self) -> Cost:
-        """And the copy that is handed out; those of the operator and the like are made when they are asked for."""
+        """The coordinates and the copy that the caller gets. The other results are copied only when they are read."""
         columns = self.p.n_components
         kept = self.item * self.N * columns
         copies = 2 * kept + self._heap()

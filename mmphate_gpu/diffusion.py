@@ -21,7 +21,7 @@ from .params import InputError, check_number
 
 # Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
 # several times faster; what it may lose is bounded, and where that could change t the plain SVD decides. On CUDA the
-# SVD of more than 32 rows is a loop of Jacobi sweeps.
+# limit is low, because the SVD of more than 32 rows is a loop of Jacobi sweeps there.
 SVD_UP_TO = {"cpu": 1000, "cuda": 32}
 # Error allowed for in the eigenvalues of the float64 Gram matrix, relative to the largest: measured 5e-15 at 1200 rows
 # and 8e-15 at 2400, growing as the root of their number. Where t is clear the bounds leave a thousandfold margin.
@@ -35,8 +35,8 @@ ENTROPY_FLOOR = torch.finfo(torch.float64).eps
 
 
 # Above this many landmarks in one component its singular values are sampled: Gram matrix and eigenvalues take time with
-# the cube of their number, the sample with the square. On CUDA the sample is matrix products, which a GPU does near its
-# peak, and the eigenvalues of a few thousand rows are not: that number is an estimate, to be measured on a card.
+# the cube of their number, the sample with the square. A GPU multiplies matrices near its peak rate, which is what the
+# sample does, but finds the eigenvalues of a few thousand rows slowly. The limit for CUDA is an estimate, not measured.
 SAMPLE_ABOVE = {"cpu": 8000, "cuda": 1500}
 # Probes of the sample, round by round, until the knee is certain; then the exact way is taken, if it fits. On landmark
 # operators of 1149 to 4000 nodes (the limit lowered) the first round was enough.
@@ -73,7 +73,7 @@ def _singular_value_bounds(
     return torch.cat(low), torch.cat(high)
 
 
-# Rows of blocks whose eigenvalues are computed side by side.
+# Blocks of up to this many rows have their eigenvalues computed side by side.
 BATCHED_UP_TO = 512
 
 
@@ -92,12 +92,12 @@ def entropy_of_singular_values(
 ) -> torch.Tensor:  # (L,) or (G, L) -> (t_max,) or (G, t_max) float64
     """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1.
 
-    With ``counts`` (G, L), how often each of the values (L,) occurs, one curve for every row of them: (G, t_max).
+    ``counts`` (G, L) says how often each of the values (L,) occurs, and gives one curve for every row: (G, t_max).
     """
     n_curves = max(values.numel(), 0 if counts is None else counts.numel()) // values.shape[-1]
     powers, entropy = torch.ones_like(values[..., None, :]), []
     for part in row_chunks(t_max, n_curves * values.shape[-1], chunk_elements(values.device)):
-        # Row by row the powers of this part, from the last one before it.
+        # The powers of this part, row by row: the first row continues from the last power of the part before.
         factors = values[..., None, :].repeat_interleave(part.stop - part.start, -2)
         factors[..., 0, :] *= powers[..., -1, :]
         powers = factors.cumprod(-2)
@@ -115,9 +115,9 @@ def von_neumann_entropy(
     """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
 
     landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Each connected component has its
-    own; above 1000 landmarks in one they come from the float64 Gram matrix, if that can be shown to give the same
-    `optimal_t` as the SVD. Above 8000 (on CUDA 1500) they are sampled, if that can be shown to give the same
-    `optimal_t` (`entropy_with_error`). ``groups``: the `components` of landmark_op, where they are known.
+    own; above 1000 landmarks in one (on CUDA 32) they come from the float64 Gram matrix, if that can be shown to give
+    the same `optimal_t` as the SVD. Above 8000 (on CUDA 1500) they are sampled, if that can be shown to give the same
+    `optimal_t` (`entropy_with_error`). ``groups``: the `components` of landmark_op, if the caller has them.
 
     O(L^3) time for one component, O(6500 L^2) for a sampled one, O(L^2) memory. Deterministic for one device, dtype and
     thread count: the sample has a seed of its own.
@@ -179,7 +179,7 @@ def _exact(matrix: torch.Tensor, groups: Components, t_max: int) -> torch.Tensor
     entropy = entropy_of_singular_values((low + high) / 2, t_max)
     if torch.equal(low, high) or _certain(entropy, low, high):
         return entropy
-    # cuSOLVER's Jacobi would take tens of seconds for a few thousand rows.
+    # The default on CUDA, cuSOLVER's Jacobi method, is expected to take tens of seconds for a few thousand rows.
     driver = "gesvd" if matrix.is_cuda else None
     values = [torch.linalg.svdvals(diagonal_blocks(matrix, members), driver=driver).flatten() for members in groups]
     return entropy_of_singular_values(torch.cat(values), t_max)
@@ -295,13 +295,13 @@ def diffuse(
     """landmark_op^t in float64: (L, L) -> (L, L).
 
     With the ``degrees`` (L,) of a reversible operator (`Landmarks.degrees`) through its symmetric form, whose products
-    cost half; component by component (``groups``: the `components` of landmark_op, where they are known); by repeated
+    cost half; component by component (``groups``: the `components` of landmark_op, if the caller has them); by repeated
     squaring, about 1.5 log2(t) products of O(L^3). Entries are right to a small multiple of their own rounding, and
     what is 0 stays 0.
 
-    ``low_rank`` allows entries of the symmetric form to be off by about 1e-15, and those below 1e-16 to be 0: then the
-    leading eigenpairs of large components give their powers where there are few, at a fifth of the time on a CPU. On
-    CUDA it changes nothing, for the products take less there than the steps of the eigensolver.
+    ``low_rank`` allows entries of the symmetric form to be off by about 1e-15, and those below 1e-16 to be 0. On a CPU
+    the leading eigenpairs of a large component then give its power where few make it up, at a quarter of the time. On
+    CUDA it changes nothing: by operation count the products take less there than the steps of the eigensolver.
     """
     check_number("t", t, low=1, integer=True)
     _check_square(landmark_op)
@@ -316,7 +316,7 @@ def diffuse(
     return _power(matrix, groups, t, large).mul_(root).div_(root[:, None])
 
 
-# Rows of a component from which its leading eigenpairs may give its power.
+# From this many rows on the leading eigenpairs of a component may give its power.
 LOW_RANK_FROM = 1000
 
 
@@ -337,7 +337,7 @@ def _symmetric_form(landmark_op: torch.Tensor, root: torch.Tensor) -> torch.Tens
 def _power(
     matrix: torch.Tensor, groups: Components, t: int, power: Callable[[torch.Tensor, int], torch.Tensor]
 ) -> torch.Tensor:
-    """``matrix^t``, component by component, in its place; ``power`` takes those that have their size to themselves."""
+    """``matrix^t``, component by component, in its place; ``power`` takes a component that alone has its size."""
     if groups[0].shape == (1, matrix.shape[0]):
         whole = [matrix]
         del matrix  # nobody but the power's own frame holds it then

@@ -89,7 +89,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     von_neumann_entropy_ : (t_max,) float64
     diff_potential_ : (L, L) float64
     n_landmark_ : int
-        L, the landmarks there are.
+        L, the number of landmarks after empty clusters are dropped.
     report_ : list of dict
         Seconds, bytes and form of every stage.
     result_ : Embedding
@@ -99,10 +99,10 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     -----
     Arrays come back in the kind (NumPy, torch, CuPy, xarray) and on the device of the input. Fitting the same values
     again with another ``t``, ``gamma``, ``n_components`` or solver uses the stages again that did not change.
-    ``landmark_op_``, ``transitions_``, ``clusters_``, ``von_neumann_entropy_`` and ``diff_potential_`` are copied when
-    they are first asked for, or pickled; till then they stay on the device, until a later fit has succeeded. Time
-    O(M S^2 D) for the affinity and O(L^3) after the landmarks; memory: see `plan`, which is asked before anything is
-    allocated. One ``random_state``, device, dtype and thread count: the same bits.
+    ``landmark_op_``, ``transitions_``, ``clusters_``, ``von_neumann_entropy_`` and ``diff_potential_`` stay on the
+    device until they are first read or pickled, which copies them, or until a later fit has succeeded. The affinity
+    takes O(M S^2 D) time, and the stages after the landmarks O(L^3). `plan` says what memory a run takes, and `fit`
+    checks it before it allocates anything. One ``random_state``, device, dtype and thread count give the same bits.
     Source: Xie et al., "Multiway Multislice PHATE", arXiv 2406.01969.
 
     Examples
@@ -182,7 +182,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             run = run_within_memory(trace, params, stages, callback, there)
         reports = [report.asdict() for report in stages.reports]
         fitted = self._fitted(X, given, run) | {"report_": reports, "_stages": stages, "_stages_key": key}
-        vars(self).update(fitted)  # in one step: an interruption leaves the old state or the new one, not some of each
+        vars(self).update(fitted)  # one step, so that an interruption leaves the old state or the new one, never a mix
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -232,7 +232,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     diff_potential_ = property(lambda self: self._copy_of("diff_potential_"))
 
     def _copy_of(self, name: str) -> Any:
-        """The result ``name`` in the kind of the input, copied at the first call and kept."""
+        """The result ``name`` as the kind of array that the input was; the first call copies it and keeps the copy."""
         self._check_fitted()
         if name not in self._copies:
             self._copies[name] = _copy(self._results[name], *self._kind)
@@ -259,8 +259,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return (stages if same else Stages(device)), key
 
     def _fitted(self, X: Any, given: Trace, run: Run) -> dict[str, Any]:
-        """The fitted attributes, in the kind of ``X``; the large ones as the run has them, to be copied when asked
-        for."""
+        """The fitted attributes, as the kind of array that ``X`` is. The large ones are the run's own tensors, which
+        are copied when they are read."""
         landmarks = run.landmarks
         targets = run.mds.coordinates[landmarks.clusters]
         return {
@@ -281,7 +281,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             },
             "_copies": {},
             "_kind": (_kind(X), given.data.device),
-            # What `transform` needs.
+            # `transform` needs the rest.
             "_trace_shape": given.shape,
             "_normalized": self.normalize,
             "_thresh": self.thresh,
@@ -293,9 +293,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 
 def fingerprint(trace: Trace) -> str:
-    """A digest of the values and the mask of ``trace``: equal traces have equal ones. O(N D) time.
+    """A digest of the values and the mask of ``trace``: equal traces have equal digests. O(N D) time.
 
-    The bits are hashed where they are, block by block; what goes to the host is a thousandth of them.
+    The bits are hashed on their device, block by block, and about a thousandth of them goes to the host.
     """
     parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
     digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.mask is None)).encode())
@@ -304,7 +304,7 @@ def fingerprint(trace: Trace) -> str:
 
 
 def _sizes(trace: Trace, params: Params) -> dict[str, int]:
-    """What decides, beside the types, which CUDA kernels a fit launches: the arguments of `compile_ahead`."""
+    """The sizes that decide, with the types, which CUDA kernels a fit launches: the arguments of `compile_ahead`."""
     return {
         "n_slices": trace.n_slices,
         "n_units": trace.n_units,
@@ -346,7 +346,7 @@ def _kind(X: Any) -> str:
 def _copy(tensor: torch.Tensor, kind: str, device: torch.device) -> Any:
     """A copy of ``tensor`` in ``kind``, as a tensor on ``device``.
 
-    A copy, since whoever writes into a result must not reach the stages kept for the next run.
+    It is a copy, so that a caller who writes into a result does not change the stages kept for the next run.
     """
     target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[kind]
     return to_kind(tensor.to(target, copy=True), kind)

@@ -31,8 +31,8 @@ def diffusion_potential(
 def allows_low_rank(gamma: float) -> bool:
     """Whether the potential of powers that are off by 1e-15 is as good as that of exact ones.
 
-    The power c of such an entry is off by 1e-15^c: 3e-8 for the square root of gamma = 0, too much for gamma above it.
-    The logarithm of gamma = 1 has its offset of 1e-7.
+    An entry to the power c is then off by 1e-15^c. This is 3e-8 for the square root of gamma = 0, and too much for a
+    larger gamma. The logarithm of gamma = 1 is safe, because it adds 1e-7 to every entry.
     """
     return gamma <= 0 or gamma == 1
 

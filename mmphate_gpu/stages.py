@@ -83,8 +83,8 @@ class Stages:
         release_cached(self.device)
 
     def held_bytes(self, but: tuple[torch.Tensor, ...] = ()) -> int:
-        """Bytes of the kept results; a run that replaces them has these at its disposal too, except what ``but``
-        holds as well."""
+        """Bytes of the kept results, without those that ``but`` holds too. A run that replaces the results can use
+        these bytes as well."""
         held = _tensors(tuple(result for _, result in self.kept.values()))
         return _bytes_of(held.values()) - _bytes_of(held[at] for at in _tensors(but).keys() & held.keys())
 
@@ -156,7 +156,7 @@ def _parts(result: Any) -> Iterable[Any]:
 
 
 def _tensors(result: Any) -> dict[int, torch.Tensor]:
-    """The dense tensors that ``result`` holds, each once, by where they lie."""
+    """The dense tensors that ``result`` holds, each once, by the address of their memory."""
     found: dict[int, torch.Tensor] = {}
     stack = [result]
     while stack:

@@ -14,8 +14,8 @@ def diffusion_features(
 ) -> torch.Tensor:  # (N, n_svd) float32
     """Rows of P V, V the first ``n_svd`` right singular vectors of A = D^-1/2 K D^-1/2 (symmetric: eigenvectors).
 
-    About six products with n_svd + 10 columns. Blocks and features are in float32, at half of the memory and of the
-    time of float64: the subspace is the same to 1e-4 of an angle (docs/decisions.md), and clusters are no finer.
+    It takes about six products with n_svd + 10 columns. Blocks and features are in float32, at half of the memory and
+    of the time of float64. The subspace is that of float64 to an angle of 1e-4 (docs/decisions.md).
     """
     root = degrees.rsqrt().float()[:, None]
 

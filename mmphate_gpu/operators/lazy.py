@@ -30,13 +30,13 @@ FUSED_RADIUS = 512
 # Entries of the rows made at a time: a sixteenth of them all, so that what is held at once is small beside the sparse
 # form; within limits below which the calls would cost more than the entries, and above which nothing is gained.
 SHARE, FEWEST, MOST = 16, 1 << 18, 1 << 24
-# On a GPU every chunk costs some waits for the host and a pass over all points: there as many entries as a share of the
-# free memory holds, each with its product's row offsets and its place.
+# On a GPU every chunk costs some waits for the host and a pass over all points. So a chunk has as many entries as a
+# share of the free memory holds; ENTRY_BYTES counts an entry, the row offsets of its product, and its place.
 ROOM_SHARE, ENTRY_BYTES, MOST_ON_GPU = 16, 26, 1 << 28
 
 
 def entries_at_once(nnz: float, room: int | None = None) -> int:
-    """Entries of the rows that are made at a time; ``room``: the free bytes of the GPU that makes them."""
+    """Entries of the rows that are made at a time; ``room`` is the number of free bytes of the GPU, None on a CPU."""
     few = min(MOST, max(FEWEST, int(nnz) // SHARE))
     return few if room is None else max(few, min(MOST_ON_GPU, room // (ROOM_SHARE * ENTRY_BYTES)))
 
@@ -139,7 +139,7 @@ class LazyAffinity(AffinityOperator):
         """All rows, some whole slices at a time: (nodes, rows)."""
         own = (self.intraslice.indptr[1:] - self.intraslice.indptr[:-1]).long()
         per_slice = self.interslice_counts().sum(0) + own.view(self.n_slices, self.n_units).sum(1)
-        ends = per_slice.cumsum(0).cpu()  # once: asked of a GPU, every number is waited for
+        ends = per_slice.cumsum(0).cpu()  # one copy: reading single numbers from a GPU waits for each of them
         room = available_bytes(self.device) if self.device.type == "cuda" else None
         at_once = entries_at_once(int(ends[-1]), room)
         first = 0

@@ -1,8 +1,8 @@
 """The CUDA twins of csrc/cuda: launch geometry, outputs and arguments of each op.
 
 One function per op, with the signature of its portable version. Outputs come from torch and kernels run on torch's
-current stream, so nothing is to synchronise and there is one memory pool. What starts a kernel is told to `Twins`: CuPy
-at the end of this file, an emulation on the CPU in the tests.
+current stream, so nothing needs to synchronise and there is one memory pool. `Twins` takes the function that starts a
+kernel: CuPy's at the end of this file, that of an emulation on the CPU in the tests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CSR_THREADS = 256
 # Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
 CSR_SHAPES = {16: (16, 1), 32: (32, 1), 64: (32, 2)}
 CSR_WIDEST = (32, 4)
-# Labels whose sums a block holds at once, beside 32 values: the 48 KiB of shared memory that need no asking for.
+# Labels whose sums a block holds at once, beside 32 values: they fill the 48 KiB of shared memory of every launch.
 AGGREGATE_WINDOW = 6112
 GUTTMAN_THREADS = 128
 GUTTMAN_POINT_THREADS = 1024
@@ -33,7 +33,7 @@ GUTTMAN_POINT_THREADS = 1024
 GUTTMAN_ROWS = 4
 GUTTMAN_NARROW = 10
 DESCENT_THREADS = 256
-# Blocks whose sums the last one of them adds up.
+# Blocks whose sums the last of them adds up.
 DESCENT_BLOCKS = 64
 
 # The ends of a bracket, (B,) float64, and how many others of a point, (B, n) int64, lie below it and up to its end.
@@ -67,13 +67,13 @@ class Twins:
     def _over_pairs(
         self, source: str, kernel: str, blocks: int, stack: Stack, arguments: Sequence[Argument], **types: str
     ) -> None:
-        """A kernel that meets points with all points of their sets."""
+        """Launch a kernel over the pairs of points with all points of their sets."""
         defines = {"MMP_P": str(stack.part)} | types
         launch = Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, stack.shared_bytes, defines)
         self._run(launch, stack.rough.device)
 
     def _screened(self, points: torch.Tensor, ordered: bool = False) -> Stack:  # (B, n, p) contiguous
-        """The stack of ``points``, in the order of a kd-tree if asked to: O(B n p), nothing beside their pairs."""
+        """The stack of ``points``, in the order of a kd-tree if ``ordered``: O(B n p), little beside the pairs."""
         stack = self._kept.get(points, ordered)
         if stack is None:
             stack = new_stack(points, kd_order(points).to(torch.int32) if ordered else None)
@@ -135,7 +135,7 @@ class Twins:
         given = (points, *stack.arguments, bandwidth, *points.shape[1:], stack.passes, *kernel)
         counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
         op = ("radius_affinity", "symmetrised_affinity", stack.blocks, stack)
-        # Counting stores nothing: the types most likely to be those of what follows save a compilation.
+        # Counting stores nothing, so any types serve. Those that filling will most likely use save a compilation.
         self._over_pairs(*op, (*given, None, counts, None, None), **_types(torch.int32, dtype))
         indptr = indptr_of_counts(counts)
         nnz = int(indptr[-1])
@@ -187,7 +187,7 @@ class Twins:
     ) -> torch.Tensor:
         """The k-th distances of the places ``rows`` (counted over the stack, ascending), in their order.
 
-        A block has rows of one set, so every set begins a new one. Those at the end may have none.
+        A block has rows of one set only, so every set begins a new block. Blocks at the end may have no rows.
         """
         n_sets, n, _ = points.shape
         sets = rows // n

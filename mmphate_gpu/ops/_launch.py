@@ -15,7 +15,7 @@ from .._optional import require_cupy
 from ._sources import source_of_kernel
 
 Argument = torch.Tensor | int | float | None
-# No contraction: with it a pair at the cut could fall to another side than in the C++ twin. CuPy appends -ftz=true.
+# Without contraction, which could put a pair at the cut on another side than in the C++ twin. CuPy appends -ftz=true.
 OPTIONS = ("--std=c++17", "--fmad=false")
 
 
@@ -36,7 +36,7 @@ Start = Callable[[Launch, torch.device], None]
 
 
 class Key(NamedTuple):
-    """What is compiled once."""
+    """Everything that tells one compiled kernel from another."""
 
     device: int
     source: str
@@ -48,7 +48,7 @@ class Key(NamedTuple):
         return Key(device, launch.source, launch.kernel, tuple(sorted(launch.defines.items())))
 
 
-_compiled: dict[Key, Future[Any]] = {}  # also what is still being compiled
+_compiled: dict[Key, Future[Any]] = {}  # kernels that are still being compiled have a future too
 _lock = threading.Lock()
 
 
@@ -57,14 +57,14 @@ def start_with_cupy(launch: Launch, device: torch.device) -> None:
     kernel = _kernel(Key.of(launch, device.index))
     arguments = tuple(map(_argument, launch.arguments))
     stream = _Stream(torch.cuda.current_stream(device).cuda_stream)
-    with torch.cuda.device(device):  # CuPy starts the copy that the current device has of a kernel
+    with torch.cuda.device(device):  # CuPy starts the current device's copy of a kernel
         kernel((launch.blocks,), (launch.threads,), arguments, shared_mem=launch.shared_bytes, stream=stream)
 
 
 def begin_compiling(launches: Iterable[Launch], device: torch.device) -> None:
-    """Compile the kernels of ``launches`` in threads, without waiting: a launch waits for its own kernel alone.
+    """Begin to compile the kernels of ``launches`` in threads, and return. A launch waits for its own kernel alone.
 
-    What a compiler raises is raised by the first launch of that kernel.
+    The first launch of a kernel raises what its compilation raised.
     """
     for key in dict.fromkeys(Key.of(launch, device.index) for launch in launches):
         slot = _slot(key)
@@ -78,7 +78,7 @@ def begin_compiling(launches: Iterable[Launch], device: torch.device) -> None:
 
 
 def probe() -> None:
-    """Compile the kernel that nearly every op starts, for torch's current device; raises what CuPy raises."""
+    """Compile the kernel that nearly every op starts, for torch's current device. It raises what CuPy raises."""
     _kernel(Key(torch.cuda.current_device(), "pair_screen", "pair_screen", ()))
 
 
@@ -94,7 +94,7 @@ class _Slot(NamedTuple):
 
     key: Key
     kernel: Future[Any]
-    vacant: bool  # nobody compiles it yet: whoever asked has to
+    vacant: bool  # no thread compiles it yet, so the caller has to
 
 
 def _slot(key: Key) -> _Slot:
@@ -106,7 +106,7 @@ def _slot(key: Key) -> _Slot:
 
 
 def _compile(slot: _Slot) -> None:
-    """In any thread. CuPy keeps what it compiles on disk."""
+    """Compile a kernel, in any thread. CuPy keeps the result on disk."""
     key = slot.key
     try:
         cupy = require_cupy(purpose="a CUDA kernel")
@@ -129,6 +129,6 @@ def _argument(value: Argument) -> np.generic:
 
 
 class _Stream(NamedTuple):
-    """All that CuPy reads of a stream at a launch. Its own classes own a stream, or are deprecated since version 14."""
+    """All that CuPy reads of a stream at a launch. CuPy's own classes create a stream, or are deprecated since 14."""
 
     ptr: int

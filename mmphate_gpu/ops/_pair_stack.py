@@ -10,12 +10,12 @@ import torch
 
 # Points of a tile (csrc/cuda/pair_tiles.h).
 TILE = 64
-# Features that the compiler knows of, at most. A kernel is compiled for each number that occurs up to this one; more
-# features pass in equal parts, so that no more kernels than these can come to be.
+# The most features in a pass, whose number the compiler knows. A kernel is compiled for every number that occurs up to
+# this one. More features go in equal passes, so that there are never more kernels than this.
 MOST_FEATURES = 27
-# Features of TILE points that shared memory has room for (`mmp_resident`), and those that a box has at most.
+# Features of TILE points for which shared memory has room (`mmp_resident`), and the most features of a box.
 RESIDENT, BOX_FEATURES = 108, 64
-# Sets of more points are put into the order of a kd-tree before pairs are counted.
+# Sets of more points than this are put into the order of a kd-tree before pairs are counted.
 ORDERED_ABOVE = 2 * TILE
 
 
@@ -24,15 +24,15 @@ def blocks_of(items: int, each: int) -> int:
 
 
 class Stack(NamedTuple):
-    """What the kernels over pairs take beside the points (B, n, p): MmpStack of csrc/cuda/pair_tiles.h.
+    """The arguments of the kernels over pairs beside the points (B, n, p): MmpStack of csrc/cuda/pair_tiles.h.
 
-    T tiles of a set hold its points in order, the last one with gaps; each has passes x part >= p features.
+    The T tiles of a set hold its points in order; the last tile may have gaps. Each has passes x part >= p features.
     """
 
     rough: torch.Tensor  # (B, T, passes * part, TILE) float32
     boxes: torch.Tensor  # (B, 2, up to BOX_FEATURES, T) float32
     spans: torch.Tensor  # (B,) float64
-    order: torch.Tensor | None  # (B, n) int32, the point that has a place; None: every point its own
+    order: torch.Tensor | None  # (B, n) int32, the point at a place; None: point i is at place i
     passes: int
     part: int
 
@@ -58,9 +58,9 @@ class Stack(NamedTuple):
 
 
 class KeptStack:
-    """The stack that was made last, for as long as its points live and do not change: one pass over points a use less.
+    """The stack that was made last, kept while its points live and do not change: a use saves a pass over them.
 
-    It is half as large as they are. Only one is kept, since uses of one order follow one another.
+    It is half as large as the points. One is enough, because uses of the same order follow one another.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class KeptStack:
         return self._stack if self._points() is points and self._key == self._key_of(points, ordered) else None
 
     def put(self, points: torch.Tensor, ordered: bool, stack: Stack) -> None:
-        if not points.is_inference():  # they do not say when they change
+        if not points.is_inference():  # inference tensors do not record when they change
             self._stack, self._key = stack, self._key_of(points, ordered)
             self._points = weakref.ref(points, self._forget)
 
@@ -87,7 +87,7 @@ class KeptStack:
 
 
 def new_stack(points: torch.Tensor, order: torch.Tensor | None) -> Stack:  # (B, n, p) float64, (B, n) int32
-    """A stack with room for ``points``, to be filled by `Stack.made_by`."""
+    """A stack with room for ``points``, which the kernels of `Stack.made_by` fill."""
     (n_sets, n, p), device = points.shape, points.device
     n_tiles, passes = blocks_of(n, TILE), blocks_of(p, MOST_FEATURES)
     part = blocks_of(p, passes)

@@ -29,10 +29,10 @@ def one_text(path: Path) -> str:
 
 
 def source_of_kernel(name: str, kernel: str, defines: Mapping[str, str]) -> str:
-    """The same with ``kernel`` as its only kernel, behind ``defines``: what is compiled for one launch.
+    """The source with ``kernel`` as its only kernel, after ``defines``: the text that one launch compiles.
 
-    The names are defined in the text and not by options, since CuPy compiles an empty file for every set of options
-    that it has not met: it asks the compiler for its version so.
+    The text defines the names, not the options: CuPy compiles an empty file for every new set of options, to learn the
+    compiler's version.
     """
     head = "".join(f"#define {macro} {value}\n" for macro, value in sorted(defines.items()))
     return head + _KERNEL.sub(lambda found: found[0] if found[1] == kernel else "", kernel_source(name))

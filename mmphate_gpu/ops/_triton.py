@@ -2,9 +2,9 @@
 
 One launcher per op, with the signature of its portable version. In the products one program makes a tile's rows of a
 panel of columns: it walks the active tiles of its row in order and sums in registers, so results have the same bits on
-every run. What is multiplied there, on the tensor cores, is half precision, sums are float32, and so is every step of a
-distance: never TF32 or bfloat16. For the nearest centres one program serves a block of points and walks the centres.
-What is decided about pairs is in `_triton_pairs`, what goes around a product in `_triton_blocks`.
+every run. The tensor cores multiply half precision and sum in float32. Every step of a distance is in float32, never in
+TF32 or bfloat16. For the nearest centres one program serves a block of points and walks the centres. `_triton_pairs`
+decides about pairs, and `_triton_blocks` has the passes around a product.
 """
 
 from __future__ import annotations

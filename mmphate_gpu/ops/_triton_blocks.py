@@ -1,4 +1,4 @@
-"""Triton twins of what goes around a product with tiles: a block into tiles of halves, and sums back to nodes."""
+"""Triton twins of the passes around a product with tiles: a block into tiles of halves, and sums back to nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .tile_block import COLUMNS
 from .tile_entries import TILE
 from .tile_layout import n_tiles
 
-# Columns of a program, at most.
+# The most columns of a program.
 PANEL = 128
 # Places of a tile that a program fills: 32 x 128 float64 are 64 registers for each thread of four warps.
 ROWS = 32
@@ -33,7 +33,7 @@ def tile_block_kernel(
     ROWS: tl.constexpr,
     PANEL: tl.constexpr,
 ):
-    """``n_places``: of a set, those of its tiles; a multiple of ROWS."""
+    """``n_places`` is the number of places in the tiles of a set, a multiple of ROWS."""
     first = tl.program_id(0).to(tl.int64) * ROWS
     set_number = first // n_places
     place = first % n_places + tl.arange(0, ROWS)
@@ -42,7 +42,7 @@ def tile_block_kernel(
     factor = tl.load(scale + set_number * width + column, mask=column < width, other=0.0)
     inside = (place < n_points)[:, None] & (column < width)[None, :]
     values = tl.load(block + (point * n_sets + set_number)[:, None] * width + column[None, :], mask=inside, other=0.0)
-    # By way of float32, as torch rounds.
+    # torch rounds float64 to half by way of float32.
     halves = (values * factor[None, :]).to(tl.float32).to(tl.float16)
     to = (first + tl.arange(0, ROWS))[:, None] * whole + column[None, :]
     tl.store(out + to, halves, mask=(column < whole)[None, :])
@@ -65,7 +65,7 @@ def tile_rows_kernel(
     whole,
     PANEL: tl.constexpr,
 ):
-    """Nodes in their order: those of a slice, which have their entries among themselves, follow one another."""
+    """Programs take nodes in their order, so that the nodes of a slice, which share entries, follow one another."""
     node = tl.program_id(0).to(tl.int64)
     point, set_number = node // n_sets, node % n_sets
     column = tl.program_id(1) * PANEL + tl.arange(0, PANEL)

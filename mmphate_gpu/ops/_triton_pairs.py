@@ -1,7 +1,7 @@
-"""Triton twins that decide about pairs: which tiles hold one within reach, and the entries of those that do.
+"""Triton twins that decide about pairs: which tiles hold a pair within reach, and the entries of these tiles.
 
-Whether a tile is active, and which entries a stored one has, is decided as in float64, one program a tile: a float32
-screen with a proven bound leaves it the pairs in doubt, since workstation cards do float64 at a 64th of the rate.
+One program a tile decides, as float64 does, whether the tile is active and which entries it has. A float32 screen with
+a proven bound leaves only the pairs in doubt to float64, since workstation cards do float64 at a 64th of the rate.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from .tile_entries import TILE
 
 # Columns of a tile whose distances are decided at a time: 128 x 32 in float64 take a quarter of the registers.
 NARROW = 32
-# Squares that are summed before their sum is added to that of others: rounding grows with this number and that of the
-# sums, not with their product.
+# Squares of a run, which is summed by itself before it is added to the others: rounding grows with the length of a run
+# plus the number of runs, not with their product.
 RUN = 8
-# Rounded after every operation, as in the other twins, or a pair at the cut could fall to another side.
+# Every operation is rounded, as in the other twins; otherwise a pair at the cut could fall to another side.
 EXACT_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
-# What an operation in float32 rounds by, of its result.
+# The relative rounding of an operation in float32.
 UNIT = tl.constexpr(2.0**-24)
-# Entries to be stored come from float32 distances where that puts them off by at most this of themselves, an eighth of
-# the rounding to half; elsewhere, and where a pair is in doubt, from float64 ones. Bifurcation suite: none elsewhere.
+# Stored entries come from float32 distances where their relative error is then at most this, an eighth of the rounding
+# to half. Others, and pairs in doubt, come from float64 distances. On the bifurcation suite only pairs in doubt do.
 MOST_OFF = tl.constexpr(2.0**-14)
-# Beyond this, of a reach of 1 to 2, coordinates are cut: their squares overflow, no bound holds, float64 decides.
+# Coordinates are clipped here, with a reach of 1 to 2: the squares of larger ones overflow, no bound holds, and float64
+# decides.
 FARTHEST = 1e30
 
 
@@ -93,7 +94,7 @@ def _any(mask):
 
 @triton.jit
 def _differ(same_tile, start, TILE: tl.constexpr, NARROW: tl.constexpr):
-    """Which pairs are not of a point with itself."""
+    """Which pairs are of two different points."""
     return (tl.arange(0, TILE)[:, None] != (start + tl.arange(0, NARROW))[None, :]) | (not same_tile)
 
 
@@ -195,7 +196,7 @@ def _start_for_each_tile(
         return
     # A power of two, for a reach of 1 to 2.
     factor = math.ldexp(1.0, 1 - math.frexp(reach)[1])
-    # By way of memory: numbers of Python arrive in a kernel as float32.
+    # A tensor, because a Python number arrives in a kernel as float32.
     scale = torch.tensor((reach, factor, *numbers), dtype=torch.float64, device=points.device)
     sizes = {"TILE": TILE, "NARROW": NARROW, "P": points.shape[2], "RUN": RUN}
     with torch.cuda.device_of(points):
@@ -204,7 +205,8 @@ def _start_for_each_tile(
 
 
 def _offsets(points: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of points times ``factor`` in float32: from the centre of their tile (R, p, TILE), centres (R, p), largest (R,).
+    """Points times ``factor`` in float32: offsets from the centre of their tile (R, p, TILE), centres (R, p), and the
+    largest offset (R,).
 
     Centres are rounded before they are subtracted, so that offsets are off by their own rounding alone.
     """

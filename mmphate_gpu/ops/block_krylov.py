@@ -27,8 +27,8 @@ class BlockKrylov:
 
     Notes
     -----
-    Memory: ``capacity`` columns, and one block and its image beside them. Inner products are summed in float64, so that
-    a basis in float32, at half of the memory, is orthonormal to its own rounding.
+    It holds ``capacity`` columns, one block and its image. Inner products are summed in float64, so that a basis in
+    float32, at half of the memory, is orthonormal to its own rounding.
     """
 
     def __init__(self, matmul: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, capacity: int) -> None:
@@ -41,7 +41,7 @@ class BlockKrylov:
         self._newest: torch.Tensor | None = orthonormalize(start, None)
         self._image: torch.Tensor | None = None
         self._before = self._own = slice(0, 0)
-        self.coupling = start.new_zeros(0, 0)  # of the next block with the newest: its residuals
+        self.coupling = start.new_zeros(0, 0)  # inner products of the next block with the image: the residuals
 
     @property
     def capacity(self) -> int:
@@ -68,7 +68,7 @@ class BlockKrylov:
         self._before, self._own = self._own, slice(self.n_columns, self.n_columns + self._newest.shape[1])
         own = self._basis[:, self._own]
         own.copy_(self._newest)
-        self._newest = None  # a block of a large problem takes gigabytes
+        self._newest = None  # let go at once: a block of a large problem takes gigabytes
         image = self._matmul(own)
         # The identity may return its argument.
         self._image = image.clone() if image.data_ptr() == own.data_ptr() else image
@@ -91,17 +91,17 @@ class BlockKrylov:
         return newest.shape[1] > 0
 
     def ritz(self) -> tuple[torch.Tensor, torch.Tensor]:  # (m,), (m, m) float64
-        """Eigenvalues, ascending, and eigenvectors of the projected operator; an image that is left is let go."""
+        """Eigenvalues, ascending, and eigenvectors of the projected operator. It releases an image that is left."""
         self._image = None
         return symmetric_eigenpairs(self.projected)
 
 
-# Bytes of the rows that are multiplied at once on a CPU: these stay in the second-level cache.
+# Bytes of the rows that are multiplied at once on a CPU: they stay in the second-level cache.
 CACHED_BYTES = 1 << 20
 
 
 def _chunks(block: torch.Tensor, n_columns: int) -> Iterator[slice]:
-    """Rows of ``block`` to be multiplied at once where ``n_columns`` take part."""
+    """Chunks of rows of ``block`` to multiply at once, if ``n_columns`` columns take part in all."""
     on_cpu = block.device.type == "cpu"
     return row_chunks(len(block), n_columns, CACHED_BYTES // block.itemsize if on_cpu else chunk_elements(block.device))
 
@@ -160,7 +160,8 @@ def _orthonormal_beside(block: torch.Tensor, against: torch.Tensor, scale: torch
     rounding left."""
     eps = torch.finfo(block.dtype).eps
     left = _nearly_orthonormal(block, 50 * eps * scale)
-    if left.shape[1]:  # twice is enough, beside one another (Cholesky-QR) and beside ``against`` (Kahan, Parlett)
+    # Two rounds are enough, of Cholesky-QR and of the projection beside ``against`` (Kahan, Parlett).
+    if left.shape[1]:
         _remove(left, against, inner_products(against, left))
         # Of unit columns: one that nearly vanishes lay in the span of ``against``, and its rest is rounding.
         left = _nearly_orthonormal(left, eps**0.25 * scale.new_ones(()))

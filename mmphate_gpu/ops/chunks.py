@@ -10,8 +10,8 @@ import torch
 # Elements of one temporary (rows x columns). 2^21 float64 are 16 MiB: large enough to hide the interpreter, small
 # enough that a handful of temporaries is noise beside the results.
 CHUNK_ELEMENTS = 1 << 21
-# On CUDA 128 MiB: by the bandwidth a chunk of 16 MiB takes a GPU some 10 us, less than the interpreter needs to start
-# its kernels; more than this would be felt on a card of 8 GB.
+# On CUDA a temporary has 128 MiB. By its bandwidth a GPU takes some 10 us for 16 MiB, less than the interpreter needs
+# to start the kernels. More than 128 MiB would be much for a card of 8 GB.
 CUDA_CHUNK_ELEMENTS = 1 << 24
 
 

@@ -10,7 +10,7 @@ from ._launch import Launch, begin_compiling
 from ._native import SAMPLED
 from .twins import CUPY
 
-# Enough that MDS launches what it does with many.
+# With this many landmarks MDS launches the same kernels as with more.
 LANDMARKS = 64
 
 
@@ -19,9 +19,9 @@ def compile_ahead(
 ) -> None:
     """Begin to compile, in threads, the kernels of csrc/cuda that a fit of this size launches on ``device``.
 
-    ``width`` is the number of columns of the blocks that the affinity multiplies; ``wide``: it has float64 values.
-    Returns at once, launches nothing, and does nothing where the CUDA twins do not serve. Errors of the compiler are
-    raised by the first launch of a kernel.
+    ``width`` is the number of columns of the blocks that the affinity multiplies; ``wide`` says that its values are
+    float64. The function returns at once and launches nothing. It does nothing where the CUDA twins do not serve. The
+    first launch of a kernel raises what its compilation raised.
     """
     if device.type == "cuda" and CUPY.serves():
         dtype = torch.float64 if wide else torch.float32
@@ -33,20 +33,20 @@ def launches_of_fit(
 ) -> list[Launch]:
     """What a fit launches, kernel by kernel, in the order of the first launches.
 
-    The launchers themselves tell, on zeros on the CPU and with a start that starts nothing: what they define depends on
-    types and on the few sizes given here. Indices are taken to fit 32 bits.
+    The launchers run on zeros on the CPU, with a start function that only notes each launch. This is enough, because
+    the kernels depend on types and on these few sizes. Indices are assumed to fit into 32 bits.
     """
     launches: list[Launch] = []
 
     def start(launch: Launch, _: torch.device) -> None:
         launches.append(launch)
-        for argument in launch.arguments:  # also of results: counts of nothing
+        for argument in launch.arguments:  # results are among them: zero counts, as no kernel wrote any
             if isinstance(argument, torch.Tensor):
                 argument.zero_()
 
     twins = Twins(start)
     slice_points = torch.zeros(1, n_units, n_features, dtype=torch.float64)
-    # From this number of slices on a median is bracketed by a sample first.
+    # From this number of slices on a sample brackets the median first.
     unit_points = torch.zeros(1, min(n_slices, 4 * SAMPLED + 1), n_features, dtype=torch.float64)
     n_rows = unit_points.shape[1]
     offsets, counts = torch.zeros(n_rows + 1, dtype=torch.int64), torch.zeros(n_rows, dtype=torch.int64)

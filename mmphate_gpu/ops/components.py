@@ -14,7 +14,7 @@ def components(matrix: torch.Tensor) -> Components:  # (n, n)
     """Members of the components: for every size s that occurs, the indices of its k components, one a row.
 
     Rows and columns i and j belong together if there is an entry between them either way. Every power, the singular
-    values and a similarity transform of the matrix are those of its diagonal blocks. O(n^2) time a round, about ten
+    values and a similarity transform of the matrix are those of its diagonal blocks. O(n^2) time for each of about ten
     rounds; bounded chunks of memory beside a mask of n^2 bytes. Deterministic.
     """
     if _reaches_all(matrix):
@@ -39,7 +39,7 @@ def _reaches_all(matrix: torch.Tensor) -> bool:
 def _labels(matrix: torch.Tensor) -> torch.Tensor:  # (n, n) -> (n,) int64
     """The least index of the component of every row.
 
-    Every row takes the least label among its neighbours, and then the label of that label's row, over and over: a chain
+    In every round each row takes the least label among its neighbours, and then the label of that label's row. A chain
     of n rows takes about log n rounds.
     """
     n = matrix.shape[0]

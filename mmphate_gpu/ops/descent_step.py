@@ -18,9 +18,9 @@ SHORTENED = 2  # times a step that does not lower the stress is shortened before
 # Curvature along a step, as a share of what majorisation grants, below which it is taken for rounding.
 LEAST_CURVATURE = 1e-10
 # What `state` holds: whether the descent has ended; sweeps done; whether the trial is a plain step; refusals in a row;
-# whether long steps have begun; the least stress seen; how many steps are kept; how many blocks of the CUDA twin have
-# left their sums (0 between steps); in which of the DEPTH slots steps are kept, the oldest first; the inner products of
-# all that is kept, row by row.
+# whether long steps have begun; the least stress so far; how many steps are kept; how many blocks of the CUDA twin have
+# stored their sums (0 between steps); the slots, of DEPTH, in which steps are kept, the oldest first; the inner
+# products of all kept rows, row by row.
 DONE, N_ITER, PLAIN, REFUSED, IS_NEAR, BEST, N_KEPT, ARRIVED, ORDER = range(9)
 GRAM = ORDER + DEPTH
 ROWS = 2 * DEPTH

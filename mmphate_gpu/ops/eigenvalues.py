@@ -15,14 +15,14 @@ import torch
 from .._optional import available, require_cupy
 from ..params import InputError
 
-# Eigenvalues alone (n,), or the pair of them and the eigenvectors (n, n).
+# Eigenvalues alone (n,), or eigenvalues and eigenvectors (n, n).
 Solution = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 Solver = Callable[[torch.Tensor], Solution]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a symmetric matrix, and who can solve it."""
+    """One problem of a symmetric matrix, and the solvers that can solve it."""
 
     # Rows of the matrix on which the solvers are timed, about as many as the library solves for. torch's own solver
     # serves smaller matrices untimed: the choice costs more than it gains.
@@ -52,7 +52,7 @@ def _by_cupy(matrix: torch.Tensor, solve: Callable[[Any, Any], Any]) -> list[tor
     """The arrays that ``solve`` makes of CuPy and of ``matrix``, as tensors.
 
     CuPy works on its own default stream. Both conversions by DLPack make the stream that reads wait for the stream that
-    wrote, so nothing that torch starts before or afterwards overlaps it, and torch's pool may serve for its memory.
+    wrote. So no work of torch before or after overlaps CuPy's, and CuPy may take its memory from torch's pool.
     """
     cupy = require_cupy(purpose="an eigendecomposition on CUDA")
     torch_pool = cupy.cuda.PythonFunctionAllocator(
@@ -86,8 +86,8 @@ def symmetric_eigenvalues(matrix: torch.Tensor) -> torch.Tensor:  # (n, n) -> (n
 def symmetric_eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (n, n) -> (n,), (n, n)
     """Eigenvalues of the symmetric ``matrix``, ascending, and its orthonormal eigenvectors as columns.
 
-    One triangle is read. On CUDA from 512 rows on, by the solver that `fastest_solver` names when first asked on this
-    device. The signs of the eigenvectors are the solver's. O(n^3) time, O(n^2) memory.
+    Only one triangle is read. On CUDA, from 512 rows on, the solver is the one that `fastest_solver` named at its first
+    call on this device. The solver decides the signs of the eigenvectors. O(n^3) time, O(n^2) memory.
     """
     return _solver("eigenpairs", matrix)(matrix)
 
@@ -103,8 +103,8 @@ def _solver(task: str, matrix: torch.Tensor) -> Solver:
 def fastest_solver(task: str, device: torch.device, dtype: torch.dtype) -> str:
     """Name of the solver of ``task`` for ``device``: torch's, if none is twice as fast.
 
-    Twice, so that two runs on one machine choose alike: the solvers differ in the last bits. A solver that fails is
-    warned of and left out.
+    The factor of two makes two runs on one machine choose alike, since the solvers differ in the last bits. A solver
+    that fails is left out, with a warning.
     """
     rows = TASKS[task].rows
     points = torch.randn(rows, rows, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -84,7 +84,7 @@ def _seeds(points: torch.Tensor, n_clusters: int, generator: torch.Generator | N
 
 
 def _shares(n_clusters: int) -> list[int]:
-    """How many centres each round of the seeding adds.
+    """The number of centres that each round of the seeding adds.
 
     >>> _shares(12)
     [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]
@@ -98,7 +98,7 @@ def _shares(n_clusters: int) -> list[int]:
 def _clocks(points: torch.Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[torch.Tensor]:
     """An exponential clock for every set and index of every draw, (..., size) float64, on the device of ``points``.
 
-    One draw on the CPU, which has the numbers that one draw after the other would have, and one copy.
+    It takes one draw on the CPU, with the same numbers as separate draws, and one copy.
     """
     sets = points.shape[:-2]
     totals = [sets.numel() * size for size in sizes]

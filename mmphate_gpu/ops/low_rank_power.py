@@ -11,37 +11,39 @@ from .symmetric_product import symmetric_product
 
 # Eigenvalues whose t-th power is smaller are left out, and so are smaller entries of the power.
 NOISE = 1e-16
-# Columns of a block. The basis that 32 need is half of what 100 need, and a product with 32 is still bound by reading
-# the matrix.
+# Columns of a block. Blocks of 32 need half the basis that blocks of 100 need, and a product with 32 columns is still
+# bound by reading the matrix.
 BLOCK = 32
 # Share of the rows that the basis may take: beyond it, products of the whole matrix cost as much.
 LARGEST_SHARE = 0.25
-# Columns after which the convergence is judged: the eigenpairs of the projection cost more than a block.
+# Convergence is judged each time this many columns have been added: the eigenpairs of the projection cost more than a
+# block.
 JUDGED_EVERY = 128
-# Share of the basis in leading eigenvectors from which it will not converge before it is full; 0.3 to 0.55 on operators
-# where it does.
+# If leading eigenvectors make up more than this share of the basis, it will not converge before it is full. The share
+# was 0.3 to 0.55 on operators where it converged.
 HOPELESS_SHARE = 0.75
 # Error of the power, as a norm, that residuals may cause. Entries are far below it: see docs/decisions.md.
 CONVERGED = 1e-12
-# Trace of what is left out, as random probes see it, in multiples of `NOISE`; 40 was the most on landmark operators.
+# The largest trace, in multiples of `NOISE`, that random probes may find outside the eigenpairs; landmark operators had
+# at most 40.
 LARGEST_REST = 1000
 N_PROBES = 8
-# Products of whole matrices that a power must take before this way can win.
+# A power of fewer products of whole matrices is cheaper by these products.
 FEWEST_PRODUCTS = 4
 
 
 def low_rank_power(matrix: torch.Tensor, t: int) -> torch.Tensor | None:  # (n, n) float64 -> (n, n)
-    """``matrix^t`` for a symmetric matrix of norm 1 without negative entries; None where few eigenpairs do not give it.
+    """``matrix^t`` for a symmetric matrix of norm 1 without negative entries; None if it takes too many eigenpairs.
 
     Entries are right to about 1e-15 (of a largest one of at most 1), and those below 1e-16 are 0. `symmetric_power` is
     right to a share of every entry, at several times the cost.
 
     Notes
     -----
-    Leading eigenpairs by block Krylov until the residual of each, times the (t - 1)-th power of its value, is small:
-    small eigenvalues need few digits. Directions that the space has missed, as more copies of one eigenvalue than a
-    block has columns, show in random probes of what is left. O(n^2 (m + 4 t)) time for a basis of m columns, at most
-    n / 4; memory of the result, the basis and the leading eigenvectors. Deterministic: the seed is fixed.
+    Block Krylov runs until the residual of every leading eigenpair, times the (t - 1)-th power of its eigenvalue, is
+    small; so small eigenvalues need few digits. The space may miss directions, such as more copies of one eigenvalue
+    than a block has columns. Random probes of the rest find them. O(n^2 (m + 4 t)) time for a basis of m columns, at
+    most n / 4; memory of the result, the basis and the leading eigenvectors. Deterministic: the seed is fixed.
     """
     if len(power_chain(t)) < FEWEST_PRODUCTS:
         return None
@@ -78,14 +80,14 @@ def _leading_pairs(matrix: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Te
 
 
 def _product(matrix: torch.Tensor, block: torch.Tensor) -> torch.Tensor:  # (n, n), (n, c) -> (n, c)
-    """``matrix @ block`` for a symmetric matrix: few columns as rows take libraries a third of the time."""
+    """``matrix @ block`` for a symmetric matrix, transposed: libraries multiply few rows in a third of the time."""
     return (block.T.contiguous() @ matrix).T
 
 
 def _rest(matrix: torch.Tensor, t: int, vectors: torch.Tensor) -> float:
     """An estimate of the trace of |matrix|^t without the invariant subspace of ``vectors`` (n, k).
 
-    For random signs z without their share in the subspace the squared length of matrix^(t/2) z has that mean.
+    For random signs z, projected out of the subspace, the squared length of matrix^(t/2) z has this trace as its mean.
     """
     probes = random_signs(len(matrix), N_PROBES, generator=seeded_generator(1), device=matrix.device)
     probes -= vectors @ (vectors.T @ probes)

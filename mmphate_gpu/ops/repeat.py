@@ -52,21 +52,21 @@ def _replay_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
 
 
 def _captured(side: torch.cuda.Stream, advance: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """A graph of `BLOCK` steps. If a step raises, no capture is left under way and its exception goes on.
+    """A graph of `BLOCK` steps. If a step raises, the capture is ended and the exception goes on.
 
-    `torch.cuda.graph` would first wait for the device and give all that the allocator has cached back to the driver,
-    and the next stage would allocate it anew. The steps need a few megabytes: the allocator keeps them for the graph,
-    and uses them again when memory is short and the graph is gone.
+    `torch.cuda.graph` is not used. It would first wait for the device and return all cached memory to the driver, and
+    the next stage would allocate it anew. The steps need a few megabytes, which the allocator keeps for the graph. It
+    reuses them when memory is short and the graph is gone.
     """
     graph = torch.cuda.CUDAGraph()
     with _no_garbage_collection(), torch.cuda.stream(side):
-        # Only what this thread does counts: others, a data loader's say, may go on allocating.
+        # Only this thread is checked, so that other threads, such as a data loader's, may allocate.
         graph.capture_begin(capture_error_mode="thread_local")
         try:
             for _ in range(BLOCK):
                 advance()
         except BaseException:
-            with suppress(RuntimeError):  # it says once more that the capture failed
+            with suppress(RuntimeError):  # it only repeats that the capture failed
                 graph.capture_end()
             graph.reset()
             raise

@@ -13,16 +13,16 @@ from .symmetric_product import symmetric_product
 # Share of non-zero entries above which dense products win on a CPU: the sparse product of the libraries forms about 2e8
 # pairs of entries a second on two cores, the dense one 4e10, and a row makes (share n)^2 pairs of n^2.
 DENSE_SHARE = 0.07
-# Squares of n^2 elements that a dense block takes at a time: more on CUDA, where a block takes a millisecond.
+# The size of a dense block, in squares of n^2 elements; it is larger on CUDA, where a block takes about a millisecond.
 BLOCK_SQUARES = {"cpu": 1, "cuda": 4}
 
 
 def sparse_gram(matrix: Csr, weights: torch.Tensor) -> torch.Tensor:  # (N, n), (N,) -> (n, n) float64
     """``matrix^T diag(weights) matrix`` for weights from 0, in float64 and exactly symmetric.
 
-    O(N n^2) time by dense blocks, always so on CUDA: the sparse product of cuSPARSE refuses more than 2^31 pairs of
-    entries, and takes memory for each of them. On a CPU O(sum over rows of nnz_row^2) time where the rows are sparse,
-    by MKL where torch has it (x86), else by SciPy. O(n^2 + nnz) memory.
+    Dense blocks take O(N n^2) time, and always serve on CUDA, where the sparse product of cuSPARSE refuses more than
+    2^31 pairs of entries and takes memory for each of them. On a CPU sparse rows take O(sum over rows of nnz_row^2)
+    time, by MKL where torch has it (x86), else by SciPy. O(n^2 + nnz) memory.
     """
     if matrix.values.is_cuda or matrix.nnz > DENSE_SHARE * matrix.shape[0] * matrix.shape[1]:
         return _dense_gram(matrix, weights.double().sqrt())

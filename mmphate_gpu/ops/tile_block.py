@@ -1,4 +1,4 @@
-"""What goes into a product with tiles and what comes out: one pass over the block before it, one after.
+"""The passes around a product with tiles: one puts the block into tiles, one brings the sums back to the nodes.
 
 Nodes are numbered slice by slice, tiles unit by unit: both passes turn one order into the other.
 """
@@ -24,7 +24,7 @@ def product_by_tiles(
     intraslice: Csr,  # (n B rows, B columns)
     multiply: Callable[[torch.Tensor], torch.Tensor],  # (B T, TILE, W) half -> float32
 ) -> torch.Tensor:  # (n B, C)
-    """The product of the tiles, which ``multiply`` makes, and of ``intraslice`` with ``block``, in its dtype."""
+    """The tiles times ``block``, by ``multiply``, plus ``intraslice`` times ``block``, in the dtype of the block."""
     halves, inverse = scaled_tiles(layout, block)
     return tile_rows(multiply(halves), inverse, layout.order, *intraslice[:3], block)
 
@@ -50,10 +50,10 @@ def tile_block(
     scale: torch.Tensor,  # (B, C), of the same dtype
     order: torch.Tensor,  # (B, n) int64
 ) -> torch.Tensor:  # (B T, TILE, W) half
-    """Every set of ``block`` times ``scale`` in half precision, in the order of its tiles; 0 where there is nothing.
+    """Every set of ``block`` times ``scale`` in half precision, in the order of its tiles; gaps are 0.
 
-    Rounded by way of float32, as torch does. W is C and what it lacks to a multiple of COLUMNS. One pass: reads the
-    block, writes a quarter of a float64 one. Deterministic; the twins have the same bits.
+    Values are rounded by way of float32, as torch does. W is C rounded up to a multiple of COLUMNS. One pass reads the
+    block and writes a quarter of the bytes of a float64 block. Deterministic; the twins have the same bits.
     """
     n_sets, n = order.shape
     by_set = block.view(n, n_sets, -1).transpose(0, 1)
@@ -76,7 +76,7 @@ def tile_rows(
 ) -> torch.Tensor:  # (n B, C)
     """Rows of tiles back in the order of nodes and times ``inverse``, and the product of the entries with ``block``.
 
-    One pass: reads the sums and the block, writes the result. Deterministic.
+    One pass reads the sums and the block and writes the result. Deterministic.
     """
     n_sets, n = order.shape
     by_set = sums.view(n_sets, -1, sums.shape[2])[:, :n, : block.shape[1]]
@@ -86,11 +86,11 @@ def tile_rows(
 
 
 def in_node_order(intraslice: Csr) -> Csr:  # (n B rows, B columns) -> (n B rows, n B columns)
-    """Columns of sets become those of nodes at the point of the row."""
+    """Replace a column that names a set by the node of that set at the point of the row."""
     n_nodes, n_sets = intraslice.shape
     first = torch.arange(0, n_nodes, n_sets, device=intraslice.indptr.device)
     counts = (intraslice.indptr[1:] - intraslice.indptr[:-1]).long()
-    # Their number is known: asked of a GPU it would be waited for, in every product.
+    # Pass `output_size`; otherwise `repeat_interleave` reads it from the GPU and waits in every product.
     shift = torch.repeat_interleave(first.repeat_interleave(n_sets), counts, output_size=intraslice.nnz)
     return intraslice._replace(
         indices=(intraslice.indices + shift).to(intraslice.indices.dtype), shape=(n_nodes, n_nodes)

@@ -86,7 +86,7 @@ def _judged_orders(points: torch.Tensor, reach: float, n_rows: int) -> tuple[tor
 def kd_order(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
     """Every set in the order of the leaves of a kd-tree: halved along its widest coordinate until a tile is left.
 
-    The spans of a level are sorted in one batch, so that a GPU is given few calls. O(B n (p + log n)) time a level.
+    The spans of a level are sorted in one batch, so that a GPU gets few calls. O(B n (p + log n)) time a level.
     """
     n_sets, n, p = points.shape
     order = torch.arange(n, device=points.device).repeat(n_sets, 1)
@@ -105,7 +105,7 @@ def kd_order(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
 
 
 def _of_spans(spans: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The numbers of every span, filled up with its last one to the longest; which are no filling; the places of these.
+    """The places of every span, padded with its last place to the longest span; which are not padding; their indices.
 
     Shapes (spans, longest) int64, (spans, longest) bool, (k,) int64.
     """

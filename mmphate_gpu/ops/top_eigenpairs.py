@@ -36,7 +36,7 @@ def top_eigenpairs(
     order : {"magnitude", "algebraic"}
         Largest absolute value first, or largest value first.
     dtype : torch.float32 or torch.float64
-        Of the basis. Inner products of its columns are in float64 either way.
+        The dtype of the basis. Inner products of its columns are in float64 either way.
 
     Returns
     -------
@@ -46,8 +46,8 @@ def top_eigenpairs(
     Notes
     -----
     O(n_passes) products, O(n (n_passes b)^2) time and O(n n_passes b) memory for blocks of b columns. Deterministic for
-    one generator state. What is not symmetric in the operator, as products in half precision are not to 3e-4, goes into
-    the values. Source: Musco & Musco, "Randomized block Krylov methods", NeurIPS 2015.
+    one generator state. An operator that is not exactly symmetric changes the values; products in half precision are
+    symmetric to 3e-4 only. Source: Musco & Musco, "Randomized block Krylov methods", NeurIPS 2015.
     """
     check_choice("order", order, ("magnitude", "algebraic"))
     k = min(k, n)

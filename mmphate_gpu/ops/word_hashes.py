@@ -1,4 +1,4 @@
-"""Hashes of a tensor's bits, made where the tensor is: a digest of gigabytes of a GPU takes megabytes to the host."""
+"""Hashes of a tensor's bits on its device: a digest of gigabytes on a GPU copies only megabytes to the host."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch.nn.functional import pad
 
 WIDTH = 4096  # words that one pair of hashes stands for
-# Words at a time. On the CPU the products of these stay in its cache (a thread hashes 1.55 GB/s; at 2^23 words 0.31, by
-# blake2b 0.78); elsewhere few launches count for more.
+# Words at a time. On a CPU their products stay in its cache: a thread hashes 1.55 GB/s, and 0.31 with 2^23 words
+# (blake2b: 0.78). On a GPU it matters more that there are few launches.
 AT_ONCE, AT_ONCE_ON_GPU = 2**16, 2**22
 
 
 def word_hashes(tensor: torch.Tensor) -> torch.Tensor:  # -> (ceil(words / WIDTH), 2) int64, on the tensor's device
     """Two 64-bit hashes of every `WIDTH` words of 32 bits of ``tensor``, in the order of its elements.
 
-    A hash is the sum of the words, each times an odd random 64-bit number of its place, modulo 2^64: integers, so that
-    every device and every chunk size gives the same. A word that differs alone is always noticed. Two rows that differ
-    in more have equal hashes with probability 2^-64 at most, for numbers that were drawn without regard to them. The
-    length is not in it: zeros at the end change nothing. O(n) time, bounded chunks. Source of the family: Carter and
-    Wegman, "Universal classes of hash functions", 1979; of its form: Lemire and Kaser, "Strongly universal string
-    hashing is fast", 2014.
+    A hash is the sum of the words, each times an odd random 64-bit number of its place, modulo 2^64. Sums of integers
+    are the same on every device and for every chunk size. A word that differs alone is always noticed. Two rows that
+    differ in more words have equal hashes with probability 2^-64 at most, if the random numbers do not depend on them.
+    The length is not part of a hash: zeros at the end change nothing. O(n) time, bounded chunks. Source of the family:
+    Carter and Wegman, "Universal classes of hash functions", 1979; of its form: Lemire and Kaser, "Strongly universal
+    string hashing is fast", 2014.
     """
     data = tensor.contiguous().view(-1).view(torch.uint8)
     words = (pad(data, (0, -data.numel() % 4)) if data.numel() % 4 else data).view(torch.int32)
