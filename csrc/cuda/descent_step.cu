@@ -1,7 +1,7 @@
 // One step of a descent by majorisation, sped up by L-BFGS: the twin of mmphate_gpu/ops/descent_step.py.
 //
-// Two kernels, one after the other: what is kept, its inner products and, by the last block, the decision; the places.
-// None of them asks the host. Compiled with MMP_DEPTH (past steps that are kept) defined.
+// Two kernels follow one another. The first stores the step and its inner products, and its last block decides; the
+// second moves the points. Neither asks the host. Compiled with MMP_DEPTH (past steps that are kept) defined.
 #include "device.h"
 
 constexpr int descent_depth = MMP_DEPTH;
@@ -42,11 +42,11 @@ MMP_DEVICE int next_slot(const double* state) {
 
 MMP_DEVICE double gram(const Decision& now, int i, int j) { return now.state[at_gram + i * descent_rows + j]; }
 
-// The quasi-Newton step by the two loops, by a warp: every lane returns the weight of its row and puts that of the
-// residual into `scale`. A lane has the inner product of its row with what the weights make so far.
+// A warp finds the quasi-Newton step by the two loops. Every lane returns the weight of its row and puts that of the
+// residual into `scale`. A lane holds the inner product of its row with the sum that the weights make so far.
 MMP_DEVICE double weights_of(const Decision& now, double& scale) {
     const int lane = mmp_lane(), row = lane < descent_rows ? lane : 0, n_kept = (int)now.state[at_n_kept];
-    double weight = 0, product = now.sums[descent_products_of * row + 2], share = 0;  // lane `place` has that of a place
+    double weight = 0, product = now.sums[descent_products_of * row + 2], share = 0;  // of the lane's place
     for (int place = n_kept - 1; place >= 0; --place) {
         const int slot = (int)now.state[at_order + place], other = descent_depth + slot;
         const double taken = __shfl_sync(MMP_WARP, product, slot) / gram(now, slot, other);
@@ -69,7 +69,7 @@ MMP_DEVICE double weights_of(const Decision& now, double& scale) {
     return weight;
 }
 
-// Takes the inner products of the step that was kept in `slot`, by a warp.
+// A warp takes the inner products of the step that was kept in `slot`.
 MMP_DEVICE void learn(Decision& now, int slot) {
     const int lane = mmp_lane(), other = descent_depth + slot;
     const double* products = now.sums + descent_products_of * lane;
@@ -104,8 +104,8 @@ MMP_DEVICE double share_of(double n, double along, double gain) {
     return 0.5 < least ? 0.5 : least;
 }
 
-// What the trial leads to, by a warp whose first lane decides; returns the action and puts the factor of the residual, or
-// of the step, into `factor` and that of the lane's row into `weight`.
+// What follows from the trial. The first lane of a warp decides. Every lane returns the action, and puts the factor of
+// the residual, or of the step, into `factor` and the weight of its row into `weight`.
 MMP_DEVICE mmp_i64 decide(Decision& now, double raw, mmp_i64 n_points, double eps, mmp_i64 max_iter, double near,
                           double least_curvature, mmp_i64 shortened, double& weight, double& factor) {
     const bool first = mmp_lane() == 0, plain = now.state[at_plain] != 0;
@@ -148,8 +148,8 @@ MMP_DEVICE mmp_i64 decide(Decision& now, double raw, mmp_i64 n_points, double ep
 
 }  // namespace
 
-// One thread a coordinate, and every so many further ones; then a fixed tree over a block. The block that is the last to
-// leave its sums adds up those of all, in an order that does not depend on which it is, and its first warp decides.
+// One thread a coordinate, and further ones at a fixed stride; then a fixed tree over a block. The last block to store
+// its sums adds up those of all, in an order that does not depend on which block it is. Its first warp decides.
 //
 // trial_moved, points, moved, trial, step (n,); kept (2 DEPTH, n), of which the rows of the next slot are written; raw
 // (): the stress at the trial; n_points: L; state, changed in place; by_block (blocks, 6 DEPTH + 1): scratch
@@ -196,7 +196,7 @@ MMP_KERNEL void __launch_bounds__(descent_threads)
         double total = 0;
         for (int w = 0; w < descent_threads / 32; ++w) total += now.parts[w][q];
         by_block[(mmp_i64)blockIdx.x * descent_sums + q] = total;
-        __threadfence();  // seen by the last block, before this one counts as done
+        __threadfence();  // the last block must see the sums before this one counts as done
     }
     __syncthreads();
     if (threadIdx.x == 0) now.is_last = atomicAdd(state + at_arrived, 1.0) == (double)gridDim.x - 1;

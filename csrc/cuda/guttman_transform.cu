@@ -7,16 +7,16 @@
 constexpr int guttman_threads = 128;
 constexpr int guttman_point_threads = 1024;
 constexpr int guttman_rows = MMP_ROWS;
-// Columns of a thread whose distances are loaded before any is used, so that their latencies overlap.
+// Columns whose distances a thread loads before it uses any, so that their latencies overlap.
 constexpr int guttman_at_once = MMP_C <= 4 ? 2 : 1;
-// Blocks that fit a multiprocessor: eight leave 64 registers a thread, and 1000 blocks then run at once on 132 of them.
+// Blocks on a multiprocessor: eight leave 64 registers a thread, and 132 multiprocessors then run 1000 blocks at once.
 constexpr int guttman_blocks = sizeof(MMP_DISTANCE) == 4 && MMP_C <= 3 ? 8 : 1;
-// The smallest normal number: the inverse root of a square below it would be off.
+// The smallest normal number: the inverse root of a smaller square would be wrong.
 constexpr MMP_DISTANCE guttman_smallest = sizeof(MMP_DISTANCE) == 4 ? 1.17549435e-38f : 2.2250738585072014e-308;
 
 namespace {
 
-// Of one row: the pulls along each axis and the squared residuals.
+// Sums of one row: the pulls along each axis and the squared residuals.
 constexpr int guttman_sums = MMP_C + 1;
 
 struct Reduction {
@@ -28,10 +28,10 @@ struct Largest {
     double parts[guttman_point_threads / 32];
 };
 
-// What a pair adds to the sums of its row; points no farther apart than the root of `least` pull nothing.
+// Adds a pair to the sums of its row. Points no farther apart than the root of `least` do not pull.
 //
-// Without a branch, a root or a division: the distance is its square times the inverse root. That of a point from
-// itself is 0, as `wanted` is there.
+// There is no branch, root or division: the distance is its square times the inverse root. For a point and itself it is
+// 0, and so is `wanted`.
 MMP_DEVICE void add_pair(MMP_DISTANCE wanted, const MMP_DISTANCE* x, const MMP_DISTANCE* own, MMP_DISTANCE least,
                          MMP_DISTANCE* sums) {
     MMP_DISTANCE apart[MMP_C], squared = 0;
@@ -48,7 +48,7 @@ MMP_DEVICE void add_pair(MMP_DISTANCE wanted, const MMP_DISTANCE* x, const MMP_D
     sums[MMP_C] = mmp_fused(residual, residual, sums[MMP_C]);
 }
 
-// N columns, `guttman_threads` apart, for every row: all that is read is asked for before any of it is used.
+// N columns, `guttman_threads` apart, for every row. All loads begin before any loaded value is used.
 template <int N>
 MMP_DEVICE void add_columns(const MMP_DISTANCE* to, const MMP_DISTANCE* other, mmp_i64 n,
                             const MMP_DISTANCE (&own)[guttman_rows][MMP_C], MMP_DISTANCE least,
@@ -68,7 +68,7 @@ MMP_DEVICE void add_columns(const MMP_DISTANCE* to, const MMP_DISTANCE* other, m
     }
 }
 
-// The stress of all blocks, by the block that is the last to leave its own: in an order that does not depend on which.
+// The last block to store its stress sums those of all blocks, in an order that does not depend on which block it is.
 MMP_DEVICE void add_blocks(const double* by_block, double* raw, Reduction& reduction) {
     const volatile double* const others = by_block;
     double sum = 0;
@@ -85,10 +85,10 @@ MMP_DEVICE void add_blocks(const double* by_block, double* raw, Reduction& reduc
 
 }  // namespace
 
-// One block. Points in the type of the distances, axis by axis, so that each is converted once and neighbouring threads
-// read neighbours; and the square of the distance up to which two count as one.
+// One block. It converts the points to the type of the distances once, and stores them axis by axis, so that
+// neighbouring threads read neighbours. It also squares the distance up to which two points count as one.
 //
-// points (n, C) float64; share: of the largest coordinate -> by_axis (C, n), least (), n_done (): 0.
+// points (n, C) float64; share: of the largest coordinate -> by_axis (C, n), least (), n_done (), which becomes 0.
 MMP_KERNEL void __launch_bounds__(guttman_point_threads)
     guttman_points(const double* points, mmp_i64 n, double share, MMP_DISTANCE* by_axis, MMP_DISTANCE* least,
                    mmp_i32* n_done) {
@@ -112,7 +112,8 @@ MMP_KERNEL void __launch_bounds__(guttman_point_threads)
     *n_done = 0;
 }
 
-// One block per MMP_ROWS rows, which share the points its threads read; every 128th column a thread, then a fixed tree.
+// One block per MMP_ROWS rows, which share the points that its threads read. A thread takes every 128th column; a fixed
+// tree sums over the threads.
 //
 // distances (n, n), symmetric, the diagonal 0; points (n, C) float64, centred, and what `guttman_points` made of them;
 // n >= MMP_ROWS
@@ -121,7 +122,7 @@ MMP_KERNEL void __launch_bounds__(guttman_threads, guttman_blocks)
     guttman_transform(const MMP_DISTANCE* distances, const MMP_DISTANCE* by_axis, mmp_i64 n, const MMP_DISTANCE* least,
                       double* moved, double* by_block, mmp_i32* n_done, double* raw) {
     MMP_SHARED(Reduction, reduction);
-    // The last block ends with the last row: it makes some rows that another block makes too, to the same bits.
+    // The last block ends with the last row. It may compute rows that another block computes too, to the same bits.
     const mmp_i64 begin = (mmp_i64)blockIdx.x * guttman_rows;
     const mmp_i64 row0 = begin < n - guttman_rows ? begin : n - guttman_rows;
     const MMP_DISTANCE pulls_from = *least;
@@ -165,7 +166,7 @@ MMP_KERNEL void __launch_bounds__(guttman_threads, guttman_blocks)
         for (mmp_i64 row = begin; row < n && row < begin + guttman_rows; ++row)
             total += reduction.parts[0][row - row0][MMP_C];
         by_block[blockIdx.x] = total;
-        __threadfence();  // seen by the last block, before this one counts as done
+        __threadfence();  // the last block must see the stress before this one counts as done
         reduction.is_last = atomicAdd(n_done, 1) == (mmp_i32)gridDim.x - 1;
         __threadfence();
     }

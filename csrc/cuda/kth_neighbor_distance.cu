@@ -21,7 +21,7 @@ struct Brackets {
     mmp_i64 low[mmp_tile], high[mmp_tile];      // bits of squared distances: above low, up to high
     mmp_i64 below[mmp_tile], inside[mmp_tile];  // how many others lie up to low, and how many in the bracket
     MmpCut cuts[mmp_tile][inner];               // between the parts, ascending; for a list, its two ends
-    int counts[mmp_tile][inner];                // of the parts but the last, which has the rest
+    int counts[mmp_tile][inner];                // of all parts but the last, which has the rest
     int listed[mmp_tile][few];  // columns
     int reach;                  // the largest rough square that matters to a row, as bits; -1 where nothing does
 };
@@ -33,7 +33,7 @@ MMP_DEVICE bool is_open(const Brackets& all, int row) {
 MMP_DEVICE bool is_listed(const Brackets& all, int row) {
     return all.inside[row] > 0 && all.inside[row] <= few && all.high[row] - all.low[row] > 1;
 }
-// Nothing is known of the row.
+// A row whose bracket holds all distances.
 MMP_DEVICE bool is_new(const Brackets& all, int row) {
     return all.inside[row] > 0 && all.high[row] == bits_of_infinity && all.low[row] < 0;
 }
@@ -45,8 +45,8 @@ template <class Is> MMP_DEVICE unsigned rows_that(Is is) {
     return bits;
 }
 
-// Squares up to the possible ones of this cut matter to the block. They are no NaN and above 0, so their bits compare
-// as they do.
+// Rough squares up to the `possibly` of this cut matter to the block. They are above 0 and not NaN, so their bits
+// compare as the numbers do.
 MMP_DEVICE void matters(Brackets& all, const MmpCut& cut) { atomicMax(&all.reach, mmp_bits_of(cut.possibly)); }
 MMP_DEVICE float reach_of(const Brackets& all) { return mmp_of_bits(all.reach); }
 
@@ -61,7 +61,7 @@ MMP_DEVICE void divide(Brackets& all, int row, const MmpStack& stack, int set) {
     matters(all, all.cuts[row][inner - 1]);
 }
 
-// Keeps the part with the k-th. The first count holds what lies below the bracket too.
+// Keeps the part with the k-th distance. The first count also holds the distances below the bracket.
 MMP_DEVICE void narrow(Brackets& all, int row, mmp_i64 k) {
     mmp_i64 rest = all.inside[row];
     all.counts[row][0] -= (int)all.below[row];
@@ -118,7 +118,7 @@ MMP_OUTLINED int exact_part(const MmpCut* cuts, const double* points, const mmp_
     return part;
 }
 
-// The same of a pair by its rough square, by halves, as the limits ascend.
+// The same for a pair by its rough square. The limits ascend, so halving finds the part.
 MMP_DEVICE int part_of(const MmpBlock& block, const MmpCut* cuts, float square, int own, int column) {
     int part = 0;
     bool certain = true;
@@ -217,12 +217,12 @@ MMP_DEVICE mmp_i64 bits_of_square(double square) { return square < 0 ? -1 : __do
 
 }  // namespace
 
-// One block per 64 rows of a set, one warp per 8 of them, two columns a lane, pass after pass until all are found.
+// One block per 64 rows of a set, one warp per 8 of them, two columns a lane. It makes passes until no row is open.
 //
 // distances: of every row to its k-th nearest other point of the same set, 1 <= k < n. rows: the points by their place
 // in the stack, 64 of one set after another, -1 where there is none; null: the places of every set, of which the
 // distances are (n_sets, n). low, high (n_sets,) and below, within (n_sets, n), or null: what bracket_count found; a
-// row whose k-th lies between begins with that.
+// row whose k-th lies in the bracket begins with it.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
     kth_neighbor_distance(const double* points, const float* rough, const float* boxes, const double* spans,
                           const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, mmp_i64 k, const mmp_i64* rows,
@@ -288,8 +288,8 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
 // One block per tile of a set, one warp per 8 of its points, two columns a lane; it visits its own tile and those
 // behind it, as radius_count does.
 //
-// For the point that has a place, how many others of its set lie nearer than low[set], and how many within high[set]:
-// below and within (n_sets, n), 0 before.
+// For the point at every place it counts the others of its set nearer than low[set] and those within high[set]:
+// below and within (n_sets, n), which the caller sets to 0.
 MMP_KERNEL void __launch_bounds__(mmp_threads, 3)
     bracket_count(const double* points, const float* rough, const float* boxes, const double* spans,
                   const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, const double* low, const double* high,

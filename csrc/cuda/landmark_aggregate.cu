@@ -3,15 +3,15 @@
 // Compiled with MMP_INDEX (the type of the indices) and MMP_VALUE (of the values) defined.
 #include "device.h"
 
-// Entries of a lane that are fetched before any is added.
+// Entries that a lane fetches before it adds any.
 constexpr int aggregate_at_once = 4;
 
 namespace {
 
 // Adds one value a lane to the sum of its label, in the order of the lanes; lanes with no label have -1.
 //
-// The first lane of a run of equal labels adds them all, one after the other in a register. Runs of one label that are
-// apart take turns. `values` (32,) is for this warp alone.
+// The first lane of a run of equal labels adds all its values, one after the other in a register. Separate runs of one
+// label take turns. `values` (32,) is scratch of this warp alone.
 MMP_DEVICE void add_in_order(double* sums, double* values, int label, double value) {
     const int lane = mmp_lane();
     const int before = __shfl_sync(MMP_WARP, label, lane + 31);
@@ -31,15 +31,15 @@ MMP_DEVICE void add_in_order(double* sums, double* values, int label, double val
     }
 }
 
-// Of the entries that a warp takes at a time, those of one lane: the columns, whose labels are fetched next, and the
-// labels and values, which are added next. Both are asked for before others are added, so that no add waits for them.
+// The entries of one lane among those that a warp takes at a time: the columns, whose labels are fetched next, and the
+// labels and values, which are added next. Their loads begin before others are added, so that no add waits for them.
 struct Entries {
     MMP_INDEX column[aggregate_at_once];
     mmp_i32 label[aggregate_at_once];
     MMP_VALUE value[aggregate_at_once];
 };
 
-// The labels, counted from `base`, and values of the columns that are there; then the columns of the turn after.
+// Fetches the labels (counted from `base`) and values of the columns in `now`, and the columns of the turn after.
 MMP_DEVICE Entries next_entries(const Entries& now, const MMP_INDEX* indices, const MMP_VALUE* values,
                                 const mmp_i32* labels, mmp_i64 first, mmp_i64 stop, mmp_i32 base) {
     Entries next;
@@ -55,7 +55,7 @@ MMP_DEVICE Entries next_entries(const Entries& now, const MMP_INDEX* indices, co
 
 }  // namespace
 
-// One block of one warp per row; the labels pass in windows whose sums lie in shared memory, in one where it holds all.
+// One block of one warp per row. Labels pass in windows whose sums lie in shared memory, in one if it holds all.
 //
 // Row sums by label of a CSR matrix with entries from 0; labels 0 .. n_labels-1 of its columns. With out_indptr null
 // labels with an entry above 0 are counted into `counts`; else they are written, ascending. Shared memory: `window`

@@ -1,10 +1,10 @@
-// The points of a stack as the kernels over pairs have them: in float32, by tiles, with the box of each (see
+// Makes the points of a stack as the kernels over pairs read them: in float32, by tiles, with the box of each tile (see
 // pair_tiles.h and csrc/common/screen.h).
 #include "pair_tiles.h"
 
 namespace {
 
-// The tile of a block, and where it is among those of its set.
+// The tile of a block, and its number within its set.
 struct Tile {
     mmp_i64 set;
     int tile, n_tiles;
@@ -15,7 +15,7 @@ MMP_DEVICE Tile tile_of_block(mmp_i64 n) {
     return {blockIdx.x / n_tiles, (int)(blockIdx.x % n_tiles), n_tiles};
 }
 
-// A set is centred on the point in its middle: any is right, and points in the order of time begin far out.
+// A set is centred on the point in its middle. Any point is right; the first ones in the order of time lie far out.
 MMP_DEVICE double from_centre(const double* points, mmp_i64 n, mmp_i64 p, int point, int f) {
     return points[point * p + f] - points[n / 2 * p + f];
 }
@@ -24,7 +24,7 @@ MMP_DEVICE double from_centre(const double* points, mmp_i64 n, mmp_i64 p, int po
 
 // One block per tile of a set, a feature a warp and two points a lane at a time.
 //
-// spans (n_sets,), as in MmpStack, of points (n_sets, n, p): 0 before.
+// spans (n_sets,), as in MmpStack, of points (n_sets, n, p); the caller sets them to 0.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
     pair_span(const double* points, mmp_i64 n, mmp_i64 p, double* spans) {
     const Tile place = tile_of_block(n);

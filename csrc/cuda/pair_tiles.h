@@ -1,19 +1,18 @@
-// All pairs of some points with the points of their set, tile by tile, by their rough squared distances: what the
-// kernels over pairs share. One block serves mmp_tile rows of one set, each of its warps mmp_warp_rows of them. A tile
-// has mmp_tile columns, of which every lane holds two that are neighbours.
+// What the kernels over pairs share: they visit the pairs of some points with all points of their set, tile by tile,
+// and have the rough square of each, its squared distance in float32. One block serves mmp_tile rows of one set, and
+// each of its warps serves mmp_warp_rows of them. A tile has mmp_tile columns. Every lane has two neighbouring ones.
 //
-// The float32 features of a tile lie together, feature by feature (see pair_screen.cu). So a tile is copied as it
-// stands, without a division, and a point past the last is infinitely far from all without a test. Features pass
-// through shared memory P at a time, P being known to the compiler: the loop over them is written out. A launcher
-// chooses P so that P times a whole number of passes is the number of features or little more; what is more is 0.
-// While one tile is worked on the next is copied.
+// The float32 features of a tile lie together, feature by feature (see pair_screen.cu). So a copy of a tile needs no
+// division. A point past the last is infinitely far from all points, so it needs no test. Features pass through shared
+// memory P at a time. The compiler knows P and unrolls the loop over them. The launcher chooses P so that P times a
+// whole number of passes is the number of features or little more; the features past the last are 0. The next tile is
+// copied while the warps work on the present one.
 //
-// Tiles whose bounding box lies beyond reach are not visited. The box of tiles is compared by the same operations in
-// the same order as pairs are, and each of them is monotonic, so the rough square of a pair is never below that of
-// the boxes.
+// Tiles whose bounding box lies beyond reach are not visited. Boxes are compared by the same operations in the same
+// order as pairs, and each operation is monotonic. So the rough square of a pair is never below that of the boxes.
 //
-// A pair of points with p features takes 2 p operations in float32 and 4 to 6 more. A lane notes the pairs in doubt as
-// bits. If a warp has any, its lanes decide theirs in float64 after the tile, each for itself.
+// A pair of points with p features takes 2 p operations in float32 and 4 to 6 more. A lane notes its pairs in doubt as
+// bits. If a warp has any, its lanes decide them in float64 after the tile, each lane its own.
 #pragma once
 #include "../common/screen.h"
 #include "device.h"
@@ -22,23 +21,24 @@ constexpr int mmp_warps = 8;
 constexpr int mmp_warp_rows = 8;
 constexpr int mmp_threads = 32 * mmp_warps;
 constexpr int mmp_tile = mmp_warps * mmp_warp_rows;
-// A box has the first features of a set up to so many: a sum over fewer is a bound as well.
+// A box has at most this many features, the first ones: a sum over fewer features is a lower bound as well.
 constexpr int mmp_box_features = 64;
 
-// Points of n_sets sets of n < 2^31 each: as they are, and as pair_screen has them, in an order of its own.
+// Points of n_sets sets of n < 2^31 each: in float64 as the caller has them, and in tiles as pair_screen made them. A
+// place is the number of a point in the order of the tiles.
 struct MmpStack {
     const double* exact;   // (n_sets, n, p)
     const float* rough;    // (n_sets, tiles, passes * P, mmp_tile)
     const float* boxes;    // (n_sets, 2, up to mmp_box_features, tiles): least and largest features
     const double* spans;   // (n_sets,)
-    const mmp_i32* order;  // (n_sets, n): which point has a place; null where point i has place i
+    const mmp_i32* order;  // (n_sets, n): the point at each place; null if point i has place i
     mmp_i64 n, p;
     int passes;  // over the features, P at a time
 };
 
 MMP_DEVICE int mmp_tiles_of(mmp_i64 n) { return (int)((n + mmp_tile - 1) / mmp_tile); }
 
-// Read at once.
+// Numbers that one instruction reads.
 struct alignas(16) MmpFour {
     float of[4];
 };
@@ -46,7 +46,7 @@ struct alignas(8) MmpTwo {
     float of[2];
 };
 
-// The rows of a block and the tiles it is to visit, in shared memory.
+// The rows of a block and the tiles that it will visit, in shared memory.
 struct MmpRows {
     int own[mmp_tile];  // the place of every row within its set; -1 past the last
     float low[mmp_box_features], high[mmp_box_features];
@@ -91,7 +91,7 @@ MMP_DEVICE float mmp_warp_least(float value) {
 MMP_OUTLINED double mmp_exact_square(const double* points, mmp_i64 p, int one, int other) {
     return mmp_squared_distance(points + one * p, 1, points + other * p, 1, p);
 }
-// Of the points that have two places.
+// The same for the points at two places.
 MMP_DEVICE double mmp_square_of_places(const double* points, const mmp_i32* order, mmp_i64 p, int one, int other) {
     return mmp_exact_square(points, p, order ? order[one] : one, order ? order[other] : other);
 }
@@ -99,18 +99,18 @@ MMP_DEVICE double mmp_square_of_places(const MmpBlock& block, int one, int other
     return mmp_square_of_places(block.exact, block.order, block.p, one, other);
 }
 
-// A squared distance to compare others with.
+// A squared distance to compare pairs with: in float64, and its two bounds for rough squares.
 struct MmpCut {
     double limit;
     float surely, possibly;
 };
 
-// As a set of this span has it.
+// The cut at `limit` for a set with this span.
 MMP_OUTLINED MmpCut mmp_cut(double span, mmp_i64 p, double limit) {
     if (limit < 0) return {limit, -1.0f, -1.0f};
     const MmpScreen screen = mmp_screen(span, p);
     const double radius = sqrt(limit);
-    // What is infinite is no pair of two points (see mmp_leave_out_own): never surely within, wherever the cut is.
+    // An infinite square is no pair of two points (see mmp_leave_out_own), so no cut may count it as surely within.
     const float surely = mmp_surely(screen, radius), most = 3.4028234663852886e38f;
     return {limit, surely < most ? surely : most, mmp_possibly(screen, radius)};
 }
@@ -121,8 +121,8 @@ MMP_DEVICE MmpCut mmp_cut(const MmpStack& stack, int set, double limit) {
 // Pairs of a lane as bits: row r with column h has the bit 2 r + h.
 MMP_DEVICE unsigned mmp_bit(int r, int h) { return 1u << (2 * r + h); }
 
-// Of the pairs `doubt` of a lane, those that are not within the limit or are no pair of two points. own: of the rows of
-// the warp.
+// Those of the pairs `doubt` of a lane that are not within the limit or are no pair of two points. `own` has the places
+// of the warp's rows.
 MMP_OUTLINED unsigned mmp_beyond(const double* points, const mmp_i32* order, mmp_i64 p, int n, const int* own,
                                  int column, double limit, unsigned doubt) {
     unsigned beyond = 0;
@@ -139,12 +139,12 @@ MMP_DEVICE unsigned mmp_beyond(const MmpBlock& block, int tile, double limit, un
                       mmp_column(tile), limit, doubt);
 }
 
-// Squares above this are beyond the cut; what is no number is not, and is decided in float64.
+// Rough squares above `possibly` are beyond the cut. NaN is not above it, so float64 decides.
 MMP_DEVICE bool mmp_near(const MmpCut& cut, float square) { return !(square > cut.possibly); }
 MMP_DEVICE bool mmp_in_doubt(const MmpCut& cut, float square) { return mmp_near(cut, square) && !(square <= cut.surely); }
 
-// Whether any rough square of the warp is not above `possibly`, that of a cut: in most tiles none is. Where a square is no number the cut is
-// infinite, so it does not matter that the least of the others is taken.
+// Whether any rough square of the warp is at most `possibly`, the bound of a cut. In most tiles none is. fminf ignores
+// NaN, which does no harm: where a square can be NaN the cut is infinite.
 MMP_DEVICE bool mmp_any_near(float possibly, const MmpSquares& squares) {
     float least = squares[0][0];
 #pragma unroll
@@ -164,8 +164,8 @@ template <class Is> MMP_DEVICE unsigned mmp_pairs_that(const MmpSquares& squares
     return bits;
 }
 
-// Of the pairs of a lane that the screen leaves in doubt, those that float64 finds beyond the cut. Few tiles have any, so
-// all comparisons are made again: kept for here, they would cost every tile more than the count itself.
+// Those pairs of a lane that the screen leaves in doubt and float64 finds beyond the cut. Few tiles have any, so all
+// comparisons are made again: to keep their results would cost every tile more than the count itself.
 MMP_DEVICE unsigned mmp_found_beyond(const MmpBlock& block, const MmpCut& cut, int tile, const MmpSquares& squares) {
     const MmpCut same{cut.limit, mmp_anew(cut.surely), mmp_anew(cut.possibly)};
     const unsigned doubt = mmp_pairs_that(squares, [&](float square) { return mmp_in_doubt(same, square); });
@@ -180,11 +180,11 @@ MMP_DEVICE unsigned mmp_within(const MmpBlock& block, const MmpCut& cut, int til
     return near & ~mmp_found_beyond(block, cut, tile, squares);
 }
 
-// Pairs within a cut, by rows; of this lane.
+// Numbers of pairs of this lane within a cut, row by row.
 typedef int MmpCounts[mmp_warp_rows];
 
-// Counts the pairs of a tile within the cut for their rows, and, if asked to, adds those of every column to `of_set`,
-// one number for every point of the set.
+// Adds the pairs of a tile within the cut to the counts of their rows. If `for_columns`, it also adds those of every
+// column to `of_set`, which has one number for every point of the set.
 MMP_DEVICE void mmp_count(const MmpBlock& block, const MmpCut& cut, int tile, const MmpSquares& squares,
                           bool for_columns, MmpCounts& counts, mmp_u64* of_set) {
     int beside[2] = {}, sure = 0;
@@ -232,13 +232,13 @@ MMP_DEVICE void mmp_leave_out_own(const MmpBlock& block, int tile, MmpSquares& s
 
 // ---------------------------------------------------------------- the rows of a block
 
-// Where the features from those of `pass` on are of the point that has a place.
+// Where the features of a pass begin for the point at `place`.
 template <int P> MMP_DEVICE const float* mmp_rough_of(const MmpBlock& block, int place, int pass) {
     const float* const tile = block.tiles + (mmp_i64)(place / mmp_tile) * (block.passes * P * mmp_tile);
     return tile + pass * (P * mmp_tile) + place % mmp_tile;
 }
 
-// Features of the rows, of one pass; 0 where there is no row.
+// Loads the features of the rows for one pass; 0 where there is no row.
 template <int P> MMP_DEVICE void mmp_load_rows(const MmpBlock& block, int pass, float* rough) {
     const int row = (int)threadIdx.x % mmp_tile, own = block.rows->own[row];
     const float* const from = mmp_rough_of<P>(block, own < 0 ? 0 : own, pass);
@@ -247,7 +247,7 @@ template <int P> MMP_DEVICE void mmp_load_rows(const MmpBlock& block, int pass, 
         rough[f * mmp_tile + row] = own < 0 ? 0.0f : from[f * mmp_tile];
 }
 
-// The box around the rows, a feature a warp at a time.
+// Makes the box around the rows; each warp takes one feature at a time.
 template <int P> MMP_DEVICE void mmp_enclose_rows(const MmpBlock& block) {
     const int n_features = block.passes * P < mmp_box_features ? block.passes * P : mmp_box_features;
     for (int f = mmp_warp_of_block(); f < n_features; f += mmp_warps) {
@@ -264,14 +264,15 @@ template <int P> MMP_DEVICE void mmp_enclose_rows(const MmpBlock& block) {
     }
 }
 
-// Rows stay in shared memory where their launch asks for the room: (passes + 2) P mmp_tile floats instead of 4.
+// Whether the rows stay in shared memory: their launch then asks for (passes + 2) P mmp_tile floats, else for 4 P
+// mmp_tile.
 template <int P> MMP_DEVICE bool mmp_rows_stay(int passes) {
-    // Features of mmp_tile points that there is room for: 27 KiB beside the 20.5 of kth_neighbor_distance.
+    // Features of mmp_tile points that shared memory has room for: 27 KiB beside the 20.5 of kth_neighbor_distance.
     constexpr int mmp_resident = 108;
     return (passes + 2) * P <= mmp_resident;
 }
 
-// A block of the rows place_of(0) .. place_of(mmp_tile - 1) of a set, places within it; -1 for none.
+// A block with the rows at the places place_of(0) .. place_of(mmp_tile - 1) of a set; -1 stands for no row.
 template <int P, class PlaceOf>
 MMP_DEVICE MmpBlock mmp_block(MmpRows& rows, float* rough, const MmpStack& stack, int set, PlaceOf place_of) {
     const int n_tiles = mmp_tiles_of(stack.n), width = stack.passes * P;
@@ -313,7 +314,7 @@ template <int P> MMP_DEVICE float mmp_box_square(const MmpBlock& block, int tile
     return square;
 }
 
-// Lists those of the mmp_threads tiles from `first` on that come within `reach`, a rough square; returns how many.
+// Lists those of the mmp_threads tiles from `first` on that come within `reach`, a rough square. Returns their number.
 template <int P> MMP_DEVICE int mmp_list_tiles(const MmpBlock& block, int first, float reach) {
     __syncthreads();  // the list before has been read, and the box is written
     const int tile = first + (int)threadIdx.x;
@@ -340,7 +341,7 @@ template <int P> MMP_DEVICE float* mmp_column_buffer(const MmpBlock& block, int 
     return block.rough + ((mmp_rows_stay<P>(block.passes) ? block.passes : 2) + buffer) * (P * mmp_tile);
 }
 
-// Begins to copy the columns of a tile, and the rows where they do not stay.
+// Begins to copy the columns of a tile, and the rows too if they do not stay.
 template <int P> MMP_DEVICE void mmp_begin_copy(const MmpBlock& block, int tile, int pass, int buffer) {
     const float* const from = block.tiles + ((mmp_i64)tile * block.passes + pass) * (P * mmp_tile);
     float* const to = mmp_column_buffer<P>(block, buffer);
@@ -371,8 +372,8 @@ template <int P> MMP_DEVICE void mmp_add_squares(const float* rows, const float*
     }
 }
 
-// Calls visit(tile, squares) for every tile from `first` on within `reach` of the rows, a rough square, in ascending
-// order, with all lanes of a warp together. A warp that wants nothing only helps to copy.
+// Calls visit(tile, squares) for every tile from `first` on within `reach` of the rows, a rough square. Tiles come in
+// ascending order, and all lanes of a warp call together. A warp that wants no tile only helps to copy.
 template <int P, class Visit>
 MMP_DEVICE void mmp_walk(const MmpBlock& block, int first, float reach, bool wants, Visit visit) {
     for (; first < block.n_tiles; first += mmp_threads) {

@@ -7,9 +7,9 @@
 #include "pair_tiles.h"
 
 // One block per tile of a set, one warp per 8 of its points, two columns a lane; it visits its own tile and those
-// behind it. A lane counts for rows and columns, the warp adds up for rows, and all add to `counts`.
+// behind it. A lane counts for rows and for columns, the warp sums the counts of rows, and all are added to `counts`.
 //
-// counts (n_sets, n), 0 before: other points of the same set within `reach` of the point that has a place.
+// counts (n_sets, n), which the caller sets to 0: other points of the same set within `reach` of the point at a place.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
     radius_count(const double* points, const float* rough, const float* boxes, const double* spans,
                  const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, double reach, mmp_u64* counts) {
@@ -68,21 +68,21 @@ MMP_OUTLINED double averaged(double square, double own, double other, double dec
     return mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
 }
 
-// The columns of a row in a tile that have an entry, those of even and of odd number, one a lane.
+// The columns of a tile in which a row has an entry: one bit a lane, for even and for odd columns.
 struct Entries {
     unsigned even, odd;
 };
 
 MMP_DEVICE int size_of(const Entries& entries) { return __popc(entries.even) + __popc(entries.odd); }
 
-// How many of them lie before column h of this lane.
+// The number of entries before column h of this lane.
 MMP_DEVICE int rank_of(const Entries& entries, int h) {
     return mmp_rank(entries.even) + mmp_rank(entries.odd) + (h ? (int)(entries.even >> mmp_lane() & 1u) : 0);
 }
 
 MMP_DEVICE unsigned low_bits(int n) { return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1; }
 
-// How many of them lie before column `width` of the tile.
+// The number of entries before column `width` of the tile.
 MMP_DEVICE int size_before(const Entries& entries, int width) {
     return __popc(entries.even & low_bits((width + 1) / 2)) + __popc(entries.odd & low_bits(width / 2));
 }
@@ -90,7 +90,7 @@ MMP_DEVICE int size_before(const Entries& entries, int width) {
 }  // namespace
 
 // One block per 64 rows of a set, one warp per 8 of them, two columns a lane; ballots give each entry its place in the
-// row. The order of the stack is that of the points, so that columns ascend; a row is written by one warp alone.
+// row. The stack has the order of the points, so that columns ascend. One warp alone writes a row.
 //
 // The entries that radius_count counted, of the points first .. last-1 of every set. Point i of set s has the row
 // (i - first) * n_sets + s, with entries from indptr[row] up to indptr[row + 1], gap[row] of them left free after the

@@ -320,7 +320,7 @@ template <class T> T atomicExch(T* at, T value) { return std::exchange(*at, valu
 inline double __longlong_as_double(long long bits) { return emulation::value_of<double>((std::uint64_t)bits); }
 inline long long __double_as_longlong(double value) { return (long long)emulation::bits_of(value); }
 
-// A copy takes place when its end is waited for: until then the values before it are read.
+// A copy takes place when a thread waits for its end. Until then a read has the values from before the copy.
 inline void mmp_copy_four(float* to, const float* from) { emulation::self().copies.emplace_back(to, from); }
 inline void mmp_end_copies() {
     for (const auto& copy : emulation::self().copies) std::memcpy(copy.first, copy.second, 4 * sizeof(float));
