@@ -5,8 +5,8 @@ rate is the best of its repeats, which take turns with those of the others, by t
 multiply-adds; arrays far beyond the caches for bytes, which are counted as those read and those written (a cache that
 fetches a line before it writes it moves more); for the rest arrays that stay in the second-level cache of each thread,
 again and again for a millisecond, and larger ones, where to wake the threads takes no time beside the work; on CUDA a
-loop in registers for exponentials. Numbers are random: a GPU multiplies constants faster, for they take less power.
-Where a rate is taken in several ways the fastest counts.
+loop in registers for exponentials. Numbers are random, because a GPU may multiply constants faster: they take less
+power. Where a rate is taken in several ways the fastest counts.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ def _large(device: torch.device, quick: bool) -> tuple[torch.Tensor, torch.Tenso
 
 @functools.lru_cache(maxsize=1)
 def _pair(device: torch.device, n_bytes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two arrays that copies and reads share: one stretch of random numbers again and again, which is soon made."""
+    """Two arrays that copies and reads share. They repeat one short run of random numbers, which takes little time."""
     some = torch.randn(min(2**18, n_bytes // 8), dtype=torch.float64, device=device)
-    one, other = (some.repeat(n_bytes // some.nbytes) for _ in range(2))
-    return one, other
+    first, second = (some.repeat(n_bytes // some.nbytes) for _ in range(2))
+    return first, second
 
 
 def _product(dtype: torch.dtype, precision: str = "highest") -> tuple[Way, ...]:

@@ -5,9 +5,9 @@
     python benchmarks/gpu_instructions.py --write             fills the table of docs/performance.md from that file
     python benchmarks/gpu_instructions.py --check             exits 1 if the table differs from it
 
-It needs nvcc, and cuobjdump beside it or in Triton's wheel. Counted is what one warp executes for a tile of 512 pairs
-(of the sweep: a thread for the pairs of one turn of its loop), on the way that it takes where no pair is in doubt and
-none is near; divided by the pairs of a lane, which is instructions a pair and lane. See benchmarks/sass.py.
+It needs nvcc, and cuobjdump beside it or in Triton's wheel. It counts the instructions that one warp executes for a
+tile of 512 pairs if no pair is in doubt and none is near, divided by the pairs of a lane: instructions a pair and lane.
+For the sweep it counts those of a thread for the pairs of one turn of its loop. See benchmarks/sass.py.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ PLACE = re.compile(r"(<!-- instructions -->\n).*?(<!-- /instructions -->)", re.D
 OPTIONS = ("-std=c++17", "-fmad=false", "-ftz=true", "-arch=sm_90")
 TYPES = {"MMP_INDEX": "mmp_i32", "MMP_VALUE": "float"}
 FEATURES, COMPONENTS = (6, 10, 50), (2, 3)
-# How often each compares the rough square of a pair with a bound, before and after: less would leave out pairs.
+# How often each kernel compares the rough square of a pair with a bound, before and after. A path with fewer would
+# leave out pairs.
 PAIR_KERNELS = {
     "radius_affinity": {"radius_count": (2, 1), "radius_fill": (2, 1)},
     "kth_neighbor_distance": {"bracket_count": (4, 1), "kth_neighbor_distance": (1, 1)},
@@ -48,7 +49,7 @@ PAIR_KERNELS = {
 PAIRS_OF_A_LANE = 16  # of a tile
 SQUARE_ROOT = "MUFU.RSQ"
 FEATURES_OF_A_COPY = 16  # of a tile, by 256 threads with 16 bytes each
-# Where the features of a pass are not known to the compiler: how many pass at a time.
+# Features that pass at a time in a kernel that does not know the features of a pass when it is compiled.
 FEATURES_AT_ONCE = 32
 
 
@@ -61,7 +62,7 @@ class Measured:
     size: str  # "p = 10"
     per_pair: float  # instructions
     registers: int
-    shared_bytes: int  # known to the compiler
+    shared_bytes: int  # those that the compiler knows
     spilled_bytes: int
 
 
@@ -97,7 +98,7 @@ def _measured(commit: str) -> dict[str, object]:
 
 
 def measure(csrc: Path, version: str) -> list[Measured]:
-    """All kernels there are figures of, compiled from ``csrc``."""
+    """The figures of all kernels of the table, compiled from ``csrc``."""
     rows = []
     for source, kernels in PAIR_KERNELS.items():
         for p in FEATURES:
@@ -134,7 +135,7 @@ class Machine:
         return sum(tiles) / len(tiles) / PAIRS_OF_A_LANE
 
     def sweep(self, kernel: str) -> float:
-        """The innermost loop with the most roots, by their number on its way: one a pair. No division is left out."""
+        """Instructions of a pair in the innermost loop with the most roots: one root a pair, and every division."""
         graph = sass.Graph.of(sass.instructions(self.code[kernel]))
         loop = max(sass.loops(graph), key=lambda loop: (_number(graph, loop, SQUARE_ROOT), -len(loop.blocks)))
         turn = sass.path(graph, loop, {}, [SQUARE_ROOT, "MUFU.RCP"], 2 * PAIRS_OF_A_LANE)
@@ -142,11 +143,11 @@ class Machine:
 
 
 def _number(graph: sass.Graph, loop: sass.Loop, name: str) -> int:
-    return sum(one.name == name for start in loop.blocks for one in graph.blocks[start])
+    return sum(instruction.name == name for start in loop.blocks for instruction in graph.blocks[start])
 
 
 def _loops_over_parts(graph: sass.Graph) -> list[sass.Loop]:
-    """The loops over the features of a tile, some at a time: the least that have products and copies."""
+    """The loops over the features of a tile, some at a time: the smallest loops with products and copies."""
     both = [
         loop
         for loop in sass.loops(graph)
@@ -157,7 +158,7 @@ def _loops_over_parts(graph: sass.Graph) -> list[sass.Loop]:
 
 
 def _tile(graph: sass.Graph, parts: sass.Loop, p: int, n_compared: int) -> float:
-    """Instructions of a warp for one tile: the features, part by part, and what is done with the squares."""
+    """Instructions of a warp for one tile: those for the features, part by part, and those for the squares."""
     tiles = min((loop for loop in sass.loops(graph) if parts.blocks < loop.blocks), key=lambda loop: len(loop.blocks))
     within = [loop for loop in sass.loops(graph) if loop.blocks < parts.blocks]
     by_feature = [loop for loop in within if _number(graph, loop, "FFMA") >= PAIRS_OF_A_LANE]
@@ -173,12 +174,12 @@ def _tile(graph: sass.Graph, parts: sass.Loop, p: int, n_compared: int) -> float
 
 
 def _by_feature(graph: sass.Graph, within: list[sass.Loop], p: int, reloads: bool) -> float:
-    """Where loops turn for every feature, some at once: those of the products, and those that copy an element."""
+    """Instructions of the loops with a turn for every feature: those with the products, and those that copy."""
 
     def each(name: str, least: int) -> float:
-        """Instructions for one of the instructions ``name``, in the loop that is written out most."""
-        found = [loop for loop in within if _number(graph, loop, name) >= least]
-        loop = max(found, key=lambda loop: (_number(graph, loop, name), -len(loop.blocks)))
+        """Instructions executed for each instruction ``name``, in the loop that is unrolled most."""
+        candidates = [loop for loop in within if _number(graph, loop, name) >= least]
+        loop = max(candidates, key=lambda loop: (_number(graph, loop, name), -len(loop.blocks)))
         return sum(sass.path(graph, loop, {}, [name], 999).values()) / _number(graph, loop, name)
 
     elements = p * TILE / PAIR_THREADS * (2 if reloads else 1)  # of the columns, and of the rows
@@ -192,22 +193,22 @@ def compiled(csrc: Path, source: str, defines: dict[str, str]) -> Machine:
         text.write_text(_sources.one_text(csrc / "cuda" / f"{source}.cu"))
         command = ["nvcc", "-cubin", *OPTIONS, *(f"-D{name}={value}" for name, value in defines.items())]
         command += ["-Xptxas", "-v", str(text), "-o", str(binary)]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+        messages = subprocess.run(command, check=True, capture_output=True, text=True).stderr
         dump = subprocess.run([cuobjdump(), "--dump-sass", str(binary)], check=True, capture_output=True, text=True)
     code = dict(re.findall(r"Function : (\w+)\n(.*?)(?=\n\s*Function : |\Z)", dump.stdout, re.DOTALL))
-    return Machine(code, {name: _resources(part) for name, part in _by_kernel(told).items()})
+    return Machine(code, {name: _resources(part) for name, part in _by_kernel(messages).items()})
 
 
-def _by_kernel(told: str) -> dict[str, str]:
-    return dict(re.findall(r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry|\Z)", told, re.DOTALL))
+def _by_kernel(messages: str) -> dict[str, str]:
+    return dict(re.findall(r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry|\Z)", messages, re.DOTALL))
 
 
-def _resources(told: str) -> tuple[int, int, int]:
-    """Registers, bytes of shared memory, bytes spilled; the latter of the functions called too."""
-    registers, shared = re.search(r"Used (\d+) registers", told), re.search(r"(\d+) bytes smem", told)
+def _resources(messages: str) -> tuple[int, int, int]:
+    """Registers, bytes of shared memory, and bytes spilled by the kernel and the functions that it calls."""
+    registers, shared = re.search(r"Used (\d+) registers", messages), re.search(r"(\d+) bytes smem", messages)
     if registers is None:
-        raise ValueError(f"ptxas names no registers in: {told}")
-    spilled = sum(map(int, re.findall(r"(\d+) bytes spill stores", told)))
+        raise ValueError(f"ptxas names no registers in: {messages}")
+    spilled = sum(map(int, re.findall(r"(\d+) bytes spill stores", messages)))
     return int(registers[1]), int(shared[1]) if shared else 0, spilled
 
 
@@ -218,14 +219,17 @@ def table(result: dict[str, Any]) -> str:
     for kernel, size in dict.fromkeys(key[:2] for key in rows):
         old, new = rows[kernel, size, "before"], rows[kernel, size, "after"]
         fewer = f"{old.per_pair / new.per_pair:.2f}"
-        uses = [f"{one.registers} / {one.shared_bytes / 1024:.1f} KiB / {one.spilled_bytes} B" for one in (old, new)]
+        uses = [
+            f"{measured.registers} / {measured.shared_bytes / 1024:.1f} KiB / {measured.spilled_bytes} B"
+            for measured in (old, new)
+        ]
         lines.append([f"`{kernel}`", size, f"{old.per_pair:.1f}", f"{new.per_pair:.1f}", fewer, *uses])
     head = ["kernel", "size", "before", "after", "times fewer", "before: registers / shared / spilled", "after"]
-    told = (
+    note = (
         f"Instructions a pair and lane, nvcc {result['nvcc']} for sm_90; before: {result['before']}. Shared memory is"
     )
-    told += " what the compiler knows of; a launch adds up to 27 KiB for tiles after."
-    return f"{markdown_table(head, lines)}\n\n{told}\n\n{_visits_table(result['visits'])}\n"
+    note += " what the compiler knows of; a launch adds up to 27 KiB for tiles after."
+    return f"{markdown_table(head, lines)}\n\n{note}\n\n{_visits_table(result['visits'])}\n"
 
 
 def _visits_table(rows: list[dict[str, Any]]) -> str:

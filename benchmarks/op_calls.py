@@ -335,15 +335,15 @@ def _around_products(op: str, data: Data) -> list[Measured]:
     halves, inverse = scaled_tiles(layout, block)
     read = block.nbytes + layout.order.nbytes
     if op == "tile_block":
-        given, needs = (block, 1 / inverse, layout.order), {"bytes": float(read + halves.nbytes)}
+        arguments, needs = (block, 1 / inverse, layout.order), {"bytes": float(read + halves.nbytes)}
         needs["fma-float64"] = float(block.numel())
     else:
         sums, intraslice = halves.float(), data.lazy.intraslice
-        given = (sums, inverse, layout.order, *intraslice[:3], block)
+        arguments = (sums, inverse, layout.order, *intraslice[:3], block)
         entries = intraslice.indices.nbytes + intraslice.values.nbytes
         needs = {"bytes": float(read + block.nbytes + sums.nbytes + entries)}
         needs["fma-float64"] = float(block.numel() + 2 * COLUMNS * intraslice.nnz)
-    return [_twin(data, op, f"float64 x {COLUMNS}", given, float(block.numel()), "numbers", needs)]
+    return [_twin(data, op, f"float64 x {COLUMNS}", arguments, float(block.numel()), "numbers", needs)]
 
 
 # The ops by the inputs that they share.

@@ -1,7 +1,7 @@
 """Pairs of points that the kernels over pairs visit on the suite of bifurcations, counted without running them.
 
-Of `kth_neighbor_distance` the rows that lie in the bracket around the median are meant, a fifth of all. A tile is
-visited if its box lies within reach of that of the rows (csrc/cuda/pair_tiles.h). Before, all were.
+For `kth_neighbor_distance` only the rows in the bracket around the median count, a fifth of all. A tile is visited if
+its box lies within reach of the box of the rows (csrc/cuda/pair_tiles.h). Without boxes every tile would be visited.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _of_scenario(scenario: str, n_epochs: int, n_timesteps: int) -> list[Visits]
     low, high = sampled[:, SAMPLED // 2 - spread], sampled[:, SAMPLED // 2 + spread]
     between = (kth >= low[:, None]) & (kth <= high[:, None])
     shares = [
-        _share(_near(one[rows][None], one[None], far[None]))
-        for one, rows, far in zip(ordered, between, high, strict=True)
+        _share(_near(of_set[rows][None], of_set[None], far[None]))
+        for of_set, rows, far in zip(ordered, between, high, strict=True)
     ]
     of_bracket = sum(shares) / len(shares)
 

@@ -1,7 +1,7 @@
-"""What a loop of a CUDA kernel executes in machine code: the path of an iteration where nothing is out of the ordinary.
+"""The machine instructions of one iteration of a loop in a CUDA kernel, on the path that it usually takes.
 
-Read from the text of ``cuobjdump --dump-sass``. A path avoids what it can: decisions that are rarely needed lie behind
-branches. It does not avoid what is named as the work of the loop.
+They are read from the text of ``cuobjdump --dump-sass``. The path skips all code that a branch can skip, since code
+that is rarely needed lies behind branches. It does not skip the instructions that are named as the work of the loop.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Instruction:
 
     @property
     def name(self) -> str:
-        """FFMA; of functions with the function, MUFU.RSQ."""
+        """The name without modifiers, such as FFMA; MUFU keeps its function, such as MUFU.RSQ."""
         parts = self.code.split(".")
         return ".".join(parts[: 2 if parts[0] == "MUFU" else 1])
 
 
 def instructions(text: str) -> list[Instruction]:
-    """Those of one kernel, in the order of their addresses."""
+    """The instructions of one kernel, in the order of their addresses."""
     listed = []
     for match in _LINE.finditer(text):
         target = _TARGET.search(match["rest"].strip())
@@ -53,7 +53,7 @@ def instructions(text: str) -> list[Instruction]:
 
 @dataclass
 class Graph:
-    """Blocks of instructions without a branch between them, by the address of the first; and what follows each."""
+    """Blocks of instructions without a branch inside, by the address of the first, and the blocks that follow each."""
 
     blocks: dict[int, list[Instruction]] = field(default_factory=dict)
     after: dict[int, list[int]] = field(default_factory=dict)
@@ -63,14 +63,20 @@ class Graph:
         leaves = {"BRA", "EXIT", "RET", "BRX", "JMP"}
         starts = {
             listed[0].at,
-            *(one.target for one in listed if one.name in ("BRA", "BSSY") and one.target is not None),
+            *(
+                instruction.target
+                for instruction in listed
+                if instruction.name in ("BRA", "BSSY") and instruction.target is not None
+            ),
         }
-        starts |= {later.at for one, later in zip(listed, listed[1:], strict=False) if one.name in leaves}
+        starts |= {
+            later.at for instruction, later in zip(listed, listed[1:], strict=False) if instruction.name in leaves
+        }
         graph = cls()
-        for one in listed:
-            if one.at in starts:
-                block = graph.blocks.setdefault(one.at, [])
-            block.append(one)
+        for instruction in listed:
+            if instruction.at in starts:
+                block = graph.blocks.setdefault(instruction.at, [])
+            block.append(instruction)
         order = sorted(graph.blocks)
         for start, following in zip(order, [*order[1:], None], strict=True):
             last = graph.blocks[start][-1]
@@ -82,7 +88,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of a graph: where it begins, and the blocks in it."""
+    """A loop of a graph: the address where it begins, and the blocks in it."""
 
     head: int
     blocks: frozenset[int]
@@ -105,7 +111,7 @@ def loops(graph: Graph) -> list[Loop]:
     while changed:
         changed = False
         for start in order[1:]:
-            new = {start} | set.intersection(*(over[one] for one in before[start] if one in reached))
+            new = {start} | set.intersection(*(over[start_of] for start_of in before[start] if start_of in reached))
             changed |= new != over[start]
             over[start] = new
     bodies: dict[int, set[int]] = {}
@@ -113,10 +119,10 @@ def loops(graph: Graph) -> list[Loop]:
         for head in set(graph.after[start]) & over[start]:
             body, open_ends = bodies.setdefault(head, {head}), [start]
             while open_ends:
-                one = open_ends.pop()
-                if one not in body:
-                    body.add(one)
-                    open_ends += [earlier for earlier in before[one] if earlier in reached]
+                start_of = open_ends.pop()
+                if start_of not in body:
+                    body.add(start_of)
+                    open_ends += [earlier for earlier in before[start_of] if earlier in reached]
     return sorted((Loop(head, frozenset(body)) for head, body in bodies.items()), key=lambda loop: len(loop.blocks))
 
 
@@ -126,10 +132,10 @@ Way = tuple[int, Counter[str]]  # how many instructions, and how many of each na
 def path(
     graph: Graph, loop: Loop, inner: Mapping[int, Counter[str]], work: Collection[str] = (), need: int = 0
 ) -> Counter[str]:
-    """The instructions of one iteration by name: the fewest with ``need`` of those named in ``work``, or all there are.
+    """The instructions of one iteration, counted by name, on the shortest path with enough work.
 
-    ``inner`` has, by their heads, what loops within this one execute in all, nothing where it has none; they are passed
-    over as one block.
+    Enough is ``need`` instructions of those named in ``work``, or as many as any path has. A loop inside this one
+    counts as one block. By its head ``inner`` has the instructions that it executes in all, none if it is not listed.
     """
     within = [one for one in loops(graph) if one.blocks < loop.blocks]
     outermost = [one for one in within if not any(one.blocks < other.blocks for other in within)]
@@ -138,7 +144,7 @@ def path(
     best: dict[int, dict[int, Way]] = {}
 
     def rest(start: int) -> dict[int, Way]:
-        """The fewest instructions from this block on to the end of the iteration, by the work they have."""
+        """The fewest instructions from this block to the end of the iteration, by the amount of work in them."""
         if start in best:
             return best[start]
         blocks = members.get(start, frozenset([start]))

@@ -1,1 +1,1 @@
-"""What is run on a machine with a GPU: `first_light` in its first ten minutes, `verify_gpu` after that."""
+"""Scripts for a machine with a GPU: `first_light` for the first ten minutes, `verify_gpu` for the second call."""

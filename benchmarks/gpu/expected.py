@@ -1,7 +1,7 @@
-"""The numbers of CPU runs that a GPU's are held against, carried in ``expected.json``: no CPU run is needed there.
+"""The numbers of CPU runs that those of a GPU are compared with. ``expected.json`` carries them to the GPU's machine.
 
-``python benchmarks/gpu/first_light.py --expect`` writes the file anew (about a minute on two cores), wherever a change
-gives other values of t or of the stress.
+``python benchmarks/gpu/first_light.py --expect`` writes the file anew (about a minute on two cores). This is needed
+whenever a change of the library gives other values of t or of the stress.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.records import RESULTS, hash_of, read, write_text  # noqa: E402
 
 FILE = Path(__file__).with_suffix(".json")
-# What decides the numbers: the library alone.
+# The files that decide the numbers: the library's sources alone.
 LIBRARY = ("mmphate_gpu/**/*.py", "csrc/c*/*")
-# Whole runs by what they are called: the case of `cases.py` whose trace and options they take.
+# Whole runs by name, with the case of `cases.py` whose trace and options they take.
 RUNS = {
     "walk": "walk-1600x6x10",
     "hopf": "suite-hopf-sparse",
@@ -32,13 +32,13 @@ HAR = "har-127x128x30x6"
 
 
 def expected() -> dict[str, Any]:
-    """The numbers that are carried; ``same_sources`` says whether the library's sources made them."""
-    found = json.loads(FILE.read_text()) if FILE.exists() else {"runs": {}, "pipeline": {}}
-    return {**found, "same_sources": found.get("sources") == hash_of(LIBRARY)}
+    """The carried numbers; ``same_sources`` says whether these sources of the library made them."""
+    carried = json.loads(FILE.read_text()) if FILE.exists() else {"runs": {}, "pipeline": {}}
+    return {**carried, "same_sources": carried.get("sources") == hash_of(LIBRARY)}
 
 
 def run_of_rows(case: str) -> dict[str, Any]:
-    """t and stress of a case in the rows of the CPU that are kept with the benchmarks; empty where there is none."""
+    """t and stress of a case in the committed rows of a CPU; empty if there is no such row."""
     for path in sorted(RESULTS.glob("pipeline-*.jsonl")):
         for row in read(path):
             if (row.case, row.stage, row.device) == (case, "total", "cpu") and row.t is not None:
@@ -57,8 +57,8 @@ def write_expected() -> Path:
     runs = {}
     for name, case in RUNS.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
-        own = CASES[case]
-        op = MMPHATE(**{**own.options, "storage": "sparse"}, device="cpu", random_state=0).fit(own.trace(None))
+        chosen = CASES[case]
+        op = MMPHATE(**{**chosen.options, "storage": "sparse"}, device="cpu", random_state=0).fit(chosen.trace(None))
         runs[name] = {"t": op.t_, "stress": op.stress_, "bandwidth": op.bandwidth_, "nnz": op.affinity_.nnz}
     pipeline = {}
     for size in ("quick", "full"):

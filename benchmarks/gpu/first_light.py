@@ -1,17 +1,17 @@
-"""The first ten minutes on a card: what works, how fast, and the numbers that decide thresholds, in one file.
+"""The first ten minutes on a card, in one file: what works, how fast it is, and the numbers that decide thresholds.
 
     python benchmarks/gpu/first_light.py --out /tmp/first-light --pack first-light.tgz
 
-Every step is a process with a limit of its own. It gives lines of JSON, one for each part, which are written into
-``first_light.jsonl`` of the output at once; after each the pack is written anew, so that a call that is killed at any
-moment leaves all that was known. Steps that no longer fit into ``--budget`` are named. Nothing is written outside
-``--out`` and ``--pack``, the caches of compilers included, and the network is never needed. What cannot be done here
-is named: a missing package, tool, or device.
+Every step is a process with a time limit. It gives a line of JSON for each part, which is written into
+``first_light.jsonl`` of the output at once. After each line the pack is written anew, so that a call that is killed at
+any moment leaves all that was known. Steps that no longer fit into ``--budget`` are named. Nothing is written outside
+``--out`` and ``--pack``, not even the caches of compilers. The network is never needed. The script names what cannot be
+done on the machine: a missing package, tool, or device.
 
 A call ends with 0 if nothing failed, 1 if a step failed, 2 without a CUDA device, 3 if there was no time for all.
-``--cpu`` runs every step on the CPU, small. ``--resume PACK`` leaves out what has passed, ``--only NAME ...``
-runs these alone. ``--expect`` makes the numbers anew, on a CPU, that whole runs are held against. `verify_gpu` is the
-second call.
+``--cpu`` runs every step on the CPU with small inputs. ``--resume PACK`` leaves out the steps that have passed.
+``--only NAME ...`` runs these steps alone. ``--expect`` makes the numbers anew, on a CPU, that whole runs are compared
+with. `verify_gpu` is the second call.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ from benchmarks.tasks import through_its_end  # noqa: E402
 
 BUDGET = 540  # seconds: ten minutes less the start of a machine and the way back
 LINES = "first_light.jsonl"
-WIDTH = 600  # of a line that is shown
-# Threads that wait may not spin: on a CPU that is shared, small products would take many times as long.
+WIDTH = 600  # characters of a line that is shown
+# Threads that wait must not spin: small products would take many times as long on a shared CPU.
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
-LEAST_SHARE = 0.25  # of a step's limit: with less time left it does not begin
+LEAST_SHARE = 0.25  # a step begins only if this share of its limit is left
 
 
 def tell(v: Verification, **line: Any) -> None:
-    """Put a line into the output and then all into the pack; a line is whole or the last one."""
+    """Put a line into the output, and then everything into the pack. Only the last line can be incomplete."""
     with (v.out / LINES).open("a") as file:
         file.write(json.dumps(line, default=str) + "\n")
         file.flush()
@@ -68,26 +68,26 @@ def tell(v: Verification, **line: Any) -> None:
 
 
 def lines_of(out: Path) -> list[dict[str, Any]]:
-    """The lines that were written, but for one that a kill has torn."""
-    path, found = out / LINES, []
+    """The lines that were written, without one that a kill has cut off."""
+    path, lines = out / LINES, []
     for line in path.read_text().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+            lines.append(json.loads(line))
+    return lines
 
 
 def passed_before(out: Path) -> set[str]:
     """The steps that have passed from the same sources."""
-    source, found, now = None, {}, hash_of(SOURCES)
+    source, outcomes, now = None, {}, hash_of(SOURCES)
     for line in lines_of(out):
         source = line.get("source", source)
         if "status" in line:
-            found[line["step"]] = line["status"] == "passed" and source == now
-    return {step for step, passed in found.items() if passed}
+            outcomes[line["step"]] = line["status"] == "passed" and source == now
+    return {step for step, passed in outcomes.items() if passed}
 
 
 def section_of(name: str) -> Section:
-    """The step as a section: not begun where a share of its time is all that is left."""
+    """The step as a section, which does not begin if too little time is left."""
     step = STEPS[name]
 
     def section(v: Verification) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def section_of(name: str) -> Section:
 
 
 def caches(out: Path) -> dict[str, str]:
-    """The environment in which everything that compiles or keeps files does so in the output."""
+    """Environment variables that put the caches of compilers and other files into the output."""
     places = {
         "CUPY_CACHE_DIR": "cupy",
         "TRITON_CACHE_DIR": "triton",
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(pack: Path) -> int:
-    """Print the parts of a pack: the fault of each, or what it found as far as a line can hold it."""
+    """Print the parts of a pack, a line each: the fault, or as much of the result as fits."""
     with tempfile.TemporaryDirectory() as folder:
         unpack(pack, Path(folder))
         lines = lines_of(Path(folder))
@@ -172,7 +172,7 @@ def show(pack: Path) -> int:
 
 
 def conclude(v: Verification, names: Sequence[str]) -> int:
-    """Print what the steps found and where things are; the exit code."""
+    """Print what the steps found and where the files are. Returns the exit code."""
     shutil.rmtree(v.out / CACHE / "tmp", ignore_errors=True)
     print_table(v, names)
     print(f"written: {v.out / LINES}" + ("" if v.pack is None else f", packed: {v.pack}"))

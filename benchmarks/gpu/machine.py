@@ -22,7 +22,7 @@ from benchmarks.gpu.parts import Work, run  # noqa: E402
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "triton", "cupy-cuda12x", "cupy-cuda13x", "pykeops")
 OTHERS = ("pynndescent", "matplotlib", "psutil", "tqdm", "pytest", "pytest-xdist", "pytest-timeout", "pytest-benchmark")
 TOOLS = ("nvidia-smi", "nvcc", "g++", "cmake", "ncu", "compute-sanitizer", "cuobjdump")
-# Rates of suite floors, and the bytes of a copy from the host.
+# Names of rates of suite floors, and the bytes of a copy from the host (small inputs or not).
 RATES = ("copy", "fma-float64", "fma-float16", "exp-float32", "exp-float64")
 COPIED = {True: 2**24, False: 2**28}
 
@@ -42,18 +42,18 @@ def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
 
 
 def versions() -> dict[str, Any]:
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    by_package = {"python": platform.python_version(), "platform": platform.platform()}
     for name in (*PACKAGES, *OTHERS):
         try:
-            found[name] = importlib.metadata.version(name)
+            by_package[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            by_package[name] = None
+    return by_package
 
 
 def tools() -> dict[str, Any]:
-    found = {name: shutil.which(name) for name in TOOLS}
-    return {**found, "absent": ", ".join(name for name, path in found.items() if path is None)}
+    paths = {name: shutil.which(name) for name in TOOLS}
+    return {**paths, "absent": ", ".join(name for name, path in paths.items() if path is None)}
 
 
 def processor() -> dict[str, Any]:
@@ -77,14 +77,14 @@ def device(device: Any) -> dict[str, Any]:
     import torch
 
     if device.type == "cpu":
-        return {"missing": "no CUDA device was asked for"}
-    about = torch.cuda.get_device_properties(device)
+        return {"missing": "this run is on the CPU"}
+    properties = torch.cuda.get_device_properties(device)
     free, total = torch.cuda.mem_get_info(device)
     smi = shutil.which("nvidia-smi")
     return {
-        "name": about.name,
+        "name": properties.name,
         "capability": torch.cuda.get_device_capability(device),
-        "multiprocessors": about.multi_processor_count,
+        "multiprocessors": properties.multi_processor_count,
         "free_bytes": free,
         "total_bytes": total,
         "cuda": torch.version.cuda,
@@ -93,7 +93,7 @@ def device(device: Any) -> dict[str, Any]:
 
 
 def library() -> dict[str, Any]:
-    """What serves in this library, and what it lacks here."""
+    """Which backends of the library serve on this machine, and why the others do not."""
     from mmphate_gpu._optional import why_no_keops
     from mmphate_gpu.config import show_config
     from mmphate_gpu.ops._native import why_no_native
@@ -119,11 +119,11 @@ def deprecations() -> dict[str, Any]:
         "ExternalStream": "import cupy; cupy.cuda.ExternalStream(0)",
         "from_external": "import cupy; cupy.cuda.Stream.from_external",
     }
-    found = {}
+    messages = {}
     for name, code in tries.items():
         done = subprocess.run([sys.executable, "-W", "error::DeprecationWarning", "-c", code], capture_output=True)
-        found[name] = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or "no warning"
-    return found
+        messages[name] = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or "no warning"
+    return messages
 
 
 def rate(name: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A step of `first_light`: seconds and rates of the ops at the size of the suite and at that of HAR, median of five.
 
-The calls and inputs are those of suite "ops"; nothing is compared here.
+The calls and inputs are those of suite "ops". Results are not compared with anything.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ AT_HAR = (
 
 
 class HarData(Data):
-    """The same inputs made of a trace of HAR's size."""
+    """The same inputs, made from a trace of HAR's size."""
 
     @functools.cached_property
     def points(self) -> torch.Tensor:  # (S, M, p)
@@ -60,11 +60,11 @@ def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
 def times(op: str, data: Data) -> dict[str, Any]:
     """Every call of an op in suite "ops": cold and warm seconds, and the rate."""
     lines = []
-    for one in {**OPS, **TILE_OPS}[op](data):
-        cold, warm = cold_and_warm(one.call, data.device, REPEATS, one.restore)
+    for entry in {**OPS, **TILE_OPS}[op](data):
+        cold, warm = cold_and_warm(entry.call, data.device, REPEATS, entry.restore)
         seconds = sorted(warm)[REPEATS // 2]
-        line = {"what": one.what, "by": one.by, "cold_seconds": round(cold, 4), "warm_us": round(1e6 * seconds, 2)}
-        lines.append({**line, "rate": one.work / seconds, "unit": f"{one.unit}/s", "needs": dict(one.needs)})
+        line = {"what": entry.what, "by": entry.by, "cold_seconds": round(cold, 4), "warm_us": round(1e6 * seconds, 2)}
+        lines.append({**line, "rate": entry.work / seconds, "unit": f"{entry.unit}/s", "needs": dict(entry.needs)})
         let_go(data.device)
     return {"calls": lines}
 

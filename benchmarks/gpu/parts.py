@@ -1,8 +1,9 @@
-"""A step of `first_light` from inside and from outside: a process that says what it found part by part.
+"""A step of `first_light`, seen from inside and from outside: a process that reports its results part by part.
 
-A line of JSON is written when a part begins and one when it has ended. What a part raises is in its line, and the next
-part runs. A fault that spoils the CUDA context ends the process after its line; a crash, and a part that says nothing
-for too long, end it without. Each time `run_parts` starts the process again without the parts that it has seen.
+It writes a line of JSON when a part begins and another when the part has ended. An exception is written into the part's
+line, and the next part runs. A fault that makes the CUDA context unusable ends the process after its line. A crash ends
+it without a line, and so does a part that writes nothing for too long. Each time `run_parts` starts the process again,
+without the parts that have begun.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchmarks.gpu.sections import (  # noqa: E402
 )
 from benchmarks.tasks import tail  # noqa: E402
 
-SPOILED = 3  # exit code of a process whose CUDA context is of no more use
+SPOILED = 3  # exit code of a process whose CUDA context is no longer usable
 LINES_OF_A_FAULT = 12
 Work = Callable[[], Mapping[str, Any]]
 
@@ -39,7 +40,7 @@ Work = Callable[[], Mapping[str, Any]]
 
 
 def run(title: str, parts: Callable[[argparse.Namespace], Iterable[tuple[str, Work]]]) -> int:
-    """The main function of a step: run its ``parts``, which are (name, work) in order, and say what each found.
+    """The main function of a step: run its ``parts``, pairs of name and work, in order, and report their results.
 
     The options given to ``parts`` have ``device``, a torch device, and ``small``.
     """
@@ -47,9 +48,9 @@ def run(title: str, parts: Callable[[argparse.Namespace], Iterable[tuple[str, Wo
     parser.add_argument("--device", default="auto")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--skip", action="append", default=[], metavar="PART")
-    parser.add_argument("--part", action="append", default=[], metavar="PART", help="only parts that begin so")
-    parser.add_argument("--sizes", type=int, nargs="+", help="of the smoke: points of its two shapes")
-    parser.add_argument("--plain", action="store_true", help="of the smoke: one call, in memory as it comes")
+    parser.add_argument("--part", action="append", default=[], metavar="PART", help="only parts whose names begin so")
+    parser.add_argument("--sizes", type=int, nargs="+", help="smoke only: the points of its two shapes")
+    parser.add_argument("--plain", action="store_true", help="smoke only: one call, without filling memory first")
     options = parser.parse_args()
     from benchmarks.devices import use_device
 
@@ -62,25 +63,25 @@ def run(title: str, parts: Callable[[argparse.Namespace], Iterable[tuple[str, Wo
 
 
 def _run_part(name: str, work: Work, device: Any) -> bool:
-    """Say what a part found; False if the device is of no more use after it."""
+    """Run a part and report its result; False if the device is no longer usable after it."""
     _say(begin=name)
     started = time.perf_counter()
     try:
-        found = dict(work())
+        result = dict(work())
         fault = _finish(device)
-    # Whatever it is, the parts after it have to run.
+    # Any exception is caught, because the later parts have to run.
     except Exception as error:
-        found = {"trace": tail(traceback.format_exc(), LINES_OF_A_FAULT)}
+        result = {"trace": tail(traceback.format_exc(), LINES_OF_A_FAULT)}
         fault = f"{type(error).__name__}: {error}"[:2000]
     spoiled = _finish(device)
     if fault or spoiled:
-        found["error"] = fault or spoiled
-    _say(part=name, seconds=round(time.perf_counter() - started, 3), **found)
+        result["error"] = fault or spoiled
+    _say(part=name, seconds=round(time.perf_counter() - started, 3), **result)
     return spoiled is None
 
 
 def _finish(device: Any) -> str | None:
-    """Wait for the device; what that says of a fault, if there was one."""
+    """Wait for the device. Returns its error message, if there is one."""
     if device.type != "cuda":
         return None
     import torch
@@ -100,11 +101,11 @@ def _say(**line: Any) -> None:
 
 
 class Silent(RuntimeError):
-    """A process that said nothing for too long."""
+    """A process wrote nothing for too long."""
 
 
 class _Reader:
-    """What a process has written so far, line by line; each part goes to ``tell`` as soon as it is there."""
+    """Reads what a process has written so far, line by line. Each part goes to ``tell`` as soon as it ends."""
 
     def __init__(self, path: Path, tell: Callable[[dict[str, Any]], None], silence: float) -> None:
         self.path, self.tell, self.silence = path, tell, silence
@@ -148,9 +149,10 @@ def run_parts(
     extra: Mapping[str, str] | None = None,
     before: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run a step's process, again after each fault that ended it, and say how many of its parts went wrong.
+    """Run a step's process, again after each fault that ended it, and report which of its parts went wrong.
 
-    A step gets ``most`` seconds, a part that says nothing ``silence``. ``before`` is a command that runs the process.
+    A step gets ``most`` seconds. A part may write nothing for ``silence`` seconds. ``before`` is a command, such as a
+    sanitizer, that runs the process.
     """
     until, parts, notes = time.monotonic() + most, {}, []
     attempt = 0
@@ -180,14 +182,14 @@ def _attempt(
     reader: _Reader,
     extra: Mapping[str, str] | None,
 ) -> tuple[int | None, str]:
-    """The exit code, None for a process that was ended, and how it ended in words."""
+    """The exit code (None for a process that this script ended), and in words how the process ended."""
     try:
         done = call(v, name, command, most, extra, reader)
         code, end = done.returncode, f"ended with exit code {done.returncode}: {tail(done.stderr, 3)}"
     except (TookTooLong, Silent) as error:
         code, end = None, str(error)
     reader.silence = float("inf")
-    reader()  # what came last
+    reader()  # reads the last lines
     return code, end
 
 

@@ -1,4 +1,4 @@
-"""Runs of pytest as sections: their counts, which the log tells where a run was cut off."""
+"""Runs of pytest as sections. If a run was cut off, its counts come from its log."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from benchmarks.gpu.sections import TookTooLong, Verification, call, failed, unf
 from benchmarks.tasks import tail
 
 WORKERS = 8
-# Of one test: a kernel that hangs must not take the time of all others.
+# Seconds of one test: a kernel that hangs must not take the time of all other tests.
 TEST_SECONDS = 60
 OUTCOMES = "PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS"
-# A line of `pytest -v`, by itself and with workers.
+# A line of `pytest -v`, without and with workers.
 ALONE = re.compile(rf"^(?P<name>\S+?::.*?) (?P<outcome>{OUTCOMES})\b")
 BY_WORKER = re.compile(rf"^\[gw\d+\] \[ *\d+%\] (?P<outcome>{OUTCOMES}) (?P<name>.*?)\s*$")
 
@@ -26,10 +26,10 @@ BY_WORKER = re.compile(rf"^\[gw\d+\] \[ *\d+%\] (?P<outcome>{OUTCOMES}) (?P<name
 def pytest_section(
     v: Verification, name: str, arguments: Sequence[str], most: float, *, before: Sequence[str] = (), **extra: str
 ) -> dict[str, Any]:
-    """Counts of a pytest run and the names of what failed; no test at all is a failure too.
+    """Counts of a pytest run and the names of the tests that failed. It is a failure too if there is no test.
 
-    A run that is cut off gives the counts of its log. ``before`` is a command that runs the tests, a sanitizer, which
-    has them in one process; ``extra`` is for the environment.
+    A run that is cut off gives the counts in its log. ``before`` is a command, such as a sanitizer, that runs the tests
+    in one process. ``extra`` is added to the environment.
     """
     if importlib.util.find_spec("pytest") is None:
         return failed("the package pytest is not installed, so no test was run")
@@ -49,7 +49,7 @@ def pytest_section(
 
 
 def pytest_options(workers: int) -> list[str]:
-    """Every test's name as soon as it has ended; workers and a limit for each test where their plugins are there."""
+    """Options that print every test as it ends, with workers and a time limit if their plugins are installed."""
     options = ["-v", "-rfE", "--tb=short", "-p", "no:cacheprovider", "-p", "no:benchmark"]
     if importlib.util.find_spec("pytest_timeout") is not None:
         options.append(f"--timeout={TEST_SECONDS}")
@@ -61,19 +61,19 @@ def pytest_options(workers: int) -> list[str]:
 def junit_counts(report: Path) -> dict[str, Any]:
     """Passed, failed and skipped tests of a JUnit file, and the reasons of the skips."""
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
-    kinds = {"failure": [], "error": [], "skipped": []}
+    by_tag = {"failure": [], "error": [], "skipped": []}
     for case in cases:
-        for kind, names in kinds.items():
-            child = case.find(kind)
+        for tag, names in by_tag.items():
+            child = case.find(tag)
             if child is not None:
                 names.append((f"{case.get('classname')}::{case.get('name')}", child.get("message") or ""))
-    wrong = [(name, message) for kind in ("failure", "error") for name, message in kinds[kind]]
-    skips = [message for _, message in kinds["skipped"]]
+    wrong = [(name, message) for tag in ("failure", "error") for name, message in by_tag[tag]]
+    skips = [message for _, message in by_tag["skipped"]]
     return _counts(len(cases) - len(wrong) - len(skips), wrong, skips)
 
 
 def log_counts(log: str) -> dict[str, Any]:
-    """The same of what ``pytest -v`` has printed so far."""
+    """The same counts from what ``pytest -v`` has printed so far."""
     by_name = {}
     for line in log.splitlines():
         match = BY_WORKER.match(line) or ALONE.match(line)

@@ -25,10 +25,11 @@ from mmphate_gpu.stages import held_bytes
 from mmphate_gpu.within_memory import FORMS
 
 STORAGES = ("sparse", "tiles", "lazy")
-# Of the stress against the CPU's: products in half precision and another order of sums end in a minimum near by.
+# Largest relative difference of the stress from the CPU's. With products in half precision and another order of sums
+# the descent ends in another minimum close by.
 SAME_STRESS = 0.01
 HAR_RUNS = 3
-TOP = 40  # names of the profile
+TOP = 40  # names of the profile that are kept
 
 
 def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
@@ -70,16 +71,18 @@ def whole_run(name: str, storage: str, device: torch.device) -> dict[str, Any]:
 
 
 def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted: dict[str, Any]) -> dict[str, Any]:
-    """What ``n_runs`` runs took, stage by stage, and the first one's memory beside the plan's."""
+    """Seconds of ``n_runs`` runs, stage by stage, and the memory of the first beside the plan's."""
     trace = trace_of(case).to(device)
     let_go(device)
     before, meter = held_bytes(device), PeakMeter(device)
     options, seconds, stages = options_of(case, storage, device), [], []
     for number in range(n_runs):
         op = None  # its results are gone before the next run
-        op, total, own = timed(trace, options, None if number else meter)
-        seconds += [round(one, 4) for one in total]
-        stages.append({report["stage"]: round(one, 4) for report, one in zip(op.report_, own[0], strict=True)})
+        op, total, by_stage = timed(trace, options, None if number else meter)
+        seconds += [round(elapsed, 4) for elapsed in total]
+        stages.append(
+            {report["stage"]: round(elapsed, 4) for report, elapsed in zip(op.report_, by_stage[0], strict=True)}
+        )
     planned = planned_bytes(trace, device, {**CASES[case].options, "storage": FORMS[type(op.affinity_)]}, before)
     return {
         "form": FORMS[type(op.affinity_)],
@@ -99,8 +102,8 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
 def profile(case: str, device: torch.device) -> dict[str, Any]:
     """What takes longest in one run, on the device and on the host, and the share in which the device did nothing.
 
-    By the profiler's raw events: its own averages take minutes for a run of a hundred thousand launches. Times of the
-    host hold those of what is called inside.
+    The sums come from the profiler's raw events, because its own averages would take minutes for a run of a hundred
+    thousand launches. The time of a call on the host includes the calls inside it.
     """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
@@ -133,7 +136,7 @@ def longest(events: Sequence[Any]) -> list[tuple[str, int, float]]:
 
 
 def busy_seconds(spans: Sequence[tuple[int, int]]) -> float:
-    """Seconds covered by ``spans`` in nanoseconds: what overlaps counts once.
+    """Seconds covered by ``spans`` in nanoseconds; overlaps count once.
 
     >>> busy_seconds([(0, 10**9), (5 * 10**8, 2 * 10**9), (3 * 10**9, 4 * 10**9)])
     3.0

@@ -23,16 +23,16 @@ from benchmarks.rows import plain_table
 from benchmarks.tasks import end, environment, tail
 
 UNFINISHED = "unfinished"
-# Bytes of a log, its last ones, that go into the pack: a sanitizer that meets a fault everywhere writes gigabytes.
+# Only the last bytes of a log go into the pack: a sanitizer that reports a fault everywhere writes gigabytes.
 MOST_OF_A_LOG = 2**21
-LEAST_SECONDS = 5  # with less time left no section begins
+LEAST_SECONDS = 5  # no section begins with less time left
 POLL_SECONDS = 0.2
-PACK_SECONDS = 10.0  # the logs of a process that is running are packed as often
+PACK_SECONDS = 10.0  # while a process runs its logs are packed this often
 CACHE = "cache"  # folder of the output that is not packed
 
 
 class TookTooLong(RuntimeError):
-    """A process that was ended; ``early`` if the call had less time left than the section may take."""
+    """A process was ended for time; ``early`` if the call had less time left than the section may take."""
 
     def __init__(self, message: str, early: bool) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class TookTooLong(RuntimeError):
 
 @dataclass
 class Verification:
-    """The state of a call: what was asked for, what was found, and how much time is left."""
+    """The state of a call: its options, its results, and how much time is left."""
 
     device: str
     quick: bool
@@ -52,7 +52,7 @@ class Verification:
     started: float = field(default_factory=time.monotonic)
     about: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)  # of all processes, beside what this one has
+    environment: dict[str, str] = field(default_factory=dict)  # added to the environment of all processes
 
     @property
     def left(self) -> float:
@@ -82,7 +82,7 @@ def call(
     Raises
     ------
     TookTooLong
-        It took more than ``most`` seconds, or than are left, and was ended; the message shows the last it wrote.
+        It took more than ``most`` seconds, or more than are left, and was ended. The message shows its last output.
     """
     seconds = max(1.0, min(most, v.left))
     out, err = v.log / f"{name}.out", v.log / f"{name}.err"
@@ -109,7 +109,7 @@ def call(
                     write_pack(v)
                     pack_at = time.monotonic() + PACK_SECONDS
         finally:
-            if process.poll() is None:  # also where this process is asked to end
+            if process.poll() is None:  # also if this script itself is being ended
                 end(process)
     return subprocess.CompletedProcess(command, process.returncode, _text(out), _text(err))
 
@@ -131,8 +131,8 @@ def cuda_is_there() -> bool:
 
 
 def _end_with_the_parent() -> None:
-    """Ask Linux to end this process when its parent dies: one that is killed cannot end it, and the GPU would stay
-    taken."""
+    """Ask Linux to end this process when its parent dies. A parent that is killed cannot end it, and it would keep the
+    GPU."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
@@ -142,7 +142,7 @@ def _end_with_the_parent() -> None:
 
 
 def write_pack(v: Verification) -> None:
-    """Write all that was found, logs included, into the one file ``v.pack``: whole, or not at all."""
+    """Write all results and logs into the one file ``v.pack``, which is replaced whole or not at all."""
     if v.pack is None:
         return
     v.pack.parent.mkdir(parents=True, exist_ok=True)
@@ -158,14 +158,14 @@ def write_pack(v: Verification) -> None:
 
 def _files(v: Verification) -> list[tuple[str, Path]]:
     """The files of the output and of the logs with their names in the pack."""
-    found = {}
+    names = {}
     for prefix, folder in (("", v.out), ("log/", v.log)):
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
             hidden = any(part.startswith(".") or part == CACHE for part in name.parts)
             if path.is_file() and not hidden and path.resolve() != v.pack.resolve():
-                found[path.resolve()] = prefix + name.as_posix()
-    return [(name, path) for path, name in found.items()]
+                names[path.resolve()] = prefix + name.as_posix()
+    return [(name, path) for path, name in names.items()]
 
 
 def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
@@ -178,13 +178,13 @@ def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
 
 
 def unpack(pack: Path, out: Path) -> None:
-    """Put what a pack holds into the folder ``out``, where a call that follows goes on from it."""
+    """Put the contents of a pack into the folder ``out``, so that this call goes on from there."""
     out.mkdir(parents=True, exist_ok=True)
     with tarfile.open(pack) as archive:
         archive.extractall(out, filter="data")
 
 
-# ---------------------------------------------------------------- what is said
+# ---------------------------------------------------------------- reports
 
 
 def failed(detail: str) -> dict[str, Any]:
@@ -231,15 +231,22 @@ def one_line(section: Mapping[str, Any]) -> str:
 
 
 def print_table(v: Verification, names: Sequence[str]) -> None:
-    """What the sections ``names`` found, a line each."""
+    """The results of the sections ``names``, a line each."""
     print(plain_table(("section", "found"), [(name, one_line(v.sections[name])) for name in names]))
 
 
 def add_arguments(parser: argparse.ArgumentParser, sections: Mapping[str, Any], budget: float) -> None:
     """The options that both scripts have."""
     add = parser.add_argument
-    add("--cpu", action="store_true", help="the same on the CPU, small: a test of this script")
-    add("--only", nargs="+", action="extend", choices=sections, metavar="NAME", help="these alone, even anew")
+    add("--cpu", action="store_true", help="the same on the CPU with small inputs: a test of this script")
+    add(
+        "--only",
+        nargs="+",
+        action="extend",
+        choices=sections,
+        metavar="NAME",
+        help="run these alone, even if they have run before",
+    )
     add("--list", action="store_true", help="print the names and what they do")
     add("--budget", type=float, default=budget, metavar="SECONDS", help="default: %(default)s")
     add("--pack", type=Path, metavar="FILE", help="everything in one .tgz, written anew after each part")

@@ -1,4 +1,4 @@
-"""A step of `first_light`: two ways to the same end side by side, where a number measured on a CPU decides now."""
+"""A step of `first_light`: two ways to the same result side by side, where a number from a CPU decides between them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LANDMARKS = {True: (200, 400), False: (1000, 1500, 2000, 3000, 4000)}
 # Columns of the basis, of a block, and nodes of HAR.
 SKINNY = {True: (55, 11, 20_000), False: (550, 110, 487_680)}
 RANDOM = {True: (20_000, 11), False: (487_680, 110)}
-# Rows, columns and entries a row of a matrix of transitions: the suite's and HAR's.
+# Rows, columns, and entries of a row of a matrix of transitions: those of the suite and of HAR.
 GRAMS = {
     True: {"small": (3000, 300, 20)},
     False: {"suite": (48_480, 4000, 170), "HAR": (487_680, 4000, 65)},
 }
-MOST_OF_ONE = 8.0  # seconds: what takes longer once is not taken again
+MOST_OF_ONE = 8.0  # seconds: a call that takes longer is not repeated
 MOST_JACOBI = 1700  # rows: singular values by Jacobi's method, torch's default on CUDA, take tens of seconds of 4000
 
 
@@ -48,18 +48,18 @@ def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
 
 
 def timed(ways: Mapping[str, Callable[[], Any]], device: torch.device) -> dict[str, Any]:
-    """Seconds of the first and the better of two more calls of each way; what it raised where it failed."""
-    found: dict[str, Any] = {}
+    """Seconds of the first call of each way and of the better of two more, or the exception that it raised."""
+    results: dict[str, Any] = {}
     for name, way in ways.items():
         try:
             seconds = [_seconds(way, device)]
             if seconds[0] < MOST_OF_ONE:
                 seconds += [_seconds(way, device) for _ in range(2)]
-            found[name] = {"cold_seconds": seconds[0], "seconds": min(seconds[1:] or seconds)}
-        # One way that fails says nothing about the others; a fault of the device shows after the part.
+            results[name] = {"cold_seconds": seconds[0], "seconds": min(seconds[1:] or seconds)}
+        # A failure of one way says nothing about the others. A fault of the device shows at the end of the part.
         except Exception as error:
-            found[name] = {"fault": f"{type(error).__name__}: {error}"[:500]}
-    return found
+            results[name] = {"fault": f"{type(error).__name__}: {error}"[:500]}
+    return results
 
 
 def _seconds(way: Callable[[], Any], device: torch.device) -> float:
@@ -98,9 +98,9 @@ def decomposition(solver: str, n: int, device: torch.device) -> dict[str, Any]:
     return _with_missing(timed(ways, device), device)
 
 
-def _with_missing(found: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """A device without CuPy is a gap of the comparison, not of the part: torch's share was measured."""
-    return found if available("cupy") or device.type == "cpu" else {**found, "lacks": "CuPy is not installed"}
+def _with_missing(result: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Note that CuPy is missing. The part counts as done all the same, because torch's solvers were measured."""
+    return result if available("cupy") or device.type == "cpu" else {**result, "lacks": "CuPy is not installed"}
 
 
 def gram(n_rows: int, n_columns: int, per_row: int, device: torch.device) -> dict[str, Any]:
@@ -126,9 +126,9 @@ def gram(n_rows: int, n_columns: int, per_row: int, device: torch.device) -> dic
         places = torch.repeat_interleave(torch.arange(step, device=device), per_row)
         for first in range(0, n_rows, step):
             part = slice(first * per_row, min(n_rows, first + step) * per_row)
-            own = csr.indices[part].long()
+            places_of_part = csr.indices[part].long()
             block = torch.zeros(step, n_columns, dtype=torch.float64, device=device)
-            block[places[: own.numel()], own] = csr.values[part]
+            block[places[: places_of_part.numel()], places_of_part] = csr.values[part]
             total.addmm_(block.T, block)
         return total
 
@@ -145,7 +145,7 @@ def skinny(wide: int, narrow: int, n_rows: int, device: torch.device) -> dict[st
     rows = n_rows // pieces * pieces
 
     def split() -> torch.Tensor:
-        parts = (one[:rows].view(pieces, rows // pieces, -1) for one in (basis, block))
+        parts = (matrix[:rows].view(pieces, rows // pieces, -1) for matrix in (basis, block))
         left, right = parts
         return torch.bmm(left.mT, right).sum(0).addmm_(basis[rows:].T, block[rows:])
 
@@ -159,13 +159,13 @@ def skinny(wide: int, narrow: int, n_rows: int, device: torch.device) -> dict[st
 
 
 def random_block(n_rows: int, columns: int, device: torch.device) -> dict[str, Any]:
-    """A random start, by the host's normal generator with its copy, by the host's bits, and on the device."""
+    """A random start: from the host's generator and copied, from bits of the host, and from the device's generator."""
     n = n_rows * columns
     host = torch.Generator().manual_seed(0)
-    own = torch.Generator(device).manual_seed(0)
+    on_device = torch.Generator(device).manual_seed(0)
 
     def bits() -> torch.Tensor:
-        """Signs: 64 of a whole number."""
+        """Signs, 62 from each integer."""
         words = torch.randint(-(2**62), 2**62, (-(-n // 62),), generator=host).to(device)
         shifts = torch.arange(62, device=device)
         return ((words[:, None] >> shifts) & 1).flatten()[:n].double().mul_(2).sub_(1)
@@ -174,13 +174,13 @@ def random_block(n_rows: int, columns: int, device: torch.device) -> dict[str, A
         "normal on the host": lambda: torch.randn(n, generator=host, dtype=torch.float64).to(device),
         "uniform on the host": lambda: torch.rand(n, generator=host, dtype=torch.float64).to(device),
         "signs from the host's bits": bits,
-        "normal on the device": lambda: torch.randn(n, generator=own, dtype=torch.float64, device=device),
+        "normal on the device": lambda: torch.randn(n, generator=on_device, dtype=torch.float64, device=device),
     }
     return {**timed(ways, device), "numbers": n}
 
 
 def capture(device: torch.device) -> dict[str, Any]:
-    """Beginning and ending a graph with gigabytes in the allocator's cache: torch's context empties it, by hand not."""
+    """Capture a graph with gigabytes in the allocator's cache: torch's context empties it, a plain capture keeps it."""
     if device.type == "cpu":
         return {"missing": "a CPU has no graphs"}
     numbers = torch.zeros(1024, device=device)
@@ -205,29 +205,31 @@ def capture(device: torch.device) -> dict[str, Any]:
             graph.capture_end()
         graph.replay()
 
-    found = {}
+    results = {}
     for name, way in (("torch.cuda.graph", by_context), ("by hand", by_hand)):
         fill_cache()
-        found |= timed({name: way}, device)
-        found |= timed({f"filling the cache after {name}": fill_cache}, device)
-    return found
+        results |= timed({name: way}, device)
+        results |= timed({f"filling the cache after {name}": fill_cache}, device)
+    return results
 
 
 def entropy(n: int, device: torch.device) -> dict[str, Any]:
-    """All singular values against a sample, on an operator of one component; both name the same diffusion time."""
+    """All singular values against a sample, on an operator of one component; t should be the same by both."""
     from mmphate_gpu import diffusion
 
     operator = ring_operator(n, device)
-    found, estimates = {}, {}
+    results, estimates = {}, {}
     for name, limit in (("exact", 10**9), ("sampled", 0)):
 
         def way(name: str = name) -> None:
             estimates[name] = diffusion.entropy_with_error(operator)
 
         with mock.patch.object(diffusion, "SAMPLE_ABOVE", {device.type: limit}):
-            found |= timed({name: way}, device)
-    about = {name: [one.t_low, one.t_high, float(one.error.max())] for name, one in estimates.items()}
-    return {**found, "t_low, t_high, error": about}
+            results |= timed({name: way}, device)
+    ranges = {
+        name: [estimate.t_low, estimate.t_high, float(estimate.error.max())] for name, estimate in estimates.items()
+    }
+    return {**results, "t_low, t_high, error": ranges}
 
 
 def ring_operator(n: int, device: torch.device) -> torch.Tensor:  # (n, n) float64

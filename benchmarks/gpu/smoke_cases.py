@@ -1,4 +1,4 @@
-"""Inputs of every op at a small shape of n points: what the smoke of `first_light` calls the twins with."""
+"""Inputs of every op at a small shape of n points, for the smoke test of `first_light`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _normal(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 def _walks(n: int) -> torch.Tensor:  # (SETS, n, FEATURES)
-    """Walks whose neighbours in time are near, with one point in the place of another."""
+    """Walks whose neighbours in time are near; one point is a duplicate of another."""
     points = _normal(SETS, n, FEATURES).cumsum(1) / (4 * FEATURES**0.5)
     points[:, n // 2] = points[:, 0]
     return points
 
 
 def _csr(n: int, dtype: torch.dtype = torch.float32) -> Csr:
-    """(n, n), about a tenth of it filled, some rows empty; made without torch's CSR tensors."""
+    """A matrix (n, n), about a tenth of it filled, some rows empty, made without torch's CSR tensors."""
     kept = torch.rand(n, n, generator=torch.Generator().manual_seed(n)) < 0.1
     kept[:: max(2, n // 7)] = False
     rows, columns = torch.nonzero(kept, as_tuple=True)
@@ -80,11 +80,11 @@ def _distances(n: int) -> torch.Tensor:
 
 
 def guttman_transform(n: int) -> Arguments:
-    """What a sweep of the library gives to the op."""
-    points, given = _normal(n, 3), mock.Mock(return_value=(None, None))
-    with mock.patch.dict(one_sweep.__globals__, guttman_transform=given):
+    """The arguments that a sweep of the library passes to the op."""
+    points, spy = _normal(n, 3), mock.Mock(return_value=(None, None))
+    with mock.patch.dict(one_sweep.__globals__, guttman_transform=spy):
         one_sweep(_distances(n), points - points.mean(0))
-    return given.call_args.args
+    return spy.call_args.args
 
 
 def descent_step(n: int) -> Arguments:
@@ -107,7 +107,7 @@ def _layout(n: int, reach: float = REACH) -> tuple[torch.Tensor, TileLayout]:
 
 
 def _halves(layout: TileLayout, n: int) -> torch.Tensor:  # (R, TILE, COLUMNS)
-    """A block as the products take it: 0 where there is no point, and columns to a multiple of 16."""
+    """A block as the products take it: 0 where there is no point, and a multiple of 16 columns."""
     return point_tiles(layout, torch.nn.functional.pad(_normal(SETS, n, COLUMNS), (0, -COLUMNS % 16)), 0).half()
 
 
@@ -151,7 +151,7 @@ def tile_rows(n: int) -> Arguments:
     return _halves(layout, n).float(), inverse, layout.order, *entries, _normal(n * SETS, COLUMNS)
 
 
-# Every op of the registry has its case; a test holds the two against each other.
+# Every op of the registry has its case; a test compares the two lists.
 CASES: dict[str, Callable[[int], Arguments]] = {
     "radius_counts": radius_counts,
     "radius_fill": radius_fill,
@@ -170,7 +170,7 @@ CASES: dict[str, Callable[[int], Arguments]] = {
     "tile_matmul": tile_matmul,
     "gaussian_product": gaussian_product,
 }
-# The most that floats may differ by, relative to the largest; 0 where the twins promise the same bits of the C++ ones.
+# The most that floats may differ, relative to the largest; 0 where the CUDA twins promise the bits of the C++ twins.
 # Sums in another order: float64 rounds to 1e-16 a term, float32 to 1e-7; products in half precision are exact in
 # float32, entries of tiles are rounded to half (2^-11), by another exponential on either side.
 MOST_ERROR = {
@@ -188,5 +188,5 @@ MOST_ERROR = {
     "tile_rows": 1e-12,
     "gaussian_product": 2e-3,
 }
-# Share of the whole numbers that may differ: of two centres that are equally near but for rounding either may be taken.
+# Share of the integers that may differ: of two centres that are equally near but for rounding, either may be taken.
 MOST_DIFFERENT = {"assign_nearest": 1e-3}

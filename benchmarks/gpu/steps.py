@@ -1,4 +1,4 @@
-"""The steps of `first_light` in their order: what each is, how long it may take, and how it is run."""
+"""The steps of `first_light` in their order: what each does, how long it may take, and how it runs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Work = Callable[[Verification, str, float, Tell], dict[str, Any]]  # (state, nam
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
 SANITIZER_FAULT = 77
-SANITIZED = "--sizes=129"  # points: a tile, and one more
-# What ncu looks at: an op, and how the names of its kernels begin.
+SANITIZED = "--sizes=129"  # points: one more than a tile
+# The kernels that ncu profiles: an op, and how the names of its kernels begin.
 PROFILED = {
     "radius_counts": "radius_count",
     "kth_neighbor_distance": "kth_neighbor_distance",
@@ -33,14 +33,14 @@ PROFILED = {
 PROFILED_SIZE = "--sizes=3000"
 NCU_SECTIONS = ("LaunchStats", "SpeedOfLight", "Occupancy", "SchedulerStats", "WarpStateStats")
 
-# In a first run a warning of a library that is new here is listed at the end, and fails no test.
+# On a new machine a library may give a new warning: pytest lists it at the end, and no test fails for it.
 AS_IT_COMES = ("-W", "default")
 CONFORMANCE_ON_CPU = ("tests/conformance", "-k", "product and sparse and float32")
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step: ``tool`` is the program on PATH without which it cannot be done, nor on a CPU."""
+    """A step. ``tool`` is a program on PATH that it needs; a step with a tool cannot run on a CPU."""
 
     what: str
     limit: float  # seconds
@@ -48,11 +48,11 @@ class Step:
     tool: str | None = None
 
     def missing(self, v: Verification) -> str:
-        """Why the step cannot be done here, or nothing."""
+        """Why the step cannot be done on this machine; empty if it can."""
         if self.tool is None:
             return ""
         if v.device == "cpu":
-            return f"the CPU has no {self.tool}"
+            return f"{self.tool} needs a GPU"
         return "" if shutil.which(self.tool) else f"{self.tool} is not on PATH"
 
 
@@ -77,7 +77,7 @@ def pytest(*arguments: str, on_cpu: Sequence[str]) -> Work:
 
 
 def sanitizers(v: Verification, name: str, limit: float, tell: Tell) -> dict[str, Any]:
-    """compute-sanitizer's tools on the smoke; torch's caching allocator, which would hide overruns, is off."""
+    """Run compute-sanitizer's tools on the smoke test, without torch's caching allocator, which would hide overruns."""
     smoke = [sys.executable, *_command(v, "smoke.py", [SANITIZED, "--plain"])]
 
     def one(tool: str, report: Path, seconds: float) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def sanitizers(v: Verification, name: str, limit: float, tell: Tell) -> dict[str
 
 
 def ncu(v: Verification, name: str, limit: float, tell: Tell) -> dict[str, Any]:
-    """One launch of each of some kernels under ncu: registers, occupancy, issue slots, stalls."""
+    """Profile one launch of some kernels under ncu: registers, occupancy, issue slots, stalls."""
 
     def one(op: str, report: Path, seconds: float) -> dict[str, Any]:
         sections = [f"--section={section}" for section in NCU_SECTIONS]
@@ -129,16 +129,16 @@ def _one_by_one(
     names: Sequence[str],
     limit: float,
     tell: Tell,
-    one: Callable[[str, Path, float], dict[str, Any]],
+    work: Callable[[str, Path, float], dict[str, Any]],
 ) -> dict[str, Any]:
-    """A part for each name, of which none may take more than an equal share of the time that is left."""
+    """Run a part for each name. No part may take more than an equal share of the time that is left."""
     until, lines = time.monotonic() + limit, {}
     for place, part in enumerate(names):
         report = v.log / f"{part}.report.txt"
         report.unlink(missing_ok=True)
         share = (min(until - time.monotonic(), v.left)) / (len(names) - place)
         try:
-            lines[part] = one(part, report, share)
+            lines[part] = work(part, report, share)
         except TookTooLong as error:
             lines[part] = {"missing": str(error)}  # a tool that is slow proves nothing either way
         tell({"part": part, **lines[part]})

@@ -159,7 +159,7 @@ def _operator_findings(points: torch.Tensor, dtype: torch.dtype, form: str) -> l
 
 
 def pipeline(device: torch.device, *, quick: bool) -> Section:
-    """The run on the device, in every form, against the numbers that are carried of the sparse run on a CPU."""
+    """The run on the device, in every form, against the carried numbers of the sparse run on a CPU."""
     carried = expected()
     wanted, findings = carried["pipeline"]["quick" if quick else "full"], []
     for storage in ("sparse", "tiles", "lazy"):
@@ -170,10 +170,10 @@ def pipeline(device: torch.device, *, quick: bool) -> Section:
 
 
 def pipeline_numbers(device: torch.device, storage: str, *, quick: bool) -> dict[str, Any]:
-    """What a run gives of which no turn or mirroring changes anything, from clusters that no device decides.
+    """Numbers of a run that no rotation or reflection changes, from clusters that do not depend on the device.
 
-    A cluster is a stretch of slices of one unit. ``affinities`` are sums of rows of the affinity, ``between`` the
-    distances between some nodes of the picture.
+    A cluster is a run of consecutive slices of one unit. ``affinities`` are sums of rows of the affinity. ``between``
+    are the distances between some nodes of the picture.
     """
     trace, n_landmark = _suite(quick), 300 if quick else 2000
     nodes, per_unit = torch.arange(trace.n_nodes, device=device), n_landmark // trace.n_units

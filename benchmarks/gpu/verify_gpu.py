@@ -4,11 +4,11 @@
 
 `first_light` is the first call. A call takes ten minutes at most (``--budget``) and ends with 0 if nothing failed, 1 if
 a section failed, 2 without a CUDA device, 3 if there was no time for all: the same command again goes on where it
-stopped. What its sections found is in one JSON file, written anew after each; the rows of the suites are put into their
-own files, task by task, as `mmphate-gpu bench` does. ``--pack FILE`` puts all of it, with the logs, into one file after
-each section, and ``--resume FILE`` goes on from that file on another machine of the same kind. A section that came to
-its end is not run again while sources, versions and machine are the same, but by ``--only`` or ``--fresh``; of a suite
-that did not, only the tasks that are left.
+stopped. One JSON file has the results of the sections and is written anew after each. The rows of the suites go into
+their own files, task by task, as with `mmphate-gpu bench`. ``--pack FILE`` puts all of it, with the logs, into one file
+after each section. ``--resume FILE`` goes on from that file, also on another machine with the same device. A section
+that came to its end is not run again while sources, versions and machine are the same, except by ``--only`` or
+``--fresh``. A suite that did not come to its end goes on with the tasks that are left.
 
 Every section runs in processes of its own, since a fault on the GPU spoils the process it happens in. What a section
 could not do for lack of a package stands under ``missing``. ``--cpu`` runs the same sections on the CPU in small form:
@@ -137,10 +137,10 @@ def suite(key: str, name: str, options: Callable[[bool], list[str]], chosen: Cho
         failures = {row.task: _why(row) for row in rows if row.failed}
         # A goal that is missed is no fault, and is told.
         goals = missed_goals([row for row in rows if not row.skipped])
-        found = {"failures": failures, "missing": missing, "goals_missed": goals}
+        result = {"failures": failures, "missing": missing, "goals_missed": goals}
         if failures or done.returncode not in (0, 1):
-            return {**failed(tail(done.stdout + done.stderr)), **found}
-        return {"status": "passed", **found}
+            return {**failed(tail(done.stdout + done.stderr)), **result}
+        return {"status": "passed", **result}
 
     section.__doc__ = f"Suite {name}, as far as there is time: its rows are in the folder of the results."
     return section
