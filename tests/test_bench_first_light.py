@@ -1,4 +1,4 @@
-"""`first_light`: steps that end badly, a call that is killed, what is kept, and every step on the CPU."""
+"""`first_light`: steps that end badly, a call that is killed, what the pack keeps, and every step on the CPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if str(ROOT) not in sys.path:
 
 from benchmarks.gpu import first_light, parts, sections, steps  # noqa: E402
 
-# A step's process in plain Python: what it does with a part is the second word of the part's name.
+# A step's process in plain Python. The second word of a part's name says what the process does in it.
 PROCESS = """
 import json, os, sys, time
 def say(**line): print(json.dumps(line), flush=True)
@@ -157,7 +157,7 @@ def test_a_call_that_is_killed_leaves_a_pack_of_all_before_and_no_process(tmp_pa
     lines = packed(pack)
     assert lines[0]["begin"] == ["first", "second", "third"] and len(lines[0]["source"]) == 12
     assert [line.get("part", line.get("status")) for line in lines[1:]] == ["one", "passed", "two"]
-    if sys.platform == "linux":  # the step's process, which the script could not end
+    if sys.platform == "linux":  # the script was killed and could not end the step's process
         until = time.monotonic() + 10
         while time.monotonic() < until and _runs(str(tmp_path / "step1")):
             time.sleep(0.1)
@@ -298,7 +298,7 @@ def test_a_pack_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_step_answers_on_the_cpu(tmp_path):
-    """Measured on two quiet cores: 45 s, 47 s of the processor."""
+    """It takes 45 s on two quiet cores (measured), and 47 s of processor time."""
     pack = tmp_path / "pack.tgz"
     options = ["--cpu", f"--out={tmp_path / 'out'}", f"--pack={pack}"]
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "first_light.py"), *options]

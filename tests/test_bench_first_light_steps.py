@@ -1,4 +1,4 @@
-"""The steps of `first_light`: what the smoke, the runs and the tools find, on made-up faults and stand-ins."""
+"""The steps of `first_light`: the smoke test, the runs and the tools report made-up faults, with stand-ins."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ sys.exit(77 if tool == "racecheck" else 0)
 
 
 def a_tool(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> sections.Verification:
-    """A program ``name`` on PATH that says so; the state of a call on CUDA."""
+    """Put a program ``name`` on PATH that writes a report. Returns the state of a call on CUDA."""
     program = folder / name
     program.write_text(TOOL.format(python=sys.executable, said=said))
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What is read from machine code, and the table of it in the docs."""
+"""Counts read from machine code, and their table in the docs."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_the_way_through_a_loop() -> None:
     features, tiles = (loop for loop in sass.loops(graph) if loop.head != 0xE0)
     assert (features.head, tiles.head) == (0x30, 0x10)
     assert sass.path(graph, features, {}) == {"FADD": 1, "FFMA": 1, "BRA": 1}
-    # With nothing to do it goes past all; to compare it passes the inner loop, which counts as it is said to.
+    # A path without work skips everything; one that has to compare passes the inner loop, which counts as listed.
     assert sass.path(graph, tiles, {}) == {"BSSY": 1, "BRA": 2, "BSYNC": 1}
     compared = sass.path(graph, tiles, {0x30: sass.Counter(FFMA=7)}, ["FSETP"], 1)
     assert compared == {"BSSY": 1, "BRA": 3, "FFMA": 7, "FSETP": 1, "IADD3": 1, "BSYNC": 1}
-    # More work than there is: all of it.
+    # If more work is asked for than any path has, the path has all of it.
     assert sass.path(graph, tiles, {}, ["MUFU.RSQ"], 9)["CALL"] == 1
 
 
@@ -56,7 +56,7 @@ def test_counts_fall_as_the_docs_say(tmp_path: Path) -> None:
     defines = gpu_instructions.TYPES | {"MMP_P": "10"}
     machine = gpu_instructions.compiled(gpu_instructions.ROOT / "csrc", "radius_affinity", defines)
     per_pair = machine.pairs("radius_count", 10, 1)
-    # A difference and a product of each feature, and the least of all: it cannot be fewer.
+    # Every feature takes a difference and a product, and every pair a minimum: no count can be lower.
     assert 2 * 10 + 1 <= per_pair <= 61.3 / 1.6
 
 
@@ -74,6 +74,6 @@ def test_tiles_that_are_not_visited_hold_no_pair() -> None:
 def test_visits_of_a_small_suite() -> None:
     for row in pair_visits.visits(n_epochs=24, n_timesteps=50):
         assert 0 < row.visited <= row.in_reach <= 1
-        # Half, and half of the diagonal more.
+        # Half of the tiles, and half of the diagonal in addition.
         if row.kernel != "kth_neighbor_distance":
             assert row.visited >= row.in_reach / 2

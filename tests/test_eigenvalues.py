@@ -1,4 +1,4 @@
-"""Eigenvalues and eigenpairs by the solver that was fastest."""
+"""Eigenvalues and eigenpairs by the fastest solver."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def clock(monkeypatch):
 
 
 def second_difference(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A matrix with known eigenvalues, 2 - 2 cos(k pi / (n + 1)), and them."""
+    """A matrix with the eigenvalues 2 - 2 cos(k pi / (n + 1)), and these eigenvalues."""
     ones = torch.ones(n - 1, dtype=torch.float64)
     angles = torch.arange(1, n + 1, dtype=torch.float64) * math.pi / (n + 1)
     return 2 * torch.eye(n, dtype=torch.float64) - torch.diag(ones, 1) - torch.diag(ones, -1), 2 - 2 * angles.cos()
 
 
 def assert_solves(matrix: torch.Tensor, wanted: torch.Tensor, values: torch.Tensor, vectors: torch.Tensor) -> None:
-    """Measured on the CPU: 3e-15 of each, for 300 and 1100 rows."""
+    """The relative error on the CPU was 3e-15 for 300 and 1100 rows (measured)."""
     torch.testing.assert_close(values.cpu(), wanted, rtol=0, atol=1e-13)
     torch.testing.assert_close(vectors.T @ vectors, torch.eye(len(values)).to(values), rtol=0, atol=1e-13)
     torch.testing.assert_close(matrix @ vectors, vectors * values, rtol=0, atol=1e-13)
@@ -103,7 +103,7 @@ def test_cupy_and_torch_agree(on_side_stream):
 def test_the_second_run_counts_and_the_choice_is_kept(clock):
     clock(torch=(1.0, 3.0), cupy=(9.0, 1.0))  # the first run of cupy loads its libraries
     assert fastest_solver(TASK, CPU, torch.float64) == "cupy"
-    assert fastest_solver(TASK, CPU, torch.float64) == "cupy"  # not measured again: the clock of each has run out
+    assert fastest_solver(TASK, CPU, torch.float64) == "cupy"  # it is not timed again, since no clock has a time left
 
 
 def test_torch_serves_where_no_other_is_twice_as_fast(clock):

@@ -1,4 +1,4 @@
-"""The library beside nothing but what it requires: it imports and embeds, with the bits it has beside everything."""
+"""With its required packages alone the library imports and embeds, with the same bits as with all packages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ print(json.dumps([bits, refusals, sorted({name.partition(".")[0] for name in sys
 
 
 def requirements(package: str, seen: set[str]) -> Iterator[str]:
-    """``package`` and all that it requires here, extras left out."""
+    """``package`` and everything that it requires in this environment, without extras."""
     name = re.sub(r"[-_.]+", "-", package).lower()
     if name in seen:
         return
@@ -72,7 +72,7 @@ def requirements(package: str, seen: set[str]) -> Iterator[str]:
 
 
 def other_packages() -> list[str]:
-    """Top-level modules installed here that neither belong to the required packages nor to what those require."""
+    """Installed top-level modules that belong neither to the required packages nor to what these require."""
     seen: set[str] = set()
     kept = {name for package in REQUIRED for name in requirements(package, seen)} | {"mmphate-gpu"}
     owners = importlib.metadata.packages_distributions().items()
@@ -90,7 +90,7 @@ def run(absent: list[str], folder: Path) -> list:
 
 
 def test_the_required_packages_are_those():
-    """Of `pip install`; a package that is only needed where it is asked for by name goes to an extra."""
+    """`pip install` brings these alone. A package that is needed only where the caller names it goes to an extra."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (listed,) = re.findall(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
     assert {Requirement(line).name for line in re.findall(r'"(.*?)"', listed)} == set(REQUIRED)
@@ -99,7 +99,7 @@ def test_the_required_packages_are_those():
 def test_it_embeds_with_the_required_packages_alone(tmp_path):
     absent = other_packages()
     assert not {"torch", "sklearn", "PIL", "mmphate_gpu"} & set(absent)
-    # Else a run would be compared with itself.
+    # Otherwise a run would be compared with itself.
     assert {name for name in ("pytest", "pykeops", "pynndescent", "xarray") if available(name)} <= set(absent)
     found, refusals, loaded = run(absent, tmp_path)
     assert not set(loaded) & set(absent)

@@ -32,7 +32,7 @@ def normal(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("sets", [(), (3,)], ids=["one set", "a stack"])
 def test_one_draw_has_the_numbers_of_many(sets):
-    """And leaves the generator where they do."""
+    """One draw has the numbers of separate draws, and leaves the generator in the same state."""
     sizes = [1000, 300, 300, 17, 16, 15, 1]
     together, apart = seeded_generator(5), seeded_generator(5)
     found = list(module._clocks(normal(*sets, 4, 2), sizes, together))
@@ -52,7 +52,7 @@ def test_the_rounds_add_up(n_clusters):
 @pytest.mark.parametrize("shape", [(600, 3), (4, 150, 3)], ids=["one set", "a stack"])
 @pytest.mark.parametrize("n_clusters", [1, 40, 150])
 def test_the_host_waits_once_a_step(shape, n_clusters):
-    """What waits for a CUDA device: numbers read back, results whose size depends on values, and copies to it."""
+    """Three things wait for a CUDA device: numbers read back, results whose size depends on values, and copies."""
     with Calls() as calls:
         kmeans(normal(*shape), n_clusters, generator=seeded_generator(0))
     steps = calls.counts["_local_scalar_dense"]

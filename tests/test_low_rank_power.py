@@ -38,7 +38,7 @@ def test_it_is_the_power(t):
 
 @pytest.mark.parametrize("gamma", [0, -0.5, -1, 1])
 def test_distances_of_the_potential_are_right(gamma):
-    """What the power is for: 1e-6 of the largest distance is allowed."""
+    """Distances need the power: they may be off by 1e-6 of the largest distance."""
     assert allows_low_rank(gamma)
     matrix = walk_on_a_curve()
     distances = [
@@ -66,7 +66,7 @@ def test_more_copies_of_an_eigenvalue_than_a_block_has_columns(monkeypatch):
     """A block Krylov space holds no more copies of an eigenvalue than its block has columns, and every residual is
     small all the same: the probes have to see what is missing."""
     pieces = torch.full((module.BLOCK + 8, 30, 30), 1 / 30, dtype=torch.float64)
-    matrix = torch.block_diag(*pieces)  # its own power
+    matrix = torch.block_diag(*pieces)  # a projection, so every power is the matrix itself
     assert low_rank_power(matrix, 40) is None
     monkeypatch.setattr(module, "LARGEST_REST", torch.inf)
     wrong = low_rank_power(matrix, 40)
@@ -78,14 +78,14 @@ def test_the_rest_is_the_trace_of_what_is_left():
     vectors = torch.linalg.qr(torch.randn(N, 3, generator=seeded_generator(1), dtype=torch.float64)).Q
     matrix = vectors * values @ vectors.T
     rest = module._rest(matrix, 10, vectors[:, :1])
-    # Of the trace 0.8^10 + 0.5^10: eight probes see it to a factor of two.
+    # The trace is 0.8^10 + 0.5^10; eight probes estimate it to a factor of two.
     assert 0.3 < rest / float((values[1:] ** 10).sum()) < 3
     assert module._rest(matrix, 10, vectors) < 1e-25
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_diffuse_goes_either_way(whole, monkeypatch):
-    """In one component and beside others; and the exact way where it is not allowed."""
+    """Low rank serves one component alone or beside others; the exact way serves where it is not allowed."""
     monkeypatch.setattr(diffusion, "LOW_RANK_FROM", 500)
     affinity = walk_on_a_curve(N, 0.02)
     if not whole:

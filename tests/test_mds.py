@@ -391,7 +391,7 @@ def test_replays_of_a_graph_give_the_bits_of_single_sweeps(max_iter, monkeypatch
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, KeyboardInterrupt])
 def test_a_step_that_fails_leaves_no_capture_behind(error, broken, monkeypatch):
-    """Neither where CUDA takes the capture for intact, nor where its end is an error as well."""
+    """No capture is left, whether CUDA takes it for intact or ending it is an error as well."""
     graphs = FakeGraphs(monkeypatch)
     graphs.broken = broken
     steps = 0

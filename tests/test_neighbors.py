@@ -263,7 +263,7 @@ def test_wrong_axes(shape):
 
 @pytest.mark.parametrize(("name", "module"), [("keops", "pykeops.torch"), ("pynndescent", "pynndescent")])
 def test_missing_package_is_named(name, module, monkeypatch):
-    """And the extra that brings it."""
+    """The message names the missing package and the extra that brings it."""
     monkeypatch.setitem(sys.modules, module, None)
     wanted = rf'knn_backend="{name}" needs the package .*pip install "mmphate-gpu\[{name}\]"'
     with pytest.raises(InputError, match=wanted):

@@ -130,7 +130,7 @@ def test_matmul_is_in_the_dtype_of_the_block(sparse_and_dense, kind, width):
 @pytest.mark.parametrize("width", [1, 40])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_on_a_gpu_no_library_multiplies(sparse_and_dense, dtype, width, monkeypatch):
-    """On any device but the CPU the op serves, and so on CUDA its twin."""
+    """On every device except the CPU the op serves, and so its twin does on CUDA."""
     csr, _ = sparse_and_dense
     called: list[str] = []
     monkeypatch.setattr(csr_matmul_module, "csr_matmul", lambda *_: called.append("op"))
@@ -639,7 +639,7 @@ def test_cholesky_qr_refuses(name):
 
 @pytest.mark.parametrize("n", [500, 40_000])
 def test_float32_basis_is_orthonormal_to_its_rounding(n):
-    """Its inner products are summed in float64: the error does not grow with the rows."""
+    """Inner products are summed in float64, so the error does not grow with the number of rows."""
     against = orthonormalize(normal(n, 20, dtype=torch.float32), None)
     found = orthonormalize(normal(n, 15, seed=1, dtype=torch.float32), against)
     both = torch.cat([against, found], 1).double()

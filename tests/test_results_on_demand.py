@@ -1,4 +1,4 @@
-"""Fitted results that are copied when asked for: complete, nobody else's, all of one run, and counted in the memory."""
+"""Fitted results are copied when they are read: complete, private, all of one run, and counted in the memory."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def stop(stage: str, done: int, total: int) -> None:
 
 @pytest.mark.parametrize("change", [{}, {"n_landmark": 10}, {"decay": 3}, {"gamma": 1}])
 def test_they_outlive_a_refit_that_fails(change):
-    """Also where it has thrown away the stages they came from."""
+    """This also holds after the estimator has dropped the stages that they came from."""
     first = walk()
     op, wanted = MMPHATE(**OPTIONS).fit(first), results(MMPHATE(**OPTIONS).fit(first))
     with pytest.raises(RuntimeError, match="stop"):
@@ -114,7 +114,7 @@ def test_they_outlive_a_refit_that_fails(change):
 
 
 def test_an_interruption_leaves_the_state_of_one_run():
-    """At every line that runs after the stages: all of the old run, or all of the new one."""
+    """An interruption at any line after the stages leaves all of the old run or all of the new one."""
     codes = {MMPHATE.fit.__code__, MMPHATE._fitted.__code__}
     old, new = MMPHATE(**OPTIONS).fit(walk(1)), MMPHATE(**OPTIONS | {"n_landmark": 10}).fit(walk(2))
     states = [{**results(op), "embedding_": op.embedding_, "t_": op.t_, "n": op.n_landmark_} for op in (old, new)]
@@ -134,7 +134,7 @@ def test_an_interruption_leaves_the_state_of_one_run():
 
 
 def _interrupted_fit(op: MMPHATE, trace: np.ndarray, codes: set, line: int) -> tuple[int, bool]:
-    """Fit, and interrupt before the ``line``-th line of ``codes`` that follows the run; how many there were."""
+    """Fit, and interrupt before the ``line``-th line of ``codes`` after the run. Returns the number of such lines."""
     ran, after = -1, False
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
@@ -173,7 +173,7 @@ def test_held_bytes_count_a_tensor_once():
 
 
 def test_a_refit_counts_on_no_memory_that_results_hold(monkeypatch):
-    """What nobody has asked for yet stays until the fit succeeds; what was copied is let go with its stage."""
+    """A result that nobody has read stays until the fit succeeds; a copied one is released with its stage."""
     allowed = []
 
     def run(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One random_state, device and dtype: the same bits in another process, whatever its clock, memory or hashes are."""
+"""One random_state, device and dtype give the same bits in another process, whatever its clock, memory or hashes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-# Like recordings of human activity: many slices that drift, few units, converged in the end; so many landmarks that on
-# CUDA the solvers of the eigenvalues and of the eigenpairs are chosen by a clock.
+# The trace is like a recording of human activity: many slices that drift, few units, converged in the end. On CUDA it
+# has so many landmarks that a clock chooses the solvers of the eigenvalues and of the eigenpairs.
 RUN = """
 import sys
 import numpy as np, torch
@@ -48,7 +48,7 @@ def test_two_processes_give_the_same_bits(device, sizes, tmp_path):
 
 
 def _start(out: Path, device: str, sizes: tuple[int, ...], seed: int) -> subprocess.Popen[str]:
-    """Each with hashes of its own, so that no order of a set is the same by chance."""
+    """Each process has its own hash seed, so that sets do not have the same order by chance."""
     environment = os.environ | {"PYTHONHASHSEED": str(seed)}
     command = [sys.executable, "-c", RUN, str(out), device, *map(str, sizes)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

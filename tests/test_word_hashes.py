@@ -1,4 +1,4 @@
-"""The hash that tells one trace from another: every change is noticed, and nothing but the bits counts."""
+"""The hash that distinguishes traces: it notices every change, and only the bits count."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def normal(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 def by_python(tensor: torch.Tensor) -> list[list[int]]:
-    """The definition, in whole numbers of any size."""
+    """The definition, in integers of any size."""
     data = np.ascontiguousarray(tensor.numpy()).tobytes()
     words = np.frombuffer(data + bytes(-len(data) % 4), np.int32).tolist()
     keys = module._keys().tolist()
@@ -37,7 +37,7 @@ def by_python(tensor: torch.Tensor) -> list[list[int]]:
 @pytest.mark.parametrize("n", [1, WIDTH - 1, WIDTH, WIDTH + 1, 3 * WIDTH + 7])
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.bool], ids=str)
 def test_against_the_definition(n, dtype, at_once, device, monkeypatch):
-    """Overflow wraps, chunks and devices do not matter."""
+    """Overflow wraps around; chunks and devices do not matter."""
     monkeypatch.setattr(module, "AT_ONCE", at_once)
     monkeypatch.setattr(module, "AT_ONCE_ON_GPU", at_once)
     tensor = normal(n) > 0 if dtype == torch.bool else normal(n, dtype=dtype)
@@ -52,7 +52,7 @@ def test_a_view_is_hashed_in_its_own_order():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_single_bit_counts(dtype):
-    """One row of hashes changes, in both lanes, whichever bit of whichever word is turned."""
+    """One row of hashes changes, in both lanes, whichever bit of whichever word is flipped."""
     tensor = normal(WIDTH, dtype=dtype)
     bits, before = tensor.view(torch.int32), word_hashes(tensor)
     for bit in range(32):
@@ -63,7 +63,7 @@ def test_every_single_bit_counts(dtype):
     assert torch.equal(word_hashes(tensor), before)
 
 
-# ---------------------------------------------------------------- of a trace
+# ---------------------------------------------------------------- the hash of a trace
 
 
 def two_swapped(data: torch.Tensor) -> torch.Tensor:

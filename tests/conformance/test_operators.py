@@ -383,7 +383,7 @@ def test_lazy_has_the_bits_of_sparse(dtype, device, width, entries_at_once, monk
 
 
 def test_more_entries_at_once_on_a_gpu():
-    """A chunk takes at most a sixteenth of the free memory there, and is never smaller than on the CPU."""
+    """A chunk on a GPU takes at most a sixteenth of its free memory, and is never smaller than on the CPU."""
     from mmphate_gpu.operators.lazy import entries_at_once
 
     assert entries_at_once(5e8) == 2**24 and entries_at_once(1e3) == 2**18 and entries_at_once(2**25) == 2**21
@@ -701,7 +701,7 @@ def test_layout_holds_every_pair(device, order, monkeypatch):
     "shape", [(1, 1, 1), (2, 128, 3), (2, 129, 3), (3, 300, 2), (1, 2500, 1), (4, 1601, 5)], ids=str
 )
 def test_tree_by_levels_is_the_tree_span_by_span(shape, device):
-    """The same order to the last place, ties included: halves, one after the other, each sorted by itself."""
+    """The order is that of sorting each half by itself, one after the other, to the last place and with ties."""
     points = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).cumsum(1).round()
     wanted, spans = torch.arange(shape[1]).repeat(shape[0], 1), [(0, shape[1])]
     while spans:

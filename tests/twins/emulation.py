@@ -50,7 +50,7 @@ def compile_text(name: str, text: str, folder: Path) -> ctypes.CDLL:
 
 @dataclass
 class Emulation:
-    """Compiles a file of kernels at the first launch with a set of types, and runs kernels on the CPU."""
+    """Compiles a file of kernels at the first launch with a new set of types, and runs kernels on the CPU."""
 
     folder: Path
     order: int = 0

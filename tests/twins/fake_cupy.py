@@ -1,4 +1,4 @@
-"""A stand-in for CuPy 14: its solvers work on the CPU, and its kernels are written down instead of started."""
+"""A stand-in for CuPy 14: its solvers work on the CPU, and it records kernels instead of starting them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import torch
 
 @dataclass
 class FakeCupy:
-    """What was compiled and started, and on which device; the parts of CuPy's interface that the package uses."""
+    """The parts of CuPy's interface that the package uses. It records what was compiled and started, and where."""
 
     modules: list[dict[str, Any]] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
-    devices: list[int | None] = field(default_factory=list)  # those entered and not left, the innermost last
+    devices: list[int | None] = field(default_factory=list)  # device contexts that are open, the innermost last
     allocators: list[Any] = field(default_factory=list)
     fault: Exception | None = None  # raised by the compiler
     gate: threading.Event = field(default_factory=threading.Event)  # the compiler waits for it
@@ -58,7 +58,7 @@ class FakeCupy:
 
 
 def _check_keywords(*, shared_mem: int = 0, stream: Any = None) -> None:
-    """Those of CuPy's `Function`, which reads the stream's address alone."""
+    """The keywords are those of CuPy's `Function`, which reads the stream's address alone."""
     assert shared_mem >= 0 and isinstance(stream.ptr, int)
 
 
@@ -74,7 +74,7 @@ def _external_stream(*_: Any) -> None:
 
 
 def without_cuda(monkeypatch: pytest.MonkeyPatch, devices: list[Any] | None = None, stream: int = 1234) -> None:
-    """What the launch layer asks of torch's CUDA, answered where there is none; ``devices``: as those of `FakeCupy`."""
+    """Stands in for the parts of torch's CUDA that a launch uses; ``devices`` is that of `FakeCupy`."""
     entered = [] if devices is None else devices
     monkeypatch.setattr(torch.cuda, "device", lambda device: _within(entered, device.index))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=stream))

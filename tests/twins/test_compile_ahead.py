@@ -26,7 +26,7 @@ def kernels(launches: list[Launch]) -> Kernels:
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
-    """Every op of csrc/cuda from here on also goes through its CUDA launcher, on copies and without a start."""
+    """From here on every op of csrc/cuda also goes through its CUDA launcher, on copies and without a kernel."""
     launches: list[Launch] = []
 
     def start(launch: Launch, _: torch.device) -> None:
@@ -68,9 +68,9 @@ def test_a_fit_launches_what_was_compiled_ahead(shape, storage, dtype, options, 
     on_cuda = compile_ahead.compile_ahead
     monkeypatch.setattr(estimator, "compile_ahead", lambda _, **sizes: on_cuda(torch.device("cuda", 0), **sizes))
     trace = np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0).astype(dtype)
-    # Few landmarks go the whole way of MDS in float64; many, as in a large run, the first part in float32.
+    # With few landmarks all of MDS is in float64. With many, as in a large run, its first part is in float32.
     monkeypatch.setattr(smacof, "ROUGH_FROM", 8)
-    # Neighbours by our own op, as on a GPU; without the C++ twins its portable version serves.
+    # The library's op finds the neighbours, as on a GPU; without the C++ twins its portable version serves.
     monkeypatch.setattr("mmphate_gpu.neighbors.serves", lambda _: True)
     launched = recorded(monkeypatch)
     given = {"device": "cpu", "storage": storage, "random_state": 0, "n_landmark": 50}

@@ -21,7 +21,7 @@ from mmphate_gpu.ops.csr import indptr_of_counts, of_dense_rows
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.twins import PORTABLE
 
-# A machine with a GPU may have pytest and little else: the rest of this folder runs there.
+# A machine with a GPU may have pytest and little else. The other files of this folder run there.
 hypothesis = pytest.importorskip("hypothesis")
 given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 pytestmark = pytest.mark.skipif(_native.why_no_native() is not None, reason=f"no C++ twins: {_native.why_no_native()}")
@@ -614,7 +614,7 @@ LANDMARKS = (1, 2, 3, 5, 31, 32, 33, 70, 127, 300)
 
 
 def sweep_of(n: int, n_components: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Distances of no plane, points with duplicates, and the share up to which they count as one."""
+    """Distances that no points in a plane have, points with duplicates, and the share up to which two count as one."""
     distances = torch.cdist(_normal(n, 7), _normal(n, 7), compute_mode="donot_use_mm_for_euclid_dist").to(dtype)
     points = 2 * _normal(n, n_components)
     points[n // 2 :: 5] = points[0].clone()

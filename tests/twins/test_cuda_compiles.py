@@ -32,7 +32,7 @@ def nvcc() -> str:
 
 
 def bodies_of(text: str, options: list[str], folder: Path) -> tuple[dict[str, str], list[str]]:
-    """PTX of the kernels by name, and of the functions that decide, which are called and not written out."""
+    """PTX of the kernels by name, and of the deciding functions, which are called and not inlined."""
     source, ptx = folder / "kernels.cu", folder / "kernels.ptx"
     source.write_text(text)
     command = [nvcc(), "-ptx", "-std=c++17", "-fmad=false", "-Werror", "all-warnings", *options]
@@ -45,8 +45,8 @@ def bodies_of(text: str, options: list[str], folder: Path) -> tuple[dict[str, st
 
 
 def assert_rounded(types: str, bodies: dict[str, str], deciding: list[str], flushed: str = "") -> None:
-    """What is decided is rounded after every operation. Fused ones are for sums, in their type, and for the screen, in
-    float32."""
+    """Decisions are rounded after every operation. Fused operations are only in sums, in their type, and in the screen,
+    in float32."""
     wide = types == "wide"
     for name, body in bodies.items():
         assert ("fma.rn.f64" in body) == (name in SUMS and wide)
@@ -58,7 +58,7 @@ def assert_rounded(types: str, bodies: dict[str, str], deciding: list[str], flus
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("types", TYPES)
 def test_source_compiles_to_ptx(source: str, types: str, tmp_path: Path) -> None:
-    """Headers in place, no include path, no contraction; a warning is an error."""
+    """A file compiles with its headers in place, no include path and no contraction; a warning is an error."""
     defines = [f"-D{name}={value}" for name, value in (TYPES[types] | SHAPES).items()]
     bodies, deciding = bodies_of(kernel_source(source), ["-arch=sm_80", *defines], tmp_path)
     assert bodies and sorted(bodies) == sorted(kernel_names(source))
@@ -70,9 +70,9 @@ def test_source_compiles_to_ptx(source: str, types: str, tmp_path: Path) -> None
 )
 @pytest.mark.parametrize("types", TYPES)
 def test_kernel_compiles_alone(source: str, kernel: str, types: str, tmp_path: Path) -> None:
-    """As NVRTC is given it: one kernel, its types and shapes in the text, and the option that CuPy appends.
+    """A kernel compiles as NVRTC gets it: alone, with types and shapes in the text, and CuPy's own option.
 
-    What other kernels of the file call is left over: the warning that it is not used is no error.
+    Functions of the file's other kernels remain in the text, so the warning about unused functions is no error.
     """
     text = source_of_kernel(source, kernel, TYPES[types] | SHAPES)
     options = ["-arch=sm_90", "-ftz=true", "-diag-suppress=177"]
@@ -84,7 +84,7 @@ def test_kernel_compiles_alone(source: str, kernel: str, types: str, tmp_path: P
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"])
 @pytest.mark.slow
 def test_machine_code_fits_the_device(architecture: str, tmp_path: Path) -> None:
-    """The kernels over pairs: registers for two blocks, and the 48 KiB of shared memory a launch may have unasked.
+    """Kernels over pairs leave registers for two blocks, and fit the 48 KiB of shared memory that every launch has.
 
     Measured: 64 to 128 registers; up to 32 bytes spilled by the kernels of a radius, 132 by those of the k-th one.
     """
@@ -111,7 +111,7 @@ def _stack(p: int) -> Stack:
 
 
 def test_launcher_and_kernels_agree_on_their_sizes() -> None:
-    """The numbers that stand in Python and in C++."""
+    """Python and C++ have the same constants."""
     text = (source_folder() / "cuda" / "pair_tiles.h").read_text()
     assert f"mmp_resident = {RESIDENT};" in text and f"mmp_box_features = {BOX_FEATURES};" in text
     assert "mmp_tile = mmp_warps * mmp_warp_rows" in text and TILE == 64

@@ -36,15 +36,15 @@ pytestmark = pytest.mark.skipif(why_no_emulation() is not None, reason=str(why_n
 
 # Around the edges of a warp (32) and of a tile (64); two tiles and a bit, which are put into the order of a kd-tree.
 POINTS = (1, 2, 31, 32, 33, 127, 129)
-# In one part; in two and in four, which share memory with the rows or do not. Every number of features in a part is
-# compiled anew, so all tests keep to these.
+# Numbers of features in one pass, and in two and four passes, whose rows stay in shared memory or not. Every number of
+# features in a pass is compiled anew, so all tests keep to these.
 FEATURES = (1, 6, 10, 33, 100)
 SETS = (1, 3)
 SHAPES = list(itertools.product(SETS, POINTS, FEATURES))
 
 C_TYPES = {torch.int32: "mmp_i32", torch.int64: "mmp_i64", torch.float32: "float", torch.float64: "double"}
 STORAGE = list(itertools.product((torch.int32, torch.int64), (torch.float32, torch.float64)))
-COUNTED = (torch.int32, torch.float64)  # of the kernels that only count, which are compiled in any case
+COUNTED = (torch.int32, torch.float64)  # the types of kernels that only count; these are always compiled
 # Width of the dense block -> lanes and columns a lane (see _cuda.CSR_SHAPES).
 WIDTHS = {1: (16, 1), 16: (16, 1), 17: (32, 1), 33: (32, 2), 110: (32, 4), 300: (32, 4)}
 # Components -> rows of a block.
@@ -312,7 +312,7 @@ def test_median_where_the_sample_misleads(cuda_in_turn: Twins) -> None:
 
 
 def _two_heaps(n: int) -> torch.Tensor:  # (1, n, 6)
-    """Points around two places far apart, in turn."""
+    """Points that lie in turn around two places far apart."""
     points = _normal(1, n, 6)
     points[0, ::2] += 100
     return points
@@ -320,7 +320,7 @@ def _two_heaps(n: int) -> torch.Tensor:  # (1, n, 6)
 
 @pytest.mark.parametrize("op", ["radius_counts", "median_kth_neighbor_distance"])
 def test_tiles_beyond_reach_are_not_visited(emulation: Emulation, op: str) -> None:
-    """Where the points of the far tiles are said to lie where the near ones do, those who look at them are misled."""
+    """A visit of a far tile would show: its rough points are overwritten with those of near tiles."""
     points = _two_heaps(1280)
     n_tiles = 20
 
@@ -348,7 +348,7 @@ def test_tiles_beyond_reach_are_not_visited(emulation: Emulation, op: str) -> No
 
 
 def test_pairs_of_a_set_are_visited_once(emulation: Emulation) -> None:
-    """Blocks of all tiles but the first count nothing for pairs with it: those are counted by its own block."""
+    """Only the block of the first tile counts pairs with that tile; all other blocks skip them."""
     points = _normal(1, 320, 6)
 
     def counts(blocks: int) -> torch.Tensor:
@@ -358,7 +358,7 @@ def test_pairs_of_a_set_are_visited_once(emulation: Emulation) -> None:
         return Twins(start).radius_counts(points, 1e3)[0, kd_order(points)[0]]
 
     assert counts(5).tolist() == [319] * 320
-    # The block of the first tile alone: its own pairs, and one for every column with each of its 64 rows.
+    # The first block alone counts its own pairs, and one for every column with each of its 64 rows.
     assert counts(1).tolist() == [319] * 64 + [64] * 256
 
 
@@ -380,7 +380,7 @@ def test_tiles_hold_the_points_in_order_and_their_boxes(emulation: Emulation, p:
 
 
 def test_points_are_screened_once(emulation: Emulation) -> None:
-    """Until they change, are wanted in another order, or are others."""
+    """They are screened again when they change, when another order is needed, or for other points."""
     started = []
 
     def start(launch: Launch, device: torch.device) -> None:
@@ -571,7 +571,7 @@ def test_few_pairs_of_a_trace_reach_float64(emulation: Emulation) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("p", [6, 33, 100])
 def test_nothing_is_read_before_it_is_there(emulation: Emulation, p: int, order: int) -> None:
-    """Shared memory begins as NaN, which float64 would decide rightly: a fault shows as pairs that need it."""
+    """Shared memory begins as NaN, which float64 would decide correctly: a fault shows as more pairs in doubt."""
     emulation.order, points = order, _normal(1, 330, p)
     reach = middle_distance(points)
     assert _pairs_in_doubt(emulation, points, reach) <= 30  # a fault: thousands
@@ -889,6 +889,6 @@ def test_arguments_of_other_types_are_reported(faulty: Emulation) -> None:
 
 
 def test_every_kernel_is_emulated(emulation: Emulation) -> None:
-    """Once the tests above have run."""
+    """This test needs those above to have run."""
     sources = {path.stem for path in (source_folder() / "cuda").glob("*.cu")}
     assert {source for source in sources for name in emulation.libraries if name.startswith(source)} == sources

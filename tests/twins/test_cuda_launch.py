@@ -49,7 +49,7 @@ def test_a_launch_reaches_cupy(cupy: FakeCupy) -> None:
 
 
 def test_the_stand_in_warns_as_cupy_14_does(cupy: FakeCupy) -> None:
-    """Else the test above would not show that a launch is free of what that version deprecates."""
+    """Without this the test above would not show that a launch uses nothing that version 14 deprecates."""
     with pytest.warns(DeprecationWarning, match="ExternalStream"):
         cupy.cuda.ExternalStream(1234)
     with warnings.catch_warnings():
@@ -74,7 +74,7 @@ def test_what_is_compiled_holds_one_kernel() -> None:
     assert text.startswith("#define MMP_INDEX mmp_i32\n#define MMP_VALUE float\n")
     names = kernel_names("radius_affinity")
     assert len(names) == 3 and [name for name in names if f" {name}(const" in text] == ["radius_fill"]
-    # Nothing else is lost: with all kernels taken out, what is left is the same for each.
+    # Nothing else is lost: without its kernels the text is the same for each.
     whole, left = kernel_source("radius_affinity"), source_of_kernel("radius_affinity", "none", {})
     assert whole.count("MMP_KERNEL") - left.count("MMP_KERNEL") == 3
     assert "MMP_OUTLINED int drain" in left and left.count("{") == left.count("}")
@@ -93,7 +93,7 @@ def test_a_compiler_that_fails_is_asked_again(cupy: FakeCupy) -> None:
 def test_compiling_ahead_waits_for_nothing_and_launches_nothing(cupy: FakeCupy) -> None:
     cupy.gate = threading.Event()
     _launch.begin_compiling([fill(), fill(), fill(defines={})], GPU[0])
-    _launch.begin_compiling([fill()], GPU[0])  # on its way already
+    _launch.begin_compiling([fill()], GPU[0])  # it is being compiled already
     assert not cupy.calls
     late = threading.Timer(0.2, cupy.gate.set)
     late.start()
@@ -214,7 +214,7 @@ def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_ban_on_waiting_ends_whatever_torch_warns_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first call warns once it has set the mode; here every warning is an error."""
+    """The first call warns after it has set the mode, and every warning is an error here."""
     modes = ["default"]
 
     def set_mode(mode: str) -> None:

@@ -174,7 +174,7 @@ def test_descent_under_a_graph_has_the_bits_of_single_sweeps(dtype, max_iter):
 
 def test_a_capture_keeps_what_the_allocator_has_cached():
     way = way_of(200, torch.float64, 300)
-    torch.empty(2**28, dtype=torch.uint8, device="cuda")  # free at once, and cached
+    torch.empty(2**28, dtype=torch.uint8, device="cuda")  # freed at once, but cached
     cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     repeat_until(way.done, way.advance)
     assert cached >= 2**28 and torch.cuda.memory_reserved() - torch.cuda.memory_allocated() >= 2**28
@@ -239,7 +239,7 @@ def test_same_bits_of_sums_by_the_library(dtype):
     places = torch.randn(20_000, 2, dtype=torch.float64, generator=seeded_generator(4)).cuda()
     runs = [interpolate(rows, places) for _ in range(5)]
     assert all(torch.equal(runs[0], run) for run in runs[1:])
-    # Some rows alone have the bits that they have among all.
+    # A part of the rows has the same bits as all rows together.
     block = places.to(dtype)
     csr = Csr(indptr, indices.flatten(), values.flatten(), (40_000, 20_000))
     whole = matmul(csr, block)

@@ -44,7 +44,7 @@ TYPES = {
     "n_places": "i32",
     "whole": "i32",
 }
-# Those around a product take instead, and give, for blocks of float64 and of float32.
+# The types that the kernels around a product take and return instead, for blocks of float64 and float32.
 AROUND = {
     "tile_block": {"out": "*fp16"},
     "tile_rows": {"indptr": "*i32"},
@@ -70,7 +70,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _compiled(kernel: str, capability: int, constants: dict[str, Any], **others: str) -> Any:
-    """``others``: types of arguments, beside the usual ones."""
+    """``others`` has the types of arguments beside the usual ones."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -156,7 +156,7 @@ def test_deciding_kernel_compiles(kernel: str, capability: int) -> None:
 @pytest.mark.parametrize("dtype", AROUND_TYPES)
 @pytest.mark.parametrize("kernel", AROUND)
 def test_what_goes_around_a_product_compiles(kernel: str, dtype: str, capability: int) -> None:
-    """For blocks of either type; halves are rounded by way of float32."""
+    """Kernels for blocks of both types compile; halves are rounded by way of float32."""
     of_block = dict.fromkeys(
         ("block", "scale", "inverse", *(["out"] if kernel == "tile_rows" else [])), AROUND_TYPES[dtype]
     )

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not i
 # Of the norm. An entry made on the fly may round to the next half, or fall to the other side of the cut: measured
 # 4.0e-5 (wide tiles by products; others 1.1e-5). Stored ones may round to the next half too, by the exponential (here
 # not at all) or by a float32 distance (7.2e-7, of 100,000 nine); their products differ in the order of sums: 1.8e-7.
-# What goes into a product has the same bits; what comes out adds entries in another order: 5e-8 in float32.
+# The pass into a product has the same bits. The pass out of it adds entries in another order: 5e-8 in float32.
 TOLERANCE = {
     **{"gaussian_product": 1e-4, "tile_entries": 4e-5, "tile_matmul": 1e-6, "tile_reached": 0.0},
     **{"tile_block": 0.0, "tile_rows": 1e-6},

@@ -82,7 +82,7 @@ def tiled(n_sets: int, n: int, width: int) -> Arguments:
 
 
 def _mixed(n_sets: int, n: int, width: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A block in the order of nodes, powers of two for its columns, set by set, and an order of every set."""
+    """A block in the order of nodes, powers of two that scale its columns set by set, and an order of every set."""
     generator = seeded_generator(n + width)
     block = torch.randn(n * n_sets, width, dtype=torch.float64, generator=generator).to(dtype)
     powers = torch.randint(-30, 14, (n_sets, width), generator=generator)
@@ -91,12 +91,12 @@ def _mixed(n_sets: int, n: int, width: int, dtype: torch.dtype) -> tuple[torch.T
 
 
 def into(n_sets: int, n: int, width: int, dtype: torch.dtype = torch.float64) -> Arguments:
-    """With powers that leave some halves at 0 and some below the normal ones."""
+    """The powers make some halves 0 and some subnormal."""
     return _mixed(n_sets, n, width, dtype)
 
 
 def out(n_sets: int, n: int, width: int, dtype: torch.dtype = torch.float64, *, empty: bool = False) -> Arguments:
-    """With rows of no, one and many entries of the sets at one point."""
+    """Rows have no, one or many entries with the other sets at their point."""
     generator = seeded_generator(n)
     block, inverse, order = _mixed(n_sets, n, width, dtype)
     sums = torch.randn(n_sets * n_tiles(n), TILE, -(-width // 16) * 16, generator=generator)

@@ -1,4 +1,4 @@
-"""Code that has to leave the GPU alone until it is asked for an answer."""
+"""A check that code does not wait for the GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @contextlib.contextmanager
 def no_waits() -> Iterator[None]:
-    """Whatever waits for the GPU within is an error, as far as torch notices.
+    """Code inside that waits for the GPU raises an error, as far as torch notices it.
 
     The first call of `set_sync_debug_mode` warns, after it has set the mode: where a warning is an error, the mode
     would stay and fail every later test of the process.
