@@ -28,9 +28,9 @@ POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 # Bytes a stage takes for each entry it meets, all its temporaries together.
 PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
-# What the C allocator holds of the temporaries that are gone: of a few blocks as wide as those of the Krylov basis, and
-# of a few squares, up to the 64 MiB that glibc comes to leave on top of its heap. Measured with 1000 to 4000 landmarks:
-# 14 to 90 MB, 126 to 159 MB after a dense Gram matrix.
+# What the C allocator holds of the temporaries that are gone: of some float64 blocks as wide as those of the Krylov
+# basis, and of a few squares, up to the 64 MiB that glibc comes to leave on top of its heap. Measured with 1000 to 4000
+# landmarks: 14 to 90 MB, 126 to 159 MB after a dense Gram matrix.
 HEAP, HEAP_BLOCKS = 2**26, 6
 # Smaller blocks the allocator does not give back one by one: nonmetric MDS, whose arrays are half a square each, took
 # 9.5 and 10.1 squares with 1200 and 2400 landmarks and 6.6 with 3600.
@@ -109,8 +109,7 @@ class Costs:
         self.reached = self._reached(entries)
         # Float64 distances and which are near; indices, ranks and values of the entries found among them.
         pairs = min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
-        # The CUDA twins screen float32 points.
-        self.portable = (4 * self.N * self.K if cuda else 0) if native else pairs * (10 + 56 * entries.interslice)
+        self.portable = 0 if native else pairs * (10 + 56 * entries.interslice)
         self.gathered = self._gathered() if native and not cuda else 0
 
     def _reached(self, entries: Entries) -> float:
@@ -138,9 +137,10 @@ class Costs:
         return self.layout_bytes() + 4 * features * self.M * n_tiles(self.S) * (TILE + 1)
 
     def lazy_bytes(self) -> float:
-        """Points unit by unit, the intraslice part, the counts."""
+        """Points unit by unit, the intraslice part, the counts; on CUDA the float32 points that the twins keep."""
         index = index_dtype(int(self.intraslice), self.M).itemsize
-        return 8 * self.N * self.K + self.intraslice * (self.item + index) + self.N * (index + 8)
+        screened = 4 * self.N * self.K if self.cuda else 0
+        return 8 * self.N * self.K + screened + self.intraslice * (self.item + index) + self.N * (index + 8)
 
     def form_bytes(self, storage: str) -> float:
         """What the affinity keeps in this form."""
@@ -330,9 +330,11 @@ class Costs:
         return Cost("interpolate", form, _name(self.dtype), "", kept, copies, 2.0 * self.reached * columns)
 
     def _blocks_left(self) -> float:
-        """What the C allocator holds of the blocks of the Krylov basis."""
+        """What the C allocator holds of the blocks of the Krylov basis, and of a basis that is no larger than they."""
         none = self.cuda or self.L == self.N or self.p.landmarks != "spectral"
-        return 0 if none else min(HEAP, HEAP_BLOCKS * 4 * self.N * self.C)
+        basis = 4 * self.N * self.C * KRYLOV_BLOCKS
+        blocks = HEAP_BLOCKS * 8 * self.N * self.C + (basis if basis < HEAP_BLOCK else 0)
+        return 0 if none else min(HEAP, blocks)
 
     def _heap(self) -> float:
         """What the C allocator has not given back yet."""

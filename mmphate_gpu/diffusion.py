@@ -109,15 +109,13 @@ def entropy_of_singular_values(
 
 
 @takes_arrays("landmark_op")
-def von_neumann_entropy(
-    landmark_op: torch.Tensor, t_max: int = 100, groups: Components | None = None
-) -> torch.Tensor:  # (L, L) -> (t_max,) float64
+def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L, L) -> (t_max,) float64
     """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
 
     landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Each connected component has its
     own; above 1000 landmarks in one they come from the float64 Gram matrix, if that can be shown to give the same
     `optimal_t` as the SVD. Above 8000 (on CUDA 1500) they are sampled, if that can be shown to give the same
-    `optimal_t` (`entropy_with_error`). ``groups``: the `components` of landmark_op, where they are known.
+    `optimal_t` (`entropy_with_error`).
 
     O(L^3) time for one component, O(6500 L^2) for a sampled one, O(L^2) memory. Deterministic for one device, dtype and
     thread count: the sample has a seed of its own.
@@ -127,22 +125,25 @@ def von_neumann_entropy(
     RuntimeWarning
         If the sample leaves `optimal_t` open and an exact decomposition does not fit in memory.
     """
-    found = entropy_with_error(landmark_op, t_max, groups)
+    return entropy_of_components(landmark_op, None, t_max)
+
+
+def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> torch.Tensor:
+    """`von_neumann_entropy` of an operator whose `components` are known: ``groups``."""
+    found = _entropy_with_error(landmark_op, groups, t_max)
     if found.t_low < found.t_high:
         warnings.warn(
             f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {found.t_low} and "
             f"{found.t_high}: the singular values are sampled, and there is no memory for all of them. A smaller "
             "n_landmark, or t, given, settles it",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return found.entropy
 
 
 @takes_arrays("landmark_op")
-def entropy_with_error(
-    landmark_op: torch.Tensor, t_max: int = 100, groups: Components | None = None
-) -> EntropyEstimate:  # (L, L)
+def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEstimate:  # (L, L)
     """`von_neumann_entropy`, how far it may be off, and the breaks that could be its knee.
 
     Not sampled (``error`` 0, one break) up to 8000 landmarks in every component (on CUDA 1500). Above, stochastic
@@ -154,6 +155,10 @@ def entropy_with_error(
     seed is fixed.
     Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017.
     """
+    return _entropy_with_error(landmark_op, None, t_max)
+
+
+def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> EntropyEstimate:
     check_number("t_max", t_max, low=4, integer=True)
     _check_square(landmark_op)
     matrix = landmark_op.double()
