@@ -11,6 +11,7 @@ from ._trace_pca import EXACT_PCA
 from .diffusion import PROBES, SAMPLE_ABOVE
 from .operators.assemble import assembled_bytes
 from .operators.lazy import entries_at_once
+from .ops._pair_stack import TILE as PAIR_TILE
 from .ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from .ops.csr import index_dtype
 from .ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
@@ -215,6 +216,9 @@ class Costs:
             passes, working = (1.5, 8 * self.N * self.K) if self.fused else (passes, working)
         forms = {"sparse": "CSR", "tiles": "tiles, the rest CSR", "lazy": "matrix-free"}
         precision = "fp16 tiles" if storage == "tiles" else _name(self.dtype)
+        if self.cuda:  # the points in the order of a tree; before, float32 points of every slice, in tiles
+            screened = 4 * self.S * -(-self.M // PAIR_TILE) * PAIR_TILE * self.K
+            working = max(working + 8 * self.N * self.K, screened - kept)
         operations = 3.0 * self.K * self.pairs * passes
         return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.portable, operations)
 
@@ -253,8 +257,10 @@ class Costs:
         width = -(-self.C // COLUMNS) * COLUMNS
         tiles = 6 * width * TILE * self.M * n_tiles(self.S) if by_tiles else 0
         end = blocks * self.C + 2 * min(self.p.n_svd, self.N)
-        products = column * (blocks + 2) * self.C + tiles + made + self.gathered
-        return max(column * end, products) + self._blocks_left()
+        # Pages of the basis that nothing was written to are free on a CPU, not on CUDA.
+        products = column * (blocks + 2 + self.cuda) * self.C + tiles + made + self.gathered
+        chunk = 2 * 8 * CUDA_CHUNK_ELEMENTS if self.cuda else 0
+        return max(column * end, products) + chunk + self._blocks_left()
 
     def _gathered(self) -> float:
         """Where every thread of a sparse product puts the entries of eight rows side by side, with room for a band."""

@@ -583,11 +583,12 @@ def test_no_leaner_affinity_helps_before_there_is_one(monkeypatch):
         MMPHATE(**OPTIONS).fit(TRACE)
 
 
-def test_ten_million_nodes_fit_a_card_of_80_gb():
-    """The large run: 50,000 slices of 200 units, 50 samples. Its landmark basis takes most of it: in float32 22 GB, and
-    in float64 the run would not fit."""
+def test_ten_million_nodes_fit_a_card_of_80_gb(monkeypatch):
+    """The large run: 50,000 slices of 200 units, 50 samples. In float64 the landmark basis alone would be 44 GB, and 22
+    GB of blocks would stand beside it."""
     found = plan((125, 400, 200, 50), device="80 GB card")
     landmarks = next(stage for stage in found.stages if stage.stage == "landmarks")
-    basis = 4 * 10_000_000 * 5 * 110
     assert found.fits and found.storage == "lazy" and found.peak_bytes == landmarks.peak_bytes
-    assert found.peak_bytes + 0.9 * basis * 7 / 5 > found.available_bytes
+    krylov = Costs._krylov
+    monkeypatch.setattr(Costs, "_krylov", lambda self, *about: 2 * krylov(self, *about))
+    assert not plan((125, 400, 200, 50), device="80 GB card").fits
