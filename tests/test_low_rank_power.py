@@ -39,8 +39,8 @@ def test_it_is_the_power(t):
 @pytest.mark.parametrize(("n", "reach"), [(1024, 0.008), (1024, 0.01), (1151, 0.009)])
 @pytest.mark.parametrize("t", [17, 40])
 def test_a_basis_that_is_full_is_judged_like_any_other(n, reach, t):
-    """A quarter of these sizes is less than a block beyond a place where the basis is judged: the block behind it, whose
-    products are the residuals, must be there whole. Cut off, entries were off by 4.6e-10 and distances by 1e-4."""
+    """A quarter of these sizes is less than a block beyond a place where the basis is judged: the block behind it,
+    whose products are the residuals, must be there whole. Cut off, entries were off by 4.6e-10, distances by 1e-4."""
     matrix = walk_on_a_curve(n, reach)
     power = low_rank_power(matrix, t)
     if power is not None:
