@@ -8,8 +8,6 @@ import shutil
 import sys
 from types import ModuleType
 
-import torch
-
 from .params import InputError
 
 
@@ -64,6 +62,8 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
 
 def require_cupy(module: str = "cupy", *, purpose: str) -> ModuleType:
     """Import and return CuPy, or a ``module`` of it; the error message names the extra that fits torch's CUDA."""
+    import torch  # imported here, so that a check of what is installed loads nothing
+
     # Either build of CuPy fits a torch without CUDA: name the newer one.
     extra = "cuda12" if (torch.version.cuda or "").startswith("12.") else "cuda13"
     return require(module, purpose=purpose, extra=extra)

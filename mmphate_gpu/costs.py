@@ -11,6 +11,7 @@ from ._trace_pca import EXACT_PCA
 from .diffusion import PROBES, SAMPLE_ABOVE
 from .operators.assemble import assembled_bytes
 from .operators.lazy import entries_at_once
+from .ops._pair_stack import TILE as PAIR_TILE
 from .ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from .ops.csr import index_dtype
 from .ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
@@ -28,9 +29,9 @@ POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 # Bytes a stage takes for each entry it meets, all its temporaries together.
 PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
-# What the C allocator holds of the temporaries that are gone: of a few blocks as wide as those of the Krylov basis, and
-# of a few squares, up to the 64 MiB that glibc comes to leave on top of its heap. Measured with 1000 to 4000 landmarks:
-# 14 to 90 MB, 126 to 159 MB after a dense Gram matrix.
+# What the C allocator holds of the temporaries that are gone: of some float64 blocks as wide as those of the Krylov
+# basis, and of a few squares, up to the 64 MiB that glibc leaves on top of its heap. Measured with 1000 to 4000
+# landmarks: 14 to 90 MB, 126 to 159 MB after a dense Gram matrix.
 HEAP, HEAP_BLOCKS = 2**26, 6
 # Smaller blocks the allocator does not give back one by one: nonmetric MDS, whose arrays are half a square each, took
 # 9.5 and 10.1 squares with 1200 and 2400 landmarks and 6.6 with 3600.
@@ -109,8 +110,7 @@ class Costs:
         self.reached = self._reached(entries)
         # Float64 distances and which are near; indices, ranks and values of the entries found among them.
         pairs = min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
-        # The CUDA twins screen float32 points.
-        self.portable = (4 * self.N * self.K if cuda else 0) if native else pairs * (10 + 56 * entries.interslice)
+        self.portable = 0 if native else pairs * (10 + 56 * entries.interslice)
         self.gathered = self._gathered() if native and not cuda else 0
 
     def _reached(self, entries: Entries) -> float:
@@ -138,9 +138,10 @@ class Costs:
         return self.layout_bytes() + 4 * features * self.M * n_tiles(self.S) * (TILE + 1)
 
     def lazy_bytes(self) -> float:
-        """Points unit by unit, the intraslice part, the counts."""
+        """Bytes of the points unit by unit, the intraslice part, the counts, and on CUDA the kept float32 points."""
         index = index_dtype(int(self.intraslice), self.M).itemsize
-        return 8 * self.N * self.K + self.intraslice * (self.item + index) + self.N * (index + 8)
+        screened = 4 * self.N * self.K if self.cuda else 0
+        return 8 * self.N * self.K + screened + self.intraslice * (self.item + index) + self.N * (index + 8)
 
     def form_bytes(self, storage: str) -> float:
         """What the affinity keeps in this form."""
@@ -215,6 +216,9 @@ class Costs:
             passes, working = (1.5, 8 * self.N * self.K) if self.fused else (passes, working)
         forms = {"sparse": "CSR", "tiles": "tiles, the rest CSR", "lazy": "matrix-free"}
         precision = "fp16 tiles" if storage == "tiles" else _name(self.dtype)
+        if self.cuda:  # points in the order of a kd-tree; before that, float32 points of every slice, in tiles
+            screened = 4 * self.S * -(-self.M // PAIR_TILE) * PAIR_TILE * self.K
+            working = max(working + 8 * self.N * self.K, screened - kept)
         operations = 3.0 * self.K * self.pairs * passes
         return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.portable, operations)
 
@@ -254,8 +258,10 @@ class Costs:
         width = -(-self.C // COLUMNS) * COLUMNS
         tiles = 6 * width * TILE * self.M * n_tiles(self.S) if by_tiles else 0
         end = blocks * self.C + 2 * min(self.p.n_svd, self.N)
-        products = column * (blocks + 2) * self.C + tiles + made + self.gathered
-        return max(column * end, products) + self._blocks_left()
+        # On a CPU pages of the basis take no memory until something is written to them; on CUDA they do.
+        products = column * (blocks + 2 + self.cuda) * self.C + tiles + made + self.gathered
+        chunk = 2 * 8 * CUDA_CHUNK_ELEMENTS if self.cuda else 0
+        return max(column * end, products) + chunk + self._blocks_left()
 
     def _gathered(self) -> float:
         """Where every thread of a sparse product puts the entries of eight rows side by side, with room for a band."""
@@ -331,9 +337,11 @@ class Costs:
         return Cost("interpolate", form, _name(self.dtype), "", kept, copies, 2.0 * self.reached * columns)
 
     def _blocks_left(self) -> float:
-        """What the C allocator holds of the blocks of the Krylov basis."""
+        """What the C allocator holds of the blocks of the Krylov basis, and of a basis that is no larger than these."""
         none = self.cuda or self.L == self.N or self.p.landmarks != "spectral"
-        return 0 if none else min(HEAP, HEAP_BLOCKS * 4 * self.N * self.C)
+        basis = 4 * self.N * self.C * KRYLOV_BLOCKS
+        blocks = HEAP_BLOCKS * 8 * self.N * self.C + (basis if basis < HEAP_BLOCK else 0)
+        return 0 if none else min(HEAP, blocks)
 
     def _heap(self) -> float:
         """What the C allocator has not given back yet."""

@@ -47,6 +47,11 @@ N_GROUPS = 32
 N_ERRORS = 4
 
 
+def _limit(by_device: dict[str, int], device: torch.device) -> int:
+    """The limit for ``device``; a device that is not listed has the CPU's."""
+    return by_device.get(device.type, by_device["cpu"])
+
+
 @dataclass(frozen=True, eq=False)
 class EntropyEstimate:
     """A von Neumann entropy, how far it may be off, and the breaks that could be its knee."""
@@ -64,7 +69,7 @@ def _singular_value_bounds(
     bounds = []
     for members in groups:
         blocks = diagonal_blocks(matrix, members)
-        if blocks.shape[-1] > SVD_UP_TO[matrix.device.type]:
+        if blocks.shape[-1] > _limit(SVD_UP_TO, matrix.device):
             bounds.append(_gram_bounds(blocks))
         else:
             values = torch.linalg.svdvals(blocks).flatten()
@@ -96,7 +101,8 @@ def entropy_of_singular_values(
     """
     n_curves = max(values.numel(), 0 if counts is None else counts.numel()) // values.shape[-1]
     powers, entropy = torch.ones_like(values[..., None, :]), []
-    for part in row_chunks(t_max, n_curves * values.shape[-1], chunk_elements(values.device)):
+    # Some five temporaries of this size are held at once.
+    for part in row_chunks(t_max, n_curves * values.shape[-1], chunk_elements(values.device) // 4):
         # The powers of this part, row by row: the first row continues from the last power of the part before.
         factors = values[..., None, :].repeat_interleave(part.stop - part.start, -2)
         factors[..., 0, :] *= powers[..., -1, :]
@@ -109,15 +115,13 @@ def entropy_of_singular_values(
 
 
 @takes_arrays("landmark_op")
-def von_neumann_entropy(
-    landmark_op: torch.Tensor, t_max: int = 100, groups: Components | None = None
-) -> torch.Tensor:  # (L, L) -> (t_max,) float64
+def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L, L) -> (t_max,) float64
     """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
 
     landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Each connected component has its
     own; above 1000 landmarks in one (on CUDA 32) they come from the float64 Gram matrix, if that can be shown to give
     the same `optimal_t` as the SVD. Above 8000 (on CUDA 1500) they are sampled, if that can be shown to give the same
-    `optimal_t` (`entropy_with_error`). ``groups``: the `components` of landmark_op, if the caller has them.
+    `optimal_t` (`entropy_with_error`).
 
     O(L^3) time for one component, O(6500 L^2) for a sampled one, O(L^2) memory. Deterministic for one device, dtype and
     thread count: the sample has a seed of its own.
@@ -127,22 +131,25 @@ def von_neumann_entropy(
     RuntimeWarning
         If the sample leaves `optimal_t` open and an exact decomposition does not fit in memory.
     """
-    found = entropy_with_error(landmark_op, t_max, groups)
+    return entropy_of_components(landmark_op, None, t_max)
+
+
+def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> torch.Tensor:
+    """`von_neumann_entropy` of an operator whose `components` are ``groups``."""
+    found = _entropy_with_error(landmark_op, groups, t_max)
     if found.t_low < found.t_high:
         warnings.warn(
             f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {found.t_low} and "
             f"{found.t_high}: the singular values are sampled, and there is no memory for all of them. A smaller "
             "n_landmark, or t, given, settles it",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return found.entropy
 
 
 @takes_arrays("landmark_op")
-def entropy_with_error(
-    landmark_op: torch.Tensor, t_max: int = 100, groups: Components | None = None
-) -> EntropyEstimate:  # (L, L)
+def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEstimate:  # (L, L)
     """`von_neumann_entropy`, how far it may be off, and the breaks that could be its knee.
 
     Not sampled (``error`` 0, one break) up to 8000 landmarks in every component (on CUDA 1500). Above, stochastic
@@ -154,11 +161,15 @@ def entropy_with_error(
     seed is fixed.
     Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017.
     """
+    return _entropy_with_error(landmark_op, None, t_max)
+
+
+def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> EntropyEstimate:
     check_number("t_max", t_max, low=4, integer=True)
     _check_square(landmark_op)
     matrix = landmark_op.double()
     groups = components(matrix) if groups is None else groups
-    if max(members.shape[1] for members in groups) > SAMPLE_ABOVE[matrix.device.type]:
+    if max(members.shape[1] for members in groups) > _limit(SAMPLE_ABOVE, matrix.device):
         estimate = _sampled(matrix, groups, t_max)
         if estimate.t_low == estimate.t_high or not _exact_fits(groups, matrix.device):
             return estimate
@@ -187,7 +198,7 @@ def _exact(matrix: torch.Tensor, groups: Components, t_max: int) -> torch.Tensor
 
 def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEstimate:
     """Entropy with the large components sampled, by as many probes as it takes."""
-    most = SAMPLE_ABOVE[matrix.device.type]
+    most = _limit(SAMPLE_ABOVE, matrix.device)
     small = [members for members in groups if members.shape[1] <= most]
     known = torch.stack(_singular_value_bounds(matrix, small)).mean(0) if small else matrix.new_empty(0)
     large = [block for members in groups if members.shape[1] > most for block in diagonal_blocks(matrix, members)]

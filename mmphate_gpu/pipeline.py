@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from .affinities import MultisliceAffinity, affinity_of_points
-from .diffusion import diffuse, knee, von_neumann_entropy
+from .diffusion import diffuse, entropy_of_components, knee
 from .landmarks import Landmarks, landmark_diffusion
 from .mds import MDSResult, embed_landmarks
 from .params import Params
@@ -49,9 +49,8 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
         "landmarks", tuple(choice.values()), lambda: landmark_diffusion(affinity.operator, **choice, points=points)
     )
     # 9 Diffusion time: the knee of the von Neumann entropy
-    entropy = stage(
-        "entropy", (p.t_max,), lambda: von_neumann_entropy(landmarks.landmark_op, p.t_max, landmarks.groups)
-    )
+    pieces = (landmarks.landmark_op, landmarks.groups)
+    entropy = stage("entropy", (p.t_max,), lambda: entropy_of_components(*pieces, p.t_max))
     t = knee(entropy) if p.t == "auto" else p.t
     # 10 Potential
     diffusion = {"groups": landmarks.groups, "low_rank": allows_low_rank(p.gamma)}

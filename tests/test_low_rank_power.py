@@ -36,6 +36,24 @@ def test_it_is_the_power(t):
     assert bool(((power == 0) | (power >= module.NOISE)).all())
 
 
+@pytest.mark.parametrize(("n", "reach"), [(1024, 0.008), (1024, 0.01), (1151, 0.009)])
+@pytest.mark.parametrize("t", [17, 40])
+def test_a_basis_that_is_full_is_judged_like_any_other(n, reach, t):
+    """A quarter of these sizes is less than a block beyond a place where the basis is judged: the block behind it,
+    whose products are the residuals, must be there whole. Cut off, entries were off by 4.6e-10, distances by 1e-4."""
+    matrix = walk_on_a_curve(n, reach)
+    power = low_rank_power(matrix, t)
+    if power is not None:
+        exact = symmetric_power(matrix.clone(), t)
+        torch.testing.assert_close(power, exact, rtol=0, atol=2e-14)  # measured: 2e-16 where it converged
+
+
+def test_some_full_bases_converge_and_some_do_not():
+    """Or the test above would show nothing."""
+    assert low_rank_power(walk_on_a_curve(1024, 0.008), 40) is None
+    assert low_rank_power(walk_on_a_curve(1024, 0.012), 40) is not None
+
+
 @pytest.mark.parametrize("gamma", [0, -0.5, -1, 1])
 def test_distances_of_the_potential_are_right(gamma):
     """Distances need the power: they may be off by 1e-6 of the largest distance."""

@@ -581,3 +581,14 @@ def test_no_leaner_affinity_helps_before_there_is_one(monkeypatch):
     monkeypatch.setattr("mmphate_gpu.pipeline.trace_points", fails)
     with pytest.raises(InputError, match="ran out of memory in stage 'normalize'"):
         MMPHATE(**OPTIONS).fit(TRACE)
+
+
+def test_ten_million_nodes_fit_a_card_of_80_gb(monkeypatch):
+    """The large run: 50,000 slices of 200 units, 50 samples. In float64 the landmark basis alone would be 44 GB, and 22
+    GB of blocks would stand beside it."""
+    found = plan((125, 400, 200, 50), device="80 GB card")
+    landmarks = next(stage for stage in found.stages if stage.stage == "landmarks")
+    assert found.fits and found.storage == "lazy" and found.peak_bytes == landmarks.peak_bytes
+    krylov = Costs._krylov
+    monkeypatch.setattr(Costs, "_krylov", lambda self, *about: 2 * krylov(self, *about))
+    assert not plan((125, 400, 200, 50), device="80 GB card").fits

@@ -76,7 +76,10 @@ class BlockKrylov:
         self._projected[near, self._own] = inner_products(self._basis[:, near], self._image)
 
     def extend(self) -> bool:
-        """Make the next block from the image of the newest; False if the space is invariant, so that there is none."""
+        """Make the next block from the image of the newest; False if there is none, because the space is invariant.
+
+        A block is cut off where the basis has no room for it.
+        """
         image, self._image = self._image, None
         scale = image.norm(dim=0).max()
         # The operator is symmetric: the image of a block is orthogonal to all blocks but itself and the one before.

@@ -13,8 +13,8 @@ from .symmetric_product import symmetric_product
 # Share of non-zero entries above which dense products win on a CPU: the sparse product of the libraries forms about 2e8
 # pairs of entries a second on two cores, the dense one 4e10, and a row makes (share n)^2 pairs of n^2.
 DENSE_SHARE = 0.07
-# The size of a dense block, in squares of n^2 elements; it is larger on CUDA, where a block takes about a millisecond.
-BLOCK_SQUARES = {"cpu": 1, "cuda": 4}
+# The size of a dense block on CUDA, in squares of n^2 elements; such a block takes about a millisecond.
+CUDA_SQUARES = 4
 
 
 def sparse_gram(matrix: Csr, weights: torch.Tensor) -> torch.Tensor:  # (N, n), (N,) -> (n, n) float64
@@ -51,7 +51,8 @@ def _by_scipy(half: Csr) -> torch.Tensor:
 
 def block_rows(n_rows: int, n: int, device: torch.device) -> int:
     """Rows of a dense block."""
-    return min(n_rows, max(chunk_elements(device), BLOCK_SQUARES[device.type] * n * n) // n)
+    squares = CUDA_SQUARES if device.type == "cuda" else 1
+    return min(n_rows, max(chunk_elements(device), squares * n * n) // n)
 
 
 def _dense_gram(matrix: Csr, roots: torch.Tensor) -> torch.Tensor:
