@@ -310,7 +310,7 @@ def diffuse(
     squaring, about 1.5 log2(t) products of O(L^3). Entries are right to a small multiple of their own rounding, and
     what is 0 stays 0.
 
-    ``low_rank`` allows entries of the symmetric form to be off by about 1e-15, and those below 1e-16 to be 0. On a CPU
+    ``low_rank`` allows entries of the symmetric form to be off by about 1e-14, and those below 1e-16 to be 0. On a CPU
     the leading eigenpairs of a large component then give its power where few make it up, at a quarter of the time. On
     CUDA it changes nothing: by operation count the products take less there than the steps of the eigensolver.
     """

@@ -29,9 +29,9 @@ def diffusion_potential(
 
 
 def allows_low_rank(gamma: float) -> bool:
-    """Whether the potential of powers that are off by 1e-15 is as good as that of exact ones.
+    """Whether the potential of powers that are off by 1e-14 is as good as that of exact ones.
 
-    An entry to the power c is then off by 1e-15^c. This is 3e-8 for the square root of gamma = 0, and too much for a
+    An entry to the power c is then off by 1e-14^c. This is 1e-7 for the square root of gamma = 0, and too much for a
     larger gamma. The logarithm of gamma = 1 is safe, because it adds 1e-7 to every entry.
     """
     return gamma <= 0 or gamma == 1
