@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.ops import _native
 from mmphate_gpu.ops import descent_step as descent
 from mmphate_gpu.ops._cuda import Launch, Twins
+from mmphate_gpu.ops._pair_stack import KeptStack, Stack, new_stack
 from mmphate_gpu.ops._sources import source_folder
 from mmphate_gpu.ops.kth_neighbor_distance import median
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
@@ -408,7 +410,38 @@ def test_points_are_screened_once(emulation: Emulation) -> None:
     assert [screens(twins.kth_neighbor_distance, unversioned, 3) for _ in range(2)] == [1, 1]
     assert screens(twins.kth_neighbor_distance, points, 3) == 1
     del points
-    assert twins._kept._stack is None
+    assert twins._kept._last is None
+
+
+@pytest.mark.parametrize("step", ["get", "put"])
+def test_another_thread_may_put_a_stack_meanwhile(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another thread would come in between two steps of a method, the test itself does."""
+    points, newer = _normal(2, 1, 130, 6)
+    kept, stacks = KeptStack(), [new_stack(one, None) for one in (points, newer)]
+    kept.put(points, False, stacks[0])
+    seen: list[Stack | None] = []
+    if step == "get":
+        key_of = KeptStack._key_of
+
+        def meanwhile(*arguments: Any) -> tuple[int, ...]:
+            if not seen:
+                seen.append(None)
+                kept.put(newer, False, stacks[1])
+            return key_of(*arguments)
+
+        monkeypatch.setattr(KeptStack, "_key_of", staticmethod(meanwhile))
+        seen = [kept.get(points, False)]
+    else:
+        make = weakref.ref
+
+        def meanwhile(*arguments: Any) -> weakref.ref[torch.Tensor]:
+            seen.append(kept.get(points, False))
+            return make(*arguments)
+
+        monkeypatch.setattr(weakref, "ref", meanwhile)
+        kept.put(newer, False, stacks[1])
+    assert len(seen) == 1 and seen[0] is stacks[0]
+    assert kept.get(newer, False) is stacks[1]
 
 
 def test_many_small_sets(cuda: Twins) -> None:
