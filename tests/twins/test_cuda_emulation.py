@@ -60,7 +60,7 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
 
 @pytest.fixture(params=ORDERS, ids=lambda order: f"order {order}")
 def cuda(emulation: Emulation, request: pytest.FixtureRequest) -> Twins:
-    """The CUDA twins, the threads of a block in each of several orders."""
+    """The CUDA twins, threads and blocks in each of several orders."""
     emulation.order = request.param
     return emulation.twins()
 
@@ -880,10 +880,20 @@ static void stuck(long long threads) {
 static void half_a_vote(long long lanes) {
     if (threadIdx.x < lanes) __ballot_sync(0xffffffffu, 1);
 }
+static void last_block(const long long* from, long long* by_block, long long* n_done, long long* sum,
+                       long long counted) {
+    if (threadIdx.x != 0) return;
+    by_block[blockIdx.x] = from[blockIdx.x];
+    const long long place = atomicAdd(n_done, 1ll);
+    if ((counted ? place : blockIdx.x) != gridDim.x - 1) return;
+    *sum = 0;
+    for (unsigned b = 0; b < gridDim.x; ++b) *sum += by_block[b];
+}
 }
 MMP_EMULATE(of, reversed)
 MMP_EMULATE(of, stuck)
 MMP_EMULATE(of, half_a_vote)
+MMP_EMULATE(of, last_block)
 """
 
 
@@ -893,8 +903,8 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
     return Emulation(folder, libraries={"faulty": compile_text("faulty", _FAULTY, folder)})
 
 
-def _start(emulation: Emulation, kernel: str, *arguments: object) -> None:
-    emulation.start(Launch("faulty", kernel, arguments, 1, 64), torch.device("cpu"))
+def _start(emulation: Emulation, kernel: str, *arguments: object, blocks: int = 1) -> None:
+    emulation.start(Launch("faulty", kernel, arguments, blocks, 64), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -905,6 +915,17 @@ def test_a_missing_barrier_shows(faulty: Emulation, order: int) -> None:
         _start(faulty, "reversed", start, end, synchronised)
     assert torch.equal(ends[1], start.flip(0))
     assert not torch.equal(ends[0], start.flip(0))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_last_block_by_number_shows(faulty: Emulation, order: int) -> None:
+    """In the order where the blocks run backwards; the one that counts those before it is right in all."""
+    faulty.order, sums = order, []
+    for counted in (0, 1):
+        by_block, n_done, total = torch.zeros(3, 5, dtype=torch.int64).unbind()
+        _start(faulty, "last_block", torch.arange(1, 6), by_block, n_done, total, counted, blocks=5)
+        sums.append(int(total[0]))
+    assert sums == [5 if order == 1 else 15, 15]
 
 
 @pytest.mark.parametrize("kernel", ["stuck", "half_a_vote"])
