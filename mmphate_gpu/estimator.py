@@ -307,7 +307,6 @@ def _sizes(trace: Trace, params: Params) -> dict[str, int]:
     """The sizes that decide, with the types, which CUDA kernels a fit launches: the arguments of `compile_ahead`."""
     return {
         "n_slices": trace.n_slices,
-        "n_units": trace.n_units,
         "n_features": min(trace.n_samples, params.n_pca or trace.n_samples),
         "width": params.n_svd + 10,  # of the blocks of `top_eigenpairs`
         "n_components": params.n_components,

@@ -268,6 +268,33 @@ def test_a_pack_holds_the_end_of_a_log_and_no_cache(tmp_path, monkeypatch):
     assert (tmp_path / "again" / "lines.jsonl").read_text().endswith("ten bytes\n")
 
 
+@pytest.mark.parametrize("member", ["../beside", "{}/beside", "within/../../beside", "link"])
+def test_a_pack_of_another_hand_writes_nothing_beside_the_folder(member, tmp_path):
+    name = member.format(tmp_path)
+    with tarfile.open(tmp_path / "pack.tgz", "w:gz") as archive:
+        entry = tarfile.TarInfo(name)
+        if member == "link":
+            entry.type, entry.linkname = tarfile.SYMTYPE, "../beside"
+        archive.addfile(entry, io.BytesIO())
+    with pytest.raises(ValueError, match="accepted: files that lie in the folder"):
+        sections.unpack(tmp_path / "pack.tgz", tmp_path / "out")
+    assert not (tmp_path / "beside").exists() and not (tmp_path / "out" / "link").is_symlink()
+
+
+def test_a_pack_is_unpacked_by_a_python_without_filters(tmp_path, monkeypatch):
+    """Python 3.10.0 to 3.10.11."""
+
+    def extractall(archive, path=".", members=None, *, numeric_owner=False):
+        raise AssertionError("it would trust the names of the members")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
+    v = state(tmp_path)
+    (v.log / "step.out").write_text("a log")
+    sections.write_pack(v)
+    sections.unpack(v.pack, tmp_path / "again")
+    assert (tmp_path / "again" / "log" / "step.out").read_text() == "a log"
+
+
 def test_the_log_of_a_process_that_is_running_is_packed(tmp_path, monkeypatch):
     monkeypatch.setattr(sections, "PACK_SECONDS", 0.1)
     v, seen = state(tmp_path), []

@@ -50,6 +50,17 @@ def test_a_view_is_hashed_in_its_own_order():
     assert not torch.equal(word_hashes(square.T), word_hashes(square))
 
 
+@pytest.mark.parametrize("first", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16], ids=str)
+def test_a_view_may_begin_within_a_word(dtype, first, device):
+    """Of whole words and of others."""
+    whole = (40 * normal(200).abs()).to(dtype).to(device)
+    for last in (first + 100, first + 99):
+        part = whole[first:last]
+        assert part.storage_offset() == first
+        assert word_hashes(part).tolist() == by_python(part.cpu())
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_single_bit_counts(dtype):
     """One row of hashes changes, in both lanes, whichever bit of whichever word is flipped."""

@@ -169,7 +169,7 @@ STEPS: dict[str, Step] = {
             "cuda",
             *AS_IT_COMES,
             "tests/conformance",
-            on_cpu=["tests/conformance", "-k", "product and sparse and float32"],
+            on_cpu=CONFORMANCE_ON_CPU,
         ),
     ),
     "sanitizers": Step("memcheck, racecheck and initcheck of the smoke", 120, sanitizers, "compute-sanitizer"),

@@ -2,9 +2,10 @@
 //
 // The threads of a block are fibres on one thread of the machine, so a run is deterministic. They are resumed in an
 // order of choice: a barrier that is missing shows as a difference between orders, or from the reference. (A vote also
-// stands in for the __syncwarp beside it: on a GPU it orders no memory.) Shared memory begins as NaN in every block.
-// Faults that hang or corrupt a GPU are reported instead: a barrier or a vote that not all threads reach, arguments of
-// another type than the kernel's.
+// stands in for the __syncwarp beside it: on a GPU it orders no memory.) The blocks run one after the other, backwards
+// where the threads do: a kernel that takes the last block by number for the last to end shows. Shared memory begins as
+// NaN in every block. Faults that hang or corrupt a GPU are reported instead: a barrier or a vote that not all threads
+// reach, arguments of another type than the kernel's.
 #pragma once
 #include <csetjmp>
 #include <cstdint>
@@ -213,8 +214,8 @@ inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, int ord
     now.body = body, now.context = context;
     now.fibres = std::vector<Fibre>(threads);
     block_size = {threads, 1, 1}, grid_size = {grid, 1, 1};
-    for (unsigned b = 0; b < grid; ++b) {
-        block_index = {b, 0, 0};
+    for (unsigned turn = 0; turn < grid; ++turn) {
+        block_index = {(unsigned)place(turn, grid, order == 1), 0, 0};
         now.objects.clear();
         now.bytes.assign(bytes / 8 + 1, ~std::uint64_t(0));
         now.warps.assign((threads + warp_size - 1) / warp_size, Warp{});
@@ -316,7 +317,6 @@ template <class T> T atomicMax(T* at, T value) {
     *at = before < value ? value : before;
     return before;
 }
-template <class T> T atomicExch(T* at, T value) { return std::exchange(*at, value); }
 inline double __longlong_as_double(long long bits) { return emulation::value_of<double>((std::uint64_t)bits); }
 inline long long __double_as_longlong(double value) { return (long long)emulation::bits_of(value); }
 

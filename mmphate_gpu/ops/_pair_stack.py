@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -60,25 +60,29 @@ class Stack(NamedTuple):
 class KeptStack:
     """The stack that was made last, kept while its points live and do not change: a use saves a pass over them.
 
-    It is half as large as the points. One is enough, because uses of the same order follow one another.
+    It is half as large as they are. Only one is kept, since uses of one order follow one another. Threads share it:
+    each method reads ``_last`` once, or assigns it once.
     """
 
     def __init__(self) -> None:
-        self._points: Callable[[], torch.Tensor | None] = lambda: None
-        self._key: tuple[int, ...] = ()
-        self._stack: Stack | None = None
+        # The points, what they have to be still, and their stack.
+        self._last: tuple[weakref.ref[torch.Tensor], tuple[int, ...], Stack] | None = None
 
     def get(self, points: torch.Tensor, ordered: bool) -> Stack | None:
-        return self._stack if self._points() is points and self._key == self._key_of(points, ordered) else None
+        last = self._last
+        if last is None or last[0]() is not points or last[1] != self._key_of(points, ordered):
+            return None
+        return last[2]
 
     def put(self, points: torch.Tensor, ordered: bool, stack: Stack) -> None:
-        if not points.is_inference():  # inference tensors do not record when they change
-            self._stack, self._key = stack, self._key_of(points, ordered)
-            self._points = weakref.ref(points, self._forget)
+        if not points.is_inference():  # they do not say when they change
+            self._last = weakref.ref(points, self._forget), self._key_of(points, ordered), stack
 
     def _forget(self, points: weakref.ref[torch.Tensor]) -> None:
-        if points is self._points:
-            self._stack = None
+        """Called when the points of a stack die. A stack that a thread puts meanwhile may go too: it is made again."""
+        last = self._last
+        if last is not None and last[0] is points:
+            self._last = None
 
     @staticmethod
     def _key_of(points: torch.Tensor, ordered: bool) -> tuple[int, ...]:

@@ -260,8 +260,14 @@ def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.T
 
 
 def probe() -> None:
-    """Compile and run every kernel in its largest form on torch's current device; raises what Triton raises."""
+    """Compile and run every kernel on torch's current device; raises what Triton raises."""
     device = torch.device("cuda", torch.cuda.current_device())
+    run_all(device)
+    torch.cuda.synchronize(device)
+
+
+def run_all(device: torch.device) -> None:
+    """Every kernel in the largest form that a fit starts, on next to nothing."""
     indptr, zero = torch.tensor([0, 1], device=device), torch.zeros(1, dtype=torch.int64, device=device)
     columns = zero.int()
     block = torch.zeros(1, TILE, WIDEST_PANEL, dtype=torch.float16, device=device)
@@ -273,7 +279,8 @@ def probe() -> None:
     for n_features, split in ((FEW_FEATURES, False), (FEATURES, True)):
         features = torch.zeros(1, n_features, TILE, device=device)
         gaussian_product(features, features[..., 0] if split else None, 1.0, indptr, columns, block)
-    nodes, order = torch.zeros(1, WIDEST_PANEL, dtype=torch.float64, device=device), zero[None]
-    tile_rows(tile_block(nodes, nodes, order).float(), nodes, order, indptr, zero, nodes[0, :1], nodes)
+    entry = torch.zeros(1, device=device)
+    for width, dtype in ((WIDEST_PANEL, torch.float32), (1, torch.float64)):  # of the landmarks' blocks; of row sums
+        nodes, order = torch.zeros(1, width, dtype=dtype, device=device), zero[None]
+        tile_rows(tile_block(nodes, nodes, order).float(), nodes, order, indptr.int(), columns, entry, nodes)
     assign_nearest(torch.zeros(2, 100, device=device), torch.zeros(2, 100, device=device))
-    torch.cuda.synchronize(device)

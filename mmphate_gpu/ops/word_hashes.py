@@ -24,7 +24,9 @@ def word_hashes(tensor: torch.Tensor) -> torch.Tensor:  # -> (ceil(words / WIDTH
     string hashing is fast", 2014.
     """
     data = tensor.contiguous().view(-1).view(torch.uint8)
-    words = (pad(data, (0, -data.numel() % 4)) if data.numel() % 4 else data).view(torch.int32)
+    if data.numel() % 4 or data.storage_offset() % 4:  # no whole words, or not where words can begin
+        data = pad(data, (0, -data.numel() % 4))  # a copy
+    words = data.view(torch.int32)
     keys = _keys().to(words.device)
     parts = words.split(AT_ONCE if words.device.type == "cpu" else AT_ONCE_ON_GPU)
     return torch.cat([_of_rows(row, keys) for part in parts for row in _whole_rows(part)])

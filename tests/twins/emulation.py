@@ -14,7 +14,7 @@ import torch
 from mmphate_gpu.ops._cuda import Argument, Launch, Twins
 from mmphate_gpu.ops._sources import kernel_names, source_folder
 
-# Schedules of the threads of a block: forwards, backwards, in strides.
+# Schedules of the threads of a block: forwards, backwards, in strides. In the second the blocks run backwards too.
 ORDERS = (0, 1, 5)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .fake_cupy import FakeCupy, without_cuda
 Kernels = set[tuple[str, str, tuple[tuple[str, str], ...]]]
 
 
-def kernels(launches: list[Launch]) -> Kernels:
+def kernels(launches: Iterable[Launch]) -> Kernels:
     return {_launch.Key.of(launch, 0)[1:] for launch in launches}
 
 
@@ -85,7 +86,7 @@ def test_it_begins_only_where_the_twins_serve(monkeypatch):
     without_cuda(monkeypatch, devices=cupy.devices)
     monkeypatch.setattr(_launch, "require_cupy", lambda **_: cupy)
     monkeypatch.setattr(_launch, "_compiled", {})
-    sizes = {"n_slices": 3000, "n_units": 20, "n_features": 6, "width": 110, "n_components": 2, "wide": False}
+    sizes = {"n_slices": 3000, "n_features": 6, "width": 110, "n_components": 2, "wide": False}
     monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: False)
     compile_ahead.compile_ahead(torch.device("cuda", 0), **sizes)
     monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: True)
@@ -95,5 +96,19 @@ def test_it_begins_only_where_the_twins_serve(monkeypatch):
     for key in list(_launch._compiled):
         _launch._kernel(key)
     assert not cupy.calls
-    wanted = compile_ahead.launches_of_fit(3000, 20, 6, 110, 2, torch.float32)
+    wanted = compile_ahead.launches_of_fit(compile_ahead.MANY_SLICES, 6, 110, 2, torch.float32)
     assert len(cupy.modules) == len({module["code"] for module in cupy.modules}) == len(kernels(wanted))
+
+
+def test_a_second_fit_rehearses_nothing(monkeypatch):
+    """Nor does a longer one, which launches the same; one of other features does."""
+    compile_ahead.launches_of_fit.cache_clear()
+    rehearsals, began = [], []
+    monkeypatch.setattr(compile_ahead, "Twins", lambda start: rehearsals.append(start) or Twins(start))
+    monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: True)
+    monkeypatch.setattr(compile_ahead, "begin_compiling", lambda launches, _: began.append(launches))
+    sizes = {"n_slices": 3000, "n_features": 6, "width": 110, "n_components": 2, "wide": False}
+    for changed in ({}, {}, {"n_slices": 10**9}, {"n_features": 7}):
+        compile_ahead.compile_ahead(torch.device("cuda", 0), **(sizes | changed))
+    assert len(rehearsals) == 2 and began[0] == began[1] == began[2] != began[3]
+    assert not any(launch.arguments for launch in began[0])  # they would hold the tensors of the rehearsal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.ops import _native
 from mmphate_gpu.ops import descent_step as descent
 from mmphate_gpu.ops._cuda import Launch, Twins
+from mmphate_gpu.ops._pair_stack import KeptStack, Stack, new_stack
 from mmphate_gpu.ops._sources import source_folder
 from mmphate_gpu.ops.kth_neighbor_distance import median
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
@@ -58,7 +60,7 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
 
 @pytest.fixture(params=ORDERS, ids=lambda order: f"order {order}")
 def cuda(emulation: Emulation, request: pytest.FixtureRequest) -> Twins:
-    """The CUDA twins, the threads of a block in each of several orders."""
+    """The CUDA twins, threads and blocks in each of several orders."""
     emulation.order = request.param
     return emulation.twins()
 
@@ -408,7 +410,38 @@ def test_points_are_screened_once(emulation: Emulation) -> None:
     assert [screens(twins.kth_neighbor_distance, unversioned, 3) for _ in range(2)] == [1, 1]
     assert screens(twins.kth_neighbor_distance, points, 3) == 1
     del points
-    assert twins._kept._stack is None
+    assert twins._kept._last is None
+
+
+@pytest.mark.parametrize("step", ["get", "put"])
+def test_another_thread_may_put_a_stack_meanwhile(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another thread would come in between two steps of a method, the test itself does."""
+    points, newer = _normal(2, 1, 130, 6)
+    kept, stacks = KeptStack(), [new_stack(one, None) for one in (points, newer)]
+    kept.put(points, False, stacks[0])
+    seen: list[Stack | None] = []
+    if step == "get":
+        key_of = KeptStack._key_of
+
+        def meanwhile(*arguments: Any) -> tuple[int, ...]:
+            if not seen:
+                seen.append(None)
+                kept.put(newer, False, stacks[1])
+            return key_of(*arguments)
+
+        monkeypatch.setattr(KeptStack, "_key_of", staticmethod(meanwhile))
+        seen = [kept.get(points, False)]
+    else:
+        make = weakref.ref
+
+        def meanwhile(*arguments: Any) -> weakref.ref[torch.Tensor]:
+            seen.append(kept.get(points, False))
+            return make(*arguments)
+
+        monkeypatch.setattr(weakref, "ref", meanwhile)
+        kept.put(newer, False, stacks[1])
+    assert len(seen) == 1 and seen[0] is stacks[0]
+    assert kept.get(newer, False) is stacks[1]
 
 
 def test_many_small_sets(cuda: Twins) -> None:
@@ -847,10 +880,20 @@ static void stuck(long long threads) {
 static void half_a_vote(long long lanes) {
     if (threadIdx.x < lanes) __ballot_sync(0xffffffffu, 1);
 }
+static void last_block(const long long* from, long long* by_block, long long* n_done, long long* sum,
+                       long long counted) {
+    if (threadIdx.x != 0) return;
+    by_block[blockIdx.x] = from[blockIdx.x];
+    const long long place = atomicAdd(n_done, 1ll);
+    if ((counted ? place : blockIdx.x) != gridDim.x - 1) return;
+    *sum = 0;
+    for (unsigned b = 0; b < gridDim.x; ++b) *sum += by_block[b];
+}
 }
 MMP_EMULATE(of, reversed)
 MMP_EMULATE(of, stuck)
 MMP_EMULATE(of, half_a_vote)
+MMP_EMULATE(of, last_block)
 """
 
 
@@ -860,8 +903,8 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
     return Emulation(folder, libraries={"faulty": compile_text("faulty", _FAULTY, folder)})
 
 
-def _start(emulation: Emulation, kernel: str, *arguments: object) -> None:
-    emulation.start(Launch("faulty", kernel, arguments, 1, 64), torch.device("cpu"))
+def _start(emulation: Emulation, kernel: str, *arguments: object, blocks: int = 1) -> None:
+    emulation.start(Launch("faulty", kernel, arguments, blocks, 64), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -872,6 +915,17 @@ def test_a_missing_barrier_shows(faulty: Emulation, order: int) -> None:
         _start(faulty, "reversed", start, end, synchronised)
     assert torch.equal(ends[1], start.flip(0))
     assert not torch.equal(ends[0], start.flip(0))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_last_block_by_number_shows(faulty: Emulation, order: int) -> None:
+    """In the order where the blocks run backwards; the one that counts those before it is right in all."""
+    faulty.order, sums = order, []
+    for counted in (0, 1):
+        by_block, n_done, total = torch.zeros(3, 5, dtype=torch.int64).unbind()
+        _start(faulty, "last_block", torch.arange(1, 6), by_block, n_done, total, counted, blocks=5)
+        sums.append(int(total[0]))
+    assert sums == [5 if order == 1 else 15, 15]
 
 
 @pytest.mark.parametrize("kernel", ["stuck", "half_a_vote"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmphate_gpu._optional import available
-from mmphate_gpu.ops.twins import PORTABLE
+from mmphate_gpu.ops.twins import PORTABLE, TRITON, ops_of
 
 from . import triton_cases
 from .triton_cases import CASES, NEAREST, portable
@@ -100,6 +100,17 @@ def assert_nearest(found: tuple[torch.Tensor, torch.Tensor], points: torch.Tenso
     rounding = 2e-6 * float(points.double().square().sum(-1).max() + centers.double().square().sum(-1).max())
     assert bool((squared >= 0).all()) and float((squared.double() - own).abs().max()) <= rounding
     assert float((own - distances.amin(-1)).max()) <= 2 * rounding
+
+
+def test_the_probe_starts_what_a_fit_does(run: dict[str, dict]) -> None:
+    """Every kernel; around a product the float32 blocks of the landmarks, and the float64 column of the row sums."""
+    assert {op for op, *_ in run["probed"]} == set(ops_of(TRITON))
+    around = [line for line in run["probed"] if line[0] in ("tile_block", "tile_rows")]
+    assert [line for line in around if line[0] == "tile_rows"] == [
+        ("tile_rows", "torch.float32", "torch.float32", 128),  # sums, block
+        ("tile_rows", "torch.float32", "torch.float64", 1),
+    ]
+    assert [line[1] for line in around if line[0] == "tile_block"] == ["torch.float32", "torch.float64"]
 
 
 @pytest.mark.parametrize("name", NEAREST)

@@ -204,8 +204,12 @@ def portable(name: str) -> torch.Tensor:
 
 
 def main(out: str) -> None:
-    """What every op gives, and how many blocks of pairs float64 decided on the way."""
+    """What every op gives, how many blocks of pairs float64 decided on the way, and what the probe starts.
+
+    Of the probe: each op with the types of its tensors and the widths of its last one.
+    """
     from mmphate_gpu.ops import _triton, _triton_pairs
+    from mmphate_gpu.ops.twins import TRITON, ops_of
 
     near, found, in_double = _triton_pairs._near, {}, {}
     for name, (op, make) in CASES.items():
@@ -214,7 +218,18 @@ def main(out: str) -> None:
         found[name] = getattr(_triton, op)(*make())
         in_double[name] = len(calls)
     found |= {name: _triton.assign_nearest(*make()) for name, make in NEAREST.items()}
-    torch.save({"found": found, "in_double": in_double}, out)
+    probed = []
+    for op in ops_of(TRITON):
+        launch = getattr(_triton, op)
+
+        def noted(*given, op=op, launch=launch):
+            tensors = [one for one in given if isinstance(one, torch.Tensor)]
+            probed.append((op, str(tensors[0].dtype), str(tensors[-1].dtype), tensors[-1].shape[-1]))
+            return launch(*given)
+
+        setattr(_triton, op, noted)
+    _triton.run_all(torch.device("cpu"))
+    torch.save({"found": found, "in_double": in_double, "probed": probed}, out)
 
 
 if __name__ == "__main__":
