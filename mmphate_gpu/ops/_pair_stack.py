@@ -60,8 +60,8 @@ class Stack(NamedTuple):
 class KeptStack:
     """The stack that was made last, kept while its points live and do not change: a use saves a pass over them.
 
-    It is half as large as they are. Only one is kept, since uses of one order follow one another. Threads share it:
-    each method reads ``_last`` once, or assigns it once.
+    It is half as large as the points. One is enough, because uses of the same order follow one another. Threads share
+    it: each method reads ``_last`` once, or assigns it once.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class KeptStack:
         return last[2]
 
     def put(self, points: torch.Tensor, ordered: bool, stack: Stack) -> None:
-        if not points.is_inference():  # they do not say when they change
+        if not points.is_inference():  # inference tensors do not record when they change
             self._last = weakref.ref(points, self._forget), self._key_of(points, ordered), stack
 
     def _forget(self, points: weakref.ref[torch.Tensor]) -> None:
