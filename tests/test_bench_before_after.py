@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import before_after  # noqa: E402
+from benchmarks import before_after
 
 
 def row(case: str, seconds: float, commit: str, **others) -> str:
