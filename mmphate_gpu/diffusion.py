@@ -136,16 +136,16 @@ def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Te
 
 def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> torch.Tensor:
     """`von_neumann_entropy` of an operator whose `components` are ``groups``."""
-    found = _entropy_with_error(landmark_op, groups, t_max)
-    if found.t_low < found.t_high:
+    estimate = _entropy_with_error(landmark_op, groups, t_max)
+    if estimate.t_low < estimate.t_high:
         warnings.warn(
-            f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {found.t_low} and "
-            f"{found.t_high}: the singular values are sampled, and there is no memory for all of them. A smaller "
-            "n_landmark, or t, given, settles it",
+            f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {estimate.t_low} "
+            f"and {estimate.t_high}: the singular values are sampled, and there is no memory for all of them. A "
+            "smaller n_landmark, or a t that is given, settles it",
             RuntimeWarning,
             stacklevel=4,
         )
-    return found.entropy
+    return estimate.entropy
 
 
 @takes_arrays("landmark_op")
