@@ -41,6 +41,7 @@ def verified(folder: Path, *options: str) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_a_section_runs_on_the_cpu_and_rows_are_put_where_the_tables_look(tmp_path):
     content = verified(tmp_path, "--only", "floors")
     assert {name: section["status"] for name, section in content["sections"].items()} == {"floors": "passed"}

@@ -58,7 +58,10 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
     return Emulation(tmp_path_factory.mktemp("cuda_emulation"))
 
 
-@pytest.fixture(params=ORDERS, ids=lambda order: f"order {order}")
+# The third schedule is a variation on the others.
+@pytest.fixture(
+    params=[*ORDERS[:2], pytest.param(ORDERS[2], marks=pytest.mark.slow)], ids=lambda order: f"order {order}"
+)
 def cuda(emulation: Emulation, request: pytest.FixtureRequest) -> Twins:
     """The CUDA twins, threads and blocks in each of several orders."""
     emulation.order = request.param
