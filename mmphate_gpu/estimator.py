@@ -176,10 +176,10 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         compile_ahead(device, **_sizes(given, params))
         trace = given.to(device)
         stages, key = self._stages_for(trace, device)
-        there = available_bytes(device) + stages.held_bytes(but=tuple(getattr(self, "_results", {}).values()))
-        check_least(trace, params, device, there)
+        free_bytes = available_bytes(device) + stages.held_bytes(but=tuple(getattr(self, "_results", {}).values()))
+        check_least(trace, params, device, free_bytes)
         with progress_callback(self.verbose, self.callback) as callback:
-            run = run_within_memory(trace, params, stages, callback, there)
+            run = run_within_memory(trace, params, stages, callback, free_bytes)
         reports = [report.asdict() for report in stages.reports]
         fitted = self._fitted(X, given, run) | {"report_": reports, "_stages": stages, "_stages_key": key}
         vars(self).update(fitted)  # one step, so that an interruption leaves the old state or the new one, never a mix

@@ -112,9 +112,9 @@ def neighbors(device: torch.device, *, quick: bool) -> Section:
             found = kneighbors(stack.to(device), k, backend=backend)[0]
             what = f"{name}: {backend} on {device.type} against torch on cpu"
             findings.append(Finding(what, _error(found, wanted), MOST_DISTANCE_ERROR))
-        found = kth_neighbor_distance(stack.to(device), k)
+        distances = kth_neighbor_distance(stack.to(device), k)
         what = f"{name}: the op on {device.type} against torch on cpu, the farthest"
-        findings.append(Finding(what, _error(found, wanted[..., -1]), MOST_DISTANCE_ERROR))
+        findings.append(Finding(what, _error(distances, wanted[..., -1]), MOST_DISTANCE_ERROR))
     return Section(findings, _missing(reason))
 
 
@@ -163,8 +163,8 @@ def pipeline(device: torch.device, *, quick: bool) -> Section:
     carried = expected()
     wanted, findings = carried["pipeline"]["quick" if quick else "full"], []
     for storage in ("sparse", "tiles", "lazy"):
-        found = pipeline_numbers(device, storage, quick=quick)
-        findings += _pipeline_findings(f"{storage} on {device.type} against sparse on a CPU", found, wanted)
+        numbers = pipeline_numbers(device, storage, quick=quick)
+        findings += _pipeline_findings(f"{storage} on {device.type} against sparse on a CPU", numbers, wanted)
     stale = "the carried numbers are of other sources of the library: first_light.py --expect makes them anew"
     return Section(findings, [] if carried["same_sources"] else [stale])
 

@@ -185,10 +185,10 @@ def stopped(progress: str, before: str | None = None) -> dict[str, Any]:
     ``before``, if this call gave it all the time that a suite may have: the task with which the call before this one
     was to go on. If that is the one that was ended, another call would not bring it to its end either.
     """
-    told = re.findall(r"^\[(\d+)/(\d+),[^]]*\] (.*?)(?: \.\.\.|: resumed.*)$", progress, re.MULTILINE)
-    if not told:
+    begun = re.findall(r"^\[(\d+)/(\d+),[^]]*\] (.*?)(?: \.\.\.|: resumed.*)$", progress, re.MULTILINE)
+    if not begun:
         return unfinished("it had not begun")
-    number, n_tasks, task = told[-1]
+    number, n_tasks, task = begun[-1]
     if task == before:
         return failed(f"{task} takes longer than a call gives it: a larger --budget may do, or run it by itself")
     detail = f"{int(number) - 1} of {n_tasks} tasks are done; the next call goes on with {task}"
