@@ -13,7 +13,7 @@ import mmphate_gpu.estimator  # noqa: F401  the ops of every stage register them
 from benchmarks.op_inputs import COLUMNS, Again, Data
 from benchmarks.timer import nothing
 from mmphate_gpu import potential_distances
-from mmphate_gpu.affinities.bandwidth import intraslice_bandwidth
+from mmphate_gpu.affinities.bandwidth import FLOOR, kth_unit_distance
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import TiledAffinity
 from mmphate_gpu.ops import twins
@@ -160,7 +160,7 @@ def _radius_fill(data: Data) -> list[Measured]:
 
 
 def _symmetrised_affinity(data: Data) -> list[Measured]:
-    width = intraslice_bandwidth(data.points, 2)
+    width = kth_unit_distance(data.points, 2).clamp_min(FLOOR)
     given = (data.points, width, 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9), torch.float32)
     kept = torch.ops.mmphate_gpu.symmetrised_affinity(*given)[2].numel()
     # An entry is the mean of two exponentials, and serves both ends of its pair.

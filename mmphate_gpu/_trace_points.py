@@ -2,35 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
 from ._trace_parts import ALL, BLOCK_ELEMENTS, Array, blocks, check_unchanged, chunks_of, part_of
-from ._trace_scale import Scale, mean_filled, present_mean, scale_of, standardised
+from ._trace_scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardised
 from .ops.chunks import Chunk, row_chunks
+from .params import InputError
 
-Function = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+# The floor of every bandwidth in docs/method.md, for z-scores.
+FLOOR = torch.finfo(torch.float64).eps
 
 
-def points_in_memory(data: Array, mask: Array | None, normalize: bool) -> torch.Tensor:  # (L, M, S) float64
+class TracePoints(NamedTuple):
+    """The points that step 2 of docs/method.md takes, and how finely they are known."""
+
+    points: torch.Tensor | LazyPoints  # (S, M, P) float64
+    resolution: torch.Tensor  # (S, M) float64, > 0: points that are nearer to each other may be equal but for rounding
+
+
+def points_in_memory(data: Array, mask: Array | None, normalize: bool) -> TracePoints:
     """One point per node, standardised over its samples or as it is."""
     n_epochs, n_timesteps, n_units, n_samples = data.shape
     shape = n_epochs * n_timesteps, n_units, n_samples
     out = torch.empty(shape, dtype=torch.float64, device=data.device)
-    function: Function = normalized if normalize else _filled
+    resolution = out.new_empty(shape[:2])
     for chunk, values, present in blocks(data, mask):
-        out[chunk.sets, chunk.rows] = function(values, present)
-    return out
+        scale = scale_of(values, present) if normalize else None
+        points = _filled(values, present) if scale is None else standardised(values, present, scale)
+        out[chunk.sets, chunk.rows] = points
+        resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale)
+    return TracePoints(out, _with_floor(resolution, data.dtype, normalize))
 
 
-def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, S)
+def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
     """`standardised` by the samples' own mean and deviation, in the dtype of ``values``."""
     return standardised(values, present, scale_of(values, present))
 
 
-def _filled(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, S)
-    return values if present is None else mean_filled(values, present, present_mean(values, present))
+def _filled(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
+    return values if present is None else mean_filled(values, present, safe_mean(values, present))
+
+
+def _resolution(
+    points: torch.Tensor, present: torch.Tensor | None, scale: Scale | None
+) -> torch.Tensor:  # (B, M, P) -> (B, M) float64
+    """How finely z-scores are known, by their ``scale``; of other points their norms."""
+    if scale is None:
+        return torch.linalg.vector_norm(points, dim=-1, dtype=torch.float64)
+    n_samples = torch.full_like(points[..., 0], points.shape[-1]) if present is None else present.sum(-1)
+    return scale.resolution().squeeze(-1).double() * n_samples.double().sqrt()
+
+
+def _with_floor(resolution: torch.Tensor, dtype: torch.dtype, normalize: bool) -> torch.Tensor:  # (S, M)
+    """What `_resolution` gave for all nodes as distances > 0, in its place."""
+    if normalize:
+        return resolution.clamp_min_(FLOOR)
+    largest = float(resolution.max())
+    return resolution.mul_(ROUNDINGS * torch.finfo(dtype).eps).clamp_min_(FLOOR * (largest or 1))
+
+
+# Norms of points that are not standardised. float64 holds the squares of their distances; on CUDA, where pairs are
+# screened in float32, so does float32.
+LARGEST_POINT = {"cpu": 1e100, "cuda": 1e15}
+
+
+def check_size(points: TracePoints, dtype: torch.dtype) -> None:
+    """Raise `InputError` if points of data in ``dtype`` are so large or small that their distances would be lost."""
+    largest = float(points.resolution.max()) / (ROUNDINGS * torch.finfo(dtype).eps)
+    limit = LARGEST_POINT["cuda" if points.resolution.is_cuda else "cpu"]
+    if not 1 / limit <= largest <= limit:
+        raise InputError(
+            f"data has points of norm up to {largest:g}; accepted with normalize=False: {1 / limit:g} to {limit:g}. "
+            "Multiply data by a constant: no affinity depends on it"
+        )
 
 
 class LazyPoints:
@@ -49,18 +96,21 @@ class LazyPoints:
         self._check = lambda: check_unchanged(data, mask)
         self._normalize = normalize
         empty = torch.empty((*self.shape[:2], 1), dtype=data.dtype, device=self.device)
-        self._scale = Scale(empty, empty.clone(), empty.bool())
+        self._scale = Scale(empty, empty.clone(), empty.clone(), empty.bool())
+        self.resolution = torch.empty(self.shape[:2], dtype=torch.float64, device=self.device)
         self.mean = column_mean(self.shape, self._first_pass(data, mask))  # (D,)
+        _with_floor(self.resolution, data.dtype, normalize)
 
     @property
     def nbytes(self) -> int:
-        return sum(field.numel() * field.element_size() for field in (*self._scale, self.mean))
+        fields = (*self._scale, self.resolution, self.mean)
+        return sum(field.numel() * field.element_size() for field in fields)
 
     def __repr__(self) -> str:
         return f"float64 {self.shape} by blocks"
 
     def block(self, slices: slice, units: slice, samples: slice = ALL) -> torch.Tensor:  # (B, m, d) float64
-        return self._scaled(*self._read(slices, units, samples), slices, units)
+        return self._scaled(*self._read(slices, units, samples), slices, units).double()
 
     def check(self) -> None:
         """Raise `InputError` if the file behind the trace has changed."""
@@ -69,23 +119,26 @@ class LazyPoints:
     def _first_pass(self, data: Array, mask: Array | None) -> Iterator[torch.Tensor]:
         """The blocks in order; leaves their mean and deviation behind."""
         for chunk, values, present in blocks(data, mask):
-            self._keep_scale(chunk, values, present)
-            yield self._scaled(values, present, chunk.sets, chunk.rows)
+            scale = self._keep_scale(chunk, values, present)
+            points = self._scaled(values, present, chunk.sets, chunk.rows)
+            self.resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale)
+            yield points.double()
 
-    def _keep_scale(self, chunk: Chunk, values: torch.Tensor, present: torch.Tensor | None) -> None:
-        if self._normalize:
-            for field, part in zip(self._scale, scale_of(values, present), strict=True):
-                field[chunk.sets, chunk.rows] = part
-        elif present is not None:
-            self._scale.mean[chunk.sets, chunk.rows] = present_mean(values, present)
+    def _keep_scale(self, chunk: Chunk, values: torch.Tensor, present: torch.Tensor | None) -> Scale | None:
+        if not self._normalize:
+            if present is not None:
+                self._scale.mean[chunk.sets, chunk.rows] = safe_mean(values, present)
+            return None
+        scale = scale_of(values, present)
+        for field, part in zip(self._scale, scale, strict=True):
+            field[chunk.sets, chunk.rows] = part
+        return scale
 
     def _scaled(
         self, values: torch.Tensor, present: torch.Tensor | None, slices: slice, units: slice
-    ) -> torch.Tensor:  # (B, m, d) float64
+    ) -> torch.Tensor:  # (B, m, d)
         scale = self._scale.part(slices, units)
-        if self._normalize:
-            return standardised(values, present, scale).double()
-        return mean_filled(values, present, scale.mean).double()
+        return standardised(values, present, scale) if self._normalize else mean_filled(values, present, scale.mean)
 
 
 Points = torch.Tensor | LazyPoints

@@ -10,38 +10,75 @@ import numpy as np
 import torch
 
 
+# A distance between two points that is below so many roundings of their coordinates may be nothing but rounding. Units
+# that are multiples of one another came out at most 2.7 roundings apart, in float32 and float64, with 2 to 1,000 samples
+# and means of up to 10,000 times the deviation; on average 0.2 to 0.8.
+ROUNDINGS = 4
+
+
 class Scale(NamedTuple):
     """What standardises the samples of every (slice, unit), in the dtype of the values."""
 
-    mean: torch.Tensor  # (B, M, 1)
-    std: torch.Tensor  # (B, M, 1); 1 where it would be 0
+    factor: torch.Tensor  # (B, M, 1) power of two that brings the largest sample near 1
+    mean: torch.Tensor  # (B, M, 1) of the samples times ``factor``
+    std: torch.Tensor  # (B, M, 1) of the samples times ``factor``; 1 where it would be 0
     constant: torch.Tensor  # (B, M, 1) bool: all present samples are the same number
 
     def part(self, slices: slice, units: slice) -> Scale:
         return Scale(*(field[slices, units] for field in self))
 
+    def resolution(self) -> torch.Tensor:  # (B, M, 1)
+        """Root mean square, over the samples, of `ROUNDINGS` roundings of the z-scores, which are 1 at most."""
+        eps = torch.finfo(self.mean.dtype).eps
+        # A sample is rounded in proportion to its size, whose mean square is mean^2 + std^2; then std divides it.
+        relative = torch.hypot(self.mean / self.std, torch.ones_like(self.mean))
+        return (ROUNDINGS * eps * relative).clamp_max_(1).masked_fill_(self.constant, 0)
+
 
 def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:
-    """Mean and population deviation (ddof 0) over the present samples of ``values`` (B, M, S)."""
-    mean = present_mean(values, present)
-    centred = _centred(values, present, mean)
+    """Mean and population deviation (ddof 0) over the present samples of ``values`` (B, M, S).
+
+    z-scores do not depend on the unit of measurement, but the squares of large or small samples would overflow or
+    vanish. Scaled by a power of two, which rounds nothing, samples of every size give the same bits.
+    """
+    low, high = _range(values, present)
+    factor = power_of_two(torch.maximum(low.abs(), high.abs()))
+    scaled = values * factor
+    mean = present_mean(scaled, present)
+    centred = _centred(scaled, present, mean)
     # About the mean of the centred values, which is what rounding has left of it.
     variance = present_mean(_centred(centred, present, present_mean(centred, present)).square_(), present)
     # torch's float32 root is not always the nearest number; through float64 it is, on every device.
     std = variance.double().sqrt().to(values.dtype)
     # The mean of equal numbers is rounded (0.1, three times), and would leave a deviation of 1e-17.
-    constant = _constant(values, present)
-    return Scale(mean, std.masked_fill(constant | (std == 0), 1), constant)
+    constant = low == high
+    return Scale(factor, mean, std.masked_fill(constant | (std == 0), 1), constant)
+
+
+def power_of_two(largest: torch.Tensor) -> torch.Tensor:
+    """The power of two that brings ``largest`` >= 0 into [0.5, 1), or as near as its dtype has one; 1 for 0."""
+    # The quotient is exact. Beyond the limits it, or its inverse, would lie outside the normal numbers.
+    limit = 2.0 ** (126 if largest.dtype == torch.float32 else 1022)
+    factor = (torch.frexp(largest).mantissa / largest).clamp_(1 / limit, limit)
+    return factor.masked_fill_(largest == 0, 1)
 
 
 def standardised(values: torch.Tensor, present: torch.Tensor | None, scale: Scale) -> torch.Tensor:  # (B, M, S)
     """``(values - mean) / std``; 0 where masked or constant. Entry by entry: any block of samples will do."""
-    return _centred(values, present, scale.mean).div_(scale.std).masked_fill_(scale.constant, 0)
+    centred = _hidden_as_zero((values * scale.factor).sub_(scale.mean), present)
+    return centred.div_(scale.std).masked_fill_(scale.constant, 0)
 
 
 def mean_filled(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:  # (B, M, S)
     """``values``, with the mean in place of masked ones."""
     return values if present is None else torch.where(present, values, mean)
+
+
+def safe_mean(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:  # (B, M, 1)
+    """The mean of the present samples, whose sum may be larger than their dtype holds."""
+    low, high = _range(values, present)
+    factor = power_of_two(torch.maximum(low.abs(), high.abs()))
+    return present_mean(values * factor, present) / factor
 
 
 def present_mean(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, 1)
@@ -52,16 +89,19 @@ def present_mean(values: torch.Tensor, present: torch.Tensor | None) -> torch.Te
 
 
 def _centred(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:
-    centred = values - mean
-    return centred if present is None else centred.masked_fill_(~present, 0)
+    return _hidden_as_zero(values - mean, present)
 
 
-def _constant(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, 1) bool
+def _hidden_as_zero(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    return values if present is None else values.masked_fill_(~present, 0)
+
+
+def _range(values: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:  # 2 x (B, M, 1)
+    """Least and largest present sample."""
     if present is None:
-        low, high = torch.aminmax(values, dim=-1, keepdim=True)
-        return low == high
+        return torch.aminmax(values, dim=-1, keepdim=True)
     low = values.masked_fill(~present, torch.inf).amin(-1, keepdim=True)
-    return low == values.masked_fill(~present, -torch.inf).amax(-1, keepdim=True)
+    return low, values.masked_fill(~present, -torch.inf).amax(-1, keepdim=True)
 
 
 def pairwise_sum(values: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., 1)

@@ -175,9 +175,10 @@ class Costs:
         chunk = min(size, BLOCK_ELEMENTS)
         # The values, centred once and twice, squared, and sums of halves.
         working = (5 if self.p.normalize else 1) * self.item * chunk
-        form, kept = f"({self.S}, {self.M}, {self.D})", 8 * size
-        if self.K < self.D:  # points by blocks: mean, deviation and whether there is one, and the mean of all
-            form, kept, working = f"{form} by blocks", (2 * self.item + 1) * self.N + 8 * self.D, working + 8 * chunk
+        form, kept = f"({self.S}, {self.M}, {self.D})", 8 * size + 8 * self.N  # the points and their resolution
+        if self.K < self.D:  # points by blocks: the `Scale` and the resolution of each, and the mean of all
+            kept = (3 * self.item + 1) * self.N + 8 * self.N + 8 * self.D
+            form, working = f"{form} by blocks", working + 8 * chunk
         return Cost("normalize", form, "float64", _elements(chunk), kept, kept + working, 5 * size)
 
     def _reduce(self) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,8 +98,10 @@ def entropy_of_singular_values(
 ) -> torch.Tensor:  # (L,) or (G, L) -> (t_max,) or (G, t_max) float64
     """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1.
 
+    w does not depend on the scale of s. Divided by the largest s no power overflows, and their sum is 1 at least.
     ``counts`` (G, L) says how often each of the values (L,) occurs, and gives one curve for every row: (G, t_max).
     """
+    values = values / values.amax(-1, keepdim=True)
     n_curves = max(values.numel(), 0 if counts is None else counts.numel()) // values.shape[-1]
     powers, entropy = torch.ones_like(values[..., None, :]), []
     # Some five temporaries of this size are held at once.
@@ -111,7 +114,18 @@ def entropy_of_singular_values(
         weights = powers / weighted.sum(-1, keepdim=True) + ENTROPY_FLOOR
         terms = weights * weights.log()
         entropy.append(-(terms if counts is None else counts[:, None] * terms).sum(-1))
-    return torch.cat(entropy, -1)
+    return _flat_if_rounding(torch.cat(entropy, -1), values.shape[-1])
+
+
+def _flat_if_rounding(entropy: torch.Tensor, n_values: int) -> torch.Tensor:  # (..., t_max)
+    """``entropy``, constant where all that changes is the rounding of ``n_values`` singular values.
+
+    Singular values that are 0 come out near 1e-17. Their powers vanish, which is the only change in the curve of an
+    operator whose other singular values are all equal, and would be taken for its knee.
+    """
+    start = entropy[..., :1]
+    rounding = -math.log(ENTROPY_FLOOR) * ENTROPY_FLOOR * n_values
+    return torch.where((entropy - start).abs().amax(-1, keepdim=True) <= rounding, start, entropy)
 
 
 @takes_arrays("landmark_op")
@@ -167,7 +181,7 @@ def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEs
 def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> EntropyEstimate:
     check_number("t_max", t_max, low=4, integer=True)
     _check_square(landmark_op)
-    matrix = landmark_op.double()
+    matrix = _scaled(landmark_op)
     groups = components(matrix) if groups is None else groups
     if max(members.shape[1] for members in groups) > _limit(SAMPLE_ABOVE, matrix.device):
         estimate = _sampled(matrix, groups, t_max)
@@ -176,6 +190,16 @@ def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_
     entropy = _exact(matrix, groups, t_max)
     t = knee(entropy)
     return EntropyEstimate(entropy, torch.zeros_like(entropy), t, t)
+
+
+def _scaled(landmark_op: torch.Tensor) -> torch.Tensor:  # (L, L) -> (L, L) float64
+    """``landmark_op`` times a power of two where products of its entries would overflow or vanish: the entropy of an
+    operator does not depend on its scale."""
+    largest = float(torch.linalg.vector_norm(landmark_op, ord=torch.inf))
+    if largest == 0:
+        raise InputError("landmark_op contains only zeros; accepted: a matrix with an entry that is not 0")
+    matrix = landmark_op.double()
+    return matrix if 1e-100 < largest < 1e100 else matrix * 2.0 ** -math.frexp(largest)[1]
 
 
 def _exact_fits(groups: Components, device: torch.device) -> bool:
@@ -247,45 +271,62 @@ def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bo
     """Whether no singular values within the bounds could have another knee."""
     bounds = entropy_of_singular_values(torch.stack([low, high]), entropy.numel())
     # An error e in H moves the absolute residuals of one line by less than 3 sum |e| (those of a line fit to e itself).
-    # The point at the break belongs to both lines, so one break moves by less than 6, the difference of two by less
-    # than 12; the bend of H between the bounds is of second order in them.
+    # The points next to the break belong to both lines, so the sum for one break moves by less than 6 times that, and
+    # the difference of two by less than 12 times; the bend of H between the bounds is of second order in them.
     shift = 12 * (bounds - entropy).abs().amax(0).sum()
     best, second = torch.topk(knee_errors(entropy.cpu()), 2, largest=False).values
     return bool(second - best > shift + 2 * KNEE_TIE * entropy.abs().max())
 
 
 def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., n - 2)
-    """Sum of absolute residuals of the two least-squares lines that meet at each break 1 .. n - 2."""
+    """Sum of absolute residuals of two least-squares lines at each break b = 1 .. n - 2.
+
+    The left line is fitted to the points 0 .. b and judged on them. The right line is fitted to b - 1 .. n - 1 and
+    judged on b .. n - 1.
+    """
     n = curve.shape[-1]
     x = torch.arange(n, device=curve.device)
     errors = []
     for breaks in row_chunks(n - 2, curve.numel()):
         at = x[1 + breaks.start : 1 + breaks.stop, None]
-        errors.append(_residual(curve, x <= at) + _residual(curve, x >= at))
+        left = _residual(curve, fitted=x <= at, judged=x <= at)
+        errors.append(left + _residual(curve, fitted=x >= at - 1, judged=x >= at))
     return torch.cat(errors, -1)
 
 
-def _residual(curve: torch.Tensor, side: torch.Tensor) -> torch.Tensor:  # (..., n), (B, n) bool -> (..., B)
-    """Sum of absolute residuals of the least-squares line through the points of each ``side``."""
-    inside, y = side.double(), curve[..., None, :]
+def _residual(curve: torch.Tensor, *, fitted: torch.Tensor, judged: torch.Tensor) -> torch.Tensor:
+    """Sum of the absolute residuals at the ``judged`` points of the least-squares line through the ``fitted`` ones;
+    (..., n) and two boolean (B, n) -> (..., B)."""
+    inside, y = fitted.double(), curve[..., None, :]
     count = inside.sum(-1, keepdim=True)
-    x = torch.arange(side.shape[-1], dtype=torch.float64, device=side.device)
+    x = torch.arange(fitted.shape[-1], dtype=torch.float64, device=fitted.device)
     x = (x - (x * inside).sum(-1, keepdim=True) / count) * inside
     slope = (x * y).sum(-1, keepdim=True) / x.square().sum(-1, keepdim=True)
-    return ((y - (y * inside).sum(-1, keepdim=True) / count - slope * x).abs() * inside).sum(-1)
+    return ((y - (y * inside).sum(-1, keepdim=True) / count - slope * x).abs() * judged).sum(-1)
 
 
 @takes_arrays("curve")
 def knee(curve: torch.Tensor) -> int:
     """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first one among equals.
 
-    Equal are errors that differ by less than rounding does (`KNEE_TIE`).
+    Equal are errors that differ by less than rounding does (`KNEE_TIE`). The scale of the curve does not matter.
+    O(n^2) time.
+
+    Raises
+    ------
+    InputError
+        Another shape, or values that are not finite.
     """
     if curve.ndim != 1 or curve.numel() < 4:
         raise InputError(f"curve has shape {tuple(curve.shape)}; accepted: one axis of at least 4 points")
     curve = curve.double().cpu()
-    errors = knee_errors(curve)
-    return 1 + int(torch.nonzero(errors <= errors.min() + KNEE_TIE * curve.abs().max())[0])
+    if not bool(torch.isfinite(curve).all()):
+        raise InputError("curve contains NaN or infinity; accepted: finite numbers")
+    largest = float(curve.abs().max())
+    if largest == 0:
+        return 1  # every break fits
+    errors = knee_errors(curve / largest)  # the squares of large values would overflow
+    return 1 + int(torch.nonzero(errors <= errors.min() + KNEE_TIE)[0])
 
 
 @takes_arrays("landmark_op")

@@ -34,14 +34,14 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     """Embed ``trace``: steps 1 to 13. ``stage`` times each and keeps what another run can use again."""
     # 1 Normalise over samples: in memory, or block by block within step 2 where that reduces them
     how = {"normalize": p.normalize, "n_pca": p.n_pca}
-    points = stage("normalize", tuple(how.values()), lambda: trace_points(trace, **how))
+    points, resolution = stage("normalize", tuple(how.values()), lambda: trace_points(trace, **how))
     # 2 Reduce the samples by PCA where there are many
     points, axes = stage("reduce", (p.n_pca,), lambda: _reduced(points, p.n_pca))
     # 3-7 Bandwidths, both affinities, the operator
     names = ("intraslice_knn", "interslice_knn", "decay", "thresh", "storage", "knn_backend")
     kernel = {name: getattr(p, name) for name in names}
-    dtype = trace.data.dtype
-    affinity = stage("affinity", tuple(kernel.values()), lambda: affinity_of_points(points, **kernel, dtype=dtype))
+    known = {"dtype": trace.data.dtype, "resolution": resolution}
+    affinity = stage("affinity", tuple(kernel.values()), lambda: affinity_of_points(points, **kernel, **known))
     # 8 Landmarks
     names = ("n_landmark", "n_svd", "landmarks", "random_state")
     choice = {name: getattr(p, name) for name in names}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .affinities.bandwidth import FLOOR
+from .affinities.bandwidth import unit_floor
 from .affinities.intraslice import intraslice_affinity
 from .costs import Entries
 from .ops.chunks import row_chunks
@@ -44,16 +44,16 @@ def sampled_entries(trace: Trace, p: Params, tiles: bool = False) -> Entries:
     n_units = max(1, min(trace.n_units, int(WORK / (LEAST_ROWS * trace.n_slices * trace.n_samples))))
     # A selection of a trace that is read by parts is taken into memory.
     some = trace if n_units == trace.n_units else trace.subsample(units=_spread(trace.n_units, n_units))
-    points = _points(some, p)
+    points, resolution = _points(some, p)
     n_slices, _, n_features = points.shape
     n_rows = max(min(n_slices, LEAST_ROWS), min(n_slices, int(WORK / (points.numel() or 1))))
     unit_points = unit_major(points)
-    share, alone, reach = _interslice(unit_points, n_rows, p)
+    share, alone, reach = _interslice(unit_points, resolution.T, n_rows, p)
     slices = max(2, min(SLICE_NODES, SLICE_ELEMENTS // trace.n_samples) // trace.n_units)
     epochs = _spread(trace.n_epochs, slices)
     steps = _spread(trace.n_timesteps, max(1, slices // len(epochs)))
     chosen = (epochs[:, None] * trace.n_timesteps + steps).flatten()
-    own = _intraslice(_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
+    own = _intraslice(*_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
     found = Entries(share, own.nnz / own.shape[0], alone)
     if alone:  # else no piece of a slice is
         some = _spread(len(chosen), n_rows)
@@ -62,8 +62,9 @@ def sampled_entries(trace: Trace, p: Params, tiles: bool = False) -> Entries:
     return found._replace(tiles=_active_share(unit_points, reach)) if tiles else found
 
 
-def _points(trace: Trace, p: Params) -> torch.Tensor:  # (S, M, min(D, n_pca)) float64
-    return reduce(trace_points(trace, normalize=p.normalize, n_pca=p.n_pca), p.n_pca)
+def _points(trace: Trace, p: Params) -> tuple[torch.Tensor, torch.Tensor]:  # (S, M, min(D, n_pca)), (S, M) float64
+    points, resolution = trace_points(trace, normalize=p.normalize, n_pca=p.n_pca)
+    return reduce(points, p.n_pca), resolution
 
 
 def _spread(n: int, k: int, shift: float = 0.0) -> np.ndarray:  # (min(n, k),)
@@ -81,7 +82,9 @@ def _active_share(unit_points: torch.Tensor, reach: float) -> float:
     return active_share(unit_points[torch.from_numpy(units).to(unit_points.device)], reach, n_rows)
 
 
-def _interslice(unit_points: torch.Tensor, n_rows: int, p: Params) -> tuple[float, float, float]:
+def _interslice(
+    unit_points: torch.Tensor, resolution: torch.Tensor, n_rows: int, p: Params
+) -> tuple[float, float, float]:
     """Share of the pairs of slices within the cut of the bandwidth, share of the rows without any, and the cut."""
     n_units, n_slices, _ = unit_points.shape
     knn = min(p.interslice_knn, n_slices - 1)
@@ -90,7 +93,8 @@ def _interslice(unit_points: torch.Tensor, n_rows: int, p: Params) -> tuple[floa
         torch.cat([torch.kthvalue(block, knn + 1, dim=1).values for block in _blocks(points, own)])
         for points, own in zip(unit_points, rows, strict=True)
     ]
-    bandwidth = median(torch.stack(nearest)).clamp_min(FLOOR).mean()
+    medians = median(torch.stack(nearest))
+    bandwidth = torch.maximum(medians, unit_floor(medians, resolution)).mean()
     reach = float(cut_distance(bandwidth, decay=2, thresh=p.thresh))
     counts = [
         torch.cat([(block <= reach).sum(1) - 1 for block in _blocks(points, own)])  # but for the slice itself
@@ -106,10 +110,16 @@ def _blocks(points: torch.Tensor, rows: torch.Tensor) -> Iterator[torch.Tensor]:
         yield distances_by_difference(points[rows[part].to(points.device)], points)
 
 
-def _intraslice(points: torch.Tensor, p: Params) -> Csr:
+def _intraslice(points: torch.Tensor, resolution: torch.Tensor, p: Params) -> Csr:
     """Entries between the units of a slice, the diagonal included."""
     return intraslice_affinity(
-        points, knn=p.intraslice_knn, decay=p.decay, thresh=p.thresh, backend=p.knn_backend, dtype=points.dtype
+        points,
+        knn=p.intraslice_knn,
+        decay=p.decay,
+        thresh=p.thresh,
+        backend=p.knn_backend,
+        dtype=points.dtype,
+        resolution=resolution,
     )
 
 

@@ -17,7 +17,7 @@ from ._arrays import to_numpy
 from ._trace_input import AXES, SLICE_AXES
 from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
-from ._trace_points import LazyPoints, Points, points_in_memory
+from ._trace_points import LazyPoints, Points, TracePoints, check_size, points_in_memory
 from .ops.memory import available_bytes, check_fits
 from .params import InputError, InputTypeError
 
@@ -339,30 +339,38 @@ def normalize(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
     ``z = (x - mean) / std`` with the population deviation (ddof 0); a deviation of zero divides by 1, so that dead
     units give zero vectors. Masked entries are 0. Computed in the dtype of the trace and in NumPy's order of summing,
     as the published implementation does: the affinity of units that are nearly equal shows it (1e-5 for float32). The
-    same bits on every device, from memory or by parts. O(N S) time, temporaries bounded by a block.
+    same bits on every device, from memory or by parts, and for a trace times a power of two. O(N S) time, temporaries
+    bounded by a block.
     """
-    return points_in_memory(trace.data, trace.mask, normalize=True)
+    return points_in_memory(trace.data, trace.mask, normalize=True).points
 
 
 def flat_points(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
     """The trace as one point per node, not normalised; masked entries become the mean of the present ones."""
-    return points_in_memory(trace.data, trace.mask, normalize=False)
+    return points_in_memory(trace.data, trace.mask, normalize=False).points
 
 
-def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = None) -> Points:  # (L, M, S) float64
-    """The points that step 2 is given: a tensor, or `LazyPoints` if it will `reduce` them to ``n_pca`` features.
+def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = None) -> TracePoints:
+    """The points that step 2 takes, (S, M, P): a tensor, or `LazyPoints` if it will `reduce` them to ``n_pca`` features.
 
-    The first pass of `LazyPoints` finds the mean and the deviation of every node. O(N S) time; beside a few blocks of
-    32 MiB memory for the points, 8 N S bytes, or for three numbers a node.
+    Beside them stands their resolution: nearer points may be equal but for the rounding of the trace's dtype. The first
+    pass of `LazyPoints` finds the mean and the deviation of every node. O(N P) time; beside a few blocks of 32 MiB
+    memory for the points, 8 N P bytes, or for four numbers a node.
 
     Raises
     ------
     InputError
-        The file of a trace that is read by parts has changed since it was opened.
+        The file of a trace that is read by parts has changed since it was opened; with ``normalize=False`` values so
+        large or small that the squares of their distances overflow or vanish.
     """
     if n_pca is not None and trace.n_samples > n_pca:
-        return LazyPoints(trace.data, trace.mask, normalize)
-    return points_in_memory(trace.data, trace.mask, normalize)
+        lazy = LazyPoints(trace.data, trace.mask, normalize)
+        points = TracePoints(lazy, lazy.resolution)
+    else:
+        points = points_in_memory(trace.data, trace.mask, normalize)
+    if not normalize:
+        check_size(points, trace.data.dtype)
+    return points
 
 
 def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None) -> Trace:

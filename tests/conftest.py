@@ -22,7 +22,7 @@ import torch
 
 from mmphate_gpu import reference
 from mmphate_gpu._optional import why_no_keops
-from mmphate_gpu.trace import as_trace, flat_points, normalize, reduce
+from mmphate_gpu.trace import as_trace, flat_points, normalize, reduce, trace_points
 
 # KeOps compiles every formula anew for another number of features: all cases come down to this many.
 N_FEATURES = 5
@@ -61,6 +61,9 @@ class Case:
         trace = as_trace(self.trace, mask=self.mask)
         points = normalize(trace) if self.normalize else flat_points(trace)
         return reduce(points, N_FEATURES).to(device)
+
+    def resolution(self, device: torch.device | str = "cpu") -> torch.Tensor:  # (S, M) float64
+        return trace_points(as_trace(self.trace, mask=self.mask), normalize=self.normalize).resolution.to(device)
 
     def reference_affinity(self) -> np.ndarray:  # (N, N)
         with warnings.catch_warnings():

@@ -15,7 +15,7 @@ from mmphate_gpu import diffusion_potential, landmark_diffusion, metric_mds, opt
 from mmphate_gpu.affinities import MultisliceAffinity, affinity_of_points
 from mmphate_gpu.affinities import intraslice as intraslice_module
 from mmphate_gpu.affinities import multislice as multislice_module
-from mmphate_gpu.affinities.bandwidth import FLOOR, interslice_bandwidth, intraslice_bandwidth
+from mmphate_gpu.affinities.bandwidth import FLOOR, interslice_bandwidth, kth_unit_distance
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity, to_scipy
 from mmphate_gpu.operators.tiles import tiles_bytes
@@ -25,14 +25,14 @@ from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.params import InputError
 from mmphate_gpu.pipeline import interpolate
 from mmphate_gpu.slices import unit_major
-from mmphate_gpu.trace import as_trace, normalize
+from mmphate_gpu.trace import as_trace, normalize, trace_points
 
 
 def walk(*shape: int) -> np.ndarray:
     return np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0)
 
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*.npz"))
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*x*.npz"))
 
 # Required: 1e-6 (float32), 1e-12 (float64). Worst over all cases, on a CPU: 3.0e-8 (float32: half a unit in the last
 # place below 1) and 3.3e-14 (float64, the suite: its units are 1e-3 apart after normalisation, whose rounding that
@@ -45,6 +45,11 @@ def quietly_affinity(points: torch.Tensor, **options) -> MultisliceAffinity:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="interslice_knn=.* is clamped")
         return affinity_of_points(points, **options)
+
+
+def affinity_of_case(case: Case, device: torch.device, **options) -> AffinityOperator:
+    points, resolution = case.points(device), case.resolution(device)
+    return quietly_affinity(points, resolution=resolution, **options, **case.options).operator
 
 
 def by_products(operator, width: int = 16) -> np.ndarray:
@@ -66,7 +71,7 @@ def assert_same_entries(found: np.ndarray, wanted: np.ndarray, tolerance: float)
 @pytest.mark.parametrize("storage", ["sparse", "lazy"])
 def test_entries_match_reference(case_and_reference, storage, dtype, device):
     case, wanted = case_and_reference
-    operator = quietly_affinity(case.points(device), storage=storage, dtype=dtype, **case.options).operator
+    operator = affinity_of_case(case, device, storage=storage, dtype=dtype)
     assert type(operator) is {"sparse": SparseAffinity, "lazy": LazyAffinity}[storage]
     assert operator.dtype == dtype and operator.device.type == device.type
     assert_same_entries(operator.to_dense().cpu().numpy(), wanted, TOLERANCE[dtype])
@@ -76,7 +81,7 @@ def test_entries_match_reference(case_and_reference, storage, dtype, device):
 def test_lazy_products_match_reference(case_and_reference, dtype, device):
     """What the lazy form multiplies with is made by other code than what `to_dense` shows."""
     case, wanted = case_and_reference
-    lazy = quietly_affinity(case.points(device), storage="lazy", dtype=dtype, **case.options).operator
+    lazy = affinity_of_case(case, device, storage="lazy", dtype=dtype)
     found = by_products(LazyAffinity(**_parts(lazy), engine="torch"), width=128)
     assert_same_entries(found, wanted, TOLERANCE[dtype])
 
@@ -84,7 +89,7 @@ def test_lazy_products_match_reference(case_and_reference, dtype, device):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_keops_products_match_reference(case_and_reference, dtype, device, keops):
     case, wanted = case_and_reference
-    lazy = quietly_affinity(case.points(device), storage="lazy", dtype=dtype, **case.options).operator
+    lazy = affinity_of_case(case, device, storage="lazy", dtype=dtype)
     found = by_products(LazyAffinity(**_parts(lazy), engine="keops"))
     assert_same_entries(found, wanted, TOLERANCE[dtype])
 
@@ -94,7 +99,7 @@ def test_keops_products_match_reference(case_and_reference, dtype, device, keops
 def test_half_precision_products_match_reference(case_and_reference, form, dtype, device):
     """To the rounding to half; the pattern of tiles is exact, that of the fused product but for pairs at the cut."""
     case, wanted = case_and_reference
-    lazy = quietly_affinity(case.points(device), storage="lazy", dtype=dtype, **case.options).operator
+    lazy = affinity_of_case(case, device, storage="lazy", dtype=dtype)
     lazy = LazyAffinity(**_parts(lazy), engine="fused" if form == "fused" else "torch")
     found = by_products(TiledAffinity(lazy) if form == "tiles" else lazy, width=128)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2.0**-12 + 1e-6)
@@ -113,7 +118,8 @@ def test_entries_match_published_implementation(path, device):
     trace = golden["trace"]
     centred = trace - trace.mean(-1, keepdims=True)
     points = torch.from_numpy((centred / centred.std(-1, keepdims=True)).astype(np.float64)).to(device)
-    found = to_scipy(affinity_of_points(points, storage="sparse").operator)
+    resolution = trace_points(as_trace(trace)).resolution.to(device)
+    found = to_scipy(affinity_of_points(points, storage="sparse", resolution=resolution).operator)
     np.testing.assert_array_equal(found.indptr, golden["indptr"])
     # Within a row the published indices need not ascend.
     wanted = type(found)((golden["values"], golden["indices"], golden["indptr"]), shape=found.shape)
@@ -193,8 +199,8 @@ def test_bandwidth_of_equal_steps():
 def test_bandwidth_floors():
     equal = torch.zeros(3, 4, 2, dtype=torch.float64)
     assert float(interslice_bandwidth(equal, 2)) == FLOOR
-    assert bool((intraslice_bandwidth(equal, 2) == FLOOR).all())
-    assert bool((intraslice_bandwidth(equal[:, :1], 2) == FLOOR).all())  # one unit: nothing to be near to
+    assert bool((kth_unit_distance(equal, 2) == 0).all())
+    assert bool((kth_unit_distance(equal[:, :1], 2) == 0).all())  # one unit: nothing to be near to
 
 
 def test_floor_is_per_unit():

@@ -19,7 +19,7 @@ from mmphate_gpu.ops.csr import Csr
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.params import InputError, InputTypeError, Labels
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*.npz"))
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*x*.npz"))
 CASES = ["walk", "walk, four axes", "hopf and pitchfork", "repeated slices", "repeated units", "three dead units"]
 
 # Required: 1e-6, and 1e-12 where all is float64. Worst measured over CASES and CLUSTERS: landmark_op 1e-8 and 3e-15,
@@ -29,7 +29,8 @@ DTYPES = [torch.float32, torch.float64]
 
 
 def affinity(case, dtype=torch.float64, device="cpu", storage="sparse"):
-    return affinity_of_points(case.points(device), storage=storage, dtype=dtype, **case.options).operator
+    options = {"storage": storage, "dtype": dtype, "resolution": case.resolution(device)} | case.options
+    return affinity_of_points(case.points(device), **options).operator
 
 
 def of_dense(dense: np.ndarray) -> SparseAffinity:

@@ -152,7 +152,9 @@ def test_a_part_of_the_rows_is_enough(scenario, monkeypatch):
 def test_a_sample_of_the_units_where_all_are_too_much_work(monkeypatch):
     trace = as_trace(walk(90, 12, 6))
     seen = []
-    monkeypatch.setattr(sampling, "_interslice", lambda points, rows, p: seen.append(points.shape) or (0.5, 0.0, 1.0))
+    monkeypatch.setattr(
+        sampling, "_interslice", lambda points, resolution, rows, p: seen.append(points.shape) or (0.5, 0.0, 1.0)
+    )
     monkeypatch.setattr(sampling, "WORK", 3 * sampling.LEAST_ROWS * 90 * 6)
     assert sampling.sampled_entries(trace, Params()).interslice == 0.5
     assert seen == [(3, 90, 6)]

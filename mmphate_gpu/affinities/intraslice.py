@@ -8,7 +8,8 @@ from ..ops.chunks import pair_chunks
 from ..ops.csr import Csr, index_dtype, indptr_of_counts
 from ..ops.distances import distances_by_difference
 from ..ops.radius_affinity import radius_affinity
-from .bandwidth import intraslice_bandwidth
+from .bandwidth import FLOOR, kth_unit_distance
+from .equal_points import merge_equal_points
 
 
 def intraslice_affinity(
@@ -19,19 +20,28 @@ def intraslice_affinity(
     thresh: float = 1e-4,
     backend: str = "auto",
     dtype: torch.dtype = torch.float64,
+    resolution: torch.Tensor | None = None,  # (S, M)
 ) -> Csr:
     """Symmetrised adaptive-bandwidth affinity of every slice, the diagonal (1) included.
 
     Returns a CSR with one row per node (S*M rows) whose columns are unit indices (M columns).
-    ``decay=None``: 1 for the ``knn`` nearest, averaged with its transpose. O(S M^2 D) time. Deterministic.
+    ``decay=None``: 1 for the ``knn`` nearest, averaged with its transpose. Distances below the ``resolution`` of a node
+    are rounding: its bandwidth is not below it, and of units within it the lower index is nearer. O(S M^2 D) time.
+    Deterministic.
     """
     if decay is None:
-        return _nearest_unit_affinity(points, knn, dtype)
-    bandwidth = intraslice_bandwidth(points, knn, backend=backend)
+        return _nearest_unit_affinity(points, knn, dtype, resolution)
+    kth = kth_unit_distance(points, knn, backend=backend)
+    if resolution is None:
+        bandwidth = kth.clamp_min(FLOOR)
+    else:
+        points, bandwidth = merge_equal_points(points, resolution, kth), torch.maximum(kth, resolution)
     return radius_affinity(points, bandwidth, decay=decay, thresh=thresh, dtype=dtype)
 
 
-def _nearest_units(points: torch.Tensor, knn: int) -> torch.Tensor:  # (S, M, D) -> (S, M, knn)
+def _nearest_units(
+    points: torch.Tensor, knn: int, resolution: torch.Tensor | None
+) -> torch.Tensor:  # (S, M, D) -> (S, M, knn)
     """The ``knn`` nearest other units, of ties the lower index.
 
     Here a tie decides which entries there are, so it may not be left to the search (`kneighbors` names any of the tied,
@@ -41,17 +51,19 @@ def _nearest_units(points: torch.Tensor, knn: int) -> torch.Tensor:  # (S, M, D)
     for chunk in pair_chunks(*points.shape[:2]):
         block = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
         rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
+        if resolution is not None:
+            block[block <= resolution[chunk.sets, chunk.rows, None]] = 0
         block[:, rows - chunk.rows.start, rows] = -1  # the unit itself comes first, and is left out
         near[chunk.sets, chunk.rows] = torch.sort(block, dim=-1, stable=True).indices[..., 1 : knn + 1]
     return near
 
 
-def _nearest_unit_affinity(points: torch.Tensor, knn: int, dtype: torch.dtype) -> Csr:
+def _nearest_unit_affinity(points: torch.Tensor, knn: int, dtype: torch.dtype, resolution: torch.Tensor | None) -> Csr:
     n_slices, n_units, _ = points.shape
     nodes = torch.arange(n_slices * n_units, device=points.device)
     keys = [nodes * n_units + nodes % n_units]  # the diagonal
     if n_units > 1:
-        column = _nearest_units(points, min(knn, n_units - 1)).reshape(nodes.numel(), -1)
+        column = _nearest_units(points, min(knn, n_units - 1), resolution).reshape(nodes.numel(), -1)
         neighbor = column + (nodes - nodes % n_units)[:, None]
         keys += [(nodes[:, None] * n_units + column).flatten()]
         keys += [(neighbor * n_units + (nodes % n_units)[:, None]).flatten()]

@@ -16,6 +16,7 @@ from ..params import STORAGES, Params, check_choice
 from ..slices import unit_major
 from ..trace import as_trace, reduce, trace_points
 from .bandwidth import interslice_bandwidth
+from .equal_points import merge_equal_slices
 from .intraslice import intraslice_affinity
 
 # "auto" stores the affinity while it takes at most this share of the free memory: the rest of the run needs some too.
@@ -41,12 +42,13 @@ def affinity_of_points(
     storage: str = "auto",
     knn_backend: str = "auto",
     dtype: torch.dtype = torch.float64,
+    resolution: torch.Tensor | None = None,  # (S, M) float64, of `trace_points`
 ) -> MultisliceAffinity:
     """Affinity operator over the N = S*M nodes, values in ``dtype``.
 
     ``storage="auto"`` counts the entries first and stores them (CSR; on a GPU where Triton serves, in tiles if more
     than 1 % of the pairs of slices have one) if they take at most 40 % of the free memory, else leaves the interslice
-    part matrix-free. O(M S^2 D + S M^2 D) time, twice for the stored forms (count, fill).
+    part matrix-free. Without a ``resolution`` distances count however small they are. O(M S^2 D + S M^2 D) time, twice for the stored forms (count, fill).
 
     Raises
     ------
@@ -56,10 +58,20 @@ def affinity_of_points(
     """
     check_choice("storage", storage, STORAGES)
     intraslice = intraslice_affinity(
-        points, knn=intraslice_knn, decay=decay, thresh=thresh, backend=knn_backend, dtype=dtype
+        points,
+        knn=intraslice_knn,
+        decay=decay,
+        thresh=thresh,
+        backend=knn_backend,
+        dtype=dtype,
+        resolution=resolution,
     )
     by_unit = unit_major(points)
-    bandwidth = interslice_bandwidth(by_unit, interslice_knn, backend=knn_backend)
+    by_unit_resolution = None if resolution is None else resolution.T
+    bandwidth = interslice_bandwidth(by_unit, interslice_knn, by_unit_resolution, backend=knn_backend)
+    if by_unit_resolution is not None:
+        pieces = (by_unit, by_unit_resolution, bandwidth, interslice_knn)
+        by_unit = merge_equal_slices(*pieces, backend=knn_backend)
     lazy = LazyAffinity(by_unit, bandwidth, intraslice, thresh=thresh, dtype=dtype)
     make = {"lazy": lambda one: one, "tiles": TiledAffinity, "sparse": _sparse}
     return MultisliceAffinity(make[_best_storage(lazy) if storage == "auto" else storage](lazy), bandwidth)
@@ -124,6 +136,7 @@ def multislice_affinity(
     params = Params(**options, n_pca=n_pca, normalize=normalize, storage=storage, knn_backend=knn_backend)
     trace = as_trace(T)
     trace = trace.to(resolve_device(device, trace.data))
-    points = reduce(trace_points(trace, normalize=params.normalize, n_pca=params.n_pca), params.n_pca)
-    affinity = affinity_of_points(points, **options, storage=storage, knn_backend=knn_backend, dtype=trace.data.dtype)
+    points, resolution = trace_points(trace, normalize=params.normalize, n_pca=params.n_pca)
+    options |= {"storage": storage, "knn_backend": knn_backend, "dtype": trace.data.dtype, "resolution": resolution}
+    affinity = affinity_of_points(reduce(points, params.n_pca), **options)
     return affinity.operator

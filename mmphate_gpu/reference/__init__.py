@@ -18,7 +18,7 @@ from .diffusion import (
 from .landmarks import Landmarks, diffusion_operators, landmark_diffusion, spectral_clusters, stratified_clusters
 from .mds import MDSResult, classical_mds, interpolate, metric_mds, smacof, stress
 from .pipeline import Result, mmphate
-from .points import flat_points, normalize, reduce
+from .points import flat_points, normalize, reduce, resolution
 from .preservation import neighborhood_preservation
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "optimal_t",
     "potential_distances",
     "reduce",
+    "resolution",
     "smacof",
     "spectral_clusters",
     "stratified_clusters",

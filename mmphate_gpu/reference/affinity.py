@@ -7,30 +7,54 @@ import warnings
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from .points import flat_points, reduce
+from .points import flat_points, reduce, resolution
 from .points import normalize as normalized
 
 _EPS = np.finfo(np.float64).eps
 
 
 def intraslice_affinity(
-    points: np.ndarray, *, knn: int = 2, decay: float | None = 5, thresh: float = 1e-4
+    points: np.ndarray,
+    *,
+    knn: int = 2,
+    decay: float | None = 5,
+    thresh: float = 1e-4,
+    resolution: np.ndarray | None = None,
 ) -> np.ndarray:  # (L, m, p) -> (L, m, m)
     """Step 3, for every slice: a(i,j) = exp(-(d(i,j)/sigma_i)^decay), cut at thresh, then (a + a^T)/2."""
-    return np.stack([_slice_affinity(units, knn, decay, thresh) for units in points])
+    floor = np.full(points.shape[:2], _EPS) if resolution is None else resolution
+    knn = min(knn, points.shape[1] - 1)
+    return np.stack(
+        [_slice_affinity(*pair, knn, decay, thresh, resolution is not None) for pair in zip(points, floor, strict=True)]
+    )
 
 
-def _slice_affinity(units: np.ndarray, knn: int, decay: float | None, thresh: float) -> np.ndarray:  # (m, p) -> (m, m)
-    n_units = len(units)
-    knn = min(knn, n_units - 1)
+def _slice_affinity(
+    units: np.ndarray, floor: np.ndarray, knn: int, decay: float | None, thresh: float, merge: bool
+) -> np.ndarray:  # (m, p), (m,) -> (m, m)
     distances = cdist(units, units)
     if decay is None:
-        affinity = _nearest(distances, knn)
+        affinity = _nearest(np.where(distances <= floor[:, None], 0, distances) if merge else distances, knn)
     else:
-        sigma = np.maximum(_kth_other(distances, knn), _EPS)
-        affinity = np.exp(-((distances / sigma[:, None]) ** decay))
+        kth = _kth_other(distances, knn)
+        units = merge_equal_points(units, floor, kth) if merge else units
+        affinity = np.exp(-((cdist(units, units) / np.maximum(kth, floor)[:, None]) ** decay))
         affinity[affinity < thresh] = 0
     return (affinity + affinity.T) / 2
+
+
+def merge_equal_points(points: np.ndarray, resolution: np.ndarray, kth: np.ndarray) -> np.ndarray:  # (n, p), 2 x (n,)
+    """One place for points that are equal but for rounding, so that their affinity is 1.
+
+    Those whose ``kth`` neighbor is within twice their ``resolution`` move to the best resolved of them within their own.
+    """
+    points, loose = points.copy(), kth <= 2 * resolution
+    while loose.any():
+        leader = np.argmin(np.where(loose, resolution, np.inf))
+        near = loose & (np.linalg.norm(points - points[leader], axis=1) <= resolution)
+        points[near] = points[leader]
+        loose &= ~near
+    return points
 
 
 def _kth_other(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) -> (n,)
@@ -50,14 +74,30 @@ def _nearest(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) of 0 and 1
     return affinity
 
 
-def interslice_bandwidth(points: np.ndarray, *, knn: int = 25) -> float:  # (L, m, p)
-    """Step 4: epsilon = mean over units of max(median over slices of r(l,i), eps)."""
+def interslice_bandwidth(
+    points: np.ndarray, *, knn: int = 25, resolution: np.ndarray | None = None
+) -> float:  # (L, m, p), (L, m)
+    """Step 4: epsilon = mean over units of max(median over slices of r(l,i), median over slices of the resolution)."""
     n_slices, n_units, _ = points.shape
     if knn > n_slices - 1:
         warnings.warn(f"interslice_knn={knn} is clamped to {n_slices - 1}: {n_slices} slices", stacklevel=2)
         knn = n_slices - 1
+    floor = np.full(n_units, _EPS) if resolution is None else np.median(resolution, axis=0)
     radii = [_kth_other(cdist(points[:, i], points[:, i]), knn) for i in range(n_units)]
-    return float(np.mean([max(np.median(radius), _EPS) for radius in radii]))
+    return float(np.mean(np.maximum(np.median(radii, axis=1), floor)))
+
+
+def _merged_slices(
+    points: np.ndarray, resolution: np.ndarray, bandwidth: float, knn: int
+) -> np.ndarray:  # (L, m, p), (L, m)
+    """`merge_equal_points` for the slices of units whose rounding is not small beside the bandwidth."""
+    points, knn = points.copy(), min(knn, len(points) - 1)
+    for i in range(points.shape[1]):
+        middle = np.sort(resolution[:, i])[(len(points) - 1) // 2]
+        if 8 * middle >= bandwidth:
+            kth = _kth_other(cdist(points[:, i], points[:, i]), knn)
+            points[:, i] = merge_equal_points(points[:, i], resolution[:, i], kth)
+    return points
 
 
 def interslice_affinity(
@@ -87,10 +127,12 @@ def multislice_affinity(
 ) -> np.ndarray:  # (N, N)
     """Steps 1 to 6: K = intraslice + interslice of a raw trace, entries below thresh 0. Symmetric."""
     points = reduce((normalized if normalize else flat_points)(trace, mask=mask), n_pca)
+    rounding = resolution(trace, normalize=normalize, mask=mask)
     n_slices, n_units, _ = points.shape
-    intraslice = intraslice_affinity(points, knn=intraslice_knn, decay=decay, thresh=thresh)
-    bandwidth = interslice_bandwidth(points, knn=interslice_knn)
-    interslice = interslice_affinity(points, bandwidth, thresh=thresh)
+    intraslice = intraslice_affinity(points, knn=intraslice_knn, decay=decay, thresh=thresh, resolution=rounding)
+    bandwidth = interslice_bandwidth(points, knn=interslice_knn, resolution=rounding)
+    slices = _merged_slices(points, rounding, bandwidth, interslice_knn)
+    interslice = interslice_affinity(slices, bandwidth, thresh=thresh)
     affinity = np.zeros((n_slices, n_units, n_slices, n_units))
     for slice_id in range(n_slices):
         affinity[slice_id, :, slice_id, :] += intraslice[slice_id]

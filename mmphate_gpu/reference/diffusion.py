@@ -10,9 +10,19 @@ KNEE_TIE = 1e-12
 
 
 def von_neumann_entropy(landmark_op: np.ndarray, t_max: int = 100) -> np.ndarray:  # (J, J) -> (t_max,)
-    """Step 9: H(i) = -sum w ln w, w = s^(i+1) / sum s^(i+1) + 2.2e-16, s the singular values."""
+    """Step 9: H(i) = -sum w ln w, w = s^(i+1) / sum s^(i+1) + 2.2e-16, s the singular values.
+
+    w does not change with the scale of s. Divided by the largest, no power of s overflows and not all of them vanish.
+    """
     singular = np.linalg.svd(landmark_op, compute_uv=False)
-    return np.array([_entropy(singular ** (i + 1)) for i in range(t_max)])
+    if singular[0] == 0:
+        raise ValueError("landmark_op is zero: it has no entropy")
+    singular = singular / singular[0]
+    entropy = np.array([_entropy(singular ** (i + 1)) for i in range(t_max)])
+    # Singular values that are 0 come out near 1e-17. A curve that only they change is flat.
+    eps = np.finfo(np.float64).eps
+    rounding = -np.log(eps) * eps * len(singular)
+    return np.where(np.abs(entropy - entropy[0]).max() <= rounding, entropy[0], entropy)
 
 
 def _entropy(spectrum: np.ndarray) -> float:
@@ -21,23 +31,22 @@ def _entropy(spectrum: np.ndarray) -> float:
 
 
 def knee(entropy: np.ndarray) -> int:
-    """Step 9: the break b whose two least-squares lines, over 0..b and b..end, leave the least absolute residuals.
+    """Step 9: the break b where a least-squares line over 0..b and one over b-1..end fit best.
 
-    Of breaks that are equals (`KNEE_TIE`) the first.
+    Their absolute residuals are added up over 0..b and over b..end: the right line is fitted to one point more than it
+    is judged on. Of breaks that are equals (`KNEE_TIE`) the first.
     """
     breaks = np.arange(1, len(entropy) - 1)
-    steps = np.arange(len(entropy), dtype=np.float64)
-    residuals = np.array(
-        [_line_residual(steps[: b + 1], entropy[: b + 1]) + _line_residual(steps[b:], entropy[b:]) for b in breaks]
-    )
+    residuals = np.array([_residuals(entropy[: b + 1]).sum() + _residuals(entropy[b - 1 :])[1:].sum() for b in breaks])
     equals = residuals <= residuals.min() + KNEE_TIE * np.abs(entropy).max()
     return int(breaks[equals][0])
 
 
-def _line_residual(x: np.ndarray, y: np.ndarray) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    slope = (x @ y) / (x @ x)
-    return float(np.abs(y - slope * x).sum())
+def _residuals(y: np.ndarray) -> np.ndarray:  # (n,) -> (n,)
+    """Absolute residuals of the least-squares line through ``y`` at 0, 1, ..."""
+    x = np.arange(len(y)) - (len(y) - 1) / 2
+    y = y - y.mean()
+    return np.abs(y - (x @ y) / (x @ x) * x)
 
 
 def optimal_t(landmark_op: np.ndarray, t_max: int = 100) -> int:
