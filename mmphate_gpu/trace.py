@@ -351,10 +351,10 @@ def flat_points(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
 
 
 def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = None) -> TracePoints:
-    """The points that step 2 takes, (S, M, P): a tensor, or `LazyPoints` if it will `reduce` them to ``n_pca`` features.
+    """The points (S, M, P) that step 2 takes, and their resolution: nearer ones may be equal but for rounding.
 
-    Beside them stands their resolution: nearer points may be equal but for the rounding of the trace's dtype. The first
-    pass of `LazyPoints` finds the mean and the deviation of every node. O(N P) time; beside a few blocks of 32 MiB
+    The points are a tensor, or `LazyPoints` if step 2 will reduce them to ``n_pca`` features. The first pass of
+    `LazyPoints` finds the mean and the deviation of every node. O(N P) time; beside a few blocks of 32 MiB
     memory for the points, 8 N P bytes, or for four numbers a node.
 
     Raises

@@ -388,7 +388,8 @@ def test_knee_of_two_lines(bend):
 def test_knee_by_hand():
     """Break 1: the left line is exact; the right one, 2.5 - x through all four, is off by 1/2 at 1, 2 and 3.
 
-    Break 2: the left one is off by 1/6, 1/3 and 1/6; the right one, 4/3 - x/2 through 1, 2, 3, by 1/3 at 2 and 1/6 at 3.
+    Break 2: the left one is off by 1/6, 1/3 and 1/6; the right one, 4/3 - x/2 through 1, 2 and 3, is off by 1/3 at 2
+    and by 1/6 at 3.
     """
     curve = torch.tensor([3.0, 1.0, 0.0, 0.0], dtype=torch.float64)
     torch.testing.assert_close(diffusion.knee_errors(curve), torch.tensor([3 / 2, 7 / 6], dtype=torch.float64))

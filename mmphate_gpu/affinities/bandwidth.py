@@ -14,7 +14,7 @@ FLOOR = torch.finfo(torch.float64).eps
 
 
 def kth_unit_distance(points: torch.Tensor, knn: int, *, backend: str = "auto") -> torch.Tensor:  # (S, M, D) -> (S, M)
-    """Distance to the ``knn``-th nearest other unit of the same slice; ``knn`` is clamped to M - 1, where M is 1 to 0."""
+    """Distance to the ``knn``-th nearest other unit of the same slice, ``knn`` clamped to M - 1; 0 with one unit."""
     n_units = points.shape[1]
     if n_units == 1:
         return points.new_zeros(points.shape[:2])

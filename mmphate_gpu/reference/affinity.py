@@ -46,7 +46,7 @@ def _slice_affinity(
 def merge_equal_points(points: np.ndarray, resolution: np.ndarray, kth: np.ndarray) -> np.ndarray:  # (n, p), 2 x (n,)
     """One place for points that are equal but for rounding, so that their affinity is 1.
 
-    Those whose ``kth`` neighbor is within twice their ``resolution`` move to the best resolved of them within their own.
+    Those whose ``kth`` neighbor is within twice their ``resolution`` move to the best resolved of them in reach.
     """
     points, loose = points.copy(), kth <= 2 * resolution
     while loose.any():
