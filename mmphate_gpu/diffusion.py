@@ -13,12 +13,13 @@ from ._arrays import takes_arrays
 from .ops.chunks import chunk_elements, row_chunks
 from .ops.components import Components, components, diagonal_blocks
 from .ops.eigenvalues import symmetric_eigenvalues
+from .ops.knee_errors import knee_errors
 from .ops.low_rank_power import low_rank_power
 from .ops.memory import available_bytes
 from .ops.singular_value_sample import SingularValueSample
 from .ops.symmetric_power import symmetric_power
 from .ops.symmetric_product import symmetric_product
-from .params import InputError, check_number
+from .params import InputError, check_number, check_steps
 
 # Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
 # several times faster; what it may lose is bounded, and where that could change t the plain SVD decides. On CUDA the
@@ -278,33 +279,6 @@ def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bo
     return bool(second - best > shift + 2 * KNEE_TIE * entropy.abs().max())
 
 
-def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., n - 2)
-    """Sum of absolute residuals of two least-squares lines at each break b = 1 .. n - 2.
-
-    The left line is fitted to the points 0 .. b and judged on them. The right line is fitted to b - 1 .. n - 1 and
-    judged on b .. n - 1.
-    """
-    n = curve.shape[-1]
-    x = torch.arange(n, device=curve.device)
-    errors = []
-    for breaks in row_chunks(n - 2, curve.numel()):
-        at = x[1 + breaks.start : 1 + breaks.stop, None]
-        left = _residual(curve, fitted=x <= at, judged=x <= at)
-        errors.append(left + _residual(curve, fitted=x >= at - 1, judged=x >= at))
-    return torch.cat(errors, -1)
-
-
-def _residual(curve: torch.Tensor, *, fitted: torch.Tensor, judged: torch.Tensor) -> torch.Tensor:
-    """Sum of the absolute residuals at the ``judged`` points of the least-squares line through the ``fitted`` ones;
-    (..., n) and two boolean (B, n) -> (..., B)."""
-    inside, y = fitted.double(), curve[..., None, :]
-    count = inside.sum(-1, keepdim=True)
-    x = torch.arange(fitted.shape[-1], dtype=torch.float64, device=fitted.device)
-    x = (x - (x * inside).sum(-1, keepdim=True) / count) * inside
-    slope = (x * y).sum(-1, keepdim=True) / x.square().sum(-1, keepdim=True)
-    return ((y - (y * inside).sum(-1, keepdim=True) / count - slope * x).abs() * judged).sum(-1)
-
-
 @takes_arrays("curve")
 def knee(curve: torch.Tensor) -> int:
     """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first one among equals.
@@ -355,7 +329,7 @@ def diffuse(
     the leading eigenpairs of a large component then give its power where few make it up, at a quarter of the time. On
     CUDA it changes nothing: by operation count the products take less there than the steps of the eigensolver.
     """
-    check_number("t", t, low=1, integer=True)
+    check_steps(t)
     _check_square(landmark_op)
     if degrees is None:
         matrix = landmark_op.to(torch.float64, copy=True)

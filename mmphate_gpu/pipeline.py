@@ -11,7 +11,7 @@ from .diffusion import diffuse, entropy_of_components, knee
 from .landmarks import Landmarks, landmark_diffusion
 from .mds import MDSResult, embed_landmarks
 from .params import Params
-from .potential import allows_low_rank, potential_distances, potential_of_power
+from .potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .stages import Stages
 from .trace import Points, PrincipalAxes, Trace, principal_axes, trace_points
 
@@ -61,6 +61,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     )
     # 11 Distances
     distances = stage("distances", (p.mds_dist,), lambda: potential_distances(potential, p.mds_dist))
+    warn_if_collapsed(distances, potential, landmarks.groups, t)
     # 12 MDS
     solver = {"n_components": p.n_components, "solver": p.mds_solver, "random_state": p.random_state}
     mds = stage("mds", tuple(solver.values()), lambda: embed_landmarks(distances, **solver))

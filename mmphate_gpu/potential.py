@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from ._arrays import takes_arrays
 from .diffusion import diffuse
 from .ops.chunks import chunk_elements, row_chunks
+from .ops.components import Components, diagonal_blocks
 from .ops.symmetric_product import symmetric_product
 from .params import MDS_DISTANCES, InputError, check_choice, check_number
 
@@ -65,6 +68,27 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
         rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     squared = _squared_distances(rows)
     return squared.div_(2) if metric == "cosine" else squared.sqrt_()
+
+
+# Rows of a potential that lie closer than this share of their norm are equal to rounding: after many steps of diffusion
+# such distances came out at 1e-15 of it, and powers by leading eigenpairs are good to 1e-14.
+COLLAPSED = 1e-13
+
+
+def warn_if_collapsed(distances: torch.Tensor, potential: torch.Tensor, groups: Components, t: int) -> None:
+    """Warn if in every connected component of two or more landmarks all rows of the potential are equal to rounding.
+
+    ``groups`` are the `components`. The distances (L, L) within components are rounding then, and so is the picture of
+    each. O(L^2) time.
+    """
+    widest = [float(diagonal_blocks(distances, members).max()) for members in groups if members.shape[1] > 1]
+    if widest and max(widest) <= COLLAPSED * float(potential.norm(dim=1).max()):
+        warnings.warn(
+            f"after t={t} steps the diffusion has reached all landmarks of a connected component alike: what the "
+            "picture shows within one is rounding. A smaller t shows what is there",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 import torch
@@ -50,6 +50,18 @@ class StageReport:
         return asdict(self)
 
 
+class _Kept(NamedTuple):
+    """A result, what it was computed from, and how often each of its tensors had been written to by then."""
+
+    chain: tuple
+    result: Any
+    versions: dict[int, int]
+
+    def unchanged(self) -> bool:
+        now = _versions(self.result)  # an operator may have more tensors by now
+        return all(now.get(at) == version for at, version in self.versions.items())
+
+
 class Stages:
     """Runs stages one after another; a stage whose inputs did not change since the last run is not run again.
 
@@ -58,7 +70,7 @@ class Stages:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.kept: dict[str, tuple[tuple, Any]] = {}
+        self.kept: dict[str, _Kept] = {}
         self.start()
 
     def start(self, callback: Callback | None = None, checks: Mapping[str, Check] | None = None) -> Stages:
@@ -74,7 +86,7 @@ class Stages:
 
     def result(self, stage: str) -> Any:
         """The result of ``stage``; None where none is kept."""
-        return self.kept[stage][1] if stage in self.kept else None
+        return self.kept[stage].result if stage in self.kept else None
 
     def forget(self, stage: str) -> None:
         """Drop the results of ``stage`` and all after it, and give their memory back to the device."""
@@ -85,22 +97,27 @@ class Stages:
     def held_bytes(self, but: tuple[torch.Tensor, ...] = ()) -> int:
         """Bytes of the kept results, without those that ``but`` holds too. A run that replaces the results can use
         these bytes as well."""
-        held = _tensors(tuple(result for _, result in self.kept.values()))
+        held = _tensors(tuple(one.result for one in self.kept.values()))
         return _bytes_of(held.values()) - _bytes_of(held[at] for at in _tensors(but).keys() & held.keys())
 
     def __call__(self, stage: str, depends_on: tuple, work: Callable[[], Result]) -> Result:
-        """The result of ``work``, or the kept one if neither ``depends_on`` nor anything before it changed."""
+        """The result of ``work``, or the kept one if neither ``depends_on`` nor anything before it changed.
+
+        A kept result in whose tensors somebody wrote since, by way of an attribute of the estimator, does not serve.
+        """
         self.chain, self.current = (*self.chain, stage, depends_on), stage
-        kept_chain, result = self.kept.get(stage, (None, None))
-        reused = kept_chain == self.chain
+        kept = self.kept.get(stage)
+        reused = kept is not None and kept.chain == self.chain and kept.unchanged()
         started = time.perf_counter()
+        result = kept.result if reused else None
+        del kept
         if not reused:
             # What follows a changed stage changes too: old and new results need not be in memory together.
             for later in STAGES[STAGES.index(stage) :]:
                 self.kept.pop(later, None)
             result = work()
             _synchronize(self.device)
-            self.kept[stage] = (self.chain, result)
+            self.kept[stage] = _Kept(self.chain, result, _versions(result))
         if stage in self.checks:
             self.checks[stage](result)
         self._report(stage, time.perf_counter() - started, result, reused)
@@ -168,6 +185,11 @@ def _tensors(result: Any) -> dict[int, torch.Tensor]:
         else:
             stack += list(_parts(item))
     return found
+
+
+def _versions(result: Any) -> dict[int, int]:
+    """How often each tensor of ``result`` has been written to; torch counts that."""
+    return {at: tensor._version for at, tensor in _tensors(result).items()}
 
 
 def _bytes(result: Any) -> int:

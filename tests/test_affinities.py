@@ -47,7 +47,7 @@ def quietly_affinity(points: torch.Tensor, **options) -> MultisliceAffinity:
         return affinity_of_points(points, **options)
 
 
-def affinity_of_case(case: Case, device: torch.device, **options) -> AffinityOperator:
+def affinity_of_case(case, device: torch.device, **options) -> AffinityOperator:
     points, resolution = case.points(device), case.resolution(device)
     return quietly_affinity(points, resolution=resolution, **options, **case.options).operator
 

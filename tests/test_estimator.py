@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from sklearn.exceptions import NotFittedError
 
 import mmphate_gpu as mm
 from mmphate_gpu import M_PHATE, MMPHATE, InputError, InputTypeError, as_trace
+from mmphate_gpu.ops.components import components
 from mmphate_gpu.planning import LEAST, plan_run
+from mmphate_gpu.potential import diffusion_potential, potential_distances, warn_if_collapsed
 from mmphate_gpu.stages import STAGES
 
 OPTIONS = {"n_landmark": 60, "random_state": 0, "device": "cpu"}
@@ -320,3 +323,96 @@ def test_bifurcation_suite_at_full_size(scenario, landmarks, least):
     # Published: 0.221 / 0.401 and 0.140 / 0.252. Measured (benchmarks/results): 0.223 / 0.403 and 0.144 / 0.256;
     # stratified, two seeds: 0.279 / 0.463 and 0.285 / 0.465; 0.193 / 0.307 and 0.192 / 0.305.
     assert found[0][1] >= least[0] and found[1][1] >= least[1]
+
+
+# ---------------------------------------------------------------- state
+
+
+def write_to_affinity(op: MMPHATE) -> None:
+    op.affinity_.csr.values[:] = 1
+
+
+def write_to_tensor(op: MMPHATE) -> None:
+    op.affinity_.tensor.values().mul_(2)
+
+
+def write_to_scipy(op: MMPHATE) -> None:
+    matrix = mm.to_scipy(op.affinity_)
+    matrix.data[:], matrix.indices[:] = 1, 0
+
+
+def write_to_torch_csr(op: MMPHATE) -> None:
+    mm.to_torch_csr(op.affinity_).values()[:] = 1
+
+
+def write_to_results(op: MMPHATE) -> None:
+    for name in ("embedding_", "landmark_op_", "clusters_", "von_neumann_entropy_", "diff_potential_"):
+        getattr(op, name)[:] = 1
+    op.transitions_.data[:] = 1
+    op.result_.coordinates[:] = 1
+    op.result_.entropy[:] = 1
+
+
+WRITES = [write_to_affinity, write_to_tensor, write_to_scipy, write_to_torch_csr, write_to_results]
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("changed", [{"n_landmark": 50}, {"gamma": 1}, {"t": 3}, {"thresh": 1e-3}, {"n_components": 3}])
+def test_what_is_written_into_a_result_reaches_no_later_fit(write, changed):
+    trace = walk()
+    wanted = MMPHATE(**OPTIONS | changed).fit(trace)
+    op = MMPHATE(**OPTIONS).fit(trace)
+    write(op)
+    op.set_params(**changed).fit(trace)
+    assert op.t_ == wanted.t_ and np.array_equal(op.embedding_, wanted.embedding_)
+
+
+@pytest.mark.parametrize("storage", ["sparse", "lazy", "tiles"])
+def test_a_refit_that_nobody_wrote_between_reuses_all(storage):
+    """Products and conversions fill an operator's caches; that is no change of its entries."""
+    op = MMPHATE(storage=storage, **OPTIONS).fit(walk())
+    op.affinity_ @ torch.ones(120)
+    mm.to_scipy(op.affinity_)
+    assert reused(op.fit(walk())) == list(STAGES)
+
+
+def test_a_kept_stage_that_was_written_to_is_run_again():
+    op = MMPHATE(**OPTIONS).fit(walk())
+    write_to_affinity(op)
+    assert reused(op.fit(walk())) == ["normalize", "reduce"]
+
+
+@pytest.mark.parametrize("t", [10_000, 2_000_000, 10**9])
+def test_a_t_that_leaves_only_rounding_is_told(t):
+    with pytest.warns(RuntimeWarning, match=f"after t={t} steps .* is rounding. A smaller t"):
+        op = MMPHATE(t=t, **OPTIONS).fit(walk())
+    assert np.isfinite(op.embedding_).all()
+
+
+def test_islands_that_collapsed_are_told_each_by_itself():
+    """Two groups of units with nothing in common: their distance is real, what is drawn within each is rounding."""
+    landmark_op = torch.block_diag(*[torch.full((4, 4), 0.25, dtype=torch.float64)] * 2)
+    groups = components(landmark_op)
+    potential = diffusion_potential(landmark_op, 5)
+    with pytest.warns(RuntimeWarning, match="after t=5 steps"):
+        warn_if_collapsed(potential_distances(potential), potential, groups, 5)
+
+
+@pytest.mark.parametrize("t", ["auto", 1, 20])
+def test_an_ordinary_t_is_no_matter_for_a_warning(t):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MMPHATE(t=t, **OPTIONS).fit(walk())
+
+
+@pytest.mark.parametrize("t", [0, -3, 10**9 + 1, 10**20])
+def test_a_t_out_of_range_is_refused(t):
+    for call in (lambda: MMPHATE(t=t).fit(walk()), lambda: diffusion_potential(np.eye(3), t)):
+        with pytest.raises(InputError, match="t=.* is out of range; it must be an integer >= 1 and <= 1e"):
+            call()
+
+
+def test_a_long_entropy_curve():
+    op = MMPHATE(t_max=10_000, **OPTIONS).fit(walk())
+    assert op.von_neumann_entropy_.shape == (10_000,) and np.isfinite(op.von_neumann_entropy_).all()
+    assert 1 <= op.t_ <= 9_998

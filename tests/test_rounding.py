@@ -195,7 +195,7 @@ def test_nearest_units_among_equal_ones_are_those_of_lower_index():
 
 
 def test_only_what_is_equal_to_rounding_moves():
-    """Of three groups, one tight, one a line of steps above the resolution, one of exact copies, the first one moves."""
+    """Of a tight group, a line of steps above the resolution and exact copies, only the first moves."""
     tight = torch.tensor([[0.0, 0], [1e-8, 0], [0, 2e-8]], dtype=torch.float64)
     line = torch.tensor([[5.0, 0], [5, 1], [5, 2]], dtype=torch.float64)
     copies = torch.tensor([[9.0, 9]], dtype=torch.float64).expand(3, 2)

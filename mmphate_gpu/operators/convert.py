@@ -9,8 +9,10 @@ import torch
 from .._arrays import tensor_of
 from .._optional import require_cupy
 from ..ops import csr as csr_ops
+from ..ops.memory import check_fits
 from ..params import InputTypeError
 from .protocol import AffinityOperator
+from .sparse import SparseAffinity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,29 +26,44 @@ def _checked(operator: AffinityOperator) -> AffinityOperator:
     return operator
 
 
+def _entries(operator: AffinityOperator, device: torch.device | None = None) -> csr_ops.Csr:
+    """All entries on ``device`` (None: the operator's), in memory that nothing else uses.
+
+    The sparse form would hand out its own arrays. An estimator keeps them for its next fit, so that writing into them
+    would change its results.
+
+    Raises
+    ------
+    InputError
+        The copy does not fit in memory.
+    """
+    csr, device = _checked(operator).to_csr(), operator.device if device is None else device
+    if not isinstance(operator, SparseAffinity):
+        return csr_ops.moved(csr, device)
+    remedy = "as_linear_operator multiplies without a copy"
+    check_fits(f"a copy of the affinity with {csr.nnz:,} entries", operator.nbytes, device, remedy=remedy)
+    return csr_ops.moved(csr, device, copy=True)
+
+
 def to_torch_csr(operator: AffinityOperator) -> torch.Tensor:
-    """The affinity as a torch sparse CSR tensor on its device; the sparse form shares its memory."""
-    return csr_ops.to_torch(_checked(operator).to_csr())
+    """The affinity as a torch sparse CSR tensor on its device; a copy."""
+    return csr_ops.to_torch(_entries(operator))
 
 
 def to_scipy(operator: AffinityOperator) -> csr_matrix:
-    """The affinity as a SciPy CSR matrix in host memory."""
-    return csr_to_scipy(_checked(operator).to_csr())
-
-
-def csr_to_scipy(csr: csr_ops.Csr) -> csr_matrix:
-    """A `Csr` as a SciPy matrix in host memory; shares memory with a CPU tensor."""
+    """The affinity as a SciPy CSR matrix in host memory; a copy."""
     from scipy.sparse import csr_matrix
 
-    parts = (csr.values.cpu().numpy(), csr.indices.cpu().numpy(), csr.indptr.cpu().numpy())
+    csr = _entries(operator, torch.device("cpu"))
+    parts = (csr.values.numpy(), csr.indices.numpy(), csr.indptr.numpy())
     return csr_matrix(parts, shape=csr.shape, copy=False)
 
 
 def to_cupy(operator: AffinityOperator) -> Any:
-    """The affinity as a CuPy CSR matrix on the same GPU; shares memory through DLPack."""
+    """The affinity as a CuPy CSR matrix on the same GPU; a copy."""
     cupy = require_cupy(purpose="to_cupy")
     sparse = require_cupy("cupyx.scipy.sparse", purpose="to_cupy")
-    csr = _checked(operator).to_csr()
+    csr = _entries(operator)
     parts = tuple(cupy.from_dlpack(part) for part in (csr.values, csr.indices, csr.indptr))
     return sparse.csr_matrix(parts, shape=csr.shape)
 

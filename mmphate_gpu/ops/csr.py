@@ -44,6 +44,11 @@ def indptr_of_counts(counts: torch.Tensor) -> torch.Tensor:  # (n_rows,) -> (n_r
     return indptr
 
 
+def moved(csr: Csr, device: torch.device, *, copy: bool = False) -> Csr:
+    """The same matrix on ``device``; with ``copy`` never in the same memory."""
+    return csr._replace(**{name: getattr(csr, name).to(device, copy=copy) for name in ("indptr", "indices", "values")})
+
+
 def to_torch(csr: Csr) -> torch.Tensor:
     """The same matrix as a torch sparse CSR tensor; shares the memory."""
     with warnings.catch_warnings():

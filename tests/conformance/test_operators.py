@@ -38,6 +38,7 @@ from mmphate_gpu.operators import tiles as tiles_module
 from mmphate_gpu.operators.assemble import assembled_bytes, assembled_nnz
 from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
+from mmphate_gpu.ops import memory
 from mmphate_gpu.ops import tile_layout as tile_layout_module
 from mmphate_gpu.ops.tile_layout import TILE, stored_pairs, tile_layout
 from mmphate_gpu.ops.twins import PORTABLE, serves
@@ -487,11 +488,24 @@ def test_to_cupy_says_what_is_missing(monkeypatch):
 # ---------------------------------------------------------------- single forms
 
 
-def test_sparse_shares_its_memory():
+def test_what_is_handed_out_is_a_copy(operator):
+    """An estimator keeps its operator for the next fit."""
+    wanted = operator.to_dense()
+    matrix = to_scipy(operator)
+    for part in (matrix.data, matrix.indices, matrix.indptr):
+        part[:] = 1
+    tensor = to_torch_csr(operator)
+    for part in (tensor.values(), tensor.col_indices(), tensor.crow_indices()):
+        part.fill_(1)
+    assert torch.equal(operator.to_dense(), wanted)
+
+
+def test_a_copy_that_does_not_fit_is_refused(monkeypatch):
     operator = sparse(torch.float64, torch.device("cpu"))
-    pointer = operator.csr.values.data_ptr()
-    assert to_torch_csr(operator).values().data_ptr() == pointer
-    assert to_scipy(operator).data.ctypes.data == pointer
+    monkeypatch.setenv(memory.MEMORY_LIMIT_VARIABLE, str(operator.nbytes - 1))
+    for convert in (to_scipy, to_torch_csr):
+        with pytest.raises(InputError, match="a copy of the affinity with .* as_linear_operator"):
+            convert(operator)
 
 
 def test_sparse_bytes_are_what_was_foretold():

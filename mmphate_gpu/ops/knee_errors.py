@@ -1,0 +1,34 @@
+"""How well two straight lines fit a curve, for every place where they may meet."""
+
+from __future__ import annotations
+
+import torch
+
+from .chunks import row_chunks
+
+
+def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., n - 2)
+    """Sum of absolute residuals of two least-squares lines at each break b = 1 .. n - 2.
+
+    The left line is fitted to the points 0 .. b and judged on them. The right line is fitted to b - 1 .. n - 1 and
+    judged on b .. n - 1.
+    """
+    n = curve.shape[-1]
+    x = torch.arange(n, device=curve.device)
+    errors = []
+    for breaks in row_chunks(n - 2, curve.numel()):
+        at = x[1 + breaks.start : 1 + breaks.stop, None]
+        left = _residual(curve, fitted=x <= at, judged=x <= at)
+        errors.append(left + _residual(curve, fitted=x >= at - 1, judged=x >= at))
+    return torch.cat(errors, -1)
+
+
+def _residual(curve: torch.Tensor, *, fitted: torch.Tensor, judged: torch.Tensor) -> torch.Tensor:
+    """Sum of the absolute residuals at the ``judged`` points of the least-squares line through the ``fitted`` ones;
+    (..., n) and two boolean (B, n) -> (..., B)."""
+    inside, y = fitted.double(), curve[..., None, :]
+    count = inside.sum(-1, keepdim=True)
+    x = torch.arange(fitted.shape[-1], dtype=torch.float64, device=fitted.device)
+    x = (x - (x * inside).sum(-1, keepdim=True) / count) * inside
+    slope = (x * y).sum(-1, keepdim=True) / x.square().sum(-1, keepdim=True)
+    return ((y - (y * inside).sum(-1, keepdim=True) / count - slope * x).abs() * judged).sum(-1)
