@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -172,24 +172,31 @@ def _parts(result: Any) -> Iterable[Any]:
     return vars(result).values() if hasattr(result, "nbytes") else ()
 
 
-def _tensors(result: Any) -> dict[int, torch.Tensor]:
-    """The dense tensors that ``result`` holds, each once, by the address of their memory."""
-    found: dict[int, torch.Tensor] = {}
+def _every_tensor(result: Any) -> Iterator[torch.Tensor]:
+    """The dense tensors that ``result`` holds; several may share their memory."""
     stack = [result]
     while stack:
         item = stack.pop()
         if isinstance(item, torch.Tensor) and item.layout == torch.sparse_csr:
             stack += [item.values(), item.col_indices(), item.crow_indices()]
         elif isinstance(item, torch.Tensor):
-            found[item.data_ptr()] = item
+            yield item
         else:
             stack += list(_parts(item))
-    return found
+
+
+def _tensors(result: Any) -> dict[int, torch.Tensor]:
+    """The dense tensors that ``result`` holds, each once, by the address of their memory."""
+    return {tensor.data_ptr(): tensor for tensor in _every_tensor(result)}
 
 
 def _versions(result: Any) -> dict[int, int]:
-    """How often each tensor of ``result`` has been written to; torch counts that."""
-    return {at: tensor._version for at, tensor in _tensors(result).items()}
+    """How often the memory of each tensor of ``result`` has been written to; torch counts that."""
+    versions: dict[int, int] = {}
+    for tensor in _every_tensor(result):  # of two that share their memory each has a count of its own
+        count = 0 if tensor.is_inference() else tensor._version  # torch does not count for inference tensors
+        versions[tensor.data_ptr()] = versions.get(tensor.data_ptr(), 0) + count
+    return versions
 
 
 def _bytes(result: Any) -> int:
