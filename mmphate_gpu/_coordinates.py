@@ -1,0 +1,117 @@
+"""Coordinates and labels in dtypes that every file and table holds; what has no such dtype is refused."""
+
+from __future__ import annotations
+
+import datetime
+import numbers
+from typing import Any
+
+import numpy as np
+
+from ._arrays import to_numpy
+from ._read_array import is_sequence
+from .params import InputError, InputTypeError
+
+ACCEPTED = "numbers, text, or dates without a time zone, one kind of them"
+# What a Python object must be, all of them in an array, for the dtype: None is what NumPy makes of integers.
+_OBJECTS: tuple[tuple[Any, Any], ...] = (
+    (str, np.str_),
+    ((bool, np.bool_), np.bool_),
+    (numbers.Integral, None),
+    ((float, np.floating, numbers.Integral), np.float64),
+    ((datetime.date, np.datetime64), "M8"),
+    ((datetime.timedelta, np.timedelta64), "m8"),
+)
+_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns")  # of dates that pandas and xarray hold
+_INT64 = np.iinfo(np.int64)
+
+
+def settled(name: str, values: Any) -> np.ndarray:
+    """``values`` as booleans, integers, float32, float64, text of fixed width, dates or time spans.
+
+    Bytes become text, and objects become what they are: text, numbers, or dates. No value changes.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        Complex numbers, dates with a time zone, other objects, a mixture, or a value that the dtype would round.
+    """
+    array = to_numpy(name, values)
+    if array.dtype.kind in "OST":
+        array = _of_objects(name, array)
+    elif array.dtype.kind in "Uf" and array.ndim == 1 and is_sequence(values):
+        # NumPy turns ["a", 1] into text, and rounds the integer of [0.5, 2**53 + 1].
+        _check_kept(name, array, values)
+    return _of_held_dtype(name, array)
+
+
+def class_labels(name: str, values: Any) -> np.ndarray:
+    """Class labels as int64; booleans and whole floating-point numbers pass.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        A number that is not whole, or beyond int64; text and other kinds.
+    """
+    label = settled(name, values)
+    accepted = f"whole numbers from {_INT64.min} to {_INT64.max}, one class per sample"
+    if label.dtype.kind not in "iubf":
+        remedy = "; numpy.unique(..., return_inverse=True) makes them of text"
+        raise InputTypeError(f"{name} has dtype {label.dtype}; accepted: integers, {accepted}{remedy}")
+    if label.dtype.kind == "f" and not np.array_equal(label, np.trunc(label)):
+        first = label[label != np.trunc(label)].flat[0]
+        raise InputTypeError(f"{name} has dtype {label.dtype} and contains {first}; accepted: {accepted}")
+    for extreme in (label.min(), label.max()) if label.size else ():
+        # The float nearest to the largest int64 is 2^63, one beyond it.
+        if not _INT64.min <= extreme <= _INT64.max or (label.dtype.kind == "f" and extreme >= 2.0**63):
+            raise InputError(f"{name} contains {extreme}; accepted: {accepted}")
+    return label.astype(np.int64)
+
+
+def _of_objects(name: str, array: np.ndarray) -> np.ndarray:
+    items = [_plain(name, item) for item in array.astype(object).ravel().tolist()]
+    for kind, dtype in _OBJECTS:
+        if items and all(isinstance(item, kind) for item in items):
+            converted = np.array(items, dtype).reshape(array.shape)
+            if converted.dtype.kind not in "mM":
+                _check_kept(name, converted.ravel(), items)
+            return converted
+    kinds = sorted({type(item).__name__ for item in items})
+    raise InputTypeError(f"{name} holds Python objects ({', '.join(kinds)}); accepted: {ACCEPTED}")
+
+
+def _plain(name: str, item: Any) -> Any:
+    """``item`` without what pandas and bytes add to it."""
+    if isinstance(item, datetime.date) and getattr(item, "tzinfo", None) is not None:
+        raise InputTypeError(
+            f"{name} holds dates with a time zone ({item}); accepted: dates without one, as pandas' tz_localize(None) "
+            "gives"
+        )
+    if isinstance(item, bytes):
+        try:
+            return item.decode()
+        except UnicodeDecodeError as error:
+            raise InputTypeError(f"{name} holds bytes that are no UTF-8 text ({item!r}); accepted: text") from error
+    # Timestamps and time spans of pandas count nanoseconds, which the classes of Python that they extend do not.
+    dates = isinstance(item, datetime.date | datetime.timedelta) and hasattr(item, "to_numpy")
+    return item.to_numpy() if dates else item
+
+
+def _check_kept(name: str, array: np.ndarray, items: Any) -> None:
+    for value, item in zip(array.tolist(), items, strict=True):
+        if value != item and item == item:  # NaN differs from itself
+            raise InputError(f"{name} mixes kinds: {item!r} would become {value!r}; accepted: {ACCEPTED}")
+
+
+def _of_held_dtype(name: str, array: np.ndarray) -> np.ndarray:
+    dtype = array.dtype
+    unit = np.datetime_data(dtype)[0] if dtype.kind in "mM" else "s"
+    if dtype.kind not in "biufUmM" or unit not in _UNITS:
+        raise InputTypeError(f"{name} has dtype {dtype}; accepted: {ACCEPTED} (dates in units of {', '.join(_UNITS)})")
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        single = dtype.itemsize < 4
+        converted = array.astype(np.float32 if single else np.float64)
+        if not np.array_equal(converted, array, equal_nan=True):
+            raise InputError(f"{name} has dtype {dtype}, which float64 would round; accepted: {ACCEPTED}")
+        return converted
+    return array.astype(dtype.newbyteorder("="), copy=False)
