@@ -12,7 +12,7 @@ from ._arrays import to_numpy
 from ._read_array import is_sequence
 from .params import InputError, InputTypeError
 
-ACCEPTED = "numbers, text, or dates without a time zone, one kind of them"
+_ACCEPTED = "numbers, text, or dates without a time zone, one kind of them"
 # What a Python object must be, all of them in an array, for the dtype: None is what NumPy makes of integers.
 _OBJECTS: tuple[tuple[Any, Any], ...] = (
     (str, np.str_),
@@ -26,10 +26,11 @@ _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns")  # of dates that 
 _INT64 = np.iinfo(np.int64)
 
 
-def settled(name: str, values: Any) -> np.ndarray:
+def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
     """``values`` as booleans, integers, float32, float64, text of fixed width, dates or time spans.
 
-    Bytes become text, and objects become what they are: text, numbers, or dates. No value changes.
+    Bytes become text, and objects become what they are: text, numbers, or dates. No value changes. ``accepted`` is
+    what error messages say of the values.
 
     Raises
     ------
@@ -38,11 +39,11 @@ def settled(name: str, values: Any) -> np.ndarray:
     """
     array = to_numpy(name, values)
     if array.dtype.kind in "OST":
-        array = _of_objects(name, array)
+        array = _of_objects(name, array, accepted)
     elif array.dtype.kind in "Uf" and array.ndim == 1 and is_sequence(values):
         # NumPy turns ["a", 1] into text, and rounds the integer of [0.5, 2**53 + 1].
-        _check_kept(name, array, values)
-    return _of_held_dtype(name, array)
+        _check_kept(name, array, values, accepted)
+    return _of_held_dtype(name, array, accepted)
 
 
 def class_labels(name: str, values: Any) -> np.ndarray:
@@ -53,11 +54,11 @@ def class_labels(name: str, values: Any) -> np.ndarray:
     InputError, InputTypeError
         A number that is not whole, or beyond int64; text and other kinds.
     """
-    label = settled(name, values)
     accepted = f"whole numbers from {_INT64.min} to {_INT64.max}, one class per sample"
+    label = settled(name, values, accepted)
     if label.dtype.kind not in "iubf":
-        remedy = "; numpy.unique(..., return_inverse=True) makes them of text"
-        raise InputTypeError(f"{name} has dtype {label.dtype}; accepted: integers, {accepted}{remedy}")
+        remedy = "numpy.unique(..., return_inverse=True) makes them of text"
+        raise InputTypeError(f"{name} has dtype {label.dtype}; accepted: {accepted} ({remedy})")
     if label.dtype.kind == "f" and not np.array_equal(label, np.trunc(label)):
         first = label[label != np.trunc(label)].flat[0]
         raise InputTypeError(f"{name} has dtype {label.dtype} and contains {first}; accepted: {accepted}")
@@ -68,16 +69,18 @@ def class_labels(name: str, values: Any) -> np.ndarray:
     return label.astype(np.int64)
 
 
-def _of_objects(name: str, array: np.ndarray) -> np.ndarray:
+def _of_objects(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
     items = [_plain(name, item) for item in array.astype(object).ravel().tolist()]
     for kind, dtype in _OBJECTS:
         if items and all(isinstance(item, kind) for item in items):
-            converted = np.array(items, dtype).reshape(array.shape)
+            converted = np.array(items, dtype)
+            if converted.dtype == object:
+                raise InputError(f"{name} contains {max(items, key=abs)}, beyond 64 bits; accepted: {accepted}")
             if converted.dtype.kind not in "mM":
-                _check_kept(name, converted.ravel(), items)
-            return converted
+                _check_kept(name, converted, items, accepted)
+            return converted.reshape(array.shape)
     kinds = sorted({type(item).__name__ for item in items})
-    raise InputTypeError(f"{name} holds Python objects ({', '.join(kinds)}); accepted: {ACCEPTED}")
+    raise InputTypeError(f"{name} holds Python objects ({', '.join(kinds)}); accepted: {accepted}")
 
 
 def _plain(name: str, item: Any) -> Any:
@@ -97,21 +100,21 @@ def _plain(name: str, item: Any) -> Any:
     return item.to_numpy() if dates else item
 
 
-def _check_kept(name: str, array: np.ndarray, items: Any) -> None:
+def _check_kept(name: str, array: np.ndarray, items: Any, accepted: str) -> None:
     for value, item in zip(array.tolist(), items, strict=True):
         if value != item and item == item:  # NaN differs from itself
-            raise InputError(f"{name} mixes kinds: {item!r} would become {value!r}; accepted: {ACCEPTED}")
+            raise InputError(f"{name} holds {item!r}, which would become {value!r}; accepted: {accepted}")
 
 
-def _of_held_dtype(name: str, array: np.ndarray) -> np.ndarray:
+def _of_held_dtype(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
     dtype = array.dtype
-    unit = np.datetime_data(dtype)[0] if dtype.kind in "mM" else "s"
-    if dtype.kind not in "biufUmM" or unit not in _UNITS:
-        raise InputTypeError(f"{name} has dtype {dtype}; accepted: {ACCEPTED} (dates in units of {', '.join(_UNITS)})")
+    if dtype.kind not in "biufUmM":
+        raise InputTypeError(f"{name} has dtype {dtype}; accepted: {accepted}")
+    if dtype.kind in "mM" and np.datetime_data(dtype)[0] not in _UNITS:
+        raise InputTypeError(f"{name} has dtype {dtype}; accepted: dates in units of {', '.join(_UNITS)}")
     if dtype.kind == "f" and dtype.itemsize not in (4, 8):
-        single = dtype.itemsize < 4
-        converted = array.astype(np.float32 if single else np.float64)
+        converted = array.astype(np.float32 if dtype.itemsize < 4 else np.float64)
         if not np.array_equal(converted, array, equal_nan=True):
-            raise InputError(f"{name} has dtype {dtype}, which float64 would round; accepted: {ACCEPTED}")
+            raise InputError(f"{name} has dtype {dtype}, which float64 would round; accepted: {accepted}")
         return converted
     return array.astype(dtype.newbyteorder("="), copy=False)

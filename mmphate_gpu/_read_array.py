@@ -82,7 +82,7 @@ def _holds_values(tensor: torch.Tensor) -> bool:
     if tensor.is_meta:
         return False
     try:
-        return tensor.data_ptr() != 0 or tensor.numel() == 0
+        return tensor.untyped_storage().data_ptr() != 0 or tensor.numel() == 0
     except RuntimeError:  # torch's word for a tensor without storage
         return False
 

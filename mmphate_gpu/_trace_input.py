@@ -49,6 +49,8 @@ def stacked_by_name(values: Any) -> Any:
         Dimensions that lack more than one axis, or coordinates that differ.
     """
     if not is_sequence(values) or not any(map(is_xarray, values)):
+        if is_sequence(values) and values and is_sequence(values[0]) and any(map(is_xarray, values[0])):
+            raise InputError("data is a nested list of DataArrays; accepted: one DataArray, or one list of them")
         return values
     import xarray
 

@@ -90,8 +90,8 @@ class Labels:
         import torch  # the command line checks parameters without it
 
         accepted = "one whole number from 0 per node" + (f", or {_listed(LANDMARKS)}" if name == "landmarks" else "")
-        if _hides_entries(labels):
-            raise InputError(f"{name} is masked, and entries are hidden; accepted: {accepted}")
+        if _is_masked(labels):
+            raise InputError(f"{name} is masked; accepted: {accepted}")
         on_device = isinstance(labels, torch.Tensor) or hasattr(labels, "__cuda_array_interface__")
         try:
             given = torch.as_tensor(labels).detach().cpu() if on_device else np.asarray(labels)
@@ -129,14 +129,15 @@ class Labels:
         return f"Labels({self.values.numel()} nodes, {self.n_landmark} landmarks)"
 
 
-def _hides_entries(labels: Any) -> bool:
-    """Whether a masked array, or one in a list, hides an entry."""
+def _is_masked(labels: Any) -> bool:
+    """Whether ``labels`` is a masked tensor, or a masked array that hides an entry, also one in a list."""
     import numpy as np
+    from torch.masked import MaskedTensor
 
     if isinstance(labels, list | tuple):
         kinds = set(map(type, labels))
         return any(issubclass(kind, np.ma.MaskedArray) for kind in kinds) and any(map(np.ma.is_masked, labels))
-    return np.ma.is_masked(labels)
+    return isinstance(labels, MaskedTensor) or np.ma.is_masked(labels)
 
 
 def _as_numpy(given: Any) -> Any:

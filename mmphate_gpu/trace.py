@@ -13,6 +13,7 @@ import torch
 
 from . import _trace_input as read
 from . import _trace_io
+from ._arrays import array_or_tensor
 from ._coordinates import settled
 from ._trace_input import AXES, SLICE_AXES
 from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
@@ -73,6 +74,8 @@ class Trace:
 
     def __post_init__(self) -> None:
         vars(self).update({name: settled(name, getattr(self, name)) for name in AXES}, label=read.as_label(self.label))
+        if isinstance(self.data, torch.Tensor):
+            vars(self).update(data=array_or_tensor("data", self.data))
         _check_fields(self)
         _check_values(self)
 
