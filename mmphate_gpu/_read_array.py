@@ -78,13 +78,12 @@ def _of_tensor(name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 
 def _holds_values(tensor: torch.Tensor) -> bool:
-    """False for the meta device, for fake tensors and for those inside of vmap and grad of torch.func."""
-    if tensor.is_meta:
-        return False
+    """False for the meta device, for fake tensors (on it too) and for those inside of vmap and grad of torch.func."""
     try:
-        return tensor.untyped_storage().data_ptr() != 0 or tensor.numel() == 0
+        storage = tensor.untyped_storage()
     except RuntimeError:  # torch's word for a tensor without storage
         return False
+    return storage.device.type != "meta" and (storage.data_ptr() != 0 or tensor.numel() == 0)
 
 
 def _of_numpy(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
