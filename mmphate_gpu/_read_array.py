@@ -81,9 +81,9 @@ def _holds_values(tensor: torch.Tensor) -> bool:
     """False for the meta device, for fake tensors (on it too) and for those inside of vmap and grad of torch.func."""
     try:
         storage = tensor.untyped_storage()
+        return storage.device.type != "meta" and (storage.data_ptr() != 0 or tensor.numel() == 0)
     except RuntimeError:  # torch's word for a tensor without storage
         return False
-    return storage.device.type != "meta" and (storage.data_ptr() != 0 or tensor.numel() == 0)
 
 
 def _of_numpy(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -75,6 +75,8 @@ def real_values(values: Any) -> tuple[Array, Any]:
     if isinstance(values, READERS):
         return stored_values(values), None
     array, hidden = read_array("data", values)
+    if hidden is not None and isinstance(array, np.ndarray) and array.dtype.kind in "iu":
+        array = np.where(hidden, array.dtype.type(0), array)  # what is hidden has no say in the dtype
     return real_tensor("data", array), hidden
 
 
@@ -92,9 +94,10 @@ def present_values(values: Any, hidden: Any, data: Array, axes: tuple[str, ...])
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
     if is_xarray(values):
-        if not set(values.dims) <= set(axes):
-            raise InputError(f"mask has dims {tuple(values.dims)}; accepted: {axes}, or some of them")
-        values = values.transpose(*(name for name in axes if name in values.dims)).data
+        names = axes if len(values.dims) == len(axes) else (axes[-3], "sample")
+        if sorted(map(str, values.dims)) != sorted(names):
+            raise InputError(f"mask has dims {tuple(values.dims)}; accepted: {axes} or {(axes[-3], 'sample')}")
+        values = values.transpose(*names).data
     if isinstance(values, READERS):
         mask = stored_mask(values) if values.dtype == bool else values
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .._arrays import tensor_of, to_numpy
+from .._arrays import tensor_of
 from .._optional import require_cupy
 from ..ops import csr as csr_ops
 from ..params import InputTypeError
@@ -58,7 +58,7 @@ def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
     _checked(operator)
 
     def product(block: np.ndarray) -> np.ndarray:
-        return (operator @ tensor_of(to_numpy("x", block))).cpu().numpy()
+        return (operator @ tensor_of(block)).cpu().numpy()
 
     kind = torch.empty(0, dtype=operator.dtype).numpy().dtype
     return LinearOperator(operator.shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=kind)
