@@ -13,14 +13,14 @@ from ._read_array import is_sequence
 from .params import InputError, InputTypeError
 
 _ACCEPTED = "numbers, text, or dates without a time zone, one kind of them"
-# What a Python object must be, all of them in an array, for the dtype: None is what NumPy makes of integers.
+# What all Python objects of an array must be, for a dtype; time spans of NumPy call themselves integers, too.
 _OBJECTS: tuple[tuple[Any, Any], ...] = (
     (str, np.str_),
     ((bool, np.bool_), np.bool_),
-    (numbers.Integral, None),
-    ((float, np.floating, numbers.Integral), np.float64),
     ((datetime.date, np.datetime64), "M8"),
     ((datetime.timedelta, np.timedelta64), "m8"),
+    (numbers.Integral, np.int64),
+    ((float, np.floating, numbers.Integral), np.float64),
 )
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns")  # of dates that pandas and xarray hold
 _INT64 = np.iinfo(np.int64)
@@ -73,14 +73,20 @@ def _of_objects(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
     items = [_plain(name, item) for item in array.astype(object).ravel().tolist()]
     for kind, dtype in _OBJECTS:
         if items and all(isinstance(item, kind) for item in items):
+            dtype = _wide_enough(name, items, accepted) if dtype is np.int64 else dtype
             converted = np.array(items, dtype)
-            if converted.dtype == object:
-                raise InputError(f"{name} contains {max(items, key=abs)}, beyond 64 bits; accepted: {accepted}")
             if converted.dtype.kind not in "mM":
                 _check_kept(name, converted, items, accepted)
             return converted.reshape(array.shape)
     kinds = sorted({type(item).__name__ for item in items})
     raise InputTypeError(f"{name} holds Python objects ({', '.join(kinds)}); accepted: {accepted}")
+
+
+def _wide_enough(name: str, items: list[Any], accepted: str) -> type[np.integer]:
+    for dtype in (np.int64, np.uint64):
+        if np.iinfo(dtype).min <= min(items) and max(items) <= np.iinfo(dtype).max:
+            return dtype
+    raise InputError(f"{name} contains {max(items, key=abs)}, which 64 bits do not hold; accepted: {accepted}")
 
 
 def _plain(name: str, item: Any) -> Any:
