@@ -40,8 +40,8 @@ def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
     array = to_numpy(name, values)
     if array.dtype.kind in "OST":
         array = _of_objects(name, array, accepted)
-    elif array.dtype.kind in "Uf" and array.ndim == 1 and is_sequence(values):
-        # NumPy turns ["a", 1] into text, and rounds the integer of [0.5, 2**53 + 1].
+    elif array.dtype.kind in "UfmM" and array.ndim == 1 and is_sequence(values):
+        # NumPy turns ["a", 1] and ["a", nan] into text, and rounds the integer of [0.5, 2**53 + 1].
         _check_kept(name, array, values, accepted)
     return _of_held_dtype(name, array, accepted)
 
@@ -75,8 +75,7 @@ def _of_objects(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
         if items and all(isinstance(item, kind) for item in items):
             dtype = _wide_enough(name, items, accepted) if dtype is np.int64 else dtype
             converted = np.array(items, dtype)
-            if converted.dtype.kind not in "mM":
-                _check_kept(name, converted, items, accepted)
+            _check_kept(name, converted, items, accepted)
             return converted.reshape(array.shape)
     kinds = sorted({type(item).__name__ for item in items})
     raise InputTypeError(f"{name} holds Python objects ({', '.join(kinds)}); accepted: {accepted}")
@@ -107,8 +106,15 @@ def _plain(name: str, item: Any) -> Any:
 
 
 def _check_kept(name: str, array: np.ndarray, items: Any, accepted: str) -> None:
-    for value, item in zip(array.tolist(), items, strict=True):
-        if value != item and item == item:  # NaN differs from itself
+    """Refuse an item that has another value in ``array`` (n,)."""
+    dates = array.dtype.kind in "mM"
+    for value, item in zip(array if dates else array.tolist(), items, strict=True):
+        kept = item
+        if dates:  # compared in the unit of the item: in nanoseconds, dates before 1677 wrap
+            kept = np.array(item, f"{array.dtype.kind}8")
+            value = value.astype(kept.dtype)
+        missing = value != value and kept != kept  # NaN and NaT
+        if value != kept and not missing:
             raise InputError(f"{name} holds {item!r}, which would become {value!r}; accepted: {accepted}")
 
 

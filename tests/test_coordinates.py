@@ -129,6 +129,15 @@ REFUSED = {
     "missing categories": (lambda: of_pandas(lambda pd: pd.Categorical(["a", None, "b"])), "(float, str)"),
     "missing strings": (lambda: of_pandas(lambda pd: pd.array(["a", None, "b"], dtype="string")), "(NAType, str)"),
     "text and numbers": (lambda: ["a", 1, 2], "holds 1, which would become '1'"),
+    "text and a missing number": (lambda: ["a", np.nan, "b"], "holds nan, which would become 'nan'"),
+    "dates that nanoseconds do not reach": (
+        lambda: [np.datetime64("0001-01-01", "D"), np.datetime64(5, "ns"), np.datetime64(6, "ns")],
+        "which would become",
+    ),
+    "the same of pandas": (
+        lambda: of_pandas(lambda pd: [datetime.date(1, 1, 1), pd.Timestamp(5), pd.NaT]),
+        "which would become",
+    ),
     "text and bytes": (lambda: [b"a", "b", "c"], "holds b'a', which would become 'a'"),
     "bytes that are no text": (lambda: [b"\xe9", b"b", b"c"], "bytes that are no UTF-8 text"),
     "text that ends in NUL": (lambda: objects("a\0", "b", "c"), "holds 'a\\x00', which would become 'a'"),
