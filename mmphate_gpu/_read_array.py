@@ -62,8 +62,9 @@ def host_array(name: str, values: Values) -> np.ndarray:
 
 def _of_tensor(name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     if isinstance(tensor, MaskedTensor):
+        array, _ = _of_tensor(name, tensor.get_data())
         hidden = ~tensor.get_mask()
-        return _of_tensor(name, tensor.get_data())[0], hidden if bool(hidden.any()) else None
+        return array, hidden if bool(hidden.any()) else None
     if tensor.layout != torch.strided or tensor.is_nested:
         raise InputTypeError(f"{name} is a sparse or nested tensor ({tensor.layout}); accepted: a dense one")
     if tensor.is_quantized:

@@ -40,8 +40,10 @@ def as_label(values: Any) -> np.ndarray | None:
     return None if values is None else class_labels("label", values)
 
 
-def stacked_by_name(values: Any) -> Any:
+def stacked_by_name(name: str, values: Any) -> Any:
     """A list of DataArrays as one, along the axis that they lack; anything else as it is.
+
+    ``name`` is what errors call it.
 
     Raises
     ------
@@ -50,21 +52,21 @@ def stacked_by_name(values: Any) -> Any:
     """
     if not is_sequence(values) or not any(map(is_xarray, values)):
         if is_sequence(values) and values and is_sequence(values[0]) and any(map(is_xarray, values[0])):
-            raise InputError("data is a nested list of DataArrays; accepted: one DataArray, or one list of them")
+            raise InputError(f"{name} is a nested list of DataArrays; accepted: one DataArray, or one list of them")
         return values
     import xarray
 
-    dims = {name for array in values for name in getattr(array, "dims", ("no DataArray",))}
+    dims = {dim for array in values for dim in getattr(array, "dims", ("no DataArray",))}
     lacking = [axis for axes in (AXES, SLICE_AXES) for axis in set(axes) - dims if {*dims, axis} == set(axes)]
     if len(lacking) != 1:
         raise InputError(
-            f"data is a list of DataArrays with dims {tuple(sorted(map(str, dims)))}; "
+            f"{name} is a list of DataArrays with dims {tuple(sorted(map(str, dims)))}; "
             f"accepted: all of {AXES} or {SLICE_AXES} but one"
         )
     try:
         return xarray.concat(values, lacking[0], join="exact", coords="different", compat="equals")
     except ValueError as error:
-        raise InputError(f"data is a list of DataArrays that do not fit one another ({error})") from error
+        raise InputError(f"{name} is a list of DataArrays that do not fit one another ({error})") from error
 
 
 def real_values(values: Any) -> tuple[Array, Any]:
@@ -93,6 +95,7 @@ def present_values(values: Any, hidden: Any, data: Array, axes: tuple[str, ...])
 
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
+    values = stacked_by_name("mask", values)
     if is_xarray(values):
         names = axes if len(values.dims) == len(axes) else (axes[-3], "sample")
         if sorted(map(str, values.dims)) != sorted(names):

@@ -219,7 +219,7 @@ def as_trace(
     if isinstance(data, Trace):
         trace = _replaced(data, given)
     else:
-        data = read.stacked_by_name(data)
+        data = read.stacked_by_name("data", data)
         if read.is_xarray(data):
             data, found = read.from_xarray(data)
             given = {name: found.get(name) if value is None else value for name, value in given.items()}

@@ -119,6 +119,11 @@ def test_data_arrays_in_a_list_go_by_name():
     assert trace.unit.tolist() == list("abc") and trace.epoch.tolist() == [0, 10, 20, 30, 40]
 
 
+def test_masks_in_a_list_go_by_name():
+    masks = [named(epoch, ~hidden, ("sample", "unit")) for epoch, hidden in enumerate(HIDDEN)]
+    np.testing.assert_array_equal(mp.as_trace(VALUES, mask=masks).mask.numpy()[:, 0], ~HIDDEN)
+
+
 def test_data_arrays_that_do_not_fit_are_refused():
     arrays = [named(epoch, values) for epoch, values in enumerate(VALUES)]
     for wrong, message in [
@@ -291,7 +296,7 @@ def locked() -> np.ndarray:
 
 CUDA, METAL = (2, 0), (8, 0)
 HANDED_OVER = {
-    "read-only": lambda: Foreign(locked()),
+    "read-only": lambda: Convertible(locked()),
     "negative strides": lambda: Foreign(VALUES[::-1, :, ::-1].copy()[::-1, :, ::-1]),
     "a list": lambda: [Foreign(values) for values in VALUES],
     "refused, BufferError": lambda: Convertible(VALUES, refusal=BufferError("read-only")),
