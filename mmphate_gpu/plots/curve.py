@@ -50,9 +50,11 @@ def entropy(embedding_or_entropy: Any, t: int | None = None, *, path: str | os.P
     axes.set_xlabel("Diffusion time $t$", fontsize=LABEL_SIZE, color=INK, parse_math=True)
     axes.set_ylabel("Entropy (nats)", fontsize=LABEL_SIZE, color=INK)
     figure.text(LEFT, 0.94, "von Neumann entropy", fontsize=TITLE_SIZE, color=INK, va="center")
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.ticklabel_format(axis="y", useOffset=False)
-    axes.margins(x=0.02, y=0.06)
+    last = max(1, len(values) - 1, t or 0)
+    axes.set_xlim(-0.02 * last, 1.02 * last)
+    axes.margins(y=0.06)
     _level(axes, values)
     if t is not None:
         _mark(axes, values, t)
@@ -88,7 +90,7 @@ def _mark(axes: Axes, values: np.ndarray, t: int) -> None:
     if t < len(values):
         axes.plot([t], [values[t]], "o", color=CHOSEN, markersize=6.5, markeredgecolor="white", zorder=3)
         text += f"   (entropy {values[t]:.2f})"
-    align = "left" if t <= 0.6 * (len(values) - 1) else "right"
+    align = "left" if t <= 0.6 * axes.get_xlim()[1] else "right"
     shift = {"left": -3, "right": 3}[align]
     axes.annotate(
         text, (t, 1), (shift, 4), xycoords=axes.get_xaxis_transform(), textcoords="offset points",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import numpy as np
@@ -42,7 +43,7 @@ def _decimals(numbers: np.ndarray, width: int) -> list[str]:
 
 
 def _dates(labels: np.ndarray) -> list[str]:
-    dates = [date.replace("T", " ") for date in np.datetime_as_string(labels, unit="auto").tolist()]
+    dates = [re.sub(r"(?<=\d)T", " ", date) for date in np.datetime_as_string(labels, unit="auto").tolist()]
     of_one_year = len({date.partition("-")[0] for date in dates}) == 1
     if of_one_year and any(" " in date for date in dates):
         return [date.partition("-")[2] for date in dates]
