@@ -51,7 +51,20 @@ def strict(text):
 
 
 @pytest.fixture
-def undrawable(monkeypatch):
+def quick_pictures(monkeypatch):
+    """Pictures that take no time."""
+
+    def draw(embedding, path):
+        path.write_bytes(b"picture")
+
+    for name in ("panels", "entropy"):
+        monkeypatch.setattr(f"mmphate_gpu.plots.{name}", draw)
+
+
+@pytest.fixture
+def undrawable(quick_pictures, monkeypatch):
+    """Lets the second picture raise this."""
+
     def set_error(error):
         def stop(*args, **kwargs):
             raise error
@@ -101,14 +114,16 @@ def test_plot_says_why_in_one_sentence_and_leaves_the_old_pictures(here, undrawa
 
 
 def test_the_demo_keeps_its_results_too(here, undrawable, monkeypatch):
-    monkeypatch.setattr("mmphate_gpu.demo.N_LANDMARK", 50)
-    undrawable(ValueError("no font"))
-    from mmphate_gpu.demo import demo
+    from mmphate_gpu import demo
 
+    trained = demo.Training(mp.as_trace(np.load("trace.npy")), [0.1], [np.float32(0.5)])
+    monkeypatch.setattr(demo, "_trained", lambda *args: trained)
+    undrawable(ValueError("no font"))
     with pytest.warns(_results.NoPicture, match="no font"):
-        about = demo(Path("demo"), epochs=3, seed=np.int64(3), verbose=False)
+        about = demo.demo(Path("demo"), epochs=3, seed=np.int64(3), verbose=False)
     assert names("demo") == {"trace.npz", "embedding.npz", "embedding3d.npz", "report.json"}
-    assert strict(Path("demo/report.json").read_bytes())["seed"] == about["seed"] == 3
+    report = strict(Path("demo/report.json").read_bytes())
+    assert report["seed"] == about["seed"] == 3 and report["test_accuracy"] == [0.5]
 
 
 # ---------------------------------------------------------------- words
@@ -129,7 +144,7 @@ def test_a_character_that_stdout_lacks_is_escaped(here, monkeypatch, encoding, o
 def test_a_path_that_is_no_utf_8(here, capsys):
     trace, out = os.fsdecode(b"tr\xffce.npy"), os.fsdecode(b"o\xfft")
     os.rename("trace.npy", trace)
-    assert main(["embed", trace, "--out", out]) == 0
+    assert main(["embed", trace, "--out", out, "--no-plots"]) == 0
     assert capsys.readouterr().out.startswith("o\\udcfft: 90 nodes")
     assert strict((Path(out) / "report.json").read_bytes())["input"] == "tr\\udcffce.npy"
     assert main(["plot", out]) == 0 and names(out) == RESULTS | PICTURES
@@ -141,7 +156,7 @@ def test_names_of_folders(here, out):
     assert names(out) == RESULTS
 
 
-def test_a_home_folder_and_a_leading_dash(here, monkeypatch):
+def test_a_home_folder_and_a_leading_dash(here, quick_pictures, monkeypatch):
     monkeypatch.setenv("HOME", str(here))
     monkeypatch.setenv("USERPROFILE", str(here))
     assert main(["embed", "~/trace.npy", "--out", "~/new", "--no-plots"]) == 0
