@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .diffusion import von_neumann_entropy
-from .estimator import MMPHATE
+from .estimator import MMPHATE, fingerprint
 from .operators import AffinityOperator, to_scipy
 from .params import InputError, InputTypeError, Params, check_choice, check_number
+from .trace import as_trace
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -159,17 +160,18 @@ class M_PHATE(MMPHATE):
             super().fit(X, y)
         finally:
             torch.set_num_threads(before)
-        self.X, self._graph, self._fitted_params = X, Graph(self.affinity_), Params(**self._run_params())
+        self.X, self._graph = X, Graph(self.affinity_)
+        self._fitted_params, self._fitted_trace = Params(**self._run_params()), self._stages_key[1]
         return self
 
     def transform(self, X: Any = None) -> Any:
-        """The embedding of the data of ``fit``, with the parameters as they are now; for ``X`` see `MMPHATE.transform`.
+        """The embedding of the data of ``fit``, with the parameters as they are now; of other slices `MMPHATE.transform`.
 
-        Without ``X``, parameters that were set after ``fit`` lead to another fit of ``self.X``, which uses the stages
-        again that did not change.
+        The data of ``fit`` are meant without ``X`` and with an ``X`` of the same values. Parameters that were set after
+        ``fit`` lead to another fit of ``self.X``, which uses the stages again that did not change.
         """
         self._check_fitted()
-        if X is not None:
+        if X is not None and fingerprint(as_trace(X, min_slices=1)) != self._fitted_trace:
             return super().transform(X)
         if Params(**self._run_params()) != self._fitted_params:
             self.fit(self.X)

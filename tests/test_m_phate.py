@@ -132,15 +132,19 @@ def test_transform_without_an_argument_has_the_parameters_of_now():
     op = M_PHATE(**OPTIONS)
     first = op.fit_transform(trace)
     assert op.transform() is op.embedding_ and np.array_equal(op.transform(), first)
+    assert np.array_equal(op.transform(trace), first) and np.array_equal(op.transform(walk()[:, None]), first)
     for change in ({"n_components": 3}, {"t": 5}, {"gamma": 1}, {"landmarks": np.arange(120) % 40}):
         found = op.set_params(**change).transform()
         np.testing.assert_array_equal(found, clone(op).fit_transform(trace))
+    assert np.array_equal(op.transform(trace), found)
     assert found.shape == (120, 3) and op.transform() is op.embedding_
 
 
 def test_transform_of_new_slices_is_that_of_mmphate(fitted):
+    plain = MMPHATE(**OPTIONS).fit(walk())
+    for new in (walk(seed=1)[:3], walk()[:5]):
+        np.testing.assert_array_equal(fitted.transform(new), plain.transform(new))
     new = walk(seed=1)[:3]
-    np.testing.assert_array_equal(fitted.transform(new), MMPHATE(**OPTIONS).fit(walk()).transform(new))
     assert fitted.transform(X=new).shape == (12, 2)
 
 
