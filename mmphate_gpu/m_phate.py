@@ -26,10 +26,12 @@ POSITIONAL = (
 MDS = {"metric": "smacof", "classic": "classic", "nonmetric": "nonmetric"}
 # Arguments of M-PHATE and PHATE that are none here, each with the one value that asks for what is done anyway.
 DONE_ANYWAY = {"knn_dist": "euclidean", "knn_max": None, "kernel_symm": "+"}
+_KNN = "use intraslice_knn (units of one slice) or interslice_knn (slices of one unit)"
 _EDGES = "multislice_affinity makes the graph and landmark_diffusion takes a graph of yours"
+_BANDWIDTHS = f"bandwidths follow from intraslice_knn and interslice_knn; {_EDGES}"
 INSTEAD = {
-    "k": "use intraslice_knn (units of one slice) or interslice_knn (slices of one unit)",
-    "knn": "use intraslice_knn (units of one slice) or interslice_knn (slices of one unit)",
+    "k": _KNN,
+    "knn": _KNN,
     "a": "use decay",
     "alpha_decay": "use decay; decay=None switches the decay off",
     "njobs": "use n_jobs",
@@ -37,8 +39,8 @@ INSTEAD = {
     "knn_dist": "distances are Euclidean ('euclidean'); transform the trace first for others",
     "knn_max": "thresh alone ends the neighborhoods (None)",
     "kernel_symm": "the affinity is the mean of both directions ('+')",
-    "bandwidth": f"bandwidths follow from intraslice_knn and interslice_knn; {_EDGES}",
-    "bandwidth_scale": f"bandwidths follow from intraslice_knn and interslice_knn; {_EDGES}",
+    "bandwidth": _BANDWIDTHS,
+    "bandwidth_scale": _BANDWIDTHS,
     "anisotropy": _EDGES,
     "theta": _EDGES,
     "precomputed": _EDGES,
@@ -53,7 +55,7 @@ def _signature() -> inspect.Signature:
     by_position = [
         parameters.pop(name).replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *POSITIONAL)
     ]
-    n_jobs = inspect.Parameter("n_jobs", inspect.Parameter.KEYWORD_ONLY, default=None)
+    n_jobs = inspect.Parameter("n_jobs", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None")
     return inspect.Signature([*by_position, *parameters.values(), n_jobs])
 
 
@@ -165,10 +167,11 @@ class M_PHATE(MMPHATE):
         return self
 
     def transform(self, X: Any = None) -> Any:
-        """The embedding of the data of ``fit``, with the parameters as they are now; of other slices `MMPHATE.transform`.
+        """The embedding of the data of ``fit``, with the parameters as they are now; other slices are placed.
 
-        The data of ``fit`` are meant without ``X`` and with an ``X`` of the same values. Parameters that were set after
-        ``fit`` lead to another fit of ``self.X``, which uses the stages again that did not change.
+        The data of ``fit`` are meant without ``X`` and with an ``X`` of the same values; for others see
+        `MMPHATE.transform`. Parameters that were set after ``fit`` lead to another fit of ``self.X``, which uses the
+        stages again that did not change.
         """
         self._check_fitted()
         if X is not None and fingerprint(as_trace(X, min_slices=1)) != self._fitted_trace:

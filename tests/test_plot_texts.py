@@ -1,5 +1,7 @@
 """What pictures say: names as they are, ticks that tell labels apart, and no settings but their own."""
 
+from xml.dom import minidom
+
 import matplotlib
 import numpy as np
 import pytest
@@ -71,13 +73,14 @@ def test_texts_tell_labels_apart(labels, expected):
     assert texts(np.asarray(labels)) == expected
 
 
-WEIRD = ["$$", "$\\gate$", "w$_$", "_b", "_nolegend_", "", "", "a\nb", "é中😀", "שלום", "\ud800"]
+WEIRD = ["-->", "\ufffe", "$$", "$\\gate$", "w$_$", "_b", "_nolegend_", "", "a\nb", "é中😀", "שלום", "\ud800"]
 
 
 def test_names_are_drawn_as_they_are_and_also_later(tmp_path):
     embedding = fake(unit=np.array(WEIRD, dtype=object), classes=["$_$", "_c"])
     figure = panels(embedding, path=tmp_path / "p.svg")
-    expected = ["$$", "$\\gate$", "w$_$", "_b", "_nolegend_", "", "", "a\\nb", "é中😀", "שלום", "\\ud800"]
+    minidom.parse(str(tmp_path / "p.svg"))  # well-formed
+    expected = ["-->", "\\ufffe", "$$", "$\\gate$", "w$_$", "_b", "_nolegend_", "", "a\\nb", "é中😀", "שלום", "\\ud800"]
     assert legend_names(figure, "unit") == expected
     assert legend_names(figure, "most_active") == ["$_$", "_c"]
     figure = panels(fake(unit=np.array(["$$", "b$"])))

@@ -7,8 +7,9 @@ import unicodedata
 
 import numpy as np
 
-# Control characters, halves of surrogate pairs, line and paragraph separators: no glyph shows them.
-INVISIBLE = ("Cc", "Cs", "Zl", "Zp")
+# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators: no glyph shows them,
+# and some may not stand in an .svg.
+INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
 
 
 def texts(labels: np.ndarray) -> list[str]:  # (n,)
