@@ -34,10 +34,16 @@ class LenientStream:
     def write(self, text: str) -> int:
         if self.error is None:
             try:
-                self.stream.write(encodable(text, getattr(self.stream, "encoding", None) or "utf-8"))
+                self._write(text)
             except (OSError, ValueError) as error:  # a ValueError: the stream is closed
                 self._give_up(error)
         return len(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+        except UnicodeEncodeError:
+            self.stream.write(encodable(text, self.stream.encoding))
 
     def flush(self) -> None:
         if self.error is None:
