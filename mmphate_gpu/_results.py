@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
+import numbers
 import os
 import platform
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .params import InputError
+from .streams import encodable
 
 if TYPE_CHECKING:
     from .embedding import Embedding
@@ -148,19 +152,67 @@ def _stop(number: int, frame: Any) -> None:
     raise SystemExit(128 + number)
 
 
-def draw(folder: Path, embedding: Embedding, *, panels_name: str = PANELS) -> list[str]:
-    """Draw ``embedding`` into ``folder``: the panels and, where there is one, the entropy curve; returns the names."""
+class NoPicture(RuntimeWarning):
+    """Pictures could not be drawn, and why: an error of `draw`, a warning of `draw_results`."""
+
+
+# What matplotlib raises where a setting, a font, a name, a backend or a disk is of no use to it.
+UNDRAWABLE = (ImportError, OSError, ValueError, RuntimeError, MemoryError)
+
+
+def draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
+    """Draw ``embeddings`` into ``folder``: panels in the files that the keys name, and the first one's entropy curve,
+    if it has one; return the names of the pictures.
+
+    Pictures that are there are replaced only once all of them are drawn.
+
+    Raises
+    ------
+    NoPicture
+        The pictures cannot be drawn or written; the folder is as it was.
+    """
+    try:
+        with _stoppable(), tempfile.TemporaryDirectory(prefix=".plot.", dir=folder) as scratch:
+            names = _draw(Path(scratch), embeddings)
+            for name in names:
+                os.replace(Path(scratch) / name, folder / name)
+    except UNDRAWABLE as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise NoPicture(f"{folder}: no picture could be drawn ({type(error).__name__}: {reason})") from error
+    return names
+
+
+def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
     from . import plots
 
-    plots.panels(embedding, path=folder / panels_name)
-    if embedding.entropy is None or panels_name != PANELS:
-        return [panels_name]
-    plots.entropy(embedding, path=folder / ENTROPY)
-    return [panels_name, ENTROPY]
+    for name, embedding in embeddings.items():
+        plots.panels(embedding, path=folder / name)
+    first = next(iter(embeddings.values()))
+    if first.entropy is None:
+        return [*embeddings]
+    plots.entropy(first, path=folder / ENTROPY)
+    return [*embeddings, ENTROPY]
+
+
+def draw_results(folder: Path, embeddings: Mapping[str, Embedding]) -> None:
+    """`draw` for results that lie in ``folder`` and are whole without pictures.
+
+    Warns
+    -----
+    NoPicture
+        The pictures cannot be drawn.
+    """
+    try:
+        draw(folder, embeddings)
+    except NoPicture as error:
+        remedy = f"the results are there; '{PROGRAM} plot {folder}' draws them"
+        warnings.warn(f"{error}; {remedy}", NoPicture, stacklevel=3)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{folder} holds the results, without pictures") from None
 
 
 def redraw(folder: Path) -> list[str]:
-    """Draw again every embedding that ``folder`` holds; its pictures are replaced only once all of them are drawn."""
+    """Draw again every embedding that ``folder`` holds. Raises `InputError` where there is none, and as `draw`."""
     from .embedding import Embedding
 
     if not folder.is_dir():
@@ -168,15 +220,7 @@ def redraw(folder: Path) -> list[str]:
     embeddings = {PANELS: Embedding.load(folder / EMBEDDING)}
     if (folder / EMBEDDING_3D).is_file():
         embeddings[PANELS_3D] = Embedding.load(folder / EMBEDDING_3D)
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix=".plot.", dir=folder)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror})") from error
-    with _stoppable(), scratch as drawn:
-        names = [name for panels, each in embeddings.items() for name in draw(Path(drawn), each, panels_name=panels)]
-        for name in names:
-            os.replace(Path(drawn) / name, folder / name)
-    return names
+    return draw(folder, embeddings)
 
 
 def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[str, Any]:
@@ -211,7 +255,21 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
 
 
 def write_report(folder: Path, values: dict[str, Any]) -> None:
-    (folder / REPORT).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(_jsonable(values), indent=2, allow_nan=False)
+    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+
+
+def _jsonable(value: Any) -> Any:
+    """``value`` as JSON has it: no numbers but finite ones, no characters but whole ones."""
+    if isinstance(value, dict):
+        return {name: _jsonable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, numbers.Integral):
+        return value if isinstance(value, bool) else int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    return None if value is None else encodable(str(value))
 
 
 def _versions() -> dict[str, str]:

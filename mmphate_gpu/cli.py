@@ -10,16 +10,18 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import __version__
+from . import __version__, _results
+from ._results import PROGRAM
 from .params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, InputError, Params, check_number
+from .streams import lenient
 
 if TYPE_CHECKING:
     import torch
 
-PROGRAM = "mmphate-gpu"
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TRACE_HELP = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
 # What decides whether a run fits, so what a refusal names: options of embed and of plan.
@@ -29,30 +31,41 @@ RUN = ("n_landmark", "n_svd", "storage")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    0 done; 2 bad input or usage, told in one sentence on stderr; 1 a fault of ours, with a traceback; 130 Ctrl-C.
-    What a command writes appears whole or not at all.
+    0 done; 2 bad input or usage, told in one sentence on stderr; 130 Ctrl-C; 1 a fault of ours, with a traceback, or,
+    in one sentence, that `plot` cannot draw or that stdout cannot be written. Results appear whole or not at all, and
+    before their pictures: a picture of `embed` or `demo` that cannot be drawn is a warning. A character that the
+    stream lacks is printed as an escape.
     """
-    with warnings.catch_warnings():
+    out, err = lenient(sys.stdout), lenient(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        try:
-            code = _run(sys.argv[1:] if argv is None else argv)
-            sys.stdout.flush()
-            return code
-        except (
-            BrokenPipeError
-        ):  # the reader of stdout (head, say) has left; the interpreter flushes once more at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return DONE
-        except InputError as error:
-            _say(f"error: {error}")
-            return BAD_INPUT
-        except KeyboardInterrupt:
-            _say("interrupted; nothing was written")
-            return INTERRUPTED
-        except Exception:  # the outermost frame: whatever was not foreseen is reported, and exits with 1
-            traceback.print_exc()
-            _say(f"error: this is a fault of {PROGRAM}; please report it with the lines above and '{PROGRAM} config'")
-            return FAULT
+        warnings.simplefilter("always", _results.NoPicture)  # whatever -W says: it is all that tells of it
+        code = _guarded(sys.argv[1:] if argv is None else argv)
+        out.flush()
+        # A reader of stdout that has left (head, say) has what it wanted.
+        if code == DONE and out.error is not None and not isinstance(out.error, BrokenPipeError):
+            _say(f"error: stdout could not be written ({out.error}); files are not affected")
+            code = FAULT
+        err.flush()
+    return code
+
+
+def _guarded(argv: Sequence[str]) -> int:
+    try:
+        return _run(argv)
+    except InputError as error:
+        _say(f"error: {error}")
+        return BAD_INPUT
+    except _results.NoPicture as error:
+        _say(f"error: {error}")
+        return FAULT
+    except KeyboardInterrupt as stop:
+        _say(f"interrupted; {stop.args[0] if stop.args else 'nothing was written'}")
+        return INTERRUPTED
+    except Exception:  # the outermost frame: whatever was not foreseen is reported, and exits with 1
+        traceback.print_exc()
+        _say(f"error: this is a fault of {PROGRAM}; please report it with the lines above and '{PROGRAM} config'")
+        return FAULT
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -96,8 +109,6 @@ def _embed(args: argparse.Namespace) -> int:
     names = (*RUN, "n_components", "landmarks", "device", "t", "gamma", "knn_backend", "mds_solver")
     options = {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
     params = Params(**options)
-    from . import _results
-
     if args.force:
         _results.check_outside(args.trace, args.out)
     _results.check_folder(args.out, force=args.force)
@@ -111,10 +122,10 @@ def _embed(args: argparse.Namespace) -> int:
         trace = as_trace(load_trace(args.trace))
         op = MMPHATE(**options, verbose=1).fit(trace)
         op.result_.save(folder / _results.EMBEDDING)
-        if not args.no_plots:
-            _results.draw(folder, op.result_)
         seconds = time.perf_counter() - started
         _results.write_report(folder, _results.report(op, trace, seconds=seconds, input=str(args.trace)))
+    if not args.no_plots:
+        _results.draw_results(args.out, {_results.PANELS: op.result_})
     print(f"{args.out}: {trace.n_nodes:,} nodes embedded in {seconds:.1f} s, t = {op.t_}, stress = {op.stress_:.4f}")
     return DONE
 
@@ -145,8 +156,6 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _plot(args: argparse.Namespace) -> int:
-    from . import _results
-
     print(f"{args.folder}: {', '.join(_results.redraw(args.folder))} drawn")
     return DONE
 
@@ -202,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     _embed_arguments(command("embed", _embed, "embed a recorded trace into a new folder"))
     _plan_arguments(command("plan", _plan, "say what a run will take, before it starts"))
     plot = command("plot", _plot, "draw again the embedding in a folder")
-    plot.add_argument("folder", metavar="DIR", type=Path, help="a folder that embed or demo wrote")
+    plot.add_argument("folder", metavar="DIR", type=_path, help="a folder that embed or demo wrote")
     command("config", _config, "show versions, devices and backends")
     # Its options are those of the checkout, --help among them.
     command("bench", _bench, "run the benchmarks of a source checkout: --quick, --full, --help, ...", add_help=False)
@@ -210,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("mmphate-demo"), help="default: %(default)s")
+    parser.add_argument("--out", metavar="DIR", type=_path, default=Path("mmphate-demo"), help="default: %(default)s")
     parser.add_argument("--epochs", type=_whole, default=50, metavar="N", help="epochs of training (%(default)s)")
     _seed_argument(parser)
     _device_argument(parser)
@@ -218,8 +227,8 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trace", metavar="TRACE", type=Path, help=TRACE_HELP)
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder for the results")
+    parser.add_argument("trace", metavar="TRACE", type=_path, help=TRACE_HELP)
+    parser.add_argument("--out", metavar="DIR", type=_path, required=True, help="a new folder for the results")
     parser.add_argument("--n-components", type=_whole, default=2, metavar="N", help="dimensions (%(default)s)")
     _run_arguments(parser)
     _device_argument(parser)
@@ -235,7 +244,7 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("trace", metavar="TRACE", nargs="?", type=Path, help=TRACE_HELP)
+    what.add_argument("trace", metavar="TRACE", nargs="?", type=_path, help=TRACE_HELP)
     what.add_argument("--shape", metavar="E,T,M,S", help="epochs, time steps, units, samples; such as 127,128,30,6")
     _run_arguments(parser)
     _device_argument(parser, others=", or a card by its memory, such as '24 GB card'")
@@ -273,6 +282,10 @@ def _parsed(text: str, kind: Callable[[str], Any], wanted: str) -> Any:
         return kind(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))
 
 
 def _whole(text: str) -> int:

@@ -16,6 +16,7 @@ from . import _results
 from .estimator import MMPHATE
 from .ops.devices import one_thread, resolve_device
 from .params import Params, check_number
+from .progress import progress_bar
 from .record import Recorder
 from .trace import Trace, save_trace
 
@@ -121,6 +122,7 @@ def demo(
     """Train, record, embed in two and three dimensions, draw; write everything to the folder ``out``.
 
     Returns what report.json holds. Raises `InputError` for a folder that exists and for parameters out of range.
+    Pictures come last; a warning says so where they cannot be drawn.
     About 15 s on two cores; the same bits for one seed, device and thread count.
     """
     started = time.perf_counter()
@@ -133,25 +135,23 @@ def demo(
         training = _trained(epochs, seed, verbose)
         save_trace(folder / _results.TRACE, training.trace)
         op.fit(training.trace)
-        op.result_.save(folder / _results.EMBEDDING)
-        _results.draw(folder, op.result_)
+        flat = op.result_
+        flat.save(folder / _results.EMBEDDING)
         about = _results.report(op, training.trace, seconds=0)
         # The stages up to the distances are kept from the first fit.
         op.set_params(n_components=3).fit(training.trace)
         op.result_.save(folder / _results.EMBEDDING_3D)
-        _results.draw(folder, op.result_, panels_name=_results.PANELS_3D)
         about |= {"train_accuracy": training.train_accuracy, "test_accuracy": training.test_accuracy}
         about |= {"stress_3d": op.stress_, "seconds": time.perf_counter() - started}
         _results.write_report(folder, about)
+    _results.draw_results(out, {_results.PANELS: flat, _results.PANELS_3D: op.result_})
     return about
 
 
 def _trained(epochs: int, seed: int, verbose: bool) -> Training:
     if not verbose:
         return train(digits(seed), epochs=epochs, seed=seed)
-    from tqdm import tqdm
-
-    with tqdm(total=epochs + 1, desc="training", unit="epoch") as bar:
+    with progress_bar(epochs + 1, desc="training", unit="epoch") as bar:
 
         def show(epoch: int, accuracy: float) -> None:
             bar.set_postfix_str(f"{accuracy:.1%} right", refresh=False)

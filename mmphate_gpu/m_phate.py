@@ -1,24 +1,132 @@
-"""M_PHATE: the constructor and the attributes that users of M-PHATE have."""
+"""M_PHATE: the constructor, the methods and the attributes that users of M-PHATE have. See docs/m_phate.md."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .estimator import MMPHATE
-from .operators import to_scipy
-from .params import check_number
+from .diffusion import von_neumann_entropy
+from .estimator import MMPHATE, fingerprint
+from .operators import AffinityOperator, to_scipy
+from .params import InputError, InputTypeError, Params, check_choice, check_number
+from .trace import as_trace
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+# M-PHATE takes these by position, in this order; everything else is given by name.
+POSITIONAL = (
+    "n_components", "intraslice_knn", "interslice_knn", "decay", "t", "gamma", "n_landmark", "normalize",
+)  # fmt: skip
+MDS = {"metric": "smacof", "classic": "classic", "nonmetric": "nonmetric"}
+# Arguments of M-PHATE and PHATE that are none here, each with the one value that asks for what is done anyway.
+DONE_ANYWAY = {"knn_dist": "euclidean", "knn_max": None, "kernel_symm": "+"}
+_KNN = "use intraslice_knn (units of one slice) or interslice_knn (slices of one unit)"
+_EDGES = "multislice_affinity makes the graph and landmark_diffusion takes a graph of yours"
+_BANDWIDTHS = f"bandwidths follow from intraslice_knn and interslice_knn; {_EDGES}"
+INSTEAD = {
+    "k": _KNN,
+    "knn": _KNN,
+    "a": "use decay",
+    "alpha_decay": "use decay; decay=None switches the decay off",
+    "njobs": "use n_jobs",
+    "potential_method": "use gamma, which is 1 for 'log' and 0 for 'sqrt'",
+    "knn_dist": "distances are Euclidean ('euclidean'); transform the trace first for others",
+    "knn_max": "thresh alone ends the neighborhoods (None)",
+    "kernel_symm": "the affinity is the mean of both directions ('+')",
+    "bandwidth": _BANDWIDTHS,
+    "bandwidth_scale": _BANDWIDTHS,
+    "anisotropy": _EDGES,
+    "theta": _EDGES,
+    "precomputed": _EDGES,
+    "distance": "distances are Euclidean; transform the trace first for others",
+    "use_pygsp": "to_scipy(op.affinity_) is the weight matrix that pygsp.graphs.Graph takes",
+}
+
+
+def _signature() -> inspect.Signature:
+    """The signature of `MMPHATE` with ``n_jobs``, and with the arguments that M-PHATE takes by position."""
+    parameters = dict(inspect.signature(MMPHATE.__init__).parameters)
+    by_position = [
+        parameters.pop(name).replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *POSITIONAL)
+    ]
+    n_jobs = inspect.Parameter("n_jobs", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None")
+    return inspect.Signature([*by_position, *parameters.values(), n_jobs])
+
+
+def _translated(options: dict[str, Any]) -> dict[str, Any]:
+    """``options`` with the arguments of M-PHATE that have another name here; others that are none here are refused."""
+    for name, value in options.items():
+        if name in INSTEAD and not (name in DONE_ANYWAY and repr(value) == repr(DONE_ANYWAY[name])):
+            raise InputTypeError(f"{name}={value!r} is not accepted by M_PHATE: {INSTEAD[name]}")
+    translated = {name: value for name, value in options.items() if name not in (*INSTEAD, "mds")}
+    solver = options.get("mds_solver", "smacof")
+    if "mds" in options:
+        if solver not in ("sgd", "smacof"):
+            raise InputError(f"mds={options['mds']!r} and mds_solver={solver!r} contradict; accepted: one of the two")
+        translated["mds_solver"] = MDS[check_choice("mds", options["mds"], MDS)]
+    elif solver == "sgd":
+        translated["mds_solver"] = "smacof"
+    return translated
+
+
+class Graph:
+    """The graph of all N nodes as SciPy CSR matrices (N, N), made when they are first read.
+
+    They are copies, so writing into them changes no later fit.
+    """
+
+    def __init__(self, affinity: AffinityOperator) -> None:
+        self._affinity = affinity
+
+    @cached_property
+    def K(self) -> csr_matrix:
+        """The affinity."""
+        return to_scipy(self._affinity).copy()
+
+    @property
+    def kernel(self) -> csr_matrix:
+        return self.K
+
+    @cached_property
+    def diff_op(self) -> csr_matrix:
+        """The affinity with rows that add up to 1."""
+        from sklearn.preprocessing import normalize
+
+        return normalize(self.K, norm="l1")
+
+    @property
+    def P(self) -> csr_matrix:
+        return self.diff_op
+
+
+def _argument_optional(method: Callable[..., Any]) -> Callable[..., Any]:
+    """``method``, which scikit-learn has wrapped so that it needs its argument, with None for one that is left out."""
+
+    @functools.wraps(method)
+    def transform(self: M_PHATE, X: Any = None) -> Any:
+        return method(self, X)
+
+    return transform
 
 
 class M_PHATE(MMPHATE):
     """Multislice PHATE of a (slice, unit, sample) tensor; a drop-in for scripts written for M-PHATE.
 
     Takes the parameters of `MMPHATE` and ``n_jobs``: CPU threads to use (-1 all, -2 all but one, None torch's own
-    setting). All but ``n_components`` are given by name, as scripts do; by position they raise `TypeError`.
-    After ``fit`` it has, beside the attributes of `MMPHATE`, those of M-PHATE: ``embedding``, ``diff_op``,
-    ``diff_potential``, ``optimal_t`` and ``graph.K`` (a SciPy CSR matrix).
+    setting). The first eight may be given by position: ``n_components, intraslice_knn, interslice_knn, decay, t, gamma,
+    n_landmark, normalize``. ``mds="metric"``, ``"classic"`` or ``"nonmetric"`` stands for ``mds_solver``, and
+    ``mds_solver="sgd"`` for ``"smacof"``. Arguments of M-PHATE that are none here raise `InputTypeError`, which names
+    the one to use.
+
+    After ``fit`` it has, beside the attributes of `MMPHATE`, those of M-PHATE: ``X`` (what was given to ``fit``),
+    ``embedding``, ``diff_op``, ``diff_potential``, ``optimal_t`` and ``graph`` with the SciPy matrices ``K`` or
+    ``kernel`` and ``diff_op`` or ``P``.
 
     Examples
     --------
@@ -27,59 +135,24 @@ class M_PHATE(MMPHATE):
     >>> op = M_PHATE(n_components=2, intraslice_knn=2, interslice_knn=25, decay=5, t="auto", gamma=0, random_state=0)
     >>> op.fit_transform(trace).shape
     (120, 2)
+    >>> op.set_params(n_components=3).transform().shape
+    (120, 3)
     """
 
-    def __init__(
-        self,
-        n_components: int = 2,
-        *,
-        intraslice_knn: int = 2,
-        interslice_knn: int = 25,
-        decay: float | None = 5,
-        t: int | str = "auto",
-        gamma: float = 0,
-        n_landmark: int | None = 4000,
-        landmarks: Any = "spectral",
-        normalize: bool = True,
-        mds_solver: str = "smacof",
-        mds_dist: str = "euclidean",
-        n_pca: int | None = 100,
-        n_svd: int = 100,
-        thresh: float = 1e-4,
-        t_max: int = 100,
-        random_state: int | None = None,
-        device: Any = "auto",
-        storage: str = "auto",
-        knn_backend: str = "auto",
-        n_jobs: int | None = None,
-        verbose: int = 0,
-        callback: Any = None,
-    ) -> None:
-        # scikit-learn reads the parameters off this signature, so it cannot be *args.
-        super().__init__(
-            n_components,
-            intraslice_knn=intraslice_knn,
-            interslice_knn=interslice_knn,
-            decay=decay,
-            t=t,
-            gamma=gamma,
-            n_landmark=n_landmark,
-            landmarks=landmarks,
-            normalize=normalize,
-            mds_solver=mds_solver,
-            mds_dist=mds_dist,
-            n_pca=n_pca,
-            n_svd=n_svd,
-            thresh=thresh,
-            t_max=t_max,
-            random_state=random_state,
-            device=device,
-            storage=storage,
-            knn_backend=knn_backend,
-            verbose=verbose,
-            callback=callback,
-        )
-        self.n_jobs = n_jobs
+    def __init__(self, *args: Any, **options: Any) -> None:
+        arguments = inspect.signature(M_PHATE.__init__).bind(self, *args, **_translated(options))
+        arguments.apply_defaults()
+        values = dict(arguments.arguments)
+        del values["self"]
+        self.n_jobs = values.pop("n_jobs")
+        super().__init__(**values)
+
+    # scikit-learn reads the parameters off the signature.
+    __init__.__signature__ = _signature()  # type: ignore[attr-defined]
+
+    def set_params(self, **params: Any) -> M_PHATE:
+        """Set parameters; the names of M-PHATE are taken as by the constructor."""
+        return super().set_params(**_translated(params))
 
     def fit(self, X: Any, y: Any = None) -> M_PHATE:
         """See `MMPHATE.fit`."""
@@ -89,7 +162,28 @@ class M_PHATE(MMPHATE):
             super().fit(X, y)
         finally:
             torch.set_num_threads(before)
+        self.X, self._graph = X, Graph(self.affinity_)
+        self._fitted_params, self._fitted_trace = Params(**self._run_params()), self._stages_key[1]
         return self
+
+    def transform(self, X: Any = None) -> Any:
+        """The embedding of the data of ``fit``, with the parameters as they are now; other slices are placed.
+
+        The data of ``fit`` are meant without ``X`` and with an ``X`` of the same values; for others see
+        `MMPHATE.transform`. Parameters that were set after ``fit`` lead to another fit of ``self.X``, which uses the
+        stages again that did not change.
+        """
+        self._check_fitted()
+        if X is not None and fingerprint(as_trace(X, min_slices=1)) != self._fitted_trace:
+            return super().transform(X)
+        if Params(**self._run_params()) != self._fitted_params:
+            self.fit(self.X)
+        return self.embedding_
+
+    def von_neumann_entropy(self, t_max: int = 100) -> Any:
+        """The entropy of `diff_op` for the times 0 to ``t_max`` - 1: (t_max,). O(n_landmark^3) time."""
+        self._check_fitted()
+        return von_neumann_entropy(self.landmark_op_, t_max)
 
     @property
     def embedding(self) -> Any:
@@ -113,10 +207,12 @@ class M_PHATE(MMPHATE):
         return self.t_
 
     @property
-    def graph(self) -> SimpleNamespace:
-        """``graph.K``, the affinity as a SciPy CSR matrix."""
+    def graph(self) -> Graph:
         self._check_fitted()
-        return SimpleNamespace(K=to_scipy(self.affinity_))
+        return self._graph
+
+
+M_PHATE.transform = _argument_optional(M_PHATE.transform)  # type: ignore[method-assign]
 
 
 def _threads(n_jobs: int | None, present: int) -> int:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .params import InputTypeError
 from .stages import STAGES, Callback
+from .streams import lenient
+
+
+def progress_bar(total: int, **options: Any) -> Any:
+    """A tqdm bar on stderr; a stderr that cannot be written to leaves the run as it is."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, file=lenient(sys.stderr), **options)
 
 
 @contextmanager
@@ -17,9 +27,7 @@ def progress_callback(verbose: int | bool, callback: Callback | None) -> Iterato
     if not verbose:
         yield callback
         return
-    from tqdm import tqdm
-
-    with tqdm(total=len(STAGES), desc="MM-PHATE", unit="stage") as bar:
+    with progress_bar(len(STAGES), desc="MM-PHATE", unit="stage") as bar:
 
         def both(stage: str, done: int, total: int) -> None:
             bar.set_postfix_str(stage, refresh=False)

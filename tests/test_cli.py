@@ -141,13 +141,13 @@ def test_force_replaces_what_embed_wrote(here):
 
 @pytest.fixture
 def fails(monkeypatch):
-    """Lets the run raise this, late, when most of the folder is written."""
+    """Lets the run raise this, late, when most of the folder is written; or when most of its pictures are drawn."""
 
-    def late(error):
-        def draw(*args, **kwargs):
+    def late(error, where="_results.write_report"):
+        def stop(*args, **kwargs):
             raise error
 
-        monkeypatch.setattr("mmphate_gpu.plots.entropy", draw)
+        monkeypatch.setattr(f"mmphate_gpu.{where}", stop)
 
     return late
 
@@ -273,7 +273,7 @@ def test_plot_redraws(here, capsys):
 def test_a_plot_that_fails_leaves_the_pictures(here, fails):
     assert embed() == 0
     before = {name: (here / "out" / name).read_bytes() for name in WRITTEN}
-    fails(KeyboardInterrupt())
+    fails(KeyboardInterrupt(), where="plots.entropy")
     assert main(["plot", "out"]) == 130
     assert {name: (here / "out" / name).read_bytes() for name in names("out")} == before
 

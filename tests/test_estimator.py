@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import mmphate_gpu as mm
-from mmphate_gpu import M_PHATE, MMPHATE, InputError, InputTypeError, as_trace
+from mmphate_gpu import MMPHATE, InputError, InputTypeError, as_trace
 from mmphate_gpu.ops.components import components
 from mmphate_gpu.planning import LEAST, plan_run
 from mmphate_gpu.potential import diffusion_potential, potential_distances, warn_if_collapsed
@@ -58,11 +58,6 @@ def test_one_seed_one_picture():
     trace = walk()
     first, second = (MMPHATE(**OPTIONS).fit_transform(trace) for _ in range(2))
     assert np.array_equal(first, second)
-
-
-def test_the_readmes_m_phate_case_runs_with_default_parameters():
-    op = M_PHATE(n_landmark=200, random_state=0)
-    assert op.fit_transform(walk(100, 50, 25)).shape == (5000, 2)
 
 
 # ---------------------------------------------------------------- reuse of stages
@@ -178,26 +173,6 @@ def test_set_output_gives_a_frame():
     pytest.importorskip("pandas")
     frame = MMPHATE(**OPTIONS).set_output(transform="pandas").fit_transform(walk())
     assert frame.shape == (120, 2) and list(frame.columns) == ["mmphate0", "mmphate1"]
-
-
-def test_m_phates_attributes():
-    op = M_PHATE(n_jobs=1, n_landmark=60, random_state=0)
-    with pytest.raises(NotFittedError):
-        op.embedding  # noqa: B018
-    threads = torch.get_num_threads()
-    op.fit(walk())
-    assert torch.get_num_threads() == threads
-    assert op.embedding is op.embedding_ and op.diff_op is op.landmark_op_ and op.optimal_t == op.t_
-    assert op.graph.K.shape == (120, 120) and op.diff_potential.shape == op.diff_op.shape
-
-
-def test_m_phate_takes_its_parameters_by_name():
-    """The docstring says so, for scripts that do otherwise."""
-    given = {"intraslice_knn": 2, "interslice_knn": 25, "decay": 5, "t": "auto", "gamma": 0, "n_landmark": 4000}
-    assert M_PHATE(2, **given).get_params() == M_PHATE(n_components=2).get_params()
-    with pytest.raises(TypeError, match="positional"):
-        M_PHATE(2, 2)
-    assert "given by name" in M_PHATE.__doc__
 
 
 # ---------------------------------------------------------------- landmarks of one's own

@@ -18,6 +18,7 @@ NAME = "mmphate_gpu"
 # order; a new module takes a place here first.
 LEVELS = [
     "params",
+    "streams",
     "_optional",
     "ops",
     "_read_array",

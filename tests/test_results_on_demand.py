@@ -126,7 +126,8 @@ def test_an_interruption_leaves_the_state_of_one_run():
             break
         found = {**results(op), "embedding_": op.embedding_, "t_": op.t_, "n": op.n_landmark_}
         (which,) = [i for i, state in enumerate(states) if all(np.array_equal(state[k], found[k]) for k in state)]
-        assert op._stages.result("landmarks").landmark_op.shape == op.landmark_op_.shape
+        # The stages are those of the interrupted fit in either case, so that the next one can go on from them.
+        assert len(op._stages.result("landmarks").landmark_op) == 10
         assert len(op.report_) == len(STAGES) and len(op.transform(walk(3))) == 60
         seen.add(which)
         line += 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,26 @@ SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 220
 INK, FAINT = "#262626", "#9a9a9a"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 11, 8.5, 8
+FONT = "DejaVu Sans"  # it comes with matplotlib
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """matplotlib's defaults while the block runs, whatever a matplotlibrc or a style says; the user's come back after.
+
+    A dollar sign in a text is a dollar sign. A character that no font has is drawn as a box, without a warning.
+    """
+    import matplotlib
+    from matplotlib.font_manager import fontManager
+
+    settings = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
+    # The user's fonts may have a character that `FONT` lacks.
+    users = {*matplotlib.rcParams["font.family"], *matplotlib.rcParams["font.sans-serif"]}
+    settings |= {"font.family": [FONT, *sorted(users & {*fontManager.get_font_names()})], "text.parse_math": False}
+    settings["svg.hashsalt"] = "mmphate-gpu"  # the same file each time
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        yield
 
 
 def check_path(path: str | os.PathLike[str] | None) -> Path | None:
@@ -45,11 +68,9 @@ def save_figure(figure: Figure, path: Path | None) -> None:
     """Write ``figure`` to ``path`` (nothing for None), replacing a file that is there; the same bits each time."""
     if path is None:
         return
-    import matplotlib
-
     kind = path.suffix.lower()[1:]
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    with whole_file(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "mmphate-gpu"}):
+    with whole_file(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=DPI, metadata=stamp)
 
 

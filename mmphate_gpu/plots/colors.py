@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .names import texts
+
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
 
@@ -40,13 +42,13 @@ def ordered(index: np.ndarray, labels: np.ndarray, cmap: str, low: float, high: 
 
     map_ = ListedColormap(colormaps[cmap](np.linspace(low, high, 256)))
     if len(labels) == 1:
-        return Coloring(index, map_, Normalize(-1, 1), np.zeros(1), [text(labels[0])], True)
+        return Coloring(index, map_, Normalize(-1, 1), np.zeros(1), texts(labels), True)
     if _evenly_spaced(labels):
-        ticks = _round_ticks(labels)
+        ticks = round_ticks(labels)
         norm = Normalize(float(labels.min()), float(labels.max()))
-        return Coloring(labels[index].astype(float), map_, norm, ticks, [text(tick) for tick in ticks], False)
+        return Coloring(labels[index].astype(float), map_, norm, ticks, texts(ticks), False)
     ticks = _with_last(every_few(len(labels)), len(labels) - 1)
-    return Coloring(index, map_, Normalize(0, len(labels) - 1), ticks, [text(labels[i]) for i in ticks], False)
+    return Coloring(index, map_, Normalize(0, len(labels) - 1), ticks, texts(labels[ticks]), False)
 
 
 def categorical(index: np.ndarray, labels: np.ndarray) -> Coloring:
@@ -59,32 +61,37 @@ def categorical(index: np.ndarray, labels: np.ndarray) -> Coloring:
     ticks = np.arange(n) if swatches else every_few(n)
     map_ = ListedColormap(PALETTE[:n] if swatches else colormaps["turbo"](np.linspace(0.03, 0.97, n)))
     norm = BoundaryNorm(np.arange(n + 1) - 0.5, n)
-    return Coloring(index, map_, norm, ticks, [text(labels[i]) for i in ticks], swatches)
+    return Coloring(index, map_, norm, ticks, texts(labels[ticks]), swatches)
 
 
-def text(label: object, width: int = 10) -> str:
-    """A label as short text: numbers without needless digits, long names cut."""
-    plain = f"{label:g}" if isinstance(label, float | np.floating) else str(label)
-    return plain if len(plain) <= width else plain[: width - 1] + "…"
+def are_numbers(labels: np.ndarray) -> bool:
+    """Whether ``labels`` are finite real numbers, which have a place on an axis."""
+    return labels.dtype.kind in "iuf" and bool(np.isfinite(labels).all())
 
 
 def _evenly_spaced(labels: np.ndarray) -> bool:
-    if labels.dtype.kind not in "iuf":
+    if not are_numbers(labels):
         return False
     steps = np.diff(labels.astype(float))
-    return bool(steps[0] != 0 and np.allclose(steps, steps[0]))
+    return bool(steps[0] != 0 and np.allclose(steps, steps[0], atol=0))
 
 
-def _round_ticks(labels: np.ndarray) -> np.ndarray:
-    """The first and the last label, and round numbers between them that leave both room."""
+def round_ticks(labels: np.ndarray, most: int = 6) -> np.ndarray:
+    """The least and the greatest label, and round numbers between them that leave both room: at most about ``most``.
+
+    Whole numbers have whole ticks, whatever their dtype.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    whole = labels.dtype.kind in "iu"
-    low, high = float(labels.min()), float(labels.max())
-    ticks = MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
+    least, greatest = labels.min(), labels.max()
+    if least == greatest:
+        return np.array([least])
+    low, high = float(least), float(greatest)
+    whole = bool((labels == np.round(labels)).all())
+    ticks = MaxNLocator(most, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
     room = 0.4 * (ticks[1] - ticks[0])
     between = ticks[(ticks > low + room) & (ticks < high - room)]
-    return np.array([low, *between, high]).astype(int if whole else float)
+    return np.array([least, *between.astype(labels.dtype), greatest])
 
 
 def every_few(n: int, most: int = 9) -> np.ndarray:

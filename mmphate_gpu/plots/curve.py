@@ -10,15 +10,18 @@ import numpy as np
 from .._arrays import real_tensor
 from ..embedding import Embedding
 from ..params import InputError, check_number
-from .canvas import FAINT, INK, LABEL_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, save_figure
+from .canvas import FAINT, INK, LABEL_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, own_settings, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CURVE, CHOSEN = "#31688e", "#c44e20"
+LEFT = 0.15  # room for numbers of eight digits
+FLAT = 1e-6  # differences below this share of the largest value could not be read off the axis
 
 
+@own_settings()
 def entropy(embedding_or_entropy: Any, t: int | None = None, *, path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw the entropy against the diffusion time, with the chosen time marked.
 
@@ -41,14 +44,18 @@ def entropy(embedding_or_entropy: Any, t: int | None = None, *, path: str | os.P
     values, own_t = _curve(embedding_or_entropy)
     t = own_t if t is None else int(check_number("t", t, low=0, integer=True))
     figure = new_figure((5.4, 3.6))
-    axes = figure.add_axes((0.12, 0.15, 0.84, 0.70), label="entropy")
+    axes = figure.add_axes((LEFT, 0.15, 0.96 - LEFT, 0.70), label="entropy")
     open_frame(axes)
     axes.plot(np.arange(len(values)), values, color=CURVE, linewidth=1.8, solid_capstyle="round")
-    axes.set_xlabel("Diffusion time $t$", fontsize=LABEL_SIZE, color=INK)
+    axes.set_xlabel("Diffusion time $t$", fontsize=LABEL_SIZE, color=INK, parse_math=True)
     axes.set_ylabel("Entropy (nats)", fontsize=LABEL_SIZE, color=INK)
-    figure.text(0.12, 0.94, "von Neumann entropy", fontsize=TITLE_SIZE, color=INK, va="center")
-    axes.locator_params(axis="x", integer=True)
-    axes.margins(x=0.02, y=0.06)
+    figure.text(LEFT, 0.94, "von Neumann entropy", fontsize=TITLE_SIZE, color=INK, va="center")
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    last = max(1, len(values) - 1, t or 0)
+    axes.set_xlim(-0.02 * last, 1.02 * last)
+    axes.margins(y=0.06)
+    _level(axes, values)
     if t is not None:
         _mark(axes, values, t)
     save_figure(figure, path)
@@ -66,6 +73,13 @@ def _curve(source: Any) -> tuple[np.ndarray, int | None]:
     return values, None
 
 
+def _level(axes: Axes, values: np.ndarray) -> None:
+    """Draw as level a curve whose differences are no more than rounding."""
+    size = max(1.0, float(np.abs(values).max()))
+    if np.ptp(values) < FLAT * size:
+        axes.set_ylim(values[0] - 0.5 * size, values[0] + 0.5 * size)
+
+
 def _mark(axes: Axes, values: np.ndarray, t: int) -> None:
     """A line at ``t`` with its label above the frame, where no curve can run into it."""
     axes.axvline(t, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
@@ -73,9 +87,9 @@ def _mark(axes: Axes, values: np.ndarray, t: int) -> None:
     if t < len(values):
         axes.plot([t], [values[t]], "o", color=CHOSEN, markersize=6.5, markeredgecolor="white", zorder=3)
         text += f"   (entropy {values[t]:.2f})"
-    align = "left" if t < 0.6 * len(values) else "right"
+    align = "left" if t <= 0.6 * axes.get_xlim()[1] else "right"
     shift = {"left": -3, "right": 3}[align]
     axes.annotate(
         text, (t, 1), (shift, 4), xycoords=axes.get_xaxis_transform(), textcoords="offset points",
-        ha=align, va="bottom", color=CHOSEN, fontsize=LABEL_SIZE, annotation_clip=False,
+        ha=align, va="bottom", color=CHOSEN, fontsize=LABEL_SIZE, annotation_clip=False, parse_math=True,
     )  # fmt: skip

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..embedding import Embedding
 from ..params import InputError, InputTypeError, check_choice, check_number
-from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, save_figure
-from .colors import Coloring, categorical, every_few, ordered, text
+from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, own_settings, save_figure
+from .colors import Coloring, are_numbers, categorical, every_few, ordered, round_ticks
+from .names import texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ MAX_DOTS = 200_000  # more dots than a panel has room for change nothing but the
 TITLES = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit", "most_active": "Most active class"}
 
 
+@own_settings()
 def panels(
     embedding: Embedding,
     *,
@@ -90,7 +92,7 @@ def _time_axis(embedding: Embedding) -> str:
 
 
 def _numbers(labels: np.ndarray) -> np.ndarray:
-    return labels if labels.dtype.kind in "iuf" else np.arange(len(labels))
+    return labels if are_numbers(labels) else np.arange(len(labels))
 
 
 def _colorings(embedding: Embedding, shown: np.ndarray) -> dict[str, Coloring]:
@@ -199,9 +201,8 @@ def _time_frame(axes: Axes, embedding: Embedding) -> None:
     open_frame(axes)
     axis = _time_axis(embedding)
     labels = getattr(embedding.layout, axis)
-    if labels.dtype.kind not in "iuf":
-        places = every_few(len(labels), 5)
-        axes.set_xticks(places, [text(labels[i]) for i in places])
+    places = round_ticks(labels, 3) if are_numbers(labels) else every_few(len(labels), 4)
+    axes.set_xticks(places, texts(places if are_numbers(labels) else labels[places]))
     axes.set_yticks([])
     axes.set_xlabel(TITLES[axis], fontsize=TICK_SIZE, color=INK, labelpad=2)
     axes.set_ylabel("MM-PHATE 1", fontsize=TICK_SIZE, color=INK, loc="bottom", labelpad=4)
@@ -263,10 +264,13 @@ def _legend(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> Non
     dots = [Line2D([], [], color=color, **dot) for color in colors]
     axes = figure.add_axes(place, label="key")
     axes.set_axis_off()
-    axes.legend(
-        dots, coloring.names, loc="center left", bbox_to_anchor=(0, 0.5), frameon=False, fontsize=TICK_SIZE,
+    # A legend leaves out names that start with an underscore, so the names come afterwards.
+    legend = axes.legend(
+        dots, ["?"] * len(dots), loc="center left", bbox_to_anchor=(0, 0.5), frameon=False, fontsize=TICK_SIZE,
         labelcolor=INK, handletextpad=0.2, labelspacing=0.45, borderpad=0, borderaxespad=0, handlelength=1.2,
     )  # fmt: skip
+    for entry, name in zip(legend.get_texts(), coloring.names, strict=True):
+        entry.set_text(name)
 
 
 def _bar(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> None:

@@ -1,0 +1,65 @@
+"""Labels as short text: what differs in the trace differs in the picture."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import numpy as np
+
+# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators: no glyph shows them,
+# and some may not stand in an .svg.
+INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
+
+
+def texts(labels: np.ndarray) -> list[str]:  # (n,)
+    """Every label in at most ten characters, a date in eleven, which are narrower.
+
+    Names are cut at the end; in the middle where that would make different ones equal. Numbers get as many digits as
+    it takes to tell them apart. Dates of one year are without it where they have a time of day.
+    """
+    width = 11 if labels.dtype.kind == "M" else 10
+    plain = _plain(labels, width)
+    short = [_cut(name, width, width - 1) for name in plain]
+    if len(set(short)) == len(set(plain)):
+        return short
+    return [_cut(name, width, width // 2 - 1) for name in plain]
+
+
+def _plain(labels: np.ndarray, width: int) -> list[str]:
+    if labels.dtype.kind == "f":
+        return _decimals(labels, width)
+    if labels.dtype.kind == "M":
+        return _dates(labels)
+    return [_visible(str(label)) for label in labels]
+
+
+def _decimals(numbers: np.ndarray, width: int) -> list[str]:
+    """Six digits, fewer where six are too long, more where numbers would look the same."""
+    for digits in (6, 5, 4, 3, *range(7, 18)):
+        decimals = [f"{number:.{digits}g}" for number in numbers.tolist()]
+        if len(set(decimals)) == len(np.unique(numbers)) and max(map(len, decimals)) <= width:
+            break
+    return decimals
+
+
+def _dates(labels: np.ndarray) -> list[str]:
+    dates = [re.sub(r"(?<=\d)T", " ", date) for date in np.datetime_as_string(labels, unit="auto").tolist()]
+    of_one_year = len({date.partition("-")[0] for date in dates}) == 1
+    if of_one_year and any(" " in date for date in dates):
+        return [date.partition("-")[2] for date in dates]
+    return dates
+
+
+def _visible(name: str) -> str:
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in INVISIBLE else character
+        for character in name
+    )
+
+
+def _cut(name: str, width: int, head: int) -> str:
+    """``name``, or its first ``head`` characters and its last ones with an ellipsis between."""
+    if len(name) <= width:
+        return name
+    return f"{name[:head]}…{name[len(name) - width + head + 1 :]}"

@@ -1,0 +1,72 @@
+"""Text for people, on streams that may be unable to take it: a command or a fit is not lost to its words."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any, TextIO
+
+
+def encodable(text: str, encoding: str = "utf-8") -> str:
+    """``text`` with an escape such as \\xe9 for each character that ``encoding`` lacks."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class LenientStream:
+    """A text stream that can always be written to.
+
+    Characters that its encoding lacks are written as escapes. After the first write that fails (a closed pipe, a full
+    disk) nothing more is written.
+
+    Parameters
+    ----------
+    stream : the stream to write to; None, as Python has it for a closed descriptor, takes everything and keeps nothing.
+
+    Attributes
+    ----------
+    error : what the first failed write raised, or None.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream if stream is not None else io.StringIO()
+        self.error: OSError | ValueError | None = None
+
+    def write(self, text: str) -> int:
+        if self.error is None:
+            try:
+                self._write(text)
+            except (OSError, ValueError) as error:  # a ValueError: the stream is closed
+                self._give_up(error)
+        return len(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+        except UnicodeEncodeError:
+            self.stream.write(encodable(text, self.stream.encoding))
+
+    def flush(self) -> None:
+        if self.error is None:
+            try:
+                self.stream.flush()
+            except (OSError, ValueError) as error:
+                self._give_up(error)
+
+    def __getattr__(self, name: str) -> Any:  # isatty, fileno, encoding
+        return getattr(self.stream, name)
+
+    def _give_up(self, error: OSError | ValueError) -> None:
+        self.error = error
+        try:
+            descriptor = self.stream.fileno()
+        except (OSError, ValueError, AttributeError):
+            return
+        # The interpreter flushes once more at its end, and would fail on what is still in the buffer.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
+
+
+def lenient(stream: TextIO | LenientStream | None) -> LenientStream:
+    """``stream`` as a `LenientStream`; one that is lenient already is returned as it is."""
+    return stream if isinstance(stream, LenientStream) else LenientStream(stream)

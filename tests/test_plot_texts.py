@@ -1,0 +1,212 @@
+"""What pictures say: names as they are, ticks that tell labels apart, and no settings but their own."""
+
+from xml.dom import minidom
+
+import matplotlib
+import numpy as np
+import pytest
+
+from mmphate_gpu.embedding import Embedding
+from mmphate_gpu.plots import entropy, panels
+from mmphate_gpu.plots.colors import ordered, round_ticks
+from mmphate_gpu.plots.names import texts
+from mmphate_gpu.slices import SliceLayout
+
+HOSTILE = {
+    "text.usetex": True, "savefig.dpi": 3000, "figure.dpi": 2000, "savefig.bbox": "tight", "figure.autolayout": True,
+    "font.size": 40, "font.family": ["no such font"], "axes.formatter.use_locale": True, "axes.grid": True,
+    "axes.formatter.useoffset": False, "xtick.labelsize": 30, "axes.facecolor": "black", "lines.linewidth": 9,
+    "axes.prop_cycle": matplotlib.cycler(color=["red"]), "legend.fontsize": 50, "text.color": "red",
+}  # fmt: skip
+
+
+def fake(epoch=4, timestep=3, unit=3, components=2, classes=None):
+    axes = (axis if isinstance(axis, np.ndarray) else np.arange(axis) for axis in (epoch, timestep, unit))
+    layout = SliceLayout(*axes)
+    points = np.random.default_rng(0).normal(size=(layout.n_nodes, components))
+    most_active = None if classes is None else np.resize(classes, layout.n_nodes)
+    return Embedding(points, layout, most_active=most_active, entropy=np.linspace(4, 1, 50) ** 2, t=21)
+
+
+def panel(figure, name):
+    (axes,) = [axes for axes in figure.axes if axes.get_label() == name]
+    return axes
+
+
+def key_of(figure, name):
+    """The key stands right after its panel."""
+    return figure.axes[figure.axes.index(panel(figure, name)) + 1]
+
+
+def legend_names(figure, name):
+    return [entry.get_text() for entry in key_of(figure, name).get_legend().get_texts()]
+
+
+def bar_names(figure, name):
+    return [tick.get_text() for tick in key_of(figure, name).get_yticklabels()]
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    "labels, expected",
+    [
+        (["$x^2$", "_hidden", "\\frac{", "%s {0}", ""], ["$x^2$", "_hidden", "\\frac{", "%s {0}", ""]),
+        (["a\nb", "tab\t", "\x00x", "\u2028"], ["a\\nb", "tab\\t", "\\x00x", "\\u2028"]),
+        (["h", "h"], ["h", "h"]),
+        (["a long, long name", "b"], ["a long, l…", "b"]),
+        (["encoder.layer.1", "encoder.layer.2"], ["enco…yer.1", "enco…yer.2"]),
+        (np.array([10**12, 10**12 + 1]), ["1000…00000", "1000…00001"]),
+        (np.array([0.1, 0.2, 0.1 + 0.2]), ["0.1", "0.2", "0.3"]),
+        (np.array([1e6, 1e6 + 0.25]), ["1000000", "1000000.2"]),
+        (np.array([1.5, np.nan, np.inf]), ["1.5", "nan", "inf"]),
+        (np.array([-1.234567e-7, 1.0]), ["-1.235e-07", "1"]),
+        (np.array([0.1, 0.7], dtype=np.float32), ["0.1", "0.7"]),
+        (np.array([True, False]), ["True", "False"]),
+        (np.array(["2024-05-01", "2025-05-01"], "M8[ns]"), ["2024-05-01", "2025-05-01"]),
+        (np.array(["2024-05-01T12", "2024-05-02T08:30"], "M8[s]"), ["05-01 12:00", "05-02 08:30"]),
+        (np.array(["2024", "NaT"], "M8[Y]"), ["2024-01-01", "NaT"]),
+    ],
+)
+def test_texts_tell_labels_apart(labels, expected):
+    assert texts(np.asarray(labels)) == expected
+
+
+WEIRD = ["-->", "\ufffe", "$$", "$\\gate$", "w$_$", "_b", "_nolegend_", "", "a\nb", "é中😀", "שלום", "\ud800"]
+
+
+def test_names_are_drawn_as_they_are_and_also_later(tmp_path):
+    embedding = fake(unit=np.array(WEIRD, dtype=object), classes=["$_$", "_c"])
+    figure = panels(embedding, path=tmp_path / "p.svg")
+    minidom.parse(str(tmp_path / "p.svg"))  # well-formed
+    expected = ["-->", "\\ufffe", "$$", "$\\gate$", "w$_$", "_b", "_nolegend_", "", "a\\nb", "é中😀", "שלום", "\\ud800"]
+    assert legend_names(figure, "unit") == expected
+    assert legend_names(figure, "most_active") == ["$_$", "_c"]
+    figure = panels(fake(unit=np.array(["$$", "b$"])))
+    figure.canvas.draw()  # now with the user's settings
+
+
+@pytest.mark.parametrize("components", [1, 2])
+def test_names_on_bars_and_axes_are_no_mathematics(components):
+    names = np.array([f"$_{i}$" for i in range(20)])
+    figure = panels(fake(epoch=names, unit=names, components=components))
+    figure.canvas.draw()
+    assert bar_names(figure, "unit") == bar_names(figure, "epoch")[:-1] == ["$_0$", "$_5$", "$_10$", "$_15$"]
+    if components == 1:
+        assert [tick.get_text() for tick in panel(figure, "unit").get_xticklabels()] == [
+            "$_0$",
+            "$_5$",
+            "$_10$",
+            "$_15$",
+        ]
+
+
+# ---------------------------------------------------------------- ticks
+
+
+@pytest.mark.parametrize(
+    "labels, expected",
+    [
+        (np.arange(0, 1000, 10) + 10**12, [10**12, 10**12 + 500, 10**12 + 990]),
+        (np.array([3.0, 1.0, 2.0]), [1, 2, 3]),  # whole numbers, whatever their dtype
+        (np.array([5, 5, 5]), [5]),
+        (np.array([0.0, 0.25, 1.0]), [0, 0.5, 1]),
+        (np.array([2**62, 2**62 + 3]), [2**62, 2**62 + 3]),
+    ],
+)
+def test_ticks_are_the_ends_and_round_numbers(labels, expected):
+    ticks = round_ticks(labels, 3)
+    assert ticks[0] == expected[0] and ticks[-1] == expected[-1] and ticks.dtype == labels.dtype
+    assert set(ticks.tolist()) >= set(expected) or len(expected) > 2 and len(ticks) > 2
+    assert (np.diff(ticks) > 0).all()
+
+
+def test_the_time_axis_of_one_component_has_whole_ticks():
+    figure = panels(fake(epoch=np.array([7, 8, 9, 10]), components=1))
+    axes = panel(figure, "unit")
+    ticks = [float(tick.get_text()) for tick in axes.get_xticklabels()]
+    assert ticks[0] == 7 and ticks[-1] == 10 and all(tick == int(tick) for tick in ticks)
+    figure.canvas.draw()
+    assert axes.xaxis.get_offset_text().get_text() == ""
+
+
+@pytest.mark.parametrize(
+    "epoch",
+    [
+        np.array([0.0, np.nan, np.inf, 3.0]),
+        np.array(["2024-01-01T06", "2024-01-01T18", "2024-01-02T06", "2024-01-03T06"], "M8[ns]"),
+        np.array([9, 3, 7, 1]),
+        np.array([1e-12, 2e-12, 9e-12, 1e-11]),
+        np.array([2, 2, 2, 2]),
+        np.array([1.7e12, 1.7e12 + 1, 1.7e12 + 2, 1.7e12 + 3]),
+    ],
+)
+@pytest.mark.parametrize("components", [1, 2])
+def test_every_node_is_drawn_and_labels_stay_in_the_picture(epoch, components):
+    figure = panels(fake(epoch=epoch, timestep=2, unit=2, components=components))
+    figure.canvas.draw()
+    offsets = np.asarray(panel(figure, "epoch").collections[0].get_offsets())
+    assert np.isfinite(offsets).all() and len(offsets) == 16
+    key = key_of(figure, "epoch").get_tightbbox()
+    assert key.x1 <= panel(figure, "timestep").get_window_extent().x0
+    for axes in (panel(figure, name) for name in ("epoch", "timestep", "unit")):
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
+def test_steps_far_below_one_are_uneven_too():
+    labels = np.array([0, 1e-10, 5e-10])
+    assert not np.array_equal(ordered(np.arange(3), labels, "viridis", 0, 1).values, labels)
+    even = np.array([0, 1e-10, 2e-10])
+    np.testing.assert_array_equal(ordered(np.arange(3), even, "viridis", 0, 1).values, even)
+
+
+@pytest.mark.parametrize(
+    "curve, t", [([1.0, 2.0], 1), ([3.0], 0), (8 + 1e-9 * np.sin(np.arange(100)), 99), (np.ones(5), 4)]
+)
+def test_short_and_level_entropies(curve, t):
+    figure = entropy(curve, t)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    assert low < min(curve) and max(curve) < high
+    assert high - low > 0.5 or len(curve) == 2  # rounding is drawn as level
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    shown = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    assert all(tick == int(tick) for tick in shown)
+    label = axes.texts[0].get_window_extent()
+    assert figure.bbox.x0 < label.x0 and label.x1 < figure.bbox.x1
+
+
+# ---------------------------------------------------------------- the user's settings
+
+
+def test_the_users_settings_change_no_picture(tmp_path):
+    def draw(folder):
+        folder.mkdir()
+        panels(fake(components=3), path=folder / "p.png")
+        entropy(fake(), path=folder / "e.svg")
+        return [(folder / name).read_bytes() for name in ("p.png", "e.svg")]
+
+    expected = draw(tmp_path / "plain")
+    with matplotlib.rc_context(HOSTILE):
+        before = {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != "backend"}
+        assert draw(tmp_path / "hostile") == expected
+        assert {name: matplotlib.rcParams[name] for name in before} == before
+
+
+def test_the_users_figures_and_backend_stay():
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("svg")
+    try:
+        figure, axes = plt.subplots()
+        interactive = plt.isinteractive()
+        panels(fake())
+        entropy(fake())
+        assert plt.get_fignums() == [figure.number] and plt.gcf() is figure and plt.gca() is axes
+        assert matplotlib.get_backend().lower() == "svg" and plt.isinteractive() == interactive
+    finally:
+        plt.close("all")
+        plt.switch_backend("agg")
