@@ -16,6 +16,7 @@ from .ops.eigenvalues import symmetric_eigenvalues
 from .ops.knee_errors import knee_errors
 from .ops.low_rank_power import low_rank_power
 from .ops.memory import available_bytes
+from .ops.safe_scale import safe_scale
 from .ops.singular_value_sample import SingularValueSample
 from .ops.symmetric_power import symmetric_power
 from .ops.symmetric_product import symmetric_product
@@ -182,7 +183,10 @@ def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEs
 def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> EntropyEstimate:
     check_number("t_max", t_max, low=4, integer=True)
     _check_square(landmark_op)
-    matrix = _scaled(landmark_op)
+    if not bool(landmark_op.any()):
+        raise InputError("landmark_op contains only zeros; accepted: a matrix with an entry that is not 0")
+    scale = safe_scale(landmark_op)  # the entropy does not depend on it
+    matrix = landmark_op.double() if scale == 1 else landmark_op.double() * scale
     groups = components(matrix) if groups is None else groups
     if max(members.shape[1] for members in groups) > _limit(SAMPLE_ABOVE, matrix.device):
         estimate = _sampled(matrix, groups, t_max)
@@ -191,16 +195,6 @@ def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_
     entropy = _exact(matrix, groups, t_max)
     t = knee(entropy)
     return EntropyEstimate(entropy, torch.zeros_like(entropy), t, t)
-
-
-def _scaled(landmark_op: torch.Tensor) -> torch.Tensor:  # (L, L) -> (L, L) float64
-    """``landmark_op`` times a power of two where products of its entries would overflow or vanish: the entropy of an
-    operator does not depend on its scale."""
-    largest = float(torch.linalg.vector_norm(landmark_op, ord=torch.inf))
-    if largest == 0:
-        raise InputError("landmark_op contains only zeros; accepted: a matrix with an entry that is not 0")
-    matrix = landmark_op.double()
-    return matrix if 1e-100 < largest < 1e100 else matrix * 2.0 ** -math.frexp(largest)[1]
 
 
 def _exact_fits(groups: Components, device: torch.device) -> bool:

@@ -61,7 +61,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     )
     # 11 Distances
     distances = stage("distances", (p.mds_dist,), lambda: potential_distances(potential, p.mds_dist))
-    warn_if_collapsed(distances, potential, landmarks.groups, t)
+    warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups, t)
     # 12 MDS
     solver = {"n_components": p.n_components, "solver": p.mds_solver, "random_state": p.random_state}
     mds = stage("mds", tuple(solver.values()), lambda: embed_landmarks(distances, **solver))

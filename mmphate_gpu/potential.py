@@ -10,6 +10,7 @@ from ._arrays import takes_arrays
 from .diffusion import diffuse
 from .ops.chunks import chunk_elements, row_chunks
 from .ops.components import Components, diagonal_blocks
+from .ops.safe_scale import safe_scale
 from .ops.symmetric_product import symmetric_product
 from .params import MDS_DISTANCES, InputError, check_choice, check_number
 
@@ -26,9 +27,22 @@ def diffusion_potential(
     """Potential of Q = landmark_op^t.
 
     gamma = 1: -ln(Q + 1e-7); gamma = -1: Q; else Q^c / c with c = (1 - gamma) / 2. O(L^3 log t) time.
+
+    Raises
+    ------
+    InputError
+        landmark_op is not square or finite, or its power t overflows or vanishes, as it does for an operator whose rows
+        do not sum to about 1.
     """
     check_number("gamma", gamma, low=-1, high=1)
-    return potential_of_power(diffuse(landmark_op, t), gamma)
+    power = diffuse(landmark_op, t)
+    if not bool(torch.isfinite(power).all()) or not bool(power.any()):
+        largest = float(landmark_op.double().sum(1).abs().max())
+        raise InputError(
+            f"landmark_op has rows that sum to {largest:g}, and its power {t} overflows or vanishes; accepted: an "
+            "operator whose rows sum to 1"
+        )
+    return potential_of_power(power, gamma)
 
 
 def allows_low_rank(gamma: float) -> bool:
@@ -65,7 +79,11 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
     if not bool(torch.isfinite(potential).all()):
         raise InputError("potential contains NaN or infinity; accepted: finite numbers")
     rows = potential.double()
-    return _cosine_distances(rows) if metric == "cosine" else _squared_distances(rows).sqrt_()
+    if metric == "cosine":
+        return _cosine_distances(rows)
+    scale = safe_scale(rows)
+    distances = _squared_distances(rows if scale == 1 else rows * scale).sqrt_()
+    return distances if scale == 1 else distances.div_(scale)
 
 
 def _cosine_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
@@ -85,14 +103,18 @@ def _cosine_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
 COLLAPSED = 1e-13
 
 
-def warn_if_collapsed(distances: torch.Tensor, potential: torch.Tensor, groups: Components, t: int) -> None:
+def warn_if_collapsed(
+    distances: torch.Tensor, metric: str, potential: torch.Tensor, groups: Components, t: int
+) -> None:
     """Warn if in every connected component of two or more landmarks all rows of the potential are equal to rounding.
 
     ``groups`` are the `components`. The distances (L, L) within components are rounding then, and so is the picture of
     each. O(L^2) time.
     """
     widest = [float(diagonal_blocks(distances, members).max()) for members in groups if members.shape[1] > 1]
-    if widest and max(widest) <= COLLAPSED * float(potential.norm(dim=1).max()):
+    # The cosine distance is half of the square of a distance between rows of norm 1.
+    rounding = COLLAPSED**2 / 2 if metric == "cosine" else COLLAPSED * float(potential.norm(dim=1).max())
+    if widest and max(widest) <= rounding:
         warnings.warn(
             f"after t={t} steps the diffusion has reached all landmarks of a connected component alike: what the "
             "picture shows within one is rounding. A smaller t shows what is there",

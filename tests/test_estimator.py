@@ -364,13 +364,14 @@ def test_a_t_that_leaves_only_rounding_is_told(t):
     assert np.isfinite(op.embedding_).all()
 
 
-def test_islands_that_collapsed_are_told_each_by_itself():
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_islands_that_collapsed_are_told_each_by_itself(metric):
     """Two groups of units with nothing in common: their distance is real, what is drawn within each is rounding."""
     landmark_op = torch.block_diag(*[torch.full((4, 4), 0.25, dtype=torch.float64)] * 2)
     groups = components(landmark_op)
     potential = diffusion_potential(landmark_op, 5)
     with pytest.warns(RuntimeWarning, match="after t=5 steps"):
-        warn_if_collapsed(potential_distances(potential), potential, groups, 5)
+        warn_if_collapsed(potential_distances(potential, metric), metric, potential, groups, 5)
 
 
 @pytest.mark.parametrize("t", ["auto", 1, 20])

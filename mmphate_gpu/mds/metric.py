@@ -8,6 +8,7 @@ import torch
 
 from .._arrays import takes_arrays
 from ..ops.random import seeded_generator
+from ..ops.safe_scale import safe_scale
 from ..params import MDS_SOLVERS, InputError, check_choice, check_number
 from .classic import classic
 from .nonmetric import nonmetric
@@ -68,7 +69,12 @@ def metric_mds(
     distances = _checked_distances(distances)
     check_number("n_components", n_components, low=1, high=max(1, distances.shape[0] - 1), integer=True)
     start = None if init is None else _checked_init(init, distances, n_components)
-    return _solve(distances, n_components, solver, random_state, start, max_iter, eps)
+    scale = safe_scale(distances)
+    if scale == 1:
+        return _solve(distances, n_components, solver, random_state, start, max_iter, eps)
+    start = None if start is None else start * scale
+    result = _solve(distances * scale, n_components, solver, random_state, start, max_iter, eps)
+    return replace(result, coordinates=result.coordinates / scale)
 
 
 def _solve(

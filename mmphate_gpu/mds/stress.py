@@ -7,6 +7,7 @@ import torch
 from .._arrays import takes_arrays
 from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
+from ..ops.safe_scale import safe_scale
 from ..params import InputError
 
 
@@ -22,9 +23,10 @@ def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, 
         raise InputError(f"{shapes}; accepted: (L, L) and (L, n_components)")
     residual = torch.zeros((), dtype=torch.float64, device=distances.device)
     total = torch.zeros_like(residual)
-    points = coordinates.double()
+    scale = safe_scale(distances)
+    points = coordinates.double() * scale
     for rows in row_chunks(*distances.shape):
-        wanted = distances[rows].double()
+        wanted = distances[rows].double() * scale
         residual += (wanted - distances_by_difference(points[rows], points)).square().sum()
         total += wanted.square().sum()
     return float((residual / total).sqrt()) if float(total) > 0 else 0.0
