@@ -29,7 +29,7 @@ _INT64 = np.iinfo(np.int64)
 def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
     """``values`` as booleans, integers, float32, float64, text of fixed width, dates or time spans.
 
-    Bytes become text, and objects become what they are: text, numbers, or dates. No value changes. ``accepted`` is
+    Always a copy. Bytes become text, and objects become what they are: text, numbers, or dates. No value changes. ``accepted`` is
     what error messages say of the values.
 
     Raises
@@ -43,7 +43,8 @@ def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
     elif array.dtype.kind in "UfmM" and array.ndim == 1 and is_sequence(values):
         # NumPy turns ["a", 1] and ["a", nan] into text, and rounds the integer of [0.5, 2**53 + 1].
         _check_kept(name, array, values, accepted)
-    return _of_held_dtype(name, array, accepted)
+    # A copy: the caller may write into its array after a run, whose labels stay.
+    return _of_held_dtype(name, array, accepted).copy()
 
 
 def class_labels(name: str, values: Any) -> np.ndarray:

@@ -392,3 +392,13 @@ def test_a_long_entropy_curve():
     op = MMPHATE(t_max=10_000, **OPTIONS).fit(walk())
     assert op.von_neumann_entropy_.shape == (10_000,) and np.isfinite(op.von_neumann_entropy_).all()
     assert 1 <= op.t_ <= 9_998
+
+
+def test_coordinates_that_are_written_to_after_a_run_change_no_result():
+    given = {"epoch": np.arange(30.0), "unit": np.array(list("abcd")), "label": np.arange(10) % 3}
+    trace = as_trace(walk(), **given)
+    op = MMPHATE(**OPTIONS).fit(trace)
+    given["epoch"][:], given["unit"][:], given["label"][:] = -1, "z", -1
+    assert trace.epoch[:3].tolist() == [0, 1, 2] and trace.label.min() == 0
+    assert op.result_.by("unit")[:5].tolist() == ["a", "b", "c", "d", "a"]
+    assert op.result_.by("epoch")[:5].tolist() == [0, 0, 0, 0, 1]

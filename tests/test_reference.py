@@ -308,3 +308,10 @@ def test_neighborhood_preservation_by_hand():
     assert np.isnan(intra)  # one unit has no other
     assert inter == 1.0
     assert reference.neighborhood_preservation(trace, np.array([[0.0], [9.0], [1.0], [10.0]]), 1)[1] == 0.0
+
+
+def test_a_masked_array_brings_its_mask():
+    values, hidden = np.random.default_rng(0).normal(size=(4, 3, 6)), np.random.default_rng(1).random((4, 3, 6)) < 0.2
+    masked = np.ma.masked_array(np.where(hidden, 1e20, values), hidden)
+    for function in (reference.normalize, reference.flat_points, reference.resolution):
+        np.testing.assert_array_equal(function(masked), function(values, mask=~hidden))

@@ -10,6 +10,8 @@ _EPS = np.finfo(np.float64).eps
 def _stacked(trace: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Values and presence as (L, m, p), of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace."""
     values = np.asarray(trace, dtype=np.float64)
+    if mask is None and np.ma.isMaskedArray(trace):
+        mask = ~np.ma.getmaskarray(trace)
     present = np.ones(values.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
     if present.ndim == 2:  # (timestep, sample) or (slice, sample): the same for every unit
         present = present[:, None, :]
