@@ -50,10 +50,10 @@ class Walk:
 
     def visited(self, values: Iterable[Any]) -> Iterator[Any]:
         """The values and all that is in them, each once."""
-        waiting, seen = list(values), set(self._outside)
+        waiting, seen = list(values), set()
         while waiting:
             value = waiting.pop()
-            if type(value) not in _ATOMS and id(value) not in seen:
+            if type(value) not in _ATOMS and id(value) not in self._outside and id(value) not in seen:
                 seen.add(id(value))
                 yield value
                 waiting.extend(self._contents(value))
@@ -93,10 +93,13 @@ def _package(value: Any) -> str:
 def _part(value: Any) -> Part | None:
     if isinstance(value, torch.Tensor):
         return _TensorPart(value) if _is_plain(value) else None
-    for kind, part in _PARTS:
-        if isinstance(value, kind):
-            return part(value)
-    return None
+    if isinstance(value, dict):
+        return _DictPart(value)
+    if isinstance(value, (list, deque)):
+        return _ListPart(value)
+    if isinstance(value, set):
+        return _SetPart(value)
+    return _ArrayPart(value) if isinstance(value, np.ndarray) else _random_part(value)
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
@@ -216,17 +219,13 @@ class RandomPart:
         self._write(self._state)
 
 
-def _bit_generator_part(generator: np.random.BitGenerator) -> RandomPart:
-    return RandomPart(lambda: generator.state, lambda state: setattr(generator, "state", state))
-
-
-_PARTS: tuple[tuple[Any, Any], ...] = (
-    (dict, _DictPart),
-    ((list, deque), _ListPart),
-    (set, _SetPart),
-    (np.ndarray, _ArrayPart),
-    (torch.Generator, lambda generator: RandomPart(generator.get_state, generator.set_state)),
-    (random.Random, lambda generator: RandomPart(generator.getstate, generator.setstate)),
-    (np.random.RandomState, lambda generator: RandomPart(generator.get_state, generator.set_state)),
-    (np.random.BitGenerator, _bit_generator_part),
-)
+def _random_part(value: Any) -> RandomPart | None:
+    if isinstance(value, torch.Generator):
+        return RandomPart(value.get_state, value.set_state)
+    if isinstance(value, random.Random):
+        return RandomPart(value.getstate, value.setstate)
+    if isinstance(value, np.random.RandomState):
+        return RandomPart(value.get_state, value.set_state)
+    if isinstance(value, np.random.BitGenerator):
+        return RandomPart(lambda: value.state, lambda state: setattr(value, "state", state))
+    return None

@@ -36,8 +36,9 @@ class Recorder:
     A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
     buffer. Each snapshot starts from the state that the model had when the recorder was made, or from None
     where it is None now, so that snapshots of an unchanged model are equal, and the probe may have another
-    batch size than the training. Such a state is whatever an evaluation forward changes, in a module where that includes a tensor of
-    two or more axes; running statistics, counters and what only training changes are as they are now.
+    batch size than the training. Such a state is whatever an evaluation forward changes, in a module where
+    that includes a tensor of two or more axes. Running statistics, counters, and what is changed by the
+    training alone are as they are now.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ class Recorder:
                     raise
                 except (RuntimeError, ValueError) as error:
                     # A state of another batch size ends the forward before it is seen to be carried.
-                    more = moved & before.shapes().keys()
+                    more = set(before.shapes(moved))
                     if not more:
                         self._explain(error, before)
                         raise
@@ -196,7 +197,7 @@ class Recorder:
                 f"probe is on {_listed(probe)}, the model's parameters on {_listed(devices)}; accepted: a probe on the "
                 f"device of the model ({error})"
             ) from error
-        states = {f"{name} {shape}" for (_, name), shape in attributes.shapes().items()}
+        states = {f"{name} {shape}" for (_, name), shape in attributes.shapes(attributes.keys()).items()}
         if states:
             raise InputError(
                 f"the model refuses the probe ({type(error).__name__}: {error}). It holds {_listed(states)}: a state "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,9 @@ class Attributes:
         self._walk = Walk(model, outside=(*self._modules.values(), *model.parameters()))
         self._values = {key: (value, self._walk.parts([value])) for key, value in self._now().items()}
 
+    def keys(self) -> Collection[Key]:
+        return self._values.keys()
+
     def changed(self) -> set[Key]:
         """The attributes that have another value now, or other contents, or have come or gone."""
         now = self._now()
@@ -112,19 +115,21 @@ class Attributes:
         return value.to(now) if tensors else value
 
     def carried_on(self) -> set[Key]:
-        """Of what has changed, the states of samples: a module that changes only vectors and numbers keeps statistics
-        or a count.
+        """Of what has changed, the states of samples.
+
+        A module that has changed nothing but numbers and vectors keeps running statistics or a count.
         """
         changed = self.changed()
-        modules = {number for number, _ in changed & self.shapes().keys()}
+        modules = {number for number, _ in self.shapes(changed)}
         return {key for key in changed if key[0] in modules}
 
-    def shapes(self) -> dict[Key, tuple[int, ...]]:
-        """The attributes that hold a tensor or an array of two or more axes now, with the shape of one."""
+    def shapes(self, keys: Collection[Key]) -> dict[Key, tuple[int, ...]]:
+        """Of the attributes ``keys``, those that hold a tensor or an array of two or more axes now, with its shape."""
+        now = self._now() if keys else {}
         return {
             key: tuple(part.shape)
-            for key, value in self._now().items()
-            for part in self._walk.visited([value])
+            for key in now.keys() & keys
+            for part in self._walk.visited([now[key]])
             if isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim > 1
         }
 
