@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
-from mmphate_gpu.trace import load_trace
 
 B, T, F, H = 6, 5, 3, 4
 
@@ -350,56 +347,6 @@ def test_shapes_labels_and_values_that_do_not_fit():
         with pytest.raises(InputError, match="epoch 1: layer='rnn' returns NaN"):
             rec.snapshot(1)
     assert rec.trace().n_epochs == 1
-
-
-# ---------------------------------------------------------------- the folder
-
-
-def test_folder_is_readable_after_every_snapshot(tmp_path):
-    folder = tmp_path / "runs" / "rec"
-    lengths = torch.tensor([2, 5, 3, 5, 1, 4])
-    packed = pack_padded_sequence(probe(), lengths, batch_first=True, enforce_sorted=False)
-    model = seeded(Net)
-    stored = Recorder(model, "rnn", probe=packed, path=folder, label=np.arange(B))
-    kept = Recorder(model, "rnn", probe=packed, label=np.arange(B))
-    assert not folder.exists()
-    with stored, kept:
-        for epoch in (0, 5, 7.5):
-            stored.snapshot(epoch)
-            kept.snapshot(epoch)
-            one, two = load_trace(folder), kept.trace()
-            assert torch.equal(one.data, two.data) and torch.equal(one.mask, two.mask)
-            assert one.epoch.tolist() == two.epoch.tolist() and one.label.tolist() == list(range(B))
-    assert torch.equal(stored.trace().data, kept.trace().data)
-    names = sorted(item.name for item in folder.iterdir())
-    assert names == ["label.npy", "mask.npy", "meta.json", *(f"snapshot_{i:06d}.npy" for i in range(3))]
-    assert json.loads((folder / "meta.json").read_text())["layer"] == "rnn"
-
-
-def test_a_crash_while_writing_keeps_what_was_there(tmp_path, monkeypatch):
-    folder = tmp_path / "rec"
-    with Recorder(Net(), "rnn", probe=probe(), path=folder) as rec:
-        rec.snapshot(0)
-        with monkeypatch.context() as patch:
-            patch.setattr(json, "dumps", lambda *args, **options: (_ for _ in ()).throw(OSError("disk full")))
-            with pytest.raises(OSError, match="disk full"):
-                rec.snapshot(1)
-        assert load_trace(folder).epoch.tolist() == [0]
-        rec.snapshot(1)
-    assert load_trace(folder).epoch.tolist() == [0, 1]
-
-
-def test_folder_that_is_not_empty_is_refused(tmp_path):
-    (tmp_path / "keep.txt").write_text("mine")
-    for path in (tmp_path, tmp_path / "keep.txt"):
-        with pytest.raises(InputError, match="exists and is not empty"):
-            Recorder(Net(), "rnn", probe=probe(), path=path)
-    with (
-        pytest.raises(InputError, match="cannot be made"),
-        Recorder(Net(), "rnn", probe=probe(), path=tmp_path / "keep.txt" / "sub"),
-    ):
-        pass
-    assert [item.name for item in tmp_path.iterdir()] == ["keep.txt"]
 
 
 @pytest.mark.cuda

@@ -217,6 +217,10 @@ class Recorder:
                 f"label has shape {self._label.shape}; accepted: one class for each of the probe's "
                 f"{values.shape[2]} samples"
             )
+        if values.size == 0:
+            raise InputError(
+                f"{where} returns (timestep, unit, sample) = {values.shape}; accepted: at least one of each"
+            )
         if not np.isfinite(values).all():
             raise InputError(f"{where} returns NaN or infinity; the training has diverged, or the probe holds them")
 
