@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -33,9 +36,9 @@ class Part(Protocol):
 class Walk:
     """Visits what is reachable from values, and saves each part once.
 
-    It enters lists, tuples, sets, dicts, modules, dataclasses and the objects of classes that come from the packages
-    of the model's own classes. It does not enter other objects: a trainer or a logger that a module refers to is no
-    state of the model, and threads may be at work in it.
+    It enters lists, tuples, sets, dicts, modules, dataclasses, and objects of classes that the user wrote or that come
+    from a package of the model's own classes. It does not enter objects of other packages: a trainer or a logger that
+    a module refers to is no state of the model, and threads may be at work in it.
 
     Parameters
     ----------
@@ -83,11 +86,18 @@ class Walk:
         if isinstance(value, (type, torch.Tensor, torch.utils.data.Dataset)) or not hasattr(value, "__dict__"):
             return False
         plain = isinstance(value, (nn.Module, SimpleNamespace)) or dataclasses.is_dataclass(value)
-        return plain or _package(value) in self._packages
+        return plain or _package(value) in self._packages or not _is_installed(_package(value))
 
 
 def _package(value: Any) -> str:
     return type(value).__module__.partition(".")[0]
+
+
+@functools.cache
+def _is_installed(package: str) -> bool:
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    known = package == "torch" or package in sys.stdlib_module_names
+    return known or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
 
 
 def _part(value: Any) -> Part | None:
@@ -131,8 +141,11 @@ class _TensorPart:
             self._tensor.requires_grad_(self._requires_grad)
 
     def _moved(self) -> bool:
-        same_kind = self._tensor.dtype == self._memory.dtype and self._tensor.device == self._memory.device
-        return not (same_kind and self._tensor.is_set_to(self._memory))
+        return _place(self._tensor) != _place(self._memory)
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
