@@ -227,6 +227,16 @@ def test_probes_that_require_gradients_and_probes_in_a_packed_sequence():
     torch.testing.assert_close(rec.trace().data[0, :2, :, :1], by_hand(model, probe()[:1, :2]))
 
 
+def test_a_model_that_takes_gradients_by_its_input():
+    class Energy(nn.Module):
+        def forward(self, x):
+            with torch.enable_grad():
+                return torch.autograd.grad(x.pow(3).sum(), x)[0]
+
+    found = recorded(nn.Sequential(Energy()), "0", x=probe().requires_grad_(), batch_first=True)
+    torch.testing.assert_close(found, 3 * probe().square().permute(1, 2, 0))
+
+
 def test_probes_that_do_not_fit():
     model = Net(lambda model, output: None)
     with pytest.raises(InputTypeError, match="probe cannot be copied"):

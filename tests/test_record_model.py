@@ -148,6 +148,7 @@ CHANGES = {
         model.dice.random(),
     ),
     "global generators": lambda model, output: (torch.rand(1), np.random.rand(), random.random()),
+    "a tensor of inference mode": lambda model, output: torch.inference_mode()(model.inferred.add_)(1),
     "weights": lambda model, output: model.head.weight.add_(1),
     "weights unseen": lambda model, output: model.head.weight.data.clamp_(-0.1, 0.1),
     "weights elsewhere": lambda model, output: setattr(model.head.weight, "data", model.head.weight.data * 2),
@@ -176,6 +177,7 @@ def everything():
     model.cell, model.memory = Cell(), Memory()
     model.generator, model.dice = torch.Generator().manual_seed(1), random.Random(1)
     model.numbers = np.random.default_rng(1)
+    model.inferred = torch.inference_mode()(torch.zeros)(2)
     model.head(model.norm(torch.randn(B, H))).sum().backward()
     return model
 
@@ -241,20 +243,26 @@ def test_objects_of_other_packages_are_left_alone():
 
 
 def test_wrappers():
-    plain = Net(lambda model, output: model.total.add_(1))
-    plain.total = torch.zeros(2)
-    expected = by_hand(plain)
-    compiled = torch.compile(plain, backend="eager")
-    for model, layer in ((nn.DataParallel(plain), "module.rnn"), (compiled, "_orig_mod.rnn")):
-        model(probe())
-        before = described(plain)
-        with Recorder(model, layer, probe=probe()) as rec:
-            for epoch in range(12):  # more often than compiled code may compile anew
-                rec.snapshot(epoch)
-        assert torch.equal(rec.trace().data, expected.expand(12, -1, -1, -1)) and described(plain) == before
-    whole = torch.compile(nn.GRU(F, H, batch_first=True), backend="eager")
+    """What is recorded in them is what the model within returns, and compiled code stays compiled."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    plain = nn.Sequential(nn.Linear(F, H), nn.Tanh())
     with torch.no_grad():
-        assert torch.equal(recorded(whole, ""), whole._orig_mod(probe())[0].permute(1, 2, 0))
+        expected = plain(probe()).permute(1, 2, 0).expand(12, -1, -1, -1)
+    compiled = torch.compile(plain, backend=backend)
+    for model, layer in ((nn.DataParallel(plain), "module.1"), (compiled, "_orig_mod.1"), (compiled, "")):
+        model(probe()).sum().backward()
+        compiled_before, before = len(graphs), described(plain)
+        with Recorder(model, layer, probe=probe(), batch_first=True) as rec:
+            for epoch in range(12):  # more often than code may be compiled anew
+                rec.snapshot(epoch)
+        assert torch.equal(rec.trace().data, expected) and described(plain) == before
+        model(probe()).sum().backward()
+        assert len(graphs) == compiled_before
 
 
 def test_one_process_of_several_records_alone():
@@ -284,6 +292,29 @@ def test_weights_that_are_computed_anew_in_each_forward():
         model.zero_grad()
         if norm is parametrizations.weight_norm:  # the other one moves its vectors in each training forward
             assert described(model.head) == before
+
+
+def test_weights_of_a_recurrent_layer_that_are_computed_anew():
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        rnn = nn.utils.weight_norm(nn.GRU(F, H, batch_first=True), "weight_hh_l0")
+    model, expected = nn.Sequential(rnn), []
+    with Recorder(model, "0", probe=probe()) as rec:
+        for epoch in range(3):
+            with torch.no_grad():
+                rnn.weight_hh_l0_g.mul_(1.5)
+            rnn.weight_ih_l0 = nn.Parameter(rnn.weight_ih_l0.detach() * 2)
+            rec.snapshot(epoch)
+            with torch.no_grad():
+                expected.append(rnn(probe())[0].permute(1, 2, 0))
+    assert torch.equal(rec.trace().data, torch.stack(expected))
+
+
+def test_a_scripted_part_wakes_up_again():
+    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
+        model = nn.Sequential(nn.GRU(F, H, batch_first=True), torch.jit.script(nn.Dropout()))
+    model.forward = lambda x: model[1](model[0](x)[0])
+    recorded(model, "0")
+    assert model[1].training
 
 
 def test_layers_that_cannot_be_recorded():
