@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -312,6 +314,11 @@ def test_bad_epochs_and_places():
         for epoch in ("4", None, True, float("nan"), float("inf")):
             with pytest.raises(InputTypeError, match="is no finite number"):
                 rec.snapshot(epoch)
+        for epoch in (2**53 + 1, -(10**30), 1e16):
+            with pytest.raises(InputError, match="is out of range; accepted"):
+                rec.snapshot(epoch)
+        with pytest.raises(InputError, match="recorded already"):
+            rec.snapshot(Fraction(7, 2))
         with pytest.raises(InputError, match="already open"):
             rec.__enter__()
     assert rec.trace().epoch.tolist() == [3, 3.5]

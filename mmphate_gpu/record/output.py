@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from ..params import InputError, InputTypeError
 
-_LARGEST_INTEGER = 2**53  # float64 holds every integer up to here
+LARGEST_INTEGER = 2**53  # float64 holds every integer up to here
 
 
 def copied_output(output: Any) -> Any:
@@ -85,7 +85,7 @@ def _exact_values(output: torch.Tensor, layer: str) -> np.ndarray:
     if not whole and output.dtype != torch.float64:
         return output.to("cpu", torch.float32).contiguous().numpy()  # half precision as well
     values = np.ascontiguousarray(output.cpu().numpy())
-    if whole and values.size and max(-int(values.min()), int(values.max())) > _LARGEST_INTEGER:
+    if whole and values.size and max(-int(values.min()), int(values.max())) > LARGEST_INTEGER:
         raise InputError(
             f"layer={layer!r} returns integers from {values.min()} to {values.max()}; accepted: those that float64 "
             f"holds exactly, up to 2**53"

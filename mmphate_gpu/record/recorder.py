@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from .._trace_input import as_label
 from ..params import InputError, InputTypeError
 from ..trace import Trace
-from .output import copied_output, sequence_values
+from .output import LARGEST_INTEGER, copied_output, sequence_values
 from .parts import Walk
 from .state import Attributes, Key, undisturbed
 from .store import FolderStore, MemoryStore
@@ -111,9 +111,9 @@ class Recorder:
         Raises
         ------
         InputError, InputTypeError
-            Outside the with-block; an epoch that repeats or is no finite number; a layer that did not run,
-            or ran more than once; an output of another shape than before, or not finite. Nothing is
-            recorded then.
+            Outside the with-block; an epoch that repeats or is no finite number; a probe that the model refuses;
+            a layer that did not run, or ran more than once; an output of another shape than before, not finite,
+            or not real; a folder that another recorder has taken. Nothing is recorded then.
         """
         epoch = self._checked_epoch(epoch)
         layer = _find_layer(self._model, self._name)
@@ -138,9 +138,14 @@ class Recorder:
             raise InputError("snapshot was called outside the recorder's with-block")
         if isinstance(epoch, bool) or not isinstance(epoch, numbers.Real) or not math.isfinite(epoch):
             raise InputTypeError(f"epoch={epoch!r} is no finite number")
-        if epoch in self._epochs:
+        number = int(epoch) if isinstance(epoch, numbers.Integral) else float(epoch)
+        if abs(number) > LARGEST_INTEGER:
+            raise InputError(
+                f"epoch={epoch!r} is out of range; accepted: up to 2**53, where float64 holds each integer"
+            )
+        if number in self._epochs:
             raise InputError(f"epoch={epoch!r} is recorded already; accepted: a number not used before")
-        return int(epoch) if isinstance(epoch, numbers.Integral) else float(epoch)
+        return number
 
     def _probe_output(self, layer: nn.Module) -> Any:
         """What the layer returns; run again where the forward proves to carry a state that was not put back before."""
