@@ -113,6 +113,28 @@ def test_a_probe_of_another_batch_size(how):
     torch.testing.assert_close(rec.trace().data[-1], by_hand(model, probe(2)))
 
 
+def test_a_model_that_checks_the_batch_size_of_its_state():
+    model = Carries("attribute")
+
+    def check(module, args):
+        assert model.state is None or model.state[0].shape[1] == args[0].shape[0], "reset the state first"
+
+    model.register_forward_pre_hook(check)
+    with Recorder(model, "rnn", probe=probe(2)) as rec:
+        trained(model, rec)
+    torch.testing.assert_close(rec.trace().data[-1], by_hand(model, probe(2)))
+
+
+def test_a_state_that_the_user_has_taken_from_the_model_is_the_users():
+    model = Carries("dict")
+    taken = model.d
+    with Recorder(model, "rnn", probe=probe()) as rec:
+        model.d = {}
+        taken["mine"] = torch.ones(1)
+        trained(model, rec)
+    assert taken == {"mine": 1}
+
+
 def test_a_probe_that_fits_no_carried_state_is_refused():
     for how in ("attribute", "buffers"):
         model = Carries(how)

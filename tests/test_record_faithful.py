@@ -241,5 +241,5 @@ def test_probes_that_do_not_fit():
     model = Net(lambda model, output: None)
     with pytest.raises(InputTypeError, match="probe cannot be copied"):
         Recorder(model, "rnn", probe=(value for value in probe()))
-    with Recorder(model.to("meta"), "rnn", probe=probe()) as rec, pytest.raises(InputError, match=r"meta|probe is on"):
+    with Recorder(model.to("meta"), "rnn", probe=probe()) as rec, pytest.raises(InputError, match="meta"):
         rec.snapshot(0)

@@ -22,6 +22,9 @@ from .parts import Walk
 from .state import Attributes, Key, undisturbed
 from .store import FolderStore, MemoryStore
 
+# What a model raises on a state of another batch size.
+_MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
+
 
 class Recorder:
     """Records the output sequence of a layer on ``probe``, without a trace in the training itself.
@@ -155,7 +158,7 @@ class Recorder:
             )
         carried = set(self._carried)
         while True:
-            with undisturbed(self._model):
+            with undisturbed(self._model, self._start):
                 moved = self._start.changed() - carried
                 self._start.put_back(carried)
                 before = Attributes(self._model)
@@ -164,7 +167,7 @@ class Recorder:
                     more = before.carried_on() & moved
                 except torch.OutOfMemoryError:
                     raise
-                except (RuntimeError, ValueError) as error:
+                except _MISFITS as error:
                     # A state of another batch size ends the forward before it is seen to be carried.
                     more = set(before.shapes(moved))
                     if not more:

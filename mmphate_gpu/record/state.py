@@ -22,8 +22,8 @@ Key = tuple[int, str]  # id of a module, and the name of one of its attributes o
 
 
 @contextlib.contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; the model and the random states as before afterwards.
+def undisturbed(model: nn.Module, start: Attributes) -> Iterator[None]:
+    """Evaluation mode inside; the model and the random states as before afterwards, and so the values of the ``start``.
 
     Put back are parameters, their gradients, buffers, and the attributes of every module with all that `Walk` finds
     in them. For that the model's tensors are copied, as long as the block runs. Random states are those of torch (CPU,
@@ -31,7 +31,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     # The cache of `parametrize.cached` would hand weights without gradients to the next training step.
     roots = [*map(vars, model.modules()), *model.parameters(), *model.buffers(), parametrize._cache]
-    saved = Walk(model).parts(roots)
+    saved = Walk(model).parts([*roots, *start.values()])
     saved += [RandomPart(random.getstate, random.setstate), RandomPart(_numpy_state, np.random.set_state)]
     gradients = [(weight, weight.grad) for weight in model.parameters()]
     flags = [(module, module.training) for module in model.modules()]
@@ -85,6 +85,9 @@ class Attributes:
 
     def keys(self) -> Collection[Key]:
         return self._values.keys()
+
+    def values(self) -> list[Any]:
+        return [value for value, _ in self._values.values()]
 
     def changed(self) -> set[Key]:
         """The attributes that have another value now, or other contents, or have come or gone."""
