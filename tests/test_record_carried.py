@@ -107,7 +107,7 @@ def test_a_probe_of_another_batch_size(how):
         rec.snapshot(-1)
         assert all(map(torch.equal, trained(Carries(how), epochs=0), model.parameters()))
         calls = []
-        model.register_forward_hook(lambda *args: calls.append(1))
+        model.register_forward_pre_hook(lambda *args: calls.append(1))
         trained(model, rec)
         assert len(calls) == 2 * 3  # a state that is known to be carried costs no second forward
     torch.testing.assert_close(rec.trace().data[-1], by_hand(model, probe(2)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -105,27 +103,16 @@ def test_the_first_snapshot_takes_the_folder(tmp_path):
         early.trace()
 
 
-def test_of_many_recorders_at_once_one_gets_the_folder(tmp_path, monkeypatch):
-    nets = [Net(nn.GRU) for _ in range(8)]
-    recorders = [Recorder(net, "rnn", probe=probe(), path=tmp_path) for net in nets]
-    values = [np.full((T, H, B), i, np.float32) for i in range(8)]
-    gate = threading.Barrier(8)
-    monkeypatch.setattr(FolderStore, "_check_empty", lambda self: None)  # all have looked before one has written
-
-    def attempt(i):
-        recorders[i].__enter__()
-        gate.wait()
-        try:
-            for epoch in range(3):
-                recorders[i]._store.add(epoch, values[i], {})
-        except InputError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        succeeded = list(pool.map(attempt, range(8)))
-    data = load_trace(tmp_path).data
-    assert sum(succeeded) == 1 and data.shape[0] == 3 and data.eq(succeeded.index(True)).all()
+def test_of_two_recorders_that_found_the_folder_empty_one_gets_it(tmp_path, monkeypatch):
+    nets = [Net(nn.GRU), Net(nn.GRU)]
+    first, second = (Recorder(net, "rnn", probe=probe(), path=tmp_path) for net in nets)
+    monkeypatch.setattr(FolderStore, "_check_empty", lambda self: None)  # both have looked before one has written
+    with first, second:
+        first.snapshot(0)
+        with pytest.raises(InputError, match="is not empty"):
+            second.snapshot(0)
+        first.snapshot(1)
+    assert owner_of(tmp_path, nets) == [0, 0]
 
 
 def test_a_folder_that_others_have_changed(tmp_path):

@@ -254,7 +254,9 @@ def test_wrappers():
     with torch.no_grad():
         expected = plain(probe()).permute(1, 2, 0).expand(12, -1, -1, -1)
     compiled = torch.compile(plain, backend=backend)
-    for model, layer in ((nn.DataParallel(plain), "module.1"), (compiled, "_orig_mod.1"), (compiled, "")):
+    for model, layer in ((nn.DataParallel(plain), "module.1"), (compiled, "_orig_mod.1"), (compiled, ""), (plain, "1")):
+        if model is plain:
+            plain.compile(backend=backend)
         model(probe()).sum().backward()
         compiled_before, before = len(graphs), described(plain)
         with Recorder(model, layer, probe=probe(), batch_first=True) as rec:

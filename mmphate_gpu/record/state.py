@@ -16,8 +16,7 @@ from torch.nn.utils import parametrize
 from .parts import RandomPart, Walk
 
 # What every module has: its flags, its hooks, and the dicts of parameters, buffers and submodules.
-# Torch's recurrent layers list their parameters once more.
-_NOT_ATTRIBUTES = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 Key = tuple[int, str]  # id of a module, and the name of one of its attributes or buffers
 
 
@@ -141,5 +140,5 @@ class Attributes:
             (number, name): value
             for number, module in self._modules.items()
             for name, value in (vars(module) | dict(module._buffers.items())).items()
-            if name not in _NOT_ATTRIBUTES
+            if name not in _OF_EVERY_MODULE
         }
