@@ -137,10 +137,10 @@ WIDE = torch.arange(B * T * H).reshape(B, T, H)
     ],
 )
 def test_no_value_is_rounded(value, dtype):
-    found = recorded(nn.Sequential(Returns(value)), "0", batch_first=True)
-    assert found.dtype == dtype
+    values = recorded(nn.Sequential(Returns(value)), "0", batch_first=True)
+    assert values.dtype == dtype
     # Integers of Python and its floats are exact here, whatever the dtype.
-    assert found.permute(2, 0, 1).tolist() == value.tolist()
+    assert values.permute(2, 0, 1).tolist() == value.tolist()
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_a_model_that_takes_gradients_by_its_input():
             with torch.enable_grad():
                 return torch.autograd.grad(x.pow(3).sum(), x)[0]
 
-    found = recorded(nn.Sequential(Energy()), "0", x=probe().requires_grad_(), batch_first=True)
-    torch.testing.assert_close(found, 3 * probe().square().permute(1, 2, 0))
+    values = recorded(nn.Sequential(Energy()), "0", x=probe().requires_grad_(), batch_first=True)
+    torch.testing.assert_close(values, 3 * probe().square().permute(1, 2, 0))
 
 
 def test_probes_that_do_not_fit():

@@ -63,15 +63,12 @@ class Walk:
 
     def parts(self, values: Iterable[Any]) -> list[Part]:
         """What can change among the visited, as it is now."""
-        visited = [id(value) for value in self.visited(values) if self._is_saved(value)]
-        return [self._saved[number] for number in visited]
-
-    def _is_saved(self, value: Any) -> bool:
-        if id(value) not in self._saved:
-            part = _part(value)
+        parts = []
+        for value in self.visited(values):
+            part = self._saved.get(id(value)) or _part(value)
             if part is not None:
-                self._saved[id(value)] = part
-        return id(value) in self._saved
+                parts.append(self._saved.setdefault(id(value), part))
+        return parts
 
     def _contents(self, value: Any) -> Iterable[Any]:
         if isinstance(value, dict):
@@ -148,11 +145,11 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.is_complex() or one.is_neg():
-        return torch.equal(one, other)
-    bits = _BITS[one.element_size()]  # so that NaN equals itself, and -0 differs from 0
-    return torch.equal(one.view(bits), other.view(bits))
+def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    if left.is_complex() or left.is_neg():
+        return torch.equal(left, right)
+    bits = _BITS[left.element_size()]  # so that NaN equals itself, and -0 differs from 0
+    return torch.equal(left.view(bits), right.view(bits))
 
 
 class _ArrayPart:

@@ -33,8 +33,8 @@ class Recorder:
     Recorded is what the layer returned, before the rest of the forward can change it. Afterwards the model
     is as it was, so that training goes on to the same bits: parameters and their gradients, buffers, the
     attributes of every module, training flags, and the random states of torch (CPU, and CUDA where in
-    use), NumPy and `random`. No hook stays on the model in between. A snapshot holds one copy of the
-    model's tensors while it runs.
+    use), NumPy and `random`. No hook stays on the model in between. A snapshot copies the tensors of the
+    model while it runs; between snapshots the recorder keeps a copy of those that are no parameters.
 
     A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
     buffer. Each snapshot starts from the state that the model had when the recorder was made, or from None
