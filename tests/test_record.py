@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
-from mmphate_gpu.trace import load_trace
 
 B, T, F, H = 6, 5, 3, 4
 
@@ -315,6 +314,11 @@ def test_bad_epochs_and_places():
         for epoch in ("4", None, True, float("nan"), float("inf")):
             with pytest.raises(InputTypeError, match="is no finite number"):
                 rec.snapshot(epoch)
+        for epoch in (2**53 + 1, -(10**30), 1e16):
+            with pytest.raises(InputError, match="is out of range; accepted"):
+                rec.snapshot(epoch)
+        with pytest.raises(InputError, match="recorded already"):
+            rec.snapshot(Fraction(7, 2))
         with pytest.raises(InputError, match="already open"):
             rec.__enter__()
     assert rec.trace().epoch.tolist() == [3, 3.5]
@@ -324,14 +328,15 @@ def test_bad_epochs_and_places():
 
 
 def test_shapes_labels_and_values_that_do_not_fit():
+    lengths = iter((1, 2))
+
     class Growing(nn.Module):
         def __init__(self):
             super().__init__()
-            self.rnn, self.calls = nn.GRU(F, H, batch_first=True), 0
+            self.rnn = nn.GRU(F, H, batch_first=True)
 
         def forward(self, x):
-            self.calls += 1
-            return self.rnn(x[:, : self.calls])
+            return self.rnn(x[:, : next(lengths)])
 
     with Recorder(Growing(), "rnn", probe=probe()) as rec:
         rec.snapshot(0)
@@ -349,56 +354,6 @@ def test_shapes_labels_and_values_that_do_not_fit():
         with pytest.raises(InputError, match="epoch 1: layer='rnn' returns NaN"):
             rec.snapshot(1)
     assert rec.trace().n_epochs == 1
-
-
-# ---------------------------------------------------------------- the folder
-
-
-def test_folder_is_readable_after_every_snapshot(tmp_path):
-    folder = tmp_path / "runs" / "rec"
-    lengths = torch.tensor([2, 5, 3, 5, 1, 4])
-    packed = pack_padded_sequence(probe(), lengths, batch_first=True, enforce_sorted=False)
-    model = seeded(Net)
-    stored = Recorder(model, "rnn", probe=packed, path=folder, label=np.arange(B))
-    kept = Recorder(model, "rnn", probe=packed, label=np.arange(B))
-    assert not folder.exists()
-    with stored, kept:
-        for epoch in (0, 5, 7.5):
-            stored.snapshot(epoch)
-            kept.snapshot(epoch)
-            one, two = load_trace(folder), kept.trace()
-            assert torch.equal(one.data, two.data) and torch.equal(one.mask, two.mask)
-            assert one.epoch.tolist() == two.epoch.tolist() and one.label.tolist() == list(range(B))
-    assert torch.equal(stored.trace().data, kept.trace().data)
-    names = sorted(item.name for item in folder.iterdir())
-    assert names == ["label.npy", "mask.npy", "meta.json", *(f"snapshot_{i:06d}.npy" for i in range(3))]
-    assert json.loads((folder / "meta.json").read_text())["layer"] == "rnn"
-
-
-def test_a_crash_while_writing_keeps_what_was_there(tmp_path, monkeypatch):
-    folder = tmp_path / "rec"
-    with Recorder(Net(), "rnn", probe=probe(), path=folder) as rec:
-        rec.snapshot(0)
-        with monkeypatch.context() as patch:
-            patch.setattr(json, "dumps", lambda *args, **options: (_ for _ in ()).throw(OSError("disk full")))
-            with pytest.raises(OSError, match="disk full"):
-                rec.snapshot(1)
-        assert load_trace(folder).epoch.tolist() == [0]
-        rec.snapshot(1)
-    assert load_trace(folder).epoch.tolist() == [0, 1]
-
-
-def test_folder_that_is_not_empty_is_refused(tmp_path):
-    (tmp_path / "keep.txt").write_text("mine")
-    for path in (tmp_path, tmp_path / "keep.txt"):
-        with pytest.raises(InputError, match="exists and is not empty"):
-            Recorder(Net(), "rnn", probe=probe(), path=path)
-    with (
-        pytest.raises(InputError, match="cannot be made"),
-        Recorder(Net(), "rnn", probe=probe(), path=tmp_path / "keep.txt" / "sub"),
-    ):
-        pass
-    assert [item.name for item in tmp_path.iterdir()] == ["keep.txt"]
 
 
 @pytest.mark.cuda

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import math
 import numbers
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 
 from .._trace_input import as_label
 from ..params import InputError, InputTypeError
 from ..trace import Trace
+from .output import LARGEST_INTEGER, copied_output, sequence_values
+from .parts import Walk
+from .state import Attributes, Key, undisturbed
 from .store import FolderStore, MemoryStore
+
+# What a model raises on a state of another batch size.
+_MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 class Recorder:
     """Records the output sequence of a layer on ``probe``, without a trace in the training itself.
 
-    Each `snapshot` runs the model once on the probe, in evaluation mode and without gradients; the
-    training flag of every module and the random state of torch (CPU, and CUDA where in use) are then
-    as they were, so that training goes on to the same bits. No hook stays on the model in between.
+    Each `snapshot` runs the model on the probe, in evaluation mode, without gradients, and not compiled.
+    Recorded is what the layer returned, before the rest of the forward can change it. Afterwards the model
+    is as it was, so that training goes on to the same bits: parameters and their gradients, buffers, the
+    attributes of every module, training flags, and the random states of torch (CPU, and CUDA where in
+    use), NumPy and `random`. No hook stays on the model in between. A snapshot copies the tensors of the
+    model while it runs; between snapshots the recorder keeps a copy of those that are no parameters.
+
+    A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
+    buffer. Each snapshot starts from the state that the model had when the recorder was made, or from None
+    where it is None now, so that snapshots of an unchanged model are equal, and the probe may have another
+    batch size than the training. Such a state is whatever an evaluation forward changes, in a module where
+    that includes a tensor of two or more axes. Running statistics, counters, and what is changed by the
+    training alone are as they are now.
 
     Parameters
     ----------
@@ -33,10 +49,12 @@ class Recorder:
     layer : dotted name within ``model`` of an RNN, LSTM or GRU (any layers and directions: the last
         layer's hidden states of all directions are the units); "" is the model itself. Any other
         module that returns (batch, timestep, unit) once per forward is accepted with ``batch_first``.
-    probe : the model's input, a tensor or a tuple of positional arguments; held, not copied.
+    probe : the model's input, a tensor or a tuple of positional arguments; the recorder keeps a
+        copy of it, and gives the model a fresh copy in each snapshot.
     label : (S,) integer class of each probe sample.
     path : folder, new or empty, where each snapshot is written as it is taken instead of being kept in
-        memory; `load_trace` reads it, also after a crash.
+        memory; `load_trace` reads it, also after a crash. The first snapshot takes the folder: every other
+        recorder, of this process or another, is refused there.
     batch_first : for layers other than RNN, LSTM and GRU: whether the batch axis precedes the timesteps.
 
     Raises
@@ -67,11 +85,13 @@ class Recorder:
         if not isinstance(model, nn.Module):
             raise InputTypeError(f"model is a {type(model).__name__}; accepted: a torch.nn.Module")
         self._model, self._name = model, layer
-        self._layer = _find_layer(model, layer)
-        self._batch_first = _batch_first(self._layer, layer, batch_first)
+        self._batch_first = batch_first
+        _batch_first(_find_layer(model, layer), layer, batch_first)
         # A PackedSequence is a tuple too, and yet one argument.
-        self._args = probe if type(probe) is tuple else (probe,)
+        self._args = _copied_probe(probe if type(probe) is tuple else (probe,))
         self._label = as_label(label)
+        self._start = Attributes(model)
+        self._carried: set[Key] = set()
         self._store = MemoryStore() if path is None else FolderStore(path, layer)
         self._epochs: list[float] = []
         self._shape: tuple[int, ...] = ()
@@ -94,12 +114,16 @@ class Recorder:
         Raises
         ------
         InputError, InputTypeError
-            Outside the with-block; an epoch that repeats or is no finite number; a layer that did not run,
-            or ran more than once; an output of another shape than before, or not finite. Nothing is
-            recorded then.
+            Outside the with-block; an epoch that repeats or is no finite number; a probe that the model refuses;
+            a layer that did not run, or ran more than once; an output of another shape than before, not finite,
+            or not real; a folder that another recorder has taken. Nothing is recorded then.
         """
         epoch = self._checked_epoch(epoch)
-        values, mask = self._sequence(self._probe_output())
+        layer = _find_layer(self._model, self._name)
+        batch_first = _batch_first(layer, self._name, self._batch_first)
+        output = self._probe_output(layer)
+        unbatched = isinstance(layer, nn.RNNBase)
+        values, mask = sequence_values(output, self._name, batch_first=batch_first, unbatched=unbatched)
         self._check(epoch, values, mask)
         extra = {"mask": mask, "label": self._label}
         self._store.add(epoch, values, {name: array for name, array in extra.items() if array is not None})
@@ -117,43 +141,77 @@ class Recorder:
             raise InputError("snapshot was called outside the recorder's with-block")
         if isinstance(epoch, bool) or not isinstance(epoch, numbers.Real) or not math.isfinite(epoch):
             raise InputTypeError(f"epoch={epoch!r} is no finite number")
-        if epoch in self._epochs:
+        number = int(epoch) if isinstance(epoch, numbers.Integral) else float(epoch)
+        if abs(number) > LARGEST_INTEGER:
+            raise InputError(
+                f"epoch={epoch!r} is out of range; accepted: up to 2**53, where float64 holds each integer"
+            )
+        if number in self._epochs:
             raise InputError(f"epoch={epoch!r} is recorded already; accepted: a number not used before")
-        return int(epoch) if isinstance(epoch, numbers.Integral) else float(epoch)
+        return number
 
-    def _probe_output(self) -> Any:
-        outputs: list[Any] = []
-        handle = self._layer.register_forward_hook(lambda module, args, output: outputs.append(output))
-        try:
-            with _undisturbed(self._model), torch.no_grad():
-                self._model(*self._args)
-        finally:
-            handle.remove()
+    def _probe_output(self, layer: nn.Module) -> Any:
+        """What the layer returns; run again where the forward proves to carry a state that was not put back before."""
+        if any(map(is_lazy, (*self._model.parameters(), *self._model.buffers()))):
+            raise InputError(
+                "model has lazy modules without parameters yet; call it on a batch before the first snapshot"
+            )
+        carried = set(self._carried)
+        while True:
+            with undisturbed(self._model, self._start):
+                moved = self._start.changed() - carried
+                self._start.put_back(carried)
+                before = Attributes(self._model)
+                try:
+                    outputs = self._forward(layer)
+                    more = before.carried_on() & moved
+                except torch.OutOfMemoryError:
+                    raise
+                except _MISFITS as error:
+                    # A state of another batch size ends the forward before it is seen to be carried.
+                    more = set(before.shapes(moved))
+                    if not more:
+                        self._explain(error, before)
+                        raise
+            if not more:
+                break
+            carried |= more
         if len(outputs) != 1:
             ran = "did not run" if not outputs else f"ran {len(outputs)} times"
             raise InputError(f"layer={self._name!r} {ran} in one forward of the probe; accepted: exactly once")
+        self._carried = carried
         return outputs[0]
 
-    def _sequence(self, output: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """Values (timestep, unit, sample) and mask (timestep, unit, sample), from what the layer returned."""
-        if isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence):
-            output = output[0]
-        lengths = None
-        if isinstance(output, PackedSequence):
-            output, lengths = pad_packed_sequence(output)  # (T, B, H), in the order of the user's batch
-        elif not isinstance(output, torch.Tensor) or output.ndim not in self._accepted_axes():
-            found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise InputError(f"layer={self._name!r} returns {found}; accepted: a (batch, timestep, unit) sequence")
-        elif output.ndim == 2:  # an unbatched sequence
-            output = output.unsqueeze(1)
-        elif self._batch_first:
-            output = output.transpose(0, 1)
-        kind = torch.float64 if output.dtype == torch.float64 else torch.float32
-        values = output.detach().permute(0, 2, 1).to("cpu", kind, copy=True).contiguous().numpy()
-        return values, None if lengths is None else _length_mask(lengths, values.shape)
+    def _forward(self, layer: nn.Module) -> list[Any]:
+        outputs: list[Any] = []
 
-    def _accepted_axes(self) -> tuple[int, ...]:
-        return (2, 3) if isinstance(self._layer, nn.RNNBase) else (3,)
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            outputs.append(None if outputs else copied_output(output))  # more than one is refused
+
+        handle = layer.register_forward_hook(keep)
+        try:
+            with torch.no_grad():
+                _unwrapped(self._model)(*_copied_probe(self._args))
+        finally:
+            handle.remove()
+        return outputs
+
+    def _explain(self, error: Exception, attributes: Attributes) -> None:
+        """Raise an `InputError` where the device or the batch size of the probe may have led to ``error``."""
+        probe = {value.device for value in Walk(self._model).visited(self._args) if isinstance(value, torch.Tensor)}
+        devices = {weight.device for weight in self._model.parameters()}
+        if probe and devices and not probe & devices:
+            raise InputError(
+                f"probe is on {_listed(probe)}, the model's parameters on {_listed(devices)}; accepted: a probe on the "
+                f"device of the model ({error})"
+            ) from error
+        states = {f"{name} {shape}" for (_, name), shape in attributes.shapes(attributes.keys()).items()}
+        if states:
+            raise InputError(
+                f"the model refuses the probe ({type(error).__name__}: {error}). It holds {_listed(states)}: a state "
+                "carried from batch to batch fits no other batch size; accepted: a probe of that batch size, or a "
+                "recorder made while the model has no such state"
+            ) from error
 
     def _check(self, epoch: float, values: np.ndarray, mask: np.ndarray | None) -> None:
         where = f"snapshot of epoch {epoch}: layer={self._name!r}"
@@ -167,38 +225,45 @@ class Recorder:
                 f"label has shape {self._label.shape}; accepted: one class for each of the probe's "
                 f"{values.shape[2]} samples"
             )
+        if values.size == 0:
+            raise InputError(
+                f"{where} returns (timestep, unit, sample) = {values.shape}; accepted: at least one of each"
+            )
         if not np.isfinite(values).all():
             raise InputError(f"{where} returns NaN or infinity; the training has diverged, or the probe holds them")
 
 
-@contextlib.contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; training flags and torch's random state as before afterwards.
-
-    Flags are set one by one: ``model.train()`` would wake modules the user has frozen in evaluation mode.
-    """
-    flags = [(module, module.training) for module in model.modules()]
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    # Older torch (its issue 112583) hands weights that autocast cached without gradients to the next training step.
-    caching = torch.is_autocast_cache_enabled()
+def _copied_probe(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    tensors = [value for value in Walk(nn.Module()).visited([args]) if isinstance(value, torch.Tensor)]
+    # `copy.deepcopy` refuses tensors that were computed from others that require gradients.
+    copies = {id(tensor): tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors}
     try:
-        torch.set_autocast_cache_enabled(False)
-        with torch.random.fork_rng(devices=devices):
-            for module, _ in flags:
-                module.training = False
-            yield
-    finally:
-        torch.set_autocast_cache_enabled(caching)
-        for module, training in flags:
-            module.training = training
+        return copy.deepcopy(args, copies)
+    except (TypeError, RuntimeError) as error:
+        raise InputTypeError(f"probe cannot be copied ({error}); accepted: tensors, and what holds tensors") from error
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module within wrappers that spread a forward over devices and processes, or compile it."""
+    parallel = isinstance(module, (nn.DataParallel, DistributedDataParallel))
+    inner = module.module if parallel else getattr(module, "_orig_mod", module)
+    return module if inner is module else _unwrapped(inner)
+
+
+def _listed(values: set[Any]) -> str:
+    return ", ".join(sorted(map(str, values)))
 
 
 def _find_layer(model: nn.Module, layer: Any) -> nn.Module:
     if not isinstance(layer, str):
         raise InputTypeError(f"layer is a {type(layer).__name__}; accepted: the dotted name of a module of the model")
     names = dict(model.named_modules(remove_duplicate=False))
+    if isinstance(names.get(layer), torch.jit.ScriptModule):
+        raise InputTypeError(
+            f"layer={layer!r} is a scripted module, which takes no hooks; accepted: a module of Python"
+        )
     if layer in names:
-        return names[layer]
+        return _unwrapped(names[layer])
     recurrent = [name for name, module in names.items() if isinstance(module, nn.RNNBase)]
     shown = ", ".join(map(repr, recurrent or [name for name in names if name])) or "none"
     kind = "RNN, LSTM and GRU layers" if recurrent else "modules (no RNN, LSTM or GRU among them)"
@@ -216,10 +281,6 @@ def _batch_first(layer: nn.Module, name: str, given: bool | None) -> bool:
     if given is not None and given != layer.batch_first:
         raise InputError(f"batch_first={given!r} contradicts layer={name!r}, which has {layer.batch_first}")
     return layer.batch_first
-
-
-def _length_mask(lengths: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:  # (T, S)
-    return np.arange(shape[0])[:, None] < lengths.numpy()[None, :]
 
 
 def _same_mask(one: np.ndarray | None, other: np.ndarray | None) -> bool:

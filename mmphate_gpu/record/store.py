@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from .._trace_io import META, RECORDING, atomic_path
 from ..params import InputError
 from ..trace import Trace, as_trace, load_trace
+
+_ACCEPTED = "accepted: a new or an empty folder for each recorder"
 
 
 class MemoryStore:
@@ -37,14 +40,18 @@ class MemoryStore:
 
 
 class FolderStore:
-    """Snapshots as one .npy each, named by a meta.json that is rewritten last, so that both always agree."""
+    """Snapshots as one .npy each, named by a meta.json that is rewritten last, so that both always agree.
+
+    The first snapshot takes the folder, by making the meta.json of an empty recording where there was none.
+    """
 
     def __init__(self, path: str | os.PathLike[str], layer: str) -> None:
-        self._path = Path(path)
-        if self._path.exists() and (not self._path.is_dir() or any(self._path.iterdir())):
-            raise InputError(f"path={os.fspath(path)!r} exists and is not empty; accepted: a new or an empty folder")
-        self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "layer": layer}
+        self._path = Path(path).absolute()  # a later change of the working directory does not move it
+        self._check_empty()
+        # The name tells this recorder's meta.json from that of a recorder with the same layer and epochs.
+        self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "layer": layer, "recorder": uuid.uuid4().hex}
         self._meta |= {"epoch": [], "files": [], "extra": []}
+        self._written: str | None = None
 
     def open(self) -> None:
         """Make the folder."""
@@ -52,9 +59,13 @@ class FolderStore:
             self._path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"path={os.fspath(self._path)!r} cannot be made ({error})") from error
+        self._check_mine()
 
     def add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
         """Write one snapshot; a crash at any moment leaves the folder readable up to the one before."""
+        self._check_mine()
+        if self._written is None:
+            self._take()
         if not self._meta["files"]:
             for name, array in extra.items():
                 self._write(f"{name}.npy", array)
@@ -62,9 +73,39 @@ class FolderStore:
         self._write(file, values)
         longer = {"epoch": [*self._meta["epoch"], epoch], "files": [*self._meta["files"], file]}
         meta = self._meta | longer | {"extra": sorted(extra)}
+        text = _text(meta)
         with atomic_path(self._path / META) as partial:
-            partial.write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        self._meta = meta
+            partial.write_text(text, encoding="utf-8")
+        self._meta, self._written = meta, text
+
+    def _take(self) -> None:
+        text = _text(self._meta)
+        try:
+            with (self._path / META).open("x", encoding="utf-8") as file:  # of two recorders, one succeeds
+                file.write(text)
+        except FileExistsError as error:
+            raise self._not_empty() from error
+        except OSError as error:
+            raise InputError(f"path={os.fspath(self._path)!r} cannot be written ({error})") from error
+        self._written = text
+
+    def _check_mine(self) -> None:
+        if self._written is None:
+            self._check_empty()
+            return
+        try:
+            text = (self._path / META).read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"path={os.fspath(self._path)!r} has lost its {META} ({error}); {_ACCEPTED}") from error
+        if text != self._written:
+            raise InputError(f"path={os.fspath(self._path)!r} holds another recorder's snapshots now; {_ACCEPTED}")
+
+    def _check_empty(self) -> None:
+        if self._path.exists() and (not self._path.is_dir() or any(self._path.iterdir())):
+            raise self._not_empty()
+
+    def _not_empty(self) -> InputError:
+        return InputError(f"path={os.fspath(self._path)!r} exists and is not empty; {_ACCEPTED}")
 
     def _write(self, name: str, array: np.ndarray) -> None:
         with atomic_path(self._path / name) as partial:
@@ -72,4 +113,9 @@ class FolderStore:
 
     def trace(self) -> Trace:
         """The snapshots so far, read back."""
+        self._check_mine()
         return as_trace(load_trace(self._path))
+
+
+def _text(meta: dict[str, Any]) -> str:
+    return json.dumps(meta, indent=1)

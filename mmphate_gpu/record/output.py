@@ -1,0 +1,93 @@
+"""What a layer returned, as the values of a snapshot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from ..params import InputError, InputTypeError
+
+LARGEST_INTEGER = 2**53  # float64 holds every integer up to here
+
+
+def copied_output(output: Any) -> Any:
+    """A copy of what a layer returned, of the first if it returned several: later operations in place do not reach it.
+
+    What is neither a tensor nor a PackedSequence comes back as it is, for `sequence_values` to refuse.
+    """
+    if isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence) and output:
+        output = output[0]
+    if isinstance(output, PackedSequence):
+        return PackedSequence(*(None if part is None else part.detach().clone() for part in output))
+    return output.detach().clone() if isinstance(output, torch.Tensor) else output
+
+
+def sequence_values(
+    output: Any, layer: str, *, batch_first: bool, unbatched: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Values (timestep, unit, sample) and mask (timestep, sample) of the output of ``layer``.
+
+    Values are float64 where the output is, or has integers of 4 or 8 bytes, and else float32: no value is rounded.
+
+    Parameters
+    ----------
+    output : (batch, timestep, unit) tensor, or (timestep, batch, unit), or PackedSequence.
+    batch_first : whether the batch axis precedes the timesteps.
+    unbatched : whether (timestep, unit) is accepted too.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        Another number of axes; values that are not real, are not in memory, or that float64 cannot hold.
+    """
+    lengths = None
+    if isinstance(output, PackedSequence):
+        _check_real(output.data, layer)
+        output, lengths = pad_packed_sequence(output)  # (T, B, H), in the order of the user's batch
+    elif not isinstance(output, torch.Tensor):
+        raise _no_sequence(layer, type(output).__name__)
+    else:
+        _check_real(output, layer)
+        if output.ndim == 2 and unbatched:
+            output = output.unsqueeze(1)
+        elif output.ndim != 3:
+            raise _no_sequence(layer, str(tuple(output.shape)))
+        elif batch_first:
+            output = output.transpose(0, 1)
+    values = _exact_values(output.permute(0, 2, 1), layer)
+    return values, None if lengths is None else np.arange(values.shape[0])[:, None] < lengths.numpy()[None, :]
+
+
+def _no_sequence(layer: str, returned: str) -> InputError:
+    return InputError(f"layer={layer!r} returns {returned}; accepted: a (batch, timestep, unit) sequence")
+
+
+def _check_real(output: torch.Tensor, layer: str) -> None:
+    if output.is_nested or output.layout != torch.strided or output.is_meta or torch.masked.is_masked_tensor(output):
+        form = (
+            "nested" if output.is_nested else "meta" if output.is_meta else f"{type(output).__name__} {output.layout}"
+        )
+        raise InputTypeError(
+            f"layer={layer!r} returns a tensor of another form ({form}); accepted: a dense tensor, or a PackedSequence"
+        )
+    if output.is_complex() or output.is_quantized:
+        raise InputTypeError(
+            f"layer={layer!r} returns {output.dtype}; accepted: real numbers. Of complex states, record a module that "
+            "returns their real and imaginary parts as units"
+        )
+
+
+def _exact_values(output: torch.Tensor, layer: str) -> np.ndarray:
+    whole = not output.is_floating_point()
+    if not whole and output.dtype != torch.float64:
+        return output.to("cpu", torch.float32).contiguous().numpy()  # half precision as well
+    values = np.ascontiguousarray(output.cpu().numpy())
+    if whole and values.size and max(-int(values.min()), int(values.max())) > LARGEST_INTEGER:
+        raise InputError(
+            f"layer={layer!r} returns integers from {values.min()} to {values.max()}; accepted: those that float64 "
+            f"holds exactly, up to 2**53"
+        )
+    return values.astype(np.float32 if whole and values.itemsize < 4 else np.float64, copy=False)
