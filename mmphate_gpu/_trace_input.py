@@ -8,11 +8,9 @@ import numpy as np
 import torch
 
 from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
+from ._trace_dims import AXES, SLICE_AXES
 from ._trace_parts import READERS, Array, stored_mask, stored_values
 from .params import InputError, InputTypeError
-
-AXES = ("epoch", "timestep", "unit", "sample")
-SLICE_AXES = ("slice", "unit", "sample")
 
 
 def is_xarray(values: Any) -> bool:

@@ -14,7 +14,7 @@ import torch
 from . import _trace_input as read
 from . import _trace_io
 from ._arrays import to_numpy
-from ._trace_input import AXES, SLICE_AXES
+from ._trace_dims import AXES, SLICE_AXES
 from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
 from ._trace_points import LazyPoints, Points, points_in_memory
@@ -369,13 +369,15 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None) -> T
     """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
 
     Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally
-    epoch, timestep, unit, sample, label, mask and axes.
+    epoch, timestep, unit, sample, label, mask and axes. Axes go by name where a .zarr or .h5 names its dimensions, as
+    xarray and netCDF do, or ``axes`` of a .npz does, else by their order. Packed numbers (scale_factor, add_offset)
+    become the values that they stand for, missing ones (_FillValue, missing_value) are masked, as xarray reads them.
 
     Parameters
     ----------
     stream : whether the values stay in the file, to be read by parts in every pass of a run, which has the same bits
         as one from memory. None: if they would take more than a quarter of the free memory. Not possible for a
-        compressed .npz and an array in Fortran order.
+        compressed .npz, an array in Fortran order, and a .npz whose ``axes`` are in another order.
 
     Raises
     ------
@@ -389,14 +391,10 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None) -> T
     chunk of a .zarr or .h5 that covers few slices and all samples is read once a pass.
     """
     fields = _stored_fields(path, stream)
-    axes = fields.pop("axes", None)
     try:
-        trace = as_trace(**fields, min_slices=1)
+        return as_trace(**fields, min_slices=1)
     except InputError as error:
         raise type(error)(f"{os.fspath(path)}: {error}") from error
-    if axes is not None and tuple(map(str, np.atleast_1d(axes))) != trace.axes:
-        raise InputError(f"{os.fspath(path)}: axes is {axes}; data of {trace.shape} has the axes {trace.axes}")
-    return trace
 
 
 def _stored_fields(path: str | os.PathLike[str], stream: bool | None) -> dict[str, Any]:
@@ -410,7 +408,7 @@ def _stored_fields(path: str | os.PathLike[str], stream: bool | None) -> dict[st
     fields = _trace_io.open_fields(path)
     if fields is not None:
         return fields
-    what = f"{os.fspath(path)} is compressed or in Fortran order, so it cannot be read by parts"
+    what = f"{os.fspath(path)} is compressed or in Fortran order, or its axes are turned, so it cannot be read by parts"
     if stream:
         raise InputError(f"{what}; accepted for stream=True: numpy.save or numpy.savez of an array in C order")
     check_fits(f"{what}, and", needed, cpu, remedy="numpy.save of an array in C order can be read by parts")
@@ -431,10 +429,7 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES
     fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
-    plain = all(np.array_equal(fields[name], np.arange(len(fields[name]))) for name in AXES)
     fields |= {"label": trace.label, "axes": np.array(trace.axes)}
     for name, values in (("data", trace.data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
-    if plain and trace.mask is None and trace.label is None:
-        fields = {"data": fields["data"], "axes": fields["axes"]}
     _trace_io.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)

@@ -1,0 +1,122 @@
+"""The arrays of a trace out of a .zarr or .h5: axes in order, numbers unpacked, in memory or read by parts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._arrays import tensor_of
+from ._trace_dims import check_axis, coordinate_names, mask_order, stored_order, with_axes
+from ._trace_formats import OPENERS, Variable, Variables
+from ._trace_packing import check_plain, decode_coordinate, is_boolean, packing_of
+from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, all_true, stamp_of
+from .params import InputError
+
+
+class Heading(NamedTuple):
+    """What a file says of its data."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def read_container(path: Path, ending: str, by_parts: bool = False) -> dict[str, Any]:
+    """The arrays of a .zarr or .h5 in the order of the axes of a trace, without what packs them."""
+    stamp = stamp_of(path) if by_parts else ""
+    with OPENERS[ending](path) as variables, _naming(path):
+        data = variables["data"]
+        if data.array.shape is None:  # an HDF5 dataset without values
+            return {"data": data.values()}
+        dims = _dims_of_data(variables)
+        values, present = _data_by_parts(path, stamp, data, dims) if by_parts else _data(data, dims)
+        fields = {"data": values, "mask": _mask(path, variables, dims, stamp)}
+        if present is not None:
+            fields["mask"] = _both(present, fields["mask"])
+        for field, name in coordinate_names(dims, variables).items():
+            beside = variables[name]
+            check_axis(field, beside.dims, len(dims))
+            fields[field] = np.atleast_1d(decode_coordinate(field, beside.values(), beside.attributes))
+        return {name: found for name, found in fields.items() if found is not None}
+
+
+def container_heading(path: Path, ending: str) -> Heading | None:
+    """Shape, in the order of the axes of a trace, and dtype of the data; None of a dataset without values."""
+    with OPENERS[ending](path) as variables, _naming(path):
+        data = variables["data"]
+        if data.array.shape is None:
+            return None
+        packing = packing_of("data", np.dtype(data.array.dtype), data.attributes, data.fill)
+        shape = tuple(data.array.shape[axis] for axis in stored_order(_dims_of_data(variables)))
+        return Heading(shape, np.dtype(data.array.dtype) if packing is None else packing.dtype)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names the file in what the rules refuse."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _dims_of_data(variables: Variables) -> Any:
+    axes = variables.get("axes")
+    return with_axes(variables["data"].dims, None if axes is None else axes.values())
+
+
+def _data(data: Variable, dims: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values, and where there are any, or None where that is everywhere."""
+    stored, order = data.values(), stored_order(dims)
+    packing = packing_of("data", stored.dtype, data.attributes, data.fill)
+    if packing is None:
+        return stored.transpose(order), None
+    present = packing.present(stored)
+    return packing.decode(stored).transpose(order), None if present.all() else present.transpose(order)
+
+
+def _data_by_parts(path: Path, stamp: str, data: Variable, dims: Any) -> tuple[ChunkedArray, PresentValues | None]:
+    stored, order = np.dtype(data.array.dtype), stored_order(dims)
+    packing = packing_of("data", stored, data.attributes, data.fill)
+    shape = tuple(data.array.shape[axis] for axis in order)
+    reader = ChunkedArray(path, data.opened, shape, stored if packing is None else packing.dtype, stamp, order, packing)
+    if packing is None or not packing.missing or len(shape) not in (3, 4) or min(shape) == 0:
+        return reader, None
+    present = PresentValues(reader, None)
+    return reader, None if all_true(present) else present
+
+
+def _mask(path: Path, variables: Variables, dims: Any, stamp: str) -> Any:
+    """The mask as booleans: of a file that is read by parts a reader, if it has the shape of the data."""
+    if "mask" not in variables:
+        return None
+    mask, n_axes = variables["mask"], len(dims)
+    check_plain("mask", mask.attributes)
+    order, index = mask_order(mask.dims, stored_order(dims))
+    dtype = np.dtype(bool) if is_boolean(mask.attributes) else np.dtype(mask.array.dtype)
+    if stamp and len(order) == n_axes in (3, 4):
+        shape = tuple(mask.array.shape[axis] for axis in order)
+        return ChunkedArray(path, mask.opened, shape, dtype, stamp, order)
+    return mask.values().astype(dtype, copy=False).transpose(order)[index]
+
+
+def _both(present: Any, mask: Any) -> Any:
+    """Where a value is present by its number and by the mask of the file."""
+    if isinstance(mask, np.ndarray) and mask.ndim == 2:
+        mask = mask[:, None]  # (timestep, 1, sample)
+    if mask is not None and (mask.dtype != bool or not _fits(mask.shape, present.shape)):
+        return mask  # refused with the words of `as_trace`
+    if isinstance(present, np.ndarray):
+        return present if mask is None else present & mask
+    if isinstance(mask, np.ndarray):
+        four = np.broadcast_to(mask, present.shape)
+        mask = HeldTensor(tensor_of(four if four.ndim == 4 else four[:, None]))
+    return replace(present, mask=mask)
+
+
+def _fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return all(size in (1, wanted) for size, wanted in zip(shape[::-1], other[::-1], strict=False))
