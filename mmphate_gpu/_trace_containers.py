@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +10,9 @@ import numpy as np
 
 from ._arrays import tensor_of
 from ._trace_dims import check_axis, coordinate_names, mask_order, stored_order, with_axes
-from ._trace_formats import OPENERS, Variable, Variables
+from ._trace_formats import OPENERS, Variable, Variables, naming
 from ._trace_packing import check_plain, decode_coordinate, is_boolean, packing_of
 from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, all_true, stamp_of
-from .params import InputError
 
 
 class Heading(NamedTuple):
@@ -28,7 +25,7 @@ class Heading(NamedTuple):
 def read_container(path: Path, ending: str, by_parts: bool = False) -> dict[str, Any]:
     """The arrays of a .zarr or .h5 in the order of the axes of a trace, without what packs them."""
     stamp = stamp_of(path) if by_parts else ""
-    with OPENERS[ending](path) as variables, _naming(path):
+    with OPENERS[ending](path) as variables, naming(path):
         data = variables["data"]
         if data.array.shape is None:  # an HDF5 dataset without values
             return {"data": data.values()}
@@ -46,22 +43,13 @@ def read_container(path: Path, ending: str, by_parts: bool = False) -> dict[str,
 
 def container_heading(path: Path, ending: str) -> Heading | None:
     """Shape, in the order of the axes of a trace, and dtype of the data; None of a dataset without values."""
-    with OPENERS[ending](path) as variables, _naming(path):
+    with OPENERS[ending](path) as variables, naming(path):
         data = variables["data"]
         if data.array.shape is None:
             return None
         packing = packing_of("data", np.dtype(data.array.dtype), data.attributes, data.fill)
         shape = tuple(data.array.shape[axis] for axis in stored_order(_dims_of_data(variables)))
         return Heading(shape, np.dtype(data.array.dtype) if packing is None else packing.dtype)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Names the file in what the rules refuse."""
-    try:
-        yield
-    except InputError as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 def _dims_of_data(variables: Variables) -> Any:

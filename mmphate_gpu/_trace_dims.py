@@ -33,9 +33,9 @@ def plain_name(name: Any) -> str | None:
 
 def one_name(candidates: Iterable[Any]) -> Any:
     """The name of a dimension that several places name; the names of two axes are joined, which makes them unknown."""
-    candidates = [name for name in candidates if plain_name(name)]
-    known = dict.fromkeys(name for name in map(plain_name, candidates) if name in {*AXES, "slice"})
-    return " or ".join(known) if known else next(iter(candidates), None)
+    names = sorted(filter(None, candidates), key=lambda name: plain_name(name) is None)  # those made up come last
+    known = dict.fromkeys(name for name in map(plain_name, names) if name in {*AXES, "slice"})
+    return " or ".join(known) if known else next(iter(names), None)
 
 
 def stored_order(dims: Dims) -> tuple[int, ...]:
@@ -51,11 +51,11 @@ def stored_order(dims: Dims) -> tuple[int, ...]:
     """
     axes = axes_of(len(dims))
     names = _axis_names(dims, axes)
-    numbers = [int(match[2]) for match in map(_MADE_UP.fullmatch, map(str, dims)) if match and not match[1]]
-    if not any(names) and numbers == sorted(numbers):
+    if not any(names) and not _turned(dims):
         return tuple(range(len(dims)))
     missing = [axis for axis in axes if axis not in names]
-    if len(names) == len(axes) and len(missing) == names.count(None):  # each name is that of an axis, and occurs once
+    # As many are missing as have no name: each name is that of an axis, and occurs once.
+    if len(names) == len(axes) and len(missing) == names.count(None) and not _turned(dims):
         if all(name in (None, axis) for name, axis in zip(names, axes, strict=True)):
             return tuple(range(len(dims)))
         if len(missing) < 2:
@@ -109,10 +109,11 @@ def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
     """Which of the arrays ``names`` beside data with ``dims`` holds each coordinate or label, by field."""
     fields = {name: name for name in (*AXES, "label") if name in names}
     if len(dims) == 3:
-        slices = next((name for name in ("slice", plain_name(dims[stored_order(dims)[0]])) if name in names), None)
-        if slices == "timestep":
-            fields.pop("timestep")
-        fields |= {} if slices is None else {"epoch": slices}
+        slices = plain_name(dims[stored_order(dims)[0]])
+        if slices == "timestep":  # that of the one epoch is no coordinate of the slices
+            fields = {name: name for name in fields if name not in ("epoch", "timestep")}
+        named = next((name for name in ("slice", slices) if name in names), None)
+        fields |= {} if named is None else {"epoch": named}
     return fields
 
 
@@ -128,6 +129,12 @@ def check_axis(field: str, dims: Dims, n_axes: int) -> None:
 def shown(dims: Dims) -> tuple[str | None, ...]:
     """``dims`` for a message."""
     return tuple(None if name is None else str(name) for name in dims)
+
+
+def _turned(dims: Dims) -> bool:
+    """Whether axes that xarray numbered (dim_0, dim_1) are in another order by now."""
+    numbers = [int(match[2]) for match in map(_MADE_UP.fullmatch, map(str, dims)) if match and not match[1]]
+    return numbers != sorted(numbers)
 
 
 def _axis_names(dims: Dims, axes: tuple[str, ...]) -> list[str | None]:

@@ -48,6 +48,15 @@ def readable(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in what the rules refuse."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
 def data_key(path: Path, names: Any) -> str:
     """Under which of ``names`` the trace is."""
     keys = [key for key in ("data", "trace") if key in names]
@@ -147,19 +156,23 @@ def _zarr_variable(array: Any, opened: _ZarrArray) -> Variable:
     elif fill == 0 and not by_xarray:
         fill = None
     names = getattr(metadata, "dimension_names", None), every.get("_ARRAY_DIMENSIONS")
-    return Variable(array, lambda: _zarr_values(array), _merged(names, array.ndim), opened, attributes, fill)
+    return Variable(
+        array, lambda: _zarr_values(array), _merged(opened.path, names, array.ndim), opened, attributes, fill
+    )
 
 
-def _merged(names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
+def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
     """One name for each axis, from lists that each have one or are None."""
-    lists = [list(each) for each in names if each is not None]
+    lists = [[each] if isinstance(each, str) else list(each) for each in names if each is not None]
     for each in lists:
         if len(each) != n_axes:
-            raise InputError(f"dims are {each}; accepted: one name for each of the {n_axes} axes")
+            raise InputError(f"{path} has an array with the dims {each}; accepted: one name for each of {n_axes} axes")
     return tuple(one_name(each[axis] for each in lists) for axis in range(n_axes))
 
 
 def _zarr_values(array: Any) -> np.ndarray:
+    if any(getattr(codec, "codec_id", None) == "pickle" for codec in array.filters or ()):  # zarr 2 would load it
+        raise InputError(f"{array.name} holds pickled Python objects, which are never loaded; store numbers or text")
     values = np.asarray(array[...])
     return values.astype(np.str_) if values.dtype.kind == "T" else values  # text of variable length
 

@@ -8,27 +8,80 @@ import numpy as np
 import torch
 
 from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
-from ._trace_dims import AXES, SLICE_AXES
+from ._trace_dims import AXES, check_axis, coordinate_names, mask_order, stored_order
 from ._trace_parts import READERS, Array, stored_mask, stored_values
 from .params import InputError, InputTypeError
 
 
 def is_xarray(values: Any) -> bool:
-    """Whether ``values`` is an xarray object, told without importing xarray."""
-    return type(values).__module__.partition(".")[0] == "xarray" and hasattr(values, "dims")
+    """Whether ``values`` is an xarray object, or of a class derived from one, told without importing xarray."""
+    homes = {base.__module__.partition(".")[0] for base in type(values).__mro__}
+    return "xarray" in homes and hasattr(values, "dims")
 
 
-def from_xarray(values: Any) -> tuple[Any, dict[str, Any]]:
-    """(data in the order of the axes, its coordinates and labels by field name) of a DataArray."""
-    for axes in (AXES, SLICE_AXES):
-        if sorted(map(str, values.dims)) == sorted(axes):
-            ordered = values.transpose(*axes)
-            names = {"slice": "epoch"}
-            found = {names.get(name, name): ordered[name].values for name in axes if name in ordered.coords}
-            if "label" in ordered.coords and ordered.coords["label"].dims == ("sample",):
-                found["label"] = ordered.coords["label"].values
-            return ordered.data, found
-    raise InputError(f"data has dims {tuple(values.dims)}; accepted: {AXES} or {SLICE_AXES}, in any order")
+def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """(data in the order of the axes, what else a trace takes by field name) of an xarray object.
+
+    Parameters
+    ----------
+    values : DataArray, Variable, or a Dataset that has one of them as "data" or "trace".
+    beside : what else a trace will take: the coordinates of a DataArray among it must be those of the data.
+
+    Raises
+    ------
+    InputError
+        A Dataset without such an array, names of dimensions that fit no trace, coordinates that contradict them.
+    """
+    found: dict[str, Any] = {}
+    coords = getattr(values, "coords", {})
+    if hasattr(values, "data_vars"):  # text is in the attributes of what save_trace writes as .zarr
+        found |= {name: np.asarray(values.attrs[name]) for name in AXES if isinstance(values.attrs.get(name), list)}
+        coords = {name: values[name] for name in values.variables}
+        found |= {"mask": values["mask"]} if "mask" in coords else {}
+    ordered = in_order(values)
+    by_name = {str(name).lower(): coord for name, coord in coords.items()}
+    _check_same_coords(beside, by_name)
+    for field, name in coordinate_names(ordered.dims, by_name).items():
+        _check_no_tuples(name, by_name)
+        check_axis(field, by_name[name].dims, ordered.ndim)
+        found[field] = np.atleast_1d(by_name[name].values)
+    return ordered.data, found
+
+
+def in_order(values: Any) -> Any:
+    """The DataArray or Variable of `from_xarray` with the axes of a trace in their order, nothing of it read."""
+    if hasattr(values, "data_vars"):
+        names = [name for name in ("data", "trace") if name in values.data_vars]
+        if len(names) != 1:
+            kind, held = type(values).__name__, [str(name) for name in values.data_vars]
+            raise InputError(f"data is a {kind} of {held}; accepted: an array, or a Dataset with either data or trace")
+        values = values[names[0]]
+    return values.transpose(*(values.dims[place] for place in stored_order(values.dims)))
+
+
+def _check_no_tuples(name: str, coords: dict[str, Any]) -> None:
+    values = coords[name].values
+    if values.dtype == object and values.size and isinstance(values.flat[0], tuple):
+        raise InputError(
+            f"{name} has a tuple for each entry (a MultiIndex); accepted: one value each, as after "
+            f"unstack({name!r}) or reset_index({name!r}, drop=True)"
+        )
+
+
+def _check_same_coords(beside: dict[str, Any], coords: dict[str, Any]) -> None:
+    """Raise `InputError` if a mask or label counts along an axis in another order than the data."""
+    for field, values in beside.items():
+        for name, coord in getattr(values, "coords", {}).items():
+            other = coords.get(str(name).lower())
+            if name in values.dims and other is not None and not np.array_equal(coord.values, other.values):
+                raise InputError(f"{field} has other coordinates along {name} than data; accepted: the same, in order")
+
+
+def check_dims(given: dict[str, Any], n_axes: int) -> None:
+    """Raise `InputError` if a coordinate or label that is an xarray object lies along another axis."""
+    for field in (*AXES, "label"):
+        if is_xarray(given[field]):
+            check_axis(field, tuple(given[field].dims), n_axes)
 
 
 def coordinate(name: str, values: Any, size: int) -> np.ndarray:
@@ -53,10 +106,17 @@ def real_values(values: Any) -> Array:
     return stored_values(values) if isinstance(values, READERS) else real_tensor("data", values)
 
 
+def _mask_by_name(mask: Any, n_axes: int) -> Any:
+    if hasattr(mask, "data_vars"):
+        raise InputTypeError(f"mask is a {type(mask).__name__}; accepted: an array of booleans")
+    order, index = mask_order(tuple(mask.dims), tuple(range(n_axes)))
+    return mask.data.transpose(order)[index]
+
+
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
     if is_xarray(values):
-        values = values.transpose(*(name for name in axes if name in values.dims)).data
+        values = _mask_by_name(values, data.ndim)
     if isinstance(values, READERS):
         mask = stored_mask(values) if values.dtype == bool else values
     else:
@@ -66,6 +126,8 @@ def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, 
     if mask.dtype != torch.bool:
         raise InputTypeError(f"mask has dtype {mask.dtype}; accepted: booleans, True where a value is present")
     mask = mask.to(data.device)
+    if mask.ndim == data.ndim and all(size in (1, full) for size, full in zip(mask.shape, data.shape, strict=True)):
+        mask = mask if tuple(mask.shape) == tuple(data.shape) else mask.expand(data.shape)
     short = (data.shape[-3], data.shape[-1]) if data.ndim == 3 else (data.shape[1], data.shape[3])
     if tuple(mask.shape) not in (tuple(data.shape), short):
         names = f"({axes[-3]}, sample)"

@@ -22,7 +22,7 @@ from ._trace_containers import (
     read_container,
 )
 from ._trace_dims import AXES, mask_order, stored_order, with_axes
-from ._trace_formats import data_key, readable, write_h5, write_zarr
+from ._trace_formats import data_key, naming, readable, write_h5, write_zarr
 from ._trace_parts import FileFolder, FlatFile, stamp_of
 from .params import InputError, InputTypeError
 
@@ -195,15 +195,17 @@ def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
                 return _flat_member(path, archive, name, stamp)
             return _plain(path, lambda: archive[name])
 
-        return _in_order(path, _named(path, archive.files, read))
+        fields = _named(path, archive.files, read)
+        with naming(path):
+            return _in_order(fields)
 
 
-def _in_order(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
+def _in_order(fields: dict[str, Any]) -> dict[str, Any]:
     """``fields`` with the axes of data and mask in the order of a trace; the entry "axes" says theirs."""
     axes, data = fields.pop("axes", None), fields["data"]
     if axes is None or data is None:
         return fields
-    order = _order(path, axes, len(data.shape))
+    order = stored_order(with_axes((None,) * len(data.shape), axes))
     if order == tuple(range(len(order))):
         return fields
     if isinstance(data, FlatFile):
@@ -213,13 +215,6 @@ def _in_order(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
         turned, index = mask_order((None,) * fields["mask"].ndim, order)
         fields["mask"] = fields["mask"].transpose(turned)[index]
     return fields
-
-
-def _order(path: Path, axes: Any, n_axes: int) -> tuple[int, ...]:
-    try:
-        return stored_order(with_axes((None,) * n_axes, axes))
-    except InputError as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 class _Member(NamedTuple):
@@ -261,7 +256,8 @@ def _npz_heading(path: Path) -> Heading | None:
         header = _member_header(archive, data_key(path, archive.files))
         if header.shape is None or "axes" not in archive.files:
             return None if header.shape is None else Heading(header.shape, header.dtype)
-        order = _order(path, _plain(path, lambda: archive["axes"]), len(header.shape))
+        with naming(path):
+            order = stored_order(with_axes((None,) * len(header.shape), _plain(path, lambda: archive["axes"])))
         return Heading(tuple(header.shape[axis] for axis in order), header.dtype)
 
 

@@ -155,8 +155,16 @@ def decode_coordinate(name: str, stored: np.ndarray, attributes: Mapping[str, An
         return values
     step, _, start = units.partition(" since ")
     if start:
-        return _start_of(name, start, attributes) + _durations(name, values, step)
-    return _durations(name, values, step) if str(attributes.get("dtype")).startswith("timedelta64") else values
+        return _in_nanoseconds(_start_of(name, start, attributes) + _durations(name, values, step))
+    is_duration = str(attributes.get("dtype")).startswith("timedelta64")
+    return _in_nanoseconds(_durations(name, values, step)) if is_duration else values
+
+
+def _in_nanoseconds(times: np.ndarray) -> np.ndarray:
+    """``times`` in the unit of xarray, or in their own where that would overflow."""
+    found = times.astype(f"{times.dtype.kind}8[ns]")
+    same = (found.astype(times.dtype) == times) | np.isnat(times)
+    return found if same.all() else times
 
 
 def _durations(name: str, values: np.ndarray, step: str) -> np.ndarray:

@@ -192,10 +192,12 @@ def as_trace(
 
     Parameters
     ----------
-    data : Trace, numpy, torch, DLPack (CuPy, JAX), xarray.DataArray with these axes as dims in any order,
-        or nested lists of numbers. A Trace is returned as is, or with what else is given replaced.
+    data : Trace, numpy, torch, DLPack (CuPy, JAX), or nested lists of numbers; a xarray.DataArray with these axes as
+        dims in any order, or a Dataset that holds one as ``data`` or ``trace``. A Trace is returned as is, or with
+        what else is given replaced.
     mask : boolean, True where a value is present: of the data's shape, or (timestep, sample) for
-        4 axes, (slice, sample) for 3. A numpy masked array brings its own.
+        4 axes, (slice, sample) for 3. A DataArray with some of the axes as dims, in any order, holds along the others.
+        A numpy masked array brings its own.
     epoch, timestep, unit, sample : coordinate values of each axis; 0, 1, ... by default. For 3 axes
         ``epoch`` holds the coordinates of the slices.
     label : (S,) integer class of each sample.
@@ -216,7 +218,7 @@ def as_trace(
         trace = _replaced(data, given)
     else:
         if read.is_xarray(data):
-            data, found = read.from_xarray(data)
+            data, found = read.from_xarray(data, given)
             given = {name: found.get(name) if value is None else value for name, value in given.items()}
         if isinstance(data, np.ma.MaskedArray) and given["mask"] is None:
             given["mask"] = ~np.ma.getmaskarray(data)
@@ -243,6 +245,7 @@ def _build(data: Array, given: dict[str, Any]) -> Trace:
             "accepted: 4 axes (epoch, timestep, unit, sample) or 3 axes (slice, unit, sample)"
         )
     axes = AXES if data.ndim == 4 else SLICE_AXES
+    read.check_dims(given, data.ndim)
     mask = None if given["mask"] is None else read.full_mask(given["mask"], data, axes)
     data = data if data.ndim == 4 else data.unsqueeze(1)
     coordinates = {name: read.coordinate(name, given[name], size) for name, size in zip(AXES, data.shape, strict=True)}

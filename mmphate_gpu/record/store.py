@@ -40,7 +40,7 @@ class FolderStore:
     """Snapshots as one .npy each, named by a meta.json that is rewritten last, so that both always agree."""
 
     def __init__(self, path: str | os.PathLike[str], layer: str) -> None:
-        self._path = Path(path)
+        self._path = Path(path).expanduser()  # as `load_trace` does
         if self._path.exists() and (not self._path.is_dir() or any(self._path.iterdir())):
             raise InputError(f"path={os.fspath(path)!r} exists and is not empty; accepted: a new or an empty folder")
         self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "layer": layer}
