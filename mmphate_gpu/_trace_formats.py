@@ -180,14 +180,17 @@ def _zarr_values(array: Any) -> np.ndarray:
 def write_zarr(path: Path, fields: dict[str, np.ndarray]) -> None:
     """Store ``fields`` under the names of their dimensions, as xarray reads them."""
     zarr = require("zarr", extra="zarr", purpose=f"{path.name}: writing .zarr")
-    group = zarr.open_group(str(path), mode="w")
+    names_dims = hasattr(zarr.Group, "create_array")  # zarr 3
+    group = zarr.open_group(str(path), mode="w", **({"zarr_format": 3} if names_dims else {}))
     for name, (values, dims) in _with_dims(fields).items():
         if values.dtype.kind in "SU":  # zarr 3 has no settled form for arrays of text; attributes are JSON
             group.attrs[name] = values.astype(np.str_).tolist()
-        elif hasattr(group, "create_array"):
+        elif names_dims:
             group.create_array(name, data=values, dimension_names=dims)
-        else:  # zarr 2. Without None its fill value, 0, would mean a missing value to xarray.
+        else:  # The fill value by default, 0, would mean a missing value to xarray.
             group.array(name, values, fill_value=None).attrs["_ARRAY_DIMENSIONS"] = dims
+    if "label" in fields:
+        group["data"].attrs["coordinates"] = "label"
 
 
 # ---------------------------------------------------------------- .h5
@@ -279,14 +282,18 @@ def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
                 file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
             else:
                 file.create_dataset(name, data=values)
-        scales = {name for name, (_, dims) in arrays.items() if dims == [name]}
-        for name in scales:
-            file[name].make_scale(name)
-        for name in set(arrays) - scales:
-            for dim, axis in zip(file[name].dims, arrays[name][1], strict=True):
+            if values.dtype == bool:  # netCDF has none: its library reads h5py's as bytes, which xarray then converts
+                file[name].attrs["dtype"] = "bool"
+        for name, (_, dims) in arrays.items():
+            if dims == [name]:
+                file[name].make_scale(name)
+        for name, (_, dims) in arrays.items():
+            for dim, axis in zip(file[name].dims, dims, strict=True):
                 dim.label = axis
-                if axis in scales:
+                if axis in arrays and axis != name:  # a scale has none of its own
                     dim.attach_scale(file[axis])
+        if "label" in fields:
+            file["data"].attrs["coordinates"] = "label"
 
 
 def _with_dims(fields: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,8 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     """
     found: dict[str, Any] = {}
     coords = getattr(values, "coords", {})
-    if hasattr(values, "data_vars"):  # text is in the attributes of what save_trace writes as .zarr
-        found |= {name: np.asarray(values.attrs[name]) for name in AXES if isinstance(values.attrs.get(name), list)}
-        coords = {name: values[name] for name in values.variables}
+    if hasattr(values, "data_vars"):
+        coords = _texts(values.attrs) | {name: values[name] for name in values.variables}
         found |= {"mask": values["mask"]} if "mask" in coords else {}
     ordered = in_order(values)
     by_name = {str(name).lower(): coord for name, coord in coords.items()}
@@ -46,6 +46,12 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
         check_axis(field, by_name[name].dims, ordered.ndim)
         found[field] = np.atleast_1d(by_name[name].values)
     return ordered.data, found
+
+
+def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Coordinates of text, which a .zarr that `save_trace` wrote has among the attributes of its group."""
+    lists = {name: attributes[name] for name in (*AXES, "slice") if isinstance(attributes.get(name), list)}
+    return {name: SimpleNamespace(dims=(None,), values=np.asarray(values)) for name, values in lists.items()}
 
 
 def in_order(values: Any) -> Any:
