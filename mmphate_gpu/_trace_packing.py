@@ -141,23 +141,37 @@ def is_boolean(attributes: Mapping[str, Any]) -> bool:
 
 
 def decode_coordinate(name: str, stored: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarray:
-    """Coordinate values or labels: unpacked, NaN or NaT where missing, and dates where they are coded as times."""
+    """Coordinate values or labels: unpacked, NaN or NaT where missing, and dates where they are coded as times.
+
+    Integers that are not packed stay integers if none is missing.
+
+    Raises
+    ------
+    InputError
+        Attributes of another kind, and a calendar or unit of time that NumPy does not have.
+    """
     packing = packing_of(name, stored.dtype, attributes)
-    values = stored
+    values, present = stored, np.ones(stored.shape, bool)
     if packing is not None:
-        values = packing.decode(stored)
-        if packing.scale is None and packing.offset is None and packing.present(stored).all():
-            values = stored  # nothing is missing: integers stay integers
+        values, present = packing.decode(stored), packing.present(stored)
+        if packing.scale is None and packing.offset is None and (present.all() or _is_time(attributes)):
+            values = stored
     if is_boolean(attributes):
         return values.astype(bool)
-    units = attributes.get("units")
-    if values.dtype.kind not in "iuf" or not isinstance(units, str):
+    if values.dtype.kind not in "iuf" or not _is_time(attributes):
         return values
-    step, _, start = units.partition(" since ")
-    if start:
-        return _in_nanoseconds(_start_of(name, start, attributes) + _durations(name, values, step))
+    step, _, start = attributes["units"].partition(" since ")
+    times = _durations(name, values, step)
+    times = _in_nanoseconds(_start_of(name, start, attributes) + times if start else times)
+    times[~present] = "NaT"
+    return times
+
+
+def _is_time(attributes: Mapping[str, Any]) -> bool:
+    """Whether numbers are times since a date, or durations by the word of their writer."""
+    units = attributes.get("units")
     is_duration = str(attributes.get("dtype")).startswith("timedelta64")
-    return _in_nanoseconds(_durations(name, values, step)) if is_duration else values
+    return isinstance(units, str) and (" since " in units or is_duration)
 
 
 def _in_nanoseconds(times: np.ndarray) -> np.ndarray:
