@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from ._optional import require_cupy
-from .params import InputTypeError
+from ._read_array import host_array, read_array
+from .params import InputError, InputTypeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -60,7 +61,7 @@ def takes_arrays(*names: str) -> Callable[[Function], Function]:
     """Let the arguments ``names`` be NumPy, torch or CuPy arrays; results come back in the kind of the first.
 
     Of an xarray.DataArray that is NumPy: rows of landmarks have no coordinates worth naming. The function itself is
-    written for torch tensors and stays so for torch input.
+    written for tensors. It gets float32 or float64 ones without a graph, by `real_tensor`.
     """
 
     def decorate(function: Function) -> Function:
@@ -72,7 +73,7 @@ def takes_arrays(*names: str) -> Callable[[Function], Function]:
             kind = array_kind(bound.arguments[names[0]])
             for name in names:
                 value = bound.arguments.get(name)
-                if value is not None and not isinstance(value, torch.Tensor):
+                if value is not None:
                     bound.arguments[name] = real_tensor(name, value)
             return result_to_kind(function(*bound.args, **bound.kwargs), kind)
 
@@ -83,43 +84,40 @@ def takes_arrays(*names: str) -> Callable[[Function], Function]:
 
 def to_numpy(name: str, values: Any) -> np.ndarray:
     """``values`` (array, tensor on any device, list) as a NumPy array; ``name`` is what errors call it."""
-    array = values if isinstance(values, torch.Tensor) else array_or_tensor(name, values)
-    return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+    return host_array(name, array_or_tensor(name, values))
 
 
 def real_tensor(name: str, values: Any) -> torch.Tensor:
     """``values`` as a float32 or float64 tensor, without a copy where that is possible.
 
+    Integers beyond 2^24 become float64, others float32.
+
     Raises
     ------
-    InputTypeError
-        Complex, boolean, object, string or sparse ``values``; the message starts with ``name``.
+    InputError, InputTypeError
+        Complex, boolean, object, string or sparse ``values``, integers beyond 2^53, which float64 would round, or
+        entries that a mask hides; the message starts with ``name``.
     """
-    values = values.detach() if isinstance(values, torch.Tensor) else array_or_tensor(name, values)
+    values = array_or_tensor(name, values)
     if isinstance(values, np.ndarray):
         return tensor_of(_real_array(name, values))
-    if values.layout != torch.strided or values.is_nested:
-        raise InputTypeError(f"{name} is a sparse or nested tensor ({values.layout}); accepted: a dense one")
     if values.dtype in (torch.float32, torch.float64):
         return values
-    if values.dtype == torch.bool or values.is_complex() or values.is_quantized:
+    if values.dtype == torch.bool or values.is_complex():
         raise _not_real(name, values.dtype)
-    whole = not values.is_floating_point() and values.element_size() > 2 and values.numel() > 0
-    wide = whole and float(values.double().abs().max()) > 2**24  # beyond, float32 rounds integers
+    whole = not values.is_floating_point() and values.element_size() > 2
+    # NumPy finds the extremes: torch has no minimum of unsigned integers.
+    wide = whole and _beyond_float32(name, values.cpu().numpy())
     return values.to(torch.float64 if wide else torch.float32)
 
 
 def array_or_tensor(name: str, values: Any) -> np.ndarray | torch.Tensor:
-    if isinstance(values, np.ndarray):
-        return np.asarray(values)
-    if type(values).__module__.startswith("scipy.sparse"):
-        raise InputTypeError(f"{name} is a sparse {type(values).__name__}; accepted: a dense array")
-    if hasattr(values, "__dlpack__"):
-        return torch.from_dlpack(values)
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise InputTypeError(f"{name} is a {type(values).__name__} that makes no array of numbers ({error})") from error
+    """``values`` as `read_array` reads them; `InputError` if a mask hides entries."""
+    array, hidden = read_array(name, values)
+    if hidden is not None:
+        mask = host_array(name, hidden)
+        raise InputError(f"{name} is masked, {mask.sum()} of {mask.size} entries are hidden; accepted: none hidden")
+    return array
 
 
 def _real_array(name: str, values: np.ndarray) -> np.ndarray:
@@ -128,10 +126,20 @@ def _real_array(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         kind = np.float32 if values.dtype.itemsize <= 4 else np.float64
     else:
-        wide = values.itemsize > 2 and values.size and max(-int(values.min()), int(values.max())) > 2**24
-        kind = np.float64 if wide else np.float32
+        kind = np.float64 if values.itemsize > 2 and _beyond_float32(name, values) else np.float32
     with np.errstate(over="ignore"):  # a longdouble beyond float64 becomes an infinity, reported later
         return values.astype(kind, copy=False)
+
+
+def _beyond_float32(name: str, values: np.ndarray) -> bool:
+    """Whether float32 would round the integers ``values``; those that float64 would round are refused."""
+    extremes = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    for extreme in extremes:
+        if abs(extreme) > 2**53:
+            raise InputError(
+                f"{name} contains {extreme}, which float64 may round; accepted: integers within 2^53, or floating point"
+            )
+    return max(map(abs, extremes)) > 2**24
 
 
 def _not_real(name: str, dtype: Any) -> InputTypeError:

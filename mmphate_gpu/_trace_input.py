@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
-from ._trace_dims import AXES, check_axis, coordinate_names, mask_order, stored_order
-from ._trace_parts import READERS, Array, stored_mask, stored_values
+from ._coordinates import class_labels
+from ._read_array import is_sequence, read_array
+from ._trace_dims import AXES, SLICE_AXES, check_axis, coordinate_names, mask_order, stored_order
+from ._trace_parts import READERS, Array, StoredArray, stored_mask, stored_values
 from .params import InputError, InputTypeError
 
 
@@ -90,26 +92,62 @@ def check_dims(given: dict[str, Any], n_axes: int) -> None:
             check_axis(field, tuple(given[field].dims), n_axes)
 
 
-def coordinate(name: str, values: Any, size: int) -> np.ndarray:
-    """Coordinate values of an axis; 0, 1, ... when None."""
-    return np.arange(size) if values is None else to_numpy(name, values)
-
-
 def as_label(values: Any) -> np.ndarray | None:
     """Class labels as int64; whole floating-point numbers pass."""
+    return None if values is None else class_labels("label", values)
+
+
+def stacked_by_name(name: str, values: Any) -> Any:
+    """A list of DataArrays as one, along the axis that they lack; anything else as it is.
+
+    ``name`` is what errors call it.
+
+    Raises
+    ------
+    InputError
+        Dimensions that lack more than one axis, or coordinates that differ.
+    """
+    if not is_sequence(values) or not any(map(is_xarray, values)):
+        if is_sequence(values) and values and is_sequence(values[0]) and any(map(is_xarray, values[0])):
+            raise InputError(f"{name} is a nested list of DataArrays; accepted: one DataArray, or one list of them")
+        return values
+    import xarray
+
+    dims = {dim for array in values for dim in getattr(array, "dims", ("no DataArray",))}
+    lacking = [axis for axes in (AXES, SLICE_AXES) for axis in set(axes) - dims if {*dims, axis} == set(axes)]
+    if len(lacking) != 1:
+        raise InputError(
+            f"{name} is a list of DataArrays with dims {tuple(sorted(map(str, dims)))}; "
+            f"accepted: all of {AXES} or {SLICE_AXES} but one"
+        )
+    try:
+        return xarray.concat(values, lacking[0], join="exact", coords="different", compat="equals")
+    except ValueError as error:
+        raise InputError(f"{name} is a list of DataArrays that do not fit one another ({error})") from error
+
+
+def real_values(values: Any) -> tuple[Array, Any]:
+    """(values, hidden): those of a trace, held or read by parts, as float32 or float64, and where a mask hides them.
+
+    ``hidden`` is None if no value is hidden.
+    """
+    if isinstance(values, READERS):
+        return stored_values(values), None
+    array, hidden = read_array("data", values)
+    if hidden is not None and isinstance(array, np.ndarray) and array.dtype.kind in "iu":
+        array = np.where(hidden, array.dtype.type(0), array)  # what is hidden has no say in the dtype
+    return real_tensor("data", array), hidden
+
+
+def present_values(values: Any, hidden: Any, data: Array, axes: tuple[str, ...]) -> Array | None:  # (E, T, M, S)
+    """The mask ``values`` spread by `full_mask`; an entry that the data's own mask hides is not present either."""
+    if hidden is None:
+        return None if values is None else full_mask(values, data, axes)
+    present = full_mask(~hidden, data, axes)
     if values is None:
-        return None
-    label = to_numpy("label", values)
-    if label.dtype.kind == "f" and np.array_equal(label, np.trunc(label)):
-        label = label.astype(np.int64)
-    if label.dtype.kind not in "iub":
-        raise InputTypeError(f"label has dtype {label.dtype}; accepted: integers, one class per sample")
-    return label.astype(np.int64)
-
-
-def real_values(values: Any) -> Array:
-    """The values of a trace, held or read by parts, as float32 or float64."""
-    return stored_values(values) if isinstance(values, READERS) else real_tensor("data", values)
+        return present
+    mask = full_mask(values, data, axes)
+    return present & (mask.load() if isinstance(mask, StoredArray) else mask)
 
 
 def _mask_by_name(mask: Any, n_axes: int) -> Any:
@@ -121,12 +159,13 @@ def _mask_by_name(mask: Any, n_axes: int) -> Any:
 
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
+    values = stacked_by_name("mask", values)
     if is_xarray(values):
         values = _mask_by_name(values, data.ndim)
     if isinstance(values, READERS):
         mask = stored_mask(values) if values.dtype == bool else values
     else:
-        mask = values if isinstance(values, Array) else array_or_tensor("mask", values)
+        mask = values if isinstance(values, StoredArray) else array_or_tensor("mask", values)
     if isinstance(mask, np.ndarray):
         mask = tensor_of(mask) if mask.dtype == bool else mask
     if mask.dtype != torch.bool:
@@ -141,3 +180,15 @@ def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, 
     if mask.ndim == 2:
         mask = mask.unsqueeze(-2).expand(data.shape)
     return mask if mask.ndim == 4 else mask.unsqueeze(1)
+
+
+def selection(name: str, selector: Any, size: int) -> np.ndarray:
+    """The indices of an axis of ``size`` entries that a slice, an index array or a boolean array selects."""
+    chosen = selector if isinstance(selector, slice) else to_numpy(name, selector)
+    try:
+        index = np.atleast_1d(np.arange(size)[chosen])
+    except (IndexError, TypeError) as error:
+        raise InputError(f"{name}={selector!r} selects nothing valid of {size} entries ({error})") from error
+    if index.ndim != 1 or index.size == 0:
+        raise InputError(f"{name}={selector!r} selects shape {index.shape} of {size} entries; accepted: 1 or more")
+    return index

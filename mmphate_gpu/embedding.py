@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._arrays import to_numpy
+from ._coordinates import settled
 from .params import InputError, InputTypeError, check_number
 from .slices import SliceLayout
 
@@ -39,7 +41,8 @@ class Embedding:
     Raises
     ------
     InputError, InputTypeError
-        Shapes that do not fit one another, or values that are not finite real numbers.
+        Shapes that do not fit one another, values that are not finite real numbers, masked entries, or classes
+        that no file holds.
     """
 
     coordinates: np.ndarray  # (N, C)
@@ -52,15 +55,16 @@ class Embedding:
     def __post_init__(self) -> None:
         if not isinstance(self.layout, SliceLayout):
             raise InputTypeError(f"layout is a {type(self.layout).__name__}; a SliceLayout is accepted")
-        _check_real("coordinates", self.coordinates, ndim=2)
+        coordinates = _real("coordinates", self.coordinates, ndim=2)
+        object.__setattr__(self, "coordinates", coordinates)
         _check_rows("coordinates", self.coordinates, self.layout)
         if self.coordinates.shape[1] < 1:
             raise InputError("coordinates has no columns; at least one component is accepted")
         if self.most_active is not None:
-            _check_vector("most_active", self.most_active)
+            object.__setattr__(self, "most_active", settled("most_active", _array("most_active", self.most_active)))
             _check_rows("most_active", self.most_active, self.layout)
         if self.entropy is not None:
-            _check_real("entropy", self.entropy, ndim=1)
+            object.__setattr__(self, "entropy", _real("entropy", self.entropy, ndim=1))
         if self.t is not None:
             object.__setattr__(self, "t", check_number("t", self.t, low=1, integer=True))
         if self.stress is not None:
@@ -133,17 +137,16 @@ class Embedding:
         Raises
         ------
         InputError
-            A suffix other than .npz, a folder that does not exist, a file that does (unless
-            ``overwrite``), or labels that cannot be stored without pickling.
+            A suffix other than .npz, a folder that does not exist, or a file that does (unless
+            ``overwrite``).
         """
-        path = Path(path)
+        path = _expanded(path)
         if path.suffix != ".npz":
             raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; '.npz' is accepted")
         if path.exists() and not overwrite:
             raise InputError(f"path={str(path)!r} exists; give a new name, or overwrite=True")
-        arrays = {name: _plain(name, value) for name, value in self._arrays().items()}
         with whole_file(path) as temporary, temporary.open("xb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **self._arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embedding:
@@ -154,7 +157,8 @@ class Embedding:
         InputError
             A file that is missing, cut short, of another format, or inconsistent in itself.
         """
-        arrays = _read(Path(path))
+        path = _expanded(path)
+        arrays = _read(path)
         try:
             return cls._of_arrays(arrays)
         except InputError as error:
@@ -183,6 +187,10 @@ class Embedding:
         return arrays
 
 
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.expanduser(path))  # the method of Path raises for a user that is not there
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``, and move it there once the block has succeeded.
@@ -200,21 +208,23 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _check_vector(name: str, array: Any, ndim: int = 1) -> None:
+def _array(name: str, array: Any, ndim: int = 1) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise InputTypeError(f"{name} is a {type(array).__name__}; a NumPy array is accepted")
     if array.ndim != ndim:
         raise InputError(f"{name} has shape {array.shape}; {ndim} {'axis' if ndim == 1 else 'axes'} accepted")
+    return to_numpy(name, array)  # without a mask
 
 
-def _check_real(name: str, array: Any, *, ndim: int) -> None:
-    _check_vector(name, array, ndim)
+def _real(name: str, array: Any, *, ndim: int) -> np.ndarray:
+    array = _array(name, array, ndim)
     if array.dtype.kind != "f":
         raise InputTypeError(f"{name} has dtype {array.dtype}; real floating-point numbers are accepted")
     finite = np.isfinite(array)
     if not finite.all():
         place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), array.shape))
         raise InputError(f"{name} holds {array[place]} at {place}; finite numbers are accepted")
+    return array
 
 
 def _check_rows(name: str, array: np.ndarray, layout: SliceLayout) -> None:
@@ -224,16 +234,6 @@ def _check_rows(name: str, array: np.ndarray, layout: SliceLayout) -> None:
 
 def _missing(method: str, package: str) -> InputError:
     return InputError(f"{method}() needs {package}; run: pip install {package} (or 'mmphate-gpu[{package}]')")
-
-
-def _plain(name: str, value: Any) -> np.ndarray:
-    """``value`` as an array that .npz holds without pickling; labels kept as objects become text."""
-    array = np.asarray(value)
-    if array.dtype != object:
-        return array
-    if not all(isinstance(item, str) for item in array.flat):
-        raise InputError(f"{name} holds Python objects; numbers, text or dates are accepted in a file")
-    return array.astype(str)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -256,9 +256,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _axis_values(arrays: dict[str, np.ndarray], axis: str) -> np.ndarray:
-    values = arrays[f"{axis}_values"]
-    _check_vector(f"{axis}_values", values)
-    return values
+    return _array(f"{axis}_values", arrays[f"{axis}_values"])
 
 
 def _scalar(name: str, array: np.ndarray) -> Any:

@@ -82,7 +82,7 @@ class Labels:
     Raises
     ------
     InputError, InputTypeError
-        Another number of axes, a negative number, or what makes no array of integers.
+        Another number of axes, a negative number, entries that a mask hides, or what makes no array of integers.
     """
 
     def __init__(self, labels: Any, name: str = "landmarks") -> None:
@@ -90,6 +90,8 @@ class Labels:
         import torch  # the command line checks parameters without it
 
         accepted = "one whole number from 0 per node" + (f", or {_listed(LANDMARKS)}" if name == "landmarks" else "")
+        if _is_masked(labels):
+            raise InputError(f"{name} is masked; accepted: {accepted}")
         on_device = isinstance(labels, torch.Tensor) or hasattr(labels, "__cuda_array_interface__")
         try:
             given = torch.as_tensor(labels).detach().cpu() if on_device else np.asarray(labels)
@@ -125,6 +127,17 @@ class Labels:
 
     def __repr__(self) -> str:
         return f"Labels({self.values.numel()} nodes, {self.n_landmark} landmarks)"
+
+
+def _is_masked(labels: Any) -> bool:
+    """Whether ``labels`` is a masked tensor, or a masked array that hides an entry, also one in a list."""
+    import numpy as np
+    from torch.masked import MaskedTensor
+
+    if isinstance(labels, list | tuple):
+        kinds = set(map(type, labels))
+        return any(issubclass(kind, np.ma.MaskedArray) for kind in kinds) and any(map(np.ma.is_masked, labels))
+    return isinstance(labels, MaskedTensor) or np.ma.is_masked(labels)
 
 
 def _as_numpy(given: Any) -> Any:

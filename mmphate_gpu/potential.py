@@ -51,20 +51,30 @@ def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
 def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:  # (L, F) -> (L, L) float64
     """Distances between the rows of the potential, in float64.
 
-    "euclidean", or "cosine": 1 - cosine similarity. The matrix product gives all pairs; the pairs it leaves with few
-    digits are computed again by differences. O(L^2 F) time, O(L^2) memory. Exactly symmetric, zero diagonal.
-    Deterministic.
+    "euclidean", or "cosine": 1 - cosine similarity, which is 1 between a row of zeros and any other row. The matrix
+    product gives all pairs; the pairs it leaves with few digits are computed again by differences. O(L^2 F) time,
+    O(L^2) memory. Exactly symmetric, zero diagonal. Deterministic.
     """
     check_choice("metric", metric, MDS_DISTANCES)
-    if potential.ndim != 2:
-        raise InputError(f"potential has shape {tuple(potential.shape)}; accepted: two axes (landmark, feature)")
+    if potential.ndim != 2 or potential.numel() == 0:
+        shape = tuple(potential.shape)
+        raise InputError(f"potential has shape {shape}; accepted: two axes (landmark, feature), none empty")
     if not bool(torch.isfinite(potential).all()):
         raise InputError("potential contains NaN or infinity; accepted: finite numbers")
     rows = potential.double()
-    if metric == "cosine":
-        rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    squared = _squared_distances(rows)
-    return squared.div_(2) if metric == "cosine" else squared.sqrt_()
+    return _cosine_distances(rows) if metric == "cosine" else _squared_distances(rows).sqrt_()
+
+
+def _cosine_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
+    """1 - cosine similarity; a row of zeros has similarity 0 to all other rows, as scikit-learn has it."""
+    largest = rows.abs().amax(1, keepdim=True)
+    zero = largest[:, 0] == 0
+    # Divided by its largest entry first, a row of entries like 1e-200 or 1e200 has a norm that float64 holds.
+    scaled = rows / largest.masked_fill(largest == 0, 1)
+    distances = _squared_distances(scaled / scaled.norm(dim=1, keepdim=True).masked_fill(largest == 0, 1)).div_(2)
+    distances[zero] = 1
+    distances[:, zero] = 1
+    return distances.fill_diagonal_(0)
 
 
 def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ._coordinates import settled
 from .params import InputError, check_choice
 
 
@@ -14,13 +15,25 @@ from .params import InputError, check_choice
 class SliceLayout:
     """Node order of a trace: ``node = (epoch * n_timesteps + timestep) * n_units + unit``.
 
-    ``epoch``, ``timestep`` and ``unit`` hold the coordinate values of the axes (any dtype),
+    ``epoch``, ``timestep`` and ``unit`` hold the coordinates of the axes (numbers, text or dates),
     so that a node can be labelled with what the user knows rather than with an index.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        Coordinates that no file holds (other Python objects), or of more than one axis.
     """
 
     epoch: np.ndarray  # (n_epochs,)
     timestep: np.ndarray  # (n_timesteps,)
     unit: np.ndarray  # (n_units,)
+
+    def __post_init__(self) -> None:
+        for axis in ("epoch", "timestep", "unit"):
+            values = settled(axis, getattr(self, axis))
+            if values.ndim != 1:
+                raise InputError(f"{axis} has shape {values.shape}; accepted: one axis")
+            object.__setattr__(self, axis, values)
 
     @classmethod
     def of_shape(cls, n_epochs: int, n_timesteps: int, n_units: int) -> SliceLayout:

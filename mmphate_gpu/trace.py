@@ -13,7 +13,8 @@ import torch
 
 from . import _trace_input as read
 from . import _trace_io
-from ._arrays import to_numpy
+from ._arrays import array_or_tensor
+from ._coordinates import settled
 from ._trace_dims import AXES, SLICE_AXES
 from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
@@ -50,7 +51,7 @@ class Trace:
     ----------
     data : (E, T, M, S) tensor, float32 or float64, any device; never modified. Of a file too large for the memory a
         `StoredArray`, whose values are read by parts in every pass: see `load_trace`, and `load`.
-    epoch, timestep, unit, sample : (E,), (T,), (M,), (S,) coordinate values, any dtype.
+    epoch, timestep, unit, sample : (E,), (T,), (M,), (S,) coordinates: numbers, text of fixed width or dates.
     mask : (E, T, M, S) boolean tensor, or `StoredArray`, True where a value is present; None when all are.
     axes : the axes as given; ("slice", "unit", "sample") means E slices and one timestep.
     label : (S,) integer class of each sample, or None.
@@ -72,6 +73,9 @@ class Trace:
     label: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        vars(self).update({name: settled(name, getattr(self, name)) for name in AXES}, label=read.as_label(self.label))
+        if isinstance(self.data, torch.Tensor):
+            vars(self).update(data=array_or_tensor("data", self.data))
         _check_fields(self)
         _check_values(self)
 
@@ -162,7 +166,7 @@ class Trace:
         """
         chosen = dict(zip(AXES, (epochs, timesteps, units, samples), strict=True))
         index = {
-            name: _selection(f"{name}s", selector, len(getattr(self, name)))
+            name: read.selection(f"{name}s", selector, len(getattr(self, name)))
             for name, selector in chosen.items()
             if selector is not None
         }
@@ -188,19 +192,19 @@ def as_trace(
     """A `Trace` of ``data``, (epoch, timestep, unit, sample) or (slice, unit, sample).
 
     Float32 and float64 data are not copied; other real dtypes become float32 (integers beyond 2^24
-    float64, so that none is rounded). Nothing that was passed in is ever modified.
+    float64, and beyond 2^53 an error, so that none is rounded). Nothing that was passed in is ever modified.
 
     Parameters
     ----------
-    data : Trace, numpy, torch, DLPack (CuPy, JAX), or nested lists of numbers; a xarray.DataArray with these axes as
-        dims in any order, or a Dataset that holds one as ``data`` or ``trace``. A Trace is returned as is, or with
-        what else is given replaced.
+    data : Trace, numpy, torch, DLPack (CuPy, JAX), or nested lists of numbers or of these; a xarray.DataArray with
+        these axes as dims in any order, or a Dataset that holds one as ``data`` or ``trace``. A Trace is returned as
+        is, or with what else is given replaced.
     mask : boolean, True where a value is present: of the data's shape, or (timestep, sample) for
         4 axes, (slice, sample) for 3. A DataArray with some of the axes as dims, in any order, holds along the others.
-        A numpy masked array brings its own.
-    epoch, timestep, unit, sample : coordinate values of each axis; 0, 1, ... by default. For 3 axes
+        Masked arrays, also in lists, bring their own; a value is present if both say so.
+    epoch, timestep, unit, sample : coordinates of each axis, numbers, text or dates; 0, 1, ... by default. For 3 axes
         ``epoch`` holds the coordinates of the slices.
-    label : (S,) integer class of each sample.
+    label : (S,) class of each sample, whole numbers within int64.
     min_slices : the least number of (epoch, timestep) slices to accept.
 
     Raises
@@ -217,12 +221,11 @@ def as_trace(
     if isinstance(data, Trace):
         trace = _replaced(data, given)
     else:
+        data = read.stacked_by_name("data", data)
         if read.is_xarray(data):
             data, found = read.from_xarray(data, given)
             given = {name: found.get(name) if value is None else value for name, value in given.items()}
-        if isinstance(data, np.ma.MaskedArray) and given["mask"] is None:
-            given["mask"] = ~np.ma.getmaskarray(data)
-        trace = _build(read.real_values(data), given)
+        trace = _build(*read.real_values(data), given)
     if trace.n_slices < min_slices:
         raise InputError(f"data has {trace.n_slices} slice(s) (epochs x timesteps); at least {min_slices} are needed")
     return trace
@@ -235,10 +238,10 @@ def _replaced(trace: Trace, given: dict[str, Any]) -> Trace:
     three = trace.axes == SLICE_AXES
     if three and given["mask"] is None and trace.mask is not None:
         kept["mask"] = trace.mask.squeeze(1)
-    return _build(trace.data.squeeze(1) if three else trace.data, kept)
+    return _build(trace.data.squeeze(1) if three else trace.data, None, kept)
 
 
-def _build(data: Array, given: dict[str, Any]) -> Trace:
+def _build(data: Array, hidden: Any, given: dict[str, Any]) -> Trace:
     if data.ndim not in (3, 4):
         raise InputError(
             f"data has {data.ndim} axes, shape {tuple(data.shape)}; "
@@ -246,10 +249,11 @@ def _build(data: Array, given: dict[str, Any]) -> Trace:
         )
     axes = AXES if data.ndim == 4 else SLICE_AXES
     read.check_dims(given, data.ndim)
-    mask = None if given["mask"] is None else read.full_mask(given["mask"], data, axes)
+    mask = read.present_values(given["mask"], hidden, data, axes)
     data = data if data.ndim == 4 else data.unsqueeze(1)
-    coordinates = {name: read.coordinate(name, given[name], size) for name, size in zip(AXES, data.shape, strict=True)}
-    return Trace(data, mask=mask, axes=axes, label=read.as_label(given["label"]), **coordinates)
+    sizes = zip(AXES, data.shape, strict=True)
+    coordinates = {name: np.arange(size) if given[name] is None else given[name] for name, size in sizes}
+    return Trace(data, mask=mask, axes=axes, label=given["label"], **coordinates)
 
 
 def _check_fields(trace: Trace) -> None:
@@ -299,17 +303,6 @@ def _place(trace: Trace, start: tuple[int, int], index: list[int]) -> str:
     slice_id, unit = start[0] + index[0], start[1] + index[1]
     lead = [slice_id] if trace.axes == SLICE_AXES else list(divmod(slice_id, trace.n_timesteps))
     return ", ".join(f"{name} {number}" for name, number in zip(trace.axes, [*lead, unit, *index[2:]], strict=False))
-
-
-def _selection(name: str, selector: Any, size: int) -> np.ndarray:
-    chosen = selector if isinstance(selector, slice) else to_numpy(name, selector)
-    try:
-        index = np.atleast_1d(np.arange(size)[chosen])
-    except (IndexError, TypeError) as error:
-        raise InputError(f"{name}={selector!r} selects nothing valid of {size} entries ({error})") from error
-    if index.ndim != 1 or index.size == 0:
-        raise InputError(f"{name}={selector!r} selects shape {index.shape} of {size} entries; accepted: 1 or more")
-    return index
 
 
 def _taken(array: Array, index: dict[str, np.ndarray]) -> torch.Tensor:

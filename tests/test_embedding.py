@@ -140,11 +140,30 @@ def test_text_labels_kept_as_objects_are_stored_as_text(tmp_path):
     assert Embedding.load(tmp_path / "e.npz").by("unit").tolist() == ["in", "out"] * 2
 
 
-def test_labels_that_would_need_pickling_are_refused(tmp_path):
-    layout = SliceLayout(np.arange(2), np.arange(1), np.array([("a", 1), None], dtype=object))
-    with pytest.raises(InputError, match="Python objects"):
-        Embedding(np.zeros((4, 2)), layout).save(tmp_path / "e.npz")
-    assert not list(tmp_path.iterdir())
+def test_labels_that_would_need_pickling_are_refused():
+    with pytest.raises(InputTypeError, match="unit holds Python objects"):
+        SliceLayout(np.arange(2), np.arange(1), np.array([("a", 1), None], dtype=object))
+    with pytest.raises(InputTypeError, match="most_active holds Python objects"):
+        Embedding(np.zeros((4, 2)), SliceLayout.of_shape(2, 1, 2), most_active=np.array([0, 1, "a", None], object))
+
+
+def test_masked_entries_are_refused():
+    layout = SliceLayout.of_shape(2, 1, 2)
+    hidden = np.ma.masked_array(np.zeros((4, 2)), np.arange(8).reshape(4, 2) == 3)
+    for field, values in {"coordinates": hidden, "entropy": hidden[:, 1], "most_active": hidden[:, 1]}.items():
+        with pytest.raises(InputError, match=f"{field} is masked, 1 of"):
+            Embedding(**{"coordinates": np.zeros((4, 2)), "layout": layout} | {field: values})
+    shown = Embedding(np.ma.masked_array(np.ones((4, 2))), layout)
+    assert type(shown.coordinates) is np.ndarray
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    make().save("~/e.npz")
+    assert (tmp_path / "e.npz").is_file() and Embedding.load("~/e.npz").n_nodes == make().n_nodes
+    with pytest.raises(InputError, match="is no file"):
+        Embedding.load("~no_such_user/e.npz")
 
 
 def test_nothing_is_left_after_a_failed_write(tmp_path):

@@ -134,6 +134,15 @@ def test_labels_say_what_was_found(labels, error, words):
         Labels(labels)
 
 
+@pytest.mark.parametrize("make", [lambda a: a, list, lambda a: tuple(a)], ids=["array", "list", "tuple"])
+def test_labels_that_a_mask_hides(make):
+    """The number beneath the mask is no landmark: 999999 is what NumPy fills in."""
+    hidden = np.ma.masked_array([0, 1, 999999, 1], [False, False, True, False])
+    with pytest.raises(InputError, match="clusters is masked; accepted: one whole number from 0 per node"):
+        Labels(make(hidden), "clusters")
+    assert Labels(make(np.ma.masked_array([0, 1, 2, 1]))) == Labels([0, 1, 2, 1])
+
+
 def test_most_landmarks():
     assert Params().most_landmarks(5000) == 4000 and Params().most_landmarks(50) == 50
     assert Params(n_landmark=None).most_landmarks(5000) == 5000

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import cosine_distances
 
 from mmphate_gpu import potential as potential_module
 from mmphate_gpu import reference
@@ -158,10 +159,41 @@ def test_cosine_of_close_rows_by_hand():
     np.testing.assert_allclose(found, (angles[:, None] - angles) ** 2 / 2, rtol=1e-6)
 
 
-def test_cosine_of_a_zero_row_is_finite():
+COSINE = {
+    "potential_distances": lambda rows: potential_distances(rows, "cosine"),
+    "reference": lambda rows: reference.potential_distances(rows, "cosine"),
+}
+
+
+@pytest.mark.parametrize("twin", COSINE)
+def test_cosine_of_zero_rows_is_that_of_scikit_learn(twin):
+    """1 to every other row, also to another row of zeros."""
+    rows = np.random.default_rng(0).normal(size=(9, 4))
+    rows[[0, 4, 8]] = 0
+    wanted = cosine_distances(rows)
+    np.fill_diagonal(wanted, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.isfinite(potential_distances(np.array([[0.0, 0.0], [1.0, 2.0]]), "cosine")).all()
+        # Both round 1 - cosine, of numbers up to 2. Measured: 3e-16.
+        np.testing.assert_allclose(COSINE[twin](rows), wanted, rtol=0, atol=1e-14)
+        np.testing.assert_array_equal(COSINE[twin](np.zeros((3, 2))), 1 - np.eye(3))
+
+
+@pytest.mark.parametrize("twin", COSINE)
+@pytest.mark.parametrize("scale", [5e-324, 1e-200, 1e200, 1.5e308])
+def test_cosine_does_not_depend_on_the_length_of_a_row(twin, scale):
+    rows = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
+    wanted = COSINE[twin](rows)
+    found = COSINE[twin](np.concatenate([rows, scale * rows]))
+    np.testing.assert_array_equal(found, np.tile(wanted, (2, 2)))
+
+
+@pytest.mark.parametrize("twin", COSINE)
+def test_cosine_of_equal_rows_is_exactly_zero(twin):
+    rows = np.repeat(np.random.default_rng(0).random((5, 7)), 2, axis=0)
+    found = COSINE[twin](rows)
+    same = np.arange(10)[:, None] // 2 == np.arange(10) // 2
+    assert (found[same] == 0).all() and (found[~same] > 0).all()
 
 
 def landmarks_of_a_case(get_case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,5 +235,7 @@ def test_bad_potentials():
         potential_distances(np.ones((3, 2)), "manhattan")
     with pytest.raises(InputError, match=r"potential has shape \(3,\); accepted: two axes"):
         potential_distances(np.ones(3))
+    with pytest.raises(InputError, match=r"potential has shape \(3, 0\); accepted: two axes .* none empty"):
+        potential_distances(np.ones((3, 0)), "cosine")
     with pytest.raises(InputError, match="potential contains NaN or infinity"):
         potential_distances(np.array([[1.0, np.nan], [0.0, 1.0]]))

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from .._arrays import array_or_tensor
 from ..ops.csr import Csr
 from ..params import InputError, InputTypeError
 
@@ -43,9 +44,10 @@ class AffinityOperator(ABC):
         """All entries, rows and columns in node order. For the lazy form this makes what it avoids storing."""
 
     def __matmul__(self, other: torch.Tensor) -> torch.Tensor:  # (N,) or (N, C)
-        """Product with a vector or a matrix, in the operator's dtype."""
+        """Product with a vector or a matrix, in the operator's dtype and without a graph."""
         if not isinstance(other, torch.Tensor):
             raise InputTypeError(f"the right-hand side is a {type(other).__name__}; accepted: a torch tensor")
+        other = array_or_tensor("the right-hand side", other)
         if other.is_complex():
             raise InputTypeError(f"the right-hand side has dtype {other.dtype}; accepted: real numbers")
         if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:

@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from .._arrays import real_tensor
 from ..embedding import Embedding
-from ..params import InputError, InputTypeError, check_number
+from ..params import InputError, check_number
 from .canvas import FAINT, INK, LABEL_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, save_figure
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ def _curve(source: Any) -> tuple[np.ndarray, int | None]:
         if source.entropy is None:
             raise InputError("embedding has no entropy; an embedding that holds its entropy, or a curve, is accepted")
         return source.entropy, source.t
-    try:
-        values = torch.as_tensor(source).detach().cpu().to(torch.float64).numpy()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(f"entropy is a {type(source).__name__}; real numbers on one axis are accepted") from error
+    values = real_tensor("entropy", source).double().cpu().numpy()
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise InputError(f"entropy has shape {values.shape}; one non-empty axis of finite numbers is accepted")
     return values, None

@@ -57,5 +57,15 @@ def diffusion_potential(landmark_op: np.ndarray, t: int, gamma: float = 0) -> np
 
 
 def potential_distances(potential: np.ndarray, metric: str = "euclidean") -> np.ndarray:  # (J, J)
-    """Step 11: distances between the rows, "euclidean" or "cosine"."""
-    return cdist(potential, potential, metric=metric)
+    """Step 11: distances between the rows, "euclidean" or "cosine" (1 between a row of zeros and any other row)."""
+    if metric != "cosine":
+        return cdist(potential, potential, metric=metric)
+    largest = np.abs(potential).max(1, keepdims=True)
+    rows = potential / np.where(largest > 0, largest, 1)  # so that no norm is beyond float64
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.where(norms > 0, norms, 1)
+    distances = cdist(rows, rows, "sqeuclidean") / 2
+    zero = norms[:, 0] == 0
+    distances[zero] = distances[:, zero] = 1
+    np.fill_diagonal(distances, 0)
+    return distances

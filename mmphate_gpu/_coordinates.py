@@ -1,0 +1,132 @@
+"""Coordinates and labels in dtypes that every file and table holds; what has no such dtype is refused."""
+
+from __future__ import annotations
+
+import datetime
+import numbers
+from typing import Any
+
+import numpy as np
+
+from ._arrays import to_numpy
+from ._read_array import is_sequence
+from .params import InputError, InputTypeError
+
+_ACCEPTED = "numbers, text, or dates without a time zone, one kind of them"
+# What all Python objects of an array must be, for a dtype; time spans of NumPy call themselves integers, too.
+_OBJECTS: tuple[tuple[Any, Any], ...] = (
+    (str, np.str_),
+    ((bool, np.bool_), np.bool_),
+    ((datetime.date, np.datetime64), "M8"),
+    ((datetime.timedelta, np.timedelta64), "m8"),
+    (numbers.Integral, np.int64),
+    ((float, np.floating, numbers.Integral), np.float64),
+)
+_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns")  # of dates that pandas and xarray hold
+_INT64 = np.iinfo(np.int64)
+
+
+def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
+    """``values`` as booleans, integers, float32, float64, text of fixed width, dates or time spans.
+
+    Bytes become text, and objects become what they are: text, numbers, or dates. No value changes. ``accepted`` is
+    what error messages say of the values.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        Complex numbers, dates with a time zone, other objects, a mixture, or a value that the dtype would round.
+    """
+    array = to_numpy(name, values)
+    if array.dtype.kind in "OST":
+        array = _of_objects(name, array, accepted)
+    elif array.dtype.kind in "UfmM" and array.ndim == 1 and is_sequence(values):
+        # NumPy turns ["a", 1] and ["a", nan] into text, and rounds the integer of [0.5, 2**53 + 1].
+        _check_kept(name, array, values, accepted)
+    return _of_held_dtype(name, array, accepted)
+
+
+def class_labels(name: str, values: Any) -> np.ndarray:
+    """Class labels as int64; booleans and whole floating-point numbers pass.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        A number that is not whole, or beyond int64; text and other kinds.
+    """
+    accepted = f"whole numbers from {_INT64.min} to {_INT64.max}, one class per sample"
+    label = settled(name, values, accepted)
+    if label.dtype.kind not in "iubf":
+        remedy = "numpy.unique(..., return_inverse=True) makes them of text"
+        raise InputTypeError(f"{name} has dtype {label.dtype}; accepted: {accepted} ({remedy})")
+    if label.dtype.kind == "f" and not np.array_equal(label, np.trunc(label)):
+        first = label[label != np.trunc(label)].flat[0]
+        raise InputTypeError(f"{name} has dtype {label.dtype} and contains {first}; accepted: {accepted}")
+    for extreme in (label.min(), label.max()) if label.size else ():
+        # The float nearest to the largest int64 is 2^63, one beyond it.
+        if not _INT64.min <= extreme <= _INT64.max or (label.dtype.kind == "f" and extreme >= 2.0**63):
+            raise InputError(f"{name} contains {extreme}; accepted: {accepted}")
+    return label.astype(np.int64)
+
+
+def _of_objects(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
+    items = [_plain(name, item) for item in array.astype(object).ravel().tolist()]
+    for kind, dtype in _OBJECTS:
+        if items and all(isinstance(item, kind) for item in items):
+            dtype = _wide_enough(name, items, accepted) if dtype is np.int64 else dtype
+            converted = np.array(items, dtype)
+            _check_kept(name, converted, items, accepted)
+            return converted.reshape(array.shape)
+    kinds = sorted({type(item).__name__ for item in items})
+    raise InputTypeError(f"{name} holds Python objects ({', '.join(kinds)}); accepted: {accepted}")
+
+
+def _wide_enough(name: str, items: list[Any], accepted: str) -> type[np.integer]:
+    for dtype in (np.int64, np.uint64):
+        if np.iinfo(dtype).min <= min(items) and max(items) <= np.iinfo(dtype).max:
+            return dtype
+    raise InputError(f"{name} contains {max(items, key=abs)}, which 64 bits do not hold; accepted: {accepted}")
+
+
+def _plain(name: str, item: Any) -> Any:
+    """``item`` without what pandas and bytes add to it."""
+    if isinstance(item, datetime.date) and getattr(item, "tzinfo", None) is not None:
+        raise InputTypeError(
+            f"{name} holds dates with a time zone ({item}); accepted: dates without one, as pandas' tz_localize(None) "
+            "gives"
+        )
+    if isinstance(item, bytes):
+        try:
+            return item.decode()
+        except UnicodeDecodeError as error:
+            raise InputTypeError(f"{name} holds bytes that are no UTF-8 text ({item!r}); accepted: text") from error
+    # Timestamps and time spans of pandas count nanoseconds, which the classes of Python that they extend do not.
+    dates = isinstance(item, datetime.date | datetime.timedelta) and hasattr(item, "to_numpy")
+    return item.to_numpy() if dates else item
+
+
+def _check_kept(name: str, array: np.ndarray, items: Any, accepted: str) -> None:
+    """Refuse an item that has another value in ``array`` (n,)."""
+    dates = array.dtype.kind in "mM"
+    for value, item in zip(array if dates else array.tolist(), items, strict=True):
+        kept = item
+        if dates:  # compared in the unit of the item: in nanoseconds, dates before 1677 wrap
+            kept = np.array(item, f"{array.dtype.kind}8")
+            value = value.astype(kept.dtype)
+        missing = value != value and kept != kept  # NaN and NaT
+        if value != kept and not missing:
+            raise InputError(f"{name} holds {item!r}, which would become {value!r}; accepted: {accepted}")
+
+
+def _of_held_dtype(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
+    dtype = array.dtype
+    if dtype.kind not in "biufUmM":
+        raise InputTypeError(f"{name} has dtype {dtype}; accepted: {accepted}")
+    if dtype.kind in "mM" and np.datetime_data(dtype)[0] not in _UNITS:
+        raise InputTypeError(f"{name} has dtype {dtype}; accepted: dates in units of {', '.join(_UNITS)}")
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        converted = array.astype(np.float32 if dtype.itemsize < 4 else np.float64)
+        if not np.array_equal(converted, array, equal_nan=True):
+            raise InputError(f"{name} has dtype {dtype}, which float64 would round; accepted: {accepted}")
+        return converted
+    return array.astype(dtype.newbyteorder("="), copy=False)
