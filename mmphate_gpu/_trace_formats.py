@@ -173,8 +173,7 @@ def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
 def _zarr_values(array: Any) -> np.ndarray:
     if any(getattr(codec, "codec_id", None) == "pickle" for codec in array.filters or ()):  # zarr 2 would load it
         raise InputError(f"{array.name} holds pickled Python objects, which are never loaded; store numbers or text")
-    values = np.asarray(array[...])
-    return values.astype(np.str_) if values.dtype.kind == "T" else values  # text of variable length
+    return np.asarray(array[...])
 
 
 def write_zarr(path: Path, fields: dict[str, np.ndarray]) -> None:
