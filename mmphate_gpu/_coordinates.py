@@ -71,14 +71,14 @@ def class_labels(name: str, values: Any) -> np.ndarray:
 
 def _of_objects(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
     items = [_plain(name, item) for item in array.astype(object).ravel().tolist()]
-    for kind, dtype in _OBJECTS:
-        if items and all(isinstance(item, kind) for item in items):
+    for types, dtype in _OBJECTS:
+        if items and all(isinstance(item, types) for item in items):
             dtype = _wide_enough(name, items, accepted) if dtype is np.int64 else dtype
             converted = np.array(items, dtype)
             _check_kept(name, converted, items, accepted)
             return converted.reshape(array.shape)
-    kinds = sorted({type(item).__name__ for item in items})
-    raise InputTypeError(f"{name} holds Python objects ({', '.join(kinds)}); accepted: {accepted}")
+    type_names = sorted({type(item).__name__ for item in items})
+    raise InputTypeError(f"{name} holds Python objects ({', '.join(type_names)}); accepted: {accepted}")
 
 
 def _wide_enough(name: str, items: list[Any], accepted: str) -> type[np.integer]:

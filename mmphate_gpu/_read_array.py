@@ -107,9 +107,9 @@ def _of_sequence(name: str, values: Sequence[Any]) -> tuple[np.ndarray, np.ndarr
     return stacked, np.stack([none_hidden if hidden is None else host_array(name, hidden) for _, hidden in pairs])
 
 
-def _is_scalar(kind: type) -> bool:
-    array = issubclass(kind, Sequence) or hasattr(kind, "__array__") or hasattr(kind, "__dlpack__")
-    return not array or issubclass(kind, np.generic | str | bytes)
+def _is_scalar(item_type: type) -> bool:
+    array = issubclass(item_type, Sequence) or hasattr(item_type, "__array__") or hasattr(item_type, "__dlpack__")
+    return not array or issubclass(item_type, np.generic | str | bytes)
 
 
 def _check_names(name: str, values: Sequence[Any]) -> None:

@@ -135,8 +135,8 @@ def _is_masked(labels: Any) -> bool:
     from torch.masked import MaskedTensor
 
     if isinstance(labels, list | tuple):
-        kinds = set(map(type, labels))
-        return any(issubclass(kind, np.ma.MaskedArray) for kind in kinds) and any(map(np.ma.is_masked, labels))
+        types = set(map(type, labels))
+        return any(issubclass(item, np.ma.MaskedArray) for item in types) and any(map(np.ma.is_masked, labels))
     return isinstance(labels, MaskedTensor) or np.ma.is_masked(labels)
 
 

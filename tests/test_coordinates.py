@@ -43,7 +43,7 @@ def of_pandas(make):
     return make(pytest.importorskip("pandas"))
 
 
-KEPT = {  # what is given, and the values that are held, with the dtype or its kind
+KEPT = {  # what makes the coordinates, the values that are held, and their dtype
     "text objects": (lambda: objects(*NAMES), NAMES, "<U3"),
     "StringDType": (lambda: string_dtype(NAMES), NAMES, "<U3"),
     "bytes": (lambda: np.array([b"a", b"bb", b""]), ["a", "bb", ""], "<U2"),
@@ -91,14 +91,14 @@ KEPT = {  # what is given, and the values that are held, with the dtype or its k
 @pytest.mark.parametrize("name", KEPT)
 def test_coordinates_are_kept_everywhere(name, tmp_path):
     """In the trace, in a file of it, in the embedding, its file, and the tables made of it."""
-    given, wanted, dtype = KEPT[name]
-    trace = mp.as_trace(VALUES, unit=given())
+    make, wanted, dtype = KEPT[name]
+    trace = mp.as_trace(VALUES, unit=make())
     assert trace.unit.tolist() == wanted and trace.unit.dtype == np.dtype(dtype)
     mp.save_trace(tmp_path / "trace.npz", trace)
     mp.Embedding(np.zeros((90, 2)), SliceLayout(trace.epoch, trace.timestep, trace.unit)).save(tmp_path / "e.npz")
     embedding = mp.Embedding.load(tmp_path / "e.npz")
-    for found in (mp.load_trace(tmp_path / "trace.npz").unit, embedding.layout.unit):
-        assert found.dtype == trace.unit.dtype and found.tolist() == wanted
+    for result in (mp.load_trace(tmp_path / "trace.npz").unit, embedding.layout.unit):
+        assert result.dtype == trace.unit.dtype and result.tolist() == wanted
     pytest.importorskip("xarray")
     pytest.importorskip("anndata")
     # pandas holds dates in seconds at least: compared as dates, not as their numbers.
@@ -109,18 +109,18 @@ def test_coordinates_are_kept_everywhere(name, tmp_path):
 @pytest.mark.parametrize("missing", [np.array([1, np.nan, 2]), np.array(["2020", "NaT", "2021"], "M8[D]")])
 def test_missing_numbers_and_dates_are_kept(missing, tmp_path):
     mp.Embedding(np.zeros((6, 2)), SliceLayout([0, 1], [0], missing)).save(tmp_path / "e.npz")
-    found = mp.Embedding.load(tmp_path / "e.npz").layout.unit
-    assert np.array_equal(found, missing, equal_nan=True) and found.dtype == missing.dtype
+    result = mp.Embedding.load(tmp_path / "e.npz").layout.unit
+    assert np.array_equal(result, missing, equal_nan=True) and result.dtype == missing.dtype
 
 
 @pytest.mark.parametrize("name", ["text objects", "nanoseconds of pandas", "time spans"])
 def test_a_run_ends_with_a_result_that_can_be_saved(name, tmp_path):
-    given, wanted, _ = KEPT[name]
-    trace = mp.as_trace(VALUES, unit=given(), epoch=[f"epoch {number}" for number in range(30)])
+    make, wanted, _ = KEPT[name]
+    trace = mp.as_trace(VALUES, unit=make(), epoch=[f"epoch {number}" for number in range(30)])
     result = mp.MMPHATE(n_landmark=20, random_state=0, device="cpu").fit(trace).result_
     result.save(tmp_path / "e.npz")
-    found = mp.Embedding.load(tmp_path / "e.npz")
-    assert found.layout.unit.tolist() == wanted and found.by("epoch")[-1] == "epoch 29"
+    result = mp.Embedding.load(tmp_path / "e.npz")
+    assert result.layout.unit.tolist() == wanted and result.by("epoch")[-1] == "epoch 29"
 
 
 REFUSED = {
@@ -169,7 +169,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_coordinates_that_no_file_holds_are_refused(name):
     """When the trace is made, or a layout by hand; not after the run."""
-    given, message = REFUSED[name]
+    make, message = REFUSED[name]
     if name == "digits of a long double" and np.finfo(np.longdouble).eps == np.finfo(float).eps:
         pytest.skip("a long double is a float64 here")
     for call in (
@@ -178,7 +178,7 @@ def test_coordinates_that_no_file_holds_are_refused(name):
         lambda values: SliceLayout(np.arange(2), np.arange(1), values),
     ):
         with pytest.raises(InputError) as caught:
-            call(given())
+            call(make())
         assert str(caught.value).startswith("unit ") and message in str(caught.value)
 
 
@@ -195,8 +195,8 @@ def test_coordinates_that_no_file_holds_are_refused(name):
     ids=lambda label: type(label).__name__,
 )  # fmt: skip
 def test_whole_numbers_are_labels(label):
-    found = mp.as_trace(VALUES, label=label).label
-    assert found.dtype == np.int64 and found.tolist() == [5, 0, -1, 5]
+    result = mp.as_trace(VALUES, label=label).label
+    assert result.dtype == np.int64 and result.tolist() == [5, 0, -1, 5]
 
 
 def test_the_ends_of_int64_are_labels():
@@ -207,7 +207,7 @@ def test_the_ends_of_int64_are_labels():
 
 
 @pytest.mark.parametrize(
-    ("label", "kind", "words"),
+    ("label", "error", "words"),
     [
         (np.array([2**63, 0, 1, 2], np.uint64), InputError, "contains 9223372036854775808"),
         (torch.tensor([-1, 0, 1, 2]).view(torch.uint64), InputError, "contains 18446744073709551615"),
@@ -228,12 +228,12 @@ def test_the_ends_of_int64_are_labels():
         (list("abca"), InputTypeError, r"dtype <U1.*numpy.unique\(\.\.\., return_inverse=True\)"),
     ],
 )
-def test_labels_that_int64_cannot_hold_are_refused(label, kind, words):
+def test_labels_that_int64_cannot_hold_are_refused(label, error, words):
     accepted = "accepted: whole numbers from -9223372036854775808 to 9223372036854775807, one class per sample"
-    with pytest.raises(kind, match=f"^label (has )?{words}") as caught:
+    with pytest.raises(error, match=f"^label (has )?{words}") as caught:
         mp.as_trace(VALUES, label=label)
     assert accepted in str(caught.value)
-    with pytest.raises(kind, match="^label "):
+    with pytest.raises(error, match="^label "):
         mp.Recorder(torch.nn.GRU(2, 3), "", probe=torch.zeros(5, 4, 2), label=label)
 
 

@@ -58,9 +58,9 @@ def test_a_mask_that_hides_nothing_is_none(make):
 
 
 def test_a_given_mask_and_that_of_the_data_are_combined():
-    given = np.arange(4) < 2
-    trace = mp.as_trace(list(MASKED), mask=np.broadcast_to(given, (5, 4)))
-    np.testing.assert_array_equal(trace.mask.numpy()[:, 0], ~HIDDEN & given)
+    early = np.arange(4) < 2
+    trace = mp.as_trace(list(MASKED), mask=np.broadcast_to(early, (5, 4)))
+    np.testing.assert_array_equal(trace.mask.numpy()[:, 0], ~HIDDEN & early)
 
 
 def test_hidden_integers_do_not_count():
@@ -173,8 +173,8 @@ TENSORS = {
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors_in_lists(name):
-    given = TENSORS[name]()
-    trace = mp.as_trace(given)
+    values = TENSORS[name]()
+    trace = mp.as_trace(values)
     assert not trace.data.requires_grad and not trace.data.is_neg()
     # 2^-11 is what half precision leaves of a number, float32 much less.
     np.testing.assert_allclose(trace.data.double().numpy()[:, 0], VALUES, rtol=2**-11 if name == "half" else 2**-24)
@@ -198,8 +198,8 @@ def test_results_have_no_graph_and_no_subclass():
         distances = mp.potential_distances(make(rows.clone()))
         placed = mp.metric_mds(make(square.clone()), init=make(rows[:, :2].clone()))
         entropy = mp.von_neumann_entropy(make(square.clone()))
-        for found in (distances, placed.coordinates, entropy, mp.diffusion_potential(make(square.clone()), 2)):
-            assert type(found) is torch.Tensor and not found.requires_grad
+        for result in (distances, placed.coordinates, entropy, mp.diffusion_potential(make(square.clone()), 2)):
+            assert type(result) is torch.Tensor and not result.requires_grad
     axes = [np.arange(size) for size in (5, 3, 4, 1)]
     assert not mp.Trace(torch.zeros(5, 3, 4, 1, requires_grad=True), *axes).data.requires_grad
 
@@ -211,9 +211,9 @@ def test_products_with_the_affinity_have_no_graph():
 
 
 def inside_vmap() -> torch.Tensor:
-    found = []
-    torch.vmap(lambda tensor: found.append(tensor) or tensor)(torch.zeros(2, 5, 3, 4))
-    return found[0]
+    result = []
+    torch.vmap(lambda tensor: result.append(tensor) or tensor)(torch.zeros(2, 5, 3, 4))
+    return result[0]
 
 
 def fake() -> torch.Tensor:
@@ -321,9 +321,9 @@ def test_dlpack_objects_in_bfloat16():
 
 @pytest.mark.parametrize("refusal", [BufferError("read-only"), RuntimeError("requires grad"), ValueError("strides")])
 def test_a_refused_export_is_a_clear_error(refusal):
-    for given in (Foreign(VALUES, refusal=refusal), [Foreign(VALUES[0], refusal=refusal)] * 5):
+    for values in (Foreign(VALUES, refusal=refusal), [Foreign(VALUES[0], refusal=refusal)] * 5):
         with pytest.raises(InputTypeError, match=f"data is a Foreign that makes no array of numbers .*{refusal}"):
-            mp.as_trace(given)
+            mp.as_trace(values)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -341,9 +341,9 @@ class Stubborn:
 
 
 def test_what_gives_no_array():
-    for given in (Stubborn(), [Stubborn()] * 5):
+    for values in (Stubborn(), [Stubborn()] * 5):
         with pytest.raises(InputTypeError, match="data is a Stubborn that makes no array of numbers"):
-            mp.as_trace(given)
+            mp.as_trace(values)
 
 
 class HidesSome:
@@ -367,7 +367,7 @@ def test_the_mask_of_what_becomes_a_masked_array():
 def test_integers_that_float64_rounds_are_refused(dtype, make):
     counters = np.full((5, 3, 4), 2**53, dtype)
     assert mp.as_trace(make(counters)).data.dtype == torch.float64
-    counters[3, 2, 1] += 1
+    counters[3, 2, 1] = 2**53 + 1
     with pytest.raises(InputError, match="data contains 9007199254740993, which float64 may round; accepted: integers"):
         mp.as_trace(make(counters))
     if dtype == np.int64:
