@@ -28,7 +28,7 @@ def read_container(path: Path, ending: str, by_parts: bool = False) -> dict[str,
     with OPENERS[ending](path) as variables, naming(path):
         data = variables["data"]
         if data.array.shape is None:  # an HDF5 dataset without values
-            return {"data": data.values()}
+            return {"data": data.read()}
         dims = _dims_of_data(variables)
         values, present = _data_by_parts(path, stamp, data, dims) if by_parts else _data(data, dims)
         fields = {"data": values, "mask": _mask(path, variables, dims, stamp)}
@@ -37,8 +37,8 @@ def read_container(path: Path, ending: str, by_parts: bool = False) -> dict[str,
         for field, name in coordinate_names(dims, variables).items():
             beside = variables[name]
             check_axis(field, beside.dims, len(dims))
-            fields[field] = np.atleast_1d(decode_coordinate(field, beside.values(), beside.attributes))
-        return {name: found for name, found in fields.items() if found is not None}
+            fields[field] = np.atleast_1d(decode_coordinate(field, beside.read(), beside.attributes))
+        return {name: array for name, array in fields.items() if array is not None}
 
 
 def container_heading(path: Path, ending: str) -> Heading | None:
@@ -54,12 +54,12 @@ def container_heading(path: Path, ending: str) -> Heading | None:
 
 def _dims_of_data(variables: Variables) -> Any:
     axes = variables.get("axes")
-    return with_axes(variables["data"].dims, None if axes is None else axes.values())
+    return with_axes(variables["data"].dims, None if axes is None else axes.read())
 
 
 def _data(data: Variable, dims: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """The values, and where there are any, or None where that is everywhere."""
-    stored, order = data.values(), stored_order(dims)
+    stored, order = data.read(), stored_order(dims)
     packing = packing_of("data", stored.dtype, data.attributes, data.fill)
     if packing is None:
         return stored.transpose(order), None
@@ -89,7 +89,7 @@ def _mask(path: Path, variables: Variables, dims: Any, stamp: str) -> Any:
     if stamp and len(order) == n_axes in (3, 4):
         shape = tuple(mask.array.shape[axis] for axis in order)
         return ChunkedArray(path, mask.opened, shape, dtype, stamp, order)
-    return mask.values().astype(dtype, copy=False).transpose(order)[index]
+    return mask.read().astype(dtype, copy=False).transpose(order)[index]
 
 
 def _both(present: Any, mask: Any) -> Any:

@@ -31,7 +31,7 @@ def plain_name(name: Any) -> str | None:
     return None if not text or _MADE_UP.fullmatch(text) else text
 
 
-def one_name(candidates: Iterable[Any]) -> Any:
+def common_name(candidates: Iterable[Any]) -> Any:
     """The name of a dimension that several places name; the names of two axes are joined, which makes them unknown."""
     names = sorted(filter(None, candidates), key=lambda name: plain_name(name) is None)  # those made up come last
     known = dict.fromkeys(name for name in map(plain_name, names) if name in {*AXES, "slice"})
@@ -112,8 +112,8 @@ def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
         slices = plain_name(dims[stored_order(dims)[0]])
         if slices == "timestep":  # that of the one epoch is no coordinate of the slices
             fields = {name: name for name in fields if name not in ("epoch", "timestep")}
-        named = next((name for name in ("slice", slices) if name in names), None)
-        fields |= {} if named is None else {"epoch": named}
+        coordinate = next((name for name in ("slice", slices) if name in names), None)
+        fields |= {} if coordinate is None else {"epoch": coordinate}
     return fields
 
 

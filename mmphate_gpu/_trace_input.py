@@ -33,19 +33,19 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     InputError
         A Dataset without such an array, names of dimensions that fit no trace, coordinates that contradict them.
     """
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     coords = getattr(values, "coords", {})
     if hasattr(values, "data_vars"):
         coords = _texts(values.attrs) | {name: values[name] for name in values.variables}
-        found |= {"mask": values["mask"]} if "mask" in coords else {}
+        fields |= {"mask": values["mask"]} if "mask" in coords else {}
     ordered = in_order(values)
     by_name = {str(name).lower(): coord for name, coord in coords.items()}
     _check_same_coords(beside, by_name)
     for field, name in coordinate_names(ordered.dims, by_name).items():
         _check_no_tuples(name, by_name)
         check_axis(field, by_name[name].dims, ordered.ndim)
-        found[field] = np.atleast_1d(by_name[name].values)
-    return ordered.data, found
+        fields[field] = np.atleast_1d(by_name[name].values)
+    return ordered.data, fields
 
 
 def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def in_order(values: Any) -> Any:
     if hasattr(values, "data_vars"):
         names = [name for name in ("data", "trace") if name in values.data_vars]
         if len(names) != 1:
-            kind, held = type(values).__name__, [str(name) for name in values.data_vars]
-            raise InputError(f"data is a {kind} of {held}; accepted: an array, or a Dataset with either data or trace")
+            what = f"a {type(values).__name__} of {[str(name) for name in values.data_vars]}"
+            raise InputError(f"data is {what}; accepted: an array, or a Dataset with either data or trace")
         values = values[names[0]]
     return values.transpose(*(values.dims[place] for place in stored_order(values.dims)))
 
@@ -83,11 +83,11 @@ def _check_same_coords(beside: dict[str, Any], coords: dict[str, Any]) -> None:
                 raise InputError(f"{field} has other coordinates along {name} than data; accepted: the same, in order")
 
 
-def check_dims(given: dict[str, Any], n_axes: int) -> None:
+def check_dims(fields: dict[str, Any], n_axes: int) -> None:
     """Raise `InputError` if a coordinate or label that is an xarray object lies along another axis."""
     for field in (*AXES, "label"):
-        if is_xarray(given[field]):
-            check_axis(field, tuple(given[field].dims), n_axes)
+        if is_xarray(fields[field]):
+            check_axis(field, tuple(fields[field].dims), n_axes)
 
 
 def coordinate(name: str, values: Any, size: int) -> np.ndarray:
