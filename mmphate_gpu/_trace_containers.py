@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._arrays import tensor_of
-from ._trace_dims import check_axis, coordinate_names, mask_order, stored_order, with_axes
+from ._trace_dims import check_axis, coordinate_names, mask_order, spread_mask, stored_order, with_axes
 from ._trace_formats import OPENERS, Variable, Variables, naming
 from ._trace_packing import check_plain, decode_coordinate, is_boolean, packing_of
 from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, all_true, stamp_of
@@ -82,14 +82,15 @@ def _mask(path: Path, variables: Variables, dims: Any, stamp: str) -> Any:
     """The mask as booleans: of a file that is read by parts a reader, if it has the shape of the data."""
     if "mask" not in variables:
         return None
-    mask, n_axes = variables["mask"], len(dims)
+    mask, data_order = variables["mask"], stored_order(dims)
     check_plain("mask", mask.attributes)
-    order, index = mask_order(mask.dims, stored_order(dims))
+    order, index = mask_order(mask.dims, data_order)
     dtype = np.dtype(bool) if is_boolean(mask.attributes) else np.dtype(mask.array.dtype)
-    if stamp and len(order) == n_axes in (3, 4):
+    if stamp and len(order) == len(data_order) in (3, 4):
         shape = tuple(mask.array.shape[axis] for axis in order)
         return ChunkedArray(path, mask.opened, shape, dtype, stamp, order)
-    return mask.read().astype(dtype, copy=False).transpose(order)[index]
+    shape = tuple(variables["data"].array.shape[axis] for axis in data_order)
+    return spread_mask(mask.read().astype(dtype, copy=False), order, index, shape)
 
 
 def _both(present: Any, mask: Any) -> Any:

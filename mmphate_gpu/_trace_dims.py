@@ -81,10 +81,9 @@ def with_axes(dims: Dims, axes: Any) -> Dims:
 
 
 def mask_order(dims: Dims, data_order: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
-    """(order, index) such that ``mask.transpose(order)[index]`` has the axes of the data in their order.
+    """(order, index) such that ``mask.transpose(order)[index]`` has the axes of the data in their order: `spread_mask`.
 
-    An axis that the names leave out has size 1. A mask without names comes in the order of the data, or is
-    one of (timestep, sample).
+    A mask without names comes in the order of the data, or is one of (timestep, sample).
 
     Raises
     ------
@@ -103,6 +102,15 @@ def mask_order(dims: Dims, data_order: tuple[int, ...]) -> tuple[tuple[int, ...]
         raise InputError(f"mask has dims {shown(dims)}; accepted: some of {axes}, in any order")
     order = sorted(range(len(names)), key=lambda place: axes.index(names[place]))
     return tuple(order), tuple(slice(None) if axis in names else None for axis in axes)
+
+
+def spread_mask(mask: Any, order: tuple[int, ...], index: Any, shape: tuple[int, ...]) -> Any:
+    """``mask`` (an array) in the order of the axes of data with ``shape``, repeated along those that it lacks."""
+    mask = mask.transpose(order)[index]
+    if index is ...:
+        return mask
+    parts = zip(index, mask.shape, shape, strict=True)
+    return np.broadcast_to(mask, tuple(whole if part is None else size for part, size, whole in parts))
 
 
 def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:

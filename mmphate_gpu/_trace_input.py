@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
-from ._trace_dims import AXES, check_axis, coordinate_names, mask_order, stored_order
+from ._trace_dims import AXES, check_axis, coordinate_names, mask_order, spread_mask, stored_order
+from ._trace_packing import ATTRIBUTES, packing_of
 from ._trace_parts import READERS, Array, stored_mask, stored_values
 from .params import InputError, InputTypeError
 
@@ -39,6 +40,11 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
         coords = _texts(values.attrs) | {name: values[name] for name in values.variables}
         fields |= {"mask": values["mask"]} if "mask" in coords else {}
     ordered = in_order(values)
+    packed = {key: ordered.attrs[key] for key in ATTRIBUTES[:4] if key in ordered.attrs}
+    if packing_of("data", ordered.dtype, packed) is not None:
+        raise InputError(
+            f"data has the attributes {sorted(packed)}; accepted: values that xarray.decode_cf has decoded"
+        )
     by_name = {str(name).lower(): coord for name, coord in coords.items()}
     _check_same_coords(beside, by_name)
     for field, name in coordinate_names(ordered.dims, by_name).items():
@@ -112,17 +118,16 @@ def real_values(values: Any) -> Array:
     return stored_values(values) if isinstance(values, READERS) else real_tensor("data", values)
 
 
-def _mask_by_name(mask: Any, n_axes: int) -> Any:
+def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:
     if hasattr(mask, "data_vars"):
         raise InputTypeError(f"mask is a {type(mask).__name__}; accepted: an array of booleans")
-    order, index = mask_order(tuple(mask.dims), tuple(range(n_axes)))
-    return mask.data.transpose(order)[index]
+    return spread_mask(mask.data, *mask_order(mask.dims, tuple(range(len(shape)))), shape)
 
 
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
     if is_xarray(values):
-        values = _mask_by_name(values, data.ndim)
+        values = _mask_by_name(values, tuple(data.shape))
     if isinstance(values, READERS):
         mask = stored_mask(values) if values.dtype == bool else values
     else:
@@ -132,8 +137,6 @@ def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, 
     if mask.dtype != torch.bool:
         raise InputTypeError(f"mask has dtype {mask.dtype}; accepted: booleans, True where a value is present")
     mask = mask.to(data.device)
-    if mask.ndim == data.ndim and all(size in (1, full) for size, full in zip(mask.shape, data.shape, strict=True)):
-        mask = mask if tuple(mask.shape) == tuple(data.shape) else mask.expand(data.shape)
     short = (data.shape[-3], data.shape[-1]) if data.ndim == 3 else (data.shape[1], data.shape[3])
     if tuple(mask.shape) not in (tuple(data.shape), short):
         names = f"({axes[-3]}, sample)"

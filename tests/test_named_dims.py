@@ -375,6 +375,7 @@ def test_masks_and_coordinates_by_name(array):
     same(as_trace(values(), label=label), as_trace(values(), label=np.arange(7)))
     refused = [
         ({"mask": named.rename(epoch="time")}, r"mask has dims \('sample', 'time'\)"),
+        ({"mask": named.isel(epoch=[0])}, r"mask has shape \(1, 3, 5, 7\)"),
         ({"mask": named.assign_coords(epoch=[20, 9, 5, 1])}, "mask has other coordinates along epoch than data"),
         ({"label": label.rename(sample="unit")}, "label has dims"),
         ({"epoch": xarray.DataArray(range(4), dims="timestep")}, "epoch has dims"),

@@ -170,6 +170,15 @@ def test_attributes_that_say_no_value(tmp_path, attributes, message, stream):
         load_trace(path, stream=stream)
 
 
+def test_an_array_that_was_not_decoded():
+    xarray = pytest.importorskip("xarray")
+    array = xarray.DataArray(np.arange(24).reshape(2, 3, 2, 2), dims=AXES, attrs={"scale_factor": 0.5, "units": "mV"})
+    with pytest.raises(InputError, match=r"data has the attributes \['scale_factor'\]; accepted: .*decode_cf"):
+        as_trace(array)
+    decoded = xarray.decode_cf(array.to_dataset(name="data"))
+    assert np.array_equal(as_trace(decoded).data, array.values / 2)
+
+
 # ---------------------------------------------------------------- masks and labels
 
 
