@@ -42,9 +42,7 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     ordered = in_order(values)
     packed = {key: ordered.attrs[key] for key in ATTRIBUTES[:4] if key in ordered.attrs}
     if packing_of("data", ordered.dtype, packed) is not None:
-        raise InputError(
-            f"data has the attributes {sorted(packed)}; accepted: values that xarray.decode_cf has decoded"
-        )
+        raise InputError(f"data has the attributes {sorted(packed)}; accepted: values as xarray.decode_cf decodes them")
     by_name = {str(name).lower(): coord for name, coord in coords.items()}
     _check_same_coords(beside, by_name)
     for field, name in coordinate_names(ordered.dims, by_name).items():
