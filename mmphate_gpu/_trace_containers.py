@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._arrays import tensor_of
-from ._trace_dims import check_axis, coordinate_names, mask_order, stored_order, with_axes
+from ._trace_dims import check_axis, coordinate_names, mask_order, spread_mask, stored_order, with_axes
 from ._trace_formats import OPENERS, Variable, Variables, naming
 from ._trace_packing import check_plain, decode_coordinate, is_boolean, packing_of
 from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, all_true, stamp_of
@@ -28,7 +28,7 @@ def read_container(path: Path, ending: str, by_parts: bool = False) -> dict[str,
     with OPENERS[ending](path) as variables, naming(path):
         data = variables["data"]
         if data.array.shape is None:  # an HDF5 dataset without values
-            return {"data": data.values()}
+            return {"data": data.read()}
         dims = _dims_of_data(variables)
         values, present = _data_by_parts(path, stamp, data, dims) if by_parts else _data(data, dims)
         fields = {"data": values, "mask": _mask(path, variables, dims, stamp)}
@@ -37,8 +37,8 @@ def read_container(path: Path, ending: str, by_parts: bool = False) -> dict[str,
         for field, name in coordinate_names(dims, variables).items():
             beside = variables[name]
             check_axis(field, beside.dims, len(dims))
-            fields[field] = np.atleast_1d(decode_coordinate(field, beside.values(), beside.attributes))
-        return {name: found for name, found in fields.items() if found is not None}
+            fields[field] = np.atleast_1d(decode_coordinate(field, beside.read(), beside.attributes))
+        return {name: array for name, array in fields.items() if array is not None}
 
 
 def container_heading(path: Path, ending: str) -> Heading | None:
@@ -54,12 +54,12 @@ def container_heading(path: Path, ending: str) -> Heading | None:
 
 def _dims_of_data(variables: Variables) -> Any:
     axes = variables.get("axes")
-    return with_axes(variables["data"].dims, None if axes is None else axes.values())
+    return with_axes(variables["data"].dims, None if axes is None else axes.read())
 
 
 def _data(data: Variable, dims: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """The values, and where there are any, or None where that is everywhere."""
-    stored, order = data.values(), stored_order(dims)
+    stored, order = data.read(), stored_order(dims)
     packing = packing_of("data", stored.dtype, data.attributes, data.fill)
     if packing is None:
         return stored.transpose(order), None
@@ -82,14 +82,15 @@ def _mask(path: Path, variables: Variables, dims: Any, stamp: str) -> Any:
     """The mask as booleans: of a file that is read by parts a reader, if it has the shape of the data."""
     if "mask" not in variables:
         return None
-    mask, n_axes = variables["mask"], len(dims)
+    mask, data_order = variables["mask"], stored_order(dims)
     check_plain("mask", mask.attributes)
-    order, index = mask_order(mask.dims, stored_order(dims))
+    order, index = mask_order(mask.dims, data_order)
     dtype = np.dtype(bool) if is_boolean(mask.attributes) else np.dtype(mask.array.dtype)
-    if stamp and len(order) == n_axes in (3, 4):
+    if stamp and len(order) == len(data_order) in (3, 4):
         shape = tuple(mask.array.shape[axis] for axis in order)
         return ChunkedArray(path, mask.opened, shape, dtype, stamp, order)
-    return mask.values().astype(dtype, copy=False).transpose(order)[index]
+    shape = tuple(variables["data"].array.shape[axis] for axis in data_order)
+    return spread_mask(mask.read().astype(dtype, copy=False), order, index, shape)
 
 
 def _both(present: Any, mask: Any) -> Any:

@@ -31,7 +31,7 @@ def plain_name(name: Any) -> str | None:
     return None if not text or _MADE_UP.fullmatch(text) else text
 
 
-def one_name(candidates: Iterable[Any]) -> Any:
+def common_name(candidates: Iterable[Any]) -> Any:
     """The name of a dimension that several places name; the names of two axes are joined, which makes them unknown."""
     names = sorted(filter(None, candidates), key=lambda name: plain_name(name) is None)  # those made up come last
     known = dict.fromkeys(name for name in map(plain_name, names) if name in {*AXES, "slice"})
@@ -81,10 +81,9 @@ def with_axes(dims: Dims, axes: Any) -> Dims:
 
 
 def mask_order(dims: Dims, data_order: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
-    """(order, index) such that ``mask.transpose(order)[index]`` has the axes of the data in their order.
+    """(order, index) such that ``mask.transpose(order)[index]`` has the axes of the data in their order: `spread_mask`.
 
-    An axis that the names leave out has size 1. A mask without names comes in the order of the data, or is
-    one of (timestep, sample).
+    A mask without names comes in the order of the data, or is one of (timestep, sample).
 
     Raises
     ------
@@ -105,6 +104,15 @@ def mask_order(dims: Dims, data_order: tuple[int, ...]) -> tuple[tuple[int, ...]
     return tuple(order), tuple(slice(None) if axis in names else None for axis in axes)
 
 
+def spread_mask(mask: Any, order: tuple[int, ...], index: Any, shape: tuple[int, ...]) -> Any:
+    """``mask`` (an array) in the order of the axes of data with ``shape``, repeated along those that it lacks."""
+    mask = mask.transpose(order)[index]
+    if index is ...:
+        return mask
+    parts = zip(index, mask.shape, shape, strict=True)
+    return np.broadcast_to(mask, tuple(whole if part is None else size for part, size, whole in parts))
+
+
 def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
     """Which of the arrays ``names`` beside data with ``dims`` holds each coordinate or label, by field."""
     fields = {name: name for name in (*AXES, "label") if name in names}
@@ -112,8 +120,8 @@ def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
         slices = plain_name(dims[stored_order(dims)[0]])
         if slices == "timestep":  # that of the one epoch is no coordinate of the slices
             fields = {name: name for name in fields if name not in ("epoch", "timestep")}
-        named = next((name for name in ("slice", slices) if name in names), None)
-        fields |= {} if named is None else {"epoch": named}
+        coordinate = next((name for name in ("slice", slices) if name in names), None)
+        fields |= {} if coordinate is None else {"epoch": coordinate}
     return fields
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ._optional import require
-from ._trace_dims import AXES, axes_of, one_name
+from ._trace_dims import AXES, axes_of, common_name
 from ._trace_packing import ATTRIBUTES
 from .params import InputError
 
@@ -72,7 +72,7 @@ class Variable:
     Attributes
     ----------
     array : zarr array, h5py dataset, or an array of texts.
-    values : gives all its numbers or texts.
+    read : gives all its numbers or texts.
     dims : the name of each dimension, None for one without.
     opened : opens the array anew.
     attributes : of `ATTRIBUTES` those that it has.
@@ -80,7 +80,7 @@ class Variable:
     """
 
     array: Any
-    values: Callable[[], Any]
+    read: Callable[[], Any]
     dims: tuple[Any, ...]
     opened: Callable[[], AbstractContextManager[Any]] | None
     attributes: dict[str, Any]
@@ -167,7 +167,7 @@ def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
     for each in lists:
         if len(each) != n_axes:
             raise InputError(f"{path} has an array with the dims {each}; accepted: one name for each of {n_axes} axes")
-    return tuple(one_name(each[axis] for each in lists) for axis in range(n_axes))
+    return tuple(common_name(each[axis] for each in lists) for axis in range(n_axes))
 
 
 def _zarr_values(array: Any) -> np.ndarray:
@@ -255,14 +255,14 @@ def _h5_dims(array: Any, by_id: dict[int, str]) -> tuple[Any, ...]:
     numbers = np.ravel(array.attrs.get("_Netcdf4Coordinates", ())).tolist()
     names = [by_id.get(number) for number in numbers] if len(numbers) == array.ndim else [None] * array.ndim
     return tuple(
-        one_name([dim.label, *map(_scale_name, dim.values()), name])
+        common_name([dim.label, *map(_scale_name, dim.values()), name])
         for dim, name in zip(array.dims, names, strict=True)
     )
 
 
 def _scale_name(scale: Any) -> Any:
     label = _text(scale.attrs.get("NAME", ""))
-    return one_name([(scale.name or "").rpartition("/")[2], None if label.startswith(_NO_VARIABLE) else label])
+    return common_name([(scale.name or "").rpartition("/")[2], None if label.startswith(_NO_VARIABLE) else label])
 
 
 def _text(value: Any) -> Any:

@@ -11,7 +11,16 @@ import torch
 from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
 from ._coordinates import class_labels
 from ._read_array import is_sequence, read_array
-from ._trace_dims import AXES, SLICE_AXES, check_axis, coordinate_names, mask_order, stored_order
+from ._trace_dims import (
+    AXES,
+    SLICE_AXES,
+    check_axis,
+    coordinate_names,
+    mask_order,
+    spread_mask,
+    stored_order,
+)
+from ._trace_packing import ATTRIBUTES, packing_of
 from ._trace_parts import READERS, Array, StoredArray, stored_mask, stored_values
 from .params import InputError, InputTypeError
 
@@ -35,19 +44,22 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     InputError
         A Dataset without such an array, names of dimensions that fit no trace, coordinates that contradict them.
     """
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     coords = getattr(values, "coords", {})
     if hasattr(values, "data_vars"):
         coords = _texts(values.attrs) | {name: values[name] for name in values.variables}
-        found |= {"mask": values["mask"]} if "mask" in coords else {}
+        fields |= {"mask": values["mask"]} if "mask" in coords else {}
     ordered = in_order(values)
+    packed = {key: ordered.attrs[key] for key in ATTRIBUTES[:4] if key in ordered.attrs}
+    if packing_of("data", ordered.dtype, packed) is not None:
+        raise InputError(f"data has the attributes {sorted(packed)}; accepted: values as xarray.decode_cf decodes them")
     by_name = {str(name).lower(): coord for name, coord in coords.items()}
     _check_same_coords(beside, by_name)
     for field, name in coordinate_names(ordered.dims, by_name).items():
         _check_no_tuples(name, by_name)
         check_axis(field, by_name[name].dims, ordered.ndim)
-        found[field] = np.atleast_1d(by_name[name].values)
-    return ordered.data, found
+        fields[field] = np.atleast_1d(by_name[name].values)
+    return ordered.data, fields
 
 
 def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -61,8 +73,8 @@ def in_order(values: Any) -> Any:
     if hasattr(values, "data_vars"):
         names = [name for name in ("data", "trace") if name in values.data_vars]
         if len(names) != 1:
-            kind, held = type(values).__name__, [str(name) for name in values.data_vars]
-            raise InputError(f"data is a {kind} of {held}; accepted: an array, or a Dataset with either data or trace")
+            what = f"a {type(values).__name__} of {[str(name) for name in values.data_vars]}"
+            raise InputError(f"data is {what}; accepted: an array, or a Dataset with either data or trace")
         values = values[names[0]]
     return values.transpose(*(values.dims[place] for place in stored_order(values.dims)))
 
@@ -85,11 +97,11 @@ def _check_same_coords(beside: dict[str, Any], coords: dict[str, Any]) -> None:
                 raise InputError(f"{field} has other coordinates along {name} than data; accepted: the same, in order")
 
 
-def check_dims(given: dict[str, Any], n_axes: int) -> None:
+def check_dims(fields: dict[str, Any], n_axes: int) -> None:
     """Raise `InputError` if a coordinate or label that is an xarray object lies along another axis."""
     for field in (*AXES, "label"):
-        if is_xarray(given[field]):
-            check_axis(field, tuple(given[field].dims), n_axes)
+        if is_xarray(fields[field]):
+            check_axis(field, tuple(fields[field].dims), n_axes)
 
 
 def as_label(values: Any) -> np.ndarray | None:
@@ -150,18 +162,17 @@ def present_values(values: Any, hidden: Any, data: Array, axes: tuple[str, ...])
     return present & (mask.load() if isinstance(mask, StoredArray) else mask)
 
 
-def _mask_by_name(mask: Any, n_axes: int) -> Any:
+def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:
     if hasattr(mask, "data_vars"):
         raise InputTypeError(f"mask is a {type(mask).__name__}; accepted: an array of booleans")
-    order, index = mask_order(tuple(mask.dims), tuple(range(n_axes)))
-    return mask.data.transpose(order)[index]
+    return spread_mask(mask.data, *mask_order(mask.dims, tuple(range(len(shape)))), shape)
 
 
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
     values = stacked_by_name("mask", values)
     if is_xarray(values):
-        values = _mask_by_name(values, data.ndim)
+        values = _mask_by_name(values, tuple(data.shape))
     if isinstance(values, READERS):
         mask = stored_mask(values) if values.dtype == bool else values
     else:
@@ -171,8 +182,6 @@ def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, 
     if mask.dtype != torch.bool:
         raise InputTypeError(f"mask has dtype {mask.dtype}; accepted: booleans, True where a value is present")
     mask = mask.to(data.device)
-    if mask.ndim == data.ndim and all(size in (1, full) for size, full in zip(mask.shape, data.shape, strict=True)):
-        mask = mask if tuple(mask.shape) == tuple(data.shape) else mask.expand(data.shape)
     short = (data.shape[-3], data.shape[-1]) if data.ndim == 3 else (data.shape[1], data.shape[3])
     if tuple(mask.shape) not in (tuple(data.shape), short):
         names = f"({axes[-3]}, sample)"

@@ -212,8 +212,8 @@ def _in_order(fields: dict[str, Any]) -> dict[str, Any]:
         return fields | {"data": None}
     fields["data"] = data.transpose(order)
     if "mask" in fields:
-        turned, index = mask_order((None,) * fields["mask"].ndim, order)
-        fields["mask"] = fields["mask"].transpose(turned)[index]
+        turned, _ = mask_order((None,) * fields["mask"].ndim, order)
+        fields["mask"] = fields["mask"].transpose(turned)
     return fields
 
 

@@ -79,7 +79,7 @@ class Packing:
             A number that the file does not say how to read.
         """
         present = self.present(stored)
-        self._check(stored[present])
+        self._check(stored if present.all() else stored[present])
         if not self.missing and self.scale is None and self.offset is None:
             return stored
         values = stored.astype(self.dtype)
@@ -176,9 +176,9 @@ def _is_time(attributes: Mapping[str, Any]) -> bool:
 
 def _in_nanoseconds(times: np.ndarray) -> np.ndarray:
     """``times`` in the unit of xarray, or in their own where that would overflow."""
-    found = times.astype(f"{times.dtype.kind}8[ns]")
-    same = (found.astype(times.dtype) == times) | np.isnat(times)
-    return found if same.all() else times
+    in_ns = times.astype(f"{times.dtype.kind}8[ns]")
+    same = (in_ns.astype(times.dtype) == times) | np.isnat(times)
+    return in_ns if same.all() else times
 
 
 def _durations(name: str, values: np.ndarray, step: str) -> np.ndarray:
@@ -188,9 +188,9 @@ def _durations(name: str, values: np.ndarray, step: str) -> np.ndarray:
     if values.dtype.kind in "iu":
         return values.astype(np.int64).astype(f"timedelta64[{code}]")
     ns = values * (np.timedelta64(1, code) / np.timedelta64(1, "ns"))
-    found = np.full(values.shape, np.timedelta64("NaT", "ns"))
-    found[~np.isnan(ns)] = np.round(ns[~np.isnan(ns)]).astype(np.int64).astype("timedelta64[ns]")
-    return found
+    durations = np.full(values.shape, np.timedelta64("NaT", "ns"))
+    durations[~np.isnan(ns)] = np.round(ns[~np.isnan(ns)]).astype(np.int64).astype("timedelta64[ns]")
+    return durations
 
 
 def _start_of(name: str, text: str, attributes: Mapping[str, Any]) -> np.datetime64:

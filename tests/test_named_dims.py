@@ -181,6 +181,13 @@ def test_without_names_the_order_counts(tmp_path, dims):
         same(load_trace(path), as_trace(values()))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_zarr_store_that_is_an_array(tmp_path, stream):
+    zarr = pytest.importorskip("zarr", "3")
+    zarr.create_array(str(tmp_path / "a.zarr"), data=values().T, dimension_names=AXES[::-1])
+    same(load_trace(tmp_path / "a.zarr", stream=stream), as_trace(values()))
+
+
 def test_one_name_is_found_by_elimination(tmp_path):
     data = turned(values(), AXES, ("sample", "unit", "timestep", "epoch"))[0]
     path = write(tmp_path / "a.zarr", 3, {"data": (data, ["sample", None, "timestep", "epoch"])})
@@ -227,6 +234,8 @@ def test_names_that_contradict_one_another(tmp_path):
     with pytest.raises(InputError, match=r"a\.h5: data has dims \('epoch or sample', None"):
         load_trace(tmp_path / "a.h5")
     array = zarr.create_array(str(tmp_path / "b.zarr"), data=values(), dimension_names=AXES)
+    array.attrs["_ARRAY_DIMENSIONS"] = list(AXES)
+    same(load_trace(tmp_path / "b.zarr", stream=True), as_trace(values()))
     array.attrs["_ARRAY_DIMENSIONS"] = list(AXES[::-1])
     with pytest.raises(InputError, match=r"b\.zarr: data has dims \('epoch or sample'"):
         load_trace(tmp_path / "b.zarr")
@@ -366,6 +375,7 @@ def test_masks_and_coordinates_by_name(array):
     same(as_trace(values(), label=label), as_trace(values(), label=np.arange(7)))
     refused = [
         ({"mask": named.rename(epoch="time")}, r"mask has dims \('sample', 'time'\)"),
+        ({"mask": named.isel(epoch=[0])}, r"mask has shape \(1, 3, 5, 7\)"),
         ({"mask": named.assign_coords(epoch=[20, 9, 5, 1])}, "mask has other coordinates along epoch than data"),
         ({"label": label.rename(sample="unit")}, "label has dims"),
         ({"epoch": xarray.DataArray(range(4), dims="timestep")}, "epoch has dims"),

@@ -36,9 +36,9 @@ def values():
 
 
 def present():
-    found = np.random.default_rng(1).random(SHAPE) < 0.7
-    found[..., 0] = True
-    return found
+    mask = np.random.default_rng(1).random(SHAPE) < 0.7
+    mask[..., 0] = True
+    return mask
 
 
 def short_mask():
@@ -170,6 +170,15 @@ def test_attributes_that_say_no_value(tmp_path, attributes, message, stream):
         load_trace(path, stream=stream)
 
 
+def test_an_array_that_was_not_decoded():
+    xarray = pytest.importorskip("xarray")
+    array = xarray.DataArray(np.arange(24).reshape(2, 3, 2, 2), dims=AXES, attrs={"scale_factor": 0.5, "units": "mV"})
+    with pytest.raises(InputError, match=r"data has the attributes \['scale_factor'\]; accepted: .*decode_cf"):
+        as_trace(array)
+    decoded = xarray.decode_cf(array.to_dataset(name="data"))
+    assert np.array_equal(as_trace(decoded).data, array.values / 2)
+
+
 # ---------------------------------------------------------------- masks and labels
 
 
@@ -227,15 +236,15 @@ def test_dates_and_durations(tmp_path, version):
     ],
 )
 def test_times_since_a_date(stored, attributes, dates):
-    found = decode_coordinate("epoch", np.array(stored), attributes)
+    times = decode_coordinate("epoch", np.array(stored), attributes)
     wanted = np.datetime64("0001-01-01T00:00:00.5") + np.array([3, -1], "m8[h]") if dates is None else dates
-    assert np.array_equal(found, np.array(wanted, found.dtype), equal_nan=True)
+    assert np.array_equal(times, np.array(wanted, times.dtype), equal_nan=True)
 
 
 def test_numbers_with_units_stay_numbers():
     for units in ("days", "mV", "1"):
-        found = decode_coordinate("epoch", np.arange(3), {"units": units})
-        assert found.dtype.kind == "i" and found.tolist() == [0, 1, 2]
+        times = decode_coordinate("epoch", np.arange(3), {"units": units})
+        assert times.dtype.kind == "i" and times.tolist() == [0, 1, 2]
     packed = decode_coordinate("epoch", np.arange(3), {"scale_factor": 0.5, "_FillValue": 1})
     assert np.array_equal(packed, [0, np.nan, 1], equal_nan=True)
 
