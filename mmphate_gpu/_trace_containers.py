@@ -82,14 +82,14 @@ def _mask(path: Path, variables: Variables, dims: Any, stamp: str) -> Any:
     """The mask as booleans: of a file that is read by parts a reader, if it has the shape of the data."""
     if "mask" not in variables:
         return None
-    mask, data_order = variables["mask"], stored_order(dims)
+    mask = variables["mask"]
     check_plain("mask", mask.attributes)
-    order, index = mask_order(mask.dims, data_order)
+    order, index = mask_order(mask.dims, dims)
     dtype = np.dtype(bool) if is_boolean(mask.attributes) else np.dtype(mask.array.dtype)
-    if stamp and len(order) == len(data_order) in (3, 4):
+    if stamp and len(order) == len(dims) in (3, 4):
         shape = tuple(mask.array.shape[axis] for axis in order)
         return ChunkedArray(path, mask.opened, shape, dtype, stamp, order)
-    shape = tuple(variables["data"].array.shape[axis] for axis in data_order)
+    shape = tuple(variables["data"].array.shape[axis] for axis in stored_order(dims))
     return spread_mask(mask.read().astype(dtype, copy=False), order, index, shape)
 
 

@@ -80,7 +80,7 @@ def with_axes(dims: Dims, axes: Any) -> Dims:
     return names
 
 
-def mask_order(dims: Dims, data_order: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
+def mask_order(dims: Dims, data_dims: Dims) -> tuple[tuple[int, ...], Any]:
     """(order, index) such that ``mask.transpose(order)[index]`` has the axes of the data in their order: `spread_mask`.
 
     A mask without names comes in the order of the data, or is one of (timestep, sample).
@@ -90,16 +90,18 @@ def mask_order(dims: Dims, data_order: tuple[int, ...]) -> tuple[tuple[int, ...]
     InputError
         Names that are unknown, repeated, or only given to some dimensions; none where those of the data are turned.
     """
-    axes = axes_of(len(data_order))
+    data_order, axes = stored_order(data_dims), axes_of(len(data_dims))
     names = _axis_names(dims, axes)
     if not any(names):
-        if len(names) == len(axes):
+        if len(names) == len(data_order):
             return data_order, ...
-        if data_order == tuple(range(len(axes))):
+        if data_order == tuple(range(len(data_order))):
             return tuple(range(len(names))), ...
         raise InputError(f"mask has dims {shown(dims)}, and those of data are turned; accepted: some of {axes}")
-    if len(set(names)) < len(names) or not set(names) <= set(axes):
-        raise InputError(f"mask has dims {shown(dims)}; accepted: some of {axes}, in any order")
+    along, data_along = ({"epoch", "timestep"}.intersection(map(plain_name, each)) for each in (dims, data_dims))
+    same_slices = len(axes) == 4 or not data_along or along <= data_along
+    if len(set(names)) < len(names) or not set(names) <= set(axes) or not same_slices:
+        raise InputError(f"mask has dims {shown(dims)}; accepted: some of {shown(data_dims)}, in any order")
     order = sorted(range(len(names)), key=lambda place: axes.index(names[place]))
     return tuple(order), tuple(slice(None) if axis in names else None for axis in axes)
 

@@ -14,6 +14,7 @@ from ._read_array import is_sequence, read_array
 from ._trace_dims import (
     AXES,
     SLICE_AXES,
+    axes_of,
     check_axis,
     coordinate_names,
     mask_order,
@@ -55,6 +56,8 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
         raise InputError(f"data has the attributes {sorted(packed)}; accepted: values as xarray.decode_cf decodes them")
     by_name = {str(name).lower(): coord for name, coord in coords.items()}
     _check_same_coords(beside, by_name)
+    if is_xarray(beside["mask"]):
+        mask_order(beside["mask"].dims, ordered.dims)  # refuses what `full_mask` cannot see: other slices by name
     for field, name in coordinate_names(ordered.dims, by_name).items():
         _check_no_tuples(name, by_name)
         check_axis(field, by_name[name].dims, ordered.ndim)
@@ -165,7 +168,7 @@ def present_values(values: Any, hidden: Any, data: Array, axes: tuple[str, ...])
 def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:
     if hasattr(mask, "data_vars"):
         raise InputTypeError(f"mask is a {type(mask).__name__}; accepted: an array of booleans")
-    return spread_mask(mask.data, *mask_order(mask.dims, tuple(range(len(shape)))), shape)
+    return spread_mask(mask.data, *mask_order(mask.dims, axes_of(len(shape))), shape)
 
 
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)

@@ -205,14 +205,15 @@ def _in_order(fields: dict[str, Any]) -> dict[str, Any]:
     axes, data = fields.pop("axes", None), fields["data"]
     if axes is None or data is None:
         return fields
-    order = stored_order(with_axes((None,) * len(data.shape), axes))
+    dims = with_axes((None,) * len(data.shape), axes)
+    order = stored_order(dims)
     if order == tuple(range(len(order))):
         return fields
     if isinstance(data, FlatFile):
         return fields | {"data": None}
     fields["data"] = data.transpose(order)
     if "mask" in fields:
-        turned, _ = mask_order((None,) * fields["mask"].ndim, order)
+        turned, _ = mask_order((None,) * fields["mask"].ndim, dims)
         fields["mask"] = fields["mask"].transpose(turned)
     return fields
 

@@ -167,9 +167,7 @@ def test_hdf5_labels_scales_and_netcdf_numbers(tmp_path, stream):
 @pytest.mark.parametrize(
     "dims",
     [
-        None,
-        [None] * 4,
-        ["", "timestep", "", "sample"],
+        *(None, [None] * 4, ["", "timestep", "", "sample"]),
         ["dim_0", "dim_1", "dim_2", "dim_3"],
         ["phony_dim_2", "phony_dim_0", "phony_dim_1", "phony_dim_3"],
         ["Epoch", "TIMESTEP", "unit", "sample"],
@@ -215,6 +213,7 @@ def test_coordinates_in_capitals(tmp_path):
         ({"data": (values(), AXES), "epoch": (np.zeros((4, 3)), AXES[:2])}, "epoch has dims"),
         ({"data": (values(), AXES), "mask": (np.ones((3, 7), bool), ["time", "sample"])}, "mask has dims"),
         ({"data": (values(), AXES), "mask": (np.ones((3, 7), bool), ["timestep", None])}, "mask has dims"),
+        ({"data": (values((3, 5, 7)), ["epoch", *AXES[2:]]), "mask": (np.eye(3, 7) < 1, AXES[1::2])}, "mask has dims"),
         ({"data": (values().T, AXES[::-1]), "mask": (np.ones((3, 7), bool), None)}, "mask has dims .* are turned"),
     ],
 )
@@ -360,6 +359,8 @@ def test_one_timestep_or_epoch_of_an_array(array):
     one = as_trace(array.isel(timestep=1).T)
     assert one.axes == SLICE_AXES and one.epoch.tolist() == [1, 5, 9, 20] and one.timestep.tolist() == [20]
     assert np.array_equal(one.data[:, 0], values()[:, 1])
+    with pytest.raises(InputError, match=r"mask has dims \('timestep', 'sample'\); accepted: some of \('epoch'"):
+        as_trace(array.isel(timestep=1), mask=array.isel(epoch=2, unit=0).drop_vars("timestep") > -9)
     other = as_trace(array.isel(epoch=2).T)
     assert other.epoch.tolist() == [10, 20, 30] and np.array_equal(other.data[:, 0], values()[2])
 
