@@ -95,17 +95,15 @@ def _mask(path: Path, variables: Variables, dims: Any, stamp: str) -> Any:
 
 def _both(present: Any, mask: Any) -> Any:
     """Where a value is present by its number and by the mask of the file."""
-    if isinstance(mask, np.ndarray) and mask.ndim == 2:
-        mask = mask[:, None]  # (timestep, 1, sample)
-    if mask is not None and (mask.dtype != bool or not _fits(mask.shape, present.shape)):
+    full = present.shape
+    if mask is None:
+        return present
+    if mask.dtype != bool or tuple(mask.shape) not in (full, (*full[-3:-2], full[-1])):
         return mask  # refused with the words of `as_trace`
-    if isinstance(present, np.ndarray):
-        return present if mask is None else present & mask
     if isinstance(mask, np.ndarray):
-        four = np.broadcast_to(mask, present.shape)
-        mask = HeldTensor(tensor_of(four if four.ndim == 4 else four[:, None]))
+        mask = np.broadcast_to(mask[:, None] if mask.ndim == 2 else mask, full)  # (timestep, 1, sample)
+    if isinstance(present, np.ndarray):
+        return present & mask
+    if isinstance(mask, np.ndarray):
+        mask = HeldTensor(tensor_of(mask if mask.ndim == 4 else mask[:, None]))
     return replace(present, mask=mask)
-
-
-def _fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return all(size in (1, wanted) for size, wanted in zip(shape[::-1], other[::-1], strict=False))

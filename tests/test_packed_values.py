@@ -102,6 +102,21 @@ def test_attributes_of_hdf5(tmp_path, stream):
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_mask_beside_missing_values_has_its_shape(tmp_path, stream):
+    data = np.where(present(), values(), -9)
+    for shape in ((1, 7), (4, 7), (4, 3, 1, 7)):
+        path = write_h5(tmp_path / "a.h5", {"_FillValue": -9.0}, data=data, mask=np.ones(shape, bool))
+        with pytest.raises(InputError, match=r"a\.h5: mask has shape"):
+            load_trace(path, stream=stream)
+    path = write_h5(tmp_path / "a.h5", {"_FillValue": -9.0}, data=data, mask=short_mask())
+    assert np.array_equal(load_trace(path, stream=stream).load().mask, present() & short_mask()[:, None])
+    with pytest.raises(InputError, match=r"a\.h5: data has 2 axes"):
+        load_trace(
+            write_h5(tmp_path / "a.h5", {"_FillValue": 1.0}, data=np.ones((3, 4)), mask=short_mask()), stream=stream
+        )
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_nothing_missing_is_no_mask(tmp_path, stream):
     attributes = {"_FillValue": 1e20, "valid_min": -1000, "units": "mV"}
     trace = load_trace(write_h5(tmp_path / "a.h5", attributes, data=values()), stream=stream).load()
