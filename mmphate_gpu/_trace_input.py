@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,29 +11,100 @@ import torch
 from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
 from ._coordinates import class_labels
 from ._read_array import is_sequence, read_array
+from ._trace_dims import (
+    AXES,
+    SLICE_AXES,
+    axes_of,
+    check_axis,
+    coordinate_names,
+    mask_order,
+    spread_mask,
+    stored_order,
+)
+from ._trace_packing import ATTRIBUTES, packing_of
 from ._trace_parts import READERS, Array, StoredArray, stored_mask, stored_values
 from .params import InputError, InputTypeError
 
-AXES = ("epoch", "timestep", "unit", "sample")
-SLICE_AXES = ("slice", "unit", "sample")
-
 
 def is_xarray(values: Any) -> bool:
-    """Whether ``values`` is an xarray object, told without importing xarray."""
-    return type(values).__module__.partition(".")[0] == "xarray" and hasattr(values, "dims")
+    """Whether ``values`` is an xarray object, or of a class derived from one, told without importing xarray."""
+    homes = {base.__module__.partition(".")[0] for base in type(values).__mro__}
+    return "xarray" in homes and hasattr(values, "dims")
 
 
-def from_xarray(values: Any) -> tuple[Any, dict[str, Any]]:
-    """(data in the order of the axes, its coordinates and labels by field name) of a DataArray."""
-    for axes in (AXES, SLICE_AXES):
-        if sorted(map(str, values.dims)) == sorted(axes):
-            ordered = values.transpose(*axes)
-            names = {"slice": "epoch"}
-            found = {names.get(name, name): ordered[name].values for name in axes if name in ordered.coords}
-            if "label" in ordered.coords and ordered.coords["label"].dims == ("sample",):
-                found["label"] = ordered.coords["label"].values
-            return ordered.data, found
-    raise InputError(f"data has dims {tuple(values.dims)}; accepted: {AXES} or {SLICE_AXES}, in any order")
+def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """(data in the order of the axes, what else a trace takes by field name) of an xarray object.
+
+    Parameters
+    ----------
+    values : DataArray, Variable, or a Dataset that has one of them as "data" or "trace".
+    beside : what else a trace will take: the coordinates of a DataArray among it must be those of the data.
+
+    Raises
+    ------
+    InputError
+        A Dataset without such an array, names of dimensions that fit no trace, coordinates that contradict them.
+    """
+    fields: dict[str, Any] = {}
+    coords = getattr(values, "coords", {})
+    if hasattr(values, "data_vars"):
+        coords = _texts(values.attrs) | {name: values[name] for name in values.variables}
+        fields |= {"mask": values["mask"]} if "mask" in coords else {}
+    ordered = in_order(values)
+    packed = {key: ordered.attrs[key] for key in ATTRIBUTES[:4] if key in ordered.attrs}
+    if packing_of("data", ordered.dtype, packed) is not None:
+        raise InputError(f"data has the attributes {sorted(packed)}; accepted: values as xarray.decode_cf decodes them")
+    by_name = {str(name).lower(): coord for name, coord in coords.items()}
+    _check_same_coords(beside, by_name)
+    if is_xarray(beside["mask"]):
+        mask_order(beside["mask"].dims, ordered.dims)  # refuses what `full_mask` cannot see: other slices by name
+    for field, name in coordinate_names(ordered.dims, by_name).items():
+        _check_no_tuples(name, by_name)
+        check_axis(field, by_name[name].dims, ordered.ndim)
+        fields[field] = np.atleast_1d(by_name[name].values)
+    return ordered.data, fields
+
+
+def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Coordinates of text, which a .zarr that `save_trace` wrote has among the attributes of its group."""
+    lists = {name: attributes[name] for name in (*AXES, "slice") if isinstance(attributes.get(name), list)}
+    return {name: SimpleNamespace(dims=(None,), values=np.asarray(values)) for name, values in lists.items()}
+
+
+def in_order(values: Any) -> Any:
+    """The DataArray or Variable of `from_xarray` with the axes of a trace in their order, nothing of it read."""
+    if hasattr(values, "data_vars"):
+        names = [name for name in ("data", "trace") if name in values.data_vars]
+        if len(names) != 1:
+            what = f"a {type(values).__name__} of {[str(name) for name in values.data_vars]}"
+            raise InputError(f"data is {what}; accepted: an array, or a Dataset with either data or trace")
+        values = values[names[0]]
+    return values.transpose(*(values.dims[place] for place in stored_order(values.dims)))
+
+
+def _check_no_tuples(name: str, coords: dict[str, Any]) -> None:
+    values = coords[name].values
+    if values.dtype == object and values.size and isinstance(values.flat[0], tuple):
+        raise InputError(
+            f"{name} has a tuple for each entry (a MultiIndex); accepted: one value each, as after "
+            f"unstack({name!r}) or reset_index({name!r}, drop=True)"
+        )
+
+
+def _check_same_coords(beside: dict[str, Any], coords: dict[str, Any]) -> None:
+    """Raise `InputError` if a mask or label counts along an axis in another order than the data."""
+    for field, values in beside.items():
+        for name, coord in getattr(values, "coords", {}).items():
+            other = coords.get(str(name).lower())
+            if name in values.dims and other is not None and not np.array_equal(coord.values, other.values):
+                raise InputError(f"{field} has other coordinates along {name} than data; accepted: the same, in order")
+
+
+def check_dims(fields: dict[str, Any], n_axes: int) -> None:
+    """Raise `InputError` if a coordinate or label that is an xarray object lies along another axis."""
+    for field in (*AXES, "label"):
+        if is_xarray(fields[field]):
+            check_axis(field, tuple(fields[field].dims), n_axes)
 
 
 def as_label(values: Any) -> np.ndarray | None:
@@ -93,14 +165,17 @@ def present_values(values: Any, hidden: Any, data: Array, axes: tuple[str, ...])
     return present & (mask.load() if isinstance(mask, StoredArray) else mask)
 
 
+def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:
+    if hasattr(mask, "data_vars"):
+        raise InputTypeError(f"mask is a {type(mask).__name__}; accepted: an array of booleans")
+    return spread_mask(mask.data, *mask_order(mask.dims, axes_of(len(shape))), shape)
+
+
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
     values = stacked_by_name("mask", values)
     if is_xarray(values):
-        names = axes if len(values.dims) == len(axes) else (axes[-3], "sample")
-        if sorted(map(str, values.dims)) != sorted(names):
-            raise InputError(f"mask has dims {tuple(values.dims)}; accepted: {axes} or {(axes[-3], 'sample')}")
-        values = values.transpose(*names).data
+        values = _mask_by_name(values, tuple(data.shape))
     if isinstance(values, READERS):
         mask = stored_mask(values) if values.dtype == bool else values
     else:

@@ -10,35 +10,26 @@ import shutil
 import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._optional import require
-from ._trace_parts import ChunkedArray, FileFolder, FlatFile, stamp_of
-from .params import InputError
+from ._trace_containers import (
+    Heading,
+    container_heading,
+    read_container,
+)
+from ._trace_dims import AXES, mask_order, stored_order, with_axes
+from ._trace_formats import data_key, naming, readable, write_h5, write_zarr
+from ._trace_parts import FileFolder, FlatFile, stamp_of
+from .params import InputError, InputTypeError
 
-FIELDS = ("epoch", "timestep", "unit", "sample", "label", "mask", "axes")
+FIELDS = (*AXES, "label", "mask", "axes")
 META = "meta.json"
 RECORDING = "mmphate-gpu recording"
 _ENDINGS = ".npy, .npz, .zarr, .h5"
-# What numpy, zipfile, json, zarr and h5py are known to raise on damaged files (RuntimeError: h5py, zipfile).
-_BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    RuntimeError,
-    OverflowError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -49,32 +40,27 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     InputError
         The path is missing, of an unknown ending, unreadable, holds pickles, or no data.
     """
-    return _READERS[_format(Path(path))](Path(path))
+    path = _expanded(path)
+    return _READERS[_format(path)](path)
 
 
 def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """As `read_fields`, but the data, and a mask of its shape, as readers of parts.
 
-    None where that cannot be: an array in Fortran order, a .npz that is compressed.
+    None where that cannot be: an array in Fortran order, a .npz that is compressed or has its axes turned.
 
     Raises
     ------
     InputError
         As `read_fields`. The checksums of a .npz are held against its arrays first: one pass over them.
     """
-    fields = _READERS[_format(Path(path))](Path(path), by_parts=True)
+    path = _expanded(path)
+    fields = _READERS[_format(path)](path, by_parts=True)
     return fields if all(values is not None for values in fields.values()) else None
 
 
-class Heading(NamedTuple):
-    """What a file says of its data."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-
 def heading(path: str | os.PathLike[str]) -> Heading | None:
-    """Shape and dtype of the trace at ``path``, without reading its values.
+    """Shape, in the order of the axes of a trace, and dtype of the trace at ``path``, without reading its values.
 
     None where they are no trace's, or only reading tells: who reads it has the words for what is wrong.
 
@@ -83,16 +69,27 @@ def heading(path: str | os.PathLike[str]) -> Heading | None:
     InputError
         As `read_fields`.
     """
-    path = Path(path)
-    readers = {".npy": _npy_heading, ".npz": _npz_heading, ".zarr": _zarr_heading, ".h5": _h5_heading}
-    found = (readers | {META: _recording_heading})[_format(path)](path)
+    path = _expanded(path)
+    ending = _format(path)
+    readers = {".npy": _npy_heading, ".npz": _npz_heading, META: _recording_heading}
+    found = readers[ending](path) if ending in readers else container_heading(path, ending)
     shape = () if found is None else found.shape
     return found if len(shape) in (3, 4) and min(shape) > 0 and math.prod(shape[:-2]) > 1 else None
 
 
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    """``path`` with a leading ~ written out."""
+    try:
+        return Path(path).expanduser()
+    except TypeError as error:
+        raise InputTypeError(f"path={path!r} is a {type(path).__name__}; accepted: a path as text") from error
+    except RuntimeError as error:
+        raise InputError(f"{path} names the home of an unknown user ({error})") from error
+
+
 def _format(path: Path) -> str:
     """The ending that says how to read ``path``; `META` for a recorder's folder."""
-    with _readable(path):  # a name too long, or in a folder that may not be read
+    with readable(path):  # a name too long, or in a folder that may not be read
         found = path.exists()
     if not found:
         raise InputError(f"{path} does not exist; accepted: {_ENDINGS}, or a recorder's folder")
@@ -108,14 +105,14 @@ def _format(path: Path) -> str:
 
 def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
     """Store ``fields`` at ``path`` in the format its ending names, atomically."""
-    path = Path(path)
-    writers = {".npy": _write_npy, ".npz": _write_npz, ".zarr": _write_zarr, ".h5": _write_h5, ".hdf5": _write_h5}
+    path = _expanded(path)
+    writers = {".npy": _write_npy, ".npz": _write_npz, ".zarr": write_zarr, ".h5": write_h5, ".hdf5": write_h5}
     writer = writers.get(path.suffix.lower())
     if writer is None:
         raise InputError(f"{path} has an unknown ending; accepted: {_ENDINGS}")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; pass overwrite=True to replace it")
-    if path.is_dir() and writer is not _write_zarr:
+    if path.is_dir() and writer is not write_zarr:
         raise InputError(f"{path} is a folder; accepted: the path of a file to write")
     for name, values in fields.items():
         if values.dtype.kind not in "biufSUmM":
@@ -145,26 +142,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns what a broken file raises into an `InputError` that names the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except _BROKEN as error:
-        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-
-
 def read_array(path: Path) -> np.ndarray:
     """The array of one .npy file; truncated files, other formats and pickles raise `InputError`."""
-    with _readable(path):
+    with readable(path):
         # Mapped first: that holds the size the header claims against the file's before allocating.
         return np.array(_mapped(path))
 
 
 def _mapped(path: Path) -> np.ndarray:
-    with _readable(path):
+    with readable(path):
         with path.open("rb") as file:
             magic = file.read(6)
         if magic != b"\x93NUMPY":
@@ -187,7 +173,7 @@ def _read_npy(path: Path, by_parts: bool = False) -> dict[str, Any]:
 
 
 def _flat_file(path: Path) -> FlatFile | None:
-    with _readable(path):
+    with readable(path):
         stamp = stamp_of(path)
         array = _mapped(path)  # for a moment: that reads the header and holds the size it claims against the file's
         return FlatFile(path, array.offset, array.shape, array.dtype, stamp) if array.flags.c_contiguous else None
@@ -201,7 +187,7 @@ def _npy_heading(path: Path) -> Heading:
 def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
     with _archive(path) as archive:
         stamp = stamp_of(path) if by_parts else ""
-        data = _data_key(path, archive.files)
+        data = data_key(path, archive.files)
         shape = _member_header(archive, data).shape if by_parts else None
 
         def read(name: str) -> Any:
@@ -209,7 +195,27 @@ def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
                 return _flat_member(path, archive, name, stamp)
             return _plain(path, lambda: archive[name])
 
-        return _named(path, archive.files, read)
+        fields = _named(path, archive.files, read)
+        with naming(path):
+            return _in_order(fields)
+
+
+def _in_order(fields: dict[str, Any]) -> dict[str, Any]:
+    """``fields`` with the axes of data and mask in the order of a trace; the entry "axes" says theirs."""
+    axes, data = fields.pop("axes", None), fields["data"]
+    if axes is None or data is None:
+        return fields
+    dims = with_axes((None,) * len(data.shape), axes)
+    order = stored_order(dims)
+    if order == tuple(range(len(order))):
+        return fields
+    if isinstance(data, FlatFile):
+        return fields | {"data": None}
+    fields["data"] = data.transpose(order)
+    if "mask" in fields:
+        turned, _ = mask_order((None,) * fields["mask"].ndim, dims)
+        fields["mask"] = fields["mask"].transpose(turned)
+    return fields
 
 
 class _Member(NamedTuple):
@@ -248,13 +254,17 @@ def _flat_member(path: Path, archive: Any, name: str, stamp: str) -> FlatFile | 
 
 def _npz_heading(path: Path) -> Heading | None:
     with _archive(path) as archive:
-        header = _member_header(archive, _data_key(path, archive.files))
-        return None if header.shape is None else Heading(header.shape, header.dtype)
+        header = _member_header(archive, data_key(path, archive.files))
+        if header.shape is None or "axes" not in archive.files:
+            return None if header.shape is None else Heading(header.shape, header.dtype)
+        with naming(path):
+            order = stored_order(with_axes((None,) * len(header.shape), _plain(path, lambda: archive["axes"])))
+        return Heading(tuple(header.shape[axis] for axis in order), header.dtype)
 
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[Any]:
-    with _readable(path):
+    with readable(path):
         if not zipfile.is_zipfile(path):
             raise InputError(f"{path} is truncated or no .npz; accepted: a zip of .npy files, as numpy.savez writes")
         with np.load(path, allow_pickle=False) as archive:
@@ -264,113 +274,29 @@ def _archive(path: Path) -> Iterator[Any]:
 def _named(path: Path, found: Any, read: Any) -> dict[str, Any]:
     """The data and fields of a container whose keys are ``found``."""
     found = list(found)
-    fields = {"data": read(_data_key(path, found))} | {name: read(name) for name in FIELDS if name in found}
+    fields = {"data": read(data_key(path, found))} | {name: read(name) for name in FIELDS if name in found}
     for name, values in fields.items():
         if values is not None and not hasattr(values, "dtype"):
             raise InputError(f"{path}: the entry {name!r} is no array")
     return fields
 
 
-def _data_key(path: Path, found: Any) -> str:
-    keys = [key for key in ("data", "trace") if key in found]
-    if len(keys) != 1:
-        raise InputError(f"{path} holds {sorted(found)}; accepted: the trace as either 'data' or 'trace'")
-    return keys[0]
+def _named(path: Path, found: Any, read: Any) -> dict[str, Any]:
+    """The data and fields of a container whose keys are ``found``."""
+    return {"data": read(data_key(path, found))} | {name: read(name) for name in FIELDS if name in found}
 
 
 def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:
-    stamp = stamp_of(path) if by_parts else ""
-
-    def values(array: Any, name: str | None = None) -> Any:
-        if not hasattr(array, "dtype"):  # a group in its place, told by `_named`
-            return array
-        if by_parts and array.shape == shape:
-            return ChunkedArray(path, _ZarrArray(path, name), tuple(shape), np.dtype(array.dtype), stamp)
-        return np.asarray(array[...])
-
-    with _zarr_node(path) as node:
-        if hasattr(node, "shape"):
-            shape = node.shape
-            return {"data": values(node)}
-        text = dict(node.attrs)
-        found = {*node, *(name for name in FIELDS if name in text)}
-        shape = getattr(node[_data_key(path, found)], "shape", None)
-        return _named(path, found, lambda name: np.asarray(text[name]) if name in text else values(node[name], name))
-
-
-@dataclass(frozen=True)
-class _ZarrArray:
-    """Opens an array of a store, or the store that is one. Unlike a function in here it goes to another process."""
-
-    path: Path
-    name: str | None
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Any]:
-        with _zarr_node(self.path) as node:
-            yield node if self.name is None else node[self.name]
-
-
-def _zarr_heading(path: Path) -> Heading | None:
-    with _zarr_node(path) as node:
-        return _heading_of(node if hasattr(node, "shape") else node[_data_key(path, set(node))])
-
-
-@contextlib.contextmanager
-def _zarr_node(path: Path) -> Iterator[Any]:
-    zarr = require("zarr", extra="zarr", purpose=f"{path}: reading .zarr")
-    with _readable(path):
-        yield zarr.open(str(path), mode="r")
-
-
-def _heading_of(array: Any) -> Heading | None:
-    """None of what is no array: a group in its place, or a dataset without values."""
-    shape = getattr(array, "shape", None)
-    return None if shape is None else Heading(tuple(shape), np.dtype(array.dtype))
-
-
-def _h5_heading(path: Path) -> Heading | None:
-    h5py = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
-    with _readable(path), h5py.File(path, "r") as file:
-        return _heading_of(file[_data_key(path, set(file))])
+    return read_container(path, ".zarr", by_parts)
 
 
 def _read_h5(path: Path, by_parts: bool = False) -> dict[str, Any]:
-    h5py = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
-    stamp = stamp_of(path) if by_parts else ""
-
-    def read(name: str) -> Any:
-        array = file[name]
-        if not hasattr(array, "dtype"):  # a group in its place, told by `_named`
-            return array
-        if h5py.check_string_dtype(array.dtype) is not None:
-            return np.asarray(array.asstr()[...], dtype=np.str_)
-        if by_parts and shape is not None and array.shape == shape:  # None: a dataset without values
-            return ChunkedArray(path, _H5Array(path, name), shape, array.dtype, stamp)
-        return np.asarray(array[...])
-
-    with _readable(path), h5py.File(path, "r") as file:
-        shape = getattr(file[_data_key(path, set(file))], "shape", None)
-        return _named(path, file, read)
-
-
-@dataclass(frozen=True)
-class _H5Array:
-    """Opens an array of a file."""
-
-    path: Path
-    name: str
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Any]:
-        h5py = require("h5py", extra="hdf5", purpose=f"{self.path}: reading .h5")
-        with _readable(self.path), h5py.File(self.path, "r") as file:
-            yield file[self.name]
+    return read_container(path, ".h5", by_parts)
 
 
 def _read_recording(path: Path, by_parts: bool = False) -> dict[str, Any]:
     """A recorder's folder: meta.json names the epochs and one .npy (timestep, unit, sample) for each."""
-    with _readable(path / META):
+    with readable(path / META):
         meta = _meta(path)
         # Only the bare name counts: a file outside the folder is never opened.
         files = [path / Path(name).name for name in meta["files"]]
@@ -390,14 +316,14 @@ def _folder(path: Path, files: list[Path]) -> FileFolder | None:
 
 
 def _recording_heading(path: Path) -> Heading:
-    with _readable(path / META):
+    with readable(path / META):
         files = _meta(path)["files"]
         first = _mapped(path / Path(files[0]).name)
         return Heading((len(files), *first.shape), first.dtype)
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    with _readable(path / META):
+    with readable(path / META):
         meta = json.loads((path / META).read_text(encoding="utf-8"))
         if not isinstance(meta, dict) or meta.get("format") != RECORDING or meta.get("version") != 1:
             raise InputError(f"{path / META} is no {RECORDING} of version 1")
@@ -410,7 +336,9 @@ _READERS = {".npy": _read_npy, ".npz": _read_npz, ".zarr": _read_zarr, ".h5": _r
 
 
 def _write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
-    if set(fields) - {"data", "axes"}:
+    coordinates = [values for name, values in fields.items() if name in AXES]
+    plain = all(np.array_equal(values, np.arange(len(values))) for values in coordinates)
+    if not plain or {"mask", "label"} & set(fields):
         raise InputError(f"{path.name}: .npy holds no mask, label or coordinates; accepted: .npz, .zarr or .h5")
     np.save(path, fields["data"], allow_pickle=False)
 
@@ -418,27 +346,3 @@ def _write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
 def _write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:
     with path.open("wb") as file:  # savez would append .npz to a name of other case
         np.savez(file, allow_pickle=False, **fields)
-
-
-def _write_zarr(path: Path, fields: dict[str, np.ndarray]) -> None:
-    zarr = require("zarr", extra="zarr", purpose=f"{path.name}: writing .zarr")
-    group = zarr.open_group(str(path), mode="w")
-    for name, values in fields.items():
-        if values.dtype.kind in "SU":  # zarr 3 has no settled form for arrays of text; attributes are JSON
-            group.attrs[name] = values.astype(np.str_).tolist()
-        else:
-            group[name] = values
-
-
-def _write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
-    h5py = require("h5py", extra="hdf5", purpose=f"{path.name}: writing .h5")
-    with h5py.File(path, "w") as file:
-        for name, values in fields.items():
-            text = values.dtype.kind in "SU"
-            if values.dtype.kind in "mM":
-                raise InputError(f"{name} has dtype {values.dtype}, which .h5 cannot hold; accepted: .npz or numbers")
-            file.create_dataset(name, data=values.astype(object) if text else values, **_text_type(h5py, text))
-
-
-def _text_type(h5py: Any, text: bool) -> dict[str, Any]:
-    return {"dtype": h5py.string_dtype()} if text else {}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ._arrays import real_tensor, tensor_of
+from ._trace_packing import Packing
 from .ops.chunks import Chunk, pair_chunks, row_chunks
 from .params import InputError
 
@@ -113,23 +114,64 @@ class FileFolder:
 
 @dataclass(frozen=True)
 class ChunkedArray:
-    """An array of a container that knows how to cut: zarr, HDF5. ``opened`` for every part: no handle stays open."""
+    """An array of a container that knows how to cut: zarr, HDF5. ``opened`` for every part: no handle stays open.
+
+    Attributes
+    ----------
+    shape : in the order of the axes of a trace.
+    dtype : of the values.
+    order : the stored axis of every axis of a trace.
+    packing : how the stored numbers stand for the values, if they are others.
+    """
 
     path: Path
     opened: Callable[[], AbstractContextManager[Any]]
     shape: tuple[int, ...]
     dtype: np.dtype
     stamp: str
+    order: tuple[int, ...]
+    packing: Packing | None = None
 
     def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        stored = self.stored(slices, units, samples)
+        values = stored if self.packing is None else self.packing.decode(stored)
+        return values.astype(self.dtype, copy=False)
+
+    def stored(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        """The numbers as they stand in the file."""
         with self.opened() as array:
             if len(self.shape) == 3:
-                return np.asarray(array[slices, units, samples])
-            cut = [np.asarray(array[e, t, units, samples]) for e, t in rectangles(slices, self.shape[1])]
+                return self._cut(array, slices, units, samples)
+            cut = [self._cut(array, e, t, units, samples) for e, t in rectangles(slices, self.shape[1])]
         return np.concatenate([part.reshape(-1, *part.shape[2:]) for part in cut])
+
+    def _cut(self, array: Any, *parts: slice) -> np.ndarray:
+        index = tuple(parts[self.order.index(axis)] for axis in range(len(parts)))
+        return np.asarray(array[index]).transpose(self.order)
 
     def check(self) -> None:
         check_stamp(self.path, self.stamp)
+
+
+@dataclass(frozen=True)
+class PresentValues:
+    """Where an array has a value: its number is none that stands for a missing one, and ``mask`` is True."""
+
+    values: ChunkedArray
+    mask: Reader | None
+    dtype: np.dtype = np.dtype(bool)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        where = slices, units, samples
+        present = self.values.packing.present(self.values.stored(*where))
+        return present if self.mask is None else present & np.asarray(self.mask.read(*where))
+
+    def check(self) -> None:
+        self.values.check()
 
 
 @dataclass(frozen=True)
@@ -153,7 +195,7 @@ class HeldTensor:
         """Nothing to tell a change by."""
 
 
-READERS = (FlatFile, FileFolder, ChunkedArray)  # what a file is opened as
+READERS = (FlatFile, FileFolder, ChunkedArray, PresentValues)  # what a file is opened as
 
 
 def rectangles(slices: slice, n_timesteps: int) -> Iterator[tuple[slice, slice]]:
@@ -265,12 +307,22 @@ def stored_values(reader: Reader) -> StoredArray:
     """
     dtype = real_tensor("data", np.empty(0, reader.dtype)).dtype
     found = StoredArray(reader, tuple(reader.shape), dtype, torch.device("cpu"))
-    if reader.dtype.kind in "iu" and reader.dtype.itemsize > 2 and len(reader.shape) in (3, 4):
-        four, samples = (*reader.shape[:-2], *(1,) * (4 - found.ndim), *reader.shape[-2:]), slice(0, reader.shape[-1])
-        parts = (reader.read(chunk.sets, chunk.rows, samples) for chunk in chunks_of(four))
-        if any(real_tensor("data", part).dtype == torch.float64 for part in parts):
-            return replace(found, dtype=torch.float64)
+    wide = reader.dtype.kind in "iu" and reader.dtype.itemsize > 2 and len(reader.shape) in (3, 4)
+    if wide and any(real_tensor("data", part).dtype == torch.float64 for part in _parts_of(reader)):
+        return replace(found, dtype=torch.float64)
     return found
+
+
+def _parts_of(reader: Reader) -> Iterator[Any]:  # (B, m, S)
+    """All that ``reader`` reads, of 3 or 4 axes, in order."""
+    shape, samples = tuple(reader.shape), slice(0, reader.shape[-1])
+    four = (*shape[:-2], *(1,) * (4 - len(shape)), *shape[-2:])
+    return (reader.read(chunk.sets, chunk.rows, samples) for chunk in chunks_of(four))
+
+
+def all_true(reader: Reader) -> bool:
+    """Whether all booleans that ``reader`` reads are True: one pass over them."""
+    return all(bool(part.all()) for part in _parts_of(reader))
 
 
 def stored_mask(reader: Reader) -> StoredArray:

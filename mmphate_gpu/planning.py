@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ._trace_input import in_order, is_xarray
 from .affinities.multislice import SPARSE_SHARE, TILES_FROM
 from .costs import Costs, Entries
 from .ops.devices import card_bytes, resolve_device
@@ -302,6 +303,7 @@ def _shape_of(given: Any) -> tuple[tuple[int, int, int, int], torch.dtype, Trace
     if isinstance(given, Trace):
         _check_slices(given.shape)
         return given.shape, given.data.dtype, given
+    given = in_order(given) if is_xarray(given) else given
     wide = str(getattr(given, "dtype", "float32")).endswith("float64")
     sizes = getattr(given, "shape", given)
     if isinstance(sizes, str) or not isinstance(sizes, Sequence) or any(map(_is_nested, sizes)):

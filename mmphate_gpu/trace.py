@@ -15,7 +15,7 @@ from . import _trace_input as read
 from . import _trace_io
 from ._arrays import array_or_tensor
 from ._coordinates import settled
-from ._trace_input import AXES, SLICE_AXES
+from ._trace_dims import AXES, SLICE_AXES
 from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
 from ._trace_points import LazyPoints, Points, TracePoints, check_size, points_in_memory
@@ -196,10 +196,12 @@ def as_trace(
 
     Parameters
     ----------
-    data : Trace, numpy, torch, DLPack (CuPy, JAX), xarray.DataArray with these axes as dims in any order,
-        or nested lists of numbers or of these. A Trace is returned as is, or with what else is given replaced.
+    data : Trace, numpy, torch, DLPack (CuPy, JAX), or nested lists of numbers or of these; a xarray.DataArray with
+        these axes as dims in any order, or a Dataset that holds one as ``data`` or ``trace``. A Trace is returned as
+        is, or with what else is given replaced.
     mask : boolean, True where a value is present: of the data's shape, or (timestep, sample) for
-        4 axes, (slice, sample) for 3. Masked arrays, also in lists, bring their own; a value is present if both say so.
+        4 axes, (slice, sample) for 3. A DataArray with some of the axes as dims, in any order, holds along the others.
+        Masked arrays, also in lists, bring their own; a value is present if both say so.
     epoch, timestep, unit, sample : coordinates of each axis, numbers, text or dates; 0, 1, ... by default. For 3 axes
         ``epoch`` holds the coordinates of the slices.
     label : (S,) class of each sample, whole numbers within int64.
@@ -221,7 +223,7 @@ def as_trace(
     else:
         data = read.stacked_by_name("data", data)
         if read.is_xarray(data):
-            data, found = read.from_xarray(data)
+            data, found = read.from_xarray(data, given)
             given = {name: found.get(name) if value is None else value for name, value in given.items()}
         trace = _build(*read.real_values(data), given)
     if trace.n_slices < min_slices:
@@ -246,6 +248,7 @@ def _build(data: Array, hidden: Any, given: dict[str, Any]) -> Trace:
             "accepted: 4 axes (epoch, timestep, unit, sample) or 3 axes (slice, unit, sample)"
         )
     axes = AXES if data.ndim == 4 else SLICE_AXES
+    read.check_dims(given, data.ndim)
     mask = read.present_values(given["mask"], hidden, data, axes)
     data = data if data.ndim == 4 else data.unsqueeze(1)
     sizes = zip(AXES, data.shape, strict=True)
@@ -370,13 +373,15 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None) -> T
     """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
 
     Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally
-    epoch, timestep, unit, sample, label, mask and axes.
+    epoch, timestep, unit, sample, label, mask and axes. Axes go by name where a .zarr or .h5 names its dimensions, as
+    xarray and netCDF do, or ``axes`` of a .npz does, else by their order. Packed numbers (scale_factor, add_offset)
+    become the values that they stand for, missing ones (_FillValue, missing_value) are masked, as xarray reads them.
 
     Parameters
     ----------
     stream : whether the values stay in the file, to be read by parts in every pass of a run, which has the same bits
         as one from memory. None: if they would take more than a quarter of the free memory. Not possible for a
-        compressed .npz and an array in Fortran order.
+        compressed .npz, an array in Fortran order, and a .npz whose ``axes`` are in another order.
 
     Raises
     ------
@@ -390,14 +395,10 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None) -> T
     chunk of a .zarr or .h5 that covers few slices and all samples is read once a pass.
     """
     fields = _stored_fields(path, stream)
-    axes = fields.pop("axes", None)
     try:
-        trace = as_trace(**fields, min_slices=1)
+        return as_trace(**fields, min_slices=1)
     except InputError as error:
         raise type(error)(f"{os.fspath(path)}: {error}") from error
-    if axes is not None and tuple(map(str, np.atleast_1d(axes))) != trace.axes:
-        raise InputError(f"{os.fspath(path)}: axes is {axes}; data of {trace.shape} has the axes {trace.axes}")
-    return trace
 
 
 def _stored_fields(path: str | os.PathLike[str], stream: bool | None) -> dict[str, Any]:
@@ -411,7 +412,7 @@ def _stored_fields(path: str | os.PathLike[str], stream: bool | None) -> dict[st
     fields = _trace_io.open_fields(path)
     if fields is not None:
         return fields
-    what = f"{os.fspath(path)} is compressed or in Fortran order, so it cannot be read by parts"
+    what = f"{os.fspath(path)} is compressed or in Fortran order, or its axes are turned, so it cannot be read by parts"
     if stream:
         raise InputError(f"{what}; accepted for stream=True: numpy.save or numpy.savez of an array in C order")
     check_fits(f"{what}, and", needed, cpu, remedy="numpy.save of an array in C order can be read by parts")
@@ -432,10 +433,7 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES
     fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
-    plain = all(np.array_equal(fields[name], np.arange(len(fields[name]))) for name in AXES)
     fields |= {"label": trace.label, "axes": np.array(trace.axes)}
     for name, values in (("data", trace.data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
-    if plain and trace.mask is None and trace.label is None:
-        fields = {"data": fields["data"], "axes": fields["axes"]}
     _trace_io.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)

@@ -24,10 +24,14 @@ LEVELS = [
     "_read_array",
     "_arrays",
     "_coordinates",
+    "_trace_dims",
+    "_trace_packing",
+    "_trace_formats",
     "_trace_parts",
     "_trace_scale",
     "_trace_points",
     "_trace_pca",
+    "_trace_containers",
     "_trace_io",
     "_trace_input",
     "trace",
@@ -83,8 +87,8 @@ OPTIONAL = {
     "xarray": {"_trace_input", "embedding", "estimator"},
     "pandas": {"embedding"},
     "anndata": {"embedding"},
-    "h5py": {"_trace_io"},
-    "zarr": {"_trace_io"},
+    "h5py": {"_trace_formats"},
+    "zarr": {"_trace_formats"},
 }
 # scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`
 # loads the estimator, and the ops these kernels, at first use.

@@ -140,9 +140,12 @@ def test_data_arrays_that_do_not_fit_are_refused():
 
 def test_a_mask_of_square_shape_goes_by_name():
     xarray = pytest.importorskip("xarray")
-    mask = xarray.DataArray(np.ones((5, 4), bool), dims=("epoch", "sample"))
-    with pytest.raises(InputError, match=r"mask has dims \('epoch', 'sample'\); accepted: .*\('timestep', 'sample'\)"):
-        mp.as_trace(np.zeros((5, 5, 3, 4)), mask=mask)
+    mask = np.random.default_rng(0).random((5, 4)) < 0.5
+    mask[:, 0] = True
+    trace = mp.as_trace(np.zeros((5, 5, 3, 4)), mask=xarray.DataArray(mask, dims=("epoch", "sample")))
+    assert np.array_equal(trace.mask, np.broadcast_to(mask[:, None, None], (5, 5, 3, 4)))
+    with pytest.raises(InputError, match=r"mask has dims \('step', 'sample'\); accepted: some of"):
+        mp.as_trace(np.zeros((5, 5, 3, 4)), mask=xarray.DataArray(mask, dims=("step", "sample")))
 
 
 def test_frames_in_a_list_have_one_order():

@@ -580,7 +580,8 @@ def unread(monkeypatch):
     def read(*args):
         raise AssertionError("the values are being read")
 
-    monkeypatch.setattr(_trace_io, "_named", read)
+    for name in ("_named", "read_container"):
+        monkeypatch.setattr(_trace_io, name, read)
     monkeypatch.setattr(_trace_io, "read_array", read)
 
 

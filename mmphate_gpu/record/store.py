@@ -46,7 +46,8 @@ class FolderStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], layer: str) -> None:
-        self._path = Path(path).absolute()  # a later change of the working directory does not move it
+        # A later change of the working directory does not move it; ~ is the home folder, as in `load_trace`.
+        self._path = Path(path).expanduser().absolute()
         self._check_empty()
         # The name tells this recorder's meta.json from that of a recorder with the same layer and epochs.
         self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "layer": layer, "recorder": uuid.uuid4().hex}
