@@ -29,8 +29,8 @@ _INT64 = np.iinfo(np.int64)
 def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
     """``values`` as booleans, integers, float32, float64, text of fixed width, dates or time spans.
 
-    Always a copy. Bytes become text, and objects become what they are: text, numbers, or dates. No value changes. ``accepted`` is
-    what error messages say of the values.
+    Always a copy. Bytes become text, and objects become what they are: text, numbers, or dates. No value changes.
+    ``accepted`` is what error messages say of the values.
 
     Raises
     ------
