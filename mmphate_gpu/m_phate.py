@@ -19,6 +19,9 @@ from .trace import as_trace
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+    from .pipeline import Run
+    from .trace import Trace
+
 # M-PHATE takes these by position, in this order; everything else is given by name.
 POSITIONAL = (
     "n_components", "intraslice_knn", "interslice_knn", "decay", "t", "gamma", "n_landmark", "normalize",
@@ -87,7 +90,7 @@ class Graph:
     @cached_property
     def K(self) -> csr_matrix:
         """The affinity."""
-        return to_scipy(self._affinity).copy()
+        return to_scipy(self._affinity)
 
     @property
     def kernel(self) -> csr_matrix:
@@ -162,9 +165,12 @@ class M_PHATE(MMPHATE):
             super().fit(X, y)
         finally:
             torch.set_num_threads(before)
-        self.X, self._graph = X, Graph(self.affinity_)
-        self._fitted_params, self._fitted_trace = Params(**self._run_params()), self._stages_key[1]
         return self
+
+    def _fitted(self, X: Any, given: Trace, run: Run) -> dict[str, Any]:
+        more = {"X": X, "_graph": Graph(run.affinity.operator)}
+        more |= {"_fitted_params": Params(**self._run_params()), "_fitted_trace": self._stages_key[1]}
+        return super()._fitted(X, given, run) | more
 
     def transform(self, X: Any = None) -> Any:
         """The embedding of the data of ``fit``, with the parameters as they are now; other slices are placed.
