@@ -92,7 +92,7 @@ class Labels:
         accepted = "one whole number from 0 per node" + (f", or {_listed(LANDMARKS)}" if name == "landmarks" else "")
         on_device = isinstance(labels, torch.Tensor) or hasattr(labels, "__cuda_array_interface__")
         try:
-            given = torch.as_tensor(labels).detach().cpu() if on_device else np.asarray(labels)
+            given = torch.as_tensor(labels, device="cpu").detach() if on_device else np.asarray(labels)
             dtype, given = given.dtype, _as_numpy(given)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputTypeError(f"{name} is a {type(labels).__name__}; accepted: {accepted}") from error

@@ -99,7 +99,7 @@ def _z_scored(trace: Trace) -> torch.Tensor:  # (S, M, D)
     # Masked entries stand at the mean there: they add nothing to the squares.
     squares = flat_points(trace).var(-1, correction=0, keepdim=True) * trace.n_samples
     population = (squares / count).sqrt()
-    sample = (squares / torch.as_tensor(count - 1).clamp_min(1)).sqrt()
+    sample = (squares / torch.as_tensor(count - 1, device=squares.device).clamp_min(1)).sqrt()
     return normalize(trace) * (population / (sample + 1e-8))
 
 

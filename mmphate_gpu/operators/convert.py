@@ -60,5 +60,5 @@ def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
     def product(block: np.ndarray) -> np.ndarray:
         return (operator @ tensor_of(block)).cpu().numpy()
 
-    kind = torch.empty(0, dtype=operator.dtype).numpy().dtype
+    kind = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
     return LinearOperator(operator.shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=kind)

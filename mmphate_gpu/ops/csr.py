@@ -50,7 +50,7 @@ def to_torch(csr: Csr) -> torch.Tensor:
         # torch warns once that sparse CSR is in beta; what is used of it here is held by the operator conformance
         # suite.
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(csr.indptr, csr.indices, csr.values, size=csr.shape, check_invariants=False)
+        return torch.sparse_csr_tensor(*csr, device=csr.values.device, check_invariants=False)
 
 
 def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:

@@ -102,7 +102,8 @@ def _clocks(points: torch.Tensor, sizes: list[int], generator: torch.Generator |
     """
     sets = points.shape[:-2]
     totals = [sets.numel() * size for size in sizes]
-    clocks = torch.empty(sum(totals), dtype=torch.float64).exponential_(generator=generator).to(points.device)
+    clocks = torch.empty(sum(totals), dtype=torch.float64, device="cpu").exponential_(generator=generator)
+    clocks = clocks.to(points.device)
     for part, size in zip(clocks.split(totals), sizes, strict=True):
         yield part.view(*sets, size)
 

@@ -66,7 +66,7 @@ class SingularValueSample:
     def draw(self, n_probes: int) -> None:
         """Look at ``n_probes`` more random directions (of entries 1 and -1, without the leading vectors)."""
         n, device = self.matrix.shape[0], self.matrix.device
-        signs = torch.randint(0, 2, (n, n_probes), generator=self.generator, dtype=torch.int8)
+        signs = torch.randint(0, 2, (n, n_probes), generator=self.generator, dtype=torch.int8, device="cpu")
         probes = (2 * signs - 1).to(device=device, dtype=torch.float64)
         probes -= self.vectors @ (self.vectors.T @ probes)
         self.probes.append(lanczos(self._product, probes, N_STEPS, beside=self.vectors))

@@ -61,7 +61,7 @@ def _curve(source: Any) -> tuple[np.ndarray, int | None]:
             raise InputError("embedding has no entropy; an embedding that holds its entropy, or a curve, is accepted")
         return source.entropy, source.t
     try:
-        values = torch.as_tensor(source).detach().cpu().to(torch.float64).numpy()
+        values = torch.as_tensor(source, device="cpu").detach().to(torch.float64).numpy()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputTypeError(f"entropy is a {type(source).__name__}; real numbers on one axis are accepted") from error
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
