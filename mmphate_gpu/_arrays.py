@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ._optional import require_cupy
+from .ops.isolation import isolated
 from .params import InputTypeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -74,7 +75,8 @@ def takes_arrays(*names: str) -> Callable[[Function], Function]:
                 value = bound.arguments.get(name)
                 if value is not None and not isinstance(value, torch.Tensor):
                     bound.arguments[name] = real_tensor(name, value)
-            return result_to_kind(function(*bound.args, **bound.kwargs), kind)
+            with isolated():
+                return result_to_kind(function(*bound.args, **bound.kwargs), kind)
 
         return wrapper  # type: ignore[return-value]
 

@@ -12,6 +12,7 @@ from .._arrays import real_tensor
 from .._trace_parts import Array, blocks
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
+from ..ops.isolation import isolated
 from ..params import InputError, check_number
 from ..slices import unit_major
 from ..trace import Trace, as_trace, flat_points, normalize
@@ -21,6 +22,7 @@ from ..trace import Trace, as_trace, flat_points, normalize
 _CHUNK_PAIRS = 2**20
 
 
+@isolated()
 def neighborhood_preservation(
     trace: Any, embedding: Any, k: int | Sequence[int]
 ) -> tuple[float, float] | list[tuple[float, float]]:

@@ -9,6 +9,7 @@ import torch
 from .._arrays import tensor_of
 from .._optional import require_cupy
 from ..ops import csr as csr_ops
+from ..ops.isolation import isolated
 from ..params import InputTypeError
 from .protocol import AffinityOperator
 
@@ -24,6 +25,7 @@ def _checked(operator: AffinityOperator) -> AffinityOperator:
     return operator
 
 
+@isolated()
 def to_torch_csr(operator: AffinityOperator) -> torch.Tensor:
     """The affinity as a torch sparse CSR tensor on its device; the sparse form shares its memory."""
     return csr_ops.to_torch(_checked(operator).to_csr())

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from ..ops.csr import Csr
+from ..ops.isolation import isolated
 from ..params import InputError, InputTypeError
 
 
@@ -26,6 +27,7 @@ class AffinityOperator(ABC):
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C), contiguous, C >= 1
         ...
 
+    @isolated()
     def product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
         """K @ block computed in the dtype of ``block``: float64 products of entries that are kept in float32."""
         return self._matmul(block.contiguous()) if block.shape[1] else block
@@ -54,6 +56,7 @@ class AffinityOperator(ABC):
         block = other.to(device=self.device, dtype=self.dtype).reshape(self.shape[1], -1).contiguous()
         return self.product(block).reshape(other.shape)
 
+    @isolated()
     def to_dense(self) -> torch.Tensor:  # (N, N)
         """All entries as a dense tensor: N^2 of them, for small N."""
         csr = self.to_csr()

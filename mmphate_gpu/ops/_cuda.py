@@ -61,6 +61,9 @@ class Twins:
         self._kept = KeptStack()
 
     def _run(self, launch: Launch, device: torch.device) -> None:
+        for tensor in launch.arguments:
+            if isinstance(tensor, torch.Tensor) and tensor.device != device:
+                raise NativeError(f"{launch.kernel}: a tensor is on {tensor.device}; accepted: {device}, as the others")
         if launch.blocks > 0:
             self._start(launch, device)
 

@@ -28,6 +28,28 @@ LIBRARY = "libmmphate_cpu.so"
 SAMPLED = 256
 PACKAGE = Path(__file__).resolve().parent.parent
 
+# The types that C++ takes the tensors of every op to have, in their order. In one call equal letters are one type.
+TENSORS = {
+    "radius_count": "dl",
+    "radius_fill": "dllllif",
+    "symmetrised_affinity": "ddllif",
+    "kth_neighbor_distance": "dd",
+    "median_kth_neighbor_distance": "dd",
+    "csr_matmul": "iifgg",
+    "landmark_aggregate": "iifsllsf",
+    "guttman_transform": "fddd",
+    "assign_nearest": "fflf",
+}
+FLOATS = (torch.float32, torch.float64)
+TYPES = {
+    "d": (torch.float64,),
+    "l": (torch.int64,),
+    "s": (torch.int32,),
+    "i": (torch.int32, torch.int64),
+    "f": FLOATS,
+    "g": FLOATS,
+}
+
 
 class NativeError(RuntimeError):
     """A twin refused what its portable version serves: a fault of this package."""
@@ -106,12 +128,29 @@ def _library() -> ctypes.CDLL:
 
 def _call(op: str, *arguments: object) -> None:
     """Run ``op`` of the instruction set that serves, with the threads torch has."""
+    _check_tensors(op, [argument for argument in arguments if argument is None or isinstance(argument, torch.Tensor)])
     function = getattr(_library(), f"mmphate_{op}_{isa()}")
     status = function(*map(_c, arguments), ctypes.c_int(torch.get_num_threads()))
     if status == 1:
         raise MemoryError(f"{op}: out of memory")
     if status:
         raise NativeError(f"{op}: status {status} for {[_brief(argument) for argument in arguments]}")
+
+
+def _check_tensors(op: str, tensors: list[torch.Tensor | None]) -> None:
+    """Refuse a tensor whose memory C++ would misread; None stands for one that is left out."""
+    types = dict(TYPES)
+    for place, (letter, tensor) in enumerate(zip(TENSORS[op], tensors, strict=True)):
+        if tensor is None:
+            continue
+        if tensor.device.type != "cpu" or tensor.dtype not in types[letter] or not tensor.is_contiguous():
+            layout = "contiguous" if tensor.is_contiguous() else "not contiguous"
+            accepted = " or ".join(map(str, types[letter]))
+            raise NativeError(
+                f"{op}: tensor {place} is {tensor.dtype} on {tensor.device}, {layout}; accepted: {accepted} on the "
+                "CPU, contiguous"
+            )
+        types[letter] = (tensor.dtype,)
 
 
 def _c(argument: object) -> object:
@@ -233,8 +272,6 @@ def guttman_transform(distances: torch.Tensor, points: torch.Tensor, share: floa
 
 
 def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    if centers.dtype != points.dtype or points.dtype not in (torch.float32, torch.float64):
-        raise NativeError(f"assign_nearest: {points.dtype} points, {centers.dtype} centres; accepted: float32, float64")
     points, centers = points.contiguous(), centers.contiguous()
     n, n_features = points.shape[-2:]
     labels = points.new_empty(points.shape[:-1], dtype=torch.int64)
