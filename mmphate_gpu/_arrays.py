@@ -73,7 +73,9 @@ def takes_arrays(*names: str) -> Callable[[Function], Function]:
             kind = array_kind(bound.arguments[names[0]])
             for name in names:
                 value = bound.arguments.get(name)
-                if value is not None and not isinstance(value, torch.Tensor):
+                if isinstance(value, torch.Tensor):
+                    with_values(name, value)
+                elif value is not None:
                     bound.arguments[name] = real_tensor(name, value)
             with isolated():
                 return result_to_kind(function(*bound.args, **bound.kwargs), kind)
@@ -83,9 +85,16 @@ def takes_arrays(*names: str) -> Callable[[Function], Function]:
     return decorate
 
 
+def with_values(name: str, array: Any) -> Any:
+    """``array`` itself; a tensor on the meta device, which `torch.set_default_device` can make, raises an error."""
+    if getattr(array, "is_meta", False):
+        raise InputTypeError(f"{name} is a tensor on the meta device, without values; accepted: one on a CPU or a GPU")
+    return array
+
+
 def to_numpy(name: str, values: Any) -> np.ndarray:
     """``values`` (array, tensor on any device, list) as a NumPy array; ``name`` is what errors call it."""
-    array = values if isinstance(values, torch.Tensor) else array_or_tensor(name, values)
+    array = with_values(name, values) if isinstance(values, torch.Tensor) else array_or_tensor(name, values)
     return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
 
 
@@ -97,7 +106,7 @@ def real_tensor(name: str, values: Any) -> torch.Tensor:
     InputTypeError
         Complex, boolean, object, string or sparse ``values``; the message starts with ``name``.
     """
-    values = values.detach() if isinstance(values, torch.Tensor) else array_or_tensor(name, values)
+    values = with_values(name, values).detach() if isinstance(values, torch.Tensor) else array_or_tensor(name, values)
     if isinstance(values, np.ndarray):
         return tensor_of(_real_array(name, values))
     if values.layout != torch.strided or values.is_nested:
@@ -132,7 +141,7 @@ def _real_array(name: str, values: np.ndarray) -> np.ndarray:
     else:
         wide = values.itemsize > 2 and values.size and max(-int(values.min()), int(values.max())) > 2**24
         kind = np.float64 if wide else np.float32
-    with np.errstate(over="ignore"):  # a longdouble beyond float64 becomes an infinity, reported later
+    with np.errstate(over="ignore", under="ignore"):  # a longdouble beyond float64 becomes an infinity, reported later
         return values.astype(kind, copy=False)
 
 

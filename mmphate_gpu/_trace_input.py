@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
+from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy, with_values
 from ._trace_parts import READERS, Array, stored_mask, stored_values
 from .params import InputError, InputTypeError
 
@@ -67,7 +67,7 @@ def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, 
         mask = tensor_of(mask) if mask.dtype == bool else mask
     if mask.dtype != torch.bool:
         raise InputTypeError(f"mask has dtype {mask.dtype}; accepted: booleans, True where a value is present")
-    mask = mask.to(data.device)
+    mask = with_values("mask", mask).to(data.device)
     short = (data.shape[-3], data.shape[-1]) if data.ndim == 3 else (data.shape[1], data.shape[3])
     if tuple(mask.shape) not in (tuple(data.shape), short):
         names = f"({axes[-3]}, sample)"

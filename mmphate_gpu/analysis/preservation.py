@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._arrays import real_tensor
+from .._arrays import real_tensor, to_numpy
 from .._trace_parts import Array, blocks
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
@@ -71,7 +71,7 @@ def neighborhood_preservation(
 
 
 def _checked_ks(k: int | Sequence[int], n_slices: int) -> list[int]:
-    values = k.tolist() if isinstance(k, np.ndarray | torch.Tensor) else k
+    values = to_numpy("k", k).tolist() if isinstance(k, np.ndarray | torch.Tensor) else k
     values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     if not values:
         raise InputError("k is empty; accepted: an integer, or a sequence of at least one")

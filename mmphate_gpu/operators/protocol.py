@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from .._arrays import with_values
 from ..ops.csr import Csr
 from ..ops.isolation import isolated
 from ..params import InputError, InputTypeError
@@ -46,14 +47,19 @@ class AffinityOperator(ABC):
 
     def __matmul__(self, other: torch.Tensor) -> torch.Tensor:  # (N,) or (N, C)
         """Product with a vector or a matrix, in the operator's dtype."""
-        if not isinstance(other, torch.Tensor):
+        if not isinstance(with_values("the right-hand side", other), torch.Tensor):
             raise InputTypeError(f"the right-hand side is a {type(other).__name__}; accepted: a torch tensor")
         if other.is_complex():
             raise InputTypeError(f"the right-hand side has dtype {other.dtype}; accepted: real numbers")
         if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:
             n = self.shape[1]
             raise InputError(f"the right-hand side has shape {tuple(other.shape)}; accepted: ({n},) or ({n}, C)")
-        block = other.to(device=self.device, dtype=self.dtype).reshape(self.shape[1], -1).contiguous()
+        block = (
+            with_values("the right-hand side", other)
+            .to(device=self.device, dtype=self.dtype)
+            .reshape(self.shape[1], -1)
+            .contiguous()
+        )
         return self.product(block).reshape(other.shape)
 
     @isolated()

@@ -20,6 +20,7 @@ def intraslice_affinity(
     return np.stack([_slice_affinity(units, knn, decay, thresh) for units in points])
 
 
+@np.errstate(under="ignore")
 def _slice_affinity(units: np.ndarray, knn: int, decay: float | None, thresh: float) -> np.ndarray:  # (m, p) -> (m, m)
     n_units = len(units)
     knn = min(knn, n_units - 1)
@@ -67,6 +68,7 @@ def interslice_affinity(
     return np.stack([_unit_affinity(points[:, i], bandwidth, thresh) for i in range(points.shape[1])])
 
 
+@np.errstate(under="ignore")
 def _unit_affinity(slices: np.ndarray, bandwidth: float, thresh: float) -> np.ndarray:  # (L, p) -> (L, L)
     affinity = np.exp(-((cdist(slices, slices) / bandwidth) ** 2))
     affinity[affinity < thresh] = 0
