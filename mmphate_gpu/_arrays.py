@@ -98,6 +98,7 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
     return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
 
 
+@isolated()
 def real_tensor(name: str, values: Any) -> torch.Tensor:
     """``values`` as a float32 or float64 tensor, without a copy where that is possible.
 
@@ -149,6 +150,7 @@ def _not_real(name: str, dtype: Any) -> InputTypeError:
     return InputTypeError(f"{name} has dtype {dtype}; accepted: real numbers (floating point or integers)")
 
 
+@isolated()
 def tensor_of(values: np.ndarray) -> torch.Tensor:
     """A tensor over the memory of ``values``; read-only arrays are shared too, since nothing here writes."""
     if any(stride < 0 or stride % values.itemsize for stride in values.strides):

@@ -45,6 +45,7 @@ class AffinityOperator(ABC):
     def to_csr(self) -> Csr:
         """All entries, rows and columns in node order. For the lazy form this makes what it avoids storing."""
 
+    @isolated()
     def __matmul__(self, other: torch.Tensor) -> torch.Tensor:  # (N,) or (N, C)
         """Product with a vector or a matrix, in the operator's dtype."""
         if not isinstance(with_values("the right-hand side", other), torch.Tensor):
