@@ -166,12 +166,12 @@ class _Passing(TorchDispatchMode):
 
 
 class _Rounding(TorchFunctionMode):
-    """One that changes results: every new tensor is made of halves."""
+    """One that changes what is computed: results are rounded to halves, views of what there was are not."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        rounds = isinstance(result, torch.Tensor) and result.is_floating_point()
         with torch._C.DisableTorchFunction():
+            rounds = isinstance(result, torch.Tensor) and result.is_floating_point() and not result._is_view()
             return result.half().to(result.dtype) if rounds else result
 
 

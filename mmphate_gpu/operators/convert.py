@@ -31,6 +31,7 @@ def to_torch_csr(operator: AffinityOperator) -> torch.Tensor:
     return csr_ops.to_torch(_checked(operator).to_csr())
 
 
+@isolated()
 def to_scipy(operator: AffinityOperator) -> csr_matrix:
     """The affinity as a SciPy CSR matrix in host memory."""
     return csr_to_scipy(_checked(operator).to_csr())
@@ -44,6 +45,7 @@ def csr_to_scipy(csr: csr_ops.Csr) -> csr_matrix:
     return csr_matrix(parts, shape=csr.shape, copy=False)
 
 
+@isolated()
 def to_cupy(operator: AffinityOperator) -> Any:
     """The affinity as a CuPy CSR matrix on the same GPU; shares memory through DLPack."""
     cupy = require_cupy(purpose="to_cupy")
@@ -59,6 +61,7 @@ def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
 
     _checked(operator)
 
+    @isolated()
     def product(block: np.ndarray) -> np.ndarray:
         return (operator @ tensor_of(block)).cpu().numpy()
 
