@@ -59,8 +59,9 @@ class SingularValueSample:
         n, device = self.matrix.shape[0], self.matrix.device
         sizes = {"n_passes": N_PASSES, "block": BLOCK, "order": "algebraic"}
         squares, vectors = top_eigenpairs(self._product, n, N_LEADING, **sizes, device=device, generator=self.generator)
-        residuals = (self._product(vectors) - vectors * squares).norm(dim=0)
-        found = int((residuals.square().cumsum(0).sqrt() <= CONVERGED * squares[0]).sum())
+        # On the CPU: `torch.use_deterministic_algorithms` refuses a cumulative sum of real numbers on CUDA.
+        residuals = (self._product(vectors) - vectors * squares).norm(dim=0).cpu()
+        found = int((residuals.square().cumsum(0).sqrt() <= CONVERGED * squares[0].cpu()).sum())
         return squares[:found], vectors[:, :found]
 
     def draw(self, n_probes: int) -> None:
