@@ -24,6 +24,8 @@ from mmphate_gpu import datasets, plots, reference
 from mmphate_gpu.diffusion import diffuse, knee
 from mmphate_gpu.ops import twins
 from mmphate_gpu.ops.isolation import isolated
+from mmphate_gpu.ops.kmeans import kmeans
+from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
 
 # ---------------------------------------------------------------- what is called
 
@@ -91,16 +93,21 @@ def _pictures() -> list[Any]:
     return [_drawn(plots.panels(result)), _drawn(plots.entropy(result)), _drawn(plots.entropy(result.entropy))]
 
 
-def _portable() -> list[Any]:
-    """Ops that C++ serves here: their portable versions, which serve elsewhere."""
+def _ops() -> list[Any]:
+    """Ops of torch alone: of two in float32, and the portable versions of what C++ serves here."""
     portable, points = twins.PORTABLE, torch.from_numpy(WIDE.transpose(1, 0, 2).copy())
+    generator = torch.Generator("cpu").manual_seed(0)
     with isolated():
-        return [
+        rows = points.reshape(-1, 6).float()
+        gram = rows @ rows.T
+        results = [
             portable["radius_counts"](points, 2.0),
-            portable["assign_nearest"](points[0].float(), points[0, :3].float()),
+            portable["assign_nearest"](rows, rows[:3]),
             portable["kth_neighbor_distance"](points, 3),
             portable["guttman_transform"](torch.cdist(points[0], points[0]), points[0, :, :2], 0.0),
         ]
+    pairs = top_eigenpairs(gram.matmul, 120, 3, dtype=torch.float32, generator=generator)
+    return [*results, kmeans(rows, 9, generator=generator), *pairs]
 
 
 CALLS: dict[str, Callable[[], list[Any]]] = {
@@ -121,7 +128,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     ],
     "reference": _reference,
     "pictures": _pictures,
-    "portable ops": _portable,
+    "ops": _ops,
 }
 # Exported, and not called above.
 NOT_CALLED = {
@@ -302,7 +309,7 @@ def test_every_exported_function_is_called():
 
 
 # Of the calls, those in which every stage takes part; all of them are made with several states at once.
-MOST = ("fit float32", "affinity tiles", "stages", "masked", "portable ops")
+MOST = ("fit float32", "affinity tiles", "stages", "masked", "ops")
 
 
 @pytest.mark.parametrize("name", STATES)

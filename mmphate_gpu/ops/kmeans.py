@@ -9,6 +9,7 @@ import torch
 from ..params import InputError, check_number
 from .assign_nearest import assign_nearest
 from .csr import Csr, to_torch
+from .isolation import isolated
 
 # Every round of D^2-weighted seeding adds this share of the centres there are already (at least one): nearly as well
 # spread as one at a time (k-means++), in a few dozen rounds that together cost one assignment. Seeds drawn evenly
@@ -22,6 +23,7 @@ SEED_GROWTH = 0.2
 SEED_SAMPLE = 3
 
 
+@isolated()
 def kmeans(
     points: torch.Tensor,  # (N, D) or (B, N, D)
     n_clusters: int,
