@@ -20,8 +20,8 @@ FLOATING = {
     *("empty", "empty_strided", "eye", "full", "linspace", "logspace", "normal", "ones", "rand", "randn"),
     *("scalar_tensor", "tensor", "zeros"),
 }
-# The dtype of these is that of what they are given, or int64.
-GIVEN = {
+# The dtype of these is that of their values, or int64.
+INFERRED = {
     *("arange", "as_tensor", "asarray", "randint", "randperm", "sparse_coo_tensor", "sparse_csr_tensor"),
     *("tril_indices", "triu_indices", "Generator"),
 }
@@ -33,7 +33,7 @@ def faults(source: str) -> Iterator[str]:
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "torch":
-            names = {alias.name for alias in node.names} & (FLOATING | GIVEN)
+            names = {alias.name for alias in node.names} & (FLOATING | INFERRED)
             yield from (f"line {node.lineno}: {name} is imported from torch, write torch.{name}" for name in names)
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "torch":
             missing = _missing(node.attr, parents[node])
@@ -42,16 +42,16 @@ def faults(source: str) -> Iterator[str]:
 
 def _missing(name: str, parent: ast.AST) -> list[str]:
     """The arguments that the call of the factory ``name``, or the `partial` of it, lacks."""
-    if name not in FLOATING | GIVEN | {"where"} or not isinstance(parent, ast.Call):
+    if name not in FLOATING | INFERRED | {"where"} or not isinstance(parent, ast.Call):
         return []
     if name == "where":  # two Python numbers make a tensor of the default dtype
         values = parent.args[1:]
         return ["a tensor beside the Python numbers"] * (len(values) == 2 and all(map(_is_real, values)))
-    given = {keyword.arg for keyword in parent.keywords}
+    named = {keyword.arg for keyword in parent.keywords}
     if name == "Generator" and parent.args:
-        given.add("device")
+        named.add("device")
     wants_dtype = name in FLOATING or (name == "arange" and any(map(_is_real, parent.args)))
-    return [argument for argument in ["device", "dtype"][: 1 + wants_dtype] if argument not in given]
+    return [argument for argument in ["device", "dtype"][: 1 + wants_dtype] if argument not in named]
 
 
 def _is_real(node: ast.AST) -> bool:
