@@ -13,6 +13,7 @@ import torch
 
 from ._optional import require_cupy
 from ._read_array import host_array, read_array
+from .ops.isolation import isolated
 from .params import InputError, InputTypeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -75,7 +76,8 @@ def takes_arrays(*names: str) -> Callable[[Function], Function]:
                 value = bound.arguments.get(name)
                 if value is not None:
                     bound.arguments[name] = real_tensor(name, value)
-            return result_to_kind(function(*bound.args, **bound.kwargs), kind)
+            with isolated():
+                return result_to_kind(function(*bound.args, **bound.kwargs), kind)
 
         return wrapper  # type: ignore[return-value]
 
@@ -87,6 +89,7 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
     return host_array(name, array_or_tensor(name, values))
 
 
+@isolated()
 def real_tensor(name: str, values: Any) -> torch.Tensor:
     """``values`` as a float32 or float64 tensor, without a copy where that is possible.
 
@@ -127,7 +130,7 @@ def _real_array(name: str, values: np.ndarray) -> np.ndarray:
         kind = np.float32 if values.dtype.itemsize <= 4 else np.float64
     else:
         kind = np.float64 if values.itemsize > 2 and _beyond_float32(name, values) else np.float32
-    with np.errstate(over="ignore"):  # a longdouble beyond float64 becomes an infinity, reported later
+    with np.errstate(over="ignore", under="ignore"):  # a longdouble beyond float64 becomes an infinity, reported later
         return values.astype(kind, copy=False)
 
 
@@ -146,6 +149,7 @@ def _not_real(name: str, dtype: Any) -> InputTypeError:
     return InputTypeError(f"{name} has dtype {dtype}; accepted: real numbers (floating point or integers)")
 
 
+@isolated()
 def tensor_of(values: np.ndarray) -> torch.Tensor:
     """A tensor over the memory of ``values``; read-only arrays are shared too, since nothing here writes."""
     if any(stride < 0 or stride % values.itemsize for stride in values.strides):

@@ -57,7 +57,7 @@ def principal_axes(points: Points, n_pca: int | None, *, seed: int = 0) -> Princ
     rows = _CenteredRows(points, mean)
     loadings = _loadings(rows, min(int(n_pca), rows.n_rows), seed)  # (D, k)
     lead = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
-    loadings *= torch.where(lead < 0, -1.0, 1.0)
+    loadings *= torch.where(lead < 0, -1, 1)
     return PrincipalAxes(rows.mean, torch.nn.functional.pad(loadings, (0, int(n_pca) - loadings.shape[1])))
 
 
@@ -121,8 +121,8 @@ def _loadings(rows: _CenteredRows, k: int, seed: int) -> torch.Tensor:  # (D, k)
 
 def _randomised_loadings(rows: _CenteredRows, k: int, seed: int, n_iter: int = 7) -> torch.Tensor:
     width = min(k + 10, rows.n_rows, rows.n_features)
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(rows.n_features, width, dtype=torch.float64, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    start = torch.randn(rows.n_features, width, dtype=torch.float64, device="cpu", generator=generator)
     basis = start.to(rows.mean.device)
     for _ in range(n_iter):
         basis = torch.linalg.qr(rows @ basis).Q

@@ -67,8 +67,8 @@ def digits(seed: int = 0) -> Digits:
 
     found = load_digits()
     order = np.random.default_rng(seed).permutation(len(found.target))
-    images = torch.tensor(found.images[order] / 16, dtype=torch.float32)
-    classes = torch.tensor(found.target[order], dtype=torch.int64)
+    images = torch.tensor(found.images[order] / 16, dtype=torch.float32, device="cpu")
+    classes = torch.tensor(found.target[order], dtype=torch.int64, device="cpu")
     n_test = int(TEST_SHARE * len(order))
     test = images[:n_test], classes[:n_test]
     chosen = torch.cat([torch.nonzero(test[1] == digit)[:N_PROBE, 0] for digit in range(N_CLASSES)])
@@ -104,7 +104,7 @@ def train(
 
 def _one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, classes: torch.Tensor) -> None:
     model.train()
-    for batch in torch.randperm(len(images)).split(BATCH):
+    for batch in torch.randperm(len(images), device="cpu").split(BATCH):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images[batch]), classes[batch]).backward()
         optimizer.step()

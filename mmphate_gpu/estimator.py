@@ -18,6 +18,7 @@ from .landmarks.stratified import shares
 from .mds.place import place
 from .ops.compile_ahead import compile_ahead
 from .ops.devices import resolve_device
+from .ops.isolation import isolated
 from .ops.memory import available_bytes
 from .ops.word_hashes import word_hashes
 from .params import InputError, Labels, Params
@@ -160,6 +161,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.verbose = verbose
         self.callback = callback
 
+    @isolated()
     def fit(self, X: Any, y: Any = None) -> MMPHATE:
         """Embed the trace ``X``: (epoch, timestep, unit, sample) or (slice, unit, sample), or a `Trace`.
 
@@ -190,6 +192,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Embed ``X`` and return its coordinates, (N, n_components), in the kind of ``X``."""
         return self.fit(X, y).embedding_
 
+    @isolated()
     def transform(self, X: Any) -> Any:
         """Place new slices of the same units and samples in the fitted picture: (N_new, n_components), in the kind of
         ``X``.
@@ -232,6 +235,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     von_neumann_entropy_ = property(lambda self: self._copy_of("von_neumann_entropy_"))
     diff_potential_ = property(lambda self: self._copy_of("diff_potential_"))
 
+    @isolated()
     def _copy_of(self, name: str) -> Any:
         """The result ``name`` as the kind of array that the input was; the first call copies it and keeps the copy."""
         self._check_fitted()

@@ -104,7 +104,7 @@ class Labels:
             raise InputError(f"{name} is masked; accepted: {accepted}")
         on_device = isinstance(labels, torch.Tensor) or hasattr(labels, "__cuda_array_interface__")
         try:
-            given = torch.as_tensor(labels).detach().cpu() if on_device else np.asarray(labels)
+            given = torch.as_tensor(labels, device="cpu").detach() if on_device else np.asarray(labels)
             dtype, given = given.dtype, _as_numpy(given)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputTypeError(f"{name} is a {type(labels).__name__}; accepted: {accepted}") from error

@@ -13,6 +13,7 @@ from ._trace_input import in_order, is_xarray
 from .affinities.multislice import SPARSE_SHARE, TILES_FROM
 from .costs import Costs, Entries
 from .ops.devices import card_bytes, resolve_device
+from .ops.isolation import isolated
 from .ops.memory import available_bytes, format_bytes
 from .ops.twins import TRITON, serves
 from .params import STORAGES, InputError, InputTypeError, Params, check_choice, check_number
@@ -92,6 +93,7 @@ def _cells(s: StagePlan) -> tuple[str, ...]:
     return s.stage, s.form, s.precision, s.at_once, *sizes, f"{s.operations:.1e}"
 
 
+@isolated()
 def plan(
     shape_or_trace: Sequence[int] | Trace | Any,
     *,

@@ -90,7 +90,7 @@ def _interslice(
     knn = min(p.interslice_knn, n_slices - 1)
     rows = [torch.from_numpy(_spread(n_slices, n_rows, unit / n_units)) for unit in range(n_units)]
     nearest = [
-        torch.cat([torch.kthvalue(block, knn + 1, dim=1).values for block in _blocks(points, own)])
+        torch.cat([torch.topk(block, knn + 1, dim=1, largest=False).values[:, -1] for block in _blocks(points, own)])
         for points, own in zip(unit_points, rows, strict=True)
     ]
     medians = median(torch.stack(nearest))

@@ -78,7 +78,7 @@ def run_within_memory(trace: Trace, p: Params, stages: Stages, callback: Callbac
             logger.info("%s", found.told)
         else:
             again = f'storage="{found.storage}" gives way to the leaner storage="lazy"'
-            warnings.warn(f"{found.told} in stage {found.stage!r}: {again}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{found.told} in stage {found.stage!r}: {again}", RuntimeWarning, stacklevel=4)
         p = replace(p, storage="lazy")
         found = _attempt(trace, p, stages, callback, available)
     if isinstance(found, Failure):

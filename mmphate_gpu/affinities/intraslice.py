@@ -70,7 +70,7 @@ def _nearest_unit_affinity(points: torch.Tensor, knn: int, dtype: torch.dtype, r
     entry, times = torch.unique(torch.cat(keys), return_counts=True)
     row, column = entry // n_units, entry % n_units
     # An edge named from both ends occurs twice (affinity 1), from one end once (1/2).
-    values = torch.where(column == row % n_units, 1.0, times / 2).to(dtype)
+    values = torch.where(column == row % n_units, 1, times.to(dtype) / 2)
     indptr = indptr_of_counts(torch.bincount(row, minlength=nodes.numel()))
     kind = index_dtype(entry.numel(), n_units)
     return Csr(indptr.to(kind), column.to(kind), values, (nodes.numel(), n_units))

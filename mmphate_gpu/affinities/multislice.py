@@ -10,6 +10,7 @@ from ..operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAff
 from ..operators.assemble import assembled_bytes, assembled_nnz
 from ..operators.tiles import tiles_bytes
 from ..ops.devices import resolve_device
+from ..ops.isolation import isolated
 from ..ops.memory import available_bytes, check_fits
 from ..ops.twins import TRITON
 from ..params import STORAGES, Params, check_choice
@@ -100,6 +101,7 @@ def _sparse(lazy: LazyAffinity) -> SparseAffinity:
     return SparseAffinity(lazy.assembled(), interleave=lazy.n_units)
 
 
+@isolated()
 def multislice_affinity(
     T: Any,
     *,

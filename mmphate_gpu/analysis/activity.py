@@ -18,7 +18,7 @@ def most_active_class(trace: Trace) -> np.ndarray | None:  # (N,)
     if trace.label is None:
         return None
     classes, members = np.unique(trace.label, return_inverse=True)
-    onehot = torch.nn.functional.one_hot(torch.as_tensor(members), len(classes)).double()  # (S, classes)
+    onehot = torch.nn.functional.one_hot(torch.from_numpy(members), len(classes)).double()  # (S, classes)
     onehot, winners = onehot.to(trace.data.device), []
     for _, values, present in blocks(trace.data, trace.mask):
         points = normalized(values, present).double()

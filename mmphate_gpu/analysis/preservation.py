@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._arrays import real_tensor
+from .._arrays import real_tensor, to_numpy
 from .._trace_parts import Array, blocks
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
+from ..ops.isolation import isolated
 from ..params import InputError, check_number
 from ..slices import unit_major
 from ..trace import Trace, as_trace, flat_points, normalize
@@ -21,6 +22,7 @@ from ..trace import Trace, as_trace, flat_points, normalize
 _CHUNK_PAIRS = 2**20
 
 
+@isolated()
 def neighborhood_preservation(
     trace: Any, embedding: Any, k: int | Sequence[int]
 ) -> tuple[float, float] | list[tuple[float, float]]:
@@ -69,7 +71,7 @@ def neighborhood_preservation(
 
 
 def _checked_ks(k: int | Sequence[int], n_slices: int) -> list[int]:
-    values = k.tolist() if isinstance(k, np.ndarray | torch.Tensor) else k
+    values = to_numpy("k", k).tolist() if isinstance(k, np.ndarray | torch.Tensor) else k
     values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     if not values:
         raise InputError("k is empty; accepted: an integer, or a sequence of at least one")
@@ -99,7 +101,7 @@ def _z_scored(trace: Trace) -> torch.Tensor:  # (S, M, D)
     # Masked entries stand at the mean there: they add nothing to the squares.
     squares = flat_points(trace).var(-1, correction=0, keepdim=True) * trace.n_samples
     population = (squares / count).sqrt()
-    sample = (squares / torch.as_tensor(count - 1).clamp_min(1)).sqrt()
+    sample = (squares / torch.as_tensor(count - 1, device=squares.device).clamp_min(1)).sqrt()
     return normalize(trace) * (population / (sample + 1e-8))
 
 

@@ -12,6 +12,7 @@ from ..operators import AffinityOperator
 from ..ops import csr as csr_ops
 from ..ops.components import Components, components
 from ..ops.csr import Csr
+from ..ops.isolation import isolated
 from ..ops.memory import check_fits
 from ..ops.random import seeded_generator
 from ..ops.sparse_gram import sparse_gram
@@ -31,6 +32,7 @@ class Landmarks:
     groups: Components | None = None  # the connected components of landmark_op
 
 
+@isolated()
 def landmark_diffusion(
     operator: AffinityOperator,
     *,

@@ -9,6 +9,7 @@ import torch
 from .._arrays import tensor_of
 from .._optional import require_cupy
 from ..ops import csr as csr_ops
+from ..ops.isolation import isolated
 from ..ops.memory import check_fits
 from ..params import InputTypeError
 from .protocol import AffinityOperator
@@ -45,11 +46,13 @@ def _entries(operator: AffinityOperator, device: torch.device | None = None) -> 
     return csr_ops.moved(csr, device, copy=True)
 
 
+@isolated()
 def to_torch_csr(operator: AffinityOperator) -> torch.Tensor:
     """The affinity as a torch sparse CSR tensor on its device; a copy."""
     return csr_ops.to_torch(_entries(operator))
 
 
+@isolated()
 def to_scipy(operator: AffinityOperator) -> csr_matrix:
     """The affinity as a SciPy CSR matrix in host memory; a copy."""
     from scipy.sparse import csr_matrix
@@ -59,6 +62,7 @@ def to_scipy(operator: AffinityOperator) -> csr_matrix:
     return csr_matrix(parts, shape=csr.shape, copy=False)
 
 
+@isolated()
 def to_cupy(operator: AffinityOperator) -> Any:
     """The affinity as a CuPy CSR matrix on the same GPU; a copy."""
     cupy = require_cupy(purpose="to_cupy")
@@ -74,8 +78,9 @@ def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
 
     _checked(operator)
 
+    @isolated()
     def product(block: np.ndarray) -> np.ndarray:
         return (operator @ tensor_of(block)).cpu().numpy()
 
-    kind = torch.empty(0, dtype=operator.dtype).numpy().dtype
+    kind = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
     return LinearOperator(operator.shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=kind)

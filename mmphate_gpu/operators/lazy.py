@@ -13,6 +13,7 @@ from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
 from ..ops.gaussian_product import gaussian_product, points_by_feature, scaled_limit, scaled_points
+from ..ops.isolation import isolated
 from ..ops.landmark_aggregate import aggregate
 from ..ops.memory import available_bytes, check_fits
 from ..ops.radius_affinity import cut_distance, radius_counts
@@ -192,6 +193,7 @@ class LazyAffinity(AffinityOperator):
         """The intraslice part as an N x N CSR: unit columns become node columns."""
         return in_node_order(self.intraslice)
 
+    @isolated()
     def row_sums(self) -> torch.Tensor:
         """K @ 1, the degrees. Those of the fused engine come from its own product, so that the rows of D^-1 K as it is
         applied sum to 1: with exact degrees the spectrum of D^-1/2 K D^-1/2 would reach beyond 1 by the rounding.
@@ -200,9 +202,11 @@ class LazyAffinity(AffinityOperator):
             return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]
         return torch.cat([csr_ops.row_sums(rows) for _, rows in self._chunks()])
 
+    @isolated()
     def aggregate(self, labels: torch.Tensor, n: int) -> Csr:
         return csr_ops.stack_rows([aggregate(rows, labels, n) for _, rows in self._chunks()])
 
+    @isolated()
     def to_csr(self) -> Csr:
         nnz = assembled_nnz(self.intraslice, self.interslice_counts())
         needed = assembled_bytes(nnz, self.shape[0], self.dtype)

@@ -8,6 +8,7 @@ import torch
 
 from .._arrays import array_or_tensor
 from ..ops.csr import Csr
+from ..ops.isolation import isolated
 from ..params import InputError, InputTypeError
 
 
@@ -27,6 +28,7 @@ class AffinityOperator(ABC):
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C), contiguous, C >= 1
         ...
 
+    @isolated()
     def product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
         """K @ block computed in the dtype of ``block``: float64 products of entries that are kept in float32."""
         return self._matmul(block.contiguous()) if block.shape[1] else block
@@ -43,6 +45,7 @@ class AffinityOperator(ABC):
     def to_csr(self) -> Csr:
         """All entries, rows and columns in node order. For the lazy form this makes what it avoids storing."""
 
+    @isolated()
     def __matmul__(self, other: torch.Tensor) -> torch.Tensor:  # (N,) or (N, C)
         """Product with a vector or a matrix, in the operator's dtype and without a graph."""
         if not isinstance(other, torch.Tensor):
@@ -56,6 +59,7 @@ class AffinityOperator(ABC):
         block = other.to(device=self.device, dtype=self.dtype).reshape(self.shape[1], -1).contiguous()
         return self.product(block).reshape(other.shape)
 
+    @isolated()
     def to_dense(self) -> torch.Tensor:  # (N, N)
         """All entries as a dense tensor: N^2 of them, for small N."""
         csr = self.to_csr()

@@ -7,6 +7,7 @@ import torch
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
+from ..ops.isolation import isolated
 from ..ops.landmark_aggregate import aggregate
 from .protocol import AffinityOperator
 
@@ -31,9 +32,11 @@ class SparseAffinity(AffinityOperator):
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:
         return matmul(self.csr, block, interleave=self.interleave)
 
+    @isolated()
     def row_sums(self) -> torch.Tensor:
         return csr_ops.row_sums(self.csr)
 
+    @isolated()
     def aggregate(self, labels: torch.Tensor, n: int) -> Csr:
         return aggregate(self.csr, labels, n)
 

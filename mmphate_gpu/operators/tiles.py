@@ -7,6 +7,7 @@ import torch
 from ..ops import csr as csr_ops
 from ..ops.chunks import row_chunks
 from ..ops.csr import Csr
+from ..ops.isolation import isolated
 from ..ops.memory import check_fits
 from ..ops.tile_block import product_by_tiles
 from ..ops.tile_entries import TILE, tile_entries
@@ -63,6 +64,7 @@ class TiledAffinity(AffinityOperator):
             self.layout, block, self.lazy.intraslice, lambda halves: tile_matmul(*stored, *pairs, halves)
         )
 
+    @isolated()
     def row_sums(self) -> torch.Tensor:
         return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]
 
@@ -72,6 +74,7 @@ class TiledAffinity(AffinityOperator):
     def to_csr(self) -> Csr:
         return self.lazy.to_csr()
 
+    @isolated()
     def to_dense(self) -> torch.Tensor:
         dense = csr_ops.to_torch(self.lazy.intraslice_in_node_order()).to_dense()
         nodes = torch.arange(self.shape[0], device=self.device).view(self.lazy.n_slices, self.lazy.n_units).T

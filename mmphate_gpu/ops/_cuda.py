@@ -61,6 +61,9 @@ class Twins:
         self._kept = KeptStack()
 
     def _run(self, launch: Launch, device: torch.device) -> None:
+        for tensor in launch.arguments:
+            if isinstance(tensor, torch.Tensor) and tensor.device != device:
+                raise NativeError(f"{launch.kernel}: a tensor is on {tensor.device}; accepted: {device}, as the others")
         if launch.blocks > 0:
             self._start(launch, device)
 
@@ -196,7 +199,7 @@ class Twins:
         skipped = (tiles.cumsum(0) - tiles) * TILE - (sizes.cumsum(0) - sizes)
         at = torch.arange(rows.numel(), device=rows.device) + skipped[sets]
         blocks = rows.numel() // TILE + n_sets
-        by_block = torch.full((blocks * TILE,), -1, device=rows.device).index_copy_(0, at, rows)
+        by_block = rows.new_full((blocks * TILE,), -1).index_copy_(0, at, rows)
         distances = torch.empty(by_block.shape, dtype=torch.float64, device=rows.device)
         self._kth_distances(points, stack, k, blocks, by_block, bracket, distances)
         return distances[at]

@@ -28,6 +28,28 @@ LIBRARY = "libmmphate_cpu.so"
 SAMPLED = 256
 PACKAGE = Path(__file__).resolve().parent.parent
 
+# The types that C++ takes the tensors of every op to have, in their order. In one call equal letters are one type.
+TENSORS = {
+    "radius_count": "dl",
+    "radius_fill": "dllllif",
+    "symmetrised_affinity": "ddllif",
+    "kth_neighbor_distance": "dd",
+    "median_kth_neighbor_distance": "dd",
+    "csr_matmul": "iifgg",
+    "landmark_aggregate": "iifsllsf",
+    "guttman_transform": "fddd",
+    "assign_nearest": "fflf",
+}
+FLOATS = (torch.float32, torch.float64)
+TYPES = {
+    "d": (torch.float64,),
+    "l": (torch.int64,),
+    "s": (torch.int32,),
+    "i": (torch.int32, torch.int64),
+    "f": FLOATS,
+    "g": FLOATS,
+}
+
 
 class NativeError(RuntimeError):
     """A twin refused what its portable version serves: a fault of this package."""
@@ -106,12 +128,29 @@ def _library() -> ctypes.CDLL:
 
 def _call(op: str, *arguments: object) -> None:
     """Run ``op`` of the instruction set that serves, with the threads torch has."""
+    _check_tensors(op, [argument for argument in arguments if argument is None or isinstance(argument, torch.Tensor)])
     function = getattr(_library(), f"mmphate_{op}_{isa()}")
     status = function(*map(_c, arguments), ctypes.c_int(torch.get_num_threads()))
     if status == 1:
         raise MemoryError(f"{op}: out of memory")
     if status:
         raise NativeError(f"{op}: status {status} for {[_brief(argument) for argument in arguments]}")
+
+
+def _check_tensors(op: str, tensors: list[torch.Tensor | None]) -> None:
+    """Refuse a tensor whose memory C++ would misread; None stands for one that is left out."""
+    types = dict(TYPES)
+    for place, (letter, tensor) in enumerate(zip(TENSORS[op], tensors, strict=True)):
+        if tensor is None:
+            continue
+        if tensor.device.type != "cpu" or tensor.dtype not in types[letter] or not tensor.is_contiguous():
+            layout = "contiguous" if tensor.is_contiguous() else "not contiguous"
+            accepted = " or ".join(map(str, types[letter]))
+            raise NativeError(
+                f"{op}: tensor {place} is {tensor.dtype} on {tensor.device}, {layout}; accepted: {accepted} on the "
+                "CPU, contiguous"
+            )
+        types[letter] = (tensor.dtype,)
 
 
 def _c(argument: object) -> object:
@@ -138,7 +177,7 @@ def _is_wide(tensor: torch.Tensor) -> bool:
 
 def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:
     points = points.contiguous()
-    counts = torch.empty(points.shape[:2], dtype=torch.int64)
+    counts = points.new_empty(points.shape[:2], dtype=torch.int64)
     _call("radius_count", points, *points.shape, reach, counts)
     return counts
 
@@ -175,26 +214,26 @@ def symmetrised_affinity(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     given = (points, bandwidth, *points.shape, float(decay), float(thresh), float(smallest), float(cut))
-    counts = torch.empty(bandwidth.numel(), dtype=torch.int64)
+    counts = points.new_empty(bandwidth.numel(), dtype=torch.int64)
     _call("symmetrised_affinity", *given, None, counts, None, False, None, False)
     indptr = indptr_of_counts(counts)
     kind = index_dtype(int(indptr[-1]), points.shape[1])
-    indices = torch.empty(int(indptr[-1]), dtype=kind)
-    values = torch.empty(int(indptr[-1]), dtype=dtype)
+    indices = indptr.new_empty(int(indptr[-1]), dtype=kind)
+    values = indptr.new_empty(int(indptr[-1]), dtype=dtype)
     _call("symmetrised_affinity", *given, indptr, None, indices, _is_wide(indices), values, _is_float(values))
     return indptr.to(kind), indices, values
 
 
 def kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:
     points = points.contiguous()
-    distances = torch.empty(points.shape[:2], dtype=torch.float64)
+    distances = points.new_empty(points.shape[:2])
     _call("kth_neighbor_distance", points, *points.shape, k, distances)
     return distances
 
 
 def median_kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:
     points = points.contiguous()
-    medians = torch.empty(points.shape[0], dtype=torch.float64)
+    medians = points.new_empty(points.shape[0])
     _call("median_kth_neighbor_distance", points, *points.shape, k, SAMPLED, medians)
     return medians
 
@@ -203,7 +242,7 @@ def csr_matmul(
     indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, block: torch.Tensor, interleave: int
 ) -> torch.Tensor:
     indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
-    out = torch.empty(indptr.numel() - 1, block.shape[1], dtype=block.dtype)
+    out = block.new_empty(indptr.numel() - 1, block.shape[1])
     matrix = (indptr, indices, _is_wide(indices), values, _is_float(values))
     _call("csr_matmul", *matrix, block, out, _is_float(block), out.shape[0], *block.shape, interleave)
     return out
@@ -215,11 +254,11 @@ def landmark_aggregate(
     labels = labels.to(torch.int32).contiguous()
     indptr, indices, values = (part.contiguous() for part in (indptr, indices, values))
     matrix = (indptr, indices, _is_wide(indices), values, _is_float(values), labels, indptr.numel() - 1, n)
-    counts = torch.empty(indptr.numel() - 1, dtype=torch.int64)
+    counts = indptr.new_empty(indptr.numel() - 1, dtype=torch.int64)
     _call("landmark_aggregate", *matrix, None, counts, None, None)
     out_indptr = indptr_of_counts(counts)
     nnz = int(out_indptr[-1])
-    out_indices, out_values = torch.empty(nnz, dtype=torch.int32), torch.empty(nnz, dtype=values.dtype)
+    out_indices, out_values = labels.new_empty(nnz), values.new_empty(nnz)
     _call("landmark_aggregate", *matrix, out_indptr, None, out_indices, out_values)
     kind = index_dtype(nnz, n)
     return out_indptr.to(kind), out_indices.to(kind), out_values
@@ -233,12 +272,10 @@ def guttman_transform(distances: torch.Tensor, points: torch.Tensor, share: floa
 
 
 def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    if centers.dtype != points.dtype or points.dtype not in (torch.float32, torch.float64):
-        raise NativeError(f"assign_nearest: {points.dtype} points, {centers.dtype} centres; accepted: float32, float64")
     points, centers = points.contiguous(), centers.contiguous()
     n, n_features = points.shape[-2:]
-    labels = torch.empty(points.shape[:-1], dtype=torch.int64)
-    squared = torch.empty(points.shape[:-1], dtype=points.dtype)
+    labels = points.new_empty(points.shape[:-1], dtype=torch.int64)
+    squared = points.new_empty(points.shape[:-1])
     sizes = (points.shape[:-2].numel(), n, centers.shape[-2], n_features)
     _call("assign_nearest", points, _is_float(points), centers, *sizes, labels, squared)
     return labels, squared

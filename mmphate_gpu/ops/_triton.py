@@ -268,7 +268,7 @@ def probe() -> None:
 
 def run_all(device: torch.device) -> None:
     """Every kernel in the largest form that a fit starts, on next to nothing."""
-    indptr, zero = torch.tensor([0, 1], device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    indptr, zero = torch.arange(2, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     columns = zero.int()
     block = torch.zeros(1, TILE, WIDEST_PANEL, dtype=torch.float16, device=device)
     tiles = torch.zeros(1, TILE, TILE, dtype=torch.float16, device=device)
@@ -277,10 +277,11 @@ def run_all(device: torch.device) -> None:
     tile_reached(points, zero, zero, 1.0)
     tile_entries(points, zero, zero, 1.0, 1.0)
     for n_features, split in ((FEW_FEATURES, False), (FEATURES, True)):
-        features = torch.zeros(1, n_features, TILE, device=device)
+        features = torch.zeros(1, n_features, TILE, dtype=torch.float32, device=device)
         gaussian_product(features, features[..., 0] if split else None, 1.0, indptr, columns, block)
-    entry = torch.zeros(1, device=device)
+    entry = torch.zeros(1, dtype=torch.float32, device=device)
     for width, dtype in ((WIDEST_PANEL, torch.float32), (1, torch.float64)):  # of the landmarks' blocks; of row sums
         nodes, order = torch.zeros(1, width, dtype=dtype, device=device), zero[None]
         tile_rows(tile_block(nodes, nodes, order).float(), nodes, order, indptr.int(), columns, entry, nodes)
-    assign_nearest(torch.zeros(2, 100, device=device), torch.zeros(2, 100, device=device))
+    points = torch.zeros(2, 100, dtype=torch.float32, device=device)
+    assign_nearest(points, points)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -52,22 +52,23 @@ def launches_of_fit(
                 argument.zero_()
 
     twins = Twins(start)
-    slice_points = torch.zeros(1, UNITS, n_features, dtype=torch.float64)
-    unit_points = torch.zeros(1, n_slices, n_features, dtype=torch.float64)
-    offsets, counts = torch.zeros(n_slices + 1, dtype=torch.int64), torch.zeros(n_slices, dtype=torch.int64)
-    entries = torch.zeros(0, dtype=torch.int32), torch.zeros(0, dtype=dtype)
-    matrix = torch.zeros(n_slices + 1, dtype=torch.int32), *entries
+    zeros = partial(torch.zeros, dtype=torch.float64, device="cpu")
+    slice_points = zeros(1, UNITS, n_features)
+    unit_points = zeros(1, n_slices, n_features)
+    offsets, counts = zeros(n_slices + 1, dtype=torch.int64), zeros(n_slices, dtype=torch.int64)
+    entries = zeros(0, dtype=torch.int32), zeros(0, dtype=dtype)
+    matrix = zeros(n_slices + 1, dtype=torch.int32), *entries
     twins.kth_neighbor_distance(slice_points, 1)
-    twins.symmetrised_affinity(slice_points, torch.ones(1, UNITS, dtype=torch.float64), 1, 0, 0, 1, dtype)
+    twins.symmetrised_affinity(slice_points, zeros(1, UNITS), 1, 0, 0, 1, dtype)
     twins.median_kth_neighbor_distance(unit_points, 1)
     twins.radius_counts(unit_points, 1)
     twins.radius_fill(unit_points, 1, 2, 1, 0, n_slices, offsets, counts, *entries)
-    twins.csr_matmul(*matrix, torch.zeros(n_slices, width), 1)
+    twins.csr_matmul(*matrix, zeros(n_slices, width, dtype=torch.float32), 1)
     twins.landmark_aggregate(*matrix, counts, 1)
-    places = [torch.zeros(LANDMARKS, n_components, dtype=torch.float64) for _ in range(4)]
-    kept = torch.zeros(descent.ROWS, places[0].numel(), dtype=torch.float64)
-    state = torch.zeros(descent.N_STATE, dtype=torch.float64)
+    places = [zeros(LANDMARKS, n_components) for _ in range(4)]
+    kept = zeros(descent.ROWS, places[0].numel())
+    state = zeros(descent.N_STATE)
     for distance in (torch.float32, torch.float64):
-        moved, raw = twins.guttman_transform(torch.zeros(LANDMARKS, LANDMARKS, dtype=distance), places[0], 0.0)
+        moved, raw = twins.guttman_transform(zeros(LANDMARKS, LANDMARKS, dtype=distance), places[0], 0.0)
     twins.descent_step(moved, raw, *places, kept, state, 0, 1)
     return tuple(launches)

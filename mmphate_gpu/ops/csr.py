@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from .chunks import chunk_elements, row_chunks
+from .isolation import isolated
 
 
 class Csr(NamedTuple):
@@ -51,11 +52,14 @@ def moved(csr: Csr, device: torch.device, *, copy: bool = False) -> Csr:
 
 def to_torch(csr: Csr) -> torch.Tensor:
     """The same matrix as a torch sparse CSR tensor; shares the memory."""
-    with warnings.catch_warnings():
-        # torch warns once that sparse CSR is in beta; what is used of it here is held by the operator conformance
-        # suite.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(csr.indptr, csr.indices, csr.values, size=csr.shape, check_invariants=False)
+    return torch.sparse_csr_tensor(*csr, device=csr.values.device, check_invariants=False)
+
+
+# torch warns once in a process that sparse CSR is in beta. What is used of it here is held by the operator conformance
+# suite. The warning is given at import, since `catch_warnings` in two threads at once can leave one's filters behind.
+with isolated(), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    to_torch(Csr(torch.arange(1, device="cpu"), *torch.empty(2, 0, dtype=torch.int64, device="cpu"), (0, 0)))
 
 
 def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:

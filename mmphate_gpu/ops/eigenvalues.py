@@ -107,7 +107,8 @@ def fastest_solver(task: str, device: torch.device, dtype: torch.dtype) -> str:
     that fails is left out, with a warning.
     """
     rows = TASKS[task].rows
-    points = torch.randn(rows, rows, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(0)
+    points = torch.randn(rows, rows, generator=generator, dtype=torch.float64, device="cpu")
     sample = (points @ points.T / rows).to(device, dtype)
     seconds = {name: _seconds(task, name, sample) for name in TASKS[task].solvers}
     quickest = min(seconds, key=seconds.__getitem__)

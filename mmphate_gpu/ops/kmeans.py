@@ -9,6 +9,7 @@ import torch
 from ..params import InputError, check_number
 from .assign_nearest import assign_nearest
 from .csr import Csr, to_torch
+from .isolation import isolated
 
 # Every round of D^2-weighted seeding adds this share of the centres there are already (at least one): nearly as well
 # spread as one at a time (k-means++), in a few dozen rounds that together cost one assignment. Seeds drawn evenly
@@ -22,6 +23,7 @@ SEED_GROWTH = 0.2
 SEED_SAMPLE = 3
 
 
+@isolated()
 def kmeans(
     points: torch.Tensor,  # (N, D) or (B, N, D)
     n_clusters: int,
@@ -102,7 +104,8 @@ def _clocks(points: torch.Tensor, sizes: list[int], generator: torch.Generator |
     """
     sets = points.shape[:-2]
     totals = [sets.numel() * size for size in sizes]
-    clocks = torch.empty(sum(totals), dtype=torch.float64).exponential_(generator=generator).to(points.device)
+    clocks = torch.empty(sum(totals), dtype=torch.float64, device="cpu").exponential_(generator=generator)
+    clocks = clocks.to(points.device)
     for part, size in zip(clocks.split(totals), sizes, strict=True):
         yield part.view(*sets, size)
 

@@ -10,7 +10,7 @@ from .chunks import chunk_elements, row_chunks
 
 def seeded_generator(random_state: int | None) -> torch.Generator:
     """A CPU generator with this seed; None takes one from the system."""
-    generator = torch.Generator()
+    generator = torch.Generator("cpu")
     if random_state is None:
         generator.seed()
     else:
@@ -36,7 +36,7 @@ def random_signs(
     takes 20 to 30 ns and 8 bytes for each.
     """
     n_words = -(-n * width // BITS)
-    words = torch.empty(n_words, dtype=torch.int64).random_(generator=generator).to(device)
+    words = torch.empty(n_words, dtype=torch.int64, device="cpu").random_(generator=generator).to(device)
     places = torch.arange(BITS, device=device)
     signs = torch.empty(n_words, BITS, dtype=dtype, device=device)
     for part in row_chunks(n_words, BITS, chunk_elements(words.device)):

@@ -59,14 +59,15 @@ class SingularValueSample:
         n, device = self.matrix.shape[0], self.matrix.device
         sizes = {"n_passes": N_PASSES, "block": BLOCK, "order": "algebraic"}
         squares, vectors = top_eigenpairs(self._product, n, N_LEADING, **sizes, device=device, generator=self.generator)
-        residuals = (self._product(vectors) - vectors * squares).norm(dim=0)
-        found = int((residuals.square().cumsum(0).sqrt() <= CONVERGED * squares[0]).sum())
+        # On the CPU: `torch.use_deterministic_algorithms` refuses a cumulative sum of real numbers on CUDA.
+        residuals = (self._product(vectors) - vectors * squares).norm(dim=0).cpu()
+        found = int((residuals.square().cumsum(0).sqrt() <= CONVERGED * squares[0].cpu()).sum())
         return squares[:found], vectors[:, :found]
 
     def draw(self, n_probes: int) -> None:
         """Look at ``n_probes`` more random directions (of entries 1 and -1, without the leading vectors)."""
         n, device = self.matrix.shape[0], self.matrix.device
-        signs = torch.randint(0, 2, (n, n_probes), generator=self.generator, dtype=torch.int8)
+        signs = torch.randint(0, 2, (n, n_probes), generator=self.generator, dtype=torch.int8, device="cpu")
         probes = (2 * signs - 1).to(device=device, dtype=torch.float64)
         probes -= self.vectors @ (self.vectors.T @ probes)
         self.probes.append(lanczos(self._product, probes, N_STEPS, beside=self.vectors))

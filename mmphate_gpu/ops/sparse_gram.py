@@ -38,7 +38,7 @@ def _sparse_product(half: Csr) -> torch.Tensor:
     # Not `torch.sparse.mm`, which on the CPU never gives back 12 bytes an entry of a product of two CSR matrices (seen
     # with torch 2.13) and takes three times as long.
     rows = to_torch(half)
-    out = torch.zeros(half.shape[1], half.shape[1], dtype=half.values.dtype)
+    out = half.values.new_zeros(half.shape[1], half.shape[1])
     return torch.addmm(out, rows.t().to_sparse_csr(), rows, beta=0, out=out)
 
 
@@ -59,7 +59,7 @@ def _dense_gram(matrix: Csr, roots: torch.Tensor) -> torch.Tensor:
     n, device = matrix.shape[1], matrix.values.device
     gram = torch.zeros(n, n, dtype=torch.float64, device=device)
     step = block_rows(matrix.shape[0], n, device)
-    starts = torch.arange(0, matrix.shape[0] + step, step).clamp_max(matrix.shape[0])
+    starts = torch.arange(0, matrix.shape[0] + step, step, device="cpu").clamp_max(matrix.shape[0])
     offsets = matrix.indptr[starts.to(device)].tolist()  # read once: every read waits for the device
     block = torch.empty(step, n, dtype=torch.float64, device=device)
     for (start, first), (stop, last) in pairwise(zip(starts.tolist(), offsets, strict=True)):

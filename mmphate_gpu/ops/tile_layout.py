@@ -109,8 +109,8 @@ def _of_spans(spans: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor,
 
     Shapes (spans, longest) int64, (spans, longest) bool, (k,) int64.
     """
-    first, last = torch.tensor(spans).T[..., None]
-    places = first + torch.arange(int((last - first).max()))
+    first, last = torch.tensor(spans, dtype=torch.int64, device="cpu").T[..., None]
+    places = first + torch.arange(int((last - first).max()), device="cpu")
     inside = places < last
     return torch.minimum(places, last - 1), inside, inside.view(-1).nonzero()[:, 0]
 

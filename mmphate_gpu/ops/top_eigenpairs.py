@@ -8,9 +8,11 @@ import torch
 
 from ..params import check_choice
 from .block_krylov import BlockKrylov, combine
+from .isolation import isolated
 from .random import random_signs
 
 
+@isolated()
 def top_eigenpairs(
     matmul: Callable[[torch.Tensor], torch.Tensor],
     n: int,

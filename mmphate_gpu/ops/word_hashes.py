@@ -44,5 +44,5 @@ def _of_rows(words: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:  # (rows,
 
 @cache
 def _keys() -> torch.Tensor:  # (2, WIDTH) int64, odd; the same in every process
-    generator = torch.Generator().manual_seed(0x6D6D7068617465)
-    return torch.randint(-(2**63), 2**63 - 1, (2, WIDTH), generator=generator) | 1
+    generator = torch.Generator("cpu").manual_seed(0x6D6D7068617465)
+    return torch.randint(-(2**63), 2**63 - 1, (2, WIDTH), generator=generator, device="cpu") | 1

@@ -29,6 +29,7 @@ def intraslice_affinity(
     )
 
 
+@np.errstate(under="ignore")
 def _slice_affinity(
     units: np.ndarray, floor: np.ndarray, knn: int, decay: float | None, thresh: float, merge: bool
 ) -> np.ndarray:  # (m, p), (m,) -> (m, m)
@@ -107,6 +108,7 @@ def interslice_affinity(
     return np.stack([_unit_affinity(points[:, i], bandwidth, thresh) for i in range(points.shape[1])])
 
 
+@np.errstate(under="ignore")
 def _unit_affinity(slices: np.ndarray, bandwidth: float, thresh: float) -> np.ndarray:  # (L, p) -> (L, L)
     affinity = np.exp(-((cdist(slices, slices) / bandwidth) ** 2))
     affinity[affinity < thresh] = 0

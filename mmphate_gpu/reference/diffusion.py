@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 KNEE_TIE = 1e-12
 
 
+@np.errstate(under="ignore")
 def von_neumann_entropy(landmark_op: np.ndarray, t_max: int = 100) -> np.ndarray:  # (J, J) -> (t_max,)
     """Step 9: H(i) = -sum w ln w, w = s^(i+1) / sum s^(i+1) + 2.2e-16, s the singular values.
 
@@ -54,6 +55,7 @@ def optimal_t(landmark_op: np.ndarray, t_max: int = 100) -> int:
     return knee(von_neumann_entropy(landmark_op, t_max))
 
 
+@np.errstate(under="ignore")
 def diffusion_potential(landmark_op: np.ndarray, t: int, gamma: float = 0) -> np.ndarray:  # (J, J)
     """Step 10: of Q = landmark_op^t, -ln(Q + 1e-7) for gamma 1, Q for -1, else Q^c / c with c = (1 - gamma)/2."""
     diffused = np.linalg.matrix_power(landmark_op, t)
@@ -65,6 +67,7 @@ def diffusion_potential(landmark_op: np.ndarray, t: int, gamma: float = 0) -> np
     return diffused**c / c
 
 
+@np.errstate(under="ignore")
 def potential_distances(potential: np.ndarray, metric: str = "euclidean") -> np.ndarray:  # (J, J)
     """Step 11: distances between the rows, "euclidean" or "cosine" (1 between a row of zeros and any other row)."""
     if metric != "cosine":

@@ -74,6 +74,7 @@ def _spread_seeds(rows: np.ndarray, n_seeds: int, rng: np.random.Generator) -> n
     return rows[seeds]
 
 
+@np.errstate(under="ignore")
 def landmark_diffusion(
     affinity: np.ndarray,
     *,

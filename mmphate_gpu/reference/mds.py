@@ -20,6 +20,7 @@ class MDSResult:
     n_iter: int  # sweeps, 0 for classical MDS
 
 
+@np.errstate(under="ignore")
 def metric_mds(
     distances: np.ndarray,
     n_components: int = 2,
@@ -58,6 +59,7 @@ def classical_mds(distances: np.ndarray, n_components: int = 2) -> np.ndarray:  
     return vectors * np.where(lead < 0, -1, 1) * np.sqrt(np.maximum(values, 0))
 
 
+@np.errstate(under="ignore")
 def stress(distances: np.ndarray, coordinates: np.ndarray) -> float:
     """Kruskal's stress-1: sqrt(sum (D - d)^2 / sum D^2)."""
     total = (distances**2).sum()

@@ -20,6 +20,7 @@ def _stacked(trace: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np
     return values.reshape(shape), present.reshape(shape)
 
 
+@np.errstate(under="ignore")
 def flat_points(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (L, m, p)
     """Without step 1: the values as they are, masked ones replaced by the mean of the present ones."""
     values, present = _stacked(trace, mask)
@@ -27,6 +28,7 @@ def flat_points(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndar
     return np.where(present, values, mean)
 
 
+@np.errstate(under="ignore")
 def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (L, m, p)
     """Step 1: over the present samples of each (slice, unit), zero mean and unit deviation (ddof 0).
 

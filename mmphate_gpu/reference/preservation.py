@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 from .points import _constant, _stacked
 
 
+@np.errstate(under="ignore")
 def neighborhood_preservation(
     trace: np.ndarray, embedding: np.ndarray, k: int, *, mask: np.ndarray | None = None
 ) -> tuple[float, float]:

@@ -708,11 +708,29 @@ def test_assign_nearest_against_float64(dtype, isa):
     assert float((own - exact.amin(1)).max()) < 2 * rounding
 
 
-@pytest.mark.parametrize("kinds", [("float16", "float16"), ("float64", "float32"), ("float32", "float64")], ids=str)
-def test_assign_nearest_of_other_types_is_refused(kinds):
-    points, centers = (torch.ones(4, 3, dtype=getattr(torch, kind)) for kind in kinds)
-    with pytest.raises(_native.NativeError, match=f"{kinds[0]} points, torch.{kinds[1]} centres"):
-        _native.assign_nearest(points, centers)
+NO_ENTRIES = torch.zeros(0, dtype=torch.int32), torch.zeros(0)
+MISREAD = {
+    "points of another device": lambda x: _native.radius_counts(x.to("meta"), 1.0),
+    "float32 where doubles are read": lambda x: _native.kth_neighbor_distance(x.float(), 1),
+    "bandwidths of another device": lambda x: _native.symmetrised_affinity(
+        x, torch.ones(2, 9, dtype=torch.float64, device="meta"), 2.0, 0.0, 0.0, 1.0, torch.float64
+    ),
+    "int32 offsets beside int64 indices": lambda x: _native.csr_matmul(
+        torch.tensor([0, 1], dtype=torch.int32), torch.tensor([0]), torch.ones(1), x[0], 1
+    ),
+    "a place for results that is not contiguous": lambda x: _native.radius_fill(
+        x, 1.0, 2.0, 0.0, 0, 9, torch.zeros(19, dtype=torch.int64), torch.zeros(36, dtype=torch.int64)[::2], *NO_ENTRIES
+    ),
+    "half precision": lambda x: _native.assign_nearest(x.half(), x.half()),
+    "points and centers of two types": lambda x: _native.assign_nearest(x, x.float()),
+    "distances in half precision": lambda x: _native.guttman_transform(x[0].half() @ x[0].half().T, x[0], 0.0),
+}
+
+
+@pytest.mark.parametrize("call", MISREAD.values(), ids=MISREAD)
+def test_memory_that_cpp_would_misread_is_refused(call):
+    with pytest.raises(_native.NativeError, match=r"tensor \d is torch.*; accepted: torch.* on the CPU, contiguous"):
+        call(_normal(2, 9, 3))
 
 
 def test_assign_nearest_has_the_same_bits_with_more_threads(isa):

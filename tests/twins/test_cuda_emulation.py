@@ -235,6 +235,13 @@ def test_radius_fill_reports_rows_of_another_length(cuda: Twins) -> None:
         assert (indices[-9:] == -7).all() and (values[-9:] == -7).all()
 
 
+def test_a_tensor_of_another_device_reaches_no_kernel(cuda: Twins) -> None:
+    """Its address would be read as one of this device."""
+    bandwidth = torch.ones(2, 9, dtype=torch.float64, device="meta")
+    with pytest.raises(_native.NativeError, match="symmetrised_affinity: a tensor is on meta; accepted: cpu"):
+        cuda.symmetrised_affinity(_normal(2, 9, 3), bandwidth, 2.0, 0.0, 0.0, 1.0, torch.float64)
+
+
 # ---------------------------------------------------------------- symmetrised
 
 
