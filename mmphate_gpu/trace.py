@@ -19,6 +19,7 @@ from ._trace_dims import AXES, SLICE_AXES
 from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
 from ._trace_points import LazyPoints, Points, TracePoints, check_size, points_in_memory
+from .ops.isolation import isolated
 from .ops.memory import available_bytes, check_fits
 from .params import InputError, InputTypeError
 
@@ -178,6 +179,7 @@ class Trace:
         return replace(self, data=_taken(self.data, index), mask=mask, label=label, **coordinates)
 
 
+@isolated()
 def as_trace(
     data: Any,
     *,
