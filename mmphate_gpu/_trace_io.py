@@ -11,6 +11,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,19 +22,18 @@ from ._trace_containers import (
     container_heading,
     read_container,
 )
-from ._trace_dims import AXES, mask_order, stored_order, with_axes
-from ._trace_formats import data_key, naming, readable, write_h5, write_zarr
+from ._trace_dims import AXES, coordinate_names, mask_order, stored_order, with_axes
+from ._trace_formats import naming, readable, stored_names, write_h5, write_zarr
 from ._trace_parts import FileFolder, FlatFile, stamp_of
 from .params import InputError, InputTypeError
 
-FIELDS = (*AXES, "label", "mask", "axes")
 META = "meta.json"
 RECORDING = "mmphate-gpu recording"
 _ENDINGS = ".npy, .npz, .zarr, .h5"
 
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arrays stored at ``path``: "data", and of `FIELDS` what is there.
+    """The arrays stored at ``path``: "data", and of coordinates, label and mask what is there.
 
     Raises
     ------
@@ -187,31 +187,39 @@ def _npy_heading(path: Path) -> Heading:
 def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
     with _archive(path) as archive:
         stamp = stamp_of(path) if by_parts else ""
-        data = data_key(path, archive.files)
-        shape = _member_header(archive, data).shape if by_parts else None
+        names = stored_names(path, archive.files, partial(_member_shape, archive))
+        shape = _member_shape(archive, names["data"])
 
         def read(name: str) -> Any:
-            if by_parts and (name == data or (name == "mask" and _member_header(archive, name).shape == shape)):
+            if by_parts and (
+                name == names["data"] or (name == names.get("mask") and _member_shape(archive, name) == shape)
+            ):
                 return _flat_member(path, archive, name, stamp)
-            return _plain(path, lambda: archive[name])
+            return _array(path, name, _plain(path, lambda: archive[name]))
 
-        fields = _named(path, archive.files, read)
+        fields = {field: read(names[field]) for field in ("data", "mask", "axes") if field in names}
+        if fields["data"] is None:
+            return fields
         with naming(path):
-            return _in_order(fields)
+            dims = with_axes((None,) * len(fields["data"].shape), fields.pop("axes", None))
+            beside = {field: read(names[name]) for field, name in coordinate_names(dims, names).items()}
+            return _in_order(fields, dims) | beside
 
 
-def _in_order(fields: dict[str, Any]) -> dict[str, Any]:
-    """``fields`` with the axes of data and mask in the order of a trace; the entry "axes" says theirs."""
-    axes, data = fields.pop("axes", None), fields["data"]
-    if axes is None or data is None:
-        return fields
-    dims = with_axes((None,) * len(data.shape), axes)
+def _array(path: Path, name: str, values: Any) -> Any:
+    if not hasattr(values, "dtype"):  # the bytes of a member that is no .npy
+        raise InputError(f"{path}: the entry {name!r} is no array")
+    return values
+
+
+def _in_order(fields: dict[str, Any], dims: Any) -> dict[str, Any]:
+    """``fields`` with the axes of data and mask in the order of a trace."""
     order = stored_order(dims)
     if order == tuple(range(len(order))):
         return fields
-    if isinstance(data, FlatFile):
+    if isinstance(fields["data"], FlatFile):
         return fields | {"data": None}
-    fields["data"] = data.transpose(order)
+    fields["data"] = fields["data"].transpose(order)
     if "mask" in fields:
         turned, _ = mask_order((None,) * fields["mask"].ndim, dims)
         fields["mask"] = fields["mask"].transpose(turned)
@@ -252,13 +260,19 @@ def _flat_member(path: Path, archive: Any, name: str, stamp: str) -> FlatFile | 
     return FlatFile(path, start + header.offset, header.shape, header.dtype, stamp)
 
 
+def _member_shape(archive: Any, name: str) -> tuple[int, ...] | None:
+    return _member_header(archive, name).shape if f"{name}.npy" in archive.zip.namelist() else None
+
+
 def _npz_heading(path: Path) -> Heading | None:
     with _archive(path) as archive:
-        header = _member_header(archive, data_key(path, archive.files))
-        if header.shape is None or "axes" not in archive.files:
+        names = stored_names(path, archive.files, partial(_member_shape, archive))
+        header = _member_header(archive, names["data"])
+        if header.shape is None or "axes" not in names:
             return None if header.shape is None else Heading(header.shape, header.dtype)
         with naming(path):
-            order = stored_order(with_axes((None,) * len(header.shape), _plain(path, lambda: archive["axes"])))
+            axes = _plain(path, lambda: archive[names["axes"]])
+            order = stored_order(with_axes((None,) * len(header.shape), axes))
         return Heading(tuple(header.shape[axis] for axis in order), header.dtype)
 
 
@@ -269,21 +283,6 @@ def _archive(path: Path) -> Iterator[Any]:
             raise InputError(f"{path} is truncated or no .npz; accepted: a zip of .npy files, as numpy.savez writes")
         with np.load(path, allow_pickle=False) as archive:
             yield archive
-
-
-def _named(path: Path, found: Any, read: Any) -> dict[str, Any]:
-    """The data and fields of a container whose keys are ``found``."""
-    found = list(found)
-    fields = {"data": read(data_key(path, found))} | {name: read(name) for name in FIELDS if name in found}
-    for name, values in fields.items():
-        if values is not None and not hasattr(values, "dtype"):
-            raise InputError(f"{path}: the entry {name!r} is no array")
-    return fields
-
-
-def _named(path: Path, found: Any, read: Any) -> dict[str, Any]:
-    """The data and fields of a container whose keys are ``found``."""
-    return {"data": read(data_key(path, found))} | {name: read(name) for name in FIELDS if name in found}
 
 
 def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:
