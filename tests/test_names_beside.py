@@ -31,7 +31,7 @@ def write(path, **arrays):
     elif path.suffix == ".h5":
         with pytest.importorskip("h5py").File(path, "w") as file:
             for name, array in arrays.items():
-                file[name] = array.tolist() if np.asarray(array).dtype.kind == "U" else array
+                file[name] = array
     else:
         group = pytest.importorskip("zarr", "3").open_group(str(path), mode="w")
         for name, array in arrays.items():
