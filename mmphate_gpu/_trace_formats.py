@@ -293,7 +293,12 @@ def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
             if values.dtype.kind in "mM":
                 raise InputError(f"{name} has dtype {values.dtype}, which .h5 cannot hold; accepted: .npz or numbers")
             if values.dtype.kind in "SU":
-                file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
+                try:
+                    file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
+                except ValueError as error:  # a lone surrogate, or the character of number 0
+                    raise InputError(
+                        f"{name} holds text that .h5 cannot hold ({error}); accepted: .npz, .zarr, or other text"
+                    ) from error
             else:
                 file.create_dataset(name, data=values)
             if values.dtype == bool:  # netCDF has none: its library reads h5py's as bytes, which xarray then converts

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._paths import expanded, writable
 from ._trace_containers import (
     Heading,
     container_heading,
@@ -25,7 +26,7 @@ from ._trace_containers import (
 from ._trace_dims import AXES, coordinate_names, mask_order, stored_order, with_axes
 from ._trace_formats import naming, readable, stored_names, write_h5, write_zarr
 from ._trace_parts import FileFolder, FlatFile, stamp_of
-from .params import InputError, InputTypeError
+from .params import InputError
 
 META = "meta.json"
 RECORDING = "mmphate-gpu recording"
@@ -40,7 +41,7 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     InputError
         The path is missing, of an unknown ending, unreadable, holds pickles, or no data.
     """
-    path = _expanded(path)
+    path = expanded(path)
     return _READERS[_format(path)](path)
 
 
@@ -54,7 +55,7 @@ def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     InputError
         As `read_fields`. The checksums of a .npz are held against its arrays first: one pass over them.
     """
-    path = _expanded(path)
+    path = expanded(path)
     fields = _READERS[_format(path)](path, by_parts=True)
     return fields if all(values is not None for values in fields.values()) else None
 
@@ -69,22 +70,12 @@ def heading(path: str | os.PathLike[str]) -> Heading | None:
     InputError
         As `read_fields`.
     """
-    path = _expanded(path)
+    path = expanded(path)
     ending = _format(path)
     readers = {".npy": _npy_heading, ".npz": _npz_heading, META: _recording_heading}
     found = readers[ending](path) if ending in readers else container_heading(path, ending)
     shape = () if found is None else found.shape
     return found if len(shape) in (3, 4) and min(shape) > 0 and math.prod(shape[:-2]) > 1 else None
-
-
-def _expanded(path: str | os.PathLike[str]) -> Path:
-    """``path`` with a leading ~ written out."""
-    try:
-        return Path(path).expanduser()
-    except TypeError as error:
-        raise InputTypeError(f"path={path!r} is a {type(path).__name__}; accepted: a path as text") from error
-    except RuntimeError as error:
-        raise InputError(f"{path} names the home of an unknown user ({error})") from error
 
 
 def _format(path: Path) -> str:
@@ -105,14 +96,16 @@ def _format(path: Path) -> str:
 
 def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
     """Store ``fields`` at ``path`` in the format its ending names, atomically."""
-    path = _expanded(path)
+    path = expanded(path)
     writers = {".npy": _write_npy, ".npz": _write_npz, ".zarr": write_zarr, ".h5": write_h5, ".hdf5": write_h5}
     writer = writers.get(path.suffix.lower())
     if writer is None:
         raise InputError(f"{path} has an unknown ending; accepted: {_ENDINGS}")
-    if path.exists() and not overwrite:
+    with writable(path):
+        exists, is_folder = path.exists(), path.is_dir()
+    if exists and not overwrite:
         raise InputError(f"{path} exists; pass overwrite=True to replace it")
-    if path.is_dir() and writer is not write_zarr:
+    if is_folder and writer is not write_zarr:
         raise InputError(f"{path} is a folder; accepted: the path of a file to write")
     for name, values in fields.items():
         if values.dtype.kind not in "biufSUmM":
@@ -127,12 +120,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Upon an error what was written is removed and ``path`` is as it was.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist")
-    try:
+    with writable(path):
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} does not exist")
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error})") from error
     try:
         yield scratch / path.name
         if path.is_dir():  # os.replace does not replace a folder that holds files
