@@ -28,10 +28,11 @@ class Scale(NamedTuple):
 
     def resolution(self) -> torch.Tensor:  # (B, M, 1)
         """Root mean square, over the samples, of `ROUNDINGS` roundings of the z-scores, which are 1 at most."""
-        eps = torch.finfo(self.mean.dtype).eps
-        # A sample is rounded in proportion to its size, whose mean square is mean^2 + std^2; then std divides it.
-        relative = torch.hypot(self.mean / self.std, torch.ones_like(self.mean))
-        return (ROUNDINGS * eps * relative).clamp_max_(1).masked_fill_(self.constant, 0)
+        eps, tiny = torch.finfo(self.mean.dtype).eps, torch.finfo(self.mean.dtype).tiny
+        # A sample is rounded in proportion to its size, whose mean square is mean^2 + std^2; then std divides it. Below
+        # the normal numbers it is rounded to a multiple of eps * tiny, which ``factor`` scales too.
+        size = torch.maximum(torch.hypot(self.mean, self.std), tiny * self.factor)
+        return (ROUNDINGS * eps * size / self.std).clamp_max_(1).masked_fill_(self.constant, 0)
 
 
 def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:

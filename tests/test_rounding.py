@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmphate_gpu import MMPHATE, multislice_affinity, reference, to_scipy
-from mmphate_gpu.affinities.equal_points import merge_equal_points
+from mmphate_gpu.affinities.equal_points import merge_equal_units
 from mmphate_gpu.params import InputError, Params
 from mmphate_gpu.sampling import sampled_entries
 from mmphate_gpu.trace import as_trace, flat_points, normalize, principal_axes, reduce, trace_points
@@ -204,7 +204,7 @@ def test_only_what_is_equal_to_rounding_moves():
     resolution[0, 1] = 5e-8  # the best resolved, to which the others of its group move
     kth = torch.cdist(points, points)[0].sort().values[None, :, 2]
     before = points.clone()
-    found = merge_equal_points(points, resolution, kth)
+    found = merge_equal_units(points, resolution, kth)
     assert torch.equal(points, before)
     assert torch.equal(found[0, :3], tight[1].expand(3, 2)) and torch.equal(found[0, 3:], points[0, 3:])
 
@@ -212,7 +212,7 @@ def test_only_what_is_equal_to_rounding_moves():
 def test_where_nothing_is_equal_nothing_is_copied():
     points, resolution = trace_points(as_trace(walk(np.float64)))
     kth = torch.cdist(points, points).sort().values[..., 2]
-    assert merge_equal_points(points, resolution, kth) is points
+    assert merge_equal_units(points, resolution, kth) is points
 
 
 def test_noise_moves_alone():
@@ -224,7 +224,7 @@ def test_noise_moves_alone():
     torch.testing.assert_close(resolution[:, 0], torch.full((S,), 8.0, dtype=torch.float64).sqrt(), rtol=1e-6, atol=0)
     kth = torch.cdist(points, points).sort().values[..., 2]
     assert bool((kth[:, 0] <= 2 * resolution[:, 0]).any())
-    assert torch.equal(merge_equal_points(points, resolution, kth)[:, 1:], points[:, 1:])
+    assert torch.equal(merge_equal_units(points, resolution, kth)[:, 1:], points[:, 1:])
 
 
 def test_a_plan_counts_what_a_run_has():

@@ -9,7 +9,7 @@ from ..ops.csr import Csr, index_dtype, indptr_of_counts
 from ..ops.distances import distances_by_difference
 from ..ops.radius_affinity import radius_affinity
 from .bandwidth import FLOOR, kth_unit_distance
-from .equal_points import merge_equal_points
+from .equal_points import merge_equal_units
 
 
 def intraslice_affinity(
@@ -35,7 +35,7 @@ def intraslice_affinity(
     if resolution is None:
         bandwidth = kth.clamp_min(FLOOR)
     else:
-        points, bandwidth = merge_equal_points(points, resolution, kth), torch.maximum(kth, resolution)
+        points, bandwidth = merge_equal_units(points, resolution, kth), torch.maximum(kth, resolution)
     return radius_affinity(points, bandwidth, decay=decay, thresh=thresh, dtype=dtype)
 
 

@@ -38,24 +38,26 @@ def _slice_affinity(
         affinity = _nearest(np.where(distances <= floor[:, None], 0, distances) if merge else distances, knn)
     else:
         kth = _kth_other(distances, knn)
-        units = merge_equal_points(units, floor, kth) if merge else units
+        loose = kth <= 2 * floor
+        if merge and (loose & (kth > 0)).any():
+            units = _merged(units, floor, loose, 0)
         affinity = np.exp(-((cdist(units, units) / np.maximum(kth, floor)[:, None]) ** decay))
         affinity[affinity < thresh] = 0
     return (affinity + affinity.T) / 2
 
 
-def merge_equal_points(points: np.ndarray, resolution: np.ndarray, kth: np.ndarray) -> np.ndarray:  # (n, p), 2 x (n,)
+def _merged(points: np.ndarray, resolution: np.ndarray, candidates: np.ndarray, k: int) -> np.ndarray:  # (n, p)
     """One place for points that are equal but for rounding, so that their affinity is 1.
 
-    Those whose ``kth`` neighbor is within twice their ``resolution`` move to the best resolved of them in reach.
+    Of the ``candidates`` (n,), those that have ``k`` others within twice their ``resolution`` (n,) move to the best
+    resolved point within it.
     """
-    points, loose = points.copy(), kth <= 2 * resolution
-    while loose.any():
-        leader = np.argmin(np.where(loose, resolution, np.inf))
-        near = loose & (np.linalg.norm(points - points[leader], axis=1) <= resolution)
-        points[near] = points[leader]
-        loose &= ~near
-    return points
+    merged = points.copy()
+    for row in np.flatnonzero(candidates):
+        distances = np.linalg.norm(points - points[row], axis=1)
+        if (distances <= 2 * resolution[row]).sum() > k:
+            merged[row] = points[np.argmin(np.where(distances <= resolution[row], resolution, np.inf))]
+    return merged
 
 
 def _kth_other(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) -> (n,)
@@ -91,14 +93,12 @@ def interslice_bandwidth(
 def _merged_slices(
     points: np.ndarray, resolution: np.ndarray, bandwidth: float, knn: int
 ) -> np.ndarray:  # (L, m, p), (L, m)
-    """`merge_equal_points` for the slices of units whose rounding is not small beside the bandwidth."""
-    points, knn = points.copy(), min(knn, len(points) - 1)
-    for i in range(points.shape[1]):
-        middle = np.sort(resolution[:, i])[(len(points) - 1) // 2]
-        if 8 * middle >= bandwidth:
-            kth = _kth_other(cdist(points[:, i], points[:, i]), knn)
-            points[:, i] = merge_equal_points(points[:, i], resolution[:, i], kth)
-    return points
+    """One place for equal slices of a unit, for those whose rounding is not small beside the bandwidth."""
+    stacks = [
+        _merged(points[:, i], resolution[:, i], 8 * resolution[:, i] >= bandwidth, min(knn, len(points) - 1))
+        for i in range(points.shape[1])
+    ]
+    return np.stack(stacks, axis=1)
 
 
 def interslice_affinity(
