@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# A distance between two points that is below so many roundings of their coordinates may be nothing but rounding. The
-# points of units that are multiples of one another came out at most 2.7 roundings apart, on average 0.2 to 0.8, in
-# float32 and float64, with 2 to 1,000 samples and means of up to 10,000 times the deviation.
+# Two points that are nearer than this many roundings of their coordinates may be equal but for rounding. Measured: the
+# points of units that are multiples of one another were at most 2.7 roundings apart, on average 0.2 to 0.8, in float32
+# and float64, with 2 to 1,000 samples and means of up to 10,000 times the deviation.
 ROUNDINGS = 4
 
 
@@ -27,7 +27,7 @@ class Scale(NamedTuple):
         return Scale(*(field[slices, units] for field in self))
 
     def resolution(self) -> torch.Tensor:  # (B, M, 1)
-        """Root mean square, over the samples, of `ROUNDINGS` roundings of the z-scores, which are 1 at most."""
+        """`ROUNDINGS` roundings of a z-score, as root mean square over the samples, and at most 1."""
         eps = torch.finfo(self.mean.dtype).eps
         # A sample is rounded in proportion to its size, whose mean square is mean^2 + std^2; then std divides it.
         relative = torch.hypot(self.mean / self.std, torch.ones_like(self.mean))
@@ -55,8 +55,8 @@ def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:
 
 
 def power_of_two(largest: torch.Tensor) -> torch.Tensor:
-    """The power of two that brings ``largest`` >= 0 into [0.5, 1), or as near as its dtype has one; 1 for 0."""
-    # The quotient is exact. Beyond the limits it, or its inverse, would lie outside the normal numbers.
+    """The power of two that brings ``largest`` >= 0 into [0.5, 1), or as near to it as the dtype allows; 1 for 0."""
+    # The quotient is exact. Beyond the limits, the factor or its inverse would not be a normal number.
     limit = 2.0 ** (126 if largest.dtype == torch.float32 else 1022)
     factor = (torch.frexp(largest).mantissa / largest).clamp_(1 / limit, limit)
     return factor.masked_fill_(largest == 0, 1)

@@ -214,7 +214,7 @@ def test_coordinates_in_capitals(tmp_path):
         ({"data": (values(), AXES), "mask": (np.ones((3, 7), bool), ["time", "sample"])}, "mask has dims"),
         ({"data": (values(), AXES), "mask": (np.ones((3, 7), bool), ["timestep", None])}, "mask has dims"),
         ({"data": (values((3, 5, 7)), ["epoch", *AXES[2:]]), "mask": (np.eye(3, 7) < 1, AXES[1::2])}, "mask has dims"),
-        ({"data": (values().T, AXES[::-1]), "mask": (np.ones((3, 7), bool), None)}, "mask has dims .* are turned"),
+        ({"data": (values().T, AXES[::-1]), "mask": (np.ones((3, 7), bool), None)}, "mask has dims .* are permuted"),
     ],
 )
 def test_names_that_tell_no_order(tmp_path, arrays, message, stream):
@@ -248,10 +248,10 @@ def test_the_axes_of_an_npz(tmp_path):
     np.savez(tmp_path / "a.npz", data=values().T, mask=mask.T, axes=AXES[::-1], unit=np.arange(5) * 2)
     same(load_trace(tmp_path / "a.npz"), as_trace(values(), mask=mask, unit=np.arange(5) * 2))
     assert _trace_io.heading(tmp_path / "a.npz") == (SHAPES[0], np.float64)
-    with pytest.raises(InputError, match=r"a\.npz is compressed .* axes are turned.*accepted for stream=True"):
+    with pytest.raises(InputError, match=r"a\.npz is compressed .* permuted axes.*accepted for stream=True"):
         load_trace(tmp_path / "a.npz", stream=True)
     np.savez(tmp_path / "b.npz", data=values().T, mask=np.ones((3, 7), bool), axes=AXES[::-1])
-    with pytest.raises(InputError, match=r"b\.npz: mask has dims .* turned"):
+    with pytest.raises(InputError, match=r"b\.npz: mask has dims .* permuted"):
         load_trace(tmp_path / "b.npz")
 
 

@@ -169,8 +169,8 @@ def test_chunks_that_were_never_written(tmp_path):
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"valid_range": [-1.0, 1.0]}, "data holds numbers outside of the valid range -1 to 1"),
-        ({"valid_max": 2}, "data holds numbers outside of the valid range -inf to 2"),
+        ({"valid_range": [-1.0, 1.0]}, "data holds numbers outside the valid range -1 to 1"),
+        ({"valid_max": 2}, "data holds numbers outside the valid range -inf to 2"),
         ({"valid_range": 3}, "data has the attribute valid_range"),
         ({"scale_factor": "0.1 mV"}, "data has the attribute scale_factor='0.1 mV'; accepted: one number"),
         ({"add_offset": [1, 2]}, "data has the attribute add_offset"),
