@@ -1,4 +1,4 @@
-"""Points that are equal but for rounding, made equal before their affinity is computed."""
+"""Make points equal that are equal but for rounding, before their affinity is computed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..neighbors import kth_neighbor_distance
 def merge_equal_points(
     points: torch.Tensor, resolution: torch.Tensor, kth: torch.Tensor
 ) -> torch.Tensor:  # (B, n, p), (B, n), (B, n) -> (B, n, p)
-    """``points``, with one place for those of a set that lie closer than their ``resolution``.
+    """Move points of a set that are closer than their ``resolution`` to one place.
 
-    A bandwidth that is rounding makes an affinity of rounding too, anything from 0 to 1. Such are the bandwidths of
-    points whose ``kth`` neighbor, which sets them, is within twice the resolution. Only those points move, each to the
-    best resolved one in its reach; the affinity of equal points is 1. Returns ``points`` itself, which is not changed,
-    where none has to move. O(B n p) time for each place that is shared. Deterministic.
+    A bandwidth that is nothing but rounding gives arbitrary affinities from 0 to 1. The bandwidth of a point is
+    rounding if the distance ``kth`` to its k-th neighbor is at most twice its resolution. Only such points move. Each
+    moves to the best resolved of them within its own resolution; the affinity of equal points is 1. ``points`` is not
+    modified, and is returned itself if no point has to move. O(B n p) time for each shared place. Deterministic.
     """
     loose = kth <= 2 * resolution
     sets = torch.nonzero((loose & (kth > 0)).any(1)).flatten()  # points at distance 0 are equal already
@@ -26,7 +26,7 @@ def merge_equal_points(
     while bool(loose.any()):
         leader = torch.where(loose, resolution, torch.inf).argmin(1)
         place = some[every, leader][:, None]
-        near = loose & (torch.linalg.vector_norm(some - place, dim=-1) <= resolution)  # none in a set that is done
+        near = loose & (torch.linalg.vector_norm(some - place, dim=-1) <= resolution)  # none in a finished set
         some = torch.where(near[..., None], place, some)
         loose = loose & ~near
     merged = points.clone()
@@ -42,7 +42,7 @@ def merge_equal_slices(
     *,
     backend: str = "auto",
 ) -> torch.Tensor:  # (M, S, D)
-    """`merge_equal_points` for the slices of those units whose rounding is not small beside the ``bandwidth``."""
+    """`merge_equal_points` for the slices of those units whose resolution is not small beside the ``bandwidth``."""
     units = torch.nonzero(8 * resolution.median(1).values >= bandwidth).flatten()
     if not len(units):
         return unit_points

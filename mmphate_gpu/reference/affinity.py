@@ -45,9 +45,9 @@ def _slice_affinity(
 
 
 def merge_equal_points(points: np.ndarray, resolution: np.ndarray, kth: np.ndarray) -> np.ndarray:  # (n, p), 2 x (n,)
-    """One place for points that are equal but for rounding, so that their affinity is 1.
+    """Move points that are equal but for rounding to one place, so that their affinity is 1.
 
-    Those whose ``kth`` neighbor is within twice their ``resolution`` move to the best resolved of them in reach.
+    Points whose ``kth`` neighbor is within twice their ``resolution`` move to the best resolved of them within it.
     """
     points, loose = points.copy(), kth <= 2 * resolution
     while loose.any():
@@ -91,7 +91,7 @@ def interslice_bandwidth(
 def _merged_slices(
     points: np.ndarray, resolution: np.ndarray, bandwidth: float, knn: int
 ) -> np.ndarray:  # (L, m, p), (L, m)
-    """`merge_equal_points` for the slices of units whose rounding is not small beside the bandwidth."""
+    """`merge_equal_points` for the slices of units whose resolution is not small beside the bandwidth."""
     points, knn = points.copy(), min(knn, len(points) - 1)
     for i in range(points.shape[1]):
         middle = np.sort(resolution[:, i])[(len(points) - 1) // 2]

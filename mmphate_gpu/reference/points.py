@@ -48,8 +48,8 @@ def resolution(
     """Four roundings of every point, in the trace's own precision: nearer points may be equal but for rounding.
 
     A sample is rounded in proportion to its size. Step 1 divides it by the deviation, so that the rounding of a z-score
-    has the root mean square eps sqrt(mean^2 + deviation^2) / deviation, taken as 1 at most. At least the float64
-    epsilon, without step 1 times the size of the largest point.
+    has the root mean square eps sqrt(mean^2 + deviation^2) / deviation, taken as 1 at most. The least resolution is the
+    float64 epsilon (without step 1, times the norm of the largest point).
     """
     eps = np.finfo(np.asarray(trace).dtype).eps if np.asarray(trace).dtype == np.float64 else np.finfo(np.float32).eps
     if normalize:
