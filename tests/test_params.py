@@ -109,7 +109,11 @@ def test_labels_of_many_kinds():
     assert all(Params(landmarks=labels) == wanted for labels in others)
 
 
-@pytest.mark.parametrize("labels", [[[0], [1, 2]], ["a", "b"], {"a": 1}, None, pytest.param(object(), id="an object"), [], np.zeros(3)], ids=str)
+@pytest.mark.parametrize(
+    "labels",
+    [[[0], [1, 2]], ["a", "b"], {"a": 1}, None, pytest.param(object(), id="an object"), [], np.zeros(3)],
+    ids=str,
+)
 def test_what_makes_no_labels(labels):
     with pytest.raises(
         InputTypeError, match="landmarks .*; accepted: .*one whole number from 0 per node, or 'spectral'"
