@@ -1,4 +1,4 @@
-"""The axes of a trace by name: what the names of dimensions, in a file or an xarray object, say about their order."""
+"""Find the axes of a trace by the names of the dimensions of a file or an xarray object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AXES = ("epoch", "timestep", "unit", "sample")
 SLICE_AXES = ("slice", "unit", "sample")
 Dims = Sequence[Any]
 
-# The axis of slices may have the name of what distinguishes the slices.
+# The axis of slices may be named after what distinguishes the slices.
 _SLICE_NAMES = ("slice", "epoch", "timestep")
 # xarray, h5netcdf and netCDF4 make up such names for dimensions that have none.
 _MADE_UP = re.compile(r"(phony_)?dim_(\d+)")

@@ -139,7 +139,9 @@ def stacked_by_name(name: str, values: Any) -> Any:
     try:
         return xarray.concat(values, lacking[0], join="exact", coords="different", compat="equals")
     except ValueError as error:
-        raise InputError(f"{name} is a list of DataArrays that do not fit one another ({error})") from error
+        raise InputError(
+            f"{name} is a list of DataArrays that do not fit one another ({error}); accepted: equal dims and indices"
+        ) from error
 
 
 def real_values(values: Any) -> tuple[Array, Any]:

@@ -43,7 +43,7 @@ _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](\d{1,2}):(\d{1,2})(?::(\
 
 @dataclass(frozen=True)
 class Packing:
-    """How the numbers of an array in a file stand for values.
+    """How the numbers of an array in a file encode values.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ def check_plain(name: str, attributes: Mapping[str, Any]) -> None:
 
 
 def is_boolean(attributes: Mapping[str, Any]) -> bool:
-    """Whether integers stand for booleans, which netCDF does not have."""
+    """Whether the integers encode booleans, which netCDF does not have."""
     return str(attributes.get("dtype")) == "bool"
 
 

@@ -138,7 +138,7 @@ class ChunkedArray:
         return values.astype(self.dtype, copy=False)
 
     def stored(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
-        """The numbers as they stand in the file."""
+        """The numbers of the file, not decoded."""
         with self.opened() as array:
             if len(self.shape) == 3:
                 return self._cut(array, slices, units, samples)
@@ -195,7 +195,7 @@ class HeldTensor:
         """Nothing to tell a change by."""
 
 
-READERS = (FlatFile, FileFolder, ChunkedArray, PresentValues)  # what a file is opened as
+READERS = (FlatFile, FileFolder, ChunkedArray, PresentValues)  # the classes of arrays in an open file
 
 
 def rectangles(slices: slice, n_timesteps: int) -> Iterator[tuple[slice, slice]]:
@@ -313,7 +313,7 @@ def stored_values(reader: Reader) -> StoredArray:
     return stored
 
 
-def _parts_of(reader: Reader) -> Iterator[Any]:  # (B, m, S)
+def _parts_of(reader: Reader) -> Iterator[Any]:  # (B, m, P)
     """All values of ``reader`` (3 or 4 axes), part by part and in order."""
     shape, samples = tuple(reader.shape), slice(0, reader.shape[-1])
     shape_4d = (*shape[:-2], *(1,) * (4 - len(shape)), *shape[-2:])

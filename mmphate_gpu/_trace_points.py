@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from ._trace_parts import ALL, BLOCK_ELEMENTS, Array, blocks, check_unchanged, chunks_of, part_of
-from ._trace_scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardised
+from ._trace_scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardized
 from .ops.chunks import Chunk, row_chunks
 from .params import InputError
 
@@ -24,22 +24,22 @@ class TracePoints(NamedTuple):
 
 
 def points_in_memory(data: Array, mask: Array | None, normalize: bool) -> TracePoints:
-    """One point per node: its samples, standardised if ``normalize``."""
+    """One point per node: its samples, standardized if ``normalize``."""
     n_epochs, n_timesteps, n_units, n_samples = data.shape
     shape = n_epochs * n_timesteps, n_units, n_samples
     out = torch.empty(shape, dtype=torch.float64, device=data.device)
     resolution = out.new_empty(shape[:2])
     for chunk, values, present in blocks(data, mask):
         scale = scale_of(values, present) if normalize else None
-        points = _filled(values, present) if scale is None else standardised(values, present, scale)
+        points = _filled(values, present) if scale is None else standardized(values, present, scale)
         out[chunk.sets, chunk.rows] = points
         resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale)
     return TracePoints(out, _with_floor(resolution, data.dtype, normalize))
 
 
 def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
-    """`standardised` by the samples' own mean and deviation, in the dtype of ``values``."""
-    return standardised(values, present, scale_of(values, present))
+    """`standardized` by the samples' own mean and deviation, in the dtype of ``values``."""
+    return standardized(values, present, scale_of(values, present))
 
 
 def _filled(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
@@ -64,7 +64,7 @@ def _with_floor(resolution: torch.Tensor, dtype: torch.dtype, normalize: bool) -
     return resolution.mul_(ROUNDINGS * torch.finfo(dtype).eps).clamp_min_(FLOOR * (largest or 1))
 
 
-# The largest norm of a point that is not standardised; the least is its inverse. Within these limits float64 holds the
+# The largest norm of a point that is not standardized; the least is its inverse. Within these limits float64 holds the
 # squares of distances, and so does float32 on CUDA, where pairs are screened in float32.
 LARGEST_POINT = {"cpu": 1e100, "cuda": 1e15}
 
@@ -138,7 +138,7 @@ class LazyPoints:
         self, values: torch.Tensor, present: torch.Tensor | None, slices: slice, units: slice
     ) -> torch.Tensor:  # (B, m, d)
         scale = self._scale.part(slices, units)
-        return standardised(values, present, scale) if self._normalize else mean_filled(values, present, scale.mean)
+        return standardized(values, present, scale) if self._normalize else mean_filled(values, present, scale.mean)
 
 
 Points = torch.Tensor | LazyPoints

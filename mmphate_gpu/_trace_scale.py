@@ -35,7 +35,7 @@ class Scale(NamedTuple):
 
 
 def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:
-    """Mean and population deviation (ddof 0) over the present samples of ``values`` (B, M, S).
+    """Mean and population deviation (ddof 0) over the present samples of ``values`` (B, M, P).
 
     z-scores do not depend on the unit of measurement, but the squares of large or small samples would overflow or
     vanish. Scaled by a power of two, which rounds nothing, samples of every size give the same bits.
@@ -44,9 +44,9 @@ def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:
     factor = power_of_two(torch.maximum(low.abs(), high.abs()))
     scaled = values * factor
     mean = present_mean(scaled, present)
-    centred = _centred(scaled, present, mean)
-    # About the mean of the centred values, which is what rounding has left of it.
-    variance = present_mean(_centred(centred, present, present_mean(centred, present)).square_(), present)
+    centered = _centered(scaled, present, mean)
+    # About the mean of the centered values, which is what rounding has left of it.
+    variance = present_mean(_centered(centered, present, present_mean(centered, present)).square_(), present)
     # torch's float32 root is not always the nearest number; through float64 it is, on every device.
     std = variance.double().sqrt().to(values.dtype)
     # The mean of equal numbers is rounded (0.1, three times), and would leave a deviation of 1e-17.
@@ -62,13 +62,13 @@ def power_of_two(largest: torch.Tensor) -> torch.Tensor:
     return factor.masked_fill_(largest == 0, 1)
 
 
-def standardised(values: torch.Tensor, present: torch.Tensor | None, scale: Scale) -> torch.Tensor:  # (B, M, S)
+def standardized(values: torch.Tensor, present: torch.Tensor | None, scale: Scale) -> torch.Tensor:  # (B, M, P)
     """``(values - mean) / std``; 0 where masked or constant. Entry by entry: any block of samples will do."""
-    centred = _hidden_as_zero((values * scale.factor).sub_(scale.mean), present)
-    return centred.div_(scale.std).masked_fill_(scale.constant, 0)
+    centered = _hidden_as_zero((values * scale.factor).sub_(scale.mean), present)
+    return centered.div_(scale.std).masked_fill_(scale.constant, 0)
 
 
-def mean_filled(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:  # (B, M, S)
+def mean_filled(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:  # (B, M, P)
     """``values``, with the mean in place of masked ones."""
     return values if present is None else torch.where(present, values, mean)
 
@@ -87,7 +87,7 @@ def present_mean(values: torch.Tensor, present: torch.Tensor | None) -> torch.Te
     return pairwise_sum(values.masked_fill(~present, 0)) / present.sum(-1, keepdim=True)
 
 
-def _centred(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:
+def _centered(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:
     return _hidden_as_zero(values - mean, present)
 
 

@@ -332,7 +332,7 @@ def _moved(array: Array, device: torch.device) -> Array:
 
 
 def normalize(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
-    """Each (slice, unit) centred over its present samples and divided by their deviation (METHOD step 1).
+    """Each (slice, unit) centered over its present samples and divided by their deviation (METHOD step 1).
 
     ``z = (x - mean) / std`` with the population deviation (ddof 0); a deviation of zero divides by 1, so that dead
     units give zero vectors. Masked entries are 0. Computed in the dtype of the trace and in NumPy's order of summing,

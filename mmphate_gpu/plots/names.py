@@ -7,8 +7,8 @@ import unicodedata
 
 import numpy as np
 
-# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators: no glyph shows them,
-# and some may not stand in an .svg.
+# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators: they have no glyph,
+# and an .svg may not contain some of them.
 INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
 
 

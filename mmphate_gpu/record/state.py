@@ -47,7 +47,7 @@ def undisturbed(model: nn.Module, start: Attributes) -> Iterator[None]:
             part.restore()
         for weight, gradient in gradients:
             weight.grad = gradient
-        for module, training in flags:  # a scripted module holds its flag elsewhere than in its attributes
+        for module, training in flags:  # the flag of a scripted module is not among its attributes
             module.training = training
 
 

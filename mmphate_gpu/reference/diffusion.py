@@ -73,7 +73,7 @@ def potential_distances(potential: np.ndarray, metric: str = "euclidean") -> np.
     if metric != "cosine":
         return cdist(potential, potential, metric=metric)
     largest = np.abs(potential).max(1, keepdims=True)
-    rows = potential / np.where(largest > 0, largest, 1)  # so that no norm is beyond float64
+    rows = potential / np.where(largest > 0, largest, 1)  # no norm overflows
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     rows = rows / np.where(norms > 0, norms, 1)
     distances = cdist(rows, rows, "sqeuclidean") / 2

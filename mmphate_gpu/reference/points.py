@@ -74,8 +74,8 @@ def _standard(
     largest = np.where(present, np.abs(values), 0).max(axis=-1, keepdims=True)
     values = np.ldexp(values, -np.frexp(largest)[1])
     mean = _mean(values, present)
-    centred = np.where(present, values - mean, 0)
-    spread = np.where(present, centred - _mean(centred, present), 0)
+    centered = np.where(present, values - mean, 0)
+    spread = np.where(present, centered - _mean(centered, present), 0)
     deviation = np.sqrt(_mean(spread**2, present))
     return values, mean, np.where((deviation == 0) | _constant(values, present), 1, deviation), present
 
@@ -86,7 +86,7 @@ def _mean(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (L, m, 1), 
 
 
 def reduce(points: np.ndarray, n_pca: int | None = 100) -> np.ndarray:  # (L, m, p) -> (L, m, min(p, n_pca))
-    """Step 2: principal component scores of the N x p matrix, centred over all nodes, if p > n_pca.
+    """Step 2: principal component scores of the N x p matrix, centered over all nodes, if p > n_pca.
 
     Each loading's entry of largest magnitude is positive.
     """
