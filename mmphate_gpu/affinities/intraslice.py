@@ -25,9 +25,9 @@ def intraslice_affinity(
     """Symmetrised adaptive-bandwidth affinity of every slice, the diagonal (1) included.
 
     Returns a CSR with one row per node (S*M rows) whose columns are unit indices (M columns).
-    ``decay=None``: 1 for the ``knn`` nearest, averaged with its transpose. Distances below the ``resolution`` of a node
-    are rounding: its bandwidth is not below it, and of units within it the lower index is nearer. O(S M^2 D) time.
-    Deterministic.
+    With ``decay=None`` it is 1 for the ``knn`` nearest units, averaged with its transpose. Distances below the
+    ``resolution`` of a node are rounding: the bandwidth of the node is at least its resolution, and of several units
+    within the resolution the one of lower index is nearer. O(S M^2 D) time. Deterministic.
     """
     if decay is None:
         return _nearest_unit_affinity(points, knn, dtype, resolution)

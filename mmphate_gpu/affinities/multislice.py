@@ -49,8 +49,8 @@ def affinity_of_points(
 
     ``storage="auto"`` counts the entries first and stores them (CSR; on a GPU where Triton serves, in tiles if more
     than 1 % of the pairs of slices have one) if they take at most 40 % of the free memory, else leaves the interslice
-    part matrix-free. Points that are nearer than their ``resolution`` count as equal; without one no distance is too
-    small to count. O(M S^2 D + S M^2 D) time, twice for the stored forms (count, fill).
+    part matrix-free. Points that are nearer than their ``resolution`` count as equal; without ``resolution`` every
+    distance counts. O(M S^2 D + S M^2 D) time, twice for the stored forms (count, fill).
 
     Raises
     ------

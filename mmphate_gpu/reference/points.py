@@ -48,8 +48,8 @@ def resolution(
     """Four roundings of every point, in the trace's own precision: nearer points may be equal but for rounding.
 
     A sample is rounded in proportion to its size. Step 1 divides it by the deviation, so that the rounding of a z-score
-    has the root mean square eps sqrt(mean^2 + deviation^2) / deviation, taken as 1 at most. At least the float64
-    epsilon, without step 1 times the size of the largest point.
+    has the root mean square eps sqrt(mean^2 + deviation^2) / deviation, taken as 1 at most. The least resolution is the
+    float64 epsilon (without step 1, times the norm of the largest point).
     """
     info = np.finfo(np.float64 if np.asarray(trace).dtype == np.float64 else np.float32)
     eps = float(info.eps)
@@ -78,8 +78,8 @@ def _standard(
     exponent = np.clip(np.frexp(largest)[1], -1022, 1022)
     values = np.ldexp(values, -exponent)
     mean = _mean(values, present)
-    centred = np.where(present, values - mean, 0)
-    spread = np.where(present, centred - _mean(centred, present), 0)
+    centered = np.where(present, values - mean, 0)
+    spread = np.where(present, centered - _mean(centered, present), 0)
     deviation = np.sqrt(_mean(spread**2, present))
     return values, mean, np.where((deviation == 0) | _constant(values, present), 1, deviation), present, exponent
 
@@ -90,7 +90,7 @@ def _mean(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (L, m, 1), 
 
 
 def reduce(points: np.ndarray, n_pca: int | None = 100) -> np.ndarray:  # (L, m, p) -> (L, m, min(p, n_pca))
-    """Step 2: principal component scores of the N x p matrix, centred over all nodes, if p > n_pca.
+    """Step 2: principal component scores of the N x p matrix, centered over all nodes, if p > n_pca.
 
     Each loading's entry of largest magnitude is positive.
     """
