@@ -206,13 +206,15 @@ def _set_tensor_type(tensor_type: Any) -> None:
 
 @contextlib.contextmanager
 def _products(function: Callable[[], None]) -> Iterator[None]:
+    products = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)
+    before = [backend.fp32_precision for backend in products]  # which other tests may have set
     function()
     try:
         yield
     finally:
         torch.set_float32_matmul_precision("highest")
-        for backend in (torch.backends.mkldnn, torch.backends.cuda):
-            backend.matmul.fp32_precision = "none"
+        for backend, precision in zip(products, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _set_mkldnn(enabled: bool) -> None:

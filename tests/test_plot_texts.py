@@ -199,6 +199,7 @@ def test_the_users_settings_change_no_picture(tmp_path):
 def test_the_users_figures_and_backend_stay():
     import matplotlib.pyplot as plt
 
+    plt.close("all")  # of other tests
     plt.switch_backend("svg")
     try:
         figure, axes = plt.subplots()

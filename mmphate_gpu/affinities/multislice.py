@@ -72,7 +72,7 @@ def affinity_of_points(
     by_unit_resolution = None if resolution is None else resolution.T
     bandwidth = interslice_bandwidth(by_unit, interslice_knn, by_unit_resolution, backend=knn_backend)
     if by_unit_resolution is not None:
-        by_unit = merge_equal_slices(by_unit, by_unit_resolution, bandwidth, interslice_knn)
+        by_unit = merge_equal_slices(by_unit, by_unit_resolution, bandwidth)
     lazy = LazyAffinity(by_unit, bandwidth, intraslice, thresh=thresh, dtype=dtype)
     make = {"lazy": lambda one: one, "tiles": TiledAffinity, "sparse": _sparse}
     return MultisliceAffinity(make[_best_storage(lazy) if storage == "auto" else storage](lazy), bandwidth)

@@ -38,25 +38,23 @@ def _slice_affinity(
         affinity = _nearest(np.where(distances <= floor[:, None], 0, distances) if merge else distances, knn)
     else:
         kth = _kth_other(distances, knn)
-        loose = kth <= 2 * floor
-        if merge and (loose & (kth > 0)).any():
-            units = _merged(units, floor, loose, 0)
+        rounded = kth <= 2 * floor
+        if merge and (rounded & (kth > 0)).any():
+            units = _merged(units, floor, rounded)
         affinity = np.exp(-((cdist(units, units) / np.maximum(kth, floor)[:, None]) ** decay))
         affinity[affinity < thresh] = 0
     return (affinity + affinity.T) / 2
 
 
-def _merged(points: np.ndarray, resolution: np.ndarray, candidates: np.ndarray, k: int) -> np.ndarray:  # (n, p)
+def _merged(points: np.ndarray, resolution: np.ndarray, moving: np.ndarray) -> np.ndarray:  # (n, p), 2 x (n,)
     """One place for points that are equal but for rounding, so that their affinity is 1.
 
-    Of the ``candidates`` (n,), those that have ``k`` others within twice their ``resolution`` (n,) move to the best
-    resolved point within it.
+    Each of the ``moving`` points goes to the best resolved point within its ``resolution``.
     """
     merged = points.copy()
-    for row in np.flatnonzero(candidates):
-        distances = np.linalg.norm(points - points[row], axis=1)
-        if (distances <= 2 * resolution[row]).sum() > k:
-            merged[row] = points[np.argmin(np.where(distances <= resolution[row], resolution, np.inf))]
+    for row in np.flatnonzero(moving):
+        in_reach = np.linalg.norm(points - points[row], axis=1) <= resolution[row]
+        merged[row] = points[np.argmin(np.where(in_reach, resolution, np.inf))]
     return merged
 
 
@@ -90,15 +88,10 @@ def interslice_bandwidth(
     return float(np.mean(np.maximum(np.median(radii, axis=1), floor)))
 
 
-def _merged_slices(
-    points: np.ndarray, resolution: np.ndarray, bandwidth: float, knn: int
-) -> np.ndarray:  # (L, m, p), (L, m)
-    """One place for equal slices of a unit, for those whose rounding is not small beside the bandwidth."""
-    stacks = [
-        _merged(points[:, i], resolution[:, i], 8 * resolution[:, i] >= bandwidth, min(knn, len(points) - 1))
-        for i in range(points.shape[1])
-    ]
-    return np.stack(stacks, axis=1)
+def _merged_slices(points: np.ndarray, resolution: np.ndarray, bandwidth: float) -> np.ndarray:  # (L, m, p), (L, m)
+    """One place for equal slices of a unit, where their resolution is not small beside the bandwidth."""
+    pairs = zip(points.swapaxes(0, 1), resolution.T, strict=True)
+    return np.stack([_merged(slices, known, 8 * known >= bandwidth) for slices, known in pairs], axis=1)
 
 
 def interslice_affinity(
@@ -133,7 +126,7 @@ def multislice_affinity(
     n_slices, n_units, _ = points.shape
     intraslice = intraslice_affinity(points, knn=intraslice_knn, decay=decay, thresh=thresh, resolution=rounding)
     bandwidth = interslice_bandwidth(points, knn=interslice_knn, resolution=rounding)
-    slices = _merged_slices(points, rounding, bandwidth, interslice_knn)
+    slices = _merged_slices(points, rounding, bandwidth)
     interslice = interslice_affinity(slices, bandwidth, thresh=thresh)
     affinity = np.zeros((n_slices, n_units, n_slices, n_units))
     for slice_id in range(n_slices):
