@@ -48,7 +48,7 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
 def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """As `read_fields`, but the data, and a mask of its shape, as readers of parts.
 
-    None where that cannot be: an array in Fortran order, a .npz that is compressed or has its axes turned.
+    None if that is impossible: for an array in Fortran order, and for a .npz that is compressed or has permuted axes.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 def heading(path: str | os.PathLike[str]) -> Heading | None:
     """Shape, in the order of the axes of a trace, and dtype of the trace at ``path``, without reading its values.
 
-    None where they are no trace's, or only reading tells: who reads it has the words for what is wrong.
+    None if they are not those of a trace, or if only reading can tell. Reading then raises an error that says why.
 
     Raises
     ------
@@ -73,14 +73,14 @@ def heading(path: str | os.PathLike[str]) -> Heading | None:
     path = expanded(path)
     ending = _format(path)
     readers = {".npy": _npy_heading, ".npz": _npz_heading, META: _recording_heading}
-    found = readers[ending](path) if ending in readers else container_heading(path, ending)
-    shape = () if found is None else found.shape
-    return found if len(shape) in (3, 4) and min(shape) > 0 and math.prod(shape[:-2]) > 1 else None
+    header = readers[ending](path) if ending in readers else container_heading(path, ending)
+    shape = () if header is None else header.shape
+    return header if len(shape) in (3, 4) and min(shape) > 0 and math.prod(shape[:-2]) > 1 else None
 
 
 def _format(path: Path) -> str:
     """The ending that says how to read ``path``; `META` for a recorder's folder."""
-    with readable(path):  # a name too long, or in a folder that may not be read
+    with readable(path):  # the name may be too long, or its folder unreadable
         found = path.exists()
     if not found:
         raise InputError(f"{path} does not exist; accepted: {_ENDINGS}, or a recorder's folder")
@@ -182,9 +182,7 @@ def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
         shape = _member_shape(archive, names["data"])
 
         def read(name: str) -> Any:
-            if by_parts and (
-                name == names["data"] or (name == names.get("mask") and _member_shape(archive, name) == shape)
-            ):
+            if by_parts and name in (names["data"], names.get("mask")) and _member_shape(archive, name) == shape:
                 return _flat_member(path, archive, name, stamp)
             return _array(path, name, _plain(path, lambda: archive[name]))
 
@@ -212,8 +210,8 @@ def _in_order(fields: dict[str, Any], dims: Any) -> dict[str, Any]:
         return fields | {"data": None}
     fields["data"] = fields["data"].transpose(order)
     if "mask" in fields:
-        turned, _ = mask_order((None,) * fields["mask"].ndim, dims)
-        fields["mask"] = fields["mask"].transpose(turned)
+        order, _ = mask_order((None,) * fields["mask"].ndim, dims)
+        fields["mask"] = fields["mask"].transpose(order)
     return fields
 
 

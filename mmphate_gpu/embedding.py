@@ -43,7 +43,7 @@ class Embedding:
     ------
     InputError, InputTypeError
         Shapes that do not fit one another, values that are not finite real numbers, masked entries, or classes
-        that no file holds.
+        that no file can hold.
     """
 
     coordinates: np.ndarray  # (N, C)
@@ -138,7 +138,7 @@ class Embedding:
         Raises
         ------
         InputError
-            A suffix other than .npz, a folder that does not exist, or a file that does (unless
+            A suffix other than .npz, a folder that does not exist, or a file that exists already (unless
             ``overwrite``).
         """
         path = expanded(path)

@@ -117,7 +117,7 @@ class Graph:
         """The affinity with rows that add up to 1."""
         from sklearn.preprocessing import normalize
 
-        # Of a copy of its own: `K` is the user's to write into.
+        # From another copy, because the user may write into `K`.
         return normalize(to_scipy(self._affinity), norm="l1", copy=False)
 
     @property
@@ -187,9 +187,8 @@ class M_PHATE(MMPHATE):
     def _fitted(self, X: Any, given: Trace, run: Run) -> dict[str, Any]:
         fitted = super()._fitted(X, given, run) | {"_X": X, "_graph": Graph(run.affinity.operator)}
         fitted |= {"_fitted_params": Params(**self._run_params()), "_fitted_trace": self._stages_key[1]}
-        return fitted | {
-            "_coordinates": copy.deepcopy(fitted["embedding_"])
-        }  # `embedding_` is the user's to write into
+        # A copy, because the user may write into `embedding_`.
+        return fitted | {"_coordinates": copy.deepcopy(fitted["embedding_"])}
 
     def fit_transform(self, X: Any, y: Any = None, **options: Any) -> Any:
         """See `MMPHATE.fit_transform`; arguments of M-PHATE that are none here raise `InputTypeError`."""

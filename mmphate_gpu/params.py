@@ -61,13 +61,13 @@ def check_number(
     return int(value) if integer else float(value)
 
 
-# The largest eigenvalue of a diffusion operator is 1 but for rounding, which its powers multiply: at t steps the
-# entries of the power are off by 1e-16 t. In runs with one component no more than rounding was left at t = 10,000.
+# The largest eigenvalue of a diffusion operator is 1 but for rounding, which grows with its powers: after t steps the
+# entries of the power are off by 1e-16 t. Nothing but rounding was left at t = 10,000 in runs with one component.
 LARGEST_T = 10**9
 
 
 def check_steps(t: Any) -> int:
-    """Return ``t`` if it is a number of diffusion steps, else raise."""
+    """Return ``t`` if it is a whole number from 1 to `LARGEST_T`, else raise."""
     return check_number("t", t, low=1, high=LARGEST_T, integer=True)
 
 
@@ -92,7 +92,7 @@ class Labels:
     Raises
     ------
     InputError, InputTypeError
-        Another number of axes, a negative number, entries that a mask hides, or what makes no array of integers.
+        Another number of axes, a negative number, entries that a mask hides, or values that are no array of integers.
     """
 
     def __init__(self, labels: Any, name: str = "landmarks") -> None:

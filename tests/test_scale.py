@@ -1,4 +1,4 @@
-"""Stages that take other tools' kernels and distances: the unit of measurement changes nothing but the unit."""
+"""Stages that accept kernels and distances of other tools do not depend on the unit of measurement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rows() -> np.ndarray:  # (40, 3)
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_distances_of_a_scaled_potential(rows, scale):
-    # Products are summed in one order; the scaled ones round alike.
+    # Products are summed in the same order, and scaling by a power of two rounds nothing.
     np.testing.assert_allclose(potential_distances(scale * rows) / scale, potential_distances(rows), rtol=1e-12)
 
 
@@ -29,14 +29,14 @@ def test_distances_of_a_scaled_potential(rows, scale):
 def test_mds_of_scaled_distances(rows, scale, solver, given_start):
     distances = reference.potential_distances(rows)
     starts = (rows[:, :2], scale * rows[:, :2]) if given_start else (None, None)
-    wanted, found = (
+    wanted, result = (
         metric_mds(d, 2, solver=solver, init=init, random_state=0, max_iter=50)
         for d, init in zip((distances, scale * distances), starts, strict=True)
     )
-    # Each sweep rounds; measured over 50 of them: 2e-13 of the largest coordinate.
-    np.testing.assert_allclose(found.coordinates / scale, wanted.coordinates, rtol=0, atol=1e-9)
-    assert found.stress == pytest.approx(wanted.stress, rel=1e-9)
-    assert stress(scale * distances, found.coordinates) == pytest.approx(wanted.stress, rel=1e-9)
+    # Every sweep rounds. Measured after 50 sweeps: 2e-13 of the largest coordinate.
+    np.testing.assert_allclose(result.coordinates / scale, wanted.coordinates, rtol=0, atol=1e-9)
+    assert result.stress == pytest.approx(wanted.stress, rel=1e-9)
+    assert stress(scale * distances, result.coordinates) == pytest.approx(wanted.stress, rel=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-80, 1e80])

@@ -33,8 +33,8 @@ def interslice_bandwidth(
     knn : int
         Clamped to S - 1, with a warning.
     resolution : (M, S), optional
-        Distances below it are rounding. The median over slices is the least that a unit adds to the mean; without
-        ``resolution`` that is the float64 epsilon.
+        Distances below it are rounding. Each unit adds at least the median of its resolution over slices to the mean;
+        without ``resolution`` at least the float64 epsilon.
 
     Returns
     -------
@@ -53,5 +53,5 @@ def interslice_bandwidth(
 
 
 def unit_floor(like: torch.Tensor, resolution: torch.Tensor | None) -> torch.Tensor:  # (M,), (M, S) -> (M,)
-    """The least of what each unit adds to the interslice bandwidth; ``like`` has the units' dtype and device."""
+    """The least that each unit adds to the mean of `interslice_bandwidth`; ``like`` has the dtype and the device."""
     return torch.full_like(like, FLOOR) if resolution is None else median(resolution)

@@ -30,8 +30,8 @@ def _checked(operator: AffinityOperator) -> AffinityOperator:
 def _entries(operator: AffinityOperator, device: torch.device | None = None) -> csr_ops.Csr:
     """All entries on ``device`` (None: the operator's), in memory that nothing else uses.
 
-    The sparse form would hand out its own arrays. An estimator keeps them for its next fit, so that writing into them
-    would change its results.
+    `to_csr` of the sparse form returns the arrays of the operator itself, which an estimator keeps for its next fit. A
+    user who wrote into them would change the results of that fit.
 
     Raises
     ------

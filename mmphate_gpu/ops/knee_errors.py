@@ -1,4 +1,4 @@
-"""How well two straight lines fit a curve, for every place where they may meet."""
+"""The errors of two straight lines fitted to a curve, for every break between them."""
 
 from __future__ import annotations
 

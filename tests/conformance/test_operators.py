@@ -488,7 +488,7 @@ def test_to_cupy_says_what_is_missing(monkeypatch):
 # ---------------------------------------------------------------- single forms
 
 
-def test_what_is_handed_out_is_a_copy(operator):
+def test_conversions_return_copies(operator):
     """An estimator keeps its operator for the next fit."""
     wanted = operator.to_dense()
     matrix = to_scipy(operator)
