@@ -292,7 +292,7 @@ def test_times_that_numpy_cannot_represent_are_refused(attributes):
     ],
 )
 def test_times_beyond_64_bits(stored, step):
-    with pytest.raises(InputError, match=r"^epoch counts up to .* '; accepted: times that 64 bits hold"):
+    with pytest.raises(InputError, match=r"^epoch counts up to .*'; accepted: times that 64 bits hold"):
         decode_coordinate("epoch", stored, {"units": f"{step} since 2001-01-01"})
     if stored.dtype == np.uint64:
         with pytest.raises(InputError, match="^epoch counts up to 18446744073709551615 in 'seconds'"):
