@@ -125,8 +125,16 @@ def _of_held_dtype(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
     dtype = array.dtype
     if dtype.kind not in "biufUmM":
         raise InputTypeError(f"{name} has dtype {dtype}; accepted: {accepted}")
-    if dtype.kind in "mM" and np.datetime_data(dtype)[0] not in _UNITS:
-        raise InputTypeError(f"{name} has dtype {dtype}; accepted: dates in units of {', '.join(_UNITS)}")
+    if dtype.kind in "mM":
+        unit, step = np.datetime_data(dtype)
+        units = _UNITS if dtype.kind == "M" else _UNITS[2:]  # a year or a month is no fixed span of time
+        if unit not in units:
+            raise InputTypeError(f"{name} has dtype {dtype}; accepted: dates in units of {', '.join(units)}")
+        if step > 1:  # xarray and pandas would take 1 step of 10 seconds for 1 second
+            plain = array.astype(f"{dtype.kind}8[{unit}]")
+            if not np.array_equal(plain.astype(dtype), array, equal_nan=True):
+                raise InputError(f"{name} has dtype {dtype} and overflows in units of {unit}; accepted: {_ACCEPTED}")
+            return plain
     if dtype.kind == "f" and dtype.itemsize not in (4, 8):
         converted = array.astype(np.float32 if dtype.itemsize < 4 else np.float64)
         if not np.array_equal(converted, array, equal_nan=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -155,6 +156,25 @@ def stacked_by_name(name: str, values: Any) -> Any:
         ) from error
 
 
+def check_no_open_file(name: str, values: Any) -> None:
+    """Refuse an array of h5py or zarr whose file says more than its numbers: names of dimensions, or packing.
+
+    Read as an array it would lose both without a word. What holds arrays, as a group or a path, is refused too.
+    """
+    package = type(values).__module__.partition(".")[0]
+    if package in ("h5py", "zarr"):
+        attributes = {*ATTRIBUTES, "_ARRAY_DIMENSIONS", "DIMENSION_LIST", "DIMENSION_LABELS"} & set(values.attrs)
+        named = any(getattr(getattr(values, "metadata", None), "dimension_names", None) or ())
+        if hasattr(values, "dtype") and not (attributes or named):
+            return
+    elif not isinstance(values, str | os.PathLike | np.lib.npyio.NpzFile):
+        return
+    raise InputTypeError(
+        f"{name} is a {type(values).__name__} of {package}; accepted: an array. load_trace(path) reads a file with the "
+        "names of its dimensions; [...] takes the numbers alone from an array of an open file"
+    )
+
+
 def real_values(values: Any) -> tuple[Array, Any]:
     """Return (array, hidden): the values of a trace as float32 or float64, and where a mask hides them.
 
@@ -162,10 +182,19 @@ def real_values(values: Any) -> tuple[Array, Any]:
     """
     if isinstance(values, READERS):
         return stored_values(values), None
+    check_no_open_file("data", values)
     array, hidden = read_array("data", values)
     if hidden is not None and isinstance(array, np.ndarray) and array.dtype.kind in "iu":
         array = np.where(hidden, array.dtype.type(0), array)  # hidden numbers do not decide the dtype
     return real_tensor("data", array), hidden
+
+
+def half_precision(values: Any) -> torch.dtype | None:
+    """torch.float16 or torch.bfloat16 if ``values``, or the first item of a list, are rounded to it, else None."""
+    while is_sequence(values) and len(values):
+        values = values[0]
+    name = str(getattr(values, "dtype", "")).removeprefix("torch.")
+    return {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(name)
 
 
 def present_values(values: Any, hidden: Any, data: Array, axes: tuple[str, ...]) -> Array | None:  # (E, T, M, S)
@@ -187,6 +216,7 @@ def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:
 
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
+    check_no_open_file("mask", values)
     values = stacked_by_name("mask", values)
     if is_xarray(values):
         values = _mask_by_name(values, tuple(data.shape))

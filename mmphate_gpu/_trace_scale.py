@@ -26,13 +26,12 @@ class Scale(NamedTuple):
     def part(self, slices: slice, units: slice) -> Scale:
         return Scale(*(field[slices, units] for field in self))
 
-    def resolution(self) -> torch.Tensor:  # (B, M, 1)
+    def resolution(self, rounding: torch.finfo) -> torch.Tensor:  # (B, M, 1)
         """`ROUNDINGS` roundings of a z-score, as root mean square over the samples, and at most 1."""
-        eps, tiny = torch.finfo(self.mean.dtype).eps, torch.finfo(self.mean.dtype).tiny
         # A sample is rounded in proportion to its size, whose mean square is mean^2 + std^2; then std divides it. Below
         # the normal numbers a sample is rounded to a multiple of eps * tiny, which ``factor`` scales too.
-        size = torch.maximum(torch.hypot(self.mean, self.std), tiny * self.factor)
-        return (ROUNDINGS * eps * size / self.std).clamp_max_(1).masked_fill_(self.constant, 0)
+        size = torch.maximum(torch.hypot(self.mean, self.std), rounding.tiny * self.factor)
+        return (ROUNDINGS * rounding.eps * size / self.std).clamp_max_(1).masked_fill_(self.constant, 0)
 
 
 def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:

@@ -20,7 +20,7 @@ from .ops.safe_scale import safe_scale
 from .ops.singular_value_sample import SingularValueSample
 from .ops.symmetric_power import symmetric_power
 from .ops.symmetric_product import symmetric_product
-from .params import InputError, check_number, check_steps
+from .params import InputError, check_steps, check_t_max
 
 # Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
 # several times faster; what it may lose is bounded, and where that could change t the plain SVD decides. On CUDA the
@@ -181,7 +181,7 @@ def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEs
 
 
 def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> EntropyEstimate:
-    check_number("t_max", t_max, low=4, integer=True)
+    check_t_max(t_max)
     _check_square(landmark_op)
     if not bool(landmark_op.any()):
         raise InputError("landmark_op contains only zeros; accepted: a matrix with an entry that is not 0")

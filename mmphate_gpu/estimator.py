@@ -303,7 +303,7 @@ def fingerprint(trace: Trace) -> str:
     The bits are hashed on their device, block by block, and about a thousandth of them goes to the host.
     """
     parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
-    digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.mask is None)).encode())
+    digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.recorded, trace.mask is None)).encode())
     digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy())
     return digest.hexdigest()
 

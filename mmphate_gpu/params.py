@@ -71,6 +71,14 @@ def check_steps(t: Any) -> int:
     return check_number("t", t, low=1, high=LARGEST_T, integer=True)
 
 
+def check_t_max(t_max: Any) -> int:
+    """Return ``t_max`` if it is a length of the entropy curve from 4 to 100,000, else raise.
+
+    The knee takes time with the square of the length: 2 s for 10,000, minutes for 100,000.
+    """
+    return check_number("t_max", t_max, low=4, high=10**5, integer=True)
+
+
 def _range_text(low: float, high: float, open_low: bool) -> str:
     above = ">" if open_low else ">="
     lower = f" {above} {low:g}" if low > -math.inf else ""
@@ -195,9 +203,10 @@ class Params:
     knn_backend: str = "auto"
 
     def __post_init__(self) -> None:
-        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "t_max": 4, "n_svd": 1}
+        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "n_svd": 1}
         for name, low in whole.items():
             check_number(name, getattr(self, name), low=low, integer=True)
+        check_t_max(self.t_max)
         if self.n_landmark is not None:
             check_number("n_landmark", self.n_landmark, low=2, integer=True)
         object.__setattr__(self, "landmarks", check_landmarks(self.landmarks))

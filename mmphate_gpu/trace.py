@@ -55,7 +55,8 @@ class Trace:
     epoch, timestep, unit, sample : (E,), (T,), (M,), (S,) coordinates: numbers, fixed-width text or dates.
     mask : (E, T, M, S) boolean tensor, or `StoredArray`, True where a value is present; None when all are.
     axes : the axes as given; ("slice", "unit", "sample") means E slices and one timestep.
-    label : (S,) integer class of each sample, or None.
+    label : (P,) integer class of each sample, or None.
+    recorded : torch.float16 or torch.bfloat16 if the values were rounded to it before; None if they were not.
 
     Raises
     ------
@@ -72,6 +73,7 @@ class Trace:
     mask: Array | None = None
     axes: tuple[str, ...] = AXES
     label: np.ndarray | None = None
+    recorded: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         vars(self).update({name: settled(name, getattr(self, name)) for name in AXES}, label=read.as_label(self.label))
@@ -227,7 +229,7 @@ def as_trace(
         if read.is_xarray(data):
             data, fields = read.from_xarray(data, given)
             given = {name: fields.get(name) if value is None else value for name, value in given.items()}
-        trace = _build(*read.real_values(data), given)
+        trace = _build(*read.real_values(data), given, read.half_precision(data))
     if trace.n_slices < min_slices:
         raise InputError(f"data has {trace.n_slices} slice(s) (epochs x timesteps); at least {min_slices} are needed")
     return trace
@@ -240,10 +242,10 @@ def _replaced(trace: Trace, given: dict[str, Any]) -> Trace:
     three = trace.axes == SLICE_AXES
     if three and given["mask"] is None and trace.mask is not None:
         kept["mask"] = trace.mask.squeeze(1)
-    return _build(trace.data.squeeze(1) if three else trace.data, None, kept)
+    return _build(trace.data.squeeze(1) if three else trace.data, None, kept, trace.recorded)
 
 
-def _build(data: Array, hidden: Any, given: dict[str, Any]) -> Trace:
+def _build(data: Array, hidden: Any, given: dict[str, Any], recorded: torch.dtype | None) -> Trace:
     if data.ndim not in (3, 4):
         raise InputError(
             f"data has {data.ndim} axes, shape {tuple(data.shape)}; "
@@ -255,7 +257,7 @@ def _build(data: Array, hidden: Any, given: dict[str, Any]) -> Trace:
     data = data if data.ndim == 4 else data.unsqueeze(1)
     sizes = zip(AXES, data.shape, strict=True)
     coordinates = {name: np.arange(size) if given[name] is None else given[name] for name, size in sizes}
-    return Trace(data, mask=mask, axes=axes, label=given["label"], **coordinates)
+    return Trace(data, mask=mask, axes=axes, label=given["label"], recorded=recorded, **coordinates)
 
 
 def _check_fields(trace: Trace) -> None:
@@ -361,13 +363,14 @@ def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = No
         The file of a trace that is read by parts has changed since it was opened; with ``normalize=False`` values so
         large or small that the squares of their distances overflow or vanish.
     """
+    rounding = torch.finfo(trace.recorded or trace.data.dtype)
     if n_pca is not None and trace.n_samples > n_pca:
-        lazy = LazyPoints(trace.data, trace.mask, normalize)
+        lazy = LazyPoints(trace.data, trace.mask, normalize, rounding)
         points = TracePoints(lazy, lazy.resolution)
     else:
-        points = points_in_memory(trace.data, trace.mask, normalize)
+        points = points_in_memory(trace.data, trace.mask, normalize, rounding)
     if not normalize:
-        check_size(points, trace.data.dtype)
+        check_size(points, rounding)
     return points
 
 
@@ -436,6 +439,7 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     three = trace.axes == SLICE_AXES
     fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
     fields |= {"label": trace.label, "axes": np.array(trace.axes)}
-    for name, values in (("data", trace.data), ("mask", trace.mask)):
+    data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
+    for name, values in (("data", data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
     _trace_io.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)

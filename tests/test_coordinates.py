@@ -242,3 +242,22 @@ def test_labels_with_missing_entries_of_pandas_are_refused():
     for dtype in ("Int64", "boolean"):
         with pytest.raises(InputTypeError, match="^label "):
             mp.as_trace(VALUES, label=pandas.array([1, None, 0, 1], dtype=dtype))
+
+
+@pytest.mark.parametrize("values, plain", [
+    (np.array([1, 2, -3], "m8[10ms]"), np.array([10, 20, -30], "m8[ms]")),
+    (np.array([0, 5, 7], "M8[10s]"), np.array([0, 50, 70], "M8[s]")),
+    (np.array([1, 2, 3], "M8[25Y]"), np.array([25, 50, 75], "M8[Y]")),
+])  # fmt: skip
+def test_steps_of_a_unit_are_counted_in_the_unit(values, plain):
+    """xarray and pandas take a step of 10 milliseconds for a millisecond."""
+    trace = mp.as_trace(np.zeros((3, 2, 4)), epoch=values)
+    assert trace.epoch.dtype == plain.dtype and np.array_equal(trace.epoch, plain)
+
+
+@pytest.mark.parametrize(
+    "values", [np.array([1, 2, 3], "m8[Y]"), np.array([1, 2, 3], "m8[M]"), np.array([2**62, 1, 2], "m8[10s]")]
+)
+def test_spans_without_a_fixed_length_are_refused(values):
+    with pytest.raises(InputError, match="epoch has dtype"):
+        mp.as_trace(np.zeros((3, 2, 4)), epoch=values)

@@ -398,3 +398,25 @@ def test_stacked_slices(array):
         as_trace(stacked)
     whole = as_trace(values().reshape(12, 5, 7), unit=list("abcde"), label=np.arange(7) % 3)
     same(as_trace(stacked.reset_index("slice", drop=True)), whole)
+
+
+def test_arrays_of_open_files_that_say_more_than_numbers_are_refused(tmp_path):
+    """Given to `as_trace` they would lose their names and their packing without a word."""
+    h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
+    values = np.random.default_rng(0).normal(size=(6, 5, 4))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        plain, named, packed = (file.create_dataset(name, data=values) for name in ("plain", "named", "packed"))
+        named.dims[0].label, packed.attrs["scale_factor"] = "sample", 0.5
+        assert np.array_equal(as_trace(plain).data[:, 0], values)
+        for data in (named, packed, file):
+            with pytest.raises(InputTypeError, match="data is a .* of h5py; .*load_trace"):
+                as_trace(data)
+            assert data is file or np.array_equal(as_trace(data[...]).data[:, 0], values)
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    array = group.create_array("data", data=values, dimension_names=("sample", "unit", "slice"))
+    for data in (array, group):
+        with pytest.raises(InputTypeError, match="data is a .* of zarr; .*load_trace"):
+            as_trace(data)
+    for data in ("a.npy", tmp_path / "a.npy"):
+        with pytest.raises(InputTypeError, match="data is a .*Path|str .*load_trace"):
+            as_trace(data)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import MMPHATE, multislice_affinity, reference, to_scipy
+from mmphate_gpu import MMPHATE, load_trace, multislice_affinity, reference, save_trace, to_scipy
 from mmphate_gpu.affinities.equal_points import merge_equal_units
 from mmphate_gpu.params import InputError, Params
 from mmphate_gpu.sampling import sampled_entries
@@ -270,3 +270,58 @@ def test_a_plan_counts_what_a_run_has():
         entries = sampled_entries(trace, Params())
     # Every pair; in the sample a few rounded rows miss some (measured: 0.99).
     assert entries.interslice == pytest.approx(1, abs=0.02) and entries.intraslice == M
+
+
+# ---------------------------------------------------------------- half precision
+
+
+def half_states() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.uniform(0.5, 3, (S, M, 1)) * rng.normal(size=12)).astype(np.float16)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        half_states(),
+        list(half_states()),
+        torch.from_numpy(half_states()),
+        [torch.from_numpy(epoch) for epoch in half_states()],
+        torch.from_numpy(half_states().astype(np.float32)).bfloat16(),
+        torch.from_numpy(1e-6 * half_states().astype(np.float32)).half(),  # below the normal numbers
+    ],
+    ids=["NumPy", "list", "torch", "list of tensors", "bfloat16", "subnormal"],
+)
+def test_half_precision_is_known_to_its_own_rounding(data):
+    trace = as_trace(data)
+    assert trace.data.dtype == torch.float32 and trace.recorded in (torch.float16, torch.bfloat16)
+    dense = to_scipy(multislice_affinity(trace, device="cpu")).toarray().reshape(S, M, S, M)
+    np.testing.assert_allclose(within_slices(dense), 1, rtol=0, atol=1e-3)
+
+
+def test_half_precision_matches_the_reference():
+    states = walk(np.float16)
+    wanted = reference.multislice_affinity(states).reshape(S, M, S, M)
+    np.testing.assert_allclose(affinity(states), wanted, rtol=0, atol=1e-5)  # float32 affinities
+    np.testing.assert_allclose(trace_points(as_trace(states)).resolution, reference.resolution(states), rtol=1e-6)
+    assert as_trace(states.astype(np.float32)).recorded is None
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".zarr", ".h5"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_files_keep_half_precision(tmp_path, ending, stream):
+    trace = as_trace(half_states()[:, None], label=None if ending == ".npy" else np.arange(12) % 3)
+    path = tmp_path / f"trace{ending}"
+    save_trace(path, trace)
+    loaded = load_trace(path, stream=stream)
+    assert loaded.recorded == torch.float16 and torch.equal(loaded.load().data, trace.data)
+    assert (
+        loaded.subsample(epochs=slice(5)).recorded == as_trace(loaded, epoch=np.arange(S) * 2).recorded == torch.float16
+    )
+    assert torch.equal(trace_points(loaded).resolution, trace_points(trace).resolution)
+
+
+def test_a_fit_tells_half_precision_from_the_same_values_in_float32():
+    op = MMPHATE(n_landmark=60, random_state=0, device="cpu").fit(walk(np.float16))
+    op.fit(walk(np.float16).astype(np.float32))
+    assert not any(report["reused"] for report in op.report_)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmphate_gpu import InputError, diffusion_potential, metric_mds, potential_distances, reference, stress
+from mmphate_gpu import (
+    InputError,
+    diffusion_potential,
+    metric_mds,
+    neighborhood_preservation,
+    potential_distances,
+    reference,
+    stress,
+)
 from mmphate_gpu._arrays import tensor_of
 from mmphate_gpu.ops.safe_scale import safe_scale
 
@@ -57,3 +65,33 @@ def test_the_safe_scale_keeps_ordinary_numbers(largest):
         assert scale == 1
     else:
         assert 1e-25 < largest * scale < 2 and np.array_equal(numbers * scale / scale, numbers)
+
+
+@pytest.mark.parametrize("solver", ["smacof", "nonmetric"])
+@pytest.mark.parametrize("size", [1e-200, 1e-10, 1e10, 1e160])
+@pytest.mark.parametrize("scale", [2.0**-600, 1.0, 2.0**600])
+def test_the_scale_of_a_start_does_not_matter(rows, solver, size, scale):
+    distances = reference.potential_distances(rows)
+    wanted = metric_mds(distances, 2, solver=solver, init=rows[:, :2]).stress
+    # Sweeps end by the stress before the first one, which differs: measured 1e-4.
+    assert metric_mds(scale * distances, 2, solver=solver, init=size * rows[:, :2]).stress == pytest.approx(
+        wanted, rel=1e-2
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1.0, 1e160])
+def test_preservation_of_a_scaled_picture(scale):
+    rng = np.random.default_rng(0)
+    trace, picture = rng.normal(size=(30, 4, 6)).cumsum(0), rng.normal(size=(120, 2))
+    assert neighborhood_preservation(trace, scale * picture, 5) == neighborhood_preservation(trace, picture, 5)
+
+
+def test_stress_of_what_is_empty_or_not_finite_is_refused(rows):
+    distances = reference.potential_distances(rows)
+    for call in (
+        lambda: stress(np.zeros((0, 0)), np.zeros((0, 2))),
+        lambda: stress(distances * np.nan, rows),
+        lambda: stress(distances, rows * np.inf),
+    ):
+        with pytest.raises(InputError, match="is empty or contains NaN or infinity; accepted: finite numbers"):
+            call()

@@ -51,7 +51,8 @@ def resolution(
     has the root mean square eps sqrt(mean^2 + deviation^2) / deviation, taken as 1 at most. The least resolution is the
     float64 epsilon (without step 1, times the norm of the largest point).
     """
-    info = np.finfo(np.float64 if np.asarray(trace).dtype == np.float64 else np.float32)
+    dtype = np.asarray(trace).dtype
+    info = np.finfo(dtype if dtype in (np.float16, np.float64) else np.float32)
     eps = float(info.eps)
     if normalize:
         values, mean, deviation, present, exponent = _standard(trace, mask)
