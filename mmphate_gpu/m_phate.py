@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .diffusion import von_neumann_entropy
-from .estimator import MMPHATE, fingerprint
+from .estimator import MMPHATE, fingerprint, in_kind
 from .operators import AffinityOperator, to_scipy
 from .params import InputError, InputTypeError, Params, check_choice, check_number
 from .trace import as_trace
@@ -78,7 +78,7 @@ def _translated(options: dict[str, Any]) -> dict[str, Any]:
     translated = {name: value for name, value in options.items() if name not in (*INSTEAD, "mds")}
     solver = options.get("mds_solver", "smacof")
     if "mds" in options:
-        if solver not in ("sgd", "smacof"):
+        if solver not in ("sgd", "smacof", MDS.get(options["mds"])):
             raise InputError(f"mds={options['mds']!r} and mds_solver={solver!r} contradict; accepted: one of the two")
         translated["mds_solver"] = MDS[check_choice("mds", options["mds"], MDS)]
     elif solver == "sgd":
@@ -200,20 +200,26 @@ class M_PHATE(MMPHATE):
 
         The data of ``fit`` are meant without ``X`` and with an ``X`` of the same values; for others see
         `MMPHATE.transform`. Parameters that were set after ``fit`` lead to another fit of ``self.X``, which uses the
-        stages again that did not change. The result is a copy.
+        stages again that did not change. The result is a copy, in the kind of ``X`` if it is given.
 
         Raises
         ------
         InputError, InputTypeError
-            As `MMPHATE.transform`, and arguments of M-PHATE that are none here.
+            As `MMPHATE.transform`; arguments of M-PHATE that are none here; another fit of ``self.X`` is needed, but
+            somebody has written into that array since ``fit``.
         """
         _check_none("transform", options)
         self._check_fitted()
-        if X is not None and fingerprint(as_trace(X, min_slices=1)) != self._fitted_trace:
+        trace = None if X is None else as_trace(X, min_slices=1)
+        if trace is not None and fingerprint(trace) != self._fitted_trace:
             return super().transform(X)
         if Params(**self._run_params()) != self._fitted_params:
+            if fingerprint(as_trace(self.X)) != self._fitted_trace:
+                raise InputError("X holds other values than it did at fit; accepted: fit(X) for them")
             self.fit(self.X)
-        return copy.deepcopy(self._coordinates)
+        if trace is None:
+            return copy.deepcopy(self._coordinates)
+        return in_kind(X, trace, torch.from_numpy(self.result_.coordinates))
 
     def reset_mds(self) -> None:
         """Raises `InputTypeError`: nothing is to be reset."""
@@ -269,6 +275,8 @@ def _threads(n_jobs: int | None, present: int) -> int:
     if n_jobs is None:
         return present
     check_number("n_jobs", n_jobs, integer=True)
+    if n_jobs == 0:
+        raise InputError("n_jobs=0 is out of range; accepted: a number of CPU threads, -1 for all, or None")
     import psutil
 
     cpus = psutil.cpu_count() or 1

@@ -229,3 +229,33 @@ def test_the_page_names_every_argument():
     text = PAGE.read_text(encoding="utf-8")
     missing = [name for name in (*INSTEAD, "mds", *M_PHATE().get_params()) if f"`{name}`" not in text]
     assert not missing
+
+
+def test_transform_gives_the_kind_of_its_argument():
+    trace = walk()
+    op = M_PHATE(n_landmark=60, random_state=0, device="cpu")
+    wanted = op.fit_transform(trace)
+    placed = op.transform(torch.from_numpy(trace))
+    assert isinstance(placed, torch.Tensor) and np.array_equal(placed.numpy(), wanted)
+    assert isinstance(op.transform(trace), np.ndarray)
+
+
+def test_data_that_were_written_to_are_not_taken_for_those_of_fit():
+    trace = walk()
+    op = M_PHATE(n_landmark=60, random_state=0, device="cpu").fit(trace)
+    trace *= -1
+    assert np.array_equal(op.transform(), op.embedding)  # needs no other fit
+    with pytest.raises(InputError, match="X holds other values than it did at fit"):
+        op.set_params(t=6).transform()
+
+
+def test_solvers_that_agree_are_accepted_together():
+    assert M_PHATE(mds="classic", mds_solver="classic").mds_solver == "classic"
+    assert M_PHATE(mds="classic", mds_solver="smacof").mds_solver == "classic"  # M-PHATE's solver of metric MDS alone
+    with pytest.raises(InputError, match="contradict"):
+        M_PHATE(mds="classic", mds_solver="nonmetric")
+
+
+def test_no_threads_are_refused():
+    with pytest.raises(InputError, match="n_jobs=0"):
+        M_PHATE(n_jobs=0).fit(walk())
