@@ -48,6 +48,7 @@ def measured(name: str) -> dict[str, list]:
 # ---------------------------------------------------------------- what the ablations find
 
 
+@pytest.mark.slow
 def test_what_the_forms_of_storage_round():
     rows = bench_ablations.measured("storage", SMALL, CPU)
     assert all(
@@ -114,6 +115,7 @@ def test_float32_entries_are_off_by_their_rounding():
     assert found["float32"].t == found["float64"].t and found["float32"].procrustes < 1e-6
 
 
+@pytest.mark.slow
 def test_landmarks_are_held_against_the_most_of_them():
     found = measured("landmarks")
     assert {"spectral, 200", "spectral, 50", "spectral, 100, seed 1", "stratified, 200"} <= found.keys()

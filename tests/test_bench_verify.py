@@ -212,6 +212,7 @@ def pytest_run(folder: Path, body: str, most: float = 60, **changes: Any) -> dic
     return pytest_runs.pytest_section(state(folder, **changes), "some", chosen, most)
 
 
+@pytest.mark.slow
 def test_a_pytest_run_that_is_cut_off_gives_the_counts_of_its_log(tmp_path):
     body = """
 import time, pytest

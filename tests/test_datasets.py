@@ -24,7 +24,7 @@ def pca(trace, n_components=3):
 @pytest.mark.parametrize(
     ("scenario", "published"),
     [
-        ("hopf", (0.18021, 0.17678)),
+        pytest.param("hopf", (0.18021, 0.17678), marks=pytest.mark.slow),
         pytest.param("hopf_pitchfork", (0.14873, 0.14340), marks=pytest.mark.slow),
     ],
 )

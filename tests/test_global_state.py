@@ -383,7 +383,8 @@ def test_the_last_thread_to_leave_restores_what_belongs_to_the_process():
 
 
 def test_an_inherited_precision_is_inherited_again():
-    with _products(lambda: None), _set(lambda value: setattr(torch.backends, "fp32_precision", value), "bf16", "none"):
+    inherit = _products(lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "none"))
+    with inherit, _set(lambda value: setattr(torch.backends, "fp32_precision", value), "bf16", "none"):
         with isolated():
             assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
         torch.backends.fp32_precision = "tf32"
