@@ -26,7 +26,7 @@ def by_hand(model, x=None):
 
 
 class Carries(nn.Module):
-    """The hidden state goes on from forward to forward, kept as ``how`` says."""
+    """A model that carries its hidden state from forward to forward, in the place that ``how`` names."""
 
     def __init__(self, how):
         super().__init__()
@@ -92,7 +92,7 @@ def test_training_with_a_carried_state_goes_to_the_same_bits(how):
         recorded_run = trained(model, rec)
         assert all(map(torch.equal, trained(Carries(how)), recorded_run))
         torch.testing.assert_close(rec.trace().data[-1], by_hand(model))  # from the state of the start: zeros
-        model(probe(seed=9))  # a validation moves the state, and not the model
+        model(probe(seed=9))  # a validation changes the state but not the model
         rec.snapshot(3)
         model(probe(seed=8))
         rec.snapshot(4)
@@ -125,7 +125,7 @@ def test_a_model_that_checks_the_batch_size_of_its_state():
     torch.testing.assert_close(rec.trace().data[-1], by_hand(model, probe(2)))
 
 
-def test_a_state_that_the_user_has_taken_from_the_model_is_the_users():
+def test_a_state_that_the_user_holds_is_not_written_to():
     model = Carries("dict")
     taken = model.d
     with Recorder(model, "rnn", probe=probe()) as rec:
@@ -161,7 +161,7 @@ def test_a_state_that_is_none_now_stays_so():
     model = Carries("attribute")
     model(probe(seed=1))
     with Recorder(model, "rnn", probe=probe()) as rec:
-        for epoch in range(2):  # a first, which sees that the state is carried, and a second, which knows it
+        for epoch in range(2):  # the first detects that the state is carried, and the second knows it
             model(probe(seed=2))
             rec.snapshot(epoch)
         model.state = None
@@ -172,7 +172,7 @@ def test_a_state_that_is_none_now_stays_so():
 
 def test_what_the_training_changes_is_recorded_as_it_is_now():
     class Annealed(nn.Module):
-        """A temperature set by the training, statistics and a count kept by every forward."""
+        """The training sets its temperature, and every forward updates its statistics and its count."""
 
         def __init__(self):
             super().__init__()

@@ -1,4 +1,4 @@
-"""What is recorded is what the layer returned to its model, on the probe as it was given."""
+"""A snapshot records what the layer returned to its model, on the probe as the user passed it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def probe(n_samples=B, seed=0):
 class Net(nn.Module):
     """A recurrent layer, and ``after(model, output)`` on what it returns."""
 
-    def __init__(self, after, kind=nn.GRU):
+    def __init__(self, after, layer_class=nn.GRU):
         super().__init__()
         torch.manual_seed(0)
-        self.rnn, self.after = kind(F, H, batch_first=True), after
+        self.rnn, self.after = layer_class(F, H, batch_first=True), after
 
     def forward(self, x):
         output = self.rnn(x)
@@ -73,10 +73,10 @@ AFTER = {
 }
 
 
-@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("layer_class", [nn.RNN, nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("after", AFTER)
-def test_what_follows_the_layer_does_not_reach_the_record(after, kind):
-    model = Net(AFTER[after], kind)
+def test_what_follows_the_layer_does_not_reach_the_record(after, layer_class):
+    model = Net(AFTER[after], layer_class)
     assert torch.equal(recorded(model), by_hand(model))
 
 
@@ -139,7 +139,7 @@ WIDE = torch.arange(B * T * H).reshape(B, T, H)
 def test_no_value_is_rounded(value, dtype):
     values = recorded(nn.Sequential(Returns(value)), "0", batch_first=True)
     assert values.dtype == dtype
-    # Integers of Python and its floats are exact here, whatever the dtype.
+    # As Python numbers, the values are exact whatever their dtype.
     assert values.permute(2, 0, 1).tolist() == value.tolist()
 
 

@@ -1,4 +1,4 @@
-"""A recorder's folder: readable after every snapshot, and of one recorder."""
+"""A recorder's folder is readable after every snapshot and belongs to one recorder."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def probe():
 
 
 class Net(nn.Module):
-    def __init__(self, kind=nn.LSTM):
+    def __init__(self, layer_class=nn.LSTM):
         super().__init__()
-        self.rnn = kind(F, H, batch_first=True)
+        self.rnn = layer_class(F, H, batch_first=True)
 
     def forward(self, x):
         return self.rnn(x)[0]
@@ -45,9 +45,9 @@ def test_folder_is_readable_after_every_snapshot(tmp_path):
         for epoch in (0, 5, 7.5):
             stored.snapshot(epoch)
             kept.snapshot(epoch)
-            one, two = load_trace(folder), kept.trace()
-            assert torch.equal(one.data, two.data) and torch.equal(one.mask, two.mask)
-            assert one.epoch.tolist() == two.epoch.tolist() and one.label.tolist() == list(range(B))
+            first, second = load_trace(folder), kept.trace()
+            assert torch.equal(first.data, second.data) and torch.equal(first.mask, second.mask)
+            assert first.epoch.tolist() == second.epoch.tolist() and first.label.tolist() == list(range(B))
     assert torch.equal(stored.trace().data, kept.trace().data)
     names = sorted(item.name for item in folder.iterdir())
     assert names == ["label.npy", "mask.npy", "meta.json", *(f"snapshot_{i:06d}.npy" for i in range(3))]
@@ -81,9 +81,9 @@ def test_folder_that_is_not_empty_is_refused(tmp_path):
 
 
 def owner_of(folder, nets):
-    """Which of the networks each snapshot in the folder is of."""
+    """For each snapshot in the folder, the number of the network that it records."""
     values = [net.rnn(probe())[0].detach().permute(1, 2, 0) for net in nets]
-    return [next(i for i, one in enumerate(values) if torch.equal(one, part)) for part in load_trace(folder).data]
+    return [next(i for i, value in enumerate(values) if torch.equal(value, part)) for part in load_trace(folder).data]
 
 
 def test_the_first_snapshot_takes_the_folder(tmp_path):

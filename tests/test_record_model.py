@@ -60,7 +60,7 @@ class Cell:
 
 
 class Memory:
-    """A state in an object of a class in another file of the user's."""
+    """Holds a state; its class is defined in another file of the user."""
 
     __module__ = "states_of_mine"
 
@@ -69,7 +69,7 @@ class Memory:
 
 
 def described(value):
-    """``value`` as something that ``==`` compares: modules, objects and tensors by all that they hold."""
+    """``value`` in a form that ``==`` compares; modules, objects and tensors by their contents."""
     if isinstance(value, torch.Tensor):
         grad = described(value.grad) if value.is_leaf else None
         bits = value.detach().contiguous().numpy().tobytes()
@@ -242,8 +242,8 @@ def test_objects_of_other_packages_are_left_alone():
 # ---------------------------------------------------------------- wrappers and caches
 
 
-def test_wrappers():
-    """What is recorded in them is what the model within returns, and compiled code stays compiled."""
+def test_parallel_and_compiled_models():
+    """The recorder records what the wrapped model returns, and compiled code stays compiled."""
     graphs = []
 
     def backend(graph, inputs):
@@ -260,7 +260,7 @@ def test_wrappers():
         model(probe()).sum().backward()
         compiled_before, before = len(graphs), described(plain)
         with Recorder(model, layer, probe=probe(), batch_first=True) as rec:
-            for epoch in range(12):  # more often than code may be compiled anew
+            for epoch in range(12):  # more often than torch would recompile the model
                 rec.snapshot(epoch)
         assert torch.equal(rec.trace().data, expected) and described(plain) == before
         model(probe()).sum().backward()
@@ -293,7 +293,7 @@ def test_weights_that_are_computed_anew_in_each_forward():
         assert model.head.parametrizations.weight[0] is not None
         assert all(weight.grad is not None for weight in model.head.parameters())
         model.zero_grad()
-        if norm is parametrizations.weight_norm:  # the other one moves its vectors in each training forward
+        if norm is parametrizations.weight_norm:  # spectral_norm updates its vectors in each training forward
             assert described(model.head) == before
 
 
@@ -312,7 +312,7 @@ def test_weights_of_a_recurrent_layer_that_are_computed_anew():
     assert torch.equal(rec.trace().data, torch.stack(expected))
 
 
-def test_a_scripted_part_wakes_up_again():
+def test_a_scripted_part_returns_to_training_mode():
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         model = nn.Sequential(nn.GRU(F, H, batch_first=True), torch.jit.script(nn.Dropout()))
     model.forward = lambda x: model[1](model[0](x)[0])

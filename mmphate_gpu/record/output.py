@@ -1,4 +1,4 @@
-"""What a layer returned, as the values of a snapshot."""
+"""Convert the output of a layer to the values of a snapshot."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LARGEST_INTEGER = 2**53  # float64 holds every integer up to here
 
 
 def copied_output(output: Any) -> Any:
-    """A copy of what a layer returned, of the first if it returned several: later operations in place do not reach it.
+    """Copy what a layer returned (the first of several outputs), so that later in-place operations do not change it.
 
-    What is neither a tensor nor a PackedSequence comes back as it is, for `sequence_values` to refuse.
+    An output that is neither a tensor nor a PackedSequence is returned itself; `sequence_values` refuses it.
     """
     if isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence) and output:
         output = output[0]
@@ -30,7 +30,7 @@ def sequence_values(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Values (timestep, unit, sample) and mask (timestep, sample) of the output of ``layer``.
 
-    Values are float64 where the output is, or has integers of 4 or 8 bytes, and else float32: no value is rounded.
+    Values are float64 if the output is float64 or has integers of 4 or 8 bytes, else float32. No value is rounded.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def _check_real(output: torch.Tensor, layer: str) -> None:
         )
     if output.is_complex() or output.is_quantized:
         raise InputTypeError(
-            f"layer={layer!r} returns {output.dtype}; accepted: real numbers. Of complex states, record a module that "
+            f"layer={layer!r} returns {output.dtype}; accepted: real numbers. For complex states, record a module that "
             "returns their real and imaginary parts as units"
         )
 

@@ -1,4 +1,4 @@
-"""The things that can change within an attribute of a model: each is saved, compared, and put back in place."""
+"""Save, compare and restore the mutable objects that the attributes of a model hold."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import torch
 from torch import nn
 
 _MISSING = object()
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})  # they hold nothing, and never change
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})  # immutable, and without contents
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Part(Protocol):
-    """A thing as it was when it was saved."""
+    """The saved state of a mutable object."""
 
     def changed(self) -> bool:
-        """Whether it is another now."""
+        """Whether the object differs from its saved state."""
         ...
 
     def restore(self) -> None:
-        """Make it what it was; if it has not changed, nothing is written to it."""
+        """Give the object its saved state; write nothing to an object that has not changed."""
         ...
 
 
 class Walk:
-    """Visits what is reachable from values, and saves each part once.
+    """Visits the objects that are reachable from values, and saves the state of each once.
 
     It enters lists, tuples, sets, dicts, modules, dataclasses, and objects of classes that the user wrote or that come
     from a package of the model's own classes. It does not enter objects of other packages: a trainer or a logger that
@@ -42,8 +42,8 @@ class Walk:
 
     Parameters
     ----------
-    model : the module whose classes tell the packages.
-    outside : what is not visited.
+    model : the module whose classes, and those of its submodules, name the packages to enter.
+    outside : objects that are not visited.
     """
 
     def __init__(self, model: nn.Module, outside: Iterable[Any] = ()) -> None:
@@ -52,7 +52,7 @@ class Walk:
         self._saved: dict[int, Part] = {}
 
     def visited(self, values: Iterable[Any]) -> Iterator[Any]:
-        """The values and all that is in them, each once."""
+        """Yield the values and all objects reachable from them, each once."""
         waiting, seen = list(values), set()
         while waiting:
             value = waiting.pop()
@@ -62,7 +62,7 @@ class Walk:
                 waiting.extend(self._contents(value))
 
     def parts(self, values: Iterable[Any]) -> list[Part]:
-        """What can change among the visited, as it is now."""
+        """The present state of every mutable object that is reachable from ``values``."""
         parts = []
         for value in self.visited(values):
             part = self._saved.get(id(value)) or _part(value)
@@ -110,7 +110,7 @@ def _part(value: Any) -> Part | None:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether the tensor is a dense one with values in memory, and of no class with rules of its own."""
+    """Whether the tensor is dense, has its values in memory, and is of no subclass other than nn.Parameter."""
     dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
     return type(tensor) in (torch.Tensor, nn.Parameter) and dense and not tensor.is_meta
 
@@ -118,7 +118,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 class _TensorPart:
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor
-        self._memory = tensor.data  # unlike the tensor it stays where it is when a forward assigns to ``tensor.data``
+        self._memory = tensor.data  # it still refers to this memory after a forward has assigned to ``tensor.data``
         # An expanded axis lies in memory once, and is written to once.
         once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())
         self._core = self._memory[once]
@@ -129,7 +129,7 @@ class _TensorPart:
         return self._moved() or not _same_bits(self._core, self._values)
 
     def restore(self) -> None:
-        with torch.inference_mode():  # here, tensors that were made in that mode can be written to as well
+        with torch.inference_mode():  # without it, tensors that were made in that mode cannot be written to
             if not _same_bits(self._core, self._values):
                 self._core.copy_(self._values)
         if self._moved():
@@ -216,7 +216,7 @@ class _SetPart:
 class RandomPart:
     """The state of a random generator, as the function ``read`` returns it and ``write`` sets it.
 
-    It is no value of the model, and counts as unchanged.
+    `changed` is always False, because a random state is no value of the model.
     """
 
     def __init__(self, read: Any, write: Any) -> None:

@@ -22,7 +22,7 @@ from .parts import Walk
 from .state import Attributes, Key, undisturbed
 from .store import FolderStore, MemoryStore
 
-# What a model raises on a state of another batch size.
+# What a model may raise if its state and the probe have different batch sizes.
 _MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
@@ -30,18 +30,18 @@ class Recorder:
     """Records the output sequence of a layer on ``probe``, without a trace in the training itself.
 
     Each `snapshot` runs the model on the probe, in evaluation mode, without gradients, and not compiled.
-    Recorded is what the layer returned, before the rest of the forward can change it. Afterwards the model
-    is as it was, so that training goes on to the same bits: parameters and their gradients, buffers, the
+    It records what the layer returned, before the rest of the forward can change it. Afterwards the model
+    is restored, so that training goes on to the same bits: parameters and their gradients, buffers, the
     attributes of every module, training flags, and the random states of torch (CPU, and CUDA where in
-    use), NumPy and `random`. No hook stays on the model in between. A snapshot copies the tensors of the
-    model while it runs; between snapshots the recorder keeps a copy of those that are no parameters.
+    use), NumPy and `random`. No hook stays on the model between snapshots. A snapshot copies the tensors of the
+    model while it runs; between snapshots the recorder keeps a copy of those that are not parameters.
 
     A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
     buffer. Each snapshot starts from the state that the model had when the recorder was made, or from None
-    where it is None now, so that snapshots of an unchanged model are equal, and the probe may have another
-    batch size than the training. Such a state is whatever an evaluation forward changes, in a module where
-    that includes a tensor of two or more axes. Running statistics, counters, and what is changed by the
-    training alone are as they are now.
+    if the state is None at the snapshot. So snapshots of an unchanged model are equal, and the probe may
+    have another batch size than the training. Attributes and buffers that an evaluation forward changes
+    count as such a state, in modules where one of them is a tensor of two or more axes. Running
+    statistics, counters, and attributes that only the training changes keep their present values.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ class Recorder:
         copy of it, and gives the model a fresh copy in each snapshot.
     label : (S,) integer class of each probe sample.
     path : folder, new or empty, where each snapshot is written as it is taken instead of being kept in
-        memory; `load_trace` reads it, also after a crash. The first snapshot takes the folder: every other
-        recorder, of this process or another, is refused there.
+        memory; `load_trace` reads it, also after a crash. The folder belongs to the recorder that first takes a
+        snapshot in it: other recorders, of this or another process, are refused.
     batch_first : for layers other than RNN, LSTM and GRU: whether the batch axis precedes the timesteps.
 
     Raises
@@ -151,7 +151,7 @@ class Recorder:
         return number
 
     def _probe_output(self, layer: nn.Module) -> Any:
-        """What the layer returns; run again where the forward proves to carry a state that was not put back before."""
+        """The output of the layer; the forward runs again if it turns out to carry a state that was not reset."""
         if any(map(is_lazy, (*self._model.parameters(), *self._model.buffers()))):
             raise InputError(
                 "model has lazy modules without parameters yet; call it on a batch before the first snapshot"
@@ -168,7 +168,7 @@ class Recorder:
                 except torch.OutOfMemoryError:
                     raise
                 except _MISFITS as error:
-                    # A state of another batch size ends the forward before it is seen to be carried.
+                    # A state of another batch size makes the forward fail before it has changed the state.
                     more = set(before.shapes(moved))
                     if not more:
                         self._explain(error, before)
@@ -197,7 +197,7 @@ class Recorder:
         return outputs
 
     def _explain(self, error: Exception, attributes: Attributes) -> None:
-        """Raise an `InputError` where the device or the batch size of the probe may have led to ``error``."""
+        """Raise `InputError` if the device or the batch size of the probe may have caused ``error``."""
         probe = {value.device for value in Walk(self._model).visited(self._args) if isinstance(value, torch.Tensor)}
         devices = {weight.device for weight in self._model.parameters()}
         if probe and devices and not probe & devices:
@@ -240,11 +240,11 @@ def _copied_probe(args: tuple[Any, ...]) -> tuple[Any, ...]:
     try:
         return copy.deepcopy(args, copies)
     except (TypeError, RuntimeError) as error:
-        raise InputTypeError(f"probe cannot be copied ({error}); accepted: tensors, and what holds tensors") from error
+        raise InputTypeError(f"probe cannot be copied ({error}); accepted: tensors, or containers of them") from error
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module within wrappers that spread a forward over devices and processes, or compile it."""
+    """The module inside wrappers that compile it or spread a forward over devices and processes."""
     parallel = isinstance(module, (nn.DataParallel, DistributedDataParallel))
     inner = module.module if parallel else getattr(module, "_orig_mod", module)
     return module if inner is module else _unwrapped(inner)
@@ -260,7 +260,7 @@ def _find_layer(model: nn.Module, layer: Any) -> nn.Module:
     names = dict(model.named_modules(remove_duplicate=False))
     if isinstance(names.get(layer), torch.jit.ScriptModule):
         raise InputTypeError(
-            f"layer={layer!r} is a scripted module, which takes no hooks; accepted: a module of Python"
+            f"layer={layer!r} is a scripted module, which takes no hooks; accepted: a module that is not scripted"
         )
     if layer in names:
         return _unwrapped(names[layer])

@@ -1,4 +1,4 @@
-"""What a model holds: put back after a probe has run through it, and the state that a forward carries to the next."""
+"""Restore a model after a probe has run through it, and find the state that a forward carries to the next one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Key = tuple[int, str]  # id of a module, and the name of one of its attributes o
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, start: Attributes) -> Iterator[None]:
-    """Evaluation mode inside; the model and the random states as before afterwards, and so the values of the ``start``.
+    """Run the block in evaluation mode; then restore the model, the random states, and the values of ``start``.
 
-    Put back are parameters, their gradients, buffers, and the attributes of every module with all that `Walk` finds
-    in them. For that the model's tensors are copied, as long as the block runs. Random states are those of torch (CPU,
-    and CUDA where in use), NumPy, `random`, and generators among the attributes.
+    Parameters, their gradients, buffers, and the attributes of every module are restored, with all that `Walk` finds in
+    them. The model's tensors are copied for this while the block runs. Random states are those of torch (CPU, and CUDA
+    where in use), NumPy, `random`, and generators among the attributes.
     """
     # The cache of `parametrize.cached` would hand weights without gradients to the next training step.
     roots = [*map(vars, model.modules()), *model.parameters(), *model.buffers(), parametrize._cache]
@@ -37,7 +37,7 @@ def undisturbed(model: nn.Module, start: Attributes) -> Iterator[None]:
     try:
         for weight, _ in gradients:
             weight.grad = None
-        # One by one: ``model.train()`` would wake modules the user has frozen in evaluation mode.
+        # Set flags one by one: ``model.train()`` would wake modules that the user has frozen in evaluation mode.
         for module, _ in flags:
             module.training = False
         with _without_caches(), _random_state_of_torch():
@@ -47,7 +47,7 @@ def undisturbed(model: nn.Module, start: Attributes) -> Iterator[None]:
             part.restore()
         for weight, gradient in gradients:
             weight.grad = gradient
-        for module, training in flags:  # a scripted module holds its flag elsewhere than in its attributes
+        for module, training in flags:  # the flag of a scripted module is not among its attributes
             module.training = training
 
 
@@ -59,7 +59,7 @@ def _numpy_state() -> Any:
 def _without_caches() -> Iterator[None]:
     # Older torch (its issue 112583) hands weights that autocast cached without gradients to the next training step.
     caching = torch.is_autocast_cache_enabled()
-    # Each hook of a snapshot would make compiled code compile anew, until torch gives up compiling it.
+    # The hook of each snapshot would make torch compile the model again, until torch gives up compiling it.
     compiled = "torch._dynamo" in sys.modules
     try:
         torch.set_autocast_cache_enabled(False)
@@ -89,7 +89,7 @@ class Attributes:
         return [value for value, _ in self._values.values()]
 
     def changed(self) -> set[Key]:
-        """The attributes that have another value now, or other contents, or have come or gone."""
+        """The attributes that have been replaced, modified, added or removed since."""
         now = self._now()
         return (now.keys() ^ self._values.keys()) | {
             key
@@ -98,9 +98,9 @@ class Attributes:
         }
 
     def put_back(self, keys: Iterable[Key]) -> None:
-        """Give the attributes ``keys`` the values they had, buffers on the device and in the dtype of now.
+        """Reset the attributes ``keys`` to their saved values; tensors keep their present device and dtype.
 
-        An attribute that is None now, or gone, stays so: the model has no state that a forward could go on from.
+        An attribute that is None or missing now stays so, because the model has no state to go on from.
         """
         for key in keys:
             module, name = self._modules[key[0]], key[1]
@@ -117,9 +117,9 @@ class Attributes:
         return value.to(now) if tensors else value
 
     def carried_on(self) -> set[Key]:
-        """Of what has changed, the states of samples.
+        """The changed attributes of modules in which one of them has two or more axes: these are states of samples.
 
-        A module that has changed nothing but numbers and vectors keeps running statistics or a count.
+        A module in which only numbers and vectors have changed keeps running statistics or a count.
         """
         changed = self.changed()
         modules = {number for number, _ in self.shapes(changed)}

@@ -40,16 +40,16 @@ class MemoryStore:
 
 
 class FolderStore:
-    """Snapshots as one .npy each, named by a meta.json that is rewritten last, so that both always agree.
+    """Snapshots as one .npy each, listed in a meta.json that is rewritten last, so that both always agree.
 
-    The first snapshot takes the folder, by making the meta.json of an empty recording where there was none.
+    The first snapshot takes the folder: it creates the meta.json of an empty recording, which must not exist yet.
     """
 
     def __init__(self, path: str | os.PathLike[str], layer: str) -> None:
         # A later change of the working directory does not move it; ~ is the home folder, as in `load_trace`.
         self._path = Path(path).expanduser().absolute()
         self._check_empty()
-        # The name tells this recorder's meta.json from that of a recorder with the same layer and epochs.
+        # A random name distinguishes this meta.json from that of a recorder with the same layer and epochs.
         self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "layer": layer, "recorder": uuid.uuid4().hex}
         self._meta |= {"epoch": [], "files": [], "extra": []}
         self._written: str | None = None
