@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,11 @@ from torch.nn.parameter import is_lazy
 from .._trace_input import as_label
 from ..params import InputError, InputTypeError
 from ..trace import Trace
+from .carried import MISFITS, Run, settled, warn_of_other_states
 from .output import LARGEST_INTEGER, copied_output, sequence_values
 from .parts import Walk
-from .state import Attributes, Key, undisturbed
+from .state import Attributes, Key, Start, undisturbed
 from .store import FolderStore, MemoryStore
-
-# What a model may raise if its state and the probe have different batch sizes.
-_MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 class Recorder:
@@ -90,7 +90,7 @@ class Recorder:
         # A PackedSequence is a tuple too, and yet one argument.
         self._args = _copied_probe(probe if type(probe) is tuple else (probe,))
         self._label = as_label(label)
-        self._start = Attributes(model)
+        self._start, self._weights = Start(model), _versions(model)
         self._carried: set[Key] = set()
         self._store = MemoryStore() if path is None else FolderStore(path, layer)
         self._epochs: list[float] = []
@@ -151,36 +151,50 @@ class Recorder:
         return number
 
     def _probe_output(self, layer: nn.Module) -> Any:
-        """The output of the layer; the forward runs again if it turns out to carry a state that was not reset."""
+        """The output of the layer, from the carried state that all snapshots start from."""
         if any(map(is_lazy, (*self._model.parameters(), *self._model.buffers()))):
             raise InputError(
                 "model has lazy modules without parameters yet; call it on a batch before the first snapshot"
             )
-        carried = set(self._carried)
-        while True:
-            with undisturbed(self._model, self._start):
-                moved = self._start.changed() - carried
-                self._start.put_back(carried)
-                before = Attributes(self._model)
-                try:
-                    outputs = self._forward(layer)
-                    more = before.carried_on() & moved
-                except torch.OutOfMemoryError:
-                    raise
-                except _MISFITS as error:
-                    # A state of another batch size makes the forward fail before it has changed the state.
-                    more = set(before.shapes(moved))
-                    if not more:
-                        self._explain(error, before)
-                        raise
-            if not more:
-                break
-            carried |= more
-        if len(outputs) != 1:
-            ran = "did not run" if not outputs else f"ran {len(outputs)} times"
+        last = self._settled(layer)
+        if len(last.outputs) != 1:
+            ran = "did not run" if not last.outputs else f"ran {len(last.outputs)} times"
             raise InputError(f"layer={self._name!r} {ran} in one forward of the probe; accepted: exactly once")
-        self._carried = carried
-        return outputs[0]
+        return last.outputs[0]
+
+    def _settled(self, layer: nn.Module) -> Run:
+        failure = None
+        for start in [self._start] if self._epochs else self._possible_starts():
+            run = functools.partial(self._run, layer, start)
+            try:
+                last, carried = settled(run, start, self._carried)
+            except torch.OutOfMemoryError:
+                raise
+            except MISFITS as error:
+                failure = failure or error
+                continue
+            if not self._epochs:
+                warn_of_other_states(run, carried, last, self._name)
+            self._start, self._carried = start, carried
+            return last
+        self._explain(failure)
+        raise failure
+
+    def _possible_starts(self) -> list[Start]:
+        """For the first snapshot: the state when the recorder was made, and that of now, in the order of preference."""
+        if not self._start.moved():
+            return [self._start]
+        starts = [self._start, Start(self._model)]
+        return starts if self._weights != _versions(self._model) else starts[::-1]
+
+    def _run(self, layer: nn.Module, start: Start, keys: set[Key], vectors: Mapping[Key, Any] | None = None) -> Run:
+        with undisturbed(self._model, start.objects() if keys else ()) as changes:
+            start.put_back(keys)
+            for key, value in (vectors or {}).items():
+                start.set(key, value)
+            outputs = self._forward(layer)
+            touched = start.moved(keys) if keys else set()
+        return Run(outputs, {key: change for key, change in changes.items() if key not in keys or key in touched})
 
     def _forward(self, layer: nn.Module) -> list[Any]:
         outputs: list[Any] = []
@@ -196,7 +210,7 @@ class Recorder:
             handle.remove()
         return outputs
 
-    def _explain(self, error: Exception, attributes: Attributes) -> None:
+    def _explain(self, error: Exception) -> None:
         """Raise `InputError` if the device or the batch size of the probe may have caused ``error``."""
         probe = {value.device for value in Walk(self._model).visited(self._args) if isinstance(value, torch.Tensor)}
         devices = {weight.device for weight in self._model.parameters()}
@@ -205,7 +219,7 @@ class Recorder:
                 f"probe is on {_listed(probe)}, the model's parameters on {_listed(devices)}; accepted: a probe on the "
                 f"device of the model ({error})"
             ) from error
-        states = {f"{name} {shape}" for (_, name), shape in attributes.shapes(attributes.keys()).items()}
+        states = {f"{name} {shape}" for (_, name), shape in Attributes(self._model).shapes().items()}
         if states:
             raise InputError(
                 f"the model refuses the probe ({type(error).__name__}: {error}). It holds {_listed(states)}: a state "
@@ -241,6 +255,12 @@ def _copied_probe(args: tuple[Any, ...]) -> tuple[Any, ...]:
         return copy.deepcopy(args, copies)
     except (TypeError, RuntimeError) as error:
         raise InputTypeError(f"probe cannot be copied ({error}); accepted: tensors, or containers of them") from error
+
+
+def _versions(model: nn.Module) -> list[tuple[int, int]]:
+    """The parameters, and how often each has been written to."""
+    weights = [weight for weight in model.parameters() if not is_lazy(weight)]
+    return [(id(weight), 0 if weight.is_inference() else weight._version) for weight in weights]
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
