@@ -24,6 +24,7 @@ _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})  # immut
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Containers of the standard library that keep their items in attributes, and modules of torch as well.
 _PLAIN = (nn.Module, SimpleNamespace, collections.UserDict, collections.UserList, collections.ChainMap)
+_CONTAINERS = frozenset({dict, collections.OrderedDict, list, tuple, set, frozenset, deque})  # without attributes
 _SMALL = 16384  # values; tensors up to this size are copied and compared together
 
 
@@ -51,12 +52,12 @@ class Walk:
 
     Parameters
     ----------
-    model : the module whose classes, and those of its submodules, name the packages to enter.
+    modules : those whose classes name the packages to enter.
     outside : objects that are not visited.
     """
 
-    def __init__(self, model: nn.Module, outside: Iterable[Any] = ()) -> None:
-        self._packages = {_package(type(module)) for module in model.modules()} - {"torch"}
+    def __init__(self, modules: Iterable[nn.Module], outside: Iterable[Any] = ()) -> None:
+        self._packages = set(map(_package, set(map(type, modules)))) - {"torch"}
         self._outside = list(outside)
         self._entered: dict[type, bool] = {}
 
@@ -73,11 +74,13 @@ class Walk:
                         waiting.append(contents)
         return visited
 
-    def own_classes(self, value: Any) -> list[type]:
-        """The classes of a module that the user wrote."""
-        return [kind for kind in type(value).__mro__ if issubclass(kind, nn.Module) and self._is_own(kind)]
+    def own_classes(self, kind: type) -> list[type]:
+        """The bases of a class of modules that the user wrote, and it."""
+        return [base for base in kind.__mro__ if issubclass(base, nn.Module) and self._is_own(base)]
 
     def _contents(self, value: Any) -> list[Any]:
+        if isinstance(value, torch.Tensor):
+            return []
         if isinstance(value, dict):
             contents = list(value.values())
         elif isinstance(value, (list, tuple, set, frozenset, deque)):
@@ -88,6 +91,8 @@ class Walk:
             return [value.bit_generator]
         else:
             contents = []
+        if type(value) in _CONTAINERS:
+            return contents
         if members := self.members(value):
             contents += members.read(value).values()
         if self._is_entered(type(value)) and hasattr(value, "__dict__"):
@@ -174,24 +179,29 @@ class Saved:
     def __init__(self, walk: Walk, values: Iterable[Any]) -> None:
         self._parts: list[Part] = []
         self._random: list[RandomPart] = []
+        self._empty: list[dict[Any, Any]] = []  # most dicts of a module
         groups: dict[Any, list[_TensorPart]] = {}
         for value in walk.visited(values):
             if isinstance(value, torch.Tensor):
                 if is_plain(value):
                     part = _TensorPart(value)
                     groups.setdefault(part.group, []).append(part)
-            elif (other := _part(value, walk.members(value))) is not None:
+            elif isinstance(value, dict) and not value:
+                self._empty.append(value)
+            elif (other := _part(value, walk)) is not None:
                 (self._random if isinstance(other, RandomPart) else self._parts).append(other)
         self._groups = [_TensorGroup(parts) for parts in groups.values()]
 
     def changed(self) -> list[Part]:
         """The parts that differ from their saved state, without random generators."""
         changed = [part for part in self._parts if part.changed()]
+        changed += [_DictPart(mapping, {}) for mapping in self._empty if mapping]
         return changed + [part for group in self._groups for part in group.changed()]
 
     def targets(self) -> list[Any]:
         """The objects."""
-        return [part.target for part in (*self._parts, *(part for group in self._groups for part in group.parts))]
+        tensors = [part for group in self._groups for part in group.parts]
+        return [*(part.target for part in (*self._parts, *tensors)), *self._empty]
 
     def restore(self, changed: Iterable[Part]) -> None:
         """Restore the parts ``changed``, and the random generators."""
@@ -199,15 +209,16 @@ class Saved:
             part.restore()
 
 
-def _part(value: Any, members: Members | None) -> Part | RandomPart | None:
+def _part(value: Any, walk: Walk) -> Part | RandomPart | None:
     if isinstance(value, dict):
-        return _DictPart(value)
+        return _DictPart(value, dict(value))
     if isinstance(value, (list, deque)):
         return _ListPart(value)
     if isinstance(value, set):
         return _SetPart(value)
     if isinstance(value, np.ndarray):
         return _ArrayPart(value) if value.flags.writeable else None
+    members = walk.members(value)
     return _MembersPart(value, members) if members else _random_part(value)
 
 
@@ -293,8 +304,8 @@ def _same_items(left: Iterable[Any], right: Iterable[Any]) -> bool:
 
 
 class _DictPart:
-    def __init__(self, mapping: dict[Any, Any]) -> None:
-        self.target, self._items = mapping, dict(mapping)
+    def __init__(self, mapping: dict[Any, Any], items: dict[Any, Any]) -> None:
+        self.target, self._items = mapping, items
 
     def changed(self) -> bool:
         now, then = self.target, self._items

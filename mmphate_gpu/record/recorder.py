@@ -152,7 +152,7 @@ class Recorder:
 
     def _probe_output(self, layer: nn.Module) -> Any:
         """The output of the layer, from the carried state that all snapshots start from."""
-        if any(map(is_lazy, (*self._model.parameters(), *self._model.buffers()))):
+        if not self._epochs and any(map(is_lazy, (*self._model.parameters(), *self._model.buffers()))):
             raise InputError(
                 "model has lazy modules without parameters yet; call it on a batch before the first snapshot"
             )
@@ -212,7 +212,7 @@ class Recorder:
 
     def _explain(self, error: Exception) -> None:
         """Raise `InputError` if the device or the batch size of the probe may have caused ``error``."""
-        probe = {value.device for value in Walk(self._model).visited(self._args) if isinstance(value, torch.Tensor)}
+        probe = {value.device for value in Walk([]).visited(self._args) if isinstance(value, torch.Tensor)}
         devices = {weight.device for weight in self._model.parameters()}
         if probe and devices and not probe & devices:
             raise InputError(
@@ -248,7 +248,7 @@ class Recorder:
 
 
 def _copied_probe(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    tensors = [value for value in Walk(nn.Module()).visited([args]) if isinstance(value, torch.Tensor)]
+    tensors = [value for value in Walk([]).visited([args]) if isinstance(value, torch.Tensor)]
     # `copy.deepcopy` refuses tensors that were computed from others that require gradients.
     copies = {id(tensor): tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors}
     try:

@@ -39,8 +39,8 @@ def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[K
     holds the attributes that it has changed.
     """
     attributes, changes = Attributes(model), {}
-    gradients = [(weight, weight.grad) for weight in model.parameters()]
-    flags = [(module, module.training) for module in model.modules()]
+    gradients = [(weight, weight.grad) for weight in attributes.weights]
+    flags = [(module, module.training) for module in attributes.modules]
     saved = None
     try:
         for weight, _ in gradients:
@@ -48,7 +48,7 @@ def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[K
         # Set flags one by one: ``model.train()`` would wake modules that the user has frozen in evaluation mode.
         for module, _ in flags:
             module.training = False
-        values, saved = attributes.values(), Saved(Walk(model), [*_roots(model, attributes), *others])
+        values, saved = attributes.values(), Saved(Walk(attributes.modules), [*_roots(attributes), *others])
         with _without_caches(), _random_states():
             yield changes
     finally:
@@ -63,9 +63,11 @@ def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[K
             module.training = training
 
 
-def _roots(model: nn.Module, attributes: Attributes) -> list[Any]:
+def _roots(attributes: Attributes) -> list[Any]:
+    scripted = [module for module in attributes.modules if isinstance(module, torch.jit.ScriptModule)]
+    buffers = [buffer for module in scripted for buffer in module.buffers()]  # they are not among its attributes
     # The cache of `parametrize.cached` would hand weights without gradients to the next training step.
-    return [*attributes.owners(), *model.parameters(), *model.buffers(), parametrize._cache]
+    return [*attributes.owners(), *attributes.weights, *buffers, parametrize._cache]
 
 
 @contextlib.contextmanager
@@ -102,14 +104,10 @@ class Attributes:
     """The attributes and buffers of all modules of a model, and those of the user's classes, without the parameters."""
 
     def __init__(self, model: nn.Module) -> None:
-        modules = list(model.modules())
-        self._walk = Walk(model, outside=(*modules, *model.parameters()))
-        classes = [
-            kind
-            for number in {type(module): module for module in modules}.values()
-            for kind in self._walk.own_classes(number)
-        ]
-        self._owners: dict[int, Any] = {id(owner): owner for owner in (*modules, *classes)}
+        self.modules, self.weights = list(model.modules()), list(model.parameters())
+        self._walk = Walk(self.modules, outside=(*self.modules, *self.weights))
+        classes = [kind for group in set(map(type, self.modules)) for kind in self._walk.own_classes(group)]
+        self._owners: dict[int, Any] = {id(owner): owner for owner in (*self.modules, *classes)}
 
     def owners(self) -> Collection[Any]:
         """The modules and classes."""
