@@ -24,7 +24,8 @@ _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})  # immut
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Containers of the standard library that keep their items in attributes, and modules of torch as well.
 _PLAIN = (nn.Module, SimpleNamespace, collections.UserDict, collections.UserList, collections.ChainMap)
-_CONTAINERS = frozenset({dict, collections.OrderedDict, list, tuple, set, frozenset, deque})  # without attributes
+_DICTS = frozenset({dict, collections.OrderedDict})
+_CONTAINERS = frozenset({list, tuple, set, frozenset, deque})  # without attributes
 _SMALL = 16384  # values; tensors up to this size are copied and compared together
 
 
@@ -61,8 +62,12 @@ class Walk:
         self._outside = list(outside)
         self._entered: dict[type, bool] = {}
 
-    def visited(self, values: Iterable[Any]) -> list[Any]:
-        """The values and all that is in them, each once, without numbers, texts, and tuples of them."""
+    def visited(self, values: Iterable[Any], empty: list[Any] | None = None) -> list[Any]:
+        """The values and all that is in them, each once, without numbers, texts, and tuples of them.
+
+        If there is a list ``empty``, it gets the empty dicts that are in dicts, instead of the result. A module has
+        many of them.
+        """
         waiting, seen, visited = [list(values)], set(map(id, self._outside)), []
         while waiting:
             for value in _without_atoms(waiting.pop()):
@@ -70,6 +75,9 @@ class Walk:
                     seen.add(id(value))
                     visited.append(value)
                     contents = self._contents(value)
+                    if contents and empty is not None and type(value) in _DICTS:
+                        empty += [item for item in contents if type(item) in _DICTS and not item]
+                        contents = [item for item in contents if type(item) not in _DICTS or item]
                     if contents:
                         waiting.append(contents)
         return visited
@@ -79,6 +87,8 @@ class Walk:
         return [base for base in kind.__mro__ if issubclass(base, nn.Module) and self._is_own(base)]
 
     def _contents(self, value: Any) -> list[Any]:
+        if type(value) in _DICTS:
+            return list(value.values())
         if isinstance(value, torch.Tensor):
             return []
         if isinstance(value, dict):
@@ -179,15 +189,13 @@ class Saved:
     def __init__(self, walk: Walk, values: Iterable[Any]) -> None:
         self._parts: list[Part] = []
         self._random: list[RandomPart] = []
-        self._empty: list[dict[Any, Any]] = []  # most dicts of a module
+        self._empty: list[dict[Any, Any]] = []
         groups: dict[Any, list[_TensorPart]] = {}
-        for value in walk.visited(values):
+        for value in walk.visited(values, self._empty):
             if isinstance(value, torch.Tensor):
                 if is_plain(value):
                     part = _TensorPart(value)
                     groups.setdefault(part.group, []).append(part)
-            elif isinstance(value, dict) and not value:
-                self._empty.append(value)
             elif (other := _part(value, walk)) is not None:
                 (self._random if isinstance(other, RandomPart) else self._parts).append(other)
         self._groups = [_TensorGroup(parts) for parts in groups.values()]
@@ -229,6 +237,8 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 
 class _TensorPart:
+    __slots__ = ("_flags", "_memory", "bits", "group", "saved", "target")
+
     def __init__(self, tensor: torch.Tensor) -> None:
         self.target = tensor
         self._memory = tensor.data  # it still refers to this memory after a forward has assigned to ``tensor.data``
@@ -243,7 +253,7 @@ class _TensorPart:
         else:  # As integers, NaN equals itself, and -0 differs from 0.
             self.bits = self.bits.view(_BITS[tensor.element_size()])
         self.group = (tensor.device, self.bits.dtype) if small else id(tensor)
-        self.saved: torch.Tensor = self.bits  # until `_TensorGroup` copies it
+        self.saved = self.bits  # `_TensorGroup` sets its copy
 
     def changed(self) -> bool:
         return self.has_other_flags() or not torch.equal(self.bits, self.saved)
@@ -271,14 +281,18 @@ class _TensorGroup:
 
     def __init__(self, parts: list[_TensorPart]) -> None:
         self.parts = parts
-        self._saved = torch.cat([part.bits for part in parts]) if len(parts) > 1 else parts[0].bits.clone()
-        values = self._saved.split([part.bits.numel() for part in parts]) if len(parts) > 1 else (self._saved,)
-        for part, saved in zip(parts, values, strict=True):
-            part.saved = saved
+        self._saved = self._joined() if len(parts) > 1 else parts[0].bits.clone()
+
+    def _joined(self) -> torch.Tensor:
+        return torch.cat([part.bits for part in self.parts])
 
     def changed(self) -> list[_TensorPart]:
-        if len(self.parts) > 1 and torch.equal(torch.cat([part.bits for part in self.parts]), self._saved):
+        several = len(self.parts) > 1
+        if several and torch.equal(self._joined(), self._saved):
             return [part for part in self.parts if part.has_other_flags()]
+        values = self._saved.split([part.bits.numel() for part in self.parts]) if several else (self._saved,)
+        for part, saved in zip(self.parts, values, strict=True):
+            part.saved = saved
         return [part for part in self.parts if part.changed()]
 
 
