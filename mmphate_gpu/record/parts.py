@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import collections
-import dataclasses
-import functools
-import itertools
 import operator
 import random
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from types import MemberDescriptorType, SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-MISSING = object()
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})  # immutable, and without contents
+from .walk import MISSING, Members, Walk
+
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-# Containers of the standard library that keep their items in attributes, and modules of torch as well.
-_PLAIN = (nn.Module, SimpleNamespace, collections.UserDict, collections.UserList, collections.ChainMap)
-_DICTS = frozenset({dict, collections.OrderedDict})
-_CONTAINERS = frozenset({list, tuple, set, frozenset, deque})  # without attributes
 _SMALL = 16384  # values; tensors up to this size are copied and compared together
 
 
@@ -41,146 +30,6 @@ class Part(Protocol):
     def restore(self) -> None:
         """Give the object its saved state; write nothing to an object that has not changed."""
         ...
-
-
-class Walk:
-    """Visits the objects that are reachable from values.
-
-    It enters lists, tuples, sets, dicts, modules, dataclasses, and objects of classes that the user wrote or that come
-    from a package of the model's own classes, with their attributes and slots; of the classes of modules that the user
-    wrote, the class attributes. It does not enter objects of other packages: a trainer or a logger that
-    a module refers to is no state of the model, and threads may be at work in it.
-
-    Parameters
-    ----------
-    modules : those whose classes name the packages to enter.
-    outside : objects that are not visited.
-    """
-
-    def __init__(self, modules: Iterable[nn.Module], outside: Iterable[Any] = ()) -> None:
-        self._packages = set(map(_package, set(map(type, modules)))) - {"torch"}
-        self._outside = list(outside)
-        self._entered: dict[type, bool] = {}
-
-    def visited(self, values: Iterable[Any], empty: list[Any] | None = None) -> list[Any]:
-        """The values and all that is in them, each once, without numbers, texts, and tuples of them.
-
-        If there is a list ``empty``, it gets the empty dicts that are in dicts, instead of the result. A module has
-        many of them.
-        """
-        waiting, seen, visited = [list(values)], set(map(id, self._outside)), []
-        while waiting:
-            for value in _without_atoms(waiting.pop()):
-                if id(value) not in seen:
-                    seen.add(id(value))
-                    visited.append(value)
-                    contents = self._contents(value)
-                    if contents and empty is not None and type(value) in _DICTS:
-                        empty += [item for item in contents if type(item) in _DICTS and not item]
-                        contents = [item for item in contents if type(item) not in _DICTS or item]
-                    if contents:
-                        waiting.append(contents)
-        return visited
-
-    def own_classes(self, kind: type) -> list[type]:
-        """The bases of a class of modules that the user wrote, and it."""
-        return [base for base in kind.__mro__ if issubclass(base, nn.Module) and self._is_own(base)]
-
-    def _contents(self, value: Any) -> list[Any]:
-        if type(value) in _DICTS:
-            return list(value.values())
-        if isinstance(value, torch.Tensor):
-            return []
-        if isinstance(value, dict):
-            contents = list(value.values())
-        elif isinstance(value, (list, tuple, set, frozenset, deque)):
-            contents = list(value)
-        elif isinstance(value, np.ndarray):
-            return list(value.flat) if value.dtype == object else []
-        elif isinstance(value, np.random.Generator):
-            return [value.bit_generator]
-        else:
-            contents = []
-        if type(value) in _CONTAINERS:
-            return contents
-        if members := self.members(value):
-            contents += members.read(value).values()
-        if self._is_entered(type(value)) and hasattr(value, "__dict__"):
-            contents.append(vars(value))
-        return contents
-
-    def members(self, value: Any) -> Members | None:
-        """The attributes of ``value`` that are in no dict: those of a class of the user's, and slots."""
-        if isinstance(value, type):
-            return _CLASS if issubclass(value, nn.Module) and self._is_own(value) else None
-        return _SLOTS if self._is_entered(type(value)) and _slots(type(value)) else None
-
-    def _is_entered(self, kind: type) -> bool:
-        if kind not in self._entered:
-            closed = issubclass(kind, (type, torch.Tensor, torch.utils.data.Dataset, np.generic))
-            plain = issubclass(kind, _PLAIN) or dataclasses.is_dataclass(kind)
-            self._entered[kind] = not closed and (plain or self._is_own(kind))
-        return self._entered[kind]
-
-    def _is_own(self, kind: type) -> bool:
-        return _package(kind) in self._packages or not _is_installed(_package(kind))
-
-
-def _without_atoms(values: list[Any]) -> Iterable[Any]:
-    kinds = set(map(type, values))
-    while kinds == {tuple}:  # many tuples of numbers and texts are left out fast in this way
-        values = list(itertools.chain.from_iterable(values))
-        kinds = set(map(type, values))
-    if kinds <= _ATOMS:
-        return ()
-    return values if kinds.isdisjoint(_ATOMS) else [value for value in values if type(value) not in _ATOMS]
-
-
-@functools.cache
-def _slots(kind: type) -> tuple[Any, ...]:
-    slotted = [vars(base) for base in kind.__mro__ if "__slots__" in vars(base)]
-    return tuple(item for names in slotted for item in names.values() if isinstance(item, MemberDescriptorType))
-
-
-def _in_slots(value: Any) -> dict[Any, Any]:
-    values = {slot: getattr(value, slot.__name__, MISSING) for slot in _slots(type(value))}
-    return {slot: item for slot, item in values.items() if item is not MISSING}
-
-
-def _set_slot(value: Any, slot: Any, item: Any) -> None:
-    slot.__set__(value, item)  # unlike `setattr`, it writes to frozen dataclasses as well
-
-
-def _delete_slot(value: Any, slot: Any) -> None:
-    slot.__delete__(value)
-
-
-def class_attributes(kind: type) -> dict[str, Any]:
-    """The attributes of a class itself, without those that Python keeps there."""
-    return {name: value for name, value in vars(kind).items() if not name.startswith("__")}
-
-
-class Members(NamedTuple):
-    """How attributes that are in no dict are read, set and deleted."""
-
-    read: Callable[[Any], dict[Any, Any]]
-    write: Callable[[Any, Any, Any], None]
-    delete: Callable[[Any, Any], None]
-
-
-_CLASS = Members(class_attributes, setattr, delattr)
-_SLOTS = Members(_in_slots, _set_slot, _delete_slot)
-
-
-def _package(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
-
-
-@functools.cache
-def _is_installed(package: str) -> bool:
-    file = getattr(sys.modules.get(package), "__file__", None) or ""
-    known = package == "torch" or package in sys.stdlib_module_names
-    return known or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
 
 
 class Saved:

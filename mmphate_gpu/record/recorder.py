@@ -21,9 +21,9 @@ from ..params import InputError, InputTypeError
 from ..trace import Trace
 from .carried import MISFITS, Run, settled, warn_of_other_states
 from .output import LARGEST_INTEGER, copied_output, sequence_values
-from .parts import Walk
 from .state import Attributes, Key, Start, undisturbed
 from .store import FolderStore, MemoryStore
+from .walk import Walk
 
 
 class Recorder:

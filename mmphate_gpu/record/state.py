@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .parts import MISSING, RandomPart, Saved, Walk, class_attributes
+from .parts import RandomPart, Saved
+from .walk import MISSING, Walk, class_attributes
 
 # What every module has: its flags, its hooks, and the dicts of parameters, buffers and submodules.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
