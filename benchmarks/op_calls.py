@@ -13,7 +13,8 @@ import mmphate_gpu.estimator  # noqa: F401  the ops of every stage register them
 from benchmarks.op_inputs import COLUMNS, Again, Data
 from benchmarks.timer import nothing
 from mmphate_gpu import potential_distances
-from mmphate_gpu.affinities.bandwidth import FLOOR, kth_unit_distance
+from mmphate_gpu._trace_points import FLOOR
+from mmphate_gpu.affinities.bandwidth import kth_unit_distance
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import TiledAffinity
 from mmphate_gpu.ops import twins

@@ -61,8 +61,8 @@ def result_to_kind(result: Any, kind: str) -> Any:
 def takes_arrays(*names: str) -> Callable[[Function], Function]:
     """Let the arguments ``names`` be NumPy, torch or CuPy arrays; results come back in the kind of the first.
 
-    Of an xarray.DataArray that is NumPy: rows of landmarks have no coordinates worth naming. The function itself is
-    written for tensors. It gets float32 or float64 ones without a graph, by `real_tensor`.
+    For an xarray.DataArray that kind is NumPy, because rows of landmarks have no coordinates. The function itself is
+    written for tensors: `real_tensor` gives it float32 or float64 tensors without an autograd graph.
     """
 
     def decorate(function: Function) -> Function:
@@ -93,7 +93,7 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
 def real_tensor(name: str, values: Any) -> torch.Tensor:
     """``values`` as a float32 or float64 tensor, without a copy where that is possible.
 
-    Integers beyond 2^24 become float64, others float32.
+    Integers beyond 2^24 become float64, smaller ones float32.
 
     Raises
     ------
@@ -109,13 +109,13 @@ def real_tensor(name: str, values: Any) -> torch.Tensor:
     if values.dtype == torch.bool or values.is_complex():
         raise _not_real(name, values.dtype)
     whole = not values.is_floating_point() and values.element_size() > 2
-    # NumPy finds the extremes: torch has no minimum of unsigned integers.
+    # NumPy finds the extremes, because torch has no minimum of unsigned integers.
     wide = whole and _beyond_float32(name, values.cpu().numpy())
     return values.to(torch.float64 if wide else torch.float32)
 
 
 def array_or_tensor(name: str, values: Any) -> np.ndarray | torch.Tensor:
-    """``values`` as `read_array` reads them; `InputError` if a mask hides entries."""
+    """The array that `read_array` reads from ``values``; raises `InputError` if a mask hides entries."""
     array, hidden = read_array(name, values)
     if hidden is not None:
         mask = host_array(name, hidden)
@@ -127,15 +127,15 @@ def _real_array(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "iuf":
         raise _not_real(name, values.dtype)
     if values.dtype.kind == "f":
-        kind = np.float32 if values.dtype.itemsize <= 4 else np.float64
+        dtype = np.float32 if values.dtype.itemsize <= 4 else np.float64
     else:
-        kind = np.float64 if values.itemsize > 2 and _beyond_float32(name, values) else np.float32
+        dtype = np.float64 if values.itemsize > 2 and _beyond_float32(name, values) else np.float32
     with np.errstate(over="ignore", under="ignore"):  # a longdouble beyond float64 becomes an infinity, reported later
-        return values.astype(kind, copy=False)
+        return values.astype(dtype, copy=False)
 
 
 def _beyond_float32(name: str, values: np.ndarray) -> bool:
-    """Whether float32 would round the integers ``values``; those that float64 would round are refused."""
+    """Whether float32 may round one of the integers ``values``; raises `InputError` if float64 may round one."""
     extremes = (int(values.min()), int(values.max())) if values.size else (0, 0)
     for extreme in extremes:
         if abs(extreme) > 2**53:

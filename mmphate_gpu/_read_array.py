@@ -1,4 +1,4 @@
-"""Whatever holds an array, as a NumPy array or a tensor, and which of its entries a mask hides."""
+"""Read arrays of other libraries as NumPy arrays or tensors, together with the mask that hides entries."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from .params import InputError, InputTypeError
 
 Values: TypeAlias = np.ndarray | torch.Tensor
 
-# Errors of an exporter, of NumPy and of torch where an object cannot be handed over. The AssertionError is what a torch
-# without CUDA raises for an array on a GPU.
+# What NumPy, torch and other exporters raise for an object that they cannot convert. A torch build without CUDA raises
+# the AssertionError for an array on a GPU.
 _REFUSALS = (TypeError, ValueError, RuntimeError, BufferError, OverflowError, AttributeError, AssertionError)
-_HOST = 1  # DLPack's number for the memory of the CPU
+_HOST = 1  # DLPack's number for CPU memory
 
 
 def read_array(name: str, values: Any) -> tuple[Values, Values | None]:
-    """(array, hidden) of an array, a tensor, or (nested) sequences of numbers, arrays and tensors.
+    """Return (array, hidden) for an array, a tensor, or (nested) sequences of numbers, arrays and tensors.
 
-    ``array`` has neither a mask nor a graph. ``hidden`` has its shape and is True where a mask hides an entry; it is
-    None if no entry is hidden. Sequences become a NumPy array, as if their items had been stacked.
+    ``array`` has neither a mask nor an autograd graph. ``hidden`` has the shape of ``array`` and is True where a mask
+    hides an entry; it is None if no entry is hidden. A sequence becomes one NumPy array, stacked from its items.
 
     Raises
     ------
-    InputTypeError
-        ``values`` makes no array, is sparse, or is a tensor that holds no values; the message starts with ``name``.
+    InputError, InputTypeError
+        ``values`` cannot be converted to an array, is sparse, is a tensor that holds no values, or is a sequence of
+        pandas or xarray objects whose axes differ; the message starts with ``name``.
     """
     if isinstance(values, torch.Tensor):
         return _of_tensor(name, values)
@@ -38,7 +39,7 @@ def read_array(name: str, values: Any) -> tuple[Values, Values | None]:
         raise InputTypeError(f"{name} is a sparse {type(values).__name__}; accepted: a dense array")
     if is_sequence(values):
         return _of_sequence(name, values)
-    readers: list[Callable[[Any], Values]] = [np.asanyarray]  # keeps the mask of what becomes a masked array
+    readers: list[Callable[[Any], Values]] = [np.asanyarray]  # keeps the mask if it makes a masked array
     if hasattr(values, "__dlpack__"):
         readers = _dlpack_readers(values)
     return read_array(name, _first_that_reads(name, values, readers))
@@ -53,9 +54,9 @@ def host_array(name: str, values: Values) -> np.ndarray:
     """``values`` as a NumPy array; half precision of tensors becomes single, since NumPy has no bfloat16."""
     if isinstance(values, np.ndarray):
         return values
-    short = values.is_floating_point() and values.element_size() < 4
+    is_half = values.is_floating_point() and values.element_size() < 4
     try:
-        return (values.float() if short else values).cpu().numpy()
+        return (values.float() if is_half else values).cpu().numpy()
     except TypeError as error:
         raise InputTypeError(f"{name} has dtype {values.dtype}, which NumPy lacks; accepted: real numbers") from error
 
@@ -79,19 +80,19 @@ def _of_tensor(name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 
 def _holds_values(tensor: torch.Tensor) -> bool:
-    """False for the meta device, for fake tensors (on it too) and for those inside of vmap and grad of torch.func."""
+    """Whether ``tensor`` has memory that can be read; meta and fake tensors and those inside torch.func have none."""
     try:
         storage = tensor.untyped_storage()
         return storage.device.type != "meta" and (storage.data_ptr() != 0 or tensor.numel() == 0)
-    except RuntimeError:  # torch's word for a tensor without storage
+    except RuntimeError:  # torch raises it for a tensor without storage
         return False
 
 
 def _of_numpy(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     hidden = np.ma.getmask(array)
     # A structured mask belongs to a structured dtype, which every caller refuses.
-    some = hidden.dtype == bool and bool(hidden.any())
-    return np.asarray(array), np.asarray(hidden) if some else None
+    any_hidden = hidden.dtype == bool and bool(hidden.any())
+    return np.asarray(array), np.asarray(hidden) if any_hidden else None
 
 
 def _of_sequence(name: str, values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -113,7 +114,7 @@ def _is_scalar(item_type: type) -> bool:
 
 
 def _check_names(name: str, values: Sequence[Any]) -> None:
-    """Refuse pandas and xarray objects that cannot be stacked by position: their axes have different names."""
+    """Raise `InputError` for pandas or xarray objects whose axes differ, so that they cannot be stacked by position."""
     named = [axes for axes in map(_axis_names, values) if axes is not None]
     if any(axes != named[0] for axes in named):
         raise InputError(
@@ -130,7 +131,7 @@ def _axis_names(array: Any) -> list[Any] | None:
 
 
 def _dlpack_readers(values: Any) -> list[Callable[[Any], Values]]:
-    # NumPy comes first in host memory: torch ends the process upon a negative stride.
+    # NumPy comes first in host memory, because torch ends the process on a negative stride.
     device = getattr(values, "__dlpack_device__", lambda: (None, 0))()
     readers = [np.from_dlpack, torch.from_dlpack] if device[0] == _HOST else [torch.from_dlpack]
     return [*readers, np.asanyarray] if hasattr(values, "__array__") else readers

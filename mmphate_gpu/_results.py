@@ -153,23 +153,23 @@ def _stop(number: int, frame: Any) -> None:
 
 
 class NoPicture(RuntimeWarning):
-    """Pictures could not be drawn, and why: an error of `draw`, a warning of `draw_results`."""
+    """The pictures could not be drawn, for the reason in the message: raised by `draw`, a warning in `draw_results`."""
 
 
-# What matplotlib raises where a setting, a font, a name, a backend or a disk is of no use to it.
+# What matplotlib raises for a setting, font, name, backend or disk that it cannot use.
 UNDRAWABLE = (ImportError, OSError, ValueError, RuntimeError, MemoryError)
 
 
 def draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
-    """Draw ``embeddings`` into ``folder``: panels in the files that the keys name, and the first one's entropy curve,
-    if it has one; return the names of the pictures.
+    """Draw ``embeddings`` into ``folder`` and return the names of the pictures.
 
-    Pictures that are there are replaced only once all of them are drawn.
+    Each key is the name of the file for the panels of its embedding. If the first embedding has an entropy curve, that
+    is drawn too. Existing pictures are replaced only once all of them are drawn.
 
     Raises
     ------
     NoPicture
-        The pictures cannot be drawn or written; the folder is as it was.
+        The pictures cannot be drawn or written; the folder is unchanged.
     """
     try:
         with _stoppable(), tempfile.TemporaryDirectory(prefix=".plot.", dir=folder) as scratch:
@@ -195,7 +195,7 @@ def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
 
 
 def draw_results(folder: Path, embeddings: Mapping[str, Embedding]) -> None:
-    """`draw` for results that lie in ``folder`` and are whole without pictures.
+    """Draw as `draw` does, but only warn about an error: the results in ``folder`` are complete without pictures.
 
     Warns
     -----
@@ -205,14 +205,14 @@ def draw_results(folder: Path, embeddings: Mapping[str, Embedding]) -> None:
     try:
         draw(folder, embeddings)
     except NoPicture as error:
-        remedy = f"the results are there; '{PROGRAM} plot {folder}' draws them"
+        remedy = f"the results are saved; '{PROGRAM} plot {folder}' draws them"
         warnings.warn(f"{error}; {remedy}", NoPicture, stacklevel=3)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{folder} holds the results, without pictures") from None
 
 
 def redraw(folder: Path) -> list[str]:
-    """Draw again every embedding that ``folder`` holds. Raises `InputError` where there is none, and as `draw`."""
+    """Draw every embedding in ``folder`` again. Raises `InputError` if there is none, `NoPicture` as `draw` does."""
     from .embedding import Embedding
 
     if not folder.is_dir():
@@ -260,7 +260,7 @@ def write_report(folder: Path, values: dict[str, Any]) -> None:
 
 
 def _jsonable(value: Any) -> Any:
-    """``value`` as JSON has it: no numbers but finite ones, no characters but whole ones."""
+    """``value`` in types of JSON: None for NaN and infinities, escapes for characters that UTF-8 cannot encode."""
     if isinstance(value, dict):
         return {name: _jsonable(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The arrays of a trace out of a .zarr or .h5: axes in order, numbers unpacked, in memory or read by parts."""
+"""Read the arrays of a trace from a .zarr or .h5, in memory or by parts: axes in order, numbers unpacked."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, all_true, sta
 
 
 class Heading(NamedTuple):
-    """What a file says of its data."""
+    """Shape and dtype of the data in a file, known without reading values."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
 
 def read_container(path: Path, ending: str, by_parts: bool = False) -> dict[str, Any]:
-    """The arrays of a .zarr or .h5 in the order of the axes of a trace, without what packs them."""
+    """The arrays of a .zarr or .h5, unpacked, with their axes in the order of a trace."""
     stamp = stamp_of(path) if by_parts else ""
     with OPENERS[ending](path) as variables, naming(path):
         data = variables["data"]
@@ -42,7 +42,7 @@ def read_container(path: Path, ending: str, by_parts: bool = False) -> dict[str,
 
 
 def container_heading(path: Path, ending: str) -> Heading | None:
-    """Shape, in the order of the axes of a trace, and dtype of the data; None of a dataset without values."""
+    """Shape, in the order of the axes of a trace, and dtype of the data; None for a dataset without values."""
     with OPENERS[ending](path) as variables, naming(path):
         data = variables["data"]
         if data.array.shape is None:
@@ -58,7 +58,7 @@ def _dims_of_data(variables: Variables) -> Any:
 
 
 def _data(data: Variable, dims: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """The values, and where there are any, or None where that is everywhere."""
+    """The values, and a mask that is True where a value is present (None if that is everywhere)."""
     stored, order = data.read(), stored_order(dims)
     packing = packing_of("data", stored.dtype, data.attributes, data.fill)
     if packing is None:
@@ -79,7 +79,7 @@ def _data_by_parts(path: Path, stamp: str, data: Variable, dims: Any) -> tuple[C
 
 
 def _mask(path: Path, variables: Variables, dims: Any, stamp: str) -> Any:
-    """The mask as booleans: of a file that is read by parts a reader, if it has the shape of the data."""
+    """The mask as booleans; a reader if the file is read by parts and the mask has the shape of the data."""
     if "mask" not in variables:
         return None
     mask = variables["mask"]
@@ -94,12 +94,12 @@ def _mask(path: Path, variables: Variables, dims: Any, stamp: str) -> Any:
 
 
 def _both(present: Any, mask: Any) -> Any:
-    """Where a value is present by its number and by the mask of the file."""
+    """True where both ``present``, which comes from the numbers, and the mask of the file are True."""
     full = present.shape
     if mask is None:
         return present
     if mask.dtype != bool or tuple(mask.shape) not in (full, (*full[-3:-2], full[-1])):
-        return mask  # refused with the words of `as_trace`
+        return mask  # `as_trace` refuses it, with its own message
     if isinstance(mask, np.ndarray):
         mask = np.broadcast_to(mask[:, None] if mask.ndim == 2 else mask, full)  # (timestep, 1, sample)
     if isinstance(present, np.ndarray):

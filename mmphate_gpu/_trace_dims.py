@@ -1,4 +1,4 @@
-"""The axes of a trace by name: what the names of dimensions, in a file or an xarray object, say about their order."""
+"""Find the axes of a trace by the names of the dimensions of a file or an xarray object."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ AXES = ("epoch", "timestep", "unit", "sample")
 SLICE_AXES = ("slice", "unit", "sample")
 Dims = Sequence[Any]
 
-# Slices may be called by what tells them apart.
+# The axis of slices may be named after what distinguishes the slices.
 _SLICE_NAMES = ("slice", "epoch", "timestep")
 # xarray, h5netcdf and netCDF4 make up such names for dimensions that have none.
 _MADE_UP = re.compile(r"(phony_)?dim_(\d+)")
 
 
 def axes_of(n_axes: int) -> tuple[str, ...]:
-    """The axes of data with ``n_axes`` of them."""
+    """The names of the axes of data that has ``n_axes`` axes."""
     return SLICE_AXES if n_axes == 3 else AXES
 
 
 def plain_name(name: Any) -> str | None:
-    """``name`` in lower case; None where it says nothing."""
+    """``name`` in lower case; None if it is empty or made up."""
     text = "" if name is None else str(name).strip().lower()
     return None if not text or _MADE_UP.fullmatch(text) else text
 
 
 def common_name(candidates: Iterable[Any]) -> Any:
-    """The name of a dimension that several places name; the names of two axes are joined, which makes them unknown."""
-    names = sorted(filter(None, candidates), key=lambda name: plain_name(name) is None)  # those made up come last
+    """One name of a dimension from several sources; if they name two axes, both names joined, which no axis has."""
+    names = sorted(filter(None, candidates), key=lambda name: plain_name(name) is None)  # made-up names come last
     known = dict.fromkeys(name for name in map(plain_name, names) if name in {*AXES, "slice"})
     return " or ".join(known) if known else next(iter(names), None)
 
 
 def stored_order(dims: Dims) -> tuple[int, ...]:
-    """The place in ``dims`` of every axis of a trace.
+    """The position in ``dims`` of every axis of a trace.
 
-    Dimensions without a name are in the order of the axes. Beside names that are turned, a single one is found by
-    elimination.
+    Dimensions without names are in the order of the axes. If the names are permuted, a single dimension without a name
+    is found by elimination.
 
     Raises
     ------
@@ -51,11 +51,11 @@ def stored_order(dims: Dims) -> tuple[int, ...]:
     """
     axes = axes_of(len(dims))
     names = _axis_names(dims, axes)
-    if not any(names) and not _turned(dims):
+    if not any(names) and not _permuted(dims):
         return tuple(range(len(dims)))
     missing = [axis for axis in axes if axis not in names]
-    # As many are missing as have no name: each name is that of an axis, and occurs once.
-    if len(names) == len(axes) and len(missing) == names.count(None) and not _turned(dims):
+    # If as many axes are missing as dimensions have no name, then each name is that of an axis and occurs once.
+    if len(names) == len(axes) and len(missing) == names.count(None) and not _permuted(dims):
         if all(name in (None, axis) for name, axis in zip(names, axes, strict=True)):
             return tuple(range(len(dims)))
         if len(missing) < 2:
@@ -64,12 +64,12 @@ def stored_order(dims: Dims) -> tuple[int, ...]:
 
 
 def with_axes(dims: Dims, axes: Any) -> Dims:
-    """``dims``, named by the entry ``axes`` of a file (texts, or None) where they have no names.
+    """The names in the entry ``axes`` of a file, which must agree with ``dims``; ``dims`` if ``axes`` is None.
 
     Raises
     ------
     InputError
-        Names that contradict one another, or too few or too many.
+        Names that contradict ``dims``, or too few or too many.
     """
     if axes is None:
         return dims
@@ -81,14 +81,14 @@ def with_axes(dims: Dims, axes: Any) -> Dims:
 
 
 def mask_order(dims: Dims, data_dims: Dims) -> tuple[tuple[int, ...], Any]:
-    """(order, index) such that ``mask.transpose(order)[index]`` has the axes of the data in their order: `spread_mask`.
+    """(order, index) such that ``mask.transpose(order)[index]`` has the axes of a trace in order, for `spread_mask`.
 
-    A mask without names comes in the order of the data, or is one of (timestep, sample).
+    A mask whose dimensions have no names has the order of the data, or is (timestep, sample).
 
     Raises
     ------
     InputError
-        Names that are unknown, repeated, or only given to some dimensions; none where those of the data are turned.
+        Names that are unknown or repeated or that only some dimensions have; no names while those of data are permuted.
     """
     data_order, axes = stored_order(data_dims), axes_of(len(data_dims))
     names = _axis_names(dims, axes)
@@ -97,7 +97,7 @@ def mask_order(dims: Dims, data_dims: Dims) -> tuple[tuple[int, ...], Any]:
             return data_order, ...
         if data_order == tuple(range(len(data_order))):
             return tuple(range(len(names))), ...
-        raise InputError(f"mask has dims {shown(dims)}, and those of data are turned; accepted: some of {axes}")
+        raise InputError(f"mask has dims {shown(dims)}, and those of data are permuted; accepted: some of {axes}")
     along, data_along = ({"epoch", "timestep"}.intersection(map(plain_name, each)) for each in (dims, data_dims))
     same_slices = len(axes) == 4 or not data_along or along <= data_along
     if len(set(names)) < len(names) or not set(names) <= set(axes) or not same_slices:
@@ -116,11 +116,11 @@ def spread_mask(mask: Any, order: tuple[int, ...], index: Any, shape: tuple[int,
 
 
 def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
-    """Which of the arrays ``names`` beside data with ``dims`` holds each coordinate or label, by field."""
+    """{field: name} of those arrays of a file or Dataset that hold the coordinates and labels of data with ``dims``."""
     fields = {name: name for name in (*AXES, "label") if name in names}
     if len(dims) == 3:
         slices = plain_name(dims[stored_order(dims)[0]])
-        if slices == "timestep":  # that of the one epoch is no coordinate of the slices
+        if slices == "timestep":  # the one epoch is no coordinate of the slices
             fields = {name: name for name in fields if name not in ("epoch", "timestep")}
         coordinate = next((name for name in ("slice", slices) if name in names), None)
         fields |= {} if coordinate is None else {"epoch": coordinate}
@@ -128,7 +128,7 @@ def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
 
 
 def check_axis(field: str, dims: Dims, n_axes: int) -> None:
-    """Raise `InputError` if the array of a coordinate or label lies along another dimension by name."""
+    """Raise `InputError` if ``dims``, those of a coordinate or label, name another axis than its own."""
     axes = axes_of(n_axes)
     axis = {"label": "sample", "epoch": axes[0]}.get(field, field)
     names = _axis_names(dims, axes) if axis == axes[0] else [plain_name(name) for name in dims]
@@ -141,8 +141,8 @@ def shown(dims: Dims) -> tuple[str | None, ...]:
     return tuple(None if name is None else str(name) for name in dims)
 
 
-def _turned(dims: Dims) -> bool:
-    """Whether axes that xarray numbered (dim_0, dim_1) are in another order by now."""
+def _permuted(dims: Dims) -> bool:
+    """Whether dimensions that xarray numbered (dim_0, dim_1) have been reordered since."""
     numbers = [int(match[2]) for match in map(_MADE_UP.fullmatch, map(str, dims)) if match and not match[1]]
     return numbers != sorted(numbers)
 

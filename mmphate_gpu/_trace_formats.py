@@ -1,4 +1,4 @@
-"""Arrays by name in .zarr and .h5, with what such a file says of their dimensions, packing and missing values."""
+"""Open and write .zarr and .h5: arrays by name, with their dimensions and the attributes that change their values."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
-# The arrays beside the data that a trace takes.
+# The arrays beside the data that a trace can use.
 _BESIDE = ("slice", *AXES, "label", "mask", "axes")
-# What netCDF calls a dimension that has no coordinate, and whose array therefore holds nothing.
+# With these words netCDF marks the array of a dimension that has no coordinates.
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns what a broken file raises into an `InputError` that names the file."""
+    """Turn what a broken file raises into an `InputError` that names the file."""
     try:
         yield
     except InputError:
@@ -50,7 +50,7 @@ def readable(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Names the file in what the rules refuse."""
+    """Put the path of the file before the message of an `InputError`."""
     try:
         yield
     except InputError as error:
@@ -58,7 +58,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def data_key(path: Path, names: Any) -> str:
-    """Under which of ``names`` the trace is."""
+    """The one of ``names`` that holds the trace."""
     keys = [key for key in ("data", "trace") if key in names]
     if len(keys) != 1:
         raise InputError(f"{path} holds {sorted(names)}; accepted: the trace as either 'data' or 'trace'")
@@ -71,12 +71,12 @@ class Variable:
 
     Attributes
     ----------
-    array : zarr array, h5py dataset, or an array of texts.
-    read : gives all its numbers or texts.
-    dims : the name of each dimension, None for one without.
-    opened : opens the array anew.
-    attributes : of `ATTRIBUTES` those that it has.
-    fill : a number that may stand where nothing was written.
+    array : zarr array, h5py dataset, or a NumPy array of text.
+    read : returns all its values.
+    dims : the name of each dimension, or None.
+    opened : opens the array again; None for text.
+    attributes : those of `ATTRIBUTES` that it has.
+    fill : the fill value, which stands where nothing was written, or None.
     """
 
     array: Any
@@ -91,7 +91,7 @@ Variables = dict[str, Variable]
 
 
 def _stored_names(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """The name in the file of "data" and of every array beside it, which may be in capitals."""
+    """The name in the file of "data" and of every array beside it; the latter may have capital letters."""
     names = sorted(names)
     beside = {name.lower(): name for name in names if name.lower() in _BESIDE}
     return beside | {name: name for name in names if name in _BESIDE} | {"data": data_key(path, names)}
@@ -116,7 +116,7 @@ def _zarr_node(path: Path) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class _ZarrArray:
-    """Opens an array of a store, or the store that is one. Unlike a function in here it goes to another process."""
+    """Opens an array of a store, or a store that is an array. Unlike a nested function it can be pickled."""
 
     path: Path
     name: str | None
@@ -148,7 +148,7 @@ def _zarr_variable(array: Any, opened: _ZarrArray) -> Variable:
     every, metadata = dict(array.attrs), getattr(array, "metadata", None)  # zarr 2 has no metadata
     attributes = {key: every[key] for key in ATTRIBUTES if key in every}
     fill = array.fill_value if np.dtype(array.dtype).kind in "iuf" else None
-    # In version 2 xarray has the fill value of the store in the place of _FillValue. It is 0 where nobody chose one.
+    # In zarr version 2, xarray takes the fill value of the array for _FillValue. It is 0 by default.
     by_xarray = "_ARRAY_DIMENSIONS" in every and getattr(metadata, "zarr_format", 2) == 2
     packed = "scale_factor" in every or "add_offset" in every
     if by_xarray and fill is not None and (fill != 0 or packed):
@@ -162,7 +162,7 @@ def _zarr_variable(array: Any, opened: _ZarrArray) -> Variable:
 
 
 def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
-    """One name for each axis, from lists that each have one or are None."""
+    """One name for each axis, from several lists of names, of which some are None."""
     lists = [[each] if isinstance(each, str) else list(each) for each in names if each is not None]
     for each in lists:
         if len(each) != n_axes:
@@ -177,16 +177,16 @@ def _zarr_values(array: Any) -> np.ndarray:
 
 
 def write_zarr(path: Path, fields: dict[str, np.ndarray]) -> None:
-    """Store ``fields`` under the names of their dimensions, as xarray reads them."""
+    """Write ``fields`` with the names of their dimensions, so that xarray can read the store."""
     zarr = require("zarr", extra="zarr", purpose=f"{path.name}: writing .zarr")
     names_dims = hasattr(zarr.Group, "create_array")  # zarr 3
     group = zarr.open_group(str(path), mode="w", **({"zarr_format": 3} if names_dims else {}))
     for name, (values, dims) in _with_dims(fields).items():
-        if values.dtype.kind in "SU":  # zarr 3 has no settled form for arrays of text; attributes are JSON
+        if values.dtype.kind in "SU":  # zarr 3 has no standard form for arrays of text
             group.attrs[name] = values.astype(np.str_).tolist()
         elif names_dims:
             group.create_array(name, data=values, dimension_names=dims)
-        else:  # The fill value by default, 0, would mean a missing value to xarray.
+        else:  # xarray would read the default fill value, 0, as a missing value.
             group.array(name, values, fill_value=None).attrs["_ARRAY_DIMENSIONS"] = dims
     if "label" in fields:
         group["data"].attrs["coordinates"] = "label"
@@ -233,7 +233,7 @@ def _h5_variables(path: Path) -> Iterator[Variables]:
 
 def _h5_variable(array: Any, opened: _H5Array, by_id: dict[int, str]) -> Variable:
     attributes = {key: _text(array.attrs[key]) for key in ATTRIBUTES if key in array.attrs}
-    # Bytes have no fill value by default: netCDF says so, and yet gives them one.
+    # Integers of one byte have no fill value in netCDF, although its library writes one.
     numbers = array.shape is not None and array.dtype.kind in "iuf" and array.dtype.itemsize > 1
     fill = array.fillvalue if numbers and array.fillvalue != 0 else None
     return Variable(array, lambda: _h5_values(array), _h5_dims(array, by_id), opened, attributes, fill)
@@ -247,7 +247,7 @@ def _h5_values(array: Any) -> np.ndarray:
 
 
 def _h5_dims(array: Any, by_id: dict[int, str]) -> tuple[Any, ...]:
-    """Names by label, by the dimension scales, or by netCDF's numbers of dimensions."""
+    """The name of each axis, from its label, its dimension scales, or netCDF's numbers of dimensions."""
     if array.shape is None:
         return ()
     if array.is_scale and array.ndim == 1:
@@ -270,7 +270,7 @@ def _text(value: Any) -> Any:
 
 
 def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
-    """Store ``fields`` with dimension scales, as netCDF-4 has them."""
+    """Write ``fields`` with dimension scales, as netCDF-4 does."""
     h5py = require("h5py", extra="hdf5", purpose=f"{path.name}: writing .h5")
     arrays = _with_dims(fields)
     with h5py.File(path, "w") as file:
@@ -281,7 +281,8 @@ def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
                 file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
             else:
                 file.create_dataset(name, data=values)
-            if values.dtype == bool:  # netCDF has none: its library reads h5py's as bytes, which xarray then converts
+            # netCDF has no booleans: its library reads those of h5py as bytes. By this attribute xarray converts them.
+            if values.dtype == bool:
                 file[name].attrs["dtype"] = "bool"
         for name, (_, dims) in arrays.items():
             if dims == [name]:
@@ -289,14 +290,14 @@ def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
         for name, (_, dims) in arrays.items():
             for dim, axis in zip(file[name].dims, dims, strict=True):
                 dim.label = axis
-                if axis in arrays and axis != name:  # a scale has none of its own
+                if axis in arrays and axis != name:  # a scale cannot have scales
                     dim.attach_scale(file[axis])
         if "label" in fields:
             file["data"].attrs["coordinates"] = "label"
 
 
 def _with_dims(fields: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, list[str]]]:
-    """Each array of a trace by its name in a file, with the names of its dimensions, which take the place of "axes"."""
+    """{name in a file: (array, names of its dimensions)}; these names replace the field "axes"."""
     axes = list(axes_of(fields["data"].ndim))
     along = {"data": axes, "mask": axes, "label": ["sample"]} | {name: [name] for name in ("slice", *AXES)}
     names = {"epoch": axes[0]}

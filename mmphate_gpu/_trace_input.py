@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,23 +28,24 @@ from .params import InputError, InputTypeError
 
 
 def is_xarray(values: Any) -> bool:
-    """Whether ``values`` is an xarray object, or of a class derived from one, told without importing xarray."""
+    """Whether ``values`` is an instance of a class of xarray or of a subclass; does not import xarray."""
     homes = {base.__module__.partition(".")[0] for base in type(values).__mro__}
     return "xarray" in homes and hasattr(values, "dims")
 
 
 def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """(data in the order of the axes, what else a trace takes by field name) of an xarray object.
+    """Return (data with its axes in order, other fields of a trace by name) for an xarray object.
 
     Parameters
     ----------
     values : DataArray, Variable, or a Dataset that has one of them as "data" or "trace".
-    beside : what else a trace will take: the coordinates of a DataArray among it must be those of the data.
+    beside : the other fields of the trace by name; a DataArray among them must have the coordinates of the data.
 
     Raises
     ------
     InputError
-        A Dataset without such an array, names of dimensions that fit no trace, coordinates that contradict them.
+        A Dataset without such an array, names of dimensions that no trace has, or coordinates that contradict those of
+        the data.
     """
     fields: dict[str, Any] = {}
     coords = getattr(values, "coords", {})
@@ -57,7 +59,7 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     by_name = {str(name).lower(): coord for name, coord in coords.items()}
     _check_same_coords(beside, by_name)
     if is_xarray(beside["mask"]):
-        mask_order(beside["mask"].dims, ordered.dims)  # refuses what `full_mask` cannot see: other slices by name
+        mask_order(beside["mask"].dims, ordered.dims)  # `full_mask` does not see whether the slices have the same name
     for field, name in coordinate_names(ordered.dims, by_name).items():
         _check_no_tuples(name, by_name)
         check_axis(field, by_name[name].dims, ordered.ndim)
@@ -66,13 +68,13 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
 
 
 def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Coordinates of text, which a .zarr that `save_trace` wrote has among the attributes of its group."""
+    """Text coordinates, which `save_trace` writes into the attributes of a .zarr group."""
     lists = {name: attributes[name] for name in (*AXES, "slice") if isinstance(attributes.get(name), list)}
     return {name: SimpleNamespace(dims=(None,), values=np.asarray(values)) for name, values in lists.items()}
 
 
 def in_order(values: Any) -> Any:
-    """The DataArray or Variable of `from_xarray` with the axes of a trace in their order, nothing of it read."""
+    """The array of data in ``values`` (see `from_xarray`) with its axes in order; no value is read."""
     if hasattr(values, "data_vars"):
         names = [name for name in ("data", "trace") if name in values.data_vars]
         if len(names) != 1:
@@ -92,7 +94,7 @@ def _check_no_tuples(name: str, coords: dict[str, Any]) -> None:
 
 
 def _check_same_coords(beside: dict[str, Any], coords: dict[str, Any]) -> None:
-    """Raise `InputError` if a mask or label counts along an axis in another order than the data."""
+    """Raise `InputError` if a mask or label has other coordinates than the data, or has them in another order."""
     for field, values in beside.items():
         for name, coord in getattr(values, "coords", {}).items():
             other = coords.get(str(name).lower())
@@ -101,7 +103,7 @@ def _check_same_coords(beside: dict[str, Any], coords: dict[str, Any]) -> None:
 
 
 def check_dims(fields: dict[str, Any], n_axes: int) -> None:
-    """Raise `InputError` if a coordinate or label that is an xarray object lies along another axis."""
+    """Raise `InputError` if the dimension of a coordinate or label that is an xarray object is another axis."""
     for field in (*AXES, "label"):
         if is_xarray(fields[field]):
             check_axis(field, tuple(fields[field].dims), n_axes)
@@ -113,7 +115,7 @@ def as_label(values: Any) -> np.ndarray | None:
 
 
 def stacked_by_name(name: str, values: Any) -> Any:
-    """A list of DataArrays as one, along the axis that they lack; anything else as it is.
+    """Stack a list of DataArrays along the axis that they lack; return anything else unchanged.
 
     ``name`` is what errors call it.
 
@@ -138,24 +140,54 @@ def stacked_by_name(name: str, values: Any) -> Any:
     try:
         return xarray.concat(values, lacking[0], join="exact", coords="different", compat="equals")
     except ValueError as error:
-        raise InputError(f"{name} is a list of DataArrays that do not fit one another ({error})") from error
+        raise InputError(
+            f"{name} is a list of DataArrays that do not fit one another ({error}); accepted: equal dims and indices"
+        ) from error
+
+
+def check_no_open_file(name: str, values: Any) -> None:
+    """Refuse an array of h5py or zarr whose file says more than its numbers: names of dimensions, or packing.
+
+    Read as an array it would lose both without a word. What holds arrays, as a group or a path, is refused too.
+    """
+    package = type(values).__module__.partition(".")[0]
+    if package in ("h5py", "zarr"):
+        attributes = {*ATTRIBUTES, "_ARRAY_DIMENSIONS", "DIMENSION_LIST", "DIMENSION_LABELS"} & set(values.attrs)
+        named = any(getattr(getattr(values, "metadata", None), "dimension_names", None) or ())
+        if hasattr(values, "dtype") and not (attributes or named):
+            return
+    elif not isinstance(values, str | os.PathLike | np.lib.npyio.NpzFile):
+        return
+    raise InputTypeError(
+        f"{name} is a {type(values).__name__} of {package}; accepted: an array. load_trace(path) reads a file with the "
+        "names of its dimensions; [...] takes the numbers alone from an array of an open file"
+    )
 
 
 def real_values(values: Any) -> tuple[Array, Any]:
-    """(values, hidden): those of a trace, held or read by parts, as float32 or float64, and where a mask hides them.
+    """Return (array, hidden): the values of a trace as float32 or float64, and where a mask hides them.
 
-    ``hidden`` is None if no value is hidden.
+    ``array`` is in memory or read by parts. ``hidden`` is None if no value is hidden.
     """
     if isinstance(values, READERS):
         return stored_values(values), None
+    check_no_open_file("data", values)
     array, hidden = read_array("data", values)
     if hidden is not None and isinstance(array, np.ndarray) and array.dtype.kind in "iu":
-        array = np.where(hidden, array.dtype.type(0), array)  # what is hidden has no say in the dtype
+        array = np.where(hidden, array.dtype.type(0), array)  # hidden numbers do not decide the dtype
     return real_tensor("data", array), hidden
 
 
+def half_precision(values: Any) -> torch.dtype | None:
+    """torch.float16 or torch.bfloat16 if ``values``, or the first item of a list, are rounded to it, else None."""
+    while is_sequence(values) and len(values):
+        values = values[0]
+    name = str(getattr(values, "dtype", "")).removeprefix("torch.")
+    return {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(name)
+
+
 def present_values(values: Any, hidden: Any, data: Array, axes: tuple[str, ...]) -> Array | None:  # (E, T, M, S)
-    """The mask ``values`` spread by `full_mask`; an entry that the data's own mask hides is not present either."""
+    """The mask ``values``, spread by `full_mask`, and False where the mask of the data itself hides an entry."""
     if hidden is None:
         return None if values is None else full_mask(values, data, axes)
     present = full_mask(~hidden, data, axes)
@@ -173,6 +205,7 @@ def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:
 
 def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
+    check_no_open_file("mask", values)
     values = stacked_by_name("mask", values)
     if is_xarray(values):
         values = _mask_by_name(values, tuple(data.shape))

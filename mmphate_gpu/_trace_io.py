@@ -47,7 +47,7 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
 def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """As `read_fields`, but the data, and a mask of its shape, as readers of parts.
 
-    None where that cannot be: an array in Fortran order, a .npz that is compressed or has its axes turned.
+    None if that is impossible: for an array in Fortran order, and for a .npz that is compressed or has permuted axes.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 def heading(path: str | os.PathLike[str]) -> Heading | None:
     """Shape, in the order of the axes of a trace, and dtype of the trace at ``path``, without reading its values.
 
-    None where they are no trace's, or only reading tells: who reads it has the words for what is wrong.
+    None if they are not those of a trace, or if only reading can tell. Reading then raises an error that says why.
 
     Raises
     ------
@@ -72,13 +72,13 @@ def heading(path: str | os.PathLike[str]) -> Heading | None:
     path = _expanded(path)
     ending = _format(path)
     readers = {".npy": _npy_heading, ".npz": _npz_heading, META: _recording_heading}
-    found = readers[ending](path) if ending in readers else container_heading(path, ending)
-    shape = () if found is None else found.shape
-    return found if len(shape) in (3, 4) and min(shape) > 0 and math.prod(shape[:-2]) > 1 else None
+    header = readers[ending](path) if ending in readers else container_heading(path, ending)
+    shape = () if header is None else header.shape
+    return header if len(shape) in (3, 4) and min(shape) > 0 and math.prod(shape[:-2]) > 1 else None
 
 
 def _expanded(path: str | os.PathLike[str]) -> Path:
-    """``path`` with a leading ~ written out."""
+    """``path`` with a leading ~ replaced by the home folder."""
     try:
         return Path(path).expanduser()
     except TypeError as error:
@@ -89,7 +89,7 @@ def _expanded(path: str | os.PathLike[str]) -> Path:
 
 def _format(path: Path) -> str:
     """The ending that says how to read ``path``; `META` for a recorder's folder."""
-    with readable(path):  # a name too long, or in a folder that may not be read
+    with readable(path):  # the name may be too long, or its folder unreadable
         found = path.exists()
     if not found:
         raise InputError(f"{path} does not exist; accepted: {_ENDINGS}, or a recorder's folder")
@@ -201,7 +201,7 @@ def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
 
 
 def _in_order(fields: dict[str, Any]) -> dict[str, Any]:
-    """``fields`` with the axes of data and mask in the order of a trace; the entry "axes" says theirs."""
+    """``fields`` with the axes of data and mask in the order of a trace; the entry "axes" holds the stored order."""
     axes, data = fields.pop("axes", None), fields["data"]
     if axes is None or data is None:
         return fields
@@ -213,8 +213,8 @@ def _in_order(fields: dict[str, Any]) -> dict[str, Any]:
         return fields | {"data": None}
     fields["data"] = data.transpose(order)
     if "mask" in fields:
-        turned, _ = mask_order((None,) * fields["mask"].ndim, dims)
-        fields["mask"] = fields["mask"].transpose(turned)
+        order, _ = mask_order((None,) * fields["mask"].ndim, dims)
+        fields["mask"] = fields["mask"].transpose(order)
     return fields
 
 
@@ -271,19 +271,9 @@ def _archive(path: Path) -> Iterator[Any]:
             yield archive
 
 
-def _named(path: Path, found: Any, read: Any) -> dict[str, Any]:
-    """The data and fields of a container whose keys are ``found``."""
-    found = list(found)
-    fields = {"data": read(data_key(path, found))} | {name: read(name) for name in FIELDS if name in found}
-    for name, values in fields.items():
-        if values is not None and not hasattr(values, "dtype"):
-            raise InputError(f"{path}: the entry {name!r} is no array")
-    return fields
-
-
-def _named(path: Path, found: Any, read: Any) -> dict[str, Any]:
-    """The data and fields of a container whose keys are ``found``."""
-    return {"data": read(data_key(path, found))} | {name: read(name) for name in FIELDS if name in found}
+def _named(path: Path, names: Any, read: Any) -> dict[str, Any]:
+    """The data and fields of a container whose keys are ``names``."""
+    return {"data": read(data_key(path, names))} | {name: read(name) for name in FIELDS if name in names}
 
 
 def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:

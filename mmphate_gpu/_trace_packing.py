@@ -1,4 +1,4 @@
-"""Numbers of a file that stand for others: packed, missing and time-coded values, read as xarray reads them."""
+"""Decode packed, missing and time-coded numbers of a file, as xarray does."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](\d{1,2}):(\d{1,2})(?::(\
 
 @dataclass(frozen=True)
 class Packing:
-    """How the numbers of an array in a file stand for values.
+    """How the numbers of an array in a file encode values.
 
     Attributes
     ----------
     name : what errors call the array.
     dtype : of the values.
     scale, offset : the value of a number x is ``x * scale + offset``.
-    missing : the numbers that stand for no value.
+    missing : the numbers that mean that a value is missing.
     valid : the least and the largest number that the file calls valid.
-    fill : a number that may be a value, or stand where nothing was written.
+    fill : a number that may be a value or mean that nothing was written; `decode` refuses it.
     """
 
     name: str
@@ -71,12 +71,12 @@ class Packing:
         return present
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """The values of ``stored``, NaN where there is none.
+        """The values of ``stored``, NaN where one is missing.
 
         Raises
         ------
         InputError
-            A number that the file does not say how to read.
+            A number outside the valid range, or `fill`.
         """
         present = self.present(stored)
         self._check(stored if present.all() else stored[present])
@@ -95,8 +95,8 @@ class Packing:
         low, high = self.valid
         if ((stored < low) | (stored > high)).any():
             raise InputError(
-                f"{self.name} holds numbers outside of the valid range {low:g} to {high:g} that its file gives; "
-                "accepted: none, or these marked by _FillValue or missing_value"
+                f"{self.name} holds numbers outside the valid range {low:g} to {high:g} of its file; "
+                "accepted: numbers within it, and numbers that _FillValue or missing_value marks as missing"
             )
         if self.fill is not None and (stored == self.fill).any():
             raise InputError(
@@ -106,12 +106,12 @@ class Packing:
 
 
 def packing_of(name: str, dtype: np.dtype, attributes: Mapping[str, Any], fill: Any = None) -> Packing | None:
-    """What ``attributes`` and `Packing.fill` say of an array of numbers; None where that is nothing.
+    """How ``attributes`` and ``fill`` (see `Packing`) pack an array of ``dtype``; None if its numbers are the values.
 
     Raises
     ------
     InputError
-        Attributes that are no numbers.
+        An attribute that is not a number, or ``_Unsigned`` that contradicts ``dtype``.
     """
     if dtype.kind not in "iuf":
         return None
@@ -119,7 +119,7 @@ def packing_of(name: str, dtype: np.dtype, attributes: Mapping[str, Any], fill: 
         raise InputError(f"{name} has the attribute _Unsigned; accepted: integers stored with the sign they have")
     scale, offset = (_number(name, key, attributes) for key in ("scale_factor", "add_offset"))
     missing = [number for key in ("_FillValue", "missing_value") for number in _numbers(name, key, attributes, dtype)]
-    missing = [number for number in missing if not math.isnan(number)]  # NaN is no value either way
+    missing = [number for number in missing if not math.isnan(number)]  # NaN stays NaN and needs no mark
     fill = None if fill is None or not math.isfinite(fill) or fill in missing else fill
     valid = _valid_range(name, attributes)
     if not missing and scale is None and offset is None and fill is None and valid == Packing.valid:
@@ -136,19 +136,19 @@ def check_plain(name: str, attributes: Mapping[str, Any]) -> None:
 
 
 def is_boolean(attributes: Mapping[str, Any]) -> bool:
-    """Whether integers stand for booleans, which netCDF does not have."""
+    """Whether the integers encode booleans, which netCDF does not have."""
     return str(attributes.get("dtype")) == "bool"
 
 
 def decode_coordinate(name: str, stored: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarray:
-    """Coordinate values or labels: unpacked, NaN or NaT where missing, and dates where they are coded as times.
+    """Decode coordinates or labels: packed ones are unpacked, coded times become dates, missing ones NaN or NaT.
 
     Integers that are not packed stay integers if none is missing.
 
     Raises
     ------
     InputError
-        Attributes of another kind, and a calendar or unit of time that NumPy does not have.
+        An attribute that is not a number, or a calendar or unit of time that NumPy does not have.
     """
     packing = packing_of(name, stored.dtype, attributes)
     values, present = stored, np.ones(stored.shape, bool)
@@ -168,14 +168,14 @@ def decode_coordinate(name: str, stored: np.ndarray, attributes: Mapping[str, An
 
 
 def _is_time(attributes: Mapping[str, Any]) -> bool:
-    """Whether numbers are times since a date, or durations by the word of their writer."""
+    """Whether the attributes say that numbers are times since a date, or durations."""
     units = attributes.get("units")
     is_duration = str(attributes.get("dtype")).startswith("timedelta64")
     return isinstance(units, str) and (" since " in units or is_duration)
 
 
 def _in_nanoseconds(times: np.ndarray) -> np.ndarray:
-    """``times`` in the unit of xarray, or in their own where that would overflow."""
+    """``times`` in nanoseconds, as xarray has them, or in their own unit if that would overflow."""
     in_ns = times.astype(f"{times.dtype.kind}8[ns]")
     same = (in_ns.astype(times.dtype) == times) | np.isnat(times)
     return in_ns if same.all() else times
@@ -197,7 +197,7 @@ def _start_of(name: str, text: str, attributes: Mapping[str, Any]) -> np.datetim
     """The date from which times are counted."""
     calendar, match = str(attributes.get("calendar", "standard")).lower(), _DATE.fullmatch(text.strip())
     known = ("standard", "gregorian", "proleptic_gregorian")
-    # The other two have the Julian calendar before October 1582.
+    # The first two of them are the Julian calendar before October 1582.
     if match is None or calendar not in known or (int(match[1]) < 1583 and calendar != known[2]):
         raise InputError(
             f"{name} counts time since {text!r} in the calendar {calendar!r}; accepted: a date like "
@@ -232,7 +232,7 @@ def _number(name: str, key: str, attributes: Mapping[str, Any]) -> Any:
 
 
 def _numbers(name: str, key: str, attributes: Mapping[str, Any], dtype: np.dtype) -> list[Any]:
-    """The numbers of an attribute, as they compare with an array of ``dtype``."""
+    """The numbers of an attribute, in types that compare exactly with an array of ``dtype``."""
     numbers = np.asarray(attributes.get(key, ())).ravel()
     if numbers.dtype.kind in "US":  # JSON has no NaN
         numbers = np.array([_number_of_text(name, key, str(text)) for text in numbers])

@@ -114,14 +114,14 @@ class FileFolder:
 
 @dataclass(frozen=True)
 class ChunkedArray:
-    """An array of a container that knows how to cut: zarr, HDF5. ``opened`` for every part: no handle stays open.
+    """An array of a .zarr or .h5, which can be read in part. Each read opens the file and closes it again.
 
     Attributes
     ----------
     shape : in the order of the axes of a trace.
     dtype : of the values.
-    order : the stored axis of every axis of a trace.
-    packing : how the stored numbers stand for the values, if they are others.
+    order : for every axis of a trace, the number of its stored axis.
+    packing : how the stored numbers encode the values; None if they are the values.
     """
 
     path: Path
@@ -138,7 +138,7 @@ class ChunkedArray:
         return values.astype(self.dtype, copy=False)
 
     def stored(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
-        """The numbers as they stand in the file."""
+        """The numbers of the file, not decoded."""
         with self.opened() as array:
             if len(self.shape) == 3:
                 return self._cut(array, slices, units, samples)
@@ -155,7 +155,7 @@ class ChunkedArray:
 
 @dataclass(frozen=True)
 class PresentValues:
-    """Where an array has a value: its number is none that stands for a missing one, and ``mask`` is True."""
+    """True where ``values`` has a value that is not missing and ``mask`` (None: everywhere) is True."""
 
     values: ChunkedArray
     mask: Reader | None
@@ -195,7 +195,7 @@ class HeldTensor:
         """Nothing to tell a change by."""
 
 
-READERS = (FlatFile, FileFolder, ChunkedArray, PresentValues)  # what a file is opened as
+READERS = (FlatFile, FileFolder, ChunkedArray, PresentValues)  # the classes of arrays in an open file
 
 
 def rectangles(slices: slice, n_timesteps: int) -> Iterator[tuple[slice, slice]]:
@@ -306,18 +306,18 @@ def stored_values(reader: Reader) -> StoredArray:
     Integers of more than two bytes are all read once, since those beyond 2^24 ask for float64.
     """
     dtype = real_tensor("data", np.empty(0, reader.dtype)).dtype
-    found = StoredArray(reader, tuple(reader.shape), dtype, torch.device("cpu"))
+    stored = StoredArray(reader, tuple(reader.shape), dtype, torch.device("cpu"))
     wide = reader.dtype.kind in "iu" and reader.dtype.itemsize > 2 and len(reader.shape) in (3, 4)
     if wide and any(real_tensor("data", part).dtype == torch.float64 for part in _parts_of(reader)):
-        return replace(found, dtype=torch.float64)
-    return found
+        return replace(stored, dtype=torch.float64)
+    return stored
 
 
-def _parts_of(reader: Reader) -> Iterator[Any]:  # (B, m, S)
-    """All that ``reader`` reads, of 3 or 4 axes, in order."""
+def _parts_of(reader: Reader) -> Iterator[Any]:  # (B, m, P)
+    """All values of ``reader`` (3 or 4 axes), part by part and in order."""
     shape, samples = tuple(reader.shape), slice(0, reader.shape[-1])
-    four = (*shape[:-2], *(1,) * (4 - len(shape)), *shape[-2:])
-    return (reader.read(chunk.sets, chunk.rows, samples) for chunk in chunks_of(four))
+    shape_4d = (*shape[:-2], *(1,) * (4 - len(shape)), *shape[-2:])
+    return (reader.read(chunk.sets, chunk.rows, samples) for chunk in chunks_of(shape_4d))
 
 
 def all_true(reader: Reader) -> bool:

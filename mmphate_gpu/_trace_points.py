@@ -1,4 +1,4 @@
-"""METHOD step 1 over a whole trace: points in memory, or made anew block by block for the step that reduces them."""
+"""Step 1 of docs/method.md for a whole trace: points in memory, or made anew block by block for step 2."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 
 from ._trace_parts import ALL, BLOCK_ELEMENTS, Array, blocks, check_unchanged, chunks_of, part_of
-from ._trace_scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardised
+from ._trace_scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardized
 from .ops.chunks import Chunk, row_chunks
 from .params import InputError
 
-# The floor of every bandwidth in docs/method.md, for z-scores.
+# The least resolution of a z-score, and the least bandwidth of points whose resolution is not known.
 FLOOR = torch.finfo(torch.float64).eps
 
 
@@ -23,23 +23,26 @@ class TracePoints(NamedTuple):
     resolution: torch.Tensor  # (S, M) float64, > 0: points that are nearer to each other may be equal but for rounding
 
 
-def points_in_memory(data: Array, mask: Array | None, normalize: bool) -> TracePoints:
-    """One point per node, standardised over its samples or as it is."""
+def points_in_memory(
+    data: Array, mask: Array | None, normalize: bool, rounding: torch.finfo | None = None
+) -> TracePoints:
+    """One point per node: its samples, standardized if ``normalize``."""
     n_epochs, n_timesteps, n_units, n_samples = data.shape
     shape = n_epochs * n_timesteps, n_units, n_samples
     out = torch.empty(shape, dtype=torch.float64, device=data.device)
     resolution = out.new_empty(shape[:2])
+    rounding = rounding or torch.finfo(data.dtype)
     for chunk, values, present in blocks(data, mask):
         scale = scale_of(values, present) if normalize else None
-        points = _filled(values, present) if scale is None else standardised(values, present, scale)
+        points = _filled(values, present) if scale is None else standardized(values, present, scale)
         out[chunk.sets, chunk.rows] = points
-        resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale)
-    return TracePoints(out, _with_floor(resolution, data.dtype, normalize))
+        resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale, rounding)
+    return TracePoints(out, _with_floor(resolution, rounding, normalize))
 
 
 def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
-    """`standardised` by the samples' own mean and deviation, in the dtype of ``values``."""
-    return standardised(values, present, scale_of(values, present))
+    """`standardized` by the samples' own mean and deviation, in the dtype of ``values``."""
+    return standardized(values, present, scale_of(values, present))
 
 
 def _filled(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
@@ -47,31 +50,31 @@ def _filled(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
 
 
 def _resolution(
-    points: torch.Tensor, present: torch.Tensor | None, scale: Scale | None
+    points: torch.Tensor, present: torch.Tensor | None, scale: Scale | None, rounding: torch.finfo
 ) -> torch.Tensor:  # (B, M, P) -> (B, M) float64
-    """How finely z-scores are known, by their ``scale``; of other points their norms."""
+    """The resolution of z-scores with ``scale``; the norms of points without one, for `_with_floor`."""
     if scale is None:
         return torch.linalg.vector_norm(points, dim=-1, dtype=torch.float64)
     n_samples = torch.full_like(points[..., 0], points.shape[-1]) if present is None else present.sum(-1)
-    return scale.resolution().squeeze(-1).double() * n_samples.double().sqrt()
+    return scale.resolution(rounding).squeeze(-1).double() * n_samples.double().sqrt()
 
 
-def _with_floor(resolution: torch.Tensor, dtype: torch.dtype, normalize: bool) -> torch.Tensor:  # (S, M)
-    """What `_resolution` gave for all nodes as distances > 0, in its place."""
+def _with_floor(resolution: torch.Tensor, rounding: torch.finfo, normalize: bool) -> torch.Tensor:  # (S, M)
+    """Turn what `_resolution` returned for all nodes into distances > 0, in place."""
     if normalize:
         return resolution.clamp_min_(FLOOR)
     largest = float(resolution.max())
-    return resolution.mul_(ROUNDINGS * torch.finfo(dtype).eps).clamp_min_(FLOOR * (largest or 1))
+    return resolution.mul_(ROUNDINGS * rounding.eps).clamp_min_(FLOOR * (largest or 1))
 
 
-# Norms of points that are not standardised. float64 holds the squares of their distances; on CUDA, where pairs are
-# screened in float32, so does float32.
+# The largest norm of a point that is not standardized; the least is its inverse. Within these limits float64 holds the
+# squares of distances, and so does float32 on CUDA, where pairs are screened in float32.
 LARGEST_POINT = {"cpu": 1e100, "cuda": 1e15}
 
 
-def check_size(points: TracePoints, dtype: torch.dtype) -> None:
-    """Raise `InputError` if points of data in ``dtype`` are so large or small that their distances would be lost."""
-    largest = float(points.resolution.max()) / (ROUNDINGS * torch.finfo(dtype).eps)
+def check_size(points: TracePoints, rounding: torch.finfo) -> None:
+    """Raise `InputError` if the squares of distances would overflow or vanish."""
+    largest = float(points.resolution.max()) / (ROUNDINGS * rounding.eps)
     limit = LARGEST_POINT["cuda" if points.resolution.is_cuda else "cpu"]
     if not 1 / limit <= largest <= limit:
         raise InputError(
@@ -87,19 +90,19 @@ class LazyPoints:
     scaled, which is cheap beside its products. Every block has the bits that the points in memory have.
     """
 
-    def __init__(self, data: Array, mask: Array | None, normalize: bool) -> None:
+    def __init__(self, data: Array, mask: Array | None, normalize: bool, rounding: torch.finfo) -> None:
         n_epochs, n_timesteps, n_units, n_samples = data.shape
         self.shape = (n_epochs * n_timesteps, n_units, n_samples)
         self.device = data.device
         # Behind a function: whoever counts what the points hold does not count the trace.
         self._read = lambda *where: (part_of(data, *where), None if mask is None else part_of(mask, *where))
         self._check = lambda: check_unchanged(data, mask)
-        self._normalize = normalize
+        self._normalize, self._rounding = normalize, rounding
         empty = torch.empty((*self.shape[:2], 1), dtype=data.dtype, device=self.device)
         self._scale = Scale(empty, empty.clone(), empty.clone(), empty.bool())
         self.resolution = torch.empty(self.shape[:2], dtype=torch.float64, device=self.device)
         self.mean = column_mean(self.shape, self._first_pass(data, mask))  # (D,)
-        _with_floor(self.resolution, data.dtype, normalize)
+        _with_floor(self.resolution, rounding, normalize)
 
     @property
     def nbytes(self) -> int:
@@ -117,11 +120,11 @@ class LazyPoints:
         self._check()
 
     def _first_pass(self, data: Array, mask: Array | None) -> Iterator[torch.Tensor]:
-        """The blocks in order; leaves their mean and deviation behind."""
+        """Yield the blocks of points in order, and keep the scale and the resolution of each."""
         for chunk, values, present in blocks(data, mask):
             scale = self._keep_scale(chunk, values, present)
             points = self._scaled(values, present, chunk.sets, chunk.rows)
-            self.resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale)
+            self.resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale, self._rounding)
             yield points.double()
 
     def _keep_scale(self, chunk: Chunk, values: torch.Tensor, present: torch.Tensor | None) -> Scale | None:
@@ -138,7 +141,7 @@ class LazyPoints:
         self, values: torch.Tensor, present: torch.Tensor | None, slices: slice, units: slice
     ) -> torch.Tensor:  # (B, m, d)
         scale = self._scale.part(slices, units)
-        return standardised(values, present, scale) if self._normalize else mean_filled(values, present, scale.mean)
+        return standardized(values, present, scale) if self._normalize else mean_filled(values, present, scale.mean)
 
 
 Points = torch.Tensor | LazyPoints

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# A distance between two points that is below so many roundings of their coordinates may be nothing but rounding. The
-# points of units that are multiples of one another came out at most 2.7 roundings apart, on average 0.2 to 0.8, in
-# float32 and float64, with 2 to 1,000 samples and means of up to 10,000 times the deviation.
+# Two points that are nearer than this many roundings of their coordinates may be equal but for rounding. Measured: the
+# points of units that are multiples of one another were at most 2.7 roundings apart, on average 0.2 to 0.8, in float32
+# and float64, with 2 to 1,000 samples and means of up to 10,000 times the deviation.
 ROUNDINGS = 4
 
 
@@ -26,16 +26,16 @@ class Scale(NamedTuple):
     def part(self, slices: slice, units: slice) -> Scale:
         return Scale(*(field[slices, units] for field in self))
 
-    def resolution(self) -> torch.Tensor:  # (B, M, 1)
-        """Root mean square, over the samples, of `ROUNDINGS` roundings of the z-scores, which are 1 at most."""
-        eps = torch.finfo(self.mean.dtype).eps
-        # A sample is rounded in proportion to its size, whose mean square is mean^2 + std^2; then std divides it.
-        relative = torch.hypot(self.mean / self.std, torch.ones_like(self.mean))
-        return (ROUNDINGS * eps * relative).clamp_max_(1).masked_fill_(self.constant, 0)
+    def resolution(self, rounding: torch.finfo) -> torch.Tensor:  # (B, M, 1)
+        """`ROUNDINGS` roundings of a z-score, as root mean square over the samples, and at most 1."""
+        # A sample is rounded in proportion to its size, whose mean square is mean^2 + std^2; then std divides it. Below
+        # the normal numbers a sample is rounded to a multiple of eps * tiny, which ``factor`` scales too.
+        size = torch.maximum(torch.hypot(self.mean, self.std), rounding.tiny * self.factor)
+        return (ROUNDINGS * rounding.eps * size / self.std).clamp_max_(1).masked_fill_(self.constant, 0)
 
 
 def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:
-    """Mean and population deviation (ddof 0) over the present samples of ``values`` (B, M, S).
+    """Mean and population deviation (ddof 0) over the present samples of ``values`` (B, M, P).
 
     z-scores do not depend on the unit of measurement, but the squares of large or small samples would overflow or
     vanish. Scaled by a power of two, which rounds nothing, samples of every size give the same bits.
@@ -44,9 +44,9 @@ def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:
     factor = power_of_two(torch.maximum(low.abs(), high.abs()))
     scaled = values * factor
     mean = present_mean(scaled, present)
-    centred = _centred(scaled, present, mean)
-    # About the mean of the centred values, which is what rounding has left of it.
-    variance = present_mean(_centred(centred, present, present_mean(centred, present)).square_(), present)
+    centered = _centered(scaled, present, mean)
+    # About the mean of the centered values, which is what rounding has left of it.
+    variance = present_mean(_centered(centered, present, present_mean(centered, present)).square_(), present)
     # torch's float32 root is not always the nearest number; through float64 it is, on every device.
     std = variance.double().sqrt().to(values.dtype)
     # The mean of equal numbers is rounded (0.1, three times), and would leave a deviation of 1e-17.
@@ -55,20 +55,20 @@ def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:
 
 
 def power_of_two(largest: torch.Tensor) -> torch.Tensor:
-    """The power of two that brings ``largest`` >= 0 into [0.5, 1), or as near as its dtype has one; 1 for 0."""
-    # The quotient is exact. Beyond the limits it, or its inverse, would lie outside the normal numbers.
+    """The power of two that brings ``largest`` >= 0 into [0.5, 1), or as near to it as the dtype allows; 1 for 0."""
+    # The quotient is exact. Beyond the limits, the factor or its inverse would not be a normal number.
     limit = 2.0 ** (126 if largest.dtype == torch.float32 else 1022)
     factor = (torch.frexp(largest).mantissa / largest).clamp_(1 / limit, limit)
     return factor.masked_fill_(largest == 0, 1)
 
 
-def standardised(values: torch.Tensor, present: torch.Tensor | None, scale: Scale) -> torch.Tensor:  # (B, M, S)
+def standardized(values: torch.Tensor, present: torch.Tensor | None, scale: Scale) -> torch.Tensor:  # (B, M, P)
     """``(values - mean) / std``; 0 where masked or constant. Entry by entry: any block of samples will do."""
-    centred = _hidden_as_zero((values * scale.factor).sub_(scale.mean), present)
-    return centred.div_(scale.std).masked_fill_(scale.constant, 0)
+    centered = _hidden_as_zero((values * scale.factor).sub_(scale.mean), present)
+    return centered.div_(scale.std).masked_fill_(scale.constant, 0)
 
 
-def mean_filled(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:  # (B, M, S)
+def mean_filled(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:  # (B, M, P)
     """``values``, with the mean in place of masked ones."""
     return values if present is None else torch.where(present, values, mean)
 
@@ -87,7 +87,7 @@ def present_mean(values: torch.Tensor, present: torch.Tensor | None) -> torch.Te
     return pairwise_sum(values.masked_fill(~present, 0)) / present.sum(-1, keepdim=True)
 
 
-def _centred(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:
+def _centered(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:
     return _hidden_as_zero(values - mean, present)
 
 

@@ -31,18 +31,18 @@ RUN = ("n_landmark", "n_svd", "storage")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    0 done; 2 bad input or usage, told in one sentence on stderr; 130 Ctrl-C; 1 a fault of ours, with a traceback, or,
-    in one sentence, that `plot` cannot draw or that stdout cannot be written. Results appear whole or not at all, and
-    before their pictures: a picture of `embed` or `demo` that cannot be drawn is a warning. A character that the
-    stream lacks is printed as an escape.
+    Exit code 0: the command is done. 2: input or usage is wrong, and one sentence on stderr says why. 130: Ctrl-C has
+    interrupted it. 1: the program has a fault, and prints a traceback; or `plot` cannot draw, or stdout cannot be
+    written, and one sentence says so. Results appear complete or not at all. Pictures follow them: one of `embed` or
+    `demo` that cannot be drawn is a warning. A character that the stream cannot encode is printed as an escape.
     """
     out, err = lenient(sys.stdout), lenient(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        warnings.simplefilter("always", _results.NoPicture)  # whatever -W says: it is all that tells of it
+        warnings.simplefilter("always", _results.NoPicture)  # even with -W ignore: nothing else reports it
         code = _guarded(sys.argv[1:] if argv is None else argv)
         out.flush()
-        # A reader of stdout that has left (head, say) has what it wanted.
+        # A broken pipe is no fault: its reader (head, for one) has read what it needed.
         if code == DONE and out.error is not None and not isinstance(out.error, BrokenPipeError):
             _say(f"error: stdout could not be written ({out.error}); files are not affected")
             code = FAULT

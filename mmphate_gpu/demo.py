@@ -122,7 +122,7 @@ def demo(
     """Train, record, embed in two and three dimensions, draw; write everything to the folder ``out``.
 
     Returns what report.json holds. Raises `InputError` for a folder that exists and for parameters out of range.
-    Pictures come last; a warning says so where they cannot be drawn.
+    Pictures come last; if they cannot be drawn, a warning says so.
     About 15 s on two cores; the same bits for one seed, device and thread count.
     """
     started = time.perf_counter()

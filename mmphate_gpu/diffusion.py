@@ -20,7 +20,7 @@ from .ops.safe_scale import safe_scale
 from .ops.singular_value_sample import SingularValueSample
 from .ops.symmetric_power import symmetric_power
 from .ops.symmetric_product import symmetric_product
-from .params import InputError, check_number, check_steps
+from .params import InputError, check_steps, check_t_max
 
 # Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
 # several times faster; what it may lose is bounded, and where that could change t the plain SVD decides. On CUDA the
@@ -100,7 +100,7 @@ def entropy_of_singular_values(
 ) -> torch.Tensor:  # (L,) or (G, L) -> (t_max,) or (G, t_max) float64
     """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1.
 
-    w does not depend on the scale of s. Divided by the largest s no power overflows, and their sum is 1 at least.
+    w does not depend on the scale of s. s is first divided by its largest value, so that no power overflows.
     ``counts`` (G, L) says how often each of the values (L,) occurs, and gives one curve for every row: (G, t_max).
     """
     values = values / values.amax(-1, keepdim=True)
@@ -120,10 +120,10 @@ def entropy_of_singular_values(
 
 
 def _flat_if_rounding(entropy: torch.Tensor, n_values: int) -> torch.Tensor:  # (..., t_max)
-    """``entropy``, constant where all that changes is the rounding of ``n_values`` singular values.
+    """``entropy``, made constant if it changes by no more than the rounding of ``n_values`` singular values.
 
-    Singular values that are 0 come out near 1e-17. Their powers vanish, which is the only change in the curve of an
-    operator whose other singular values are all equal, and would be taken for its knee.
+    Singular values that should be 0 come out near 1e-17, and their powers vanish. If all other singular values are
+    equal, nothing else changes the curve, and this change would be taken for its knee.
     """
     start = entropy[..., :1]
     rounding = -math.log(ENTROPY_FLOOR) * ENTROPY_FLOOR * n_values
@@ -181,7 +181,7 @@ def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEs
 
 
 def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> EntropyEstimate:
-    check_number("t_max", t_max, low=4, integer=True)
+    check_t_max(t_max)
     _check_square(landmark_op)
     if not bool(landmark_op.any()):
         raise InputError("landmark_op contains only zeros; accepted: a matrix with an entry that is not 0")
@@ -275,15 +275,15 @@ def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bo
 
 @takes_arrays("curve")
 def knee(curve: torch.Tensor) -> int:
-    """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first one among equals.
+    """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first of several equal ones.
 
-    Equal are errors that differ by less than rounding does (`KNEE_TIE`). The scale of the curve does not matter.
-    O(n^2) time.
+    Errors of fit that differ by less than `KNEE_TIE`, which is rounding, are equal. The scale of the curve does not
+    matter. O(n^2) time.
 
     Raises
     ------
     InputError
-        Another shape, or values that are not finite.
+        ``curve`` has another shape, or values that are not finite.
     """
     if curve.ndim != 1 or curve.numel() < 4:
         raise InputError(f"curve has shape {tuple(curve.shape)}; accepted: one axis of at least 4 points")

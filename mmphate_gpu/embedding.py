@@ -42,7 +42,7 @@ class Embedding:
     ------
     InputError, InputTypeError
         Shapes that do not fit one another, values that are not finite real numbers, masked entries, or classes
-        that no file holds.
+        that no file can hold.
     """
 
     coordinates: np.ndarray  # (N, C)
@@ -137,7 +137,7 @@ class Embedding:
         Raises
         ------
         InputError
-            A suffix other than .npz, a folder that does not exist, or a file that does (unless
+            A suffix other than .npz, a folder that does not exist, or a file that exists already (unless
             ``overwrite``).
         """
         path = _expanded(path)
@@ -188,7 +188,7 @@ class Embedding:
 
 
 def _expanded(path: str | os.PathLike[str]) -> Path:
-    return Path(os.path.expanduser(path))  # the method of Path raises for a user that is not there
+    return Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown user
 
 
 @contextmanager

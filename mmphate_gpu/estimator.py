@@ -180,7 +180,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         stages, key = self._stages_for(trace, device)
         free_bytes = available_bytes(device) + stages.held_bytes(but=tuple(getattr(self, "_results", {}).values()))
         check_least(trace, params, device, free_bytes)
-        self._stages, self._stages_key = stages, key  # what a fit has computed serves the next one, even if it fails
+        self._stages, self._stages_key = stages, key  # the next fit reuses finished stages even if this one fails
         with progress_callback(self.verbose, self.callback) as callback:
             run = run_within_memory(trace, params, stages, callback, free_bytes)
         reports = [report.asdict() for report in stages.reports]
@@ -303,7 +303,7 @@ def fingerprint(trace: Trace) -> str:
     The bits are hashed on their device, block by block, and about a thousandth of them goes to the host.
     """
     parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
-    digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.mask is None)).encode())
+    digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.recorded, trace.mask is None)).encode())
     digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy())
     return digest.hexdigest()
 

@@ -61,14 +61,22 @@ def check_number(
     return int(value) if integer else float(value)
 
 
-# The largest eigenvalue of a diffusion operator is 1 but for rounding, which its powers multiply: at t steps the
-# entries of the power are off by 1e-16 t. In runs with one component no more than rounding was left at t = 10,000.
+# The largest eigenvalue of a diffusion operator is 1 but for rounding, which grows with its powers: after t steps the
+# entries of the power are off by 1e-16 t. Nothing but rounding was left at t = 10,000 in runs with one component.
 LARGEST_T = 10**9
 
 
 def check_steps(t: Any) -> int:
-    """Return ``t`` if it is a number of diffusion steps, else raise."""
+    """Return ``t`` if it is a whole number from 1 to `LARGEST_T`, else raise."""
     return check_number("t", t, low=1, high=LARGEST_T, integer=True)
+
+
+def check_t_max(t_max: Any) -> int:
+    """Return ``t_max`` if it is a length of the entropy curve from 4 to 100,000, else raise.
+
+    The knee takes time with the square of the length: 2 s for 10,000, minutes for 100,000.
+    """
+    return check_number("t_max", t_max, low=4, high=10**5, integer=True)
 
 
 def _range_text(low: float, high: float, open_low: bool) -> str:
@@ -92,7 +100,7 @@ class Labels:
     Raises
     ------
     InputError, InputTypeError
-        Another number of axes, a negative number, entries that a mask hides, or what makes no array of integers.
+        Another number of axes, a negative number, entries that a mask hides, or values that are no array of integers.
     """
 
     def __init__(self, labels: Any, name: str = "landmarks") -> None:
@@ -195,9 +203,10 @@ class Params:
     knn_backend: str = "auto"
 
     def __post_init__(self) -> None:
-        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "t_max": 4, "n_svd": 1}
+        whole = {"n_components": 1, "intraslice_knn": 1, "interslice_knn": 1, "n_svd": 1}
         for name, low in whole.items():
             check_number(name, getattr(self, name), low=low, integer=True)
+        check_t_max(self.t_max)
         if self.n_landmark is not None:
             check_number("n_landmark", self.n_landmark, low=2, integer=True)
         object.__setattr__(self, "landmarks", check_landmarks(self.landmarks))

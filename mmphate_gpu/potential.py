@@ -68,9 +68,9 @@ def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
 def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:  # (L, F) -> (L, L) float64
     """Distances between the rows of the potential, in float64.
 
-    "euclidean", or "cosine": 1 - cosine similarity, which is 1 between a row of zeros and any other row. The matrix
-    product gives all pairs; the pairs it leaves with few digits are computed again by differences. O(L^2 F) time,
-    O(L^2) memory. Exactly symmetric, zero diagonal. Deterministic.
+    ``metric`` is "euclidean", or "cosine": 1 - cosine similarity, which is 1 between a row of zeros and any other row.
+    A matrix product gives all pairs; pairs of which it leaves few digits are computed again by differences. The result
+    is exactly symmetric, with a zero diagonal. O(L^2 F) time, O(L^2) memory. Deterministic.
     """
     check_choice("metric", metric, MDS_DISTANCES)
     if potential.ndim != 2 or potential.numel() == 0:
@@ -98,26 +98,26 @@ def _cosine_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
     return distances.fill_diagonal_(0)
 
 
-# Rows of a potential that lie closer than this share of their norm are equal to rounding: after many steps of diffusion
-# such distances came out at 1e-15 of it, and powers by leading eigenpairs are good to 1e-14.
+# Rows of a potential that are nearer than this share of their norm are equal but for rounding. Measured: after many
+# steps of diffusion such distances are 1e-15 of the norm, and powers by leading eigenpairs have errors of 1e-14.
 COLLAPSED = 1e-13
 
 
 def warn_if_collapsed(
     distances: torch.Tensor, metric: str, potential: torch.Tensor, groups: Components, t: int
 ) -> None:
-    """Warn if in every connected component of two or more landmarks all rows of the potential are equal to rounding.
+    """Warn if the rows of the potential are equal but for rounding in every component of two or more landmarks.
 
-    ``groups`` are the `components`. The distances (L, L) within components are rounding then, and so is the picture of
-    each. O(L^2) time.
+    ``groups`` are the connected `components`. The distances (L, L) within components are then rounding, and so is the
+    picture of each component. O(L^2) time.
     """
     widest = [float(diagonal_blocks(distances, members).max()) for members in groups if members.shape[1] > 1]
     # The cosine distance is half of the square of a distance between rows of norm 1.
     rounding = COLLAPSED**2 / 2 if metric == "cosine" else COLLAPSED * float(potential.norm(dim=1).max())
     if widest and max(widest) <= rounding:
         warnings.warn(
-            f"after t={t} steps the diffusion has reached all landmarks of a connected component alike: what the "
-            "picture shows within one is rounding. A smaller t shows what is there",
+            f"after t={t} steps all landmarks of a connected component have the same potential: what the picture shows "
+            "within a component is rounding. A smaller t shows its structure",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -13,7 +13,7 @@ from .streams import lenient
 
 
 def progress_bar(total: int, **options: Any) -> Any:
-    """A tqdm bar on stderr; a stderr that cannot be written to leaves the run as it is."""
+    """A tqdm bar on stderr. If stderr cannot be written to, nothing is drawn and the run goes on."""
     from tqdm import tqdm
 
     return tqdm(total=total, file=lenient(sys.stderr), **options)

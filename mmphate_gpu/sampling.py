@@ -53,13 +53,15 @@ def sampled_entries(trace: Trace, p: Params, tiles: bool = False) -> Entries:
     epochs = _spread(trace.n_epochs, slices)
     steps = _spread(trace.n_timesteps, max(1, slices // len(epochs)))
     chosen = (epochs[:, None] * trace.n_timesteps + steps).flatten()
-    own = _intraslice(*_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
-    found = Entries(share, own.nnz / own.shape[0], alone)
+    intraslice = _intraslice(*_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
+    entries = Entries(share, intraslice.nnz / intraslice.shape[0], alone)
     if alone:  # else no piece of a slice is
         some = _spread(len(chosen), n_rows)
         units = _spread(trace.n_units, n_units)
-        found = found._replace(loose=_loose_pieces(unit_points, chosen[some], _pieces(own)[some][:, units], reach))
-    return found._replace(tiles=_active_share(unit_points, reach)) if tiles else found
+        entries = entries._replace(
+            loose=_loose_pieces(unit_points, chosen[some], _pieces(intraslice)[some][:, units], reach)
+        )
+    return entries._replace(tiles=_active_share(unit_points, reach)) if tiles else entries
 
 
 def _points(trace: Trace, p: Params) -> tuple[torch.Tensor, torch.Tensor]:  # (S, M, min(D, n_pca)), (S, M) float64

@@ -97,13 +97,13 @@ class Stages:
     def held_bytes(self, but: tuple[torch.Tensor, ...] = ()) -> int:
         """Bytes of the kept results, without those that ``but`` holds too. A run that replaces the results can use
         these bytes as well."""
-        held = _tensors(tuple(one.result for one in self.kept.values()))
+        held = _tensors(tuple(kept.result for kept in self.kept.values()))
         return _bytes_of(held.values()) - _bytes_of(held[at] for at in _tensors(but).keys() & held.keys())
 
     def __call__(self, stage: str, depends_on: tuple, work: Callable[[], Result]) -> Result:
         """The result of ``work``, or the kept one if neither ``depends_on`` nor anything before it changed.
 
-        A kept result in whose tensors somebody wrote since, by way of an attribute of the estimator, does not serve.
+        A kept result is computed again if its tensors have been written to since, by way of the estimator's attributes.
         """
         self.chain, self.current = (*self.chain, stage, depends_on), stage
         kept = self.kept.get(stage)
@@ -191,9 +191,9 @@ def _tensors(result: Any) -> dict[int, torch.Tensor]:
 
 
 def _versions(result: Any) -> dict[int, int]:
-    """How often the memory of each tensor of ``result`` has been written to; torch counts that."""
+    """{address: how often torch has written to the memory there}, for the tensors of ``result``."""
     versions: dict[int, int] = {}
-    for tensor in _every_tensor(result):  # of two that share their memory each has a count of its own
+    for tensor in _every_tensor(result):  # two that share memory are counted separately
         count = 0 if tensor.is_inference() else tensor._version  # torch does not count for inference tensors
         versions[tensor.data_ptr()] = versions.get(tensor.data_ptr(), 0) + count
     return versions

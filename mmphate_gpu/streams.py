@@ -1,4 +1,4 @@
-"""Text for people, on streams that may be unable to take it: a command or a fit is not lost to its words."""
+"""Write text to streams that may fail (closed, full, of another encoding) without failing the command or the fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LenientStream:
 
     Parameters
     ----------
-    stream : the stream to write to; None, as Python has it for a closed descriptor, takes everything and keeps nothing.
+    stream : the stream to write to; None, which Python has for a closed descriptor, discards the text.
 
     Attributes
     ----------

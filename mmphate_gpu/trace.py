@@ -52,10 +52,11 @@ class Trace:
     ----------
     data : (E, T, M, S) tensor, float32 or float64, any device; never modified. Of a file too large for the memory a
         `StoredArray`, whose values are read by parts in every pass: see `load_trace`, and `load`.
-    epoch, timestep, unit, sample : (E,), (T,), (M,), (S,) coordinates: numbers, text of fixed width or dates.
+    epoch, timestep, unit, sample : (E,), (T,), (M,), (S,) coordinates: numbers, fixed-width text or dates.
     mask : (E, T, M, S) boolean tensor, or `StoredArray`, True where a value is present; None when all are.
     axes : the axes as given; ("slice", "unit", "sample") means E slices and one timestep.
-    label : (S,) integer class of each sample, or None.
+    label : (P,) integer class of each sample, or None.
+    recorded : torch.float16 or torch.bfloat16 if the values were rounded to it before; None if they were not.
 
     Raises
     ------
@@ -72,6 +73,7 @@ class Trace:
     mask: Array | None = None
     axes: tuple[str, ...] = AXES
     label: np.ndarray | None = None
+    recorded: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         vars(self).update({name: settled(name, getattr(self, name)) for name in AXES}, label=read.as_label(self.label))
@@ -193,17 +195,17 @@ def as_trace(
 ) -> Trace:
     """A `Trace` of ``data``, (epoch, timestep, unit, sample) or (slice, unit, sample).
 
-    Float32 and float64 data are not copied; other real dtypes become float32 (integers beyond 2^24
-    float64, and beyond 2^53 an error, so that none is rounded). Nothing that was passed in is ever modified.
+    Float32 and float64 data are not copied. Other real dtypes become float32, integers beyond 2^24 float64. Integers
+    beyond 2^53, which float64 may round, are refused. Nothing that was passed in is ever modified.
 
     Parameters
     ----------
-    data : Trace, numpy, torch, DLPack (CuPy, JAX), or nested lists of numbers or of these; a xarray.DataArray with
-        these axes as dims in any order, or a Dataset that holds one as ``data`` or ``trace``. A Trace is returned as
-        is, or with what else is given replaced.
+    data : Trace, numpy, torch, DLPack (CuPy, JAX), or nested lists of numbers or of these; an xarray.DataArray with
+        these axes as dims in any order, or a Dataset that holds one as ``data`` or ``trace``. A Trace is returned
+        unchanged, or with the fields replaced that other arguments hold.
     mask : boolean, True where a value is present: of the data's shape, or (timestep, sample) for
-        4 axes, (slice, sample) for 3. A DataArray with some of the axes as dims, in any order, holds along the others.
-        Masked arrays, also in lists, bring their own; a value is present if both say so.
+        4 axes, (slice, sample) for 3. A DataArray may have any of the axes as dims, and is repeated along the others.
+        Masked arrays, also in lists, have a mask already; then a value is present if both masks say so.
     epoch, timestep, unit, sample : coordinates of each axis, numbers, text or dates; 0, 1, ... by default. For 3 axes
         ``epoch`` holds the coordinates of the slices.
     label : (S,) class of each sample, whole numbers within int64.
@@ -225,9 +227,9 @@ def as_trace(
     else:
         data = read.stacked_by_name("data", data)
         if read.is_xarray(data):
-            data, found = read.from_xarray(data, given)
-            given = {name: found.get(name) if value is None else value for name, value in given.items()}
-        trace = _build(*read.real_values(data), given)
+            data, fields = read.from_xarray(data, given)
+            given = {name: fields.get(name) if value is None else value for name, value in given.items()}
+        trace = _build(*read.real_values(data), given, read.half_precision(data))
     if trace.n_slices < min_slices:
         raise InputError(f"data has {trace.n_slices} slice(s) (epochs x timesteps); at least {min_slices} are needed")
     return trace
@@ -240,10 +242,10 @@ def _replaced(trace: Trace, given: dict[str, Any]) -> Trace:
     three = trace.axes == SLICE_AXES
     if three and given["mask"] is None and trace.mask is not None:
         kept["mask"] = trace.mask.squeeze(1)
-    return _build(trace.data.squeeze(1) if three else trace.data, None, kept)
+    return _build(trace.data.squeeze(1) if three else trace.data, None, kept, trace.recorded)
 
 
-def _build(data: Array, hidden: Any, given: dict[str, Any]) -> Trace:
+def _build(data: Array, hidden: Any, given: dict[str, Any], recorded: torch.dtype | None) -> Trace:
     if data.ndim not in (3, 4):
         raise InputError(
             f"data has {data.ndim} axes, shape {tuple(data.shape)}; "
@@ -255,7 +257,7 @@ def _build(data: Array, hidden: Any, given: dict[str, Any]) -> Trace:
     data = data if data.ndim == 4 else data.unsqueeze(1)
     sizes = zip(AXES, data.shape, strict=True)
     coordinates = {name: np.arange(size) if given[name] is None else given[name] for name, size in sizes}
-    return Trace(data, mask=mask, axes=axes, label=given["label"], **coordinates)
+    return Trace(data, mask=mask, axes=axes, label=given["label"], recorded=recorded, **coordinates)
 
 
 def _check_fields(trace: Trace) -> None:
@@ -332,13 +334,13 @@ def _moved(array: Array, device: torch.device) -> Array:
 
 
 def normalize(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
-    """Each (slice, unit) centred over its present samples and divided by their deviation (METHOD step 1).
+    """Each (slice, unit) centered over its present samples and divided by their deviation (METHOD step 1).
 
     ``z = (x - mean) / std`` with the population deviation (ddof 0); a deviation of zero divides by 1, so that dead
     units give zero vectors. Masked entries are 0. Computed in the dtype of the trace and in NumPy's order of summing,
     as the published implementation does: the affinity of units that are nearly equal shows it (1e-5 for float32). The
-    same bits on every device, from memory or by parts, and for a trace times a power of two. O(N S) time, temporaries
-    bounded by a block.
+    bits are the same on every device, from memory or by parts, and for a trace times a power of two. O(N S) time,
+    temporaries bounded by a block.
     """
     return points_in_memory(trace.data, trace.mask, normalize=True).points
 
@@ -352,8 +354,8 @@ def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = No
     """The points (S, M, P) that step 2 takes, and their resolution: nearer ones may be equal but for rounding.
 
     The points are a tensor, or `LazyPoints` if step 2 will reduce them to ``n_pca`` features. The first pass of
-    `LazyPoints` finds the mean and the deviation of every node. O(N P) time; beside a few blocks of 32 MiB
-    memory for the points, 8 N P bytes, or for four numbers a node.
+    `LazyPoints` finds the mean and the deviation of every node. O(N P) time. Memory: a few blocks of 32 MiB, and
+    8 N P bytes for the points, or four numbers per node for `LazyPoints`.
 
     Raises
     ------
@@ -361,13 +363,14 @@ def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = No
         The file of a trace that is read by parts has changed since it was opened; with ``normalize=False`` values so
         large or small that the squares of their distances overflow or vanish.
     """
+    rounding = torch.finfo(trace.recorded or trace.data.dtype)
     if n_pca is not None and trace.n_samples > n_pca:
-        lazy = LazyPoints(trace.data, trace.mask, normalize)
+        lazy = LazyPoints(trace.data, trace.mask, normalize, rounding)
         points = TracePoints(lazy, lazy.resolution)
     else:
-        points = points_in_memory(trace.data, trace.mask, normalize)
+        points = points_in_memory(trace.data, trace.mask, normalize, rounding)
     if not normalize:
-        check_size(points, trace.data.dtype)
+        check_size(points, rounding)
     return points
 
 
@@ -375,9 +378,9 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None) -> T
     """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
 
     Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally
-    epoch, timestep, unit, sample, label, mask and axes. Axes go by name where a .zarr or .h5 names its dimensions, as
-    xarray and netCDF do, or ``axes`` of a .npz does, else by their order. Packed numbers (scale_factor, add_offset)
-    become the values that they stand for, missing ones (_FillValue, missing_value) are masked, as xarray reads them.
+    epoch, timestep, unit, sample, label, mask and axes. Axes are found by name if a .zarr or .h5
+    names its dimensions, as xarray and netCDF do, or a .npz has ``axes``, else by their order. As in xarray, packed
+    numbers (scale_factor, add_offset) are unpacked, and missing ones (_FillValue, missing_value) are masked.
 
     Parameters
     ----------
@@ -414,7 +417,7 @@ def _stored_fields(path: str | os.PathLike[str], stream: bool | None) -> dict[st
     fields = _trace_io.open_fields(path)
     if fields is not None:
         return fields
-    what = f"{os.fspath(path)} is compressed or in Fortran order, or its axes are turned, so it cannot be read by parts"
+    what = f"{os.fspath(path)} is compressed or in Fortran order, or has permuted axes, so it cannot be read by parts"
     if stream:
         raise InputError(f"{what}; accepted for stream=True: numpy.save or numpy.savez of an array in C order")
     check_fits(f"{what}, and", needed, cpu, remedy="numpy.save of an array in C order can be read by parts")
@@ -436,6 +439,7 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     three = trace.axes == SLICE_AXES
     fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
     fields |= {"label": trace.label, "axes": np.array(trace.axes)}
-    for name, values in (("data", trace.data), ("mask", trace.mask)):
+    data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
+    for name, values in (("data", data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
     _trace_io.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)

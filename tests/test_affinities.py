@@ -12,10 +12,11 @@ import torch
 from scipy.spatial import procrustes
 
 from mmphate_gpu import diffusion_potential, landmark_diffusion, metric_mds, optimal_t, potential_distances, reference
+from mmphate_gpu._trace_points import FLOOR
 from mmphate_gpu.affinities import MultisliceAffinity, affinity_of_points
 from mmphate_gpu.affinities import intraslice as intraslice_module
 from mmphate_gpu.affinities import multislice as multislice_module
-from mmphate_gpu.affinities.bandwidth import FLOOR, interslice_bandwidth, kth_unit_distance
+from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, kth_unit_distance
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity, to_scipy
 from mmphate_gpu.operators.tiles import tiles_bytes

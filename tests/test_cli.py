@@ -141,7 +141,7 @@ def test_force_replaces_what_embed_wrote(here):
 
 @pytest.fixture
 def fails(monkeypatch):
-    """Lets the run raise this, late, when most of the folder is written; or when most of its pictures are drawn."""
+    """Make the run raise an error late, when most of the folder is written or most of the pictures are drawn."""
 
     def late(error, where="_results.write_report"):
         def stop(*args, **kwargs):

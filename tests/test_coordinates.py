@@ -1,4 +1,4 @@
-"""Coordinates and labels become what every file holds, before a run; or are refused, by name."""
+"""Coordinates and labels get dtypes that every file can hold, or are refused by name, before a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = ["in", "out", "日本"]
 
 
 class Names(str, enum.Enum):
-    """NumPy takes the length of the value and the text of the member."""
+    """NumPy converts a member by ``str`` and cuts this text to the length of the value."""
 
     A, B, C = "in", "out", "cell"
 
@@ -43,7 +43,7 @@ def of_pandas(make):
     return make(pytest.importorskip("pandas"))
 
 
-KEPT = {  # what makes the coordinates, the values that are held, and their dtype
+KEPT = {  # name: (function that makes the coordinates, values in the trace, their dtype)
     "text objects": (lambda: objects(*NAMES), NAMES, "<U3"),
     "StringDType": (lambda: string_dtype(NAMES), NAMES, "<U3"),
     "bytes": (lambda: np.array([b"a", b"bb", b""]), ["a", "bb", ""], "<U2"),
@@ -90,7 +90,7 @@ KEPT = {  # what makes the coordinates, the values that are held, and their dtyp
 
 @pytest.mark.parametrize("name", KEPT)
 def test_coordinates_are_kept_everywhere(name, tmp_path):
-    """In the trace, in a file of it, in the embedding, its file, and the tables made of it."""
+    """They are the same in the trace, its file, the embedding, its file, and the tables made of it."""
     make, wanted, dtype = KEPT[name]
     trace = mp.as_trace(VALUES, unit=make())
     assert trace.unit.tolist() == wanted and trace.unit.dtype == np.dtype(dtype)
@@ -101,7 +101,7 @@ def test_coordinates_are_kept_everywhere(name, tmp_path):
         assert result.dtype == trace.unit.dtype and result.tolist() == wanted
     pytest.importorskip("xarray")
     pytest.importorskip("anndata")
-    # pandas holds dates in seconds at least: compared as dates, not as their numbers.
+    # Compare dates as such, because pandas stores dates of days in seconds.
     np.testing.assert_array_equal(embedding.to_xarray().coords["unit"].values, trace.unit)
     np.testing.assert_array_equal(embedding.to_anndata().obs["unit"].to_numpy()[:3], trace.unit)
 
@@ -130,16 +130,16 @@ REFUSED = {
     "missing strings": (lambda: of_pandas(lambda pd: pd.array(["a", None, "b"], dtype="string")), "(NAType, str)"),
     "text and numbers": (lambda: ["a", 1, 2], "holds 1, which would become '1'"),
     "text and a missing number": (lambda: ["a", np.nan, "b"], "holds nan, which would become 'nan'"),
-    "dates that nanoseconds do not reach": (
+    "dates beyond the range of nanoseconds": (
         lambda: [np.datetime64("0001-01-01", "D"), np.datetime64(5, "ns"), np.datetime64(6, "ns")],
         "which would become",
     ),
-    "the same of pandas": (
+    "dates beyond the range of nanoseconds in pandas": (
         lambda: of_pandas(lambda pd: [datetime.date(1, 1, 1), pd.Timestamp(5), pd.NaT]),
         "which would become",
     ),
     "text and bytes": (lambda: [b"a", "b", "c"], "holds b'a', which would become 'a'"),
-    "bytes that are no text": (lambda: [b"\xe9", b"b", b"c"], "bytes that are no UTF-8 text"),
+    "bytes that are no text": (lambda: [b"\xe9", b"b", b"c"], "bytes that are not UTF-8 text"),
     "text that ends in NUL": (lambda: objects("a\0", "b", "c"), "holds 'a\\x00', which would become 'a'"),
     "members of an enumeration": (lambda: list(Names), "which would become"),
     "text and dates": (lambda: [DAYS[0], "b", "c"], "holds Python objects (date, str)"),
@@ -159,8 +159,8 @@ REFUSED = {
     "a structured array": (lambda: np.zeros(3, [("a", int)]), "has dtype [('a'"),
     "picoseconds": (lambda: np.array([1, 2, 3], "M8[ps]"), "accepted: dates in units of Y, M, W"),
     "time spans without a unit": (lambda: np.array([1, 2, 3], "m8"), "has dtype timedelta64; accepted: dates in units"),
-    "integers beyond 64 bits": (lambda: [1, 2**70, 3], f"contains {2**70}, which 64 bits do not hold"),
-    "an integer that a number next to it rounds": (lambda: [0.5, 2**53 + 1, 3], f"holds {2**53 + 1}, which would"),
+    "integers beyond 64 bits": (lambda: [1, 2**70, 3], f"contains {2**70}, which does not fit in 64 bits"),
+    "an integer that float64 rounds": (lambda: [0.5, 2**53 + 1, 3], f"holds {2**53 + 1}, which would"),
     "digits of a long double": (lambda: np.array([1, 2, 3], np.longdouble) / 3, "which float64 would round"),
     "two axes": (lambda: np.zeros((3, 1)), "has shape (3, 1)"),
 }
@@ -168,7 +168,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_coordinates_that_no_file_holds_are_refused(name):
-    """When the trace is made, or a layout by hand; not after the run."""
+    """They are refused when a trace or a layout is made, not after the run."""
     make, message = REFUSED[name]
     if name == "digits of a long double" and np.finfo(np.longdouble).eps == np.finfo(float).eps:
         pytest.skip("a long double is a float64 here")
@@ -242,3 +242,22 @@ def test_labels_with_missing_entries_of_pandas_are_refused():
     for dtype in ("Int64", "boolean"):
         with pytest.raises(InputTypeError, match="^label "):
             mp.as_trace(VALUES, label=pandas.array([1, None, 0, 1], dtype=dtype))
+
+
+@pytest.mark.parametrize("values, plain", [
+    (np.array([1, 2, -3], "m8[10ms]"), np.array([10, 20, -30], "m8[ms]")),
+    (np.array([0, 5, 7], "M8[10s]"), np.array([0, 50, 70], "M8[s]")),
+    (np.array([1, 2, 3], "M8[25Y]"), np.array([25, 50, 75], "M8[Y]")),
+])  # fmt: skip
+def test_steps_of_a_unit_are_counted_in_the_unit(values, plain):
+    """xarray and pandas take a step of 10 milliseconds for a millisecond."""
+    trace = mp.as_trace(np.zeros((3, 2, 4)), epoch=values)
+    assert trace.epoch.dtype == plain.dtype and np.array_equal(trace.epoch, plain)
+
+
+@pytest.mark.parametrize(
+    "values", [np.array([1, 2, 3], "m8[Y]"), np.array([1, 2, 3], "m8[M]"), np.array([2**62, 1, 2], "m8[10s]")]
+)
+def test_spans_without_a_fixed_length_are_refused(values):
+    with pytest.raises(InputError, match="epoch has dtype"):
+        mp.as_trace(np.zeros((3, 2, 4)), epoch=values)

@@ -319,7 +319,7 @@ def test_sampled_flat_entropy(name, monkeypatch):
     found = entropy_with_error(FLAT[name])
     assert found.t_low == 1
     off = np.abs(found.entropy - reference.von_neumann_entropy(FLAT[name]))
-    # Beside the error of the sample the sums of the reference are rounded. Measured: 8e-7, where 49 are 0.
+    # Beside the error of the sample the sums of the reference are rounded. Measured: 8e-7, with 49 values that are 0.
     assert (off <= found.error + 1e-14).all() and off.max() < 1e-5
 
 
@@ -379,7 +379,7 @@ def test_float32_operator_is_worked_on_in_float64():
 
 @pytest.mark.parametrize("bend", [1, 2, 17, 50, 97])
 def test_knee_of_two_lines(bend):
-    """Where two lines meet, there is the knee, or one step later: the right line sees a point of the left one."""
+    """The knee is where two lines meet or one step later, because the right line sees a point of the left one."""
     steps = np.arange(100.0)
     curve = np.where(steps <= bend, 5 - 0.04 * steps, 5 - 0.04 * bend - 0.001 * (steps - bend))
     assert knee(curve) in (bend, bend + 1) and knee(curve) == reference.knee(curve)
@@ -407,7 +407,7 @@ def test_published_knees(curves, t):
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e-3, 1e3, 1e30, 1e300])
 def test_the_scale_of_an_operator_does_not_matter(scale, landmark_op):
     wanted = reference.von_neumann_entropy(landmark_op)
-    # As for the operator itself, and the rounding of its scaled entries.
+    # The tolerance covers the rounding of the operator itself and of its scaled entries.
     np.testing.assert_allclose(von_neumann_entropy(scale * landmark_op), wanted, rtol=0, atol=1e-12)
     assert optimal_t(scale * landmark_op) == reference.knee(wanted)
 
@@ -437,7 +437,7 @@ def test_a_long_curve_of_an_operator_whose_powers_overflow():
     assert np.linalg.norm(landmark_op, 2) > 6
     entropy = von_neumann_entropy(landmark_op, t_max=3000)
     assert np.isfinite(entropy).all() and 1 <= knee(entropy) < 2999
-    # What has decayed stays: only the largest singular value is left.
+    # Only the largest singular value is left. The others have the epsilon for their weight.
     np.testing.assert_allclose(entropy[-1], -len(landmark_op) * 2.2e-16 * math.log(2.2e-16), atol=1e-12)
 
 

@@ -300,7 +300,7 @@ def test_bifurcation_suite_at_full_size(scenario, landmarks, least):
     assert found[0][1] >= least[0] and found[1][1] >= least[1]
 
 
-# ---------------------------------------------------------------- state
+# ---------------------------------------------------------------- kept results and warnings
 
 
 def write_to_affinity(op: MMPHATE) -> None:
@@ -333,7 +333,7 @@ WRITES = [write_to_affinity, write_to_tensor, write_to_scipy, write_to_torch_csr
 
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("changed", [{"n_landmark": 50}, {"gamma": 1}, {"t": 3}, {"thresh": 1e-3}, {"n_components": 3}])
-def test_what_is_written_into_a_result_reaches_no_later_fit(write, changed):
+def test_writing_into_a_result_changes_no_later_fit(write, changed):
     trace = walk()
     wanted = MMPHATE(**OPTIONS | changed).fit(trace)
     op = MMPHATE(**OPTIONS).fit(trace)
@@ -343,8 +343,8 @@ def test_what_is_written_into_a_result_reaches_no_later_fit(write, changed):
 
 
 @pytest.mark.parametrize("storage", ["sparse", "lazy", "tiles"])
-def test_a_refit_that_nobody_wrote_between_reuses_all(storage):
-    """Products and conversions fill an operator's caches; that is no change of its entries."""
+def test_a_refit_without_writes_reuses_all_stages(storage):
+    """Products and conversions fill an operator's caches but do not change its entries."""
     op = MMPHATE(storage=storage, **OPTIONS).fit(walk())
     op.affinity_ @ torch.ones(120)
     mm.to_scipy(op.affinity_)
@@ -358,15 +358,15 @@ def test_a_kept_stage_that_was_written_to_is_run_again():
 
 
 @pytest.mark.parametrize("t", [10_000, 2_000_000, 10**9])
-def test_a_t_that_leaves_only_rounding_is_told(t):
+def test_a_t_that_leaves_only_rounding_gives_a_warning(t):
     with pytest.warns(RuntimeWarning, match=f"after t={t} steps .* is rounding. A smaller t"):
         op = MMPHATE(t=t, **OPTIONS).fit(walk())
     assert np.isfinite(op.embedding_).all()
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_islands_that_collapsed_are_told_each_by_itself(metric):
-    """Two groups of units with nothing in common: their distance is real, what is drawn within each is rounding."""
+def test_collapsed_components_give_a_warning_even_if_they_differ(metric):
+    """Two groups of landmarks have no links: their distance is real, and distances within each are rounding."""
     landmark_op = torch.block_diag(*[torch.full((4, 4), 0.25, dtype=torch.float64)] * 2)
     groups = components(landmark_op)
     potential = diffusion_potential(landmark_op, 5)
@@ -375,7 +375,7 @@ def test_islands_that_collapsed_are_told_each_by_itself(metric):
 
 
 @pytest.mark.parametrize("t", ["auto", 1, 20])
-def test_an_ordinary_t_is_no_matter_for_a_warning(t):
+def test_an_ordinary_t_gives_no_warning(t):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         MMPHATE(t=t, **OPTIONS).fit(walk())
@@ -395,10 +395,10 @@ def test_a_long_entropy_curve():
 
 
 def test_coordinates_that_are_written_to_after_a_run_change_no_result():
-    given = {"epoch": np.arange(30.0), "unit": np.array(list("abcd")), "label": np.arange(10) % 3}
-    trace = as_trace(walk(), **given)
+    arguments = {"epoch": np.arange(30.0), "unit": np.array(list("abcd")), "label": np.arange(10) % 3}
+    trace = as_trace(walk(), **arguments)
     op = MMPHATE(**OPTIONS).fit(trace)
-    given["epoch"][:], given["unit"][:], given["label"][:] = -1, "z", -1
+    arguments["epoch"][:], arguments["unit"][:], arguments["label"][:] = -1, "z", -1
     assert trace.epoch[:3].tolist() == [0, 1, 2] and trace.label.min() == 0
     assert op.result_.by("unit")[:5].tolist() == ["a", "b", "c", "d", "a"]
     assert op.result_.by("epoch")[:5].tolist() == [0, 0, 0, 0, 1]

@@ -1,4 +1,4 @@
-"""What a user has set in torch, NumPy and Python changes no bit of a result, and is as it was after every call."""
+"""The user's settings of torch, NumPy and Python change no bit of a result, and stay as they are."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _masked() -> list[Any]:
 
 
 def _affinity(storage: str) -> list[Any]:
-    """Every member of the operator, float32 values against a vector in float64."""
+    """Call every member of the operator, with float32 values and a vector in float64."""
     operator = mp.multislice_affinity(NARROW, storage=storage, device="cpu")
     vector = torch.from_numpy(np.sin(np.arange(len(NARROW) * 5 * 4.0)))
     linear = mp.as_linear_operator(operator) @ vector.numpy()
@@ -94,7 +94,7 @@ def _pictures() -> list[Any]:
 
 
 def _ops() -> list[Any]:
-    """Ops of torch alone: of two in float32, and the portable versions of what C++ serves here."""
+    """Call two ops that run in torch alone, in float32, and the portable versions of four that C++ runs here."""
     portable, points = twins.PORTABLE, torch.from_numpy(WIDE.transpose(1, 0, 2).copy())
     generator = torch.Generator("cpu").manual_seed(0)
     with isolated():
@@ -130,11 +130,11 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "pictures": _pictures,
     "ops": _ops,
 }
-# Exported, and not called above.
+# These are exported, and no call above needs them.
 NOT_CALLED = {
     *("Recorder", "load_trace", "save_trace"),  # of the model and of files: test_record, test_trace
     "to_cupy",  # on a GPU
-    *("Trace", "Landmarks", "Embedding", "MDSResult", "Plan", "Params"),  # what is handed on
+    *("Trace", "Landmarks", "Embedding", "MDSResult", "Plan", "Params"),  # classes of inputs and results
     *("InputError", "InputTypeError", "show_config", "__version__"),
     *("datasets", "plots", "reference"),  # called by module
 }
@@ -173,7 +173,7 @@ class _Passing(TorchDispatchMode):
 
 
 class _Rounding(TorchFunctionMode):
-    """One that changes what is computed: results are rounded to halves, views of what there was are not."""
+    """A mode that changes results: it rounds new results to halves, and leaves views as they are."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -206,13 +206,15 @@ def _set_tensor_type(tensor_type: Any) -> None:
 
 @contextlib.contextmanager
 def _products(function: Callable[[], None]) -> Iterator[None]:
+    products = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)
+    before = [backend.fp32_precision for backend in products]  # which other tests may have set
     function()
     try:
         yield
     finally:
         torch.set_float32_matmul_precision("highest")
-        for backend in (torch.backends.mkldnn, torch.backends.cuda):
-            backend.matmul.fp32_precision = "none"
+        for backend, precision in zip(products, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _set_mkldnn(enabled: bool) -> None:
@@ -262,7 +264,7 @@ STATES: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
 
 
 def state() -> dict[str, Any]:
-    """All that a call could leave changed."""
+    """All settings that a call could leave changed."""
     from matplotlib import rcParams
 
     with torch._C.DisableTorchFunction():
@@ -298,7 +300,7 @@ def changes(before: dict[str, Any]) -> set[str]:
 def _nothing_leaks() -> Iterator[None]:
     before = state()
     yield
-    # Of the filters pytest takes care; torch.use_deterministic_algorithms loads SymPy, which adds one.
+    # pytest restores the filters of warnings; torch.use_deterministic_algorithms loads SymPy, which adds one.
     assert changes(before) <= {"warnings"}
 
 
@@ -310,7 +312,7 @@ def test_every_exported_function_is_called():
     assert {name for name in mp.__all__ if f"mp.{name}(" not in text} == NOT_CALLED
 
 
-# Of the calls, those in which every stage takes part; all of them are made with several states at once.
+# Calls in which every stage takes part. All calls are made under several states at once.
 MOST = ("fit float32", "affinity tiles", "stages", "masked", "ops")
 
 
@@ -334,7 +336,7 @@ def test_results_under_inference_mode_are_ordinary_tensors():
         assert bool((result.grad == 1).all())
 
 
-def test_tensors_made_under_inference_mode_are_taken():
+def test_tensors_made_under_inference_mode_are_accepted():
     with torch.inference_mode():
         trace, coordinates = torch.from_numpy(WIDE), torch.ones(120, 2)
         held = mp.as_trace(trace)
@@ -343,7 +345,7 @@ def test_tensors_made_under_inference_mode_are_taken():
     assert mp.neighborhood_preservation(trace, coordinates, 2)
 
 
-# ---------------------------------------------------------------- what is in the way of these
+# ---------------------------------------------------------------- what the isolation restores
 
 
 def test_products_have_all_their_digits_inside():

@@ -1,4 +1,4 @@
-"""A run that is done is kept, whatever becomes of its pictures and of what it prints."""
+"""A finished run is kept, even if its pictures cannot be drawn or its text cannot be printed."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def embed(*argv, out="out"):
 
 
 def strict(text):
-    """JSON as other languages read it: no NaN, and text that UTF-8 can hold."""
+    """``text`` read as strict JSON, which has no NaN and only text that UTF-8 can encode."""
 
     def refuse(constant):
         raise ValueError(constant)
@@ -52,7 +52,7 @@ def strict(text):
 
 @pytest.fixture
 def quick_pictures(monkeypatch):
-    """Pictures that take no time."""
+    """Replace each plot by a function that only writes a file."""
 
     def draw(embedding, path):
         path.write_bytes(b"picture")
@@ -63,7 +63,7 @@ def quick_pictures(monkeypatch):
 
 @pytest.fixture
 def undrawable(quick_pictures, monkeypatch):
-    """Lets the second picture raise this."""
+    """Make the second picture raise an error."""
 
     def set_error(error):
         def stop(*args, **kwargs):
@@ -80,15 +80,15 @@ def undrawable(quick_pictures, monkeypatch):
 def test_a_picture_that_fails_is_a_warning(here, undrawable, capsys, error):
     undrawable(error)
     assert embed() == 0
-    told = capsys.readouterr()
+    captured = capsys.readouterr()
     assert names(here) == {"trace.npy", "out"} and names("out") == RESULTS
     assert mp.Embedding.load("out/embedding.npz").n_nodes == 90
-    (line,) = [line for line in told.err.splitlines() if "warning" in line]
+    (line,) = [line for line in captured.err.splitlines() if "warning" in line]
     assert type(error).__name__ in line and "'mmphate-gpu plot out' draws them" in line
-    assert "Traceback" not in told.err and "90 nodes embedded" in told.out
+    assert "Traceback" not in captured.err and "90 nodes embedded" in captured.out
 
 
-def test_a_fault_of_ours_in_a_picture_leaves_the_results(here, undrawable, capsys):
+def test_a_program_fault_in_a_picture_leaves_the_results(here, undrawable, capsys):
     undrawable(ZeroDivisionError("what nobody foresaw"))
     assert embed() == 1
     assert "Traceback" in capsys.readouterr().err and names("out") == RESULTS
@@ -120,13 +120,13 @@ def test_the_demo_keeps_its_results_too(here, undrawable, monkeypatch):
     monkeypatch.setattr(demo, "_trained", lambda *args: trained)
     undrawable(ValueError("no font"))
     with pytest.warns(_results.NoPicture, match="no font"):
-        about = demo.demo(Path("demo"), epochs=3, seed=np.int64(3), verbose=False)
+        summary = demo.demo(Path("demo"), epochs=3, seed=np.int64(3), verbose=False)
     assert names("demo") == {"trace.npz", "embedding.npz", "embedding3d.npz", "report.json"}
     report = strict(Path("demo/report.json").read_bytes())
-    assert report["seed"] == about["seed"] == 3 and report["test_accuracy"] == [0.5]
+    assert report["seed"] == summary["seed"] == 3 and report["test_accuracy"] == [0.5]
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- streams and paths
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_character_that_stdout_lacks_is_escaped(here, monkeypatch, encoding, o
     assert sys.stdout is stream
 
 
-def test_a_path_that_is_no_utf_8(here, capsys):
+def test_a_path_that_is_not_utf_8(here, capsys):
     trace, out = os.fsdecode(b"tr\xffce.npy"), os.fsdecode(b"o\xfft")
     os.rename("trace.npy", trace)
     assert main(["embed", trace, "--out", out, "--no-plots"]) == 0
@@ -175,19 +175,19 @@ def test_no_streams_at_all(here, monkeypatch):
 
 
 @linux
-def test_a_full_disk_behind_stdout_is_told_and_the_result_kept(here, monkeypatch, capsys):
+def test_a_full_disk_behind_stdout_is_reported_and_the_result_kept(here, monkeypatch, capsys):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         assert embed("--no-plots") == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert "stdout could not be written" in told and "No space left" in told and names("out") == RESULTS
+    captured = capsys.readouterr().err.splitlines()[-1]
+    assert "stdout could not be written" in captured and "No space left" in captured and names("out") == RESULTS
 
 
 @linux
 def test_stderr_that_cannot_be_written_changes_nothing(here, monkeypatch, capsys):
     with open("/dev/full", "w", buffering=1) as full:
         monkeypatch.setattr(sys, "stderr", full)
-        assert embed("--no-plots") == 0  # the bar goes there
+        assert embed("--no-plots") == 0  # the bar is drawn on stderr
         op = mp.MMPHATE(verbose=1, device="cpu").fit(np.load("trace.npy"))
     assert names("out") == RESULTS and op.embedding_.shape == (90, 2)
     assert "90 nodes" in capsys.readouterr().out
@@ -203,18 +203,18 @@ def test_closed_and_broken_streams_of_a_process(here):
     assert done.stdout == "0\n" and done.stderr == "" and names("out") == RESULTS
 
 
-def test_a_bar_draws_on_what_there_is(monkeypatch):
-    closed, own = io.StringIO(), LenientStream(io.StringIO())
+def test_a_bar_draws_on_any_stream(monkeypatch):
+    closed, lenient_stream = io.StringIO(), LenientStream(io.StringIO())
     closed.close()
-    for stream in (None, closed, own):
+    for stream in (None, closed, lenient_stream):
         monkeypatch.setattr(sys, "stderr", stream)
         with progress_bar(3, desc="steps") as bar:
             bar.update(3)
     # tqdm clears a bar before a warning on the same stream, so a stream that is lenient already is taken as it is.
-    assert lenient(own) is own and "3/3" in own.getvalue()
+    assert lenient(lenient_stream) is lenient_stream and "3/3" in lenient_stream.getvalue()
 
 
-def test_report_is_json_for_everyone(tmp_path):
+def test_report_is_strict_json(tmp_path):
     values = {
         "nan": float("nan"), "inf": np.float32(np.inf), "small": np.float32(0.5), "whole": np.int64(7), "yes": True,
         "none": None, "list": (1, np.float64(np.nan)), "path": Path(os.fsdecode(b"\xff")), "text": "\ud800é",

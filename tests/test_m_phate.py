@@ -1,4 +1,4 @@
-"""M_PHATE for the scripts of M-PHATE users, and the page that tells them what is what."""
+"""M_PHATE runs scripts that were written for M-PHATE; docs/m_phate.md is correct and complete."""
 
 import inspect
 import pickle
@@ -68,25 +68,25 @@ def test_solvers_by_the_names_of_m_phate(options, solver):
     assert M_PHATE().set_params(**options).mds_solver == solver
 
 
-def test_arguments_that_ask_for_what_is_done_anyway():
+def test_arguments_that_ask_for_the_only_behavior():
     assert M_PHATE(**DONE_ANYWAY).get_params() == M_PHATE().get_params()
 
 
 @pytest.mark.parametrize("name", INSTEAD)
-def test_arguments_that_are_none_here_are_refused_by_name(name):
+def test_unsupported_arguments_are_refused_by_name(name):
     for refuse in (M_PHATE, M_PHATE().set_params):
         with pytest.raises(InputTypeError, match=rf"^{name}='cosine' is not accepted by M_PHATE: .{{9}}"):
             refuse(**{name: "cosine"})
 
 
-def test_contradictions_and_unknown_values():
+def test_contradictions_and_unknown_values_are_refused():
     with pytest.raises(InputError, match="mds='metric' and mds_solver='classic' contradict"):
         M_PHATE(mds="metric", mds_solver="classic")
     with pytest.raises(InputError, match="mds='umap' is unknown; accepted: 'metric'"):
         M_PHATE(mds="umap")
 
 
-# ---------------------------------------------------------------- what a fit leaves
+# ---------------------------------------------------------------- attributes
 
 
 def test_attributes_before_and_after(fitted):
@@ -127,17 +127,17 @@ def test_writing_into_the_graph_changes_no_later_fit():
 # ---------------------------------------------------------------- transform
 
 
-def test_transform_without_an_argument_has_the_parameters_of_now():
+def test_transform_without_an_argument_uses_the_current_parameters():
     trace = walk()
     op = M_PHATE(**OPTIONS)
     first = op.fit_transform(trace)
     assert op.transform() is op.embedding_ and np.array_equal(op.transform(), first)
     assert np.array_equal(op.transform(trace), first) and np.array_equal(op.transform(walk()[:, None]), first)
     for change in ({"n_components": 3}, {"t": 5}, {"gamma": 1}, {"landmarks": np.arange(120) % 40}):
-        found = op.set_params(**change).transform()
-        np.testing.assert_array_equal(found, clone(op).fit_transform(trace))
-    assert np.array_equal(op.transform(trace), found)
-    assert found.shape == (120, 3) and op.transform() is op.embedding_
+        result = op.set_params(**change).transform()
+        np.testing.assert_array_equal(result, clone(op).fit_transform(trace))
+    assert np.array_equal(op.transform(trace), result)
+    assert result.shape == (120, 3) and op.transform() is op.embedding_
 
 
 def test_transform_of_new_slices_is_that_of_mmphate(fitted):
@@ -148,14 +148,14 @@ def test_transform_of_new_slices_is_that_of_mmphate(fitted):
     assert fitted.transform(X=new).shape == (12, 2)
 
 
-def test_a_copy_on_disk_goes_on(fitted):
+def test_a_pickled_estimator_goes_on(fitted):
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.transform(), fitted.embedding_)
     np.testing.assert_array_equal(again.graph.K.toarray(), fitted.graph.K.toarray())
     assert again.set_params(n_components=3).transform().shape == (120, 3)
 
 
-def test_frames():
+def test_data_frames():
     pandas = pytest.importorskip("pandas")
     op = M_PHATE(**OPTIONS).set_output(transform="pandas").fit(walk())
     for frame in (op.transform(), op.transform(walk()[:2])):

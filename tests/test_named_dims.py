@@ -17,7 +17,7 @@ from mmphate_gpu.trace import Trace, as_trace, load_trace, save_trace
 
 AXES = ("epoch", "timestep", "unit", "sample")
 SLICE_AXES = ("slice", "unit", "sample")
-SHAPES = ((4, 3, 5, 7), (4, 4, 4, 4))  # of a cube only the names tell the axes
+SHAPES = ((4, 3, 5, 7), (4, 4, 4, 4))  # in the second one only names distinguish the axes
 PLACES = [(".zarr", 2), (".zarr", 3), (".h5", None)]
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable.         4"
 
@@ -50,7 +50,7 @@ def write(path: Path, version: int | None, arrays: dict) -> Path:
 
 
 def write_h5(path, arrays):
-    """With dimension scales, as netCDF-4 has them: also for dimensions that have no coordinates."""
+    """Write dimension scales, as netCDF-4 does, also for dimensions that have no coordinates."""
     h5py = pytest.importorskip("h5py")
     with h5py.File(path, "w") as file:
         for name, (array, _, attributes) in arrays.items():
@@ -69,19 +69,19 @@ def write_h5(path, arrays):
                 file[name].dims[dim].attach_scale(file[axis])
 
 
-def turned(array, dims, order):
+def permuted(array, dims, order):
     return np.transpose(array, [dims.index(name) for name in order]), list(order)
 
 
-def same(one: Trace, other: Trace) -> None:
-    one, other = one.load(), other.load()
-    assert one.axes == other.axes and one.shape == other.shape
-    assert one.data.dtype == other.data.dtype and torch.equal(one.data, other.data)
+def same(first: Trace, second: Trace) -> None:
+    first, second = first.load(), second.load()
+    assert first.axes == second.axes and first.shape == second.shape
+    assert first.data.dtype == second.data.dtype and torch.equal(first.data, second.data)
     for name in (*AXES, "label"):
-        ours, theirs = getattr(one, name), getattr(other, name)
+        ours, theirs = getattr(first, name), getattr(second, name)
         assert (ours is None) == (theirs is None) and np.array_equal(ours, theirs), name
-    assert (one.mask is None) == (other.mask is None)
-    assert one.mask is None or torch.equal(one.mask, other.mask)
+    assert (first.mask is None) == (second.mask is None)
+    assert first.mask is None or torch.equal(first.mask, second.mask)
 
 
 # ---------------------------------------------------------------- files
@@ -90,16 +90,16 @@ def same(one: Trace, other: Trace) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("ending", "version"), PLACES)
-def test_turned_axes_of_a_file(tmp_path, ending, version, shape, stream):
-    """Data, mask and coordinates each in another order, with more arrays beside them."""
+def test_permuted_axes_of_a_file(tmp_path, ending, version, shape, stream):
+    """Data, mask and coordinates are each in another order, and more arrays lie beside them."""
     data, mask, epoch = values(shape), full_mask(shape), np.arange(shape[0]) * 3
     label = np.arange(shape[3]) % 2
     path = write(
         tmp_path / f"a{ending}",
         version,
         {
-            "data": turned(data, AXES, ("unit", "sample", "epoch", "timestep")),
-            "mask": turned(mask, AXES, AXES[::-1]),
+            "data": permuted(data, AXES, ("unit", "sample", "epoch", "timestep")),
+            "mask": permuted(mask, AXES, AXES[::-1]),
             "epoch": (epoch, ["epoch"]),
             "label": (label, ["sample"]),
             "loss": (np.zeros(shape[0]), ["epoch"]),
@@ -112,12 +112,12 @@ def test_turned_axes_of_a_file(tmp_path, ending, version, shape, stream):
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("ending", "version"), PLACES)
 def test_masks_of_some_axes(tmp_path, ending, version, stream):
-    """By name any of them, also where the sizes would fit (timestep, sample)."""
+    """A mask with names may have any of the axes, even if its sizes would fit (timestep, sample)."""
     data = values((4, 4, 4, 4))
     for dims in (("sample", "timestep"), ("sample", "epoch"), ("unit", "epoch", "sample")):
         mask = np.random.default_rng(2).random((4,) * len(dims)) < 0.5
         mask[tuple(0 if name == "sample" else slice(None) for name in dims)] = True
-        arrays = {"data": turned(data, AXES, AXES[::-1]), "mask": (mask, list(dims))}
+        arrays = {"data": permuted(data, AXES, AXES[::-1]), "mask": (mask, list(dims))}
         path = write(tmp_path / f"{'_'.join(dims)}{ending}", version, arrays)
         spread = np.einsum(f"{''.join(name[0] for name in dims)},etus->etus", mask.astype(int), np.ones((4,) * 4, int))
         same(load_trace(path, stream=stream), as_trace(data, mask=spread.astype(bool)))
@@ -129,8 +129,8 @@ def test_masks_of_some_axes(tmp_path, ending, version, stream):
 def test_slices(tmp_path, ending, version, first, stream):
     data, mask, where = values((6, 5, 7)), full_mask((6, 7)), np.linspace(0, 1, 6)
     arrays = {
-        "trace": turned(data, SLICE_AXES, ("sample", "slice", "unit")),
-        "mask": turned(mask, ("slice", "sample"), ("sample", "slice")),
+        "trace": permuted(data, SLICE_AXES, ("sample", "slice", "unit")),
+        "mask": permuted(mask, ("slice", "sample"), ("sample", "slice")),
         first: (where, [first]),
     }
     for _, dims in arrays.values():
@@ -187,7 +187,7 @@ def test_a_zarr_store_that_is_an_array(tmp_path, stream):
 
 
 def test_one_name_is_found_by_elimination(tmp_path):
-    data = turned(values(), AXES, ("sample", "unit", "timestep", "epoch"))[0]
+    data = permuted(values(), AXES, ("sample", "unit", "timestep", "epoch"))[0]
     path = write(tmp_path / "a.zarr", 3, {"data": (data, ["sample", None, "timestep", "epoch"])})
     same(load_trace(path), as_trace(values()))
 
@@ -214,16 +214,16 @@ def test_coordinates_in_capitals(tmp_path):
         ({"data": (values(), AXES), "mask": (np.ones((3, 7), bool), ["time", "sample"])}, "mask has dims"),
         ({"data": (values(), AXES), "mask": (np.ones((3, 7), bool), ["timestep", None])}, "mask has dims"),
         ({"data": (values((3, 5, 7)), ["epoch", *AXES[2:]]), "mask": (np.eye(3, 7) < 1, AXES[1::2])}, "mask has dims"),
-        ({"data": (values().T, AXES[::-1]), "mask": (np.ones((3, 7), bool), None)}, "mask has dims .* are turned"),
+        ({"data": (values().T, AXES[::-1]), "mask": (np.ones((3, 7), bool), None)}, "mask has dims .* are permuted"),
     ],
 )
-def test_names_that_tell_no_order(tmp_path, arrays, message, stream):
+def test_names_that_leave_the_order_open_are_refused(tmp_path, arrays, message, stream):
     path = write(tmp_path / "a.zarr", 3, arrays)
     with pytest.raises(InputError, match=rf"a\.zarr: {message}.*accepted"):
         load_trace(path, stream=stream)
 
 
-def test_names_that_contradict_one_another(tmp_path):
+def test_names_that_contradict_one_another_are_refused(tmp_path):
     h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr", "3")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"], file["sample"] = values(), np.arange(4)
@@ -248,10 +248,10 @@ def test_the_axes_of_an_npz(tmp_path):
     np.savez(tmp_path / "a.npz", data=values().T, mask=mask.T, axes=AXES[::-1], unit=np.arange(5) * 2)
     same(load_trace(tmp_path / "a.npz"), as_trace(values(), mask=mask, unit=np.arange(5) * 2))
     assert _trace_io.heading(tmp_path / "a.npz") == (SHAPES[0], np.float64)
-    with pytest.raises(InputError, match=r"a\.npz is compressed .* axes are turned.*accepted for stream=True"):
+    with pytest.raises(InputError, match=r"a\.npz is compressed .* permuted axes.*accepted for stream=True"):
         load_trace(tmp_path / "a.npz", stream=True)
     np.savez(tmp_path / "b.npz", data=values().T, mask=np.ones((3, 7), bool), axes=AXES[::-1])
-    with pytest.raises(InputError, match=r"b\.npz: mask has dims .* turned"):
+    with pytest.raises(InputError, match=r"b\.npz: mask has dims .* permuted"):
         load_trace(tmp_path / "b.npz")
 
 
@@ -266,7 +266,7 @@ def rich(three: bool, text: bool = True) -> Trace:
 
 @pytest.mark.parametrize("three", [False, True])
 @pytest.mark.parametrize("text", [False, True])
-def test_xarray_reads_a_zarr_that_we_wrote(tmp_path, three, text):
+def test_xarray_reads_a_zarr_of_save_trace(tmp_path, three, text):
     xarray, trace = pytest.importorskip("xarray"), rich(three, text)
     pytest.importorskip("zarr")
     save_trace(tmp_path / "a.zarr", trace)
@@ -277,7 +277,7 @@ def test_xarray_reads_a_zarr_that_we_wrote(tmp_path, three, text):
 
 
 @pytest.mark.parametrize("three", [False, True])
-def test_an_h5_that_we_wrote_has_scales(tmp_path, three):
+def test_an_h5_of_save_trace_has_scales(tmp_path, three):
     h5py, trace = pytest.importorskip("h5py"), rich(three)
     save_trace(tmp_path / "a.h5", trace)
     with h5py.File(tmp_path / "a.h5") as file:
@@ -291,8 +291,8 @@ def test_an_h5_that_we_wrote_has_scales(tmp_path, three):
 
 
 @pytest.mark.parametrize("ending", [".zarr", ".h5"])
-def test_files_of_before_are_read(tmp_path, ending):
-    """With the names of the axes in an entry of their own, and no others."""
+def test_files_of_earlier_versions_are_read(tmp_path, ending):
+    """They have the names of the axes in an entry "axes", and no names of dimensions."""
     axes = np.array(AXES, dtype=object)
     path = tmp_path / f"a{ending}"
     if ending == ".h5":
@@ -332,8 +332,8 @@ def array():
 
 
 def expected(**fields):
-    given = {"epoch": [1, 5, 9, 20], "unit": list("abcde"), "label": np.arange(7) % 3} | fields
-    return as_trace(values(), **given)
+    arguments = {"epoch": [1, 5, 9, 20], "unit": list("abcde"), "label": np.arange(7) % 3} | fields
+    return as_trace(values(), **arguments)
 
 
 def test_datasets_variables_and_derived_classes(array):
@@ -356,13 +356,17 @@ def test_datasets_variables_and_derived_classes(array):
 
 def test_one_timestep_or_epoch_of_an_array(array):
     array = array.assign_coords(timestep=[10, 20, 30])
-    one = as_trace(array.isel(timestep=1).T)
-    assert one.axes == SLICE_AXES and one.epoch.tolist() == [1, 5, 9, 20] and one.timestep.tolist() == [20]
-    assert np.array_equal(one.data[:, 0], values()[:, 1])
+    one_timestep = as_trace(array.isel(timestep=1).T)
+    assert (
+        one_timestep.axes == SLICE_AXES
+        and one_timestep.epoch.tolist() == [1, 5, 9, 20]
+        and one_timestep.timestep.tolist() == [20]
+    )
+    assert np.array_equal(one_timestep.data[:, 0], values()[:, 1])
     with pytest.raises(InputError, match=r"mask has dims \('timestep', 'sample'\); accepted: some of \('epoch'"):
         as_trace(array.isel(timestep=1), mask=array.isel(epoch=2, unit=0).drop_vars("timestep") > -9)
-    other = as_trace(array.isel(epoch=2).T)
-    assert other.epoch.tolist() == [10, 20, 30] and np.array_equal(other.data[:, 0], values()[2])
+    one_epoch = as_trace(array.isel(epoch=2).T)
+    assert one_epoch.epoch.tolist() == [10, 20, 30] and np.array_equal(one_epoch.data[:, 0], values()[2])
 
 
 def test_masks_and_coordinates_by_name(array):
@@ -394,3 +398,25 @@ def test_stacked_slices(array):
         as_trace(stacked)
     whole = as_trace(values().reshape(12, 5, 7), unit=list("abcde"), label=np.arange(7) % 3)
     same(as_trace(stacked.reset_index("slice", drop=True)), whole)
+
+
+def test_arrays_of_open_files_that_say_more_than_numbers_are_refused(tmp_path):
+    """Given to `as_trace` they would lose their names and their packing without a word."""
+    h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
+    values = np.random.default_rng(0).normal(size=(6, 5, 4))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        plain, named, packed = (file.create_dataset(name, data=values) for name in ("plain", "named", "packed"))
+        named.dims[0].label, packed.attrs["scale_factor"] = "sample", 0.5
+        assert np.array_equal(as_trace(plain).data[:, 0], values)
+        for data in (named, packed, file):
+            with pytest.raises(InputTypeError, match="data is a .* of h5py; .*load_trace"):
+                as_trace(data)
+            assert data is file or np.array_equal(as_trace(data[...]).data[:, 0], values)
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    array = group.create_array("data", data=values, dimension_names=("sample", "unit", "slice"))
+    for data in (array, group):
+        with pytest.raises(InputTypeError, match="data is a .* of zarr; .*load_trace"):
+            as_trace(data)
+    for data in ("a.npy", tmp_path / "a.npy"):
+        with pytest.raises(InputTypeError, match="data is a .*Path|str .*load_trace"):
+            as_trace(data)

@@ -1,4 +1,4 @@
-"""Packed, missing and time-coded values of files: as xarray decodes them, in memory and by parts, or refused."""
+"""Packed, missing and time-coded values of files are decoded as xarray does, in memory and by parts, or refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmphate_gpu.trace import as_trace, load_trace
 
 AXES = ("epoch", "timestep", "unit", "sample")
 SHAPE = (4, 3, 5, 7)
-# Of every rule for the dtype, one.
+# One case for every rule for the dtype.
 ENCODINGS = {
     "both": {"dtype": "int16", "scale_factor": 0.001, "add_offset": 1.0, "_FillValue": -32768},
     "both in float32": {
@@ -91,7 +91,7 @@ def test_zarr_is_read_as_xarray_reads_it(tmp_path, name, version, masked):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_attributes_of_hdf5(tmp_path, stream):
-    """They have dtypes, and netCDF's are arrays of one number."""
+    """Attributes have dtypes, and those of netCDF are arrays of one number."""
     stored = np.random.default_rng(2).integers(-30, 30, SHAPE).astype(">i2")
     stored[..., 0] = 5
     attributes = {"scale_factor": np.array([0.1]), "add_offset": np.array([2.0]), "missing_value": np.int16([7, 8])}
@@ -102,7 +102,7 @@ def test_attributes_of_hdf5(tmp_path, stream):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_mask_beside_missing_values_has_its_shape(tmp_path, stream):
+def test_a_mask_beside_missing_values_needs_the_shape_of_the_data(tmp_path, stream):
     data = np.where(present(), values(), -9)
     for shape in ((1, 7), (4, 7), (4, 3, 1, 7)):
         path = write_h5(tmp_path / "a.h5", {"_FillValue": -9.0}, data=data, mask=np.ones(shape, bool))
@@ -117,7 +117,7 @@ def test_a_mask_beside_missing_values_has_its_shape(tmp_path, stream):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_nothing_missing_is_no_mask(tmp_path, stream):
+def test_there_is_no_mask_if_nothing_is_missing(tmp_path, stream):
     attributes = {"_FillValue": 1e20, "valid_min": -1000, "units": "mV"}
     trace = load_trace(write_h5(tmp_path / "a.h5", attributes, data=values()), stream=stream).load()
     assert trace.mask is None and np.array_equal(trace.data, values())
@@ -125,7 +125,7 @@ def test_nothing_missing_is_no_mask(tmp_path, stream):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_nan_is_never_a_mask(tmp_path, stream):
-    """xarray writes NaN as the fill value of all floating-point data: nobody said that a NaN is missing."""
+    """xarray writes NaN as the fill value of all floating-point data, so it does not mean that a NaN is missing."""
     data = np.where(present(), values(), np.nan)
     for path in (
         write_h5(tmp_path / "a.h5", {"_FillValue": np.array([np.nan])}, data=data),
@@ -138,7 +138,7 @@ def test_nan_is_never_a_mask(tmp_path, stream):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_fill_values_of_formats(tmp_path, stream):
-    """0 is a number, as it is by default, but where xarray takes it for missing. Others may be either."""
+    """A fill value of 0 is a number, unless xarray takes it for missing. Other fill values may be either."""
     data = values()
     data[0, 0, 0, :2] = 0, -9
     for fill, version, dims in ((0, 3, AXES), (0, 2, None), (0, 3, None), (-8, 3, AXES)):
@@ -169,8 +169,8 @@ def test_chunks_that_were_never_written(tmp_path):
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"valid_range": [-1.0, 1.0]}, "data holds numbers outside of the valid range -1 to 1"),
-        ({"valid_max": 2}, "data holds numbers outside of the valid range -inf to 2"),
+        ({"valid_range": [-1.0, 1.0]}, "data holds numbers outside the valid range -1 to 1"),
+        ({"valid_max": 2}, "data holds numbers outside the valid range -inf to 2"),
         ({"valid_range": 3}, "data has the attribute valid_range"),
         ({"scale_factor": "0.1 mV"}, "data has the attribute scale_factor='0.1 mV'; accepted: one number"),
         ({"add_offset": [1, 2]}, "data has the attribute add_offset"),
@@ -179,7 +179,7 @@ def test_chunks_that_were_never_written(tmp_path):
         ({"_Unsigned": "true"}, "data has the attribute _Unsigned"),
     ],
 )
-def test_attributes_that_say_no_value(tmp_path, attributes, message, stream):
+def test_attributes_that_define_no_values_are_refused(tmp_path, attributes, message, stream):
     path = write_zarr(tmp_path / "a.zarr", values(), attributes=attributes)
     with pytest.raises(InputError, match=rf"a\.zarr: {message}"):
         load_trace(path, stream=stream)
@@ -274,7 +274,7 @@ def test_numbers_with_units_stay_numbers():
         {"units": "months since 2001-01-01"},
     ],
 )
-def test_times_that_numpy_does_not_have(attributes):
+def test_times_that_numpy_cannot_represent_are_refused(attributes):
     with pytest.raises(InputError, match=r"^epoch counts time .*; accepted: "):
         decode_coordinate("epoch", np.arange(3), attributes)
 

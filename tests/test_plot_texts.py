@@ -1,4 +1,4 @@
-"""What pictures say: names as they are, ticks that tell labels apart, and no settings but their own."""
+"""Pictures show names as they are, have ticks that distinguish labels, and ignore the user's settings."""
 
 from xml.dom import minidom
 
@@ -34,7 +34,7 @@ def panel(figure, name):
 
 
 def key_of(figure, name):
-    """The key stands right after its panel."""
+    """The axes of the key, which follow those of its panel."""
     return figure.axes[figure.axes.index(panel(figure, name)) + 1]
 
 
@@ -199,6 +199,7 @@ def test_the_users_settings_change_no_picture(tmp_path):
 def test_the_users_figures_and_backend_stay():
     import matplotlib.pyplot as plt
 
+    plt.close("all")  # of other tests
     plt.switch_backend("svg")
     try:
         figure, axes = plt.subplots()

@@ -184,16 +184,16 @@ def test_cosine_of_zero_rows_is_that_of_scikit_learn(twin):
 def test_cosine_does_not_depend_on_the_length_of_a_row(twin, scale):
     rows = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
     wanted = COSINE[twin](rows)
-    found = COSINE[twin](np.concatenate([rows, scale * rows]))
-    np.testing.assert_array_equal(found, np.tile(wanted, (2, 2)))
+    result = COSINE[twin](np.concatenate([rows, scale * rows]))
+    np.testing.assert_array_equal(result, np.tile(wanted, (2, 2)))
 
 
 @pytest.mark.parametrize("twin", COSINE)
 def test_cosine_of_equal_rows_is_exactly_zero(twin):
     rows = np.repeat(np.random.default_rng(0).random((5, 7)), 2, axis=0)
-    found = COSINE[twin](rows)
+    result = COSINE[twin](rows)
     same = np.arange(10)[:, None] // 2 == np.arange(10) // 2
-    assert (found[same] == 0).all() and (found[~same] > 0).all()
+    assert (result[same] == 0).all() and (result[~same] > 0).all()
 
 
 def landmarks_of_a_case(get_case) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Masks, graphs and foreign arrays: what is hidden, not there or not handed over never becomes a number."""
+"""Masks, autograd graphs and arrays of other libraries: what is hidden or missing never becomes a number."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_given_mask_and_that_of_the_data_are_combined():
 
 
 def test_hidden_integers_do_not_count():
-    """What NumPy or a file fills in below a mask is not looked at."""
+    """Numbers below a mask, which NumPy or a file fills in, do not matter."""
     whole = np.ma.masked_array(np.where(HIDDEN, 2**62, (100 * VALUES).astype(int)), HIDDEN)
     assert mp.as_trace(whole).data.dtype == torch.float32
 
@@ -112,14 +112,14 @@ def named(epoch: int, values: np.ndarray, dims: tuple[str, ...] = ("unit", "samp
     return array.transpose(*dims)
 
 
-def test_data_arrays_in_a_list_go_by_name():
+def test_data_arrays_in_a_list_are_matched_by_name():
     orders = [("unit", "sample"), ("sample", "unit")]
     trace = mp.as_trace([named(epoch, values, orders[epoch % 2]) for epoch, values in enumerate(VALUES)])
     np.testing.assert_array_equal(trace.data.numpy()[:, 0], VALUES)
     assert trace.unit.tolist() == list("abc") and trace.epoch.tolist() == [0, 10, 20, 30, 40]
 
 
-def test_masks_in_a_list_go_by_name():
+def test_masks_in_a_list_are_matched_by_name():
     masks = [named(epoch, ~hidden, ("sample", "unit")) for epoch, hidden in enumerate(HIDDEN)]
     np.testing.assert_array_equal(mp.as_trace(VALUES, mask=masks).mask.numpy()[:, 0], ~HIDDEN)
 
@@ -138,7 +138,7 @@ def test_data_arrays_that_do_not_fit_are_refused():
         mp.potential_distances([arrays[0][0], arrays[1].T[0]])
 
 
-def test_a_mask_of_square_shape_goes_by_name():
+def test_a_mask_of_square_shape_is_matched_by_name():
     xarray = pytest.importorskip("xarray")
     mask = np.random.default_rng(0).random((5, 4)) < 0.5
     mask[:, 0] = True
@@ -148,7 +148,7 @@ def test_a_mask_of_square_shape_goes_by_name():
         mp.as_trace(np.zeros((5, 5, 3, 4)), mask=xarray.DataArray(mask, dims=("step", "sample")))
 
 
-def test_frames_in_a_list_have_one_order():
+def test_data_frames_in_a_list_need_one_order():
     pandas = pytest.importorskip("pandas")
     frames = [pandas.DataFrame(values, columns=list("wxyz")) for values in VALUES]
     np.testing.assert_array_equal(mp.as_trace(frames).data.numpy()[:, 0], VALUES)
@@ -188,7 +188,7 @@ def test_a_tensor_is_taken_as_its_memory_reads():
 
 
 class Wrapped(torch.Tensor):
-    """A subclass that would go on through every result."""
+    """A subclass of tensors that every result would have too."""
 
 
 def test_results_have_no_graph_and_no_subclass():
@@ -258,7 +258,7 @@ def test_half_precision_that_numpy_lacks():
         to_numpy("x", half)
 
 
-def test_what_was_computed_in_inference_mode_is_taken():
+def test_inference_tensors_are_accepted():
     with torch.inference_mode():
         trace = torch.from_numpy(VALUES) * 1
         square = torch.cdist(trace[0], trace[0])
@@ -270,7 +270,7 @@ def test_what_was_computed_in_inference_mode_is_taken():
 
 
 class Foreign:
-    """An array behind DLPack, perhaps on another device, or one whose export is refused."""
+    """An array that exports by DLPack, perhaps from another device, or refuses to."""
 
     def __init__(self, values, device=None, refusal=None):
         self.values, self.device, self.refusal = values, device, refusal
@@ -285,7 +285,7 @@ class Foreign:
 
 
 class Convertible(Foreign):
-    """The same, with a way to NumPy."""
+    """The same, and NumPy can convert it."""
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self.values)
@@ -334,13 +334,13 @@ def test_an_array_on_a_device_that_torch_lacks():
 
 
 class Stubborn:
-    """As CuPy's arrays: no silent way to NumPy."""
+    """Refuses an implicit conversion to NumPy, as CuPy's arrays do."""
 
     def __array__(self, dtype=None, copy=None):
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
 
 
-def test_what_gives_no_array():
+def test_objects_that_make_no_array_are_refused():
     for values in (Stubborn(), [Stubborn()] * 5):
         with pytest.raises(InputTypeError, match="data is a Stubborn that makes no array of numbers"):
             mp.as_trace(values)

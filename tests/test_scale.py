@@ -1,11 +1,19 @@
-"""Stages that take other tools' kernels and distances: the unit of measurement changes nothing but the unit."""
+"""Stages that accept kernels and distances of other tools do not depend on the unit of measurement."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from mmphate_gpu import InputError, diffusion_potential, metric_mds, potential_distances, reference, stress
+from mmphate_gpu import (
+    InputError,
+    diffusion_potential,
+    metric_mds,
+    neighborhood_preservation,
+    potential_distances,
+    reference,
+    stress,
+)
 from mmphate_gpu._arrays import tensor_of
 from mmphate_gpu.ops.safe_scale import safe_scale
 
@@ -19,7 +27,7 @@ def rows() -> np.ndarray:  # (40, 3)
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_distances_of_a_scaled_potential(rows, scale):
-    # Products are summed in one order; the scaled ones round alike.
+    # Products are summed in the same order, and scaling by a power of two rounds nothing.
     np.testing.assert_allclose(potential_distances(scale * rows) / scale, potential_distances(rows), rtol=1e-12)
 
 
@@ -29,14 +37,14 @@ def test_distances_of_a_scaled_potential(rows, scale):
 def test_mds_of_scaled_distances(rows, scale, solver, given_start):
     distances = reference.potential_distances(rows)
     starts = (rows[:, :2], scale * rows[:, :2]) if given_start else (None, None)
-    wanted, found = (
+    wanted, result = (
         metric_mds(d, 2, solver=solver, init=init, random_state=0, max_iter=50)
         for d, init in zip((distances, scale * distances), starts, strict=True)
     )
-    # Each sweep rounds; measured over 50 of them: 2e-13 of the largest coordinate.
-    np.testing.assert_allclose(found.coordinates / scale, wanted.coordinates, rtol=0, atol=1e-9)
-    assert found.stress == pytest.approx(wanted.stress, rel=1e-9)
-    assert stress(scale * distances, found.coordinates) == pytest.approx(wanted.stress, rel=1e-9)
+    # Every sweep rounds. Measured after 50 sweeps: 2e-13 of the largest coordinate.
+    np.testing.assert_allclose(result.coordinates / scale, wanted.coordinates, rtol=0, atol=1e-9)
+    assert result.stress == pytest.approx(wanted.stress, rel=1e-9)
+    assert stress(scale * distances, result.coordinates) == pytest.approx(wanted.stress, rel=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-80, 1e80])
@@ -57,3 +65,33 @@ def test_the_safe_scale_keeps_ordinary_numbers(largest):
         assert scale == 1
     else:
         assert 1e-25 < largest * scale < 2 and np.array_equal(numbers * scale / scale, numbers)
+
+
+@pytest.mark.parametrize("solver", ["smacof", "nonmetric"])
+@pytest.mark.parametrize("size", [1e-200, 1e-10, 1e10, 1e160])
+@pytest.mark.parametrize("scale", [2.0**-600, 1.0, 2.0**600])
+def test_the_scale_of_a_start_does_not_matter(rows, solver, size, scale):
+    distances = reference.potential_distances(rows)
+    wanted = metric_mds(distances, 2, solver=solver, init=rows[:, :2]).stress
+    # Sweeps end by the stress before the first one, which differs: measured 1e-4.
+    assert metric_mds(scale * distances, 2, solver=solver, init=size * rows[:, :2]).stress == pytest.approx(
+        wanted, rel=1e-2
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1.0, 1e160])
+def test_preservation_of_a_scaled_picture(scale):
+    rng = np.random.default_rng(0)
+    trace, picture = rng.normal(size=(30, 4, 6)).cumsum(0), rng.normal(size=(120, 2))
+    assert neighborhood_preservation(trace, scale * picture, 5) == neighborhood_preservation(trace, picture, 5)
+
+
+def test_stress_of_what_is_empty_or_not_finite_is_refused(rows):
+    distances = reference.potential_distances(rows)
+    for call in (
+        lambda: stress(np.zeros((0, 0)), np.zeros((0, 2))),
+        lambda: stress(distances * np.nan, rows),
+        lambda: stress(distances, rows * np.inf),
+    ):
+        with pytest.raises(InputError, match="is empty or contains NaN or infinity; accepted: finite numbers"):
+            call()

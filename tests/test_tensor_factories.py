@@ -15,7 +15,7 @@ import pytest
 import mmphate_gpu
 
 ROOT = Path(mmphate_gpu.__file__).parent
-# The default dtype decides what these make of no dtype.
+# These use the default dtype if they get none.
 FLOATING = {
     *("empty", "empty_strided", "eye", "full", "linspace", "logspace", "normal", "ones", "rand", "randn"),
     *("scalar_tensor", "tensor", "zeros"),
@@ -28,7 +28,7 @@ INFERRED = {
 
 
 def faults(source: str) -> Iterator[str]:
-    """What is wrong with the tensors that a module makes, with line numbers."""
+    """The calls in a module that make a tensor without a device or a dtype, with line numbers."""
     tree = ast.parse(source)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):

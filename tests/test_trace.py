@@ -269,7 +269,6 @@ def test_values_whose_squares_overflow():
         torch.zeros(SHAPE, dtype=torch.complex64),
         None,
         {"a": 1},
-        "trace.npy",
     ],
 )
 def test_not_real_numbers(data):

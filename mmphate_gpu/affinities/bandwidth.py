@@ -6,11 +6,9 @@ import warnings
 
 import torch
 
+from .._trace_points import FLOOR
 from ..neighbors import kth_neighbor_distance, median_kth_neighbor_distance
 from ..ops.kth_neighbor_distance import median
-
-# The least bandwidth of points whose resolution is not known: duplicates would make it 0.
-FLOOR = torch.finfo(torch.float64).eps
 
 
 def kth_unit_distance(points: torch.Tensor, knn: int, *, backend: str = "auto") -> torch.Tensor:  # (S, M, D) -> (S, M)
@@ -33,8 +31,8 @@ def interslice_bandwidth(
     knn : int
         Clamped to S - 1, with a warning.
     resolution : (M, S), optional
-        Distances below it are rounding. The median over slices is the least that a unit adds to the mean; without
-        ``resolution`` that is the float64 epsilon.
+        Distances below it are rounding. Each unit adds at least the median of its resolution over slices to the mean;
+        without ``resolution`` at least the float64 epsilon.
 
     Returns
     -------
@@ -53,5 +51,5 @@ def interslice_bandwidth(
 
 
 def unit_floor(like: torch.Tensor, resolution: torch.Tensor | None) -> torch.Tensor:  # (M,), (M, S) -> (M,)
-    """The least of what each unit adds to the interslice bandwidth; ``like`` has the units' dtype and device."""
+    """The least that each unit adds to the mean of `interslice_bandwidth`; ``like`` has the dtype and the device."""
     return torch.full_like(like, FLOOR) if resolution is None else median(resolution)

@@ -4,48 +4,46 @@ from __future__ import annotations
 
 import torch
 
-from ..neighbors import kth_neighbor_distance
+from ..ops.chunks import chunk_elements, row_chunks
+from ..ops.distances import distances_by_difference
 
 
-def merge_equal_points(
+def merge_equal_units(
     points: torch.Tensor, resolution: torch.Tensor, kth: torch.Tensor
-) -> torch.Tensor:  # (B, n, p), (B, n), (B, n) -> (B, n, p)
-    """``points``, with one place for those of a set that lie closer than their ``resolution``.
+) -> torch.Tensor:  # (S, M, D), (S, M), (S, M) -> (S, M, D)
+    """``points``, with one place for units of a slice that are equal but for rounding.
 
-    A bandwidth that is rounding makes an affinity of rounding too, anything from 0 to 1. Such are the bandwidths of
-    points whose ``kth`` neighbor, which sets them, is within twice the resolution. Only those points move, each to the
-    best resolved one in its reach; the affinity of equal points is 1. Returns ``points`` itself, which is not changed,
-    where none has to move. O(B n p) time for each place that is shared. Deterministic.
+    An affinity is a function of distance divided by bandwidth. Where both are rounding, the affinity is anything from 0
+    to 1. The bandwidth of a unit is rounding if its ``kth`` neighbor, which sets the bandwidth, lies within twice the
+    resolution. Such a unit moves to the best resolved unit within its resolution; the affinity of equal points is 1.
     """
-    loose = kth <= 2 * resolution
-    sets = torch.nonzero((loose & (kth > 0)).any(1)).flatten()  # points at distance 0 are equal already
-    if not len(sets):
-        return points
-    some, loose, resolution = points[sets], loose[sets], resolution[sets]
-    every = torch.arange(len(sets), device=points.device)
-    while bool(loose.any()):
-        leader = torch.where(loose, resolution, torch.inf).argmin(1)
-        place = some[every, leader][:, None]
-        near = loose & (torch.linalg.vector_norm(some - place, dim=-1) <= resolution)  # none in a set that is done
-        some = torch.where(near[..., None], place, some)
-        loose = loose & ~near
-    merged = points.clone()
-    merged[sets] = some
-    return merged
+    rounded = kth <= 2 * resolution
+    rounded &= (rounded & (kth > 0)).any(1, keepdim=True)  # units at distance 0 are equal already
+    return _merged(points, resolution, rounded)
 
 
 def merge_equal_slices(
-    unit_points: torch.Tensor,  # (M, S, D)
-    resolution: torch.Tensor,  # (M, S)
-    bandwidth: torch.Tensor,  # ()
-    knn: int,
-    *,
-    backend: str = "auto",
-) -> torch.Tensor:  # (M, S, D)
-    """`merge_equal_points` for the slices of those units whose rounding is not small beside the ``bandwidth``."""
-    units = torch.nonzero(8 * resolution.median(1).values >= bandwidth).flatten()
-    if not len(units):
-        return unit_points
-    kth = torch.full_like(resolution, torch.inf)
-    kth[units] = kth_neighbor_distance(unit_points[units], min(knn, unit_points.shape[1] - 1), backend=backend)
-    return merge_equal_points(unit_points, resolution, kth)
+    unit_points: torch.Tensor, resolution: torch.Tensor, bandwidth: torch.Tensor
+) -> torch.Tensor:  # (M, S, D), (M, S), () -> (M, S, D)
+    """As `merge_equal_units`, for the slices whose resolution is not small beside the interslice ``bandwidth``."""
+    return _merged(unit_points, resolution, 8 * resolution >= bandwidth)
+
+
+def _merged(
+    points: torch.Tensor, resolution: torch.Tensor, moving: torch.Tensor
+) -> torch.Tensor:  # (B, n, p), (B, n), (B, n) bool -> (B, n, p)
+    """A copy in which each of the ``moving`` points lies at the best resolved point of its set in its reach.
+
+    ``points`` itself is returned where none is moving. O(n p) time for each that is; beside the copy chunks of memory.
+    Deterministic.
+    """
+    sets, rows = torch.nonzero(moving, as_tuple=True)
+    if not len(sets):
+        return points
+    merged, n_numbers = points.clone(), points.shape[1] * points.shape[2]
+    for part in row_chunks(len(sets), n_numbers, chunk_elements(points.device)):
+        at, row = sets[part], rows[part]
+        distances = distances_by_difference(points[at, row][:, None], points[at])[:, 0]  # (c, n)
+        in_reach = distances <= resolution[at, row, None]
+        merged[at, row] = points[at, torch.where(in_reach, resolution[at], torch.inf).argmin(1)]
+    return merged

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from .._trace_points import FLOOR
 from ..ops.chunks import pair_chunks
 from ..ops.csr import Csr, index_dtype, indptr_of_counts
 from ..ops.distances import distances_by_difference
 from ..ops.radius_affinity import radius_affinity
-from .bandwidth import FLOOR, kth_unit_distance
-from .equal_points import merge_equal_points
+from .bandwidth import kth_unit_distance
+from .equal_points import merge_equal_units
 
 
 def intraslice_affinity(
@@ -25,9 +26,9 @@ def intraslice_affinity(
     """Symmetrised adaptive-bandwidth affinity of every slice, the diagonal (1) included.
 
     Returns a CSR with one row per node (S*M rows) whose columns are unit indices (M columns).
-    ``decay=None``: 1 for the ``knn`` nearest, averaged with its transpose. Distances below the ``resolution`` of a node
-    are rounding: its bandwidth is not below it, and of units within it the lower index is nearer. O(S M^2 D) time.
-    Deterministic.
+    With ``decay=None`` it is 1 for the ``knn`` nearest units, averaged with its transpose. Distances below the
+    ``resolution`` of a node are rounding: the bandwidth of the node is at least its resolution, and of several units
+    within the resolution the one of lower index is nearer. O(S M^2 D) time. Deterministic.
     """
     if decay is None:
         return _nearest_unit_affinity(points, knn, dtype, resolution)
@@ -35,7 +36,7 @@ def intraslice_affinity(
     if resolution is None:
         bandwidth = kth.clamp_min(FLOOR)
     else:
-        points, bandwidth = merge_equal_points(points, resolution, kth), torch.maximum(kth, resolution)
+        points, bandwidth = merge_equal_units(points, resolution, kth), torch.maximum(kth, resolution)
     return radius_affinity(points, bandwidth, decay=decay, thresh=thresh, dtype=dtype)
 
 

@@ -49,8 +49,8 @@ def affinity_of_points(
 
     ``storage="auto"`` counts the entries first and stores them (CSR; on a GPU where Triton serves, in tiles if more
     than 1 % of the pairs of slices have one) if they take at most 40 % of the free memory, else leaves the interslice
-    part matrix-free. Points that are nearer than their ``resolution`` count as equal; without one no distance is too
-    small to count. O(M S^2 D + S M^2 D) time, twice for the stored forms (count, fill).
+    part matrix-free. Points that are nearer than their ``resolution`` count as equal; without ``resolution`` every
+    distance counts. O(M S^2 D + S M^2 D) time, twice for the stored forms (count, fill).
 
     Raises
     ------
@@ -72,8 +72,7 @@ def affinity_of_points(
     by_unit_resolution = None if resolution is None else resolution.T
     bandwidth = interslice_bandwidth(by_unit, interslice_knn, by_unit_resolution, backend=knn_backend)
     if by_unit_resolution is not None:
-        pieces = (by_unit, by_unit_resolution, bandwidth, interslice_knn)
-        by_unit = merge_equal_slices(*pieces, backend=knn_backend)
+        by_unit = merge_equal_slices(by_unit, by_unit_resolution, bandwidth)
     lazy = LazyAffinity(by_unit, bandwidth, intraslice, thresh=thresh, dtype=dtype)
     make = {"lazy": lambda one: one, "tiles": TiledAffinity, "sparse": _sparse}
     return MultisliceAffinity(make[_best_storage(lazy) if storage == "auto" else storage](lazy), bandwidth)

@@ -13,6 +13,7 @@ from .._trace_parts import Array, blocks
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
 from ..ops.isolation import isolated
+from ..ops.safe_scale import safe_scale
 from ..params import InputError, check_number
 from ..slices import unit_major
 from ..trace import Trace, as_trace, flat_points, normalize
@@ -90,6 +91,7 @@ def _places(embedding: Any, trace: Trace) -> torch.Tensor:  # (S, M, C)
         row = int(torch.nonzero(~coordinates.isfinite())[0, 0])
         raise InputError(f"embedding is not finite in row {row} (the first such row); accepted: finite numbers")
     coordinates = coordinates.to(trace.data.device, torch.float64)
+    coordinates = coordinates * safe_scale(coordinates)  # neighbors do not depend on the scale
     return coordinates.reshape(trace.n_slices, trace.n_units, -1)
 
 

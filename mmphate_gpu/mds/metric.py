@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,9 +60,9 @@ def metric_mds(
 
     Notes
     -----
-    The result is turned onto its start by Procrustes (rotation and reflection only), and the start has its axes by
-    falling
-    variance with the largest entry positive: one seed gives one picture. O(L^2 C) a sweep. Deterministic.
+    The result is turned onto its start by Procrustes (rotation and reflection only). The axes of the classical start
+    come by falling variance, with the largest entry positive, so that one seed gives one picture. SMACOF does not
+    depend on the scale of ``init``. O(L^2 C) a sweep. Deterministic.
     """
     check_choice("solver", solver, MDS_SOLVERS)
     check_number("max_iter", max_iter, low=1, integer=True)
@@ -70,11 +71,21 @@ def metric_mds(
     check_number("n_components", n_components, low=1, high=max(1, distances.shape[0] - 1), integer=True)
     start = None if init is None else _checked_init(init, distances, n_components)
     scale = safe_scale(distances)
-    if scale == 1:
-        return _solve(distances, n_components, solver, random_state, start, max_iter, eps)
-    start = None if start is None else start * scale
-    result = _solve(distances * scale, n_components, solver, random_state, start, max_iter, eps)
-    return replace(result, coordinates=result.coordinates / scale)
+    scaled = distances if scale == 1 else distances * scale
+    if start is not None:
+        start = start * (scale if solver == "classic" else _scale_of_start(start, scaled))
+    result = _solve(scaled, n_components, solver, random_state, start, max_iter, eps)
+    return result if scale == 1 else replace(result, coordinates=result.coordinates / scale)
+
+
+def _scale_of_start(start: torch.Tensor, distances: torch.Tensor) -> float:
+    """The power of two that brings ``start`` to the size of the ``distances``; 1 if it is within a factor of 1000.
+
+    The first sweep gives the same coordinates whatever the scale, but the stress before it would end the sweeps early.
+    """
+    largest = float((start - start.mean(0)).abs().max())
+    ratio = float(distances.max()) / largest if largest else 1.0
+    return 1.0 if 1e-3 <= ratio <= 1e3 else 2.0 ** max(-1000, min(1000, math.frexp(ratio)[1]))
 
 
 def _solve(

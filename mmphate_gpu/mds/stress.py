@@ -21,6 +21,9 @@ def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, 
     if tuple(distances.shape) != (n, n):
         shapes = f"distances has shape {tuple(distances.shape)} and coordinates {tuple(coordinates.shape)}"
         raise InputError(f"{shapes}; accepted: (L, L) and (L, n_components)")
+    for name, array in (("distances", distances), ("coordinates", coordinates)):
+        if array.numel() == 0 or not bool(torch.isfinite(array).all()):
+            raise InputError(f"{name} is empty or contains NaN or infinity; accepted: finite numbers")
     residual = torch.zeros((), dtype=torch.float64, device=distances.device)
     total = torch.zeros_like(residual)
     scale = safe_scale(distances)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .._arrays import tensor_of
+from .._arrays import real_tensor
 from .._optional import require_cupy
 from ..ops import csr as csr_ops
 from ..ops.isolation import isolated
@@ -30,20 +30,19 @@ def _checked(operator: AffinityOperator) -> AffinityOperator:
 def _entries(operator: AffinityOperator, device: torch.device | None = None) -> csr_ops.Csr:
     """All entries on ``device`` (None: the operator's), in memory that nothing else uses.
 
-    The sparse form would hand out its own arrays. An estimator keeps them for its next fit, so that writing into them
-    would change its results.
+    An estimator keeps its operator for the next fit. A user who wrote into it would change the results of that fit.
 
     Raises
     ------
     InputError
         The copy does not fit in memory.
     """
-    csr, device = _checked(operator).to_csr(), operator.device if device is None else device
+    device = _checked(operator).device if device is None else device
     if not isinstance(operator, SparseAffinity):
-        return csr_ops.moved(csr, device)
+        return csr_ops.moved(operator.to_csr(), device)
     remedy = "as_linear_operator multiplies without a copy"
-    check_fits(f"a copy of the affinity with {csr.nnz:,} entries", operator.nbytes, device, remedy=remedy)
-    return csr_ops.moved(csr, device, copy=True)
+    check_fits(f"a copy of the affinity with {operator.nnz:,} entries", operator.nbytes, device, remedy=remedy)
+    return csr_ops.moved(operator.csr, device, copy=True)  # at once, not first on the operator's device
 
 
 @isolated()
@@ -80,7 +79,7 @@ def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
 
     @isolated()
     def product(block: np.ndarray) -> np.ndarray:
-        return (operator @ tensor_of(block)).cpu().numpy()
+        return (operator @ real_tensor("the right-hand side", block)).cpu().numpy()
 
     kind = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
     return LinearOperator(operator.shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=kind)

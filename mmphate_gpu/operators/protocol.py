@@ -43,7 +43,10 @@ class AffinityOperator(ABC):
 
     @abstractmethod
     def to_csr(self) -> Csr:
-        """All entries, rows and columns in node order. For the lazy form this makes what it avoids storing."""
+        """All entries, rows and columns in node order, in memory that nothing else uses.
+
+        For the lazy form this makes what it avoids storing.
+        """
 
     @isolated()
     def __matmul__(self, other: torch.Tensor) -> torch.Tensor:  # (N,) or (N, C)

@@ -41,7 +41,7 @@ class SparseAffinity(AffinityOperator):
         return aggregate(self.csr, labels, n)
 
     def to_csr(self) -> Csr:
-        return self.csr
+        return csr_ops.moved(self.csr, self.device, copy=True)
 
     # A torch sparse tensor does not survive pickling with every torch version in range; its parts do.
     def __getstate__(self) -> tuple[Csr, int]:

@@ -28,7 +28,7 @@ LIBRARY = "libmmphate_cpu.so"
 SAMPLED = 256
 PACKAGE = Path(__file__).resolve().parent.parent
 
-# The types that C++ takes the tensors of every op to have, in their order. In one call equal letters are one type.
+# The types that C++ expects of the tensors of every op, in order. In one call equal letters mean the same type.
 TENSORS = {
     "radius_count": "dl",
     "radius_fill": "dllllif",
@@ -138,7 +138,7 @@ def _call(op: str, *arguments: object) -> None:
 
 
 def _check_tensors(op: str, tensors: list[torch.Tensor | None]) -> None:
-    """Refuse a tensor whose memory C++ would misread; None stands for one that is left out."""
+    """Raise `NativeError` for a tensor whose memory C++ would misread; None stands for an omitted tensor."""
     types = dict(TYPES)
     for place, (letter, tensor) in enumerate(zip(TENSORS[op], tensors, strict=True)):
         if tensor is None:

@@ -55,8 +55,8 @@ def to_torch(csr: Csr) -> torch.Tensor:
     return torch.sparse_csr_tensor(*csr, device=csr.values.device, check_invariants=False)
 
 
-# torch warns once in a process that sparse CSR is in beta. What is used of it here is held by the operator conformance
-# suite. The warning is given at import, since `catch_warnings` in two threads at once can leave one's filters behind.
+# torch warns once in a process that sparse CSR is in beta. The operator conformance suite tests what is used of it.
+# The warning is triggered and ignored at import, because `catch_warnings` is not safe in several threads at once.
 with isolated(), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     to_torch(Csr(torch.arange(1, device="cpu"), *torch.empty(2, 0, dtype=torch.int64, device="cpu"), (0, 0)))

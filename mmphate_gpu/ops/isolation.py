@@ -1,4 +1,4 @@
-"""What the caller has set in torch and NumPy is kept out of a computation, and is as before after it."""
+"""Keep the caller's settings of torch and NumPy out of a computation, and leave them unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def isolated() -> Iterator[None]:
     Inside, gradients and inference mode are off (results are ordinary tensors), and so are autocast, float32 products
     of fewer digits, the flushing of denormal numbers, NumPy's report of underflow, and the caller's torch function and
     dispatch modes. The default device and the default dtype stay as they are: every call that makes a tensor names
-    both. Reentrant; about 50 us. Other threads see nothing of it but for `_ProcessWide`.
+    both. Reentrant; about 50 us. Other threads are not affected, except by `_ProcessWide`.
     """
     with (
         torch._C.DisableTorchFunction(),
@@ -35,14 +35,14 @@ def isolated() -> Iterator[None]:
 
 
 def _without_dispatch_modes() -> AbstractContextManager[None]:
-    """With a dispatch mode `torch.linalg.svdvals` computes singular vectors too, by which the last bits change."""
-    # Only where there is a mode: the guard would also take the methods of a tensor subclass away.
+    """Under a dispatch mode `torch.linalg.svdvals` also computes singular vectors, which changes the last bits."""
+    # Only if there is a mode, because the guard would also disable the methods of a tensor subclass.
     return torch._C._DisableTorchDispatch() if torch._C._len_torch_dispatch_stack() else nullcontext()
 
 
 @contextmanager
 def _with_denormals() -> Iterator[None]:
-    flushed = sys.float_info.min / 2 == 0  # Python's numbers are flushed as torch's are; torch has no getter
+    flushed = sys.float_info.min / 2 == 0  # torch has no getter, but Python's numbers are flushed too
     if flushed:
         torch.set_flush_denormal(False)
     try:
@@ -53,10 +53,10 @@ def _with_denormals() -> Iterator[None]:
 
 
 class _ProcessWide:
-    """Settings of the process that would show: changed only where the caller has, restored by the last thread to leave.
+    """Settings of the whole process: reset only if the caller has changed them, restored by the last thread to leave.
 
-    float32 products on a CPU are not rounded to bfloat16 or TF32 (on CUDA those that matter are in float64), and torch
-    repeats no warning that is given once.
+    Inside, float32 products on a CPU are not rounded to bfloat16 or TF32 (on CUDA those that matter are in float64).
+    torch does not repeat warnings that it gives once per process.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,13 @@
-"""How well two straight lines fit a curve, for every place where they may meet."""
+"""The errors of two straight lines fitted to a curve, for every break between them."""
 
 from __future__ import annotations
 
 import torch
 
 from .chunks import row_chunks
+
+# Entries at a time: 512 KiB, which stay in the cache of a processor. 16 MiB took 2.5 times as long for 10,000 points.
+ENTRIES = 1 << 16
 
 
 def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., n - 2)
@@ -16,7 +19,7 @@ def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., n - 2
     n = curve.shape[-1]
     x = torch.arange(n, device=curve.device)
     errors = []
-    for breaks in row_chunks(n - 2, curve.numel()):
+    for breaks in row_chunks(n - 2, curve.numel(), ENTRIES):
         at = x[1 + breaks.start : 1 + breaks.stop, None]
         left = _residual(curve, fitted=x <= at, judged=x <= at)
         errors.append(left + _residual(curve, fitted=x >= at - 1, judged=x >= at))

@@ -25,9 +25,10 @@ FONT = "DejaVu Sans"  # it comes with matplotlib
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """matplotlib's defaults while the block runs, whatever a matplotlibrc or a style says; the user's come back after.
+    """Use matplotlib's defaults while the block runs, whatever a matplotlibrc or a style sets.
 
-    A dollar sign in a text is a dollar sign. A character that no font has is drawn as a box, without a warning.
+    The user's settings come back afterwards. A dollar sign in a text is drawn as it is. A character that no font has is
+    drawn as a box, without a warning.
     """
     import matplotlib
     from matplotlib.font_manager import fontManager

@@ -77,7 +77,7 @@ def _evenly_spaced(labels: np.ndarray) -> bool:
 
 
 def round_ticks(labels: np.ndarray, most: int = 6) -> np.ndarray:
-    """The least and the greatest label, and round numbers between them that leave both room: at most about ``most``.
+    """Ticks at the least and the greatest label, and at round numbers not too near to them; at most about ``most``.
 
     Whole numbers have whole ticks, whatever their dtype.
     """

@@ -74,7 +74,7 @@ def _curve(source: Any) -> tuple[np.ndarray, int | None]:
 
 
 def _level(axes: Axes, values: np.ndarray) -> None:
-    """Draw as level a curve whose differences are no more than rounding."""
+    """Set the limits of the axis so that a curve that changes only by rounding looks level."""
     size = max(1.0, float(np.abs(values).max()))
     if np.ptp(values) < FLAT * size:
         axes.set_ylim(values[0] - 0.5 * size, values[0] + 0.5 * size)

@@ -1,4 +1,4 @@
-"""Labels as short text: what differs in the trace differs in the picture."""
+"""Shorten labels for a picture, so that labels that differ in the trace differ in the picture."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import unicodedata
 
 import numpy as np
 
-# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators: no glyph shows them,
-# and some may not stand in an .svg.
+# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators: they have no glyph,
+# and an .svg may not contain some of them.
 INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
 
 
 def texts(labels: np.ndarray) -> list[str]:  # (n,)
     """Every label in at most ten characters, a date in eleven, which are narrower.
 
-    Names are cut at the end; in the middle where that would make different ones equal. Numbers get as many digits as
-    it takes to tell them apart. Dates of one year are without it where they have a time of day.
+    Long names are cut at the end, or in the middle if a cut at the end would make different names equal. Numbers get as
+    many digits as they need to differ. Dates that have a time of day and are all of one year are written without it.
     """
     width = 11 if labels.dtype.kind == "M" else 10
     plain = _plain(labels, width)
@@ -35,7 +35,7 @@ def _plain(labels: np.ndarray, width: int) -> list[str]:
 
 
 def _decimals(numbers: np.ndarray, width: int) -> list[str]:
-    """Six digits, fewer where six are too long, more where numbers would look the same."""
+    """Six digits, fewer if six are too long, more if different numbers would look the same."""
     for digits in (6, 5, 4, 3, *range(7, 18)):
         decimals = [f"{number:.{digits}g}" for number in numbers.tolist()]
         if len(set(decimals)) == len(np.unique(numbers)) and max(map(len, decimals)) <= width:

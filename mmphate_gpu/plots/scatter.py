@@ -264,7 +264,7 @@ def _legend(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> Non
     dots = [Line2D([], [], color=color, **dot) for color in colors]
     axes = figure.add_axes(place, label="key")
     axes.set_axis_off()
-    # A legend leaves out names that start with an underscore, so the names come afterwards.
+    # A legend leaves out names that start with an underscore, so the names are set afterwards.
     legend = axes.legend(
         dots, ["?"] * len(dots), loc="center left", bbox_to_anchor=(0, 0.5), frameon=False, fontsize=TICK_SIZE,
         labelcolor=INK, handletextpad=0.2, labelspacing=0.45, borderpad=0, borderaxespad=0, handlelength=1.2,

@@ -38,24 +38,24 @@ def _slice_affinity(
         affinity = _nearest(np.where(distances <= floor[:, None], 0, distances) if merge else distances, knn)
     else:
         kth = _kth_other(distances, knn)
-        units = merge_equal_points(units, floor, kth) if merge else units
+        rounded = kth <= 2 * floor
+        if merge and (rounded & (kth > 0)).any():
+            units = _merged(units, floor, rounded)
         affinity = np.exp(-((cdist(units, units) / np.maximum(kth, floor)[:, None]) ** decay))
         affinity[affinity < thresh] = 0
     return (affinity + affinity.T) / 2
 
 
-def merge_equal_points(points: np.ndarray, resolution: np.ndarray, kth: np.ndarray) -> np.ndarray:  # (n, p), 2 x (n,)
+def _merged(points: np.ndarray, resolution: np.ndarray, moving: np.ndarray) -> np.ndarray:  # (n, p), 2 x (n,)
     """One place for points that are equal but for rounding, so that their affinity is 1.
 
-    Those whose ``kth`` neighbor is within twice their ``resolution`` move to the best resolved of them in reach.
+    Each of the ``moving`` points goes to the best resolved point within its ``resolution``.
     """
-    points, loose = points.copy(), kth <= 2 * resolution
-    while loose.any():
-        leader = np.argmin(np.where(loose, resolution, np.inf))
-        near = loose & (np.linalg.norm(points - points[leader], axis=1) <= resolution)
-        points[near] = points[leader]
-        loose &= ~near
-    return points
+    merged = points.copy()
+    for row in np.flatnonzero(moving):
+        in_reach = np.linalg.norm(points - points[row], axis=1) <= resolution[row]
+        merged[row] = points[np.argmin(np.where(in_reach, resolution, np.inf))]
+    return merged
 
 
 def _kth_other(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) -> (n,)
@@ -88,17 +88,10 @@ def interslice_bandwidth(
     return float(np.mean(np.maximum(np.median(radii, axis=1), floor)))
 
 
-def _merged_slices(
-    points: np.ndarray, resolution: np.ndarray, bandwidth: float, knn: int
-) -> np.ndarray:  # (L, m, p), (L, m)
-    """`merge_equal_points` for the slices of units whose rounding is not small beside the bandwidth."""
-    points, knn = points.copy(), min(knn, len(points) - 1)
-    for i in range(points.shape[1]):
-        middle = np.sort(resolution[:, i])[(len(points) - 1) // 2]
-        if 8 * middle >= bandwidth:
-            kth = _kth_other(cdist(points[:, i], points[:, i]), knn)
-            points[:, i] = merge_equal_points(points[:, i], resolution[:, i], kth)
-    return points
+def _merged_slices(points: np.ndarray, resolution: np.ndarray, bandwidth: float) -> np.ndarray:  # (L, m, p), (L, m)
+    """One place for equal slices of a unit, where their resolution is not small beside the bandwidth."""
+    pairs = zip(points.swapaxes(0, 1), resolution.T, strict=True)
+    return np.stack([_merged(slices, known, 8 * known >= bandwidth) for slices, known in pairs], axis=1)
 
 
 def interslice_affinity(
@@ -133,7 +126,7 @@ def multislice_affinity(
     n_slices, n_units, _ = points.shape
     intraslice = intraslice_affinity(points, knn=intraslice_knn, decay=decay, thresh=thresh, resolution=rounding)
     bandwidth = interslice_bandwidth(points, knn=interslice_knn, resolution=rounding)
-    slices = _merged_slices(points, rounding, bandwidth, interslice_knn)
+    slices = _merged_slices(points, rounding, bandwidth)
     interslice = interslice_affinity(slices, bandwidth, thresh=thresh)
     affinity = np.zeros((n_slices, n_units, n_slices, n_units))
     for slice_id in range(n_slices):

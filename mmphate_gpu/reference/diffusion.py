@@ -13,7 +13,7 @@ KNEE_TIE = 1e-12
 def von_neumann_entropy(landmark_op: np.ndarray, t_max: int = 100) -> np.ndarray:  # (J, J) -> (t_max,)
     """Step 9: H(i) = -sum w ln w, w = s^(i+1) / sum s^(i+1) + 2.2e-16, s the singular values.
 
-    w does not change with the scale of s. Divided by the largest, no power of s overflows and not all of them vanish.
+    w does not depend on the scale of s. s is first divided by its largest value, so that no power overflows.
     """
     singular = np.linalg.svd(landmark_op, compute_uv=False)
     if singular[0] == 0:
@@ -35,7 +35,7 @@ def knee(entropy: np.ndarray) -> int:
     """Step 9: the break b where a least-squares line over 0..b and one over b-1..end fit best.
 
     Their absolute residuals are added up over 0..b and over b..end: the right line is fitted to one point more than it
-    is judged on. Of breaks that are equals (`KNEE_TIE`) the first.
+    is judged on. Of several breaks that are equal within `KNEE_TIE`, the first one is taken.
     """
     breaks = np.arange(1, len(entropy) - 1)
     residuals = np.array([_residuals(entropy[: b + 1]).sum() + _residuals(entropy[b - 1 :])[1:].sum() for b in breaks])
@@ -73,7 +73,7 @@ def potential_distances(potential: np.ndarray, metric: str = "euclidean") -> np.
     if metric != "cosine":
         return cdist(potential, potential, metric=metric)
     largest = np.abs(potential).max(1, keepdims=True)
-    rows = potential / np.where(largest > 0, largest, 1)  # so that no norm is beyond float64
+    rows = potential / np.where(largest > 0, largest, 1)  # no norm overflows
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     rows = rows / np.where(norms > 0, norms, 1)
     distances = cdist(rows, rows, "sqeuclidean") / 2

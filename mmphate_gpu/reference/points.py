@@ -37,7 +37,7 @@ def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarra
     samples, becomes the zero vector: asked of the values, because the rounding of a mean leaves constants like 0.1 a
     deviation of 1e-17.
     """
-    values, mean, deviation, present = _standard(trace, mask)
+    values, mean, deviation, present, _ = _standard(trace, mask)
     scores = np.where(present, values - mean, 0) / deviation
     return np.where(_constant(values, present), 0, scores).astype(np.float64)
 
@@ -48,13 +48,17 @@ def resolution(
     """Four roundings of every point, in the trace's own precision: nearer points may be equal but for rounding.
 
     A sample is rounded in proportion to its size. Step 1 divides it by the deviation, so that the rounding of a z-score
-    has the root mean square eps sqrt(mean^2 + deviation^2) / deviation, taken as 1 at most. At least the float64
-    epsilon, without step 1 times the size of the largest point.
+    has the root mean square eps sqrt(mean^2 + deviation^2) / deviation, taken as 1 at most. The least resolution is the
+    float64 epsilon (without step 1, times the norm of the largest point).
     """
-    eps = np.finfo(np.asarray(trace).dtype).eps if np.asarray(trace).dtype == np.float64 else np.finfo(np.float32).eps
+    dtype = np.asarray(trace).dtype
+    info = np.finfo(dtype if dtype in (np.float16, np.float64) else np.float32)
+    eps = float(info.eps)
     if normalize:
-        values, mean, deviation, present = _standard(trace, mask)
-        relative = np.minimum(4 * eps * np.hypot(1, mean / deviation), 1) * np.sqrt(present.sum(-1, keepdims=True))
+        values, mean, deviation, present, exponent = _standard(trace, mask)
+        # Below the normal numbers samples are rounded to a multiple of eps * tiny.
+        size = np.maximum(np.hypot(mean, deviation), np.ldexp(info.tiny, -exponent))
+        relative = np.minimum(4 * eps * size / deviation, 1) * np.sqrt(present.sum(-1, keepdims=True))
         return np.maximum(np.where(_constant(values, present), 0, relative)[..., 0], _EPS).astype(np.float64)
     norms = np.linalg.norm(flat_points(trace, mask=mask), axis=-1)
     return np.maximum(4 * eps * norms, _EPS * (norms.max() or 1))
@@ -62,8 +66,8 @@ def resolution(
 
 def _standard(
     trace: np.ndarray, mask: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # (L, m, p), (L, m, 1), (L, m, 1), (L, m, p)
-    """Values, mean and deviation in the trace's own precision, and presence.
+) -> tuple[np.ndarray, ...]:  # (L, m, p), (L, m, 1), (L, m, 1), (L, m, p), (L, m, 1)
+    """Values, mean and deviation in the trace's own precision, presence, and the exponent of the scale.
 
     Each (slice, unit) is scaled by the power of two that brings its largest sample near 1. That rounds nothing, and no
     square overflows or vanishes.
@@ -72,12 +76,13 @@ def _standard(
     if np.asarray(trace).dtype != np.float64:
         values = values.astype(np.float32)
     largest = np.where(present, np.abs(values), 0).max(axis=-1, keepdims=True)
-    values = np.ldexp(values, -np.frexp(largest)[1])
+    exponent = np.clip(np.frexp(largest)[1], -1022, 1022)
+    values = np.ldexp(values, -exponent)
     mean = _mean(values, present)
-    centred = np.where(present, values - mean, 0)
-    spread = np.where(present, centred - _mean(centred, present), 0)
+    centered = np.where(present, values - mean, 0)
+    spread = np.where(present, centered - _mean(centered, present), 0)
     deviation = np.sqrt(_mean(spread**2, present))
-    return values, mean, np.where((deviation == 0) | _constant(values, present), 1, deviation), present
+    return values, mean, np.where((deviation == 0) | _constant(values, present), 1, deviation), present, exponent
 
 
 def _mean(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (L, m, 1), in the dtype of the values
@@ -86,7 +91,7 @@ def _mean(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (L, m, 1), 
 
 
 def reduce(points: np.ndarray, n_pca: int | None = 100) -> np.ndarray:  # (L, m, p) -> (L, m, min(p, n_pca))
-    """Step 2: principal component scores of the N x p matrix, centred over all nodes, if p > n_pca.
+    """Step 2: principal component scores of the N x p matrix, centered over all nodes, if p > n_pca.
 
     Each loading's entry of largest magnitude is positive.
     """
