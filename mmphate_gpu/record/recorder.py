@@ -37,11 +37,14 @@ class Recorder:
     model while it runs; between snapshots the recorder keeps a copy of those that are not parameters.
 
     A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
-    buffer. Each snapshot starts from the state that the model had when the recorder was made, or from None
-    if the state is None at the snapshot. So snapshots of an unchanged model are equal, and the probe may
-    have another batch size than the training. Attributes and buffers that an evaluation forward changes
-    count as such a state, in modules where one of them is a tensor of two or more axes. Running
-    statistics, counters, and attributes that only the training changes keep their present values.
+    buffer. Each snapshot starts from the state that the model had when the recorder was made, or had at
+    the first snapshot, if no parameter had been written to until then. If the model cannot run from one of
+    the two on the probe, snapshots start from the other; if the state is None at a snapshot, that one starts
+    from None. So snapshots of an unchanged model are equal, and the probe may have another batch size than
+    the training. Attributes and buffers that an evaluation forward changes count as such a state, in
+    modules where the output of the layer depends on one that holds a tensor of two or more axes. Running
+    statistics, counters, outputs that a module only keeps, and attributes that only the training changes
+    have their present values.
 
     Parameters
     ----------
@@ -52,9 +55,9 @@ class Recorder:
     probe : the model's input, a tensor or a tuple of positional arguments; the recorder keeps a
         copy of it, and gives the model a fresh copy in each snapshot.
     label : (S,) integer class of each probe sample.
-    path : folder, new or empty, where each snapshot is written as it is taken instead of being kept in
-        memory; `load_trace` reads it, also after a crash. The folder belongs to the recorder that first takes a
-        snapshot in it: other recorders, of this or another process, are refused.
+    path : folder, new or empty (hidden files do not count), where each snapshot is written as it is taken
+        instead of being kept in memory; `load_trace` reads it, also after a crash. The folder belongs to the
+        recorder that first takes a snapshot in it: other recorders, of this or another process, are refused.
     batch_first : for layers other than RNN, LSTM and GRU: whether the batch axis precedes the timesteps.
 
     Raises
@@ -114,9 +117,16 @@ class Recorder:
         Raises
         ------
         InputError, InputTypeError
-            Outside the with-block; an epoch that repeats or is no finite number; a probe that the model refuses;
-            a layer that did not run, or ran more than once; an output of another shape than before, not finite,
-            or not real; a folder that another recorder has taken. Nothing is recorded then.
+            Outside the with-block; an epoch that repeats or is no finite number; a probe that the model refuses
+            because of its type, its device, or a state of another batch size; a layer that did not run, or ran
+            more than once; an output of another shape than before, not finite, or not real; a folder that
+            another recorder has taken. Nothing is recorded then. All other errors of the model come through.
+
+        Warns
+        -----
+        RuntimeWarning
+            The first snapshot repeats the forward. Another output then shows that the model carries a state
+            which the recorder cannot restore, so that snapshots of an unchanged model differ.
         """
         epoch = self._checked_epoch(epoch)
         layer = _find_layer(self._model, self._name)
@@ -211,8 +221,14 @@ class Recorder:
         return outputs
 
     def _explain(self, error: Exception) -> None:
-        """Raise `InputError` if the device or the batch size of the probe may have caused ``error``."""
+        """Raise `InputError` if the type, the device or the batch size of the probe may have caused ``error``."""
+        refused = f"the model refuses the probe ({type(error).__name__}: {error})"
         probe = {value.device for value in Walk([]).visited(self._args) if isinstance(value, torch.Tensor)}
+        if not probe or isinstance(self._args[0], list):
+            raise InputTypeError(
+                f"{refused}; probe is a {type(self._args[0]).__name__}; accepted: a tensor, or a tuple of the model's "
+                "arguments"
+            ) from error
         devices = {weight.device for weight in self._model.parameters()}
         if probe and devices and not probe & devices:
             raise InputError(
@@ -222,7 +238,7 @@ class Recorder:
         states = {f"{name} {shape}" for (_, name), shape in Attributes(self._model).shapes().items()}
         if states:
             raise InputError(
-                f"the model refuses the probe ({type(error).__name__}: {error}). It holds {_listed(states)}: a state "
+                f"{refused}. It holds {_listed(states)}: a state "
                 "carried from batch to batch fits no other batch size; accepted: a probe of that batch size, or a "
                 "recorder made while the model has no such state"
             ) from error
