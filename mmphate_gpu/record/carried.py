@@ -97,7 +97,7 @@ def _needed(
     whole = run(known | states)
     if isinstance(last, Exception):
         states = states & whole.changes.keys()  # what the training alone has changed is no state
-        whole = run(known | states)
+        whole = run(known | states)  # raises the error of the model again, if that was no matter of the state
     elif not differs(last, whole):
         return set()
     for module in {number for number, _ in states}:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import numbers
@@ -21,7 +20,7 @@ from ..params import InputError, InputTypeError
 from ..trace import Trace
 from .carried import MISFITS, Run, settled, warn_of_other_states
 from .output import LARGEST_INTEGER, copied_output, sequence_values
-from .state import Attributes, Key, Start, undisturbed
+from .state import Attributes, Key, Start, copied, undisturbed
 from .store import FolderStore, MemoryStore
 from .walk import Walk
 
@@ -201,7 +200,7 @@ class Recorder:
         with undisturbed(self._model, start.objects() if keys else ()) as changes:
             start.put_back(keys)
             for key, value in (vectors or {}).items():
-                start.set(key, value)
+                Attributes(self._model).set(key, value)
             outputs = self._forward(layer)
             touched = start.moved(keys) if keys else set()
         return Run(outputs, {key: change for key, change in changes.items() if key not in keys or key in touched})
@@ -265,10 +264,8 @@ class Recorder:
 
 def _copied_probe(args: tuple[Any, ...]) -> tuple[Any, ...]:
     tensors = [value for value in Walk([]).visited([args]) if isinstance(value, torch.Tensor)]
-    # `copy.deepcopy` refuses tensors that were computed from others that require gradients.
-    copies = {id(tensor): tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors}
     try:
-        return copy.deepcopy(args, copies)
+        return copied(args, tensors)
     except (TypeError, RuntimeError) as error:
         raise InputTypeError(f"probe cannot be copied ({error}); accepted: tensors, or containers of them") from error
 

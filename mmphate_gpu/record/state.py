@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
 import sys
 from collections.abc import Collection, Iterable, Iterator
@@ -27,7 +28,7 @@ class Change:
     """What a forward has made of an attribute."""
 
     has_matrix: bool  # it holds a tensor or an array of two or more axes
-    vector: Any  # a copy of the new value, if that is a tensor or an array of one axis and no buffer
+    vector: Any  # otherwise a copy of the new value, if that holds a tensor or an array of one axis and is no buffer
 
 
 @contextlib.contextmanager
@@ -144,9 +145,11 @@ class Attributes:
         }
 
     def _copied_vector(self, key: Key, value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.ndim == 1 and vars(self._owners[key[0]]).get(key[1]) is value:
-            return value.detach().clone()
-        return value.copy() if isinstance(value, np.ndarray) and value.ndim == 1 else None
+        arrays = [item for item in self._walk.visited([value]) if isinstance(item, (torch.Tensor, np.ndarray))]
+        is_buffer = vars(self._owners[key[0]]).get(key[1]) is not value
+        if is_buffer or not any(array.ndim == 1 for array in arrays):
+            return None
+        return copied(value, [array for array in arrays if isinstance(array, torch.Tensor)])
 
     def shapes(self, keys: Collection[Key] | None = None) -> dict[Key, tuple[int, ...]]:
         """The shapes of tensors and arrays of two or more axes, by the attributes ``keys`` (or all) that hold them."""
@@ -169,6 +172,13 @@ class Attributes:
             del holder[name]
         else:
             holder[name] = value
+
+
+def copied(value: Any, tensors: Iterable[torch.Tensor]) -> Any:
+    """A deep copy of ``value``, in which the ``tensors`` are copies without a graph."""
+    # `copy.deepcopy` refuses tensors that were computed from others that require gradients.
+    copies = {id(tensor): tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors}
+    return copy.deepcopy(value, copies)
 
 
 def _attributes(owner: Any) -> Iterable[tuple[str, Any]]:
