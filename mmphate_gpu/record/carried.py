@@ -14,7 +14,7 @@ from .parts import is_plain
 from .state import Change, Key, Start
 
 # What a model raises on a state of another batch size, or without a state that it needs.
-MISFITS = (RuntimeError, ValueError, LookupError, AssertionError, AttributeError, TypeError)
+MISFITS = (RuntimeError, ValueError, LookupError, AssertionError, AttributeError, TypeError, StopIteration)
 
 
 @dataclass
@@ -55,20 +55,19 @@ def warn_of_other_states(run: Callable[..., Run], carried: set[Key], first: Run,
     """Warn if the output depends on what earlier forwards have left behind and `settled` does not put back."""
     vectors = {key: change.vector for key, change in first.changes.items() if change.vector is not None}
     if differs(first, _attempt(run, carried), rounding=True):
-        source = "on something that the recorder cannot see, such as a global variable, a closure or an iterator"
+        message = (
+            "returns other values in a second forward of the unchanged model, so snapshots of one model differ: it "
+            "depends on something that the recorder cannot restore, such as a global variable, a closure or an iterator"
+        )
     elif vectors and differs(first, _attempt(lambda keys: run(keys, vectors), carried), rounding=True):
         names = ", ".join(sorted(name for _, name in vectors))
-        source = (
-            f"on a vector that is recorded as it is at each snapshot ({names}); accepted: a state with a batch axis"
+        message = (
+            f"depends on vectors that each forward changes ({names}); snapshots start from their present values, and "
+            "so differ after each forward. A state of two or more axes would be restored"
         )
     else:
         return
-    warnings.warn(
-        f"layer={layer!r} returns other values in a second forward of the same model on the same probe, so snapshots "
-        f"of an unchanged model differ; it depends {source}",
-        RuntimeWarning,
-        stacklevel=5,
-    )
+    warnings.warn(f"layer={layer!r} {message}", RuntimeWarning, stacklevel=5)
 
 
 def differs(one: Run | Exception, other: Run | Exception, rounding: bool = False) -> bool:

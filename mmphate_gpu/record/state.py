@@ -53,14 +53,21 @@ def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[K
         with _without_caches(), _random_states():
             yield changes
     finally:
-        if saved is not None:
-            changed = saved.changed()
-            if changed:
-                changes |= attributes.changes(values, [part.target for part in changed])
-            saved.restore(changed)
-        for weight, gradient in gradients:
-            weight.grad = gradient
-        _set_flags(flags)
+        try:
+            if saved is not None:
+                changes |= _restored(saved, attributes, values)
+        finally:
+            for weight, gradient in gradients:
+                weight.grad = gradient
+            _set_flags(flags)
+
+
+def _restored(saved: Saved, attributes: Attributes, values: dict[Key, Any]) -> dict[Key, Change]:
+    changed = saved.changed()
+    try:
+        return attributes.changes(values, [part.target for part in changed]) if changed else {}
+    finally:
+        saved.restore(changed)
 
 
 def _set_flags(flags: Iterable[tuple[nn.Module, bool]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -125,8 +126,11 @@ def _slots(kind: type) -> tuple[Any, ...]:
 
 
 def _in_slots(value: Any) -> dict[Any, Any]:
-    values = {slot: getattr(value, slot.__name__, MISSING) for slot in _slots(type(value))}
-    return {slot: item for slot, item in values.items() if item is not MISSING}
+    values = {}
+    for slot in _slots(type(value)):
+        with contextlib.suppress(AttributeError):  # of a slot that is empty
+            values[slot] = slot.__get__(value)
+    return values
 
 
 def _set_slot(value: Any, slot: Any, item: Any) -> None:
