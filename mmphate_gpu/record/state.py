@@ -6,8 +6,10 @@ import contextlib
 import copy
 import random
 import sys
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,10 +74,10 @@ def _restored(saved: Saved, attributes: Attributes, values: dict[Key, Any]) -> d
 
 def _set_flags(flags: Iterable[tuple[nn.Module, bool]]) -> None:
     for module, training in flags:
-        if isinstance(module, torch.jit.ScriptModule):  # its flag is not among its attributes
+        if "training" in vars(module):
+            vars(module)["training"] = training  # much faster than the assignment to a module
+        else:  # scripted and compiled modules hold the flag elsewhere
             module.training = training
-        else:  # much faster than the assignment of a module
-            vars(module)["training"] = training
 
 
 def _roots(attributes: Attributes) -> list[Any]:
@@ -154,7 +156,7 @@ class Attributes:
     def _copied_vector(self, key: Key, value: Any) -> Any:
         arrays = [item for item in self._walk.visited([value]) if isinstance(item, (torch.Tensor, np.ndarray))]
         is_buffer = vars(self._owners[key[0]]).get(key[1]) is not value
-        if is_buffer or not any(array.ndim == 1 for array in arrays):
+        if is_buffer or not any(array.ndim == 1 for array in arrays) or not _is_plain(value):
             return None
         return copied(value, [array for array in arrays if isinstance(array, torch.Tensor)])
 
@@ -165,7 +167,7 @@ class Attributes:
             key: tuple(item.shape)
             for key in (now if keys is None else now.keys() & keys)
             for item in self._walk.visited([now[key]])
-            if isinstance(item, (torch.Tensor, np.ndarray)) and item.ndim > 1
+            if isinstance(item, (torch.Tensor, np.ndarray)) and item.ndim > 1 and not getattr(item, "is_nested", False)
         }
 
     def set(self, key: Key, value: Any) -> None:
@@ -179,6 +181,12 @@ class Attributes:
             del holder[name]
         else:
             holder[name] = value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether all that is within ``value`` can be copied, and is worth it."""
+    plain = (torch.Tensor, np.ndarray, dict, list, tuple, set, deque, SimpleNamespace)
+    return all(isinstance(item, plain) or is_dataclass(item) for item in Walk([]).visited([value]))
 
 
 def copied(value: Any, tensors: Iterable[torch.Tensor]) -> Any:
