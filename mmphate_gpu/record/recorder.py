@@ -33,17 +33,17 @@ class Recorder:
     is restored, so that training goes on to the same bits: parameters and their gradients, buffers, the
     attributes of every module, training flags, and the random states of torch (CPU, and CUDA where in
     use), NumPy and `random`. No hook stays on the model between snapshots. A snapshot copies the tensors of the
-    model while it runs; between snapshots the recorder keeps a copy of those that are not parameters.
+    model while it runs; between snapshots the recorder keeps a copy of those that are not trained parameters.
 
     A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
     buffer. Each snapshot starts from the state that the model had when the recorder was made, or had at
-    the first snapshot, if no parameter had been written to until then. If the model cannot run from one of
+    the first snapshot, if no trained parameter had changed until then. If the model cannot run from one of
     the two on the probe, snapshots start from the other; if the state is None at a snapshot, that one starts
     from None. So snapshots of an unchanged model are equal, and the probe may have another batch size than
-    the training. Attributes and buffers that an evaluation forward changes count as such a state, in
-    modules where the output of the layer depends on one that holds a tensor of two or more axes. Running
-    statistics, counters, outputs that a module only keeps, and attributes that only the training changes
-    have their present values.
+    the training. Attributes, buffers and frozen parameters that an evaluation forward changes count as such
+    a state, in modules where the output of the layer depends on one that holds a tensor of two or more
+    axes. Running statistics, counters, outputs that a module only keeps, and attributes that only the
+    training changes have their present values.
 
     Parameters
     ----------
@@ -271,8 +271,8 @@ def _copied_probe(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _versions(model: nn.Module) -> list[tuple[int, int]]:
-    """The parameters, and how often each has been written to."""
-    weights = [weight for weight in model.parameters() if not is_lazy(weight)]
+    """The parameters that are trained, and how often each has been written to."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad and not is_lazy(weight)]
     return [(id(weight), 0 if weight.is_inference() else weight._version) for weight in weights]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from .parts import RandomPart, Saved
@@ -22,6 +23,7 @@ from .walk import MISSING, Walk, class_attributes
 
 # What every module has: its flags, its hooks, and the dicts of parameters, buffers and submodules.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_LARGEST_STATE = 2**20  # values of a frozen parameter; larger ones are weights, of which no copy is kept
 Key = tuple[int, str]  # id of a module or of its class, and the name of one of its attributes or buffers
 
 
@@ -118,11 +120,16 @@ def _without_caches() -> Iterator[None]:
 
 
 class Attributes:
-    """The attributes and buffers of all modules of a model, and those of the user's classes, without the parameters."""
+    """The attributes and buffers of all modules of a model, and the attributes of the classes that the user wrote.
+
+    Of the parameters, those without gradients are among them, because some models keep a state in one.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.modules, self.weights = list(model.modules()), list(model.parameters())
-        self._walk = Walk(self.modules, outside=(*self.modules, *self.weights))
+        self._walk = Walk(
+            self.modules, outside=(*self.modules, *(weight for weight in self.weights if not _may_be_state(weight)))
+        )
         classes = [kind for group in set(map(type, self.modules)) for kind in self._walk.own_classes(group)]
         self._owners: dict[int, Any] = {id(owner): owner for owner in (*self.modules, *classes)}
 
@@ -176,7 +183,7 @@ class Attributes:
         if isinstance(owner, type):
             setattr(owner, name, value) if value is not MISSING else delattr(owner, name)
             return
-        holder = owner._buffers if name in owner._buffers else vars(owner)
+        holder = next((group for group in (owner._parameters, owner._buffers) if name in group), vars(owner))
         if value is MISSING:
             del holder[name]
         else:
@@ -200,7 +207,14 @@ def _attributes(owner: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(owner, type):
         return class_attributes(owner).items()
     attributes = vars(owner)
-    return [*((name, attributes[name]) for name in attributes.keys() - _OF_EVERY_MODULE), *owner._buffers.items()]
+    frozen = [(name, weight) for name, weight in owner._parameters.items() if _may_be_state(weight)]
+    others = [(name, attributes[name]) for name in attributes.keys() - _OF_EVERY_MODULE]
+    return [*frozen, *others, *owner._buffers.items()]
+
+
+def _may_be_state(weight: torch.Tensor | None) -> bool:
+    frozen = weight is not None and not weight.requires_grad and not is_lazy(weight)
+    return frozen and weight.numel() <= _LARGEST_STATE
 
 
 class Start(Attributes):
@@ -231,8 +245,9 @@ class Start(Attributes):
         """
         now = self.values() if keys else {}
         for key in keys:
-            if now.get(key) is not None:
-                value = self._values.get(key, MISSING)
+            value = self._values.get(key, MISSING)
+            frozen_since = value is MISSING and isinstance(now.get(key), nn.Parameter)
+            if now.get(key) is not None and not frozen_since:
                 self._restore_contents(value)
                 tensors = isinstance(value, torch.Tensor) and isinstance(now[key], torch.Tensor)
                 self.set(key, value.to(now[key]) if tensors else value)
