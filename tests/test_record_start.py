@@ -273,13 +273,13 @@ PLACES = {  # the class of the model, the box, how its state is read, and how it
 
 @pytest.mark.parametrize("place", PLACES)
 def test_places_of_a_state(place):
-    kind, box, read, keep = PLACES[place]
+    make, box, read, keep = PLACES[place]
 
     def first(model, x):
         h = read(model)
         return x.new_zeros(len(x), H) if h is None else h
 
-    model = kind(first, keep, lambda m: setattr(m, "box", box()))
+    model = make(first, keep, lambda m: setattr(m, "box", box()))
     with Recorder(model, "", probe=probe(2), batch_first=True) as rec:
         rec.snapshot(0)
         assert read(model) is None
@@ -295,7 +295,7 @@ def test_places_of_a_state(place):
     OfTheClass.state = None
 
 
-def test_what_cannot_be_seen_is_told_by_a_warning():
+def test_a_state_that_cannot_be_seen_gives_a_warning():
     hidden = {}
     numbers = itertools.count()
     cases = {
@@ -327,7 +327,7 @@ VECTORS = {
 
 
 @pytest.mark.parametrize("how", VECTORS)
-def test_a_carried_vector_is_told_by_a_warning(how):
+def test_a_carried_vector_gives_a_warning(how):
     read, keep, start = VECTORS[how]
     model = Cells(lambda m, x: read(m), keep, lambda m: setattr(m, "h", start))
     layer = nn.Sequential(model, nn.Unflatten(0, (1, T)))

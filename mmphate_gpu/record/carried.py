@@ -70,12 +70,12 @@ def warn_of_other_states(run: Callable[..., Run], carried: set[Key], first: Run,
     warnings.warn(f"layer={layer!r} {message}", RuntimeWarning, stacklevel=5)
 
 
-def differs(one: Run | Exception, other: Run | Exception, rounding: bool = False) -> bool:
+def differs(left: Run | Exception, right: Run | Exception, rounding: bool = False) -> bool:
     """Whether the layer returned other values, or other values than by rounding; an error differs from all else."""
-    if not isinstance(one, Run) or not isinstance(other, Run) or len(one.outputs) != len(other.outputs):
+    if not isinstance(left, Run) or not isinstance(right, Run) or len(left.outputs) != len(right.outputs):
         return True
-    pairs = zip(map(_values, one.outputs), map(_values, other.outputs), strict=True)
-    return not all(_close(left, right, rounding) for left, right in pairs)
+    pairs = zip(map(_values, left.outputs), map(_values, right.outputs), strict=True)
+    return not all(_close(*pair, rounding) for pair in pairs)
 
 
 def _attempt(run: Callable[[set[Key]], Run], keys: set[Key]) -> Run | Exception:

@@ -33,7 +33,7 @@ class Recorder:
     is restored, so that training goes on to the same bits: parameters and their gradients, buffers, the
     attributes of every module, training flags, and the random states of torch (CPU, and CUDA where in
     use), NumPy and `random`. No hook stays on the model between snapshots. A snapshot copies the tensors of the
-    model while it runs; between snapshots the recorder keeps a copy of those that are not trained parameters.
+    model while it runs; between snapshots the recorder keeps a copy of attributes, buffers and small frozen parameters.
 
     A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
     buffer. Each snapshot starts from the state that the model had when the recorder was made, or had at

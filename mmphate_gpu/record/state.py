@@ -130,7 +130,7 @@ class Attributes:
         self._walk = Walk(
             self.modules, outside=(*self.modules, *(weight for weight in self.weights if not _may_be_state(weight)))
         )
-        classes = [kind for group in set(map(type, self.modules)) for kind in self._walk.own_classes(group)]
+        classes = [cls for group in set(map(type, self.modules)) for cls in self._walk.user_classes(group)]
         self._owners: dict[int, Any] = {id(owner): owner for owner in (*self.modules, *classes)}
 
     def owners(self) -> Collection[Any]:

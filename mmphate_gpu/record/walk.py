@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 MISSING = object()
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})  # immutable, and without contents
+# Immutable, and without contents.
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, np.float32, np.float64, np.int64, np.bool_})
 # Modules, and containers of the standard library that keep their items in attributes.
 _PLAIN = (nn.Module, SimpleNamespace, collections.UserDict, collections.UserList, collections.ChainMap)
 _DICTS = frozenset({dict, collections.OrderedDict})
@@ -65,9 +66,9 @@ class Walk:
                         waiting.append(contents)
         return visited
 
-    def own_classes(self, kind: type) -> list[type]:
+    def user_classes(self, cls: type) -> list[type]:
         """The bases of a class of modules that the user wrote, and it."""
-        return [base for base in kind.__mro__ if issubclass(base, nn.Module) and self._is_own(base)]
+        return [base for base in cls.__mro__ if issubclass(base, nn.Module) and self._is_of_user(base)]
 
     def _contents(self, value: Any) -> list[Any]:
         if type(value) in _DICTS:
@@ -95,33 +96,33 @@ class Walk:
     def members(self, value: Any) -> Members | None:
         """The attributes of ``value`` that are in no dict: those of a class of the user's, and slots."""
         if isinstance(value, type):
-            return _CLASS if issubclass(value, nn.Module) and self._is_own(value) else None
+            return _CLASS if issubclass(value, nn.Module) and self._is_of_user(value) else None
         return _SLOTS if self._is_entered(type(value)) and _slots(type(value)) else None
 
-    def _is_entered(self, kind: type) -> bool:
-        if kind not in self._entered:
-            closed = issubclass(kind, (type, torch.Tensor, torch.utils.data.Dataset, np.generic))
-            plain = issubclass(kind, _PLAIN) or dataclasses.is_dataclass(kind)
-            self._entered[kind] = not closed and (plain or self._is_own(kind))
-        return self._entered[kind]
+    def _is_entered(self, cls: type) -> bool:
+        if cls not in self._entered:
+            closed = issubclass(cls, (type, torch.Tensor, torch.utils.data.Dataset, np.generic))
+            plain = issubclass(cls, _PLAIN) or dataclasses.is_dataclass(cls)
+            self._entered[cls] = not closed and (plain or self._is_of_user(cls))
+        return self._entered[cls]
 
-    def _is_own(self, kind: type) -> bool:
-        return _package(kind) in self._packages or not _is_installed(_package(kind))
+    def _is_of_user(self, cls: type) -> bool:
+        return _package(cls) in self._packages or not _is_installed(_package(cls))
 
 
 def _without_atoms(values: list[Any]) -> Iterable[Any]:
-    kinds = set(map(type, values))
-    while kinds == {tuple}:  # many tuples of numbers and texts are left out fast in this way
+    types = set(map(type, values))
+    while types == {tuple}:  # many tuples of numbers and texts are left out fast in this way
         values = list(itertools.chain.from_iterable(values))
-        kinds = set(map(type, values))
-    if kinds <= _ATOMS:
+        types = set(map(type, values))
+    if types <= _ATOMS:
         return ()
-    return values if kinds.isdisjoint(_ATOMS) else [value for value in values if type(value) not in _ATOMS]
+    return values if types.isdisjoint(_ATOMS) else [value for value in values if type(value) not in _ATOMS]
 
 
 @functools.cache
-def _slots(kind: type) -> tuple[Any, ...]:
-    slotted = [vars(base) for base in kind.__mro__ if "__slots__" in vars(base)]
+def _slots(cls: type) -> tuple[Any, ...]:
+    slotted = [vars(base) for base in cls.__mro__ if "__slots__" in vars(base)]
     return tuple(item for names in slotted for item in names.values() if isinstance(item, MemberDescriptorType))
 
 
@@ -141,9 +142,9 @@ def _delete_slot(value: Any, slot: Any) -> None:
     slot.__delete__(value)
 
 
-def class_attributes(kind: type) -> dict[str, Any]:
+def class_attributes(cls: type) -> dict[str, Any]:
     """The attributes of a class itself, without those that Python keeps there."""
-    return {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+    return {name: value for name, value in vars(cls).items() if not name.startswith("__")}
 
 
 class Members(NamedTuple):
@@ -158,8 +159,8 @@ _CLASS = Members(class_attributes, setattr, delattr)
 _SLOTS = Members(_in_slots, _set_slot, _delete_slot)
 
 
-def _package(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 @functools.cache
