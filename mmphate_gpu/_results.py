@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
+SCRATCH = ".plot."  # such folders are left in a folder of results by a process that was killed
 FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
 PROGRAM = "mmphate-gpu"  # report.json names it: a folder with that report is ours to replace
 
@@ -75,7 +76,8 @@ def _check_folder(path: Path, force: bool) -> None:
     only = "--force replaces a folder of results only"
     if path.is_symlink() or not path.is_dir():
         raise InputError(f"--out {path} is no folder; {only}")
-    strange = sorted(item.name for item in path.iterdir() if item.name not in FILES or not _is_plain(item))
+    names = {item.name: item for item in path.iterdir() if not item.name.startswith(SCRATCH)}
+    strange = sorted(name for name, item in names.items() if name not in FILES or not _is_plain(item))
     if strange:
         raise InputError(f"--out {path} holds {_some(strange)}, which {PROGRAM} did not write; {only}")
     if any(path.iterdir()) and not _is_our_report(path / REPORT):
@@ -172,7 +174,7 @@ def draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
         The pictures cannot be drawn or written; the folder is unchanged.
     """
     try:
-        with _stoppable(), tempfile.TemporaryDirectory(prefix=".plot.", dir=folder) as scratch:
+        with _stoppable(), tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
             names = _draw(Path(scratch), embeddings)
             for name in names:
                 os.replace(Path(scratch) / name, folder / name)

@@ -60,7 +60,10 @@ def stored_order(dims: Dims) -> tuple[int, ...]:
             return tuple(range(len(dims)))
         if len(missing) < 2:
             return tuple(names.index(axis if axis in names else None) for axis in axes)
-    raise InputError(f"data has dims {shown(dims)}; accepted: {AXES} or {SLICE_AXES}, in any order")
+    raise InputError(
+        f"data has dims {shown(dims)}; accepted: {AXES} or {SLICE_AXES}, in any order; rename the dimensions, or store "
+        "the data in one of these two orders without names"
+    )
 
 
 def with_axes(dims: Dims, axes: Any) -> Dims:
@@ -125,6 +128,16 @@ def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
         coordinate = next((name for name in ("slice", slices) if name in names), None)
         fields |= {} if coordinate is None else {"epoch": coordinate}
     return fields
+
+
+def is_meant(field: str, shape: tuple[int, ...], data_shape: tuple[int, ...]) -> bool:
+    """Whether an array of ``shape`` can be ``field`` beside the data, where its name has other capitals than the field.
+
+    A mask has several axes, "axes" an entry for each axis of the data, and others as many entries as one of these axes.
+    """
+    if field == "mask":
+        return len(shape) > 1
+    return len(shape) == 1 and shape[0] in ((len(data_shape),) if field == "axes" else data_shape)
 
 
 def check_axis(field: str, dims: Dims, n_axes: int) -> None:

@@ -8,13 +8,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ._optional import require
-from ._trace_dims import AXES, axes_of, common_name
+from ._trace_dims import AXES, axes_of, common_name, is_meant
 from ._trace_packing import ATTRIBUTES
 from .params import InputError
 
@@ -90,11 +91,24 @@ class Variable:
 Variables = dict[str, Variable]
 
 
-def _stored_names(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """The name in the file of "data" and of every array beside it; the latter may have capital letters."""
+def stored_names(path: Path, names: Iterable[str], shape_of: Callable[[str], Any]) -> dict[str, str]:
+    """The name in the file of "data" and of every array beside it, which may be in capitals if its shape is right.
+
+    ``shape_of`` gives the shape of an array by its name in the file, and None for what is no array.
+    """
     names = sorted(names)
-    beside = {name.lower(): name for name in names if name.lower() in _BESIDE}
-    return beside | {name: name for name in names if name in _BESIDE} | {"data": data_key(path, names)}
+    data = data_key(path, names)
+    shape = shape_of(data)
+    stored = {}
+    for name in names:
+        field = name.lower()
+        if field in _BESIDE and field not in names and is_meant(field, shape_of(name) or (), shape or ()):
+            stored[field] = name
+    return stored | {name: name for name in names if name in _BESIDE} | {"data": data}
+
+
+def _shape_in(group: Any, name: str) -> Any:
+    return getattr(group.get(name), "shape", None)  # a link may lead nowhere
 
 
 def _array(path: Path, group: Any, name: str) -> Any:
@@ -134,7 +148,7 @@ def _zarr_variables(path: Path) -> Iterator[Variables]:
             yield {"data": _zarr_variable(node, _ZarrArray(path, None))}
             return
         texts = {name: np.asarray(values) for name, values in node.attrs.items() if isinstance(values, list)}
-        stored = _stored_names(path, node)
+        stored = stored_names(path, node, partial(_shape_in, node))
         yield {name: _text_variable(texts[name]) for name in _BESIDE if name in texts} | {
             name: _zarr_variable(_array(path, node, key), _ZarrArray(path, key)) for name, key in stored.items()
         }
@@ -223,7 +237,8 @@ def _h5_variables(path: Path) -> Iterator[Variables]:
             for name, array in file.items()
             if getattr(array, "is_scale", False) and "_Netcdf4Dimid" in array.attrs
         }
-        arrays = {name: _array(path, file, key) for name, key in _stored_names(path, file).items()}
+        stored = stored_names(path, file, partial(_shape_in, file))
+        arrays = {name: _array(path, file, key) for name, key in stored.items()}
         yield {
             name: _h5_variable(array, _H5Array(path, array.name), by_id)
             for name, array in arrays.items()
@@ -278,7 +293,12 @@ def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
             if values.dtype.kind in "mM":
                 raise InputError(f"{name} has dtype {values.dtype}, which .h5 cannot hold; accepted: .npz or numbers")
             if values.dtype.kind in "SU":
-                file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
+                try:
+                    file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
+                except ValueError as error:  # a lone surrogate, or the character of number 0
+                    raise InputError(
+                        f"{name} holds text that .h5 cannot hold ({error}); accepted: .npz, .zarr, or other text"
+                    ) from error
             else:
                 file.create_dataset(name, data=values)
             # netCDF has no booleans: its library reads those of h5py as bytes. By this attribute xarray converts them.

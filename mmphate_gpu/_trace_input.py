@@ -18,6 +18,7 @@ from ._trace_dims import (
     axes_of,
     check_axis,
     coordinate_names,
+    is_meant,
     mask_order,
     spread_mask,
     stored_order,
@@ -56,7 +57,7 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     packed = {key: ordered.attrs[key] for key in ATTRIBUTES[:4] if key in ordered.attrs}
     if packing_of("data", ordered.dtype, packed) is not None:
         raise InputError(f"data has the attributes {sorted(packed)}; accepted: values as xarray.decode_cf decodes them")
-    by_name = {str(name).lower(): coord for name, coord in coords.items()}
+    by_name = _by_field(coords, ordered.shape)
     _check_same_coords(beside, by_name)
     if is_xarray(beside["mask"]):
         mask_order(beside["mask"].dims, ordered.dims)  # `full_mask` does not see whether the slices have the same name
@@ -67,10 +68,20 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     return ordered.data, fields
 
 
+def _by_field(coords: Any, data_shape: tuple[int, ...]) -> dict[str, Any]:
+    """``coords`` by names in lower case; those in capitals count if their shape is right."""
+    named = {str(name): coord for name, coord in coords.items()}
+    capitals = {name.lower(): coord for name, coord in named.items() if is_meant(name.lower(), coord.shape, data_shape)}
+    return capitals | {name: coord for name, coord in named.items() if name == name.lower()}
+
+
 def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
     """Text coordinates, which `save_trace` writes into the attributes of a .zarr group."""
     lists = {name: attributes[name] for name in (*AXES, "slice") if isinstance(attributes.get(name), list)}
-    return {name: SimpleNamespace(dims=(None,), values=np.asarray(values)) for name, values in lists.items()}
+    return {
+        name: SimpleNamespace(dims=(None,), shape=(len(values),), values=np.asarray(values))
+        for name, values in lists.items()
+    }
 
 
 def in_order(values: Any) -> Any:

@@ -11,36 +11,37 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._paths import expanded, writable
 from ._trace_containers import (
     Heading,
     container_heading,
     read_container,
 )
-from ._trace_dims import AXES, mask_order, stored_order, with_axes
-from ._trace_formats import data_key, naming, readable, write_h5, write_zarr
+from ._trace_dims import AXES, coordinate_names, mask_order, stored_order, with_axes
+from ._trace_formats import naming, readable, stored_names, write_h5, write_zarr
 from ._trace_parts import FileFolder, FlatFile, stamp_of
-from .params import InputError, InputTypeError
+from .params import InputError
 
-FIELDS = (*AXES, "label", "mask", "axes")
 META = "meta.json"
 RECORDING = "mmphate-gpu recording"
 _ENDINGS = ".npy, .npz, .zarr, .h5"
 
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arrays stored at ``path``: "data", and of `FIELDS` what is there.
+    """The arrays stored at ``path``: "data", and of coordinates, label and mask what is there.
 
     Raises
     ------
     InputError
         The path is missing, of an unknown ending, unreadable, holds pickles, or no data.
     """
-    path = _expanded(path)
+    path = expanded(path)
     return _READERS[_format(path)](path)
 
 
@@ -54,7 +55,7 @@ def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     InputError
         As `read_fields`. The checksums of a .npz are held against its arrays first: one pass over them.
     """
-    path = _expanded(path)
+    path = expanded(path)
     fields = _READERS[_format(path)](path, by_parts=True)
     return fields if all(values is not None for values in fields.values()) else None
 
@@ -69,22 +70,12 @@ def heading(path: str | os.PathLike[str]) -> Heading | None:
     InputError
         As `read_fields`.
     """
-    path = _expanded(path)
+    path = expanded(path)
     ending = _format(path)
     readers = {".npy": _npy_heading, ".npz": _npz_heading, META: _recording_heading}
     header = readers[ending](path) if ending in readers else container_heading(path, ending)
     shape = () if header is None else header.shape
     return header if len(shape) in (3, 4) and min(shape) > 0 and math.prod(shape[:-2]) > 1 else None
-
-
-def _expanded(path: str | os.PathLike[str]) -> Path:
-    """``path`` with a leading ~ replaced by the home folder."""
-    try:
-        return Path(path).expanduser()
-    except TypeError as error:
-        raise InputTypeError(f"path={path!r} is a {type(path).__name__}; accepted: a path as text") from error
-    except RuntimeError as error:
-        raise InputError(f"{path} names the home of an unknown user ({error})") from error
 
 
 def _format(path: Path) -> str:
@@ -105,14 +96,16 @@ def _format(path: Path) -> str:
 
 def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
     """Store ``fields`` at ``path`` in the format its ending names, atomically."""
-    path = _expanded(path)
+    path = expanded(path)
     writers = {".npy": _write_npy, ".npz": _write_npz, ".zarr": write_zarr, ".h5": write_h5, ".hdf5": write_h5}
     writer = writers.get(path.suffix.lower())
     if writer is None:
         raise InputError(f"{path} has an unknown ending; accepted: {_ENDINGS}")
-    if path.exists() and not overwrite:
+    with writable(path):
+        exists, is_folder = path.exists(), path.is_dir()
+    if exists and not overwrite:
         raise InputError(f"{path} exists; pass overwrite=True to replace it")
-    if path.is_dir() and writer is not write_zarr:
+    if is_folder and writer is not write_zarr:
         raise InputError(f"{path} is a folder; accepted: the path of a file to write")
     for name, values in fields.items():
         if values.dtype.kind not in "biufSUmM":
@@ -127,12 +120,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Upon an error what was written is removed and ``path`` is as it was.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist")
-    try:
+    with writable(path):
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} does not exist")
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error})") from error
     try:
         yield scratch / path.name
         if path.is_dir():  # os.replace does not replace a folder that holds files
@@ -187,31 +178,37 @@ def _npy_heading(path: Path) -> Heading:
 def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
     with _archive(path) as archive:
         stamp = stamp_of(path) if by_parts else ""
-        data = data_key(path, archive.files)
-        shape = _member_header(archive, data).shape if by_parts else None
+        names = stored_names(path, archive.files, partial(_member_shape, archive))
+        shape = _member_shape(archive, names["data"])
 
         def read(name: str) -> Any:
-            if by_parts and (name == data or (name == "mask" and _member_header(archive, name).shape == shape)):
+            if by_parts and name in (names["data"], names.get("mask")) and _member_shape(archive, name) == shape:
                 return _flat_member(path, archive, name, stamp)
-            return _plain(path, lambda: archive[name])
+            return _array(path, name, _plain(path, lambda: archive[name]))
 
-        fields = _named(path, archive.files, read)
+        fields = {field: read(names[field]) for field in ("data", "mask", "axes") if field in names}
+        if fields["data"] is None:
+            return fields
         with naming(path):
-            return _in_order(fields)
+            dims = with_axes((None,) * len(fields["data"].shape), fields.pop("axes", None))
+            beside = {field: read(names[name]) for field, name in coordinate_names(dims, names).items()}
+            return _in_order(fields, dims) | beside
 
 
-def _in_order(fields: dict[str, Any]) -> dict[str, Any]:
-    """``fields`` with the axes of data and mask in the order of a trace; the entry "axes" holds the stored order."""
-    axes, data = fields.pop("axes", None), fields["data"]
-    if axes is None or data is None:
-        return fields
-    dims = with_axes((None,) * len(data.shape), axes)
+def _array(path: Path, name: str, values: Any) -> Any:
+    if not hasattr(values, "dtype"):  # the bytes of a member that is no .npy
+        raise InputError(f"{path}: the entry {name!r} is no array")
+    return values
+
+
+def _in_order(fields: dict[str, Any], dims: Any) -> dict[str, Any]:
+    """``fields`` with the axes of data and mask in the order of a trace."""
     order = stored_order(dims)
     if order == tuple(range(len(order))):
         return fields
-    if isinstance(data, FlatFile):
+    if isinstance(fields["data"], FlatFile):
         return fields | {"data": None}
-    fields["data"] = data.transpose(order)
+    fields["data"] = fields["data"].transpose(order)
     if "mask" in fields:
         order, _ = mask_order((None,) * fields["mask"].ndim, dims)
         fields["mask"] = fields["mask"].transpose(order)
@@ -252,13 +249,19 @@ def _flat_member(path: Path, archive: Any, name: str, stamp: str) -> FlatFile | 
     return FlatFile(path, start + header.offset, header.shape, header.dtype, stamp)
 
 
+def _member_shape(archive: Any, name: str) -> tuple[int, ...] | None:
+    return _member_header(archive, name).shape if f"{name}.npy" in archive.zip.namelist() else None
+
+
 def _npz_heading(path: Path) -> Heading | None:
     with _archive(path) as archive:
-        header = _member_header(archive, data_key(path, archive.files))
-        if header.shape is None or "axes" not in archive.files:
+        names = stored_names(path, archive.files, partial(_member_shape, archive))
+        header = _member_header(archive, names["data"])
+        if header.shape is None or "axes" not in names:
             return None if header.shape is None else Heading(header.shape, header.dtype)
         with naming(path):
-            order = stored_order(with_axes((None,) * len(header.shape), _plain(path, lambda: archive["axes"])))
+            axes = _plain(path, lambda: archive[names["axes"]])
+            order = stored_order(with_axes((None,) * len(header.shape), axes))
         return Heading(tuple(header.shape[axis] for axis in order), header.dtype)
 
 
@@ -269,11 +272,6 @@ def _archive(path: Path) -> Iterator[Any]:
             raise InputError(f"{path} is truncated or no .npz; accepted: a zip of .npy files, as numpy.savez writes")
         with np.load(path, allow_pickle=False) as archive:
             yield archive
-
-
-def _named(path: Path, names: Any, read: Any) -> dict[str, Any]:
-    """The data and fields of a container whose keys are ``names``."""
-    return {"data": read(data_key(path, names))} | {name: read(name) for name in FIELDS if name in names}
 
 
 def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:

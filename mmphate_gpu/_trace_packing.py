@@ -38,6 +38,7 @@ _TIME_UNITS = {
     "ns": "ns nanosecond nanoseconds",
 }
 _CODE_OF = {word: code for code, words in _TIME_UNITS.items() for word in words.split()}
+_DATE_LIKE = re.compile(r"\d+-\d+-\d+")
 _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d{1,9})?))?)?")
 
 
@@ -148,30 +149,35 @@ def decode_coordinate(name: str, stored: np.ndarray, attributes: Mapping[str, An
     Raises
     ------
     InputError
-        An attribute that is not a number, or a calendar or unit of time that NumPy does not have.
+        An attribute that is not a number, a date or calendar that NumPy does not have, or a time beyond 64 bits.
     """
-    packing = packing_of(name, stored.dtype, attributes)
+    packing, step = packing_of(name, stored.dtype, attributes), _time_step(attributes)
     values, present = stored, np.ones(stored.shape, bool)
     if packing is not None:
         values, present = packing.decode(stored), packing.present(stored)
-        if packing.scale is None and packing.offset is None and (present.all() or _is_time(attributes)):
+        if packing.scale is None and packing.offset is None and (present.all() or step is not None):
             values = stored
     if is_boolean(attributes):
         return values.astype(bool)
-    if values.dtype.kind not in "iuf" or not _is_time(attributes):
+    if values.dtype.kind not in "iuf" or step is None:
         return values
-    step, _, start = attributes["units"].partition(" since ")
-    times = _durations(name, values, step)
-    times = _in_nanoseconds(_start_of(name, start, attributes) + times if start else times)
+    present &= ~np.isnan(values) & (values != np.iinfo(np.int64).min)  # xarray writes NaT as that integer
+    times = _in_nanoseconds(_times(name, np.where(present, values, 0), step, attributes))
     times[~present] = "NaT"
     return times
 
 
-def _is_time(attributes: Mapping[str, Any]) -> bool:
-    """Whether the attributes say that numbers are times since a date, or durations."""
+def _time_step(attributes: Mapping[str, Any]) -> str | None:
+    """NumPy's name of the unit in which numbers count time; None for numbers that are no times.
+
+    Times have a known unit and a date since which they count, or are durations by the word of their writer.
+    """
     units = attributes.get("units")
-    is_duration = str(attributes.get("dtype")).startswith("timedelta64")
-    return isinstance(units, str) and (" since " in units or is_duration)
+    if not isinstance(units, str):
+        return None
+    step, _, start = units.partition(" since ")
+    is_time = _DATE_LIKE.match(start.strip()) if start else str(attributes.get("dtype")).startswith("timedelta64")
+    return _CODE_OF.get(step.strip().lower()) if is_time else None
 
 
 def _in_nanoseconds(times: np.ndarray) -> np.ndarray:
@@ -181,16 +187,25 @@ def _in_nanoseconds(times: np.ndarray) -> np.ndarray:
     return in_ns if same.all() else times
 
 
-def _durations(name: str, values: np.ndarray, step: str) -> np.ndarray:
-    code = _CODE_OF.get(step.strip().lower())
-    if code is None:
-        raise InputError(f"{name} counts time in {step!r}; accepted: {', '.join(sorted(_CODE_OF))}")
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64).astype(f"timedelta64[{code}]")
-    ns = values * (np.timedelta64(1, code) / np.timedelta64(1, "ns"))
-    durations = np.full(values.shape, np.timedelta64("NaT", "ns"))
-    durations[~np.isnan(ns)] = np.round(ns[~np.isnan(ns)]).astype(np.int64).astype("timedelta64[ns]")
-    return durations
+def _times(name: str, values: np.ndarray, step: str, attributes: Mapping[str, Any]) -> np.ndarray:
+    """Dates or time spans: of whole numbers exactly, of fractions rounded to nanoseconds."""
+    start = attributes["units"].partition(" since ")[2]
+    zero = _start_of(name, start, attributes) if start else np.timedelta64(0, step)
+    whole = np.array_equal(values, np.trunc(values))
+    unit = np.datetime_data(zero + np.timedelta64(0, step))[0] if whole else "ns"
+    first, per_step = int(zero.astype(np.int64)) * _ratio(np.datetime_data(zero)[0], unit), _ratio(step, unit)
+    try:  # with Python's integers, which do not wrap
+        counts = [first + (int(number) * per_step if whole else round(number * per_step)) for number in values.tolist()]
+        return np.array(counts, np.int64).astype(f"{zero.dtype.kind}8[{unit}]")
+    except OverflowError as error:  # infinity has no integer either
+        raise InputError(
+            f"{name} counts up to {np.abs(values).max()} in {attributes['units']!r}; accepted: times that 64 bits hold "
+            f"in the unit {unit!r}"
+        ) from error
+
+
+def _ratio(unit: str, finer: str) -> int:
+    return int(np.timedelta64(1, unit) / np.timedelta64(1, finer))
 
 
 def _start_of(name: str, text: str, attributes: Mapping[str, Any]) -> np.datetime64:
@@ -205,7 +220,10 @@ def _start_of(name: str, text: str, attributes: Mapping[str, Any]) -> np.datetim
         )
     year, month, day, hour, minute, second = (part or "0" for part in match.groups())
     date = f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}:{minute:0>2}:{second if '.' in second else second.zfill(2)}"
-    return np.datetime64(date)
+    try:
+        return np.datetime64(date)
+    except ValueError as error:  # a thirteenth month
+        raise InputError(f"{name} counts time since {text!r}, which is no date; accepted: a date") from error
 
 
 def _value_dtype(dtype: np.dtype, scale: Any, offset: Any, any_missing: bool) -> np.dtype:

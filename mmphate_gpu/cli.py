@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _say(f"error: stdout could not be written ({out.error}); files are not affected")
             code = FAULT
         err.flush()
+    out.discard()
+    err.discard()
     return code
 
 

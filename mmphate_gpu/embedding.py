@@ -15,6 +15,7 @@ import numpy as np
 
 from ._arrays import to_numpy
 from ._coordinates import settled
+from ._paths import expanded, writable
 from .params import InputError, InputTypeError, check_number
 from .slices import SliceLayout
 
@@ -140,12 +141,14 @@ class Embedding:
             A suffix other than .npz, a folder that does not exist, or a file that exists already (unless
             ``overwrite``).
         """
-        path = _expanded(path)
+        path = expanded(path)
         if path.suffix != ".npz":
             raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; '.npz' is accepted")
-        if path.exists() and not overwrite:
+        with writable(path):
+            exists = path.exists()
+        if exists and not overwrite:
             raise InputError(f"path={str(path)!r} exists; give a new name, or overwrite=True")
-        with whole_file(path) as temporary, temporary.open("xb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **self._arrays())
 
     @classmethod
@@ -157,7 +160,7 @@ class Embedding:
         InputError
             A file that is missing, cut short, of another format, or inconsistent in itself.
         """
-        path = _expanded(path)
+        path = expanded(path)
         arrays = _read(path)
         try:
             return cls._of_arrays(arrays)
@@ -187,23 +190,22 @@ class Embedding:
         return arrays
 
 
-def _expanded(path: str | os.PathLike[str]) -> Path:
-    return Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown user
-
-
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``, and move it there once the block has succeeded.
 
     A reader sees the old file or the whole new one; after an error there is nothing new.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
     # The same folder, because os.replace is atomic within one file system only.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writable(path):
+        if not path.parent.is_dir():
+            raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
+        temporary.open("xb").close()
     try:
         yield temporary
-        os.replace(temporary, path)
+        with writable(path):
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -237,7 +239,11 @@ def _missing(method: str, package: str) -> InputError:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError:  # a name too long
+        is_file = False
+    if not is_file:
         raise InputError(f"path={str(path)!r} is no file; an .npz written by Embedding.save is accepted")
     found = f"path={str(path)!r}"
     try:

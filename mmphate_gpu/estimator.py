@@ -218,7 +218,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         points = points if self._axes is None else self._axes.scores(points)
         rows = place(unit_major(points), self._unit_points, self._unit_targets, self._bandwidth, thresh=self._thresh)
         coordinates = rows.transpose(0, 1).reshape(-1, rows.shape[-1]).to(given.data.dtype)
-        return _in_kind(X, given, coordinates)
+        return in_kind(X, given, coordinates)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "embedding_")
@@ -270,7 +270,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         targets = run.mds.coordinates[landmarks.clusters]
         return {
             "result_": _embedding(given, run),
-            "embedding_": _in_kind(X, given, run.coordinates),
+            "embedding_": in_kind(X, given, run.coordinates),
             "t_": run.t,
             "stress_": run.mds.stress,
             "n_landmark_": len(landmarks.landmark_op),
@@ -356,7 +356,7 @@ def _copy(tensor: torch.Tensor, kind: str, device: torch.device) -> Any:
     return to_kind(tensor.to(target, copy=True), kind)
 
 
-def _in_kind(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:
+def in_kind(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:
     """A copy of ``tensor``, whose rows are the nodes of ``trace``, in the kind and on the device of the input ``X``."""
     array = _copy(tensor, _kind(X), trace.data.device)
     if not is_xarray(X):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .diffusion import von_neumann_entropy
-from .estimator import MMPHATE, fingerprint
+from .estimator import MMPHATE, fingerprint, in_kind
 from .operators import AffinityOperator, to_scipy
 from .params import InputError, InputTypeError, Params, check_choice, check_number
 from .trace import as_trace
@@ -51,6 +52,13 @@ INSTEAD = {
     "use_pygsp": "to_scipy(op.affinity_) is the weight matrix that pygsp.graphs.Graph takes",
 }
 
+# Arguments of methods of M-PHATE, each with the one value that asks for what is done anyway, and what to use instead.
+OF_METHODS = {
+    "plot_optimal_t": (False, "plots.entropy(op.result_) draws the entropy, with the time that was used"),
+    "ax": (None, "plots.entropy(op.result_) makes a figure of its own"),
+    "t_max": (..., "it is an argument of the constructor and of set_params, and transform() follows them"),
+}
+
 
 def _signature() -> inspect.Signature:
     """The signature of `MMPHATE` with ``n_jobs``, and with the arguments that M-PHATE takes by position."""
@@ -70,12 +78,20 @@ def _translated(options: dict[str, Any]) -> dict[str, Any]:
     translated = {name: value for name, value in options.items() if name not in (*INSTEAD, "mds")}
     solver = options.get("mds_solver", "smacof")
     if "mds" in options:
-        if solver not in ("sgd", "smacof"):
+        if solver not in ("sgd", "smacof", MDS.get(options["mds"])):
             raise InputError(f"mds={options['mds']!r} and mds_solver={solver!r} contradict; accepted: one of the two")
         translated["mds_solver"] = MDS[check_choice("mds", options["mds"], MDS)]
     elif solver == "sgd":
         translated["mds_solver"] = "smacof"
     return translated
+
+
+def _check_none(method: str, options: dict[str, Any]) -> None:
+    """Raise `InputTypeError` if ``options`` of a method ask for anything."""
+    for name, value in options.items():
+        done_anyway, remedy = OF_METHODS.get(name, (..., "it takes the data alone"))
+        if value is not done_anyway:
+            raise InputTypeError(f"{name}={value!r} is not accepted by {method} of M_PHATE: {remedy}")
 
 
 class Graph:
@@ -101,7 +117,8 @@ class Graph:
         """The affinity with rows that add up to 1."""
         from sklearn.preprocessing import normalize
 
-        return normalize(self.K, norm="l1")
+        # From another copy, because the user may write into `K`.
+        return normalize(to_scipy(self._affinity), norm="l1", copy=False)
 
     @property
     def P(self) -> csr_matrix:
@@ -112,8 +129,8 @@ def _argument_optional(method: Callable[..., Any]) -> Callable[..., Any]:
     """``method``, which scikit-learn has wrapped so that it needs its argument, with None for one that is left out."""
 
     @functools.wraps(method)
-    def transform(self: M_PHATE, X: Any = None) -> Any:
-        return method(self, X)
+    def transform(self: M_PHATE, X: Any = None, **options: Any) -> Any:
+        return method(self, X, **options)
 
     return transform
 
@@ -125,7 +142,7 @@ class M_PHATE(MMPHATE):
     setting). The first eight may be given by position: ``n_components, intraslice_knn, interslice_knn, decay, t, gamma,
     n_landmark, normalize``. ``mds="metric"``, ``"classic"`` or ``"nonmetric"`` stands for ``mds_solver``, and
     ``mds_solver="sgd"`` for ``"smacof"``. Arguments of M-PHATE that are none here raise `InputTypeError`, which names
-    the one to use.
+    the one to use; so do those of its methods.
 
     After ``fit`` it has, beside the attributes of `MMPHATE`, those of M-PHATE: ``X`` (what was given to ``fit``),
     ``embedding``, ``diff_op``, ``diff_potential``, ``optimal_t`` and ``graph`` with the SciPy matrices ``K`` or
@@ -168,28 +185,61 @@ class M_PHATE(MMPHATE):
         return self
 
     def _fitted(self, X: Any, given: Trace, run: Run) -> dict[str, Any]:
-        more = {"X": X, "_graph": Graph(run.affinity.operator)}
-        more |= {"_fitted_params": Params(**self._run_params()), "_fitted_trace": self._stages_key[1]}
-        return super()._fitted(X, given, run) | more
+        fitted = super()._fitted(X, given, run) | {"_X": X, "_graph": Graph(run.affinity.operator)}
+        fitted |= {"_fitted_params": Params(**self._run_params()), "_fitted_trace": self._stages_key[1]}
+        # A copy, because the user may write into `embedding_`.
+        return fitted | {"_coordinates": copy.deepcopy(fitted["embedding_"])}
 
-    def transform(self, X: Any = None) -> Any:
+    def fit_transform(self, X: Any, y: Any = None, **options: Any) -> Any:
+        """See `MMPHATE.fit_transform`; arguments of M-PHATE that are none here raise `InputTypeError`."""
+        _check_none("fit_transform", options)
+        return self.fit(X, y).embedding_
+
+    def transform(self, X: Any = None, **options: Any) -> Any:
         """The embedding of the data of ``fit``, with the parameters as they are now; other slices are placed.
 
         The data of ``fit`` are meant without ``X`` and with an ``X`` of the same values; for others see
         `MMPHATE.transform`. Parameters that were set after ``fit`` lead to another fit of ``self.X``, which uses the
-        stages again that did not change.
+        stages again that did not change. The result is a copy, in the kind of ``X`` if it is given.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            As `MMPHATE.transform`; arguments of M-PHATE that are none here; another fit of ``self.X`` is needed, but
+            somebody has written into that array since ``fit``.
         """
+        _check_none("transform", options)
         self._check_fitted()
-        if X is not None and fingerprint(as_trace(X, min_slices=1)) != self._fitted_trace:
+        trace = None if X is None else as_trace(X, min_slices=1)
+        if trace is not None and fingerprint(trace) != self._fitted_trace:
             return super().transform(X)
         if Params(**self._run_params()) != self._fitted_params:
+            if fingerprint(as_trace(self.X)) != self._fitted_trace:
+                raise InputError("X holds other values than it did at fit; accepted: fit(X) for them")
             self.fit(self.X)
-        return self.embedding_
+        if trace is None:
+            return copy.deepcopy(self._coordinates)
+        return in_kind(X, trace, torch.from_numpy(self.result_.coordinates))
+
+    def reset_mds(self) -> None:
+        """Raises `InputTypeError`: nothing is to be reset."""
+        raise InputTypeError("reset_mds() is not accepted by M_PHATE: transform() runs again what set_params changed")
+
+    def reset_potential(self) -> None:
+        """Raises `InputTypeError`: nothing is to be reset."""
+        raise InputTypeError(
+            "reset_potential() is not accepted by M_PHATE: transform() runs again what set_params changed"
+        )
 
     def von_neumann_entropy(self, t_max: int = 100) -> Any:
         """The entropy of `diff_op` for the times 0 to ``t_max`` - 1: (t_max,). O(n_landmark^3) time."""
         self._check_fitted()
         return von_neumann_entropy(self.landmark_op_, t_max)
+
+    @property
+    def X(self) -> Any:
+        self._check_fitted()
+        return self._X
 
     @property
     def embedding(self) -> Any:
@@ -225,6 +275,9 @@ def _threads(n_jobs: int | None, present: int) -> int:
     if n_jobs is None:
         return present
     check_number("n_jobs", n_jobs, integer=True)
+    if n_jobs == 0:
+        raise InputError("n_jobs=0 is out of range; accepted: a number of CPU threads, -1 for all, or None")
     import psutil
 
-    return n_jobs if n_jobs > 0 else max(1, (psutil.cpu_count() or 1) + 1 + n_jobs)
+    cpus = psutil.cpu_count() or 1
+    return min(n_jobs, cpus) if n_jobs > 0 else max(1, cpus + 1 + n_jobs)  # many more threads would end the process

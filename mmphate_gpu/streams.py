@@ -36,7 +36,7 @@ class LenientStream:
             try:
                 self._write(text)
             except (OSError, ValueError) as error:  # a ValueError: the stream is closed
-                self._give_up(error)
+                self.error = error
         return len(text)
 
     def _write(self, text: str) -> None:
@@ -50,18 +50,22 @@ class LenientStream:
             try:
                 self.stream.flush()
             except (OSError, ValueError) as error:
-                self._give_up(error)
+                self.error = error
 
     def __getattr__(self, name: str) -> Any:  # isatty, fileno, encoding
         return getattr(self.stream, name)
 
-    def _give_up(self, error: OSError | ValueError) -> None:
-        self.error = error
+    def discard(self) -> None:
+        """Send what a stream that failed still holds to the null device, for good: for a process that is at its end.
+
+        The interpreter flushes once more then, and would fail.
+        """
+        if self.error is None:
+            return
         try:
             descriptor = self.stream.fileno()
         except (OSError, ValueError, AttributeError):
             return
-        # The interpreter flushes once more at its end, and would fail on what is still in the buffer.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, descriptor)
         os.close(null)

@@ -113,6 +113,15 @@ def test_plot_says_why_in_one_sentence_and_leaves_the_old_pictures(here, undrawa
     assert names("out") == RESULTS | PICTURES
 
 
+def test_force_replaces_what_a_killed_plot_left(here):
+    assert embed("--no-plots") == 0
+    (here / "out" / ".plot.x1y2").mkdir()
+    (here / "out" / ".plot.x1y2" / "panels.png").write_bytes(b"half")
+    assert embed("--no-plots", "--force") == 0 and names("out") == RESULTS
+    (here / "out" / ".plots").mkdir()
+    assert embed("--no-plots", "--force") == 2 and names("out") == {*RESULTS, ".plots"}
+
+
 def test_the_demo_keeps_its_results_too(here, undrawable, monkeypatch):
     from mmphate_gpu import demo
 
@@ -141,6 +150,7 @@ def test_a_character_that_stdout_lacks_is_escaped(here, monkeypatch, encoding, o
     assert sys.stdout is stream
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file systems whose names are Unicode")
 def test_a_path_that_is_not_utf_8(here, capsys):
     trace, out = os.fsdecode(b"tr\xffce.npy"), os.fsdecode(b"o\xfft")
     os.rename("trace.npy", trace)
@@ -150,7 +160,21 @@ def test_a_path_that_is_not_utf_8(here, capsys):
     assert main(["plot", out]) == 0 and names(out) == RESULTS | PICTURES
 
 
-@pytest.mark.parametrize("out", ["with space", "line\nbreak", "-dash", "$HOME", "a'b\"c", "{0}%s"])
+posix = pytest.mark.skipif(sys.platform == "win32", reason="names that Windows refuses")
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        "with space",
+        "-dash",
+        "$HOME",
+        "{0}%s",
+        "a'b",
+        pytest.param("line\nbreak", marks=posix),
+        pytest.param('a"b', marks=posix),
+    ],
+)
 def test_names_of_folders(here, out):
     assert main(["embed", "trace.npy", f"--out={out}", "--no-plots"]) == 0
     assert names(out) == RESULTS
@@ -191,6 +215,47 @@ def test_stderr_that_cannot_be_written_changes_nothing(here, monkeypatch, capsys
         op = mp.MMPHATE(verbose=1, device="cpu").fit(np.load("trace.npy"))
     assert names("out") == RESULTS and op.embedding_.shape == (90, 2)
     assert "90 nodes" in capsys.readouterr().out
+
+
+def run_python(script):
+    env = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1])}
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+
+
+FIT = """
+import os, sys
+import numpy as np
+import mmphate_gpu as mp
+{before}
+op = mp.MMPHATE(verbose=1, device="cpu").fit(np.load("trace.npy"))
+{after}
+sys.stderr.write("the user's line\\n")
+sys.stderr.flush()
+"""
+
+
+@linux
+@pytest.mark.parametrize("name", ["a full disk", "a pipe that is full for a moment"])
+def test_a_bar_that_could_not_be_drawn_leaves_stderr_to_the_user(here, name):
+    """The descriptor 2 is the user's: whatever held up the bar may pass."""
+    if name == "a full disk":
+        before = "keep = os.dup(2); os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"
+        after = "assert os.readlink('/proc/self/fd/2') == '/dev/full'; os.dup2(keep, 2)"
+    else:
+        before = """
+keep = os.dup(2)
+reading, writing = os.pipe()
+os.set_blocking(writing, False)
+os.dup2(writing, 2)
+try:
+    while True:
+        os.write(2, b"x" * 4096)
+except BlockingIOError:
+    pass
+"""
+        after = "assert os.readlink('/proc/self/fd/2').startswith('pipe:'); os.dup2(keep, 2)"
+    done = run_python(FIT.format(before=before, after=after))
+    assert done.returncode == 0 and done.stderr.endswith("the user's line\n"), done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")

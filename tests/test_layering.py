@@ -18,6 +18,7 @@ NAME = "mmphate_gpu"
 # order; a new module takes a place here first.
 LEVELS = [
     "params",
+    "_paths",
     "streams",
     "_optional",
     "ops",
@@ -69,7 +70,7 @@ LEVELS = [
 # Tighter than their level.
 ONLY = {
     "ops": {"params", "_optional"},
-    "record": {"trace", "_trace_input", "_trace_io", "params", "_optional"},
+    "record": {"trace", "_trace_input", "_trace_io", "params", "_paths", "_optional"},
     "reference": set(),
 }
 

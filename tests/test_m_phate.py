@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from mmphate_gpu import M_PHATE, MMPHATE, InputError, InputTypeError, reference
-from mmphate_gpu.m_phate import DONE_ANYWAY, INSTEAD
+from mmphate_gpu.m_phate import DONE_ANYWAY, INSTEAD, OF_METHODS, _threads
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "m_phate.md"
 OPTIONS = {"n_landmark": 60, "random_state": 0, "device": "cpu"}
@@ -91,7 +91,7 @@ def test_contradictions_and_unknown_values_are_refused():
 
 def test_attributes_before_and_after(fitted):
     new = M_PHATE()
-    for name in ("embedding", "diff_op", "diff_potential", "optimal_t", "graph"):
+    for name in ("X", "embedding", "diff_op", "diff_potential", "optimal_t", "graph"):
         with pytest.raises(NotFittedError):
             getattr(new, name)
     with pytest.raises(NotFittedError):
@@ -116,6 +116,21 @@ def test_the_graph_is_that_of_the_reference(fitted):
     np.testing.assert_allclose(graph.diff_op.toarray(), expected / expected.sum(1, keepdims=True), rtol=0, atol=1e-12)
 
 
+def test_what_is_written_into_one_matrix_reaches_no_other(fitted):
+    expected = fitted.graph.diff_op.toarray()
+    graph = M_PHATE(**OPTIONS).fit(walk()).graph
+    graph.K.data[:] = 1
+    np.testing.assert_array_equal(graph.diff_op.toarray(), expected)
+
+
+@pytest.mark.parametrize("n_jobs", [10**9, 2**70, -(2**70), -1, 1])
+def test_no_more_threads_than_there_are_cpus(n_jobs, monkeypatch):
+    """More would end the process, so that this test does not fit."""
+    monkeypatch.setattr("psutil.cpu_count", lambda: 6)
+    assert _threads(n_jobs, 3) == {1: 1, -(2**70): 1}.get(n_jobs, 6)
+    assert _threads(None, 3) == 3
+
+
 def test_writing_into_the_graph_changes_no_later_fit():
     op = M_PHATE(**OPTIONS).fit(walk())
     op.graph.K.data[:] = 0
@@ -131,13 +146,48 @@ def test_transform_without_an_argument_uses_the_current_parameters():
     trace = walk()
     op = M_PHATE(**OPTIONS)
     first = op.fit_transform(trace)
-    assert op.transform() is op.embedding_ and np.array_equal(op.transform(), first)
+    assert np.array_equal(op.transform(), op.embedding_) and np.array_equal(op.transform(), first)
     assert np.array_equal(op.transform(trace), first) and np.array_equal(op.transform(walk()[:, None]), first)
     for change in ({"n_components": 3}, {"t": 5}, {"gamma": 1}, {"landmarks": np.arange(120) % 40}):
         result = op.set_params(**change).transform()
         np.testing.assert_array_equal(result, clone(op).fit_transform(trace))
     assert np.array_equal(op.transform(trace), result)
-    assert result.shape == (120, 3) and op.transform() is op.embedding_
+    assert result.shape == (120, 3) and np.array_equal(op.transform(), op.embedding_)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "xarray"])
+def test_transform_is_not_what_the_user_wrote(kind):
+    trace = torch.from_numpy(walk()) if kind == "torch" else walk()
+    if kind == "xarray":
+        trace = pytest.importorskip("xarray").DataArray(trace, dims=("slice", "unit", "sample"))
+    op = M_PHATE(**OPTIONS)
+    rows = op.fit_transform(trace)
+    expected = np.asarray(rows).copy()
+    rows *= 100
+    op.embedding[:5] = 0
+    again = op.transform()
+    assert type(again) is type(rows) and np.array_equal(again, expected)
+    again[:] = 7
+    for same in (op.transform(), op.transform(trace), pickle.loads(pickle.dumps(op)).transform()):
+        assert np.array_equal(same, expected)
+    if kind == "xarray":
+        assert same.dims == ("node", "component") and same["unit"][:5].values.tolist() == [0, 1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("name", OF_METHODS)
+def test_arguments_of_methods_are_refused_by_name(fitted, name):
+    for method in (fitted.transform, M_PHATE().fit_transform):
+        with pytest.raises(InputTypeError, match=rf"^{name}=50 is not accepted by \w*transform of M_PHATE: .{{9}}"):
+            method(walk(), **{name: 50})
+    with pytest.raises(InputTypeError, match="^colour=3 is not accepted by transform of M_PHATE: it takes"):
+        fitted.transform(colour=3)
+    assert np.array_equal(fitted.transform(plot_optimal_t=False, ax=None), fitted.embedding_)
+
+
+@pytest.mark.parametrize("name", ["reset_mds", "reset_potential"])
+def test_nothing_is_to_be_reset(fitted, name):
+    with pytest.raises(InputTypeError, match=rf"^{name}\(\) is not accepted by M_PHATE: transform\(\) runs again"):
+        getattr(fitted, name)()
 
 
 def test_transform_of_new_slices_is_that_of_mmphate(fitted):
@@ -179,3 +229,33 @@ def test_the_page_names_every_argument():
     text = PAGE.read_text(encoding="utf-8")
     missing = [name for name in (*INSTEAD, "mds", *M_PHATE().get_params()) if f"`{name}`" not in text]
     assert not missing
+
+
+def test_transform_gives_the_kind_of_its_argument():
+    trace = walk()
+    op = M_PHATE(n_landmark=60, random_state=0, device="cpu")
+    wanted = op.fit_transform(trace)
+    placed = op.transform(torch.from_numpy(trace))
+    assert isinstance(placed, torch.Tensor) and np.array_equal(placed.numpy(), wanted)
+    assert isinstance(op.transform(trace), np.ndarray)
+
+
+def test_data_that_were_written_to_are_not_taken_for_those_of_fit():
+    trace = walk()
+    op = M_PHATE(n_landmark=60, random_state=0, device="cpu").fit(trace)
+    trace *= -1
+    assert np.array_equal(op.transform(), op.embedding)  # needs no other fit
+    with pytest.raises(InputError, match="X holds other values than it did at fit"):
+        op.set_params(t=6).transform()
+
+
+def test_solvers_that_agree_are_accepted_together():
+    assert M_PHATE(mds="classic", mds_solver="classic").mds_solver == "classic"
+    assert M_PHATE(mds="classic", mds_solver="smacof").mds_solver == "classic"  # M-PHATE's solver of metric MDS alone
+    with pytest.raises(InputError, match="contradict"):
+        M_PHATE(mds="classic", mds_solver="nonmetric")
+
+
+def test_no_threads_are_refused():
+    with pytest.raises(InputError, match="n_jobs=0"):
+        M_PHATE(n_jobs=0).fit(walk())

@@ -257,7 +257,7 @@ def test_times_since_a_date(stored, attributes, dates):
 
 
 def test_numbers_with_units_stay_numbers():
-    for units in ("days", "mV", "1"):
+    for units in ("days", "mV", "1", "epochs since start", "months since 2001-01-01", "days since yesterday", b"days"):
         times = decode_coordinate("epoch", np.arange(3), {"units": units})
         assert times.dtype.kind == "i" and times.tolist() == [0, 1, 2]
     packed = decode_coordinate("epoch", np.arange(3), {"scale_factor": 0.5, "_FillValue": 1})
@@ -269,14 +269,42 @@ def test_numbers_with_units_stay_numbers():
     [
         {"units": "days since 2001-01-01", "calendar": "noleap"},
         {"units": "days since 1001-01-01"},
-        {"units": "days since yesterday"},
         {"units": "days since 2001-01-01 00:00:00 +02:00"},
-        {"units": "months since 2001-01-01"},
+        {"units": "days since 2001-13-41"},
+        {"units": "days since 1-01-01", "calendar": "proleptic_gregorian"},
     ],
 )
 def test_times_that_numpy_cannot_represent_are_refused(attributes):
     with pytest.raises(InputError, match=r"^epoch counts time .*; accepted: "):
         decode_coordinate("epoch", np.arange(3), attributes)
+
+
+@pytest.mark.parametrize(
+    "stored, step",
+    [
+        (np.array([0, 2**61]), "days"),
+        (np.array([-(2**62), 5]), "hours"),
+        (np.array([0, 2**64 - 1], np.uint64), "seconds"),
+        (np.array([2**63 - 1]), "seconds"),  # 2001 is beyond 1970
+        (np.array([0, 1e300]), "seconds"),
+        (np.array([1, -np.inf]), "days"),
+        (np.array([0.5, 3e5]), "days"),  # a fraction counts in nanoseconds
+    ],
+)
+def test_times_beyond_64_bits(stored, step):
+    with pytest.raises(InputError, match=r"^epoch counts up to .*'; accepted: times that 64 bits hold"):
+        decode_coordinate("epoch", stored, {"units": f"{step} since 2001-01-01"})
+    if stored.dtype == np.uint64:
+        with pytest.raises(InputError, match="^epoch counts up to 18446744073709551615 in 'seconds'"):
+            decode_coordinate("epoch", stored, {"units": "seconds", "dtype": "timedelta64[s]"})
+
+
+def test_times_far_away_and_missing_ones():
+    attributes = {"units": "days since 2001-01-01", "_FillValue": 2**62}
+    times = decode_coordinate("epoch", np.array([365_000, 2**62, -(2**63)]), attributes)
+    assert np.array_equal(times, np.array(["3000-05-04", "NaT", "NaT"], times.dtype), equal_nan=True)
+    times = decode_coordinate("epoch", np.array([365_000.0, np.nan]), {"units": "days since 2001-01-01"})
+    assert np.array_equal(times, np.array(["3000-05-04", "NaT"], times.dtype), equal_nan=True)
 
 
 def test_plain_numbers_have_no_packing():

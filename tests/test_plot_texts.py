@@ -117,9 +117,7 @@ def test_names_on_bars_and_axes_are_no_mathematics(components):
 )
 def test_ticks_are_the_ends_and_round_numbers(labels, expected):
     ticks = round_ticks(labels, 3)
-    assert ticks[0] == expected[0] and ticks[-1] == expected[-1] and ticks.dtype == labels.dtype
-    assert set(ticks.tolist()) >= set(expected) or len(expected) > 2 and len(ticks) > 2
-    assert (np.diff(ticks) > 0).all()
+    assert ticks.tolist() == expected and ticks.dtype == labels.dtype
 
 
 def test_the_time_axis_of_one_component_has_whole_ticks():

@@ -579,7 +579,7 @@ def unread(monkeypatch):
     def read(*args):
         raise AssertionError("the values are being read")
 
-    for name in ("_named", "read_container"):
+    for name in ("_array", "read_container"):
         monkeypatch.setattr(_trace_io, name, read)
     monkeypatch.setattr(_trace_io, "read_array", read)
 

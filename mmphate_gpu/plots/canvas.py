@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._paths import expanded, writable
 from ..embedding import whole_file
 from ..params import InputError
 
@@ -44,14 +45,17 @@ def own_settings() -> Iterator[None]:
 
 
 def check_path(path: str | os.PathLike[str] | None) -> Path | None:
-    """``path`` as a Path; `InputError` unless it is a .png, .svg or .pdf in a folder that exists."""
+    """``path`` as a Path, ~ written out; `InputError` unless it is a .png, .svg or .pdf in a folder that exists."""
     if path is None:
         return None
-    path = Path(path)
+    path = expanded(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; accepted: {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
+    with writable(path):
+        if not path.parent.is_dir():
+            raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
+        if path.is_dir():
+            raise InputError(f"path={str(path)!r} is a folder; accepted: the path of a picture to write")
     return path
 
 

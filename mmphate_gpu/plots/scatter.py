@@ -142,6 +142,8 @@ def _figsize(figsize: tuple[float, float] | None, points: np.ndarray, n_panels: 
         height = 3.4
         width = height * (_shape(points) if points.shape[1] == 2 else 1.22)
         return columns * (width + LEFT + RIGHT), rows * (height + TOP + BOTTOM)
+    if isinstance(figsize, str) or not hasattr(figsize, "__len__"):
+        raise InputTypeError(f"figsize={figsize!r} is a {type(figsize).__name__}; accepted: (width, height) in inches")
     least = columns * (1 + LEFT + RIGHT), rows * (1 + TOP + BOTTOM)
     if len(figsize) != 2:
         raise InputError(f"figsize={figsize!r} has {len(figsize)} numbers; (width, height) in inches is accepted")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._paths import expanded
 from .._trace_io import META, RECORDING, atomic_path
 from ..params import InputError
 from ..trace import Trace, as_trace, load_trace
@@ -47,7 +47,7 @@ class FolderStore:
 
     def __init__(self, path: str | os.PathLike[str], layer: str) -> None:
         # A later change of the working directory does not move it; ~ is the home folder, as in `load_trace`.
-        self._path = Path(path).expanduser().absolute()
+        self._path = expanded(path).absolute()
         self._check_empty()
         # A random name distinguishes this meta.json from that of a recorder with the same layer and epochs.
         self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "layer": layer, "recorder": uuid.uuid4().hex}

@@ -42,6 +42,7 @@ def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarra
     return np.where(_constant(values, present), 0, scores).astype(np.float64)
 
 
+@np.errstate(under="ignore")
 def resolution(
     trace: np.ndarray, *, normalize: bool = True, mask: np.ndarray | None = None
 ) -> np.ndarray:  # (L, m, p) -> (L, m)
