@@ -205,8 +205,8 @@ def test_what_a_forward_changes_is_put_back(change, ends):
                 with pytest.raises((ends, InputError), match="in the middle"):
                     rec.snapshot(epoch)
             assert states_of(model) == before
-    assert len(calls) == 2
     if ends is None:
+        assert len(calls) in (3, 4)  # the first snapshot compares two forwards, and a third one if it changes a vector
         assert torch.equal(rec.trace().data[0], rec.trace().data[1])
 
 
@@ -236,7 +236,7 @@ def test_objects_of_other_packages_are_left_alone():
     model = Net(lambda model, output: model.queue.put(1))
     model.queue = queue.Queue()  # another thread may be at work in it
     recorded(model)
-    assert model.queue.qsize() == 1
+    assert model.queue.qsize() == 2  # the first snapshot compares two forwards
 
 
 # ---------------------------------------------------------------- wrappers and caches

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
+import operator
 import random
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-_MISSING = object()
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})  # immutable, and without contents
+from .walk import MISSING, Members, Walk
+
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_SMALL = 16384  # values; tensors up to this size are copied and compared together
 
 
 class Part(Protocol):
     """The saved state of a mutable object."""
+
+    target: Any  # the object
 
     def changed(self) -> bool:
         """Whether the object differs from its saved state."""
@@ -33,199 +32,210 @@ class Part(Protocol):
         ...
 
 
-class Walk:
-    """Visits the objects that are reachable from values, and saves the state of each once.
+class Saved:
+    """The saved state of all mutable objects that ``walk`` reaches from ``values``."""
 
-    It enters lists, tuples, sets, dicts, modules, dataclasses, and objects of classes that the user wrote or that come
-    from a package of the model's own classes. It does not enter objects of other packages: a trainer or a logger that
-    a module refers to is no state of the model, and threads may be at work in it.
+    def __init__(self, walk: Walk, values: Iterable[Any]) -> None:
+        self._parts: list[Part] = []
+        self._random: list[RandomPart] = []
+        self._empty: list[dict[Any, Any]] = []
+        groups: dict[Any, list[_TensorPart]] = {}
+        for value in walk.visited(values, self._empty):
+            if isinstance(value, torch.Tensor):
+                if is_plain(value):
+                    part = _TensorPart(value)
+                    groups.setdefault(part.group, []).append(part)
+            elif (other := _part(value, walk)) is not None:
+                (self._random if isinstance(other, RandomPart) else self._parts).append(other)
+        self._groups = [_TensorGroup(parts) for parts in groups.values()]
 
-    Parameters
-    ----------
-    model : the module whose classes, and those of its submodules, name the packages to enter.
-    outside : objects that are not visited.
-    """
+    def changed(self) -> list[Part]:
+        """The parts that differ from their saved state, without random generators."""
+        changed = [part for part in self._parts if part.changed()]
+        changed += [_DictPart(mapping, {}) for mapping in self._empty if mapping]
+        return changed + [part for group in self._groups for part in group.changed()]
 
-    def __init__(self, model: nn.Module, outside: Iterable[Any] = ()) -> None:
-        self._packages = {_package(module) for module in model.modules()} - {"torch"}
-        self._outside = {id(value) for value in outside}
-        self._saved: dict[int, Part] = {}
+    def targets(self) -> list[Any]:
+        """The objects."""
+        tensors = [part for group in self._groups for part in group.parts]
+        return [*(part.target for part in (*self._parts, *tensors)), *self._empty]
 
-    def visited(self, values: Iterable[Any]) -> Iterator[Any]:
-        """Yield the values and all objects reachable from them, each once."""
-        waiting, seen = list(values), set()
-        while waiting:
-            value = waiting.pop()
-            if type(value) not in _ATOMS and id(value) not in self._outside and id(value) not in seen:
-                seen.add(id(value))
-                yield value
-                waiting.extend(self._contents(value))
-
-    def parts(self, values: Iterable[Any]) -> list[Part]:
-        """The present state of every mutable object that is reachable from ``values``."""
-        parts = []
-        for value in self.visited(values):
-            part = self._saved.get(id(value)) or _part(value)
-            if part is not None:
-                parts.append(self._saved.setdefault(id(value), part))
-        return parts
-
-    def _contents(self, value: Any) -> Iterable[Any]:
-        if isinstance(value, dict):
-            return list(value.values())
-        if isinstance(value, (list, tuple, set, frozenset, deque)):
-            return list(value)
-        if isinstance(value, np.random.Generator):
-            return (value.bit_generator,)
-        return (vars(value),) if self._is_entered(value) else ()
-
-    def _is_entered(self, value: Any) -> bool:
-        if isinstance(value, (type, torch.Tensor, torch.utils.data.Dataset)) or not hasattr(value, "__dict__"):
-            return False
-        plain = isinstance(value, (nn.Module, SimpleNamespace)) or dataclasses.is_dataclass(value)
-        return plain or _package(value) in self._packages or not _is_installed(_package(value))
+    def restore(self, changed: Iterable[Part]) -> None:
+        """Restore the parts ``changed``, and the random generators."""
+        for part in (*changed, *self._random):
+            part.restore()
 
 
-def _package(value: Any) -> str:
-    return type(value).__module__.partition(".")[0]
-
-
-@functools.cache
-def _is_installed(package: str) -> bool:
-    file = getattr(sys.modules.get(package), "__file__", None) or ""
-    known = package == "torch" or package in sys.stdlib_module_names
-    return known or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
-
-
-def _part(value: Any) -> Part | None:
-    if isinstance(value, torch.Tensor):
-        return _TensorPart(value) if _is_plain(value) else None
+def _part(value: Any, walk: Walk) -> Part | RandomPart | None:
     if isinstance(value, dict):
-        return _DictPart(value)
+        return _DictPart(value, dict(value))
     if isinstance(value, (list, deque)):
         return _ListPart(value)
     if isinstance(value, set):
         return _SetPart(value)
-    return _ArrayPart(value) if isinstance(value, np.ndarray) else _random_part(value)
+    if isinstance(value, np.ndarray):
+        return _ArrayPart(value) if value.flags.writeable else None
+    members = walk.members(value)
+    return _MembersPart(value, members) if members else _random_part(value)
 
 
-def _is_plain(tensor: torch.Tensor) -> bool:
+def is_plain(tensor: torch.Tensor) -> bool:
     """Whether the tensor is dense, has its values in memory, and is of no subclass other than nn.Parameter."""
     dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
     return type(tensor) in (torch.Tensor, nn.Parameter) and dense and not tensor.is_meta
 
 
 class _TensorPart:
+    __slots__ = ("_flags", "_memory", "bits", "group", "saved", "target")
+
     def __init__(self, tensor: torch.Tensor) -> None:
-        self._tensor = tensor
+        self.target = tensor
         self._memory = tensor.data  # it still refers to this memory after a forward has assigned to ``tensor.data``
-        # An expanded axis lies in memory once, and is written to once.
-        once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())
-        self._core = self._memory[once]
-        self._values = self._core.clone()
-        self._requires_grad = tensor.requires_grad
+        self._flags = _place(tensor), tensor.requires_grad
+        self.bits, small = self._memory, tensor.numel() <= _SMALL and tensor.is_contiguous()
+        if small:
+            self.bits = self.bits.view(-1)
+        else:  # An expanded axis lies in memory once, and is written to once.
+            self.bits = self.bits[tuple(slice(0, 1) if step == 0 else slice(None) for step in tensor.stride())]
+        if tensor.is_complex() or tensor.is_neg():
+            small = False
+        else:  # As integers, NaN equals itself, and -0 differs from 0.
+            self.bits = self.bits.view(_BITS[tensor.element_size()])
+        self.group = (tensor.device, self.bits.dtype) if small else id(tensor)
+        self.saved = self.bits  # `_TensorGroup` sets its copy
 
     def changed(self) -> bool:
-        return self._moved() or not _same_bits(self._core, self._values)
+        return self.has_other_flags() or not torch.equal(self.bits, self.saved)
+
+    def has_other_flags(self) -> bool:
+        return self._flags != (_place(self.target), self.target.requires_grad)
 
     def restore(self) -> None:
         with torch.inference_mode():  # without it, tensors that were made in that mode cannot be written to
-            if not _same_bits(self._core, self._values):
-                self._core.copy_(self._values)
-        if self._moved():
-            self._tensor.data = self._memory
-        if self._tensor.is_leaf and self._tensor.requires_grad != self._requires_grad:
-            self._tensor.requires_grad_(self._requires_grad)
-
-    def _moved(self) -> bool:
-        return _place(self._tensor) != _place(self._memory)
+            if not torch.equal(self.bits, self.saved):
+                self.bits.copy_(self.saved)
+        place, requires_grad = self._flags
+        if _place(self.target) != place:
+            self.target.data = self._memory
+        if self.target.is_leaf and self.target.requires_grad != requires_grad:
+            self.target.requires_grad_(requires_grad)
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    if left.is_complex() or left.is_neg():
-        return torch.equal(left, right)
-    bits = _BITS[left.element_size()]  # so that NaN equals itself, and -0 differs from 0
-    return torch.equal(left.view(bits), right.view(bits))
+class _TensorGroup:
+    """One tensor, or many small ones, which are copied and compared together, because each call takes its time."""
+
+    def __init__(self, parts: list[_TensorPart]) -> None:
+        self.parts = parts
+        self._saved = self._joined() if len(parts) > 1 else parts[0].bits.clone()
+
+    def _joined(self) -> torch.Tensor:
+        return torch.cat([part.bits for part in self.parts])
+
+    def changed(self) -> list[_TensorPart]:
+        several = len(self.parts) > 1
+        if several and torch.equal(self._joined(), self._saved):
+            return [part for part in self.parts if part.has_other_flags()]
+        values = self._saved.split([part.bits.numel() for part in self.parts]) if several else (self._saved,)
+        for part, saved in zip(self.parts, values, strict=True):
+            part.saved = saved
+        return [part for part in self.parts if part.changed()]
 
 
 class _ArrayPart:
     def __init__(self, array: np.ndarray) -> None:
-        self._array, self._values = array, array.copy()
+        self.target, self._values = array, array.copy()
 
     def changed(self) -> bool:
-        return self._array.tobytes() != self._values.tobytes()
+        left, right = self.target, self._values
+        if left.dtype == object:
+            return not _same_items(left.flat, right.flat)
+        if type(left) in (np.ndarray, np.memmap) and left.itemsize in _BITS:
+            bits = f"u{left.itemsize}"  # as integers, NaN equals itself, and -0 differs from 0
+            return not np.array_equal(left.view(bits), right.view(bits))
+        return left.tobytes() != right.tobytes()
 
     def restore(self) -> None:
-        if self.changed():
-            self._array[...] = self._values
+        self.target[...] = self._values
+
+
+def _same_items(left: Iterable[Any], right: Iterable[Any]) -> bool:
+    return all(map(operator.is_, left, right))  # of equal length
 
 
 class _DictPart:
-    def __init__(self, mapping: dict[Any, Any]) -> None:
-        self._mapping, self._items = mapping, dict(mapping)
+    def __init__(self, mapping: dict[Any, Any], items: dict[Any, Any]) -> None:
+        self.target, self._items = mapping, items
 
     def changed(self) -> bool:
-        same = len(self._mapping) == len(self._items) and all(
-            self._mapping.get(key, _MISSING) is value for key, value in self._items.items()
-        )
+        now, then = self.target, self._items
+        same = len(now) == len(then) and _same_items(now, then) and _same_items(now.values(), then.values())
         return not same
 
     def restore(self) -> None:
         # Entry by entry: an interrupt after ``clear()`` would leave a module without its attributes.
         for key, value in self._items.items():
-            if self._mapping.get(key, _MISSING) is not value:
-                self._mapping[key] = value
-        for key in self._mapping.keys() - self._items.keys():
-            del self._mapping[key]
-        if list(self._mapping) != list(self._items):  # the order of parameters and buffers is that of state_dict()
-            self._mapping.clear()
-            self._mapping.update(self._items)
+            if self.target.get(key, MISSING) is not value:
+                self.target[key] = value
+        for key in self.target.keys() - self._items.keys():
+            del self.target[key]
+        if list(self.target) != list(self._items):  # the order of parameters and buffers is that of state_dict()
+            self.target.clear()
+            self.target.update(self._items)
+
+
+class _MembersPart:
+    def __init__(self, target: Any, members: Members) -> None:
+        self.target, self._members, self._items = target, members, members.read(target)
+
+    def changed(self) -> bool:
+        now = self._members.read(self.target)
+        return now.keys() != self._items.keys() or any(now[key] is not item for key, item in self._items.items())
+
+    def restore(self) -> None:
+        now = self._members.read(self.target)
+        for key, item in self._items.items():
+            if now.get(key, MISSING) is not item:
+                self._members.write(self.target, key, item)
+        for key in now.keys() - self._items.keys():
+            self._members.delete(self.target, key)
 
 
 class _ListPart:
     def __init__(self, sequence: list[Any] | deque[Any]) -> None:
-        self._sequence, self._items = sequence, list(sequence)
+        self.target, self._items = sequence, list(sequence)
 
     def changed(self) -> bool:
-        now = list(self._sequence)
-        return len(now) != len(self._items) or any(a is not b for a, b in zip(now, self._items, strict=True))
+        return len(self.target) != len(self._items) or not _same_items(self.target, self._items)
 
     def restore(self) -> None:
-        if self.changed():
-            self._sequence.clear()
-            self._sequence.extend(self._items)
+        self.target.clear()
+        self.target.extend(self._items)
 
 
 class _SetPart:
     def __init__(self, members: set[Any]) -> None:
-        self._members, self._saved = members, set(members)
+        self.target, self._saved = members, set(members)
 
     def changed(self) -> bool:
-        return self._members != self._saved
+        return self.target != self._saved
 
     def restore(self) -> None:
-        if self.changed():
-            self._members.clear()
-            self._members.update(self._saved)
+        self.target.clear()
+        self.target.update(self._saved)
 
 
 class RandomPart:
-    """The state of a random generator, as the function ``read`` returns it and ``write`` sets it.
-
-    `changed` is always False, because a random state is no value of the model.
-    """
+    """The state of a random generator, as the function ``read`` returns it and ``write`` sets it."""
 
     def __init__(self, read: Any, write: Any) -> None:
         self._state, self._write = read(), write
 
-    def changed(self) -> bool:
-        return False
-
     def restore(self) -> None:
+        """Set the generator to its saved state."""
         self._write(self._state)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,11 @@ from torch.nn.parameter import is_lazy
 from .._trace_input import as_label
 from ..params import InputError, InputTypeError
 from ..trace import Trace
+from .carried import MISFITS, Run, settled, warn_of_other_states
 from .output import LARGEST_INTEGER, copied_output, sequence_values
-from .parts import Walk
-from .state import Attributes, Key, undisturbed
+from .state import Attributes, Key, Start, copied, undisturbed
 from .store import FolderStore, MemoryStore
-
-# What a model may raise if its state and the probe have different batch sizes.
-_MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
+from .walk import Walk
 
 
 class Recorder:
@@ -34,14 +33,17 @@ class Recorder:
     is restored, so that training goes on to the same bits: parameters and their gradients, buffers, the
     attributes of every module, training flags, and the random states of torch (CPU, and CUDA where in
     use), NumPy and `random`. No hook stays on the model between snapshots. A snapshot copies the tensors of the
-    model while it runs; between snapshots the recorder keeps a copy of those that are not parameters.
+    model while it runs; between snapshots the recorder keeps a copy of attributes, buffers and small frozen parameters.
 
     A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
-    buffer. Each snapshot starts from the state that the model had when the recorder was made, or from None
-    if the state is None at the snapshot. So snapshots of an unchanged model are equal, and the probe may
-    have another batch size than the training. Attributes and buffers that an evaluation forward changes
-    count as such a state, in modules where one of them is a tensor of two or more axes. Running
-    statistics, counters, and attributes that only the training changes keep their present values.
+    buffer. Each snapshot starts from the state that the model had when the recorder was made, or had at
+    the first snapshot, if no trained parameter had changed until then. If the model cannot run from one of
+    the two on the probe, snapshots start from the other; if the state is None at a snapshot, that one starts
+    from None. So snapshots of an unchanged model are equal, and the probe may have another batch size than
+    the training. Attributes, buffers and frozen parameters that an evaluation forward changes count as such
+    a state, in modules where the output of the layer depends on one that holds a tensor of two or more
+    axes. Running statistics, counters, outputs that a module only keeps, and attributes that only the
+    training changes have their present values.
 
     Parameters
     ----------
@@ -52,9 +54,9 @@ class Recorder:
     probe : the model's input, a tensor or a tuple of positional arguments; the recorder keeps a
         copy of it, and gives the model a fresh copy in each snapshot.
     label : (S,) integer class of each probe sample.
-    path : folder, new or empty, where each snapshot is written as it is taken instead of being kept in
-        memory; `load_trace` reads it, also after a crash. The folder belongs to the recorder that first takes a
-        snapshot in it: other recorders, of this or another process, are refused.
+    path : folder, new or empty (hidden files do not count), where each snapshot is written as it is taken
+        instead of being kept in memory; `load_trace` reads it, also after a crash. The folder belongs to the
+        recorder that first takes a snapshot in it: other recorders, of this or another process, are refused.
     batch_first : for layers other than RNN, LSTM and GRU: whether the batch axis precedes the timesteps.
 
     Raises
@@ -90,7 +92,7 @@ class Recorder:
         # A PackedSequence is a tuple too, and yet one argument.
         self._args = _copied_probe(probe if type(probe) is tuple else (probe,))
         self._label = as_label(label)
-        self._start = Attributes(model)
+        self._start, self._weights = Start(model), _versions(model)
         self._carried: set[Key] = set()
         self._store = MemoryStore() if path is None else FolderStore(path, layer)
         self._epochs: list[float] = []
@@ -114,9 +116,16 @@ class Recorder:
         Raises
         ------
         InputError, InputTypeError
-            Outside the with-block; an epoch that repeats or is no finite number; a probe that the model refuses;
-            a layer that did not run, or ran more than once; an output of another shape than before, not finite,
-            or not real; a folder that another recorder has taken. Nothing is recorded then.
+            Outside the with-block; an epoch that repeats or is no finite number; a probe that the model refuses
+            because of its type, its device, or a state of another batch size; a layer that did not run, or ran
+            more than once; an output of another shape than before, not finite, or not real; a folder that
+            another recorder has taken. Nothing is recorded then. All other errors of the model come through.
+
+        Warns
+        -----
+        RuntimeWarning
+            The first snapshot repeats the forward. Another output then shows that the model carries a state
+            which the recorder cannot restore, so that snapshots of an unchanged model differ.
         """
         epoch = self._checked_epoch(epoch)
         layer = _find_layer(self._model, self._name)
@@ -151,36 +160,50 @@ class Recorder:
         return number
 
     def _probe_output(self, layer: nn.Module) -> Any:
-        """The output of the layer; the forward runs again if it turns out to carry a state that was not reset."""
-        if any(map(is_lazy, (*self._model.parameters(), *self._model.buffers()))):
+        """The output of the layer, from the carried state that all snapshots start from."""
+        if not self._epochs and any(map(is_lazy, (*self._model.parameters(), *self._model.buffers()))):
             raise InputError(
                 "model has lazy modules without parameters yet; call it on a batch before the first snapshot"
             )
-        carried = set(self._carried)
-        while True:
-            with undisturbed(self._model, self._start):
-                moved = self._start.changed() - carried
-                self._start.put_back(carried)
-                before = Attributes(self._model)
-                try:
-                    outputs = self._forward(layer)
-                    more = before.carried_on() & moved
-                except torch.OutOfMemoryError:
-                    raise
-                except _MISFITS as error:
-                    # A state of another batch size makes the forward fail before it has changed the state.
-                    more = set(before.shapes(moved))
-                    if not more:
-                        self._explain(error, before)
-                        raise
-            if not more:
-                break
-            carried |= more
-        if len(outputs) != 1:
-            ran = "did not run" if not outputs else f"ran {len(outputs)} times"
+        last = self._settled(layer)
+        if len(last.outputs) != 1:
+            ran = "did not run" if not last.outputs else f"ran {len(last.outputs)} times"
             raise InputError(f"layer={self._name!r} {ran} in one forward of the probe; accepted: exactly once")
-        self._carried = carried
-        return outputs[0]
+        return last.outputs[0]
+
+    def _settled(self, layer: nn.Module) -> Run:
+        failure = None
+        for start in [self._start] if self._epochs else self._possible_starts():
+            run = functools.partial(self._run, layer, start)
+            try:
+                last, carried = settled(run, start, self._carried)
+            except torch.OutOfMemoryError:
+                raise
+            except MISFITS as error:
+                failure = failure or error
+                continue
+            if not self._epochs:
+                warn_of_other_states(run, carried, last, self._name)
+            self._start, self._carried = start, carried
+            return last
+        self._explain(failure)
+        raise failure
+
+    def _possible_starts(self) -> list[Start]:
+        """For the first snapshot: the state when the recorder was made, and that of now, in the order of preference."""
+        if not self._start.moved():
+            return [self._start]
+        starts = [self._start, Start(self._model)]
+        return starts if self._weights != _versions(self._model) else starts[::-1]
+
+    def _run(self, layer: nn.Module, start: Start, keys: set[Key], vectors: Mapping[Key, Any] | None = None) -> Run:
+        with undisturbed(self._model, start.objects() if keys else ()) as changes:
+            start.put_back(keys)
+            for key, value in (vectors or {}).items():
+                Attributes(self._model).set(key, value)
+            outputs = self._forward(layer)
+            touched = start.moved(keys) if keys else set()
+        return Run(outputs, {key: change for key, change in changes.items() if key not in keys or key in touched})
 
     def _forward(self, layer: nn.Module) -> list[Any]:
         outputs: list[Any] = []
@@ -196,19 +219,25 @@ class Recorder:
             handle.remove()
         return outputs
 
-    def _explain(self, error: Exception, attributes: Attributes) -> None:
-        """Raise `InputError` if the device or the batch size of the probe may have caused ``error``."""
-        probe = {value.device for value in Walk(self._model).visited(self._args) if isinstance(value, torch.Tensor)}
+    def _explain(self, error: Exception) -> None:
+        """Raise `InputError` if the type, the device or the batch size of the probe may have caused ``error``."""
+        refused = f"the model refuses the probe ({type(error).__name__}: {error})"
+        probe = {value.device for value in Walk([]).visited(self._args) if isinstance(value, torch.Tensor)}
+        if not probe or isinstance(self._args[0], list):
+            raise InputTypeError(
+                f"{refused}; probe is a {type(self._args[0]).__name__}; accepted: a tensor, or a tuple of the model's "
+                "arguments"
+            ) from error
         devices = {weight.device for weight in self._model.parameters()}
         if probe and devices and not probe & devices:
             raise InputError(
                 f"probe is on {_listed(probe)}, the model's parameters on {_listed(devices)}; accepted: a probe on the "
                 f"device of the model ({error})"
             ) from error
-        states = {f"{name} {shape}" for (_, name), shape in attributes.shapes(attributes.keys()).items()}
+        states = {f"{name} {shape}" for (_, name), shape in Attributes(self._model).shapes().items()}
         if states:
             raise InputError(
-                f"the model refuses the probe ({type(error).__name__}: {error}). It holds {_listed(states)}: a state "
+                f"{refused}. It holds {_listed(states)}: a state "
                 "carried from batch to batch fits no other batch size; accepted: a probe of that batch size, or a "
                 "recorder made while the model has no such state"
             ) from error
@@ -234,13 +263,17 @@ class Recorder:
 
 
 def _copied_probe(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    tensors = [value for value in Walk(nn.Module()).visited([args]) if isinstance(value, torch.Tensor)]
-    # `copy.deepcopy` refuses tensors that were computed from others that require gradients.
-    copies = {id(tensor): tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors}
+    tensors = [value for value in Walk([]).visited([args]) if isinstance(value, torch.Tensor)]
     try:
-        return copy.deepcopy(args, copies)
+        return copied(args, tensors)
     except (TypeError, RuntimeError) as error:
         raise InputTypeError(f"probe cannot be copied ({error}); accepted: tensors, or containers of them") from error
+
+
+def _versions(model: nn.Module) -> list[tuple[int, int]]:
+    """The parameters that are trained, and how often each has been written to."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad and not is_lazy(weight)]
+    return [(id(weight), 0 if weight.is_inference() else weight._version) for weight in weights]
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

@@ -102,7 +102,10 @@ class FolderStore:
             raise InputError(f"path={os.fspath(self._path)!r} holds another recorder's snapshots now; {_ACCEPTED}")
 
     def _check_empty(self) -> None:
-        if self._path.exists() and (not self._path.is_dir() or any(self._path.iterdir())):
+        # Systems and editors put hidden files such as .DS_Store and .ipynb_checkpoints into any folder.
+        if self._path.exists() and not (
+            self._path.is_dir() and all(item.name[0] == "." for item in self._path.iterdir())
+        ):
             raise self._not_empty()
 
     def _not_empty(self) -> InputError:
