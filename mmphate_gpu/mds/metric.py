@@ -14,7 +14,7 @@ from ..params import MDS_SOLVERS, InputError, check_choice, check_number
 from .classic import classic
 from .nonmetric import nonmetric
 from .smacof import Descent, smacof
-from .stress import stress
+from .stress import stress_in_range
 
 # Each nonmetric sweep regresses all pairs anew, tens of times the cost of a metric one, and converges slowly.
 NONMETRIC_SWEEPS = 300
@@ -101,7 +101,7 @@ def _solve(
         start = classic(distances, n_components, generator=seeded_generator(random_state))
     end = _descend(distances, start, solver, max_iter, eps)
     coordinates = orient(end.coordinates, start)
-    return MDSResult(coordinates, stress(distances, coordinates), end.n_iter)
+    return MDSResult(coordinates, stress_in_range(distances, coordinates), end.n_iter)
 
 
 def embed_landmarks(distances: torch.Tensor, n_components: int, *, solver: str, random_state: int | None) -> MDSResult:

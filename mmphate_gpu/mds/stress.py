@@ -24,12 +24,19 @@ def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, 
     for name, array in (("distances", distances), ("coordinates", coordinates)):
         if array.numel() == 0 or not bool(torch.isfinite(array).all()):
             raise InputError(f"{name} is empty or contains NaN or infinity; accepted: finite numbers")
+    scale = safe_scale(distances)
+    if scale == 1:
+        return stress_in_range(distances, coordinates)
+    return stress_in_range(distances.double() * scale, coordinates.double() * scale)
+
+
+def stress_in_range(distances: torch.Tensor, coordinates: torch.Tensor) -> float:
+    """`stress` of finite distances whose squares neither overflow nor vanish."""
     residual = torch.zeros((), dtype=torch.float64, device=distances.device)
     total = torch.zeros_like(residual)
-    scale = safe_scale(distances)
-    points = coordinates.double() * scale
+    points = coordinates.double()
     for rows in row_chunks(*distances.shape):
-        wanted = distances[rows].double() * scale
+        wanted = distances[rows].double()
         residual += (wanted - distances_by_difference(points[rows], points)).square().sum()
         total += wanted.square().sum()
     return float((residual / total).sqrt()) if float(total) > 0 else 0.0
