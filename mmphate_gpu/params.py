@@ -112,22 +112,22 @@ class Labels:
             raise InputError(f"{name} is masked; accepted: {accepted}")
         on_device = isinstance(labels, torch.Tensor) or hasattr(labels, "__cuda_array_interface__")
         try:
-            given = torch.as_tensor(labels, device="cpu").detach() if on_device else np.asarray(labels)
-            dtype, given = given.dtype, _as_numpy(given)
+            array = torch.as_tensor(labels, device="cpu").detach() if on_device else np.asarray(labels)
+            dtype, array = array.dtype, _as_numpy(array)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputTypeError(f"{name} is a {type(labels).__name__}; accepted: {accepted}") from error
-        if given.dtype == object and given.ndim == 0:  # no array at all
+        if array.dtype == object and array.ndim == 0:  # no array at all
             raise InputTypeError(f"{name} is a {type(labels).__name__}; accepted: {accepted}")
-        if given.dtype.kind not in "iu":
+        if array.dtype.kind not in "iu":
             raise InputTypeError(f"{name} has dtype {dtype}; accepted: integers, {accepted}")
-        if given.ndim != 1 or given.size == 0:
-            raise InputError(f"{name} has shape {given.shape}; accepted: (N,), {accepted}")
+        if array.ndim != 1 or array.size == 0:
+            raise InputError(f"{name} has shape {array.shape}; accepted: (N,), {accepted}")
         most = np.iinfo(np.int64).max
-        for extreme in (int(given.min()), int(given.max())):
+        for extreme in (int(array.min()), int(array.max())):
             if not 0 <= extreme <= most:
                 raise InputError(f"{name} contains {extreme}; accepted: numbers from 0 to {most}, {accepted}")
         self.name = name
-        self.values: torch.Tensor = torch.from_numpy(given.astype(np.int64, order="C"))  # (N,), a copy
+        self.values: torch.Tensor = torch.from_numpy(array.astype(np.int64, order="C"))  # (N,), a copy
         self.n_landmark = self.values.unique().numel()
         self._digest = hashlib.blake2b(self.values.numpy()).digest()
 
@@ -158,11 +158,11 @@ def _is_masked(labels: Any) -> bool:
     return isinstance(labels, MaskedTensor) or np.ma.is_masked(labels)
 
 
-def _as_numpy(given: Any) -> Any:
+def _as_numpy(array: Any) -> Any:
     """A tensor or an array as an array; half precision as single, since NumPy has no bfloat16."""
-    if not hasattr(given, "numpy"):
-        return given
-    return (given.float() if given.is_floating_point() else given).numpy()
+    if not hasattr(array, "numpy"):
+        return array
+    return (array.float() if array.is_floating_point() else array).numpy()
 
 
 def check_landmarks(landmarks: Any) -> str | Labels:

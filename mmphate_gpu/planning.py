@@ -158,15 +158,15 @@ def plan(
     return plan_run(shape, params, **about, name=card, trace_there=held)
 
 
-def check_least(given: Any, p: Params, device: torch.device, available: int) -> None:
-    """Refuse a run that cannot fit however few entries its affinity will have; ``given`` as `plan` takes it.
+def check_least(shape_or_trace: Any, p: Params, device: torch.device, available: int) -> None:
+    """Refuse a run that cannot fit however few entries its affinity will have; ``shape_or_trace`` as `plan` takes it.
 
     Raises
     ------
     InputError
         With the numbers, and the setting that helps.
     """
-    shape, dtype, _ = _shape_of(given)
+    shape, dtype, _ = _shape_of(shape_or_trace)
     plan_run(shape, p, dtype=dtype, device=device, available=available, entries=LEAST).check()
 
 
@@ -296,20 +296,20 @@ def _is_nested(size: Any) -> bool:
     return isinstance(size, Sized) and not isinstance(size, str)
 
 
-def _kind_of(given: Any) -> str:
+def _kind_of(argument: Any) -> str:
     """In a few words, however large: never the values."""
-    return f"a {type(given).__name__}" + (f" of length {len(given)}" if isinstance(given, Sized) else "")
+    return f"a {type(argument).__name__}" + (f" of length {len(argument)}" if isinstance(argument, Sized) else "")
 
 
-def _shape_of(given: Any) -> tuple[tuple[int, int, int, int], torch.dtype, Trace | None]:
-    if isinstance(given, Trace):
-        _check_slices(given.shape)
-        return given.shape, given.data.dtype, given
-    given = in_order(given) if is_xarray(given) else given
-    wide = str(getattr(given, "dtype", "float32")).endswith("float64")
-    sizes = getattr(given, "shape", given)
+def _shape_of(shape_or_trace: Any) -> tuple[tuple[int, int, int, int], torch.dtype, Trace | None]:
+    if isinstance(shape_or_trace, Trace):
+        _check_slices(shape_or_trace.shape)
+        return shape_or_trace.shape, shape_or_trace.data.dtype, shape_or_trace
+    shape_or_trace = in_order(shape_or_trace) if is_xarray(shape_or_trace) else shape_or_trace
+    wide = str(getattr(shape_or_trace, "dtype", "float32")).endswith("float64")
+    sizes = getattr(shape_or_trace, "shape", shape_or_trace)
     if isinstance(sizes, str) or not isinstance(sizes, Sequence) or any(map(_is_nested, sizes)):
-        raise InputTypeError(f"shape_or_trace is {_kind_of(given)}; accepted: a trace, or {_SIZES}")
+        raise InputTypeError(f"shape_or_trace is {_kind_of(shape_or_trace)}; accepted: a trace, or {_SIZES}")
     if len(sizes) not in (3, 4):
         raise InputError(f"shape_or_trace has {len(sizes)} sizes; accepted: {_SIZES}")
     for size in sizes:

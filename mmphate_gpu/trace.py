@@ -221,43 +221,43 @@ def as_trace(
     >>> as_trace(np.zeros((3, 2, 4, 5)))
     Trace(epoch: 3, timestep: 2, unit: 4, sample: 5; float64 on cpu)
     """
-    given = {"epoch": epoch, "timestep": timestep, "unit": unit, "sample": sample, "label": label, "mask": mask}
+    fields = {"epoch": epoch, "timestep": timestep, "unit": unit, "sample": sample, "label": label, "mask": mask}
     if isinstance(data, Trace):
-        trace = _replaced(data, given)
+        trace = _replaced(data, fields)
     else:
         data = read.stacked_by_name("data", data)
         if read.is_xarray(data):
-            data, fields = read.from_xarray(data, given)
-            given = {name: fields.get(name) if value is None else value for name, value in given.items()}
-        trace = _build(*read.real_values(data), given, read.half_precision(data))
+            data, from_xarray = read.from_xarray(data, fields)
+            fields = {name: from_xarray.get(name) if value is None else value for name, value in fields.items()}
+        trace = _build(*read.real_values(data), fields, read.half_precision(data))
     if trace.n_slices < min_slices:
         raise InputError(f"data has {trace.n_slices} slice(s) (epochs x timesteps); at least {min_slices} are needed")
     return trace
 
 
-def _replaced(trace: Trace, given: dict[str, Any]) -> Trace:
-    if all(value is None for value in given.values()):
+def _replaced(trace: Trace, fields: dict[str, Any]) -> Trace:
+    if all(value is None for value in fields.values()):
         return trace
-    kept = {name: getattr(trace, name) if value is None else value for name, value in given.items()}
+    kept = {name: getattr(trace, name) if value is None else value for name, value in fields.items()}
     three = trace.axes == SLICE_AXES
-    if three and given["mask"] is None and trace.mask is not None:
+    if three and fields["mask"] is None and trace.mask is not None:
         kept["mask"] = trace.mask.squeeze(1)
     return _build(trace.data.squeeze(1) if three else trace.data, None, kept, trace.recorded)
 
 
-def _build(data: Array, hidden: Any, given: dict[str, Any], recorded: torch.dtype | None) -> Trace:
+def _build(data: Array, hidden: Any, fields: dict[str, Any], recorded: torch.dtype | None) -> Trace:
     if data.ndim not in (3, 4):
         raise InputError(
             f"data has {data.ndim} axes, shape {tuple(data.shape)}; "
             "accepted: 4 axes (epoch, timestep, unit, sample) or 3 axes (slice, unit, sample)"
         )
     axes = AXES if data.ndim == 4 else SLICE_AXES
-    read.check_dims(given, data.ndim)
-    mask = read.present_values(given["mask"], hidden, data, axes)
+    read.check_dims(fields, data.ndim)
+    mask = read.present_values(fields["mask"], hidden, data, axes)
     data = data if data.ndim == 4 else data.unsqueeze(1)
     sizes = zip(AXES, data.shape, strict=True)
-    coordinates = {name: np.arange(size) if given[name] is None else given[name] for name, size in sizes}
-    return Trace(data, mask=mask, axes=axes, label=given["label"], recorded=recorded, **coordinates)
+    coordinates = {name: np.arange(size) if fields[name] is None else fields[name] for name, size in sizes}
+    return Trace(data, mask=mask, axes=axes, label=fields["label"], recorded=recorded, **coordinates)
 
 
 def _check_fields(trace: Trace) -> None:

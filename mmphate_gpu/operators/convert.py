@@ -81,5 +81,5 @@ def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
     def product(block: np.ndarray) -> np.ndarray:
         return (operator @ real_tensor("the right-hand side", block)).cpu().numpy()
 
-    kind = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
-    return LinearOperator(operator.shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=kind)
+    dtype = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
+    return LinearOperator(operator.shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=dtype)

@@ -37,10 +37,10 @@ def cut_distance(bandwidth: torch.Tensor, *, decay: float, thresh: float) -> tor
     `cut_radius` times ``bandwidth`` is off by rounding. With it a pair is decided by its distance, before any
     exponential.
     """
-    about = (cut_radius(decay, thresh) * bandwidth).double()
+    approximate = (cut_radius(decay, thresh) * bandwidth).double()
     # Neighbouring floats; the kernel's rounding is a handful of them.
-    nearest = torch.arange(-64, 65, device=about.device)
-    candidates = (about.view(torch.int64) + nearest).view(torch.float64)
+    nearest = torch.arange(-64, 65, device=approximate.device)
+    candidates = (approximate.view(torch.int64) + nearest).view(torch.float64)
     kept = kernel(candidates, bandwidth, decay=decay, dtype=torch.float64) >= max(thresh, SMALLEST)
     return candidates[kept].max()
 

@@ -61,8 +61,8 @@ class SingularValueSample:
         squares, vectors = top_eigenpairs(self._product, n, N_LEADING, **sizes, device=device, generator=self.generator)
         # On the CPU: `torch.use_deterministic_algorithms` refuses a cumulative sum of real numbers on CUDA.
         residuals = (self._product(vectors) - vectors * squares).norm(dim=0).cpu()
-        found = int((residuals.square().cumsum(0).sqrt() <= CONVERGED * squares[0].cpu()).sum())
-        return squares[:found], vectors[:, :found]
+        n_converged = int((residuals.square().cumsum(0).sqrt() <= CONVERGED * squares[0].cpu()).sum())
+        return squares[:n_converged], vectors[:, :n_converged]
 
     def draw(self, n_probes: int) -> None:
         """Look at ``n_probes`` more random directions (of entries 1 and -1, without the leading vectors)."""
