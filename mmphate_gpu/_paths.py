@@ -39,3 +39,46 @@ def writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"path={str(path)!r} cannot be written ({error.strerror or error})") from error
+
+
+def check_files(path: Path, *, follow_links: bool = False) -> None:
+    """Refuse what cannot be read as a file, and links that lead out of a folder.
+
+    A FIFO would be waited for without end, and a link in a folder that somebody else made can name any file.
+
+    Parameters
+    ----------
+    path : a file, or a folder, whose files and folders are all looked at. ``path`` itself may be a link.
+    follow_links : whether links in a folder may lead out of it.
+
+    Raises
+    ------
+    InputError
+        A FIFO, a socket or a device; a link out of the folder.
+    OSError
+        ``path`` or a folder in it cannot be looked at.
+    """
+    if not path.is_dir():
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is a FIFO, a socket or a device; accepted: a regular file or a folder")
+        return
+    root = path.resolve()
+    folders = [path]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    _check_link(Path(entry.path), root, follow_links)
+                if not (entry.is_file() or entry.is_dir()):
+                    what = "a link to nothing" if not os.path.exists(entry.path) else "a FIFO, a socket or a device"
+                    raise InputError(f"{entry.path} is {what}; accepted: regular files and folders")
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+
+
+def _check_link(link: Path, root: Path, follow_links: bool) -> None:
+    target = Path(os.path.realpath(link))  # unlike Path.resolve, it accepts a link that refers to itself
+    if not follow_links and not target.is_relative_to(root):
+        raise InputError(
+            f"{link} is a link out of {root} to {target}; accepted: files in the folder, or follow_links=True"
+        )
