@@ -107,7 +107,7 @@ def real_tensor(name: str, values: Any) -> torch.Tensor:
     if values.dtype in (torch.float32, torch.float64):
         return values
     if values.dtype == torch.bool or values.is_complex():
-        raise _not_real(name, values.dtype)
+        raise not_real(name, values.dtype)
     whole = not values.is_floating_point() and values.element_size() > 2
     # NumPy finds the extremes, because torch has no minimum of unsigned integers.
     wide = whole and _beyond_float32(name, values.cpu().numpy())
@@ -125,7 +125,7 @@ def array_or_tensor(name: str, values: Any) -> np.ndarray | torch.Tensor:
 
 def _real_array(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "iuf":
-        raise _not_real(name, values.dtype)
+        raise not_real(name, values.dtype)
     if values.dtype.kind == "f":
         dtype = np.float32 if values.dtype.itemsize <= 4 else np.float64
     else:
@@ -145,7 +145,8 @@ def _beyond_float32(name: str, values: np.ndarray) -> bool:
     return max(map(abs, extremes)) > 2**24
 
 
-def _not_real(name: str, dtype: Any) -> InputTypeError:
+def not_real(name: str, dtype: Any) -> InputTypeError:
+    """The error for an array ``name`` that holds no real numbers."""
     return InputTypeError(f"{name} has dtype {dtype}; accepted: real numbers (floating point or integers)")
 
 

@@ -55,6 +55,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
+        if str(error).startswith(str(path)):
+            raise
         raise type(error)(f"{path}: {error}") from error
 
 
@@ -78,6 +80,7 @@ class Variable:
     opened : opens the array again; None for text.
     attributes : those of `ATTRIBUTES` that it has.
     fill : the fill value, which stands where nothing was written, or None.
+    parts : returns what reads some of the values of an array that lies in one piece, or None; not for a container.
     """
 
     array: Any
@@ -86,6 +89,7 @@ class Variable:
     opened: Callable[[], AbstractContextManager[Any]] | None
     attributes: dict[str, Any]
     fill: Any
+    parts: Callable[[], Any] | None = None
 
 
 Variables = dict[str, Variable]
@@ -142,7 +146,7 @@ class _ZarrArray:
 
 
 @contextlib.contextmanager
-def _zarr_variables(path: Path) -> Iterator[Variables]:
+def _zarr_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     with _zarr_node(path) as node:
         if hasattr(node, "shape"):
             yield {"data": _zarr_variable(node, _ZarrArray(path, None))}
@@ -230,7 +234,7 @@ class _H5Array:
 
 
 @contextlib.contextmanager
-def _h5_variables(path: Path) -> Iterator[Variables]:
+def _h5_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     with _h5_file(path) as file:
         by_id = {
             int(array.attrs["_Netcdf4Dimid"]): name

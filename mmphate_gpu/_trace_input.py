@@ -25,6 +25,7 @@ from ._trace_dims import (
 )
 from ._trace_packing import ATTRIBUTES, packing_of
 from ._trace_parts import READERS, Array, StoredArray, stored_mask, stored_values
+from ._trace_shapes import check_boolean, check_mask_shape
 from .params import InputError, InputTypeError
 
 
@@ -197,14 +198,14 @@ def half_precision(values: Any) -> torch.dtype | None:
     return {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(name)
 
 
-def present_values(values: Any, hidden: Any, data: Array, axes: tuple[str, ...]) -> Array | None:  # (E, T, M, S)
+def present_values(values: Any, hidden: Any, data: Array) -> Array | None:  # (E, T, M, S)
     """The mask ``values``, spread by `full_mask`, and False where the mask of the data itself hides an entry."""
     if hidden is None:
-        return None if values is None else full_mask(values, data, axes)
-    present = full_mask(~hidden, data, axes)
+        return None if values is None else full_mask(values, data)
+    present = full_mask(~hidden, data)
     if values is None:
         return present
-    mask = full_mask(values, data, axes)
+    mask = full_mask(values, data)
     return present & (mask.load() if isinstance(mask, StoredArray) else mask)
 
 
@@ -214,7 +215,7 @@ def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:
     return spread_mask(mask.data, *mask_order(mask.dims, axes_of(len(shape))), shape)
 
 
-def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, T, M, S)
+def full_mask(values: Any, data: Array) -> Array:  # (E, T, M, S)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
     check_no_open_file("mask", values)
     values = stacked_by_name("mask", values)
@@ -226,13 +227,9 @@ def full_mask(values: Any, data: Array, axes: tuple[str, ...]) -> Array:  # (E, 
         mask = values if isinstance(values, StoredArray) else array_or_tensor("mask", values)
     if isinstance(mask, np.ndarray):
         mask = tensor_of(mask) if mask.dtype == bool else mask
-    if mask.dtype != torch.bool:
-        raise InputTypeError(f"mask has dtype {mask.dtype}; accepted: booleans, True where a value is present")
+    check_boolean(mask.dtype)
+    check_mask_shape(tuple(mask.shape), tuple(data.shape))
     mask = mask.to(data.device)
-    short = (data.shape[-3], data.shape[-1]) if data.ndim == 3 else (data.shape[1], data.shape[3])
-    if tuple(mask.shape) not in (tuple(data.shape), short):
-        names = f"({axes[-3]}, sample)"
-        raise InputError(f"mask has shape {tuple(mask.shape)}; accepted: {tuple(data.shape)} or {names} = {short}")
     if mask.ndim == 2:
         mask = mask.unsqueeze(-2).expand(data.shape)
     return mask if mask.ndim == 4 else mask.unsqueeze(1)

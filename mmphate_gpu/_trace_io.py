@@ -1,51 +1,38 @@
-"""Arrays by name, in and out of .npy, .npz, .zarr, .h5 and recorders' folders; atomic, never pickled."""
+"""Read the arrays of a trace from .npy, .npz, .zarr, .h5 and recorders' folders: headers first, never pickled."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
-import shutil
-import struct
-import tempfile
-import zipfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from ._paths import expanded, writable
-from ._trace_containers import (
-    Heading,
-    container_heading,
-    read_container,
-)
-from ._trace_dims import AXES, coordinate_names, mask_order, stored_order, with_axes
-from ._trace_formats import naming, readable, stored_names, write_h5, write_zarr
-from ._trace_parts import FileFolder, FlatFile, stamp_of
+from ._paths import check_files, expanded
+from ._trace_contents import Contents, Heading, contents_of
+from ._trace_flat import META, npy_variables, npz_variables, recording_variables
+from ._trace_formats import OPENERS, naming, readable
 from .params import InputError
 
-META = "meta.json"
-RECORDING = "mmphate-gpu recording"
-_ENDINGS = ".npy, .npz, .zarr, .h5"
+ENDINGS = ".npy, .npz, .zarr, .h5"
+_OPENERS = {".npy": npy_variables, ".npz": npz_variables, META: recording_variables, **OPENERS}
 
 
-def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dict[str, Any]:
     """The arrays stored at ``path``: "data", and of coordinates, label and mask what is there.
 
     Raises
     ------
     InputError
-        The path is missing, of an unknown ending, unreadable, holds pickles, or no data.
+        The path is missing, of an unknown ending or unreadable; it holds pickles, no data, arrays that do not fit one
+        another, or more than fits in memory; it has links out of it, unless ``follow_links``.
     """
-    path = expanded(path)
-    return _READERS[_format(path)](path)
+    with _contents(path, follow_links) as contents:
+        return contents.read()
 
 
-def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+def open_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dict[str, Any] | None:
     """As `read_fields`, but the data, and a mask of its shape, as readers of parts.
 
     None if that is impossible: for an array in Fortran order, and for a .npz that is compressed or has permuted axes.
@@ -55,282 +42,44 @@ def open_fields(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     InputError
         As `read_fields`. The checksums of a .npz are held against its arrays first: one pass over them.
     """
-    path = expanded(path)
-    fields = _READERS[_format(path)](path, by_parts=True)
-    return fields if all(values is not None for values in fields.values()) else None
+    with _contents(path, follow_links) as contents:
+        return contents.parts()
 
 
-def heading(path: str | os.PathLike[str]) -> Heading | None:
+def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading | None:
     """Shape, in the order of the axes of a trace, and dtype of the trace at ``path``, without reading its values.
 
-    None if they are not those of a trace, or if only reading can tell. Reading then raises an error that says why.
+    None if it has a single slice, which can be read but not embedded.
 
     Raises
     ------
     InputError
-        As `read_fields`.
+        As `read_fields`, but for the values.
     """
+    with _contents(path, follow_links) as contents:
+        header = contents.heading
+        return header if math.prod(header.shape[:-2]) > 1 else None
+
+
+@contextlib.contextmanager
+def _contents(path: str | os.PathLike[str], follow_links: bool) -> Iterator[Contents]:
     path = expanded(path)
-    ending = _format(path)
-    readers = {".npy": _npy_heading, ".npz": _npz_heading, META: _recording_heading}
-    header = readers[ending](path) if ending in readers else container_heading(path, ending)
-    shape = () if header is None else header.shape
-    return header if len(shape) in (3, 4) and min(shape) > 0 and math.prod(shape[:-2]) > 1 else None
+    with readable(path):
+        opener = _OPENERS[_format(path, follow_links)]
+        with opener(path, follow_links=follow_links) as variables, naming(path):
+            yield contents_of(path, variables)
 
 
-def _format(path: Path) -> str:
+def _format(path: Path, follow_links: bool) -> str:
     """The ending that says how to read ``path``; `META` for a recorder's folder."""
-    with readable(path):  # the name may be too long, or its folder unreadable
-        found = path.exists()
-    if not found:
-        raise InputError(f"{path} does not exist; accepted: {_ENDINGS}, or a recorder's folder")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; accepted: {ENDINGS}, or a recorder's folder")
+    check_files(path, follow_links=follow_links)
     if (path / META).is_file():
         return META
     ending = path.suffix.lower().replace(".hdf5", ".h5")
-    if ending not in _ENDINGS.split(", "):
-        raise InputError(f"{path} has an unknown ending; accepted: {_ENDINGS}, or a recorder's folder with {META}")
+    if ending not in _OPENERS:
+        raise InputError(f"{path} has an unknown ending; accepted: {ENDINGS}, or a recorder's folder with {META}")
     if path.is_dir() and ending != ".zarr":
         raise InputError(f"{path} is a folder, not a {path.suffix} file")
     return ending
-
-
-def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
-    """Store ``fields`` at ``path`` in the format its ending names, atomically."""
-    path = expanded(path)
-    writers = {".npy": _write_npy, ".npz": _write_npz, ".zarr": write_zarr, ".h5": write_h5, ".hdf5": write_h5}
-    writer = writers.get(path.suffix.lower())
-    if writer is None:
-        raise InputError(f"{path} has an unknown ending; accepted: {_ENDINGS}")
-    with writable(path):
-        exists, is_folder = path.exists(), path.is_dir()
-    if exists and not overwrite:
-        raise InputError(f"{path} exists; pass overwrite=True to replace it")
-    if is_folder and writer is not write_zarr:
-        raise InputError(f"{path} is a folder; accepted: the path of a file to write")
-    for name, values in fields.items():
-        if values.dtype.kind not in "biufSUmM":
-            raise InputError(f"{name} has dtype {values.dtype}, which no file can hold without pickling it")
-    with atomic_path(path) as partial:
-        writer(partial, fields)
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A name in the folder of ``path`` to write to, renamed to ``path`` when the block ends well.
-
-    Upon an error what was written is removed and ``path`` is as it was.
-    """
-    with writable(path):
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} does not exist")
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield scratch / path.name
-        if path.is_dir():  # os.replace does not replace a folder that holds files
-            os.replace(path, scratch / "replaced")
-        os.replace(scratch / path.name, path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def read_array(path: Path) -> np.ndarray:
-    """The array of one .npy file; truncated files, other formats and pickles raise `InputError`."""
-    with readable(path):
-        # Mapped first: that holds the size the header claims against the file's before allocating.
-        return np.array(_mapped(path))
-
-
-def _mapped(path: Path) -> np.ndarray:
-    with readable(path):
-        with path.open("rb") as file:
-            magic = file.read(6)
-        if magic != b"\x93NUMPY":
-            kind = "holds a Python pickle, which is never loaded" if magic[:1] == b"\x80" else "is truncated or no .npy"
-            raise InputError(f"{path} {kind}; accepted: a .npy file of real numbers")
-        return _plain(path, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
-
-
-def _plain(path: Path, load: Any) -> Any:
-    try:
-        return load()
-    except ValueError as error:
-        if "object" in str(error).lower() or "pickle" in str(error).lower():
-            raise InputError(f"{path} holds pickled Python objects, which are never loaded; store numbers") from error
-        raise
-
-
-def _read_npy(path: Path, by_parts: bool = False) -> dict[str, Any]:
-    return {"data": _flat_file(path) if by_parts else read_array(path)}
-
-
-def _flat_file(path: Path) -> FlatFile | None:
-    with readable(path):
-        stamp = stamp_of(path)
-        array = _mapped(path)  # for a moment: that reads the header and holds the size it claims against the file's
-        return FlatFile(path, array.offset, array.shape, array.dtype, stamp) if array.flags.c_contiguous else None
-
-
-def _npy_heading(path: Path) -> Heading:
-    array = _mapped(path)
-    return Heading(array.shape, array.dtype)
-
-
-def _read_npz(path: Path, by_parts: bool = False) -> dict[str, Any]:
-    with _archive(path) as archive:
-        stamp = stamp_of(path) if by_parts else ""
-        names = stored_names(path, archive.files, partial(_member_shape, archive))
-        shape = _member_shape(archive, names["data"])
-
-        def read(name: str) -> Any:
-            if by_parts and name in (names["data"], names.get("mask")) and _member_shape(archive, name) == shape:
-                return _flat_member(path, archive, name, stamp)
-            return _array(path, name, _plain(path, lambda: archive[name]))
-
-        fields = {field: read(names[field]) for field in ("data", "mask", "axes") if field in names}
-        if fields["data"] is None:
-            return fields
-        with naming(path):
-            dims = with_axes((None,) * len(fields["data"].shape), fields.pop("axes", None))
-            beside = {field: read(names[name]) for field, name in coordinate_names(dims, names).items()}
-            return _in_order(fields, dims) | beside
-
-
-def _array(path: Path, name: str, values: Any) -> Any:
-    if not hasattr(values, "dtype"):  # the bytes of a member that is no .npy
-        raise InputError(f"{path}: the entry {name!r} is no array")
-    return values
-
-
-def _in_order(fields: dict[str, Any], dims: Any) -> dict[str, Any]:
-    """``fields`` with the axes of data and mask in the order of a trace."""
-    order = stored_order(dims)
-    if order == tuple(range(len(order))):
-        return fields
-    if isinstance(fields["data"], FlatFile):
-        return fields | {"data": None}
-    fields["data"] = fields["data"].transpose(order)
-    if "mask" in fields:
-        order, _ = mask_order((None,) * fields["mask"].ndim, dims)
-        fields["mask"] = fields["mask"].transpose(order)
-    return fields
-
-
-class _Member(NamedTuple):
-    """What the header of a member of a .npz says, and where its values begin within the member."""
-
-    shape: tuple[int, ...] | None  # None: a header of a version that only reading understands
-    fortran: bool
-    dtype: np.dtype
-    offset: int
-
-
-def _member_header(archive: Any, name: str) -> _Member:
-    with archive.zip.open(f"{name}.npy") as file:
-        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        read = headers.get(np.lib.format.read_magic(file))
-        return _Member(None, False, np.dtype(object), 0) if read is None else _Member(*read(file), file.tell())
-
-
-def _flat_member(path: Path, archive: Any, name: str, stamp: str) -> FlatFile | None:
-    """The member as a part of the archive's file; None if it is compressed or in Fortran order."""
-    header, info = _member_header(archive, name), archive.zip.getinfo(f"{name}.npy")
-    if header.shape is not None and header.dtype.hasobject:
-        return _plain(path, lambda: archive[name])  # refused there
-    one_axis = header.shape is not None and sum(size > 1 for size in header.shape) < 2
-    if header.shape is None or info.compress_type != zipfile.ZIP_STORED or (header.fortran and not one_axis):
-        return None
-    with archive.zip.open(info) as file:
-        while file.read(1 << 20):  # reading to the end compares the checksum
-            pass
-    with path.open("rb") as file:
-        file.seek(info.header_offset + 26)
-        n_name, n_extra = struct.unpack("<HH", file.read(4))  # the local header's own: its extra field may differ
-    start = info.header_offset + 30 + n_name + n_extra
-    return FlatFile(path, start + header.offset, header.shape, header.dtype, stamp)
-
-
-def _member_shape(archive: Any, name: str) -> tuple[int, ...] | None:
-    return _member_header(archive, name).shape if f"{name}.npy" in archive.zip.namelist() else None
-
-
-def _npz_heading(path: Path) -> Heading | None:
-    with _archive(path) as archive:
-        names = stored_names(path, archive.files, partial(_member_shape, archive))
-        header = _member_header(archive, names["data"])
-        if header.shape is None or "axes" not in names:
-            return None if header.shape is None else Heading(header.shape, header.dtype)
-        with naming(path):
-            axes = _plain(path, lambda: archive[names["axes"]])
-            order = stored_order(with_axes((None,) * len(header.shape), axes))
-        return Heading(tuple(header.shape[axis] for axis in order), header.dtype)
-
-
-@contextlib.contextmanager
-def _archive(path: Path) -> Iterator[Any]:
-    with readable(path):
-        if not zipfile.is_zipfile(path):
-            raise InputError(f"{path} is truncated or no .npz; accepted: a zip of .npy files, as numpy.savez writes")
-        with np.load(path, allow_pickle=False) as archive:
-            yield archive
-
-
-def _read_zarr(path: Path, by_parts: bool = False) -> dict[str, Any]:
-    return read_container(path, ".zarr", by_parts)
-
-
-def _read_h5(path: Path, by_parts: bool = False) -> dict[str, Any]:
-    return read_container(path, ".h5", by_parts)
-
-
-def _read_recording(path: Path, by_parts: bool = False) -> dict[str, Any]:
-    """A recorder's folder: meta.json names the epochs and one .npy (timestep, unit, sample) for each."""
-    with readable(path / META):
-        meta = _meta(path)
-        # Only the bare name counts: a file outside the folder is never opened.
-        files = [path / Path(name).name for name in meta["files"]]
-        data = _folder(path, files) if by_parts else np.stack([read_array(file) for file in files])
-        fields = {name: read_array(path / f"{name}.npy") for name in meta["extra"] if name in ("mask", "label")}
-        return {"data": data, "epoch": np.asarray(meta["epoch"]), **fields}
-
-
-def _folder(path: Path, files: list[Path]) -> FileFolder | None:
-    parts = [_flat_file(file) for file in files]
-    if any(part is None for part in parts):
-        return None
-    shapes = {part.shape for part in parts}
-    if len(shapes) > 1:
-        raise InputError(f"{path} holds snapshots of the shapes {sorted(shapes)}; accepted: one shape for all")
-    return FileFolder(tuple(parts), (len(parts), *parts[0].shape), np.result_type(*{part.dtype for part in parts}))
-
-
-def _recording_heading(path: Path) -> Heading:
-    with readable(path / META):
-        files = _meta(path)["files"]
-        first = _mapped(path / Path(files[0]).name)
-        return Heading((len(files), *first.shape), first.dtype)
-
-
-def _meta(path: Path) -> dict[str, Any]:
-    with readable(path / META):
-        meta = json.loads((path / META).read_text(encoding="utf-8"))
-        if not isinstance(meta, dict) or meta.get("format") != RECORDING or meta.get("version") != 1:
-            raise InputError(f"{path / META} is no {RECORDING} of version 1")
-        if not meta["files"]:
-            raise InputError(f"{path} holds no snapshot yet")
-        return meta
-
-
-_READERS = {".npy": _read_npy, ".npz": _read_npz, ".zarr": _read_zarr, ".h5": _read_h5, META: _read_recording}
-
-
-def _write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
-    coordinates = [values for name, values in fields.items() if name in AXES]
-    plain = all(np.array_equal(values, np.arange(len(values))) for values in coordinates)
-    if not plain or {"mask", "label"} & set(fields):
-        raise InputError(f"{path.name}: .npy holds no mask, label or coordinates; accepted: .npz, .zarr or .h5")
-    np.save(path, fields["data"], allow_pickle=False)
-
-
-def _write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:  # savez would append .npz to a name of other case
-        np.savez(file, allow_pickle=False, **fields)

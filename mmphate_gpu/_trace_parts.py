@@ -67,8 +67,8 @@ class FlatFile:
         with _opened(self.path) as file:
             for node, part in runs:
                 file.seek(self.offset + (node * n_samples + samples.start) * self.dtype.itemsize)
-                _fill(file, part.reshape(-1).view(np.uint8), self.path)
-        return out
+                fill(file, part.reshape(-1).view(np.uint8), self.path)
+        return out.view(np.uint8) != 0 if self.dtype == bool else out  # another byte is no boolean
 
     def check(self) -> None:
         check_stamp(self.path, self.stamp)
@@ -81,10 +81,11 @@ def _opened(path: Path) -> Any:
         raise _changed(path) from error
 
 
-def _fill(file: Any, target: np.ndarray, path: Path) -> None:
+def fill(file: Any, target: np.ndarray, path: Path) -> None:
+    """Fill the bytes ``target`` from ``file``, that at ``path``; raises `InputError` if it holds fewer."""
     view = memoryview(target)
-    while view:  # one read may bring less than was asked for
-        n_bytes = file.readinto(view)
+    while view:  # one read may bring less than was asked for; the member of a .npz is copied by each read
+        n_bytes = file.readinto(view[: 2**24])
         if not n_bytes:
             raise _changed(path)
         view = view[n_bytes:]
@@ -241,7 +242,7 @@ def check_stamp(path: Path, stamp: str) -> None:
 def _changed(path: Path) -> InputError:
     return InputError(
         f"{os.fspath(path)} has changed, or was cut off, since it was opened; "
-        "a trace that is read by parts needs its file as it was until the run ends"
+        "accepted: a file that stays as it was until it is read, or until the run ends if it is read by parts"
     )
 
 

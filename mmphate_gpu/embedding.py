@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ._arrays import to_numpy
 from ._coordinates import settled
-from ._paths import expanded, writable
+from ._npy import NpzMember, npz_members
+from ._paths import check_files, expanded, writable
+from ._trace_formats import naming, readable
+from ._trace_shapes import check_length, check_text
+from .ops.memory import check_fits
 from .params import InputError, InputTypeError, check_number
 from .slices import SliceLayout
 
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     import xarray
 
 AXES = ("epoch", "timestep", "unit")
+# The entries of a file that `Embedding.load` reads; the labels of every node follow from the values of the axes.
+_NEEDED = ("embedding", "shape", *(f"{axis}_values" for axis in AXES))
+_OPTIONAL = ("most_active", "entropy", "t", "stress")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,21 +165,19 @@ class Embedding:
         Raises
         ------
         InputError
-            A file that is missing, cut short, of another format, or inconsistent in itself.
+            A file that is missing, cut short, of another format, inconsistent in itself, or larger than the memory.
         """
         path = expanded(path)
         arrays = _read(path)
-        try:
+        with naming(path):
             return cls._of_arrays(arrays)
-        except InputError as error:
-            raise InputError(f"path={str(path)!r} is not a sound embedding: {error}") from error
 
     @classmethod
     def _of_arrays(cls, arrays: dict[str, np.ndarray]) -> Embedding:
         layout = SliceLayout(*(_axis_values(arrays, axis) for axis in AXES))
         if arrays["shape"].tolist() != list(layout.shape):
             raise InputError(f"shape is {arrays['shape'].tolist()}; the axes hold {list(layout.shape)} values")
-        scalars = {name: _scalar(name, arrays[name]) for name in ("t", "stress") if name in arrays}
+        scalars = {name: arrays[name].item() for name in ("t", "stress") if name in arrays}
         vectors = {name: arrays.get(name) for name in ("most_active", "entropy")}
         return cls(arrays["embedding"], layout, **vectors, **scalars)
 
@@ -239,33 +244,40 @@ def _missing(method: str, package: str) -> InputError:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        is_file = path.is_file()
-    except OSError:  # a name too long
-        is_file = False
-    if not is_file:
-        raise InputError(f"path={str(path)!r} is no file; an .npz written by Embedding.save is accepted")
-    found = f"path={str(path)!r}"
-    try:
-        # Opened as a zip first: np.load would take a bare .npy, or offer to unpickle anything else.
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError) as error:
-        # Seen with damaged bytes: a wrong offset is an OSError, a flag that says "encrypted" a RuntimeError.
-        wanted = "a whole one without pickled objects is accepted"
-        raise InputError(f"{found} cannot be read as .npz ({error}); {wanted}") from error
-    needed = ("embedding", "shape", *(f"{axis}_values" for axis in AXES))
-    missing = [name for name in needed if not isinstance(arrays.get(name), np.ndarray)]
-    if missing:
-        raise InputError(f"{found} lacks {', '.join(missing)}; an .npz written by Embedding.save is accepted")
-    return arrays
+    """The entries of the file at ``path`` that an embedding has, each judged by its header before it is read."""
+    with readable(path), naming(path):
+        check_files(path)
+        if not path.is_file():
+            raise InputError(f"{path} is no file; accepted: an .npz written by Embedding.save")
+        with npz_members(path) as members:
+            missing = [name for name in _NEEDED if name not in members or not members[name].is_array]
+            if missing:
+                raise InputError(f"{path} lacks {', '.join(missing)}; accepted: an .npz written by Embedding.save")
+            stored = {name: members[name] for name in (*_NEEDED, *_OPTIONAL) if name in members}
+            _check_headers(stored)
+            needed = sum(member.header.nbytes for member in stored.values())
+            check_fits("the embedding", needed, torch.device("cpu"), remedy="accepted: one that fits in memory")
+            return {name: member.read() for name, member in stored.items()}
+
+
+def _check_headers(members: dict[str, NpzMember]) -> None:
+    for axis in AXES:
+        check_length(f"{axis}_values", members[f"{axis}_values"].shape, members[f"{axis}_values"].size, axis)
+    n_nodes = math.prod(members[f"{axis}_values"].size for axis in AXES)
+    check_length("shape", members["shape"].shape, len(AXES), "axis")
+    embedding = members["embedding"].shape
+    if len(embedding) != 2 or embedding[0] != n_nodes:
+        raise InputError(f"embedding has shape {embedding}; accepted: ({n_nodes}, components), one row per node")
+    if "most_active" in members:
+        check_length("most_active", members["most_active"].shape, n_nodes, "node")
+    if "entropy" in members and len(members["entropy"].shape) != 1:
+        raise InputError(f"entropy has shape {members['entropy'].shape}; accepted: one value for each diffusion time")
+    for name in ("t", "stress"):
+        if name in members and members[name].shape:
+            raise InputError(f"{name} has shape {members[name].shape}; accepted: a single number")
+    for name, member in members.items():
+        check_text(name, member.dtype)
 
 
 def _axis_values(arrays: dict[str, np.ndarray], axis: str) -> np.ndarray:
     return _array(f"{axis}_values", arrays[f"{axis}_values"])
-
-
-def _scalar(name: str, array: np.ndarray) -> Any:
-    if not isinstance(array, np.ndarray) or array.ndim:
-        raise InputError(f"{name} in the file is not a single number, which alone is accepted")
-    return array.item()

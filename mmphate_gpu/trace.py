@@ -15,10 +15,14 @@ from . import _trace_input as read
 from . import _trace_io
 from ._arrays import array_or_tensor
 from ._coordinates import settled
+from ._paths import expanded
 from ._trace_dims import AXES, SLICE_AXES
+from ._trace_formats import naming
 from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
 from ._trace_points import LazyPoints, Points, TracePoints, check_size, points_in_memory
+from ._trace_shapes import check_data_shape, check_length
+from ._trace_write import write_fields
 from .ops.isolation import isolated
 from .ops.memory import available_bytes, check_fits
 from .params import InputError, InputTypeError
@@ -246,14 +250,10 @@ def _replaced(trace: Trace, fields: dict[str, Any]) -> Trace:
 
 
 def _build(data: Array, hidden: Any, fields: dict[str, Any], recorded: torch.dtype | None) -> Trace:
-    if data.ndim not in (3, 4):
-        raise InputError(
-            f"data has {data.ndim} axes, shape {tuple(data.shape)}; "
-            "accepted: 4 axes (epoch, timestep, unit, sample) or 3 axes (slice, unit, sample)"
-        )
+    check_data_shape(tuple(data.shape))
     axes = AXES if data.ndim == 4 else SLICE_AXES
     read.check_dims(fields, data.ndim)
-    mask = read.present_values(fields["mask"], hidden, data, axes)
+    mask = read.present_values(fields["mask"], hidden, data)
     data = data if data.ndim == 4 else data.unsqueeze(1)
     sizes = zip(AXES, data.shape, strict=True)
     coordinates = {name: np.arange(size) if fields[name] is None else fields[name] for name, size in sizes}
@@ -266,20 +266,14 @@ def _check_fields(trace: Trace) -> None:
         raise InputTypeError(f"data has dtype {data.dtype}; a Trace holds float32 or float64 (see as_trace)")
     if data.ndim != 4:
         raise InputError(f"data has {data.ndim} axes; a Trace holds 4 (see as_trace)")
+    check_data_shape(shape)
     for name, size in zip(AXES, shape, strict=True):
         shown = "slice" if name == "epoch" and trace.axes == SLICE_AXES else name
-        if size == 0:
-            raise InputError(f"data has an empty axis {shown}, shape {shape}; every axis needs at least 1 entry")
-        _check_length(name, getattr(trace, name), size, shown)
+        check_length(name, getattr(trace, name).shape, size, shown)
     if trace.label is not None:
-        _check_length("label", trace.label, shape[3], "sample")
+        check_length("label", trace.label.shape, shape[3], "sample")
     if trace.mask is not None and (tuple(trace.mask.shape) != shape or trace.mask.dtype != torch.bool):
         raise InputError(f"mask is {trace.mask.dtype} of shape {tuple(trace.mask.shape)}; accepted: bool of {shape}")
-
-
-def _check_length(name: str, values: np.ndarray, size: int, axis: str) -> None:
-    if values.shape != (size,):
-        raise InputError(f"{name} has shape {values.shape}; accepted: ({size},), one value per {axis}")
 
 
 def _check_values(trace: Trace) -> None:
@@ -374,7 +368,7 @@ def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = No
     return points
 
 
-def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None) -> Trace:
+def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, follow_links: bool = False) -> Trace:
     """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
 
     Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally
@@ -387,41 +381,44 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None) -> T
     stream : whether the values stay in the file, to be read by parts in every pass of a run, which has the same bits
         as one from memory. None: if they would take more than a quarter of the free memory. Not possible for a
         compressed .npz, an array in Fortran order, and a .npz whose ``axes`` are in another order.
+    follow_links : whether links that lead out of a folder or a .h5 are followed: symbolic links, and virtual, external
+        and linked data of HDF5. ``path`` itself may always be a link.
 
     Raises
     ------
     InputError
         A file that is missing, truncated, of another format, or that holds what `as_trace` rejects; one that changes
-        while it is read by parts; one that cannot be read by parts and does not fit in memory.
+        while it is read by parts; one that cannot be read by parts and does not fit in memory; links that lead out of
+        it. The shapes, dtypes and sizes of all arrays are judged before their values are read.
 
     Notes
     -----
     Every pass reads the file, and there are four to eight of them in a run, up to 20 where min(N, S) is above 3000: a
     chunk of a .zarr or .h5 that covers few slices and all samples is read once a pass.
     """
-    fields = _stored_fields(path, stream)
-    try:
+    fields = _stored_fields(path, stream, follow_links)
+    with naming(expanded(path)):
         return as_trace(**fields, min_slices=1)
-    except InputError as error:
-        raise type(error)(f"{os.fspath(path)}: {error}") from error
 
 
-def _stored_fields(path: str | os.PathLike[str], stream: bool | None) -> dict[str, Any]:
+def _stored_fields(path: str | os.PathLike[str], stream: bool | None, follow_links: bool) -> dict[str, Any]:
     if stream is not None and not isinstance(stream, bool):
         raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
-    about = _trace_io.heading(path) if stream is None else None
-    needed = 0 if about is None else math.prod(about.shape) * max(4, about.dtype.itemsize)
+    if not isinstance(follow_links, bool):
+        raise InputTypeError(f"follow_links={follow_links!r}; accepted: True or False")
+    header = None if stream is not None else _trace_io.heading(path, follow_links)
+    needed = 0 if header is None else math.prod(header.shape) * max(4, header.dtype.itemsize)
     cpu = torch.device("cpu")
     if not (stream or needed > STREAM_SHARE * available_bytes(cpu)):
-        return _trace_io.read_fields(path)
-    fields = _trace_io.open_fields(path)
+        return _trace_io.read_fields(path, follow_links)
+    fields = _trace_io.open_fields(path, follow_links)
     if fields is not None:
         return fields
     what = f"{os.fspath(path)} is compressed or in Fortran order, or has permuted axes, so it cannot be read by parts"
     if stream:
         raise InputError(f"{what}; accepted for stream=True: numpy.save or numpy.savez of an array in C order")
     check_fits(f"{what}, and", needed, cpu, remedy="numpy.save of an array in C order can be read by parts")
-    return _trace_io.read_fields(path)
+    return _trace_io.read_fields(path, follow_links)
 
 
 def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = False) -> None:
@@ -442,4 +439,4 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
     for name, values in (("data", data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
-    _trace_io.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)
+    write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)

@@ -312,14 +312,22 @@ FILES = {
     "other format": ("a.npy", lambda path: path.write_text("1,2,3,4,5,6,7,8"), ["a.npy is truncated or no .npy"]),
     "other format in a zip": ("a.npz", lambda path: path.write_text("1,2,3"), ["a.npz is truncated or no .npz"]),
     "empty": ("a.npy", lambda path: path.write_bytes(b""), ["a.npy is truncated or no .npy"]),
-    "truncated npy": ("a.npy", cut, ["a.npy cannot be read"]),
+    "truncated npy": ("a.npy", cut, ["a.npy is truncated: it has 2180 bytes of values, and its header says 2880"]),
     "truncated npz": ("a.npz", cut, ["a.npz is truncated or no .npz"]),
     "npz without data": ("a.npz", lambda path: np.savez(path, x=TRACE), ["a.npz holds ['x']", "'data' or 'trace'"]),
     "folder": ("a.npy", lambda path: path.mkdir(), ["a.npy is a folder"]),
     "folder without a recording": ("a", lambda path: path.mkdir(), ["a has an unknown ending", "meta.json"]),
     "pickled npy": ("a.npy", trapped_npy, ["a.npy holds pickled Python objects, which are never loaded"]),
-    "pickled npz": ("a.npz", trapped_npz, ["a.npz holds pickled Python objects, which are never loaded"]),
-    "pickled mask": ("a.npz", trapped_mask, ["a.npz holds pickled Python objects, which are never loaded"]),
+    "pickled npz": (
+        "a.npz",
+        trapped_npz,
+        ["entry 'data' holds pickled Python objects, which are never loaded"],
+    ),
+    "pickled mask": (
+        "a.npz",
+        trapped_mask,
+        ["entry 'mask' holds pickled Python objects, which are never loaded"],
+    ),
     "bare pickle": ("a.npy", bare_pickle, ["a.npy holds a Python pickle, which is never loaded"]),
     "bare pickle as npz": ("a.npz", bare_pickle, ["a.npz is truncated or no .npz"]),
 }
@@ -345,9 +353,9 @@ def test_the_trap_works(here):
     ("make", "words"),
     [
         (lambda path: None, ["is no file"]),
-        (cut, ["cannot be read"]),
-        (bare_pickle, ["cannot be read"]),
-        (trapped_npz, ["cannot be read", "without pickled objects"]),
+        (cut, ["is truncated or no .npz"]),
+        (bare_pickle, ["is truncated or no .npz"]),
+        (trapped_npz, ["lacks embedding"]),
         (lambda path: np.savez(path, data=TRACE), ["lacks embedding"]),
     ],
 )

@@ -32,8 +32,12 @@ LEVELS = [
     "_trace_scale",
     "_trace_points",
     "_trace_pca",
-    "_trace_containers",
+    "_npy",
+    "_trace_flat",
+    "_trace_shapes",
+    "_trace_contents",
     "_trace_io",
+    "_trace_write",
     "_trace_input",
     "trace",
     "slices",
@@ -70,7 +74,7 @@ LEVELS = [
 # Tighter than their level.
 ONLY = {
     "ops": {"params", "_optional"},
-    "record": {"trace", "_trace_input", "_trace_io", "params", "_paths", "_optional"},
+    "record": {"trace", "_trace_input", "_trace_flat", "_trace_write", "params", "_paths", "_optional"},
     "reference": set(),
 }
 

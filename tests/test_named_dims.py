@@ -207,7 +207,7 @@ def test_coordinates_in_capitals(tmp_path):
         ({"data": (values(), ["sample", None, None, "epoch"])}, "data has dims"),
         ({"data": (values(), ["dim_3", "dim_2", "dim_1", "dim_0"])}, "data has dims"),
         ({"data": (values((4, 3, 5)), ["epoch", "timestep", "unit"])}, "data has dims"),
-        ({"data": (values((2, 4, 3, 5, 7)), ["layer", *AXES])}, "data has dims"),
+        ({"data": (values((2, 4, 3, 5, 7)), ["layer", *AXES])}, "data has 5 axes"),
         ({"data": (values((4, 4, 4, 4)), AXES), "epoch": (np.arange(4), ["timestep"])}, "epoch has dims"),
         ({"data": (values((4, 4, 4, 4)), AXES), "label": (np.arange(4), ["unit"])}, "label has dims"),
         ({"data": (values(), AXES), "epoch": (np.zeros((4, 3)), AXES[:2])}, "epoch has dims"),

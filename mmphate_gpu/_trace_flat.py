@@ -1,0 +1,99 @@
+"""Open .npy, .npz and recorders' folders: their arrays by name, of which only headers are read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._npy import NpyFile, NpzMember, npy_file, npz_members
+from ._trace_formats import Variable, Variables, readable, stored_names
+from ._trace_parts import FileFolder
+from .params import InputError
+
+META = "meta.json"
+RECORDING = "mmphate-gpu recording"
+
+
+@contextlib.contextmanager
+def npy_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
+    """The array of a .npy as "data"; it has no links to follow."""
+    yield {"data": _variable(npy_file(path))}
+
+
+@contextlib.contextmanager
+def npz_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
+    """Those arrays of a .npz that a trace can use; it has no links to follow."""
+    with npz_members(path) as members:
+        stored = stored_names(path, members, partial(_shape_in, members))
+        yield {field: _variable(members[name]) for field, name in stored.items()}
+
+
+@contextlib.contextmanager
+def recording_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
+    """The arrays of a recorder's folder.
+
+    Its meta.json names the epochs and one .npy (timestep, unit, sample) or (unit, sample) for each of them.
+    """
+    with readable(path / META):
+        meta = _meta(path)
+        snapshots = _snapshots(path, meta["files"])
+        epoch = np.asarray(meta["epoch"])
+        beside = [name for name in ("mask", "label") if name in meta["extra"]]
+        yield {
+            "data": _variable(snapshots),
+            "epoch": Variable(epoch, lambda: epoch, (None,) * epoch.ndim, None, {}, None),
+        } | {name: _variable(npy_file(path / f"{name}.npy")) for name in beside}
+
+
+def _shape_in(members: dict[str, NpzMember], name: str) -> tuple[int, ...] | None:
+    return members[name].shape if members[name].is_array else None
+
+
+def _variable(array: NpyFile | NpzMember | Snapshots) -> Variable:
+    return Variable(array, array.read, (None,) * len(array.shape), None, {}, None, array.parts)
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Equally shaped arrays in files of a folder, one behind the other along a first axis."""
+
+    files: tuple[NpyFile, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self) -> np.ndarray:
+        """All values, in memory."""
+        out = np.empty(self.shape, self.dtype)
+        for place, file in zip(out, self.files, strict=True):
+            place[...] = file.read()
+        return out
+
+    def parts(self) -> FileFolder | None:
+        """What reads some of the values; None if a file is in Fortran order."""
+        parts = [file.parts() for file in self.files]
+        return None if None in parts else FileFolder(tuple(parts), self.shape, self.dtype)
+
+
+def _snapshots(path: Path, names: list[str]) -> Snapshots:
+    # Only the bare name counts: a file outside the folder is never opened.
+    files = tuple(npy_file(path / Path(name).name) for name in names)
+    shapes = {file.shape for file in files}
+    if len(shapes) > 1:
+        raise InputError(f"{path} holds snapshots of the shapes {sorted(shapes)}; accepted: one shape for all")
+    return Snapshots(files, (len(files), *files[0].shape), np.result_type(*{file.dtype for file in files}))
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    meta = json.loads((path / META).read_text(encoding="utf-8"))
+    if not isinstance(meta, dict) or meta.get("format") != RECORDING or meta.get("version") != 1:
+        raise InputError(f"{path / META} is no {RECORDING} of version 1")
+    if not meta["files"]:
+        raise InputError(f"{path} holds no snapshot yet")
+    return meta
