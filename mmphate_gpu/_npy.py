@@ -71,9 +71,7 @@ def read_header(file: Any, size: int, where: str) -> Header:
         raise InputError(f"{where} has the shape {header.shape} in its header; accepted: sizes of 0 and above")
     n_bytes = size - header.offset
     if n_bytes < header.nbytes:
-        raise InputError(
-            f"{where} is truncated: it has {n_bytes} bytes of values, and its header says {header.nbytes}"
-        )
+        raise InputError(f"{where} is truncated: it has {n_bytes} bytes of values, and its header says {header.nbytes}")
     return header
 
 

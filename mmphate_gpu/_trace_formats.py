@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -25,10 +27,15 @@ _BROKEN = (
     EOFError,
     ValueError,
     TypeError,
-    KeyError,
-    RuntimeError,
-    OverflowError,
+    LookupError,
+    RuntimeError,  # RecursionError and NotImplementedError among them
+    ArithmeticError,
     MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+    AttributeError,
+    AssertionError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
 )

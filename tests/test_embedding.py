@@ -186,7 +186,8 @@ def write_npy(path):
 
 
 def write_pickled(path):
-    np.savez(path, embedding=np.array([{"a": 1}], dtype=object), shape=np.zeros(3))
+    values = {f"{axis}_values": np.arange(2) for axis in ("epoch", "timestep", "unit")}
+    np.savez(path, embedding=np.array([{"a": 1}], dtype=object), shape=np.zeros(3), **values)
 
 
 def write_other_npz(path):
