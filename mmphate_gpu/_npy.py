@@ -25,6 +25,7 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,
 }
+_MOST_AXES = 16  # no array beside a trace has as many
 _LAST_CHARACTER = 0x10FFFF  # of Unicode
 
 
@@ -64,9 +65,12 @@ def read_header(file: Any, size: int, where: str) -> Header:
         raise InputError(
             f"{where} is a .npy of the unknown version {version}; accepted: {', '.join(map(str, _HEADERS))}"
         )
-    header = Header(*_HEADERS[version](file), file.tell())
+    shape, fortran, dtype = _HEADERS[version](file)
+    header = Header(tuple(map(int, shape)), fortran, dtype, file.tell())  # NumPy lets True pass for a size
     if header.dtype.hasobject:
         raise InputError(f"{where} holds pickled Python objects, which are never loaded; store numbers")
+    if len(header.shape) > _MOST_AXES:
+        raise InputError(f"{where} has {len(header.shape)} axes; accepted: at most {_MOST_AXES}")
     if min(header.shape, default=0) < 0:
         raise InputError(f"{where} has the shape {header.shape} in its header; accepted: sizes of 0 and above")
     n_bytes = size - header.offset

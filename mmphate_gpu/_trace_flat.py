@@ -15,6 +15,7 @@ import numpy as np
 from ._npy import NpyFile, NpzMember, npy_file, npz_members
 from ._trace_formats import Variable, Variables, readable, stored_names
 from ._trace_parts import FileFolder
+from ._trace_shapes import text_array
 from .params import InputError
 
 META = "meta.json"
@@ -44,7 +45,7 @@ def recording_variables(path: Path, *, follow_links: bool = False) -> Iterator[V
     with readable(path / META):
         meta = _meta(path)
         snapshots = _snapshots(path, meta["files"])
-        epoch = np.asarray(meta["epoch"])
+        epoch = text_array("epoch", meta["epoch"])
         beside = [name for name in ("mask", "label") if name in meta["extra"]]
         yield {
             "data": _variable(snapshots),

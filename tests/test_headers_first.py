@@ -69,6 +69,7 @@ def refused_in_little_memory(read, match: str) -> None:
         ((10**30, 2, 2), "is truncated"),
         ((-1, 2, 2), r"has the shape \(-1, 2, 2\)"),
         ((-2, -2, 2), r"has the shape \(-2, -2, 2\)"),
+        ((1,) * 3000, "has 3000 axes; accepted: at most 16"),
     ],
 )
 def test_a_npy_of_an_impossible_shape(tmp_path, shape, match, stream):
@@ -341,6 +342,14 @@ def test_a_broken_list_of_snapshots(tmp_path, changes, stream):
         load_trace(folder, stream=stream)
 
 
+def test_one_long_name_among_many(tmp_path):
+    """NumPy would make all of them as long: 800 MB here."""
+    folder = recording(tmp_path / "run", *np.zeros((20_000, 1, 1, 1)))
+    meta = json.loads((folder / _trace_flat.META).read_text())
+    (folder / _trace_flat.META).write_text(json.dumps(meta | {"epoch": ["a" * 10_000, *["b"] * 19_999]}))
+    refused_in_little_memory(lambda: load_trace(folder), "epoch has an entry of 10000 characters among 20000")
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "\0", "", "null", '{"a": 1} {'])
 def test_a_list_of_snapshots_that_is_no_json(tmp_path, text):
     folder = recording(tmp_path / "run", values()[0])
@@ -350,6 +359,12 @@ def test_a_list_of_snapshots_that_is_no_json(tmp_path, text):
 
 
 # ---------------------------------------------------------------- values that are none
+
+
+@BOTH
+def test_a_size_that_is_a_truth_value(tmp_path, stream):
+    (tmp_path / "a.npy").write_bytes(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2, True, 2)}", bytes(32)))
+    assert load_trace(tmp_path / "a.npy", stream=stream).load().shape == (2, 1, True, 2)
 
 
 @BOTH
