@@ -17,7 +17,7 @@ from mmphate_gpu.slices import SliceLayout
 
 SHAPE = (4, 3, 5, 7)
 BOTH = pytest.mark.parametrize("stream", [False, True])
-MEGABYTE = 2**20
+LITTLE = 1_500_000  # bytes: less than the values of each of the files take
 
 
 def values() -> np.ndarray:
@@ -50,7 +50,7 @@ def refused_in_little_memory(read, match: str) -> None:
     try:
         with pytest.raises(InputError, match=match) as caught:
             read()
-        assert tracemalloc.get_traced_memory()[1] < MEGABYTE
+        assert tracemalloc.get_traced_memory()[1] < LITTLE
     finally:
         tracemalloc.stop()
     assert "\n" not in str(caught.value)
@@ -69,7 +69,7 @@ def refused_in_little_memory(read, match: str) -> None:
         ((10**30, 2, 2), "is truncated"),
         ((-1, 2, 2), r"has the shape \(-1, 2, 2\)"),
         ((-2, -2, 2), r"has the shape \(-2, -2, 2\)"),
-        ((1,) * 3000, "has 3000 axes; accepted: at most 16"),
+        ((1,) * 300, "has 300 axes; accepted: at most 16"),
     ],
 )
 def test_a_npy_of_an_impossible_shape(tmp_path, shape, match, stream):
@@ -113,7 +113,7 @@ def test_a_member_that_nobody_asks_for_is_not_read(tmp_path):
     path = zipped(tmp_path / "a.npz", data=of(values()), other=of(np.zeros(500_000)))
     tracemalloc.start()
     assert load_trace(path).shape == SHAPE
-    assert tracemalloc.get_traced_memory()[1] < MEGABYTE
+    assert tracemalloc.get_traced_memory()[1] < LITTLE
     tracemalloc.stop()
 
 
@@ -177,7 +177,7 @@ def test_an_entry_that_no_embedding_has_is_not_read(saved):
     path = saved(other=np.zeros(500_000), epoch=np.zeros(500_000))
     tracemalloc.start()
     assert Embedding.load(path).n_nodes == 24
-    assert tracemalloc.get_traced_memory()[1] < MEGABYTE
+    assert tracemalloc.get_traced_memory()[1] < LITTLE
     tracemalloc.stop()
 
 
@@ -343,11 +343,11 @@ def test_a_broken_list_of_snapshots(tmp_path, changes, stream):
 
 
 def test_one_long_name_among_many(tmp_path):
-    """NumPy would make all of them as long: 800 MB here."""
-    folder = recording(tmp_path / "run", *np.zeros((20_000, 1, 1, 1)))
+    """NumPy would make all of them as long: 80 MB here."""
+    folder = recording(tmp_path / "run", *np.zeros((200, 1, 1, 1)))
     meta = json.loads((folder / _trace_flat.META).read_text())
-    (folder / _trace_flat.META).write_text(json.dumps(meta | {"epoch": ["a" * 10_000, *["b"] * 19_999]}))
-    refused_in_little_memory(lambda: load_trace(folder), "epoch has an entry of 10000 characters among 20000")
+    (folder / _trace_flat.META).write_text(json.dumps(meta | {"epoch": ["a" * 100_000, *["b"] * 199]}))
+    refused_in_little_memory(lambda: load_trace(folder), "epoch has an entry of 100000 characters among 200")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "\0", "", "null", '{"a": 1} {'])
