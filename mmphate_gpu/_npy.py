@@ -140,12 +140,12 @@ class NpzMember:
 
     Parameters
     ----------
-    path, archive : the .npz, and what reads it.
-    info : the entry of the archive.
+    path, stamp : the .npz, and the state in which it was opened, as of `stamp_of`.
+    archive, info : what reads the .npz, and the entry of it.
     """
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-        self.path, self._archive, self._info = path, archive, info
+    def __init__(self, path: Path, stamp: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        self.path, self._stamp, self._archive, self._info = path, stamp, archive, info
 
     @property
     def name(self) -> str:
@@ -195,7 +195,7 @@ class NpzMember:
 
         One pass over the values holds the checksum of the archive against them.
         """
-        stamp, info = stamp_of(self.path), self._info
+        info = self._info
         if info.compress_type != zipfile.ZIP_STORED:
             return None
         with readable(self.path):
@@ -204,7 +204,7 @@ class NpzMember:
             with self._archive.open(info) as file:
                 while file.read(2**20):  # at its end the checksum is compared
                     pass
-            return _flat(self.path, self.header, self._start(), stamp)
+            return _flat(self.path, self.header, self._start(), self._stamp)
 
     def _start(self) -> int:
         """Where the member begins in the file; its local header has names and extra fields of its own lengths."""
@@ -233,6 +233,7 @@ def npz_members(path: Path) -> Iterator[dict[str, NpzMember]]:
     with readable(path):
         if not zipfile.is_zipfile(path):
             raise InputError(f"{path} is truncated or no .npz; accepted: a zip of .npy files, as numpy.savez writes")
+        stamp = stamp_of(path)
         with zipfile.ZipFile(path) as archive:
-            members = [NpzMember(path, archive, info) for info in archive.infolist()]
+            members = [NpzMember(path, stamp, archive, info) for info in archive.infolist()]
             yield {member.name: member for member in members}
