@@ -10,7 +10,8 @@ import numpy as np
 
 from ._arrays import tensor_of
 from ._trace_dims import check_axis, coordinate_names, mask_order, spread_mask, stored_order, with_axes
-from ._trace_formats import OPENERS, Variable, Variables, naming
+from ._trace_formats import Variable, Variables, naming
+from ._trace_openers import OPENERS
 from ._trace_packing import check_plain, decode_coordinate, is_boolean, packing_of
 from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, all_true, stamp_of
 

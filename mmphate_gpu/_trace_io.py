@@ -24,8 +24,10 @@ from ._trace_containers import (
     read_container,
 )
 from ._trace_dims import AXES, coordinate_names, mask_order, stored_order, with_axes
-from ._trace_formats import naming, readable, stored_names, write_h5, write_zarr
+from ._trace_formats import naming, readable, stored_names
+from ._trace_h5 import write_h5
 from ._trace_parts import FileFolder, FlatFile, stamp_of
+from ._trace_zarr import write_zarr
 from .params import InputError
 
 META = "meta.json"

@@ -28,6 +28,9 @@ LEVELS = [
     "_trace_dims",
     "_trace_packing",
     "_trace_formats",
+    "_trace_h5",
+    "_trace_zarr",
+    "_trace_openers",
     "_trace_parts",
     "_trace_scale",
     "_trace_points",
@@ -88,8 +91,8 @@ OPTIONAL = {
     "xarray": {"_trace_input", "embedding", "estimator"},
     "pandas": {"embedding"},
     "anndata": {"embedding"},
-    "h5py": {"_trace_formats"},
-    "zarr": {"_trace_formats"},
+    "h5py": {"_trace_h5"},
+    "zarr": {"_trace_zarr"},
 }
 # scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`
 # loads the estimator, and the ops these kernels, at first use.
