@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +74,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
+        if str(error).startswith(str(path)):  # by who opened the file once more
+            raise
         raise type(error)(f"{path}: {error}") from error
 
 
@@ -195,18 +196,14 @@ def check_layout(what: str, layout: Layout, stored_bytes: Callable[[], int]) -> 
 
 
 def check_attribute(what: str, key: str, value: Any) -> None:
-    """Refuse an attribute that is neither a number, nor text, nor a short list of them."""
+    """Refuse an attribute of a size that no number, date or word has, before something is made of it."""
     entries = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     entries = entries if isinstance(entries, list) else [entries]
-    texts = [entry for entry in entries if isinstance(entry, str | bytes)]
-    if (
-        len(entries) > _MOST_ENTRIES
-        or any(len(text) > _LONGEST_TEXT for text in texts)
-        or any(not isinstance(entry, str | bytes | Number) for entry in entries)
-    ):
+    nested = any(isinstance(entry, list | dict) for entry in entries)
+    if nested or len(entries) > _MOST_ENTRIES or any(len(str(entry)) > _LONGEST_TEXT for entry in entries):
         raise InputError(
-            f"{what} has an attribute {key} that is a {type(value).__name__} of other things or too long; accepted: "
-            f"a number, text of up to {_LONGEST_TEXT} characters, or a list of up to {_MOST_ENTRIES} of them"
+            f"{what} has the attribute {key}, which is nested or too long; accepted: a number, text of up to "
+            f"{_LONGEST_TEXT} characters, or a list of up to {_MOST_ENTRIES} of them"
         )
 
 

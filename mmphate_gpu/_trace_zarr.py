@@ -30,6 +30,7 @@ from ._trace_formats import (
     with_dims,
 )
 from ._trace_packing import ATTRIBUTES
+from ._trace_zarr_text import TEXT, read_text
 from .params import InputError
 
 # The codecs that only turn bytes into numbers or text. Others make Python objects, which may run code, or are unknown.
@@ -38,9 +39,9 @@ _CODECS = {
     *("gzip", "jenkins_lookup3", "lz4", "lzma", "packbits", "quantize", "shuffle", "zlib", "zstd"),
 }
 _CODECS_OF = {
-    2: {*_CODECS, "vlen-utf8"},
+    2: {*_CODECS, TEXT},
     3: {
-        *("blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "vlen-utf8", "zstd"),
+        *("blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", TEXT, "zstd"),
         *(f"numcodecs.{name}" for name in _CODECS),
     },
 }
@@ -174,7 +175,7 @@ def _check_codecs(node: _Node, codecs: list[Any], is_text: bool) -> None:
                 f"{node.folder} {what} (codec {str(name)[:50]!r}); accepted: {sorted(_CODECS_OF[node.version])}"
             )
         _check_dtypes(node, codec)
-    if ("vlen-utf8" in names) != is_text or names.count("vlen-utf8") > 1:
+    if (TEXT in names) != is_text or names.count(TEXT) > 1:
         raise InputError(f"{node.folder} has a data type and codecs {names} that contradict each other on text")
 
 
@@ -270,6 +271,7 @@ def open_zarr(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     InputError
         Anything else than a store of numbers and text that holds what it claims.
     """
+    require("zarr", extra="zarr", purpose=f"{path}: reading .zarr")
     with readable(path):
         check_files(path, follow_links=follow_links)
         node = _node(path)
@@ -315,7 +317,11 @@ def _variable(path: Path, node: _Node) -> Variable:
         fill = None
     names = node.metadata.get("dimension_names") if node.version == 3 else None, every.get("_ARRAY_DIMENSIONS")
     dims = _merged(path, names, array.ndim)
-    read = partial(_text, array) if dtype is None else partial(_values, array)
+    read = partial(_values, array)
+    if dtype is None:
+        if array.ndim != 1:
+            raise InputError(f"{node.folder} holds text in {array.ndim} axes; accepted: text in one axis")
+        read = partial(read_text, node.folder, node.version, node.metadata)
     return Variable(array, read, dims, _ZarrArray(path, node.folder), attributes, fill)
 
 
@@ -335,11 +341,6 @@ def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
 
 def _values(array: Any) -> np.ndarray:
     return np.asarray(array[...])
-
-
-def _text(array: Any) -> np.ndarray:
-    texts = np.asarray(array[...])
-    return padded_text(array.name, [str(text) for text in texts.ravel().tolist()]).reshape(texts.shape)
 
 
 # ---------------------------------------------------------------- writing

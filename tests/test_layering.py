@@ -29,6 +29,7 @@ LEVELS = [
     "_trace_packing",
     "_trace_formats",
     "_trace_h5",
+    "_trace_zarr_text",
     "_trace_zarr",
     "_trace_openers",
     "_trace_parts",
