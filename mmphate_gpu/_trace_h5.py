@@ -118,6 +118,8 @@ def _dataset(file: Any, name: str, follow_links: bool) -> Any:
         kind = "virtual dataset" if array.is_virtual else "dataset in external files"
         raise InputError(f"{what} is a {kind}; accepted: values in the file itself, or follow_links=True")
     _check_dtype(what, array.dtype)
+    if array.dtype.kind == "O" and array.ndim > 1:
+        raise InputError(f"{what} holds text in {array.ndim} axes; accepted: numbers, or text in one axis")
     stored_bytes = _stored_bytes(what, array)
     if array.shape is not None:
         layout = Layout(array.shape, array.dtype.itemsize, array.chunks, array.chunks)
