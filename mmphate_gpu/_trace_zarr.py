@@ -33,6 +33,7 @@ from ._trace_packing import ATTRIBUTES
 from ._trace_zarr_text import TEXT, read_text
 from .params import InputError
 
+_SHARDS = "sharding_indexed"
 # The codecs that only turn bytes into numbers or text. Others make Python objects, which may run code, or are unknown.
 _CODECS = {
     *("adler32", "astype", "bitround", "blosc", "bz2", "crc32", "crc32c", "delta", "fixedscaleoffset", "fletcher32"),
@@ -41,12 +42,14 @@ _CODECS = {
 _CODECS_OF = {
     2: {*_CODECS, TEXT},
     3: {
-        *("blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", TEXT, "zstd"),
+        *("blosc", "bytes", "crc32c", "gzip", _SHARDS, "transpose", TEXT, "zstd"),
         *(f"numcodecs.{name}" for name in _CODECS),
     },
 }
 # Data types of version 3 whose names NumPy shares.
 _NUMBER = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)")
+_NUMBER_TYPE = re.compile(_NUMBER.pattern + r"|[<>|=]?[biufc?]\d{0,2}")
+_TYPES_OF_CODECS = {"dtype", "astype", "encode_dtype", "decode_dtype"}
 _NUMPY_TYPE = re.compile(r"[<>|=]?[a-zA-Z?]\d{0,9}(\[\w{1,10}\])?")
 _MOST_METADATA = 2**24  # bytes; parsed JSON takes up to twenty times as much memory
 _MOST_AXES = 32
@@ -112,15 +115,19 @@ def _check_array(node: _Node) -> np.dtype | None:
     if node.version == 2:
         codecs = [codec for codec in (metadata.get("compressor"), *(metadata.get("filters") or ())) if codec]
         chunk = part = _sizes(node, "chunks", metadata.get("chunks"), len(shape))
+        separator = metadata.get("dimension_separator", ".")
         dtype = _dtype_2(node, metadata.get("dtype"))
     else:
         if metadata.get("storage_transformers"):
             raise InputError(f"{node.folder} has storage transformers; accepted: an array without them")
+        separator = _settings(metadata.get("chunk_key_encoding")).get("separator", ".")
         codecs = list(_nested(node, metadata.get("codecs")))
         chunk = _sizes(node, "chunk_shape", _regular(node), len(shape))
-        inner = [codec["configuration"].get("chunk_shape") for codec in codecs if _name_of(codec) == "sharding_indexed"]
+        inner = [_settings(codec).get("chunk_shape") for codec in codecs if _name_of(codec) == _SHARDS]
         part = _sizes(node, "chunk_shape", inner[-1], len(shape)) if inner else chunk
         dtype = _dtype_3(node, metadata.get("data_type"))
+    if separator not in (".", "/"):  # it is part of the names of files
+        raise InputError(f"{node.folder} has the separator {str(separator)[:50]!r}; accepted: '.' and '/'")
     _check_codecs(node, codecs, is_text=dtype is None)
     layout = Layout(shape, 16 if dtype is None else dtype.itemsize, chunk, part)
     check_layout(str(node.folder), layout, partial(_stored_bytes, node.folder))
@@ -140,9 +147,9 @@ def _sizes(node: _Node, name: str, sizes: Any, n_axes: int | None = None, least:
 def _regular(node: _Node) -> Any:
     """The shape of the chunks of an array of version 3."""
     grid = node.metadata.get("chunk_grid")
-    if _name_of(grid) != "regular" or not isinstance(grid, dict) or not isinstance(grid.get("configuration"), dict):
+    if _name_of(grid) != "regular":
         raise InputError(f"{node.folder} has the chunk grid {str(grid)[:100]}; accepted: a regular one")
-    return grid["configuration"].get("chunk_shape")
+    return _settings(grid).get("chunk_shape")
 
 
 def _nested(node: _Node, codecs: Any) -> Iterator[Any]:
@@ -151,40 +158,42 @@ def _nested(node: _Node, codecs: Any) -> Iterator[Any]:
         raise InputError(f"{node.folder} has the codecs {str(codecs)[:100]}; accepted: a list")
     for codec in codecs:
         yield codec
-        if _name_of(codec) == "sharding_indexed":
-            configuration = codec.get("configuration") if isinstance(codec, dict) else None
-            if not isinstance(configuration, dict):
-                raise InputError(f"{node.folder} has shards without a configuration; accepted: one with a chunk_shape")
-            yield from _nested(node, configuration.get("index_codecs", []))
-            yield from _nested(node, configuration.get("codecs"))
+        if _name_of(codec) == _SHARDS:
+            yield from _nested(node, _settings(codec).get("index_codecs", []))
+            yield from _nested(node, _settings(codec).get("codecs"))
 
 
 def _name_of(named: Any) -> Any:
-    """The name of what is written in version 3 as "name" or {"name": name}, and in version 2 as {"id": name}."""
-    return named.get("name", named.get("id")) if isinstance(named, dict) else named
+    """The name of what version 3 writes as "name" or {"name": "name", "configuration": {...}}."""
+    return named.get("name") if isinstance(named, dict) else named
+
+
+def _settings(named: Any) -> dict[str, Any]:
+    """The configuration of what has a name; empty where there is none."""
+    settings = named.get("configuration") if isinstance(named, dict) else None
+    return settings if isinstance(settings, dict) else {}
 
 
 def _check_codecs(node: _Node, codecs: list[Any], is_text: bool) -> None:
-    names = [_name_of(codec) for codec in codecs]
-    for name, codec in zip(names, codecs, strict=True):
-        if not isinstance(name, str) or name not in _CODECS_OF[node.version]:
-            what = (
-                "holds pickled Python objects, which are never loaded" if name == "pickle" else "has an unknown codec"
-            )
-            raise InputError(
-                f"{node.folder} {what} (codec {str(name)[:50]!r}); accepted: {sorted(_CODECS_OF[node.version])}"
-            )
-        _check_dtypes(node, codec)
+    if node.version == 2:
+        pairs = [(codec.get("id"), codec) if isinstance(codec, dict) else (None, {}) for codec in codecs]
+    else:
+        pairs = [(_name_of(codec), _settings(codec)) for codec in codecs]
+    known, names = _CODECS_OF[node.version], [name for name, _ in pairs]
+    for name, settings in pairs:
+        if not isinstance(name, str) or name not in known:
+            reason = "whose Python objects are never loaded" if name == "pickle" else "which is unknown"
+            raise InputError(f"{node.folder} has the codec {str(name)[:50]!r}, {reason}; accepted: {sorted(known)}")
+        _check_dtypes(node, settings)
     if (TEXT in names) != is_text or names.count(TEXT) > 1:
         raise InputError(f"{node.folder} has a data type and codecs {names} that contradict each other on text")
 
 
-def _check_dtypes(node: _Node, codec: Any) -> None:
+def _check_dtypes(node: _Node, settings: dict[str, Any]) -> None:
     """Refuse a codec that converts to something other than numbers, whose entries might be of any length."""
-    settings = codec.get("configuration", codec) if isinstance(codec, dict) else {}
-    for key, dtype in settings.items() if isinstance(settings, dict) else ():
-        if "type" in key and isinstance(dtype, str) and not re.fullmatch(r"[<>|=]?[a-z?]{1,8}\d{0,3}", dtype):
-            raise InputError(f"{node.folder} has a codec with {key}={dtype[:50]!r}; accepted: a type of numbers")
+    for key in _TYPES_OF_CODECS & set(settings):
+        if not isinstance(settings[key], str) or not _NUMBER_TYPE.fullmatch(settings[key]):
+            raise InputError(f"{node.folder} has a codec with {key}={str(settings[key])[:50]!r}; accepted: numbers")
 
 
 def _dtype_2(node: _Node, dtype: Any) -> np.dtype | None:
@@ -196,7 +205,7 @@ def _dtype_2(node: _Node, dtype: Any) -> np.dtype | None:
 
 
 def _dtype_3(node: _Node, dtype: Any) -> np.dtype | None:
-    name, settings = _name_of(dtype), dtype.get("configuration") if isinstance(dtype, dict) else None
+    name = _name_of(dtype)
     if name == "string":
         return None
     if isinstance(name, str) and _NUMBER.fullmatch(name):
@@ -204,9 +213,10 @@ def _dtype_3(node: _Node, dtype: Any) -> np.dtype | None:
     if name in ("numpy.datetime64", "numpy.timedelta64"):
         return np.dtype(f"{name[6]}8".replace("d", "M").replace("t", "m"))
     characters = {"fixed_length_utf32": ("U", 4), "null_terminated_bytes": ("S", 1)}
-    if isinstance(name, str) and name in characters and isinstance(settings, dict):
+    if isinstance(name, str) and name in characters:
         kind, width = characters[name]
-        return np.dtype((kind, _sizes(node, "length_bytes", [settings.get("length_bytes")], 1, least=0)[0] // width))
+        (length,) = _sizes(node, "length_bytes", [_settings(dtype).get("length_bytes")], least=0)
+        return np.dtype((kind, min(length, 2**30) // width))
     raise _no_values(node, dtype)
 
 
@@ -255,7 +265,10 @@ def _zarr_array(node: _Node) -> Any:
         return zarr.open_array(str(node.folder), mode="r", zarr_format=node.version)
     if node.version == 3:
         raise InputError(f"{node.folder} is of zarr version 3, and the package zarr {zarr.__version__} reads version 2")
-    return zarr.open_array(str(node.folder), mode="r")
+    try:
+        return zarr.open_array(str(node.folder), mode="r")
+    except zarr.errors.MetadataError as error:  # unlike the errors of zarr 3 a plain Exception
+        raise InputError(f"{node.folder} has metadata that the package zarr cannot read ({error.__cause__})") from error
 
 
 @contextlib.contextmanager
@@ -321,7 +334,8 @@ def _variable(path: Path, node: _Node) -> Variable:
     if dtype is None:
         if array.ndim != 1:
             raise InputError(f"{node.folder} holds text in {array.ndim} axes; accepted: text in one axis")
-        read = partial(read_text, node.folder, node.version, node.metadata)
+        name_of_chunk = array.metadata.encode_chunk_key if hasattr(array, "metadata") else _key_2
+        read = partial(read_text, node.folder, node.version, node.metadata, name_of_chunk)
     return Variable(array, read, dims, _ZarrArray(path, node.folder), attributes, fill)
 
 
@@ -337,6 +351,10 @@ def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
                 f"{path} has an array with the dims {str(each)[:200]}; accepted: one name for each of {n_axes} axes"
             )
     return tuple(common_name(each[axis] for each in lists) for axis in range(n_axes))
+
+
+def _key_2(index: tuple[int]) -> str:
+    return str(index[0])
 
 
 def _values(array: Any) -> np.ndarray:

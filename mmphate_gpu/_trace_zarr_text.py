@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,14 @@ TEXT = "vlen-utf8"
 _CODECS = ("adler32", "blosc", "bz2", "crc32", "crc32c", "fletcher32", "gzip", "lz4", "lzma", "zlib", "zstd")
 
 
-def read_text(folder: Path, version: int, metadata: dict[str, Any]) -> np.ndarray:
+def read_text(
+    folder: Path, version: int, metadata: dict[str, Any], name_of_chunk: Callable[[tuple[int]], str]
+) -> np.ndarray:
     """The texts of an array with one axis, which has passed the checks of `_trace_zarr`.
+
+    Parameters
+    ----------
+    name_of_chunk : gives the name of the file of a chunk, relative to ``folder``, by the index of the chunk.
 
     Raises
     ------
@@ -40,7 +46,7 @@ def read_text(folder: Path, version: int, metadata: dict[str, Any]) -> np.ndarra
     codecs = [numcodecs.get_codec(codec) for codec in settings[:0:-1]]
     texts: list[str] = []
     for index in range(-(-size // step)):
-        file = folder / _key(version, metadata, index)
+        file = folder / name_of_chunk((index,))
         if not file.exists():
             texts += [str(metadata.get("fill_value") or "")] * step
             continue
@@ -49,15 +55,6 @@ def read_text(folder: Path, version: int, metadata: dict[str, Any]) -> np.ndarra
             content = bytes(codec.decode(content))
         texts += _texts(file, content, step)
     return padded_text(str(folder), texts[:size])
-
-
-def _key(version: int, metadata: dict[str, Any], index: int) -> str:
-    """The name of the file of a chunk, relative to the folder of its array."""
-    encoding = metadata.get("chunk_key_encoding")
-    if version == 2 or encoding == "v2" or (isinstance(encoding, dict) and encoding.get("name") == "v2"):
-        return str(index)
-    settings = encoding.get("configuration") if isinstance(encoding, dict) else None
-    return f"c{(settings or {}).get('separator', '/')}{index}"
 
 
 def _texts(file: Path, content: bytes, n_texts: int) -> Iterator[str]:

@@ -138,7 +138,17 @@ def test_codecs_of_version_2_by_the_names_of_version_3_are_refused(tmp_path):
         assert "codec" in refusal(store_3(tmp_path / f"{name}.zarr", {"codecs": [{"name": name}, BYTES]}))
 
 
-@pytest.mark.parametrize("dtype", ["<U2000000000", "|O", "(1000000000,)f8", "f8,f8", "|V100000000"])
+def test_two_names_of_a_codec(tmp_path):
+    for place, codec in enumerate(({"id": "pickle", "name": "zlib"}, {"name": "zlib"}, "zlib")):
+        path = store_2(tmp_path / f"{place}.zarr", {"compressor": codec}, chunk=pickle.dumps(Evil(tmp_path / "made")))
+        assert "codec" in refusal(path)
+    assert "codec" in refusal(store_3(tmp_path / "3.zarr", {"codecs": [BYTES, {"id": "gzip"}]}))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "dtype", ["<U2000000000", "object", 3, ["f4"], "|O", "(1000000000,)f8", "f8,f8", "|V100000000"]
+)
 def test_codecs_that_convert_to_anything_but_numbers_are_refused(tmp_path, dtype):
     metadata = {"filters": [{"id": "astype", "encode_dtype": "<f4", "decode_dtype": dtype}]}
     assert "codec" in refusal(store_2(tmp_path / "a.zarr", metadata))
