@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from ._npy import NpyFile, NpzMember, npy_file, npz_members
-from ._trace_formats import Variable, Variables, readable, stored_names
+from ._trace_formats import Variable, Variables, padded_text, readable, stored_names
 from ._trace_parts import FileFolder
-from ._trace_shapes import text_array
 from .params import InputError
 
 META = "meta.json"
@@ -23,13 +22,13 @@ RECORDING = "mmphate-gpu recording"
 
 
 @contextlib.contextmanager
-def npy_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
+def open_npy(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """The array of a .npy as "data"; it has no links to follow."""
     yield {"data": _variable(npy_file(path))}
 
 
 @contextlib.contextmanager
-def npz_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
+def open_npz(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """Those arrays of a .npz that a trace can use; it has no links to follow."""
     with npz_members(path) as members:
         stored = stored_names(path, members, partial(_shape_in, members))
@@ -37,7 +36,7 @@ def npz_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variabl
 
 
 @contextlib.contextmanager
-def recording_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
+def open_recording(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """The arrays of a recorder's folder.
 
     Its meta.json names the epochs and one .npy (timestep, unit, sample) or (unit, sample) for each of them.
@@ -45,7 +44,7 @@ def recording_variables(path: Path, *, follow_links: bool = False) -> Iterator[V
     with readable(path / META):
         meta = _meta(path)
         snapshots = _snapshots(path, meta["files"])
-        epoch = text_array("epoch", meta["epoch"])
+        epoch = _epochs(path, meta["epoch"])
         beside = [name for name in ("mask", "label") if name in meta["extra"]]
         yield {
             "data": _variable(snapshots),
@@ -89,6 +88,11 @@ def _snapshots(path: Path, names: list[str]) -> Snapshots:
     if len(shapes) > 1:
         raise InputError(f"{path} holds snapshots of the shapes {sorted(shapes)}; accepted: one shape for all")
     return Snapshots(files, (len(files), *files[0].shape), np.result_type(*{file.dtype for file in files}))
+
+
+def _epochs(path: Path, epochs: list[Any]) -> np.ndarray:
+    names = any(isinstance(epoch, str) for epoch in epochs)
+    return padded_text(f"{path}: epoch", list(map(str, epochs))) if names else np.asarray(epochs)
 
 
 def _meta(path: Path) -> dict[str, Any]:

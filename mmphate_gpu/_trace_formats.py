@@ -1,59 +1,72 @@
-"""Open and write .zarr and .h5: arrays by name, with their dimensions and the attributes that change their values."""
+"""What .zarr and .h5 share: arrays by name whose values are still in the file, judged before they are read."""
 
 from __future__ import annotations
 
 import contextlib
+import lzma
+import math
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ._optional import require
-from ._trace_dims import AXES, axes_of, common_name, is_meant
-from ._trace_packing import ATTRIBUTES
+from ._trace_dims import AXES, axes_of, is_meant
+from ._trace_shapes import LONGEST_TEXT
+from .ops.memory import check_fits, format_bytes
 from .params import InputError
 
-# What numpy, zipfile, json, zarr and h5py are known to raise on damaged files (RuntimeError: h5py, zipfile).
+# What numpy, zipfile, json, zarr and h5py raise on damaged files. The base classes stand for many: RecursionError and
+# NotImplementedError are RuntimeErrors, ZeroDivisionError is an ArithmeticError, KeyError is a LookupError.
 _BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    RuntimeError,  # RecursionError and NotImplementedError among them
     ArithmeticError,
-    MemoryError,
-    SyntaxError,
-    tokenize.TokenError,
-    AttributeError,
     AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    SystemError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
 # The arrays beside the data that a trace can use.
-_BESIDE = ("slice", *AXES, "label", "mask", "axes")
-# With these words netCDF marks the array of a dimension that has no coordinates.
-_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
+BESIDE = ("slice", *AXES, "label", "mask", "axes")
+# Bounds on what a file may claim. A constant mask of 2 GB compresses to 1 / 32,000 (zstd); no honest file goes further.
+_SMALL = 2**26  # bytes that nobody needs to ask about
+_MOST_COMPRESSED = 100_000
+_MOST_CHUNKS = 10_000_000
+_FEW_CHUNKS = 50_000  # zarr and HDF5 take up to 4 kB and 0.2 ms for each chunk of an array
+_SMALL_CHUNK = 1024  # bytes
+_LONGEST_TEXT, _MOST_ENTRIES = 1000, 64  # characters and entries of an attribute
 
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what a broken file raises into an `InputError` that names the file."""
+    """Turn what a broken file raises into an `InputError` of one sentence that names the file."""
     try:
         yield
     except InputError:
         raise
     except _BROKEN as error:
-        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        message = " ".join(str(error).split("\n")[0].split())[:200]
+        raise InputError(f"{path} cannot be read: {type(error).__name__}: {message}") from error
 
 
 @contextlib.contextmanager
@@ -62,7 +75,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if str(error).startswith(str(path)):
+        if str(error).startswith(str(path)):  # by who opened the file once more
             raise
         raise type(error)(f"{path}: {error}") from error
 
@@ -71,7 +84,8 @@ def data_key(path: Path, names: Any) -> str:
     """The one of ``names`` that holds the trace."""
     keys = [key for key in ("data", "trace") if key in names]
     if len(keys) != 1:
-        raise InputError(f"{path} holds {sorted(names)}; accepted: the trace as either 'data' or 'trace'")
+        shown = sorted(name[:100] for name in names)[:20]
+        raise InputError(f"{path} holds {shown}; accepted: the trace as either 'data' or 'trace'")
     return keys[0]
 
 
@@ -113,226 +127,110 @@ def stored_names(path: Path, names: Iterable[str], shape_of: Callable[[str], Any
     stored = {}
     for name in names:
         field = name.lower()
-        if field in _BESIDE and field not in names and is_meant(field, shape_of(name) or (), shape or ()):
+        if field in BESIDE and field not in names and is_meant(field, shape_of(name) or (), shape or ()):
             stored[field] = name
-    return stored | {name: name for name in names if name in _BESIDE} | {"data": data}
+    return stored | {name: name for name in names if name in BESIDE} | {"data": data}
 
 
-def _shape_in(group: Any, name: str) -> Any:
-    return getattr(group.get(name), "shape", None)  # a link may lead nowhere
-
-
-def _array(path: Path, group: Any, name: str) -> Any:
-    array = group[name]
-    if not hasattr(array, "dtype"):
-        raise InputError(f"{path}: the entry {name!r} is no array")
-    return array
-
-
-# ---------------------------------------------------------------- .zarr
-
-
-@contextlib.contextmanager
-def _zarr_node(path: Path) -> Iterator[Any]:
-    zarr = require("zarr", extra="zarr", purpose=f"{path}: reading .zarr")
-    with readable(path):
-        yield zarr.open(str(path), mode="r")
+# ---------------------------------------------------------------- checks
 
 
 @dataclass(frozen=True)
-class _ZarrArray:
-    """Opens an array of a store, or a store that is an array. Unlike a nested function it can be pickled."""
+class Layout:
+    """How an array claims to lie in a file.
 
-    path: Path
-    name: str | None
+    Attributes
+    ----------
+    itemsize : bytes of an entry.
+    chunk : the shape of what is stored in one piece; None if that is the array.
+    part : the shape of the smallest part that can be read alone; other than ``chunk`` where chunks hold chunks.
+    """
 
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Any]:
-        with _zarr_node(self.path) as node:
-            yield node if self.name is None else node[self.name]
+    shape: tuple[int, ...]
+    itemsize: int
+    chunk: tuple[int, ...] | None
+    part: tuple[int, ...] | None
 
+    @property
+    def n_chunks(self) -> int:
+        sizes = zip(self.shape, self.part or self.shape, strict=True)
+        return math.prod(-(-size // part) for size, part in sizes if size)
 
-@contextlib.contextmanager
-def _zarr_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
-    with _zarr_node(path) as node:
-        if hasattr(node, "shape"):
-            yield {"data": _zarr_variable(node, _ZarrArray(path, None))}
-            return
-        texts = {name: np.asarray(values) for name, values in node.attrs.items() if isinstance(values, list)}
-        stored = stored_names(path, node, partial(_shape_in, node))
-        yield {name: _text_variable(texts[name]) for name in _BESIDE if name in texts} | {
-            name: _zarr_variable(_array(path, node, key), _ZarrArray(path, key)) for name, key in stored.items()
-        }
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape) * self.itemsize
 
-
-def _text_variable(texts: np.ndarray) -> Variable:
-    return Variable(texts, lambda: texts, (None,) * texts.ndim, None, {}, None)
-
-
-def _zarr_variable(array: Any, opened: _ZarrArray) -> Variable:
-    every, metadata = dict(array.attrs), getattr(array, "metadata", None)  # zarr 2 has no metadata
-    attributes = {key: every[key] for key in ATTRIBUTES if key in every}
-    fill = array.fill_value if np.dtype(array.dtype).kind in "iuf" else None
-    # In zarr version 2, xarray takes the fill value of the array for _FillValue. It is 0 by default.
-    by_xarray = "_ARRAY_DIMENSIONS" in every and getattr(metadata, "zarr_format", 2) == 2
-    packed = "scale_factor" in every or "add_offset" in every
-    if by_xarray and fill is not None and (fill != 0 or packed):
-        attributes.setdefault("_FillValue", fill)
-    elif fill == 0 and not by_xarray:
-        fill = None
-    names = getattr(metadata, "dimension_names", None), every.get("_ARRAY_DIMENSIONS")
-    return Variable(
-        array, lambda: _zarr_values(array), _merged(opened.path, names, array.ndim), opened, attributes, fill
-    )
+    @property
+    def chunk_bytes(self) -> int:
+        return math.prod(self.chunk or ()) * self.itemsize
 
 
-def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
-    """One name for each axis, from several lists of names, of which some are None."""
-    lists = [[each] if isinstance(each, str) else list(each) for each in names if each is not None]
-    for each in lists:
-        if len(each) != n_axes:
-            raise InputError(f"{path} has an array with the dims {each}; accepted: one name for each of {n_axes} axes")
-    return tuple(common_name(each[axis] for each in lists) for axis in range(n_axes))
+def check_layout(what: str, layout: Layout, stored_bytes: Callable[[], int]) -> None:
+    """Refuse an array that claims far more than its file holds, or more chunks than can be read.
+
+    Parameters
+    ----------
+    what : the file and the array, for the message.
+    stored_bytes : counts the bytes of its values in the file; called only where the answer matters.
+
+    Raises
+    ------
+    InputError
+        Entries too long; too many or too small chunks; a chunk beyond the memory; values or a chunk of more than
+        64 MiB and 100,000 times what is stored.
+    """
+    if layout.itemsize > LONGEST_TEXT:
+        raise InputError(f"{what} has entries of {layout.itemsize} bytes; accepted: up to {LONGEST_TEXT}")
+    n_chunks, claimed = layout.n_chunks, max(layout.n_bytes, layout.chunk_bytes)
+    tiny = n_chunks > _FEW_CHUNKS and layout.n_bytes < _SMALL_CHUNK * n_chunks
+    if n_chunks > _MOST_CHUNKS or tiny:
+        raise InputError(
+            f"{what} has {n_chunks} chunks of shape {layout.part}; accepted: up to {_FEW_CHUNKS} chunks, "
+            f"or {_MOST_CHUNKS} of {_SMALL_CHUNK} bytes or more"
+        )
+    if claimed > _SMALL or n_chunks > _FEW_CHUNKS:
+        n_stored = stored_bytes()
+        if claimed > max(_SMALL, _MOST_COMPRESSED * n_stored) or n_chunks > max(_FEW_CHUNKS, n_stored):
+            raise InputError(
+                f"{what} claims {format_bytes(claimed)} in {n_chunks} chunks, of which {format_bytes(n_stored)} "
+                "are stored; accepted: a file that holds its values"
+            )
+    check_fits(f"one chunk of {what}", layout.chunk_bytes, torch.device("cpu"), remedy="store it in smaller chunks")
 
 
-def _zarr_values(array: Any) -> np.ndarray:
-    if any(getattr(codec, "codec_id", None) == "pickle" for codec in array.filters or ()):  # zarr 2 would load it
-        raise InputError(f"{array.name} holds pickled Python objects, which are never loaded; store numbers or text")
-    return np.asarray(array[...])
+def check_attribute(what: str, key: str, value: Any) -> None:
+    """Refuse an attribute of a size that no number, date or word has, before something is made of it."""
+    entries = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    entries = entries if isinstance(entries, list) else [entries]
+    nested = any(isinstance(entry, list | dict) for entry in entries)
+    if nested or len(entries) > _MOST_ENTRIES or any(len(str(entry)) > _LONGEST_TEXT for entry in entries):
+        raise InputError(
+            f"{what} has the attribute {key}, which is nested or too long; accepted: a number, text of up to "
+            f"{_LONGEST_TEXT} characters, or a list of up to {_MOST_ENTRIES} of them"
+        )
 
 
-def write_zarr(path: Path, fields: dict[str, np.ndarray]) -> None:
-    """Write ``fields`` with the names of their dimensions, so that xarray can read the store."""
-    zarr = require("zarr", extra="zarr", purpose=f"{path.name}: writing .zarr")
-    names_dims = hasattr(zarr.Group, "create_array")  # zarr 3
-    group = zarr.open_group(str(path), mode="w", **({"zarr_format": 3} if names_dims else {}))
-    for name, (values, dims) in _with_dims(fields).items():
-        if values.dtype.kind in "SU":  # zarr 3 has no standard form for arrays of text
-            group.attrs[name] = values.astype(np.str_).tolist()
-        elif names_dims:
-            group.create_array(name, data=values, dimension_names=dims)
-        else:  # xarray would read the default fill value, 0, as a missing value.
-            group.array(name, values, fill_value=None).attrs["_ARRAY_DIMENSIONS"] = dims
-    if "label" in fields:
-        group["data"].attrs["coordinates"] = "label"
+def padded_text(what: str, texts: Sequence[str]) -> np.ndarray:
+    """``texts`` as a NumPy array, which gives every text the length of the longest.
+
+    Raises
+    ------
+    InputError
+        That takes more than 64 MiB and a hundred times what the texts take.
+    """
+    lengths = [len(text) for text in texts]
+    needed = 4 * len(texts) * max(lengths, default=0)
+    if needed > max(_SMALL, 400 * sum(lengths)):
+        raise InputError(f"{what} holds a text of {max(lengths)} characters among {len(texts)}; accepted: short texts")
+    return np.array(texts, dtype=np.str_)
 
 
-# ---------------------------------------------------------------- .h5
+# ---------------------------------------------------------------- writing
 
 
-@contextlib.contextmanager
-def _h5_file(path: Path) -> Iterator[Any]:
-    h5py = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
-    with readable(path), h5py.File(path, "r") as file:
-        yield file
-
-
-@dataclass(frozen=True)
-class _H5Array:
-    """Opens an array of a file."""
-
-    path: Path
-    name: str
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Any]:
-        with _h5_file(self.path) as file:
-            yield file[self.name]
-
-
-@contextlib.contextmanager
-def _h5_variables(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
-    with _h5_file(path) as file:
-        by_id = {
-            int(array.attrs["_Netcdf4Dimid"]): name
-            for name, array in file.items()
-            if getattr(array, "is_scale", False) and "_Netcdf4Dimid" in array.attrs
-        }
-        stored = stored_names(path, file, partial(_shape_in, file))
-        arrays = {name: _array(path, file, key) for name, key in stored.items()}
-        yield {
-            name: _h5_variable(array, _H5Array(path, array.name), by_id)
-            for name, array in arrays.items()
-            if not _text(array.attrs.get("NAME", "")).startswith(_NO_VARIABLE)
-        }
-
-
-def _h5_variable(array: Any, opened: _H5Array, by_id: dict[int, str]) -> Variable:
-    attributes = {key: _text(array.attrs[key]) for key in ATTRIBUTES if key in array.attrs}
-    # Integers of one byte have no fill value in netCDF, although its library writes one.
-    numbers = array.shape is not None and array.dtype.kind in "iuf" and array.dtype.itemsize > 1
-    fill = array.fillvalue if numbers and array.fillvalue != 0 else None
-    return Variable(array, lambda: _h5_values(array), _h5_dims(array, by_id), opened, attributes, fill)
-
-
-def _h5_values(array: Any) -> np.ndarray:
-    h5py = require("h5py", extra="hdf5", purpose="reading .h5")
-    if h5py.check_string_dtype(array.dtype) is not None:
-        return np.asarray(array.asstr()[...], dtype=np.str_)
-    return np.asarray(array[...])
-
-
-def _h5_dims(array: Any, by_id: dict[int, str]) -> tuple[Any, ...]:
-    """The name of each axis, from its label, its dimension scales, or netCDF's numbers of dimensions."""
-    if array.shape is None:
-        return ()
-    if array.is_scale and array.ndim == 1:
-        return (_scale_name(array),)
-    numbers = np.ravel(array.attrs.get("_Netcdf4Coordinates", ())).tolist()
-    names = [by_id.get(number) for number in numbers] if len(numbers) == array.ndim else [None] * array.ndim
-    return tuple(
-        common_name([dim.label, *map(_scale_name, dim.values()), name])
-        for dim, name in zip(array.dims, names, strict=True)
-    )
-
-
-def _scale_name(scale: Any) -> Any:
-    label = _text(scale.attrs.get("NAME", ""))
-    return common_name([(scale.name or "").rpartition("/")[2], None if label.startswith(_NO_VARIABLE) else label])
-
-
-def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
-    """Write ``fields`` with dimension scales, as netCDF-4 does."""
-    h5py = require("h5py", extra="hdf5", purpose=f"{path.name}: writing .h5")
-    arrays = _with_dims(fields)
-    with h5py.File(path, "w") as file:
-        for name, (values, _) in arrays.items():
-            if values.dtype.kind in "mM":
-                raise InputError(f"{name} has dtype {values.dtype}, which .h5 cannot hold; accepted: .npz or numbers")
-            if values.dtype.kind in "SU":
-                try:
-                    file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
-                except ValueError as error:  # a lone surrogate, or the character of number 0
-                    raise InputError(
-                        f"{name} holds text that .h5 cannot hold ({error}); accepted: .npz, .zarr, or other text"
-                    ) from error
-            else:
-                file.create_dataset(name, data=values)
-            # netCDF has no booleans: its library reads those of h5py as bytes. By this attribute xarray converts them.
-            if values.dtype == bool:
-                file[name].attrs["dtype"] = "bool"
-        for name, (_, dims) in arrays.items():
-            if dims == [name]:
-                file[name].make_scale(name)
-        for name, (_, dims) in arrays.items():
-            for dim, axis in zip(file[name].dims, dims, strict=True):
-                dim.label = axis
-                if axis in arrays and axis != name:  # a scale cannot have scales
-                    dim.attach_scale(file[axis])
-        if "label" in fields:
-            file["data"].attrs["coordinates"] = "label"
-
-
-def _with_dims(fields: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, list[str]]]:
+def with_dims(fields: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, list[str]]]:
     """{name in a file: (array, names of its dimensions)}; these names replace the field "axes"."""
     axes = list(axes_of(fields["data"].ndim))
     along = {"data": axes, "mask": axes, "label": ["sample"]} | {name: [name] for name in ("slice", *AXES)}
     names = {"epoch": axes[0]}
     return {names.get(name, name): (v, along[names.get(name, name)]) for name, v in fields.items() if name != "axes"}
-
-
-OPENERS = {".zarr": _zarr_variables, ".h5": _h5_variables}

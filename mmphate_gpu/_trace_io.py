@@ -11,12 +11,14 @@ from typing import Any
 
 from ._paths import check_files, expanded
 from ._trace_contents import Contents, Heading, contents_of
-from ._trace_flat import META, npy_variables, npz_variables, recording_variables
-from ._trace_formats import OPENERS, naming, readable
+from ._trace_flat import META, open_npy, open_npz, open_recording
+from ._trace_formats import naming, readable
+from ._trace_h5 import open_h5
+from ._trace_zarr import open_zarr
 from .params import InputError
 
 ENDINGS = ".npy, .npz, .zarr, .h5"
-_OPENERS = {".npy": npy_variables, ".npz": npz_variables, META: recording_variables, **OPENERS}
+OPENERS = {".npy": open_npy, ".npz": open_npz, ".zarr": open_zarr, ".h5": open_h5, META: open_recording}
 
 
 def read_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading
 def _contents(path: str | os.PathLike[str], follow_links: bool) -> Iterator[Contents]:
     path = expanded(path)
     with readable(path):
-        opener = _OPENERS[_format(path, follow_links)]
+        opener = OPENERS[_format(path, follow_links)]
         with opener(path, follow_links=follow_links) as variables, naming(path):
             yield contents_of(path, variables)
 
@@ -78,7 +80,7 @@ def _format(path: Path, follow_links: bool) -> str:
     if (path / META).is_file():
         return META
     ending = path.suffix.lower().replace(".hdf5", ".h5")
-    if ending not in _OPENERS:
+    if ending not in OPENERS:
         raise InputError(f"{path} has an unknown ending; accepted: {ENDINGS}, or a recorder's folder with {META}")
     if path.is_dir() and ending != ".zarr":
         raise InputError(f"{path} is a folder, not a {path.suffix} file")

@@ -12,7 +12,6 @@ from .params import InputError, InputTypeError
 Shape = tuple[int, ...]
 # A longer text names nothing, while a few bytes of a compressed file could hold one of any length.
 LONGEST_TEXT = 2**16  # bytes
-MOST_PADDED = 2**26  # bytes of an array of text that may be far more than the text
 
 
 def check_data_shape(shape: Shape) -> None:
@@ -51,18 +50,3 @@ def check_text(name: str, dtype: np.dtype) -> None:
     """Raise `InputError` if one entry takes more bytes than any name has."""
     if dtype.itemsize > LONGEST_TEXT:
         raise InputError(f"{name} has entries of {dtype.itemsize} bytes; accepted: at most {LONGEST_TEXT}")
-
-
-def text_array(name: str, texts: list[Any]) -> np.ndarray:
-    """An array of the list ``texts`` of a file, whose entries are all as wide as the longest.
-
-    Raises
-    ------
-    InputError
-        One long entry among many short ones, which would make the array far larger than the file.
-    """
-    sizes = [len(text) for text in texts if isinstance(text, str)]
-    padded = 4 * len(sizes) * max(sizes, default=0)  # bytes
-    if padded > MOST_PADDED and padded > 64 * sum(sizes):
-        raise InputError(f"{name} has an entry of {max(sizes)} characters among {len(texts)}; accepted: shorter text")
-    return np.asarray(texts)

@@ -13,7 +13,8 @@ import numpy as np
 
 from ._paths import expanded, writable
 from ._trace_dims import AXES
-from ._trace_formats import write_h5, write_zarr
+from ._trace_h5 import write_h5
+from ._trace_zarr import write_zarr
 from .params import InputError
 
 _ENDINGS = ".npy, .npz, .zarr, .h5"

@@ -347,7 +347,7 @@ def test_one_long_name_among_many(tmp_path):
     folder = recording(tmp_path / "run", *np.zeros((200, 1, 1, 1)))
     meta = json.loads((folder / _trace_flat.META).read_text())
     (folder / _trace_flat.META).write_text(json.dumps(meta | {"epoch": ["a" * 100_000, *["b"] * 199]}))
-    refused_in_little_memory(lambda: load_trace(folder), "epoch has an entry of 100000 characters among 200")
+    refused_in_little_memory(lambda: load_trace(folder), "epoch holds a text of 100000 characters among 200")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "\0", "", "null", '{"a": 1} {'])

@@ -593,7 +593,7 @@ def test_heading(tmp_path, unread, ending, three):
     save_trace(tmp_path / f"a{ending}", trace)
     found = _trace_io.heading(tmp_path / f"a{ending}")
     assert found == ((12, 5, 7) if three else SHAPE, np.float32 if ending == ".npy" else np.float64)
-    with pytest.raises(AssertionError, match="being read"):
+    with pytest.raises((AssertionError, InputError), match="being read"):  # a reader may take it for a broken file
         load_trace(tmp_path / f"a{ending}")
 
 

@@ -1,0 +1,378 @@
+"""Damaged and hostile .h5: each is refused in one sentence; none kills the interpreter or takes memory for a claim."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mmphate_gpu import InputError
+from mmphate_gpu._trace_io import OPENERS
+from mmphate_gpu.trace import as_trace, load_trace
+
+h5py = pytest.importorskip("h5py")
+SHAPE = (4, 3, 5, 7)
+streams = pytest.mark.parametrize("stream", [False, True])
+
+
+def values():
+    return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+
+
+def written(path, *, plain=True):
+    """A new file, open for writing, with the trace as "data" unless ``plain`` is False."""
+    file = h5py.File(path, "w")
+    if plain:
+        file["data"] = values()
+    return file
+
+
+def virtual(file, name, *sources, shape=SHAPE):
+    """A virtual dataset whose values are those of ``sources``: (file, dataset)."""
+    layout = h5py.VirtualLayout(shape=shape, dtype="f4")
+    for source in sources:
+        layout[...] = h5py.VirtualSource(*source, shape=shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def by_number(file, name, pattern):
+    """A virtual dataset whose epochs lie in files that ``pattern`` numbers, as many as there are."""
+    space = h5py.h5s.create_simple(SHAPE, (h5py.h5s.UNLIMITED, *SHAPE[1:]))
+    space.select_hyperslab((0,) * 4, (h5py.h5s.UNLIMITED, 1, 1, 1), (1, 1, 1, 1), (1, *SHAPE[1:]))
+    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    options.set_virtual(space, pattern, b"data", h5py.h5s.create_simple((1, *SHAPE[1:])))
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple(SHAPE, SHAPE), options)
+
+
+def refusal(path):
+    """The sentence by which `load_trace` refuses ``path``, in memory and by parts alike."""
+    sentences = set()
+    for stream in (False, True):
+        with pytest.raises(InputError) as caught:
+            load_trace(path, stream=stream)
+        sentences.add(str(caught.value).removeprefix(f"{path}: "))
+    assert len(sentences) == 1
+    (sentence,) = sentences
+    assert "\n" not in sentence and len(sentence) < len(str(path)) + 500
+    return sentence
+
+
+def followed(path):
+    """The values of "data" where links may be followed, by the opener and opened once more."""
+    with OPENERS[".h5"](path, follow_links=True) as variables:
+        read, opened = variables["data"].read(), variables["data"].opened
+    with opened() as array:
+        assert np.array_equal(array[...], read)
+    return read
+
+
+# ---------------------------------------------------------------- values in other files
+
+
+def test_virtual_datasets(tmp_path):
+    path = tmp_path / "a.h5"
+    written(tmp_path / "source.h5").close()
+    with written(path, plain=False) as file:
+        file["inner"] = values()
+        virtual(file, "data", (".", "inner"))
+    assert "virtual dataset" in refusal(path)
+    assert np.array_equal(followed(path), values())
+    with written(path, plain=False) as file:
+        virtual(file, "data", ("source.h5", "data"))
+    assert "virtual dataset" in refusal(path)
+    assert np.array_equal(followed(path), values())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["itself", "by its name", "through another", "through another file", "a circle of files", "no file", "pattern"],
+)
+def test_virtual_datasets_that_no_option_accepts(tmp_path, kind):
+    path = tmp_path / "a.h5"
+    with written(path, plain=False) as file:
+        if kind in ("itself", "by its name"):
+            virtual(file, "data", ("." if kind == "itself" else "a.h5", "data"))
+        elif kind == "through another":
+            virtual(file, "data", (".", "b"))
+            virtual(file, "b", (".", "data"))
+        elif kind == "no file":  # HDF5 would give the fill value
+            virtual(file, "data", ("missing.h5", "data"))
+        elif kind == "pattern":
+            by_number(file, "data", b"b%b.h5")
+        else:
+            virtual(file, "data", ("b.h5", "data"))
+    with written(tmp_path / "b.h5", plain=False) as file:
+        file["plain"] = values()
+        virtual(file, "data", ("a.h5", "data") if kind == "a circle of files" else (".", "plain"))
+    assert "virtual dataset" in refusal(path)
+    with pytest.raises(InputError, match="virtual dataset of virtual|sources that exist"):
+        followed(path)
+
+
+@pytest.mark.parametrize("name", ["mask", "epoch", "label", "Unit"])
+def test_virtual_datasets_beside_the_data(tmp_path, name):
+    with written(tmp_path / "a.h5") as file:
+        virtual(file, name, (".", name), shape=SHAPE if name == "mask" else (5,))
+    assert "virtual dataset" in refusal(tmp_path / "a.h5")
+
+
+def test_external_storage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # HDF5 takes the names from there
+    values().tofile(tmp_path / "values.bin")
+    with written(tmp_path / "a.h5", plain=False) as file:
+        place = [("values.bin", 0, values().nbytes)]
+        file.create_dataset("data", shape=SHAPE, dtype="f4", external=place)
+    assert "external files" in refusal(tmp_path / "a.h5")
+    assert np.array_equal(followed(tmp_path / "a.h5"), values())
+    (tmp_path / "values.bin").unlink()
+    with pytest.raises(InputError):
+        followed(tmp_path / "a.h5")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "values.bin")
+        with pytest.raises(InputError, match="FIFO"):
+            followed(tmp_path / "a.h5")
+
+
+def test_external_links(tmp_path):
+    path = tmp_path / "a.h5"
+    with written(tmp_path / "b.h5") as file:
+        file["group/data"] = values()
+        file["again"] = h5py.ExternalLink("a.h5", "/again")
+        virtual(file, "virtual", (".", "virtual"))
+    for target in ("/data", "group/data", "group/.//data"):
+        with written(path, plain=False) as file:
+            file["data"] = h5py.ExternalLink("b.h5", target)
+        assert "is a link to" in refusal(path)
+        assert np.array_equal(followed(path), values())
+    with written(path, plain=False) as file:
+        file["way"] = h5py.ExternalLink("b.h5", "/group")
+        file["data"] = h5py.SoftLink("/way/data")
+        file["other"] = h5py.ExternalLink("missing.h5", "/data")
+    assert "is a link to" in refusal(path)
+    assert np.array_equal(followed(path), values())
+    for target in ("again", "virtual", "nothing", "data/data", "group"):
+        with written(path, plain=False) as file:
+            file["data"] = h5py.ExternalLink("b.h5", target)
+            file["again"] = h5py.ExternalLink("b.h5", "/again")
+        refusal(path)
+        with pytest.raises(InputError):
+            followed(path)
+
+
+def test_external_links_that_a_trace_does_not_use(tmp_path):
+    with written(tmp_path / "a.h5") as file:
+        file["other"] = h5py.ExternalLink("/dev/zero", "/data")
+        file["another"] = h5py.SoftLink("/other/data")
+        if hasattr(os, "mkfifo"):
+            os.mkfifo(tmp_path / "fifo")
+            file["fifo"] = h5py.ExternalLink("fifo", "/data")
+    for stream in (False, True):
+        assert np.array_equal(load_trace(tmp_path / "a.h5", stream=stream).load().data, as_trace(values()).data)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+def test_fifos(tmp_path):
+    os.mkfifo(tmp_path / "fifo.h5")
+    assert "FIFO" in refusal(tmp_path / "fifo.h5")
+    with written(tmp_path / "a.h5", plain=False) as file:
+        file["data"] = h5py.ExternalLink("fifo.h5", "/data")
+    with pytest.raises(InputError, match="FIFO"):
+        followed(tmp_path / "a.h5")
+
+
+@streams
+def test_soft_links_within_the_file(tmp_path, stream):
+    with written(tmp_path / "a.h5", plain=False) as file:
+        file["group/deep/values"] = values()
+        file["group/way"] = h5py.SoftLink("deep")
+        file["data"] = h5py.SoftLink("group/way/values")
+        file["epoch"] = h5py.SoftLink("/group/numbers")
+        file["group/numbers"] = [1, 2, 5, 9]
+    trace = load_trace(tmp_path / "a.h5", stream=stream).load()
+    assert np.array_equal(trace.data, as_trace(values()).data) and list(trace.epoch) == [1, 2, 5, 9]
+
+
+@pytest.mark.parametrize("target", ["/nothing", "/data", "data", "/other", "/plain/data", "/", "", "/group"])
+def test_soft_links_to_nowhere(tmp_path, target):
+    with written(tmp_path / "a.h5", plain=False) as file:
+        file["plain"] = values()
+        file["other"] = h5py.SoftLink("/data")
+        file.create_group("group")
+        file["data"] = h5py.SoftLink(target or "/././.")
+    refusal(tmp_path / "a.h5")
+
+
+# ---------------------------------------------------------------- what headers claim
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "message"),
+    [
+        ((10**9, 3, 5, 7), (4, 1, 1, 1), "chunks of shape"),
+        ((10**4, 3, 5, 7), (1, 1, 1, 1), "chunks of shape"),
+        ((10**6, 10, 50, 70), (10**4, 10, 50, 70), "are stored"),
+        ((10**6, 10, 50, 70), None, "are stored"),
+        ((4, 3, 5, 7), (4, 3, 5, 10**7), "are stored"),
+        ((2**20, 2**20, 2**10, 2**10), (64, 64, 64, 64), "chunks of shape"),
+    ],
+)
+def test_shapes_and_chunks(tmp_path, shape, chunks, message):
+    with written(tmp_path / "a.h5", plain=False) as file:
+        more = {} if chunks is None else {"chunks": chunks, "maxshape": (None,) * 4, "compression": "gzip"}
+        data = file.create_dataset("data", shape=shape, dtype="f4", **more)
+        if chunks is not None and np.prod(chunks) < 10**6:
+            data[:1, :1, :1, :1] = 1
+    assert message in refusal(tmp_path / "a.h5")
+
+
+def test_a_chunk_beyond_the_memory(tmp_path, monkeypatch):
+    with written(tmp_path / "a.h5", plain=False) as file:
+        file.create_dataset("data", data=values(), chunks=(100, 30, 50, 70), maxshape=(None,) * 4)
+    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(10**7))
+    assert "one chunk of" in refusal(tmp_path / "a.h5")
+
+
+OBJECTS = {
+    "text of variable length": (h5py.string_dtype(), None),
+    "numbers of variable length": (h5py.vlen_dtype(np.float32), None),
+    "references": (h5py.ref_dtype, None),
+    "references to regions": (h5py.regionref_dtype, None),
+    "compound": (np.dtype([("a", "f4"), ("b", "f4")]), None),
+    "opaque": (np.dtype("V8"), None),
+    "arrays": (np.dtype(("f4", (2,))), None),
+    "long text": ("S1000000", None),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_data_types(tmp_path, name):
+    for field in ("data", "mask", "epoch"):
+        path = tmp_path / f"{field}.h5"
+        with written(path, plain=field != "data") as file:
+            file.create_dataset(field, shape=(4,) if field == "epoch" else SHAPE, dtype=OBJECTS[name][0])
+        if (name, field) != ("text of variable length", "epoch"):
+            refusal(path)
+
+
+def test_text_of_variable_length(tmp_path):
+    with written(tmp_path / "a.h5") as file:
+        file.create_dataset("unit", data=["a", "bee", "", "dé", "e"], dtype=h5py.string_dtype())
+    unit = load_trace(tmp_path / "a.h5").unit
+    assert list(unit) == ["a", "bee", "", "dé", "e"] and unit.dtype.kind == "U"
+    with written(tmp_path / "b.h5", plain=False) as file:
+        words = [b"a" * 10**6, *[b"b"] * 10**5]
+        file["data"] = np.zeros((2, 1, len(words), 1))
+        file.create_dataset("unit", data=words, dtype=h5py.string_dtype())
+    assert "a text of 1000000 characters" in refusal(tmp_path / "b.h5")
+
+
+def test_texts_that_share_their_bytes(tmp_path):
+    path = tmp_path / "a.h5"
+    with written(path, plain=False) as file:
+        file["data"] = np.zeros((2, 1, 10**4, 1))
+        unit = file.create_dataset("unit", data=[b"x" * 10**6, *[b"y"] * 9999], dtype=h5py.string_dtype(), chunks=None)
+        start, size = unit.id.get_offset(), unit.id.get_storage_size() // len(unit)
+    content = bytearray(path.read_bytes())
+    content[start : start + size * 10**4] = bytes(content[start : start + size]) * 10**4  # each refers to the long one
+    path.write_bytes(content)
+    assert "more text than its file has bytes" in refusal(path)
+
+
+# ---------------------------------------------------------------- attributes
+
+ATTRIBUTES = {
+    "many numbers": ("scale_factor", np.ones(5000)),
+    "long text": ("units", "x" * 10**6),
+    "long text of fixed length": ("units", np.bytes_(b"x" * 60_000)),
+    "numbers of several axes": ("valid_range", np.ones((2, 2))),
+    "text for a number": ("scale_factor", "two"),
+    "compound": ("add_offset", np.zeros(1, [("a", "f4")])),
+    "label of the wrong type": ("DIMENSION_LABELS", np.zeros((4, 3), [("a", "f4")])),
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_attributes_of_wrong_types(tmp_path, name):
+    with written(tmp_path / "a.h5") as file:
+        key, value = ATTRIBUTES[name]
+        file["data"].attrs[key] = value
+    refusal(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("key", ["units", "scale_factor", "_FillValue", "CLASS", "NAME", "DIMENSION_LABELS"])
+def test_attributes_that_are_references(tmp_path, key):
+    with written(tmp_path / "a.h5") as file:
+        file["data"].attrs.create(key, file["data"].ref, dtype=h5py.ref_dtype)
+    assert "data type" in refusal(tmp_path / "a.h5")
+
+
+@streams
+@pytest.mark.parametrize("kind", ["numbers", "text", "one list", "too many lists", "null", "of something else"])
+def test_lists_of_scales_of_the_wrong_type(tmp_path, kind, stream):
+    with written(tmp_path / "a.h5") as file:
+        file["group/other"] = values()
+        attributes = file["data"].attrs
+        if kind == "numbers":
+            attributes["DIMENSION_LIST"] = np.full((4, 10**3), 2**60)
+        elif kind == "text":
+            attributes["DIMENSION_LIST"] = ["a" * 100] * 4
+        elif kind == "null":
+            attributes["DIMENSION_LIST"] = h5py.Empty("f4")
+        else:
+            n_lists = {"one list": 1, "too many lists": 500, "of something else": 4}[kind]
+            lists = np.empty(n_lists, object)
+            for place in range(n_lists):
+                lists[place] = np.array([file["group"].ref], h5py.ref_dtype)
+            attributes.create("DIMENSION_LIST", lists, dtype=h5py.vlen_dtype(h5py.ref_dtype))
+        attributes["DIMENSION_LABELS"] = np.arange(4)
+    try:
+        assert np.array_equal(load_trace(tmp_path / "a.h5", stream=stream).load().data, as_trace(values()).data)
+    except InputError as error:  # the name of the group, or a number, is that of no axis
+        assert "has dims" in str(error)
+
+
+# ---------------------------------------------------------------- damage, in processes of their own
+
+CHILD = """
+import resource, sys
+from mmphate_gpu import InputError, load_trace
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    for stream in (False, True):
+        try:
+            load_trace(path, stream=stream)
+            print("read", path)
+        except InputError:
+            pass
+scale = 2**20 if sys.platform == "darwin" else 2**10
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // scale)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module there")
+def test_no_claim_takes_memory_and_no_recursion_kills(tmp_path):
+    paths = [tmp_path / f"{name}.h5" for name in "abcdefg"]
+    for place, path in enumerate(paths):
+        with written(path, plain=place > 4) as file:
+            if place == 0:
+                virtual(file, "data", (".", "data"))
+            elif place == 1:
+                virtual(file, "data", (".", "b"))
+                virtual(file, "b", ("b.h5", "data"))
+            elif place == 2:
+                file.create_dataset("data", shape=(10**9, 3, 5, 7), chunks=(4, 1, 1, 1), dtype="f4")
+            elif place == 3:
+                file.create_dataset("data", shape=SHAPE, chunks=(4, 3, 5, 10**7), maxshape=(None,) * 4, dtype="f4")
+            elif place == 4:
+                file.create_dataset("data", shape=(10**7, 3, 5, 70), dtype="f4")
+            elif place == 5:
+                virtual(file, "epoch", (".", "epoch"), shape=(4,))
+            else:
+                file["data"].attrs["DIMENSION_LIST"] = np.full((4, 10**3), 2**60)
+                file["data"].attrs["units"] = np.zeros(7000)
+    done = subprocess.run([sys.executable, "-c", CHILD, *map(str, paths)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 100, done.stdout  # MB
