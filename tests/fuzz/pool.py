@@ -23,8 +23,8 @@ import psutil
 import mmphate_gpu
 
 PROGRAM = Path(__file__).with_name("worker.py")
-# Seconds of CPU time, or without any, after which a load hangs. Another process may take the CPU, so that the clock alone
-# does not count.
+# Seconds of CPU time, or without any, after which a load hangs. Other processes may have the CPU meanwhile, so that the
+# clock alone does not count.
 HANG = 5.0
 LONGEST = 30.0  # seconds by the clock
 RUNAWAY = 2e9  # bytes of growth at which a load is stopped
@@ -73,7 +73,7 @@ class Worker:
         self._stop()
 
     def _start(self) -> None:
-        self._errors = tempfile.TemporaryFile(mode="w+", errors="replace")
+        self._errors = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115 (closed in `_stop`)
         self._process = subprocess.Popen(
             [sys.executable, str(PROGRAM), "--serve"],
             stdin=subprocess.PIPE,
@@ -253,4 +253,5 @@ def class_of(outcome: Outcome) -> str:
     head, _, place = outcome.detail.rpartition(" @ ")
     if place and head:
         return f"{head.split(':')[0]} @ {place}"
-    return re.sub(r"\d[\d.]*|'[^']*'|\"[^\"]*\"", "#", outcome.detail)[:80]
+    text = outcome.detail.partition("mutated-trace")[2] or outcome.detail
+    return re.sub(r"\d[\d.]*|'[^']*'|\"[^\"]*\"", "#", text)[:50]

@@ -1,7 +1,7 @@
 """A process that loads mutated files and reports how each load ended; ``pool.py`` starts it.
 
-As a program, ``python tests/fuzz/worker.py FORMAT NUMBER [--stream] [--keep DIR]`` loads one file by itself, and puts it
-into DIR. Numbers below 0 are the honest files.
+As a program, ``python tests/fuzz/worker.py FORMAT NUMBER [--stream] [--keep DIR]`` loads one file by itself, and
+writes it into DIR. Numbers below 0 are the honest files.
 """
 
 from __future__ import annotations
