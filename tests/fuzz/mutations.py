@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
+from containers import mutated_h5
 from documents import PICKLE, mutated_json, mutated_npy_header, replaced_number
 from seeds import Seed, seeds_of
 from zips import mutated_archive, mutated_directory
@@ -179,6 +180,8 @@ def _change_zip(rng: random.Random, seed: Seed) -> Tree:
 
 
 def _change_h5(rng: random.Random, seed: Seed) -> Tree:
+    if rng.random() < 0.5:
+        return {"": mutated_h5(rng, seed.files[""])}
     return {"": mutated_bytes(rng, seed.files[""], head=rng.choice((96, 1024, 4096, None)))}
 
 

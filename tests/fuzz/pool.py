@@ -249,9 +249,9 @@ def summary(outcomes: list[Outcome]) -> str:
 
 
 def class_of(outcome: Outcome) -> str:
-    """What faults of one cause have in common: the exception and the line, without numbers and quoted words."""
+    """What faults of one cause have in common: the exception and the line, or the first words."""
     head, _, place = outcome.detail.rpartition(" @ ")
     if place and head:
         return f"{head.split(':')[0]} @ {place}"
     text = outcome.detail.partition("mutated-trace")[2] or outcome.detail
-    return re.sub(r"\d[\d.]*|'[^']*'|\"[^\"]*\"", "#", text)[:50]
+    return " ".join(re.findall(r"[A-Za-z][A-Za-z ]{7,}", text)[:2])

@@ -297,9 +297,11 @@ def _links_h5(file: Any) -> None:
     import h5py
 
     file["values"] = DATA
-    layout = h5py.VirtualLayout(DATA.shape, DATA.dtype)
-    layout[...] = h5py.VirtualSource(".", "values", DATA.shape)
-    file.create_virtual_dataset("data", layout)
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_obj_track_times(False)  # `create_virtual_dataset` would write the time of day
+    space = h5py.h5s.create_simple(DATA.shape)
+    creation.set_virtual(space, b".", b"/values", space)
+    h5py.h5d.create(file.id, b"data", h5py.h5t.IEEE_F32LE, space, creation)
     file["label"] = h5py.SoftLink("/classes")
     file["classes"] = LABEL
 

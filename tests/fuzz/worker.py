@@ -147,7 +147,8 @@ def _digest(result: Any) -> str:
         values = result.data if result.mask is None else torch.where(result.mask, result.data, 0)
         arrays = [values.numpy(), *(getattr(result, name) for name in ("epoch", "timestep", "unit", "sample"))]
         arrays += [] if result.label is None else [result.label]
-        arrays += [] if result.mask is None or bool(result.mask.all()) else [result.mask.numpy()]
+        if result.mask is not None and not bool(result.mask.all()):
+            arrays.append(result.mask.to(torch.uint8).numpy())  # 1 for any byte that is not 0
     if not np.isfinite(arrays[0]).all():
         raise AssertionError("values are not finite")
     digest = hashlib.sha256(repr([(array.dtype.str, array.shape) for array in arrays]).encode())
@@ -172,7 +173,7 @@ def load(path: Path, reader: str, n_bytes: int) -> dict[str, Any]:
         result = READERS[reader](path)
         growth = 0 if before is None else _peak() - before
         if reader in FORMAT_READERS:
-            n_bytes += 4 * getattr(result, "nbytes", 0)
+            n_bytes += 4 * getattr(result, "nbytes", 0)  # of a trace
             report["digest"] = _digest(result)
     except InputError as error:
         report = _refusal(str(error))
