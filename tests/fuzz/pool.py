@@ -114,7 +114,7 @@ class Worker:
                 outcomes.append(Outcome(format_name, number, reader, **report))
                 if self._process is None:
                     break
-        return _held_together(outcomes)
+        return held_together(outcomes)
 
     def _report(self) -> dict[str, Any]:
         """The report of the load that runs now; after a fault that ends the process there is none."""
@@ -190,15 +190,18 @@ class _Watch:
         return ("memory", f"{grown / 1e6:.0f} MB and growing") if grown > RUNAWAY else None
 
 
-def _held_together(outcomes: list[Outcome]) -> list[Outcome]:
-    """The same, with the fault that two ways to read have given different values."""
-    digests = {outcome.digest for outcome in outcomes if outcome.outcome == "ok"}
-    if len(digests) < 2:
+def held_together(outcomes: list[Outcome]) -> list[Outcome]:
+    """The same, with a fault if two ways of reading do not agree; some files cannot be read by parts and say so."""
+    if len(outcomes) != 2 or any(outcome.is_fault or "by parts" in outcome.detail for outcome in outcomes):
         return outcomes
-    return [
-        *outcomes[:-1],
-        outcomes[-1]._replace(outcome="wrong result", detail="other values than from memory"),
-    ]
+    memory, parts = outcomes
+    if memory.outcome != parts.outcome:
+        detail = f"{parts.outcome} by parts, {memory.outcome} from memory; {memory.detail}{parts.detail}"
+    elif memory.digest != parts.digest:
+        detail = "other values than from memory"
+    else:
+        return outcomes
+    return [memory, parts._replace(outcome="wrong result", detail=detail)]
 
 
 def run(format_name: str, numbers: Iterable[int], n_workers: int = 1) -> list[Outcome]:

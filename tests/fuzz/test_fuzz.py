@@ -69,11 +69,15 @@ def test_faulty_readers_are_caught():
     assert "wrong exception x 1, npy 0 (faulty: wrong exception): KeyError" in summary
 
 
-def test_other_values_by_parts_are_a_fault():
+def test_ways_of_reading_must_agree():
     memory = pool.Outcome("npy", 0, "memory", "ok", "", digest="a")
-    parts = memory._replace(reader="parts", digest="b")
-    assert pool._held_together([memory, parts])[1].is_fault
-    assert not any(outcome.is_fault for outcome in pool._held_together([memory, parts._replace(digest="a")]))
+    parts = memory._replace(reader="parts")
+    refused = {"outcome": "refused", "digest": ""}
+    assert pool.held_together([memory, parts]) == [memory, parts]
+    assert pool.held_together([memory, parts._replace(digest="b")])[1].is_fault
+    assert pool.held_together([memory._replace(**refused, detail="broken"), parts])[1].is_fault
+    assert pool.held_together([memory, parts._replace(**refused, detail="broken")])[1].is_fault
+    assert not pool.held_together([memory, parts._replace(**refused, detail="cannot be read by parts")])[1].is_fault
 
 
 def test_the_program_shows_one_file(tmp_path):

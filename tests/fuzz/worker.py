@@ -27,7 +27,7 @@ from documents import CANARY
 from mutations import Mutated, Special, mutated, n_seeds
 
 GROWTH_LIMIT = 200e6
-LONGEST_MESSAGE = 600
+LONGEST_MESSAGE = 600  # characters beside the path of the file
 # The name, without its ending, of every mutated file: a message must hold it.
 STEM = "mutated-trace"
 
@@ -176,7 +176,7 @@ def load(path: Path, reader: str, n_bytes: int) -> dict[str, Any]:
             n_bytes += 4 * getattr(result, "nbytes", 0)  # of a trace
             report["digest"] = _digest(result)
     except InputError as error:
-        report = _refusal(str(error))
+        report = _refusal(str(error), str(path))
     except AssertionError as error:
         report = {"outcome": "wrong result", "detail": f"{error} @ {_place(error)}"}
     except BaseException as error:  # whatever comes is the result of the test
@@ -194,8 +194,8 @@ def load(path: Path, reader: str, n_bytes: int) -> dict[str, Any]:
     return report | {"growth": growth}
 
 
-def _refusal(message: str) -> dict[str, Any]:
-    if STEM not in message or "\n" in message or len(message) > LONGEST_MESSAGE:
+def _refusal(message: str, path: str) -> dict[str, Any]:
+    if STEM not in message or "\n" in message or len(message) > LONGEST_MESSAGE + len(path):
         return {"outcome": "message", "detail": f"{len(message)} characters: {message[:200]!r}"}
     return {"outcome": "refused", "detail": message}
 
