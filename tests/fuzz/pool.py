@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -15,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,10 +62,11 @@ class Worker:
     Parameters
     ----------
     hang : seconds of CPU time, or without any, that a load may take.
+    longest : seconds by the clock that it may take.
     """
 
-    def __init__(self, hang: float = HANG) -> None:
-        self._hang = hang
+    def __init__(self, hang: float = HANG, longest: float = LONGEST) -> None:
+        self._hang, self._longest = hang, longest
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Worker:
@@ -119,9 +122,7 @@ class Worker:
     def _report(self) -> dict[str, Any]:
         """The report of the load that runs now; after a fault that ends the process there is none."""
         fault = self._wait(longest=300.0)  # until the load begins: the start of the process and its imports
-        fault = fault or self._wait(longest=LONGEST, hang=self._hang)
-        if "begun" in self._line:
-            raise AssertionError("a load has no report")
+        fault = fault or self._wait(self._longest, self._hang)
         if not fault:
             return self._line
         detail = f"{fault[1]}; {self._stack()}"
@@ -206,7 +207,7 @@ def held_together(outcomes: list[Outcome]) -> list[Outcome]:
 
 def run(format_name: str, numbers: Iterable[int], n_workers: int = 1) -> list[Outcome]:
     """Load the files of ``numbers``, each in every way, with ``n_workers`` processes side by side."""
-    outcomes: list[Outcome] = []
+    readers = READERS.get(format_name, BOTH)
     todo = iter(numbers)
     lock = threading.Lock()
 
@@ -218,17 +219,12 @@ def run(format_name: str, numbers: Iterable[int], n_workers: int = 1) -> list[Ou
                 return
             yield number
 
-    def work() -> None:
+    def work(_: int) -> list[Outcome]:
         with Worker() as worker:
-            for number in taken():
-                outcomes.extend(worker.ask(format_name, number, READERS.get(format_name, BOTH)))
+            return [outcome for number in taken() for outcome in worker.ask(format_name, number, readers)]
 
-    threads = [threading.Thread(target=work) for _ in range(n_workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sorted(outcomes)
+    with ThreadPoolExecutor(n_workers) as threads:
+        return sorted(itertools.chain.from_iterable(threads.map(work, range(n_workers))))
 
 
 SEVERITY = ("code run", "death", "hang", "memory", "wrong result", "wrong exception", "message")

@@ -11,11 +11,11 @@ import sys
 import pytest
 
 from . import pool
+from .seeds import seeds_of
 
 # Of 20,000 mutations; readers with more code have more.
 COUNTS = {"npy": 3000, "npz": 4000, "zarr": 4500, "h5": 4500, "recording": 2500, "embedding": 1500}
 QUICK = 40
-N_SEEDS = {"npy": 9, "npz": 7, "zarr": 8, "h5": 8, "recording": 2, "embedding": 4}
 # What the package does not take although nothing is wrong: truth values as data, and files elsewhere.
 REFUSED = {("npy", -7), ("h5", -8)}
 
@@ -30,7 +30,7 @@ def worker():
 
 @pytest.mark.parametrize("format_name", COUNTS)
 def test_honest_files_are_read(worker, format_name):
-    for number in range(-1, -1 - N_SEEDS[format_name], -1):
+    for number in range(-len(seeds_of(format_name)), 0):
         for outcome in worker.ask(format_name, number, pool.READERS.get(format_name, pool.BOTH)):
             refused = (format_name, number) in REFUSED or "cannot be read by parts" in outcome.detail
             assert outcome.outcome == ("refused" if refused else "ok"), outcome
@@ -60,7 +60,7 @@ def test_faulty_readers_are_caught():
     expected = ["hang", *readers[:1], *readers[2:]]
     if sys.platform == "linux":  # elsewhere the peak of the memory is not known
         readers, expected = [*readers, "memory"], [*expected, "memory"]
-    with pool.Worker(hang=0.4) as worker:
+    with pool.Worker(hang=0.4, longest=10) as worker:
         outcomes = worker.ask("npy", 0, [f"faulty: {reader}" for reader in readers])
     assert [outcome.outcome for outcome in outcomes] == expected
     assert all(outcome.is_fault for outcome in outcomes)
