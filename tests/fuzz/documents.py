@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import struct
@@ -22,6 +23,11 @@ _DTYPES = (
     *("'|S0'", "'|V4'", "'|V2000000000'", "'<M8[s]'", "'<m8'", "'<U500000000'", "''", "'x'", "4", "None"),
     *("[('a','<f4')]", "[('a','|O')]", "[('','<f4'),('','<f4')]", "('<f4',(1000000,))", "('<f4',-1)", "['<f4']"),
     "[('a',[('b','<f4',(1000,1000,1000))])]",
+)
+_SOUND = (
+    *(("<f8", 8), ("<f4", 4), ("<f2", 2), ("|b1", 1), ("<i8", 8), ("<u8", 8), ("|i1", 1), (">f8", 8), (">i4", 4)),
+    *(("<U2", 8), (">U1", 4), ("|S8", 8), ("<M8[s]", 8), ("<M8[ns]", 8), ("<M8", 8), ("<m8[D]", 8), ("<c16", 16)),
+    *(("|V8", 8), ("<f16", 16), ([("a", "<f4")], 4), ("<U0", 0), ("|S0", 0), ("|V0", 0)),
 )
 _SHAPES = (
     *(
@@ -55,6 +61,26 @@ def mutated_npy_header(rng: random.Random, content: bytes) -> bytes:
     if "O'" in text and rng.random() < 0.9:
         values = PICKLE
     return npy_of(text, values, version=rng.choice((content[6],) * 8 + (0, 1, 2, 3, 4, 255)), fits=rng.random() < 0.9)
+
+
+def other_npy(rng: random.Random) -> bytes:
+    """A sound .npy file of an array that may not belong where it stands."""
+    descr, size = rng.choice(_SOUND)
+    shape = rng.choice(
+        ((4, 3, 2, 5), (4, 2, 5), (3, 2, 5), (3, 5), (4,), (3,), (2,), (5,), (), (0,), (4, 0, 5), (24, 2), (24,))
+    )
+    n_bytes = math.prod(shape) * size
+    numbers = struct.pack("<d", rng.choice((0.0, 1.0, -1.0, math.nan, math.inf, 2.0**53, 1e308, 5e-324)))
+    values = rng.choice(
+        (
+            bytes(n_bytes),
+            b"\xff" * n_bytes,
+            rng.randbytes(n_bytes),
+            (bytes(range(1, 6)) + bytes(3)) * n_bytes,
+            numbers * n_bytes,
+        )
+    )
+    return npy_of(str({"descr": descr, "fortran_order": rng.random() < 0.3, "shape": shape}), values[:n_bytes])
 
 
 def npy_of(text: str, values: bytes, version: int = 1, fits: bool = True) -> bytes:

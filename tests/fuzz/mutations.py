@@ -12,7 +12,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from containers import mutated_h5
-from documents import PICKLE, mutated_json, mutated_npy_header, replaced_number
+from documents import PICKLE, mutated_json, mutated_npy_header, other_npy, replaced_number
 from seeds import Seed, seeds_of
 from zips import mutated_archive, mutated_directory
 
@@ -164,9 +164,12 @@ def _change_npy(rng: random.Random, seed: Seed) -> Tree:
 
 
 def mutated_npy(rng: random.Random, content: bytes) -> bytes:
-    """A .npy file with another header, or with other bytes."""
-    if rng.random() < 0.5:
+    """A .npy file with another header, with other bytes, or of another array."""
+    draw = rng.random()
+    if draw < 0.4:
         return mutated_npy_header(rng, content)
+    if draw < 0.6:
+        return other_npy(rng)
     return mutated_bytes(rng, content, head=rng.choice((16, 128, None)))
 
 
@@ -232,7 +235,7 @@ def _bomb(content: bytes) -> bytes:
 
 def _changed_members(rng: random.Random, tree: Tree) -> Tree:
     name, other = rng.sample(sorted(tree), 2)
-    draw = rng.randrange(6)
+    draw = rng.randrange(8)
     if draw == 0:
         del tree[name]
     elif draw == 1:
@@ -243,9 +246,20 @@ def _changed_members(rng: random.Random, tree: Tree) -> Tree:
         tree[name] = tree[other]
     elif draw == 4:
         return _replaced(rng, tree)
+    elif draw < 7:
+        return _with_folder_elsewhere(rng, tree)
     else:
         tree["another file"] = rng.choice((b"", b"{}", Special.FIFO, Special.LINK_TO_ITSELF, Special.FOLDER))
     return tree
+
+
+def _with_folder_elsewhere(rng: random.Random, tree: Tree) -> Tree:
+    """The tree with an array of a .zarr under another name, or under a second one."""
+    folders = sorted({name.partition("/")[0] for name in tree if "/" in name}) or ["."]
+    source, target = rng.choice(folders), rng.choice((*folders, "data", "trace", "label", "unit", "axes", "sample"))
+    copies = {target + name.removeprefix(source): tree[name] for name in tree if name.startswith(source + "/")}
+    kept = {name: entry for name, entry in tree.items() if not name.startswith(source + "/") or rng.random() < 0.5}
+    return kept | copies
 
 
 _FORMATS: dict[str, Callable[[random.Random, Seed], Tree]] = {
