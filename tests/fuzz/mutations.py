@@ -225,10 +225,10 @@ def _mutated_file(rng: random.Random, name: str, content: bytes) -> bytes:
 
 
 def _bomb(content: bytes) -> bytes:
-    """Many zeros in the compression of ``content``, if that is gzip."""
-    if content[:2] != b"\x1f\x8b":
+    """Many zeros in the compression of ``content``, if that is gzip or zlib."""
+    if content[:2] not in (b"\x1f\x8b", b"\x78\x01"):
         return bytes(len(content))
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31 if content[:1] == b"\x1f" else 15)
     block = bytes(2**20)
     return b"".join(packer.compress(block) for _ in range(300)) + packer.flush()
 

@@ -153,6 +153,7 @@ def _sizes(array: np.ndarray) -> tuple[int, ...]:
 def _encoded(values: np.ndarray, codecs: list[dict[str, Any]]) -> bytes:
     import numcodecs
 
+    values = values.astype(object) if values.dtype.kind == "U" else values
     for config in codecs:
         values = numcodecs.get_codec(dict(config)).encode(values)
     stored = values.tobytes() if isinstance(values, np.ndarray) else bytes(values)
@@ -167,14 +168,16 @@ def _json(document: Any) -> bytes:
 def _zarr2(fields: dict[str, np.ndarray], compressor: Any = None, filters: Any = None, named: bool = False) -> dict:
     files: dict[str, bytes] = {".zgroup": _json({"zarr_format": 2})}
     for name, array in fields.items():
-        about_integers = filters if array.dtype.kind == "i" else None
-        meta = {"zarr_format": 2, "shape": array.shape, "chunks": _sizes(array), "dtype": array.dtype.str}
-        meta |= {"compressor": compressor, "fill_value": None, "order": "C", "filters": about_integers}
+        is_text = array.dtype.kind == "U"
+        used = [{"id": "vlen-utf8"}] if is_text else filters if array.dtype.kind == "i" else None
+        dtype = "|O" if is_text else array.dtype.str
+        meta = {"zarr_format": 2, "shape": array.shape, "chunks": _sizes(array), "dtype": dtype}
+        meta |= {"compressor": compressor, "fill_value": None, "order": "C", "filters": used}
         files[f"{name}/.zarray"] = _json(meta)
         if named:
             dims = {"data": AXES, "mask": ("timestep", "sample"), "label": ("sample",)}.get(name, (name,))
             files[f"{name}/.zattrs"] = _json({"_ARRAY_DIMENSIONS": dims})
-        codecs = (about_integers or []) + ([compressor] if compressor else [])
+        codecs = (used or []) + ([compressor] if compressor else [])
         for place, values in _chunks(array, _sizes(array)):
             files[f"{name}/{'.'.join(map(str, place))}"] = _encoded(values, codecs)
     return files
@@ -184,8 +187,9 @@ def _zarr3(fields: dict[str, np.ndarray], compressor: Any = None, named: bool = 
     """``compressor`` is (codec of zarr, codec of numcodecs)."""
     files: dict[str, bytes] = {"zarr.json": _json({"zarr_format": 3, "node_type": "group", "attributes": {}})}
     little = {"name": "bytes", "configuration": {"endian": "little"}}
-    codecs = [little, *([compressor[0]] if compressor else [])]
     for name, array in fields.items():
+        is_text = array.dtype.kind == "U"
+        codecs = [{"name": "vlen-utf8"} if is_text else little, *([compressor[0]] if compressor else [])]
         sizes, split = _sizes(array), sharded and array.ndim > 2
         inner = (1, *array.shape[1:])
         sharding = {"chunk_shape": inner, "codecs": codecs, "index_codecs": [little], "index_location": "end"}
@@ -194,17 +198,17 @@ def _zarr3(fields: dict[str, np.ndarray], compressor: Any = None, named: bool = 
                 "zarr_format": 3,
                 "node_type": "array",
                 "shape": array.shape,
-                "data_type": str(array.dtype),
+                "data_type": "string" if is_text else str(array.dtype),
                 "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": sizes}},
                 "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-                "fill_value": False if array.dtype == bool else 0,
+                "fill_value": np.zeros((), array.dtype).item(),
                 "codecs": [{"name": "sharding_indexed", "configuration": sharding}] if split else codecs,
                 "attributes": {"scale_factor": 0.5} if name == "data" and named else {},
                 "storage_transformers": [],
             }
             | ({"dimension_names": AXES[: array.ndim] if name == "data" else None} if named else {})
         )
-        used = [compressor[1]] if compressor else []
+        used = [{"id": "vlen-utf8"}] * is_text + ([compressor[1]] if compressor else [])
         for place, values in _chunks(array, sizes):
             stored = _shard(values, inner, used) if split else _encoded(values, used)
             files["/".join([name, "c", *map(str, place)])] = stored
@@ -237,12 +241,14 @@ def _zarr() -> Iterator[Seed]:
     single = {name.removeprefix("data/"): text for name, text in _zarr2({"data": DATA}).items() if "data/" in name}
     new_zstd = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
     stores = {
-        "version 2": _zarr2(numbers),
+        "version 2": _zarr2(FIELDS),
         "version 2, Blosc, names": _zarr2(numbers, blosc, named=True),
         "version 2, Zstandard, Delta, consolidated": consolidated,
         "version 2, an array alone": single,
-        "version 3": _zarr3(numbers, named=True),
+        "version 3": _zarr3(FIELDS, named=True),
         "version 3, gzip, consolidated": together,
+        "version 2, LZ4": _zarr2(FIELDS, {"id": "lz4", "acceleration": 1}),
+        "version 2, zlib, Shuffle": _zarr2(numbers, {"id": "zlib", "level": 1}, [{"id": "shuffle", "elementsize": 8}]),
         "version 3, Blosc": _zarr3(numbers, ({"name": "blosc", "configuration": new_blosc}, blosc)),
         "version 3, sharded": _zarr3(numbers, (new_zstd, zstd), sharded=True),
     }
