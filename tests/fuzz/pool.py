@@ -1,0 +1,256 @@
+"""Workers that load mutated files, watched from outside: hangs, deaths and memory are faults like any other."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+import mmphate_gpu
+
+PROGRAM = Path(__file__).with_name("worker.py")
+# Seconds of CPU time, or without any, after which a load hangs. Other processes may have the CPU meanwhile, so that the
+# clock alone does not count.
+HANG = 5.0
+LONGEST = 30.0  # seconds by the clock
+RUNAWAY = 2e9  # bytes of growth at which a load is stopped
+READERS = {"embedding": ["embedding"]}  # of other formats: from memory, and by parts
+BOTH = ["memory", "parts"]
+
+
+def environment() -> dict[str, str]:
+    """The variables of a worker, which finds the package where this process has it."""
+    paths = [str(Path(mmphate_gpu.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+class Outcome(NamedTuple):
+    """How a load ended: "ok", "refused" (by `InputError`), or a fault."""
+
+    format_name: str
+    number: int
+    reader: str
+    outcome: str
+    detail: str
+    digest: str = ""
+    growth: int = 0
+
+    @property
+    def is_fault(self) -> bool:
+        return self.outcome not in ("ok", "refused")
+
+
+class Worker:
+    """One process of ``worker.py``, started anew after every death.
+
+    Parameters
+    ----------
+    hang : seconds of CPU time, or without any, that a load may take.
+    longest : seconds by the clock that it may take.
+    """
+
+    def __init__(self, hang: float = HANG, longest: float = LONGEST) -> None:
+        self._hang, self._longest = hang, longest
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        self._errors = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115 (closed in `_stop`)
+        self._process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), "--serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            bufsize=1,
+            env=environment(),
+        )
+        self._watched = psutil.Process(self._process.pid)
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=_pass_on, args=(self._process.stdout, self._lines), daemon=True)
+        self._reader.start()
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        with contextlib.suppress(OSError):  # what was not sent to a process that died
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._errors.close()
+        self._process = None
+
+    def ask(self, format_name: str, number: int, readers: list[str]) -> list[Outcome]:
+        """The outcome of every reader; a reader that takes the process down does not keep the next ones from theirs."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(readers):
+            if self._process is None:
+                self._start()
+            left = readers[len(outcomes) :]
+            with contextlib.suppress(OSError):  # it died; `_report` says so
+                self._process.stdin.write(json.dumps([format_name, number, left]) + "\n")
+            for reader in left:
+                report = self._report()
+                outcomes.append(Outcome(format_name, number, reader, **report))
+                if self._process is None:
+                    break
+        return held_together(outcomes)
+
+    def _report(self) -> dict[str, Any]:
+        """The report of the load that runs now; after a fault that ends the process there is none."""
+        fault = self._wait(longest=300.0)  # until the load begins: the start of the process and its imports
+        fault = fault or self._wait(self._longest, self._hang)
+        if not fault:
+            return self._line
+        detail = f"{fault[1]}; {self._stack()}"
+        self._stop()
+        return {"outcome": fault[0], "detail": detail}
+
+    def _wait(self, longest: float, hang: float = float("inf")) -> tuple[str, str] | None:
+        """Wait for the next line, which is then in ``_line``; (outcome, detail) of what came in its stead."""
+        self._line: dict[str, Any] = {}
+        watch, wait = None, 0.1
+        started = time.monotonic()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                line = self._lines.get(timeout=wait)
+                if not line:
+                    return "death", f"exit code {self._process.wait()}"
+                self._line = json.loads(line)
+                return None
+            wait = 0.05
+            with contextlib.suppress(psutil.Error):  # it has died just now
+                watch = watch or _Watch(self._watched, hang)
+                if fault := watch.fault():
+                    return fault
+            if time.monotonic() - started > longest:
+                return "hang", f"{longest} s"
+
+    def _stack(self) -> str:
+        """Where the process is, or was when it died: the lines of the package."""
+        if self._process.poll() is None and hasattr(signal, "SIGUSR1"):
+            self._process.send_signal(signal.SIGUSR1)
+            time.sleep(0.5)
+        self._errors.seek(0)
+        text = self._errors.read()[-20000:]
+        frames = re.findall(r'mmphate_gpu[/\\](\w+\.py)", line (\d+) in (\w+)', text)
+        return "in " + " < ".join(f"{file}:{line} {name}" for file, line, name in frames[:3])
+
+
+def _pass_on(pipe: Any, lines: queue.SimpleQueue[str]) -> None:
+    for line in pipe:
+        lines.put(line)
+    lines.put("")
+
+
+class _Watch:
+    """What a process has used since a moment."""
+
+    def __init__(self, process: psutil.Process, hang: float) -> None:
+        self._process, self._hang = process, hang
+        self._cpu = self._last_cpu = self._used()
+        self._memory = process.memory_info().rss
+        self._last_progress = time.monotonic()
+
+    def _used(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
+
+    def fault(self) -> tuple[str, str] | None:
+        cpu, now = self._used(), time.monotonic()
+        if cpu > self._last_cpu or self._process.status() == psutil.STATUS_RUNNING:
+            self._last_cpu, self._last_progress = cpu, now
+        if cpu - self._cpu > self._hang:
+            return "hang", f"{cpu - self._cpu:.1f} s of CPU time"
+        if now - self._last_progress > self._hang:
+            return "hang", f"{self._hang} s without any CPU time"
+        grown = self._process.memory_info().rss - self._memory
+        return ("memory", f"{grown / 1e6:.0f} MB and growing") if grown > RUNAWAY else None
+
+
+def held_together(outcomes: list[Outcome]) -> list[Outcome]:
+    """The same, with a fault if two ways of reading do not agree; some files cannot be read by parts and say so."""
+    if len(outcomes) != 2 or any(outcome.is_fault or "by parts" in outcome.detail for outcome in outcomes):
+        return outcomes
+    memory, parts = outcomes
+    if memory.outcome != parts.outcome:
+        detail = f"{parts.outcome} by parts, {memory.outcome} from memory; {memory.detail}{parts.detail}"
+    elif memory.digest != parts.digest:
+        detail = "other values than from memory"
+    else:
+        return outcomes
+    return [memory, parts._replace(outcome="wrong result", detail=detail)]
+
+
+def run(format_name: str, numbers: Iterable[int], n_workers: int = 1) -> list[Outcome]:
+    """Load the files of ``numbers``, each in every way, with ``n_workers`` processes side by side."""
+    readers = READERS.get(format_name, BOTH)
+    todo = iter(numbers)
+    lock = threading.Lock()
+
+    def taken() -> Iterator[int]:
+        while True:
+            with lock:
+                number = next(todo, None)
+            if number is None:
+                return
+            yield number
+
+    def work(_: int) -> list[Outcome]:
+        with Worker() as worker:
+            return [outcome for number in taken() for outcome in worker.ask(format_name, number, readers)]
+
+    with ThreadPoolExecutor(n_workers) as threads:
+        return sorted(itertools.chain.from_iterable(threads.map(work, range(n_workers))))
+
+
+SEVERITY = ("code run", "death", "hang", "memory", "wrong result", "wrong exception", "message")
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """How many loads ended how, and the faults by class, the worst first, with a number that shows each."""
+    counts = collections.Counter((outcome.reader, outcome.outcome) for outcome in outcomes)
+    lines = [", ".join(f"{reader} {name}: {count}" for (reader, name), count in sorted(counts.items()))]
+    classes: dict[tuple[int, str], list[Outcome]] = collections.defaultdict(list)
+    for outcome in outcomes:
+        if outcome.is_fault:
+            classes[SEVERITY.index(outcome.outcome), class_of(outcome)].append(outcome)
+    for (severity, _), members in sorted(classes.items(), key=lambda item: (item[0][0], -len(item[1]))):
+        first = members[0]
+        numbers = ", ".join(str(number) for number in sorted({member.number for member in members})[:5])
+        readers = "/".join(sorted({member.reader for member in members}))
+        detail = first.detail[:300]
+        lines.append(f"{SEVERITY[severity]} x {len(members)}, {first.format_name} {numbers} ({readers}): {detail}")
+    return "\n".join(lines)
+
+
+def class_of(outcome: Outcome) -> str:
+    """What faults of one cause have in common: the exception and the line, or the first words."""
+    head, _, place = outcome.detail.rpartition(" @ ")
+    if place and head:
+        return f"{head.split(':')[0]} @ {place}"
+    text = outcome.detail.partition("mutated-trace")[2] or outcome.detail
+    return " ".join(re.findall(r"[A-Za-z][A-Za-z ]{7,}", text)[:2])

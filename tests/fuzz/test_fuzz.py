@@ -1,0 +1,90 @@
+"""Damaged and hostile files: each is read, or refused with an `InputError` in one sentence, soon and in little memory.
+
+A fault comes with a number. ``python tests/fuzz/worker.py FORMAT NUMBER`` shows what that file does.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from . import pool
+from .seeds import seeds_of
+
+# Of 20,000 mutations; readers with more code have more.
+COUNTS = {"npy": 3000, "npz": 4000, "zarr": 4500, "h5": 4500, "recording": 2500, "embedding": 1500}
+QUICK = 40
+# What the package does not take although nothing is wrong: truth values as data, and files elsewhere.
+REFUSED = {("npy", -7), ("h5", -8)}
+
+
+@pytest.fixture(scope="module")
+def worker():
+    pytest.importorskip("zarr")
+    pytest.importorskip("h5py")
+    with pool.Worker() as worker:
+        yield worker
+
+
+@pytest.mark.parametrize("format_name", COUNTS)
+def test_honest_files_are_read(worker, format_name):
+    for number in range(-len(seeds_of(format_name)), 0):
+        for outcome in worker.ask(format_name, number, pool.READERS.get(format_name, pool.BOTH)):
+            refused = (format_name, number) in REFUSED or "cannot be read by parts" in outcome.detail
+            assert outcome.outcome == ("refused" if refused else "ok"), outcome
+
+
+@pytest.mark.parametrize("format_name", COUNTS)
+def test_a_few_mutations(worker, format_name):
+    readers = pool.READERS.get(format_name, pool.BOTH)
+    outcomes = [outcome for number in range(QUICK) for outcome in worker.ask(format_name, number, readers)]
+    assert len(outcomes) == QUICK * len(readers)
+    assert not any(outcome.is_fault for outcome in outcomes), pool.summary(outcomes)
+    assert any(outcome.outcome == "refused" for outcome in outcomes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", COUNTS)
+def test_mutations(format_name):
+    pytest.importorskip("zarr")
+    pytest.importorskip("h5py")
+    outcomes = pool.run(format_name, range(COUNTS[format_name]), n_workers=2)
+    assert len(outcomes) == COUNTS[format_name] * len(pool.READERS.get(format_name, pool.BOTH))
+    assert not any(outcome.is_fault for outcome in outcomes), pool.summary(outcomes)
+
+
+def test_faulty_readers_are_caught():
+    readers = ["hang", "blocked", "wrong exception", "death", "code run", "message"]
+    expected = ["hang", *readers[:1], *readers[2:]]
+    if sys.platform == "linux":  # elsewhere the peak of the memory is not known
+        readers, expected = [*readers, "memory"], [*expected, "memory"]
+    with pool.Worker(hang=0.4, longest=10) as worker:
+        outcomes = worker.ask("npy", 0, [f"faulty: {reader}" for reader in readers])
+    assert [outcome.outcome for outcome in outcomes] == expected
+    assert all(outcome.is_fault for outcome in outcomes)
+    summary = pool.summary(outcomes)
+    assert "death x 1, npy 0 (faulty: death): exit code 3" in summary
+    assert "wrong exception x 1, npy 0 (faulty: wrong exception): KeyError" in summary
+
+
+def test_ways_of_reading_must_agree():
+    memory = pool.Outcome("npy", 0, "memory", "ok", "", digest="a")
+    parts = memory._replace(reader="parts")
+    refused = {"outcome": "refused", "digest": ""}
+    assert pool.held_together([memory, parts]) == [memory, parts]
+    assert pool.held_together([memory, parts._replace(digest="b")])[1].is_fault
+    assert pool.held_together([memory._replace(**refused, detail="broken"), parts])[1].is_fault
+    assert pool.held_together([memory, parts._replace(**refused, detail="broken")])[1].is_fault
+    assert not pool.held_together([memory, parts._replace(**refused, detail="cannot be read by parts")])[1].is_fault
+
+
+def test_the_program_shows_one_file(tmp_path):
+    command = [sys.executable, str(pool.PROGRAM), "npy", "3", "--keep", str(tmp_path)]
+    shown = subprocess.run(command, capture_output=True, text=True, env=pool.environment())
+    assert shown.returncode == 0, shown.stderr
+    assert "number 3 of npy, seed 'float64, 3 axes'" in shown.stdout
+    assert "'outcome': 'refused'" in shown.stdout
+    # A number stands for one file, here for one of a version that .npy does not have.
+    assert (tmp_path / "mutated-trace.npy").read_bytes()[:8] == b"\x93NUMPY\x04\x00"
