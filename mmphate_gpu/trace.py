@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import _trace_input as read
-from . import _trace_io
+from . import _trace_io, _trace_write
 from ._arrays import array_or_tensor
 from ._coordinates import settled
 from ._trace_dims import AXES, SLICE_AXES
@@ -442,4 +442,4 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
     for name, values in (("data", data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
-    _trace_io.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)
+    _trace_write.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)

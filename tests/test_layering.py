@@ -34,6 +34,7 @@ LEVELS = [
     "_trace_pca",
     "_trace_containers",
     "_trace_io",
+    "_trace_write",
     "_trace_input",
     "trace",
     "slices",
@@ -70,7 +71,7 @@ LEVELS = [
 # Tighter than their level.
 ONLY = {
     "ops": {"params", "_optional"},
-    "record": {"trace", "_trace_input", "_trace_io", "params", "_paths", "_optional"},
+    "record": {"trace", "_trace_input", "_trace_io", "_trace_write", "params", "_paths", "_optional"},
     "reference": set(),
 }
 

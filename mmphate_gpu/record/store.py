@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from .._paths import expanded
-from .._trace_io import META, RECORDING, atomic_path
+from .._trace_io import META, RECORDING
+from .._trace_write import atomic_path
 from ..params import InputError
 from ..trace import Trace, as_trace, load_trace
 
