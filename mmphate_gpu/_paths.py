@@ -38,7 +38,8 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"path={str(path)!r} cannot be written ({error.strerror or error})") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise InputError(f"path={str(path)!r} cannot be written ({reason})") from error
 
 
 def check_files(path: Path, *, follow_links: bool = False) -> None:

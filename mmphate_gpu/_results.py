@@ -8,17 +8,18 @@ import math
 import numbers
 import os
 import platform
-import shutil
 import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from ._atomic import PathExistsError, is_scratch, listing, whole_file, whole_folder
+from ._paths import writable
 from .params import InputError
 from .streams import encodable
 
@@ -46,12 +47,21 @@ def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         See `check_folder`.
     """
     check_folder(path, force=force)
-    with _stoppable(), _scratch(path) as scratch:
-        new = scratch / path.name
-        new.mkdir()  # within, because the scratch folder itself is closed to other users
-        yield new
-        check_folder(path, force=force)  # another run may have taken the name meanwhile
-        _swap(new, path, scratch / ".replaced")
+    inode = None
+    try:
+        with _stoppable(), whole_folder(path, overwrite=force, others=others) as new:
+            with writable(path):
+                new.mkdir()
+            yield new
+            inode = new.stat().st_ino
+            check_folder(path, force=force)  # another run may have taken the name meanwhile
+    except PathExistsError:
+        check_folder(path, force=force)
+        raise
+    except KeyboardInterrupt:
+        if inode is not None and path.exists() and path.stat().st_ino == inode:
+            raise KeyboardInterrupt(f"{path} holds the results, without pictures") from None
+        raise
 
 
 def check_folder(path: Path, *, force: bool = False) -> None:
@@ -69,19 +79,51 @@ def _check_folder(path: Path, force: bool) -> None:
         raise InputError(f"--out {path} names no folder of its own; accepted: the path of a new folder")
     if not path.parent.is_dir():
         raise InputError(f"--out {path}: the folder {path.parent} does not exist; make it first")
-    if not os.path.lexists(path):
+    try:
+        path.lstat()
+    except FileNotFoundError:
         return
     if not force:
         raise InputError(f"--out {path} exists; give a new name, or --force to replace the results in it")
     only = "--force replaces a folder of results only"
     if path.is_symlink() or not path.is_dir():
         raise InputError(f"--out {path} is no folder; {only}")
-    names = {item.name: item for item in path.iterdir() if not item.name.startswith(SCRATCH)}
-    strange = sorted(name for name, item in names.items() if name not in FILES or not _is_plain(item))
-    if strange:
-        raise InputError(f"--out {path} holds {_some(strange)}, which {PROGRAM} did not write; {only}")
-    if any(path.iterdir()) and not _is_our_report(path / REPORT):
+    names = others(path)
+    if names and FILES.issuperset(names) and _read_report(path) is None:
         raise InputError(f"--out {path} has no {REPORT} of {PROGRAM}; {only}")
+    if names:
+        raise InputError(f"--out {path} holds {listing(names)}, which {PROGRAM} did not write; {only}")
+
+
+def others(folder: Path) -> list[str]:
+    """The names in a folder of results that its own report does not list, and scratch folders aside.
+
+    All names of a folder without a report, and the name of something that is no folder.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return [folder.name]
+    items = sorted(folder.iterdir())
+    written = _written_by(_read_report(folder))  # read last, because names are added to it before their files
+    return [item.name for item in items if not (item.name in written and _is_plain(item)) and not _is_scratch(item)]
+
+
+def _written_by(report: dict[str, Any] | None) -> frozenset[str]:
+    """The names of files that the run of ``report`` wrote, as far as this program writes such names."""
+    if report is None:
+        return frozenset()
+    if "files" not in report:  # before version 0.1
+        return FILES if "train_accuracy" in report else FILES - {TRACE, EMBEDDING_3D, PANELS_3D}
+    listed = report["files"] if isinstance(report["files"], list) else []
+    return FILES & {REPORT, *(name for name in listed if isinstance(name, str))}
+
+
+def _is_scratch(item: Path) -> bool:
+    """Whether a process that was killed left ``item`` in a folder of results."""
+    if item.is_symlink() or not item.is_dir():
+        return False
+    if item.name.startswith(SCRATCH):
+        return all((part.name in FILES and _is_plain(part)) or _is_scratch(part) for part in item.iterdir())
+    return any(is_scratch(item, name) for name in FILES)
 
 
 def check_outside(trace: Path, out: Path) -> None:
@@ -90,45 +132,17 @@ def check_outside(trace: Path, out: Path) -> None:
         raise InputError(f"--out {out} holds the trace {trace}; accepted: another folder")
 
 
-@contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
-    """A hidden folder beside ``path``, gone afterwards; there, since renaming works within one file system."""
-    try:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise InputError(f"--out {path} cannot be written ({error.strerror})") from error
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 def _is_plain(item: Path) -> bool:
     return item.is_file() and not item.is_symlink()
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _is_our_report(path: Path) -> bool:
+def _read_report(folder: Path) -> dict[str, Any] | None:
+    """What the report in ``folder`` holds; None if there is none of this program."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(report, dict) and report.get("program") == PROGRAM
-
-
-def _swap(new: Path, path: Path, old: Path) -> None:
-    """Put ``new`` in the place of ``path``, whose folder goes to ``old``; back again if that fails."""
-    try:
-        if path.exists():
-            os.replace(path, old)
-        os.replace(new, path)
-    except BaseException:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        raise
+        return None
+    return report if isinstance(report, dict) and report.get("program") == PROGRAM else None
 
 
 @contextmanager
@@ -176,6 +190,7 @@ def draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
     try:
         with _stoppable(), tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
             names = _draw(Path(scratch), embeddings)
+            list_files(folder, names)
             for name in names:
                 os.replace(Path(scratch) / name, folder / name)
     except UNDRAWABLE as error:
@@ -257,8 +272,21 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
 
 
 def write_report(folder: Path, values: dict[str, Any]) -> None:
+    """Write ``values`` to report.json, and the list of the files in ``folder``, which --force may replace."""
+    _write_report(folder, values | {"files": sorted({REPORT, *(item.name for item in folder.iterdir())})})
+
+
+def list_files(folder: Path, names: Iterable[str]) -> None:
+    """Add ``names`` to the files that report.json lists; called before they are there, so that none is missing."""
+    report = _read_report(folder)
+    if report is not None and not _written_by(report).issuperset(names):
+        _write_report(folder, report | {"files": sorted(_written_by(report).union(names))})
+
+
+def _write_report(folder: Path, values: dict[str, Any]) -> None:
     text = json.dumps(_jsonable(values), indent=2, allow_nan=False)
-    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+    with whole_file(folder / REPORT, overwrite=True) as new:
+        new.write_text(text + "\n", encoding="utf-8")
 
 
 def _jsonable(value: Any) -> Any:

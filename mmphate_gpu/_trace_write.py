@@ -1,62 +1,59 @@
-"""Write the arrays of a trace as .npy, .npz, .zarr and .h5, atomically."""
+"""Arrays by name, written to .npy, .npz, .zarr and .h5: whole or not at all, never pickled."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
+from ._atomic import whole_file, whole_folder
 from ._paths import expanded, writable
 from ._trace_dims import AXES
 from ._trace_h5 import write_h5
 from ._trace_zarr import write_zarr
 from .params import InputError
 
-_ENDINGS = ".npy, .npz, .zarr, .h5"
+_ZARR_METADATA = {".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"}
+_ZARR_CHUNK = re.compile(r"c|[0-9]+(\.[0-9]+)*")
 
 
 def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
-    """Store ``fields`` at ``path`` in the format its ending names, atomically."""
+    """Store ``fields`` at ``path`` in the format its ending names: whole, or not at all.
+
+    Raises
+    ------
+    InputError
+        An unknown ending; a dtype that the format cannot hold; a path that exists (unless ``overwrite``); a .zarr to
+        replace that is a file or holds something else than zarr writes; a write that the file system refuses.
+    """
     path = expanded(path)
-    writers = {".npy": _write_npy, ".npz": _write_npz, ".zarr": write_zarr, ".h5": write_h5, ".hdf5": write_h5}
-    writer = writers.get(path.suffix.lower())
+    writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
-        raise InputError(f"{path} has an unknown ending; accepted: {_ENDINGS}")
-    with writable(path):
-        exists, is_folder = path.exists(), path.is_dir()
-    if exists and not overwrite:
-        raise InputError(f"{path} exists; pass overwrite=True to replace it")
-    if is_folder and writer is not write_zarr:
-        raise InputError(f"{path} is a folder; accepted: the path of a file to write")
+        raise InputError(f"{path} has an unknown ending; accepted: {', '.join(_WRITERS)}")
     for name, values in fields.items():
         if values.dtype.kind not in "biufSUmM":
             raise InputError(f"{name} has dtype {values.dtype}, which no file can hold without pickling it")
-    with atomic_path(path) as partial:
-        writer(partial, fields)
+    if writer is write_zarr:
+        whole = whole_folder(path, overwrite=overwrite, others=_others_than_zarr)
+    else:
+        whole = whole_file(path, overwrite=overwrite)
+    with writable(path), whole as new:
+        writer(new, fields)
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A name in the folder of ``path`` to write to, renamed to ``path`` when the block ends well.
-
-    Upon an error what was written is removed and ``path`` is as it was.
-    """
-    with writable(path):
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} does not exist")
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield scratch / path.name
-        if path.is_dir():  # os.replace does not replace a folder that holds files
-            os.replace(path, scratch / "replaced")
-        os.replace(scratch / path.name, path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _others_than_zarr(folder: Path) -> list[str]:
+    """The names in ``folder`` that belong to no zarr store. A link may be replaced, since what it names stays."""
+    if folder.is_symlink():
+        return []
+    if not folder.is_dir():
+        return ["a file"]
+    names = {*os.listdir(folder)}
+    is_array = not names.isdisjoint({".zarray", "zarr.json"})
+    others = [name for name in names - _ZARR_METADATA if not (is_array and _ZARR_CHUNK.fullmatch(name))]
+    return sorted(name for name in others if not any((folder / name / file).is_file() for file in _ZARR_METADATA))
 
 
 def _write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
@@ -64,9 +61,26 @@ def _write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
     plain = all(np.array_equal(values, np.arange(len(values))) for values in coordinates)
     if not plain or {"mask", "label"} & set(fields):
         raise InputError(f"{path.name}: .npy holds no mask, label or coordinates; accepted: .npz, .zarr or .h5")
-    np.save(path, fields["data"], allow_pickle=False)
+    save_array(path, fields["data"])
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write one .npy file. Raises the OSError of the system, where `numpy.save` only counts the bytes written."""
+    with path.open("wb") as file:
+        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
 def _write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:
     with path.open("wb") as file:  # savez would append .npz to a name of other case
         np.savez(file, allow_pickle=False, **fields)
+
+
+def _write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
+    try:
+        write_h5(path, fields)
+    except (OSError, RuntimeError) as error:  # a RuntimeError: h5py cannot close the file
+        number = re.search(r"errno = ([0-9]+)", str(error))  # in a report of many lines
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from error
+
+
+_WRITERS = {".npy": _write_npy, ".npz": _write_npz, ".zarr": write_zarr, ".h5": _write_h5, ".hdf5": _write_h5}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +12,10 @@ import numpy as np
 import torch
 
 from ._arrays import to_numpy
+from ._atomic import whole_file
 from ._coordinates import settled
 from ._npy import NpzMember, npz_members
-from ._paths import check_files, expanded, writable
+from ._paths import check_files, expanded
 from ._trace_formats import naming, readable
 from ._trace_shapes import check_length, check_text
 from .ops.memory import check_fits
@@ -145,17 +144,13 @@ class Embedding:
         Raises
         ------
         InputError
-            A suffix other than .npz, a folder that does not exist, or a file that exists already (unless
-            ``overwrite``).
+            A suffix other than .npz, a folder that does not exist, a file that exists already (unless
+            ``overwrite``), or a write that the file system refuses.
         """
         path = expanded(path)
         if path.suffix != ".npz":
             raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; '.npz' is accepted")
-        with writable(path):
-            exists = path.exists()
-        if exists and not overwrite:
-            raise InputError(f"path={str(path)!r} exists; give a new name, or overwrite=True")
-        with whole_file(path) as temporary, temporary.open("wb") as file:
+        with whole_file(path, overwrite=overwrite) as new, new.open("wb") as file:
             np.savez(file, **self._arrays())
 
     @classmethod
@@ -193,26 +188,6 @@ class Embedding:
         if self.most_active is not None:
             arrays["most_active"] = self.most_active
         return arrays
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``, and move it there once the block has succeeded.
-
-    A reader sees the old file or the whole new one; after an error there is nothing new.
-    """
-    # The same folder, because os.replace is atomic within one file system only.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writable(path):
-        if not path.parent.is_dir():
-            raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
-        temporary.open("xb").close()
-    try:
-        yield temporary
-        with writable(path):
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _array(name: str, array: Any, ndim: int = 1) -> np.ndarray:

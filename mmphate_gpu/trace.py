@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import _trace_input as read
-from . import _trace_io
+from . import _trace_io, _trace_write
 from ._arrays import array_or_tensor
 from ._coordinates import settled
 from ._paths import expanded
@@ -22,7 +22,6 @@ from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
 from ._trace_points import LazyPoints, Points, TracePoints, check_size, points_in_memory
 from ._trace_shapes import check_data_shape, check_length
-from ._trace_write import write_fields
 from .ops.isolation import isolated
 from .ops.memory import available_bytes, check_fits
 from .params import InputError, InputTypeError
@@ -439,4 +438,4 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
     for name, values in (("data", data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
-    write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)
+    _trace_write.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)

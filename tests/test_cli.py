@@ -14,6 +14,7 @@ import pytest
 
 import mmphate_gpu as mp
 from mmphate_gpu import _results
+from mmphate_gpu._atomic import rename, whole
 from mmphate_gpu.cli import main
 from mmphate_gpu.slices import SliceLayout
 
@@ -186,17 +187,19 @@ def test_the_old_folder_outlives_a_failed_replacement(here, fails, error):
 def test_the_old_folder_comes_back_if_the_new_one_cannot_move_in(here, monkeypatch):
     assert embed("--no-plots") == 0
     before = (here / "out" / "embedding.npz").read_bytes()
-    replace, calls = os.replace, []
+    move, calls = whole.move, []
 
-    def second_fails(source, target):
+    def second_fails(source, target):  # the first finds "out", the second is between the two renames
         calls.append(target)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        replace(source, target)
+        move(source, target)
 
+    monkeypatch.setattr(rename, "_system_call", lambda how: None)
     with pytest.raises(KeyboardInterrupt), _results.result_folder(Path("out"), force=True) as folder:
-        (folder / "new").write_text("")
-        monkeypatch.setattr(os, "replace", second_fails)
+        _results.write_report(folder, {"program": "mmphate-gpu"})
+        monkeypatch.setattr(whole, "move", second_fails)
+    assert len(calls) == 3
     assert (here / "out" / "embedding.npz").read_bytes() == before and names(here) == {"trace.npy", "out"}
 
 

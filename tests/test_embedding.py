@@ -6,7 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from mmphate_gpu.embedding import Embedding, whole_file
+from mmphate_gpu._atomic import whole_file
+from mmphate_gpu.embedding import Embedding
 from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.slices import SliceLayout
 
@@ -169,7 +170,7 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
 def test_nothing_is_left_after_a_failed_write(tmp_path):
     target = tmp_path / "e.npz"
     target.write_bytes(b"before")
-    with pytest.raises(OSError, match="disk full"), whole_file(target) as temporary:
+    with pytest.raises(InputError, match="disk full"), whole_file(target, overwrite=True) as temporary:
         temporary.write_bytes(b"half")
         raise OSError("disk full")
     assert [path.name for path in tmp_path.iterdir()] == ["e.npz"]

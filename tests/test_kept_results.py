@@ -287,7 +287,7 @@ def test_report_is_strict_json(tmp_path):
     _results.write_report(tmp_path, values)
     assert strict((tmp_path / "report.json").read_bytes()) == {
         "nan": None, "inf": None, "small": 0.5, "whole": 7, "yes": True,
-        "none": None, "list": [1, None], "path": "\\udcff", "text": "\\ud800é",
+        "none": None, "list": [1, None], "path": "\\udcff", "text": "\\ud800é", "files": ["report.json"],
     }  # fmt: skip
 
 

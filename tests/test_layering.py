@@ -19,6 +19,7 @@ NAME = "mmphate_gpu"
 LEVELS = [
     "params",
     "_paths",
+    "_atomic",
     "streams",
     "_optional",
     "ops",
@@ -77,7 +78,7 @@ LEVELS = [
 # Tighter than their level.
 ONLY = {
     "ops": {"params", "_optional"},
-    "record": {"trace", "_trace_input", "_trace_flat", "_trace_write", "params", "_paths", "_optional"},
+    "record": {"trace", "_trace_input", "_trace_flat", "_trace_write", "_atomic", "params", "_paths", "_optional"},
     "reference": set(),
 }
 

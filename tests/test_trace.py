@@ -683,7 +683,7 @@ def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"a\.npz' cannot be written \(disk full\)"):
         save_trace(path, rich(), overwrite=True)
     assert [item.name for item in tmp_path.iterdir()] == ["a.npz"]
     same(load_trace(path), as_trace(values()))

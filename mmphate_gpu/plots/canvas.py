@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._atomic import whole_file
 from .._paths import expanded, writable
-from ..embedding import whole_file
 from ..params import InputError
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def save_figure(figure: Figure, path: Path | None) -> None:
         return
     kind = path.suffix.lower()[1:]
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=DPI, metadata=stamp)
+    with whole_file(path, overwrite=True) as new:
+        figure.savefig(new, format=kind, dpi=DPI, metadata=stamp)
 
 
 def open_frame(axes: Axes) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .._paths import expanded
+from .._atomic import PathExistsError, whole_file
+from .._paths import expanded, writable
 from .._trace_flat import META, RECORDING
-from .._trace_write import atomic_path
+from .._trace_write import save_array
 from ..params import InputError
 from ..trace import Trace, as_trace, load_trace
 
@@ -57,17 +58,23 @@ class FolderStore:
 
     def open(self) -> None:
         """Make the folder."""
-        try:
+        with writable(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"path={os.fspath(self._path)!r} cannot be made ({error})") from error
         self._check_mine()
 
     def add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
         """Write one snapshot; a crash at any moment leaves the folder readable up to the one before."""
         self._check_mine()
+        try:
+            self._add(epoch, values, extra)
+        except InputError as error:
+            if not self._meta["files"]:
+                raise
+            raise InputError(f"{error}; the snapshots before it ({len(self._meta['files'])}) are kept") from error
+
+    def _add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
         if self._written is None:
-            self._take()
+            self._written = self._take()
         if not self._meta["files"]:
             for name, array in extra.items():
                 self._write(f"{name}.npy", array)
@@ -76,20 +83,18 @@ class FolderStore:
         longer = {"epoch": [*self._meta["epoch"], epoch], "files": [*self._meta["files"], file]}
         meta = self._meta | longer | {"extra": sorted(extra)}
         text = _text(meta)
-        with atomic_path(self._path / META) as partial:
-            partial.write_text(text, encoding="utf-8")
+        with whole_file(self._path / META, overwrite=True) as new:
+            new.write_text(text, encoding="utf-8")
         self._meta, self._written = meta, text
 
-    def _take(self) -> None:
+    def _take(self) -> str:
         text = _text(self._meta)
         try:
-            with (self._path / META).open("x", encoding="utf-8") as file:  # of two recorders, one succeeds
-                file.write(text)
-        except FileExistsError as error:
+            with whole_file(self._path / META, overwrite=False) as new:  # of two recorders, one succeeds
+                new.write_text(text, encoding="utf-8")
+        except PathExistsError as error:
             raise self._not_empty() from error
-        except OSError as error:
-            raise InputError(f"path={os.fspath(self._path)!r} cannot be written ({error})") from error
-        self._written = text
+        return text
 
     def _check_mine(self) -> None:
         if self._written is None:
@@ -103,18 +108,19 @@ class FolderStore:
             raise InputError(f"path={os.fspath(self._path)!r} holds another recorder's snapshots now; {_ACCEPTED}")
 
     def _check_empty(self) -> None:
-        # Systems and editors put hidden files such as .DS_Store and .ipynb_checkpoints into any folder.
-        if self._path.exists() and not (
-            self._path.is_dir() and all(item.name[0] == "." for item in self._path.iterdir())
-        ):
-            raise self._not_empty()
+        with writable(self._path):
+            # Systems and editors put hidden files such as .DS_Store and .ipynb_checkpoints into any folder.
+            if self._path.exists() and not (
+                self._path.is_dir() and all(item.name[0] == "." for item in self._path.iterdir())
+            ):
+                raise self._not_empty()
 
     def _not_empty(self) -> InputError:
         return InputError(f"path={os.fspath(self._path)!r} exists and is not empty; {_ACCEPTED}")
 
     def _write(self, name: str, array: np.ndarray) -> None:
-        with atomic_path(self._path / name) as partial:
-            np.save(partial, array, allow_pickle=False)
+        with whole_file(self._path / name, overwrite=True) as new:
+            save_array(new, array)
 
     def trace(self) -> Trace:
         """The snapshots so far, read back."""

@@ -1,0 +1,224 @@
+"""Writing beside a target and moving what is written there, whole and flushed to disk, by one rename or exchange."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .._paths import writable
+from ..params import InputError
+from .rename import EXCHANGE, UNSUPPORTED, move, renamed
+from .scratch import OLD, READY, abandoned_scratches, new_scratch, unlock
+
+
+class PathExistsError(InputError):
+    """The path exists, and was not to be replaced."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(f"{path} exists; pass overwrite=True to replace it")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a name to write a file to, which becomes ``path`` once the block has succeeded.
+
+    A reader sees the old file or the whole new one. After an error ``path`` is as it was, and nothing else is left. Of
+    several calls without ``overwrite`` one succeeds. The new file has the mode of the file that it replaces, or else
+    the mode that `open` gives. A link at ``path`` is replaced, and the file that it names stays.
+
+    Raises
+    ------
+    PathExistsError
+        ``path`` exists, and ``overwrite`` is False.
+    InputError
+        ``path`` is a folder, or in none; the file system refuses the write.
+    """
+    with writable(path):
+        if not overwrite and os.path.lexists(path):
+            raise PathExistsError(path)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; accepted: the path of a file to write")
+        with _scratch(path) as scratch:
+            new = scratch / path.name
+            yield new
+            _flush(new)
+            if overwrite:
+                _keep_mode(path, new)
+                os.replace(new, path)
+            else:
+                _move(new, path)
+            _sync(path.parent)
+
+
+def nothing(folder: Path) -> list[str]:
+    """What to keep of a folder that may be deleted as it is."""
+    return []
+
+
+def listing(names: list[str]) -> str:
+    """The first three of ``names``, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, *, overwrite: bool, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
+    """Give a name to write a folder to, which becomes ``path`` once the block has succeeded.
+
+    As `whole_file`. Where the system can exchange two names, ``path`` always exists. Elsewhere it does not exist for a
+    moment between two renames. If the process is killed in that moment, the next write puts the old folder back.
+
+    Parameters
+    ----------
+    others : lists what a folder holds that must not be deleted. It is called right before the exchange, and again
+        after it: a folder with something new in it stays beside ``path``, and a warning names it.
+
+    Raises
+    ------
+    PathExistsError
+        ``path`` exists, and ``overwrite`` is False.
+    InputError
+        ``path`` holds something that must not be deleted, or is in no folder; the file system refuses the write.
+    """
+    if not overwrite and os.path.lexists(path):
+        raise PathExistsError(path)
+    with _scratch(path, others) as scratch:
+        new = scratch / path.name
+        yield new
+        with writable(path):
+            _flush(new)
+            os.rename(new, scratch / READY)
+            if overwrite:
+                _replace_folder(path, scratch, others)
+            else:
+                _move(scratch / READY, path)
+            _sync(path.parent)
+
+
+def _replace_folder(path: Path, scratch: Path, others: Callable[[Path], list[str]]) -> None:
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return move(scratch / READY, path)
+        with contextlib.suppress(FileNotFoundError):  # another process has moved it meanwhile
+            if names := _held(path, others):
+                raise InputError(
+                    f"{path} holds {listing(names)}, which would be deleted; accepted: a folder without it"
+                )
+            _keep_mode(path, scratch / READY)
+            if renamed(scratch / READY, path, EXCHANGE):
+                return None
+            _set_aside(scratch / OLD, path, others)  # from an earlier round, in which another process took the name
+            os.rename(path, scratch / OLD)
+
+
+def _held(path: Path, others: Callable[[Path], list[str]]) -> list[str]:
+    while True:
+        inode = path.lstat().st_ino
+        names = others(path)
+        if not names or path.lstat().st_ino == inode:  # else another process has replaced the folder meanwhile
+            return names
+
+
+def _move(source: Path, path: Path) -> None:
+    try:
+        move(source, path)
+    except FileExistsError as error:
+        raise PathExistsError(path) from error
+
+
+def _keep_mode(path: Path, new: Path) -> None:
+    if path.exists() and not path.is_symlink():
+        shutil.copymode(path, new)
+
+
+@contextlib.contextmanager
+def _scratch(path: Path, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
+    """A folder beside ``path``, because renames work within one file system. It is deleted afterwards."""
+    with writable(path):
+        if not path.parent.is_dir():
+            raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
+        for scratch, lock in abandoned_scratches(path):
+            with contextlib.suppress(OSError):
+                _clear(scratch, lock, path, others)
+        scratch, lock = new_scratch(path)
+    try:
+        yield scratch
+    except InputError as error:
+        if str(scratch) not in str(error):
+            raise
+        raise InputError(str(error).replace(str(scratch / path.name), str(path))) from error  # the name users know
+    finally:
+        with writable(path):
+            _clear(scratch, lock, path, others)
+
+
+def _clear(scratch: Path, lock: int | None, path: Path, others: Callable[[Path], list[str]]) -> None:
+    """Delete ``scratch``. First an old folder in it goes back to ``path``, if the new one did not get there."""
+    try:
+        if (scratch / OLD).exists() and (scratch / READY).exists():
+            with contextlib.suppress(OSError):
+                path.rmdir()  # an empty folder that only took the name
+            with contextlib.suppress(FileExistsError):
+                move(scratch / OLD, path)
+        for name in (READY, OLD):
+            _set_aside(scratch / name, path, others)
+    finally:
+        unlock(lock)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _set_aside(item: Path, path: Path, others: Callable[[Path], list[str]]) -> None:
+    """Delete the old or the new folder in a scratch folder, or keep it beside ``path`` if it holds something else."""
+    if not os.path.lexists(item):
+        return
+    if names := others(item):
+        kept = path.with_name(f"{item.parent.name.removeprefix('.').removesuffix('.partial')}.kept")
+        move(item, kept)
+        warnings.warn(
+            f"{path} was replaced; its old folder is kept as {kept}, since it holds {listing(names)}", stacklevel=2
+        )
+    else:
+        unneeded = item.with_name(path.name)  # half deleted, it must not be taken for a whole one
+        os.rename(item, unneeded)
+        _delete(unneeded)
+
+
+def _delete(item: Path) -> None:
+    if item.is_dir() and not item.is_symlink():
+        shutil.rmtree(item, ignore_errors=True)
+    else:
+        item.unlink()
+
+
+# ---------------------------------------------------------------- to disk
+
+
+def _flush(path: Path) -> None:
+    """Wait until ``path``, and for a folder all that is in it, is on the disk."""
+    for folder, _, files in os.walk(path):
+        for name in files:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+    if not path.is_dir():
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    is_folder = path.is_dir()
+    if is_folder and sys.platform == "win32":
+        return  # it opens no folders
+    try:
+        descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # Some file systems flush no folders, and a folder that may be written may be closed to readers.
+        if not is_folder or error.errno not in {*UNSUPPORTED, errno.EACCES}:
+            raise
