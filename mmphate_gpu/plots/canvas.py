@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -75,8 +76,10 @@ def save_figure(figure: Figure, path: Path | None) -> None:
         return
     kind = path.suffix.lower()[1:]
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=DPI, metadata=stamp)
+    picture = io.BytesIO()  # in memory first: an error of a font is none of the disk
+    figure.savefig(picture, format=kind, dpi=DPI, metadata=stamp)
+    with whole_file(path) as temporary, writable(path):
+        temporary.write_bytes(picture.getvalue())
 
 
 def open_frame(axes: Axes) -> None:
