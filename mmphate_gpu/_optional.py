@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import shutil
-import sys
 from types import ModuleType
 
 from .params import InputError
@@ -18,28 +16,6 @@ def available(module: str) -> bool:
     (True, False)
     """
     return importlib.util.find_spec(module.partition(".")[0]) is not None
-
-
-def why_no_keops() -> str | None:
-    """Why KeOps cannot serve here, or None if it can; nothing is imported.
-
-    KeOps compiles its reductions at first use, on the CPU and for CUDA alike, with the system's C++ compiler.
-    """
-    if not available("pykeops"):
-        return 'pykeops is not installed: pip install "mmphate-gpu[keops]"'
-    if sys.platform == "win32":
-        return "KeOps needs Linux or macOS"
-    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        return "there is no C++ compiler (c++, g++ or clang++) on PATH"
-    return None
-
-
-def require_keops(*, purpose: str) -> ModuleType:
-    """Import and return ``pykeops.torch``; `InputError` with the reason where it cannot serve."""
-    reason = why_no_keops()
-    if reason is not None:
-        raise InputError(f"{purpose} cannot serve: {reason}")
-    return require("pykeops.torch", extra="keops", purpose=purpose)
 
 
 def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleType:
