@@ -85,10 +85,22 @@ def keops(*, purpose: str) -> Iterator[ModuleType]:
     _write_checksums()
 
 
+def keops_serves() -> bool:
+    """Whether "auto" may choose KeOps; warns, once, where it is installed and cannot serve."""
+    reason = why_no_keops()
+    if reason is not None and available("pykeops") and not _failures:
+        _give_up(reason)
+    return reason is None
+
+
 def give_up_keops(error: KeopsError) -> None:
     """Have "auto" choose others from now on, and warn why."""
-    _failures.append(str(error).partition(" cannot serve: ")[2] or str(error))
-    warnings.warn(f"the torch versions serve in the place of KeOps: {_failures[0]}", RuntimeWarning, stacklevel=2)
+    _give_up(str(error).partition(" cannot serve: ")[2] or str(error))
+
+
+def _give_up(reason: str) -> None:
+    _failures.append(reason)
+    warnings.warn(f"the torch versions serve in the place of KeOps: {reason}", RuntimeWarning, stacklevel=3)
 
 
 def _compiler() -> str | None:
@@ -162,8 +174,9 @@ def _is_sound_file(library: Path, size: int, modified: int) -> bool:
 def _write_checksums() -> None:
     """Write a checksum for every library of KeOps that this process has loaded, and so found sound."""
     for name, module in list(sys.modules.items()):
-        if name.startswith("pykeops_") and module.__file__:
-            _write_checksum_once(module.__file__)
+        library = getattr(module, "__file__", None)
+        if name.startswith("pykeops_") and library:
+            _write_checksum_once(library)
 
 
 @functools.cache

@@ -163,6 +163,19 @@ def test_auto_takes_torch_and_warns_once(monkeypatch, recwarn):
     assert len(recwarn) == 1
 
 
+def test_auto_on_cuda_warns_once_where_keops_is_installed_and_broken(monkeypatch, recwarn):
+    monkeypatch.setenv("KEOPS_CACHE_FOLDER", "/dev/null/x")
+    for _ in range(2):
+        assert neighbors.resolve_knn_backend("auto", torch.device("cuda")) == "torch"
+    (warning,) = recwarn
+    assert "in the place of KeOps: its cache /dev/null/x cannot be made" in str(warning.message)
+
+
+def test_auto_says_nothing_of_a_keops_that_is_not_installed(monkeypatch, recwarn):
+    monkeypatch.setattr(_keops, "available", lambda name: False)
+    assert neighbors.resolve_knn_backend("auto", torch.device("cuda")) == "torch" and not recwarn
+
+
 @pytest.mark.parametrize(
     "error",
     [

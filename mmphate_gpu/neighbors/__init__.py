@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from .._keops import KeopsError, give_up_keops, why_no_keops
+from .._keops import KeopsError, give_up_keops, keops_serves
 from ..ops import kth_neighbor_distance as ops
 from ..ops.twins import serves
 from ..params import KNN_BACKENDS as KNN_BACKEND_NAMES
@@ -25,7 +25,7 @@ def resolve_knn_backend(backend: str, device: torch.device) -> str:
     check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
     if backend != "auto":
         return backend
-    return "keops" if device.type == "cuda" and why_no_keops() is None else "torch"
+    return "keops" if device.type == "cuda" and keops_serves() else "torch"
 
 
 def kneighbors(points: torch.Tensor, k: int, *, backend: str = "auto") -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._keops import KeopsError, give_up_keops, keops, why_no_keops
+from .._keops import KeopsError, give_up_keops, keops, keops_serves
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
@@ -100,7 +100,7 @@ class LazyAffinity(AffinityOperator):
             return "torch"
         if self.suits_half() and TRITON.serves() and self.fused_radius() <= FUSED_RADIUS:
             return "fused"
-        return "keops" if why_no_keops() is None else "torch"
+        return "keops" if keops_serves() else "torch"
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]
