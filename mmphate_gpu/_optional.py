@@ -8,6 +8,9 @@ from types import ModuleType
 
 from .params import InputError
 
+# What a package raises that is installed and does not load: another NumPy, no cache to write to, damaged files.
+BROKEN = (OSError, RuntimeError, ValueError, AttributeError, TypeError, NameError, SystemError, SyntaxError)
+
 
 def available(module: str) -> bool:
     """Whether ``module`` is installed; its top-level package is found, nothing is imported.
@@ -26,7 +29,8 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
     Raises
     ------
     InputError
-        If the import fails; the message names the package, the pip command and the import's own error.
+        If the import fails; the message names the package and the import's own error, and the pip command where that is
+        an ImportError.
     """
     try:
         return importlib.import_module(module)
@@ -34,6 +38,9 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
         package = module.partition(".")[0] if extra is None else f"mmphate-gpu[{extra}]"
         command = f'pip install "{package}"'
         raise InputError(f"{purpose} needs the package {module!r}: {command} ({error})") from error
+    except BROKEN as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"{purpose} cannot serve: the package {module!r} does not load ({reason})") from error
 
 
 def require_cupy(module: str = "cupy", *, purpose: str) -> ModuleType:
