@@ -33,7 +33,8 @@ from benchmarks.tasks import OUT, QUICK, Task, clock, emit, python_task
 from benchmarks.timer import cold_and_warm
 from benchmarks.worker import CPU
 from mmphate_gpu import plan, to_scipy
-from mmphate_gpu._optional import available, why_no_keops
+from mmphate_gpu._keops import why_no_keops
+from mmphate_gpu._optional import available
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
 from mmphate_gpu.mds.classic import classic
 from mmphate_gpu.mds.smacof import Descent, one_sweep, smacof

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import shutil
-import sys
 from types import ModuleType
 
 from .params import InputError
+
+# What a package raises that is installed and does not load: another NumPy, no cache to write to, damaged files.
+BROKEN = (OSError, RuntimeError, ValueError, AttributeError, TypeError, NameError, SystemError, SyntaxError)
 
 
 def available(module: str) -> bool:
@@ -20,28 +21,6 @@ def available(module: str) -> bool:
     return importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
-def why_no_keops() -> str | None:
-    """Why KeOps cannot serve here, or None if it can; nothing is imported.
-
-    KeOps compiles its reductions at first use, on the CPU and for CUDA alike, with the system's C++ compiler.
-    """
-    if not available("pykeops"):
-        return 'pykeops is not installed: pip install "mmphate-gpu[keops]"'
-    if sys.platform == "win32":
-        return "KeOps needs Linux or macOS"
-    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        return "there is no C++ compiler (c++, g++ or clang++) on PATH"
-    return None
-
-
-def require_keops(*, purpose: str) -> ModuleType:
-    """Import and return ``pykeops.torch``; `InputError` with the reason where it cannot serve."""
-    reason = why_no_keops()
-    if reason is not None:
-        raise InputError(f"{purpose} cannot serve: {reason}")
-    return require("pykeops.torch", extra="keops", purpose=purpose)
-
-
 def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleType:
     """Import and return ``module``, which ``purpose`` needs.
 
@@ -50,7 +29,8 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
     Raises
     ------
     InputError
-        If the import fails; the message names the package, the pip command and the import's own error.
+        If the import fails; the message names the package and the import's own error, and the pip command where that is
+        an ImportError.
     """
     try:
         return importlib.import_module(module)
@@ -58,6 +38,9 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
         package = module.partition(".")[0] if extra is None else f"mmphate-gpu[{extra}]"
         command = f'pip install "{package}"'
         raise InputError(f"{purpose} needs the package {module!r}: {command} ({error})") from error
+    except BROKEN as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"{purpose} cannot serve: the package {module!r} does not load ({reason})") from error
 
 
 def require_cupy(module: str = "cupy", *, purpose: str) -> ModuleType:

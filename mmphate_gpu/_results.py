@@ -172,10 +172,6 @@ class NoPicture(RuntimeWarning):
     """The pictures could not be drawn, for the reason in the message: raised by `draw`, a warning in `draw_results`."""
 
 
-# What matplotlib raises for a setting, font, name, backend or disk that it cannot use.
-UNDRAWABLE = (ImportError, OSError, ValueError, RuntimeError, MemoryError)
-
-
 def draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
     """Draw ``embeddings`` into ``folder`` and return the names of the pictures.
 
@@ -193,9 +189,9 @@ def draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
             list_files(folder, names)
             for name in names:
                 os.replace(Path(scratch) / name, folder / name)
-    except UNDRAWABLE as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise NoPicture(f"{folder}: no picture could be drawn ({type(error).__name__}: {reason})") from error
+    except Exception as error:  # matplotlib's errors have no base class, and none of them may hide the results
+        reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
+        raise NoPicture(f"{folder}: no picture could be drawn ({reason})") from error
     return names
 
 

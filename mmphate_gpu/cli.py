@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import __version__, _results
 from ._results import PROGRAM
 from .params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, InputError, Params, check_number
-from .streams import lenient
+from .streams import fill_closed_descriptors, lenient
 
 if TYPE_CHECKING:
     import torch
@@ -26,16 +27,24 @@ DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TRACE_HELP = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
 # What decides whether a run fits, so what a refusal names: options of embed and of plan.
 RUN = ("n_landmark", "n_svd", "storage")
+# What the file system of the caller refuses: a full or read-only disk, a quota, rights, limits of the process.
+REFUSALS = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EBUSY", "EIO", "EMFILE", "ENFILE")
+    if hasattr(errno, name)
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    Exit code 0: the command is done. 2: input or usage is wrong, and one sentence on stderr says why. 130: Ctrl-C has
-    interrupted it. 1: the program has a fault, and prints a traceback; or `plot` cannot draw, or stdout cannot be
-    written, and one sentence says so. Results appear complete or not at all. Pictures follow them: one of `embed` or
-    `demo` that cannot be drawn is a warning. A character that the stream cannot encode is printed as an escape.
+    Exit code 0: the command is done. 2: input or usage is wrong, the file system refuses what is written, or `plot`
+    cannot draw, and one sentence on stderr says why. 130: Ctrl-C has interrupted it. 1: the program has a fault, and
+    prints a traceback; or stdout cannot be written, and one sentence says so. Results appear complete or not at all.
+    Pictures follow them: one of `embed` or `demo` that cannot be drawn is a warning. Streams that are closed change
+    nothing. A character that the stream cannot encode is printed as an escape.
     """
+    fill_closed_descriptors()
     out, err = lenient(sys.stdout), lenient(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -55,16 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: Sequence[str]) -> int:
     try:
         return _run(argv)
-    except InputError as error:
+    except (InputError, _results.NoPicture) as error:
         _say(f"error: {error}")
         return BAD_INPUT
-    except _results.NoPicture as error:
-        _say(f"error: {error}")
-        return FAULT
     except KeyboardInterrupt as stop:
         _say(f"interrupted; {stop.args[0] if stop.args else 'nothing was written'}")
         return INTERRUPTED
-    except Exception:  # the outermost frame: whatever was not foreseen is reported, and exits with 1
+    except Exception as error:  # the outermost frame: whatever was not foreseen is reported, and exits with 1
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            place = "a file" if error.filename is None else error.filename
+            _say(f"error: {place} cannot be read or written ({error.strerror}); no result was written")
+            return BAD_INPUT
         traceback.print_exc()
         _say(f"error: this is a fault of {PROGRAM}; please report it with the lines above and '{PROGRAM} config'")
         return FAULT

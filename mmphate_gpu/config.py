@@ -7,7 +7,8 @@ import platform
 
 import torch
 
-from ._optional import available, why_no_keops
+from ._keops import why_no_keops
+from ._optional import available
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
 from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
 from .ops.twins import CUPY, TRITON, native_ops, ops_of, serves, serving

@@ -12,6 +12,21 @@ def encodable(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def fill_closed_descriptors() -> None:
+    """Open the null device on each of the descriptors 0, 1 and 2 that is closed.
+
+    Otherwise the next file that is opened has that number, and what a library prints goes into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, descriptor)  # child processes get it too
+            if opened != descriptor:
+                os.close(opened)
+
+
 class LenientStream:
     """A text stream that can always be written to.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -72,6 +73,10 @@ def test_wheel_with_and_without_the_native_part(tmp_path):
     assert not any(name.startswith(("tests/", "csrc/")) for name in names)
     native = run_from(wheel, tmp_path / "installed")
     assert native.startswith("None ")
+    # The checksum is that of the file as it was packed, after symbols were stripped.
+    library = tmp_path / "installed" / "mmphate_gpu" / "_native" / "libmmphate_cpu.so"
+    checksum = library.with_name("libmmphate_cpu.so.sha256").read_text()
+    assert checksum == hashlib.sha256(library.read_bytes()).hexdigest() + "\n"
 
     plain = built(tmp_path / "plain", "-C", "wheel.cmake=false")
     assert plain.name.endswith("py3-none-any.whl")

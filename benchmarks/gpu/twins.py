@@ -32,7 +32,7 @@ from mmphate_gpu import (
     potential_distances,
     von_neumann_entropy,
 )
-from mmphate_gpu._optional import why_no_keops
+from mmphate_gpu._keops import why_no_keops
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.datasets import bifurcation, random_walk
 from mmphate_gpu.neighbors import kneighbors

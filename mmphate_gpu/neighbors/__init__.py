@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from .._optional import why_no_keops
+from .._keops import KeopsError, give_up_keops, keops_serves
 from ..ops import kth_neighbor_distance as ops
 from ..ops.twins import serves
 from ..params import KNN_BACKENDS as KNN_BACKEND_NAMES
@@ -25,7 +25,7 @@ def resolve_knn_backend(backend: str, device: torch.device) -> str:
     check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
     if backend != "auto":
         return backend
-    return "keops" if device.type == "cuda" and why_no_keops() is None else "torch"
+    return "keops" if device.type == "cuda" and keops_serves() else "torch"
 
 
 def kneighbors(points: torch.Tensor, k: int, *, backend: str = "auto") -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,13 +49,19 @@ def kneighbors(points: torch.Tensor, k: int, *, backend: str = "auto") -> tuple[
     Raises
     ------
     InputError
-        k out of range, an unknown backend, or one that is not installed.
+        k out of range, an unknown backend, or one that is named here and cannot serve.
     """
     _check(points, k)
     name = resolve_knn_backend(backend, points.device)
     search: Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
     search = importlib.import_module(KNN_BACKENDS[name]).knn
-    return search(points, k)
+    try:
+        return search(points, k)
+    except KeopsError as error:
+        if backend != "auto":
+            raise
+        give_up_keops(error)
+        return kneighbors(points, k)
 
 
 def _check(points: torch.Tensor, k: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._optional import require_keops
+from .._keops import keops
 
 
 def knn(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)
@@ -12,9 +12,9 @@ def knn(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (
     k)."""
     from . import drop_self
 
-    lazy_tensor = require_keops(purpose='knn_backend="keops"').LazyTensor
     points = points.contiguous()
-    x = lazy_tensor(points[:, :, None, :])
-    y = lazy_tensor(points[:, None, :, :])
-    squared, indices = ((x - y) ** 2).sum(-1).Kmin_argKmin(K=k + 1, dim=2)
+    with keops(purpose='knn_backend="keops"') as module:
+        x = module.LazyTensor(points[:, :, None, :])
+        y = module.LazyTensor(points[:, None, :, :])
+        squared, indices = ((x - y) ** 2).sum(-1).Kmin_argKmin(K=k + 1, dim=2)
     return drop_self(squared.clamp_min(0).sqrt(), indices.long())

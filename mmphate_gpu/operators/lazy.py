@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._optional import require_keops, why_no_keops
+from .._keops import KeopsError, give_up_keops, keops, keops_serves
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
@@ -92,14 +92,15 @@ class LazyAffinity(AffinityOperator):
         self._counts: torch.Tensor | None = None
         self._layout: TileLayout | None = None
         self._fused: _FusedTiles | None = None
-        self.engine = self._best_engine() if engine == "auto" else engine
+        self._chosen = engine == "auto"
+        self.engine = self._best_engine() if self._chosen else engine
 
     def _best_engine(self) -> str:
         if self.device.type != "cuda":
             return "torch"
         if self.suits_half() and TRITON.serves() and self.fused_radius() <= FUSED_RADIUS:
             return "fused"
-        return "keops" if why_no_keops() is None else "torch"
+        return "keops" if keops_serves() else "torch"
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]
@@ -156,7 +157,17 @@ class LazyAffinity(AffinityOperator):
             for nodes, rows in self._chunks():
                 out[nodes] = matmul(rows, block, interleave=self.n_units)
             return out
-        return self._keops_product(block) if self.engine == "keops" else self._fused_product(block)
+        return self._keops_or_torch_product(block) if self.engine == "keops" else self._fused_product(block)
+
+    def _keops_or_torch_product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
+        try:
+            return self._keops_product(block)
+        except KeopsError as error:
+            if not self._chosen:
+                raise
+            give_up_keops(error)
+            self.engine = "torch"
+            return self._matmul(block)
 
     def _fused_product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
         layout, tiles = self.tile_layout(), self._fused_tiles()
@@ -176,16 +187,16 @@ class LazyAffinity(AffinityOperator):
         return self._fused
 
     def _keops_product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
-        lazy_tensor = require_keops(purpose='engine="keops"').LazyTensor
-        points = self.unit_points.contiguous()
-        x, y = lazy_tensor(points[:, :, None, :]), lazy_tensor(points[:, None, :, :])
-        # Differences first, the bandwidth after: points scaled by a small bandwidth would carry its rounding into them.
-        squared = ((x - y) ** 2).sum(-1)
-        affinity = (self.reach - squared.sqrt()).step() * (squared * (-1 / float(self.bandwidth) ** 2)).exp()
+        points, reach, bandwidth = self.unit_points.contiguous(), self.reach, float(self.bandwidth)
         by_unit = block.view(self.n_slices, self.n_units, -1).transpose(0, 1)
         values = by_unit.to(points.dtype)
+        with keops(purpose='engine="keops"') as module:
+            x, y = module.LazyTensor(points[:, :, None, :]), module.LazyTensor(points[:, None, :, :])
+            # Differences first, the bandwidth after: points scaled by a small one would carry its rounding into them.
+            squared = ((x - y) ** 2).sum(-1)
+            affinity = (reach - squared.sqrt()).step() * (squared * (-1 / bandwidth**2)).exp()
+            product = (affinity * module.LazyTensor(values[:, None, :, :].contiguous())).sum(dim=2)
         # The sum runs over all pairs; a slice is no neighbour of its own, and its affinity to itself is exactly 1.
-        product = (affinity * lazy_tensor(values[:, None, :, :].contiguous())).sum(dim=2)
         product = (product - values).to(block.dtype).transpose(0, 1).reshape(block.shape)
         return product.add_(matmul(self.intraslice_in_node_order(), block))
 

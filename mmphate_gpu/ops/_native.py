@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from .._checksums import checksum_path, differs_from_checksum
 from .csr import index_dtype, indptr_of_counts
 
 # Set to 0 to have the portable versions serve although the library is there.
@@ -76,6 +77,8 @@ def _reason() -> str | None:
     if path is None:
         return f"{LIBRARY} was not built (no C++ compiler at install, or built without csrc)"
     try:
+        if differs_from_checksum(path):
+            return f"{path.name} is damaged, its hash is not that of {checksum_path(path).name}; install it again"
         _library()
     except OSError as error:
         return f"{path.name} does not load: {error}"

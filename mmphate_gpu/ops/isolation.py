@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
@@ -56,11 +58,13 @@ class _ProcessWide:
     """Settings of the whole process: reset only if the caller has changed them, restored by the last thread to leave.
 
     Inside, float32 products on a CPU are not rounded to bfloat16 or TF32 (on CUDA those that matter are in float64).
-    torch does not repeat warnings that it gives once per process.
+    torch does not repeat warnings that it gives once per process. A forked process computes on one thread: its parent's
+    threads of OpenMP, if there were any, are gone, and OpenMP would wait for them without end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, forked: bool = False) -> None:
         self._lock, self._n_inside, self._changed = threading.Lock(), 0, ExitStack()
+        self._forked, self._warned = forked, False
 
     def __enter__(self) -> None:
         with self._lock:
@@ -73,7 +77,17 @@ class _ProcessWide:
             if torch.is_warn_always_enabled():
                 self._changed.callback(torch.set_warn_always, True)
                 torch.set_warn_always(False)
+            if self._forked and torch.get_num_threads() > 1:
+                self._warn_once()
+                self._changed.callback(torch.set_num_threads, torch.get_num_threads())
+                torch.set_num_threads(1)
             self._n_inside += 1
+
+    def _warn_once(self) -> None:
+        if not self._warned:
+            self._warned = True
+            message = "this process was forked, so it computes on one thread; one that is spawned computes on all"
+            warnings.warn(message, RuntimeWarning, stacklevel=6)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -83,3 +97,12 @@ class _ProcessWide:
 
 
 _process_wide = _ProcessWide()
+
+
+def _after_fork() -> None:
+    global _process_wide
+    _process_wide = _ProcessWide(forked=True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

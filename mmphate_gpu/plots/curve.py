@@ -66,11 +66,14 @@ def _curve(source: Any) -> tuple[np.ndarray, int | None]:
     if isinstance(source, Embedding):
         if source.entropy is None:
             raise InputError("embedding has no entropy; an embedding that holds its entropy, or a curve, is accepted")
-        return source.entropy, source.t
-    values = real_tensor("entropy", source).double().cpu().numpy()
+        return _checked(source.entropy), source.t
+    return _checked(real_tensor("entropy", source).double().cpu().numpy()), None
+
+
+def _checked(values: np.ndarray) -> np.ndarray:
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise InputError(f"entropy has shape {values.shape}; one non-empty axis of finite numbers is accepted")
-    return values, None
+    return values
 
 
 def _level(axes: Axes, values: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 # Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators: they have no glyph,
 # and an .svg may not contain some of them.
 INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
+BYTE_ORDER_MARK = "\ufeff"  # matplotlib cannot write it into a .pdf
 
 
 def texts(labels: np.ndarray) -> list[str]:  # (n,)
@@ -53,9 +54,12 @@ def _dates(labels: np.ndarray) -> list[str]:
 
 def _visible(name: str) -> str:
     return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in INVISIBLE else character
-        for character in name
+        character.encode("unicode_escape").decode() if _is_invisible(character) else character for character in name
     )
+
+
+def _is_invisible(character: str) -> bool:
+    return unicodedata.category(character) in INVISIBLE or character == BYTE_ORDER_MARK
 
 
 def _cut(name: str, width: int, head: int) -> str:

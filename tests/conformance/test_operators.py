@@ -781,12 +781,12 @@ def test_far_points_are_not_for_the_fused_engine(monkeypatch):
     one = long_lazy("fused", torch.float64, torch.device("cpu"))
     assert 1 < one.fused_radius() < lazy_module.FUSED_RADIUS
     monkeypatch.setattr(lazy_module.TRITON, "serves", lambda: True)
-    monkeypatch.setattr(lazy_module, "why_no_keops", lambda: None)
+    monkeypatch.setattr(lazy_module, "keops_serves", lambda: True)
     one.device = torch.device("cuda")
     assert one._best_engine() == "fused"
     one.bandwidth = one.bandwidth / 1000
     assert one._best_engine() == "keops"
-    monkeypatch.setattr(lazy_module, "why_no_keops", lambda: "not installed")
+    monkeypatch.setattr(lazy_module, "keops_serves", lambda: False)
     assert one._best_engine() == "torch"
 
 
