@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -75,8 +76,10 @@ def save_figure(figure: Figure, path: Path | None) -> None:
         return
     kind = path.suffix.lower()[1:]
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    picture = io.BytesIO()  # matplotlib leaves a file open, and raises other errors, where the disk is full
+    figure.savefig(picture, format=kind, dpi=DPI, metadata=stamp)
     with whole_file(path, overwrite=True) as new:
-        figure.savefig(new, format=kind, dpi=DPI, metadata=stamp)
+        new.write_bytes(picture.getvalue())
 
 
 def open_frame(axes: Axes) -> None:
