@@ -574,6 +574,13 @@ def test_a_list_that_somebody_has_edited(here, files):
     assert embed("--force") == 2 and (here / "out" / "thesis.txt").read_text() == "mine"
 
 
+@posix
+def test_a_report_that_is_a_fifo(here, capsys):
+    (here / "out").mkdir()
+    os.mkfifo(here / "out" / "report.json")
+    assert embed("--force") == 2 and "has no report.json of mmphate-gpu" in capsys.readouterr().err
+
+
 def test_a_listed_name_that_is_a_link_or_a_folder_stays(here):
     assert embed() == 0
     edit(files=["embedding.npz", "panels.png"])

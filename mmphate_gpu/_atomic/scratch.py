@@ -132,7 +132,7 @@ def _take(lock: int) -> bool:
 def _boot() -> str:
     """A number that the kernel chose when it started; "" where there is none."""
     with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip().replace("-", "")
     return ""
 
 
