@@ -97,9 +97,9 @@ def _check_folder(path: Path, force: bool) -> None:
 
 
 def others(folder: Path) -> list[str]:
-    """The names in a folder of results that its own report does not list, and scratch folders aside.
+    """The names in a folder of results that its own report does not list. Scratch folders do not count.
 
-    All names of a folder without a report, and the name of something that is no folder.
+    A folder without a report gives all of its names, and something that is no folder its own name.
     """
     if folder.is_symlink() or not folder.is_dir():
         return [folder.name]
