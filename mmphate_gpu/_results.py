@@ -32,6 +32,7 @@ EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
 SCRATCH = ".plot."  # such folders are left in a folder of results by a process that was killed
 FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
+MAX_REPORT = 1 << 24  # bytes; reports have some thousands
 PROGRAM = "mmphate-gpu"  # report.json names it: a folder with that report is ours to replace
 
 
@@ -96,9 +97,9 @@ def _check_folder(path: Path, force: bool) -> None:
 
 
 def others(folder: Path) -> list[str]:
-    """The names in a folder of results that its own report does not list, and scratch folders aside.
+    """The names in a folder of results that its own report does not list. Scratch folders do not count.
 
-    All names of a folder without a report, and the name of something that is no folder.
+    A folder without a report gives all of its names, and something that is no folder its own name.
     """
     if folder.is_symlink() or not folder.is_dir():
         return [folder.name]
@@ -138,8 +139,11 @@ def _is_plain(item: Path) -> bool:
 
 def _read_report(folder: Path) -> dict[str, Any] | None:
     """What the report in ``folder`` holds; None if there is none of this program."""
+    path = folder / REPORT
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        if not _is_plain(path) or path.stat().st_size > MAX_REPORT:  # reading a FIFO would not end
+            return None
+        report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return report if isinstance(report, dict) and report.get("program") == PROGRAM else None

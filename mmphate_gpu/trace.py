@@ -428,8 +428,8 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     Raises
     ------
     InputError
-        A path that exists (unless ``overwrite``), an unknown ending, or a .npy for a trace with a mask,
-        labels or coordinates, which that format cannot hold.
+        A path that exists (unless ``overwrite``), an unknown ending, or a .npy for a trace with a mask, labels or
+        coordinates. A .zarr to replace that holds other things than zarr writes. The file system refuses the write.
     """
     trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES

@@ -77,9 +77,9 @@ def unlock(lock: int | None) -> None:
 
 
 def _prefix(name: str) -> str:
-    """What the names of all scratch folders for ``name`` begin with. It is cut, since file systems take 255 bytes."""
+    """What the names of all scratch folders for ``name`` begin with. It is cut: file systems take 143 to 255 bytes."""
     encoded = os.fsencode(name)
-    short = name if len(encoded) <= 200 else f"{name[:40]}~{hashlib.sha256(encoded).hexdigest()[:16]}"
+    short = name if len(encoded) <= 100 else f"{name[:20]}~{hashlib.sha256(encoded).hexdigest()[:16]}"
     return f".{short}."
 
 
@@ -132,7 +132,7 @@ def _take(lock: int) -> bool:
 def _boot() -> str:
     """A number that the kernel chose when it started; "" where there is none."""
     with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip().replace("-", "")
     return ""
 
 

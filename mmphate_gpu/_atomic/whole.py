@@ -179,11 +179,11 @@ def _set_aside(item: Path, path: Path, others: Callable[[Path], list[str]]) -> N
     if names := others(item):
         kept = path.with_name(f"{item.parent.name.removeprefix('.').removesuffix('.partial')}.kept")
         move(item, kept)
-        warnings.warn(
-            f"{path} was replaced; its old folder is kept as {kept}, since it holds {listing(names)}", stacklevel=2
-        )
+        reason = f"since it holds {listing(names)}"
+        warnings.warn(f"{path} was replaced; the folder before is kept as {kept}, {reason}", stacklevel=2)
     else:
         unneeded = item.with_name(path.name)  # half deleted, it must not be taken for a whole one
+        _delete(unneeded)
         os.rename(item, unneeded)
         _delete(unneeded)
 
@@ -192,7 +192,7 @@ def _delete(item: Path) -> None:
     if item.is_dir() and not item.is_symlink():
         shutil.rmtree(item, ignore_errors=True)
     else:
-        item.unlink()
+        item.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- to disk

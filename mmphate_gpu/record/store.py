@@ -70,7 +70,7 @@ class FolderStore:
         except InputError as error:
             if not self._meta["files"]:
                 raise
-            raise InputError(f"{error}; the snapshots before it ({len(self._meta['files'])}) are kept") from error
+            raise InputError(f"{error}; the snapshots so far ({len(self._meta['files'])}) are kept") from error
 
     def _add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
         if self._written is None:

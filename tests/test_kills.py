@@ -1,0 +1,124 @@
+"""Kills of ``embed`` at any moment: the old or the new result, whole, and nothing else after the next run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmphate_gpu as mp
+from mmphate_gpu.cli import main
+
+N_KILLS = {"anywhere": 60, "pictures": 40, "saving": 120}
+OLD, NEW = 1, 2  # seeds
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX signals")
+def test_killed_processes_leave_the_old_or_the_new_result(tmp_path):
+    """A process of one thread, which has only imported, runs the commands in forks: torch is loaded once."""
+    env = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1000)
+    assert done.returncode == 0, done.stderr
+    kills = json.loads(done.stdout.splitlines()[-1])
+    assert sum(kills.values()) >= 0.9 * sum(N_KILLS.values()), kills  # some runs end before they are killed
+    assert kills["saving"] >= 60, kills
+    assert kills["none"] and kills["old"] and kills["new"], kills
+
+
+def start(seed: int, *options: str) -> int:
+    """The process of a command."""
+    process = os.fork()
+    if process == 0:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        os._exit(main(["embed", "small.npy", "--out", "r", "--device", "cpu", f"--seed={seed}", *options]))
+    return process
+
+
+def complete(seed: int, *options: str) -> None:
+    assert os.waitstatus_to_exitcode(os.waitpid(start(seed, *options), 0)[1]) == 0
+    assert set(os.listdir()) == {"small.npy", "r"}, os.listdir()
+
+
+def killed(process: int, wait: Callable[[int], None]) -> bool:
+    """Whether ``process`` was alive when ``wait`` had ended."""
+    wait(process)
+    os.kill(process, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+def check(seeds: set[int], coordinates: dict[int, np.ndarray]) -> int | None:
+    """The seed of the result, which is whole; None if there is no result."""
+    assert all(name in ("small.npy", "r") or name.endswith(".partial") for name in os.listdir()), os.listdir()
+    if not os.path.lexists("r"):
+        return None
+    report = json.loads(Path("r/report.json").read_text())
+    names = {name for name in os.listdir("r") if not name.startswith(".")}
+    assert report["seed"] in seeds and {"embedding.npz", "report.json"} <= names <= {*report["files"]}, names
+    np.testing.assert_array_equal(mp.Embedding.load("r/embedding.npz").coordinates, coordinates[report["seed"]])
+    for name in names:
+        assert not name.endswith(".png") or Path("r", name).read_bytes()[-12:] == b"\0\0\0\0IEND\xaeB`\x82", name
+    return report["seed"]
+
+
+def moments(phase: str, seconds: float, saving: float) -> Callable[[int], None]:
+    """A function that waits for a random moment of a run, or of its last part, from the first file on."""
+
+    def saves(process: int) -> None:
+        until = time.monotonic() + 60
+        while not list(Path().glob(".r.*.partial/r/*")) and time.monotonic() < until:
+            pass
+        time.sleep(random.uniform(0, saving))
+
+    return saves if phase == "saving" else lambda process: time.sleep(random.uniform(0, seconds))
+
+
+def run_all() -> dict[str, int]:
+    random.seed(0)
+    np.save("small.npy", np.random.default_rng(0).normal(size=(10, 5, 4, 6)).cumsum(0))
+    coordinates, seconds = {}, {}
+    for seed, options in ((OLD, ()), (NEW, ("--force",)), (NEW, ("--force", "--no-plots"))):
+        started = time.monotonic()
+        complete(seed, *options)
+        seconds[options] = time.monotonic() - started
+        coordinates[seed] = mp.Embedding.load("r/embedding.npz").coordinates
+    assert not np.array_equal(coordinates[OLD], coordinates[NEW])
+    counts = {"none": 0, "old": 0, "new": 0, "saving": 0}
+    for phase, number in N_KILLS.items():
+        options = () if phase == "pictures" else ("--no-plots",)
+        wait = moments(phase, seconds[("--force", *options)], 0.015)
+        for i in range(number):
+            force = i % 2 == 1
+            if force:
+                complete(OLD, "--force", "--no-plots")
+            else:
+                subprocess.run(["rm", "-r", "r"], check=True)
+            alive = killed(start(NEW, *options, *(["--force"] if force else [])), wait)
+            seed = check({OLD, NEW}, coordinates)
+            assert seed == NEW if not force and seed is not None else not force or seed is not None
+            counts[{None: "none", OLD: "old", NEW: "new"}[seed]] += alive
+            counts["saving"] += alive and phase == "saving"
+            complete(NEW, "--force", "--no-plots")
+            assert check({NEW}, coordinates) == NEW
+    return counts
+
+
+if __name__ == "__main__":
+    for name in ("estimator", "trace", "plots.scatter", "plots.curve"):
+        importlib.import_module(f"mmphate_gpu.{name}")
+    for name in ("figure", "backends.backend_agg", "font_manager"):
+        importlib.import_module(f"matplotlib.{name}")
+    print(json.dumps(run_all()))
