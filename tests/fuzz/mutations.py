@@ -258,7 +258,8 @@ def _with_folder_elsewhere(rng: random.Random, tree: Tree) -> Tree:
     folders = sorted({name.partition("/")[0] for name in tree if "/" in name}) or ["."]
     source, target = rng.choice(folders), rng.choice((*folders, "data", "trace", "label", "unit", "axes", "sample"))
     copies = {target + name.removeprefix(source): tree[name] for name in tree if name.startswith(source + "/")}
-    kept = {name: entry for name, entry in tree.items() if not name.startswith(source + "/") or rng.random() < 0.5}
+    gone = (target + "/", source + "/") if rng.random() < 0.5 else target + "/"
+    kept = {name: entry for name, entry in tree.items() if not name.startswith(gone)}
     return kept | copies
 
 
