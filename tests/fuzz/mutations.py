@@ -6,6 +6,7 @@ A tree is a dict {path within: entry}; an entry is bytes, or what stands in the 
 from __future__ import annotations
 
 import random
+import struct
 import zlib
 from collections.abc import Callable
 from enum import Enum
@@ -225,7 +226,9 @@ def _mutated_file(rng: random.Random, name: str, content: bytes) -> bytes:
 
 
 def _bomb(content: bytes) -> bytes:
-    """Many zeros in the compression of ``content``, if that is gzip or zlib."""
+    """Many zeros in the compression of ``content``, if that is gzip or zlib; of Blosc a header that promises them."""
+    if content[:2] == b"\x02\x01":
+        return content[:2] + struct.pack("<BBiii", 2, 4, 2**28, 2**28, 2**28 + 16) + content[16:]
     if content[:2] not in (b"\x1f\x8b", b"\x78\x01"):
         return bytes(len(content))
     packer = zlib.compressobj(9, zlib.DEFLATED, 31 if content[:1] == b"\x1f" else 15)
