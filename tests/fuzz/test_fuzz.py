@@ -5,12 +5,14 @@ A fault comes with a number. ``python tests/fuzz/worker.py FORMAT NUMBER`` shows
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
 import pytest
 
 from . import pool
+from .documents import CANARY, PICKLE
 from .seeds import seeds_of
 
 # Of 20,000 mutations; readers with more code have more.
@@ -79,6 +81,12 @@ def test_ways_of_reading_must_agree():
     assert pool.held_together([memory._replace(**refused, detail="broken"), parts])[1].is_fault
     assert pool.held_together([memory, parts._replace(**refused, detail="broken")])[1].is_fault
     assert not pool.held_together([memory, parts._replace(**refused, detail="cannot be read by parts")])[1].is_fault
+
+
+def test_a_planted_pickle_leaves_its_mark_once_it_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(PICKLE).close()
+    assert [path.name for path in tmp_path.iterdir()] == [CANARY]
 
 
 def test_the_program_shows_one_file(tmp_path):
