@@ -6,6 +6,7 @@ A tree is a dict {path within: entry}; an entry is bytes, or what stands in the 
 from __future__ import annotations
 
 import random
+import struct
 import zlib
 from collections.abc import Callable
 from enum import Enum
@@ -225,7 +226,9 @@ def _mutated_file(rng: random.Random, name: str, content: bytes) -> bytes:
 
 
 def _bomb(content: bytes) -> bytes:
-    """Many zeros in the compression of ``content``, if that is gzip or zlib."""
+    """Many zeros in the compression of ``content``, if that is gzip or zlib; of Blosc a header that promises them."""
+    if content[:2] == b"\x02\x01":
+        return content[:2] + struct.pack("<BBiii", 2, 4, 2**28, 2**28, 2**28 + 16) + content[16:]
     if content[:2] not in (b"\x1f\x8b", b"\x78\x01"):
         return bytes(len(content))
     packer = zlib.compressobj(9, zlib.DEFLATED, 31 if content[:1] == b"\x1f" else 15)
@@ -258,7 +261,8 @@ def _with_folder_elsewhere(rng: random.Random, tree: Tree) -> Tree:
     folders = sorted({name.partition("/")[0] for name in tree if "/" in name}) or ["."]
     source, target = rng.choice(folders), rng.choice((*folders, "data", "trace", "label", "unit", "axes", "sample"))
     copies = {target + name.removeprefix(source): tree[name] for name in tree if name.startswith(source + "/")}
-    kept = {name: entry for name, entry in tree.items() if not name.startswith(source + "/") or rng.random() < 0.5}
+    gone = (target + "/", source + "/") if rng.random() < 0.5 else target + "/"
+    kept = {name: entry for name, entry in tree.items() if not name.startswith(gone)}
     return kept | copies
 
 

@@ -101,7 +101,7 @@ def _npz() -> Iterator[Seed]:
         "permuted axes": (permuted, zipfile.ZIP_STORED),
         "permuted axes, compressed": (permuted, zipfile.ZIP_DEFLATED),
         "slices": (slices, zipfile.ZIP_STORED),
-        "trace, LZMA": ({"trace": DATA, "label": LABEL}, zipfile.ZIP_LZMA),
+        "trace, compressed": ({"trace": DATA, "label": LABEL}, zipfile.ZIP_DEFLATED),
     }
     for name, (fields, method) in archives.items():
         yield Seed(name, ".npz", {"": zip_bytes(_members(fields), method)})
@@ -303,11 +303,7 @@ def _links_h5(file: Any) -> None:
     import h5py
 
     file["values"] = DATA
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_obj_track_times(False)  # `create_virtual_dataset` would write the time of day
-    space = h5py.h5s.create_simple(DATA.shape)
-    creation.set_virtual(space, b".", b"/values", space)
-    h5py.h5d.create(file.id, b"data", h5py.h5t.IEEE_F32LE, space, creation)
+    file["data"] = h5py.SoftLink("/values")
     file["label"] = h5py.SoftLink("/classes")
     file["classes"] = LABEL
 
@@ -315,7 +311,12 @@ def _links_h5(file: Any) -> None:
 def _outside_h5(file: Any) -> None:
     import h5py
 
-    file["data"] = DATA
+    file["values"] = DATA
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_obj_track_times(False)  # `create_virtual_dataset` would write the time of day
+    space = h5py.h5s.create_simple(DATA.shape)
+    creation.set_virtual(space, b".", b"/values", space)
+    h5py.h5d.create(file.id, b"data", h5py.h5t.IEEE_F32LE, space, creation)
     file["mask"] = h5py.ExternalLink("elsewhere.h5", "mask")
     file.create_dataset("label", (5,), np.int64, external=[("elsewhere.bin", 0, 40)])
 
@@ -328,7 +329,7 @@ def _h5() -> Iterator[Seed]:
     yield _h5_seed("newest version", _chunked_h5, libver="latest")
     yield _h5_seed("newest version, plain", _plain_h5, libver="latest")
     yield _h5_seed("links", _links_h5)
-    yield _h5_seed("links to other files", _outside_h5)
+    yield _h5_seed("links to other files, virtual", _outside_h5)
 
 
 _MAKERS = {"npy": _npy, "npz": _npz, "zarr": _zarr, "h5": _h5, "recording": _recording, "embedding": _embedding}

@@ -5,19 +5,21 @@ A fault comes with a number. ``python tests/fuzz/worker.py FORMAT NUMBER`` shows
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
 import pytest
 
 from . import pool
+from .documents import CANARY, PICKLE
 from .seeds import seeds_of
 
 # Of 20,000 mutations; readers with more code have more.
 COUNTS = {"npy": 3000, "npz": 4000, "zarr": 4500, "h5": 4500, "recording": 2500, "embedding": 1500}
 QUICK = 40
-# What the package does not take although nothing is wrong: truth values as data, and files elsewhere.
-REFUSED = {("npy", -7), ("h5", -8)}
+# What the package does not take although nothing is wrong: truth values as data, and values elsewhere.
+REFUSED = {("npy", "bool"), ("h5", "links to other files, virtual")}
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +32,11 @@ def worker():
 
 @pytest.mark.parametrize("format_name", COUNTS)
 def test_honest_files_are_read(worker, format_name):
-    for number in range(-len(seeds_of(format_name)), 0):
-        for outcome in worker.ask(format_name, number, pool.READERS.get(format_name, pool.BOTH)):
-            refused = (format_name, number) in REFUSED or "cannot be read by parts" in outcome.detail
+    for number, seed in enumerate(seeds_of(format_name), start=1):
+        # The package zarr 2 reads no stores of version 3.
+        newer = seed.name.startswith("version 3") and not hasattr(pytest.importorskip("zarr").Group, "create_array")
+        for outcome in worker.ask(format_name, -number, pool.READERS.get(format_name, pool.BOTH)):
+            refused = newer or (format_name, seed.name) in REFUSED or "cannot be read by parts" in outcome.detail
             assert outcome.outcome == ("refused" if refused else "ok"), outcome
 
 
@@ -56,13 +60,12 @@ def test_mutations(format_name):
 
 
 def test_faulty_readers_are_caught():
-    readers = ["hang", "blocked", "wrong exception", "death", "code run", "message"]
-    expected = ["hang", *readers[:1], *readers[2:]]
+    readers = ["wrong exception", "code run", "message", "hang", "blocked", "death"]
     if sys.platform == "linux":  # elsewhere the peak of the memory is not known
-        readers, expected = [*readers, "memory"], [*expected, "memory"]
+        readers.insert(0, "memory")
     with pool.Worker(hang=0.4, longest=10) as worker:
         outcomes = worker.ask("npy", 0, [f"faulty: {reader}" for reader in readers])
-    assert [outcome.outcome for outcome in outcomes] == expected
+    assert [outcome.outcome for outcome in outcomes] == [name.replace("blocked", "hang") for name in readers]
     assert all(outcome.is_fault for outcome in outcomes)
     summary = pool.summary(outcomes)
     assert "death x 1, npy 0 (faulty: death): exit code 3" in summary
@@ -78,6 +81,12 @@ def test_ways_of_reading_must_agree():
     assert pool.held_together([memory._replace(**refused, detail="broken"), parts])[1].is_fault
     assert pool.held_together([memory, parts._replace(**refused, detail="broken")])[1].is_fault
     assert not pool.held_together([memory, parts._replace(**refused, detail="cannot be read by parts")])[1].is_fault
+
+
+def test_a_planted_pickle_leaves_its_mark_once_it_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(PICKLE).close()
+    assert [path.name for path in tmp_path.iterdir()] == [CANARY]
 
 
 def test_the_program_shows_one_file(tmp_path):

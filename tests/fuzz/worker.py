@@ -7,6 +7,7 @@ writes it into DIR. Numbers below 0 are the honest files.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import hashlib
 import json
@@ -53,11 +54,11 @@ def _write_special(entry: Special, place: Path, outside: Path, honest: bytes) ->
         os.mkfifo(place)
     elif entry in (Special.FOLDER, Special.FIFO):
         place.mkdir()
-    elif entry is Special.LINK_OUT:
-        outside.write_bytes(honest)
-        place.symlink_to(outside)
     else:
-        place.symlink_to(place if entry is Special.LINK_TO_ITSELF else place.with_name("nothing"))
+        outside.write_bytes(honest)
+        targets = {Special.LINK_OUT: outside, Special.LINK_TO_ITSELF: place, Special.LINK_TO_NOTHING: place / "nothing"}
+        with contextlib.suppress(OSError):  # Windows asks for a right to make links; without it the file is missing
+            place.symlink_to(targets[entry])
 
 
 # ---------------------------------------------------------------- readers
