@@ -10,7 +10,7 @@ import torch
 from ._keops import why_no_keops
 from ._optional import available
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
-from .ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, format_bytes, memory_limit
+from .ops.memory import format_bytes, free_memory, limit_text
 from .ops.twins import CUPY, TRITON, native_ops, ops_of, serves, serving
 
 PACKAGES = (
@@ -35,10 +35,9 @@ def _version(package: str) -> str:
 
 
 def _devices() -> list[str]:
-    cap = memory_limit()
-    limit = "" if cap is None else f", {MEMORY_LIMIT_VARIABLE} = {format_bytes(cap)}"
-    free = format_bytes(available_bytes(torch.device("cpu")))
-    lines = [f"  cpu: {torch.get_num_threads()} threads, {free} available{limit}"]
+    memory = free_memory(torch.device("cpu"))
+    free = f"{format_bytes(memory.free_bytes)} available{limit_text(memory)}"
+    lines = [f"  cpu: {torch.get_num_threads()} threads, {free}"]
     for index in range(torch.cuda.device_count()):
         total = torch.cuda.get_device_properties(index).total_memory
         lines.append(f"  cuda:{index}: {torch.cuda.get_device_name(index)}, {format_bytes(total)}")

@@ -14,6 +14,7 @@ from .operators.lazy import entries_at_once
 from .ops._pair_stack import TILE as PAIR_TILE
 from .ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from .ops.csr import index_dtype
+from .ops.radius_affinity import cut_radius
 from .ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from .ops.sparse_gram import DENSE_SHARE, block_rows
 from .ops.symmetric_power import most_powers
@@ -24,17 +25,22 @@ from .ops.tile_layout import n_tiles
 from .params import Params
 
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
+CLASSIC_BLOCKS = 8  # the same of `classic`, each n_components + 10 wide
 SMACOF_SWEEPS = 150  # typical
+# Arrays of coordinates that SMACOF holds: the start, five places, ten of kept steps, and temporaries. Measured: 20.
+SMACOF_PLACES = 20
 POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 # Bytes a stage takes for each entry it meets, all its temporaries together.
-PER_PLACED = 48  # intraslice entries put in their places: five int64 arrays and the values
+# An intraslice entry put in its place: six int64 arrays, and four of the chunk before that are still there. Measured
+# with 2000 units: 98, with what the allocator keeps between them.
+PER_PLACED = 96
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
 # What the C allocator holds of the temporaries that are gone: of some float64 blocks as wide as those of the Krylov
 # basis, and of a few squares, up to the 64 MiB that glibc leaves on top of its heap. Measured with 1000 to 4000
 # landmarks: 14 to 90 MB, 126 to 159 MB after a dense Gram matrix.
 HEAP, HEAP_BLOCKS = 2**26, 6
 # Smaller blocks the allocator does not give back one by one: nonmetric MDS, whose arrays are half a square each, took
-# 9.5 and 10.1 squares with 1200 and 2400 landmarks and 6.6 with 3600.
+# 9.5 to 11 squares with 1000 to 2400 landmarks and 6.6 with 3600.
 HEAP_BLOCK = 2**25
 SCIPY = 57e6  # its optimisers, loaded when first asked for
 # Share of the landmarks that at most fall apart from the main component, however many loose pieces there are: 2889 of
@@ -49,7 +55,8 @@ class Entries(NamedTuple):
 
     # Share of the interslice pairs at or above thresh: 0.02 to 0.03 (Hopf units), up to 0.27 (pitchfork units).
     interslice: float = 0.27
-    intraslice: float = 8.0  # entries within the slice per node, the diagonal included
+    # Entries within the slice per node, the diagonal included. None: as of units that have nothing in common.
+    intraslice: float | None = None
     alone: float = 0.0  # share of the nodes without any interslice entry
     # Share of the tiles of 128 slices by 128 that have an entry; 0.38 to 0.51 in time order.
     tiles: float = 0.51
@@ -97,7 +104,8 @@ class Costs:
         self.p, self.dtype, self.item, self.cuda, self.room = p, dtype, dtype.itemsize, cuda, room
         self.pairs = self.M * self.S * (self.S - 1)
         self.interslice = entries.interslice * self.pairs
-        self.intraslice = min(entries.intraslice, self.M) * self.N
+        intraslice = self.M * self._near_units() if entries.intraslice is None else min(entries.intraslice, self.M)
+        self.intraslice = intraslice * self.N
         self.nnz = self.interslice + self.intraslice
         # Pairs of tiles with an entry; of two that are each other's transpose one is stored.
         in_all = n_tiles(self.S)
@@ -112,6 +120,24 @@ class Costs:
         pairs = min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
         self.portable = 0 if native else pairs * (10 + 56 * entries.interslice)
         self.gathered = self._gathered() if native and not cuda else 0
+
+    def _near_units(self) -> float:
+        """Share of the pairs of units with an entry, themselves included, where the units of a slice are independent.
+
+        There are the most entries then. Normalized points lie on a sphere of K - 1 dimensions, of which a cap around a
+        unit holds the knn nearest others and a wider one those within the cut. Where few are, about a quarter more
+        pairs are within the cut of the other unit only. Measured, with 30 to 4000 units of 3 to 100 samples: 0.9 to
+        1.25 of this in 5 dimensions and more.
+        """
+        from scipy.special import betainc, betaincinv
+
+        nearest, half = min(0.5, self.p.intraslice_knn / self.M), max(self.K - 2, 1) / 2
+        cut = 1.0 if self.p.decay is None else cut_radius(self.p.decay, self.p.thresh)
+        # The cosines at the edges of the two caps; 1 - cosine grows as the squared distance.
+        cosine = 1 - min(2.0, cut**2 * (1 - (1 - betaincinv(half, 0.5, 2 * nearest)) ** 0.5))
+        beyond = float(betainc(half, 0.5, 1 - cosine**2)) / 2
+        share = beyond if cosine >= 0 else 1 - beyond
+        return min(1.0, 1 / self.M + share * (1.25 - 0.25 * share))
 
     def _reached(self, entries: Entries) -> float:
         """Entries of the transitions: nodes reach landmarks as often as nodes."""
@@ -204,7 +230,7 @@ class Costs:
         # Bandwidths, for the other forms counts, and what fills them. Layouts are found on one side of the diagonal.
         lazy, kept = self.lazy_bytes(), self.form_bytes(storage)
         passes, working, at_once = 1.0, 0.0, ""
-        placed = PER_PLACED * min(CHUNK_ELEMENTS, self.intraslice)
+        placed = PER_PLACED * min(CHUNK_ELEMENTS * self.intraslice / (self.N * self.M), self.intraslice)
         if storage == "sparse":
             passes, working = 3, lazy + placed + 24 * self.N
         elif storage == "tiles":
@@ -220,6 +246,8 @@ class Costs:
         if self.cuda:  # points in the order of a kd-tree; before that, float32 points of every slice, in tiles
             screened = 4 * self.S * -(-self.M // PAIR_TILE) * PAIR_TILE * self.K
             working = max(working + 8 * self.N * self.K, screened - kept)
+        # Where points are equal but for rounding, they lie a second time where they are made equal.
+        working = max(working, 8 * self.N * self.K)
         operations = 3.0 * self.K * self.pairs * passes
         return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.portable, operations)
 
@@ -299,17 +327,17 @@ class Costs:
         # it is all of one piece; and the blocks of one product. Before, that matrix and its transpose; after, the power
         # and its root.
         potential = max(2 * square, (0 if whole else square) + (powers + 1 / BLOCKS) * main)
-        euclidean = self.p.mds_dist == "euclidean"
-        # Centred rows, products and the blocks of these; and the pairs too close for them.
+        # Centred rows, products and the blocks of these; and the pairs too close for them. For cosine the rows are first
+        # divided by their largest entries and by their norms.
+        squares = 2 if self.p.mds_dist == "euclidean" else 4
         chunk = 3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS
-        distances = ((2 if euclidean else 3) + 1 / BLOCKS) * square + 8 * min(chunk, L * L)
-        mds = self._nonmetric() if self.p.mds_solver == "nonmetric" else 1.5 * square + heap  # scaled, and as float32
+        distances = (squares + 1 / BLOCKS) * square + 8 * min(chunk, L * L)
         third = float(self.main) ** 3
         return [
             Cost("entropy", f"({self.p.t_max},)", "float64", "", 0, entropy + heap, operations),
             Cost("potential", f"({L}, {L})", "float64", "", square, potential + heap, 8 * third),
             Cost("distances", f"({L}, {L})", "float64", "", square, distances + heap, 1.1 * float(L) ** 3),
-            Cost("mds", f"({L}, {columns})", "float32, float64", "", 0, mds, SMACOF_SWEEPS * 20.0 * L * L),
+            Cost("mds", f"({L}, {columns})", "float32, float64", "", 0, self._mds(), SMACOF_SWEEPS * 20.0 * L * L),
         ]
 
     def _singular_values(self) -> tuple[float, float]:
@@ -323,19 +351,33 @@ class Costs:
         products = 2 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS)
         return max(square, 8 * n * max(leading, probes)), 2 * products * n**2
 
-    def _nonmetric(self) -> float:
-        """Pairs, their order, groups, and two sets of values; and what they are regressed with. With what is left."""
-        if self.cuda:
-            return 7 * self.square
-        return (7 if self.square / 2 >= HEAP_BLOCK else 10) * self.square + SCIPY
+    def _mds(self) -> float:
+        """Classical MDS, and what goes on from it: SMACOF, and nonmetric MDS from that."""
+        L, square, C = self.L, self.square, min(self.p.n_components, self.L)
+        # Squared distances; the Krylov basis and two of its blocks; the projected matrix and its eigenvectors.
+        width = min(CLASSIC_BLOCKS * (C + 10), L)
+        classic = square + 8 * L * (width + 2 * (C + 10)) + 16 * width**2 + self._heap()
+        if self.p.mds_solver == "classic":
+            return classic
+        # Distances, scaled and as float32; those in float32 and the coordinates in the descent's places.
+        smacof = max(1.5 * square, 0.5 * square + SMACOF_PLACES * 8 * L * C) + self._heap()
+        if self.p.mds_solver == "smacof":
+            return max(classic, smacof)
+        # Pairs, their order, groups, and two sets of values; and what they are regressed with. With what is left.
+        squares = 7 if self.cuda or square / 2 >= HEAP_BLOCK else 11
+        return max(classic, smacof, squares * square + (0 if self.cuda else SCIPY))
 
     def _interpolate(self) -> Cost:
-        """The coordinates and the copy that the caller gets. The other results are copied only when they are read."""
+        """The coordinates and what is made of them at once. The other results are copied only when they are read."""
         columns = self.p.n_components
-        kept = self.item * self.N * columns
-        copies = 2 * kept + self._heap()
+        numbers = self.N * columns
+        # The result and the caller's array; what `transform` needs: the landmark of every node and the points by unit.
+        copies = (2 * self.item + 16) * numbers + 8 * self.N * self.K
+        kept = self.item * numbers
         form = f"({self.N}, {columns})"
-        return Cost("interpolate", form, _name(self.dtype), "", kept, copies, 2.0 * self.reached * columns)
+        return Cost(
+            "interpolate", form, _name(self.dtype), "", kept, kept + copies + self._heap(), 2.0 * self.reached * columns
+        )
 
     def _blocks_left(self) -> float:
         """What the C allocator holds of the blocks of the Krylov basis, and of a basis that is no larger than these."""

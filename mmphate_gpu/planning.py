@@ -14,7 +14,7 @@ from .affinities.multislice import SPARSE_SHARE, TILES_FROM
 from .costs import Costs, Entries
 from .ops.devices import card_bytes, resolve_device
 from .ops.isolation import isolated
-from .ops.memory import available_bytes, format_bytes
+from .ops.memory import available_bytes, format_bytes, free_memory, limit_text
 from .ops.twins import TRITON, serves
 from .params import STORAGES, InputError, InputTypeError, Params, check_choice, check_number
 from .sampling import sampled_entries
@@ -55,6 +55,7 @@ class Plan:
     why: str  # this form
     stages: tuple[StagePlan, ...]
     remedy: str = ""  # what lowers the peak, of a run that does not fit
+    limit: str = ""  # in parentheses: what limits the memory, where it is not that of the device itself
 
     @property
     def peak_bytes(self) -> int:
@@ -71,7 +72,7 @@ class Plan:
         worst = max(self.stages, key=lambda stage: stage.peak_bytes)
         raise DoesNotFit(
             f"a trace of shape {self.shape} needs {format_bytes(self.peak_bytes)} in stage {worst.stage!r} but "
-            f"{self.device} has {format_bytes(self.available_bytes)} available; {self.remedy}"
+            f"{self.device} has {format_bytes(self.available_bytes)} available{self.limit}; {self.remedy}"
         )
 
     def __str__(self) -> str:
@@ -83,7 +84,8 @@ class Plan:
         pads = (str.ljust,) * 4 + (str.rjust,) * 3
         lines = ["  ".join(pad(cell, w) for pad, cell, w in zip(pads, row, widths, strict=True)) for row in rows]
         verdict = "fits" if self.fits else "does NOT fit"
-        tail = f"peak {format_bytes(self.peak_bytes)} of {format_bytes(self.available_bytes)} available: {verdict}"
+        free = f"{format_bytes(self.available_bytes)} available{self.limit}"
+        tail = f"peak {format_bytes(self.peak_bytes)} of {free}: {verdict}"
         advice = [] if self.fits else [self.remedy]
         return "\n".join([head, *lines, f"affinity: {self.storage}, {self.why}", *advice, tail])
 
@@ -103,6 +105,10 @@ def plan(
     n_pca: int | None = 100,
     n_svd: int = 100,
     n_components: int = 2,
+    landmarks: Any = "spectral",
+    mds_solver: str = "smacof",
+    mds_dist: str = "euclidean",
+    t: int | str = "auto",
     active_share: float | None = None,
     active_tiles: float | None = None,
 ) -> Plan:
@@ -120,6 +126,8 @@ def plan(
     shape
     device : as of `MMPHATE`, or "24 GB card"
         A CUDA card of so many (decimal) gigabytes; none need be there.
+    n_landmark, storage, n_pca, n_svd, n_components, landmarks, mds_solver, mds_dist, t : as of `MMPHATE`
+        Other parameters change the peak by a few percent at most.
     active_share : float, optional
         Share of the interslice pairs expected above the threshold; decides what ``storage="sparse"`` takes. None: 0.27
         for a shape, estimated for a Trace.
@@ -142,7 +150,8 @@ def plan(
     """
     check_choice("storage", storage, STORAGES)
     shape, dtype, trace = _shape_of(shape_or_trace)
-    params = Params(n_landmark=n_landmark, n_pca=n_pca, n_svd=n_svd, n_components=n_components, storage=storage)
+    sizes = {"n_landmark": n_landmark, "n_pca": n_pca, "n_svd": n_svd, "n_components": n_components, "t": t}
+    params = Params(**sizes, storage=storage, landmarks=landmarks, mds_solver=mds_solver, mds_dist=mds_dist)
     where, card, there = _room(device, None if trace is None else trace.data)
     given = {"interslice": ("active_share", active_share), "tiles": ("active_tiles", active_tiles)}
     known = {
@@ -207,7 +216,8 @@ def plan_run(
     def peak(settings: Params) -> int:
         return max(stage.peak_bytes for stage in with_settings(settings)[2])
 
-    found = Plan(shape, name or str(device), available, *with_settings(p))
+    limit = "" if name else limit_text(free_memory(device))
+    found = Plan(shape, name or str(device), available, *with_settings(p), limit=limit)
     if found.fits:
         return found
     return replace(found, remedy=_remedy(replace(p, storage=found.storage), shape, lambda s: peak(s) <= available))

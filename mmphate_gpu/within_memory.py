@@ -27,8 +27,17 @@ logger = logging.getLogger("mmphate_gpu")
 FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
 
 
-# What torch's CPU allocator, cuBLAS, cuSOLVER and Triton say in a plain RuntimeError.
-TOLD = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+# What torch's CPU allocator, C++, cuBLAS, cuSOLVER, Triton, Python's threads and the loader of shared libraries say in
+# errors that are no MemoryError.
+TOLD = (
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "ALLOC_FAILED",
+    "Cannot allocate memory",
+    "can't start new thread",
+    "failed to map segment",
+)
 
 
 def ran_out(error: BaseException | None) -> str | None:
@@ -95,7 +104,7 @@ def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None,
         return mmphate(trace, p, stages.start(callback, {"affinity": check}))
     except DoesNotFit as error:
         return Failure(str(error), stages.current, _storage(stages, p), True)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
         told = ran_out(error)  # in words: a name for the error itself would close a cycle through its traceback
         if told is None:
             raise
@@ -133,6 +142,7 @@ def _plan_of_counted(trace: Trace, p: Params, operator: AffinityOperator, availa
 
 def _out_of_memory(trace: Trace, p: Params, failure: Failure, device: torch.device, available: int) -> InputError:
     plan = _plan(trace, p, available, LEAST)
-    numbers = f"it takes at least {format_bytes(plan.peak_bytes)}, and {device} had {format_bytes(available)} available"
+    free = f"{format_bytes(available)} available{plan.limit}"
+    numbers = f"it takes at least {format_bytes(plan.peak_bytes)}, and {device} had {free}"
     what = f'a trace of shape {trace.shape} ran out of memory in stage {failure.stage!r} with storage="{p.storage}"'
     return InputError(f"{what} ({failure.told}): {numbers}; {plan.remedy or FEWER_NODES}")

@@ -829,7 +829,8 @@ def test_memory_limit_out_of_range(monkeypatch, text):
 def test_check_fits(monkeypatch):
     monkeypatch.setenv(memory.MEMORY_LIMIT_VARIABLE, str(3 * 2**20))
     memory.check_fits("it", 3 * 2**20, torch.device("cpu"), remedy="less helps")
-    with pytest.raises(InputError, match=r"it needs 4.0 MiB but cpu has 3.0 MiB available; less helps"):
+    words = r"it needs 4.0 MiB but cpu has 3.0 MiB available \(MMPHATE_GPU_MEMORY_LIMIT is 3.0 MiB\); less helps"
+    with pytest.raises(InputError, match=words):
         memory.check_fits("it", 4 * 2**20, torch.device("cpu"), remedy="less helps")
 
 

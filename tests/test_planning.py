@@ -459,7 +459,9 @@ def test_one_that_was_asked_for_is_refused_once_it_is_counted(tight, monkeypatch
         raise AssertionError("the landmarks are being computed")
 
     monkeypatch.setattr("mmphate_gpu.pipeline.landmark_diffusion", computes)
-    with pytest.raises(InputError, match="needs .* in stage .* but cpu has .* available; "):
+    with pytest.raises(
+        InputError, match=r"needs .* in stage .* but cpu has .* available \(MMPHATE_GPU_MEMORY_LIMIT is .* MiB\); "
+    ):
         MMPHATE(storage="sparse", **OPTIONS).fit(TRACE)
 
 

@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from ..params import InputError
+from .memory_limits import Limit, process_limits
 
 MEMORY_LIMIT_VARIABLE = "MMPHATE_GPU_MEMORY_LIMIT"  # bytes; an artificial cap, for shared machines and for tests
 
@@ -26,16 +27,38 @@ def memory_limit() -> int | None:
     return limit
 
 
-def available_bytes(device: torch.device) -> int:
-    """Bytes that a new allocation on ``device`` may take: free memory, the allocator's own reserve included."""
+def free_memory(device: torch.device) -> Limit:
+    """What a new allocation on ``device`` may take, and the limit that says so: the least of all there are.
+
+    On CUDA it is the free memory of the device, the allocator's own reserve included. On the CPU it is the memory of
+    the machine, without swap, or what a control group or a resource limit leaves of it. The environment variable
+    MMPHATE_GPU_MEMORY_LIMIT holds on both.
+    """
     cap = memory_limit()
     if device.type == "cuda":
         used = torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - used
-        cap = None if cap is None else max(0, cap - used)
+        free, total = torch.cuda.mem_get_info(device)
+        limits = [Limit(free + torch.cuda.memory_reserved(device) - used, "", total)]
     else:
-        free = psutil.virtual_memory().available
-    return free if cap is None else min(free, cap)
+        used, machine = 0, psutil.virtual_memory()
+        limits = [Limit(machine.available, "", machine.total), *process_limits()]
+    if cap is not None:
+        limits.append(Limit(max(0, cap - used), MEMORY_LIMIT_VARIABLE, cap))
+    return min(limits, key=lambda limit: limit.free_bytes)
+
+
+def available_bytes(device: torch.device) -> int:
+    """The bytes of `free_memory`."""
+    return free_memory(device).free_bytes
+
+
+def limit_text(limit: Limit) -> str:
+    """``limit`` as messages put it behind a number of bytes; "" for the memory of the device itself.
+
+    >>> limit_text(Limit(2**20, "memory.max of the cgroup /user.slice", 500 * 2**20))
+    ' (memory.max of the cgroup /user.slice is 500.0 MiB)'
+    """
+    return f" ({limit.name} is {format_bytes(limit.limit_bytes)})" if limit.name else ""
 
 
 def release_cached(device: torch.device) -> None:
@@ -55,8 +78,7 @@ def format_bytes(n: float) -> str:
 
 def check_fits(what: str, needed: int, device: torch.device, *, remedy: str) -> None:
     """Raise `InputError` with the numbers and the setting that helps, before ``needed`` bytes are allocated."""
-    there = available_bytes(device)
-    if needed > there:
-        raise InputError(
-            f"{what} needs {format_bytes(needed)} but {device} has {format_bytes(there)} available; {remedy}"
-        )
+    limit = free_memory(device)
+    if needed > limit.free_bytes:
+        free = f"{format_bytes(limit.free_bytes)} available{limit_text(limit)}"
+        raise InputError(f"{what} needs {format_bytes(needed)} but {device} has {free}; {remedy}")

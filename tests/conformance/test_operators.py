@@ -769,7 +769,7 @@ def test_tiles_bytes_are_what_was_foretold(device):
 def test_tiles_that_do_not_fit_are_refused(monkeypatch):
     lazy_form = long_lazy("torch", torch.float32, torch.device("cpu"))
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "100000")
-    words = r"the affinity in [0-9]+ tiles needs .* KiB but cpu has 97.7 KiB available; storage=\"lazy\" stores none"
+    words = r"the affinity in [0-9]+ tiles needs .* KiB but cpu has 97.7 KiB available .*; storage=\"lazy\" stores none"
     with pytest.raises(InputError, match=words):
         TiledAffinity(lazy_form)
 
