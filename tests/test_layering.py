@@ -28,8 +28,10 @@ LEVELS = [
     "_trace_dims",
     "_trace_packing",
     "_trace_formats",
+    "_trace_h5_file",
     "_trace_h5",
     "_trace_zarr_text",
+    "_trace_zarr_metadata",
     "_trace_zarr",
     "_trace_openers",
     "_trace_parts",
@@ -92,7 +94,7 @@ OPTIONAL = {
     "xarray": {"_trace_input", "embedding", "estimator"},
     "pandas": {"embedding"},
     "anndata": {"embedding"},
-    "h5py": {"_trace_h5"},
+    "h5py": {"_trace_h5", "_trace_h5_file"},
     "zarr": {"_trace_zarr"},
 }
 # scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`

@@ -108,7 +108,7 @@ def test_virtual_datasets_that_no_option_accepts(tmp_path, kind):
         file["plain"] = values()
         virtual(file, "data", ("a.h5", "data") if kind == "a circle of files" else (".", "plain"))
     assert "virtual dataset" in refusal(path)
-    with pytest.raises(InputError, match="virtual dataset of virtual|sources that exist"):
+    with pytest.raises(InputError, match="and one itself; accepted|sources that exist"):
         followed(path)
 
 
