@@ -13,7 +13,7 @@ import numpy as np
 from ._optional import require
 from ._trace_dims import common_name
 from ._trace_formats import Variable, Variables, padded_text, stored_names, with_dims
-from ._trace_h5_file import H5Array, attribute, dataset, h5py, link, opened_file, shape_of
+from ._trace_h5_file import H5Array, attribute, check_lengths, dataset, h5py, link, opened_file, shape_of
 from ._trace_packing import ATTRIBUTES
 from .params import InputError
 
@@ -66,14 +66,16 @@ def _variable(array: Any, opened: H5Array, by_id: dict[int, str]) -> Variable:
     # Integers of one byte have no fill value in netCDF, although its library writes one.
     numbers = array.shape is not None and array.dtype.kind in "iuf" and array.dtype.itemsize > 1
     fill = array.fillvalue if numbers and array.fillvalue != 0 else None
-    return Variable(array, partial(_values, array), _dims(array, by_id), opened, attributes, fill)
+    return Variable(array, partial(_values, array, opened), _dims(array, by_id), opened, attributes, fill)
 
 
-def _values(array: Any) -> np.ndarray:
+def _values(array: Any, opened: H5Array) -> np.ndarray:
     if h5py().check_string_dtype(array.dtype) is None:
         return np.asarray(array[...])
     if array.dtype.kind == "S" or array.ndim != 1:
         return np.asarray(array.asstr()[...], dtype=np.str_)
+    if not opened.follow_links:
+        check_lengths(opened.path, array)
     return padded_text(array.name, list(_texts(array)))
 
 

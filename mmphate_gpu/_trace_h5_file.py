@@ -215,3 +215,28 @@ def attribute(array: Any, key: str) -> Any:
     value = array.attrs[key]
     check_attribute(repr(array.name), key, value)
     return value.decode() if isinstance(value, bytes) else value
+
+
+def check_lengths(path: Path, array: Any) -> None:
+    """Refuse texts of variable length that claim more bytes than the file has, for which HDF5 would take memory first.
+
+    An entry is a length, the address of a heap and a number in it. Those that are compressed are not looked at.
+    """
+    stored = array.id
+    if stored.get_create_plist().get_nfilters():
+        return
+    if array.chunks is None:
+        parts = [] if stored.get_offset() is None else [(stored.get_offset(), stored.get_storage_size())]
+    else:
+        chunks = [stored.get_chunk_info(number) for number in range(stored.get_num_chunks())]
+        parts = [(chunk.byte_offset, chunk.size) for chunk in chunks]
+    n_address = array.file.id.get_create_plist().get_sizes()[0]
+    entry, n_left = np.dtype([("length", "<u4"), ("heap", f"V{n_address}"), ("number", "<u4")]), os.path.getsize(path)
+    with path.open("rb") as file:
+        for start, size in parts:
+            file.seek(start)
+            content = file.read(size)
+            entries = np.frombuffer(content, entry, len(content) // entry.itemsize)
+            n_left -= int(entries["length"].sum(dtype=np.int64))
+            if n_left < 0:
+                raise InputError(f"{array.name!r} holds more text than its file has bytes")
