@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -217,6 +218,28 @@ def attribute(array: Any, key: str) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
+# ---------------------------------------------------------------- what HDF5 would trust when it reads
+
+
+def check_chunks(array: Any) -> None:
+    """Refuse chunks of no bytes, at which HDF5 crashes, of a wrong size, or beyond the end of the file."""
+    n_bytes, n_file = math.prod(array.chunks) * array.id.get_type().get_size(), array.file.id.get_filesize()
+    filtered = array.id.get_create_plist().get_nfilters() > 0
+    for chunk in _chunks(array):
+        whole = chunk.size > 0 if filtered else chunk.size == n_bytes
+        if not whole or (chunk.byte_offset or 0) + chunk.size > n_file:
+            raise InputError(f"{array.name!r} has a damaged chunk, of {chunk.size} bytes; accepted: a whole file")
+
+
+def _chunks(array: Any) -> list[Any]:
+    """Where the chunks of an array lie: (chunk_offset, filter_mask, byte_offset, size) for each."""
+    if not hasattr(array.id, "chunk_iter"):  # HDF5 before 1.12.3, which looks for each chunk from the first one on
+        return [array.id.get_chunk_info(number) for number in range(array.id.get_num_chunks())]
+    chunks: list[Any] = []
+    array.id.chunk_iter(chunks.append)
+    return chunks
+
+
 def check_lengths(path: Path, array: Any) -> None:
     """Refuse texts of variable length that claim more bytes than the file has, for which HDF5 would take memory first.
 
@@ -228,8 +251,7 @@ def check_lengths(path: Path, array: Any) -> None:
     if array.chunks is None:
         parts = [] if stored.get_offset() is None else [(stored.get_offset(), stored.get_storage_size())]
     else:
-        chunks = [stored.get_chunk_info(number) for number in range(stored.get_num_chunks())]
-        parts = [(chunk.byte_offset, chunk.size) for chunk in chunks]
+        parts = [(chunk.byte_offset, chunk.size) for chunk in _chunks(array)]
     n_address = array.file.id.get_create_plist().get_sizes()[0]
     entry, n_left = np.dtype([("length", "<u4"), ("heap", f"V{n_address}"), ("number", "<u4")]), os.path.getsize(path)
     with path.open("rb") as file:

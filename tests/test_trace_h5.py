@@ -319,6 +319,22 @@ def test_a_heap_over_which_hdf5_would_loop_without_end(tmp_path, place):
     assert "a heap of text is damaged" in refusal(path)
 
 
+@pytest.mark.parametrize("size", [0, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}, {"fletcher32": True}])
+def test_sizes_of_chunks(tmp_path, size, options):
+    path = tmp_path / "a.h5"
+    with written(path, plain=False) as file:
+        data = file.create_dataset("data", data=values(), chunks=(2, 3, 5, 7), **options)
+        chunk = data.id.get_chunk_info(1)
+    content = path.read_bytes()
+    # In the tree of the chunks stand, one behind the other: size, mask of filters, place in the array and in the file.
+    place = np.array([*chunk.chunk_offset, 0], "<u8").tobytes() + chunk.byte_offset.to_bytes(8, "little")
+    entry = content.index(bytes(4) + place) - 4
+    assert int.from_bytes(content[entry : entry + 4], "little") == chunk.size
+    path.write_bytes(content[:entry] + size.to_bytes(4, "little") + content[entry + 4 :])
+    assert "has a damaged chunk" in refusal(path)
+
+
 # ---------------------------------------------------------------- attributes
 
 ATTRIBUTES = {
