@@ -13,7 +13,7 @@ import numpy as np
 from ._optional import require
 from ._trace_dims import common_name
 from ._trace_formats import Variable, Variables, padded_text, stored_names, with_dims
-from ._trace_h5_file import H5Array, attribute, check_chunks, check_lengths, dataset, h5py, link, opened_file, shape_of
+from ._trace_h5_file import H5Array, attribute, check_lengths, check_storage, dataset, h5py, link, opened_file, shape_of
 from ._trace_packing import ATTRIBUTES
 from .params import InputError
 
@@ -61,8 +61,7 @@ def _dimensions(file: Any) -> dict[int, str]:
 
 
 def _variable(array: Any, opened: H5Array, by_id: dict[int, str]) -> Variable:
-    if array.chunks is not None:
-        check_chunks(array)
+    check_storage(array)
     attributes = {key: attribute(array, key) for key in ATTRIBUTES}
     attributes = {key: value for key, value in attributes.items() if value is not None}
     # Integers of one byte have no fill value in netCDF, although its library writes one.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,38 +82,32 @@ class H5Array:
 def shape_of(file: Any, name: str, follow_links: bool) -> Any:
     """The shape of the array ``name``; None where there is none."""
     try:
-        return getattr(_item(file, name, follow_links)[0], "shape", None)
+        return getattr(_item(file, name, follow_links), "shape", None)
     except KeyError:  # a link leads nowhere
         return None
 
 
 def dataset(file: Any, name: str, follow_links: bool) -> Any:
-    """The dataset ``name``, after all that can be known of it without reading values."""
-    array, n_stored = _item(file, name, follow_links)
+    """The dataset ``name``, whose values are numbers or text and lie where they may."""
+    array = _item(file, name, follow_links)
     if not isinstance(array, h5py().Dataset):
         raise InputError(f"the entry {name!r} is no array")
     _check_dtype(repr(name), array.dtype)
-    if array.shape is None:
-        return array
     if array.dtype.kind == "O" and array.ndim > 1:
         raise InputError(f"{name!r} holds text in {array.ndim} axes; accepted: numbers, or text in one axis")
-    check_layout(repr(name), Layout(array.shape, array.dtype.itemsize, array.chunks, array.chunks), lambda: n_stored)
     return array
 
 
-def _item(file: Any, name: str, follow_links: bool) -> tuple[Any, int]:
-    """What is at ``name``, and the stored bytes of a dataset, whose values lie where they may.
-
-    This comes before its shape: to tell the shape of a virtual dataset, HDF5 may open its sources.
-    """
+def _item(file: Any, name: str, follow_links: bool) -> Any:
+    """What is at ``name``. To tell the shape of a virtual dataset, HDF5 may open its sources, so these come first."""
     _check_links(file, name, follow_links)
     item = file[name]
-    if not isinstance(item, h5py().Dataset):
-        return item, 0
-    if not follow_links and (item.is_virtual or item.external):
-        kind = "virtual dataset" if item.is_virtual else "dataset in external files"
-        raise InputError(f"{name!r} is a {kind}; accepted: values in the file itself, or follow_links=True")
-    return item, _stored_bytes(name, item)
+    if isinstance(item, h5py().Dataset) and (item.is_virtual or item.external):
+        if not follow_links:
+            kind = "virtual dataset" if item.is_virtual else "dataset in external files"
+            raise InputError(f"{name!r} is a {kind}; accepted: values in the file itself, or follow_links=True")
+        _stored_bytes(name, item)
+    return item
 
 
 # ---------------------------------------------------------------- links
@@ -221,13 +215,21 @@ def attribute(array: Any, key: str) -> Any:
 # ---------------------------------------------------------------- what HDF5 would trust when it reads
 
 
-def check_chunks(array: Any) -> None:
-    """Refuse chunks of no bytes, at which HDF5 crashes, of a wrong size, or beyond the end of the file."""
-    n_bytes, n_file = math.prod(array.chunks) * array.id.get_type().get_size(), array.file.id.get_filesize()
-    filtered = array.id.get_create_plist().get_nfilters() > 0
+def check_storage(array: Any) -> None:
+    """Refuse a dataset that claims more than is stored, and chunks of no bytes, of a wrong size or beyond the file.
+
+    HDF5 crashes at chunks of no bytes. All chunks are looked at, so this is not done again for each part that is read.
+    """
+    if array.shape is None:
+        return
+    layout = Layout(array.shape, array.dtype.itemsize, array.chunks, array.chunks)
+    check_layout(repr(array.name), layout, partial(_stored_bytes, array.name, array))
+    if array.chunks is None:
+        return
+    free_size = array.dtype.kind == "O" or array.id.get_create_plist().get_nfilters() > 0
     for chunk in _chunks(array):
-        whole = chunk.size > 0 if filtered else chunk.size == n_bytes
-        if not whole or (chunk.byte_offset or 0) + chunk.size > n_file:
+        whole = chunk.size > 0 if free_size else chunk.size == layout.chunk_bytes
+        if not whole or (chunk.byte_offset or 0) + chunk.size > array.file.id.get_filesize():
             raise InputError(f"{array.name!r} has a damaged chunk, of {chunk.size} bytes; accepted: a whole file")
 
 
