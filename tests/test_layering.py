@@ -32,8 +32,10 @@ LEVELS = [
     "_trace_packing",
     "_trace_shapes",
     "_trace_formats",
+    "_trace_h5_file",
     "_trace_h5",
     "_trace_zarr_text",
+    "_trace_zarr_metadata",
     "_trace_zarr",
     "_trace_parts",
     "_trace_scale",
@@ -98,7 +100,7 @@ OPTIONAL = {
     "xarray": {"_trace_input", "embedding", "estimator"},
     "pandas": {"embedding"},
     "anndata": {"embedding"},
-    "h5py": {"_trace_h5"},
+    "h5py": {"_trace_h5", "_trace_h5_file"},
     "zarr": {"_trace_zarr"},
 }
 # scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_virtual_datasets_that_no_option_accepts(tmp_path, kind):
         file["plain"] = values()
         virtual(file, "data", ("a.h5", "data") if kind == "a circle of files" else (".", "plain"))
     assert "virtual dataset" in refusal(path)
-    with pytest.raises(InputError, match="virtual dataset of virtual|sources that exist"):
+    with pytest.raises(InputError, match="and one itself; accepted|sources that exist"):
         followed(path)
 
 
@@ -269,16 +270,70 @@ def test_text_of_variable_length(tmp_path):
     assert "a text of 1000000 characters" in refusal(tmp_path / "b.h5")
 
 
-def test_texts_that_share_their_bytes(tmp_path):
-    path = tmp_path / "a.h5"
+@pytest.mark.parametrize("options", [{}, {"chunks": (5000,)}, {"chunks": (5000,), "compression": "gzip"}])
+def test_texts_that_share_their_bytes(tmp_path, options):
+    path, n_texts = tmp_path / "a.h5", 10**4
     with written(path, plain=False) as file:
-        file["data"] = np.zeros((2, 1, 10**4, 1))
-        unit = file.create_dataset("unit", data=[b"x" * 10**6, *[b"y"] * 9999], dtype=h5py.string_dtype(), chunks=None)
-        start, size = unit.id.get_offset(), unit.id.get_storage_size() // len(unit)
+        file["data"], text = np.zeros((2, 1, n_texts, 1)), h5py.string_dtype()
+        unit = file.create_dataset("unit", data=[b"x" * 10**6, *[b"y"] * (n_texts - 1)], dtype=text, **options)
+        size = 16  # of an entry
+        if options:  # each chunk is of entries that refer to the long text
+            where = unit.id.get_chunk_info(0)
+            with open(path, "rb") as content:
+                content.seek(where.byte_offset)
+                chunk = content.read(where.size)
+            chunk = zlib.decompress(chunk)[:size] * 5000 if len(options) > 1 else chunk[:size] * 5000
+            chunk = zlib.compress(chunk) if len(options) > 1 else chunk
+            for start in (0, 5000):
+                unit.id.write_direct_chunk((start,), chunk)
+        start = None if options else unit.id.get_offset()
+    if start is not None:
+        content = bytearray(path.read_bytes())
+        content[start : start + size * n_texts] = bytes(content[start : start + size]) * n_texts
+        path.write_bytes(content)
+    assert "more text than its file has bytes" in refusal(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (2,)}])
+def test_texts_that_claim_to_be_long(tmp_path, options):
+    path = tmp_path / "a.h5"
+    with written(path) as file:
+        unit = file.create_dataset("unit", data=[b"a", b"b", b"c", b"d", b"e"], dtype=h5py.string_dtype(), **options)
+        start = unit.id.get_chunk_info(1).byte_offset if options else unit.id.get_offset()
     content = bytearray(path.read_bytes())
-    content[start : start + size * 10**4] = bytes(content[start : start + size]) * 10**4  # each refers to the long one
+    content[start : start + 4] = (2**32 - 1).to_bytes(4, "little")
     path.write_bytes(content)
     assert "more text than its file has bytes" in refusal(path)
+
+
+@pytest.mark.parametrize("place", ["units", "unit"])
+def test_a_heap_over_which_hdf5_would_loop_without_end(tmp_path, place):
+    path = tmp_path / "a.h5"
+    with written(path) as file:
+        if place == "unit":
+            file.create_dataset("unit", data=list("abcde"), dtype=h5py.string_dtype())
+        else:
+            file["data"].attrs["units"] = "mV"
+    content = path.read_bytes()
+    heap = content.index(b"GCOL")
+    path.write_bytes(content[: heap + 16] + bytes(16) + content[heap + 32 :])  # object 0 of size 0
+    assert "a heap of text is damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("size", [0, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}, {"fletcher32": True}])
+def test_sizes_of_chunks(tmp_path, size, options):
+    path = tmp_path / "a.h5"
+    with written(path, plain=False) as file:
+        data = file.create_dataset("data", data=values(), chunks=(2, 3, 5, 7), **options)
+        chunk = data.id.get_chunk_info(1)
+    content = path.read_bytes()
+    # In the tree of the chunks stand, one behind the other: size, mask of filters, place in the array and in the file.
+    place = np.array([*chunk.chunk_offset, 0], "<u8").tobytes() + chunk.byte_offset.to_bytes(8, "little")
+    entry = content.index(bytes(4) + place) - 4
+    assert int.from_bytes(content[entry : entry + 4], "little") == chunk.size
+    path.write_bytes(content[:entry] + size.to_bytes(4, "little") + content[entry + 4 :])
+    assert "has a damaged chunk" in refusal(path)
 
 
 # ---------------------------------------------------------------- attributes

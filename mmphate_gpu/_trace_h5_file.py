@@ -1,0 +1,266 @@
+"""Open .h5 and its datasets: what lies outside the file, and what HDF5 would trust, is looked at before HDF5 reads."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._optional import require
+from ._paths import check_files
+from ._trace_formats import Layout, check_attribute, check_layout, naming, readable
+from .params import InputError
+
+_MOST_LINKS = 16  # on the way to one array, as in HDF5
+_MOST_BYTES = 8192  # of an attribute that is read
+_HEAP = b"GCOL\1\0\0\0"
+
+
+def h5py() -> Any:
+    return require("h5py", extra="hdf5", purpose="reading .h5")
+
+
+class _CheckedFile(io.FileIO):
+    """A file whose heaps of text are looked at before HDF5 gets them, since its loop over a damaged one has no end.
+
+    A heap has a header of 16 bytes and then objects. An object has a header of 16 bytes, in which are its number and
+    its size, and then its content. Object 0 is free space, whose size includes that of its header.
+    """
+
+    width = 8  # bytes of a size in this file
+
+    def readinto(self, buffer: Any) -> int:
+        n_read = super().readinto(buffer)
+        content = memoryview(buffer).cast("B")[:n_read]
+        if bytes(content[:8]) == _HEAP:
+            start = 16
+            while start + 16 <= n_read:
+                number = int.from_bytes(content[start : start + 2], "little")
+                size = int.from_bytes(content[start + 8 : start + 8 + self.width], "little")
+                if number == 0 and size < 16:
+                    raise InputError("a heap of text is damaged")
+                start += size if number == 0 else 16 + -(-size // 8) * 8
+        return n_read
+
+
+@contextlib.contextmanager
+def opened_file(path: Path, follow_links: bool = False) -> Iterator[Any]:
+    """The file at ``path``; its own bytes only, unless links may be followed, which asks that it be trusted."""
+    package = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
+    with readable(path), naming(path):
+        check_files(path)
+        with package.File(path, "r") as file:  # this also locks the file against who writes
+            if follow_links:
+                yield file
+                return
+            with _CheckedFile(path) as checked, package.File(checked, "r") as file_by_checks:
+                checked.width = file.id.get_create_plist().get_sizes()[1]
+                yield file_by_checks
+
+
+@dataclass(frozen=True)
+class H5Array:
+    """Opens an array of a file."""
+
+    path: Path
+    name: str
+    follow_links: bool
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Any]:
+        with opened_file(self.path, self.follow_links) as file:
+            yield dataset(file, self.name, self.follow_links)
+
+
+def shape_of(file: Any, name: str, follow_links: bool) -> Any:
+    """The shape of the array ``name``; None where there is none."""
+    try:
+        return getattr(_item(file, name, follow_links), "shape", None)
+    except KeyError:  # a link leads nowhere
+        return None
+
+
+def dataset(file: Any, name: str, follow_links: bool) -> Any:
+    """The dataset ``name``, whose values are numbers or text and lie where they may."""
+    array = _item(file, name, follow_links)
+    if not isinstance(array, h5py().Dataset):
+        raise InputError(f"the entry {name!r} is no array")
+    _check_dtype(repr(name), array.dtype)
+    if array.dtype.kind == "O" and array.ndim > 1:
+        raise InputError(f"{name!r} holds text in {array.ndim} axes; accepted: numbers, or text in one axis")
+    return array
+
+
+def _item(file: Any, name: str, follow_links: bool) -> Any:
+    """What is at ``name``. To tell the shape of a virtual dataset, HDF5 may open its sources, so these come first."""
+    _check_links(file, name, follow_links)
+    item = file[name]
+    if isinstance(item, h5py().Dataset) and (item.is_virtual or item.external):
+        if not follow_links:
+            kind = "virtual dataset" if item.is_virtual else "dataset in external files"
+            raise InputError(f"{name!r} is a {kind}; accepted: values in the file itself, or follow_links=True")
+        _stored_bytes(name, item)
+    return item
+
+
+# ---------------------------------------------------------------- links
+
+
+def link(group: Any, name: str) -> tuple[int, Any]:
+    """The type of a link, and what a link other than a hard one leads to: a path, or (file, path)."""
+    links, stored = group.id.links, name.encode(errors="surrogateescape")
+    if not links.exists(stored):
+        raise KeyError(name)
+    kind = links.get_info(stored).type
+    return kind, None if kind == h5py().h5l.TYPE_HARD else links.get_val(stored)
+
+
+def _check_links(file: Any, name: str, follow_links: bool, n_links: int = 0) -> None:
+    """Walk to ``name`` link by link, opening no other file unless links may be followed.
+
+    Raises
+    ------
+    KeyError
+        The name leads nowhere.
+    InputError
+        A link out of the file, or more links than HDF5 follows.
+    """
+    kinds, group, parts = h5py().h5l, file, name.split("/")
+    while parts:
+        part = parts.pop(0)
+        if part in ("", "."):
+            continue
+        if not isinstance(group, h5py().Group):
+            raise KeyError(part)
+        kind, target = link(group, part)
+        if kind == kinds.TYPE_HARD:
+            group = group[part]
+            continue
+        n_links += 1
+        if n_links > _MOST_LINKS or kind not in (kinds.TYPE_SOFT, kinds.TYPE_EXTERNAL):
+            raise InputError(f"{name!r} is a link in a circle or of a kind that is not known")
+        if kind == kinds.TYPE_EXTERNAL:
+            if not follow_links:
+                raise InputError(
+                    f"{name!r} is a link to the file {os.fsdecode(target[0])}; accepted: an array, or follow_links=True"
+                )
+            with opened_file(_beside(file, os.fsdecode(target[0])), follow_links) as other:
+                _check_links(other, "/".join([target[1].decode(), *parts]), follow_links, n_links)
+            return
+        path = target.decode()
+        group, parts = file if path.startswith("/") else group, [*path.split("/"), *parts]
+
+
+def _beside(file: Any, name: str) -> Path:
+    """The path of another file that ``file``, which was opened to follow links, names."""
+    return Path(file.filename).parent / name
+
+
+# ---------------------------------------------------------------- values
+
+
+def _check_dtype(what: str, dtype: np.dtype) -> None:
+    if dtype.kind not in "biufcSUmM" and h5py().check_string_dtype(dtype) is None:
+        raise InputError(f"{what} has the data type {str(dtype)[:100]}; accepted: numbers, booleans, times and text")
+
+
+def _stored_bytes(name: str, array: Any) -> int:
+    """How many bytes of values there are in the files in which they lie."""
+    if array.is_virtual:
+        sources = {(source.file_name, source.dset_name) for source in array.virtual_sources()}
+        return sum(_source_bytes(name, array, *source) for source in sources)
+    if array.external:
+        files = {Path(file) for file, _, _ in array.external}
+        for file in files:
+            check_files(file)
+        return sum(file.stat().st_size for file in files)
+    return min(array.id.get_storage_size(), array.file.id.get_filesize())
+
+
+def _source_bytes(name: str, array: Any, file_name: str, source_name: str) -> int:
+    """The stored bytes of a source of a virtual dataset, which is none itself: HDF5 would recur without end."""
+    path = Path(array.file.filename) if file_name == "." else _beside(array.file, file_name)
+    if "%" in file_name + source_name or not path.is_file():
+        raise InputError(f"{name!r} has its values in {path}, which is no file; accepted: sources that exist")
+    with opened_file(path, follow_links=True) as file:
+        _check_links(file, source_name, follow_links=True)
+        source = file[source_name]
+        if source.is_virtual:
+            raise InputError(f"{source_name!r} is the source of a virtual dataset and one itself; accepted: plain ones")
+        return _stored_bytes(source_name, source)
+
+
+def attribute(array: Any, key: str) -> Any:
+    """An attribute of numbers or text, with text decoded; None where it is absent or empty."""
+    if key not in array.attrs:
+        return None
+    header = array.attrs.get_id(key)
+    if header.shape is None:
+        return None
+    _check_dtype(f"the attribute {key} of {array.name!r}", header.dtype)
+    if header.get_storage_size() > _MOST_BYTES:
+        raise InputError(f"{array.name!r} has an attribute {key} of more than {_MOST_BYTES} bytes; accepted: fewer")
+    value = array.attrs[key]
+    check_attribute(repr(array.name), key, value)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+# ---------------------------------------------------------------- what HDF5 would trust when it reads
+
+
+def check_storage(array: Any) -> None:
+    """Refuse a dataset that claims more than is stored, and chunks of no bytes, of a wrong size or beyond the file.
+
+    HDF5 crashes at chunks of no bytes. All chunks are looked at, so this is not done again for each part that is read.
+    """
+    if array.shape is None:
+        return
+    layout = Layout(array.shape, array.dtype.itemsize, array.chunks, array.chunks)
+    check_layout(repr(array.name), layout, partial(_stored_bytes, array.name, array))
+    if array.chunks is None:
+        return
+    free_size = array.dtype.kind == "O" or array.id.get_create_plist().get_nfilters() > 0
+    for chunk in _chunks(array):
+        whole = chunk.size > 0 if free_size else chunk.size == layout.chunk_bytes
+        if not whole or (chunk.byte_offset or 0) + chunk.size > array.file.id.get_filesize():
+            raise InputError(f"{array.name!r} has a damaged chunk, of {chunk.size} bytes; accepted: a whole file")
+
+
+def _chunks(array: Any) -> list[Any]:
+    """Where the chunks of an array lie: (chunk_offset, filter_mask, byte_offset, size) for each."""
+    if not hasattr(array.id, "chunk_iter"):  # HDF5 before 1.12.3, which looks for each chunk from the first one on
+        return [array.id.get_chunk_info(number) for number in range(array.id.get_num_chunks())]
+    chunks: list[Any] = []
+    array.id.chunk_iter(chunks.append)
+    return chunks
+
+
+def check_lengths(path: Path, array: Any) -> None:
+    """Refuse texts of variable length that claim more bytes than the file has, for which HDF5 would take memory first.
+
+    An entry is a length, the address of a heap and a number in it. Those that are compressed are not looked at.
+    """
+    stored = array.id
+    if stored.get_create_plist().get_nfilters():
+        return
+    if array.chunks is None:
+        parts = [] if stored.get_offset() is None else [(stored.get_offset(), stored.get_storage_size())]
+    else:
+        parts = [(chunk.byte_offset, chunk.size) for chunk in _chunks(array)]
+    n_address = array.file.id.get_create_plist().get_sizes()[0]
+    entry, n_left = np.dtype([("length", "<u4"), ("heap", f"V{n_address}"), ("number", "<u4")]), os.path.getsize(path)
+    with path.open("rb") as file:
+        for start, size in parts:
+            file.seek(start)
+            content = file.read(size)
+            entries = np.frombuffer(content, entry, len(content) // entry.itemsize)
+            n_left -= int(entries["length"].sum(dtype=np.int64))
+            if n_left < 0:
+                raise InputError(f"{array.name!r} holds more text than its file has bytes")
