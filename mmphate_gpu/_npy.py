@@ -169,6 +169,8 @@ class NpzMember:
         info = self._info
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InputError(f"{self._where} is compressed by method {info.compress_type}; accepted: numpy's savez")
+        if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+            raise InputError(f"{self._where} is stored in {info.compress_size} bytes but has {info.file_size}")
         with readable(self.path), self._archive.open(info) as file:
             header = read_header(file, info.file_size, self._where)
         left = info.file_size - header.offset - header.nbytes
@@ -199,8 +201,6 @@ class NpzMember:
         if info.compress_type != zipfile.ZIP_STORED:
             return None
         with readable(self.path):
-            if info.compress_size != info.file_size:
-                raise InputError(f"{self._where} is stored in {info.compress_size} bytes but has {info.file_size}")
             with self._archive.open(info) as file:
                 while file.read(2**20):  # at its end the checksum is compared
                     pass

@@ -19,6 +19,7 @@ from .params import InputError
 
 META = "meta.json"
 RECORDING = "mmphate-gpu recording"
+_LONGEST_NAME = 255  # of a file, in every file system
 
 
 @contextlib.contextmanager
@@ -82,6 +83,10 @@ class Snapshots:
 
 
 def _snapshots(path: Path, names: list[str]) -> Snapshots:
+    if any(len(name) > _LONGEST_NAME for name in names):
+        raise InputError(
+            f"{path / META} names a file with more than {_LONGEST_NAME} characters; accepted: shorter names"
+        )
     # Only the bare name counts: a file outside the folder is never opened.
     files = tuple(npy_file(path / Path(name).name) for name in names)
     shapes = {file.shape for file in files}
