@@ -227,9 +227,10 @@ def check_storage(array: Any) -> None:
     if array.chunks is None:
         return
     free_size = array.dtype.kind == "O" or array.id.get_create_plist().get_nfilters() > 0
+    n_file = array.file.id.get_filesize()
     for chunk in _chunks(array):
         whole = chunk.size > 0 if free_size else chunk.size == layout.chunk_bytes
-        if not whole or (chunk.byte_offset or 0) + chunk.size > array.file.id.get_filesize():
+        if not whole or (chunk.byte_offset or 0) + chunk.size > n_file:
             raise InputError(f"{array.name!r} has a damaged chunk, of {chunk.size} bytes; accepted: a whole file")
 
 
