@@ -129,9 +129,9 @@ def _embed(args: argparse.Namespace) -> int:
     from .ops.devices import resolve_device
     from .trace import as_trace, load_trace
 
-    _check_fits(args.trace, params, resolve_device(args.device))
+    _check_fits(args, params, resolve_device(args.device))
     with _results.result_folder(args.out, force=args.force) as folder:
-        trace = as_trace(load_trace(args.trace))
+        trace = as_trace(load_trace(args.trace, follow_links=args.follow_links))
         op = MMPHATE(**options, verbose=1).fit(trace)
         op.result_.save(folder / _results.EMBEDDING)
         seconds = time.perf_counter() - started
@@ -142,13 +142,13 @@ def _embed(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _check_fits(trace: Path, params: Params, device: torch.device) -> None:
+def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) -> None:
     """Refuse a run that will not fit before its trace is read, where the file tells its shape."""
     from ._trace_io import heading
     from .ops.memory import available_bytes
     from .planning import check_least
 
-    about = heading(trace)
+    about = heading(args.trace, follow_links=args.follow_links)
     if about is not None:
         check_least(about, params, device, available_bytes(device))
 
@@ -159,10 +159,11 @@ def _plan(args: argparse.Namespace) -> int:
     from .trace import as_trace, load_trace
 
     options = {name: getattr(args, name) for name in (*RUN, "device")}
-    about = _shape(args.shape) if args.trace is None else heading(args.trace)
+    links = {"follow_links": args.follow_links}
+    about = _shape(args.shape) if args.trace is None else heading(args.trace, **links)
     found = None if about is None else plan(about, **options)
     if args.trace is not None and (found is None or found.fits):  # else there may be no room to read it
-        found = plan(as_trace(load_trace(args.trace)), **options)
+        found = plan(as_trace(load_trace(args.trace, **links)), **options)
     print(found)
     return DONE
 
@@ -240,6 +241,7 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _embed_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", metavar="TRACE", type=_path, help=TRACE_HELP)
+    _links_argument(parser)
     parser.add_argument("--out", metavar="DIR", type=_path, required=True, help="a new folder for the results")
     parser.add_argument("--n-components", type=_whole, default=2, metavar="N", help="dimensions (%(default)s)")
     _run_arguments(parser)
@@ -258,8 +260,13 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("trace", metavar="TRACE", nargs="?", type=_path, help=TRACE_HELP)
     what.add_argument("--shape", metavar="E,T,M,S", help="epochs, time steps, units, samples; such as 127,128,30,6")
+    _links_argument(parser)
     _run_arguments(parser)
     _device_argument(parser, others=", or a card by its memory, such as '24 GB card'")
+
+
+def _links_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--follow-links", action="store_true", help="read files that links in a folder name outside it")
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ def names(folder):
 
 
 def shell(command, **environment):
-    script = f'program="\'{sys.executable}\' -X dev -m mmphate_gpu"; eval "$program {command}"'
+    script = f'set -o pipefail; program="\'{sys.executable}\' -X dev -m mmphate_gpu"; eval "$program {command}"'
     return subprocess.run(["bash", "-c", script], capture_output=True, env=ENV | environment)
 
 
