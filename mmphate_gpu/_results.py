@@ -112,7 +112,7 @@ def _written_by(report: dict[str, Any] | None) -> frozenset[str]:
     """The names of files that the run of ``report`` wrote, as far as this program writes such names."""
     if report is None:
         return frozenset()
-    if "files" not in report:  # before version 0.1
+    if "files" not in report:  # a report of an earlier version
         return FILES if "train_accuracy" in report else FILES - {TRACE, EMBEDDING_3D, PANELS_3D}
     listed = report["files"] if isinstance(report["files"], list) else []
     return FILES & {REPORT, *(name for name in listed if isinstance(name, str))}
