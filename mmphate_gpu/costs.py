@@ -327,8 +327,8 @@ class Costs:
         # it is all of one piece; and the blocks of one product. Before, that matrix and its transpose; after, the power
         # and its root.
         potential = max(2 * square, (0 if whole else square) + (powers + 1 / BLOCKS) * main)
-        # Centred rows, products and the blocks of these; and the pairs too close for them. For cosine the rows are first
-        # divided by their largest entries and by their norms.
+        # Centred rows, products and the blocks of these; and the pairs too close for them. For cosine the rows are
+        # first divided by their largest entries and by their norms.
         squares = 2 if self.p.mds_dist == "euclidean" else 4
         chunk = 3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS
         distances = (squares + 1 / BLOCKS) * square + 8 * min(chunk, L * L)
