@@ -131,7 +131,9 @@ class Costs:
         """
         from scipy.special import betainc, betaincinv
 
-        nearest, half = min(0.5, self.p.intraslice_knn / self.M), max(self.K - 2, 1) / 2
+        if self.K < 3:
+            return 1.0  # normalized points of one sample are all equal, and of two samples there are two
+        nearest, half = min(0.5, self.p.intraslice_knn / self.M), (self.K - 2) / 2
         cut = 1.0 if self.p.decay is None else cut_radius(self.p.decay, self.p.thresh)
         # The cosines at the edges of the two caps; 1 - cosine grows as the squared distance.
         cosine = 1 - min(2.0, cut**2 * (1 - (1 - betaincinv(half, 0.5, 2 * nearest)) ** 0.5))
