@@ -27,13 +27,10 @@ from .params import Params
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
 CLASSIC_BLOCKS = 8  # the same of `classic`, each n_components + 10 wide
 SMACOF_SWEEPS = 150  # typical
-# Arrays of coordinates that SMACOF holds: the start, five places, ten of kept steps, and temporaries. Measured: 20.
-SMACOF_PLACES = 20
+SMACOF_PLACES = 20  # arrays of coordinates: the start, five places, ten of kept steps, and temporaries. Measured: 20
 POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 # Bytes a stage takes for each entry it meets, all its temporaries together.
-# An intraslice entry put in its place: six int64 arrays, and four of the chunk before that are still there. Measured
-# with 2000 units: 98, with what the allocator keeps between them.
-PER_PLACED = 96
+PER_PLACED = 96  # intraslice entries put in their places: ten int64 arrays and what lies between them. Measured: 98
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
 # What the C allocator holds of the temporaries that are gone: of some float64 blocks as wide as those of the Krylov
 # basis, and of a few squares, up to the 64 MiB that glibc leaves on top of its heap. Measured with 1000 to 4000
@@ -124,17 +121,20 @@ class Costs:
     def _near_units(self) -> float:
         """Share of the pairs of units with an entry, themselves included, where the units of a slice are independent.
 
-        There are the most entries then. Normalized points lie on a sphere of K - 1 dimensions, of which a cap around a
-        unit holds the knn nearest others and a wider one those within the cut. Where few are, about a quarter more
-        pairs are within the cut of the other unit only. Measured, with 30 to 4000 units of 3 to 100 samples: 0.9 to
-        1.25 of this in 5 dimensions and more.
+        Normalized points lie on a sphere, of which a cap around a unit holds the knn nearest others and a wider one
+        those within the cut; a quarter more, where few are, are within that of the other unit only. Measured, with 30
+        to 4000 units of 6 to 100 samples: 0.9 to 1.25 of the entries.
         """
         from scipy.special import betainc, betaincinv
 
-        nearest, half = min(0.5, self.p.intraslice_knn / self.M), max(self.K - 2, 1) / 2
-        cut = 1.0 if self.p.decay is None else cut_radius(self.p.decay, self.p.thresh)
+        if self.p.decay is None:
+            return min(1.0, (1 + 2 * self.p.intraslice_knn) / self.M)
+        if self.K < 3:
+            return 1.0  # normalized points of one sample are all equal, and of two samples there are two
+        nearest, half = min(0.5, self.p.intraslice_knn / self.M), (self.K - 2) / 2
         # The cosines at the edges of the two caps; 1 - cosine grows as the squared distance.
-        cosine = 1 - min(2.0, cut**2 * (1 - (1 - betaincinv(half, 0.5, 2 * nearest)) ** 0.5))
+        wider = cut_radius(self.p.decay, self.p.thresh) ** 2
+        cosine = 1 - min(2.0, wider * (1 - (1 - betaincinv(half, 0.5, 2 * nearest)) ** 0.5))
         beyond = float(betainc(half, 0.5, 1 - cosine**2)) / 2
         share = beyond if cosine >= 0 else 1 - beyond
         return min(1.0, 1 / self.M + share * (1.25 - 0.25 * share))
@@ -246,8 +246,7 @@ class Costs:
         if self.cuda:  # points in the order of a kd-tree; before that, float32 points of every slice, in tiles
             screened = 4 * self.S * -(-self.M // PAIR_TILE) * PAIR_TILE * self.K
             working = max(working + 8 * self.N * self.K, screened - kept)
-        # Where points are equal but for rounding, they lie a second time where they are made equal.
-        working = max(working, 8 * self.N * self.K)
+        working = max(working, 8 * self.N * self.K)  # a copy in which points that are equal but for rounding are equal
         operations = 3.0 * self.K * self.pairs * passes
         return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.portable, operations)
 
@@ -363,17 +362,16 @@ class Costs:
         smacof = max(1.5 * square, 0.5 * square + SMACOF_PLACES * 8 * L * C) + self._heap()
         if self.p.mds_solver == "smacof":
             return max(classic, smacof)
-        # Pairs, their order, groups, and two sets of values; and what they are regressed with. With what is left.
+        # Pairs, their order, groups, two sets of values and what they are regressed with; with what is left.
         squares = 7 if self.cuda or square / 2 >= HEAP_BLOCK else 11
         return max(classic, smacof, squares * square + (0 if self.cuda else SCIPY))
 
     def _interpolate(self) -> Cost:
         """The coordinates and what is made of them at once. The other results are copied only when they are read."""
         columns = self.p.n_components
-        numbers = self.N * columns
+        kept = self.item * self.N * columns
         # The result and the caller's array; what `transform` needs: the landmark of every node and the points by unit.
-        copies = (2 * self.item + 16) * numbers + 8 * self.N * self.K
-        kept = self.item * numbers
+        copies = 2 * kept + 16 * self.N * columns + 8 * self.N * self.K
         form = f"({self.N}, {columns})"
         return Cost(
             "interpolate", form, _name(self.dtype), "", kept, kept + copies + self._heap(), 2.0 * self.reached * columns

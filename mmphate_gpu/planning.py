@@ -118,7 +118,8 @@ def plan(
     counted where it has yet to be copied there, which is done with a quarter of the memory at most, by parts with
     more. Of a `Trace` it is estimated from a sample of its rows, in two or three
     seconds on one core and without random numbers: measured to be within 7 % of the peak of the process for the cases
-    of benchmarks/bench_pipeline.py on the CPU. Of a shape it takes the upper ends of what was measured.
+    of benchmarks/bench_pipeline.py on the CPU. Of a shape, which counts as float32, it takes the upper ends of what was
+    measured, and the units of a slice for independent.
 
     Parameters
     ----------

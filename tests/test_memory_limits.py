@@ -272,8 +272,23 @@ def test_arrays_that_are_too_large():
     assert "Unable to allocate" in ran_out(raised.value)
 
 
-def test_other_errors_of_files_are_not_memory():
-    assert ran_out(FileNotFoundError(2, "No such file or directory")) is None
+@pytest.mark.parametrize("error", [RuntimeError("std::bad_alloc"), OSError(12, "Cannot allocate memory")])
+def test_memory_that_runs_out_in_a_run_is_one_sentence(error, monkeypatch):
+    def fails(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mmphate_gpu.pipeline.trace_points", fails)
+    with pytest.raises(InputError, match="ran out of memory in stage 'normalize'"):
+        mm.MMPHATE(device="cpu").fit(np.random.default_rng(0).normal(size=(50, 8, 5)))
+
+
+def test_other_errors_of_files_are_not_memory(monkeypatch):
+    def fails(*arguments: object, **options: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("mmphate_gpu.pipeline.trace_points", fails)
+    with pytest.raises(FileNotFoundError):
+        mm.MMPHATE(device="cpu").fit(np.random.default_rng(0).normal(size=(50, 8, 5)))
 
 
 # ---------------------------------------------------------------- runs under a limit
