@@ -20,7 +20,8 @@ from .params import InputError
 
 _MOST_LINKS = 16  # on the way to one array, as in HDF5
 _MOST_BYTES = 8192  # of an attribute that is read
-_HEAP = b"GCOL\1\0\0\0"
+_HEAP_OF_TEXT, _HEAP_OF_NAMES = b"GCOL\1\0\0\0", b"HEAP\0\0\0\0"
+_END_OF_LIST = 1  # it stands in the place of an offset
 
 
 def h5py() -> Any:
@@ -28,26 +29,56 @@ def h5py() -> Any:
 
 
 class _CheckedFile(io.FileIO):
-    """A file whose heaps of text are looked at before HDF5 gets them, since its loop over a damaged one has no end.
-
-    A heap has a header of 16 bytes and then objects. An object has a header of 16 bytes, in which are its number and
-    its size, and then its content. Object 0 is free space, whose size includes that of its header.
-    """
+    """A file whose heaps are looked at before HDF5 gets them, since its loop over a damaged one has no end."""
 
     width = 8  # bytes of a size in this file
+    address_width, base = 8, 0  # bytes of an address, and where address 0 is
 
     def readinto(self, buffer: Any) -> int:
         n_read = super().readinto(buffer)
         content = memoryview(buffer).cast("B")[:n_read]
-        if bytes(content[:8]) == _HEAP:
-            start = 16
-            while start + 16 <= n_read:
-                number = int.from_bytes(content[start : start + 2], "little")
-                size = int.from_bytes(content[start + 8 : start + 8 + self.width], "little")
-                if number == 0 and size < 16:
-                    raise InputError("a heap of text is damaged")
-                start += size if number == 0 else 16 + -(-size // 8) * 8
+        if bytes(content[:8]) == _HEAP_OF_TEXT:
+            self._check_text(content)
+        elif bytes(content[:8]) == _HEAP_OF_NAMES:
+            self._check_names(content)
         return n_read
+
+    def _check_text(self, heap: memoryview) -> None:
+        """A heap of text has a header of 16 bytes and then objects.
+
+        An object has a header of 16 bytes, in which are its number and its size, and then its content. Object 0 is free
+        space, whose size includes that of its header.
+        """
+        start = 16
+        while start + 16 <= len(heap):
+            number = int.from_bytes(heap[start : start + 2], "little")
+            size = _number(heap, start + 8, self.width)
+            if number == 0 and size < 16:
+                raise InputError("a heap of text is damaged")
+            start += size if number == 0 else 16 + -(-size // 8) * 8
+
+    def _check_names(self, heap: memoryview) -> None:
+        """The names of a group lie elsewhere, with a list of the free places among them that must not run in a circle.
+
+        The header has the size of that space, the offset in it of the first free place, and its address. A free place
+        begins with the offset of the next one.
+        """
+        size, place = (_number(heap, 8 + start, self.width) for start in (0, self.width))
+        address = self.base + _number(heap, 8 + 2 * self.width, self.address_width)
+        visited: set[int] = set()
+        while place != _END_OF_LIST:
+            if place in visited or place + self.width > size or address + place + self.width > self._size():
+                raise InputError("a heap of names is damaged")
+            visited.add(place)
+            self.seek(address + place)
+            place = int.from_bytes(self.read(self.width), "little")
+
+    def _size(self) -> int:
+        return os.fstat(self.fileno()).st_size
+
+
+def _number(content: memoryview, start: int, width: int) -> int:
+    return int.from_bytes(content[start : start + width], "little")
 
 
 @contextlib.contextmanager
@@ -61,7 +92,8 @@ def opened_file(path: Path, follow_links: bool = False) -> Iterator[Any]:
                 yield file
                 return
             with _CheckedFile(path) as checked, package.File(checked, "r") as file_by_checks:
-                checked.width = file.id.get_create_plist().get_sizes()[1]
+                about = file.id.get_create_plist()
+                (checked.address_width, checked.width), checked.base = about.get_sizes(), about.get_userblock()
                 yield file_by_checks
 
 

@@ -320,6 +320,29 @@ def test_a_heap_over_which_hdf5_would_loop_without_end(tmp_path, place):
     assert "a heap of text is damaged" in refusal(path)
 
 
+@pytest.mark.parametrize("damage", ["circle", "outside", "longer than the file"])
+def test_a_list_of_free_places_among_names(tmp_path, damage):
+    """HDF5 takes memory for each place of a list that runs in a circle, without end."""
+    path = tmp_path / "a.h5"
+    with written(path) as file:
+        file["unit"] = np.arange(5)
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"HEAP")
+    size, place, address = (int.from_bytes(content[heap + start : heap + start + 8], "little") for start in (8, 16, 24))
+    assert place < size <= len(content) - address
+    changes = {
+        "circle": (address + place, place),
+        "outside": (address + place, size),
+        "longer than the file": (heap + 8, 2**60),
+    }
+    start, number = changes[damage]
+    content[start : start + 8] = number.to_bytes(8, "little")
+    if damage == "longer than the file":
+        content[address + place : address + place + 8] = (2**50).to_bytes(8, "little")
+    path.write_bytes(content)
+    assert "a heap of names is damaged" in refusal(path)
+
+
 @pytest.mark.parametrize("size", [0, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}, {"fletcher32": True}])
 def test_sizes_of_chunks(tmp_path, size, options):
