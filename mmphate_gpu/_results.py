@@ -8,12 +8,14 @@ import math
 import numbers
 import os
 import platform
+import secrets
 import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,67 @@ def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         if inode is not None and path.exists() and path.stat().st_ino == inode:
             raise KeyboardInterrupt(f"{path} holds the results, without pictures") from None
         raise
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run has computed.
+
+    Attributes
+    ----------
+    report : what report.json will hold.
+    embeddings : by the names of their files.
+    trace : what the run has recorded itself, or None.
+    """
+
+    report: dict[str, Any]
+    embeddings: Mapping[str, Embedding]
+    trace: Trace | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write all of it into ``folder``."""
+        from .trace import save_trace
+
+        if self.trace is not None:
+            save_trace(folder / TRACE, self.trace)
+        for name, embedding in self.embeddings.items():
+            embedding.save(folder / name)
+        write_report(folder, self.report)
+
+
+def saved(path: Path, compute: Callable[[], Results], *, force: bool = False) -> Results:
+    """Compute results and save them in a new folder at ``path``.
+
+    What has been computed and cannot be saved there is saved beside ``path``, or else in the system's folder for
+    temporary files, and the error says where.
+
+    Raises
+    ------
+    InputError
+        Those of `check_folder`, before anything is computed; those of ``compute``; ``path`` cannot be written.
+    """
+    results = None
+    try:
+        with result_folder(path, force=force) as folder:
+            results = compute()
+            results.write(folder)
+    except InputError as error:
+        if results is None:
+            raise
+        raise InputError(f"{error}; {_kept(path, results)}") from error
+    return results
+
+
+def _kept(path: Path, results: Results) -> str:
+    """Save ``results`` where that is possible, and say where."""
+    name = f"{path.name}.{secrets.token_hex(4)}.kept"
+    for place in (lambda: path.parent, lambda: Path(tempfile.gettempdir())):
+        with suppress(InputError, OSError):  # there may be no folder for temporary files
+            kept = place() / name
+            with result_folder(kept) as folder:
+                results.write(folder)
+            return f"the results are kept in {kept}"
+    return "they could not be kept elsewhere"
 
 
 def check_folder(path: Path, *, force: bool = False) -> None:

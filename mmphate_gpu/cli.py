@@ -130,15 +130,20 @@ def _embed(args: argparse.Namespace) -> int:
     from .trace import as_trace, load_trace
 
     _check_fits(args, params, resolve_device(args.device))
-    with _results.result_folder(args.out, force=args.force) as folder:
+
+    def compute() -> _results.Results:
         trace = as_trace(load_trace(args.trace, follow_links=args.follow_links))
         op = MMPHATE(**options, verbose=1).fit(trace)
-        op.result_.save(folder / _results.EMBEDDING)
         seconds = time.perf_counter() - started
-        _results.write_report(folder, _results.report(op, trace, seconds=seconds, input=str(args.trace)))
+        report = _results.report(op, trace, seconds=seconds, input=str(args.trace))
+        return _results.Results(report, {_results.EMBEDDING: op.result_})
+
+    results = _results.saved(args.out, compute, force=args.force)
+    embedding = results.embeddings[_results.EMBEDDING]
     if not args.no_plots:
-        _results.draw_results(args.out, {_results.PANELS: op.result_})
-    print(f"{args.out}: {trace.n_nodes:,} nodes embedded in {seconds:.1f} s, t = {op.t_}, stress = {op.stress_:.4f}")
+        _results.draw_results(args.out, {_results.PANELS: embedding})
+    size, seconds = f"{embedding.n_nodes:,} nodes", f"{results.report['seconds']:.1f} s"
+    print(f"{args.out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
     return DONE
 
 

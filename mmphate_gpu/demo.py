@@ -18,7 +18,7 @@ from .ops.devices import one_thread, resolve_device
 from .params import Params, check_number
 from .progress import progress_bar
 from .record import Recorder
-from .trace import Trace, save_trace
+from .trace import Trace
 
 N_HIDDEN = 20
 N_CLASSES = 10
@@ -131,21 +131,22 @@ def demo(
     Params(**options)
     resolve_device(device)
     op = MMPHATE(**options, verbose=verbose)
-    with _results.result_folder(out, force=force) as folder:
+
+    def compute() -> _results.Results:
         training = _trained(epochs, seed, verbose)
-        save_trace(folder / _results.TRACE, training.trace)
         op.fit(training.trace)
-        flat = op.result_
-        flat.save(folder / _results.EMBEDDING)
-        about = _results.report(op, training.trace, seconds=0)
+        flat, report = op.result_, _results.report(op, training.trace, seconds=0)
         # The stages up to the distances are kept from the first fit.
         op.set_params(n_components=3).fit(training.trace)
-        op.result_.save(folder / _results.EMBEDDING_3D)
-        about |= {"train_accuracy": training.train_accuracy, "test_accuracy": training.test_accuracy}
-        about |= {"stress_3d": op.stress_, "seconds": time.perf_counter() - started}
-        _results.write_report(folder, about)
-    _results.draw_results(out, {_results.PANELS: flat, _results.PANELS_3D: op.result_})
-    return about
+        report |= {"train_accuracy": training.train_accuracy, "test_accuracy": training.test_accuracy}
+        report |= {"stress_3d": op.stress_, "seconds": time.perf_counter() - started}
+        embeddings = {_results.EMBEDDING: flat, _results.EMBEDDING_3D: op.result_}
+        return _results.Results(report, embeddings, training.trace)
+
+    results = _results.saved(out, compute, force=force)
+    pictures = dict(zip((_results.PANELS, _results.PANELS_3D), results.embeddings.values(), strict=True))
+    _results.draw_results(out, pictures)
+    return results.report
 
 
 def _trained(epochs: int, seed: int, verbose: bool) -> Training:

@@ -135,7 +135,8 @@ def test_embed_on_a_full_disk(tmp_path, quick_pictures, monkeypatch, capsys):
     with largest_file(1500):
         assert main(argv) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith(f"path='{Path('out', 'embedding.npz')}' cannot be written (File too large)")
+    sentence = f"path='{Path('out', 'embedding.npz')}' cannot be written (File too large)"
+    assert last.endswith(f"{sentence}; they could not be kept elsewhere")
     assert names(tmp_path) == {"trace.npy"}
     with largest_file(15_000):  # the results fit, the pictures do not
         assert main(argv) == 0
