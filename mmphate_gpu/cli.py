@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TRACE_HELP = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
 # What decides whether a run fits, so what a refusal names: options of embed and of plan.
-RUN = ("n_landmark", "n_svd", "storage")
+RUN = ("n_landmark", "n_svd", "storage", "n_components", "landmarks", "t", "mds_solver")
 # What the file system of the caller refuses: a full or read-only disk, a quota, rights, limits of the process.
 REFUSALS = frozenset(
     getattr(errno, name)
@@ -75,9 +75,18 @@ def _guarded(argv: Sequence[str]) -> int:
             place = "a file" if error.filename is None else error.filename
             _say(f"error: {place} cannot be read or written ({error.strerror}); no result was written")
             return BAD_INPUT
+        if reason := _memory_that_ran_out(error):
+            _say(f"error: the memory ran out ({reason}); no result was written; '{PROGRAM} plan' says what a run takes")
+            return BAD_INPUT
         traceback.print_exc()
         _say(f"error: this is a fault of {PROGRAM}; please report it with the lines above and '{PROGRAM} config'")
         return FAULT
+
+
+def _memory_that_ran_out(error: Exception) -> str | None:
+    from .within_memory import ran_out
+
+    return ran_out(error)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -118,7 +127,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _embed(args: argparse.Namespace) -> int:
     started = time.perf_counter()
-    names = (*RUN, "n_components", "landmarks", "device", "t", "gamma", "knn_backend", "mds_solver")
+    names = (*RUN, "device", "gamma", "knn_backend")
     options = {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
     params = Params(**options)
     if args.force:
@@ -248,14 +257,10 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", metavar="TRACE", type=_path, help=TRACE_HELP)
     _links_argument(parser)
     parser.add_argument("--out", metavar="DIR", type=_path, required=True, help="a new folder for the results")
-    parser.add_argument("--n-components", type=_whole, default=2, metavar="N", help="dimensions (%(default)s)")
     _run_arguments(parser)
     _device_argument(parser)
-    parser.add_argument("--t", type=_time, default="auto", metavar="T", help="diffusion time, or auto (%(default)s)")
     parser.add_argument("--gamma", type=_real, default=0.0, metavar="G", help="-1 to 1, of the potential (%(default)s)")
-    parser.add_argument("--landmarks", default="spectral", metavar="NAME", help=_choices(LANDMARKS))
     parser.add_argument("--knn-backend", default="auto", metavar="NAME", help=_choices(KNN_BACKENDS))
-    parser.add_argument("--mds-solver", default="smacof", metavar="NAME", help=_choices(MDS_SOLVERS))
     _seed_argument(parser)
     parser.add_argument("--no-plots", action="store_true", help="write no pictures")
     _force_argument(parser)
@@ -275,9 +280,13 @@ def _links_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--n-components", type=_whole, default=2, metavar="N", help="dimensions (%(default)s)")
+    parser.add_argument("--landmarks", default="spectral", metavar="NAME", help=_choices(LANDMARKS))
     parser.add_argument("--n-landmark", type=_landmarks, default=4000, metavar="N", help="or none (%(default)s)")
     parser.add_argument("--n-svd", type=_whole, default=100, metavar="N", help="vectors of the landmarks (%(default)s)")
     parser.add_argument("--storage", default="auto", metavar="NAME", help=_choices(STORAGES))
+    parser.add_argument("--t", type=_time, default="auto", metavar="T", help="diffusion time, or auto (%(default)s)")
+    parser.add_argument("--mds-solver", default="smacof", metavar="NAME", help=_choices(MDS_SOLVERS))
 
 
 def _device_argument(parser: argparse.ArgumentParser, others: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import torch
 
 import mmphate_gpu as mm
 from mmphate_gpu import InputError, plan
+from mmphate_gpu.cli import main
 from mmphate_gpu.config import show_config
 from mmphate_gpu.ops import memory, memory_limits
 from mmphate_gpu.ops.memory_limits import Limit, cgroup_limits
@@ -280,6 +282,31 @@ def test_memory_that_runs_out_in_a_run_is_one_sentence(error, monkeypatch):
     monkeypatch.setattr("mmphate_gpu.pipeline.trace_points", fails)
     with pytest.raises(InputError, match="ran out of memory in stage 'normalize'"):
         mm.MMPHATE(device="cpu").fit(np.random.default_rng(0).normal(size=(50, 8, 5)))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("std::bad_alloc"), OSError(errno.ENOMEM, "Cannot allocate memory")]
+)
+def test_memory_that_runs_out_outside_of_a_run_is_one_sentence(error, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(6, 5, 3, 4)))
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr("mmphate_gpu.trace.load_trace", fail)
+    assert main(["embed", str(tmp_path / "a.npy"), "--out", str(tmp_path / "out"), "--device=cpu"]) == 2
+    assert capsys.readouterr().err.startswith("mmphate-gpu: error: the memory ran out (")
+    assert not (tmp_path / "out").exists()
+
+
+def test_plan_on_the_command_line_takes_what_decides_memory(capsys):
+    def planned(*options):
+        assert main(["plan", "--shape", "50,20,30,10", "--n-landmark=2000", "--device=cpu", *options]) == 0
+        return capsys.readouterr().out
+
+    plain = planned()
+    for options in (["--mds-solver=nonmetric"], ["--n-components=50"], ["--landmarks=stratified"], ["--t=5"]):
+        assert planned(*options) != plain, options
 
 
 def test_other_errors_of_files_are_not_memory(monkeypatch):
