@@ -1,4 +1,4 @@
-"""A KeOps that cannot serve (its compiler, its cache): one sentence where it is asked for by name, else the others."""
+"""A KeOps that does not work (its compiler, its cache) is refused in one sentence where the caller names it, else replaced."""
 
 import os
 import pickle
@@ -60,10 +60,10 @@ def test_a_compiler_that_does_not_compile(tmp_path, monkeypatch, text, reason):
     monkeypatch.setenv("CXX", compiler(tmp_path / "bin", text))
     monkeypatch.setattr(_keops, "PROBE_SECONDS", 1)
     with pytest.raises(
-        mp.InputError, match=rf'knn_backend="keops" cannot serve: the C\+\+ compiler .*c\+\+17 {reason}'
+        mp.InputError, match=rf'knn_backend="keops" cannot be used: the C\+\+ compiler .*c\+\+17 {reason}'
     ):
         kneighbors(points(), 2, backend="keops")
-    assert "cannot serve" not in _keops.why_no_keops()
+    assert "cannot be used" not in _keops.why_no_keops()
 
 
 def test_no_compiler_at_all(tmp_path, monkeypatch):
@@ -191,7 +191,7 @@ def test_every_fault_of_a_call_is_one_sentence(monkeypatch, error):
 
     monkeypatch.setattr(_keops, "require", fail)
     with pytest.raises(
-        mp.InputError, match=r"cannot serve: KeOps fails \(\w+: .*\); if its C\+\+ compiler works"
+        mp.InputError, match=r"cannot be used: KeOps fails \(\w+: .*\); if its C\+\+ compiler works"
     ) as caught:
         kneighbors(points(), 2, backend="keops")
     assert "\n" not in str(caught.value) and str(_keops._cache_folder()) in str(caught.value)
@@ -221,7 +221,7 @@ def test_a_product_falls_back_only_where_auto_chose(monkeypatch, recwarn, get_ca
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", "/dev/null/x")
     block = torch.ones(operator.shape[0], 2, dtype=torch.float64)
     if not chosen:
-        with pytest.raises(mp.InputError, match='engine="keops" cannot serve: its cache /dev/null/x'):
+        with pytest.raises(mp.InputError, match='engine="keops" cannot be used: its cache /dev/null/x'):
             operator @ block
         return
     assert torch.equal(operator @ block, expected @ block) and operator.engine == "torch"
@@ -258,14 +258,14 @@ def test_a_cache_that_is_damaged_between_two_processes(tmp_path, keops):
     changed_in_the_middle(library)
     done = python(SCRIPT, cache)
     assert done.returncode == 0 and done.stdout == (
-        f'refused: knn_backend="keops" cannot serve: the library {library} in its cache is damaged; delete it\ndone\n'
+        f'refused: knn_backend="keops" cannot be used: the library {library} in its cache is damaged; delete it\ndone\n'
     )
     library.unlink()
     assert python(SCRIPT, cache).stdout == "done\n" and not differs_from_checksum(library)
     for index in cache.glob("*/*.pkl"):
         index.write_bytes(b"\x80\x04K")
     done = python(SCRIPT, cache)
-    assert done.returncode == 0 and "cannot serve: KeOps fails (" in done.stdout and "Traceback" not in done.stderr
+    assert done.returncode == 0 and "cannot be used: KeOps fails (" in done.stdout and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
