@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def checksum_path(library: Path) -> Path:
-    """The path of the checksum of ``library``. CMakeLists.txt writes the checksum of the C++ versions of the ops there."""
+    """The path of the checksum of ``library``. CMakeLists.txt writes that of the compiled C++ ops there."""
     return library.with_name(library.name + ".sha256")
 
 

@@ -16,8 +16,8 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InputError, InputTypeError
-        ``path`` is neither text nor a path of text, has a character that no file name has, or begins with ~ and the name
-        of an unknown user.
+        ``path`` is neither text nor a path of text, has a character that no file name can have, or names the home of an
+        unknown user.
     """
     try:
         written_out = Path(path).expanduser()

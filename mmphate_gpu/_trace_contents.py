@@ -1,4 +1,4 @@
-"""The arrays of a trace in a file of any format: checked by their headers, then read at once or opened to read by parts."""
+"""The arrays of a trace in a file of any format: checked by their headers, then read at once or by parts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Contents:
         return self._fields(values, present, self._mask())
 
     def parts(self) -> dict[str, Any] | None:
-        """As `read`, but readers of parts stand for the data and for a mask of their shape; None if one is impossible."""
+        """As `read`, but with readers of parts for the data and a mask of their shape; None if one is impossible."""
         self._check_fits(self._bytes_beside(), "accepted: coordinates, labels and a mask that fit in memory")
         stamp = stamp_of(self.path)
         data = self._parts_of("data", self.order, self.heading.dtype, self.packing, stamp)
@@ -117,7 +117,7 @@ class Contents:
         return spread_mask(values, *mask_order(mask.dims, self.dims), self.heading.shape)
 
     def _mask_by_parts(self, stamp: str) -> Any:
-        """A reader if the mask has the shape of the data, else an array; None if there is no mask or no reader for it."""
+        """A reader if the mask has the shape of the data, else an array; None without a mask or a reader for it."""
         if "mask" not in self.variables:
             return None
         order, _ = mask_order(self.variables["mask"].dims, self.dims)

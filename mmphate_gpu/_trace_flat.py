@@ -40,7 +40,7 @@ def open_npz(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
 def open_recording(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """The arrays of a recorder's folder.
 
-    Its meta.json lists the epochs and the names of their .npy files, of shape (timestep, unit, sample) or (unit, sample).
+    Its meta.json lists the epochs and their .npy files, each of shape (timestep, unit, sample) or (unit, sample).
     """
     with readable(path / META):
         meta = _meta(path)

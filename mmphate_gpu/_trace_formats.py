@@ -23,8 +23,9 @@ from ._trace_shapes import LONGEST_TEXT
 from .ops.memory import check_fits, format_bytes
 from .params import InputError
 
-# Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes: RecursionError
-# and NotImplementedError are RuntimeErrors, ZeroDivisionError is an ArithmeticError, KeyError is a LookupError.
+# Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes:
+# RecursionError and NotImplementedError are RuntimeErrors, ZeroDivisionError is an ArithmeticError, KeyError is a
+# LookupError.
 _BROKEN = (
     ArithmeticError,
     AssertionError,
@@ -48,8 +49,8 @@ _BROKEN = (
 )
 # The names of the arrays other than the data that a trace can use.
 BESIDE = ("slice", *AXES, "label", "mask", "axes")
-# Limits on the sizes that the metadata of a file may claim. A constant mask of 2 GB, the most compressible array that an
-# honest file holds, compresses to 1 / 32,000 (zstd).
+# Limits on the sizes that the metadata of a file may claim. The most compressible array of an honest file is a constant
+# mask: 2 GB of it compress to 1 / 32,000 (zstd).
 _SMALL = 2**26  # bytes; an array below this is not compared with what the file stores
 _MOST_COMPRESSED = 100_000  # claimed bytes for each stored byte
 _MOST_CHUNKS = 10_000_000
@@ -102,7 +103,7 @@ class Variable:
     opened : opens an array of a .zarr or .h5 again, to read parts of it; None for other formats and for text.
     attributes : the attributes of the array that are listed in `ATTRIBUTES`.
     fill : the value that stands for entries that were never written, or None.
-    parts : returns a reader of parts of an array of a .npy or .npz, or None if there can be none; None for .zarr and .h5.
+    parts : returns a reader of parts of the values, or None if there can be none; None for .zarr and .h5.
     """
 
     array: Any
@@ -177,8 +178,8 @@ def check_layout(what: str, layout: Layout, stored_bytes: Callable[[], int]) -> 
     Raises
     ------
     InputError
-        Entries are too long; chunks are too many or too small; a chunk does not fit in memory; the values or a chunk take
-        more than 64 MiB and more than 100,000 times the stored bytes.
+        Entries are too long; chunks are too many or too small; a chunk does not fit in memory; the values or a chunk
+        take more than 64 MiB and more than 100,000 times the stored bytes.
     """
     if layout.itemsize > LONGEST_TEXT:
         raise InputError(f"{what} has entries of {layout.itemsize} bytes; accepted: at most {LONGEST_TEXT}")

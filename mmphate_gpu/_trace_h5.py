@@ -155,7 +155,7 @@ def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
                     ) from error
             else:
                 file.create_dataset(name, data=values)
-            # netCDF has no booleans, and its library reads those of h5py as bytes. This attribute tells xarray to convert them.
+            # The netCDF library reads the booleans of h5py as bytes. This attribute tells xarray to convert them.
             if values.dtype == bool:
                 file[name].attrs["dtype"] = "bool"
         for name, (_, dims) in arrays.items():

@@ -1,4 +1,4 @@
-"""Open a .h5 and its datasets. Links out of the file, and sizes that HDF5 would trust, are checked before HDF5 reads."""
+"""Open a .h5 and its datasets. Links and sizes that HDF5 would trust are checked before HDF5 reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._trace_formats import Layout, check_attribute, check_layout, naming, reada
 from .params import InputError
 
 _MOST_LINKS = 16  # links on the way to one array; HDF5 has the same limit
-_MOST_BYTES = 8192  # of an attribute; most that a trace needs have less than 100
+_MOST_BYTES = 8192  # of an attribute that is read
 # The first bytes of a "global heap" of HDF5, which holds text, and of a "local heap", which holds names of a group.
 _HEAP_OF_TEXT, _HEAP_OF_NAMES = b"GCOL\1\0\0\0", b"HEAP\0\0\0\0"
 _END_OF_LIST = 1  # HDF5 writes it instead of the offset of a next place
@@ -47,8 +47,8 @@ class _CheckedFile(io.FileIO):
     def _check_text(self, heap: memoryview) -> None:
         """A heap of text has a header of 16 bytes and then objects.
 
-        An object has a header of 16 bytes, which contains its number and its size, and then its content. Object 0 is free
-        space; its size includes its header.
+        An object has a header of 16 bytes, which contains its number and its size, and then its content. Object 0 is
+        free space; its size includes its header.
         """
         start = 16
         while start + 16 <= len(heap):
@@ -61,8 +61,8 @@ class _CheckedFile(io.FileIO):
     def _check_names(self, heap: memoryview) -> None:
         """Refuse a heap of names whose list of free places runs in a circle or leaves the heap.
 
-        ``heap`` is a header: it has the size of the data segment that holds the names, the offset in it of the first free
-        place, and the address of the segment. A free place begins with the offset of the next free place.
+        ``heap`` is a header: it has the size of the data segment that holds the names, the offset in it of the first
+        free place, and the address of the segment. A free place begins with the offset of the next free place.
         """
         size, place = (_number(heap, 8 + start, self.width) for start in (0, self.width))
         address = self.base + _number(heap, 8 + 2 * self.width, self.address_width)
@@ -84,7 +84,7 @@ def _number(content: memoryview, start: int, width: int) -> int:
 
 @contextlib.contextmanager
 def opened_file(path: Path, follow_links: bool = False) -> Iterator[Any]:
-    """Open the file at ``path``. Unless links may be followed, HDF5 reads it through `_CheckedFile`, and no other file."""
+    """Open the file at ``path``. Unless ``follow_links``, HDF5 reads no other file, and this one by `_CheckedFile`."""
     package = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
     with readable(path), naming(path):
         check_files(path)
@@ -132,7 +132,7 @@ def dataset(file: Any, name: str, follow_links: bool) -> Any:
 
 
 def _item(file: Any, name: str, follow_links: bool) -> Any:
-    """The object ``name``. A virtual dataset has its sources checked first, because HDF5 opens them to find its shape."""
+    """The object ``name``. Sources of a virtual dataset are checked first, since HDF5 opens them to find its shape."""
     _check_links(file, name, follow_links)
     item = file[name]
     if isinstance(item, h5py().Dataset) and (item.is_virtual or item.external):
@@ -218,7 +218,7 @@ def _stored_bytes(name: str, array: Any) -> int:
 
 
 def _source_bytes(name: str, array: Any, file_name: str, source_name: str) -> int:
-    """The stored bytes of a source of a virtual dataset. It must not be virtual itself: HDF5 could recurse without end."""
+    """The stored bytes of a source of a virtual dataset. Refuses virtual sources: HDF5 could recurse without end."""
     path = Path(array.file.filename) if file_name == "." else _beside(array.file, file_name)
     if "%" in file_name + source_name or not path.is_file():
         raise InputError(f"{name!r} has its values in {path}, which is no file; accepted: existing files")
@@ -283,7 +283,7 @@ def _chunks(array: Any) -> list[Any]:
 
 
 def check_lengths(path: Path, array: Any) -> None:
-    """Refuse texts of variable length that claim more bytes than the file has: HDF5 would allocate them before it reads.
+    """Refuse texts of variable length that claim more bytes than the file has: HDF5 would allocate them first.
 
     An entry is a length, the address of a heap and the number of an object in it. Compressed entries are not checked.
     """

@@ -1,4 +1,4 @@
-"""Read the arrays of a trace from .npy, .npz, .zarr, .h5 and recorders' folders. Headers come first; no pickle is loaded."""
+"""Read the arrays of a trace from .npy, .npz, .zarr, .h5 and recorders' folders. Pickles are never loaded."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def read_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dic
     Raises
     ------
     InputError
-        The path does not exist, has an unknown ending, or cannot be read. The file holds pickles, has no data, has arrays
-        that do not fit one another, or does not fit in memory. A link leads out of it (unless ``follow_links``).
+        The path does not exist, has an unknown ending, or cannot be read. The file holds pickles, has no data, has
+        arrays that do not fit one another, or does not fit in memory. A link leads out of it (unless
+        ``follow_links``).
     """
     with _contents(path, follow_links) as contents:
         return contents.read()

@@ -71,7 +71,7 @@ class LenientStream:
         return getattr(self.stream, name)
 
     def discard(self) -> None:
-        """Point the descriptor of a stream that failed to the null device; call it only when the process is about to end.
+        """Point the descriptor of a stream that failed to the null device. Call it only right before the process ends.
 
         The interpreter flushes the stream once more at exit, which would fail on what its buffer still holds.
         """

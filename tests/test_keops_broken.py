@@ -1,4 +1,4 @@
-"""A KeOps that does not work (its compiler, its cache) is refused in one sentence where the caller names it, else replaced."""
+"""A KeOps that does not work is refused in one sentence where the caller names it; "auto" takes torch instead."""
 
 import os
 import pickle
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not _keops.available("pykeops") or sys.platform 
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch, tmp_path):
-    """What one test found out about KeOps is unknown to the next one."""
+    """Forget between tests what the package remembers about KeOps."""
     monkeypatch.setattr(_keops, "_failures", [])
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
@@ -93,7 +93,7 @@ def test_a_home_that_is_no_folder(monkeypatch):
 
 @pytest.fixture
 def library(tmp_path):
-    """The C++ twins, in the place of a reduction of KeOps."""
+    """A copy of the compiled C++ ops, which stands for a library of KeOps."""
     from mmphate_gpu.ops import _native
 
     source = _native._library_path()

@@ -20,7 +20,7 @@ UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename the file or folder ``source`` to ``target``, which must not exist. Of several callers exactly one succeeds.
+    """Rename the file or folder ``source`` to ``target``, which must not exist. Of several callers one succeeds.
 
     Where no system call does this, a file gets a hard link of the new name, and the old name is removed. A folder
     replaces an empty folder that is made under the new name first. Without hard links, an empty file has the new name

@@ -61,7 +61,7 @@ def abandoned_scratches(path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def is_scratch(folder: Path, name: str) -> bool:
-    """Whether ``folder`` is a scratch folder of this user for a target called ``name``, without any other file in it."""
+    """Whether ``folder`` is a scratch folder of this user for a target called ``name``, and holds nothing else."""
     if not re.fullmatch(re.escape(_prefix(name)) + r"\w+" + re.escape(_SUFFIX), folder.name):
         return False
     if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid()):
@@ -77,7 +77,7 @@ def unlock(lock: int | None) -> None:
 
 
 def _prefix(name: str) -> str:
-    """The prefix of the names of all scratch folders for ``name``, short because file systems allow 143 to 255 bytes."""
+    """The prefix of all scratch folders for ``name``; it is short, because file systems allow 143 to 255 bytes."""
     encoded = os.fsencode(name)
     short = name if len(encoded) <= 100 else f"{name[:20]}~{hashlib.sha256(encoded).hexdigest()[:16]}"
     return f".{short}."

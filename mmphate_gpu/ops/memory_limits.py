@@ -111,8 +111,8 @@ def _unescaped(field: str) -> str:
 def _below(group: str, mount_root: str) -> tuple[str, ...]:
     """The folder names from the root of a mount down to ``group``; () where the group does not lie below that root.
 
-    In a namespace the kernel writes ".." for groups above the root of the namespace. Then only the root of the mount can
-    be read.
+    In a namespace the kernel writes ".." for groups above the root of the namespace. Then only the root of the mount
+    can be read.
     """
     names, root_names = (PurePosixPath(path).parts[1:] for path in (group, mount_root))
     below = names[len(root_names) :]
@@ -136,13 +136,13 @@ def _limits_of(version: Hierarchy, folder: Path, shown: str) -> Iterator[Limit]:
 # ---------------------------------------------------------------- resource limits
 
 # RLIMIT_AS and RLIMIT_DATA count address space, while a plan counts pages in use. Every OpenMP thread that a run starts
-# reserves its stack, and its first allocation reserves an arena of glibc. One cannot see whether the threads run already,
-# so their share is always set aside: libgomp ends the process where it cannot start a thread.
+# reserves its stack, and its first allocation reserves an arena of glibc. Whether the threads run already cannot be
+# seen, so their share is always set aside: libgomp ends the process where it cannot start a thread.
 ARENA = 64 * MIB
 STACK = 8 * MIB  # where RLIMIT_STACK is unlimited
 # Other address space that a run reserves but does not use: libraries that it loads, the ends of heaps. Measured: with
-# this reserve, all 24 runs that were allowed 1.02 times the peak of their plan succeeded (six settings, 1 and 2 threads,
-# both limits).
+# this reserve, all 24 runs that had 1.02 times the peak of their plan left succeeded (6 settings, 1 and 2 threads, both
+# limits).
 RESERVED = 64 * MIB
 
 

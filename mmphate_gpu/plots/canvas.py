@@ -76,7 +76,9 @@ def save_figure(figure: Figure, path: Path | None) -> None:
         return
     kind = path.suffix.lower()[1:]
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    picture = io.BytesIO()  # matplotlib leaves a file open, and raises other errors, where the disk is full
+    picture = (
+        io.BytesIO()
+    )  # drawn in memory: on a full disk matplotlib would leave a file open and raise errors of its own
     figure.savefig(picture, format=kind, dpi=DPI, metadata=stamp)
     with whole_file(path, overwrite=True) as new:
         new.write_bytes(picture.getvalue())
