@@ -26,7 +26,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         raise InputTypeError(f"path={path!r} is a {type(path).__name__}; accepted: a path as text") from error
     except RuntimeError as error:
         raise InputError(
-            f"path={str(path)!r} names the home of an unknown user ({error}); accepted: an existing user"
+            f"{path} names the home of an unknown user ({error}); accepted: the home of an existing user"
         ) from error
     except UnicodeEncodeError:
         valid = False

@@ -124,7 +124,7 @@ def dataset(file: Any, name: str, follow_links: bool) -> Any:
     """The dataset ``name``. It is refused unless it holds numbers or text in this file, or in one it may link to."""
     array = _item(file, name, follow_links)
     if not isinstance(array, h5py().Dataset):
-        raise InputError(f"{name!r} is no array; accepted: an HDF5 dataset")
+        raise InputError(f"the entry {name!r} is no array; accepted: an HDF5 dataset")
     _check_dtype(repr(name), array.dtype)
     if array.dtype.kind == "O" and array.ndim > 1:
         raise InputError(f"{name!r} holds text in {array.ndim} axes; accepted: numbers, or text in one axis")

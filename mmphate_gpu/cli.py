@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
     Exit code 0: the command is done. 2: input or usage is wrong, the file system refuses a read or a write, the memory
-    runs out, or `plot` cannot draw; one sentence on stderr says why. 130: Ctrl-C has interrupted the command. 1: the program
-    has a fault, and prints a traceback; or stdout cannot be written, and one sentence says so. Results appear complete
-    or not at all. Pictures are drawn after them: if `embed` or `demo` cannot draw a picture, it only warns. Closed
-    streams change nothing. A character that the stream cannot encode is printed as an escape.
+    runs out, or `plot` cannot draw; one sentence on stderr says why. 130: Ctrl-C has interrupted the command. 1: the
+    program has a fault, and prints a traceback; or stdout cannot be written, and one sentence says so. Results appear
+    complete or not at all. Pictures are drawn after them: if `embed` or `demo` cannot draw a picture, it only warns.
+    Closed streams change nothing. A character that the stream cannot encode is printed as an escape.
     """
     fill_closed_descriptors()
     out, err = lenient(sys.stdout), lenient(sys.stderr)

@@ -373,7 +373,7 @@ class Costs:
         """The coordinates and their copies. The other results are copied only when they are read."""
         columns = self.p.n_components
         kept = self.item * self.N * columns
-        # The result and the caller's array, and what `transform` needs: the landmark of every node and the points by unit.
+        # The result, the caller's array, and what `transform` needs: the landmark of each node and the points by unit.
         copies = 2 * kept + 16 * self.N * columns + 8 * self.N * self.K
         form = f"({self.N}, {columns})"
         return Cost(

@@ -432,8 +432,8 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     ------
     InputError
         The path exists (unless ``overwrite``) or has an unknown ending; the path ends in .npy, and the trace has a
-        mask, labels or coordinates; the .zarr to replace holds files that zarr did not write; the file system refuses the
-        write.
+        mask, labels or coordinates; the .zarr to replace holds files that zarr did not write; the file system refuses
+        the write.
     """
     trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES

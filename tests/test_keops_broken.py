@@ -53,7 +53,7 @@ def points():
         ("exit 0", r"does not work \(exit code 0\)"),  # but no library
         ("printf 'internal \\377 error' >&2; exit 4", r"does not work \(exit code 4\)"),
         ("kill -9 $$", r"does not work \(exit code -9\)"),
-        ("exec sleep 60", "does not answer within 1 s"),
+        ("exec sleep 60", "does not finish within 1 s"),
     ],
 )
 def test_a_compiler_that_does_not_compile(tmp_path, monkeypatch, text, reason):
@@ -154,7 +154,7 @@ def test_auto_takes_torch_and_warns_once(monkeypatch, recwarn):
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", "/dev/null/x")
     distances, indices = kneighbors(points(), 2)
     (warning,) = recwarn
-    assert str(warning.message).startswith("the torch versions serve in the place of KeOps: its cache /dev/null/x")
+    assert str(warning.message).startswith("the torch versions are used instead of KeOps: its cache /dev/null/x")
     wanted = torch.cdist(points(), points()).sort(-1)
     torch.testing.assert_close(distances, wanted.values[..., 1:3])
     assert torch.equal(indices, wanted.indices[..., 1:3])
@@ -168,7 +168,7 @@ def test_auto_on_cuda_warns_once_where_keops_is_installed_and_broken(monkeypatch
     for _ in range(2):
         assert neighbors.resolve_knn_backend("auto", torch.device("cuda")) == "torch"
     (warning,) = recwarn
-    assert "in the place of KeOps: its cache /dev/null/x cannot be made" in str(warning.message)
+    assert "instead of KeOps: its cache /dev/null/x cannot be made" in str(warning.message)
 
 
 def test_auto_says_nothing_of_a_keops_that_is_not_installed(monkeypatch, recwarn):
@@ -226,7 +226,7 @@ def test_a_product_falls_back_only_where_auto_chose(monkeypatch, recwarn, get_ca
         return
     assert torch.equal(operator @ block, expected @ block) and operator.engine == "torch"
     (warning,) = recwarn
-    assert "the torch versions serve in the place of KeOps" in str(warning.message)
+    assert "the torch versions are used instead of KeOps" in str(warning.message)
 
 
 # ---------------------------------------------------------------- the command line

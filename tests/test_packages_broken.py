@@ -13,7 +13,7 @@ from mmphate_gpu.neighbors import kneighbors
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Put a module of this text in front of an installed one."""
+    """Put a module with this text before the installed one on the path."""
 
     def install(name, text):
         (tmp_path / f"{name}.py").write_text(text)

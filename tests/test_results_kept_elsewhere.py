@@ -1,4 +1,4 @@
-"""What was computed is kept, also where the folder that was asked for does not take it any more."""
+"""Computed results are kept in another folder if they cannot be saved in the requested one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def embed(*options: str) -> int:
 
 
 def once_computed(monkeypatch, act) -> None:
-    """Have ``act`` happen between the computation and the saving."""
+    """Call ``act`` between the computation and the saving."""
     plain = _results.Results.write
 
     def write(self, folder):

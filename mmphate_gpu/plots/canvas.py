@@ -54,7 +54,7 @@ def check_path(path: str | os.PathLike[str] | None) -> Path | None:
         raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; accepted: {', '.join(SUFFIXES)}")
     with writable(path):
         if not path.parent.is_dir():
-            raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
+            raise InputError(f"path={str(path)!r} is in a folder that does not exist; accepted: an existing folder")
         if path.is_dir():
             raise InputError(f"path={str(path)!r} is a folder; accepted: the path of a picture to write")
     return path
