@@ -1,4 +1,4 @@
-"""A damaged C++ library is not loaded: its hash differs from the file beside it, and the torch versions serve instead."""
+"""A damaged C++ library is not loaded: a warning names it, and the torch versions of the ops serve instead."""
 
 import os
 import subprocess

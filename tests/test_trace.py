@@ -548,7 +548,7 @@ def bad_files(folder):
         "object.npz": "pickled",
         "label.npz": "pickled",
         "pickle.npy": "pickle, which is never loaded",
-        "pickle.npz": "no .npz",
+        "pickle.npz": "not a .npz",
         "cut.npy": "is truncated: its values have 1616 bytes; accepted: 3360, as its header says",
         "cut.npz": "truncated or not a .npz",
         "empty.npy": "truncated or not a .npy",

@@ -1,4 +1,4 @@
-"""Damaged and hostile .h5 are refused in one sentence. None kills the interpreter or takes the memory that it claims."""
+"""Damaged and hostile .h5 are refused in one sentence. None kills the interpreter or takes the memory it claims."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ import psutil
 import mmphate_gpu
 
 PROGRAM = Path(__file__).with_name("worker.py")
-# A load hangs if it takes so many seconds of CPU time, or so many seconds without using any. Other processes may have the
-# CPU, so the clock alone does not decide.
+# A load hangs if it takes so many seconds of CPU time, or so many seconds without using any. Other processes may have
+# the CPU, so the clock alone does not decide.
 HANG = 5.0
 LONGEST = 30.0  # seconds by the clock
 RUNAWAY = 2e9  # bytes of growth at which a load is stopped
@@ -192,7 +192,7 @@ class _Watch:
 
 
 def held_together(outcomes: list[Outcome]) -> list[Outcome]:
-    """Add a fault if two ways of reading disagree. Files that are refused by parts only, with that reason, are no fault."""
+    """Add a fault if two ways of reading disagree. A file that cannot be read by parts is no fault."""
     if len(outcomes) != 2 or any(outcome.is_fault or "by parts" in outcome.detail for outcome in outcomes):
         return outcomes
     memory, parts = outcomes
@@ -231,7 +231,7 @@ SEVERITY = ("code run", "death", "hang", "memory", "wrong result", "wrong except
 
 
 def summary(outcomes: list[Outcome]) -> str:
-    """A count of every outcome, and the faults by class, the worst first, each with the number of a file that shows it."""
+    """A count of every outcome, and the faults by class, the worst first, each with the number of an example."""
     counts = collections.Counter((outcome.reader, outcome.outcome) for outcome in outcomes)
     lines = [", ".join(f"{reader} {name}: {count}" for (reader, name), count in sorted(counts.items()))]
     classes: dict[tuple[int, str], list[Outcome]] = collections.defaultdict(list)
