@@ -174,11 +174,11 @@ def _plan(args: argparse.Namespace) -> int:
 
     options = {name: getattr(args, name) for name in (*RUN, "device")}
     links = {"follow_links": args.follow_links}
-    about = _shape(args.shape) if args.trace is None else heading(args.trace, **links)
-    found = None if about is None else plan(about, **options)
-    if args.trace is not None and (found is None or found.fits):  # else there may be no room to read it
-        found = plan(as_trace(load_trace(args.trace, **links)), **options)
-    print(found)
+    shape = _shape(args.shape) if args.trace is None else heading(args.trace, **links)
+    run_plan = None if shape is None else plan(shape, **options)
+    if args.trace is not None and (run_plan is None or run_plan.fits):  # else there may be no room to read it
+        run_plan = plan(as_trace(load_trace(args.trace, **links)), **options)
+    print(run_plan)
     return DONE
 
 

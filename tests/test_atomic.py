@@ -355,7 +355,7 @@ def abandoned(path, **contents):
     return folder
 
 
-def test_scratch_of_the_dead_is_swept(tmp_path):
+def test_scratch_folders_of_dead_processes_are_deleted(tmp_path):
     for name in ("a.npz", "a" * 240 + ".npz"):
         (abandoned(tmp_path / name) / name).write_bytes(b"half")
         abandoned(tmp_path / name).joinpath(
@@ -463,7 +463,7 @@ def test_a_maker_whose_folder_is_swept_makes_another(tmp_path, monkeypatch):
 
 
 @posix
-def test_a_death_between_two_renames_is_mended(tmp_path, monkeypatch):
+def test_the_old_folder_returns_after_a_kill_between_two_renames(tmp_path, monkeypatch):
     """Where the system cannot exchange names, the next write puts the old folder back."""
     script = """
 import os, sys
@@ -607,7 +607,7 @@ def result():
     return _results.result_folder(Path("out"), force=True)
 
 
-def test_a_file_that_is_put_in_before_the_exchange(here):
+def test_a_file_added_before_the_exchange_is_kept(here):
     assert embed() == 0
     with pytest.raises(InputError, match="holds notes.txt"), result() as folder:
         _results.write_report(folder, {"program": "mmphate-gpu"})
@@ -615,7 +615,7 @@ def test_a_file_that_is_put_in_before_the_exchange(here):
     assert names("out") == {"embedding.npz", "report.json", "notes.txt"} and names(here) == {"trace.npy", "out"}
 
 
-def test_a_file_that_is_put_in_during_the_exchange(here, monkeypatch, system):
+def test_a_file_added_during_the_exchange_is_kept(here, monkeypatch, system):
     assert embed() == 0
     keep_mode = whole._keep_mode
 

@@ -104,12 +104,12 @@ def test_a_large_npy_of_other_axes(tmp_path, shape, stream):
         ("timestep", np.zeros((3, 0)), r"timestep has shape \(3, 0\)"),
     ],
 )
-def test_arrays_of_zeros_in_a_compressed_npz(tmp_path, field, array, match, stream):
+def test_compressed_arrays_that_do_not_fit_the_data(tmp_path, field, array, match, stream):
     path = zipped(tmp_path / "a.npz", **({"data": of(values())} | {field: of(array)}))
     refused_in_little_memory(lambda: load_trace(path, stream=stream), rf"a\.npz: {match}")
 
 
-def test_a_member_that_nobody_asks_for_is_not_read(tmp_path):
+def test_an_entry_that_no_trace_uses_is_not_read(tmp_path):
     path = zipped(tmp_path / "a.npz", data=of(values()), other=of(np.zeros(500_000)))
     tracemalloc.start()
     assert load_trace(path).shape == SHAPE
@@ -234,7 +234,7 @@ def test_a_stored_member_shorter_than_its_header(tmp_path, stream):
 @pytest.mark.parametrize(
     "place", [20, 24]
 )  # offsets of the compressed and the uncompressed size in the central directory
-def test_a_directory_that_promises_more_than_a_member_has(tmp_path, place, stream):
+def test_a_directory_that_claims_more_than_an_entry_has(tmp_path, place, stream):
     """The header claims as many bytes as the directory, or the directory has two sizes for a stored member."""
     whole = npy(described(SHAPE), values().tobytes()[:-80])
     path = zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=whole, epoch=of(np.arange(4)))

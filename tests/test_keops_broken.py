@@ -217,7 +217,7 @@ def test_a_product_falls_back_only_where_auto_chose(monkeypatch, recwarn, get_ca
         lazy_module.LazyAffinity(*parts, thresh=1e-4, dtype=torch.float64, engine=engine)
         for engine in ("keops", "torch")
     )
-    operator._chosen = chosen
+    operator._engine_is_auto = chosen
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", "/dev/null/x")
     block = torch.ones(operator.shape[0], 2, dtype=torch.float64)
     if not chosen:

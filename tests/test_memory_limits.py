@@ -68,7 +68,7 @@ def test_file_pages_that_the_kernel_gives_back_are_free(tree):
     assert least().free_bytes == 430 * MIB
 
 
-def test_the_ancestor_that_binds(tree):
+def test_the_ancestor_with_the_least_memory_left_decides(tree):
     """As in batch systems: the group of the job has a limit, and the group of a step in it has none."""
     tree({"proc/self/cgroup": "0::/slurm/job_7/step_0/task_1", "proc/self/mountinfo": V2["proc/self/mountinfo"]})
     job = "sys/fs/cgroup/slurm/job_7"
@@ -247,7 +247,7 @@ def child(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 @linux
-def test_address_space_that_is_left():
+def test_resource_limits_on_address_space():
     lines = child("-c", LEFT).stdout.splitlines()
     for line, left, name in zip(lines, (500, 400), ("RLIMIT_DATA (ulimit -d)", "RLIMIT_AS (ulimit -v)"), strict=True):
         taken_since, above, shown = line.split(maxsplit=2)

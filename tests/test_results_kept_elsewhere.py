@@ -85,7 +85,7 @@ def test_a_name_that_another_takes_meanwhile(here, monkeypatch, capsys):
     assert list(Path("out").iterdir()) == []
 
 
-def test_a_file_that_is_put_in_meanwhile_stays(here, monkeypatch, capsys):
+def test_a_file_added_meanwhile_is_kept(here, monkeypatch, capsys):
     assert embed() == 0
     once_computed(monkeypatch, lambda: Path("out", "notes.txt").write_text("mine"))
     assert embed("--force", "--n-components=3") == 2

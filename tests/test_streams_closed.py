@@ -135,7 +135,7 @@ def test_a_run_ends_well_whatever_its_streams(here, streams, code):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&-", "2>/dev/full", "2>&1 | head -c0"])
-def test_a_refusal_that_nobody_can_read_has_its_exit_code(here, streams):
+def test_exit_code_of_an_error_that_cannot_be_printed(here, streams):
     if "/dev/full" in streams and not os.path.exists("/dev/full"):
         pytest.skip("/dev/full")
     done = shell(f"embed no-such-trace.npy --out out {streams}")
