@@ -1,4 +1,4 @@
-"""Compiled libraries with their SHA-256 in a file beside them: a damaged one may load and then kill the process."""
+"""The SHA-256 of a compiled library, in a file beside it. A damaged library may load and then kill the process."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 
 
 def checksum_path(library: Path) -> Path:
-    """Where the checksum of ``library`` lies; CMakeLists.txt writes that of the C++ twins there."""
+    """The path of the checksum of ``library``. CMakeLists.txt writes that of the compiled C++ ops there."""
     return library.with_name(library.name + ".sha256")
 
 
 def write_checksum(library: Path) -> None:
-    """Write the checksum of ``library``. OSError if the folder takes no file."""
+    """Write the checksum of ``library``. Raises OSError if the file cannot be written."""
     checksum_path(library).write_text(_sha256(library) + "\n", encoding="ascii")
 
 
 def differs_from_checksum(library: Path) -> bool:
-    """Whether ``library`` has another SHA-256 than the file beside it says; False where there is no such file.
+    """Whether the SHA-256 of ``library`` differs from that in the file beside it; False if there is no such file.
 
-    OSError if one of them cannot be read.
+    Raises OSError if a file cannot be read.
     """
     try:
         expected = checksum_path(library).read_bytes().strip()
     except FileNotFoundError:
         return False
-    # An empty one is being written by another process.
+    # The file is empty while another process writes it.
     return bool(expected) and expected != _sha256(library).encode("ascii")
 
 

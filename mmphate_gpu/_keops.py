@@ -1,4 +1,4 @@
-"""KeOps: whether it can serve here, and its faults (a compiler, a cache) in one sentence."""
+"""Whether KeOps works here. Each of its faults (no compiler, a broken cache) becomes an error of one sentence."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from ._optional import available, require
 from .params import InputError
 from .streams import lenient
 
-# What KeOps raises where its compiler made no library, or where a file of its cache is not what it wrote.
+# Exceptions that KeOps raises where its compiler made no library, or where a file in its cache is damaged.
 FAULTS = (
     ImportError, OSError, ValueError, EOFError, LookupError, AttributeError, TypeError, ArithmeticError, RuntimeError,
     pickle.PickleError,
 )  # fmt: skip
 COMPILERS = ("clang++", "g++") if sys.platform == "darwin" else ("g++",)
 PROBE_SECONDS = 60
-ELF = b"\x7fELF\x02\x01"  # a library of 64 bits, little endian
-_failures: list[str] = []  # of a KeOps that "auto" had chosen
+ELF = b"\x7fELF\x02\x01"  # the first bytes of a Linux library: ELF, 64 bits, little endian
+_failures: list[str] = []  # why "auto" no longer chooses KeOps in this process
 
 
 class KeopsError(InputError):
-    """KeOps cannot serve; the message says why."""
+    """KeOps does not work; the message says why."""
 
 
 def why_no_keops() -> str | None:
-    """Why KeOps cannot serve here, or None if nothing speaks against it; it is not imported.
+    """Why KeOps does not work here, or None if no reason is known. KeOps is not imported.
 
-    KeOps compiles its reductions at first use, on the CPU and for CUDA alike, with the system's C++ compiler, and keeps
-    them in a cache. The compiler is tried once in a process.
+    KeOps compiles its reductions at first use with the system's C++ compiler, for the CPU and for CUDA, and keeps them
+    in a cache. The compiler is tried once in a process.
     """
     if _failures:
         return _failures[0]
     if not available("pykeops"):
         return 'pykeops is not installed: pip install "mmphate-gpu[keops]"'
     if sys.platform == "win32":
-        return "KeOps needs Linux or macOS"
+        return "KeOps works on Linux and macOS only"
     compiler = _compiler()
     if compiler is None:
         return f"there is no C++ compiler ({' or '.join(COMPILERS)}) on PATH"
@@ -59,18 +59,18 @@ def why_no_keops() -> str | None:
 def keops(*, purpose: str) -> Iterator[ModuleType]:
     """Give ``pykeops.torch`` to a block that computes with it; ``purpose`` begins the sentence of an error.
 
-    What KeOps prints goes to stderr, so that the results on stdout stay alone.
+    KeOps's own output goes to stderr, so that stdout has nothing but results.
 
     Raises
     ------
     KeopsError
-        KeOps is not installed, or its compiler, its cache or the block fails.
+        KeOps is not installed; its compiler or its cache does not work; KeOps fails in the block.
     """
     import torch  # imported here, so that a check of what is installed loads nothing
 
     reason = why_no_keops()
     if reason is not None:
-        raise KeopsError(f"{purpose} cannot serve: {reason}")
+        raise KeopsError(f"{purpose} cannot be used: {reason}")
     try:
         with redirect_stdout(lenient(sys.stderr)):
             yield require("pykeops.torch", extra="keops", purpose=purpose)
@@ -81,12 +81,12 @@ def keops(*, purpose: str) -> Iterator[ModuleType]:
     except FAULTS as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         remedy = f"if its C++ compiler works, delete its cache {_cache_folder()}"
-        raise KeopsError(f"{purpose} cannot serve: KeOps fails ({reason}); {remedy}") from error
+        raise KeopsError(f"{purpose} cannot be used: KeOps fails ({reason}); {remedy}") from error
     _write_checksums()
 
 
 def keops_serves() -> bool:
-    """Whether "auto" may choose KeOps; warns, once, where it is installed and cannot serve."""
+    """Whether "auto" may choose KeOps. It warns once if KeOps is installed but does not work."""
     reason = why_no_keops()
     if reason is not None and available("pykeops") and not _failures:
         _give_up(reason)
@@ -94,24 +94,24 @@ def keops_serves() -> bool:
 
 
 def give_up_keops(error: KeopsError) -> None:
-    """Have "auto" choose others from now on, and warn why."""
-    _give_up(str(error).partition(" cannot serve: ")[2] or str(error))
+    """Keep "auto" from choosing KeOps in this process from now on, and warn why."""
+    _give_up(str(error).partition(" cannot be used: ")[2] or str(error))
 
 
 def _give_up(reason: str) -> None:
     _failures.append(reason)
-    warnings.warn(f"the torch versions serve in the place of KeOps: {reason}", RuntimeWarning, stacklevel=3)
+    warnings.warn(f"the torch versions are used instead of KeOps: {reason}", RuntimeWarning, stacklevel=3)
 
 
 def _compiler() -> str | None:
-    """The compiler that KeOps takes."""
+    """The name of the compiler that KeOps will call, or None."""
     named = os.environ.get("CXX")
     return next((name for name in (named, *COMPILERS) if name and shutil.which(name)), None)
 
 
 @functools.cache
 def _why_compiler_fails(compiler: str) -> str | None:
-    """Compile an empty library; what goes wrong, or None."""
+    """Compile a minimal library, and return the fault, or None if it works."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "probe.so"
@@ -120,9 +120,9 @@ def _why_compiler_fails(compiler: str) -> str | None:
             done = subprocess.run(command, check=False, **options)
             sound = done.returncode == 0 and library.is_file() and library.stat().st_size > 0
     except subprocess.TimeoutExpired:
-        return f"the C++ compiler {compiler} does not answer within {PROBE_SECONDS} s"
+        return f"the C++ compiler {compiler} does not finish within {PROBE_SECONDS} s"
     except OSError as error:
-        return f"the C++ compiler {compiler} cannot be tried ({error})"
+        return f"the C++ compiler {compiler} cannot be run ({error})"
     return None if sound else f"the C++ compiler {compiler} does not work (exit code {done.returncode})"
 
 
@@ -130,7 +130,7 @@ def _why_compiler_fails(compiler: str) -> str | None:
 
 
 def _cache_folder() -> Path:
-    """Where KeOps keeps its libraries, in a folder for each version of Python."""
+    """The folder in which KeOps keeps its compiled libraries, with a subfolder for each version of Python."""
     named = os.environ.get("KEOPS_CACHE_FOLDER")
     if named is not None:
         return Path(named)
@@ -138,7 +138,7 @@ def _cache_folder() -> Path:
 
 
 def _why_cache_fails() -> str | None:
-    """What is wrong with the folder, or with a library in it."""
+    """What is wrong with the cache folder or with a library in it, or None."""
     folder = _cache_folder()
     try:
         existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
@@ -157,9 +157,9 @@ def _is_sound(library: Path) -> bool:
 
 @functools.cache
 def _is_sound_file(library: Path, size: int, modified: int) -> bool:
-    """Whether ``library`` has its checksum, or, if it has none yet, ends after the sections that its header names.
+    """Whether ``library`` equals its checksum or, without a checksum, is as long as its ELF header says.
 
-    A process that loads one that was cut off dies.
+    Loading a truncated library would kill the process. ``size`` and ``modified`` are keys of the cache of results.
     """
     if checksum_path(library).exists():
         return not differs_from_checksum(library)
@@ -172,7 +172,7 @@ def _is_sound_file(library: Path, size: int, modified: int) -> bool:
 
 
 def _write_checksums() -> None:
-    """Write a checksum for every library of KeOps that this process has loaded, and so found sound."""
+    """Write a checksum for every library of KeOps that this process has loaded, which shows that it works."""
     for name, module in list(sys.modules.items()):
         library = getattr(module, "__file__", None)
         if name.startswith("pykeops_") and library:
@@ -181,6 +181,6 @@ def _write_checksums() -> None:
 
 @functools.cache
 def _write_checksum_once(library: str) -> None:
-    with suppress(OSError):  # a cache that is read-only serves too
+    with suppress(OSError):  # KeOps also works with a read-only cache
         if not checksum_path(Path(library)).exists() or differs_from_checksum(Path(library)):
             write_checksum(Path(library))

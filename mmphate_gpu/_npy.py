@@ -1,4 +1,4 @@
-"""Read .npy arrays, alone or in a .npz: the header first, and only values that it describes rightly."""
+"""Read .npy arrays, from a file or from a .npz: the header is checked before any value is read."""
 
 from __future__ import annotations
 
@@ -25,79 +25,89 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,
 }
-_MOST_AXES = 16  # no array beside a trace has as many
-_LAST_CHARACTER = 0x10FFFF  # of Unicode
+_MOST_AXES = 16  # far more than any array of a trace has
+_LAST_CHARACTER = 0x10FFFF  # the last code point of Unicode
 
 
 class Header(NamedTuple):
-    """What stands before the values of a .npy."""
+    """The header of a .npy: how the values after it are stored."""
 
     shape: tuple[int, ...]
     fortran: bool  # whether the first index varies fastest
     dtype: np.dtype
-    offset: int  # of the values, in bytes from the start
+    offset: int  # where the values begin, in bytes from the start
 
     @property
     def nbytes(self) -> int:
-        """What the values take."""
+        """How many bytes the values take."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_header(file: Any, size: int, where: str) -> Header:
-    """The header of the .npy that ``file`` (open, at its start) holds.
+    """Read and check the header of the .npy in ``file``, which is open and at its start.
 
     Parameters
     ----------
-    size : bytes of the .npy.
-    where : what errors call it.
+    size : how many bytes the .npy has, its header included.
+    where : the name of the array in error messages.
 
     Raises
     ------
     InputError
-        Another format, pickled objects, or fewer values than the header says.
+        The file has another format, holds pickled objects, or is shorter than its header says.
     """
     magic = file.read(len(_MAGIC))
     if magic != _MAGIC:
-        what = "holds a Python pickle, which is never loaded" if magic[:1] == b"\x80" else "is truncated or no .npy"
+        what = (
+            "holds a Python pickle, which is never loaded"
+            if magic[:1] == b"\x80"
+            else "is truncated or not a .npy file"
+        )
         raise InputError(f"{where} {what}; accepted: a .npy file of real numbers")
     version = tuple(file.read(2))
     if version not in _HEADERS:
         raise InputError(
-            f"{where} is a .npy of the unknown version {version}; accepted: {', '.join(map(str, _HEADERS))}"
+            f"{where} has the .npy version {version}, which is unknown; accepted: {', '.join(map(str, _HEADERS))}"
         )
     shape, fortran, dtype = _HEADERS[version](file)
-    header = Header(tuple(map(int, shape)), fortran, dtype, file.tell())  # NumPy lets True pass for a size
+    header = Header(tuple(map(int, shape)), fortran, dtype, file.tell())  # int, because NumPy accepts True as a size
     if header.dtype.hasobject:
-        raise InputError(f"{where} holds pickled Python objects, which are never loaded; store numbers")
+        raise InputError(f"{where} holds pickled Python objects, which are never loaded; accepted: numbers")
     if len(header.shape) > _MOST_AXES:
         raise InputError(f"{where} has {len(header.shape)} axes; accepted: at most {_MOST_AXES}")
     if min(header.shape, default=0) < 0:
-        raise InputError(f"{where} has the shape {header.shape} in its header; accepted: sizes of 0 and above")
+        raise InputError(f"{where} has the shape {header.shape} in its header; accepted: sizes of 0 or more")
     n_bytes = size - header.offset
     if n_bytes < header.nbytes:
-        raise InputError(f"{where} is truncated: it has {n_bytes} bytes of values, and its header says {header.nbytes}")
+        raise InputError(
+            f"{where} is truncated: its values have {n_bytes} bytes; accepted: {header.nbytes}, as its header says"
+        )
     return header
 
 
 def read_values(file: Any, header: Header, path: Path) -> np.ndarray:
-    """The values after ``header``, from ``file`` (open, where they begin) at ``path``.
+    """Read the values that ``header`` describes from ``file``, which is open at the first of them.
 
-    They are read, not mapped: the process dies if somebody cuts a mapped file off meanwhile.
+    The file is not memory-mapped, because the process would be killed if somebody truncated a mapped file.
+
+    Parameters
+    ----------
+    path : the path of the file, for error messages.
     """
     out = np.empty(header.shape, header.dtype, order="F" if header.fortran else "C")
     if out.nbytes:
         fill(file, out.reshape(-1, order="A").view(np.uint8), path)
-    return _sound(out, path)
+    return _valid(out, path)
 
 
-def _sound(values: np.ndarray, path: Path) -> np.ndarray:
-    """``values`` whose bytes are those of their dtype: booleans 0 or 1, text in Unicode."""
+def _valid(values: np.ndarray, path: Path) -> np.ndarray:
+    """Make ``values`` valid for their dtype: any nonzero byte becomes True, and invalid Unicode text is refused."""
     if values.dtype == bool:
         return values.view(np.uint8) != 0
     if values.dtype.kind == "U" and values.nbytes:
         characters = values.reshape(-1, order="A").view(np.dtype(np.uint32).newbyteorder(values.dtype.byteorder))
         if characters.max() > _LAST_CHARACTER:
-            raise InputError(f"{path} holds text with a character that Unicode does not have")
+            raise InputError(f"{path} holds text with a character beyond Unicode; accepted: Unicode text")
     return values
 
 
@@ -107,7 +117,7 @@ class NpyFile:
 
     path: Path
     header: Header
-    stamp: str  # of the file whose header it is
+    stamp: str  # the state of the file when its header was read, as `stamp_of` gives it
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -124,24 +134,26 @@ class NpyFile:
             return read_values(file, self.header, self.path)
 
     def parts(self) -> FlatFile | None:
-        """What reads some of the values; None for an array in Fortran order."""
+        """A reader of parts of the values; None for an array in Fortran order."""
         return _flat(self.path, self.header, 0, self.stamp)
 
 
 def npy_file(path: Path) -> NpyFile:
-    """The array of the .npy file at ``path``; see `read_header` for its errors."""
+    """Open the .npy file at ``path``: read its header only. `read_header` lists the errors."""
     with readable(path), path.open("rb") as file:
         stamp = stamp_of(path)
         return NpyFile(path, read_header(file, path.stat().st_size, str(path)), stamp)
 
 
 class NpzMember:
-    """An array of an open .npz.
+    """An array in an open .npz.
 
     Parameters
     ----------
-    path, stamp : the .npz, and the state in which it was opened, as of `stamp_of`.
-    archive, info : what reads the .npz, and the entry of it.
+    path : the path of the .npz.
+    stamp : the state of the .npz when it was opened, as `stamp_of` gives it.
+    archive : the open .npz.
+    info : the entry of the array in the directory of the .npz.
     """
 
     def __init__(self, path: Path, stamp: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
@@ -153,7 +165,7 @@ class NpzMember:
 
     @property
     def is_array(self) -> bool:
-        """Whether its name is that of a .npy."""
+        """Whether the name of the entry ends in .npy."""
         return self._info.filename.endswith(".npy")
 
     @property
@@ -168,14 +180,18 @@ class NpzMember:
     def header(self) -> Header:
         info = self._info
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise InputError(f"{self._where} is compressed by method {info.compress_type}; accepted: numpy's savez")
+            raise InputError(
+                f"{self._where} has the compression method {info.compress_type}; accepted: 0 (stored) and 8 (deflated)"
+            )
         if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-            raise InputError(f"{self._where} is stored in {info.compress_size} bytes but has {info.file_size}")
+            raise InputError(
+                f"{self._where} is stored in {info.compress_size} bytes; accepted: {info.file_size}, its size"
+            )
         with readable(self.path), self._archive.open(info) as file:
             header = read_header(file, info.file_size, self._where)
-        left = info.file_size - header.offset - header.nbytes
-        if left:  # only at the end of a member its checksum is compared
-            raise InputError(f"{self._where} has {left} bytes after its values; accepted: one array")
+        n_after = info.file_size - header.offset - header.nbytes
+        if n_after:  # zipfile compares the checksum at the end of an entry only, so reading the values must end there
+            raise InputError(f"{self._where} has {n_after} bytes after its values; accepted: one array")
         return header
 
     @property
@@ -187,27 +203,27 @@ class NpzMember:
         return self.header.dtype
 
     def read(self) -> np.ndarray:
-        """All values, in memory; the checksum of the archive is held against them."""
+        """All values, in memory; they are compared with the checksum in the archive."""
         with readable(self.path), self._archive.open(self._info) as file:
             file.read(self.header.offset)
             return read_values(file, self.header, self.path)
 
     def parts(self) -> FlatFile | None:
-        """What reads some of the values; None for a member that is compressed, or in Fortran order.
+        """A reader of parts of the values; None for an array that is compressed or in Fortran order.
 
-        One pass over the values holds the checksum of the archive against them.
+        One pass over the values compares them with the checksum in the archive first.
         """
         info = self._info
         if info.compress_type != zipfile.ZIP_STORED:
             return None
         with readable(self.path):
             with self._archive.open(info) as file:
-                while file.read(2**20):  # at its end the checksum is compared
+                while file.read(2**20):  # zipfile compares the checksum at the end of the entry
                     pass
             return _flat(self.path, self.header, self._start(), self._stamp)
 
     def _start(self) -> int:
-        """Where the member begins in the file; its local header has names and extra fields of its own lengths."""
+        """Where the entry begins in the file: after its local header, whose name and extra field vary in length."""
         with self.path.open("rb") as file:
             file.seek(self._info.header_offset + 26)
             n_name, n_extra = struct.unpack("<HH", file.read(4))
@@ -223,16 +239,18 @@ def _flat(path: Path, header: Header, start: int, stamp: str) -> FlatFile | None
 
 @contextlib.contextmanager
 def npz_members(path: Path) -> Iterator[dict[str, NpzMember]]:
-    """The arrays of a .npz by name; nothing of them is read yet.
+    """The arrays of a .npz by name. Only the directory of the archive is read.
 
     Raises
     ------
     InputError
-        A file that is no .npz.
+        The file is not a .npz.
     """
     with readable(path):
         if not zipfile.is_zipfile(path):
-            raise InputError(f"{path} is truncated or no .npz; accepted: a zip of .npy files, as numpy.savez writes")
+            raise InputError(
+                f"{path} is truncated or not a .npz file; accepted: a zip of .npy files, as numpy.savez writes"
+            )
         stamp = stamp_of(path)
         with zipfile.ZipFile(path) as archive:
             members = [NpzMember(path, stamp, archive, info) for info in archive.infolist()]

@@ -1,4 +1,4 @@
-"""Optional packages: told apart without importing them, asked for with a clear message."""
+"""Optional packages: check whether they are installed without importing them, and import them with clear errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 
 from .params import InputError
 
-# What a package raises that is installed and does not load: another NumPy, no cache to write to, damaged files.
+# Exceptions of a package that is installed but cannot be imported: built for another NumPy, no writable cache, damaged.
 BROKEN = (OSError, RuntimeError, ValueError, AttributeError, TypeError, NameError, SystemError, SyntaxError)
 
 
@@ -29,8 +29,7 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
     Raises
     ------
     InputError
-        If the import fails; the message names the package and the import's own error, and the pip command where that is
-        an ImportError.
+        The import fails. The message names the package and the reason, and for an ImportError the pip command.
     """
     try:
         return importlib.import_module(module)
@@ -40,7 +39,7 @@ def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleTyp
         raise InputError(f"{purpose} needs the package {module!r}: {command} ({error})") from error
     except BROKEN as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"{purpose} cannot serve: the package {module!r} does not load ({reason})") from error
+        raise InputError(f"{purpose} cannot be used: the package {module!r} does not load ({reason})") from error
 
 
 def require_cupy(module: str = "cupy", *, purpose: str) -> ModuleType:

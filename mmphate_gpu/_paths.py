@@ -1,4 +1,4 @@
-"""Paths that users give: with the home folder in the place of ~, and refused in one sentence."""
+"""Checks of the paths that users pass: ~ becomes the home folder, and each refusal is one sentence."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from .params import InputError, InputTypeError
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """``path`` with a leading ~ written out.
+    """``path`` with a leading ~ replaced by the home folder.
 
     Raises
     ------
     InputError, InputTypeError
-        Something other than text or a path of text, characters that no file name has, the home of an unknown user.
+        ``path`` is neither text nor a path of text, has a character that no file name can have, or names the home of an
+        unknown user.
     """
     try:
         written_out = Path(path).expanduser()
@@ -24,17 +25,19 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     except TypeError as error:
         raise InputTypeError(f"path={path!r} is a {type(path).__name__}; accepted: a path as text") from error
     except RuntimeError as error:
-        raise InputError(f"{path} names the home of an unknown user ({error})") from error
+        raise InputError(
+            f"{path} names the home of an unknown user ({error}); accepted: the home of an existing user"
+        ) from error
     except UnicodeEncodeError:
         valid = False
     if not valid:
-        raise InputError(f"path={str(path)!r} holds a character that no file name has; accepted: others")
+        raise InputError(f"path={str(path)!r} holds a character that no file name can have; accepted: other characters")
     return written_out
 
 
 @contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses (a name too long, a folder without permission) into an `InputError`."""
+    """Turn an OSError, such as for a name too long or a folder without permission, into an `InputError`."""
     try:
         yield
     except OSError as error:
@@ -43,21 +46,21 @@ def writable(path: Path) -> Iterator[None]:
 
 
 def check_files(path: Path, *, follow_links: bool = False) -> None:
-    """Refuse what cannot be read as a file, and links that lead out of a folder.
+    """Refuse what is neither a regular file nor a folder, and links that lead out of a folder.
 
-    A FIFO would be waited for without end, and a link in a folder that somebody else made can name any file.
+    Opening a FIFO would wait without end. A link in a folder that somebody else made can name any file.
 
     Parameters
     ----------
-    path : a file, or a folder, whose files and folders are all looked at. ``path`` itself may be a link.
+    path : a file, or a folder, of which all files and folders are checked. ``path`` itself may be a link.
     follow_links : whether links in a folder may lead out of it.
 
     Raises
     ------
     InputError
-        A FIFO, a socket or a device; a link out of the folder.
+        There is a FIFO, a socket, a device, a link to nothing, or a link out of the folder.
     OSError
-        ``path`` or a folder in it cannot be looked at.
+        ``path`` or a folder in it cannot be listed.
     """
     if not path.is_dir():
         if path.exists() and not path.is_file():

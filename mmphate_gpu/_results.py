@@ -1,4 +1,4 @@
-"""The folder of results that `embed` and `demo` write: whole, or not at all."""
+"""The folder of results that the commands `embed` and `demo` write, whole or not at all."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
-SCRATCH = ".plot."  # such folders are left in a folder of results by a process that was killed
+SCRATCH = ".plot."  # prefix of the folders in which pictures are drawn; a killed process leaves them behind
 FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
-MAX_REPORT = 1 << 24  # bytes; reports have some thousands
-PROGRAM = "mmphate-gpu"  # report.json names it: a folder with that report is ours to replace
+MAX_REPORT = 1 << 24  # bytes; a real report has some thousands
+PROGRAM = "mmphate-gpu"  # report.json contains it; --force replaces only folders with such a report
 
 
 @contextmanager
 def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give an empty folder beside ``path`` that becomes ``path`` when the block ends well.
+    """Give an empty folder beside ``path``, and move it to ``path`` when the block succeeds.
 
-    After an error, Ctrl-C or a request to stop (SIGTERM, SIGHUP) nothing is left, and ``path`` is as it was.
+    After an error, Ctrl-C or a request to stop (SIGTERM, SIGHUP) that folder is deleted, and ``path`` is unchanged.
 
     Raises
     ------
@@ -69,13 +69,13 @@ def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Results:
-    """What a run has computed.
+    """The results of a run.
 
     Attributes
     ----------
-    report : what report.json will hold.
-    embeddings : by the names of their files.
-    trace : what the run has recorded itself, or None.
+    report : the content of report.json.
+    embeddings : {name of the file: embedding}.
+    trace : the trace that the run itself recorded (`demo`), or None.
     """
 
     report: dict[str, Any]
@@ -83,7 +83,7 @@ class Results:
     trace: Trace | None = None
 
     def write(self, folder: Path) -> None:
-        """Write all of it into ``folder``."""
+        """Write the report, the embeddings and the trace into ``folder``."""
         from .trace import save_trace
 
         if self.trace is not None:
@@ -96,13 +96,13 @@ class Results:
 def saved(path: Path, compute: Callable[[], Results], *, force: bool = False) -> Results:
     """Compute results and save them in a new folder at ``path``.
 
-    What has been computed and cannot be saved there is saved beside ``path``, or else in the system's folder for
-    temporary files, and the error says where.
+    If the results cannot be saved there once they are computed, they are saved beside ``path``, or else in the system's
+    folder for temporary files. The error says where they are.
 
     Raises
     ------
     InputError
-        Those of `check_folder`, before anything is computed; those of ``compute``; ``path`` cannot be written.
+        `check_folder` refuses ``path``, before anything is computed; ``compute`` raises it; ``path`` cannot be written.
     """
     results = None
     try:
@@ -117,11 +117,11 @@ def saved(path: Path, compute: Callable[[], Results], *, force: bool = False) ->
 
 
 def _kept(path: Path, results: Results) -> str:
-    """Save ``results`` where that is possible, and say where."""
+    """Save ``results`` in another folder, and return the end of a message that says where."""
     name = f"{path.name}.{secrets.token_hex(4)}.kept"
-    for place in (lambda: path.parent, lambda: Path(tempfile.gettempdir())):
-        with suppress(InputError, OSError):  # there may be no folder for temporary files
-            kept = place() / name
+    for parent in (lambda: path.parent, lambda: Path(tempfile.gettempdir())):
+        with suppress(InputError, OSError):  # gettempdir raises if there is no folder for temporary files
+            kept = parent() / name
             with result_folder(kept) as folder:
                 results.write(folder)
             return f"the results are kept in {kept}"
@@ -129,7 +129,7 @@ def _kept(path: Path, results: Results) -> str:
 
 
 def check_folder(path: Path, *, force: bool = False) -> None:
-    """Raise `InputError` unless a folder may be written at ``path``; ``force`` allows one of our results there."""
+    """Raise `InputError` unless a folder may be written at ``path``; ``force`` allows a folder of results there."""
     try:
         _check_folder(path, force)
     except OSError as error:  # a name too long, a folder that may not be read
@@ -140,15 +140,17 @@ def check_folder(path: Path, *, force: bool = False) -> None:
 
 def _check_folder(path: Path, force: bool) -> None:
     if not path.name or path.name == "..":
-        raise InputError(f"--out {path} names no folder of its own; accepted: the path of a new folder")
+        raise InputError(f"--out {path} has no name of a folder at its end; accepted: the path of a new folder")
     if not path.parent.is_dir():
-        raise InputError(f"--out {path}: the folder {path.parent} does not exist; make it first")
+        raise InputError(
+            f"--out {path}: the folder {path.parent} does not exist; accepted: a new folder in an existing one"
+        )
     try:
         path.lstat()
     except FileNotFoundError:
         return
     if not force:
-        raise InputError(f"--out {path} exists; give a new name, or --force to replace the results in it")
+        raise InputError(f"--out {path} exists; accepted: a new name, or --force to replace the results in it")
     only = "--force replaces a folder of results only"
     if path.is_symlink() or not path.is_dir():
         raise InputError(f"--out {path} is no folder; {only}")
@@ -160,19 +162,19 @@ def _check_folder(path: Path, force: bool) -> None:
 
 
 def others(folder: Path) -> list[str]:
-    """The names in a folder of results that its own report does not list. Scratch folders do not count.
+    """The names in a folder of results that its report does not list. Scratch folders do not count.
 
-    A folder without a report gives all of its names, and something that is no folder its own name.
+    For a folder without a report these are all of its names, and for a path that is no folder it is its name.
     """
     if folder.is_symlink() or not folder.is_dir():
         return [folder.name]
     items = sorted(folder.iterdir())
-    written = _written_by(_read_report(folder))  # read last, because names are added to it before their files
+    written = _written_by(_read_report(folder))  # read after the names, because a file is listed before it is written
     return [item.name for item in items if not (item.name in written and _is_plain(item)) and not _is_scratch(item)]
 
 
 def _written_by(report: dict[str, Any] | None) -> frozenset[str]:
-    """The names of files that the run of ``report`` wrote, as far as this program writes such names."""
+    """The files that ``report`` lists, without names that this program never writes."""
     if report is None:
         return frozenset()
     if "files" not in report:  # a report of an earlier version
@@ -201,7 +203,7 @@ def _is_plain(item: Path) -> bool:
 
 
 def _read_report(folder: Path) -> dict[str, Any] | None:
-    """What the report in ``folder`` holds; None if there is none of this program."""
+    """The content of the report in ``folder``; None if this program wrote no report there."""
     path = folder / REPORT
     try:
         if not _is_plain(path) or path.stat().st_size > MAX_REPORT:  # reading a FIFO would not end
@@ -214,9 +216,10 @@ def _read_report(folder: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception, so that what is half written gets removed.
+    """Turn SIGTERM and SIGHUP into an exception, so that files that are not complete are removed.
 
-    A signal that is ignored (nohup) stays ignored. Handlers can be set in the main thread only.
+    A signal that is ignored, as under nohup, stays ignored. In other threads than the main one nothing changes, because
+    Python sets handlers in the main thread only.
     """
     names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
@@ -236,7 +239,7 @@ def _stop(number: int, frame: Any) -> None:
 
 
 class NoPicture(RuntimeWarning):
-    """The pictures could not be drawn, for the reason in the message: raised by `draw`, a warning in `draw_results`."""
+    """The pictures could not be drawn, and the message says why. `draw` raises it; `draw_results` warns with it."""
 
 
 def draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
@@ -304,7 +307,7 @@ def redraw(folder: Path) -> list[str]:
 
 
 def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[str, Any]:
-    """What report.json holds: how the run was made, what it took, and ``more``."""
+    """The content of report.json: the settings of the run, its time and memory, and ``more``."""
     stages = [{**stage, "peak_bytes": int(stage["peak_bytes"])} for stage in op.report_]
     hidden = {"verbose", "callback"}
     parameters = {name: value for name, value in op.get_params().items() if name not in hidden}
@@ -335,12 +338,12 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
 
 
 def write_report(folder: Path, values: dict[str, Any]) -> None:
-    """Write ``values`` to report.json, and the list of the files in ``folder``, which --force may replace."""
+    """Write report.json with ``values`` and the list of the files in ``folder``, which --force may replace."""
     _write_report(folder, values | {"files": sorted({REPORT, *(item.name for item in folder.iterdir())})})
 
 
 def list_files(folder: Path, names: Iterable[str]) -> None:
-    """Add ``names`` to the files that report.json lists; called before they are there, so that none is missing."""
+    """Add ``names`` to the files that report.json lists. Call it before they are written, so that none is unlisted."""
     report = _read_report(folder)
     if report is not None and not _written_by(report).issuperset(names):
         _write_report(folder, report | {"files": sorted(_written_by(report).union(names))})

@@ -1,4 +1,4 @@
-"""What a file holds, whatever its format: judged by headers, then read in memory or opened for reading by parts."""
+"""The arrays of a trace in a file of any format: checked by their headers, then read at once or by parts."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Heading(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """The arrays of an open file, whose headers fit one another; made by `contents_of`.
+    """The arrays of an open file whose shapes and dtypes fit one another; `contents_of` makes it.
 
     Attributes
     ----------
-    variables : the data and what can be used beside it, by field.
+    variables : the data and the arrays that a trace can use with them, by field.
     dims : the name of each stored axis of the data, or None.
     order : for every axis of a trace, the number of the stored axis.
-    heading : of the data, in the order of the axes of a trace, with the dtype of its values.
-    packing : how the stored numbers encode the values; None if they are the values.
+    heading : the shape of the data, in the order of the axes of a trace, and the dtype of the decoded values.
+    packing : how the stored numbers encode the values; None if the stored numbers are the values.
     """
 
     path: Path
@@ -64,15 +64,15 @@ class Contents:
         Raises
         ------
         InputError
-            They do not fit, or a value cannot be decoded.
+            They do not fit in memory, or a value cannot be decoded.
         """
         self._check_fits(self._bytes_of_data() + self._bytes_beside(), "stream=True reads it by parts")
         values, present = self._data()
         return self._fields(values, present, self._mask())
 
     def parts(self) -> dict[str, Any] | None:
-        """As `read`, but data, and a mask of its shape, as readers of parts; None if one of them cannot be."""
-        self._check_fits(self._bytes_beside(), "coordinates of fewer bytes")
+        """As `read`, but with readers of parts for the data and a mask of their shape; None if one is impossible."""
+        self._check_fits(self._bytes_beside(), "accepted: coordinates, labels and a mask that fit in memory")
         stamp = stamp_of(self.path)
         data = self._parts_of("data", self.order, self.heading.dtype, self.packing, stamp)
         mask = self._mask_by_parts(stamp)
@@ -83,7 +83,7 @@ class Contents:
     # ------------------------------------------------------------ data
 
     def _data(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The values, and a mask that is True where a value is present (None if that is everywhere)."""
+        """The values, and a mask that is True where a value is present; None if every value is present."""
         stored = self.variables["data"].read()
         if self.packing is None:
             return stored.transpose(self.order), None
@@ -117,7 +117,7 @@ class Contents:
         return spread_mask(values, *mask_order(mask.dims, self.dims), self.heading.shape)
 
     def _mask_by_parts(self, stamp: str) -> Any:
-        """A reader if the mask has the shape of the data, else an array; None if a reader is impossible."""
+        """A reader if the mask has the shape of the data, else an array; None without a mask or a reader for it."""
         if "mask" not in self.variables:
             return None
         order, _ = mask_order(self.variables["mask"].dims, self.dims)
@@ -135,7 +135,7 @@ class Contents:
         return {name: array for name, array in fields.items() if array is not None}
 
     def _bytes_of_data(self) -> int:
-        """Of the stored numbers, and of the float32 or float64 values where these are others."""
+        """Bytes of the stored numbers, and of the float32 or float64 values if they are converted."""
         n_values, stored = math.prod(self.heading.shape), np.dtype(self.variables["data"].array.dtype)
         converted = self.packing is not None or stored not in (np.float32, np.float64)
         n_bytes = n_values * (stored.itemsize + (max(4, self.heading.dtype.itemsize) if converted else 0))
@@ -152,16 +152,16 @@ class Contents:
 
 
 def contents_of(path: Path, variables: Variables) -> Contents:
-    """The arrays of the open file at ``path``, none of whose values has been read.
+    """Check the shapes and dtypes of the arrays in the open file at ``path``. No values are read but names of axes.
 
     Raises
     ------
     InputError
-        Shapes and dtypes that are not those of a trace, or of arrays beside it.
+        A shape or a dtype does not fit a trace.
     """
     data = variables["data"]
     if data.array.shape is None:  # an HDF5 dataset without values
-        raise InputError("data is a dataset without values; accepted: an array of real numbers")
+        raise InputError("data has no values (an empty HDF5 dataset); accepted: an array of real numbers")
     if len(data.array.shape) not in (3, 4):
         check_data_shape(tuple(data.array.shape))
     dims = with_axes(data.dims, _axes(variables, len(data.dims)))
@@ -209,14 +209,14 @@ def _check_mask(contents: Contents) -> None:
         check_boolean(np.dtype(mask.array.dtype))
     order, index = mask_order(mask.dims, contents.dims)
     sizes = tuple(int(mask.array.shape[axis]) for axis in order)
-    if index is not ...:  # its axes have names: it is repeated along those that it lacks
+    if index is not ...:  # a mask with named axes is repeated along the axes that it lacks
         named = iter(sizes)
         sizes = tuple(size if part is None else next(named) for size, part in zip(shape, index, strict=True))
     check_mask_shape(sizes, shape)
 
 
 def _both(present: Any, mask: Any) -> Any:
-    """True where both ``present``, which comes from the numbers, and the mask of the file are True."""
+    """True where both ``present``, which comes from the fill values of the data, and the mask of the file are True."""
     if mask is None:
         return present
     if isinstance(mask, np.ndarray):

@@ -1,4 +1,4 @@
-"""Open .npy, .npz and recorders' folders: their arrays by name, of which only headers are read."""
+"""Open .npy files, .npz files and recorders' folders: their arrays by name, with only the headers read."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .params import InputError
 
 META = "meta.json"
 RECORDING = "mmphate-gpu recording"
-_LONGEST_NAME = 255  # of a file, in every file system
+_LONGEST_NAME = 255  # characters; no file system accepts a longer name of a file
 
 
 @contextlib.contextmanager
 def open_npy(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
-    """The array of a .npy as "data"; it has no links to follow."""
+    """The array of a .npy as "data". A .npy has no links, so ``follow_links`` changes nothing."""
     yield {"data": _variable(npy_file(path))}
 
 
 @contextlib.contextmanager
 def open_npz(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
-    """Those arrays of a .npz that a trace can use; it has no links to follow."""
+    """The arrays of a .npz that a trace can use. A .npz has no links, so ``follow_links`` changes nothing."""
     with npz_members(path) as members:
         stored = stored_names(path, members, partial(_shape_in, members))
         yield {field: _variable(members[name]) for field, name in stored.items()}
@@ -40,7 +40,7 @@ def open_npz(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
 def open_recording(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """The arrays of a recorder's folder.
 
-    Its meta.json names the epochs and one .npy (timestep, unit, sample) or (unit, sample) for each of them.
+    Its meta.json lists the epochs and their .npy files, each of shape (timestep, unit, sample) or (unit, sample).
     """
     with readable(path / META):
         meta = _meta(path)
@@ -63,7 +63,7 @@ def _variable(array: NpyFile | NpzMember | Snapshots) -> Variable:
 
 @dataclass(frozen=True)
 class Snapshots:
-    """Equally shaped arrays in files of a folder, one behind the other along a first axis."""
+    """Arrays of one shape in the files of a folder, stacked along a new first axis."""
 
     files: tuple[NpyFile, ...]
     shape: tuple[int, ...]
@@ -77,7 +77,7 @@ class Snapshots:
         return out
 
     def parts(self) -> FileFolder | None:
-        """What reads some of the values; None if a file is in Fortran order."""
+        """A reader of parts of the values; None if a file is in Fortran order."""
         parts = [file.parts() for file in self.files]
         return None if None in parts else FileFolder(tuple(parts), self.shape, self.dtype)
 
@@ -85,13 +85,13 @@ class Snapshots:
 def _snapshots(path: Path, names: list[str]) -> Snapshots:
     if any(len(name) > _LONGEST_NAME for name in names):
         raise InputError(
-            f"{path / META} names a file with more than {_LONGEST_NAME} characters; accepted: shorter names"
+            f"{path / META} has a file name of more than {_LONGEST_NAME} characters; accepted: at most {_LONGEST_NAME}"
         )
-    # Only the bare name counts: a file outside the folder is never opened.
+    # Folders in a name are dropped, so that no file outside the recorder's folder is opened.
     files = tuple(npy_file(path / Path(name).name) for name in names)
     shapes = {file.shape for file in files}
     if len(shapes) > 1:
-        raise InputError(f"{path} holds snapshots of the shapes {sorted(shapes)}; accepted: one shape for all")
+        raise InputError(f"{path} holds snapshots of the shapes {sorted(shapes)}; accepted: the same shape for all")
     return Snapshots(files, (len(files), *files[0].shape), np.result_type(*{file.dtype for file in files}))
 
 
@@ -103,7 +103,7 @@ def _epochs(path: Path, epochs: list[Any]) -> np.ndarray:
 def _meta(path: Path) -> dict[str, Any]:
     meta = json.loads((path / META).read_text(encoding="utf-8"))
     if not isinstance(meta, dict) or meta.get("format") != RECORDING or meta.get("version") != 1:
-        raise InputError(f"{path / META} is no {RECORDING} of version 1")
+        raise InputError(f"{path / META} does not describe a recording; accepted: format {RECORDING!r}, version 1")
     if not meta["files"]:
-        raise InputError(f"{path} holds no snapshot yet")
+        raise InputError(f"{path} holds no snapshot; accepted: a recorder's folder with at least 1")
     return meta

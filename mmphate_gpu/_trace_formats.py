@@ -1,4 +1,4 @@
-"""What .zarr and .h5 share: arrays by name whose values are still in the file, judged before they are read."""
+"""What the readers of all formats share: arrays whose values are still in the file, and checks before they are read."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from ._trace_shapes import LONGEST_TEXT
 from .ops.memory import check_fits, format_bytes
 from .params import InputError
 
-# What numpy, zipfile, json, zarr and h5py raise on damaged files. The base classes stand for many: RecursionError and
-# NotImplementedError are RuntimeErrors, ZeroDivisionError is an ArithmeticError, KeyError is a LookupError.
+# Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes:
+# RecursionError and NotImplementedError are RuntimeErrors, ZeroDivisionError is an ArithmeticError, KeyError is a
+# LookupError.
 _BROKEN = (
     ArithmeticError,
     AssertionError,
@@ -46,20 +47,21 @@ _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
-# The arrays beside the data that a trace can use.
+# The names of the arrays other than the data that a trace can use.
 BESIDE = ("slice", *AXES, "label", "mask", "axes")
-# Bounds on what a file may claim. A constant mask of 2 GB compresses to 1 / 32,000 (zstd); no honest file goes further.
-_SMALL = 2**26  # bytes that nobody needs to ask about
-_MOST_COMPRESSED = 100_000
+# Limits on the sizes that the metadata of a file may claim. The most compressible array of an honest file is a constant
+# mask: 2 GB of it compress to 1 / 32,000 (zstd).
+_SMALL = 2**26  # bytes; an array below this is not compared with what the file stores
+_MOST_COMPRESSED = 100_000  # claimed bytes for each stored byte
 _MOST_CHUNKS = 10_000_000
-_FEW_CHUNKS = 50_000  # zarr and HDF5 take up to 4 kB and 0.2 ms for each chunk of an array
-_SMALL_CHUNK = 1024  # bytes
+_FEW_CHUNKS = 50_000  # each chunk of an array costs zarr and HDF5 up to 4 kB and 0.2 ms
+_SMALL_CHUNK = 1024  # bytes; an array of more than _FEW_CHUNKS chunks needs chunks of this size on average
 _LONGEST_TEXT, _MOST_ENTRIES = 1000, 64  # characters and entries of an attribute
 
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what a broken file raises into an `InputError` of one sentence that names the file."""
+    """Turn the exceptions that a damaged file causes into an `InputError` of one sentence that names the file."""
     try:
         yield
     except InputError:
@@ -75,13 +77,13 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if str(error).startswith(str(path)):  # by who opened the file once more
+        if str(error).startswith(str(path)):  # the message names the file already
             raise
         raise type(error)(f"{path}: {error}") from error
 
 
 def data_key(path: Path, names: Any) -> str:
-    """The one of ``names`` that holds the trace."""
+    """The name of the array that holds the trace: "data" or "trace"."""
     keys = [key for key in ("data", "trace") if key in names]
     if len(keys) != 1:
         shown = sorted(name[:100] for name in names)[:20]
@@ -91,17 +93,17 @@ def data_key(path: Path, names: Any) -> str:
 
 @dataclass(frozen=True)
 class Variable:
-    """An array of a container, whose values are still in the file.
+    """An array whose values are still in the file.
 
     Attributes
     ----------
-    array : zarr array, h5py dataset, or a NumPy array of text.
-    read : returns all its values.
-    dims : the name of each dimension, or None.
-    opened : opens the array again; None for text.
-    attributes : those of `ATTRIBUTES` that it has.
-    fill : the fill value, which stands where nothing was written, or None.
-    parts : returns what reads some of the values of an array that lies in one piece, or None; not for a container.
+    array : an array of any library, of which only ``shape`` and ``dtype`` are read.
+    read : returns all values.
+    dims : for each dimension its name, or None.
+    opened : opens an array of a .zarr or .h5 again, to read parts of it; None for other formats and for text.
+    attributes : the attributes of the array that are listed in `ATTRIBUTES`.
+    fill : the value that stands for entries that were never written, or None.
+    parts : returns a reader of parts of the values, or None if there can be none; None for .zarr and .h5.
     """
 
     array: Any
@@ -117,9 +119,9 @@ Variables = dict[str, Variable]
 
 
 def stored_names(path: Path, names: Iterable[str], shape_of: Callable[[str], Any]) -> dict[str, str]:
-    """The name in the file of "data" and of every array beside it, which may be in capitals if its shape is right.
+    """{field of a trace: name of its array in the file}. Names in capitals count too, if the shape of the array fits.
 
-    ``shape_of`` gives the shape of an array by its name in the file, and None for what is no array.
+    ``shape_of`` gives the shape of an array by its name in the file, and None if that name is not an array.
     """
     names = sorted(names)
     data = data_key(path, names)
@@ -137,13 +139,13 @@ def stored_names(path: Path, names: Iterable[str], shape_of: Callable[[str], Any
 
 @dataclass(frozen=True)
 class Layout:
-    """How an array claims to lie in a file.
+    """How an array lies in a file, according to its metadata.
 
     Attributes
     ----------
     itemsize : bytes of an entry.
-    chunk : the shape of what is stored in one piece; None if that is the array.
-    part : the shape of the smallest part that can be read alone; other than ``chunk`` where chunks hold chunks.
+    chunk : the shape of the parts that are stored separately; None if the array is stored in one piece.
+    part : the shape of the smallest part that can be read alone; smaller than ``chunk`` if chunks consist of chunks.
     """
 
     shape: tuple[int, ...]
@@ -166,26 +168,26 @@ class Layout:
 
 
 def check_layout(what: str, layout: Layout, stored_bytes: Callable[[], int]) -> None:
-    """Refuse an array that claims far more than its file holds, or more chunks than can be read.
+    """Refuse an array that claims far more values than its file stores, or more chunks than can be read.
 
     Parameters
     ----------
-    what : the file and the array, for the message.
-    stored_bytes : counts the bytes of its values in the file; called only where the answer matters.
+    what : the name of the file or the array in the message.
+    stored_bytes : counts the bytes of the values in the file. It is called only if the result matters.
 
     Raises
     ------
     InputError
-        Entries too long; too many or too small chunks; a chunk beyond the memory; values or a chunk of more than
-        64 MiB and 100,000 times what is stored.
+        Entries are too long; chunks are too many or too small; a chunk does not fit in memory; the values or a chunk
+        take more than 64 MiB and more than 100,000 times the stored bytes.
     """
     if layout.itemsize > LONGEST_TEXT:
-        raise InputError(f"{what} has entries of {layout.itemsize} bytes; accepted: up to {LONGEST_TEXT}")
+        raise InputError(f"{what} has entries of {layout.itemsize} bytes; accepted: at most {LONGEST_TEXT}")
     n_chunks, claimed = layout.n_chunks, max(layout.n_bytes, layout.chunk_bytes)
     tiny = n_chunks > _FEW_CHUNKS and layout.n_bytes < _SMALL_CHUNK * n_chunks
     if n_chunks > _MOST_CHUNKS or tiny:
         raise InputError(
-            f"{what} has {n_chunks} chunks of shape {layout.part}; accepted: up to {_FEW_CHUNKS} chunks, "
+            f"{what} has {n_chunks} chunks of shape {layout.part}; accepted: at most {_FEW_CHUNKS} chunks, "
             f"or {_MOST_CHUNKS} of {_SMALL_CHUNK} bytes or more"
         )
     if claimed > _SMALL or n_chunks > _FEW_CHUNKS:
@@ -193,35 +195,35 @@ def check_layout(what: str, layout: Layout, stored_bytes: Callable[[], int]) -> 
         if claimed > max(_SMALL, _MOST_COMPRESSED * n_stored) or n_chunks > max(_FEW_CHUNKS, n_stored):
             raise InputError(
                 f"{what} claims {format_bytes(claimed)} in {n_chunks} chunks, of which {format_bytes(n_stored)} "
-                "are stored; accepted: a file that holds its values"
+                "are stored; accepted: a file that stores its values"
             )
     check_fits(f"one chunk of {what}", layout.chunk_bytes, torch.device("cpu"), remedy="store it in smaller chunks")
 
 
 def check_attribute(what: str, key: str, value: Any) -> None:
-    """Refuse an attribute of a size that no number, date or word has, before something is made of it."""
+    """Refuse an attribute that is too long for a number, a date or a word, before it is used."""
     entries = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     entries = entries if isinstance(entries, list) else [entries]
     nested = any(isinstance(entry, list | dict) for entry in entries)
     if nested or len(entries) > _MOST_ENTRIES or any(len(str(entry)) > _LONGEST_TEXT for entry in entries):
         raise InputError(
-            f"{what} has the attribute {key}, which is nested or too long; accepted: a number, text of up to "
-            f"{_LONGEST_TEXT} characters, or a list of up to {_MOST_ENTRIES} of them"
+            f"{what} has the attribute {key}, which is nested or too long; accepted: a number, text of at most "
+            f"{_LONGEST_TEXT} characters, or a list of at most {_MOST_ENTRIES} of them"
         )
 
 
 def padded_text(what: str, texts: Sequence[str]) -> np.ndarray:
-    """``texts`` as a NumPy array, which gives every text the length of the longest.
+    """``texts`` as a NumPy array, in which every text takes as many bytes as the longest.
 
     Raises
     ------
     InputError
-        That takes more than 64 MiB and a hundred times what the texts take.
+        The array would take more than 64 MiB and more than a hundred times the bytes of the texts.
     """
     lengths = [len(text) for text in texts]
     needed = 4 * len(texts) * max(lengths, default=0)
     if needed > max(_SMALL, 400 * sum(lengths)):
-        raise InputError(f"{what} holds a text of {max(lengths)} characters among {len(texts)}; accepted: short texts")
+        raise InputError(f"{what} holds {len(texts)} texts, one of {max(lengths)} characters; accepted: short texts")
     return np.array(texts, dtype=np.str_)
 
 

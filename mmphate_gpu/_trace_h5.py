@@ -1,4 +1,4 @@
-"""The arrays of a .h5 that a trace can use, with the names of their dimensions, and writing them."""
+"""Read from a .h5 the arrays that a trace can use, with the names of their dimensions, and write them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ._trace_h5_file import H5Array, attribute, check_lengths, check_storage, da
 from ._trace_packing import ATTRIBUTES
 from .params import InputError
 
-# With these words netCDF marks the array of a dimension that has no coordinates.
+# netCDF writes this text into the placeholder array of a dimension without coordinates.
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 _BLOCK = 2**26  # bytes of text in one read
 
 
 @contextlib.contextmanager
 def open_h5(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
-    """The datasets of a file that a trace can use, opened but not read.
+    """Open the datasets of a file that a trace can use, without reading their values.
 
     Parameters
     ----------
-    follow_links : whether values may lie in other files: by external links, external storage and virtual datasets.
-        A file with them must be trusted: HDF5 then reads by itself, without the checks of damaged heaps.
+    follow_links : whether values may lie in other files, through external links, external storage or virtual datasets.
+        Pass True for trusted files only: HDF5 then reads without the checks for damaged heaps.
 
     Raises
     ------
     InputError
-        Anything else than datasets of numbers and text that hold what they claim.
+        A dataset holds neither numbers nor text, or fewer values than it claims, or lies in another file.
     """
     with opened_file(path, follow_links) as file:
         by_id = _dimensions(file)
@@ -48,7 +48,7 @@ def open_h5(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
 
 
 def _dimensions(file: Any) -> dict[int, str]:
-    """{number of a dimension of netCDF: its name}; no link is followed."""
+    """{id of a netCDF dimension: its name}, without following links."""
     names = {}
     for name in file:
         array = file[name] if link(file, name)[0] == h5py().h5l.TYPE_HARD else None
@@ -64,7 +64,7 @@ def _variable(array: Any, opened: H5Array, by_id: dict[int, str]) -> Variable:
     check_storage(array)
     attributes = {key: attribute(array, key) for key in ATTRIBUTES}
     attributes = {key: value for key, value in attributes.items() if value is not None}
-    # Integers of one byte have no fill value in netCDF, although its library writes one.
+    # By the netCDF convention one-byte integers have no fill value, although the netCDF library stores one.
     numbers = array.shape is not None and array.dtype.kind in "iuf" and array.dtype.itemsize > 1
     fill = array.fillvalue if numbers and array.fillvalue != 0 else None
     return Variable(array, partial(_values, array, opened), _dims(array, by_id), opened, attributes, fill)
@@ -81,9 +81,9 @@ def _values(array: Any, opened: H5Array) -> np.ndarray:
 
 
 def _texts(array: Any) -> Iterator[str]:
-    """The texts of variable length in one axis; refused if together they are longer than their file.
+    """Read texts of variable length from an array with one axis, until together they are longer than the file.
 
-    Entries may share one text, so that a small file can hold endless text; a file holds each that it needs once.
+    In a hostile file many entries may refer to the same text, so that a small file expands to endless text.
     """
     n_left = array.file.id.get_filesize()
     step = max(1, _BLOCK // n_left)
@@ -91,21 +91,21 @@ def _texts(array: Any) -> Iterator[str]:
         for text in array.asstr()[start : start + step]:
             n_left -= len(text)
             if n_left < 0:
-                raise InputError(f"{array.name!r} holds more text than its file has bytes")
+                raise InputError(f"{array.name!r} holds more text than its file has bytes; accepted: an undamaged file")
             yield text
 
 
 def _dims(array: Any, by_id: dict[int, str]) -> tuple[Any, ...]:
-    """The name of each axis, from its label, its dimension scales, or netCDF's numbers of dimensions."""
+    """The name of each axis, from its label, its dimension scales, or the ids of netCDF dimensions."""
     if array.shape is None:
         return ()
     if _is_scale(array) and array.ndim == 1:
         return (_scale_name(array),)
-    nobody = [None] * array.ndim
+    unnamed = [None] * array.ndim
     labels = np.ravel(attribute(array, "DIMENSION_LABELS")).tolist()
     numbers = np.ravel(attribute(array, "_Netcdf4Coordinates")).tolist()
-    labels = labels if len(labels) == array.ndim else nobody
-    names = [by_id.get(number) for number in numbers] if len(numbers) == array.ndim else nobody
+    labels = labels if len(labels) == array.ndim else unnamed
+    names = [by_id.get(number) for number in numbers] if len(numbers) == array.ndim else unnamed
     return tuple(
         common_name([_text(label), *map(_scale_name, scales), name])
         for label, scales, name in zip(labels, _scales(array), names, strict=True)
@@ -113,7 +113,7 @@ def _dims(array: Any, by_id: dict[int, str]) -> tuple[Any, ...]:
 
 
 def _scales(array: Any) -> list[list[Any]]:
-    """The dimension scales of each axis, without HDF5's functions for them, which trust the type of the attribute."""
+    """The dimension scales of each axis. HDF5's own functions are not used, because they trust a damaged attribute."""
     key = "DIMENSION_LIST"
     lists = array.attrs.get_id(key) if key in array.attrs else None
     element = None if lists is None else h5py().check_vlen_dtype(lists.dtype)
@@ -139,7 +139,7 @@ def _text(value: Any) -> Any:
 
 
 def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
-    """Write ``fields`` with dimension scales, as netCDF-4 does."""
+    """Write ``fields`` with dimension scales, as netCDF-4 does, so that xarray can read the file."""
     package = require("h5py", extra="hdf5", purpose=f"{path.name}: writing .h5")
     arrays = with_dims(fields)
     with package.File(path, "w") as file:
@@ -149,13 +149,13 @@ def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
             if values.dtype.kind in "SU":
                 try:
                     file.create_dataset(name, data=values.astype(object), dtype=package.string_dtype())
-                except ValueError as error:  # a lone surrogate, or the character of number 0
+                except ValueError as error:  # the text holds a lone surrogate or the character NUL
                     raise InputError(
                         f"{name} holds text that .h5 cannot hold ({error}); accepted: .npz, .zarr, or other text"
                     ) from error
             else:
                 file.create_dataset(name, data=values)
-            # netCDF has no booleans: its library reads those of h5py as bytes. By this attribute xarray converts them.
+            # The netCDF library reads the booleans of h5py as bytes. This attribute tells xarray to convert them.
             if values.dtype == bool:
                 file[name].attrs["dtype"] = "bool"
         for name, (_, dims) in arrays.items():

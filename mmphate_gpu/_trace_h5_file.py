@@ -1,4 +1,4 @@
-"""Open .h5 and its datasets: what lies outside the file, and what HDF5 would trust, is looked at before HDF5 reads."""
+"""Open a .h5 and its datasets. Links and sizes that HDF5 would trust are checked before HDF5 reads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ._paths import check_files
 from ._trace_formats import Layout, check_attribute, check_layout, naming, readable
 from .params import InputError
 
-_MOST_LINKS = 16  # on the way to one array, as in HDF5
+_MOST_LINKS = 16  # links on the way to one array; HDF5 has the same limit
 _MOST_BYTES = 8192  # of an attribute that is read
+# The first bytes of a "global heap" of HDF5, which holds text, and of a "local heap", which holds names of a group.
 _HEAP_OF_TEXT, _HEAP_OF_NAMES = b"GCOL\1\0\0\0", b"HEAP\0\0\0\0"
-_END_OF_LIST = 1  # it stands in the place of an offset
+_END_OF_LIST = 1  # HDF5 writes it instead of the offset of a next place
 
 
 def h5py() -> Any:
@@ -29,10 +30,10 @@ def h5py() -> Any:
 
 
 class _CheckedFile(io.FileIO):
-    """A file whose heaps are looked at before HDF5 gets them, since its loop over a damaged one has no end."""
+    """A file that checks heaps before HDF5 gets their bytes, because HDF5 loops without end over a damaged heap."""
 
     width = 8  # bytes of a size in this file
-    address_width, base = 8, 0  # bytes of an address, and where address 0 is
+    address_width, base = 8, 0  # bytes of an address in this file, and the offset of address 0
 
     def readinto(self, buffer: Any) -> int:
         n_read = super().readinto(buffer)
@@ -46,29 +47,29 @@ class _CheckedFile(io.FileIO):
     def _check_text(self, heap: memoryview) -> None:
         """A heap of text has a header of 16 bytes and then objects.
 
-        An object has a header of 16 bytes, in which are its number and its size, and then its content. Object 0 is free
-        space, whose size includes that of its header.
+        An object has a header of 16 bytes, which contains its number and its size, and then its content. Object 0 is
+        free space; its size includes its header.
         """
         start = 16
         while start + 16 <= len(heap):
             number = int.from_bytes(heap[start : start + 2], "little")
             size = _number(heap, start + 8, self.width)
             if number == 0 and size < 16:
-                raise InputError("a heap of text is damaged")
+                raise InputError("the file holds a damaged heap of text; accepted: an undamaged file")
             start += size if number == 0 else 16 + -(-size // 8) * 8
 
     def _check_names(self, heap: memoryview) -> None:
-        """The names of a group lie elsewhere, with a list of the free places among them that must not run in a circle.
+        """Refuse a heap of names whose list of free places runs in a circle or leaves the heap.
 
-        The header has the size of that space, the offset in it of the first free place, and its address. A free place
-        begins with the offset of the next one.
+        ``heap`` is a header: it has the size of the data segment that holds the names, the offset in it of the first
+        free place, and the address of the segment. A free place begins with the offset of the next free place.
         """
         size, place = (_number(heap, 8 + start, self.width) for start in (0, self.width))
         address = self.base + _number(heap, 8 + 2 * self.width, self.address_width)
         visited: set[int] = set()
         while place != _END_OF_LIST:
             if place in visited or place + self.width > size or address + place + self.width > self._size():
-                raise InputError("a heap of names is damaged")
+                raise InputError("the file holds a damaged heap of names; accepted: an undamaged file")
             visited.add(place)
             self.seek(address + place)
             place = int.from_bytes(self.read(self.width), "little")
@@ -83,23 +84,23 @@ def _number(content: memoryview, start: int, width: int) -> int:
 
 @contextlib.contextmanager
 def opened_file(path: Path, follow_links: bool = False) -> Iterator[Any]:
-    """The file at ``path``; its own bytes only, unless links may be followed, which asks that it be trusted."""
+    """Open the file at ``path``. Unless ``follow_links``, HDF5 reads no other file, and this one by `_CheckedFile`."""
     package = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
     with readable(path), naming(path):
         check_files(path)
-        with package.File(path, "r") as file:  # this also locks the file against who writes
+        with package.File(path, "r") as file:  # opening by path also locks the file against writers
             if follow_links:
                 yield file
                 return
-            with _CheckedFile(path) as checked, package.File(checked, "r") as file_by_checks:
-                about = file.id.get_create_plist()
-                (checked.address_width, checked.width), checked.base = about.get_sizes(), about.get_userblock()
-                yield file_by_checks
+            with _CheckedFile(path) as checked, package.File(checked, "r") as checked_file:
+                settings = file.id.get_create_plist()
+                (checked.address_width, checked.width), checked.base = settings.get_sizes(), settings.get_userblock()
+                yield checked_file
 
 
 @dataclass(frozen=True)
 class H5Array:
-    """Opens an array of a file."""
+    """Opens the file at ``path`` and gives its array ``name`` to a ``with`` block."""
 
     path: Path
     name: str
@@ -112,18 +113,18 @@ class H5Array:
 
 
 def shape_of(file: Any, name: str, follow_links: bool) -> Any:
-    """The shape of the array ``name``; None where there is none."""
+    """The shape of the array ``name``; None if there is no array of that name."""
     try:
         return getattr(_item(file, name, follow_links), "shape", None)
-    except KeyError:  # a link leads nowhere
+    except KeyError:  # the name is a link to nothing
         return None
 
 
 def dataset(file: Any, name: str, follow_links: bool) -> Any:
-    """The dataset ``name``, whose values are numbers or text and lie where they may."""
+    """The dataset ``name``. It is refused unless it holds numbers or text in this file, or in one it may link to."""
     array = _item(file, name, follow_links)
     if not isinstance(array, h5py().Dataset):
-        raise InputError(f"the entry {name!r} is no array")
+        raise InputError(f"the entry {name!r} is no array; accepted: an HDF5 dataset")
     _check_dtype(repr(name), array.dtype)
     if array.dtype.kind == "O" and array.ndim > 1:
         raise InputError(f"{name!r} holds text in {array.ndim} axes; accepted: numbers, or text in one axis")
@@ -131,13 +132,13 @@ def dataset(file: Any, name: str, follow_links: bool) -> Any:
 
 
 def _item(file: Any, name: str, follow_links: bool) -> Any:
-    """What is at ``name``. To tell the shape of a virtual dataset, HDF5 may open its sources, so these come first."""
+    """The object ``name``. Sources of a virtual dataset are checked first, since HDF5 opens them to find its shape."""
     _check_links(file, name, follow_links)
     item = file[name]
     if isinstance(item, h5py().Dataset) and (item.is_virtual or item.external):
         if not follow_links:
-            kind = "virtual dataset" if item.is_virtual else "dataset in external files"
-            raise InputError(f"{name!r} is a {kind}; accepted: values in the file itself, or follow_links=True")
+            storage = "virtual dataset" if item.is_virtual else "dataset in external files"
+            raise InputError(f"{name!r} is a {storage}; accepted: values in the file itself, or follow_links=True")
         _stored_bytes(name, item)
     return item
 
@@ -146,39 +147,39 @@ def _item(file: Any, name: str, follow_links: bool) -> Any:
 
 
 def link(group: Any, name: str) -> tuple[int, Any]:
-    """The type of a link, and what a link other than a hard one leads to: a path, or (file, path)."""
+    """The type of the link ``name``, and its target: None for a hard link, else a path or (file, path)."""
     links, stored = group.id.links, name.encode(errors="surrogateescape")
     if not links.exists(stored):
         raise KeyError(name)
-    kind = links.get_info(stored).type
-    return kind, None if kind == h5py().h5l.TYPE_HARD else links.get_val(stored)
+    link_type = links.get_info(stored).type
+    return link_type, None if link_type == h5py().h5l.TYPE_HARD else links.get_val(stored)
 
 
 def _check_links(file: Any, name: str, follow_links: bool, n_links: int = 0) -> None:
-    """Walk to ``name`` link by link, opening no other file unless links may be followed.
+    """Follow the path ``name`` link by link. No other file is opened unless ``follow_links``.
 
     Raises
     ------
     KeyError
-        The name leads nowhere.
+        There is no object ``name``.
     InputError
-        A link out of the file, or more links than HDF5 follows.
+        A link leads out of the file, or there are more links than HDF5 follows.
     """
-    kinds, group, parts = h5py().h5l, file, name.split("/")
+    link_types, group, parts = h5py().h5l, file, name.split("/")
     while parts:
         part = parts.pop(0)
         if part in ("", "."):
             continue
         if not isinstance(group, h5py().Group):
             raise KeyError(part)
-        kind, target = link(group, part)
-        if kind == kinds.TYPE_HARD:
+        link_type, target = link(group, part)
+        if link_type == link_types.TYPE_HARD:
             group = group[part]
             continue
         n_links += 1
-        if n_links > _MOST_LINKS or kind not in (kinds.TYPE_SOFT, kinds.TYPE_EXTERNAL):
-            raise InputError(f"{name!r} is a link in a circle or of a kind that is not known")
-        if kind == kinds.TYPE_EXTERNAL:
+        if n_links > _MOST_LINKS or link_type not in (link_types.TYPE_SOFT, link_types.TYPE_EXTERNAL):
+            raise InputError(f"{name!r} is a link of unknown type or behind {_MOST_LINKS} others; accepted: an array")
+        if link_type == link_types.TYPE_EXTERNAL:
             if not follow_links:
                 raise InputError(
                     f"{name!r} is a link to the file {os.fsdecode(target[0])}; accepted: an array, or follow_links=True"
@@ -191,7 +192,7 @@ def _check_links(file: Any, name: str, follow_links: bool, n_links: int = 0) -> 
 
 
 def _beside(file: Any, name: str) -> Path:
-    """The path of another file that ``file``, which was opened to follow links, names."""
+    """The path of another file ``name`` that ``file`` refers to; a relative name counts from the folder of ``file``."""
     return Path(file.filename).parent / name
 
 
@@ -204,7 +205,7 @@ def _check_dtype(what: str, dtype: np.dtype) -> None:
 
 
 def _stored_bytes(name: str, array: Any) -> int:
-    """How many bytes of values there are in the files in which they lie."""
+    """How many bytes of values are stored, in this file or in others, and the checks of those others."""
     if array.is_virtual:
         sources = {(source.file_name, source.dset_name) for source in array.virtual_sources()}
         return sum(_source_bytes(name, array, *source) for source in sources)
@@ -217,20 +218,22 @@ def _stored_bytes(name: str, array: Any) -> int:
 
 
 def _source_bytes(name: str, array: Any, file_name: str, source_name: str) -> int:
-    """The stored bytes of a source of a virtual dataset, which is none itself: HDF5 would recur without end."""
+    """The stored bytes of a source of a virtual dataset. Refuses virtual sources: HDF5 could recurse without end."""
     path = Path(array.file.filename) if file_name == "." else _beside(array.file, file_name)
     if "%" in file_name + source_name or not path.is_file():
-        raise InputError(f"{name!r} has its values in {path}, which is no file; accepted: sources that exist")
+        raise InputError(f"{name!r} has its values in {path}, which is no file; accepted: existing files")
     with opened_file(path, follow_links=True) as file:
         _check_links(file, source_name, follow_links=True)
         source = file[source_name]
         if source.is_virtual:
-            raise InputError(f"{source_name!r} is the source of a virtual dataset and one itself; accepted: plain ones")
+            raise InputError(
+                f"{source_name!r} is a virtual dataset and a source of one; accepted: sources that are not virtual"
+            )
         return _stored_bytes(source_name, source)
 
 
 def attribute(array: Any, key: str) -> Any:
-    """An attribute of numbers or text, with text decoded; None where it is absent or empty."""
+    """The attribute ``key``, of numbers or text, with text decoded; None if it is missing or empty."""
     if key not in array.attrs:
         return None
     header = array.attrs.get_id(key)
@@ -238,19 +241,21 @@ def attribute(array: Any, key: str) -> Any:
         return None
     _check_dtype(f"the attribute {key} of {array.name!r}", header.dtype)
     if header.get_storage_size() > _MOST_BYTES:
-        raise InputError(f"{array.name!r} has an attribute {key} of more than {_MOST_BYTES} bytes; accepted: fewer")
+        raise InputError(
+            f"{array.name!r} has an attribute {key} of more than {_MOST_BYTES} bytes; accepted: at most {_MOST_BYTES}"
+        )
     value = array.attrs[key]
     check_attribute(repr(array.name), key, value)
     return value.decode() if isinstance(value, bytes) else value
 
 
-# ---------------------------------------------------------------- what HDF5 would trust when it reads
+# ---------------------------------------------------------------- sizes that HDF5 does not check itself
 
 
 def check_storage(array: Any) -> None:
-    """Refuse a dataset that claims more than is stored, and chunks of no bytes, of a wrong size or beyond the file.
+    """Refuse a dataset that claims more than is stored, or has chunks of no bytes, of a wrong size or beyond the file.
 
-    HDF5 crashes at chunks of no bytes. All chunks are looked at, so this is not done again for each part that is read.
+    HDF5 crashes at a chunk of no bytes. All chunks are checked at once, so that reading a part need not check again.
     """
     if array.shape is None:
         return
@@ -258,17 +263,19 @@ def check_storage(array: Any) -> None:
     check_layout(repr(array.name), layout, partial(_stored_bytes, array.name, array))
     if array.chunks is None:
         return
-    free_size = array.dtype.kind == "O" or array.id.get_create_plist().get_nfilters() > 0
+    any_size = array.dtype.kind == "O" or array.id.get_create_plist().get_nfilters() > 0
     n_file = array.file.id.get_filesize()
     for chunk in _chunks(array):
-        whole = chunk.size > 0 if free_size else chunk.size == layout.chunk_bytes
+        whole = chunk.size > 0 if any_size else chunk.size == layout.chunk_bytes
         if not whole or (chunk.byte_offset or 0) + chunk.size > n_file:
-            raise InputError(f"{array.name!r} has a damaged chunk, of {chunk.size} bytes; accepted: a whole file")
+            raise InputError(f"{array.name!r} has a damaged chunk of {chunk.size} bytes; accepted: an undamaged file")
 
 
 def _chunks(array: Any) -> list[Any]:
-    """Where the chunks of an array lie: (chunk_offset, filter_mask, byte_offset, size) for each."""
-    if not hasattr(array.id, "chunk_iter"):  # HDF5 before 1.12.3, which looks for each chunk from the first one on
+    """(chunk_offset, filter_mask, byte_offset, size) of each chunk of an array."""
+    if not hasattr(
+        array.id, "chunk_iter"
+    ):  # HDF5 before 1.12.3; slower, because each call searches from the first chunk
         return [array.id.get_chunk_info(number) for number in range(array.id.get_num_chunks())]
     chunks: list[Any] = []
     array.id.chunk_iter(chunks.append)
@@ -276,9 +283,9 @@ def _chunks(array: Any) -> list[Any]:
 
 
 def check_lengths(path: Path, array: Any) -> None:
-    """Refuse texts of variable length that claim more bytes than the file has, for which HDF5 would take memory first.
+    """Refuse texts of variable length that claim more bytes than the file has: HDF5 would allocate them first.
 
-    An entry is a length, the address of a heap and a number in it. Those that are compressed are not looked at.
+    An entry is a length, the address of a heap and the number of an object in it. Compressed entries are not checked.
     """
     stored = array.id
     if stored.get_create_plist().get_nfilters():
@@ -296,4 +303,4 @@ def check_lengths(path: Path, array: Any) -> None:
             entries = np.frombuffer(content, entry, len(content) // entry.itemsize)
             n_left -= int(entries["length"].sum(dtype=np.int64))
             if n_left < 0:
-                raise InputError(f"{array.name!r} holds more text than its file has bytes")
+                raise InputError(f"{array.name!r} holds more text than its file has bytes; accepted: an undamaged file")

@@ -1,4 +1,4 @@
-"""Read the arrays of a trace from .npy, .npz, .zarr, .h5 and recorders' folders: headers first, never pickled."""
+"""Read the arrays of a trace from .npy, .npz, .zarr, .h5 and recorders' folders. Pickles are never loaded."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ OPENERS = {".npy": open_npy, ".npz": open_npz, ".zarr": open_zarr, ".h5": open_h
 
 
 def read_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dict[str, Any]:
-    """The arrays stored at ``path``: "data", and of coordinates, label and mask what is there.
+    """The arrays stored at ``path``: "data", and the coordinates, labels and mask that the file has.
 
     Raises
     ------
     InputError
-        The path is missing, of an unknown ending or unreadable; it holds pickles, no data, arrays that do not fit one
-        another, or more than fits in memory; it has links out of it, unless ``follow_links``.
+        The path does not exist, has an unknown ending, or cannot be read. The file holds pickles, has no data, has
+        arrays that do not fit one another, or does not fit in memory. A link leads out of it (unless
+        ``follow_links``).
     """
     with _contents(path, follow_links) as contents:
         return contents.read()
 
 
 def open_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dict[str, Any] | None:
-    """As `read_fields`, but the data, and a mask of its shape, as readers of parts.
+    """As `read_fields`, but readers of parts stand for the data and for a mask of their shape.
 
-    None if that is impossible: for an array in Fortran order, and for a .npz that is compressed or has permuted axes.
+    The result is None where the file cannot be read by parts: for an array in Fortran order, and for a .npz that is
+    compressed or has permuted axes.
 
     Raises
     ------
     InputError
-        As `read_fields`. The checksums of a .npz are held against its arrays first: one pass over them.
+        As for `read_fields`. The arrays of a .npz are compared with their checksums first, in one pass over them.
     """
     with _contents(path, follow_links) as contents:
         return contents.parts()
@@ -51,12 +53,12 @@ def open_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dic
 def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading | None:
     """Shape, in the order of the axes of a trace, and dtype of the trace at ``path``, without reading its values.
 
-    None if it has a single slice, which can be read but not embedded.
+    The result is None if the trace has a single slice, which can be read but not embedded.
 
     Raises
     ------
     InputError
-        As `read_fields`, but for the values.
+        As for `read_fields`, except for errors in the values.
     """
     with _contents(path, follow_links) as contents:
         header = contents.heading
@@ -73,7 +75,7 @@ def _contents(path: str | os.PathLike[str], follow_links: bool) -> Iterator[Cont
 
 
 def _format(path: Path, follow_links: bool) -> str:
-    """The ending that says how to read ``path``; `META` for a recorder's folder."""
+    """The key of `OPENERS` for ``path``: its ending in lower case, or `META` for a recorder's folder."""
     if not path.exists():
         raise InputError(f"{path} does not exist; accepted: {ENDINGS}, or a recorder's folder")
     check_files(path, follow_links=follow_links)
@@ -83,5 +85,5 @@ def _format(path: Path, follow_links: bool) -> str:
     if ending not in OPENERS:
         raise InputError(f"{path} has an unknown ending; accepted: {ENDINGS}, or a recorder's folder with {META}")
     if path.is_dir() and ending != ".zarr":
-        raise InputError(f"{path} is a folder, not a {path.suffix} file")
+        raise InputError(f"{path} is a folder; accepted: a {path.suffix} file")
     return ending

@@ -68,7 +68,7 @@ class FlatFile:
             for node, part in runs:
                 file.seek(self.offset + (node * n_samples + samples.start) * self.dtype.itemsize)
                 fill(file, part.reshape(-1).view(np.uint8), self.path)
-        return out.view(np.uint8) != 0 if self.dtype == bool else out  # another byte is no boolean
+        return out.view(np.uint8) != 0 if self.dtype == bool else out  # any nonzero byte is True
 
     def check(self) -> None:
         check_stamp(self.path, self.stamp)
@@ -82,9 +82,9 @@ def _opened(path: Path) -> Any:
 
 
 def fill(file: Any, target: np.ndarray, path: Path) -> None:
-    """Fill the bytes ``target`` from ``file``, that at ``path``; raises `InputError` if it holds fewer."""
+    """Fill the bytes ``target`` from the open ``file`` at ``path``. Raises `InputError` if the file ends before."""
     view = memoryview(target)
-    while view:  # one read may bring less than was asked for; the member of a .npz is copied by each read
+    while view:  # a read may return fewer bytes than asked for; zipfile copies each read, so reads are small
         n_bytes = file.readinto(view[: 2**24])
         if not n_bytes:
             raise _changed(path)
@@ -242,7 +242,7 @@ def check_stamp(path: Path, stamp: str) -> None:
 def _changed(path: Path) -> InputError:
     return InputError(
         f"{os.fspath(path)} has changed, or was cut off, since it was opened; "
-        "accepted: a file that stays as it was until it is read, or until the run ends if it is read by parts"
+        "accepted: a file that does not change until it is read, or until the run ends if it is read by parts"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the shapes and dtypes of a trace's arrays must be, of arrays in memory and of headers in a file alike."""
+"""Checks of the shapes and dtypes of a trace's arrays, the same for arrays in memory and for headers in a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._trace_dims import axes_of
 from .params import InputError, InputTypeError
 
 Shape = tuple[int, ...]
-# A longer text names nothing, while a few bytes of a compressed file could hold one of any length.
+# No name is longer. Without a limit, a few bytes of a compressed file could expand to text of any length.
 LONGEST_TEXT = 2**16  # bytes
 
 
@@ -23,11 +23,11 @@ def check_data_shape(shape: Shape) -> None:
         )
     for axis, size in zip(axes_of(len(shape)), shape, strict=True):
         if size == 0:
-            raise InputError(f"data has an empty axis {axis}, shape {shape}; every axis needs at least 1 entry")
+            raise InputError(f"data has an empty axis {axis}, shape {shape}; accepted: at least 1 entry in every axis")
 
 
 def check_length(name: str, shape: Shape, size: int, axis: str) -> None:
-    """Raise `InputError` unless the coordinates or labels ``name`` have one value for each of ``size`` entries."""
+    """Raise `InputError` unless the array ``name`` has one value for each of the ``size`` entries of ``axis``."""
     if shape != (size,):
         raise InputError(f"{name} has shape {shape}; accepted: ({size},), one value per {axis}")
 
@@ -41,12 +41,12 @@ def check_mask_shape(shape: Shape, data_shape: Shape) -> None:
 
 
 def check_boolean(dtype: Any) -> None:
-    """Raise `InputTypeError` unless ``dtype`` is that of a mask."""
+    """Raise `InputTypeError` unless ``dtype``, that of a mask, is boolean."""
     if str(dtype).removeprefix("torch.") != "bool":
         raise InputTypeError(f"mask has dtype {dtype}; accepted: booleans, True where a value is present")
 
 
 def check_text(name: str, dtype: np.dtype) -> None:
-    """Raise `InputError` if one entry takes more bytes than any name has."""
+    """Raise `InputError` if an entry of the array ``name`` has more than `LONGEST_TEXT` bytes."""
     if dtype.itemsize > LONGEST_TEXT:
         raise InputError(f"{name} has entries of {dtype.itemsize} bytes; accepted: at most {LONGEST_TEXT}")

@@ -1,4 +1,4 @@
-"""Arrays by name, written to .npy, .npz, .zarr and .h5: whole or not at all, never pickled."""
+"""Write arrays by name to .npy, .npz, .zarr and .h5, whole or not at all. Nothing is pickled."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ZARR_CHUNK = re.compile(r"c|[0-9]+(\.[0-9]+)*")
 
 
 def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
-    """Store ``fields`` at ``path`` in the format its ending names: whole, or not at all.
+    """Store ``fields`` at ``path`` in the format that its ending names: whole, or not at all.
 
     Raises
     ------
     InputError
-        An unknown ending; a dtype that the format cannot hold; a path that exists (unless ``overwrite``); a .zarr to
-        replace that is a file or holds something else than zarr writes; a write that the file system refuses.
+        The ending is unknown; the format cannot hold a dtype; the path exists (unless ``overwrite``); the .zarr to
+        replace is a file or holds files that zarr did not write; the file system refuses the write.
     """
     path = expanded(path)
     writer = _WRITERS.get(path.suffix.lower())
@@ -35,7 +35,9 @@ def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], ov
         raise InputError(f"{path} has an unknown ending; accepted: {', '.join(_WRITERS)}")
     for name, values in fields.items():
         if values.dtype.kind not in "biufSUmM":
-            raise InputError(f"{name} has dtype {values.dtype}, which no file can hold without pickling it")
+            raise InputError(
+                f"{name} has dtype {values.dtype}; accepted: numbers, booleans, times and text, which need no pickle"
+            )
     if writer is write_zarr:
         whole = whole_folder(path, overwrite=overwrite, others=_others_than_zarr)
     else:
@@ -45,7 +47,7 @@ def write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], ov
 
 
 def _others_than_zarr(folder: Path) -> list[str]:
-    """The names in ``folder`` that belong to no zarr store. A link may be replaced, since what it names stays."""
+    """The names in ``folder`` that zarr did not write. Empty for a link: replacing it deletes no file of its target."""
     if folder.is_symlink():
         return []
     if not folder.is_dir():
@@ -65,21 +67,21 @@ def _write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write one .npy file. Raises the OSError of the system, where `numpy.save` only counts the bytes written."""
+    """Write a .npy file. On a full disk it raises the OSError of the system, which `numpy.save` to a file loses."""
     with path.open("wb") as file:
         np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
 def _write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:  # savez would append .npz to a name of other case
+    with path.open("wb") as file:  # savez appends .npz to a path such as X.NPZ
         np.savez(file, allow_pickle=False, **fields)
 
 
 def _write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
     try:
         write_h5(path, fields)
-    except (OSError, RuntimeError) as error:  # a RuntimeError: h5py cannot close the file
-        number = re.search(r"errno = ([0-9]+)", str(error))  # in a report of many lines
+    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where it cannot close the file
+        number = re.search(r"errno = ([0-9]+)", str(error))  # its message has many lines, and no errno attribute
         raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from error
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TRACE_HELP = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
-# What decides whether a run fits, so what a refusal names: options of embed and of plan.
+# Options of both embed and plan: they decide whether a run fits, and errors about memory name them.
 RUN = ("n_landmark", "n_svd", "storage", "n_components", "landmarks", "t", "mds_solver")
-# What the file system of the caller refuses: a full or read-only disk, a quota, rights, limits of the process.
+# Errors that the file system causes, not the program: a full or read-only disk, a quota, permissions, limits of files.
 REFUSALS = frozenset(
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EBUSY", "EIO", "EMFILE", "ENFILE")
@@ -38,11 +38,11 @@ REFUSALS = frozenset(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    Exit code 0: the command is done. 2: input or usage is wrong, the file system refuses what is written, or `plot`
-    cannot draw, and one sentence on stderr says why. 130: Ctrl-C has interrupted it. 1: the program has a fault, and
-    prints a traceback; or stdout cannot be written, and one sentence says so. Results appear complete or not at all.
-    Pictures follow them: one of `embed` or `demo` that cannot be drawn is a warning. Streams that are closed change
-    nothing. A character that the stream cannot encode is printed as an escape.
+    Exit code 0: the command is done. 2: input or usage is wrong, the file system refuses a read or a write, the memory
+    runs out, or `plot` cannot draw; one sentence on stderr says why. 130: Ctrl-C has interrupted the command. 1: the
+    program has a fault, and prints a traceback; or stdout cannot be written, and one sentence says so. Results appear
+    complete or not at all. Pictures are drawn after them: if `embed` or `demo` cannot draw a picture, it only warns.
+    Closed streams change nothing. A character that the stream cannot encode is printed as an escape.
     """
     fill_closed_descriptors()
     out, err = lenient(sys.stdout), lenient(sys.stderr)
@@ -72,8 +72,8 @@ def _guarded(argv: Sequence[str]) -> int:
         return INTERRUPTED
     except Exception as error:  # the outermost frame: whatever was not foreseen is reported, and exits with 1
         if isinstance(error, OSError) and error.errno in REFUSALS:
-            place = "a file" if error.filename is None else error.filename
-            _say(f"error: {place} cannot be read or written ({error.strerror}); no result was written")
+            name = "a file" if error.filename is None else error.filename
+            _say(f"error: {name} cannot be read or written ({error.strerror}); no result was written")
             return BAD_INPUT
         if reason := _memory_that_ran_out(error):
             _say(f"error: the memory ran out ({reason}); no result was written; '{PROGRAM} plan' says what a run takes")
@@ -162,9 +162,9 @@ def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) 
     from .ops.memory import available_bytes
     from .planning import check_least
 
-    about = heading(args.trace, follow_links=args.follow_links)
-    if about is not None:
-        check_least(about, params, device, available_bytes(device))
+    header = heading(args.trace, follow_links=args.follow_links)
+    if header is not None:
+        check_least(header, params, device, available_bytes(device))
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -174,11 +174,11 @@ def _plan(args: argparse.Namespace) -> int:
 
     options = {name: getattr(args, name) for name in (*RUN, "device")}
     links = {"follow_links": args.follow_links}
-    about = _shape(args.shape) if args.trace is None else heading(args.trace, **links)
-    found = None if about is None else plan(about, **options)
-    if args.trace is not None and (found is None or found.fits):  # else there may be no room to read it
-        found = plan(as_trace(load_trace(args.trace, **links)), **options)
-    print(found)
+    shape = _shape(args.shape) if args.trace is None else heading(args.trace, **links)
+    run_plan = None if shape is None else plan(shape, **options)
+    if args.trace is not None and (run_plan is None or run_plan.fits):  # else there may be no room to read it
+        run_plan = plan(as_trace(load_trace(args.trace, **links)), **options)
+    print(run_plan)
     return DONE
 
 
@@ -276,7 +276,9 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _links_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--follow-links", action="store_true", help="read files that links in a folder name outside it")
+    parser.add_argument(
+        "--follow-links", action="store_true", help="read files outside a folder or a .h5 to which links in it lead"
+    )
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:

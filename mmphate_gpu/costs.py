@@ -25,12 +25,12 @@ from .ops.tile_layout import n_tiles
 from .params import Params
 
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
-CLASSIC_BLOCKS = 8  # the same of `classic`, each n_components + 10 wide
+CLASSIC_BLOCKS = 8  # Krylov blocks of `classic`, each n_components + 10 columns wide
 SMACOF_SWEEPS = 150  # typical
-SMACOF_PLACES = 20  # arrays of coordinates: the start, five places, ten of kept steps, and temporaries. Measured: 20
+SMACOF_ARRAYS = 20  # arrays of coordinates: the start, 5 of the descent, 10 of kept steps, temporaries. Measured: 20
 POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
 # Bytes a stage takes for each entry it meets, all its temporaries together.
-PER_PLACED = 96  # intraslice entries put in their places: ten int64 arrays and what lies between them. Measured: 98
+PER_PLACED = 96  # intraslice entries sorted into node order: ten int64 arrays and their temporaries. Measured: 98
 PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
 # What the C allocator holds of the temporaries that are gone: of some float64 blocks as wide as those of the Krylov
 # basis, and of a few squares, up to the 64 MiB that glibc leaves on top of its heap. Measured with 1000 to 4000
@@ -52,7 +52,7 @@ class Entries(NamedTuple):
 
     # Share of the interslice pairs at or above thresh: 0.02 to 0.03 (Hopf units), up to 0.27 (pitchfork units).
     interslice: float = 0.27
-    # Entries within the slice per node, the diagonal included. None: as of units that have nothing in common.
+    # Entries within the slice per node, the diagonal included. None: estimated for units that are independent.
     intraslice: float | None = None
     alone: float = 0.0  # share of the nodes without any interslice entry
     # Share of the tiles of 128 slices by 128 that have an entry; 0.38 to 0.51 in time order.
@@ -119,11 +119,12 @@ class Costs:
         self.gathered = self._gathered() if native and not cuda else 0
 
     def _near_units(self) -> float:
-        """Share of the pairs of units with an entry, themselves included, where the units of a slice are independent.
+        """Share of the pairs of units (a unit with itself included) that have an entry, for independent units.
 
-        Normalized points lie on a sphere, of which a cap around a unit holds the knn nearest others and a wider one
-        those within the cut; a quarter more, where few are, are within that of the other unit only. Measured, with 30
-        to 4000 units of 6 to 100 samples: 0.9 to 1.25 of the entries.
+        Normalized points lie on a sphere. A cap of the sphere around a unit holds its knn nearest units, and a wider
+        cap holds the units within its cutoff radius. If these are few, a quarter as many again have only this unit
+        within their own radius. Measured, with 30 to 4000 units of 6 to 100 samples: the estimate is 0.9 to
+        1.25 of the real entries.
         """
         from scipy.special import betainc, betaincinv
 
@@ -246,7 +247,9 @@ class Costs:
         if self.cuda:  # points in the order of a kd-tree; before that, float32 points of every slice, in tiles
             screened = 4 * self.S * -(-self.M // PAIR_TILE) * PAIR_TILE * self.K
             working = max(working + 8 * self.N * self.K, screened - kept)
-        working = max(working, 8 * self.N * self.K)  # a copy in which points that are equal but for rounding are equal
+        working = max(
+            working, 8 * self.N * self.K
+        )  # a copy of the points, in which those that differ by rounding only are made equal
         operations = 3.0 * self.K * self.pairs * passes
         return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.portable, operations)
 
@@ -351,26 +354,26 @@ class Costs:
         return max(square, 8 * n * max(leading, probes)), 2 * products * n**2
 
     def _mds(self) -> float:
-        """Classical MDS, and what goes on from it: SMACOF, and nonmetric MDS from that."""
+        """Peak of classical MDS, of SMACOF, which starts from it, and of nonmetric MDS, which starts from SMACOF."""
         L, square, C = self.L, self.square, min(self.p.n_components, self.L)
         # Squared distances; the Krylov basis and two of its blocks; the projected matrix and its eigenvectors.
         width = min(CLASSIC_BLOCKS * (C + 10), L)
         classic = square + 8 * L * (width + 2 * (C + 10)) + 16 * width**2 + self._heap()
         if self.p.mds_solver == "classic":
             return classic
-        # Distances, scaled and as float32; those in float32 and the coordinates in the descent's places.
-        smacof = max(1.5 * square, 0.5 * square + SMACOF_PLACES * 8 * L * C) + self._heap()
+        # First the distances, scaled and as float32; then the float32 distances and the arrays of the descent.
+        smacof = max(1.5 * square, 0.5 * square + SMACOF_ARRAYS * 8 * L * C) + self._heap()
         if self.p.mds_solver == "smacof":
             return max(classic, smacof)
-        # Pairs, their order, groups, two sets of values and what they are regressed with; with what is left.
+        # Pairs, their order, groups, two sets of values, temporaries of the regression; and freed blocks in the heap.
         squares = 7 if self.cuda or square / 2 >= HEAP_BLOCK else 11
         return max(classic, smacof, squares * square + (0 if self.cuda else SCIPY))
 
     def _interpolate(self) -> Cost:
-        """The coordinates and what is made of them at once. The other results are copied only when they are read."""
+        """The coordinates and their copies. The other results are copied only when they are read."""
         columns = self.p.n_components
         kept = self.item * self.N * columns
-        # The result and the caller's array; what `transform` needs: the landmark of every node and the points by unit.
+        # The result, the caller's array, and what `transform` needs: the landmark of each node and the points by unit.
         copies = 2 * kept + 16 * self.N * columns + 8 * self.N * self.K
         form = f"({self.N}, {columns})"
         return Cost(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import xarray
 
 AXES = ("epoch", "timestep", "unit")
-# The entries of a file that `Embedding.load` reads; the labels of every node follow from the values of the axes.
+# The entries that `Embedding.load` reads. It does not read the labels of the nodes, which the axes determine.
 _NEEDED = ("embedding", "shape", *(f"{axis}_values" for axis in AXES))
 _OPTIONAL = ("most_active", "entropy", "t", "stress")
 
@@ -160,7 +160,7 @@ class Embedding:
         Raises
         ------
         InputError
-            A file that is missing, cut short, of another format, inconsistent in itself, or larger than the memory.
+            The file is missing, truncated, of another format, inconsistent, or does not fit in memory.
         """
         path = expanded(path)
         arrays = _read(path)
@@ -219,7 +219,7 @@ def _missing(method: str, package: str) -> InputError:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The entries of the file at ``path`` that an embedding has, each judged by its header before it is read."""
+    """Read the entries of the file at ``path`` that an embedding has. All headers are checked before any values."""
     with readable(path), naming(path):
         check_files(path)
         if not path.is_file():
@@ -231,7 +231,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             stored = {name: members[name] for name in (*_NEEDED, *_OPTIONAL) if name in members}
             _check_headers(stored)
             needed = sum(member.header.nbytes for member in stored.values())
-            check_fits("the embedding", needed, torch.device("cpu"), remedy="accepted: one that fits in memory")
+            check_fits(
+                "the embedding", needed, torch.device("cpu"), remedy="accepted: an embedding that fits in memory"
+            )
             return {name: member.read() for name, member in stored.items()}
 
 
@@ -246,7 +248,9 @@ def _check_headers(members: dict[str, NpzMember]) -> None:
     if "most_active" in members:
         check_length("most_active", members["most_active"].shape, n_nodes, "node")
     if "entropy" in members and len(members["entropy"].shape) != 1:
-        raise InputError(f"entropy has shape {members['entropy'].shape}; accepted: one value for each diffusion time")
+        raise InputError(
+            f"entropy has shape {members['entropy'].shape}; accepted: 1 axis, one value per diffusion time"
+        )
     for name in ("t", "stress"):
         if name in members and members[name].shape:
             raise InputError(f"{name} has shape {members[name].shape}; accepted: a single number")

@@ -55,7 +55,7 @@ class Plan:
     why: str  # this form
     stages: tuple[StagePlan, ...]
     remedy: str = ""  # what lowers the peak, of a run that does not fit
-    limit: str = ""  # in parentheses: what limits the memory, where it is not that of the device itself
+    limit: str = ""  # " (name of the limit is size)" where a limit, not the device itself, bounds the memory
 
     @property
     def peak_bytes(self) -> int:
@@ -116,10 +116,10 @@ def plan(
 
     The peak is what the run adds to what the process holds when it starts (torch, the trace); on CUDA the trace is
     counted where it has yet to be copied there, which is done with a quarter of the memory at most, by parts with
-    more. Of a `Trace` it is estimated from a sample of its rows, in two or three
-    seconds on one core and without random numbers: measured to be within 7 % of the peak of the process for the cases
-    of benchmarks/bench_pipeline.py on the CPU. Of a shape, which counts as float32, it takes the upper ends of what was
-    measured, and the units of a slice for independent.
+    more. Of a `Trace` it is estimated from a sample of its rows, in two or three seconds on one core and without random
+    numbers: measured to be within 7 % of the peak of the process for the cases of benchmarks/bench_pipeline.py on the
+    CPU. A shape counts as float32. For it, the plan assumes the upper ends of what was measured, and
+    units that are independent in each slice.
 
     Parameters
     ----------

@@ -15,14 +15,14 @@ def encodable(text: str, encoding: str = "utf-8") -> str:
 def fill_closed_descriptors() -> None:
     """Open the null device on each of the descriptors 0, 1 and 2 that is closed.
 
-    Otherwise the next file that is opened has that number, and what a library prints goes into it.
+    Otherwise the next file that is opened gets that number, and what a library prints goes into that file.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             opened = os.open(os.devnull, os.O_RDWR)
-            os.dup2(opened, descriptor)  # child processes get it too
+            os.dup2(opened, descriptor)  # its copy is inheritable, for child processes
             if opened != descriptor:
                 os.close(opened)
 
@@ -35,11 +35,11 @@ class LenientStream:
 
     Parameters
     ----------
-    stream : the stream to write to; None, which Python has for a closed descriptor, discards the text.
+    stream : the stream to write to. None discards the text; `sys.stdout` is None where its descriptor is closed.
 
     Attributes
     ----------
-    error : what the first failed write raised, or None.
+    error : the exception that the first failed write raised, or None.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -50,7 +50,7 @@ class LenientStream:
         if self.error is None:
             try:
                 self._write(text)
-            except (OSError, ValueError) as error:  # a ValueError: the stream is closed
+            except (OSError, ValueError) as error:  # ValueError means that the stream is closed
                 self.error = error
         return len(text)
 
@@ -71,9 +71,9 @@ class LenientStream:
         return getattr(self.stream, name)
 
     def discard(self) -> None:
-        """Send what a stream that failed still holds to the null device, for good: for a process that is at its end.
+        """Point the descriptor of a stream that failed to the null device. Call it only right before the process ends.
 
-        The interpreter flushes once more then, and would fail.
+        The interpreter flushes the stream once more at exit, which would fail on what its buffer still holds.
         """
         if self.error is None:
             return

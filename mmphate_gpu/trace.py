@@ -380,15 +380,16 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, foll
     stream : whether the values stay in the file, to be read by parts in every pass of a run, which has the same bits
         as one from memory. None: if they would take more than a quarter of the free memory. Not possible for a
         compressed .npz, an array in Fortran order, and a .npz whose ``axes`` are in another order.
-    follow_links : whether links that lead out of a folder or a .h5 are followed: symbolic links, and virtual, external
-        and linked data of HDF5. ``path`` itself may always be a link.
+    follow_links : whether to follow links that lead out of a folder or a .h5: symbolic links, and the external links,
+        external storage and virtual datasets of HDF5. Pass True for files that you trust. ``path`` itself may always
+        be a link.
 
     Raises
     ------
     InputError
-        A file that is missing, truncated, of another format, or that holds what `as_trace` rejects; one that changes
-        while it is read by parts; one that cannot be read by parts and does not fit in memory; links that lead out of
-        it. The shapes, dtypes and sizes of all arrays are judged before their values are read.
+        The file is missing, truncated, of another format, or holds values that `as_trace` rejects; it changes while it
+        is read by parts; it cannot be read by parts and does not fit in memory; a link leads out of it (unless
+        ``follow_links``). The shapes, dtypes and sizes of all arrays are checked before their values are read.
 
     Notes
     -----
@@ -404,7 +405,9 @@ def _stored_fields(path: str | os.PathLike[str], stream: bool | None, follow_lin
     if stream is not None and not isinstance(stream, bool):
         raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
     if not isinstance(follow_links, bool):
-        raise InputTypeError(f"follow_links={follow_links!r}; accepted: True or False")
+        raise InputTypeError(
+            f"follow_links={follow_links!r} is a {type(follow_links).__name__}; accepted: True or False"
+        )
     header = None if stream is not None else _trace_io.heading(path, follow_links)
     needed = 0 if header is None else math.prod(header.shape) * max(4, header.dtype.itemsize)
     cpu = torch.device("cpu")
@@ -428,8 +431,9 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     Raises
     ------
     InputError
-        A path that exists (unless ``overwrite``), an unknown ending, or a .npy for a trace with a mask, labels or
-        coordinates. A .zarr to replace that holds other things than zarr writes. The file system refuses the write.
+        The path exists (unless ``overwrite``) or has an unknown ending; the path ends in .npy, and the trace has a
+        mask, labels or coordinates; the .zarr to replace holds files that zarr did not write; the file system refuses
+        the write.
     """
     trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES

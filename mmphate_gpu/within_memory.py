@@ -27,8 +27,8 @@ logger = logging.getLogger("mmphate_gpu")
 FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
 
 
-# What torch's CPU allocator, C++, cuBLAS, cuSOLVER, Triton, Python's threads and the loader of shared libraries say in
-# errors that are no MemoryError.
+# Parts of the messages for memory that ran out, in errors that are not MemoryErrors: from torch's CPU allocator, C++,
+# cuBLAS, cuSOLVER, Triton, Python's threads and the loader of shared libraries.
 TOLD = (
     "out of memory",
     "can't allocate memory",

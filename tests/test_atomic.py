@@ -1,4 +1,4 @@
-"""Whole files and folders: what a disk refuses, planted names, several writers at once, what dead processes leave."""
+"""Files and folders appear whole: on full disks, with planted links, several writers and killed processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 
 @pytest.fixture(params=["exchange", "two renames"])
 def system(request, monkeypatch):
-    """A system that can exchange two names and rename without replacing, and one that cannot."""
+    """Run the test on a system that can exchange two names and rename without replacing, and on one that cannot."""
     if request.param == "two renames":
         monkeypatch.setattr(rename, "_system_call", lambda how: None)
     return request.param
@@ -63,12 +63,12 @@ def need(name):
         pytest.importorskip(module)
 
 
-# ---------------------------------------------------------------- what the system refuses
+# ---------------------------------------------------------------- errors of the system
 
 
 @contextlib.contextmanager
 def largest_file(size):
-    """The system refuses to write more than ``size`` bytes into a file."""
+    """Have the system refuse to write more than ``size`` bytes into a file."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -86,7 +86,7 @@ def test_a_file_that_becomes_too_large(tmp_path, name):
     for before in (set(), {name}):
         with largest_file(4000), pytest.raises(InputError, match=rf"{name}' cannot be written \(File too large\)$"):
             WRITERS[name](path)
-        gc.collect()  # files that stay open would fail again here
+        gc.collect()  # a file that was left open would fail again when it is collected
         assert names(tmp_path) == before
         WRITERS[name](path)
 
@@ -170,7 +170,7 @@ def test_a_long_name_that_the_file_system_takes(tmp_path, name):
     assert names(tmp_path) == {name} and load_trace(tmp_path / name).n_epochs == 3
 
 
-# ---------------------------------------------------------------- what is at the path
+# ---------------------------------------------------------------- what the path already holds
 
 
 @posix
@@ -180,7 +180,7 @@ def test_a_link_is_replaced_and_its_file_stays(tmp_path):
         link = tmp_path / "a.npz"
         link.unlink(missing_ok=True)
         link.symlink_to(target)
-        with pytest.raises(PathExistsError, match="a.npz exists; pass overwrite=True"):
+        with pytest.raises(PathExistsError, match="a.npz exists; accepted: a new path, or overwrite=True"):
             save_trace(link, TRACE)
         save_trace(link, TRACE, overwrite=True)
         assert not link.is_symlink() and load_trace(link).n_epochs == 30
@@ -196,7 +196,7 @@ def test_modes(tmp_path, name, mode):
         save_trace(tmp_path / name, TRACE[:3])
     finally:
         os.umask(before)
-    # What `open` and `mkdir` give: 0o666 and 0o777 without the bits of the mask.
+    # `open` and `mkdir` give the modes 0o666 and 0o777 without the bits of the umask.
     assert stat.S_IMODE((tmp_path / name).stat().st_mode) == (0o640 if name == "a.npz" else 0o750)
     (tmp_path / name).chmod(mode)
     save_trace(tmp_path / name, TRACE, overwrite=True)
@@ -342,7 +342,7 @@ def test_a_folder_that_is_replaced_always_exists(tmp_path):
     assert len(missing) > 100 and not any(missing)
 
 
-# ---------------------------------------------------------------- what dead processes leave
+# ---------------------------------------------------------------- scratch folders of dead processes
 
 
 def abandoned(path, **contents):
@@ -355,10 +355,12 @@ def abandoned(path, **contents):
     return folder
 
 
-def test_scratch_of_the_dead_is_swept(tmp_path):
+def test_scratch_folders_of_dead_processes_are_deleted(tmp_path):
     for name in ("a.npz", "a" * 240 + ".npz"):
         (abandoned(tmp_path / name) / name).write_bytes(b"half")
-        abandoned(tmp_path / name).joinpath(scratch._lock_name()).unlink()  # it ended before it made the lock
+        abandoned(tmp_path / name).joinpath(
+            scratch._lock_name()
+        ).unlink()  # as of a process that ended before it made the lock
         abandoned(tmp_path / name, new="half")
         save_trace(tmp_path / name, TRACE[:3])
         assert names(tmp_path) == {name}
@@ -375,7 +377,7 @@ def test_scratch_of_the_living_stays(tmp_path):
 
 @posix
 def test_scratch_of_a_living_process_stays_whatever_its_number(tmp_path):
-    """The maker lives in a process of its own, which takes the lock but has no number that we know of."""
+    """Another process that is alive holds the lock; its process number is not used."""
     script = (
         "import sys; from pathlib import Path; from mmphate_gpu._atomic import scratch; "
         "print(scratch.new_scratch(Path(sys.argv[1]))[0], flush=True); input()"
@@ -447,7 +449,7 @@ def test_a_maker_whose_folder_is_swept_makes_another(tmp_path, monkeypatch):
     take, made = scratch._take, []
 
     def late(lock):
-        """Another process takes the folder for abandoned before its maker has locked it."""
+        """Another process deletes the folder as abandoned before the process that made it has locked it."""
         made.append(lock)
         if len(made) == 1:
             (folder,) = tmp_path.glob(".a.*.partial")
@@ -461,8 +463,8 @@ def test_a_maker_whose_folder_is_swept_makes_another(tmp_path, monkeypatch):
 
 
 @posix
-def test_a_death_between_two_renames_is_mended(tmp_path, monkeypatch):
-    """Where the system exchanges no names, the next write puts the old folder back."""
+def test_the_old_folder_returns_after_a_kill_between_two_renames(tmp_path, monkeypatch):
+    """Where the system cannot exchange names, the next write puts the old folder back."""
     script = """
 import os, sys
 from pathlib import Path
@@ -494,7 +496,7 @@ def test_an_old_folder_is_put_back_only_if_the_new_one_did_not_arrive(tmp_path):
     path = tmp_path / "a"
     for contents, result in (
         ({"old": "1", "ready": "2"}, "1"),
-        ({"old": "1"}, "new"),  # the new one had arrived, and the user has moved it away
+        ({"old": "1"}, "new"),  # the new folder was in place, and the user has moved it away
         ({"ready": "2"}, "new"),
         ({"new": "half", "old": "1"}, "new"),
     ):
@@ -601,11 +603,11 @@ def test_only_scratch_of_pictures_is_deleted(here):
 
 
 def result():
-    """The folder of a result, as `embed --force` has it."""
+    """Write a folder of results as `embed --force` does."""
     return _results.result_folder(Path("out"), force=True)
 
 
-def test_a_file_that_is_put_in_before_the_exchange(here):
+def test_a_file_added_before_the_exchange_is_kept(here):
     assert embed() == 0
     with pytest.raises(InputError, match="holds notes.txt"), result() as folder:
         _results.write_report(folder, {"program": "mmphate-gpu"})
@@ -613,7 +615,7 @@ def test_a_file_that_is_put_in_before_the_exchange(here):
     assert names("out") == {"embedding.npz", "report.json", "notes.txt"} and names(here) == {"trace.npy", "out"}
 
 
-def test_a_file_that_is_put_in_during_the_exchange(here, monkeypatch, system):
+def test_a_file_added_during_the_exchange_is_kept(here, monkeypatch, system):
     assert embed() == 0
     keep_mode = whole._keep_mode
 
@@ -622,7 +624,7 @@ def test_a_file_that_is_put_in_during_the_exchange(here, monkeypatch, system):
         keep_mode(path, new)
 
     with (
-        pytest.warns(UserWarning, match=r"the folder before is kept as out\..*, since it holds notes.txt"),
+        pytest.warns(UserWarning, match=r"the old folder is kept as out\..*, because it holds notes.txt"),
         result() as out,
     ):
         _results.write_report(out, {"program": "mmphate-gpu"})
@@ -657,7 +659,7 @@ def test_ctrl_c_before_the_exchange_leaves_the_old_result(here, monkeypatch, cap
 
 
 def test_two_runs_without_force(here, system):
-    sentence = "--out out exists; give a new name, or --force"
+    sentence = "--out out exists; accepted: a new name, or --force"
     with pytest.raises(InputError, match=sentence), _results.result_folder(Path("out")) as folder:
         _results.write_report(folder, {"program": "mmphate-gpu"})
         assert embed() == 0

@@ -309,11 +309,15 @@ FILES = {
     "missing": ("a.npy", lambda path: None, ["a.npy does not exist", "accepted: .npy, .npz"]),
     "name too long": ("a" * 300 + ".npy", lambda path: None, ["cannot be read", "too long"]),
     "other ending": ("a.csv", lambda path: path.write_text("1,2"), ["a.csv has an unknown ending", "accepted: .npy"]),
-    "other format": ("a.npy", lambda path: path.write_text("1,2,3,4,5,6,7,8"), ["a.npy is truncated or no .npy"]),
-    "other format in a zip": ("a.npz", lambda path: path.write_text("1,2,3"), ["a.npz is truncated or no .npz"]),
-    "empty": ("a.npy", lambda path: path.write_bytes(b""), ["a.npy is truncated or no .npy"]),
-    "truncated npy": ("a.npy", cut, ["a.npy is truncated: it has 2180 bytes of values, and its header says 2880"]),
-    "truncated npz": ("a.npz", cut, ["a.npz is truncated or no .npz"]),
+    "other format": ("a.npy", lambda path: path.write_text("1,2,3,4,5,6,7,8"), ["a.npy is truncated or not a .npy"]),
+    "other format in a zip": ("a.npz", lambda path: path.write_text("1,2,3"), ["a.npz is truncated or not a .npz"]),
+    "empty": ("a.npy", lambda path: path.write_bytes(b""), ["a.npy is truncated or not a .npy"]),
+    "truncated npy": (
+        "a.npy",
+        cut,
+        ["a.npy is truncated: its values have 2180 bytes; accepted: 2880, as its header says"],
+    ),
+    "truncated npz": ("a.npz", cut, ["a.npz is truncated or not a .npz"]),
     "npz without data": ("a.npz", lambda path: np.savez(path, x=TRACE), ["a.npz holds ['x']", "'data' or 'trace'"]),
     "folder": ("a.npy", lambda path: path.mkdir(), ["a.npy is a folder"]),
     "folder without a recording": ("a", lambda path: path.mkdir(), ["a has an unknown ending", "meta.json"]),
@@ -329,7 +333,7 @@ FILES = {
         ["entry 'mask' holds pickled Python objects, which are never loaded"],
     ),
     "bare pickle": ("a.npy", bare_pickle, ["a.npy holds a Python pickle, which is never loaded"]),
-    "bare pickle as npz": ("a.npz", bare_pickle, ["a.npz is truncated or no .npz"]),
+    "bare pickle as npz": ("a.npz", bare_pickle, ["a.npz is truncated or not a .npz"]),
 }
 
 
@@ -353,8 +357,8 @@ def test_the_trap_works(here):
     ("make", "words"),
     [
         (lambda path: None, ["is no file"]),
-        (cut, ["is truncated or no .npz"]),
-        (bare_pickle, ["is truncated or no .npz"]),
+        (cut, ["is truncated or not a .npz"]),
+        (bare_pickle, ["is truncated or not a .npz"]),
         (trapped_npz, ["lacks embedding"]),
         (lambda path: np.savez(path, data=TRACE), ["lacks embedding"]),
     ],

@@ -231,10 +231,10 @@ def write_two_times(path):
 @pytest.mark.parametrize(
     "write, found",
     [
-        (write_text, "is truncated or no .npz"),
-        (write_npy, "is truncated or no .npz"),
+        (write_text, "is truncated or not a .npz"),
+        (write_npy, "is truncated or not a .npz"),
         (write_pickled, "holds pickled"),
-        (write_cut_short, "is truncated or no .npz"),
+        (write_cut_short, "is truncated or not a .npz"),
         (write_damaged, "wrong.npz"),
         (write_other_npz, "lacks embedding"),
         (write_other_zip, "lacks embedding"),

@@ -1,4 +1,4 @@
-"""A process that was forked after OpenMP's threads had started does not wait for them."""
+"""A forked process does not wait for the OpenMP threads of its parent, which it does not have."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def test_a_forked_process_computes_on_one_thread_and_warns_once(two_threads, rec
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     (warning,) = recwarn
-    assert "this process was forked, so it computes on one thread" in str(warning.message)
+    assert "this process was forked, so it computes on 1 thread" in str(warning.message)
     with _ProcessWide():
         assert torch.get_num_threads() == 2
 
@@ -69,7 +69,7 @@ sys.exit("hangs" if hangs else process.exitcode)
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["fit", "torch"])
 def test_a_fit_after_a_fork_ends(tmp_path, first):
-    """Without the threads of its parent OpenMP would wait without end, after a fit and after torch's own products."""
+    """OpenMP would wait without end for the threads of the parent, after a fit and after torch's own products."""
     env = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1])}
     env.pop("OMP_NUM_THREADS", None)
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT.format(first=first)]

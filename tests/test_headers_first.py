@@ -1,4 +1,4 @@
-"""Files that promise more than they hold, or more than fits: refused by their headers, before values are read."""
+"""Files that claim more than they hold or than fits in memory are refused by their headers, before values are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmphate_gpu.slices import SliceLayout
 
 SHAPE = (4, 3, 5, 7)
 BOTH = pytest.mark.parametrize("stream", [False, True])
-LITTLE = 1_500_000  # bytes: less than the values of each of the files take
+LITTLE = 1_500_000  # bytes; the values of each file below take more
 
 
 def values() -> np.ndarray:
@@ -25,7 +25,7 @@ def values() -> np.ndarray:
 
 
 def npy(header: str, content: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
-    """A .npy with any text as its header."""
+    """Write a .npy with any text as its header."""
     size = 2 if version == (1, 0) else 4
     return b"\x93NUMPY" + bytes(version) + len(header).to_bytes(size, "little") + header.encode("latin1") + content
 
@@ -65,7 +65,7 @@ def refused_in_little_memory(read, match: str) -> None:
     [
         ((10**9, 0, 10**9), r"data has an empty axis unit, shape \(1000000000, 0, 1000000000\)"),
         ((0, 2, 3, 4), "data has an empty axis epoch"),
-        ((10**9, 10**9, 10**9), "is truncated: it has 0 bytes of values"),
+        ((10**9, 10**9, 10**9), "is truncated: its values have 0 bytes"),
         ((10**30, 2, 2), "is truncated"),
         ((-1, 2, 2), r"has the shape \(-1, 2, 2\)"),
         ((-2, -2, 2), r"has the shape \(-2, -2, 2\)"),
@@ -80,7 +80,7 @@ def test_a_npy_of_an_impossible_shape(tmp_path, shape, match, stream):
 @BOTH
 @pytest.mark.parametrize("shape", [(10**9,), (10**5, 10**4), (10**3, 10, 10, 10, 100)])
 def test_a_large_npy_of_other_axes(tmp_path, shape, stream):
-    """Eight gigabytes, of which the file system stores none."""
+    """A sparse file of eight gigabytes, which takes no room on the disk."""
     with (tmp_path / "a.npy").open("wb") as file:
         file.write(npy(described(shape)))
         file.truncate(file.tell() + 8 * 10**9)
@@ -104,12 +104,12 @@ def test_a_large_npy_of_other_axes(tmp_path, shape, stream):
         ("timestep", np.zeros((3, 0)), r"timestep has shape \(3, 0\)"),
     ],
 )
-def test_arrays_of_zeros_in_a_compressed_npz(tmp_path, field, array, match, stream):
+def test_compressed_arrays_that_do_not_fit_the_data(tmp_path, field, array, match, stream):
     path = zipped(tmp_path / "a.npz", **({"data": of(values())} | {field: of(array)}))
     refused_in_little_memory(lambda: load_trace(path, stream=stream), rf"a\.npz: {match}")
 
 
-def test_a_member_that_nobody_asks_for_is_not_read(tmp_path):
+def test_an_entry_that_no_trace_uses_is_not_read(tmp_path):
     path = zipped(tmp_path / "a.npz", data=of(values()), other=of(np.zeros(500_000)))
     tracemalloc.start()
     assert load_trace(path).shape == SHAPE
@@ -120,7 +120,9 @@ def test_a_member_that_nobody_asks_for_is_not_read(tmp_path):
 def test_a_recording_of_other_axes(tmp_path):
     folder = recording(tmp_path / "run", np.zeros((3, 5, 7)), np.zeros((3, 5, 8)))
     for stream in (False, True):
-        with pytest.raises(InputError, match=r"snapshots of the shapes \[\(3, 5, 7\), \(3, 5, 8\)\]; accepted: one"):
+        with pytest.raises(
+            InputError, match=r"snapshots of the shapes \[\(3, 5, 7\), \(3, 5, 8\)\]; accepted: the same"
+        ):
             load_trace(folder, stream=stream)
     (folder / "snapshot_1.npy").write_bytes(npy(described((3, 5, 10**9))))
     with pytest.raises(InputError, match=r"snapshot_1\.npy is truncated"):
@@ -164,7 +166,7 @@ def saved(tmp_path):
         ("epoch_values", np.zeros(500_000), "embedding has shape"),
         ("unit_values", np.zeros(4, "U200000"), "unit_values has entries of 800000 bytes"),
         ("most_active", np.zeros(500_000), r"most_active has shape \(500000,\); accepted: \(24,\)"),
-        ("entropy", np.zeros((10, 10**5)), r"entropy has shape \(10, 100000\); accepted: one value"),
+        ("entropy", np.zeros((10, 10**5)), r"entropy has shape \(10, 100000\); accepted: 1 axis, one value"),
         ("t", np.zeros(500_000), "t has shape"),
     ],
 )
@@ -221,17 +223,19 @@ def test_what_lies_beside_the_data_fits_too(tmp_path, monkeypatch):
 
 @BOTH
 def test_a_stored_member_shorter_than_its_header(tmp_path, stream):
-    """Its values would come from the member behind it."""
+    """Without the check, its last values would be bytes of the next member."""
     short = npy(described(SHAPE), values().tobytes()[:-80])
     path = zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=short, epoch=of(np.arange(4)))
-    with pytest.raises(InputError, match=r"the entry 'data' is truncated: it has 3280 bytes of values"):
+    with pytest.raises(InputError, match=r"the entry 'data' is truncated: its values have 3280 bytes"):
         load_trace(path, stream=stream)
 
 
 @BOTH
-@pytest.mark.parametrize("place", [20, 24])  # of the compressed and the uncompressed size in the central directory
-def test_a_directory_that_promises_more_than_a_member_has(tmp_path, place, stream):
-    """The header promises as much, or the archive says that a member that is stored has two sizes."""
+@pytest.mark.parametrize(
+    "place", [20, 24]
+)  # offsets of the compressed and the uncompressed size in the central directory
+def test_a_directory_that_claims_more_than_an_entry_has(tmp_path, place, stream):
+    """The header claims as many bytes as the directory, or the directory has two sizes for a stored member."""
     whole = npy(described(SHAPE), values().tobytes()[:-80])
     path = zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=whole, epoch=of(np.arange(4)))
     raw = bytearray(path.read_bytes())
@@ -252,12 +256,12 @@ def test_two_arrays_in_one_member(tmp_path, stream):
 
 def test_a_member_compressed_by_another_method(tmp_path):
     path = zipped(tmp_path / "a.npz", zipfile.ZIP_LZMA, data=of(values()))
-    with pytest.raises(InputError, match="the entry 'data' is compressed by method 14"):
+    with pytest.raises(InputError, match="the entry 'data' has the compression method 14"):
         load_trace(path)
 
 
 def test_a_file_that_is_cut_off_while_it_is_read(tmp_path, monkeypatch):
-    """A process that has mapped the file would die of a SIGBUS."""
+    """If the file were memory-mapped, the process would be killed by SIGBUS."""
     np.save(tmp_path / "a.npy", np.zeros((50, 10, 10, 100)))
     plain = _npy.fill
 
@@ -313,7 +317,7 @@ def test_a_broken_header(tmp_path, header, stream):
 @pytest.mark.parametrize("version", [(0, 0), (4, 0), (1, 7)])
 def test_a_version_that_does_not_exist(tmp_path, version):
     (tmp_path / "a.npy").write_bytes(npy(described(SHAPE), values().tobytes(), version))
-    with pytest.raises(InputError, match=r"a\.npy is a \.npy of"):
+    with pytest.raises(InputError, match=r"a\.npy has the \.npy version"):
         load_trace(tmp_path / "a.npy")
 
 
@@ -345,11 +349,11 @@ def test_a_broken_list_of_snapshots(tmp_path, changes, stream):
 
 
 def test_one_long_name_among_many(tmp_path):
-    """NumPy would make all of them as long: 80 MB here."""
+    """NumPy pads all texts of an array to the longest: 80 MB here."""
     folder = recording(tmp_path / "run", *np.zeros((200, 1, 1, 1)))
     meta = json.loads((folder / _trace_flat.META).read_text())
     (folder / _trace_flat.META).write_text(json.dumps(meta | {"epoch": ["a" * 100_000, *["b"] * 199]}))
-    refused_in_little_memory(lambda: load_trace(folder), "epoch holds a text of 100000 characters among 200")
+    refused_in_little_memory(lambda: load_trace(folder), "epoch holds 200 texts, one of 100000 characters")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "\0", "", "null", '{"a": 1} {'])
@@ -360,7 +364,7 @@ def test_a_list_of_snapshots_that_is_no_json(tmp_path, text):
         load_trace(folder)
 
 
-# ---------------------------------------------------------------- values that are none
+# ---------------------------------------------------------------- bytes that are no values of the dtype
 
 
 @BOTH
@@ -371,7 +375,7 @@ def test_a_size_that_is_a_truth_value(tmp_path, stream):
 
 @BOTH
 def test_bytes_that_are_no_booleans(tmp_path, stream):
-    """Any byte but zero is True, as in C; torch would take one of 2 for both."""
+    """Any nonzero byte is True, as in C; in torch a byte of 2 would count as both True and False."""
     mask = np.ones(SHAPE, np.uint8)
     mask[1, 2, 3, :] = [0, 1, 2, 3, 128, 255, 0]
     path = zipped(
@@ -389,7 +393,7 @@ def test_text_that_is_not_unicode(tmp_path, order):
     unit = np.array(["a", "b", "c", "d", "e"], f"{order}U2")
     unit.view(f"{order}u4")[3] = 0x110000
     np.savez(tmp_path / "a.npz", data=values(), unit=unit)
-    with pytest.raises(InputError, match=r"a\.npz.* holds text with a character that Unicode does not have"):
+    with pytest.raises(InputError, match=r"a\.npz.* holds text with a character beyond Unicode"):
         load_trace(tmp_path / "a.npz")
 
 
@@ -449,5 +453,5 @@ def test_the_path_itself_may_be_a_link(tmp_path):
 
 def test_follow_links_is_true_or_false(tmp_path):
     save_trace(tmp_path / "b.npy", values())
-    with pytest.raises(InputTypeError, match="follow_links='no'; accepted: True or False"):
+    with pytest.raises(InputTypeError, match="follow_links='no' is a str; accepted: True or False"):
         load_trace(tmp_path / "b.npy", follow_links="no")

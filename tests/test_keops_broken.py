@@ -1,4 +1,4 @@
-"""A KeOps that cannot serve (its compiler, its cache): one sentence where it is asked for by name, else the others."""
+"""A KeOps that does not work is refused in one sentence where the caller names it; "auto" takes torch instead."""
 
 import os
 import pickle
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not _keops.available("pykeops") or sys.platform 
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch, tmp_path):
-    """What one test found out about KeOps is unknown to the next one."""
+    """Forget between tests what the package remembers about KeOps."""
     monkeypatch.setattr(_keops, "_failures", [])
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
@@ -53,17 +53,17 @@ def points():
         ("exit 0", r"does not work \(exit code 0\)"),  # but no library
         ("printf 'internal \\377 error' >&2; exit 4", r"does not work \(exit code 4\)"),
         ("kill -9 $$", r"does not work \(exit code -9\)"),
-        ("exec sleep 60", "does not answer within 1 s"),
+        ("exec sleep 60", "does not finish within 1 s"),
     ],
 )
 def test_a_compiler_that_does_not_compile(tmp_path, monkeypatch, text, reason):
     monkeypatch.setenv("CXX", compiler(tmp_path / "bin", text))
     monkeypatch.setattr(_keops, "PROBE_SECONDS", 1)
     with pytest.raises(
-        mp.InputError, match=rf'knn_backend="keops" cannot serve: the C\+\+ compiler .*c\+\+17 {reason}'
+        mp.InputError, match=rf'knn_backend="keops" cannot be used: the C\+\+ compiler .*c\+\+17 {reason}'
     ):
         kneighbors(points(), 2, backend="keops")
-    assert "cannot serve" not in _keops.why_no_keops()
+    assert "cannot be used" not in _keops.why_no_keops()
 
 
 def test_no_compiler_at_all(tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_home_that_is_no_folder(monkeypatch):
 
 @pytest.fixture
 def library(tmp_path):
-    """The C++ twins, in the place of a reduction of KeOps."""
+    """A copy of the compiled C++ ops, which stands for a library of KeOps."""
     from mmphate_gpu.ops import _native
 
     source = _native._library_path()
@@ -154,7 +154,7 @@ def test_auto_takes_torch_and_warns_once(monkeypatch, recwarn):
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", "/dev/null/x")
     distances, indices = kneighbors(points(), 2)
     (warning,) = recwarn
-    assert str(warning.message).startswith("the torch versions serve in the place of KeOps: its cache /dev/null/x")
+    assert str(warning.message).startswith("the torch versions are used instead of KeOps: its cache /dev/null/x")
     wanted = torch.cdist(points(), points()).sort(-1)
     torch.testing.assert_close(distances, wanted.values[..., 1:3])
     assert torch.equal(indices, wanted.indices[..., 1:3])
@@ -168,7 +168,7 @@ def test_auto_on_cuda_warns_once_where_keops_is_installed_and_broken(monkeypatch
     for _ in range(2):
         assert neighbors.resolve_knn_backend("auto", torch.device("cuda")) == "torch"
     (warning,) = recwarn
-    assert "in the place of KeOps: its cache /dev/null/x cannot be made" in str(warning.message)
+    assert "instead of KeOps: its cache /dev/null/x cannot be made" in str(warning.message)
 
 
 def test_auto_says_nothing_of_a_keops_that_is_not_installed(monkeypatch, recwarn):
@@ -191,7 +191,7 @@ def test_every_fault_of_a_call_is_one_sentence(monkeypatch, error):
 
     monkeypatch.setattr(_keops, "require", fail)
     with pytest.raises(
-        mp.InputError, match=r"cannot serve: KeOps fails \(\w+: .*\); if its C\+\+ compiler works"
+        mp.InputError, match=r"cannot be used: KeOps fails \(\w+: .*\); if its C\+\+ compiler works"
     ) as caught:
         kneighbors(points(), 2, backend="keops")
     assert "\n" not in str(caught.value) and str(_keops._cache_folder()) in str(caught.value)
@@ -217,16 +217,16 @@ def test_a_product_falls_back_only_where_auto_chose(monkeypatch, recwarn, get_ca
         lazy_module.LazyAffinity(*parts, thresh=1e-4, dtype=torch.float64, engine=engine)
         for engine in ("keops", "torch")
     )
-    operator._chosen = chosen
+    operator._engine_is_auto = chosen
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", "/dev/null/x")
     block = torch.ones(operator.shape[0], 2, dtype=torch.float64)
     if not chosen:
-        with pytest.raises(mp.InputError, match='engine="keops" cannot serve: its cache /dev/null/x'):
+        with pytest.raises(mp.InputError, match='engine="keops" cannot be used: its cache /dev/null/x'):
             operator @ block
         return
     assert torch.equal(operator @ block, expected @ block) and operator.engine == "torch"
     (warning,) = recwarn
-    assert "the torch versions serve in the place of KeOps" in str(warning.message)
+    assert "the torch versions are used instead of KeOps" in str(warning.message)
 
 
 # ---------------------------------------------------------------- the command line
@@ -258,14 +258,14 @@ def test_a_cache_that_is_damaged_between_two_processes(tmp_path, keops):
     changed_in_the_middle(library)
     done = python(SCRIPT, cache)
     assert done.returncode == 0 and done.stdout == (
-        f'refused: knn_backend="keops" cannot serve: the library {library} in its cache is damaged; delete it\ndone\n'
+        f'refused: knn_backend="keops" cannot be used: the library {library} in its cache is damaged; delete it\ndone\n'
     )
     library.unlink()
     assert python(SCRIPT, cache).stdout == "done\n" and not differs_from_checksum(library)
     for index in cache.glob("*/*.pkl"):
         index.write_bytes(b"\x80\x04K")
     done = python(SCRIPT, cache)
-    assert done.returncode == 0 and "cannot serve: KeOps fails (" in done.stdout and "Traceback" not in done.stderr
+    assert done.returncode == 0 and "cannot be used: KeOps fails (" in done.stdout and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ OLD, NEW = 1, 2  # seeds
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX signals")
 def test_killed_processes_leave_the_old_or_the_new_result(tmp_path):
-    """A process of one thread, which has only imported, runs the commands in forks: torch is loaded once."""
+    """A process with one thread imports the package once, and forks for each command, so that torch is loaded once."""
     env = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1000)
@@ -36,7 +36,7 @@ def test_killed_processes_leave_the_old_or_the_new_result(tmp_path):
 
 
 def start(seed: int, *options: str) -> int:
-    """The process of a command."""
+    """Start a command in a forked process."""
     process = os.fork()
     if process == 0:
         null = os.open(os.devnull, os.O_WRONLY)
@@ -61,7 +61,7 @@ def killed(process: int, phase: str, seconds: float) -> bool:
 
 
 def check(seeds: set[int], coordinates: dict[int, np.ndarray]) -> int | None:
-    """The seed of the result, which is whole; None if there is no result."""
+    """Check that the result is whole, and return its seed; None if there is no result."""
     assert all(name in ("small.npy", "r") or name.endswith(".partial") for name in os.listdir()), os.listdir()
     if not os.path.lexists("r"):
         return None
@@ -82,7 +82,7 @@ def first_file() -> None:
 
 
 def seconds_to_save() -> float:
-    """The shortest of three runs, from the first file on to the end."""
+    """The shortest time of three runs from their first file to their end, in seconds."""
     shortest = 60.0
     for _ in range(3):
         process = start(NEW, "--force", "--no-plots")

@@ -30,7 +30,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """Writes files of /proc and /sys under a root of their own, from which the limits are read."""
+    """Gives a function that writes files of /proc and /sys into a folder, from which the limits are then read."""
     monkeypatch.setattr(memory_limits, "ROOT", tmp_path)
 
     def write(files: dict[str, object]) -> None:
@@ -68,8 +68,8 @@ def test_file_pages_that_the_kernel_gives_back_are_free(tree):
     assert least().free_bytes == 430 * MIB
 
 
-def test_the_ancestor_that_binds(tree):
-    """As batch systems set it: the job's group has the limit, the group of a step in it has none."""
+def test_the_ancestor_with_the_least_memory_left_decides(tree):
+    """As in batch systems: the group of the job has a limit, and the group of a step in it has none."""
     tree({"proc/self/cgroup": "0::/slurm/job_7/step_0/task_1", "proc/self/mountinfo": V2["proc/self/mountinfo"]})
     job = "sys/fs/cgroup/slurm/job_7"
     tree(
@@ -111,7 +111,7 @@ def test_version_1_without_a_limit(tree):
 
 
 def test_the_limit_of_an_ancestor_that_is_not_mounted(tree):
-    """A container sees its own group only; what its ancestors allow is in memory.stat."""
+    """A container sees its own group only; memory.stat of that group has the least limit of its ancestors."""
     tree(
         {
             "proc/self/cgroup": "4:memory:/docker/ab",
@@ -247,12 +247,12 @@ def child(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 @linux
-def test_address_space_that_is_left():
+def test_resource_limits_on_address_space():
     lines = child("-c", LEFT).stdout.splitlines()
     for line, left, name in zip(lines, (500, 400), ("RLIMIT_DATA (ulimit -d)", "RLIMIT_AS (ulimit -v)"), strict=True):
         taken_since, above, shown = line.split(maxsplit=2)
         assert int(above) == left * MIB and shown == name
-        assert 0 <= int(taken_since) < 4 * MIB  # the process takes a few pages between the two looks
+        assert 0 <= int(taken_since) < 4 * MIB  # the process takes a few pages between the two readings
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_other_errors_of_files_are_not_memory(monkeypatch):
 
 # ---------------------------------------------------------------- runs under a limit
 
-# Sets the limit so that so many megabytes are left above what the imports take, and runs the command.
+# Sets a limit that leaves so many megabytes beyond what the imports take, and runs the command.
 COMMAND = """
 import resource, sys
 import mmphate_gpu.estimator, mmphate_gpu.cli
@@ -360,7 +360,7 @@ def test_a_run_under_a_resource_limit_is_refused_or_done(limit, left, traces, tm
     )
 
 
-# In a mount of its own, over the control groups of the machine.
+# Mounts a tree of files over the control groups of the machine, in a mount namespace of its own.
 GROUPED = """
 mount -t tmpfs none /sys/fs/cgroup && echo "$1" > /sys/fs/cgroup/memory.max && echo 0 > /sys/fs/cgroup/memory.current
 shift && exec "$@"

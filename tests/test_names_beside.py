@@ -123,7 +123,7 @@ def test_members_of_an_npz_that_are_no_arrays(tmp_path):
     assert load_trace(path).epoch.tolist() == [0, 1, 2, 3]
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("epoch", "the first of May")
-    with pytest.raises(InputError, match=r"a\.npz: the entry 'epoch' is truncated or no .npy"):
+    with pytest.raises(InputError, match=r"a\.npz: the entry 'epoch' is truncated or not a .npy"):
         load_trace(path)
 
 

@@ -1,4 +1,4 @@
-"""A native library that was damaged is not loaded: the hash beside it says so, a warning names it, torch serves."""
+"""A damaged C++ library is not loaded: a warning names it, and the torch versions of the ops serve instead."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(SOURCE is None, reason="no C++ twins")
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    """A copy of the library with its checksum, which the package takes in the place of its own."""
+    """A copy of the library with its checksum, which the package loads instead of the real one."""
     copy = tmp_path / _native.LIBRARY
     copy.write_bytes(SOURCE.read_bytes())
     write_checksum(copy)
@@ -30,7 +30,7 @@ def one_bit(content):
 
 
 def zeros(content):
-    """What a file system may leave after a crash: the length is right."""
+    """Zeros in a file of the right length, as a file system may leave it after a crash."""
     content[4096:8192] = bytes(4096)
 
 
@@ -78,7 +78,7 @@ def test_a_damaged_library_is_not_loaded(library, monkeypatch, change):
         raise AssertionError("it was loaded")
 
     monkeypatch.setattr(_native, "_library", load)
-    reason = f"{_native.LIBRARY} is damaged, its hash is not that of {_native.LIBRARY}.sha256; install it again"
+    reason = f"{_native.LIBRARY} is damaged: its hash differs from that in {_native.LIBRARY}.sha256; install it again"
     assert _native._reason() == reason
     with pytest.warns(RuntimeWarning, match="the portable torch versions serve: libmmphate_cpu.so is damaged"):
         assert _native.why_no_native.__wrapped__() == reason
@@ -86,7 +86,7 @@ def test_a_damaged_library_is_not_loaded(library, monkeypatch, change):
 
 @pytest.mark.parametrize("content", [None, b"", b"\n"])
 def test_a_library_without_a_checksum_is_taken(library, content):
-    """One with sanitizers that a developer has built, or one of an older build."""
+    """For example a developer's build with sanitizers, or an older build."""
     checksum_path(library).unlink()
     if content is not None:
         checksum_path(library).write_bytes(content)
@@ -105,10 +105,10 @@ print(show_config())
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [cut_off, zeros])
 def test_a_fit_with_a_damaged_library(library, change):
-    """Loaded, a library that was cut off kills the process."""
+    """Loading a truncated library would kill the process."""
     damage(library, change)
     env = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, env=env)
     assert done.returncode == 0 and done.stdout.startswith("(72, 2)\n"), done.stderr
-    assert "ops with twins on cpu: " in done.stdout and "is damaged, its hash is not that of" in done.stdout
+    assert "ops with twins on cpu: " in done.stdout and "is damaged: its hash differs from that in" in done.stdout
     assert done.stderr.count("the portable torch versions serve: libmmphate_cpu.so is damaged") == 1

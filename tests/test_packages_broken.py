@@ -13,7 +13,7 @@ from mmphate_gpu.neighbors import kneighbors
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Put a module of this text in front of an installed one."""
+    """Put a module with this text before the installed one on the path."""
 
     def install(name, text):
         (tmp_path / f"{name}.py").write_text(text)
@@ -41,7 +41,7 @@ def package(tmp_path, monkeypatch):
 def test_a_package_that_does_not_load(package, text, reason):
     package("pynndescent", text)
     points = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 300, 3)))
-    expected = rf"cannot serve: the package 'pynndescent' does not load \({reason}"
+    expected = rf"cannot be used: the package 'pynndescent' does not load \({reason}"
     with pytest.raises(mp.InputError, match=f'knn_backend="pynndescent" {expected}') as caught:
         kneighbors(points, 2, backend="pynndescent")
     assert "\n" not in str(caught.value)

@@ -53,7 +53,7 @@ def test_what_is_no_path(tmp_path, kind):
 def test_names_that_no_file_has(tmp_path, kind):
     names = ["a\0b"] if sys.platform == "win32" else ["a\0b", "\ud800"]
     for name in names:
-        with pytest.raises(InputError, match=r"^path=.* holds a character that no file name has"):
+        with pytest.raises(InputError, match=r"^path=.* holds a character that no file name can have"):
             WRITERS[kind](f"{tmp_path}/{name}{suffix(kind)}")
     with pytest.raises(InputError, match=r"^path='.*aaa.*' (cannot be written|is in a folder that does not exist)"):
         WRITERS[kind](tmp_path / ("a" * 300 + suffix(kind)))

@@ -1,4 +1,4 @@
-"""A picture that cannot be drawn costs nothing else: the results stay, one sentence says why, no half file appears."""
+"""If a picture cannot be drawn, the results stay, one sentence says why, and no partial file appears."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def contents(folder):
 
 
 class MathTextError(Exception):
-    """What pyparsing raises for mathematics that it cannot parse has no base class that others share."""
+    """Like the exception of pyparsing for mathematics that it cannot parse: no other library has its base class."""
 
 
 # ---------------------------------------------------------------- errors of a library
@@ -90,7 +90,7 @@ def test_an_entropy_without_values_is_refused(tmp_path):
 @posix
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_a_picture_file_is_whole_or_as_it_was(tmp_path, suffix):
-    """With files of at most 4096 bytes, which is what a disk is that gets full while a picture is written."""
+    """A limit of 4096 bytes a file stands for a disk that becomes full while a picture is written."""
     resource = pytest.importorskip("resource")
     path = tmp_path / f"p.{suffix}"
     path.write_bytes(b"the old picture")

@@ -156,7 +156,7 @@ def test_a_process_that_ends_in_its_first_snapshot_leaves_a_folder_that_says_so(
         with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
             patch.setattr(np, "save", full)
             rec.snapshot(0)
-        with pytest.raises(InputError, match="holds no snapshot yet"):
+        with pytest.raises(InputError, match="holds no snapshot; accepted"):
             load_trace(tmp_path)
         rec.snapshot(0)
         rec.snapshot(1)

@@ -1,4 +1,4 @@
-"""What was computed is kept, also where the folder that was asked for does not take it any more."""
+"""Computed results are kept in another folder if they cannot be saved in the requested one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def embed(*options: str) -> int:
 
 
 def once_computed(monkeypatch, act) -> None:
-    """Have ``act`` happen between the computation and the saving."""
+    """Call ``act`` between the computation and the saving."""
     plain = _results.Results.write
 
     def write(self, folder):
@@ -85,7 +85,7 @@ def test_a_name_that_another_takes_meanwhile(here, monkeypatch, capsys):
     assert list(Path("out").iterdir()) == []
 
 
-def test_a_file_that_is_put_in_meanwhile_stays(here, monkeypatch, capsys):
+def test_a_file_added_meanwhile_is_kept(here, monkeypatch, capsys):
     assert embed() == 0
     once_computed(monkeypatch, lambda: Path("out", "notes.txt").write_text("mine"))
     assert embed("--force", "--n-components=3") == 2

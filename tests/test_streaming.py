@@ -433,7 +433,7 @@ def test_a_dataset_without_values(tmp_path, stream):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"] = h5py.Empty("f4")
-    with pytest.raises(InputError, match=r"a\.h5: data is a dataset without values; accepted: an array"):
+    with pytest.raises(InputError, match=r"a\.h5: data has no values \(an empty HDF5 dataset\); accepted: an array"):
         load_trace(tmp_path / "a.h5", stream=stream)
 
 

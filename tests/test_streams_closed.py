@@ -1,4 +1,4 @@
-"""Closed, full and narrow streams, and a disk that refuses: the result is whole, and one sentence says what failed."""
+"""With closed or full streams, or a disk that refuses, the result is whole, and one sentence says what failed."""
 
 import errno
 import os
@@ -68,7 +68,7 @@ def test_an_oserror_that_the_disk_does_not_explain_is_a_fault(here, monkeypatch,
 
 
 def test_files_that_may_not_grow_leave_no_half_result(here, capsys):
-    """A limit of 4096 bytes a file: the embedding needs more."""
+    """Files may have at most 4096 bytes, and the embedding needs more."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
@@ -103,7 +103,7 @@ sys.exit(cli.main(["embed", "trace.npy", "--out", "out", "--device", "cpu", "--n
 
 @pytest.mark.parametrize("closed", [(0, 1, 2), pytest.param((1,), marks=pytest.mark.slow)])
 def test_what_a_library_prints_goes_into_no_file(here, closed):
-    """A file that is opened gets the number of a closed descriptor, unless that is filled before."""
+    """An opened file gets the number of a closed descriptor, unless the package has filled that before."""
     done = subprocess.run([sys.executable, "-c", CLOSED.format(closed=closed)], env=ENV, cwd=here)
     assert done.returncode == 0 and names("out") == {"embedding.npz", "report.json"}
     assert mp.Embedding.load("out/embedding.npz").n_nodes == 90
@@ -135,7 +135,7 @@ def test_a_run_ends_well_whatever_its_streams(here, streams, code):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&-", "2>/dev/full", "2>&1 | head -c0"])
-def test_a_refusal_that_nobody_can_read_has_its_exit_code(here, streams):
+def test_exit_code_of_an_error_that_cannot_be_printed(here, streams):
     if "/dev/full" in streams and not os.path.exists("/dev/full"):
         pytest.skip("/dev/full")
     done = shell(f"embed no-such-trace.npy --out out {streams}")
@@ -168,4 +168,4 @@ def test_names_that_a_terminal_cannot_show(here, environment, name):
     assert done.returncode == 0 and b"90 nodes embedded" in done.stdout and b"Traceback" not in done.stderr
     assert names(out) == {"embedding.npz", "report.json"}
     again = subprocess.run(command, capture_output=True, env=ENV | environment)
-    assert again.returncode == 2 and b"exists; give a new name" in again.stderr and again.stdout == b""
+    assert again.returncode == 2 and b"exists; accepted: a new name" in again.stderr and again.stdout == b""

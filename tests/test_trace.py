@@ -489,7 +489,7 @@ def test_round_trip(tmp_path, ending, three):
     save_trace(path, rich(three))
     same(load_trace(path), rich(three))
     plain = as_trace(values((12, 5, 7) if three else SHAPE, dtype=np.float32))
-    with pytest.raises(InputError, match="exists; pass overwrite=True"):
+    with pytest.raises(InputError, match="exists; accepted: a new path, or overwrite=True"):
         save_trace(path, plain)
     same(load_trace(path), rich(three))
     save_trace(path, plain, overwrite=True)
@@ -548,13 +548,13 @@ def bad_files(folder):
         "object.npz": "pickled",
         "label.npz": "pickled",
         "pickle.npy": "pickle, which is never loaded",
-        "pickle.npz": "no .npz",
-        "cut.npy": "is truncated: it has 1616 bytes of values, and its header says 3360",
-        "cut.npz": "truncated or no .npz",
-        "empty.npy": "truncated or no .npy",
-        "empty.npz": "truncated or no .npz",
-        "text.npy": "truncated or no .npy",
-        "text.npz": "truncated or no .npz",
+        "pickle.npz": "not a .npz",
+        "cut.npy": "is truncated: its values have 1616 bytes; accepted: 3360, as its header says",
+        "cut.npz": "truncated or not a .npz",
+        "empty.npy": "truncated or not a .npy",
+        "empty.npz": "truncated or not a .npz",
+        "text.npy": "truncated or not a .npy",
+        "text.npz": "truncated or not a .npz",
         "flipped.npz": "cannot be read",
         "header.npy": "cannot be read",
         "huge.npy": "is truncated",
@@ -656,8 +656,8 @@ def test_pickles_are_never_run(tmp_path):
     ("meta", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "is no mmphate-gpu recording"),
-        (json.dumps({"format": "other"}), "is no mmphate-gpu recording"),
+        ("[]", "does not describe a recording"),
+        (json.dumps({"format": "other"}), "does not describe a recording"),
         (json.dumps({"format": _trace_flat.RECORDING, "version": 1}), "cannot be read"),
         (json.dumps({"format": _trace_flat.RECORDING, "version": 1, "epoch": [], "files": [], "extra": []}), "no snap"),
         (json.dumps({"format": _trace_flat.RECORDING, "version": 1, "epoch": [0], "files": [3], "extra": []}), "read"),

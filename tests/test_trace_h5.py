@@ -1,4 +1,4 @@
-"""Damaged and hostile .h5: each is refused in one sentence; none kills the interpreter or takes memory for a claim."""
+"""Damaged and hostile .h5 are refused in one sentence. None kills the interpreter or takes the memory it claims."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def values():
 
 
 def written(path, *, plain=True):
-    """A new file, open for writing, with the trace as "data" unless ``plain`` is False."""
+    """Create a file, open for writing, with the trace as "data" unless ``plain`` is False."""
     file = h5py.File(path, "w")
     if plain:
         file["data"] = values()
@@ -32,7 +32,7 @@ def written(path, *, plain=True):
 
 
 def virtual(file, name, *sources, shape=SHAPE):
-    """A virtual dataset whose values are those of ``sources``: (file, dataset)."""
+    """Make a virtual dataset of the values of ``sources``, each (file, dataset)."""
     layout = h5py.VirtualLayout(shape=shape, dtype="f4")
     for source in sources:
         layout[...] = h5py.VirtualSource(*source, shape=shape)
@@ -40,7 +40,7 @@ def virtual(file, name, *sources, shape=SHAPE):
 
 
 def by_number(file, name, pattern):
-    """A virtual dataset whose epochs lie in files that ``pattern`` numbers, as many as there are."""
+    """Make a virtual dataset whose epochs lie in the files whose numbered names match ``pattern``."""
     space = h5py.h5s.create_simple(SHAPE, (h5py.h5s.UNLIMITED, *SHAPE[1:]))
     space.select_hyperslab((0,) * 4, (h5py.h5s.UNLIMITED, 1, 1, 1), (1, 1, 1, 1), (1, *SHAPE[1:]))
     options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -49,7 +49,7 @@ def by_number(file, name, pattern):
 
 
 def refusal(path):
-    """The sentence by which `load_trace` refuses ``path``, in memory and by parts alike."""
+    """The message of `load_trace` for ``path``, which must be the same in memory and by parts."""
     sentences = set()
     for stream in (False, True):
         with pytest.raises(InputError) as caught:
@@ -62,7 +62,7 @@ def refusal(path):
 
 
 def followed(path):
-    """The values of "data" where links may be followed, by the opener and opened once more."""
+    """The values of "data" if links are followed, read at first and after opening the array again."""
     with OPENERS[".h5"](path, follow_links=True) as variables:
         read, opened = variables["data"].read(), variables["data"].opened
     with opened() as array:
@@ -109,7 +109,7 @@ def test_virtual_datasets_that_no_option_accepts(tmp_path, kind):
         file["plain"] = values()
         virtual(file, "data", ("a.h5", "data") if kind == "a circle of files" else (".", "plain"))
     assert "virtual dataset" in refusal(path)
-    with pytest.raises(InputError, match="and one itself; accepted|sources that exist"):
+    with pytest.raises(InputError, match="and a source of one; accepted|accepted: existing files"):
         followed(path)
 
 
@@ -267,7 +267,7 @@ def test_text_of_variable_length(tmp_path):
         words = [b"a" * 10**6, *[b"b"] * 300]
         file["data"] = np.zeros((2, 1, len(words), 1))
         file.create_dataset("unit", data=words, dtype=h5py.string_dtype())
-    assert "a text of 1000000 characters" in refusal(tmp_path / "b.h5")
+    assert "301 texts, one of 1000000 characters" in refusal(tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("options", [{}, {"chunks": (5000,)}, {"chunks": (5000,), "compression": "gzip"}])
@@ -317,12 +317,12 @@ def test_a_heap_over_which_hdf5_would_loop_without_end(tmp_path, place):
     content = path.read_bytes()
     heap = content.index(b"GCOL")
     path.write_bytes(content[: heap + 16] + bytes(16) + content[heap + 32 :])  # object 0 of size 0
-    assert "a heap of text is damaged" in refusal(path)
+    assert "damaged heap of text" in refusal(path)
 
 
 @pytest.mark.parametrize("damage", ["circle", "outside", "longer than the file"])
 def test_a_list_of_free_places_among_names(tmp_path, damage):
-    """HDF5 takes memory for each place of a list that runs in a circle, without end."""
+    """Over a list that runs in a circle, HDF5 would allocate memory without end."""
     path = tmp_path / "a.h5"
     with written(path) as file:
         file["unit"] = np.arange(5)
@@ -340,7 +340,7 @@ def test_a_list_of_free_places_among_names(tmp_path, damage):
     if damage == "longer than the file":
         content[address + place : address + place + 8] = (2**50).to_bytes(8, "little")
     path.write_bytes(content)
-    assert "a heap of names is damaged" in refusal(path)
+    assert "damaged heap of names" in refusal(path)
 
 
 @pytest.mark.parametrize("size", [0, 2**31, 2**32 - 1])
@@ -351,7 +351,7 @@ def test_sizes_of_chunks(tmp_path, size, options):
         data = file.create_dataset("data", data=values(), chunks=(2, 3, 5, 7), **options)
         chunk = data.id.get_chunk_info(1)
     content = path.read_bytes()
-    # In the tree of the chunks stand, one behind the other: size, mask of filters, place in the array and in the file.
+    # An entry of the chunk tree has the size, the mask of filters, the position in the array and that in the file.
     place = np.array([*chunk.chunk_offset, 0], "<u8").tobytes() + chunk.byte_offset.to_bytes(8, "little")
     entry = content.index(bytes(4) + place) - 4
     assert int.from_bytes(content[entry : entry + 4], "little") == chunk.size
@@ -408,7 +408,7 @@ def test_lists_of_scales_of_the_wrong_type(tmp_path, kind, stream):
         attributes["DIMENSION_LABELS"] = np.arange(4)
     try:
         assert np.array_equal(load_trace(tmp_path / "a.h5", stream=stream).load().data, as_trace(values()).data)
-    except InputError as error:  # the name of the group, or a number, is that of no axis
+    except InputError as error:  # the name of the group, or the number, is no name of an axis
         assert "has dims" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever ends the process that writes them."""
+"""Write files and folders that appear whole or not at all, even if the process is killed."""
 
 from .scratch import is_scratch
 from .whole import PathExistsError, listing, whole_file, whole_folder

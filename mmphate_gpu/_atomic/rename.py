@@ -1,4 +1,4 @@
-"""Renames that replace nothing, and exchanges of two paths, by the call that the operating system has for them."""
+"""Rename without replacing, and exchange two paths, by the system calls for it where they exist."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ NO_REPLACE, EXCHANGE = "no replace", "exchange"
 _LINUX_FLAGS = {NO_REPLACE: 1, EXCHANGE: 2}  # linux/fs.h
 _MACOS_FLAGS = {NO_REPLACE: 4, EXCHANGE: 2}  # sys/stdio.h
 _AT_FDCWD = -100
-# What a kernel or a file system without the call returns. A sandbox that does not know it returns EPERM.
+# Errors of a kernel or a file system that lacks the call. A sandbox that does not know the call returns EPERM.
 UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def move(source: Path, target: Path) -> None:
     """Rename the file or folder ``source`` to ``target``, which must not exist. Of several callers one succeeds.
 
-    Without a call of the system for it, a file is linked to its new name, and the name of a folder is taken by an
-    empty folder first. A file system without links has an empty file for a moment.
+    Where no system call does this, a file gets a hard link of the new name, and the old name is removed. A folder
+    replaces an empty folder that is made under the new name first. Without hard links, an empty file has the new name
+    for a moment.
 
     Raises
     ------
     FileExistsError
         ``target`` exists, or is a link.
     OSError
-        The file system refuses.
+        The file system refuses the rename.
     """
     if sys.platform == "win32":
-        os.rename(source, target)  # it replaces nothing on Windows
+        os.rename(source, target)  # on Windows it replaces nothing
     elif not renamed(source, target, NO_REPLACE):
         if source.is_dir() and not source.is_symlink():
             _move_folder(source, target)
@@ -42,9 +43,9 @@ def move(source: Path, target: Path) -> None:
 
 
 def renamed(source: Path, target: Path, how: str) -> bool:
-    """Rename ``source`` to ``target`` in the way of ``how``; False where the system or the file system cannot.
+    """Rename ``source`` to ``target`` by one system call; False where the system or the file system lacks the call.
 
-    `NO_REPLACE` raises FileExistsError if ``target`` exists. `EXCHANGE` gives each the name of the other, at once.
+    With ``how=NO_REPLACE`` it raises FileExistsError if ``target`` exists. With ``how=EXCHANGE`` the two swap names.
     """
     call = _system_call(how)
     if call is None:
@@ -74,7 +75,7 @@ def _system_call(how: str) -> Callable[[bytes, bytes], int] | None:
 
 
 def _move_folder(source: Path, target: Path) -> None:
-    target.mkdir()  # POSIX lets a folder replace an empty one
+    target.mkdir()  # in POSIX a rename may replace an empty folder
     try:
         os.rename(source, target)
     except OSError as error:
@@ -82,7 +83,7 @@ def _move_folder(source: Path, target: Path) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
         raise
     finally:
-        if source.exists():  # the rename failed, or Ctrl-C came before it
+        if source.exists():  # the rename failed, or Ctrl-C came before the rename
             with contextlib.suppress(OSError):
                 target.rmdir()
 

@@ -1,9 +1,9 @@
-"""Scratch folders beside a target: hidden, closed to other users, and locked while their process lives.
+"""Scratch folders beside a target. They are hidden, closed to other users, and locked while their process lives.
 
-The lock tells a later process whether the maker of a scratch folder lives. A lock belongs to an open file, so it ends
-with its process. The number of a process would not do: a process in another container may have the same number. Some
-network file systems hide the locks of one host from the others. So the name of the lock says on which host and in which
-run of its kernel it was made, and a folder from elsewhere is left alone.
+By the lock a later process sees whether the process that made a scratch folder still lives: a lock belongs to an open
+file, so the system releases it when the process ends. A process number would not do, because a process in another
+container may have the same number. Some network file systems hide the locks of one host from other hosts. Therefore the
+name of the lock file contains the host and the boot of its kernel, and folders of other hosts are left alone.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-# Names in a scratch folder: the whole new folder, whose place the old one takes in an exchange, and the old folder
-# where there are no exchanges. What is still being written, and what may be deleted, has the name of the target.
+# Names in a scratch folder. READY is the complete new folder; after an exchange, the old folder has this name. OLD is
+# the old folder where the system cannot exchange. Anything unfinished, or ready to delete, has the name of the target.
 READY, OLD = ".ready", ".old"
 _SUFFIX = ".partial"
 _LOCK = re.compile(r"mmphate-gpu\.(?P<host>\w*)\.(?P<boot>\w*)\.lock")
 
 
 def new_scratch(path: Path) -> tuple[Path, int | None]:
-    """A new folder beside ``path`` with a name that nobody can guess, and the descriptor of its lock.
+    """Make a folder beside ``path`` with a name that nobody can guess; return it and the descriptor of its lock.
 
-    The lock is None on a file system without locks. A folder without a lock is never taken for abandoned.
+    The descriptor is None on a file system without locks. A folder with files but without a lock counts as in use.
     """
     while True:
         scratch = Path(tempfile.mkdtemp(_SUFFIX, _prefix(path.name), path.parent))
         try:
-            with contextlib.suppress(FileNotFoundError):  # another process took the empty folder for abandoned
+            with contextlib.suppress(FileNotFoundError):  # another process deleted the folder, which was still empty
                 return scratch, _locked(scratch / _lock_name())
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -51,7 +51,7 @@ def abandoned_scratches(path: Path) -> Iterator[tuple[Path, int]]:
     """The scratch folders for ``path`` whose processes have ended, each with the descriptor of its lock."""
     try:
         names = os.listdir(path.parent)
-    except PermissionError:  # a folder that may be written, but not read
+    except PermissionError:  # the folder can be written but not listed
         return
     for scratch in [path.parent / name for name in names if name.endswith(_SUFFIX)]:
         with contextlib.suppress(OSError):
@@ -61,7 +61,7 @@ def abandoned_scratches(path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def is_scratch(folder: Path, name: str) -> bool:
-    """Whether ``folder`` is a scratch folder of this user for a target of the name ``name``, and holds nothing else."""
+    """Whether ``folder`` is a scratch folder of this user for a target called ``name``, and holds nothing else."""
     if not re.fullmatch(re.escape(_prefix(name)) + r"\w+" + re.escape(_SUFFIX), folder.name):
         return False
     if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid()):
@@ -71,13 +71,13 @@ def is_scratch(folder: Path, name: str) -> bool:
 
 
 def unlock(lock: int | None) -> None:
-    """Give back the lock of a scratch folder."""
+    """Release the lock of a scratch folder; None is no lock."""
     if lock is not None:
         os.close(lock)
 
 
 def _prefix(name: str) -> str:
-    """What the names of all scratch folders for ``name`` begin with. It is cut: file systems take 143 to 255 bytes."""
+    """The prefix of all scratch folders for ``name``; it is short, because file systems allow 143 to 255 bytes."""
     encoded = os.fsencode(name)
     short = name if len(encoded) <= 100 else f"{name[:20]}~{hashlib.sha256(encoded).hexdigest()[:16]}"
     return f".{short}."
@@ -93,21 +93,21 @@ def _locked(file: Path) -> int | None:
         file.unlink()
         return None
     os.close(lock)
-    raise FileNotFoundError(f"{file} is taken for abandoned by another process")
+    raise FileNotFoundError(f"{file} is being deleted by another process, as abandoned")
 
 
 def _lock_of_dead(scratch: Path) -> int | None:
-    """The lock of ``scratch``, which its process has left; None if that process lives or may live."""
+    """Lock ``scratch`` if its process has ended; None if that process lives or may live."""
     names = [name for name in os.listdir(scratch) if _LOCK.fullmatch(name)]
     if not names:
-        scratch.rmdir()  # works on an empty folder only: the process ended before it made the lock
+        scratch.rmdir()  # fails unless the folder is empty: its process ended before it made the lock
         return None
     if not _is_here(names[0]):
         return None
     lock = os.open(scratch / names[0], os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     try:
         if _take(lock):
-            os.ftruncate(lock, 1)  # tells a maker that has not locked it yet
+            os.ftruncate(lock, 1)  # if the process lives but has not locked it yet, the size tells it to start anew
             return lock
     except OSError:
         os.close(lock)
@@ -117,7 +117,7 @@ def _lock_of_dead(scratch: Path) -> int | None:
 
 
 def _take(lock: int) -> bool:
-    """Lock an open file; False if another open file has the lock. Raises OSError where there are no locks."""
+    """Lock an open file; False if it is locked already. Raises OSError on a file system without locks."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
@@ -130,7 +130,7 @@ def _take(lock: int) -> bool:
 
 @functools.cache
 def _boot() -> str:
-    """A number that the kernel chose when it started; "" where there is none."""
+    """The random id of this boot of the Linux kernel; "" on other systems."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip().replace("-", "")
     return ""
@@ -142,7 +142,7 @@ def _lock_name() -> str:
 
 
 def _is_here(lock_name: str) -> bool:
-    """Whether a lock was made on this host, or under this kernel, where containers have other host names."""
+    """Whether a lock was made on this host, or in this boot of the kernel: its containers have different host names."""
     host, boot = _LOCK.fullmatch(lock_name).groups()
-    own_host, own_boot = _LOCK.fullmatch(_lock_name()).groups()
-    return host == own_host or (boot == own_boot != "")
+    current_host, current_boot = _LOCK.fullmatch(_lock_name()).groups()
+    return host == current_host or (boot == current_boot != "")

@@ -1,4 +1,4 @@
-"""Writing beside a target and moving what is written there, whole and flushed to disk, by one rename or exchange."""
+"""Write beside a target, flush to disk, and move the result to the target by one rename or exchange."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from .scratch import OLD, READY, abandoned_scratches, new_scratch, unlock
 
 
 class PathExistsError(InputError):
-    """The path exists, and was not to be replaced."""
+    """The path exists, and ``overwrite`` is False."""
 
     def __init__(self, path: Path | str) -> None:
-        super().__init__(f"{path} exists; pass overwrite=True to replace it")
+        super().__init__(f"{path} exists; accepted: a new path, or overwrite=True")
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a name to write a file to, which becomes ``path`` once the block has succeeded.
+    """Give a temporary path to write a file to. Once the block has succeeded, that file is moved to ``path``.
 
-    A reader sees the old file or the whole new one. After an error ``path`` is as it was, and nothing else is left. Of
-    several calls without ``overwrite`` one succeeds. The new file has the mode of the file that it replaces, or else
-    the mode that `open` gives. A link at ``path`` is replaced, and the file that it names stays.
+    A reader sees the old file or the complete new one. After an error ``path`` is unchanged, and no other file is left.
+    Of several calls without ``overwrite`` exactly one succeeds. The new file has the mode of the file that it replaces,
+    or else the mode that `open` gives. A link at ``path`` is replaced, and its target stays unchanged.
 
     Raises
     ------
     PathExistsError
         ``path`` exists, and ``overwrite`` is False.
     InputError
-        ``path`` is a folder, or in none; the file system refuses the write.
+        ``path`` is a folder; the folder of ``path`` does not exist; the file system refuses the write.
     """
     with writable(path):
         if not overwrite and os.path.lexists(path):
@@ -57,33 +57,35 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def nothing(folder: Path) -> list[str]:
-    """What to keep of a folder that may be deleted as it is."""
+    """An empty list: nothing in ``folder`` has to be kept."""
     return []
 
 
 def listing(names: list[str]) -> str:
-    """The first three of ``names``, and how many more there are."""
+    """The first three of ``names``, and how many more there are, as text for messages."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path, *, overwrite: bool, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
-    """Give a name to write a folder to, which becomes ``path`` once the block has succeeded.
+    """Give a temporary path to make a folder at. Once the block has succeeded, that folder is moved to ``path``.
 
-    As `whole_file`. Where the system can exchange two names, ``path`` always exists. Elsewhere it does not exist for a
-    moment between two renames. If the process is killed in that moment, the next write puts the old folder back.
+    The rest is as for `whole_file`. Where the system can exchange two names, ``path`` exists at every moment. Elsewhere
+    it is missing for a moment between two renames. If the process is killed in that moment, the next write puts the old
+    folder back.
 
     Parameters
     ----------
-    others : lists what a folder holds that must not be deleted. It is called right before the exchange, and again
-        after it: a folder with something new in it stays beside ``path``, and a warning names it.
+    others : lists the names in a folder that must not be deleted. It is called right before the exchange, and again
+        after it: if a file was added meanwhile, the old folder is kept beside ``path``, and a warning names it.
 
     Raises
     ------
     PathExistsError
         ``path`` exists, and ``overwrite`` is False.
     InputError
-        ``path`` holds something that must not be deleted, or is in no folder; the file system refuses the write.
+        ``path`` holds files that must not be deleted; the folder of ``path`` does not exist; the file system refuses
+        the write.
     """
     if not overwrite and os.path.lexists(path):
         raise PathExistsError(path)
@@ -105,9 +107,9 @@ def _replace_folder(path: Path, scratch: Path, others: Callable[[Path], list[str
         with contextlib.suppress(FileExistsError):
             return move(scratch / READY, path)
         with contextlib.suppress(FileNotFoundError):  # another process has moved it meanwhile
-            if names := _held(path, others):
+            if names := _names_to_keep(path, others):
                 raise InputError(
-                    f"{path} holds {listing(names)}, which would be deleted; accepted: a folder without it"
+                    f"{path} holds {listing(names)}, which would be deleted; accepted: a folder without other files"
                 )
             _keep_mode(path, scratch / READY)
             if renamed(scratch / READY, path, EXCHANGE):
@@ -116,7 +118,7 @@ def _replace_folder(path: Path, scratch: Path, others: Callable[[Path], list[str
             os.rename(path, scratch / OLD)
 
 
-def _held(path: Path, others: Callable[[Path], list[str]]) -> list[str]:
+def _names_to_keep(path: Path, others: Callable[[Path], list[str]]) -> list[str]:
     while True:
         inode = path.lstat().st_ino
         names = others(path)
@@ -138,10 +140,10 @@ def _keep_mode(path: Path, new: Path) -> None:
 
 @contextlib.contextmanager
 def _scratch(path: Path, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
-    """A folder beside ``path``, because renames work within one file system. It is deleted afterwards."""
+    """Make a folder beside ``path``, because renames work within one file system only, and delete it afterwards."""
     with writable(path):
         if not path.parent.is_dir():
-            raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
+            raise InputError(f"path={str(path)!r} is in a folder that does not exist; accepted: an existing folder")
         for scratch, lock in abandoned_scratches(path):
             with contextlib.suppress(OSError):
                 _clear(scratch, lock, path, others)
@@ -151,18 +153,19 @@ def _scratch(path: Path, others: Callable[[Path], list[str]] = nothing) -> Itera
     except InputError as error:
         if str(scratch) not in str(error):
             raise
-        raise InputError(str(error).replace(str(scratch / path.name), str(path))) from error  # the name users know
+        # Users know the name of the target, not that of the scratch folder.
+        raise InputError(str(error).replace(str(scratch / path.name), str(path))) from error
     finally:
         with writable(path):
             _clear(scratch, lock, path, others)
 
 
 def _clear(scratch: Path, lock: int | None, path: Path, others: Callable[[Path], list[str]]) -> None:
-    """Delete ``scratch``. First an old folder in it goes back to ``path``, if the new one did not get there."""
+    """Delete ``scratch``. First put the old folder in it back to ``path``, if the new one was not moved there."""
     try:
         if (scratch / OLD).exists() and (scratch / READY).exists():
             with contextlib.suppress(OSError):
-                path.rmdir()  # an empty folder that only took the name
+                path.rmdir()  # an empty folder that `move` made to reserve the name
             with contextlib.suppress(FileExistsError):
                 move(scratch / OLD, path)
         for name in (READY, OLD):
@@ -173,16 +176,16 @@ def _clear(scratch: Path, lock: int | None, path: Path, others: Callable[[Path],
 
 
 def _set_aside(item: Path, path: Path, others: Callable[[Path], list[str]]) -> None:
-    """Delete the old or the new folder in a scratch folder, or keep it beside ``path`` if it holds something else."""
+    """Delete a folder that lies in a scratch folder, or keep it beside ``path`` if it holds names to keep."""
     if not os.path.lexists(item):
         return
     if names := others(item):
         kept = path.with_name(f"{item.parent.name.removeprefix('.').removesuffix('.partial')}.kept")
         move(item, kept)
-        reason = f"since it holds {listing(names)}"
-        warnings.warn(f"{path} was replaced; the folder before is kept as {kept}, {reason}", stacklevel=2)
+        reason = f"because it holds {listing(names)}"
+        warnings.warn(f"{path} was replaced; the old folder is kept as {kept}, {reason}", stacklevel=2)
     else:
-        unneeded = item.with_name(path.name)  # half deleted, it must not be taken for a whole one
+        unneeded = item.with_name(path.name)  # renamed first: a half-deleted folder must not look complete
         _delete(unneeded)
         os.rename(item, unneeded)
         _delete(unneeded)
@@ -199,7 +202,7 @@ def _delete(item: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until ``path``, and for a folder all that is in it, is on the disk."""
+    """Wait until ``path`` is on the disk, with all files in it if it is a folder."""
     for folder, _, files in os.walk(path):
         for name in files:
             _sync(Path(folder, name))
@@ -211,7 +214,7 @@ def _flush(path: Path) -> None:
 def _sync(path: Path) -> None:
     is_folder = path.is_dir()
     if is_folder and sys.platform == "win32":
-        return  # it opens no folders
+        return  # Windows cannot open a folder to flush it
     try:
         descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
         try:
@@ -219,6 +222,6 @@ def _sync(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        # Some file systems flush no folders, and a folder that may be written may be closed to readers.
+        # Some file systems cannot flush a folder, and a folder that can be written may not be readable.
         if not is_folder or error.errno not in {*UNSUPPORTED, errno.EACCES}:
             raise

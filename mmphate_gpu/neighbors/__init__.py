@@ -49,7 +49,7 @@ def kneighbors(points: torch.Tensor, k: int, *, backend: str = "auto") -> tuple[
     Raises
     ------
     InputError
-        k out of range, an unknown backend, or one that is named here and cannot serve.
+        k is out of range; ``backend`` is unknown; the backend that ``backend`` names cannot be used.
     """
     _check(points, k)
     name = resolve_knn_backend(backend, points.device)

@@ -92,8 +92,8 @@ class LazyAffinity(AffinityOperator):
         self._counts: torch.Tensor | None = None
         self._layout: TileLayout | None = None
         self._fused: _FusedTiles | None = None
-        self._chosen = engine == "auto"
-        self.engine = self._best_engine() if self._chosen else engine
+        self._engine_is_auto = engine == "auto"
+        self.engine = self._best_engine() if self._engine_is_auto else engine
 
     def _best_engine(self) -> str:
         if self.device.type != "cuda":
@@ -163,7 +163,7 @@ class LazyAffinity(AffinityOperator):
         try:
             return self._keops_product(block)
         except KeopsError as error:
-            if not self._chosen:
+            if not self._engine_is_auto:
                 raise
             give_up_keops(error)
             self.engine = "torch"

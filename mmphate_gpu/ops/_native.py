@@ -78,7 +78,7 @@ def _reason() -> str | None:
         return f"{LIBRARY} was not built (no C++ compiler at install, or built without csrc)"
     try:
         if differs_from_checksum(path):
-            return f"{path.name} is damaged, its hash is not that of {checksum_path(path).name}; install it again"
+            return f"{path.name} is damaged: its hash differs from that in {checksum_path(path).name}; install it again"
         _library()
     except OSError as error:
         return f"{path.name} does not load: {error}"

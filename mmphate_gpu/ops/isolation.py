@@ -86,7 +86,7 @@ class _ProcessWide:
     def _warn_once(self) -> None:
         if not self._warned:
             self._warned = True
-            message = "this process was forked, so it computes on one thread; one that is spawned computes on all"
+            message = "this process was forked, so it computes on 1 thread; a spawned process computes on all threads"
             warnings.warn(message, RuntimeWarning, stacklevel=6)
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""How much memory there is, and the refusal of what does not fit."""
+"""How much memory is free, and a check that refuses what does not fit."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ def memory_limit() -> int | None:
     except (ValueError, OverflowError):
         limit = -1
     if limit < 0:
-        raise InputError(f"{MEMORY_LIMIT_VARIABLE}={text!r} must be a number of bytes")
+        raise InputError(
+            f"{MEMORY_LIMIT_VARIABLE}={text!r} is no number of bytes; accepted: a number of bytes, 0 or more"
+        )
     return limit
 
 
 def free_memory(device: torch.device) -> Limit:
-    """What a new allocation on ``device`` may take, and the limit that says so: the least of all there are.
+    """The limit on memory that leaves the fewest bytes for new allocations on ``device``, with that number of bytes.
 
-    On CUDA it is the free memory of the device, the allocator's own reserve included. On the CPU it is the memory of
-    the machine, without swap, or what a control group or a resource limit leaves of it. The environment variable
-    MMPHATE_GPU_MEMORY_LIMIT holds on both.
+    On CUDA it is the free memory of the device, with the memory that torch's allocator has reserved but does not use.
+    On the CPU it is the free memory of the machine, without swap, or what a control group or a resource limit leaves.
+    The environment variable MMPHATE_GPU_MEMORY_LIMIT is one more limit on both.
     """
     cap = memory_limit()
     if device.type == "cuda":
@@ -48,12 +50,12 @@ def free_memory(device: torch.device) -> Limit:
 
 
 def available_bytes(device: torch.device) -> int:
-    """The bytes of `free_memory`."""
+    """The number of bytes that new allocations on ``device`` may take; see `free_memory`."""
     return free_memory(device).free_bytes
 
 
 def limit_text(limit: Limit) -> str:
-    """``limit`` as messages put it behind a number of bytes; "" for the memory of the device itself.
+    """``limit`` in parentheses, for messages, after a number of bytes; "" for the memory of the device itself.
 
     >>> limit_text(Limit(2**20, "memory.max of the cgroup /user.slice", 500 * 2**20))
     ' (memory.max of the cgroup /user.slice is 500.0 MiB)'

@@ -1,6 +1,6 @@
-"""The limits on the memory of this process: those of its control groups and of its resource limits, on Linux.
+"""Limits on the memory of this process on Linux: control groups (of containers, batch systems) and resource limits.
 
-Elsewhere nothing is read: Windows has neither, and macOS does not enforce RLIMIT_AS.
+On other systems no limit is read: Windows has neither of the two, and macOS does not enforce RLIMIT_AS.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-ROOT = Path("/")  # where /proc and /sys are read; the tests put trees of their own here
+ROOT = Path("/")  # the folder that holds proc and sys; tests replace it
 MIB = 2**20
 
 
@@ -22,23 +22,23 @@ class Limit(NamedTuple):
     """A limit on memory, and how much of it is left."""
 
     free_bytes: int
-    name: str  # "" for the memory of the machine itself
+    name: str  # for messages; "" for the memory of the machine or of the CUDA device itself
     limit_bytes: int
 
 
 class Hierarchy(NamedTuple):
-    """The files in which a version of control groups says what a group may take and takes."""
+    """The names of the files in which a version of control groups states the limits and the usage of a group."""
 
     filesystem: str
-    place: str  # where it is mounted by convention
+    default_mount: str  # where it is mounted by convention, relative to `ROOT`
     limits: tuple[str, ...]
     usage: str
-    reclaimable: str  # of memory.stat: file pages that the kernel gives back before it kills
-    of_ancestors: str  # of memory.stat: the least limit of the group and its ancestors
+    reclaimable: str  # field of memory.stat: cached file pages, which the kernel frees before it kills a process
+    of_ancestors: str  # field of memory.stat: the least limit of the group and its ancestors; "" if it has none
 
 
-# memory.high counts as a limit although the kernel kills nobody for it: a process above it is put to sleep at every
-# allocation, and without swap it does not go on.
+# memory.high counts as a limit although the kernel kills no process for it: a process above it is put to sleep at every
+# allocation, and without swap it makes no progress.
 VERSIONS = (
     Hierarchy("cgroup2", "sys/fs/cgroup", ("memory.max", "memory.high"), "memory.current", "inactive_file", ""),
     Hierarchy(
@@ -53,7 +53,7 @@ VERSIONS = (
 
 
 def process_limits() -> list[Limit]:
-    """Every limit on the memory of this process, without what the machine has."""
+    """All limits on the memory of this process but the memory of the machine itself."""
     if sys.platform != "linux":
         return []
     return [*cgroup_limits(), *resource_limits()]
@@ -63,9 +63,10 @@ def process_limits() -> list[Limit]:
 
 
 def cgroup_limits() -> Iterator[Limit]:
-    """The limits of the control groups of this process and of all their ancestors that can be seen.
+    """The limits of the control groups of this process, and of all their ancestors that can be seen.
 
-    Files that are missing, unreadable or no number are no limit. Swap does not count: a run that swaps does not end.
+    A file that is missing, unreadable or not a number is no limit. Swap does not count as memory, because a run that
+    swaps takes too long to end.
     """
     for version in VERSIONS:
         group = _group(version)
@@ -77,7 +78,7 @@ def cgroup_limits() -> Iterator[Limit]:
 
 
 def _group(version: Hierarchy) -> str:
-    """The group of this process, "/" if nothing says so."""
+    """The group of this process; "/" if the kernel names none."""
     for line in _text("proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         unified = controllers == ""
@@ -87,30 +88,31 @@ def _group(version: Hierarchy) -> str:
 
 
 def _mounts(version: Hierarchy) -> dict[Path, str]:
-    """{where the hierarchy is mounted: the group that is its root there}; the place by convention is tried as well.
+    """{folder where the hierarchy is mounted: the group at the root of that mount}.
 
-    Another mount may lie over the one that the kernel lists.
+    The conventional folder is always among them, because a listed mount may be hidden by another one.
     """
     mounts = {}
     for line in _text("proc/self/mountinfo").splitlines():
         fields, _, rest = line.partition(" - ")
-        places, kind = fields.split(), [*rest.split(), "", "", ""]
-        of_memory = version.filesystem == "cgroup2" or "memory" in kind[2].split(",")
-        if len(places) > 4 and kind[0] == version.filesystem and of_memory:
-            mounts[ROOT / _unescaped(places[4]).lstrip("/")] = _unescaped(places[3])
-    mounts.setdefault(ROOT / version.place, "/")
+        paths, source = fields.split(), [*rest.split(), "", "", ""]  # source: file system, device, options
+        of_memory = version.filesystem == "cgroup2" or "memory" in source[2].split(",")
+        if len(paths) > 4 and source[0] == version.filesystem and of_memory:
+            mounts[ROOT / _unescaped(paths[4]).lstrip("/")] = _unescaped(paths[3])
+    mounts.setdefault(ROOT / version.default_mount, "/")
     return mounts
 
 
 def _unescaped(field: str) -> str:
-    """A path as mountinfo has it: spaces, tabs, line ends and backslashes are octal numbers."""
+    """Decode a path of mountinfo, where spaces, tabs, line ends and backslashes are octal escapes such as \\040."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def _below(group: str, mount_root: str) -> tuple[str, ...]:
-    """The names that lead from the root of a mount to ``group``; none where the mount does not show the group.
+    """The folder names from the root of a mount down to ``group``; () where the group does not lie below that root.
 
-    In a namespace the kernel writes ".." for groups above its root. The root of the mount is then all that can be read.
+    In a namespace the kernel writes ".." for groups above the root of the namespace. Then only the root of the mount
+    can be read.
     """
     names, root_names = (PurePosixPath(path).parts[1:] for path in (group, mount_root))
     below = names[len(root_names) :]
@@ -118,13 +120,13 @@ def _below(group: str, mount_root: str) -> tuple[str, ...]:
 
 
 def _limits_of(version: Hierarchy, folder: Path, shown: str) -> Iterator[Limit]:
-    """The limits of one group."""
+    """The limits of the group in ``folder``, which messages call ``shown``."""
     limits = {name: _number(_text(folder / name)) for name in version.limits}
     statistics = dict(re.findall(r"^(\w+) (\d+)$", _text(folder / "memory.stat"), re.MULTILINE))
     limits[version.of_ancestors] = _number(statistics.get(version.of_ancestors, ""))
     usage = _number(_text(folder / version.usage))
     if usage is None:
-        usage = _memory_of_process().get("VmRSS", 0)  # the group holds this process at least
+        usage = _memory_of_process().get("VmRSS", 0)  # the usage of a group includes that of this process
     usage -= min(usage, _number(statistics.get(version.reclaimable, "")) or 0)
     for name, limit in limits.items():
         if limit is not None:
@@ -133,22 +135,23 @@ def _limits_of(version: Hierarchy, folder: Path, shown: str) -> Iterator[Limit]:
 
 # ---------------------------------------------------------------- resource limits
 
-# RLIMIT_AS and RLIMIT_DATA count address space, a plan counts pages in use. Every OpenMP thread that a run starts takes
-# its stack, and its first allocation reserves an arena of glibc. Nothing tells whether the threads run already, so they
-# are always set aside: libgomp ends the process where it cannot start one.
+# RLIMIT_AS and RLIMIT_DATA count address space, while a plan counts pages in use. Every OpenMP thread that a run starts
+# reserves its stack, and its first allocation reserves an arena of glibc. Whether the threads run already cannot be
+# seen, so their share is always set aside: libgomp ends the process where it cannot start a thread.
 ARENA = 64 * MIB
-STACK = 8 * MIB  # where the limit on stacks is none
-# What a run reserves beside that and does not use: libraries that it loads, the ends of heaps. With it, 24 runs (six
-# kinds, one thread and two, both limits) that were left 1.02 times the peak of their plan ended well.
+STACK = 8 * MIB  # where RLIMIT_STACK is unlimited
+# Other address space that a run reserves but does not use: libraries that it loads, the ends of heaps. Measured: with
+# this reserve, all 24 runs that had 1.02 times the peak of their plan left succeeded (6 settings, 1 and 2 threads, both
+# limits).
 RESERVED = 64 * MIB
 
 
 def resource_limits() -> Iterator[Limit]:
-    """RLIMIT_AS and RLIMIT_DATA of this process, less what it takes and what its threads will reserve.
+    """RLIMIT_AS and RLIMIT_DATA of this process, with what they leave after its usage and the reserves of its threads.
 
-    Linux does not enforce RLIMIT_RSS.
+    RLIMIT_RSS is not read, because Linux does not enforce it.
     """
-    import resource  # not there on Windows
+    import resource  # Windows does not have this module
 
     stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
     stack = STACK if stack == resource.RLIM_INFINITY else stack
@@ -164,7 +167,7 @@ def resource_limits() -> Iterator[Limit]:
 
 
 def _memory_of_process() -> dict[str, int]:
-    """What /proc/self/status says of the memory of this process, in bytes."""
+    """The memory of this process by the names of /proc/self/status (VmSize, VmRSS, ...), in bytes."""
     lines = re.findall(r"^(Vm\w+):\s+(\d+) kB$", _text("proc/self/status"), re.MULTILINE)
     return {name: int(kilobytes) * 1024 for name, kilobytes in lines}
 
@@ -181,6 +184,6 @@ def _text(path: str | os.PathLike[str]) -> str:
 
 
 def _number(text: str) -> int | None:
-    """A number of bytes; None for "max" and whatever else is no number."""
+    """``text`` as a number of bytes; None for "max" (no limit) and any other text."""
     text = text.strip()
     return int(text) if re.fullmatch("[0-9]{1,19}", text) else None

@@ -54,7 +54,7 @@ def check_path(path: str | os.PathLike[str] | None) -> Path | None:
         raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; accepted: {', '.join(SUFFIXES)}")
     with writable(path):
         if not path.parent.is_dir():
-            raise InputError(f"path={str(path)!r} is in a folder that does not exist; make it first")
+            raise InputError(f"path={str(path)!r} is in a folder that does not exist; accepted: an existing folder")
         if path.is_dir():
             raise InputError(f"path={str(path)!r} is a folder; accepted: the path of a picture to write")
     return path
@@ -76,7 +76,9 @@ def save_figure(figure: Figure, path: Path | None) -> None:
         return
     kind = path.suffix.lower()[1:]
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    picture = io.BytesIO()  # matplotlib leaves a file open, and raises other errors, where the disk is full
+    picture = (
+        io.BytesIO()
+    )  # drawn in memory: on a full disk matplotlib would leave a file open and raise errors of its own
     figure.savefig(picture, format=kind, dpi=DPI, metadata=stamp)
     with whole_file(path, overwrite=True) as new:
         new.write_bytes(picture.getvalue())

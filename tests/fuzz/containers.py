@@ -1,4 +1,4 @@
-"""Changes of what a .h5 file holds, through the library that wrote it: damaged bytes seldom leave it readable."""
+"""Change the content of a .h5 through h5py, because a file with random damaged bytes is seldom readable."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ _SHAPES = (
     ),
     *((2**31, 3, 2, 5), (2**20, 2**20), (2**40,), (2**62,), (2**31, 2**31, 2), (10**6, 3, 2, 5), (10**8,)),
 )
-# What h5py raises on changes that HDF5 does not make, such as an attribute beyond 64 kB or the dims of a group.
+# Exceptions of h5py for changes that HDF5 refuses, such as an attribute beyond 64 kB or the dims of a group.
 _IMPOSSIBLE = (TypeError, ValueError, OSError, LookupError, RuntimeError, OverflowError, AttributeError)
 
 
 def mutated_h5(rng: random.Random, content: bytes) -> bytes:
-    """One to three changes of arrays, attributes and links."""
+    """Make one to three changes of arrays, attributes and links."""
     import h5py
 
     buffer = io.BytesIO(content)
@@ -73,7 +73,7 @@ def mutated_h5(rng: random.Random, content: bytes) -> bytes:
         (_attribute, _attribute, _array, _array, _remove, _link, _dims, _values), k=rng.randrange(1, 4)
     )
     with h5py.File(buffer, "r+") as file:
-        # Scales first: HDF5 2.0 itself dies of some values of their attributes.
+        # Scales come first, because HDF5 2.0 itself crashes on some values of their attributes.
         for change in sorted(chosen, key=lambda change: change is not _dims):
             with contextlib.suppress(*_IMPOSSIBLE):
                 change(rng, file)
@@ -104,7 +104,7 @@ def _put_text(item: Any, name: str, value: str) -> None:
 
 
 def _array(rng: random.Random, file: Any) -> None:
-    """Another array in the place of one; most of a large one is not in the file."""
+    """Replace an array by another; of a large new one, most values are not stored."""
     import h5py
 
     name, shape = rng.choice((*file, *_NAMES)), rng.choice(_SHAPES)

@@ -10,7 +10,7 @@ import struct
 from copy import deepcopy
 from typing import Any
 
-# Once loaded, this pickle makes a file of the name CANARY in the working folder.
+# A pickle that makes a file called CANARY in the working folder when it is loaded.
 CANARY = "fuzz-canary"
 PICKLE = f"cio\nopen\n(S'{CANARY}'\nS'w'\ntR.".encode()
 
@@ -49,7 +49,7 @@ _SHAPES = (
 
 
 def mutated_npy_header(rng: random.Random, content: bytes) -> bytes:
-    """A .npy file with other words in its header, whose length fits them in most cases."""
+    """A .npy file with a changed header, whose length field is right in most cases."""
     if content[:6] != b"\x93NUMPY":
         return content
     wide = content[6] > 1
@@ -64,7 +64,7 @@ def mutated_npy_header(rng: random.Random, content: bytes) -> bytes:
 
 
 def other_npy(rng: random.Random) -> bytes:
-    """A sound .npy file of an array that may not belong where it stands."""
+    """A valid .npy file of an array that may not fit its name."""
     descr, size = rng.choice(_SOUND)
     shape = rng.choice(
         ((4, 3, 2, 5), (4, 2, 5), (3, 2, 5), (3, 5), (4,), (3,), (2,), (5,), (), (0,), (4, 0, 5), (24, 2), (24,))
@@ -84,7 +84,7 @@ def other_npy(rng: random.Random) -> bytes:
 
 
 def npy_of(text: str, values: bytes, version: int = 1, fits: bool = True) -> bytes:
-    """The .npy file with ``text`` in its header; ``fits``: the length in front of it is right."""
+    """The .npy file with ``text`` as its header; ``fits`` says whether its length field is right."""
     line = text.rstrip().encode("latin-1", "replace")
     line += b" " * (-(len(line) + 11) % 64) + b"\n"
     length = struct.pack("<I", len(line)) if version > 1 else struct.pack("<H", min(len(line), 65535))
@@ -120,7 +120,7 @@ def _cut_off(rng: random.Random, text: str) -> str:
 
 
 def replaced_number(rng: random.Random, content: bytes) -> bytes:
-    """``content`` with another number in the place of one of its numbers."""
+    """``content`` with one of its numbers replaced."""
     places = list(re.finditer(rb"-?\d+(?:\.\d+)?", content))
     if not places:
         return content
@@ -131,7 +131,7 @@ def replaced_number(rng: random.Random, content: bytes) -> bytes:
 
 # ---------------------------------------------------------------- JSON
 
-# Two words that the text of a document cannot hold otherwise; see `_text`.
+# Two placeholders that no document contains by itself; `_text` replaces them.
 _DEEP, _TWICE = "@a list in a list in a list@", "@a key once more@"
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1, 2, 65536, 2**31, 2**53 + 1, 2**63, 2**64, 10**30, 1.5, 1e308, float("nan")),
@@ -163,7 +163,7 @@ _CODECS: tuple[Any, ...] = (
 
 
 def mutated_json(rng: random.Random, content: bytes) -> bytes:
-    """A JSON document with another structure."""
+    """A JSON document with a changed structure."""
     document = json.loads(content)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         document = _changed(rng, document)

@@ -18,12 +18,12 @@ from seeds import Seed, seeds_of
 from zips import mutated_archive, mutated_directory
 
 INTERESTING_BYTES = (0, 1, 0x7F, 0x80, 0xFF)
-# What takes the place of lengths, offsets and counts of 1, 2, 4 and 8 bytes.
+# Values that replace lengths, offsets and counts of 1, 2, 4 and 8 bytes.
 INTERESTING_INTEGERS = (0, 1, 0xFF, 0xFFFF, 2**20, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
 
 
 class Special(Enum):
-    """What may stand in the place of a file."""
+    """What may replace a file."""
 
     FOLDER = "a folder"
     FIFO = "a FIFO"
@@ -37,7 +37,7 @@ Tree = dict[str, Entry]
 
 
 class Mutated(NamedTuple):
-    """A changed file or folder, its ending, and the files of its seed."""
+    """A changed file or folder, its ending, and the unchanged files that it comes from."""
 
     name: str
     ending: str
@@ -46,7 +46,7 @@ class Mutated(NamedTuple):
 
 
 def mutated(format_name: str, number: int) -> Mutated:
-    """The file of ``number``; -1, -2, ... are the seeds themselves."""
+    """The mutated file with this ``number``; -1, -2, ... are the unchanged seeds."""
     seeds = seeds_of(format_name)
     if number < 0:
         seed = seeds[-1 - number]
@@ -55,7 +55,7 @@ def mutated(format_name: str, number: int) -> Mutated:
     seed = seeds[number % len(seeds)]
     change = _FORMATS[format_name]
     tree: Tree = dict(seed.files)
-    while tree == seed.files:  # some changes leave a file as it was
+    while tree == seed.files:  # some changes have no effect
         tree = change(rng, seed)
     return Mutated(seed.name, seed.ending, tree, seed.files)
 
@@ -69,7 +69,7 @@ def n_seeds(format_name: str) -> int:
 
 
 def mutated_bytes(rng: random.Random, content: bytes, head: int | None = None) -> bytes:
-    """One to four changes at random places, most of them in the first ``head`` bytes if that is a number."""
+    """Make one to four changes at random places, most of them in the first ``head`` bytes unless ``head`` is None."""
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         content = rng.choice(_BYTE_CHANGES)(rng, bytearray(content), head) if content else bytes(rng.randrange(1, 64))
     return content
@@ -154,7 +154,7 @@ _BYTE_CHANGES: tuple[Callable[[random.Random, bytearray, int | None], bytes], ..
 
 
 def _replaced(rng: random.Random, tree: Tree) -> Tree:
-    """The tree with something other than a regular file in the place of one of its files."""
+    """Replace one file of the tree by something other than a regular file."""
     return tree | {rng.choice(sorted(tree)): rng.choice(tuple(Special))}
 
 
@@ -190,14 +190,14 @@ def _change_h5(rng: random.Random, seed: Seed) -> Tree:
 
 
 def _change_folder(rng: random.Random, seed: Seed) -> Tree:
-    """One file of a folder changed, or the folder as such."""
+    """Change one file of a folder, or the folder itself."""
     tree: Tree = dict(seed.files)
     if rng.random() < 0.12:
         return _changed_members(rng, tree)
     documents = [name for name in sorted(tree) if _is_document(name)]
     name = rng.choice(documents if rng.random() < 0.65 else sorted(tree))
     content = _mutated_file(rng, name, seed.files[name])
-    if b"pickle" in content or b"|O" in content:  # then the chunks beside it are pickles
+    if b"pickle" in content or b"|O" in content:  # then its chunks are replaced by pickles
         folder = name.rpartition("/")[0]
         tree |= {other: PICKLE for other in tree if other.startswith(folder) and not _is_document(other)}
     return tree | {name: content}

@@ -1,4 +1,4 @@
-"""Workers that load mutated files, watched from outside: hangs, deaths and memory are faults like any other."""
+"""Watch worker processes that load mutated files: hangs, crashes and memory growth are faults like exceptions."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ import psutil
 import mmphate_gpu
 
 PROGRAM = Path(__file__).with_name("worker.py")
-# Seconds of CPU time, or without any, after which a load hangs. Other processes may have the CPU meanwhile, so that the
-# clock alone does not count.
+# A load hangs if it takes so many seconds of CPU time, or so many seconds without using any. Other processes may have
+# the CPU, so the clock alone does not decide.
 HANG = 5.0
 LONGEST = 30.0  # seconds by the clock
 RUNAWAY = 2e9  # bytes of growth at which a load is stopped
-READERS = {"embedding": ["embedding"]}  # of other formats: from memory, and by parts
+READERS = {"embedding": ["embedding"]}  # traces are read in memory and by parts
 BOTH = ["memory", "parts"]
 
 
 def environment() -> dict[str, str]:
-    """The variables of a worker, which finds the package where this process has it."""
+    """The environment of a worker, which imports the package from the same place as this process."""
     paths = [str(Path(mmphate_gpu.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
@@ -97,14 +97,14 @@ class Worker:
         self._process.kill()
         self._process.wait()
         self._reader.join()
-        with contextlib.suppress(OSError):  # what was not sent to a process that died
+        with contextlib.suppress(OSError):  # the process died before everything was sent
             self._process.stdin.close()
         self._process.stdout.close()
         self._errors.close()
         self._process = None
 
     def ask(self, format_name: str, number: int, readers: list[str]) -> list[Outcome]:
-        """The outcome of every reader; a reader that takes the process down does not keep the next ones from theirs."""
+        """The outcome of every reader. If a reader kills the process, the next readers run in a new one."""
         outcomes: list[Outcome] = []
         while len(outcomes) < len(readers):
             if self._process is None:
@@ -120,7 +120,7 @@ class Worker:
         return held_together(outcomes)
 
     def _report(self) -> dict[str, Any]:
-        """The report of the load that runs now; after a fault that ends the process there is none."""
+        """The report of the current load, or the fault that ended its process."""
         fault = self._wait(longest=300.0)  # until the load begins: the start of the process and its imports
         fault = fault or self._wait(self._longest, self._hang)
         if not fault:
@@ -130,7 +130,7 @@ class Worker:
         return {"outcome": fault[0], "detail": detail}
 
     def _wait(self, longest: float, hang: float = float("inf")) -> tuple[str, str] | None:
-        """Wait for the next line, which is then in ``_line``; (outcome, detail) of what came in its stead."""
+        """Wait for the next line and keep it in ``_line``; if none comes, return (outcome, detail) of the fault."""
         self._line: dict[str, Any] = {}
         watch, wait = None, 0.1
         started = time.monotonic()
@@ -142,7 +142,7 @@ class Worker:
                 self._line = json.loads(line)
                 return None
             wait = 0.05
-            with contextlib.suppress(psutil.Error):  # it has died just now
+            with contextlib.suppress(psutil.Error):  # the process has just died
                 watch = watch or _Watch(self._watched, hang)
                 if fault := watch.fault():
                     return fault
@@ -150,7 +150,7 @@ class Worker:
                 return "hang", f"{longest} s"
 
     def _stack(self) -> str:
-        """Where the process is, or was when it died: the lines of the package."""
+        """The lines of the package that the process runs, or ran when it died."""
         if self._process.poll() is None and hasattr(signal, "SIGUSR1"):
             self._process.send_signal(signal.SIGUSR1)
             time.sleep(0.5)
@@ -167,7 +167,7 @@ def _pass_on(pipe: Any, lines: queue.SimpleQueue[str]) -> None:
 
 
 class _Watch:
-    """What a process has used since a moment."""
+    """The CPU time and the memory of a process since a start."""
 
     def __init__(self, process: psutil.Process, hang: float) -> None:
         self._process, self._hang = process, hang
@@ -192,7 +192,7 @@ class _Watch:
 
 
 def held_together(outcomes: list[Outcome]) -> list[Outcome]:
-    """The same, with a fault if two ways of reading do not agree; some files cannot be read by parts and say so."""
+    """Add a fault if two ways of reading disagree. A file that cannot be read by parts is no fault."""
     if len(outcomes) != 2 or any(outcome.is_fault or "by parts" in outcome.detail for outcome in outcomes):
         return outcomes
     memory, parts = outcomes
@@ -206,7 +206,7 @@ def held_together(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def run(format_name: str, numbers: Iterable[int], n_workers: int = 1) -> list[Outcome]:
-    """Load the files of ``numbers``, each in every way, with ``n_workers`` processes side by side."""
+    """Load the files of ``numbers``, each in every way, with ``n_workers`` processes at once."""
     readers = READERS.get(format_name, BOTH)
     todo = iter(numbers)
     lock = threading.Lock()
@@ -231,7 +231,7 @@ SEVERITY = ("code run", "death", "hang", "memory", "wrong result", "wrong except
 
 
 def summary(outcomes: list[Outcome]) -> str:
-    """How many loads ended how, and the faults by class, the worst first, with a number that shows each."""
+    """A count of every outcome, and the faults by class, the worst first, each with the number of an example."""
     counts = collections.Counter((outcome.reader, outcome.outcome) for outcome in outcomes)
     lines = [", ".join(f"{reader} {name}: {count}" for (reader, name), count in sorted(counts.items()))]
     classes: dict[tuple[int, str], list[Outcome]] = collections.defaultdict(list)
@@ -248,7 +248,7 @@ def summary(outcomes: list[Outcome]) -> str:
 
 
 def class_of(outcome: Outcome) -> str:
-    """What faults of one cause have in common: the exception and the line, or the first words."""
+    """A key that faults of one cause share: the exception and the line, or the first words."""
     head, _, place = outcome.detail.rpartition(" @ ")
     if place and head:
         return f"{head.split(':')[0]} @ {place}"

@@ -1,4 +1,4 @@
-"""Honest small files of every format that the package reads: what the mutations start from.
+"""Small valid files of every format that the package reads, from which the mutations start.
 
 The .zarr stores and the zip files are written by hand, so that a number means the same file whatever is installed.
 The bytes of .h5 files are those of the installed HDF5.
@@ -55,7 +55,7 @@ def npy_bytes(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> bytes:
 
 
 def zip_bytes(members: list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> bytes:
-    """A zip file of ``members`` (name, contents) with right checksums and no time of day."""
+    """A zip file of ``members`` (name, contents) with right checksums and without timestamps."""
     file = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w") as archive:
         warnings.simplefilter("ignore")  # two members of the same name
@@ -158,7 +158,7 @@ def _encoded(values: np.ndarray, codecs: list[dict[str, Any]]) -> bytes:
         values = numcodecs.get_codec(dict(config)).encode(values)
     stored = values.tobytes() if isinstance(values, np.ndarray) else bytes(values)
     is_gzip = stored[:3] == b"\x1f\x8b\x08"
-    return stored[:4] + bytes(4) + stored[8:] if is_gzip else stored  # without the time of day
+    return stored[:4] + bytes(4) + stored[8:] if is_gzip else stored  # without the timestamp
 
 
 def _json(document: Any) -> bytes:
@@ -313,7 +313,7 @@ def _outside_h5(file: Any) -> None:
 
     file["values"] = DATA
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_obj_track_times(False)  # `create_virtual_dataset` would write the time of day
+    creation.set_obj_track_times(False)  # `create_virtual_dataset` would write timestamps
     space = h5py.h5s.create_simple(DATA.shape)
     creation.set_virtual(space, b".", b"/values", space)
     h5py.h5d.create(file.id, b"data", h5py.h5t.IEEE_F32LE, space, creation)

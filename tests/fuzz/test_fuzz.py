@@ -1,4 +1,4 @@
-"""Damaged and hostile files: each is read, or refused with an `InputError` in one sentence, soon and in little memory.
+"""Each damaged or hostile file is read, or refused with an `InputError` in one sentence, soon and in little memory.
 
 A fault comes with a number. ``python tests/fuzz/worker.py FORMAT NUMBER`` shows what that file does.
 """
@@ -15,10 +15,10 @@ from . import pool
 from .documents import CANARY, PICKLE
 from .seeds import seeds_of
 
-# Of 20,000 mutations; readers with more code have more.
+# The 20,000 mutations by format; readers with more code have more of them.
 COUNTS = {"npy": 3000, "npz": 4000, "zarr": 4500, "h5": 4500, "recording": 2500, "embedding": 1500}
 QUICK = 40
-# What the package does not take although nothing is wrong: truth values as data, and values elsewhere.
+# Valid files that the package refuses on purpose: booleans as data, and values in other files.
 REFUSED = {("npy", "bool"), ("h5", "links to other files, virtual")}
 
 
@@ -61,7 +61,7 @@ def test_mutations(format_name):
 
 def test_faulty_readers_are_caught():
     readers = ["wrong exception", "code run", "message", "hang", "blocked", "death"]
-    if sys.platform == "linux":  # elsewhere the peak of the memory is not known
+    if sys.platform == "linux":  # only Linux tells the peak of the memory
         readers.insert(0, "memory")
     with pool.Worker(hang=0.4, longest=10) as worker:
         outcomes = worker.ask("npy", 0, [f"faulty: {reader}" for reader in readers])

@@ -28,7 +28,7 @@ from documents import CANARY
 from mutations import Mutated, Special, mutated, n_seeds
 
 GROWTH_LIMIT = 200e6
-LONGEST_MESSAGE = 600  # characters beside the path of the file
+LONGEST_MESSAGE = 600  # characters without the path of the file
 # The name, without its ending, of every mutated file: a message must hold it.
 STEM = "mutated-trace"
 
@@ -125,7 +125,7 @@ FORMAT_READERS: dict[str, Callable[[Path], Any]] = {
     "parts": read_by_parts,
     "embedding": read_embedding,
 }
-# With faulty ones, by which the fuzzer itself is tested.
+# Among them are faulty readers, which test the fuzzer itself.
 READERS = FORMAT_READERS | {
     "faulty: hang": _never_ends,
     "faulty: blocked": lambda path: threading.Event().wait(),
@@ -180,7 +180,7 @@ def load(path: Path, reader: str, n_bytes: int) -> dict[str, Any]:
         report = _refusal(str(error), str(path))
     except AssertionError as error:
         report = {"outcome": "wrong result", "detail": f"{error} @ {_place(error)}"}
-    except BaseException as error:  # whatever comes is the result of the test
+    except BaseException as error:  # any exception is a result of the test
         report = {"outcome": "wrong exception", "detail": f"{type(error).__name__}: {error} @ {_place(error)}"}
     if report["outcome"] != "ok":
         growth = 0 if before is None else _peak() - before
@@ -208,7 +208,7 @@ def _place(error: BaseException) -> str:
 
 
 def _reset_peak() -> int | None:
-    """The resident bytes now, from which the peak counts anew; None where the system has no such count."""
+    """Reset the peak of the memory and return the resident bytes; None where the system counts no peak."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -247,7 +247,7 @@ def answer(format_name: str, number: int, readers: list[str], say: Callable[[dic
 
 @cache
 def _warm_up(format_name: str, readers: tuple[str, ...]) -> None:
-    """Read an honest file first: what is imported then does not count as growth of a later load."""
+    """Read a valid file first, so that memory for imports does not count as growth of a later load."""
     folder = Path("warm")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -261,9 +261,9 @@ def serve() -> None:
     """Answer lines [format, number, readers] until the input ends."""
     faulthandler.enable()
     if hasattr(signal, "SIGUSR1"):
-        faulthandler.register(signal.SIGUSR1)  # where it hangs
+        faulthandler.register(signal.SIGUSR1)  # a signal prints where the process hangs
     pipe = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints does not go between the reports
+    os.dup2(2, 1)  # output of libraries must not mix with the reports
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.chdir(folder)

@@ -1,4 +1,4 @@
-"""Changes of zip files: of the directory alone, or of the members with checksums that are right again."""
+"""Changes of zip files: of the directory alone, or of the members, with checksums that fit the changed members."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = (
     *("data.npy", "trace.npy", "mask.npy", "label.npy", "axes.npy", "epoch.npy", "DATA.npy", "Label.npy", "data", ""),
     *("../data.npy", "/data.npy", "a/data.npy", "data.npy/", "data.npy\x00", "\u212b.npy", "x" * 70 + ".npy", "t.npy"),
 )
-# (offset, size) of what the two headers of a member and the end of the directory say.
+# (offset, size) of the fields of both headers of a member, and of the record at the end of the directory.
 _LOCAL = {"version": (4, 2), "flags": (6, 2), "method": (8, 2), "crc": (14, 4), "packed": (18, 4), "size": (22, 4)}
 _LOCAL |= {"name": (26, 2), "extra": (28, 2)}
 _CENTRAL = {"version": (6, 2), "flags": (8, 2), "method": (10, 2), "crc": (16, 4), "packed": (20, 4), "size": (24, 4)}
@@ -27,7 +27,7 @@ _HEADERS = {b"PK\x03\x04": _LOCAL, b"PK\x01\x02": _CENTRAL, b"PK\x05\x06": _END}
 
 
 def mutated_directory(rng: random.Random, content: bytes) -> bytes:
-    """One to three fields of headers changed; a third of the changes of a member are in both of its headers."""
+    """Change one to three fields of headers; a third of the changes of a member are made in both of its headers."""
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = [(mark, at) for mark in _HEADERS for at in _all(content, mark)]
@@ -62,7 +62,7 @@ def _value(rng: random.Random, field: str, before: int) -> int:
 
 
 def mutated_archive(rng: random.Random, content: bytes, mutated_npy: Callable[[random.Random, bytes], bytes]) -> bytes:
-    """The archive with other members, its checksums right."""
+    """The archive with changed members and right checksums."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(info.filename, archive.read(info)) for info in archive.infolist()]
         method = archive.infolist()[0].compress_type
@@ -89,7 +89,7 @@ def mutated_archive(rng: random.Random, content: bytes, mutated_npy: Callable[[r
 
 
 def _lie(rng: random.Random) -> bytes:
-    """A header that says more than there is."""
+    """A header that claims more than the member holds."""
     shape = rng.choice(((10**9,), (2**40,), (2**31, 3, 2, 5), (10**5, 10**5)))
     return npy_of(str({"descr": rng.choice(("<f8", "<U100", "|b1")), "fortran_order": False, "shape": shape}), bytes(8))
 
