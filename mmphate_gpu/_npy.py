@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import struct
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._trace_formats import readable
-from ._trace_parts import FlatFile, fill, stamp_of
+from ._trace_parts import FlatFile, check_stamp, fill, stamp_of
 from .params import InputError
 
 _MAGIC = b"\x93NUMPY"
@@ -25,6 +26,7 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,
 }
+_LONGEST_HEADER = 10_000  # bytes, as in NumPy
 _MOST_AXES = 16  # far more than any array of a trace has
 _LAST_CHARACTER = 0x10FFFF  # the last code point of Unicode
 
@@ -69,7 +71,11 @@ def read_header(file: Any, size: int, where: str) -> Header:
         raise InputError(
             f"{where} has the .npy version {version}, which is unknown; accepted: {', '.join(map(str, _HEADERS))}"
         )
-    shape, fortran, dtype = _HEADERS[version](file)
+    start = file.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(start, "little")
+    if length > _LONGEST_HEADER:  # NumPy would read all of it before it refuses it
+        raise InputError(f"{where} has a header of {length} bytes; accepted: at most {_LONGEST_HEADER}")
+    shape, fortran, dtype = _HEADERS[version](io.BytesIO(start + file.read(length)))
     header = Header(tuple(map(int, shape)), fortran, dtype, file.tell())  # int, because NumPy accepts True as a size
     if header.dtype.hasobject:
         raise InputError(f"{where} holds pickled Python objects, which are never loaded; accepted: numbers")
@@ -131,7 +137,9 @@ class NpyFile:
         """All values, in memory."""
         with readable(self.path), self.path.open("rb", buffering=0) as file:
             file.seek(self.header.offset)
-            return read_values(file, self.header, self.path)
+            values = read_values(file, self.header, self.path)
+        check_stamp(self.path, self.stamp)  # another file may have taken its place since the header was read
+        return values
 
     def parts(self) -> FlatFile | None:
         """A reader of parts of the values; None for an array in Fortran order."""
@@ -164,6 +172,11 @@ class NpzMember:
         return self._info.filename.removesuffix(".npy")
 
     @property
+    def stored_bytes(self) -> int:
+        """What it takes in the archive."""
+        return self._info.compress_size
+
+    @property
     def is_array(self) -> bool:
         """Whether the name of the entry ends in .npy."""
         return self._info.filename.endswith(".npy")
@@ -191,7 +204,8 @@ class NpzMember:
             header = read_header(file, info.file_size, self._where)
         n_after = info.file_size - header.offset - header.nbytes
         if n_after:  # zipfile compares the checksum at the end of an entry only, so reading the values must end there
-            raise InputError(f"{self._where} has {n_after} bytes after its values; accepted: one array")
+            size = "by the directory of the archive"
+            raise InputError(f"{self._where} has {n_after} bytes after its values, {size}; accepted: one array")
         return header
 
     @property

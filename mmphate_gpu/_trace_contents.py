@@ -21,7 +21,7 @@ from ._trace_dims import (
     stored_order,
     with_axes,
 )
-from ._trace_formats import Variables
+from ._trace_formats import Variables, check_compression
 from ._trace_packing import Packing, check_plain, decode_coordinate, is_boolean, packing_of
 from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, Reader, all_true, stamp_of
 from ._trace_shapes import check_boolean, check_data_shape, check_length, check_mask_shape, check_text
@@ -171,6 +171,8 @@ def contents_of(path: Path, variables: Variables) -> Contents:
     packing = packing_of("data", stored, data.attributes, data.fill)
     shape = tuple(int(data.array.shape[axis]) for axis in order)
     check_data_shape(shape)
+    if data.stored_bytes is not None:
+        check_compression("data", math.prod(shape) * stored.itemsize, data.stored_bytes)
     contents = Contents(
         path, variables, dims, order, Heading(shape, stored if packing is None else packing.dtype), packing
     )

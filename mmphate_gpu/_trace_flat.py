@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ._npy import NpyFile, NpzMember, npy_file, npz_members
-from ._trace_formats import Variable, Variables, padded_text, readable, stored_names
+from ._trace_formats import Variable, Variables, json_of, padded_text, readable, stored_names
 from ._trace_parts import FileFolder
+from ._trace_shapes import check_length
 from .params import InputError
 
 META = "meta.json"
@@ -54,11 +54,19 @@ def open_recording(path: Path, *, follow_links: bool = False) -> Iterator[Variab
 
 
 def _shape_in(members: dict[str, NpzMember], name: str) -> tuple[int, ...] | None:
-    return members[name].shape if members[name].is_array else None
+    if not members[name].is_array:
+        return None
+    try:
+        return members[name].shape
+    except InputError:
+        if name == name.lower():
+            raise
+        return None  # in capitals it may be anything
 
 
 def _variable(array: NpyFile | NpzMember | Snapshots) -> Variable:
-    return Variable(array, array.read, (None,) * len(array.shape), None, {}, None, array.parts)
+    stored = array.stored_bytes if isinstance(array, NpzMember) else None
+    return Variable(array, array.read, (None,) * len(array.shape), None, {}, None, array.parts, stored)
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,8 @@ def _snapshots(path: Path, names: list[str]) -> Snapshots:
         raise InputError(
             f"{path / META} has a file name of more than {_LONGEST_NAME} characters; accepted: at most {_LONGEST_NAME}"
         )
+    if len(set(names)) < len(names):
+        raise InputError(f"{path / META} names a file twice; accepted: one file for each snapshot")
     # Folders in a name are dropped, so that no file outside the recorder's folder is opened.
     files = tuple(npy_file(path / Path(name).name) for name in names)
     shapes = {file.shape for file in files}
@@ -101,9 +111,15 @@ def _epochs(path: Path, epochs: list[Any]) -> np.ndarray:
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    meta = json.loads((path / META).read_text(encoding="utf-8"))
-    if not isinstance(meta, dict) or meta.get("format") != RECORDING or meta.get("version") != 1:
+    meta = json_of(path / META)
+    if meta.get("format") != RECORDING or meta.get("version") != 1:
         raise InputError(f"{path / META} does not describe a recording; accepted: format {RECORDING!r}, version 1")
+    for key in ("epoch", "files", "extra"):
+        if not isinstance(meta.get(key), list):
+            raise InputError(f"{path / META} has no list {key!r}; accepted: the meta.json that a recorder wrote")
+    if not all(isinstance(name, str) for name in meta["files"]):
+        raise InputError(f"{path / META} lists files that are no names; accepted: the meta.json that a recorder wrote")
     if not meta["files"]:
         raise InputError(f"{path} holds no snapshot; accepted: a recorder's folder with at least 1")
+    check_length("epoch", (len(meta["epoch"]),), len(meta["files"]), "snapshot")
     return meta

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import lzma
 import math
+import re
 import struct
 import tokenize
 import zipfile
@@ -53,10 +55,15 @@ BESIDE = ("slice", *AXES, "label", "mask", "axes")
 # mask: 2 GB of it compress to 1 / 32,000 (zstd).
 _SMALL = 2**26  # bytes; an array below this is not compared with what the file stores
 _MOST_COMPRESSED = 100_000  # claimed bytes for each stored byte
+_MOST_COMPRESSED_DATA = 900  # claimed bytes for each stored byte; deflate compresses zeros to 1 / 1,030
+_MOST_METADATA = 2**22  # bytes; parsed JSON takes up to twenty times as much memory
 _MOST_CHUNKS = 10_000_000
 _FEW_CHUNKS = 50_000  # each chunk of an array costs zarr and HDF5 up to 4 kB and 0.2 ms
 _SMALL_CHUNK = 1024  # bytes; an array of more than _FEW_CHUNKS chunks needs chunks of this size on average
-_LONGEST_TEXT, _MOST_ENTRIES = 1000, 64  # characters and entries of an attribute
+_LONGEST_TEXT, _MOST_ENTRIES = 8000, 1000  # characters and entries of an attribute
+
+
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a Python object, another one in each process
 
 
 @contextlib.contextmanager
@@ -68,7 +75,8 @@ def readable(path: Path) -> Iterator[None]:
         raise
     except _BROKEN as error:
         message = " ".join(str(error).split("\n")[0].split())[:200]
-        raise InputError(f"{path} cannot be read: {type(error).__name__}: {message}") from error
+        message = f"{type(error).__name__}: {_ADDRESS.sub('', message)}".removesuffix(": ")
+        raise InputError(f"{path} cannot be read: {message}") from error
 
 
 @contextlib.contextmanager
@@ -104,6 +112,7 @@ class Variable:
     attributes : the attributes of the array that are listed in `ATTRIBUTES`.
     fill : the value that stands for entries that were never written, or None.
     parts : returns a reader of parts of the values, or None if there can be none; None for .zarr and .h5.
+    stored_bytes : what the values take in the file; None if they cannot be compressed.
     """
 
     array: Any
@@ -113,6 +122,7 @@ class Variable:
     attributes: dict[str, Any]
     fill: Any
     parts: Callable[[], Any] | None = None
+    stored_bytes: int | None = None
 
 
 Variables = dict[str, Variable]
@@ -188,7 +198,7 @@ def check_layout(what: str, layout: Layout, stored_bytes: Callable[[], int]) -> 
     if n_chunks > _MOST_CHUNKS or tiny:
         raise InputError(
             f"{what} has {n_chunks} chunks of shape {layout.part}; accepted: at most {_FEW_CHUNKS} chunks, "
-            f"or {_MOST_CHUNKS} of {_SMALL_CHUNK} bytes or more"
+            f"or {_MOST_CHUNKS} of {_SMALL_CHUNK} bytes or more; store it in larger chunks, or as .npz"
         )
     if claimed > _SMALL or n_chunks > _FEW_CHUNKS:
         n_stored = stored_bytes()
@@ -202,7 +212,7 @@ def check_layout(what: str, layout: Layout, stored_bytes: Callable[[], int]) -> 
 
 def check_attribute(what: str, key: str, value: Any) -> None:
     """Refuse an attribute that is too long for a number, a date or a word, before it is used."""
-    entries = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    entries = value.ravel().tolist() if isinstance(value, np.ndarray | np.generic) else value
     entries = entries if isinstance(entries, list) else [entries]
     nested = any(isinstance(entry, list | dict) for entry in entries)
     if nested or len(entries) > _MOST_ENTRIES or any(len(str(entry)) > _LONGEST_TEXT for entry in entries):
@@ -218,13 +228,40 @@ def padded_text(what: str, texts: Sequence[str]) -> np.ndarray:
     Raises
     ------
     InputError
-        The array would take more than 64 MiB and more than a hundred times the bytes of the texts.
+        A text is longer than any name; the array would take more than 64 MiB and more than a hundred times the bytes of
+        the texts.
     """
     lengths = [len(text) for text in texts]
-    needed = 4 * len(texts) * max(lengths, default=0)
-    if needed > max(_SMALL, 400 * sum(lengths)):
-        raise InputError(f"{what} holds {len(texts)} texts, one of {max(lengths)} characters; accepted: short texts")
+    longest = max(lengths, default=0)
+    if 4 * longest > LONGEST_TEXT or 4 * len(texts) * longest > max(_SMALL, 400 * sum(lengths)):
+        raise InputError(f"{what} holds {len(texts)} texts, one of {longest} characters; accepted: short texts")
     return np.array(texts, dtype=np.str_)
+
+
+def json_of(file: Path) -> dict[str, Any]:
+    """The object in a .json that describes other files.
+
+    Raises
+    ------
+    InputError
+        The file is too large, or holds something else.
+    """
+    if file.stat().st_size > _MOST_METADATA:
+        raise InputError(f"{file} has {file.stat().st_size} bytes; accepted: metadata of at most {_MOST_METADATA}")
+    content = json.loads(file.read_bytes())
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds a {type(content).__name__}; accepted: a JSON object")
+    return content
+
+
+def check_compression(what: str, n_bytes: int, stored_bytes: int) -> None:
+    """Refuse values that are nearly all the same, by how far they are compressed: 64 MiB and more.
+
+    A megabyte of a file would take gigabytes of memory, and a trace of constant units has no picture.
+    """
+    if n_bytes > max(_SMALL, _MOST_COMPRESSED_DATA * stored_bytes):
+        sizes = f"{format_bytes(n_bytes)}, of which {format_bytes(stored_bytes)} are stored"
+        raise InputError(f"{what} has values of {sizes}, so nearly all are equal; accepted: values that differ")
 
 
 # ---------------------------------------------------------------- writing

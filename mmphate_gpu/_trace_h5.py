@@ -13,7 +13,18 @@ import numpy as np
 from ._optional import require
 from ._trace_dims import common_name
 from ._trace_formats import Variable, Variables, padded_text, stored_names, with_dims
-from ._trace_h5_file import H5Array, attribute, check_lengths, check_storage, dataset, h5py, link, opened_file, shape_of
+from ._trace_h5_file import (
+    H5Array,
+    attribute,
+    check_lengths,
+    check_storage,
+    dataset,
+    h5py,
+    link,
+    opened_file,
+    shape_of,
+    stored_bytes,
+)
 from ._trace_packing import ATTRIBUTES
 from .params import InputError
 
@@ -38,7 +49,8 @@ def open_h5(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """
     with opened_file(path, follow_links) as file:
         by_id = _dimensions(file)
-        stored = stored_names(path, file, partial(shape_of, file, follow_links=follow_links))
+        names = [name for name in file if isinstance(name, str)]  # h5py gives names that are not UTF-8 as bytes
+        stored = stored_names(path, names, partial(shape_of, file, follow_links=follow_links))
         arrays = {name: (key, dataset(file, key, follow_links)) for name, key in stored.items()}
         yield {
             name: _variable(array, H5Array(path, key, follow_links), by_id)
@@ -50,9 +62,9 @@ def open_h5(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
 def _dimensions(file: Any) -> dict[int, str]:
     """{id of a netCDF dimension: its name}, without following links."""
     names = {}
-    for name in file:
+    for name in (name for name in file if isinstance(name, str)):
         array = file[name] if link(file, name)[0] == h5py().h5l.TYPE_HARD else None
-        if isinstance(array, h5py().Dataset) and _is_scale(array) and "_Netcdf4Dimid" in array.attrs:
+        if isinstance(array, h5py().Dataset) and "_Netcdf4Dimid" in array.attrs and _is_scale(array):
             names[int(attribute(array, "_Netcdf4Dimid"))] = name
     return names
 
@@ -67,7 +79,8 @@ def _variable(array: Any, opened: H5Array, by_id: dict[int, str]) -> Variable:
     # By the netCDF convention one-byte integers have no fill value, although the netCDF library stores one.
     numbers = array.shape is not None and array.dtype.kind in "iuf" and array.dtype.itemsize > 1
     fill = array.fillvalue if numbers and array.fillvalue != 0 else None
-    return Variable(array, partial(_values, array, opened), _dims(array, by_id), opened, attributes, fill)
+    dims, stored = _dims(array, by_id), stored_bytes(array.name, array)
+    return Variable(array, partial(_values, array, opened), dims, opened, attributes, fill, stored_bytes=stored)
 
 
 def _values(array: Any, opened: H5Array) -> np.ndarray:
@@ -123,7 +136,8 @@ def _scales(array: Any) -> list[list[Any]]:
 
 
 def _is_scale(array: Any) -> bool:
-    return _text(attribute(array, "CLASS")) == "DIMENSION_SCALE"
+    label = _text(attribute(array, "CLASS"))
+    return isinstance(label, str) and label == "DIMENSION_SCALE"
 
 
 def _scale_name(scale: Any) -> Any:

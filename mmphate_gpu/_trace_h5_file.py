@@ -122,13 +122,28 @@ def shape_of(file: Any, name: str, follow_links: bool) -> Any:
 
 def dataset(file: Any, name: str, follow_links: bool) -> Any:
     """The dataset ``name``. It is refused unless it holds numbers or text in this file, or in one it may link to."""
-    array = _item(file, name, follow_links)
+    try:
+        array = _item(file, name, follow_links)
+    except KeyError as error:
+        raise InputError(f"the entry {name!r} is a link to nothing; accepted: an HDF5 dataset") from error
     if not isinstance(array, h5py().Dataset):
         raise InputError(f"the entry {name!r} is no array; accepted: an HDF5 dataset")
+    _check_filters(name, array)
     _check_dtype(repr(name), array.dtype)
     if array.dtype.kind == "O" and array.ndim > 1:
         raise InputError(f"{name!r} holds text in {array.ndim} axes; accepted: numbers, or text in one axis")
     return array
+
+
+def _check_filters(name: str, array: Any) -> None:
+    created = array.id.get_create_plist()
+    for number, *_, label in map(created.get_filter, range(created.get_nfilters())):
+        if not h5py().h5z.filter_avail(number):
+            shown = f"{number} ({label.decode(errors='replace')[:50]})"
+            raise InputError(
+                f"{name!r} is compressed by the HDF5 filter {shown}, which is not installed; "
+                "accepted: filters of HDF5 itself, or those of hdf5plugin once it is imported"
+            )
 
 
 def _item(file: Any, name: str, follow_links: bool) -> Any:
@@ -139,7 +154,7 @@ def _item(file: Any, name: str, follow_links: bool) -> Any:
         if not follow_links:
             storage = "virtual dataset" if item.is_virtual else "dataset in external files"
             raise InputError(f"{name!r} is a {storage}; accepted: values in the file itself, or follow_links=True")
-        _stored_bytes(name, item)
+        stored_bytes(name, item)
     return item
 
 
@@ -204,7 +219,7 @@ def _check_dtype(what: str, dtype: np.dtype) -> None:
         raise InputError(f"{what} has the data type {str(dtype)[:100]}; accepted: numbers, booleans, times and text")
 
 
-def _stored_bytes(name: str, array: Any) -> int:
+def stored_bytes(name: str, array: Any) -> int:
     """How many bytes of values are stored, in this file or in others, and the checks of those others."""
     if array.is_virtual:
         sources = {(source.file_name, source.dset_name) for source in array.virtual_sources()}
@@ -229,7 +244,7 @@ def _source_bytes(name: str, array: Any, file_name: str, source_name: str) -> in
             raise InputError(
                 f"{source_name!r} is a virtual dataset and a source of one; accepted: sources that are not virtual"
             )
-        return _stored_bytes(source_name, source)
+        return stored_bytes(source_name, source)
 
 
 def attribute(array: Any, key: str) -> Any:
@@ -260,7 +275,7 @@ def check_storage(array: Any) -> None:
     if array.shape is None:
         return
     layout = Layout(array.shape, array.dtype.itemsize, array.chunks, array.chunks)
-    check_layout(repr(array.name), layout, partial(_stored_bytes, array.name, array))
+    check_layout(repr(array.name), layout, partial(stored_bytes, array.name, array))
     if array.chunks is None:
         return
     any_size = array.dtype.kind == "O" or array.id.get_create_plist().get_nfilters() > 0

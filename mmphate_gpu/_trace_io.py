@@ -76,6 +76,8 @@ def _contents(path: str | os.PathLike[str], follow_links: bool) -> Iterator[Cont
 
 def _format(path: Path, follow_links: bool) -> str:
     """The key of `OPENERS` for ``path``: its ending in lower case, or `META` for a recorder's folder."""
+    if not path.exists() and path.is_symlink():
+        raise InputError(f"{path} is a link to nothing; accepted: a link to {ENDINGS}, or to a recorder's folder")
     if not path.exists():
         raise InputError(f"{path} does not exist; accepted: {ENDINGS}, or a recorder's folder")
     check_files(path, follow_links=follow_links)
