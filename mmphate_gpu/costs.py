@@ -246,9 +246,7 @@ class Costs:
         if self.cuda:  # points in the order of a kd-tree; before that, float32 points of every slice, in tiles
             screened = 4 * self.S * -(-self.M // PAIR_TILE) * PAIR_TILE * self.K
             working = max(working + 8 * self.N * self.K, screened - kept)
-        working = max(
-            working, 8 * self.N * self.K
-        )  # a copy of the points, in which those that differ by rounding only are made equal
+        working = max(working, 8 * self.N * self.K)  # a copy of the points, made equal where only rounding differs
         operations = 3.0 * self.K * self.pairs * passes
         return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.portable, operations)
 

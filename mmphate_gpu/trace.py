@@ -404,9 +404,7 @@ def _stored_fields(path: str | os.PathLike[str], stream: bool | None, follow_lin
     if stream is not None and not isinstance(stream, bool):
         raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
     if not isinstance(follow_links, bool):
-        raise InputTypeError(
-            f"follow_links={follow_links!r} is a {type(follow_links).__name__}; accepted: True or False"
-        )
+        raise InputTypeError(f"follow_links={follow_links!r} is no bool; accepted: True or False")
     header = None if stream is not None else _trace_io.heading(path, follow_links)
     needed = 0 if header is None else math.prod(header.shape) * max(4, header.dtype.itemsize)
     cpu = torch.device("cpu")

@@ -453,5 +453,5 @@ def test_the_path_itself_may_be_a_link(tmp_path):
 
 def test_follow_links_is_true_or_false(tmp_path):
     save_trace(tmp_path / "b.npy", values())
-    with pytest.raises(InputTypeError, match="follow_links='no' is a str; accepted: True or False"):
+    with pytest.raises(InputTypeError, match="follow_links='no' is no bool; accepted: True or False"):
         load_trace(tmp_path / "b.npy", follow_links="no")
