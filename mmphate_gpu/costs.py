@@ -121,10 +121,9 @@ class Costs:
     def _near_units(self) -> float:
         """Share of the pairs of units (a unit with itself included) that have an entry, for independent units.
 
-        Normalized points lie on a sphere. A cap of the sphere around a unit holds its knn nearest units, and a wider
-        cap holds the units within its cutoff radius. If these are few, a quarter as many again have only this unit
-        within their own radius. Measured, with 30 to 4000 units of 6 to 100 samples: the estimate is 0.9 to
-        1.25 of the real entries.
+        Normalized points lie on a sphere. A cap around a unit holds its knn nearest units, a wider cap those within its
+        cutoff radius. If these are few, a quarter as many again have this unit in their own radius only. Measured, with
+        30 to 4000 units of 6 to 100 samples: 0.9 to 1.25 of the entries.
         """
         from scipy.special import betainc, betaincinv
 
@@ -247,9 +246,7 @@ class Costs:
         if self.cuda:  # points in the order of a kd-tree; before that, float32 points of every slice, in tiles
             screened = 4 * self.S * -(-self.M // PAIR_TILE) * PAIR_TILE * self.K
             working = max(working + 8 * self.N * self.K, screened - kept)
-        working = max(
-            working, 8 * self.N * self.K
-        )  # a copy of the points, in which those that differ by rounding only are made equal
+        working = max(working, 8 * self.N * self.K)  # a copy of the points, made equal where only rounding differs
         operations = 3.0 * self.K * self.pairs * passes
         return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.portable, operations)
 

@@ -381,8 +381,7 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, foll
         as one from memory. None: if they would take more than a quarter of the free memory. Not possible for a
         compressed .npz, an array in Fortran order, and a .npz whose ``axes`` are in another order.
     follow_links : whether to follow links that lead out of a folder or a .h5: symbolic links, and the external links,
-        external storage and virtual datasets of HDF5. Pass True for files that you trust. ``path`` itself may always
-        be a link.
+        external storage and virtual datasets of HDF5. ``path`` itself may always be a link.
 
     Raises
     ------
@@ -405,9 +404,7 @@ def _stored_fields(path: str | os.PathLike[str], stream: bool | None, follow_lin
     if stream is not None and not isinstance(stream, bool):
         raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
     if not isinstance(follow_links, bool):
-        raise InputTypeError(
-            f"follow_links={follow_links!r} is a {type(follow_links).__name__}; accepted: True or False"
-        )
+        raise InputTypeError(f"follow_links={follow_links!r} is no bool; accepted: True or False")
     header = None if stream is not None else _trace_io.heading(path, follow_links)
     needed = 0 if header is None else math.prod(header.shape) * max(4, header.dtype.itemsize)
     cpu = torch.device("cpu")
@@ -431,9 +428,8 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     Raises
     ------
     InputError
-        The path exists (unless ``overwrite``) or has an unknown ending; the path ends in .npy, and the trace has a
-        mask, labels or coordinates; the .zarr to replace holds files that zarr did not write; the file system refuses
-        the write.
+        The path exists (unless ``overwrite``) or has an unknown ending; a .npy cannot hold the mask, labels or
+        coordinates; the .zarr to replace holds files that zarr did not write; the file system refuses the write.
     """
     trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES

@@ -231,9 +231,8 @@ def test_a_stored_member_shorter_than_its_header(tmp_path, stream):
 
 
 @BOTH
-@pytest.mark.parametrize(
-    "place", [20, 24]
-)  # offsets of the compressed and the uncompressed size in the central directory
+# The offsets of the compressed and the uncompressed size in the central directory.
+@pytest.mark.parametrize("place", [20, 24])
 def test_a_directory_that_claims_more_than_an_entry_has(tmp_path, place, stream):
     """The header claims as many bytes as the directory, or the directory has two sizes for a stored member."""
     whole = npy(described(SHAPE), values().tobytes()[:-80])
@@ -453,5 +452,5 @@ def test_the_path_itself_may_be_a_link(tmp_path):
 
 def test_follow_links_is_true_or_false(tmp_path):
     save_trace(tmp_path / "b.npy", values())
-    with pytest.raises(InputTypeError, match="follow_links='no' is a str; accepted: True or False"):
+    with pytest.raises(InputTypeError, match="follow_links='no' is no bool; accepted: True or False"):
         load_trace(tmp_path / "b.npy", follow_links="no")

@@ -76,9 +76,8 @@ def save_figure(figure: Figure, path: Path | None) -> None:
         return
     kind = path.suffix.lower()[1:]
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    picture = (
-        io.BytesIO()
-    )  # drawn in memory: on a full disk matplotlib would leave a file open and raise errors of its own
+    # In memory first: on a full disk matplotlib would leave a file open and raise errors of its own.
+    picture = io.BytesIO()
     figure.savefig(picture, format=kind, dpi=DPI, metadata=stamp)
     with whole_file(path, overwrite=True) as new:
         new.write_bytes(picture.getvalue())
