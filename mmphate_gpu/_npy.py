@@ -31,6 +31,14 @@ _MOST_AXES = 16  # far more than any array of a trace has
 _LAST_CHARACTER = 0x10FFFF  # the last code point of Unicode
 
 
+class PickledError(InputError):
+    """An array holds pickled Python objects; its shape is known all the same."""
+
+    def __init__(self, where: str, shape: tuple[int, ...]) -> None:
+        super().__init__(f"{where} holds pickled Python objects, which are never loaded; accepted: numbers")
+        self.shape = shape
+
+
 class Header(NamedTuple):
     """The header of a .npy: how the values after it are stored."""
 
@@ -78,7 +86,7 @@ def read_header(file: Any, size: int, where: str) -> Header:
     shape, fortran, dtype = _HEADERS[version](io.BytesIO(start + file.read(length)))
     header = Header(tuple(map(int, shape)), fortran, dtype, file.tell())  # int, because NumPy accepts True as a size
     if header.dtype.hasobject:
-        raise InputError(f"{where} holds pickled Python objects, which are never loaded; accepted: numbers")
+        raise PickledError(where, header.shape)
     if len(header.shape) > _MOST_AXES:
         raise InputError(f"{where} has {len(header.shape)} axes; accepted: at most {_MOST_AXES}")
     if min(header.shape, default=0) < 0:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ._npy import NpyFile, NpzMember, npy_file, npz_members
-from ._trace_formats import Variable, Variables, json_of, padded_text, readable, stored_names
+from ._npy import NpyFile, NpzMember, PickledError, npy_file, npz_members
+from ._trace_formats import Variable, Variables, json_of, naming, padded_text, readable, stored_names
 from ._trace_parts import FileFolder
 from ._trace_shapes import check_length
 from .params import InputError
@@ -42,7 +42,7 @@ def open_recording(path: Path, *, follow_links: bool = False) -> Iterator[Variab
 
     Its meta.json lists the epochs and their .npy files, each of shape (timestep, unit, sample) or (unit, sample).
     """
-    with readable(path / META):
+    with readable(path / META), naming(path / META):
         meta = _meta(path)
         snapshots = _snapshots(path, meta["files"])
         epoch = _epochs(path, meta["epoch"])
@@ -56,11 +56,13 @@ def open_recording(path: Path, *, follow_links: bool = False) -> Iterator[Variab
 def _shape_in(members: dict[str, NpzMember], name: str) -> tuple[int, ...] | None:
     if not members[name].is_array:
         return None
+    if name == name.lower():
+        return members[name].shape
     try:
         return members[name].shape
+    except PickledError as error:
+        return error.shape
     except InputError:
-        if name == name.lower():
-            raise
         return None  # in capitals it may be anything
 
 

@@ -660,7 +660,10 @@ def test_pickles_are_never_run(tmp_path):
         (json.dumps({"format": "other"}), "does not describe a recording"),
         (json.dumps({"format": _trace_flat.RECORDING, "version": 1}), "has no list 'epoch'"),
         (json.dumps({"format": _trace_flat.RECORDING, "version": 1, "epoch": [], "files": [], "extra": []}), "no snap"),
-        (json.dumps({"format": _trace_flat.RECORDING, "version": 1, "epoch": [0], "files": [3], "extra": []}), "no names"),
+        (
+            json.dumps({"format": _trace_flat.RECORDING, "version": 1, "epoch": [0], "files": [3], "extra": []}),
+            "no names",
+        ),
         (
             json.dumps({"format": _trace_flat.RECORDING, "version": 1, "epoch": [0], "files": ["a"], "extra": []}),
             "cannot be read",

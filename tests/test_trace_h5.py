@@ -454,3 +454,41 @@ def test_no_claim_takes_memory_and_no_recursion_kills(tmp_path):
     done = subprocess.run([sys.executable, "-c", CHILD, *map(str, paths)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 100, done.stdout  # MB
+
+
+# ---------------------------------------------------------------- what means nothing to a trace
+
+
+def test_attributes_of_datasets_that_a_trace_does_not_use(tmp_path):
+    path = tmp_path / "a.h5"
+    with written(path) as file:
+        file["unrelated"] = np.zeros(3)
+        file["unrelated"].attrs["CLASS"] = np.array(["a", "b"], object)
+        file["other"] = np.zeros(3)
+        file["other"].attrs["CLASS"] = "model description " * 100
+        file["data"].attrs["CLASS"] = np.array(["a", "b"], object)
+        file["data"].attrs["units"] = "v" * 2000
+        file["data"].attrs["missing_value"] = np.arange(1000.0, 1100.0)
+        file.id.links.create_soft(b"b\xffd", b"/data")
+    assert load_trace(path).shape == SHAPE
+
+
+def test_text_of_one_dataset_that_is_longer_than_any_name(tmp_path):
+    with written(tmp_path / "a.h5") as file:
+        file.create_dataset("unit", data=["x" * 100_000, "b", "c", "d", "e"], dtype=h5py.string_dtype())
+    assert "one of 100000 characters" in refusal(tmp_path / "a.h5")
+
+
+def test_sentences_for_common_mistakes(tmp_path):
+    with written(tmp_path / "a.h5", plain=False) as file:
+        file["data"] = h5py.SoftLink("/none")
+    assert "the entry 'data' is a link to nothing" in refusal(tmp_path / "a.h5")
+    (tmp_path / "b.h5").write_text("<html>")
+    assert "is truncated or no HDF5 file" in refusal(tmp_path / "b.h5")
+    with written(tmp_path / "c.h5", plain=False) as file:
+        created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        created.set_chunk(SHAPE)
+        created.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple(SHAPE)
+        h5py.h5d.create(file.id, b"data", h5py.h5t.IEEE_F32LE, space, created)
+    assert "the HDF5 filter 32001" in refusal(tmp_path / "c.h5")
