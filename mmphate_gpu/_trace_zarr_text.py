@@ -10,11 +10,13 @@ import numpy as np
 
 from ._optional import require
 from ._trace_formats import padded_text
+from ._trace_zarr_chunks import DECODED, Decoder
 from .params import InputError
 
 TEXT = "vlen-utf8"
 # The codecs that turn bytes into bytes and, to decode, need no settings but those of version 2.
 _CODECS = ("adler32", "blosc", "bz2", "crc32", "crc32c", "fletcher32", "gzip", "lz4", "lzma", "zlib", "zstd")
+_MOST_BYTES = 2**26  # of a chunk
 
 
 def read_text(
@@ -42,19 +44,28 @@ def read_text(
         raise InputError(
             f"{folder} holds text by the codecs {[codec['id'] for codec in settings]}; accepted: {_CODECS}"
         )
-    numcodecs = require("numcodecs", extra="zarr", purpose=f"{folder}: reading .zarr")
-    codecs = [numcodecs.get_codec(codec) for codec in settings[:0:-1]]
+    decoders = [_decoder(folder, codec) for codec in settings[:0:-1]]
     texts: list[str] = []
     for index in range(-(-size // step)):
         file = folder / name_of_chunk((index,))
         if not file.exists():
             texts += [str(metadata.get("fill_value") or "")] * step
             continue
+        if file.stat().st_size > _MOST_BYTES:
+            raise InputError(
+                f"{file} has {file.stat().st_size} bytes; accepted: a chunk of text of up to {_MOST_BYTES}"
+            )
         content = file.read_bytes()
-        for codec in codecs:
-            content = bytes(codec.decode(content))
+        for decode in decoders:
+            content = bytes(decode(content))
         texts += _texts(file, content, step)
     return padded_text(str(folder), texts[:size])
+
+
+def _decoder(folder: Path, settings: dict[str, Any]) -> Callable[[bytes], Any]:
+    if settings["id"] in DECODED:
+        return Decoder(folder, settings["id"], settings, _MOST_BYTES)
+    return require("numcodecs", extra="zarr", purpose=f"{folder}: reading .zarr").get_codec(settings).decode
 
 
 def _texts(file: Path, content: bytes, n_texts: int) -> Iterator[str]:
