@@ -104,7 +104,7 @@ def _variable(path: Path, node: Node) -> Variable:
         raise InputError(f"{path}: the entry {node.folder.name!r} is no array")
     claims, every = check_array(node), node.attributes
     dtype = claims.dtype
-    check_chunk_files(path, node.folder, claims.layout.n_chunks, None if dtype is None else claims.sizes.chunk)
+    check_chunk_files(path, node.folder, claims.layout, claims.sizes.chunk)
     array = _zarr_array(node, claims.sizes)
     attributes = {key: every[key] for key in ATTRIBUTES if key in every}
     for key, value in attributes.items():

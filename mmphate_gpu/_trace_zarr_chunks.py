@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import bz2
+import gzip
+import io
 import lzma
 import math
 import os
@@ -24,6 +26,7 @@ from ._optional import require
 from ._trace_formats import Layout
 from .params import InputError
 
+MOST_TEXT = 2**26  # bytes of a chunk of text of variable length
 _FEW_CHUNKS, _CHUNKS_PER_FILE = 10_000, 100  # zarr takes 0.1 ms to look for a chunk that is not stored
 _CHUNK_NAME = re.compile(r"(c\.)?\d+(\.\d+)*")
 _BLOSC_COPIED = 2  # a flag: the chunk holds the bytes as they are
@@ -53,15 +56,16 @@ def sizes_of(layout: Layout, width: int) -> Sizes:
 # ---------------------------------------------------------------- files
 
 
-def check_chunk_files(store: Path, folder: Path, n_chunks: int, most: int | None) -> None:
+def check_chunk_files(store: Path, folder: Path, layout: Layout, most: int) -> None:
     """Refuse an array of many chunks of which hardly any is stored, and chunks of more bytes than they can need.
 
     Parameters
     ----------
     store : the folder whose files are counted: of a mask that is True everywhere, there may be none.
     folder : of the array.
-    most : bytes of a file; None for text of variable length, whose files are looked at one by one.
+    most : bytes of a file.
     """
+    n_chunks = replace(layout, part=layout.chunk).n_chunks  # for what is in shards, zarr looks in one file
     if n_chunks > _FEW_CHUNKS:
         n_files = sum(len(names) for _, _, names in os.walk(store))
         if n_chunks > _FEW_CHUNKS + _CHUNKS_PER_FILE * n_files:
@@ -71,7 +75,7 @@ def check_chunk_files(store: Path, folder: Path, n_chunks: int, most: int | None
             )
     for parent, _, names in os.walk(folder):
         for file in (os.path.join(parent, name) for name in names if _CHUNK_NAME.fullmatch(name)):
-            if most is not None and os.path.getsize(file) > most:
+            if os.path.getsize(file) > most:
                 raise InputError(f"{file} has {os.path.getsize(file)} bytes; accepted: a chunk of up to {most}")
 
 
@@ -105,7 +109,7 @@ class Decoder:
         content = memoryview(chunk)
         content = content.cast("B") if content.nbytes else memoryview(b"")
         numcodecs = require("numcodecs", extra="zarr", purpose=f"{self.owner}: reading .zarr")
-        if self.name in _MADE:
+        if self.name not in _PROMISED:
             decoded = self._decompressed(content)
         else:
             promised = _PROMISED[self.name](content)
@@ -120,18 +124,19 @@ class Decoder:
         return decoded if out is None else numcodecs.compat.ndarray_copy(decoded, out)
 
     def _decompressed(self, content: memoryview) -> bytes:
-        """The bytes of one stream, or of several behind one another and followed by zeros, which all but zlib allow."""
-        parts: list[bytes] = []
-        rest: Any = content
-        while rest or not parts:
-            decompressor = _MADE[self.name](self.settings)
-            parts.append(decompressor.decompress(rest, self.most + 1 - sum(map(len, parts))))
-            if sum(map(len, parts)) > self.most:
-                raise self._too_long()
-            if not decompressor.eof:
-                raise self._damaged()
-            rest = b"" if self.name == "zlib" else decompressor.unused_data.lstrip(b"\0")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        """What the streams of a chunk hold, of which zlib has only one."""
+        if self.name == "zlib":
+            decompressor = zlib.decompressobj()
+            decoded = decompressor.decompress(content, self.most + 1)
+            complete = decompressor.eof
+        else:
+            with _OPENED[self.name](io.BytesIO(content), self.settings) as file:
+                decoded, complete = file.read(self.most + 1), True
+        if len(decoded) > self.most:
+            raise self._too_long()
+        if not complete:
+            raise self._damaged()
+        return decoded
 
     def _damaged(self) -> InputError:
         return InputError(f"{self.owner} has a chunk that is damaged or cut off; accepted: whole ones, by {self.name}")
@@ -142,15 +147,14 @@ class Decoder:
         )
 
 
-def _lzma(settings: dict[str, Any]) -> Any:
-    return lzma.LZMADecompressor(format=settings.get("format", lzma.FORMAT_XZ), filters=settings.get("filters"))
+def _lzma(stream: io.BytesIO, settings: dict[str, Any]) -> Any:
+    return lzma.LZMAFile(stream, format=settings.get("format", lzma.FORMAT_XZ), filters=settings.get("filters"))
 
 
-_MADE: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "bz2": lambda settings: bz2.BZ2Decompressor(),
-    "gzip": lambda settings: zlib.decompressobj(wbits=31),
+_OPENED: dict[str, Callable[[io.BytesIO, dict[str, Any]], Any]] = {
+    "bz2": lambda stream, settings: bz2.BZ2File(stream),
+    "gzip": lambda stream, settings: gzip.GzipFile(fileobj=stream),
     "lzma": _lzma,
-    "zlib": lambda settings: zlib.decompressobj(),
 }
 
 
@@ -219,7 +223,7 @@ def _end_of_blocks(chunk: memoryview, start: int) -> tuple[int, int]:
 
 
 _PROMISED = {"blosc": _blosc_bytes, "lz4": _lz4_bytes, "zstd": _zstd_bytes}
-DECODED = {*_MADE, *_PROMISED}
+DECODED = {"zlib", *_OPENED, *_PROMISED}
 
 
 # ---------------------------------------------------------------- arrays

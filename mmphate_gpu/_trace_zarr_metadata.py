@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ._trace_formats import Layout, check_layout
-from ._trace_zarr_chunks import Sizes, sizes_of
+from ._trace_zarr_chunks import MOST_TEXT, Sizes, sizes_of
 from ._trace_zarr_text import TEXT
 from .params import InputError
 
@@ -132,7 +132,7 @@ def check_array(node: Node) -> Claims:
     width = max(itemsize, _check_codecs(node, codecs, is_text=dtype is None))
     layout = Layout(shape, itemsize, chunk, part)
     check_layout(str(node.folder), layout, partial(_stored_bytes, node.folder))
-    return Claims(dtype, layout, sizes_of(layout, width))
+    return Claims(dtype, layout, Sizes(MOST_TEXT, MOST_TEXT) if dtype is None else sizes_of(layout, width))
 
 
 def _sizes(node: Node, name: str, sizes: Any, n_axes: int | None = None, least: int = 1) -> tuple[int, ...]:

@@ -10,13 +10,12 @@ import numpy as np
 
 from ._optional import require
 from ._trace_formats import padded_text
-from ._trace_zarr_chunks import DECODED, Decoder
+from ._trace_zarr_chunks import DECODED, MOST_TEXT, Decoder
 from .params import InputError
 
 TEXT = "vlen-utf8"
 # The codecs that turn bytes into bytes and, to decode, need no settings but those of version 2.
 _CODECS = ("adler32", "blosc", "bz2", "crc32", "crc32c", "fletcher32", "gzip", "lz4", "lzma", "zlib", "zstd")
-_MOST_BYTES = 2**26  # of a chunk
 
 
 def read_text(
@@ -51,10 +50,6 @@ def read_text(
         if not file.exists():
             texts += [str(metadata.get("fill_value") or "")] * step
             continue
-        if file.stat().st_size > _MOST_BYTES:
-            raise InputError(
-                f"{file} has {file.stat().st_size} bytes; accepted: a chunk of text of up to {_MOST_BYTES}"
-            )
         content = file.read_bytes()
         for decode in decoders:
             content = bytes(decode(content))
@@ -64,7 +59,7 @@ def read_text(
 
 def _decoder(folder: Path, settings: dict[str, Any]) -> Callable[[bytes], Any]:
     if settings["id"] in DECODED:
-        return Decoder(folder, settings["id"], settings, _MOST_BYTES)
+        return Decoder(folder, settings["id"], settings, MOST_TEXT)
     return require("numcodecs", extra="zarr", purpose=f"{folder}: reading .zarr").get_codec(settings).decode
 
 

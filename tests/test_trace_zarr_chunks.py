@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 import pytest
 
-from mmphate_gpu import InputError, _trace_zarr_text
+from mmphate_gpu import InputError, _trace_zarr_metadata, _trace_zarr_text
 from mmphate_gpu._trace_io import OPENERS
 from mmphate_gpu.trace import as_trace, load_trace
 
@@ -40,6 +40,7 @@ CODECS = {
     "zstd": numcodecs.Zstd(1),
     "zstd, checksum": numcodecs.Zstd(1, True),
 }
+NUMCODECS = tuple(int(number) for number in numcodecs.__version__.split(".")[:2])
 KINDS = ("2", "filter", "3", "shard")
 every_codec = pytest.mark.parametrize("codec", CODECS)
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -202,6 +203,7 @@ def repeated(n_blocks, size=None):
 SKIPPED = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"notes"
 
 
+@pytest.mark.skipif(NUMCODECS < (0, 16), reason="before numcodecs 0.16 such frames are damaged ones")
 @every_kind
 def test_frames_of_zstd_that_do_not_say_how_much_they_hold(tmp_path, kind):
     content = VALUES.tobytes()
@@ -243,7 +245,7 @@ def test_several_streams_behind_one_another(tmp_path, name):
     check_read(store(tmp_path / "a.zarr", "2", CODECS[name], chunk + bytes(8) * (name == "gzip")))
     bomb = compress(content) + compress(bytes(MOST))
     assert "more than" in refusal(store(tmp_path / "b.zarr", "3", CODECS[name], bomb))
-    refusal(store(tmp_path / "c.zarr", "shard", CODECS[name], compress(content) + b"something else"))
+    refusal(store(tmp_path / "c.zarr", "shard", CODECS[name], compress(content[:1000]) + compress(content[1000:])[:-1]))
 
 
 # ---------------------------------------------------------------- shards, filters, text
@@ -342,7 +344,8 @@ def test_filters_to_wider_numbers(tmp_path, version, stream):
 
 @pytest.mark.parametrize("codec", ["blosc", "gzip", "lz4", "zstd"])
 def test_text(tmp_path, monkeypatch, codec):
-    monkeypatch.setattr(_trace_zarr_text, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(_trace_zarr_text, "MOST_TEXT", 1000)
+    monkeypatch.setattr(_trace_zarr_metadata, "MOST_TEXT", 1000)
     path = store(tmp_path / "a.zarr", "2", CODECS[codec], bytes(CODECS[codec].encode(VALUES)))
     (path / "unit").mkdir()
     metadata = {"zarr_format": 2, "shape": [5], "chunks": [5], "dtype": "|O", "order": "C", "fill_value": ""}
@@ -358,7 +361,7 @@ def test_text(tmp_path, monkeypatch, codec):
     (path / "unit" / "0").write_bytes(bytes(CODECS[codec].encode(bytes(texts) + bytes(2000))))
     assert "more than 1000 bytes" in refusal(path)
     (path / "unit" / "0").write_bytes(chunk + bytes(2000))
-    assert "a chunk of text of up to 1000" in refusal(path)
+    assert "a chunk of up to 1000" in refusal(path)
 
 
 # ---------------------------------------------------------------- files
@@ -387,6 +390,14 @@ def test_many_chunks_of_which_hardly_any_is_stored(tmp_path):
         path = plain(tmp_path / f"{number}.zarr", shape, chunks)
         assert math.prod(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)) > 10_000
         assert "chunks in a store of 2 files" in refusal(path)
+
+
+def test_many_chunks_in_few_shards(tmp_path):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    options = {"chunks": (1, 1, 1, 3), "shards": (12000, 1, 1, 3), "dtype": "f4"}
+    group.create_array("data", shape=(12000, 1, 1, 3), **options)
+    with OPENERS[".zarr"](tmp_path / "a.zarr") as variables:
+        assert variables["data"].array.shape == (12000, 1, 1, 3)
 
 
 def test_a_mask_that_is_true_everywhere_has_no_files(tmp_path):
