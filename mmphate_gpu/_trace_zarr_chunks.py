@@ -18,7 +18,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +108,6 @@ class Decoder:
         """
         content = memoryview(chunk)
         content = content.cast("B") if content.nbytes else memoryview(b"")
-        numcodecs = require("numcodecs", extra="zarr", purpose=f"{self.owner}: reading .zarr")
         if self.name not in _PROMISED:
             decoded = self._decompressed(content)
         else:
@@ -117,11 +116,18 @@ class Decoder:
                 raise self._damaged()
             if promised > self.most:
                 raise self._too_long()
-            codec = numcodecs.get_codec({"id": self.name})
             if out is not None and self.name == "blosc" and promised == out.nbytes:
-                return codec.decode(content, out)
-            decoded = codec.decode(content)
-        return decoded if out is None else numcodecs.compat.ndarray_copy(decoded, out)
+                return self._codec.decode(content, out)
+            decoded = self._codec.decode(content)
+        return decoded if out is None else self._numcodecs.compat.ndarray_copy(decoded, out)
+
+    @property
+    def _numcodecs(self) -> Any:
+        return require("numcodecs", extra="zarr", purpose=f"{self.owner}: reading .zarr")
+
+    @cached_property
+    def _codec(self) -> Any:
+        return self._numcodecs.get_codec({"id": self.name})
 
     def _decompressed(self, content: memoryview) -> bytes:
         """What the streams of a chunk hold, of which zlib has only one."""
