@@ -73,10 +73,16 @@ def check_chunk_files(store: Path, folder: Path, layout: Layout, most: int) -> N
                 f"{folder} has {n_chunks} chunks in a store of {n_files} files; accepted: up to {_FEW_CHUNKS}, "
                 f"and {_CHUNKS_PER_FILE} more for each file"
             )
-    for parent, _, names in os.walk(folder):
-        for file in (os.path.join(parent, name) for name in names if _CHUNK_NAME.fullmatch(name)):
-            if os.path.getsize(file) > most:
-                raise InputError(f"{file} has {os.path.getsize(file)} bytes; accepted: a chunk of up to {most}")
+    folders = [os.fspath(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:  # faster than os.walk
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif _CHUNK_NAME.fullmatch(entry.name) and entry.is_file() and entry.stat().st_size > most:
+                    raise InputError(
+                        f"{entry.path} has {entry.stat().st_size} bytes; accepted: a chunk of up to {most}"
+                    )
 
 
 # ---------------------------------------------------------------- decoders
