@@ -16,6 +16,7 @@ from ._paths import check_files
 from ._trace_dims import common_name
 from ._trace_formats import BESIDE, Variable, Variables, check_attribute, padded_text, readable, stored_names, with_dims
 from ._trace_packing import ATTRIBUTES
+from ._trace_zarr_chunks import Sizes, check_chunk_files, with_checked_codecs
 from ._trace_zarr_metadata import Node, check_array, node_in
 from ._trace_zarr_text import read_text
 from .params import InputError
@@ -37,11 +38,14 @@ class _ZarrArray:
             node = node_in(self.folder)
             if node is None or not node.is_array:
                 raise InputError(f"{self.folder} is no array any more")
-            check_array(node)
-            yield _zarr_array(node)
+            yield _zarr_array(node, check_array(node).sizes)
 
 
-def _zarr_array(node: Node) -> Any:
+def _zarr_array(node: Node, sizes: Sizes) -> Any:
+    return with_checked_codecs(node.folder, _opened_by_zarr(node), sizes)
+
+
+def _opened_by_zarr(node: Node) -> Any:
     zarr = require("zarr", extra="zarr", purpose=f"{node.folder}: reading .zarr")
     if hasattr(zarr.Group, "create_array"):  # zarr 3
         return zarr.open_array(str(node.folder), mode="r", zarr_format=node.version)
@@ -98,7 +102,10 @@ def _text_variable(path: Path, name: str, values: list[Any]) -> Variable:
 def _variable(path: Path, node: Node) -> Variable:
     if not node.is_array:
         raise InputError(f"{path}: the entry {node.folder.name!r} is no array")
-    dtype, array, every = check_array(node), _zarr_array(node), node.attributes
+    claims, every = check_array(node), node.attributes
+    dtype = claims.dtype
+    check_chunk_files(path, node.folder, claims.layout, claims.sizes.chunk)
+    array = _zarr_array(node, claims.sizes)
     attributes = {key: every[key] for key in ATTRIBUTES if key in every}
     for key, value in attributes.items():
         check_attribute(str(node.folder), key, value)

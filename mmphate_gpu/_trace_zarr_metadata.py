@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ._trace_formats import Layout, check_layout
+from ._trace_zarr_chunks import MOST_TEXT, Sizes, sizes_of
 from ._trace_zarr_text import TEXT
 from .params import InputError
 
@@ -92,8 +93,23 @@ def _json(file: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------- checks
 
 
-def check_array(node: Node) -> np.dtype | None:
-    """The dtype of an array whose metadata claim nothing hostile; None for text of variable length."""
+@dataclass(frozen=True)
+class Claims:
+    """What the metadata of an array claim.
+
+    Attributes
+    ----------
+    dtype : None for text of variable length.
+    sizes : of its chunks in their files, at most.
+    """
+
+    dtype: np.dtype | None
+    layout: Layout
+    sizes: Sizes
+
+
+def check_array(node: Node) -> Claims:
+    """What an array claims, if nothing of it is hostile."""
     metadata = node.metadata
     shape = _sizes(node, "shape", metadata["shape"], least=0)
     if node.version == 2:
@@ -112,10 +128,11 @@ def check_array(node: Node) -> np.dtype | None:
         dtype = _dtype_3(node, metadata.get("data_type"))
     if separator not in (".", "/"):  # it is part of the names of files
         raise InputError(f"{node.folder} has the separator {str(separator)[:50]!r}; accepted: '.' and '/'")
-    _check_codecs(node, codecs, is_text=dtype is None)
-    layout = Layout(shape, 16 if dtype is None else dtype.itemsize, chunk, part)
+    itemsize = 16 if dtype is None else dtype.itemsize
+    width = max(itemsize, _check_codecs(node, codecs, is_text=dtype is None))
+    layout = Layout(shape, itemsize, chunk, part)
     check_layout(str(node.folder), layout, partial(_stored_bytes, node.folder))
-    return dtype
+    return Claims(dtype, layout, Sizes(MOST_TEXT, MOST_TEXT) if dtype is None else sizes_of(layout, width))
 
 
 def _sizes(node: Node, name: str, sizes: Any, n_axes: int | None = None, least: int = 1) -> tuple[int, ...]:
@@ -158,26 +175,30 @@ def _settings(named: Any) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _check_codecs(node: Node, codecs: list[Any], is_text: bool) -> None:
+def _check_codecs(node: Node, codecs: list[Any], is_text: bool) -> int:
+    """The most bytes of a number between two codecs."""
     if node.version == 2:
         pairs = [(codec.get("id"), codec) if isinstance(codec, dict) else (None, {}) for codec in codecs]
     else:
         pairs = [(_name_of(codec), _settings(codec)) for codec in codecs]
-    known, names = _CODECS_OF[node.version], [name for name, _ in pairs]
+    known, names, width = _CODECS_OF[node.version], [name for name, _ in pairs], 0
     for name, settings in pairs:
         if not isinstance(name, str) or name not in known:
             reason = "whose Python objects are never loaded" if name == "pickle" else "which is unknown"
             raise InputError(f"{node.folder} has the codec {str(name)[:50]!r}, {reason}; accepted: {sorted(known)}")
-        _check_dtypes(node, settings)
+        width = max(width, _check_dtypes(node, settings))
     if (TEXT in names) != is_text or names.count(TEXT) > 1:
         raise InputError(f"{node.folder} has a data type and codecs {names} that contradict each other on text")
+    return width
 
 
-def _check_dtypes(node: Node, settings: dict[str, Any]) -> None:
-    """Refuse a codec that converts to something other than numbers, whose entries might be of any length."""
-    for key in _TYPES_OF_CODECS & set(settings):
+def _check_dtypes(node: Node, settings: dict[str, Any]) -> int:
+    """The most bytes of a number that a codec converts to; other entries, which might be of any length, are refused."""
+    keys = _TYPES_OF_CODECS & set(settings)
+    for key in keys:
         if not isinstance(settings[key], str) or not _NUMBER_TYPE.fullmatch(settings[key]):
             raise InputError(f"{node.folder} has a codec with {key}={str(settings[key])[:50]!r}; accepted: numbers")
+    return max((np.dtype(settings[key]).itemsize for key in keys), default=0)
 
 
 def _dtype_2(node: Node, dtype: Any) -> np.dtype | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ._optional import require
 from ._trace_formats import padded_text
+from ._trace_zarr_chunks import DECODED, MOST_TEXT, Decoder
 from .params import InputError
 
 TEXT = "vlen-utf8"
@@ -42,8 +43,7 @@ def read_text(
         raise InputError(
             f"{folder} holds text by the codecs {[codec['id'] for codec in settings]}; accepted: {_CODECS}"
         )
-    numcodecs = require("numcodecs", extra="zarr", purpose=f"{folder}: reading .zarr")
-    codecs = [numcodecs.get_codec(codec) for codec in settings[:0:-1]]
+    decoders = [_decoder(folder, codec) for codec in settings[:0:-1]]
     texts: list[str] = []
     for index in range(-(-size // step)):
         file = folder / name_of_chunk((index,))
@@ -51,10 +51,16 @@ def read_text(
             texts += [str(metadata.get("fill_value") or "")] * step
             continue
         content = file.read_bytes()
-        for codec in codecs:
-            content = bytes(codec.decode(content))
+        for decode in decoders:
+            content = bytes(decode(content))
         texts += _texts(file, content, step)
     return padded_text(str(folder), texts[:size])
+
+
+def _decoder(folder: Path, settings: dict[str, Any]) -> Callable[[bytes], Any]:
+    if settings["id"] in DECODED:
+        return Decoder(folder, settings["id"], settings, MOST_TEXT)
+    return require("numcodecs", extra="zarr", purpose=f"{folder}: reading .zarr").get_codec(settings).decode
 
 
 def _texts(file: Path, content: bytes, n_texts: int) -> Iterator[str]:

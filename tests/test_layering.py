@@ -34,6 +34,7 @@ LEVELS = [
     "_trace_formats",
     "_trace_h5_file",
     "_trace_h5",
+    "_trace_zarr_chunks",
     "_trace_zarr_text",
     "_trace_zarr_metadata",
     "_trace_zarr",
@@ -101,7 +102,7 @@ OPTIONAL = {
     "pandas": {"embedding"},
     "anndata": {"embedding"},
     "h5py": {"_trace_h5", "_trace_h5_file"},
-    "zarr": {"_trace_zarr"},
+    "zarr": {"_trace_zarr", "_trace_zarr_chunks"},
 }
 # scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`
 # loads the estimator, and the ops these kernels, at first use.

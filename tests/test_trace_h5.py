@@ -430,6 +430,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // scale)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module there")
 def test_no_claim_takes_memory_and_no_recursion_kills(tmp_path):
     paths = [tmp_path / f"{name}.h5" for name in "abcdefg"]

@@ -512,6 +512,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // scale)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module there")
 def test_no_claim_takes_memory(tmp_path):
     paths = [
