@@ -179,7 +179,6 @@ class NpzMember:
     def name(self) -> str:
         return self._info.filename.removesuffix(".npy")
 
-    @property
     def stored_bytes(self) -> int:
         """What it takes in the archive."""
         return self._info.compress_size

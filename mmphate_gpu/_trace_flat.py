@@ -67,7 +67,7 @@ def _shape_in(members: dict[str, NpzMember], name: str) -> tuple[int, ...] | Non
 
 
 def _variable(array: NpyFile | NpzMember | Snapshots) -> Variable:
-    stored = array.stored_bytes if isinstance(array, NpzMember) else None
+    stored = array.stored_bytes if isinstance(array, NpzMember) else None  # only a .npz is compressed
     return Variable(array, array.read, (None,) * len(array.shape), None, {}, None, array.parts, stored)
 
 

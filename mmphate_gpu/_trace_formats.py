@@ -112,7 +112,7 @@ class Variable:
     attributes : the attributes of the array that are listed in `ATTRIBUTES`.
     fill : the value that stands for entries that were never written, or None.
     parts : returns a reader of parts of the values, or None if there can be none; None for .zarr and .h5.
-    stored_bytes : what the values take in the file; None if they cannot be compressed.
+    stored_bytes : counts the bytes that the values take in the file; None if they cannot be compressed.
     """
 
     array: Any
@@ -122,7 +122,7 @@ class Variable:
     attributes: dict[str, Any]
     fill: Any
     parts: Callable[[], Any] | None = None
-    stored_bytes: int | None = None
+    stored_bytes: Callable[[], int] | None = None
 
 
 Variables = dict[str, Variable]
@@ -254,13 +254,13 @@ def json_of(file: Path) -> dict[str, Any]:
     return content
 
 
-def check_compression(what: str, n_bytes: int, stored_bytes: int) -> None:
+def check_compression(what: str, n_bytes: int, stored_bytes: Callable[[], int]) -> None:
     """Refuse values that are nearly all the same, by how far they are compressed: 64 MiB and more.
 
     A megabyte of a file would take gigabytes of memory, and a trace of constant units has no picture.
     """
-    if n_bytes > max(_SMALL, _MOST_COMPRESSED_DATA * stored_bytes):
-        sizes = f"{format_bytes(n_bytes)}, of which {format_bytes(stored_bytes)} are stored"
+    if n_bytes > _SMALL and n_bytes > _MOST_COMPRESSED_DATA * (n_stored := stored_bytes()):
+        sizes = f"{format_bytes(n_bytes)}, of which {format_bytes(n_stored)} are stored"
         raise InputError(f"{what} has values of {sizes}, so nearly all are equal; accepted: values that differ")
 
 

@@ -79,8 +79,8 @@ def _variable(array: Any, opened: H5Array, by_id: dict[int, str]) -> Variable:
     # By the netCDF convention one-byte integers have no fill value, although the netCDF library stores one.
     numbers = array.shape is not None and array.dtype.kind in "iuf" and array.dtype.itemsize > 1
     fill = array.fillvalue if numbers and array.fillvalue != 0 else None
-    dims, stored = _dims(array, by_id), stored_bytes(array.name, array)
-    return Variable(array, partial(_values, array, opened), dims, opened, attributes, fill, stored_bytes=stored)
+    read, stored = partial(_values, array, opened), partial(stored_bytes, array.name, array)
+    return Variable(array, read, _dims(array, by_id), opened, attributes, fill, stored_bytes=stored)
 
 
 def _values(array: Any, opened: H5Array) -> np.ndarray:

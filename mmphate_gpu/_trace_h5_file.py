@@ -88,6 +88,8 @@ def opened_file(path: Path, follow_links: bool = False) -> Iterator[Any]:
     package = require("h5py", extra="hdf5", purpose=f"{path}: reading .h5")
     with readable(path), naming(path):
         check_files(path)
+        if not package.is_hdf5(path):
+            raise InputError(f"{path} is truncated or no HDF5 file; accepted: an .h5 file")
         with package.File(path, "r") as file:  # opening by path also locks the file against writers
             if follow_links:
                 yield file

@@ -17,7 +17,7 @@ from ._trace_dims import common_name
 from ._trace_formats import BESIDE, Variable, Variables, check_attribute, padded_text, readable, stored_names, with_dims
 from ._trace_packing import ATTRIBUTES
 from ._trace_zarr_chunks import Sizes, check_chunk_files, with_checked_codecs
-from ._trace_zarr_metadata import Node, check_array, node_in
+from ._trace_zarr_metadata import Node, check_array, node_in, stored_bytes
 from ._trace_zarr_text import read_text
 from .params import InputError
 
@@ -125,7 +125,8 @@ def _variable(path: Path, node: Node) -> Variable:
             raise InputError(f"{node.folder} holds text in {array.ndim} axes; accepted: text in one axis")
         name_of_chunk = array.metadata.encode_chunk_key if hasattr(array, "metadata") else _key_2
         read = partial(read_text, node.folder, node.version, node.metadata, name_of_chunk)
-    return Variable(array, read, dims, _ZarrArray(path, node.folder), attributes, fill)
+    stored = partial(stored_bytes, node.folder)
+    return Variable(array, read, dims, _ZarrArray(path, node.folder), attributes, fill, stored_bytes=stored)
 
 
 def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:

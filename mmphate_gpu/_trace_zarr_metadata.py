@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ._trace_formats import Layout, check_layout
+from ._trace_formats import Layout, check_layout, json_of
 from ._trace_zarr_chunks import MOST_TEXT, Sizes, sizes_of
 from ._trace_zarr_text import TEXT
 from .params import InputError
@@ -36,7 +35,6 @@ _NUMBER = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)")
 _NUMBER_TYPE = re.compile(_NUMBER.pattern + r"|[<>|=]?[biufc?]\d{0,2}")
 _TYPES_OF_CODECS = {"dtype", "astype", "encode_dtype", "decode_dtype"}
 _NUMPY_TYPE = re.compile(r"[<>|=]?[a-zA-Z?]\d{0,9}(\[\w{1,10}\])?")
-_MOST_METADATA = 2**24  # bytes; parsed JSON takes up to twenty times as much memory
 _MOST_AXES = 32
 
 
@@ -63,7 +61,7 @@ class Node:
 def node_in(folder: Path) -> Node | None:
     """The array or group in ``folder``; None if there is none."""
     if (folder / "zarr.json").exists():
-        metadata = _json(folder / "zarr.json")
+        metadata = json_of(folder / "zarr.json")
         is_array = metadata.get("node_type") == "array"
         if is_array != ("shape" in metadata) or metadata.get("zarr_format") != 3:
             raise InputError(f"{folder / 'zarr.json'} describes neither an array nor a group of zarr version 3")
@@ -72,22 +70,13 @@ def node_in(folder: Path) -> Node | None:
         present = [name for name in (".zarray", ".zgroup") if (folder / name).exists()]
         if not present:
             return None
-        metadata = _json(folder / present[0])
+        metadata = json_of(folder / present[0])
         if (present[0] == ".zarray") != ("shape" in metadata) or metadata.get("zarr_format") != 2:
             raise InputError(f"{folder / present[0]} describes neither an array nor a group of zarr version 2")
-        attributes = _json(folder / ".zattrs") if (folder / ".zattrs").exists() else {}
+        attributes = json_of(folder / ".zattrs") if (folder / ".zattrs").exists() else {}
     if not isinstance(attributes, dict):
         raise InputError(f"{folder} has attributes that are a {type(attributes).__name__}; accepted: a JSON object")
     return Node(folder, 3 if (folder / "zarr.json").exists() else 2, metadata, attributes)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if file.stat().st_size > _MOST_METADATA:
-        raise InputError(f"{file} has {file.stat().st_size} bytes; accepted: metadata of up to {_MOST_METADATA}")
-    content = json.loads(file.read_bytes())
-    if not isinstance(content, dict):
-        raise InputError(f"{file} holds a {type(content).__name__}; accepted: a JSON object")
-    return content
 
 
 # ---------------------------------------------------------------- checks
@@ -131,7 +120,7 @@ def check_array(node: Node) -> Claims:
     itemsize = 16 if dtype is None else dtype.itemsize
     width = max(itemsize, _check_codecs(node, codecs, is_text=dtype is None))
     layout = Layout(shape, itemsize, chunk, part)
-    check_layout(str(node.folder), layout, partial(_stored_bytes, node.folder))
+    check_layout(str(node.folder), layout, partial(stored_bytes, node.folder))
     return Claims(dtype, layout, Sizes(MOST_TEXT, MOST_TEXT) if dtype is None else sizes_of(layout, width))
 
 
@@ -231,7 +220,7 @@ def _no_values(node: Node, dtype: Any) -> InputError:
     )
 
 
-def _stored_bytes(folder: Path) -> int:
+def stored_bytes(folder: Path) -> int:
     """The bytes of the files below ``folder`` that are no metadata."""
     return sum(
         os.path.getsize(os.path.join(parent, name))

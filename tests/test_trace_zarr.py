@@ -425,7 +425,7 @@ def test_json_of_endless_size(tmp_path):
     path = store_2(tmp_path / "a.zarr")
     with (path / "data" / ".zattrs").open("r+b") as file:
         file.truncate(2**33)  # a hole: it takes no room on the disk
-    assert "accepted: metadata of up to" in refusal(path)
+    assert "accepted: metadata of at most" in refusal(path)
 
 
 @pytest.mark.parametrize("label", [[1, "a"], [["a"], ["b"]], [{}], ["a" * 10**6] + ["b"] * 10**4, [None]])
