@@ -365,6 +365,72 @@ def test_a_list_of_snapshots_that_is_no_json(tmp_path, text):
         load_trace(folder)
 
 
+@BOTH
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_a_header_without_end(tmp_path, version, stream):
+    """NumPy reads all of it before it refuses it: up to 4 GB of a file that the disk hardly stores."""
+    size = 2 if version == (1, 0) else 4
+    start = b"\x93NUMPY" + bytes(version) + b"\xff" * size
+    with (tmp_path / "a.npy").open("wb") as file:
+        file.write(start)
+        file.truncate(2**32 + 100)
+    refused_in_little_memory(
+        lambda: load_trace(tmp_path / "a.npy", stream=stream),
+        r"a\.npy has a header of \d+ bytes; accepted: at most 10000",
+    )
+    path = zipped(tmp_path / "a.npz", data=start + b" " * 5_000_000)
+    refused_in_little_memory(lambda: load_trace(path, stream=stream), "the entry 'data' has a header of")
+
+
+def test_a_file_that_is_replaced_between_header_and_values(tmp_path):
+    np.save(tmp_path / "a.npy", values())
+    opened = _npy.npy_file(tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", values().transpose(3, 2, 1, 0).copy())
+    os.replace(tmp_path / "b.npy", tmp_path / "a.npy")
+    with pytest.raises(InputError, match=r"a\.npy has changed"):
+        opened.read()
+
+
+@BOTH
+def test_a_name_in_capitals_that_means_nothing(tmp_path, stream):
+    """It is no label of the trace by its shape, so what it holds does not matter."""
+    np.savez(tmp_path / "a.npz", data=values(), Label=np.array({"a": 1}, dtype=object))
+    path = zipped(tmp_path / "b.npz", zipfile.ZIP_STORED, data=of(values()), Epoch=b"\x93NUMPY\x01\x00\xff\xff")
+    for name in (tmp_path / "a.npz", path):
+        assert load_trace(name, stream=stream).shape == SHAPE
+
+
+# ---------------------------------------------------------------- values that hardly differ
+
+
+@BOTH
+@pytest.mark.parametrize("ending", [".npz", ".h5", ".zarr"])
+def test_megabytes_that_make_gigabytes(tmp_path, ending, stream):
+    """Zeros compress to 1 / 1,030, and such a trace has no picture. A mask may be constant."""
+    shape, path = (200, 10, 10, 1000), tmp_path / f"a{ending}"
+    if ending == ".npz":
+        np.savez_compressed(path, data=np.zeros(shape, np.float32))
+    elif ending == ".h5":
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file.create_dataset("data", data=np.zeros(shape, np.float32), compression="gzip", chunks=shape)
+    else:
+        group = pytest.importorskip("zarr").open_group(str(path), mode="w")
+        group.create_array("data", shape=shape, dtype="f4", chunks=(20, 10, 10, 1000))[...] = 1
+    refused_in_little_memory(
+        lambda: load_trace(path, stream=stream), r"data has values of 76\.3 MiB, of which .* nearly all are equal"
+    )
+
+
+@pytest.mark.slow
+def test_a_constant_mask_is_read(tmp_path):
+    """It has a meaning, and takes no more memory than the data beside it."""
+    data = np.random.default_rng(0).integers(-99, 99, (700, 10, 10, 1000), np.int8)
+    mask = of(np.ones(data.shape, bool))
+    path = zipped(tmp_path / "a.npz", data=of(data), mask=mask)
+    assert path.stat().st_size < data.nbytes + len(mask) / 900
+    assert load_trace(path).shape == data.shape
+
+
 # ---------------------------------------------------------------- bytes that are no values of the dtype
 
 
