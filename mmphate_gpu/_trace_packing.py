@@ -199,7 +199,7 @@ def _times(name: str, values: np.ndarray, step: str, attributes: Mapping[str, An
         return np.array(counts, np.int64).astype(f"{zero.dtype.kind}8[{unit}]")
     except OverflowError as error:  # infinity has no integer either
         raise InputError(
-            f"{name} counts up to {np.abs(values).max()} in {attributes['units']!r}; accepted: times that 64 bits hold "
+            f"{name} counts up to {np.abs(values).max()} in {_short(attributes['units'])}; accepted: times that 64 bits hold "
             f"in the unit {unit!r}"
         ) from error
 
@@ -215,7 +215,7 @@ def _start_of(name: str, text: str, attributes: Mapping[str, Any]) -> np.datetim
     # The first two of them are the Julian calendar before October 1582.
     if match is None or calendar not in known or (int(match[1]) < 1583 and calendar != known[2]):
         raise InputError(
-            f"{name} counts time since {text!r} in the calendar {calendar!r}; accepted: a date like "
+            f"{name} counts time since {_short(text)} in the calendar {_short(calendar)}; accepted: a date like "
             f"2000-01-01 00:00:00 without a time zone, in one of the calendars {known}"
         )
     year, month, day, hour, minute, second = (part or "0" for part in match.groups())
@@ -223,7 +223,7 @@ def _start_of(name: str, text: str, attributes: Mapping[str, Any]) -> np.datetim
     try:
         return np.datetime64(date)
     except ValueError as error:  # a thirteenth month
-        raise InputError(f"{name} counts time since {text!r}, which is no date; accepted: a date") from error
+        raise InputError(f"{name} counts time since {_short(text)}, which is no date; accepted: a date") from error
 
 
 def _value_dtype(dtype: np.dtype, scale: Any, offset: Any, any_missing: bool) -> np.dtype:
@@ -245,7 +245,7 @@ def _number(name: str, key: str, attributes: Mapping[str, Any]) -> Any:
     """The single number of an attribute, as a NumPy scalar; None where it is absent."""
     numbers = np.asarray(attributes.get(key, ())).ravel()
     if key in attributes and (numbers.size != 1 or numbers.dtype.kind not in "iuf"):
-        raise InputError(f"{name} has the attribute {key}={attributes[key]!r}; accepted: one number")
+        raise InputError(f"{name} has the attribute {key}={_short(attributes[key])}; accepted: one number")
     return numbers[0].astype(numbers.dtype.newbyteorder("=")) if numbers.size else None
 
 
@@ -255,7 +255,7 @@ def _numbers(name: str, key: str, attributes: Mapping[str, Any], dtype: np.dtype
     if numbers.dtype.kind in "US":  # JSON has no NaN
         numbers = np.array([_number_of_text(name, key, str(text)) for text in numbers])
     if numbers.dtype.kind not in "iuf":
-        raise InputError(f"{name} has the attribute {key}={attributes[key]!r}; accepted: numbers")
+        raise InputError(f"{name} has the attribute {key}={_short(attributes[key])}; accepted: numbers")
     return [dtype.type(number) if dtype.kind == "f" else number.item() for number in numbers]
 
 
@@ -268,7 +268,7 @@ def _number_of_text(name: str, key: str, text: str) -> float:
     try:
         return struct.unpack("<d", base64.b64decode(text, validate=True))[0]
     except (ValueError, struct.error) as error:
-        raise InputError(f"{name} has the attribute {key}={text!r}; accepted: numbers") from error
+        raise InputError(f"{name} has the attribute {key}={_short(text)}; accepted: numbers") from error
 
 
 def _valid_range(name: str, attributes: Mapping[str, Any]) -> tuple[float, float]:
@@ -276,7 +276,13 @@ def _valid_range(name: str, attributes: Mapping[str, Any]) -> tuple[float, float
     if "valid_range" in attributes:
         limits = np.asarray(attributes["valid_range"]).ravel()
         if limits.size != 2 or limits.dtype.kind not in "iuf":
-            raise InputError(f"{name} has the attribute valid_range={limits!r}; accepted: two numbers")
+            raise InputError(f"{name} has the attribute valid_range={_short(limits)}; accepted: two numbers")
         low, high = limits.tolist()
     lowest, highest = (_number(name, key, attributes) for key in ("valid_min", "valid_max"))
     return (low if lowest is None else lowest.item(), high if highest is None else highest.item())
+
+
+def _short(value: Any) -> str:
+    """``value`` for a message of one line, whatever a file holds."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:100]}..."
