@@ -199,8 +199,8 @@ def _times(name: str, values: np.ndarray, step: str, attributes: Mapping[str, An
         return np.array(counts, np.int64).astype(f"{zero.dtype.kind}8[{unit}]")
     except OverflowError as error:  # infinity has no integer either
         raise InputError(
-            f"{name} counts up to {np.abs(values).max()} in {_short(attributes['units'])}; accepted: times that 64 bits hold "
-            f"in the unit {unit!r}"
+            f"{name} counts up to {np.abs(values).max()} in {_short(attributes['units'])}; "
+            f"accepted: times that 64 bits hold in the unit {unit!r}"
         ) from error
 
 
