@@ -13,14 +13,14 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from ._atomic import PathExistsError, is_scratch, listing, whole_file, whole_folder
+from ._atomic import PathExistsError, is_scratch, listing, scratch_folder, whole_file, whole_folder
 from ._paths import writable
 from .params import InputError
 from .streams import encodable
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
-SCRATCH = ".plot."  # prefix of the folders in which pictures are drawn; a killed process leaves them behind
 FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
 MAX_REPORT = 1 << 24  # bytes; a real report has some thousands
 PROGRAM = "mmphate-gpu"  # report.json contains it; --force replaces only folders with such a report
@@ -184,11 +183,7 @@ def _written_by(report: dict[str, Any] | None) -> frozenset[str]:
 
 
 def _is_scratch(item: Path) -> bool:
-    """Whether a process that was killed left ``item`` in a folder of results."""
-    if item.is_symlink() or not item.is_dir():
-        return False
-    if item.name.startswith(SCRATCH):
-        return all((part.name in FILES and _is_plain(part)) or _is_scratch(part) for part in item.iterdir())
+    """Whether ``item`` is a scratch folder of this program in a folder of results; a killed process leaves one."""
     return any(is_scratch(item, name) for name in FILES)
 
 
@@ -242,24 +237,31 @@ class NoPicture(RuntimeWarning):
     """The pictures could not be drawn, and the message says why. `draw` raises it; `draw_results` warns with it."""
 
 
-def draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
+def draw(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, Any] | None) -> list[str]:
     """Draw ``embeddings`` into ``folder`` and return the names of the pictures.
 
     Each key is the name of the file for the panels of its embedding. If the first embedding has an entropy curve, that
-    is drawn too. Existing pictures are replaced only once all of them are drawn.
+    is drawn too. Existing pictures are replaced only once all of them are drawn. ``report`` is the report of the run
+    that computed the embeddings, or None if there is none.
 
     Raises
     ------
     NoPicture
-        The pictures cannot be drawn or written; the folder is unchanged.
+        The pictures cannot be drawn or written, or ``folder`` holds the results of another run. It is unchanged.
     """
     try:
-        with _stoppable(), tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
-            names = _draw(Path(scratch), embeddings)
-            list_files(folder, names)
-            for name in names:
-                os.replace(Path(scratch) / name, folder / name)
+        with _stoppable(), scratch_folder(folder / PANELS) as scratch:
+            # Another run may replace ``folder`` at any moment. ".." is the folder in which the scratch folder lies.
+            drawn, here = scratch / PANELS, scratch / os.pardir
+            if not _holds(here, report):
+                raise InputError(f"{folder} holds the results of another run")
+            drawn.mkdir()
+            names = _draw(drawn, embeddings)
+            for name in [*_longer_report(drawn, here, names), *names]:
+                os.replace(drawn / name, here / name)
     except Exception as error:  # matplotlib's errors have no base class, and none of them may hide the results
+        if not _holds(folder, report):
+            raise NoPicture(f"{folder}: another run has replaced the results; no picture was drawn") from error
         reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
         raise NoPicture(f"{folder}: no picture could be drawn ({reason})") from error
     return names
@@ -277,7 +279,28 @@ def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
     return [*embeddings, ENTROPY]
 
 
-def draw_results(folder: Path, embeddings: Mapping[str, Embedding]) -> None:
+def _holds(folder: Path, report: dict[str, Any] | None) -> bool:
+    """Whether the report in ``folder`` equals ``report``, apart from the list of files."""
+    one, other = (
+        None if values is None else {**json.loads(_text(values)), "files": None}
+        for values in (_read_report(folder), report)
+    )
+    return one == other
+
+
+def _longer_report(drawn: Path, folder: Path, names: list[str]) -> list[str]:
+    """Write into ``drawn`` the report of ``folder`` with ``names`` added to its files; [] if it lists them already.
+
+    It is moved to ``folder`` before the pictures, so that none of them is unlisted at any moment.
+    """
+    report = _read_report(folder)
+    if report is None or _written_by(report).issuperset(names):
+        return []
+    _write_report(drawn, report | {"files": sorted(_written_by(report).union(names))})
+    return [REPORT]
+
+
+def draw_results(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, Any]) -> None:
     """Draw as `draw` does, but only warn about an error: the results in ``folder`` are complete without pictures.
 
     Warns
@@ -286,10 +309,10 @@ def draw_results(folder: Path, embeddings: Mapping[str, Embedding]) -> None:
         The pictures cannot be drawn.
     """
     try:
-        draw(folder, embeddings)
+        draw(folder, embeddings, report)
     except NoPicture as error:
-        remedy = f"the results are saved; '{PROGRAM} plot {folder}' draws them"
-        warnings.warn(f"{error}; {remedy}", NoPicture, stacklevel=3)
+        remedy = f"; the results are saved; '{PROGRAM} plot {folder}' draws them" if _holds(folder, report) else ""
+        warnings.warn(f"{error}{remedy}", NoPicture, stacklevel=3)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{folder} holds the results, without pictures") from None
 
@@ -300,10 +323,11 @@ def redraw(folder: Path) -> list[str]:
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; accepted: a folder that {PROGRAM} embed or demo wrote")
+    report = _read_report(folder)  # first, so that `draw` notices a replacement between the reads
     embeddings = {PANELS: Embedding.load(folder / EMBEDDING)}
     if (folder / EMBEDDING_3D).is_file():
         embeddings[PANELS_3D] = Embedding.load(folder / EMBEDDING_3D)
-    return draw(folder, embeddings)
+    return draw(folder, embeddings, report)
 
 
 def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[str, Any]:
@@ -342,17 +366,13 @@ def write_report(folder: Path, values: dict[str, Any]) -> None:
     _write_report(folder, values | {"files": sorted({REPORT, *(item.name for item in folder.iterdir())})})
 
 
-def list_files(folder: Path, names: Iterable[str]) -> None:
-    """Add ``names`` to the files that report.json lists. Call it before they are written, so that none is unlisted."""
-    report = _read_report(folder)
-    if report is not None and not _written_by(report).issuperset(names):
-        _write_report(folder, report | {"files": sorted(_written_by(report).union(names))})
-
-
 def _write_report(folder: Path, values: dict[str, Any]) -> None:
-    text = json.dumps(_jsonable(values), indent=2, allow_nan=False)
     with whole_file(folder / REPORT, overwrite=True) as new:
-        new.write_text(text + "\n", encoding="utf-8")
+        new.write_text(_text(values) + "\n", encoding="utf-8")
+
+
+def _text(values: dict[str, Any]) -> str:
+    return json.dumps(_jsonable(values), indent=2, allow_nan=False)
 
 
 def _jsonable(value: Any) -> Any:

@@ -150,7 +150,7 @@ def _embed(args: argparse.Namespace) -> int:
     results = _results.saved(args.out, compute, force=args.force)
     embedding = results.embeddings[_results.EMBEDDING]
     if not args.no_plots:
-        _results.draw_results(args.out, {_results.PANELS: embedding})
+        _results.draw_results(args.out, {_results.PANELS: embedding}, results.report)
     size, seconds = f"{embedding.n_nodes:,} nodes", f"{results.report['seconds']:.1f} s"
     print(f"{args.out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
     return DONE

@@ -594,8 +594,6 @@ def test_a_listed_name_that_is_a_link_or_a_folder_stays(here):
 def test_only_scratch_of_pictures_is_deleted(here):
     assert embed() == 0
     abandoned(here / "out" / "panels.png")
-    (here / "out" / ".plot.abcd").mkdir()
-    abandoned(here / "out" / ".plot.abcd" / "panels.png")
     assert embed("--force") == 0 and names("out") == {"embedding.npz", "report.json"}
     (here / "out" / ".plot.mine").mkdir()
     (here / "out" / ".plot.mine" / "data.csv").write_text("mine")

@@ -29,6 +29,7 @@ else:
 # the old folder where the system cannot exchange. Anything unfinished, or ready to delete, has the name of the target.
 READY, OLD = ".ready", ".old"
 _SUFFIX = ".partial"
+_RANDOM = "[a-z0-9_]{8}"  # what `tempfile.mkdtemp` puts between prefix and suffix
 _LOCK = re.compile(r"mmphate-gpu\.(?P<host>\w*)\.(?P<boot>\w*)\.lock")
 
 
@@ -61,13 +62,17 @@ def abandoned_scratches(path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def is_scratch(folder: Path, name: str) -> bool:
-    """Whether ``folder`` is a scratch folder of this user for a target called ``name``, and holds nothing else."""
-    if not re.fullmatch(re.escape(_prefix(name)) + r"\w+" + re.escape(_SUFFIX), folder.name):
+    """Whether ``folder`` is a scratch folder of this user for a target called ``name``, and holds nothing else.
+
+    Without a lock file it has to be empty: a folder that only has such a name may belong to the user.
+    """
+    if not re.fullmatch(re.escape(_prefix(name)) + _RANDOM + re.escape(_SUFFIX), folder.name):
         return False
     if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid()):
         return False
-    names = {*os.listdir(folder)} - {name, READY, OLD}
-    return not names or (len(names) == 1 and _LOCK.fullmatch(names.pop()) is not None)
+    names = os.listdir(folder)
+    others = {*names} - {name, READY, OLD}
+    return not names or (len(others) == 1 and _LOCK.fullmatch(others.pop()) is not None)
 
 
 def unlock(lock: int | None) -> None:

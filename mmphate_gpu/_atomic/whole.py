@@ -44,7 +44,7 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
             raise PathExistsError(path)
         if path.is_dir():
             raise InputError(f"{path} is a folder; accepted: the path of a file to write")
-        with _scratch(path) as scratch:
+        with scratch_folder(path) as scratch:
             new = scratch / path.name
             yield new
             _flush(new)
@@ -89,7 +89,7 @@ def whole_folder(path: Path, *, overwrite: bool, others: Callable[[Path], list[s
     """
     if not overwrite and os.path.lexists(path):
         raise PathExistsError(path)
-    with _scratch(path, others) as scratch:
+    with scratch_folder(path, others) as scratch:
         new = scratch / path.name
         yield new
         with writable(path):
@@ -139,7 +139,7 @@ def _keep_mode(path: Path, new: Path) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(path: Path, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
+def scratch_folder(path: Path, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
     """Make a folder beside ``path``, because renames work within one file system only, and delete it afterwards."""
     with writable(path):
         if not path.parent.is_dir():
