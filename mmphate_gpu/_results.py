@@ -9,9 +9,7 @@ import numbers
 import os
 import platform
 import secrets
-import signal
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from ._atomic import PathExistsError, is_scratch, listing, scratch_folder, whole_file, whole_folder
+from ._atomic import PathExistsError, is_scratch, listing, scratch_folder, short, whole_file, whole_folder
 from ._paths import writable
+from ._signals import Stopped, stoppable
 from .params import InputError
 from .streams import encodable
 
@@ -41,7 +40,8 @@ PROGRAM = "mmphate-gpu"  # report.json contains it; --force replaces only folder
 def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Give an empty folder beside ``path``, and move it to ``path`` when the block succeeds.
 
-    After an error, Ctrl-C or a request to stop (SIGTERM, SIGHUP) that folder is deleted, and ``path`` is unchanged.
+    After an error, Ctrl-C or a request to stop (SIGTERM, SIGHUP) that folder is deleted, and ``path`` is unchanged. If
+    the process is stopped while it deletes the folder, the next run to ``path`` deletes it.
 
     Raises
     ------
@@ -51,18 +51,18 @@ def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     check_folder(path, force=force)
     inode = None
     try:
-        with _stoppable(), whole_folder(path, overwrite=force, others=others) as new:
+        with stoppable(), whole_folder(path, overwrite=force, others=others) as new:
             with writable(path):
                 new.mkdir()
             yield new
-            inode = new.stat().st_ino
+            with writable(path):
+                inode = new.stat().st_ino
             check_folder(path, force=force)  # another run may have taken the name meanwhile
-    except PathExistsError:
-        check_folder(path, force=force)
-        raise
-    except KeyboardInterrupt:
+    except PathExistsError as error:
+        raise InputError(_exists(path)) from error
+    except (KeyboardInterrupt, Stopped) as stop:
         if inode is not None and path.exists() and path.stat().st_ino == inode:
-            raise KeyboardInterrupt(f"{path} holds the results, without pictures") from None
+            stop.args = (f"{path} holds the results, without pictures",)
         raise
 
 
@@ -108,20 +108,32 @@ def saved(path: Path, compute: Callable[[], Results], *, force: bool = False) ->
         with result_folder(path, force=force) as folder:
             results = compute()
             results.write(folder)
-    except InputError as error:
+    except (InputError, OSError, MemoryError, RuntimeError) as error:  # torch's own RuntimeError: no memory
         if results is None:
             raise
-        raise InputError(f"{error}; {_kept(path, results)}") from error
+        reason = f"{path} cannot be written ({type(error).__name__}: {error})"
+        raise InputError(f"{error if isinstance(error, InputError) else reason}; {_kept(path, results)}") from error
     return results
+
+
+def address(path: Path) -> Path:
+    """``path``, but absolute if --force would replace the working folder: relative paths lead elsewhere afterwards."""
+    with suppress(OSError):  # the working folder is deleted
+        target = Path(os.path.realpath(path.parent), path.name)
+        if path.name and target in (Path.cwd(), *Path.cwd().parents):
+            return target
+    return path
 
 
 def _kept(path: Path, results: Results) -> str:
     """Save ``results`` in another folder, and return the end of a message that says where."""
-    name = f"{path.name}.{secrets.token_hex(4)}.kept"
+    name = f"{short(path.name)}.{secrets.token_hex(4)}.kept"
     for parent in (lambda: path.parent, lambda: Path(tempfile.gettempdir())):
-        with suppress(InputError, OSError):  # gettempdir raises if there is no folder for temporary files
+        # `gettempdir` raises if there is no folder for temporary files.
+        with suppress(InputError, OSError, MemoryError, RuntimeError):
             kept = parent() / name
             with result_folder(kept) as folder:
+                folder.chmod(0o700)  # other users may read the folder for temporary files
                 results.write(folder)
             return f"the results are kept in {kept}"
     return "they could not be kept elsewhere"
@@ -149,15 +161,21 @@ def _check_folder(path: Path, force: bool) -> None:
     except FileNotFoundError:
         return
     if not force:
-        raise InputError(f"--out {path} exists; accepted: a new name, or --force to replace the results in it")
+        raise InputError(_exists(path))
     only = "--force replaces a folder of results only"
     if path.is_symlink() or not path.is_dir():
         raise InputError(f"--out {path} is no folder; {only}")
+    if os.path.ismount(path):
+        raise InputError(f"--out {path} is a mount point, which cannot be renamed; accepted: a new folder in it")
     names = others(path)
     if names and FILES.issuperset(names) and _read_report(path) is None:
         raise InputError(f"--out {path} has no {REPORT} of {PROGRAM}; {only}")
     if names:
         raise InputError(f"--out {path} holds {listing(names)}, which {PROGRAM} did not write; {only}")
+
+
+def _exists(path: Path) -> str:
+    return f"--out {path} exists; accepted: a new name, or --force to replace the results in it"
 
 
 def others(folder: Path) -> list[str]:
@@ -209,30 +227,6 @@ def _read_report(folder: Path) -> dict[str, Any] | None:
     return report if isinstance(report, dict) and report.get("program") == PROGRAM else None
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception, so that files that are not complete are removed.
-
-    A signal that is ignored, as under nohup, stays ignored. In other threads than the main one nothing changes, because
-    Python sets handlers in the main thread only.
-    """
-    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    caught = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
-    for number in caught:
-        signal.signal(number, _stop)
-    try:
-        yield
-    finally:
-        for number, handler in caught.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)
-
-
 class NoPicture(RuntimeWarning):
     """The pictures could not be drawn, and the message says why. `draw` raises it; `draw_results` warns with it."""
 
@@ -250,7 +244,7 @@ def draw(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, An
         The pictures cannot be drawn or written, or ``folder`` holds the results of another run. It is unchanged.
     """
     try:
-        with _stoppable(), scratch_folder(folder / PANELS) as scratch:
+        with stoppable(), scratch_folder(folder / PANELS) as scratch:
             # Another run may replace ``folder`` at any moment. ".." is the folder in which the scratch folder lies.
             drawn, here = scratch / PANELS, scratch / os.pardir
             if not _holds(here, report):
@@ -313,8 +307,9 @@ def draw_results(folder: Path, embeddings: Mapping[str, Embedding], report: dict
     except NoPicture as error:
         remedy = f"; the results are saved; '{PROGRAM} plot {folder}' draws them" if _holds(folder, report) else ""
         warnings.warn(f"{error}{remedy}", NoPicture, stacklevel=3)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{folder} holds the results, without pictures") from None
+    except (KeyboardInterrupt, Stopped) as stop:
+        stop.args = (f"{folder} holds the results, without pictures",)
+        raise
 
 
 def redraw(folder: Path) -> list[str]:

@@ -36,7 +36,7 @@ _LOCK = re.compile(r"mmphate-gpu\.(?P<host>\w*)\.(?P<boot>\w*)\.lock")
 def new_scratch(path: Path) -> tuple[Path, int | None]:
     """Make a folder beside ``path`` with a name that nobody can guess; return it and the descriptor of its lock.
 
-    The descriptor is None on a file system without locks. A folder with files but without a lock counts as in use.
+    The descriptor is None on a file system without locks. There every folder with a lock file counts as in use.
     """
     while True:
         scratch = Path(tempfile.mkdtemp(_SUFFIX, _prefix(path.name), path.parent))
@@ -81,11 +81,15 @@ def unlock(lock: int | None) -> None:
         os.close(lock)
 
 
-def _prefix(name: str) -> str:
-    """The prefix of all scratch folders for ``name``; it is short, because file systems allow 143 to 255 bytes."""
+def short(name: str) -> str:
+    """``name``, or a short name made from it that leaves room to append, as file systems allow 143 to 255 bytes."""
     encoded = os.fsencode(name)
-    short = name if len(encoded) <= 100 else f"{name[:20]}~{hashlib.sha256(encoded).hexdigest()[:16]}"
-    return f".{short}."
+    return name if len(encoded) <= 100 else f"{name[:20]}~{hashlib.sha256(encoded).hexdigest()[:16]}"
+
+
+def _prefix(name: str) -> str:
+    """The prefix of all scratch folders for ``name``."""
+    return f".{short(name)}."
 
 
 def _locked(file: Path) -> int | None:
@@ -93,9 +97,8 @@ def _locked(file: Path) -> int | None:
     try:
         if _take(lock) and os.fstat(lock).st_size == 0:
             return lock
-    except OSError:  # a file system without locks
+    except OSError:  # a file system without locks; the file stays, because an empty folder counts as abandoned
         os.close(lock)
-        file.unlink()
         return None
     os.close(lock)
     raise FileNotFoundError(f"{file} is being deleted by another process, as abandoned")

@@ -45,15 +45,15 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
         if path.is_dir():
             raise InputError(f"{path} is a folder; accepted: the path of a file to write")
         with scratch_folder(path) as scratch:
-            new = scratch / path.name
+            target, new = scratch.with_name(path.name), scratch / path.name
             yield new
             _flush(new)
             if overwrite:
-                _keep_mode(path, new)
-                os.replace(new, path)
+                _keep_mode(target, new)
+                os.replace(new, target)
             else:
-                _move(new, path)
-            _sync(path.parent)
+                _move(new, target)
+            _sync(scratch.parent)
 
 
 def nothing(folder: Path) -> list[str]:
@@ -90,16 +90,16 @@ def whole_folder(path: Path, *, overwrite: bool, others: Callable[[Path], list[s
     if not overwrite and os.path.lexists(path):
         raise PathExistsError(path)
     with scratch_folder(path, others) as scratch:
-        new = scratch / path.name
+        target, new = scratch.with_name(path.name), scratch / path.name
         yield new
         with writable(path):
             _flush(new)
             os.rename(new, scratch / READY)
             if overwrite:
-                _replace_folder(path, scratch, others)
+                _replace_folder(target, scratch, others)
             else:
-                _move(scratch / READY, path)
-            _sync(path.parent)
+                _move(scratch / READY, target)
+            _sync(scratch.parent)
 
 
 def _replace_folder(path: Path, scratch: Path, others: Callable[[Path], list[str]]) -> None:
@@ -140,24 +140,36 @@ def _keep_mode(path: Path, new: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(path: Path, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
-    """Make a folder beside ``path``, because renames work within one file system only, and delete it afterwards."""
+    """Make a folder beside ``path``, because renames work within one file system only, and delete it afterwards.
+
+    Its path is absolute and without links. If the working folder is ``path`` and is replaced, or the block changes the
+    working folder, ``path`` may lead elsewhere afterwards.
+    """
     with writable(path):
         if not path.parent.is_dir():
             raise InputError(f"path={str(path)!r} is in a folder that does not exist; accepted: an existing folder")
-        for scratch, lock in abandoned_scratches(path):
+        target = Path(os.path.realpath(path.parent), path.name)
+        for scratch, lock in abandoned_scratches(target):
             with contextlib.suppress(OSError):
-                _clear(scratch, lock, path, others)
-        scratch, lock = new_scratch(path)
+                _complete(scratch, target)
+                _clear(scratch, lock, target, others)
+        scratch, lock = new_scratch(target)
     try:
         yield scratch
     except InputError as error:
-        if str(scratch) not in str(error):
-            raise
-        # Users know the name of the target, not that of the scratch folder.
-        raise InputError(str(error).replace(str(scratch / path.name), str(path))) from error
+        # Messages have the path as the user wrote it.
+        error.args = (str(error).replace(str(scratch / path.name), str(path)).replace(str(target), str(path)),)
+        raise
     finally:
         with writable(path):
-            _clear(scratch, lock, path, others)
+            _clear(scratch, lock, target, others)
+
+
+def _complete(scratch: Path, path: Path) -> None:
+    """Move the new folder to an empty ``path``: where `move` takes two steps, a process was killed between them."""
+    if (scratch / READY).is_dir() and not (scratch / OLD).exists() and path.is_dir() and not path.is_symlink():
+        with contextlib.suppress(OSError):  # the folder is not empty
+            os.rename(scratch / READY, path)
 
 
 def _clear(scratch: Path, lock: int | None, path: Path, others: Callable[[Path], list[str]]) -> None:
@@ -182,8 +194,11 @@ def _set_aside(item: Path, path: Path, others: Callable[[Path], list[str]]) -> N
     if names := others(item):
         kept = path.with_name(f"{item.parent.name.removeprefix('.').removesuffix('.partial')}.kept")
         move(item, kept)
-        reason = f"because it holds {listing(names)}"
-        warnings.warn(f"{path} was replaced; the old folder is kept as {kept}, {reason}", stacklevel=2)
+        with warnings.catch_warnings():
+            # Whatever the filters say: nothing else names the folder, and an error would hide that ``path`` is written.
+            warnings.simplefilter("always")
+            reason = f"because it holds {listing(names)}"
+            warnings.warn(f"{path} was replaced; the old folder is kept as {kept}, {reason}", stacklevel=2)
     else:
         unneeded = item.with_name(path.name)  # renamed first: a half-deleted folder must not look complete
         _delete(unneeded)
