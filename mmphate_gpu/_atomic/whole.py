@@ -9,12 +9,15 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .._paths import writable
 from ..params import InputError
 from .rename import EXCHANGE, UNSUPPORTED, move, renamed
 from .scratch import OLD, READY, abandoned_scratches, new_scratch, unlock
+
+FLUSHES = 16  # files that are flushed at once
 
 
 class PathExistsError(InputError):
@@ -25,12 +28,18 @@ class PathExistsError(InputError):
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def whole_file(path: Path, *, overwrite: bool, sweep: bool = True, flush_folder: bool = True) -> Iterator[Path]:
     """Give a temporary path to write a file to. Once the block has succeeded, that file is moved to ``path``.
 
     A reader sees the old file or the complete new one. After an error ``path`` is unchanged, and no other file is left.
     Of several calls without ``overwrite`` exactly one succeeds. The new file has the mode of the file that it replaces,
     or else the mode that `open` gives. A link at ``path`` is replaced, and its target stays unchanged.
+
+    Parameters
+    ----------
+    sweep : whether scratch folders that killed processes have left for ``path`` are deleted. The folder of ``path`` is
+        listed for that, which takes long if it holds many files.
+    flush_folder : False if the same folder is flushed by a later write, before which ``path`` is of no use.
 
     Raises
     ------
@@ -44,7 +53,7 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
             raise PathExistsError(path)
         if path.is_dir():
             raise InputError(f"{path} is a folder; accepted: the path of a file to write")
-        with scratch_folder(path) as scratch:
+        with scratch_folder(path, sweep=sweep) as scratch:
             target, new = scratch.with_name(path.name), scratch / path.name
             yield new
             _flush(new)
@@ -53,7 +62,8 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
                 os.replace(new, target)
             else:
                 _move(new, target)
-            _sync(scratch.parent)
+            if flush_folder:
+                _sync(scratch.parent)
 
 
 def nothing(folder: Path) -> list[str]:
@@ -139,7 +149,7 @@ def _keep_mode(path: Path, new: Path) -> None:
 
 
 @contextlib.contextmanager
-def scratch_folder(path: Path, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
+def scratch_folder(path: Path, others: Callable[[Path], list[str]] = nothing, *, sweep: bool = True) -> Iterator[Path]:
     """Make a folder beside ``path``, because renames work within one file system only, and delete it afterwards.
 
     Its path is absolute and without links. If the working folder is ``path`` and is replaced, or the block changes the
@@ -149,7 +159,7 @@ def scratch_folder(path: Path, others: Callable[[Path], list[str]] = nothing) ->
         if not path.parent.is_dir():
             raise InputError(f"path={str(path)!r} is in a folder that does not exist; accepted: an existing folder")
         target = Path(os.path.realpath(path.parent), path.name)
-        for scratch, lock in abandoned_scratches(target):
+        for scratch, lock in abandoned_scratches(target) if sweep else ():
             with contextlib.suppress(OSError):
                 _complete(scratch, target)
                 _clear(scratch, lock, target, others)
@@ -218,12 +228,14 @@ def _delete(item: Path) -> None:
 
 def _flush(path: Path) -> None:
     """Wait until ``path`` is on the disk, with all files in it if it is a folder."""
-    for folder, _, files in os.walk(path):
-        for name in files:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
     if not path.is_dir():
-        _sync(path)
+        return _sync(path)
+    paths = [Path(folder, name) for folder, _, files in os.walk(path) for name in ["", *files]]
+    # A disk flushes many files together sooner than one after another. One call of syncfs would take no longer, but
+    # it also waits for the files of all other programs, and only Linux has it.
+    with ThreadPoolExecutor(FLUSHES) as pool:
+        list(pool.map(_sync, paths))
+    return None
 
 
 def _sync(path: Path) -> None:
