@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from ._atomic import PathExistsError, is_scratch, listing, scratch_folder, short, whole_file, whole_folder
+from ._atomic import (
+    PathExistsError,
+    is_scratch,
+    listing,
+    names_to_keep,
+    scratch_folder,
+    short,
+    whole_file,
+    whole_folder,
+)
 from ._paths import writable
 from ._signals import Stopped, stoppable
 from .params import InputError
@@ -143,6 +152,8 @@ def check_folder(path: Path, *, force: bool = False) -> None:
     """Raise `InputError` unless a folder may be written at ``path``; ``force`` allows a folder of results there."""
     try:
         _check_folder(path, force)
+    except FileNotFoundError:  # nothing is there, or another run has just moved it
+        pass
     except OSError as error:  # a name too long, a folder that may not be read
         raise InputError(
             f"--out {path} cannot be used ({error.strerror}); accepted: the path of a new folder"
@@ -156,10 +167,7 @@ def _check_folder(path: Path, force: bool) -> None:
         raise InputError(
             f"--out {path}: the folder {path.parent} does not exist; accepted: a new folder in an existing one"
         )
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return
+    path.lstat()
     if not force:
         raise InputError(_exists(path))
     only = "--force replaces a folder of results only"
@@ -167,7 +175,7 @@ def _check_folder(path: Path, force: bool) -> None:
         raise InputError(f"--out {path} is no folder; {only}")
     if os.path.ismount(path):
         raise InputError(f"--out {path} is a mount point, which cannot be renamed; accepted: a new folder in it")
-    names = others(path)
+    names = names_to_keep(path, others)
     if names and FILES.issuperset(names) and _read_report(path) is None:
         raise InputError(f"--out {path} has no {REPORT} of {PROGRAM}; {only}")
     if names:

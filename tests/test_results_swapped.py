@@ -112,6 +112,20 @@ def test_plot_notices_a_replacement_after_it_has_read_the_embedding(quick_pictur
     assert names("r") == {"embedding.npz", "report.json"}
 
 
+def test_force_does_not_mix_the_names_of_one_folder_with_the_report_of_another(quick_pictures, monkeypatch):
+    draw(save(1))
+    read = _results._read_report
+
+    def late(folder):  # after the names, among them that of the picture
+        monkeypatch.setattr(_results, "_read_report", read)
+        save(2)
+        return read(folder)
+
+    monkeypatch.setattr(_results, "_read_report", late)
+    _results.check_folder(Path("r"), force=True)
+    assert report()["seed"] == 2
+
+
 def test_a_folder_of_the_user_in_the_place_of_the_results(quick_pictures):
     first = save(1)
     shutil.rmtree("r")

@@ -117,7 +117,7 @@ def _replace_folder(path: Path, scratch: Path, others: Callable[[Path], list[str
         with contextlib.suppress(FileExistsError):
             return move(scratch / READY, path)
         with contextlib.suppress(FileNotFoundError):  # another process has moved it meanwhile
-            if names := _names_to_keep(path, others):
+            if names := names_to_keep(path, others):
                 raise InputError(
                     f"{path} holds {listing(names)}, which would be deleted; accepted: a folder without other files"
                 )
@@ -128,7 +128,8 @@ def _replace_folder(path: Path, scratch: Path, others: Callable[[Path], list[str
             os.rename(path, scratch / OLD)
 
 
-def _names_to_keep(path: Path, others: Callable[[Path], list[str]]) -> list[str]:
+def names_to_keep(path: Path, others: Callable[[Path], list[str]]) -> list[str]:
+    """What ``others`` lists in ``path``, all of it in one folder. Raises FileNotFoundError if there is none."""
     while True:
         inode = path.lstat().st_ino
         names = others(path)
