@@ -25,8 +25,7 @@ def differs_from_checksum(library: Path) -> bool:
         expected = checksum_path(library).read_bytes().strip()
     except FileNotFoundError:
         return False
-    # The file is empty while another process writes it.
-    return bool(expected) and expected != _sha256(library).encode("ascii")
+    return expected != _sha256(library).encode("ascii")
 
 
 def _sha256(library: Path) -> str:

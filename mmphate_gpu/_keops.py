@@ -29,6 +29,7 @@ FAULTS = (
 )  # fmt: skip
 COMPILERS = ("clang++", "g++") if sys.platform == "darwin" else ("g++",)
 PROBE_SECONDS = 60
+REMEDY = "set KEOPS_CACHE_FOLDER to a folder that can be written"
 ELF = b"\x7fELF\x02\x01"  # the first bytes of a Linux library: ELF, 64 bits, little endian
 _failures: list[str] = []  # why "auto" no longer chooses KeOps in this process
 
@@ -80,7 +81,7 @@ def keops(*, purpose: str) -> Iterator[ModuleType]:
         raise KeopsError(str(error)) from error
     except FAULTS as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        remedy = f"if its C++ compiler works, delete its cache {_cache_folder()}"
+        remedy = f"if its C++ compiler works, delete its cache {_cache_folder()}, or {REMEDY}"
         raise KeopsError(f"{purpose} cannot be used: KeOps fails ({reason}); {remedy}") from error
     _write_checksums()
 
@@ -143,10 +144,10 @@ def _why_cache_fails() -> str | None:
     try:
         existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
         if not existing.is_dir() or (existing != folder and not os.access(existing, os.W_OK | os.X_OK)):
-            return f"its cache {folder} cannot be made; set KEOPS_CACHE_FOLDER to a folder that can be written"
+            return f"its cache {folder} cannot be made; {REMEDY}"
         damaged = next((library for library in sorted(folder.glob("*/*.so")) if not _is_sound(library)), None)
     except OSError as error:
-        return f"its cache {folder} cannot be read ({error.strerror})"
+        return f"its cache {folder} cannot be read ({error.strerror}); {REMEDY}"
     return None if damaged is None else f"the library {damaged} in its cache is damaged; delete it"
 
 
@@ -161,7 +162,8 @@ def _is_sound_file(library: Path, size: int, modified: int) -> bool:
 
     Loading a truncated library would kill the process. ``size`` and ``modified`` are keys of the cache of results.
     """
-    if checksum_path(library).exists():
+    checksum = checksum_path(library)
+    if checksum.exists() and checksum.stat().st_size:  # it is empty while another process writes it
         return not differs_from_checksum(library)
     with library.open("rb") as file:
         header = file.read(64)

@@ -9,19 +9,27 @@ import numbers
 import os
 import platform
 import secrets
-import signal
 import tempfile
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from ._atomic import PathExistsError, is_scratch, listing, whole_file, whole_folder
+from ._atomic import (
+    PathExistsError,
+    is_scratch,
+    listing,
+    names_to_keep,
+    scratch_folder,
+    short,
+    whole_file,
+    whole_folder,
+)
 from ._paths import writable
+from ._signals import Stopped, stoppable
 from .params import InputError
 from .streams import encodable
 
@@ -32,7 +40,6 @@ if TYPE_CHECKING:
 
 EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
-SCRATCH = ".plot."  # prefix of the folders in which pictures are drawn; a killed process leaves them behind
 FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
 MAX_REPORT = 1 << 24  # bytes; a real report has some thousands
 PROGRAM = "mmphate-gpu"  # report.json contains it; --force replaces only folders with such a report
@@ -42,7 +49,8 @@ PROGRAM = "mmphate-gpu"  # report.json contains it; --force replaces only folder
 def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Give an empty folder beside ``path``, and move it to ``path`` when the block succeeds.
 
-    After an error, Ctrl-C or a request to stop (SIGTERM, SIGHUP) that folder is deleted, and ``path`` is unchanged.
+    After an error, Ctrl-C or a request to stop (SIGTERM, SIGHUP) that folder is deleted, and ``path`` is unchanged. If
+    the process is stopped while it deletes the folder, the next run to ``path`` deletes it.
 
     Raises
     ------
@@ -52,18 +60,18 @@ def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     check_folder(path, force=force)
     inode = None
     try:
-        with _stoppable(), whole_folder(path, overwrite=force, others=others) as new:
+        with stoppable(), whole_folder(path, overwrite=force, others=others) as new:
             with writable(path):
                 new.mkdir()
             yield new
-            inode = new.stat().st_ino
+            with writable(path):
+                inode = new.stat().st_ino
             check_folder(path, force=force)  # another run may have taken the name meanwhile
-    except PathExistsError:
-        check_folder(path, force=force)
-        raise
-    except KeyboardInterrupt:
+    except PathExistsError as error:
+        raise InputError(_exists(path)) from error
+    except (KeyboardInterrupt, Stopped) as stop:
         if inode is not None and path.exists() and path.stat().st_ino == inode:
-            raise KeyboardInterrupt(f"{path} holds the results, without pictures") from None
+            stop.args = (f"{path} holds the results, without pictures",)
         raise
 
 
@@ -109,20 +117,32 @@ def saved(path: Path, compute: Callable[[], Results], *, force: bool = False) ->
         with result_folder(path, force=force) as folder:
             results = compute()
             results.write(folder)
-    except InputError as error:
+    except (InputError, OSError, MemoryError, RuntimeError) as error:  # torch's own RuntimeError: no memory
         if results is None:
             raise
-        raise InputError(f"{error}; {_kept(path, results)}") from error
+        reason = f"{path} cannot be written ({type(error).__name__}: {error})"
+        raise InputError(f"{error if isinstance(error, InputError) else reason}; {_kept(path, results)}") from error
     return results
+
+
+def address(path: Path) -> Path:
+    """``path``, but absolute if --force would replace the working folder: relative paths lead elsewhere afterwards."""
+    with suppress(OSError):  # the working folder is deleted
+        target = Path(os.path.realpath(path.parent), path.name)
+        if path.name and target in (Path.cwd(), *Path.cwd().parents):
+            return target
+    return path
 
 
 def _kept(path: Path, results: Results) -> str:
     """Save ``results`` in another folder, and return the end of a message that says where."""
-    name = f"{path.name}.{secrets.token_hex(4)}.kept"
+    name = f"{short(path.name)}.{secrets.token_hex(4)}.kept"
     for parent in (lambda: path.parent, lambda: Path(tempfile.gettempdir())):
-        with suppress(InputError, OSError):  # gettempdir raises if there is no folder for temporary files
+        # `gettempdir` raises if there is no folder for temporary files.
+        with suppress(InputError, OSError, MemoryError, RuntimeError):
             kept = parent() / name
             with result_folder(kept) as folder:
+                folder.chmod(0o700)  # other users may read the folder for temporary files
                 results.write(folder)
             return f"the results are kept in {kept}"
     return "they could not be kept elsewhere"
@@ -132,6 +152,8 @@ def check_folder(path: Path, *, force: bool = False) -> None:
     """Raise `InputError` unless a folder may be written at ``path``; ``force`` allows a folder of results there."""
     try:
         _check_folder(path, force)
+    except FileNotFoundError:  # nothing is there, or another run has just moved it
+        pass
     except OSError as error:  # a name too long, a folder that may not be read
         raise InputError(
             f"--out {path} cannot be used ({error.strerror}); accepted: the path of a new folder"
@@ -145,20 +167,23 @@ def _check_folder(path: Path, force: bool) -> None:
         raise InputError(
             f"--out {path}: the folder {path.parent} does not exist; accepted: a new folder in an existing one"
         )
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return
+    path.lstat()
     if not force:
-        raise InputError(f"--out {path} exists; accepted: a new name, or --force to replace the results in it")
+        raise InputError(_exists(path))
     only = "--force replaces a folder of results only"
     if path.is_symlink() or not path.is_dir():
         raise InputError(f"--out {path} is no folder; {only}")
-    names = others(path)
+    if os.path.ismount(path):
+        raise InputError(f"--out {path} is a mount point, which cannot be renamed; accepted: a new folder in it")
+    names = names_to_keep(path, others)
     if names and FILES.issuperset(names) and _read_report(path) is None:
         raise InputError(f"--out {path} has no {REPORT} of {PROGRAM}; {only}")
     if names:
         raise InputError(f"--out {path} holds {listing(names)}, which {PROGRAM} did not write; {only}")
+
+
+def _exists(path: Path) -> str:
+    return f"--out {path} exists; accepted: a new name, or --force to replace the results in it"
 
 
 def others(folder: Path) -> list[str]:
@@ -184,11 +209,7 @@ def _written_by(report: dict[str, Any] | None) -> frozenset[str]:
 
 
 def _is_scratch(item: Path) -> bool:
-    """Whether a process that was killed left ``item`` in a folder of results."""
-    if item.is_symlink() or not item.is_dir():
-        return False
-    if item.name.startswith(SCRATCH):
-        return all((part.name in FILES and _is_plain(part)) or _is_scratch(part) for part in item.iterdir())
+    """Whether ``item`` is a scratch folder of this program in a folder of results; a killed process leaves one."""
     return any(is_scratch(item, name) for name in FILES)
 
 
@@ -214,52 +235,35 @@ def _read_report(folder: Path) -> dict[str, Any] | None:
     return report if isinstance(report, dict) and report.get("program") == PROGRAM else None
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception, so that files that are not complete are removed.
-
-    A signal that is ignored, as under nohup, stays ignored. In other threads than the main one nothing changes, because
-    Python sets handlers in the main thread only.
-    """
-    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    caught = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
-    for number in caught:
-        signal.signal(number, _stop)
-    try:
-        yield
-    finally:
-        for number, handler in caught.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)
-
-
 class NoPicture(RuntimeWarning):
     """The pictures could not be drawn, and the message says why. `draw` raises it; `draw_results` warns with it."""
 
 
-def draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
+def draw(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, Any] | None) -> list[str]:
     """Draw ``embeddings`` into ``folder`` and return the names of the pictures.
 
     Each key is the name of the file for the panels of its embedding. If the first embedding has an entropy curve, that
-    is drawn too. Existing pictures are replaced only once all of them are drawn.
+    is drawn too. Existing pictures are replaced only once all of them are drawn. ``report`` is the report of the run
+    that computed the embeddings, or None if there is none.
 
     Raises
     ------
     NoPicture
-        The pictures cannot be drawn or written; the folder is unchanged.
+        The pictures cannot be drawn or written, or ``folder`` holds the results of another run. It is unchanged.
     """
     try:
-        with _stoppable(), tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
-            names = _draw(Path(scratch), embeddings)
-            list_files(folder, names)
-            for name in names:
-                os.replace(Path(scratch) / name, folder / name)
+        with stoppable(), scratch_folder(folder / PANELS) as scratch:
+            # Another run may replace ``folder`` at any moment. ".." is the folder in which the scratch folder lies.
+            drawn, here = scratch / PANELS, scratch / os.pardir
+            if not _holds(here, report):
+                raise InputError(f"{folder} holds the results of another run")
+            drawn.mkdir()
+            names = _draw(drawn, embeddings)
+            for name in [*_longer_report(drawn, here, names), *names]:
+                os.replace(drawn / name, here / name)
     except Exception as error:  # matplotlib's errors have no base class, and none of them may hide the results
+        if not _holds(folder, report):
+            raise NoPicture(f"{folder}: another run has replaced the results; no picture was drawn") from error
         reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
         raise NoPicture(f"{folder}: no picture could be drawn ({reason})") from error
     return names
@@ -277,7 +281,28 @@ def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
     return [*embeddings, ENTROPY]
 
 
-def draw_results(folder: Path, embeddings: Mapping[str, Embedding]) -> None:
+def _holds(folder: Path, report: dict[str, Any] | None) -> bool:
+    """Whether the report in ``folder`` equals ``report``, apart from the list of files."""
+    one, other = (
+        None if values is None else {**json.loads(_text(values)), "files": None}
+        for values in (_read_report(folder), report)
+    )
+    return one == other
+
+
+def _longer_report(drawn: Path, folder: Path, names: list[str]) -> list[str]:
+    """Write into ``drawn`` the report of ``folder`` with ``names`` added to its files; [] if it lists them already.
+
+    It is moved to ``folder`` before the pictures, so that none of them is unlisted at any moment.
+    """
+    report = _read_report(folder)
+    if report is None or _written_by(report).issuperset(names):
+        return []
+    _write_report(drawn, report | {"files": sorted(_written_by(report).union(names))})
+    return [REPORT]
+
+
+def draw_results(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, Any]) -> None:
     """Draw as `draw` does, but only warn about an error: the results in ``folder`` are complete without pictures.
 
     Warns
@@ -286,12 +311,13 @@ def draw_results(folder: Path, embeddings: Mapping[str, Embedding]) -> None:
         The pictures cannot be drawn.
     """
     try:
-        draw(folder, embeddings)
+        draw(folder, embeddings, report)
     except NoPicture as error:
-        remedy = f"the results are saved; '{PROGRAM} plot {folder}' draws them"
-        warnings.warn(f"{error}; {remedy}", NoPicture, stacklevel=3)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{folder} holds the results, without pictures") from None
+        remedy = f"; the results are saved; '{PROGRAM} plot {folder}' draws them" if _holds(folder, report) else ""
+        warnings.warn(f"{error}{remedy}", NoPicture, stacklevel=3)
+    except (KeyboardInterrupt, Stopped) as stop:
+        stop.args = (f"{folder} holds the results, without pictures",)
+        raise
 
 
 def redraw(folder: Path) -> list[str]:
@@ -300,10 +326,11 @@ def redraw(folder: Path) -> list[str]:
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; accepted: a folder that {PROGRAM} embed or demo wrote")
+    report = _read_report(folder)  # first, so that `draw` notices a replacement between the reads
     embeddings = {PANELS: Embedding.load(folder / EMBEDDING)}
     if (folder / EMBEDDING_3D).is_file():
         embeddings[PANELS_3D] = Embedding.load(folder / EMBEDDING_3D)
-    return draw(folder, embeddings)
+    return draw(folder, embeddings, report)
 
 
 def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[str, Any]:
@@ -342,17 +369,13 @@ def write_report(folder: Path, values: dict[str, Any]) -> None:
     _write_report(folder, values | {"files": sorted({REPORT, *(item.name for item in folder.iterdir())})})
 
 
-def list_files(folder: Path, names: Iterable[str]) -> None:
-    """Add ``names`` to the files that report.json lists. Call it before they are written, so that none is unlisted."""
-    report = _read_report(folder)
-    if report is not None and not _written_by(report).issuperset(names):
-        _write_report(folder, report | {"files": sorted(_written_by(report).union(names))})
-
-
 def _write_report(folder: Path, values: dict[str, Any]) -> None:
-    text = json.dumps(_jsonable(values), indent=2, allow_nan=False)
     with whole_file(folder / REPORT, overwrite=True) as new:
-        new.write_text(text + "\n", encoding="utf-8")
+        new.write_text(_text(values) + "\n", encoding="utf-8")
+
+
+def _text(values: dict[str, Any]) -> str:
+    return json.dumps(_jsonable(values), indent=2, allow_nan=False)
 
 
 def _jsonable(value: Any) -> Any:

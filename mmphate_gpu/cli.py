@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__, _results
 from ._results import PROGRAM
+from ._signals import Stopped
 from .params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, InputError, Params, check_number
 from .streams import fill_closed_descriptors, lenient
 
@@ -39,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
     Exit code 0: the command is done. 2: input or usage is wrong, the file system refuses a read or a write, the memory
-    runs out, or `plot` cannot draw; one sentence on stderr says why. 130: Ctrl-C has interrupted the command. 1: the
-    program has a fault, and prints a traceback; or stdout cannot be written, and one sentence says so. Results appear
-    complete or not at all. Pictures are drawn after them: if `embed` or `demo` cannot draw a picture, it only warns.
-    Closed streams change nothing. A character that the stream cannot encode is printed as an escape.
+    runs out, or `plot` cannot draw; one sentence on stderr says why. 130: Ctrl-C has interrupted the command. 143,
+    129: SIGTERM, SIGHUP while results are written. 1: the program has a fault, and prints a traceback; or stdout cannot
+    be written, and one sentence says so. Results appear complete or not at all. Pictures are drawn after them: if
+    `embed` or `demo` cannot draw a picture, it only warns. Closed streams change nothing. A character that the stream
+    cannot encode is printed as an escape.
     """
     fill_closed_descriptors()
     out, err = lenient(sys.stdout), lenient(sys.stderr)
@@ -67,9 +69,9 @@ def _guarded(argv: Sequence[str]) -> int:
     except (InputError, _results.NoPicture) as error:
         _say(f"error: {error}")
         return BAD_INPUT
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Stopped) as stop:
         _say(f"interrupted; {stop.args[0] if stop.args else 'nothing was written'}")
-        return INTERRUPTED
+        return stop.code if isinstance(stop, Stopped) else INTERRUPTED
     except Exception as error:  # the outermost frame: whatever was not foreseen is reported, and exits with 1
         if isinstance(error, OSError) and error.errno in REFUSALS:
             name = "a file" if error.filename is None else error.filename
@@ -119,9 +121,10 @@ def _show_warning(message: Warning | str, *details: Any) -> None:
 def _demo(args: argparse.Namespace) -> int:
     from .demo import demo
 
-    about = demo(args.out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
+    out = _results.address(args.out)
+    about = demo(out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
     print(f"after {args.epochs} epochs {about['test_accuracy'][-1]:.1%} of the held-out digits are read right")
-    print(f"{args.out}: {', '.join(sorted(item.name for item in args.out.iterdir()))}")
+    print(f"{out}: {', '.join(sorted(name for name in _results.FILES if (out / name).is_file()))}")
     return DONE
 
 
@@ -130,9 +133,10 @@ def _embed(args: argparse.Namespace) -> int:
     names = (*RUN, "device", "gamma", "knn_backend")
     options = {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
     params = Params(**options)
+    out = _results.address(args.out)
     if args.force:
-        _results.check_outside(args.trace, args.out)
-    _results.check_folder(args.out, force=args.force)
+        _results.check_outside(args.trace, out)
+    _results.check_folder(out, force=args.force)
 
     from .estimator import MMPHATE
     from .ops.devices import resolve_device
@@ -147,12 +151,12 @@ def _embed(args: argparse.Namespace) -> int:
         report = _results.report(op, trace, seconds=seconds, input=str(args.trace))
         return _results.Results(report, {_results.EMBEDDING: op.result_})
 
-    results = _results.saved(args.out, compute, force=args.force)
+    results = _results.saved(out, compute, force=args.force)
     embedding = results.embeddings[_results.EMBEDDING]
     if not args.no_plots:
-        _results.draw_results(args.out, {_results.PANELS: embedding})
+        _results.draw_results(out, {_results.PANELS: embedding}, results.report)
     size, seconds = f"{embedding.n_nodes:,} nodes", f"{results.report['seconds']:.1f} s"
-    print(f"{args.out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
+    print(f"{out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
     return DONE
 
 

@@ -145,7 +145,7 @@ def demo(
 
     results = _results.saved(out, compute, force=force)
     pictures = dict(zip((_results.PANELS, _results.PANELS_3D), results.embeddings.values(), strict=True))
-    _results.draw_results(out, pictures)
+    _results.draw_results(out, pictures, results.report)
     return results.report
 
 

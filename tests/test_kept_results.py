@@ -12,6 +12,7 @@ import pytest
 
 import mmphate_gpu as mp
 from mmphate_gpu import _results
+from mmphate_gpu._atomic.scratch import new_scratch, unlock
 from mmphate_gpu.cli import main
 from mmphate_gpu.progress import progress_bar
 from mmphate_gpu.streams import LenientStream, encodable, lenient
@@ -109,8 +110,10 @@ def test_plot_says_why_in_one_sentence_and_leaves_the_old_pictures(here, undrawa
 
 def test_force_replaces_what_a_killed_plot_left(here):
     assert embed("--no-plots") == 0
-    (here / "out" / ".plot.x1y2").mkdir()
-    (here / "out" / ".plot.x1y2" / "panels.png").write_bytes(b"half")
+    folder, lock = new_scratch(here / "out" / "panels.png")
+    (folder / "panels.png").mkdir()
+    (folder / "panels.png" / "panels.png").write_bytes(b"half")
+    unlock(lock)
     assert embed("--no-plots", "--force") == 0 and names("out") == RESULTS
     (here / "out" / ".plots").mkdir()
     assert embed("--no-plots", "--force") == 2 and names("out") == {*RESULTS, ".plots"}

@@ -32,23 +32,28 @@ def test_killed_processes_leave_the_old_or_the_new_result(tmp_path):
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout.splitlines()[-1])
     assert {phase: kills[phase] for phase in N_KILLS} == N_KILLS
-    assert kills["none"] and kills["old"] and kills["new"], kills
+    assert kills["none"] and kills["old"] and kills["new"] and kills["swept by plot"], kills
 
 
-def start(seed: int, *options: str) -> int:
+def embed(seed: int, *options: str) -> list[str]:
+    return ["embed", "small.npy", "--out", "r", "--device", "cpu", f"--seed={seed}", *options]
+
+
+def start(argv: list[str]) -> int:
     """Start a command in a forked process."""
     process = os.fork()
     if process == 0:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        os._exit(main(["embed", "small.npy", "--out", "r", "--device", "cpu", f"--seed={seed}", *options]))
+        os._exit(main(argv))
     return process
 
 
-def complete(seed: int, *options: str) -> None:
-    assert os.waitstatus_to_exitcode(os.waitpid(start(seed, *options), 0)[1]) == 0
-    assert set(os.listdir()) == {"small.npy", "r"}, os.listdir()
+def complete(argv: list[str]) -> None:
+    """Run a command to its end, and check that it has left no scratch in the folder of results."""
+    assert os.waitstatus_to_exitcode(os.waitpid(start(argv), 0)[1]) == 0
+    assert {*os.listdir("r")} <= {*json.loads(Path("r/report.json").read_text())["files"]}, os.listdir("r")
 
 
 def killed(process: int, phase: str, seconds: float) -> bool:
@@ -66,7 +71,7 @@ def check(seeds: set[int], coordinates: dict[int, np.ndarray]) -> int | None:
     if not os.path.lexists("r"):
         return None
     report = json.loads(Path("r/report.json").read_text())
-    names = {name for name in os.listdir("r") if not name.startswith(".")}
+    names = {name for name in os.listdir("r") if not (name.startswith(".panels.png.") and name.endswith(".partial"))}
     assert report["seed"] in seeds and {"embedding.npz", "report.json"} <= names <= {*report["files"]}, names
     np.testing.assert_array_equal(mp.Embedding.load("r/embedding.npz").coordinates, coordinates[report["seed"]])
     for name in names:
@@ -85,7 +90,7 @@ def seconds_to_save() -> float:
     """The shortest time of three runs from their first file to their end, in seconds."""
     shortest = 60.0
     for _ in range(3):
-        process = start(NEW, "--force", "--no-plots")
+        process = start(embed(NEW, "--force", "--no-plots"))
         first_file()
         started = time.monotonic()
         os.waitpid(process, 0)
@@ -99,27 +104,31 @@ def run_all() -> dict[str, int]:
     coordinates, seconds = {}, {}
     for seed, options in ((OLD, ()), (NEW, ("--force",)), (NEW, ("--force", "--no-plots"))):
         started = time.monotonic()
-        complete(seed, *options)
+        complete(embed(seed, *options))
         seconds[options] = time.monotonic() - started
         coordinates[seed] = mp.Embedding.load("r/embedding.npz").coordinates
     assert not np.array_equal(coordinates[OLD], coordinates[NEW])
-    counts = dict.fromkeys(["none", "old", "new", *N_KILLS], 0)
+    counts = dict.fromkeys(["none", "old", "new", "swept by plot", *N_KILLS], 0)
     for phase, number in N_KILLS.items():
         options = () if phase == "pictures" else ("--no-plots",)
         span = seconds_to_save() if phase == "saving" else seconds[("--force", *options)]
         while counts[phase] < number:  # a run may end before it is killed
             force = counts[phase] % 2 == 1
             if force:
-                complete(OLD, "--force", "--no-plots")
+                complete(embed(OLD, "--force", "--no-plots"))
             else:
                 subprocess.run(["rm", "-r", "r"], check=True)
-            alive = killed(start(NEW, *options, *(["--force"] if force else [])), phase, span)
+            alive = killed(start(embed(NEW, *options, *(["--force"] if force else []))), phase, span)
             seed = check({OLD, NEW}, coordinates)
             assert seed in ((OLD, NEW) if force else (None, NEW))
             counts[{None: "none", OLD: "old", NEW: "new"}[seed]] += alive
             counts[phase] += alive
-            complete(NEW, "--force", "--no-plots")
-            assert check({NEW}, coordinates) == NEW
+            if seed is not None and phase == "pictures":
+                counts["swept by plot"] += any(name.startswith(".") for name in os.listdir("r"))
+                complete(["plot", "r"])
+                assert check({seed}, coordinates) == seed
+            complete(embed(NEW, "--force", "--no-plots"))
+            assert check({NEW}, coordinates) == NEW and {*os.listdir()} == {"small.npy", "r"}, os.listdir()
     return counts
 
 

@@ -20,6 +20,7 @@ LEVELS = [
     "params",
     "_paths",
     "_atomic",
+    "_signals",
     "streams",
     "_optional",
     "_checksums",

@@ -75,15 +75,19 @@ def _system_call(how: str) -> Callable[[bytes, bytes], int] | None:
 
 
 def _move_folder(source: Path, target: Path) -> None:
-    target.mkdir()  # in POSIX a rename may replace an empty folder
+    made = not os.path.lexists(target)
     try:
+        target.mkdir()  # in POSIX a rename may replace an empty folder
         os.rename(source, target)
+    except FileExistsError:
+        made = False
+        raise
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno == errno.ENOTEMPTY:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
         raise
     finally:
-        if source.exists():  # the rename failed, or Ctrl-C came before the rename
+        if made and source.exists():  # the rename failed, or Ctrl-C came before the rename
             with contextlib.suppress(OSError):
                 target.rmdir()
 

@@ -29,13 +29,14 @@ else:
 # the old folder where the system cannot exchange. Anything unfinished, or ready to delete, has the name of the target.
 READY, OLD = ".ready", ".old"
 _SUFFIX = ".partial"
+_RANDOM = "[a-z0-9_]{8}"  # what `tempfile.mkdtemp` puts between prefix and suffix
 _LOCK = re.compile(r"mmphate-gpu\.(?P<host>\w*)\.(?P<boot>\w*)\.lock")
 
 
 def new_scratch(path: Path) -> tuple[Path, int | None]:
     """Make a folder beside ``path`` with a name that nobody can guess; return it and the descriptor of its lock.
 
-    The descriptor is None on a file system without locks. A folder with files but without a lock counts as in use.
+    The descriptor is None on a file system without locks. There every folder with a lock file counts as in use.
     """
     while True:
         scratch = Path(tempfile.mkdtemp(_SUFFIX, _prefix(path.name), path.parent))
@@ -61,13 +62,17 @@ def abandoned_scratches(path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def is_scratch(folder: Path, name: str) -> bool:
-    """Whether ``folder`` is a scratch folder of this user for a target called ``name``, and holds nothing else."""
-    if not re.fullmatch(re.escape(_prefix(name)) + r"\w+" + re.escape(_SUFFIX), folder.name):
+    """Whether ``folder`` is a scratch folder of this user for a target called ``name``, and holds nothing else.
+
+    Without a lock file it has to be empty: a folder that only has such a name may belong to the user.
+    """
+    if not re.fullmatch(re.escape(_prefix(name)) + _RANDOM + re.escape(_SUFFIX), folder.name):
         return False
     if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid()):
         return False
-    names = {*os.listdir(folder)} - {name, READY, OLD}
-    return not names or (len(names) == 1 and _LOCK.fullmatch(names.pop()) is not None)
+    names = os.listdir(folder)
+    others = {*names} - {name, READY, OLD}
+    return not names or (len(others) == 1 and _LOCK.fullmatch(others.pop()) is not None)
 
 
 def unlock(lock: int | None) -> None:
@@ -76,11 +81,15 @@ def unlock(lock: int | None) -> None:
         os.close(lock)
 
 
-def _prefix(name: str) -> str:
-    """The prefix of all scratch folders for ``name``; it is short, because file systems allow 143 to 255 bytes."""
+def short(name: str) -> str:
+    """``name``, or a short name made from it that leaves room to append, as file systems allow 143 to 255 bytes."""
     encoded = os.fsencode(name)
-    short = name if len(encoded) <= 100 else f"{name[:20]}~{hashlib.sha256(encoded).hexdigest()[:16]}"
-    return f".{short}."
+    return name if len(encoded) <= 100 else f"{name[:20]}~{hashlib.sha256(encoded).hexdigest()[:16]}"
+
+
+def _prefix(name: str) -> str:
+    """The prefix of all scratch folders for ``name``."""
+    return f".{short(name)}."
 
 
 def _locked(file: Path) -> int | None:
@@ -88,9 +97,8 @@ def _locked(file: Path) -> int | None:
     try:
         if _take(lock) and os.fstat(lock).st_size == 0:
             return lock
-    except OSError:  # a file system without locks
+    except OSError:  # a file system without locks; the file stays, because an empty folder counts as abandoned
         os.close(lock)
-        file.unlink()
         return None
     os.close(lock)
     raise FileNotFoundError(f"{file} is being deleted by another process, as abandoned")

@@ -9,12 +9,15 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .._paths import writable
 from ..params import InputError
 from .rename import EXCHANGE, UNSUPPORTED, move, renamed
 from .scratch import OLD, READY, abandoned_scratches, new_scratch, unlock
+
+FLUSHES = 16  # files that are flushed at once
 
 
 class PathExistsError(InputError):
@@ -25,12 +28,18 @@ class PathExistsError(InputError):
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def whole_file(path: Path, *, overwrite: bool, sweep: bool = True, flush_folder: bool = True) -> Iterator[Path]:
     """Give a temporary path to write a file to. Once the block has succeeded, that file is moved to ``path``.
 
     A reader sees the old file or the complete new one. After an error ``path`` is unchanged, and no other file is left.
     Of several calls without ``overwrite`` exactly one succeeds. The new file has the mode of the file that it replaces,
     or else the mode that `open` gives. A link at ``path`` is replaced, and its target stays unchanged.
+
+    Parameters
+    ----------
+    sweep : whether scratch folders that killed processes have left for ``path`` are deleted. The folder of ``path`` is
+        listed for that, which takes long if it holds many files.
+    flush_folder : False if the same folder is flushed by a later write, before which ``path`` is of no use.
 
     Raises
     ------
@@ -44,16 +53,17 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
             raise PathExistsError(path)
         if path.is_dir():
             raise InputError(f"{path} is a folder; accepted: the path of a file to write")
-        with _scratch(path) as scratch:
-            new = scratch / path.name
+        with scratch_folder(path, sweep=sweep) as scratch:
+            target, new = scratch.with_name(path.name), scratch / path.name
             yield new
             _flush(new)
             if overwrite:
-                _keep_mode(path, new)
-                os.replace(new, path)
+                _keep_mode(target, new)
+                os.replace(new, target)
             else:
-                _move(new, path)
-            _sync(path.parent)
+                _move(new, target)
+            if flush_folder:
+                _sync(scratch.parent)
 
 
 def nothing(folder: Path) -> list[str]:
@@ -89,17 +99,17 @@ def whole_folder(path: Path, *, overwrite: bool, others: Callable[[Path], list[s
     """
     if not overwrite and os.path.lexists(path):
         raise PathExistsError(path)
-    with _scratch(path, others) as scratch:
-        new = scratch / path.name
+    with scratch_folder(path, others) as scratch:
+        target, new = scratch.with_name(path.name), scratch / path.name
         yield new
         with writable(path):
             _flush(new)
             os.rename(new, scratch / READY)
             if overwrite:
-                _replace_folder(path, scratch, others)
+                _replace_folder(target, scratch, others)
             else:
-                _move(scratch / READY, path)
-            _sync(path.parent)
+                _move(scratch / READY, target)
+            _sync(scratch.parent)
 
 
 def _replace_folder(path: Path, scratch: Path, others: Callable[[Path], list[str]]) -> None:
@@ -107,7 +117,7 @@ def _replace_folder(path: Path, scratch: Path, others: Callable[[Path], list[str
         with contextlib.suppress(FileExistsError):
             return move(scratch / READY, path)
         with contextlib.suppress(FileNotFoundError):  # another process has moved it meanwhile
-            if names := _names_to_keep(path, others):
+            if names := names_to_keep(path, others):
                 raise InputError(
                     f"{path} holds {listing(names)}, which would be deleted; accepted: a folder without other files"
                 )
@@ -118,7 +128,8 @@ def _replace_folder(path: Path, scratch: Path, others: Callable[[Path], list[str
             os.rename(path, scratch / OLD)
 
 
-def _names_to_keep(path: Path, others: Callable[[Path], list[str]]) -> list[str]:
+def names_to_keep(path: Path, others: Callable[[Path], list[str]]) -> list[str]:
+    """What ``others`` lists in ``path``, all of it in one folder. Raises FileNotFoundError if there is none."""
     while True:
         inode = path.lstat().st_ino
         names = others(path)
@@ -139,25 +150,37 @@ def _keep_mode(path: Path, new: Path) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(path: Path, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
-    """Make a folder beside ``path``, because renames work within one file system only, and delete it afterwards."""
+def scratch_folder(path: Path, others: Callable[[Path], list[str]] = nothing, *, sweep: bool = True) -> Iterator[Path]:
+    """Make a folder beside ``path``, because renames work within one file system only, and delete it afterwards.
+
+    Its path is absolute and without links. If the working folder is ``path`` and is replaced, or the block changes the
+    working folder, ``path`` may lead elsewhere afterwards.
+    """
     with writable(path):
         if not path.parent.is_dir():
             raise InputError(f"path={str(path)!r} is in a folder that does not exist; accepted: an existing folder")
-        for scratch, lock in abandoned_scratches(path):
+        target = Path(os.path.realpath(path.parent), path.name)
+        for scratch, lock in abandoned_scratches(target) if sweep else ():
             with contextlib.suppress(OSError):
-                _clear(scratch, lock, path, others)
-        scratch, lock = new_scratch(path)
+                _complete(scratch, target)
+                _clear(scratch, lock, target, others)
+        scratch, lock = new_scratch(target)
     try:
         yield scratch
     except InputError as error:
-        if str(scratch) not in str(error):
-            raise
-        # Users know the name of the target, not that of the scratch folder.
-        raise InputError(str(error).replace(str(scratch / path.name), str(path))) from error
+        # Messages have the path as the user wrote it.
+        error.args = (str(error).replace(str(scratch / path.name), str(path)).replace(str(target), str(path)),)
+        raise
     finally:
         with writable(path):
-            _clear(scratch, lock, path, others)
+            _clear(scratch, lock, target, others)
+
+
+def _complete(scratch: Path, path: Path) -> None:
+    """Move the new folder to an empty ``path``: where `move` takes two steps, a process was killed between them."""
+    if (scratch / READY).is_dir() and not (scratch / OLD).exists() and path.is_dir() and not path.is_symlink():
+        with contextlib.suppress(OSError):  # the folder is not empty
+            os.rename(scratch / READY, path)
 
 
 def _clear(scratch: Path, lock: int | None, path: Path, others: Callable[[Path], list[str]]) -> None:
@@ -182,8 +205,11 @@ def _set_aside(item: Path, path: Path, others: Callable[[Path], list[str]]) -> N
     if names := others(item):
         kept = path.with_name(f"{item.parent.name.removeprefix('.').removesuffix('.partial')}.kept")
         move(item, kept)
-        reason = f"because it holds {listing(names)}"
-        warnings.warn(f"{path} was replaced; the old folder is kept as {kept}, {reason}", stacklevel=2)
+        with warnings.catch_warnings():
+            # Whatever the filters say: nothing else names the folder, and an error would hide that ``path`` is written.
+            warnings.simplefilter("always")
+            reason = f"because it holds {listing(names)}"
+            warnings.warn(f"{path} was replaced; the old folder is kept as {kept}, {reason}", stacklevel=2)
     else:
         unneeded = item.with_name(path.name)  # renamed first: a half-deleted folder must not look complete
         _delete(unneeded)
@@ -203,12 +229,14 @@ def _delete(item: Path) -> None:
 
 def _flush(path: Path) -> None:
     """Wait until ``path`` is on the disk, with all files in it if it is a folder."""
-    for folder, _, files in os.walk(path):
-        for name in files:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
     if not path.is_dir():
-        _sync(path)
+        return _sync(path)
+    paths = [Path(folder, name) for folder, _, files in os.walk(path) for name in ["", *files]]
+    # A disk flushes many files together sooner than one after another. One call of syncfs would take no longer, but
+    # it also waits for the files of all other programs, and only Linux has it.
+    with ThreadPoolExecutor(FLUSHES) as pool:
+        list(pool.map(_sync, paths))
+    return None
 
 
 def _sync(path: Path) -> None:

@@ -83,7 +83,7 @@ class FolderStore:
         longer = {"epoch": [*self._meta["epoch"], epoch], "files": [*self._meta["files"], file]}
         meta = self._meta | longer | {"extra": sorted(extra)}
         text = _text(meta)
-        with whole_file(self._path / META, overwrite=True) as new:
+        with whole_file(self._path / META, overwrite=True, sweep=False) as new:
             new.write_text(text, encoding="utf-8")
         self._meta, self._written = meta, text
 
@@ -119,7 +119,10 @@ class FolderStore:
         return InputError(f"path={os.fspath(self._path)!r} exists and is not empty; {_ACCEPTED}")
 
     def _write(self, name: str, array: np.ndarray) -> None:
-        with whole_file(self._path / name, overwrite=True) as new:
+        # The first snapshot sweeps, as a folder that a recorder may take has no more. meta.json, which is written last,
+        # flushes the folder.
+        options = {"sweep": not self._meta["files"], "flush_folder": False}
+        with whole_file(self._path / name, overwrite=True, **options) as new:
             save_array(new, array)
 
     def trace(self) -> Trace:
