@@ -125,15 +125,6 @@ def saved(path: Path, compute: Callable[[], Results], *, force: bool = False) ->
     return results
 
 
-def address(path: Path) -> Path:
-    """``path``, but absolute if --force would replace the working folder: relative paths lead elsewhere afterwards."""
-    with suppress(OSError):  # the working folder is deleted
-        target = Path(os.path.realpath(path.parent), path.name)
-        if path.name and target in (Path.cwd(), *Path.cwd().parents):
-            return target
-    return path
-
-
 def _kept(path: Path, results: Results) -> str:
     """Save ``results`` in another folder, and return the end of a message that says where."""
     name = f"{short(path.name)}.{secrets.token_hex(4)}.kept"
@@ -195,7 +186,8 @@ def others(folder: Path) -> list[str]:
         return [folder.name]
     items = sorted(folder.iterdir())
     written = _written_by(_read_report(folder))  # read after the names, because a file is listed before it is written
-    return [item.name for item in items if not (item.name in written and _is_plain(item)) and not _is_scratch(item)]
+    unknown = [item for item in items if not (item.name in written and _is_plain(item)) and not _is_scratch(item)]
+    return [item.name for item in unknown if os.path.lexists(item)]  # scratch may have been deleted meanwhile
 
 
 def _written_by(report: dict[str, Any] | None) -> frozenset[str]:

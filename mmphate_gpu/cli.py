@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -121,7 +121,7 @@ def _show_warning(message: Warning | str, *details: Any) -> None:
 def _demo(args: argparse.Namespace) -> int:
     from .demo import demo
 
-    out = _results.address(args.out)
+    out = _address(args.out)
     about = demo(out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
     print(f"after {args.epochs} epochs {about['test_accuracy'][-1]:.1%} of the held-out digits are read right")
     print(f"{out}: {', '.join(sorted(name for name in _results.FILES if (out / name).is_file()))}")
@@ -133,7 +133,7 @@ def _embed(args: argparse.Namespace) -> int:
     names = (*RUN, "device", "gamma", "knn_backend")
     options = {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
     params = Params(**options)
-    out = _results.address(args.out)
+    out = _address(args.out)
     if args.force:
         _results.check_outside(args.trace, out)
     _results.check_folder(out, force=args.force)
@@ -158,6 +158,15 @@ def _embed(args: argparse.Namespace) -> int:
     size, seconds = f"{embedding.n_nodes:,} nodes", f"{results.report['seconds']:.1f} s"
     print(f"{out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
     return DONE
+
+
+def _address(path: Path) -> Path:
+    """``path``, but absolute if --force would replace the working folder: relative paths lead elsewhere afterwards."""
+    with suppress(OSError):  # the working folder is deleted
+        target = Path(os.path.realpath(path.parent), path.name)
+        if path.name and target in (Path.cwd(), *Path.cwd().parents):
+            return target
+    return path
 
 
 def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) -> None:

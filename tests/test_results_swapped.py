@@ -16,7 +16,7 @@ import pytest
 
 import mmphate_gpu as mp
 from mmphate_gpu import Embedding, _results, plots
-from mmphate_gpu._atomic import rename, scratch, whole, whole_file, whole_folder
+from mmphate_gpu._atomic import rename, whole, whole_file, whole_folder
 from mmphate_gpu.cli import main
 from mmphate_gpu.slices import SliceLayout
 
@@ -142,67 +142,12 @@ def test_an_embedding_without_a_report_can_be_drawn(quick_pictures):
     assert main(["plot", "r"]) == 0 and names("r") == {"embedding.npz", "panels.png"}
 
 
-# ---------------------------------------------------------------- scratch in a folder of results
-
-
-@posix
-def test_plot_removes_what_a_killed_plot_left(quick_pictures):
-    save(1)
-    script = """
-import os
-from mmphate_gpu import cli, plots
-def die(*args, **options):
-    os._exit(9)
-plots.panels = die
-cli.main(["plot", "r"])
-"""
-    assert subprocess.run([sys.executable, "-c", script], env=ENV).returncode == 9
-    assert [name for name in names("r") if name.startswith(".")]
-    assert main(["plot", "r"]) == 0 and names("r") == {"embedding.npz", "report.json", "panels.png"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        ".plot.user/panels.png",
-        ".plot.abcdefgh/report.json",
-        ".embedding.npz.abcdefgh.partial/embedding.npz",
-        ".panels.png.abcdefgh.partial/panels.png/a.csv",
-        ".report.json.backup.partial/report.json",
-        ".report.json.ABCDEFGH.partial/.old",
-        ".panels.png.partial/panels.png",
-    ],
-)
-def test_force_keeps_folders_that_only_look_like_scratch(name):
-    save(1)
-    path = Path("r", name)
-    path.parent.mkdir(parents=True)
-    path.write_text("mine")
-    with pytest.raises(mp.InputError, match="which mmphate-gpu did not write"):
-        save(2)
-    assert path.read_text() == "mine" and report()["seed"] == 1
-
-
-def test_force_replaces_what_a_killed_process_left():
-    save(1)
-    folder, lock = scratch.new_scratch(Path("r/panels.png"))
-    (folder / "panels.png").mkdir()
-    (folder / "panels.png" / "entropy.png").write_text("half")
-    scratch.unlock(lock)
-    Path("r/.embedding.npz.abcd_f12.partial").mkdir()  # its process was killed before it made the lock
-    save(2)
-    assert names("r") == {"embedding.npz", "report.json"} and report()["seed"] == 2
-
-
 # ---------------------------------------------------------------- a working folder that is replaced or left
-
-
-EMBED = ["embed", "{}/trace.npy", "--device=cpu", "--no-plots"]
 
 
 def make_trace(here):
     np.save("trace.npy", np.random.default_rng(0).normal(size=(6, 5, 3, 4)).cumsum(0))
-    return [word.format(here) for word in EMBED]
+    return ["embed", f"{here}/trace.npy", "--device=cpu", "--no-plots"]
 
 
 @posix

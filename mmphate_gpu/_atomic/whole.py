@@ -195,6 +195,8 @@ def _clear(scratch: Path, lock: int | None, path: Path, others: Callable[[Path],
             _set_aside(scratch / name, path, others)
     finally:
         unlock(lock)
+    with contextlib.suppress(OSError):
+        _delete(scratch / path.name)  # before the lock file, as without it only an empty folder counts as scratch
     shutil.rmtree(scratch, ignore_errors=True)
 
 
