@@ -83,6 +83,7 @@ def test_exact_backends_have_no_error_and_those_missing_say_so(monkeypatch):
     assert found["torch"].procrustes < 1e-12
 
 
+@pytest.mark.slow
 def test_cuts_are_held_against_the_affinity_that_is_not_cut():
     found = {name: rows[0] for name, rows in measured("cuts").items()}
     by_thresh = [found[f"thresh {thresh}"] for thresh in ("0", "1e-6", "1e-4", "1e-3", "1e-2")]
@@ -95,6 +96,7 @@ def test_cuts_are_held_against_the_affinity_that_is_not_cut():
     assert all(row.settings["against"] == "thresh 0" for row in [*others, *by_count])
 
 
+@pytest.mark.slow
 def test_where_no_cut_does_not_fit_the_others_are_held_against_the_least(monkeypatch):
     affinity = Bench.affinity
 
@@ -125,6 +127,7 @@ def test_landmarks_are_held_against_the_most_of_them():
     assert all(rows[1].settings["against"] == "spectral, 200" and rows[1].procrustes > 0 for rows in found.values())
 
 
+@pytest.mark.slow
 def test_counts_of_landmarks_that_there_cannot_be_say_why(bench, monkeypatch):
     monkeypatch.setattr(bench_ablations, "landmark_counts", lambda name, device: (50, 400, 500, 600, 900))
     monkeypatch.setattr(bench_ablations, "too_long", lambda operations: "too long" if asked[-1] == 600 else "")

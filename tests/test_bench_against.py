@@ -464,6 +464,7 @@ def test_a_process_that_takes_too_much_ends_by_itself():
     assert done.returncode == bench_against.OUT_OF_MEMORY and "allocate memory" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_task_prints_its_rows(tmp_path):
     (task,) = bench_against.tasks("cpu", True, ["product"], ["scipy"])
     command = tuple("--size=1008" if part.startswith("--size") else part for part in task.command)

@@ -391,6 +391,7 @@ def test_the_slices_pass_through_har():
     assert (first.n_slices, first.n_units, first.n_samples) == sizes[0]
 
 
+@pytest.mark.slow
 def test_the_digits_are_trained_once(tmp_path, monkeypatch):
     monkeypatch.setattr(cases, "DIGITS_EPOCHS", 2)
     with monkeypatch.context() as m:
@@ -1056,6 +1057,7 @@ def test_op_goals_are_ratios_and_rates_of_one_run():
     assert bench_ops.missed_goals([op_row(device="cuda", seconds=0.01), double]) == []
 
 
+@pytest.mark.slow
 def test_bench_ops_measures_what_serves_and_writes_it(tmp_path, capsys):
     only = ["--only", "guttman_transform", "--only", "assign_nearest"]
     assert bench_ops.main(["--quick", "--repeats", "2", "--device", "cpu", "--out", str(tmp_path), *only]) == 0

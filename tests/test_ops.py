@@ -815,14 +815,14 @@ def test_memory_limit(monkeypatch):
     monkeypatch.setenv(memory.MEMORY_LIMIT_VARIABLE, "1e6")
     assert memory.memory_limit() == memory.available_bytes(cpu) == 1_000_000
     monkeypatch.setenv(memory.MEMORY_LIMIT_VARIABLE, "much")
-    with pytest.raises(InputError, match="MMPHATE_GPU_MEMORY_LIMIT='much' must be a number of bytes"):
+    with pytest.raises(InputError, match="MMPHATE_GPU_MEMORY_LIMIT='much' is no number of bytes"):
         memory.memory_limit()
 
 
 @pytest.mark.parametrize("text", ["inf", "nan", "-5"])
 def test_memory_limit_out_of_range(monkeypatch, text):
     monkeypatch.setenv(memory.MEMORY_LIMIT_VARIABLE, text)
-    with pytest.raises(InputError, match=f"MMPHATE_GPU_MEMORY_LIMIT='{text}' must be a number of bytes"):
+    with pytest.raises(InputError, match=f"MMPHATE_GPU_MEMORY_LIMIT='{text}' is no number of bytes"):
         memory.memory_limit()
 
 

@@ -878,6 +878,7 @@ def test_assembly_holds_nothing_twice():
     assert growth < (20 if serves(torch.device("cpu")) else 110) * MIB
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(
     ("action", "ceiling"),

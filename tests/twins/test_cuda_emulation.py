@@ -189,6 +189,7 @@ def _fill_by_rows(
     return gap_at, indices, values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", POINTS)
 def test_radius_over_shapes(cuda_in_turn: Twins, n: int) -> None:
     for n_sets, p in itertools.product(SETS, FEATURES):
@@ -290,6 +291,7 @@ def _check_kth(cuda: Twins, points: torch.Tensor, k: int) -> None:
         assert_same((medians,), (_native.median_kth_neighbor_distance(points, k),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [n for n in POINTS if n > 1])
 def test_kth_over_shapes(cuda_in_turn: Twins, n: int) -> None:
     for turn, (n_sets, p) in enumerate(itertools.product(SETS, FEATURES)):
@@ -454,6 +456,7 @@ def test_another_thread_may_put_a_stack_meanwhile(step: str, monkeypatch: pytest
     assert kept.get(newer, False) is stacks[1]
 
 
+@pytest.mark.slow
 def test_many_small_sets(cuda: Twins) -> None:
     """Blocks whose rows lie in many sets."""
     points = _normal(200, 5, 6)
@@ -488,6 +491,7 @@ RANGES = {"plain": (1, 0), "offset": (1, 1e6), "small": (1e-30, 0), "large": (1e
 RANGES |= {"beyond": (1e154, 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RANGES)
 @pytest.mark.parametrize("p", [1, 10, 33, 100])
 def test_pairs_that_float32_cannot_tell_apart(cuda_in_turn: Twins, kind: str, p: int) -> None:
