@@ -25,9 +25,8 @@ from ._trace_shapes import LONGEST_TEXT
 from .ops.memory import check_fits, format_bytes
 from .params import InputError
 
-# Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes:
-# RecursionError and NotImplementedError are RuntimeErrors, ZeroDivisionError is an ArithmeticError, KeyError is a
-# LookupError.
+# Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes, such as
+# RecursionError by RuntimeError and KeyError by LookupError.
 _BROKEN = (
     ArithmeticError,
     AssertionError,

@@ -122,8 +122,8 @@ def _demo(args: argparse.Namespace) -> int:
     from .demo import demo
 
     out = _address(args.out)
-    about = demo(out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
-    print(f"after {args.epochs} epochs {about['test_accuracy'][-1]:.1%} of the held-out digits are read right")
+    report = demo(out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
+    print(f"after {args.epochs} epochs {report['test_accuracy'][-1]:.1%} of the held-out digits are read right")
     print(f"{out}: {', '.join(sorted(name for name in _results.FILES if (out / name).is_file()))}")
     return DONE
 

@@ -218,10 +218,10 @@ def plan_run(
         return max(stage.peak_bytes for stage in with_settings(settings)[2])
 
     limit = "" if name else limit_text(free_memory(device))
-    found = Plan(shape, name or str(device), available, *with_settings(p), limit=limit)
-    if found.fits:
-        return found
-    return replace(found, remedy=_remedy(replace(p, storage=found.storage), shape, lambda s: peak(s) <= available))
+    planned = Plan(shape, name or str(device), available, *with_settings(p), limit=limit)
+    if planned.fits:
+        return planned
+    return replace(planned, remedy=_remedy(replace(p, storage=planned.storage), shape, lambda s: peak(s) <= available))
 
 
 def _stage_plans(costs: Costs, storage: str, held: float) -> tuple[StagePlan, ...]:

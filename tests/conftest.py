@@ -10,6 +10,8 @@ os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 # The same for NumPy's own: its threads always spin, and the references of tests are small.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -158,3 +160,39 @@ def case_and_reference(request: pytest.FixtureRequest) -> tuple[Case, np.ndarray
 def get_case() -> Callable[[str], tuple[Case, np.ndarray]]:
     """The same by name."""
     return _case
+
+
+_READ_EACH = """
+import resource, sys
+from mmphate_gpu import InputError, load_trace
+honest, *damaged = sys.argv[1:]
+for stream in (False, True) if honest else ():
+    load_trace(honest, stream=stream).load()
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in damaged:
+    for stream in (False, True):
+        try:
+            load_trace(path, stream=stream).load()
+            print("read", path)
+        except InputError:
+            pass
+scale = 2**20 if sys.platform == "darwin" else 2**10
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // scale)
+"""
+
+
+@pytest.fixture
+def memory_of_refusals() -> Callable[..., int]:
+    """Reads damaged files in a process of its own, both ways; MiB that it takes beyond what reading ``honest`` takes.
+
+    Each file must be refused, and the process must live.
+    """
+    pytest.importorskip("resource")  # not there on Windows
+
+    def measured(damaged: list[Any], honest: Any = "") -> int:
+        command = [sys.executable, "-c", _READ_EACH, *map(str, [honest, *damaged])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    return measured
