@@ -1,4 +1,4 @@
-"""Results that are replaced, moved or stopped while a run saves or draws its own, and what killed runs leave in them."""
+"""Results that are replaced, moved or stopped while a run saves or draws, and what killed runs leave in them."""
 
 from __future__ import annotations
 
