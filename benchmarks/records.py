@@ -287,8 +287,8 @@ def hash_of(patterns: Sequence[str], but: Sequence[str] = ()) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print `about` as JSON, and the device by its full name; 2 where there is no such device."""
+    from mmphate_gpu.errors import InputError
     from mmphate_gpu.ops.devices import resolve_device
-    from mmphate_gpu.params import InputError
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("device", nargs="?", default="auto")

@@ -13,8 +13,8 @@ import torch
 
 from ._optional import require_cupy
 from ._read_array import host_array, read_array
+from .errors import InputError, InputTypeError
 from .ops.isolation import isolated
-from .params import InputError, InputTypeError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

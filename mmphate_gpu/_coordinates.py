@@ -10,7 +10,7 @@ import numpy as np
 
 from ._arrays import to_numpy
 from ._read_array import is_sequence
-from .params import InputError, InputTypeError
+from .errors import InputError, InputTypeError
 
 _ACCEPTED = "numbers, text, or dates without a time zone, all of one kind"
 # (types, dtype): an array of Python objects whose items all have one of ``types`` becomes an array of ``dtype``. Time

@@ -19,7 +19,7 @@ from types import ModuleType
 
 from ._checksums import checksum_path, differs_from_checksum, write_checksum
 from ._optional import available, require
-from .params import InputError
+from .errors import InputError
 from .streams import lenient
 
 # Exceptions that KeOps raises where its compiler made no library, or where a file in its cache is damaged.

@@ -17,7 +17,7 @@ import numpy as np
 
 from ._trace_formats import readable
 from ._trace_parts import FlatFile, check_stamp, fill, stamp_of
-from .params import InputError
+from .errors import InputError
 
 _MAGIC = b"\x93NUMPY"
 # Version 3.0 differs from 2.0 in the encoding of field names alone, which arrays of numbers do not have.

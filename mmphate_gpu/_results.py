@@ -30,7 +30,7 @@ from ._atomic import (
 )
 from ._paths import writable
 from ._signals import Stopped, stoppable
-from .params import InputError
+from .errors import InputError
 from .streams import encodable
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from ._trace_formats import Variables, check_compression
 from ._trace_packing import Packing, check_plain, decode_coordinate, is_boolean, packing_of
 from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, Reader, all_true, stamp_of
 from ._trace_shapes import check_boolean, check_data_shape, check_length, check_mask_shape, check_text
+from .errors import InputError
 from .ops.memory import check_fits
-from .params import InputError
 
 _CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from ._npy import NpyFile, NpzMember, PickledError, npy_file, npz_members
 from ._trace_formats import Variable, Variables, json_of, naming, padded_text, readable, stored_names
 from ._trace_parts import FileFolder
 from ._trace_shapes import check_length
-from .params import InputError
+from .errors import InputError
 
 META = "meta.json"
 RECORDING = "mmphate-gpu recording"

@@ -26,7 +26,7 @@ from ._trace_h5_file import (
     stored_bytes,
 )
 from ._trace_packing import ATTRIBUTES
-from .params import InputError
+from .errors import InputError
 
 # netCDF writes this text into the placeholder array of a dimension without coordinates.
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"

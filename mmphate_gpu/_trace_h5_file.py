@@ -16,7 +16,7 @@ import numpy as np
 from ._optional import require
 from ._paths import check_files
 from ._trace_formats import Layout, check_attribute, check_layout, naming, readable
-from .params import InputError
+from .errors import InputError
 
 _MOST_LINKS = 16  # links on the way to one array; HDF5 has the same limit
 _MOST_BYTES = 8192  # of an attribute that is read

@@ -26,7 +26,7 @@ from ._trace_dims import (
 from ._trace_packing import ATTRIBUTES, packing_of
 from ._trace_parts import READERS, Array, StoredArray, stored_mask, stored_values
 from ._trace_shapes import check_boolean, check_mask_shape
-from .params import InputError, InputTypeError
+from .errors import InputError, InputTypeError
 
 
 def is_xarray(values: Any) -> bool:

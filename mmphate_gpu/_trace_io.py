@@ -15,7 +15,7 @@ from ._trace_flat import META, open_npy, open_npz, open_recording
 from ._trace_formats import naming, readable
 from ._trace_h5 import open_h5
 from ._trace_zarr import open_zarr
-from .params import InputError
+from .errors import InputError
 
 ENDINGS = ".npy, .npz, .zarr, .h5"
 OPENERS = {".npy": open_npy, ".npz": open_npz, ".zarr": open_zarr, ".h5": open_h5, META: open_recording}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._trace_dims import axes_of
-from .params import InputError, InputTypeError
+from .errors import InputError, InputTypeError
 
 Shape = tuple[int, ...]
 # No name is longer. Without a limit, a few bytes of a compressed file could expand to text of any length.

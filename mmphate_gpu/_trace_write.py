@@ -14,7 +14,7 @@ from ._paths import expanded, writable
 from ._trace_dims import AXES
 from ._trace_h5 import write_h5
 from ._trace_zarr import write_zarr
-from .params import InputError
+from .errors import InputError
 
 _ZARR_METADATA = {".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"}
 _ZARR_CHUNK = re.compile(r"c|[0-9]+(\.[0-9]+)*")

@@ -19,7 +19,7 @@ from ._trace_packing import ATTRIBUTES
 from ._trace_zarr_chunks import Sizes, check_chunk_files, with_checked_codecs
 from ._trace_zarr_metadata import Node, check_array, node_in, stored_bytes
 from ._trace_zarr_text import read_text
-from .params import InputError
+from .errors import InputError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from ._trace_formats import Layout, check_layout, json_of
 from ._trace_zarr_chunks import MOST_TEXT, Sizes, sizes_of
 from ._trace_zarr_text import TEXT
-from .params import InputError
+from .errors import InputError
 
 _SHARDS = "sharding_indexed"
 # The codecs that only turn bytes into numbers or text. Others make Python objects, which may run code, or are unknown.

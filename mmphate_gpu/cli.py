@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import __version__, _results
 from ._results import PROGRAM
 from ._signals import Stopped
-from .params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, InputError, Params, check_number
+from .errors import InputError, check_number
+from .params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, Params
 from .streams import fill_closed_descriptors, lenient
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from . import _results
+from .errors import check_number
 from .estimator import MMPHATE
 from .ops.devices import one_thread, resolve_device
-from .params import Params, check_number
+from .params import Params
 from .progress import progress_bar
 from .record import Recorder
 from .trace import Trace

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ._arrays import takes_arrays
+from .errors import InputError
 from .ops.chunks import chunk_elements, row_chunks
 from .ops.components import Components, components, diagonal_blocks
 from .ops.eigenvalues import symmetric_eigenvalues
@@ -20,7 +21,7 @@ from .ops.safe_scale import safe_scale
 from .ops.singular_value_sample import SingularValueSample
 from .ops.symmetric_power import symmetric_power
 from .ops.symmetric_product import symmetric_product
-from .params import InputError, check_steps, check_t_max
+from .params import check_steps, check_t_max
 
 # Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
 # several times faster; what it may lose is bounded, and where that could change t the plain SVD decides. On CUDA the

@@ -18,8 +18,8 @@ from ._npy import NpzMember, npz_members
 from ._paths import check_files, expanded
 from ._trace_formats import naming, readable
 from ._trace_shapes import check_length, check_text
+from .errors import InputError, InputTypeError, check_number
 from .ops.memory import check_fits
-from .params import InputError, InputTypeError, check_number
 from .slices import SliceLayout
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from ._trace_input import is_xarray
 from ._trace_parts import blocks
 from .analysis.activity import most_active_class
 from .embedding import Embedding
+from .errors import InputError
 from .landmarks.stratified import shares
 from .mds.place import place
 from .ops.compile_ahead import compile_ahead
@@ -21,7 +22,7 @@ from .ops.devices import resolve_device
 from .ops.isolation import isolated
 from .ops.memory import available_bytes
 from .ops.word_hashes import word_hashes
-from .params import InputError, Labels, Params
+from .params import Labels, Params
 from .pipeline import Run
 from .planning import check_least
 from .progress import progress_callback

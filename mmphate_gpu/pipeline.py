@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+from ._trace_pca import PrincipalAxes, principal_axes
+from ._trace_points import Points
 from .affinities import MultisliceAffinity, affinity_of_points
 from .diffusion import diffuse, entropy_of_components, knee
 from .landmarks import Landmarks, landmark_diffusion
@@ -13,7 +15,7 @@ from .mds import MDSResult, embed_landmarks
 from .params import Params
 from .potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .stages import Stages
-from .trace import Points, PrincipalAxes, Trace, principal_axes, trace_points
+from .trace import Trace, trace_points
 
 
 class Run(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .params import InputTypeError
+from .errors import InputTypeError
 from .stages import STAGES, Callback
 from .streams import lenient
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from ._trace_pca import reduce
 from .affinities.bandwidth import unit_floor
 from .affinities.intraslice import intraslice_affinity
 from .costs import Entries
@@ -19,7 +20,7 @@ from .ops.tile_entries import TILE
 from .ops.tile_layout import SAMPLED_ROWS, active_share
 from .params import Params
 from .slices import unit_major
-from .trace import Trace, reduce, trace_points
+from .trace import Trace, trace_points
 
 # Differences of coordinates in one pass over the sampled rows: about a second on one core.
 WORK = 5e8

@@ -22,9 +22,9 @@ from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
 from ._trace_pca import PrincipalAxes, principal_axes, reduce
 from ._trace_points import LazyPoints, Points, TracePoints, check_size, points_in_memory
 from ._trace_shapes import check_data_shape, check_length
+from .errors import InputError, InputTypeError
 from .ops.isolation import isolated
 from .ops.memory import available_bytes, check_fits
-from .params import InputError, InputTypeError
 
 __all__ = [
     "Points",

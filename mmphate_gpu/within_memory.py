@@ -13,10 +13,11 @@ import torch
 
 from .affinities import MultisliceAffinity
 from .costs import Entries
+from .errors import InputError
 from .operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
 from .ops.memory import format_bytes
 from .ops.tile_entries import TILE
-from .params import InputError, Params
+from .params import Params
 from .pipeline import Run, mmphate
 from .planning import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
 from .stages import STAGES, Callback, Stages

@@ -24,7 +24,8 @@ import torch
 
 from mmphate_gpu import reference
 from mmphate_gpu._keops import why_no_keops
-from mmphate_gpu.trace import as_trace, flat_points, normalize, reduce, trace_points
+from mmphate_gpu._trace_pca import reduce
+from mmphate_gpu.trace import as_trace, flat_points, normalize, trace_points
 
 # KeOps compiles every formula anew for another number of features: all cases come down to this many.
 N_FEATURES = 5

@@ -17,6 +17,7 @@ NAME = "mmphate_gpu"
 # A module imports from its own line, if that is a package, and from lines above it. docs/architecture.md shows the same
 # order; a new module takes a place here first.
 LEVELS = [
+    "errors",
     "params",
     "_paths",
     "_atomic",
@@ -83,8 +84,18 @@ LEVELS = [
 
 # Tighter than their level.
 ONLY = {
-    "ops": {"params", "_optional", "_checksums"},
-    "record": {"trace", "_trace_input", "_trace_flat", "_trace_write", "_atomic", "params", "_paths", "_optional"},
+    "ops": {"errors", "params", "_optional", "_checksums"},
+    "record": {
+        "errors",
+        "trace",
+        "_trace_input",
+        "_trace_flat",
+        "_trace_write",
+        "_atomic",
+        "params",
+        "_paths",
+        "_optional",
+    },
     "reference": set(),
 }
 

@@ -15,6 +15,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from mmphate_gpu import reference
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.mds import MDSResult, metric_mds, stress
 from mmphate_gpu.mds import smacof as smacof_module
 from mmphate_gpu.mds.classic import classic
@@ -28,7 +29,6 @@ from mmphate_gpu.ops import repeat
 from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.repeat import repeat_until
 from mmphate_gpu.ops.twins import PORTABLE
-from mmphate_gpu.params import InputError
 
 RNG = np.random.default_rng
 

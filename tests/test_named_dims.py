@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmphate_gpu import _trace_io
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.planning import plan
 from mmphate_gpu.record import Recorder
 from mmphate_gpu.trace import Trace, as_trace, load_trace, save_trace

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmphate_gpu import _trace_io
-from mmphate_gpu.params import InputError
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.trace import as_trace, load_trace
 
 SHAPE = (4, 3, 5, 7)

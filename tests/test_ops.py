@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import random_array
 from scipy.spatial.distance import cdist
 
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.ops import _native, memory
 from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.ops import csr_matmul as csr_matmul_module
@@ -33,7 +34,6 @@ from mmphate_gpu.ops.symmetric_power import power_chain, symmetric_power
 from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.top_eigenpairs import fix_signs, top_eigenpairs
 from mmphate_gpu.ops.twins import PORTABLE, serves, serving, why_no_cuda_twins
-from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.stages import held_bytes
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mmphate_gpu import _trace_io
 from mmphate_gpu._trace_packing import decode_coordinate, packing_of
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.trace import as_trace, load_trace
 
 AXES = ("epoch", "timestep", "unit", "sample")

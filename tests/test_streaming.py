@@ -15,24 +15,15 @@ import torch
 
 import mmphate_gpu as mp
 from mmphate_gpu import _trace_flat, _trace_io, _trace_parts, _trace_pca
+from mmphate_gpu._trace_pca import principal_axes, reduce
 from mmphate_gpu._trace_points import LazyPoints
 from mmphate_gpu._trace_scale import pairwise_sum
 from mmphate_gpu.analysis.activity import most_active_class
 from mmphate_gpu.cli import main
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.estimator import fingerprint
-from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
-from mmphate_gpu.trace import (
-    Trace,
-    as_trace,
-    flat_points,
-    load_trace,
-    normalize,
-    principal_axes,
-    reduce,
-    save_trace,
-    trace_points,
-)
+from mmphate_gpu.trace import Trace, as_trace, flat_points, load_trace, normalize, save_trace, trace_points
 
 SHAPE = (4, 3, 5, 23)
 OPTIONS = {"n_landmark": 30, "random_state": 0, "device": "cpu", "interslice_knn": 5}

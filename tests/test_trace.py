@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from mmphate_gpu import _arrays, _optional, _trace_contents, _trace_flat, _trace_io, _trace_parts, _trace_pca
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu._trace_pca import reduce
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
-from mmphate_gpu.trace import Trace, as_trace, flat_points, load_trace, normalize, reduce, save_trace
+from mmphate_gpu.trace import Trace, as_trace, flat_points, load_trace, normalize, save_trace
 
 SHAPE = (4, 3, 5, 7)
 

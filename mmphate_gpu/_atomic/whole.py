@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .._paths import writable
-from ..params import InputError
+from ..errors import InputError
 from .rename import EXCHANGE, UNSUPPORTED, move, renamed
 from .scratch import OLD, READY, abandoned_scratches, new_scratch, unlock
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .._arrays import real_tensor
+from ..errors import InputError, InputTypeError, check_number
 from ..operators import AffinityOperator
 from ..ops import csr as csr_ops
 from ..ops.components import Components, components
@@ -16,7 +17,7 @@ from ..ops.isolation import isolated
 from ..ops.memory import check_fits
 from ..ops.random import seeded_generator
 from ..ops.sparse_gram import sparse_gram
-from ..params import InputError, InputTypeError, Labels, check_landmarks, check_number
+from ..params import Labels, check_landmarks
 from .spectral import spectral_clusters
 from .stratified import stratified_clusters
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ..errors import InputError
 from ..ops.kmeans import kmeans
-from ..params import InputError
 from ..slices import unit_major
 
 

@@ -8,10 +8,10 @@ import torch
 
 from .._arrays import real_tensor
 from .._optional import require_cupy
+from ..errors import InputTypeError
 from ..ops import csr as csr_ops
 from ..ops.isolation import isolated
 from ..ops.memory import check_fits
-from ..params import InputTypeError
 from .protocol import AffinityOperator
 from .sparse import SparseAffinity
 

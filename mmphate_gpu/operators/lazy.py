@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from .._keops import KeopsError, give_up_keops, keops, keops_serves
+from ..errors import InputError, check_choice
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
@@ -20,7 +21,6 @@ from ..ops.radius_affinity import cut_distance, radius_counts
 from ..ops.tile_block import in_node_order, product_by_tiles
 from ..ops.tile_layout import TileLayout, point_tiles, tile_layout
 from ..ops.twins import TRITON
-from ..params import InputError, check_choice
 from .assemble import assemble, assembled_bytes, assembled_nnz
 from .protocol import AffinityOperator
 

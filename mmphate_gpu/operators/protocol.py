@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 
 from .._arrays import array_or_tensor
+from ..errors import InputError, InputTypeError
 from ..ops.csr import Csr
 from ..ops.isolation import isolated
-from ..params import InputError, InputTypeError
 
 
 class AffinityOperator(ABC):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..params import InputError, InputTypeError
+from ..errors import InputError, InputTypeError
 
 
 def resolve_device(device: Any, like: torch.Tensor | None = None) -> torch.device:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .._optional import available, require_cupy
-from ..params import InputError
+from ..errors import InputError
 
 # Eigenvalues alone (n,), or eigenvalues and eigenvectors (n, n).
 Solution = torch.Tensor | tuple[torch.Tensor, torch.Tensor]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..params import InputError, check_number
+from ..errors import InputError, check_number
 from .assign_nearest import assign_nearest
 from .csr import Csr, to_torch
 from .isolation import isolated

@@ -7,7 +7,7 @@ import os
 import psutil
 import torch
 
-from ..params import InputError
+from ..errors import InputError
 from .memory_limits import Limit, process_limits
 
 MEMORY_LIMIT_VARIABLE = "MMPHATE_GPU_MEMORY_LIMIT"  # bytes; an artificial cap, for shared machines and for tests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..params import check_number
+from ..errors import check_number
 from .chunks import chunk_elements, row_chunks
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..params import check_choice
+from ..errors import check_choice
 from .block_krylov import BlockKrylov, combine
 from .isolation import isolated
 from .random import random_signs

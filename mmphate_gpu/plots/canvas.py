@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .._atomic import whole_file
 from .._paths import expanded, writable
-from ..params import InputError
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

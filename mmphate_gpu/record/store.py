@@ -13,7 +13,7 @@ from .._atomic import PathExistsError, whole_file
 from .._paths import expanded, writable
 from .._trace_flat import META, RECORDING
 from .._trace_write import save_array
-from ..params import InputError
+from ..errors import InputError
 from ..trace import Trace, as_trace, load_trace
 
 _ACCEPTED = "accepted: a new or an empty folder for each recorder"
