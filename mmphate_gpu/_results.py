@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from ._atomic import (
+from .errors import InputError
+from .runtime.atomic import (
     PathExistsError,
     is_scratch,
     listing,
@@ -28,10 +29,9 @@ from ._atomic import (
     whole_file,
     whole_folder,
 )
-from ._paths import writable
-from ._signals import Stopped, stoppable
-from .errors import InputError
-from .streams import encodable
+from .runtime.paths import writable
+from .runtime.signals import Stopped, stoppable
+from .runtime.streams import encodable
 
 if TYPE_CHECKING:
     from .embedding import Embedding

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ._arrays import not_real, tensor_of
 from ._trace_dims import (
     Dims,
     axes_of,
@@ -26,7 +25,8 @@ from ._trace_packing import Packing, check_plain, decode_coordinate, is_boolean,
 from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, Reader, all_true, stamp_of
 from ._trace_shapes import check_boolean, check_data_shape, check_length, check_mask_shape, check_text
 from .errors import InputError
-from .ops.memory import check_fits
+from .runtime.arrays import not_real, tensor_of
+from .runtime.memory import check_fits
 
 _CPU = torch.device("cpu")
 

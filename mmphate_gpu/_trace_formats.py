@@ -23,7 +23,7 @@ import torch
 from ._trace_dims import AXES, axes_of, is_meant
 from ._trace_shapes import LONGEST_TEXT
 from .errors import InputError
-from .ops.memory import check_fits, format_bytes
+from .runtime.memory import check_fits, format_bytes
 
 # Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes, such as
 # RecursionError by RuntimeError and KeyError by LookupError.

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ._optional import require
 from ._trace_dims import common_name
 from ._trace_formats import Variable, Variables, padded_text, stored_names, with_dims
 from ._trace_h5_file import (
@@ -27,6 +26,7 @@ from ._trace_h5_file import (
 )
 from ._trace_packing import ATTRIBUTES
 from .errors import InputError
+from .runtime.optional import require
 
 # netCDF writes this text into the placeholder array of a dimension without coordinates.
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"

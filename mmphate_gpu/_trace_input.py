@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
 from ._coordinates import class_labels
-from ._read_array import is_sequence, read_array
 from ._trace_dims import (
     AXES,
     SLICE_AXES,
@@ -27,6 +25,8 @@ from ._trace_packing import ATTRIBUTES, packing_of
 from ._trace_parts import READERS, Array, StoredArray, stored_mask, stored_values
 from ._trace_shapes import check_boolean, check_mask_shape
 from .errors import InputError, InputTypeError
+from .runtime.arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
+from .runtime.read_array import is_sequence, read_array
 
 
 def is_xarray(values: Any) -> bool:

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ._optional import require
-from ._paths import check_files
 from ._trace_dims import common_name
 from ._trace_formats import BESIDE, Variable, Variables, check_attribute, padded_text, readable, stored_names, with_dims
 from ._trace_packing import ATTRIBUTES
@@ -20,6 +18,8 @@ from ._trace_zarr_chunks import Sizes, check_chunk_files, with_checked_codecs
 from ._trace_zarr_metadata import Node, check_array, node_in, stored_bytes
 from ._trace_zarr_text import read_text
 from .errors import InputError
+from .runtime.optional import require
+from .runtime.paths import check_files
 
 
 @dataclass(frozen=True)

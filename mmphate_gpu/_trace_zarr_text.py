@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ._optional import require
 from ._trace_formats import padded_text
 from ._trace_zarr_chunks import DECODED, MOST_TEXT, Decoder
 from .errors import InputError
+from .runtime.optional import require
 
 TEXT = "vlen-utf8"
 # The codecs that turn bytes into bytes and, to decode, need no settings but those of version 2.

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__, _results
 from ._results import PROGRAM
-from ._signals import Stopped
 from .errors import InputError, check_number
 from .params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, Params
-from .streams import fill_closed_descriptors, lenient
+from .runtime.signals import Stopped
+from .runtime.streams import fill_closed_descriptors, lenient
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +140,7 @@ def _embed(args: argparse.Namespace) -> int:
     _results.check_folder(out, force=args.force)
 
     from .estimator import MMPHATE
-    from .ops.devices import resolve_device
+    from .runtime.devices import resolve_device
     from .trace import as_trace, load_trace
 
     _check_fits(args, params, resolve_device(args.device))
@@ -173,8 +173,8 @@ def _address(path: Path) -> Path:
 def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) -> None:
     """Refuse a run that will not fit before its trace is read, where the file tells its shape."""
     from ._trace_io import heading
-    from .ops.memory import available_bytes
     from .planning import check_least
+    from .runtime.memory import available_bytes
 
     header = heading(args.trace, follow_links=args.follow_links)
     if header is not None:

@@ -15,10 +15,10 @@ from torch import nn
 from . import _results
 from .errors import check_number
 from .estimator import MMPHATE
-from .ops.devices import one_thread, resolve_device
 from .params import Params
 from .progress import progress_bar
 from .record import Recorder
+from .runtime.devices import one_thread, resolve_device
 from .trace import Trace
 
 N_HIDDEN = 20

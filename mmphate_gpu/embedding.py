@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ._arrays import to_numpy
-from ._atomic import whole_file
 from ._coordinates import settled
 from ._npy import NpzMember, npz_members
-from ._paths import check_files, expanded
 from ._trace_formats import naming, readable
 from ._trace_shapes import check_length, check_text
 from .errors import InputError, InputTypeError, check_number
-from .ops.memory import check_fits
+from .runtime.arrays import to_numpy
+from .runtime.atomic import whole_file
+from .runtime.memory import check_fits
+from .runtime.paths import check_files, expanded
 from .slices import SliceLayout
 
 if TYPE_CHECKING:

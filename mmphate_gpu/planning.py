@@ -13,11 +13,11 @@ from ._trace_input import in_order, is_xarray
 from .affinities.multislice import SPARSE_SHARE, TILES_FROM
 from .costs import Costs, Entries
 from .errors import InputError, InputTypeError, check_choice, check_number
-from .ops.devices import card_bytes, resolve_device
-from .ops.isolation import isolated
-from .ops.memory import available_bytes, format_bytes, free_memory, limit_text
 from .ops.twins import TRITON, serves
 from .params import STORAGES, Params
+from .runtime.devices import card_bytes, resolve_device
+from .runtime.isolation import isolated
+from .runtime.memory import available_bytes, format_bytes, free_memory, limit_text
 from .sampling import sampled_entries
 from .trace import STREAM_SHARE, Trace
 

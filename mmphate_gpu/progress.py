@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from .errors import InputTypeError
+from .runtime.streams import lenient
 from .stages import STAGES, Callback
-from .streams import lenient
 
 
 def progress_bar(total: int, **options: Any) -> Any:

@@ -13,9 +13,7 @@ import torch
 
 from . import _trace_input as read
 from . import _trace_io, _trace_write
-from ._arrays import array_or_tensor
 from ._coordinates import settled
-from ._paths import expanded
 from ._trace_dims import AXES, SLICE_AXES
 from ._trace_formats import naming
 from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
@@ -23,8 +21,10 @@ from ._trace_pca import PrincipalAxes, principal_axes, reduce
 from ._trace_points import LazyPoints, Points, TracePoints, check_size, points_in_memory
 from ._trace_shapes import check_data_shape, check_length
 from .errors import InputError, InputTypeError
-from .ops.isolation import isolated
-from .ops.memory import available_bytes, check_fits
+from .runtime.arrays import array_or_tensor
+from .runtime.isolation import isolated
+from .runtime.memory import available_bytes, check_fits
+from .runtime.paths import expanded
 
 __all__ = [
     "Points",

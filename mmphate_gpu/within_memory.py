@@ -15,11 +15,11 @@ from .affinities import MultisliceAffinity
 from .costs import Entries
 from .errors import InputError
 from .operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
-from .ops.memory import format_bytes
 from .ops.tile_entries import TILE
 from .params import Params
 from .pipeline import Run, mmphate
 from .planning import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
+from .runtime.memory import format_bytes
 from .stages import STAGES, Callback, Stages
 from .trace import Trace
 

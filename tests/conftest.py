@@ -23,8 +23,8 @@ import pytest
 import torch
 
 from mmphate_gpu import reference
-from mmphate_gpu._keops import why_no_keops
 from mmphate_gpu._trace_pca import reduce
+from mmphate_gpu.runtime.keops import why_no_keops
 from mmphate_gpu.trace import as_trace, flat_points, normalize, trace_points
 
 # KeOps compiles every formula anew for another number of features: all cases come down to this many.

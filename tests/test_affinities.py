@@ -22,9 +22,9 @@ from mmphate_gpu.errors import InputError
 from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity, to_scipy
 from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
-from mmphate_gpu.ops import memory
 from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.pipeline import interpolate
+from mmphate_gpu.runtime import memory
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import as_trace, normalize, trace_points
 

@@ -20,8 +20,8 @@ import torch
 
 import mmphate_gpu as mp
 from mmphate_gpu import Embedding, InputError, Recorder, _results, load_trace, plots, save_trace
-from mmphate_gpu._atomic import PathExistsError, rename, scratch, whole, whole_file, whole_folder
 from mmphate_gpu.cli import main
+from mmphate_gpu.runtime.atomic import PathExistsError, rename, scratch, whole, whole_file, whole_folder
 from mmphate_gpu.slices import SliceLayout
 
 TRACE = np.random.default_rng(0).normal(size=(30, 3, 50, 20)).astype(np.float32)  # 360 kB
@@ -379,7 +379,7 @@ def test_scratch_of_the_living_stays(tmp_path):
 def test_scratch_of_a_living_process_stays_whatever_its_number(tmp_path):
     """Another process that is alive holds the lock; its process number is not used."""
     script = (
-        "import sys; from pathlib import Path; from mmphate_gpu._atomic import scratch; "
+        "import sys; from pathlib import Path; from mmphate_gpu.runtime.atomic import scratch; "
         "print(scratch.new_scratch(Path(sys.argv[1]))[0], flush=True); input()"
     )
     env = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1])}
@@ -468,7 +468,7 @@ def test_the_old_folder_returns_after_a_kill_between_two_renames(tmp_path, monke
     script = """
 import os, sys
 from pathlib import Path
-from mmphate_gpu._atomic import rename, whole
+from mmphate_gpu.runtime.atomic import rename, whole
 rename._system_call = lambda how: None
 move, calls = whole.move, []
 def dies(source, target):

@@ -14,8 +14,8 @@ import pytest
 
 import mmphate_gpu as mp
 from mmphate_gpu import _results
-from mmphate_gpu._atomic import rename, whole
 from mmphate_gpu.cli import main
+from mmphate_gpu.runtime.atomic import rename, whole
 from mmphate_gpu.slices import SliceLayout
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,10 +12,10 @@ import pytest
 
 import mmphate_gpu as mp
 from mmphate_gpu import _results
-from mmphate_gpu._atomic.scratch import new_scratch, unlock
 from mmphate_gpu.cli import main
 from mmphate_gpu.progress import progress_bar
-from mmphate_gpu.streams import LenientStream, encodable, lenient
+from mmphate_gpu.runtime.atomic.scratch import new_scratch, unlock
+from mmphate_gpu.runtime.streams import LenientStream, encodable, lenient
 
 RESULTS = {"embedding.npz", "report.json"}
 PICTURES = {"panels.png", "entropy.png"}

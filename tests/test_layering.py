@@ -18,17 +18,9 @@ NAME = "mmphate_gpu"
 # order; a new module takes a place here first.
 LEVELS = [
     "errors",
+    "runtime",
     "params",
-    "_paths",
-    "_atomic",
-    "_signals",
-    "streams",
-    "_optional",
-    "_checksums",
-    "_keops",
     "ops",
-    "_read_array",
-    "_arrays",
     "_coordinates",
     "_trace_dims",
     "_trace_packing",
@@ -84,27 +76,25 @@ LEVELS = [
 
 # Tighter than their level.
 ONLY = {
-    "ops": {"errors", "params", "_optional", "_checksums"},
+    "ops": {"errors", "runtime", "params"},
     "record": {
+        "runtime",
         "errors",
         "trace",
         "_trace_input",
         "_trace_flat",
         "_trace_write",
-        "_atomic",
         "params",
-        "_paths",
-        "_optional",
     },
     "reference": set(),
 }
 
 # Where an optional or heavy package may be imported at all, and only inside functions.
 OPTIONAL = {
-    "cupy": {"_arrays", "operators.convert", "ops._launch", "ops.eigenvalues"},
-    "cupyx": {"_arrays", "operators.convert"},
+    "cupy": {"runtime.arrays", "operators.convert", "ops._launch", "ops.eigenvalues"},
+    "cupyx": {"runtime.arrays", "operators.convert"},
     "triton": {"ops._triton", "ops._triton_blocks", "ops._triton_pairs"},
-    "pykeops": {"_keops"},
+    "pykeops": {"runtime.keops"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
     "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"},
@@ -315,7 +305,7 @@ def found_in(source: str, module: str, is_package: bool = False) -> list[Import]
     [
         ("ops.csr", "from ..trace import Trace"),
         ("ops.csr", "from .. import slices"),
-        ("ops.csr", "from .._arrays import to_kind"),
+        ("ops.csr", "from ..trace.convert import as_trace"),
         ("diffusion", "def late():\n    from .potential import diffusion_potential"),
         ("operators.lazy", "from ..affinities.bandwidth import median"),
         ("trace", "if TYPE_CHECKING:\n    from .embedding import Embedding"),
@@ -351,7 +341,10 @@ def test_downward_imports_pass(module, source):
         ("plots.canvas", "import matplotlib.pyplot as plt"),
         ("plots.canvas", "try:\n    import matplotlib\nexcept ImportError:\n    pass"),
         ("neighbors.keops_backend", "from pykeops.torch import LazyTensor"),
-        ("neighbors.keops_backend", "from .._optional import require\nkeops = require('pykeops.torch', purpose='all')"),
+        (
+            "neighbors.keops_backend",
+            "from ..runtime.optional import require\nkeops = require('pykeops.torch', purpose='all')",
+        ),
         ("embedding", "class Embedding:\n    import xarray"),
         ("ops.kmeans", "def kmeans():\n    from sklearn.cluster import KMeans"),
         ("diffusion", "def svd():\n    cupy = require('cupy', purpose='speed')"),
@@ -366,7 +359,7 @@ def test_misplaced_packages_are_found(module, source):
     [
         ("plots.canvas", "def figure():\n    from matplotlib.figure import Figure"),
         ("plots.canvas", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
-        ("_keops", "def product():\n    return require('pykeops.torch', purpose='it').LazyTensor"),
+        ("runtime.keops", "def product():\n    return require('pykeops.torch', purpose='it').LazyTensor"),
     ],
 )
 def test_deferred_packages_pass(module, source):

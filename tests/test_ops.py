@@ -13,7 +13,7 @@ from scipy.sparse import random_array
 from scipy.spatial.distance import cdist
 
 from mmphate_gpu.errors import InputError, InputTypeError
-from mmphate_gpu.ops import _native, memory
+from mmphate_gpu.ops import _native
 from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.ops import csr_matmul as csr_matmul_module
 from mmphate_gpu.ops import radius_affinity as radius_module
@@ -23,7 +23,6 @@ from mmphate_gpu.ops.chunks import pair_chunks, row_chunks
 from mmphate_gpu.ops.components import components, diagonal_blocks
 from mmphate_gpu.ops.csr import Csr
 from mmphate_gpu.ops.csr_matmul import matmul
-from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.ops.distances import distances_by_difference
 from mmphate_gpu.ops.kmeans import kmeans
 from mmphate_gpu.ops.radius_affinity import cut_distance, cut_radius, radius_affinity, radius_counts, radius_fill
@@ -34,6 +33,8 @@ from mmphate_gpu.ops.symmetric_power import power_chain, symmetric_power
 from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.top_eigenpairs import fix_signs, top_eigenpairs
 from mmphate_gpu.ops.twins import PORTABLE, serves, serving, why_no_cuda_twins
+from mmphate_gpu.runtime import memory
+from mmphate_gpu.runtime.devices import resolve_device
 from mmphate_gpu.stages import held_bytes
 
 

@@ -16,8 +16,8 @@ import pytest
 
 import mmphate_gpu as mp
 from mmphate_gpu import Embedding, _results, plots
-from mmphate_gpu._atomic import rename, scratch, whole, whole_file, whole_folder
 from mmphate_gpu.cli import main
+from mmphate_gpu.runtime.atomic import rename, scratch, whole, whole_file, whole_folder
 from mmphate_gpu.slices import SliceLayout
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
@@ -253,7 +253,7 @@ def test_a_kill_between_the_two_steps_of_a_move_keeps_the_new_results():
         script = """
 import os, sys
 from pathlib import Path
-from mmphate_gpu._atomic import rename, whole
+from mmphate_gpu.runtime.atomic import rename, whole
 rename._system_call = lambda how: None
 plain = os.rename
 os.rename = lambda source, target: os._exit(9) if Path(target).name == "a" else plain(source, target)

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import _arrays, _optional, _trace_contents, _trace_flat, _trace_io, _trace_parts, _trace_pca
+from mmphate_gpu import _trace_contents, _trace_flat, _trace_io, _trace_parts, _trace_pca
 from mmphate_gpu._trace_pca import reduce
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
+from mmphate_gpu.runtime import arrays, optional
 from mmphate_gpu.trace import Trace, as_trace, flat_points, load_trace, normalize, save_trace
 
 SHAPE = (4, 3, 5, 7)
@@ -723,12 +724,12 @@ def test_missing_package_is_named(tmp_path, monkeypatch, ending, module, extra):
 
 
 def test_optional():
-    assert _optional.available("json") and not _optional.available("no_such_package.at_all")
-    assert _optional.require("json", extra="x", purpose="y") is json
+    assert optional.available("json") and not optional.available("no_such_package.at_all")
+    assert optional.require("json", extra="x", purpose="y") is json
     with pytest.raises(InputError, match="drawing needs the package 'no_such': pip install \"mmphate-gpu\\[plots\\]\""):
-        _optional.require("no_such", extra="plots", purpose="drawing")
+        optional.require("no_such", extra="plots", purpose="drawing")
     with pytest.raises(InputError, match='pip install "no_such" '):
-        _optional.require("no_such.part", purpose="drawing")
+        optional.require("no_such.part", purpose="drawing")
 
 
 @pytest.mark.parametrize(
@@ -740,12 +741,12 @@ def test_the_extra_is_that_of_torchs_cuda(cuda, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupyx", None)
     for module in ("cupy", "cupyx.scipy.sparse"):
         with pytest.raises(InputError, match=rf"drawing needs the package '{module}'.*\"mmphate-gpu\[{extra}\]\""):
-            _optional.require_cupy(module, purpose="drawing")
+            optional.require_cupy(module, purpose="drawing")
 
 
 def test_importing_is_light():
     code = (
-        "import sys, mmphate_gpu.trace, mmphate_gpu.record, mmphate_gpu._optional as o; o.available('xarray');"
+        "import sys, mmphate_gpu.trace, mmphate_gpu.record, mmphate_gpu.runtime.optional as o; o.available('xarray');"
         "bad = {'cupy', 'pykeops', 'pynndescent', 'matplotlib', 'sklearn', 'xarray', 'pandas', 'zarr', 'h5py'};"
         "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
     )
@@ -765,4 +766,4 @@ def test_cuda_stays_on_the_device_and_agrees():
 
 def test_input_helpers_name_the_argument():
     with pytest.raises(InputTypeError, match="probe has dtype bool"):
-        _arrays.real_tensor("probe", np.zeros(3, bool))
+        arrays.real_tensor("probe", np.zeros(3, bool))

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from benchmarks.gpu.parts import Work, run
-from mmphate_gpu._optional import available
+from mmphate_gpu.runtime.optional import available
 
 # Rows of square matrices: the projected problem of block Krylov, the largest components of plain SVD, landmarks.
 ROWS = {True: (50, 200), False: (550, 1000, 1672, 4000)}

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from .._optional import available, require_cupy
 from ..errors import InputError
+from ..runtime.optional import available, require_cupy
 
 # Eigenvalues alone (n,), or eigenvalues and eigenvectors (n, n).
 Solution = torch.Tensor | tuple[torch.Tensor, torch.Tensor]

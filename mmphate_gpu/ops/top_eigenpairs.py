@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 
 from ..errors import check_choice
+from ..runtime.isolation import isolated
 from .block_krylov import BlockKrylov, combine
-from .isolation import isolated
 from .random import random_signs
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .._atomic import PathExistsError, whole_file
-from .._paths import expanded, writable
 from .._trace_flat import META, RECORDING
 from .._trace_write import save_array
 from ..errors import InputError
+from ..runtime.atomic import PathExistsError, whole_file
+from ..runtime.paths import expanded, writable
 from ..trace import Trace, as_trace, load_trace
 
 _ACCEPTED = "accepted: a new or an empty folder for each recorder"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.masked import MaskedTensor
 
-from .errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError
 
 Values: TypeAlias = np.ndarray | torch.Tensor
 

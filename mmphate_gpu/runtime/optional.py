@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from .errors import InputError
+from ..errors import InputError
 
 # Exceptions of a package that is installed but cannot be imported: built for another NumPy, no writable cache, damaged.
 BROKEN = (OSError, RuntimeError, ValueError, AttributeError, TypeError, NameError, SystemError, SyntaxError)

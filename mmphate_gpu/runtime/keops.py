@@ -17,9 +17,9 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
 
-from ._checksums import checksum_path, differs_from_checksum, write_checksum
-from ._optional import available, require
-from .errors import InputError
+from ..errors import InputError
+from .checksums import checksum_path, differs_from_checksum, write_checksum
+from .optional import available, require
 from .streams import lenient
 
 # Exceptions that KeOps raises where its compiler made no library, or where a file in its cache is damaged.

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .._paths import writable
-from ..errors import InputError
+from ...errors import InputError
+from ..paths import writable
 from .rename import EXCHANGE, UNSUPPORTED, move, renamed
 from .scratch import OLD, READY, abandoned_scratches, new_scratch, unlock
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ._optional import require_cupy
-from ._read_array import host_array, read_array
-from .errors import InputError, InputTypeError
-from .ops.isolation import isolated
+from ..errors import InputError, InputTypeError
+from .isolation import isolated
+from .optional import require_cupy
+from .read_array import host_array, read_array
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
