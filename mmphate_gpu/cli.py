@@ -87,7 +87,7 @@ def _guarded(argv: Sequence[str]) -> int:
 
 
 def _memory_that_ran_out(error: Exception) -> str | None:
-    from .within_memory import ran_out
+    from .planning.fit import ran_out
 
     return ran_out(error)
 
@@ -173,7 +173,7 @@ def _address(path: Path) -> Path:
 def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) -> None:
     """Refuse a run that will not fit before its trace is read, where the file tells its shape."""
     from ._trace_io import heading
-    from .planning import check_least
+    from .planning.plan import check_least
     from .runtime.memory import available_bytes
 
     header = heading(args.trace, follow_links=args.follow_links)

@@ -20,7 +20,8 @@ from .ops.compile_ahead import compile_ahead
 from .ops.word_hashes import word_hashes
 from .params import Labels, Params
 from .pipeline import Run
-from .planning import check_least
+from .planning.fit import run_within_memory
+from .planning.plan import check_least
 from .progress import progress_callback
 from .runtime.arrays import array_kind, to_kind
 from .runtime.devices import resolve_device
@@ -29,7 +30,6 @@ from .runtime.memory import available_bytes
 from .slices import SliceLayout, unit_major
 from .stages import Stages
 from .trace import Trace, as_trace, trace_points
-from .within_memory import run_within_memory
 
 
 class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

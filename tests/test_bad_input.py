@@ -379,7 +379,7 @@ def test_a_run_that_does_not_fit(rejects, monkeypatch):
     def computes(*args, **kwargs):
         raise AssertionError("the run has started")
 
-    monkeypatch.setattr("mmphate_gpu.within_memory.mmphate", computes)
+    monkeypatch.setattr("mmphate_gpu.planning.fit.mmphate", computes)
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "5e5")
     words = ["shape (200, 1, 5, 4) needs", "MiB in stage", "has 488.3 KiB available", "a smaller n_landmark"]
     trace = walk(200, 5, 4)

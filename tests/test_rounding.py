@@ -13,7 +13,7 @@ from mmphate_gpu._trace_pca import principal_axes, reduce
 from mmphate_gpu.affinities.equal_points import merge_equal_units
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.params import Params
-from mmphate_gpu.sampling import sampled_entries
+from mmphate_gpu.planning.sample import sampled_entries
 from mmphate_gpu.trace import as_trace, flat_points, normalize, trace_points
 
 DTYPES = [np.float32, np.float64]

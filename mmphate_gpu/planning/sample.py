@@ -7,20 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ._trace_pca import reduce
-from .affinities.bandwidth import unit_floor
-from .affinities.intraslice import intraslice_affinity
+from .._trace_pca import reduce
+from ..affinities.bandwidth import unit_floor
+from ..affinities.intraslice import intraslice_affinity
+from ..ops.chunks import row_chunks
+from ..ops.csr import Csr
+from ..ops.distances import distances_by_difference
+from ..ops.kth_neighbor_distance import median
+from ..ops.radius_affinity import cut_distance
+from ..ops.tile_entries import TILE
+from ..ops.tile_layout import SAMPLED_ROWS, active_share
+from ..params import Params
+from ..slices import unit_major
+from ..trace import Trace, trace_points
 from .costs import Entries
-from .ops.chunks import row_chunks
-from .ops.csr import Csr
-from .ops.distances import distances_by_difference
-from .ops.kth_neighbor_distance import median
-from .ops.radius_affinity import cut_distance
-from .ops.tile_entries import TILE
-from .ops.tile_layout import SAMPLED_ROWS, active_share
-from .params import Params
-from .slices import unit_major
-from .trace import Trace, trace_points
 
 # Differences of coordinates in one pass over the sampled rows: about a second on one core.
 WORK = 5e8

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from ._trace_input import in_order, is_xarray
-from .affinities.multislice import SPARSE_SHARE, TILES_FROM
+from .._trace_input import in_order, is_xarray
+from ..affinities.multislice import SPARSE_SHARE, TILES_FROM
+from ..errors import InputError, InputTypeError, check_choice, check_number
+from ..ops.twins import TRITON, serves
+from ..params import STORAGES, Params
+from ..runtime.devices import card_bytes, resolve_device
+from ..runtime.isolation import isolated
+from ..runtime.memory import available_bytes, format_bytes, free_memory, limit_text
+from ..trace import STREAM_SHARE, Trace
 from .costs import Costs, Entries
-from .errors import InputError, InputTypeError, check_choice, check_number
-from .ops.twins import TRITON, serves
-from .params import STORAGES, Params
-from .runtime.devices import card_bytes, resolve_device
-from .runtime.isolation import isolated
-from .runtime.memory import available_bytes, format_bytes, free_memory, limit_text
-from .sampling import sampled_entries
-from .trace import STREAM_SHARE, Trace
+from .sample import sampled_entries
 
 # What a run takes at least: no pair of slices above the cut, every slice a component of its own. A run is refused
 # before it starts by this, and by what was counted when it has been counted.

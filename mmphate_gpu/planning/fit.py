@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 import torch
 
-from .affinities import MultisliceAffinity
+from ..affinities import MultisliceAffinity
+from ..errors import InputError
+from ..operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
+from ..ops.tile_entries import TILE
+from ..params import Params
+from ..pipeline import Run, mmphate
+from ..runtime.memory import format_bytes
+from ..stages import STAGES, Callback, Stages
+from ..trace import Trace
 from .costs import Entries
-from .errors import InputError
-from .operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
-from .ops.tile_entries import TILE
-from .params import Params
-from .pipeline import Run, mmphate
-from .planning import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
-from .runtime.memory import format_bytes
-from .stages import STAGES, Callback, Stages
-from .trace import Trace
+from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
 
 logger = logging.getLogger("mmphate_gpu")
 

@@ -6,23 +6,23 @@ from typing import NamedTuple
 
 import torch
 
-from ._trace_parts import BLOCK_ELEMENTS
-from ._trace_pca import EXACT_PCA
-from .diffusion import PROBES, SAMPLE_ABOVE
-from .operators.assemble import assembled_bytes
-from .operators.lazy import entries_at_once
-from .ops._pair_stack import TILE as PAIR_TILE
-from .ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
-from .ops.csr import index_dtype
-from .ops.radius_affinity import cut_radius
-from .ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
-from .ops.sparse_gram import DENSE_SHARE, block_rows
-from .ops.symmetric_power import most_powers
-from .ops.symmetric_product import BLOCKS
-from .ops.tile_block import COLUMNS
-from .ops.tile_entries import TILE
-from .ops.tile_layout import n_tiles
-from .params import Params
+from .._trace_parts import BLOCK_ELEMENTS
+from .._trace_pca import EXACT_PCA
+from ..diffusion import PROBES, SAMPLE_ABOVE
+from ..operators.assemble import assembled_bytes
+from ..operators.lazy import entries_at_once
+from ..ops._pair_stack import TILE as PAIR_TILE
+from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
+from ..ops.csr import index_dtype
+from ..ops.radius_affinity import cut_radius
+from ..ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
+from ..ops.sparse_gram import DENSE_SHARE, block_rows
+from ..ops.symmetric_power import most_powers
+from ..ops.symmetric_product import BLOCKS
+from ..ops.tile_block import COLUMNS
+from ..ops.tile_entries import TILE
+from ..ops.tile_layout import n_tiles
+from ..params import Params
 
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
 CLASSIC_BLOCKS = 8  # Krylov blocks of `classic`, each n_components + 10 columns wide
