@@ -24,6 +24,7 @@ import mmphate_gpu as mm
 from mmphate_gpu import MMPHATE, InputError, as_trace, plan
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
+from mmphate_gpu.affinities.multislice import SPARSE_SHARE
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.ops.symmetric_power import most_powers
 from mmphate_gpu.ops.twins import serves
@@ -31,7 +32,7 @@ from mmphate_gpu.params import Params
 from mmphate_gpu.planning import costs, sample
 from mmphate_gpu.planning.costs import Costs, Entries
 from mmphate_gpu.planning.fit import FORMS, ran_out
-from mmphate_gpu.planning.plan import LEAST, SPARSE_SHARE, plan_run
+from mmphate_gpu.planning.plan import LEAST, plan_run
 from mmphate_gpu.trace import normalize
 
 CPU = torch.device("cpu")

@@ -15,12 +15,13 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import __version__, _results
-from ._results import PROGRAM
-from .errors import InputError, check_number
-from .params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, Params
-from .runtime.signals import Stopped
-from .runtime.streams import fill_closed_descriptors, lenient
+from .. import __version__
+from ..errors import InputError, check_number
+from ..params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES, Params
+from ..runtime.signals import Stopped
+from ..runtime.streams import fill_closed_descriptors, lenient
+from . import result_folder
+from .result_folder import PROGRAM
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out, err = lenient(sys.stdout), lenient(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        warnings.simplefilter("always", _results.NoPicture)  # even with -W ignore: nothing else reports it
+        warnings.simplefilter("always", result_folder.NoPicture)  # even with -W ignore: nothing else reports it
         code = _guarded(sys.argv[1:] if argv is None else argv)
         out.flush()
         # A broken pipe is no fault: its reader (head, for one) has read what it needed.
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: Sequence[str]) -> int:
     try:
         return _run(argv)
-    except (InputError, _results.NoPicture) as error:
+    except (InputError, result_folder.NoPicture) as error:
         _say(f"error: {error}")
         return BAD_INPUT
     except (KeyboardInterrupt, Stopped) as stop:
@@ -87,7 +88,7 @@ def _guarded(argv: Sequence[str]) -> int:
 
 
 def _memory_that_ran_out(error: Exception) -> str | None:
-    from .planning.fit import ran_out
+    from ..planning.fit import ran_out
 
     return ran_out(error)
 
@@ -125,7 +126,7 @@ def _demo(args: argparse.Namespace) -> int:
     out = _address(args.out)
     report = demo(out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
     print(f"after {args.epochs} epochs {report['test_accuracy'][-1]:.1%} of the held-out digits are read right")
-    print(f"{out}: {', '.join(sorted(name for name in _results.FILES if (out / name).is_file()))}")
+    print(f"{out}: {', '.join(sorted(name for name in result_folder.FILES if (out / name).is_file()))}")
     return DONE
 
 
@@ -136,26 +137,26 @@ def _embed(args: argparse.Namespace) -> int:
     params = Params(**options)
     out = _address(args.out)
     if args.force:
-        _results.check_outside(args.trace, out)
-    _results.check_folder(out, force=args.force)
+        result_folder.check_outside(args.trace, out)
+    result_folder.check_folder(out, force=args.force)
 
-    from .estimator import MMPHATE
-    from .runtime.devices import resolve_device
-    from .trace import as_trace, load_trace
+    from ..estimator import MMPHATE
+    from ..runtime.devices import resolve_device
+    from ..trace import as_trace, load_trace
 
     _check_fits(args, params, resolve_device(args.device))
 
-    def compute() -> _results.Results:
+    def compute() -> result_folder.Results:
         trace = as_trace(load_trace(args.trace, follow_links=args.follow_links))
         op = MMPHATE(**options, verbose=1).fit(trace)
         seconds = time.perf_counter() - started
-        report = _results.report(op, trace, seconds=seconds, input=str(args.trace))
-        return _results.Results(report, {_results.EMBEDDING: op.result_})
+        report = result_folder.report(op, trace, seconds=seconds, input=str(args.trace))
+        return result_folder.Results(report, {result_folder.EMBEDDING: op.result_})
 
-    results = _results.saved(out, compute, force=args.force)
-    embedding = results.embeddings[_results.EMBEDDING]
+    results = result_folder.saved(out, compute, force=args.force)
+    embedding = results.embeddings[result_folder.EMBEDDING]
     if not args.no_plots:
-        _results.draw_results(out, {_results.PANELS: embedding}, results.report)
+        result_folder.draw_results(out, {result_folder.PANELS: embedding}, results.report)
     size, seconds = f"{embedding.n_nodes:,} nodes", f"{results.report['seconds']:.1f} s"
     print(f"{out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
     return DONE
@@ -172,9 +173,9 @@ def _address(path: Path) -> Path:
 
 def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) -> None:
     """Refuse a run that will not fit before its trace is read, where the file tells its shape."""
-    from ._trace_io import heading
-    from .planning.plan import check_least
-    from .runtime.memory import available_bytes
+    from .._trace_io import heading
+    from ..planning.plan import check_least
+    from ..runtime.memory import available_bytes
 
     header = heading(args.trace, follow_links=args.follow_links)
     if header is not None:
@@ -182,9 +183,9 @@ def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) 
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from ._trace_io import heading
-    from .planning import plan
-    from .trace import as_trace, load_trace
+    from .._trace_io import heading
+    from ..planning import plan
+    from ..trace import as_trace, load_trace
 
     options = {name: getattr(args, name) for name in (*RUN, "device")}
     links = {"follow_links": args.follow_links}
@@ -197,19 +198,19 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _plot(args: argparse.Namespace) -> int:
-    print(f"{args.folder}: {', '.join(_results.redraw(args.folder))} drawn")
+    print(f"{args.folder}: {', '.join(result_folder.redraw(args.folder))} drawn")
     return DONE
 
 
 def _config(args: argparse.Namespace) -> int:
-    from .config import show_config
+    from ..config import show_config
 
     print(show_config())
     return DONE
 
 
 def _bench(args: argparse.Namespace) -> int:
-    checkout = Path(__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parents[2]
     if not (checkout / "benchmarks" / "harness.py").is_file():
         raise InputError(
             f"bench needs a source checkout: an installed {PROGRAM} holds no benchmarks (none in {checkout}); "

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import _results
-from .errors import check_number
-from .estimator import MMPHATE
-from .params import Params
-from .progress import progress_bar
-from .record import Recorder
-from .runtime.devices import one_thread, resolve_device
-from .trace import Trace
+from ..errors import check_number
+from ..estimator import MMPHATE
+from ..params import Params
+from ..progress import progress_bar
+from ..record import Recorder
+from ..runtime.devices import one_thread, resolve_device
+from ..trace import Trace
+from . import result_folder
 
 N_HIDDEN = 20
 N_CLASSES = 10
@@ -133,20 +133,20 @@ def demo(
     resolve_device(device)
     op = MMPHATE(**options, verbose=verbose)
 
-    def compute() -> _results.Results:
+    def compute() -> result_folder.Results:
         training = _trained(epochs, seed, verbose)
         op.fit(training.trace)
-        flat, report = op.result_, _results.report(op, training.trace, seconds=0)
+        flat, report = op.result_, result_folder.report(op, training.trace, seconds=0)
         # The stages up to the distances are kept from the first fit.
         op.set_params(n_components=3).fit(training.trace)
         report |= {"train_accuracy": training.train_accuracy, "test_accuracy": training.test_accuracy}
         report |= {"stress_3d": op.stress_, "seconds": time.perf_counter() - started}
-        embeddings = {_results.EMBEDDING: flat, _results.EMBEDDING_3D: op.result_}
-        return _results.Results(report, embeddings, training.trace)
+        embeddings = {result_folder.EMBEDDING: flat, result_folder.EMBEDDING_3D: op.result_}
+        return result_folder.Results(report, embeddings, training.trace)
 
-    results = _results.saved(out, compute, force=force)
-    pictures = dict(zip((_results.PANELS, _results.PANELS_3D), results.embeddings.values(), strict=True))
-    _results.draw_results(out, pictures, results.report)
+    results = result_folder.saved(out, compute, force=force)
+    pictures = dict(zip((result_folder.PANELS, result_folder.PANELS_3D), results.embeddings.values(), strict=True))
+    result_folder.draw_results(out, pictures, results.report)
     return results.report
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
-from .errors import InputError
-from .runtime.atomic import (
+from .. import __version__
+from ..errors import InputError
+from ..runtime.atomic import (
     PathExistsError,
     is_scratch,
     listing,
@@ -29,14 +29,14 @@ from .runtime.atomic import (
     whole_file,
     whole_folder,
 )
-from .runtime.paths import writable
-from .runtime.signals import Stopped, stoppable
-from .runtime.streams import encodable
+from ..runtime.paths import writable
+from ..runtime.signals import Stopped, stoppable
+from ..runtime.streams import encodable
 
 if TYPE_CHECKING:
-    from .embedding import Embedding
-    from .estimator import MMPHATE
-    from .trace import Trace
+    from ..embedding import Embedding
+    from ..estimator import MMPHATE
+    from ..trace import Trace
 
 EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
@@ -92,7 +92,7 @@ class Results:
 
     def write(self, folder: Path) -> None:
         """Write the report, the embeddings and the trace into ``folder``."""
-        from .trace import save_trace
+        from ..trace import save_trace
 
         if self.trace is not None:
             save_trace(folder / TRACE, self.trace)
@@ -262,7 +262,7 @@ def draw(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, An
 
 
 def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
-    from . import plots
+    from .. import plots
 
     for name, embedding in embeddings.items():
         plots.panels(embedding, path=folder / name)
@@ -314,7 +314,7 @@ def draw_results(folder: Path, embeddings: Mapping[str, Embedding], report: dict
 
 def redraw(folder: Path) -> list[str]:
     """Draw every embedding in ``folder`` again. Raises `InputError` if there is none, `NoPicture` as `draw` does."""
-    from .embedding import Embedding
+    from ..embedding import Embedding
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; accepted: a folder that {PROGRAM} embed or demo wrote")
