@@ -13,7 +13,6 @@ import mmphate_gpu.estimator  # noqa: F401  the ops of every stage register them
 from benchmarks.op_inputs import COLUMNS, Again, Data
 from benchmarks.timer import nothing
 from mmphate_gpu import potential_distances
-from mmphate_gpu._trace_points import FLOOR
 from mmphate_gpu.affinities.bandwidth import kth_unit_distance
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import TiledAffinity
@@ -29,6 +28,7 @@ from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, stored_pairs
+from mmphate_gpu.trace.points import FLOOR
 
 PAIRS = "ordered pairs"
 PORTABLE = "portable torch"  # as `twins.serving_op` begins where there is no other

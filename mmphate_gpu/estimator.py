@@ -9,8 +9,6 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from ._trace_input import is_xarray
-from ._trace_parts import blocks
 from .analysis.activity import most_active_class
 from .embedding import Embedding
 from .errors import InputError
@@ -30,6 +28,8 @@ from .runtime.memory import available_bytes
 from .slices import SliceLayout, unit_major
 from .stages import Stages
 from .trace import Trace, as_trace, trace_points
+from .trace.convert import is_xarray
+from .trace.stored import blocks
 
 
 class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-from ._trace_pca import PrincipalAxes, principal_axes
-from ._trace_points import Points
 from .affinities import MultisliceAffinity, affinity_of_points
 from .diffusion import diffuse, entropy_of_components, knee
 from .landmarks import Landmarks, landmark_diffusion
@@ -16,6 +14,8 @@ from .params import Params
 from .potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .stages import Stages
 from .trace import Trace, trace_points
+from .trace.pca import PrincipalAxes, principal_axes
+from .trace.points import Points
 
 
 class Run(NamedTuple):

@@ -12,7 +12,6 @@ import torch
 from scipy.spatial import procrustes
 
 from mmphate_gpu import diffusion_potential, landmark_diffusion, metric_mds, optimal_t, potential_distances, reference
-from mmphate_gpu._trace_points import FLOOR
 from mmphate_gpu.affinities import MultisliceAffinity, affinity_of_points
 from mmphate_gpu.affinities import intraslice as intraslice_module
 from mmphate_gpu.affinities import multislice as multislice_module
@@ -27,6 +26,7 @@ from mmphate_gpu.pipeline import interpolate
 from mmphate_gpu.runtime import memory
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import as_trace, normalize, trace_points
+from mmphate_gpu.trace.points import FLOOR
 
 
 def walk(*shape: int) -> np.ndarray:

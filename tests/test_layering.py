@@ -21,27 +21,6 @@ LEVELS = [
     "runtime",
     "params",
     "ops",
-    "_coordinates",
-    "_trace_dims",
-    "_trace_packing",
-    "_trace_shapes",
-    "_trace_formats",
-    "_trace_h5_file",
-    "_trace_h5",
-    "_trace_zarr_chunks",
-    "_trace_zarr_text",
-    "_trace_zarr_metadata",
-    "_trace_zarr",
-    "_trace_parts",
-    "_trace_scale",
-    "_trace_points",
-    "_trace_pca",
-    "_npy",
-    "_trace_flat",
-    "_trace_contents",
-    "_trace_io",
-    "_trace_write",
-    "_trace_input",
     "trace",
     "slices",
     "neighbors",
@@ -76,9 +55,6 @@ ONLY = {
         "runtime",
         "errors",
         "trace",
-        "_trace_input",
-        "_trace_flat",
-        "_trace_write",
         "params",
     },
     "reference": set(),
@@ -95,11 +71,11 @@ OPTIONAL = {
     "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"},
     "plotly": {"plots.html"},
     "sklearn": {"estimator", "m_phate", "cli.demo"},
-    "xarray": {"_trace_input", "embedding", "estimator"},
+    "xarray": {"trace.convert", "embedding", "estimator"},
     "pandas": {"embedding"},
     "anndata": {"embedding"},
-    "h5py": {"_trace_h5", "_trace_h5_file"},
-    "zarr": {"_trace_zarr", "_trace_zarr_chunks"},
+    "h5py": {"trace.formats.h5", "trace.formats.h5_file"},
+    "zarr": {"trace.formats.zarr", "trace.formats.zarr_chunks"},
 }
 # scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`
 # loads the estimator, and the ops these kernels, at first use.
@@ -284,10 +260,12 @@ def test_names_are_imported_from_their_homes():
 
 def test_a_name_from_elsewhere_is_found():
     homes = {
-        f"{NAME}._trace_input": names_of("from ._arrays import real_tensor\nAXES, N = (1, 2)\ndef as_label(): ...")
+        f"{NAME}.trace.convert": names_of(
+            "from ..runtime.arrays import real_tensor\nAXES, N = (1, 2)\ndef as_label(): ..."
+        )
     }
-    source = "from .._trace_input import AXES, N, as_label, real_tensor\nfrom . import activity"
-    assert borrowed(source, f"{NAME}.analysis.preservation", False, homes) == [f"{NAME}._trace_input.real_tensor"]
+    source = "from ..trace.convert import AXES, N, as_label, real_tensor\nfrom . import activity"
+    assert borrowed(source, f"{NAME}.analysis.preservation", False, homes) == [f"{NAME}.trace.convert.real_tensor"]
     assert names_of("from .a import b, c\n__all__ = ['b']") == {"b"}
 
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .._trace_pca import reduce
 from ..errors import check_choice
 from ..operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
 from ..operators.assemble import assembled_bytes, assembled_nnz
@@ -18,6 +17,7 @@ from ..runtime.isolation import isolated
 from ..runtime.memory import available_bytes, check_fits
 from ..slices import unit_major
 from ..trace import as_trace, trace_points
+from ..trace.pca import reduce
 from .bandwidth import interslice_bandwidth
 from .equal_points import merge_equal_slices
 from .intraslice import intraslice_affinity

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._trace_parts import Array, blocks
 from ..errors import InputError, check_number
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
@@ -17,6 +16,7 @@ from ..runtime.arrays import real_tensor, to_numpy
 from ..runtime.isolation import isolated
 from ..slices import unit_major
 from ..trace import Trace, as_trace, flat_points, normalize
+from ..trace.stored import Array, blocks
 
 # Pairs per chunk: two float64 distance blocks, the copies that the selection of ties makes, and masks, at most
 # 60 bytes a pair, stay under 64 MiB.

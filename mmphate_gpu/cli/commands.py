@@ -173,9 +173,9 @@ def _address(path: Path) -> Path:
 
 def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) -> None:
     """Refuse a run that will not fit before its trace is read, where the file tells its shape."""
-    from .._trace_io import heading
     from ..planning.plan import check_least
     from ..runtime.memory import available_bytes
+    from ..trace.files import heading
 
     header = heading(args.trace, follow_links=args.follow_links)
     if header is not None:
@@ -183,9 +183,9 @@ def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) 
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from .._trace_io import heading
     from ..planning import plan
     from ..trace import as_trace, load_trace
+    from ..trace.files import heading
 
     options = {name: getattr(args, name) for name in (*RUN, "device")}
     links = {"follow_links": args.follow_links}

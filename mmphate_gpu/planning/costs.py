@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-from .._trace_parts import BLOCK_ELEMENTS
-from .._trace_pca import EXACT_PCA
 from ..diffusion import PROBES, SAMPLE_ABOVE
 from ..operators.assemble import assembled_bytes
 from ..operators.lazy import entries_at_once
@@ -23,6 +21,8 @@ from ..ops.tile_block import COLUMNS
 from ..ops.tile_entries import TILE
 from ..ops.tile_layout import n_tiles
 from ..params import Params
+from ..trace.pca import EXACT_PCA
+from ..trace.stored import BLOCK_ELEMENTS
 
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
 CLASSIC_BLOCKS = 8  # Krylov blocks of `classic`, each n_components + 10 columns wide

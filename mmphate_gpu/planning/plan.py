@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from .._trace_input import in_order, is_xarray
 from ..affinities.multislice import SPARSE_SHARE, TILES_FROM
 from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..ops.twins import TRITON, serves
@@ -17,7 +16,8 @@ from ..params import STORAGES, Params
 from ..runtime.devices import card_bytes, resolve_device
 from ..runtime.isolation import isolated
 from ..runtime.memory import available_bytes, format_bytes, free_memory, limit_text
-from ..trace import STREAM_SHARE, Trace
+from ..trace.convert import in_order, is_xarray
+from ..trace.trace import STREAM_SHARE, Trace
 from .costs import Costs, Entries
 from .sample import sampled_entries
 

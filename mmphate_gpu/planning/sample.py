@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .._trace_pca import reduce
 from ..affinities.bandwidth import unit_floor
 from ..affinities.intraslice import intraslice_affinity
 from ..ops.chunks import row_chunks
@@ -20,6 +19,7 @@ from ..ops.tile_layout import SAMPLED_ROWS, active_share
 from ..params import Params
 from ..slices import unit_major
 from ..trace import Trace, trace_points
+from ..trace.pca import reduce
 from .costs import Entries
 
 # Differences of coordinates in one pass over the sampled rows: about a second on one core.

@@ -67,8 +67,8 @@ def _write_special(entry: Special, place: Path, outside: Path, honest: bytes) ->
 def read_in_memory(path: Path) -> Any:
     """The trace, whose shape must be that of its heading."""
     from mmphate_gpu import load_trace
-    from mmphate_gpu._trace_io import heading
     from mmphate_gpu.errors import InputError
+    from mmphate_gpu.trace.files import heading
 
     try:
         header, refused = heading(path), ""

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ._npy import NpyFile, NpzMember, PickledError, npy_file, npz_members
-from ._trace_formats import Variable, Variables, json_of, naming, padded_text, readable, stored_names
-from ._trace_parts import FileFolder
-from ._trace_shapes import check_length
-from .errors import InputError
+from ...errors import InputError
+from ..shapes import check_length
+from ..stored import FileFolder
+from .arrays import Variable, Variables, json_of, naming, padded_text, readable, stored_names
+from .npy import NpyFile, NpzMember, PickledError, npy_file, npz_members
 
 META = "meta.json"
 RECORDING = "mmphate-gpu recording"

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ._trace_formats import Layout, check_attribute, check_layout, naming, readable
-from .errors import InputError
-from .runtime.optional import require
-from .runtime.paths import check_files
+from ...errors import InputError
+from ...runtime.optional import require
+from ...runtime.paths import check_files
+from .arrays import Layout, check_attribute, check_layout, naming, readable
 
 _MOST_LINKS = 16  # links on the way to one array; HDF5 has the same limit
 _MOST_BYTES = 8192  # of an attribute that is read

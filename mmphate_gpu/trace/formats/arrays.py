@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._trace_dims import AXES, axes_of, is_meant
-from ._trace_shapes import LONGEST_TEXT
-from .errors import InputError
-from .runtime.memory import check_fits, format_bytes
+from ...errors import InputError
+from ...runtime.memory import check_fits, format_bytes
+from ..dims import AXES, axes_of, is_meant
+from ..shapes import LONGEST_TEXT
 
 # Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes, such as
 # RecursionError by RuntimeError and KeyError by LookupError.

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ._trace_contents import Contents, Heading, contents_of
-from ._trace_flat import META, open_npy, open_npz, open_recording
-from ._trace_formats import naming, readable
-from ._trace_h5 import open_h5
-from ._trace_zarr import open_zarr
-from .errors import InputError
-from .runtime.paths import check_files, expanded
+from ..errors import InputError
+from ..runtime.paths import check_files, expanded
+from .contents import Contents, Heading, contents_of
+from .formats.arrays import naming, readable
+from .formats.flat import META, open_npy, open_npz, open_recording
+from .formats.h5 import open_h5
+from .formats.zarr import open_zarr
 
 ENDINGS = ".npy, .npz, .zarr, .h5"
 OPENERS = {".npy": open_npy, ".npz": open_npz, ".zarr": open_zarr, ".h5": open_h5, META: open_recording}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 # The attributes of the CF conventions that change what a number means.
 ATTRIBUTES = (

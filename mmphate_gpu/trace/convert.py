@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._coordinates import class_labels
-from ._trace_dims import (
+from ..errors import InputError, InputTypeError
+from ..runtime.arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
+from ..runtime.read_array import is_sequence, read_array
+from .coordinates import class_labels
+from .dims import (
     AXES,
     SLICE_AXES,
     axes_of,
@@ -21,12 +24,9 @@ from ._trace_dims import (
     spread_mask,
     stored_order,
 )
-from ._trace_packing import ATTRIBUTES, packing_of
-from ._trace_parts import READERS, Array, StoredArray, stored_mask, stored_values
-from ._trace_shapes import check_boolean, check_mask_shape
-from .errors import InputError, InputTypeError
-from .runtime.arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
-from .runtime.read_array import is_sequence, read_array
+from .packing import ATTRIBUTES, packing_of
+from .shapes import check_boolean, check_mask_shape
+from .stored import READERS, Array, StoredArray, stored_mask, stored_values
 
 
 def is_xarray(values: Any) -> bool:

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ._trace_dims import common_name
-from ._trace_formats import Variable, Variables, padded_text, stored_names, with_dims
-from ._trace_h5_file import (
+from ...errors import InputError
+from ...runtime.optional import require
+from ..dims import common_name
+from ..packing import ATTRIBUTES
+from .arrays import Variable, Variables, padded_text, stored_names, with_dims
+from .h5_file import (
     H5Array,
     attribute,
     check_lengths,
@@ -24,9 +27,6 @@ from ._trace_h5_file import (
     shape_of,
     stored_bytes,
 )
-from ._trace_packing import ATTRIBUTES
-from .errors import InputError
-from .runtime.optional import require
 
 # netCDF writes this text into the placeholder array of a dimension without coordinates.
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import _trace_input as read
-from . import _trace_io, _trace_write
-from ._coordinates import settled
-from ._trace_dims import AXES, SLICE_AXES
-from ._trace_formats import naming
-from ._trace_parts import Array, StoredArray, blocks, by_parts, selected
-from ._trace_pca import PrincipalAxes, principal_axes, reduce
-from ._trace_points import LazyPoints, Points, TracePoints, check_size, points_in_memory
-from ._trace_shapes import check_data_shape, check_length
-from .errors import InputError, InputTypeError
-from .runtime.arrays import array_or_tensor
-from .runtime.isolation import isolated
-from .runtime.memory import available_bytes, check_fits
-from .runtime.paths import expanded
+from ..errors import InputError, InputTypeError
+from ..runtime.arrays import array_or_tensor
+from ..runtime.isolation import isolated
+from ..runtime.memory import available_bytes, check_fits
+from ..runtime.paths import expanded
+from . import convert as read
+from . import files, write
+from .coordinates import settled
+from .dims import AXES, SLICE_AXES
+from .formats.arrays import naming
+from .pca import PrincipalAxes, principal_axes, reduce
+from .points import LazyPoints, Points, TracePoints, check_size, points_in_memory
+from .shapes import check_data_shape, check_length
+from .stored import Array, StoredArray, blocks, by_parts, selected
 
 __all__ = [
     "Points",
@@ -405,19 +405,19 @@ def _stored_fields(path: str | os.PathLike[str], stream: bool | None, follow_lin
         raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
     if not isinstance(follow_links, bool):
         raise InputTypeError(f"follow_links={follow_links!r} is no bool; accepted: True or False")
-    header = None if stream is not None else _trace_io.heading(path, follow_links)
+    header = None if stream is not None else files.heading(path, follow_links)
     needed = 0 if header is None else math.prod(header.shape) * max(4, header.dtype.itemsize)
     cpu = torch.device("cpu")
     if not (stream or needed > STREAM_SHARE * available_bytes(cpu)):
-        return _trace_io.read_fields(path, follow_links)
-    fields = _trace_io.open_fields(path, follow_links)
+        return files.read_fields(path, follow_links)
+    fields = files.open_fields(path, follow_links)
     if fields is not None:
         return fields
     what = f"{os.fspath(path)} is compressed or in Fortran order, or has permuted axes, so it cannot be read by parts"
     if stream:
         raise InputError(f"{what}; accepted for stream=True: numpy.save or numpy.savez of an array in C order")
     check_fits(f"{what}, and", needed, cpu, remedy="numpy.save of an array in C order can be read by parts")
-    return _trace_io.read_fields(path, follow_links)
+    return files.read_fields(path, follow_links)
 
 
 def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = False) -> None:
@@ -438,4 +438,4 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
     for name, values in (("data", data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
-    _trace_write.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)
+    write.write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, InputTypeError
-from .runtime.arrays import to_numpy
-from .runtime.read_array import is_sequence
+from ..errors import InputError, InputTypeError
+from ..runtime.arrays import to_numpy
+from ..runtime.read_array import is_sequence
 
 _ACCEPTED = "numbers, text, or dates without a time zone, all of one kind"
 # (types, dtype): an array of Python objects whose items all have one of ``types`` becomes an array of ``dtype``. Time

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from ._trace_points import LazyPoints, Points, column_mean, point_blocks, point_columns
-from .errors import check_number
-from .ops.eigenvalues import symmetric_eigenpairs
-from .ops.symmetric_product import symmetric_product
+from ..errors import check_number
+from ..ops.eigenvalues import symmetric_eigenpairs
+from ..ops.symmetric_product import symmetric_product
+from .points import LazyPoints, Points, column_mean, point_blocks, point_columns
 
 # Above this width an exact eigendecomposition costs minutes; a randomised one keeps the leading scores.
 EXACT_PCA = 3000

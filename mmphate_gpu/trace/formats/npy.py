@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._trace_formats import readable
-from ._trace_parts import FlatFile, check_stamp, fill, stamp_of
-from .errors import InputError
+from ...errors import InputError
+from ..stored import FlatFile, check_stamp, fill, stamp_of
+from .arrays import readable
 
 _MAGIC = b"\x93NUMPY"
 # Version 3.0 differs from 2.0 in the encoding of field names alone, which arrays of numbers do not have.

@@ -22,9 +22,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ._trace_formats import Layout
-from .errors import InputError
-from .runtime.optional import require
+from ...errors import InputError
+from ...runtime.optional import require
+from .arrays import Layout
 
 MOST_TEXT = 2**26  # bytes of a chunk of text of variable length
 _FEW_CHUNKS, _CHUNKS_PER_FILE = 10_000, 100  # zarr takes 0.1 ms to look for a chunk that is not stored

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ._trace_formats import padded_text
-from ._trace_zarr_chunks import DECODED, MOST_TEXT, Decoder
-from .errors import InputError
-from .runtime.optional import require
+from ...errors import InputError
+from ...runtime.optional import require
+from .arrays import padded_text
+from .zarr_chunks import DECODED, MOST_TEXT, Decoder
 
 TEXT = "vlen-utf8"
 # The codecs that turn bytes into bytes and, to decode, need no settings but those of version 2.
@@ -21,7 +21,7 @@ _CODECS = ("adler32", "blosc", "bz2", "crc32", "crc32c", "fletcher32", "gzip", "
 def read_text(
     folder: Path, version: int, metadata: dict[str, Any], name_of_chunk: Callable[[tuple[int]], str]
 ) -> np.ndarray:
-    """The texts of an array with one axis, which has passed the checks of `_trace_zarr`.
+    """The texts of an array with one axis, which has passed the checks of `trace.formats.zarr`.
 
     Parameters
     ----------

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from ._trace_parts import ALL, BLOCK_ELEMENTS, Array, blocks, check_unchanged, chunks_of, part_of
-from ._trace_scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardized
-from .errors import InputError
-from .ops.chunks import Chunk, row_chunks
+from ..errors import InputError
+from ..ops.chunks import Chunk, row_chunks
+from .scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardized
+from .stored import ALL, BLOCK_ELEMENTS, Array, blocks, check_unchanged, chunks_of, part_of
 
 # The least resolution of a z-score, and the least bandwidth of points whose resolution is not known.
 FLOOR = torch.finfo(torch.float64).eps

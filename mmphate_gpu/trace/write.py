@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ._trace_dims import AXES
-from ._trace_h5 import write_h5
-from ._trace_zarr import write_zarr
-from .errors import InputError
-from .runtime.atomic import whole_file, whole_folder
-from .runtime.paths import expanded, writable
+from ..errors import InputError
+from ..runtime.atomic import whole_file, whole_folder
+from ..runtime.paths import expanded, writable
+from .dims import AXES
+from .formats.h5 import write_h5
+from .formats.zarr import write_zarr
 
 _ZARR_METADATA = {".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"}
 _ZARR_CHUNK = re.compile(r"c|[0-9]+(\.[0-9]+)*")

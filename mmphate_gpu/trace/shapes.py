@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ._trace_dims import axes_of
-from .errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError
+from .dims import axes_of
 
 Shape = tuple[int, ...]
 # No name is longer. Without a limit, a few bytes of a compressed file could expand to text of any length.

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ._trace_dims import common_name
-from ._trace_formats import BESIDE, Variable, Variables, check_attribute, padded_text, readable, stored_names, with_dims
-from ._trace_packing import ATTRIBUTES
-from ._trace_zarr_chunks import Sizes, check_chunk_files, with_checked_codecs
-from ._trace_zarr_metadata import Node, check_array, node_in, stored_bytes
-from ._trace_zarr_text import read_text
-from .errors import InputError
-from .runtime.optional import require
-from .runtime.paths import check_files
+from ...errors import InputError
+from ...runtime.optional import require
+from ...runtime.paths import check_files
+from ..dims import common_name
+from ..packing import ATTRIBUTES
+from .arrays import BESIDE, Variable, Variables, check_attribute, padded_text, readable, stored_names, with_dims
+from .zarr_chunks import Sizes, check_chunk_files, with_checked_codecs
+from .zarr_metadata import Node, check_array, node_in, stored_bytes
+from .zarr_text import read_text
 
 
 @dataclass(frozen=True)

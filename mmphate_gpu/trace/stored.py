@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ._trace_packing import Packing
-from .errors import InputError
-from .ops.chunks import Chunk, pair_chunks, row_chunks
-from .runtime.arrays import real_tensor, tensor_of
+from ..errors import InputError
+from ..ops.chunks import Chunk, pair_chunks, row_chunks
+from ..runtime.arrays import real_tensor, tensor_of
+from .packing import Packing
 
 # Elements per block: bounds the float64 temporaries of a pass over the trace to 32 MiB each.
 BLOCK_ELEMENTS = 2**22

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ._trace_formats import Layout, check_layout, json_of
-from ._trace_zarr_chunks import MOST_TEXT, Sizes, sizes_of
-from ._trace_zarr_text import TEXT
-from .errors import InputError
+from ...errors import InputError
+from .arrays import Layout, check_layout, json_of
+from .zarr_chunks import MOST_TEXT, Sizes, sizes_of
+from .zarr_text import TEXT
 
 _SHARDS = "sharding_indexed"
 # The codecs that only turn bytes into numbers or text. Others make Python objects, which may run code, or are unknown.

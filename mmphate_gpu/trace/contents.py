@@ -10,23 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ._trace_dims import (
-    Dims,
-    axes_of,
-    check_axis,
-    coordinate_names,
-    mask_order,
-    spread_mask,
-    stored_order,
-    with_axes,
-)
-from ._trace_formats import Variables, check_compression
-from ._trace_packing import Packing, check_plain, decode_coordinate, is_boolean, packing_of
-from ._trace_parts import ChunkedArray, HeldTensor, PresentValues, Reader, all_true, stamp_of
-from ._trace_shapes import check_boolean, check_data_shape, check_length, check_mask_shape, check_text
-from .errors import InputError
-from .runtime.arrays import not_real, tensor_of
-from .runtime.memory import check_fits
+from ..errors import InputError
+from ..runtime.arrays import not_real, tensor_of
+from ..runtime.memory import check_fits
+from .dims import Dims, axes_of, check_axis, coordinate_names, mask_order, spread_mask, stored_order, with_axes
+from .formats.arrays import Variables, check_compression
+from .packing import Packing, check_plain, decode_coordinate, is_boolean, packing_of
+from .shapes import check_boolean, check_data_shape, check_length, check_mask_shape, check_text
+from .stored import ChunkedArray, HeldTensor, PresentValues, Reader, all_true, stamp_of
 
 _CPU = torch.device("cpu")
 
