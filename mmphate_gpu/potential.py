@@ -8,10 +8,10 @@ import torch
 
 from .diffusion import diffuse
 from .errors import InputError, check_choice, check_number
+from .linalg.components import Components, diagonal_blocks
+from .linalg.safe_scale import safe_scale
+from .linalg.symmetric_product import symmetric_product
 from .ops.chunks import chunk_elements, row_chunks
-from .ops.components import Components, diagonal_blocks
-from .ops.safe_scale import safe_scale
-from .ops.symmetric_product import symmetric_product
 from .params import MDS_DISTANCES
 from .runtime.arrays import takes_arrays
 

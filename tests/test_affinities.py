@@ -18,10 +18,10 @@ from mmphate_gpu.affinities import multislice as multislice_module
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, kth_unit_distance
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.errors import InputError
+from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity, to_scipy
 from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
-from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.pipeline import interpolate
 from mmphate_gpu.runtime import memory
 from mmphate_gpu.slices import unit_major

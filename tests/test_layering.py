@@ -21,6 +21,7 @@ LEVELS = [
     "runtime",
     "params",
     "ops",
+    "linalg",
     "trace",
     "slices",
     "neighbors",
@@ -57,12 +58,13 @@ ONLY = {
         "trace",
         "params",
     },
+    "linalg": {"errors", "runtime", "params", "ops"},
     "reference": set(),
 }
 
 # Where an optional or heavy package may be imported at all, and only inside functions.
 OPTIONAL = {
-    "cupy": {"runtime.arrays", "operators.convert", "ops._launch", "ops.eigenvalues"},
+    "cupy": {"runtime.arrays", "operators.convert", "ops._launch", "linalg.eigenvalues"},
     "cupyx": {"runtime.arrays", "operators.convert"},
     "triton": {"ops._triton", "ops._triton_blocks", "ops._triton_pairs"},
     "pykeops": {"runtime.keops"},
@@ -319,7 +321,7 @@ def test_downward_imports_pass(module, source):
             "from ..runtime.optional import require\nkeops = require('pykeops.torch', purpose='all')",
         ),
         ("embedding", "class Embedding:\n    import xarray"),
-        ("ops.kmeans", "def kmeans():\n    from sklearn.cluster import KMeans"),
+        ("linalg.kmeans", "def kmeans():\n    from sklearn.cluster import KMeans"),
         ("diffusion", "def svd():\n    cupy = require('cupy', purpose='speed')"),
     ],
 )

@@ -25,8 +25,8 @@ from mmphate_gpu import MMPHATE, InputError, as_trace, plan
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.affinities.multislice import SPARSE_SHARE
+from mmphate_gpu.linalg.symmetric_power import most_powers
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
-from mmphate_gpu.ops.symmetric_power import most_powers
 from mmphate_gpu.ops.twins import serves
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import costs, sample

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from ..errors import InputError, check_number
+from ..linalg.safe_scale import safe_scale
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
-from ..ops.safe_scale import safe_scale
 from ..runtime.arrays import real_tensor, to_numpy
 from ..runtime.isolation import isolated
 from ..slices import unit_major

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
-from ..ops.kmeans import kmeans
+from ..linalg.kmeans import kmeans
 from ..slices import unit_major
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..errors import InputError, check_choice, check_number
-from ..ops.random import seeded_generator
-from ..ops.safe_scale import safe_scale
+from ..linalg.random import seeded_generator
+from ..linalg.safe_scale import safe_scale
 from ..params import MDS_SOLVERS
 from ..runtime.arrays import takes_arrays
 from .classic import classic

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
+from ..linalg.safe_scale import safe_scale
 from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
-from ..ops.safe_scale import safe_scale
 from ..runtime.arrays import takes_arrays
 
 

@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 
 from ..diffusion import PROBES, SAMPLE_ABOVE
+from ..linalg.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
+from ..linalg.sparse_gram import DENSE_SHARE, block_rows
+from ..linalg.symmetric_power import most_powers
+from ..linalg.symmetric_product import BLOCKS
 from ..operators.assemble import assembled_bytes
 from ..operators.lazy import entries_at_once
 from ..ops._pair_stack import TILE as PAIR_TILE
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
 from ..ops.radius_affinity import cut_radius
-from ..ops.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
-from ..ops.sparse_gram import DENSE_SHARE, block_rows
-from ..ops.symmetric_power import most_powers
-from ..ops.symmetric_product import BLOCKS
 from ..ops.tile_block import COLUMNS
 from ..ops.tile_entries import TILE
 from ..ops.tile_layout import n_tiles

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from ..errors import check_number
-from ..ops.eigenvalues import symmetric_eigenpairs
-from ..ops.symmetric_product import symmetric_product
+from ..linalg.eigenvalues import symmetric_eigenpairs
+from ..linalg.symmetric_product import symmetric_product
 from .points import LazyPoints, Points, column_mean, point_blocks, point_columns
 
 # Above this width an exact eigendecomposition costs minutes; a randomised one keeps the leading scores.

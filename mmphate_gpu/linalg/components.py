@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .chunks import chunk_elements, row_chunks
+from ..ops.chunks import chunk_elements, row_chunks
 
 # For every size s that occurs among the components, the members of the k components of that size: (k, s) int64.
 Components = list[torch.Tensor]

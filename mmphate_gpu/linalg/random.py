@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import check_number
-from .chunks import chunk_elements, row_chunks
+from ..ops.chunks import chunk_elements, row_chunks
 
 
 def seeded_generator(random_state: int | None) -> torch.Generator:

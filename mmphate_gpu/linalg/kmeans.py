@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 
 from ..errors import InputError, check_number
+from ..ops.assign_nearest import assign_nearest
+from ..ops.csr import Csr, to_torch
 from ..runtime.isolation import isolated
-from .assign_nearest import assign_nearest
-from .csr import Csr, to_torch
 
 # Every round of D^2-weighted seeding adds this share of the centres there are already (at least one): nearly as well
 # spread as one at a time (k-means++), in a few dozen rounds that together cost one assignment. Seeds drawn evenly

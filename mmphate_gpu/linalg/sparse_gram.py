@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import torch
 
-from .chunks import chunk_elements
-from .csr import Csr, scale, to_torch
+from ..ops.chunks import chunk_elements
+from ..ops.csr import Csr, scale, to_torch
 from .symmetric_product import symmetric_product
 
 # Share of non-zero entries above which dense products win on a CPU: the sparse product of the libraries forms about 2e8

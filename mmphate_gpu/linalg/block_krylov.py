@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from .chunks import chunk_elements, row_chunks
+from ..ops.chunks import chunk_elements, row_chunks
 from .eigenvalues import symmetric_eigenpairs
 
 
