@@ -14,7 +14,7 @@ from .embedding import Embedding
 from .errors import InputError
 from .landmarks.stratified import shares
 from .mds.place import place
-from .ops.compile_ahead import compile_ahead
+from .ops.launch.compile_ahead import compile_ahead
 from .ops.word_hashes import word_hashes
 from .params import Labels, Params
 from .pipeline import Run
