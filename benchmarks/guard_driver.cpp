@@ -73,8 +73,8 @@ constexpr double reach = 1.5;
 constexpr Int p = 10;
 
 typedef int RadiusCount(const double*, Int, Int, Int, double, Int*, int);
-typedef int RadiusFill(const double*, Int, Int, Int, Int, Int, Int, Int, Int, double, double, double, const Int*,
-                       const Int*, const Int*, Int*, Int, Int, void*, int, void*, int, int);
+typedef int RadiusFill(const double*, Int, Int, Int, Int, Int, double, double, double, const Int*, const Int*, Int*,
+                       void*, int, void*, int, int);
 
 void radius_affinity() {
     auto* count = entry_point<RadiusCount>("radius_count");
@@ -91,8 +91,8 @@ void radius_affinity() {
         std::vector<std::int32_t> indices(indptr[n]);
         std::vector<float> values(indptr[n]);
         counted("radius_fill, one unit", n, [&] {
-            return fill(points.data(), n, p, 0, 1, 0, n, 1, 1, reach, reach / 3, 2.0, indptr.data(), indptr.data() + 1,
-                        gap.data(), gap_at.data(), 1, 1, indices.data(), 0, values.data(), 1, one_thread);
+            return fill(points.data(), 1, n, p, 0, n, reach, reach / 3, 2.0, indptr.data(), gap.data(), gap_at.data(),
+                        indices.data(), 0, values.data(), 1, one_thread);
         });
     }
 }

@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 # The types that C++ expects of the tensors of every op, in order. In one call equal letters mean the same type.
 TENSORS = {
     "radius_count": "dl",
-    "radius_fill": "dllllif",
+    "radius_fill": "dlllif",
     "symmetrised_affinity": "ddllif",
     "kth_neighbor_distance": "dd",
     "median_kth_neighbor_distance": "dd",
@@ -197,12 +197,11 @@ def radius_fill(
     indices: torch.Tensor,
     values: torch.Tensor,
 ) -> torch.Tensor:
-    points, n_sets = points.contiguous(), points.shape[0]
+    points = points.contiguous()
     gap_at = torch.empty_like(gap)
-    rows = (*points.shape[1:], 0, n_sets, first, last, 1, n_sets)
-    targets = (indptr[:-1], indptr[1:], gap, gap_at, n_sets, 1)
+    kernel = (reach, bandwidth, float(decay))
     storage = (indices, _is_wide(indices), values, _is_float(values))
-    _call("radius_fill", points, *rows, reach, bandwidth, float(decay), *targets, *storage)
+    _call("radius_fill", points, *points.shape, first, last, *kernel, indptr, gap, gap_at, *storage)
     return gap_at
 
 
