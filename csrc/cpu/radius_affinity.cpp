@@ -171,11 +171,10 @@ bool write_row(const Target<I, T>& target, std::int64_t s, std::int64_t i, const
     return true;
 }
 
-// Rows i0 .. i0+R-1 of set s. Inlined into a parallel region, the loop over features would spill registers to memory
-// (AVX2: 40 instructions instead of 29 for 8 rows).
+// Rows i0 .. i0+R-1 of set s; false if one of them has no room for exactly its entries.
 template <int R, class I, class T>
-__attribute__((noinline)) bool fill_rows(const Screen& set, std::int64_t s, std::int64_t i0, double limit,
-                                         const Kernel& kernel, const Target<I, T>& target, Scratch& scratch) {
+bool fill_rows(const Screen& set, std::int64_t s, std::int64_t i0, double limit, const Kernel& kernel,
+               const Target<I, T>& target, Scratch& scratch) {
     std::int32_t* lists[R];
     std::int64_t sizes[R];
     for (int r = 0; r < R; ++r) lists[r] = scratch.list.data() + (std::size_t)r * set.padded, sizes[r] = 0;
@@ -189,6 +188,7 @@ __attribute__((noinline)) bool fill_rows(const Screen& set, std::int64_t s, std:
     return agreed;
 }
 
+// Rows i0 .. i0+rows_at_once-1 of set s, as far as they are asked for.
 template <class I, class T>
 bool fill_block(const Screen& set, std::int64_t s, std::int64_t i0, double limit, const Kernel& kernel,
                 const Target<I, T>& target, Scratch& scratch) {
@@ -205,21 +205,40 @@ template <class I, class T>
 int fill(const double* points, std::int64_t n, std::int64_t p, const Kernel& kernel, const Target<I, T>& target,
          int threads) {
     const double limit = squared_reach(kernel.reach);
-    std::atomic<bool> agreed{true};
-    each_set(points, target.n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int own_threads) {
-        Guard guard;
-#pragma omp parallel num_threads(own_threads)
-        {
-            Scratch scratch;
+    std::atomic<int> status{0};
+    Guard guard;
+    auto block = [&](const Screen& set, std::int64_t s, std::int64_t i0, Scratch& scratch) {
+        if (!fill_block(set, s, i0, limit, kernel, target, scratch)) status = 3;
+    };
+    if (n >= shared_from) {
+        Screen set;
+        for (std::int64_t s = 0; s < target.n_sets; ++s) {
+            set.fill(points + s * n * p, n, p);
+#pragma omp parallel num_threads(threads)
+            {
+                Scratch scratch;
 #pragma omp for schedule(dynamic, 4)
-            for (std::int64_t i0 = target.first; i0 < target.last; i0 += rows_at_once)
-                guard([&] {
-                    if (!fill_block(set, s, i0, limit, kernel, target, scratch)) agreed = false;
-                });
+                for (std::int64_t i0 = target.first; i0 < target.last; i0 += rows_at_once)
+                    guard([&] { block(set, s, i0, scratch); });
+            }
+            guard.rethrow();
         }
-        guard.rethrow();
-    });
-    return agreed ? 0 : 3;
+        return status;
+    }
+    // Not each_set, so that small sets share the memory of one Scratch a thread.
+#pragma omp parallel num_threads(threads)
+    {
+        Screen set;
+        Scratch scratch;
+#pragma omp for schedule(static)
+        for (std::int64_t s = 0; s < target.n_sets; ++s)
+            guard([&] {
+                set.fill(points + s * n * p, n, p);
+                for (std::int64_t i0 = target.first; i0 < target.last; i0 += rows_at_once) block(set, s, i0, scratch);
+            });
+    }
+    guard.rethrow();
+    return status;
 }
 
 // One entry of the symmetrised form, 0 where there is none.
