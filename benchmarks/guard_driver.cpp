@@ -97,13 +97,13 @@ void radius_affinity() {
     }
 }
 
-typedef int SymmetrisedAffinity(const double*, const double*, Int, Int, Int, double, double, double, double, const Int*,
+typedef int SymmetrizedAffinity(const double*, const double*, Int, Int, Int, double, double, double, double, const Int*,
                                 Int*, void*, int, void*, int, int);
 
 // Both passes: counts, then entries.
-void symmetrised_affinity(const std::string& name, Int n_sets, Int n, Int size) {
+void symmetrized_affinity(const std::string& name, Int n_sets, Int n, Int size) {
     if (!runs(name)) return;
-    auto* affinity = entry_point<SymmetrisedAffinity>("symmetrised_affinity");
+    auto* affinity = entry_point<SymmetrizedAffinity>("symmetrized_affinity");
     const std::vector<double> points = stack(n_sets, n, p);
     Random random{7};
     std::vector<double> bandwidth(n_sets * n);
@@ -268,8 +268,8 @@ int main(int argc, char** argv) {
     library = dlopen(argv[1], RTLD_NOW);
     if (!library) return std::fprintf(stderr, "%s\n", dlerror()), 1;
     radius_affinity();
-    for (Int n_sets : {500, 1000, 2000}) symmetrised_affinity("symmetrised_affinity, 6 units", n_sets, 6, n_sets);
-    for (Int n : {40, 80, 160}) symmetrised_affinity("symmetrised_affinity, ever more units", 10, n, n);
+    for (Int n_sets : {500, 1000, 2000}) symmetrized_affinity("symmetrized_affinity, 6 units", n_sets, 6, n_sets);
+    for (Int n : {40, 80, 160}) symmetrized_affinity("symmetrized_affinity, ever more units", 10, n, n);
     for (Int n_sets : {500, 1000, 2000}) kth_neighbor_distance("kth_neighbor_distance, 6 units", n_sets, 6, 2, n_sets);
     for (Int n : {300, 600, 1200}) kth_neighbor_distance("kth_neighbor_distance, one unit", 1, n, 25, n);
     median_kth_neighbor_distance();

@@ -1,4 +1,4 @@
-// The arithmetic of the affinity: distances by differences, the kernel, the symmetrised kernel.
+// The arithmetic of the affinity: distances by differences, the kernel, the symmetrized kernel.
 //
 // Every function rounds after every operation (no fused multiply-add: both twins are compiled without contraction), so
 // the same pair has the same bits on every instruction set and on the GPU.
@@ -83,7 +83,7 @@ MMP_HD double mmp_kernel(double distance, double bandwidth, double decay) {
 }
 
 // The averaged affinity of two points with a bandwidth each: one-sided values cut, averaged, and cut again (0 is "no").
-MMP_HD double mmp_symmetrised_kernel(double distance, double bandwidth_i, double bandwidth_j, double decay,
+MMP_HD double mmp_symmetrized_kernel(double distance, double bandwidth_i, double bandwidth_j, double decay,
                                      double thresh, double smallest) {
     const double forward = mmp_kernel(distance, bandwidth_i, decay);
     const double backward = mmp_kernel(distance, bandwidth_j, decay);

@@ -241,17 +241,17 @@ int fill(const double* points, std::int64_t n, std::int64_t p, const Kernel& ker
     return status;
 }
 
-// One entry of the symmetrised form, 0 where there is none.
-inline double symmetrised_value(double square, double own, double other, double decay, double thresh, double smallest,
+// One entry of the symmetrized form, 0 where there is none.
+inline double symmetrized_value(double square, double own, double other, double decay, double thresh, double smallest,
                                 double cut) {
     const double distance = std::sqrt(square);
     if (distance > cut * std::max(own, other)) return 0;
-    return mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
+    return mmp_symmetrized_kernel(distance, own, other, decay, thresh, smallest);
 }
 
-// The symmetrised form of one set with a bandwidth per point, the diagonal included: row by row to take(i, j, value).
+// The symmetrized form of one set with a bandwidth per point, the diagonal included: row by row to take(i, j, value).
 template <class Take>
-void symmetrised_set(const Screen& set, const double* bandwidth, double decay, double thresh, double smallest,
+void symmetrized_set(const Screen& set, const double* bandwidth, double decay, double thresh, double smallest,
                      double cut, Scratch& scratch, Take take) {
     const float possibly = set.possibly(cut * *std::max_element(bandwidth, bandwidth + set.n));
     double* squares = scratch.squares.data();
@@ -262,7 +262,7 @@ void symmetrised_set(const Screen& set, const double* bandwidth, double decay, d
         exact_squares(set, i, list, found, squares);
         for (std::int64_t a = 0; a < found; ++a) {
             const double other = bandwidth[list[a]];
-            const double value = symmetrised_value(squares[a], bandwidth[i], other, decay, thresh, smallest, cut);
+            const double value = symmetrized_value(squares[a], bandwidth[i], other, decay, thresh, smallest, cut);
             if (value > 0) take(i, list[a], value);
         }
     }
@@ -270,18 +270,18 @@ void symmetrised_set(const Screen& set, const double* bandwidth, double decay, d
 
 // The same of a set too small to be worth a screen.
 template <class Take>
-void symmetrised_few(const double* points, const double* bandwidth, std::int64_t n, std::int64_t p, double decay,
+void symmetrized_few(const double* points, const double* bandwidth, std::int64_t n, std::int64_t p, double decay,
                      double thresh, double smallest, double cut, Take take) {
     for (std::int64_t i = 0; i < n; ++i)
         for (std::int64_t j = 0; j < n; ++j) {
             const double square = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
-            const double value = symmetrised_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
+            const double value = symmetrized_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
             if (value > 0) take(i, j, value);
         }
 }
 
 template <class I, class T>
-void symmetrised(const double* points, const double* bandwidth, std::int64_t n_sets, std::int64_t n, std::int64_t p,
+void symmetrized(const double* points, const double* bandwidth, std::int64_t n_sets, std::int64_t n, std::int64_t p,
                  double decay, double thresh, double smallest, double cut, const std::int64_t* indptr,
                  std::int64_t* counts, I* indices, T* values, int threads) {
     Guard guard;
@@ -301,11 +301,11 @@ void symmetrised(const double* points, const double* bandwidth, std::int64_t n_s
                 for (std::int64_t i = 0; i < n; ++i) at[i] = indptr ? indptr[s * n + i] : 0;
                 const double *own = points + s * n * p, *widths = bandwidth + s * n;
                 if (n < screened_from) {
-                    symmetrised_few(own, widths, n, p, decay, thresh, smallest, cut, take);
+                    symmetrized_few(own, widths, n, p, decay, thresh, smallest, cut, take);
                 } else {
                     set.fill(own, n, p);
                     scratch.fit(set.padded);
-                    symmetrised_set(set, widths, decay, thresh, smallest, cut, scratch, take);
+                    symmetrized_set(set, widths, decay, thresh, smallest, cut, scratch, take);
                 }
                 for (std::int64_t i = 0; counts && i < n; ++i) counts[s * n + i] = at[i];
             });
@@ -349,16 +349,16 @@ MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n_sets, s
     return guarded([&] { return by_storage(indices, wide, values, is_float, run); });
 }
 
-// The symmetrised form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
+// The symmetrized form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
 // times the larger bandwidth are none. With indptr null: counts only; with counts null: indices and values only.
-MMP_API int MMP_EXPORT(symmetrised_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
+MMP_API int MMP_EXPORT(symmetrized_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
                                              std::int64_t n, std::int64_t p, double decay, double thresh,
                                              double smallest, double cut, const std::int64_t* indptr,
                                              std::int64_t* counts, void* indices, int wide, void* values,
                                              int is_float, int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
-        symmetrised(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v,
+        symmetrized(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v,
                     threads);
         return 0;
     };

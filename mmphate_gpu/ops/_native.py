@@ -33,7 +33,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 TENSORS = {
     "radius_count": "dl",
     "radius_fill": "dlllif",
-    "symmetrised_affinity": "ddllif",
+    "symmetrized_affinity": "ddllif",
     "kth_neighbor_distance": "dd",
     "median_kth_neighbor_distance": "dd",
     "csr_matmul": "iifgg",
@@ -205,7 +205,7 @@ def radius_fill(
     return gap_at
 
 
-def symmetrised_affinity(
+def symmetrized_affinity(
     points: torch.Tensor,
     bandwidth: torch.Tensor,
     decay: float,
@@ -217,12 +217,12 @@ def symmetrised_affinity(
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     given = (points, bandwidth, *points.shape, float(decay), float(thresh), float(smallest), float(cut))
     counts = points.new_empty(bandwidth.numel(), dtype=torch.int64)
-    _call("symmetrised_affinity", *given, None, counts, None, False, None, False)
+    _call("symmetrized_affinity", *given, None, counts, None, False, None, False)
     indptr = indptr_of_counts(counts)
     kind = index_dtype(int(indptr[-1]), points.shape[1])
     indices = indptr.new_empty(int(indptr[-1]), dtype=kind)
     values = indptr.new_empty(int(indptr[-1]), dtype=dtype)
-    _call("symmetrised_affinity", *given, indptr, None, indices, _is_wide(indices), values, _is_float(values))
+    _call("symmetrized_affinity", *given, indptr, None, indices, _is_wide(indices), values, _is_float(values))
     return indptr.to(kind), indices, values
 
 
