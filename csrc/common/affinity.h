@@ -20,14 +20,20 @@ MMP_HD double mmp_squared_distance(const double* x, mmp_i64 x_stride, const doub
 
 // 2^k for -1022 <= k <= 1023.
 MMP_HD double mmp_power_of_two(mmp_i64 k) {
-    union { mmp_u64 bits; double value; } u;
+    union {
+        mmp_u64 bits;
+        double value;
+    } u;
     u.bits = (mmp_u64)(k + 1023) << 52;
     return u.value;
 }
 
 // The same, given 1.5 * 2^52 + k, whose lowest bits are those of k: AVX2 cannot convert to 64-bit integers.
 MMP_HD double mmp_power_of_shifted(double shifted) {
-    union { double value; mmp_u64 bits; } u;
+    union {
+        double value;
+        mmp_u64 bits;
+    } u;
     u.value = shifted;
     u.bits = (u.bits + 1023) << 52;
     return u.value;

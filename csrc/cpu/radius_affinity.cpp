@@ -72,8 +72,8 @@ void count_set(const Screen& set, double reach, std::int64_t* counts, int thread
     guard.rethrow();
 }
 
-void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach, std::int64_t* counts,
-           int threads) {
+void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach,
+           std::int64_t* counts, int threads) {
     std::fill(counts, counts + n_sets * n, 0);
     each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int own_threads) {
         count_set(set, reach, counts + s * n, own_threads);
@@ -193,8 +193,7 @@ template <class I, class T>
 bool fill_block(const Screen& set, std::int64_t s, std::int64_t i0, double limit, const Kernel& kernel,
                 const Target<I, T>& target, Scratch& scratch) {
     scratch.fit(set.padded);
-    if (i0 + rows_at_once <= target.last)
-        return fill_rows<rows_at_once>(set, s, i0, limit, kernel, target, scratch);
+    if (i0 + rows_at_once <= target.last) return fill_rows<rows_at_once>(set, s, i0, limit, kernel, target, scratch);
     bool agreed = true;
     for (std::int64_t i = i0; i < target.last; ++i) agreed &= fill_rows<1>(set, s, i, limit, kernel, target, scratch);
     return agreed;
@@ -354,12 +353,11 @@ MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n_sets, s
 MMP_API int MMP_EXPORT(symmetrized_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
                                              std::int64_t n, std::int64_t p, double decay, double thresh,
                                              double smallest, double cut, const std::int64_t* indptr,
-                                             std::int64_t* counts, void* indices, int wide, void* values,
-                                             int is_float, int threads) {
+                                             std::int64_t* counts, void* indices, int wide, void* values, int is_float,
+                                             int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
-        symmetrized(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v,
-                    threads);
+        symmetrized(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v, threads);
         return 0;
     };
     return guarded([&] { return by_storage(indices, wide, values, is_float, run); });

@@ -190,8 +190,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
         const int column = mmp_column(tile);
         float far[2];
 #pragma unroll
-        for (int h = 0; h < 2; ++h)
-            far[h] = column + h < n ? mmp_possibly(screen, cut * of_set[column + h]) : -1.0f;
+        for (int h = 0; h < 2; ++h) far[h] = column + h < n ? mmp_possibly(screen, cut * of_set[column + h]) : -1.0f;
 #pragma unroll
         for (int r = 0; r < mmp_warp_rows; ++r) {
             const int own = rows.own[mmp_row_of_block(r)];
