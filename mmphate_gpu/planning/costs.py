@@ -16,10 +16,9 @@ from ..operators.lazy import entries_at_once
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
 from ..ops.launch.pair_stack import TILE as PAIR_TILE
+from ..ops.point_tiles import TILE, n_tiles
 from ..ops.radius_affinity import cut_radius
 from ..ops.tile_block import COLUMNS
-from ..ops.tile_entries import TILE
-from ..ops.tile_layout import n_tiles
 from ..params import Params
 from ..trace.pca import EXACT_PCA
 from ..trace.stored import BLOCK_ELEMENTS

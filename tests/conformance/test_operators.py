@@ -40,7 +40,7 @@ from mmphate_gpu.operators.assemble import assembled_bytes, assembled_nnz
 from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.ops import tile_layout as tile_layout_module
-from mmphate_gpu.ops.launch.twins import PORTABLE, serves
+from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON, serves
 from mmphate_gpu.ops.tile_layout import TILE, stored_pairs, tile_layout
 from mmphate_gpu.runtime import memory
 from mmphate_gpu.slices import unit_major
@@ -669,17 +669,17 @@ def test_products_wait_for_no_number_of_a_gpu(half_form, monkeypatch):
     pytest.importorskip("triton")
     from mmphate_gpu.operators import lazy as lazy_module
     from mmphate_gpu.ops import tile_block
-    from mmphate_gpu.ops.triton import blocks, launchers
+    from mmphate_gpu.ops.triton import blocks, products
 
     operator = long_form(half_form, torch.float32, torch.device("cpu"))
     block = right_hand_side(operator.shape[0], 5, dtype=torch.float32, device=operator.device)
     first, kernel = operator @ block, _NoKernel()
     name, module = ("tile_matmul", tiles_module) if half_form == "tiles" else ("gaussian_product", lazy_module)
-    monkeypatch.setattr(launchers, f"{name}_kernel", kernel)
-    monkeypatch.setattr(module, name, getattr(launchers, name))
+    monkeypatch.setattr(products, f"{name}_kernel", kernel)
+    monkeypatch.setattr(module, name, TRITON.launchers[name])
     for around in ("tile_block", "tile_rows"):
         monkeypatch.setattr(blocks, f"{around}_kernel", kernel)
-        monkeypatch.setattr(tile_block, around, getattr(blocks, around))
+        monkeypatch.setattr(tile_block, around, TRITON.launchers[around])
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # `product` and `@` would turn it off
         given = fake.from_tensor(block)
         assert operator._matmul(given).shape == first.shape and kernel.started == 3

@@ -209,26 +209,26 @@ def main(out: str) -> None:
     Of the probe: each op with the types of its tensors and the widths of its last one.
     """
     from mmphate_gpu.ops.launch.twins import TRITON, ops_of
-    from mmphate_gpu.ops.triton import launchers, pairs
+    from mmphate_gpu.ops.triton import pairs
 
     near, found, in_double = pairs._near, {}, {}
     for name, (op, make) in CASES.items():
         calls = []
         pairs._near = lambda *given, calls=calls: calls.append(1) or near(*given)
-        found[name] = getattr(launchers, op)(*make())
+        found[name] = TRITON.launchers[op](*make())
         in_double[name] = len(calls)
-    found |= {name: launchers.assign_nearest(*make()) for name, make in NEAREST.items()}
+    found |= {name: TRITON.launchers["assign_nearest"](*make()) for name, make in NEAREST.items()}
     probed = []
     for op in ops_of(TRITON):
-        launch = getattr(launchers, op)
+        launch = TRITON.launchers[op]
 
         def noted(*given, op=op, launch=launch):
             tensors = [one for one in given if isinstance(one, torch.Tensor)]
             probed.append((op, str(tensors[0].dtype), str(tensors[-1].dtype), tensors[-1].shape[-1]))
             return launch(*given)
 
-        setattr(launchers, op, noted)
-    launchers.run_all(torch.device("cpu"))
+        TRITON.launchers[op] = noted
+    TRITON.rehearse(torch.device("cpu"))
     torch.save({"found": found, "in_double": in_double, "probed": probed}, out)
 
 
