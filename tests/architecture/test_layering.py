@@ -38,7 +38,6 @@ LEVELS = [
     "datasets",
     "config",
     "stages",
-    "progress",
     "pipeline",
     "planning",
     "estimator",
