@@ -39,7 +39,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_components : int
         Dimensions of the embedding.
     intraslice_knn, interslice_knn : int
-        Neighbours that set the bandwidth between units of one slice, and between slices of one unit.
+        Neighbors that set the bandwidth between units of one slice, and between slices of one unit.
     decay : float or None
         Exponent of the intraslice kernel; None links the ``intraslice_knn`` nearest units with weight 1.
     t : int or "auto"
