@@ -338,13 +338,13 @@ def _kind(X: Any) -> str:
     return "torch" if isinstance(X, Trace) else array_kind(X)
 
 
-def _copy(tensor: torch.Tensor, kind: str, device: torch.device) -> Any:
-    """A copy of ``tensor`` in ``kind``, as a tensor on ``device``.
+def _copy(tensor: torch.Tensor, library: str, device: torch.device) -> Any:
+    """A copy of ``tensor`` as an array of ``library``, or as a tensor on ``device``.
 
     It is a copy, so that a caller who writes into a result does not change the stages kept for the next run.
     """
-    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[kind]
-    return to_kind(tensor.to(target, copy=True), kind)
+    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[library]
+    return to_kind(tensor.to(target, copy=True), library)
 
 
 def in_kind(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:

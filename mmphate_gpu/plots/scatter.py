@@ -98,15 +98,15 @@ def _numbers(labels: np.ndarray) -> np.ndarray:
 def _colorings(embedding: Embedding, shown: np.ndarray) -> dict[str, Coloring]:
     layout = embedding.layout
     epoch, timestep, unit = layout.indices(shown)
-    found = {
+    result = {
         "epoch": ordered(epoch, layout.epoch, "viridis", 0.0, 0.93),
         "timestep": ordered(timestep, layout.timestep, "plasma", 0.0, 0.9),
         "unit": categorical(unit, layout.unit),
     }
     if embedding.most_active is not None:
         classes, index = np.unique(embedding.most_active, return_inverse=True)
-        found["most_active"] = categorical(index[shown], classes)
-    return found
+        result["most_active"] = categorical(index[shown], classes)
+    return result
 
 
 def _dot_style(point_size: float | str, n: int, square_inches: float) -> dict[str, Any]:
