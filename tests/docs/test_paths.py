@@ -1,0 +1,44 @@
+"""Every file and folder that a page names exists."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .pages import DOCS, PAGES, ROOT, name, text
+
+FOLDERS = ("mmphate_gpu", "csrc", "tests", "benchmarks", "examples", "docs")
+PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*")
+BUILT = ("mmphate_gpu/_native",)  # made by the install
+FILE = re.compile(r"`([\w/]*\w\.(?:py|cpp|cu|h))`")
+NAMES = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_paths_exist(page):
+    paths = {path.rstrip("./-") for path in PATH.findall(text(page)) if not path.startswith(BUILT)}
+    assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_exist(page):
+    files = set(FILE.findall(text(page)))
+    missing = [
+        file
+        for file in files
+        if not ((ROOT / file).exists() or (ROOT / "mmphate_gpu" / file).exists() or ("/" not in file and file in NAMES))
+    ]
+    assert sorted(missing) == []
+
+
+def test_every_step_of_the_method_names_its_file():
+    steps = re.findall(r"^(\d+)\. \*\*(.*?)(?=^\d+\. \*\*|^## )", text(DOCS / "method.md"), re.MULTILINE | re.DOTALL)
+    assert [int(number) for number, _ in steps] == list(range(1, 14))
+    assert [number for number, step in steps if "`mmphate_gpu/" not in step] == []
+
+
+def test_pages_are_in_the_navigation():
+    navigation = text(ROOT / "mkdocs.yml")
+    missing = [page for page in PAGES if DOCS in page.parents and page.relative_to(DOCS).as_posix() not in navigation]
+    assert missing == []
