@@ -65,4 +65,4 @@ def test_options_of_long_commands_exist(capsys):
 def test_every_block_has_a_language_that_is_tested():
     assert {block.language for page in PAGES for block in blocks(page)} <= LANGUAGES
     assert {ROOT / "README.md", DOCS / "quickstart.md"} <= set(PYTHON)
-    assert len(PYTHON) > 7
+    assert len(PYTHON) > 6
