@@ -39,6 +39,13 @@ def test_identifiers_can_be_imported_and_occur_once():
     assert len(documented) == len(set(documented)) > 60
 
 
+def test_a_function_is_not_taken_for_its_module():
+    """`planning.plan` is a function and, for a reader of the sources, the module that has it."""
+    homes = {identifier: getattr(imported(identifier), "__module__", "") for identifier in IDENTIFIERS}
+    alike = {i: home for i, home in homes.items() if home.rpartition(".")[2] == i.rpartition(".")[2]}
+    assert {i: home for i, home in alike.items() if i != f"{home}.{home.rpartition('.')[2]}"} == {}
+
+
 def test_the_names_of_the_package_are_documented():
     documented = {id(imported(identifier)) for identifier in IDENTIFIERS}
     values = {name: getattr(mmphate_gpu, name) for name in mmphate_gpu.__all__}
