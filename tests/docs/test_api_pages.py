@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
 import types
+from typing import Any
 
 import pytest
 
@@ -22,9 +24,16 @@ COMMANDS = ("demo", "embed", "plan", "plot", "config")
 CLI = text(DOCS / "api" / "cli.md")
 
 
-def imported(identifier: str) -> object:
-    module, _, attribute = identifier.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
+@functools.cache
+def documented() -> dict[str, Any]:
+    """The object of each identifier; None where there is none."""
+    parts = {identifier: identifier.rpartition(".") for identifier in IDENTIFIERS}
+    return {name: getattr(importlib.import_module(home), last, None) for name, (home, _, last) in parts.items()}
+
+
+def missing(values: dict[str, Any]) -> list[str]:
+    known = set(map(id, documented().values()))
+    return [name for name, value in values.items() if id(value) not in known]
 
 
 def public_names(room: str) -> list[str]:
@@ -35,30 +44,28 @@ def public_names(room: str) -> list[str]:
 
 
 def test_identifiers_can_be_imported_and_occur_once():
-    documented = [id(imported(identifier)) for identifier in IDENTIFIERS]
-    assert len(documented) == len(set(documented)) > 60
+    assert [identifier for identifier, value in documented().items() if value is None] == []
+    assert len(IDENTIFIERS) == len(set(map(id, documented().values()))) > 60
 
 
 def test_a_function_is_not_taken_for_its_module():
     """`planning.plan` is a function and, for a reader of the sources, the module that has it."""
-    homes = {identifier: getattr(imported(identifier), "__module__", "") for identifier in IDENTIFIERS}
-    alike = {i: home for i, home in homes.items() if home.rpartition(".")[2] == i.rpartition(".")[2]}
-    assert {i: home for i, home in alike.items() if i != f"{home}.{home.rpartition('.')[2]}"} == {}
+    homes = {identifier: getattr(value, "__module__", "") for identifier, value in documented().items()}
+    alike = {name: home for name, home in homes.items() if home.rpartition(".")[2] == name.rpartition(".")[2]}
+    assert {name: home for name, home in alike.items() if name != f"{home}.{home.rpartition('.')[2]}"} == {}
 
 
 def test_the_names_of_the_package_are_documented():
-    documented = {id(imported(identifier)) for identifier in IDENTIFIERS}
     values = {name: getattr(mmphate_gpu, name) for name in mmphate_gpu.__all__}
     named = {name for name, value in values.items() if isinstance(value, (str, types.ModuleType))}
     assert [name for name in named if f"`mmphate_gpu.{name}`" not in API] == []
-    assert [name for name, value in values.items() if name not in named and id(value) not in documented] == []
+    assert missing({name: value for name, value in values.items() if name not in named}) == []
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_names_of_a_room_are_documented(room):
-    documented = {id(imported(identifier)) for identifier in IDENTIFIERS}
     module = importlib.import_module(f"mmphate_gpu.{room}")
-    assert [name for name in public_names(room) if id(getattr(module, name)) not in documented] == []
+    assert missing({name: getattr(module, name) for name in public_names(room)}) == []
 
 
 def options(text: str) -> set[str]:
