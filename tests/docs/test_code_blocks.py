@@ -9,6 +9,7 @@ import shlex
 import matplotlib
 import numpy as np
 import pytest
+import torch
 
 from mmphate_gpu.cli import main
 
@@ -28,6 +29,7 @@ LONG = ("demo", "bench")  # these take minutes; their options are looked up in t
 @pytest.fixture(autouse=True)
 def working_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     with matplotlib.rc_context({"backend": "agg"}):
         yield
 

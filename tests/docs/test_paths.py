@@ -27,9 +27,14 @@ def test_files_exist(page):
     assert sorted(file for file in files if file not in NAMES and not (ROOT / "mmphate_gpu" / file).exists()) == []
 
 
-def test_every_step_of_the_method_names_its_file():
+def test_a_stranger_finds_the_file_of_every_step():
+    """README and quickstart lead to the pipeline; it has the numbered steps of the method, which names their files."""
+    pipeline = "mmphate_gpu/pipeline.py"
+    assert pipeline in text(ROOT / "README.md") and pipeline in text(DOCS / "quickstart.md")
+    ranges = re.findall(r"^    # (\d+)(?:-(\d+))? ", text(ROOT / pipeline), flags=re.MULTILINE)
+    numbers = [number for first, last in ranges for number in range(int(first), int(last or first) + 1)]
     steps = re.findall(r"^(\d+)\. \*\*(.*?)(?=^\d+\. \*\*|^## )", text(DOCS / "method.md"), re.MULTILINE | re.DOTALL)
-    assert [int(number) for number, _ in steps] == list(range(1, 14))
+    assert numbers == [int(number) for number, _ in steps] == list(range(1, 14))
     assert [number for number, step in steps if "`mmphate_gpu/" not in step] == []
 
 
