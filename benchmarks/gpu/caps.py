@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from benchmarks.cases import CASES
-from benchmarks.devices import use_device
-from benchmarks.worker import PeakMeter
+from benchmarks.measure.devices import use_device
+from benchmarks.suites.worker import PeakMeter
 from mmphate_gpu import MMPHATE, Trace, datasets, plan
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.planning.fit import FORMS
