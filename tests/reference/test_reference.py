@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 import mmphate_gpu
 from mmphate_gpu import diffusion, reference
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ["walk_28x20x12", "hopf_pitchfork_12x14"]
 # Largest error of the affinity / the landmark operator from the raw trace, normalised in its own dtype here and there
 # (tests/golden/README.md). Measured: 7e-16 / 4e-16 (walk) and 1e-16 / 4e-16 (float32).
