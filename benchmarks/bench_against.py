@@ -285,7 +285,7 @@ def main_of_work(options: argparse.Namespace) -> int:
         limit_memory(options.bytes)
     peer = peers()[options.peer[0]]
     import_seconds = peer.load()  # before anything that it may import is there
-    from mmphate_gpu.within_memory import ran_out
+    from mmphate_gpu.planning.fit import ran_out
 
     try:
         row = work(options.only[0], options.size, peer, options.way, options.device, options.quick)

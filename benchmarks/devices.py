@@ -8,8 +8,8 @@ import sys
 
 import torch
 
-from mmphate_gpu.ops.devices import resolve_device
-from mmphate_gpu.ops.memory import release_cached
+from mmphate_gpu.runtime.devices import resolve_device
+from mmphate_gpu.runtime.memory import release_cached
 
 
 def use_device(name: str) -> torch.device:

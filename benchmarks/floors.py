@@ -31,8 +31,8 @@ from benchmarks.harness import add_run_arguments, run_suite
 from benchmarks.rows import NOT_INSTALLED, Row, plain_table, timing
 from benchmarks.tasks import QUICK, Task, emit, python_task
 from benchmarks.timer import enough, once, one_of
-from mmphate_gpu._optional import available
-from mmphate_gpu.ops.devices import one_thread
+from mmphate_gpu.runtime.devices import one_thread
+from mmphate_gpu.runtime.optional import available
 
 NAME = "floors"
 BY = "torch"

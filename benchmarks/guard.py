@@ -240,9 +240,9 @@ def _by_case(dumps: Iterator[str]) -> dict[str, dict[str, int]]:
 def work_counts() -> dict[str, int]:
     """What the stages of one small run do, counted in their own units."""
     from mmphate_gpu import datasets, diffusion, landmark_diffusion, metric_mds, multislice_affinity
+    from mmphate_gpu.linalg import kmeans
+    from mmphate_gpu.linalg.singular_value_sample import SingularValueSample
     from mmphate_gpu.operators import AffinityOperator
-    from mmphate_gpu.ops import kmeans
-    from mmphate_gpu.ops.singular_value_sample import SingularValueSample
     from mmphate_gpu.potential import potential_distances, potential_of_power
 
     trace = datasets.bifurcation("hopf_pitchfork", n_epochs=20, n_timesteps=12)

@@ -13,22 +13,22 @@ import mmphate_gpu.estimator  # noqa: F401  the ops of every stage register them
 from benchmarks.op_inputs import COLUMNS, Again, Data
 from benchmarks.timer import nothing
 from mmphate_gpu import potential_distances
-from mmphate_gpu._trace_points import FLOOR
 from mmphate_gpu.affinities.bandwidth import kth_unit_distance
+from mmphate_gpu.linalg.block_krylov import orthonormalize
+from mmphate_gpu.linalg.eigenvalues import symmetric_eigenvalues
+from mmphate_gpu.linalg.symmetric_product import symmetric_product
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import TiledAffinity
 from mmphate_gpu.ops import twins
-from mmphate_gpu.ops.block_krylov import orthonormalize
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.csr_matmul import FLOAT32_FROM, matmul
 from mmphate_gpu.ops.descent_step import BEST, DEPTH, IS_NEAR, N_KEPT, ROWS
 from mmphate_gpu.ops.distances import distances_by_difference
-from mmphate_gpu.ops.eigenvalues import symmetric_eigenvalues
 from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, scaled_points
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
-from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, stored_pairs
+from mmphate_gpu.trace.points import FLOOR
 
 PAIRS = "ordered pairs"
 PORTABLE = "portable torch"  # as `twins.serving_op` begins where there is no other

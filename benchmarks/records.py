@@ -200,7 +200,7 @@ def memory_bytes(device: Any) -> int:
     import psutil
     import torch
 
-    from mmphate_gpu.ops.memory import memory_limit
+    from mmphate_gpu.runtime.memory import memory_limit
 
     on_gpu = device.type == "cuda"
     whole = torch.cuda.get_device_properties(device).total_memory if on_gpu else psutil.virtual_memory().total
@@ -287,8 +287,8 @@ def hash_of(patterns: Sequence[str], but: Sequence[str] = ()) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print `about` as JSON, and the device by its full name; 2 where there is no such device."""
-    from mmphate_gpu.ops.devices import resolve_device
-    from mmphate_gpu.params import InputError
+    from mmphate_gpu.errors import InputError
+    from mmphate_gpu.runtime.devices import resolve_device
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("device", nargs="?", default="auto")

@@ -27,9 +27,9 @@ from benchmarks.cases import CASES, Case  # noqa: E402
 from benchmarks.devices import let_go, use_device  # noqa: E402
 from benchmarks.rows import TOTAL, Row, timing  # noqa: E402
 from benchmarks.tasks import emit  # noqa: E402
-from mmphate_gpu.params import InputError  # noqa: E402
+from mmphate_gpu.errors import InputError  # noqa: E402
+from mmphate_gpu.planning.fit import FORMS  # noqa: E402
 from mmphate_gpu.stages import held_bytes, peak_bytes  # noqa: E402
-from mmphate_gpu.within_memory import FORMS  # noqa: E402
 
 CLEAR = Path("/proc/self/clear_refs")
 CPU = torch.device("cpu")

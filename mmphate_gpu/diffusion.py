@@ -9,18 +9,19 @@ from dataclasses import dataclass
 
 import torch
 
-from ._arrays import takes_arrays
+from .errors import InputError
+from .linalg.components import Components, components, diagonal_blocks
+from .linalg.eigenvalues import symmetric_eigenvalues
+from .linalg.low_rank_power import low_rank_power
+from .linalg.safe_scale import safe_scale
+from .linalg.singular_value_sample import SingularValueSample
+from .linalg.symmetric_power import symmetric_power
+from .linalg.symmetric_product import symmetric_product
 from .ops.chunks import chunk_elements, row_chunks
-from .ops.components import Components, components, diagonal_blocks
-from .ops.eigenvalues import symmetric_eigenvalues
 from .ops.knee_errors import knee_errors
-from .ops.low_rank_power import low_rank_power
-from .ops.memory import available_bytes
-from .ops.safe_scale import safe_scale
-from .ops.singular_value_sample import SingularValueSample
-from .ops.symmetric_power import symmetric_power
-from .ops.symmetric_product import symmetric_product
-from .params import InputError, check_steps, check_t_max
+from .params import check_steps, check_t_max
+from .runtime.arrays import takes_arrays
+from .runtime.memory import available_bytes
 
 # Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
 # several times faster; what it may lose is bounded, and where that could change t the plain SVD decides. On CUDA the

@@ -9,26 +9,27 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from ._arrays import array_kind, to_kind
-from ._trace_input import is_xarray
-from ._trace_parts import blocks
 from .analysis.activity import most_active_class
 from .embedding import Embedding
+from .errors import InputError
 from .landmarks.stratified import shares
 from .mds.place import place
 from .ops.compile_ahead import compile_ahead
-from .ops.devices import resolve_device
-from .ops.isolation import isolated
-from .ops.memory import available_bytes
 from .ops.word_hashes import word_hashes
-from .params import InputError, Labels, Params
+from .params import Labels, Params
 from .pipeline import Run
-from .planning import check_least
+from .planning.fit import run_within_memory
+from .planning.plan import check_least
 from .progress import progress_callback
+from .runtime.arrays import array_kind, to_kind
+from .runtime.devices import resolve_device
+from .runtime.isolation import isolated
+from .runtime.memory import available_bytes
 from .slices import SliceLayout, unit_major
 from .stages import Stages
 from .trace import Trace, as_trace, trace_points
-from .within_memory import run_within_memory
+from .trace.convert import is_xarray
+from .trace.stored import blocks
 
 
 class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

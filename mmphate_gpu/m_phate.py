@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .diffusion import von_neumann_entropy
+from .errors import InputError, InputTypeError, check_choice, check_number
 from .estimator import MMPHATE, fingerprint, in_kind
 from .operators import AffinityOperator, to_scipy
-from .params import InputError, InputTypeError, Params, check_choice, check_number
+from .params import Params
 from .trace import as_trace
 
 if TYPE_CHECKING:

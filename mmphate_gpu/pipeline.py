@@ -13,7 +13,9 @@ from .mds import MDSResult, embed_landmarks
 from .params import Params
 from .potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .stages import Stages
-from .trace import Points, PrincipalAxes, Trace, principal_axes, trace_points
+from .trace import Trace, trace_points
+from .trace.pca import PrincipalAxes, principal_axes
+from .trace.points import Points
 
 
 class Run(NamedTuple):

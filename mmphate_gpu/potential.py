@@ -6,13 +6,14 @@ import warnings
 
 import torch
 
-from ._arrays import takes_arrays
 from .diffusion import diffuse
+from .errors import InputError, check_choice, check_number
+from .linalg.components import Components, diagonal_blocks
+from .linalg.safe_scale import safe_scale
+from .linalg.symmetric_product import symmetric_product
 from .ops.chunks import chunk_elements, row_chunks
-from .ops.components import Components, diagonal_blocks
-from .ops.safe_scale import safe_scale
-from .ops.symmetric_product import symmetric_product
-from .params import MDS_DISTANCES, InputError, check_choice, check_number
+from .params import MDS_DISTANCES
+from .runtime.arrays import takes_arrays
 
 LOG_OFFSET = 1e-7  # METHOD's offset inside the logarithm
 # Pairs closer than this share of the longest squared row are recomputed by differences: there the product form has

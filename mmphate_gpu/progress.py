@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .params import InputTypeError
+from .errors import InputTypeError
+from .runtime.streams import lenient
 from .stages import STAGES, Callback
-from .streams import lenient
 
 
 def progress_bar(total: int, **options: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import psutil
 import torch
 
-from .ops.memory import release_cached
+from .runtime.memory import release_cached
 
 logger = logging.getLogger("mmphate_gpu")
 

@@ -24,8 +24,8 @@ from benchmarks.rows import TOTAL  # noqa: E402
 from benchmarks.tasks import QUICK  # noqa: E402
 from benchmarks.worker import CLEAR  # noqa: E402
 from mmphate_gpu import metric_mds, to_scipy  # noqa: E402
+from mmphate_gpu.errors import InputError  # noqa: E402
 from mmphate_gpu.mds.classic import classic  # noqa: E402
-from mmphate_gpu.params import InputError  # noqa: E402
 
 CPU = torch.device("cpu")
 SMALL = "suite-12x14"

@@ -13,12 +13,12 @@ import torch
 
 from mmphate_gpu import diffusion, reference
 from mmphate_gpu.diffusion import diffuse, entropy_with_error, knee, optimal_t, von_neumann_entropy
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.landmarks import landmark_diffusion
+from mmphate_gpu.linalg import singular_value_sample
+from mmphate_gpu.linalg.components import components
 from mmphate_gpu.operators import SparseAffinity
-from mmphate_gpu.ops import singular_value_sample
-from mmphate_gpu.ops.components import components
 from mmphate_gpu.ops.csr import of_dense_rows
-from mmphate_gpu.params import InputError, InputTypeError
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*x*.npz"))
 

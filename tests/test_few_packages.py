@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import mmphate_gpu
-from mmphate_gpu._optional import available
+from mmphate_gpu.runtime.optional import available
 
 ROOT = Path(mmphate_gpu.__file__).parents[1]
 REQUIRED = ("torch", "numpy", "scipy", "scikit-learn", "tqdm", "psutil", "matplotlib")

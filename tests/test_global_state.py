@@ -22,10 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mmphate_gpu as mp
 from mmphate_gpu import datasets, plots, reference
 from mmphate_gpu.diffusion import diffuse, knee
+from mmphate_gpu.linalg.kmeans import kmeans
+from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.ops import twins
-from mmphate_gpu.ops.isolation import isolated
-from mmphate_gpu.ops.kmeans import kmeans
-from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
+from mmphate_gpu.runtime.isolation import isolated
 
 # ---------------------------------------------------------------- what is called
 

@@ -17,38 +17,11 @@ NAME = "mmphate_gpu"
 # A module imports from its own line, if that is a package, and from lines above it. docs/architecture.md shows the same
 # order; a new module takes a place here first.
 LEVELS = [
+    "errors",
+    "runtime",
     "params",
-    "_paths",
-    "_atomic",
-    "_signals",
-    "streams",
-    "_optional",
-    "_checksums",
-    "_keops",
     "ops",
-    "_read_array",
-    "_arrays",
-    "_coordinates",
-    "_trace_dims",
-    "_trace_packing",
-    "_trace_shapes",
-    "_trace_formats",
-    "_trace_h5_file",
-    "_trace_h5",
-    "_trace_zarr_chunks",
-    "_trace_zarr_text",
-    "_trace_zarr_metadata",
-    "_trace_zarr",
-    "_trace_parts",
-    "_trace_scale",
-    "_trace_points",
-    "_trace_pca",
-    "_npy",
-    "_trace_flat",
-    "_trace_contents",
-    "_trace_io",
-    "_trace_write",
-    "_trace_input",
+    "linalg",
     "trace",
     "slices",
     "neighbors",
@@ -68,14 +41,9 @@ LEVELS = [
     "stages",
     "progress",
     "pipeline",
-    "costs",
-    "sampling",
     "planning",
-    "within_memory",
     "estimator",
     "m_phate",
-    "_results",
-    "demo",
     "cli",
     "__main__",
     "__init__",
@@ -83,27 +51,33 @@ LEVELS = [
 
 # Tighter than their level.
 ONLY = {
-    "ops": {"params", "_optional", "_checksums"},
-    "record": {"trace", "_trace_input", "_trace_flat", "_trace_write", "_atomic", "params", "_paths", "_optional"},
+    "ops": {"errors", "runtime", "params"},
+    "record": {
+        "runtime",
+        "errors",
+        "trace",
+        "params",
+    },
+    "linalg": {"errors", "runtime", "params", "ops"},
     "reference": set(),
 }
 
 # Where an optional or heavy package may be imported at all, and only inside functions.
 OPTIONAL = {
-    "cupy": {"_arrays", "operators.convert", "ops._launch", "ops.eigenvalues"},
-    "cupyx": {"_arrays", "operators.convert"},
+    "cupy": {"runtime.arrays", "operators.convert", "ops._launch", "linalg.eigenvalues"},
+    "cupyx": {"runtime.arrays", "operators.convert"},
     "triton": {"ops._triton", "ops._triton_blocks", "ops._triton_pairs"},
-    "pykeops": {"_keops"},
+    "pykeops": {"runtime.keops"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
     "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"},
     "plotly": {"plots.html"},
-    "sklearn": {"estimator", "m_phate", "demo"},
-    "xarray": {"_trace_input", "embedding", "estimator"},
+    "sklearn": {"estimator", "m_phate", "cli.demo"},
+    "xarray": {"trace.convert", "embedding", "estimator"},
     "pandas": {"embedding"},
     "anndata": {"embedding"},
-    "h5py": {"_trace_h5", "_trace_h5_file"},
-    "zarr": {"_trace_zarr", "_trace_zarr_chunks"},
+    "h5py": {"trace.formats.h5", "trace.formats.h5_file"},
+    "zarr": {"trace.formats.zarr", "trace.formats.zarr_chunks"},
 }
 # scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`
 # loads the estimator, and the ops these kernels, at first use.
@@ -288,10 +262,12 @@ def test_names_are_imported_from_their_homes():
 
 def test_a_name_from_elsewhere_is_found():
     homes = {
-        f"{NAME}._trace_input": names_of("from ._arrays import real_tensor\nAXES, N = (1, 2)\ndef as_label(): ...")
+        f"{NAME}.trace.convert": names_of(
+            "from ..runtime.arrays import real_tensor\nAXES, N = (1, 2)\ndef as_label(): ..."
+        )
     }
-    source = "from .._trace_input import AXES, N, as_label, real_tensor\nfrom . import activity"
-    assert borrowed(source, f"{NAME}.analysis.preservation", False, homes) == [f"{NAME}._trace_input.real_tensor"]
+    source = "from ..trace.convert import AXES, N, as_label, real_tensor\nfrom . import activity"
+    assert borrowed(source, f"{NAME}.analysis.preservation", False, homes) == [f"{NAME}.trace.convert.real_tensor"]
     assert names_of("from .a import b, c\n__all__ = ['b']") == {"b"}
 
 
@@ -304,7 +280,7 @@ def found_in(source: str, module: str, is_package: bool = False) -> list[Import]
     [
         ("ops.csr", "from ..trace import Trace"),
         ("ops.csr", "from .. import slices"),
-        ("ops.csr", "from .._arrays import to_kind"),
+        ("ops.csr", "from ..trace.convert import as_trace"),
         ("diffusion", "def late():\n    from .potential import diffusion_potential"),
         ("operators.lazy", "from ..affinities.bandwidth import median"),
         ("trace", "if TYPE_CHECKING:\n    from .embedding import Embedding"),
@@ -340,9 +316,12 @@ def test_downward_imports_pass(module, source):
         ("plots.canvas", "import matplotlib.pyplot as plt"),
         ("plots.canvas", "try:\n    import matplotlib\nexcept ImportError:\n    pass"),
         ("neighbors.keops_backend", "from pykeops.torch import LazyTensor"),
-        ("neighbors.keops_backend", "from .._optional import require\nkeops = require('pykeops.torch', purpose='all')"),
+        (
+            "neighbors.keops_backend",
+            "from ..runtime.optional import require\nkeops = require('pykeops.torch', purpose='all')",
+        ),
         ("embedding", "class Embedding:\n    import xarray"),
-        ("ops.kmeans", "def kmeans():\n    from sklearn.cluster import KMeans"),
+        ("linalg.kmeans", "def kmeans():\n    from sklearn.cluster import KMeans"),
         ("diffusion", "def svd():\n    cupy = require('cupy', purpose='speed')"),
     ],
 )
@@ -355,7 +334,7 @@ def test_misplaced_packages_are_found(module, source):
     [
         ("plots.canvas", "def figure():\n    from matplotlib.figure import Figure"),
         ("plots.canvas", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
-        ("_keops", "def product():\n    return require('pykeops.torch', purpose='it').LazyTensor"),
+        ("runtime.keops", "def product():\n    return require('pykeops.torch', purpose='it').LazyTensor"),
     ],
 )
 def test_deferred_packages_pass(module, source):

@@ -7,10 +7,10 @@ import torch
 
 from mmphate_gpu import diffusion
 from mmphate_gpu.diffusion import diffuse
-from mmphate_gpu.ops import low_rank_power as module
-from mmphate_gpu.ops.low_rank_power import low_rank_power
-from mmphate_gpu.ops.random import random_signs, seeded_generator
-from mmphate_gpu.ops.symmetric_power import symmetric_power
+from mmphate_gpu.linalg import low_rank_power as module
+from mmphate_gpu.linalg.low_rank_power import low_rank_power
+from mmphate_gpu.linalg.random import random_signs, seeded_generator
+from mmphate_gpu.linalg.symmetric_power import symmetric_power
 from mmphate_gpu.potential import allows_low_rank, potential_distances, potential_of_power
 
 N = 1200
@@ -145,7 +145,7 @@ def test_random_signs_are_even_and_independent():
 
 
 def test_random_signs_in_chunks(monkeypatch):
-    from mmphate_gpu.ops import random
+    from mmphate_gpu.linalg import random
 
     whole = random_signs(500, 7, generator=seeded_generator(1))
     monkeypatch.setattr(random, "chunk_elements", lambda device: 200)

@@ -15,6 +15,8 @@ import torch
 from scipy.spatial.distance import cdist
 
 from mmphate_gpu import reference
+from mmphate_gpu.errors import InputError
+from mmphate_gpu.linalg.random import seeded_generator
 from mmphate_gpu.mds import MDSResult, metric_mds, stress
 from mmphate_gpu.mds import smacof as smacof_module
 from mmphate_gpu.mds.classic import classic
@@ -25,10 +27,8 @@ from mmphate_gpu.mds.smacof import Way, one_sweep, smacof
 from mmphate_gpu.ops import descent_step as descent
 from mmphate_gpu.ops import guttman_transform as guttman_module
 from mmphate_gpu.ops import repeat
-from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.repeat import repeat_until
 from mmphate_gpu.ops.twins import PORTABLE
-from mmphate_gpu.params import InputError
 
 RNG = np.random.default_rng
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import mmphate_gpu as mp
-from mmphate_gpu._checksums import checksum_path, differs_from_checksum, write_checksum
 from mmphate_gpu.ops import _native
+from mmphate_gpu.runtime.checksums import checksum_path, differs_from_checksum, write_checksum
 
 SOURCE = None if _native.switched_off() or _native.why_no_native() else _native._library_path()
 pytestmark = pytest.mark.skipif(SOURCE is None, reason="no C++ twins")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmphate_gpu.embedding import Embedding
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.plots import entropy, panels
 from mmphate_gpu.plots.colors import PALETTE, categorical, ordered
 from mmphate_gpu.slices import SliceLayout

@@ -13,10 +13,10 @@ from sklearn.metrics.pairwise import cosine_distances
 from mmphate_gpu import potential as potential_module
 from mmphate_gpu import reference
 from mmphate_gpu.diffusion import diffuse
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.landmarks import landmark_diffusion
 from mmphate_gpu.operators import SparseAffinity
 from mmphate_gpu.ops.csr import of_dense_rows
-from mmphate_gpu.params import InputError
 from mmphate_gpu.potential import diffusion_potential, potential_distances, potential_of_power
 
 

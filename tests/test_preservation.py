@@ -8,7 +8,7 @@ import torch
 
 from mmphate_gpu import reference
 from mmphate_gpu.analysis import neighborhood_preservation, preservation
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.trace import as_trace
 
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")

@@ -21,8 +21,8 @@ from benchmarks.gpu.expected import HAR, RUNS, SMALL_RUNS, expected, run_of_rows
 from benchmarks.gpu.parts import Work, run
 from benchmarks.worker import PeakMeter, planned_bytes, timed
 from mmphate_gpu import MMPHATE, Trace
+from mmphate_gpu.planning.fit import FORMS
 from mmphate_gpu.stages import held_bytes
-from mmphate_gpu.within_memory import FORMS
 
 STORAGES = ("sparse", "tiles", "lazy")
 # Largest relative difference of the stress from the CPU's. With products in half precision and another order of sums

@@ -24,7 +24,7 @@ def neighbors(given: Neighbors) -> Callable[[], Found]:
 
 
 def lacks() -> str | None:
-    from mmphate_gpu._keops import why_no_keops
+    from mmphate_gpu.runtime.keops import why_no_keops
 
     return why_no_keops()
 

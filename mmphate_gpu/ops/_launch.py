@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .._optional import require_cupy
+from ..runtime.optional import require_cupy
 from ._sources import source_of_kernel
 
 Argument = torch.Tensor | int | float | None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from .._checksums import checksum_path, differs_from_checksum
+from ..runtime.checksums import checksum_path, differs_from_checksum
 from .csr import index_dtype, indptr_of_counts
 
 # Set to 0 to have the portable versions serve although the library is there.

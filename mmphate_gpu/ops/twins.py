@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .._optional import available
+from ..runtime.optional import available
 from . import _native
 
 NAMESPACE = "mmphate_gpu"

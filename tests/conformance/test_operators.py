@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from mmphate_gpu import reference
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.operators import (
     AffinityOperator,
     LazyAffinity,
@@ -38,11 +39,10 @@ from mmphate_gpu.operators import tiles as tiles_module
 from mmphate_gpu.operators.assemble import assembled_bytes, assembled_nnz
 from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
-from mmphate_gpu.ops import memory
 from mmphate_gpu.ops import tile_layout as tile_layout_module
 from mmphate_gpu.ops.tile_layout import TILE, stored_pairs, tile_layout
 from mmphate_gpu.ops.twins import PORTABLE, serves
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.runtime import memory
 from mmphate_gpu.slices import unit_major
 
 N_SLICES, N_UNITS, N_FEATURES = 23, 4, 5

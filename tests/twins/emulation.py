@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from mmphate_gpu.ops._cuda import Argument, Launch, Twins
+from mmphate_gpu.ops._cuda import Twins
+from mmphate_gpu.ops._launch import Argument, Launch
 from mmphate_gpu.ops._sources import kernel_names, source_folder
 
 # Schedules of the threads of a block: forwards, backwards, in strides. In the second the blocks run backwards too.

@@ -21,7 +21,8 @@ from mmphate_gpu.mds import smacof as smacof_module
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.ops import _native
 from mmphate_gpu.ops import descent_step as descent
-from mmphate_gpu.ops._cuda import Launch, Twins
+from mmphate_gpu.ops._cuda import Twins
+from mmphate_gpu.ops._launch import Launch
 from mmphate_gpu.ops._pair_stack import KeptStack, Stack, new_stack
 from mmphate_gpu.ops._sources import source_folder
 from mmphate_gpu.ops.kth_neighbor_distance import median

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from mmphate_gpu.linalg import kmeans
+from mmphate_gpu.linalg.random import seeded_generator
 from mmphate_gpu.mds import stress
 from mmphate_gpu.mds.smacof import Way, smacof
-from mmphate_gpu.ops import _native, csr_matmul, guttman_transform, kmeans, landmark_aggregate, radius_affinity  # noqa: F401
+from mmphate_gpu.ops import _native, csr_matmul, guttman_transform, landmark_aggregate, radius_affinity  # noqa: F401
 from mmphate_gpu.ops import kth_neighbor_distance as kth_module  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.csr import Csr, indptr_of_counts, of_dense_rows, to_torch
 from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
-from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.repeat import EAGER, repeat_until
 from mmphate_gpu.ops.twins import PORTABLE, why_no_cuda_twins
 from mmphate_gpu.pipeline import interpolate

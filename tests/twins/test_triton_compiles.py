@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmphate_gpu._optional import available
+from mmphate_gpu.runtime.optional import available
 
 pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not installed")
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import torch
 
+from mmphate_gpu.linalg.random import seeded_generator
 from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - importing defines the op
 from mmphate_gpu.ops import gaussian_product as gaussian_module
 from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
-from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.ops.tile_layout import TILE, TileLayout, n_tiles, point_tiles, stored_pairs, tile_layout
 from mmphate_gpu.ops.twins import PORTABLE
