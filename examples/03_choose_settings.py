@@ -30,7 +30,7 @@ def scores(trace: Trace, coordinates: np.ndarray, oscillator: np.ndarray) -> tup
 
 def principal_components(trace: Trace) -> np.ndarray:
     """What a linear method makes of the same points: z-scores of every node, in two components."""
-    points = trace.data.numpy().reshape(trace.n_nodes, -1)
+    points = np.asarray(trace.data).reshape(trace.n_nodes, -1)
     points = (points - points.mean(1, keepdims=True)) / points.std(1, keepdims=True)
     return PCA(2).fit_transform(points)
 

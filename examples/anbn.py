@@ -125,7 +125,7 @@ class States(NamedTuple):
 
     points: np.ndarray  # (n_rows, M)
     character: np.ndarray  # (n_rows,) "$", "a", "b'", "b" or "c"
-    count: np.ndarray  # (n_rows,) a's read so far; for the others, letters of this name still to come
+    number: np.ndarray  # (n_rows,) a's read so far; for the others, letters of this name still to come
     string: np.ndarray  # (n_rows,) n
 
 
@@ -155,7 +155,7 @@ def describe_states(states: States) -> None:
     for character in [name for name in COLORS if name != EDGE and name in states.character]:
         members = states.character == character
         share = (nearest[members] == character).mean()
-        order = abs(spearmanr(main_axis(states.points[members]), states.count[members]).statistic)
+        order = abs(spearmanr(main_axis(states.points[members]), states.number[members]).statistic)
         which = "letters read" if character == "a" else "letters left"
         print(
             f"  {character:<2} nearest state of another string is of the class in {share:4.0%}; "
@@ -185,7 +185,7 @@ def draw_states(panels: dict[str, States], path: Path) -> None:
             axes.scatter(*points.T, color=COLORS[character], s=26, alpha=0.85, linewidths=0, label=NAMES[character])
         # Letters b and c have a number for each string; those of the longest stand for the others.
         for row in np.flatnonzero(longest & (states.character != EDGE)):
-            text, color = str(states.count[row]), COLORS[states.character[row]]
+            text, color = str(states.number[row]), COLORS[states.character[row]]
             axes.text(*(states.points[row] + 0.035), text, color=color, fontsize=8)
         axes.set(**{f"{axis}label": f"unit {unit}" for unit, axis in enumerate("xyz" if deep else "xy")})
         axes.legend(frameon=False, fontsize=9, loc="best")

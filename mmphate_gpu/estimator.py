@@ -14,6 +14,7 @@ from .embedding import Embedding
 from .errors import InputError
 from .landmarks.stratified import shares
 from .mds.place import place
+from .operators import AffinityOperator
 from .ops.compile_ahead import compile_ahead
 from .ops.word_hashes import word_hashes
 from .params import Labels, Params
@@ -114,6 +115,15 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> MMPHATE(n_components=2, random_state=0).fit_transform(trace).shape
     (120, 2)
     """
+
+    embedding_: Any
+    t_: int
+    stress_: float
+    n_landmark_: int
+    affinity_: AffinityOperator
+    bandwidth_: float
+    report_: list[dict[str, Any]]
+    result_: Embedding
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     assert_type(op.n_landmark_, int)
     assert_type(op.bandwidth_, float)
     assert_type(op.result_, Embedding)
+    assert_type(op.affinity_ @ torch.ones(3), torch.Tensor)
     assert_type(op.report_, list[dict[str, Any]])
     assert_type(op.fit_transform(array), Any)  # the kind of array that went in
     assert_type(op.transform(array), Any)
@@ -126,6 +127,7 @@ def plans(trace: Trace) -> None:
     assert_type(Params(n_components=2).t, int | str)
     assert_type(show_config(), str)
     assert_type(mmphate_gpu.__version__, str)
+    mmphate_gpu.MPHATE  # type: ignore[attr-defined]  # noqa: B018
     try:
         estimate.check()
     except InputTypeError as error:
