@@ -30,9 +30,9 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import sass  # noqa: E402
 from benchmarks.pair_visits import visits  # noqa: E402
 from benchmarks.rows import markdown_table  # noqa: E402
-from mmphate_gpu.ops import _sources  # noqa: E402
-from mmphate_gpu.ops._cuda import PAIR_THREADS  # noqa: E402
-from mmphate_gpu.ops._pair_stack import MOST_FEATURES, TILE  # noqa: E402
+from mmphate_gpu.ops.launch import sources  # noqa: E402
+from mmphate_gpu.ops.launch.cuda import PAIR_THREADS  # noqa: E402
+from mmphate_gpu.ops.launch.pair_stack import MOST_FEATURES, TILE  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "instructions.json"
 TEXT = ROOT / "docs" / "performance.md"
@@ -190,7 +190,7 @@ def compiled(csrc: Path, source: str, defines: dict[str, str]) -> Machine:
     """``csrc``/cuda/``source``.cu by nvcc, for sm_90, as NVRTC compiles it."""
     with tempfile.TemporaryDirectory() as folder:
         text, binary = Path(folder) / "kernel.cu", Path(folder) / "kernel.cubin"
-        text.write_text(_sources.one_text(csrc / "cuda" / f"{source}.cu"))
+        text.write_text(sources.one_text(csrc / "cuda" / f"{source}.cu"))
         command = ["nvcc", "-cubin", *OPTIONS, *(f"-D{name}={value}" for name, value in defines.items())]
         command += ["-Xptxas", "-v", str(text), "-o", str(binary)]
         messages = subprocess.run(command, check=True, capture_output=True, text=True).stderr

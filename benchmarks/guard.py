@@ -179,11 +179,11 @@ def measure() -> Measured:
 
 def library_path() -> Path:
     """The library of the C++ twins, built from the sources there are now."""
-    from mmphate_gpu.ops import _native
+    from mmphate_gpu.ops.launch import native
 
-    if reason := _native.why_no_native():
+    if reason := native.why_no_native():
         raise CannotCount(f"no C++ twins: {reason}")
-    path = _native._library_path()
+    path = native._library_path()
     assert path is not None
     return path
 

@@ -19,12 +19,12 @@ from mmphate_gpu.linalg.eigenvalues import symmetric_eigenvalues
 from mmphate_gpu.linalg.symmetric_product import symmetric_product
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import TiledAffinity
-from mmphate_gpu.ops import twins
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.csr_matmul import FLOAT32_FROM, matmul
 from mmphate_gpu.ops.descent_step import BEST, DEPTH, IS_NEAR, N_KEPT, ROWS
 from mmphate_gpu.ops.distances import distances_by_difference
 from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, scaled_points
+from mmphate_gpu.ops.launch import twins
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, stored_pairs

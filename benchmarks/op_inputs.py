@@ -11,7 +11,7 @@ from mmphate_gpu import datasets
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity
-from mmphate_gpu.ops import twins
+from mmphate_gpu.ops.launch import twins
 from mmphate_gpu.ops.radius_affinity import cut_distance
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.slices import unit_major

@@ -209,8 +209,8 @@ def memory_bytes(device: Any) -> int:
 
 def twins(device: Any) -> str:
     """What serves in place of portable torch: "C++ (avx512)", "CUDA", or "none"."""
-    from mmphate_gpu.ops._native import isa
-    from mmphate_gpu.ops.twins import serves
+    from mmphate_gpu.ops.launch.native import isa
+    from mmphate_gpu.ops.launch.twins import serves
 
     if not serves(device):
         return "none"

@@ -15,7 +15,7 @@ from .errors import InputError
 from .landmarks.stratified import shares
 from .mds.place import place
 from .operators import AffinityOperator
-from .ops.compile_ahead import compile_ahead
+from .ops.launch.compile_ahead import compile_ahead
 from .ops.word_hashes import word_hashes
 from .params import Labels, Params
 from .pipeline import Run

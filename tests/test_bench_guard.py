@@ -17,7 +17,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import guard  # noqa: E402
-from mmphate_gpu.ops import _native  # noqa: E402
+from mmphate_gpu.ops.launch import native  # noqa: E402
 
 # An op of n^1 on two instruction sets.
 PLAIN = guard.Measured(
@@ -152,9 +152,9 @@ def skip_where_nothing_can_be_counted() -> None:
     for program in ("valgrind", "g++"):
         if shutil.which(program) is None:
             pytest.skip(f"there is no {program} on PATH")
-    if reason := _native.why_no_native():
+    if reason := native.why_no_native():
         pytest.skip(f"no C++ twins: {reason}")
-    if _native.PATH_VARIABLE in os.environ:
+    if native.PATH_VARIABLE in os.environ:
         pytest.skip("another library than that of this checkout, which valgrind may not run")
 
 

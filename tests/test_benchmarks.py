@@ -41,7 +41,7 @@ from benchmarks import (  # noqa: E402
 from benchmarks.gpu import twins  # noqa: E402
 from mmphate_gpu import MMPHATE, cli, multislice_affinity, plan, reference, to_scipy  # noqa: E402
 from mmphate_gpu.datasets import random_walk  # noqa: E402
-from mmphate_gpu.ops import twins as native_twins  # noqa: E402
+from mmphate_gpu.ops.launch import twins as native_twins  # noqa: E402
 from mmphate_gpu.params import STORAGES  # noqa: E402
 from mmphate_gpu.stages import STAGES  # noqa: E402
 
@@ -1073,6 +1073,6 @@ def test_bench_ops_measures_what_serves_and_writes_it(tmp_path, capsys):
 def test_every_op_of_the_bench_runs(tmp_path):
     assert bench_ops.main(["--quick", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path)]) == 0
     (file,) = tmp_path.iterdir()
-    from mmphate_gpu.ops.twins import PORTABLE
+    from mmphate_gpu.ops.launch.twins import PORTABLE
 
     assert {r.stage for r in records.read(file)} >= {*PORTABLE}

@@ -24,7 +24,7 @@ from mmphate_gpu import datasets, plots, reference
 from mmphate_gpu.diffusion import diffuse, knee
 from mmphate_gpu.linalg.kmeans import kmeans
 from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
-from mmphate_gpu.ops import twins
+from mmphate_gpu.ops.launch import twins
 from mmphate_gpu.runtime.isolation import isolated
 
 # ---------------------------------------------------------------- what is called

@@ -95,9 +95,9 @@ def test_a_home_that_is_no_folder(monkeypatch):
 @pytest.fixture
 def library(tmp_path):
     """A copy of the compiled C++ ops, which stands for a library of KeOps."""
-    from mmphate_gpu.ops import _native
+    from mmphate_gpu.ops.launch import native
 
-    source = _native._library_path()
+    source = native._library_path()
     if source is None or not source.read_bytes().startswith(keops.ELF):
         pytest.skip("needs a library for Linux")
     copy = tmp_path / "cache" / "Linux_p3" / "pykeops_cpp_0123456789.so"

@@ -64,9 +64,9 @@ ONLY = {
 
 # Where an optional or heavy package may be imported at all, and only inside functions.
 OPTIONAL = {
-    "cupy": {"runtime.arrays", "operators.convert", "ops._launch", "linalg.eigenvalues"},
+    "cupy": {"runtime.arrays", "operators.convert", "ops.launch.kernel", "linalg.eigenvalues"},
     "cupyx": {"runtime.arrays", "operators.convert"},
-    "triton": {"ops._triton", "ops._triton_blocks", "ops._triton_pairs"},
+    "triton": {"ops.triton.launchers", "ops.triton.blocks", "ops.triton.pairs"},
     "pykeops": {"runtime.keops"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),

@@ -26,9 +26,9 @@ from mmphate_gpu.mds.place import place
 from mmphate_gpu.mds.smacof import Way, one_sweep, smacof
 from mmphate_gpu.ops import descent_step as descent
 from mmphate_gpu.ops import guttman_transform as guttman_module
-from mmphate_gpu.ops import repeat
-from mmphate_gpu.ops.repeat import repeat_until
-from mmphate_gpu.ops.twins import PORTABLE
+from mmphate_gpu.ops.launch import repeat
+from mmphate_gpu.ops.launch.repeat import repeat_until
+from mmphate_gpu.ops.launch.twins import PORTABLE
 
 RNG = np.random.default_rng
 

@@ -19,7 +19,7 @@ from mmphate_gpu.neighbors import (
     resolve_knn_backend,
 )
 from mmphate_gpu.ops import kth_neighbor_distance as kth_module
-from mmphate_gpu.ops.twins import PORTABLE
+from mmphate_gpu.ops.launch.twins import PORTABLE
 from mmphate_gpu.params import KNN_BACKENDS as NAMES
 
 N_FEATURES = 5

@@ -21,7 +21,6 @@ from mmphate_gpu.linalg.sparse_gram import sparse_gram
 from mmphate_gpu.linalg.symmetric_power import power_chain, symmetric_power
 from mmphate_gpu.linalg.symmetric_product import symmetric_product
 from mmphate_gpu.linalg.top_eigenpairs import fix_signs, top_eigenpairs
-from mmphate_gpu.ops import _native
 from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.ops import csr_matmul as csr_matmul_module
 from mmphate_gpu.ops import radius_affinity as radius_module
@@ -30,9 +29,10 @@ from mmphate_gpu.ops.chunks import pair_chunks, row_chunks
 from mmphate_gpu.ops.csr import Csr
 from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.distances import distances_by_difference
+from mmphate_gpu.ops.launch import native
+from mmphate_gpu.ops.launch.twins import PORTABLE, serves, serving, why_no_cuda_twins
 from mmphate_gpu.ops.radius_affinity import cut_distance, cut_radius, radius_affinity, radius_counts, radius_fill
 from mmphate_gpu.ops.scatter_sum import scatter_sum
-from mmphate_gpu.ops.twins import PORTABLE, serves, serving, why_no_cuda_twins
 from mmphate_gpu.runtime import memory
 from mmphate_gpu.runtime.devices import resolve_device
 from mmphate_gpu.stages import held_bytes
@@ -792,9 +792,9 @@ def test_what_serves_is_said():
     cpu, cuda = serving("cpu"), serving("cuda")
     assert cpu.startswith("C++ (" if serves(torch.device("cpu")) else "portable torch (")
     assert cuda.startswith("CUDA" if serves(torch.device("cuda")) else "portable torch (")
-    switch = f"{_native.SWITCH}=0 in the environment"
-    assert (switch in cpu) == (switch in cuda) == _native.switched_off()
-    if not torch.cuda.is_available() and not _native.switched_off():
+    switch = f"{native.SWITCH}=0 in the environment"
+    assert (switch in cpu) == (switch in cuda) == native.switched_off()
+    if not torch.cuda.is_available() and not native.switched_off():
         assert cuda == "portable torch (torch sees no CUDA device)" and why_no_cuda_twins() is not None
     assert not serves(torch.device("meta"))
 

@@ -27,7 +27,7 @@ from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.affinities.multislice import SPARSE_SHARE
 from mmphate_gpu.linalg.symmetric_power import most_powers
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
-from mmphate_gpu.ops.twins import serves
+from mmphate_gpu.ops.launch.twins import serves
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import costs, sample
 from mmphate_gpu.planning.costs import Costs, Entries

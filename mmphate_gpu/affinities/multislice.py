@@ -10,7 +10,7 @@ from ..errors import check_choice
 from ..operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
 from ..operators.assemble import assembled_bytes, assembled_nnz
 from ..operators.tiles import tiles_bytes
-from ..ops.twins import TRITON
+from ..ops.launch.twins import TRITON
 from ..params import STORAGES, Params
 from ..runtime.devices import resolve_device
 from ..runtime.isolation import isolated

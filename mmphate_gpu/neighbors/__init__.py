@@ -9,7 +9,7 @@ import torch
 
 from ..errors import InputError, check_choice, check_number
 from ..ops import kth_neighbor_distance as ops
-from ..ops.twins import serves
+from ..ops.launch.twins import serves
 from ..params import KNN_BACKENDS as KNN_BACKEND_NAMES
 from ..runtime.keops import KeopsError, give_up_keops, keops_serves
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .csr import Csr, to_torch
-from .twins import PORTABLE, twins
+from .launch.twins import PORTABLE, twins
 
 # On the CPU the library's product has the lead in float32 below this many columns (benchmarks/bench_ops.py); in float64
 # it never has, since it takes a copy of the values first. On CUDA the twin always serves. It sums each row by itself,

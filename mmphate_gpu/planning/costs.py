@@ -13,9 +13,9 @@ from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
 from ..operators.assemble import assembled_bytes
 from ..operators.lazy import entries_at_once
-from ..ops._pair_stack import TILE as PAIR_TILE
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
+from ..ops.launch.pair_stack import TILE as PAIR_TILE
 from ..ops.radius_affinity import cut_radius
 from ..ops.tile_block import COLUMNS
 from ..ops.tile_entries import TILE

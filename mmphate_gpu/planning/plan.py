@@ -11,7 +11,7 @@ import torch
 
 from ..affinities.multislice import SPARSE_SHARE, TILES_FROM
 from ..errors import InputError, InputTypeError, check_choice, check_number
-from ..ops.twins import TRITON, serves
+from ..ops.launch.twins import TRITON, serves
 from ..params import STORAGES, Params
 from ..runtime.devices import card_bytes, resolve_device
 from ..runtime.isolation import isolated

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmphate_gpu.ops.twins import PORTABLE, TRITON, ops_of
+from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON, ops_of
 from mmphate_gpu.runtime.optional import available
 
 from . import triton_cases

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 # A kernel from its first line to the brace that closes it, which alone stands at the start of a line.
 _KERNEL = re.compile(r"^MMP_KERNEL void\s+__launch_bounds__\([^)]*\)\s+(\w+)\(.*?^}\n", re.MULTILINE | re.DOTALL)

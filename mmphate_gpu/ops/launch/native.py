@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from ..runtime.checksums import checksum_path, differs_from_checksum
-from .csr import index_dtype, indptr_of_counts
+from ...runtime.checksums import checksum_path, differs_from_checksum
+from ..csr import index_dtype, indptr_of_counts
 
 # Set to 0 to have the portable versions serve although the library is there.
 SWITCH = "MMPHATE_GPU_NATIVE"
@@ -27,7 +27,7 @@ LIBRARY = "libmmphate_cpu.so"
 # Rows whose k-th distance brackets the median: 256 put it within 10 % of the ranks, at 3 % of the cost of all rows of
 # a set of 8000.
 SAMPLED = 256
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 
 # The types that C++ expects of the tensors of every op, in order. In one call equal letters mean the same type.
 TENSORS = {

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .tile_entries import TILE
+from ..tile_entries import TILE
 
 # Columns of a tile whose distances are decided at a time: 128 x 32 in float64 take a quarter of the registers.
 NARROW = 32

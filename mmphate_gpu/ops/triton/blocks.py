@@ -6,9 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .tile_block import COLUMNS
-from .tile_entries import TILE
-from .tile_layout import n_tiles
+from ..tile_block import COLUMNS
+from ..tile_entries import TILE
+from ..tile_layout import n_tiles
 
 # The most columns of a program.
 PANEL = 128

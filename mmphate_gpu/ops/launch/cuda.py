@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import torch
 
-from . import descent_step as descent
-from ._launch import Argument, Launch, Start, probe, start_with_cupy  # noqa: F401 - `twins` calls the probe of a module
-from ._native import SAMPLED, NativeError
-from ._pair_stack import ORDERED_ABOVE, TILE, KeptStack, Stack, blocks_of, new_stack
-from .csr import index_dtype, indptr_of_counts
-from .kth_neighbor_distance import median
-from .tile_layout import kd_order
+from .. import descent_step as descent
+from ..csr import index_dtype, indptr_of_counts
+from ..kth_neighbor_distance import median
+from ..tile_layout import kd_order
+from .kernel import Argument, Launch, Start, probe, start_with_cupy  # noqa: F401 - `twins` calls the probe of a module
+from .native import SAMPLED, NativeError
+from .pair_stack import ORDERED_ABOVE, TILE, KeptStack, Stack, blocks_of, new_stack
 
 # Threads of a block in the kernels over pairs (csrc/cuda/pair_tiles.h).
 PAIR_THREADS = 256

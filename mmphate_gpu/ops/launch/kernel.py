@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..runtime.optional import require_cupy
-from ._sources import source_of_kernel
+from ...runtime.optional import require_cupy
+from .sources import source_of_kernel
 
 Argument = torch.Tensor | int | float | None
 # Without contraction, which could put a pair at the cut on another side than in the C++ twin. CuPy appends -ftz=true.

@@ -7,10 +7,10 @@ from functools import cache, partial
 
 import torch
 
-from . import descent_step as descent
-from ._cuda import Twins
-from ._launch import Launch, begin_compiling
-from ._native import SAMPLED
+from .. import descent_step as descent
+from .cuda import Twins
+from .kernel import Launch, begin_compiling
+from .native import SAMPLED
 from .twins import CUPY
 
 # Enough that each op launches what it does with many.

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ..runtime.optional import available
-from . import _native
+from ...runtime.optional import available
+from . import native
 
 NAMESPACE = "mmphate_gpu"
 PORTABLE: dict[str, Callable[..., Any]] = {}
@@ -35,8 +35,8 @@ class CudaCompiler:
 
     def why_not(self) -> str | None:
         """Why its twins do not serve, or None if they do."""
-        if _native.switched_off():
-            return f"{_native.SWITCH}=0 in the environment"
+        if native.switched_off():
+            return f"{native.SWITCH}=0 in the environment"
         if not torch.cuda.is_available():
             return "torch sees no CUDA device"
         if not available(self.package):
@@ -73,15 +73,15 @@ class CudaCompiler:
         return importlib.import_module(self.module, __package__)
 
 
-CUPY = CudaCompiler("CuPy", "cupy", "._cuda")
-TRITON = CudaCompiler("Triton", "triton", "._triton")
+CUPY = CudaCompiler("CuPy", "cupy", ".cuda")
+TRITON = CudaCompiler("Triton", "triton", "..triton.launchers")
 COMPILER: dict[str, CudaCompiler] = {}
 
 
 def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make the decorated portable function an op of torch's dispatcher under its own name, with ``signature``.
 
-    ``cuda`` compiles its CUDA twin. There is a C++ one where `_native` has a launcher of that name: tiles in half
+    ``cuda`` compiles its CUDA twin. There is a C++ one where `native` has a launcher of that name: tiles in half
     precision have none, for a CPU has no use for them. The function returned is ``torch.ops.mmphate_gpu.<name>``.
     """
 
@@ -90,8 +90,8 @@ def twins(signature: str, *, cuda: CudaCompiler = CUPY) -> Callable[[Callable[..
         PORTABLE[name], COMPILER[name] = portable, cuda
         _LIBRARY.define(name + signature)
         _LIBRARY.impl(name, portable, "CompositeExplicitAutograd")
-        if hasattr(_native, name) and _native.why_no_native() is None:
-            _LIBRARY.impl(name, getattr(_native, name), "CPU")
+        if hasattr(native, name) and native.why_no_native() is None:
+            _LIBRARY.impl(name, getattr(native, name), "CPU")
         if cuda.why_not() is None:
             _LIBRARY.impl(name, cuda.launcher(name), "CUDA")
         op = getattr(getattr(torch.ops, NAMESPACE), name)
@@ -108,7 +108,7 @@ def ops_of(compiler: CudaCompiler) -> list[str]:
 
 def native_ops() -> list[str]:
     """The ops, of the modules that have been imported, that have a C++ twin."""
-    return sorted(name for name in PORTABLE if hasattr(_native, name))
+    return sorted(name for name in PORTABLE if hasattr(native, name))
 
 
 def why_no_cuda_twins() -> str | None:
@@ -118,7 +118,7 @@ def why_no_cuda_twins() -> str | None:
 
 def serves(device: torch.device) -> bool:
     """Whether native twins serve on ``device``."""
-    reason = {"cpu": _native.why_no_native, "cuda": why_no_cuda_twins}.get(device.type)
+    reason = {"cpu": native.why_no_native, "cuda": why_no_cuda_twins}.get(device.type)
     return reason is not None and reason() is None
 
 
@@ -127,12 +127,12 @@ def serving(device: str, compiler: CudaCompiler = CUPY) -> str:
     if device == "cuda":
         reason = compiler.why_not()
         return f"CUDA (compiled by {compiler.name} at first use)" if reason is None else f"portable torch ({reason})"
-    reason = _native.why_no_native()
-    return f"C++ ({_native.isa()})" if reason is None else f"portable torch ({reason})"
+    reason = native.why_no_native()
+    return f"C++ ({native.isa()})" if reason is None else f"portable torch ({reason})"
 
 
 def serving_op(name: str, device: str) -> str:
     """The same for one op."""
-    if device == "cpu" and not hasattr(_native, name):
+    if device == "cpu" and not hasattr(native, name):
         return "portable torch (no C++ twin)"
     return serving(device, COMPILER[name])

@@ -3,8 +3,8 @@
 One launcher per op, with the signature of its portable version. In the products one program makes a tile's rows of a
 panel of columns: it walks the active tiles of its row in order and sums in registers, so results have the same bits on
 every run. The tensor cores multiply half precision and sum in float32. Every step of a distance is in float32, never in
-TF32 or bfloat16. For the nearest centres one program serves a block of points and walks the centres. `_triton_pairs`
-decides about pairs, and `_triton_blocks` has the passes around a product.
+TF32 or bfloat16. For the nearest centres one program serves a block of points and walks the centres. `pairs`
+decides about pairs, and `blocks` has the passes around a product.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 import triton
 import triton.language as tl
 
-from ._triton_blocks import tile_block, tile_rows
-from ._triton_pairs import tile_entries, tile_reached
-from .gaussian_product import FEATURES, FEW_FEATURES
-from .tile_block import COLUMNS
-from .tile_entries import TILE
-from .twins import PORTABLE
+from ..gaussian_product import FEATURES, FEW_FEATURES
+from ..launch.twins import PORTABLE
+from ..tile_block import COLUMNS
+from ..tile_entries import TILE
+from .blocks import tile_block, tile_rows
+from .pairs import tile_entries, tile_reached
 
 # Said, since Triton warns where it is left to its default. What it fuses is no decision of ours.
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
