@@ -199,8 +199,8 @@ def draw_states(panels: dict[str, States], path: Path) -> None:
 
 def embed(trace: Trace, seed: int) -> Embedding:
     """Each time step occurs in every snapshot, so the neighborhood of a slice must reach beyond its own time step."""
-    options = {"n_landmark": min(1000, trace.n_nodes // 2), "interslice_knn": 4 * trace.n_epochs // 3}
-    return MMPHATE(**options, random_state=seed).fit(trace).result_
+    n_landmark, reach = min(1000, trace.n_nodes // 2), 4 * trace.n_epochs // 3
+    return MMPHATE(n_landmark=n_landmark, interslice_knn=reach, random_state=seed).fit(trace).result_
 
 
 def describe_embedding(embedding: Embedding) -> None:

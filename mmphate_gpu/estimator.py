@@ -315,11 +315,11 @@ def fingerprint(trace: Trace) -> str:
     """
     parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
     digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.recorded, trace.mask is None)).encode())
-    digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy())
+    digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy().data)
     return digest.hexdigest()
 
 
-def _sizes(trace: Trace, params: Params) -> dict[str, int]:
+def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
     """The sizes that decide, with the types, which CUDA kernels a fit launches: the arguments of `compile_ahead`."""
     return {
         "n_slices": trace.n_slices,

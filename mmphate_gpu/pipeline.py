@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,14 +35,14 @@ class Run(NamedTuple):
 def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     """Embed ``trace``: steps 1 to 13. ``stage`` times each and keeps what another run can use again."""
     # 1 Normalise over samples: in memory, or block by block within step 2 where that reduces them
-    how = {"normalize": p.normalize, "n_pca": p.n_pca}
+    how: dict[str, Any] = {"normalize": p.normalize, "n_pca": p.n_pca}
     points, resolution = stage("normalize", tuple(how.values()), lambda: trace_points(trace, **how))
     # 2 Reduce the samples by PCA where there are many
     points, axes = stage("reduce", (p.n_pca,), lambda: _reduced(points, p.n_pca))
     # 3-7 Bandwidths, both affinities, the operator
     names = ("intraslice_knn", "interslice_knn", "decay", "thresh", "storage", "knn_backend")
     kernel = {name: getattr(p, name) for name in names}
-    known = {"dtype": trace.data.dtype, "resolution": resolution}
+    known: dict[str, Any] = {"dtype": trace.data.dtype, "resolution": resolution}
     affinity = stage("affinity", tuple(kernel.values()), lambda: affinity_of_points(points, **kernel, **known))
     # 8 Landmarks
     names = ("n_landmark", "n_svd", "landmarks", "random_state")
@@ -65,7 +65,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     distances = stage("distances", (p.mds_dist,), lambda: potential_distances(potential, p.mds_dist))
     warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups, t)
     # 12 MDS
-    solver = {"n_components": p.n_components, "solver": p.mds_solver, "random_state": p.random_state}
+    solver: dict[str, Any] = {"n_components": p.n_components, "solver": p.mds_solver, "random_state": p.random_state}
     mds = stage("mds", tuple(solver.values()), lambda: embed_landmarks(distances, **solver))
     # 13 Interpolate from the landmarks to all nodes
     coordinates = stage("interpolate", (), lambda: interpolate(landmarks.transitions, mds.coordinates))

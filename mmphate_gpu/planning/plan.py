@@ -152,7 +152,13 @@ def plan(
     """
     check_choice("storage", storage, STORAGES)
     shape, dtype, trace = _shape_of(shape_or_trace)
-    sizes = {"n_landmark": n_landmark, "n_pca": n_pca, "n_svd": n_svd, "n_components": n_components, "t": t}
+    sizes: dict[str, Any] = {
+        "n_landmark": n_landmark,
+        "n_pca": n_pca,
+        "n_svd": n_svd,
+        "n_components": n_components,
+        "t": t,
+    }
     params = Params(**sizes, storage=storage, landmarks=landmarks, mds_solver=mds_solver, mds_dist=mds_dist)
     where, card, there = _room(device, None if trace is None else trace.data)
     given = {"interslice": ("active_share", active_share), "tiles": ("active_tiles", active_tiles)}
@@ -165,7 +171,7 @@ def plan(
     tiles = "tiles" not in known and (storage == "tiles" or (storage == "auto" and where.type == "cuda"))
     entries = (sampled_entries(trace, params, tiles) if sample else Entries())._replace(**known)
     held = trace is not None and trace.data.device == where
-    about = {"dtype": dtype, "device": where, "available": there, "entries": entries}
+    about: dict[str, Any] = {"dtype": dtype, "device": where, "available": there, "entries": entries}
     return plan_run(shape, params, **about, name=card, trace_there=held)
 
 
@@ -206,7 +212,14 @@ def plan_run(
     # torch.
     native, cuda = name is None and serves(device), device.type == "cuda"
     tiles = cuda and (name is not None or TRITON.why_not() is None)
-    kind = {"dtype": dtype, "entries": entries, "room": available, "cuda": cuda, "native": native, "triton": tiles}
+    kind: dict[str, Any] = {
+        "dtype": dtype,
+        "entries": entries,
+        "room": available,
+        "cuda": cuda,
+        "native": native,
+        "triton": tiles,
+    }
 
     def with_settings(settings: Params) -> tuple[str, str, tuple[StagePlan, ...]]:
         costs = Costs(shape, settings, **kind)

@@ -262,7 +262,7 @@ def _legend(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> Non
     from matplotlib.lines import Line2D
 
     colors = coloring.cmap(coloring.norm(coloring.ticks))
-    dot = {"marker": "o", "linestyle": "", "markersize": 5.5, "markeredgewidth": 0}
+    dot: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 5.5, "markeredgewidth": 0}
     dots = [Line2D([], [], color=color, **dot) for color in colors]
     axes = figure.add_axes(place, label="key")
     axes.set_axis_off()

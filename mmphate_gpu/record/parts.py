@@ -46,7 +46,10 @@ class Saved:
                     part = _TensorPart(value)
                     groups.setdefault(part.group, []).append(part)
             elif (other := _part(value, walk)) is not None:
-                (self._random if isinstance(other, RandomPart) else self._parts).append(other)
+                if isinstance(other, RandomPart):
+                    self._random.append(other)
+                else:
+                    self._parts.append(other)
         self._groups = [_TensorGroup(parts) for parts in groups.values()]
 
     def changed(self) -> list[Part]:

@@ -172,7 +172,7 @@ class Recorder:
         return last.outputs[0]
 
     def _settled(self, layer: nn.Module) -> Run:
-        failure = None
+        failure: Exception | None = None
         for start in [self._start] if self._epochs else self._possible_starts():
             run = functools.partial(self._run, layer, start)
             try:
