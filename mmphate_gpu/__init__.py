@@ -26,8 +26,8 @@ _HOMES = {
     "Landmarks": "landmarks",
     "von_neumann_entropy": "diffusion",
     "optimal_t": "diffusion",
-    "diffusion_potential": "potential",
-    "potential_distances": "potential",
+    "diffusion_potential": "diffusion",
+    "potential_distances": "diffusion",
     "metric_mds": "mds",
     "MDSResult": "mds",
     "stress": "mds",
@@ -55,7 +55,9 @@ if TYPE_CHECKING:  # "as" says to type checkers that the name is public here
     from .affinities import multislice_affinity as multislice_affinity
     from .analysis import neighborhood_preservation as neighborhood_preservation
     from .config import show_config as show_config
+    from .diffusion import diffusion_potential as diffusion_potential
     from .diffusion import optimal_t as optimal_t
+    from .diffusion import potential_distances as potential_distances
     from .diffusion import von_neumann_entropy as von_neumann_entropy
     from .embedding import Embedding as Embedding
     from .errors import InputError as InputError
@@ -74,8 +76,6 @@ if TYPE_CHECKING:  # "as" says to type checkers that the name is public here
     from .params import Params as Params
     from .planning import Plan as Plan
     from .planning import plan as plan
-    from .potential import diffusion_potential as diffusion_potential
-    from .potential import potential_distances as potential_distances
     from .record import Recorder as Recorder
     from .trace import Trace as Trace
     from .trace import as_trace as as_trace

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import torch
 
 from .affinities import MultisliceAffinity, affinity_of_points
-from .diffusion import diffuse, entropy_of_components, knee
+from .diffusion import diffuse, knee
+from .diffusion.entropy import entropy_of_components
+from .diffusion.potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .landmarks import Landmarks, landmark_diffusion
 from .mds import MDSResult, embed_landmarks
 from .params import Params
-from .potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .stages import Stages
 from .trace import Trace, trace_points
 from .trace.pca import PrincipalAxes, principal_axes

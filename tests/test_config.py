@@ -14,7 +14,7 @@ from mmphate_gpu.ops.launch import native
 
 OPS = {
     "csr_matmul", "descent_step", "guttman_transform", "kth_neighbor_distance", "landmark_aggregate",
-    "median_kth_neighbor_distance", "radius_counts", "radius_fill", "symmetrised_affinity",
+    "median_kth_neighbor_distance", "radius_counts", "radius_fill", "symmetrized_affinity",
 }  # fmt: skip
 TRITON_OPS = {
     "assign_nearest", "gaussian_product", "tile_block", "tile_entries", "tile_matmul", "tile_reached", "tile_rows",

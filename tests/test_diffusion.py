@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import diffusion, reference
+from mmphate_gpu import reference
 from mmphate_gpu.diffusion import diffuse, entropy_with_error, knee, optimal_t, von_neumann_entropy
+from mmphate_gpu.diffusion import entropy as entropy_module
+from mmphate_gpu.diffusion.knee import knee_errors
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.landmarks import landmark_diffusion
 from mmphate_gpu.linalg import singular_value_sample
@@ -102,21 +104,21 @@ def test_entropy_and_t_match_reference(landmark_op, device):
 
 def test_t_by_the_gram_path(landmark_op, device, monkeypatch):
     """The way of more than 1000 landmarks, with its fallback, on small ones."""
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
+    monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     assert optimal_t(torch.from_numpy(landmark_op).to(device)) == reference.optimal_t(landmark_op)
 
 
 def certified_gram_entropy(landmark_op: torch.Tensor) -> torch.Tensor | None:
     """The entropy by way of the Gram matrix, or None where it may not decide; `SVD_UP_TO` has been lowered."""
-    low, high = diffusion._singular_value_bounds(landmark_op, components(landmark_op))
+    low, high = entropy_module._singular_value_bounds(landmark_op, components(landmark_op))
     assert not torch.equal(low, high)  # the Gram matrix gave them
-    entropy = diffusion.entropy_of_singular_values((low + high) / 2)
-    return entropy if diffusion._certain(entropy, low, high) else None
+    entropy = entropy_module.entropy_of_singular_values((low + high) / 2)
+    return entropy if entropy_module._certain(entropy, low, high) else None
 
 
 def test_gram_path_is_taken_and_near(monkeypatch):
     """It decides in nearly all cases, or this would prove nothing; its entropies are near the exact ones."""
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
+    monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     taken, errors = 0, []
     for landmark_op in OPERATORS.values():
         entropy = certified_gram_entropy(torch.from_numpy(landmark_op))
@@ -140,8 +142,8 @@ def test_gram_error_is_within_its_bound():
         singular = np.linalg.svd(landmark_op, compute_uv=False)
         error = np.abs(torch.linalg.eigvalsh(given.T @ given).flip(0).numpy() - singular**2) / singular[0] ** 2
         small = singular < 1e-3 * singular[0]
-        assert error[small].max(initial=0) < diffusion.GRAM_ERROR / 10, name
-        assert error.max() < 10 * diffusion.GRAM_ERROR, name
+        assert error[small].max(initial=0) < entropy_module.GRAM_ERROR / 10, name
+        assert error.max() < 10 * entropy_module.GRAM_ERROR, name
 
 
 @cache
@@ -169,7 +171,7 @@ def near_tie() -> np.ndarray:
 
 
 def errors_of(landmark_op: np.ndarray) -> torch.Tensor:
-    return diffusion.knee_errors(torch.from_numpy(reference.von_neumann_entropy(landmark_op)))
+    return knee_errors(torch.from_numpy(reference.von_neumann_entropy(landmark_op)))
 
 
 def gap_of(landmark_op: np.ndarray) -> float:
@@ -183,7 +185,7 @@ def test_near_tie_is_left_to_the_svd(distance, monkeypatch):
     tied = near_tie()
     landmark_op = (1 - distance) * tied + distance * OPERATORS["lazy_walk 0"][: len(tied), : len(tied)]
     gap = gap_of(landmark_op)
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
+    monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     entropy = certified_gram_entropy(torch.from_numpy(landmark_op))
     if gap < 1e-13:
         assert entropy is None
@@ -200,7 +202,7 @@ def test_fallback_is_the_svd(monkeypatch):
     """Where the certificate fails, the entropy is the SVD's to the last bit."""
     tied = torch.from_numpy(near_tie())
     by_svd = von_neumann_entropy(tied)
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
+    monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     assert torch.equal(von_neumann_entropy(tied), by_svd)
 
 
@@ -217,7 +219,7 @@ FLAT = {
 @pytest.mark.parametrize("name", FLAT)
 def test_flat_entropy_gives_one(name, threshold, monkeypatch, device):
     """Converged training: H does not change with time; all breaks are equal, and the first is meant, not rounding's."""
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), threshold))
+    monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), threshold))
     assert optimal_t(torch.from_numpy(FLAT[name]).to(device)) == 1
 
 
@@ -243,8 +245,8 @@ def test_published_entropy_and_t(path):
 @pytest.fixture
 def sampling(monkeypatch):
     """Small operators the way of those above 8000 landmarks: few leading singular values, no exact way out."""
-    monkeypatch.setattr(diffusion, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 40))
-    monkeypatch.setattr(diffusion, "_exact_fits", lambda *_: False)
+    monkeypatch.setattr(entropy_module, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 40))
+    monkeypatch.setattr(entropy_module, "_exact_fits", lambda *_: False)
     monkeypatch.setattr(singular_value_sample, "N_LEADING", 20)
     monkeypatch.setattr(singular_value_sample, "BLOCK", 15)
 
@@ -276,9 +278,9 @@ def test_open_time_is_left_to_the_exact_way(sampling, monkeypatch):
     exact = von_neumann_entropy.__wrapped__
     landmark_op = torch.from_numpy(OPERATORS[OPEN])
     with monkeypatch.context() as lifted:
-        lifted.setattr(diffusion, "SAMPLE_ABOVE", {"cpu": 8000, "cuda": 8000})
+        lifted.setattr(entropy_module, "SAMPLE_ABOVE", {"cpu": 8000, "cuda": 8000})
         wanted = exact(landmark_op)
-    monkeypatch.setattr(diffusion, "_exact_fits", lambda *_: True)
+    monkeypatch.setattr(entropy_module, "_exact_fits", lambda *_: True)
     assert torch.equal(exact(landmark_op), wanted)
     certain = torch.from_numpy(OPERATORS["lazy_walk 0"])  # while this one is not computed exactly
     assert float(entropy_with_error(certain).error.max()) > 0
@@ -296,16 +298,16 @@ def test_open_time_that_stays_open_is_told(sampling):
 
 def test_exact_way_asks_for_memory(monkeypatch):
     groups = [torch.arange(100)[None], torch.arange(20)[:, None]]
-    monkeypatch.setattr(diffusion, "available_bytes", lambda device: 3 * 8 * 100**2)
-    assert diffusion._exact_fits(groups, torch.device("cpu"))
-    monkeypatch.setattr(diffusion, "available_bytes", lambda device: 3 * 8 * 100**2 - 1)
-    assert not diffusion._exact_fits(groups, torch.device("cpu"))
+    monkeypatch.setattr(entropy_module, "available_bytes", lambda device: 3 * 8 * 100**2)
+    assert entropy_module._exact_fits(groups, torch.device("cpu"))
+    monkeypatch.setattr(entropy_module, "available_bytes", lambda device: 3 * 8 * 100**2 - 1)
+    assert not entropy_module._exact_fits(groups, torch.device("cpu"))
 
 
 def test_more_probes_narrow_what_is_open(sampling, monkeypatch):
     spans = {}
     for rounds in ((32,), (32, 64)):
-        monkeypatch.setattr(diffusion, "PROBES", rounds)
+        monkeypatch.setattr(entropy_module, "PROBES", rounds)
         found = entropy_with_error(OPERATORS[OPEN])
         spans[sum(rounds)] = found.t_high - found.t_low
     assert spans[32] > spans[96]  # measured: 16 and 11 (and 6 with 256 probes)
@@ -314,8 +316,8 @@ def test_more_probes_narrow_what_is_open(sampling, monkeypatch):
 @pytest.mark.parametrize("name", FLAT)
 def test_sampled_flat_entropy(name, monkeypatch):
     """No spread, so no error but rounding's, that of singular values which are 0 included."""
-    monkeypatch.setattr(diffusion, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 0))
-    monkeypatch.setattr(diffusion, "_exact_fits", lambda *_: False)
+    monkeypatch.setattr(entropy_module, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 0))
+    monkeypatch.setattr(entropy_module, "_exact_fits", lambda *_: False)
     found = entropy_with_error(FLAT[name])
     assert found.t_low == 1
     off = np.abs(found.entropy - reference.von_neumann_entropy(FLAT[name]))
@@ -341,7 +343,7 @@ def test_nine_thousand_landmarks():
     rng = np.random.default_rng(0)
     left, right = (torch.from_numpy(walk_in_the_plane(rng, n)) for n in (90, 100))
     values = torch.outer(torch.linalg.svdvals(left), torch.linalg.svdvals(right)).flatten()
-    wanted = diffusion.entropy_of_singular_values(values)
+    wanted = entropy_module.entropy_of_singular_values(values)
     found = entropy_with_error(torch.kron(left, right))
     assert bool((found.error > 0).all()) and bool(((found.entropy - wanted).abs() <= found.error).all())
     assert found.t_low == found.t_high == knee(wanted)
@@ -392,7 +394,7 @@ def test_knee_by_hand():
     and by 1/6 at 3.
     """
     curve = torch.tensor([3.0, 1.0, 0.0, 0.0], dtype=torch.float64)
-    torch.testing.assert_close(diffusion.knee_errors(curve), torch.tensor([3 / 2, 7 / 6], dtype=torch.float64))
+    torch.testing.assert_close(knee_errors(curve), torch.tensor([3 / 2, 7 / 6], dtype=torch.float64))
     assert knee(curve) == reference.knee(curve.numpy()) == 2
 
 
@@ -510,12 +512,12 @@ def test_diffuse_goes_by_components():
 @pytest.mark.parametrize("svd_up_to", [20, 1000])
 def test_singular_values_by_component(svd_up_to, monkeypatch):
     """Blocks of several sizes, some by the Gram matrix and some by the SVD: the same values, t and entropy."""
-    monkeypatch.setattr(diffusion, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), svd_up_to))
+    monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), svd_up_to))
     rng = np.random.default_rng(0)
     parts = [torch.from_numpy(uneven(rng, n)) for n in (30, 12, 12, 1, 40)]
     order = torch.from_numpy(rng.permutation(95))
     whole = torch.block_diag(*parts)[order][:, order]
-    low, high = diffusion._singular_value_bounds(whole, components(whole))
+    low, high = entropy_module._singular_value_bounds(whole, components(whole))
     exact = torch.linalg.svdvals(whole)  # measured: 7e-16 outside the bounds, where they are of the plain SVD
     assert bool((low.sort(descending=True).values <= exact + 1e-14).all())
     assert bool((high.sort(descending=True).values >= exact - 1e-14).all())

@@ -231,7 +231,7 @@ def test_radius_affinity_against_brute_force(decay, elements, monkeypatch, devic
     wanted = [brute_affinity(*one, decay, 1e-3, True) for one in zip(points, bandwidth, strict=True)]
     served = radius_affinity(*args, decay=decay, thresh=1e-3, dtype=torch.float64)
     small_chunks(monkeypatch, elements)
-    monkeypatch.setattr(radius_module, "symmetrised_affinity", PORTABLE["symmetrised_affinity"])
+    monkeypatch.setattr(radius_module, "symmetrized_affinity", PORTABLE["symmetrized_affinity"])
     for csr in (served, radius_affinity(*args, decay=decay, thresh=1e-3, dtype=torch.float64)):
         found = dense_blocks(csr, 3)
         np.testing.assert_array_equal(found > 0, np.array(wanted) > 0)
@@ -800,7 +800,7 @@ def test_what_serves_is_said():
 
 
 def test_twins_are_ops_of_torch():
-    assert {"csr_matmul", "radius_counts", "radius_fill", "symmetrised_affinity"} <= set(PORTABLE)
+    assert {"csr_matmul", "radius_counts", "radius_fill", "symmetrized_affinity"} <= set(PORTABLE)
     for name, portable in PORTABLE.items():
         op = getattr(torch.ops.mmphate_gpu, name)
         assert op.__doc__ == portable.__doc__ and portable.__name__ == name

@@ -10,14 +10,14 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_distances
 
-from mmphate_gpu import potential as potential_module
 from mmphate_gpu import reference
 from mmphate_gpu.diffusion import diffuse
+from mmphate_gpu.diffusion import potential as potential_module
+from mmphate_gpu.diffusion.potential import diffusion_potential, potential_distances, potential_of_power
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.landmarks import landmark_diffusion
 from mmphate_gpu.operators import SparseAffinity
 from mmphate_gpu.ops.csr import of_dense_rows
-from mmphate_gpu.potential import diffusion_potential, potential_distances, potential_of_power
 
 
 def markov(n: int, seed: int = 0, sharp: float = 3.0) -> np.ndarray:

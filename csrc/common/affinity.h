@@ -1,4 +1,4 @@
-// The arithmetic of the affinity: distances by differences, the kernel, the symmetrised kernel.
+// The arithmetic of the affinity: distances by differences, the kernel, the symmetrized kernel.
 //
 // Every function rounds after every operation (no fused multiply-add: both twins are compiled without contraction), so
 // the same pair has the same bits on every instruction set and on the GPU.
@@ -20,14 +20,20 @@ MMP_HD double mmp_squared_distance(const double* x, mmp_i64 x_stride, const doub
 
 // 2^k for -1022 <= k <= 1023.
 MMP_HD double mmp_power_of_two(mmp_i64 k) {
-    union { mmp_u64 bits; double value; } u;
+    union {
+        mmp_u64 bits;
+        double value;
+    } u;
     u.bits = (mmp_u64)(k + 1023) << 52;
     return u.value;
 }
 
 // The same, given 1.5 * 2^52 + k, whose lowest bits are those of k: AVX2 cannot convert to 64-bit integers.
 MMP_HD double mmp_power_of_shifted(double shifted) {
-    union { double value; mmp_u64 bits; } u;
+    union {
+        double value;
+        mmp_u64 bits;
+    } u;
     u.value = shifted;
     u.bits = (u.bits + 1023) << 52;
     return u.value;
@@ -83,7 +89,7 @@ MMP_HD double mmp_kernel(double distance, double bandwidth, double decay) {
 }
 
 // The averaged affinity of two points with a bandwidth each: one-sided values cut, averaged, and cut again (0 is "no").
-MMP_HD double mmp_symmetrised_kernel(double distance, double bandwidth_i, double bandwidth_j, double decay,
+MMP_HD double mmp_symmetrized_kernel(double distance, double bandwidth_i, double bandwidth_j, double decay,
                                      double thresh, double smallest) {
     const double forward = mmp_kernel(distance, bandwidth_i, decay);
     const double backward = mmp_kernel(distance, bandwidth_j, decay);

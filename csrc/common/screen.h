@@ -4,7 +4,10 @@
 
 // The float64 `step` places above x >= 0.
 MMP_HD double mmp_neighbouring(double x, int step) {
-    union { mmp_u64 bits; double value; } u;
+    union {
+        mmp_u64 bits;
+        double value;
+    } u;
     u.value = x;
     u.bits += (mmp_u64)(mmp_i64)step;
     return u.value;
@@ -45,7 +48,10 @@ struct MmpScreen {
 
 // Of a set of points with p features; span: the largest |x - c|, rounded (NaN if one is).
 MMP_HD MmpScreen mmp_screen(double span, mmp_i64 p) {
-    union { double value; mmp_u64 bits; } u;
+    union {
+        double value;
+        mmp_u64 bits;
+    } u;
     u.value = span;
     const mmp_i64 down = 1023 - (mmp_i64)(u.bits >> 52 & 0x7ff);
     const double root = sqrt((double)p), unit = mmp_power_of_two(-24);

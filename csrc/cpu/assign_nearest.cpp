@@ -106,8 +106,8 @@ void assign_block(const T* points, std::int64_t n, const Panels<T>& panels, std:
 }
 
 template <class T>
-void assign_set(const T* points, const T* centers, std::int64_t n, std::int64_t k, std::int64_t D,
-                std::int64_t* labels, T* squared, int threads) {
+void assign_set(const T* points, const T* centers, std::int64_t n, std::int64_t k, std::int64_t D, std::int64_t* labels,
+                T* squared, int threads) {
     const Panels<T> panels(centers, k, D);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (std::int64_t first = 0; first < n; first += block_points)

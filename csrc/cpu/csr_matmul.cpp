@@ -134,7 +134,8 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
     const bool may_share = width > widest_alone * lanes<S>;
     // Vectors at the end of a row reach past it; past the last row there is nothing to read.
     const std::int64_t overhang = tile * lanes<S>;
-    const std::int64_t guarded_from = std::max<std::int64_t>(0, n_columns - overhang / std::max<std::int64_t>(1, width) - 2);
+    const std::int64_t guarded_from =
+        std::max<std::int64_t>(0, n_columns - overhang / std::max<std::int64_t>(1, width) - 2);
     std::vector<S> tail((n_columns - guarded_from) * width + overhang, S(0));
     std::copy(block + guarded_from * width, block + n_columns * width, tail.begin());
     auto row_of_block = [&](std::int64_t j) {
@@ -226,12 +227,15 @@ MMP_API int MMP_EXPORT(csr_matmul)(const void* indptr, const void* indices, int 
         return 0;
     };
     auto by_block = [&](auto* i, auto* v) {
-        return block_is_float ? run(i, v, static_cast<const float*>(block)) : run(i, v, static_cast<const double*>(block));
+        return block_is_float ? run(i, v, static_cast<const float*>(block))
+                              : run(i, v, static_cast<const double*>(block));
     };
     auto by_values = [&](auto* i) {
-        return is_float ? by_block(i, static_cast<const float*>(values)) : by_block(i, static_cast<const double*>(values));
+        return is_float ? by_block(i, static_cast<const float*>(values))
+                        : by_block(i, static_cast<const double*>(values));
     };
     return guarded([&] {
-        return wide ? by_values(static_cast<const std::int64_t*>(indptr)) : by_values(static_cast<const std::int32_t*>(indptr));
+        return wide ? by_values(static_cast<const std::int64_t*>(indptr))
+                    : by_values(static_cast<const std::int32_t*>(indptr));
     });
 }

@@ -157,7 +157,8 @@ void sweep_of_any(const T* distances, const double* points, double* moved, doubl
                         apart[c] = load<T>(x + c * padded + j) - splat<T>(x[c * padded + i]);
                         squared = fused(apart[c], apart[c], squared);
                     }
-                    for (std::int64_t l = n - j; l < W; ++l) squared[l] = 0;  // beyond the last column: wanted 0, found 0
+                    for (std::int64_t l = n - j; l < W; ++l)
+                        squared[l] = 0;  // beyond the last column: wanted 0, found 0
                     const Vec<T> between = square_root(squared), residual = wanted - between;
                     row_squares = fused(residual, residual, row_squares);
                     const Vec<T> quotient = wanted / between;
@@ -177,17 +178,28 @@ template <class T>
 void by_dimension(std::int64_t n_components, const T* distances, const double* points, double* moved, double* raw,
                   std::int64_t n, double together, int threads) {
     switch (n_components) {
-        case 1: return sweep<T, 1>(distances, points, moved, raw, n, together, threads);
-        case 2: return sweep<T, 2>(distances, points, moved, raw, n, together, threads);
-        case 3: return sweep<T, 3>(distances, points, moved, raw, n, together, threads);
-        case 4: return sweep<T, 4>(distances, points, moved, raw, n, together, threads);
-        case 5: return sweep<T, 5>(distances, points, moved, raw, n, together, threads);
-        case 6: return sweep<T, 6>(distances, points, moved, raw, n, together, threads);
-        case 7: return sweep<T, 7>(distances, points, moved, raw, n, together, threads);
-        case 8: return sweep<T, 8>(distances, points, moved, raw, n, together, threads);
-        case 9: return sweep<T, 9>(distances, points, moved, raw, n, together, threads);
-        case 10: return sweep<T, 10>(distances, points, moved, raw, n, together, threads);
-        default: return sweep_of_any<T>(distances, points, moved, raw, n, n_components, together, threads);
+        case 1:
+            return sweep<T, 1>(distances, points, moved, raw, n, together, threads);
+        case 2:
+            return sweep<T, 2>(distances, points, moved, raw, n, together, threads);
+        case 3:
+            return sweep<T, 3>(distances, points, moved, raw, n, together, threads);
+        case 4:
+            return sweep<T, 4>(distances, points, moved, raw, n, together, threads);
+        case 5:
+            return sweep<T, 5>(distances, points, moved, raw, n, together, threads);
+        case 6:
+            return sweep<T, 6>(distances, points, moved, raw, n, together, threads);
+        case 7:
+            return sweep<T, 7>(distances, points, moved, raw, n, together, threads);
+        case 8:
+            return sweep<T, 8>(distances, points, moved, raw, n, together, threads);
+        case 9:
+            return sweep<T, 9>(distances, points, moved, raw, n, together, threads);
+        case 10:
+            return sweep<T, 10>(distances, points, moved, raw, n, together, threads);
+        default:
+            return sweep_of_any<T>(distances, points, moved, raw, n, n_components, together, threads);
     }
 }
 

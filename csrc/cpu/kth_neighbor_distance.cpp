@@ -69,8 +69,7 @@ void kth_of_set(const Screen& set, std::int64_t k, const std::int64_t* rows, std
 void kth_of_few(const double* points, std::int64_t n, std::int64_t p, std::int64_t k, double* distances) {
     double squares[screened_from];
     for (std::int64_t i = 0; i < n; ++i) {
-        for (std::int64_t j = 0; j < n; ++j)
-            squares[j] = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
+        for (std::int64_t j = 0; j < n; ++j) squares[j] = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
         squares[i] = -1;
         distances[i] = std::sqrt(kth_smallest(squares, n, k + 1));
     }
@@ -91,7 +90,8 @@ void kth(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t
 // How many points surely lie nearer than `low`, and how many may lie within `high`, of rows i0 .. i0+R-1 and, each pair
 // once, of all later points.
 template <int R>
-void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std::int32_t* below, std::int32_t* within) {
+void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std::int32_t* below,
+                  std::int32_t* within) {
     typedef Vec<std::int32_t> Int;
     const Vec<float> least = splat<float>(low), most = splat<float>(high);
     Int own_below[R], own_within[R];
@@ -113,8 +113,7 @@ void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std
         store<std::int32_t>(within + j, column_within);
     }
     for (int r = 0; r < R; ++r)
-        for (int l = 0; l < lanes<float>; ++l)
-            below[i0 + r] += own_below[r][l], within[i0 + r] += own_within[r][l];
+        for (int l = 0; l < lanes<float>; ++l) below[i0 + r] += own_below[r][l], within[i0 + r] += own_within[r][l];
 }
 
 void bracket_set(const Screen& set, double low, double high, std::int64_t* below, std::int64_t* within, int threads) {
@@ -143,8 +142,8 @@ void bracket_set(const Screen& set, double low, double high, std::int64_t* below
 }
 
 // The k-th distances of the rows named, each known to be at most `high`.
-void kth_within(const Screen& set, std::int64_t k, double high, const std::vector<std::int64_t>& rows, double* distances,
-                int threads) {
+void kth_within(const Screen& set, std::int64_t k, double high, const std::vector<std::int64_t>& rows,
+                double* distances, int threads) {
     const float most = set.possibly(high);
     Guard guard;
 #pragma omp parallel num_threads(threads)

@@ -41,7 +41,8 @@ void aggregate(const I* indptr, const I* indices, const T* values, const std::in
         for (std::int64_t i = 0; i < n_rows; ++i)
             guard([&] {
                 row.fit(n_labels);
-                row.gather(i, indices + indptr[i], values + indptr[i], (std::int64_t)(indptr[i + 1] - indptr[i]), labels);
+                row.gather(i, indices + indptr[i], values + indptr[i], (std::int64_t)(indptr[i + 1] - indptr[i]),
+                           labels);
                 if (counts) counts[i] = (std::int64_t)row.seen.size();
                 if (out_indptr)
                     for (std::size_t a = 0; a < row.seen.size(); ++a) {
@@ -72,6 +73,7 @@ MMP_API int MMP_EXPORT(landmark_aggregate)(const void* indptr, const void* indic
         return is_float ? run(i, static_cast<const float*>(values)) : run(i, static_cast<const double*>(values));
     };
     return guarded([&] {
-        return wide ? by_values(static_cast<const std::int64_t*>(indptr)) : by_values(static_cast<const std::int32_t*>(indptr));
+        return wide ? by_values(static_cast<const std::int64_t*>(indptr))
+                    : by_values(static_cast<const std::int32_t*>(indptr));
     });
 }

@@ -72,23 +72,30 @@ void count_set(const Screen& set, double reach, std::int64_t* counts, int thread
     guard.rethrow();
 }
 
-void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach, std::int64_t* counts,
-           int threads) {
+void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach,
+           std::int64_t* counts, int threads) {
     std::fill(counts, counts + n_sets * n, 0);
     each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int own_threads) {
         count_set(set, reach, counts + s * n, own_threads);
     });
 }
 
-// Where the entries of a row go.
-template <class I, class T> struct Rows {
-    const std::int64_t* start;  // first entry of every row
-    const std::int64_t* stop;   // one past the last, the gap included
-    const std::int64_t* gap;    // entries to leave free between the columns before the row's own point and after it
-    std::int64_t* gap_at;       // -> where that gap begins
-    std::int64_t column_step, column_shift;
+// exp(-(distance / bandwidth)^decay), 0 beyond `reach`.
+struct Kernel {
+    double reach, bandwidth, decay;
+};
+
+// Where the entries of the points first .. last-1 of every set go. Rows and columns interleave the n_sets sets.
+template <class I, class T> struct Target {
+    std::int64_t n_sets, first, last;
+    const std::int64_t* indptr;  // the first entry of every row, and the end of the last row
+    const std::int64_t* gap;     // entries to leave free between the columns before the row's own point and after it
+    std::int64_t* gap_at;        // -> where that gap begins
     I* indices;
     T* values;
+
+    std::int64_t row(std::int64_t s, std::int64_t i) const { return (i - first) * n_sets + s; }
+    I column(std::int64_t s, std::int64_t j) const { return (I)(j * n_sets + s); }
 };
 
 struct Scratch {
@@ -123,7 +130,7 @@ inline void kernels(double* values, std::int64_t n, double bandwidth, double dec
 
 // Drops the candidates beyond the limit and the point itself; turns squared distances into affinities.
 inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* list, std::int64_t k, double limit,
-                               double bandwidth, double decay, double* values) {
+                               const Kernel& kernel, double* values) {
     exact_squares(set, i, list, k, values);
     const std::int64_t own = std::lower_bound(list, list + k, i) - list;
     std::int64_t beyond = 0, kept = 0;
@@ -141,114 +148,109 @@ inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* 
             kept += values[a] <= limit && list[a] != i;
         }
     }
-    kernels(values, kept, bandwidth, decay);
+    kernels(values, kept, kernel.bandwidth, kernel.decay);
     return kept;
 }
 
+// False if the row of point i of set s has no room for exactly k entries and its gap.
 template <class I, class T>
-bool write_row(const Rows<I, T>& rows, std::int64_t row, std::int64_t i, const std::int32_t* list, std::int64_t k,
+bool write_row(const Target<I, T>& target, std::int64_t s, std::int64_t i, const std::int32_t* list, std::int64_t k,
                const double* values) {
-    const std::int64_t gap = rows.gap ? rows.gap[row] : 0;
-    if (rows.stop[row] - rows.start[row] != k + gap) return false;
-    std::int64_t at = rows.start[row], a = 0;
+    const std::int64_t row = target.row(s, i), gap = target.gap[row];
+    std::int64_t at = target.indptr[row], a = 0;
+    if (target.indptr[row + 1] - at != k + gap) return false;
     for (; a < k && list[a] < i; ++a, ++at) {
-        rows.indices[at] = (I)(list[a] * rows.column_step + rows.column_shift);
-        rows.values[at] = (T)values[a];
+        target.indices[at] = target.column(s, list[a]);
+        target.values[at] = (T)values[a];
     }
-    if (rows.gap) rows.gap_at[row] = at;
+    target.gap_at[row] = at;
     for (at += gap; a < k; ++a, ++at) {
-        rows.indices[at] = (I)(list[a] * rows.column_step + rows.column_shift);
-        rows.values[at] = (T)values[a];
+        target.indices[at] = target.column(s, list[a]);
+        target.values[at] = (T)values[a];
     }
     return true;
 }
 
+// Rows i0 .. i0+R-1 of set s; false if one of them has no room for exactly its entries.
 template <int R, class I, class T>
-bool fill_rows(const Screen& set, std::int64_t i0, std::int64_t row0, std::int64_t row_step, float possibly,
-               double limit, double bandwidth, double decay, const Rows<I, T>& rows, Scratch& scratch) {
+bool fill_rows(const Screen& set, std::int64_t s, std::int64_t i0, double limit, const Kernel& kernel,
+               const Target<I, T>& target, Scratch& scratch) {
     std::int32_t* lists[R];
-    std::int64_t found[R];
-    for (int r = 0; r < R; ++r) lists[r] = scratch.list.data() + (std::size_t)r * set.padded, found[r] = 0;
-    candidates<R>(set, i0, 0, set.n, possibly, lists, found);
+    std::int64_t sizes[R];
+    for (int r = 0; r < R; ++r) lists[r] = scratch.list.data() + (std::size_t)r * set.padded, sizes[r] = 0;
+    candidates<R>(set, i0, 0, set.n, set.possibly(kernel.reach), lists, sizes);
     bool agreed = true;
     for (int r = 0; r < R; ++r) {
-        const std::int64_t kept =
-            affinities(set, i0 + r, lists[r], found[r], limit, bandwidth, decay, scratch.squares.data());
-        agreed &= write_row(rows, row0 + r * row_step, i0 + r, lists[r], kept, scratch.squares.data());
+        double* values = scratch.squares.data();
+        const std::int64_t kept = affinities(set, i0 + r, lists[r], sizes[r], limit, kernel, values);
+        agreed &= write_row(target, s, i0 + r, lists[r], kept, values);
     }
     return agreed;
 }
 
+// Rows i0 .. i0+rows_at_once-1 of set s, as far as they are asked for.
 template <class I, class T>
-int fill(const double* points, std::int64_t n, std::int64_t p, std::int64_t first_set, std::int64_t last_set,
-         std::int64_t first, std::int64_t last, std::int64_t set_step, std::int64_t row_step, double reach,
-         double bandwidth, double decay, Rows<I, T> rows, int threads) {
-    const double limit = squared_reach(reach);
+bool fill_block(const Screen& set, std::int64_t s, std::int64_t i0, double limit, const Kernel& kernel,
+                const Target<I, T>& target, Scratch& scratch) {
+    scratch.fit(set.padded);
+    if (i0 + rows_at_once <= target.last) return fill_rows<rows_at_once>(set, s, i0, limit, kernel, target, scratch);
+    bool agreed = true;
+    for (std::int64_t i = i0; i < target.last; ++i) agreed &= fill_rows<1>(set, s, i, limit, kernel, target, scratch);
+    return agreed;
+}
+
+// 3 if a row does not have the entries it was counted to have, else 0.
+template <class I, class T>
+int fill(const double* points, std::int64_t n, std::int64_t p, const Kernel& kernel, const Target<I, T>& target,
+         int threads) {
+    const double limit = squared_reach(kernel.reach);
     std::atomic<int> status{0};
     Guard guard;
-    const std::int64_t blocks = (last - first + rows_at_once - 1) / rows_at_once;
-    auto block = [&](const Screen& set, const Rows<I, T>& mine, std::int64_t s, std::int64_t b, Scratch& scratch) {
-        const float possibly = set.possibly(reach);
-        const std::int64_t i0 = first + b * rows_at_once, stop = std::min(last, i0 + rows_at_once);
-        const std::int64_t row0 = (s - first_set) * set_step + (i0 - first) * row_step;
-        bool agreed = true;
-        if (stop - i0 == rows_at_once)
-            agreed = fill_rows<rows_at_once>(set, i0, row0, row_step, possibly, limit, bandwidth, decay, mine, scratch);
-        else
-            for (std::int64_t i = i0; i < stop; ++i)
-                agreed &= fill_rows<1>(set, i, row0 + (i - i0) * row_step, row_step, possibly, limit, bandwidth, decay,
-                                       mine, scratch);
-        if (!agreed) status = 3;
+    auto block = [&](const Screen& set, std::int64_t s, std::int64_t i0, Scratch& scratch) {
+        if (!fill_block(set, s, i0, limit, kernel, target, scratch)) status = 3;
     };
     if (n >= shared_from) {
         Screen set;
-        for (std::int64_t s = first_set; s < last_set; ++s) {
+        for (std::int64_t s = 0; s < target.n_sets; ++s) {
             set.fill(points + s * n * p, n, p);
-            Rows<I, T> mine = rows;
-            mine.column_shift = rows.column_shift * s;
 #pragma omp parallel num_threads(threads)
             {
                 Scratch scratch;
 #pragma omp for schedule(dynamic, 4)
-                for (std::int64_t b = 0; b < blocks; ++b)
-                    guard([&] {
-                        scratch.fit(set.padded);
-                        block(set, mine, s, b, scratch);
-                    });
+                for (std::int64_t i0 = target.first; i0 < target.last; i0 += rows_at_once)
+                    guard([&] { block(set, s, i0, scratch); });
             }
             guard.rethrow();
         }
         return status;
     }
+    // Not each_set, so that small sets share the memory of one Scratch a thread.
 #pragma omp parallel num_threads(threads)
     {
         Screen set;
         Scratch scratch;
 #pragma omp for schedule(static)
-        for (std::int64_t s = first_set; s < last_set; ++s)
+        for (std::int64_t s = 0; s < target.n_sets; ++s)
             guard([&] {
                 set.fill(points + s * n * p, n, p);
-                scratch.fit(set.padded);
-                Rows<I, T> mine = rows;
-                mine.column_shift = rows.column_shift * s;
-                for (std::int64_t b = 0; b < blocks; ++b) block(set, mine, s, b, scratch);
+                for (std::int64_t i0 = target.first; i0 < target.last; i0 += rows_at_once) block(set, s, i0, scratch);
             });
     }
     guard.rethrow();
     return status;
 }
 
-// One entry of the symmetrised form, 0 where there is none.
-inline double symmetrised_value(double square, double own, double other, double decay, double thresh, double smallest,
+// One entry of the symmetrized form, 0 where there is none.
+inline double symmetrized_value(double square, double own, double other, double decay, double thresh, double smallest,
                                 double cut) {
     const double distance = std::sqrt(square);
     if (distance > cut * std::max(own, other)) return 0;
-    return mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
+    return mmp_symmetrized_kernel(distance, own, other, decay, thresh, smallest);
 }
 
-// The symmetrised form of one set with a bandwidth per point, the diagonal included: row by row to take(i, j, value).
+// The symmetrized form of one set with a bandwidth per point, the diagonal included: row by row to take(i, j, value).
 template <class Take>
-void symmetrised_set(const Screen& set, const double* bandwidth, double decay, double thresh, double smallest,
+void symmetrized_set(const Screen& set, const double* bandwidth, double decay, double thresh, double smallest,
                      double cut, Scratch& scratch, Take take) {
     const float possibly = set.possibly(cut * *std::max_element(bandwidth, bandwidth + set.n));
     double* squares = scratch.squares.data();
@@ -259,7 +261,7 @@ void symmetrised_set(const Screen& set, const double* bandwidth, double decay, d
         exact_squares(set, i, list, found, squares);
         for (std::int64_t a = 0; a < found; ++a) {
             const double other = bandwidth[list[a]];
-            const double value = symmetrised_value(squares[a], bandwidth[i], other, decay, thresh, smallest, cut);
+            const double value = symmetrized_value(squares[a], bandwidth[i], other, decay, thresh, smallest, cut);
             if (value > 0) take(i, list[a], value);
         }
     }
@@ -267,18 +269,18 @@ void symmetrised_set(const Screen& set, const double* bandwidth, double decay, d
 
 // The same of a set too small to be worth a screen.
 template <class Take>
-void symmetrised_few(const double* points, const double* bandwidth, std::int64_t n, std::int64_t p, double decay,
+void symmetrized_few(const double* points, const double* bandwidth, std::int64_t n, std::int64_t p, double decay,
                      double thresh, double smallest, double cut, Take take) {
     for (std::int64_t i = 0; i < n; ++i)
         for (std::int64_t j = 0; j < n; ++j) {
             const double square = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
-            const double value = symmetrised_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
+            const double value = symmetrized_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
             if (value > 0) take(i, j, value);
         }
 }
 
 template <class I, class T>
-void symmetrised(const double* points, const double* bandwidth, std::int64_t n_sets, std::int64_t n, std::int64_t p,
+void symmetrized(const double* points, const double* bandwidth, std::int64_t n_sets, std::int64_t n, std::int64_t p,
                  double decay, double thresh, double smallest, double cut, const std::int64_t* indptr,
                  std::int64_t* counts, I* indices, T* values, int threads) {
     Guard guard;
@@ -298,11 +300,11 @@ void symmetrised(const double* points, const double* bandwidth, std::int64_t n_s
                 for (std::int64_t i = 0; i < n; ++i) at[i] = indptr ? indptr[s * n + i] : 0;
                 const double *own = points + s * n * p, *widths = bandwidth + s * n;
                 if (n < screened_from) {
-                    symmetrised_few(own, widths, n, p, decay, thresh, smallest, cut, take);
+                    symmetrized_few(own, widths, n, p, decay, thresh, smallest, cut, take);
                 } else {
                     set.fill(own, n, p);
                     scratch.fit(set.padded);
-                    symmetrised_set(set, widths, decay, thresh, smallest, cut, scratch, take);
+                    symmetrized_set(set, widths, decay, thresh, smallest, cut, scratch, take);
                 }
                 for (std::int64_t i = 0; counts && i < n; ++i) counts[s * n + i] = at[i];
             });
@@ -327,38 +329,35 @@ MMP_API int MMP_EXPORT(radius_count)(const double* points, std::int64_t n_sets, 
     return guarded([&] { return count(points, n_sets, n, p, reach, counts, threads), 0; });
 }
 
-// The entries that radius_count counted, of the points first .. last-1 of the sets first_set .. last_set-1.
+// The entries that radius_count counted, of the points first .. last-1 of every set.
 //
-// Row (s - first_set) * set_step + (i - first) * row_step has its entries from start[row] up to stop[row], `gap` of
-// them left free after the columns below i (gap may be null: none), from gap_at[row] on. Entry j is written as column
-// j * column_step + s * column_shift. 3: a row does not have the entries it was counted to have.
-MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n, std::int64_t p, std::int64_t first_set,
-                                    std::int64_t last_set, std::int64_t first, std::int64_t last, std::int64_t set_step,
-                                    std::int64_t row_step, double reach, double bandwidth, double decay,
-                                    const std::int64_t* start, const std::int64_t* stop, const std::int64_t* gap,
-                                    std::int64_t* gap_at, std::int64_t column_step, std::int64_t column_shift,
+// Point i of set s has the row (i - first) * n_sets + s, with entries from indptr[row] up to indptr[row + 1], gap[row]
+// of them left free after the columns below i, from gap_at[row] on. Entry j is written as column j * n_sets + s.
+// 3: a row does not have the entries it was counted to have.
+MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p,
+                                    std::int64_t first, std::int64_t last, double reach, double bandwidth, double decay,
+                                    const std::int64_t* indptr, const std::int64_t* gap, std::int64_t* gap_at,
                                     void* indices, int wide, void* values, int is_float, int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
         typedef std::remove_pointer_t<decltype(i)> I;
         typedef std::remove_pointer_t<decltype(v)> T;
-        return fill<I, T>(points, n, p, first_set, last_set, first, last, set_step, row_step, reach, bandwidth, decay,
-                          Rows<I, T>{start, stop, gap, gap_at, column_step, column_shift, i, v}, threads);
+        const Target<I, T> target{n_sets, first, last, indptr, gap, gap_at, i, v};
+        return fill(points, n, p, Kernel{reach, bandwidth, decay}, target, threads);
     };
     return guarded([&] { return by_storage(indices, wide, values, is_float, run); });
 }
 
-// The symmetrised form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
+// The symmetrized form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
 // times the larger bandwidth are none. With indptr null: counts only; with counts null: indices and values only.
-MMP_API int MMP_EXPORT(symmetrised_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
+MMP_API int MMP_EXPORT(symmetrized_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
                                              std::int64_t n, std::int64_t p, double decay, double thresh,
                                              double smallest, double cut, const std::int64_t* indptr,
-                                             std::int64_t* counts, void* indices, int wide, void* values,
-                                             int is_float, int threads) {
+                                             std::int64_t* counts, void* indices, int wide, void* values, int is_float,
+                                             int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
-        symmetrised(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v,
-                    threads);
+        symmetrized(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v, threads);
         return 0;
     };
     return guarded([&] { return by_storage(indices, wide, values, is_float, run); });

@@ -214,7 +214,8 @@ MMP_KERNEL void __launch_bounds__(descent_threads)
     __syncthreads();
     if (warp == 0) {
         double weight = 0, factor = 0;
-        const mmp_i64 what = decide(now, *raw, n_points, eps, max_iter, near, least_curvature, shortened, weight, factor);
+        const mmp_i64 what =
+            decide(now, *raw, n_points, eps, max_iter, near, least_curvature, shortened, weight, factor);
         if (lane < descent_rows) weights[lane] = weight;
         if (lane == 0) weights[descent_rows] = factor, *action = what;
     }

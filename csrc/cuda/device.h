@@ -13,7 +13,7 @@
 // Shared by the threads of a block; `type` needs no constructor.
 #define MMP_SHARED(type, name) __shared__ type name
 // It has as many elements as fit into the bytes that the launch asked for.
-#define MMP_SHARED_BYTES(type, name)                                \
+#define MMP_SHARED_BYTES(type, name)                                  \
     extern __shared__ __align__(16) unsigned char mmp_shared_bytes[]; \
     type* const name = reinterpret_cast<type*>(mmp_shared_bytes)
 #endif
@@ -57,12 +57,18 @@ MMP_DEVICE float mmp_anew(float value) {
 
 // A float as the integer of its bits, and back.
 MMP_DEVICE int mmp_bits_of(float value) {
-    union { float value; int bits; } u;
+    union {
+        float value;
+        int bits;
+    } u;
     u.value = value;
     return u.bits;
 }
 MMP_DEVICE float mmp_of_bits(int bits) {
-    union { int bits; float value; } u;
+    union {
+        int bits;
+        float value;
+    } u;
     u.bits = bits;
     return u.value;
 }

@@ -101,8 +101,7 @@ MMP_KERNEL void __launch_bounds__(guttman_point_threads)
             by_axis[c * n + i] = (MMP_DISTANCE)x;
             largest = mmp_larger(largest, x < 0 ? -x : x);
         }
-    for (int step = 16; step > 0; step /= 2)
-        largest = mmp_larger(largest, __shfl_xor_sync(MMP_WARP, largest, step));
+    for (int step = 16; step > 0; step /= 2) largest = mmp_larger(largest, __shfl_xor_sync(MMP_WARP, largest, step));
     if (mmp_lane() == 0) shared.parts[threadIdx.x / 32] = largest;
     __syncthreads();
     if (threadIdx.x != 0) return;

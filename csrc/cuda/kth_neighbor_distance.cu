@@ -11,8 +11,8 @@
 
 namespace {
 
-constexpr int few = 32;    // one a lane
-constexpr int parts = 8;   // of a bracket; the counters of all but the last share a 64-bit register
+constexpr int few = 32;   // one a lane
+constexpr int parts = 8;  // of a bracket; the counters of all but the last share a 64-bit register
 constexpr int inner = parts - 1;
 constexpr int tiles_a_flush = 127;  // a lane adds two a tile to counters of 8 bits
 constexpr mmp_i64 bits_of_infinity = 0x7ff0000000000000LL;
@@ -22,8 +22,8 @@ struct Brackets {
     mmp_i64 below[mmp_tile], inside[mmp_tile];  // how many others lie up to low, and how many in the bracket
     MmpCut cuts[mmp_tile][inner];               // between the parts, ascending; for a list, its two ends
     int counts[mmp_tile][inner];                // of all parts but the last, which has the rest
-    int listed[mmp_tile][few];  // columns
-    int reach;                  // the largest rough square that matters to a row, as bits; -1 where nothing does
+    int listed[mmp_tile][few];                  // columns
+    int reach;  // the largest rough square that matters to a row, as bits; -1 where nothing does
 };
 
 MMP_DEVICE bool is_open(const Brackets& all, int row) {

@@ -62,8 +62,8 @@ MMP_DEVICE Entries next_entries(const Entries& now, const MMP_INDEX* indices, co
 // float64 and 32 more.
 MMP_KERNEL void __launch_bounds__(32)
     landmark_aggregate(const MMP_INDEX* indptr, const MMP_INDEX* indices, const MMP_VALUE* values,
-                       const mmp_i32* labels, mmp_i64 n_labels, mmp_i64 window,
-                       const mmp_i64* out_indptr, mmp_i64* counts, mmp_i32* out_indices, MMP_VALUE* out_values) {
+                       const mmp_i32* labels, mmp_i64 n_labels, mmp_i64 window, const mmp_i64* out_indptr,
+                       mmp_i64* counts, mmp_i32* out_indices, MMP_VALUE* out_values) {
     MMP_SHARED_BYTES(double, sums);
     double* const in_turn = sums + window;
     const int lane = mmp_lane();

@@ -25,8 +25,7 @@ MMP_DEVICE double from_centre(const double* points, mmp_i64 n, mmp_i64 p, int po
 // One block per tile of a set, a feature a warp and two points a lane at a time.
 //
 // spans (n_sets,), as in MmpStack, of points (n_sets, n, p); the caller sets them to 0.
-MMP_KERNEL void __launch_bounds__(mmp_threads)
-    pair_span(const double* points, mmp_i64 n, mmp_i64 p, double* spans) {
+MMP_KERNEL void __launch_bounds__(mmp_threads) pair_span(const double* points, mmp_i64 n, mmp_i64 p, double* spans) {
     const Tile place = tile_of_block(n);
     const double* const set = points + place.set * n * p;
     // The bits of absolute values, taken for integers, are in the same order, and those of NaN come last.

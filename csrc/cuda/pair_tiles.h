@@ -128,8 +128,8 @@ MMP_OUTLINED unsigned mmp_beyond(const double* points, const mmp_i32* order, mmp
     unsigned beyond = 0;
     for (; doubt; doubt &= doubt - 1) {
         const int place = __ffs((int)doubt) - 1, one = own[place / 2], other = column + place % 2;
-        const bool within = one >= 0 && other < n && one != other &&
-                            mmp_square_of_places(points, order, p, one, other) <= limit;
+        const bool within =
+            one >= 0 && other < n && one != other && mmp_square_of_places(points, order, p, one, other) <= limit;
         beyond |= within ? 0u : 1u << place;
     }
     return beyond;
@@ -141,7 +141,9 @@ MMP_DEVICE unsigned mmp_beyond(const MmpBlock& block, int tile, double limit, un
 
 // Rough squares above `possibly` are beyond the cut. NaN is not above it, so float64 decides.
 MMP_DEVICE bool mmp_near(const MmpCut& cut, float square) { return !(square > cut.possibly); }
-MMP_DEVICE bool mmp_in_doubt(const MmpCut& cut, float square) { return mmp_near(cut, square) && !(square <= cut.surely); }
+MMP_DEVICE bool mmp_in_doubt(const MmpCut& cut, float square) {
+    return mmp_near(cut, square) && !(square <= cut.surely);
+}
 
 // Whether any rough square of the warp is at most `possibly`, the bound of a cut. In most tiles none is. fminf ignores
 // NaN, which does no harm: where a square can be NaN the cut is infinite.
@@ -294,8 +296,7 @@ MMP_DEVICE MmpBlock mmp_block(MmpRows& rows, float* rough, const MmpStack& stack
     }
     mmp_enclose_rows<P>(block);
     if (mmp_rows_stay<P>(block.passes))
-        for (int pass = 0; pass < block.passes; ++pass)
-            mmp_load_rows<P>(block, pass, rough + pass * (P * mmp_tile));
+        for (int pass = 0; pass < block.passes; ++pass) mmp_load_rows<P>(block, pass, rough + pass * (P * mmp_tile));
     return block;
 }
 

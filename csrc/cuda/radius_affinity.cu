@@ -65,7 +65,7 @@ MMP_OUTLINED double averaged(double square, double own, double other, double dec
                              double cut) {
     const double distance = sqrt(square);
     if (distance > cut * (own < other ? other : own)) return 0;
-    return mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
+    return mmp_symmetrized_kernel(distance, own, other, decay, thresh, smallest);
 }
 
 // The columns of a tile in which a row has an entry: one bit a lane, for even and for odd columns.
@@ -162,10 +162,10 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
 
 // One block per tile of a set, one warp per 8 of its points, two columns a lane; ballots give entries their places.
 //
-// The symmetrised form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
+// The symmetrized form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
 // times the larger bandwidth are none. With indptr null: counts only; else indices and values only.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
-    symmetrised_affinity(const double* points, const float* rough, const float* boxes, const double* spans,
+    symmetrized_affinity(const double* points, const float* rough, const float* boxes, const double* spans,
                          const double* bandwidth, mmp_i64 n, mmp_i64 p, mmp_i64 passes, double decay, double thresh,
                          double smallest, double cut, const mmp_i64* indptr, mmp_i64* counts, MMP_INDEX* indices,
                          MMP_VALUE* values) {
@@ -190,8 +190,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
         const int column = mmp_column(tile);
         float far[2];
 #pragma unroll
-        for (int h = 0; h < 2; ++h)
-            far[h] = column + h < n ? mmp_possibly(screen, cut * of_set[column + h]) : -1.0f;
+        for (int h = 0; h < 2; ++h) far[h] = column + h < n ? mmp_possibly(screen, cut * of_set[column + h]) : -1.0f;
 #pragma unroll
         for (int r = 0; r < mmp_warp_rows; ++r) {
             const int own = rows.own[mmp_row_of_block(r)];

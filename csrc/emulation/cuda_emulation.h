@@ -27,8 +27,8 @@
 #define MMP_KERNEL static
 #define MMP_DEVICE inline
 #define MMP_OUTLINED inline
-#define MMP_SHARED(type, name)                              \
-    static const char name##_key = 0;                       \
+#define MMP_SHARED(type, name)        \
+    static const char name##_key = 0; \
     type& name = *static_cast<type*>(emulation::shared_object(&name##_key, sizeof(type)))
 #define MMP_SHARED_BYTES(type, name) type* const name = static_cast<type*>(emulation::shared_bytes())
 #define __launch_bounds__(...)
@@ -48,8 +48,8 @@ struct Fibre {
     Index index;
     State state = State::ready;
     bool begun = false;
-    unsigned votes = 0;  // warp operations so far
-    unsigned mask = 0;   // of the one it waits in
+    unsigned votes = 0;                                   // warp operations so far
+    unsigned mask = 0;                                    // of the one it waits in
     std::vector<std::pair<float*, const float*>> copies;  // begun, four numbers each
     ucontext_t start;
     std::jmp_buf resume;
@@ -268,10 +268,10 @@ int launch(void (*kernel)(A...), const unsigned* geometry, void** arguments, con
 }  // namespace emulation
 
 // Makes `space`::`name` callable as `space`_`name` from outside.
-#define MMP_EMULATE(space, name)                                                                                     \
-    extern "C" int space##_##name(const unsigned* geometry, void** arguments, const char* letters, int order,        \
-                                  char* message) {                                                                   \
-        return emulation::launch(space::name, geometry, arguments, letters, order, message);                         \
+#define MMP_EMULATE(space, name)                                                                              \
+    extern "C" int space##_##name(const unsigned* geometry, void** arguments, const char* letters, int order, \
+                                  char* message) {                                                            \
+        return emulation::launch(space::name, geometry, arguments, letters, order, message);                  \
     }
 
 #define threadIdx (emulation::self().index)

@@ -23,7 +23,7 @@ def intraslice_affinity(
     dtype: torch.dtype = torch.float64,
     resolution: torch.Tensor | None = None,  # (S, M)
 ) -> Csr:
-    """Symmetrised adaptive-bandwidth affinity of every slice, the diagonal (1) included.
+    """Symmetrized adaptive-bandwidth affinity of every slice, the diagonal (1) included.
 
     Returns a CSR with one row per node (S*M rows) whose columns are unit indices (M columns).
     With ``decay=None`` it is 1 for the ``knn`` nearest units, averaged with its transpose. Distances below the

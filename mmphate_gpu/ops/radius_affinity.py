@@ -130,7 +130,7 @@ def _rank_within_runs(keys: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,) int64
     "(Tensor points, Tensor bandwidth, float decay, float thresh, float smallest, float cut, ScalarType dtype) "
     "-> (Tensor, Tensor, Tensor)"
 )
-def symmetrised_affinity(
+def symmetrized_affinity(
     points: torch.Tensor,  # (B, n, p) float64
     bandwidth: torch.Tensor,  # (B, n) float64
     decay: float,
@@ -147,7 +147,7 @@ def symmetrised_affinity(
     """
     n_sets, n_points, _ = points.shape
     counts, columns, values = [], [], []
-    for row, column, value in _symmetrised_entries(points, bandwidth, decay, thresh, smallest, cut):
+    for row, column, value in _symmetrized_entries(points, bandwidth, decay, thresh, smallest, cut):
         counts.append(torch.bincount(row, minlength=n_sets * n_points))
         columns.append(column)
         values.append(value.to(dtype))
@@ -156,7 +156,7 @@ def symmetrised_affinity(
     return indptr.to(kind), torch.cat(columns).to(kind), torch.cat(values)
 
 
-def _symmetrised_entries(
+def _symmetrized_entries(
     points: torch.Tensor, bandwidth: torch.Tensor, decay: float, thresh: float, smallest: float, cut: float
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Rows (over all sets), columns and values, chunk by chunk in the order of the rows."""
@@ -186,9 +186,9 @@ def radius_affinity(
     thresh: float,
     dtype: torch.dtype,
 ) -> Csr:
-    """`symmetrised_affinity` as one CSR of B*n rows whose column indices count within the row's own set (n columns)."""
+    """`symmetrized_affinity` as one CSR of B*n rows whose column indices count within the row's own set (n columns)."""
     n_sets, n_points, _ = points.shape
     # A hair beyond the cut, as the averaged value decides.
     cut = cut_radius(decay, thresh) * (1 + 1e-9)
-    parts = symmetrised_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype)
+    parts = symmetrized_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype)
     return Csr(*parts, (n_sets * n_points, n_points))

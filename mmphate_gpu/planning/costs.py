@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..diffusion import PROBES, SAMPLE_ABOVE
+from ..diffusion.entropy import PROBES, SAMPLE_ABOVE
 from ..linalg.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers

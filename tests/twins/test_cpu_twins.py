@@ -292,7 +292,7 @@ def test_radius_fill_refuses_rows_counted_otherwise(n, off, isa):
         native.radius_fill(points, 1.0, 2.0, reach, 0, n, indptr, torch.zeros_like(counts), indices, values)
 
 
-def symmetrised(function: Callable[..., tuple], points: torch.Tensor, **options) -> tuple[torch.Tensor, ...]:
+def symmetrized(function: Callable[..., tuple], points: torch.Tensor, **options) -> tuple[torch.Tensor, ...]:
     settings = {"decay": 5.0, "thresh": 1e-4, "dtype": torch.float64} | options
     scale = float(all_distances(points)[-1]) or 1.0
     rng = np.random.default_rng(points.shape[1])
@@ -301,28 +301,28 @@ def symmetrised(function: Callable[..., tuple], points: torch.Tensor, **options)
     return function(points, bandwidth, settings["decay"], settings["thresh"], SMALLEST, cut, settings["dtype"])
 
 
-def assert_symmetrised_alike(isas: Iterator[str], points: torch.Tensor, **options) -> None:
-    wanted = symmetrised(PORTABLE["symmetrised_affinity"], points, **options)
+def assert_symmetrized_alike(isas: Iterator[str], points: torch.Tensor, **options) -> None:
+    wanted = symmetrized(PORTABLE["symmetrized_affinity"], points, **options)
     # Down to the threshold, (d / sigma)^decay is at most 88, of which the exponential shows the rounding. Measured:
     # 2.9e-14 (decay 40); float32: none.
     tolerance = 1e-12 if wanted[2].dtype == torch.float64 else 2e-7
     for _ in isas:
-        found = symmetrised(native.symmetrised_affinity, points, **options)
+        found = symmetrized(native.symmetrized_affinity, points, **options)
         assert_same(found[:2], wanted[:2])
         torch.testing.assert_close(found[2], wanted[2], rtol=tolerance, atol=0)
 
 
-def test_symmetrised_affinity(points_of, each_isa):
+def test_symmetrized_affinity(points_of, each_isa):
     for points in points_of[::3] + points_of[-1:]:
-        assert_symmetrised_alike(each_isa(), points)
+        assert_symmetrized_alike(each_isa(), points)
 
 
 @pytest.mark.parametrize("decay", [1.0, 2.0, 5.0, 0.7, 40.0])
 @pytest.mark.parametrize("thresh", [0.0, 1e-4, 0.3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_symmetrised_affinity_of_every_option(decay, thresh, dtype, each_isa):
+def test_symmetrized_affinity_of_every_option(decay, thresh, dtype, each_isa):
     for points in (_normal(30, 9, 4), _normal(1, 129, 6)):
-        assert_symmetrised_alike(each_isa(), points, decay=decay, thresh=thresh, dtype=dtype)
+        assert_symmetrized_alike(each_isa(), points, decay=decay, thresh=thresh, dtype=dtype)
 
 
 def test_affinities_have_the_same_bits_everywhere(monkeypatch):
@@ -350,10 +350,10 @@ def test_affinities_have_the_same_bits_everywhere(monkeypatch):
                 on_every_isa(monkeypatch, run)
         for decay in (5.0, 2.5):
 
-            def run_symmetrised(points=points, decay=decay):
-                return symmetrised(native.symmetrised_affinity, points, decay=decay)
+            def run_symmetrized(points=points, decay=decay):
+                return symmetrized(native.symmetrized_affinity, points, decay=decay)
 
-            on_every_isa(monkeypatch, run_symmetrised)
+            on_every_isa(monkeypatch, run_symmetrized)
 
 
 # ---------------------------------------------------------------- k-th neighbours
@@ -712,7 +712,7 @@ NO_ENTRIES = torch.zeros(0, dtype=torch.int32), torch.zeros(0)
 MISREAD = {
     "points of another device": lambda x: native.radius_counts(x.to("meta"), 1.0),
     "float32 where doubles are read": lambda x: native.kth_neighbor_distance(x.float(), 1),
-    "bandwidths of another device": lambda x: native.symmetrised_affinity(
+    "bandwidths of another device": lambda x: native.symmetrized_affinity(
         x, torch.ones(2, 9, dtype=torch.float64, device="meta"), 2.0, 0.0, 0.0, 1.0, torch.float64
     ),
     "int32 offsets beside int64 indices": lambda x: native.csr_matmul(
@@ -766,7 +766,7 @@ def test_any_whole_points(points, square, data):
     first = data.draw(st.integers(0, points.shape[1]))
     last = data.draw(st.integers(first, points.shape[1]))
     assert_filled_alike(iter(ISAS[:1]), points, reach, rows=(first, last))
-    assert_symmetrised_alike(iter(ISAS[:1]), points)
+    assert_symmetrized_alike(iter(ISAS[:1]), points)
     if points.shape[1] > 1:
         k = data.draw(st.integers(1, points.shape[1] - 1))
         for name in ("kth_neighbor_distance", "median_kth_neighbor_distance"):

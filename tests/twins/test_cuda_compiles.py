@@ -19,7 +19,7 @@ TYPES = {
     "narrow": {"MMP_INDEX": "mmp_i32", "MMP_VALUE": "float", "MMP_BLOCK": "float", "MMP_DISTANCE": "float"},
     "wide": {"MMP_INDEX": "mmp_i64", "MMP_VALUE": "double", "MMP_BLOCK": "double", "MMP_DISTANCE": "double"},
 }
-SCREENED = {"radius_count", "radius_fill", "symmetrised_affinity", "kth_neighbor_distance", "bracket_count"}
+SCREENED = {"radius_count", "radius_fill", "symmetrized_affinity", "kth_neighbor_distance", "bracket_count"}
 SUMS = {"csr_matmul", "guttman_transform"}
 SHAPES = {"MMP_P": "10", "MMP_LANES": "32", "MMP_PER_LANE": "4", "MMP_C": "3", "MMP_ROWS": "4", "MMP_DEPTH": "5"}
 

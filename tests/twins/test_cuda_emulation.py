@@ -240,20 +240,20 @@ def test_radius_fill_reports_rows_of_another_length(cuda: Twins) -> None:
 def test_a_tensor_of_another_device_reaches_no_kernel(cuda: Twins) -> None:
     """Its address would be read as one of this device."""
     bandwidth = torch.ones(2, 9, dtype=torch.float64, device="meta")
-    with pytest.raises(native.NativeError, match="symmetrised_affinity: a tensor is on meta; accepted: cpu"):
-        cuda.symmetrised_affinity(_normal(2, 9, 3), bandwidth, 2.0, 0.0, 0.0, 1.0, torch.float64)
+    with pytest.raises(native.NativeError, match="symmetrized_affinity: a tensor is on meta; accepted: cpu"):
+        cuda.symmetrized_affinity(_normal(2, 9, 3), bandwidth, 2.0, 0.0, 0.0, 1.0, torch.float64)
 
 
-# ---------------------------------------------------------------- symmetrised
+# ---------------------------------------------------------------- symmetrized
 
 
-def _check_symmetrised(cuda: Twins, points: torch.Tensor, decay: float, thresh: float, value: torch.dtype) -> None:
+def _check_symmetrized(cuda: Twins, points: torch.Tensor, decay: float, thresh: float, value: torch.dtype) -> None:
     n_sets, n, _ = points.shape
     bandwidth = middle_distance(points) / 3 * (1 + torch.arange(n_sets * n).view(n_sets, n) % 3).double()
     bandwidth[0, 0] = 5e-324
     cut = cut_radius(decay, thresh) * (1 + 1e-9)
     given = (points, bandwidth, decay, thresh, SMALLEST, cut, value)
-    indptr, indices, values = cuda.symmetrised_affinity(*given)
+    indptr, indices, values = cuda.symmetrized_affinity(*given)
     distances = distances_of(points)
     one_sided = torch.exp(-((distances / bandwidth[:, :, None]) ** decay))
     one_sided[one_sided < thresh] = 0
@@ -265,19 +265,19 @@ def _check_symmetrised(cuda: Twins, points: torch.Tensor, decay: float, thresh: 
     expected = dense.view(n_sets * n, n)[rows, columns].to(value)
     torch.testing.assert_close(values, expected, rtol=2e-7 if value == torch.float32 else 1e-12, atol=0)
     if natives():
-        assert_same((indptr, indices, values), native.symmetrised_affinity(*given))
+        assert_same((indptr, indices, values), native.symmetrized_affinity(*given))
 
 
 @pytest.mark.parametrize("n", POINTS)
-def test_symmetrised_over_shapes(cuda_in_turn: Twins, n: int) -> None:
+def test_symmetrized_over_shapes(cuda_in_turn: Twins, n: int) -> None:
     for n_sets, p in itertools.product(SETS, FEATURES):
-        _check_symmetrised(cuda_in_turn, _normal(n_sets, n, p), 2.0, 1e-4, COUNTED[1])
+        _check_symmetrized(cuda_in_turn, _normal(n_sets, n, p), 2.0, 1e-4, COUNTED[1])
 
 
 @pytest.mark.parametrize("points", POINT_SETS)
-def test_symmetrised_over_points(cuda: Twins, points: str) -> None:
+def test_symmetrized_over_points(cuda: Twins, points: str) -> None:
     for (_, value), n in itertools.product(STORAGE[:2], (7, 67)):
-        _check_symmetrised(cuda, POINT_SETS[points](3, n, 6), 5.0, 0.3, value)
+        _check_symmetrized(cuda, POINT_SETS[points](3, n, 6), 5.0, 0.3, value)
 
 
 # ---------------------------------------------------------------- k-th neighbour
@@ -463,7 +463,7 @@ def test_many_small_sets(cuda: Twins) -> None:
     points = _normal(200, 5, 6)
     _check_kth(cuda, points, 2)
     _check_radius(cuda, points, 2.0, torch.int32, torch.float32)
-    _check_symmetrised(cuda, points, 2.0, 1e-4, torch.float64)
+    _check_symmetrized(cuda, points, 2.0, 1e-4, torch.float64)
 
 
 # ---------------------------------------------------------------- the float32 screen
@@ -507,7 +507,7 @@ def test_pairs_that_float32_cannot_tell_apart(cuda_in_turn: Twins, kind: str, p:
             assert_same((counts,), (native.radius_counts(points, reach),))
     if kind != "beyond":  # infinite bandwidths are not for the affinity
         _check_radius(cuda_in_turn, points, 2.0, *COUNTED)
-        _check_symmetrised(cuda_in_turn, points, 2.0, 0.3, torch.float64)
+        _check_symmetrized(cuda_in_turn, points, 2.0, 0.3, torch.float64)
     for k in (1, 35, 69):
         _check_kth(cuda_in_turn, points, k)
 

@@ -145,7 +145,7 @@ def test_nothing_is_started_for_nothing() -> None:
     [
         "radius_counts",
         "radius_fill",
-        "symmetrised_affinity",
+        "symmetrized_affinity",
         "kth_neighbor_distance",
         "median_kth_neighbor_distance",
         "csr_matmul",

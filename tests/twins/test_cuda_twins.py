@@ -97,7 +97,7 @@ def test_radius(shape, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_symmetrised_and_neighbours(shape, kind):
+def test_symmetrized_and_neighbours(shape, kind):
     points = points_of(kind, *shape)
     for k in {1, shape[1] // 2, shape[1] - 1} - {0}:
         found, wanted, native = both("kth_neighbor_distance", points, k)
@@ -107,7 +107,7 @@ def test_symmetrised_and_neighbours(shape, kind):
     bandwidth = wanted[0].clamp_min(torch.finfo(torch.float64).eps)[:, None].expand(shape[:2]).contiguous()
     if native:
         given = (points, bandwidth, 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9), torch.float32)
-        assert_alike(*both("symmetrised_affinity", *given))
+        assert_alike(*both("symmetrized_affinity", *given))
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 64, 110, 130, 300])

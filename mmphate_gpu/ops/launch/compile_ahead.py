@@ -59,7 +59,7 @@ def launches_of_fit(
     entries = zeros(0, dtype=torch.int32), zeros(0, dtype=dtype)
     matrix = zeros(n_slices + 1, dtype=torch.int32), *entries
     twins.kth_neighbor_distance(slice_points, 1)
-    twins.symmetrised_affinity(slice_points, zeros(1, UNITS), 1, 0, 0, 1, dtype)
+    twins.symmetrized_affinity(slice_points, zeros(1, UNITS), 1, 0, 0, 1, dtype)
     twins.median_kth_neighbor_distance(unit_points, 1)
     twins.radius_counts(unit_points, 1)
     twins.radius_fill(unit_points, 1, 2, 1, 0, n_slices, offsets, counts, *entries)

@@ -122,7 +122,7 @@ class Twins:
             raise NativeError("radius_fill: a row does not have the entries it was counted to have")
         return gap_at
 
-    def symmetrised_affinity(
+    def symmetrized_affinity(
         self,
         points: torch.Tensor,
         bandwidth: torch.Tensor,
@@ -137,7 +137,7 @@ class Twins:
         stack = self._screened(points)
         given = (points, *stack.arguments, bandwidth, *points.shape[1:], stack.passes, *kernel)
         counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
-        op = ("radius_affinity", "symmetrised_affinity", stack.blocks, stack)
+        op = ("radius_affinity", "symmetrized_affinity", stack.blocks, stack)
         # Counting stores nothing, so any types serve. Those that filling will most likely use save a compilation.
         self._over_pairs(*op, (*given, None, counts, None, None), **_types(torch.int32, dtype))
         indptr = indptr_of_counts(counts)
@@ -323,7 +323,7 @@ class Twins:
 _twins = Twins(start_with_cupy)
 radius_counts = _twins.radius_counts
 radius_fill = _twins.radius_fill
-symmetrised_affinity = _twins.symmetrised_affinity
+symmetrized_affinity = _twins.symmetrized_affinity
 kth_neighbor_distance = _twins.kth_neighbor_distance
 median_kth_neighbor_distance = _twins.median_kth_neighbor_distance
 csr_matmul = _twins.csr_matmul

@@ -32,8 +32,8 @@ PACKAGE = Path(__file__).resolve().parents[2]
 # The types that C++ expects of the tensors of every op, in order. In one call equal letters mean the same type.
 TENSORS = {
     "radius_count": "dl",
-    "radius_fill": "dllllif",
-    "symmetrised_affinity": "ddllif",
+    "radius_fill": "dlllif",
+    "symmetrized_affinity": "ddllif",
     "kth_neighbor_distance": "dd",
     "median_kth_neighbor_distance": "dd",
     "csr_matmul": "iifgg",
@@ -197,16 +197,15 @@ def radius_fill(
     indices: torch.Tensor,
     values: torch.Tensor,
 ) -> torch.Tensor:
-    points, n_sets = points.contiguous(), points.shape[0]
+    points = points.contiguous()
     gap_at = torch.empty_like(gap)
-    rows = (*points.shape[1:], 0, n_sets, first, last, 1, n_sets)
-    targets = (indptr[:-1], indptr[1:], gap, gap_at, n_sets, 1)
+    kernel = (reach, bandwidth, float(decay))
     storage = (indices, _is_wide(indices), values, _is_float(values))
-    _call("radius_fill", points, *rows, reach, bandwidth, float(decay), *targets, *storage)
+    _call("radius_fill", points, *points.shape, first, last, *kernel, indptr, gap, gap_at, *storage)
     return gap_at
 
 
-def symmetrised_affinity(
+def symmetrized_affinity(
     points: torch.Tensor,
     bandwidth: torch.Tensor,
     decay: float,
@@ -218,12 +217,12 @@ def symmetrised_affinity(
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     given = (points, bandwidth, *points.shape, float(decay), float(thresh), float(smallest), float(cut))
     counts = points.new_empty(bandwidth.numel(), dtype=torch.int64)
-    _call("symmetrised_affinity", *given, None, counts, None, False, None, False)
+    _call("symmetrized_affinity", *given, None, counts, None, False, None, False)
     indptr = indptr_of_counts(counts)
     kind = index_dtype(int(indptr[-1]), points.shape[1])
     indices = indptr.new_empty(int(indptr[-1]), dtype=kind)
     values = indptr.new_empty(int(indptr[-1]), dtype=dtype)
-    _call("symmetrised_affinity", *given, indptr, None, indices, _is_wide(indices), values, _is_float(values))
+    _call("symmetrized_affinity", *given, indptr, None, indices, _is_wide(indices), values, _is_float(values))
     return indptr.to(kind), indices, values
 
 

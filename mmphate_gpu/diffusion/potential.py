@@ -6,14 +6,14 @@ import warnings
 
 import torch
 
-from .diffusion import diffuse
-from .errors import InputError, check_choice, check_number
-from .linalg.components import Components, diagonal_blocks
-from .linalg.safe_scale import safe_scale
-from .linalg.symmetric_product import symmetric_product
-from .ops.chunks import chunk_elements, row_chunks
-from .params import MDS_DISTANCES
-from .runtime.arrays import takes_arrays
+from ..errors import InputError, check_choice, check_number
+from ..linalg.components import Components, diagonal_blocks
+from ..linalg.safe_scale import safe_scale
+from ..linalg.symmetric_product import symmetric_product
+from ..ops.chunks import chunk_elements, row_chunks
+from ..params import MDS_DISTANCES
+from ..runtime.arrays import takes_arrays
+from .power import diffuse
 
 LOG_OFFSET = 1e-7  # METHOD's offset inside the logarithm
 # Pairs closer than this share of the longest squared row are recomputed by differences: there the product form has

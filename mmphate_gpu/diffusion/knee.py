@@ -1,13 +1,43 @@
-"""The errors of two straight lines fitted to a curve, for every break between them."""
+"""The knee of a curve: the break at which two straight lines fit it best (step 9 of docs/method.md)."""
 
 from __future__ import annotations
 
 import torch
 
-from .chunks import row_chunks
+from ..errors import InputError
+from ..ops.chunks import row_chunks
+from ..runtime.arrays import takes_arrays
 
 # Entries at a time: 512 KiB, which stay in the cache of a processor. 16 MiB took 2.5 times as long for 10,000 points.
 ENTRIES = 1 << 16
+# Breaks whose errors differ by less than this share of the largest entropy are equals: a sum of a hundred residuals
+# carries rounding of that order, and on a flat curve (converged training) nothing else, which is another on every
+# device.
+KNEE_TIE = 1e-12
+
+
+@takes_arrays("curve")
+def knee(curve: torch.Tensor) -> int:
+    """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first of several equal ones.
+
+    Errors of fit that differ by less than `KNEE_TIE`, which is rounding, are equal. The scale of the curve does not
+    matter. O(n^2) time.
+
+    Raises
+    ------
+    InputError
+        ``curve`` has another shape, or values that are not finite.
+    """
+    if curve.ndim != 1 or curve.numel() < 4:
+        raise InputError(f"curve has shape {tuple(curve.shape)}; accepted: one axis of at least 4 points")
+    curve = curve.double().cpu()
+    if not bool(torch.isfinite(curve).all()):
+        raise InputError("curve contains NaN or infinity; accepted: finite numbers")
+    largest = float(curve.abs().max())
+    if largest == 0:
+        return 1  # every break fits
+    errors = knee_errors(curve / largest)  # the squares of large values would overflow
+    return 1 + int(torch.nonzero(errors <= errors.min() + KNEE_TIE)[0])
 
 
 def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., n - 2)

@@ -1,27 +1,25 @@
-"""Diffusion time from the von Neumann entropy, and diffusion for that time (METHOD step 9)."""
+"""The von Neumann entropy of diffusion, and the diffusion time at its knee (step 9 of docs/method.md)."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from .errors import InputError
-from .linalg.components import Components, components, diagonal_blocks
-from .linalg.eigenvalues import symmetric_eigenvalues
-from .linalg.low_rank_power import low_rank_power
-from .linalg.safe_scale import safe_scale
-from .linalg.singular_value_sample import SingularValueSample
-from .linalg.symmetric_power import symmetric_power
-from .linalg.symmetric_product import symmetric_product
-from .ops.chunks import chunk_elements, row_chunks
-from .ops.knee_errors import knee_errors
-from .params import check_steps, check_t_max
-from .runtime.arrays import takes_arrays
-from .runtime.memory import available_bytes
+from ..errors import InputError
+from ..linalg.components import Components, components, diagonal_blocks
+from ..linalg.eigenvalues import symmetric_eigenvalues
+from ..linalg.safe_scale import safe_scale
+from ..linalg.singular_value_sample import SingularValueSample
+from ..linalg.symmetric_product import symmetric_product
+from ..ops.chunks import chunk_elements, row_chunks
+from ..params import check_t_max
+from ..runtime.arrays import takes_arrays
+from ..runtime.memory import available_bytes
+from .knee import KNEE_TIE, knee, knee_errors
+from .power import check_square
 
 # Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
 # several times faster; what it may lose is bounded, and where that could change t the plain SVD decides. On CUDA the
@@ -30,10 +28,6 @@ SVD_UP_TO = {"cpu": 1000, "cuda": 32}
 # Error allowed for in the eigenvalues of the float64 Gram matrix, relative to the largest: measured 5e-15 at 1200 rows
 # and 8e-15 at 2400, growing as the root of their number. Where t is clear the bounds leave a thousandfold margin.
 GRAM_ERROR = 1e-13
-# Breaks whose errors differ by less than this share of the largest entropy are equals: a sum of a hundred residuals
-# carries rounding of that order, and on a flat curve (converged training) nothing else, which is another on every
-# device.
-KNEE_TIE = 1e-12
 # METHOD's floor inside the logarithm: the float64 epsilon.
 ENTROPY_FLOOR = torch.finfo(torch.float64).eps
 
@@ -183,7 +177,7 @@ def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEs
 
 def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> EntropyEstimate:
     check_t_max(t_max)
-    _check_square(landmark_op)
+    check_square(landmark_op)
     if not bool(landmark_op.any()):
         raise InputError("landmark_op contains only zeros; accepted: a matrix with an entry that is not 0")
     scale = safe_scale(landmark_op)  # the entropy does not depend on it
@@ -274,106 +268,7 @@ def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bo
     return bool(second - best > shift + 2 * KNEE_TIE * entropy.abs().max())
 
 
-@takes_arrays("curve")
-def knee(curve: torch.Tensor) -> int:
-    """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first of several equal ones.
-
-    Errors of fit that differ by less than `KNEE_TIE`, which is rounding, are equal. The scale of the curve does not
-    matter. O(n^2) time.
-
-    Raises
-    ------
-    InputError
-        ``curve`` has another shape, or values that are not finite.
-    """
-    if curve.ndim != 1 or curve.numel() < 4:
-        raise InputError(f"curve has shape {tuple(curve.shape)}; accepted: one axis of at least 4 points")
-    curve = curve.double().cpu()
-    if not bool(torch.isfinite(curve).all()):
-        raise InputError("curve contains NaN or infinity; accepted: finite numbers")
-    largest = float(curve.abs().max())
-    if largest == 0:
-        return 1  # every break fits
-    errors = knee_errors(curve / largest)  # the squares of large values would overflow
-    return 1 + int(torch.nonzero(errors <= errors.min() + KNEE_TIE)[0])
-
-
 @takes_arrays("landmark_op")
 def optimal_t(landmark_op: torch.Tensor, t_max: int = 100) -> int:
     """Diffusion time: the knee of the von Neumann entropy."""
     return knee(von_neumann_entropy(landmark_op, t_max))
-
-
-@takes_arrays("landmark_op", "degrees")
-def diffuse(
-    landmark_op: torch.Tensor,
-    t: int,
-    degrees: torch.Tensor | None = None,
-    *,
-    groups: Components | None = None,
-    low_rank: bool = False,
-) -> torch.Tensor:
-    """landmark_op^t in float64: (L, L) -> (L, L).
-
-    With the ``degrees`` (L,) of a reversible operator (`Landmarks.degrees`) through its symmetric form, whose products
-    cost half; component by component (``groups``: the `components` of landmark_op, if the caller has them); by repeated
-    squaring, about 1.5 log2(t) products of O(L^3). Entries are right to a small multiple of their own rounding, and
-    what is 0 stays 0.
-
-    ``low_rank`` allows entries of the symmetric form to be off by about 1e-14, and those below 1e-16 to be 0. On a CPU
-    the leading eigenpairs of a large component then give its power where few make it up, at a quarter of the time. On
-    CUDA it changes nothing: by operation count the products take less there than the steps of the eigensolver.
-    """
-    check_steps(t)
-    _check_square(landmark_op)
-    if degrees is None:
-        matrix = landmark_op.to(torch.float64, copy=True)
-        return _power(matrix, components(matrix) if groups is None else groups, t, torch.linalg.matrix_power)
-    root = degrees.double().sqrt()
-    matrix = _symmetric_form(landmark_op, root)
-    groups = components(matrix) if groups is None else groups
-    large = _low_rank_or_exact if low_rank and matrix.device.type == "cpu" else symmetric_power
-    del landmark_op
-    return _power(matrix, groups, t, large).mul_(root).div_(root[:, None])
-
-
-# From this many rows on the leading eigenpairs of a component may give its power.
-LOW_RANK_FROM = 1000
-
-
-def _low_rank_or_exact(matrix: torch.Tensor, t: int) -> torch.Tensor:
-    power = low_rank_power(matrix, t) if len(matrix) >= LOW_RANK_FROM else None
-    if power is not None:
-        return power
-    whole = [matrix]
-    del matrix  # `symmetric_power` gives it back with its last use
-    return symmetric_power(whole.pop(), t)
-
-
-def _symmetric_form(landmark_op: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
-    matrix = (landmark_op.double() * root[:, None]).div_(root)
-    return matrix.add_(matrix.T.clone()).div_(2)
-
-
-def _power(
-    matrix: torch.Tensor, groups: Components, t: int, power: Callable[[torch.Tensor, int], torch.Tensor]
-) -> torch.Tensor:
-    """``matrix^t``, component by component, in its place; ``power`` takes a component that alone has its size."""
-    if groups[0].shape == (1, matrix.shape[0]):
-        whole = [matrix]
-        del matrix  # nobody but the power's own frame holds it then
-        return power(whole.pop(), t)
-    for members in groups:
-        if len(members) == 1:
-            powers = power(diagonal_blocks(matrix, members)[0], t)
-        else:
-            powers = torch.linalg.matrix_power(diagonal_blocks(matrix, members), t)
-        matrix[members[:, :, None], members[:, None, :]] = powers
-    return matrix
-
-
-def _check_square(landmark_op: torch.Tensor) -> None:
-    if landmark_op.ndim != 2 or landmark_op.shape[0] != landmark_op.shape[1] or landmark_op.numel() == 0:
-        raise InputError(f"landmark_op has shape {tuple(landmark_op.shape)}; accepted: a square matrix")
-    if not bool(torch.isfinite(landmark_op).all()):
-        raise InputError("landmark_op contains NaN or infinity; accepted: finite numbers")
