@@ -31,7 +31,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -176,7 +176,7 @@ def draw_states(panels: dict[str, States], path: Path) -> None:
     FigureCanvasAgg(figure)
     for place, (title, states) in enumerate(panels.items(), start=1):
         deep = states.points.shape[1] == 3
-        axes = figure.add_subplot(1, len(panels), place, projection="3d" if deep else None)
+        axes: Any = figure.add_subplot(1, len(panels), place, projection="3d" if deep else None)
         axes.set_title(title, loc="left")
         longest = states.string == max(TRAINED)
         axes.plot(*states.points[longest].T, color="#bbbbbb", linewidth=0.9, zorder=0, label="the longest string")

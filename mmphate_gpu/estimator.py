@@ -30,6 +30,7 @@ from .slices import SliceLayout, unit_major
 from .stages import Stages
 from .trace import Trace, as_trace, trace_points
 from .trace.convert import is_xarray
+from .trace.pca import on_axes
 from .trace.stored import blocks
 
 
@@ -196,7 +197,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             run = run_within_memory(trace, params, stages, callback, free_bytes)
         reports = [report.asdict() for report in stages.reports]
         fitted = self._fitted(X, given, run) | {"report_": reports}
-        vars(self).update(fitted)  # one step, so that an interruption leaves the old state or the new one, never a mix
+        # One step, so that an interruption leaves the old state or the new one, never a mix.
+        self.__dict__.update(fitted)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -226,8 +228,13 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         trace = given.to(self._unit_points.device)
         n_pca = None if self._axes is None else self._axes.loadings.shape[1]
         points, _ = trace_points(trace, normalize=self._normalized, n_pca=n_pca)
-        points = points if self._axes is None else self._axes.scores(points)
-        rows = place(unit_major(points), self._unit_points, self._unit_targets, self._bandwidth, thresh=self._thresh)
+        rows = place(
+            unit_major(on_axes(points, self._axes)),
+            self._unit_points,
+            self._unit_targets,
+            self._bandwidth,
+            thresh=self._thresh,
+        )
         coordinates = rows.transpose(0, 1).reshape(-1, rows.shape[-1]).to(given.data.dtype)
         return in_kind(X, given, coordinates)
 
@@ -270,9 +277,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _stages_for(self, trace: Trace, device: torch.device) -> tuple[Stages, tuple[str, str]]:
         """The stages of the last run if it had this trace on this device, else new ones; and what tells them apart."""
         key = (str(device), fingerprint(trace))
-        stages = getattr(self, "_stages", None)
-        same = stages is not None and self._stages_key == key
-        return (stages if same else Stages(device)), key
+        stages: Stages | None = getattr(self, "_stages", None)
+        return (Stages(device) if stages is None or self._stages_key != key else stages), key
 
     def _fitted(self, X: Any, given: Trace, run: Run) -> dict[str, Any]:
         """The fitted attributes, as the kind of array that ``X`` is. The large ones are the run's own tensors, which

@@ -15,7 +15,7 @@ from .mds import MDSResult, embed_landmarks
 from .params import Params
 from .stages import Stages
 from .trace import Trace, trace_points
-from .trace.pca import PrincipalAxes, principal_axes
+from .trace.pca import PrincipalAxes, on_axes, principal_axes
 from .trace.points import Points
 
 
@@ -41,7 +41,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     # 2 Reduce the samples by PCA where there are many
     points, axes = stage("reduce", (p.n_pca,), lambda: _reduced(points, p.n_pca))
     # 3-7 Bandwidths, both affinities, the operator
-    names = ("intraslice_knn", "interslice_knn", "decay", "thresh", "storage", "knn_backend")
+    names: tuple[str, ...] = ("intraslice_knn", "interslice_knn", "decay", "thresh", "storage", "knn_backend")
     kernel = {name: getattr(p, name) for name in names}
     known: dict[str, Any] = {"dtype": trace.data.dtype, "resolution": resolution}
     affinity = stage("affinity", tuple(kernel.values()), lambda: affinity_of_points(points, **kernel, **known))
@@ -54,9 +54,9 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     # 9 Diffusion time: the knee of the von Neumann entropy
     pieces = (landmarks.landmark_op, landmarks.groups)
     entropy = stage("entropy", (p.t_max,), lambda: entropy_of_components(*pieces, p.t_max))
-    t = knee(entropy) if p.t == "auto" else p.t
+    t = knee(entropy) if p.t == "auto" else int(p.t)
     # 10 Potential
-    diffusion = {"groups": landmarks.groups, "low_rank": allows_low_rank(p.gamma)}
+    diffusion: dict[str, Any] = {"groups": landmarks.groups, "low_rank": allows_low_rank(p.gamma)}
     potential = stage(
         "potential",
         (t, p.gamma),
@@ -64,7 +64,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     )
     # 11 Distances
     distances = stage("distances", (p.mds_dist,), lambda: potential_distances(potential, p.mds_dist))
-    warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups, t)
+    warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups or [], t)
     # 12 MDS
     solver: dict[str, Any] = {"n_components": p.n_components, "solver": p.mds_solver, "random_state": p.random_state}
     mds = stage("mds", tuple(solver.values()), lambda: embed_landmarks(distances, **solver))
@@ -75,7 +75,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
 
 def _reduced(points: Points, n_pca: int | None) -> tuple[torch.Tensor, PrincipalAxes | None]:
     axes = principal_axes(points, n_pca)
-    return (points if axes is None else axes.scores(points)), axes
+    return on_axes(points, axes), axes
 
 
 def interpolate(transitions: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:  # (N, L), (L, C) -> (N, C)

@@ -25,7 +25,7 @@ from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
 
 logger = logging.getLogger("mmphate_gpu")
 
-FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
+FORMS: dict[type, str] = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
 
 
 # Parts of the messages for memory that ran out, in errors that are not MemoryErrors: from torch's CPU allocator, C++,

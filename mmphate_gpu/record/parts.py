@@ -65,8 +65,10 @@ class Saved:
 
     def restore(self, changed: Iterable[Part]) -> None:
         """Restore the parts ``changed``, and the random generators."""
-        for part in (*changed, *self._random):
+        for part in changed:
             part.restore()
+        for generator in self._random:
+            generator.restore()
 
 
 def _part(value: Any, walk: Walk) -> Part | RandomPart | None:
