@@ -227,14 +227,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
         trace = given.to(self._unit_points.device)
         n_pca = None if self._axes is None else self._axes.loadings.shape[1]
-        points, _ = trace_points(trace, normalize=self._normalized, n_pca=n_pca)
-        rows = place(
-            unit_major(on_axes(points, self._axes)),
-            self._unit_points,
-            self._unit_targets,
-            self._bandwidth,
-            thresh=self._thresh,
-        )
+        points = on_axes(trace_points(trace, normalize=self._normalized, n_pca=n_pca).points, self._axes)
+        rows = place(unit_major(points), self._unit_points, self._unit_targets, self._bandwidth, thresh=self._thresh)
         coordinates = rows.transpose(0, 1).reshape(-1, rows.shape[-1]).to(given.data.dtype)
         return in_kind(X, given, coordinates)
 
