@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.tasks import QUICK as SMALL
-from benchmarks.tasks import environment
+from benchmarks.measure.tasks import QUICK as SMALL
+from benchmarks.measure.tasks import environment
 
 if TYPE_CHECKING:
     from mmphate_gpu import Trace

@@ -298,10 +298,10 @@ def test_bench_runs_the_harness_of_the_checkout(here, capsys, monkeypatch):
     assert main(["bench", "--quick"]) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert "needs a source checkout: an installed mmphate-gpu holds no benchmarks" in told and str(here) in told
-    assert (ROOT / "benchmarks" / "harness.py").is_file() and "python benchmarks/harness.py" in told
+    assert (ROOT / "benchmarks" / "run.py").is_file() and "python benchmarks/run.py" in told
     Path("benchmarks").mkdir()
     Path("benchmarks/__init__.py").touch()  # or the package of this checkout would go before it
-    Path("benchmarks/harness.py").write_text("def main(argv):\n    print(argv)\n    return 0\n")
+    Path("benchmarks/run.py").write_text("def main(argv):\n    print(argv)\n    return 0\n")
     for module in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
         monkeypatch.delitem(sys.modules, module)
     path = list(sys.path)

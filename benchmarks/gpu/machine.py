@@ -128,7 +128,7 @@ def deprecations() -> dict[str, Any]:
 
 def rate(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """A rate of suite floors."""
-    from benchmarks import floors
+    from benchmarks.suites import floors
 
     chosen = [floor for floor in floors.floors(options.device) if floor.name == name]
     if not chosen:
@@ -142,7 +142,7 @@ def rate(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def host_to_device(pinned: bool, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from benchmarks.timer import warm
+    from benchmarks.measure.timer import warm
 
     if pinned and options.device.type == "cpu":
         return {"missing": "pinned memory needs a CUDA device"}

@@ -69,8 +69,8 @@ def smoke(op: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
 
 def warm_seconds(call: Any, arguments: tuple[Any, ...], device: torch.device) -> float:
     """The median of some calls. Each call gets new copies of the tensors, since some ops write into them."""
-    from benchmarks.op_inputs import Again
-    from benchmarks.timer import warm
+    from benchmarks.measure.timer import warm
+    from benchmarks.suites.op_inputs import Again
 
     again = Again([value.to(device) for value in arguments if isinstance(value, torch.Tensor)])
 

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from benchmarks.devices import use_device
 from benchmarks.gpu.expected import expected
+from benchmarks.measure.devices import use_device
 from mmphate_gpu import (
     diffusion_potential,
     landmark_diffusion,

@@ -211,14 +211,14 @@ def _config(args: argparse.Namespace) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / "benchmarks" / "harness.py").is_file():
+    if not (checkout / "benchmarks" / "run.py").is_file():
         raise InputError(
             f"bench needs a source checkout: an installed {PROGRAM} holds no benchmarks (none in {checkout}); "
-            "in a checkout, run python benchmarks/harness.py"
+            "in a checkout, run python benchmarks/run.py"
         )
     sys.path.insert(0, str(checkout))
     try:
-        harness = importlib.import_module("benchmarks.harness")
+        harness = importlib.import_module("benchmarks.run")
         return harness.main(args.rest)
     finally:
         sys.path.remove(str(checkout))
