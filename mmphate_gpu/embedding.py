@@ -173,7 +173,7 @@ class Embedding:
         if arrays["shape"].tolist() != list(layout.shape):
             raise InputError(f"shape is {arrays['shape'].tolist()}; the axes hold {list(layout.shape)} values")
         scalars = {name: arrays[name].item() for name in ("t", "stress") if name in arrays}
-        vectors = {name: arrays.get(name) for name in ("most_active", "entropy")}
+        vectors: dict[str, Any] = {name: arrays.get(name) for name in ("most_active", "entropy")}
         return cls(arrays["embedding"], layout, **vectors, **scalars)
 
     def _extras(self) -> dict[str, Any]:

@@ -136,7 +136,12 @@ def multislice_affinity(
     >>> multislice_affinity(np.random.default_rng(0).normal(size=(30, 4, 10)), device="cpu")
     SparseAffinity(shape=(120, 120), dtype=torch.float64, device='cpu')
     """
-    options = {"intraslice_knn": intraslice_knn, "interslice_knn": interslice_knn, "decay": decay, "thresh": thresh}
+    options: dict[str, Any] = {
+        "intraslice_knn": intraslice_knn,
+        "interslice_knn": interslice_knn,
+        "decay": decay,
+        "thresh": thresh,
+    }
     params = Params(**options, n_pca=n_pca, normalize=normalize, storage=storage, knn_backend=knn_backend)
     trace = as_trace(T)
     trace = trace.to(resolve_device(device, trace.data))

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     fill_closed_descriptors()
     out, err = lenient(sys.stdout), lenient(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
         warnings.simplefilter("always", result_folder.NoPicture)  # even with -W ignore: nothing else reports it
         code = _guarded(sys.argv[1:] if argv is None else argv)
         out.flush()

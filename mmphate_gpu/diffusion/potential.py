@@ -130,7 +130,7 @@ def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, C) -> (L, L)
     squared = symmetric_product(centered, centered.T).mul_(-2)
     del centered
     # Both norms first: added one after the other they would round apart for (i, j) and (j, i).
-    for part in row_chunks(*squared.shape, chunk_elements(rows.device)):
+    for part in row_chunks(len(rows), len(rows), chunk_elements(rows.device)):
         squared[part].add_(norms[part, None] + norms).clamp_min_(0)
     i, j = torch.nonzero((squared < CLOSE * norms.max()).triu_(1), as_tuple=True)
     for part in row_chunks(i.numel(), rows.shape[1], chunk_elements(rows.device)):

@@ -7,7 +7,7 @@ import math
 import re
 import warnings
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,7 +25,7 @@ from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
 
 logger = logging.getLogger("mmphate_gpu")
 
-FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
+FORMS: dict[type, str] = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
 
 
 # Parts of the messages for memory that ran out, in errors that are not MemoryErrors: from torch's CPU allocator, C++,
@@ -125,7 +125,7 @@ def _storage(stages: Stages, p: Params) -> str:
 
 
 def _plan(trace: Trace, p: Params, available: int, entries: Entries) -> Plan:
-    about = {"dtype": trace.data.dtype, "device": trace.data.device, "available": available}
+    about: dict[str, Any] = {"dtype": trace.data.dtype, "device": trace.data.device, "available": available}
     return plan_run(trace.shape, p, entries=entries, **about)
 
 

@@ -152,7 +152,13 @@ def plan(
     """
     check_choice("storage", storage, STORAGES)
     shape, dtype, trace = _shape_of(shape_or_trace)
-    sizes = {"n_landmark": n_landmark, "n_pca": n_pca, "n_svd": n_svd, "n_components": n_components, "t": t}
+    sizes: dict[str, Any] = {
+        "n_landmark": n_landmark,
+        "n_pca": n_pca,
+        "n_svd": n_svd,
+        "n_components": n_components,
+        "t": t,
+    }
     params = Params(**sizes, storage=storage, landmarks=landmarks, mds_solver=mds_solver, mds_dist=mds_dist)
     where, card, there = _room(device, None if trace is None else trace.data)
     given = {"interslice": ("active_share", active_share), "tiles": ("active_tiles", active_tiles)}
@@ -161,11 +167,11 @@ def plan(
         for field, (argument, value) in given.items()
         if value is not None
     }
-    sample = trace is not None and "interslice" not in known
     tiles = "tiles" not in known and (storage == "tiles" or (storage == "auto" and where.type == "cuda"))
-    entries = (sampled_entries(trace, params, tiles) if sample else Entries())._replace(**known)
+    estimated = Entries() if trace is None or "interslice" in known else sampled_entries(trace, params, tiles)
     held = trace is not None and trace.data.device == where
-    about = {"dtype": dtype, "device": where, "available": there, "entries": entries}
+    entries = estimated._replace(**known)
+    about: dict[str, Any] = {"dtype": dtype, "device": where, "available": there, "entries": entries}
     return plan_run(shape, params, **about, name=card, trace_there=held)
 
 
@@ -181,7 +187,7 @@ def check_least(shape_or_trace: Any, p: Params, device: torch.device, available:
     plan_run(shape, p, dtype=dtype, device=device, available=available, entries=LEAST).check()
 
 
-def _room(device: Any, like: torch.Tensor | None) -> tuple[torch.device, str | None, int]:
+def _room(device: Any, like: Any) -> tuple[torch.device, str | None, int]:
     """The device, its name if it is a card that need not be there, and its memory."""
     of_card = card_bytes(device)
     if of_card is not None:
@@ -206,7 +212,14 @@ def plan_run(
     # torch.
     native, cuda = name is None and serves(device), device.type == "cuda"
     tiles = cuda and (name is not None or TRITON.why_not() is None)
-    kind = {"dtype": dtype, "entries": entries, "room": available, "cuda": cuda, "native": native, "triton": tiles}
+    kind: dict[str, Any] = {
+        "dtype": dtype,
+        "entries": entries,
+        "room": available,
+        "cuda": cuda,
+        "native": native,
+        "triton": tiles,
+    }
 
     def with_settings(settings: Params) -> tuple[str, str, tuple[StagePlan, ...]]:
         costs = Costs(shape, settings, **kind)
@@ -265,7 +278,7 @@ def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params]
         vectors = []
     if not isinstance(p.landmarks, str):
         landmarks = []
-    choices = [
+    choices: list[list[tuple[str, dict[str, Any]]]] = [
         [] if p.storage == "lazy" else [('storage="lazy"', {"storage": "lazy"})],
         [(f"a smaller n_landmark={n}", {"n_landmark": n}) for n in landmarks],
         [(f"a smaller n_svd={n}", {"n_svd": n}) for n in vectors],
@@ -329,4 +342,5 @@ def _shape_of(shape_or_trace: Any) -> tuple[tuple[int, int, int, int], torch.dty
     if len(sizes) == 3:
         sizes = (sizes[0], 1, *sizes[1:])
     _check_slices(sizes)
-    return tuple(int(size) for size in sizes), torch.float64 if wide else torch.float32, None
+    e, t, m, p = map(int, sizes)
+    return (e, t, m, p), torch.float64 if wide else torch.float32, None

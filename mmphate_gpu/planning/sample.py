@@ -57,10 +57,10 @@ def sampled_entries(trace: Trace, p: Params, tiles: bool = False) -> Entries:
     intraslice = _intraslice(*_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
     entries = Entries(share, intraslice.nnz / intraslice.shape[0], alone)
     if alone:  # else no piece of a slice is
-        some = _spread(len(chosen), n_rows)
+        rows = _spread(len(chosen), n_rows)
         units = _spread(trace.n_units, n_units)
         entries = entries._replace(
-            loose=_loose_pieces(unit_points, chosen[some], _pieces(intraslice)[some][:, units], reach)
+            loose=_loose_pieces(unit_points, chosen[rows], _pieces(intraslice)[rows][:, units], reach)
         )
     return entries._replace(tiles=_active_share(unit_points, reach)) if tiles else entries
 

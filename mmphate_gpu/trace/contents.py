@@ -82,10 +82,10 @@ class Contents:
         values = self.packing.decode(stored).transpose(self.order)
         return values, None if present.all() else present.transpose(self.order)
 
-    def _present_by_parts(self, data: Reader) -> PresentValues | None:
+    def _present_by_parts(self, data: Any) -> PresentValues | None:
         if self.packing is None or not self.packing.missing:
             return None
-        present = PresentValues(data, None)
+        present = PresentValues(data, self.packing, None)
         return None if all_true(present) else present
 
     def _parts_of(

@@ -202,7 +202,7 @@ def present_values(values: Any, hidden: Any, data: Array) -> Array | None:  # (E
     """The mask ``values``, spread by `full_mask`, and False where the mask of the data itself hides an entry."""
     if hidden is None:
         return None if values is None else full_mask(values, data)
-    present = full_mask(~hidden, data)
+    present: Any = full_mask(~hidden, data)  # in memory, as ``hidden`` is
     if values is None:
         return present
     mask = full_mask(values, data)
@@ -221,6 +221,7 @@ def full_mask(values: Any, data: Array) -> Array:  # (E, T, M, S)
     values = stacked_by_name("mask", values)
     if is_xarray(values):
         values = _mask_by_name(values, tuple(data.shape))
+    mask: Any
     if isinstance(values, READERS):
         mask = stored_mask(values) if values.dtype == bool else values
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,8 +25,8 @@ class TracePoints(NamedTuple):
 
 def points_in_memory(
     data: Array, mask: Array | None, normalize: bool, rounding: torch.finfo | None = None
-) -> TracePoints:
-    """One point per node: its samples, standardized if ``normalize``."""
+) -> tuple[torch.Tensor, torch.Tensor]:  # (S, M, P), (S, M) float64
+    """One point per node: its samples, standardized if ``normalize``; and the resolution of each."""
     n_epochs, n_timesteps, n_units, n_samples = data.shape
     shape = n_epochs * n_timesteps, n_units, n_samples
     out = torch.empty(shape, dtype=torch.float64, device=data.device)
@@ -37,7 +37,7 @@ def points_in_memory(
         points = _filled(values, present) if scale is None else standardized(values, present, scale)
         out[chunk.sets, chunk.rows] = points
         resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale, rounding)
-    return TracePoints(out, _with_floor(resolution, rounding, normalize))
+    return out, _with_floor(resolution, rounding, normalize)
 
 
 def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
@@ -163,8 +163,10 @@ def point_columns(points: Points) -> Iterator[tuple[slice, torch.Tensor]]:  # (N
 
 
 def _some(points: Points, slices: slice, units: slice, samples: slice) -> torch.Tensor:  # (n, d) float64
-    lazy = isinstance(points, LazyPoints)
-    block = points.block(slices, units, samples) if lazy else points[slices, units, samples].double()
+    if isinstance(points, LazyPoints):
+        block = points.block(slices, units, samples)
+    else:
+        block = points[slices, units, samples].double()
     return block.reshape(-1, block.shape[-1])
 
 
@@ -175,4 +177,5 @@ def _check(points: Points) -> None:
 
 def column_mean(shape: tuple[int, ...], rows: Iterator[torch.Tensor]) -> torch.Tensor:  # (D,)
     """The mean of ``rows`` that come block by block, added in their order."""
-    return sum(block.reshape(-1, shape[-1]).sum(0) for block in rows) / (shape[0] * shape[1])
+    total: Any = sum(block.reshape(-1, shape[-1]).sum(0) for block in rows)
+    return total / (shape[0] * shape[1])
