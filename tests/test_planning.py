@@ -94,7 +94,7 @@ SLOW = {
 @pytest.mark.skipif(not os.access(CLEAR, os.W_OK), reason="the high-water mark cannot be reset here")
 @pytest.mark.parametrize("case", [*MEASURED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_the_peak_of_a_run_is_predicted(case):
-    """Within 15 % of the process. Full-size cases: benchmarks/suites/pipeline.py."""
+    """Within 15 % of the process. Full-size cases: suite "pipeline" of the benchmarks."""
     held, planned, peak, form, storage, of_shape = measured(case)
     assert form == {"sparse": "SparseAffinity", "lazy": "LazyAffinity"}[storage]
     # Measured, five to ten runs each: 0.92 to 1.02.

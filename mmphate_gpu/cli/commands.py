@@ -218,8 +218,7 @@ def _bench(args: argparse.Namespace) -> int:
         )
     sys.path.insert(0, str(checkout))
     try:
-        harness = importlib.import_module("benchmarks.run")
-        return harness.main(args.rest)
+        return importlib.import_module("benchmarks.run").main(args.rest)
     finally:
         sys.path.remove(str(checkout))
 

@@ -118,7 +118,7 @@ def plan(
     The peak is what the run adds to what the process holds when it starts (torch, the trace); on CUDA the trace is
     counted where it has yet to be copied there, which is done with a quarter of the memory at most, by parts with
     more. Of a `Trace` it is estimated from a sample of its rows, in two or three seconds on one core and without random
-    numbers: measured to be within 7 % of the peak of the process for the cases of benchmarks/suites/pipeline.py on the
+    numbers: measured to be within 7 % of the peak of the process for the cases of suite "pipeline" (benchmarks) on the
     CPU. A shape counts as float32. For it, the plan assumes the upper ends of what was measured, and
     units that are independent in each slice.
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.guard import guard
+from benchmarks.measure.records import ROOT
 from mmphate_gpu.ops.launch import native
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # An op of n^1 on two instruction sets.
 PLAIN = guard.Measured(

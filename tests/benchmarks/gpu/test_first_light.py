@@ -17,8 +17,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import first_light, parts, sections, steps
-
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.measure.records import ROOT
 
 # A step's process in plain Python. The second word of a part's name says what the process does in it.
 PROCESS = """
@@ -49,7 +48,7 @@ def state(folder: Path, budget: float = 60) -> sections.Verification:
 
 def run_parts(folder: Path, *names: str, most: float = 30, silence: float = 10) -> tuple[dict, list[dict[str, Any]]]:
     told: list[dict[str, Any]] = []
-    found = parts.run_parts(state(folder), "step", process(folder, *names), most, silence=silence, tell=told.append)
+    found = parts.run_parts(state(folder), "step", process(folder, *names), most, silence=silence, report=told.append)
     return found, told
 
 
@@ -72,13 +71,13 @@ def test_garbage_is_counted_and_kept_in_the_log(tmp_path):
     assert found["status"] == "passed" and "2 lines that are no JSON" in found["notes"][0]
     assert len(told) == 2 and "garbage" in (tmp_path / "log" / "step-1.out").read_text()
     (tmp_path / "process.py").write_text("print('only garbage')")
-    found = parts.run_parts(state(tmp_path), "step", [str(tmp_path / "process.py")], 30, tell=told.append)
+    found = parts.run_parts(state(tmp_path), "step", [str(tmp_path / "process.py")], 30, report=told.append)
     assert (found["status"], found["detail"]) == ("failed", "it gave no parts")
 
 
 def test_a_process_that_cannot_begin_is_not_tried_for_ever(tmp_path):
     (tmp_path / "process.py").write_text("raise ImportError('no such library')")
-    found = parts.run_parts(state(tmp_path), "step", [str(tmp_path / "process.py")], 30, tell=print)
+    found = parts.run_parts(state(tmp_path), "step", [str(tmp_path / "process.py")], 30, report=print)
     assert found["status"] == "failed" and "no such library" in found["detail"]
 
 
@@ -113,7 +112,7 @@ from benchmarks.gpu import first_light
 from benchmarks.gpu.parts import run_parts
 from benchmarks.gpu.steps import Step
 def step(script):
-    work = lambda v, name, limit, tell: run_parts(v, name, [script], limit, silence=60, tell=tell)
+    work = lambda v, name, limit, report: run_parts(v, name, [script], limit, silence=60, report=report)
     return Step("a step", 50, work)
 first_light.STEPS = dict(zip(("first", "second", "third"), map(step, sys.argv[1:4])))
 sys.exit(first_light.main(sys.argv[4:]))
@@ -180,8 +179,8 @@ def call_in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str
         own.mkdir(exist_ok=True)
         command = process(own, *names)
 
-        def work(v, name, limit, tell):
-            return parts.run_parts(v, name, command, limit, silence=20, tell=tell)
+        def work(v, name, limit, report):
+            return parts.run_parts(v, name, command, limit, silence=20, report=report)
 
         return steps.Step("a step", 40, work)
 

@@ -8,13 +8,15 @@ from benchmarks.report import before_after
 
 
 def row(case: str, seconds: float, commit: str, **others) -> str:
-    about = {"machine": "some-cpu-2-cores", "threads": 2, "peak_bytes": 2e9, "preservation": {"10": 0.25, "40": 0.5}}
-    return json.dumps({"case": case, "stage": "total", "seconds": seconds, "t": 7, "commit": commit, **about, **others})
+    run = {"suite": "pipeline", "case": case, "stage": "total", "seconds": seconds, "t": 7, "commit": commit}
+    run |= {"machine": "some-cpu", "threads": 2, "peak_bytes": 2e9, "preservation": {"10": 0.25, "40": 0.5}}
+    return json.dumps(run | others)
 
 
 def test_a_line_for_every_run_of_both_sides(tmp_path):
     (tmp_path / "before").mkdir()
-    name, stage = "pipeline-some-cpu-2-cores.jsonl", json.dumps({"case": "walk", "stage": "mds", "seconds": 9})
+    name = "pipeline-some-cpu-2-cores.jsonl"
+    stage = json.dumps({"suite": "pipeline", "case": "walk", "stage": "mds", "seconds": 9})
     (tmp_path / "before" / name).write_text("\n".join([row("walk", 6, "abc"), stage, row("gone", 1, "abc")]))
     (tmp_path / name).write_text(row("walk", 4, "def", t=8, peak_bytes=1e9))
     text = before_after.tables(tmp_path)

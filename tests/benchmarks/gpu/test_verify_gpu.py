@@ -13,13 +13,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cases
-from benchmarks import run as harness
+from benchmarks import cases, suites
 from benchmarks.gpu import pytest_runs, sections, twins, verify_gpu
 from benchmarks.measure import records
+from benchmarks.measure.records import ROOT
 from benchmarks.measure.rows import Row
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_without_cuda_it_ends_with_2_and_one_sentence(tmp_path):
@@ -52,14 +50,14 @@ def test_a_section_runs_on_the_cpu_and_rows_are_put_where_the_tables_look(tmp_pa
 
 def test_every_suite_has_its_section():
     scale = {name for name in verify_gpu.SECTIONS if name.startswith("scale_")}
-    assert set(harness.SUITES) - {"scale"} < set(verify_gpu.SECTIONS)
+    assert set(suites.NAMES) - {"scale"} < set(verify_gpu.SECTIONS)
     assert scale == {f"scale_{axis}" for axis in cases.AXES}
 
 
 @pytest.mark.slow
 def test_every_section_runs_on_the_cpu(tmp_path):
     content = verified(tmp_path, "--budget", "1200")
-    assert {file.name.partition("-")[0] for file in tmp_path.glob("*.jsonl")} == set(harness.SUITES)
+    assert {file.name.partition("-")[0] for file in tmp_path.glob("*.jsonl")} == set(suites.NAMES)
     assert list(content["sections"]) == list(verify_gpu.SECTIONS)
     status = {name: section["status"] for name, section in content["sections"].items()}
     assert set(status.values()) == {"passed"}
@@ -69,7 +67,7 @@ def test_every_section_runs_on_the_cpu(tmp_path):
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     here = {"machine": "some-gpu", "missing": [], "memory_bytes": 10**9}
-    monkeypatch.setattr(verify_gpu, "about", lambda v: {**here, "device": v.device})
+    monkeypatch.setattr(verify_gpu, "conditions", lambda v: {**here, "device": v.device})
     return ["--cpu", "--out", str(tmp_path), "--log", str(tmp_path / "log")], tmp_path / "verify_cpu-some-gpu.json"
 
 
@@ -116,12 +114,14 @@ def test_what_there_was_no_time_for_is_done_by_the_next_call_alone(asked, monkey
     assert verify_gpu.main([*arguments, "--only", "two"]) == 0 and calls[3:] == ["two"]
     assert list(json.loads(file.read_text())["sections"]) == ["one", "two"]
     assert verify_gpu.main([*arguments, "--fresh"]) == 1 and calls[4:] == ["one", "two"]
-    here = verify_gpu.about
+    here = verify_gpu.conditions
     for change in ({"source": "changed"}, {"checks": "changed"}, {"memory_bytes": 2 * 10**9}):
-        monkeypatch.setattr(verify_gpu, "about", lambda v, change=change: {**here(v), **change})
+        monkeypatch.setattr(verify_gpu, "conditions", lambda v, change=change: {**here(v), **change})
         assert verify_gpu.main(arguments) == 1 and calls[6:] == ["one", "two"]
         del calls[6:]
-    monkeypatch.setattr(verify_gpu, "about", lambda v: {**here(v), "memory_bytes": 2_050_000_000, "commit": "other"})
+    monkeypatch.setattr(
+        verify_gpu, "conditions", lambda v: {**here(v), "memory_bytes": 2_050_000_000, "commit": "other"}
+    )
     assert verify_gpu.main(arguments) == 1 and calls[6:] == []  # the same machine, and nothing that decides
 
 
@@ -154,7 +154,7 @@ def test_a_suite_that_was_ended_says_where_the_next_call_goes_on(tmp_path, monke
 
 def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
     def call(v, name, command, most):
-        assert {"--suite=ops", "--device=cpu", f"--out={tmp_path}", "--quick"} < set(command)
+        assert {"ops", "--device=cpu", f"--out={tmp_path}", "--quick"} < set(command)
         failed = Row(suite="ops", case="exp", task="quick-all", skipped="it broke", failed=True)
         old = replace(failed, task="no task of today")
         lacking = Row(suite="ops", case="product", task="quick-all", by="CuPy", skipped="not installed: cupy")
@@ -162,12 +162,12 @@ def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, code, "a table", "")
 
     monkeypatch.setattr(verify_gpu, "call", call)
-    v = state(tmp_path, out=tmp_path, about={"missing": [], "machine": "some-gpu"})
+    v = state(tmp_path, out=tmp_path, conditions={"missing": [], "machine": "some-gpu"})
     broke, code = False, 0
     found = verify_gpu.SECTIONS["ops"](v)
     assert (found["status"], found["missing"]) == ("passed", ["product, CuPy: not installed: cupy"])
     code = 1  # a goal is missed, which is no fault
-    monkeypatch.setattr(verify_gpu, "missed_goals", lambda rows: ["a goal"])
+    monkeypatch.setattr(verify_gpu.suites, "missed_goals", lambda rows: ["a goal"])
     found = verify_gpu.SECTIONS["ops"](v)
     assert (found["status"], found["goals_missed"], found["failures"]) == ("passed", ["a goal"], {})
     broke = True
@@ -179,7 +179,7 @@ def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
 
 def state(tmp_path: Path, **changes: Any) -> sections.Verification:
     v = sections.Verification("cpu", True, tmp_path, 60)
-    v.about = {"missing": []}
+    v.conditions = {"missing": []}
     return dataclasses.replace(v, **changes)
 
 
@@ -266,7 +266,7 @@ def test_the_pipeline_of_a_call_is_a_list_of_cases_that_fit(tmp_path, monkeypatc
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(verify_gpu, "call", call)
-    v = state(tmp_path, device="cuda", quick=False, out=tmp_path, about={"missing": [], "machine": "some-gpu"})
+    v = state(tmp_path, device="cuda", quick=False, out=tmp_path, conditions={"missing": [], "machine": "some-gpu"})
     for name in ("pipeline", "pipeline_tiles"):
         assert verify_gpu.SECTIONS[name](v)["status"] == "passed"
     assert asked[0] == [f"--case={name}" for name in verify_gpu.PIPELINE] and asked[1][-1] == "--storage=tiles"

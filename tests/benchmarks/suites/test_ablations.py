@@ -11,14 +11,13 @@ import pytest
 import torch
 
 from benchmarks.measure import devices
+from benchmarks.measure.memory import CLEAR
 from benchmarks.measure.rows import TOTAL
 from benchmarks.measure.tasks import QUICK
-from benchmarks.suites import ablation_bench
-from benchmarks.suites import ablations as bench_ablations
+from benchmarks.suites import ablation_bench, ablations
 from benchmarks.suites.ablation_bench import Bench
-from benchmarks.suites.ablations import ABLATIONS, capped, found_share
+from benchmarks.suites.ablations import ABLATIONS, capped, recall_of
 from benchmarks.suites.pictures import disparity, disparity_within
-from benchmarks.suites.worker import CLEAR
 from mmphate_gpu import metric_mds, to_scipy
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.mds.classic import classic
@@ -36,7 +35,7 @@ def measured(name: str) -> dict[str, list]:
     """Rows of an ablation on the small input, by choice; nothing is run again for the sake of its time."""
     found: dict[str, list] = {}
     with mock.patch.object(ablation_bench, "REPEATS", {}):
-        for row in bench_ablations.measured(name, SMALL, CPU):
+        for row in ablations.measured(name, SMALL, CPU):
             found.setdefault(row.settings["choice"], []).append(row)
     return found
 
@@ -46,13 +45,13 @@ def measured(name: str) -> dict[str, list]:
 
 @pytest.mark.slow
 def test_what_the_forms_of_storage_round():
-    rows = bench_ablations.measured("storage", SMALL, CPU)
+    rows = ablations.measured("storage", SMALL, CPU)
     assert all(
         row.suite == "ablations" and row.machine and row.versions and row.source and row.n_nodes == 1008 for row in rows
     )
-    head, lines = bench_ablations.table(rows, "storage")
+    ((head, lines, _),) = ablations.tables(rows, "storage")
     assert len(lines) == len(rows) and "recall" not in head and {"error", "Procrustes"} <= set(head)
-    assert bench_ablations.table(rows, "passes") == ((), [])
+    assert ablations.tables(rows, "passes") == []
 
     made, products, last = ([row for row in rows if row.stage == s] for s in ("affinity", "product", "landmarks"))
     error = {row.settings["choice"]: row.error for row in products}
@@ -71,7 +70,7 @@ def test_what_the_forms_of_storage_round():
 
 
 def test_exact_backends_have_no_error_and_those_missing_say_so(monkeypatch):
-    monkeypatch.setattr(bench_ablations, "why_no_keops", lambda: "there is no compiler")
+    monkeypatch.setattr(ablations, "why_no_keops", lambda: "there is no compiler")
     found = {name: rows[0] for name, rows in measured("neighbours").items()}
     assert found["keops"].skipped == "not installed: there is no compiler" and found["keops"].seconds is None
     # The native twin takes the same differences in another order of sums.
@@ -125,8 +124,8 @@ def test_landmarks_are_held_against_the_most_of_them():
 
 @pytest.mark.slow
 def test_counts_of_landmarks_that_there_cannot_be_say_why(bench, monkeypatch):
-    monkeypatch.setattr(bench_ablations, "landmark_counts", lambda name, device: (50, 400, 500, 600, 900))
-    monkeypatch.setattr(bench_ablations, "too_long", lambda operations: "too long" if asked[-1] == 600 else "")
+    monkeypatch.setattr(ablations, "landmark_counts", lambda name, device: (50, 400, 500, 600, 900))
+    monkeypatch.setattr(ablations, "too_long", lambda operations: "too long" if asked[-1] == 600 else "")
     asked: list[int] = []
     needs: dict[int, int] = {500: 2**40}
 
@@ -137,7 +136,7 @@ def test_counts_of_landmarks_that_there_cannot_be_say_why(bench, monkeypatch):
         peak = needs.get(n_landmark, 1)
         return mock.Mock(fits=peak <= there, peak_bytes=peak, available_bytes=there, stages=stages)
 
-    monkeypatch.setattr(bench_ablations, "plan", planned)
+    monkeypatch.setattr(ablations, "plan", planned)
     rows = measured("landmarks")
     assert {name: own[0].skipped for name, own in rows.items() if own[0].skipped} == {
         "spectral, 500": "refused: needs 1.10 TB by the plan, cpu has 18.00 GB available",
@@ -149,19 +148,19 @@ def test_counts_of_landmarks_that_there_cannot_be_say_why(bench, monkeypatch):
 
 
 def test_without_any_count_that_there_can_be_only_the_reasons_are_told(monkeypatch):
-    monkeypatch.setattr(bench_ablations, "why_not", lambda bench, n: "no")
+    monkeypatch.setattr(ablations, "why_not", lambda bench, n: "no")
     assert [rows[0].skipped for rows in measured("landmarks").values()] == ["no"] * 3
 
 
 def test_what_is_too_long_does_not_depend_on_the_machine_s_mood(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(bench_ablations, "product_rate", lambda: 1e11)
-    assert bench_ablations.too_long(1.6e13) == ""
-    assert bench_ablations.too_long(6e13).startswith("6.0e+13 operations by the plan, about 10:00 at")
+    monkeypatch.setattr(ablations, "product_rate", lambda: 1e11)
+    assert ablations.too_long(1.6e13) == ""
+    assert ablations.too_long(6e13).startswith("6.0e+13 operations by the plan, about 10:00 at")
 
 
 def test_real_plans_know_the_runs_of_the_small_input(bench):
-    assert bench_ablations.why_not(bench, 600) == ""
+    assert ablations.why_not(bench, 600) == ""
 
 
 def test_more_passes_find_more_of_the_spectrum():
@@ -202,10 +201,10 @@ def test_a_tie_is_as_good_a_neighbour_as_another(monkeypatch):
     units = torch.tensor([[[0.0, 0], [0, 1], [1, 1], [1, 0]]], dtype=torch.float64)
     farthest = np.ones((1, 4))
     named = torch.tensor([[[1], [2], [3], [2]]])
-    monkeypatch.setattr(bench_ablations, "kneighbors", lambda units, knn, backend: (None, named))
-    assert found_share(units, 1, "torch", farthest) == 1
+    monkeypatch.setattr(ablations, "kneighbors", lambda units, knn, backend: (None, named))
+    assert recall_of("torch", units, 1, farthest) == 1
     named[0, 0] = 2  # the corner across
-    assert found_share(units, 1, "torch", farthest) == 3 / 4
+    assert recall_of("torch", units, 1, farthest) == 3 / 4
 
 
 def test_disparity_forgets_position_turn_and_scale():
@@ -229,7 +228,7 @@ def test_islands_are_put_in_place_one_by_one():
 
 def test_the_islands_of_a_picture_are_those_of_its_landmarks(bench):
     islands = bench.usual.islands()
-    operator, clusters = bench.own.landmark_op, bench.own.clusters
+    operator, clusters = bench.usual_landmarks.landmark_op, bench.usual_landmarks.clusters
     joined = torch.linalg.matrix_power((operator > 0).double(), 40) > 0  # wherever a walk of 40 steps leads
     assert islands.shape == (bench.trace.n_nodes,) and islands.min() == 0
     np.testing.assert_array_equal(islands[:, None] == islands, joined[clusters][:, clusters].numpy())
@@ -238,9 +237,9 @@ def test_the_islands_of_a_picture_are_those_of_its_landmarks(bench):
 def test_plain_smacof_goes_down_to_the_same_minimum(bench):
     distances = bench.usual.distances
     start = classic(distances, 2, generator=torch.Generator().manual_seed(0))
-    plain = bench_ablations.plain_smacof(distances, start, eps=1e-6)
+    plain = ablations.plain_smacof(distances, start, eps=1e-6)
     assert plain.n_iter > metric_mds(distances, init=start).n_iter
-    assert bench_ablations.plain_smacof(distances, start, eps=1e-6, max_iter=7).n_iter == 7
+    assert ablations.plain_smacof(distances, start, eps=1e-6, max_iter=7).n_iter == 7
 
 
 def test_short_calls_are_repeated_and_long_ones_are_not(bench, monkeypatch):
@@ -265,36 +264,36 @@ def test_what_a_call_adds_is_more_than_it_keeps_and_not_what_was_held_before(ben
 
 
 def test_every_ablation_is_a_task_on_every_input():
-    found = bench_ablations.tasks("cpu", quick=False)
+    found = ablations.tasks("cpu", quick=False)
     keys = [f"{name}-{on}" for name in ABLATIONS for on in ablation_bench.MIDDLE]
     whole = f"landmarks-{ablation_bench.LARGE}"
     assert [task.key for task in found if task.key != whole] == keys and whole in [task.key for task in found]
     assert sum(task.estimate for task in found) <= 600  # ten minutes on two cores
-    assert all(task.about["case"] in ablation_bench.INPUTS for task in found)
-    (quick,) = bench_ablations.tasks("cpu", quick=True)
+    assert all(task.fields["case"] in ablation_bench.INPUTS for task in found)
+    (quick,) = ablations.tasks("cpu", quick=True)
     assert quick.key.startswith(QUICK) and quick.estimate <= 10
 
 
 def test_the_table_shows_why_there_is_no_number(bench):
     row = bench.row("keops", "bandwidth", "torch", skipped="not installed: no compiler")
-    head, (line,) = bench_ablations.table([row])
+    ((head, (line,), _),) = ablations.tables([row])
     assert dict(zip(head, line, strict=True))["seconds"] == "not installed: no compiler"
 
 
 def test_a_task_that_failed_has_a_line_in_the_table_of_its_ablation(bench):
-    task = next(task for task in bench_ablations.tasks("cpu", quick=False) if task.key.startswith("cuts"))
-    row = replace(bench.row("", TOTAL), **task.about, skipped="it broke", failed=True)
-    head, (line,) = bench_ablations.table([row], "cuts")
+    task = next(task for task in ablations.tasks("cpu", quick=False) if task.key.startswith("cuts"))
+    row = replace(bench.row("", TOTAL), **task.fields, skipped="it broke", failed=True)
+    ((head, (line,), _),) = ablations.tables([row], "cuts")
     told = dict(zip(head, line, strict=True))
-    assert (told["input"], told["choice"], told["seconds"]) == (task.about["case"], "all", "it broke")
+    assert (told["input"], told["choice"], told["seconds"]) == (task.fields["case"], "all", "it broke")
 
 
 def test_counts_end_with_twenty_thousand_on_every_device():
     on_cpu, on_gpu = torch.device("cpu"), torch.device("cuda", 1)
     for name in ablation_bench.MIDDLE:
-        assert bench_ablations.landmark_counts(name, on_cpu) == bench_ablations.COUNTS
-    assert bench_ablations.landmark_counts(ablation_bench.LARGE, on_gpu) == bench_ablations.COUNTS
-    assert bench_ablations.landmark_counts(ablation_bench.LARGE, on_cpu)[-1] == 20_000
+        assert ablations.landmark_counts(name, on_cpu) == ablations.COUNTS
+    assert ablations.landmark_counts(ablation_bench.LARGE, on_gpu) == ablations.COUNTS
+    assert ablations.landmark_counts(ablation_bench.LARGE, on_cpu)[-1] == 20_000
 
 
 def test_a_gpu_that_is_chosen_is_the_current_one(monkeypatch):
