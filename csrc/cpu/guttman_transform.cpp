@@ -1,5 +1,4 @@
 // One SMACOF sweep: distances, stress and update together, each pair once for both of its ends.
-#include "../common/guttman.h"
 #include "simd.h"
 #include <algorithm>
 #include <vector>
@@ -11,6 +10,11 @@ namespace MMP_ISA {
 constexpr int groups = 16;
 // Rows at a time, so that their sums stay in registers.
 template <int C> constexpr int block_rows = C <= 4 ? 4 : 2;
+
+// The weight of a pair in the Guttman transform: D_ij / d_ij, or 0 if the points lie `together`.
+inline double ratio_of(double wanted, double between, double together) {
+    return between > together ? wanted / between : 0.0;
+}
 
 // Rows i0 .. i0+R-1 against the columns from i0 on. The pairs inside the block come last, one by one.
 template <class T, int C, int R>
@@ -85,7 +89,7 @@ void block_sweep(const T* distances, const T* points, std::int64_t n, std::int64
             }
             const double between = std::sqrt(squared), wanted = (double)distances[a * n + b];
             inside += (wanted - between) * (wanted - between);
-            const double ratio = mmp_guttman_ratio(wanted, between, (double)together);
+            const double ratio = ratio_of(wanted, between, (double)together);
             for (int c = 0; c < C; ++c) {
                 row_sums[a * C + c] -= ratio * apart[c];
                 row_sums[b * C + c] += ratio * apart[c];

@@ -19,7 +19,7 @@ from .csr import index_dtype, indptr_of_counts
 from .kth_neighbor_distance import median
 from .tile_layout import kd_order
 
-# Threads of a block in the kernels over pairs (csrc/cuda/pair_tiles.h).
+# Threads of a block in the kernels over pairs (csrc/cuda/pair_block.h).
 PAIR_THREADS = 256
 CSR_THREADS = 256
 # Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
