@@ -26,8 +26,8 @@ _HOMES = {
     "Landmarks": "landmarks",
     "von_neumann_entropy": "diffusion",
     "optimal_t": "diffusion",
-    "diffusion_potential": "potential",
-    "potential_distances": "potential",
+    "diffusion_potential": "diffusion",
+    "potential_distances": "diffusion",
     "metric_mds": "mds",
     "MDSResult": "mds",
     "stress": "mds",
@@ -35,8 +35,8 @@ _HOMES = {
     "plan": "planning",
     "Plan": "planning",
     "Params": "params",
-    "InputError": "params",
-    "InputTypeError": "params",
+    "InputError": "errors",
+    "InputTypeError": "errors",
     "show_config": "config",
 }
 _MODULES = ("datasets", "plots", "reference")
@@ -63,15 +63,15 @@ if TYPE_CHECKING:
     from .affinities import multislice_affinity
     from .analysis import neighborhood_preservation
     from .config import show_config
-    from .diffusion import optimal_t, von_neumann_entropy
+    from .diffusion import diffusion_potential, optimal_t, potential_distances, von_neumann_entropy
     from .embedding import Embedding
+    from .errors import InputError, InputTypeError
     from .estimator import MMPHATE
     from .landmarks import Landmarks, landmark_diffusion
     from .m_phate import M_PHATE
     from .mds import MDSResult, metric_mds, stress
     from .operators import as_linear_operator, to_cupy, to_scipy, to_torch_csr
-    from .params import InputError, InputTypeError, Params
+    from .params import Params
     from .planning import Plan, plan
-    from .potential import diffusion_potential, potential_distances
     from .record import Recorder
     from .trace import Trace, as_trace, load_trace, save_trace

@@ -7,11 +7,11 @@ import platform
 
 import torch
 
-from ._keops import why_no_keops
-from ._optional import available
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
-from .ops.memory import format_bytes, free_memory, limit_text
-from .ops.twins import CUPY, TRITON, native_ops, ops_of, serves, serving
+from .ops.launch.twins import CUPY, TRITON, native_ops, ops_of, serves, serving
+from .runtime.keops import why_no_keops
+from .runtime.memory import format_bytes, free_memory, limit_text
+from .runtime.optional import available
 
 PACKAGES = (
     "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .params import check_choice, check_number
+from .errors import check_choice, check_number
 from .trace import Trace, as_trace
 
 _DT = 0.1

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ._arrays import to_numpy
-from ._atomic import whole_file
-from ._coordinates import settled
-from ._npy import NpzMember, npz_members
-from ._paths import check_files, expanded
-from ._trace_formats import naming, readable
-from ._trace_shapes import check_length, check_text
-from .ops.memory import check_fits
-from .params import InputError, InputTypeError, check_number
+from .errors import InputError, InputTypeError, check_number
+from .runtime.arrays import to_numpy
+from .runtime.atomic import whole_file
+from .runtime.memory import check_fits
+from .runtime.paths import check_files, expanded
 from .slices import SliceLayout
+from .trace.coordinates import settled
+from .trace.formats.arrays import naming, readable
+from .trace.formats.npy import NpzMember, npz_members
+from .trace.shapes import check_length, check_text
 
 if TYPE_CHECKING:
     import anndata

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ._coordinates import settled
-from .params import InputError, check_choice
+from .errors import InputError, check_choice
+from .trace.coordinates import settled
 
 
 @dataclass(frozen=True, eq=False)

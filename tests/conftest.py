@@ -23,8 +23,9 @@ import pytest
 import torch
 
 from mmphate_gpu import reference
-from mmphate_gpu._keops import why_no_keops
-from mmphate_gpu.trace import as_trace, flat_points, normalize, reduce, trace_points
+from mmphate_gpu.runtime.keops import why_no_keops
+from mmphate_gpu.trace import as_trace, flat_points, normalize, trace_points
+from mmphate_gpu.trace.pca import reduce
 
 # KeOps compiles every formula anew for another number of features: all cases come down to this many.
 N_FEATURES = 5

@@ -12,21 +12,21 @@ import torch
 from scipy.spatial import procrustes
 
 from mmphate_gpu import diffusion_potential, landmark_diffusion, metric_mds, optimal_t, potential_distances, reference
-from mmphate_gpu._trace_points import FLOOR
 from mmphate_gpu.affinities import MultisliceAffinity, affinity_of_points
 from mmphate_gpu.affinities import intraslice as intraslice_module
 from mmphate_gpu.affinities import multislice as multislice_module
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth, kth_unit_distance
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
+from mmphate_gpu.errors import InputError
+from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity, to_scipy
 from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
-from mmphate_gpu.ops import memory
-from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
-from mmphate_gpu.params import InputError
 from mmphate_gpu.pipeline import interpolate
+from mmphate_gpu.runtime import memory
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import as_trace, normalize, trace_points
+from mmphate_gpu.trace.points import FLOOR
 
 
 def walk(*shape: int) -> np.ndarray:

@@ -19,9 +19,9 @@ import pytest
 import torch
 
 import mmphate_gpu as mp
-from mmphate_gpu import Embedding, InputError, Recorder, _results, load_trace, plots, save_trace
-from mmphate_gpu._atomic import PathExistsError, rename, scratch, whole, whole_file, whole_folder
-from mmphate_gpu.cli import main
+from mmphate_gpu import Embedding, InputError, Recorder, load_trace, plots, save_trace
+from mmphate_gpu.cli import main, result_folder
+from mmphate_gpu.runtime.atomic import PathExistsError, rename, scratch, whole, whole_file, whole_folder
 from mmphate_gpu.slices import SliceLayout
 
 TRACE = np.random.default_rng(0).normal(size=(30, 3, 50, 20)).astype(np.float32)  # 360 kB
@@ -379,7 +379,7 @@ def test_scratch_of_the_living_stays(tmp_path):
 def test_scratch_of_a_living_process_stays_whatever_its_number(tmp_path):
     """Another process that is alive holds the lock; its process number is not used."""
     script = (
-        "import sys; from pathlib import Path; from mmphate_gpu._atomic import scratch; "
+        "import sys; from pathlib import Path; from mmphate_gpu.runtime.atomic import scratch; "
         "print(scratch.new_scratch(Path(sys.argv[1]))[0], flush=True); input()"
     )
     env = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1])}
@@ -468,7 +468,7 @@ def test_the_old_folder_returns_after_a_kill_between_two_renames(tmp_path, monke
     script = """
 import os, sys
 from pathlib import Path
-from mmphate_gpu._atomic import rename, whole
+from mmphate_gpu.runtime.atomic import rename, whole
 rename._system_call = lambda how: None
 move, calls = whole.move, []
 def dies(source, target):
@@ -602,13 +602,13 @@ def test_only_scratch_of_pictures_is_deleted(here):
 
 def result():
     """Write a folder of results as `embed --force` does."""
-    return _results.result_folder(Path("out"), force=True)
+    return result_folder.result_folder(Path("out"), force=True)
 
 
 def test_a_file_added_before_the_exchange_is_kept(here):
     assert embed() == 0
     with pytest.raises(InputError, match="holds notes.txt"), result() as folder:
-        _results.write_report(folder, {"program": "mmphate-gpu"})
+        result_folder.write_report(folder, {"program": "mmphate-gpu"})
         (here / "out" / "notes.txt").write_text("mine")
     assert names("out") == {"embedding.npz", "report.json", "notes.txt"} and names(here) == {"trace.npy", "out"}
 
@@ -625,7 +625,7 @@ def test_a_file_added_during_the_exchange_is_kept(here, monkeypatch, system):
         pytest.warns(UserWarning, match=r"the old folder is kept as \S*/out\..*, because it holds notes.txt"),
         result() as out,
     ):
-        _results.write_report(out, {"program": "mmphate-gpu"})
+        result_folder.write_report(out, {"program": "mmphate-gpu"})
         monkeypatch.setattr(whole, "_keep_mode", late)
     (kept,) = names(here) - {"trace.npy", "out"}
     assert names("out") == {"report.json"} and names(kept) == {"embedding.npz", "report.json", "notes.txt"}
@@ -658,7 +658,7 @@ def test_ctrl_c_before_the_exchange_leaves_the_old_result(here, monkeypatch, cap
 
 def test_two_runs_without_force(here, system):
     sentence = "--out out exists; accepted: a new name, or --force"
-    with pytest.raises(InputError, match=sentence), _results.result_folder(Path("out")) as folder:
-        _results.write_report(folder, {"program": "mmphate-gpu"})
+    with pytest.raises(InputError, match=sentence), result_folder.result_folder(Path("out")) as folder:
+        result_folder.write_report(folder, {"program": "mmphate-gpu"})
         assert embed() == 0
     assert "embedding.npz" in names("out") and names(here) == {"trace.npy", "out"}

@@ -379,7 +379,7 @@ def test_a_run_that_does_not_fit(rejects, monkeypatch):
     def computes(*args, **kwargs):
         raise AssertionError("the run has started")
 
-    monkeypatch.setattr("mmphate_gpu.within_memory.mmphate", computes)
+    monkeypatch.setattr("mmphate_gpu.planning.fit.mmphate", computes)
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "5e5")
     words = ["shape (200, 1, 5, 4) needs", "MiB in stage", "has 488.3 KiB available", "a smaller n_landmark"]
     trace = walk(200, 5, 4)
@@ -394,7 +394,7 @@ def test_a_file_whose_run_does_not_fit_is_not_read(rejects, capsys, monkeypatch)
 
     np.savez("big.npz", data=walk(200, 5, 4))
     np.save("big.npy", walk(200, 5, 4))
-    monkeypatch.setattr("mmphate_gpu._trace_io.read_fields", reads)
+    monkeypatch.setattr("mmphate_gpu.trace.files.read_fields", reads)
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "5e5")
     for file in ("big.npz", "big.npy"):
         rejects("embed", file, "--out", "new", "--n-landmark=500", words=["shape (200, 1, 5, 4) needs", "MiB in stage"])

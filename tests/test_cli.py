@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 import mmphate_gpu as mp
-from mmphate_gpu import _results
-from mmphate_gpu._atomic import rename, whole
-from mmphate_gpu.cli import main
+from mmphate_gpu.cli import main, result_folder
+from mmphate_gpu.runtime.atomic import rename, whole
 from mmphate_gpu.slices import SliceLayout
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,7 +143,7 @@ def test_force_replaces_what_embed_wrote(here):
 def fails(monkeypatch):
     """Make the run raise an error late, when most of the folder is written or most of the pictures are drawn."""
 
-    def late(error, where="_results.write_report"):
+    def late(error, where="cli.result_folder.write_report"):
         def stop(*args, **kwargs):
             raise error
 
@@ -196,15 +195,15 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_move_in(here, monkeypat
         move(source, target)
 
     monkeypatch.setattr(rename, "_system_call", lambda how: None)
-    with pytest.raises(KeyboardInterrupt), _results.result_folder(Path("out"), force=True) as folder:
-        _results.write_report(folder, {"program": "mmphate-gpu"})
+    with pytest.raises(KeyboardInterrupt), result_folder.result_folder(Path("out"), force=True) as folder:
+        result_folder.write_report(folder, {"program": "mmphate-gpu"})
         monkeypatch.setattr(whole, "move", second_fails)
     assert len(calls) == 3
     assert (here / "out" / "embedding.npz").read_bytes() == before and names(here) == {"trace.npy", "out"}
 
 
 def test_a_folder_that_appears_meanwhile_is_not_overwritten(here):
-    with pytest.raises(mp.InputError, match="--out out exists"), _results.result_folder(Path("out")) as folder:
+    with pytest.raises(mp.InputError, match="--out out exists"), result_folder.result_folder(Path("out")) as folder:
         (folder / "report.json").write_text("{}")
         Path("out").mkdir()
     assert names(here) == {"trace.npy", "out"} and names("out") == set()
@@ -295,14 +294,14 @@ def test_config(here, capsys, steady):
 
 
 def test_bench_runs_the_harness_of_the_checkout(here, capsys, monkeypatch):
-    monkeypatch.setattr("mmphate_gpu.cli.__file__", str(here / "mmphate_gpu" / "cli.py"))
+    monkeypatch.setattr("mmphate_gpu.cli.commands.__file__", str(here / "mmphate_gpu" / "cli" / "commands.py"))
     assert main(["bench", "--quick"]) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert "needs a source checkout: an installed mmphate-gpu holds no benchmarks" in told and str(here) in told
-    assert (ROOT / "benchmarks" / "harness.py").is_file() and "python benchmarks/harness.py" in told
+    assert (ROOT / "benchmarks" / "run.py").is_file() and "python benchmarks/run.py" in told
     Path("benchmarks").mkdir()
     Path("benchmarks/__init__.py").touch()  # or the package of this checkout would go before it
-    Path("benchmarks/harness.py").write_text("def main(argv):\n    print(argv)\n    return 0\n")
+    Path("benchmarks/run.py").write_text("def main(argv):\n    print(argv)\n    return 0\n")
     for module in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
         monkeypatch.delitem(sys.modules, module)
     path = list(sys.path)
@@ -338,10 +337,10 @@ def test_a_reader_that_leaves_is_no_fault():
 
 
 def test_demo_small(here, capsys, monkeypatch):
-    monkeypatch.setattr("mmphate_gpu.demo.N_LANDMARK", 100)
+    monkeypatch.setattr("mmphate_gpu.cli.demo.N_LANDMARK", 100)
     assert main(["demo", "--epochs", "3", "--seed", "1", "--out", "demo"]) == 0
     told = capsys.readouterr()
-    assert names(here) == {"trace.npy", "demo"} and names("demo") == _results.FILES
+    assert names(here) == {"trace.npy", "demo"} and names("demo") == result_folder.FILES
     assert "after 3 epochs" in told.out and "demo: " in told.out and "panels3d.png" in told.out
     assert "training" in told.err
     trace = mp.load_trace("demo/trace.npz")
@@ -360,7 +359,7 @@ def test_demo_small(here, capsys, monkeypatch):
 def test_demo_repeats_to_the_bit_and_leaves_the_random_state(here):
     import torch
 
-    from mmphate_gpu.demo import digits, train
+    from mmphate_gpu.cli.demo import digits, train
 
     state = torch.random.get_rng_state()
     one, two = (train(digits(seed=2), epochs=1, seed=2) for _ in range(2))
@@ -370,7 +369,7 @@ def test_demo_repeats_to_the_bit_and_leaves_the_random_state(here):
 
 
 def test_demo_probe_is_held_out():
-    from mmphate_gpu.demo import digits
+    from mmphate_gpu.cli.demo import digits
 
     data = digits(0)
     flat = {name: {tuple(image.flatten().tolist()) for image in part[0]} for name, part in vars(data).items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mmphate_gpu
-from mmphate_gpu.ops import _native
+from mmphate_gpu.ops.launch import native
 
 OPS = {
     "csr_matmul", "descent_step", "guttman_transform", "kth_neighbor_distance", "landmark_aggregate",
@@ -47,10 +47,10 @@ def test_every_op_is_listed_in_a_fresh_process():
     assert listed(lines, "ops of Triton on cuda: ") == TRITON_OPS
 
 
-@pytest.mark.skipif(_native.why_no_native() is not None, reason=f"no C++ twins: {_native.why_no_native()}")
+@pytest.mark.skipif(native.why_no_native() is not None, reason=f"no C++ twins: {native.why_no_native()}")
 def test_the_native_part_is_named_where_it_serves():
     lines = config()
-    assert after(lines, "ops with twins on cpu: ") == f"C++ ({_native.isa()})"
+    assert after(lines, "ops with twins on cpu: ") == f"C++ ({native.isa()})"
     assert after(lines, "neighbours, auto on cpu: ") == "native ops"
 
 

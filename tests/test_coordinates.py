@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import mmphate_gpu as mp
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.slices import SliceLayout
 
 VALUES = np.random.default_rng(0).normal(size=(30, 3, 4)).cumsum(0)

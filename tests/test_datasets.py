@@ -8,8 +8,8 @@ import torch
 
 from mmphate_gpu.analysis import neighborhood_preservation
 from mmphate_gpu.datasets import bifurcation, random_walk
-from mmphate_gpu.params import InputError, InputTypeError
-from mmphate_gpu.trace import SLICE_AXES
+from mmphate_gpu.errors import InputError, InputTypeError
+from mmphate_gpu.trace.dims import SLICE_AXES
 
 SCENARIOS = ["hopf", "hopf_pitchfork", "hopf_pitchfork_warped"]
 

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from mmphate_gpu.ops import eigenvalues as module
-from mmphate_gpu.ops.eigenvalues import Task, fastest_solver, symmetric_eigenpairs, symmetric_eigenvalues
-from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.linalg import eigenvalues as module
+from mmphate_gpu.linalg.eigenvalues import Task, fastest_solver, symmetric_eigenpairs, symmetric_eigenvalues
+from mmphate_gpu.linalg.random import seeded_generator
 
 from .twins.fake_cupy import FakeCupy, without_cuda
 

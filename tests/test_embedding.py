@@ -6,9 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from mmphate_gpu._atomic import whole_file
 from mmphate_gpu.embedding import Embedding
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
+from mmphate_gpu.runtime.atomic import whole_file
 from mmphate_gpu.slices import SliceLayout
 
 LAYOUT = SliceLayout(np.array([1, 10, 100]), np.array([0.5, 1.0]), np.array(["a", "b", "c", "d"]))

@@ -13,9 +13,9 @@ from sklearn.exceptions import NotFittedError
 
 import mmphate_gpu as mm
 from mmphate_gpu import MMPHATE, InputError, InputTypeError, as_trace
-from mmphate_gpu.ops.components import components
-from mmphate_gpu.planning import LEAST, plan_run
-from mmphate_gpu.potential import diffusion_potential, potential_distances, warn_if_collapsed
+from mmphate_gpu.diffusion.potential import diffusion_potential, potential_distances, warn_if_collapsed
+from mmphate_gpu.linalg.components import components
+from mmphate_gpu.planning.plan import LEAST, plan_run
 from mmphate_gpu.stages import STAGES
 
 OPTIONS = {"n_landmark": 60, "random_state": 0, "device": "cpu"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mmphate_gpu as mp
-from mmphate_gpu._atomic import scratch, whole_folder
+from mmphate_gpu.runtime.atomic import scratch, whole_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 

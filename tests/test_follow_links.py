@@ -19,7 +19,7 @@ def test_the_flag_reaches_every_reader(tmp_path, monkeypatch, command, flag, exp
         calls.append(("load_trace", follow_links))
         return np.random.default_rng(0).normal(size=(6, 5, 3, 4))
 
-    monkeypatch.setattr("mmphate_gpu._trace_io.heading", heading)
+    monkeypatch.setattr("mmphate_gpu.trace.files.heading", heading)
     monkeypatch.setattr("mmphate_gpu.trace.load_trace", load_trace)
     assert main([*command, *flag, "--device", "cpu"]) == 0
     assert calls == [("heading", expected), ("load_trace", expected)]

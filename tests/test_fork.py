@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mmphate_gpu as mp
-from mmphate_gpu.ops.isolation import _ProcessWide
+from mmphate_gpu.runtime.isolation import _ProcessWide
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 

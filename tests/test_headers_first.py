@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmphate_gpu import InputError, InputTypeError, _npy, _trace_flat, load_trace, save_trace
+from mmphate_gpu import InputError, InputTypeError, load_trace, save_trace
 from mmphate_gpu.embedding import Embedding
 from mmphate_gpu.slices import SliceLayout
+from mmphate_gpu.trace.formats import flat, npy
 
 SHAPE = (4, 3, 5, 7)
 BOTH = pytest.mark.parametrize("stream", [False, True])
@@ -24,7 +25,7 @@ def values() -> np.ndarray:
     return np.random.default_rng(0).normal(size=SHAPE)
 
 
-def npy(header: str, content: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
+def npy_bytes(header: str, content: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
     """Write a .npy with any text as its header."""
     size = 2 if version == (1, 0) else 4
     return b"\x93NUMPY" + bytes(version) + len(header).to_bytes(size, "little") + header.encode("latin1") + content
@@ -42,7 +43,7 @@ def zipped(path: Path, compression: int = zipfile.ZIP_DEFLATED, **members: bytes
 
 
 def of(array: np.ndarray) -> bytes:
-    return npy(described(array.shape, array.dtype.str), array.tobytes())
+    return npy_bytes(described(array.shape, array.dtype.str), array.tobytes())
 
 
 def refused_in_little_memory(read, match: str) -> None:
@@ -73,7 +74,7 @@ def refused_in_little_memory(read, match: str) -> None:
     ],
 )
 def test_a_npy_of_an_impossible_shape(tmp_path, shape, match, stream):
-    (tmp_path / "a.npy").write_bytes(npy(described(shape)))
+    (tmp_path / "a.npy").write_bytes(npy_bytes(described(shape)))
     refused_in_little_memory(lambda: load_trace(tmp_path / "a.npy", stream=stream), rf"a\.npy.*{match}")
 
 
@@ -82,7 +83,7 @@ def test_a_npy_of_an_impossible_shape(tmp_path, shape, match, stream):
 def test_a_large_npy_of_other_axes(tmp_path, shape, stream):
     """A sparse file of eight gigabytes, which takes no room on the disk."""
     with (tmp_path / "a.npy").open("wb") as file:
-        file.write(npy(described(shape)))
+        file.write(npy_bytes(described(shape)))
         file.truncate(file.tell() + 8 * 10**9)
     refused_in_little_memory(lambda: load_trace(tmp_path / "a.npy", stream=stream), rf"data has {len(shape)} axes")
 
@@ -124,7 +125,7 @@ def test_a_recording_of_other_axes(tmp_path):
             InputError, match=r"snapshots of the shapes \[\(3, 5, 7\), \(3, 5, 8\)\]; accepted: the same"
         ):
             load_trace(folder, stream=stream)
-    (folder / "snapshot_1.npy").write_bytes(npy(described((3, 5, 10**9))))
+    (folder / "snapshot_1.npy").write_bytes(npy_bytes(described((3, 5, 10**9))))
     with pytest.raises(InputError, match=r"snapshot_1\.npy is truncated"):
         load_trace(folder)
 
@@ -133,9 +134,9 @@ def recording(folder: Path, *snapshots: np.ndarray) -> Path:
     folder.mkdir()
     for number, array in enumerate(snapshots):
         np.save(folder / f"snapshot_{number}.npy", array)
-    meta = {"format": _trace_flat.RECORDING, "version": 1, "epoch": [*range(len(snapshots))], "extra": []}
+    meta = {"format": flat.RECORDING, "version": 1, "epoch": [*range(len(snapshots))], "extra": []}
     meta["files"] = [f"snapshot_{number}.npy" for number in range(len(snapshots))]
-    (folder / _trace_flat.META).write_text(json.dumps(meta))
+    (folder / flat.META).write_text(json.dumps(meta))
     return folder
 
 
@@ -224,7 +225,7 @@ def test_what_lies_beside_the_data_fits_too(tmp_path, monkeypatch):
 @BOTH
 def test_a_stored_member_shorter_than_its_header(tmp_path, stream):
     """Without the check, its last values would be bytes of the next member."""
-    short = npy(described(SHAPE), values().tobytes()[:-80])
+    short = npy_bytes(described(SHAPE), values().tobytes()[:-80])
     path = zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=short, epoch=of(np.arange(4)))
     with pytest.raises(InputError, match=r"the entry 'data' is truncated: its values have 3280 bytes"):
         load_trace(path, stream=stream)
@@ -235,7 +236,7 @@ def test_a_stored_member_shorter_than_its_header(tmp_path, stream):
 @pytest.mark.parametrize("place", [20, 24])
 def test_a_directory_that_claims_more_than_an_entry_has(tmp_path, place, stream):
     """The header claims as many bytes as the directory, or the directory has two sizes for a stored member."""
-    whole = npy(described(SHAPE), values().tobytes()[:-80])
+    whole = npy_bytes(described(SHAPE), values().tobytes()[:-80])
     path = zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=whole, epoch=of(np.arange(4)))
     raw = bytearray(path.read_bytes())
     at = raw.index(b"PK\x01\x02") + place
@@ -262,13 +263,13 @@ def test_a_member_compressed_by_another_method(tmp_path):
 def test_a_file_that_is_cut_off_while_it_is_read(tmp_path, monkeypatch):
     """If the file were memory-mapped, the process would be killed by SIGBUS."""
     np.save(tmp_path / "a.npy", np.zeros((50, 10, 10, 100)))
-    plain = _npy.fill
+    plain = npy.fill
 
     def cut_off(file, target, path):
         os.truncate(path, 10_000)
         plain(file, target, path)
 
-    monkeypatch.setattr(_npy, "fill", cut_off)
+    monkeypatch.setattr(npy, "fill", cut_off)
     with pytest.raises(InputError, match=r"a\.npy has changed, or was cut off, since it was opened"):
         load_trace(tmp_path / "a.npy", stream=False)
 
@@ -302,7 +303,7 @@ def test_a_file_that_is_cut_off_while_it_is_read(tmp_path, monkeypatch):
     ],
 )
 def test_a_broken_header(tmp_path, header, stream):
-    content = npy(header, values().tobytes())
+    content = npy_bytes(header, values().tobytes())
     (tmp_path / "a.npy").write_bytes(content)
     zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=content)
     recording(tmp_path / "run", values()[0])
@@ -315,7 +316,7 @@ def test_a_broken_header(tmp_path, header, stream):
 
 @pytest.mark.parametrize("version", [(0, 0), (4, 0), (1, 7)])
 def test_a_version_that_does_not_exist(tmp_path, version):
-    (tmp_path / "a.npy").write_bytes(npy(described(SHAPE), values().tobytes(), version))
+    (tmp_path / "a.npy").write_bytes(npy_bytes(described(SHAPE), values().tobytes(), version))
     with pytest.raises(InputError, match=r"a\.npy has the \.npy version"):
         load_trace(tmp_path / "a.npy")
 
@@ -342,8 +343,8 @@ def test_a_version_that_does_not_exist(tmp_path, version):
 @BOTH
 def test_a_broken_list_of_snapshots(tmp_path, changes, stream):
     folder = recording(tmp_path / "run", values()[0])
-    meta = json.loads((folder / _trace_flat.META).read_text())
-    (folder / _trace_flat.META).write_text(json.dumps(meta | changes))
+    meta = json.loads((folder / flat.META).read_text())
+    (folder / flat.META).write_text(json.dumps(meta | changes))
     with pytest.raises(InputError, match="run") as caught:
         load_trace(folder, stream=stream)
     assert len(str(caught.value)) < 600
@@ -352,15 +353,15 @@ def test_a_broken_list_of_snapshots(tmp_path, changes, stream):
 def test_one_long_name_among_many(tmp_path):
     """NumPy pads all texts of an array to the longest: 80 MB here."""
     folder = recording(tmp_path / "run", *np.zeros((200, 1, 1, 1)))
-    meta = json.loads((folder / _trace_flat.META).read_text())
-    (folder / _trace_flat.META).write_text(json.dumps(meta | {"epoch": ["a" * 100_000, *["b"] * 199]}))
+    meta = json.loads((folder / flat.META).read_text())
+    (folder / flat.META).write_text(json.dumps(meta | {"epoch": ["a" * 100_000, *["b"] * 199]}))
     refused_in_little_memory(lambda: load_trace(folder), "epoch holds 200 texts, one of 100000 characters")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "\0", "", "null", '{"a": 1} {'])
 def test_a_list_of_snapshots_that_is_no_json(tmp_path, text):
     folder = recording(tmp_path / "run", values()[0])
-    (folder / _trace_flat.META).write_text(text)
+    (folder / flat.META).write_text(text)
     with pytest.raises(InputError, match="run"):
         load_trace(folder)
 
@@ -384,7 +385,7 @@ def test_a_header_without_end(tmp_path, version, stream):
 
 def test_a_file_that_is_replaced_between_header_and_values(tmp_path):
     np.save(tmp_path / "a.npy", values())
-    opened = _npy.npy_file(tmp_path / "a.npy")
+    opened = npy.npy_file(tmp_path / "a.npy")
     np.save(tmp_path / "b.npy", values().transpose(3, 2, 1, 0).copy())
     os.replace(tmp_path / "b.npy", tmp_path / "a.npy")
     with pytest.raises(InputError, match=r"a\.npy has changed"):
@@ -436,7 +437,9 @@ def test_a_constant_mask_is_read(tmp_path):
 
 @BOTH
 def test_a_size_that_is_a_truth_value(tmp_path, stream):
-    (tmp_path / "a.npy").write_bytes(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2, True, 2)}", bytes(32)))
+    (tmp_path / "a.npy").write_bytes(
+        npy_bytes("{'descr': '<f8', 'fortran_order': False, 'shape': (2, True, 2)}", bytes(32))
+    )
     assert load_trace(tmp_path / "a.npy", stream=stream).load().shape == (2, 1, True, 2)
 
 
@@ -449,7 +452,7 @@ def test_bytes_that_are_no_booleans(tmp_path, stream):
         tmp_path / "a.npz",
         zipfile.ZIP_STORED,
         data=of(values()),
-        mask=npy(described(SHAPE, "|b1"), mask.tobytes()),
+        mask=npy_bytes(described(SHAPE, "|b1"), mask.tobytes()),
     )
     trace = load_trace(path, stream=stream).load()
     assert np.array_equal(trace.mask.numpy().view(np.uint8), (mask != 0).view(np.uint8))

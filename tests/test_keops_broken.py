@@ -11,24 +11,25 @@ import pytest
 import torch
 
 import mmphate_gpu as mp
-from mmphate_gpu import _keops, neighbors
-from mmphate_gpu._checksums import checksum_path, differs_from_checksum, write_checksum
+from mmphate_gpu import neighbors
 from mmphate_gpu.neighbors import kneighbors
 from mmphate_gpu.operators import lazy as lazy_module
+from mmphate_gpu.runtime import keops
+from mmphate_gpu.runtime.checksums import checksum_path, differs_from_checksum, write_checksum
 
 ENV = os.environ | {"PYTHONPATH": str(Path(mp.__file__).parents[1])}
-pytestmark = pytest.mark.skipif(not _keops.available("pykeops") or sys.platform == "win32", reason="needs KeOps")
+pytestmark = pytest.mark.skipif(not keops.available("pykeops") or sys.platform == "win32", reason="needs KeOps")
 
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch, tmp_path):
     """Forget between tests what the package remembers about KeOps."""
-    monkeypatch.setattr(_keops, "_failures", [])
+    monkeypatch.setattr(keops, "_failures", [])
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
-    _keops._why_compiler_fails.cache_clear()
+    keops._why_compiler_fails.cache_clear()
     yield
-    _keops._why_compiler_fails.cache_clear()
+    keops._why_compiler_fails.cache_clear()
 
 
 def compiler(folder, text):
@@ -58,17 +59,17 @@ def points():
 )
 def test_a_compiler_that_does_not_compile(tmp_path, monkeypatch, text, reason):
     monkeypatch.setenv("CXX", compiler(tmp_path / "bin", text))
-    monkeypatch.setattr(_keops, "PROBE_SECONDS", 1)
+    monkeypatch.setattr(keops, "PROBE_SECONDS", 1)
     with pytest.raises(
         mp.InputError, match=rf'knn_backend="keops" cannot be used: the C\+\+ compiler .*c\+\+17 {reason}'
     ):
         kneighbors(points(), 2, backend="keops")
-    assert "cannot be used" not in _keops.why_no_keops()
+    assert "cannot be used" not in keops.why_no_keops()
 
 
 def test_no_compiler_at_all(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert _keops.why_no_keops().startswith("there is no C++ compiler (")
+    assert keops.why_no_keops().startswith("there is no C++ compiler (")
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "below /dev/null"])
@@ -82,22 +83,22 @@ def test_a_cache_that_cannot_be_made(tmp_path, monkeypatch, place):
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", str(folders[place]))
     with pytest.raises(mp.InputError, match="cannot be made; set KEOPS_CACHE_FOLDER to a folder that can be written"):
         kneighbors(points(), 2, backend="keops")
-    assert str(folders[place]) in _keops.why_no_keops()
+    assert str(folders[place]) in keops.why_no_keops()
 
 
 def test_a_home_that_is_no_folder(monkeypatch):
     monkeypatch.delenv("KEOPS_CACHE_FOLDER")
     monkeypatch.setenv("HOME", "/dev/null")
-    assert _keops.why_no_keops().startswith("its cache /dev/null/.cache/keops")
+    assert keops.why_no_keops().startswith("its cache /dev/null/.cache/keops")
 
 
 @pytest.fixture
 def library(tmp_path):
     """A copy of the compiled C++ ops, which stands for a library of KeOps."""
-    from mmphate_gpu.ops import _native
+    from mmphate_gpu.ops.launch import native
 
-    source = _native._library_path()
-    if source is None or not source.read_bytes().startswith(_keops.ELF):
+    source = native._library_path()
+    if source is None or not source.read_bytes().startswith(keops.ELF):
         pytest.skip("needs a library for Linux")
     copy = tmp_path / "cache" / "Linux_p3" / "pykeops_cpp_0123456789.so"
     copy.parent.mkdir(parents=True)
@@ -126,32 +127,32 @@ def changed_in_the_middle(library):
 @pytest.mark.parametrize("with_checksum", [True, False])
 @pytest.mark.parametrize("damage", [cut_off, empty, as_text])
 def test_a_damaged_library_is_not_loaded(library, damage, with_checksum):
-    assert _keops.why_no_keops() is None
+    assert keops.why_no_keops() is None
     if with_checksum:
         write_checksum(library)
-    assert _keops.why_no_keops() is None
+    assert keops.why_no_keops() is None
     damage(library)
     reason = f"the library {library} in its cache is damaged; delete it"
-    assert _keops.why_no_keops() == reason
+    assert keops.why_no_keops() == reason
     library.unlink()
-    assert _keops.why_no_keops() is None
+    assert keops.why_no_keops() is None
 
 
 def test_one_bit_is_seen_by_its_checksum(library):
     write_checksum(library)
     assert not differs_from_checksum(library)
     changed_in_the_middle(library)
-    assert differs_from_checksum(library) and "is damaged" in _keops.why_no_keops()
+    assert differs_from_checksum(library) and "is damaged" in keops.why_no_keops()
     checksum_path(library).write_bytes(b"")  # which another process is about to write
     os.utime(library)  # results are cached by the time of the last change
-    assert _keops.why_no_keops() is None
+    assert keops.why_no_keops() is None
 
 
 # ---------------------------------------------------------------- "auto" takes the others
 
 
 def test_auto_takes_torch_and_warns_once(monkeypatch, recwarn):
-    monkeypatch.setattr(neighbors, "resolve_knn_backend", lambda name, device: "torch" if _keops._failures else "keops")
+    monkeypatch.setattr(neighbors, "resolve_knn_backend", lambda name, device: "torch" if keops._failures else "keops")
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", "/dev/null/x")
     distances, indices = kneighbors(points(), 2)
     (warning,) = recwarn
@@ -159,7 +160,7 @@ def test_auto_takes_torch_and_warns_once(monkeypatch, recwarn):
     wanted = torch.cdist(points(), points()).sort(-1)
     torch.testing.assert_close(distances, wanted.values[..., 1:3])
     assert torch.equal(indices, wanted.indices[..., 1:3])
-    assert _keops.why_no_keops().startswith("its cache /dev/null/x")
+    assert keops.why_no_keops().startswith("its cache /dev/null/x")
     kneighbors(points(), 2)
     assert len(recwarn) == 1
 
@@ -173,7 +174,7 @@ def test_auto_on_cuda_warns_once_where_keops_is_installed_and_broken(monkeypatch
 
 
 def test_auto_says_nothing_of_a_keops_that_is_not_installed(monkeypatch, recwarn):
-    monkeypatch.setattr(_keops, "available", lambda name: False)
+    monkeypatch.setattr(keops, "available", lambda name: False)
     assert neighbors.resolve_knn_backend("auto", torch.device("cuda")) == "torch" and not recwarn
 
 
@@ -190,19 +191,19 @@ def test_every_fault_of_a_call_is_one_sentence(monkeypatch, error):
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr(_keops, "require", fail)
+    monkeypatch.setattr(keops, "require", fail)
     with pytest.raises(
         mp.InputError, match=r"cannot be used: KeOps fails \(\w+: .*\); if its C\+\+ compiler works"
     ) as caught:
         kneighbors(points(), 2, backend="keops")
-    assert "\n" not in str(caught.value) and str(_keops._cache_folder()) in str(caught.value)
+    assert "\n" not in str(caught.value) and str(keops._cache_folder()) in str(caught.value)
 
 
 def test_memory_that_runs_out_is_no_fault_of_keops(monkeypatch):
     def fail(*args, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(_keops, "require", fail)
+    monkeypatch.setattr(keops, "require", fail)
     with pytest.raises(torch.OutOfMemoryError):
         kneighbors(points(), 2, backend="keops")
 
@@ -290,8 +291,8 @@ def test_a_home_in_which_no_folder_can_be_made_names_the_variable(monkeypatch, p
     monkeypatch.setenv("HOME", place)
 
     def fail(*args, **options):
-        os.makedirs(_keops._cache_folder())
+        os.makedirs(keops._cache_folder())
 
-    monkeypatch.setattr(_keops, "require", fail)
+    monkeypatch.setattr(keops, "require", fail)
     with pytest.raises(mp.InputError, match="set KEOPS_CACHE_FOLDER to a folder that can be written$"):
         kneighbors(points(), 2, backend="keops")

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 import mmphate_gpu as mp
-from mmphate_gpu import _results
-from mmphate_gpu._atomic.scratch import new_scratch, unlock
-from mmphate_gpu.cli import main
-from mmphate_gpu.progress import progress_bar
-from mmphate_gpu.streams import LenientStream, encodable, lenient
+from mmphate_gpu.cli import main, result_folder
+from mmphate_gpu.runtime.atomic.scratch import new_scratch, unlock
+from mmphate_gpu.runtime.streams import LenientStream, encodable, lenient
+from mmphate_gpu.stages import progress_bar
 
 RESULTS = {"embedding.npz", "report.json"}
 PICTURES = {"panels.png", "entropy.png"}
@@ -120,12 +119,12 @@ def test_force_replaces_what_a_killed_plot_left(here):
 
 
 def test_the_demo_keeps_its_results_too(here, undrawable, monkeypatch):
-    from mmphate_gpu import demo
+    from mmphate_gpu.cli import demo
 
     trained = demo.Training(mp.as_trace(np.load("trace.npy")), [0.1], [np.float32(0.5)])
     monkeypatch.setattr(demo, "_trained", lambda *args: trained)
     undrawable(ValueError("no font"))
-    with pytest.warns(_results.NoPicture, match="no font"):
+    with pytest.warns(result_folder.NoPicture, match="no font"):
         summary = demo.demo(Path("demo"), epochs=3, seed=np.int64(3), verbose=False)
     assert names("demo") == {"trace.npz", "embedding.npz", "embedding3d.npz", "report.json"}
     report = strict(Path("demo/report.json").read_bytes())
@@ -281,7 +280,7 @@ def test_report_is_strict_json(tmp_path):
         "nan": float("nan"), "inf": np.float32(np.inf), "small": np.float32(0.5), "whole": np.int64(7), "yes": True,
         "none": None, "list": (1, np.float64(np.nan)), "path": Path(os.fsdecode(b"\xff")), "text": "\ud800é",
     }  # fmt: skip
-    _results.write_report(tmp_path, values)
+    result_folder.write_report(tmp_path, values)
     assert strict((tmp_path / "report.json").read_bytes()) == {
         "nan": None, "inf": None, "small": 0.5, "whole": 7, "yes": True,
         "none": None, "list": [1, None], "path": "\\udcff", "text": "\\ud800é", "files": ["report.json"],

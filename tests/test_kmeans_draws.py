@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmphate_gpu.ops import kmeans as module
-from mmphate_gpu.ops.kmeans import kmeans
-from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.linalg import kmeans as module
+from mmphate_gpu.linalg.kmeans import kmeans
+from mmphate_gpu.linalg.random import seeded_generator
 
 
 class Calls(TorchDispatchMode):

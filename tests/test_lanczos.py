@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmphate_gpu.ops import singular_value_sample
-from mmphate_gpu.ops.lanczos import gauss_quadrature, lanczos
-from mmphate_gpu.ops.random import seeded_generator
-from mmphate_gpu.ops.singular_value_sample import SingularValueSample
+from mmphate_gpu.linalg import singular_value_sample
+from mmphate_gpu.linalg.lanczos import gauss_quadrature, lanczos
+from mmphate_gpu.linalg.random import seeded_generator
+from mmphate_gpu.linalg.singular_value_sample import SingularValueSample
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmphate_gpu import diffusion
-from mmphate_gpu.diffusion import diffuse
-from mmphate_gpu.ops import low_rank_power as module
-from mmphate_gpu.ops.low_rank_power import low_rank_power
-from mmphate_gpu.ops.random import random_signs, seeded_generator
-from mmphate_gpu.ops.symmetric_power import symmetric_power
-from mmphate_gpu.potential import allows_low_rank, potential_distances, potential_of_power
+from mmphate_gpu.diffusion import diffuse, power
+from mmphate_gpu.diffusion.potential import allows_low_rank, potential_distances, potential_of_power
+from mmphate_gpu.linalg import low_rank_power as module
+from mmphate_gpu.linalg.low_rank_power import low_rank_power
+from mmphate_gpu.linalg.random import random_signs, seeded_generator
+from mmphate_gpu.linalg.symmetric_power import symmetric_power
 
 N = 1200
 
@@ -104,14 +103,14 @@ def test_the_rest_is_the_trace_of_what_is_left():
 @pytest.mark.parametrize("whole", [True, False])
 def test_diffuse_goes_either_way(whole, monkeypatch):
     """Low rank serves one component alone or beside others; the exact way serves where it is not allowed."""
-    monkeypatch.setattr(diffusion, "LOW_RANK_FROM", 500)
+    monkeypatch.setattr(power, "LOW_RANK_FROM", 500)
     affinity = walk_on_a_curve(N, 0.02)
     if not whole:
         affinity = torch.block_diag(affinity, *[torch.full((3, 3), 1 / 3, dtype=torch.float64)] * 4)
     degrees = affinity.sum(1)
     landmark_op = affinity / degrees[:, None]
     taken = []
-    monkeypatch.setattr(diffusion, "low_rank_power", lambda matrix, t: taken.append(t) or low_rank_power(matrix, t))
+    monkeypatch.setattr(power, "low_rank_power", lambda matrix, t: taken.append(t) or low_rank_power(matrix, t))
     exact = diffuse(landmark_op, 30, degrees)
     assert taken == []
     found = diffuse(landmark_op, 30, degrees, low_rank=True)
@@ -145,7 +144,7 @@ def test_random_signs_are_even_and_independent():
 
 
 def test_random_signs_in_chunks(monkeypatch):
-    from mmphate_gpu.ops import random
+    from mmphate_gpu.linalg import random
 
     whole = random_signs(500, 7, generator=seeded_generator(1))
     monkeypatch.setattr(random, "chunk_elements", lambda device: 200)

@@ -17,10 +17,10 @@ import mmphate_gpu as mm
 from mmphate_gpu import InputError, plan
 from mmphate_gpu.cli import main
 from mmphate_gpu.config import show_config
-from mmphate_gpu.ops import memory, memory_limits
-from mmphate_gpu.ops.memory_limits import Limit, cgroup_limits
-from mmphate_gpu.planning import Plan
-from mmphate_gpu.within_memory import ran_out
+from mmphate_gpu.planning.fit import ran_out
+from mmphate_gpu.planning.plan import Plan
+from mmphate_gpu.runtime import memory, memory_limits
+from mmphate_gpu.runtime.memory_limits import Limit, cgroup_limits
 
 MIB = 2**20
 CPU = torch.device("cpu")
@@ -368,7 +368,7 @@ shift && exec "$@"
 FITTED = """
 import sys, numpy as np, mmphate_gpu as mm
 from pathlib import Path
-from mmphate_gpu.ops.memory import available_bytes
+from mmphate_gpu.runtime.memory import available_bytes
 from mmphate_gpu.stages import held_bytes, peak_bytes
 import torch
 cpu = torch.device("cpu")

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import _trace_io
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.planning import plan
 from mmphate_gpu.record import Recorder
-from mmphate_gpu.trace import Trace, as_trace, load_trace, save_trace
+from mmphate_gpu.trace import Trace, as_trace, files, load_trace, save_trace
 
 AXES = ("epoch", "timestep", "unit", "sample")
 SLICE_AXES = ("slice", "unit", "sample")
@@ -106,7 +105,7 @@ def test_permuted_axes_of_a_file(tmp_path, ending, version, shape, stream):
         },
     )
     same(load_trace(path, stream=stream), as_trace(data, mask=mask, epoch=epoch, label=label))
-    assert _trace_io.heading(path) == (shape, np.float64)
+    assert files.heading(path) == (shape, np.float64)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -247,7 +246,7 @@ def test_the_axes_of_an_npz(tmp_path):
     mask = full_mask()
     np.savez(tmp_path / "a.npz", data=values().T, mask=mask.T, axes=AXES[::-1], unit=np.arange(5) * 2)
     same(load_trace(tmp_path / "a.npz"), as_trace(values(), mask=mask, unit=np.arange(5) * 2))
-    assert _trace_io.heading(tmp_path / "a.npz") == (SHAPES[0], np.float64)
+    assert files.heading(tmp_path / "a.npz") == (SHAPES[0], np.float64)
     with pytest.raises(InputError, match=r"a\.npz is compressed .* permuted axes.*accepted for stream=True"):
         load_trace(tmp_path / "a.npz", stream=True)
     np.savez(tmp_path / "b.npz", data=values().T, mask=np.ones((3, 7), bool), axes=AXES[::-1])
@@ -311,7 +310,7 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     save_trace("~/a.npz", values())
     assert (tmp_path / "a.npz").is_file()
     same(load_trace("~/a.npz"), as_trace(values()))
-    assert _trace_io.heading("~/a.npz") == (SHAPES[0], np.float64)
+    assert files.heading("~/a.npz") == (SHAPES[0], np.float64)
     with Recorder(torch.nn.GRU(2, 3), "", probe=torch.zeros(5, 4, 2), path="~/run") as recorder:
         recorder.snapshot(0)
     assert recorder.trace().shape == load_trace("~/run").shape == (1, 5, 3, 4)

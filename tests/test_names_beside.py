@@ -8,9 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from mmphate_gpu import _trace_io
-from mmphate_gpu.params import InputError
-from mmphate_gpu.trace import as_trace, load_trace
+from mmphate_gpu.errors import InputError
+from mmphate_gpu.trace import as_trace, files, load_trace
 
 SHAPE = (4, 3, 5, 7)
 
@@ -82,7 +81,7 @@ def test_slices_of_an_npz_that_are_timesteps(tmp_path):
     path = write(tmp_path / "a.npz", data=values((5, 3, 7)), Axes=axes, **arrays)
     trace = load_trace(path)
     assert trace.epoch.tolist() == [5, 6, 8] and np.array_equal(trace.data[:, 0], values((5, 3, 7)).swapaxes(0, 1))
-    assert _trace_io.heading(path).shape == (3, 5, 7)
+    assert files.heading(path).shape == (3, 5, 7)
 
 
 # ---------------------------------------------------------------- what nobody asked for

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 import mmphate_gpu as mp
-from mmphate_gpu._checksums import checksum_path, differs_from_checksum, write_checksum
-from mmphate_gpu.ops import _native
+from mmphate_gpu.ops.launch import native
+from mmphate_gpu.runtime.checksums import checksum_path, differs_from_checksum, write_checksum
 
-SOURCE = None if _native.switched_off() or _native.why_no_native() else _native._library_path()
+SOURCE = None if native.switched_off() or native.why_no_native() else native._library_path()
 pytestmark = pytest.mark.skipif(SOURCE is None, reason="no C++ twins")
 
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
     """A copy of the library with its checksum, which the package loads instead of the real one."""
-    copy = tmp_path / _native.LIBRARY
+    copy = tmp_path / native.LIBRARY
     copy.write_bytes(SOURCE.read_bytes())
     write_checksum(copy)
-    monkeypatch.setenv(_native.PATH_VARIABLE, str(copy))
+    monkeypatch.setenv(native.PATH_VARIABLE, str(copy))
     return copy
 
 
@@ -71,29 +71,29 @@ def test_the_installed_library_has_its_checksum():
 
 @pytest.mark.parametrize("change", DAMAGES)
 def test_a_damaged_library_is_not_loaded(library, monkeypatch, change):
-    assert _native._reason() is None
+    assert native._reason() is None
     damage(library, change)
 
     def load():
         raise AssertionError("it was loaded")
 
-    monkeypatch.setattr(_native, "_library", load)
-    reason = f"{_native.LIBRARY} is damaged: its hash differs from that in {_native.LIBRARY}.sha256; install it again"
-    assert _native._reason() == reason
+    monkeypatch.setattr(native, "_library", load)
+    reason = f"{native.LIBRARY} is damaged: its hash differs from that in {native.LIBRARY}.sha256; install it again"
+    assert native._reason() == reason
     with pytest.warns(RuntimeWarning, match="the portable torch versions serve: libmmphate_cpu.so is damaged"):
-        assert _native.why_no_native.__wrapped__() == reason
+        assert native.why_no_native.__wrapped__() == reason
 
 
 def test_a_library_without_a_checksum_is_taken(library):
     """For example a developer's build with sanitizers, or an older build."""
     checksum_path(library).unlink()
-    assert _native._reason() is None
+    assert native._reason() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"0" * 64, b"\xff" * 64])
 def test_a_damaged_checksum_counts_as_a_damaged_library(library, content):
     checksum_path(library).write_bytes(content)
-    assert "is damaged: its hash differs" in _native._reason()
+    assert "is damaged: its hash differs" in native._reason()
 
 
 FIT = """

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.neighbors import (
     KNN_BACKENDS,
     drop_self,
@@ -18,9 +19,8 @@ from mmphate_gpu.neighbors import (
     resolve_knn_backend,
 )
 from mmphate_gpu.ops import kth_neighbor_distance as kth_module
-from mmphate_gpu.ops.twins import PORTABLE
+from mmphate_gpu.ops.launch.twins import PORTABLE
 from mmphate_gpu.params import KNN_BACKENDS as NAMES
-from mmphate_gpu.params import InputError
 
 N_FEATURES = 5
 EXACT = ("torch", "keops")

@@ -12,29 +12,30 @@ import torch
 from scipy.sparse import random_array
 from scipy.spatial.distance import cdist
 
-from mmphate_gpu.ops import _native, memory
+from mmphate_gpu.errors import InputError, InputTypeError
+from mmphate_gpu.linalg.block_krylov import _cholesky_qr, inner_products, orthonormalize
+from mmphate_gpu.linalg.components import components, diagonal_blocks
+from mmphate_gpu.linalg.kmeans import kmeans
+from mmphate_gpu.linalg.random import seeded_generator
+from mmphate_gpu.linalg.sparse_gram import sparse_gram
+from mmphate_gpu.linalg.symmetric_power import power_chain, symmetric_power
+from mmphate_gpu.linalg.symmetric_product import symmetric_product
+from mmphate_gpu.linalg.top_eigenpairs import fix_signs, top_eigenpairs
 from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.ops import csr_matmul as csr_matmul_module
 from mmphate_gpu.ops import radius_affinity as radius_module
 from mmphate_gpu.ops.assign_nearest import assign_nearest
-from mmphate_gpu.ops.block_krylov import _cholesky_qr, inner_products, orthonormalize
 from mmphate_gpu.ops.chunks import pair_chunks, row_chunks
-from mmphate_gpu.ops.components import components, diagonal_blocks
 from mmphate_gpu.ops.csr import Csr
 from mmphate_gpu.ops.csr_matmul import matmul
-from mmphate_gpu.ops.devices import resolve_device
 from mmphate_gpu.ops.distances import distances_by_difference
-from mmphate_gpu.ops.kmeans import kmeans
+from mmphate_gpu.ops.launch import native
+from mmphate_gpu.ops.launch.twins import PORTABLE, serves, serving, why_no_cuda_twins
 from mmphate_gpu.ops.radius_affinity import cut_distance, cut_radius, radius_affinity, radius_counts, radius_fill
-from mmphate_gpu.ops.random import seeded_generator
 from mmphate_gpu.ops.scatter_sum import scatter_sum
-from mmphate_gpu.ops.sparse_gram import sparse_gram
-from mmphate_gpu.ops.symmetric_power import power_chain, symmetric_power
-from mmphate_gpu.ops.symmetric_product import symmetric_product
-from mmphate_gpu.ops.top_eigenpairs import fix_signs, top_eigenpairs
-from mmphate_gpu.ops.twins import PORTABLE, serves, serving, why_no_cuda_twins
-from mmphate_gpu.params import InputError, InputTypeError
-from mmphate_gpu.stages import held_bytes
+from mmphate_gpu.runtime import memory
+from mmphate_gpu.runtime.devices import resolve_device
+from mmphate_gpu.runtime.memory_use import held_bytes
 
 
 def normal(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
@@ -791,9 +792,9 @@ def test_what_serves_is_said():
     cpu, cuda = serving("cpu"), serving("cuda")
     assert cpu.startswith("C++ (" if serves(torch.device("cpu")) else "portable torch (")
     assert cuda.startswith("CUDA" if serves(torch.device("cuda")) else "portable torch (")
-    switch = f"{_native.SWITCH}=0 in the environment"
-    assert (switch in cpu) == (switch in cuda) == _native.switched_off()
-    if not torch.cuda.is_available() and not _native.switched_off():
+    switch = f"{native.SWITCH}=0 in the environment"
+    assert (switch in cpu) == (switch in cuda) == native.switched_off()
+    if not torch.cuda.is_available() and not native.switched_off():
         assert cuda == "portable torch (torch sees no CUDA device)" and why_no_cuda_twins() is not None
     assert not serves(torch.device("meta"))
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import mmphate_gpu as mp
-from mmphate_gpu._optional import require
 from mmphate_gpu.neighbors import kneighbors
+from mmphate_gpu.runtime.optional import require
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmphate_gpu import _trace_io
-from mmphate_gpu._trace_packing import decode_coordinate, packing_of
-from mmphate_gpu.params import InputError, InputTypeError
-from mmphate_gpu.trace import as_trace, load_trace
+from mmphate_gpu.errors import InputError, InputTypeError
+from mmphate_gpu.trace import as_trace, files, load_trace
+from mmphate_gpu.trace.packing import decode_coordinate, packing_of
 
 AXES = ("epoch", "timestep", "unit", "sample")
 SHAPE = (4, 3, 5, 7)
@@ -86,7 +85,7 @@ def test_zarr_is_read_as_xarray_reads_it(tmp_path, name, version, masked):
         trace = load_trace(tmp_path / "a.zarr", stream=stream).load()
         assert np.array_equal(trace.mask, mask)
         assert np.array_equal(trace.data[trace.mask], as_trace(np.where(mask, decoded, 0)).data[trace.mask])
-    assert _trace_io.heading(tmp_path / "a.zarr") == (SHAPE, decoded.dtype)
+    assert files.heading(tmp_path / "a.zarr") == (SHAPE, decoded.dtype)
 
 
 @pytest.mark.parametrize("stream", [False, True])

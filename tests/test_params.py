@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from mmphate_gpu import reference
-from mmphate_gpu.params import InputError, InputTypeError, Labels, Params, check_choice, check_number
+from mmphate_gpu.errors import InputError, InputTypeError, check_choice, check_number
+from mmphate_gpu.params import Labels, Params
 
 
 def test_errors_are_the_builtin_ones_too():

@@ -21,17 +21,19 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 import mmphate_gpu as mm
-from mmphate_gpu import MMPHATE, InputError, as_trace, costs, plan, planning, sampling
+from mmphate_gpu import MMPHATE, InputError, as_trace, plan
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
-from mmphate_gpu.costs import Costs, Entries
+from mmphate_gpu.affinities.multislice import SPARSE_SHARE
+from mmphate_gpu.linalg.symmetric_power import most_powers
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
-from mmphate_gpu.ops.symmetric_power import most_powers
-from mmphate_gpu.ops.twins import serves
+from mmphate_gpu.ops.launch.twins import serves
 from mmphate_gpu.params import Params
-from mmphate_gpu.planning import LEAST, plan_run
+from mmphate_gpu.planning import costs, sample
+from mmphate_gpu.planning.costs import Costs, Entries
+from mmphate_gpu.planning.fit import FORMS, ran_out
+from mmphate_gpu.planning.plan import LEAST, plan_run
 from mmphate_gpu.trace import normalize
-from mmphate_gpu.within_memory import FORMS, ran_out
 
 CPU = torch.device("cpu")
 HAR = (127, 128, 30, 6)
@@ -92,7 +94,7 @@ SLOW = {
 @pytest.mark.skipif(not os.access(CLEAR, os.W_OK), reason="the high-water mark cannot be reset here")
 @pytest.mark.parametrize("case", [*MEASURED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_the_peak_of_a_run_is_predicted(case):
-    """Within 15 % of the process. Full-size cases: benchmarks/bench_pipeline.py."""
+    """Within 15 % of the process. Full-size cases: benchmarks/suites/pipeline.py."""
     held, planned, peak, form, storage, of_shape = measured(case)
     assert form == {"sparse": "SparseAffinity", "lazy": "LazyAffinity"}[storage]
     # Measured, five to ten runs each: 0.92 to 1.02.
@@ -173,7 +175,7 @@ def points_of(trace: mm.Trace) -> torch.Tensor:
 
 def test_a_sample_of_all_rows_has_the_entries_of_the_affinity():
     trace = mm.datasets.bifurcation("hopf_pitchfork", 12, 14)
-    found = sampling.sampled_entries(trace, Params())
+    found = sample.sampled_entries(trace, Params())
     lazy = affinity_of_points(points_of(trace), storage="lazy").operator
     counts = lazy.interslice_counts()
     assert found.interslice == pytest.approx(int(counts.sum()) / (trace.n_nodes * (trace.n_slices - 1)), rel=1e-9)
@@ -193,15 +195,15 @@ def test_pieces_of_slices_that_nothing_links_to_others():
     parts = connected_components(csr_array((within.values, within.indices, within.indptr), shape=within.shape))[1]
     n_loose = parts.max() + 1 - len(np.unique(parts[(counts.T.flatten() > 0).numpy()]))
     assert n_loose >= 2 and int((counts == 0).sum()) == 9
-    assert sampling.sampled_entries(trace, Params()).loose == n_loose / 60
+    assert sample.sampled_entries(trace, Params()).loose == n_loose / 60
 
 
 @pytest.mark.parametrize("scenario", ["hopf", "hopf_pitchfork"])
 def test_a_part_of_the_rows_is_enough(scenario, monkeypatch):
     trace = mm.datasets.bifurcation(scenario, 30, 30)
-    everything = sampling.sampled_entries(trace, Params())
-    monkeypatch.setattr(sampling, "WORK", sampling.LEAST_ROWS * trace.n_slices * trace.n_samples * trace.n_units)
-    some, again = (sampling.sampled_entries(trace, Params()) for _ in range(2))
+    everything = sample.sampled_entries(trace, Params())
+    monkeypatch.setattr(sample, "WORK", sample.LEAST_ROWS * trace.n_slices * trace.n_samples * trace.n_units)
+    some, again = (sample.sampled_entries(trace, Params()) for _ in range(2))
     assert some == again
     # 64 rows of 900 for each of the 6 units. Measured: 0.03 (hopf) and 0.02.
     assert some.interslice == pytest.approx(everything.interslice, rel=0.1)
@@ -212,19 +214,19 @@ def test_a_sample_of_the_units_where_all_are_too_much_work(monkeypatch):
     trace = as_trace(walk(90, 12, 6))
     seen = []
     monkeypatch.setattr(
-        sampling, "_interslice", lambda points, resolution, rows, p: seen.append(points.shape) or (0.5, 0.0, 1.0)
+        sample, "_interslice", lambda points, resolution, rows, p: seen.append(points.shape) or (0.5, 0.0, 1.0)
     )
-    monkeypatch.setattr(sampling, "WORK", 3 * sampling.LEAST_ROWS * 90 * 6)
-    assert sampling.sampled_entries(trace, Params()).interslice == 0.5
+    monkeypatch.setattr(sample, "WORK", 3 * sample.LEAST_ROWS * 90 * 6)
+    assert sample.sampled_entries(trace, Params()).interslice == 0.5
     assert seen == [(3, 90, 6)]
 
 
 def test_a_stored_trace_is_sampled_by_parts(tmp_path, monkeypatch):
     np.save(tmp_path / "trace.npy", walk(60, 4, 8))
     whole, stored = (mm.load_trace(tmp_path / "trace.npy", stream=stream) for stream in (False, True))
-    found = sampling.sampled_entries(whole, Params())
+    found = sample.sampled_entries(whole, Params())
     monkeypatch.setattr(type(stored), "load", lambda self: pytest.fail("the trace is taken into memory"))
-    assert sampling.sampled_entries(stored, Params()) == found
+    assert sample.sampled_entries(stored, Params()) == found
     assert plan(stored, device="cpu").stages == plan(whole, device="cpu").stages
 
 
@@ -240,21 +242,21 @@ def test_the_share_of_active_tiles_is_that_of_the_layout(monkeypatch, rows, tole
     """8 rows of tiles a unit: all of them, which is exact but for rounding, and every second. Measured: 0.023."""
     trace = mm.datasets.bifurcation("hopf_pitchfork", 30, 30)
     lazy = affinity_of_points(points_of(trace), storage="lazy").operator
-    monkeypatch.setattr(sampling, "SAMPLED_ROWS", rows)
-    found = sampling.sampled_entries(trace, Params(), tiles=True).tiles
+    monkeypatch.setattr(sample, "SAMPLED_ROWS", rows)
+    found = sample.sampled_entries(trace, Params(), tiles=True).tiles
     assert found == pytest.approx(exact(trace, lazy).tiles, rel=tolerance)
 
 
 def test_the_share_of_active_tiles_is_estimated_where_it_matters(monkeypatch):
     seen = []
     trace = as_trace(walk(40, 3, 5))
-    monkeypatch.setattr(sampling, "_active_share", lambda points, reach: seen.append(reach) or 0.25)
+    monkeypatch.setattr(sample, "_active_share", lambda points, reach: seen.append(reach) or 0.25)
     plan(trace, device="cpu")
     plan(trace, device="24 GB card", active_tiles=0.1)
     plan(trace, device="24 GB card", storage="sparse")
     assert not seen
     on_card = plan(trace, device="24 GB card")
-    given = {"active_tiles": 0.25, "active_share": sampling.sampled_entries(trace, Params()).interslice}
+    given = {"active_tiles": 0.25, "active_share": sample.sampled_entries(trace, Params()).interslice}
     assert len(seen) == 1 and on_card.storage == plan(trace, device="24 GB card", **given).storage
     plan(trace, device="cpu", storage="tiles")
     assert len(seen) == 2
@@ -498,7 +500,7 @@ def test_what_a_refused_run_is_told_works(storage, monkeypatch):
 @pytest.fixture
 def tight(uncapped, monkeypatch) -> None:
     """Memory of which the CSR takes less than 40 %, and with which the run does not fit all the same."""
-    cap = int(1.02 * max(uncapped.affinity_.nbytes / planning.SPARSE_SHARE, least_bytes()))
+    cap = int(1.02 * max(uncapped.affinity_.nbytes / SPARSE_SHARE, least_bytes()))
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(cap))
 
 

@@ -12,11 +12,11 @@ from torch._subclasses import FakeTensorMode
 from torch.masked import masked_tensor
 
 import mmphate_gpu as mp
-from mmphate_gpu._arrays import real_tensor, to_numpy
-from mmphate_gpu._read_array import read_array
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.operators import SparseAffinity, as_linear_operator
 from mmphate_gpu.ops.csr import of_dense_rows
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.runtime.arrays import real_tensor, to_numpy
+from mmphate_gpu.runtime.read_array import read_array
 
 VALUES = np.random.default_rng(0).normal(size=(5, 3, 4))  # (slice, unit, sample)
 HIDDEN = np.zeros(VALUES.shape, bool)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
 
 B, T, F, H = 6, 5, 3, 4

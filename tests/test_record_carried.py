@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmphate_gpu.params import InputError
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.record import Recorder
 
 B, T, F, H = 6, 5, 3, 4

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mmphate_gpu.params import InputError
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.record import Recorder
 from mmphate_gpu.record.store import FolderStore
 from mmphate_gpu.trace import load_trace

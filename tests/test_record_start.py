@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.record import Recorder, parts
 
 B, T, F, H = 6, 5, 3, 4

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import mmphate_gpu as mp
-from mmphate_gpu import _results, demo
-from mmphate_gpu.cli import main
+from mmphate_gpu.cli import demo, main, result_folder
 from mmphate_gpu.embedding import Embedding
 
 
@@ -32,14 +31,14 @@ def embed(*options: str) -> int:
 
 def once_computed(monkeypatch, act) -> None:
     """Call ``act`` between the computation and the saving."""
-    plain = _results.Results.write
+    plain = result_folder.Results.write
 
     def write(self, folder):
         if folder.name == "out":
             act()
         plain(self, folder)
 
-    monkeypatch.setattr(_results.Results, "write", write)
+    monkeypatch.setattr(result_folder.Results, "write", write)
 
 
 def kept_in(message: str) -> Path:

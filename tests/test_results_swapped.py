@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import mmphate_gpu as mp
-from mmphate_gpu import Embedding, _results, plots
-from mmphate_gpu._atomic import rename, scratch, whole, whole_file, whole_folder
-from mmphate_gpu.cli import main
+from mmphate_gpu import Embedding, plots
+from mmphate_gpu.cli import main, result_folder
+from mmphate_gpu.runtime.atomic import rename, scratch, whole, whole_file, whole_folder
 from mmphate_gpu.slices import SliceLayout
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
@@ -27,17 +27,17 @@ LAYOUT = SliceLayout.of_shape(2, 1, 2)
 
 def results(seed):
     """Results of a run whose coordinates all equal ``seed``."""
-    return _results.Results(
+    return result_folder.Results(
         {"program": "mmphate-gpu", "seed": seed}, {"embedding.npz": Embedding(np.full((4, 2), float(seed)), LAYOUT)}
     )
 
 
 def save(seed):
-    return _results.saved(Path("r"), lambda: results(seed), force=True)
+    return result_folder.saved(Path("r"), lambda: results(seed), force=True)
 
 
 def draw(run):
-    _results.draw_results(Path("r"), {"panels.png": run.embeddings["embedding.npz"]}, run.report)
+    result_folder.draw_results(Path("r"), {"panels.png": run.embeddings["embedding.npz"]}, run.report)
 
 
 def report():
@@ -70,7 +70,7 @@ def quick_pictures(monkeypatch):
 def test_pictures_do_not_go_into_the_results_of_another_run(quick_pictures):
     first = save(1)
     save(2)
-    with pytest.warns(_results.NoPicture, match="^r: another run has replaced the results; no picture was drawn$"):
+    with pytest.warns(result_folder.NoPicture, match="^r: another run has replaced the results; no picture was drawn$"):
         draw(first)
     assert names("r") == {"embedding.npz", "report.json"} and report()["files"] == ["embedding.npz", "report.json"]
     draw(save(3))
@@ -80,9 +80,11 @@ def test_pictures_do_not_go_into_the_results_of_another_run(quick_pictures):
 @pytest.mark.parametrize("moment", ["drawing", "listing", "moving"])
 def test_a_replacement_while_pictures_are_drawn(quick_pictures, monkeypatch, moment):
     """The other run ends at each moment in which an address by name would reach its folder."""
-    place, name = {"drawing": (plots, "panels"), "listing": (_results, "_write_report"), "moving": (os, "replace")}[
-        moment
-    ]
+    place, name = {
+        "drawing": (plots, "panels"),
+        "listing": (result_folder, "_write_report"),
+        "moving": (os, "replace"),
+    }[moment]
     plain = getattr(place, name)
 
     def late(*args, **options):
@@ -92,7 +94,7 @@ def test_a_replacement_while_pictures_are_drawn(quick_pictures, monkeypatch, mom
 
     first = save(1)
     monkeypatch.setattr(place, name, late)
-    with pytest.warns(_results.NoPicture, match="another run has replaced the results"):
+    with pytest.warns(result_folder.NoPicture, match="another run has replaced the results"):
         draw(first)
     assert report() == {"program": "mmphate-gpu", "seed": 2, "files": ["embedding.npz", "report.json"]}
     assert names("r") == {"embedding.npz", "report.json"} and names() == {"r"}
@@ -114,15 +116,15 @@ def test_plot_notices_a_replacement_after_it_has_read_the_embedding(quick_pictur
 
 def test_force_does_not_mix_the_names_of_one_folder_with_the_report_of_another(quick_pictures, monkeypatch):
     draw(save(1))
-    read = _results._read_report
+    read = result_folder._read_report
 
     def late(folder):  # after the names, among them that of the picture
-        monkeypatch.setattr(_results, "_read_report", read)
+        monkeypatch.setattr(result_folder, "_read_report", read)
         save(2)
         return read(folder)
 
-    monkeypatch.setattr(_results, "_read_report", late)
-    _results.check_folder(Path("r"), force=True)
+    monkeypatch.setattr(result_folder, "_read_report", late)
+    result_folder.check_folder(Path("r"), force=True)
     assert report()["seed"] == 2
 
 
@@ -131,7 +133,7 @@ def test_a_folder_of_the_user_in_the_place_of_the_results(quick_pictures):
     shutil.rmtree("r")
     Path("r").mkdir()
     Path("r/panels.png").write_text("mine")
-    with pytest.warns(_results.NoPicture, match="another run has replaced the results"):
+    with pytest.warns(result_folder.NoPicture, match="another run has replaced the results"):
         draw(first)
     assert names("r") == {"panels.png"} and Path("r/panels.png").read_text() == "mine"
 
@@ -206,14 +208,14 @@ def test_a_message_has_the_path_as_the_user_wrote_it(here, monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError("no memory"), RuntimeError("can't allocate memory"), OSError(5, "I/O")])
 def test_any_error_of_saving_keeps_the_results(monkeypatch, error):
-    write = _results.Results.write
+    write = result_folder.Results.write
 
     def fail(self, folder):
         if folder.name == "r":
             raise error
         write(self, folder)
 
-    monkeypatch.setattr(_results.Results, "write", fail)
+    monkeypatch.setattr(result_folder.Results, "write", fail)
     with pytest.raises(mp.InputError, match="the results are kept in ") as caught:
         save(5)
     kept = Path(str(caught.value).rpartition(" kept in ")[2])
@@ -221,14 +223,14 @@ def test_any_error_of_saving_keeps_the_results(monkeypatch, error):
 
 
 def test_the_scratch_folder_is_deleted_by_somebody(monkeypatch):
-    write = _results.Results.write
+    write = result_folder.Results.write
 
     def delete(self, folder):
         write(self, folder)
         if folder.name == "r":
             shutil.rmtree(folder.parent)
 
-    monkeypatch.setattr(_results.Results, "write", delete)
+    monkeypatch.setattr(result_folder.Results, "write", delete)
     with pytest.raises(mp.InputError, match=r"path='r' cannot be written \(.*the results are kept in "):
         save(5)
 
@@ -241,7 +243,7 @@ def test_a_long_name_can_be_kept_elsewhere(name):
         return results(6)
 
     with pytest.raises(mp.InputError, match="the results are kept in ") as caught:
-        _results.saved(Path(name), compute)
+        result_folder.saved(Path(name), compute)
     kept = Path(str(caught.value).rpartition(" kept in ")[2])
     assert names(kept) == {"embedding.npz", "report.json"} and kept.stat().st_mode & 0o777 == 0o700
 
@@ -253,7 +255,7 @@ def test_a_kill_between_the_two_steps_of_a_move_keeps_the_new_results():
         script = """
 import os, sys
 from pathlib import Path
-from mmphate_gpu._atomic import rename, whole
+from mmphate_gpu.runtime.atomic import rename, whole
 rename._system_call = lambda how: None
 plain = os.rename
 os.rename = lambda source, target: os._exit(9) if Path(target).name == "a" else plain(source, target)
@@ -284,7 +286,7 @@ def test_ctrl_c_between_the_two_steps_leaves_nothing(monkeypatch, step):
     monkeypatch.setattr(rename, "_system_call", lambda how: None)
     monkeypatch.setattr(os, step, stop)
     with pytest.raises(KeyboardInterrupt):
-        _results.saved(Path("r"), lambda: results(1))
+        result_folder.saved(Path("r"), lambda: results(1))
     assert names() == set()
 
 
@@ -301,8 +303,10 @@ def test_the_name_of_a_kept_folder_is_always_said(monkeypatch, recwarn, action):
         keep_mode(path, new)
 
     with monkeypatch.context() as patch:
-        write = _results.Results.write
-        patch.setattr(_results.Results, "write", lambda *args: (write(*args), patch.setattr(whole, "_keep_mode", late)))
+        write = result_folder.Results.write
+        patch.setattr(
+            result_folder.Results, "write", lambda *args: (write(*args), patch.setattr(whole, "_keep_mode", late))
+        )
         warnings.simplefilter(action)
         save(2)
     (kept,) = names() - {"r"}
@@ -331,7 +335,7 @@ def test_a_mount_point_is_refused_before_anything_is_computed(monkeypatch):
     save(1)
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "r")
     with pytest.raises(mp.InputError, match="--out r is a mount point"):
-        _results.check_folder(Path("r"), force=True)
+        result_folder.check_folder(Path("r"), force=True)
 
 
 def test_a_folder_that_comes_and_goes_is_no_matter_of_overwrite(monkeypatch):
@@ -341,7 +345,7 @@ def test_a_folder_that_comes_and_goes_is_no_matter_of_overwrite(monkeypatch):
     monkeypatch.setattr(whole, "move", exists)
     with (
         pytest.raises(mp.InputError, match="--out r exists; accepted: a new name, or --force"),
-        _results.result_folder(Path("r")),
+        result_folder.result_folder(Path("r")),
     ):
         pass
 
@@ -405,7 +409,7 @@ def test_scratch_that_is_being_deleted_is_no_file_of_the_user(quick_pictures, mo
     def looks(plain):
         def look(*args, **options):
             plain(*args, **options)
-            seen.append(_results.others(Path("r")))
+            seen.append(result_folder.others(Path("r")))
 
         return look
 
@@ -419,6 +423,6 @@ def test_scratch_that_has_been_deleted_is_no_file_of_the_user(monkeypatch):
     save(1)
     folder, lock = scratch.new_scratch(Path("r/panels.png"))
     scratch.unlock(lock)
-    plain = _results._is_scratch
-    monkeypatch.setattr(_results, "_is_scratch", lambda item: (shutil.rmtree(item), plain(item))[1])
-    assert _results.others(Path("r")) == [] and not folder.exists()
+    plain = result_folder._is_scratch
+    monkeypatch.setattr(result_folder, "_is_scratch", lambda item: (shutil.rmtree(item), plain(item))[1])
+    assert result_folder.others(Path("r")) == [] and not folder.exists()

@@ -10,9 +10,11 @@ import torch
 
 from mmphate_gpu import MMPHATE, load_trace, multislice_affinity, reference, save_trace, to_scipy
 from mmphate_gpu.affinities.equal_points import merge_equal_units
-from mmphate_gpu.params import InputError, Params
-from mmphate_gpu.sampling import sampled_entries
-from mmphate_gpu.trace import as_trace, flat_points, normalize, principal_axes, reduce, trace_points
+from mmphate_gpu.errors import InputError
+from mmphate_gpu.params import Params
+from mmphate_gpu.planning.sample import sampled_entries
+from mmphate_gpu.trace import as_trace, flat_points, normalize, trace_points
+from mmphate_gpu.trace.pca import principal_axes, reduce
 
 DTYPES = [np.float32, np.float64]
 S, M = 40, 5

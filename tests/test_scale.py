@@ -14,8 +14,8 @@ from mmphate_gpu import (
     reference,
     stress,
 )
-from mmphate_gpu._arrays import tensor_of
-from mmphate_gpu.ops.safe_scale import safe_scale
+from mmphate_gpu.linalg.safe_scale import safe_scale
+from mmphate_gpu.runtime.arrays import tensor_of
 
 SCALES = [2.0**-1000, 2.0**-600, 2.0**-100, 2.0**100, 2.0**600, 2.0**1000]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu.params import InputError
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.slices import SliceLayout, unit_major
 
 SHAPES = [(3, 4, 5), (1, 7, 2), (6, 1, 1), (1, 1, 1)]

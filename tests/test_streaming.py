@@ -14,25 +14,27 @@ import pytest
 import torch
 
 import mmphate_gpu as mp
-from mmphate_gpu import _trace_flat, _trace_io, _trace_parts, _trace_pca
-from mmphate_gpu._trace_points import LazyPoints
-from mmphate_gpu._trace_scale import pairwise_sum
 from mmphate_gpu.analysis.activity import most_active_class
 from mmphate_gpu.cli import main
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.estimator import fingerprint
-from mmphate_gpu.params import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
 from mmphate_gpu.trace import (
     Trace,
     as_trace,
+    files,
     flat_points,
     load_trace,
     normalize,
-    principal_axes,
-    reduce,
+    pca,
     save_trace,
+    stored,
     trace_points,
 )
+from mmphate_gpu.trace.formats import flat
+from mmphate_gpu.trace.pca import principal_axes, reduce
+from mmphate_gpu.trace.points import LazyPoints
+from mmphate_gpu.trace.scale import pairwise_sum
 
 SHAPE = (4, 3, 5, 23)
 OPTIONS = {"n_landmark": 30, "random_state": 0, "device": "cpu", "interslice_knn": 5}
@@ -49,13 +51,13 @@ def full_mask(shape=SHAPE):
 
 
 def streamed(trace: Trace) -> bool:
-    return isinstance(trace.data, _trace_parts.StoredArray)
+    return isinstance(trace.data, stored.StoredArray)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of three units of one slice: the last is cut short."""
-    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", 3 * SHAPE[3])
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 3 * SHAPE[3])
 
 
 # ---------------------------------------------------------------- formats
@@ -98,14 +100,14 @@ def write_snapshots(path, snapshots):
     """A recorder's folder whose files have no axis of time: (unit, sample)."""
     files = [f"snapshot_{i:06d}.npy" for i in range(len(snapshots))]
     meta = {
-        "format": _trace_flat.RECORDING,
+        "format": flat.RECORDING,
         "version": 1,
         "epoch": list(range(len(files))),
         "files": files,
         "extra": [],
     }
     (path / "run").mkdir()
-    (path / "run" / _trace_flat.META).write_text(json.dumps(meta), encoding="utf-8")
+    (path / "run" / flat.META).write_text(json.dumps(meta), encoding="utf-8")
     for file, snapshot in zip(files, snapshots, strict=True):
         np.save(path / "run" / file, snapshot)
     return path / "run"
@@ -151,12 +153,12 @@ def test_every_format_has_the_bits_of_memory(tmp_path, small_blocks, name, strea
         if name == ending:
             pytest.importorskip(package)
     path = FORMATS[name](tmp_path, three)
-    before = _trace_parts.stamp_of(path)
-    found, fields = load_trace(path, stream=stream), _trace_io.read_fields(path)
+    before = stored.stamp_of(path)
+    found, fields = load_trace(path, stream=stream), files.read_fields(path)
     fields.pop("axes", None)
     assert streamed(found) == stream
     same(found, as_trace(**fields))
-    assert _trace_parts.stamp_of(path) == before
+    assert stored.stamp_of(path) == before
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4", ">f8", "longdouble", "int8", ">i2", "int64"])
@@ -177,7 +179,7 @@ def test_large_integers_are_not_rounded(tmp_path, small_blocks):
 @pytest.mark.parametrize("name", [".npy", ".npz", ".zarr", ".h5"])
 def test_readers_cut_where_numpy_cuts(tmp_path, name):
     path = FORMATS[name](tmp_path, False)
-    reader, whole = _trace_io.open_fields(path)["data"], values().reshape(12, 5, 23)
+    reader, whole = files.open_fields(path)["data"], values().reshape(12, 5, 23)
     draw = np.random.default_rng(2)
     for _ in range(40):
         cut = [slice(*sorted(draw.choice(size + 1, 2, replace=False).tolist())) for size in whole.shape]
@@ -197,7 +199,7 @@ def test_a_zarr_store_that_is_an_array(tmp_path, small_blocks):
 @pytest.mark.parametrize("masked", [False, True])
 def test_coordinates_are_those_from_memory(tmp_path, monkeypatch, shape, masked):
     """Without PCA, with the Gram matrix, with the covariance; labels, `transform` and the affinity go with them."""
-    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", 700)
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 700)
     mask = full_mask(shape) if masked else None
     given = as_trace(values(shape), mask=mask, label=np.arange(shape[3]) % 3)
     save_trace(tmp_path / "a.npz", given)
@@ -213,8 +215,8 @@ def test_coordinates_are_those_from_memory(tmp_path, monkeypatch, shape, masked)
 
 
 def test_randomised_pca_has_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", 700)
-    monkeypatch.setattr(_trace_pca, "EXACT_PCA", 20)
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 700)
+    monkeypatch.setattr(pca, "EXACT_PCA", 20)
     np.save(tmp_path / "a.npy", values((30, 4, 60)))
     found = load_trace(tmp_path / "a.npy", stream=True)
     assert torch.equal(
@@ -226,7 +228,7 @@ def test_blocks_do_not_change_the_picture(monkeypatch):
     """Sums over blocks of other sizes differ by rounding: 2e-14 of the largest score, measured."""
     points = normalize(as_trace(values((40, 3, 50))))
     whole = reduce(points, 8)
-    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", 200)
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 200)
     assert (reduce(points, 8) - whole).abs().max() < 1e-12 * whole.abs().max()
 
 
@@ -272,10 +274,10 @@ def test_subsample_is_in_memory(tmp_path, small_blocks):
 
 def test_a_subsample_reads_no_more_than_it_needs(tmp_path, monkeypatch):
     read = []
-    plain = _trace_parts.FlatFile.read
+    plain = stored.FlatFile.read
     np.save(tmp_path / "a.npy", values())
     found = load_trace(tmp_path / "a.npy", stream=True)
-    monkeypatch.setattr(_trace_parts.FlatFile, "read", lambda self, *cut: (read.append(cut[0]), plain(self, *cut))[1])
+    monkeypatch.setattr(stored.FlatFile, "read", lambda self, *cut: (read.append(cut[0]), plain(self, *cut))[1])
     found.subsample(epochs=[0, 3])
     assert read == [slice(0, 3), slice(9, 12)]
 
@@ -310,9 +312,9 @@ def test_preservation_is_that_from_memory(tmp_path, small_blocks, masked):
 @pytest.mark.parametrize("three", [False, True])
 def test_fields_can_be_replaced(tmp_path, three, monkeypatch):
     found = load_trace(write_container(".npz")(tmp_path, three), stream=True)
-    monkeypatch.setattr(_trace_parts.StoredArray, "load", None)  # nothing is taken into memory
+    monkeypatch.setattr(stored.StoredArray, "load", None)  # nothing is taken into memory
     other = as_trace(found, label=np.arange(23) % 4, unit=range(5))
-    assert streamed(other) and isinstance(other.mask, _trace_parts.StoredArray)
+    assert streamed(other) and isinstance(other.mask, stored.StoredArray)
     assert other.shape == found.shape and other.axes == found.axes and other.label.max() == 3
     assert torch.equal(normalize(other), normalize(found))
 
@@ -524,7 +526,7 @@ def test_a_large_file_is_read_by_parts_by_itself(tmp_path, monkeypatch):
             pytest.importorskip("zarr")
         (tmp_path / name[1:3]).mkdir(exist_ok=True)
         path = write(tmp_path / name[1:3], False)
-        needed = 4 * int(np.prod(_trace_io.heading(path).shape))
+        needed = 4 * int(np.prod(files.heading(path).shape))
         monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(4 * needed - 4))
         assert streamed(load_trace(path)) and not streamed(load_trace(path, stream=False)), name
         monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(4 * needed))
@@ -601,11 +603,11 @@ def test_the_command_line_gives_the_same_embedding_by_parts(tmp_path, monkeypatc
     argv = ["embed", "a.npz", "--n-landmark=40", "--no-plots", "--device=cpu", "--out"]
     assert main([*argv, "memory"]) == 0
     used = []
-    plain = _trace_io.open_fields
+    plain = files.open_fields
     monkeypatch.setattr(
-        _trace_io, "open_fields", lambda path, follow_links: (used.append(path), plain(path, follow_links))[1]
+        files, "open_fields", lambda path, follow_links: (used.append(path), plain(path, follow_links))[1]
     )
-    monkeypatch.setattr("mmphate_gpu.trace.STREAM_SHARE", 1e-9)
+    monkeypatch.setattr("mmphate_gpu.trace.trace.STREAM_SHARE", 1e-9)
     assert main([*argv, "parts"]) == 0 and len(used) == 1
     one, other = (mp.Embedding.load(f"{out}/embedding.npz") for out in ("memory", "parts"))
     assert np.array_equal(one.coordinates, other.coordinates) and np.array_equal(one.most_active, other.most_active)

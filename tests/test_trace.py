@@ -15,10 +15,23 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import _arrays, _optional, _trace_contents, _trace_flat, _trace_io, _trace_parts, _trace_pca
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
-from mmphate_gpu.trace import Trace, as_trace, flat_points, load_trace, normalize, reduce, save_trace
+from mmphate_gpu.runtime import arrays, optional
+from mmphate_gpu.trace import (
+    Trace,
+    as_trace,
+    contents,
+    files,
+    flat_points,
+    load_trace,
+    normalize,
+    pca,
+    save_trace,
+    stored,
+)
+from mmphate_gpu.trace.formats import flat
+from mmphate_gpu.trace.pca import reduce
 
 SHAPE = (4, 3, 5, 7)
 
@@ -231,7 +244,7 @@ def test_not_finite_says_where(bad, dtype):
 
 
 def test_not_finite_is_found_in_a_later_chunk(monkeypatch):
-    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", 40)
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 40)
     data = values()
     data[3, 2, 0, 1] = np.nan
     with pytest.raises(InputError, match="epoch 3, timestep 2, unit 0, sample 1"):
@@ -399,7 +412,7 @@ def test_masked_normalize_and_flat_points(mask):
 def test_chunks_do_not_change_the_bits(monkeypatch):
     trace = as_trace(values(dtype=np.float32).transpose(1, 0, 2, 3), mask=full_mask().transpose(1, 0, 2, 3))
     whole = normalize(trace), flat_points(trace)
-    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", 80)
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 80)
     assert torch.equal(normalize(trace), whole[0]) and torch.equal(flat_points(trace), whole[1])
 
 
@@ -417,7 +430,7 @@ def scores_by_svd(points, k):
 
 @pytest.mark.parametrize(("shape", "chunk"), [((30, 4, 20), 2**22), ((30, 4, 20), 300), ((3, 5, 60), 2**22)])
 def test_reduce_is_pca(monkeypatch, shape, chunk):
-    monkeypatch.setattr(_trace_parts, "BLOCK_ELEMENTS", chunk)
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", chunk)
     points = torch.from_numpy(values(shape) * np.linspace(3, 0.5, shape[-1]) + 50)
     got = reduce(points, 8)
     assert got.shape == (*shape[:2], 8) and got.dtype == torch.float64
@@ -453,7 +466,7 @@ def test_reduce_of_degenerate_points(shape):
 def test_reduce_randomised(monkeypatch):
     points = torch.from_numpy(values((40, 5, 60)) * 2.0 ** -np.arange(60))
     exact = reduce(points, 6)
-    monkeypatch.setattr(_trace_pca, "EXACT_PCA", 20)
+    monkeypatch.setattr(pca, "EXACT_PCA", 20)
     state = torch.get_rng_state()
     got = reduce(points, 6)
     assert torch.equal(got, reduce(points, 6)) and torch.equal(state, torch.get_rng_state())
@@ -580,7 +593,7 @@ def unread(monkeypatch):
         raise AssertionError("the values are being read")
 
     for name in ("read", "parts"):
-        monkeypatch.setattr(_trace_contents.Contents, name, read)
+        monkeypatch.setattr(contents.Contents, name, read)
 
 
 @pytest.mark.parametrize("three", [False, True])
@@ -591,7 +604,7 @@ def test_heading(tmp_path, unread, ending, three):
         pytest.importorskip(package)
     trace = rich(three) if ending != ".npy" else as_trace(values((12, 5, 7) if three else SHAPE, dtype=np.float32))
     save_trace(tmp_path / f"a{ending}", trace)
-    found = _trace_io.heading(tmp_path / f"a{ending}")
+    found = files.heading(tmp_path / f"a{ending}")
     assert found == ((12, 5, 7) if three else SHAPE, np.float32 if ending == ".npy" else np.float64)
     with pytest.raises((AssertionError, InputError), match="being read"):  # a reader may take it for a broken file
         load_trace(tmp_path / f"a{ending}")
@@ -601,7 +614,7 @@ def test_heading_of_a_recording(tmp_path, unread):
     with Recorder(torch.nn.GRU(2, 3), "", probe=torch.zeros(5, 4, 2), path=tmp_path / "run") as recorder:
         for epoch in range(6):
             recorder.snapshot(epoch)
-    assert _trace_io.heading(tmp_path / "run") == ((6, 5, 3, 4), np.float32)
+    assert files.heading(tmp_path / "run") == ((6, 5, 3, 4), np.float32)
 
 
 def test_heading_of_other_containers(tmp_path):
@@ -610,11 +623,11 @@ def test_heading_of_other_containers(tmp_path):
     zarr.save_array(str(tmp_path / "bare.zarr"), values())
     np.savez_compressed(tmp_path / "other.npz", trace=values())
     for name in ("bare.zarr", "other.npz"):
-        assert _trace_io.heading(tmp_path / name) == (SHAPE, np.float64)
+        assert files.heading(tmp_path / name) == (SHAPE, np.float64)
     for version, found in (((2, 0), SHAPE), ((3, 0), SHAPE)):
         with zipfile.ZipFile(tmp_path / "new.npz", "w") as archive, archive.open("data.npy", "w") as file:
             np.lib.format.write_array(file, values(), version=version)
-        assert found == _trace_io.heading(tmp_path / "new.npz").shape
+        assert found == files.heading(tmp_path / "new.npz").shape
         same(load_trace(tmp_path / "new.npz"), as_trace(values()))
 
 
@@ -622,17 +635,17 @@ def test_heading_of_other_containers(tmp_path):
 def test_no_heading_for_what_is_no_trace(tmp_path, shape):
     np.savez(tmp_path / "a.npz", data=np.zeros(shape))
     if len(shape) in (3, 4) and 0 not in shape:  # a single slice
-        assert _trace_io.heading(tmp_path / "a.npz") is None
+        assert files.heading(tmp_path / "a.npz") is None
         return
     with pytest.raises(InputError, match=r"a\.npz: data has (\d axes|an empty axis)"):
-        _trace_io.heading(tmp_path / "a.npz")
+        files.heading(tmp_path / "a.npz")
 
 
 def test_heading_of_bad_files(tmp_path):
     """Told as `load_trace` tells it, or left to it: what is wrong may lie in the values."""
     for name, message in bad_files(tmp_path).items():
         try:
-            _trace_io.heading(tmp_path / name)
+            files.heading(tmp_path / name)
         except InputError as error:
             assert re.search(message, str(error)) and name in str(error)
         else:
@@ -658,21 +671,21 @@ def test_pickles_are_never_run(tmp_path):
         ("{", "cannot be read"),
         ("[]", "holds a list; accepted: a JSON object"),
         (json.dumps({"format": "other"}), "does not describe a recording"),
-        (json.dumps({"format": _trace_flat.RECORDING, "version": 1}), "has no list 'epoch'"),
-        (json.dumps({"format": _trace_flat.RECORDING, "version": 1, "epoch": [], "files": [], "extra": []}), "no snap"),
+        (json.dumps({"format": flat.RECORDING, "version": 1}), "has no list 'epoch'"),
+        (json.dumps({"format": flat.RECORDING, "version": 1, "epoch": [], "files": [], "extra": []}), "no snap"),
         (
-            json.dumps({"format": _trace_flat.RECORDING, "version": 1, "epoch": [0], "files": [3], "extra": []}),
+            json.dumps({"format": flat.RECORDING, "version": 1, "epoch": [0], "files": [3], "extra": []}),
             "no names",
         ),
         (
-            json.dumps({"format": _trace_flat.RECORDING, "version": 1, "epoch": [0], "files": ["a"], "extra": []}),
+            json.dumps({"format": flat.RECORDING, "version": 1, "epoch": [0], "files": ["a"], "extra": []}),
             "cannot be read",
         ),
     ],
 )
 def test_bad_recordings(tmp_path, meta, message):
     (tmp_path / "meta.json").write_text(meta)
-    for read in (load_trace, _trace_io.heading):
+    for read in (load_trace, files.heading):
         with pytest.raises(InputError, match=message):
             read(tmp_path)
 
@@ -716,18 +729,18 @@ def test_missing_package_is_named(tmp_path, monkeypatch, ending, module, extra):
         save_trace(path, values())
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"")
-    for read in (load_trace, _trace_io.heading):
+    for read in (load_trace, files.heading):
         with pytest.raises(InputError, match=rf"reading .*'{module}': pip install"):
             read(path)
 
 
 def test_optional():
-    assert _optional.available("json") and not _optional.available("no_such_package.at_all")
-    assert _optional.require("json", extra="x", purpose="y") is json
+    assert optional.available("json") and not optional.available("no_such_package.at_all")
+    assert optional.require("json", extra="x", purpose="y") is json
     with pytest.raises(InputError, match="drawing needs the package 'no_such': pip install \"mmphate-gpu\\[plots\\]\""):
-        _optional.require("no_such", extra="plots", purpose="drawing")
+        optional.require("no_such", extra="plots", purpose="drawing")
     with pytest.raises(InputError, match='pip install "no_such" '):
-        _optional.require("no_such.part", purpose="drawing")
+        optional.require("no_such.part", purpose="drawing")
 
 
 @pytest.mark.parametrize(
@@ -739,12 +752,12 @@ def test_the_extra_is_that_of_torchs_cuda(cuda, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupyx", None)
     for module in ("cupy", "cupyx.scipy.sparse"):
         with pytest.raises(InputError, match=rf"drawing needs the package '{module}'.*\"mmphate-gpu\[{extra}\]\""):
-            _optional.require_cupy(module, purpose="drawing")
+            optional.require_cupy(module, purpose="drawing")
 
 
 def test_importing_is_light():
     code = (
-        "import sys, mmphate_gpu.trace, mmphate_gpu.record, mmphate_gpu._optional as o; o.available('xarray');"
+        "import sys, mmphate_gpu.trace, mmphate_gpu.record, mmphate_gpu.runtime.optional as o; o.available('xarray');"
         "bad = {'cupy', 'pykeops', 'pynndescent', 'matplotlib', 'sklearn', 'xarray', 'pandas', 'zarr', 'h5py'};"
         "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
     )
@@ -764,4 +777,4 @@ def test_cuda_stays_on_the_device_and_agrees():
 
 def test_input_helpers_name_the_argument():
     with pytest.raises(InputTypeError, match="probe has dtype bool"):
-        _arrays.real_tensor("probe", np.zeros(3, bool))
+        arrays.real_tensor("probe", np.zeros(3, bool))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mmphate_gpu import InputError
-from mmphate_gpu._trace_io import OPENERS
 from mmphate_gpu.trace import as_trace, load_trace
+from mmphate_gpu.trace.files import OPENERS
 
 h5py = pytest.importorskip("h5py")
 SHAPE = (4, 3, 5, 7)

@@ -14,9 +14,10 @@ import zlib
 import numpy as np
 import pytest
 
-from mmphate_gpu import InputError, _trace_zarr_metadata, _trace_zarr_text
-from mmphate_gpu._trace_io import OPENERS
+from mmphate_gpu import InputError
 from mmphate_gpu.trace import as_trace, load_trace
+from mmphate_gpu.trace.files import OPENERS
+from mmphate_gpu.trace.formats import zarr_metadata, zarr_text
 
 zarr = pytest.importorskip("zarr", "3")
 numcodecs = pytest.importorskip("numcodecs")
@@ -342,8 +343,8 @@ def test_filters_to_wider_numbers(tmp_path, version, stream):
 
 @pytest.mark.parametrize("codec", ["blosc", "gzip", "lz4", "zstd"])
 def test_text(tmp_path, monkeypatch, codec):
-    monkeypatch.setattr(_trace_zarr_text, "MOST_TEXT", 1000)
-    monkeypatch.setattr(_trace_zarr_metadata, "MOST_TEXT", 1000)
+    monkeypatch.setattr(zarr_text, "MOST_TEXT", 1000)
+    monkeypatch.setattr(zarr_metadata, "MOST_TEXT", 1000)
     path = store(tmp_path / "a.zarr", "2", CODECS[codec], bytes(CODECS[codec].encode(VALUES)))
     (path / "unit").mkdir()
     metadata = {"zarr_format": 2, "shape": [5], "chunks": [5], "dtype": "|O", "order": "C", "fill_value": ""}

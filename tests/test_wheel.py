@@ -18,10 +18,10 @@ pytestmark = pytest.mark.slow  # builds the C++ library: about a minute
 RUN = """
 import numpy as np
 from mmphate_gpu import MMPHATE
-from mmphate_gpu.ops import _native
+from mmphate_gpu.ops.launch import native
 trace = np.random.default_rng(0).standard_normal((40, 8, 6)).cumsum(0)
 run = MMPHATE(random_state=0).fit(trace)
-print(_native.why_no_native(), run.t_, f"{run.stress_:.6f}")
+print(native.why_no_native(), run.t_, f"{run.stress_:.6f}")
 """
 
 

@@ -11,8 +11,8 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent
 # Nothing in these asks what serves, or they run the package in processes of their own.
-OWN_PROCESSES = ("benchmarks", "bench_verify", "examples", "cli", "doctests")
-LEFT_OUT = (*(f"test_{name}.py" for name in OWN_PROCESSES), "twins/test_cuda_*")
+OWN_PROCESSES = ("examples", "cli", "doctests")
+LEFT_OUT = (*(f"test_{name}.py" for name in OWN_PROCESSES), "twins/test_cuda_*", "benchmarks/*")
 
 
 @pytest.mark.slow

@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from benchmarks.cases import CASES
-from benchmarks.devices import use_device
-from benchmarks.worker import PeakMeter
+from benchmarks.measure.devices import use_device
+from benchmarks.suites.worker import PeakMeter
 from mmphate_gpu import MMPHATE, Trace, datasets, plan
-from mmphate_gpu.ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes, release_cached
-from mmphate_gpu.params import InputError
-from mmphate_gpu.stages import held_bytes
-from mmphate_gpu.within_memory import FORMS
+from mmphate_gpu.errors import InputError
+from mmphate_gpu.planning.fit import FORMS
+from mmphate_gpu.runtime.memory import MEMORY_LIMIT_VARIABLE, available_bytes, release_cached
+from mmphate_gpu.runtime.memory_use import held_bytes
 
 # The trace, and the parameters of the run.
 RUNS: dict[str, tuple[Any, dict[str, Any]]] = {

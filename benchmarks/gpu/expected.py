@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.records import RESULTS, hash_of, read, write_text  # noqa: E402
+from benchmarks.measure.records import RESULTS, hash_of, read, write_text  # noqa: E402
 
 FILE = Path(__file__).with_suffix(".json")
 # The files that decide the numbers: the library's sources alone.

@@ -47,11 +47,12 @@ from benchmarks.gpu.sections import (  # noqa: E402
     write_pack,
 )
 from benchmarks.gpu.steps import STEPS  # noqa: E402
-from benchmarks.records import SOURCES, commit, hash_of  # noqa: E402
-from benchmarks.tasks import through_its_end  # noqa: E402
+from benchmarks.measure.records import SOURCES, commit, hash_of  # noqa: E402
+from benchmarks.measure.tasks import through_its_end  # noqa: E402
 
 BUDGET = 540  # seconds: ten minutes less the start of a machine and the way back
 LINES = "first_light.jsonl"
+DECIDING = (*SOURCES, "benchmarks/gpu/*.py")  # the files that decide whether a step passes
 WIDTH = 600  # characters of a line that is shown
 # Threads that wait must not spin: small products would take many times as long on a shared CPU.
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
@@ -78,7 +79,7 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
 
 def passed_before(out: Path) -> set[str]:
     """The steps that have passed from the same sources."""
-    source, outcomes, now = None, {}, hash_of(SOURCES)
+    source, outcomes, now = None, {}, hash_of(DECIDING)
     for line in lines_of(out):
         source = line.get("source", source)
         if "status" in line:
@@ -151,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = passed_before(options.out) if options.resume is not None else set()
     names = options.only or [name for name in STEPS if name not in before]
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    tell(v, begin=names, source=hash_of(SOURCES), commit=commit(), date=now, device=v.device, budget=v.budget)
+    tell(v, begin=names, source=hash_of(DECIDING), commit=commit(), date=now, device=v.device, budget=v.budget)
     sections = {name: section_of(name) for name in names}
     with through_its_end():
         for name in names:

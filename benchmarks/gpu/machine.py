@@ -94,10 +94,10 @@ def device(device: Any) -> dict[str, Any]:
 
 def library() -> dict[str, Any]:
     """Which backends of the library serve on this machine, and why the others do not."""
-    from mmphate_gpu._keops import why_no_keops
     from mmphate_gpu.config import show_config
-    from mmphate_gpu.ops._native import why_no_native
-    from mmphate_gpu.ops.twins import CUPY, TRITON
+    from mmphate_gpu.ops.launch.native import why_no_native
+    from mmphate_gpu.ops.launch.twins import CUPY, TRITON
+    from mmphate_gpu.runtime.keops import why_no_keops
 
     reasons = {
         "C++ twins": why_no_native(),
@@ -128,7 +128,7 @@ def deprecations() -> dict[str, Any]:
 
 def rate(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """A rate of suite floors."""
-    from benchmarks import floors
+    from benchmarks.suites import floors
 
     chosen = [floor for floor in floors.floors(options.device) if floor.name == name]
     if not chosen:
@@ -142,7 +142,7 @@ def rate(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def host_to_device(pinned: bool, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from benchmarks.timer import warm
+    from benchmarks.measure.timer import warm
 
     if pinned and options.device.type == "cpu":
         return {"missing": "pinned memory needs a CUDA device"}

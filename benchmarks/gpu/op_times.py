@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from benchmarks.cases import CASES
-from benchmarks.devices import let_go
 from benchmarks.gpu.expected import HAR
 from benchmarks.gpu.parts import Work, run
-from benchmarks.op_calls import OPS, TILE_OPS
-from benchmarks.op_inputs import Data
-from benchmarks.timer import cold_and_warm
+from benchmarks.measure.devices import let_go
+from benchmarks.measure.timer import cold_and_warm
+from benchmarks.suites.op_calls import OPS, TILE_OPS
+from benchmarks.suites.op_inputs import Data
 from mmphate_gpu.trace import normalize
 
 REPEATS = 5

@@ -29,7 +29,7 @@ from benchmarks.gpu.sections import (  # noqa: E402
     skipped,
     unfinished,
 )
-from benchmarks.tasks import tail  # noqa: E402
+from benchmarks.measure.tasks import tail  # noqa: E402
 
 SPOILED = 3  # exit code of a process whose CUDA context is no longer usable
 LINES_OF_A_FAULT = 12
@@ -52,7 +52,7 @@ def run(title: str, parts: Callable[[argparse.Namespace], Iterable[tuple[str, Wo
     parser.add_argument("--sizes", type=int, nargs="+", help="smoke only: the points of its two shapes")
     parser.add_argument("--plain", action="store_true", help="smoke only: one call, without filling memory first")
     options = parser.parse_args()
-    from benchmarks.devices import use_device
+    from benchmarks.measure.devices import use_device
 
     options.device = use_device(options.device)
     for name, work in parts(options):

@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from benchmarks.gpu.sections import TookTooLong, Verification, call, failed, unfinished
-from benchmarks.tasks import tail
+from benchmarks.measure.tasks import tail
 
 WORKERS = 8
 # Seconds of one test: a kernel that hangs must not take the time of all other tests.

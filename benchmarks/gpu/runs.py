@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from benchmarks.cases import CASES
-from benchmarks.devices import let_go
 from benchmarks.gpu.expected import HAR, RUNS, SMALL_RUNS, expected, run_of_rows
 from benchmarks.gpu.parts import Work, run
-from benchmarks.worker import PeakMeter, planned_bytes, timed
+from benchmarks.measure.devices import let_go
+from benchmarks.suites.worker import PeakMeter, planned_bytes, timed
 from mmphate_gpu import MMPHATE, Trace
-from mmphate_gpu.stages import held_bytes
-from mmphate_gpu.within_memory import FORMS
+from mmphate_gpu.planning.fit import FORMS
+from mmphate_gpu.runtime.memory_use import held_bytes
 
 STORAGES = ("sparse", "tiles", "lazy")
 # Largest relative difference of the stress from the CPU's. With products in half precision and another order of sums

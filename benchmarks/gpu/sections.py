@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records import RESULTS, ROOT
-from benchmarks.rows import plain_table
-from benchmarks.tasks import end, environment, tail
+from benchmarks.measure.records import RESULTS, ROOT
+from benchmarks.measure.rows import plain_table
+from benchmarks.measure.tasks import end, environment, tail
 
 UNFINISHED = "unfinished"
 # Only the last bytes of a log go into the pack: a sanitizer that reports a fault everywhere writes gigabytes.

@@ -11,9 +11,9 @@ import torch
 from mmphate_gpu.mds.smacof import Way, one_sweep
 from mmphate_gpu.ops import gaussian_product as gaussian
 from mmphate_gpu.ops.csr import Csr, indptr_of_counts
+from mmphate_gpu.ops.launch.twins import PORTABLE
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, stored_pairs, tile_layout
-from mmphate_gpu.ops.twins import PORTABLE
 
 Arguments = tuple[Any, ...]
 SETS, FEATURES, COLUMNS, K = 2, 10, 110, 25

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.gpu.parts import run_parts, verdict
 from benchmarks.gpu.pytest_runs import pytest_section
 from benchmarks.gpu.sections import TookTooLong, Verification, call
-from benchmarks.tasks import tail
+from benchmarks.measure.tasks import tail
 
 HERE = Path(__file__).parent
 Tell = Callable[[dict[str, Any]], None]  # takes a line for the output

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from benchmarks.devices import use_device
 from benchmarks.gpu.expected import expected
+from benchmarks.measure.devices import use_device
 from mmphate_gpu import (
     diffusion_potential,
     landmark_diffusion,
@@ -32,13 +32,13 @@ from mmphate_gpu import (
     potential_distances,
     von_neumann_entropy,
 )
-from mmphate_gpu._keops import why_no_keops
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.datasets import bifurcation, random_walk
 from mmphate_gpu.neighbors import kneighbors
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.ops.kth_neighbor_distance import kth_neighbor_distance
 from mmphate_gpu.pipeline import interpolate
+from mmphate_gpu.runtime.keops import why_no_keops
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import Trace, normalize
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.sections import UNFINISHED, TookTooLong, Verification, call, last_json, unfinished
-from benchmarks.tasks import tail
+from benchmarks.measure.tasks import tail
 
 # (run of caps.py, storage, bytes), the most telling first: runs of the sizes that matter on workstation cards.
 CARDS = (24e9, 12e9, 8e9)

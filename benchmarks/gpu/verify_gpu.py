@@ -30,8 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import bench_scale, harness  # noqa: E402
-from benchmarks.bench_pipeline import case_task  # noqa: E402
+from benchmarks import run as harness  # noqa: E402
 from benchmarks.cases import AXES, QUICK  # noqa: E402
 from benchmarks.gpu.pytest_runs import pytest_section  # noqa: E402
 from benchmarks.gpu.sections import (  # noqa: E402
@@ -52,10 +51,12 @@ from benchmarks.gpu.sections import (  # noqa: E402
     write_pack,
 )
 from benchmarks.gpu.verify_caps import caps  # noqa: E402
-from benchmarks.harness import about_device, missed_goals  # noqa: E402
-from benchmarks.records import RESULTS, hash_of, read, result_path, same_memory, write_text  # noqa: E402
-from benchmarks.rows import NOT_INSTALLED, Row  # noqa: E402
-from benchmarks.tasks import Task, tail, through_its_end  # noqa: E402
+from benchmarks.measure.records import RESULTS, hash_of, read, result_path, same_memory, write_text  # noqa: E402
+from benchmarks.measure.rows import NOT_INSTALLED, Row  # noqa: E402
+from benchmarks.measure.tasks import Task, tail, through_its_end  # noqa: E402
+from benchmarks.run import about_device, missed_goals  # noqa: E402
+from benchmarks.suites import scale as bench_scale  # noqa: E402
+from benchmarks.suites.pipeline import case_task  # noqa: E402
 
 PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "triton", "pytest", "matplotlib", "xarray")
 BUDGET = 560  # seconds: ten minutes, with some to spare
@@ -152,7 +153,7 @@ def _why(row: Row) -> str:
 
 def whole_suite(name: str) -> Section:
     def options(small: bool) -> list[str]:
-        return ["harness.py", f"--suite={name}", *["--quick"] * small]
+        return ["run.py", f"--suite={name}", *["--quick"] * small]
 
     return suite(name, name, options, lambda device, small: harness.suite_module(name).tasks(device, small))
 
@@ -161,7 +162,7 @@ def axis(name: str) -> Section:
     """The cases of suite "scale" of one axis."""
 
     def options(small: bool) -> list[str]:
-        return ["bench_scale.py", f"--axis={name}", *["--quick"] * small]
+        return ["suites/scale.py", f"--axis={name}", *["--quick"] * small]
 
     return suite(f"scale_{name}", "scale", options, lambda device, small: bench_scale.tasks(device, small, axes=[name]))
 
@@ -171,7 +172,7 @@ def pipeline(key: str, cases: Sequence[str], storage: str | None = None) -> Sect
 
     def options(small: bool) -> list[str]:
         form = [] if storage is None else [f"--storage={storage}"]
-        return ["harness.py", *(f"--case={name}" for name in (QUICK if small else cases)), *form]
+        return ["run.py", *(f"--case={name}" for name in (QUICK if small else cases)), *form]
 
     def chosen(device: str, small: bool) -> list[Task]:
         return [case_task(name, device, storage=storage) for name in (QUICK if small else cases)]

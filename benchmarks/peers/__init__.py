@@ -1,6 +1,6 @@
 """The libraries that this one is measured against: a file each, with what it does of the comparisons' work.
 
-What a peer is given, and how its result is judged, stands in `benchmarks.given`. Its file loads neither its package nor
+What a peer is given, and how its result is judged, stands in `benchmarks.peers.comparisons`. Its file loads neither its package nor
 torch before it works, so that all can be listed and asked `why_not` at once.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.rows import NOT_INSTALLED
+from benchmarks.measure.rows import NOT_INSTALLED
 
 MOST_SECONDS = 120.0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.peers import Found, Peer
 
 if TYPE_CHECKING:
-    from benchmarks.given import Neighbors, Product
+    from benchmarks.peers.comparisons import Neighbors, Product
 
 
 def lazy(given: Product) -> Callable[[], Found]:
@@ -24,7 +24,7 @@ def neighbors(given: Neighbors) -> Callable[[], Found]:
 
 
 def lacks() -> str | None:
-    from mmphate_gpu._keops import why_no_keops
+    from mmphate_gpu.runtime.keops import why_no_keops
 
     return why_no_keops()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.peers import Found, Peer
 
 if TYPE_CHECKING:
-    from benchmarks.given import Neighbors
+    from benchmarks.peers.comparisons import Neighbors
 
 
 def neighbors(given: Neighbors) -> Callable[[], Found]:

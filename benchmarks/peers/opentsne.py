@@ -11,7 +11,7 @@ from benchmarks.peers import POINTS_ONLY, Found, Peer
 if TYPE_CHECKING:
     import numpy as np
 
-    from benchmarks.given import Graph, Picture
+    from benchmarks.peers.comparisons import Graph, Picture
 
 
 def picture(given: Picture) -> Callable[[], Found]:

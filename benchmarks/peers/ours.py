@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from benchmarks.measure.rows import OURS
 from benchmarks.peers import Found, Peer
-from benchmarks.rows import OURS
 
 if TYPE_CHECKING:
-    from benchmarks.given import Graph, Neighbors, Picture, Product, Scaling
+    from benchmarks.peers.comparisons import Graph, Neighbors, Picture, Product, Scaling
 
 
 def picture(given: Picture) -> Callable[[], Found]:

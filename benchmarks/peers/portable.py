@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks.measure.rows import PORTABLE
 from benchmarks.peers import Peer
 from benchmarks.peers.ours import PACKAGES, kth_distances, mds, medians, picture, sparse_float32, sparse_float64
-from benchmarks.rows import PORTABLE
 
 PEER = Peer(
     PORTABLE,

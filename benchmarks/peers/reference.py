@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.peers import Found, Peer
 
 if TYPE_CHECKING:
-    from benchmarks.given import Picture
+    from benchmarks.peers.comparisons import Picture
 
 
 def picture(given: Picture) -> Callable[[], Found]:

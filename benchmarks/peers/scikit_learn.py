@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.peers import Found, Peer
 
 if TYPE_CHECKING:
-    from benchmarks.given import Neighbors, Scaling
+    from benchmarks.peers.comparisons import Neighbors, Scaling
 
 
 # It is asked for its stress every so many sweeps, of many landmarks more: what a call costs beside them is a few per

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.peers import Found, Peer
 
 if TYPE_CHECKING:
-    from benchmarks.given import Product
+    from benchmarks.peers.comparisons import Product
 
 
 def float64(given: Product) -> Callable[[], Found]:

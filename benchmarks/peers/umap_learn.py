@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks.peers import POINTS_ONLY, Found, Peer
 
 if TYPE_CHECKING:
-    from benchmarks.given import Graph, Picture
+    from benchmarks.peers.comparisons import Graph, Picture
 
 # Its defaults: min_dist, spread, and epochs for more than and up to 10,000 points.
 SPREAD, MIN_DIST = 1.0, 0.1

@@ -6,9 +6,9 @@ import warnings
 
 import torch
 
-from .._trace_points import FLOOR
 from ..neighbors import kth_neighbor_distance, median_kth_neighbor_distance
 from ..ops.kth_neighbor_distance import median
+from ..trace.points import FLOOR
 
 
 def kth_unit_distance(points: torch.Tensor, knn: int, *, backend: str = "auto") -> torch.Tensor:  # (S, M, D) -> (S, M)

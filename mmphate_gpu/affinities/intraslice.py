@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from .._trace_points import FLOOR
 from ..ops.chunks import pair_chunks
 from ..ops.csr import Csr, index_dtype, indptr_of_counts
 from ..ops.distances import distances_by_difference
 from ..ops.radius_affinity import radius_affinity
+from ..trace.points import FLOOR
 from .bandwidth import kth_unit_distance
 from .equal_points import merge_equal_units
 

@@ -6,16 +6,18 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..errors import check_choice
 from ..operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
 from ..operators.assemble import assembled_bytes, assembled_nnz
 from ..operators.tiles import tiles_bytes
-from ..ops.devices import resolve_device
-from ..ops.isolation import isolated
-from ..ops.memory import available_bytes, check_fits
-from ..ops.twins import TRITON
-from ..params import STORAGES, Params, check_choice
+from ..ops.launch.twins import TRITON
+from ..params import STORAGES, Params
+from ..runtime.devices import resolve_device
+from ..runtime.isolation import isolated
+from ..runtime.memory import available_bytes, check_fits
 from ..slices import unit_major
-from ..trace import as_trace, reduce, trace_points
+from ..trace import as_trace, trace_points
+from ..trace.pca import reduce
 from .bandwidth import interslice_bandwidth
 from .equal_points import merge_equal_slices
 from .intraslice import intraslice_affinity

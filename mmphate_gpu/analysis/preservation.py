@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._arrays import real_tensor, to_numpy
-from .._trace_parts import Array, blocks
+from ..errors import InputError, check_number
+from ..linalg.safe_scale import safe_scale
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
-from ..ops.isolation import isolated
-from ..ops.safe_scale import safe_scale
-from ..params import InputError, check_number
+from ..runtime.arrays import real_tensor, to_numpy
+from ..runtime.isolation import isolated
 from ..slices import unit_major
 from ..trace import Trace, as_trace, flat_points, normalize
+from ..trace.stored import Array, blocks
 
 # Pairs per chunk: two float64 distance blocks, the copies that the selection of ties makes, and masks, at most
 # 60 bytes a pair, stay under 64 MiB.

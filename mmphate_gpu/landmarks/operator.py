@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 
-from .._arrays import real_tensor
+from ..errors import InputError, InputTypeError, check_number
+from ..linalg.components import Components, components
+from ..linalg.random import seeded_generator
+from ..linalg.sparse_gram import sparse_gram
 from ..operators import AffinityOperator
 from ..ops import csr as csr_ops
-from ..ops.components import Components, components
 from ..ops.csr import Csr
-from ..ops.isolation import isolated
-from ..ops.memory import check_fits
-from ..ops.random import seeded_generator
-from ..ops.sparse_gram import sparse_gram
-from ..params import InputError, InputTypeError, Labels, check_landmarks, check_number
+from ..params import Labels, check_landmarks
+from ..runtime.arrays import real_tensor
+from ..runtime.isolation import isolated
+from ..runtime.memory import check_fits
 from .spectral import spectral_clusters
 from .stratified import stratified_clusters
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ..linalg.kmeans import kmeans
+from ..linalg.top_eigenpairs import top_eigenpairs
 from ..operators import AffinityOperator
-from ..ops.kmeans import kmeans
-from ..ops.top_eigenpairs import top_eigenpairs
 
 
 def diffusion_features(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..ops.kmeans import kmeans
-from ..params import InputError
+from ..errors import InputError
+from ..linalg.kmeans import kmeans
 from ..slices import unit_major
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..ops.top_eigenpairs import top_eigenpairs
+from ..linalg.top_eigenpairs import top_eigenpairs
 
 
 def classic(

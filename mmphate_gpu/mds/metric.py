@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .._arrays import takes_arrays
-from ..ops.random import seeded_generator
-from ..ops.safe_scale import safe_scale
-from ..params import MDS_SOLVERS, InputError, check_choice, check_number
+from ..errors import InputError, check_choice, check_number
+from ..linalg.random import seeded_generator
+from ..linalg.safe_scale import safe_scale
+from ..params import MDS_SOLVERS
+from ..runtime.arrays import takes_arrays
 from .classic import classic
 from .nonmetric import nonmetric
 from .smacof import Descent, smacof

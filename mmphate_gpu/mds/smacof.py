@@ -9,7 +9,7 @@ import torch
 
 from ..ops import descent_step as descent
 from ..ops.guttman_transform import guttman_transform
-from ..ops.repeat import repeat_until
+from ..ops.launch.repeat import repeat_until
 
 # Points this close, as a share of the largest coordinate, count as one: D / d times the rounding of a coordinate would
 # outweigh the step itself.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from .._arrays import takes_arrays
+from ..errors import InputError
+from ..linalg.safe_scale import safe_scale
 from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
-from ..ops.safe_scale import safe_scale
-from ..params import InputError
+from ..runtime.arrays import takes_arrays
 
 
 @takes_arrays("distances", "coordinates")

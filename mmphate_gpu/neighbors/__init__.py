@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import torch
 
-from .._keops import KeopsError, give_up_keops, keops_serves
+from ..errors import InputError, check_choice, check_number
 from ..ops import kth_neighbor_distance as ops
-from ..ops.twins import serves
+from ..ops.launch.twins import serves
 from ..params import KNN_BACKENDS as KNN_BACKEND_NAMES
-from ..params import InputError, check_choice, check_number
+from ..runtime.keops import KeopsError, give_up_keops, keops_serves
 
 # name -> module with ``knn(points, k) -> (distances, indices)``; imported on first use
 KNN_BACKENDS = {name: f"{__name__}.{name}_backend" for name in KNN_BACKEND_NAMES if name != "auto"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._keops import keops
+from ..runtime.keops import keops
 
 
 def knn(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .._optional import require
+from ..runtime.optional import require
 from . import torch_backend
 
 # Below this NN-descent has nothing to gain over the exact search, and needs more points than neighbours anyway.

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .._arrays import real_tensor
-from .._optional import require_cupy
+from ..errors import InputTypeError
 from ..ops import csr as csr_ops
-from ..ops.isolation import isolated
-from ..ops.memory import check_fits
-from ..params import InputTypeError
+from ..runtime.arrays import real_tensor
+from ..runtime.isolation import isolated
+from ..runtime.memory import check_fits
+from ..runtime.optional import require_cupy
 from .protocol import AffinityOperator
 from .sparse import SparseAffinity
 

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from .._arrays import array_or_tensor
+from ..errors import InputError, InputTypeError
 from ..ops.csr import Csr
-from ..ops.isolation import isolated
-from ..params import InputError, InputTypeError
+from ..runtime.arrays import array_or_tensor
+from ..runtime.isolation import isolated
 
 
 class AffinityOperator(ABC):

@@ -7,8 +7,8 @@ import torch
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
-from ..ops.isolation import isolated
 from ..ops.landmark_aggregate import aggregate
+from ..runtime.isolation import isolated
 from .protocol import AffinityOperator
 
 

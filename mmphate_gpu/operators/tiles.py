@@ -7,12 +7,12 @@ import torch
 from ..ops import csr as csr_ops
 from ..ops.chunks import row_chunks
 from ..ops.csr import Csr
-from ..ops.isolation import isolated
-from ..ops.memory import check_fits
 from ..ops.tile_block import product_by_tiles
 from ..ops.tile_entries import TILE, tile_entries
 from ..ops.tile_layout import point_tiles, stored_pairs
 from ..ops.tile_matmul import tile_matmul
+from ..runtime.isolation import isolated
+from ..runtime.memory import check_fits
 from .lazy import LazyAffinity
 from .protocol import AffinityOperator
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .chunks import row_chunks
-from .twins import TRITON, twins
+from .launch.twins import TRITON, twins
 
 
 @twins("(Tensor points, Tensor centers) -> (Tensor, Tensor)", cuda=TRITON)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..runtime.isolation import isolated
 from .chunks import chunk_elements, row_chunks
-from .isolation import isolated
 
 
 class Csr(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from .csr import Csr, to_torch
-from .twins import PORTABLE, twins
+from .launch.twins import PORTABLE, twins
 
-# On the CPU the library's product has the lead in float32 below this many columns (benchmarks/bench_ops.py); in float64
+# On the CPU the library's product has the lead in float32 below this many columns (suite ops); in float64
 # it never has, since it takes a copy of the values first. On CUDA the twin always serves. It sums each row by itself,
 # so a part of the rows gets the same bits as all rows together. No library promises that.
 FLOAT32_FROM = 32

@@ -8,7 +8,7 @@ from operator import add, mul
 
 import torch
 
-from .twins import twins
+from .launch.twins import twins
 
 DEPTH = 5  # past steps from which the curvature is guessed
 # Gain of a plain step, as a share of the stress, from which on long steps are taken: at the start, where a sweep takes

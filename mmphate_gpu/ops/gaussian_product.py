@@ -7,8 +7,8 @@ import math
 import torch
 
 from .distances import distances_by_difference
+from .launch.twins import TRITON, twins
 from .tile_layout import row_of_tile, sum_of_tiles
-from .twins import TRITON, twins
 
 # Above this many features distances by differences cost more than those by products, on the tensor cores.
 FEW_FEATURES = 16

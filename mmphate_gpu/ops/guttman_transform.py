@@ -6,7 +6,7 @@ import torch
 
 from .chunks import row_chunks
 from .distances import distances_by_difference
-from .twins import twins
+from .launch.twins import twins
 
 # Elements of one block of the portable sweep, so that its temporaries stay within a CPU's second-level cache.
 SWEEP_ELEMENTS = 1 << 18

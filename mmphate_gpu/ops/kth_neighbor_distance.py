@@ -6,7 +6,7 @@ import torch
 
 from .chunks import pair_chunks
 from .distances import distances_by_difference
-from .twins import twins
+from .launch.twins import twins
 
 
 def nearest_others(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)

@@ -8,8 +8,8 @@ import torch
 
 from .chunks import row_chunks
 from .csr import Csr, of_dense_rows
+from .launch.twins import twins
 from .scatter_sum import scatter_sum
-from .twins import twins
 
 
 def aggregate(csr: Csr, labels: torch.Tensor, n: int) -> Csr:  # (rows, m), (m,) int64 -> (rows, n)

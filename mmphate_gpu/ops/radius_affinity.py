@@ -14,7 +14,7 @@ import torch
 from .chunks import Chunk, pair_chunks
 from .csr import Csr, index_dtype, indptr_of_counts
 from .distances import distances_by_difference
-from .twins import twins
+from .launch.twins import twins
 
 # Smaller affinities are 0 in every dtype stored.
 SMALLEST = torch.finfo(torch.float32).tiny

@@ -11,8 +11,8 @@ import torch
 
 from .csr import Csr
 from .csr_matmul import matmul
+from .launch.twins import TRITON, twins
 from .tile_layout import TileLayout, in_tiles
-from .twins import TRITON, twins
 
 # Columns of a block of tiles are a multiple of this: 32 bytes, and the least that a tensor core multiplies.
 COLUMNS = 16

@@ -6,8 +6,8 @@ import torch
 
 from .chunks import row_chunks
 from .distances import distances_by_difference
+from .launch.twins import TRITON, twins
 from .radius_affinity import kernel
-from .twins import TRITON, twins
 
 # Points of a tile: two tensor-core operands of 128 x 128 in half precision, and the sums, fit one multiprocessor.
 TILE = 128

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .launch.twins import TRITON, twins
 from .tile_layout import row_of_tile, sum_of_tiles
-from .twins import TRITON, twins
 
 
 @twins(

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._atomic import whole_file
-from .._paths import expanded, writable
-from ..params import InputError
+from ..errors import InputError
+from ..runtime.atomic import whole_file
+from ..runtime.paths import expanded, writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding import Embedding
-from ..params import InputError, InputTypeError, check_choice, check_number
+from ..errors import InputError, InputTypeError, check_choice, check_number
 from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, own_settings, save_figure
 from .colors import Coloring, are_numbers, categorical, every_few, ordered, round_ticks
 from .names import texts

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from ..params import InputError, InputTypeError
+from ..errors import InputError, InputTypeError
 
 LARGEST_INTEGER = 2**53  # float64 holds every integer up to here
 

@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from .._trace_input import as_label
-from ..params import InputError, InputTypeError
+from ..errors import InputError, InputTypeError
 from ..trace import Trace
+from ..trace.convert import as_label
 from .carried import MISFITS, Run, settled, warn_of_other_states
 from .output import LARGEST_INTEGER, copied_output, sequence_values
 from .state import Attributes, Key, Start, copied, undisturbed

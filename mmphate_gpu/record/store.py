@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .._atomic import PathExistsError, whole_file
-from .._paths import expanded, writable
-from .._trace_flat import META, RECORDING
-from .._trace_write import save_array
-from ..params import InputError
+from ..errors import InputError
+from ..runtime.atomic import PathExistsError, whole_file
+from ..runtime.paths import expanded, writable
 from ..trace import Trace, as_trace, load_trace
+from ..trace.formats.flat import META, RECORDING
+from ..trace.write import save_array
 
 _ACCEPTED = "accepted: a new or an empty folder for each recorder"
 

@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from mmphate_gpu import reference
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
+from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.operators import (
     AffinityOperator,
     LazyAffinity,
@@ -38,11 +39,10 @@ from mmphate_gpu.operators import tiles as tiles_module
 from mmphate_gpu.operators.assemble import assembled_bytes, assembled_nnz
 from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
-from mmphate_gpu.ops import memory
 from mmphate_gpu.ops import tile_layout as tile_layout_module
+from mmphate_gpu.ops.launch.twins import PORTABLE, serves
 from mmphate_gpu.ops.tile_layout import TILE, stored_pairs, tile_layout
-from mmphate_gpu.ops.twins import PORTABLE, serves
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.runtime import memory
 from mmphate_gpu.slices import unit_major
 
 N_SLICES, N_UNITS, N_FEATURES = 23, 4, 5
@@ -668,17 +668,18 @@ def test_products_wait_for_no_number_of_a_gpu(half_form, monkeypatch):
     """By the Triton launchers on fake tensors, which have shapes and no numbers: to ask for one raises."""
     pytest.importorskip("triton")
     from mmphate_gpu.operators import lazy as lazy_module
-    from mmphate_gpu.ops import _triton, _triton_blocks, tile_block
+    from mmphate_gpu.ops import tile_block
+    from mmphate_gpu.ops.triton import blocks, launchers
 
     operator = long_form(half_form, torch.float32, torch.device("cpu"))
     block = right_hand_side(operator.shape[0], 5, dtype=torch.float32, device=operator.device)
     first, kernel = operator @ block, _NoKernel()
     name, module = ("tile_matmul", tiles_module) if half_form == "tiles" else ("gaussian_product", lazy_module)
-    monkeypatch.setattr(_triton, f"{name}_kernel", kernel)
-    monkeypatch.setattr(module, name, getattr(_triton, name))
+    monkeypatch.setattr(launchers, f"{name}_kernel", kernel)
+    monkeypatch.setattr(module, name, getattr(launchers, name))
     for around in ("tile_block", "tile_rows"):
-        monkeypatch.setattr(_triton_blocks, f"{around}_kernel", kernel)
-        monkeypatch.setattr(tile_block, around, getattr(_triton_blocks, around))
+        monkeypatch.setattr(blocks, f"{around}_kernel", kernel)
+        monkeypatch.setattr(tile_block, around, getattr(blocks, around))
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # `product` and `@` would turn it off
         given = fake.from_tensor(block)
         assert operator._matmul(given).shape == first.shape and kernel.started == 3

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from mmphate_gpu.ops._cuda import Argument, Launch, Twins
-from mmphate_gpu.ops._sources import kernel_names, source_folder
+from mmphate_gpu.ops.launch.cuda import Twins
+from mmphate_gpu.ops.launch.kernel import Argument, Launch
+from mmphate_gpu.ops.launch.sources import kernel_names, source_folder
 
 # Schedules of the threads of a block: forwards, backwards, in strides. In the second the blocks run backwards too.
 ORDERS = (0, 1, 5)

@@ -12,10 +12,10 @@ import torch
 
 from mmphate_gpu import MMPHATE, estimator
 from mmphate_gpu.mds import smacof
-from mmphate_gpu.ops import _launch, compile_ahead
-from mmphate_gpu.ops._cuda import Twins
-from mmphate_gpu.ops._launch import Launch
-from mmphate_gpu.ops.twins import ops_of
+from mmphate_gpu.ops.launch import compile_ahead, kernel
+from mmphate_gpu.ops.launch.cuda import Twins
+from mmphate_gpu.ops.launch.kernel import Launch
+from mmphate_gpu.ops.launch.twins import ops_of
 
 from .fake_cupy import FakeCupy, without_cuda
 
@@ -23,7 +23,7 @@ Kernels = set[tuple[str, str, tuple[tuple[str, str], ...]]]
 
 
 def kernels(launches: Iterable[Launch]) -> Kernels:
-    return {_launch.Key.of(launch, 0)[1:] for launch in launches}
+    return {kernel.Key.of(launch, 0)[1:] for launch in launches}
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
@@ -84,8 +84,8 @@ def test_a_fit_launches_what_was_compiled_ahead(shape, storage, dtype, options, 
 def test_it_begins_only_where_the_twins_serve(monkeypatch):
     cupy = FakeCupy()
     without_cuda(monkeypatch, devices=cupy.devices)
-    monkeypatch.setattr(_launch, "require_cupy", lambda **_: cupy)
-    monkeypatch.setattr(_launch, "_compiled", {})
+    monkeypatch.setattr(kernel, "require_cupy", lambda **_: cupy)
+    monkeypatch.setattr(kernel, "_compiled", {})
     sizes = {"n_slices": 3000, "n_features": 6, "width": 110, "n_components": 2, "wide": False}
     monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: False)
     compile_ahead.compile_ahead(torch.device("cuda", 0), **sizes)
@@ -93,8 +93,8 @@ def test_it_begins_only_where_the_twins_serve(monkeypatch):
     compile_ahead.compile_ahead(torch.device("cpu"), **sizes)
     assert not cupy.modules
     compile_ahead.compile_ahead(torch.device("cuda", 0), **sizes)
-    for key in list(_launch._compiled):
-        _launch._kernel(key)
+    for key in list(kernel._compiled):
+        kernel._kernel(key)
     assert not cupy.calls
     wanted = compile_ahead.launches_of_fit(compile_ahead.MANY_SLICES, 6, 110, 2, torch.float32)
     assert len(cupy.modules) == len({module["code"] for module in cupy.modules}) == len(kernels(wanted))

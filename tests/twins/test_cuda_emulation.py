@@ -19,16 +19,17 @@ from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
 from mmphate_gpu.datasets import bifurcation
 from mmphate_gpu.mds import smacof as smacof_module
 from mmphate_gpu.mds.smacof import Way
-from mmphate_gpu.ops import _native
 from mmphate_gpu.ops import descent_step as descent
-from mmphate_gpu.ops._cuda import Launch, Twins
-from mmphate_gpu.ops._pair_stack import KeptStack, Stack, new_stack
-from mmphate_gpu.ops._sources import source_folder
 from mmphate_gpu.ops.kth_neighbor_distance import median
+from mmphate_gpu.ops.launch import native
+from mmphate_gpu.ops.launch.cuda import Twins
+from mmphate_gpu.ops.launch.kernel import Launch
+from mmphate_gpu.ops.launch.pair_stack import KeptStack, Stack, new_stack
+from mmphate_gpu.ops.launch.repeat import repeat_until
+from mmphate_gpu.ops.launch.sources import source_folder
+from mmphate_gpu.ops.launch.twins import PORTABLE
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
-from mmphate_gpu.ops.repeat import repeat_until
 from mmphate_gpu.ops.tile_layout import kd_order
-from mmphate_gpu.ops.twins import PORTABLE
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
 
@@ -76,7 +77,7 @@ def cuda_in_turn(emulation: Emulation, request: pytest.FixtureRequest) -> Twins:
 
 
 def natives() -> bool:
-    return _native.why_no_native() is None
+    return native.why_no_native() is None
 
 
 def assert_same(ours: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...]) -> None:
@@ -170,8 +171,8 @@ def _check_radius(cuda: Twins, points: torch.Tensor, decay: float, index: torch.
     assert_same((gap_at, indices), (expected[0], expected[1].to(index)))
     torch.testing.assert_close(values, expected[2], rtol=2e-7 if value == torch.float32 else 1e-13, atol=0)
     if natives():
-        assert_same((counts,), (_native.radius_counts(points, reach),))
-        assert_same((gap_at, indices, values), fill(_native))
+        assert_same((counts,), (native.radius_counts(points, reach),))
+        assert_same((gap_at, indices, values), fill(native))
 
 
 def _fill_by_rows(
@@ -231,7 +232,7 @@ def test_radius_fill_reports_rows_of_another_length(cuda: Twins) -> None:
         wrong[20] += change
         indptr = torch.cat([torch.zeros(1, dtype=torch.int64), wrong.cumsum(0)])
         indices, values = torch.full((int(indptr[-1]) + 9,), -7), torch.full((int(indptr[-1]) + 9,), -7.0)
-        with pytest.raises(_native.NativeError, match="counted"):
+        with pytest.raises(native.NativeError, match="counted"):
             cuda.radius_fill(points, 1.0, 2.0, 2.0, 0, 40, indptr, torch.zeros_like(wrong), indices, values)
         assert (indices[-9:] == -7).all() and (values[-9:] == -7).all()
 
@@ -239,7 +240,7 @@ def test_radius_fill_reports_rows_of_another_length(cuda: Twins) -> None:
 def test_a_tensor_of_another_device_reaches_no_kernel(cuda: Twins) -> None:
     """Its address would be read as one of this device."""
     bandwidth = torch.ones(2, 9, dtype=torch.float64, device="meta")
-    with pytest.raises(_native.NativeError, match="symmetrized_affinity: a tensor is on meta; accepted: cpu"):
+    with pytest.raises(native.NativeError, match="symmetrized_affinity: a tensor is on meta; accepted: cpu"):
         cuda.symmetrized_affinity(_normal(2, 9, 3), bandwidth, 2.0, 0.0, 0.0, 1.0, torch.float64)
 
 
@@ -264,7 +265,7 @@ def _check_symmetrized(cuda: Twins, points: torch.Tensor, decay: float, thresh: 
     expected = dense.view(n_sets * n, n)[rows, columns].to(value)
     torch.testing.assert_close(values, expected, rtol=2e-7 if value == torch.float32 else 1e-12, atol=0)
     if natives():
-        assert_same((indptr, indices, values), _native.symmetrized_affinity(*given))
+        assert_same((indptr, indices, values), native.symmetrized_affinity(*given))
 
 
 @pytest.mark.parametrize("n", POINTS)
@@ -287,8 +288,8 @@ def _check_kth(cuda: Twins, points: torch.Tensor, k: int) -> None:
     found, medians = cuda.kth_neighbor_distance(points, k), cuda.median_kth_neighbor_distance(points, k)
     assert_same((found, medians), (expected, median(expected)))
     if natives():
-        assert_same((found,), (_native.kth_neighbor_distance(points, k),))
-        assert_same((medians,), (_native.median_kth_neighbor_distance(points, k),))
+        assert_same((found,), (native.kth_neighbor_distance(points, k),))
+        assert_same((medians,), (native.median_kth_neighbor_distance(points, k),))
 
 
 @pytest.mark.slow
@@ -318,7 +319,7 @@ def test_median_where_the_sample_misleads(cuda_in_turn: Twins) -> None:
     n = 2051
     points = torch.zeros(1, n, 6, dtype=torch.float64)
     points[0, :, 0] = 1e3 * torch.arange(n, dtype=torch.float64)
-    sampled = (2 * torch.arange(_native.SAMPLED) + 1) * n // (2 * _native.SAMPLED)
+    sampled = (2 * torch.arange(native.SAMPLED) + 1) * n // (2 * native.SAMPLED)
     for side in (-1, 1):
         points[0, sampled + side, 0] = points[0, sampled, 0] + side * (1 + 1e-3 * torch.arange(sampled.numel()))
     assert torch.equal(kd_order(points)[0], torch.arange(n))
@@ -503,7 +504,7 @@ def test_pairs_that_float32_cannot_tell_apart(cuda_in_turn: Twins, kind: str, p:
         near = (distances <= reach) & ~torch.eye(70, dtype=torch.bool)
         assert torch.equal(counts, near.sum(-1))
         if natives():
-            assert_same((counts,), (_native.radius_counts(points, reach),))
+            assert_same((counts,), (native.radius_counts(points, reach),))
     if kind != "beyond":  # infinite bandwidths are not for the affinity
         _check_radius(cuda_in_turn, points, 2.0, *COUNTED)
         _check_symmetrized(cuda_in_turn, points, 2.0, 0.3, torch.float64)
@@ -659,8 +660,8 @@ def _check_product(cuda: Twins, csr: tuple[torch.Tensor, ...], block: torch.Tens
     most = 1e-4 if block.dtype == torch.float32 else 1e-12
     torch.testing.assert_close(product.double(), expected, rtol=0, atol=most)
     # Without a fused multiply-add the baseline rounds once more.
-    if natives() and _native.isa() != "baseline":
-        assert_same((product,), (_native.csr_matmul(*csr, block, interleave),))
+    if natives() and native.isa() != "baseline":
+        assert_same((product,), (native.csr_matmul(*csr, block, interleave),))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -699,7 +700,7 @@ def test_landmark_aggregate(cuda: Twins, n_labels: int) -> None:
         rounding = 1e-13 if values.dtype == torch.float64 else 1e-7
         torch.testing.assert_close(found, expected, rtol=rounding, atol=0)
         if natives():
-            assert_same((indptr, indices, values), _native.landmark_aggregate(*csr, labels, n_labels))
+            assert_same((indptr, indices, values), native.landmark_aggregate(*csr, labels, n_labels))
 
 
 # ---------------------------------------------------------------- Guttman transform
@@ -726,7 +727,7 @@ def test_guttman_transform(cuda: Twins, n_components: int, dtype: torch.dtype) -
         most = 5e-5 if dtype == torch.float32 else 5e-13
         torch.testing.assert_close(found, expected, rtol=most, atol=most)
         if natives():
-            theirs = _native.guttman_transform(distances, points, share)  # off in float32 by 8.6e-5
+            theirs = native.guttman_transform(distances, points, share)  # off in float32 by 8.6e-5
             torch.testing.assert_close(found, theirs, rtol=4 * most, atol=4 * most)
 
 

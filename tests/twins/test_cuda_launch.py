@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu.ops import _cuda, _launch, _native, radius_affinity, tile_matmul, twins  # noqa: F401 - define their ops
-from mmphate_gpu.ops._launch import Launch
-from mmphate_gpu.ops._sources import kernel_names, kernel_source, source_of_kernel
-from mmphate_gpu.ops.twins import PORTABLE
+from mmphate_gpu.ops import radius_affinity, tile_matmul  # noqa: F401 - define their ops
+from mmphate_gpu.ops.launch import cuda, kernel, native, twins
+from mmphate_gpu.ops.launch.kernel import Launch
+from mmphate_gpu.ops.launch.sources import kernel_names, kernel_source, source_of_kernel
+from mmphate_gpu.ops.launch.twins import PORTABLE
 
 from .fake_cupy import FakeCupy, without_cuda
 from .waits import no_waits
@@ -23,8 +24,8 @@ from .waits import no_waits
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
     fake = FakeCupy()
-    monkeypatch.setattr(_launch, "require_cupy", lambda **_: fake)
-    monkeypatch.setattr(_launch, "_compiled", {})
+    monkeypatch.setattr(kernel, "require_cupy", lambda **_: fake)
+    monkeypatch.setattr(kernel, "_compiled", {})
     without_cuda(monkeypatch, devices=fake.devices)
     return fake
 
@@ -39,7 +40,7 @@ GPU = [torch.device("cuda", index) for index in range(2)]
 
 def test_a_launch_reaches_cupy(cupy: FakeCupy) -> None:
     launch = fill()
-    _launch.start_with_cupy(launch, GPU[1])
+    kernel.start_with_cupy(launch, GPU[1])
     (call,) = cupy.calls
     assert (call["name"], call["grid"], call["block"], call["shared_mem"]) == ("radius_fill", (7,), (64,), 96)
     assert call["device"] == 1 and call["stream"].ptr == 1234 and not cupy.devices
@@ -60,8 +61,8 @@ def test_the_stand_in_warns_as_cupy_14_does(cupy: FakeCupy) -> None:
 
 def test_a_kernel_is_compiled_once_a_device(cupy: FakeCupy) -> None:
     for device in (GPU[0], GPU[0], GPU[1]):
-        _launch.start_with_cupy(fill(), device)
-    _launch.start_with_cupy(fill(defines={}), GPU[0])
+        kernel.start_with_cupy(fill(), device)
+    kernel.start_with_cupy(fill(defines={}), GPU[0])
     assert len(cupy.calls) == 4
     assert [module["device"] for module in cupy.modules] == [0, 1, 0]
     module = cupy.modules[0]
@@ -84,32 +85,32 @@ def test_a_compiler_that_fails_is_asked_again(cupy: FakeCupy) -> None:
     cupy.fault = RuntimeError("nvrtc: error")
     for _ in range(2):
         with pytest.raises(RuntimeError, match="nvrtc: error"):
-            _launch.start_with_cupy(fill(), GPU[0])
+            kernel.start_with_cupy(fill(), GPU[0])
     cupy.fault = None
-    _launch.start_with_cupy(fill(), GPU[0])
+    kernel.start_with_cupy(fill(), GPU[0])
     assert len(cupy.modules) == 3 and len(cupy.calls) == 1
 
 
 def test_compiling_ahead_waits_for_nothing_and_launches_nothing(cupy: FakeCupy) -> None:
     cupy.gate = threading.Event()
-    _launch.begin_compiling([fill(), fill(), fill(defines={})], GPU[0])
-    _launch.begin_compiling([fill()], GPU[0])  # it is being compiled already
+    kernel.begin_compiling([fill(), fill(), fill(defines={})], GPU[0])
+    kernel.begin_compiling([fill()], GPU[0])  # it is being compiled already
     assert not cupy.calls
     late = threading.Timer(0.2, cupy.gate.set)
     late.start()
-    _launch.start_with_cupy(fill(), GPU[0])  # waits for the thread that compiles it
+    kernel.start_with_cupy(fill(), GPU[0])  # waits for the thread that compiles it
     late.join()
-    _launch.start_with_cupy(fill(defines={}), GPU[0])
+    kernel.start_with_cupy(fill(defines={}), GPU[0])
     assert len(cupy.calls) == 2 and len(cupy.modules) == 2
     assert {module["thread"] for module in cupy.modules} == {"compiles radius_fill"}
 
 
 def test_an_error_of_compiling_ahead_is_raised_at_the_launch(cupy: FakeCupy) -> None:
     cupy.fault = RuntimeError("nvrtc: error")
-    _launch.begin_compiling([fill()], GPU[0])
+    kernel.begin_compiling([fill()], GPU[0])
     for _ in range(2):
         with pytest.raises(RuntimeError, match="nvrtc: error"):
-            _launch.start_with_cupy(fill(), GPU[0])
+            kernel.start_with_cupy(fill(), GPU[0])
 
 
 def test_without_threads_the_caller_compiles(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,15 +118,15 @@ def test_without_threads_the_caller_compiles(cupy: FakeCupy, monkeypatch: pytest
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", none_left)
-    _launch.begin_compiling([fill(), fill(defines={})], GPU[0])
-    _launch.start_with_cupy(fill(), GPU[0])
+    kernel.begin_compiling([fill(), fill(defines={})], GPU[0])
+    kernel.start_with_cupy(fill(), GPU[0])
     assert len(cupy.modules) == 2 and len(cupy.calls) == 1
 
 
 def test_the_probe_compiles_what_every_run_needs(cupy: FakeCupy) -> None:
-    _cuda.probe()
+    cuda.probe()
     assert [module["code"] for module in cupy.modules] == [source_of_kernel("pair_screen", "pair_screen", {})]
-    _cuda.Twins(_launch.start_with_cupy)._run(Launch("pair_screen", "pair_screen", (), 1, 1), GPU[0])
+    cuda.Twins(kernel.start_with_cupy)._run(Launch("pair_screen", "pair_screen", (), 1, 1), GPU[0])
     assert len(cupy.modules) == 1
 
 
@@ -133,7 +134,7 @@ def test_nothing_is_started_for_nothing() -> None:
     def start(launch: Launch, device: torch.device) -> None:
         raise AssertionError(launch.kernel)
 
-    twins = _cuda.Twins(start)
+    twins = cuda.Twins(start)
     assert twins.radius_counts(torch.empty(0, 5, 3, dtype=torch.float64), 1.0).shape == (0, 5)
     nothing = torch.zeros(1, dtype=torch.int32)
     assert twins.csr_matmul(nothing, nothing[:0], torch.ones(0), torch.ones(4, 16), 1).shape == (0, 16)
@@ -153,14 +154,14 @@ def test_nothing_is_started_for_nothing() -> None:
     ],
 )
 def test_every_op_has_a_launcher_with_the_arguments_of_its_c_plus_plus_twin(name: str) -> None:
-    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (_cuda, _native))
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (cuda, native))
     assert list(ours) == list(theirs)
 
 
 def test_the_op_without_a_c_plus_plus_twin_has_the_arguments_of_its_portable_version() -> None:
-    ours, theirs = (inspect.signature(one).parameters for one in (_cuda.descent_step, PORTABLE["descent_step"]))
+    ours, theirs = (inspect.signature(one).parameters for one in (cuda.descent_step, PORTABLE["descent_step"]))
     assert list(ours) == list(theirs)
-    assert not hasattr(_native, "descent_step") and "no C++ twin" in twins.serving_op("descent_step", "cpu")
+    assert not hasattr(native, "descent_step") and "no C++ twin" in twins.serving_op("descent_step", "cpu")
 
 
 def cuda_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -174,12 +175,12 @@ def cuda_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(twins.importlib, "import_module", lambda *_: Broken)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(twins, "available", lambda name: True)
-    monkeypatch.setattr(twins._native, "switched_off", lambda: False)
+    monkeypatch.setattr(twins.native, "switched_off", lambda: False)
 
 
 def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_that_fails(monkeypatch, OSError("libnvrtc.so is missing"))
-    monkeypatch.setattr(twins, "CUPY", twins.CudaCompiler("CuPy", "cupy", "._cuda"))
+    monkeypatch.setattr(twins, "CUPY", twins.CudaCompiler("CuPy", "cupy", ".cuda"))
     launch = twins.CUPY.launcher("radius_counts")
     points = torch.arange(6.0, dtype=torch.float64).view(1, 6, 1)
     with pytest.warns(RuntimeWarning, match="portable torch versions serve on CUDA: .*OSError: libnvrtc"):
@@ -191,7 +192,7 @@ def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pyt
 
 def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_that_fails(monkeypatch, RuntimeError("PassManager::run failed"))
-    compiler = twins.CudaCompiler("Triton", "triton", "._triton")
+    compiler = twins.CudaCompiler("Triton", "triton", "..triton.launchers")
     assert compiler.why_not() is None  # nothing is tried before the first call
     tiles, one = torch.eye(128).half()[None], torch.zeros(1, dtype=torch.int32)
     arguments = (
@@ -208,7 +209,7 @@ def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: p
 
 
 def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(twins._native, "switched_off", lambda: True)
+    monkeypatch.setattr(twins.native, "switched_off", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert twins.why_no_cuda_twins() == "MMPHATE_GPU_NATIVE=0 in the environment"
 

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 import torch
 
+from mmphate_gpu.linalg import kmeans
+from mmphate_gpu.linalg.random import seeded_generator
 from mmphate_gpu.mds import stress
 from mmphate_gpu.mds.smacof import Way, smacof
-from mmphate_gpu.ops import _native, csr_matmul, guttman_transform, kmeans, landmark_aggregate, radius_affinity  # noqa: F401
+from mmphate_gpu.ops import csr_matmul, guttman_transform, landmark_aggregate, radius_affinity  # noqa: F401
 from mmphate_gpu.ops import kth_neighbor_distance as kth_module  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.csr import Csr, indptr_of_counts, of_dense_rows, to_torch
 from mmphate_gpu.ops.csr_matmul import matmul
+from mmphate_gpu.ops.launch import native
+from mmphate_gpu.ops.launch.repeat import EAGER, repeat_until
+from mmphate_gpu.ops.launch.twins import PORTABLE, why_no_cuda_twins
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
-from mmphate_gpu.ops.random import seeded_generator
-from mmphate_gpu.ops.repeat import EAGER, repeat_until
-from mmphate_gpu.ops.twins import PORTABLE, why_no_cuda_twins
 from mmphate_gpu.pipeline import interpolate
 
 from .waits import no_waits
@@ -49,13 +51,13 @@ def moved(arguments: tuple[Any, ...], device: str) -> tuple[Any, ...]:
 
 def both(op: str, *arguments: Any) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], bool]:
     """What CUDA gives, what the CPU gives, and whether that one is the C++ twin's."""
-    native = _native.why_no_native() is None
-    on_cpu = getattr(_native, op) if native else PORTABLE[op]
+    has_native = native.why_no_native() is None
+    on_cpu = getattr(native, op) if has_native else PORTABLE[op]
     found = getattr(torch.ops.mmphate_gpu, op)(*moved(arguments, "cuda"))
     wanted = on_cpu(*moved(arguments, "cpu"))
     listed = [result if isinstance(result, tuple | list) else (result,) for result in (found, wanted)]
     assert all(one.device.type == "cuda" for one in listed[0])
-    return tuple(one.cpu() for one in listed[0]), tuple(listed[1]), native
+    return tuple(one.cpu() for one in listed[0]), tuple(listed[1]), has_native
 
 
 def assert_alike(found: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...], exact: bool) -> None:
@@ -89,7 +91,7 @@ def test_radius(shape, kind):
         targets = [(torch.zeros(nnz, dtype=index), torch.zeros(nnz, dtype=value)) for _ in range(2)]
         on_gpu = moved(targets[0], "cuda")
         gap_at = torch.ops.mmphate_gpu.radius_fill(*moved(given, "cuda"), *on_gpu)
-        wanted_gap_at = _native.radius_fill(*given, *targets[1])
+        wanted_gap_at = native.radius_fill(*given, *targets[1])
         assert_alike((gap_at.cpu(), *moved(on_gpu, "cpu")), (wanted_gap_at, *targets[1]), True)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mmphate_gpu.ops import _native
+from mmphate_gpu.ops.launch import native
 
-ROOT = _native.PACKAGE.parent
+ROOT = native.PACKAGE.parent
 SOURCES = ROOT / "CMakeLists.txt"
 
 pytestmark = [
@@ -43,7 +43,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sanitized")
     run("cmake", "-S", ROOT, "-B", folder, "-DMMPHATE_SANITIZE=ON", "-DCMAKE_CXX_COMPILER=g++")
     run("cmake", "--build", folder)
-    return folder / _native.LIBRARY
+    return folder / native.LIBRARY
 
 
 def with_sanitizers(library: Path, *arguments: str | Path) -> str:
@@ -54,16 +54,16 @@ def with_sanitizers(library: Path, *arguments: str | Path) -> str:
         ASAN_OPTIONS="detect_leaks=0:abort_on_error=0",
         UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
         PYTHONPATH=str(ROOT),
-        **{_native.PATH_VARIABLE: str(library), _native.SWITCH: "1"},
+        **{native.PATH_VARIABLE: str(library), native.SWITCH: "1"},
     )
 
 
 OVERRUN = """
 import ctypes, torch
-from mmphate_gpu.ops import _native
-assert _native.why_no_native() is None
+from mmphate_gpu.ops import native
+assert native.why_no_native() is None
 points, counts = torch.zeros(1, 40, 3, dtype=torch.float64), torch.zeros(1, 39, dtype=torch.int64)
-_native._call("radius_count", points, 1, 40, 3, 1.0, counts)
+native._call("radius_count", points, 1, 40, 3, 1.0, counts)
 """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmphate_gpu._optional import available
+from mmphate_gpu.runtime.optional import available
 
 pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not installed")
 
@@ -75,11 +75,11 @@ def _compiled(kernel: str, capability: int, constants: dict[str, Any], **others:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from mmphate_gpu.ops import _triton, _triton_blocks, _triton_pairs
+    from mmphate_gpu.ops.triton import blocks, launchers, pairs
 
-    around = {"tile_block": _triton_blocks.INTO_OPTIONS, "tile_rows": _triton_blocks.OUT_OPTIONS}
-    module = _triton_pairs if kernel in DECIDING else _triton_blocks if kernel in around else _triton
-    options = _triton_pairs.EXACT_OPTIONS if kernel in DECIDING else around.get(kernel, _triton.OPTIONS)
+    around = {"tile_block": blocks.INTO_OPTIONS, "tile_rows": blocks.OUT_OPTIONS}
+    module = pairs if kernel in DECIDING else blocks if kernel in around else launchers
+    options = pairs.EXACT_OPTIONS if kernel in DECIDING else around.get(kernel, launchers.OPTIONS)
     function = getattr(module, f"{kernel}_kernel")
     names = function.arg_names
     known = {name: getattr(module, name, None) for name in names if name.isupper()}
@@ -134,9 +134,9 @@ def assert_in_half_precision(found: Any, capability: int) -> None:
 @pytest.mark.parametrize("capability", _capabilities())
 @pytest.mark.parametrize("n_features", [2, 100])
 def test_nearest_centres_compile(n_features: int, capability: int) -> None:
-    from mmphate_gpu.ops import _triton
+    from mmphate_gpu.ops.triton import launchers
 
-    found = _compiled("assign_nearest", capability, {"D": n_features, **_triton.BLOCK})
+    found = _compiled("assign_nearest", capability, {"D": n_features, **launchers.BLOCK})
     assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
     assert (".kind::tf32" if capability == 100 else ".f32.tf32.tf32") in found.asm["ptx"]
 
@@ -168,12 +168,14 @@ def test_what_goes_around_a_product_compiles(kernel: str, dtype: str, capability
 def test_every_launcher_has_the_arguments_of_its_portable_version() -> None:
     import inspect
 
+    from mmphate_gpu.ops import assign_nearest, gaussian_product, tile_matmul  # noqa: F401
+    from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON, ops_of
+
     # Importing defines the ops.
-    from mmphate_gpu.ops import _triton, assign_nearest, gaussian_product, tile_matmul  # noqa: F401
-    from mmphate_gpu.ops.twins import PORTABLE, TRITON, ops_of
+    from mmphate_gpu.ops.triton import launchers
 
     of_tiles = ["tile_block", "tile_entries", "tile_matmul", "tile_reached", "tile_rows"]
     assert ops_of(TRITON) == ["assign_nearest", "gaussian_product", *of_tiles]
     for name in ops_of(TRITON):
-        ours, theirs = (inspect.signature(one).parameters for one in (getattr(_triton, name), PORTABLE[name]))
+        ours, theirs = (inspect.signature(one).parameters for one in (getattr(launchers, name), PORTABLE[name]))
         assert list(ours) == list(theirs)

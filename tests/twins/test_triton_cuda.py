@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmphate_gpu.ops.twins import TRITON
+from mmphate_gpu.ops.launch.twins import TRITON
 
 from .test_triton_interpreter import TOLERANCE, assert_nearest, relative_error
 from .triton_cases import CASES, NEAREST, portable

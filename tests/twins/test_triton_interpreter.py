@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmphate_gpu._optional import available
-from mmphate_gpu.ops.twins import PORTABLE, TRITON, ops_of
+from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON, ops_of
+from mmphate_gpu.runtime.optional import available
 
 from . import triton_cases
 from .triton_cases import CASES, NEAREST, portable

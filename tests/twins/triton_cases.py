@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import torch
 
+from mmphate_gpu.linalg.random import seeded_generator
 from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - importing defines the op
 from mmphate_gpu.ops import gaussian_product as gaussian_module
 from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
-from mmphate_gpu.ops.random import seeded_generator
+from mmphate_gpu.ops.launch.twins import PORTABLE
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.ops.tile_layout import TILE, TileLayout, n_tiles, point_tiles, stored_pairs, tile_layout
-from mmphate_gpu.ops.twins import PORTABLE
 
 Arguments = tuple[object, ...]
 
@@ -208,27 +208,27 @@ def main(out: str) -> None:
 
     Of the probe: each op with the types of its tensors and the widths of its last one.
     """
-    from mmphate_gpu.ops import _triton, _triton_pairs
-    from mmphate_gpu.ops.twins import TRITON, ops_of
+    from mmphate_gpu.ops.launch.twins import TRITON, ops_of
+    from mmphate_gpu.ops.triton import launchers, pairs
 
-    near, found, in_double = _triton_pairs._near, {}, {}
+    near, found, in_double = pairs._near, {}, {}
     for name, (op, make) in CASES.items():
         calls = []
-        _triton_pairs._near = lambda *given, calls=calls: calls.append(1) or near(*given)
-        found[name] = getattr(_triton, op)(*make())
+        pairs._near = lambda *given, calls=calls: calls.append(1) or near(*given)
+        found[name] = getattr(launchers, op)(*make())
         in_double[name] = len(calls)
-    found |= {name: _triton.assign_nearest(*make()) for name, make in NEAREST.items()}
+    found |= {name: launchers.assign_nearest(*make()) for name, make in NEAREST.items()}
     probed = []
     for op in ops_of(TRITON):
-        launch = getattr(_triton, op)
+        launch = getattr(launchers, op)
 
         def noted(*given, op=op, launch=launch):
             tensors = [one for one in given if isinstance(one, torch.Tensor)]
             probed.append((op, str(tensors[0].dtype), str(tensors[-1].dtype), tensors[-1].shape[-1]))
             return launch(*given)
 
-        setattr(_triton, op, noted)
-    _triton.run_all(torch.device("cpu"))
+        setattr(launchers, op, noted)
+    launchers.run_all(torch.device("cpu"))
     torch.save({"found": found, "in_double": in_double, "probed": probed}, out)
 
 

@@ -1,0 +1,1 @@
+"""Counts of instructions and of work, which no clock disturbs."""

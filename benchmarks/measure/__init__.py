@@ -1,0 +1,1 @@
+"""What all suites share: rows and their files, tasks, the clock, the device."""

@@ -1,0 +1,117 @@
+"""An input of the ablations, the usual run on it, and how rows about what differs are made."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from benchmarks.cases import digits_trace
+from benchmarks.measure import records
+from benchmarks.measure.devices import let_go
+from benchmarks.measure.rows import Row, timing
+from benchmarks.measure.timer import once, warm
+from benchmarks.suites.pictures import Picture, disparity, disparity_within, picture
+from benchmarks.suites.worker import CLEAR, CPU, PeakMeter, cupy_bytes
+from mmphate_gpu import Trace, datasets, neighborhood_preservation
+from mmphate_gpu.affinities import affinity_of_points
+from mmphate_gpu.landmarks import Landmarks, landmark_diffusion
+from mmphate_gpu.operators import AffinityOperator
+from mmphate_gpu.runtime.memory_use import held_bytes
+from mmphate_gpu.trace import normalize
+
+NAME = "ablations"
+N_SVD = 100
+KEPT = (10, 40)
+COLD = "cold"  # the span of a call whose memory is measured
+
+# Warm calls, by the seconds of the cold one: of what takes long, little is cold.
+REPEATS = {2.0: 3, 20.0: 1}
+# name -> trace, given the folder in which what takes long to make is kept; landmarks of all ablations but their own
+INPUTS: dict[str, tuple[Callable[[Path | None], Trace], int]] = {
+    "suite-12x14": (lambda folder: datasets.bifurcation("hopf_pitchfork", 12, 14), 200),
+    "suite-51x40": (lambda folder: datasets.bifurcation("hopf_pitchfork", 51, 40), 2000),
+    "suite-101x80": (lambda folder: datasets.bifurcation("hopf_pitchfork"), 4000),
+    "digits-51x8x20x50": (digits_trace, 2000),
+}
+SMALL, MIDDLE, LARGE = ("suite-12x14",), ("suite-51x40", "digits-51x8x20x50"), "suite-101x80"
+
+Result = TypeVar("Result")
+
+
+class Bench:
+    """An input, the run on it with all defaults, and the rows of what differs from it."""
+
+    def __init__(self, ablation: str, name: str, device: torch.device, folder: Path | None = None) -> None:
+        make, self.n_landmark = INPUTS[name]
+        self.trace = make(folder).to(device)
+        self.device = device
+        self.points = normalize(self.trace)  # (S, M, D) float64
+        sizes = {size: getattr(self.trace, size) for size in ("n_slices", "n_units", "n_samples", "n_nodes")}
+        self.common = {"suite": NAME, "case": name, **records.about(device), **sizes}
+        self.ablation, self.name = ablation, name
+
+    def affinity(self, **changes: Any) -> AffinityOperator:
+        """The affinity in the type that a run on this trace has, stored as CSR where nothing else is said."""
+        return affinity_of_points(
+            self.points, **{"storage": "sparse", "dtype": self.trace.data.dtype} | changes
+        ).operator
+
+    def landmarks(self, operator: AffinityOperator, n: int | None = None, **options: Any) -> Landmarks:
+        options = {"random_state": 0, "points": self.points, "n_svd": N_SVD} | options
+        return landmark_diffusion(operator, n_landmark=n or self.n_landmark, **options)
+
+    @functools.cached_property
+    def plain(self) -> AffinityOperator:
+        return self.affinity()
+
+    @functools.cached_property
+    def own(self) -> Landmarks:
+        return self.landmarks(self.plain)
+
+    @functools.cached_property
+    def usual(self) -> Picture:
+        return picture(self.own)
+
+    def with_same_clusters(self, operator: AffinityOperator) -> Picture:
+        return picture(self.landmarks(operator, clusters=self.own.clusters))
+
+    def timed(self, call: Callable[..., Result], *arguments: Any, **options: Any) -> tuple[Result, dict[str, Any]]:
+        """The result of ``call``, and the fields of a row: how long it took, and the memory of the cold call."""
+        found: list[Result] = []
+
+        def run() -> None:
+            found.clear()  # two results need not be in memory together
+            found.append(call(*arguments, **options))
+
+        let_go(self.device)
+        host, before, meter = held_bytes(CPU), held_bytes(self.device) + cupy_bytes(), PeakMeter(self.device)
+        cold = once(run, self.device)
+        meter(COLD)
+        memory = {"held_bytes": host, **meter.fields(COLD)}
+        if meter.pools or os.access(CLEAR, os.W_OK):  # elsewhere the peak is that of all before it too
+            memory["added_bytes"] = max(0, meter.spans[COLD] - before)
+        repeats = next((n for most, n in REPEATS.items() if cold <= most), 0)
+        own = timing(warm(run, self.device, repeats)) if repeats else {"seconds": cold, "repeats": 0}
+        return found[0], {**own, "warmup": 1, "cold_seconds": cold, **memory}
+
+    def row(self, choice: str, stage: str, against: str = "", **fields: Any) -> Row:
+        settings = {"ablation": self.ablation, "choice": choice} | ({"against": against} if against else {})
+        return Row(stage=stage, settings=settings | fields.pop("settings", {}), **self.common, **fields)
+
+    def quality(self, found: Picture, against: Picture | None) -> dict[str, Any]:
+        """Fields of a row; ``against`` None: it is what the others are held against."""
+        ks = [k for k in KEPT if k < self.trace.n_slices]
+        shares = neighborhood_preservation(self.trace, found.embedding, ks)
+        kept = {str(k): inter for k, (_, inter) in zip(ks, shares, strict=True)}
+        fields = {"t": found.t, "stress": found.stress, "preservation": kept, "n_landmark": len(found.distances)}
+        statistics: dict[str, Any] = {"islands": int(found.islands().max()) + 1}
+        if against is not None:
+            fields["procrustes"] = disparity(against.embedding, found.embedding)
+            within = disparity_within(against.embedding, found.embedding, against.islands())
+            statistics["procrustes_within"] = within
+        return fields | {"statistics": statistics}

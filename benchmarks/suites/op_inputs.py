@@ -1,0 +1,134 @@
+"""What the ops of suite "ops" are given: units of the bifurcation suite, its affinity, landmarks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+
+from mmphate_gpu import datasets
+from mmphate_gpu.affinities import affinity_of_points
+from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
+from mmphate_gpu.operators import LazyAffinity, SparseAffinity
+from mmphate_gpu.ops.launch import twins
+from mmphate_gpu.ops.radius_affinity import cut_distance
+from mmphate_gpu.ops.tile_block import scaled_tiles
+from mmphate_gpu.slices import unit_major
+from mmphate_gpu.trace import normalize
+
+COLUMNS = 110
+LANDMARKS = 4000
+
+
+class Data:
+    """The inputs, each made once when it is needed: units of the bifurcation suite, its affinity, its landmarks."""
+
+    def __init__(self, device: torch.device, quick: bool) -> None:
+        self.device, self.quick = device, quick
+        self.n_landmark = 500 if quick else LANDMARKS
+
+    @cached_property
+    def points(self) -> torch.Tensor:  # (S, M, p)
+        trace = datasets.bifurcation("hopf_pitchfork", n_epochs=20 if self.quick else 101)
+        return normalize(trace).to(self.device)
+
+    @cached_property
+    def units(self) -> torch.Tensor:  # (M, S, p)
+        return unit_major(self.points)
+
+    @cached_property
+    def bandwidth(self) -> torch.Tensor:
+        return interslice_bandwidth(self.units, 25)
+
+    @cached_property
+    def reach(self) -> float:
+        return float(cut_distance(self.bandwidth, decay=2, thresh=1e-4))
+
+    @cached_property
+    def sparse(self) -> SparseAffinity:
+        return affinity_of_points(self.points, storage="sparse", dtype=torch.float32).operator
+
+    @cached_property
+    def lazy(self) -> LazyAffinity:
+        return affinity_of_points(self.points, storage="lazy", dtype=torch.float32).operator
+
+    @cached_property
+    def block(self) -> torch.Tensor:  # (N, COLUMNS) float64
+        return self.random(self.points.shape[0] * self.points.shape[1], COLUMNS).double()
+
+    @cached_property
+    def features(self) -> torch.Tensor:  # (N, 100) float32
+        return self.random(self.points.shape[0] * self.points.shape[1], 100)
+
+    @cached_property
+    def high(self) -> torch.Tensor:  # (n_landmark, 12) float64
+        return self.random(self.n_landmark, 12).double()
+
+    @cached_property
+    def distances(self) -> torch.Tensor:  # (n_landmark, n_landmark) float64
+        found = torch.cdist(self.high, self.high)
+        return ((found + found.T) / 2).fill_diagonal_(0)
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        """Landmarks of nodes as k-means makes them: neighbouring slices of one unit."""
+        n_slices, n_units, _ = self.points.shape
+        nodes, per_unit = torch.arange(n_slices * n_units, device=self.device), self.n_landmark // n_units
+        return nodes % n_units * per_unit + nodes // n_units * per_unit // n_slices
+
+    @cached_property
+    def square(self) -> torch.Tensor:  # (n_landmark, n_landmark) float64, symmetric
+        mixed = self.random(self.n_landmark, self.n_landmark).double()
+        return (mixed + mixed.T) / 2
+
+    @cached_property
+    def halves(self) -> torch.Tensor:
+        """The block as the products of tiles take it."""
+        return scaled_tiles(self.lazy.tile_layout(), self.block)[0]
+
+    @cached_property
+    def product(self) -> torch.Tensor:  # (N, COLUMNS) float64, by torch
+        return twins.PORTABLE["csr_matmul"](*self.sparse.csr[:3], self.block, 1)
+
+    @property
+    def stack_bytes(self) -> float:
+        return 8.0 * self.units.numel()
+
+    @property
+    def unit_pairs(self) -> float:
+        """Ordered pairs, a point with itself included; a twin that visits a pair once serves both of its ends."""
+        return float(self.units.shape[0] * self.units.shape[1] ** 2)
+
+    @property
+    def slice_pairs(self) -> float:
+        return float(self.points.shape[0] * self.points.shape[1] ** 2)
+
+    def distance_flop(self, pairs: float) -> float:
+        """Of each unordered pair: a difference, a product and a sum for every feature; float32 screens them."""
+        return 3.0 * self.points.shape[2] * pairs / 2
+
+    def random(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+
+
+class Again:
+    """Tensors that calls change, a copy for each call of a sample, so that every one of them has the same to do."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.tensors = [tensor.clone() for tensor in tensors]
+        self.copies: list[list[torch.Tensor]] = []
+        self.used = 0
+
+    def restore(self, n: int) -> None:
+        """``n`` copies as the tensors were."""
+        while len(self.copies) < n:
+            self.copies.append([torch.empty_like(tensor) for tensor in self.tensors])
+        for copy in self.copies[:n]:
+            for target, tensor in zip(copy, self.tensors, strict=True):
+                target.copy_(tensor)
+        self.used = 0
+
+    def next(self) -> list[torch.Tensor]:
+        self.used += 1
+        return self.copies[self.used - 1]

@@ -1,0 +1,74 @@
+"""Which device a run takes place on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..errors import InputError, InputTypeError
+
+
+def resolve_device(device: Any, like: torch.Tensor | None = None) -> torch.device:
+    """``device`` as a torch device that exists.
+
+    "auto" is the device of ``like`` if that is a GPU, else the current CUDA device where there is one, else the CPU.
+
+    Raises
+    ------
+    InputError
+        A device that is unknown or not there.
+    """
+    if isinstance(device, str) and device == "auto":
+        if like is not None and like.is_cuda:
+            return like.device
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    if not isinstance(device, (str, torch.device)):
+        raise InputTypeError(f"device={device!r} must be a string or a torch.device, such as 'cpu' or 'cuda:0'")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"device={device!r} is unknown; accepted: 'auto', 'cpu', 'cuda', 'cuda:0', ...") from None
+    if found.type == "cpu":
+        return found
+    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type != "cuda" or (found.index or 0) >= n_devices:
+        there = ", ".join(["'cpu'"] + [f"'cuda:{i}'" for i in range(n_devices)])
+        raise InputError(f"device={device!r} is not there; accepted here: {there}")
+    return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
+
+
+def card_bytes(device: Any) -> int | None:
+    """Memory of a named card, "24 GB card"; None if ``device`` names none.
+
+    Decimal gigabytes: a card has binary ones, and the difference is about what the CUDA context takes.
+
+    Raises
+    ------
+    InputError
+        A card without memory.
+
+    >>> card_bytes("24 GB card"), card_bytes("cuda:0")
+    (24000000000, None)
+    """
+    named = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*GB card\s*", device) if isinstance(device, str) else None
+    if named is None:
+        return None
+    found = float(named.group(1)) * 1e9
+    if not 1 <= found < 1e18:
+        raise InputError(f"device={device!r} has no memory that a card could have; accepted: such as '24 GB card'")
+    return int(found)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes with one thread: small matrices are no work to share, more threads would wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

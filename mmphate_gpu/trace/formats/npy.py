@@ -1,0 +1,278 @@
+"""Read .npy arrays, from a file or from a .npz: the header is checked before any value is read."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import InputError
+from ..stored import FlatFile, check_stamp, fill, stamp_of
+from .arrays import readable
+
+_MAGIC = b"\x93NUMPY"
+# Version 3.0 differs from 2.0 in the encoding of field names alone, which arrays of numbers do not have.
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
+_LONGEST_HEADER = 10_000  # bytes, as in NumPy
+_MOST_AXES = 16  # far more than any array of a trace has
+_LAST_CHARACTER = 0x10FFFF  # the last code point of Unicode
+
+
+class PickledError(InputError):
+    """An array holds pickled Python objects; its shape is known all the same."""
+
+    def __init__(self, where: str, shape: tuple[int, ...]) -> None:
+        super().__init__(f"{where} holds pickled Python objects, which are never loaded; accepted: numbers")
+        self.shape = shape
+
+
+class Header(NamedTuple):
+    """The header of a .npy: how the values after it are stored."""
+
+    shape: tuple[int, ...]
+    fortran: bool  # whether the first index varies fastest
+    dtype: np.dtype
+    offset: int  # where the values begin, in bytes from the start
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the values take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(file: Any, size: int, where: str) -> Header:
+    """Read and check the header of the .npy in ``file``, which is open and at its start.
+
+    Parameters
+    ----------
+    size : how many bytes the .npy has, its header included.
+    where : the name of the array in error messages.
+
+    Raises
+    ------
+    InputError
+        The file has another format, holds pickled objects, or is shorter than its header says.
+    """
+    magic = file.read(len(_MAGIC))
+    if magic != _MAGIC:
+        what = (
+            "holds a Python pickle, which is never loaded"
+            if magic[:1] == b"\x80"
+            else "is truncated or not a .npy file"
+        )
+        raise InputError(f"{where} {what}; accepted: a .npy file of real numbers")
+    version = tuple(file.read(2))
+    if version not in _HEADERS:
+        raise InputError(
+            f"{where} has the .npy version {version}, which is unknown; accepted: {', '.join(map(str, _HEADERS))}"
+        )
+    start = file.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(start, "little")
+    if length > _LONGEST_HEADER:  # NumPy would read all of it before it refuses it
+        raise InputError(f"{where} has a header of {length} bytes; accepted: at most {_LONGEST_HEADER}")
+    shape, fortran, dtype = _HEADERS[version](io.BytesIO(start + file.read(length)))
+    header = Header(tuple(map(int, shape)), fortran, dtype, file.tell())  # int, because NumPy accepts True as a size
+    if header.dtype.hasobject:
+        raise PickledError(where, header.shape)
+    if len(header.shape) > _MOST_AXES:
+        raise InputError(f"{where} has {len(header.shape)} axes; accepted: at most {_MOST_AXES}")
+    if min(header.shape, default=0) < 0:
+        raise InputError(f"{where} has the shape {header.shape} in its header; accepted: sizes of 0 or more")
+    n_bytes = size - header.offset
+    if n_bytes < header.nbytes:
+        raise InputError(
+            f"{where} is truncated: its values have {n_bytes} bytes; accepted: {header.nbytes}, as its header says"
+        )
+    return header
+
+
+def read_values(file: Any, header: Header, path: Path) -> np.ndarray:
+    """Read the values that ``header`` describes from ``file``, which is open at the first of them.
+
+    The file is not memory-mapped, because the process would be killed if somebody truncated a mapped file.
+
+    Parameters
+    ----------
+    path : the path of the file, for error messages.
+    """
+    out = np.empty(header.shape, header.dtype, order="F" if header.fortran else "C")
+    if out.nbytes:
+        fill(file, out.reshape(-1, order="A").view(np.uint8), path)
+    return _valid(out, path)
+
+
+def _valid(values: np.ndarray, path: Path) -> np.ndarray:
+    """Make ``values`` valid for their dtype: any nonzero byte becomes True, and invalid Unicode text is refused."""
+    if values.dtype == bool:
+        return values.view(np.uint8) != 0
+    if values.dtype.kind == "U" and values.nbytes:
+        characters = values.reshape(-1, order="A").view(np.dtype(np.uint32).newbyteorder(values.dtype.byteorder))
+        if characters.max() > _LAST_CHARACTER:
+            raise InputError(f"{path} holds text with a character beyond Unicode; accepted: Unicode text")
+    return values
+
+
+@dataclass(frozen=True)
+class NpyFile:
+    """An array in a .npy file."""
+
+    path: Path
+    header: Header
+    stamp: str  # the state of the file when its header was read, as `stamp_of` gives it
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.header.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.header.dtype
+
+    def read(self) -> np.ndarray:
+        """All values, in memory."""
+        with readable(self.path), self.path.open("rb", buffering=0) as file:
+            file.seek(self.header.offset)
+            values = read_values(file, self.header, self.path)
+        check_stamp(self.path, self.stamp)  # another file may have taken its place since the header was read
+        return values
+
+    def parts(self) -> FlatFile | None:
+        """A reader of parts of the values; None for an array in Fortran order."""
+        return _flat(self.path, self.header, 0, self.stamp)
+
+
+def npy_file(path: Path) -> NpyFile:
+    """Open the .npy file at ``path``: read its header only. `read_header` lists the errors."""
+    with readable(path), path.open("rb") as file:
+        stamp = stamp_of(path)
+        return NpyFile(path, read_header(file, path.stat().st_size, str(path)), stamp)
+
+
+class NpzMember:
+    """An array in an open .npz.
+
+    Parameters
+    ----------
+    path : the path of the .npz.
+    stamp : the state of the .npz when it was opened, as `stamp_of` gives it.
+    archive : the open .npz.
+    info : the entry of the array in the directory of the .npz.
+    """
+
+    def __init__(self, path: Path, stamp: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        self.path, self._stamp, self._archive, self._info = path, stamp, archive, info
+
+    @property
+    def name(self) -> str:
+        return self._info.filename.removesuffix(".npy")
+
+    def stored_bytes(self) -> int:
+        """What it takes in the archive."""
+        return self._info.compress_size
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the name of the entry ends in .npy."""
+        return self._info.filename.endswith(".npy")
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.path}: the entry {self.name!r}"
+
+    @cached_property
+    def header(self) -> Header:
+        info = self._info
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(
+                f"{self._where} has the compression method {info.compress_type}; accepted: 0 (stored) and 8 (deflated)"
+            )
+        if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+            raise InputError(
+                f"{self._where} is stored in {info.compress_size} bytes; accepted: {info.file_size}, its size"
+            )
+        with readable(self.path), self._archive.open(info) as file:
+            header = read_header(file, info.file_size, self._where)
+        n_after = info.file_size - header.offset - header.nbytes
+        if n_after:  # zipfile compares the checksum at the end of an entry only, so reading the values must end there
+            size = "by the directory of the archive"
+            raise InputError(f"{self._where} has {n_after} bytes after its values, {size}; accepted: one array")
+        return header
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.header.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.header.dtype
+
+    def read(self) -> np.ndarray:
+        """All values, in memory; they are compared with the checksum in the archive."""
+        with readable(self.path), self._archive.open(self._info) as file:
+            file.read(self.header.offset)
+            return read_values(file, self.header, self.path)
+
+    def parts(self) -> FlatFile | None:
+        """A reader of parts of the values; None for an array that is compressed or in Fortran order.
+
+        One pass over the values compares them with the checksum in the archive first.
+        """
+        info = self._info
+        if info.compress_type != zipfile.ZIP_STORED:
+            return None
+        with readable(self.path):
+            with self._archive.open(info) as file:
+                while file.read(2**20):  # zipfile compares the checksum at the end of the entry
+                    pass
+            return _flat(self.path, self.header, self._start(), self._stamp)
+
+    def _start(self) -> int:
+        """Where the entry begins in the file: after its local header, whose name and extra field vary in length."""
+        with self.path.open("rb") as file:
+            file.seek(self._info.header_offset + 26)
+            n_name, n_extra = struct.unpack("<HH", file.read(4))
+        return self._info.header_offset + 30 + n_name + n_extra
+
+
+def _flat(path: Path, header: Header, start: int, stamp: str) -> FlatFile | None:
+    one_axis = sum(size > 1 for size in header.shape) < 2
+    if header.fortran and not one_axis:
+        return None
+    return FlatFile(path, start + header.offset, header.shape, header.dtype, stamp)
+
+
+@contextlib.contextmanager
+def npz_members(path: Path) -> Iterator[dict[str, NpzMember]]:
+    """The arrays of a .npz by name. Only the directory of the archive is read.
+
+    Raises
+    ------
+    InputError
+        The file is not a .npz.
+    """
+    with readable(path):
+        if not zipfile.is_zipfile(path):
+            raise InputError(
+                f"{path} is truncated or not a .npz file; accepted: a zip of .npy files, as numpy.savez writes"
+            )
+        stamp = stamp_of(path)
+        with zipfile.ZipFile(path) as archive:
+            members = [NpzMember(path, stamp, archive, info) for info in archive.infolist()]
+            yield {member.name: member for member in members}

@@ -1,0 +1,133 @@
+"""Principal component scores of a stack of points: METHOD step 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from ..errors import check_number
+from ..linalg.eigenvalues import symmetric_eigenpairs
+from ..linalg.symmetric_product import symmetric_product
+from .points import LazyPoints, Points, column_mean, point_blocks, point_columns
+
+# Above this width an exact eigendecomposition costs minutes; a randomised one keeps the leading scores.
+EXACT_PCA = 3000
+
+
+def reduce(points: Points, n_pca: int | None, *, seed: int = 0) -> torch.Tensor:  # (L, M, min(D, n_pca))
+    """The ``n_pca`` leading principal component scores, if there are more features (METHOD step 2).
+
+    Centred over all nodes. Exact (eigenvectors of the covariance or of the Gram matrix, whichever
+    is smaller) up to min(N, D) = 3000, above that randomised subspace iteration from ``seed``; each
+    loading's entry of largest magnitude is positive. Directions beyond the N nodes score 0.
+
+    Parameters
+    ----------
+    points : (L, M, D) tensor, or `LazyPoints` of that shape, to the same bits; a tensor is returned unchanged when
+        ``n_pca`` is None or D <= n_pca.
+
+    Notes
+    -----
+    O(N D min(N, D)) time; beside the scores (N, n_pca) and the loadings (D, n_pca) a few blocks of 32 MiB and the
+    smaller of covariance and Gram matrix; deterministic for one device and thread count. Points are read twice and,
+    where the randomised iteration serves, 16 times.
+    """
+    axes = principal_axes(points, n_pca, seed=seed)
+    return points if axes is None else axes.scores(points)
+
+
+class PrincipalAxes(NamedTuple):
+    """What turns a point into its principal component scores."""
+
+    mean: torch.Tensor  # (D,)
+    loadings: torch.Tensor  # (D, n_pca)
+
+    def scores(self, points: Points) -> torch.Tensor:  # (L, M, D) -> (L, M, n_pca)
+        return (_CenteredRows(points, self.mean) @ self.loadings).reshape(*points.shape[:2], self.loadings.shape[1])
+
+
+def principal_axes(points: Points, n_pca: int | None, *, seed: int = 0) -> PrincipalAxes | None:
+    """The axes that `reduce` uses; None where it returns the points unchanged."""
+    n_features = points.shape[-1]
+    if n_pca is None or n_features <= check_number("n_pca", n_pca, low=1, integer=True):
+        return None
+    mean = points.mean if isinstance(points, LazyPoints) else column_mean(points.shape, point_blocks(points))
+    rows = _CenteredRows(points, mean)
+    loadings = _loadings(rows, min(int(n_pca), rows.n_rows), seed)  # (D, k)
+    lead = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
+    loadings *= torch.where(lead < 0, -1, 1)
+    return PrincipalAxes(rows.mean, torch.nn.functional.pad(loadings, (0, int(n_pca) - loadings.shape[1])))
+
+
+class _CenteredRows:
+    """The matrix ``rows - mean`` (N, D), applied block by block and never stored."""
+
+    def __init__(self, points: Points, mean: torch.Tensor) -> None:
+        self.points, self.mean = points, mean
+        self.n_rows, self.n_features = points.shape[0] * points.shape[1], points.shape[2]
+
+    def blocks(self) -> Iterator[torch.Tensor]:  # (n, D), one below the other
+        return (block - self.mean for block in point_blocks(self.points))
+
+    def columns(self) -> Iterator[torch.Tensor]:  # (N, d), side by side
+        return (block - self.mean[features] for features, block in point_columns(self.points))
+
+    def __matmul__(self, right: torch.Tensor) -> torch.Tensor:  # (N, C)
+        # Written where they stay: pieces that stay between blocks that go would leave the heap in holes.
+        return _stacked((block @ right for block in self.blocks()), right.new_empty(self.n_rows, right.shape[1]))
+
+    def transposed_matmul(self, right: torch.Tensor) -> torch.Tensor:  # (D, C)
+        total, start = right.new_zeros(self.n_features, right.shape[1]), 0
+        for block in self.blocks():
+            total += block.T @ right[start : start + len(block)]
+            start += len(block)
+        return total
+
+    def columns_matmul(self, left: torch.Tensor) -> torch.Tensor:  # (D, C): the transpose times left, by columns
+        return _stacked((block.T @ left for block in self.columns()), left.new_empty(self.n_features, left.shape[1]))
+
+    def covariance(self) -> torch.Tensor:  # (D, D), times N
+        total = self.mean.new_zeros(self.n_features, self.n_features)
+        for block in self.blocks():
+            total += symmetric_product(block.T, block)
+        return total
+
+    def gram(self) -> torch.Tensor:  # (N, N)
+        total = self.mean.new_zeros(self.n_rows, self.n_rows)
+        for block in self.columns():
+            total += symmetric_product(block, block.T)
+        return total
+
+
+def _stacked(parts: Iterator[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+    start = 0
+    for part in parts:
+        out[start : start + len(part)] = part
+        start += len(part)
+    return out
+
+
+def _loadings(rows: _CenteredRows, k: int, seed: int) -> torch.Tensor:  # (D, k) orthonormal
+    if min(rows.n_rows, rows.n_features) > EXACT_PCA:
+        return _randomised_loadings(rows, k, seed)
+    if rows.n_features <= rows.n_rows:
+        return symmetric_eigenpairs(rows.covariance())[1].flip(1)[:, :k]
+    left = symmetric_eigenpairs(rows.gram())[1].flip(1)[:, :k]
+    # QR rather than a division by singular values: directions of no variance stay orthonormal.
+    return torch.linalg.qr(rows.columns_matmul(left)).Q
+
+
+def _randomised_loadings(rows: _CenteredRows, k: int, seed: int, n_iter: int = 7) -> torch.Tensor:
+    width = min(k + 10, rows.n_rows, rows.n_features)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    start = torch.randn(rows.n_features, width, dtype=torch.float64, device="cpu", generator=generator)
+    basis = start.to(rows.mean.device)
+    for _ in range(n_iter):
+        basis = torch.linalg.qr(rows @ basis).Q
+        basis = torch.linalg.qr(rows.transposed_matmul(basis)).Q
+    # torch's default on CUDA is Jacobi's method, which is slow and warns where it does not converge.
+    driver = "gesvd" if basis.is_cuda else None
+    right = torch.linalg.svd(rows @ basis, full_matrices=False, driver=driver).Vh
+    return (basis @ right.T)[:, :k]
