@@ -21,7 +21,7 @@ from .kernel import Argument, Launch, Start, probe, start_with_cupy  # noqa: F40
 from .native import SAMPLED, NativeError
 from .pair_stack import ORDERED_ABOVE, TILE, KeptStack, Stack, blocks_of, new_stack
 
-# Threads of a block in the kernels over pairs (csrc/cuda/pair_tiles.h).
+# Threads of a block in the kernels over pairs (csrc/cuda/pair_block.h).
 PAIR_THREADS = 256
 CSR_THREADS = 256
 # Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
