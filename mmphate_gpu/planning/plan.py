@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ..affinities.multislice import SPARSE_SHARE, TILES_FROM
 from ..errors import InputError, InputTypeError, check_choice, check_number
+from ..operators.choose import choose_form, stored_forms, suits_half
 from ..ops.launch.twins import TRITON, serves
 from ..params import STORAGES, Params
 from ..runtime.devices import card_bytes, resolve_device
@@ -235,20 +235,19 @@ def _stage_plans(costs: Costs, storage: str, held: float) -> tuple[StagePlan, ..
 
 
 def _form(costs: Costs, storage: str, tiles: bool, available: int, held: float) -> tuple[str, str]:
-    """The form that the affinity stage will choose, and why: the first that takes no more than `SPARSE_SHARE` of the
+    """The form that the affinity stage will choose, and why: the first that takes no more than `STORED_SHARE` of the
     memory and leaves enough for the rest of the run."""
     if storage != "auto":
         return storage, "as asked for"
     share = costs.interslice / max(1, costs.pairs)
-    about = f"{share:.2g} of the pairs"
-    forms = ["tiles", "sparse"] if tiles and share > TILES_FROM else ["sparse"]
-    for form in forms:
-        size = costs.form_bytes(form)
-        peak = max(stage.peak_bytes for stage in _stage_plans(costs, form, held))
-        if size <= SPARSE_SHARE * available and peak <= available:
-            return form, f"which takes {format_bytes(size)} for {about} and leaves room for the rest"
+    forms = stored_forms(share, tiles=tiles and suits_half(costs.p.thresh))
+    peaks = {form: max(stage.peak_bytes for stage in _stage_plans(costs, form, held)) for form in forms}
+    form = choose_form(forms, costs.form_bytes, available, leaves_room=lambda form: peaks[form] <= available)
+    pairs = f"{share:.2g} of the pairs"
+    if form != "lazy":
+        return form, f"which takes {format_bytes(costs.form_bytes(form))} for {pairs} and leaves room for the rest"
     sizes = " and ".join(f"{form} would take {format_bytes(costs.form_bytes(form))}" for form in forms)
-    return "lazy", f"since {sizes} for {about}, more than this memory has to spare"
+    return "lazy", f"since {sizes} for {pairs}, more than this memory has to spare"
 
 
 # ---------------------------------------------------------------- what to do about a run that does not fit
