@@ -34,7 +34,7 @@ def walk(*shape: int) -> np.ndarray:
     return np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0)
 
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*x*.npz"))
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("golden_*x*.npz"))
 
 # Required: 1e-6 (float32), 1e-12 (float64). Worst over all cases, on a CPU: 3.0e-8 (float32: half a unit in the last
 # place below 1) and 3.3e-14 (float64, the suite: its units are 1e-3 apart after normalisation, whose rounding that
