@@ -43,7 +43,7 @@ class Embedding:
     most_active : (N,) the class whose samples drive the node most; None for a trace without labels.
     entropy : (t_max,) von Neumann entropy of the landmark operator, in nats.
     t : the diffusion time that was used.
-    stress : Kruskal's normalised stress-1 of the landmark distances.
+    stress : Kruskal's normalized stress-1 of the landmark distances.
 
     Raises
     ------

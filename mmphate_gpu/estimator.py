@@ -13,21 +13,20 @@ from .analysis.activity import most_active_class
 from .embedding import Embedding
 from .errors import InputError
 from .landmarks.stratified import shares
-from .mds.place import place
+from .mds.place import Placement
 from .ops.launch.compile_ahead import compile_ahead
 from .ops.word_hashes import word_hashes
 from .params import Labels, Params
 from .pipeline import Run
 from .planning.fit import run_within_memory
 from .planning.plan import check_least
-from .progress import progress_callback
 from .runtime.arrays import array_kind, to_kind
 from .runtime.devices import resolve_device
 from .runtime.isolation import isolated
 from .runtime.memory import available_bytes
 from .slices import SliceLayout, unit_major
-from .stages import Stages
-from .trace import Trace, as_trace, trace_points
+from .stages import Stages, progress_callback
+from .trace import Trace, as_trace
 from .trace.convert import is_xarray
 from .trace.stored import blocks
 
@@ -40,7 +39,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_components : int
         Dimensions of the embedding.
     intraslice_knn, interslice_knn : int
-        Neighbours that set the bandwidth between units of one slice, and between slices of one unit.
+        Neighbors that set the bandwidth between units of one slice, and between slices of one unit.
     decay : float or None
         Exponent of the intraslice kernel; None links the ``intraslice_knn`` nearest units with weight 1.
     t : int or "auto"
@@ -173,11 +172,11 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             fitted is then untouched.
         """
         params = Params(**self._run_params())
-        given = as_trace(X)
-        device = resolve_device(params.device, given.data)
-        _check_landmarks(params, given)
-        compile_ahead(device, **_sizes(given, params))
-        trace = given.to(device)
+        input_trace = as_trace(X)
+        device = resolve_device(params.device, input_trace.data)
+        _check_landmarks(params, input_trace)
+        compile_ahead(device, **_sizes(input_trace, params))
+        trace = input_trace.to(device)
         stages, key = self._stages_for(trace, device)
         free_bytes = available_bytes(device) + stages.held_bytes(but=tuple(getattr(self, "_results", {}).values()))
         check_least(trace, params, device, free_bytes)
@@ -185,7 +184,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with progress_callback(self.verbose, self.callback) as callback:
             run = run_within_memory(trace, params, stages, callback, free_bytes)
         reports = [report.asdict() for report in stages.reports]
-        fitted = self._fitted(X, given, run) | {"report_": reports}
+        fitted = self._fitted(X, input_trace, run) | {"report_": reports}
         vars(self).update(fitted)  # one step, so that an interruption leaves the old state or the new one, never a mix
         return self
 
@@ -208,18 +207,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Other units or samples than the fitted trace has; not fitted yet (`sklearn.exceptions.NotFittedError`).
         """
         self._check_fitted()
-        given = as_trace(X, min_slices=1)
-        if given.shape[2:] != self._trace_shape[2:]:
-            raise InputError(
-                f"X has (units, samples) = {given.shape[2:]}; the fitted trace has {self._trace_shape[2:]}"
-            )
-        trace = given.to(self._unit_points.device)
-        n_pca = None if self._axes is None else self._axes.loadings.shape[1]
-        points, _ = trace_points(trace, normalize=self._normalized, n_pca=n_pca)
-        points = points if self._axes is None else self._axes.scores(points)
-        rows = place(unit_major(points), self._unit_points, self._unit_targets, self._bandwidth, thresh=self._thresh)
-        coordinates = rows.transpose(0, 1).reshape(-1, rows.shape[-1]).to(given.data.dtype)
-        return in_kind(X, given, coordinates)
+        trace = as_trace(X, min_slices=1)
+        return in_kind(X, trace, self._placement.coordinates(trace).to(trace.data.dtype))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "embedding_")
@@ -264,20 +253,20 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         same = stages is not None and self._stages_key == key
         return (stages if same else Stages(device)), key
 
-    def _fitted(self, X: Any, given: Trace, run: Run) -> dict[str, Any]:
+    def _fitted(self, X: Any, trace: Trace, run: Run) -> dict[str, Any]:
         """The fitted attributes, as the kind of array that ``X`` is. The large ones are the run's own tensors, which
         are copied when they are read."""
         landmarks = run.landmarks
         targets = run.mds.coordinates[landmarks.clusters]
         return {
-            "result_": _embedding(given, run),
-            "embedding_": in_kind(X, given, run.coordinates),
+            "result_": _embedding(trace, run),
+            "embedding_": in_kind(X, trace, run.coordinates),
             "t_": run.t,
             "stress_": run.mds.stress,
             "n_landmark_": len(landmarks.landmark_op),
             "affinity_": run.affinity.operator,
             "bandwidth_": float(run.affinity.bandwidth),
-            "n_features_in_": given.n_samples,
+            "n_features_in_": trace.n_samples,
             "_results": {
                 "landmark_op_": landmarks.landmark_op,
                 "transitions_": landmarks.transitions,
@@ -286,15 +275,16 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "diff_potential_": run.potential,
             },
             "_copies": {},
-            "_kind": (_kind(X), given.data.device),
-            # `transform` needs the rest.
-            "_trace_shape": given.shape,
-            "_normalized": self.normalize,
-            "_thresh": self.thresh,
-            "_axes": run.axes,
-            "_unit_points": unit_major(run.points),
-            "_bandwidth": run.affinity.bandwidth,
-            "_unit_targets": unit_major(targets.view(*run.points.shape[:2], -1)),
+            "_kind": (_kind(X), trace.data.device),
+            "_placement": Placement(
+                n_samples=trace.n_samples,
+                normalize=self.normalize,
+                axes=run.axes,
+                points=unit_major(run.points),
+                targets=unit_major(targets.view(*run.points.shape[:2], -1)),
+                bandwidth=run.affinity.bandwidth,
+                thresh=self.thresh,
+            ),
         }
 
 

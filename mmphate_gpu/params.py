@@ -17,6 +17,19 @@ LANDMARKS = ("spectral", "stratified")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
 
+# The stages of `pipeline.mmphate`, in order, and the parameters that each one reads.
+STAGE_PARAMETERS = {
+    "normalize": ("normalize", "n_pca"),
+    "reduce": ("n_pca",),
+    "affinity": ("intraslice_knn", "interslice_knn", "decay", "thresh", "storage", "knn_backend"),
+    "landmarks": ("n_landmark", "n_svd", "landmarks", "random_state"),
+    "entropy": ("t_max",),
+    "potential": ("t", "gamma"),
+    "distances": ("mds_dist",),
+    "mds": ("n_components", "mds_solver", "random_state"),
+    "interpolate": (),
+}
+
 
 # The largest eigenvalue of a diffusion operator is 1 but for rounding, which grows with its powers: after t steps the
 # entries of the power are off by 1e-16 t. Nothing but rounding was left at t = 10,000 in runs with one component.
@@ -124,7 +137,7 @@ def check_landmarks(landmarks: Any) -> str | Labels:
 
 @dataclass(frozen=True)
 class Params:
-    """The constants of METHOD (docs/method.md) that decide a result; checked when made.
+    """The parameters of docs/method.md that decide a result; checked when made.
 
     Raises
     ------
@@ -178,6 +191,10 @@ class Params:
         check_choice("knn_backend", self.knn_backend, KNN_BACKENDS)
         check_choice("mds_solver", self.mds_solver, MDS_SOLVERS)
         check_choice("mds_dist", self.mds_dist, MDS_DISTANCES)
+
+    def of(self, stage: str) -> dict[str, Any]:
+        """The parameters that ``stage`` reads, by name."""
+        return {name: getattr(self, name) for name in STAGE_PARAMETERS[stage]}
 
     def most_landmarks(self, n_nodes: int) -> int:
         """Landmarks that a run over ``n_nodes`` has at most; all nodes where there are none."""

@@ -179,8 +179,8 @@ def test_arguments_of_methods_are_refused_by_name(fitted, name):
     for method in (fitted.transform, M_PHATE().fit_transform):
         with pytest.raises(InputTypeError, match=rf"^{name}=50 is not accepted by \w*transform of M_PHATE: .{{9}}"):
             method(walk(), **{name: 50})
-    with pytest.raises(InputTypeError, match="^colour=3 is not accepted by transform of M_PHATE: it takes"):
-        fitted.transform(colour=3)
+    with pytest.raises(InputTypeError, match="^color=3 is not accepted by transform of M_PHATE: it takes"):
+        fitted.transform(color=3)
     assert np.array_equal(fitted.transform(plot_optimal_t=False, ax=None), fitted.embedding_)
 
 

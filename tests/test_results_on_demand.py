@@ -166,9 +166,9 @@ def _interrupted_fit(op: MMPHATE, trace: np.ndarray, codes: set, line: int) -> t
 def test_held_bytes_count_a_tensor_once():
     stages = Stages(torch.device("cpu"))
     points, square = torch.zeros(100), torch.zeros(10, 10, dtype=torch.float64)
-    stages("normalize", (), lambda: points)
-    stages("reduce", (), lambda: (points, None))
-    stages("affinity", (), lambda: square)
+    stages("normalize", lambda: points)
+    stages("reduce", lambda: (points, None))
+    stages("affinity", lambda: square)
     assert stages.held_bytes() == 400 + 800
     assert stages.held_bytes(but=(square,)) == 400 and stages.held_bytes(but=(torch.zeros(5),)) == 1200
 
@@ -186,7 +186,7 @@ def test_a_refit_counts_on_no_memory_that_results_hold(monkeypatch):
     monkeypatch.setattr(estimator, "available_bytes", lambda device: 10**9)
     op = MMPHATE(**OPTIONS).fit(walk())
     held, unread = op._stages.held_bytes(), Stages(torch.device("cpu"))
-    unread("landmarks", (), lambda: tuple(in_stages(op).values()))
+    unread("landmarks", lambda: tuple(in_stages(op).values()))
     op.fit(walk())
     results(op)
     op.fit(walk())

@@ -30,7 +30,7 @@ from mmphate_gpu import MMPHATE, Trace, datasets, plan
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.planning.fit import FORMS
 from mmphate_gpu.runtime.memory import MEMORY_LIMIT_VARIABLE, available_bytes, release_cached
-from mmphate_gpu.stages import held_bytes
+from mmphate_gpu.runtime.memory_use import held_bytes
 
 # The trace, and the parameters of the run.
 RUNS: dict[str, tuple[Any, dict[str, Any]]] = {

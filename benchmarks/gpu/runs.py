@@ -22,7 +22,7 @@ from benchmarks.measure.devices import let_go
 from benchmarks.suites.worker import PeakMeter, planned_bytes, timed
 from mmphate_gpu import MMPHATE, Trace
 from mmphate_gpu.planning.fit import FORMS
-from mmphate_gpu.stages import held_bytes
+from mmphate_gpu.runtime.memory_use import held_bytes
 
 STORAGES = ("sparse", "tiles", "lazy")
 # Largest relative difference of the stress from the CPU's. With products in half precision and another order of sums

@@ -21,7 +21,7 @@ from mmphate_gpu import Trace, datasets, neighborhood_preservation
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.landmarks import Landmarks, landmark_diffusion
 from mmphate_gpu.operators import AffinityOperator
-from mmphate_gpu.stages import held_bytes
+from mmphate_gpu.runtime.memory_use import held_bytes
 from mmphate_gpu.trace import normalize
 
 NAME = "ablations"

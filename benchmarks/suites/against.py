@@ -209,7 +209,7 @@ def work(comparison: str, size: int, peer: Peer, way: str, device_name: str, qui
     from benchmarks.measure.devices import let_go, use_device
     from benchmarks.peers.comparisons import COMPARISONS
     from benchmarks.suites.worker import CLEAR, CPU, PeakMeter, cupy_bytes
-    from mmphate_gpu.stages import held_bytes
+    from mmphate_gpu.runtime.memory_use import held_bytes
 
     device = use_device(device_name)
     given = COMPARISONS[comparison](size, device)

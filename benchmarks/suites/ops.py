@@ -28,7 +28,7 @@ from benchmarks.suites import floors
 from benchmarks.suites.op_calls import GROUPS, OPS, TILE_OPS, Measured, relative_error, tensors_of
 from benchmarks.suites.op_inputs import Data
 from benchmarks.suites.worker import PeakMeter, cupy_bytes
-from mmphate_gpu.stages import held_bytes
+from mmphate_gpu.runtime.memory_use import held_bytes
 
 NAME = "ops"
 SWEEP_GOAL = 25

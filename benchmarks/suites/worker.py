@@ -29,7 +29,7 @@ from benchmarks.measure.tasks import emit  # noqa: E402
 from benchmarks.suites.accuracy import accuracy  # noqa: E402
 from mmphate_gpu.errors import InputError  # noqa: E402
 from mmphate_gpu.planning.fit import FORMS  # noqa: E402
-from mmphate_gpu.stages import held_bytes, peak_bytes  # noqa: E402
+from mmphate_gpu.runtime.memory_use import held_bytes, peak_bytes  # noqa: E402
 
 CLEAR = Path("/proc/self/clear_refs")
 CPU = torch.device("cpu")

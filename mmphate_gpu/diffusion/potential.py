@@ -125,10 +125,10 @@ def warn_if_collapsed(
 
 
 def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
-    centred = rows - rows.mean(0)  # distances stay, rounding falls with the norms
-    norms = centred.square().sum(1)
-    squared = symmetric_product(centred, centred.T).mul_(-2)
-    del centred
+    centered = rows - rows.mean(0)  # distances stay, rounding falls with the norms
+    norms = centered.square().sum(1)
+    squared = symmetric_product(centered, centered.T).mul_(-2)
+    del centered
     # Both norms first: added one after the other they would round apart for (i, j) and (j, i).
     for part in row_chunks(*squared.shape, chunk_elements(rows.device)):
         squared[part].add_(norms[part, None] + norms).clamp_min_(0)

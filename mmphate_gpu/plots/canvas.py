@@ -84,7 +84,7 @@ def save_figure(figure: Figure, path: Path | None) -> None:
 
 
 def open_frame(axes: Axes) -> None:
-    """Leave the left and lower edge only, thin and grey."""
+    """Leave the left and lower edge only, thin and gray."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(color=FAINT, linewidth=0.7)
     axes.tick_params(color=FAINT, labelcolor=INK, labelsize=TICK_SIZE, width=0.7, length=3)

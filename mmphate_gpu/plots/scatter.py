@@ -45,7 +45,7 @@ def panels(
 
     Returns
     -------
-    matplotlib.figure.Figure, unknown to pyplot; the panels' axes are labelled "epoch",
+    matplotlib.figure.Figure, unknown to pyplot; the panels' axes are labeled "epoch",
     "timestep", "unit" and "most_active".
 
     Raises
@@ -124,7 +124,7 @@ def _dot_style(point_size: float | str, n: int, square_inches: float) -> dict[st
 
 
 def _flat_or_deep(axes: Axes, style: dict[str, Any]) -> dict[str, Any]:
-    # Depth shading fades the far dots, and so changes the colours that the key explains.
+    # Depth shading fades the far dots, and so changes the colors that the key explains.
     return style | {"depthshade": False} if axes.name == "3d" else style
 
 
@@ -215,8 +215,8 @@ def _deep_frame(axes: Any, points: np.ndarray) -> None:
     extent = np.ptp(points, axis=0)
     extent = np.maximum(extent, 0.25 * extent.max()) if extent.max() > 0 else np.ones(3)
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    for name, centre, size in zip("xyz", middle, extent, strict=True):
-        axes.set(**{f"{name}lim": (centre - 0.52 * size, centre + 0.52 * size), f"{name}ticks": []})
+    for name, center, size in zip("xyz", middle, extent, strict=True):
+        axes.set(**{f"{name}lim": (center - 0.52 * size, center + 0.52 * size), f"{name}ticks": []})
         axis = getattr(axes, f"{name}axis")
         axis.set_pane_color((0.965, 0.965, 0.965, 1.0))
         axis.line.set(color=FAINT, linewidth=0.7)

@@ -38,7 +38,6 @@ LEVELS = [
     "datasets",
     "config",
     "stages",
-    "progress",
     "pipeline",
     "planning",
     "estimator",
@@ -186,6 +185,39 @@ def test_no_level_is_left_over():
 def test_imports_point_downwards():
     wrong = [f"{module}:{found.line}: {text}" for module, found in all_imports() if (text := upward(module, found))]
     assert not wrong, "\n".join(wrong)
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """A chain of modules that ends where it begins, or an empty list."""
+
+    def walk(module: str, chain: list[str]) -> list[str]:
+        if module in chain:
+            return [*chain[chain.index(module) :], module]
+        if module not in finished:
+            for target in sorted(arrows.get(module, ())):
+                if circular := walk(target, [*chain, module]):
+                    return circular
+            finished.add(module)
+        return []
+
+    finished: set[str] = set()
+    return next(filter(None, (walk(module, []) for module in sorted(arrows))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Within a room too. The packages only hand on names, so imports of them are not counted."""
+    arrows: dict[str, set[str]] = {}
+    for module, imported in all_imports():
+        if imported.target in MODULES and MODULES[imported.target].name != "__init__.py":
+            arrows.setdefault(module, set()).add(imported.target)
+    assert (
+        circle({module: targets for module, targets in arrows.items() if MODULES[module].name != "__init__.py"}) == []
+    )
+
+
+def test_a_circle_is_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
 
 
 def test_optional_packages_stay_in_their_places():

@@ -12,9 +12,9 @@ import pytest
 
 import mmphate_gpu as mp
 from mmphate_gpu.cli import main, result_folder
-from mmphate_gpu.progress import progress_bar
 from mmphate_gpu.runtime.atomic.scratch import new_scratch, unlock
 from mmphate_gpu.runtime.streams import LenientStream, encodable, lenient
+from mmphate_gpu.stages import progress_bar
 
 RESULTS = {"embedding.npz", "report.json"}
 PICTURES = {"panels.png", "entropy.png"}

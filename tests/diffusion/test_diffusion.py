@@ -22,7 +22,7 @@ from mmphate_gpu.linalg.components import components
 from mmphate_gpu.operators import SparseAffinity
 from mmphate_gpu.ops.csr import of_dense_rows
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*x*.npz"))
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("golden_*x*.npz"))
 
 
 # ---------------------------------------------------------------- landmark operators of many spectra
@@ -401,7 +401,7 @@ def test_knee_by_hand():
 @pytest.mark.parametrize("curves, t", [("curves", "t"), ("short", "short_t")])
 def test_published_knees(curves, t):
     """60 entropy curves with the t that the published implementation chose (tests/golden/README.md)."""
-    golden = np.load(Path(__file__).parent / "golden" / "golden_knees.npz")
+    golden = np.load(Path(__file__).parents[1] / "golden" / "golden_knees.npz")
     assert [knee(curve) for curve in golden[curves]] == golden[t].tolist()
     assert [reference.knee(curve) for curve in golden[curves]] == golden[t].tolist()
 
@@ -416,7 +416,7 @@ def test_the_scale_of_an_operator_does_not_matter(scale, landmark_op):
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-8, 1e8, 1e300])
 def test_the_scale_of_a_curve_does_not_matter(scale):
-    golden = np.load(Path(__file__).parent / "golden" / "golden_knees.npz")
+    golden = np.load(Path(__file__).parents[1] / "golden" / "golden_knees.npz")
     assert [knee(scale * curve) for curve in golden["short"]] == golden["short_t"].tolist()
 
 

@@ -1,4 +1,4 @@
-"""Neighbourhood preservation against the dense reference, by hand, and on bad input."""
+"""Neighborhood preservation against the dense reference, by hand, and on bad input."""
 
 from types import SimpleNamespace
 

@@ -11,9 +11,9 @@ from scipy.spatial.distance import cdist
 import mmphate_gpu
 from mmphate_gpu import diffusion, reference
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ["walk_28x20x12", "hopf_pitchfork_12x14"]
-# Largest error of the affinity / the landmark operator from the raw trace, normalised in its own dtype here and there
+# Largest error of the affinity / the landmark operator from the raw trace, normalized in its own dtype here and there
 # (tests/golden/README.md). Measured: 7e-16 / 4e-16 (walk) and 1e-16 / 4e-16 (float32).
 RAW_TOLERANCE = 1e-12
 
@@ -35,8 +35,8 @@ def golden_affinity(golden):
 
 
 def normalized_in_own_dtype(trace):
-    centred = trace - trace.mean(axis=-1, keepdims=True)
-    return centred / centred.std(axis=-1, keepdims=True)
+    centered = trace - trace.mean(axis=-1, keepdims=True)
+    return centered / centered.std(axis=-1, keepdims=True)
 
 
 def walk(shape=(9, 4, 5), seed=0):
@@ -47,7 +47,7 @@ def test_affinity_is_the_published_one(golden):
     affinity = reference.multislice_affinity(normalized_in_own_dtype(golden["trace"]), normalize=False)
     expected = golden_affinity(golden)
     assert np.array_equal(affinity > 0, expected > 0)
-    # Measured 7e-16 (walk) and 1e-16 (float32 trace, normalised in float32).
+    # Measured 7e-16 (walk) and 1e-16 (float32 trace, normalized in float32).
     np.testing.assert_allclose(affinity, expected, rtol=0, atol=1e-13)
 
 
@@ -166,7 +166,7 @@ def test_reduce_keeps_distances_and_variance_order():
     points = reference.normalize(walk((6, 4, 8)))
     assert reference.reduce(points, 8) is points
     rotated = reference.reduce(points, 7).reshape(24, 7)
-    # Centred over samples, the points span 7 dimensions: nothing is lost.
+    # Centered over samples, the points span 7 dimensions: nothing is lost.
     np.testing.assert_allclose(cdist(rotated, rotated), cdist(*[points.reshape(24, 8)] * 2), atol=1e-12)
     assert (np.diff(rotated.var(axis=0)) <= 0).all()
 
