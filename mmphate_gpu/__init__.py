@@ -17,7 +17,7 @@ _HOMES = {
     "save_trace": "trace",
     "Recorder": "record",
     "Embedding": "embedding",
-    "multislice_affinity": "affinities",
+    "multislice_affinity": "operators",
     "to_scipy": "operators",
     "to_torch_csr": "operators",
     "to_cupy": "operators",
@@ -60,7 +60,6 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from . import datasets, plots, reference
-    from .affinities import multislice_affinity
     from .analysis import neighborhood_preservation
     from .config import show_config
     from .diffusion import diffusion_potential, optimal_t, potential_distances, von_neumann_entropy
@@ -70,7 +69,7 @@ if TYPE_CHECKING:
     from .landmarks import Landmarks, landmark_diffusion
     from .m_phate import M_PHATE
     from .mds import MDSResult, metric_mds, stress
-    from .operators import as_linear_operator, to_cupy, to_scipy, to_torch_csr
+    from .operators import as_linear_operator, multislice_affinity, to_cupy, to_scipy, to_torch_csr
     from .params import Params
     from .planning import Plan, plan
     from .record import Recorder

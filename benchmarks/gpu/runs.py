@@ -21,7 +21,6 @@ from benchmarks.gpu.parts import Work, run
 from benchmarks.measure.devices import let_go
 from benchmarks.suites.worker import PeakMeter, planned_bytes, timed
 from mmphate_gpu import MMPHATE, Trace
-from mmphate_gpu.planning.fit import FORMS
 from mmphate_gpu.stages import held_bytes
 
 STORAGES = ("sparse", "tiles", "lazy")
@@ -83,9 +82,9 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
         stages.append(
             {report["stage"]: round(elapsed, 4) for report, elapsed in zip(op.report_, by_stage[0], strict=True)}
         )
-    planned = planned_bytes(trace, device, {**CASES[case].options, "storage": FORMS[type(op.affinity_)]}, before)
+    planned = planned_bytes(trace, device, {**CASES[case].options, "storage": op.affinity_.storage}, before)
     return {
-        "form": FORMS[type(op.affinity_)],
+        "form": op.affinity_.storage,
         "engine": getattr(op.affinity_, "engine", None),
         "t": op.t_,
         "stress": op.stress_,

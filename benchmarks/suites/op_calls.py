@@ -303,15 +303,16 @@ def _orthonormalize(data: Data) -> list[Measured]:
 
 
 def _tile_products(op: str, data: Data) -> list[Measured]:
-    layout, lazy = data.lazy.tile_layout(), data.lazy
+    lazy = data.lazy
+    interslice, layout = lazy.interslice, lazy.interslice.tile_layout
     pairs = float(layout.n_active * TILE**2)
     if op == "tile_matmul":
-        tiled, (_, *active) = TiledAffinity(lazy), layout
+        tiled, (_, *active) = TiledAffinity(lazy.intraslice, interslice), layout
         given = (tiled.tiles, tiled.slots, *active, data.halves)
         own = tiled.tiles.nbytes
     else:
-        scaled = points_by_feature(point_tiles(layout, scaled_points(data.units, lazy.bandwidth), None))
-        limit = scaled_limit(lazy.reach, float(lazy.bandwidth))
+        scaled = points_by_feature(point_tiles(layout, scaled_points(data.units, interslice.bandwidth), None))
+        limit = scaled_limit(interslice.reach, float(interslice.bandwidth))
         given, own = (*scaled, limit, layout.indptr, layout.columns, data.halves), scaled[0].nbytes
     flop, what = 2 * pairs * COLUMNS, f"half x {COLUMNS}, {layout.n_active:,} tiles"
     # Halves in, float32 out.
@@ -321,10 +322,10 @@ def _tile_products(op: str, data: Data) -> list[Measured]:
 
 
 def _tile_decisions(op: str, data: Data) -> list[Measured]:
-    layout = data.lazy.tile_layout()
+    interslice, layout = data.lazy.interslice, data.lazy.interslice.tile_layout
     points = point_tiles(layout, data.units, torch.nan)
     made = (points, *stored_pairs(layout)[:2])
-    last = (data.lazy.reach,) if op == "tile_reached" else (float(data.lazy.bandwidth), data.lazy.reach)
+    last = (interslice.reach,) if op == "tile_reached" else (float(interslice.bandwidth), interslice.reach)
     pairs, what = float(layout.n_stored * TILE**2), f"p = {points.shape[2]}, {layout.n_stored:,} tiles"
     written = 2 * pairs if op == "tile_entries" else 0.0
     needs = {"fma-float64": 3 * pairs * points.shape[2], "bytes": points.nbytes + written}
@@ -332,7 +333,7 @@ def _tile_decisions(op: str, data: Data) -> list[Measured]:
 
 
 def _around_products(op: str, data: Data) -> list[Measured]:
-    layout, block = data.lazy.tile_layout(), data.block
+    layout, block = data.lazy.interslice.tile_layout, data.block
     halves, inverse = scaled_tiles(layout, block)
     read = block.nbytes + layout.order.nbytes
     if op == "tile_block":

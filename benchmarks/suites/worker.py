@@ -28,7 +28,6 @@ from benchmarks.measure.rows import TOTAL, Row, timing  # noqa: E402
 from benchmarks.measure.tasks import emit  # noqa: E402
 from benchmarks.suites.accuracy import accuracy  # noqa: E402
 from mmphate_gpu.errors import InputError  # noqa: E402
-from mmphate_gpu.planning.fit import FORMS  # noqa: E402
 from mmphate_gpu.stages import held_bytes, peak_bytes  # noqa: E402
 
 CLEAR = Path("/proc/self/clear_refs")
@@ -117,7 +116,7 @@ def run_case(
     before = held_bytes(device)
     meter = PeakMeter(device)
     runs = _runs(trace, {**options, "device": device, "random_state": 0}, meter, repeats)
-    planned = planned_bytes(trace, device, {**options, "storage": FORMS[type(runs.op.affinity_)]}, before)
+    planned = planned_bytes(trace, device, {**options, "storage": runs.op.affinity_.storage}, before)
     common = {**_common(case, device, runs.op, trace, options), **held}
     rows = []
     for index, report in enumerate(runs.op.report_):
@@ -174,7 +173,7 @@ def _common(case: Case, device: torch.device, op: MMPHATE, trace: Trace, options
         "suite": "scale" if case.axis else "pipeline",
         "case": case.name,
         "settings": settings,
-        "storage": FORMS[type(op.affinity_)] + ("" if engine is None else f" ({engine})"),
+        "storage": op.affinity_.storage + ("" if engine is None else f" ({engine})"),
         "n_slices": trace.n_slices,
         "n_units": trace.n_units,
         "n_samples": trace.n_samples,

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..affinities import MultisliceAffinity
 from ..errors import InputError
-from ..operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
+from ..operators import AffinityOperator, MultisliceAffinity, SparseAffinity, TiledAffinity
 from ..ops.tile_entries import TILE
 from ..params import Params
 from ..pipeline import Run, mmphate
@@ -24,9 +23,6 @@ from .costs import Entries
 from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
 
 logger = logging.getLogger("mmphate_gpu")
-
-FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
-
 
 # Parts of the messages for memory that ran out, in errors that are not MemoryErrors: from torch's CPU allocator, C++,
 # cuBLAS, cuSOLVER, Triton, Python's threads and the loader of shared libraries.
@@ -121,7 +117,7 @@ def _leaner_helps(failure: Failure, p: Params) -> bool:
 def _storage(stages: Stages, p: Params) -> str:
     """The form the affinity took; what was asked for where it was not finished."""
     affinity = stages.result("affinity")
-    return p.storage if affinity is None else FORMS[type(affinity.operator)]
+    return p.storage if affinity is None else affinity.operator.storage
 
 
 def _plan(trace: Trace, p: Params, available: int, entries: Entries) -> Plan:
@@ -138,7 +134,7 @@ def _plan_of_counted(trace: Trace, p: Params, operator: AffinityOperator, availa
     elif isinstance(operator, TiledAffinity):
         in_all = trace.n_units * math.ceil(trace.n_slices / TILE) ** 2
         entries = LEAST._replace(tiles=operator.layout.n_active / in_all)
-    return _plan(trace, replace(p, storage=FORMS[type(operator)]), available, entries)
+    return _plan(trace, replace(p, storage=operator.storage), available, entries)
 
 
 def _out_of_memory(trace: Trace, p: Params, failure: Failure, device: torch.device, available: int) -> InputError:
