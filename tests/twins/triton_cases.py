@@ -12,8 +12,9 @@ from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - impo
 from mmphate_gpu.ops import gaussian_product as gaussian_module
 from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.point_tiles import n_tiles
 from mmphate_gpu.ops.tile_block import scaled_tiles
-from mmphate_gpu.ops.tile_layout import TILE, TileLayout, n_tiles, point_tiles, stored_pairs, tile_layout
+from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, stored_pairs, tile_layout
 
 Arguments = tuple[object, ...]
 

@@ -15,7 +15,7 @@ from .kernel import Argument, Launch, Start
 from .native import NativeError
 from .pair_stack import KeptStack, Stack, new_stack
 
-# Threads of a block in the kernels over pairs (csrc/cuda/pair_tiles.h).
+# Threads of a block in the kernels over pairs (csrc/cuda/pair_block.h).
 PAIR_THREADS = 256
 C_TYPES = {torch.int32: "mmp_i32", torch.int64: "mmp_i64", torch.float32: "float", torch.float64: "double"}
 

@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -142,7 +143,7 @@ def _check_tensors(function: str, letters: str, tensors: list[torch.Tensor | Non
         types[letter] = (tensor.dtype,)
 
 
-def _c(argument: object) -> object:
+def _c(argument: Any) -> object:
     if isinstance(argument, torch.Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     if isinstance(argument, torch.dtype):
