@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, what it is labelled with, what is written."""
+"""Pictures: what is drawn, what it is labeled with, what is written."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def test_titles_name_the_panels():
 
 
 @pytest.mark.parametrize("components", [2, 3])
-def test_every_node_is_drawn_in_the_colour_of_its_label(components):
+def test_every_node_is_drawn_in_the_color_of_its_label(components):
     layout = SliceLayout(np.arange(10, 70, 10), np.arange(5), np.arange(4))
     embedding = fake(components=components, layout=layout)
     for name, axes in panel_axes(panels(embedding)).items():
@@ -64,7 +64,7 @@ def test_every_node_is_drawn_in_the_colour_of_its_label(components):
 
 
 @pytest.mark.parametrize("units, classes", [(4, 3), (30, 20), (1, 1)])
-def test_colour_ranges_cover_the_labels(units, classes):
+def test_color_ranges_cover_the_labels(units, classes):
     for axes in panel_axes(panels(fake(units=units, classes=classes))).values():
         drawn = dots(axes)
         values = drawn.get_array()
@@ -113,9 +113,11 @@ def test_file_is_written_whole_and_again(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("draw", [panels, entropy])
-@pytest.mark.parametrize("name, found", [("p.gif", "'.gif'"), ("p", "accepted: .png"), ("no/p.png", "does not exist")])
-def test_bad_paths_are_refused_and_nothing_is_written(tmp_path, draw, name, found):
-    with pytest.raises(InputError, match=found):
+@pytest.mark.parametrize(
+    "name, message", [("p.gif", "'.gif'"), ("p", "accepted: .png"), ("no/p.png", "does not exist")]
+)
+def test_bad_paths_are_refused_and_nothing_is_written(tmp_path, draw, name, message):
+    with pytest.raises(InputError, match=message):
         draw(fake(), path=tmp_path / name)
     assert not list(tmp_path.iterdir())
 
@@ -177,7 +179,7 @@ def test_names_and_uneven_steps_as_labels():
         (np.array([0.0, 0.5, 1.0]), ["0", "0.2", "0.4", "0.6", "0.8", "1"]),
     ],
 )
-def test_colour_bars_show_both_ends_and_round_numbers(labels, expected):
+def test_color_bars_show_both_ends_and_round_numbers(labels, expected):
     key = ordered(np.arange(len(labels)), labels, "viridis", 0, 1)
     assert key.names == [str(label) for label in expected]
     assert (key.norm.vmin, key.norm.vmax) == (labels.min(), labels.max())
