@@ -62,7 +62,7 @@ def test_a_part_that_dies_or_hangs_or_spoils_the_device_does_not_hide_the_others
     found, told = run_parts(tmp_path, "one", "two dies", "three hangs", "four spoils", "five", silence=1.5)
     assert [line["part"] for line in told] == ["one", "two dies", "three hangs", "four spoils", "five"]
     assert found["status"] == "failed" and list(found["failures"]) == ["two dies", "three hangs", "four spoils"]
-    assert "exit code -6" in told[1]["error"] and "said nothing" in told[2]["error"]
+    assert "exit code -6" in told[1]["error"] and "wrote nothing" in told[2]["error"]
     assert told[3]["error"] == "an illegal address"
 
 

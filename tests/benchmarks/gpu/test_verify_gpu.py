@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks import cases, suites
-from benchmarks.gpu import pytest_runs, sections, twins, verify_gpu
+from benchmarks.gpu import pytest_runs, sections, verify_gpu
 from benchmarks.measure import records
 from benchmarks.measure.records import ROOT
 from benchmarks.measure.rows import Row
@@ -284,17 +284,3 @@ def test_what_was_found_is_packed_and_another_machine_goes_on_from_it(asked, tmp
     found["one"] = lambda v: pytest.fail("it has passed before")
     assert verify_gpu.main([*arguments, f"--resume={pack}"]) == 0
     assert list(json.loads(file.read_text())["sections"]) == ["one", "two"]
-
-
-def test_the_run_on_a_device_is_held_against_carried_numbers(monkeypatch):
-    cpu = twins.torch.device("cpu")
-    small = twins.pipeline_numbers(cpu, "sparse", quick=True)
-    carried = {"same_sources": True, "pipeline": {"quick": small}}
-    monkeypatch.setattr(twins, "expected", lambda: carried)
-    section = twins.pipeline(cpu, quick=True)
-    assert all(finding.holds for finding in section.findings) and len(section.findings) == 15 and not section.missing
-    for name, changed in (("t", small["t"] + 1), ("stress", 1.1 * small["stress"]), ("between", [0.0] * 66)):
-        off = twins._pipeline_findings("run", {**small, name: changed}, small)
-        assert sum(not finding.holds for finding in off) == 1
-    carried["same_sources"] = False
-    assert "--expect" in twins.pipeline(cpu, quick=True).missing[0]
