@@ -68,8 +68,8 @@ def test_the_first_way_of_a_refusal(ways, settings):
 def test_what_there_is_no_time_for_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(verify_caps, "capped", lambda *_: pytest.fail("no time is left"))
     v = sections.Verification("cuda", False, tmp_path, 10)
-    found = verify_caps.caps(v)
-    assert found["status"] == "unfinished" and "har auto 8 GB, har auto 24 GB" in found["detail"]
+    section = verify_caps.caps(v)
+    assert section["status"] == "unfinished" and "har auto 8 GB, har auto 24 GB" in section["detail"]
 
 
 def test_the_next_call_goes_on_with_the_runs_that_are_left(tmp_path, monkeypatch):
