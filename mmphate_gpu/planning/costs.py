@@ -1,8 +1,8 @@
 """Bytes and operations of every stage: what the code of the stage holds at its worst moment.
 
-The letters are those of docs/architecture.md: S = E T slices, M units, N = S M nodes, P samples, D features after PCA, L
-landmarks, C columns of the landmarks' basis. A term of less than 2 % of the peak of every run is left out
-(docs/decisions.md, "The memory planner").
+The letters are those of docs/architecture.md: S = E T slices, M units, N = S M nodes, P samples, D features after PCA,
+L landmarks, C columns of the landmarks' basis. A term of less than 2 % of every peak is left out (docs/decisions.md,
+"The memory planner").
 """
 
 from __future__ import annotations
@@ -152,13 +152,13 @@ class Costs:
         return points + self.intraslice * (self.item + index) + self.N * (index + 8)
 
     def _tiles_bytes(self) -> float:
-        """operators/tiles.py: the stored tiles, in half precision."""
-        return self.stored_tiles * TILE**2 * torch.float16.itemsize
+        """operators/tiles.py: the stored tiles, in half precision, and the order of the slices of each unit."""
+        return self.stored_tiles * TILE**2 * torch.float16.itemsize + 8 * self.N
 
     def _fused_bytes(self) -> float:
-        """operators/lazy.py, engine "fused": the float32 points of all tiles, feature by feature."""
+        """operators/lazy.py, engine "fused": the float32 points of all tiles, feature by feature, and that order."""
         features = self.D if self.D <= FUSED_FEATURES else -(-self.D // FUSED_FEATURES) * FUSED_FEATURES
-        return 4 * features * self.tiles * TILE if self.fused else 0
+        return 4 * features * self.tiles * TILE + 8 * self.N if self.fused else 0
 
     def _multiplies_tiles(self, storage: str) -> bool:
         return storage == "tiles" or (storage == "lazy" and self.fused)
@@ -275,8 +275,8 @@ class Costs:
         return 2.0 * self.C * entries + 3.0 * self.D * made
 
     def _no_landmarks(self) -> StagePlan:
-        """landmarks/operator.py: the dense operator, first in the dtype of the affinity and then in float64."""
-        peak = (1 + self.item / 8) * self.square
+        """landmarks/operator.py: the dense operator in the dtype of the affinity and in float64, made of a CSR copy."""
+        peak = (1 + self.item / 8) * self.square + 16 * self.nnz + self._retained()
         return StagePlan("landmarks", f"({self.N}, {self.N})", "float64", "", self.square, peak, 2.0 * self.N**2)
 
     # ---------------------------------------------------------------- squares of the landmarks
@@ -284,22 +284,28 @@ class Costs:
     def _entropy(self) -> StagePlan:
         """diffusion/entropy.py: singular values of the main component, all of them or a sample."""
         n = self.main
-        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:  # its copy, its Gram matrix, and the solver's
-            peak, operations = (2.2 + (n < self.L)) * self.main_square, 4.0 * n**3
-        else:  # the leading vectors, and the Lanczos bases of the last probes
-            peak = 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6))
+        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:  # its Gram matrix and the solver's copy
+            work, operations = 2.2 * self.main_square, 4.0 * n**3
+        else:  # its squared entries, or the leading vectors and the Lanczos bases of the last probes
+            work = max(self.main_square, 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6)))
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
-        return StagePlan("entropy", f"({self.p.t_max},)", "float64", "", 0, peak + self._retained(), operations)
+        # `any` and `isfinite` of the whole matrix; then the component, copied if it is not all.
+        peak = max(1.25 * self.square, (n < self.L) * self.main_square + work) + self._retained()
+        return StagePlan("entropy", f"({self.p.t_max},)", "float64", "", 0, peak, operations)
 
     def _potential(self) -> StagePlan:
-        """diffusion/power.py: powers of the main component, blocks of one product, and around them the whole matrix."""
+        """diffusion/power.py: the scaled matrix, powers of the main component and blocks of one product.
+
+        Where the main component is the whole matrix, that is the first power. Afterwards: the power and its root.
+        """
         powers = AUTO_POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
-        peak = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square + self._retained()
+        work = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square
+        peak = max(work, 2 * self.square) + self._retained()
         form, operations = f"({self.L}, {self.L})", 8 * float(self.main) ** 3
         return StagePlan("potential", form, "float64", "", self.square, peak, operations)
 
     def _distances(self) -> StagePlan:
-        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; chunks of close pairs."""
+        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; close pairs."""
         squares = (2 if self.p.mds_dist == "euclidean" else 4) + 1 / BLOCKS
         chunk = min(3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS, self.L**2)
         peak = squares * self.square + 8 * chunk + self._retained()
@@ -323,7 +329,7 @@ class Costs:
         return StagePlan("mds", form, "float32, float64", "", 0, peak, SMACOF_SWEEPS * 20.0 * L * L)
 
     def _interpolate(self) -> StagePlan:
-        """pipeline.py and estimator.py: coordinates and two copies; float64 landmarks and points that `transform` reads."""
+        """pipeline.py and estimator.py: coordinates and two copies; for `transform` float64 ones and points."""
         coordinates = self.N * self.p.n_components
         kept = self.item * coordinates
         peak = 3 * kept + 16 * coordinates + 8 * self.N * self.D + self._retained()

@@ -30,9 +30,10 @@ from mmphate_gpu.operators.choose import STORED_SHARE
 from mmphate_gpu.ops.launch.twins import serves
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import costs, sample
-from mmphate_gpu.planning.costs import Costs, Entries
+from mmphate_gpu.planning.costs import Costs
 from mmphate_gpu.planning.fit import FORMS, ran_out
 from mmphate_gpu.planning.plan import LEAST, plan_run
+from mmphate_gpu.planning.sample import Entries
 from mmphate_gpu.trace import normalize
 
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ import json, sys
 from pathlib import Path
 import torch, mmphate_gpu as mm
 from mmphate_gpu import MMPHATE
-from mmphate_gpu.stages import held_bytes, peak_bytes
+from mmphate_gpu.runtime.memory_use import held_bytes, peak_bytes
 device, (made, options) = torch.device("cpu"), json.loads(sys.argv[1])
 torch.set_num_threads(1)
 trace = mm.as_trace(getattr(mm.datasets, made[0])(*made[1:]))
@@ -119,7 +120,7 @@ def test_entries_between_independent_units(units, samples, decay):
     points = np.random.default_rng(0).normal(size=(4, units, samples))
     points = torch.from_numpy((points - points.mean(-1, keepdims=True)) / (points.std(-1, keepdims=True) + 1e-9))
     counted = intraslice_affinity(points, decay=decay).nnz / (4 * units)
-    about = {"dtype": torch.float64, "entries": Entries(), "room": 2**34}
+    about = {"dtype": torch.float64, "entries": Entries(), "free_bytes": 2**34}
     planned = Costs((2, 2, units, samples), Params(decay=decay), **about).intraslice / (4 * units)
     # Ten entries a node are a tenth of what the landmarks' basis takes of it.
     assert counted * 0.9 - 10 < planned < 1.35 * counted + 10
@@ -151,7 +152,7 @@ def test_coordinates_in_many_dimensions_are_planned():
 
 
 def test_the_powers_that_are_planned_are_enough():
-    assert max(map(most_powers, range(1, 101))) == costs.POWERS
+    assert max(map(most_powers, range(1, 101))) == costs.AUTO_POWERS
 
 
 def test_twenty_thousand_landmarks_are_a_normal_run():
@@ -268,7 +269,7 @@ def test_the_forms_keep_the_bytes_that_are_planned(dtype):
     lazy = affinity_of_points(points_of(trace), storage="lazy", dtype=dtype).operator
     lazy.interslice_counts()
     nbytes = {"lazy": lazy.nbytes, "sparse": SparseAffinity(lazy.to_csr()).nbytes, "tiles": TiledAffinity(lazy).nbytes}
-    planned = Costs(trace.shape, Params(), dtype=dtype, entries=exact(trace, lazy), room=2**34)
+    planned = Costs(trace.shape, Params(), dtype=dtype, entries=exact(trace, lazy), free_bytes=2**34)
     for storage, held in nbytes.items():
         # Offsets are one longer than the nodes, and tiles have a layout. Measured: 1e-4.
         assert planned.form_bytes(storage) == pytest.approx(held, rel=1e-2), storage
@@ -304,7 +305,7 @@ def test_a_card_has_the_memory_in_its_name_and_no_other(monkeypatch):
     assert found.available_bytes == 7_500_000_000
     # The trace has to be copied there.
     there = plan_run(HAR, Params(), dtype=torch.float32, device=torch.device("cuda"), available=10**9,
-                     entries=Entries(), name="x")  # fmt: skip
+                     entries=Entries(), card="x")  # fmt: skip
     assert found.stages[0].peak_bytes - there.stages[0].peak_bytes == 4 * 127 * 128 * 30 * 6
 
 
