@@ -7,7 +7,6 @@ L landmarks, C columns of the landmarks' basis. A term of less than 2 % of every
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +17,7 @@ from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
 from ..operators.assemble import assembled_bytes
+from ..operators.choose import suits_half
 from ..operators.lazy import entries_at_once
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
@@ -99,7 +99,7 @@ class Costs:
         self.tiles = self.M * n_tiles(self.S)
         self.active_tiles = self.tiles * n_tiles(self.S) * entries.tiles
         self.stored_tiles = (self.active_tiles + min(self.active_tiles, self.tiles)) / 2
-        self.fused = triton and p.thresh >= torch.finfo(torch.float16).tiny
+        self.fused = triton and suits_half(p.thresh)
         # Every loose piece has a landmark of its own. The others are in one component.
         self.main = self.L - min(entries.loose * self.S, LOOSE_SHARE * self.L)
         self.square, self.main_square = 8 * self.L**2, 8 * self.main**2
@@ -115,23 +115,14 @@ class Costs:
 
     def stages(self, storage: str, held: float = 0) -> tuple[StagePlan, ...]:
         """All stages with the affinity in this form; ``held`` bytes are in use before the first."""
+        points = self._normalize(), self._reduce()
+        landmarks = self._landmarks(storage) if self.L < self.N else self._no_landmarks()
+        squares = self._entropy(), self._potential(), self._distances(), self._mds()
         plans = []
-        for stage in self._each(storage):
+        for stage in (*points, self._affinity(storage), landmarks, *squares, self._interpolate()):
             plans.append(replace(stage, bytes=int(stage.bytes), peak_bytes=int(held + stage.peak_bytes)))
             held += stage.bytes
         return tuple(plans)
-
-    def _each(self, storage: str) -> Iterator[StagePlan]:
-        """The stages, each with its peak beside what was held before it."""
-        yield self._normalize()
-        yield self._reduce()
-        yield self._affinity(storage)
-        yield self._landmarks(storage) if self.L < self.N else self._no_landmarks()
-        yield self._entropy()
-        yield self._potential()
-        yield self._distances()
-        yield self._mds()
-        yield self._interpolate()
 
     def trace_bytes(self) -> float:
         """The copy of the trace on a GPU. On the CPU the trace is not copied."""
@@ -140,25 +131,21 @@ class Costs:
     # ---------------------------------------------------------------- forms of the affinity
 
     def form_bytes(self, storage: str) -> float:
-        """What the affinity keeps in this form."""
+        """What the affinity keeps in this form: beside the lazy form tiles in half precision (operators/tiles.py), or
+        for the engine "fused" float32 points by tile and feature; with either the order of the slices of each unit.
+        """
         if storage == "sparse":
             return assembled_bytes(int(self.nnz), self.N, self.dtype)
-        return self.lazy_bytes() + (self._tiles_bytes() if storage == "tiles" else self._fused_bytes())
+        if storage == "tiles":
+            return self.lazy_bytes() + 2 * self.stored_tiles * TILE**2 + 8 * self.N
+        features = self.D if self.D <= FUSED_FEATURES else -(-self.D // FUSED_FEATURES) * FUSED_FEATURES
+        return self.lazy_bytes() + (4 * features * self.tiles * TILE + 8 * self.N if self.fused else 0)
 
     def lazy_bytes(self) -> float:
         """operators/lazy.py: points by unit, their float32 copy on CUDA, intraslice entries, counts and row offsets."""
         index = index_dtype(int(self.intraslice), self.M).itemsize
         points = (8 + 4 * self.cuda) * self.N * self.D
         return points + self.intraslice * (self.item + index) + self.N * (index + 8)
-
-    def _tiles_bytes(self) -> float:
-        """operators/tiles.py: the stored tiles, in half precision, and the order of the slices of each unit."""
-        return self.stored_tiles * TILE**2 * torch.float16.itemsize + 8 * self.N
-
-    def _fused_bytes(self) -> float:
-        """operators/lazy.py, engine "fused": the float32 points of all tiles, feature by feature, and that order."""
-        features = self.D if self.D <= FUSED_FEATURES else -(-self.D // FUSED_FEATURES) * FUSED_FEATURES
-        return 4 * features * self.tiles * TILE + 8 * self.N if self.fused else 0
 
     def _multiplies_tiles(self, storage: str) -> bool:
         return storage == "tiles" or (storage == "lazy" and self.fused)
