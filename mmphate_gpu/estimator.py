@@ -14,6 +14,7 @@ from .embedding import Embedding
 from .errors import InputError
 from .landmarks.stratified import shares
 from .mds.place import Placement
+from .operators import AffinityOperator
 from .ops.launch.compile_ahead import compile_ahead
 from .ops.word_hashes import word_hashes
 from .params import Labels, Params
@@ -114,6 +115,15 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     (120, 2)
     """
 
+    embedding_: Any
+    t_: int
+    stress_: float
+    n_landmark_: int
+    affinity_: AffinityOperator
+    bandwidth_: float
+    report_: list[dict[str, Any]]
+    result_: Embedding
+
     def __init__(
         self,
         n_components: int = 2,
@@ -185,7 +195,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             run = run_within_memory(trace, params, stages, callback, free_bytes)
         reports = [report.asdict() for report in stages.reports]
         fitted = self._fitted(X, input_trace, run) | {"report_": reports}
-        vars(self).update(fitted)  # one step, so that an interruption leaves the old state or the new one, never a mix
+        # One step, so that an interruption leaves the old state or the new one, never a mix.
+        self.__dict__.update(fitted)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -249,9 +260,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _stages_for(self, trace: Trace, device: torch.device) -> tuple[Stages, tuple[str, str]]:
         """The stages of the last run if it had this trace on this device, else new ones; and what tells them apart."""
         key = (str(device), fingerprint(trace))
-        stages = getattr(self, "_stages", None)
-        same = stages is not None and self._stages_key == key
-        return (stages if same else Stages(device)), key
+        stages: Stages | None = getattr(self, "_stages", None)
+        return (Stages(device) if stages is None or self._stages_key != key else stages), key
 
     def _fitted(self, X: Any, trace: Trace, run: Run) -> dict[str, Any]:
         """The fitted attributes, as the kind of array that ``X`` is. The large ones are the run's own tensors, which
@@ -295,11 +305,11 @@ def fingerprint(trace: Trace) -> str:
     """
     parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
     digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.recorded, trace.mask is None)).encode())
-    digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy())
+    digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy().data)
     return digest.hexdigest()
 
 
-def _sizes(trace: Trace, params: Params) -> dict[str, int]:
+def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
     """The sizes that decide, with the types, which CUDA kernels a fit launches: the arguments of `compile_ahead`."""
     return {
         "n_slices": trace.n_slices,
@@ -338,13 +348,13 @@ def _kind(X: Any) -> str:
     return "torch" if isinstance(X, Trace) else array_kind(X)
 
 
-def _copy(tensor: torch.Tensor, kind: str, device: torch.device) -> Any:
-    """A copy of ``tensor`` in ``kind``, as a tensor on ``device``.
+def _copy(tensor: torch.Tensor, library: str, device: torch.device) -> Any:
+    """A copy of ``tensor`` as an array of ``library``, or as a tensor on ``device``.
 
     It is a copy, so that a caller who writes into a result does not change the stages kept for the next run.
     """
-    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[kind]
-    return to_kind(tensor.to(target, copy=True), kind)
+    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[library]
+    return to_kind(tensor.to(target, copy=True), library)
 
 
 def in_kind(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:

@@ -38,7 +38,7 @@ LARGEST_T = 10**9
 
 def check_steps(t: Any) -> int:
     """Return ``t`` if it is a whole number from 1 to `LARGEST_T`, else raise."""
-    return check_number("t", t, low=1, high=LARGEST_T, integer=True)
+    return int(check_number("t", t, low=1, high=LARGEST_T, integer=True))
 
 
 def check_t_max(t_max: Any) -> int:
@@ -46,7 +46,7 @@ def check_t_max(t_max: Any) -> int:
 
     The knee takes time with the square of the length: 2 s for 10,000, minutes for 100,000.
     """
-    return check_number("t_max", t_max, low=4, high=10**5, integer=True)
+    return int(check_number("t_max", t_max, low=4, high=10**5, integer=True))
 
 
 class Labels:
@@ -92,7 +92,7 @@ class Labels:
         self.name = name
         self.values: torch.Tensor = torch.from_numpy(array.astype(np.int64, order="C"))  # (N,), a copy
         self.n_landmark = self.values.unique().numel()
-        self._digest = hashlib.blake2b(self.values.numpy()).digest()
+        self._digest = hashlib.blake2b(self.values.numpy().data).digest()
 
     def of_nodes(self, n_nodes: int) -> torch.Tensor:  # (N,) int64
         """The labels, if they are as many as there are nodes."""

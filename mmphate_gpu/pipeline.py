@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .affinities import MultisliceAffinity, affinity_of_points
 from .diffusion import diffuse, knee, potential_distances
 from .diffusion.entropy import entropy_of_components
 from .diffusion.potential import allows_low_rank, potential_of_power, warn_if_collapsed
 from .landmarks import Landmarks, landmark_diffusion
 from .mds import MDSResult, embed_landmarks
+from .operators import MultisliceAffinity, affinity_of_points
 from .params import Params
 from .stages import Stages
 from .trace import Points, PrincipalAxes, Trace, principal_axes, trace_points
+from .trace.pca import on_axes
 
 
 class Run(NamedTuple):
@@ -46,21 +47,22 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     entropy = stage("entropy", entropy_of_components, landmarks.landmark_op, landmarks.groups, **p.of("entropy"))
     if p.t == "auto":
         p = replace(p, t=knee(entropy))
+    t = int(p.t)
     # 10 Potential
     potential = stage("potential", _potential, landmarks, **p.of("potential"))
     # 11 Distances
     distances = stage("distances", _distances, potential, **p.of("distances"))
-    warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups, p.t)
+    warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups or [], t)
     # 12 MDS
     mds = stage("mds", _mds, distances, **p.of("mds"))
     # 13 Interpolate from the landmarks to all nodes
     coordinates = stage("interpolate", interpolate, landmarks.transitions, mds.coordinates, **p.of("interpolate"))
-    return Run(points, axes, affinity, landmarks, entropy, p.t, potential, mds, coordinates)
+    return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates)
 
 
 def _reduced(points: Points, n_pca: int | None) -> tuple[torch.Tensor, PrincipalAxes | None]:
     axes = principal_axes(points, n_pca)
-    return (points if axes is None else axes.scores(points)), axes
+    return on_axes(points, axes), axes
 
 
 def _affinity(points: torch.Tensor, resolution: torch.Tensor, dtype: torch.dtype, **options: Any) -> MultisliceAffinity:

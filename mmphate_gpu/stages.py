@@ -103,7 +103,7 @@ class Stages:
         kept = self.kept.get(stage)
         reused = kept is not None and kept.chain == self.chain and kept.unchanged()
         started = time.perf_counter()
-        result = kept.result if reused else None
+        result: Any = kept.result if kept is not None and reused else None
         del kept
         if not reused:
             # What follows a changed stage changes too: old and new results need not be in memory together.

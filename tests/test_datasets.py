@@ -31,10 +31,10 @@ def pca(trace, n_components=3):
 def test_pca_of_the_suite_is_the_published_row(scenario, published):
     trace = bifurcation(scenario)
     assert trace.shape == (101, 80, 6, 10)
-    found = [inter for _, inter in neighborhood_preservation(trace, pca(trace), [10, 40])]
+    result = [inter for _, inter in neighborhood_preservation(trace, pca(trace), [10, 40])]
     # Measured: 0.180200, 0.176783, 0.148731, 0.143397. The first is 9.9e-6 below the published figure: 3 of 484,800
     # neighbors from rounding to it, and the float32 rounding of the same PCA alone moves that count by 3 (0.180206).
-    assert found == pytest.approx(published, abs=1.1e-5)
+    assert result == pytest.approx(published, abs=1.1e-5)
 
 
 def test_suite_is_the_golden_trace_to_the_last_bit():

@@ -33,8 +33,8 @@ def results(op: MMPHATE) -> dict[str, np.ndarray]:
     return {name: dense(getattr(op, name)) for name in RESULTS}
 
 
-def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    return all(np.array_equal(one[name], other[name]) for name in RESULTS)
+def same(first: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(first[name], other[name]) for name in RESULTS)
 
 
 def in_stages(op: MMPHATE) -> dict[str, torch.Tensor]:
@@ -48,9 +48,9 @@ def in_stages(op: MMPHATE) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("kind", [MMPHATE, M_PHATE])
-def test_results_are_there_once_it_is_fitted(kind):
-    op = kind(**OPTIONS)
+@pytest.mark.parametrize("estimator", [MMPHATE, M_PHATE])
+def test_results_are_there_once_it_is_fitted(estimator):
+    op = estimator(**OPTIONS)
     for name in RESULTS:
         assert not hasattr(op, name)
         with pytest.raises(NotFittedError, match="not fitted yet"):
@@ -124,8 +124,8 @@ def test_an_interruption_leaves_the_state_of_one_run():
         ran, interrupted = _interrupted_fit(op, walk(2), codes, line)
         if not interrupted:
             break
-        found = {**results(op), "embedding_": op.embedding_, "t_": op.t_, "n": op.n_landmark_}
-        (which,) = [i for i, state in enumerate(states) if all(np.array_equal(state[k], found[k]) for k in state)]
+        result = {**results(op), "embedding_": op.embedding_, "t_": op.t_, "n": op.n_landmark_}
+        (which,) = [i for i, state in enumerate(states) if all(np.array_equal(state[k], result[k]) for k in state)]
         # The stages are those of the interrupted fit in either case, so that the next one can go on from them.
         assert len(op._stages.result("landmarks").landmark_op) == 10
         assert len(op.report_) == len(STAGES) and len(op.transform(walk(3))) == 60

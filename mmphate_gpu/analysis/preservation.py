@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,14 @@ from ..trace.stored import Array, blocks
 # Pairs per chunk: two float64 distance blocks, the copies that the selection of ties makes, and masks, at most
 # 60 bytes a pair, stay under 64 MiB.
 _CHUNK_PAIRS = 2**20
+
+
+@overload
+def neighborhood_preservation(trace: Any, embedding: Any, k: int) -> tuple[float, float]: ...
+
+
+@overload
+def neighborhood_preservation(trace: Any, embedding: Any, k: Sequence[int]) -> list[tuple[float, float]]: ...
 
 
 @isolated()

@@ -12,6 +12,7 @@ from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
 from ..slices import unit_major
 from ..trace import PrincipalAxes, Trace, trace_points
+from ..trace.pca import on_axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +40,9 @@ class Placement:
             raise InputError(f"X has (units, samples) = {trace.shape[2:]}; the fitted trace has {fitted}")
         n_pca = None if self.axes is None else self.axes.loadings.shape[1]
         points, _ = trace_points(trace.to(self.points.device), normalize=self.normalize, n_pca=n_pca)
-        points = points if self.axes is None else self.axes.scores(points)
-        rows = place(unit_major(points), self.points, self.targets, self.bandwidth, thresh=self.thresh)
+        rows = place(
+            unit_major(on_axes(points, self.axes)), self.points, self.targets, self.bandwidth, thresh=self.thresh
+        )
         return rows.transpose(0, 1).reshape(-1, rows.shape[-1])
 
 

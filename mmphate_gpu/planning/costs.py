@@ -16,9 +16,8 @@ from ..linalg.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
-from ..operators.assemble import assembled_bytes
+from ..operators.assemble import assembled_bytes, entries_at_once
 from ..operators.choose import suits_half
-from ..operators.lazy import entries_at_once
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
 from ..ops.launch.pair_stack import TILE as PAIR_TILE
@@ -132,7 +131,7 @@ class Costs:
 
     def form_bytes(self, storage: str) -> float:
         """What the affinity keeps in this form: beside the lazy form tiles in half precision (operators/tiles.py), or
-        for the engine "fused" float32 points by tile and feature; with either the order of the slices of each unit.
+        float32 points by tile and feature (operators/lazy_fused.py); with either the order of the slices of each unit.
         """
         if storage == "sparse":
             return assembled_bytes(int(self.nnz), self.N, self.dtype)
@@ -142,7 +141,7 @@ class Costs:
         return self.lazy_bytes() + (4 * features * self.tiles * TILE + 8 * self.N if self.fused else 0)
 
     def lazy_bytes(self) -> float:
-        """operators/lazy.py: points by unit, their float32 copy on CUDA, intraslice entries, counts and row offsets."""
+        """operators/exact_rows.py: points by unit, float32 ones on CUDA, intraslice entries, counts and row offsets."""
         index = index_dtype(int(self.intraslice), self.M).itemsize
         points = (8 + 4 * self.cuda) * self.N * self.D
         return points + self.intraslice * (self.item + index) + self.N * (index + 8)
@@ -151,7 +150,7 @@ class Costs:
         return storage == "tiles" or (storage == "lazy" and self.fused)
 
     def _rows_at_once(self) -> float:
-        """operators/lazy.py: entries of the rows that are made at a time."""
+        """operators/assemble.py: entries of the rows that are made at a time."""
         return min(self.nnz, entries_at_once(self.nnz, self.free_bytes if self.cuda else None))
 
     # ---------------------------------------------------------------- points and affinity

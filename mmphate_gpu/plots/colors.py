@@ -88,7 +88,8 @@ def round_ticks(labels: np.ndarray, most: int = 6) -> np.ndarray:
         return np.array([least])
     low, high = float(least), float(greatest)
     whole = bool((labels == np.round(labels)).all())
-    ticks = MaxNLocator(most, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
+    locator = MaxNLocator(most, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1)
+    ticks = np.asarray(locator.tick_values(low, high))
     room = 0.4 * (ticks[1] - ticks[0])
     between = ticks[(ticks > low + room) & (ticks < high - room)]
     return np.array([least, *between.astype(labels.dtype), greatest])

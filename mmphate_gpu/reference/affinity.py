@@ -133,6 +133,5 @@ def multislice_affinity(
         affinity[slice_id, :, slice_id, :] += intraslice[slice_id]
     for unit in range(n_units):
         affinity[:, unit, :, unit] += interslice[unit]
-    affinity = affinity.reshape(n_slices * n_units, n_slices * n_units)
     affinity[affinity < thresh] = 0  # one-sided intraslice edges that the averaging halved
-    return affinity
+    return affinity.reshape(n_slices * n_units, n_slices * n_units)

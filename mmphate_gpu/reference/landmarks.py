@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
@@ -81,7 +81,7 @@ def landmark_diffusion(
     n_landmark: int | None = 4000,
     n_svd: int = 100,
     landmarks: str | np.ndarray = "spectral",
-    points: np.ndarray | None = None,
+    points: Any = None,
     clusters: np.ndarray | None = None,
     random_state: int | None = None,
 ) -> Landmarks:

@@ -31,8 +31,8 @@ def crowded(seed=0):
 @pytest.mark.parametrize("k", [1, 3, 4, 10, 29])
 def test_is_the_reference(k, device):
     trace, embedding = walk(), np.random.default_rng(1).standard_normal((150, 3))
-    found = neighborhood_preservation(torch.from_numpy(trace).to(device), embedding, k)
-    assert found == pytest.approx(reference.neighborhood_preservation(trace, embedding, k), abs=1e-12)
+    result = neighborhood_preservation(torch.from_numpy(trace).to(device), embedding, k)
+    assert result == pytest.approx(reference.neighborhood_preservation(trace, embedding, k), abs=1e-12)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -40,8 +40,8 @@ def test_is_the_reference(k, device):
 @pytest.mark.parametrize("k", [1, 4, 10])
 def test_is_the_reference_with_ties(k, seed, device):
     trace, embedding = crowded(seed)
-    found = neighborhood_preservation(torch.from_numpy(trace).to(device), embedding, k)
-    assert found == pytest.approx(reference.neighborhood_preservation(trace, embedding, k), abs=1e-12)
+    result = neighborhood_preservation(torch.from_numpy(trace).to(device), embedding, k)
+    assert result == pytest.approx(reference.neighborhood_preservation(trace, embedding, k), abs=1e-12)
 
 
 @pytest.mark.parametrize("pairs", [1, 70, 1000])
@@ -56,8 +56,8 @@ def test_with_mask_is_the_reference():
     trace, embedding = walk((3, 10, 5, 6)), np.random.default_rng(1).standard_normal((150, 2))
     mask = np.random.default_rng(2).random(trace.shape) < 0.7
     mask[..., 0] = True
-    found = neighborhood_preservation(as_trace(trace, mask=mask), embedding, 3)
-    assert found == pytest.approx(reference.neighborhood_preservation(trace, embedding, 3, mask=mask), abs=1e-12)
+    result = neighborhood_preservation(as_trace(trace, mask=mask), embedding, 3)
+    assert result == pytest.approx(reference.neighborhood_preservation(trace, embedding, 3, mask=mask), abs=1e-12)
 
 
 def test_sample_space_itself_is_fully_preserved():
@@ -68,16 +68,16 @@ def test_sample_space_itself_is_fully_preserved():
 
 def test_several_k_are_what_each_gives():
     trace, embedding = crowded()
-    found = neighborhood_preservation(trace, embedding, (2, 7))
-    assert found == [neighborhood_preservation(trace, embedding, k) for k in (2, 7)]
-    assert neighborhood_preservation(trace, embedding, np.array([2])) == found[:1]
+    result = neighborhood_preservation(trace, embedding, (2, 7))
+    assert result == [neighborhood_preservation(trace, embedding, k) for k in (2, 7)]
+    assert neighborhood_preservation(trace, embedding, np.array([2])) == result[:1]
 
 
 def test_kinds_of_embedding():
     trace, embedding = walk(), np.random.default_rng(1).standard_normal((150, 2)).astype(np.float32)
     expected = neighborhood_preservation(trace, embedding, 3)
-    for kind in (torch.from_numpy(embedding), SimpleNamespace(coordinates=embedding), embedding.tolist()):
-        assert neighborhood_preservation(trace, kind, 3) == pytest.approx(expected, abs=1e-12)
+    for given_as in (torch.from_numpy(embedding), SimpleNamespace(coordinates=embedding), embedding.tolist()):
+        assert neighborhood_preservation(trace, given_as, 3) == pytest.approx(expected, abs=1e-12)
 
 
 def test_intra_is_nan_for_one_unit_and_one_where_k_takes_all():

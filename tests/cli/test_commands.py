@@ -293,7 +293,7 @@ def test_config(here, capsys, steady):
     assert names(here) == {"trace.npy"}
 
 
-def test_bench_runs_the_harness_of_the_checkout(here, capsys, monkeypatch):
+def test_bench_runs_the_benchmarks_of_the_checkout(here, capsys, monkeypatch):
     monkeypatch.setattr("mmphate_gpu.cli.commands.__file__", str(here / "mmphate_gpu" / "cli" / "commands.py"))
     assert main(["bench", "--quick"]) == 2
     (told,) = capsys.readouterr().err.splitlines()

@@ -77,10 +77,10 @@ KINDS = (gaussian, uneven, lazy_walk, hubs, blocks, landmarks_of_walks)
 
 def operators() -> Iterator[tuple[str, np.ndarray]]:
     """48 of them, 12 to 140 landmarks."""
-    for kind in KINDS:
+    for form in KINDS:
         for seed in range(8):
             rng = np.random.default_rng(seed)
-            yield f"{kind.__name__} {seed}", kind(rng, int(rng.integers(12, 140)))
+            yield f"{form.__name__} {seed}", form(rng, int(rng.integers(12, 140)))
 
 
 OPERATORS = dict(operators())
@@ -96,9 +96,9 @@ def landmark_op(request: pytest.FixtureRequest) -> np.ndarray:
 
 def test_entropy_and_t_match_reference(landmark_op, device):
     wanted = reference.von_neumann_entropy(landmark_op)
-    found = von_neumann_entropy(torch.from_numpy(landmark_op).to(device)).cpu().numpy()
+    result = von_neumann_entropy(torch.from_numpy(landmark_op).to(device)).cpu().numpy()
     # Measured: 5.3e-14, of entropies up to 4.9 (hundred powers, by products here, by powers there).
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-12)
     assert optimal_t(torch.from_numpy(landmark_op).to(device)) == reference.knee(wanted)
 
 
@@ -138,9 +138,9 @@ def test_gram_error_is_within_its_bound():
     by no more than itself.
     """
     for name, landmark_op in OPERATORS.items():
-        given = torch.from_numpy(landmark_op)
+        values = torch.from_numpy(landmark_op)
         singular = np.linalg.svd(landmark_op, compute_uv=False)
-        error = np.abs(torch.linalg.eigvalsh(given.T @ given).flip(0).numpy() - singular**2) / singular[0] ** 2
+        error = np.abs(torch.linalg.eigvalsh(values.T @ values).flip(0).numpy() - singular**2) / singular[0] ** 2
         small = singular < 1e-3 * singular[0]
         assert error[small].max(initial=0) < entropy_module.GRAM_ERROR / 10, name
         assert error.max() < 10 * entropy_module.GRAM_ERROR, name
@@ -226,8 +226,8 @@ def test_flat_entropy_gives_one(name, threshold, monkeypatch, device):
 def test_t_of_more_than_a_thousand_landmarks():
     """The path as it is taken, nothing patched."""
     rng = np.random.default_rng(0)
-    for kind in (gaussian, uneven):
-        landmark_op = kind(rng, 1100)
+    for form in (gaussian, uneven):
+        landmark_op = form(rng, 1100)
         assert optimal_t(torch.from_numpy(landmark_op)) == reference.optimal_t(landmark_op)
 
 
@@ -251,24 +251,24 @@ def sampling(monkeypatch):
     monkeypatch.setattr(singular_value_sample, "BLOCK", 15)
 
 
-@pytest.mark.parametrize("kind", [kind.__name__ for kind in KINDS])
-def test_sampled_entropy_is_within_its_error(kind, sampling, device):
+@pytest.mark.parametrize("family", [family.__name__ for family in KINDS])
+def test_sampled_entropy_is_within_its_error(family, sampling, device):
     """And the time is among those left open, which is one in most cases: over all 48 operators in 42."""
-    for name in (f"{kind} 0", f"{kind} 1"):
+    for name in (f"{family} 0", f"{family} 1"):
         wanted = reference.von_neumann_entropy(OPERATORS[name])
-        found = entropy_with_error(torch.from_numpy(OPERATORS[name]).to(device))
-        off = (found.entropy.cpu() - torch.from_numpy(wanted)).abs()
+        result = entropy_with_error(torch.from_numpy(OPERATORS[name]).to(device))
+        off = (result.entropy.cpu() - torch.from_numpy(wanted)).abs()
         # Measured over all 48: at most 0.89 of the bound, which is at most 0.04.
-        assert bool((off <= found.error.cpu()).all()) and float(found.error.max()) < 0.05, name
-        assert found.t_low <= reference.knee(wanted) <= found.t_high, name
-        assert found.t_low == found.t_high or kind == "gaussian", name
+        assert bool((off <= result.error.cpu()).all()) and float(result.error.max()) < 0.05, name
+        assert result.t_low <= reference.knee(wanted) <= result.t_high, name
+        assert result.t_low == result.t_high or family == "gaussian", name
 
 
 def test_exact_entropy_has_no_error(landmark_op):
-    found = entropy_with_error(torch.from_numpy(landmark_op))
-    assert torch.equal(found.entropy, von_neumann_entropy(torch.from_numpy(landmark_op)))
-    assert not bool(found.error.any())
-    assert found.t_low == found.t_high == optimal_t(torch.from_numpy(landmark_op))
+    result = entropy_with_error(torch.from_numpy(landmark_op))
+    assert torch.equal(result.entropy, von_neumann_entropy(torch.from_numpy(landmark_op)))
+    assert not bool(result.error.any())
+    assert result.t_low == result.t_high == optimal_t(torch.from_numpy(landmark_op))
 
 
 OPEN = "gaussian 1"  # its time is 25; the sample leaves 19 to 30
@@ -288,12 +288,14 @@ def test_open_time_is_left_to_the_exact_way(sampling, monkeypatch):
 
 def test_open_time_that_stays_open_is_told(sampling):
     landmark_op = torch.from_numpy(OPERATORS[OPEN])
-    found = entropy_with_error(landmark_op)
-    assert found.t_low < reference.optimal_t(OPERATORS[OPEN]) < found.t_high
-    words = f"diffusion time of 72 landmarks is only known to lie between {found.t_low} and {found.t_high}.*n_landmark"
+    result = entropy_with_error(landmark_op)
+    assert result.t_low < reference.optimal_t(OPERATORS[OPEN]) < result.t_high
+    words = (
+        f"diffusion time of 72 landmarks is only known to lie between {result.t_low} and {result.t_high}.*n_landmark"
+    )
     with pytest.warns(RuntimeWarning, match=words) as caught:
         entropy = von_neumann_entropy(landmark_op)
-    assert torch.equal(entropy, found.entropy) and caught[0].filename == __file__
+    assert torch.equal(entropy, result.entropy) and caught[0].filename == __file__
 
 
 def test_exact_way_asks_for_memory(monkeypatch):
@@ -308,8 +310,8 @@ def test_more_probes_narrow_what_is_open(sampling, monkeypatch):
     spans = {}
     for rounds in ((32,), (32, 64)):
         monkeypatch.setattr(entropy_module, "PROBES", rounds)
-        found = entropy_with_error(OPERATORS[OPEN])
-        spans[sum(rounds)] = found.t_high - found.t_low
+        result = entropy_with_error(OPERATORS[OPEN])
+        spans[sum(rounds)] = result.t_high - result.t_low
     assert spans[32] > spans[96]  # measured: 16 and 11 (and 6 with 256 probes)
 
 
@@ -318,11 +320,11 @@ def test_sampled_flat_entropy(name, monkeypatch):
     """No spread, so no error but rounding's, that of singular values which are 0 included."""
     monkeypatch.setattr(entropy_module, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 0))
     monkeypatch.setattr(entropy_module, "_exact_fits", lambda *_: False)
-    found = entropy_with_error(FLAT[name])
-    assert found.t_low == 1
-    off = np.abs(found.entropy - reference.von_neumann_entropy(FLAT[name]))
+    result = entropy_with_error(FLAT[name])
+    assert result.t_low == 1
+    off = np.abs(result.entropy - reference.von_neumann_entropy(FLAT[name]))
     # Beside the error of the sample the sums of the reference are rounded. Measured: 8e-7, with 49 values that are 0.
-    assert (off <= found.error + 1e-14).all() and off.max() < 1e-5
+    assert (off <= result.error + 1e-14).all() and off.max() < 1e-5
 
 
 def test_sampled_components_beside_exact_ones(sampling):
@@ -330,11 +332,11 @@ def test_sampled_components_beside_exact_ones(sampling):
     rng = np.random.default_rng(0)
     parts = [torch.from_numpy(uneven(rng, n)) for n in (60, 12, 12, 1, 80)]
     whole = torch.block_diag(*parts)
-    found = entropy_with_error(whole)
+    result = entropy_with_error(whole)
     wanted = reference.von_neumann_entropy(whole.numpy())
-    assert bool(((found.entropy - torch.from_numpy(wanted)).abs() <= found.error).all())  # measured: 0.67
-    assert found.t_low == found.t_high == reference.knee(wanted)
-    assert torch.equal(found.entropy, entropy_with_error(whole).entropy)
+    assert bool(((result.entropy - torch.from_numpy(wanted)).abs() <= result.error).all())  # measured: 0.67
+    assert result.t_low == result.t_high == reference.knee(wanted)
+    assert torch.equal(result.entropy, entropy_with_error(whole).entropy)
 
 
 @pytest.mark.slow
@@ -344,9 +346,9 @@ def test_nine_thousand_landmarks():
     left, right = (torch.from_numpy(walk_in_the_plane(rng, n)) for n in (90, 100))
     values = torch.outer(torch.linalg.svdvals(left), torch.linalg.svdvals(right)).flatten()
     wanted = entropy_module.entropy_of_singular_values(values)
-    found = entropy_with_error(torch.kron(left, right))
-    assert bool((found.error > 0).all()) and bool(((found.entropy - wanted).abs() <= found.error).all())
-    assert found.t_low == found.t_high == knee(wanted)
+    result = entropy_with_error(torch.kron(left, right))
+    assert bool((result.error > 0).all()) and bool(((result.entropy - wanted).abs() <= result.error).all())
+    assert result.t_low == result.t_high == knee(wanted)
 
 
 # ---------------------------------------------------------------- closed forms
@@ -355,10 +357,10 @@ def test_nine_thousand_landmarks():
 def test_entropy_of_known_singular_values():
     """diag(1, 1/2, 1/4): w_i = s^(i+1) / sum."""
     singular = np.array([1, 0.5, 0.25])
-    found = von_neumann_entropy(np.diag(singular), t_max=5)
+    result = von_neumann_entropy(np.diag(singular), t_max=5)
     for i in range(5):
         weights = singular ** (i + 1) / (singular ** (i + 1)).sum()
-        assert found[i] == pytest.approx(-(weights * np.log(weights)).sum(), abs=1e-13)
+        assert result[i] == pytest.approx(-(weights * np.log(weights)).sum(), abs=1e-13)
 
 
 def test_entropy_of_the_identity_is_log_n():
@@ -374,9 +376,9 @@ def test_singular_not_eigen_values():
 
 def test_float32_operator_is_worked_on_in_float64():
     landmark_op = OPERATORS["gaussian 0"].astype(np.float32)
-    found = von_neumann_entropy(torch.from_numpy(landmark_op))
-    assert found.dtype == torch.float64
-    np.testing.assert_allclose(found, reference.von_neumann_entropy(landmark_op.astype(float)), rtol=0, atol=1e-12)
+    result = von_neumann_entropy(torch.from_numpy(landmark_op))
+    assert result.dtype == torch.float64
+    np.testing.assert_allclose(result, reference.von_neumann_entropy(landmark_op.astype(float)), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("bend", [1, 2, 17, 50, 97])
@@ -471,8 +473,8 @@ def test_diffuse_matches_repeated_products(landmark_op, t):
 def landmarks_of_suite(get_case, device) -> tuple[torch.Tensor, torch.Tensor]:
     _, dense = get_case("hopf and pitchfork")
     operator = SparseAffinity(of_dense_rows([torch.from_numpy(dense.copy()).to(device)], len(dense)))
-    found = landmark_diffusion(operator, clusters=torch.arange(len(dense)) % 150)
-    return found.landmark_op, found.degrees
+    result = landmark_diffusion(operator, clusters=torch.arange(len(dense)) % 150)
+    return result.landmark_op, result.degrees
 
 
 def three_walks(_, device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -495,18 +497,18 @@ def test_diffuse_is_right_entry_by_entry(made, t, with_degrees, get_case, device
     """The tiny entries too, against products with 19 digits; what is 0 stays 0. By the symmetric form or without."""
     landmark_op, degrees = made(get_case, device)
     wanted = np.linalg.matrix_power(landmark_op.cpu().numpy().astype(np.longdouble), t)
-    found = diffuse(landmark_op, t, degrees if with_degrees else None).cpu().numpy()
+    result = diffuse(landmark_op, t, degrees if with_degrees else None).cpu().numpy()
     # Relative to every entry, down to 8e-202. Measured: 8.8e-15.
-    np.testing.assert_allclose(found, wanted.astype(float), rtol=1e-13, atol=0)
-    np.testing.assert_array_equal(found == 0, wanted == 0)
-    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-12)
+    np.testing.assert_allclose(result, wanted.astype(float), rtol=1e-13, atol=0)
+    np.testing.assert_array_equal(result == 0, wanted == 0)
+    np.testing.assert_allclose(result.sum(1), 1, rtol=1e-12)
 
 
 def test_diffuse_goes_by_components():
     """One product of two blocks is that of the whole, and what lies between them stays 0."""
     first, second = (torch.from_numpy(OPERATORS[name]) for name in ("gaussian 0", "uneven 1"))
-    found = diffuse(torch.block_diag(first, second), 5)
-    torch.testing.assert_close(found, torch.block_diag(diffuse(first, 5), diffuse(second, 5)), rtol=1e-13, atol=0)
+    result = diffuse(torch.block_diag(first, second), 5)
+    torch.testing.assert_close(result, torch.block_diag(diffuse(first, 5), diffuse(second, 5)), rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("svd_up_to", [20, 1000])
@@ -532,8 +534,8 @@ def test_degrees_make_the_operator_symmetric(get_case):
     _, dense = get_case("walk")
     operator = SparseAffinity(of_dense_rows([torch.from_numpy(dense.copy())], len(dense)))
     for clusters in (None, torch.arange(len(dense)) % 20):
-        found = landmark_diffusion(operator, n_landmark=None, clusters=clusters)
-        flow = found.degrees[:, None] * found.landmark_op
+        result = landmark_diffusion(operator, n_landmark=None, clusters=clusters)
+        flow = result.degrees[:, None] * result.landmark_op
         torch.testing.assert_close(flow, flow.T, rtol=1e-12, atol=0)
 
 

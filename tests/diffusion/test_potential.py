@@ -33,11 +33,11 @@ def markov(n: int, seed: int = 0, sharp: float = 3.0) -> np.ndarray:
 @pytest.mark.parametrize("gamma", [-1, -0.5, 0, 0.3, 0.9, 1])
 def test_potential_matches_reference(gamma, t, device):
     landmark_op = markov(60)
-    found = diffusion_potential(torch.from_numpy(landmark_op).to(device), t, gamma)
-    assert found.dtype == torch.float64
+    result = diffusion_potential(torch.from_numpy(landmark_op).to(device), t, gamma)
+    assert result.dtype == torch.float64
     # Measured: 3.6e-15, of potentials up to 20.
     np.testing.assert_allclose(
-        found.cpu().numpy(), reference.diffusion_potential(landmark_op, t, gamma), rtol=0, atol=1e-12
+        result.cpu().numpy(), reference.diffusion_potential(landmark_op, t, gamma), rtol=0, atol=1e-12
     )
 
 
@@ -52,8 +52,8 @@ def test_potential_by_hand():
 
 def test_gamma_zero_puts_rows_on_a_sphere():
     """Every row of the square-root potential has squared norm 4."""
-    found = diffusion_potential(markov(50), 5)
-    np.testing.assert_allclose((found**2).sum(1), 4, rtol=1e-13)
+    result = diffusion_potential(markov(50), 5)
+    np.testing.assert_allclose((result**2).sum(1), 4, rtol=1e-13)
 
 
 def test_potential_of_power_leaves_the_power_alone():
@@ -80,22 +80,22 @@ def test_bad_operator_and_t():
 # ---------------------------------------------------------------- distances
 
 
-def assert_distances(found: np.ndarray, rows: np.ndarray, metric: str = "euclidean") -> None:
+def assert_distances(distances: np.ndarray, rows: np.ndarray, metric: str = "euclidean") -> None:
     wanted = cdist(rows, rows, metric)
-    np.testing.assert_array_equal(found, found.T)
-    assert (np.diagonal(found) == 0).all()
+    np.testing.assert_array_equal(distances, distances.T)
+    assert (np.diagonal(distances) == 0).all()
     # Relative, for every single pair: PERFORMANCE asks for 1e-9. Worst measured over these tests: 5e-11.
     off = ~np.eye(len(rows), dtype=bool)
-    np.testing.assert_allclose(found[off], wanted[off], rtol=1e-9, atol=0)
+    np.testing.assert_allclose(distances[off], wanted[off], rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("gamma", [-1, 0, 1])
 @pytest.mark.parametrize("t", [1, 20])
 def test_distances_match_reference(t, gamma, device):
     rows = diffusion_potential(markov(120), t, gamma)
-    found = potential_distances(torch.from_numpy(rows).to(device))
-    assert found.dtype == torch.float64
-    assert_distances(found.cpu().numpy(), rows)
+    result = potential_distances(torch.from_numpy(rows).to(device))
+    assert result.dtype == torch.float64
+    assert_distances(result.cpu().numpy(), rows)
 
 
 @pytest.mark.parametrize("spread", [1e-3, 1e-6, 1e-9, 1e-12])
@@ -121,9 +121,9 @@ def test_any_scale(scale):
 
 def test_duplicates_are_at_distance_zero():
     rows = np.repeat(np.random.default_rng(0).random((10, 7)), 3, axis=0)
-    found = potential_distances(rows)
+    result = potential_distances(rows)
     same = np.arange(30)[:, None] // 3 == np.arange(30) // 3
-    assert (found[same] == 0).all() and (found[~same] > 0).all()
+    assert (result[same] == 0).all() and (result[~same] > 0).all()
     assert (potential_distances(np.ones((5, 3))) == 0).all()
 
 
@@ -138,25 +138,25 @@ def test_close_pairs_in_many_chunks(monkeypatch):
 
 def test_float32_potential_is_worked_on_in_float64():
     rows = np.random.default_rng(0).random((20, 9)).astype(np.float32)
-    found = potential_distances(rows)
-    assert found.dtype == np.float64
-    assert_distances(found, rows.astype(float))
+    result = potential_distances(rows)
+    assert result.dtype == np.float64
+    assert_distances(result, rows.astype(float))
 
 
 @pytest.mark.parametrize("t", [1, 20])
 def test_cosine_matches_reference(t, device):
     rows = diffusion_potential(markov(60), t)
-    found = potential_distances(torch.from_numpy(rows).to(device), "cosine").cpu().numpy()
+    result = potential_distances(torch.from_numpy(rows).to(device), "cosine").cpu().numpy()
     # Not relative: SciPy's own 1 - cosine loses the digits of a small distance. Measured: 1.2e-15.
-    np.testing.assert_allclose(found, reference.potential_distances(rows, "cosine"), rtol=0, atol=1e-14)
-    assert found.min() >= 0
+    np.testing.assert_allclose(result, reference.potential_distances(rows, "cosine"), rtol=0, atol=1e-14)
+    assert result.min() >= 0
 
 
 def test_cosine_of_close_rows_by_hand():
     """1 - cos(a) = a^2 / 2 for a small angle, where 1 minus a rounded cosine is 0 or 1e-16."""
     angles = np.array([0, 1e-9, 3e-9])
-    found = potential_distances(np.stack([np.cos(angles), np.sin(angles)], 1), "cosine")
-    np.testing.assert_allclose(found, (angles[:, None] - angles) ** 2 / 2, rtol=1e-6)
+    result = potential_distances(np.stack([np.cos(angles), np.sin(angles)], 1), "cosine")
+    np.testing.assert_allclose(result, (angles[:, None] - angles) ** 2 / 2, rtol=1e-6)
 
 
 COSINE = {
@@ -199,8 +199,8 @@ def test_cosine_of_equal_rows_is_exactly_zero(twin):
 def landmarks_of_a_case(get_case) -> tuple[torch.Tensor, torch.Tensor]:
     _, dense = get_case("hopf and pitchfork")
     operator = SparseAffinity(of_dense_rows([torch.from_numpy(dense.copy())], len(dense)))
-    found = landmark_diffusion(operator, n_landmark=300, random_state=0)
-    return found.landmark_op, found.degrees
+    result = landmark_diffusion(operator, n_landmark=300, random_state=0)
+    return result.landmark_op, result.degrees
 
 
 def chain(_) -> tuple[torch.Tensor, torch.Tensor]:
@@ -223,10 +223,10 @@ def test_distances_after_the_power(made, t, with_degrees, get_case):
     power = np.linalg.matrix_power(landmark_op.numpy().astype(np.longdouble), t)
     rows = 2 * np.sqrt(power)
     wanted = np.stack([np.sqrt(((rows - row) ** 2).sum(1)) for row in rows]).astype(float)
-    found = diffuse(landmark_op, t, degrees if with_degrees else None)
-    assert torch.equal(found == 0, torch.from_numpy(power == 0))
+    result = diffuse(landmark_op, t, degrees if with_degrees else None)
+    assert torch.equal(result == 0, torch.from_numpy(power == 0))
     # Of distances up to 2.8. Measured: 7.5e-13.
-    distances = potential_distances(potential_of_power(found, 0))
+    distances = potential_distances(potential_of_power(result, 0))
     np.testing.assert_allclose(distances.numpy(), wanted, rtol=0, atol=1e-9)
 
 

@@ -89,9 +89,9 @@ def _planar() -> np.ndarray:
 
 @pytest.fixture(scope="module", params=DISTANCES)
 def distances(request: pytest.FixtureRequest) -> np.ndarray:
-    found = DISTANCES[request.param]()
-    found.flags.writeable = False
-    return found
+    result = DISTANCES[request.param]()
+    result.flags.writeable = False
+    return result
 
 
 def stress_by_hand(distances: np.ndarray, coordinates: np.ndarray) -> float:
@@ -162,11 +162,11 @@ def test_guttman_transform_matches_reference(distances, device):
     points = RNG(0).normal(size=(len(distances), 2)) * distances.mean()
     points[1] = points[0]  # a zero distance in the picture
     points -= points.mean(0)
-    found, raw = one_sweep(*(torch.from_numpy(part.copy()).to(device) for part in (distances, points)))
+    result, raw = one_sweep(*(torch.from_numpy(part.copy()).to(device) for part in (distances, points)))
     scale = distances.max()
     # Measured: 7e-16 of the largest distance.
     np.testing.assert_allclose(
-        found.cpu().numpy() / scale, reference.mds._guttman(distances, points) / scale, atol=1e-13
+        result.cpu().numpy() / scale, reference.mds._guttman(distances, points) / scale, atol=1e-13
     )
     assert float(raw) == pytest.approx(((distances - cdist(points, points)) ** 2).sum(), rel=1e-12)
 
@@ -189,10 +189,10 @@ def raw_stress(distances: np.ndarray, points: torch.Tensor) -> float:
 @pytest.mark.parametrize("start", ["classic", "random"])
 def test_stress_never_rises(distances, start):
     """Whenever it is stopped, what is returned is no worse than the start and every point seen, mixed ones included."""
-    given = torch.from_numpy(distances.copy())
-    init = classic(given, 2, generator=seeded_generator(0))
+    values = torch.from_numpy(distances.copy())
+    init = classic(values, 2, generator=seeded_generator(0))
     if start == "random":
-        init = float(given.mean()) * torch.randn(len(given), 2, dtype=torch.float64, generator=seeded_generator(1))
+        init = float(values.mean()) * torch.randn(len(values), 2, dtype=torch.float64, generator=seeded_generator(1))
     for max_iter in (*range(1, 16), 25, 40, 3000):
         seen: list[float] = []
 
@@ -201,24 +201,24 @@ def test_stress_never_rises(distances, start):
             seen.append(float(raw))
             return moved, raw
 
-        end = smacof(given, init, max_iter=max_iter, sweep=sweep)
+        end = smacof(values, init, max_iter=max_iter, sweep=sweep)
         assert end.n_iter == len(seen) <= max_iter
-        last = float(one_sweep(given, end.coordinates)[1])
+        last = float(one_sweep(values, end.coordinates)[1])
         # A plain step from the best point seen cannot rise but by what points closer than 1e-8 of the picture, taken as
         # one, add. Measured: 3e-16 of it.
-        assert last <= min(seen) * (1 + 1e-9) + 1e-24 * float(given.square().sum())
+        assert last <= min(seen) * (1 + 1e-9) + 1e-24 * float(values.square().sum())
 
 
 @pytest.mark.parametrize("name", ["hopf", "hopf and pitchfork", "walk"])
 def test_long_steps_save_sweeps(name):
     """Plain sweeps need more to get as low. Measured: 183, 135, 31 for its 38, 35, 13."""
     distances = DISTANCES[name]()
-    given = torch.from_numpy(distances)
-    plain = classic(given, 2, generator=seeded_generator(0))
-    quick = smacof(given, plain)
+    values = torch.from_numpy(distances)
+    plain = classic(values, 2, generator=seeded_generator(0))
+    quick = smacof(values, plain)
     reached = raw_stress(distances, quick.coordinates)
     for _ in range(quick.n_iter):
-        plain, _ = one_sweep(given, plain)
+        plain, _ = one_sweep(values, plain)
     assert raw_stress(distances, plain) > reached
 
 
@@ -231,10 +231,10 @@ def test_max_iter_is_kept(distances):
 def test_long_steps_that_do_not_lower_the_stress_are_thrown_away(astray, monkeypatch):
     """Steps that lead astray every time: the result is that of plain steps, and no worse than the start."""
     distances = points_5d(40)
-    given = torch.from_numpy(distances)
-    init = classic(given, 2, generator=seeded_generator(0))
-    monkeypatch.setattr(descent, "_weights", lambda told, along: (astray, [0.0] * descent.ROWS))
-    end = smacof(given, init)
+    values = torch.from_numpy(distances)
+    init = classic(values, 2, generator=seeded_generator(0))
+    monkeypatch.setattr(descent, "_weights", lambda message, along: (astray, [0.0] * descent.ROWS))
+    end = smacof(values, init)
     plain = reference.smacof(distances, 2, init=init.numpy())
     assert raw_stress(distances, end.coordinates) == pytest.approx(stress_by_hand(distances, plain), rel=1e-4)
 
@@ -243,10 +243,10 @@ def learned(
     steps: list[torch.Tensor], falls: list[torch.Tensor], residual: torch.Tensor
 ) -> tuple[list[float], torch.Tensor, list[float]]:
     """What is told and kept after these steps, and the products of what is kept with the residual."""
-    told, kept, along = [0.0] * descent.N_STATE, steps[0].new_zeros(descent.ROWS, steps[0].numel()), []
+    message, kept, along = [0.0] * descent.N_STATE, steps[0].new_zeros(descent.ROWS, steps[0].numel()), []
     for step, fall in zip(steps, falls, strict=True):
-        along = descent._learn(told, kept, step, fall, residual)
-    return told, kept, along
+        along = descent._learn(message, kept, step, fall, residual)
+    return message, kept, along
 
 
 @pytest.mark.parametrize("n_steps", [1, 3, 5, 8])
@@ -256,8 +256,8 @@ def test_what_is_kept_is_bfgs(n_steps):
     n, depth = 12, descent.DEPTH
     hessian = np.diag(np.linspace(0.1, 1, n))  # of (1/2) x' H x, whose residual is -H x
     steps, residual = rng.normal(size=(n_steps, n)), rng.normal(size=n)
-    given = [torch.from_numpy(part).view(-1, 4, 3) for part in (steps, steps @ hessian, residual)]
-    told, kept, along = learned(list(given[0]), list(given[1]), given[2][0])
+    values = [torch.from_numpy(part).view(-1, 4, 3) for part in (steps, steps @ hessian, residual)]
+    message, kept, along = learned(list(values[0]), list(values[1]), values[2][0])
     newest = steps[-1]
     scale = max(1.0, newest @ hessian @ newest / (newest @ hessian @ hessian @ newest))
     inverse = scale * np.eye(n)
@@ -265,26 +265,26 @@ def test_what_is_kept_is_bfgs(n_steps):
         fall = hessian @ step
         left = np.eye(n) - np.outer(step, fall) / (step @ fall)
         inverse = left @ inverse @ left.T + np.outer(step, step) / (step @ fall)
-    of_residual, of_kept = descent._weights(told, along)
-    found = of_residual * residual + np.array(of_kept) @ kept.numpy()
-    np.testing.assert_allclose(found, inverse @ residual, rtol=1e-10, atol=1e-10)
+    of_residual, of_kept = descent._weights(message, along)
+    result = of_residual * residual + np.array(of_kept) @ kept.numpy()
+    np.testing.assert_allclose(result, inverse @ residual, rtol=1e-10, atol=1e-10)
 
 
 def test_steps_without_curvature_are_left_out():
     step = torch.eye(4, dtype=torch.float64)[:1]
     residual = torch.ones_like(step)
-    told, _, _ = learned([step] * 3, [0 * step, -step, 1e-12 * step], residual)
-    assert told[descent.N_KEPT] == 0
-    told, kept, along = learned([step] * 2, [-step, 0.5 * step], residual)
-    assert told[descent.N_KEPT] == 1
-    of_residual, of_kept = descent._weights(told, along)
+    message, _, _ = learned([step] * 3, [0 * step, -step, 1e-12 * step], residual)
+    assert message[descent.N_KEPT] == 0
+    message, kept, along = learned([step] * 2, [-step, 0.5 * step], residual)
+    assert message[descent.N_KEPT] == 1
+    of_residual, of_kept = descent._weights(message, along)
     torch.testing.assert_close(of_residual * residual[0] + torch.tensor(of_kept).double() @ kept, 2 * residual[0])
 
 
 def test_a_fall_too_small_to_square_is_not_divided_by():
     step, fall = (torch.full((1, 1), size, dtype=torch.float64) for size in (1e-160, 1e-163))
-    told, _, along = learned([step], [fall], fall)
-    assert told[descent.N_KEPT] == 1 and descent._weights(told, along)[0] == float("inf")
+    message, _, along = learned([step], [fall], fall)
+    assert message[descent.N_KEPT] == 1 and descent._weights(message, along)[0] == float("inf")
 
 
 def test_a_share_is_the_lowest_point_of_a_parabola():
@@ -300,8 +300,8 @@ def test_a_share_is_the_lowest_point_of_a_parabola():
 
 
 def way_of(distances: np.ndarray, dtype: torch.dtype = torch.float64, **options: Any) -> Way:
-    given, start = starts_of(distances)
-    return Way(given.to(dtype), start - start.mean(0), **{"max_iter": 3000, "eps": 1e-6} | options)
+    values, start = starts_of(distances)
+    return Way(values.to(dtype), start - start.mean(0), **{"max_iter": 3000, "eps": 1e-6} | options)
 
 
 def everything_in(way: Way) -> list[torch.Tensor]:
@@ -473,8 +473,8 @@ def test_degenerate_starts(init):
         "one point": np.ones((20, 2)),
         "a line": np.stack([np.arange(20.0), np.zeros(20)], 1),
     }
-    found = metric_mds(points_5d(20), init=start[init])
-    assert np.isfinite(found.coordinates).all() and 0 <= found.stress <= 1
+    result = metric_mds(points_5d(20), init=start[init])
+    assert np.isfinite(result.coordinates).all() and 0 <= result.stress <= 1
 
 
 # ---------------------------------------------------------------- the way there in float32
@@ -490,8 +490,8 @@ def recorded(seen: list[tuple[torch.dtype, float]]):
 
 
 def starts_of(distances: np.ndarray, n_components: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    given = torch.from_numpy(distances)
-    return given, classic(given, n_components, generator=seeded_generator(0))
+    values = torch.from_numpy(distances)
+    return values, classic(values, n_components, generator=seeded_generator(0))
 
 
 @pytest.mark.parametrize(("n", "rough"), [(255, False), (256, True), (300, True)])
@@ -510,44 +510,44 @@ def test_many_landmarks_go_in_float32_and_end_in_float64(n, rough):
 def test_float32_does_not_move_the_end(scale, n_components, monkeypatch):
     """Stress as low as by float64 alone, to what `eps` leaves open; no scale leaves the range of float32."""
     distances = scale * points_5d(300)
-    given, init = starts_of(distances, n_components)
-    found = raw_stress(distances / scale, smacof(given, init).coordinates / scale)
+    values, init = starts_of(distances, n_components)
+    result = raw_stress(distances / scale, smacof(values, init).coordinates / scale)
     monkeypatch.setattr(smacof_module, "ROUGH_FROM", 1000)
-    alone = raw_stress(distances / scale, smacof(given, init).coordinates / scale)
+    alone = raw_stress(distances / scale, smacof(values, init).coordinates / scale)
     # `eps` leaves 5e-7 of the stress at every step. Measured: 6.4e-6 above at most, 4.4e-5 below.
-    assert found <= alone * (1 + 1e-4)
+    assert result <= alone * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("max_iter", [1, 2, 3, 4, 5, 6, 10, 25, 60, 3000])
 def test_stress_never_rises_by_way_of_float32(max_iter):
     distances = not_a_metric(300)
-    given, init = starts_of(distances)
+    values, init = starts_of(distances)
     seen: list[tuple[torch.dtype, float]] = []
-    end = smacof(given, init, max_iter=max_iter, eps=0 if max_iter < 3000 else 1e-6, sweep=recorded(seen))
+    end = smacof(values, init, max_iter=max_iter, eps=0 if max_iter < 3000 else 1e-6, sweep=recorded(seen))
     assert end.n_iter == len(seen) <= max_iter
-    largest = float(given.max())
+    largest = float(values.max())
     raws = [raw if dtype == torch.float64 else raw * largest**2 for dtype, raw in seen]
     # Measured: 4e-7 of it below, or more; float32 sums are right to 1e-7 of themselves.
-    last = float(one_sweep(given, end.coordinates)[1])
+    last = float(one_sweep(values, end.coordinates)[1])
     assert last <= min(raws) * (1 + 1e-6)
 
 
 def test_many_landmarks_are_not_above_scikit_learns():
     sklearn_smacof = pytest.importorskip("sklearn.manifold").smacof
     distances = points_5d(300)
-    given, init = starts_of(distances)
+    values, init = starts_of(distances)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)
         options = {"metric": True, "init": init.numpy(), "n_init": 1, "max_iter": 3000, "eps": 1e-6}
         theirs, _ = sklearn_smacof(distances, n_components=2, normalized_stress=False, **options)
-    assert metric_mds(given, init=init).stress <= 1.001 * stress_by_hand(distances, theirs)
+    assert metric_mds(values, init=init).stress <= 1.001 * stress_by_hand(distances, theirs)
 
 
 @pytest.mark.parametrize("init", ["zeros", "one point", "duplicates"])
 def test_degenerate_starts_of_many_landmarks(init):
     start = {"zeros": np.zeros((260, 2)), "one point": np.ones((260, 2)), "duplicates": RNG(0).integers(0, 3, (260, 2))}
-    found = metric_mds(points_5d(260), init=start[init].astype(float))
-    assert np.isfinite(found.coordinates).all() and 0 <= found.stress <= 1
+    result = metric_mds(points_5d(260), init=start[init].astype(float))
+    assert np.isfinite(result.coordinates).all() and 0 <= result.stress <= 1
 
 
 def test_all_distances_of_many_landmarks_zero():
@@ -559,39 +559,39 @@ def test_all_distances_of_many_landmarks_zero():
 
 @pytest.mark.parametrize("n_components", [1, 2, 3])
 def test_classic_matches_reference(distances, n_components, device):
-    given = torch.from_numpy(distances.copy()).to(device)
-    found = classic(given, n_components, generator=seeded_generator(0)).cpu().numpy()
+    values = torch.from_numpy(distances.copy()).to(device)
+    result = classic(values, n_components, generator=seeded_generator(0)).cpu().numpy()
     wanted = reference.classical_mds(distances, n_components)
     scale = distances.max()
     # Products, not coordinates: axes of equal variance may turn. With all distances alike any axes are as good.
     # Measured: 1.7e-15 of the squared largest distance.
     if np.unique(distances).size > 2:
-        np.testing.assert_allclose(found @ found.T / scale**2, wanted @ wanted.T / scale**2, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result @ result.T / scale**2, wanted @ wanted.T / scale**2, rtol=0, atol=1e-12)
     # An eigenvalue that is 0 comes as its rounding.
-    np.testing.assert_allclose((found**2).sum(0), (wanted**2).sum(0), rtol=1e-6, atol=1e-13 * (wanted**2).sum())
-    assert (np.diff((found**2).sum(0)) <= 1e-9 * scale**2 * len(found)).all()  # by falling variance
+    np.testing.assert_allclose((result**2).sum(0), (wanted**2).sum(0), rtol=1e-6, atol=1e-13 * (wanted**2).sum())
+    assert (np.diff((result**2).sum(0)) <= 1e-9 * scale**2 * len(result)).all()  # by falling variance
 
 
 def test_classic_recovers_a_plane():
     """Distances of points in a plane: the points again, turned. Measured: 2e-14."""
     points = RNG(3).normal(size=(50, 2))
-    found = metric_mds(cdist(points, points), solver="classic")
-    assert found.stress < 1e-12 and found.n_iter == 0
-    np.testing.assert_allclose(cdist(found.coordinates, found.coordinates), cdist(points, points), rtol=0, atol=1e-12)
+    result = metric_mds(cdist(points, points), solver="classic")
+    assert result.stress < 1e-12 and result.n_iter == 0
+    np.testing.assert_allclose(cdist(result.coordinates, result.coordinates), cdist(points, points), rtol=0, atol=1e-12)
 
 
 def test_classic_signs(distances):
     """The entry of largest magnitude is positive on every axis."""
-    found = classic(torch.from_numpy(distances.copy()), 2, generator=seeded_generator(0))
-    assert bool((found.gather(0, found.abs().argmax(0, keepdim=True)) >= 0).all())
+    result = classic(torch.from_numpy(distances.copy()), 2, generator=seeded_generator(0))
+    assert bool((result.gather(0, result.abs().argmax(0, keepdim=True)) >= 0).all())
 
 
 def test_more_axes_than_dimensions():
     """Points on a line in three dimensions: the others are zero, not NaN."""
     line = np.arange(10.0)[:, None]
-    found = metric_mds(cdist(line, line), 3)
+    result = metric_mds(cdist(line, line), 3)
     # Eigenvalues that are 0 to rounding, 1e-15, give axes of their square root. Measured: 4e-8.
-    assert found.stress < 1e-6 and np.abs(found.coordinates[:, 1:]).max() < 1e-5
+    assert result.stress < 1e-6 and np.abs(result.coordinates[:, 1:]).max() < 1e-5
 
 
 # ---------------------------------------------------------------- one picture
@@ -625,19 +625,19 @@ def test_orient_finds_the_rotation(device):
     turn = torch.linalg.qr(torch.from_numpy(RNG(1).normal(size=(3, 3)))).Q
     for mirror in (1, -1):
         moved = (start @ (turn * torch.tensor([mirror, 1, 1]))) + 5
-        found = orient(moved.to(device), start.to(device)).cpu()
-        torch.testing.assert_close(found, start - start.mean(0), rtol=0, atol=1e-13)
+        result = orient(moved.to(device), start.to(device)).cpu()
+        torch.testing.assert_close(result, start - start.mean(0), rtol=0, atol=1e-13)
 
 
 def test_result_is_turned_onto_its_start(distances):
     """No rotation brings it nearer: the cross product of both is symmetric and positive."""
     init = reference.classical_mds(distances, 2)
-    found = metric_mds(distances, init=init).coordinates
-    cross = found.T @ (init - init.mean(0))
+    result = metric_mds(distances, init=init).coordinates
+    cross = result.T @ (init - init.mean(0))
     scale = np.abs(cross).max()
     np.testing.assert_allclose(cross, cross.T, rtol=0, atol=1e-10 * scale)
     assert np.linalg.eigvalsh((cross + cross.T) / 2).min() >= -1e-10 * scale
-    np.testing.assert_allclose(found.mean(0), 0, atol=1e-12 * distances.max())
+    np.testing.assert_allclose(result.mean(0), 0, atol=1e-12 * distances.max())
 
 
 # ---------------------------------------------------------------- nonmetric
@@ -664,13 +664,13 @@ def test_nonmetric_matches_reference(distances, device):
     """From the same start, the same steps: pool-adjacent-violators in Python there, SciPy's regression here."""
     distances = distances[:60, :60]
     init = distances.mean() * RNG(0).normal(size=(len(distances), 2))
-    found = nonmetric(*(torch.from_numpy(part.copy()).to(device) for part in (distances, init)), max_iter=4, eps=0)
+    result = nonmetric(*(torch.from_numpy(part.copy()).to(device) for part in (distances, init)), max_iter=4, eps=0)
     wanted, sweeps = reference.mds._nonmetric(distances, init, 4, 0)
     if np.unique(distances).size > 2:  # one value off the diagonal: no order to keep, the end at once
-        assert found.n_iter == sweeps == 4
+        assert result.n_iter == sweeps == 4
     scale = np.abs(init).max()
     # Measured: 1.5e-15.
-    np.testing.assert_allclose(found.coordinates.cpu().numpy() / scale, wanted / scale, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(result.coordinates.cpu().numpy() / scale, wanted / scale, rtol=0, atol=1e-13)
 
 
 def test_equal_distances_may_be_shown_in_any_order():
@@ -695,8 +695,8 @@ def test_nonmetric_sees_ranks_only():
 
 
 def test_nonmetric_of_equal_distances():
-    found = metric_mds(1 - np.eye(12), solver="nonmetric")
-    assert np.isfinite(found.coordinates).all()
+    result = metric_mds(1 - np.eye(12), solver="nonmetric")
+    assert np.isfinite(result.coordinates).all()
 
 
 # ---------------------------------------------------------------- kinds and bad input
@@ -704,13 +704,13 @@ def test_nonmetric_of_equal_distances():
 
 def test_kinds():
     distances = points_5d(12)
-    found = metric_mds(distances, random_state=0)
-    assert isinstance(found, MDSResult) and isinstance(found.coordinates, np.ndarray)
-    assert type(found.stress) is float and type(found.n_iter) is int
+    result = metric_mds(distances, random_state=0)
+    assert isinstance(result, MDSResult) and isinstance(result.coordinates, np.ndarray)
+    assert type(result.stress) is float and type(result.n_iter) is int
     tensor = metric_mds(torch.from_numpy(distances), random_state=0)
     assert isinstance(tensor.coordinates, torch.Tensor) and tensor.coordinates.dtype == torch.float64
-    np.testing.assert_array_equal(tensor.coordinates.numpy(), found.coordinates)
-    assert found.stress == pytest.approx(stress_by_hand(distances, found.coordinates), rel=1e-12)
+    np.testing.assert_array_equal(tensor.coordinates.numpy(), result.coordinates)
+    assert result.stress == pytest.approx(stress_by_hand(distances, result.coordinates), rel=1e-12)
 
 
 def test_distances_and_init_are_left_alone():
@@ -730,14 +730,14 @@ def test_float32_distances_asymmetric_by_rounding():
 
 
 def test_two_points():
-    found = metric_mds(np.array([[0.0, 3.0], [3.0, 0.0]]), 1)
-    assert abs(found.coordinates[0, 0] - found.coordinates[1, 0]) == pytest.approx(3, rel=1e-12)
+    result = metric_mds(np.array([[0.0, 3.0], [3.0, 0.0]]), 1)
+    assert abs(result.coordinates[0, 0] - result.coordinates[1, 0]) == pytest.approx(3, rel=1e-12)
 
 
 def test_all_distances_zero():
-    found = metric_mds(np.zeros((5, 5)))
-    np.testing.assert_array_equal(found.coordinates, 0)
-    assert found.stress == 0
+    result = metric_mds(np.zeros((5, 5)))
+    np.testing.assert_array_equal(result.coordinates, 0)
+    assert result.stress == 0
 
 
 BAD_DISTANCES = {
@@ -788,12 +788,12 @@ def test_place_is_a_weighted_mean(device):
     rng = RNG(0)
     new, fitted, targets = (torch.from_numpy(rng.normal(size=shape)) for shape in ((2, 5, 3), (2, 30, 3), (2, 30, 2)))
     bandwidth = torch.tensor(0.9, dtype=torch.float64)
-    found = place(*(part.to(device) for part in (new, fitted, targets, bandwidth)), thresh=1e-2).cpu().numpy()
+    result = place(*(part.to(device) for part in (new, fitted, targets, bandwidth)), thresh=1e-2).cpu().numpy()
     for unit in range(2):
         weights = np.exp(-((cdist(new[unit], fitted[unit]) / 0.9) ** 2))
         weights[weights < 1e-2] = 0
         wanted = weights @ targets[unit].numpy() / weights.sum(1, keepdims=True)
-        np.testing.assert_allclose(found[unit], wanted, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(result[unit], wanted, rtol=0, atol=1e-13)
 
 
 def test_place_far_away_goes_to_the_nearest():
@@ -801,8 +801,8 @@ def test_place_far_away_goes_to_the_nearest():
     fitted = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64)
     targets = torch.tensor([[[5.0], [7.0]]], dtype=torch.float64)
     far = torch.tensor([[[1e6], [-1e6]]], dtype=torch.float64)
-    found = place(far, fitted, targets, torch.tensor(1.0, dtype=torch.float64), thresh=1e-4)
-    assert found.flatten().tolist() == [7, 5]
+    result = place(far, fitted, targets, torch.tensor(1.0, dtype=torch.float64), thresh=1e-4)
+    assert result.flatten().tolist() == [7, 5]
 
 
 def test_place_rows_do_not_depend_on_one_another():

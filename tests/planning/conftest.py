@@ -35,8 +35,8 @@ def counted_entries() -> Callable[[mm.Trace, LazyAffinity], Entries]:
 
     def counted(trace: mm.Trace, lazy: LazyAffinity) -> Entries:
         pairs = trace.n_nodes * (trace.n_slices - 1)
-        tiles = lazy.tile_layout().n_active / (trace.n_units * math.ceil(trace.n_slices / TILE) ** 2)
-        interslice = int(lazy.interslice_counts().sum()) / pairs
+        tiles = lazy.interslice.tile_layout.n_active / (trace.n_units * math.ceil(trace.n_slices / TILE) ** 2)
+        interslice = int(lazy.interslice.counts.sum()) / pairs
         return Entries(interslice, lazy.intraslice.nnz / trace.n_nodes, 0.0, tiles)
 
     return counted

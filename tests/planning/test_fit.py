@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from mmphate_gpu import MMPHATE, InputError, as_trace, plan
+from mmphate_gpu.affinities import Interslice
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.operators.choose import STORED_SHARE
 from mmphate_gpu.ops.launch.twins import serves
 from mmphate_gpu.params import Params
-from mmphate_gpu.planning.fit import FORMS, ran_out
+from mmphate_gpu.planning.fit import ran_out
 from mmphate_gpu.planning.plan import LEAST, plan_run
 
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ def least_bytes() -> int:
 
 
 def form(op: MMPHATE) -> str:
-    return FORMS[type(op.affinity_)]
+    return op.affinity_.storage
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def test_memory_that_runs_out_while_a_graph_is_captured():
 
 
 def test_out_of_memory_while_the_affinity_is_stored(uncapped, fails):
-    fails(LazyAffinity, "assembled")
+    fails(Interslice, "fill")
     with pytest.warns(RuntimeWarning, match='stage .affinity.: storage="auto" gives way to the leaner storage="lazy"'):
         op = MMPHATE(**OPTIONS).fit(TRACE)
     assert_same(op, uncapped)
@@ -235,7 +236,7 @@ def test_out_of_memory_twice_is_reported_with_the_numbers(uncapped, fails):
 
 
 def test_out_of_memory_in_both_forms(fails, monkeypatch):
-    fails(LazyAffinity, "interslice_counts", times=2)
+    fails(Interslice, "fill", times=2)
     warned = pytest.warns(RuntimeWarning, match="gives way")
     with warned, pytest.raises(InputError, match="in stage 'landmarks' with storage=\"lazy\""):
         MMPHATE(**OPTIONS).fit(TRACE)

@@ -10,8 +10,9 @@ from scipy.sparse.csgraph import connected_components
 
 import mmphate_gpu as mm
 from mmphate_gpu import as_trace, plan
-from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
+from mmphate_gpu.operators.multislice import affinity_of_points
+from mmphate_gpu.ops.tile_block import in_node_order
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import sample
 from mmphate_gpu.trace import normalize
@@ -36,7 +37,7 @@ def test_a_sample_of_all_rows_has_the_entries_of_the_affinity():
     trace = mm.datasets.bifurcation("hopf_pitchfork", 12, 14)
     entries = sample.sampled_entries(trace, Params())
     lazy = affinity_of_points(normalize(trace), storage="lazy").operator
-    counts = lazy.interslice_counts()
+    counts = lazy.interslice.counts
     assert entries.interslice == pytest.approx(int(counts.sum()) / (trace.n_nodes * (trace.n_slices - 1)), rel=1e-9)
     assert entries.intraslice == pytest.approx(lazy.intraslice.nnz / trace.n_nodes, rel=1e-9)
     assert entries.alone == pytest.approx(float((counts == 0).double().mean()), rel=1e-9)
@@ -50,7 +51,7 @@ def test_loose_pieces_of_slices():
     data[44, 1] = random.normal(size=12)
     trace = as_trace(data)
     lazy = affinity_of_points(normalize(trace), storage="lazy").operator
-    counts, within = lazy.interslice_counts(), lazy.intraslice_in_node_order()
+    counts, within = lazy.interslice.counts, in_node_order(lazy.intraslice)
     parts = connected_components(csr_array((within.values, within.indices, within.indptr), shape=within.shape))[1]
     n_loose = parts.max() + 1 - len(np.unique(parts[(counts.T.flatten() > 0).numpy()]))
     assert n_loose >= 2 and int((counts == 0).sum()) == 9

@@ -113,9 +113,11 @@ def test_file_is_written_whole_and_again(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("draw", [panels, entropy])
-@pytest.mark.parametrize("name, found", [("p.gif", "'.gif'"), ("p", "accepted: .png"), ("no/p.png", "does not exist")])
-def test_bad_paths_are_refused_and_nothing_is_written(tmp_path, draw, name, found):
-    with pytest.raises(InputError, match=found):
+@pytest.mark.parametrize(
+    "name, message", [("p.gif", "'.gif'"), ("p", "accepted: .png"), ("no/p.png", "does not exist")]
+)
+def test_bad_paths_are_refused_and_nothing_is_written(tmp_path, draw, name, message):
+    with pytest.raises(InputError, match=message):
         draw(fake(), path=tmp_path / name)
     assert not list(tmp_path.iterdir())
 

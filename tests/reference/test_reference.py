@@ -99,10 +99,10 @@ def test_mmphate_end_to_end(golden):
 
 @pytest.mark.parametrize("solver", ["classic", "nonmetric"])
 def test_mmphate_takes_every_solver(solver):
-    found = reference.mmphate(walk(), interslice_knn=3, n_landmark=12, mds_solver=solver, random_state=0)
-    mds = reference.metric_mds(found.distances, solver=solver)
-    np.testing.assert_array_equal(found.embedding, found.transitions @ mds.coordinates)
-    assert found.stress == mds.stress
+    result = reference.mmphate(walk(), interslice_knn=3, n_landmark=12, mds_solver=solver, random_state=0)
+    mds = reference.metric_mds(result.distances, solver=solver)
+    np.testing.assert_array_equal(result.embedding, result.transitions @ mds.coordinates)
+    assert result.stress == mds.stress
 
 
 # What was promised: "reference.*: the same names". Conversions of operators and the plan of a run have no dense twin.
@@ -200,9 +200,9 @@ def test_bandwidth_of_equal_slices_is_the_floor():
 
 def test_without_landmarks_the_operator_is_p():
     affinity = reference.multislice_affinity(walk(), interslice_knn=3)
-    found = reference.landmark_diffusion(affinity, n_landmark=len(affinity))
-    landmark_op, transitions, clusters = found
-    assert found.landmark_op is landmark_op and found.transitions is transitions and found.clusters is clusters
+    result = reference.landmark_diffusion(affinity, n_landmark=len(affinity))
+    landmark_op, transitions, clusters = result
+    assert result.landmark_op is landmark_op and result.transitions is transitions and result.clusters is clusters
     np.testing.assert_array_equal(landmark_op, reference.diffusion_operators(affinity)[0])
     np.testing.assert_array_equal(transitions, np.eye(36))
     np.testing.assert_array_equal(clusters, np.arange(36))
@@ -248,18 +248,18 @@ def test_mds_recovers_points():
 def test_metric_mds_is_each_solver_from_the_one_before():
     points = np.random.default_rng(0).standard_normal((15, 5))
     distances = cdist(points, points)
-    found = {solver: reference.metric_mds(distances, solver=solver) for solver in ("classic", "smacof", "nonmetric")}
-    np.testing.assert_array_equal(found["classic"].coordinates, reference.classical_mds(distances))
-    np.testing.assert_array_equal(found["smacof"].coordinates, reference.smacof(distances))
-    assert 0 == found["classic"].n_iter < found["smacof"].n_iter < found["nonmetric"].n_iter
-    assert found["smacof"].stress == reference.stress(distances, found["smacof"].coordinates)
+    actual = {solver: reference.metric_mds(distances, solver=solver) for solver in ("classic", "smacof", "nonmetric")}
+    np.testing.assert_array_equal(actual["classic"].coordinates, reference.classical_mds(distances))
+    np.testing.assert_array_equal(actual["smacof"].coordinates, reference.smacof(distances))
+    assert 0 == actual["classic"].n_iter < actual["smacof"].n_iter < actual["nonmetric"].n_iter
+    assert actual["smacof"].stress == reference.stress(distances, actual["smacof"].coordinates)
     assert reference.metric_mds(distances, init=points[:, :2], max_iter=3).n_iter == 3
 
     def off_order(result):
         wanted = reference.mds.disparities(distances, result.coordinates)
         return reference.stress(wanted, result.coordinates)
 
-    assert off_order(found["nonmetric"]) < 0.95 * off_order(found["smacof"])  # measured: 0.938
+    assert off_order(actual["nonmetric"]) < 0.95 * off_order(actual["smacof"])  # measured: 0.938
 
 
 @pytest.mark.parametrize("solver", ["classic", "smacof", "nonmetric"])
@@ -275,21 +275,21 @@ def test_metric_mds_is_that_of_the_package(solver):
 
 def test_disparities_by_hand():
     """Given 1 < 2 = 2 < 3 < 4 < 5, shown 2, 3, 1, 4, 6, 5: of the tied pair 1 goes first, then 2 and 1 are pooled."""
-    given, shown = np.zeros((4, 4)), np.array([2.0, 3, 1, 4, 6, 5])
+    values, shown = np.zeros((4, 4)), np.array([2.0, 3, 1, 4, 6, 5])
     i, j = np.triu_indices(4, 1)
-    given[i, j] = given[j, i] = [1, 2, 2, 3, 4, 5]
+    values[i, j] = values[j, i] = [1, 2, 2, 3, 4, 5]
     wanted = np.array([1.5, 3, 1.5, 4, 5.5, 5.5])
-    np.testing.assert_allclose(_disparities_of(given, shown), wanted * np.sqrt(59 / (wanted**2).sum()), rtol=1e-14)
+    np.testing.assert_allclose(_disparities_of(values, shown), wanted * np.sqrt(59 / (wanted**2).sum()), rtol=1e-14)
 
 
-def _disparities_of(given, shown):
+def _disparities_of(target, shown):
     """As if four points had the distances ``shown``."""
     i, j = np.triu_indices(4, 1)
     table = np.zeros((4, 4))
     table[i, j] = table[j, i] = shown
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference.mds, "cdist", lambda *points: table)
-        return reference.mds.disparities(given, np.zeros((4, 2)))[i, j]
+        return reference.mds.disparities(target, np.zeros((4, 2)))[i, j]
 
 
 def test_smacof_lowers_stress_and_survives_duplicates():
@@ -297,9 +297,9 @@ def test_smacof_lowers_stress_and_survives_duplicates():
     points[3:6] = points[3]
     distances = cdist(points, points)
     start = reference.classical_mds(distances)
-    found = reference.smacof(distances)
-    assert np.isfinite(found).all()
-    assert reference.stress(distances, found) < reference.stress(distances, start)
+    result = reference.smacof(distances)
+    assert np.isfinite(result).all()
+    assert reference.stress(distances, result) < reference.stress(distances, start)
 
 
 def test_neighborhood_preservation_by_hand():
