@@ -14,7 +14,7 @@ from ..runtime.atomic import PathExistsError, whole_file
 from ..runtime.paths import expanded, writable
 from ..trace import Trace, as_trace, load_trace
 from ..trace.formats.flat import META, RECORDING
-from ..trace.write import save_array
+from ..trace.formats.npy import save_array
 
 _ACCEPTED = "accepted: a new or an empty folder for each recorder"
 
@@ -25,7 +25,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._parts: list[np.ndarray] = []
         self._epochs: list[float] = []
-        self._extra: dict[str, np.ndarray] = {}
+        self._extra: dict[str, Any] = {}
 
     def open(self) -> None:
         """Nothing to prepare."""

@@ -12,7 +12,7 @@ import torch
 from ..errors import InputError, InputTypeError
 
 
-def resolve_device(device: Any, like: torch.Tensor | None = None) -> torch.device:
+def resolve_device(device: Any, like: Any = None) -> torch.device:
     """``device`` as a torch device that exists.
 
     "auto" is the device of ``like`` if that is a GPU, else the current CUDA device where there is one, else the CPU.
@@ -23,7 +23,7 @@ def resolve_device(device: Any, like: torch.Tensor | None = None) -> torch.devic
         A device that is unknown or not there.
     """
     if isinstance(device, str) and device == "auto":
-        if like is not None and like.is_cuda:
+        if like is not None and like.device.type == "cuda":
             return like.device
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     if not isinstance(device, (str, torch.device)):

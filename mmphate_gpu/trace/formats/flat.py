@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..shapes import check_length
-from ..stored import FileFolder
+from ..dims import check_length
+from ..readers import FileFolder
 from .arrays import Variable, Variables, json_of, naming, padded_text, readable, stored_names
 from .npy import NpyFile, NpzMember, PickledError, npy_file, npz_members
 
@@ -88,8 +88,8 @@ class Snapshots:
 
     def parts(self) -> FileFolder | None:
         """A reader of parts of the values; None if a file is in Fortran order."""
-        parts = [file.parts() for file in self.files]
-        return None if None in parts else FileFolder(tuple(parts), self.shape, self.dtype)
+        parts = [part for file in self.files if (part := file.parts()) is not None]
+        return FileFolder(tuple(parts), self.shape, self.dtype) if len(parts) == len(self.files) else None
 
 
 def _snapshots(path: Path, names: list[str]) -> Snapshots:
