@@ -12,12 +12,12 @@ from scipy.spatial.distance import cdist
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.neighbors import (
     KNN_BACKENDS,
-    drop_self,
     kneighbors,
     kth_neighbor_distance,
     median_kth_neighbor_distance,
     resolve_knn_backend,
 )
+from mmphate_gpu.neighbors.keops_backend import drop_self
 from mmphate_gpu.ops import kth_neighbor_distance as kth_module
 from mmphate_gpu.ops.launch.twins import PORTABLE
 from mmphate_gpu.params import KNN_BACKENDS as NAMES
