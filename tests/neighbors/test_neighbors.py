@@ -215,7 +215,7 @@ def test_pynndescent_finds_nearly_all():
 
 @pytest.mark.slow
 def test_pynndescent_with_duplicates():
-    """NN-descent leaves lists unfilled or fills them with copies. Every point still has k others, copies at distance 0."""
+    """NN-descent leaves lists unfilled or fills them with copies: every point still has k others, copies at 0."""
     pytest.importorskip("pynndescent")
     points = normal(1, 60, N_FEATURES).repeat(1, 5, 1)
     distances, indices = kneighbors(points, 3, backend="pynndescent")
