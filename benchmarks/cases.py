@@ -11,15 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.measure.records import ROOT
 from benchmarks.measure.tasks import QUICK as SMALL
 from benchmarks.measure.tasks import environment
 
 if TYPE_CHECKING:
     from mmphate_gpu import Trace
 
-ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-Maker = Callable[[Path | None], "Trace"]  # given the folder in which what takes long to make is kept
+Maker = Callable[[Path | None], "Trace"]  # takes the folder that keeps what takes long to make
 DIGITS_EPOCHS = 50
 TRAIN_AND_SAVE = """
 import sys
@@ -31,18 +31,18 @@ save_trace(sys.argv[2], train(digits(), epochs=int(sys.argv[1])).trace)
 
 @dataclass(frozen=True)
 class Case:
-    """One run of MMPHATE and what is asked of it besides time and memory."""
+    """A run of MMPHATE, and what is measured besides time and memory."""
 
     name: str
     what: str
     trace: Maker = field(repr=False)
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # of MMPHATE
     storage: str = "auto"
-    preservation: tuple[int, ...] = (10, 40)  # k of neighbourhood preservation, where there are so many slices
-    oracle: Path | str | None = None  # "reference" (dense float64), or a golden file; else a sample of nodes
-    estimate: float = 10.0  # seconds of a task on two cores: making the input, cold and warm runs, accuracy
+    preservation: tuple[int, ...] = (10, 40)  # k of neighborhood preservation, if there are more slices
+    oracle: Path | str | None = None  # "reference" (dense float64), a golden file, or None for a sample of nodes
+    estimate: float = 10.0  # seconds of a task on two cores: making the input, all runs, accuracy
     cuda_only: bool = False
-    axis: str = ""  # of `bench_scale`: what doubles from case to case
+    axis: str = ""  # of suite "scale": what doubles from case to case
 
 
 def _walk(*shape: int) -> Maker:
@@ -54,11 +54,11 @@ def _walk(*shape: int) -> Maker:
     return make
 
 
-def _suite(scenario: str, n_epochs: int = 101, n_timesteps: int = 80) -> Maker:
+def _suite(*arguments: Any) -> Maker:
     def make(folder: Path | None = None) -> Trace:
         from mmphate_gpu.datasets import bifurcation
 
-        return bifurcation(scenario, n_epochs, n_timesteps)
+        return bifurcation(*arguments)
 
     return make
 
@@ -87,9 +87,9 @@ def _side_by_side(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int)
 def digits_trace(folder: Path | None = None) -> Trace:
     """A real recording: the hidden states of the demo's LSTM, (51, 8, 20, 50), while it learns to read digits.
 
-    Trained at first use (5 s on one core; the same bits every time) and kept in ``folder``, under a name that the
-    sources of the training decide. That is done in a process of its own: what a training leaves warm, and in the
-    allocators, would be in what is measured here.
+    The model is trained at first use (5 s on one core, the same bits every time). The trace is kept in ``folder`` under
+    a name with a hash of the sources of the training. The training has a process of its own, because its warm caches
+    and allocators would change what is measured here.
     """
     from mmphate_gpu import load_trace
     from mmphate_gpu.cli.demo import digits, train
@@ -146,7 +146,7 @@ def _sized(name: str, what: str, *shape: int, **options: Any) -> Case:
 def _scale(
     axis: str, shape: tuple[int, int, int, int], estimate: float, n_landmark: int | None = None, before: str = ""
 ) -> Case:
-    """One case of a series; ``n_landmark`` where it is not the default. ``before`` stands before its name."""
+    """A case of a series. ``before`` is put before its name."""
     n_epochs, n_timesteps, n_units, n_samples = shape
     sizes = f"{n_epochs * n_timesteps}x{n_units}x{n_samples}"
     what = f"{n_epochs * n_timesteps * n_units:,} nodes: units of the bifurcation suite with more noise"
@@ -155,8 +155,8 @@ def _scale(
     return Case(name, what, _side_by_side(*shape), options, axis=axis, estimate=estimate)
 
 
-# One size doubles, the others stay: slices up to HAR's, where the CPU ends, and on to 3.9 million nodes; units, samples
-# (below 100, where the PCA takes over) and landmarks from where a stage is long enough to say how it grows.
+# One size doubles, the others stay. Slices double up to those of HAR, the last case of the CPU, and on to 3.9 million
+# nodes. Samples stay below 100, because a PCA reduces more. Series begin where a stage is long enough to be compared.
 _SLICE_SECONDS = (60, 70, 110, 60, 140, 400, 300, 300, 300)
 _SERIES = {
     "slices": tuple(_scale("slices", (127, 4 * 2**k, 30, 6), seconds) for k, seconds in enumerate(_SLICE_SECONDS)),
@@ -180,28 +180,14 @@ _SMALL_SERIES = {
 }
 AXES = tuple(_SERIES)
 _ALL = (
-    Case(
-        "walk-small",
-        "walk of (30, 6, 8), 60 landmarks",
-        _walk(30, 6, 8),
-        {"n_landmark": 60},
-        "auto",
-        (10,),
-        "reference",
-        5,
-    ),
+    Case("walk-small", "a small walk", _walk(30, 6, 8), {"n_landmark": 60}, "auto", (10,), "reference", 5),
     _golden_case("golden-walk", "golden_walk_28x20x12.npz"),
     _golden_case("golden-hopf_pitchfork", "golden_hopf_pitchfork_12x14.npz"),
     _small_suite("sparse"),
     _small_suite("lazy"),
     Case("digits-51x8x20x50", "recorded: the demo's LSTM learns to read digits", digits_trace, estimate=40),
     Case("walk-100x50x25", "M-PHATE's own use: (slice, unit, sample), 2 components", _walk(100, 50, 25), estimate=60),
-    Case(
-        "walk-1600x6x10",
-        "the size at which the published implementation took 618 s",
-        _walk(1600, 6, 10),
-        estimate=70,
-    ),
+    Case("walk-1600x6x10", "the size for which the published code took 618 s", _walk(1600, 6, 10), estimate=70),
     _full_suite("hopf", "sparse", 80),
     _full_suite("hopf", "lazy", 85),
     _full_suite("hopf_pitchfork", "sparse", 110),
@@ -214,12 +200,6 @@ _ALL = (
 )
 
 CASES = {case.name: case for case in _ALL}
-QUICK = (
-    "walk-small",
-    "golden-walk",
-    "golden-hopf_pitchfork",
-    "suite-small-sparse",
-    "suite-small-lazy",
-)
+QUICK = ("walk-small", "golden-walk", "golden-hopf_pitchfork", "suite-small-sparse", "suite-small-lazy")
 SERIES = {axis: tuple(case.name for case in series) for axis, series in _SERIES.items()}
 SMALL_SERIES = {axis: tuple(case.name for case in series) for axis, series in _SMALL_SERIES.items()}

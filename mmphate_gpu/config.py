@@ -72,9 +72,9 @@ def _backends() -> list[str]:
         "keops": keops,
         "pynndescent": "serves, approximate" if available("pynndescent") else none,
     }
-    lines = [f"  neighbours, {name}: {states[name]}" for name in KNN_BACKENDS]
+    lines = [f"  neighbors, {name}: {states[name]}" for name in KNN_BACKENDS]
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
-    lines += [f"  neighbours, auto on {device}: {_auto(device)}" for device in devices]
+    lines += [f"  neighbors, auto on {device}: {_auto(device)}" for device in devices]
     return [
         *lines,
         f"  ops with twins on cpu: {serving('cpu')}",

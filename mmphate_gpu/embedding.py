@@ -43,7 +43,7 @@ class Embedding:
     most_active : (N,) the class whose samples drive the node most; None for a trace without labels.
     entropy : (t_max,) von Neumann entropy of the landmark operator, in nats.
     t : the diffusion time that was used.
-    stress : Kruskal's normalised stress-1 of the landmark distances.
+    stress : Kruskal's normalized stress-1 of the landmark distances.
 
     Raises
     ------
@@ -173,7 +173,7 @@ class Embedding:
         if arrays["shape"].tolist() != list(layout.shape):
             raise InputError(f"shape is {arrays['shape'].tolist()}; the axes hold {list(layout.shape)} values")
         scalars = {name: arrays[name].item() for name in ("t", "stress") if name in arrays}
-        vectors = {name: arrays.get(name) for name in ("most_active", "entropy")}
+        vectors: dict[str, Any] = {name: arrays.get(name) for name in ("most_active", "entropy")}
         return cls(arrays["embedding"], layout, **vectors, **scalars)
 
     def _extras(self) -> dict[str, Any]:

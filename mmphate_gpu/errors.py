@@ -41,9 +41,9 @@ def check_number(
 
     ``open_low`` excludes ``low`` itself; booleans are not numbers here.
     """
-    kind = numbers.Integral if integer else numbers.Real
+    accepted: Any = numbers.Integral if integer else numbers.Real
     wanted = ("an integer" if integer else "a number") + _range_text(low, high, open_low)
-    if isinstance(value, bool) or not isinstance(value, kind):
+    if isinstance(value, bool) or not isinstance(value, accepted):
         raise InputTypeError(f"{name}={value!r} must be {wanted}")
     finite = isinstance(value, numbers.Integral) or math.isfinite(value)
     if not finite or value < low or value > high or (open_low and value == low):

@@ -17,6 +17,19 @@ LANDMARKS = ("spectral", "stratified")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
 
+# The stages of `pipeline.mmphate`, in order, and the parameters that each one reads.
+STAGE_PARAMETERS = {
+    "normalize": ("normalize", "n_pca"),
+    "reduce": ("n_pca",),
+    "affinity": ("intraslice_knn", "interslice_knn", "decay", "thresh", "storage", "knn_backend"),
+    "landmarks": ("n_landmark", "n_svd", "landmarks", "random_state"),
+    "entropy": ("t_max",),
+    "potential": ("t", "gamma"),
+    "distances": ("mds_dist",),
+    "mds": ("n_components", "mds_solver", "random_state"),
+    "interpolate": (),
+}
+
 
 # The largest eigenvalue of a diffusion operator is 1 but for rounding, which grows with its powers: after t steps the
 # entries of the power are off by 1e-16 t. Nothing but rounding was left at t = 10,000 in runs with one component.
@@ -25,7 +38,7 @@ LARGEST_T = 10**9
 
 def check_steps(t: Any) -> int:
     """Return ``t`` if it is a whole number from 1 to `LARGEST_T`, else raise."""
-    return check_number("t", t, low=1, high=LARGEST_T, integer=True)
+    return int(check_number("t", t, low=1, high=LARGEST_T, integer=True))
 
 
 def check_t_max(t_max: Any) -> int:
@@ -33,7 +46,7 @@ def check_t_max(t_max: Any) -> int:
 
     The knee takes time with the square of the length: 2 s for 10,000, minutes for 100,000.
     """
-    return check_number("t_max", t_max, low=4, high=10**5, integer=True)
+    return int(check_number("t_max", t_max, low=4, high=10**5, integer=True))
 
 
 class Labels:
@@ -79,7 +92,7 @@ class Labels:
         self.name = name
         self.values: torch.Tensor = torch.from_numpy(array.astype(np.int64, order="C"))  # (N,), a copy
         self.n_landmark = self.values.unique().numel()
-        self._digest = hashlib.blake2b(self.values.numpy()).digest()
+        self._digest = hashlib.blake2b(self.values.numpy().data).digest()
 
     def of_nodes(self, n_nodes: int) -> torch.Tensor:  # (N,) int64
         """The labels, if they are as many as there are nodes."""
@@ -124,7 +137,7 @@ def check_landmarks(landmarks: Any) -> str | Labels:
 
 @dataclass(frozen=True)
 class Params:
-    """The constants of METHOD (docs/method.md) that decide a result; checked when made.
+    """The parameters of docs/method.md that decide a result; checked when made.
 
     Raises
     ------
@@ -178,6 +191,10 @@ class Params:
         check_choice("knn_backend", self.knn_backend, KNN_BACKENDS)
         check_choice("mds_solver", self.mds_solver, MDS_SOLVERS)
         check_choice("mds_dist", self.mds_dist, MDS_DISTANCES)
+
+    def of(self, stage: str) -> dict[str, Any]:
+        """The parameters that ``stage`` reads, by name."""
+        return {name: getattr(self, name) for name in STAGE_PARAMETERS[stage]}
 
     def most_landmarks(self, n_nodes: int) -> int:
         """Landmarks that a run over ``n_nodes`` has at most; all nodes where there are none."""

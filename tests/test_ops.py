@@ -35,7 +35,7 @@ from mmphate_gpu.ops.radius_affinity import cut_distance, cut_radius, radius_aff
 from mmphate_gpu.ops.scatter_sum import scatter_sum
 from mmphate_gpu.runtime import memory
 from mmphate_gpu.runtime.devices import resolve_device
-from mmphate_gpu.stages import held_bytes
+from mmphate_gpu.runtime.memory_use import held_bytes
 
 
 def normal(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:

@@ -1,10 +1,9 @@
-"""One run under a cap on the memory, and what it took, as one line of JSON: for `verify_gpu.py`.
+"""A run under a cap on the memory, for `verify_caps`. It prints its numbers as one line of JSON.
 
-    python benchmarks/gpu/caps.py har --device cuda --storage auto --cap 12e9
+    python -m benchmarks.gpu.caps har --device cuda --storage auto --cap 12e9
 
-On CUDA the cap holds for torch's allocator too (`set_per_process_memory_fraction`), so a run that needs more than it is
-granted ends there as it would on a card of that size. A run that the library refuses gives the refusal and what the
-plan said.
+On CUDA the cap also holds for torch's allocator (`set_per_process_memory_fraction`), so a run that needs more memory
+ends as it would on a card of that size. A run that the library refuses gives the refusal and the plan.
 """
 
 from __future__ import annotations
@@ -16,21 +15,18 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
 from benchmarks.cases import CASES
 from benchmarks.measure.devices import use_device
-from benchmarks.suites.worker import PeakMeter
+from benchmarks.measure.memory import PeakMeter
 from mmphate_gpu import MMPHATE, Trace, datasets, plan
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.planning.fit import FORMS
-from mmphate_gpu.runtime.memory import MEMORY_LIMIT_VARIABLE, available_bytes, release_cached
-from mmphate_gpu.stages import held_bytes
+from mmphate_gpu.runtime.memory import MEMORY_LIMIT_VARIABLE, available_bytes
+from mmphate_gpu.runtime.memory_use import held_bytes
 
 # The trace, and the parameters of the run.
 RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -42,23 +38,20 @@ RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def capped_run(trace: Trace, options: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The plan, and the run or its refusal; on CUDA the most that torch's allocator reserved, too."""
+    """The numbers of the plan, and of the run or its refusal."""
     trace = trace.to(device)
-    there, held = available_bytes(device), held_bytes(device)
+    available, held = available_bytes(device), held_bytes(device)
     planned = plan(trace, device=device, **options)
-    release_cached(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    told = {"available_bytes": there, "planned_form": planned.storage, "planned_to_fit": planned.fits}
+    numbers = {"available_bytes": available, "planned_form": planned.storage, "planned_to_fit": planned.fits}
     meter, started = PeakMeter(device), time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             op = MMPHATE(**options, device=device, random_state=0, callback=meter).fit(trace)
         except InputError as error:
-            return {**told, "refused": str(error)}
+            return {**numbers, "refused": str(error)}
     return {
-        **told,
+        **numbers,
         "form": FORMS[type(op.affinity_)],
         "engine": getattr(op.affinity_, "engine", None),
         "t": op.t_,
@@ -66,13 +59,13 @@ def capped_run(trace: Trace, options: dict[str, Any], device: torch.device) -> d
         "predicted_peak_bytes": held + planned.peak_bytes,
         "peak_bytes": max(meter.spans.values()),
         "reserved_bytes": torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None,
-        "fallbacks": [str(one.message) for one in caught if "gives way" in str(one.message)],
+        "fallbacks": [str(warning.message) for warning in caught if "gives way" in str(warning.message)],
         "seconds": round(time.perf_counter() - started, 2),
     }
 
 
 def set_cap(cap: float, device: torch.device) -> None:
-    """For the library, which then plans with it, and for the allocator, which then grants no more."""
+    """Set the limit of the library, which then plans with it, and on CUDA the limit of the allocator."""
     os.environ[MEMORY_LIMIT_VARIABLE] = str(int(cap))
     if device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
@@ -91,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.cap is not None:
         set_cap(options.cap, device)
     make, settings = RUNS[options.run]
-    changed = {name: int(value) for name, _, value in (one.partition("=") for one in options.set)}
+    changed = {name: int(value) for name, _, value in (setting.partition("=") for setting in options.set)}
     print(json.dumps(capped_run(make(), {**settings, "storage": options.storage, **changed}, device)))
     return 0
 

@@ -28,9 +28,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.dont_write_bytecode = True  # nothing is written outside of the output
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.dont_write_bytecode = True  # before the imports: nothing is written outside of the output
 
 from benchmarks.gpu.sections import (  # noqa: E402
     CACHE,
@@ -47,7 +46,7 @@ from benchmarks.gpu.sections import (  # noqa: E402
     write_pack,
 )
 from benchmarks.gpu.steps import STEPS  # noqa: E402
-from benchmarks.measure.records import SOURCES, commit, hash_of  # noqa: E402
+from benchmarks.measure.conditions import SOURCES, commit, hash_of  # noqa: E402
 from benchmarks.measure.tasks import through_its_end  # noqa: E402
 
 BUDGET = 540  # seconds: ten minutes less the start of a machine and the way back
@@ -59,7 +58,7 @@ QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 LEAST_SHARE = 0.25  # a step begins only if this share of its limit is left
 
 
-def tell(v: Verification, **line: Any) -> None:
+def write_line(v: Verification, **line: Any) -> None:
     """Put a line into the output, and then everything into the pack. Only the last line can be incomplete."""
     with (v.out / LINES).open("a") as file:
         file.write(json.dumps(line, default=str) + "\n")
@@ -97,7 +96,7 @@ def section_of(name: str) -> Section:
         missing = step.missing(v)
         if missing:
             return skipped(missing)
-        return step.work(v, name, step.limit, lambda line: tell(v, step=name, **line))
+        return step.work(v, name, step.limit, lambda line: write_line(v, step=name, **line))
 
     return section
 
@@ -132,11 +131,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if options.list:
-        return print_list({name: f"{step.what} (at most {step.limit:.0f} s)" for name, step in STEPS.items()})
+        return print_list({name: f"{step.title} (at most {step.limit:.0f} s)" for name, step in STEPS.items()})
     if options.show is not None:
         return show(options.show)
     if options.expect:
-        from benchmarks.gpu.expected import write_expected
+        from benchmarks.gpu.make_expected import write_expected
 
         print(f"written: {write_expected()}")
         return 0
@@ -152,11 +151,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = passed_before(options.out) if options.resume is not None else set()
     names = options.only or [name for name in STEPS if name not in before]
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    tell(v, begin=names, source=hash_of(DECIDING), commit=commit(), date=now, device=v.device, budget=v.budget)
+    write_line(v, begin=names, source=hash_of(DECIDING), commit=commit(), date=now, device=v.device, budget=v.budget)
     sections = {name: section_of(name) for name in names}
     with through_its_end():
         for name in names:
-            tell(v, step=name, **run_section(v, sections, name))
+            write_line(v, step=name, **run_section(v, sections, name))
     return conclude(v, names)
 
 

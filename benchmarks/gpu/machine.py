@@ -14,10 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.gpu.parts import Work, run  # noqa: E402
+from benchmarks.gpu.parts import Work, run
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "triton", "cupy-cuda12x", "cupy-cuda13x", "pykeops")
 OTHERS = ("pynndescent", "matplotlib", "psutil", "tqdm", "pytest", "pytest-xdist", "pytest-timeout", "pytest-benchmark")
@@ -61,7 +58,7 @@ def processor() -> dict[str, Any]:
     import torch
 
     memory = psutil.virtual_memory()
-    disk = shutil.disk_usage(ROOT)
+    disk = shutil.disk_usage(Path.cwd())
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),

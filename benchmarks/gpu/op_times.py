@@ -1,6 +1,6 @@
-"""A step of `first_light`: seconds and rates of the ops at the size of the suite and at that of HAR, median of five.
+"""A step of `first_light`: median seconds and rates of the ops at the size of the bifurcation suite and of HAR.
 
-The calls and inputs are those of suite "ops". Results are not compared with anything.
+The calls are those of suite "ops". Results are not compared with anything.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
@@ -39,10 +36,10 @@ AT_HAR = (
 
 
 class HarData(Data):
-    """The same inputs, made from a trace of HAR's size."""
+    """The same inputs from a trace of HAR's size."""
 
     @functools.cached_property
-    def points(self) -> torch.Tensor:  # (S, M, p)
+    def points(self) -> torch.Tensor:  # (S, M, D)
         return normalize(CASES[HAR].trace(None)).to(self.device)
 
 
@@ -58,13 +55,13 @@ def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
 
 
 def times(op: str, data: Data) -> dict[str, Any]:
-    """Every call of an op in suite "ops": cold and warm seconds, and the rate."""
+    """Cold and warm seconds and the rate of every call of an op."""
     lines = []
-    for entry in {**OPS, **TILE_OPS}[op](data):
-        cold, warm = cold_and_warm(entry.call, data.device, REPEATS, entry.restore)
+    for call in {**OPS, **TILE_OPS}[op](data):
+        cold, warm = cold_and_warm(call.run, data.device, REPEATS, call.restore)
         seconds = sorted(warm)[REPEATS // 2]
-        line = {"what": entry.what, "by": entry.by, "cold_seconds": round(cold, 4), "warm_us": round(1e6 * seconds, 2)}
-        lines.append({**line, "rate": entry.work / seconds, "unit": f"{entry.unit}/s", "needs": dict(entry.needs)})
+        line = {"what": call.case, "by": call.by, "cold_seconds": round(cold, 4), "warm_us": round(1e6 * seconds, 2)}
+        lines.append({**line, "rate": call.work / seconds, "unit": f"{call.unit}/s", "needs": dict(call.needs)})
         let_go(data.device)
     return {"calls": lines}
 

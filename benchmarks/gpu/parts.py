@@ -17,10 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.gpu.sections import (  # noqa: E402
+from benchmarks.gpu.sections import (
     POLL_SECONDS,
     TookTooLong,
     Verification,
@@ -29,7 +26,7 @@ from benchmarks.gpu.sections import (  # noqa: E402
     skipped,
     unfinished,
 )
-from benchmarks.measure.tasks import tail  # noqa: E402
+from benchmarks.measure.tasks import tail
 
 SPOILED = 3  # exit code of a process whose CUDA context is no longer usable
 LINES_OF_A_FAULT = 12
@@ -105,10 +102,10 @@ class Silent(RuntimeError):
 
 
 class _Reader:
-    """Reads what a process has written so far, line by line. Each part goes to ``tell`` as soon as it ends."""
+    """Reads what a process has written so far, line by line. Each part goes to ``report`` as soon as it ends."""
 
-    def __init__(self, path: Path, tell: Callable[[dict[str, Any]], None], silence: float) -> None:
-        self.path, self.tell, self.silence = path, tell, silence
+    def __init__(self, path: Path, report: Callable[[dict[str, Any]], None], silence: float) -> None:
+        self.path, self.report, self.silence = path, report, silence
         self.read, self.heard = 0, time.monotonic()
         self.begun: str | None = None
         self.ended: dict[str, dict[str, Any]] = {}
@@ -124,16 +121,16 @@ class _Reader:
         elif time.monotonic() - self.heard > self.silence:
             raise Silent(f"said nothing for {self.silence:.0f} s and was ended")
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, text: bytes) -> None:
         try:
-            said = json.loads(line)
+            line = json.loads(text)
         except ValueError:
-            said = None
-        if isinstance(said, dict) and isinstance(said.get("begin"), str):
-            self.begun = said["begin"]
-        elif isinstance(said, dict) and isinstance(said.get("part"), str):
-            self.begun, self.ended[said["part"]] = None, said
-            self.tell(said)
+            line = None
+        if isinstance(line, dict) and isinstance(line.get("begin"), str):
+            self.begun = line["begin"]
+        elif isinstance(line, dict) and isinstance(line.get("part"), str):
+            self.begun, self.ended[line["part"]] = None, line
+            self.report(line)
         else:
             self.n_noise += 1
 
@@ -145,7 +142,7 @@ def run_parts(
     most: float,
     *,
     silence: float = 60,
-    tell: Callable[[dict[str, Any]], None],
+    report: Callable[[dict[str, Any]], None],
     extra: Mapping[str, str] | None = None,
     before: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -159,7 +156,7 @@ def run_parts(
     while True:
         attempt += 1
         name = f"{step}-{attempt}"
-        reader = _Reader(v.log / f"{name}.out", tell, silence)
+        reader = _Reader(v.log / f"{name}.out", report, silence)
         skips = [f"--skip={part}" for part in parts]
         left = until - time.monotonic()
         code, end = _attempt(v, name, [*before, sys.executable, *command, *skips], left, reader, extra)
@@ -169,7 +166,7 @@ def run_parts(
         if reader.begun is not None:
             fault = f"{end}; {tail((v.log / f'{name}.err').read_text(errors='replace'), 5)}"
             parts[reader.begun] = {"part": reader.begun, "error": fault}
-            tell(parts[reader.begun])
+            report(parts[reader.begun])
         if code == 0 or (reader.begun is None and not reader.ended) or until - time.monotonic() < 2 * POLL_SECONDS:
             return {**verdict(parts, code, end), **({"notes": notes} if notes else {})}
 

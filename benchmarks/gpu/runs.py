@@ -8,21 +8,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
 from benchmarks.cases import CASES
 from benchmarks.gpu.expected import HAR, RUNS, SMALL_RUNS, expected, run_of_rows
 from benchmarks.gpu.parts import Work, run
-from benchmarks.measure.devices import let_go
-from benchmarks.suites.worker import PeakMeter, planned_bytes, timed
+from benchmarks.measure.memory import PeakMeter
+from benchmarks.suites.worker import planned_bytes, timed
 from mmphate_gpu import MMPHATE, Trace
 from mmphate_gpu.planning.fit import FORMS
-from mmphate_gpu.stages import held_bytes
 
 STORAGES = ("sparse", "tiles", "lazy")
 # Largest relative difference of the stress from the CPU's. With products in half precision and another order of sums
@@ -73,8 +69,7 @@ def whole_run(name: str, storage: str, device: torch.device) -> dict[str, Any]:
 def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted: dict[str, Any]) -> dict[str, Any]:
     """Seconds of ``n_runs`` runs, stage by stage, and the memory of the first beside the plan's."""
     trace = trace_of(case).to(device)
-    let_go(device)
-    before, meter = held_bytes(device), PeakMeter(device)
+    meter = PeakMeter(device)
     options, seconds, stages = options_of(case, storage, device), [], []
     for number in range(n_runs):
         op = None  # its results are gone before the next run
@@ -83,7 +78,7 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
         stages.append(
             {report["stage"]: round(elapsed, 4) for report, elapsed in zip(op.report_, by_stage[0], strict=True)}
         )
-    planned = planned_bytes(trace, device, {**CASES[case].options, "storage": FORMS[type(op.affinity_)]}, before)
+    planned = planned_bytes(trace, device, {**CASES[case].options, "storage": FORMS[type(op.affinity_)]}, meter.before)
     return {
         "form": FORMS[type(op.affinity_)],
         "engine": getattr(op.affinity_, "engine", None),

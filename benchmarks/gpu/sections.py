@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.records import RESULTS, ROOT
-from benchmarks.measure.rows import plain_table
+from benchmarks.measure.tables import plain_table
 from benchmarks.measure.tasks import end, environment, tail
 
 UNFINISHED = "unfinished"
@@ -50,7 +50,7 @@ class Verification:
     out: Path = RESULTS
     pack: Path | None = None
     started: float = field(default_factory=time.monotonic)
-    about: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)  # added to the environment of all processes
 

@@ -11,11 +11,8 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
@@ -70,15 +67,15 @@ def smoke(op: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
 def warm_seconds(call: Any, arguments: tuple[Any, ...], device: torch.device) -> float:
     """The median of some calls. Each call gets new copies of the tensors, since some ops write into them."""
     from benchmarks.measure.timer import warm
-    from benchmarks.suites.op_inputs import Again
+    from benchmarks.suites.op_inputs import Copies
 
-    again = Again([value.to(device) for value in arguments if isinstance(value, torch.Tensor)])
+    copies = Copies([value.to(device) for value in arguments if isinstance(value, torch.Tensor)])
 
     def one_call() -> None:
-        tensors = iter(again.next())
+        tensors = iter(copies.next())
         call(*(next(tensors) if isinstance(value, torch.Tensor) else value for value in arguments))
 
-    return sorted(warm(one_call, device, REPEATS, again.restore))[REPEATS // 2]
+    return sorted(warm(one_call, device, REPEATS, copies.restore))[REPEATS // 2]
 
 
 def moved(arguments: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:

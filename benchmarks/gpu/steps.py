@@ -16,9 +16,8 @@ from benchmarks.gpu.pytest_runs import pytest_section
 from benchmarks.gpu.sections import TookTooLong, Verification, call
 from benchmarks.measure.tasks import tail
 
-HERE = Path(__file__).parent
-Tell = Callable[[dict[str, Any]], None]  # takes a line for the output
-Work = Callable[[Verification, str, float, Tell], dict[str, Any]]  # (state, name of the step, its seconds, tell)
+Report = Callable[[dict[str, Any]], None]  # takes a line for the output
+Work = Callable[[Verification, str, float, Report], dict[str, Any]]  # (state, name of the step, its seconds, report)
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
 SANITIZER_FAULT = 77
@@ -42,7 +41,7 @@ CONFORMANCE_ON_CPU = ("tests/conformance", "-k", "product and sparse and float32
 class Step:
     """A step. ``tool`` is a program on PATH that it needs; a step with a tool cannot run on a CPU."""
 
-    what: str
+    title: str
     limit: float  # seconds
     work: Work
     tool: str | None = None
@@ -56,61 +55,61 @@ class Step:
         return "" if shutil.which(self.tool) else f"{self.tool} is not on PATH"
 
 
-def in_parts(script: str, *options: str, silence: float = 60) -> Work:
-    """A step that is a script of this folder."""
+def in_parts(module: str, *options: str, silence: float = 60) -> Work:
+    """A step that is a module of this folder."""
 
-    def work(v: Verification, name: str, limit: float, tell: Tell) -> dict[str, Any]:
-        return run_parts(v, name, _command(v, script, options), limit, silence=silence, tell=tell)
+    def work(v: Verification, name: str, limit: float, report: Report) -> dict[str, Any]:
+        return run_parts(v, name, _command(v, module, options), limit, silence=silence, report=report)
 
     return work
 
 
-def _command(v: Verification, script: str, options: Sequence[str]) -> list[str]:
-    return [str(HERE / script), f"--device={v.device}", *["--small"] * v.small, *options]
+def _command(v: Verification, module: str, options: Sequence[str]) -> list[str]:
+    return ["-m", f"benchmarks.gpu.{module}", f"--device={v.device}", *["--small"] * v.small, *options]
 
 
 def pytest(*arguments: str, on_cpu: Sequence[str]) -> Work:
-    def work(v: Verification, name: str, limit: float, tell: Tell) -> dict[str, Any]:
+    def work(v: Verification, name: str, limit: float, report: Report) -> dict[str, Any]:
         return pytest_section(v, name, on_cpu if v.device == "cpu" else arguments, limit)
 
     return work
 
 
-def sanitizers(v: Verification, name: str, limit: float, tell: Tell) -> dict[str, Any]:
+def sanitizers(v: Verification, name: str, limit: float, report: Report) -> dict[str, Any]:
     """Run compute-sanitizer's tools on the smoke test, without torch's caching allocator, which would hide overruns."""
-    smoke = [sys.executable, *_command(v, "smoke.py", [SANITIZED, "--plain"])]
+    smoke = [sys.executable, *_command(v, "smoke", [SANITIZED, "--plain"])]
 
-    def one(tool: str, report: Path, seconds: float) -> dict[str, Any]:
+    def check(tool: str, written: Path, seconds: float) -> dict[str, Any]:
         asked = [f"--tool={tool}", f"--error-exitcode={SANITIZER_FAULT}", "--target-processes=all"]
         done = call(
             v,
             f"sanitizer_{tool}",
-            [shutil.which("compute-sanitizer"), *asked, f"--log-file={report}", *smoke],
+            [shutil.which("compute-sanitizer"), *asked, f"--log-file={written}", *smoke],
             seconds,
             {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
         )
-        said = report.read_text(errors="replace") if report.exists() else ""
-        line = {"summary": tail(said, 1), "ops": done.stdout.count('"part"')}
+        output = written.read_text(errors="replace") if written.exists() else ""
+        line = {"summary": tail(output, 1), "ops": done.stdout.count('"part"')}
         if done.returncode != 0:
-            why = said[:3000] if done.returncode == SANITIZER_FAULT else tail(done.stderr, 5)
+            why = output[:3000] if done.returncode == SANITIZER_FAULT else tail(done.stderr, 5)
             line["error"] = f"exit code {done.returncode}: {why}"
         return line
 
-    return _one_by_one(v, SANITIZERS, limit, tell, one)
+    return _one_by_one(v, SANITIZERS, limit, report, check)
 
 
-def ncu(v: Verification, name: str, limit: float, tell: Tell) -> dict[str, Any]:
+def ncu(v: Verification, name: str, limit: float, report: Report) -> dict[str, Any]:
     """Profile one launch of some kernels under ncu: registers, occupancy, issue slots, stalls."""
 
-    def one(op: str, report: Path, seconds: float) -> dict[str, Any]:
+    def profile(op: str, written: Path, seconds: float) -> dict[str, Any]:
         sections = [f"--section={section}" for section in NCU_SECTIONS]
-        chosen = ["-k", f"regex:^{PROFILED[op]}", "-c", "1", "--clock-control", "none", f"--log-file={report}"]
-        smoke = [sys.executable, *_command(v, "smoke.py", [PROFILED_SIZE, "--plain", f"--part={op},"])]
+        chosen = ["-k", f"regex:^{PROFILED[op]}", "-c", "1", "--clock-control", "none", f"--log-file={written}"]
+        smoke = [sys.executable, *_command(v, "smoke", [PROFILED_SIZE, "--plain", f"--part={op},"])]
         done = call(v, f"ncu_{op}", [shutil.which("ncu"), *sections, *chosen, *smoke], seconds)
-        metrics = ncu_metrics(report.read_text(errors="replace") if report.exists() else "")
+        metrics = ncu_metrics(written.read_text(errors="replace") if written.exists() else "")
         return {"metrics": metrics} if metrics else {"error": f"exit code {done.returncode}: {tail(done.stderr, 5)}"}
 
-    return _one_by_one(v, list(PROFILED), limit, tell, one)
+    return _one_by_one(v, list(PROFILED), limit, report, profile)
 
 
 def ncu_metrics(report: str) -> dict[str, str]:
@@ -128,34 +127,34 @@ def _one_by_one(
     v: Verification,
     names: Sequence[str],
     limit: float,
-    tell: Tell,
+    report: Report,
     work: Callable[[str, Path, float], dict[str, Any]],
 ) -> dict[str, Any]:
     """Run a part for each name. No part may take more than an equal share of the time that is left."""
     until, lines = time.monotonic() + limit, {}
     for place, part in enumerate(names):
-        report = v.log / f"{part}.report.txt"
-        report.unlink(missing_ok=True)
+        written = v.log / f"{part}.report.txt"
+        written.unlink(missing_ok=True)
         share = (min(until - time.monotonic(), v.left)) / (len(names) - place)
         try:
-            lines[part] = work(part, report, share)
+            lines[part] = work(part, written, share)
         except TookTooLong as error:
             lines[part] = {"missing": str(error)}  # a tool that is slow proves nothing either way
-        tell({"part": part, **lines[part]})
+        report({"part": part, **lines[part]})
     return verdict(lines, 0, "")
 
 
-_ABOUT = [f"--part={name}" for name in ("versions", "tools", "processor", "device", "library", "deprecations")]
+_FACTS = [f"--part={name}" for name in ("versions", "tools", "processor", "device", "library", "deprecations")]
 STEPS: dict[str, Step] = {
-    "machine": Step("versions, tools, the device, and what is missing", 60, in_parts("machine.py", *_ABOUT)),
+    "machine": Step("versions, tools, the device, and what is missing", 60, in_parts("machine", *_FACTS)),
     "ceilings": Step(
-        "copies, products, exponentials, host to device", 45, in_parts("machine.py", "--part=rate", "--part=host")
+        "copies, products, exponentials, host to device", 45, in_parts("machine", "--part=rate", "--part=host")
     ),
-    "smoke": Step("every op at two shapes against its other version", 120, in_parts("smoke.py", silence=40)),
-    "runs": Step("whole runs in three forms against carried numbers", 110, in_parts("runs.py", "--part=run")),
-    "har": Step("HAR's size three times, and under the profiler", 100, in_parts("runs.py", "--part=har", silence=80)),
-    "ops": Step("seconds and rates of the ops", 100, in_parts("op_times.py")),
-    "shootouts": Step("two ways side by side, where a threshold decides", 90, in_parts("shootouts.py")),
+    "smoke": Step("every op at two shapes against its other version", 120, in_parts("smoke", silence=40)),
+    "runs": Step("whole runs in three forms against carried numbers", 110, in_parts("runs", "--part=run")),
+    "har": Step("HAR's size three times, and under the profiler", 100, in_parts("runs", "--part=har", silence=80)),
+    "ops": Step("seconds and rates of the ops", 100, in_parts("op_times")),
+    "shootouts": Step("two ways side by side, where a threshold decides", 90, in_parts("shootouts")),
     "twins": Step(
         "the tests of the twins that are marked cuda",
         130,
@@ -164,13 +163,7 @@ STEPS: dict[str, Step] = {
     "conformance": Step(
         "the operator suite on the device",
         100,
-        pytest(
-            "-m",
-            "cuda",
-            *AS_IT_COMES,
-            "tests/conformance",
-            on_cpu=CONFORMANCE_ON_CPU,
-        ),
+        pytest("-m", "cuda", *AS_IT_COMES, "tests/conformance", on_cpu=CONFORMANCE_ON_CPU),
     ),
     "sanitizers": Step("memcheck, racecheck and initcheck of the smoke", 120, sanitizers, "compute-sanitizer"),
     "ncu": Step("one launch of each of some kernels", 60, ncu, "ncu"),

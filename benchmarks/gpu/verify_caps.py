@@ -6,7 +6,6 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.sections import UNFINISHED, TookTooLong, Verification, call, last_json, unfinished
@@ -80,7 +79,7 @@ def capped(
     """What `caps.py` says about one run; ``error`` if it came to no end."""
     options = [f"--device={v.device}", f"--storage={storage}", *([] if cap is None else [f"--cap={cap:.0f}"])]
     options += [f"--set={key}={value}" for key, value in (settings or {}).items()]
-    command = [sys.executable, str(Path(__file__).with_name("caps.py")), run, *options]
+    command = [sys.executable, "-m", "benchmarks.gpu.caps", run, *options]
     try:
         done = call(v, f"caps_{name}".replace(" ", "_"), command, 90)
     except TookTooLong as error:

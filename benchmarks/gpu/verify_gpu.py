@@ -27,13 +27,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import run as harness  # noqa: E402
-from benchmarks.cases import AXES, QUICK  # noqa: E402
-from benchmarks.gpu.pytest_runs import pytest_section  # noqa: E402
-from benchmarks.gpu.sections import (  # noqa: E402
+from benchmarks import suites
+from benchmarks.cases import AXES, QUICK
+from benchmarks.gpu.pytest_runs import pytest_section
+from benchmarks.gpu.sections import (
     UNFINISHED,
     Section,
     TookTooLong,
@@ -50,13 +49,12 @@ from benchmarks.gpu.sections import (  # noqa: E402
     unpack,
     write_pack,
 )
-from benchmarks.gpu.verify_caps import caps  # noqa: E402
-from benchmarks.measure.records import RESULTS, hash_of, read, result_path, same_memory, write_text  # noqa: E402
-from benchmarks.measure.rows import NOT_INSTALLED, Row  # noqa: E402
-from benchmarks.measure.tasks import Task, tail, through_its_end  # noqa: E402
-from benchmarks.run import about_device, missed_goals  # noqa: E402
-from benchmarks.suites import scale as bench_scale  # noqa: E402
-from benchmarks.suites.pipeline import case_task  # noqa: E402
+from benchmarks.gpu.verify_caps import caps
+from benchmarks.measure.conditions import hash_of, same_memory
+from benchmarks.measure.records import RESULTS, ROOT, read, result_path, write_text
+from benchmarks.measure.rows import NOT_INSTALLED, Row
+from benchmarks.measure.tasks import Task, conditions_of, tail, through_its_end
+from benchmarks.suites.pipeline import case_task
 
 PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "triton", "pytest", "matplotlib", "xarray")
 BUDGET = 560  # seconds: ten minutes, with some to spare
@@ -94,7 +92,7 @@ def native_twins(v: Verification) -> dict[str, Any]:
     if v.device == "cpu":
         return pytest_section(v, "native_twins", ["tests/twins/test_cuda_launch.py"], 60)
     for package in ("cupy", "triton"):
-        if package in v.about["missing"]:
+        if package in v.conditions["missing"]:
             return failed(f"the package {package} is not installed, so its CUDA twins did not run")
     return pytest_section(v, "native_twins", ["-m", "cuda", "tests/twins"], 150)
 
@@ -108,8 +106,7 @@ def conformance(v: Verification) -> dict[str, Any]:
 def twins(name: str) -> Section:
     def section(v: Verification) -> dict[str, Any]:
         options = [f"--device={v.device}", *["--quick"] * v.small]
-        script = str(Path(__file__).with_name("twins.py"))
-        done = call(v, f"twins_{name}", [sys.executable, script, name, *options], 120)
+        done = call(v, f"twins_{name}", [sys.executable, "-m", "benchmarks.gpu.twins", name, *options], 120)
         return failed(tail(done.stderr)) if done.returncode != 0 else last_json(done.stdout)
 
     section.__doc__ = f"Two ways to the same numbers: {name}."
@@ -123,21 +120,21 @@ def suite(key: str, name: str, options: Callable[[bool], list[str]], chosen: Cho
     """The section ``key`` that runs the tasks ``chosen`` of suite ``name``; ``options(small)`` asks for them."""
 
     def section(v: Verification) -> dict[str, Any]:
-        script, *rest = options(v.small)
-        command = [sys.executable, str(ROOT / "benchmarks" / script), *rest]
+        where = [f"--device={v.device}", f"--out={v.out.resolve()}"]
+        command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *options(v.small), *where]
         try:
-            done = call(v, key, [*command, f"--device={v.device}", f"--out={v.out}"], SUITE_SHARE * v.budget)
+            done = call(v, key, command, SUITE_SHARE * v.budget)
         except TookTooLong as error:
             before = None if error.early else v.sections.get(key, {}).get("task")
             return stopped((v.log / f"{key}.err").read_text(), before)
         if done.returncode == CANNOT_BEGIN:  # another run writes into the folder
             return unfinished(tail(done.stderr))
         keys = {task.key for task in chosen(v.device, v.small)}
-        rows = [row for row in read(result_path(v.out, name, v.about["machine"])) if row.task in keys]
+        rows = [row for row in read(result_path(v.out, name, v.conditions["machine"])) if row.task in keys]
         missing = [_why(row) for row in rows if row.skipped.startswith(NOT_INSTALLED)]
         failures = {row.task: _why(row) for row in rows if row.failed}
         # A goal that is missed is no fault, and is told.
-        goals = missed_goals([row for row in rows if not row.skipped])
+        goals = suites.missed_goals([row for row in rows if not row.skipped])
         result = {"failures": failures, "missing": missing, "goals_missed": goals}
         if failures or done.returncode not in (0, 1):
             return {**failed(tail(done.stdout + done.stderr)), **result}
@@ -153,18 +150,21 @@ def _why(row: Row) -> str:
 
 def whole_suite(name: str) -> Section:
     def options(small: bool) -> list[str]:
-        return ["run.py", f"--suite={name}", *["--quick"] * small]
+        return [name, *["--quick"] * small]
 
-    return suite(name, name, options, lambda device, small: harness.suite_module(name).tasks(device, small))
+    return suite(name, name, options, lambda device, small: suites.suite(name).tasks(device, small))
 
 
 def axis(name: str) -> Section:
     """The cases of suite "scale" of one axis."""
 
     def options(small: bool) -> list[str]:
-        return ["suites/scale.py", f"--axis={name}", *["--quick"] * small]
+        return ["scale", f"--only={name}", *["--quick"] * small]
 
-    return suite(f"scale_{name}", "scale", options, lambda device, small: bench_scale.tasks(device, small, axes=[name]))
+    def chosen(device: str, small: bool) -> list[Task]:
+        return suites.suite("scale").tasks(device, small, [name])
+
+    return suite(f"scale_{name}", "scale", options, chosen)
 
 
 def pipeline(key: str, cases: Sequence[str], storage: str | None = None) -> Section:
@@ -172,7 +172,7 @@ def pipeline(key: str, cases: Sequence[str], storage: str | None = None) -> Sect
 
     def options(small: bool) -> list[str]:
         form = [] if storage is None else [f"--storage={storage}"]
-        return ["run.py", *(f"--case={name}" for name in (QUICK if small else cases)), *form]
+        return [*(f"--case={name}" for name in (QUICK if small else cases)), *form]
 
     def chosen(device: str, small: bool) -> list[Task]:
         return [case_task(name, device, storage=storage) for name in (QUICK if small else cases)]
@@ -216,7 +216,7 @@ SECTIONS: dict[str, Section] = {
 # ---------------------------------------------------------------- the run
 
 
-def about(v: Verification) -> dict[str, Any]:
+def conditions(v: Verification) -> dict[str, Any]:
     """The machine, versions and sources, and packages that are not there.
 
     Raises
@@ -225,7 +225,7 @@ def about(v: Verification) -> dict[str, Any]:
         The device is not there, or the package does not import.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    return {**about_device(v.device)[1], "checks": hash_of(CHECKS), "quick": v.small, "missing": missing}
+    return {**conditions_of(v.device)[1], "checks": hash_of(CHECKS), "quick": v.small, "missing": missing}
 
 
 def found_before(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -239,7 +239,7 @@ def found_before(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]
 
 def content(v: Verification) -> dict[str, Any]:
     """What is written: the machine, and the sections in their order."""
-    return {**v.about, "sections": {name: v.sections[name] for name in SECTIONS if name in v.sections}}
+    return {**v.conditions, "sections": {name: v.sections[name] for name in SECTIONS if name in v.sections}}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -267,10 +267,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.resume is not None:
         unpack(options.resume, options.out)
     v = Verification(device, options.quick, log, options.budget, options.out, options.pack)
-    v.about = about(v)
+    v.conditions = conditions(v)
     kind = "verify_cpu" if options.cpu else "verify_gpu-quick" if options.quick else "verify_gpu"
-    path = options.out / f"{kind}-{v.about['machine']}.json"
-    v.sections = {} if options.fresh else found_before(path, v.about)
+    path = options.out / f"{kind}-{v.conditions['machine']}.json"
+    v.sections = {} if options.fresh else found_before(path, v.conditions)
     names = options.only or list(SECTIONS)
     with through_its_end():
         for name in names:
@@ -284,8 +284,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def conclude(v: Verification, names: Sequence[str], path: Path) -> int:
     """Print what the sections ``names`` found and where things are; the exit code."""
     print_table(v, names)
-    if v.about["missing"]:
-        print(f"packages that are not installed: {', '.join(v.about['missing'])}")
+    if v.conditions["missing"]:
+        print(f"packages that are not installed: {', '.join(v.conditions['missing'])}")
     print(f"written: {path}; logs in {v.log}")
     statuses = {v.sections[name]["status"] for name in names}
     if UNFINISHED in statuses:

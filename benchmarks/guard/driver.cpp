@@ -1,5 +1,5 @@
 // Runs every entry point of csrc/cpu on fixed inputs of two or three sizes and has callgrind count the instructions of
-// each call: guard_driver LIBRARY ISA [PREFIX], started by benchmarks/guard/guard.py under valgrind.
+// each call: driver LIBRARY ISA [PREFIX], started by benchmarks/guard/guard.py under valgrind.
 //
 // A case is named "op, input"; a call dumps its counts under "op, input|size". Sizes double, so that the counts show
 // how the work grows. Inputs come from a generator written here: they are the same with every standard library.
@@ -23,9 +23,9 @@ std::string isa, wanted;
 
 // The entry point of one op, in the signature that its file in csrc/cpu documents.
 template <class Function> Function* entry_point(const char* op) {
-    void* found = dlsym(library, ("mmphate_" + std::string(op) + "_" + isa).c_str());
-    if (!found) std::fprintf(stderr, "the library has no %s of %s\n", op, isa.c_str()), std::exit(unavailable);
-    return reinterpret_cast<Function*>(found);
+    void* entry = dlsym(library, ("mmphate_" + std::string(op) + "_" + isa).c_str());
+    if (!entry) std::fprintf(stderr, "the library has no %s of %s\n", op, isa.c_str()), std::exit(unavailable);
+    return reinterpret_cast<Function*>(entry);
 }
 
 // Whether the cases of this name are asked for.
@@ -113,8 +113,8 @@ void symmetrized_affinity(const std::string& name, Int n_sets, Int n, Int size) 
     std::vector<float> values(n_sets * n * n);
     const double cut = 1.56;  // where exp(-u^5) = 1e-4
     counted(name, size, [&] {
-        auto pass = [&](const Int* from, Int* found) {
-            return affinity(points.data(), bandwidth.data(), n_sets, n, p, 5.0, 1e-4, 1e-38, cut, from, found,
+        auto pass = [&](const Int* from, Int* counts) {
+            return affinity(points.data(), bandwidth.data(), n_sets, n, p, 5.0, 1e-4, 1e-38, cut, from, counts,
                             indices.data(), 0, values.data(), 1, one_thread);
         };
         if (int status = pass(nullptr, counts.data())) return status;
@@ -141,8 +141,8 @@ void median_kth_neighbor_distance() {
     auto* median = entry_point<MedianKthNeighborDistance>("median_kth_neighbor_distance");
     for (Int n : {1100, 2200, 4400}) {
         const std::vector<double> points = stack(1, n, p);
-        double found;
-        counted(name, n, [&] { return median(points.data(), 1, n, p, 25, 256, &found, one_thread); });
+        double distance;
+        counted(name, n, [&] { return median(points.data(), 1, n, p, 25, 256, &distance, one_thread); });
     }
 }
 
@@ -201,9 +201,9 @@ void landmark_aggregate() {
         std::vector<Int> counts(n), indptr(n + 1, 0);
         std::vector<float> values(matrix.indices.size());
         counted(name, n, [&] {
-            auto pass = [&](const Int* from, Int* found) {
+            auto pass = [&](const Int* from, Int* counts) {
                 return aggregate(matrix.indptr.data(), matrix.indices.data(), 0, matrix.values.data(), 1, labels.data(),
-                                 n, n / 10, from, found, indices.data(), values.data(), one_thread);
+                                 n, n / 10, from, counts, indices.data(), values.data(), one_thread);
             };
             if (int status = pass(nullptr, counts.data())) return status;
             for (Int i = 0; i < n; ++i) indptr[i + 1] = indptr[i] + counts[i];
@@ -234,7 +234,7 @@ template <class T> void guttman_transform(const char* type, Int n_components) {
 
 typedef int AssignNearest(const void*, int, const void*, Int, Int, Int, Int, Int*, void*, int);
 
-// A center for four points, 100 features: as many as the landmarks are found with.
+// A center for four points, 100 features: as many as the search for landmarks has.
 template <class T> void assign_nearest(const char* type) {
     const std::string name = "assign_nearest, " + std::string(type);
     if (!runs(name)) return;

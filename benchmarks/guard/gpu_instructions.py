@@ -1,13 +1,13 @@
-"""Machine instructions a pair of the CUDA kernels, and their registers, without a GPU.
+"""Machine instructions for a pair in the CUDA kernels, and their registers, without a GPU.
 
-    python benchmarks/guard/gpu_instructions.py --before 92e413d    compiles the sources of that commit and those here, and
-                                                              writes results/instructions.json
-    python benchmarks/guard/gpu_instructions.py --write             fills the table of docs/performance.md from that file
+    python benchmarks/guard/gpu_instructions.py --before 92e413d    compiles the sources of that commit and of this
+                                                                    checkout, and writes results/instructions.json
+    python benchmarks/guard/gpu_instructions.py --write             fills the table of docs/performance.md from it
     python benchmarks/guard/gpu_instructions.py --check             exits 1 if the table differs from it
 
-It needs nvcc, and cuobjdump beside it or in Triton's wheel. It counts the instructions that one warp executes for a
-tile of 512 pairs if no pair is in doubt and none is near, divided by the pairs of a lane: instructions a pair and lane.
-For the sweep it counts those of a thread for the pairs of one turn of its loop. See benchmarks/guard/sass.py.
+It needs nvcc, and cuobjdump beside it or in Triton's wheel. It counts the instructions that a warp executes for a tile
+of 512 pairs if no pair is near the radius or within it, divided by the pairs of a lane. For the sweep it counts the
+instructions of a thread for the pairs of one iteration of its loop. See `sass`.
 """
 
 from __future__ import annotations
@@ -24,45 +24,44 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.guard import sass  # noqa: E402
-from benchmarks.guard.pair_visits import visits  # noqa: E402
-from benchmarks.measure.rows import markdown_table  # noqa: E402
-from mmphate_gpu.ops.launch import sources  # noqa: E402
-from mmphate_gpu.ops.launch.cuda import PAIR_THREADS  # noqa: E402
-from mmphate_gpu.ops.launch.pair_stack import MOST_FEATURES, TILE  # noqa: E402
+from benchmarks.guard import sass
+from benchmarks.guard.pair_visits import visits
+from benchmarks.measure.records import RESULTS, ROOT
+from benchmarks.measure.tables import fill, markdown_table
+from mmphate_gpu.ops.launch import sources
+from mmphate_gpu.ops.launch.cuda import PAIR_THREADS
+from mmphate_gpu.ops.launch.pair_stack import MOST_FEATURES, TILE
 
-RESULT = ROOT / "benchmarks" / "results" / "instructions.json"
+RESULT = RESULTS / "instructions.json"
 TEXT = ROOT / "docs" / "performance.md"
-PLACE = re.compile(r"(<!-- instructions -->\n).*?(<!-- /instructions -->)", re.DOTALL)
 OPTIONS = ("-std=c++17", "-fmad=false", "-ftz=true", "-arch=sm_90")
 TYPES = {"MMP_INDEX": "mmp_i32", "MMP_VALUE": "float"}
 FEATURES, COMPONENTS = (6, 10, 50), (2, 3)
-# How often each kernel compares the rough square of a pair with a bound, before and after. A path with fewer would
-# leave out pairs.
+# How often each kernel compares the rough square of a pair with a bound, before and after. A path with fewer
+# comparisons would leave out pairs.
 PAIR_KERNELS = {
     "radius_affinity": {"radius_count": (2, 1), "radius_fill": (2, 1)},
     "kth_neighbor_distance": {"bracket_count": (4, 1), "kth_neighbor_distance": (1, 1)},
 }
 PAIRS_OF_A_LANE = 16  # of a tile
 SQUARE_ROOT = "MUFU.RSQ"
-FEATURES_OF_A_COPY = 16  # of a tile, by 256 threads with 16 bytes each
-# Features that pass at a time in a kernel that does not know the features of a pass when it is compiled.
+FEATURES_OF_A_COPY = 16  # of a tile: 256 threads copy 16 bytes each
+# Features of one pass in a kernel that was compiled without their number.
 FEATURES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One kernel as it was compiled from the sources of ``version``."""
+    """A kernel compiled from the sources of ``version``."""
 
     kernel: str
     version: str  # "before" or "after"
     size: str  # "p = 10"
-    per_pair: float  # instructions
+    per_pair: float  # instructions of a lane for each pair
     registers: int
-    shared_bytes: int  # those that the compiler knows
+    shared_bytes: int  # as known to the compiler
     spilled_bytes: int
 
 
@@ -76,11 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.before:
         RESULT.write_text(json.dumps(_measured(options.before), indent=1) + "\n")
         return 0
-    text = TEXT.read_text()
-    new = PLACE.sub(lambda match: match[1] + table(json.loads(RESULT.read_text())) + match[2], text)
-    if options.write:
-        TEXT.write_text(new)
-    return int(options.check and new != text)
+    return fill(TEXT, "instructions", table(json.loads(RESULT.read_text())), write=options.write)
 
 
 def _measured(commit: str) -> dict[str, object]:
@@ -98,7 +93,7 @@ def _measured(commit: str) -> dict[str, object]:
 
 
 def measure(csrc: Path, version: str) -> list[Measured]:
-    """The figures of all kernels of the table, compiled from ``csrc``."""
+    """The numbers of all kernels in the table, compiled from ``csrc``."""
     rows = []
     for source, kernels in PAIR_KERNELS.items():
         for p in FEATURES:
@@ -114,28 +109,28 @@ def measure(csrc: Path, version: str) -> list[Measured]:
 
 
 def part_of(p: int) -> int:
-    """Features known to the compiler, as the launcher has them."""
+    """Features of one pass, as the launcher passes them to the compiler."""
     return -(-p // -(-p // MOST_FEATURES))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One compiled file: its machine code by kernel, and what ptxas says of each."""
+    """A compiled file: its machine code, and the resources that ptxas reports, by kernel."""
 
     code: dict[str, str]
-    told: dict[str, tuple[int, int, int]]  # registers, bytes of shared memory and spilled
+    resources: dict[str, tuple[int, int, int]]  # registers, bytes of shared memory, bytes spilled
 
     def row(self, kernel: str, version: str, size: str, per_pair: float) -> Measured:
-        return Measured(kernel, version, size, round(per_pair, 1), *self.told[kernel])
+        return Measured(kernel, version, size, round(per_pair, 1), *self.resources[kernel])
 
     def pairs(self, kernel: str, p: int, n_compared: int) -> float:
-        """A kernel over pairs: instructions of a tile by the pairs of a lane; the mean of its loops over tiles."""
+        """Instructions of a tile divided by the pairs of a lane, in the mean of the loops over tiles."""
         graph = sass.Graph.of(sass.instructions(self.code[kernel]))
         tiles = [_tile(graph, loop, p, n_compared) for loop in _loops_over_parts(graph)]
         return sum(tiles) / len(tiles) / PAIRS_OF_A_LANE
 
     def sweep(self, kernel: str) -> float:
-        """Instructions of a pair in the innermost loop with the most roots: one root a pair, and every division."""
+        """Instructions for a pair in the innermost loop with the most roots, one for each pair."""
         graph = sass.Graph.of(sass.instructions(self.code[kernel]))
         loop = max(sass.loops(graph), key=lambda loop: (_number(graph, loop, SQUARE_ROOT), -len(loop.blocks)))
         turn = sass.path(graph, loop, {}, [SQUARE_ROOT, "MUFU.RCP"], 2 * PAIRS_OF_A_LANE)
@@ -147,7 +142,7 @@ def _number(graph: sass.Graph, loop: sass.Loop, name: str) -> int:
 
 
 def _loops_over_parts(graph: sass.Graph) -> list[sass.Loop]:
-    """The loops over the features of a tile, some at a time: the smallest loops with products and copies."""
+    """The loops over the passes of a tile: the smallest loops with products and copies."""
     both = [
         loop
         for loop in sass.loops(graph)
@@ -158,7 +153,7 @@ def _loops_over_parts(graph: sass.Graph) -> list[sass.Loop]:
 
 
 def _tile(graph: sass.Graph, parts: sass.Loop, p: int, n_compared: int) -> float:
-    """Instructions of a warp for one tile: those for the features, part by part, and those for the squares."""
+    """Instructions of a warp for a tile: for the features, pass by pass, and for the squares."""
     tiles = min((loop for loop in sass.loops(graph) if parts.blocks < loop.blocks), key=lambda loop: len(loop.blocks))
     within = [loop for loop in sass.loops(graph) if loop.blocks < parts.blocks]
     by_feature = [loop for loop in within if _number(graph, loop, "FFMA") >= PAIRS_OF_A_LANE]
@@ -174,10 +169,10 @@ def _tile(graph: sass.Graph, parts: sass.Loop, p: int, n_compared: int) -> float
 
 
 def _by_feature(graph: sass.Graph, within: list[sass.Loop], p: int, reloads: bool) -> float:
-    """Instructions of the loops with a turn for every feature: those with the products, and those that copy."""
+    """Instructions of the loops with an iteration for every feature: those with products, and those that copy."""
 
     def each(name: str, least: int) -> float:
-        """Instructions executed for each instruction ``name``, in the loop that is unrolled most."""
+        """Instructions executed for each instruction ``name`` in the loop that is unrolled most."""
         candidates = [loop for loop in within if _number(graph, loop, name) >= least]
         loop = max(candidates, key=lambda loop: (_number(graph, loop, name), -len(loop.blocks)))
         return sum(sass.path(graph, loop, {}, [name], 999).values()) / _number(graph, loop, name)
@@ -187,7 +182,7 @@ def _by_feature(graph: sass.Graph, within: list[sass.Loop], p: int, reloads: boo
 
 
 def compiled(csrc: Path, source: str, defines: dict[str, str]) -> Machine:
-    """``csrc``/cuda/``source``.cu by nvcc, for sm_90, as NVRTC compiles it."""
+    """``csrc``/cuda/``source``.cu compiled by nvcc for sm_90, with the options of the launcher."""
     with tempfile.TemporaryDirectory() as folder:
         text, binary = Path(folder) / "kernel.cu", Path(folder) / "kernel.cubin"
         text.write_text(sources.one_text(csrc / "cuda" / f"{source}.cu"))
@@ -204,16 +199,16 @@ def _by_kernel(messages: str) -> dict[str, str]:
 
 
 def _resources(messages: str) -> tuple[int, int, int]:
-    """Registers, bytes of shared memory, and bytes spilled by the kernel and the functions that it calls."""
+    """Registers, bytes of shared memory, and bytes spilled by the kernel and the functions it calls."""
     registers, shared = re.search(r"Used (\d+) registers", messages), re.search(r"(\d+) bytes smem", messages)
     if registers is None:
-        raise ValueError(f"ptxas names no registers in: {messages}")
+        raise ValueError(f"ptxas reports no registers in: {messages}")
     spilled = sum(map(int, re.findall(r"(\d+) bytes spill stores", messages)))
     return int(registers[1]), int(shared[1]) if shared else 0, spilled
 
 
 def table(result: dict[str, Any]) -> str:
-    """A row a kernel and size: before, after, and how many times fewer."""
+    """A line for each kernel and size: before, after, and how many times fewer."""
     rows = {(row["kernel"], row["size"], row["version"]): Measured(**row) for row in result["rows"]}
     lines = []
     for kernel, size in dict.fromkeys(key[:2] for key in rows):
@@ -225,10 +220,8 @@ def table(result: dict[str, Any]) -> str:
         ]
         lines.append([f"`{kernel}`", size, f"{old.per_pair:.1f}", f"{new.per_pair:.1f}", fewer, *uses])
     head = ["kernel", "size", "before", "after", "times fewer", "before: registers / shared / spilled", "after"]
-    note = (
-        f"Instructions a pair and lane, nvcc {result['nvcc']} for sm_90; before: {result['before']}. Shared memory is"
-    )
-    note += " what the compiler knows of; a launch adds up to 27 KiB for tiles after."
+    note = f"Instructions a pair and lane, nvcc {result['nvcc']} for sm_90; before: {result['before']}. "
+    note += "Shared memory is what the compiler knows of; a launch adds up to 27 KiB for tiles after."
     return f"{markdown_table(head, lines)}\n\n{note}\n\n{_visits_table(result['visits'])}\n"
 
 

@@ -1,10 +1,10 @@
-"""Has the work grown? Instructions of every CPU op and the steps of a small pipeline against those of guard.json.
+"""Compare the instructions of every CPU op and the steps of a small pipeline with those in guard.json.
 
     python benchmarks/guard/guard.py                                  0: no worse, 1: something is, 2: cannot count here
-    python benchmarks/guard/guard.py --accept "why it costs more"     keep the new counts, and the reason beside them
+    python benchmarks/guard/guard.py --accept "why it costs more"     keep the new counts together with the reason
 
-No clock decides: callgrind counts the instructions of each op on fixed inputs (guard_driver.cpp), one thread, for every
-instruction set that it can run (not AVX-512); how they grow as the inputs double gives exponents.
+No clock decides. Callgrind counts the instructions of each op on fixed inputs (driver.cpp), with one thread, for every
+instruction set that it can run (not AVX-512). Their growth as the inputs double gives exponents.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.measure.records import commit, write_text  # noqa: E402
-from benchmarks.measure.rows import plain_table  # noqa: E402
-from benchmarks.measure.tasks import tail  # noqa: E402
+from benchmarks.measure.conditions import commit
+from benchmarks.measure.records import write_text
+from benchmarks.measure.tables import plain_table
+from benchmarks.measure.tasks import tail
 
-FILE = ROOT / "benchmarks" / "guard" / "guard.json"
-DRIVER = ROOT / "benchmarks" / "guard" / "driver.cpp"
+FILE = Path(__file__).with_name("guard.json")
+DRIVER = Path(__file__).with_name("driver.cpp")
 INSTRUCTION_SETS = ("baseline", "avx2")
 UNAVAILABLE = 77  # exit code of the driver: the library or the processor lacks the instruction set
-# One library counts the same to the instruction, run after run. With another routine of libc for filling and copying
-# memory (SSE2 for AVX2) counts moved by up to 0.9 %: twice that is no change of ours.
+# The same library gives the same count in every run. Another routine of libc for filling and copying memory (SSE2 for
+# AVX2) changes counts by up to 0.9 %; up to twice that is taken for no change of the library.
 COUNT_TOLERANCE = 0.02
-# A case's sizes span a factor of four: an exponent above by this means that the largest costs 7 % more than before
-# beside the smallest.
+# The sizes of a case span a factor of four. With an exponent larger by this the largest costs 7 % more than before,
+# relative to the smallest.
 EXPONENT_TOLERANCE = 0.05
-# The same with the instruction sets of torch and MKL forced down; without the C++ twins SMACOF takes 60 sweeps for 59.
+# Steps do not depend on the instruction sets of torch and MKL. Without the C++ twins SMACOF takes 60 sweeps, not 59.
 WORK_TOLERANCE = 0.02
-# valgrind counts every turn of `rep stosb` and `rep movsb`, a byte each, as an instruction: up to a quarter of a small
-# case. libc's choice of its routines is taken from it, so that it does not depend on the processor.
+# Valgrind counts every byte of `rep stosb` and `rep movsb` as an instruction, up to a quarter of a small case. These
+# settings make libc choose the same routines on every processor.
 TUNABLES = "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM"
 
 WORSE, BETTER, UNKNOWN, SKIPPED = "WORSE", "better", "UNKNOWN", "skipped"
@@ -57,21 +57,21 @@ Counts = dict[str, dict[str, dict[str, int]]]  # instruction set -> case -> size
 
 
 class CannotCount(RuntimeError):
-    """This machine lacks what counting takes; the message says what."""
+    """This machine lacks something that counting needs, as the message says."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one build of the library does."""
+    """The counts of one build of the library."""
 
-    compiler: str  # of the library, with its version: counts of another one are others
+    compiler: str  # of the library, with its version; another compiler gives other counts
     counts: Counts
     work: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it was committed."""
+    """A difference from the committed counts."""
 
     verdict: str
     what: str
@@ -87,27 +87,27 @@ class Finding:
 # ---------------------------------------------------------------- comparing
 
 
-def compare(committed: Measured, found: Measured) -> list[Finding]:
-    """Everything that is worse, better, unknown to one of the two, or cannot be compared."""
+def compare(committed: Measured, measured: Measured) -> list[Finding]:
+    """Everything that is worse, better, known to one side only, or cannot be compared."""
     findings = []
-    same_compiler = committed.compiler == found.compiler
+    same_compiler = committed.compiler == measured.compiler
     if not same_compiler:
-        note = f"built by {found.compiler}, committed for {committed.compiler}: exponents and steps only"
+        note = f"built by {measured.compiler}, committed for {committed.compiler}: exponents and steps only"
         findings.append(Finding(SKIPPED, "instructions", note=note))
-    for isa in dict.fromkeys([*committed.counts, *found.counts]):
-        if isa not in found.counts:
+    for isa in dict.fromkeys([*committed.counts, *measured.counts]):
+        if isa not in measured.counts:
             findings.append(Finding(SKIPPED, f"all ops, {isa}", note="not on this processor, or not in this build"))
             continue
-        before, now = committed.counts.get(isa, {}), found.counts[isa]
+        before, now = committed.counts.get(isa, {}), measured.counts[isa]
         if same_compiler:
             findings += _compare(f"{isa}: ", _flat(before), _flat(now), _share(COUNT_TOLERANCE))
         findings += _compare(f"{isa}: exponent of ", exponents(before), exponents(now), _difference)
-    findings += _compare("steps: ", committed.work, found.work, _share(WORK_TOLERANCE))
+    findings += _compare("steps: ", committed.work, measured.work, _share(WORK_TOLERANCE))
     return findings
 
 
 def exponents(counts: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-    """Of the growth with the size, case by case, by least squares on the logarithms."""
+    """The exponent of the growth with the size of each case, by least squares on the logarithms."""
     return {
         case: statistics.linear_regression(
             [math.log(int(size)) for size in by_size], [math.log(count) for count in by_size.values()]
@@ -122,7 +122,7 @@ def _flat(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def _share(tolerance: float) -> Callable[[float, float], tuple[float, str]]:
-    """How far above ``tolerance`` the second is, as a share of the first."""
+    """The relative change in units of ``tolerance``, and as text."""
 
     def change(before: float, now: float) -> tuple[float, str]:
         share = (now - before) / before
@@ -141,7 +141,7 @@ def _compare(
     now: Mapping[str, float],
     change: Callable[[float, float], tuple[float, str]],
 ) -> Iterator[Finding]:
-    """``change`` gives the change in tolerances, and as it is shown."""
+    """Findings of one group of numbers; ``change`` gives a change in units of its tolerance, and as text."""
     for name in dict.fromkeys([*before, *now]):
         if name not in before or name not in now:
             note = "not in guard.json" if name in now else "no longer counted"
@@ -160,7 +160,7 @@ def _number(value: float) -> str:
 
 
 def measure() -> Measured:
-    """What the library of this checkout does.
+    """The counts of the library of this checkout.
 
     Raises
     ------
@@ -174,11 +174,11 @@ def measure() -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         driver = build_driver(Path(folder))
         counts = {isa: instructions(driver, library, isa) for isa in INSTRUCTION_SETS}
-    return Measured(compiler_of(library), {isa: found for isa, found in counts.items() if found}, work_counts())
+    return Measured(compiler_of(library), {isa: cases for isa, cases in counts.items() if cases}, work_counts())
 
 
 def library_path() -> Path:
-    """The library of the C++ twins, built from the sources there are now."""
+    """The library of the C++ twins, built from the current sources."""
     from mmphate_gpu.ops.launch import native
 
     if reason := native.why_no_native():
@@ -189,17 +189,17 @@ def library_path() -> Path:
 
 
 def compiler_of(library: Path) -> str:
-    """What built it, as compilers leave it in the file."""
-    found = re.findall(rb"GCC: \([^)\0]*\) [\w.]+|clang version [\w.]+", library.read_bytes())
-    return ", ".join(sorted({name.decode() for name in found})) or "an unknown compiler"
+    """The compiler of the library, which leaves its name in the file."""
+    names = re.findall(rb"GCC: \([^)\0]*\) [\w.]+|clang version [\w.]+", library.read_bytes())
+    return ", ".join(sorted({name.decode() for name in names})) or "an unknown compiler"
 
 
 def build_driver(folder: Path) -> Path:
-    """`guard_driver.cpp`, compiled into ``folder``; how well does not matter, its own work is not counted."""
+    """Compile ``driver.cpp`` into ``folder``. Its optimization does not matter, because its own work is not counted."""
     for program in ("valgrind", "g++"):
         if shutil.which(program) is None:
             raise CannotCount(f"there is no {program} on PATH")
-    path = folder / "guard_driver"
+    path = folder / "driver"
     command = ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", str(DRIVER), "-o", str(path), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -208,9 +208,9 @@ def build_driver(folder: Path) -> Path:
 
 
 def instructions(driver: Path, library: Path, isa: str, prefix: str = "") -> dict[str, dict[str, int]]:
-    """Case -> size -> instructions of the cases whose name starts with ``prefix``; empty where ``isa`` cannot run."""
+    """Case -> size -> instructions, of the cases that begin with ``prefix``; empty if ``isa`` cannot run."""
     with tempfile.TemporaryDirectory() as folder:
-        # Counting is switched on by the driver around each call. Symbols are bound before, not at the first call.
+        # The driver switches counting on around each call. LD_BIND_NOW binds symbols before the first call.
         options = ["-q", "--tool=callgrind", "--collect-atstart=no", f"--callgrind-out-file={folder}/counts"]
         command = ["valgrind", *options, str(driver), str(library), isa, prefix]
         environment = os.environ | {"LD_BIND_NOW": "1", "GLIBC_TUNABLES": TUNABLES}
@@ -224,23 +224,22 @@ def instructions(driver: Path, library: Path, isa: str, prefix: str = "") -> dic
 
 
 def _by_case(dumps: Iterator[str]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+    by_case: dict[str, dict[str, int]] = {}
     for text in dumps:
         label = re.search(r"^desc: Trigger: Client Request: (.*)\|(\d+)$", text, re.MULTILINE)
         total = re.search(r"^summary: (\d+)$", text, re.MULTILINE)
         if label is None or total is None:
             raise CannotCount("callgrind's dumps have another format than that of version 3.19")
-        found.setdefault(label[1], {})[label[2]] = int(total[1])
-    return found
+        by_case.setdefault(label[1], {})[label[2]] = int(total[1])
+    return by_case
 
 
 # ---------------------------------------------------------------- steps of a small pipeline
 
 
 def work_counts() -> dict[str, int]:
-    """What the stages of one small run do, counted in their own units."""
+    """The steps of the stages of a small run, each in its own unit."""
     from mmphate_gpu import datasets, diffusion, landmark_diffusion, metric_mds, multislice_affinity
-    from mmphate_gpu.diffusion import entropy
     from mmphate_gpu.diffusion.potential import potential_distances, potential_of_power
     from mmphate_gpu.linalg import kmeans
     from mmphate_gpu.linalg.singular_value_sample import SingularValueSample
@@ -255,8 +254,8 @@ def work_counts() -> dict[str, int]:
     t = diffusion.optimal_t(landmarks.landmark_op)
     power = diffusion.diffuse(landmarks.landmark_op, t, landmarks.degrees)
     mds = metric_mds(potential_distances(potential_of_power(power, 0)), random_state=0)
-    # The sampled entropy serves large operators only: its limit is lowered.
-    with _calls(SingularValueSample, "_product") as probes, mock.patch.dict(entropy.SAMPLE_ABOVE, cpu=100):
+    # The entropy is sampled for large operators only, so the limit is lowered.
+    with _calls(SingularValueSample, "_product") as probes, mock.patch.dict(diffusion.SAMPLE_ABOVE, cpu=100):
         sampled_t = diffusion.entropy_with_error(landmarks.landmark_op).t_high
     return {
         "entries of the affinity": affinity.to_csr().nnz,
@@ -298,22 +297,22 @@ class _calls:
 
 
 def read(path: Path) -> tuple[Measured, list[dict[str, str]]]:
-    """What was committed, and the reasons for it, the latest last."""
+    """The committed counts, and the reasons for them, the latest last."""
     entries = json.loads(path.read_text())
     history = entries.pop("history")
     return Measured(**entries), history
 
 
-def accept(path: Path, found: Measured, reason: str) -> None:
-    """Write ``found`` as what is to be expected from now on, with ``reason``, today's date and the commit before it.
+def accept(path: Path, measured: Measured, reason: str) -> None:
+    """Write ``measured`` as the new counts to compare with, with ``reason``, the date and the current commit.
 
-    Counts of instruction sets that this machine lacks stay, if they are of the same compiler.
+    Counts of instruction sets that this machine lacks stay if they are of the same compiler.
     """
-    committed, history = read(path) if path.exists() else (found, [])
-    kept = committed.counts if committed.compiler == found.compiler else {}
+    committed, history = read(path) if path.exists() else (measured, [])
+    kept = committed.counts if committed.compiler == measured.compiler else {}
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     entry = {"date": today, "commit": commit(), "reason": reason}
-    content = asdict(found) | {"counts": kept | found.counts, "history": [*history, entry]}
+    content = asdict(measured) | {"counts": kept | measured.counts, "history": [*history, entry]}
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -333,30 +332,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare, or accept; 0: no worse or accepted, 1: worse or unknown, 2: cannot count here, or bad usage."""
+    """0: no worse, or accepted. 1: worse, or known to one side only. 2: cannot count here, or bad usage."""
     options = parse(argv)
     try:
-        found = measure()
+        measured = measure()
     except CannotCount as error:
         print(f"guard: nothing was compared: {error}", file=sys.stderr)
         return 2
     if options.accept is not None:
-        accept(options.file, found, options.accept)
+        accept(options.file, measured, options.accept)
         print(f"written: {options.file}")
         return 0
-    findings = compare(read(options.file)[0], found)
-    return report(findings, found)
+    return report(compare(read(options.file)[0], measured), measured)
 
 
-def report(findings: Sequence[Finding], found: Measured) -> int:
-    """Print what differs and how much was compared; the exit code."""
+def report(findings: Sequence[Finding], measured: Measured) -> int:
+    """Print what differs and how much was compared. Returns the exit code."""
     if findings:
         print(plain_table(("", "what", "committed", "now", "change"), [finding.cells() for finding in findings]))
-    n_cases = sum(len(cases) for cases in found.counts.values())
     failing = [finding for finding in findings if finding.verdict in FAILING]
-    print(f"{n_cases} cases of {', '.join(found.counts)} and {len(found.work)} steps: {len(failing)} worse or unknown.")
+    n_cases, isas = sum(len(cases) for cases in measured.counts.values()), ", ".join(measured.counts)
+    print(f"{n_cases} cases of {isas} and {len(measured.work)} steps: {len(failing)} worse or unknown.")
     if failing:
-        print('If that is meant: python benchmarks/guard/guard.py --accept "the reason", and commit guard.json.')
+        print('If this is intended: python benchmarks/guard/guard.py --accept "the reason"; commit guard.json.')
     return 1 if failing else 0
 
 

@@ -1,7 +1,7 @@
-"""Pairs of points that the kernels over pairs visit on the suite of bifurcations, counted without running them.
+"""Tiles of pairs that the kernels over pairs visit on the bifurcation suite, counted without running them.
 
-For `kth_neighbor_distance` only the rows in the bracket around the median count, a fifth of all. A tile is visited if
-its box lies within reach of the box of the rows (csrc/cuda/pair_tiles.h). Without boxes every tile would be visited.
+A tile is visited if its box lies within reach of the box of the rows (csrc/cuda/pair_tiles.h). Without boxes every tile
+would be visited. For `kth_neighbor_distance` only the rows in the bracket around the median count, a fifth of all.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ SCENARIOS = ("hopf", "hopf_pitchfork")
 
 @dataclass(frozen=True)
 class Visits:
-    """Tiles of pairs that one kernel visits in one scenario, as a share of all of them."""
+    """The shares of all tiles of pairs that a kernel visits in a scenario."""
 
     scenario: str
     kernel: str
-    in_order_of_time: float | None  # boxes in reach, in the order of the points
-    in_reach: float  # the same in the order of a kd-tree
-    visited: float  # and of those the ones on the diagonal or above, where the kernel can halve
+    in_order_of_time: float | None  # boxes in reach, with the points in their order of time
+    in_reach: float  # the same with the points in the order of a kd-tree
+    visited: float  # those of them that are visited: on the diagonal or above if the kernel uses the symmetry
 
 
 def visits(n_epochs: int = 101, n_timesteps: int = 80) -> list[Visits]:
@@ -70,14 +70,14 @@ def _share(marks: torch.Tensor) -> float:
     return float(marks.double().mean())
 
 
-def _near(rows: torch.Tensor, columns: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:  # (B, T, T') bool
-    """Which boxes of tiles of ``rows`` and ``columns``, (B, n, p), lie within ``radius`` (B,)."""
+def _near(rows: torch.Tensor, columns: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:  # (B, tiles, tiles) bool
+    """Which boxes of tiles of ``rows`` and ``columns`` (B, n, p) lie within ``radius`` (B,)."""
     (low, high), (low_2, high_2) = _boxes(rows), _boxes(columns)
     gaps = torch.maximum(low[:, :, None] - high_2[:, None], low_2[:, None] - high[:, :, None]).clamp_min_(0)
     return gaps.square_().sum(-1) <= radius[:, None, None] ** 2
 
 
-def _boxes(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, T, p)
+def _boxes(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, tiles, p)
     n = points.shape[1]
     last = points[:, -1:].expand(-1, blocks_of(n, TILE) * TILE - n, -1)
     tiles = torch.cat([points, last], 1).view(points.shape[0], -1, TILE, points.shape[2])

@@ -1,6 +1,6 @@
-"""The machine instructions of one iteration of a loop in a CUDA kernel, on the path that it usually takes.
+"""The machine instructions of one iteration of a loop in a CUDA kernel, on its usual path.
 
-They are read from the text of ``cuobjdump --dump-sass``. The path skips all code that a branch can skip, since code
+They are read from the output of ``cuobjdump --dump-sass``. The path skips all code that a branch can skip, because code
 that is rarely needed lies behind branches. It does not skip the instructions that are named as the work of the loop.
 """
 
@@ -23,7 +23,7 @@ class Instruction:
     at: int
     code: str  # FFMA.FTZ
     guarded: bool
-    target: int | None  # of a branch, as it is written
+    target: int | None  # address, of a branch
     barrier: str  # of BSSY and BSYNC
 
     @property
@@ -34,7 +34,7 @@ class Instruction:
 
 
 def instructions(text: str) -> list[Instruction]:
-    """The instructions of one kernel, in the order of their addresses."""
+    """The instructions of a kernel in the order of their addresses."""
     listed = []
     for match in _LINE.finditer(text):
         target = _TARGET.search(match["rest"].strip())
@@ -53,7 +53,7 @@ def instructions(text: str) -> list[Instruction]:
 
 @dataclass
 class Graph:
-    """Blocks of instructions without a branch inside, by the address of the first, and the blocks that follow each."""
+    """Blocks of instructions without a branch, by the address of the first, and the blocks that follow each."""
 
     blocks: dict[int, list[Instruction]] = field(default_factory=dict)
     after: dict[int, list[int]] = field(default_factory=dict)
@@ -61,17 +61,9 @@ class Graph:
     @classmethod
     def of(cls, listed: list[Instruction]) -> Graph:
         leaves = {"BRA", "EXIT", "RET", "BRX", "JMP"}
-        starts = {
-            listed[0].at,
-            *(
-                instruction.target
-                for instruction in listed
-                if instruction.name in ("BRA", "BSSY") and instruction.target is not None
-            ),
-        }
-        starts |= {
-            later.at for instruction, later in zip(listed, listed[1:], strict=False) if instruction.name in leaves
-        }
+        jumps = [i.target for i in listed if i.name in ("BRA", "BSSY") and i.target is not None]
+        behind = [later.at for i, later in zip(listed, listed[1:], strict=False) if i.name in leaves]
+        starts = {listed[0].at, *jumps, *behind}
         graph = cls()
         for instruction in listed:
             if instruction.at in starts:
@@ -95,7 +87,7 @@ class Loop:
 
 
 def loops(graph: Graph) -> list[Loop]:
-    """The natural loops, those with fewer blocks first."""
+    """The natural loops, ordered by their number of blocks."""
     entry = min(graph.blocks)
     before: dict[int, list[int]] = {start: [] for start in graph.blocks}
     reached, order = {entry}, [entry]
@@ -126,7 +118,7 @@ def loops(graph: Graph) -> list[Loop]:
     return sorted((Loop(head, frozenset(body)) for head, body in bodies.items()), key=lambda loop: len(loop.blocks))
 
 
-Way = tuple[int, Counter[str]]  # how many instructions, and how many of each name
+Way = tuple[int, Counter[str]]  # the number of instructions, and the number of each name
 
 
 def path(
@@ -134,24 +126,24 @@ def path(
 ) -> Counter[str]:
     """The instructions of one iteration, counted by name, on the shortest path with enough work.
 
-    Enough is ``need`` instructions of those named in ``work``, or as many as any path has. A loop inside this one
-    counts as one block. By its head ``inner`` has the instructions that it executes in all, none if it is not listed.
+    Enough are ``need`` instructions of the names in ``work``, or as many as any path has. A loop inside this one counts
+    as one block. ``inner`` has the instructions of all its iterations by its head; a loop that is not in it has none.
     """
-    within = [one for one in loops(graph) if one.blocks < loop.blocks]
-    outermost = [one for one in within if not any(one.blocks < other.blocks for other in within)]
-    head_of = {start: one.head for one in outermost for start in one.blocks}
-    members = {one.head: one.blocks for one in outermost}
+    within = [nested for nested in loops(graph) if nested.blocks < loop.blocks]
+    outermost = [nested for nested in within if not any(nested.blocks < other.blocks for other in within)]
+    head_of = {start: nested.head for nested in outermost for start in nested.blocks}
+    members = {nested.head: nested.blocks for nested in outermost}
     best: dict[int, dict[int, Way]] = {}
 
     def rest(start: int) -> dict[int, Way]:
-        """The fewest instructions from this block to the end of the iteration, by the amount of work in them."""
+        """The shortest way from this block to the end of the iteration, by the amount of work on it."""
         if start in best:
             return best[start]
         blocks = members.get(start, frozenset([start]))
-        later = {one for block in blocks for one in graph.after[block]}
+        later = {following for block in blocks for following in graph.after[block]}
         ways = [{0: (0, _NONE)}] if loop.head in later else []
-        ways += [rest(head_of.get(one, one)) for one in (later - blocks) & loop.blocks - {loop.head}]
-        here = inner.get(start, _NONE) if start in members else Counter(one.name for one in graph.blocks[start])
+        ways += [rest(head_of.get(block, block)) for block in (later - blocks) & loop.blocks - {loop.head}]
+        here = inner.get(start, _NONE) if start in members else Counter(i.name for i in graph.blocks[start])
         done = sum(number for name, number in here.items() if name in work)
         best[start] = {}
         for way in ways:

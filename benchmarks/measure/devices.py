@@ -13,8 +13,7 @@ from mmphate_gpu.runtime.memory import release_cached
 
 
 def use_device(name: str) -> torch.device:
-    """``name`` as a device that exists, on CUDA made the current one: events, streams and ``synchronize()`` are that
-    one's."""
+    """The device ``name``, which on CUDA becomes the current one: events and streams belong to the current device."""
     device = resolve_device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -22,12 +21,12 @@ def use_device(name: str) -> torch.device:
 
 
 def let_go(device: torch.device) -> None:
-    """Give back the memory that is free but still held, so that a run which fills it is seen to take it."""
+    """Return memory that is free but still held by an allocator, so that a run which fills it is seen to take it."""
     gc.collect()
     release_cached(device)
     if "cupy" in sys.modules:
         sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
         if trim is not None:
             trim(0)

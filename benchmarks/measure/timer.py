@@ -1,8 +1,8 @@
 """Seconds of a call: by the clock on the CPU, by events on CUDA.
 
-On CUDA a call is one of many in a row between two events, so many that these lie a millisecond apart: what it takes to
-begin is done while the call before it runs, and counts only where it takes the longer of the two. The second-level
-cache is not flushed between them: a call whose inputs fit there finds them there.
+On CUDA many calls follow one another between two events, so many that the events lie at least a millisecond apart. The
+launch of a call overlaps with the call before it, and counts only where it takes longer. The second-level cache is not
+flushed between calls, so inputs that fit into it are read from it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
-LEAST = 1e-3  # seconds of a sample, far beyond what a clock or an event is off by
+LEAST = 1e-3  # seconds of a sample, far above the resolution of a clock or an event
 
 
 def nothing(n: int) -> None:
-    """What has to be put back before ``n`` calls that change nothing."""
+    """The ``restore`` of calls that change nothing."""
 
 
-def one_of(n: int, call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of a call when ``n`` follow one another."""
+def seconds_each(n: int, call: Callable[[], Any], device: torch.device) -> float:
+    """Mean seconds of ``n`` calls that follow one another."""
     if device.type == "cuda":
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
@@ -38,15 +38,15 @@ def one_of(n: int, call: Callable[[], Any], device: torch.device) -> float:
 
 def once(call: Callable[[], Any], device: torch.device) -> float:
     """Seconds of one call."""
-    return one_of(1, call, device)
+    return seconds_each(1, call, device)
 
 
 def enough(call: Callable[[], Any], device: torch.device, restore: Callable[[int], None] = nothing) -> int:
-    """How many calls in a row take `LEAST` seconds: a power of two."""
+    """How many calls take `LEAST` seconds together: a power of two."""
     n = 1
     while True:
         restore(n)
-        if n * one_of(n, call, device) >= LEAST:
+        if n * seconds_each(n, call, device) >= LEAST:
             return n
         n *= 2
 
@@ -54,15 +54,15 @@ def enough(call: Callable[[], Any], device: torch.device, restore: Callable[[int
 def warm(
     call: Callable[[], Any], device: torch.device, repeats: int, restore: Callable[[int], None] = nothing
 ) -> list[float]:
-    """Seconds of a call, ``repeats`` times: one by one on the CPU, of as many as are `enough` on CUDA.
+    """Seconds of a call, ``repeats`` times. A sample is one call on the CPU, and `enough` calls on CUDA.
 
-    ``restore(n)`` is called before each sample, outside the clock: what the next ``n`` calls change is then as it was.
+    ``restore(n)`` is called before each sample, outside the clock. It undoes the changes that ``n`` calls would see.
     """
-    n, found = enough(call, device, restore) if device.type == "cuda" else 1, []
+    n, samples = enough(call, device, restore) if device.type == "cuda" else 1, []
     for _ in range(repeats):
         restore(n)
-        found.append(one_of(n, call, device))
-    return found
+        samples.append(seconds_each(n, call, device))
+    return samples
 
 
 def cold_and_warm(

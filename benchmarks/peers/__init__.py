@@ -1,7 +1,6 @@
-"""The libraries that this one is measured against: a file each, with what it does of the comparisons' work.
+"""The libraries that this one is compared with: a file for each, with what it does of the work of `comparisons`.
 
-What a peer is given, and how its result is judged, stands in `benchmarks.peers.comparisons`. Its file loads neither its package nor
-torch before it works, so that all can be listed and asked `why_not` at once.
+The file of a peer imports neither its package nor torch before it works, so that all peers can be listed at once.
 """
 
 from __future__ import annotations
@@ -19,35 +18,36 @@ MOST_SECONDS = 120.0
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a peer gives back, and what it says beside it as fields of a row."""
+class Result:
+    """The result of a peer, and further fields of its row."""
 
     values: Any
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Takes what a comparison gives, brings it into the form it needs, and returns what the clock sees.
-Way = Callable[[Any], Callable[[], Found]]
+# Takes an input of `comparisons`, brings it into the form that the peer needs, and returns the call that is timed.
+Way = Callable[[Any], Callable[[], Result]]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One library, or one way of this one."""
+    """A library, or a variant of this library."""
 
-    name: str  # as rows have it
-    does: Mapping[str, Mapping[str, Way]]  # comparison -> its ways by name; where there is only one its name is ""
-    packages: tuple[str, ...] = ()  # that it imports, or modules of them
-    versions: tuple[str, ...] = ()  # the same by the names they are installed under
+    name: str  # in the rows
+    does: Mapping[str, Mapping[str, Way]]  # comparison -> its ways by name; a single way has the name ""
+    packages: tuple[str, ...] = ()  # modules that it imports
+    versions: tuple[str, ...] = ()  # the names under which they are installed
     devices: tuple[str, ...] = ("cpu", "cuda")
     environment: Mapping[str, str] = field(default_factory=dict)  # of its process
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of the rows of its pictures
-    lacks: Callable[[], str | None] = lambda: None  # what else keeps it from running here
-    most_seconds: float = MOST_SECONDS  # of all runs of a way
-    # For estimates where it differs much from most: comparison -> seconds at its smallest size, power of their growth.
+    settings: Mapping[str, Any] = field(default_factory=dict)  # in the rows of its pictures
+    lacks: Callable[[], str | None] = lambda: None  # what else keeps it from running on this machine
+    most_seconds: float = MOST_SECONDS  # for all runs of a way
+    # For estimates, if it differs much from `against.Plan.pace`: comparison -> seconds at its smallest size, and the
+    # power with which they grow.
     pace: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    needs_bytes: Callable[[int], float] = lambda n: 0  # for estimates too: of n nodes, at least
-    every_size: bool = False  # whether a size is tried where a smaller one gave nothing
-    own: bool = False  # of this project: a crash is a fault, and no finding
+    needs_bytes: Callable[[int], float] = lambda n: 0  # for estimates: least memory for n nodes
+    every_size: bool = False  # whether it is tried at a size if a smaller size gave nothing
+    of_project: bool = False  # whether a crash is our fault
 
     def why_not(self, device: str) -> str | None:
         """Why it cannot run on "cpu" or "cuda", or None."""
@@ -58,35 +58,23 @@ class Peer:
         return f"{NOT_INSTALLED}: {reason}" if reason else None
 
     def load(self) -> float:
-        """Import its packages; the seconds that this takes."""
+        """Import its packages. Returns the seconds that this takes."""
         started = time.perf_counter()
         for package in self.packages:
             importlib.import_module(package)
         return time.perf_counter() - started
 
 
-# In the rows of a method for points.
+# In the rows of methods for points.
 POINTS_ONLY = {"sees": "nodes as points, no multislice graph"}
 
 FILES = (
-    "ours",
-    "portable",
-    "reference",
-    "torchdr_phate",
-    "torchdr_umap",
-    "umap_learn",
-    "opentsne",
-    "scikit_learn",
-    "scipy_csr",
-    "torch_csr",
-    "cupy_csr",
-    "keops",
-    "nndescent",
-    "faiss_flat",
+    *("ours", "portable", "reference", "torchdr_phate", "torchdr_umap", "umap_learn", "opentsne"),
+    *("scikit_learn", "scipy_csr", "torch_csr", "cupy_csr", "keops", "nndescent", "faiss_flat"),
 )
 
 
 def peers() -> dict[str, Peer]:
-    """All of them, by name, in the order in which they are run."""
-    found = (importlib.import_module(f"{__name__}.{file}").PEER for file in FILES)
-    return {peer.name: peer for peer in found}
+    """All peers by name, in the order in which they run."""
+    listed = (importlib.import_module(f"{__name__}.{file}").PEER for file in FILES)
+    return {peer.name: peer for peer in listed}

@@ -1,14 +1,14 @@
-"""What the peers are compared on: the same input for all of them, and how right what they give back is.
+"""The comparisons: one input for all peers, and a judge of their results.
 
-picture      a trace in, a picture of its nodes out
-graph        our affinity in, a picture out
-mds          distances of landmarks and a start in, coordinates out
+picture      from a trace, a picture of its nodes
+graph        from our affinity, a picture
+mds          from distances of landmarks and a start, coordinates
 product      our affinity times 110 columns
-neighbors    25 nearest other slices of every slice of a unit, or the distance to the last of them
+neighbors    the 25 nearest other slices of every slice of a unit, or the distance to the last of them
 
-A size is a number of nodes of the bifurcation suite, six units of ten samples (for mds: of landmarks). All is made anew
-in every process, from one seed, and only what is asked for: copies in another form or precision are in the memory of a
-peer's process if it takes them, what the judge needs is made after the run.
+A size is a number of nodes of the bifurcation suite, with six units of ten samples; for mds it is a number of
+landmarks. Every process makes its input from the same seed, and only the forms of it that the peer uses. What the judge
+needs is made after the run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from benchmarks.peers import Found
+from benchmarks.peers import Result
 from mmphate_gpu import (
     Trace,
     datasets,
@@ -42,19 +42,19 @@ from mmphate_gpu.trace import normalize
 
 KEPT = (10, 40)  # slices of a unit
 KEPT_WITHIN = 2  # units of a slice: there are six
-# Trustworthiness takes all distances at once, sorted: above it a second a million pairs is too much.
+# Trustworthiness sorts all distances at once, a second for each million pairs: too long for more nodes.
 MOST_FOR_TRUST = 4_100
 TRUST_NEIGHBORS = 10
 COLUMNS = 110
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 KNN = 25
 DIFFUSION_TIME = 20
-# Two neighbours at distances that differ by less are one as good as the other.
+# Distances that differ by less, relatively, are equal.
 TIE = 1e-9
 
 
 def suite_of(n_nodes: int) -> Trace:
-    """The bifurcation suite with so many nodes: 1008 (12 epochs, 14 timesteps) doubled, timesteps and epochs in turn.
+    """The bifurcation suite with so many nodes: 12 epochs of 14 time steps (1008 nodes), which double in turn.
 
     >>> suite_of(4032).shape
     (24, 28, 6, 10)
@@ -66,14 +66,14 @@ def suite_of(n_nodes: int) -> Trace:
 
 
 class Picture:
-    """A trace in, coordinates of its nodes out. Most peers see nodes as points, and no multislice graph."""
+    """Coordinates of the nodes of a trace. Most peers see the nodes as points, and no multislice graph."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.device, self.trace = device, suite_of(size).to(device)
 
     @cached_property
     def points(self) -> np.ndarray:  # (N, D) float32
-        """Each node's samples, z-scored as in step 1: what a library that takes rows of features can take."""
+        """The samples of each node, z-scored as in step 1 of docs/method.md: rows of features for other libraries."""
         flat = normalize(self.trace).reshape(self.trace.n_nodes, -1)
         return flat.float().cpu().numpy()
 
@@ -82,9 +82,9 @@ class Picture:
         n = {"n_slices": trace.n_slices, "n_units": trace.n_units, "n_samples": trace.n_samples}
         return {**n, "n_nodes": trace.n_nodes}
 
-    def judge(self, found: Found) -> dict[str, Any]:
-        """How much of the neighbourhoods is kept: between slices, within them, and of the nodes as points."""
-        places = np.ascontiguousarray(torch.as_tensor(found.values).cpu().numpy(), dtype=np.float64)
+    def judge(self, result: Result) -> dict[str, Any]:
+        """The shares of neighbors kept between and within slices, and the trustworthiness of the nodes as points."""
+        places = np.ascontiguousarray(torch.as_tensor(result.values).cpu().numpy(), dtype=np.float64)
         within, *between = neighborhood_preservation(
             self.trace, torch.from_numpy(places).to(self.device), (KEPT_WITHIN, *KEPT)
         )
@@ -99,7 +99,7 @@ class Picture:
 
 
 class Graph(Picture):
-    """Our multislice affinity in, coordinates out: another method on the same graph."""
+    """Coordinates from our multislice affinity: another method on the same graph."""
 
     @cached_property
     def operator(self) -> AffinityOperator:
@@ -107,7 +107,7 @@ class Graph(Picture):
 
     @cached_property
     def graph(self) -> csr_matrix:  # (N, N)
-        """Without the diagonal: these methods know no affinity of a node to itself."""
+        """The affinity without its diagonal, for which these methods have no use."""
         graph = to_scipy(self.operator).astype(np.float32)
         graph.setdiag(0)
         graph.eliminate_zeros()
@@ -116,13 +116,13 @@ class Graph(Picture):
     @cached_property
     def start(self) -> np.ndarray:  # (N, 2)
         """The first two principal components of the points."""
-        centred = self.points - self.points.mean(0)
-        _, _, axes = np.linalg.svd(centred, full_matrices=False)
-        return centred @ axes[:2].T
+        centered = self.points - self.points.mean(0)
+        _, _, axes = np.linalg.svd(centered, full_matrices=False)
+        return centered @ axes[:2].T
 
 
 class Scaling:
-    """Distances between landmarks and a start in, coordinates out."""
+    """Coordinates from distances between landmarks and a start."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.trace = suite_of(1008 * 2 ** max(0, math.ceil(math.log2(size / 400))))
@@ -133,16 +133,16 @@ class Scaling:
 
     @cached_property
     def target(self) -> float:
-        """The stress that this library ends with, from the same start."""
+        """The final stress of this library, from the same start."""
         return metric_mds(self.distances, 2, init=self.start).stress
 
     def fields(self) -> dict[str, Any]:
         return {"n_landmark": self.distances.shape[0], "stress_expected": self.target}
 
-    def judge(self, found: Found) -> dict[str, Any]:
+    def judge(self, result: Result) -> dict[str, Any]:
         from mmphate_gpu.mds.stress import stress
 
-        places = torch.as_tensor(found.values).to(self.distances)
+        places = torch.as_tensor(result.values).to(self.distances)
         return {"stress": stress(self.distances, places)}
 
 
@@ -173,7 +173,7 @@ class Product:
         return LazyAffinity(*parts, thresh=lazy.thresh, dtype=lazy.dtype, engine="keops")
 
     @cached_property
-    def block32(self) -> torch.Tensor:  # (N, COLUMNS)
+    def block32(self) -> torch.Tensor:  # (N, C)
         return self.block.float()
 
     def in_cupy(self) -> Any:
@@ -187,20 +187,20 @@ class Product:
         return to_torch(csr._replace(values=csr.values.to(DTYPES[dtype])))
 
     @cached_property
-    def expected(self) -> np.ndarray:  # (N, COLUMNS)
+    def expected(self) -> np.ndarray:  # (N, C)
         return self.in_scipy("float64") @ self.block.cpu().numpy()
 
     def fields(self) -> dict[str, Any]:
         work = 2.0 * self.sparse.nnz * COLUMNS
         return {"n_nodes": self.trace.n_nodes, "n_units": self.trace.n_units, "work": work, "unit": "flop"}
 
-    def judge(self, found: Found) -> dict[str, Any]:
-        values = torch.as_tensor(found.values).double().cpu().numpy()
+    def judge(self, result: Result) -> dict[str, Any]:
+        values = torch.as_tensor(result.values).double().cpu().numpy()
         return {"error": float(np.abs(values - self.expected).max() / np.abs(self.expected).max())}
 
 
 class Neighbors:
-    """The nearest other slices of every slice of a unit: their distances give the bandwidth, which has to be exact."""
+    """The nearest other slices of every slice of a unit. Their distances give the interslice bandwidth."""
 
     k = KNN
 
@@ -216,18 +216,15 @@ class Neighbors:
     def sets32(self) -> np.ndarray:  # (M, S, D) float32
         return self.sets.astype(np.float32)
 
-    def others(self, found: np.ndarray) -> np.ndarray:  # (S, k + 1) -> (S, k)
-        """What a search of a unit's points among themselves has found, without the point itself.
-
-        Where duplicates crowd it out the last goes.
-        """
-        own = found == np.arange(len(found))[:, None]
-        own[~own.any(1), -1] = True
-        return found[~own].reshape(len(found), self.k)
+    def others(self, places: np.ndarray) -> np.ndarray:  # (S, k + 1) -> (S, k)
+        """Indices of neighbors without the point itself, or without the last if duplicates displaced the point."""
+        itself = places == np.arange(len(places))[:, None]
+        itself[~itself.any(1), -1] = True
+        return places[~itself].reshape(len(places), self.k)
 
     @cached_property
     def expected(self) -> np.ndarray:  # (M, S)
-        """Distances to the k-th others by a kd-tree in float64, exact."""
+        """Exact distances to the k-th others, by a kd-tree in float64."""
         return np.stack([cKDTree(points).query(points, [KNN + 1])[0][:, 0] for points in self.sets])
 
     def fields(self) -> dict[str, Any]:
@@ -235,16 +232,15 @@ class Neighbors:
         shape = {"n_slices": n_slices, "n_units": n_units, "n_samples": n_samples, "n_nodes": n_slices * n_units}
         return {**shape, "work": float(n_units * n_slices**2), "unit": "ordered pairs"}
 
-    def judge(self, found: Found) -> dict[str, Any]:
-        """The relative error of the bandwidth: from distances (M, S), from medians (M,), or from indices (M, S, k).
+    def judge(self, result: Result) -> dict[str, Any]:
+        """The relative error of the bandwidth, from distances (M, S), medians (M,), or indices (M, S, k).
 
-        Distances to named neighbours are computed anew: what counts is whom a search has found. A true neighbour is one
-        at most as far as the k-th.
+        Distances to neighbors given by index are computed from the points, and the share of true neighbors is added.
         """
-        values = torch.as_tensor(found.values).cpu().numpy()
+        values = torch.as_tensor(result.values).cpu().numpy()
         searched = {}
         if values.ndim == 3:
-            far = np.stack([named_distances(*one) for one in zip(self.sets, values, strict=True)])
+            far = np.stack([named_distances(*of_unit) for of_unit in zip(self.sets, values, strict=True)])
             searched = {"recall": recall(far, self.expected)}
             values = far.max(-1)
         medians = values if values.ndim == 1 else np.median(values, axis=1)
@@ -253,12 +249,12 @@ class Neighbors:
 
 
 def named_distances(points: np.ndarray, places: np.ndarray) -> np.ndarray:  # (S, D), (S, k) -> (S, k)
-    """Distances to the neighbours that are named, computed anew."""
+    """Distances to the neighbors with the indices ``places``."""
     return np.linalg.norm(points[places] - points[:, None], axis=2)
 
 
 def recall(far: np.ndarray, farthest: np.ndarray) -> float:  # (..., k), (...)
-    """Share of the named neighbours that are true ones: at most as far as the k-th, a tie as good as another."""
+    """The share of neighbors that are true: at distances ``far`` no larger than the k-th, ties included."""
     return float((far <= farthest[..., None] * (1 + TIE)).mean())
 
 

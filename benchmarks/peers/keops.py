@@ -1,26 +1,26 @@
-"""KeOps: reductions that store nothing, through this library's operator and search that use them."""
+"""KeOps: reductions that store no matrix, through the operator and the search of this library that use them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import Found, Peer
+from benchmarks.peers import Peer, Result
 
 if TYPE_CHECKING:
     from benchmarks.peers.comparisons import Neighbors, Product
 
 
-def lazy(given: Product) -> Callable[[], Found]:
-    """The Gaussian unit by unit, cut and without the diagonal, in float64; the intraslice part is a sparse product."""
-    operator = given.by_keops
-    return lambda: Found(operator.product(given.block))
+def lazy(inputs: Product) -> Callable[[], Result]:
+    """The interslice part unit by unit in float64, cut and without the diagonal; the intraslice part is sparse."""
+    operator = inputs.by_keops
+    return lambda: Result(operator.product(inputs.block))
 
 
-def neighbors(given: Neighbors) -> Callable[[], Found]:
+def neighbors(inputs: Neighbors) -> Callable[[], Result]:
     from mmphate_gpu.neighbors import kneighbors
 
-    return lambda: Found(kneighbors(given.units, given.k, backend="keops")[1])
+    return lambda: Result(kneighbors(inputs.units, inputs.k, backend="keops")[1])
 
 
 def lacks() -> str | None:

@@ -1,27 +1,27 @@
-"""PyNNDescent: approximate neighbours on the CPU."""
+"""PyNNDescent: approximate neighbors on the CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import Found, Peer
+from benchmarks.peers import Peer, Result
 
 if TYPE_CHECKING:
     from benchmarks.peers.comparisons import Neighbors
 
 
-def neighbors(given: Neighbors) -> Callable[[], Found]:
+def neighbors(inputs: Neighbors) -> Callable[[], Result]:
     """Its defaults, from one seed."""
     import numpy as np
     from pynndescent import NNDescent
 
-    sets = given.sets32
+    sets = inputs.sets32
 
     def search(points: np.ndarray) -> np.ndarray:  # (S, D) -> (S, k + 1)
-        return NNDescent(points, n_neighbors=given.k + 1, random_state=0).neighbor_graph[0]
+        return NNDescent(points, n_neighbors=inputs.k + 1, random_state=0).neighbor_graph[0]
 
-    return lambda: Found(np.stack([given.others(search(points)) for points in sets]))
+    return lambda: Result(np.stack([inputs.others(search(points)) for points in sets]))
 
 
 PEER = Peer(

@@ -1,12 +1,12 @@
-"""openTSNE: of the nodes as points, and of our graph in place of its own."""
+"""openTSNE, on the nodes as points and on our graph in place of its own."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import POINTS_ONLY, Found, Peer
+from benchmarks.measure.conditions import n_cores
+from benchmarks.peers import POINTS_ONLY, Peer, Result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from benchmarks.peers.comparisons import Graph, Picture
 
 
-def picture(given: Picture) -> Callable[[], Found]:
+def picture(inputs: Picture) -> Callable[[], Result]:
     """Its defaults, on all cores."""
     from openTSNE import TSNE
 
-    points = given.points
-    return lambda: Found(_plain(TSNE(n_jobs=_n_jobs(), random_state=0).fit(points)))
+    points = inputs.points
+    return lambda: Result(_plain(TSNE(n_jobs=n_cores(), random_state=0).fit(points)))
 
 
-def picture_of_graph(given: Graph) -> Callable[[], Found]:
-    """Our affinities, scaled to sum to one, from the principal components."""
+def picture_of_graph(inputs: Graph) -> Callable[[], Result]:
+    """Its layout of our affinities, scaled to sum to 1, started from the principal components."""
     from openTSNE import TSNE
     from openTSNE.affinity import PrecomputedAffinities
     from openTSNE.initialization import rescale
 
-    graph, start = given.graph.astype(float), given.start
+    graph, start = inputs.graph.astype(float), inputs.start
 
-    def run() -> Found:
+    def run() -> Result:
         layout = {"affinities": PrecomputedAffinities(graph), "initialization": rescale(start)}
-        return Found(_plain(TSNE(n_jobs=_n_jobs(), random_state=0).fit(**layout)))
+        return Result(_plain(TSNE(n_jobs=n_cores(), random_state=0).fit(**layout)))
 
     return run
 
@@ -41,10 +41,6 @@ def _plain(embedding: np.ndarray) -> np.ndarray:
     import numpy as np
 
     return np.array(embedding)
-
-
-def _n_jobs() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 PEER = Peer(

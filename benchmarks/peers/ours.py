@@ -1,4 +1,4 @@
-"""This library as it is installed, the native twins where they serve."""
+"""This library as it is installed, with the native twins if they are available."""
 
 from __future__ import annotations
 
@@ -6,69 +6,69 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from benchmarks.measure.rows import OURS
-from benchmarks.peers import Found, Peer
+from benchmarks.peers import Peer, Result
 
 if TYPE_CHECKING:
     from benchmarks.peers.comparisons import Graph, Neighbors, Picture, Product, Scaling
 
 
-def picture(given: Picture) -> Callable[[], Found]:
+def picture(inputs: Picture) -> Callable[[], Result]:
     from mmphate_gpu import MMPHATE
 
-    def run() -> Found:
-        op = MMPHATE(n_components=2, random_state=0, device=given.device).fit(given.trace)
-        return Found(op.result_.coordinates, {"t": op.t_, "stress": op.stress_})
+    def run() -> Result:
+        op = MMPHATE(n_components=2, random_state=0, device=inputs.device).fit(inputs.trace)
+        return Result(op.result_.coordinates, {"t": op.t_, "stress": op.stress_})
 
     return run
 
 
-def picture_of_graph(given: Graph) -> Callable[[], Found]:
+def picture_of_graph(inputs: Graph) -> Callable[[], Result]:
     from mmphate_gpu import diffusion_potential, landmark_diffusion, metric_mds, optimal_t, potential_distances
     from mmphate_gpu.pipeline import interpolate
 
-    operator = given.operator
+    operator = inputs.operator
 
-    def run() -> Found:
+    def run() -> Result:
         landmarks = landmark_diffusion(operator, random_state=0)
         t = optimal_t(landmarks.landmark_op)
         distances = potential_distances(diffusion_potential(landmarks.landmark_op, t))
         mds = metric_mds(distances, 2, random_state=0)
-        return Found(interpolate(landmarks.transitions, mds.coordinates), {"t": t, "stress": mds.stress})
+        return Result(interpolate(landmarks.transitions, mds.coordinates), {"t": t, "stress": mds.stress})
 
     return run
 
 
-def mds(given: Scaling) -> Callable[[], Found]:
+def mds(inputs: Scaling) -> Callable[[], Result]:
     from mmphate_gpu import metric_mds
 
-    return lambda: Found(metric_mds(given.distances, 2, init=given.start).coordinates)
+    return lambda: Result(metric_mds(inputs.distances, 2, init=inputs.start).coordinates)
 
 
-def sparse_float64(given: Product) -> Callable[[], Found]:
-    operator = given.sparse
-    return lambda: Found(operator.product(given.block))
+def sparse_float64(inputs: Product) -> Callable[[], Result]:
+    operator = inputs.sparse
+    return lambda: Result(operator.product(inputs.block))
 
 
-def sparse_float32(given: Product) -> Callable[[], Found]:
-    operator, columns = given.sparse, given.block32
-    return lambda: Found(operator.product(columns))
+def sparse_float32(inputs: Product) -> Callable[[], Result]:
+    operator, columns = inputs.sparse, inputs.block32
+    return lambda: Result(operator.product(columns))
 
 
-def lazy(given: Product) -> Callable[[], Found]:
-    operator = given.lazy
-    return lambda: Found(operator.product(given.block))
+def lazy(inputs: Product) -> Callable[[], Result]:
+    operator = inputs.lazy
+    return lambda: Result(operator.product(inputs.block))
 
 
-def kth_distances(given: Neighbors) -> Callable[[], Found]:
+def kth_distances(inputs: Neighbors) -> Callable[[], Result]:
     from mmphate_gpu.neighbors import kth_neighbor_distance
 
-    return lambda: Found(kth_neighbor_distance(given.units, given.k))
+    return lambda: Result(kth_neighbor_distance(inputs.units, inputs.k))
 
 
-def medians(given: Neighbors) -> Callable[[], Found]:
+def medians(inputs: Neighbors) -> Callable[[], Result]:
     from mmphate_gpu.neighbors import median_kth_neighbor_distance
 
-    return lambda: Found(median_kth_neighbor_distance(given.units, given.k))
+    return lambda: Result(median_kth_neighbor_distance(inputs.units, inputs.k))
 
 
 DOES = {
@@ -79,4 +79,4 @@ DOES = {
     "neighbors": {"k-th distances": kth_distances, "medians by counting": medians},
 }
 PACKAGES = ("torch", "mmphate_gpu.estimator")
-PEER = Peer(OURS, DOES, PACKAGES, own=True)
+PEER = Peer(OURS, DOES, PACKAGES, of_project=True)

@@ -1,4 +1,4 @@
-"""This library without its native twins: what portable torch makes of the same work."""
+"""This library without its native twins: the portable versions of the ops."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ PEER = Peer(
     PACKAGES,
     environment={"MMPHATE_GPU_NATIVE": "0"},
     pace={"picture": (1.0, 1.2)},
-    own=True,
+    of_project=True,
 )

@@ -1,30 +1,30 @@
-"""This project's reference: the whole method dense, in float64, by NumPy."""
+"""The reference of this project: the whole method with dense float64 NumPy arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import Found, Peer
+from benchmarks.peers import Peer, Result
 
 if TYPE_CHECKING:
     from benchmarks.peers.comparisons import Picture
 
 
-def picture(given: Picture) -> Callable[[], Found]:
+def picture(inputs: Picture) -> Callable[[], Result]:
     from mmphate_gpu import reference
 
-    data = given.trace.data.cpu().numpy()
+    data = inputs.trace.data.cpu().numpy()
 
-    def run() -> Found:
+    def run() -> Result:
         result = reference.mmphate(data, n_components=2, random_state=0)
-        return Found(result.embedding, {"t": result.t, "stress": result.stress})
+        return Result(result.embedding, {"t": result.t, "stress": result.stress})
 
     return run
 
 
-ARRAYS = 3  # of nodes by nodes, at the same time
-# Where it ends is asked of every size: by time at one, by memory at a larger one.
+ARRAYS = 3  # arrays (N, N) that it holds at the same time
+# Every size is tried, because time ends it at one size and memory at a larger one.
 PEER = Peer(
     "reference",
     {"picture": {"": picture}},
@@ -34,5 +34,5 @@ PEER = Peer(
     pace={"picture": (2.7, 2.0)},
     needs_bytes=lambda n: ARRAYS * 8 * n**2,
     every_size=True,
-    own=True,
+    of_project=True,
 )

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import Found, Peer
+from benchmarks.peers import Peer, Result
 
 if TYPE_CHECKING:
     from benchmarks.peers.comparisons import Product
 
 
-def float64(given: Product) -> Callable[[], Found]:
-    matrix, columns = given.in_scipy("float64"), given.block.numpy()
-    return lambda: Found(matrix @ columns)
+def float64(inputs: Product) -> Callable[[], Result]:
+    matrix, columns = inputs.in_scipy("float64"), inputs.block.numpy()
+    return lambda: Result(matrix @ columns)
 
 
-def float32(given: Product) -> Callable[[], Found]:
-    matrix, columns = given.in_scipy("float32"), given.block32.numpy()
-    return lambda: Found(matrix @ columns)
+def float32(inputs: Product) -> Callable[[], Result]:
+    matrix, columns = inputs.in_scipy("float32"), inputs.block32.numpy()
+    return lambda: Result(matrix @ columns)
 
 
 DOES = {"product": {"float64": float64, "float32": float32}}

@@ -1,22 +1,22 @@
-"""TorchDR's PHATE: dense, its stress lowered by Adam; another implementation of the method for points."""
+"""PHATE of TorchDR: dense, with Adam in place of SMACOF; a method for points."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import POINTS_ONLY, Found, Peer
+from benchmarks.peers import POINTS_ONLY, Peer, Result
 
 if TYPE_CHECKING:
     from benchmarks.peers.comparisons import Picture
 
 
-def picture(given: Picture) -> Callable[[], Found]:
-    """Its defaults, the time among them: it has no rule for it."""
+def picture(inputs: Picture) -> Callable[[], Result]:
+    """Its defaults, also for the diffusion time, for which it has no rule."""
     from torchdr import PHATE
 
-    points = given.points
-    return lambda: Found(PHATE(device=given.device.type, random_state=0).fit_transform(points))
+    points = inputs.points
+    return lambda: Result(PHATE(device=inputs.device.type, random_state=0).fit_transform(points))
 
 
 PEER = Peer(

@@ -1,22 +1,22 @@
-"""TorchDR's UMAP: sparse neighbours by FAISS, negative samples, on the CPU and on a GPU."""
+"""UMAP of TorchDR, with neighbors by FAISS, on the CPU and on a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import POINTS_ONLY, Found, Peer
+from benchmarks.peers import POINTS_ONLY, Peer, Result
 
 if TYPE_CHECKING:
     from benchmarks.peers.comparisons import Picture
 
 
-def picture(given: Picture) -> Callable[[], Found]:
-    """Its defaults; the neighbours by FAISS, as there."""
+def picture(inputs: Picture) -> Callable[[], Result]:
+    """Its defaults, with neighbors by FAISS."""
     from torchdr import UMAP
 
-    points = given.points
-    return lambda: Found(UMAP(device=given.device.type, random_state=0).fit_transform(points))
+    points = inputs.points
+    return lambda: Result(UMAP(device=inputs.device.type, random_state=0).fit_transform(points))
 
 
 PEER = Peer(

@@ -1,4 +1,4 @@
-"""umap-learn: of the nodes as points, and of our graph in place of its own."""
+"""umap-learn, on the nodes as points and on our graph in place of its own."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import POINTS_ONLY, Found, Peer
+from benchmarks.peers import POINTS_ONLY, Peer, Result
 
 if TYPE_CHECKING:
     from benchmarks.peers.comparisons import Graph, Picture
 
-# Its defaults: min_dist, spread, and epochs for more than and up to 10,000 points.
+# Its defaults. It takes fewer epochs for more than 10,000 points.
 SPREAD, MIN_DIST = 1.0, 0.1
 MANY, FEW_EPOCHS, MANY_EPOCHS = 10_000, 200, 500
 
 
-def picture(given: Picture) -> Callable[[], Found]:
-    """Its defaults; without a seed, since one would hold it to a single thread."""
+def picture(inputs: Picture) -> Callable[[], Result]:
+    """Its defaults, without a seed, because a seed restricts it to one thread."""
     from umap import UMAP
 
-    points = given.points
+    points = inputs.points
 
-    def run() -> Found:
+    def run() -> Result:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Found(UMAP().fit_transform(points))
+            return Result(UMAP().fit_transform(points))
 
     return run
 
 
-def picture_of_graph(given: Graph) -> Callable[[], Found]:
-    """Its layout of our affinities as membership strengths, from the principal components."""
+def picture_of_graph(inputs: Graph) -> Callable[[], Result]:
+    """Its layout with our affinities as membership strengths, started from the principal components."""
     import numpy as np
     from umap.umap_ import find_ab_params, simplicial_set_embedding
 
     a, b = find_ab_params(SPREAD, MIN_DIST)
-    epochs = FEW_EPOCHS if given.graph.shape[0] > MANY else MANY_EPOCHS
+    epochs = FEW_EPOCHS if inputs.graph.shape[0] > MANY else MANY_EPOCHS
     layout = {"initial_alpha": 1.0, "a": a, "b": b, "gamma": 1.0, "negative_sample_rate": 5, "n_epochs": epochs}
     density = {"densmap": False, "densmap_kwds": {}, "output_dens": False}
-    points, graph, start = given.points, given.graph, given.start.astype(np.float32)
+    points, graph, start = inputs.points, inputs.graph, inputs.start.astype(np.float32)
 
-    def run() -> Found:
+    def run() -> Result:
         places, _ = simplicial_set_embedding(
             points,
-            graph.tocoo(),  # it drops entries of what it is given
+            graph.tocoo(),  # a copy, because it drops entries
             2,
             **layout,
             init=start,
@@ -54,7 +54,7 @@ def picture_of_graph(given: Graph) -> Callable[[], Found]:
             **density,
             parallel=True,
         )
-        return Found(places)
+        return Result(places)
 
     return run
 

@@ -1,4 +1,4 @@
-"""The ops under the roofs of their machine. Called by `report.py`; needs matplotlib."""
+"""The ops under the roofs of their machine, for `report.py`. It needs matplotlib."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from benchmarks.measure.rows import Row
 from benchmarks.report.plots import saved
 from benchmarks.suites.floors import BYTES, rates
 
-# A colour an op; from the tenth on the mark is another.
+# Each op has a color. After ten ops the colors repeat with another mark.
 MARKS = "osD"
 N_COLORS = 10
 
 
 def roofline(ops: Sequence[Row], floors: Sequence[Row], path: Path) -> Path:
-    """Operations a second against operations a byte: a point a call, under the rates of bytes and of multiply-adds."""
+    """Operations per second against operations per byte, a point for each call, under the rates of the machine."""
     figure, axes = plt.subplots(figsize=(10, 6), layout="constrained")
     axes.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="operations a second")
     points = [row for row in ops if row.flop and row.moved_bytes and row.seconds]
     for number, op in enumerate(dict.fromkeys(row.stage for row in points)):
-        own = [row for row in points if row.stage == op]
+        calls = [row for row in points if row.stage == op]
         style = {"color": f"C{number % N_COLORS}", "marker": MARKS[number // N_COLORS], "linestyle": ""}
-        intensity = [row.flop / row.moved_bytes for row in own]
-        axes.plot(intensity, [row.flop / row.seconds for row in own], label=op, **style)
+        intensity = [row.flop / row.moved_bytes for row in calls]
+        axes.plot(intensity, [row.flop / row.seconds for row in calls], label=op, **style)
     _roofs(axes, rates(floors), "black")
     alone = [row for row in floors if row.settings]
     if alone:
@@ -40,9 +40,9 @@ def roofline(ops: Sequence[Row], floors: Sequence[Row], path: Path) -> Path:
 
 
 def _roofs(axes: plt.Axes, rate: dict[str, float], color: str, which: str = "", side: str = "bottom") -> None:
-    """One slope, and a level for every kind of multiply-adds, each as far as the slope carries it."""
+    """The slope of the bytes, and a level for the multiply-adds of each dtype that begins at the slope."""
     moved = max(rate[name] for name in BYTES if name in rate)
-    flop = {name: found for name, found in rate.items() if name.startswith("fma-")}
+    flop = {name: level for name, level in rate.items() if name.startswith("fma-")}
     left, right = axes.get_xlim()
     top = max(flop.values()) / moved
     axes.plot([left, top], [left * moved, top * moved], color=color, zorder=0)

@@ -1,12 +1,13 @@
-"""The table of the README: the runs of the paper, what a dense affinity would hold, and what this library takes."""
+"""The table of the README: the runs of the paper, the size of a dense affinity, and what this library takes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.measure.rows import FOLLOWS, Row, bytes_text, spread_text, totals
+from benchmarks.measure.rows import FOLLOWS, Row, totals
+from benchmarks.measure.tables import bytes_text, spread_text
 
-# Of the pipeline's cases, what each run of the paper is: the first one that was measured on a machine is shown.
+# The runs of the paper as cases of the pipeline. The first case that was measured on a machine is shown.
 RUNS = {
     "a walk at M-PHATE's published size": ("walk-1600x6x10",),
     "bifurcation suite, Hopf (paper)": ("suite-hopf-sparse", "suite-hopf-lazy"),
@@ -16,23 +17,23 @@ RUNS = {
     "large recurrent run": ("large-125x400x200x50",),
 }
 REFERENCE = "reference"
-PICTURE = "picture"  # the comparison in which it takes part
+PICTURE = "picture"  # the comparison of suite "against" with the reference in it
 FLOAT64 = 8
 
 
 def cells(runs: Mapping[str, Sequence[Row]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and lines: one line a run, two columns a machine; ``runs`` are the rows of the pipeline by machine."""
+    """Head and lines: a line for each run, two columns for each machine. ``runs`` has pipeline rows by machine."""
     by_case = {machine: {row.case: row for row in totals(rows)} for machine, rows in runs.items()}
     machines = [column for machine in runs for column in (f"{machine}: seconds", "peak")]
     lines = []
-    for what, cases in RUNS.items():
-        shown = [next((own[case] for case in cases if case in own), None) for own in by_case.values()]
+    for name, cases in RUNS.items():
+        shown = [next((rows[case] for case in cases if case in rows), None) for rows in by_case.values()]
         measured = [row for row in shown if row is not None]
         if measured:
-            one = measured[0]
-            sizes = f"{one.n_slices:,} x {one.n_units} x {one.n_samples}", f"{one.n_nodes:,}"
-            dense = bytes_text(FLOAT64 * one.n_nodes**2)
-            lines.append((what, *sizes, dense, *(cell for row in shown for cell in _taken(row))))
+            first = measured[0]
+            sizes = f"{first.n_slices:,} x {first.n_units} x {first.n_samples}", f"{first.n_nodes:,}"
+            dense = bytes_text(FLOAT64 * first.n_nodes**2)
+            lines.append((name, *sizes, dense, *(cell for row in shown for cell in _taken(row))))
     return ("run", "slices x units x samples", "nodes", "one dense N x N array", *machines), lines
 
 
@@ -41,28 +42,29 @@ def _taken(row: Row | None) -> tuple[str, str]:
 
 
 def dense_reference(against: Sequence[Row]) -> list[str]:
-    """How far the dense float64 reference went, one sentence a machine; nothing where it was not measured."""
-    own = reference_pictures(against)
-    return [_how_far([row for row in own if row.machine == machine]) for machine in sorted({r.machine for r in own})]
+    """How far the dense float64 reference went, a sentence for each machine that measured it."""
+    pictures = reference_pictures(against)
+    machines = sorted({row.machine for row in pictures})
+    return [_how_far([row for row in pictures if row.machine == machine]) for machine in machines]
 
 
 def reference_pictures(against: Sequence[Row]) -> list[Row]:
-    """The reference's rows of the pictures, from few nodes to many, those without numbers too."""
-    own = [row for row in against if (row.by, row.case) == (REFERENCE, PICTURE)]
-    return sorted(own, key=lambda row: row.n_nodes or 0)
+    """The pictures of the reference by their number of nodes, those without numbers included."""
+    pictures = [row for row in against if (row.by, row.case) == (REFERENCE, PICTURE)]
+    return sorted(pictures, key=lambda row: row.n_nodes or 0)
 
 
 def endings(rows: Sequence[Row]) -> dict[str, Row]:
-    """What ended a way that is tried from few nodes to many, with the first row that it ended."""
-    found: dict[str, Row] = {}
+    """What ended a peer (`what_ended`), with the smallest case that it ended."""
+    first: dict[str, Row] = {}
     for row in rows:
         if row.skipped and not row.skipped.endswith(FOLLOWS):
-            found.setdefault(what_ended(row), row)
-    return found
+            first.setdefault(what_ended(row), row)
+    return first
 
 
 def what_ended(row: Row) -> str:
-    """In a word, by the reason of a row without numbers: "time" or "memory"; else the reason."""
+    """ "time" or "memory", or the reason of a row without numbers."""
     if row.skipped.startswith("took more than"):
         return "time"
     return "memory" if "memory" in row.skipped else row.reason

@@ -1,6 +1,6 @@
-"""How right a run was, against the dense reference where that fits, else on a sample of nodes; what its input is like.
+"""The accuracy of a run, against the dense reference if that fits, else on a sample of nodes; statistics of its input.
 
-All of it happens after the clock has stopped.
+All of it is computed after the clock has stopped.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ from mmphate_gpu.ops.tile_layout import SAMPLED_ROWS, active_share
 
 SAMPLED_NODES = 64
 COUNTED_NODES = 1024
-# Pairs of slices of which neighbours are looked up, 20 s or so on two cores; above it some units stand for all.
+# Pairs of slices whose neighbors are looked up, about 20 s on two cores. Above it only some units are looked at.
 MOST_PAIRS = 1.2e9
 TILED_UNITS = 4
-# Operations of the search for exact bandwidths, a few minutes; above it the run's own is taken, and the row says so.
+# Operations of the search for exact bandwidths, a few minutes. Above it the bandwidth of the run is used, as the row
+# says.
 MOST_FOR_BANDWIDTH = 2e12
 INTERSLICE_KNN, INTRASLICE_KNN, DECAY, THRESH = 25, 2, 5, 1e-4
 
 
 def accuracy(case: Case, op: MMPHATE, trace: Trace) -> dict[str, Any]:
-    """The fields of a total's row that say how right it is, and ``statistics`` of the input."""
-    found: dict[str, Any] = {"t": op.t_, "stress": op.stress_, **preserved(op.result_, trace, case.preservation)}
+    """Fields of the row of a total: its accuracy, and ``statistics`` of the input."""
+    fields: dict[str, Any] = {"t": op.t_, "stress": op.stress_, **preserved(op.result_, trace, case.preservation)}
     nodes = SampledNodes(trace, op.bandwidth_)
     if case.oracle == "reference":
-        found |= against_reference(op, trace)
+        fields |= against_reference(op, trace)
     elif case.oracle is not None:
-        found |= against_golden(op, Path(case.oracle))
+        fields |= against_golden(op, Path(case.oracle))
     else:
-        found |= nodes.errors(op.affinity_)
-    about = nodes.statistics() | {"islands": islands(op.landmark_op_), **found.pop("statistics", {})}
-    return {**found, "statistics": about}
+        fields |= nodes.errors(op.affinity_)
+    statistics = nodes.statistics() | {"islands": islands(op.landmark_op_), **fields.pop("statistics", {})}
+    return {**fields, "statistics": statistics}
 
 
-# ---------------------------------------------------------------- neighbours
+# ---------------------------------------------------------------- neighbors
 
 
 def preserved(embedding: Any, trace: Trace, ks: tuple[int, ...]) -> dict[str, Any]:
-    """Share of the k nearest slices of a unit that ``embedding`` keeps, of as many units as `MOST_PAIRS` allows.
+    """Share of the k nearest slices of a unit that ``embedding`` keeps, for as many units as `MOST_PAIRS` allows.
 
-    The units are spread evenly over all; which they are is decided by their number alone. O(U S^2 (D + C)) time for U
-    units.
+    The units are spread evenly over all of them. O(m S^2 (D + C)) time for m units.
     """
     ks = tuple(k for k in ks if k < trace.n_slices)
     if not ks:
@@ -72,8 +72,8 @@ def preserved(embedding: Any, trace: Trace, ks: tuple[int, ...]) -> dict[str, An
     whole = embedding.coordinates
     places = whole.reshape(trace.n_slices, trace.n_units, -1)[:, chosen].reshape(-1, whole.shape[1])
     shares = neighborhood_preservation(part_of(trace, chosen), places, ks)
-    found = {"preservation": {str(k): inter for k, (_, inter) in zip(ks, shares, strict=True)}}
-    return found | ({"statistics": {"preservation_units": len(chosen)}} if len(chosen) < trace.n_units else {})
+    kept = {"preservation": {str(k): inter for k, (_, inter) in zip(ks, shares, strict=True)}}
+    return kept | ({"statistics": {"preservation_units": len(chosen)}} if len(chosen) < trace.n_units else {})
 
 
 def units_for(trace: Trace, most_pairs: float) -> list[int]:
@@ -82,7 +82,7 @@ def units_for(trace: Trace, most_pairs: float) -> list[int]:
 
 
 def spread(n: int, most: int) -> list[int]:
-    """``most`` of 0 .. n-1, evenly spread; all if there are no more.
+    """``most`` of 0 .. n-1, evenly spread, or all of them.
 
     >>> spread(10, 4), spread(3, 4)
     ([1, 3, 6, 8], [0, 1, 2])
@@ -99,7 +99,7 @@ def part_of(trace: Trace, units: list[int]) -> Trace:
 
 
 def against_reference(op: MMPHATE, trace: Trace) -> dict[str, Any]:
-    """The dense float64 affinity, and the time its landmark operator has for the same clusters."""
+    """Errors against the dense float64 affinity, and t of its landmark operator for the same clusters."""
     expected = reference.multislice_affinity(trace.data.cpu().numpy())
     clusters = op.clusters_.cpu().numpy()
     landmark_op = reference.landmark_diffusion(expected, clusters=clusters)[0]
@@ -107,7 +107,7 @@ def against_reference(op: MMPHATE, trace: Trace) -> dict[str, Any]:
 
 
 def against_golden(op: MMPHATE, file: Path) -> dict[str, Any]:
-    """The published affinity, and t and stress that this project finds for the published clusters."""
+    """Errors against the published affinity; t and stress of this library for the published clusters."""
     with np.load(file) as archive:
         golden = dict(archive)
     n_nodes = len(golden["indptr"]) - 1
@@ -125,17 +125,17 @@ def against_golden(op: MMPHATE, file: Path) -> dict[str, Any]:
 
 
 def affinity_errors(operator: Any, expected: np.ndarray) -> dict[str, Any]:
-    """Absolute errors over the entries that either has, and how many only one has."""
+    """Absolute errors over the entries of either side, and the number of entries that only one side has."""
     return entry_errors(to_scipy(operator).toarray(), expected)
 
 
-def entry_errors(found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
-    either = (found != 0) | (expected != 0)
-    errors = np.abs(found - expected)[either]
+def entry_errors(entries: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    either = (entries != 0) | (expected != 0)
+    errors = np.abs(entries - expected)[either]
     return {
         "affinity_error_p99": float(np.percentile(errors, 99)),
         "affinity_error_max": float(errors.max()),
-        "pattern_differences": int(((found != 0) != (expected != 0)).sum()),
+        "pattern_differences": int(((entries != 0) != (expected != 0)).sum()),
     }
 
 
@@ -143,11 +143,11 @@ def entry_errors(found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
 
 
 class SampledNodes:
-    """Rows of the affinity at a few nodes, in float64 by the formulas of the reference.
+    """Rows of the affinity at some nodes, in float64 by the formulas of the reference.
 
-    The bandwidths are exact: that of a slice by the reference, that of all units from the k-th distances that a kd-tree
-    finds, O(N log S) time for points of few dimensions and O(M S^2 D) for many. Above `MOST_FOR_BANDWIDTH` operations
-    the run's own serves.
+    The bandwidths are exact. The reference gives the bandwidth of a slice; a kd-tree gives the k-th distances for the
+    bandwidth of all units, in O(N log S) time for points of few dimensions and O(M S^2 D) for many. Above
+    `MOST_FOR_BANDWIDTH` operations the bandwidth of the run is used.
     """
 
     def __init__(self, trace: Trace, bandwidth: float) -> None:
@@ -162,14 +162,14 @@ class SampledNodes:
     def row(self, node: int) -> np.ndarray:  # (N,) float64
         """Row ``node`` of the affinity; O(S D + M^2 D) time."""
         slice_id, unit = divmod(node, self.trace.n_units)
-        found = np.zeros((self.trace.n_slices, self.trace.n_units))
-        found[:, unit] = self.interslice(slice_id, unit)
-        own = reference.intraslice_affinity(
+        row = np.zeros((self.trace.n_slices, self.trace.n_units))
+        row[:, unit] = self.interslice(slice_id, unit)
+        in_slice = reference.intraslice_affinity(
             self.points[slice_id : slice_id + 1], knn=INTRASLICE_KNN, decay=DECAY, thresh=THRESH
         )
-        found[slice_id] += own[0, unit]
-        found[found < THRESH] = 0
-        return found.ravel()
+        row[slice_id] += in_slice[0, unit]
+        row[row < THRESH] = 0
+        return row.ravel()
 
     def interslice(self, slice_id: int, unit: int) -> np.ndarray:  # (S,) float64
         """Affinities of a node to its unit at the other slices."""
@@ -180,20 +180,20 @@ class SampledNodes:
         return affinity
 
     def errors(self, operator: Any) -> dict[str, Any]:
-        """Errors of the sampled columns as ``operator`` applies them, whatever its form: a product with unit vectors.
+        """Errors of the sampled columns as ``operator`` applies them, in any form: by a product with unit vectors.
 
-        A product in half precision fills columns that share no entry with nothing but zeros, so what only one has is
-        counted in every form.
+        A product in half precision leaves exact zeros where there is no entry, so ``pattern_differences`` is right for
+        every form.
         """
         basis = torch.zeros(self.trace.n_nodes, len(self.nodes), dtype=torch.float32)
         basis[self.nodes, range(len(self.nodes))] = 1
-        found = (operator @ basis).double().cpu().numpy()
+        columns = (operator @ basis).double().cpu().numpy()
         expected = np.stack([self.row(node) for node in self.nodes], axis=1)
-        about = {"affinity_nodes": len(self.nodes), **({} if self.exact else {"bandwidth": "the run's own"})}
-        return {**entry_errors(found, expected), "statistics": about}
+        sample = {"affinity_nodes": len(self.nodes), **({} if self.exact else {"bandwidth": "the run's own"})}
+        return {**entry_errors(columns, expected), "statistics": sample}
 
     def statistics(self) -> dict[str, Any]:
-        """What decides the work: the share of pairs of slices above the cut, nodes that have none, active tiles."""
+        """What decides the work: the share of pairs of slices above the cut, nodes without any, active tiles."""
         counted = spread(self.trace.n_nodes, COUNTED_NODES)
         counts = np.array([(self.interslice(*divmod(node, self.trace.n_units)) > 0).sum() for node in counted])
         units = spread(self.trace.n_units, TILED_UNITS)
@@ -214,11 +214,11 @@ def exact_bandwidth(points: np.ndarray, knn: int) -> float:  # (S, M, D) float64
     knn = min(knn, n_slices - 1)
     eps = np.finfo(np.float64).eps
     units = (np.ascontiguousarray(points[:, unit]) for unit in range(n_units))
-    # Of knn + 1 nearest the first is the point itself, or one at the same place.
+    # The first of the knn + 1 nearest is the point itself, or a duplicate of it.
     radii = [cKDTree(unit).query(unit, k=knn + 1)[0][:, -1] for unit in units]
     return math.fsum(max(float(np.median(radius)), eps) for radius in radii) / n_units
 
 
 def islands(landmark_op: torch.Tensor) -> int:
-    """Connected components of the landmark operator: powers and singular values are taken one by one."""
+    """The number of connected components of the landmark operator."""
     return int(connected_components(csr_matrix(landmark_op.cpu().numpy()), directed=False)[0])

@@ -1,50 +1,55 @@
-"""This library against others at the same work: seconds, memory, and how right the result is, in every row.
+"""Suite "against": this library and others at the same work (`peers.comparisons`): seconds, memory, accuracy.
 
-Run ``python benchmarks/suites/against.py``; ``--only picture`` is one of the comparisons of `benchmarks.peers.comparisons`, ``--peer
-umap-learn`` one of the `peers`. Sizes grow until a peer runs out of memory or of its time: its row says which. Every
-way of every peer has a process of its own at every size; what is not installed is skipped, and said to be.
+Every way of every peer has a process of its own at each size. Sizes grow until a peer runs out of memory or of time,
+and its row says which. A package that is not installed is skipped, and the row says so.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from benchmarks.measure import records
-from benchmarks.measure.rows import OURS, REFUSED, Row, bytes_text, plain_table, seconds_text, slug, spread_text, timing
-from benchmarks.measure.tasks import QUICK, Task, emit, end, environment, python_task, tail, through_its_end
-from benchmarks.peers import Found, Peer, peers
-from benchmarks.run import add_run_arguments, run_suite
+from benchmarks.measure.conditions import conditions
+from benchmarks.measure.rows import OURS, REFUSED, Row, slug, timing
+from benchmarks.measure.tables import Table, bytes_text, seconds_text, shares_text, spread_text
+from benchmarks.measure.tasks import (
+    QUICK,
+    ROOT,
+    Task,
+    emit,
+    end,
+    environment,
+    python_task,
+    tail,
+    task_options,
+    through_its_end,
+)
+from benchmarks.peers import Peer, Result, peers
 
 NAME = "against"
-# Beside the runs of a way: import, input and judgement, of the largest size on a busy machine.
+# Beside the runs of a way: import, input and judge, for the largest size on a busy machine.
 OTHER_SECONDS = 240.0
-# For estimates, the same on two quiet cores: of the smallest, and the nodes that take a second more.
+# For estimates: the same on two quiet cores at the smallest size, and how many more nodes take a second more.
 START_SECONDS, NODES_A_SECOND = 3.0, 10_000
-NODES_A_SECOND_DENSE = 1_000  # before the first array that does not fit
-# A way that took longer in its first run is not run again, except where the first one brings the input into its form;
-# the others are run again until all warm runs took as long as `ENOUGH`, or so many times.
+NODES_A_SECOND_DENSE = 1_000  # until the first array that does not fit
+# A way is not run again if its first run took longer than `LONG`, unless that run converts the input. Other ways are
+# run again until their warm runs took `ENOUGH` seconds together, or `REPEATS` times.
 LONG, ENOUGH, REPEATS = 15.0, 5.0, 3
 QUICK_LONG = 3.0
-# Of the memory that is there when a process begins; the rest is for who else is on the machine.
+# Share of the memory that is available when a process begins. The rest is left to other users of the machine.
 MEMORY_SHARE = 0.8
-OUT_OF_MEMORY = 3  # exit code of a process that ran out of it
-# What ends a process that does not notice that an allocation gave it nothing, or that is otherwise at fault.
+OUT_OF_MEMORY = 3  # exit code of a process that ran out of memory
+# Signals that end a process which does not notice a failed allocation, or which has another fault.
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
-CPU_ONLY = "runs on the CPU only: mmphate-gpu bench --suite against --device cpu"
-COLD = "cold"
+CPU_ONLY = "runs on the CPU only: mmphate-gpu bench against --device cpu"
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,8 @@ class Plan:
     sizes: tuple[int, ...]
     quick_size: int
     quick_peers: tuple[str, ...]
-    # Runs after the first, at least: the first one of these makes matrices, or compiles.
-    least_repeats: int = 0
-    # For estimates: seconds of a run of the smallest size on two cores, and the power of the size with which they grow.
+    least_repeats: int = 0  # runs after the first, which converts the input or compiles
+    # For estimates: seconds of a run at the smallest size on two cores, and the power of the size with which they grow.
     pace: tuple[float, float] = (0.05, 2.0)
 
 
@@ -70,44 +74,47 @@ PLANS = {
 }
 
 
-# ---------------------------------------------------------------- the tasks
+# ---------------------------------------------------------------- tasks
 
 
-def tasks(device: str, quick: bool, only: Sequence[str] = (), by: Sequence[str] = ()) -> list[Task]:
-    """One for each size, comparison and peer that does it there; a larger size waits for the smaller one.
+def parts() -> Sequence[str]:
+    """The names of the comparisons and of the peers."""
+    return [*PLANS, *peers()]
 
-    On a GPU one more, for a row a comparison that names who does it on the CPU alone.
+
+def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
+    """A task for each size, comparison and peer; a larger size waits for the smaller one.
+
+    On a GPU one more task writes, for each comparison, a row that names the peers which run on the CPU only.
     """
-    kind = device.partition(":")[0]
-    found, elsewhere = [], []
-    for comparison in only or PLANS:
+    device_type = device.partition(":")[0]
+    chosen, elsewhere = [], []
+    for comparison in [name for name in only if name in PLANS] or PLANS:
         plan = PLANS[comparison]
-        names = by or (plan.quick_peers if quick else peers())
-        chosen = [peer for peer in peers().values() if peer.name in names and comparison in peer.does]
-        for peer in [peer for peer in chosen if kind in peer.devices]:
+        names = [name for name in only if name not in PLANS] or (plan.quick_peers if quick else peers())
+        able = [peer for peer in peers().values() if peer.name in names and comparison in peer.does]
+        for peer in [peer for peer in able if device_type in peer.devices]:
             before = None
             for size in (plan.quick_size,) if quick else plan.sizes:
-                task = _task(comparison, size, peer, device, quick, None if peer.every_size else before)
-                before = task.key
-                found.append(task)
-        if kind != "cpu":
-            elsewhere += [(comparison, peer.name) for peer in chosen if peer.devices == ("cpu",)]
-    return found + ([_cpu_only_task(elsewhere, device, quick)] if elsewhere else [])
+                chosen.append(_task(comparison, size, peer, device, quick, None if peer.every_size else before))
+                before = chosen[-1].key
+        if device_type != "cpu":
+            elsewhere += [(comparison, peer.name) for peer in able if peer.devices == ("cpu",)]
+    return chosen + ([_cpu_only_task(elsewhere, device, quick)] if elsewhere else [])
 
 
 def _task(comparison: str, size: int, peer: Peer, device: str, quick: bool, before: str | None) -> Task:
     key = f"{QUICK * quick}{comparison}-{size}-{slug(peer.name)}"
-    options = ["--rows", f"--only={comparison}", f"--size={size}", f"--peer={peer.name}", f"--device={device}"]
     most = len(peer.does[comparison]) * (peer.most_seconds + OTHER_SECONDS)
-    time = {"timeout": most, "estimate": _estimate(comparison, size, peer, quick), "after": before}
-    about = {"case": comparison, "by": peer.name, **_size_field(comparison, size)}
-    return python_task(NAME, key, "suites/against.py", *options, *["--quick"] * quick, **time, about=about)
+    limits = {"timeout": most, "estimate": _estimate(comparison, size, peer, quick), "after": before}
+    fields = {"case": comparison, "by": peer.name, **_size_field(comparison, size)}
+    names = (comparison, peer.name, f"--size={size}")
+    return python_task(NAME, key, NAME, *names, device=device, quick=quick, fields=fields, **limits)
 
 
-def _cpu_only_task(who: Sequence[tuple[str, str]], device: str, quick: bool) -> Task:
-    chosen = [f"--only={name}" for name in dict.fromkeys(comparison for comparison, _ in who)]
-    chosen += [f"--peer={name}" for name in dict.fromkeys(peer for _, peer in who)]
-    return python_task(NAME, f"{QUICK * quick}cpu-only", "suites/against.py", "--rows", *chosen, f"--device={device}")
+def _cpu_only_task(pairs: Sequence[tuple[str, str]], device: str, quick: bool) -> Task:
+    names = dict.fromkeys(name for comparison, peer in pairs for name in (comparison, peer))
+    return python_task(NAME, f"{QUICK * quick}cpu-only", NAME, *names, device=device)
 
 
 def _size_field(comparison: str, size: int) -> dict[str, int]:
@@ -119,7 +126,7 @@ def _estimate(comparison: str, size: int, peer: Peer, quick: bool) -> float:
     first, power = peer.pace.get(comparison, plan.pace)
     run, before = (first * (n / plan.sizes[0]) ** power for n in (size, size / 2))
     if size > plan.sizes[0] and before > peer.most_seconds and not peer.every_size:
-        return 0.0  # the one before it takes too long
+        return 0.0  # the smaller size takes too long
     run = min(run, peer.most_seconds)
     if peer.needs_bytes(size) > memory_limit():
         run = size / NODES_A_SECOND_DENSE
@@ -127,111 +134,107 @@ def _estimate(comparison: str, size: int, peer: Peer, quick: bool) -> float:
     return len(peer.does[comparison]) * (START_SECONDS + size / NODES_A_SECOND + run + warm)
 
 
-# ---------------------------------------------------------------- one of them
+# ---------------------------------------------------------------- the process of a task
 
 
 def rows_of(comparison: str, size: int, peer: Peer, device: str, quick: bool) -> list[Row]:
-    """What `work` finds, every way of ``peer`` in a process of its own; where it cannot, dies, takes too long or fails,
-    the row has the reason."""
+    """A row for each way of ``peer``, from a process of its own; if there are no numbers the row has the reason."""
     if reason := peer.why_not(device.partition(":")[0]):
         return [_skipped(comparison, size, peer, "", device, reason)]
     return [_row_of(comparison, size, peer, way, device, quick) for way in peer.does[comparison]]
 
 
 def _row_of(comparison: str, size: int, peer: Peer, way: str, device: str, quick: bool) -> Row:
-    options = ["--work", f"--only={comparison}", f"--size={size}", f"--peer={peer.name}", f"--way={way}"]
     limit = memory_limit() if device == "cpu" else None
-    options += [f"--device={device}", *([] if limit is None else [f"--bytes={limit}"]), *["--quick"] * quick]
-    done = _ended([sys.executable, str(Path(__file__).resolve()), *options], {**environment(), **peer.environment})
+    options = [comparison, peer.name, f"--size={size}", f"--way={way}", f"--device={device}"]
+    options += [*([] if limit is None else [f"--bytes={limit}"]), *["--quick"] * quick]
+    done = _ended([sys.executable, "-m", "benchmarks.suites.against", *options], {**environment(), **peer.environment})
     if done.returncode == 0:
         (row,) = records.rows_of(json.loads(done.stdout.splitlines()[-1]), peer.name)
         return row
-    found = _finding(done, peer, "" if limit is None else f" ({bytes_text(limit)} allowed)")
-    if found is not None:
-        return _skipped(comparison, size, peer, way, device, found)
+    reason = _limit_reached(done, peer, "" if limit is None else f" ({bytes_text(limit)} allowed)")
+    if reason is not None:
+        return _skipped(comparison, size, peer, way, device, reason)
     fault = tail(done.stderr) or f"ended with exit code {done.returncode}"
     return replace(_skipped(comparison, size, peer, way, device, fault), failed=True)
 
 
-def _finding(done: subprocess.CompletedProcess[str], peer: Peer, allowed: str) -> str | None:
-    """What ended a process of ``peer``, if that is no fault of this suite; with the memory it was allowed."""
+def _limit_reached(done: subprocess.CompletedProcess[str], peer: Peer, allowed: str) -> str | None:
+    """Why the process ended, if that is no fault of this suite: time, memory, or a crash of another library."""
     if done.returncode == -signal.SIGALRM:
         return f"took more than {peer.most_seconds:.0f} s"
     if done.returncode == OUT_OF_MEMORY:
         return f"ran out of memory: {tail(done.stderr, 1)}{allowed}"
-    if done.returncode == -signal.SIGKILL:  # the system ends what takes the last of the memory
+    if done.returncode == -signal.SIGKILL:  # by the system, if no memory is left
         return f"ran out of memory: ended by the system{allowed}"
-    if -done.returncode in CRASHES and not peer.own:
+    if -done.returncode in CRASHES and not peer.of_project:
         return f"ended by {signal.Signals(-done.returncode).name}{allowed}"
     return None
 
 
 def _ended(command: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """The process after its end. Its children end with it, and all of them with this one."""
+    """Run a process to its end. Its children end with it, and all of them end if this process does."""
     with contextlib.ExitStack() as stack:
-        # Files, since a child that outlives the process would keep a pipe open.
-        written, told = (stack.enter_context(tempfile.TemporaryFile("w+", errors="replace")) for _ in range(2))
-        process = subprocess.Popen(command, env=env, start_new_session=True, stdout=written, stderr=told)
+        # Files, because a child that outlives the process would keep a pipe open.
+        stdout, stderr = (stack.enter_context(tempfile.TemporaryFile("w+", errors="replace")) for _ in range(2))
+        process = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, stdout=stdout, stderr=stderr)
         try:
             process.wait()
         finally:
             end(process)
-        for file in (written, told):
+        for file in (stdout, stderr):
             file.seek(0)
-        return subprocess.CompletedProcess(command, process.returncode, written.read(), told.read())
+        return subprocess.CompletedProcess(command, process.returncode, stdout.read(), stderr.read())
 
 
 def _skipped(comparison: str, size: int, peer: Peer, way: str, device: str, reason: str) -> Row:
     row = Row(suite=NAME, case=comparison, by=peer.name, settings=_way(way), skipped=reason)
-    return replace(row, **_size_field(comparison, size), **records.about(device, peer.versions))
+    return replace(row, **_size_field(comparison, size), **conditions(device, peer.versions))
 
 
 def _way(way: str) -> dict[str, str]:
     return {"way": way} if way else {}
 
 
-def cpu_only(comparisons: Sequence[str], by: Sequence[str], device: str) -> list[Row]:
-    """A row a comparison that says who does it on the CPU alone."""
+def cpu_only(names: Sequence[str], device: str) -> list[Row]:
+    """A row for each comparison in ``names``, with the peers in ``names`` that run on the CPU only."""
     rows = []
-    for comparison in comparisons:
-        named = [name for name, peer in peers().items() if name in by and comparison in peer.does]
-        row = Row(suite=NAME, case=comparison, by=", ".join(named), skipped=CPU_ONLY)
-        rows.append(replace(row, **records.about(device)))
+    for comparison in [name for name in names if name in PLANS]:
+        able = [name for name, peer in peers().items() if name in names and comparison in peer.does]
+        rows.append(Row(suite=NAME, case=comparison, by=", ".join(able), skipped=CPU_ONLY, **conditions(device)))
     return rows
 
 
-def work(comparison: str, size: int, peer: Peer, way: str, device_name: str, quick: bool) -> Row:
-    """What ``peer`` takes for it in one of its ways, within its time; judged after the clock has stopped.
+# ---------------------------------------------------------------- the process of a way
 
-    The first run is the cold one: what is compiled then, is in it. Memory is that of the cold run: what the allocators
-    keep of it is no part of what the next one takes.
+
+def work(comparison: str, size: int, peer: Peer, way: str, device_name: str, quick: bool) -> Row:
+    """Run ``peer`` in one of its ways within its time, and judge the result after the clock has stopped.
+
+    The first run is the cold run, and includes compilation. The memory is that of the cold run, because what the
+    allocators keep of it is not needed by the next.
     """
-    from benchmarks.measure.devices import let_go, use_device
+    from benchmarks.measure.devices import use_device
+    from benchmarks.measure.memory import PeakMeter
     from benchmarks.peers.comparisons import COMPARISONS
-    from benchmarks.suites.worker import CLEAR, CPU, PeakMeter, cupy_bytes
-    from mmphate_gpu.stages import held_bytes
 
     device = use_device(device_name)
-    given = COMPARISONS[comparison](size, device)
-    run = peer.does[comparison][way](given)
-    let_go(device)
-    held, before, meter = held_bytes(CPU), held_bytes(device) + cupy_bytes(), PeakMeter(device)
+    inputs = COMPARISONS[comparison](size, device)
+    run = peer.does[comparison][way](inputs)
+    meter = PeakMeter(device)
     with at_most(peer.most_seconds):
-        found, times = _runs(run, device, PLANS[comparison].least_repeats, quick, meter)
-    memory = {"held_bytes": held, **meter.fields(COLD)}
-    if meter.pools or os.access(CLEAR, os.W_OK):  # elsewhere the peak is that of the preparation too
-        memory["added_bytes"] = max(0, meter.spans[COLD] - before)
-    fields = {**given.fields(), **dict(found.fields), **given.judge(found)}
+        result, times = _runs(run, device, PLANS[comparison].least_repeats, quick, meter)
+    fields = {**inputs.fields(), **dict(result.fields), **inputs.judge(result)}
     sees = peer.settings if comparison == "picture" else {}
     settings = {**sees, **_way(way), **fields.pop("settings", {})}
     rate = {"rate": fields["work"] / times["seconds"]} if "work" in fields else {}
-    row = Row(suite=NAME, case=comparison, by=peer.name, settings=settings, **records.about(device, peer.versions))
-    return replace(row, **fields, **times, **rate, **memory)
+    row = Row(suite=NAME, case=comparison, by=peer.name, settings=settings, **conditions(device, peer.versions))
+    return replace(row, **fields, **times, **rate, **meter.run_fields())
 
 
 @contextlib.contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """End this process by SIGALRM, whatever it is in, if what is inside takes longer."""
+    """End this process by SIGALRM, in whatever code it is, if the body takes longer."""
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
@@ -240,19 +243,19 @@ def at_most(seconds: float) -> Iterator[None]:
 
 
 def _runs(
-    run: Callable[[], Found], device: Any, least: int, quick: bool, meter: Callable[[str], None]
-) -> tuple[Found, dict[str, Any]]:
-    """The last result and the times; results of a run are gone before the next. ``meter`` is told of the cold one."""
+    run: Callable[[], Result], device: Any, least: int, quick: bool, meter: Callable[[str], None]
+) -> tuple[Result, dict[str, Any]]:
+    """The last result and the times. A result is freed before the next run; ``meter`` measures the cold run."""
     from benchmarks.measure.timer import once
 
-    kept: list[Found] = []
+    kept: list[Result] = []
 
     def call() -> None:
         kept.clear()
         kept.append(run())
 
     cold, warm = once(call, device), []
-    meter(COLD)
+    meter("cold")
     most = max(least, (1 if quick else REPEATS) if cold < (QUICK_LONG if quick else LONG) else 0)
     while len(warm) < least or (len(warm) < most and sum(warm) < ENOUGH):
         warm.append(once(call, device))
@@ -261,16 +264,16 @@ def _runs(
 
 
 def memory_limit() -> int:
-    """Bytes that a process may take: `MEMORY_SHARE` of what is there now."""
+    """Bytes that a process may take: `MEMORY_SHARE` of what is available now."""
     import psutil
 
     return int(MEMORY_SHARE * psutil.virtual_memory().available)
 
 
 def limit_memory(most: int) -> None:
-    """Let this process take so many bytes, so that what does not fit ends it and nothing else.
+    """Limit the memory of this process, so that an allocation which does not fit ends it and no other process.
 
-    Linux counts what is allocated, not what is mapped; elsewhere nothing is limited.
+    Linux counts allocated memory, not mapped files. On other systems there is no limit.
     """
     if sys.platform == "linux":
         import resource
@@ -279,34 +282,53 @@ def limit_memory(most: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
-def main_of_work(options: argparse.Namespace) -> int:
-    """Run `work` and print its row; `OUT_OF_MEMORY` if memory ran out."""
-    if options.bytes is not None:
-        limit_memory(options.bytes)
-    peer = peers()[options.peer[0]]
-    import_seconds = peer.load()  # before anything that it may import is there
+def work_alone(comparison: str, peer: Peer, size: int, way: str, most: int | None, device: str, quick: bool) -> int:
+    """Run `work` within ``most`` bytes and print its row. Returns `OUT_OF_MEMORY` if the memory ran out."""
+    if most is not None:
+        limit_memory(most)
+    import_seconds = peer.load()  # first, before something else imports the same packages
     from mmphate_gpu.planning.fit import ran_out
 
     try:
-        row = work(options.only[0], options.size, peer, options.way, options.device, options.quick)
+        row = work(comparison, size, peer, way, device, quick)
     except (MemoryError, RuntimeError) as error:
-        told = ran_out(error)
-        if told is None:
+        message = ran_out(error)
+        if message is None:
             raise
-        print(told, file=sys.stderr)
+        print(message, file=sys.stderr)
         return OUT_OF_MEMORY
     emit([replace(row, import_seconds=import_seconds)])
     return 0
 
 
+def main() -> int:
+    """Without ``--size`` the rows of `cpu_only`; with it the rows of a peer; with ``--way`` too, one of its ways."""
+    parser = task_options()
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--way")
+    parser.add_argument("--bytes", type=int)
+    options = parser.parse_args()
+    device, quick = options.device, options.quick
+    if options.size is None:
+        emit(cpu_only(options.names, device))
+        return 0
+    comparison, peer = options.names[0], peers()[options.names[1]]
+    if options.way is not None:
+        return work_alone(comparison, peer, options.size, options.way, options.bytes, device, quick)
+    with through_its_end():
+        emit(rows_of(comparison, options.size, peer, device, quick))
+    return 0
+
+
 # ---------------------------------------------------------------- tables
 
+HEAD = ("comparison", "size", "by", "seconds", "cold", "peak", "adds", "quality")
 
-def table(rows: Sequence[Row], which: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and lines of the comparison ``which``, or of all; a peer that stopped has the reason for its numbers."""
+
+def tables(rows: Sequence[Row], which: str = "") -> list[Table]:
+    """The comparison ``which``, or all in one table. A peer that stopped has the reason in place of its quality."""
     shown = [row for row in rows if which in ("", row.case) and not row.skipped.startswith(REFUSED)]
-    head = ("comparison", "size", "by", "seconds", "cold", "peak", "adds", "quality")
-    return head, [_cells(row) for row in shown]
+    return [Table(HEAD, [_cells(row) for row in shown])]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -315,16 +337,14 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.skipped:
         return row.case, size, by, "", "", "", "", row.skipped
     times = spread_text(row), seconds_text(row.cold_seconds)
-    memory = bytes_text(row.main_peak_bytes), "" if row.added_bytes is None else bytes_text(row.added_bytes)
-    return row.case, size, by, *times, *memory, _quality(row)
+    return row.case, size, by, *times, bytes_text(row.main_peak_bytes), bytes_text(row.added_bytes), _quality(row)
 
 
 def _quality(row: Row) -> str:
-    """What was judged, in words."""
+    """The judgment in words."""
     parts = []
     if row.preservation:
-        parts.append("between " + " / ".join(f"{share:.3f}" for share in row.preservation.values()))
-        parts.append("within " + " / ".join(f"{share:.3f}" for share in (row.preservation_within or {}).values()))
+        parts += [f"between {shares_text(row.preservation)}", f"within {shares_text(row.preservation_within)}"]
     if row.trustworthiness is not None:
         parts.append(f"trust {row.trustworthiness:.3f}")
     if row.stress is not None:
@@ -335,42 +355,6 @@ def _quality(row: Row) -> str:
     if row.error is not None:
         parts.append(f"error {row.error:.1e}")
     return ", ".join(parts)
-
-
-def draw(rows: Sequence[Row], images: Path) -> Path:
-    """Seconds and peak memory of the pictures against the nodes, a line a peer."""
-    from benchmarks.report import plots
-
-    own = [row for row in rows if row.case == "picture" and row.seconds is not None]
-    lines = {name: [row for row in own if row.by == name] for name in dict.fromkeys(row.by for row in own)}
-    return plots.by_nodes(lines, images / f"{NAME}-{rows[0].machine}.png")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", default=[], choices=PLANS, help="one comparison; repeatable")
-    parser.add_argument("--peer", action="append", default=[], choices=peers(), help="one peer; repeatable")
-    parser.add_argument("--size", type=int, help="with --rows")
-    parser.add_argument("--rows", action="store_true", help="one size of one comparison and peer; print rows: a task")
-    parser.add_argument("--work", action="store_true", help="one --way of it in this process, with --bytes of memory")
-    parser.add_argument("--way", help=argparse.SUPPRESS)
-    parser.add_argument("--bytes", type=int, help=argparse.SUPPRESS)
-    options = add_run_arguments(parser).parse_args(argv)
-    if options.work:
-        return main_of_work(options)
-    if options.rows:
-        with through_its_end():
-            emit(_rows(options))
-        return 0
-    rows, code = run_suite(lambda device: tasks(device, options.quick, options.only, options.peer), options)
-    print(plain_table(*table(rows, "")))
-    return code
-
-
-def _rows(options: argparse.Namespace) -> list[Row]:
-    if options.size is None:
-        return cpu_only(options.only, options.peer, options.device)
-    return rows_of(options.only[0], options.size, peers()[options.peer[0]], options.device, options.quick)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rate of exponentials on a CUDA device: a Triton kernel that does little else. Imported where Triton is there."""
+"""The rate of exponentials on a CUDA device, by a Triton kernel that does little else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-# Numbers of a program: eight to each of its 128 threads, so that one's exponential need not wait for another's.
+# Numbers of a program: eight for each of its 128 threads, whose exponentials are independent of one another.
 SIZE = 1024
 
 

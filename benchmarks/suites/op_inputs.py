@@ -1,4 +1,4 @@
-"""What the ops of suite "ops" are given: units of the bifurcation suite, its affinity, landmarks of it."""
+"""The inputs of suite "ops"."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ LANDMARKS = 4000
 
 
 class Data:
-    """The inputs, each made once when it is needed: units of the bifurcation suite, its affinity, its landmarks."""
+    """Units of the bifurcation suite, its affinity, and its landmarks, each made when it is first needed."""
 
     def __init__(self, device: torch.device, quick: bool) -> None:
         self.device, self.quick = device, quick
         self.n_landmark = 500 if quick else LANDMARKS
 
     @cached_property
-    def points(self) -> torch.Tensor:  # (S, M, p)
+    def points(self) -> torch.Tensor:  # (S, M, D)
         trace = datasets.bifurcation("hopf_pitchfork", n_epochs=20 if self.quick else 101)
         return normalize(trace).to(self.device)
 
     @cached_property
-    def units(self) -> torch.Tensor:  # (M, S, p)
+    def units(self) -> torch.Tensor:  # (M, S, D)
         return unit_major(self.points)
 
     @cached_property
@@ -54,7 +54,7 @@ class Data:
         return affinity_of_points(self.points, storage="lazy", dtype=torch.float32).operator
 
     @cached_property
-    def block(self) -> torch.Tensor:  # (N, COLUMNS) float64
+    def block(self) -> torch.Tensor:  # (N, C) float64
         return self.random(self.points.shape[0] * self.points.shape[1], COLUMNS).double()
 
     @cached_property
@@ -62,33 +62,33 @@ class Data:
         return self.random(self.points.shape[0] * self.points.shape[1], 100)
 
     @cached_property
-    def high(self) -> torch.Tensor:  # (n_landmark, 12) float64
+    def high(self) -> torch.Tensor:  # (L, 12) float64
         return self.random(self.n_landmark, 12).double()
 
     @cached_property
-    def distances(self) -> torch.Tensor:  # (n_landmark, n_landmark) float64
-        found = torch.cdist(self.high, self.high)
-        return ((found + found.T) / 2).fill_diagonal_(0)
+    def distances(self) -> torch.Tensor:  # (L, L) float64
+        distances = torch.cdist(self.high, self.high)
+        return ((distances + distances.T) / 2).fill_diagonal_(0)
 
     @cached_property
-    def labels(self) -> torch.Tensor:
-        """Landmarks of nodes as k-means makes them: neighbouring slices of one unit."""
+    def labels(self) -> torch.Tensor:  # (N,)
+        """Landmarks of nodes like those of k-means: neighboring slices of a unit."""
         n_slices, n_units, _ = self.points.shape
         nodes, per_unit = torch.arange(n_slices * n_units, device=self.device), self.n_landmark // n_units
         return nodes % n_units * per_unit + nodes // n_units * per_unit // n_slices
 
     @cached_property
-    def square(self) -> torch.Tensor:  # (n_landmark, n_landmark) float64, symmetric
+    def square(self) -> torch.Tensor:  # (L, L) float64, symmetric
         mixed = self.random(self.n_landmark, self.n_landmark).double()
         return (mixed + mixed.T) / 2
 
     @cached_property
     def halves(self) -> torch.Tensor:
-        """The block as the products of tiles take it."""
+        """The block in the form that the products of tiles take."""
         return scaled_tiles(self.lazy.tile_layout(), self.block)[0]
 
     @cached_property
-    def product(self) -> torch.Tensor:  # (N, COLUMNS) float64, by torch
+    def product(self) -> torch.Tensor:  # (N, C) float64, by torch
         return twins.PORTABLE["csr_matmul"](*self.sparse.csr[:3], self.block, 1)
 
     @property
@@ -97,7 +97,7 @@ class Data:
 
     @property
     def unit_pairs(self) -> float:
-        """Ordered pairs, a point with itself included; a twin that visits a pair once serves both of its ends."""
+        """Ordered pairs, each point with itself included. A twin may visit a pair once for both of its ends."""
         return float(self.units.shape[0] * self.units.shape[1] ** 2)
 
     @property
@@ -105,15 +105,15 @@ class Data:
         return float(self.points.shape[0] * self.points.shape[1] ** 2)
 
     def distance_flop(self, pairs: float) -> float:
-        """Of each unordered pair: a difference, a product and a sum for every feature; float32 screens them."""
+        """A difference, a product and a sum for every feature of each unordered pair."""
         return 3.0 * self.points.shape[2] * pairs / 2
 
     def random(self, *shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
 
 
-class Again:
-    """Tensors that calls change, a copy for each call of a sample, so that every one of them has the same to do."""
+class Copies:
+    """Copies of tensors that calls change, one for each call of a sample, so that all calls have the same inputs."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         self.tensors = [tensor.clone() for tensor in tensors]
@@ -121,7 +121,7 @@ class Again:
         self.used = 0
 
     def restore(self, n: int) -> None:
-        """``n`` copies as the tensors were."""
+        """Make ``n`` copies of the original tensors."""
         while len(self.copies) < n:
             self.copies.append([torch.empty_like(tensor) for tensor in self.tensors])
         for copy in self.copies[:n]:

@@ -1,162 +1,152 @@
-"""The ops that decide speed: seconds of each as it serves and of its portable version, rates, shares of floors, goals.
+"""Suite "ops": seconds of each op as it runs and of its portable version, with rates, shares of floors, and goals.
 
-Run ``python benchmarks/suites/ops.py``; ``--only guttman_transform`` is one op. On CUDA times are those of events
-(`timer`). A floor is what the op's bytes and operations take at the rates of the machine that suite floors wrote; where
-it has not run they are measured first (`floors.rates_of`). Seconds, rate and share are those of the median repeat.
+A floor is the time that the bytes and operations of the op take at the rates of the machine, as suite "floors" wrote
+them or as they are measured first (`floors.rates_of`). Seconds, rate and share are of the median repeat.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
 
-from benchmarks.measure import records
-from benchmarks.measure.devices import let_go, use_device
-from benchmarks.measure.rows import Row, op_cells, plain_table, timing
-from benchmarks.measure.tasks import OUT, QUICK, Task, emit, python_task
+from benchmarks.measure.conditions import conditions
+from benchmarks.measure.devices import use_device
+from benchmarks.measure.memory import PeakMeter
+from benchmarks.measure.rows import Row, timing
+from benchmarks.measure.tables import Table, bytes_text, number_text
+from benchmarks.measure.tasks import QUICK, Task, emit, python_task, task_options
 from benchmarks.measure.timer import once, warm
-from benchmarks.run import add_run_arguments, missed_or_none, run_suite
 from benchmarks.suites import floors
-from benchmarks.suites.op_calls import GROUPS, OPS, TILE_OPS, Measured, relative_error, tensors_of
+from benchmarks.suites.op_calls import GROUPS, OPS, TILE_OPS, Call, relative_error, tensors_of
 from benchmarks.suites.op_inputs import Data
-from benchmarks.suites.worker import PeakMeter, cupy_bytes
-from mmphate_gpu.stages import held_bytes
 
 NAME = "ops"
 SWEEP_GOAL = 25
 REPEATS, QUICK_REPEATS = 9, 3
 
 
-def measure(one: Measured, device: torch.device, repeats: int, rate: Mapping[str, float]) -> Row:
-    """The op as it serves, its portable version, its memory, its error and its floor at the rates ``rate``."""
-    # Before the memory is read: copies of inputs, and what ops before this one left, are not this one's.
-    one.restore(1)
-    let_go(device)
-    meter, held = PeakMeter(device), held_bytes(device) + cupy_bytes()
-    cold = once(one.call, device)
+def measure(call: Call, device: torch.device, repeats: int, rates: Mapping[str, float]) -> Row:
+    """The op as it runs, its portable version, its memory, its error, and its floor at ``rates``."""
+    call.restore(1)  # before the memory is read, which is not to count the copies of the inputs
+    meter = PeakMeter(device)
+    cold = once(call.run, device)
     meter("cold")
-    seconds = warm(one.call, device, repeats, one.restore)
-    row = Row(suite=NAME, case=one.what, stage=one.op, by=one.by, cold_seconds=cold, warmup=1, **timing(seconds))
-    row = replace(row, work=one.work, unit=one.unit, rate=one.work / row.seconds, goal=one.goal)
-    row = replace(row, added_bytes=max(0, meter.spans["cold"] - held))
-    row = replace(row, flop=one.flop, moved_bytes=one.needs["bytes"], **_beside_portable(one, device, repeats))
-    floor = floors.floor_of(one.needs, rate)
+    seconds = warm(call.run, device, repeats, call.restore)
+    row = Row(suite=NAME, case=call.case, stage=call.op, by=call.by, cold_seconds=cold, warmup=1, **timing(seconds))
+    row = replace(row, work=call.work, unit=call.unit, rate=call.work / row.seconds, goal=call.goal)
+    row = replace(row, added_bytes=max(0, meter.spans["cold"] - meter.before))
+    row = replace(row, flop=call.flop, moved_bytes=call.needs["bytes"], **_beside_portable(call, device, repeats))
+    floor = floors.floor_of(call.needs, rates)
     if floor is None:
         return row
     return replace(row, floor_seconds=floor[0], bound=floor[1], share_of_floor=floor[0] / row.seconds)
 
 
-def _beside_portable(one: Measured, device: torch.device, repeats: int) -> dict[str, Any]:
-    """The error, and the seconds of the portable version where another serves."""
-    # Copies: the other version may write to the same place.
-    found = [tensor.clone() for tensor in tensors_of(one.once(one.call))]
-    error = None if one.judge is None else one.judge(found[0])
-    if one.portable is None:
+def _beside_portable(call: Call, device: torch.device, repeats: int) -> dict[str, Any]:
+    """The error, and the seconds of the portable version if something else runs."""
+    # Copies, because the portable version may write to the same place.
+    results = [tensor.clone() for tensor in tensors_of(call.result_of(call.run))]
+    error = None if call.judge is None else call.judge(results[0])
+    if call.portable is None:
         return {"error": error}
-    expected = one.once(one.portable)
-    error = relative_error(found, expected) if error is None else error
-    slow = warm(one.portable, device, max(1, repeats // 3), one.restore)
+    expected = call.result_of(call.portable)
+    error = relative_error(results, expected) if error is None else error
+    slow = warm(call.portable, device, max(1, repeats // 3), call.restore)
     return {"error": error, "portable_seconds": timing(slow)["seconds"]}
 
 
-def measured(
-    device: torch.device,
-    *,
-    quick: bool,
-    only: Sequence[str] = (),
-    repeats: int | None = None,
-    folder: Path | None = None,
-) -> list[Row]:
-    """Rows of the ops ``only``, or of all; ``folder`` is where suite floors wrote its rates."""
-    data, about = Data(device, quick), records.about(device)
-    rate = floors.rates_of(folder, device, quick=quick)
+def measured(names: Sequence[str], device: torch.device, folder: Path | None, *, quick: bool) -> list[Row]:
+    """Rows of the ops ``names``; ``folder`` has the rates of suite "floors"."""
+    data, now = Data(device, quick), conditions(device)
+    rates = floors.rates_of(folder, device, quick=quick)
     rows = []
-    for op in only or ops(device.type, quick):
-        for one in {**OPS, **TILE_OPS}[op](data):
-            row = measure(one, device, repeats or (QUICK_REPEATS if quick else REPEATS), rate)
-            rows.append(replace(row, goal=None if quick else row.goal, **about))
+    for name in names:
+        for call in {**OPS, **TILE_OPS}[name](data):
+            row = measure(call, device, QUICK_REPEATS if quick else REPEATS, rates)
+            rows.append(replace(row, goal=None if quick else row.goal, **now))
     return rows
 
 
-def ops(device: str, quick: bool) -> list[str]:
-    """The names of the ops that are measured there."""
-    return [*OPS, *(TILE_OPS if quick or device.startswith("cuda") else ())]
+def parts() -> Sequence[str]:
+    """The names of the ops."""
+    return [*OPS, *TILE_OPS]
 
 
-def tasks(device: str, quick: bool, only: Sequence[str] = (), repeats: int | None = None) -> list[Task]:
-    """A process an op; one for all where inputs are small.
+def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
+    """A process for each op; one for all of them if inputs are small.
 
-    On CUDA, where a process takes ten seconds to start and to load its kernels, there is one for each of the `GROUPS`:
-    what ends early costs the rows of one group, and all start within one call of `verify_gpu`.
+    On CUDA a process takes ten seconds to start and to load its kernels, so the ops of each of the `GROUPS` share one.
     """
-    chosen = list(only or ops(device, quick))
+    on_gpu = device.startswith("cuda")
+    everything = [*OPS, *(TILE_OPS if quick or on_gpu else ())]
+    chosen = list(only or everything)
     if quick:
-        return [_task(device, quick, "all" if chosen == ops(device, quick) else "-".join(chosen), chosen, repeats)]
-    if not device.startswith("cuda"):
-        return [_task(device, quick, op, [op], repeats) for op in chosen]
-    shares = {name: [op for op in chosen if op in group] for name, group in GROUPS.items()}
-    whole = {name: name if some == list(GROUPS[name]) else "-".join(some) for name, some in shares.items()}
-    return [_task(device, quick, whole[name], some, repeats) for name, some in shares.items() if some]
+        return [_task(device, quick, "all" if chosen == everything else "-".join(chosen), chosen)]
+    if not on_gpu:
+        return [_task(device, quick, op, [op]) for op in chosen]
+    by_group = {name: [op for op in chosen if op in group] for name, group in GROUPS.items()}
+    key = {name: name if ops == list(GROUPS[name]) else "-".join(ops) for name, ops in by_group.items()}
+    return [_task(device, quick, key[name], ops) for name, ops in by_group.items() if ops]
 
 
-def _task(device: str, quick: bool, name: str, only: Sequence[str], repeats: int | None) -> Task:
-    given = [] if repeats is None else [f"--repeats={repeats}"]
-    chosen = [f"--only={op}" for op in only]
-    options = ["--rows", f"--device={device}", "--folder", OUT, *chosen, *given, *["--quick"] * quick]
-    key = "-".join([name, *([] if repeats is None else [str(repeats)])])
-    time = {"timeout": 1200.0, "estimate": 15.0 if quick else 12.0 * len(only)}
-    about = {"stage": only[0] if len(only) == 1 else name}
-    return python_task(NAME, QUICK * quick + key, "suites/ops.py", *options, about=about, **time)
+def _task(device: str, quick: bool, key: str, ops: Sequence[str]) -> Task:
+    fields = {"stage": ops[0] if len(ops) == 1 else key}
+    limits = {"timeout": 1200.0, "estimate": 15.0 if quick else 12.0 * len(ops)}
+    return python_task(NAME, QUICK * quick + key, "ops", *ops, device=device, quick=quick, fields=fields, **limits)
 
 
 def sweep_ratio(rows: Sequence[Row]) -> float | None:
-    """The sweep that MDS takes (float32, 3 components) against the portable one of the same run and type."""
-    found = [row for row in rows if row.stage == "guttman_transform" and row.case.endswith("x 3, float32")]
-    return found[0].portable_seconds / found[0].seconds if found and found[0].portable_seconds else None
+    """How many times faster the sweep of MDS (float32, 3 components) is than its portable version."""
+    sweeps = [row for row in rows if row.stage == "guttman_transform" and row.case.endswith("x 3, float32")]
+    return sweeps[0].portable_seconds / sweeps[0].seconds if sweeps and sweeps[0].portable_seconds else None
 
 
 def missed_goals(rows: Sequence[Row]) -> list[str]:
-    """One sentence for each goal that is missed; goals are those of two CPU cores, at full size."""
+    """A sentence for each goal that is missed. The goals are for two CPU cores, at full size."""
     full = [row for row in rows if row.device == "cpu" and not row.skipped and not row.task.startswith(QUICK)]
-    found = [
+    missed = [
         f"{row.stage}, {row.case}: {row.rate:.2g} {row.unit}/s, goal {row.goal:.2g}"
         for row in full
         if row.goal is not None and row.rate < row.goal
     ]
     ratio = sweep_ratio(full)
     if ratio is not None and ratio < SWEEP_GOAL:
-        found.append(f"guttman_transform: {ratio:.1f} times the portable sweep, goal {SWEEP_GOAL}")
-    return found
+        missed.append(f"guttman_transform: {ratio:.1f} times the portable sweep, goal {SWEEP_GOAL}")
+    return missed
 
 
-def table(rows: Sequence[Row], which: str) -> tuple[Sequence[str], list[tuple[str, ...]]]:
-    """Head and lines: one line a call of an op."""
-    return op_cells(rows)
+HEAD = ("op", "input", "by", "ms", "rate", "times portable", "error", "adds", "share of floor", "floor")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write, print the table; 1 if a task failed or a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", default=[], choices=[*OPS, *TILE_OPS], help="one op; repeatable")
-    parser.add_argument("--repeats", type=int, help=f"warm calls ({REPEATS}, quick {QUICK_REPEATS})")
-    parser.add_argument("--rows", action="store_true", help="measure in this process and print the rows: a task")
-    parser.add_argument("--folder", type=Path, help="of --rows: where suite floors wrote the rates of the machine")
-    options = add_run_arguments(parser).parse_args(argv)
-    if options.rows:
-        own = {"quick": options.quick, "only": options.only, "repeats": options.repeats, "folder": options.folder}
-        emit(measured(use_device(options.device), **own))
-        return 0
-    rows, code = run_suite(lambda device: tasks(device, options.quick, options.only, options.repeats), options)
-    print(plain_table(*table(rows, "")), end="\n\n")
-    return missed_or_none(missed_goals(rows), code)
+def tables(rows: Sequence[Row], which: str = "") -> list[Table]:
+    """One table, with a line for each call of an op."""
+    return [Table(HEAD, [_cells(row) for row in rows if row.seconds])]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.stage,
+        row.case,
+        row.by,
+        f"{row.seconds * 1e3:.3g}",
+        "" if row.rate is None else f"{row.rate:.2e} {row.unit}/s",
+        "" if row.portable_seconds is None else f"{row.portable_seconds / row.seconds:.1f}",
+        number_text(row.error, ".1e"),
+        bytes_text(row.added_bytes),
+        number_text(row.share_of_floor, ".2f"),
+        row.bound,
+    )
+
+
+def main() -> int:
+    options = task_options().parse_args()
+    emit(measured(options.names, use_device(options.device), options.folder, quick=options.quick))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures made stage by stage, and how far two of them are apart."""
+"""The picture of some landmarks, and how far two pictures are apart."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ N_COMPONENTS = 3
 
 @dataclass(frozen=True)
 class Picture:
-    """What a run ends with."""
+    """The embedding of a run, with its landmarks."""
 
     landmarks: Landmarks
     embedding: torch.Tensor  # (N, C)
-    distances: torch.Tensor  # (L, L), between the landmarks' potentials
+    distances: torch.Tensor  # (L, L), between the potentials of the landmarks
     t: int
     stress: float
 
     def islands(self) -> np.ndarray:  # (N,) int
-        """The connected component of the landmark operator that each node's landmark lies in: 0, 1, ..."""
+        """The connected component of the landmark operator in which the landmark of each node lies: 0, 1, ..."""
         operator = csr_matrix(self.landmarks.landmark_op.cpu().numpy())
         return connected_components(operator, directed=False)[1][self.landmarks.clusters.cpu().numpy()]
 
 
 def picture(landmarks: Landmarks) -> Picture:
-    """Steps 9 to 13 of the method."""
+    """Steps 9 to 13 of docs/method.md."""
     t = optimal_t(landmarks.landmark_op)
     potential = potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees), 0)
     distances = potential_distances(potential)
@@ -44,23 +44,23 @@ def picture(landmarks: Landmarks) -> Picture:
     return Picture(landmarks, interpolate(landmarks.transitions, mds.coordinates), distances, t, mds.stress)
 
 
-def disparity(wanted: torch.Tensor, found: torch.Tensor) -> float:
-    """Of the two pictures after the best shift, turn and scale, as a share of their size."""
-    return float(procrustes(_numbers(wanted), _numbers(found))[2])
+def disparity(wanted: torch.Tensor, picture: torch.Tensor) -> float:
+    """The Procrustes disparity: what the best shift, turn and scale leave, as a share of the size."""
+    return float(procrustes(_numbers(wanted), _numbers(picture))[2])
 
 
-def disparity_within(wanted: torch.Tensor, found: torch.Tensor, islands: np.ndarray) -> float:
-    """The same with every island put in place on its own; their mean by the squares of their sizes.
+def disparity_within(wanted: torch.Tensor, picture: torch.Tensor, islands: np.ndarray) -> float:
+    """The disparity if every island is aligned separately: a mean, weighted by the squared sizes of the islands.
 
-    0 where all islands of ``wanted`` are points.
+    It is 0 if every island of ``wanted`` is a point.
     """
     left, size = 0.0, 0.0
-    places, moved = _numbers(wanted), _numbers(found)
+    places, others = _numbers(wanted), _numbers(picture)
     for island in range(islands.max() + 1):
-        own, other = (points[islands == island] for points in (places, moved))
-        squares = float(np.square(own - own.mean(0)).sum())
+        place, other = (points[islands == island] for points in (places, others))
+        squares = float(np.square(place - place.mean(0)).sum())
         if squares > 0:
-            left += squares * (procrustes(own, other)[2] if np.ptp(other, axis=0).any() else 1.0)
+            left += squares * (procrustes(place, other)[2] if np.ptp(other, axis=0).any() else 1.0)
             size += squares
     return left / size if size else 0.0
 

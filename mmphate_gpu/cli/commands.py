@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     fill_closed_descriptors()
     out, err = lenient(sys.stdout), lenient(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
         warnings.simplefilter("always", result_folder.NoPicture)  # even with -W ignore: nothing else reports it
         code = _guarded(sys.argv[1:] if argv is None else argv)
         out.flush()
@@ -218,8 +218,7 @@ def _bench(args: argparse.Namespace) -> int:
         )
     sys.path.insert(0, str(checkout))
     try:
-        harness = importlib.import_module("benchmarks.run")
-        return harness.main(args.rest)
+        return importlib.import_module("benchmarks.run").main(args.rest)
     finally:
         sys.path.remove(str(checkout))
 

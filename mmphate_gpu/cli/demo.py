@@ -15,9 +15,9 @@ from torch import nn
 from ..errors import check_number
 from ..estimator import MMPHATE
 from ..params import Params
-from ..progress import progress_bar
 from ..record import Recorder
 from ..runtime.devices import one_thread, resolve_device
+from ..stages import progress_bar
 from ..trace import Trace
 from . import result_folder
 

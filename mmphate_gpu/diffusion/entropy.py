@@ -21,27 +21,25 @@ from ..runtime.memory import available_bytes
 from .knee import KNEE_TIE, knee, knee_errors
 from .power import check_square
 
-# Up to this many landmarks of one component the singular values come from a plain SVD. Above it the Gram matrix is
-# several times faster; what it may lose is bounded, and where that could change t the plain SVD decides. On CUDA the
-# limit is low, because the SVD of more than 32 rows is a loop of Jacobi sweeps there.
+# Components of up to this many landmarks get their singular values from a plain SVD. Larger ones get them from the Gram
+# matrix, which is several times faster. Its error is bounded; if the error could change t, the plain SVD decides. The
+# limit for CUDA is low, because there the SVD of more than 32 rows is a loop of Jacobi sweeps.
 SVD_UP_TO = {"cpu": 1000, "cuda": 32}
-# Error allowed for in the eigenvalues of the float64 Gram matrix, relative to the largest: measured 5e-15 at 1200 rows
-# and 8e-15 at 2400, growing as the root of their number. Where t is clear the bounds leave a thousandfold margin.
+# Bound of the error in the eigenvalues of the float64 Gram matrix, relative to the largest. Measured errors are 5e-15
+# at 1200 rows and 8e-15 at 2400, and grow with the root of the number of rows.
 GRAM_ERROR = 1e-13
-# METHOD's floor inside the logarithm: the float64 epsilon.
+# The number added inside the logarithm (step 9 of docs/method.md).
 ENTROPY_FLOOR = torch.finfo(torch.float64).eps
-
-
-# Above this many landmarks in one component its singular values are sampled: Gram matrix and eigenvalues take time with
-# the cube of their number, the sample with the square. A GPU multiplies matrices near its peak rate, which is what the
-# sample does, but finds the eigenvalues of a few thousand rows slowly. The limit for CUDA is an estimate, not measured.
+# Components of more landmarks than this have their singular values sampled: the Gram matrix and its eigenvalues take
+# time with the cube of the landmarks, a sample with the square. A sample multiplies matrices, which a GPU does near its
+# peak rate, but a GPU finds eigenvalues of a few thousand rows slowly. The limit for CUDA is an estimate, not measured.
 SAMPLE_ABOVE = {"cpu": 8000, "cuda": 1500}
-# Probes of the sample, round by round, until the knee is certain; then the exact way is taken, if it fits. On landmark
-# operators of 1149 to 4000 nodes (the limit lowered) the first round was enough.
+# Probes of the sample, round by round, until the knee is certain. If it stays uncertain, all singular values are
+# computed, if they fit in memory.
 PROBES = (32, 64)
-# Groups of probes that the jackknife leaves out, one after the other.
+# Groups of probes; the jackknife leaves out one group at a time.
 N_GROUPS = 32
-# Standard errors allowed for: with as many groups, one error in 2700 is beyond.
+# Standard errors in the margin: with this many groups, one error in 2700 is larger.
 N_ERRORS = 4
 
 
@@ -52,10 +50,10 @@ def _limit(by_device: dict[str, int], device: torch.device) -> int:
 
 @dataclass(frozen=True, eq=False)
 class EntropyEstimate:
-    """A von Neumann entropy, how far it may be off, and the breaks that could be its knee."""
+    """A von Neumann entropy, its error, and the range of breaks that could be its knee."""
 
     entropy: torch.Tensor  # (t_max,) float64
-    error: torch.Tensor  # (t_max,) float64, that of sampling: 0 where there was none
+    error: torch.Tensor  # (t_max,) float64, the error of sampling; 0 if nothing was sampled
     t_low: int
     t_high: int
 
@@ -63,7 +61,7 @@ class EntropyEstimate:
 def _singular_value_bounds(
     matrix: torch.Tensor, groups: Components
 ) -> tuple[torch.Tensor, torch.Tensor]:  # 2 x (L,) float64
-    """Lower and upper bounds of the singular values, component by component; equal where the plain SVD gave them."""
+    """Lower and upper bounds of the singular values, component by component; equal bounds come from the plain SVD."""
     bounds = []
     for members in groups:
         blocks = diagonal_blocks(matrix, members)
@@ -92,11 +90,11 @@ def _gram_bounds(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # 
 
 def entropy_of_singular_values(
     values: torch.Tensor, t_max: int = 100, counts: torch.Tensor | None = None
-) -> torch.Tensor:  # (L,) or (G, L) -> (t_max,) or (G, t_max) float64
+) -> torch.Tensor:  # (L,) or (g, L) -> (t_max,) or (g, t_max) float64
     """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1.
 
     w does not depend on the scale of s. s is first divided by its largest value, so that no power overflows.
-    ``counts`` (G, L) says how often each of the values (L,) occurs, and gives one curve for every row: (G, t_max).
+    ``counts`` (g, L) says how often each of the values (L,) occurs, and gives one curve for every row: (g, t_max).
     """
     values = values / values.amax(-1, keepdim=True)
     n_curves = max(values.numel(), 0 if counts is None else counts.numel()) // values.shape[-1]
@@ -129,13 +127,13 @@ def _flat_if_rounding(entropy: torch.Tensor, n_values: int) -> torch.Tensor:  # 
 def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L, L) -> (t_max,) float64
     """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
 
-    landmark_op is not symmetric: its singular values, not its eigenvalues, are meant. Each connected component has its
-    own; above 1000 landmarks in one (on CUDA 32) they come from the float64 Gram matrix, if that can be shown to give
-    the same `optimal_t` as the SVD. Above 8000 (on CUDA 1500) they are sampled, if that can be shown to give the same
-    `optimal_t` (`entropy_with_error`).
+    landmark_op is not symmetric, so its singular values differ from its eigenvalues. They are computed for every
+    connected component. A component of more than 1000 landmarks (on CUDA 32) uses the float64 Gram matrix, if that
+    provably gives the same `optimal_t` as the SVD. A component of more than 8000 (on CUDA 1500) is sampled, if that
+    provably gives the same `optimal_t` (`entropy_with_error`).
 
-    O(L^3) time for one component, O(6500 L^2) for a sampled one, O(L^2) memory. Deterministic for one device, dtype and
-    thread count: the sample has a seed of its own.
+    A component takes O(L^3) time, a sampled component O(6500 L^2). O(L^2) memory. Deterministic for one device, dtype
+    and thread count, because the seed of the sample is fixed.
 
     Warns
     -----
@@ -152,7 +150,7 @@ def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, 
         warnings.warn(
             f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {estimate.t_low} "
             f"and {estimate.t_high}: the singular values are sampled, and there is no memory for all of them. A "
-            "smaller n_landmark, or a t that is given, settles it",
+            "smaller n_landmark, or a number for t, settles it",
             RuntimeWarning,
             stacklevel=4,
         )
@@ -161,15 +159,14 @@ def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, 
 
 @takes_arrays("landmark_op")
 def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEstimate:  # (L, L)
-    """`von_neumann_entropy`, how far it may be off, and the breaks that could be its knee.
+    """`von_neumann_entropy` with its error, and the range of breaks that could be its knee.
 
-    Not sampled (``error`` 0, one break) up to 8000 landmarks in every component (on CUDA 1500). Above, stochastic
-    Lanczos quadrature: ``error`` is four standard errors over the probes (jackknife) and twice what the last quarter of
-    the Lanczos steps and rounding change, and a break could be the knee if the lines that meet there fit no worse than
-    the best, within the same error of that difference. More probes follow until one break is left; if it is not, all
-    singular values are computed, where there is memory for them. On landmark operators of 4000 nodes (the limit
-    lowered) 32 probes were enough; see docs/performance.md. Deterministic for one device, dtype and thread count: the
-    seed is fixed.
+    Components of up to 8000 landmarks (on CUDA 1500) are not sampled: ``error`` is 0, and one break is left. Larger
+    components are sampled by stochastic Lanczos quadrature. Then ``error`` is four standard errors over the probes
+    (jackknife), plus twice the change that the last quarter of the Lanczos steps makes, plus rounding. A break could be
+    the knee if the two lines that meet there fit no worse than those of the best break, within the error of the
+    difference. Probes are added until one break is left; if several stay, all singular values are computed, if they fit
+    in memory. Deterministic for one device, dtype and thread count, because the seed is fixed.
     Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017.
     """
     return _entropy_with_error(landmark_op, None, t_max)
@@ -193,8 +190,8 @@ def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_
 
 
 def _exact_fits(groups: Components, device: torch.device) -> bool:
-    """Whether there is memory for what `_exact` takes: components of one size, and as much for their SVD, or a Gram
-    matrix of one and its eigenvalues."""
+    """Whether `_exact` fits in memory: the components of one size, and as much again for their SVD, or the Gram matrix
+    of one of them with its eigenvalues."""
     needed = max((2 * members.shape[0] + 1) * 8 * members.shape[1] ** 2 for members in groups)
     return needed <= available_bytes(device)
 
@@ -211,7 +208,7 @@ def _exact(matrix: torch.Tensor, groups: Components, t_max: int) -> torch.Tensor
 
 
 def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEstimate:
-    """Entropy with the large components sampled, by as many probes as it takes."""
+    """The entropy with sampled large components; probes are added until the knee is certain, or none are left."""
     most = _limit(SAMPLE_ABOVE, matrix.device)
     small = [members for members in groups if members.shape[1] <= most]
     known = torch.stack(_singular_value_bounds(matrix, small)).mean(0) if small else matrix.new_empty(0)
@@ -243,22 +240,22 @@ def _estimate(known: torch.Tensor, samples: list[SingularValueSample], t_max: in
 
 def _sampled_entropy(
     known: torch.Tensor, samples: list[SingularValueSample], shares: torch.Tensor, t_max: int, coarse: bool = False
-) -> torch.Tensor:  # (G, t_max)
-    """Curves of the ``known`` singular values and the samples, for every row of the ``shares`` (G, P) of the probes."""
+) -> torch.Tensor:  # (g, t_max)
+    """Curves of the ``known`` singular values and the samples, one for every row of ``shares`` (g, n_probes)."""
     measures = [sample.measure(shares, coarse=coarse) for sample in samples]
     values = torch.cat([known, *(values for values, _ in measures)])
     counts = torch.cat([known.new_ones(len(shares), len(known)), *(counts for _, counts in measures)], 1)
     return entropy_of_singular_values(values, t_max, counts)
 
 
-def _margin(found: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:  # (1 + N_GROUPS, n), (1, n) -> (n,)
-    """How far the first row may be off: the others leave out a group of probes each, ``coarse`` some of the steps."""
-    standard_error = (N_GROUPS - 1) ** 0.5 * found[1:].std(0, correction=0)
-    return N_ERRORS * standard_error + 2 * (coarse[0] - found[0]).abs()
+def _margin(curves: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:  # (1 + N_GROUPS, n), (1, n) -> (n,)
+    """The error of the first row. Every other row leaves out a group of probes; ``coarse`` leaves out Lanczos steps."""
+    standard_error = (N_GROUPS - 1) ** 0.5 * curves[1:].std(0, correction=0)
+    return N_ERRORS * standard_error + 2 * (coarse[0] - curves[0]).abs()
 
 
 def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bool:
-    """Whether no singular values within the bounds could have another knee."""
+    """Whether all singular values within the bounds have the same knee."""
     bounds = entropy_of_singular_values(torch.stack([low, high]), entropy.numel())
     # An error e in H moves the absolute residuals of one line by less than 3 sum |e| (those of a line fit to e itself).
     # The points next to the break belong to both lines, so the sum for one break moves by less than 6 times that, and

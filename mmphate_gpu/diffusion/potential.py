@@ -1,4 +1,4 @@
-"""Diffusion potential and the distances between its rows (METHOD steps 10 and 11)."""
+"""Diffusion potential and the distances between its rows (steps 10 and 11 of docs/method.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..params import MDS_DISTANCES
 from ..runtime.arrays import takes_arrays
 from .power import diffuse
 
-LOG_OFFSET = 1e-7  # METHOD's offset inside the logarithm
+LOG_OFFSET = 1e-7  # added inside the logarithm (step 10 of docs/method.md)
 # Pairs closer than this share of the longest squared row are recomputed by differences: there the product form has
 # lost ten of its sixteen digits.
 CLOSE = 1e-6
@@ -66,7 +66,7 @@ def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
 
 
 @takes_arrays("potential")
-def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:  # (L, F) -> (L, L) float64
+def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:  # (L, C) -> (L, L) float64
     """Distances between the rows of the potential, in float64.
 
     ``metric`` is "euclidean", or "cosine": 1 - cosine similarity, which is 1 between a row of zeros and any other row.
@@ -87,7 +87,7 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
     return distances if scale == 1 else distances.div_(scale)
 
 
-def _cosine_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
+def _cosine_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, C) -> (L, L)
     """1 - cosine similarity; a row of zeros has similarity 0 to all other rows, as scikit-learn has it."""
     largest = rows.abs().amax(1, keepdim=True)
     zero = largest[:, 0] == 0
@@ -124,13 +124,13 @@ def warn_if_collapsed(
         )
 
 
-def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, F) -> (L, L)
-    centred = rows - rows.mean(0)  # distances stay, rounding falls with the norms
-    norms = centred.square().sum(1)
-    squared = symmetric_product(centred, centred.T).mul_(-2)
-    del centred
+def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, C) -> (L, L)
+    centered = rows - rows.mean(0)  # distances stay, rounding falls with the norms
+    norms = centered.square().sum(1)
+    squared = symmetric_product(centered, centered.T).mul_(-2)
+    del centered
     # Both norms first: added one after the other they would round apart for (i, j) and (j, i).
-    for part in row_chunks(*squared.shape, chunk_elements(rows.device)):
+    for part in row_chunks(len(rows), len(rows), chunk_elements(rows.device)):
         squared[part].add_(norms[part, None] + norms).clamp_min_(0)
     i, j = torch.nonzero((squared < CLOSE * norms.max()).triu_(1), as_tuple=True)
     for part in row_chunks(i.numel(), rows.shape[1], chunk_elements(rows.device)):

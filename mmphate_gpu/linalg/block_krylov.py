@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -38,8 +39,8 @@ class BlockKrylov:
         self._projected = torch.zeros(
             self._basis.shape[1], self._basis.shape[1], dtype=torch.float64, device=start.device
         )
-        self._newest: torch.Tensor | None = orthonormalize(start, None)
-        self._image: torch.Tensor | None = None
+        self._newest: Any = orthonormalize(start, None)  # a block; None between `multiply` and `extend`
+        self._image: Any = None  # of the newest block; None but between `multiply` and `extend`
         self._before = self._own = slice(0, 0)
         self.coupling = start.new_zeros(0, 0)  # inner products of the next block with the image: the residuals
 

@@ -15,9 +15,8 @@ import torch
 from ..errors import InputError
 from ..runtime.optional import available, require_cupy
 
-# Eigenvalues alone (n,), or eigenvalues and eigenvectors (n, n).
-Solution = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
-Solver = Callable[[torch.Tensor], Solution]
+# To eigenvalues alone (n,), or to eigenvalues and eigenvectors (n, n).
+Solver = Callable[[torch.Tensor], Any]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .lanczos import Tridiagonal, gauss_quadrature, lanczos
@@ -57,7 +59,7 @@ class SingularValueSample:
 
     def _leading(self) -> tuple[torch.Tensor, torch.Tensor]:  # (r,), (n, r)
         n, device = self.matrix.shape[0], self.matrix.device
-        sizes = {"n_passes": N_PASSES, "block": BLOCK, "order": "algebraic"}
+        sizes: dict[str, Any] = {"n_passes": N_PASSES, "block": BLOCK, "order": "algebraic"}
         squares, vectors = top_eigenpairs(self._product, n, N_LEADING, **sizes, device=device, generator=self.generator)
         # On the CPU: `torch.use_deterministic_algorithms` refuses a cumulative sum of real numbers on CUDA.
         residuals = (self._product(vectors) - vectors * squares).norm(dim=0).cpu()

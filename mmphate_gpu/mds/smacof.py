@@ -1,4 +1,4 @@
-"""Metric MDS by majorisation, with quasi-Newton steps that can never do worse than plain SMACOF."""
+"""Metric MDS by majorization, with quasi-Newton steps that can never do worse than plain SMACOF."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def smacof(
     eps: float = 1e-6,
     sweep: Sweep = one_sweep,
 ) -> Descent:
-    """Minimise sum (D - d)^2 from ``init`` by Guttman transforms, sped up by L-BFGS.
+    """Minimize sum (D - d)^2 from ``init`` by Guttman transforms, sped up by L-BFGS.
 
     The plain step x -> g(x) is a step along the negative gradient; from the last ones L-BFGS guesses the curvature
     and takes longer steps. One that does not lower the stress is shortened, then thrown away for the plain step, which

@@ -13,7 +13,7 @@ from ..runtime.arrays import takes_arrays
 
 @takes_arrays("distances", "coordinates")
 def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, L), (L, C)
-    """Kruskal's normalised stress-1: sqrt(sum (D - d)^2 / sum D^2); 0 where all distances are 0.
+    """Kruskal's normalized stress-1: sqrt(sum (D - d)^2 / sum D^2); 0 where all distances are 0.
 
     O(L^2 C) time, chunks of memory.
     """

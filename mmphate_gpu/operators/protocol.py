@@ -53,7 +53,7 @@ class AffinityOperator(ABC):
         """Product with a vector or a matrix, in the operator's dtype and without a graph."""
         if not isinstance(other, torch.Tensor):
             raise InputTypeError(f"the right-hand side is a {type(other).__name__}; accepted: a torch tensor")
-        other = array_or_tensor("the right-hand side", other)
+        other = array_or_tensor("the right-hand side", other)  # type: ignore[assignment]
         if other.is_complex():
             raise InputTypeError(f"the right-hand side has dtype {other.dtype}; accepted: real numbers")
         if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:

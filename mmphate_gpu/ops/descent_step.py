@@ -166,7 +166,7 @@ def _learn(
         order.append(slot)
     told[N_KEPT] = len(order)
     told[ORDER : ORDER + len(order)] = order
-    return along
+    return list(along)
 
 
 def _gram(told: list[float], row: int) -> list[float]:

@@ -14,7 +14,8 @@ from .scatter_sum import scatter_sum
 
 def aggregate(csr: Csr, labels: torch.Tensor, n: int) -> Csr:  # (rows, m), (m,) int64 -> (rows, n)
     """``csr @ onehot(labels)`` for entries from 0, summed in float64; labels 0 .. n - 1. O(nnz) time. Deterministic."""
-    return Csr(*landmark_aggregate(*csr[:3], labels, n), (csr.shape[0], n))
+    indptr, indices, values = landmark_aggregate(csr.indptr, csr.indices, csr.values, labels, n)
+    return Csr(indptr, indices, values, (csr.shape[0], n))
 
 
 @twins("(Tensor indptr, Tensor indices, Tensor values, Tensor labels, int n) -> (Tensor, Tensor, Tensor)")

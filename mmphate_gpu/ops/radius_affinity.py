@@ -45,7 +45,9 @@ def cut_distance(bandwidth: torch.Tensor, *, decay: float, thresh: float) -> tor
     return candidates[kept].max()
 
 
-def kernel(distances: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, dtype: torch.dtype) -> torch.Tensor:
+def kernel(
+    distances: torch.Tensor, bandwidth: torch.Tensor | float, *, decay: float, dtype: torch.dtype
+) -> torch.Tensor:
     """exp(-(d / bandwidth)^decay); the exponent in float64, the exponential in ``dtype``, which is all it ends in."""
     return ((distances / bandwidth) ** decay).neg_().to(dtype).exp_()
 
@@ -190,5 +192,5 @@ def radius_affinity(
     n_sets, n_points, _ = points.shape
     # A hair beyond the cut, as the averaged value decides.
     cut = cut_radius(decay, thresh) * (1 + 1e-9)
-    parts = symmetrized_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype)
-    return Csr(*parts, (n_sets * n_points, n_points))
+    indptr, indices, values = symmetrized_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype)
+    return Csr(indptr, indices, values, (n_sets * n_points, n_points))

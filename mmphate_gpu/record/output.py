@@ -21,7 +21,8 @@ def copied_output(output: Any) -> Any:
     if isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence) and output:
         output = output[0]
     if isinstance(output, PackedSequence):
-        return PackedSequence(*(None if part is None else part.detach().clone() for part in output))
+        parts: list[Any] = [None if part is None else part.detach().clone() for part in output]
+        return PackedSequence(*parts)
     return output.detach().clone() if isinstance(output, torch.Tensor) else output
 
 

@@ -172,7 +172,7 @@ class Recorder:
         return last.outputs[0]
 
     def _settled(self, layer: nn.Module) -> Run:
-        failure = None
+        failure: Any = None
         for start in [self._start] if self._epochs else self._possible_starts():
             run = functools.partial(self._run, layer, start)
             try:
@@ -279,7 +279,7 @@ def _versions(model: nn.Module) -> list[tuple[int, int]]:
 def _unwrapped(module: nn.Module) -> nn.Module:
     """The module inside wrappers that compile it or spread a forward over devices and processes."""
     parallel = isinstance(module, (nn.DataParallel, DistributedDataParallel))
-    inner = module.module if parallel else getattr(module, "_orig_mod", module)
+    inner: Any = module.module if parallel else getattr(module, "_orig_mod", module)
     return module if inner is module else _unwrapped(inner)
 
 
@@ -317,4 +317,4 @@ def _batch_first(layer: nn.Module, name: str, given: bool | None) -> bool:
 
 
 def _same_mask(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    return (one is None) == (other is None) and (one is None or np.array_equal(one, other))
+    return one is other if one is None or other is None else np.array_equal(one, other)

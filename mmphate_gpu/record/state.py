@@ -44,7 +44,8 @@ def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[K
     where in use), NumPy, `random`, and generators among the attributes. When the block has ended, the dict that it got
     holds the attributes that it has changed.
     """
-    attributes, changes = Attributes(model), {}
+    attributes = Attributes(model)
+    changes: dict[Key, Change] = {}
     gradients = [(weight, weight.grad) for weight in attributes.weights]
     flags = [(module, module.training) for module in attributes.modules]
     saved = None
@@ -213,8 +214,9 @@ def _attributes(owner: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _may_be_state(weight: torch.Tensor | None) -> bool:
-    frozen = weight is not None and not weight.requires_grad and not is_lazy(weight)
-    return frozen and weight.numel() <= _LARGEST_STATE
+    if weight is None or weight.requires_grad or is_lazy(weight):
+        return False
+    return weight.numel() <= _LARGEST_STATE
 
 
 class Start(Attributes):

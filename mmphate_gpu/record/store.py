@@ -25,7 +25,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._parts: list[np.ndarray] = []
         self._epochs: list[float] = []
-        self._extra: dict[str, np.ndarray] = {}
+        self._extra: dict[str, Any] = {}
 
     def open(self) -> None:
         """Nothing to prepare."""

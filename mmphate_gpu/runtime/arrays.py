@@ -40,12 +40,12 @@ def to_kind(tensor: torch.Tensor, kind: str) -> Any:
 
 
 def _sparse_to_kind(tensor: torch.Tensor, kind: str) -> Any:
+    from scipy.sparse import csr_matrix
+
     parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
     if kind == "cupy":
-        sparse = require_cupy("cupyx.scipy.sparse", purpose="a CuPy result")
-    else:
-        from scipy import sparse
-    return sparse.csr_matrix(tuple(to_kind(part, kind) for part in parts), shape=tuple(tensor.shape), copy=False)
+        csr_matrix = require_cupy("cupyx.scipy.sparse", purpose="a CuPy result").csr_matrix
+    return csr_matrix(tuple(to_kind(part, kind) for part in parts), shape=tuple(tensor.shape), copy=False)
 
 
 def result_to_kind(result: Any, kind: str) -> Any:

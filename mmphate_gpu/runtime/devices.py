@@ -12,7 +12,7 @@ import torch
 from ..errors import InputError, InputTypeError
 
 
-def resolve_device(device: Any, like: torch.Tensor | None = None) -> torch.device:
+def resolve_device(device: Any, like: Any = None) -> torch.device:
     """``device`` as a torch device that exists.
 
     "auto" is the device of ``like`` if that is a GPU, else the current CUDA device where there is one, else the CPU.

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,8 @@ class _ProcessWide:
 
     def __enter__(self) -> None:
         with self._lock:
-            every, matmul = torch.backends.mkldnn, torch.backends.mkldnn.matmul
+            every: Any = torch.backends.mkldnn
+            matmul = every.matmul
             if matmul.fp32_precision not in ("none", "ieee"):
                 inherited = matmul.fp32_precision == every.fp32_precision
                 before = "none" if inherited else matmul.fp32_precision

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..errors import InputError
 from .checksums import checksum_path, differs_from_checksum, write_checksum
@@ -117,7 +118,7 @@ def _why_compiler_fails(compiler: str) -> str | None:
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "probe.so"
             command = [compiler, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(library)]
-            options = {"input": b"int probe;\n", "capture_output": True, "timeout": PROBE_SECONDS}
+            options: dict[str, Any] = {"input": b"int probe;\n", "capture_output": True, "timeout": PROBE_SECONDS}
             done = subprocess.run(command, check=False, **options)
             sound = done.returncode == 0 and library.is_file() and library.stat().st_size > 0
     except subprocess.TimeoutExpired:

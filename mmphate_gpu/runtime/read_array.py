@@ -133,7 +133,9 @@ def _axis_names(array: Any) -> list[Any] | None:
 def _dlpack_readers(values: Any) -> list[Callable[[Any], Values]]:
     # NumPy comes first in host memory, because torch ends the process on a negative stride.
     device = getattr(values, "__dlpack_device__", lambda: (None, 0))()
-    readers = [np.from_dlpack, torch.from_dlpack] if device[0] == _HOST else [torch.from_dlpack]
+    readers: list[Callable[[Any], Values]] = [torch.from_dlpack]
+    if device[0] == _HOST:
+        readers.insert(0, np.from_dlpack)
     return [*readers, np.asanyarray] if hasattr(values, "__array__") else readers
 
 

@@ -12,6 +12,8 @@ from typing import Any
 class Stopped(SystemExit):
     """SIGTERM or SIGHUP has arrived; ``code`` is the exit code. The arguments may hold a message, as in Ctrl-C."""
 
+    code: int
+
     def __init__(self, number: int) -> None:
         super().__init__()
         self.code = 128 + number

@@ -187,7 +187,7 @@ def _in_nanoseconds(times: np.ndarray) -> np.ndarray:
     return in_ns if same.all() else times
 
 
-def _times(name: str, values: np.ndarray, step: str, attributes: Mapping[str, Any]) -> np.ndarray:
+def _times(name: str, values: np.ndarray, step: Any, attributes: Mapping[str, Any]) -> np.ndarray:
     """Dates or time spans: of whole numbers exactly, of fractions rounded to nanoseconds."""
     start = attributes["units"].partition(" since ")[2]
     zero = _start_of(name, start, attributes) if start else np.timedelta64(0, step)
@@ -204,7 +204,7 @@ def _times(name: str, values: np.ndarray, step: str, attributes: Mapping[str, An
         ) from error
 
 
-def _ratio(unit: str, finer: str) -> int:
+def _ratio(unit: Any, finer: Any) -> int:  # NumPy types units as literals
     return int(np.timedelta64(1, unit) / np.timedelta64(1, finer))
 
 

@@ -35,8 +35,12 @@ def reduce(points: Points, n_pca: int | None, *, seed: int = 0) -> torch.Tensor:
     smaller of covariance and Gram matrix; deterministic for one device and thread count. Points are read twice and,
     where the randomised iteration serves, 16 times.
     """
-    axes = principal_axes(points, n_pca, seed=seed)
-    return points if axes is None else axes.scores(points)
+    return on_axes(points, principal_axes(points, n_pca, seed=seed))
+
+
+def on_axes(points: Points, axes: PrincipalAxes | None) -> torch.Tensor:  # (L, M, D) -> (L, M, n_pca)
+    """The scores of ``points`` on ``axes``; without axes the points themselves, which are a tensor then."""
+    return axes.scores(points) if axes is not None else points  # type: ignore[return-value]
 
 
 class PrincipalAxes(NamedTuple):

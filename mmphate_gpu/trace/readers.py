@@ -61,7 +61,7 @@ def _opened(path: Path) -> Any:
 
 def fill(file: Any, target: np.ndarray, path: Path) -> None:
     """Fill the bytes ``target`` from the open ``file`` at ``path``. Raises `InputError` if the file ends before."""
-    view = memoryview(target)
+    view = target.data
     while view:  # a read may return fewer bytes than asked for; zipfile copies each read, so reads are small
         n_bytes = file.readinto(view[: 2**24])
         if not n_bytes:
@@ -134,9 +134,10 @@ class ChunkedArray:
 
 @dataclass(frozen=True)
 class PresentValues:
-    """True where ``values`` has a value that is not missing and ``mask`` (None: everywhere) is True."""
+    """True where ``values``, of this ``packing``, has a value that is not missing, and ``mask`` (or None) is True."""
 
     values: ChunkedArray
+    packing: Packing
     mask: Blocks | None
     dtype: np.dtype = np.dtype(bool)
 
@@ -146,7 +147,7 @@ class PresentValues:
 
     def block(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
         where = slices, units, samples
-        present = self.values.packing.present(self.values.stored(*where))
+        present = self.packing.present(self.values.stored(*where))
         return present if self.mask is None else present & np.asarray(self.mask.block(*where))
 
     def check(self) -> None:

@@ -126,7 +126,7 @@ def pairwise_sum(values: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., 1)
 @functools.lru_cache
 def _halves(n: int) -> tuple[tuple[int, ...], ...]:
     """Lengths of the parts after each halving, down to at most 128 terms."""
-    levels = [(n,)]
+    levels: list[tuple[int, ...]] = [(n,)]
     while max(levels[-1]) > 128:
         parts = [(size // 2 // 8 * 8, size - size // 2 // 8 * 8) if size > 128 else (size,) for size in levels[-1]]
         levels.append(tuple(itertools.chain.from_iterable(parts)))

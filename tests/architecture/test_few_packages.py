@@ -101,10 +101,10 @@ def test_it_embeds_with_the_required_packages_alone(tmp_path):
     assert not {"torch", "sklearn", "PIL", "mmphate_gpu"} & set(absent)
     # Otherwise a run would be compared with itself.
     assert {name for name in ("pytest", "pykeops", "pynndescent", "xarray") if available(name)} <= set(absent)
-    found, refusals, loaded = run(absent, tmp_path)
+    result, refusals, loaded = run(absent, tmp_path)
     assert not set(loaded) & set(absent)
     for backend in ("keops", "pynndescent"):
         assert re.search(rf'knn_backend="{backend}" .*pip install "mmphate-gpu\[{backend}\]"', refusals[backend])
     assert {file.name for file in (tmp_path / "out").iterdir()} >= {"embedding.npz", "panels.png", "entropy.png"}
     wanted, _, _ = run([], tmp_path)
-    assert found == wanted
+    assert result == wanted

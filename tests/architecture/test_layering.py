@@ -38,7 +38,6 @@ LEVELS = [
     "datasets",
     "config",
     "stages",
-    "progress",
     "pipeline",
     "planning",
     "estimator",
@@ -140,29 +139,29 @@ def level_name(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def upward(module: str, found: Import) -> str | None:
+def upward(module: str, imported: Import) -> str | None:
     """What is wrong with an import, or None."""
-    if found.target.split(".")[0] != NAME:
+    if imported.target.split(".")[0] != NAME:
         return None
-    own, other = level_name(module), level_name(found.target)
-    if own == other:
+    level, other = level_name(module), level_name(imported.target)
+    if level == other:
         return None
-    if own in ONLY:
-        return None if other in ONLY[own] else f"{own} knows only {sorted(ONLY[own])}, not {other}"
+    if level in ONLY:
+        return None if other in ONLY[level] else f"{level} knows only {sorted(ONLY[level])}, not {other}"
     if other == "reference":
-        return None if own == "__init__" else f"{own} imports the reference"
-    if other == "__init__" and LEVELS.index(own) > LEVELS.index("plots"):
+        return None if level == "__init__" else f"{level} imports the reference"
+    if other == "__init__" and LEVELS.index(level) > LEVELS.index("plots"):
         return None  # __version__, which is there before anything else
-    return None if LEVELS.index(other) < LEVELS.index(own) else f"{own} imports {other}, which is not below it"
+    return None if LEVELS.index(other) < LEVELS.index(level) else f"{level} imports {other}, which is not below it"
 
 
-def misplaced(module: str, found: Import) -> str | None:
+def misplaced(module: str, imported: Import) -> str | None:
     """What is wrong with an import of an optional package, or None."""
-    package = found.target.split(".")[0]
+    package = imported.target.split(".")[0]
     if package not in OPTIONAL:
         return None
     short = module.removeprefix(f"{NAME}.")
-    if not found.deferred and (short, package) not in AT_TOP:
+    if not imported.deferred and (short, package) not in AT_TOP:
         return f"{short} imports {package} when it is loaded"
     return None if short in OPTIONAL[package] else f"{short} is no place for {package}"
 
@@ -170,8 +169,8 @@ def misplaced(module: str, found: Import) -> str | None:
 def all_imports() -> Iterator[tuple[str, Import]]:
     for module, path in MODULES.items():
         source = path.read_text(encoding="utf-8")
-        for found in imports_of(source, module, path.name == "__init__.py", set(MODULES)):
-            yield module, found
+        for result in imports_of(source, module, path.name == "__init__.py", set(MODULES)):
+            yield module, result
 
 
 def test_every_module_has_a_level():
@@ -184,17 +183,52 @@ def test_no_level_is_left_over():
 
 
 def test_imports_point_downwards():
-    wrong = [f"{module}:{found.line}: {text}" for module, found in all_imports() if (text := upward(module, found))]
+    wrong = [f"{module}:{result.line}: {text}" for module, result in all_imports() if (text := upward(module, result))]
     assert not wrong, "\n".join(wrong)
 
 
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """A chain of modules that ends where it begins, or an empty list."""
+
+    def walk(module: str, chain: list[str]) -> list[str]:
+        if module in chain:
+            return [*chain[chain.index(module) :], module]
+        if module not in finished:
+            for target in sorted(arrows.get(module, ())):
+                if circular := walk(target, [*chain, module]):
+                    return circular
+            finished.add(module)
+        return []
+
+    finished: set[str] = set()
+    return next(filter(None, (walk(module, []) for module in sorted(arrows))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Within a room too. The packages only hand on names, so imports of them are not counted."""
+    arrows: dict[str, set[str]] = {}
+    for module, imported in all_imports():
+        if imported.target in MODULES and MODULES[imported.target].name != "__init__.py":
+            arrows.setdefault(module, set()).add(imported.target)
+    assert (
+        circle({module: targets for module, targets in arrows.items() if MODULES[module].name != "__init__.py"}) == []
+    )
+
+
+def test_a_circle_is_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
 def test_optional_packages_stay_in_their_places():
-    wrong = [f"{module}:{found.line}: {text}" for module, found in all_imports() if (text := misplaced(module, found))]
+    wrong = [
+        f"{module}:{result.line}: {text}" for module, result in all_imports() if (text := misplaced(module, result))
+    ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_reference_needs_numpy_and_scipy_only():
-    third = {found.target.split(".")[0] for module, found in all_imports() if level_name(module) == "reference"}
+    third = {result.target.split(".")[0] for module, result in all_imports() if level_name(module) == "reference"}
     assert third <= {
         "__future__",
         "dataclasses",
@@ -221,27 +255,29 @@ def test_imports_inside_the_package_are_relative():
 
 def names_of(source: str) -> set[str]:
     """What a module defines itself, or says it hands on (``__all__``)."""
-    found = set()
+    result = set()
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found.add(node.name)
+            result.add(node.name)
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         for target in targets:
             names = {part.id for part in ast.walk(target) if isinstance(part, ast.Name)} if target else set()
-            found |= set(ast.literal_eval(node.value)) if names == {"__all__"} else names
-    return found
+            result |= set(ast.literal_eval(node.value)) if names == {"__all__"} else names
+    return result
 
 
 def borrowed(source: str, module: str, is_package: bool, homes: dict[str, set[str]]) -> list[str]:
     """Names that ``module`` takes from a module, not a package, where they are only imported."""
     package = module if is_package else module.rpartition(".")[0]
-    found = []
+    result = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*above, *([node.module] if node.module else [])])
-            found += [f"{base}.{alias.name}" for alias in node.names if alias.name not in homes.get(base, {alias.name})]
-    return found
+            result += [
+                f"{base}.{alias.name}" for alias in node.names if alias.name not in homes.get(base, {alias.name})
+            ]
+    return result
 
 
 def test_names_are_imported_from_their_homes():
@@ -293,7 +329,7 @@ def found_in(source: str, module: str, is_package: bool = False) -> list[Import]
     ],
 )
 def test_upward_imports_are_found(module, source):
-    assert any(upward(f"{NAME}.{module}", found) for found in found_in(source, module))
+    assert any(upward(f"{NAME}.{module}", result) for result in found_in(source, module))
 
 
 @pytest.mark.parametrize(
@@ -306,7 +342,7 @@ def test_upward_imports_are_found(module, source):
     ],
 )
 def test_downward_imports_pass(module, source):
-    assert not any(upward(f"{NAME}.{module}", found) for found in found_in(source, module))
+    assert not any(upward(f"{NAME}.{module}", result) for result in found_in(source, module))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +361,7 @@ def test_downward_imports_pass(module, source):
     ],
 )
 def test_misplaced_packages_are_found(module, source):
-    assert any(misplaced(f"{NAME}.{module}", found) for found in found_in(source, module))
+    assert any(misplaced(f"{NAME}.{module}", result) for result in found_in(source, module))
 
 
 @pytest.mark.parametrize(
@@ -337,11 +373,11 @@ def test_misplaced_packages_are_found(module, source):
     ],
 )
 def test_deferred_packages_pass(module, source):
-    assert not any(misplaced(f"{NAME}.{module}", found) for found in found_in(source, module))
+    assert not any(misplaced(f"{NAME}.{module}", result) for result in found_in(source, module))
 
 
 def test_relative_imports_are_resolved():
-    assert [found.target for found in found_in("from . import csr, nothing", "ops", True)] == [
+    assert [result.target for result in found_in("from . import csr, nothing", "ops", True)] == [
         f"{NAME}.ops.csr",
         f"{NAME}.ops",
     ]

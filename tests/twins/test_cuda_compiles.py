@@ -112,7 +112,7 @@ def _stack(p: int) -> Stack:
 
 def test_launcher_and_kernels_agree_on_their_sizes() -> None:
     """Python and C++ have the same constants."""
-    text = (source_folder() / "cuda" / "pair_tiles.h").read_text()
+    text = (source_folder() / "cuda" / "pair_block.h").read_text()
     assert f"mmp_resident = {RESIDENT};" in text and f"mmp_box_features = {BOX_FEATURES};" in text
     assert "mmp_tile = mmp_warps * mmp_warp_rows" in text and TILE == 64
     for p in range(1, 1000):

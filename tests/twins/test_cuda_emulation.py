@@ -524,7 +524,11 @@ def test_what_the_screen_has_no_bound_for(cuda_in_turn: Twins, wrong: float) -> 
 
 _SCREEN = """
 #include <cuda_emulation.h>
-#include "{header}"
+#include "{csrc}/common/screen.h"
+namespace of {{
+#include "{csrc}/cuda/pair_cut.h"
+}}
+using namespace of;
 extern "C" double screen_error(double span, long long p) {{ return mmp_screen(span, p).error; }}
 // How many of n pairs the screen tells wrongly, and the largest share of its error that one used up.
 extern "C" long long screen_faults(const double* x, const double* y, const float* a, const float* b, long long n,
@@ -552,8 +556,7 @@ extern "C" long long screen_faults(const double* x, const double* y, const float
 
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    header = source_folder() / "common" / "screen.h"
-    library = compile_text("screen", _SCREEN.format(header=header), tmp_path_factory.mktemp("screen"))
+    library = compile_text("screen", _SCREEN.format(csrc=source_folder()), tmp_path_factory.mktemp("screen"))
     library.screen_error.restype, library.screen_error.argtypes = ctypes.c_double, (ctypes.c_double, ctypes.c_int64)
     return library
 

@@ -65,10 +65,10 @@ def launches_of_fit(
     twins.radius_fill(unit_points, 1, 2, 1, 0, n_slices, offsets, counts, *entries)
     twins.csr_matmul(*matrix, zeros(n_slices, width, dtype=torch.float32), 1)
     twins.landmark_aggregate(*matrix, counts, 1)
-    places = [zeros(LANDMARKS, n_components) for _ in range(4)]
-    kept = zeros(descent.ROWS, places[0].numel())
+    points, moved, trial, step = (zeros(LANDMARKS, n_components) for _ in range(4))
+    kept = zeros(descent.ROWS, points.numel())
     state = zeros(descent.N_STATE)
     for distance in (torch.float32, torch.float64):
-        moved, raw = twins.guttman_transform(zeros(LANDMARKS, LANDMARKS, dtype=distance), places[0], 0.0)
-    twins.descent_step(moved, raw, *places, kept, state, 0, 1)
+        trial_moved, raw = twins.guttman_transform(zeros(LANDMARKS, LANDMARKS, dtype=distance), points, 0.0)
+    twins.descent_step(trial_moved, raw, points, moved, trial, step, kept, state, 0, 1)
     return tuple(launches)

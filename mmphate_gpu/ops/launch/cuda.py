@@ -8,6 +8,8 @@ kernel: CuPy's at the end of this file, that of an emulation on the CPU in the t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -19,7 +21,7 @@ from .kernel import Argument, Launch, Start, probe, start_with_cupy  # noqa: F40
 from .native import SAMPLED, NativeError
 from .pair_stack import ORDERED_ABOVE, TILE, KeptStack, Stack, blocks_of, new_stack
 
-# Threads of a block in the kernels over pairs (csrc/cuda/pair_tiles.h).
+# Threads of a block in the kernels over pairs (csrc/cuda/pair_block.h).
 PAIR_THREADS = 256
 CSR_THREADS = 256
 # Lanes that serve a row of a sparse product, and columns a lane, by the width of the block.
@@ -40,7 +42,7 @@ DESCENT_BLOCKS = 64
 Bracket = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def _types(indices: torch.dtype, values: torch.dtype) -> dict[str, str]:
+def _types(indices: torch.dtype, values: torch.dtype) -> dict[str, Any]:
     return {"MMP_INDEX": _c_type(indices), "MMP_VALUE": _c_type(values)}
 
 
@@ -137,15 +139,15 @@ class Twins:
         stack = self._screened(points)
         given = (points, *stack.arguments, bandwidth, *points.shape[1:], stack.passes, *kernel)
         counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
-        op = ("radius_affinity", "symmetrized_affinity", stack.blocks, stack)
+        run = partial(self._over_pairs, "radius_affinity", "symmetrized_affinity", stack.blocks, stack)
         # Counting stores nothing, so any types serve. Those that filling will most likely use save a compilation.
-        self._over_pairs(*op, (*given, None, counts, None, None), **_types(torch.int32, dtype))
+        run((*given, None, counts, None, None), **_types(torch.int32, dtype))
         indptr = indptr_of_counts(counts)
         nnz = int(indptr[-1])
         kind = index_dtype(nnz, points.shape[1])
         indices = torch.empty(nnz, dtype=kind, device=points.device)
         values = torch.empty(nnz, dtype=dtype, device=points.device)
-        self._over_pairs(*op, (*given, indptr, None, indices, values), **_types(kind, dtype))
+        run((*given, indptr, None, indices, values), **_types(kind, dtype))
         return indptr.to(kind), indices, values
 
     # ------------------------------------------------------------ neighbours
@@ -282,7 +284,7 @@ class Twins:
         blocks, op = blocks_of(n, rows), "guttman_transform"
         by_axis, least = distances.new_empty(n_components, n), distances.new_empty(())
         n_done = torch.empty((), dtype=torch.int32, device=device)
-        arguments = (points, n, float(share), by_axis, least, n_done)
+        arguments: tuple[Any, ...] = (points, n, float(share), by_axis, least, n_done)
         self._run(Launch(op, "guttman_points", arguments, 1, GUTTMAN_POINT_THREADS, defines=types), device)
         moved, by_block, raw = torch.empty_like(points), points.new_empty(blocks), points.new_empty(())
         arguments = (distances, by_axis, n, least, moved, by_block, n_done, raw)

@@ -13,6 +13,7 @@ import importlib.metadata
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -156,7 +157,7 @@ def _check_tensors(op: str, tensors: list[torch.Tensor | None]) -> None:
         types[letter] = (tensor.dtype,)
 
 
-def _c(argument: object) -> object:
+def _c(argument: Any) -> object:
     if isinstance(argument, torch.Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     if isinstance(argument, bool):

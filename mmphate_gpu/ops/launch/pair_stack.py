@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-# Points of a tile (csrc/cuda/pair_tiles.h).
+# Points of a tile (csrc/cuda/pair_block.h).
 TILE = 64
 # The most features in a pass, whose number the compiler knows. A kernel is compiled for every number that occurs up to
 # this one. More features go in equal passes, so that there are never more kernels than this.
@@ -24,7 +24,7 @@ def blocks_of(items: int, each: int) -> int:
 
 
 class Stack(NamedTuple):
-    """The arguments of the kernels over pairs beside the points (B, n, p): MmpStack of csrc/cuda/pair_tiles.h.
+    """The arguments of the kernels over pairs beside the points (B, n, p): MmpStack of csrc/cuda/pair_block.h.
 
     The T tiles of a set hold its points in order; the last tile may have gaps. Each has passes x part >= p features.
     """

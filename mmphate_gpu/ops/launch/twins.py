@@ -118,8 +118,8 @@ def why_no_cuda_twins() -> str | None:
 
 def serves(device: torch.device) -> bool:
     """Whether native twins serve on ``device``."""
-    reason = {"cpu": native.why_no_native, "cuda": why_no_cuda_twins}.get(device.type)
-    return reason is not None and reason() is None
+    reasons: dict[str, Callable[[], str | None]] = {"cpu": native.why_no_native, "cuda": why_no_cuda_twins}
+    return device.type in reasons and reasons[device.type]() is None
 
 
 def serving(device: str, compiler: CudaCompiler = CUPY) -> str:

@@ -151,6 +151,5 @@ def _lock_name() -> str:
 
 def _is_here(lock_name: str) -> bool:
     """Whether a lock was made on this host, or in this boot of the kernel: its containers have different host names."""
-    host, boot = _LOCK.fullmatch(lock_name).groups()
-    current_host, current_boot = _LOCK.fullmatch(_lock_name()).groups()
+    (host, boot), (current_host, current_boot) = _LOCK.findall(lock_name)[0], _LOCK.findall(_lock_name())[0]
     return host == current_host or (boot == current_boot != "")

@@ -160,10 +160,10 @@ def scratch_folder(path: Path, others: Callable[[Path], list[str]] = nothing, *,
         if not path.parent.is_dir():
             raise InputError(f"path={str(path)!r} is in a folder that does not exist; accepted: an existing folder")
         target = Path(os.path.realpath(path.parent), path.name)
-        for scratch, lock in abandoned_scratches(target) if sweep else ():
+        for abandoned, its_lock in abandoned_scratches(target) if sweep else ():
             with contextlib.suppress(OSError):
-                _complete(scratch, target)
-                _clear(scratch, lock, target, others)
+                _complete(abandoned, target)
+                _clear(abandoned, its_lock, target, others)
         scratch, lock = new_scratch(target)
     try:
         yield scratch

@@ -88,8 +88,8 @@ class Snapshots:
 
     def parts(self) -> FileFolder | None:
         """A reader of parts of the values; None if a file is in Fortran order."""
-        parts = [file.parts() for file in self.files]
-        return None if None in parts else FileFolder(tuple(parts), self.shape, self.dtype)
+        parts = [part for file in self.files if (part := file.parts()) is not None]
+        return FileFolder(tuple(parts), self.shape, self.dtype) if len(parts) == len(self.files) else None
 
 
 def _snapshots(path: Path, names: list[str]) -> Snapshots:

@@ -131,8 +131,8 @@ def _scales(array: Any) -> list[list[Any]]:
     """The dimension scales of each axis. HDF5's own functions are not used, because they trust a damaged attribute."""
     key = "DIMENSION_LIST"
     lists = array.attrs.get_id(key) if key in array.attrs else None
-    element = None if lists is None else h5py().check_vlen_dtype(lists.dtype)
-    if element is None or h5py().check_ref_dtype(element) is not h5py().Reference or lists.shape != (array.ndim,):
+    element = None if lists is None or lists.shape != (array.ndim,) else h5py().check_vlen_dtype(lists.dtype)
+    if element is None or h5py().check_ref_dtype(element) is not h5py().Reference:
         return [[] for _ in range(array.ndim)]
     return [[array.file[reference] for reference in references if reference] for references in array.attrs[key]]
 

@@ -84,8 +84,8 @@ def open_zarr(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
         if node.is_array:
             yield {"data": _variable(path, node)}
             return
-        nodes = {item.name: node_in(item) for item in path.iterdir() if item.name.lower() in ("data", "trace", *BESIDE)}
-        nodes = {name: each for name, each in nodes.items() if each is not None}
+        items = [item for item in path.iterdir() if item.name.lower() in ("data", "trace", *BESIDE)]
+        nodes = {item.name: each for item in items if (each := node_in(item)) is not None}
         stored = stored_names(path, nodes, lambda name: nodes[name].metadata.get("shape"))
         texts = {name: values for name, values in node.attributes.items() if name in BESIDE and type(values) is list}
         yield {name: _text_variable(path, name, values) for name, values in texts.items()} | {
