@@ -55,7 +55,7 @@ def test_names_that_no_file_has(tmp_path, kind):
     for name in names:
         with pytest.raises(InputError, match=r"^path=.* holds a character that no file name can have"):
             WRITERS[kind](f"{tmp_path}/{name}{suffix(kind)}")
-    with pytest.raises(InputError, match=r"^path='.*aaa.*' (cannot be written|is in a folder that does not exist)"):
+    with pytest.raises(InputError, match=r"^\S*aaa\S* (cannot be written|is in a folder that does not exist)"):
         WRITERS[kind](tmp_path / ("a" * 300 + suffix(kind)))
     with pytest.raises(InputError, match=r"(cannot be written|does not exist)"):
         WRITERS[kind](tmp_path / ("a" * 300) / f"a{suffix(kind)}")
