@@ -235,13 +235,13 @@ def test_nothing_follows_planted_names(tmp_path):
 
 @posix
 def test_scratch_is_closed_to_others_and_not_guessed(tmp_path):
-    found = set()
+    folders = set()
     for _ in range(3):
         with whole_file(tmp_path / "a", overwrite=True) as new:
-            found.add(new.parent.name)
+            folders.add(new.parent.name)
             assert new.parent.parent == tmp_path and stat.S_IMODE(new.parent.stat().st_mode) == 0o700
             new.write_text("")
-    assert len(found) == 3
+    assert len(folders) == 3
 
 
 # ---------------------------------------------------------------- several writers at once
@@ -414,9 +414,9 @@ NOT_SWEPT = {
 }
 
 
-@pytest.mark.parametrize("kind", NOT_SWEPT)
-def test_what_is_not_ours_or_not_surely_dead_stays(tmp_path, kind):
-    NOT_SWEPT[kind](abandoned(tmp_path / "a.npz"))
+@pytest.mark.parametrize("case", NOT_SWEPT)
+def test_what_is_not_ours_or_not_surely_dead_stays(tmp_path, case):
+    NOT_SWEPT[case](abandoned(tmp_path / "a.npz"))
     before = {(path.relative_to(tmp_path), path.is_dir()) for path in tmp_path.rglob("*")}
     save_trace(tmp_path / "a.npz", TRACE)
     after = {(path.relative_to(tmp_path), path.is_dir()) for path in tmp_path.rglob("*")}
