@@ -9,6 +9,7 @@ import torch
 from ..errors import check_choice
 from ..operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
 from ..operators.assemble import assembled_bytes, assembled_nnz
+from ..operators.choose import choose_form, stored_forms, suits_half
 from ..operators.tiles import tiles_bytes
 from ..ops.launch.twins import TRITON
 from ..params import STORAGES, Params
@@ -21,11 +22,6 @@ from ..trace.pca import reduce
 from .bandwidth import interslice_bandwidth
 from .equal_points import merge_equal_slices
 from .intraslice import intraslice_affinity
-
-# "auto" stores the affinity while it takes at most this share of the free memory: the rest of the run needs some too.
-SPARSE_SHARE = 0.4
-# Share of the interslice pairs from which tiles beat CSR on a GPU (docs/performance.md).
-TILES_FROM = 0.01
 
 
 class MultisliceAffinity(NamedTuple):
@@ -81,18 +77,15 @@ def affinity_of_points(
 
 
 def _best_storage(lazy: LazyAffinity) -> str:
-    """The form for the memory there is; tiles only where their products have tensor cores."""
-    room, counts = SPARSE_SHARE * available_bytes(lazy.device), lazy.interslice_counts()
-    if _suits_tiles(lazy, counts) and tiles_bytes(lazy.tile_layout().n_stored) <= room:
-        return "tiles"
-    nnz = assembled_nnz(lazy.intraslice, counts)
-    return "sparse" if assembled_bytes(nnz, lazy.shape[0], lazy.dtype) <= room else "lazy"
-
-
-def _suits_tiles(lazy: LazyAffinity, counts: torch.Tensor) -> bool:
-    n_pairs = counts.numel() * (lazy.n_slices - 1)
-    dense = int(counts.sum()) > TILES_FROM * n_pairs
-    return lazy.device.type == "cuda" and lazy.suits_half() and dense and TRITON.serves()
+    """The form for the free memory; tiles only where tensor cores multiply them."""
+    counts = lazy.interslice_counts()
+    tiles = lazy.device.type == "cuda" and suits_half(lazy.thresh) and TRITON.serves()
+    forms = stored_forms(int(counts.sum()) / (counts.numel() * (lazy.n_slices - 1)), tiles=tiles)
+    sizes = {
+        "tiles": lambda: tiles_bytes(lazy.tile_layout().n_stored),
+        "sparse": lambda: assembled_bytes(assembled_nnz(lazy.intraslice, counts), lazy.shape[0], lazy.dtype),
+    }
+    return choose_form(forms, lambda form: sizes[form](), available_bytes(lazy.device))
 
 
 def _sparse(lazy: LazyAffinity) -> SparseAffinity:

@@ -22,6 +22,7 @@ from ..runtime.isolation import isolated
 from ..runtime.keops import KeopsError, give_up_keops, keops, keops_serves
 from ..runtime.memory import available_bytes, check_fits
 from .assemble import assemble, assembled_bytes, assembled_nnz
+from .choose import suits_half
 from .protocol import AffinityOperator
 
 LAZY_ENGINES = ("auto", "torch", "keops", "fused")
@@ -98,7 +99,7 @@ class LazyAffinity(AffinityOperator):
     def _best_engine(self) -> str:
         if self.device.type != "cuda":
             return "torch"
-        if self.suits_half() and TRITON.serves() and self.fused_radius() <= FUSED_RADIUS:
+        if suits_half(self.thresh) and TRITON.serves() and self.fused_radius() <= FUSED_RADIUS:
             return "fused"
         return "keops" if keops_serves() else "torch"
 
@@ -106,10 +107,6 @@ class LazyAffinity(AffinityOperator):
     def nbytes(self) -> int:  # type: ignore[override]
         parts = [self.unit_points, *self.intraslice[:3], *(self._layout or []), self._counts, *(self._fused or [])[:2]]
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
-
-    def suits_half(self) -> bool:
-        """Whether every entry is a normal number in half precision; smaller ones lose digits, and below 6e-8 all."""
-        return self.thresh >= torch.finfo(torch.float16).tiny
 
     @cached_property
     def reach(self) -> float:

@@ -1,8 +1,14 @@
-"""Bytes and operations of every stage, by formula: what the code of each stage holds at its worst moment."""
+"""Bytes and operations of every stage: what the code of the stage holds at its worst moment.
+
+The letters are those of docs/architecture.md: S = E T slices, M units, N = S M nodes, P samples, D features after PCA, L
+landmarks, C columns of the landmarks' basis. A term of less than 2 % of the peak of every run is left out
+(docs/decisions.md, "The memory planner").
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,69 +22,53 @@ from ..operators.lazy import entries_at_once
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
 from ..ops.launch.pair_stack import TILE as PAIR_TILE
-from ..ops.radius_affinity import cut_radius
 from ..ops.tile_block import COLUMNS
 from ..ops.tile_entries import TILE
 from ..ops.tile_layout import n_tiles
 from ..params import Params
 from ..trace.pca import EXACT_PCA
 from ..trace.stored import BLOCK_ELEMENTS
+from .sample import Entries, intraslice_entries
 
-KRYLOV_BLOCKS = 5  # of `top_eigenpairs`, each n_svd + 10 columns wide
-CLASSIC_BLOCKS = 8  # Krylov blocks of `classic`, each n_components + 10 columns wide
-SMACOF_SWEEPS = 150  # typical
-SMACOF_ARRAYS = 20  # arrays of coordinates: the start, 5 of the descent, 10 of kept steps, temporaries. Measured: 20
-POWERS = 4  # held at once on the way to landmark_op^t, at most, for t up to 100
-# Bytes a stage takes for each entry it meets, all its temporaries together.
-PER_PLACED = 96  # intraslice entries sorted into node order: ten int64 arrays and their temporaries. Measured: 98
-PER_MADE = 26  # a chunk of the lazy form: the entries, their product's row offsets and the placing
-# What the C allocator holds of the temporaries that are gone: of some float64 blocks as wide as those of the Krylov
-# basis, and of a few squares, up to the 64 MiB that glibc leaves on top of its heap. Measured with 1000 to 4000
-# landmarks: 14 to 90 MB, 126 to 159 MB after a dense Gram matrix.
-HEAP, HEAP_BLOCKS = 2**26, 6
-# Smaller blocks the allocator does not give back one by one: nonmetric MDS, whose arrays are half a square each, took
-# 9.5 to 11 squares with 1000 to 2400 landmarks and 6.6 with 3600.
-HEAP_BLOCK = 2**25
-SCIPY = 57e6  # its optimisers, loaded when first asked for
-# Share of the landmarks that at most fall apart from the main component, however many loose pieces there are: 2889 of
-# them in the bifurcation suite (Hopf and pitchfork) left 1672 of 3994 landmarks in it.
-LOOSE = 0.58
-# The interslice products of the matrix-free form on CUDA read points with a multiple of so many features above it.
-FEATURES = 16
+KRYLOV_BLOCKS = 5  # of `top_eigenpairs` in landmarks/spectral.py, each C = n_svd + 10 columns wide
+CLASSIC_BLOCKS = 8  # of `top_eigenpairs` in mds/classic.py, each n_components + 10 columns wide
+SMACOF_SWEEPS = 150  # typical number
+SMACOF_ARRAYS = 20  # (L, n_components): the start, 5 of the descent, 10 of kept steps, temporaries. Measured: 20
+AUTO_POWERS = 4  # `most_powers` of the worst t up to 100
+PLACED_ENTRY = 96  # bytes: ten int64 arrays in operators/assemble.py and their temporaries. Measured: 98
+CHUNK_ENTRY = 26  # bytes of an entry of the rows that the lazy form makes: entry, row offsets of its product, its place
+SCIPY = 57e6  # bytes of SciPy's optimizers, which nonmetric MDS imports
+# The loose pieces take at most this share of the landmarks: 2889 pieces of the bifurcation suite (Hopf and pitchfork)
+# left 1672 of 3994 landmarks to the main component.
+LOOSE_SHARE = 0.58
+# The C allocator keeps freed blocks: some of the size of a Krylov block or of a square, up to the 64 MiB that glibc
+# leaves on top of its heap. Measured with 1000 to 4000 landmarks: 14 to 90 MB; 126 to 159 MB after a dense Gram matrix.
+RETAINED, RETAINED_SQUARES, RETAINED_BLOCKS = 2**26, 6, 17
+# Arrays of nonmetric MDS below this size stay in the heap, too: it took 9.5 to 11 squares with 1000 to 2400 landmarks
+# and 6.6 with 3600.
+MAPPED = 2**25
+FUSED_FEATURES = 16  # above as many features, the fused products read a multiple of them
 
 
-class Entries(NamedTuple):
-    """What the data decides. The defaults are upper ends of what was measured."""
-
-    # Share of the interslice pairs at or above thresh: 0.02 to 0.03 (Hopf units), up to 0.27 (pitchfork units).
-    interslice: float = 0.27
-    # Entries within the slice per node, the diagonal included. None: estimated for units that are independent.
-    intraslice: float | None = None
-    alone: float = 0.0  # share of the nodes without any interslice entry
-    # Share of the tiles of 128 slices by 128 that have an entry; 0.38 to 0.51 in time order.
-    tiles: float = 0.51
-    # Pieces of a slice, linked among themselves, of nodes that are alone all: linked to nothing else. For each slice.
-    loose: float = 0.0
-
-
-class Cost(NamedTuple):
-    """What one stage takes."""
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage will take."""
 
     stage: str
     form: str  # of the result
     precision: str
-    at_once: str  # what it works on at a time, where that bounds its memory
-    kept: float  # bytes held until the run ends
-    peak: float  # bytes at the worst moment, the result included, beside what was held before
+    at_once: str  # the size of a block of the work, where blocks bound the memory
+    bytes: int  # kept until the run ends
+    peak_bytes: int  # at the worst moment of the stage, with the results of the stages before it
     operations: float  # floating-point operations
 
 
 class Costs:
-    """The formulas; the letters are those of docs/architecture.md.
+    """The formulas for one run.
 
-    ``room`` is the number of free bytes of the device. ``cuda``: the trace has to be copied to a GPU, and no C
-    allocator keeps memory back. ``native``: the twins serve, and the portable ops' chunks of distances are not needed.
-    ``triton``: Triton's twins serve too, so that the matrix-free form multiplies by tiles made on the fly.
+    ``free_bytes`` are those of the device. ``cuda``: the trace is copied to a GPU, and no C allocator keeps freed
+    blocks. ``native``: the C++ or CUDA versions of the ops serve, which need no chunks of distances. ``triton``: the
+    matrix-free form multiplies tiles that it makes on the fly.
     """
 
     def __init__(
@@ -88,310 +78,271 @@ class Costs:
         *,
         dtype: torch.dtype,
         entries: Entries,
-        room: int,
+        free_bytes: int,
         cuda: bool = False,
         native: bool = False,
         triton: bool = False,
     ) -> None:
-        self.S, self.M, self.D = shape[0] * shape[1], shape[2], shape[3]
+        self.S, self.M, self.P = shape[0] * shape[1], shape[2], shape[3]
         self.N = self.S * self.M
+        self.D = self.P if p.n_pca is None else min(self.P, p.n_pca)
         self.L = p.most_landmarks(self.N)
-        self.K = self.D if p.n_pca is None else min(self.D, p.n_pca)
         self.C = min(p.n_svd + 10, self.N)
-        self.p, self.dtype, self.item, self.cuda, self.room = p, dtype, dtype.itemsize, cuda, room
-        self.pairs = self.M * self.S * (self.S - 1)
+        self.p, self.dtype, self.item, self.cuda, self.free_bytes = p, dtype, dtype.itemsize, cuda, free_bytes
+        # Entries of the affinity.
+        self.pairs = self.N * (self.S - 1)
         self.interslice = entries.interslice * self.pairs
-        intraslice = self.M * self._near_units() if entries.intraslice is None else min(entries.intraslice, self.M)
-        self.intraslice = intraslice * self.N
+        per_node = intraslice_entries(self.M, self.D, p) if entries.intraslice is None else entries.intraslice
+        self.intraslice = min(per_node, self.M) * self.N
         self.nnz = self.interslice + self.intraslice
-        # Pairs of tiles with an entry; of two that are each other's transpose one is stored.
-        in_all = n_tiles(self.S)
-        self.active_tiles = self.M * in_all**2 * entries.tiles
-        self.stored_tiles = (self.active_tiles + min(self.active_tiles, self.M * in_all)) / 2
+        # Pairs of tiles with an entry. One of two that are each other's transpose is stored.
+        self.tiles = self.M * n_tiles(self.S)
+        self.active_tiles = self.tiles * n_tiles(self.S) * entries.tiles
+        self.stored_tiles = (self.active_tiles + min(self.active_tiles, self.tiles)) / 2
         self.fused = triton and p.thresh >= torch.finfo(torch.float16).tiny
-        # A loose piece has a landmark of its own, which nothing links to others.
-        self.main = self.L - min(entries.loose * self.S, LOOSE * self.L)
+        # Every loose piece has a landmark of its own. The others are in one component.
+        self.main = self.L - min(entries.loose * self.S, LOOSE_SHARE * self.L)
         self.square, self.main_square = 8 * self.L**2, 8 * self.main**2
-        self.reached = self._reached(entries)
-        # Float64 distances and which are near; indices, ranks and values of the entries found among them.
-        pairs = min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
-        self.portable = 0 if native else pairs * (10 + 56 * entries.interslice)
-        self.gathered = self._gathered() if native and not cuda else 0
+        # Entries of the transitions: a linked node has entries in as large a share of the main component's landmarks.
+        reached = 1 + self.nnz / self.N * min(1, self.main / (self.N * max(1 - entries.alone, 1 - LOOSE_SHARE)))
+        self.reached = self.N * (1 if self.L == self.N else min(self.L, reached))
+        # ops/radius_affinity.py, portable: float64 distances and flags of pairs; indices, ranks, values of entries.
+        chunk = min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
+        self.portable = 0 if native else chunk * (10 + 56 * entries.interslice)
+        # csrc/cpu/csr_matmul.cpp: each thread gathers the entries of eight rows within a band of columns.
+        band = min(2**16, max(64, 2**19 // (8 * self.C + 1)) * self.M, self.N)
+        self.gathered = torch.get_num_threads() * 144 * band if native and not cuda else 0
 
-    def _near_units(self) -> float:
-        """Share of the pairs of units (a unit with itself included) that have an entry, for independent units.
+    def stages(self, storage: str, held: float = 0) -> tuple[StagePlan, ...]:
+        """All stages with the affinity in this form; ``held`` bytes are in use before the first."""
+        plans = []
+        for stage in self._each(storage):
+            plans.append(replace(stage, bytes=int(stage.bytes), peak_bytes=int(held + stage.peak_bytes)))
+            held += stage.bytes
+        return tuple(plans)
 
-        Normalized points lie on a sphere. A cap around a unit holds its knn nearest units, a wider cap those within its
-        cutoff radius. If these are few, a quarter as many again have this unit in their own radius only. Measured, with
-        30 to 4000 units of 6 to 100 samples: 0.9 to 1.25 of the entries.
-        """
-        from scipy.special import betainc, betaincinv
+    def _each(self, storage: str) -> Iterator[StagePlan]:
+        """The stages, each with its peak beside what was held before it."""
+        yield self._normalize()
+        yield self._reduce()
+        yield self._affinity(storage)
+        yield self._landmarks(storage) if self.L < self.N else self._no_landmarks()
+        yield self._entropy()
+        yield self._potential()
+        yield self._distances()
+        yield self._mds()
+        yield self._interpolate()
 
-        if self.p.decay is None:
-            return min(1.0, (1 + 2 * self.p.intraslice_knn) / self.M)
-        if self.K < 3:
-            return 1.0  # normalized points of one sample are all equal, and of two samples there are two
-        nearest, half = min(0.5, self.p.intraslice_knn / self.M), (self.K - 2) / 2
-        # The cosines at the edges of the two caps; 1 - cosine grows as the squared distance.
-        wider = cut_radius(self.p.decay, self.p.thresh) ** 2
-        cosine = 1 - min(2.0, wider * (1 - (1 - betaincinv(half, 0.5, 2 * nearest)) ** 0.5))
-        beyond = float(betainc(half, 0.5, 1 - cosine**2)) / 2
-        share = beyond if cosine >= 0 else 1 - beyond
-        return min(1.0, 1 / self.M + share * (1.25 - 0.25 * share))
-
-    def _reached(self, entries: Entries) -> float:
-        """Entries of the transitions: nodes reach landmarks as often as nodes."""
-        of_main = self.main / (self.N * max(1 - entries.alone, 1 - LOOSE))
-        reached = min(self.L, 1 + self.nnz / self.N * min(1.0, of_main))
-        return self.N * (1 if self.L == self.N else reached)
+    def trace_bytes(self) -> float:
+        """The copy of the trace on a GPU. On the CPU the trace is not copied."""
+        return self.N * self.P * self.item if self.cuda else 0
 
     # ---------------------------------------------------------------- forms of the affinity
-
-    def sparse_bytes(self) -> int:
-        return assembled_bytes(int(self.nnz), self.N, self.dtype)
-
-    def tiles_bytes(self) -> float:
-        """The stored tiles, which of them every active pair is, and the layout."""
-        return self.stored_tiles * TILE**2 * torch.float16.itemsize + 4 * self.active_tiles + self.layout_bytes()
-
-    def layout_bytes(self) -> float:
-        """The order of the slices of every unit; of every row of tiles two offsets; the columns of its active pairs."""
-        return 8 * self.N + 16 * self.M * n_tiles(self.S) + 4 * self.active_tiles
-
-    def fused_bytes(self) -> float:
-        """The layout and the float32 points of all tiles, feature by feature, with their centres."""
-        features = self.K if self.K <= FEATURES else -(-self.K // FEATURES) * FEATURES
-        return self.layout_bytes() + 4 * features * self.M * n_tiles(self.S) * (TILE + 1)
-
-    def lazy_bytes(self) -> float:
-        """Bytes of the points unit by unit, the intraslice part, the counts, and on CUDA the kept float32 points."""
-        index = index_dtype(int(self.intraslice), self.M).itemsize
-        screened = 4 * self.N * self.K if self.cuda else 0
-        return 8 * self.N * self.K + screened + self.intraslice * (self.item + index) + self.N * (index + 8)
 
     def form_bytes(self, storage: str) -> float:
         """What the affinity keeps in this form."""
         if storage == "sparse":
-            return self.sparse_bytes()
-        more = self.tiles_bytes() if storage == "tiles" else self.fused_bytes() if self.fused else 0
-        return self.lazy_bytes() + more
+            return assembled_bytes(int(self.nnz), self.N, self.dtype)
+        return self.lazy_bytes() + (self._tiles_bytes() if storage == "tiles" else self._fused_bytes())
 
-    def made_at_once(self) -> float:
-        """Entries of the rows that the lazy form makes at a time."""
-        return min(self.nnz, entries_at_once(self.nnz, self.room if self.cuda else None))
+    def lazy_bytes(self) -> float:
+        """operators/lazy.py: points by unit, their float32 copy on CUDA, intraslice entries, counts and row offsets."""
+        index = index_dtype(int(self.intraslice), self.M).itemsize
+        points = (8 + 4 * self.cuda) * self.N * self.D
+        return points + self.intraslice * (self.item + index) + self.N * (index + 8)
 
-    # ---------------------------------------------------------------- stages
+    def _tiles_bytes(self) -> float:
+        """operators/tiles.py: the stored tiles, in half precision."""
+        return self.stored_tiles * TILE**2 * torch.float16.itemsize
 
-    def trace_bytes(self) -> float:
-        """The trace's copy on a GPU; on the CPU it is where it was."""
-        return self.N * self.D * self.item if self.cuda else 0
+    def _fused_bytes(self) -> float:
+        """operators/lazy.py, engine "fused": the float32 points of all tiles, feature by feature."""
+        features = self.D if self.D <= FUSED_FEATURES else -(-self.D // FUSED_FEATURES) * FUSED_FEATURES
+        return 4 * features * self.tiles * TILE if self.fused else 0
 
-    def stages(self, storage: str) -> list[Cost]:
-        return [
-            self._normalize(),
-            self._reduce(),
-            self._affinity(storage),
-            self._landmarks(storage) if self.L < self.N else self._no_landmarks(),
-            *self._dense(),
-            self._interpolate(),
-        ]
+    def _multiplies_tiles(self, storage: str) -> bool:
+        return storage == "tiles" or (storage == "lazy" and self.fused)
 
-    def _normalize(self) -> Cost:
-        size = self.N * self.D
-        chunk = min(size, BLOCK_ELEMENTS)
-        # The values, centred once and twice, squared, and sums of halves.
-        working = (5 if self.p.normalize else 1) * self.item * chunk
-        form, kept = f"({self.S}, {self.M}, {self.D})", 8 * size + 8 * self.N  # the points and their resolution
-        if self.K < self.D:  # points by blocks: the `Scale` and the resolution of each, and the mean of all
-            kept = (3 * self.item + 1) * self.N + 8 * self.N + 8 * self.D
-            form, working = f"{form} by blocks", working + 8 * chunk
-        return Cost("normalize", form, "float64", _elements(chunk), kept, kept + working, 5 * size)
+    def _rows_at_once(self) -> float:
+        """operators/lazy.py: entries of the rows that are made at a time."""
+        return min(self.nnz, entries_at_once(self.nnz, self.free_bytes if self.cuda else None))
 
-    def _reduce(self) -> Cost:
-        N, D, K = self.N, self.D, self.K
-        form = f"({self.S}, {self.M}, {K})"
-        if K == D:
-            return Cost("reduce", form, "float64", "", 0, 0, 0)
-        smaller, chunk = min(N, D), min(N * D, BLOCK_ELEMENTS)
-        if smaller > EXACT_PCA:
-            width = K + 10
-            working = 8 * (3 * (N + D) * width + 2 * chunk)
-            operations = 16 * 2.0 * N * D * width
-        else:
-            # Eigenvectors of the smaller product, with the decomposition's own copies; where that is the Gram matrix
-            # the loadings are put together from their blocks.
-            working = 8 * (6 * smaller**2 + 2 * D * K * (D > N) + 4 * chunk)
-            operations = 2.0 * N * D * smaller + 10.0 * smaller**3
-        scores = 8 * (2 * N * K + 2 * chunk)  # put together from their chunks
-        kept = 8 * (N * K + D * K)
-        return Cost("reduce", form, "float64", _elements(chunk), kept, max(working, scores), operations)
+    # ---------------------------------------------------------------- points and affinity
 
-    def _affinity(self, storage: str) -> Cost:
-        # Bandwidths, for the other forms counts, and what fills them. Layouts are found on one side of the diagonal.
-        lazy, kept = self.lazy_bytes(), self.form_bytes(storage)
-        passes, working, at_once = 1.0, 0.0, ""
-        placed = PER_PLACED * min(CHUNK_ELEMENTS * self.intraslice / (self.N * self.M), self.intraslice)
-        if storage == "sparse":
-            passes, working = 3, lazy + placed + 24 * self.N
-        elif storage == "tiles":
-            at_once = f"{CHUNK_ELEMENTS // TILE**2} tiles"
-            passes = 2.5 + self.stored_tiles * TILE**2 / self.pairs
-            # On CUDA the points by tiles, feature by feature, and their offsets in float32; elsewhere chunks of tiles.
-            working = 32 * CHUNK_ELEMENTS + (24 if self.cuda else 8) * self.N * self.K
-        else:
-            at_once = f"{_elements(self.made_at_once())} entries"
-            passes, working = (1.5, 8 * self.N * self.K) if self.fused else (passes, working)
-        forms = {"sparse": "CSR", "tiles": "tiles, the rest CSR", "lazy": "matrix-free"}
-        precision = "fp16 tiles" if storage == "tiles" else _name(self.dtype)
-        if self.cuda:  # points in the order of a kd-tree; before that, float32 points of every slice, in tiles
-            screened = 4 * self.S * -(-self.M // PAIR_TILE) * PAIR_TILE * self.K
-            working = max(working + 8 * self.N * self.K, screened - kept)
-        working = max(working, 8 * self.N * self.K)  # a copy of the points, made equal where only rounding differs
-        operations = 3.0 * self.K * self.pairs * passes
-        return Cost("affinity", forms[storage], precision, at_once, kept, kept + working + self.portable, operations)
+    def _normalize(self) -> StagePlan:
+        """trace/points.py and trace/scale.py: float64 points (S, M, P), or where PCA follows the `Scale` of each node.
 
-    def _landmarks(self, storage: str) -> Cost:
-        N, L, C = self.N, self.L, self.C
-        stored, transitions = storage == "sparse", self.reached * (self.item + 4)
-        made = 0 if stored else PER_MADE * self.made_at_once() + self.portable
-        together = 0 if stored else 2 * transitions + made  # rows are made chunk by chunk and then joined
-        peak, operations = max(together, self._gram() + transitions), 2.0 * N * (self.reached / N) ** 2
-        if self.p.landmarks == "spectral":
-            peak = max(peak, self._krylov(made if storage == "lazy" and not self.fused else 0, storage))
-            # Ten k-means steps and the seeds.
-            operations += (KRYLOV_BLOCKS + 2) * self._product(storage) + 24.0 * N * L * C
-        elif self.p.landmarks == "stratified":
-            operations += 24.0 * N * L / self.M * self.K
-        at_once = f"{C} columns" if stored else f"{_elements(self.made_at_once())} entries"
-        kept = self.square + transitions + 8 * (N + L)
-        return Cost("landmarks", f"({L}, {L})", "float64", at_once, kept, max(8 * N + peak, kept), operations)
-
-    def _product(self, storage: str) -> float:
-        """Operations of one product with a block: those of every entry and, where it is made for it, of its pair."""
-        by_tiles = storage == "tiles" or (storage == "lazy" and self.fused)
-        entries = self.active_tiles * TILE**2 + self.intraslice if by_tiles else self.nnz
-        made = 0 if storage != "lazy" else self.active_tiles * TILE**2 if self.fused else self.pairs
-        return 2.0 * self.C * entries + 3.0 * self.K * made
-
-    def _krylov(self, made: float, storage: str) -> float:
-        """The block Krylov basis in float32 and what stands beside it.
-
-        At the end these are the eigenvectors and their absolute values. Before, they are the scaled block and its
-        image, or the image and two stages of the next block. Products with tiles read the block in half precision and
-        sum in float32.
+        Held at the peak: the result, and for one block the values, centered once and twice, squared, and their sums.
         """
-        column = 4 * self.N
-        blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C)))
-        by_tiles = storage == "tiles" or (storage == "lazy" and self.fused)
-        width = -(-self.C // COLUMNS) * COLUMNS
-        tiles = 6 * width * TILE * self.M * n_tiles(self.S) if by_tiles else 0
-        end = blocks * self.C + 2 * min(self.p.n_svd, self.N)
-        # On a CPU pages of the basis take no memory until something is written to them; on CUDA they do.
-        products = column * (blocks + 2 + self.cuda) * self.C + tiles + made + self.gathered
-        chunk = 2 * 8 * CUDA_CHUNK_ELEMENTS if self.cuda else 0
-        return max(column * end, products) + chunk + self._blocks_left()
+        values, form = self.N * self.P, f"({self.S}, {self.M}, {self.P})"
+        block = min(values, BLOCK_ELEMENTS)
+        work = (5 if self.p.normalize else 1) * self.item * block
+        kept = 8 * values
+        if self.D < self.P:
+            form, kept, work = f"{form} by blocks", (3 * self.item + 1) * self.N, work + 8 * block
+        kept += 8 * self.N  # the resolution of each node
+        return StagePlan("normalize", form, "float64", _count(block), kept, kept + work, 5 * values)
 
-    def _gathered(self) -> float:
-        """Where every thread of a sparse product puts the entries of eight rows side by side, with room for a band."""
-        band = min(2**16, max(64, 2**19 // (8 * self.C + 1)) * self.M, self.N)
-        return torch.get_num_threads() * 144 * band
+    def _reduce(self) -> StagePlan:
+        """trace/pca.py. Held while the loadings are computed: what the branch says. Held afterwards: scores, twice."""
+        N, P, D = self.N, self.P, self.D
+        if D == P:
+            return StagePlan("reduce", f"({self.S}, {self.M}, {D})", "float64", "", 0, 0, 0)
+        smaller, block = min(N, P), min(N * P, BLOCK_ELEMENTS)
+        if smaller > EXACT_PCA:  # three bases of the randomized iteration
+            loadings = 3 * (N + P) * (D + 10) + 2 * block
+            operations = 16 * 2.0 * N * P * (D + 10)
+        else:  # covariance or Gram matrix, eigenvectors and the solver's copies; of a Gram matrix the loadings, twice
+            loadings = 6 * smaller**2 + 2 * P * D * (P > N) + 4 * block
+            operations = 2.0 * N * P * smaller + 10.0 * smaller**3
+        kept, peak = 8 * (N * D + P * D), 8 * max(loadings, 2 * N * D + 2 * block)
+        return StagePlan("reduce", f"({self.S}, {self.M}, {D})", "float64", _count(block), kept, peak, operations)
+
+    def _affinity(self, storage: str) -> StagePlan:
+        """operators/multislice.py, beside the result: what fills it, or earlier a copy of the points.
+
+        ``passes`` over all pairs find the bandwidths, count the entries (not for "lazy"), and fill.
+        """
+        points, kept = 8 * self.N * self.D, self.form_bytes(storage)
+        passes, work, at_once = 1.0, 0.0, ""
+        if storage == "sparse":  # the lazy form, and the intraslice entries of a chunk of rows on their way
+            passes = 3
+            work = self.lazy_bytes() + PLACED_ENTRY * self.intraslice * min(1, CHUNK_ELEMENTS / (self.N * self.M))
+        elif storage == "tiles":  # chunks of tiles in float64; points by tiles, on CUDA by feature and with offsets
+            passes = 2.5 + self.stored_tiles * TILE**2 / self.pairs
+            work = 32 * CHUNK_ELEMENTS + (3 if self.cuda else 1) * points
+            at_once = f"{CHUNK_ELEMENTS // TILE**2} tiles"
+        else:
+            at_once = f"{_count(self._rows_at_once())} entries"
+            if self.fused:  # scaled points
+                passes, work = 1.5, points
+        if self.cuda:  # points in the order of a kd-tree; earlier the float32 points of every slice in tiles
+            by_slice = 4 * self.S * -(-self.M // PAIR_TILE) * PAIR_TILE * self.D
+            work = max(work + points, by_slice - kept)
+        peak = kept + max(work, points) + self.portable
+        form = {"sparse": "CSR", "tiles": "tiles, the rest CSR", "lazy": "matrix-free"}[storage]
+        precision = "fp16 tiles" if storage == "tiles" else _name(self.dtype)
+        return StagePlan("affinity", form, precision, at_once, kept, peak, 3.0 * self.D * self.pairs * passes)
+
+    # ---------------------------------------------------------------- landmarks
+
+    def _landmarks(self, storage: str) -> StagePlan:
+        """landmarks/operator.py. Three moments: the basis, the aggregated rows, the Gram matrix of the transitions."""
+        N, L, stored = self.N, self.L, storage == "sparse"
+        transitions = self.reached * (self.item + 4)
+        rows = 0 if stored else CHUNK_ENTRY * self._rows_at_once() + self.portable
+        aggregated = 0 if stored else 2 * transitions + rows  # chunks of rows, then joined
+        spectral = self.p.landmarks == "spectral"
+        peak = max(self._krylov(storage, rows) if spectral else 0, aggregated, self._gram() + transitions)
+        operations = 2.0 * self.reached**2 / N
+        if spectral:  # the basis, the features, and ten steps of k-means with their seeds
+            operations += (KRYLOV_BLOCKS + 2) * self._product(storage) + 24.0 * N * L * self.C
+        elif self.p.landmarks == "stratified":
+            operations += 24.0 * N * L / self.M * self.D
+        kept = self.square + transitions + 8 * N
+        at_once = f"{self.C} columns" if stored else f"{_count(self._rows_at_once())} entries"
+        return StagePlan("landmarks", f"({L}, {L})", "float64", at_once, kept, max(peak, kept), operations)
+
+    def _krylov(self, storage: str, rows: float) -> float:
+        """linalg/block_krylov.py, float32: the basis, the scaled block and its image, and what makes the product.
+
+        On a CPU pages of the basis take no memory until they are written to. On CUDA they do.
+        """
+        block = 4 * self.N * self.C
+        blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C))) + 2 + self.cuda
+        chunk = 16 * CUDA_CHUNK_ELEMENTS if self.cuda else 0  # float64 copies
+        product = self.gathered
+        if self._multiplies_tiles(storage):  # ops/tile_block.py: the block in half precision, sums in float32
+            product += 6 * -(-self.C // COLUMNS) * COLUMNS * TILE * self.tiles
+        elif storage == "lazy":
+            product += rows
+        return blocks * block + product + chunk + self._retained_krylov()
 
     def _gram(self) -> float:
-        """M^T D^-1 M: by dense blocks, or as a sparse product; then its mean with its transpose."""
-        entries, square = self.reached, self.square
-        if self._gram_is_dense():
-            # Held at once: the sum, the product of a block and a piece of it, the dense block and its entries.
+        """linalg/sparse_gram.py: squares of the sum and of a product; a dense block and its entries, or sparse rows."""
+        if self.cuda or self.reached > DENSE_SHARE * self.N * self.L:
             rows = block_rows(self.N, self.L, torch.device("cuda" if self.cuda else "cpu"))
-            return 2.2 * square + 8 * rows * self.L + rows / self.N * entries * (28 + self.item) + self._heap()
-        return 2 * square + self._heap() + 2 * entries * 12
+            work = 0.2 * self.square + 8 * rows * self.L + rows / self.N * self.reached * (28 + self.item)
+        else:
+            work = 24 * self.reached
+        return 2 * self.square + work + self._retained()
 
-    def _gram_is_dense(self) -> bool:
-        return self.cuda or self.reached > DENSE_SHARE * self.N * self.L
+    def _product(self, storage: str) -> float:
+        """Operations of one product with C columns: those of the entries, and of the pairs that are made for it."""
+        in_tiles = self.active_tiles * TILE**2
+        entries = in_tiles + self.intraslice if self._multiplies_tiles(storage) else self.nnz
+        made = 0 if storage != "lazy" else in_tiles if self.fused else self.pairs
+        return 2.0 * self.C * entries + 3.0 * self.D * made
 
-    def _no_landmarks(self) -> Cost:
-        kept = self.square + self.N * (self.item + 16)
-        # Dense in the dtype of the affinity and in float64.
-        peak = kept + self.item / 8 * self.square + 16 * self.nnz + self._heap()
-        return Cost("landmarks", f"({self.N}, {self.N})", "float64", "", kept, peak, 2.0 * self.N**2)
+    def _no_landmarks(self) -> StagePlan:
+        """landmarks/operator.py: the dense operator, first in the dtype of the affinity and then in float64."""
+        peak = (1 + self.item / 8) * self.square
+        return StagePlan("landmarks", f"({self.N}, {self.N})", "float64", "", self.square, peak, 2.0 * self.N**2)
 
-    def _dense(self) -> list[Cost]:
-        """Entropy to MDS: all in squares of the landmarks, and of those that hang together."""
-        L, square, main, columns, heap = self.L, self.square, self.main_square, self.p.n_components, self._heap()
-        whole = self.main == L
-        # Finite? takes its absolute values. Then the component, if it is not all, and its decomposition.
-        decomposed, operations = self._singular_values()
-        entropy = max(1.25 * square, (0 if whole else main) + decomposed)
-        powers = POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
-        # The scaled matrix, in whose place the powers of its components are put, or which is the first power itself if
-        # it is all of one piece; and the blocks of one product. Before, that matrix and its transpose; after, the power
-        # and its root.
-        potential = max(2 * square, (0 if whole else square) + (powers + 1 / BLOCKS) * main)
-        # Centred rows, products and the blocks of these; and the pairs too close for them. For cosine the rows are
-        # first divided by their largest entries and by their norms.
-        squares = 2 if self.p.mds_dist == "euclidean" else 4
-        chunk = 3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS
-        distances = (squares + 1 / BLOCKS) * square + 8 * min(chunk, L * L)
-        third = float(self.main) ** 3
-        return [
-            Cost("entropy", f"({self.p.t_max},)", "float64", "", 0, entropy + heap, operations),
-            Cost("potential", f"({L}, {L})", "float64", "", square, potential + heap, 8 * third),
-            Cost("distances", f"({L}, {L})", "float64", "", square, distances + heap, 1.1 * float(L) ** 3),
-            Cost("mds", f"({L}, {columns})", "float32, float64", "", 0, self._mds(), SMACOF_SWEEPS * 20.0 * L * L),
-        ]
+    # ---------------------------------------------------------------- squares of the landmarks
 
-    def _singular_values(self) -> tuple[float, float]:
-        """Bytes and operations of those of the main component: of all, or of a sample with all probes there may be."""
-        n, square = float(self.main), self.main_square
-        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:
-            return 2.2 * square, 4 * n**3  # the Gram matrix and the solver's copy
-        # The block Krylov basis, its last image and three copies of what is found; the Lanczos basis of the last probes
-        # beside that. Before, the squares of all entries.
-        leading, probes = (N_PASSES + 1) * BLOCK + 3 * N_LEADING, N_LEADING + PROBES[-1] * (N_STEPS + 6)
-        products = 2 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS)
-        return max(square, 8 * n * max(leading, probes)), 2 * products * n**2
+    def _entropy(self) -> StagePlan:
+        """diffusion/entropy.py: singular values of the main component, all of them or a sample."""
+        n = self.main
+        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:  # its copy, its Gram matrix, and the solver's
+            peak, operations = (2.2 + (n < self.L)) * self.main_square, 4.0 * n**3
+        else:  # the leading vectors, and the Lanczos bases of the last probes
+            peak = 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6))
+            operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
+        return StagePlan("entropy", f"({self.p.t_max},)", "float64", "", 0, peak + self._retained(), operations)
 
-    def _mds(self) -> float:
-        """Peak of classical MDS, of SMACOF, which starts from it, and of nonmetric MDS, which starts from SMACOF."""
+    def _potential(self) -> StagePlan:
+        """diffusion/power.py: powers of the main component, blocks of one product, and around them the whole matrix."""
+        powers = AUTO_POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
+        peak = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square + self._retained()
+        form, operations = f"({self.L}, {self.L})", 8 * float(self.main) ** 3
+        return StagePlan("potential", form, "float64", "", self.square, peak, operations)
+
+    def _distances(self) -> StagePlan:
+        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; chunks of close pairs."""
+        squares = (2 if self.p.mds_dist == "euclidean" else 4) + 1 / BLOCKS
+        chunk = min(3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS, self.L**2)
+        peak = squares * self.square + 8 * chunk + self._retained()
+        form, operations = f"({self.L}, {self.L})", 1.1 * float(self.L) ** 3
+        return StagePlan("distances", form, "float64", "", self.square, peak, operations)
+
+    def _mds(self) -> StagePlan:
+        """mds/metric.py: classical MDS, SMACOF from there, nonmetric MDS from there."""
         L, square, C = self.L, self.square, min(self.p.n_components, self.L)
-        # Squared distances; the Krylov basis and two of its blocks; the projected matrix and its eigenvectors.
+        # Squared distances, Krylov basis and two of its blocks, projected matrix and eigenvectors.
         width = min(CLASSIC_BLOCKS * (C + 10), L)
-        classic = square + 8 * L * (width + 2 * (C + 10)) + 16 * width**2 + self._heap()
-        if self.p.mds_solver == "classic":
-            return classic
-        # First the distances, scaled and as float32; then the float32 distances and the arrays of the descent.
-        smacof = max(1.5 * square, 0.5 * square + SMACOF_ARRAYS * 8 * L * C) + self._heap()
-        if self.p.mds_solver == "smacof":
-            return max(classic, smacof)
-        # Pairs, their order, groups, two sets of values, temporaries of the regression; and freed blocks in the heap.
-        squares = 7 if self.cuda or square / 2 >= HEAP_BLOCK else 11
-        return max(classic, smacof, squares * square + (0 if self.cuda else SCIPY))
+        peak = square + 8 * L * (width + 2 * (C + 10)) + 16 * width**2 + self._retained()
+        if self.p.mds_solver != "classic":
+            # First the distances, scaled and in float32. Then the float32 distances and the arrays of the descent.
+            peak = max(peak, max(1.5 * square, 0.5 * square + SMACOF_ARRAYS * 8 * L * C) + self._retained())
+        if self.p.mds_solver == "nonmetric":
+            # Half a square each: pairs, order, groups, values twice, temporaries of the regression.
+            squares = 7 if self.cuda or square / 2 >= MAPPED else 11
+            peak = max(peak, squares * square + (0 if self.cuda else SCIPY))
+        form = f"({L}, {self.p.n_components})"
+        return StagePlan("mds", form, "float32, float64", "", 0, peak, SMACOF_SWEEPS * 20.0 * L * L)
 
-    def _interpolate(self) -> Cost:
-        """The coordinates and their copies. The other results are copied only when they are read."""
-        columns = self.p.n_components
-        kept = self.item * self.N * columns
-        # The result, the caller's array, and what `transform` needs: the landmark of each node and the points by unit.
-        copies = 2 * kept + 16 * self.N * columns + 8 * self.N * self.K
-        form = f"({self.N}, {columns})"
-        return Cost(
-            "interpolate", form, _name(self.dtype), "", kept, kept + copies + self._heap(), 2.0 * self.reached * columns
-        )
+    def _interpolate(self) -> StagePlan:
+        """pipeline.py and estimator.py: coordinates and two copies; float64 landmarks and points that `transform` reads."""
+        coordinates = self.N * self.p.n_components
+        kept = self.item * coordinates
+        peak = 3 * kept + 16 * coordinates + 8 * self.N * self.D + self._retained()
+        form, operations = f"({self.N}, {self.p.n_components})", 2.0 * self.reached * self.p.n_components
+        return StagePlan("interpolate", form, _name(self.dtype), "", kept, peak, operations)
 
-    def _blocks_left(self) -> float:
-        """What the C allocator holds of the blocks of the Krylov basis, and of a basis that is no larger than these."""
-        none = self.cuda or self.L == self.N or self.p.landmarks != "spectral"
-        basis = 4 * self.N * self.C * KRYLOV_BLOCKS
-        blocks = HEAP_BLOCKS * 8 * self.N * self.C + (basis if basis < HEAP_BLOCK else 0)
-        return 0 if none else min(HEAP, blocks)
+    # ---------------------------------------------------------------- freed blocks that the C allocator keeps
 
-    def _heap(self) -> float:
-        """What the C allocator has not given back yet."""
-        if self.cuda:
-            return 0
-        return max(self._blocks_left(), min(HEAP, HEAP_BLOCKS * self.square))
+    def _retained_krylov(self) -> float:
+        """Blocks as wide as those of the Krylov basis."""
+        no_basis = self.cuda or self.L == self.N or self.p.landmarks != "spectral"
+        return 0 if no_basis else min(RETAINED, RETAINED_BLOCKS * 4 * self.N * self.C)
+
+    def _retained(self) -> float:
+        """Those blocks, or squares."""
+        return 0 if self.cuda else max(self._retained_krylov(), min(RETAINED, RETAINED_SQUARES * self.square))
 
 
-def _elements(n: float) -> str:
+def _count(n: float) -> str:
     return f"{n / 1e6:.1f}M" if n >= 1e6 else f"{n / 1e3:.0f}k" if n >= 1e3 else f"{n:.0f}"
 
 

@@ -1,4 +1,4 @@
-"""A run within the memory there is: refused early, or done with a leaner affinity."""
+"""A run within the free memory: refused early, or done with a leaner affinity."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 import warnings
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -20,17 +20,16 @@ from ..pipeline import Run, mmphate
 from ..runtime.memory import format_bytes
 from ..stages import STAGES, Callback, Stages
 from ..trace import Trace
-from .costs import Entries
 from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
+from .sample import Entries
 
 logger = logging.getLogger("mmphate_gpu")
 
-FORMS: dict[type, str] = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
+FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
 
-
-# Parts of the messages for memory that ran out, in errors that are not MemoryErrors: from torch's CPU allocator, C++,
+# Parts of the messages about memory that ran out, in errors that are not MemoryErrors: from torch's CPU allocator, C++,
 # cuBLAS, cuSOLVER, Triton, Python's threads and the loader of shared libraries.
-TOLD = (
+OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
     "bad_alloc",
@@ -42,34 +41,34 @@ TOLD = (
 
 
 def ran_out(error: BaseException | None) -> str | None:
-    """What ``error``, or one that it was raised on top of, says of memory that ran out; None if neither does.
+    """The sentence about memory that ran out, in ``error`` or in an error that it followed; None without one.
 
-    Memory that runs out while a CUDA graph is captured breaks the capture, which ends with an error of its own.
+    If memory runs out while a CUDA graph is captured, the capture breaks and ends with an error of its own.
     """
     while error is not None:
         sentences = re.split(r"\. |\n", str(error))
-        telling = [sentence for sentence in sentences if any(words in sentence for words in TOLD)]
-        if telling or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-            return (telling or sentences)[0] or "out of memory"
+        about_memory = [sentence for sentence in sentences if any(words in sentence for words in OUT_OF_MEMORY)]
+        if about_memory or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return (about_memory or sentences)[0] or "out of memory"
         error = error.__cause__ or error.__context__
     return None
 
 
 class Failure(NamedTuple):
-    """How an attempt ended: in words, since an exception's traceback would hold every tensor of the run."""
+    """How an attempt ended. It has no exception, because its traceback would hold every tensor of the run."""
 
-    told: str
+    message: str
     stage: str
     storage: str
     foreseen: bool  # by the plan, before anything ran out
 
 
 def run_within_memory(trace: Trace, p: Params, stages: Stages, callback: Callback | None, available: int) -> Run:
-    """`mmphate`, and once more with the matrix-free affinity where a stored one leaves too little memory.
+    """`mmphate`, and once more with the matrix-free affinity if a stored one leaves too little memory.
 
-    That is where the plan, asked again once the entries are counted, has no room for the rest (``storage="auto"`` means
-    the matrix-free form then), and where torch runs out of memory in spite of it. What the first attempt held from the
-    affinity on is let go before the second.
+    A stored affinity leaves too little if the plan with the counted entries has no room for the rest of the run
+    (``storage="auto"`` then means the matrix-free form), or if torch runs out of memory in spite of the plan. Before
+    the second attempt everything that the first one held from the affinity on is released.
 
     Warns
     -----
@@ -79,22 +78,24 @@ def run_within_memory(trace: Trace, p: Params, stages: Stages, callback: Callbac
     Raises
     ------
     InputError
-        A run that does not fit; with the numbers, and the setting that helps.
+        The run does not fit; with the numbers, and the setting that helps.
     """
-    found = _attempt(trace, p, stages, callback, available)
-    if isinstance(found, Failure) and _leaner_helps(found, p):
+    result = _attempt(trace, p, stages, callback, available)
+    if isinstance(result, Failure) and _leaner_form_helps(result, p):
         stages.forget("affinity")
-        if found.foreseen:
-            logger.info("%s", found.told)
+        if result.foreseen:
+            logger.info("%s", result.message)
         else:
-            again = f'storage="{found.storage}" gives way to the leaner storage="lazy"'
-            warnings.warn(f"{found.told} in stage {found.stage!r}: {again}", RuntimeWarning, stacklevel=4)
+            fallback = f'storage="{result.storage}" gives way to the leaner storage="lazy"'
+            warnings.warn(f"{result.message} in stage {result.stage!r}: {fallback}", RuntimeWarning, stacklevel=4)
         p = replace(p, storage="lazy")
-        found = _attempt(trace, p, stages, callback, available)
-    if isinstance(found, Failure):
+        result = _attempt(trace, p, stages, callback, available)
+    if isinstance(result, Failure):
         stages.forget("affinity")
-        raise DoesNotFit(found.told) if found.foreseen else _out_of_memory(trace, p, found, stages.device, available)
-    return found
+        if result.foreseen:
+            raise DoesNotFit(result.message)
+        raise _out_of_memory(trace, p, result, stages.device, available)
+    return result
 
 
 def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None, available: int) -> Run | Failure:
@@ -106,44 +107,45 @@ def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None,
     except DoesNotFit as error:
         return Failure(str(error), stages.current, _storage(stages, p), True)
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
-        told = ran_out(error)  # in words: a name for the error itself would close a cycle through its traceback
-        if told is None:
+        message = ran_out(error)  # a name for the error itself would close a cycle through its traceback
+        if message is None:
             raise
-        return Failure(told, stages.current, _storage(stages, p), False)
+        return Failure(message, stages.current, _storage(stages, p), False)
 
 
-def _leaner_helps(failure: Failure, p: Params) -> bool:
-    """Whether there is a leaner form; one that was asked for is only given up when memory has run out."""
-    may = not failure.foreseen or p.storage == "auto"
-    return may and failure.storage != "lazy" and STAGES.index(failure.stage) >= STAGES.index("affinity")
+def _leaner_form_helps(failure: Failure, p: Params) -> bool:
+    """Whether a leaner form may help. The form that the user asked for is given up only if memory ran out."""
+    allowed = not failure.foreseen or p.storage == "auto"
+    return allowed and failure.storage != "lazy" and STAGES.index(failure.stage) >= STAGES.index("affinity")
 
 
 def _storage(stages: Stages, p: Params) -> str:
-    """The form the affinity took; what was asked for where it was not finished."""
+    """The form of the affinity, or the form that was asked for if the affinity was not finished."""
     affinity = stages.result("affinity")
     return p.storage if affinity is None else FORMS[type(affinity.operator)]
 
 
 def _plan(trace: Trace, p: Params, available: int, entries: Entries) -> Plan:
-    about: dict[str, Any] = {"dtype": trace.data.dtype, "device": trace.data.device, "available": available}
-    return plan_run(trace.shape, p, entries=entries, **about)
+    data = trace.data
+    return plan_run(trace.shape, p, dtype=data.dtype, device=data.device, available=available, entries=entries)
 
 
 def _plan_of_counted(trace: Trace, p: Params, operator: AffinityOperator, available: int) -> Plan:
-    """The plan with the form that the affinity took, and with its own number of entries."""
+    """The plan with the form and the number of entries of this affinity."""
     n_pairs = trace.n_nodes * (trace.n_slices - 1)
     entries = LEAST
     if isinstance(operator, SparseAffinity):
         entries = LEAST._replace(interslice=(operator.nnz - trace.n_nodes) / n_pairs)
     elif isinstance(operator, TiledAffinity):
-        in_all = trace.n_units * math.ceil(trace.n_slices / TILE) ** 2
-        entries = LEAST._replace(tiles=operator.layout.n_active / in_all)
+        pairs_of_tiles = trace.n_units * math.ceil(trace.n_slices / TILE) ** 2
+        entries = LEAST._replace(tiles=operator.layout.n_active / pairs_of_tiles)
     return _plan(trace, replace(p, storage=FORMS[type(operator)]), available, entries)
 
 
 def _out_of_memory(trace: Trace, p: Params, failure: Failure, device: torch.device, available: int) -> InputError:
     plan = _plan(trace, p, available, LEAST)
-    free = f"{format_bytes(available)} available{plan.limit}"
-    numbers = f"it takes at least {format_bytes(plan.peak_bytes)}, and {device} had {free}"
-    what = f'a trace of shape {trace.shape} ran out of memory in stage {failure.stage!r} with storage="{p.storage}"'
-    return InputError(f"{what} ({failure.told}): {numbers}; {plan.remedy or FEWER_NODES}")
+    run = f"a trace of shape {trace.shape} ran out of memory in stage {failure.stage!r}"
+    needs = f"it takes at least {format_bytes(plan.peak_bytes)}"
+    free = f"{device} had {format_bytes(available)} available{plan.limit}"
+    remedy = plan.remedy or FEWER_NODES
+    return InputError(f'{run} with storage="{p.storage}" ({failure.message}): {needs}, and {free}; {remedy}')

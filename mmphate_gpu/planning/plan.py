@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ..affinities.multislice import SPARSE_SHARE, TILES_FROM
 from ..errors import InputError, InputTypeError, check_choice, check_number
+from ..operators.choose import choose_form, stored_forms, suits_half
 from ..ops.launch.twins import TRITON, serves
 from ..params import STORAGES, Params
 from ..runtime.devices import card_bytes, resolve_device
@@ -18,44 +18,31 @@ from ..runtime.isolation import isolated
 from ..runtime.memory import available_bytes, format_bytes, free_memory, limit_text
 from ..trace.convert import in_order, is_xarray
 from ..trace.trace import STREAM_SHARE, Trace
-from .costs import Costs, Entries
-from .sample import sampled_entries
+from .costs import Costs, StagePlan
+from .sample import Entries, sampled_entries
 
-# What a run takes at least: no pair of slices above the cut, every slice a component of its own. A run is refused
-# before it starts by this, and by what was counted when it has been counted.
+# The minimum of any data: no interslice entries, and every slice a component of its own. A run is refused at once if
+# even this minimum does not fit, and again once the real entries are counted.
 LEAST = Entries(interslice=0, intraslice=1, alone=1, tiles=0, loose=1)
-# A refusal names no fewer than these.
+# A refusal advises no fewer than these.
 FEWEST_LANDMARKS, FEWEST_VECTORS = 100, 10
 
 
 class DoesNotFit(InputError):
-    """A run that needs more memory than there is."""
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """What one stage will take."""
-
-    stage: str
-    form: str
-    precision: str
-    at_once: str  # what it works on at a time, where that bounds its memory
-    bytes: int  # kept until the run ends
-    peak_bytes: int  # with what was kept before it, while the stage works
-    operations: float  # floating-point operations
+    """A run needs more memory than is available."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take beside what the process holds already; ``str(plan)`` is a table."""
+    """What a run will take beside what the process already holds; ``str(plan)`` is a table."""
 
     shape: tuple[int, int, int, int]  # (epoch, timestep, unit, sample)
     device: str
     available_bytes: int
     storage: str  # "sparse", "tiles" or "lazy"
-    why: str  # this form
+    why: str  # the reason for this form
     stages: tuple[StagePlan, ...]
-    remedy: str = ""  # what lowers the peak, of a run that does not fit
+    remedy: str = ""  # what lowers the peak of a run that does not fit
     limit: str = ""  # " (name of the limit is size)" where a limit, not the device itself, bounds the memory
 
     @property
@@ -91,9 +78,9 @@ class Plan:
         return "\n".join([head, *lines, f"affinity: {self.storage}, {self.why}", *advice, tail])
 
 
-def _cells(s: StagePlan) -> tuple[str, ...]:
-    sizes = format_bytes(s.bytes), format_bytes(s.peak_bytes)
-    return s.stage, s.form, s.precision, s.at_once, *sizes, f"{s.operations:.1e}"
+def _cells(stage: StagePlan) -> tuple[str, ...]:
+    sizes = format_bytes(stage.bytes), format_bytes(stage.peak_bytes)
+    return stage.stage, stage.form, stage.precision, stage.at_once, *sizes, f"{stage.operations:.1e}"
 
 
 @isolated()
@@ -115,32 +102,32 @@ def plan(
 ) -> Plan:
     """Bytes, operations and form of every stage of a run.
 
-    The peak is what the run adds to what the process holds when it starts (torch, the trace); on CUDA the trace is
-    counted where it has yet to be copied there, which is done with a quarter of the memory at most, by parts with
-    more. Of a `Trace` it is estimated from a sample of its rows, in two or three seconds on one core and without random
-    numbers: measured to be within 7 % of the peak of the process for the cases of suite "pipeline" (benchmarks) on the
-    CPU. A shape counts as float32. For it, the plan assumes the upper ends of what was measured, and
-    units that are independent in each slice.
+    The peak is what the run adds to what the process already holds (torch, the trace). On CUDA it includes the copy of
+    the trace, unless that is on the device already; a trace of more than a quarter of the memory is not copied as a
+    whole. For a `Trace` the entries of the affinity are estimated from a sample of its rows, without random numbers, in
+    two or three seconds on one core. The peak was then within 7 % of that of the process for the cases of
+    benchmarks/suites/pipeline.py on the CPU. A shape counts as float32. For a shape, the plan assumes the upper ends of
+    what was measured, and units that are independent in each slice.
 
     Parameters
     ----------
     shape_or_trace : (epoch, timestep, unit, sample) or (slice, unit, sample) sizes, a Trace, or an array of such a
     shape
     device : as of `MMPHATE`, or "24 GB card"
-        A CUDA card of so many (decimal) gigabytes; none need be there.
+        A CUDA card of so many (decimal) gigabytes, which this machine need not have.
     n_landmark, storage, n_pca, n_svd, n_components, landmarks, mds_solver, mds_dist, t : as of `MMPHATE`
         Other parameters change the peak by a few percent at most.
     active_share : float, optional
-        Share of the interslice pairs expected above the threshold; decides what ``storage="sparse"`` takes. None: 0.27
-        for a shape, estimated for a Trace.
+        Expected share of the interslice pairs above the threshold, on which the size of ``storage="sparse"`` depends.
+        None: 0.27 for a shape, estimated for a Trace.
     active_tiles : float, optional
-        Share of the tiles of 128 x 128 pairs that have such a pair; decides what ``storage="tiles"`` takes. None: 0.51;
-        of a Trace estimated together with ``active_share`` where the run may take tiles.
+        Expected share of the tiles of 128 x 128 pairs with such a pair, on which the size of ``storage="tiles"``
+        depends. None: 0.51; estimated for a Trace together with ``active_share``, if the run may choose tiles.
 
     Raises
     ------
     InputError
-        A shape that is no trace's, an unknown storage or device. A run that does not fit is no error here: see
+        The shape is no shape of a trace, or the storage or device is unknown. A run that does not fit is no error: see
         `Plan.check`.
 
     Examples
@@ -152,31 +139,33 @@ def plan(
     """
     check_choice("storage", storage, STORAGES)
     shape, dtype, trace = _shape_of(shape_or_trace)
-    sizes: dict[str, Any] = {
-        "n_landmark": n_landmark,
-        "n_pca": n_pca,
-        "n_svd": n_svd,
-        "n_components": n_components,
-        "t": t,
+    sizes = {"n_landmark": n_landmark, "n_pca": n_pca, "n_svd": n_svd, "n_components": n_components, "t": t}
+    p = Params(**sizes, storage=storage, landmarks=landmarks, mds_solver=mds_solver, mds_dist=mds_dist)
+    target, card, available = _device_and_memory(device, None if trace is None else trace.data)
+    expected = {"interslice": ("active_share", active_share), "tiles": ("active_tiles", active_tiles)}
+    expected = {
+        field: check_number(name, share, low=0, high=1)
+        for field, (name, share) in expected.items()
+        if share is not None
     }
-    params = Params(**sizes, storage=storage, landmarks=landmarks, mds_solver=mds_solver, mds_dist=mds_dist)
-    where, card, there = _room(device, None if trace is None else trace.data)
-    given = {"interslice": ("active_share", active_share), "tiles": ("active_tiles", active_tiles)}
-    known = {
-        field: check_number(argument, value, low=0, high=1)
-        for field, (argument, value) in given.items()
-        if value is not None
-    }
-    tiles = "tiles" not in known and (storage == "tiles" or (storage == "auto" and where.type == "cuda"))
-    estimated = Entries() if trace is None or "interslice" in known else sampled_entries(trace, params, tiles)
-    held = trace is not None and trace.data.device == where
-    entries = estimated._replace(**known)
-    about: dict[str, Any] = {"dtype": dtype, "device": where, "available": there, "entries": entries}
-    return plan_run(shape, params, **about, name=card, trace_there=held)
+    entries = Entries()
+    if trace is not None and active_share is None:
+        may_take_tiles = storage == "tiles" or (storage == "auto" and target.type == "cuda")
+        entries = sampled_entries(trace, p, tiles=may_take_tiles and active_tiles is None)
+    return plan_run(
+        shape,
+        p,
+        dtype=dtype,
+        device=target,
+        available=available,
+        entries=entries._replace(**expected),
+        card=card,
+        trace_on_device=trace is not None and trace.data.device == target,
+    )
 
 
 def check_least(shape_or_trace: Any, p: Params, device: torch.device, available: int) -> None:
-    """Refuse a run that cannot fit however few entries its affinity will have; ``shape_or_trace`` as `plan` takes it.
+    """Refuse a run that cannot fit, however few entries its affinity has; ``shape_or_trace`` as `plan` takes it.
 
     Raises
     ------
@@ -187,13 +176,13 @@ def check_least(shape_or_trace: Any, p: Params, device: torch.device, available:
     plan_run(shape, p, dtype=dtype, device=device, available=available, entries=LEAST).check()
 
 
-def _room(device: Any, like: Any) -> tuple[torch.device, str | None, int]:
-    """The device, its name if it is a card that need not be there, and its memory."""
-    of_card = card_bytes(device)
-    if of_card is not None:
-        return torch.device("cuda"), device, of_card
-    where = resolve_device(device, like)
-    return where, None, available_bytes(where)
+def _device_and_memory(device: Any, data: torch.Tensor | None) -> tuple[torch.device, str | None, int]:
+    """The device, its name if it is a card that this machine need not have, and its memory."""
+    bytes_of_card = card_bytes(device)
+    if bytes_of_card is not None:
+        return torch.device("cuda"), device, bytes_of_card
+    target = resolve_device(device, data)
+    return target, None, available_bytes(target)
 
 
 def plan_run(
@@ -204,64 +193,45 @@ def plan_run(
     device: torch.device,
     available: int,
     entries: Entries,
-    name: str | None = None,
-    trace_there: bool = True,
+    card: str | None = None,
+    trace_on_device: bool = True,
 ) -> Plan:
-    """The plan of a run with these parameters; ``name``: that of a card that need not be there."""
-    # Of a card that is not there nobody knows whether its twins compile: the portable ops take more. Triton comes with
-    # torch.
-    native, cuda = name is None and serves(device), device.type == "cuda"
-    tiles = cuda and (name is not None or TRITON.why_not() is None)
-    kind: dict[str, Any] = {
-        "dtype": dtype,
-        "entries": entries,
-        "room": available,
-        "cuda": cuda,
-        "native": native,
-        "triton": tiles,
-    }
+    """The plan of a run with these parameters; ``card`` is the name of a card that this machine need not have."""
+    cuda = device.type == "cuda"
+    # Triton comes with torch. Whether the other versions of the ops compile on an absent card is unknown; the portable
+    # ones take more memory.
+    native, triton = card is None and serves(device), cuda and (card is not None or TRITON.why_not() is None)
+    machine = {"free_bytes": available, "cuda": cuda, "native": native, "triton": triton}
+    limit = "" if card else limit_text(free_memory(device))
 
-    def with_settings(settings: Params) -> tuple[str, str, tuple[StagePlan, ...]]:
-        costs = Costs(shape, settings, **kind)
-        copied = 0 if trace_there else costs.trace_bytes()
-        held = copied if copied <= STREAM_SHARE * available else 0  # a larger one goes there by parts: `Trace.to`
-        storage, why = _form(costs, settings.storage, tiles, available, held)
-        return storage, why, _stage_plans(costs, storage, held)
+    def planned(settings: Params) -> Plan:
+        costs = Costs(shape, settings, dtype=dtype, entries=entries, **machine)
+        copied = 0 if trace_on_device else costs.trace_bytes()
+        held = copied if copied <= STREAM_SHARE * available else 0  # `Trace.to` leaves a larger one where it is
+        storage, why = _form(costs, triton, available, held)
+        stages = costs.stages(storage, held)
+        return Plan(shape, card or str(device), available, storage, why, stages, limit=limit)
 
-    def peak(settings: Params) -> int:
-        return max(stage.peak_bytes for stage in with_settings(settings)[2])
-
-    limit = "" if name else limit_text(free_memory(device))
-    planned = Plan(shape, name or str(device), available, *with_settings(p), limit=limit)
-    if planned.fits:
-        return planned
-    return replace(planned, remedy=_remedy(replace(p, storage=planned.storage), shape, lambda s: peak(s) <= available))
+    result = planned(p)
+    if result.fits:
+        return result
+    remedy = _remedy(replace(p, storage=result.storage), shape, lambda settings: planned(settings).fits)
+    return replace(result, remedy=remedy)
 
 
-def _stage_plans(costs: Costs, storage: str, held: float) -> tuple[StagePlan, ...]:
-    stages = []
-    for cost in costs.stages(storage):
-        about = (cost.stage, cost.form, cost.precision, cost.at_once)
-        stages.append(StagePlan(*about, int(cost.kept), int(held + cost.peak), cost.operations))
-        held += cost.kept
-    return tuple(stages)
-
-
-def _form(costs: Costs, storage: str, tiles: bool, available: int, held: float) -> tuple[str, str]:
-    """The form that the affinity stage will choose, and why: the first that takes no more than `SPARSE_SHARE` of the
-    memory and leaves enough for the rest of the run."""
-    if storage != "auto":
-        return storage, "as asked for"
-    share = costs.interslice / max(1, costs.pairs)
-    about = f"{share:.2g} of the pairs"
-    forms = ["tiles", "sparse"] if tiles and share > TILES_FROM else ["sparse"]
-    for form in forms:
-        size = costs.form_bytes(form)
-        peak = max(stage.peak_bytes for stage in _stage_plans(costs, form, held))
-        if size <= SPARSE_SHARE * available and peak <= available:
-            return form, f"which takes {format_bytes(size)} for {about} and leaves room for the rest"
-    sizes = " and ".join(f"{form} would take {format_bytes(costs.form_bytes(form))}" for form in forms)
-    return "lazy", f"since {sizes} for {about}, more than this memory has to spare"
+def _form(costs: Costs, tiles: bool, available: int, held: float) -> tuple[str, str]:
+    """The form that the affinity stage will choose, and the reason."""
+    if costs.p.storage != "auto":
+        return costs.p.storage, "as asked for"
+    share = costs.interslice / costs.pairs
+    forms = stored_forms(share, tiles=tiles and suits_half(costs.p.thresh))
+    peaks = {form: max(stage.peak_bytes for stage in costs.stages(form, held)) for form in forms}
+    form = choose_form(forms, costs.form_bytes, available, leaves_room=lambda form: peaks[form] <= available)
+    sizes = {form: format_bytes(costs.form_bytes(form)) for form in forms}
+    if form in sizes:
+        return form, f"which takes {sizes[form]} for {share:.2g} of the pairs and leaves room for the rest"
+    needs = " and ".join(f"{form} would take {size}" for form, size in sizes.items())
+    return form, f"since {needs} for {share:.2g} of the pairs, more than this memory has to spare"
 
 
 # ---------------------------------------------------------------- what to do about a run that does not fit
@@ -270,36 +240,30 @@ FEWER_NODES = "fewer epochs, time steps, units or samples (Trace.subsample) lowe
 
 
 def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params], bool]) -> str:
-    """The settings with which the run fits: every one that is enough alone, else as few together as will do; tried, not
-    guessed."""
-    landmarks = list(_halves(p.most_landmarks(shape[0] * shape[1] * shape[2]), FEWEST_LANDMARKS))
-    vectors = list(_halves(p.n_svd, FEWEST_VECTORS))
-    if p.landmarks != "spectral":
-        vectors = []
-    if not isinstance(p.landmarks, str):
-        landmarks = []
-    choices: list[list[tuple[str, dict[str, Any]]]] = [
-        [] if p.storage == "lazy" else [('storage="lazy"', {"storage": "lazy"})],
-        [(f"a smaller n_landmark={n}", {"n_landmark": n}) for n in landmarks],
-        [(f"a smaller n_svd={n}", {"n_svd": n}) for n in vectors],
-    ]
+    """The settings with which the run fits, by trial: each that is enough alone, else as few together as are enough."""
+    n_landmark = p.most_landmarks(shape[0] * shape[1] * shape[2])
+    leaner: dict[str, list[Any]] = {
+        "storage": [] if p.storage == "lazy" else ["lazy"],
+        "n_landmark": [*_halves(n_landmark, FEWEST_LANDMARKS)] if isinstance(p.landmarks, str) else [],
+        "n_svd": [*_halves(p.n_svd, FEWEST_VECTORS)] if p.landmarks == "spectral" else [],
+    }
     for n_changes in (1, 2, 3):
-        ways = [_first_way(p, chosen, fits) for chosen in itertools.combinations(choices, n_changes)]
-        told = [" and ".join(names) for names in ways if names]
-        if told:
-            return "by plan it fits with " + (", or with ".join(told) if n_changes == 1 else f"{told[0]} together")
-    return f"a smaller n_landmark and {FEWER_NODES}" if landmarks else FEWER_NODES
+        names = itertools.combinations(leaner, n_changes)
+        ways = [way for way in (_first_way(p, {name: leaner[name] for name in some}, fits) for some in names) if way]
+        if ways:
+            return "by plan it fits with " + (", or with ".join(ways) if n_changes == 1 else f"{ways[0]} together")
+    return f"a smaller n_landmark and {FEWER_NODES}" if leaner["n_landmark"] else FEWER_NODES
 
 
-def _first_way(
-    p: Params, chosen: Sequence[Sequence[tuple[str, dict[str, Any]]]], fits: Callable[[Params], bool]
-) -> list[str]:
-    """The first changes, one from each list of ``chosen``, with which the run fits; none if it does with none."""
-    for changes in itertools.product(*chosen):
-        settings = {name: value for _, change in changes for name, value in change.items()}
+def _first_way(p: Params, leaner: Mapping[str, list[Any]], fits: Callable[[Params], bool]) -> str:
+    """The first values, one of each list of ``leaner``, with which the run fits, in words; "" if none do."""
+    for values in itertools.product(*leaner.values()):
+        settings = dict(zip(leaner, values, strict=True))
         if fits(replace(p, **settings)):
-            return [told for told, _ in changes]
-    return []
+            return " and ".join(
+                'storage="lazy"' if k == "storage" else f"a smaller {k}={v}" for k, v in settings.items()
+            )
+    return ""
 
 
 def _halves(n: int, least: int) -> Iterator[int]:
@@ -309,7 +273,9 @@ def _halves(n: int, least: int) -> Iterator[int]:
         yield n
 
 
-_SIZES = "sizes (epoch, timestep, unit, sample) or (slice, unit, sample)"
+# ---------------------------------------------------------------- the shape that was asked about
+
+SIZES = "sizes (epoch, timestep, unit, sample) or (slice, unit, sample)"
 
 
 def _check_slices(shape: Sequence[int]) -> None:
@@ -321,8 +287,8 @@ def _is_nested(size: Any) -> bool:
     return isinstance(size, Sized) and not isinstance(size, str)
 
 
-def _kind_of(argument: Any) -> str:
-    """In a few words, however large: never the values."""
+def _summary(argument: Any) -> str:
+    """Type and length, never the values: there may be many."""
     return f"a {type(argument).__name__}" + (f" of length {len(argument)}" if isinstance(argument, Sized) else "")
 
 
@@ -334,13 +300,12 @@ def _shape_of(shape_or_trace: Any) -> tuple[tuple[int, int, int, int], torch.dty
     wide = str(getattr(shape_or_trace, "dtype", "float32")).endswith("float64")
     sizes = getattr(shape_or_trace, "shape", shape_or_trace)
     if isinstance(sizes, str) or not isinstance(sizes, Sequence) or any(map(_is_nested, sizes)):
-        raise InputTypeError(f"shape_or_trace is {_kind_of(shape_or_trace)}; accepted: a trace, or {_SIZES}")
+        raise InputTypeError(f"shape_or_trace is {_summary(shape_or_trace)}; accepted: a trace, or {SIZES}")
     if len(sizes) not in (3, 4):
-        raise InputError(f"shape_or_trace has {len(sizes)} sizes; accepted: {_SIZES}")
+        raise InputError(f"shape_or_trace has {len(sizes)} sizes; accepted: {SIZES}")
     for size in sizes:
         check_number("shape_or_trace", size, low=1, integer=True)
     if len(sizes) == 3:
         sizes = (sizes[0], 1, *sizes[1:])
     _check_slices(sizes)
-    e, t, m, p = map(int, sizes)
-    return (e, t, m, p), torch.float64 if wide else torch.float32, None
+    return tuple(int(size) for size in sizes), torch.float64 if wide else torch.float32, None

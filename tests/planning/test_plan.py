@@ -24,9 +24,9 @@ import mmphate_gpu as mm
 from mmphate_gpu import MMPHATE, InputError, as_trace, plan
 from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
-from mmphate_gpu.affinities.multislice import SPARSE_SHARE
 from mmphate_gpu.linalg.symmetric_power import most_powers
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
+from mmphate_gpu.operators.choose import STORED_SHARE
 from mmphate_gpu.ops.launch.twins import serves
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import costs, sample
@@ -500,7 +500,7 @@ def test_what_a_refused_run_is_told_works(storage, monkeypatch):
 @pytest.fixture
 def tight(uncapped, monkeypatch) -> None:
     """Memory of which the CSR takes less than 40 %, and with which the run does not fit all the same."""
-    cap = int(1.02 * max(uncapped.affinity_.nbytes / SPARSE_SHARE, least_bytes()))
+    cap = int(1.02 * max(uncapped.affinity_.nbytes / STORED_SHARE, least_bytes()))
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(cap))
 
 

@@ -20,6 +20,7 @@ from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity, to_scipy
+from mmphate_gpu.operators import choose as choose_module
 from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.pipeline import interpolate
@@ -33,7 +34,7 @@ def walk(*shape: int) -> np.ndarray:
     return np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0)
 
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*x*.npz"))
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("golden_*x*.npz"))
 
 # Required: 1e-6 (float32), 1e-12 (float64). Worst over all cases, on a CPU: 3.0e-8 (float32: half a unit in the last
 # place below 1) and 3.3e-14 (float64, the suite: its units are 1e-3 apart after normalisation, whose rounding that
@@ -375,7 +376,7 @@ def test_auto_on_a_gpu(get_case, monkeypatch):
     best = multislice_module._best_storage
 
     def with_memory(needed: int) -> str:
-        monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(int(needed / multislice_module.SPARSE_SHARE) + 1))
+        monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(int(needed / choose_module.STORED_SHARE) + 1))
         monkeypatch.setattr(multislice_module, "available_bytes", lambda device: memory.memory_limit())
         return best(lazy)
 
@@ -386,7 +387,7 @@ def test_auto_on_a_gpu(get_case, monkeypatch):
     assert [with_memory(needed) for needed in (tiles, tiles - 1000, csr, csr - 1000)] == [
         "tiles", "sparse", "sparse", "lazy",
     ]  # fmt: skip
-    monkeypatch.setattr(multislice_module, "TILES_FROM", 1.0)
+    monkeypatch.setattr(choose_module, "TILES_FROM", 1.0)
     assert with_memory(tiles) == "sparse"
 
 

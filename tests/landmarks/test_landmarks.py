@@ -20,7 +20,7 @@ from mmphate_gpu.operators import SparseAffinity
 from mmphate_gpu.ops.csr import Csr
 from mmphate_gpu.params import Labels
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("golden_*x*.npz"))
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("golden_*x*.npz"))
 CASES = ["walk", "walk, four axes", "hopf and pitchfork", "repeated slices", "repeated units", "three dead units"]
 
 # Required: 1e-6, and 1e-12 where all is float64. Worst measured over CASES and CLUSTERS: landmark_op 1e-8 and 3e-15,

@@ -17,7 +17,7 @@ from mmphate_gpu.cli import main, result_folder
 from mmphate_gpu.runtime.atomic import rename, whole
 from mmphate_gpu.slices import SliceLayout
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ENV = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(Path(mp.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
 }
