@@ -17,7 +17,7 @@ _HOMES = {
     "save_trace": "trace",
     "Recorder": "record",
     "Embedding": "embedding",
-    "multislice_affinity": "affinities",
+    "multislice_affinity": "operators",
     "to_scipy": "operators",
     "to_torch_csr": "operators",
     "to_cupy": "operators",
@@ -52,7 +52,6 @@ if TYPE_CHECKING:  # "as" says to type checkers that the name is public here
     from . import datasets as datasets
     from . import plots as plots
     from . import reference as reference
-    from .affinities import multislice_affinity as multislice_affinity
     from .analysis import neighborhood_preservation as neighborhood_preservation
     from .config import show_config as show_config
     from .diffusion import diffusion_potential as diffusion_potential
@@ -70,6 +69,7 @@ if TYPE_CHECKING:  # "as" says to type checkers that the name is public here
     from .mds import metric_mds as metric_mds
     from .mds import stress as stress
     from .operators import as_linear_operator as as_linear_operator
+    from .operators import multislice_affinity as multislice_affinity
     from .operators import to_cupy as to_cupy
     from .operators import to_scipy as to_scipy
     from .operators import to_torch_csr as to_torch_csr

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .affinities import MultisliceAffinity, affinity_of_points
 from .diffusion import diffuse, knee, potential_distances
 from .diffusion.entropy import entropy_of_components
 from .diffusion.potential import allows_low_rank, potential_of_power, warn_if_collapsed
 from .landmarks import Landmarks, landmark_diffusion
 from .mds import MDSResult, embed_landmarks
+from .operators import MultisliceAffinity, affinity_of_points
 from .params import Params
 from .stages import Stages
 from .trace import Points, PrincipalAxes, Trace, principal_axes, trace_points

@@ -13,7 +13,6 @@ import torch
 import mmphate_gpu as mp
 from mmphate_gpu import neighbors
 from mmphate_gpu.neighbors import kneighbors
-from mmphate_gpu.operators import lazy as lazy_module
 from mmphate_gpu.runtime import keops
 from mmphate_gpu.runtime.checksums import checksum_path, differs_from_checksum, write_checksum
 
@@ -210,20 +209,21 @@ def test_memory_that_runs_out_is_no_fault_of_keops(monkeypatch):
 
 @pytest.mark.parametrize("chosen", [True, False])
 def test_a_product_falls_back_only_where_auto_chose(monkeypatch, recwarn, get_case, chosen):
-    from mmphate_gpu.affinities.intraslice import intraslice_affinity
+    from mmphate_gpu.affinities import Interslice, intraslice_affinity
+    from mmphate_gpu.operators import LazyAffinity
+    from mmphate_gpu.operators.lazy_keops import LazyKeopsAffinity
     from mmphate_gpu.slices import unit_major
 
     points = get_case("walk")[0].points()
-    parts = (unit_major(points), torch.tensor(1.0, dtype=torch.float64), intraslice_affinity(points))
-    operator, expected = (
-        lazy_module.LazyAffinity(*parts, thresh=1e-4, dtype=torch.float64, engine=engine)
-        for engine in ("keops", "torch")
-    )
-    operator._engine_is_auto = chosen
+    bandwidth = torch.tensor(1.0, dtype=torch.float64)
+    parts = (intraslice_affinity(points), Interslice(unit_major(points), bandwidth, 1e-4))
+    operator, expected = LazyKeopsAffinity(*parts, fallback=chosen), LazyAffinity(*parts)
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", "/dev/null/x")
     block = torch.ones(operator.shape[0], 2, dtype=torch.float64)
     if not chosen:
-        with pytest.raises(mp.InputError, match='engine="keops" cannot be used: its cache /dev/null/x'):
+        with pytest.raises(
+            mp.InputError, match="the matrix-free product of KeOps cannot be used: its cache /dev/null/x"
+        ):
             operator @ block
         return
     assert torch.equal(operator @ block, expected @ block) and operator.engine == "torch"

@@ -24,7 +24,6 @@ from benchmarks.measure.devices import use_device
 from benchmarks.measure.memory import PeakMeter
 from mmphate_gpu import MMPHATE, Trace, datasets, plan
 from mmphate_gpu.errors import InputError
-from mmphate_gpu.planning.fit import FORMS
 from mmphate_gpu.runtime.memory import MEMORY_LIMIT_VARIABLE, available_bytes
 from mmphate_gpu.runtime.memory_use import held_bytes
 
@@ -52,7 +51,7 @@ def capped_run(trace: Trace, options: dict[str, Any], device: torch.device) -> d
             return {**numbers, "refused": str(error)}
     return {
         **numbers,
-        "form": FORMS[type(op.affinity_)],
+        "form": op.affinity_.storage,
         "engine": getattr(op.affinity_, "engine", None),
         "t": op.t_,
         "finite": bool(torch.as_tensor(op.embedding_).isfinite().all()),

@@ -18,7 +18,6 @@ from benchmarks.gpu.parts import Work, run
 from benchmarks.measure.memory import PeakMeter
 from benchmarks.suites.worker import planned_bytes, timed
 from mmphate_gpu import MMPHATE, Trace
-from mmphate_gpu.planning.fit import FORMS
 
 STORAGES = ("sparse", "tiles", "lazy")
 # Largest relative difference of the stress from the CPU's. With products in half precision and another order of sums
@@ -78,9 +77,9 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
         stages.append(
             {report["stage"]: round(elapsed, 4) for report, elapsed in zip(op.report_, by_stage[0], strict=True)}
         )
-    planned = planned_bytes(trace, device, {**CASES[case].options, "storage": FORMS[type(op.affinity_)]}, meter.before)
+    planned = planned_bytes(trace, device, {**CASES[case].options, "storage": op.affinity_.storage}, meter.before)
     return {
-        "form": FORMS[type(op.affinity_)],
+        "form": op.affinity_.storage,
         "engine": getattr(op.affinity_, "engine", None),
         "t": op.t_,
         "stress": op.stress_,

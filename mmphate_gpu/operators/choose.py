@@ -1,10 +1,15 @@
-"""The form that ``storage="auto"`` means, for the run (which counts entries) and the plan (which estimates them)."""
+"""Which form ``storage="auto"`` means, for the run (which counts entries) and the plan (which estimates them)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+
+from ..affinities import Interslice
+from ..ops.launch.twins import TRITON
+from ..runtime.keops import keops_serves
+from .lazy_fused import FUSED_RADIUS, fused_radius
 
 # "auto" stores the affinity while it takes at most this share of the free memory; the rest of the run needs memory too.
 STORED_SHARE = 0.4
@@ -21,7 +26,7 @@ def stored_forms(pair_share: float, *, tiles: bool) -> tuple[str, ...]:
     """The stored forms that "auto" considers, the better one first.
 
     ``pair_share`` is the share of the interslice pairs with an entry. ``tiles`` says whether tensor cores would
-    multiply the tiles: the device is a GPU, Triton works there, and `suits_half`.
+    multiply them (`half_precision_serves`).
     """
     return ("tiles", "sparse") if tiles and pair_share > TILES_FROM else ("sparse",)
 
@@ -39,3 +44,15 @@ def choose_form(
     """
     room = STORED_SHARE * available_bytes
     return next((form for form in forms if form_bytes(form) <= room and leaves_room(form)), "lazy")
+
+
+def half_precision_serves(device: torch.device, thresh: float) -> bool:
+    """Whether products in half precision run on tensor cores here and keep the digits of every entry."""
+    return device.type == "cuda" and suits_half(thresh) and TRITON.serves()
+
+
+def choose_engine(interslice: Interslice, device: torch.device) -> str:
+    """What makes the entries of a matrix-free product on ``device``: "fused", "keops" or "torch"."""
+    if half_precision_serves(device, interslice.thresh) and fused_radius(interslice) <= FUSED_RADIUS:
+        return "fused"
+    return "keops" if device.type == "cuda" and keops_serves() else "torch"

@@ -1,4 +1,4 @@
-"""What the stages above may ask of an affinity, whichever form it is stored in."""
+"""What the later stages use of an affinity, in whichever form it is held."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from ..runtime.isolation import isolated
 class AffinityOperator(ABC):
     """A symmetric N x N affinity K with non-negative entries.
 
-    Every form answers these members alike; `tests/conformance` holds each of them against `to_dense`.
-    ``nbytes`` says what the form keeps in memory.
+    All forms have these members; `tests/conformance` compares each member of each form with a dense matrix. ``nbytes``
+    are those that the form keeps in memory, ``storage`` is its name among the options of `MMPHATE`.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
     nbytes: int
+    storage: str
 
     @abstractmethod
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C), contiguous, C >= 1
@@ -30,7 +31,7 @@ class AffinityOperator(ABC):
 
     @isolated()
     def product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
-        """K @ block computed in the dtype of ``block``: float64 products of entries that are kept in float32."""
+        """K @ block in the dtype of ``block``, so that entries kept in float32 can have float64 products."""
         return self._matmul(block.contiguous()) if block.shape[1] else block
 
     @abstractmethod
@@ -39,14 +40,11 @@ class AffinityOperator(ABC):
 
     @abstractmethod
     def aggregate(self, labels: torch.Tensor, n: int) -> Csr:  # (N,) int64 -> (N, n)
-        """K @ onehot(labels): per node, the affinity to each of ``n`` groups of nodes. Values in the own dtype."""
+        """K @ onehot(labels): the affinity of every node to each of ``n`` groups of nodes, in the operator's dtype."""
 
     @abstractmethod
     def to_csr(self) -> Csr:
-        """All entries, rows and columns in node order, in memory that nothing else uses.
-
-        For the lazy form this makes what it avoids storing.
-        """
+        """All entries, rows and columns in node order, in memory that nothing else uses."""
 
     @isolated()
     def __matmul__(self, other: torch.Tensor) -> torch.Tensor:  # (N,) or (N, C)

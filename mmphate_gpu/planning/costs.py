@@ -17,8 +17,7 @@ from ..linalg.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
-from ..operators.assemble import assembled_bytes
-from ..operators.lazy import entries_at_once
+from ..operators.assemble import assembled_bytes, entries_at_once
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
 from ..ops.launch.pair_stack import TILE as PAIR_TILE

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..affinities import MultisliceAffinity
 from ..errors import InputError
-from ..operators import AffinityOperator, LazyAffinity, SparseAffinity, TiledAffinity
+from ..operators import AffinityOperator, MultisliceAffinity, SparseAffinity, TiledAffinity
 from ..ops.tile_entries import TILE
 from ..params import Params
 from ..pipeline import Run, mmphate
@@ -24,8 +23,6 @@ from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
 from .sample import Entries
 
 logger = logging.getLogger("mmphate_gpu")
-
-FORMS = {SparseAffinity: "sparse", TiledAffinity: "tiles", LazyAffinity: "lazy"}
 
 # Parts of the messages about memory that ran out, in errors that are not MemoryErrors: from torch's CPU allocator, C++,
 # cuBLAS, cuSOLVER, Triton, Python's threads and the loader of shared libraries.
@@ -122,7 +119,7 @@ def _leaner_form_helps(failure: Failure, p: Params) -> bool:
 def _storage(stages: Stages, p: Params) -> str:
     """The form of the affinity, or the form that was asked for if the affinity was not finished."""
     affinity = stages.result("affinity")
-    return p.storage if affinity is None else FORMS[type(affinity.operator)]
+    return p.storage if affinity is None else affinity.operator.storage
 
 
 def _plan(trace: Trace, p: Params, available: int, entries: Entries) -> Plan:
@@ -139,7 +136,7 @@ def _plan_of_counted(trace: Trace, p: Params, operator: AffinityOperator, availa
     elif isinstance(operator, TiledAffinity):
         pairs_of_tiles = trace.n_units * math.ceil(trace.n_slices / TILE) ** 2
         entries = LEAST._replace(tiles=operator.layout.n_active / pairs_of_tiles)
-    return _plan(trace, replace(p, storage=FORMS[type(operator)]), available, entries)
+    return _plan(trace, replace(p, storage=operator.storage), available, entries)
 
 
 def _out_of_memory(trace: Trace, p: Params, failure: Failure, device: torch.device, available: int) -> InputError:

@@ -410,14 +410,14 @@ def test_a_file_whose_run_does_not_fit_is_not_read(rejects, capsys, monkeypatch)
 
 
 def test_an_affinity_that_does_not_fit(monkeypatch):
-    from mmphate_gpu.operators import LazyAffinity
+    from mmphate_gpu.affinities import Interslice
 
     def allocates(*args):
         raise AssertionError("the entries are being stored")
 
     trace = walk(400, 4, 3).astype(np.float32)
     needed = mp.to_scipy(mp.multislice_affinity(trace, device="cpu", storage="lazy")).nnz * 8
-    monkeypatch.setattr(LazyAffinity, "assembled", allocates)
+    monkeypatch.setattr(Interslice, "fill", allocates)
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(needed // 2))
     words = ["the affinity with", "entries needs", "KiB available", 'storage="lazy"']
     refused(lambda: mp.multislice_affinity(trace, device="cpu", storage="sparse"), *words)

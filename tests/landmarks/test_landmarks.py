@@ -10,13 +10,12 @@ import torch
 from scipy.sparse import csr_matrix
 
 from mmphate_gpu import reference
-from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.landmarks import Landmarks, landmark_diffusion
 from mmphate_gpu.landmarks.spectral import diffusion_features, spectral_clusters
 from mmphate_gpu.landmarks.stratified import stratified_clusters
 from mmphate_gpu.linalg.random import seeded_generator
-from mmphate_gpu.operators import SparseAffinity
+from mmphate_gpu.operators import SparseAffinity, affinity_of_points
 from mmphate_gpu.ops.csr import Csr
 from mmphate_gpu.params import Labels
 

@@ -22,17 +22,18 @@ from scipy.sparse.csgraph import connected_components
 
 import mmphate_gpu as mm
 from mmphate_gpu import MMPHATE, InputError, as_trace, plan
-from mmphate_gpu.affinities import affinity_of_points
-from mmphate_gpu.affinities.intraslice import intraslice_affinity
+from mmphate_gpu.affinities import Interslice, intraslice_affinity
 from mmphate_gpu.linalg.symmetric_power import most_powers
-from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
+from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity, affinity_of_points
 from mmphate_gpu.operators.choose import STORED_SHARE
 from mmphate_gpu.ops.launch.twins import serves
+from mmphate_gpu.ops.tile_block import in_node_order
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import costs, sample
-from mmphate_gpu.planning.costs import Costs, Entries
-from mmphate_gpu.planning.fit import FORMS, ran_out
+from mmphate_gpu.planning.costs import Costs
+from mmphate_gpu.planning.fit import ran_out
 from mmphate_gpu.planning.plan import LEAST, plan_run
+from mmphate_gpu.planning.sample import Entries
 from mmphate_gpu.trace import normalize
 
 CPU = torch.device("cpu")
@@ -177,7 +178,7 @@ def test_a_sample_of_all_rows_has_the_entries_of_the_affinity():
     trace = mm.datasets.bifurcation("hopf_pitchfork", 12, 14)
     found = sample.sampled_entries(trace, Params())
     lazy = affinity_of_points(points_of(trace), storage="lazy").operator
-    counts = lazy.interslice_counts()
+    counts = lazy.interslice.counts
     assert found.interslice == pytest.approx(int(counts.sum()) / (trace.n_nodes * (trace.n_slices - 1)), rel=1e-9)
     assert found.intraslice == pytest.approx(lazy.intraslice.nnz / trace.n_nodes, rel=1e-9)
     assert found.alone == pytest.approx(float((counts == 0).double().mean()), rel=1e-9)
@@ -191,7 +192,7 @@ def test_pieces_of_slices_that_nothing_links_to_others():
     data[44, 1] = random.normal(size=12)
     trace = as_trace(data)
     lazy = affinity_of_points(points_of(trace), storage="lazy").operator
-    counts, within = lazy.interslice_counts(), lazy.intraslice_in_node_order()
+    counts, within = lazy.interslice.counts, in_node_order(lazy.intraslice)
     parts = connected_components(csr_array((within.values, within.indices, within.indptr), shape=within.shape))[1]
     n_loose = parts.max() + 1 - len(np.unique(parts[(counts.T.flatten() > 0).numpy()]))
     assert n_loose >= 2 and int((counts == 0).sum()) == 9
@@ -232,8 +233,8 @@ def test_a_stored_trace_is_sampled_by_parts(tmp_path, monkeypatch):
 
 def exact(trace: mm.Trace, lazy: LazyAffinity) -> Entries:
     pairs = trace.n_nodes * (trace.n_slices - 1)
-    tiles = lazy.tile_layout().n_active / (trace.n_units * math.ceil(trace.n_slices / costs.TILE) ** 2)
-    counts = lazy.interslice_counts()
+    tiles = lazy.interslice.tile_layout.n_active / (trace.n_units * math.ceil(trace.n_slices / costs.TILE) ** 2)
+    counts = lazy.interslice.counts
     return Entries(int(counts.sum()) / pairs, lazy.intraslice.nnz / trace.n_nodes, 0.0, tiles)
 
 
@@ -266,8 +267,9 @@ def test_the_share_of_active_tiles_is_estimated_where_it_matters(monkeypatch):
 def test_the_forms_keep_the_bytes_that_are_planned(dtype):
     trace = mm.datasets.bifurcation("hopf", 14, 20)
     lazy = affinity_of_points(points_of(trace), storage="lazy", dtype=dtype).operator
-    lazy.interslice_counts()
-    nbytes = {"lazy": lazy.nbytes, "sparse": SparseAffinity(lazy.to_csr()).nbytes, "tiles": TiledAffinity(lazy).nbytes}
+    lazy.interslice.counts.sum()
+    nbytes = {"lazy": lazy.nbytes, "sparse": SparseAffinity(lazy.to_csr()).nbytes}
+    nbytes["tiles"] = TiledAffinity(lazy.intraslice, lazy.interslice).nbytes
     planned = Costs(trace.shape, Params(), dtype=dtype, entries=exact(trace, lazy), room=2**34)
     for storage, held in nbytes.items():
         # Offsets are one longer than the nodes, and tiles have a layout. Measured: 1e-4.
@@ -431,7 +433,7 @@ def least_bytes() -> int:
 
 
 def form(op: MMPHATE) -> str:
-    return FORMS[type(op.affinity_)]
+    return op.affinity_.storage
 
 
 @pytest.fixture(scope="module")
@@ -609,7 +611,7 @@ def test_memory_that_runs_out_while_a_graph_is_captured():
 
 
 def test_out_of_memory_while_the_affinity_is_stored(uncapped, fails):
-    fails(LazyAffinity, "assembled")
+    fails(Interslice, "fill")
     with pytest.warns(RuntimeWarning, match='stage .affinity.: storage="auto" gives way to the leaner storage="lazy"'):
         op = MMPHATE(**OPTIONS).fit(TRACE)
     assert_same(op, uncapped)
@@ -633,7 +635,7 @@ def test_out_of_memory_twice_is_told_with_the_numbers(uncapped, fails):
 
 
 def test_out_of_memory_in_both_forms(fails, monkeypatch):
-    fails(LazyAffinity, "interslice_counts", times=2)
+    fails(Interslice, "fill", times=2)
     warned = pytest.warns(RuntimeWarning, match="gives way")
     with warned, pytest.raises(InputError, match="in stage 'landmarks' with storage=\"lazy\""):
         MMPHATE(**OPTIONS).fit(TRACE)
