@@ -250,7 +250,7 @@ class Costs:
         block = 4 * self.N * self.C
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C))) + 2 + self.cuda
         chunk = 16 * CUDA_CHUNK_ELEMENTS if self.cuda else 0  # float64 copies
-        product = self.gathered
+        product: float = self.gathered
         if self._multiplies_tiles(storage):  # ops/tile_block.py: the block in half precision, sums in float32
             product += 6 * -(-self.C // COLUMNS) * COLUMNS * TILE * self.tiles
         elif storage == "lazy":
@@ -286,7 +286,7 @@ class Costs:
         if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:  # its copy, its Gram matrix, and the solver's
             peak, operations = (2.2 + (n < self.L)) * self.main_square, 4.0 * n**3
         else:  # the leading vectors, and the Lanczos bases of the last probes
-            peak = 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6))
+            peak = 8.0 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6))
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
         return StagePlan("entropy", f"({self.p.t_max},)", "float64", "", 0, peak + self._retained(), operations)
 
