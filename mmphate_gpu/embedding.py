@@ -18,9 +18,9 @@ from .runtime.memory import check_fits
 from .runtime.paths import check_files, expanded
 from .slices import SliceLayout
 from .trace.coordinates import settled
+from .trace.dims import check_length, check_text
 from .trace.formats.arrays import naming, readable
 from .trace.formats.npy import NpzMember, npz_members
-from .trace.shapes import check_length, check_text
 
 if TYPE_CHECKING:
     import anndata

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import InputError, InputTypeError
 from ..trace import Trace
-from ..trace.convert import as_label
+from ..trace.coordinates import as_label
 from .carried import MISFITS, Run, settled, warn_of_other_states
 from .output import LARGEST_INTEGER, copied_output, sequence_values
 from .state import Attributes, Key, Start, copied, undisturbed

@@ -14,7 +14,7 @@ from ..runtime.atomic import PathExistsError, whole_file
 from ..runtime.paths import expanded, writable
 from ..trace import Trace, as_trace, load_trace
 from ..trace.formats.flat import META, RECORDING
-from ..trace.write import save_array
+from ..trace.formats.npy import save_array
 
 _ACCEPTED = "accepted: a new or an empty folder for each recorder"
 

@@ -23,7 +23,7 @@ def resolve_device(device: Any, like: Any = None) -> torch.device:
         A device that is unknown or not there.
     """
     if isinstance(device, str) and device == "auto":
-        if like is not None and like.is_cuda:
+        if like is not None and like.device.type == "cuda":
             return like.device
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     if not isinstance(device, (str, torch.device)):

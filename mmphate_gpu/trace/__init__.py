@@ -1,8 +1,11 @@
 """What was recorded: traces, how they are read, normalized, reduced and saved."""
 
+from .convert import as_trace
+from .files import load_trace, save_trace
+from .normalize import flat_points, normalize, trace_points
 from .pca import PrincipalAxes, principal_axes
 from .points import Points
-from .trace import Trace, as_trace, flat_points, load_trace, normalize, save_trace, trace_points
+from .trace import Trace
 
 __all__ = [
     "Points",

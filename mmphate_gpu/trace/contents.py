@@ -1,4 +1,4 @@
-"""The arrays of a trace in a file of any format: checked by their headers, then read at once or by parts."""
+"""The arrays of a trace in a file of any format: checked by their headers, then read at once or block by block."""
 
 from __future__ import annotations
 
@@ -13,11 +13,25 @@ import torch
 from ..errors import InputError
 from ..runtime.arrays import not_real, tensor_of
 from ..runtime.memory import check_fits
-from .dims import Dims, axes_of, check_axis, coordinate_names, mask_order, spread_mask, stored_order, with_axes
+from .dims import (
+    Dims,
+    axes_of,
+    check_axis,
+    check_boolean,
+    check_data_shape,
+    check_length,
+    check_mask_shape,
+    check_text,
+    coordinate_names,
+    mask_order,
+    spread_mask,
+    stored_order,
+    with_axes,
+)
 from .formats.arrays import Variables, check_compression
 from .packing import Packing, check_plain, decode_coordinate, is_boolean, packing_of
-from .shapes import check_boolean, check_data_shape, check_length, check_mask_shape, check_text
-from .stored import ChunkedArray, HeldTensor, PresentValues, Reader, all_true, stamp_of
+from .readers import ChunkedArray, PresentValues, stamp_of
+from .stored import Blocks, StoredArray, TensorBlocks, all_true, stored_values
 
 _CPU = torch.device("cpu")
 
@@ -57,19 +71,23 @@ class Contents:
         InputError
             They do not fit in memory, or a value cannot be decoded.
         """
-        self._check_fits(self._bytes_of_data() + self._bytes_beside(), "stream=True reads it by parts")
+        self._check_fits(self._bytes_of_data() + self._bytes_beside(), "stream=True reads it block by block")
         values, present = self._data()
         return self._fields(values, present, self._mask())
 
     def parts(self) -> dict[str, Any] | None:
-        """As `read`, but with readers of parts for the data and a mask of their shape; None if one is impossible."""
+        """As `read`, but the data and a mask of their shape are `StoredArray`; None if one has to be read at once."""
         self._check_fits(self._bytes_beside(), "accepted: coordinates, labels and a mask that fit in memory")
         stamp = stamp_of(self.path)
-        data = self._parts_of("data", self.order, self.heading.dtype, self.packing, stamp)
-        mask = self._mask_by_parts(stamp)
+        data = self._reader("data", self.order, self.heading.dtype, self.packing, stamp)
+        mask = self._mask_reader(stamp)
         if data is None or (mask is None and "mask" in self.variables):
             return None
-        return self._fields(data, self._present_by_parts(data), mask)
+        fields = self._fields(stored_values(data), self._present_reader(data), mask)
+        mask = fields.get("mask")
+        if mask is not None and not isinstance(mask, np.ndarray):
+            fields["mask"] = StoredArray(mask, mask.shape, torch.bool, _CPU)
+        return fields
 
     # ------------------------------------------------------------ data
 
@@ -82,15 +100,15 @@ class Contents:
         values = self.packing.decode(stored).transpose(self.order)
         return values, None if present.all() else present.transpose(self.order)
 
-    def _present_by_parts(self, data: Any) -> PresentValues | None:
+    def _present_reader(self, data: Any) -> PresentValues | None:
         if self.packing is None or not self.packing.missing:
             return None
-        present = PresentValues(data, self.packing, None)
+        present = PresentValues(data, None)
         return None if all_true(present) else present
 
-    def _parts_of(
+    def _reader(
         self, field: str, order: tuple[int, ...], dtype: np.dtype, packing: Packing | None, stamp: str
-    ) -> Reader | None:
+    ) -> Blocks | None:
         variable = self.variables[field]
         if variable.opened is None:
             in_order = order == tuple(range(len(order)))
@@ -107,14 +125,14 @@ class Contents:
         values = mask.read().astype(bool, copy=False)
         return spread_mask(values, *mask_order(mask.dims, self.dims), self.heading.shape)
 
-    def _mask_by_parts(self, stamp: str) -> Any:
+    def _mask_reader(self, stamp: str) -> Any:
         """A reader if the mask has the shape of the data, else an array; None without a mask or a reader for it."""
         if "mask" not in self.variables:
             return None
         order, _ = mask_order(self.variables["mask"].dims, self.dims)
         if len(order) < len(self.dims):
             return self._mask()
-        return self._parts_of("mask", order, np.dtype(bool), None, stamp)
+        return self._reader("mask", order, np.dtype(bool), None, stamp)
 
     # ------------------------------------------------------------ all together
 
@@ -217,5 +235,5 @@ def _both(present: Any, mask: Any) -> Any:
     if isinstance(present, np.ndarray):
         return present & mask
     if isinstance(mask, np.ndarray):
-        mask = HeldTensor(tensor_of(mask if mask.ndim == 4 else mask[:, None]))
+        mask = TensorBlocks(tensor_of(mask if mask.ndim == 4 else mask[:, None]))
     return replace(present, mask=mask)

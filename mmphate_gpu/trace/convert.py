@@ -1,4 +1,4 @@
-"""Whatever holds numbers, as the tensors and coordinate arrays of a trace; nothing passed in is modified."""
+"""Anything that holds numbers as a `Trace`; nothing that is passed in is modified."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import numpy as np
 import torch
 
 from ..errors import InputError, InputTypeError
-from ..runtime.arrays import array_or_tensor, real_tensor, tensor_of, to_numpy
+from ..runtime.arrays import array_or_tensor, real_tensor, tensor_of
+from ..runtime.isolation import isolated
 from ..runtime.read_array import is_sequence, read_array
-from .coordinates import class_labels
 from .dims import (
     AXES,
     SLICE_AXES,
     axes_of,
     check_axis,
+    check_boolean,
+    check_data_shape,
+    check_mask_shape,
     coordinate_names,
     is_meant,
     mask_order,
@@ -25,8 +28,83 @@ from .dims import (
     stored_order,
 )
 from .packing import ATTRIBUTES, packing_of
-from .shapes import check_boolean, check_mask_shape
-from .stored import READERS, Array, StoredArray, stored_mask, stored_values
+from .stored import Array, StoredArray, blockwise
+from .trace import Trace
+
+
+@isolated()
+def as_trace(
+    data: Any,
+    *,
+    mask: Any = None,
+    epoch: Any = None,
+    timestep: Any = None,
+    unit: Any = None,
+    sample: Any = None,
+    label: Any = None,
+    min_slices: int = 2,
+) -> Trace:
+    """A `Trace` of ``data``, (epoch, timestep, unit, sample) or (slice, unit, sample).
+
+    Float32 and float64 data are not copied. Other real dtypes become float32, integers beyond 2^24 float64. Integers
+    beyond 2^53, which float64 may round, are refused. Nothing that was passed in is ever modified.
+
+    Parameters
+    ----------
+    data : Trace, numpy, torch, DLPack (CuPy, JAX), or nested lists of numbers or of these; an xarray.DataArray with
+        these axes as dims in any order, or a Dataset that holds one as ``data`` or ``trace``. A Trace is returned
+        unchanged, or with the fields replaced that other arguments hold.
+    mask : boolean, True where a value is present: of the data's shape, or (timestep, sample) for
+        4 axes, (slice, sample) for 3. A DataArray may have any of the axes as dims, and is repeated along the others.
+        Masked arrays, also in lists, have a mask already; then a value is present if both masks say so.
+    epoch, timestep, unit, sample : coordinates of each axis, numbers, text or dates; 0, 1, ... by default. For 3 axes
+        ``epoch`` holds the coordinates of the slices.
+    label : (S,) class of each sample, whole numbers within int64.
+    min_slices : the least number of (epoch, timestep) slices to accept.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        The sentence names the argument, what was found and what is accepted.
+
+    Examples
+    --------
+    >>> as_trace(np.zeros((3, 2, 4, 5)))
+    Trace(epoch: 3, timestep: 2, unit: 4, sample: 5; float64 on cpu)
+    """
+    fields = {"epoch": epoch, "timestep": timestep, "unit": unit, "sample": sample, "label": label, "mask": mask}
+    if isinstance(data, Trace):
+        trace = _replaced(data, fields)
+    else:
+        data = stacked_by_name("data", data)
+        if is_xarray(data):
+            data, stored = from_xarray(data, fields)
+            fields = {name: stored.get(name) if value is None else value for name, value in fields.items()}
+        trace = _build(*real_values(data), fields, half_precision(data))
+    if trace.n_slices < min_slices:
+        raise InputError(f"data has {trace.n_slices} slice(s) (epochs x timesteps); at least {min_slices} are needed")
+    return trace
+
+
+def _replaced(trace: Trace, fields: dict[str, Any]) -> Trace:
+    if all(value is None for value in fields.values()):
+        return trace
+    kept = {name: getattr(trace, name) if value is None else value for name, value in fields.items()}
+    three = trace.axes == SLICE_AXES
+    if three and fields["mask"] is None and trace.mask is not None:
+        kept["mask"] = trace.mask.squeeze(1)
+    return _build(trace.data.squeeze(1) if three else trace.data, None, kept, trace.recorded)
+
+
+def _build(data: Array, hidden: Any, fields: dict[str, Any], recorded: torch.dtype | None) -> Trace:
+    check_data_shape(tuple(data.shape))
+    axes = AXES if data.ndim == 4 else SLICE_AXES
+    check_dims(fields, data.ndim)
+    mask = present_values(fields["mask"], hidden, data)
+    data = data if data.ndim == 4 else data.unsqueeze(1)
+    sizes = zip(AXES, data.shape, strict=True)
+    coordinates = {name: np.arange(size) if fields[name] is None else fields[name] for name, size in sizes}
+    return Trace(data, mask=mask, axes=axes, label=fields["label"], recorded=recorded, **coordinates)
 
 
 def is_xarray(values: Any) -> bool:
@@ -121,11 +199,6 @@ def check_dims(fields: dict[str, Any], n_axes: int) -> None:
             check_axis(field, tuple(fields[field].dims), n_axes)
 
 
-def as_label(values: Any) -> np.ndarray | None:
-    """Class labels as int64; whole floating-point numbers pass."""
-    return None if values is None else class_labels("label", values)
-
-
 def stacked_by_name(name: str, values: Any) -> Any:
     """Stack a list of DataArrays along the axis that they lack; return anything else unchanged.
 
@@ -179,10 +252,10 @@ def check_no_open_file(name: str, values: Any) -> None:
 def real_values(values: Any) -> tuple[Array, Any]:
     """Return (array, hidden): the values of a trace as float32 or float64, and where a mask hides them.
 
-    ``array`` is in memory or read by parts. ``hidden`` is None if no value is hidden.
+    ``array`` is in memory or read block by block. ``hidden`` is None if no value is hidden.
     """
-    if isinstance(values, READERS):
-        return stored_values(values), None
+    if isinstance(values, StoredArray):
+        return values, None
     check_no_open_file("data", values)
     array, hidden = read_array("data", values)
     if hidden is not None and isinstance(array, np.ndarray) and array.dtype.kind in "iu":
@@ -192,6 +265,7 @@ def real_values(values: Any) -> tuple[Array, Any]:
 
 def half_precision(values: Any) -> torch.dtype | None:
     """torch.float16 or torch.bfloat16 if ``values``, or the first item of a list, are rounded to it, else None."""
+    values = values.source if isinstance(values, StoredArray) else values
     while is_sequence(values) and len(values):
         values = values[0]
     name = str(getattr(values, "dtype", "")).removeprefix("torch.")
@@ -202,11 +276,11 @@ def present_values(values: Any, hidden: Any, data: Array) -> Array | None:  # (E
     """The mask ``values``, spread by `full_mask`, and False where the mask of the data itself hides an entry."""
     if hidden is None:
         return None if values is None else full_mask(values, data)
-    present: Any = full_mask(~hidden, data)  # in memory, as ``hidden`` is
+    present = full_mask(~hidden, data)
     if values is None:
         return present
     mask = full_mask(values, data)
-    return present & (mask.load() if isinstance(mask, StoredArray) else mask)
+    return present & blockwise(mask).load()
 
 
 def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:
@@ -221,11 +295,7 @@ def full_mask(values: Any, data: Array) -> Array:  # (E, T, M, S)
     values = stacked_by_name("mask", values)
     if is_xarray(values):
         values = _mask_by_name(values, tuple(data.shape))
-    mask: Any
-    if isinstance(values, READERS):
-        mask = stored_mask(values) if values.dtype == bool else values
-    else:
-        mask = values if isinstance(values, StoredArray) else array_or_tensor("mask", values)
+    mask = values if isinstance(values, StoredArray) else array_or_tensor("mask", values)
     if isinstance(mask, np.ndarray):
         mask = tensor_of(mask) if mask.dtype == bool else mask
     check_boolean(mask.dtype)
@@ -234,15 +304,3 @@ def full_mask(values: Any, data: Array) -> Array:  # (E, T, M, S)
     if mask.ndim == 2:
         mask = mask.unsqueeze(-2).expand(data.shape)
     return mask if mask.ndim == 4 else mask.unsqueeze(1)
-
-
-def selection(name: str, selector: Any, size: int) -> np.ndarray:
-    """The indices of an axis of ``size`` entries that a slice, an index array or a boolean array selects."""
-    chosen = selector if isinstance(selector, slice) else to_numpy(name, selector)
-    try:
-        index = np.atleast_1d(np.arange(size)[chosen])
-    except (IndexError, TypeError) as error:
-        raise InputError(f"{name}={selector!r} selects nothing valid of {size} entries ({error})") from error
-    if index.ndim != 1 or index.size == 0:
-        raise InputError(f"{name}={selector!r} selects shape {index.shape} of {size} entries; accepted: 1 or more")
-    return index

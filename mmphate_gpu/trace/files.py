@@ -1,4 +1,4 @@
-"""Read the arrays of a trace from .npy, .npz, .zarr, .h5 and recorders' folders. Pickles are never loaded."""
+"""Load and save traces: .npy, .npz, .zarr, .h5 and recorders' folders. Pickles are never loaded."""
 
 from __future__ import annotations
 
@@ -9,16 +9,80 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..runtime.paths import check_files, expanded
+import numpy as np
+import torch
+
+from ..errors import InputError, InputTypeError
+from ..runtime.atomic import whole_file, whole_folder
+from ..runtime.memory import available_bytes, check_fits
+from ..runtime.paths import check_files, expanded, writable
 from .contents import Contents, Heading, contents_of
+from .convert import as_trace
+from .dims import AXES, SLICE_AXES
 from .formats.arrays import naming, readable
 from .formats.flat import META, open_npy, open_npz, open_recording
-from .formats.h5 import open_h5
-from .formats.zarr import open_zarr
+from .formats.h5 import open_h5, write_h5
+from .formats.npy import write_npy, write_npz
+from .formats.zarr import open_zarr, others_than_zarr, write_zarr
+from .trace import STREAM_SHARE, Trace
 
 ENDINGS = ".npy, .npz, .zarr, .h5"
 OPENERS = {".npy": open_npy, ".npz": open_npz, ".zarr": open_zarr, ".h5": open_h5, META: open_recording}
+WRITERS = {".npy": write_npy, ".npz": write_npz, ".zarr": write_zarr, ".h5": write_h5, ".hdf5": write_h5}
+
+
+def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, follow_links: bool = False) -> Trace:
+    """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
+
+    Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally
+    epoch, timestep, unit, sample, label, mask and axes. Axes are found by name if a .zarr or .h5
+    names its dimensions, as xarray and netCDF do, or a .npz has ``axes``, else by their order. As in xarray, packed
+    numbers (scale_factor, add_offset) are unpacked, and missing ones (_FillValue, missing_value) are masked.
+
+    Parameters
+    ----------
+    stream : whether the values stay in the file and every pass of a run reads them block by block; the results have the
+        same bits. None: if they would take more than a quarter of the free memory. Not possible for a compressed .npz,
+        an array in Fortran order, and a .npz whose ``axes`` are in another order.
+    follow_links : whether to follow links that lead out of a folder or a .h5: symbolic links, and the external links,
+        external storage and virtual datasets of HDF5. ``path`` itself may always be a link.
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated, of another format, or holds values that `as_trace` rejects; it changes while it
+        is read; it does not fit in memory and cannot be read block by block; a link leads out of it (unless
+        ``follow_links``). The shapes, dtypes and sizes of all arrays are checked before their values are read.
+
+    Notes
+    -----
+    Every pass reads the file, and there are four to eight of them in a run, up to 20 where min(N, S) is above 3000: a
+    chunk of a .zarr or .h5 that covers few slices and all samples is read once a pass.
+    """
+    fields = _stored_fields(path, stream, follow_links)
+    with naming(expanded(path)):
+        return as_trace(**fields, min_slices=1)
+
+
+def _stored_fields(path: str | os.PathLike[str], stream: bool | None, follow_links: bool) -> dict[str, Any]:
+    if stream is not None and not isinstance(stream, bool):
+        raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
+    if not isinstance(follow_links, bool):
+        raise InputTypeError(f"follow_links={follow_links!r} is no bool; accepted: True or False")
+    header = None if stream is not None else heading(path, follow_links)
+    needed = 0 if header is None else math.prod(header.shape) * max(4, header.dtype.itemsize)
+    cpu = torch.device("cpu")
+    if not (stream or needed > STREAM_SHARE * available_bytes(cpu)):
+        return read_fields(path, follow_links)
+    fields = open_fields(path, follow_links)
+    if fields is not None:
+        return fields
+    why = "is compressed or in Fortran order, or has permuted axes"
+    what = f"{os.fspath(path)} {why}, so it cannot be read block by block"
+    if stream:
+        raise InputError(f"{what}; accepted for stream=True: numpy.save or numpy.savez of an array in C order")
+    check_fits(f"{what}, and", needed, cpu, remedy="numpy.save of an array in C order can be read block by block")
+    return read_fields(path, follow_links)
 
 
 def read_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dict[str, Any]:
@@ -38,8 +102,8 @@ def read_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dic
 def open_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dict[str, Any] | None:
     """As `read_fields`, but readers of parts stand for the data and for a mask of their shape.
 
-    The result is None where the file cannot be read by parts: for an array in Fortran order, and for a .npz that is
-    compressed or has permuted axes.
+    The result is None for what cannot be read block by block: an array in Fortran order, and a .npz that is compressed
+    or has permuted axes.
 
     Raises
     ------
@@ -89,3 +153,53 @@ def _format(path: Path, follow_links: bool) -> str:
     if path.is_dir() and ending != ".zarr":
         raise InputError(f"{path} is a folder; accepted: a {path.suffix} file")
     return ending
+
+
+# ---------------------------------------------------------------- saving
+
+
+def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = False) -> None:
+    """Store ``trace`` (anything `as_trace` takes) as .npz, .zarr or .h5, or its data alone as .npy.
+
+    Written beside ``path`` under another name and then renamed, so that no half file is ever left.
+
+    Raises
+    ------
+    InputError
+        The path exists (unless ``overwrite``) or has an unknown ending; a .npy cannot hold the mask, labels or
+        coordinates; the .zarr to replace holds files that zarr did not write; the file system refuses the write.
+    """
+    trace = as_trace(trace, min_slices=1).load()
+    three = trace.axes == SLICE_AXES
+    fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
+    fields |= {"label": trace.label, "axes": np.array(trace.axes)}
+    data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
+    for name, values in (("data", data), ("mask", trace.mask)):
+        fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
+    _write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)
+
+
+def _write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
+    """Store ``fields`` at ``path`` in the format that its ending names: whole, or not at all.
+
+    Raises
+    ------
+    InputError
+        The ending is unknown; the format cannot hold a dtype; the path exists (unless ``overwrite``); the .zarr to
+        replace is a file or holds files that zarr did not write; the file system refuses the write.
+    """
+    path = expanded(path)
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise InputError(f"{path} has an unknown ending; accepted: {', '.join(WRITERS)}")
+    for name, values in fields.items():
+        if values.dtype.kind not in "biufSUmM":
+            raise InputError(
+                f"{name} has dtype {values.dtype}; accepted: numbers, booleans, times and text, which need no pickle"
+            )
+    if writer is write_zarr:
+        whole = whole_folder(path, overwrite=overwrite, others=others_than_zarr)
+    else:
+        whole = whole_file(path, overwrite=overwrite)
+    with writable(path), whole as new:
+        writer(new, fields)

@@ -10,7 +10,8 @@ import torch
 from ..errors import check_number
 from ..linalg.eigenvalues import symmetric_eigenpairs
 from ..linalg.symmetric_product import symmetric_product
-from .points import LazyPoints, Points, column_mean, point_blocks, point_columns
+from .points import Points
+from .stored import blockwise, columns, rows
 
 # Above this width an exact eigendecomposition costs minutes; a randomised one keeps the leading scores.
 EXACT_PCA = 3000
@@ -57,12 +58,11 @@ def principal_axes(points: Points, n_pca: int | None, *, seed: int = 0) -> Princ
     n_features = points.shape[-1]
     if n_pca is None or n_features <= check_number("n_pca", n_pca, low=1, integer=True):
         return None
-    mean = points.mean if isinstance(points, LazyPoints) else column_mean(points.shape, point_blocks(points))
-    rows = _CenteredRows(points, mean)
-    loadings = _loadings(rows, min(int(n_pca), rows.n_rows), seed)  # (D, k)
+    centered = _CenteredRows(points, blockwise(points).mean())
+    loadings = _loadings(centered, min(int(n_pca), centered.n_rows), seed)  # (D, k)
     lead = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
     loadings *= torch.where(lead < 0, -1, 1)
-    return PrincipalAxes(rows.mean, torch.nn.functional.pad(loadings, (0, int(n_pca) - loadings.shape[1])))
+    return PrincipalAxes(centered.mean, torch.nn.functional.pad(loadings, (0, int(n_pca) - loadings.shape[1])))
 
 
 class _CenteredRows:
@@ -73,10 +73,10 @@ class _CenteredRows:
         self.n_rows, self.n_features = points.shape[0] * points.shape[1], points.shape[2]
 
     def blocks(self) -> Iterator[torch.Tensor]:  # (n, D), one below the other
-        return (block - self.mean for block in point_blocks(self.points))
+        return (block - self.mean for block in rows(self.points))
 
     def columns(self) -> Iterator[torch.Tensor]:  # (N, d), side by side
-        return (block - self.mean[features] for features, block in point_columns(self.points))
+        return (block - self.mean[features] for features, block in columns(self.points))
 
     def __matmul__(self, right: torch.Tensor) -> torch.Tensor:  # (N, C)
         # Written where they stay: pieces that stay between blocks that go would leave the heap in holes.
@@ -113,25 +113,25 @@ def _stacked(parts: Iterator[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _loadings(rows: _CenteredRows, k: int, seed: int) -> torch.Tensor:  # (D, k) orthonormal
-    if min(rows.n_rows, rows.n_features) > EXACT_PCA:
-        return _randomised_loadings(rows, k, seed)
-    if rows.n_features <= rows.n_rows:
-        return symmetric_eigenpairs(rows.covariance())[1].flip(1)[:, :k]
-    left = symmetric_eigenpairs(rows.gram())[1].flip(1)[:, :k]
+def _loadings(centered: _CenteredRows, k: int, seed: int) -> torch.Tensor:  # (D, k) orthonormal
+    if min(centered.n_rows, centered.n_features) > EXACT_PCA:
+        return _randomised_loadings(centered, k, seed)
+    if centered.n_features <= centered.n_rows:
+        return symmetric_eigenpairs(centered.covariance())[1].flip(1)[:, :k]
+    left = symmetric_eigenpairs(centered.gram())[1].flip(1)[:, :k]
     # QR rather than a division by singular values: directions of no variance stay orthonormal.
-    return torch.linalg.qr(rows.columns_matmul(left)).Q
+    return torch.linalg.qr(centered.columns_matmul(left)).Q
 
 
-def _randomised_loadings(rows: _CenteredRows, k: int, seed: int, n_iter: int = 7) -> torch.Tensor:
-    width = min(k + 10, rows.n_rows, rows.n_features)
+def _randomised_loadings(centered: _CenteredRows, k: int, seed: int, n_iter: int = 7) -> torch.Tensor:
+    width = min(k + 10, centered.n_rows, centered.n_features)
     generator = torch.Generator("cpu").manual_seed(seed)
-    start = torch.randn(rows.n_features, width, dtype=torch.float64, device="cpu", generator=generator)
-    basis = start.to(rows.mean.device)
+    start = torch.randn(centered.n_features, width, dtype=torch.float64, device="cpu", generator=generator)
+    basis = start.to(centered.mean.device)
     for _ in range(n_iter):
-        basis = torch.linalg.qr(rows @ basis).Q
-        basis = torch.linalg.qr(rows.transposed_matmul(basis)).Q
+        basis = torch.linalg.qr(centered @ basis).Q
+        basis = torch.linalg.qr(centered.transposed_matmul(basis)).Q
     # torch's default on CUDA is Jacobi's method, which is slow and warns where it does not converge.
     driver = "gesvd" if basis.is_cuda else None
-    right = torch.linalg.svd(rows @ basis, full_matrices=False, driver=driver).Vh
+    right = torch.linalg.svd(centered @ basis, full_matrices=False, driver=driver).Vh
     return (basis @ right.T)[:, :k]

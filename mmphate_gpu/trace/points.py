@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 
 from ..errors import InputError
-from ..ops.chunks import Chunk, row_chunks
+from ..ops.chunks import Chunk
 from .scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardized
-from .stored import ALL, BLOCK_ELEMENTS, Array, blocks, check_unchanged, chunks_of, part_of
+from .stored import ALL, Array, blocks, blockwise, column_mean
+
+Points: TypeAlias = Array  # (S, M, D) float64: a tensor, or `LazyPoints`
 
 # The least resolution of a z-score, and the least bandwidth of points whose resolution is not known.
 FLOOR = torch.finfo(torch.float64).eps
@@ -19,14 +21,14 @@ FLOOR = torch.finfo(torch.float64).eps
 class TracePoints(NamedTuple):
     """The points that step 2 of docs/method.md takes, and how finely they are known."""
 
-    points: torch.Tensor | LazyPoints  # (S, M, P) float64
+    points: Points
     resolution: torch.Tensor  # (S, M) float64, > 0: points that are nearer to each other may be equal but for rounding
 
 
 def points_in_memory(
     data: Array, mask: Array | None, normalize: bool, rounding: torch.finfo | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:  # (S, M, P), (S, M) float64
-    """One point per node: its samples, standardized if ``normalize``; and the resolution of each."""
+) -> TracePoints:
+    """One point per node: its samples, standardized if ``normalize``."""
     n_epochs, n_timesteps, n_units, n_samples = data.shape
     shape = n_epochs * n_timesteps, n_units, n_samples
     out = torch.empty(shape, dtype=torch.float64, device=data.device)
@@ -37,7 +39,7 @@ def points_in_memory(
         points = _filled(values, present) if scale is None else standardized(values, present, scale)
         out[chunk.sets, chunk.rows] = points
         resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale, rounding)
-    return out, _with_floor(resolution, rounding, normalize)
+    return TracePoints(out, _with_floor(resolution, rounding, normalize))
 
 
 def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
@@ -90,34 +92,41 @@ class LazyPoints:
     scaled, which is cheap beside its products. Every block has the bits that the points in memory have.
     """
 
+    dtype = torch.float64
+
     def __init__(self, data: Array, mask: Array | None, normalize: bool, rounding: torch.finfo) -> None:
         n_epochs, n_timesteps, n_units, n_samples = data.shape
         self.shape = (n_epochs * n_timesteps, n_units, n_samples)
         self.device = data.device
         # Behind a function: whoever counts what the points hold does not count the trace.
-        self._read = lambda *where: (part_of(data, *where), None if mask is None else part_of(mask, *where))
-        self._check = lambda: check_unchanged(data, mask)
+        sources = [blockwise(array) for array in (data, mask) if array is not None]
+        self._sources = lambda: sources
         self._normalize, self._rounding = normalize, rounding
         empty = torch.empty((*self.shape[:2], 1), dtype=data.dtype, device=self.device)
         self._scale = Scale(empty, empty.clone(), empty.clone(), empty.bool())
         self.resolution = torch.empty(self.shape[:2], dtype=torch.float64, device=self.device)
-        self.mean = column_mean(self.shape, self._first_pass(data, mask))  # (D,)
+        self._mean = column_mean(self.shape, self._first_pass(data, mask))
         _with_floor(self.resolution, rounding, normalize)
 
     @property
     def nbytes(self) -> int:
-        fields = (*self._scale, self.resolution, self.mean)
+        fields = (*self._scale, self.resolution, self._mean)
         return sum(field.numel() * field.element_size() for field in fields)
 
     def __repr__(self) -> str:
         return f"float64 {self.shape} by blocks"
 
     def block(self, slices: slice, units: slice, samples: slice = ALL) -> torch.Tensor:  # (B, m, d) float64
-        return self._scaled(*self._read(slices, units, samples), slices, units).double()
+        values, *present = (source.block(slices, units, samples) for source in self._sources())
+        return self._scaled(values, present[0] if present else None, slices, units).double()
 
     def check(self) -> None:
         """Raise `InputError` if the file behind the trace has changed."""
-        self._check()
+        for source in self._sources():
+            source.check()
+
+    def mean(self) -> torch.Tensor:  # (D,)
+        return self._mean
 
     def _first_pass(self, data: Array, mask: Array | None) -> Iterator[torch.Tensor]:
         """Yield the blocks of points in order, and keep the scale and the resolution of each."""
@@ -142,40 +151,3 @@ class LazyPoints:
     ) -> torch.Tensor:  # (B, m, d)
         scale = self._scale.part(slices, units)
         return standardized(values, present, scale) if self._normalize else mean_filled(values, present, scale.mean)
-
-
-Points = torch.Tensor | LazyPoints
-
-
-def point_blocks(points: Points) -> Iterator[torch.Tensor]:  # (n, D) float64
-    """The points of a stack (L, M, D), in order and a bounded number at a time."""
-    for chunk in chunks_of((points.shape[0], 1, *points.shape[1:])):
-        yield _some(points, chunk.sets, chunk.rows, ALL)
-    _check(points)
-
-
-def point_columns(points: Points) -> Iterator[tuple[slice, torch.Tensor]]:  # (N, d) float64
-    """(features, those of all points) side by side, a bounded number of entries at a time."""
-    n_slices, n_units, n_features = points.shape
-    for features in row_chunks(n_features, n_slices * n_units, BLOCK_ELEMENTS):
-        yield features, _some(points, ALL, ALL, features)
-    _check(points)
-
-
-def _some(points: Points, slices: slice, units: slice, samples: slice) -> torch.Tensor:  # (n, d) float64
-    if isinstance(points, LazyPoints):
-        block = points.block(slices, units, samples)
-    else:
-        block = points[slices, units, samples].double()
-    return block.reshape(-1, block.shape[-1])
-
-
-def _check(points: Points) -> None:
-    if isinstance(points, LazyPoints):
-        points.check()
-
-
-def column_mean(shape: tuple[int, ...], rows: Iterator[torch.Tensor]) -> torch.Tensor:  # (D,)
-    """The mean of ``rows`` that come block by block, added in their order."""
-    total: Any = sum(block.reshape(-1, shape[-1]).sum(0) for block in rows)
-    return total / (shape[0] * shape[1])

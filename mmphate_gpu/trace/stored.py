@@ -1,30 +1,24 @@
-"""Arrays that are read a part at a time: traces larger than the memory of the host or of the GPU."""
+"""Arrays of a trace, and its points, behind one protocol: blocks of a tensor, of a file, or computed when asked for."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 
-from ..errors import InputError
 from ..ops.chunks import Chunk, pair_chunks, row_chunks
 from ..runtime.arrays import real_tensor, tensor_of
-from .packing import Packing
 
 # Elements per block: bounds the float64 temporaries of a pass over the trace to 32 MiB each.
 BLOCK_ELEMENTS = 2**22
 ALL = slice(None)
 
 
-class Reader(Protocol):
-    """What reads a stored (epoch, timestep, unit, sample) or (slice, unit, sample) array by parts."""
+class Blocks(Protocol):
+    """An array (E, T, M, P) or (S, M, P), or points (S, M, D), that is read block by block."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -32,156 +26,16 @@ class Reader(Protocol):
     @property
     def dtype(self) -> Any: ...
 
-    def read(self, slices: slice, units: slice, samples: slice) -> Any:  # (B, m, d)
-        """The values of some slices (epoch * n_timesteps + timestep), units and samples; bounded ranges."""
+    def block(self, slices: slice, units: slice, features: slice) -> Any:  # (B, m, d)
+        """The values of some slices (epoch * n_timesteps + timestep), units, and samples or features."""
 
     def check(self) -> None:
-        """Raise `InputError` if what is read is no longer what was opened."""
+        """Raise `InputError` if the file behind the values has changed since it was opened."""
 
 
-# ---------------------------------------------------------------- readers
-
-
-@dataclass(frozen=True)
-class FlatFile:
-    """An array in C order from ``offset`` of a file on: a .npy, or a member of a .npz that is not compressed.
-
-    Read, not mapped: of a mapped file that somebody cuts off meanwhile the process dies, and its pages count as the
-    process's own memory.
-    """
-
-    path: Path
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    stamp: str
-
-    def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
-        n_units, n_samples = self.shape[-2:]
-        sizes = [part.stop - part.start for part in (slices, units, samples)]
-        out = np.empty(sizes, self.dtype)
-        first = slices.start * n_units + units.start  # node
-        if sizes[1:] == [n_units, n_samples]:  # whole slices lie one behind the other
-            runs = [(first, out)]
-        elif sizes[2] == n_samples:
-            runs = [(first + n_units * row, part) for row, part in enumerate(out)]
-        else:
-            runs = [(first + n_units * row + u, part) for row, block in enumerate(out) for u, part in enumerate(block)]
-        with _opened(self.path) as file:
-            for node, part in runs:
-                file.seek(self.offset + (node * n_samples + samples.start) * self.dtype.itemsize)
-                fill(file, part.reshape(-1).view(np.uint8), self.path)
-        return out.view(np.uint8) != 0 if self.dtype == bool else out  # any nonzero byte is True
-
-    def check(self) -> None:
-        check_stamp(self.path, self.stamp)
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise _changed(path) from error
-
-
-def fill(file: Any, target: np.ndarray, path: Path) -> None:
-    """Fill the bytes ``target`` from the open ``file`` at ``path``. Raises `InputError` if the file ends before."""
-    view = target.data
-    while view:  # a read may return fewer bytes than asked for; zipfile copies each read, so reads are small
-        n_bytes = file.readinto(view[: 2**24])
-        if not n_bytes:
-            raise _changed(path)
-        view = view[n_bytes:]
-
-
-@dataclass(frozen=True)
-class FileFolder:
-    """An array (timestep, unit, sample) or (unit, sample) in a file for each epoch: a recorder's folder."""
-
-    files: tuple[FlatFile, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
-        n_timesteps = 1 if len(self.shape) == 3 else self.shape[1]
-        parts = [
-            self.files[epoch].read(timesteps, units, samples)
-            for epochs, timesteps in rectangles(slices, n_timesteps)
-            for epoch in range(epochs.start, epochs.stop)
-        ]
-        return np.concatenate(parts).astype(self.dtype, copy=False)
-
-    def check(self) -> None:
-        for file in self.files:
-            file.check()
-
-
-@dataclass(frozen=True)
-class ChunkedArray:
-    """An array of a .zarr or .h5, which can be read in part. Each read opens the file and closes it again.
-
-    Attributes
-    ----------
-    shape : in the order of the axes of a trace.
-    dtype : of the values.
-    order : for every axis of a trace, the number of its stored axis.
-    packing : how the stored numbers encode the values; None if they are the values.
-    """
-
-    path: Path
-    opened: Callable[[], AbstractContextManager[Any]]
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    stamp: str
-    order: tuple[int, ...]
-    packing: Packing | None = None
-
-    def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
-        stored = self.stored(slices, units, samples)
-        values = stored if self.packing is None else self.packing.decode(stored)
-        return values.astype(self.dtype, copy=False)
-
-    def stored(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
-        """The numbers of the file, not decoded."""
-        with self.opened() as array:
-            if len(self.shape) == 3:
-                return self._cut(array, slices, units, samples)
-            cut = [self._cut(array, e, t, units, samples) for e, t in rectangles(slices, self.shape[1])]
-        return np.concatenate([part.reshape(-1, *part.shape[2:]) for part in cut])
-
-    def _cut(self, array: Any, *parts: slice) -> np.ndarray:
-        index = tuple(parts[self.order.index(axis)] for axis in range(len(parts)))
-        return np.asarray(array[index]).transpose(self.order)
-
-    def check(self) -> None:
-        check_stamp(self.path, self.stamp)
-
-
-@dataclass(frozen=True)
-class PresentValues:
-    """True where ``values``, of this ``packing``, has a value that is not missing, and ``mask`` (or None) is True."""
-
-    values: ChunkedArray
-    packing: Packing
-    mask: Reader | None
-    dtype: np.dtype = np.dtype(bool)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
-    def read(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
-        where = slices, units, samples
-        present = self.packing.present(self.values.stored(*where))
-        return present if self.mask is None else present & np.asarray(self.mask.read(*where))
-
-    def check(self) -> None:
-        self.values.check()
-
-
-@dataclass(frozen=True)
-class HeldTensor:
-    """A tensor (epoch, timestep, unit, sample) in the memory of the host, too large for that of the GPU."""
+@dataclass(frozen=True, eq=False)
+class TensorBlocks:
+    """The blocks of a tensor."""
 
     tensor: torch.Tensor
 
@@ -193,84 +47,61 @@ class HeldTensor:
     def dtype(self) -> torch.dtype:
         return self.tensor.dtype
 
-    def read(self, slices: slice, units: slice, samples: slice) -> torch.Tensor:  # (B, m, d)
-        return part_of(self.tensor, slices, units, samples)
+    def block(self, slices: slice, units: slice, features: slice = ALL) -> torch.Tensor:  # (B, m, d)
+        if self.tensor.ndim == 3:
+            return self.tensor[slices, units, features]
+        # Gather slice by slice: flattening a transposed tensor at once would copy it whole.
+        n_epochs, n_timesteps = self.shape[:2]
+        ids = torch.arange(n_epochs * n_timesteps, device=self.tensor.device)[slices]
+        return self.tensor[:, :, units, features][ids // n_timesteps, ids % n_timesteps]
 
     def check(self) -> None:
-        """Nothing to tell a change by."""
+        """A tensor does not change."""
+
+    def load(self) -> torch.Tensor:
+        return self.tensor
+
+    def to(self, device: torch.device, *, block_by_block: bool) -> Array:
+        """The tensor on ``device``, or a `StoredArray` that brings it there ``block_by_block``."""
+        if block_by_block:
+            return StoredArray(self, self.shape, self.dtype, device)
+        # An axis along which a mask repeats stays so, and is not written out on the other device.
+        core = self.tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in self.tensor.stride())]
+        return core.to(device).expand(self.shape)
+
+    def select(self, index: Sequence[np.ndarray | None]) -> torch.Tensor:
+        """The entries at the indices of each axis; None selects all. Evenly rising indices give a view."""
+        values = self.tensor
+        for axis, ids in enumerate(index):
+            values = values if ids is None else _select(values, axis, ids)
+        return values
+
+    def mean(self) -> torch.Tensor:  # (D,)
+        return column_mean(self.shape, rows(self))
 
 
-READERS = (FlatFile, FileFolder, ChunkedArray, PresentValues)  # the classes of arrays in an open file
-
-
-def rectangles(slices: slice, n_timesteps: int) -> Iterator[tuple[slice, slice]]:
-    """(epochs, timesteps) that cover ``slices`` in order: what is left of an epoch, whole ones, the start of one.
-
-    >>> [(e.start, e.stop, t.start, t.stop) for e, t in rectangles(slice(2, 11), 4)]
-    [(0, 1, 2, 4), (1, 2, 0, 4), (2, 3, 0, 3)]
-    """
-    (epoch, start), (last, stop) = divmod(slices.start, n_timesteps), divmod(slices.stop, n_timesteps)
-    if epoch == last:
-        yield slice(epoch, epoch + 1), slice(start, stop)
-        return
-    if start:
-        yield slice(epoch, epoch + 1), slice(start, n_timesteps)
-        epoch += 1
-    if epoch < last:
-        yield slice(epoch, last), slice(0, n_timesteps)
-    if stop:
-        yield slice(last, last + 1), slice(0, stop)
-
-
-def stamp_of(path: Path) -> str:
-    """What tells a later state of a file, or of any file in a folder, from this one: names, sizes, times, numbers.
-
-    The same in every process: a trace may be opened in one and read in another.
-    """
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-    states = [(str(file), file.stat()) for file in files]
-    told = [(name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states]
-    return hashlib.blake2b(repr(told).encode()).hexdigest()
-
-
-def check_stamp(path: Path, stamp: str) -> None:
-    """Raise `InputError` if ``path`` is not as it was when `stamp_of` gave ``stamp``."""
-    try:
-        same = stamp_of(path) == stamp
-    except OSError as error:
-        raise _changed(path) from error
-    if not same:
-        raise _changed(path)
-
-
-def _changed(path: Path) -> InputError:
-    return InputError(
-        f"{os.fspath(path)} has changed, or was cut off, since it was opened; "
-        "accepted: a file that does not change until it is read, or until the run ends if it is read by parts"
-    )
-
-
-# ---------------------------------------------------------------- as a trace holds them
+def _select(values: torch.Tensor, axis: int, index: np.ndarray) -> torch.Tensor:
+    steps = np.diff(index)
+    step = int(steps[0]) if steps.size else 1
+    if step > 0 and (steps == step).all():
+        return values[(slice(None),) * axis + (slice(int(index[0]), int(index[-1]) + 1, step),)]
+    return values.index_select(axis, torch.as_tensor(index.copy(), device=values.device))
 
 
 @dataclass(frozen=True, eq=False)
 class StoredArray:
-    """What a `Trace` asks of a tensor, of an array whose values are read by parts; ``np.asarray`` reads them all."""
+    """An array that stays where ``source`` has it; its blocks are tensors. ``np.asarray`` reads all values."""
 
-    reader: Reader
+    source: Blocks
     shape: tuple[int, ...]
-    dtype: torch.dtype  # of the parts
-    device: torch.device  # where they go
+    dtype: torch.dtype  # of the blocks
+    device: torch.device  # where the blocks go
 
     @property
     def ndim(self) -> int:
         return len(self.shape)
 
-    @property
-    def is_cuda(self) -> bool:
-        return self.device.type == "cuda"
-
-    def to(self, device: torch.device) -> StoredArray:
+    def to(self, device: torch.device, *, block_by_block: bool = True) -> StoredArray:
         return replace(self, device=device)
 
     def unsqueeze(self, dim: int) -> StoredArray:
@@ -279,119 +110,124 @@ class StoredArray:
     def squeeze(self, dim: int) -> StoredArray:
         return replace(self, shape=(*self.shape[:dim], *self.shape[dim + 1 :]))
 
-    def read(self, slices: slice, units: slice, samples: slice) -> torch.Tensor:  # (B, m, d)
-        """A part, on the device; `InputError` if the file no longer holds it."""
-        values = self.reader.read(slices, units, samples)
+    def block(self, slices: slice, units: slice, features: slice = ALL) -> torch.Tensor:  # (B, m, d)
+        """A block, on the device. Raises `InputError` if the file no longer holds it."""
+        sizes = self.shape[0] * self.shape[1], *self.shape[2:]
+        ranges = (slice(*part.indices(size)[:2]) for part, size in zip((slices, units, features), sizes, strict=True))
+        values = self.source.block(*ranges)
         if isinstance(values, np.ndarray):
             values = tensor_of(values) if self.dtype == torch.bool else real_tensor("data", values)
         return values.to(self.device, self.dtype)
 
     def check(self) -> None:
-        self.reader.check()
+        self.source.check()
 
-    def load(self) -> torch.Tensor:  # (E, T, M, S)
+    def load(self) -> torch.Tensor:  # (E, T, M, P)
         """All values, in memory."""
         out = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         for chunk in chunks_of(self.shape):
-            out.flatten(0, 1)[chunk.sets, chunk.rows] = part_of(self, chunk.sets, chunk.rows)
+            out.flatten(0, 1)[chunk.sets, chunk.rows] = self.block(chunk.sets, chunk.rows)
         self.check()
         return out
+
+    def select(self, index: Sequence[np.ndarray | None]) -> torch.Tensor:  # (e, t, m, p)
+        """The entries at the indices of each axis, in memory; None selects all. Only the chosen slices are read."""
+        epochs, timesteps, *rest = (np.arange(n) if i is None else i for i, n in zip(index, self.shape, strict=True))
+        units, samples = (torch.as_tensor(ids.copy(), device=self.device) for ids in rest)
+        wanted = (epochs[:, None] * self.shape[1] + timesteps).ravel()
+        ids, places = np.unique(wanted, return_inverse=True)
+        runs = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)  # of slices that follow one another
+        parts = [
+            self.block(slice(int(run[0]) + part.start, int(run[0]) + part.stop), ALL)[:, units][..., samples]
+            for run in runs
+            for part in row_chunks(len(run), self.shape[2] * self.shape[3], BLOCK_ELEMENTS)
+        ]
+        self.check()
+        values = torch.cat(parts)
+        if not np.array_equal(ids, wanted):
+            values = values[torch.as_tensor(places.ravel(), device=values.device)]
+        return values.unflatten(0, (len(epochs), len(timesteps)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = self.load().cpu().numpy()
         return values if dtype is None else values.astype(dtype, copy=False)
 
 
-Array = torch.Tensor | StoredArray
+Array: TypeAlias = torch.Tensor | Blocks
 
 
-def stored_values(reader: Reader) -> StoredArray:
-    """The values that ``reader`` reads as float32 or float64, by the rules of `real_tensor`.
+def blockwise(array: Array) -> Any:
+    """``array`` as `Blocks`."""
+    return TensorBlocks(array) if isinstance(array, torch.Tensor) else array
+
+
+def stored_values(source: Blocks) -> StoredArray:
+    """The values of an array in a file as float32 or float64, by the rules of `real_tensor`.
 
     Integers of more than two bytes are all read once, since those beyond 2^24 ask for float64.
     """
-    dtype = real_tensor("data", np.empty(0, reader.dtype)).dtype
-    stored = StoredArray(reader, tuple(reader.shape), dtype, torch.device("cpu"))
-    wide = reader.dtype.kind in "iu" and reader.dtype.itemsize > 2 and len(reader.shape) in (3, 4)
-    if wide and any(real_tensor("data", part).dtype == torch.float64 for part in _parts_of(reader)):
-        return replace(stored, dtype=torch.float64)
-    return stored
+    dtype = real_tensor("data", np.empty(0, source.dtype)).dtype
+    wide = source.dtype.kind in "iu" and source.dtype.itemsize > 2
+    if wide and any(real_tensor("data", part).dtype == torch.float64 for part in _all_blocks(source)):
+        dtype = torch.float64
+    return StoredArray(source, source.shape, dtype, torch.device("cpu"))
 
 
-def _parts_of(reader: Reader) -> Iterator[Any]:  # (B, m, P)
-    """All values of ``reader`` (3 or 4 axes), part by part and in order."""
-    shape, samples = tuple(reader.shape), slice(0, reader.shape[-1])
-    shape_4d = (*shape[:-2], *(1,) * (4 - len(shape)), *shape[-2:])
-    return (reader.read(chunk.sets, chunk.rows, samples) for chunk in chunks_of(shape_4d))
+def all_true(source: Blocks) -> bool:
+    """Whether all booleans of an array in a file are True: one pass over them."""
+    return all(bool(part.all()) for part in _all_blocks(source))
 
 
-def all_true(reader: Reader) -> bool:
-    """Whether all booleans that ``reader`` reads are True: one pass over them."""
-    return all(bool(part.all()) for part in _parts_of(reader))
+def _all_blocks(source: Blocks) -> Iterator[Any]:  # (B, m, P)
+    shape, samples = source.shape, slice(0, source.shape[-1])
+    chunks = chunks_of((*shape[:-2], *(1,) * (4 - len(shape)), *shape[-2:]))
+    return (source.block(chunk.sets, chunk.rows, samples) for chunk in chunks)
 
 
-def stored_mask(reader: Reader) -> StoredArray:
-    """The booleans that ``reader`` reads."""
-    return StoredArray(reader, tuple(reader.shape), torch.bool, torch.device("cpu"))
-
-
-def by_parts(tensor: torch.Tensor, device: torch.device) -> StoredArray:
-    """``tensor``, which stays where it is, brought to ``device`` part by part."""
-    return StoredArray(HeldTensor(tensor), tuple(tensor.shape), tensor.dtype, device)
+# ---------------------------------------------------------------- passes over an array
 
 
 def chunks_of(shape: tuple[int, ...]) -> Iterator[Chunk]:
-    """Blocks that cover an array (E, T, M, S) in order: many whole slices, or some units of one."""
+    """Blocks that cover an array (E, T, M, P) in order: many whole slices, or some units of one."""
     return pair_chunks(shape[0] * shape[1], shape[3], BLOCK_ELEMENTS, rows=slice(0, shape[2]))
 
 
-def part_of(array: Array, slices: slice, units: slice, samples: slice = ALL) -> torch.Tensor:  # (B, m, d)
-    """Some slices, units and samples of ``array`` (E, T, M, S).
-
-    Of a tensor gathered slice by slice: flattening a transposed one at once would copy it whole.
-    """
-    n_timesteps, n_units, n_samples = array.shape[1:]
-    if isinstance(array, StoredArray):
-        sizes = ((slices, array.shape[0] * n_timesteps), (units, n_units), (samples, n_samples))
-        return array.read(*(slice(*part.indices(size)[:2]) for part, size in sizes))
-    ids = torch.arange(array.shape[0] * n_timesteps, device=array.device)[slices]
-    return array[:, :, units, samples][ids // n_timesteps, ids % n_timesteps]
-
-
 def blocks(data: Array, mask: Array | None) -> Iterator[tuple[Chunk, torch.Tensor, torch.Tensor | None]]:
-    """(chunk, values (B, m, S), present (B, m, S) or None) over all slices and units, in order.
+    """(chunk, values (B, m, P), present (B, m, P) or None) over all slices and units, in order.
 
     Raises
     ------
     InputError
         At the end, if a file has changed since it was opened.
     """
+    arrays = [blockwise(data), *([] if mask is None else [blockwise(mask)])]
     for chunk in chunks_of(data.shape):
-        where = chunk.sets, chunk.rows
-        yield chunk, part_of(data, *where), None if mask is None else part_of(mask, *where)
-    check_unchanged(data, mask)
-
-
-def check_unchanged(*arrays: Array | None) -> None:
-    """Raise `InputError` if the file behind one of ``arrays`` has changed since it was opened."""
+        values, *present = (array.block(chunk.sets, chunk.rows) for array in arrays)
+        yield chunk, values, present[0] if present else None
     for array in arrays:
-        if isinstance(array, StoredArray):
-            array.check()
+        array.check()
 
 
-def selected(array: StoredArray, index: list[np.ndarray]) -> torch.Tensor:  # (e, t, m, s)
-    """The entries at the (sorted or not) indices of the four axes, in memory; only the slices asked for are read."""
-    units, samples = (torch.as_tensor(part.copy(), device=array.device) for part in index[2:])
-    wanted = (index[0][:, None] * array.shape[1] + index[1]).ravel()
-    ids, where = np.unique(wanted, return_inverse=True)
-    runs = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)  # of slices that follow one another
-    parts = [
-        part_of(array, slice(int(run[0]) + rows.start, int(run[0]) + rows.stop), ALL)[:, units][..., samples]
-        for run in runs
-        for rows in row_chunks(len(run), array.shape[2] * array.shape[3], BLOCK_ELEMENTS)
-    ]
-    array.check()
-    found = torch.cat(parts)
-    if not np.array_equal(ids, wanted):
-        found = found[torch.as_tensor(where.ravel(), device=found.device)]
-    return found.unflatten(0, (len(index[0]), len(index[1])))
+def rows(points: Array) -> Iterator[torch.Tensor]:  # (n, D) float64
+    """The points of a stack (S, M, D), in order and a bounded number at a time."""
+    source = blockwise(points)
+    for chunk in chunks_of((points.shape[0], 1, *points.shape[1:])):
+        yield _flat(source.block(chunk.sets, chunk.rows, ALL))
+    source.check()
+
+
+def columns(points: Array) -> Iterator[tuple[slice, torch.Tensor]]:  # (N, d) float64
+    """(features, those of all points) side by side, a bounded number of entries at a time."""
+    source, (n_slices, n_units, n_features) = blockwise(points), points.shape
+    for features in row_chunks(n_features, n_slices * n_units, BLOCK_ELEMENTS):
+        yield features, _flat(source.block(ALL, ALL, features))
+    source.check()
+
+
+def _flat(block: torch.Tensor) -> torch.Tensor:  # (B, m, d) -> (n, d)
+    return block.double().reshape(-1, block.shape[-1])
+
+
+def column_mean(shape: tuple[int, ...], parts: Iterator[torch.Tensor]) -> torch.Tensor:  # (D,)
+    """The mean of rows that come block by block, added in their order."""
+    return sum(part.reshape(-1, shape[-1]).sum(0) for part in parts) / (shape[0] * shape[1])

@@ -26,6 +26,6 @@ def test_examples(name):
 
 
 def test_the_public_classes_have_one():
-    assert {f"mmphate_gpu.{name}" for name in ("estimator", "m_phate", "trace.trace", "record.recorder")} <= set(
+    assert {f"mmphate_gpu.{name}" for name in ("estimator", "m_phate", "trace.convert", "record.recorder")} <= set(
         MODULES
     )

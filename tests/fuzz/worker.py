@@ -279,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("format")
     parser.add_argument("number", type=int)
-    parser.add_argument("--stream", action="store_true", help="read by parts")
+    parser.add_argument("--stream", action="store_true", help="read block by block")
     parser.add_argument("--keep", metavar="DIR", help="write the file there")
     options = parser.parse_args()
     case = mutated(options.format, options.number)

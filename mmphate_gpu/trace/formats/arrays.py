@@ -22,8 +22,7 @@ import torch
 
 from ...errors import InputError
 from ...runtime.memory import check_fits, format_bytes
-from ..dims import AXES, axes_of, is_meant
-from ..shapes import LONGEST_TEXT
+from ..dims import AXES, LONGEST_TEXT, axes_of, is_meant
 
 # Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes, such as
 # RecursionError by RuntimeError and KeyError by LookupError.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..shapes import check_length
-from ..stored import FileFolder
+from ..dims import check_length
+from ..readers import FileFolder
 from .arrays import Variable, Variables, json_of, naming, padded_text, readable, stored_names
 from .npy import NpyFile, NpzMember, PickledError, npy_file, npz_members
 

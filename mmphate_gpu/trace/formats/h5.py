@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -154,6 +156,14 @@ def _text(value: Any) -> Any:
 
 def write_h5(path: Path, fields: dict[str, np.ndarray]) -> None:
     """Write ``fields`` with dimension scales, as netCDF-4 does, so that xarray can read the file."""
+    try:
+        _write(path, fields)
+    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where it cannot close the file
+        number = re.search(r"errno = ([0-9]+)", str(error))  # its message has many lines, and no errno attribute
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from error
+
+
+def _write(path: Path, fields: dict[str, np.ndarray]) -> None:
     package = require("h5py", extra="hdf5", purpose=f"{path.name}: writing .h5")
     arrays = with_dims(fields)
     with package.File(path, "w") as file:

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...errors import InputError
-from ..stored import FlatFile, check_stamp, fill, stamp_of
+from ..dims import AXES
+from ..readers import FlatFile, check_stamp, fill, stamp_of
 from .arrays import readable
 
 _MAGIC = b"\x93NUMPY"
@@ -276,3 +278,26 @@ def npz_members(path: Path) -> Iterator[dict[str, NpzMember]]:
         with zipfile.ZipFile(path) as archive:
             members = [NpzMember(path, stamp, archive, info) for info in archive.infolist()]
             yield {member.name: member for member in members}
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
+    """Write the data alone. Raises `InputError` if there is more to keep than the default coordinates."""
+    coordinates = [values for name, values in fields.items() if name in AXES]
+    plain = all(np.array_equal(values, np.arange(len(values))) for values in coordinates)
+    if not plain or {"mask", "label"} & set(fields):
+        raise InputError(f"{path.name}: .npy holds no mask, label or coordinates; accepted: .npz, .zarr or .h5")
+    save_array(path, fields["data"])
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file. On a full disk it raises the OSError of the system, which `numpy.save` to a file loses."""
+    with path.open("wb") as file:
+        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
+
+
+def write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:  # savez appends .npz to a path such as X.NPZ
+        np.savez(file, allow_pickle=False, **fields)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +22,9 @@ from .arrays import BESIDE, Variable, Variables, check_attribute, padded_text, r
 from .zarr_chunks import Sizes, check_chunk_files, with_checked_codecs
 from .zarr_metadata import Node, check_array, node_in, stored_bytes
 from .zarr_text import read_text
+
+_METADATA = {".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"}
+_CHUNK = re.compile(r"c|[0-9]+(\.[0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -168,3 +173,15 @@ def write_zarr(path: Path, fields: dict[str, np.ndarray]) -> None:
             group.array(name, values, fill_value=None).attrs["_ARRAY_DIMENSIONS"] = dims
     if "label" in fields:
         group["data"].attrs["coordinates"] = "label"
+
+
+def others_than_zarr(folder: Path) -> list[str]:
+    """The names in ``folder`` that zarr did not write. Empty for a link: replacing it deletes no file of its target."""
+    if folder.is_symlink():
+        return []
+    if not folder.is_dir():
+        return ["a file"]
+    names = {*os.listdir(folder)}
+    is_array = not names.isdisjoint({".zarray", "zarr.json"})
+    others = [name for name in names - _METADATA if not (is_array and _CHUNK.fullmatch(name))]
+    return sorted(name for name in others if not any((folder / name / file).is_file() for file in _METADATA))

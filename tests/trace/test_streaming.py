@@ -1,4 +1,4 @@
-"""Traces read by parts: the same bits as from memory in every format, bounded memory, and files that change."""
+"""Traces read block by block: the same bits as from memory in every format, bounded memory, and files that change."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from mmphate_gpu.trace import (
     load_trace,
     normalize,
     pca,
+    readers,
     save_trace,
     stored,
     trace_points,
@@ -153,12 +154,12 @@ def test_every_format_has_the_bits_of_memory(tmp_path, small_blocks, name, strea
         if name == ending:
             pytest.importorskip(package)
     path = FORMATS[name](tmp_path, three)
-    before = stored.stamp_of(path)
+    before = readers.stamp_of(path)
     found, fields = load_trace(path, stream=stream), files.read_fields(path)
     fields.pop("axes", None)
     assert streamed(found) == stream
     same(found, as_trace(**fields))
-    assert stored.stamp_of(path) == before
+    assert readers.stamp_of(path) == before
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4", ">f8", "longdouble", "int8", ">i2", "int64"])
@@ -179,11 +180,11 @@ def test_large_integers_are_not_rounded(tmp_path, small_blocks):
 @pytest.mark.parametrize("name", [".npy", ".npz", ".zarr", ".h5"])
 def test_readers_cut_where_numpy_cuts(tmp_path, name):
     path = FORMATS[name](tmp_path, False)
-    reader, whole = files.open_fields(path)["data"], values().reshape(12, 5, 23)
+    source, whole = load_trace(path, stream=True).data.source, values().reshape(12, 5, 23)
     draw = np.random.default_rng(2)
     for _ in range(40):
         cut = [slice(*sorted(draw.choice(size + 1, 2, replace=False).tolist())) for size in whole.shape]
-        np.testing.assert_array_equal(reader.read(*cut), whole[tuple(cut)])
+        np.testing.assert_array_equal(source.block(*cut), whole[tuple(cut)])
 
 
 def test_a_zarr_store_that_is_an_array(tmp_path, small_blocks):
@@ -251,7 +252,7 @@ def test_pairwise_sum_is_that_of_numpy(dtype):
         assert np.array_equal(pairwise_sum(torch.from_numpy(x)).numpy()[:, 0], x.sum(1)), n
 
 
-# ---------------------------------------------------------------- how a trace that is read by parts behaves
+# ---------------------------------------------------------------- how a trace that is read block by block behaves
 
 
 def test_subsample_is_in_memory(tmp_path, small_blocks):
@@ -274,10 +275,10 @@ def test_subsample_is_in_memory(tmp_path, small_blocks):
 
 def test_a_subsample_reads_no_more_than_it_needs(tmp_path, monkeypatch):
     read = []
-    plain = stored.FlatFile.read
+    plain = readers.FlatFile.block
     np.save(tmp_path / "a.npy", values())
     found = load_trace(tmp_path / "a.npy", stream=True)
-    monkeypatch.setattr(stored.FlatFile, "read", lambda self, *cut: (read.append(cut[0]), plain(self, *cut))[1])
+    monkeypatch.setattr(readers.FlatFile, "block", lambda self, *cut: (read.append(cut[0]), plain(self, *cut))[1])
     found.subsample(epochs=[0, 3])
     assert read == [slice(0, 3), slice(9, 12)]
 
@@ -285,7 +286,7 @@ def test_a_subsample_reads_no_more_than_it_needs(tmp_path, monkeypatch):
 def test_the_face_of_the_trace(tmp_path):
     np.save(tmp_path / "a.npy", values())
     found = load_trace(tmp_path / "a.npy", stream=True)
-    assert repr(found) == "Trace(epoch: 4, timestep: 3, unit: 5, sample: 23; float32 read by parts on cpu)"
+    assert repr(found) == "Trace(epoch: 4, timestep: 3, unit: 5, sample: 23; float32 read block by block on cpu)"
     np.testing.assert_array_equal(np.asarray(found.data), values())
     assert np.asarray(found.data, dtype=np.float64).dtype == np.float64
     assert as_trace(found) is found and found.to(torch.device("cpu")) is found
@@ -358,11 +359,11 @@ def test_a_tensor_goes_to_a_small_device_by_parts(small_blocks):
     mask = np.arange(3)[:, None] < np.arange(1, 24) % 4
     mask[:, 0] = True
     trace = as_trace(values().transpose(1, 0, 2, 3)[:, :3], mask=mask | (np.arange(3)[:, None] == 0))
-    there = trace._brought(torch.device("cpu"), large=True)
+    there = trace._moved(torch.device("cpu"), block_by_block=True)
     assert streamed(there) and there.shape == trace.shape
     assert torch.equal(normalize(there), normalize(trace)) and fingerprint(there) == fingerprint(trace)
     assert torch.equal(reduce(trace_points(there, n_pca=7).points, 7), reduce(trace_points(trace, n_pca=7).points, 7))
-    moved = trace._brought(torch.device("cpu"), large=False)
+    moved = trace._moved(torch.device("cpu"), block_by_block=False)
     assert moved.mask.stride() == trace.mask.stride() and 0 in moved.mask.stride()  # spread there, not here
 
 
@@ -572,7 +573,7 @@ def write_walk(path: Path, n_slices: int, n_units: int, n_samples: int) -> None:
 
 
 def ceiling(n_nodes: int, n_samples: int) -> int:
-    """What a run read by parts may add, in bytes: loadings, blocks, and square matrices of the nodes.
+    """What a run read block by block may add, in bytes: loadings, blocks, and square matrices of the nodes.
 
     Loadings (D, 100) in float64 three times (the product, its QR, LAPACK's copy); eight blocks of 32 MiB (values and
     two temporaries in float32, points, centred points and their products in float64); the Gram matrix, its
@@ -607,7 +608,7 @@ def test_the_command_line_gives_the_same_embedding_by_parts(tmp_path, monkeypatc
     monkeypatch.setattr(
         files, "open_fields", lambda path, follow_links: (used.append(path), plain(path, follow_links))[1]
     )
-    monkeypatch.setattr("mmphate_gpu.trace.trace.STREAM_SHARE", 1e-9)
+    monkeypatch.setattr("mmphate_gpu.trace.files.STREAM_SHARE", 1e-9)
     assert main([*argv, "parts"]) == 0 and len(used) == 1
     one, other = (mp.Embedding.load(f"{out}/embedding.npz") for out in ("memory", "parts"))
     assert np.array_equal(one.coordinates, other.coordinates) and np.array_equal(one.most_active, other.most_active)

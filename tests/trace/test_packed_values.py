@@ -1,4 +1,4 @@
-"""Packed, missing and time-coded values of files are decoded as xarray does, in memory and by parts, or refused."""
+"""Packed, missing and time-coded values of files are decoded as xarray does, or refused."""
 
 from __future__ import annotations
 

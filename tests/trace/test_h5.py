@@ -47,7 +47,7 @@ def by_number(file, name, pattern):
 
 
 def refusal(path):
-    """The message of `load_trace` for ``path``, which must be the same in memory and by parts."""
+    """The message of `load_trace` for ``path``, which must be the same in memory and block by block."""
     sentences = set()
     for stream in (False, True):
         with pytest.raises(InputError) as caught:

@@ -83,7 +83,7 @@ def named(codec):
 
 
 def refusal(path):
-    """The sentence by which `load_trace` refuses ``path``, in memory and by parts alike."""
+    """The sentence by which `load_trace` refuses ``path``, in memory and block by block alike."""
     sentences = set()
     for stream in (False, True):
         with pytest.raises(InputError) as caught:

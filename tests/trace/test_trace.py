@@ -376,7 +376,7 @@ def test_normalize_is_the_population_z_score():
 
 
 def test_normalize_golden():
-    path = Path(__file__).parent / "golden" / "golden_walk_28x20x12.npz"
+    path = Path(__file__).parents[1] / "golden" / "golden_walk_28x20x12.npz"
     if not path.exists():
         pytest.skip("golden data is not there")
     data = np.load(path)["trace"].astype(float)

@@ -59,7 +59,7 @@ def sharded(*codecs, inner=SHAPE):
 
 
 def refusal(path, **options):
-    """The sentence by which `load_trace` refuses ``path``, in memory and by parts alike."""
+    """The sentence by which `load_trace` refuses ``path``, in memory and block by block alike."""
     sentences = set()
     for stream in (False, True):
         with pytest.raises(InputError) as caught:
