@@ -295,7 +295,7 @@ def full_mask(values: Any, data: Array) -> Array:  # (E, T, M, S)
     values = stacked_by_name("mask", values)
     if is_xarray(values):
         values = _mask_by_name(values, tuple(data.shape))
-    mask = values if isinstance(values, StoredArray) else array_or_tensor("mask", values)
+    mask: Any = values if isinstance(values, StoredArray) else array_or_tensor("mask", values)
     if isinstance(mask, np.ndarray):
         mask = tensor_of(mask) if mask.dtype == bool else mask
     check_boolean(mask.dtype)

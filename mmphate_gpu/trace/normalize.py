@@ -17,12 +17,12 @@ def normalize(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
     bits are the same on every device, from memory or block by block, and for a trace times a power of two. O(N S) time,
     temporaries bounded by a block.
     """
-    return points_in_memory(trace.data, trace.mask, normalize=True).points
+    return points_in_memory(trace.data, trace.mask, normalize=True)[0]
 
 
 def flat_points(trace: Trace) -> torch.Tensor:  # (L, M, S) float64
     """The trace as one point per node, not normalised; masked entries become the mean of the present ones."""
-    return points_in_memory(trace.data, trace.mask, normalize=False).points
+    return points_in_memory(trace.data, trace.mask, normalize=False)[0]
 
 
 def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = None) -> TracePoints:
@@ -43,7 +43,7 @@ def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = No
         lazy = LazyPoints(trace.data, trace.mask, normalize, rounding)
         points = TracePoints(lazy, lazy.resolution)
     else:
-        points = points_in_memory(trace.data, trace.mask, normalize, rounding)
+        points = TracePoints(*points_in_memory(trace.data, trace.mask, normalize, rounding))
     if not normalize:
         check_size(points, rounding)
     return points

@@ -61,7 +61,7 @@ def _opened(path: Path) -> Any:
 
 def fill(file: Any, target: np.ndarray, path: Path) -> None:
     """Fill the bytes ``target`` from the open ``file`` at ``path``. Raises `InputError` if the file ends before."""
-    view = memoryview(target)
+    view = target.data
     while view:  # a read may return fewer bytes than asked for; zipfile copies each read, so reads are small
         n_bytes = file.readinto(view[: 2**24])
         if not n_bytes:

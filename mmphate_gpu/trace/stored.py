@@ -153,10 +153,11 @@ class StoredArray:
         return values if dtype is None else values.astype(dtype, copy=False)
 
 
-Array: TypeAlias = torch.Tensor | Blocks
+Array: TypeAlias = torch.Tensor | StoredArray  # what a trace holds
+Points: TypeAlias = torch.Tensor | Blocks  # (S, M, D) float64: in memory, or `LazyPoints`
 
 
-def blockwise(array: Array) -> Any:
+def blockwise(array: Array | Points) -> Any:
     """``array`` as `Blocks`."""
     return TensorBlocks(array) if isinstance(array, torch.Tensor) else array
 
@@ -208,7 +209,7 @@ def blocks(data: Array, mask: Array | None) -> Iterator[tuple[Chunk, torch.Tenso
         array.check()
 
 
-def rows(points: Array) -> Iterator[torch.Tensor]:  # (n, D) float64
+def rows(points: Points) -> Iterator[torch.Tensor]:  # (n, D) float64
     """The points of a stack (S, M, D), in order and a bounded number at a time."""
     source = blockwise(points)
     for chunk in chunks_of((points.shape[0], 1, *points.shape[1:])):
@@ -216,7 +217,7 @@ def rows(points: Array) -> Iterator[torch.Tensor]:  # (n, D) float64
     source.check()
 
 
-def columns(points: Array) -> Iterator[tuple[slice, torch.Tensor]]:  # (N, d) float64
+def columns(points: Points) -> Iterator[tuple[slice, torch.Tensor]]:  # (N, d) float64
     """(features, those of all points) side by side, a bounded number of entries at a time."""
     source, (n_slices, n_units, n_features) = blockwise(points), points.shape
     for features in row_chunks(n_features, n_slices * n_units, BLOCK_ELEMENTS):
@@ -230,4 +231,5 @@ def _flat(block: torch.Tensor) -> torch.Tensor:  # (B, m, d) -> (n, d)
 
 def column_mean(shape: tuple[int, ...], parts: Iterator[torch.Tensor]) -> torch.Tensor:  # (D,)
     """The mean of rows that come block by block, added in their order."""
-    return sum(part.reshape(-1, shape[-1]).sum(0) for part in parts) / (shape[0] * shape[1])
+    total: Any = sum(part.reshape(-1, shape[-1]).sum(0) for part in parts)
+    return total / (shape[0] * shape[1])
