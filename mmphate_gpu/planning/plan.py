@@ -24,6 +24,8 @@ from .sample import Entries, sampled_entries
 # The minimum of any data: no interslice entries, and every slice a component of its own. A run is refused at once if
 # even this minimum does not fit, and again once the real entries are counted.
 LEAST = Entries(interslice=0, intraslice=1, alone=1, tiles=0, loose=1)
+# The field that an argument of `plan` sets.
+ENTRIES_OF = {"active_share": "interslice", "active_tiles": "tiles"}
 # A refusal advises no fewer than these.
 FEWEST_LANDMARKS, FEWEST_VECTORS = 100, 10
 
@@ -142,10 +144,8 @@ def plan(
     mds: dict[str, Any] = {"n_components": n_components, "mds_solver": mds_solver, "mds_dist": mds_dist}
     p = Params(n_landmark=n_landmark, n_pca=n_pca, n_svd=n_svd, t=t, storage=storage, landmarks=landmarks, **mds)
     target, card, available = _device_and_memory(device, None if trace is None else trace.data)
-    shares = {"interslice": ("active_share", active_share), "tiles": ("active_tiles", active_tiles)}
-    expected: dict[str, Any] = {
-        field: check_number(name, share, low=0, high=1) for field, (name, share) in shares.items() if share is not None
-    }
+    shares: dict[str, Any] = {"active_share": active_share, "active_tiles": active_tiles}
+    shares = {name: check_number(name, share, low=0, high=1) for name, share in shares.items() if share is not None}
     entries = Entries()
     if trace is not None and active_share is None:
         may_take_tiles = storage == "tiles" or (storage == "auto" and target.type == "cuda")
@@ -156,7 +156,7 @@ def plan(
         dtype=dtype,
         device=target,
         available=available,
-        entries=entries._replace(**expected),
+        entries=entries._replace(**{ENTRIES_OF[name]: share for name, share in shares.items()}),
         card=card,
         trace_on_device=trace is not None and trace.data.device == target,
     )
@@ -254,13 +254,12 @@ def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params]
 
 
 def _first_way(p: Params, leaner: Mapping[str, list[Any]], fits: Callable[[Params], bool]) -> str:
-    """The first values, one of each list of ``leaner``, with which the run fits, in words; "" if none do."""
+    """The first values, one of each list of ``leaner``, with which the run fits, in words; "" if there are none."""
     for values in itertools.product(*leaner.values()):
         settings = dict(zip(leaner, values, strict=True))
         if fits(replace(p, **settings)):
-            return " and ".join(
-                'storage="lazy"' if k == "storage" else f"a smaller {k}={v}" for k, v in settings.items()
-            )
+            words = {"storage": 'storage="lazy"'}
+            return " and ".join(words.get(name, f"a smaller {name}={value}") for name, value in settings.items())
     return ""
 
 
