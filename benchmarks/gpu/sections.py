@@ -44,7 +44,6 @@ class Verification:
     """The state of a call: its options, its results, and how much time is left."""
 
     device: str
-    quick: bool
     log: Path
     budget: float
     out: Path = RESULTS
@@ -60,7 +59,7 @@ class Verification:
 
     @property
     def small(self) -> bool:
-        return self.quick or self.device == "cpu"
+        return self.device == "cpu"
 
 
 Section = Callable[[Verification], dict[str, Any]]

@@ -22,10 +22,7 @@ LANDMARKS = {True: (200, 400), False: (1000, 1500, 2000, 3000, 4000)}
 SKINNY = {True: (55, 11, 20_000), False: (550, 110, 487_680)}
 RANDOM = {True: (20_000, 11), False: (487_680, 110)}
 # Rows, columns, and entries of a row of a matrix of transitions: those of the suite and of HAR.
-GRAMS = {
-    True: {"small": (3000, 300, 20)},
-    False: {"suite": (48_480, 4000, 170), "HAR": (487_680, 4000, 65)},
-}
+GRAMS = {True: {"small": (3000, 300, 20)}, False: {"suite": (48_480, 4000, 170), "HAR": (487_680, 4000, 65)}}
 MOST_OF_ONE = 8.0  # seconds: a call that takes longer is not repeated
 MOST_JACOBI = 1700  # rows: singular values by Jacobi's method, torch's default on CUDA, take tens of seconds of 4000
 
