@@ -27,7 +27,7 @@ UNFINISHED = "unfinished"
 MOST_OF_A_LOG = 2**21
 LEAST_SECONDS = 5  # no section begins with less time left
 POLL_SECONDS = 0.2
-PACK_SECONDS = 10.0  # while a process runs its logs are packed this often
+PACK_SECONDS = 10.0  # between two packs while a process runs
 CACHE = "cache"  # folder of the output that is not packed
 
 
@@ -274,5 +274,5 @@ def print_list(sections: Mapping[str, str]) -> int:
 
 
 def last_json(text: str) -> Any:
-    """The last line of what a process wrote, parsed."""
+    """The last line of the output of a process, parsed."""
     return json.loads(text.splitlines()[-1])
