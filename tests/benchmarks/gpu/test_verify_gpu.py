@@ -191,13 +191,15 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path):
         assert ended.value.early == early and (early or "started" in str(ended.value))
 
 
+SKIPS = "import pytest\ndef test_other(): pytest.skip('no device')"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "counts"),
     [
         ("def test_good(): pass", "passed", (1, 0, 0)),
-        ("def test_good(): pass\ndef test_bad(): assert 0", "failed", (1, 1, 0)),
-        ("import pytest\ndef test_other(): pytest.skip('no device')", "failed", (0, 0, 1)),  # nothing was tested
-        ("", "failed", (0, 0, 0)),
+        (f"{SKIPS}\ndef test_good(): pass\ndef test_bad(): assert 0", "failed", (1, 1, 1)),
+        (SKIPS, "failed", (0, 0, 1)),  # nothing was tested
     ],
 )
 def test_pytest_runs_are_counted(tmp_path, body, status, counts):
