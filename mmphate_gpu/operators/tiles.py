@@ -8,8 +8,9 @@ from ..affinities import Interslice
 from ..ops import csr as csr_ops
 from ..ops.chunks import row_chunks
 from ..ops.csr import Csr
+from ..ops.point_tiles import TILE
 from ..ops.tile_block import in_node_order, product_by_tiles
-from ..ops.tile_entries import TILE, tile_entries
+from ..ops.tile_entries import tile_entries
 from ..ops.tile_layout import point_tiles, stored_pairs
 from ..ops.tile_matmul import tile_matmul
 from ..runtime.isolation import isolated
