@@ -83,12 +83,12 @@ def auto_form(intraslice: Csr, interslice: Interslice, device: torch.device) -> 
     return choose_form(forms, lambda form: form_bytes[form](), available_bytes(device))
 
 
+LAZY_FORMS = {"torch": LazyAffinity, "keops": LazyKeopsAffinity, "fused": LazyFusedAffinity}
+
+
 def lazy_affinity(intraslice: Csr, interslice: Interslice) -> AffinityOperator:
     """The matrix-free form with the fastest products on its device."""
-    engine = choose_engine(interslice, interslice.unit_points.device)
-    return {"torch": LazyAffinity, "keops": LazyKeopsAffinity, "fused": LazyFusedAffinity}[engine](
-        intraslice, interslice
-    )
+    return LAZY_FORMS[choose_engine(interslice, interslice.unit_points.device)](intraslice, interslice)
 
 
 FORMS = {"sparse": SparseAffinity.of_parts, "tiles": TiledAffinity, "lazy": lazy_affinity}
