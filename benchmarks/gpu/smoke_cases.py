@@ -25,7 +25,7 @@ def _normal(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 def _walks(n: int) -> torch.Tensor:  # (SETS, n, FEATURES)
-    """Walks whose neighbours in time are near; one point is a duplicate of another."""
+    """Walks whose neighbors in time are near; one point is a duplicate of another."""
     points = _normal(SETS, n, FEATURES).cumsum(1) / (4 * FEATURES**0.5)
     points[:, n // 2] = points[:, 0]
     return points
@@ -107,7 +107,7 @@ def _layout(n: int, reach: float = REACH) -> tuple[torch.Tensor, TileLayout]:
 
 
 def _halves(layout: TileLayout, n: int) -> torch.Tensor:  # (R, TILE, COLUMNS)
-    """A block as the products take it: 0 where there is no point, and a multiple of 16 columns."""
+    """A block in the form that the products take: 0 in places without a point, and a multiple of 16 columns."""
     return point_tiles(layout, torch.nn.functional.pad(_normal(SETS, n, COLUMNS), (0, -COLUMNS % 16)), 0).half()
 
 
@@ -188,5 +188,5 @@ MOST_ERROR = {
     "tile_rows": 1e-12,
     "gaussian_product": 2e-3,
 }
-# Share of the integers that may differ: of two centres that are equally near but for rounding, either may be taken.
+# Share of the integers that may differ: of two centers that are equally near but for rounding, either may be taken.
 MOST_DIFFERENT = {"assign_nearest": 1e-3}

@@ -21,9 +21,8 @@ from ..operators.choose import suits_half
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
 from ..ops.launch.pair_stack import TILE as PAIR_TILE
+from ..ops.point_tiles import TILE, n_tiles
 from ..ops.tile_block import COLUMNS
-from ..ops.tile_entries import TILE
-from ..ops.tile_layout import n_tiles
 from ..params import Params
 from ..trace.pca import EXACT_PCA
 from ..trace.stored import BLOCK_ELEMENTS
@@ -237,7 +236,7 @@ class Costs:
         block = 4 * self.N * self.C
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C))) + 2 + self.cuda
         chunk = 16 * CUDA_CHUNK_ELEMENTS if self.cuda else 0  # float64 copies
-        product = self.gathered
+        product: float = self.gathered
         if self._multiplies_tiles(storage):  # ops/tile_block.py: the block in half precision, sums in float32
             product += 6 * -(-self.C // COLUMNS) * COLUMNS * TILE * self.tiles
         elif storage == "lazy":
