@@ -28,10 +28,12 @@ class TiledAffinity(ExactRows):
 
     K is symmetric: only tiles on the diagonal and above it are stored, and a product reads each of these again,
     transposed. Which entries exist is decided in float64, as in every form. Those below 6e-8 round to 0, but the
-    default ``thresh`` is far above. Products round the block to half too and sum in float32, whatever its dtype: they are
-    accurate to about 5e-4 of a column's norm. Degrees come from the same product, so that the rows of D^-1 K as it is
-    applied sum to 1. `to_dense` gives the rounded entries, which multiply; `aggregate` and `to_csr` give exact ones. A
-    product costs O(k 128^2 C) and reads 32 KiB for each of the k active tiles, of which about half are stored.
+    default ``thresh`` is far above.
+
+    Products round the block to half too and sum in float32, whatever its dtype: they are accurate to about 5e-4 of a
+    column's norm. Degrees come from the same product, so that the rows of D^-1 K as it is applied sum to 1. `to_dense`
+    gives the rounded entries, which multiply; `aggregate` and `to_csr` give exact ones. A product costs O(k 128^2 C)
+    and reads 32 KiB for each of the k active tiles, of which about half are stored.
 
     Raises
     ------
@@ -63,10 +65,6 @@ class TiledAffinity(ExactRows):
             return tile_matmul(self.tiles, self.slots, *pairs, halves)
 
         return product_by_tiles(self.layout, block, self.intraslice, multiply)
-
-    @isolated()
-    def row_sums(self) -> torch.Tensor:
-        return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]
 
     @isolated()
     def to_dense(self) -> torch.Tensor:
