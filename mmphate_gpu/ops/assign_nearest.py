@@ -33,7 +33,7 @@ def assign_nearest(
 
 
 @cpp_twin(assign_nearest)
-def assign_nearest_cpp(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def assign_nearest_cpp(points, centers):
     points, centers = points.contiguous(), centers.contiguous()
     n, n_features = points.shape[-2:]
     labels = points.new_empty(points.shape[:-1], dtype=torch.int64)
@@ -44,7 +44,7 @@ def assign_nearest_cpp(points: torch.Tensor, centers: torch.Tensor) -> tuple[tor
 
 
 @triton_twin(assign_nearest, rehearse=lambda device: [(torch.zeros(2, 100, dtype=torch.float32, device=device),) * 2])
-def assign_nearest_triton(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def assign_nearest_triton(points, centers):
     if points.dtype != torch.float32:  # not every card has tensor cores for float64
         return PORTABLE["assign_nearest"](points, centers)
     from .triton.nearest import BLOCK, OPTIONS, assign_nearest_kernel

@@ -44,9 +44,7 @@ def csr_matmul(
 
 
 @cpp_twin(csr_matmul)
-def csr_matmul_cpp(
-    indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, block: torch.Tensor, interleave: int
-) -> torch.Tensor:
+def csr_matmul_cpp(indptr, indices, values, block, interleave):
     indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
     out = block.new_empty(indptr.numel() - 1, block.shape[1])
     matrix = (indptr, indices, indices.dtype, values, values.dtype)
@@ -57,14 +55,7 @@ def csr_matmul_cpp(
 @cuda_twin(
     csr_matmul, rehearse=lambda fit: [(*fit.matrix(), fit.zeros(fit.n_slices, fit.width, dtype=torch.float32), 1)]
 )
-def csr_matmul_cuda(
-    gpu: Gpu,
-    indptr: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-    block: torch.Tensor,
-    interleave: int,
-) -> torch.Tensor:
+def csr_matmul_cuda(gpu: Gpu, indptr, indices, values, block, interleave):
     indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
     n_rows, width = indptr.numel() - 1, block.shape[1]
     out = torch.empty(n_rows, width, dtype=block.dtype, device=block.device)

@@ -72,7 +72,7 @@ def descent_step(
 
 
 def _tensor(values: list[float]) -> torch.Tensor:  # (k,) float64, on the CPU
-    """A tensor of ``values``, several times as fast as ``torch.tensor``; a descent of few points is mostly such calls."""
+    """A tensor of ``values``: ``torch.tensor`` takes several times as long, most of the time of a few points."""
     return torch.frombuffer(array("d", values), dtype=torch.float64)
 
 
@@ -211,19 +211,7 @@ def _rehearsal(fit: FitSizes) -> tuple[torch.Tensor | int, ...]:
 
 
 @cuda_twin(descent_step, rehearse=lambda fit: [_rehearsal(fit)])
-def descent_step_cuda(
-    gpu: Gpu,
-    trial_moved: torch.Tensor,
-    raw: torch.Tensor,
-    points: torch.Tensor,
-    moved: torch.Tensor,
-    trial: torch.Tensor,
-    step: torch.Tensor,
-    kept: torch.Tensor,
-    state: torch.Tensor,
-    eps: float,
-    max_iter: int,
-) -> None:
+def descent_step_cuda(gpu: Gpu, trial_moved, raw, points, moved, trial, step, kept, state, eps, max_iter):
     trial_moved = trial_moved.contiguous()
     device, n, rows = points.device, points.numel(), kept.shape[0]
     defines = {"MMP_DEPTH": str(rows // 2)}

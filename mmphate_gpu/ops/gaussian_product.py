@@ -78,14 +78,7 @@ def gaussian_product(
     gaussian_product,
     rehearse=lambda device: [_rehearsal(device, FEW_FEATURES, False), _rehearsal(device, FEATURES, True)],
 )
-def gaussian_product_triton(
-    points: torch.Tensor,
-    centers: torch.Tensor | None,
-    limit: float,
-    indptr: torch.Tensor,
-    columns: torch.Tensor,
-    block: torch.Tensor,
-) -> torch.Tensor:
+def gaussian_product_triton(points, centers, limit, indptr, columns, block):
     from .triton.products import OPTIONS, gaussian_product_kernel, panels
 
     block, (padded, out), panel, grid = panels(block)

@@ -53,9 +53,7 @@ def guttman_transform(
 
 
 @cpp_twin(guttman_transform)
-def guttman_transform_cpp(
-    distances: torch.Tensor, points: torch.Tensor, share: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def guttman_transform_cpp(distances, points, share):
     distances, points = distances.contiguous(), points.contiguous()
     moved, raw, together = torch.empty_like(points), points.new_empty(()), float(share * points.abs().max())
     arguments = (distances, distances.dtype, points, moved, raw, *points.shape, together)
@@ -69,9 +67,7 @@ def guttman_transform_cpp(
         (fit.zeros(LANDMARKS, LANDMARKS, dtype=dtype), fit.positions(), 0.0) for dtype in (torch.float32, torch.float64)
     ],
 )
-def guttman_transform_cuda(
-    gpu: Gpu, distances: torch.Tensor, points: torch.Tensor, share: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def guttman_transform_cuda(gpu: Gpu, distances, points, share):
     distances, points, device = distances.contiguous(), points.contiguous(), points.device
     n, n_components = points.shape
     rows = ROWS if n_components <= NARROW and n >= ROWS else 1

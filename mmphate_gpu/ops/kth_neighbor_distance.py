@@ -59,7 +59,7 @@ def median(values: torch.Tensor) -> torch.Tensor:  # (B, n) -> (B,)
 
 
 @cpp_twin(kth_neighbor_distance)
-def kth_neighbor_distance_cpp(points: torch.Tensor, k: int) -> torch.Tensor:
+def kth_neighbor_distance_cpp(points, k):
     points = points.contiguous()
     distances = points.new_empty(points.shape[:2])
     native.call("kth_neighbor_distance", "dd", points, *points.shape, k, distances)
@@ -67,7 +67,7 @@ def kth_neighbor_distance_cpp(points: torch.Tensor, k: int) -> torch.Tensor:
 
 
 @cpp_twin(median_kth_neighbor_distance)
-def median_kth_neighbor_distance_cpp(points: torch.Tensor, k: int) -> torch.Tensor:
+def median_kth_neighbor_distance_cpp(points, k):
     points = points.contiguous()
     medians = points.new_empty(points.shape[0])
     native.call("median_kth_neighbor_distance", "dd", points, *points.shape, k, SAMPLED, medians)
@@ -75,7 +75,7 @@ def median_kth_neighbor_distance_cpp(points: torch.Tensor, k: int) -> torch.Tens
 
 
 @cuda_twin(kth_neighbor_distance, rehearse=lambda fit: [(fit.slice_points(), 1)])
-def kth_neighbor_distance_cuda(gpu: Gpu, points: torch.Tensor, k: int) -> torch.Tensor:
+def kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     points = points.contiguous()
     stack = gpu.stack_of(points)
     distances = torch.empty(points.shape[:2], dtype=torch.float64, device=points.device)
@@ -84,7 +84,7 @@ def kth_neighbor_distance_cuda(gpu: Gpu, points: torch.Tensor, k: int) -> torch.
 
 
 @cuda_twin(median_kth_neighbor_distance, rehearse=lambda fit: [(fit.unit_points(), 1)])
-def median_kth_neighbor_distance_cuda(gpu: Gpu, points: torch.Tensor, k: int) -> torch.Tensor:
+def median_kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     points = points.contiguous()
     n_sets, n, _ = points.shape
     if n <= 4 * SAMPLED:

@@ -48,9 +48,7 @@ def _sums(
 
 
 @cpp_twin(landmark_aggregate)
-def landmark_aggregate_cpp(
-    indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def landmark_aggregate_cpp(indptr, indices, values, labels, n):
     indptr, indices, values = (part.contiguous() for part in (indptr, indices, values))
     matrix = (indptr, indices, indices.dtype, values, values.dtype)
     inputs = (*matrix, labels.to(torch.int32).contiguous(), indptr.numel() - 1, n)
@@ -58,9 +56,7 @@ def landmark_aggregate_cpp(
 
 
 @cuda_twin(landmark_aggregate, rehearse=lambda fit: [(*fit.matrix(), fit.zeros(fit.n_slices, dtype=torch.int64), 1)])
-def landmark_aggregate_cuda(
-    gpu: Gpu, indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def landmark_aggregate_cuda(gpu: Gpu, indptr, indices, values, labels, n):
     indptr, indices, values = (part.contiguous() for part in (indptr, indices, values))
     window = min(WINDOW, blocks_of(n, 32) * 32)
     inputs = (indptr, indices, values, labels.to(torch.int32).contiguous(), n, window)

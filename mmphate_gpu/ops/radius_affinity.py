@@ -77,7 +77,7 @@ def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n,
 
 
 @cpp_twin(radius_counts)
-def radius_counts_cpp(points: torch.Tensor, reach: float) -> torch.Tensor:
+def radius_counts_cpp(points, reach):
     points = points.contiguous()
     counts = points.new_empty(points.shape[:2], dtype=torch.int64)
     native.call("radius_count", "dl", points, *points.shape, float(reach), counts)
@@ -85,7 +85,7 @@ def radius_counts_cpp(points: torch.Tensor, reach: float) -> torch.Tensor:
 
 
 @cuda_twin(radius_counts, rehearse=lambda fit: [(fit.unit_points(), 1)])
-def radius_counts_cuda(gpu: Gpu, points: torch.Tensor, reach: float) -> torch.Tensor:
+def radius_counts_cuda(gpu: Gpu, points, reach):
     points = points.contiguous()
     stack = gpu.stack_of(points, ordered=points.shape[1] > ORDERED_ABOVE)
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
@@ -141,18 +141,7 @@ def radius_fill(
 
 
 @cpp_twin(radius_fill)
-def radius_fill_cpp(
-    points: torch.Tensor,
-    bandwidth: float,
-    decay: float,
-    reach: float,
-    first: int,
-    last: int,
-    indptr: torch.Tensor,
-    gap: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-) -> torch.Tensor:
+def radius_fill_cpp(points, bandwidth, decay, reach, first, last, indptr, gap, indices, values):
     points = points.contiguous()
     gap_at = torch.empty_like(gap)
     inputs = (points, *points.shape, first, last, float(reach), float(bandwidth), float(decay), indptr, gap)
@@ -167,19 +156,7 @@ def radius_fill_cpp(
         + (*fit.zeros(2, fit.n_slices + 1, dtype=torch.int64), *fit.entries())
     ],
 )
-def radius_fill_cuda(
-    gpu: Gpu,
-    points: torch.Tensor,
-    bandwidth: float,
-    decay: float,
-    reach: float,
-    first: int,
-    last: int,
-    indptr: torch.Tensor,
-    gap: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-) -> torch.Tensor:
+def radius_fill_cuda(gpu: Gpu, points, bandwidth, decay, reach, first, last, indptr, gap, indices, values):
     points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
     stack = gpu.stack_of(points)
     gap_at = torch.empty_like(gap)
@@ -271,15 +248,7 @@ def radius_affinity(
 
 
 @cpp_twin(symmetrized_affinity)
-def symmetrized_affinity_cpp(
-    points: torch.Tensor,
-    bandwidth: torch.Tensor,
-    decay: float,
-    thresh: float,
-    smallest: float,
-    cut: float,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dtype):
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     numbers = (float(decay), float(thresh), float(smallest), float(cut))
     inputs = (points, bandwidth, *points.shape, *numbers)
@@ -295,16 +264,7 @@ def symmetrized_affinity_cpp(
     symmetrized_affinity,
     rehearse=lambda fit: [(fit.slice_points(), fit.slice_points()[..., 0], 1, 0, 0, 1, fit.dtype)],
 )
-def symmetrized_affinity_cuda(
-    gpu: Gpu,
-    points: torch.Tensor,
-    bandwidth: torch.Tensor,
-    decay: float,
-    thresh: float,
-    smallest: float,
-    cut: float,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def symmetrized_affinity_cuda(gpu: Gpu, points, bandwidth, decay, thresh, smallest, cut, dtype):
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     stack = gpu.stack_of(points)
     numbers = (float(decay), float(thresh), float(smallest), float(cut))

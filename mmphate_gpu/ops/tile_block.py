@@ -102,7 +102,7 @@ def in_node_order(intraslice: Csr) -> Csr:  # (n B rows, B columns) -> (n B rows
     tile_block,
     rehearse=lambda device: [(nodes, nodes, order) for nodes, order in _rehearsals(device)],
 )
-def tile_block_triton(block: torch.Tensor, scale: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+def tile_block_triton(block, scale, order):
     from .triton.blocks import INTO_OPTIONS, ROWS, panel_of, tile_block_kernel
 
     block, scale, order = (part.contiguous() for part in (block, scale, order))
@@ -124,15 +124,7 @@ def tile_block_triton(block: torch.Tensor, scale: torch.Tensor, order: torch.Ten
         for nodes, order in _rehearsals(device)
     ],
 )
-def tile_rows_triton(
-    sums: torch.Tensor,
-    inverse: torch.Tensor,
-    order: torch.Tensor,
-    indptr: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-    block: torch.Tensor,
-) -> torch.Tensor:
+def tile_rows_triton(sums, inverse, order, indptr, indices, values, block):
     from .triton.blocks import OUT_OPTIONS, panel_of, tile_rows_kernel
 
     sums, inverse, indptr, indices, values, block = (

@@ -65,7 +65,7 @@ def _distances(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) 
 
 
 @triton_twin(tile_reached, rehearse=lambda device: [(*_rehearsal(device), 1.0)])
-def tile_reached_triton(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, reach: float) -> torch.Tensor:
+def tile_reached_triton(points, rows, columns, reach):
     from .triton.pairs import tile_reached_kernel
 
     reached = torch.empty(rows.shape, dtype=torch.int8, device=points.device)
@@ -74,9 +74,7 @@ def tile_reached_triton(points: torch.Tensor, rows: torch.Tensor, columns: torch
 
 
 @triton_twin(tile_entries, rehearse=lambda device: [(*_rehearsal(device), 1.0, 1.0)])
-def tile_entries_triton(
-    points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bandwidth: float, reach: float
-) -> torch.Tensor:
+def tile_entries_triton(points, rows, columns, bandwidth, reach):
     from .triton.pairs import tile_entries_kernel
 
     tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)

@@ -36,14 +36,7 @@ def tile_matmul(
 
 
 @triton_twin(tile_matmul, rehearse=lambda device: [_rehearsal(device)])
-def tile_matmul_triton(
-    tiles: torch.Tensor,
-    slots: torch.Tensor,
-    indptr: torch.Tensor,
-    diagonal: torch.Tensor,
-    columns: torch.Tensor,
-    block: torch.Tensor,
-) -> torch.Tensor:
+def tile_matmul_triton(tiles, slots, indptr, diagonal, columns, block):
     from .triton.products import DEPTH, OPTIONS, STAGES, panels, tile_matmul_kernel
 
     block, (padded, out), panel, grid = panels(block)

@@ -16,9 +16,9 @@ def word_hashes(tensor: torch.Tensor) -> torch.Tensor:  # -> (ceil(words / WIDTH
     """Two 64-bit hashes of every `WIDTH` words of 32 bits of ``tensor``, in the order of its elements.
 
     A hash is the sum modulo 2^64 of the words, each times an odd random 64-bit number of its place. Sums of integers
-    are the same on every device and for every chunk size. A change of a single word always changes the hash. Two rows that
-    differ in more words have equal hashes with a probability of at most 2^-64, unless they were made from the random
-    numbers. Zeros at the end change nothing. O(n) time, bounded chunks. Source of the family:
+    are the same on every device and for every chunk size. A change of a single word always changes the hash. Two rows
+    that differ in more words have equal hashes with a probability of at most 2^-64, unless they were made from the
+    random numbers. Zeros at the end change nothing. O(n) time, bounded chunks. Source of the family:
     Carter and Wegman, "Universal classes of hash functions", 1979; of its form: Lemire and Kaser, "Strongly universal
     string hashing is fast", 2014.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.twins import PORTABLE, serves, serving, why_no_cuda_twins
+from mmphate_gpu.ops.launch.twins import CUPY, PORTABLE, serves, serving
 
 
 def test_what_serves_is_said():
@@ -16,7 +16,7 @@ def test_what_serves_is_said():
     switch = f"{native.SWITCH}=0 in the environment"
     assert (switch in cpu) == (switch in cuda) == native.switched_off()
     if not torch.cuda.is_available() and not native.switched_off():
-        assert cuda == "portable torch (torch sees no CUDA device)" and why_no_cuda_twins() is not None
+        assert cuda == "portable torch (torch sees no CUDA device)" and CUPY.why_not() is not None
     assert not serves(torch.device("meta"))
 
 

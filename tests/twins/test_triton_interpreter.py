@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON, ops_of
+from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON
 from mmphate_gpu.runtime.optional import available
 
 from . import triton_cases
@@ -104,7 +104,7 @@ def assert_nearest(found: tuple[torch.Tensor, torch.Tensor], points: torch.Tenso
 
 def test_the_probe_starts_what_a_fit_does(run: dict[str, dict]) -> None:
     """Every kernel; around a product the float32 blocks of the landmarks, and the float64 column of the row sums."""
-    assert {op for op, *_ in run["probed"]} == set(ops_of(TRITON))
+    assert {op for op, *_ in run["probed"]} == set(TRITON.launchers)
     around = [line for line in run["probed"] if line[0] in ("tile_block", "tile_rows")]
     assert [line for line in around if line[0] == "tile_rows"] == [
         ("tile_rows", "torch.float32", "torch.float32", 128),  # sums, block

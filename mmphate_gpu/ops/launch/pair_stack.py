@@ -61,8 +61,9 @@ class Stack(NamedTuple):
 class KeptStack:
     """The last stack, for as long as its points live and do not change.
 
-    Another use saves a pass over the points. The stack is half as large as the points. A single stack is enough, because uses of the same order follow one another. The
-    object is safe in threads: each method reads ``_last`` once or assigns it once.
+    Another use saves a pass over the points. The stack is half as large as the points, and a single one is enough,
+    because uses of the same order follow one another. The object is safe in threads: each method reads ``_last`` once
+    or assigns it once.
     """
 
     def __init__(self) -> None:
