@@ -1,17 +1,17 @@
-"""The first ten minutes on a card, in one file: what works, how fast it is, and the numbers that decide thresholds.
+"""The first ten minutes on a GPU, in one file: what works, how fast it is, and the numbers that decide thresholds.
 
     python benchmarks/gpu/first_light.py --out /tmp/first-light --pack first-light.tgz
 
 Every step is a process with a time limit. It gives a line of JSON for each part, which is written into
-``first_light.jsonl`` of the output at once. After each line the pack is written anew, so that a call that is killed at
-any moment leaves all that was known. Steps that no longer fit into ``--budget`` are named. Nothing is written outside
-``--out`` and ``--pack``, not even the caches of compilers. The network is never needed. The script names what cannot be
-done on the machine: a missing package, tool, or device.
+``first_light.jsonl`` of the output at once. The pack is written again after each line, so that a call that is killed
+leaves everything up to that moment. Steps that no longer fit into ``--budget`` are named. Nothing is written outside
+``--out`` and ``--pack``, not even the caches of compilers. The network is not needed. The script names what the machine
+lacks: a package, a tool, or the device.
 
-A call ends with 0 if nothing failed, 1 if a step failed, 2 without a CUDA device, 3 if there was no time for all.
+A call ends with 0 if nothing failed, 1 if a step failed, 2 without a CUDA device, 3 if time ran out.
 ``--cpu`` runs every step on the CPU with small inputs. ``--resume PACK`` leaves out the steps that have passed.
-``--only NAME ...`` runs these steps alone. ``--expect`` makes the numbers anew, on a CPU, that whole runs are compared
-with. `verify_gpu` is the second call.
+``--only NAME ...`` runs only these steps. ``--expect`` makes, on a CPU, the numbers with which whole runs are compared.
+`verify_gpu` is the second call.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from benchmarks.gpu.steps import STEPS  # noqa: E402
 from benchmarks.measure.conditions import SOURCES, commit, hash_of  # noqa: E402
 from benchmarks.measure.tasks import through_its_end  # noqa: E402
 
-BUDGET = 540  # seconds: ten minutes less the start of a machine and the way back
+BUDGET = 540  # seconds: ten minutes less the start of a machine and the transfer of the pack
 LINES = "first_light.jsonl"
 DECIDING = (*SOURCES, "benchmarks/gpu/*.py")  # the files that decide whether a step passes
 WIDTH = 600  # characters of a line that is shown
@@ -59,7 +59,7 @@ LEAST_SHARE = 0.25  # a step begins only if this share of its limit is left
 
 
 def write_line(v: Verification, **line: Any) -> None:
-    """Put a line into the output, and then everything into the pack. Only the last line can be incomplete."""
+    """Write a line into the output, and then everything into the pack. Only the last line can be incomplete."""
     with (v.out / LINES).open("a") as file:
         file.write(json.dumps(line, default=str) + "\n")
         file.flush()
@@ -68,7 +68,7 @@ def write_line(v: Verification, **line: Any) -> None:
 
 
 def lines_of(out: Path) -> list[dict[str, Any]]:
-    """The lines that were written, without one that a kill has cut off."""
+    """The lines of the output, without a last line that is incomplete."""
     path, lines = out / LINES, []
     for line in path.read_text().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):
@@ -77,7 +77,7 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
 
 
 def passed_before(out: Path) -> set[str]:
-    """The steps that have passed from the same sources."""
+    """The steps that have passed with the same sources."""
     source, outcomes, now = None, {}, hash_of(DECIDING)
     for line in lines_of(out):
         source = line.get("source", source)
@@ -87,7 +87,7 @@ def passed_before(out: Path) -> set[str]:
 
 
 def section_of(name: str) -> Section:
-    """The step as a section, which does not begin if too little time is left."""
+    """The step as a section. It does not begin if too little time is left."""
     step = STEPS[name]
 
     def section(v: Verification) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"written: {write_expected()}")
         return 0
     log = options.out / "log"
-    v = Verification("cpu" if options.cpu else "cuda", False, log, options.budget, options.out, options.pack)
+    v = Verification("cpu" if options.cpu else "cuda", log, options.budget, options.out, options.pack)
     if not options.cpu and not cuda_is_there():
         print("first_light needs a CUDA device and torch finds none; --cpu runs on the CPU", file=sys.stderr)
         return 2
@@ -172,7 +172,7 @@ def show(pack: Path) -> int:
 
 
 def conclude(v: Verification, names: Sequence[str]) -> int:
-    """Print what the steps found and where the files are. Returns the exit code."""
+    """Print the results of the steps and where the files are. Returns the exit code."""
     shutil.rmtree(v.out / CACHE / "tmp", ignore_errors=True)
     print_table(v, names)
     print(f"written: {v.out / LINES}" + ("" if v.pack is None else f", packed: {v.pack}"))

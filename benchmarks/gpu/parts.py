@@ -1,9 +1,9 @@
-"""A step of `first_light`, seen from inside and from outside: a process that reports its results part by part.
+"""A step of `first_light`: a process that reports its results part by part, and the function that starts it.
 
-It writes a line of JSON when a part begins and another when the part has ended. An exception is written into the part's
-line, and the next part runs. A fault that makes the CUDA context unusable ends the process after its line. A crash ends
-it without a line, and so does a part that writes nothing for too long. Each time `run_parts` starts the process again,
-without the parts that have begun.
+The process writes a line of JSON when a part begins and another when the part ends. An exception is written into the
+line of the part, and the next part runs. A fault that makes the CUDA context unusable ends the process after its line.
+A crash ends it without a line, and so does a part that writes nothing for too long. `run_parts` then starts the process
+again, without the parts that have begun.
 """
 
 from __future__ import annotations
@@ -17,15 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.sections import (
-    POLL_SECONDS,
-    TookTooLong,
-    Verification,
-    call,
-    failed,
-    skipped,
-    unfinished,
-)
+from benchmarks.gpu.sections import POLL_SECONDS, TookTooLong, Verification, call, failed, skipped, unfinished
 from benchmarks.measure.tasks import tail
 
 SPOILED = 3  # exit code of a process whose CUDA context is no longer usable
@@ -33,13 +25,13 @@ LINES_OF_A_FAULT = 12
 Work = Callable[[], Mapping[str, Any]]
 
 
-# ---------------------------------------------------------------- inside
+# ---------------------------------------------------------------- in the process
 
 
 def run(title: str, parts: Callable[[argparse.Namespace], Iterable[tuple[str, Work]]]) -> int:
-    """The main function of a step: run its ``parts``, pairs of name and work, in order, and report their results.
+    """The main function of a step: run its ``parts``, pairs of name and work, and report their results.
 
-    The options given to ``parts`` have ``device``, a torch device, and ``small``.
+    The options that ``parts`` takes have ``device``, a torch device, and ``small``.
     """
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--device", default="auto")
@@ -49,7 +41,7 @@ def run(title: str, parts: Callable[[argparse.Namespace], Iterable[tuple[str, Wo
     parser.add_argument("--sizes", type=int, nargs="+", help="smoke only: the points of its two shapes")
     parser.add_argument("--plain", action="store_true", help="smoke only: one call, without filling memory first")
     options = parser.parse_args()
-    from benchmarks.measure.devices import use_device
+    from benchmarks.measure.device import use_device
 
     options.device = use_device(options.device)
     for name, work in parts(options):
@@ -60,8 +52,8 @@ def run(title: str, parts: Callable[[argparse.Namespace], Iterable[tuple[str, Wo
 
 
 def _run_part(name: str, work: Work, device: Any) -> bool:
-    """Run a part and report its result; False if the device is no longer usable after it."""
-    _say(begin=name)
+    """Run a part and report its result. Returns False if the device is no longer usable."""
+    _write(begin=name)
     started = time.perf_counter()
     try:
         result = dict(work())
@@ -73,7 +65,7 @@ def _run_part(name: str, work: Work, device: Any) -> bool:
     spoiled = _finish(device)
     if fault or spoiled:
         result["error"] = fault or spoiled
-    _say(part=name, seconds=round(time.perf_counter() - started, 3), **result)
+    _write(part=name, seconds=round(time.perf_counter() - started, 3), **result)
     return spoiled is None
 
 
@@ -90,11 +82,11 @@ def _finish(device: Any) -> str | None:
     return None
 
 
-def _say(**line: Any) -> None:
+def _write(**line: Any) -> None:
     print(json.dumps(line, default=str), flush=True)
 
 
-# ---------------------------------------------------------------- outside
+# ---------------------------------------------------------------- the caller
 
 
 class Silent(RuntimeError):
@@ -119,7 +111,7 @@ class _Reader:
         if complete > self.read:
             self.read, self.heard = complete, time.monotonic()
         elif time.monotonic() - self.heard > self.silence:
-            raise Silent(f"said nothing for {self.silence:.0f} s and was ended")
+            raise Silent(f"wrote nothing for {self.silence:.0f} s and was ended")
 
     def _take(self, text: bytes) -> None:
         try:
@@ -143,13 +135,10 @@ def run_parts(
     *,
     silence: float = 60,
     report: Callable[[dict[str, Any]], None],
-    extra: Mapping[str, str] | None = None,
-    before: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run a step's process, again after each fault that ended it, and report which of its parts went wrong.
 
-    A step gets ``most`` seconds. A part may write nothing for ``silence`` seconds. ``before`` is a command, such as a
-    sanitizer, that runs the process.
+    A step gets ``most`` seconds. A part may write nothing for ``silence`` seconds.
     """
     until, parts, notes = time.monotonic() + most, {}, []
     attempt = 0
@@ -159,7 +148,7 @@ def run_parts(
         reader = _Reader(v.log / f"{name}.out", report, silence)
         skips = [f"--skip={part}" for part in parts]
         left = until - time.monotonic()
-        code, end = _attempt(v, name, [*before, sys.executable, *command, *skips], left, reader, extra)
+        code, end = _attempt(v, name, [sys.executable, *command, *skips], left, reader)
         parts |= reader.ended
         if reader.n_noise:
             notes.append(f"{name}: {reader.n_noise} lines that are no JSON, see its log")
@@ -172,16 +161,11 @@ def run_parts(
 
 
 def _attempt(
-    v: Verification,
-    name: str,
-    command: Sequence[str],
-    most: float,
-    reader: _Reader,
-    extra: Mapping[str, str] | None,
+    v: Verification, name: str, command: Sequence[str], most: float, reader: _Reader
 ) -> tuple[int | None, str]:
     """The exit code (None for a process that this script ended), and in words how the process ended."""
     try:
-        done = call(v, name, command, most, extra, reader)
+        done = call(v, name, command, most, watch=reader)
         code, end = done.returncode, f"ended with exit code {done.returncode}: {tail(done.stderr, 3)}"
     except (TookTooLong, Silent) as error:
         code, end = None, str(error)

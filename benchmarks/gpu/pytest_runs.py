@@ -23,22 +23,19 @@ ALONE = re.compile(rf"^(?P<name>\S+?::.*?) (?P<outcome>{OUTCOMES})\b")
 BY_WORKER = re.compile(rf"^\[gw\d+\] \[ *\d+%\] (?P<outcome>{OUTCOMES}) (?P<name>.*?)\s*$")
 
 
-def pytest_section(
-    v: Verification, name: str, arguments: Sequence[str], most: float, *, before: Sequence[str] = (), **extra: str
-) -> dict[str, Any]:
-    """Counts of a pytest run and the names of the tests that failed. It is a failure too if there is no test.
+def pytest_section(v: Verification, name: str, arguments: Sequence[str], most: float) -> dict[str, Any]:
+    """Counts of a pytest run and the names of the tests that failed. A run without tests fails too.
 
-    A run that is cut off gives the counts in its log. ``before`` is a command, such as a sanitizer, that runs the tests
-    in one process. ``extra`` is added to the environment.
+    A run that is cut off gives the counts in its log.
     """
     if importlib.util.find_spec("pytest") is None:
         return failed("the package pytest is not installed, so no test was run")
     report = v.log / f"{name}.xml"
     report.unlink(missing_ok=True)
-    options = pytest_options(workers=0 if before or v.device == "cpu" else WORKERS)
-    command = [*before, sys.executable, "-m", "pytest", *options, f"--junitxml={report}", *arguments]
+    options = pytest_options(workers=0 if v.device == "cpu" else WORKERS)
+    command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}", *arguments]
     try:
-        done = call(v, name, command, most, extra)
+        done = call(v, name, command, most)
     except TookTooLong as error:
         counts = log_counts((v.log / f"{name}.out").read_text(errors="replace"))
         return {**(unfinished if error.early else failed)(str(error)), **counts}

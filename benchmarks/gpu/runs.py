@@ -15,13 +15,13 @@ import torch
 from benchmarks.cases import CASES
 from benchmarks.gpu.expected import HAR, RUNS, SMALL_RUNS, expected, run_of_rows
 from benchmarks.gpu.parts import Work, run
-from benchmarks.measure.memory import PeakMeter
+from benchmarks.measure.device import PeakMeter
 from benchmarks.suites.worker import planned_bytes, timed
 from mmphate_gpu import MMPHATE, Trace
 
 STORAGES = ("sparse", "tiles", "lazy")
-# Largest relative difference of the stress from the CPU's. With products in half precision and another order of sums
-# the descent ends in another minimum close by.
+# Largest relative difference of the stress from that of the CPU. With products in half precision and another order of
+# sums the descent ends in another minimum close by.
 SAME_STRESS = 0.01
 HAR_RUNS = 3
 TOP = 40  # names of the profile that are kept
@@ -49,7 +49,7 @@ def options_of(case: str, storage: str, device: torch.device) -> dict[str, Any]:
 
 
 def whole_run(name: str, storage: str, device: torch.device) -> dict[str, Any]:
-    """A cold and a warm run against the numbers that are carried."""
+    """A cold and a warm run, compared with the carried numbers."""
     carried = expected()
     wanted = carried["runs"].get(name, {})
     line = {**measured(RUNS[name], storage, device, 2, wanted), "same_sources": carried["same_sources"]}
@@ -66,7 +66,7 @@ def whole_run(name: str, storage: str, device: torch.device) -> dict[str, Any]:
 
 
 def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of ``n_runs`` runs, stage by stage, and the memory of the first beside the plan's."""
+    """Seconds of ``n_runs`` runs and of their stages, and the memory of the first run beside the plan."""
     trace = trace_of(case).to(device)
     meter = PeakMeter(device)
     options, seconds, stages = options_of(case, storage, device), [], []
@@ -74,9 +74,8 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
         op = None  # its results are gone before the next run
         op, total, by_stage = timed(trace, options, None if number else meter)
         seconds += [round(elapsed, 4) for elapsed in total]
-        stages.append(
-            {report["stage"]: round(elapsed, 4) for report, elapsed in zip(op.report_, by_stage[0], strict=True)}
-        )
+        names = [report["stage"] for report in op.report_]
+        stages.append({name: round(elapsed, 4) for name, elapsed in zip(names, by_stage[0], strict=True)})
     planned = planned_bytes(trace, device, {**CASES[case].options, "storage": op.affinity_.storage}, meter.before)
     return {
         "form": op.affinity_.storage,
@@ -94,10 +93,10 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
 
 
 def profile(case: str, device: torch.device) -> dict[str, Any]:
-    """What takes longest in one run, on the device and on the host, and the share in which the device did nothing.
+    """What takes longest in a run, on the device and on the host, and the share of time in which the device is idle.
 
-    The sums come from the profiler's raw events, because its own averages would take minutes for a run of a hundred
-    thousand launches. The time of a call on the host includes the calls inside it.
+    The sums are of the raw events of the profiler, because its averages take minutes for a run with a hundred thousand
+    launches. The time of a call on the host includes the calls inside it.
     """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile

@@ -1,4 +1,4 @@
-"""What `first_light` and `verify_gpu` share: the state of a call, processes within its time, the pack, the table."""
+"""Shared by `first_light` and `verify_gpu`: the state of a call, processes within its time, the pack, the reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ UNFINISHED = "unfinished"
 MOST_OF_A_LOG = 2**21
 LEAST_SECONDS = 5  # no section begins with less time left
 POLL_SECONDS = 0.2
-PACK_SECONDS = 10.0  # while a process runs its logs are packed this often
+PACK_SECONDS = 10.0  # between two packs while a process runs
 CACHE = "cache"  # folder of the output that is not packed
 
 
 class TookTooLong(RuntimeError):
-    """A process was ended for time; ``early`` if the call had less time left than the section may take."""
+    """A process was ended after its time; ``early`` if the call had less time left than the section may take."""
 
     def __init__(self, message: str, early: bool) -> None:
         super().__init__(message)
@@ -44,7 +44,6 @@ class Verification:
     """The state of a call: its options, its results, and how much time is left."""
 
     device: str
-    quick: bool
     log: Path
     budget: float
     out: Path = RESULTS
@@ -60,7 +59,7 @@ class Verification:
 
     @property
     def small(self) -> bool:
-        return self.quick or self.device == "cpu"
+        return self.device == "cpu"
 
 
 Section = Callable[[Verification], dict[str, Any]]
@@ -88,15 +87,9 @@ def call(
     out, err = v.log / f"{name}.out", v.log / f"{name}.err"
     with out.open("w") as stdout, err.open("w") as stderr:
         # A session of its own, so that its children end with it and do not keep the GPU.
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**environment(), **v.environment, **(extra or {})},
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            preexec_fn=_end_with_the_parent,
-        )
+        env, streams = {**environment(), **v.environment, **(extra or {})}, {"stdout": stdout, "stderr": stderr}
+        settings = {"cwd": ROOT, "start_new_session": True, "preexec_fn": _end_with_the_parent}
+        process = subprocess.Popen(command, env=env, **streams, **settings)
         until, pack_at = time.monotonic() + seconds, time.monotonic() + PACK_SECONDS
         try:
             while process.poll() is None:
@@ -131,8 +124,7 @@ def cuda_is_there() -> bool:
 
 
 def _end_with_the_parent() -> None:
-    """Ask Linux to end this process when its parent dies. A parent that is killed cannot end it, and it would keep the
-    GPU."""
+    """Ask Linux to end this process when its parent dies. A parent that is killed cannot end it itself."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
@@ -142,7 +134,7 @@ def _end_with_the_parent() -> None:
 
 
 def write_pack(v: Verification) -> None:
-    """Write all results and logs into the one file ``v.pack``, which is replaced whole or not at all."""
+    """Write all results and logs into the file ``v.pack``, which is replaced whole or not at all."""
     if v.pack is None:
         return
     v.pack.parent.mkdir(parents=True, exist_ok=True)
@@ -178,10 +170,10 @@ def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
 
 
 def unpack(pack: Path, out: Path) -> None:
-    """Put what a pack holds into the folder ``out``, where a call that follows goes on from it.
+    """Put the content of a pack into the folder ``out``, from which the next call goes on.
 
-    Not by `tarfile.TarFile.extractall`, whose filter Python 3.10 has since 3.10.12 alone. Raises ValueError at a member
-    that is no file or folder, or that lies elsewhere.
+    `tarfile.TarFile.extractall` is not safe before Python 3.10.12. Raises ValueError for a member that is no file or
+    folder, or that lies outside of ``out``.
     """
     folder = out.resolve()
     with tarfile.open(pack) as archive:
@@ -209,16 +201,35 @@ def unfinished(detail: str) -> dict[str, Any]:
     return {"status": UNFINISHED, "detail": detail}
 
 
+@dataclass(frozen=True)
+class Finding:
+    """A comparison: its value, and the largest value that is allowed."""
+
+    what: str
+    value: float
+    most: float
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.most  # False for nan
+
+
+def of_findings(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The status of a section, and its findings."""
+    lines = [{**asdict(finding), "holds": finding.holds} for finding in findings]
+    return {"status": "passed" if all(finding.holds for finding in findings) else "failed", "findings": lines}
+
+
 def run_section(v: Verification, sections: Mapping[str, Section], name: str) -> dict[str, Any]:
-    """Run one section and keep what it found, with the seconds it took."""
+    """Run a section and keep its result, with its seconds."""
     started = time.monotonic()
     print(f"{name} ...", file=sys.stderr, flush=True)
-    v.sections[name] = {**_found(v, sections[name]), "seconds": round(time.monotonic() - started, 1)}
+    v.sections[name] = {**_result(v, sections[name]), "seconds": round(time.monotonic() - started, 1)}
     print(f"{name}: {one_line(v.sections[name])}", file=sys.stderr, flush=True)
     return v.sections[name]
 
 
-def _found(v: Verification, section: Section) -> dict[str, Any]:
+def _result(v: Verification, section: Section) -> dict[str, Any]:
     if v.left <= LEAST_SECONDS:
         return unfinished("no time was left")
     try:
@@ -228,7 +239,7 @@ def _found(v: Verification, section: Section) -> dict[str, Any]:
 
 
 def one_line(section: Mapping[str, Any]) -> str:
-    """A section in a line: its status, its counts or its worst finding, its reasons."""
+    """A section in a line: status, counts, findings that do not hold, and reasons."""
     parts = [f"{section['status']} in {section['seconds']} s"]
     if "passed" in section:
         parts.append(f"{section['passed']} passed, {section['failed']} failed, {section['skipped']} skipped")
@@ -241,22 +252,16 @@ def one_line(section: Mapping[str, Any]) -> str:
 
 
 def print_table(v: Verification, names: Sequence[str]) -> None:
-    """The results of the sections ``names``, a line each."""
-    print(plain_table(("section", "found"), [(name, one_line(v.sections[name])) for name in names]))
+    """Print a line for each of the sections ``names``."""
+    print(plain_table(("section", "result"), [(name, one_line(v.sections[name])) for name in names]))
 
 
 def add_arguments(parser: argparse.ArgumentParser, sections: Mapping[str, Any], budget: float) -> None:
     """The options that both scripts have."""
     add = parser.add_argument
     add("--cpu", action="store_true", help="the same on the CPU with small inputs: a test of this script")
-    add(
-        "--only",
-        nargs="+",
-        action="extend",
-        choices=sections,
-        metavar="NAME",
-        help="run these alone, even if they have run before",
-    )
+    again = "run these alone, even if they have run before"
+    add("--only", nargs="+", action="extend", choices=sections, metavar="NAME", help=again)
     add("--list", action="store_true", help="print the names and what they do")
     add("--budget", type=float, default=budget, metavar="SECONDS", help="default: %(default)s")
     add("--pack", type=Path, metavar="FILE", help="everything in one .tgz, written anew after each part")
@@ -269,5 +274,5 @@ def print_list(sections: Mapping[str, str]) -> int:
 
 
 def last_json(text: str) -> Any:
-    """The last line of what a process wrote, parsed."""
+    """The last line of the output of a process, parsed."""
     return json.loads(text.splitlines()[-1])

@@ -1,9 +1,9 @@
-"""Two ways to the same numbers, held against each other; prints one section's findings as one line of JSON.
+"""Two ways to the same numbers, compared for `verify_gpu`. It prints the findings of a section as one line of JSON.
 
-    python benchmarks/gpu/twins.py neighbors --device cuda
+    python -m benchmarks.gpu.twins neighbors --device cuda
 
 Sections: ``neighbors`` (torch, KeOps, the CPU), ``operators`` (sparse; lazy by torch, by KeOps and fused; tiles),
-``pipeline`` (the whole run on the device against carried numbers of the CPU, both given the same clusters).
+``pipeline`` (the run on the device and carried numbers of the CPU, from the same clusters).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from benchmarks.gpu.expected import expected
-from benchmarks.measure.devices import use_device
+from benchmarks.gpu.sections import Finding, of_findings
+from benchmarks.measure.device import use_device
+from benchmarks.suites.op_calls import relative_error
 from mmphate_gpu import (
     diffusion_potential,
     landmark_diffusion,
@@ -29,12 +30,10 @@ from mmphate_gpu import (
     potential_distances,
     von_neumann_entropy,
 )
-from mmphate_gpu.affinities import Interslice, intraslice_affinity
+from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.datasets import bifurcation, random_walk
 from mmphate_gpu.neighbors import kneighbors
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
-from mmphate_gpu.operators.lazy_fused import LazyFusedAffinity
-from mmphate_gpu.operators.lazy_keops import LazyKeopsAffinity
 from mmphate_gpu.ops.kth_neighbor_distance import kth_neighbor_distance
 from mmphate_gpu.pipeline import interpolate
 from mmphate_gpu.runtime.keops import why_no_keops
@@ -42,70 +41,41 @@ from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import Trace, normalize
 
 THRESH = 1e-4
-# Relative to the largest number in question.
+# Relative to the largest number.
 MOST_DISTANCE_ERROR = 1e-9
 MOST_PRODUCT_ERROR = {torch.float32: 1e-5, torch.float64: 1e-12}
-# Of products and degrees of the forms in half precision; what they aggregate is exact.
+# Of products and degrees of the forms in half precision. Their aggregates are exact.
 MOST_HALF_ERROR = 5e-4
 HALF_FORMS = ("lazy by fused", "tiles")
-FORMS = {
-    "lazy by torch": LazyAffinity,
-    "lazy by keops": LazyKeopsAffinity,
-    "lazy by fused": LazyFusedAffinity,
-    "tiles": TiledAffinity,
-}
 MOST_ENTROPY_ERROR = 1e-4
 MOST_STRESS_DIFFERENCE = 0.01
-# Of the largest distance in the picture: the root of a Procrustes disparity of 1e-3.
+# Relative to the largest distance in the picture: the root of a Procrustes disparity of 1e-3.
 MOST_PICTURE_ERROR = 0.03
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One comparison: what came out, and the most that is allowed."""
-
-    what: str
-    value: float
-    most: float
-
-    @property
-    def holds(self) -> bool:
-        return self.value <= self.most  # False for nan
-
-    def asdict(self) -> dict[str, Any]:
-        return {"what": self.what, "value": self.value, "most": self.most, "holds": self.holds}
-
-
-@dataclass(frozen=True)
-class Section:
-    findings: list[Finding]
-    missing: list[str]  # why a comparison could not be made
-
-    def asdict(self) -> dict[str, Any]:
-        status = "passed" if all(f.holds for f in self.findings) else "failed"
-        return {"status": status, "findings": [f.asdict() for f in self.findings], "missing": self.missing}
 
 
 def _suite(quick: bool) -> Trace:
     return bifurcation("hopf_pitchfork", *((12, 14) if quick else (50, 80)))
 
 
-def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference, relative to the largest expected number."""
-    found, expected = found.double().cpu(), expected.double().cpu()
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
+def _error(result: torch.Tensor, wanted: torch.Tensor) -> float:
+    return relative_error(result.cpu(), wanted.cpu())
 
 
 def _missing(no_keops: str | None) -> list[str]:
     return [f"KeOps: {no_keops}"] if no_keops else []
 
 
-# ---------------------------------------------------------------- neighbours
+def _section(findings: list[Finding], missing: list[str]) -> dict[str, Any]:
+    """The result of a section; ``missing`` says which comparisons could not be made."""
+    return {**of_findings(findings), "missing": missing}
 
 
-def neighbors(device: torch.device, *, quick: bool) -> Section:
-    """Distances to the nearest others: every exact backend and the op on the device against torch on the CPU."""
-    # One number of features and one k: KeOps compiles every formula anew for another.
+# ---------------------------------------------------------------- neighbors
+
+
+def neighbors(device: torch.device, *, quick: bool) -> dict[str, Any]:
+    """Distances to the nearest others: exact backends and the op on the device against torch on the CPU."""
+    # The same number of features and k everywhere, because KeOps compiles a formula for each.
     suite, walk = normalize(_suite(quick)), normalize(random_walk(60, 40, 10))
     stacks, k = {"slices of one unit": unit_major(suite), "units of one slice": walk}, 5 if quick else 25
     reason = why_no_keops()
@@ -114,20 +84,20 @@ def neighbors(device: torch.device, *, quick: bool) -> Section:
     for name, stack in stacks.items():
         wanted = kneighbors(stack, k, backend="torch")[0]
         for backend in backends:
-            found = kneighbors(stack.to(device), k, backend=backend)[0]
+            distances = kneighbors(stack.to(device), k, backend=backend)[0]
             what = f"{name}: {backend} on {device.type} against torch on cpu"
-            findings.append(Finding(what, _error(found, wanted), MOST_DISTANCE_ERROR))
-        distances = kth_neighbor_distance(stack.to(device), k)
+            findings.append(Finding(what, _error(distances, wanted), MOST_DISTANCE_ERROR))
+        farthest = kth_neighbor_distance(stack.to(device), k)
         what = f"{name}: the op on {device.type} against torch on cpu, the farthest"
-        findings.append(Finding(what, _error(distances, wanted[..., -1]), MOST_DISTANCE_ERROR))
-    return Section(findings, _missing(reason))
+        findings.append(Finding(what, _error(farthest, wanted[..., -1]), MOST_DISTANCE_ERROR))
+    return _section(findings, _missing(reason))
 
 
 # ---------------------------------------------------------------- operators
 
 
-def operators(device: torch.device, *, quick: bool) -> Section:
-    """Products, row sums and aggregated sums of the other forms against the sparse one."""
+def operators(device: torch.device, *, quick: bool) -> dict[str, Any]:
+    """Products, row sums and aggregates of the other forms against the sparse form."""
     reason = why_no_keops()
     forms = ["lazy by torch", *["lazy by keops"] * (reason is None), *HALF_FORMS]
     points = normalize(_suite(quick)).to(device)
@@ -137,21 +107,22 @@ def operators(device: torch.device, *, quick: bool) -> Section:
         for form in forms
         for finding in _operator_findings(points, dtype, form)
     ]
-    return Section(findings, _missing(reason))
+    return _section(findings, _missing(reason))
 
 
 def _operator_findings(points: torch.Tensor, dtype: torch.dtype, form: str) -> list[Finding]:
     intraslice = intraslice_affinity(points, thresh=THRESH, dtype=dtype)
     bandwidth = torch.tensor(0.3, dtype=torch.float64, device=points.device)
-    parts = (intraslice, Interslice(unit_major(points), bandwidth, THRESH))
-    sparse, found = SparseAffinity.of_parts(*parts), FORMS[form](*parts)
+    engine = form.removeprefix("lazy by ") if form != "tiles" else "torch"
+    lazy = LazyAffinity(unit_major(points), bandwidth, intraslice, thresh=THRESH, dtype=dtype, engine=engine)
+    sparse, other = SparseAffinity(lazy.to_csr()), TiledAffinity(lazy) if form == "tiles" else lazy
     generator = torch.Generator().manual_seed(0)
-    block = torch.randn(sparse.shape[0], 32, generator=generator, dtype=torch.float64).to(points.device, dtype)
-    labels = torch.arange(sparse.shape[0], device=points.device) % 97
+    block = torch.randn(lazy.shape[0], 32, generator=generator, dtype=torch.float64).to(points.device, dtype)
+    labels = torch.arange(lazy.shape[0], device=points.device) % 97
     results = {
-        "product": (found @ block, sparse @ block),
-        "row sums": (found.row_sums(), sparse.row_sums()),
-        "aggregate": (found.aggregate(labels, 97).values, sparse.aggregate(labels, 97).values),
+        "product": (other @ block, sparse @ block),
+        "row sums": (other.row_sums(), sparse.row_sums()),
+        "aggregate": (other.aggregate(labels, 97).values, sparse.aggregate(labels, 97).values),
     }
     name = f"{points.device.type}, {str(dtype).removeprefix('torch.')}: {form} against sparse"
     exact = MOST_PRODUCT_ERROR[dtype]
@@ -162,7 +133,7 @@ def _operator_findings(points: torch.Tensor, dtype: torch.dtype, form: str) -> l
 # ---------------------------------------------------------------- the whole run
 
 
-def pipeline(device: torch.device, *, quick: bool) -> Section:
+def pipeline(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """The run on the device, in every form, against the carried numbers of the sparse run on a CPU."""
     carried = expected()
     wanted, findings = carried["pipeline"]["quick" if quick else "full"], []
@@ -170,14 +141,14 @@ def pipeline(device: torch.device, *, quick: bool) -> Section:
         numbers = pipeline_numbers(device, storage, quick=quick)
         findings += _pipeline_findings(f"{storage} on {device.type} against sparse on a CPU", numbers, wanted)
     stale = "the carried numbers are of other sources of the library: first_light.py --expect makes them anew"
-    return Section(findings, [] if carried["same_sources"] else [stale])
+    return _section(findings, [] if carried["same_sources"] else [stale])
 
 
 def pipeline_numbers(device: torch.device, storage: str, *, quick: bool) -> dict[str, Any]:
     """Numbers of a run that no rotation or reflection changes, from clusters that do not depend on the device.
 
-    A cluster is a run of consecutive slices of one unit. ``affinities`` are sums of rows of the affinity. ``between``
-    are the distances between some nodes of the picture.
+    A cluster is a sequence of slices of a unit. ``affinities`` are sums of rows of the affinity, ``between`` are the
+    distances between some nodes of the picture.
     """
     trace, n_landmark = _suite(quick), 300 if quick else 2000
     nodes, per_unit = torch.arange(trace.n_nodes, device=device), n_landmark // trace.n_units
@@ -202,15 +173,15 @@ def _some(n: int) -> torch.Tensor:
     return torch.arange(5, n, n // 12 - 1)[:12]
 
 
-def _pipeline_findings(name: str, found: dict[str, Any], wanted: dict[str, Any]) -> list[Finding]:
+def _pipeline_findings(name: str, numbers: dict[str, Any], wanted: dict[str, Any]) -> list[Finding]:
     def off(what: str) -> float:
-        return _error(torch.tensor(found[what]), torch.tensor(wanted[what]))
+        return _error(torch.tensor(numbers[what]), torch.tensor(wanted[what]))
 
     return [
         Finding(f"{name}, sums of the affinity", off("affinities"), MOST_HALF_ERROR),
         Finding(f"{name}, entropy", off("entropy"), MOST_ENTROPY_ERROR),
-        Finding(f"{name}, t", float(abs(found["t"] - wanted["t"])), 0.0),
-        Finding(f"{name}, stress (relative)", abs(found["stress"] / wanted["stress"] - 1), MOST_STRESS_DIFFERENCE),
+        Finding(f"{name}, t", float(abs(numbers["t"] - wanted["t"])), 0.0),
+        Finding(f"{name}, stress (relative)", abs(numbers["stress"] / wanted["stress"] - 1), MOST_STRESS_DIFFERENCE),
         Finding(f"{name}, distances in the picture", off("between"), MOST_PICTURE_ERROR),
     ]
 
@@ -228,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="interslice_knn=.* is clamped")
         section = SECTIONS[options.section](device, quick=options.quick)
-    print(json.dumps(section.asdict()))
+    print(json.dumps(section))
     return 0
 
 

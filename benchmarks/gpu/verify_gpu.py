@@ -1,18 +1,18 @@
-"""The second call on a CUDA machine: its tests, the twins, runs under caps, and the suites behind the tables.
+"""The second call on a CUDA machine: tests, twins, runs under caps, and the suites.
 
     python benchmarks/gpu/verify_gpu.py --log /tmp/verify
 
-`first_light` is the first call. A call takes ten minutes at most (``--budget``) and ends with 0 if nothing failed, 1 if
-a section failed, 2 without a CUDA device, 3 if there was no time for all: the same command again goes on where it
-stopped. One JSON file has the results of the sections and is written anew after each. The rows of the suites go into
-their own files, task by task, as with `mmphate-gpu bench`. ``--pack FILE`` puts all of it, with the logs, into one file
-after each section. ``--resume FILE`` goes on from that file, also on another machine with the same device. A section
-that came to its end is not run again while sources, versions and machine are the same, except by ``--only`` or
-``--fresh``. A suite that did not come to its end goes on with the tasks that are left.
+`first_light` is the first call. A call takes at most ten minutes (``--budget``). It ends with 0 if nothing failed, 1 if
+a section failed, 2 without a CUDA device, and 3 if there was no time for everything: the next call goes on where it
+stopped. A section that ended is not run again while sources, versions and machine are the same, except by ``--only`` or
+``--fresh``. A suite that did not end goes on with the tasks that are left.
 
-Every section runs in processes of its own, since a fault on the GPU spoils the process it happens in. What a section
-could not do for lack of a package stands under ``missing``. ``--cpu`` runs the same sections on the CPU in small form:
-a test of this script.
+A JSON file has the results of the sections and is written after each. The rows of the suites go into their own files,
+as with `run.py`. ``--pack FILE`` puts everything, with the logs, into one file after each section. ``--resume FILE``
+goes on from that file, also on another machine with the same device.
+
+Every section runs in processes of its own, because a fault on the GPU makes its process unusable. ``missing`` has what
+a section could not do because a package is not installed. ``--cpu`` runs small forms of the sections on the CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import suites
+from benchmarks import run, suites
 from benchmarks.cases import AXES, QUICK
 from benchmarks.gpu.pytest_runs import pytest_section
 from benchmarks.gpu.sections import (
@@ -51,40 +51,33 @@ from benchmarks.gpu.sections import (
 )
 from benchmarks.gpu.verify_caps import caps
 from benchmarks.measure.conditions import hash_of, same_memory
-from benchmarks.measure.records import RESULTS, ROOT, read, result_path, write_text
+from benchmarks.measure.records import RESULTS, read, result_path, write_text
 from benchmarks.measure.rows import NOT_INSTALLED, Row
-from benchmarks.measure.tasks import Task, conditions_of, tail, through_its_end
-from benchmarks.suites.pipeline import case_task
+from benchmarks.measure.tasks import conditions_of, tail, through_its_end
 
 PACKAGES = ("pykeops", "keopscore", "pynndescent", "cupy", "triton", "pytest", "matplotlib", "xarray")
-BUDGET = 560  # seconds: ten minutes, with some to spare
-# Of a call, what one suite may have: all but what comes before the first section.
+BUDGET = 560  # seconds: ten minutes, with a reserve
+# Share of a call that a suite may take: all but the time before the first section.
 SUITE_SHARE = 0.9
 CANNOT_BEGIN = 2  # exit code of a suite
-# What a second run of the same sources may have otherwise; of the memory, as rows may.
+# Conditions that may differ if sections are to be kept; the memory may differ as in rows.
 PASSING = ("date", "commit", "memory_bytes")
-# What decides the sections, beside what decides a number.
+# The files that decide a section, beside those that decide a number.
 CHECKS = ("tests/**/*.py", "benchmarks/gpu/*")
-# Of the pipeline's cases those that a call has time for. The run of 10,000,000 nodes needs minutes for its input alone.
-PIPELINE = (
-    "walk-1600x6x10",
-    "suite-hopf_pitchfork-sparse",
-    "suite-hopf_pitchfork-lazy",
-    "har-127x128x30x6",
-)
-TILES = ("suite-hopf_pitchfork-sparse",)  # in the form "tiles", which is no case of the suite
+# The cases of the pipeline for which a call has time. The input of the run of 10,000,000 nodes alone takes minutes.
+PIPELINE = ("walk-1600x6x10", "suite-hopf_pitchfork-sparse", "suite-hopf_pitchfork-lazy", "har-127x128x30x6")
+TILES = ("suite-hopf_pitchfork-sparse",)  # for the form "tiles"
 
 
 # ---------------------------------------------------------------- sections
 
 
 def tests(v: Verification) -> dict[str, Any]:
-    """All tests marked cuda but the conformance suite."""
+    """All tests marked cuda, except the conformance suite and the twins."""
     if v.device == "cpu":
         return pytest_section(v, "tests", ["tests/test_datasets.py", "-k", "walk"], 60)
-    return pytest_section(
-        v, "tests", ["-m", "cuda", "tests", "--ignore=tests/conformance", "--ignore=tests/twins"], 150
-    )
+    others = ["--ignore=tests/conformance", "--ignore=tests/twins"]
+    return pytest_section(v, "tests", ["-m", "cuda", "tests", *others], 150)
 
 
 def native_twins(v: Verification) -> dict[str, Any]:
@@ -98,7 +91,7 @@ def native_twins(v: Verification) -> dict[str, Any]:
 
 
 def conformance(v: Verification) -> dict[str, Any]:
-    """The operator suite on the device."""
+    """The conformance suite of the operators on the device."""
     chosen = ["-k", "product and sparse and not int64"] if v.device == "cpu" else ["-m", "cuda"]
     return pytest_section(v, "conformance", ["tests/conformance", *chosen], 150)
 
@@ -113,34 +106,33 @@ def twins(name: str) -> Section:
     return section
 
 
-Chosen = Callable[[str, bool], list[Task]]  # (device, small)
+Arguments = Callable[[bool], list[str]]  # of `run.py`, from whether inputs are small
 
 
-def suite(key: str, name: str, options: Callable[[bool], list[str]], chosen: Chosen) -> Section:
-    """The section ``key`` that runs the tasks ``chosen`` of suite ``name``; ``options(small)`` asks for them."""
+def suite(key: str, name: str, arguments: Arguments) -> Section:
+    """The section ``key``, which runs tasks of suite ``name``."""
 
     def section(v: Verification) -> dict[str, Any]:
-        where = [f"--device={v.device}", f"--out={v.out.resolve()}"]
-        command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *options(v.small), *where]
+        options = [*arguments(v.small), f"--device={v.device}", f"--out={v.out.resolve()}"]
         try:
-            done = call(v, key, command, SUITE_SHARE * v.budget)
+            done = call(v, key, [sys.executable, run.__file__, *options], SUITE_SHARE * v.budget)
         except TookTooLong as error:
             before = None if error.early else v.sections.get(key, {}).get("task")
             return stopped((v.log / f"{key}.err").read_text(), before)
         if done.returncode == CANNOT_BEGIN:  # another run writes into the folder
             return unfinished(tail(done.stderr))
-        keys = {task.key for task in chosen(v.device, v.small)}
+        keys = {task.key for task in run.chosen_tasks(run.parse(options), v.device)}
         rows = [row for row in read(result_path(v.out, name, v.conditions["machine"])) if row.task in keys]
         missing = [_why(row) for row in rows if row.skipped.startswith(NOT_INSTALLED)]
         failures = {row.task: _why(row) for row in rows if row.failed}
-        # A goal that is missed is no fault, and is told.
+        # A goal that is missed is reported, and is no failure.
         goals = suites.missed_goals([row for row in rows if not row.skipped])
         result = {"failures": failures, "missing": missing, "goals_missed": goals}
         if failures or done.returncode not in (0, 1):
             return {**failed(tail(done.stdout + done.stderr)), **result}
         return {"status": "passed", **result}
 
-    section.__doc__ = f"Suite {name}, as far as there is time: its rows are in the folder of the results."
+    section.__doc__ = f"Suite {name}, as far as time allows: its rows are in the folder of the results."
     return section
 
 
@@ -149,42 +141,24 @@ def _why(row: Row) -> str:
 
 
 def whole_suite(name: str) -> Section:
-    def options(small: bool) -> list[str]:
-        return [name, *["--quick"] * small]
-
-    return suite(name, name, options, lambda device, small: suites.suite(name).tasks(device, small))
+    return suite(name, name, lambda small: [name, *["--quick"] * small])
 
 
 def axis(name: str) -> Section:
-    """The cases of suite "scale" of one axis."""
-
-    def options(small: bool) -> list[str]:
-        return ["scale", f"--only={name}", *["--quick"] * small]
-
-    def chosen(device: str, small: bool) -> list[Task]:
-        return suites.suite("scale").tasks(device, small, [name])
-
-    return suite(f"scale_{name}", "scale", options, chosen)
+    """The cases of suite "scale" for one axis."""
+    return suite(f"scale_{name}", "scale", lambda small: ["scale", f"--only={name}", *["--quick"] * small])
 
 
-def pipeline(key: str, cases: Sequence[str], storage: str | None = None) -> Section:
-    """Some cases of the pipeline in the form ``storage``; in small form the small cases."""
-
-    def options(small: bool) -> list[str]:
-        form = [] if storage is None else [f"--storage={storage}"]
-        return [*(f"--case={name}" for name in (QUICK if small else cases)), *form]
-
-    def chosen(device: str, small: bool) -> list[Task]:
-        return [case_task(name, device, storage=storage) for name in (QUICK if small else cases)]
-
-    return suite(key, "pipeline", options, chosen)
+def pipeline(key: str, cases: Sequence[str], *form: str) -> Section:
+    """Some cases of the pipeline, or the small cases, in a given form."""
+    return suite(key, "pipeline", lambda small: [*(f"--case={name}" for name in (QUICK if small else cases)), *form])
 
 
 def stopped(progress: str, before: str | None = None) -> dict[str, Any]:
-    """What a suite says that was ended with its ``progress`` on stderr.
+    """The result of a suite that was ended after its time, from its ``progress`` on stderr.
 
-    ``before``, if this call gave it all the time that a suite may have: the task with which the call before this one
-    was to go on. If that is the one that was ended, another call would not bring it to its end either.
+    If the suite had all the time of a call, ``before`` is the task that the call before this one ended. If this call
+    ended the same task, another call would not be enough for it either.
     """
     begun = re.findall(r"^\[(\d+)/(\d+),[^]]*\] (.*?)(?: \.\.\.|: resumed.*)$", progress, re.MULTILINE)
     if not begun:
@@ -196,7 +170,7 @@ def stopped(progress: str, before: str | None = None) -> dict[str, Any]:
     return {**unfinished(detail), "task": task}
 
 
-# In the order of what must not be missed if time runs out.
+# The most important first, in case time runs out.
 SECTIONS: dict[str, Section] = {
     "native_twins": native_twins,
     "twins_neighbors": twins("neighbors"),
@@ -206,10 +180,10 @@ SECTIONS: dict[str, Section] = {
     "tests": tests,
     **{name: whole_suite(name) for name in ("floors", "ops")},
     "pipeline": pipeline("pipeline", PIPELINE),
-    "pipeline_tiles": pipeline("pipeline_tiles", TILES, "tiles"),
+    "pipeline_tiles": pipeline("pipeline_tiles", TILES, "--storage=tiles"),
     "caps": caps,
     **{name: whole_suite(name) for name in ("against", "ablations")},
-    # An axis at a time: its last case may take longer than a call, and those of the others would come after it.
+    # One axis in each, because the last case of an axis may take longer than a call and would block the other axes.
     **{f"scale_{name}": axis(name) for name in AXES},
 }
 
@@ -217,38 +191,37 @@ SECTIONS: dict[str, Section] = {
 
 
 def conditions(v: Verification) -> dict[str, Any]:
-    """The machine, versions and sources, and packages that are not there.
+    """The conditions of the device, and the packages that are not installed.
 
     Raises
     ------
     ValueError
-        The device is not there, or the package does not import.
+        There is no such device, or the library does not import.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    return {**conditions_of(v.device)[1], "checks": hash_of(CHECKS), "quick": v.small, "missing": missing}
+    return {**conditions_of(v.device)[1], "checks": hash_of(CHECKS), "missing": missing}
 
 
-def found_before(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def sections_before(path: Path, now: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The sections that were run on the same machine, with the same sources and versions."""
     before = json.loads(path.read_text()) if path.exists() else {}
     sections = before.pop("sections", {})
-    lasting = [{key: value for key, value in one.items() if key not in PASSING} for one in (before, about)]
-    same = lasting[0] == lasting[1] and same_memory(before["memory_bytes"], about["memory_bytes"])
+    lasting = [{key: value for key, value in state.items() if key not in PASSING} for state in (before, now)]
+    same = lasting[0] == lasting[1] and same_memory(before["memory_bytes"], now["memory_bytes"])
     return sections if same else {}
 
 
 def content(v: Verification) -> dict[str, Any]:
-    """What is written: the machine, and the sections in their order."""
+    """The conditions and the sections, for the JSON file."""
     return {**v.conditions, "sections": {name: v.sections[name] for name in SECTIONS if name in v.sections}}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, SECTIONS, BUDGET)
-    parser.add_argument("--quick", action="store_true", help="small inputs")
-    parser.add_argument("--fresh", action="store_true", help="all sections anew; rows of suites that still hold stay")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of all that is found")
-    parser.add_argument("--log", type=Path, metavar="DIR", help="folder of what the sections print")
+    parser.add_argument("--fresh", action="store_true", help="run all sections again; valid rows of suites stay")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of the results")
+    parser.add_argument("--log", type=Path, metavar="DIR", help="folder of the output of the sections")
     return parser.parse_args(argv)
 
 
@@ -257,20 +230,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list:
         return print_list({name: section.__doc__.splitlines()[0] for name, section in SECTIONS.items()})
     if not options.cpu and not cuda_is_there():
-        print(
-            "verify_gpu needs a CUDA device and torch finds none; --cpu runs a small form on the CPU", file=sys.stderr
-        )
+        print("verify_gpu needs a CUDA device and torch finds none; --cpu runs on the CPU", file=sys.stderr)
         return 2
     device = "cpu" if options.cpu else "cuda"
     log = options.log or Path(tempfile.mkdtemp(prefix="verify_gpu_"))
     log.mkdir(parents=True, exist_ok=True)
     if options.resume is not None:
         unpack(options.resume, options.out)
-    v = Verification(device, options.quick, log, options.budget, options.out, options.pack)
+    v = Verification(device, log, options.budget, options.out, options.pack)
     v.conditions = conditions(v)
-    kind = "verify_cpu" if options.cpu else "verify_gpu-quick" if options.quick else "verify_gpu"
-    path = options.out / f"{kind}-{v.conditions['machine']}.json"
-    v.sections = {} if options.fresh else found_before(path, v.conditions)
+    path = options.out / f"verify_{'cpu' if options.cpu else 'gpu'}-{v.conditions['machine']}.json"
+    v.sections = {} if options.fresh else sections_before(path, v.conditions)
     names = options.only or list(SECTIONS)
     with through_its_end():
         for name in names:
@@ -282,14 +252,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def conclude(v: Verification, names: Sequence[str], path: Path) -> int:
-    """Print what the sections ``names`` found and where things are; the exit code."""
+    """Print the results of the sections ``names`` and where the files are. Returns the exit code."""
     print_table(v, names)
     if v.conditions["missing"]:
         print(f"packages that are not installed: {', '.join(v.conditions['missing'])}")
     print(f"written: {path}; logs in {v.log}")
     statuses = {v.sections[name]["status"] for name in names}
     if UNFINISHED in statuses:
-        print("There was no time for all; the same command goes on where it stopped.")
+        print("There was no time for everything; the same command goes on where it stopped.")
         return 3
     return int("failed" in statuses)
 

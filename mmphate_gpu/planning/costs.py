@@ -1,13 +1,12 @@
 """Bytes and operations of every stage: what the code of the stage holds at its worst moment.
 
-The letters are those of docs/architecture.md: S = E T slices, M units, N = S M nodes, P samples, D features after PCA, L
-landmarks, C columns of the landmarks' basis. A term of less than 2 % of the peak of every run is left out
-(docs/decisions.md, "The memory planner").
+The letters are those of docs/architecture.md: S = E T slices, M units, N = S M nodes, P samples, D features after PCA,
+L landmarks, C columns of the landmarks' basis. A term of less than 2 % of every peak is left out (docs/decisions.md,
+"The memory planner").
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,12 +17,12 @@ from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
 from ..operators.assemble import assembled_bytes, entries_at_once
+from ..operators.choose import suits_half
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
 from ..ops.launch.pair_stack import TILE as PAIR_TILE
+from ..ops.point_tiles import TILE, n_tiles
 from ..ops.tile_block import COLUMNS
-from ..ops.tile_entries import TILE
-from ..ops.tile_layout import n_tiles
 from ..params import Params
 from ..trace.pca import EXACT_PCA
 from ..trace.stored import BLOCK_ELEMENTS
@@ -98,7 +97,7 @@ class Costs:
         self.tiles = self.M * n_tiles(self.S)
         self.active_tiles = self.tiles * n_tiles(self.S) * entries.tiles
         self.stored_tiles = (self.active_tiles + min(self.active_tiles, self.tiles)) / 2
-        self.fused = triton and p.thresh >= torch.finfo(torch.float16).tiny
+        self.fused = triton and suits_half(p.thresh)
         # Every loose piece has a landmark of its own. The others are in one component.
         self.main = self.L - min(entries.loose * self.S, LOOSE_SHARE * self.L)
         self.square, self.main_square = 8 * self.L**2, 8 * self.main**2
@@ -114,23 +113,14 @@ class Costs:
 
     def stages(self, storage: str, held: float = 0) -> tuple[StagePlan, ...]:
         """All stages with the affinity in this form; ``held`` bytes are in use before the first."""
+        points = self._normalize(), self._reduce()
+        landmarks = self._landmarks(storage) if self.L < self.N else self._no_landmarks()
+        squares = self._entropy(), self._potential(), self._distances(), self._mds()
         plans = []
-        for stage in self._each(storage):
+        for stage in (*points, self._affinity(storage), landmarks, *squares, self._interpolate()):
             plans.append(replace(stage, bytes=int(stage.bytes), peak_bytes=int(held + stage.peak_bytes)))
             held += stage.bytes
         return tuple(plans)
-
-    def _each(self, storage: str) -> Iterator[StagePlan]:
-        """The stages, each with its peak beside what was held before it."""
-        yield self._normalize()
-        yield self._reduce()
-        yield self._affinity(storage)
-        yield self._landmarks(storage) if self.L < self.N else self._no_landmarks()
-        yield self._entropy()
-        yield self._potential()
-        yield self._distances()
-        yield self._mds()
-        yield self._interpolate()
 
     def trace_bytes(self) -> float:
         """The copy of the trace on a GPU. On the CPU the trace is not copied."""
@@ -139,31 +129,27 @@ class Costs:
     # ---------------------------------------------------------------- forms of the affinity
 
     def form_bytes(self, storage: str) -> float:
-        """What the affinity keeps in this form."""
+        """What the affinity keeps in this form: beside the lazy form tiles in half precision (operators/tiles.py), or
+        float32 points by tile and feature (operators/lazy_fused.py); with either the order of the slices of each unit.
+        """
         if storage == "sparse":
             return assembled_bytes(int(self.nnz), self.N, self.dtype)
-        return self.lazy_bytes() + (self._tiles_bytes() if storage == "tiles" else self._fused_bytes())
+        if storage == "tiles":
+            return self.lazy_bytes() + 2 * self.stored_tiles * TILE**2 + 8 * self.N
+        features = self.D if self.D <= FUSED_FEATURES else -(-self.D // FUSED_FEATURES) * FUSED_FEATURES
+        return self.lazy_bytes() + (4 * features * self.tiles * TILE + 8 * self.N if self.fused else 0)
 
     def lazy_bytes(self) -> float:
-        """operators/lazy.py: points by unit, their float32 copy on CUDA, intraslice entries, counts and row offsets."""
+        """operators/exact_rows.py: points by unit, float32 ones on CUDA, intraslice entries, counts and row offsets."""
         index = index_dtype(int(self.intraslice), self.M).itemsize
         points = (8 + 4 * self.cuda) * self.N * self.D
         return points + self.intraslice * (self.item + index) + self.N * (index + 8)
-
-    def _tiles_bytes(self) -> float:
-        """operators/tiles.py: the stored tiles, in half precision."""
-        return self.stored_tiles * TILE**2 * torch.float16.itemsize
-
-    def _fused_bytes(self) -> float:
-        """operators/lazy.py, engine "fused": the float32 points of all tiles, feature by feature."""
-        features = self.D if self.D <= FUSED_FEATURES else -(-self.D // FUSED_FEATURES) * FUSED_FEATURES
-        return 4 * features * self.tiles * TILE if self.fused else 0
 
     def _multiplies_tiles(self, storage: str) -> bool:
         return storage == "tiles" or (storage == "lazy" and self.fused)
 
     def _rows_at_once(self) -> float:
-        """operators/lazy.py: entries of the rows that are made at a time."""
+        """operators/assemble.py: entries of the rows that are made at a time."""
         return min(self.nnz, entries_at_once(self.nnz, self.free_bytes if self.cuda else None))
 
     # ---------------------------------------------------------------- points and affinity
@@ -250,7 +236,7 @@ class Costs:
         block = 4 * self.N * self.C
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C))) + 2 + self.cuda
         chunk = 16 * CUDA_CHUNK_ELEMENTS if self.cuda else 0  # float64 copies
-        product = self.gathered
+        product: float = self.gathered
         if self._multiplies_tiles(storage):  # ops/tile_block.py: the block in half precision, sums in float32
             product += 6 * -(-self.C // COLUMNS) * COLUMNS * TILE * self.tiles
         elif storage == "lazy":
@@ -274,8 +260,8 @@ class Costs:
         return 2.0 * self.C * entries + 3.0 * self.D * made
 
     def _no_landmarks(self) -> StagePlan:
-        """landmarks/operator.py: the dense operator, first in the dtype of the affinity and then in float64."""
-        peak = (1 + self.item / 8) * self.square
+        """landmarks/operator.py: the dense operator in the dtype of the affinity and in float64, made of a CSR copy."""
+        peak = (1 + self.item / 8) * self.square + 16 * self.nnz + self._retained()
         return StagePlan("landmarks", f"({self.N}, {self.N})", "float64", "", self.square, peak, 2.0 * self.N**2)
 
     # ---------------------------------------------------------------- squares of the landmarks
@@ -283,22 +269,28 @@ class Costs:
     def _entropy(self) -> StagePlan:
         """diffusion/entropy.py: singular values of the main component, all of them or a sample."""
         n = self.main
-        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:  # its copy, its Gram matrix, and the solver's
-            peak, operations = (2.2 + (n < self.L)) * self.main_square, 4.0 * n**3
-        else:  # the leading vectors, and the Lanczos bases of the last probes
-            peak = 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6))
+        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:  # its Gram matrix and the solver's copy
+            work, operations = 2.2 * self.main_square, 4.0 * n**3
+        else:  # its squared entries, or the leading vectors and the Lanczos bases of the last probes
+            work = max(self.main_square, 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6)))
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
-        return StagePlan("entropy", f"({self.p.t_max},)", "float64", "", 0, peak + self._retained(), operations)
+        # `any` and `isfinite` of the whole matrix; then the component, copied if it is not all.
+        peak = max(1.25 * self.square, (n < self.L) * self.main_square + work) + self._retained()
+        return StagePlan("entropy", f"({self.p.t_max},)", "float64", "", 0, peak, operations)
 
     def _potential(self) -> StagePlan:
-        """diffusion/power.py: powers of the main component, blocks of one product, and around them the whole matrix."""
+        """diffusion/power.py: the scaled matrix, powers of the main component and blocks of one product.
+
+        Where the main component is the whole matrix, that is the first power. Afterwards: the power and its root.
+        """
         powers = AUTO_POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
-        peak = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square + self._retained()
+        work = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square
+        peak = max(work, 2 * self.square) + self._retained()
         form, operations = f"({self.L}, {self.L})", 8 * float(self.main) ** 3
         return StagePlan("potential", form, "float64", "", self.square, peak, operations)
 
     def _distances(self) -> StagePlan:
-        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; chunks of close pairs."""
+        """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; close pairs."""
         squares = (2 if self.p.mds_dist == "euclidean" else 4) + 1 / BLOCKS
         chunk = min(3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS, self.L**2)
         peak = squares * self.square + 8 * chunk + self._retained()
@@ -322,7 +314,7 @@ class Costs:
         return StagePlan("mds", form, "float32, float64", "", 0, peak, SMACOF_SWEEPS * 20.0 * L * L)
 
     def _interpolate(self) -> StagePlan:
-        """pipeline.py and estimator.py: coordinates and two copies; float64 landmarks and points that `transform` reads."""
+        """pipeline.py and estimator.py: coordinates and two copies; for `transform` float64 ones and points."""
         coordinates = self.N * self.p.n_components
         kept = self.item * coordinates
         peak = 3 * kept + 16 * coordinates + 8 * self.N * self.D + self._retained()

@@ -53,7 +53,7 @@ class Packing:
     scale, offset : the value of a number x is ``x * scale + offset``.
     missing : the numbers that mean that a value is missing.
     valid : the least and the largest number that the file calls valid.
-    fill : a number that may be a value or mean that nothing was written; `decode` refuses it.
+    fill : a number that may be a value or mark what was never written; `decode` refuses it.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Packing:
             )
         if self.fill is not None and (stored == self.fill).any():
             raise InputError(
-                f"{self.name} holds {self.fill}, the fill value of its array, which stands where nothing was written; "
+                f"{self.name} holds {self.fill}, the fill value of its array, which marks what was never written; "
                 "accepted: another fill value, or an attribute _FillValue, which says that it is missing"
             )
 
@@ -251,7 +251,7 @@ def _number(name: str, key: str, attributes: Mapping[str, Any]) -> Any:
 
 def _numbers(name: str, key: str, attributes: Mapping[str, Any], dtype: np.dtype) -> list[Any]:
     """The numbers of an attribute, in types that compare exactly with an array of ``dtype``."""
-    numbers = np.asarray(attributes.get(key, ())).ravel()
+    numbers: np.ndarray = np.asarray(attributes.get(key, ())).ravel()
     if numbers.dtype.kind in "US":  # JSON has no NaN
         numbers = np.array([_number_of_text(name, key, str(text)) for text in numbers])
     if numbers.dtype.kind not in "iuf":

@@ -15,7 +15,8 @@ LEVELS = [
     {"measure"},
     {"cases", "peers"},
     {"suites"},
-    {"run", "report", "guard", "gpu"},
+    {"run"},
+    {"report", "guard", "gpu"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 MODULES = {

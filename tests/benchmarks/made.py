@@ -41,24 +41,24 @@ def some_task(key: str, code: str = PRINTED, **options: Any) -> Task:
 
 def run_all(chosen: list[Task], out: Path, **options: Any) -> tuple[list[Row], int, list[str]]:
     said: list[str] = []
-    found, code = tasks.run_tasks(chosen, out, WHERE, say=said.append, **options)
-    return found, code, said
+    rows, code = tasks.run_tasks(chosen, out, WHERE, say=said.append, **options)
+    return rows, code, said
 
 
 def rows_file(out: Path) -> list[Row]:
     return records.read(records.result_path(out, "s", WHERE["machine"]))
 
 
-def fake_task(monkeypatch, found: dict[str, list[Row] | str]) -> None:
+def fake_task(monkeypatch, outcomes: dict[str, list[Row] | str]) -> None:
     """Tasks give the rows of their case, or refuse (a reason) or fail (None)."""
 
     def run_task(task, out):
-        given = next(value for name, value in found.items() if task.key.startswith(name))
-        if given is None:
+        outcome = next(value for name, value in outcomes.items() if task.key.startswith(name))
+        if outcome is None:
             raise tasks.TaskFailed("broke")
-        if isinstance(given, str):
-            raise tasks.TaskRefused(given)
-        return [dataclasses.replace(r, task=task.key) for r in given]
+        if isinstance(outcome, str):
+            raise tasks.TaskRefused(outcome)
+        return [dataclasses.replace(r, task=task.key) for r in outcome]
 
     monkeypatch.setattr(tasks, "run_task", run_task)
     monkeypatch.setattr(run, "conditions_of", lambda device: ("cpu", WHERE))
@@ -66,20 +66,20 @@ def fake_task(monkeypatch, found: dict[str, list[Row] | str]) -> None:
 
 def scale_rows(*sizes: int, growth: float = 4.0, axis: str = "slices") -> list[Row]:
     """Two stages whose seconds grow by ``growth`` and not at all where a size doubles, and a total."""
-    found = []
+    rows = []
     for turn, n in enumerate(sizes):
         n_units = n if axis == "units" else 30
         n_slices = n if axis == "slices" else 100
         common = {"suite": "scale", "case": f"{axis}-{n_slices}x{n_units}x6", "settings": {"axis": axis}}
         common |= {"n_slices": n_slices, "n_units": n_units, "n_nodes": n_slices * n_units, "task": f"{axis}-{n}"}
         seconds = 2 * growth**turn
-        found += [
+        rows += [
             row(stage="landmarks", **common | {"cold_seconds": seconds}),
             row(stage="mds", **common | {"cold_seconds": 1.5}),
         ]
         peak = {"peak_bytes": 10**9 * (2**turn + 1), "held_bytes": 10**9, "added_bytes": 10**9 * 2**turn}
-        found.append(row(**common | peak | {"cold_seconds": seconds + 1.5, "t": 21}))
-    return found
+        rows.append(row(**common | peak | {"cold_seconds": seconds + 1.5, "t": 21}))
+    return rows
 
 
 def dense_rows() -> list[Row]:

@@ -19,8 +19,8 @@ def test_every_case_has_the_name_it_is_listed_under():
 @pytest.mark.parametrize("axis", cases.AXES)
 def test_a_series_doubles_one_size_alone(axis):
     for names in (cases.SERIES[axis], cases.SMALL_SERIES[axis]):
-        found = [sizes_of(name) for name in names]
-        for before, after in zip(found[:-1], found[1:], strict=True):
+        sizes = [sizes_of(name) for name in names]
+        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
             assert [b / a for b, a in zip(after, before, strict=True)] == [1 + (a == axis) for a in cases.AXES], names
 
 

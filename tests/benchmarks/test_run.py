@@ -21,11 +21,11 @@ from .made import WHERE, rows_file, some_task
 def some_suites(monkeypatch):
     """Two suites whose tasks print a row."""
     table = {"tables": lambda rows: [tables.Table(("case",), [(r.case,) for r in rows])]}
-    one = SimpleNamespace(tasks=lambda device, quick, only: [some_task(f"one-{device}-{quick}")], **table)
+    good = SimpleNamespace(tasks=lambda device, quick, only: [some_task(f"one-{device}-{quick}")], **table)
     broken = Task("two", "b", (sys.executable, "-c", "raise SystemExit('broke')"))
     two = SimpleNamespace(tasks=lambda device, quick, only: [broken], **table)
     monkeypatch.setattr(suites, "NAMES", ("s", "two"))
-    monkeypatch.setattr(suites, "suite", {"s": one, "two": two}.__getitem__)
+    monkeypatch.setattr(suites, "suite", {"s": good, "two": two}.__getitem__)
     monkeypatch.setattr(run, "conditions_of", lambda device: (device, WHERE))
 
 
@@ -63,7 +63,10 @@ def test_a_second_run_into_one_folder_ends_with_2(tmp_path, some_suites, capsys)
 
 
 def test_settings_given_by_hand_make_another_task():
-    keys = [pipeline.case_task("walk-small", "cpu", **given).key for given in ({}, {"repeats": 0}, {"storage": "lazy"})]
+    keys = [
+        pipeline.case_task("walk-small", "cpu", **settings).key
+        for settings in ({}, {"repeats": 0}, {"storage": "lazy"})
+    ]
     assert keys == ["walk-small", "walk-small-repeats=0", "walk-small-storage=lazy"]
 
 
@@ -84,16 +87,16 @@ def test_the_harness_lists_tasks_and_cases(capsys):
 def test_every_suite_has_tasks_with_keys_of_their_own(name):
     module = suites.suite(name)
     for quick in (True, False):
-        found = module.tasks("cpu", quick)
-        assert found and len({task.key for task in found}) == len(found)
-        assert {task.suite for task in found} == {name}
+        tasks = module.tasks("cpu", quick)
+        assert tasks and len({task.key for task in tasks}) == len(tasks)
+        assert {task.suite for task in tasks} == {name}
     keys = [task.key for task in module.tasks("cpu", False)]
     assert all(task.after is None or task.after in keys for task in module.tasks("cpu", False))
 
 
 def test_a_quick_run_is_meant_to_take_under_three_minutes():
-    found = [task.estimate for name in suites.NAMES for task in suites.suite(name).tasks("cpu", True)]
-    assert sum(found) <= 170
+    estimates = [task.estimate for name in suites.NAMES for task in suites.suite(name).tasks("cpu", True)]
+    assert sum(estimates) <= 170
 
 
 @pytest.mark.parametrize(

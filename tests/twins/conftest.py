@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.cuda import Twins
 
 from .cpp_points import POINT_SETS, stacks, stacks_of
-from .emulation import ORDERS, Emulation
+from .emulation import ORDERS, Emulation, Twins
 from .instruction_sets import ISAS
 
 

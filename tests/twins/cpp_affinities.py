@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from mmphate_gpu.ops.csr import indptr_of_counts
-from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 
 from .cases import assert_same
@@ -46,7 +45,7 @@ def assert_filled_alike(isas: Iterator[str], points: torch.Tensor, reach: float,
     # decay 5, 2e-15 for decay 2. Float32: the portable version also rounds the exponent. Measured: 6e-8 of 1.
     tolerance = {"rtol": 1e-13, "atol": 0} if expected[2].dtype == torch.float64 else {"rtol": 0, "atol": 1.2e-7}
     for _ in isas:
-        result = filled(native.radius_fill, points, reach, **options)
+        result = filled(CPP["radius_fill"], points, reach, **options)
         assert_same(result[:2], expected[:2])
         assert bool(result[2][free].isnan().all())
         torch.testing.assert_close(result[2][~free], expected[2][~free], **tolerance)
@@ -67,6 +66,6 @@ def assert_symmetrized_alike(isas: Iterator[str], points: torch.Tensor, **option
     # Measured: 2.9e-14 (decay 40). Float32: no difference.
     tolerance = 1e-12 if expected[2].dtype == torch.float64 else 2e-7
     for _ in isas:
-        result = symmetrized(native.symmetrized_affinity, points, **options)
+        result = symmetrized(CPP["symmetrized_affinity"], points, **options)
         assert_same(result[:2], expected[:2])
         torch.testing.assert_close(result[2], expected[2], rtol=tolerance, atol=0)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from mmphate_gpu.ops.kth_neighbor_distance import median
 from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.cuda import Twins
+from mmphate_gpu.ops.launch.twins import CPP
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 
 from .cases import assert_same, duplicates, lattice, normal
+from .emulation import Twins
 
 # Sizes around those of a warp (32) and of a tile (64), and a little more than two tiles, which are put into the order
 # of a kd-tree.
@@ -94,8 +96,8 @@ def check_radius(cuda: Twins, points: torch.Tensor, decay: float, index: torch.d
     assert_same((gap_at, indices), (expected[0], expected[1].to(index)))
     torch.testing.assert_close(values, expected[2], rtol=2e-7 if value == torch.float32 else 1e-13, atol=0)
     if has_cpp():
-        assert_same((counts,), (native.radius_counts(points, reach),))
-        assert_same((gap_at, indices, values), fill(native))
+        assert_same((counts,), (CPP["radius_counts"](points, reach),))
+        assert_same((gap_at, indices, values), fill(SimpleNamespace(**CPP)))
 
 
 def _fill_by_rows(
@@ -131,7 +133,7 @@ def check_symmetrized(cuda: Twins, points: torch.Tensor, decay: float, thresh: f
     expected = dense.view(n_sets * n, n)[rows, columns].to(value)
     torch.testing.assert_close(values, expected, rtol=2e-7 if value == torch.float32 else 1e-12, atol=0)
     if has_cpp():
-        assert_same((indptr, indices, values), native.symmetrized_affinity(*arguments))
+        assert_same((indptr, indices, values), CPP["symmetrized_affinity"](*arguments))
 
 
 def check_kth(cuda: Twins, points: torch.Tensor, k: int) -> None:
@@ -139,5 +141,5 @@ def check_kth(cuda: Twins, points: torch.Tensor, k: int) -> None:
     result, medians = cuda.kth_neighbor_distance(points, k), cuda.median_kth_neighbor_distance(points, k)
     assert_same((result, medians), (expected, median(expected)))
     if has_cpp():
-        assert_same((result,), (native.kth_neighbor_distance(points, k),))
-        assert_same((medians,), (native.median_kth_neighbor_distance(points, k),))
+        assert_same((result,), (CPP["kth_neighbor_distance"](points, k),))
+        assert_same((medians,), (CPP["median_kth_neighbor_distance"](points, k),))

@@ -10,8 +10,7 @@ import torch
 
 import mmphate_gpu.pipeline  # noqa: F401  registers every op
 from mmphate_gpu.ops.csr import of_dense_rows
-from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
 
 from .cases import assert_same
 from .cpp_affinities import assert_filled_alike, assert_symmetrized_alike
@@ -41,7 +40,7 @@ def whole_points(draw: st.DrawFn) -> torch.Tensor:
 def test_any_whole_points(points, square, data):
     scale = float(points.abs()[points != 0].min()) if bool((points != 0).any()) else 1.0
     reach = scale * math.sqrt(square)
-    assert_same((native.radius_counts(points, reach),), (PORTABLE["radius_counts"](points, reach),))
+    assert_same((CPP["radius_counts"](points, reach),), (PORTABLE["radius_counts"](points, reach),))
     first = data.draw(st.integers(0, points.shape[1]))
     last = data.draw(st.integers(first, points.shape[1]))
     assert_filled_alike(iter(ISAS[:1]), points, reach, rows=(first, last))
@@ -49,7 +48,7 @@ def test_any_whole_points(points, square, data):
     if points.shape[1] > 1:
         k = data.draw(st.integers(1, points.shape[1] - 1))
         for name in ("kth_neighbor_distance", "median_kth_neighbor_distance"):
-            assert_same((getattr(native, name)(points, k),), (PORTABLE[name](points, k),))
+            assert_same((CPP[name](points, k),), (PORTABLE[name](points, k),))
 
 
 @st.composite
@@ -66,10 +65,10 @@ def test_any_whole_matrix(dense, width, interleave, seed):
     rng = np.random.default_rng(seed)
     csr = of_dense_rows([torch.from_numpy(dense)], dense.shape[1])
     block = rng.integers(-9, 9, (dense.shape[1], width)).astype(float)
-    result = native.csr_matmul(*csr[:3], torch.from_numpy(block), interleave)
+    result = CPP["csr_matmul"](*csr[:3], torch.from_numpy(block), interleave)
     np.testing.assert_array_equal(result.numpy(), dense @ block)
     labels = rng.integers(0, 4, dense.shape[1])
-    indptr, indices, values = native.landmark_aggregate(*csr[:3], torch.from_numpy(labels), 4)
+    indptr, indices, values = CPP["landmark_aggregate"](*csr[:3], torch.from_numpy(labels), 4)
     again = np.zeros((len(dense), 4))
     again[np.repeat(np.arange(len(dense)), np.diff(indptr.numpy())), indices.numpy()] = values.numpy()
     np.testing.assert_array_equal(again, dense @ np.eye(4)[labels])

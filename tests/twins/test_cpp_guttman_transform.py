@@ -7,8 +7,7 @@ import itertools
 import pytest
 import torch
 
-from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
 
 from .cases import normal
 from .instruction_sets import needs_cpp, with_one_and_two_threads
@@ -34,7 +33,7 @@ def test_guttman_transform(n_components, dtype, isa):
     for n in LANDMARKS:
         arguments = sweep_of(n, n_components, dtype)
         before = arguments[1].clone()
-        moved, raw = native.guttman_transform(*arguments)
+        moved, raw = CPP["guttman_transform"](*arguments)
         expected, expected_raw = PORTABLE["guttman_transform"](arguments[0].double(), *arguments[1:])
         assert moved.dtype == raw.dtype == torch.float64 and torch.equal(arguments[1], before)
         # The rounding of a coordinate times the ratio D / d, which is about 1,000 where two points nearly touch.
@@ -54,7 +53,7 @@ def test_guttman_transform_of_points_together(n_components, isa):
         distances = sweep_of(n, n_components, dtype)[0]
         for share in (0.0, 1e-8):
             points = torch.zeros(n, n_components).double()
-            moved, raw = native.guttman_transform(distances, points, share)
+            moved, raw = CPP["guttman_transform"](distances, points, share)
             assert bool((moved == 0).all())
             assert float(raw) == pytest.approx(float(distances.double().square().sum()), rel=1e-6)
 
@@ -63,7 +62,7 @@ def test_guttman_transform_by_hand(isa):
     """Two points 2 apart that should be 6 apart: they move to +-3, and the stress is twice 4^2."""
     distances = torch.tensor([[0.0, 6.0], [6.0, 0.0]], dtype=torch.float64)
     points = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
-    moved, raw = native.guttman_transform(distances, points, 1e-8)
+    moved, raw = CPP["guttman_transform"](distances, points, 1e-8)
     assert moved.tolist() == [[3.0], [-3.0]] and float(raw) == 32
 
 
@@ -71,4 +70,4 @@ def test_guttman_transform_by_hand(isa):
 def test_guttman_transform_has_the_same_bits_with_more_threads(n_components, isa):
     for n, dtype in itertools.product((33, 301), (torch.float32, torch.float64)):
         arguments = sweep_of(n, n_components, dtype)
-        with_one_and_two_threads(lambda arguments=arguments: native.guttman_transform(*arguments))
+        with_one_and_two_threads(lambda arguments=arguments: CPP["guttman_transform"](*arguments))

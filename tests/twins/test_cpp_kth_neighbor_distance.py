@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.kth_neighbor_distance import SAMPLED
+from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
 
 from .cases import assert_same, lattice, normal
 from .cpp_points import EXACT_SETS, POINT_SETS, stacks_of
@@ -31,7 +31,7 @@ def test_kth_neighbor_distance(points_of, each_isa):
         for k in ks(points.shape[1]):
             expected = PORTABLE["kth_neighbor_distance"](points, k)
             for _ in each_isa():
-                result = native.kth_neighbor_distance(points, k)
+                result = CPP["kth_neighbor_distance"](points, k)
                 torch.testing.assert_close(result, expected, rtol=DISTANCE, atol=0)
 
 
@@ -41,7 +41,7 @@ def test_kth_neighbor_distance_of_ties(name, each_isa):
         for k in ks(points.shape[1]):
             expected = PORTABLE["kth_neighbor_distance"](points, k)
             for _ in each_isa():
-                assert_same((native.kth_neighbor_distance(points, k),), (expected,))
+                assert_same((CPP["kth_neighbor_distance"](points, k),), (expected,))
 
 
 def _misled(*shape: int) -> torch.Tensor:
@@ -81,16 +81,16 @@ def median_points(request: pytest.FixtureRequest) -> Callable[..., torch.Tensor]
 def assert_median(isas: Iterator[str], points: torch.Tensor, k: int) -> None:
     expected, n = PORTABLE["median_kth_neighbor_distance"](points, k), points.shape[1]
     for _ in isas:
-        result = native.median_kth_neighbor_distance(points, k)
+        result = CPP["median_kth_neighbor_distance"](points, k)
         torch.testing.assert_close(result, expected, rtol=DISTANCE, atol=0)
         # The bracket changes no bit: the median of all distances is the same.
-        every = native.kth_neighbor_distance(points, k).sort(-1).values
+        every = CPP["kth_neighbor_distance"](points, k).sort(-1).values
         assert torch.equal(result, (every[:, (n - 1) // 2] + every[:, n // 2]) / 2)
 
 
 @pytest.mark.parametrize("n", [1025, 1100])
 def test_median_within_a_bracket(median_points, n, each_isa):
-    assert n > 4 * native.SAMPLED
+    assert n > 4 * SAMPLED
     points = median_points(1, n, 6)
     for k in (1, 6) if n % 2 else (5, n - 1):
         assert_median(each_isa(), points, k)
@@ -99,7 +99,7 @@ def test_median_within_a_bracket(median_points, n, each_isa):
 @pytest.mark.parametrize("sampled", [2, 4, 8])
 def test_median_by_a_small_sample(median_points, sampled, each_isa, monkeypatch):
     """A bracket that is too wide, too narrow, or beside the median does not change the result."""
-    monkeypatch.setattr(native, "SAMPLED", sampled)
+    monkeypatch.setattr("mmphate_gpu.ops.kth_neighbor_distance.SAMPLED", sampled)
     for n in (4 * sampled, 4 * sampled + 1, 33, 34, 127, 200):
         points = median_points(2, n, 3)
         for k in ks(n):
@@ -118,7 +118,7 @@ def test_kth_and_median_have_the_same_bits_everywhere(monkeypatch):
             on_every_isa(
                 monkeypatch,
                 lambda points=points, k=k: (
-                    native.kth_neighbor_distance(points, k),
-                    native.median_kth_neighbor_distance(points, k),
+                    CPP["kth_neighbor_distance"](points, k),
+                    CPP["median_kth_neighbor_distance"](points, k),
                 ),
             )

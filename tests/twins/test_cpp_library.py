@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mmphate_gpu.ops.launch import native
+from mmphate_gpu.ops.launch.twins import CPP
 
 from .cases import normal
 from .instruction_sets import needs_cpp
@@ -23,20 +24,20 @@ pytestmark = needs_cpp
 
 NO_ENTRIES = torch.zeros(0, dtype=torch.int32), torch.zeros(0)
 MISREAD = {
-    "points of another device": lambda x: native.radius_counts(x.to("meta"), 1.0),
-    "float32 where doubles are read": lambda x: native.kth_neighbor_distance(x.float(), 1),
-    "bandwidths of another device": lambda x: native.symmetrized_affinity(
+    "points of another device": lambda x: CPP["radius_counts"](x.to("meta"), 1.0),
+    "float32 where doubles are read": lambda x: CPP["kth_neighbor_distance"](x.float(), 1),
+    "bandwidths of another device": lambda x: CPP["symmetrized_affinity"](
         x, torch.ones(2, 9, dtype=torch.float64, device="meta"), 2.0, 0.0, 0.0, 1.0, torch.float64
     ),
-    "int32 offsets beside int64 indices": lambda x: native.csr_matmul(
+    "int32 offsets beside int64 indices": lambda x: CPP["csr_matmul"](
         torch.tensor([0, 1], dtype=torch.int32), torch.tensor([0]), torch.ones(1), x[0], 1
     ),
-    "gaps that are not contiguous": lambda x: native.radius_fill(
+    "gaps that are not contiguous": lambda x: CPP["radius_fill"](
         x, 1.0, 2.0, 0.0, 0, 9, torch.zeros(19, dtype=torch.int64), torch.zeros(36, dtype=torch.int64)[::2], *NO_ENTRIES
     ),
-    "half precision": lambda x: native.assign_nearest(x.half(), x.half()),
-    "points and centers of two types": lambda x: native.assign_nearest(x, x.float()),
-    "distances in half precision": lambda x: native.guttman_transform(x[0].half() @ x[0].half().T, x[0], 0.0),
+    "half precision": lambda x: CPP["assign_nearest"](x.half(), x.half()),
+    "points and centers of two types": lambda x: CPP["assign_nearest"](x, x.float()),
+    "distances in half precision": lambda x: CPP["guttman_transform"](x[0].half() @ x[0].half().T, x[0], 0.0),
 }
 
 

@@ -7,7 +7,7 @@ import torch
 
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
 
 from .cases import assert_same, lattice, normal
 from .cpp_affinities import assert_filled_alike, assert_symmetrized_alike, filled, symmetrized
@@ -22,7 +22,7 @@ def test_radius_counts(points_of, each_isa):
         for reach in reaches(points):
             expected = PORTABLE["radius_counts"](points, reach)
             for _ in each_isa():
-                assert_same((native.radius_counts(points, reach),), (expected,))
+                assert_same((CPP["radius_counts"](points, reach),), (expected,))
 
 
 @pytest.mark.parametrize("name", EXACT_SETS)
@@ -32,12 +32,12 @@ def test_radius_counts_at_a_tie(name, each_isa):
         for reach in ties(points):
             expected = PORTABLE["radius_counts"](points, reach)
             for _ in each_isa():
-                assert_same((native.radius_counts(points, reach),), (expected,))
+                assert_same((CPP["radius_counts"](points, reach),), (expected,))
 
 
 def test_radius_counts_of_a_view():
     points = normal(40, 3, 5).transpose(0, 1)
-    assert_same((native.radius_counts(points, 2.0),), (native.radius_counts(points.contiguous(), 2.0),))
+    assert_same((CPP["radius_counts"](points, 2.0),), (CPP["radius_counts"](points.contiguous(), 2.0),))
 
 
 def walk(n: int, p: int) -> torch.Tensor:
@@ -85,12 +85,12 @@ def test_radius_fill_of_some_rows(rows, each_isa):
 def test_radius_fill_refuses_rows_of_another_length(n, off, isa):
     """A row is not written if its offsets leave too little or too much room for its entries."""
     points, reach = normal(1, n, 6), 2.0
-    counts = native.radius_counts(points, reach).flatten()
+    counts = CPP["radius_counts"](points, reach).flatten()
     counts[n // 2] += off
     indptr = indptr_of_counts(counts)
     indices, values = torch.zeros(int(indptr[-1]), dtype=torch.int32), torch.zeros(int(indptr[-1]))
     with pytest.raises(native.NativeError, match="radius_fill: status 3"):
-        native.radius_fill(points, 1.0, 2.0, reach, 0, n, indptr, torch.zeros_like(counts), indices, values)
+        CPP["radius_fill"](points, 1.0, 2.0, reach, 0, n, indptr, torch.zeros_like(counts), indices, values)
 
 
 def test_symmetrized_affinity(points_of, each_isa):
@@ -116,7 +116,7 @@ def test_affinities_have_the_same_bits_everywhere(monkeypatch):
         POINT_SETS["farther and closer"](2, 129, 25),
     ):
         for reach in reaches(points)[1:4]:
-            on_every_isa(monkeypatch, lambda points=points, reach=reach: (native.radius_counts(points, reach),))
+            on_every_isa(monkeypatch, lambda points=points, reach=reach: (CPP["radius_counts"](points, reach),))
             for value, decay in (
                 (torch.float32, 2.0),
                 (torch.float64, 2.0),
@@ -125,13 +125,13 @@ def test_affinities_have_the_same_bits_everywhere(monkeypatch):
             ):
 
                 def run(points=points, reach=reach, value=value, decay=decay):
-                    result = filled(native.radius_fill, points, reach, value=value, decay=decay)
+                    result = filled(CPP["radius_fill"], points, reach, value=value, decay=decay)
                     return *result[:2], result[2].nan_to_num(-1)
 
                 on_every_isa(monkeypatch, run)
         for decay in (5.0, 2.5):
 
             def run_symmetrized(points=points, decay=decay):
-                return symmetrized(native.symmetrized_affinity, points, decay=decay)
+                return symmetrized(CPP["symmetrized_affinity"], points, decay=decay)
 
             on_every_isa(monkeypatch, run_symmetrized)

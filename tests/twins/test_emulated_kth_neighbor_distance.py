@@ -7,13 +7,12 @@ import itertools
 import pytest
 import torch
 
-from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.cuda import Twins
-from mmphate_gpu.ops.tile_layout import kd_order
+from mmphate_gpu.ops.kth_neighbor_distance import SAMPLED
+from mmphate_gpu.ops.point_tiles import kd_order
 
 from .cases import normal
 from .emulated_checks import FEATURES, POINT_SETS, POINTS, SETS, check_kth
-from .emulation import needs_emulation
+from .emulation import Twins, needs_emulation
 
 pytestmark = needs_emulation
 
@@ -46,7 +45,7 @@ def test_median_where_the_sample_misleads(cuda_in_turn: Twins) -> None:
     n = 2051
     points = torch.zeros(1, n, 6, dtype=torch.float64)
     points[0, :, 0] = 1e3 * torch.arange(n, dtype=torch.float64)
-    sampled = (2 * torch.arange(native.SAMPLED) + 1) * n // (2 * native.SAMPLED)
+    sampled = (2 * torch.arange(SAMPLED) + 1) * n // (2 * SAMPLED)
     for side in (-1, 1):
         points[0, sampled + side, 0] = points[0, sampled, 0] + side * (1 + 1e-3 * torch.arange(sampled.numel()))
     assert torch.equal(kd_order(points)[0], torch.arange(n))

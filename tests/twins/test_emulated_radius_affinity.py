@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.cuda import Twins
 from mmphate_gpu.ops.radius_affinity import cut_distance
 
 from .cases import STORAGE, lattice, normal
@@ -23,7 +22,7 @@ from .emulated_checks import (
     check_symmetrized,
     others,
 )
-from .emulation import needs_emulation
+from .emulation import Twins, needs_emulation
 
 pytestmark = needs_emulation
 

@@ -12,10 +12,9 @@ import torch
 
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
 from mmphate_gpu.datasets import bifurcation
-from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.cuda import Twins
 from mmphate_gpu.ops.launch.kernel import Launch
 from mmphate_gpu.ops.launch.sources import source_folder
+from mmphate_gpu.ops.launch.twins import CPP
 from mmphate_gpu.ops.radius_affinity import cut_distance
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
@@ -31,7 +30,7 @@ from .emulated_checks import (
     middle_distance,
     others,
 )
-from .emulation import ORDERS, Emulation, compile_text, needs_emulation
+from .emulation import ORDERS, Emulation, Twins, compile_text, needs_emulation
 
 pytestmark = needs_emulation
 
@@ -71,7 +70,7 @@ def test_pairs_that_float32_cannot_tell_apart(cuda_in_turn: Twins, name: str, p:
         near = (distances <= reach) & ~torch.eye(70, dtype=torch.bool)
         assert torch.equal(counts, near.sum(-1))
         if has_cpp():
-            assert_same((counts,), (native.radius_counts(points, reach),))
+            assert_same((counts,), (CPP["radius_counts"](points, reach),))
     if name != "beyond":  # its bandwidths would be infinite
         check_radius(cuda_in_turn, points, 2.0, *COUNTED)
         check_symmetrized(cuda_in_turn, points, 2.0, 0.3, torch.float64)
@@ -140,7 +139,7 @@ def test_the_bound_of_the_screen_holds(emulation: Emulation, screen: ctypes.CDLL
     ends = rng.uniform(-1, 1, (1, 4000, p)) * 10.0 ** rng.uniform(-9, 0, (1, 4000, 1))
     middle = rng.uniform(-1, 1, (1, 4000, p))
     points = torch.from_numpy(np.concatenate([middle, np.zeros((1, 1, p)), middle + ends], 1) * scale)
-    stack = emulation.twins()._screened(points)
+    stack = emulation.twins().gpu.stack_of(points)
     rough = stack.rough.transpose(2, 3).flatten(1, 2)[..., :p]  # without the padding of features
     spans = stack.spans
     x, y = points[0, :4000].contiguous(), points[0, 4001:].contiguous()

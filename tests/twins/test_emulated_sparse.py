@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.cuda import Twins
+from mmphate_gpu.ops.launch.twins import CPP
 
 from .cases import STORAGE, assert_same, normal, random_csr
 from .emulated_checks import has_cpp
-from .emulation import needs_emulation
+from .emulation import Twins, needs_emulation
 
 pytestmark = needs_emulation
 
@@ -37,7 +37,7 @@ def _check_product(cuda: Twins, csr: tuple[torch.Tensor, ...], block: torch.Tens
     torch.testing.assert_close(product.double(), expected, rtol=0, atol=most)
     # The baseline has no fused multiply-add, so it rounds once more.
     if has_cpp() and native.isa() != "baseline":
-        assert_same((product,), (native.csr_matmul(*csr, block, interleave),))
+        assert_same((product,), (CPP["csr_matmul"](*csr, block, interleave),))
 
 
 @pytest.mark.kernels("csr_matmul")
@@ -78,4 +78,4 @@ def test_landmark_aggregate(cuda: Twins, n_labels: int) -> None:
         rounding = 1e-13 if values.dtype == torch.float64 else 1e-7
         torch.testing.assert_close(result, expected, rtol=rounding, atol=0)
         if has_cpp():
-            assert_same((indptr, indices, values), native.landmark_aggregate(*csr, labels, n_labels))
+            assert_same((indptr, indices, values), CPP["landmark_aggregate"](*csr, labels, n_labels))

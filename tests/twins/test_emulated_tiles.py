@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from mmphate_gpu.ops.launch.cuda import Twins
+from mmphate_gpu.ops.kth_neighbor_distance import _around_median
 from mmphate_gpu.ops.launch.kernel import Launch
 from mmphate_gpu.ops.launch.pair_stack import KeptStack, Stack, new_stack
-from mmphate_gpu.ops.tile_layout import kd_order
+from mmphate_gpu.ops.point_tiles import kd_order
 
 from .cases import assert_same, normal
 from .emulated_checks import check_kth, check_radius, check_symmetrized, others
-from .emulation import Emulation, needs_emulation
+from .emulation import Emulation, Twins, needs_emulation
 
 pytestmark = needs_emulation
 
@@ -51,8 +51,8 @@ def test_tiles_beyond_reach_are_not_visited(emulation: Emulation, op: str) -> No
         assert torch.equal(result[0, first], (others(points)[0, first] <= argument).sum(-1))
     else:
         twins = Twins(start)
-        stack = twins._screened(points, ordered=True)
-        _, _, (low, high, below, within) = twins._around_median(points, stack, argument)
+        stack = twins.gpu.stack_of(points, ordered=True)
+        _, _, (low, high, below, within) = _around_median(twins.gpu, points, stack, argument)
         distances = others(points)[0, first]
         assert torch.equal(below[0, : first.numel()], (distances < low).sum(-1))
         assert torch.equal(within[0, : first.numel()], (distances <= high).sum(-1))
@@ -77,7 +77,7 @@ def test_pairs_of_a_set_are_visited_once(emulation: Emulation) -> None:
 @pytest.mark.parametrize("p", [6, 100])
 def test_tiles_hold_the_points_in_order_and_their_boxes(emulation: Emulation, p: int) -> None:
     points = normal(2, 150, p)
-    stack = emulation.twins()._screened(points, ordered=True)
+    stack = emulation.twins().gpu.stack_of(points, ordered=True)
     by_point = stack.rough.transpose(2, 3).flatten(1, 2)
     order = kd_order(points)
     assert torch.equal(stack.order.long(), order) and torch.equal(by_point[:, 150:].isinf(), torch.ones(2, 42, p) > 0)
@@ -120,7 +120,7 @@ def test_points_are_screened_once(emulation: Emulation) -> None:
     assert [screens(twins.kth_neighbor_distance, unversioned, 3) for _ in range(2)] == [1, 1]
     assert screens(twins.kth_neighbor_distance, points, 3) == 1
     del points
-    assert twins._kept._last is None
+    assert twins.gpu._kept._last is None
 
 
 @pytest.mark.parametrize("step", ["get", "put"])

@@ -43,47 +43,47 @@ def process(folder: Path, *names: str) -> list[str]:
 
 def state(folder: Path, budget: float = 60) -> sections.Verification:
     (folder / "log").mkdir(exist_ok=True)
-    return sections.Verification("cpu", False, folder / "log", budget, folder, folder / "pack.tgz")
+    return sections.Verification("cpu", folder / "log", budget, folder, folder / "pack.tgz")
 
 
 def run_parts(folder: Path, *names: str, most: float = 30, silence: float = 10) -> tuple[dict, list[dict[str, Any]]]:
-    told: list[dict[str, Any]] = []
-    found = parts.run_parts(state(folder), "step", process(folder, *names), most, silence=silence, report=told.append)
-    return found, told
+    lines: list[dict[str, Any]] = []
+    result = parts.run_parts(state(folder), "step", process(folder, *names), most, silence=silence, report=lines.append)
+    return result, lines
 
 
 def test_parts_are_told_one_by_one(tmp_path):
-    found, told = run_parts(tmp_path, "one", "two")
-    assert (found["status"], found["n_parts"], found["failures"]) == ("passed", 2, {})
-    assert [(line["part"], line["value"]) for line in told] == [("one", 3), ("two", 3)]
+    result, lines = run_parts(tmp_path, "one", "two")
+    assert (result["status"], result["n_parts"], result["failures"]) == ("passed", 2, {})
+    assert [(line["part"], line["value"]) for line in lines] == [("one", 3), ("two", 3)]
 
 
 def test_a_part_that_dies_or_hangs_or_spoils_the_device_does_not_hide_the_others(tmp_path):
-    found, told = run_parts(tmp_path, "one", "two dies", "three hangs", "four spoils", "five", silence=1.5)
-    assert [line["part"] for line in told] == ["one", "two dies", "three hangs", "four spoils", "five"]
-    assert found["status"] == "failed" and list(found["failures"]) == ["two dies", "three hangs", "four spoils"]
-    assert "exit code -6" in told[1]["error"] and "said nothing" in told[2]["error"]
-    assert told[3]["error"] == "an illegal address"
+    result, lines = run_parts(tmp_path, "one", "two dies", "three hangs", "four spoils", "five", silence=1.5)
+    assert [line["part"] for line in lines] == ["one", "two dies", "three hangs", "four spoils", "five"]
+    assert result["status"] == "failed" and list(result["failures"]) == ["two dies", "three hangs", "four spoils"]
+    assert "exit code -6" in lines[1]["error"] and "wrote nothing" in lines[2]["error"]
+    assert lines[3]["error"] == "an illegal address"
 
 
 def test_garbage_is_counted_and_kept_in_the_log(tmp_path):
-    found, told = run_parts(tmp_path, "one prints", "two")
-    assert found["status"] == "passed" and "2 lines that are no JSON" in found["notes"][0]
-    assert len(told) == 2 and "garbage" in (tmp_path / "log" / "step-1.out").read_text()
+    result, lines = run_parts(tmp_path, "one prints", "two")
+    assert result["status"] == "passed" and "2 lines that are no JSON" in result["notes"][0]
+    assert len(lines) == 2 and "garbage" in (tmp_path / "log" / "step-1.out").read_text()
     (tmp_path / "process.py").write_text("print('only garbage')")
-    found = parts.run_parts(state(tmp_path), "step", [str(tmp_path / "process.py")], 30, report=told.append)
-    assert (found["status"], found["detail"]) == ("failed", "it gave no parts")
+    result = parts.run_parts(state(tmp_path), "step", [str(tmp_path / "process.py")], 30, report=lines.append)
+    assert (result["status"], result["detail"]) == ("failed", "it gave no parts")
 
 
 def test_a_process_that_cannot_begin_is_not_tried_for_ever(tmp_path):
     (tmp_path / "process.py").write_text("raise ImportError('no such library')")
-    found = parts.run_parts(state(tmp_path), "step", [str(tmp_path / "process.py")], 30, report=print)
-    assert found["status"] == "failed" and "no such library" in found["detail"]
+    result = parts.run_parts(state(tmp_path), "step", [str(tmp_path / "process.py")], 30, report=print)
+    assert result["status"] == "failed" and "no such library" in result["detail"]
 
 
 def test_a_step_that_takes_too_long_keeps_its_parts(tmp_path):
-    found, told = run_parts(tmp_path, "one", "two hangs", "three", most=1.5)
-    assert found["status"] == "unfinished" and [line["part"] for line in told] == ["one", "two hangs"]
+    result, lines = run_parts(tmp_path, "one", "two hangs", "three", most=1.5)
+    assert result["status"] == "unfinished" and [line["part"] for line in lines] == ["one", "two hangs"]
 
 
 def test_what_a_part_raises_is_in_its_line(capsys):
@@ -99,8 +99,8 @@ def test_what_a_part_raises_is_in_its_line(capsys):
 
 def test_parts_that_all_lack_something_make_a_step_skipped(tmp_path):
     lines = {"one": {"missing": "no CuPy"}, "two": {"missing": "no ncu"}}
-    found = parts.verdict(lines, 0, "")
-    assert found["status"] == "skipped" and found["missing"] == ["one: no CuPy", "two: no ncu"]
+    result = parts.verdict(lines, 0, "")
+    assert result["status"] == "skipped" and result["missing"] == ["one: no CuPy", "two: no ncu"]
 
 
 # ---------------------------------------------------------------- calls
@@ -123,9 +123,9 @@ def call_of(folder: Path, *options: str, pack: bool = True) -> list[str]:
     """A command that runs three steps: one that passes, one that hangs in its second part, one that passes."""
     scripts = []
     for number, names in enumerate((["one"], ["two", "three hangs"], ["four"])):
-        own = folder / f"step{number}"
-        own.mkdir(exist_ok=True)
-        scripts += process(own, *names)
+        step_folder = folder / f"step{number}"
+        step_folder.mkdir(exist_ok=True)
+        scripts += process(step_folder, *names)
     where = [f"--out={folder / 'out'}", *[f"--pack={folder / 'away' / 'pack.tgz'}"] * pack]
     return [sys.executable, "-c", DRIVER, *scripts, "--cpu", *where, *options]
 
@@ -147,7 +147,7 @@ def test_a_call_that_is_killed_leaves_a_pack_of_all_before_and_no_process(tmp_pa
         call_of(tmp_path), env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True
     )
     until = time.monotonic() + 60
-    while time.monotonic() < until and not (pack.exists() and any(one.get("part") == "two" for one in packed(pack))):
+    while time.monotonic() < until and not (pack.exists() and any(line.get("part") == "two" for line in packed(pack))):
         time.sleep(0.1)
     running.send_signal(signal.SIGKILL)
     running.wait()
@@ -175,9 +175,9 @@ def _runs(text: str) -> bool:
 
 def call_in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[int, list[dict[str, Any]]]:
     def step(*names: str) -> steps.Step:
-        own = folder / names[0]
-        own.mkdir(exist_ok=True)
-        command = process(own, *names)
+        step_folder = folder / names[0]
+        step_folder.mkdir(exist_ok=True)
+        command = process(step_folder, *names)
 
         def work(v, name, limit, report):
             return parts.run_parts(v, name, command, limit, silence=20, report=report)
@@ -231,9 +231,9 @@ def test_nothing_is_written_outside_of_the_output_and_the_pack(tmp_path):
     assert (list(home.iterdir()), after) == ([], before)
     assert {path.name for path in folder.iterdir()} == {"step0", "step1", "step2", "out", "away"}
     assert [path.name for path in (folder / "away").iterdir()] == ["pack.tgz"]
-    own = first_light.caches(folder / "out")
-    assert own.pop("PYTHONDONTWRITEBYTECODE") == "1"
-    assert all(path.startswith(str(folder / "out" / "cache")) for path in own.values())
+    places = first_light.caches(folder / "out")
+    assert places.pop("PYTHONDONTWRITEBYTECODE") == "1"
+    assert all(path.startswith(str(folder / "out" / "cache")) for path in places.values())
 
 
 def test_without_cuda_it_ends_with_2(tmp_path):
@@ -328,8 +328,8 @@ def test_every_step_answers_on_the_cpu(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "first_light.py"), *options]
     done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = statuses(packed(pack))
-    assert {found.pop("sanitizers"), found.pop("ncu")} == {"skipped"} and set(found.values()) == {"passed"}
-    assert [*found, "sanitizers", "ncu"] == list(steps.STEPS)
+    result = statuses(packed(pack))
+    assert {result.pop("sanitizers"), result.pop("ncu")} == {"skipped"} and set(result.values()) == {"passed"}
+    assert [*result, "sanitizers", "ncu"] == list(steps.STEPS)
     with tarfile.open(fileobj=io.BytesIO(pack.read_bytes())) as archive:
         assert {"log/twins.xml", "log/smoke-1.out"} < set(archive.getnames())

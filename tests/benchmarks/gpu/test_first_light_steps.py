@@ -15,7 +15,7 @@ from benchmarks.gpu import expected, runs, sections, smoke, smoke_cases, steps
 
 
 def state(folder: Path) -> sections.Verification:
-    return sections.Verification("cuda", False, folder, 60, folder)
+    return sections.Verification("cuda", folder, 60, folder)
 
 
 def test_every_op_of_the_registry_has_a_case_in_the_smoke():
@@ -35,9 +35,9 @@ def test_the_smoke_sees_a_wrong_number_and_what_was_never_written():
     assert "finite" in smoke.difference([torch.tensor([1.0, torch.nan]), wanted[1]], wanted)[1]
     assert "not torch.int64" in smoke.difference([wanted[0], wanted[1].int()], wanted)[1]
     with smoke.poisoned():
-        one, other, flags = torch.empty(3), torch.zeros(2).new_empty(2), torch.empty_like(torch.tensor([False]))
+        floats, other, flags = torch.empty(3), torch.zeros(2).new_empty(2), torch.empty_like(torch.tensor([False]))
         kept = torch.empty(2, dtype=torch.int64)
-    assert one.isnan().all() and other.isnan().all() and flags.all() and (kept == smoke.LARGE_INTEGER).all()
+    assert floats.isnan().all() and other.isnan().all() and flags.all() and (kept == smoke.LARGE_INTEGER).all()
     assert torch.empty.__module__ != smoke.__name__  # as it was
 
 
@@ -69,8 +69,8 @@ def test_numbers_of_other_sources_are_no_failure(monkeypatch):
     line["t"] = 21
     assert runs.whole_run("hopf", "sparse", cpu)["error"] == "t = 21, expected 20"
     carried["same_sources"] = False
-    found = runs.whole_run("hopf", "sparse", cpu)
-    assert "error" not in found and "t = 21" in found["differs"]
+    result = runs.whole_run("hopf", "sparse", cpu)
+    assert "error" not in result and "t = 21" in result["differs"]
 
 
 NCU = """
@@ -107,16 +107,16 @@ def a_tool(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str) 
 
 
 def test_sanitizers_and_ncu_give_a_line_each(tmp_path, monkeypatch):
-    told: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     v = a_tool(tmp_path, monkeypatch, "compute-sanitizer", "========= ERROR SUMMARY: ")
     assert steps.STEPS["sanitizers"].missing(v) == ""
-    found = steps.sanitizers(v, "sanitizers", 30, told.append)
-    assert found["status"] == "failed" and list(found["failures"]) == ["racecheck"]
-    assert [line["part"] for line in told] == ["memcheck", "racecheck", "initcheck"] and told[0]["ops"] == 1
-    assert "exit code 77: ========= ERROR SUMMARY: racecheck" in told[1]["error"]
-    v, told = a_tool(tmp_path, monkeypatch, "ncu", NCU), []
-    assert steps.ncu(v, "ncu", 30, told.append)["status"] == "passed"
-    assert all(line["metrics"]["Registers Per Thread"] == "80 register/thread" for line in told)
+    result = steps.sanitizers(v, "sanitizers", 30, lines.append)
+    assert result["status"] == "failed" and list(result["failures"]) == ["racecheck"]
+    assert [line["part"] for line in lines] == ["memcheck", "racecheck", "initcheck"] and lines[0]["ops"] == 1
+    assert "exit code 77: ========= ERROR SUMMARY: racecheck" in lines[1]["error"]
+    v, lines = a_tool(tmp_path, monkeypatch, "ncu", NCU), []
+    assert steps.ncu(v, "ncu", 30, lines.append)["status"] == "passed"
+    assert all(line["metrics"]["Registers Per Thread"] == "80 register/thread" for line in lines)
     monkeypatch.setenv("PATH", "")
     assert "not on PATH" in steps.STEPS["ncu"].missing(v)
 
@@ -127,5 +127,5 @@ def test_a_tool_that_is_slow_proves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(steps, "call", slow)
     monkeypatch.setattr(steps.shutil, "which", lambda name: name)
-    found = steps.sanitizers(state(tmp_path), "sanitizers", 30, lambda line: None)
-    assert found["status"] == "skipped" and "racecheck: took more than 9 s" in found["missing"]
+    result = steps.sanitizers(state(tmp_path), "sanitizers", 30, lambda line: None)
+    assert result["status"] == "skipped" and "racecheck: took more than 9 s" in result["missing"]

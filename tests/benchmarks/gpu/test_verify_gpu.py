@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks import cases, suites
-from benchmarks.gpu import pytest_runs, sections, twins, verify_gpu
+from benchmarks.gpu import pytest_runs, sections, verify_gpu
 from benchmarks.measure import records
 from benchmarks.measure.records import ROOT
 from benchmarks.measure.rows import Row
@@ -76,8 +76,8 @@ def test_a_failed_section_is_recorded_and_the_next_one_runs(asked, monkeypatch, 
     made = {"one": lambda v: sections.failed("it broke"), "two": lambda v: {"status": "passed"}}
     monkeypatch.setattr(verify_gpu, "SECTIONS", made)
     assert verify_gpu.main(arguments) == 1
-    found = json.loads(file.read_text())["sections"]
-    assert (found["one"]["status"], found["one"]["detail"], found["two"]["status"]) == ("failed", "it broke", "passed")
+    first, second = json.loads(file.read_text())["sections"].values()
+    assert (first["status"], first["detail"], second["status"]) == ("failed", "it broke", "passed")
     assert "it broke" in capsys.readouterr().out
 
 
@@ -164,21 +164,21 @@ def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(verify_gpu, "call", call)
     v = state(tmp_path, out=tmp_path, conditions={"missing": [], "machine": "some-gpu"})
     broke, code = False, 0
-    found = verify_gpu.SECTIONS["ops"](v)
-    assert (found["status"], found["missing"]) == ("passed", ["product, CuPy: not installed: cupy"])
+    result = verify_gpu.SECTIONS["ops"](v)
+    assert (result["status"], result["missing"]) == ("passed", ["product, CuPy: not installed: cupy"])
     code = 1  # a goal is missed, which is no fault
     monkeypatch.setattr(verify_gpu.suites, "missed_goals", lambda rows: ["a goal"])
-    found = verify_gpu.SECTIONS["ops"](v)
-    assert (found["status"], found["goals_missed"], found["failures"]) == ("passed", ["a goal"], {})
+    result = verify_gpu.SECTIONS["ops"](v)
+    assert (result["status"], result["goals_missed"], result["failures"]) == ("passed", ["a goal"], {})
     broke = True
-    found = verify_gpu.SECTIONS["ops"](v)
-    assert found["status"] == "failed" and found["failures"] == {"quick-all": "exp, mmphate-gpu: it broke"}
+    result = verify_gpu.SECTIONS["ops"](v)
+    assert result["status"] == "failed" and result["failures"] == {"quick-all": "exp, mmphate-gpu: it broke"}
     code = 2  # another run writes into the folder
     assert verify_gpu.SECTIONS["ops"](v)["status"] == "unfinished"
 
 
 def state(tmp_path: Path, **changes: Any) -> sections.Verification:
-    v = sections.Verification("cpu", True, tmp_path, 60)
+    v = sections.Verification("cpu", tmp_path, 60)
     v.conditions = {"missing": []}
     return dataclasses.replace(v, **changes)
 
@@ -191,19 +191,21 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path):
         assert ended.value.early == early and (early or "started" in str(ended.value))
 
 
+SKIPS = "import pytest\ndef test_other(): pytest.skip('no device')"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "counts"),
     [
         ("def test_good(): pass", "passed", (1, 0, 0)),
-        ("def test_good(): pass\ndef test_bad(): assert 0", "failed", (1, 1, 0)),
-        ("import pytest\ndef test_other(): pytest.skip('no device')", "failed", (0, 0, 1)),  # nothing was tested
-        ("", "failed", (0, 0, 0)),
+        (f"{SKIPS}\ndef test_good(): pass\ndef test_bad(): assert 0", "failed", (1, 1, 1)),
+        (SKIPS, "failed", (0, 0, 1)),  # nothing was tested
     ],
 )
 def test_pytest_runs_are_counted(tmp_path, body, status, counts):
-    found = pytest_run(tmp_path, body)
-    assert found["status"] == status
-    assert (found["passed"], found["failed"], found["skipped"]) == counts
+    result = pytest_run(tmp_path, body)
+    assert result["status"] == status
+    assert (result["passed"], result["failed"], result["skipped"]) == counts
 
 
 def pytest_run(folder: Path, body: str, most: float = 60, **changes: Any) -> dict[str, Any]:
@@ -222,11 +224,11 @@ def test_bad(): assert 0
 def test_other(name): pytest.skip("no device")
 def test_hangs(): time.sleep(60)
 """
-    found = pytest_run(tmp_path, body, 6)
-    assert (found["status"], found["passed"], found["failed"], found["skipped"]) == ("failed", 1, 1, 1)
-    assert found["failures"][0].endswith("test_some.py::test_bad") and "more than 6 s" in found["detail"]
-    found = pytest_run(tmp_path, body, 60, budget=6)
-    assert (found["status"], found["passed"]) == ("unfinished", 1)
+    result = pytest_run(tmp_path, body, 6)
+    assert (result["status"], result["passed"], result["failed"], result["skipped"]) == ("failed", 1, 1, 1)
+    assert result["failures"][0].endswith("test_some.py::test_bad") and "more than 6 s" in result["detail"]
+    result = pytest_run(tmp_path, body, 60, budget=6)
+    assert (result["status"], result["passed"]) == ("unfinished", 1)
 
 
 def test_lines_of_workers_are_counted():
@@ -238,9 +240,9 @@ tests/test_a.py::test_two
 [gw1] [100%] SKIPPED tests/test_a.py::test_four
 FAILED tests/test_a.py::test_two - AssertionError: PASSED
 """
-    found = pytest_runs.log_counts(log)
-    assert (found["passed"], found["failed"], found["skipped"]) == (1, 2, 1)
-    assert found["failures"] == ["tests/test_a.py::test_two", "tests/test_a.py::test_three"]
+    result = pytest_runs.log_counts(log)
+    assert (result["passed"], result["failed"], result["skipped"]) == (1, 2, 1)
+    assert result["failures"] == ["tests/test_a.py::test_two", "tests/test_a.py::test_three"]
 
 
 def test_tests_run_in_parallel_with_a_limit_each_where_the_plugins_are_there(monkeypatch):
@@ -266,7 +268,7 @@ def test_the_pipeline_of_a_call_is_a_list_of_cases_that_fit(tmp_path, monkeypatc
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(verify_gpu, "call", call)
-    v = state(tmp_path, device="cuda", quick=False, out=tmp_path, conditions={"missing": [], "machine": "some-gpu"})
+    v = state(tmp_path, device="cuda", out=tmp_path, conditions={"missing": [], "machine": "some-gpu"})
     for name in ("pipeline", "pipeline_tiles"):
         assert verify_gpu.SECTIONS[name](v)["status"] == "passed"
     assert asked[0] == [f"--case={name}" for name in verify_gpu.PIPELINE] and asked[1][-1] == "--storage=tiles"
@@ -276,25 +278,11 @@ def test_the_pipeline_of_a_call_is_a_list_of_cases_that_fit(tmp_path, monkeypatc
 
 def test_what_was_found_is_packed_and_another_machine_goes_on_from_it(asked, tmp_path, monkeypatch):
     arguments, file = asked
-    found = {"one": lambda v: {"status": "passed"}, "two": lambda v: {"status": "passed"}}
-    monkeypatch.setattr(verify_gpu, "SECTIONS", found)
+    made = {"one": lambda v: {"status": "passed"}, "two": lambda v: {"status": "passed"}}
+    monkeypatch.setattr(verify_gpu, "SECTIONS", made)
     pack = tmp_path / "away" / "found.tgz"
     assert verify_gpu.main([*arguments, "--only", "one", f"--pack={pack}"]) == 0
     file.unlink()
-    found["one"] = lambda v: pytest.fail("it has passed before")
+    made["one"] = lambda v: pytest.fail("it has passed before")
     assert verify_gpu.main([*arguments, f"--resume={pack}"]) == 0
     assert list(json.loads(file.read_text())["sections"]) == ["one", "two"]
-
-
-def test_the_run_on_a_device_is_held_against_carried_numbers(monkeypatch):
-    cpu = twins.torch.device("cpu")
-    small = twins.pipeline_numbers(cpu, "sparse", quick=True)
-    carried = {"same_sources": True, "pipeline": {"quick": small}}
-    monkeypatch.setattr(twins, "expected", lambda: carried)
-    section = twins.pipeline(cpu, quick=True)
-    assert all(finding.holds for finding in section.findings) and len(section.findings) == 15 and not section.missing
-    for name, changed in (("t", small["t"] + 1), ("stress", 1.1 * small["stress"]), ("between", [0.0] * 66)):
-        off = twins._pipeline_findings("run", {**small, name: changed}, small)
-        assert sum(not finding.holds for finding in off) == 1
-    carried["same_sources"] = False
-    assert "--expect" in twins.pipeline(cpu, quick=True).missing[0]

@@ -66,8 +66,8 @@ def test_tiles_that_are_not_visited_hold_no_pair() -> None:
     radius = torch.tensor([0.5, 0.05], dtype=torch.float64)
     near = pair_visits._near(points, points, radius)
     within = torch.cdist(points, points) <= radius[:, None, None]
-    for one, row, column in torch.nonzero(within).tolist():
-        assert near[one, row // 64, column // 64]
+    for point_set, row, column in torch.nonzero(within).tolist():
+        assert near[point_set, row // 64, column // 64]
     assert near.sum() < near.numel() and near.diagonal(dim1=1, dim2=2).all()
 
 

@@ -16,15 +16,15 @@ from ..made import WHERE, row
 
 
 def test_what_a_row_was_measured_on():
-    found = conditions.conditions("cpu", ("pytest", "no-such-package"))
-    assert found["device"] == "cpu" and found["threads"] == torch.get_num_threads()
-    assert found["versions"]["torch"] == torch.__version__ and found["versions"]["pytest"] == pytest.__version__
+    now = conditions.conditions("cpu", ("pytest", "no-such-package"))
+    assert now["device"] == "cpu" and now["threads"] == torch.get_num_threads()
+    assert now["versions"]["torch"] == torch.__version__ and now["versions"]["pytest"] == pytest.__version__
     serving = native_twins.serving("cpu")
-    assert found["versions"]["twins"] == (serving if serving.startswith("C++") else "none")
-    assert found["memory_bytes"] > 1e9
-    assert "no-such-package" not in found["versions"]
-    assert len(found["source"]) == 12 and found["source"] == conditions.source()
-    assert Row(suite="a", case="b", **found).machine == conditions.machine_name(torch.device("cpu"))
+    assert now["versions"]["twins"] == (serving if serving.startswith("C++") else "none")
+    assert now["memory_bytes"] > 1e9
+    assert "no-such-package" not in now["versions"]
+    assert len(now["source"]) == 12 and now["source"] == conditions.source()
+    assert Row(suite="a", case="b", **now).machine == conditions.machine_name(torch.device("cpu"))
 
 
 def test_the_source_is_what_decides_a_number(tmp_path, monkeypatch):

@@ -16,9 +16,9 @@ from ..made import WHERE, rows_file, run_all, some_task
 
 
 def test_rows_of_a_task_are_kept_at_once_under_its_key(tmp_path):
-    found, code, said = run_all([some_task("a"), some_task("b", estimate=65)], tmp_path)
-    assert code == 0 and [(r.case, r.task) for r in found] == [("a", "a"), ("b", "b")]
-    assert rows_file(tmp_path) == found
+    rows, code, said = run_all([some_task("a"), some_task("b", estimate=65)], tmp_path)
+    assert code == 0 and [(r.case, r.task) for r in rows] == [("a", "a"), ("b", "b")]
+    assert rows_file(tmp_path) == rows
     assert said[0].startswith("[1/2, 0:00, about 1:10 left] s a") and "about 1:05 left] s b" in said[1]
 
 
@@ -32,13 +32,13 @@ def test_what_still_holds_is_not_measured_again(tmp_path):
     ran = tmp_path / "ran"
     again = counting(ran, seconds=1.0)
     for fresh, expected in ((False, "x"), (False, "x"), (True, "xx")):
-        found, _, said = run_all([some_task("a", again)], tmp_path, fresh=fresh)
+        rows, _, said = run_all([some_task("a", again)], tmp_path, fresh=fresh)
         assert ran.read_text() == expected and len(rows_file(tmp_path)) == 1
-        assert found[0].seconds == 1.0
+        assert rows[0].seconds == 1.0
     assert "resumed" not in said[0]
     elsewhere = counting(ran, seconds=2.0, source="of other files")
     run_all([some_task("a", elsewhere)], tmp_path, fresh=True)
-    found, _, _ = run_all([some_task("a", again)], tmp_path)  # what is there has other sources
+    rows, _, _ = run_all([some_task("a", again)], tmp_path)  # what is there has other sources
     assert ran.read_text() == "xxxx" and [r.seconds for r in rows_file(tmp_path)] == [1.0]
 
 
@@ -53,19 +53,19 @@ def test_what_still_holds_is_not_measured_again(tmp_path):
     ],
 )
 def test_a_task_without_rows_leaves_its_reason_and_is_tried_again(tmp_path, code, reason, failed, exit_code):
-    found, ended, said = run_all([some_task("a", code, timeout=1.0), some_task("b")], tmp_path)
+    rows, ended, said = run_all([some_task("a", code, timeout=1.0), some_task("b")], tmp_path)
     assert ended == exit_code
-    assert reason in found[0].skipped and found[0].failed is failed and found[0].machine == WHERE["machine"]
-    assert reason in "".join(said) and found[1].seconds == 1.0  # and the next one runs
+    assert reason in rows[0].skipped and rows[0].failed is failed and rows[0].machine == WHERE["machine"]
+    assert reason in "".join(said) and rows[1].seconds == 1.0  # and the next one runs
     run_all([some_task("a")], tmp_path)
     assert [r.skipped for r in rows_file(tmp_path)] == ["", ""]
 
 
 def test_a_task_says_what_it_would_have_measured(tmp_path):
     broken = some_task("a", "raise SystemExit('broke')", fields={"case": "picture", "by": "reference", "n_nodes": 9})
-    (found,), code, _ = run_all([broken], tmp_path)
-    assert (found.case, found.by, found.n_nodes, found.task, found.failed) == ("picture", "reference", 9, "a", True)
-    assert code == 1 and found.machine == WHERE["machine"]
+    (row,), code, _ = run_all([broken], tmp_path)
+    assert (row.case, row.by, row.n_nodes, row.task, row.failed) == ("picture", "reference", 9, "a", True)
+    assert code == 1 and row.machine == WHERE["machine"]
 
 
 def test_what_is_not_installed_is_no_failure_and_tried_again(tmp_path):
@@ -82,11 +82,11 @@ def test_what_is_not_installed_is_no_failure_and_tried_again(tmp_path):
 
 def test_a_series_ends_where_a_task_gives_nothing(tmp_path):
     refuses = "import sys; sys.exit(2)"
-    found, code, _ = run_all(
+    rows, code, _ = run_all(
         [some_task("a"), some_task("b", refuses, after="a"), some_task("c", after="b"), some_task("d", after="c")],
         tmp_path,
     )
-    assert code == 0 and [r.skipped for r in found] == [
+    assert code == 0 and [r.skipped for r in rows] == [
         "",
         "refused: ended with exit code 2",
         "refused: b before it gave nothing",

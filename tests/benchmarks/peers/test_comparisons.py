@@ -109,16 +109,8 @@ def test_exact_searches_are_exact(peer, neighbors):
 
 
 def test_a_point_is_none_of_its_neighbors(neighbors):
-    found = np.array(
-        [
-            [0, *range(2, 27)],
-            [
-                *range(26),
-            ],
-            [*range(3, 29)],
-        ]
-    )  # 0 first, 1 second, 2 crowded out
-    others = neighbors.others(found)
+    places = np.array([[0, *range(2, 27)], [*range(26)], [*range(3, 29)]])  # 0 first, 1 second, 2 crowded out
+    others = neighbors.others(places)
     assert others.tolist() == [[*range(2, 27)], [0, *range(2, 26)], [*range(3, 28)]]
 
 
@@ -126,8 +118,8 @@ def test_a_point_is_none_of_its_neighbors(neighbors):
 ELSEWHERE = [
     ("faiss", "neighbors"),
     *(
-        pytest.param(*one, marks=pytest.mark.slow)
-        for one in (  # numba and g++ compile, layouts take hundreds of steps
+        pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in (  # numba and g++ compile, layouts take hundreds of steps
             ("pynndescent", "neighbors"),
             ("pykeops", "product"),
             ("pykeops", "neighbors"),

@@ -42,8 +42,8 @@ def test_plots_of_other_rows_are_told(drawn, results, monkeypatch, capsys):
     file = results / "scale-some-cpu-2-cores.jsonl"
     records.replace(file, [dataclasses.replace(r, cold_seconds=r.cold_seconds + 1) for r in records.read(file)])
     assert report.main(["--check", *arguments]) == 1
-    told = capsys.readouterr().out
-    assert told.count("run report.py --draw") == 2 and "scaling.png: differs" in told and "against" not in told
+    printed = capsys.readouterr().out
+    assert printed.count("run report.py --draw") == 2 and "scaling.png: differs" in printed and "against" not in printed
     (images / "against-some-cpu-2-cores.png").unlink()
     assert report.main(["--check", *arguments]) == 1 and "against-some" in capsys.readouterr().out
     assert report.main(["--draw", *arguments]) == report.main(["--check", *arguments]) == 0

@@ -18,11 +18,11 @@ def test_the_story_has_the_runs_of_the_paper_and_where_the_reference_stops(resul
     line = "| bifurcation suite, Hopf (paper) | 8,080 x 6 x 10 | 48,480 | 18.80 GB | 7.00 | 1.00 GB | 20.0 | 1.00 GB |"
     assert line in text and "other: seconds" in text and "small" not in text and "reference on" not in text
     records.replace(results / "against-some-cpu-2-cores.jsonl", dense_rows())
-    told = (
+    sentence = (
         "The dense float64 reference on some-cpu-2-cores: 2,016 nodes in 8.00 s and 400 MB, stopped at 4,032 nodes "
         "(took more than 300 s), stopped at 64,512 nodes (ran out of memory: no more)."
     )
-    assert told in report.table("story", results)
+    assert sentence in report.table("story", results)
     assert report.table("against", results, "neighbors") == ""  # a table without a line is none
 
 
@@ -67,9 +67,9 @@ def test_what_was_not_measured_is_told_below_the_table(results):
 
 
 def test_what_rows_were_measured_on_is_told_whole():
-    found = [row(commit="a1"), row(commit="b2+", versions={"torch": "3", "numpy": "2"}, date="2026-01-05"), row()]
-    told = "some-cpu-2-cores, 2 threads, 16.00 GB, 2026-01-02 to 2026-01-05, commit a1, b2+, unknown"
-    assert report.conditions_text(found) == f"{told}; torch 2 / 3, numpy 2."
+    rows = [row(commit="a1"), row(commit="b2+", versions={"torch": "3", "numpy": "2"}, date="2026-01-05"), row()]
+    sentence = "some-cpu-2-cores, 2 threads, 16.00 GB, 2026-01-02 to 2026-01-05, commit a1, b2+, unknown"
+    assert report.conditions_text(rows) == f"{sentence}; torch 2 / 3, numpy 2."
 
 
 def test_a_report_has_one_table_a_machine(results, capsys):

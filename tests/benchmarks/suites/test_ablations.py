@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.measure import devices
-from benchmarks.measure.memory import CLEAR
+from benchmarks.measure import device
+from benchmarks.measure.device import CLEAR
 from benchmarks.measure.rows import TOTAL
 from benchmarks.measure.tasks import QUICK
 from benchmarks.suites import ablation_bench, ablations
@@ -33,11 +33,11 @@ def bench() -> Bench:
 
 def measured(name: str) -> dict[str, list]:
     """Rows of an ablation on the small input, by choice; nothing is run again for the sake of its time."""
-    found: dict[str, list] = {}
+    by_choice: dict[str, list] = {}
     with mock.patch.object(ablation_bench, "REPEATS", {}):
         for row in ablations.measured(name, SMALL, CPU):
-            found.setdefault(row.settings["choice"], []).append(row)
-    return found
+            by_choice.setdefault(row.settings["choice"], []).append(row)
+    return by_choice
 
 
 # ---------------------------------------------------------------- what the ablations find
@@ -71,22 +71,22 @@ def test_what_the_forms_of_storage_round():
 
 def test_exact_backends_have_no_error_and_those_missing_say_so(monkeypatch):
     monkeypatch.setattr(ablations, "why_no_keops", lambda: "there is no compiler")
-    found = {name: rows[0] for name, rows in measured("neighbours").items()}
-    assert found["keops"].skipped == "not installed: there is no compiler" and found["keops"].seconds is None
+    by_choice = {name: rows[0] for name, rows in measured("neighbours").items()}
+    assert by_choice["keops"].skipped == "not installed: there is no compiler" and by_choice["keops"].seconds is None
     # The native twin takes the same differences in another order of sums.
-    assert found["auto"].error < 1e-12 and found["torch"].error == 0 and found["torch"].recall == 1
-    assert found["torch"].procrustes < 1e-12
+    assert by_choice["auto"].error < 1e-12 and by_choice["torch"].error == 0 and by_choice["torch"].recall == 1
+    assert by_choice["torch"].procrustes < 1e-12
 
 
 @pytest.mark.slow
 def test_cuts_are_held_against_the_affinity_that_is_not_cut():
-    found = {name: rows[0] for name, rows in measured("cuts").items()}
-    by_thresh = [found[f"thresh {thresh}"] for thresh in ("0", "1e-6", "1e-4", "1e-3", "1e-2")]
+    by_choice = {name: rows[0] for name, rows in measured("cuts").items()}
+    by_thresh = [by_choice[f"thresh {thresh}"] for thresh in ("0", "1e-6", "1e-4", "1e-3", "1e-2")]
     uncut, *others = by_thresh
     assert uncut.work > others[0].work > others[1].work > others[2].work > others[3].work
     assert others[1].procrustes < others[2].procrustes < others[3].procrustes
     assert uncut.procrustes is None and "against" not in uncut.settings
-    by_count = [found[f"{most} neighbours"] for most in (25, 50, 100)]
+    by_count = [by_choice[f"{most} neighbours"] for most in (25, 50, 100)]
     assert by_count[0].work < by_count[1].work < by_count[2].work < uncut.work
     assert all(row.settings["against"] == "thresh 0" for row in [*others, *by_count])
 
@@ -101,25 +101,27 @@ def test_where_no_cut_does_not_fit_the_others_are_held_against_the_least(monkeyp
         return affinity(self, **changes)
 
     monkeypatch.setattr(Bench, "affinity", refused)
-    found = {name: rows[0] for name, rows in measured("cuts").items()}
-    assert found["thresh 0"].skipped == "refused: it needs 1 TB"
-    assert found["thresh 1e-4"].settings["against"] == found["25 neighbours"].settings["against"] == "thresh 1e-6"
+    by_choice = {name: rows[0] for name, rows in measured("cuts").items()}
+    assert by_choice["thresh 0"].skipped == "refused: it needs 1 TB"
+    assert (
+        by_choice["thresh 1e-4"].settings["against"] == by_choice["25 neighbours"].settings["against"] == "thresh 1e-6"
+    )
 
 
 def test_float32_entries_are_off_by_their_rounding():
-    found = {name: rows[0] for name, rows in measured("precision").items()}
-    assert found["float64"].error == 0 and 1e-9 < found["float32"].error < 6e-8
-    assert found["float32"].t == found["float64"].t and found["float32"].procrustes < 1e-6
+    by_choice = {name: rows[0] for name, rows in measured("precision").items()}
+    assert by_choice["float64"].error == 0 and 1e-9 < by_choice["float32"].error < 6e-8
+    assert by_choice["float32"].t == by_choice["float64"].t and by_choice["float32"].procrustes < 1e-6
 
 
 @pytest.mark.slow
 def test_landmarks_are_held_against_the_most_of_them():
-    found = measured("landmarks")
-    assert {"spectral, 200", "spectral, 50", "spectral, 100, seed 1", "stratified, 200"} <= found.keys()
-    assert [row.stage for row in found["spectral, 100"]] == ["landmarks", "entropy to MDS"]
-    largest = found.pop("spectral, 200")[1]
+    by_choice = measured("landmarks")
+    assert {"spectral, 200", "spectral, 50", "spectral, 100, seed 1", "stratified, 200"} <= by_choice.keys()
+    assert [row.stage for row in by_choice["spectral, 100"]] == ["landmarks", "entropy to MDS"]
+    largest = by_choice.pop("spectral, 200")[1]
     assert largest.procrustes is None and "against" not in largest.settings and largest.n_landmark == 200
-    assert all(rows[1].settings["against"] == "spectral, 200" and rows[1].procrustes > 0 for rows in found.values())
+    assert all(rows[1].settings["against"] == "spectral, 200" and rows[1].procrustes > 0 for rows in by_choice.values())
 
 
 @pytest.mark.slow
@@ -132,13 +134,13 @@ def test_counts_of_landmarks_that_there_cannot_be_say_why(bench, monkeypatch):
     def planned(trace, *, device, n_landmark, **_):
         asked.append(n_landmark)
         stages = [mock.Mock(operations=1e9)]
-        there = 18_000_000_000
+        available = 18_000_000_000
         peak = needs.get(n_landmark, 1)
-        return mock.Mock(fits=peak <= there, peak_bytes=peak, available_bytes=there, stages=stages)
+        return mock.Mock(fits=peak <= available, peak_bytes=peak, available_bytes=available, stages=stages)
 
     monkeypatch.setattr(ablations, "plan", planned)
     rows = measured("landmarks")
-    assert {name: own[0].skipped for name, own in rows.items() if own[0].skipped} == {
+    assert {name: of_choice[0].skipped for name, of_choice in rows.items() if of_choice[0].skipped} == {
         "spectral, 500": "refused: needs 1.10 TB by the plan, cpu has 18.00 GB available",
         "spectral, 600": "too long",
         "spectral, 900": "more landmarks than two for three of the 1,008 nodes",
@@ -170,8 +172,8 @@ def test_more_passes_find_more_of_the_spectrum():
 
 
 def test_quasi_newton_steps_end_where_plain_ones_do_in_fewer_sweeps():
-    found = {name: rows[0] for name, rows in measured("steps").items()}
-    plain, usual = found["plain"], found["quasi-Newton"]
+    by_choice = {name: rows[0] for name, rows in measured("steps").items()}
+    plain, usual = by_choice["plain"], by_choice["quasi-Newton"]
     assert usual.work < plain.work / 2  # 93 and 534 measured
     # Both end where a sweep gains less than 1e-6 of the stress; the hundreds that plain ones might go on for add up.
     assert usual.stress == pytest.approx(plain.stress, rel=1e-3) and plain.procrustes < 1e-3
@@ -182,12 +184,12 @@ def test_quasi_newton_steps_end_where_plain_ones_do_in_fewer_sweeps():
 
 def test_a_cap_keeps_the_largest_of_every_row_and_of_every_column(bench):
     whole, most, n_units = bench.plain.to_dense().numpy(), 20, bench.trace.n_units
-    found = to_scipy(capped(bench.plain, most)).toarray()
+    cut = to_scipy(capped(bench.plain, most)).toarray()
     slices = np.arange(len(whole)) // n_units
     inside = slices[:, None] == slices
     between = np.where(inside, 0, whole)
     named = (between >= np.sort(between, axis=1)[:, [-most]]) & (between > 0)
-    np.testing.assert_array_equal(found, np.where(inside | named | named.T, whole, 0))
+    np.testing.assert_array_equal(cut, np.where(inside | named | named.T, whole, 0))
 
 
 def test_a_cap_above_all_entries_changes_nothing(bench):
@@ -244,8 +246,8 @@ def test_plain_smacof_goes_down_to_the_same_minimum(bench):
 
 def test_short_calls_are_repeated_and_long_ones_are_not(bench, monkeypatch):
     calls: list[int] = []
-    found, fields = bench.timed(lambda x: calls.append(x) or len(calls), 3)
-    assert (found, fields["repeats"], fields["warmup"], calls) == (4, 3, 1, [3] * 4)
+    result, fields = bench.timed(lambda x: calls.append(x) or len(calls), 3)
+    assert (result, fields["repeats"], fields["warmup"], calls) == (4, 3, 1, [3] * 4)
     monkeypatch.setattr(ablation_bench, "once", lambda call, device: call() or 100.0)
     _, fields = bench.timed(lambda: None)
     assert {"seconds": 100.0, "repeats": 0, "warmup": 1, "cold_seconds": 100.0}.items() <= fields.items()
@@ -254,22 +256,22 @@ def test_short_calls_are_repeated_and_long_ones_are_not(bench, monkeypatch):
 @pytest.mark.skipif(not os.access(CLEAR, os.W_OK), reason="the peak of the process cannot be reset here")
 def test_what_a_call_adds_is_more_than_it_keeps_and_not_what_was_held_before(bench):
     size = 80_000_000
-    there = torch.ones(size // 8, dtype=torch.float64)
+    held = torch.ones(size // 8, dtype=torch.float64)
     _, fields = bench.timed(lambda: (torch.ones(size // 8, dtype=torch.float64) * 2).sum())
     # Two arrays at once (1.9998 of them measured: the kernel counts pages some dozens at a time).
-    assert 1.98 * size < fields["added_bytes"] < 2.2 * size and fields["held_bytes"] > there.nbytes
+    assert 1.98 * size < fields["added_bytes"] < 2.2 * size and fields["held_bytes"] > held.nbytes
 
 
 # ---------------------------------------------------------------- the suite
 
 
 def test_every_ablation_is_a_task_on_every_input():
-    found = ablations.tasks("cpu", quick=False)
+    chosen = ablations.tasks("cpu", quick=False)
     keys = [f"{name}-{on}" for name in ABLATIONS for on in ablation_bench.MIDDLE]
     whole = f"landmarks-{ablation_bench.LARGE}"
-    assert [task.key for task in found if task.key != whole] == keys and whole in [task.key for task in found]
-    assert sum(task.estimate for task in found) <= 600  # ten minutes on two cores
-    assert all(task.fields["case"] in ablation_bench.INPUTS for task in found)
+    assert [task.key for task in chosen if task.key != whole] == keys and whole in [task.key for task in chosen]
+    assert sum(task.estimate for task in chosen) <= 600  # ten minutes on two cores
+    assert all(task.fields["case"] in ablation_bench.INPUTS for task in chosen)
     (quick,) = ablations.tasks("cpu", quick=True)
     assert quick.key.startswith(QUICK) and quick.estimate <= 10
 
@@ -284,8 +286,8 @@ def test_a_task_that_failed_has_a_line_in_the_table_of_its_ablation(bench):
     task = next(task for task in ablations.tasks("cpu", quick=False) if task.key.startswith("cuts"))
     row = replace(bench.row("", TOTAL), **task.fields, skipped="it broke", failed=True)
     ((head, (line,), _),) = ablations.tables([row], "cuts")
-    told = dict(zip(head, line, strict=True))
-    assert (told["input"], told["choice"], told["seconds"]) == (task.fields["case"], "all", "it broke")
+    cells = dict(zip(head, line, strict=True))
+    assert (cells["input"], cells["choice"], cells["seconds"]) == (task.fields["case"], "all", "it broke")
 
 
 def test_counts_end_with_twenty_thousand_on_every_device():
@@ -298,7 +300,7 @@ def test_counts_end_with_twenty_thousand_on_every_device():
 
 def test_a_gpu_that_is_chosen_is_the_current_one(monkeypatch):
     chosen: list[torch.device] = []
-    monkeypatch.setattr(devices, "resolve_device", torch.device)
+    monkeypatch.setattr(device, "resolve_device", torch.device)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert devices.use_device("cpu") == CPU and not chosen
-    assert devices.use_device("cuda:1") == torch.device("cuda", 1) and chosen == [torch.device("cuda", 1)]
+    assert device.use_device("cpu") == CPU and not chosen
+    assert device.use_device("cuda:1") == torch.device("cuda", 1) and chosen == [torch.device("cuda", 1)]

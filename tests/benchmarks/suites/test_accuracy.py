@@ -20,9 +20,9 @@ def test_affinity_errors_count_entries_that_only_one_side_has():
     expected[0, 0] += 1e-3
     i, j = np.argwhere(expected == 0)[0]
     expected[i, j] = 2e-4
-    found = accuracy.affinity_errors(operator, expected)
-    assert found["affinity_error_max"] == pytest.approx(1e-3)
-    assert found["pattern_differences"] == 1
+    result = accuracy.affinity_errors(operator, expected)
+    assert result["affinity_error_max"] == pytest.approx(1e-3)
+    assert result["pattern_differences"] == 1
 
 
 def test_sampled_rows_are_those_of_the_dense_reference():
@@ -55,9 +55,9 @@ def test_statistics_of_an_input():
     trace = SimpleNamespace(data=torch.from_numpy(points), n_slices=40, n_units=2, n_nodes=80)
     nodes = accuracy.SampledNodes(trace, bandwidth=-1.0)
     nodes.bandwidth = 1e-6  # no two random slices are neighbors now
-    found = nodes.statistics()
-    assert found["interslice_share"] == pytest.approx(39 * 38 / (80 * 39))
-    assert found["without_interslice"] == pytest.approx(41 / 80)
+    result = nodes.statistics()
+    assert result["interslice_share"] == pytest.approx(39 * 38 / (80 * 39))
+    assert result["without_interslice"] == pytest.approx(41 / 80)
 
 
 def test_the_bandwidth_of_the_kd_trees_is_that_of_the_reference():
@@ -76,6 +76,6 @@ def test_preservation_of_some_units_is_that_of_these_units(monkeypatch):
     part = accuracy.preserved(places, walk, (5,))
     assert part["statistics"] == {"preservation_units": 2}
     chosen = accuracy.units_for(walk, accuracy.MOST_PAIRS)
-    own = places.coordinates.reshape(30, 6, 2)[:, chosen].reshape(-1, 2)
-    expected = reference.neighborhood_preservation(walk.data.numpy()[:, :, chosen], own, 5)[1]
+    embedding = places.coordinates.reshape(30, 6, 2)[:, chosen].reshape(-1, 2)
+    expected = reference.neighborhood_preservation(walk.data.numpy()[:, :, chosen], embedding, 5)[1]
     assert part["preservation"]["5"] == pytest.approx(expected)

@@ -25,10 +25,10 @@ CPU = torch.device("cpu")
 
 
 def test_larger_sizes_wait_for_smaller_ones():
-    found = against.tasks("cpu", False, ["picture", "openTSNE"])
-    assert [task.key for task in found[:2]] == ["picture-1008-opentsne", "picture-2016-opentsne"]
-    assert [task.after for task in found] == [None, *[task.key for task in found[:-1]]]
-    assert {task.suite for task in found} == {"against"} and suites.suite("against") is against
+    chosen = against.tasks("cpu", False, ["picture", "openTSNE"])
+    assert [task.key for task in chosen[:2]] == ["picture-1008-opentsne", "picture-2016-opentsne"]
+    assert [task.after for task in chosen] == [None, *[task.key for task in chosen[:-1]]]
+    assert {task.suite for task in chosen} == {"against"} and suites.suite("against") is against
     quick = against.tasks("cpu", True)
     assert all(task.key.startswith(tasks.QUICK) and "--quick" in task.command and not task.after for task in quick)
     assert against.tasks("cuda:0", True, ["product", "cupy"])
@@ -37,20 +37,16 @@ def test_larger_sizes_wait_for_smaller_ones():
 
 
 def test_the_reference_is_tried_at_every_size():
-    found = against.tasks("cpu", False, ["picture", "reference"])
-    assert [task.fields["n_nodes"] for task in found] == list(against.DOUBLED)
-    assert not any(task.after for task in found)
+    chosen = against.tasks("cpu", False, ["picture", "reference"])
+    assert [task.fields["n_nodes"] for task in chosen] == list(against.DOUBLED)
+    assert not any(task.after for task in chosen)
 
 
-def test_estimates_grow_to_what_a_peer_may_take(monkeypatch):
-    monkeypatch.setattr(against, "memory_limit", lambda: 12e9)
-    found = against.tasks("cpu", False)
-    assert all(0 <= task.estimate < task.timeout for task in found)
-    dense = [task.estimate for task in found if task.fields["by"] == "reference"]
-    assert dense[:5] == sorted(dense[:5]) and 300 < dense[4] < 330
-    assert max(dense[5:]) < 100  # three arrays of 8 GB do not fit
-    phate = [task.estimate for task in found if task.fields["by"] == "torchdr-phate"]
-    assert 0 < phate[0] < phate[1] < phate[2] and phate[-1] == 0  # the one before it takes too long
+def test_estimates_grow_to_what_a_peer_may_take():
+    chosen = against.tasks("cpu", False, ["picture", "openTSNE"])
+    estimates = [task.estimate for task in chosen]
+    assert estimates == sorted(estimates) and estimates[0] < 10 < 90 < estimates[-1] < 130
+    assert all(task.estimate < task.timeout for task in against.tasks("cpu", False))
 
 
 def test_a_task_says_of_what_it_gave_nothing():
@@ -63,7 +59,7 @@ def test_a_task_says_of_what_it_gave_nothing():
 
 def test_on_a_gpu_one_task_says_who_runs_on_the_cpu_only(tmp_path, monkeypatch):
     *_, task = against.tasks("cuda:0", False)
-    assert [one.key for one in against.tasks("cuda:0", False) if "cpu-only" in one.key] == ["cpu-only"]
+    assert [task.key for task in against.tasks("cuda:0", False) if "cpu-only" in task.key] == ["cpu-only"]
     (task,) = against.tasks("cuda:0", True, ["picture", "reference", "umap-learn"])
     assert task.key == "quick-cpu-only"
     command = tuple("--device=cpu" if part.startswith("--device") else part for part in task.command)  # none is there
@@ -127,8 +123,8 @@ def test_what_takes_long_is_not_run_again(monkeypatch):
     spans: list[str] = []
 
     def repeats(least: int) -> int:
-        found, times = against._runs(lambda: "x", CPU, least, False, spans.append)
-        assert found == "x" and (times["repeats"] or times["seconds"] == times["cold_seconds"])
+        result, times = against._runs(lambda: "x", CPU, least, False, spans.append)
+        assert result == "x" and (times["repeats"] or times["seconds"] == times["cold_seconds"])
         return times["repeats"]
 
     monkeypatch.setattr(against, "LONG", 0.0)
@@ -138,8 +134,8 @@ def test_what_takes_long_is_not_run_again(monkeypatch):
     assert repeats(0) == 1 and spans == ["cold"] * 3
 
 
-def ended(monkeypatch, code: int, told: str = "") -> None:
-    done = SimpleNamespace(returncode=code, stderr=told, stdout="")
+def ended(monkeypatch, code: int, stderr: str = "") -> None:
+    done = SimpleNamespace(returncode=code, stderr=stderr, stdout="")
     monkeypatch.setattr(against, "_ended", lambda command, env: done)
 
 
@@ -194,8 +190,8 @@ def test_what_stops_a_peer_stands_in_its_row(monkeypatch):
     monkeypatch.setattr(against, "memory_limit", lambda: 2_000_000_000)
     monkeypatch.setattr(Peer, "why_not", lambda self, device: None)
 
-    def row_of(peer: Peer, code: int, told: str = "") -> Row:
-        ended(monkeypatch, code, told)
+    def row_of(peer: Peer, code: int, stderr: str = "") -> Row:
+        ended(monkeypatch, code, stderr)
         (row,) = against.rows_of("picture", 2016, peer, "cpu", True)
         assert (row.by, row.n_nodes, row.seconds) == (peer.name, 2016, None)
         return row
@@ -251,6 +247,6 @@ def test_a_process_that_takes_too_much_ends_by_itself():
 def test_a_task_prints_its_rows(tmp_path):
     (task,) = against.tasks("cpu", True, ["product", "scipy"])
     command = tuple("--size=1008" if part.startswith("--size") else part for part in task.command)
-    found = tasks.run_task(replace(task, command=command), tmp_path)
-    assert [row.settings["way"] for row in found] == ["float64", "float32"] and found[0].error == 0
-    assert {row.task for row in found} == {"quick-product-4032-scipy"} and all(row.import_seconds for row in found)
+    rows = tasks.run_task(replace(task, command=command), tmp_path)
+    assert [row.settings["way"] for row in rows] == ["float64", "float32"] and rows[0].error == 0
+    assert {row.task for row in rows} == {"quick-product-4032-scipy"} and all(row.import_seconds for row in rows)

@@ -96,7 +96,7 @@ def test_nothing_is_made_within_the_clock():
             call()
     # The operations alone: nothing is copied, turned round or allocated beside them.
     kinds = [*["exp"] * 2, *["sqrt", "rsqrt"] * 2, *["reciprocal"] * 2]
-    assert names == [f"aten.{kind}.out" for kind in kinds]
+    assert names == [f"aten.{name}.out" for name in kinds]
 
 
 def test_the_fastest_way_is_the_rate(small):
@@ -116,13 +116,13 @@ def test_ops_take_the_rates_that_the_suite_wrote(tmp_path, monkeypatch):
     monkeypatch.setattr(floors, "machine_name", lambda device: WHERE["machine"])
     monkeypatch.setattr(floors, "measure", lambda chosen, device, quick: [rate_row("copy", 1.0 if quick else 2.0)])
     path = records.result_path(tmp_path, "floors", WHERE["machine"])
-    found = lambda quick: floors.rates_of(tmp_path, CPU, quick=quick)  # noqa: E731
-    assert floors.rates_of(None, CPU, quick=False) == found(False) == {"copy": 2.0} and found(True) == {"copy": 1.0}
+    rates = lambda quick: floors.rates_of(tmp_path, CPU, quick=quick)  # noqa: E731
+    assert floors.rates_of(None, CPU, quick=False) == rates(False) == {"copy": 2.0} and rates(True) == {"copy": 1.0}
     small = replace(rate_row("copy", 3.0), task="quick-floors")
     records.replace(path, [small])
-    assert found(True) == {"copy": 3.0} and found(False) == {"copy": 2.0}  # small inputs give no rates of the full run
+    assert rates(True) == {"copy": 3.0} and rates(False) == {"copy": 2.0}  # small inputs give no rates of the full run
     records.replace(path, [small, rate_row("copy", 4.0), rate_row("copy", 9.0, settings={"threads": 1})])
-    assert found(True) == found(False) == {"copy": 4.0} == floors.rates(records.read(path)[1:])
+    assert rates(True) == rates(False) == {"copy": 4.0} == floors.rates(records.read(path)[1:])
 
 
 def test_the_exponentials_of_a_gpu_are_what_they_are_counted_as():

@@ -50,12 +50,12 @@ def test_exponents_and_shares_of_every_axis():
     mixed = [*scale_rows(508, 1016, 2032), *scale_rows(8, 16, growth=2.0, axis="units")]
     series = scale.by_axis([*reversed(mixed), row(skipped="refused", settings={"axis": "units"}, suite="scale")])
     assert list(series) == ["slices", "units"]
-    own = [r for r in mixed if r.settings == {"axis": "slices"}]
-    assert rows.totals(series["slices"]) == rows.totals(own)  # in the order of their size
-    told = "Exponents of the slices from 508 to 2,032, by the seconds of cold runs: "
-    assert scale.slopes(own, "slices") == f"{told}landmarks 2.00, mds 0.00, total 1.63, added memory 1.00."
+    slices = [r for r in mixed if r.settings == {"axis": "slices"}]
+    assert rows.totals(series["slices"]) == rows.totals(slices)  # in the order of their size
+    text = "Exponents of the slices from 508 to 2,032, by the seconds of cold runs: "
+    assert scale.slopes(slices, "slices") == f"{text}landmarks 2.00, mds 0.00, total 1.63, added memory 1.00."
     assert "landmarks 1.00" in scale.slopes(series["units"], "units")
-    head, lines, _ = scale.axis_table(own, "slices")
+    head, lines, _ = scale.axis_table(slices, "slices")
     assert head[-2:] == ("landmarks", "mds") and [line[4] for line in lines] == ["", "2.71", "3.53"]
     assert lines[-1] == ("2,032", "60,960", "sparse", "33.5", "3.53", "5.00 GB", "4.00 GB", "21", "96 %", "4 %")
 
@@ -72,11 +72,11 @@ def test_the_scale_bench_ends_a_series_where_a_case_does_not_fit(refusal, code, 
     assert sum(not r.skipped for r in written) == 6 and "16256" in written[-1].case
     table = report.table("scale", tmp_path, "slices")
     assert "times the one before" in table and report.table("scale", tmp_path).count("Exponents") == 1
-    told = f"Not measured: slices-2032x30x6 (mmphate-gpu): {'refused: ' * bool(refusal)}{refusal or 'broke'}."
-    assert told in table and told in out.out and table.count("Not measured") == 1  # the larger ones follow from it
+    text = f"Not measured: slices-2032x30x6 (mmphate-gpu): {'refused: ' * bool(refusal)}{refusal or 'broke'}."
+    assert text in table and text in out.out and table.count("Not measured") == 1  # the larger ones follow from it
 
 
 def test_the_cpu_ends_with_har_and_is_matrix_free():
-    found = scale.tasks("cpu", False, ("slices",))
-    assert found[-1].key == "slices-16256x30x6-storage=lazy" and found[-1].after == "slices-8128x30x6-storage=lazy"
+    chosen = scale.tasks("cpu", False, ("slices",))
+    assert chosen[-1].key == "slices-16256x30x6-storage=lazy" and chosen[-1].after == "slices-8128x30x6-storage=lazy"
     assert scale.tasks("cuda", False, ("slices",))[-1].key == "slices-130048x30x6"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import cases
-from benchmarks.measure import conditions, memory, tasks
+from benchmarks.measure import conditions, device, tasks
 from benchmarks.suites import pipeline, worker
 from mmphate_gpu import MMPHATE, plan
 from mmphate_gpu.datasets import random_walk
@@ -16,15 +16,15 @@ from mmphate_gpu.stages import STAGES
 
 
 def test_a_case_is_measured_in_a_process_of_its_own():
-    found = tasks.run_task(pipeline.case_task("golden-walk", "cpu", storage="tiles"))
-    assert [r.stage for r in found] == [*STAGES, "total"]
-    total = found[-1]
-    assert {r.storage for r in found} == {"tiles"} and total.settings == {"n_landmark": 120, "storage": "tiles"}
+    rows = tasks.run_task(pipeline.case_task("golden-walk", "cpu", storage="tiles"))
+    assert [r.stage for r in rows] == [*STAGES, "total"]
+    total = rows[-1]
+    assert {r.storage for r in rows} == {"tiles"} and total.settings == {"n_landmark": 120, "storage": "tiles"}
     assert total.seconds_low <= total.seconds <= total.seconds_high and total.repeats == worker.REPEATS
     assert total.cold_seconds > 0 and total.import_seconds > 0
-    assert total.cold_seconds >= sum(r.cold_seconds for r in found[:-1]) > 0
-    assert total.peak_bytes == max(r.peak_bytes for r in found) > total.held_bytes > 5e7
-    assert total.predicted_peak_bytes == max(r.predicted_peak_bytes for r in found)
+    assert total.cold_seconds >= sum(r.cold_seconds for r in rows[:-1]) > 0
+    assert total.peak_bytes == max(r.peak_bytes for r in rows) > total.held_bytes > 5e7
+    assert total.predicted_peak_bytes == max(r.predicted_peak_bytes for r in rows)
     assert total.device_peak_bytes is None and total.main_peak_bytes == total.peak_bytes
     assert 0 < total.added_bytes <= total.peak_bytes - total.held_bytes + 2**20  # held is asked for twice
     assert total.predicted_peak_bytes > total.held_bytes
@@ -32,18 +32,20 @@ def test_a_case_is_measured_in_a_process_of_its_own():
     assert (total.t, total.stress) == (total.t_expected, pytest.approx(total.stress_expected, rel=1e-3))
     assert total.affinity_error_max < 5e-4 and total.pattern_differences == 0
     assert total.statistics["islands"] == 1 and total.statistics["interslice_share"] == 1
-    assert {r.task for r in found} == {"golden-walk-storage=tiles"} and total.source == conditions.source()
+    assert {r.task for r in rows} == {"golden-walk-storage=tiles"} and total.source == conditions.source()
     assert conditions.same_conditions(total, conditions.conditions("cpu"))
 
 
-def test_a_case_that_is_refused_says_why():
-    with pytest.raises(tasks.TaskRefused, match="cuda:99"):
-        tasks.run_task(pipeline.case_task("walk-small", "cuda:99"))
+def test_a_case_that_is_refused_ends_with_2(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["worker", "walk-small", "--device", "cuda:99"])
+    with pytest.raises(SystemExit) as end:
+        worker.main()
+    assert end.value.code == tasks.REFUSAL and "cuda:99" in capsys.readouterr().err
 
 
 def test_long_runs_are_not_repeated_and_leave_nothing_behind(monkeypatch):
     walk = random_walk(30, 3, 4)
-    meter = memory.PeakMeter(torch.device("cpu"))
+    meter = device.PeakMeter(torch.device("cpu"))
     options = {"n_landmark": 20, "random_state": 0, "device": "cpu"}
     runs = worker._runs(walk, options, meter, None)
     assert len(runs.seconds) == 1 + worker.REPEATS and runs.times(None)["repeats"] == worker.REPEATS
