@@ -30,7 +30,7 @@ def _checked(operator: AffinityOperator) -> AffinityOperator:
 def _entries(operator: AffinityOperator, device: torch.device | None = None) -> csr_ops.Csr:
     """All entries on ``device`` (None: the operator's), in memory that nothing else uses.
 
-    An estimator keeps its operator for the next fit. A user who wrote into it would change the results of that fit.
+    An estimator keeps its operator for the next fit. A user who wrote into its memory would change that fit.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def _entries(operator: AffinityOperator, device: torch.device | None = None) -> 
         return csr_ops.moved(operator.to_csr(), device)
     remedy = "as_linear_operator multiplies without a copy"
     check_fits(f"a copy of the affinity with {operator.nnz:,} entries", operator.nbytes, device, remedy=remedy)
-    return csr_ops.moved(operator.csr, device, copy=True)  # at once, not first on the operator's device
+    return csr_ops.moved(operator.csr, device, copy=True)  # one copy, also from one device to another
 
 
 @isolated()
@@ -72,7 +72,7 @@ def to_cupy(operator: AffinityOperator) -> Any:
 
 
 def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
-    """The affinity as SciPy's LinearOperator: NumPy in, NumPy out; symmetric, so adjoint and transpose are itself."""
+    """The affinity as SciPy's LinearOperator: NumPy in, NumPy out. It is symmetric, so its adjoint is itself."""
     from scipy.sparse.linalg import LinearOperator
 
     _checked(operator)

@@ -129,11 +129,18 @@ def multislice_affinity(
     >>> multislice_affinity(np.random.default_rng(0).normal(size=(30, 4, 10)), device="cpu")
     SparseAffinity(shape=(120, 120), dtype=torch.float64, device='cpu')
     """
-    options: dict[str, Any] = {"intraslice_knn": intraslice_knn, "interslice_knn": interslice_knn, "decay": decay}
-    options |= {"thresh": thresh, "storage": storage, "knn_backend": knn_backend}
-    params = Params(**options, n_pca=n_pca, normalize=normalize)
+    p = Params(
+        intraslice_knn=intraslice_knn,
+        interslice_knn=interslice_knn,
+        decay=decay,
+        thresh=thresh,
+        n_pca=n_pca,
+        normalize=normalize,
+        storage=storage,
+        knn_backend=knn_backend,
+    )
     trace = as_trace(T)
     trace = trace.to(resolve_device(device, trace.data))
-    points, resolution = trace_points(trace, normalize=params.normalize, n_pca=params.n_pca)
-    options |= {"dtype": trace.data.dtype, "resolution": resolution}
-    return affinity_of_points(reduce(points, params.n_pca), **options).operator
+    points, resolution = trace_points(trace, **p.of("normalize"))
+    points = reduce(points, **p.of("reduce"))
+    return affinity_of_points(points, resolution=resolution, dtype=trace.data.dtype, **p.of("affinity")).operator

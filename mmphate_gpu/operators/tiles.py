@@ -8,8 +8,9 @@ from ..affinities import Interslice
 from ..ops import csr as csr_ops
 from ..ops.chunks import row_chunks
 from ..ops.csr import Csr
+from ..ops.point_tiles import TILE
 from ..ops.tile_block import in_node_order, product_by_tiles
-from ..ops.tile_entries import TILE, tile_entries
+from ..ops.tile_entries import tile_entries
 from ..ops.tile_layout import point_tiles, stored_pairs
 from ..ops.tile_matmul import tile_matmul
 from ..runtime.isolation import isolated
@@ -27,10 +28,12 @@ class TiledAffinity(ExactRows):
 
     K is symmetric: only tiles on the diagonal and above it are stored, and a product reads each of these again,
     transposed. Which entries exist is decided in float64, as in every form. Those below 6e-8 round to 0, but the
-    default ``thresh`` is far above. Products round the block to half too and sum in float32, whatever its dtype: they are
-    accurate to about 5e-4 of a column's norm. Degrees come from the same product, so that the rows of D^-1 K as it is
-    applied sum to 1. `to_dense` gives the rounded entries, which multiply; `aggregate` and `to_csr` give exact ones. A
-    product costs O(k 128^2 C) and reads 32 KiB for each of the k active tiles, of which about half are stored.
+    default ``thresh`` is far above.
+
+    Products round the block to half too and sum in float32, whatever its dtype: they are accurate to about 5e-4 of a
+    column's norm. Degrees come from the same product, so that the rows of D^-1 K as it is applied sum to 1. `to_dense`
+    gives the rounded entries, which multiply; `aggregate` and `to_csr` give exact ones. A product costs O(k 128^2 C)
+    and reads 32 KiB for each of the k active tiles, of which about half are stored.
 
     Raises
     ------

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import InputError
 from ..operators import AffinityOperator, MultisliceAffinity, SparseAffinity, TiledAffinity
-from ..ops.tile_entries import TILE
+from ..ops.point_tiles import TILE
 from ..params import Params
 from ..pipeline import Run, mmphate
 from ..runtime.memory import format_bytes

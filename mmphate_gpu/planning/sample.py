@@ -14,8 +14,8 @@ from ..ops.chunks import row_chunks
 from ..ops.csr import Csr
 from ..ops.distances import distances_by_difference
 from ..ops.kth_neighbor_distance import median
+from ..ops.point_tiles import TILE
 from ..ops.radius_affinity import cut_distance, cut_radius
-from ..ops.tile_entries import TILE
 from ..ops.tile_layout import SAMPLED_ROWS, active_share
 from ..params import Params
 from ..slices import unit_major

@@ -33,7 +33,7 @@ def test_floor_is_per_unit():
 
 
 def test_bandwidth_matches_reference(get_case):
-    for name in ("walk", "hopf", "repeated slices", "one dead unit", "huge, unnormalised", "two slices"):
+    for name in ("walk", "hopf", "repeated slices", "one dead unit", "huge, unnormalized", "two slices"):
         points = get_case(name)[0].points()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

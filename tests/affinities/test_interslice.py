@@ -53,7 +53,6 @@ def test_entries_match_reference(get_case, gap):
 
 def test_reach_is_the_last_distance_above_thresh():
     interslice = Interslice(torch.zeros(1, 2, 1, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64), 1e-3)
-    kernel = [
-        math.exp(-((distance / 0.7) ** 2)) for distance in (interslice.reach, math.nextafter(interslice.reach, 9))
-    ]
-    assert kernel[0] >= 1e-3 >= kernel[1]
+    # 1e-13 is several hundred times the rounding of the exponential, in which libraries may differ.
+    below, above = (math.exp(-((interslice.reach * factor / 0.7) ** 2)) for factor in (1 - 1e-13, 1 + 1e-13))
+    assert below > 1e-3 > above

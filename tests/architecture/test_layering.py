@@ -64,7 +64,7 @@ ONLY = {
 OPTIONAL = {
     "cupy": {"runtime.arrays", "operators.convert", "ops.launch.kernel", "linalg.eigenvalues"},
     "cupyx": {"runtime.arrays", "operators.convert"},
-    "triton": {"ops.triton.launchers", "ops.triton.blocks", "ops.triton.pairs"},
+    "triton": {f"ops.triton.{name}" for name in ("blocks", "nearest", "pairs", "products")},
     "pykeops": {"runtime.keops"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),

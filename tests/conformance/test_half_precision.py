@@ -14,6 +14,7 @@ from mmphate_gpu.operators import lazy_fused as lazy_fused_module
 from mmphate_gpu.operators import tiles as tiles_module
 from mmphate_gpu.ops import csr as csr_ops
 from mmphate_gpu.ops import tile_block
+from mmphate_gpu.ops.launch.twins import TRITON
 from mmphate_gpu.slices import unit_major
 
 from .forms import FORMS, HALF_FORMS, THRESH, assert_near, make, make_long, right_hand_side
@@ -103,17 +104,17 @@ class _NoKernel:
 def test_products_read_no_number_from_a_gpu(half_form, monkeypatch):
     """The Triton launchers run on fake tensors, which have shapes and no numbers: reading one raises."""
     pytest.importorskip("triton")
-    from mmphate_gpu.ops.triton import blocks, launchers
+    from mmphate_gpu.ops.triton import blocks, products
 
     operator = make_long(half_form, torch.float32, torch.device("cpu"))
     block = right_hand_side(operator.shape[0], 5, dtype=torch.float32, device=operator.device)
     first, kernel = operator @ block, _NoKernel()
     name, module = ("tile_matmul", tiles_module) if half_form == "tiles" else ("gaussian_product", lazy_fused_module)
-    monkeypatch.setattr(launchers, f"{name}_kernel", kernel)
-    monkeypatch.setattr(module, name, getattr(launchers, name))
+    monkeypatch.setattr(products, f"{name}_kernel", kernel)
+    monkeypatch.setattr(module, name, TRITON.launchers[name])
     for around in ("tile_block", "tile_rows"):
         monkeypatch.setattr(blocks, f"{around}_kernel", kernel)
-        monkeypatch.setattr(tile_block, around, getattr(blocks, around))
+        monkeypatch.setattr(tile_block, around, TRITON.launchers[around])
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # `product` and `@` would turn it off
         fake_block = fake.from_tensor(block)
         assert operator._matmul(fake_block).shape == first.shape and kernel.started == 3

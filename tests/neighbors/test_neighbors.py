@@ -12,19 +12,19 @@ from scipy.spatial.distance import cdist
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.neighbors import (
     KNN_BACKENDS,
-    drop_self,
     kneighbors,
     kth_neighbor_distance,
     median_kth_neighbor_distance,
     resolve_knn_backend,
 )
+from mmphate_gpu.neighbors.keops_backend import drop_self
 from mmphate_gpu.ops import kth_neighbor_distance as kth_module
 from mmphate_gpu.ops.launch.twins import PORTABLE
 from mmphate_gpu.params import KNN_BACKENDS as NAMES
 
 N_FEATURES = 5
 EXACT = ("torch", "keops")
-KS = {"torch": (1, 2, 6), "keops": (1, 2)}  # KeOps compiles every pair of features and neighbours anew, for 10 s
+KS = {"torch": (1, 2, 6), "keops": (1, 2)}  # KeOps compiles every pair of features and neighbors anew, for 10 s
 
 
 @pytest.fixture(params=EXACT)
@@ -55,11 +55,11 @@ STACKS = {
 
 
 def brute_distances(points: torch.Tensor) -> np.ndarray:  # (B, n, n - 1), ascending
-    """Distances to all others; the point itself is left out by its place, not by its distance."""
+    """Distances to all others. The point itself is left out by its index, not by its distance."""
     sets = []
-    for one in points.cpu().numpy():
-        distances = cdist(one, one)
-        distances[np.eye(len(one), dtype=bool)] = -1
+    for point_set in points.cpu().numpy():
+        distances = cdist(point_set, point_set)
+        distances[np.eye(len(point_set), dtype=bool)] = -1
         sets.append(np.sort(distances, axis=1)[:, 1:])
     return np.stack(sets)
 
@@ -72,12 +72,12 @@ def check(points: torch.Tensor, k: int, backend: str) -> None:
     # Sums of five squares in two orders, and a root. Measured: 3e-16.
     np.testing.assert_allclose(distances.cpu().numpy(), brute_distances(points)[..., :k], rtol=1e-14, atol=0)
     assert bool((distances[..., 1:] >= distances[..., :-1]).all())
-    own = torch.arange(n_points, device=points.device)[:, None]
-    assert not bool((indices == own).any())  # a point is never its own neighbour
+    itself = torch.arange(n_points, device=points.device)[:, None]
+    assert not bool((indices == itself).any())  # a point is never its own neighbor
     assert bool((indices.sort(-1).values.diff(dim=-1) > 0).all())  # nor named twice
-    for one in range(n_sets):  # the distances are those of the points named
-        named = (points[one][indices[one]] - points[one][:, None]).norm(dim=-1)
-        torch.testing.assert_close(distances[one], named, rtol=1e-14, atol=0)
+    for i, point_set in enumerate(points):  # the distances are those of the points named
+        named = (point_set[indices[i]] - point_set[:, None]).norm(dim=-1)
+        torch.testing.assert_close(distances[i], named, rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -88,7 +88,7 @@ def test_against_brute_force(name, backend, device):
 
 @pytest.mark.parametrize("elements", [1, 100, 1700])
 def test_in_small_chunks(elements, monkeypatch, device):
-    """Some rows of a set at a time, or some sets: the point itself is where it should be."""
+    """Some rows of a set at a time, or some sets: the point itself is left out in each."""
     chunks = kth_module.pair_chunks
     monkeypatch.setattr(kth_module, "pair_chunks", lambda sets, points: chunks(sets, points, elements))
     for name in ("scattered", "more duplicates than k", "many small sets"):
@@ -96,7 +96,7 @@ def test_in_small_chunks(elements, monkeypatch, device):
 
 
 def test_not_contiguous(backend, device):
-    """The unit-major stack is a transposed view before it is made whole."""
+    """The unit-major stack is a transposed view before it is copied."""
     points = normal(40, 3, N_FEATURES).to(device).transpose(0, 1)
     assert not points.is_contiguous()
     check(points, 2, backend)
@@ -105,45 +105,46 @@ def test_not_contiguous(backend, device):
 def test_kth_is_the_last_of_k(backend, device):
     points = STACKS["scattered"]().to(device)
     for k in KS[backend]:
-        wanted = brute_distances(points)[..., k - 1]
-        np.testing.assert_allclose(kth_neighbor_distance(points, k, backend=backend).cpu().numpy(), wanted, rtol=1e-14)
+        expected = brute_distances(points)[..., k - 1]
+        actual = kth_neighbor_distance(points, k, backend=backend)
+        np.testing.assert_allclose(actual.cpu().numpy(), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_kth_and_its_median_by_what_serves(name, device):
-    """What "auto" is may be a native twin; the portable one under its own name beside it."""
+def test_kth_and_its_median_by_both_ops(name, device):
+    """By "auto", which may be the C++ or CUDA op, and by the portable op."""
     points = STACKS[name]().to(device)
     exact = brute_distances(points)
     for k in sorted({1, 2, 6, exact.shape[-1]}):
-        wanted = exact[..., k - 1]
+        expected = exact[..., k - 1]
         for kth in (kth_neighbor_distance, PORTABLE["kth_neighbor_distance"]):
             # Measured: 4.5e-16.
-            np.testing.assert_allclose(kth(points, k).cpu().numpy(), wanted, rtol=1e-14, atol=0)
+            np.testing.assert_allclose(kth(points, k).cpu().numpy(), expected, rtol=1e-14, atol=0)
         for median in (median_kth_neighbor_distance, PORTABLE["median_kth_neighbor_distance"]):
-            np.testing.assert_allclose(median(points, k).cpu().numpy(), np.median(wanted, axis=1), rtol=1e-14, atol=0)
+            np.testing.assert_allclose(median(points, k).cpu().numpy(), np.median(expected, axis=1), rtol=1e-14, atol=0)
 
 
 def test_median_by_every_backend(backend):
     points = STACKS["scattered"]()
     for k in KS[backend]:
-        wanted = np.median(brute_distances(points)[..., k - 1], axis=1)
-        found = median_kth_neighbor_distance(points, k, backend=backend).numpy()
-        np.testing.assert_allclose(found, wanted, rtol=1e-14, atol=0)
+        expected = np.median(brute_distances(points)[..., k - 1], axis=1)
+        actual = median_kth_neighbor_distance(points, k, backend=backend).numpy()
+        np.testing.assert_allclose(actual, expected, rtol=1e-14, atol=0)
 
 
 def test_float32_points_are_not_read_as_float64(device):
-    """The twins read float64; a stack of another dtype is left to torch."""
+    """The C++ and CUDA ops read float64; torch computes stacks of another dtype."""
     points = STACKS["scattered"]().to(device, torch.float32)
-    wanted = brute_distances(points.double())[..., 1]
-    found = kth_neighbor_distance(points, 2)
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.cpu().numpy(), wanted, rtol=1e-6)  # measured: 1.6e-7
-    np.testing.assert_allclose(median_kth_neighbor_distance(points, 2).cpu(), np.median(wanted, axis=1), rtol=1e-6)
+    expected = brute_distances(points.double())[..., 1]
+    actual = kth_neighbor_distance(points, 2)
+    assert actual.dtype == torch.float32
+    np.testing.assert_allclose(actual.cpu().numpy(), expected, rtol=1e-6)  # measured: 1.6e-7
+    np.testing.assert_allclose(median_kth_neighbor_distance(points, 2).cpu(), np.median(expected, axis=1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("function", [kth_neighbor_distance, median_kth_neighbor_distance])
 def test_kth_refuses_what_kneighbors_refuses(function):
-    """Before any twin sees it."""
+    """The argument is checked before an op reads it."""
     points = STACKS["scattered"]()
     with pytest.raises(InputError, match=r"k=40 .* must be an integer >= 1 and <= 39"):
         function(points, 40)
@@ -155,7 +156,7 @@ def test_kth_refuses_what_kneighbors_refuses(function):
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
 def test_median_is_numpys(n):
-    """`torch.median` takes the lower of two; METHOD means the mean of both."""
+    """`torch.median` takes the lower of two; step 4 of docs/method.md takes the mean of both."""
     values = np.random.default_rng(n).normal(size=(3, n))
     np.testing.assert_array_equal(kth_module.median(torch.from_numpy(values)).numpy(), np.median(values, axis=1))
 
@@ -175,7 +176,7 @@ def test_same_bits_on_every_run(backend, device):
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
 
 
-def test_points_are_left_alone(backend):
+def test_points_do_not_change(backend):
     points = STACKS["scattered"]()
     before = points.clone()
     kneighbors(points, 2, backend=backend)
@@ -183,14 +184,14 @@ def test_points_are_left_alone(backend):
 
 
 def test_keops_in_three_dimensions_of_batch(keops):
-    """Sets do not see one another: shifting one leaves the neighbours of the others."""
+    """Sets do not see one another: shifting one leaves the neighbors of the others."""
     points = STACKS["scattered"]()
     moved = points.clone()
     moved[1] += 100
     torch.testing.assert_close(kneighbors(points, 2, backend="keops")[1], kneighbors(moved, 2, backend="keops")[1])
 
 
-# ---------------------------------------------------------------- the approximate one
+# ---------------------------------------------------------------- the approximate backend
 
 
 @pytest.mark.slow  # numba compiles NN-descent: 30 s and more
@@ -201,12 +202,12 @@ def test_pynndescent_finds_nearly_all():
     exact, named = kneighbors(points, 10, backend="torch")
     common = (indices[..., :, None] == named[..., None, :]).any(-1).double().mean()
     assert common > 0.95  # measured: 0.9997
-    own = torch.arange(600)[:, None]
-    assert not bool((indices == own).any())
-    assert bool((distances >= exact * (1 - 1e-12)).all())  # never nearer than the nearest
-    for one in range(2):  # in float64, whatever the index worked in
-        true = (points[one][indices[one]] - points[one][:, None]).norm(dim=-1)
-        torch.testing.assert_close(distances[one], true, rtol=1e-14, atol=0)
+    itself = torch.arange(600)[:, None]
+    assert not bool((indices == itself).any())
+    assert bool((distances >= exact * (1 - 1e-12)).all())  # never less than the exact ones
+    for i, point_set in enumerate(points):  # in float64, although the index is in float32
+        true = (point_set[indices[i]] - point_set[:, None]).norm(dim=-1)
+        torch.testing.assert_close(distances[i], true, rtol=1e-14, atol=0)
     assert bool((distances.diff(dim=-1) >= 0).all())
     again = kneighbors(points, 10, backend="pynndescent")
     assert torch.equal(again[1], indices)  # seeded
@@ -214,7 +215,7 @@ def test_pynndescent_finds_nearly_all():
 
 @pytest.mark.slow
 def test_pynndescent_with_duplicates():
-    """Lists that NN-descent cannot fill, or fills with copies: still k others each, the copies at distance 0."""
+    """NN-descent leaves lists unfilled or fills them with copies: every point still has k others, copies at 0."""
     pytest.importorskip("pynndescent")
     points = normal(1, 60, N_FEATURES).repeat(1, 5, 1)
     distances, indices = kneighbors(points, 3, backend="pynndescent")
@@ -225,8 +226,8 @@ def test_pynndescent_with_duplicates():
 
 def test_pynndescent_of_few_points_is_exact():
     points = STACKS["scattered"]()
-    found, wanted = (kneighbors(points, 6, backend=name) for name in ("pynndescent", "torch"))
-    assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
+    actual, expected = (kneighbors(points, 6, backend=name) for name in ("pynndescent", "torch"))
+    assert torch.equal(actual[0], expected[0]) and torch.equal(actual[1], expected[1])
 
 
 # ---------------------------------------------------------------- choice and refusal
@@ -265,13 +266,13 @@ def test_wrong_axes(shape):
 def test_missing_package_is_named(name, module, monkeypatch):
     """The message names the missing package and the extra that brings it."""
     monkeypatch.setitem(sys.modules, module, None)
-    wanted = rf'knn_backend="{name}" needs the package .*pip install "mmphate-gpu\[{name}\]"'
-    with pytest.raises(InputError, match=wanted):
+    expected = rf'knn_backend="{name}" needs the package .*pip install "mmphate-gpu\[{name}\]"'
+    with pytest.raises(InputError, match=expected):
         kneighbors(normal(1, 300, N_FEATURES), 2, backend=name)
 
 
 def test_drop_self():
-    """In its own list the point goes, wherever it stands; crowded out by duplicates, the last one goes."""
+    """A list loses the point itself, wherever it is; a list of duplicates only loses the last one."""
     distances = torch.tensor([[[0.0, 1, 2], [0, 0, 1], [0, 0, 0]]])
     indices = torch.tensor([[[0, 1, 2], [2, 1, 0], [0, 1, 3]]])
     kept, named = drop_self(distances, indices)

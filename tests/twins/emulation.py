@@ -6,14 +6,18 @@ import ctypes
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mmphate_gpu.ops.launch.cuda import Twins
-from mmphate_gpu.ops.launch.kernel import Argument, Launch
+from mmphate_gpu.ops.launch.cuda import Gpu
+from mmphate_gpu.ops.launch.kernel import Argument, Launch, Start
 from mmphate_gpu.ops.launch.sources import kernel_names, source_folder
+from mmphate_gpu.ops.launch.twins import CUPY
 
 # Schedules of the threads of a block: forwards, backwards, in strides. In the second the blocks run backwards too.
 ORDERS = (0, 1, 5)
@@ -47,6 +51,16 @@ def compile_text(name: str, text: str, folder: Path) -> ctypes.CDLL:
     options += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-const-variable"]
     subprocess.run(["g++", *options, f"-I{HEADERS}", str(source), "-o", str(library)], check=True, cwd=folder)
     return ctypes.CDLL(str(library))
+
+
+class Twins:
+    """The launchers of the CUDA twins by the names of their ops, over a way to start kernels."""
+
+    def __init__(self, start: Start) -> None:
+        self.gpu = Gpu(start)
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        return partial(CUPY.launchers[op], self.gpu)
 
 
 @dataclass

@@ -13,10 +13,12 @@ import torch
 from mmphate_gpu import MMPHATE, estimator
 from mmphate_gpu.mds import smacof
 from mmphate_gpu.ops.launch import compile_ahead, kernel
-from mmphate_gpu.ops.launch.cuda import Twins
+from mmphate_gpu.ops.launch.cuda import Gpu
 from mmphate_gpu.ops.launch.kernel import Launch
+from mmphate_gpu.ops.launch.rehearsal import FitSizes
 from mmphate_gpu.ops.launch.twins import ops_of
 
+from .emulation import Twins
 from .fake_cupy import FakeCupy, without_cuda
 
 Kernels = set[tuple[str, str, tuple[tuple[str, str], ...]]]
@@ -96,7 +98,7 @@ def test_it_begins_only_where_the_twins_serve(monkeypatch):
     for key in list(kernel._compiled):
         kernel._kernel(key)
     assert not cupy.calls
-    wanted = compile_ahead.launches_of_fit(compile_ahead.MANY_SLICES, 6, 110, 2, torch.float32)
+    wanted = compile_ahead.launches_of_fit(FitSizes(compile_ahead.MANY_SLICES, 6, 110, 2, torch.float32))
     assert len(cupy.modules) == len({module["code"] for module in cupy.modules}) == len(kernels(wanted))
 
 
@@ -104,7 +106,7 @@ def test_a_second_fit_rehearses_nothing(monkeypatch):
     """Nor does a longer one, which launches the same; one of other features does."""
     compile_ahead.launches_of_fit.cache_clear()
     rehearsals, began = [], []
-    monkeypatch.setattr(compile_ahead, "Twins", lambda start: rehearsals.append(start) or Twins(start))
+    monkeypatch.setattr(compile_ahead, "Gpu", lambda start: rehearsals.append(start) or Gpu(start))
     monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: True)
     monkeypatch.setattr(compile_ahead, "begin_compiling", lambda launches, _: began.append(launches))
     sizes = {"n_slices": 3000, "n_features": 6, "width": 110, "n_components": 2, "wide": False}

@@ -17,8 +17,9 @@ import torch
 
 import mmphate_gpu.pipeline  # noqa: F401  registers every op
 from mmphate_gpu.ops.csr import indptr_of_counts, of_dense_rows
+from mmphate_gpu.ops.kth_neighbor_distance import SAMPLED
 from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 
 # A machine with a GPU may have pytest and little else. The other files of this folder run there.
@@ -186,7 +187,7 @@ def test_radius_counts(points_of, each_isa):
         for reach in reaches(points):
             wanted = PORTABLE["radius_counts"](points, reach)
             for _ in each_isa():
-                assert_same((native.radius_counts(points, reach),), (wanted,))
+                assert_same((CPP["radius_counts"](points, reach),), (wanted,))
 
 
 @pytest.mark.parametrize("kind", EXACT_KINDS)
@@ -196,12 +197,12 @@ def test_radius_counts_at_a_tie(kind, each_isa):
         for reach in ties(points):
             wanted = PORTABLE["radius_counts"](points, reach)
             for _ in each_isa():
-                assert_same((native.radius_counts(points, reach),), (wanted,))
+                assert_same((CPP["radius_counts"](points, reach),), (wanted,))
 
 
 def test_radius_counts_of_a_view():
     points = _normal(40, 3, 5).transpose(0, 1)
-    assert_same((native.radius_counts(points, 2.0),), (native.radius_counts(points.contiguous(), 2.0),))
+    assert_same((CPP["radius_counts"](points, 2.0),), (CPP["radius_counts"](points.contiguous(), 2.0),))
 
 
 def filled(
@@ -233,7 +234,7 @@ def assert_filled_alike(isas: Iterator[str], points: torch.Tensor, reach: float,
     # 5, 2e-15 for 2. Float32: the portable version rounds the exponent too. Measured: 6e-8 of 1.
     tolerance = {"rtol": 1e-13, "atol": 0} if wanted[2].dtype == torch.float64 else {"rtol": 0, "atol": 1.2e-7}
     for _ in isas:
-        found = filled(native.radius_fill, points, reach, **options)
+        found = filled(CPP["radius_fill"], points, reach, **options)
         assert_same(found[:2], wanted[:2])
         assert bool(found[2][free].isnan().all())
         torch.testing.assert_close(found[2][~free], wanted[2][~free], **tolerance)
@@ -284,12 +285,12 @@ def test_radius_fill_of_some_rows(rows, each_isa):
 def test_radius_fill_refuses_rows_counted_otherwise(n, off, isa):
     """Nothing is written where the offsets do not leave the room the entries need."""
     points, reach = _normal(1, n, 6), 2.0
-    counts = native.radius_counts(points, reach).flatten()
+    counts = CPP["radius_counts"](points, reach).flatten()
     counts[n // 2] += off
     indptr = indptr_of_counts(counts)
     indices, values = torch.zeros(int(indptr[-1]), dtype=torch.int32), torch.zeros(int(indptr[-1]))
     with pytest.raises(native.NativeError, match="radius_fill: status 3"):
-        native.radius_fill(points, 1.0, 2.0, reach, 0, n, indptr, torch.zeros_like(counts), indices, values)
+        CPP["radius_fill"](points, 1.0, 2.0, reach, 0, n, indptr, torch.zeros_like(counts), indices, values)
 
 
 def symmetrized(function: Callable[..., tuple], points: torch.Tensor, **options) -> tuple[torch.Tensor, ...]:
@@ -307,7 +308,7 @@ def assert_symmetrized_alike(isas: Iterator[str], points: torch.Tensor, **option
     # 2.9e-14 (decay 40); float32: none.
     tolerance = 1e-12 if wanted[2].dtype == torch.float64 else 2e-7
     for _ in isas:
-        found = symmetrized(native.symmetrized_affinity, points, **options)
+        found = symmetrized(CPP["symmetrized_affinity"], points, **options)
         assert_same(found[:2], wanted[:2])
         torch.testing.assert_close(found[2], wanted[2], rtol=tolerance, atol=0)
 
@@ -335,7 +336,7 @@ def test_affinities_have_the_same_bits_everywhere(monkeypatch):
         KINDS["farther and closer"](2, 129, 25),
     ):
         for reach in reaches(points)[1:4]:
-            on_every_isa(monkeypatch, lambda points=points, reach=reach: (native.radius_counts(points, reach),))
+            on_every_isa(monkeypatch, lambda points=points, reach=reach: (CPP["radius_counts"](points, reach),))
             for value, decay in (
                 (torch.float32, 2.0),
                 (torch.float64, 2.0),
@@ -344,14 +345,14 @@ def test_affinities_have_the_same_bits_everywhere(monkeypatch):
             ):
 
                 def run(points=points, reach=reach, value=value, decay=decay):
-                    found = filled(native.radius_fill, points, reach, value=value, decay=decay)
+                    found = filled(CPP["radius_fill"], points, reach, value=value, decay=decay)
                     return *found[:2], found[2].nan_to_num(-1)
 
                 on_every_isa(monkeypatch, run)
         for decay in (5.0, 2.5):
 
             def run_symmetrized(points=points, decay=decay):
-                return symmetrized(native.symmetrized_affinity, points, decay=decay)
+                return symmetrized(CPP["symmetrized_affinity"], points, decay=decay)
 
             on_every_isa(monkeypatch, run_symmetrized)
 
@@ -368,7 +369,7 @@ def test_kth_neighbor_distance(points_of, each_isa):
         for k in ks(points.shape[1]):
             wanted = PORTABLE["kth_neighbor_distance"](points, k)
             for _ in each_isa():
-                found = native.kth_neighbor_distance(points, k)
+                found = CPP["kth_neighbor_distance"](points, k)
                 torch.testing.assert_close(found, wanted, rtol=DISTANCE, atol=0)
 
 
@@ -378,7 +379,7 @@ def test_kth_neighbor_distance_of_ties(kind, each_isa):
         for k in ks(points.shape[1]):
             wanted = PORTABLE["kth_neighbor_distance"](points, k)
             for _ in each_isa():
-                assert_same((native.kth_neighbor_distance(points, k),), (wanted,))
+                assert_same((CPP["kth_neighbor_distance"](points, k),), (wanted,))
 
 
 def _misled(*shape: int) -> torch.Tensor:
@@ -415,16 +416,16 @@ def median_kind(request: pytest.FixtureRequest) -> Callable[..., torch.Tensor]:
 def assert_median(isas: Iterator[str], points: torch.Tensor, k: int) -> None:
     wanted, n = PORTABLE["median_kth_neighbor_distance"](points, k), points.shape[1]
     for _ in isas:
-        found = native.median_kth_neighbor_distance(points, k)
+        found = CPP["median_kth_neighbor_distance"](points, k)
         torch.testing.assert_close(found, wanted, rtol=DISTANCE, atol=0)
         # To the last bit that of all distances, which the bracket spares.
-        every = native.kth_neighbor_distance(points, k).sort(-1).values
+        every = CPP["kth_neighbor_distance"](points, k).sort(-1).values
         assert torch.equal(found, (every[:, (n - 1) // 2] + every[:, n // 2]) / 2)
 
 
 @pytest.mark.parametrize("n", [1025, 1100])
 def test_median_within_a_bracket(median_kind, n, each_isa):
-    assert n > 4 * native.SAMPLED
+    assert n > 4 * SAMPLED
     points = median_kind(1, n, 6)
     for k in (1, 6) if n % 2 else (5, n - 1):
         assert_median(each_isa(), points, k)
@@ -433,7 +434,7 @@ def test_median_within_a_bracket(median_kind, n, each_isa):
 @pytest.mark.parametrize("sampled", [2, 4, 8])
 def test_median_by_a_small_sample(median_kind, sampled, each_isa, monkeypatch):
     """A bracket that is too wide, too narrow, or beside the median: what it decides is the same."""
-    monkeypatch.setattr(native, "SAMPLED", sampled)
+    monkeypatch.setattr("mmphate_gpu.ops.kth_neighbor_distance.SAMPLED", sampled)
     for n in (4 * sampled, 4 * sampled + 1, 33, 34, 127, 200):
         points = median_kind(2, n, 3)
         for k in ks(n):
@@ -452,8 +453,8 @@ def test_kth_and_median_have_the_same_bits_everywhere(monkeypatch):
             on_every_isa(
                 monkeypatch,
                 lambda points=points, k=k: (
-                    native.kth_neighbor_distance(points, k),
-                    native.median_kth_neighbor_distance(points, k),
+                    CPP["kth_neighbor_distance"](points, k),
+                    CPP["median_kth_neighbor_distance"](points, k),
                 ),
             )
 
@@ -490,7 +491,7 @@ def test_csr_matmul(index, value, block_dtype, isa):
         parts = sparse(*shape, value=value, index=index)
         for width in WIDTHS:
             block = block_of(shape[1], width, block_dtype)
-            found = native.csr_matmul(*parts, block, 1)
+            found = CPP["csr_matmul"](*parts, block, 1)
             wanted = PORTABLE["csr_matmul"](*parts[:2], parts[2].double(), block.double(), 1)
             assert found.dtype == block_dtype and found.shape == (shape[0], width)
             # Sums of up to 700 products of standard normal numbers with numbers below 1, by a float64 sum. Measured:
@@ -498,7 +499,7 @@ def test_csr_matmul(index, value, block_dtype, isa):
             tolerance = 1e-12 if block_dtype == torch.float64 else 1e-4
             torch.testing.assert_close(found.double(), wanted, rtol=0, atol=tolerance)
             for interleave in INTERLEAVES[1:]:
-                assert torch.equal(native.csr_matmul(*parts, block, interleave), found)
+                assert torch.equal(CPP["csr_matmul"](*parts, block, interleave), found)
 
 
 @pytest.mark.parametrize(("n_rows", "n_columns", "width"), [(9, 3000, 130), (200, 70_000, 16), (2, 150_000, 1)])
@@ -506,11 +507,11 @@ def test_csr_matmul_in_bands(n_rows, n_columns, width, isa):
     """More columns than the second-level cache holds rows of the block: they come in bands."""
     parts = sparse(n_rows, n_columns, value=torch.float64, index=torch.int32, density=0.01)
     block = block_of(n_columns, width, torch.float64)
-    found = native.csr_matmul(*parts, block, 1)
+    found = CPP["csr_matmul"](*parts, block, 1)
     # Sums of up to 150,000 products. Measured: 4e-13.
     torch.testing.assert_close(found, PORTABLE["csr_matmul"](*parts, block, 1), rtol=0, atol=5e-12)
     for interleave in INTERLEAVES[1:]:
-        assert torch.equal(native.csr_matmul(*parts, block, interleave), found)
+        assert torch.equal(CPP["csr_matmul"](*parts, block, interleave), found)
 
 
 @pytest.mark.parametrize("width", [1, 3, 17, 130])
@@ -522,7 +523,7 @@ def test_csr_matmul_without_entries(width, isa):
             for dtype in (torch.float32, torch.float64):
                 block = torch.full((n_columns, width), math.nan, dtype=dtype)
                 for interleave in INTERLEAVES:
-                    found = native.csr_matmul(*parts, block, interleave)
+                    found = CPP["csr_matmul"](*parts, block, interleave)
                     assert found.dtype == dtype and torch.equal(found, torch.zeros(n_rows, width, dtype=dtype))
 
 
@@ -533,9 +534,9 @@ def test_csr_matmul_reads_no_other_row(isa):
     parts = torch.tensor([0, n // 2], dtype=torch.int32), even, torch.ones(n // 2, dtype=torch.float64)
     for width in WIDTHS:
         block = block_of(n, width, torch.float64)
-        clean = native.csr_matmul(*parts, block, 1)
+        clean = CPP["csr_matmul"](*parts, block, 1)
         block[1::2] = math.nan
-        assert torch.equal(native.csr_matmul(*parts, block, 1), clean)
+        assert torch.equal(CPP["csr_matmul"](*parts, block, 1), clean)
 
 
 @pytest.mark.parametrize("density", [0.3, 0.6, 0.95])
@@ -546,13 +547,13 @@ def test_csr_matmul_of_rows_that_go_together(density, n_columns, isa):
     indptr, indices, values = sparse(n_rows, n_columns, value=torch.float32, index=torch.int32, density=density)
     for width, dtype in itertools.product((17, 110, 111), (torch.float32, torch.float64)):
         block = block_of(n_columns, width, dtype)
-        alone = native.csr_matmul(indptr, indices, values, block, n_rows)
-        assert torch.equal(native.csr_matmul(indptr, indices, values, block, 1), alone)
-        assert torch.equal(native.csr_matmul(indptr, indices, values, block, 3), alone)
+        alone = CPP["csr_matmul"](indptr, indices, values, block, n_rows)
+        assert torch.equal(CPP["csr_matmul"](indptr, indices, values, block, 1), alone)
+        assert torch.equal(CPP["csr_matmul"](indptr, indices, values, block, 3), alone)
         # An entry that is not there multiplies nothing, infinity and NaN neither.
         block[n_columns // 2], block[-1, -1] = math.inf, math.nan
         wanted = PORTABLE["csr_matmul"](indptr, indices, values, block, 1)
-        found = native.csr_matmul(indptr, indices, values, block, 1)
+        found = CPP["csr_matmul"](indptr, indices, values, block, 1)
         assert torch.equal(found.isnan(), wanted.isnan()) and torch.equal(found.isinf(), wanted.isinf())
         assert bool(found[::7].eq(0).all())
 
@@ -563,21 +564,21 @@ def test_csr_matmul_of_a_column_named_again_and_again(isa):
     indptr = torch.arange(n_rows + 1) * n_entries
     indices, values = torch.zeros(n_rows * n_entries, dtype=torch.int64), torch.ones(n_rows * n_entries)
     for width in (5, 40):
-        found = native.csr_matmul(indptr, indices, values, torch.ones(1, width, dtype=torch.float64), 1)
+        found = CPP["csr_matmul"](indptr, indices, values, torch.ones(1, width, dtype=torch.float64), 1)
         assert bool((found == n_entries).all())
 
 
 def test_csr_matmul_of_views(isa):
     parts = sparse(90, 90, value=torch.float64, index=torch.int32)
     block = block_of(40, 90, torch.float64).T
-    assert torch.equal(native.csr_matmul(*parts, block, 1), native.csr_matmul(*parts, block.contiguous(), 1))
+    assert torch.equal(CPP["csr_matmul"](*parts, block, 1), CPP["csr_matmul"](*parts, block.contiguous(), 1))
 
 
 def test_csr_matmul_has_the_same_bits_with_more_threads(isa):
     parts = sparse(700, 3000, value=torch.float32, index=torch.int32)
     for width, dtype in itertools.product((1, 17, 110), (torch.float32, torch.float64)):
         block = block_of(3000, width, dtype)
-        with_one_and_two_threads(lambda block=block: (native.csr_matmul(*parts, block, 3),))
+        with_one_and_two_threads(lambda block=block: (CPP["csr_matmul"](*parts, block, 3),))
 
 
 # ---------------------------------------------------------------- sums by label
@@ -593,8 +594,8 @@ def test_landmark_aggregate(index, value, label, monkeypatch):
             labels = torch.from_numpy(rng.integers(0, max(1, n - 1), n_columns)).to(label)  # one does not occur
             wanted = PORTABLE["landmark_aggregate"](*parts, labels, n)
             # The same sums in the same order: to the last bit.
-            assert_same(native.landmark_aggregate(*parts, labels, n), wanted)
-            on_every_isa(monkeypatch, lambda p=parts, one=labels, n=n: native.landmark_aggregate(*p, one, n))
+            assert_same(CPP["landmark_aggregate"](*parts, labels, n), wanted)
+            on_every_isa(monkeypatch, lambda p=parts, one=labels, n=n: CPP["landmark_aggregate"](*p, one, n))
 
 
 def test_landmark_aggregate_leaves_out_zeros(isa):
@@ -603,7 +604,7 @@ def test_landmark_aggregate_leaves_out_zeros(isa):
     indices = torch.tensor([0, 1, 0, 2, 0, 1, 2], dtype=torch.int32)
     values = torch.tensor([0.0, 2.0, 0.0, 0.0, 1.0, 0.0, 3.0])
     labels = torch.tensor([4, 4, 1])
-    found = native.landmark_aggregate(indptr, indices, values, labels, 6)
+    found = CPP["landmark_aggregate"](indptr, indices, values, labels, 6)
     assert [part.tolist() for part in found] == [[0, 1, 1, 1, 3], [4, 1, 4], [2.0, 3.0, 1.0]]
     assert_same(found, PORTABLE["landmark_aggregate"](indptr, indices, values, labels, 6))
 
@@ -628,7 +629,7 @@ def test_guttman_transform(n_components, dtype, isa):
     for n in LANDMARKS:
         arguments = sweep_of(n, n_components, dtype)
         before = arguments[1].clone()
-        moved, raw = native.guttman_transform(*arguments)
+        moved, raw = CPP["guttman_transform"](*arguments)
         wanted, wanted_raw = PORTABLE["guttman_transform"](arguments[0].double(), *arguments[1:])
         assert moved.dtype == raw.dtype == torch.float64 and torch.equal(arguments[1], before)
         # A coordinate's rounding, as D / d magnifies it: a thousandfold where two points lie next to one another.
@@ -648,7 +649,7 @@ def test_guttman_transform_of_points_together(n_components, isa):
         distances = sweep_of(n, n_components, dtype)[0]
         for share in (0.0, 1e-8):
             points = torch.zeros(n, n_components).double()
-            moved, raw = native.guttman_transform(distances, points, share)
+            moved, raw = CPP["guttman_transform"](distances, points, share)
             assert bool((moved == 0).all())
             assert float(raw) == pytest.approx(float(distances.double().square().sum()), rel=1e-6)
 
@@ -657,7 +658,7 @@ def test_guttman_transform_by_hand(isa):
     """Two points 2 apart that should be 6 apart: they move to +-3, and the stress is twice 4^2."""
     distances = torch.tensor([[0.0, 6.0], [6.0, 0.0]], dtype=torch.float64)
     points = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
-    moved, raw = native.guttman_transform(distances, points, 1e-8)
+    moved, raw = CPP["guttman_transform"](distances, points, 1e-8)
     assert moved.tolist() == [[3.0], [-3.0]] and float(raw) == 32
 
 
@@ -665,7 +666,7 @@ def test_guttman_transform_by_hand(isa):
 def test_guttman_transform_has_the_same_bits_with_more_threads(n_components, isa):
     for n, dtype in itertools.product((33, 301), (torch.float32, torch.float64)):
         arguments = sweep_of(n, n_components, dtype)
-        with_one_and_two_threads(lambda arguments=arguments: native.guttman_transform(*arguments))
+        with_one_and_two_threads(lambda arguments=arguments: CPP["guttman_transform"](*arguments))
 
 
 # ---------------------------------------------------------------- nearest centres
@@ -686,11 +687,11 @@ def test_assign_nearest_of_whole_numbers(n, k, n_features, dtype, isa):
     """The first of the nearest centres, and its squared distance to the last bit."""
     points, centers = whole(2, n, n_features, seed=0, dtype=dtype), whole(2, k, n_features, seed=1, dtype=dtype)
     squares = (points[:, :, None] - centers[:, None]).square().sum(-1)
-    labels, squared = native.assign_nearest(points, centers)
+    labels, squared = CPP["assign_nearest"](points, centers)
     assert torch.equal(squared, squares.amin(-1))
     first = torch.from_numpy(squares.numpy().argmin(-1))  # NumPy's is the first of equals by contract
     assert torch.equal(labels, first)
-    assert_same((labels[1], squared[1]), native.assign_nearest(points[1], centers[1]))
+    assert_same((labels[1], squared[1]), CPP["assign_nearest"](points[1], centers[1]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -699,7 +700,7 @@ def test_assign_nearest_against_float64(dtype, isa):
     points = torch.randn(700, 100, generator=generator, dtype=torch.float64).to(dtype)
     centers = points[::7] + 0.1 * torch.randn(100, 100, generator=generator, dtype=torch.float64).to(dtype)
     exact = torch.cdist(points.double(), centers.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
-    labels, squared = native.assign_nearest(points, centers)
+    labels, squared = CPP["assign_nearest"](points, centers)
     # The rounding of the norms that are subtracted, 400 together at most. Measured 1.9e-7 of them in float32 and 6e-16
     # in float64, on every instruction set; a label is wrong only within that.
     rounding = 400 * {torch.float32: 2e-6, torch.float64: 4e-15}[dtype]
@@ -710,20 +711,20 @@ def test_assign_nearest_against_float64(dtype, isa):
 
 NO_ENTRIES = torch.zeros(0, dtype=torch.int32), torch.zeros(0)
 MISREAD = {
-    "points of another device": lambda x: native.radius_counts(x.to("meta"), 1.0),
-    "float32 where doubles are read": lambda x: native.kth_neighbor_distance(x.float(), 1),
-    "bandwidths of another device": lambda x: native.symmetrized_affinity(
+    "points of another device": lambda x: CPP["radius_counts"](x.to("meta"), 1.0),
+    "float32 where doubles are read": lambda x: CPP["kth_neighbor_distance"](x.float(), 1),
+    "bandwidths of another device": lambda x: CPP["symmetrized_affinity"](
         x, torch.ones(2, 9, dtype=torch.float64, device="meta"), 2.0, 0.0, 0.0, 1.0, torch.float64
     ),
-    "int32 offsets beside int64 indices": lambda x: native.csr_matmul(
+    "int32 offsets beside int64 indices": lambda x: CPP["csr_matmul"](
         torch.tensor([0, 1], dtype=torch.int32), torch.tensor([0]), torch.ones(1), x[0], 1
     ),
-    "a place for results that is not contiguous": lambda x: native.radius_fill(
+    "a place for results that is not contiguous": lambda x: CPP["radius_fill"](
         x, 1.0, 2.0, 0.0, 0, 9, torch.zeros(19, dtype=torch.int64), torch.zeros(36, dtype=torch.int64)[::2], *NO_ENTRIES
     ),
-    "half precision": lambda x: native.assign_nearest(x.half(), x.half()),
-    "points and centers of two types": lambda x: native.assign_nearest(x, x.float()),
-    "distances in half precision": lambda x: native.guttman_transform(x[0].half() @ x[0].half().T, x[0], 0.0),
+    "half precision": lambda x: CPP["assign_nearest"](x.half(), x.half()),
+    "points and centers of two types": lambda x: CPP["assign_nearest"](x, x.float()),
+    "distances in half precision": lambda x: CPP["guttman_transform"](x[0].half() @ x[0].half().T, x[0], 0.0),
 }
 
 
@@ -735,11 +736,11 @@ def test_memory_that_cpp_would_misread_is_refused(call):
 
 def test_assign_nearest_has_the_same_bits_with_more_threads(isa):
     points, centers = sweep_of(301, 20, torch.float32)[1].float(), sweep_of(60, 20, torch.float32)[1].float()
-    with_one_and_two_threads(lambda: native.assign_nearest(points, centers))
+    with_one_and_two_threads(lambda: CPP["assign_nearest"](points, centers))
     # Several sets are dealt to the threads whole.
     stack = points.view(7, 43, 20), centers.view(3, 20, 20)[[0, 1, 2, 0, 1, 2, 0]]
-    with_one_and_two_threads(lambda: native.assign_nearest(*stack))
-    assert_same(native.assign_nearest(points.T.contiguous().T, centers), native.assign_nearest(points, centers))
+    with_one_and_two_threads(lambda: CPP["assign_nearest"](*stack))
+    assert_same(CPP["assign_nearest"](points.T.contiguous().T, centers), CPP["assign_nearest"](points, centers))
 
 
 # ---------------------------------------------------------------- any small input
@@ -762,7 +763,7 @@ def whole_points(draw: st.DrawFn) -> torch.Tensor:
 def test_any_whole_points(points, square, data):
     scale = float(points.abs()[points != 0].min()) if bool((points != 0).any()) else 1.0
     reach = scale * math.sqrt(square)
-    assert_same((native.radius_counts(points, reach),), (PORTABLE["radius_counts"](points, reach),))
+    assert_same((CPP["radius_counts"](points, reach),), (PORTABLE["radius_counts"](points, reach),))
     first = data.draw(st.integers(0, points.shape[1]))
     last = data.draw(st.integers(first, points.shape[1]))
     assert_filled_alike(iter(ISAS[:1]), points, reach, rows=(first, last))
@@ -770,7 +771,7 @@ def test_any_whole_points(points, square, data):
     if points.shape[1] > 1:
         k = data.draw(st.integers(1, points.shape[1] - 1))
         for name in ("kth_neighbor_distance", "median_kth_neighbor_distance"):
-            assert_same((getattr(native, name)(points, k),), (PORTABLE[name](points, k),))
+            assert_same((CPP[name](points, k),), (PORTABLE[name](points, k),))
 
 
 @st.composite
@@ -787,10 +788,10 @@ def test_any_whole_matrix(dense, width, interleave, seed):
     rng = np.random.default_rng(seed)
     csr = of_dense_rows([torch.from_numpy(dense)], dense.shape[1])
     block = rng.integers(-9, 9, (dense.shape[1], width)).astype(float)
-    found = native.csr_matmul(*csr[:3], torch.from_numpy(block), interleave)
+    found = CPP["csr_matmul"](*csr[:3], torch.from_numpy(block), interleave)
     np.testing.assert_array_equal(found.numpy(), dense @ block)
     labels = rng.integers(0, 4, dense.shape[1])
-    indptr, indices, values = native.landmark_aggregate(*csr[:3], torch.from_numpy(labels), 4)
+    indptr, indices, values = CPP["landmark_aggregate"](*csr[:3], torch.from_numpy(labels), 4)
     again = np.zeros((len(dense), 4))
     again[np.repeat(np.arange(len(dense)), np.diff(indptr.numpy())), indices.numpy()] = values.numpy()
     np.testing.assert_array_equal(again, dense @ np.eye(4)[labels])

@@ -8,6 +8,7 @@ import math
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,20 +21,19 @@ from mmphate_gpu.datasets import bifurcation
 from mmphate_gpu.mds import smacof as smacof_module
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.ops import descent_step as descent
-from mmphate_gpu.ops.kth_neighbor_distance import median
+from mmphate_gpu.ops.kth_neighbor_distance import SAMPLED, _around_median, median
 from mmphate_gpu.ops.launch import native
-from mmphate_gpu.ops.launch.cuda import Twins
 from mmphate_gpu.ops.launch.kernel import Launch
 from mmphate_gpu.ops.launch.pair_stack import KeptStack, Stack, new_stack
 from mmphate_gpu.ops.launch.repeat import repeat_until
 from mmphate_gpu.ops.launch.sources import source_folder
-from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
+from mmphate_gpu.ops.point_tiles import kd_order
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_distance, cut_radius
-from mmphate_gpu.ops.tile_layout import kd_order
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
 
-from .emulation import ORDERS, Emulation, compile_text, why_no_emulation
+from .emulation import ORDERS, Emulation, Twins, compile_text, why_no_emulation
 
 pytestmark = pytest.mark.skipif(why_no_emulation() is not None, reason=str(why_no_emulation()))
 
@@ -171,8 +171,8 @@ def _check_radius(cuda: Twins, points: torch.Tensor, decay: float, index: torch.
     assert_same((gap_at, indices), (expected[0], expected[1].to(index)))
     torch.testing.assert_close(values, expected[2], rtol=2e-7 if value == torch.float32 else 1e-13, atol=0)
     if natives():
-        assert_same((counts,), (native.radius_counts(points, reach),))
-        assert_same((gap_at, indices, values), fill(native))
+        assert_same((counts,), (CPP["radius_counts"](points, reach),))
+        assert_same((gap_at, indices, values), fill(SimpleNamespace(**CPP)))
 
 
 def _fill_by_rows(
@@ -265,7 +265,7 @@ def _check_symmetrized(cuda: Twins, points: torch.Tensor, decay: float, thresh: 
     expected = dense.view(n_sets * n, n)[rows, columns].to(value)
     torch.testing.assert_close(values, expected, rtol=2e-7 if value == torch.float32 else 1e-12, atol=0)
     if natives():
-        assert_same((indptr, indices, values), native.symmetrized_affinity(*given))
+        assert_same((indptr, indices, values), CPP["symmetrized_affinity"](*given))
 
 
 @pytest.mark.parametrize("n", POINTS)
@@ -288,8 +288,8 @@ def _check_kth(cuda: Twins, points: torch.Tensor, k: int) -> None:
     found, medians = cuda.kth_neighbor_distance(points, k), cuda.median_kth_neighbor_distance(points, k)
     assert_same((found, medians), (expected, median(expected)))
     if natives():
-        assert_same((found,), (native.kth_neighbor_distance(points, k),))
-        assert_same((medians,), (native.median_kth_neighbor_distance(points, k),))
+        assert_same((found,), (CPP["kth_neighbor_distance"](points, k),))
+        assert_same((medians,), (CPP["median_kth_neighbor_distance"](points, k),))
 
 
 @pytest.mark.slow
@@ -319,7 +319,7 @@ def test_median_where_the_sample_misleads(cuda_in_turn: Twins) -> None:
     n = 2051
     points = torch.zeros(1, n, 6, dtype=torch.float64)
     points[0, :, 0] = 1e3 * torch.arange(n, dtype=torch.float64)
-    sampled = (2 * torch.arange(native.SAMPLED) + 1) * n // (2 * native.SAMPLED)
+    sampled = (2 * torch.arange(SAMPLED) + 1) * n // (2 * SAMPLED)
     for side in (-1, 1):
         points[0, sampled + side, 0] = points[0, sampled, 0] + side * (1 + 1e-3 * torch.arange(sampled.numel()))
     assert torch.equal(kd_order(points)[0], torch.arange(n))
@@ -355,8 +355,8 @@ def test_tiles_beyond_reach_are_not_visited(emulation: Emulation, op: str) -> No
         assert torch.equal(found[0, first], (others(points)[0, first] <= argument).sum(-1))
     else:
         twins = Twins(start)
-        stack = twins._screened(points, ordered=True)
-        _, _, (low, high, below, within) = twins._around_median(points, stack, argument)
+        stack = twins.gpu.stack_of(points, ordered=True)
+        _, _, (low, high, below, within) = _around_median(twins.gpu, points, stack, argument)
         distances = others(points)[0, first]
         assert torch.equal(below[0, : first.numel()], (distances < low).sum(-1))
         assert torch.equal(within[0, : first.numel()], (distances <= high).sum(-1))
@@ -380,7 +380,7 @@ def test_pairs_of_a_set_are_visited_once(emulation: Emulation) -> None:
 @pytest.mark.parametrize("p", [6, 100])
 def test_tiles_hold_the_points_in_order_and_their_boxes(emulation: Emulation, p: int) -> None:
     points = _normal(2, 150, p)
-    stack = emulation.twins()._screened(points, ordered=True)
+    stack = emulation.twins().gpu.stack_of(points, ordered=True)
     by_point = stack.rough.transpose(2, 3).flatten(1, 2)
     order = kd_order(points)
     assert torch.equal(stack.order.long(), order) and torch.equal(by_point[:, 150:].isinf(), torch.ones(2, 42, p) > 0)
@@ -423,7 +423,7 @@ def test_points_are_screened_once(emulation: Emulation) -> None:
     assert [screens(twins.kth_neighbor_distance, unversioned, 3) for _ in range(2)] == [1, 1]
     assert screens(twins.kth_neighbor_distance, points, 3) == 1
     del points
-    assert twins._kept._last is None
+    assert twins.gpu._kept._last is None
 
 
 @pytest.mark.parametrize("step", ["get", "put"])
@@ -504,7 +504,7 @@ def test_pairs_that_float32_cannot_tell_apart(cuda_in_turn: Twins, kind: str, p:
         near = (distances <= reach) & ~torch.eye(70, dtype=torch.bool)
         assert torch.equal(counts, near.sum(-1))
         if natives():
-            assert_same((counts,), (native.radius_counts(points, reach),))
+            assert_same((counts,), (CPP["radius_counts"](points, reach),))
     if kind != "beyond":  # infinite bandwidths are not for the affinity
         _check_radius(cuda_in_turn, points, 2.0, *COUNTED)
         _check_symmetrized(cuda_in_turn, points, 2.0, 0.3, torch.float64)
@@ -573,7 +573,7 @@ def test_the_bound_of_the_screen_holds(emulation: Emulation, screen: ctypes.CDLL
     ends = rng.uniform(-1, 1, (1, 4000, p)) * 10.0 ** rng.uniform(-9, 0, (1, 4000, 1))
     middle = rng.uniform(-1, 1, (1, 4000, p))
     points = torch.from_numpy(np.concatenate([middle, np.zeros((1, 1, p)), middle + ends], 1) * scale)
-    stack = emulation.twins()._screened(points)
+    stack = emulation.twins().gpu.stack_of(points)
     rough = stack.rough.transpose(2, 3).flatten(1, 2)[..., :p]  # past the last feature 0, past the last point infinite
     spans = stack.spans
     x, y = points[0, :4000].contiguous(), points[0, 4001:].contiguous()
@@ -661,7 +661,7 @@ def _check_product(cuda: Twins, csr: tuple[torch.Tensor, ...], block: torch.Tens
     torch.testing.assert_close(product.double(), expected, rtol=0, atol=most)
     # Without a fused multiply-add the baseline rounds once more.
     if natives() and native.isa() != "baseline":
-        assert_same((product,), (native.csr_matmul(*csr, block, interleave),))
+        assert_same((product,), (CPP["csr_matmul"](*csr, block, interleave),))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -700,7 +700,7 @@ def test_landmark_aggregate(cuda: Twins, n_labels: int) -> None:
         rounding = 1e-13 if values.dtype == torch.float64 else 1e-7
         torch.testing.assert_close(found, expected, rtol=rounding, atol=0)
         if natives():
-            assert_same((indptr, indices, values), native.landmark_aggregate(*csr, labels, n_labels))
+            assert_same((indptr, indices, values), CPP["landmark_aggregate"](*csr, labels, n_labels))
 
 
 # ---------------------------------------------------------------- Guttman transform
@@ -727,7 +727,7 @@ def test_guttman_transform(cuda: Twins, n_components: int, dtype: torch.dtype) -
         most = 5e-5 if dtype == torch.float32 else 5e-13
         torch.testing.assert_close(found, expected, rtol=most, atol=most)
         if natives():
-            theirs = native.guttman_transform(distances, points, share)  # off in float32 by 8.6e-5
+            theirs = CPP["guttman_transform"](distances, points, share)  # off in float32 by 8.6e-5
             torch.testing.assert_close(found, theirs, rtol=4 * most, atol=4 * most)
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu.ops import radius_affinity, tile_matmul  # noqa: F401 - define their ops
-from mmphate_gpu.ops.launch import cuda, kernel, native, twins
+from mmphate_gpu import pipeline  # noqa: F401 - defines every op
+from mmphate_gpu.ops.launch import kernel, twins
 from mmphate_gpu.ops.launch.kernel import Launch
 from mmphate_gpu.ops.launch.sources import kernel_names, kernel_source, source_of_kernel
-from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.launch.twins import CPP, CUPY, PORTABLE, TRITON, CudaCompiler
 
+from .emulation import Twins
 from .fake_cupy import FakeCupy, without_cuda
 from .waits import no_waits
 
@@ -124,9 +125,9 @@ def test_without_threads_the_caller_compiles(cupy: FakeCupy, monkeypatch: pytest
 
 
 def test_the_probe_compiles_what_every_run_needs(cupy: FakeCupy) -> None:
-    cuda.probe()
+    kernel.probe()
     assert [module["code"] for module in cupy.modules] == [source_of_kernel("pair_screen", "pair_screen", {})]
-    cuda.Twins(kernel.start_with_cupy)._run(Launch("pair_screen", "pair_screen", (), 1, 1), GPU[0])
+    Twins(kernel.start_with_cupy).gpu.run(Launch("pair_screen", "pair_screen", (), 1, 1), GPU[0])
     assert len(cupy.modules) == 1
 
 
@@ -134,7 +135,7 @@ def test_nothing_is_started_for_nothing() -> None:
     def start(launch: Launch, device: torch.device) -> None:
         raise AssertionError(launch.kernel)
 
-    twins = cuda.Twins(start)
+    twins = Twins(start)
     assert twins.radius_counts(torch.empty(0, 5, 3, dtype=torch.float64), 1.0).shape == (0, 5)
     nothing = torch.zeros(1, dtype=torch.int32)
     assert twins.csr_matmul(nothing, nothing[:0], torch.ones(0), torch.ones(4, 16), 1).shape == (0, 16)
@@ -154,46 +155,45 @@ def test_nothing_is_started_for_nothing() -> None:
     ],
 )
 def test_every_op_has_a_launcher_with_the_arguments_of_its_c_plus_plus_twin(name: str) -> None:
-    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (cuda, native))
-    assert list(ours) == list(theirs)
+    ours, theirs = (inspect.signature(launchers[name]).parameters for launchers in (CUPY.launchers, CPP))
+    assert list(ours) == ["gpu", *theirs]
 
 
 def test_the_op_without_a_c_plus_plus_twin_has_the_arguments_of_its_portable_version() -> None:
-    ours, theirs = (inspect.signature(one).parameters for one in (cuda.descent_step, PORTABLE["descent_step"]))
-    assert list(ours) == list(theirs)
-    assert not hasattr(native, "descent_step") and "no C++ twin" in twins.serving_op("descent_step", "cpu")
+    versions = CUPY.launchers["descent_step"], PORTABLE["descent_step"]
+    ours, theirs = (inspect.signature(version).parameters for version in versions)
+    assert list(ours) == ["gpu", *theirs]
+    assert "descent_step" not in CPP and "no C++ twin" in twins.serving_op("descent_step", "cpu")
 
 
-def cuda_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """A CUDA device is there, and every compiler's probe raises ``error``."""
+def cuda_that_fails(monkeypatch: pytest.MonkeyPatch, compiler: CudaCompiler, error: Exception) -> None:
+    """A CUDA device is there, and the probe of ``compiler``, which was not asked before, raises ``error``."""
 
-    class Broken:
-        @staticmethod
-        def probe() -> None:
-            raise error
+    def probe() -> None:
+        raise error
 
-    monkeypatch.setattr(twins.importlib, "import_module", lambda *_: Broken)
+    monkeypatch.setattr(compiler, "probe", probe)
+    monkeypatch.setattr(compiler, "_probed", False)
+    monkeypatch.setattr(compiler, "_fault", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(twins, "available", lambda name: True)
     monkeypatch.setattr(twins.native, "switched_off", lambda: False)
 
 
 def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda_that_fails(monkeypatch, OSError("libnvrtc.so is missing"))
-    monkeypatch.setattr(twins, "CUPY", twins.CudaCompiler("CuPy", "cupy", ".cuda"))
-    launch = twins.CUPY.launcher("radius_counts")
+    cuda_that_fails(monkeypatch, CUPY, OSError("libnvrtc.so is missing"))
+    launch = CUPY.launcher("radius_counts")
     points = torch.arange(6.0, dtype=torch.float64).view(1, 6, 1)
     with pytest.warns(RuntimeWarning, match="portable torch versions serve on CUDA: .*OSError: libnvrtc"):
         assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]
     assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]  # and says so once
-    assert "libnvrtc.so is missing" in twins.serving("cuda", twins.CUPY)
+    assert "libnvrtc.so is missing" in twins.serving("cuda", CUPY)
     assert not twins.serves(torch.device("cuda"))
 
 
 def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda_that_fails(monkeypatch, RuntimeError("PassManager::run failed"))
-    compiler = twins.CudaCompiler("Triton", "triton", "..triton.launchers")
-    assert compiler.why_not() is None  # nothing is tried before the first call
+    cuda_that_fails(monkeypatch, TRITON, RuntimeError("PassManager::run failed"))
+    assert TRITON.why_not() is None  # nothing is tried before the first call
     tiles, one = torch.eye(128).half()[None], torch.zeros(1, dtype=torch.int32)
     arguments = (
         tiles,
@@ -204,8 +204,8 @@ def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: p
         torch.ones(1, 128, 16).half(),
     )
     with pytest.warns(RuntimeWarning, match="portable .* serve on CUDA: Triton cannot compile here: .*PassManager"):
-        assert torch.equal(compiler.launcher("tile_matmul")(*arguments), torch.ones(1, 128, 16))
-    assert "PassManager" in compiler.why_not() and "PassManager" in twins.serving("cuda", compiler)
+        assert torch.equal(TRITON.launcher("tile_matmul")(*arguments), torch.ones(1, 128, 16))
+    assert "PassManager" in TRITON.why_not() and "PassManager" in twins.serving("cuda", TRITON)
 
 
 def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from mmphate_gpu.ops.csr import Csr, indptr_of_counts, of_dense_rows, to_torch
 from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.launch import native
 from mmphate_gpu.ops.launch.repeat import EAGER, repeat_until
-from mmphate_gpu.ops.launch.twins import PORTABLE, why_no_cuda_twins
+from mmphate_gpu.ops.launch.twins import CPP, PORTABLE, why_no_cuda_twins
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.pipeline import interpolate
 
@@ -52,7 +52,7 @@ def moved(arguments: tuple[Any, ...], device: str) -> tuple[Any, ...]:
 def both(op: str, *arguments: Any) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], bool]:
     """What CUDA gives, what the CPU gives, and whether that one is the C++ twin's."""
     has_native = native.why_no_native() is None
-    on_cpu = getattr(native, op) if has_native else PORTABLE[op]
+    on_cpu = CPP[op] if has_native else PORTABLE[op]
     found = getattr(torch.ops.mmphate_gpu, op)(*moved(arguments, "cuda"))
     wanted = on_cpu(*moved(arguments, "cpu"))
     listed = [result if isinstance(result, tuple | list) else (result,) for result in (found, wanted)]
@@ -91,7 +91,7 @@ def test_radius(shape, kind):
         targets = [(torch.zeros(nnz, dtype=index), torch.zeros(nnz, dtype=value)) for _ in range(2)]
         on_gpu = moved(targets[0], "cuda")
         gap_at = torch.ops.mmphate_gpu.radius_fill(*moved(given, "cuda"), *on_gpu)
-        wanted_gap_at = native.radius_fill(*given, *targets[1])
+        wanted_gap_at = CPP["radius_fill"](*given, *targets[1])
         assert_alike((gap_at.cpu(), *moved(on_gpu, "cpu")), (wanted_gap_at, *targets[1]), True)
 
 

@@ -55,6 +55,8 @@ DECIDING = {
     "tile_reached": {"points": "*fp64", "columns": "*i64", "out": "*i8"},
     "tile_entries": {"points": "*fp64", "columns": "*i64", "out": "*fp16"},
 }
+# Of the ops, not of their kernels.
+SIZES = {"TILE": 128, "FEATURES": 16}
 SHARED_BYTES = 99 * 1024  # of a block, on the smallest cards since compute capability 8.0: 8.6, 8.9 and 12.0
 MMA = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
 TCGEN05 = "tcgen05.mma.cta_group::1.kind::f16"
@@ -75,14 +77,14 @@ def _compiled(kernel: str, capability: int, constants: dict[str, Any], **others:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from mmphate_gpu.ops.triton import blocks, launchers, pairs
+    from mmphate_gpu.ops.triton import blocks, nearest, pairs, products
 
-    around = {"tile_block": blocks.INTO_OPTIONS, "tile_rows": blocks.OUT_OPTIONS}
-    module = pairs if kernel in DECIDING else blocks if kernel in around else launchers
-    options = pairs.EXACT_OPTIONS if kernel in DECIDING else around.get(kernel, launchers.OPTIONS)
+    homes = {"tile_block": blocks, "tile_rows": blocks, "assign_nearest": nearest, **dict.fromkeys(DECIDING, pairs)}
+    module = homes.get(kernel, products)
+    options = {"tile_block": blocks.INTO_OPTIONS, "tile_rows": blocks.OUT_OPTIONS}.get(kernel) or module.OPTIONS
     function = getattr(module, f"{kernel}_kernel")
     names = function.arg_names
-    known = {name: getattr(module, name, None) for name in names if name.isupper()}
+    known = {name: getattr(module, name, SIZES.get(name)) for name in names if name.isupper()}
     constants = known | {name: value for name, value in constants.items() if name in known}
     types = TYPES | DECIDING.get(kernel, {}) | AROUND.get(kernel, {}) | others
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
@@ -134,9 +136,9 @@ def assert_in_half_precision(found: Any, capability: int) -> None:
 @pytest.mark.parametrize("capability", _capabilities())
 @pytest.mark.parametrize("n_features", [2, 100])
 def test_nearest_centres_compile(n_features: int, capability: int) -> None:
-    from mmphate_gpu.ops.triton import launchers
+    from mmphate_gpu.ops.triton import nearest
 
-    found = _compiled("assign_nearest", capability, {"D": n_features, **launchers.BLOCK})
+    found = _compiled("assign_nearest", capability, {"D": n_features, **nearest.BLOCK})
     assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
     assert (".kind::tf32" if capability == 100 else ".f32.tf32.tf32") in found.asm["ptx"]
 
@@ -171,11 +173,8 @@ def test_every_launcher_has_the_arguments_of_its_portable_version() -> None:
     from mmphate_gpu.ops import assign_nearest, gaussian_product, tile_matmul  # noqa: F401
     from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON, ops_of
 
-    # Importing defines the ops.
-    from mmphate_gpu.ops.triton import launchers
-
     of_tiles = ["tile_block", "tile_entries", "tile_matmul", "tile_reached", "tile_rows"]
     assert ops_of(TRITON) == ["assign_nearest", "gaussian_product", *of_tiles]
     for name in ops_of(TRITON):
-        ours, theirs = (inspect.signature(one).parameters for one in (getattr(launchers, name), PORTABLE[name]))
+        ours, theirs = (inspect.signature(one).parameters for one in (TRITON.launchers[name], PORTABLE[name]))
         assert list(ours) == list(theirs)

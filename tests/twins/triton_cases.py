@@ -12,8 +12,9 @@ from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - impo
 from mmphate_gpu.ops import gaussian_product as gaussian_module
 from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.launch.twins import PORTABLE
+from mmphate_gpu.ops.point_tiles import n_tiles
 from mmphate_gpu.ops.tile_block import scaled_tiles
-from mmphate_gpu.ops.tile_layout import TILE, TileLayout, n_tiles, point_tiles, stored_pairs, tile_layout
+from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, stored_pairs, tile_layout
 
 Arguments = tuple[object, ...]
 
@@ -209,26 +210,26 @@ def main(out: str) -> None:
     Of the probe: each op with the types of its tensors and the widths of its last one.
     """
     from mmphate_gpu.ops.launch.twins import TRITON, ops_of
-    from mmphate_gpu.ops.triton import launchers, pairs
+    from mmphate_gpu.ops.triton import pairs
 
     near, found, in_double = pairs._near, {}, {}
     for name, (op, make) in CASES.items():
         calls = []
         pairs._near = lambda *given, calls=calls: calls.append(1) or near(*given)
-        found[name] = getattr(launchers, op)(*make())
+        found[name] = TRITON.launchers[op](*make())
         in_double[name] = len(calls)
-    found |= {name: launchers.assign_nearest(*make()) for name, make in NEAREST.items()}
+    found |= {name: TRITON.launchers["assign_nearest"](*make()) for name, make in NEAREST.items()}
     probed = []
     for op in ops_of(TRITON):
-        launch = getattr(launchers, op)
+        launch = TRITON.launchers[op]
 
         def noted(*given, op=op, launch=launch):
             tensors = [one for one in given if isinstance(one, torch.Tensor)]
             probed.append((op, str(tensors[0].dtype), str(tensors[-1].dtype), tensors[-1].shape[-1]))
             return launch(*given)
 
-        setattr(launchers, op, noted)
-    launchers.run_all(torch.device("cpu"))
+        TRITON.launchers[op] = noted
+    TRITON.rehearse(torch.device("cpu"))
     torch.save({"found": found, "in_double": in_double, "probed": probed}, out)
 
 

@@ -1,8 +1,4 @@
-"""The C++ twins of csrc/cpu: found, checked and called through ctypes.
-
-One function per op, with the signature of its portable version. Arguments have been checked by whoever calls the op;
-here they are only made contiguous.
-"""
+"""The C++ library of csrc/cpu: where it is, whether it is of use, and how its functions are called through ctypes."""
 
 from __future__ import annotations
 
@@ -18,30 +14,15 @@ from typing import Any
 import torch
 
 from ...runtime.checksums import checksum_path, differs_from_checksum
-from ..csr import index_dtype, indptr_of_counts
 
-# Set to 0 to have the portable versions serve although the library is there.
+# Set to 0, the portable versions run although the library is installed.
 SWITCH = "MMPHATE_GPU_NATIVE"
-# The library to load, instead of the one that was installed: one with sanitizers, for the tests.
+# The library to load instead of the one that was installed; tests name one that was built with sanitizers.
 PATH_VARIABLE = "MMPHATE_GPU_LIBRARY"
 LIBRARY = "libmmphate_cpu.so"
-# Rows whose k-th distance brackets the median: 256 put it within 10 % of the ranks, at 3 % of the cost of all rows of
-# a set of 8000.
-SAMPLED = 256
 PACKAGE = Path(__file__).resolve().parents[2]
 
-# The types that C++ expects of the tensors of every op, in order. In one call equal letters mean the same type.
-TENSORS = {
-    "radius_count": "dl",
-    "radius_fill": "dlllif",
-    "symmetrized_affinity": "ddllif",
-    "kth_neighbor_distance": "dd",
-    "median_kth_neighbor_distance": "dd",
-    "csr_matmul": "iifgg",
-    "landmark_aggregate": "iifsllsf",
-    "guttman_transform": "fddd",
-    "assign_nearest": "fflf",
-}
+# The letters that stand for the types of tensors in `call`.
 FLOATS = (torch.float32, torch.float64)
 TYPES = {
     "d": (torch.float64,),
@@ -54,12 +35,12 @@ TYPES = {
 
 
 class NativeError(RuntimeError):
-    """A twin refused what its portable version serves: a fault of this package."""
+    """A twin refused arguments that its portable version accepts: a fault of this package."""
 
 
 @functools.cache
 def why_no_native() -> str | None:
-    """Why the C++ twins do not serve, or None if they do; warns where a library is there but of no use."""
+    """Why the C++ twins do not run here, or None if they do; warns about a library that exists but cannot be used."""
     reason, path = _reason(), _library_path()
     if reason is not None and path is not None and reason.startswith(path.name):
         warnings.warn(f"the portable torch versions serve: {reason}", RuntimeWarning, stacklevel=2)
@@ -85,27 +66,27 @@ def _reason() -> str | None:
         return f"{path.name} does not load: {error}"
     except AttributeError as error:
         return f"{path.name} has no entry point of the C++ twins: {error}"
-    stamp, wanted = _library().mmphate_stamp().decode(), _sources_stamp()
-    if wanted is not None and stamp != wanted:
+    stamp, expected = _library().mmphate_stamp().decode(), _sources_stamp()
+    if expected is not None and stamp != expected:
         return f"{path.name} was built from other sources than csrc holds now; build it again"
     return None
 
 
 def isa() -> str:
-    """The instruction set of the twins that serve: "avx512", "avx2" or "baseline"."""
+    """The instruction set of the twins that run here: "avx512", "avx2" or "baseline"."""
     return _library().mmphate_isa().decode()
 
 
 def _library_path() -> Path | None:
-    """Beside the package, or, for a source tree in front of an installed package, where that one is installed.
+    """The library beside this package, or that of the installed package when this is a source tree in front of it.
 
-    ``MMPHATE_GPU_LIBRARY`` in the environment names another one.
+    ``MMPHATE_GPU_LIBRARY`` in the environment names another library.
     """
     if named := os.environ.get(PATH_VARIABLE):
         return Path(named)
-    own = PACKAGE / "_native" / LIBRARY
-    if own.exists():
-        return own
+    beside = PACKAGE / "_native" / LIBRARY
+    if beside.exists():
+        return beside
     try:
         installed = importlib.metadata.distribution("mmphate-gpu").locate_file(f"mmphate_gpu/_native/{LIBRARY}")
     except importlib.metadata.PackageNotFoundError:
@@ -114,7 +95,7 @@ def _library_path() -> Path | None:
 
 
 def _sources_stamp() -> str | None:
-    """The stamp of the sources beside the package (as CMakeLists.txt makes it); None where there are none."""
+    """The stamp of the sources beside the package, as CMakeLists.txt makes it; None without sources."""
     csrc = PACKAGE.parent / "csrc"
     files = [*csrc.glob("cpu/*.cpp"), *csrc.glob("cpu/*.h"), *csrc.glob("common/*.h")]
     if not files:
@@ -130,29 +111,34 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _call(op: str, *arguments: object) -> None:
-    """Run ``op`` of the instruction set that serves, with the threads torch has."""
-    _check_tensors(op, [argument for argument in arguments if argument is None or isinstance(argument, torch.Tensor)])
-    function = getattr(_library(), f"mmphate_{op}_{isa()}")
-    status = function(*map(_c, arguments), ctypes.c_int(torch.get_num_threads()))
+def call(function: str, types: str, *arguments: object) -> None:
+    """Run ``function`` of the C++ library, for the instruction set of this machine, with the threads torch has.
+
+    ``types`` has a letter of `TYPES` for every tensor argument, in order; in one call equal letters stand for the same
+    type. None stands for a tensor that is left out. A dtype arrives as 1 for int64 and float32, else as 0: it selects
+    the type of the tensors before it.
+    """
+    _check_tensors(function, types, [each for each in arguments if each is None or isinstance(each, torch.Tensor)])
+    entry = getattr(_library(), f"mmphate_{function}_{isa()}")
+    status = entry(*map(_c, arguments), ctypes.c_int(torch.get_num_threads()))
     if status == 1:
-        raise MemoryError(f"{op}: out of memory")
+        raise MemoryError(f"{function}: out of memory")
     if status:
-        raise NativeError(f"{op}: status {status} for {[_brief(argument) for argument in arguments]}")
+        raise NativeError(f"{function}: status {status} for {[_brief(argument) for argument in arguments]}")
 
 
-def _check_tensors(op: str, tensors: list[torch.Tensor | None]) -> None:
-    """Raise `NativeError` for a tensor whose memory C++ would misread; None stands for an omitted tensor."""
+def _check_tensors(function: str, letters: str, tensors: list[torch.Tensor | None]) -> None:
+    """Raise `NativeError` for a tensor whose memory C++ would misread."""
     types = dict(TYPES)
-    for place, (letter, tensor) in enumerate(zip(TENSORS[op], tensors, strict=True)):
+    for place, (letter, tensor) in enumerate(zip(letters, tensors, strict=True)):
         if tensor is None:
             continue
         if tensor.device.type != "cpu" or tensor.dtype not in types[letter] or not tensor.is_contiguous():
             layout = "contiguous" if tensor.is_contiguous() else "not contiguous"
             accepted = " or ".join(map(str, types[letter]))
             raise NativeError(
-                f"{op}: tensor {place} is {tensor.dtype} on {tensor.device}, {layout}; accepted: {accepted} on the "
-                "CPU, contiguous"
+                f"{function}: tensor {place} is {tensor.dtype} on {tensor.device}, {layout}; accepted: {accepted} on "
+                "the CPU, contiguous"
             )
         types[letter] = (tensor.dtype,)
 
@@ -160,8 +146,8 @@ def _check_tensors(op: str, tensors: list[torch.Tensor | None]) -> None:
 def _c(argument: Any) -> object:
     if isinstance(argument, torch.Tensor):
         return ctypes.c_void_p(argument.data_ptr())
-    if isinstance(argument, bool):
-        return ctypes.c_int(argument)
+    if isinstance(argument, torch.dtype):
+        return ctypes.c_int(argument in (torch.int64, torch.float32))
     if isinstance(argument, int):
         return ctypes.c_int64(argument)
     return ctypes.c_void_p(None) if argument is None else ctypes.c_double(argument)
@@ -169,116 +155,3 @@ def _c(argument: Any) -> object:
 
 def _brief(argument: object) -> object:
     return tuple(argument.shape) if isinstance(argument, torch.Tensor) else argument
-
-
-def _is_float(tensor: torch.Tensor) -> bool:
-    return tensor.dtype == torch.float32
-
-
-def _is_wide(tensor: torch.Tensor) -> bool:
-    return tensor.dtype == torch.int64
-
-
-def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:
-    points = points.contiguous()
-    counts = points.new_empty(points.shape[:2], dtype=torch.int64)
-    _call("radius_count", points, *points.shape, reach, counts)
-    return counts
-
-
-def radius_fill(
-    points: torch.Tensor,
-    bandwidth: float,
-    decay: float,
-    reach: float,
-    first: int,
-    last: int,
-    indptr: torch.Tensor,
-    gap: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-) -> torch.Tensor:
-    points = points.contiguous()
-    gap_at = torch.empty_like(gap)
-    kernel = (reach, bandwidth, float(decay))
-    storage = (indices, _is_wide(indices), values, _is_float(values))
-    _call("radius_fill", points, *points.shape, first, last, *kernel, indptr, gap, gap_at, *storage)
-    return gap_at
-
-
-def symmetrized_affinity(
-    points: torch.Tensor,
-    bandwidth: torch.Tensor,
-    decay: float,
-    thresh: float,
-    smallest: float,
-    cut: float,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    points, bandwidth = points.contiguous(), bandwidth.contiguous()
-    given = (points, bandwidth, *points.shape, float(decay), float(thresh), float(smallest), float(cut))
-    counts = points.new_empty(bandwidth.numel(), dtype=torch.int64)
-    _call("symmetrized_affinity", *given, None, counts, None, False, None, False)
-    indptr = indptr_of_counts(counts)
-    kind = index_dtype(int(indptr[-1]), points.shape[1])
-    indices = indptr.new_empty(int(indptr[-1]), dtype=kind)
-    values = indptr.new_empty(int(indptr[-1]), dtype=dtype)
-    _call("symmetrized_affinity", *given, indptr, None, indices, _is_wide(indices), values, _is_float(values))
-    return indptr.to(kind), indices, values
-
-
-def kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:
-    points = points.contiguous()
-    distances = points.new_empty(points.shape[:2])
-    _call("kth_neighbor_distance", points, *points.shape, k, distances)
-    return distances
-
-
-def median_kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:
-    points = points.contiguous()
-    medians = points.new_empty(points.shape[0])
-    _call("median_kth_neighbor_distance", points, *points.shape, k, SAMPLED, medians)
-    return medians
-
-
-def csr_matmul(
-    indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, block: torch.Tensor, interleave: int
-) -> torch.Tensor:
-    indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
-    out = block.new_empty(indptr.numel() - 1, block.shape[1])
-    matrix = (indptr, indices, _is_wide(indices), values, _is_float(values))
-    _call("csr_matmul", *matrix, block, out, _is_float(block), out.shape[0], *block.shape, interleave)
-    return out
-
-
-def landmark_aggregate(
-    indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    labels = labels.to(torch.int32).contiguous()
-    indptr, indices, values = (part.contiguous() for part in (indptr, indices, values))
-    matrix = (indptr, indices, _is_wide(indices), values, _is_float(values), labels, indptr.numel() - 1, n)
-    counts = indptr.new_empty(indptr.numel() - 1, dtype=torch.int64)
-    _call("landmark_aggregate", *matrix, None, counts, None, None)
-    out_indptr = indptr_of_counts(counts)
-    nnz = int(out_indptr[-1])
-    out_indices, out_values = labels.new_empty(nnz), values.new_empty(nnz)
-    _call("landmark_aggregate", *matrix, out_indptr, None, out_indices, out_values)
-    kind = index_dtype(nnz, n)
-    return out_indptr.to(kind), out_indices.to(kind), out_values
-
-
-def guttman_transform(distances: torch.Tensor, points: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
-    distances, points = distances.contiguous(), points.contiguous()
-    moved, raw, together = torch.empty_like(points), points.new_empty(()), float(share * points.abs().max())
-    _call("guttman_transform", distances, _is_float(distances), points, moved, raw, *points.shape, together)
-    return moved, raw
-
-
-def assign_nearest(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    points, centers = points.contiguous(), centers.contiguous()
-    n, n_features = points.shape[-2:]
-    labels = points.new_empty(points.shape[:-1], dtype=torch.int64)
-    squared = points.new_empty(points.shape[:-1])
-    sizes = (points.shape[:-2].numel(), n, centers.shape[-2], n_features)
-    _call("assign_nearest", points, _is_float(points), centers, *sizes, labels, squared)
-    return labels, squared

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-
-from ..tile_block import COLUMNS
-from ..tile_entries import TILE
-from ..tile_layout import n_tiles
 
 # The most columns of a program.
 PANEL = 128
@@ -81,42 +76,6 @@ def tile_rows_kernel(
     tl.store(out + node * width + column, of_tiles * factor + total, mask=inside)
 
 
-# ---------------------------------------------------------------- launchers
-
-
-def tile_block(block: torch.Tensor, scale: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    block, scale, order = (part.contiguous() for part in (block, scale, order))
-    (n_sets, n), width = order.shape, block.shape[1]
-    whole, per_set = triton.cdiv(width, COLUMNS) * COLUMNS, n_tiles(n)
-    out = torch.empty(n_sets * per_set, TILE, whole, dtype=torch.float16, device=block.device)
-    panel = min(PANEL, triton.next_power_of_2(whole))
-    grid = n_sets * per_set * TILE // ROWS, triton.cdiv(whole, panel)
-    sizes = (n, n_sets, per_set * TILE, width, whole)
-    with torch.cuda.device_of(block):
-        tile_block_kernel[grid](block, scale, order, out, *sizes, ROWS=ROWS, PANEL=panel, **INTO_OPTIONS)
-    return out
-
-
-def tile_rows(
-    sums: torch.Tensor,
-    inverse: torch.Tensor,
-    order: torch.Tensor,
-    indptr: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-    block: torch.Tensor,
-) -> torch.Tensor:
-    sums, inverse, indptr, indices, values, block = (
-        part.contiguous() for part in (sums, inverse, indptr, indices, values, block)
-    )
-    (n_sets, n), width, whole = order.shape, block.shape[1], sums.shape[2]
-    places = torch.empty_like(order, memory_format=torch.contiguous_format)
-    places.scatter_(1, order, torch.arange(n, device=order.device).expand(n_sets, n))
-    out = torch.empty_like(block)
-    panel = min(PANEL, triton.next_power_of_2(width))
-    sizes = (n, n_sets, n_tiles(n) * TILE, width, whole)
-    with torch.cuda.device_of(block):
-        tile_rows_kernel[block.shape[0], triton.cdiv(width, panel)](
-            sums, inverse, places, indptr, indices, values, block, out, *sizes, PANEL=panel, **OUT_OPTIONS
-        )
-    return out
+def panel_of(width: int) -> int:
+    """Columns of a program, for blocks of ``width`` columns."""
+    return min(PANEL, triton.next_power_of_2(width))

@@ -6,14 +6,8 @@ a proven bound leaves only the pairs in doubt to float64, since workstation card
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
-
-from ..tile_entries import TILE
 
 # Columns of a tile whose distances are decided at a time: 128 x 32 in float64 take a quarter of the registers.
 NARROW = 32
@@ -21,15 +15,12 @@ NARROW = 32
 # plus the number of runs, not with their product.
 RUN = 8
 # Every operation is rounded, as in the other twins; otherwise a pair at the cut could fall to another side.
-EXACT_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 # The relative rounding of an operation in float32.
 UNIT = tl.constexpr(2.0**-24)
 # Stored entries come from float32 distances where their relative error is then at most this, an eighth of the rounding
 # to half. Others, and pairs in doubt, come from float64 distances. On the bifurcation suite only pairs in doubt do.
 MOST_OFF = tl.constexpr(2.0**-14)
-# Coordinates are clipped here, with a reach of 1 to 2: the squares of larger ones overflow, no bound holds, and float64
-# decides.
-FARTHEST = 1e30
 
 
 @triton.jit
@@ -164,55 +155,3 @@ def tile_entries_kernel(
             scaled = distance / bandwidth
             entries = tl.where(near, tl.exp((-scaled * scaled).to(tl.float32)), 0.0)
         tl.store(to + start, entries.to(tl.float16))
-
-
-# ---------------------------------------------------------------- launchers
-
-
-def tile_reached(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, reach: float) -> torch.Tensor:
-    reached = torch.empty(rows.shape, dtype=torch.int8, device=points.device)
-    _start_for_each_tile(tile_reached_kernel, points, rows, columns, reach, (), reached)
-    return reached.bool()
-
-
-def tile_entries(
-    points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bandwidth: float, reach: float
-) -> torch.Tensor:
-    tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)
-    _start_for_each_tile(tile_entries_kernel, points, rows, columns, reach, (bandwidth,), tiles)
-    return tiles
-
-
-def _start_for_each_tile(
-    kernel: Any,
-    points: torch.Tensor,
-    rows: torch.Tensor,
-    columns: torch.Tensor,
-    reach: float,
-    numbers: tuple[float, ...],
-    out: torch.Tensor,
-) -> None:
-    if rows.numel() == 0:
-        return
-    # A power of two, for a reach of 1 to 2.
-    factor = math.ldexp(1.0, 1 - math.frexp(reach)[1])
-    # A tensor, because a Python number arrives in a kernel as float32.
-    scale = torch.tensor((reach, factor, *numbers), dtype=torch.float64, device=points.device)
-    sizes = {"TILE": TILE, "NARROW": NARROW, "P": points.shape[2], "RUN": RUN}
-    with torch.cuda.device_of(points):
-        given = (part.contiguous() for part in (points.mT, *_offsets(points, factor), rows, columns))
-        kernel[(rows.numel(),)](*given, scale, out, **sizes, **EXACT_OPTIONS)
-
-
-def _offsets(points: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Points times ``factor`` in float32: offsets from the centre of their tile (R, p, TILE), centres (R, p), and the
-    largest offset (R,).
-
-    Centres are rounded before they are subtracted, so that offsets are off by their own rounding alone.
-    """
-    offsets = points * factor
-    centers = offsets.nanmean(1).float().clamp_(-FARTHEST, FARTHEST)
-    offsets.sub_(centers[:, None])
-    lengths = torch.linalg.vector_norm(offsets, dim=2)
-    largest = lengths.masked_fill_(lengths.isnan(), 0).amax(1).float()
-    return offsets.mT.float().clamp_(-FARTHEST, FARTHEST), centers, largest
