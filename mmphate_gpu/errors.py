@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 class InputTypeError(InputError, TypeError):
-    """An argument of the wrong kind; the message names it."""
+    """An argument of the wrong type; the message names it."""
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:

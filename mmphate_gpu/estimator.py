@@ -21,7 +21,7 @@ from .params import Labels, Params
 from .pipeline import Run
 from .planning.fit import run_within_memory
 from .planning.plan import check_least
-from .runtime.arrays import array_kind, to_kind
+from .runtime.arrays import array_library, to_library
 from .runtime.devices import resolve_device
 from .runtime.isolation import isolated
 from .runtime.memory import available_bytes
@@ -345,7 +345,7 @@ def _embedding(trace: Trace, run: Run) -> Embedding:
 
 
 def _kind(X: Any) -> str:
-    return "torch" if isinstance(X, Trace) else array_kind(X)
+    return "torch" if isinstance(X, Trace) else array_library(X)
 
 
 def _copy(tensor: torch.Tensor, library: str, device: torch.device) -> Any:
@@ -354,7 +354,7 @@ def _copy(tensor: torch.Tensor, library: str, device: torch.device) -> Any:
     It is a copy, so that a caller who writes into a result does not change the stages kept for the next run.
     """
     target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[library]
-    return to_kind(tensor.to(target, copy=True), library)
+    return to_library(tensor.to(target, copy=True), library)
 
 
 def in_kind(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:

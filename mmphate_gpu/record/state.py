@@ -52,7 +52,7 @@ def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[K
     try:
         for weight, _ in gradients:
             weight.grad = None
-        # Set flags one by one: ``model.train()`` would wake modules that the user has frozen in evaluation mode.
+        # Set each flag itself: ``model.train()`` would wake modules that the user has frozen in evaluation mode.
         _set_flags((module, False) for module, _ in flags)
         values, saved = attributes.values(), Saved(Walk(attributes.modules), [*_roots(attributes), *others])
         with _without_caches(), _random_states():
@@ -123,7 +123,7 @@ def _without_caches() -> Iterator[None]:
 class Attributes:
     """The attributes and buffers of all modules of a model, and the attributes of the classes that the user wrote.
 
-    Of the parameters, those without gradients are among them, because some models keep a state in one.
+    Small parameters without gradients are among them, because some models keep a state in such a parameter.
     """
 
     def __init__(self, model: nn.Module) -> None:

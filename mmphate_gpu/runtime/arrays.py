@@ -1,4 +1,4 @@
-"""Arrays of any kind in, arrays of the same kind out."""
+"""Arrays of any library in, arrays of the same library out."""
 
 from __future__ import annotations
 
@@ -19,49 +19,47 @@ from .read_array import host_array, read_array
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def array_kind(value: Any) -> str:
-    """ "torch", "cupy" or "numpy": what a result computed from ``value`` should be. Lists and the like count as
-    NumPy."""
+def array_library(value: Any) -> str:
+    """The library of a result computed from ``value``: "torch", "cupy" or "numpy", which also stands for lists."""
     if isinstance(value, torch.Tensor):
         return "torch"
     return "cupy" if type(value).__module__.partition(".")[0] == "cupy" else "numpy"
 
 
-def to_kind(tensor: torch.Tensor, kind: str) -> Any:
-    """``tensor`` as an array of ``kind``; sparse CSR tensors become SciPy or CuPy matrices. Shares memory where it
-    can."""
-    if kind == "torch":
+def to_library(tensor: torch.Tensor, library: str) -> Any:
+    """``tensor`` as an array of ``library``, over the same memory if possible; CSR tensors become SciPy or CuPy's."""
+    if library == "torch":
         return tensor
     if tensor.layout == torch.sparse_csr:
-        return _sparse_to_kind(tensor, kind)
-    if kind == "cupy":
+        return _sparse_to_library(tensor, library)
+    if library == "cupy":
         return require_cupy(purpose="a CuPy result").from_dlpack(tensor)
     return tensor.cpu().numpy()
 
 
-def _sparse_to_kind(tensor: torch.Tensor, kind: str) -> Any:
+def _sparse_to_library(tensor: torch.Tensor, library: str) -> Any:
     from scipy.sparse import csr_matrix
 
     parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
-    if kind == "cupy":
+    if library == "cupy":
         csr_matrix = require_cupy("cupyx.scipy.sparse", purpose="a CuPy result").csr_matrix
-    return csr_matrix(tuple(to_kind(part, kind) for part in parts), shape=tuple(tensor.shape), copy=False)
+    return csr_matrix(tuple(to_library(part, library) for part in parts), shape=tuple(tensor.shape), copy=False)
 
 
-def result_to_kind(result: Any, kind: str) -> Any:
-    """``result``, a tensor or a dataclass with tensors among its fields, with arrays of ``kind``."""
+def _result_to_library(result: Any, library: str) -> Any:
+    """``result``, a tensor or a dataclass with tensors among its fields, with arrays of ``library``."""
     if isinstance(result, torch.Tensor):
-        return to_kind(result, kind)
+        return to_library(result, library)
     if is_dataclass(result) and not isinstance(result, type):
         tensors = {f.name: getattr(result, f.name) for f in fields(result)}
-        return replace(result, **{k: to_kind(v, kind) for k, v in tensors.items() if isinstance(v, torch.Tensor)})
+        return replace(result, **{k: to_library(v, library) for k, v in tensors.items() if isinstance(v, torch.Tensor)})
     return result
 
 
 def takes_arrays(*names: str) -> Callable[[Function], Function]:
-    """Let the arguments ``names`` be NumPy, torch or CuPy arrays; results come back in the kind of the first.
+    """Let the arguments ``names`` be NumPy, torch or CuPy arrays; results are arrays of the library of the first.
 
-    For an xarray.DataArray that kind is NumPy, because rows of landmarks have no coordinates. The function itself is
+    For an xarray.DataArray that library is NumPy, because rows of landmarks have no coordinates. The function itself is
     written for tensors: `real_tensor` gives it float32 or float64 tensors without an autograd graph.
     """
 
@@ -71,13 +69,13 @@ def takes_arrays(*names: str) -> Callable[[Function], Function]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
-            kind = array_kind(bound.arguments[names[0]])
+            library = array_library(bound.arguments[names[0]])
             for name in names:
                 value = bound.arguments.get(name)
                 if value is not None:
                     bound.arguments[name] = real_tensor(name, value)
             with isolated():
-                return result_to_kind(function(*bound.args, **bound.kwargs), kind)
+                return _result_to_library(function(*bound.args, **bound.kwargs), library)
 
         return wrapper  # type: ignore[return-value]
 

@@ -1,4 +1,4 @@
-"""Which device a run takes place on."""
+"""The device of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def resolve_device(device: Any, like: Any = None) -> torch.device:
     Raises
     ------
     InputError
-        A device that is unknown or not there.
+        A device that is unknown or does not exist.
     """
     if isinstance(device, str) and device == "auto":
         if like is not None and like.device.type == "cuda":
@@ -29,22 +29,22 @@ def resolve_device(device: Any, like: Any = None) -> torch.device:
     if not isinstance(device, (str, torch.device)):
         raise InputTypeError(f"device={device!r} must be a string or a torch.device, such as 'cpu' or 'cuda:0'")
     try:
-        found = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError:
         raise InputError(f"device={device!r} is unknown; accepted: 'auto', 'cpu', 'cuda', 'cuda:0', ...") from None
-    if found.type == "cpu":
-        return found
+    if resolved.type == "cpu":
+        return resolved
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found.type != "cuda" or (found.index or 0) >= n_devices:
-        there = ", ".join(["'cpu'"] + [f"'cuda:{i}'" for i in range(n_devices)])
-        raise InputError(f"device={device!r} is not there; accepted here: {there}")
-    return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
+    if resolved.type != "cuda" or (resolved.index or 0) >= n_devices:
+        existing = ", ".join(["'cpu'"] + [f"'cuda:{i}'" for i in range(n_devices)])
+        raise InputError(f"device={device!r} is not there; accepted here: {existing}")
+    return torch.device("cuda", torch.cuda.current_device() if resolved.index is None else resolved.index)
 
 
 def card_bytes(device: Any) -> int | None:
     """Memory of a named card, "24 GB card"; None if ``device`` names none.
 
-    Decimal gigabytes: a card has binary ones, and the difference is about what the CUDA context takes.
+    The gigabytes are decimal. A card has binary ones; the CUDA context takes about the difference.
 
     Raises
     ------
@@ -57,15 +57,15 @@ def card_bytes(device: Any) -> int | None:
     named = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*GB card\s*", device) if isinstance(device, str) else None
     if named is None:
         return None
-    found = float(named.group(1)) * 1e9
-    if not 1 <= found < 1e18:
+    n_bytes = float(named.group(1)) * 1e9
+    if not 1 <= n_bytes < 1e18:
         raise InputError(f"device={device!r} has no memory that a card could have; accepted: such as '24 GB card'")
-    return int(found)
+    return int(n_bytes)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch computes with one thread: small matrices are no work to share, more threads would wait for one another."""
+    """torch computes with one thread in this block: for small matrices several threads would wait for one another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -59,8 +59,8 @@ class _ProcessWide:
     """Settings of the whole process: reset only if the caller has changed them, restored by the last thread to leave.
 
     Inside, float32 products on a CPU are not rounded to bfloat16 or TF32 (on CUDA those that matter are in float64).
-    torch does not repeat warnings that it gives once per process. A forked process computes on one thread: its parent's
-    threads of OpenMP, if there were any, are gone, and OpenMP would wait for them without end.
+    torch does not repeat warnings that it gives once per process. A forked process computes on one thread: the OpenMP
+    threads of its parent are gone, and OpenMP would wait for them without end.
     """
 
     def __init__(self, forked: bool = False) -> None:

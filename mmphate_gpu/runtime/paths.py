@@ -1,4 +1,4 @@
-"""Checks of the paths that users pass: ~ becomes the home folder, and each refusal is one sentence."""
+"""Checks of the paths that users pass: ~ becomes the home folder, and each refusal is a single sentence."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
-        raise InputError(f"path={str(path)!r} cannot be written ({reason})") from error
+        raise InputError(f"{path} cannot be written ({reason})") from error
 
 
 def check_files(path: Path, *, follow_links: bool = False) -> None:

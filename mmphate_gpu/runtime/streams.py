@@ -87,5 +87,5 @@ class LenientStream:
 
 
 def lenient(stream: TextIO | LenientStream | None) -> LenientStream:
-    """``stream`` as a `LenientStream`; one that is lenient already is returned as it is."""
+    """``stream`` as a `LenientStream`; a `LenientStream` itself."""
     return stream if isinstance(stream, LenientStream) else LenientStream(stream)

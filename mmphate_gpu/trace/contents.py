@@ -1,4 +1,4 @@
-"""The arrays of a trace in a file of any format: checked by their headers, then read at once or block by block."""
+"""The arrays of a trace in a file of any format: their headers are checked, then their values are read."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Contents:
         values, present = self._data()
         return self._fields(values, present, self._mask())
 
-    def parts(self) -> dict[str, Any] | None:
+    def stored(self) -> dict[str, Any] | None:
         """As `read`, but the data and a mask of their shape are `StoredArray`; None if one has to be read at once."""
         self._check_fits(self._bytes_beside(), "accepted: coordinates, labels and a mask that fit in memory")
         stamp = stamp_of(self.path)
@@ -88,8 +88,6 @@ class Contents:
         if mask is not None and not isinstance(mask, np.ndarray):
             fields["mask"] = StoredArray(mask, mask.shape, torch.bool, _CPU)
         return fields
-
-    # ------------------------------------------------------------ data
 
     def _data(self) -> tuple[np.ndarray, np.ndarray | None]:
         """The values, and a mask that is True where a value is present; None if every value is present."""
@@ -112,11 +110,9 @@ class Contents:
         variable = self.variables[field]
         if variable.opened is None:
             in_order = order == tuple(range(len(order)))
-            return variable.parts() if in_order and variable.parts is not None else None
+            return variable.blocks() if in_order and variable.blocks is not None else None
         shape = tuple(variable.array.shape[axis] for axis in order)
         return ChunkedArray(self.path, variable.opened, shape, dtype, stamp, order, packing)
-
-    # ------------------------------------------------------------ mask
 
     def _mask(self) -> np.ndarray | None:
         if "mask" not in self.variables:
@@ -133,8 +129,6 @@ class Contents:
         if len(order) < len(self.dims):
             return self._mask()
         return self._reader("mask", order, np.dtype(bool), None, stamp)
-
-    # ------------------------------------------------------------ all together
 
     def _fields(self, data: Any, present: Any, mask: Any) -> dict[str, Any]:
         fields = {"data": data, "mask": mask if present is None else _both(present, mask)}

@@ -53,19 +53,19 @@ def as_trace(
     ----------
     data : Trace, numpy, torch, DLPack (CuPy, JAX), or nested lists of numbers or of these; an xarray.DataArray with
         these axes as dims in any order, or a Dataset that holds one as ``data`` or ``trace``. A Trace is returned
-        unchanged, or with the fields replaced that other arguments hold.
-    mask : boolean, True where a value is present: of the data's shape, or (timestep, sample) for
-        4 axes, (slice, sample) for 3. A DataArray may have any of the axes as dims, and is repeated along the others.
-        Masked arrays, also in lists, have a mask already; then a value is present if both masks say so.
+        unchanged, or with the fields that other arguments replace.
+    mask : boolean, True where a value is present: of the data's shape, or (timestep, sample) for 4 axes, (slice,
+        sample) for 3. A DataArray may have any of the axes as dims, and is repeated along the others. If ``data`` is a
+        masked array, or a list of them, a value is present where both masks say so.
     epoch, timestep, unit, sample : coordinates of each axis, numbers, text or dates; 0, 1, ... by default. For 3 axes
         ``epoch`` holds the coordinates of the slices.
-    label : (S,) class of each sample, whole numbers within int64.
+    label : (P,) class of each sample, whole numbers within int64.
     min_slices : the least number of (epoch, timestep) slices to accept.
 
     Raises
     ------
     InputError, InputTypeError
-        The sentence names the argument, what was found and what is accepted.
+        The sentence names the argument, its value and what is accepted.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     by_name = _by_field(coords, ordered.shape)
     _check_same_coords(beside, by_name)
     if is_xarray(beside["mask"]):
-        mask_order(beside["mask"].dims, ordered.dims)  # `full_mask` does not see whether the slices have the same name
+        mask_order(beside["mask"].dims, ordered.dims)  # refuses slices of another name, which `full_mask` cannot see
     for field, name in coordinate_names(ordered.dims, by_name).items():
         _check_no_tuples(name, by_name)
         check_axis(field, by_name[name].dims, ordered.ndim)
@@ -231,9 +231,9 @@ def stacked_by_name(name: str, values: Any) -> Any:
 
 
 def check_no_open_file(name: str, values: Any) -> None:
-    """Refuse an array of h5py or zarr whose file says more than its numbers: names of dimensions, or packing.
+    """Refuse an array of h5py or zarr with named dimensions or packed numbers: as an array it would lose both.
 
-    Read as an array it would lose both without a word. What holds arrays, as a group or a path, is refused too.
+    A group, a path and whatever else holds arrays is refused too.
     """
     package = type(values).__module__.partition(".")[0]
     if package in ("h5py", "zarr"):
@@ -252,7 +252,7 @@ def check_no_open_file(name: str, values: Any) -> None:
 def real_values(values: Any) -> tuple[Array, Any]:
     """Return (array, hidden): the values of a trace as float32 or float64, and where a mask hides them.
 
-    ``array`` is in memory or read block by block. ``hidden`` is None if no value is hidden.
+    ``array`` is a tensor or a `StoredArray`. ``hidden`` is None if no value is hidden.
     """
     if isinstance(values, StoredArray):
         return values, None
@@ -272,7 +272,7 @@ def half_precision(values: Any) -> torch.dtype | None:
     return {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(name)
 
 
-def present_values(values: Any, hidden: Any, data: Array) -> Array | None:  # (E, T, M, S)
+def present_values(values: Any, hidden: Any, data: Array) -> Array | None:  # (E, T, M, P)
     """The mask ``values``, spread by `full_mask`, and False where the mask of the data itself hides an entry."""
     if hidden is None:
         return None if values is None else full_mask(values, data)
@@ -289,7 +289,7 @@ def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:
     return spread_mask(mask.data, *mask_order(mask.dims, axes_of(len(shape))), shape)
 
 
-def full_mask(values: Any, data: Array) -> Array:  # (E, T, M, S)
+def full_mask(values: Any, data: Array) -> Array:  # (E, T, M, P)
     """A mask of the data's shape or of (timestep, sample), checked and spread over all four axes."""
     check_no_open_file("mask", values)
     values = stacked_by_name("mask", values)

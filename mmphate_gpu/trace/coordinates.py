@@ -12,7 +12,7 @@ from ..errors import InputError, InputTypeError
 from ..runtime.arrays import to_numpy
 from ..runtime.read_array import is_sequence
 
-_ACCEPTED = "numbers, text, or dates without a time zone, all of one kind"
+_ACCEPTED = "numbers, text, or dates without a time zone, all of the same type"
 # (types, dtype): an array of Python objects whose items all have one of ``types`` becomes an array of ``dtype``. Time
 # spans come before integers, because NumPy derives its time spans from its integers.
 _OBJECTS: tuple[tuple[Any, Any], ...] = (
@@ -45,7 +45,7 @@ def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
     elif array.dtype.kind in "UfmM" and array.ndim == 1 and is_sequence(values):
         # NumPy turns ["a", 1] and ["a", nan] into text, and rounds the integer of [0.5, 2**53 + 1].
         _check_kept(name, array, values, accepted)
-    # Copy, so that a caller who later writes into the array does not change the labels of a finished run.
+    # A copy: a caller who later writes into the array must not change the labels of a finished run.
     return _of_held_dtype(name, array, accepted).copy()
 
 

@@ -126,7 +126,7 @@ def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
     fields = {name: name for name in (*AXES, "label") if name in names}
     if len(dims) == 3:
         slices = plain_name(dims[stored_order(dims)[0]])
-        if slices == "timestep":  # the one epoch is no coordinate of the slices
+        if slices == "timestep":  # the single epoch is no coordinate of the slices
             fields = {name: name for name in fields if name not in ("epoch", "timestep")}
         coordinate = next((name for name in ("slice", slices) if name in names), None)
         fields |= {} if coordinate is None else {"epoch": coordinate}
@@ -144,7 +144,7 @@ def is_meant(field: str, shape: tuple[int, ...], data_shape: tuple[int, ...]) ->
 
 
 def check_axis(field: str, dims: Dims, n_axes: int) -> None:
-    """Raise `InputError` if ``dims``, those of a coordinate or label, name another axis than its own."""
+    """Raise `InputError` if ``dims``, those of a coordinate or label, name another axis than that of ``field``."""
     axes = axes_of(n_axes)
     axis = {"label": "sample", "epoch": axes[0]}.get(field, field)
     names = _axis_names(dims, axes) if axis == axes[0] else [plain_name(name) for name in dims]

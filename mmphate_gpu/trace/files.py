@@ -34,10 +34,10 @@ WRITERS = {".npy": write_npy, ".npz": write_npz, ".zarr": write_zarr, ".h5": wri
 def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, follow_links: bool = False) -> Trace:
     """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
 
-    Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally
-    epoch, timestep, unit, sample, label, mask and axes. Axes are found by name if a .zarr or .h5
-    names its dimensions, as xarray and netCDF do, or a .npz has ``axes``, else by their order. As in xarray, packed
-    numbers (scale_factor, add_offset) are unpacked, and missing ones (_FillValue, missing_value) are masked.
+    Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally epoch, timestep,
+    unit, sample, label, mask and axes. The names of dimensions in a .zarr or .h5, as xarray and netCDF write them, or
+    ``axes`` in a .npz say which axis is which; without names their order does. As in xarray, packed numbers
+    (scale_factor, add_offset) are unpacked, and missing ones (_FillValue, missing_value) are masked.
 
     Parameters
     ----------
@@ -56,62 +56,32 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, foll
 
     Notes
     -----
-    Every pass reads the file, and there are four to eight of them in a run, up to 20 where min(N, S) is above 3000: a
-    chunk of a .zarr or .h5 that covers few slices and all samples is read once a pass.
+    A run makes four to eight passes, up to 20 where min(N, P) is above 3000, and each pass reads the file. A chunk of a
+    .zarr or .h5 that covers few slices and all samples is read once per pass.
     """
-    fields = _stored_fields(path, stream, follow_links)
-    with naming(expanded(path)):
-        return as_trace(**fields, min_slices=1)
-
-
-def _stored_fields(path: str | os.PathLike[str], stream: bool | None, follow_links: bool) -> dict[str, Any]:
     if stream is not None and not isinstance(stream, bool):
         raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
     if not isinstance(follow_links, bool):
         raise InputTypeError(f"follow_links={follow_links!r} is no bool; accepted: True or False")
-    header = None if stream is not None else heading(path, follow_links)
-    needed = 0 if header is None else math.prod(header.shape) * max(4, header.dtype.itemsize)
+    with _contents(path, follow_links) as contents:
+        fields = _fields(contents, stream)
+    with naming(expanded(path)):
+        return as_trace(**fields, min_slices=1)
+
+
+def _fields(contents: Contents, stream: bool | None) -> dict[str, Any]:
     cpu = torch.device("cpu")
-    if not (stream or needed > STREAM_SHARE * available_bytes(cpu)):
-        return read_fields(path, follow_links)
-    fields = open_fields(path, follow_links)
+    needed = math.prod(contents.heading.shape) * max(4, contents.heading.dtype.itemsize)
+    large = stream is None and needed > STREAM_SHARE * available_bytes(cpu)
+    fields = contents.stored() if stream or large else contents.read()
     if fields is not None:
         return fields
     why = "is compressed or in Fortran order, or has permuted axes"
-    what = f"{os.fspath(path)} {why}, so it cannot be read block by block"
+    what = f"{contents.path} {why}, so it cannot be read block by block"
     if stream:
         raise InputError(f"{what}; accepted for stream=True: numpy.save or numpy.savez of an array in C order")
     check_fits(f"{what}, and", needed, cpu, remedy="numpy.save of an array in C order can be read block by block")
-    return read_fields(path, follow_links)
-
-
-def read_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dict[str, Any]:
-    """The arrays stored at ``path``: "data", and the coordinates, labels and mask that the file has.
-
-    Raises
-    ------
-    InputError
-        The path does not exist, has an unknown ending, or cannot be read. The file holds pickles, has no data, has
-        arrays that do not fit one another, or does not fit in memory. A link leads out of it (unless
-        ``follow_links``).
-    """
-    with _contents(path, follow_links) as contents:
-        return contents.read()
-
-
-def open_fields(path: str | os.PathLike[str], follow_links: bool = False) -> dict[str, Any] | None:
-    """As `read_fields`, but readers of parts stand for the data and for a mask of their shape.
-
-    The result is None for what cannot be read block by block: an array in Fortran order, and a .npz that is compressed
-    or has permuted axes.
-
-    Raises
-    ------
-    InputError
-        As for `read_fields`. The arrays of a .npz are compared with their checksums first, in one pass over them.
-    """
-    with _contents(path, follow_links) as contents:
-        return contents.parts()
+    return contents.read()
 
 
 def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading | None:
@@ -122,7 +92,7 @@ def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading
     Raises
     ------
     InputError
-        As for `read_fields`, except for errors in the values.
+        As for `load_trace`, except for errors in the values.
     """
     with _contents(path, follow_links) as contents:
         header = contents.heading
@@ -161,13 +131,14 @@ def _format(path: Path, follow_links: bool) -> str:
 def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = False) -> None:
     """Store ``trace`` (anything `as_trace` takes) as .npz, .zarr or .h5, or its data alone as .npy.
 
-    Written beside ``path`` under another name and then renamed, so that no half file is ever left.
+    The file is written beside ``path`` under another name and then renamed, so no incomplete file is left.
 
     Raises
     ------
     InputError
-        The path exists (unless ``overwrite``) or has an unknown ending; a .npy cannot hold the mask, labels or
-        coordinates; the .zarr to replace holds files that zarr did not write; the file system refuses the write.
+        The path exists (unless ``overwrite``) or has an unknown ending; the format cannot hold a dtype; a .npy cannot
+        hold the mask, labels or coordinates; the .zarr to replace is a file or holds files that zarr did not write; the
+        file system refuses the write.
     """
     trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES
@@ -176,19 +147,10 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
     for name, values in (("data", data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
-    _write_fields(path, {name: values for name, values in fields.items() if values is not None}, overwrite)
+    _write(expanded(path), {name: values for name, values in fields.items() if values is not None}, overwrite)
 
 
-def _write_fields(path: str | os.PathLike[str], fields: dict[str, np.ndarray], overwrite: bool) -> None:
-    """Store ``fields`` at ``path`` in the format that its ending names: whole, or not at all.
-
-    Raises
-    ------
-    InputError
-        The ending is unknown; the format cannot hold a dtype; the path exists (unless ``overwrite``); the .zarr to
-        replace is a file or holds files that zarr did not write; the file system refuses the write.
-    """
-    path = expanded(path)
+def _write(path: Path, fields: dict[str, np.ndarray], overwrite: bool) -> None:
     writer = WRITERS.get(path.suffix.lower())
     if writer is None:
         raise InputError(f"{path} has an unknown ending; accepted: {', '.join(WRITERS)}")

@@ -53,7 +53,7 @@ class Packing:
     scale, offset : the value of a number x is ``x * scale + offset``.
     missing : the numbers that mean that a value is missing.
     valid : the least and the largest number that the file calls valid.
-    fill : a number that may be a value or mean that nothing was written; `decode` refuses it.
+    fill : a number that may be a value or mark what was never written; `decode` refuses it.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Packing:
             )
         if self.fill is not None and (stored == self.fill).any():
             raise InputError(
-                f"{self.name} holds {self.fill}, the fill value of its array, which stands where nothing was written; "
+                f"{self.name} holds {self.fill}, the fill value of its array, which marks what was never written; "
                 "accepted: another fill value, or an attribute _FillValue, which says that it is missing"
             )
 

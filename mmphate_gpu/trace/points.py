@@ -1,4 +1,4 @@
-"""Step 1 of docs/method.md for a whole trace: points in memory, or made anew block by block for step 2."""
+"""Step 1 of docs/method.md for a whole trace: points in memory, or computed block by block for step 2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from ..errors import InputError
 from ..ops.chunks import Chunk
 from .scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardized
-from .stored import ALL, Array, Points, blocks, blockwise, column_mean
+from .stored import ALL, Array, Blocks, blocks, blockwise, column_mean
+
+Points: TypeAlias = torch.Tensor | Blocks  # (S, M, P) float64: a tensor, or `LazyPoints`
 
 # The least resolution of a z-score, and the least bandwidth of points whose resolution is not known.
 FLOOR = torch.finfo(torch.float64).eps
@@ -20,7 +22,7 @@ class TracePoints(NamedTuple):
     """The points that step 2 of docs/method.md takes, and how finely they are known."""
 
     points: Points
-    resolution: torch.Tensor  # (S, M) float64, > 0: points that are nearer to each other may be equal but for rounding
+    resolution: torch.Tensor  # (S, M) float64, > 0: points that are nearer to each other may differ by rounding only
 
 
 def points_in_memory(
@@ -41,7 +43,7 @@ def points_in_memory(
 
 
 def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
-    """`standardized` by the samples' own mean and deviation, in the dtype of ``values``."""
+    """`standardized` by the mean and the deviation of the samples, in the dtype of ``values``."""
     return standardized(values, present, scale_of(values, present))
 
 
@@ -84,10 +86,10 @@ def check_size(points: TracePoints, rounding: torch.finfo) -> None:
 
 
 class LazyPoints:
-    """Points (L, M, D) of a trace with more samples than the PCA keeps: never in memory as a whole.
+    """Points (S, M, P) of a trace with more samples than the PCA keeps: never in memory as a whole.
 
-    Mean and deviation of every node are found in one pass; the values are read again in every pass of the PCA and
-    scaled, which is cheap beside its products. Every block has the bits that the points in memory have.
+    One pass computes the mean and the deviation of every node. Every pass of the PCA reads the values again and scales
+    them, which is cheap beside its products. A block has the same bits as the points in memory.
     """
 
     dtype = torch.float64
@@ -96,7 +98,7 @@ class LazyPoints:
         n_epochs, n_timesteps, n_units, n_samples = data.shape
         self.shape = (n_epochs * n_timesteps, n_units, n_samples)
         self.device = data.device
-        # Behind a function: whoever counts what the points hold does not count the trace.
+        # Behind a function, so that the bytes of the trace do not count as bytes of the points.
         sources = [blockwise(array) for array in (data, mask) if array is not None]
         self._sources = lambda: sources
         self._normalize, self._rounding = normalize, rounding
@@ -112,7 +114,7 @@ class LazyPoints:
         return sum(field.numel() * field.element_size() for field in fields)
 
     def __repr__(self) -> str:
-        return f"float64 {self.shape} by blocks"
+        return f"float64 {self.shape} block by block"
 
     def block(self, slices: slice, units: slice, samples: slice = ALL) -> torch.Tensor:  # (B, m, d) float64
         values, *present = (source.block(slices, units, samples) for source in self._sources())
@@ -123,7 +125,7 @@ class LazyPoints:
         for source in self._sources():
             source.check()
 
-    def mean(self) -> torch.Tensor:  # (D,)
+    def mean(self) -> torch.Tensor:  # (P,)
         return self._mean
 
     def _first_pass(self, data: Array, mask: Array | None) -> Iterator[torch.Tensor]:

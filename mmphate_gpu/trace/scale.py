@@ -1,4 +1,4 @@
-"""The arithmetic of METHOD step 1 on a block of slices: tensor in, tensor out."""
+"""The arithmetic of step 1 of docs/method.md on a block of slices: tensor in, tensor out."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# Two points that are nearer than this many roundings of their coordinates may be equal but for rounding. Measured: the
+# Points that are nearer than this many roundings of their coordinates may differ by rounding only. Measured: the
 # points of units that are multiples of one another were at most 2.7 roundings apart, on average 0.2 to 0.8, in float32
 # and float64, with 2 to 1,000 samples and means of up to 10,000 times the deviation.
 ROUNDINGS = 4
 
 
 class Scale(NamedTuple):
-    """What standardises the samples of every (slice, unit), in the dtype of the values."""
+    """What standardizes the samples of every (slice, unit), in the dtype of the values."""
 
     factor: torch.Tensor  # (B, M, 1) power of two that brings the largest sample near 1
     mean: torch.Tensor  # (B, M, 1) of the samples times ``factor``
@@ -45,9 +45,9 @@ def scale_of(values: torch.Tensor, present: torch.Tensor | None) -> Scale:
     scaled = values * factor
     mean = present_mean(scaled, present)
     centered = _centered(scaled, present, mean)
-    # About the mean of the centered values, which is what rounding has left of it.
+    # The mean of the centered values is what rounding has left of the mean.
     variance = present_mean(_centered(centered, present, present_mean(centered, present)).square_(), present)
-    # torch's float32 root is not always the nearest number; through float64 it is, on every device.
+    # torch's float32 root is not always the nearest number; the float64 root, rounded, is, on every device.
     std = variance.double().sqrt().to(values.dtype)
     # The mean of equal numbers is rounded (0.1, three times), and would leave a deviation of 1e-17.
     constant = low == high
@@ -63,7 +63,7 @@ def power_of_two(largest: torch.Tensor) -> torch.Tensor:
 
 
 def standardized(values: torch.Tensor, present: torch.Tensor | None, scale: Scale) -> torch.Tensor:  # (B, M, P)
-    """``(values - mean) / std``; 0 where masked or constant. Entry by entry: any block of samples will do."""
+    """``(values - mean) / std``; 0 where masked or constant. Entries are independent, so samples may come in blocks."""
     centered = _hidden_as_zero((values * scale.factor).sub_(scale.mean), present)
     return centered.div_(scale.std).masked_fill_(scale.constant, 0)
 
@@ -106,8 +106,8 @@ def _range(values: torch.Tensor, present: torch.Tensor | None) -> tuple[torch.Te
 def pairwise_sum(values: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., 1)
     """Sum over the last axis in the order of NumPy's ``sum``: eight running sums up to 128 terms, halves beyond.
 
-    Its rounding error grows with log n, and it is the same on every device. Runs of one length are summed side by side:
-    one after the other, 1,465 of them in 187,500 samples, took 90 ms for 20 rows.
+    Its rounding error grows with log n, and its bits are the same on every device. Runs of equal length are summed side
+    by side: a loop over the 1,465 runs of 187,500 samples took 90 ms for 20 rows.
     """
     levels = _halves(values.shape[-1])
     lengths = np.array(levels[-1])
@@ -134,7 +134,7 @@ def _halves(n: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _joined(sums: torch.Tensor, halved: torch.Tensor) -> torch.Tensor:
-    """The sums of the level above: of two parts where it was ``halved``, else the part's own."""
+    """The sums of the level above: of two parts where a sum was ``halved``, else the sum itself."""
     if bool(halved.all()):
         return sums[..., 0::2] + sums[..., 1::2]
     first = torch.cumsum(1 + halved.long(), 0) - 1 - halved.long()

@@ -1,4 +1,4 @@
-"""Arrays of a trace, and its points, behind one protocol: blocks of a tensor, of a file, or computed when asked for."""
+"""One protocol for the arrays and the points of a trace: blocks of a tensor, of a file, or computed in every pass."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TensorBlocks:
             values = values if ids is None else _select(values, axis, ids)
         return values
 
-    def mean(self) -> torch.Tensor:  # (D,)
+    def mean(self) -> torch.Tensor:  # (P,)
         return column_mean(self.shape, rows(self))
 
 
@@ -153,11 +153,10 @@ class StoredArray:
         return values if dtype is None else values.astype(dtype, copy=False)
 
 
-Array: TypeAlias = torch.Tensor | StoredArray  # what a trace holds
-Points: TypeAlias = torch.Tensor | Blocks  # (S, M, D) float64: in memory, or `LazyPoints`
+Array: TypeAlias = torch.Tensor | StoredArray  # of a `Trace`
 
 
-def blockwise(array: Array | Points) -> Any:
+def blockwise(array: torch.Tensor | Blocks) -> Any:
     """``array`` as `Blocks`."""
     return TensorBlocks(array) if isinstance(array, torch.Tensor) else array
 
@@ -209,15 +208,15 @@ def blocks(data: Array, mask: Array | None) -> Iterator[tuple[Chunk, torch.Tenso
         array.check()
 
 
-def rows(points: Points) -> Iterator[torch.Tensor]:  # (n, D) float64
-    """The points of a stack (S, M, D), in order and a bounded number at a time."""
+def rows(points: torch.Tensor | Blocks) -> Iterator[torch.Tensor]:  # (n, P) float64
+    """The points of a stack (S, M, P), in order and a bounded number at a time."""
     source = blockwise(points)
     for chunk in chunks_of((points.shape[0], 1, *points.shape[1:])):
         yield _flat(source.block(chunk.sets, chunk.rows, ALL))
     source.check()
 
 
-def columns(points: Points) -> Iterator[tuple[slice, torch.Tensor]]:  # (N, d) float64
+def columns(points: torch.Tensor | Blocks) -> Iterator[tuple[slice, torch.Tensor]]:  # (N, p) float64
     """(features, those of all points) side by side, a bounded number of entries at a time."""
     source, (n_slices, n_units, n_features) = blockwise(points), points.shape
     for features in row_chunks(n_features, n_slices * n_units, BLOCK_ELEMENTS):
@@ -229,7 +228,7 @@ def _flat(block: torch.Tensor) -> torch.Tensor:  # (B, m, d) -> (n, d)
     return block.double().reshape(-1, block.shape[-1])
 
 
-def column_mean(shape: tuple[int, ...], parts: Iterator[torch.Tensor]) -> torch.Tensor:  # (D,)
+def column_mean(shape: tuple[int, ...], parts: Iterator[torch.Tensor]) -> torch.Tensor:  # (P,)
     """The mean of rows that come block by block, added in their order."""
     total: Any = sum(part.reshape(-1, shape[-1]).sum(0) for part in parts)
     return total / (shape[0] * shape[1])

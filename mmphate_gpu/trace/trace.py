@@ -31,11 +31,11 @@ class Trace:
 
     Attributes
     ----------
-    data : (E, T, M, S) tensor, float32 or float64, any device; never modified. Of a file too large for the memory a
-        `StoredArray`, whose values are read block by block in every pass: see `load_trace`, and `load`.
-    epoch, timestep, unit, sample : (E,), (T,), (M,), (S,) coordinates: numbers, fixed-width text or dates.
-    mask : (E, T, M, S) boolean tensor, or `StoredArray`, True where a value is present; None when all are.
-    axes : the axes as given; ("slice", "unit", "sample") means E slices and one timestep.
+    data : (E, T, M, P) tensor, float32 or float64, any device; never modified. For a file too large for the memory a
+        `StoredArray`, whose values every pass reads block by block: see `load_trace`, and `load`.
+    epoch, timestep, unit, sample : (E,), (T,), (M,), (P,) coordinates: numbers, fixed-width text or dates.
+    mask : (E, T, M, P) boolean tensor, or `StoredArray`, True where a value is present; None when all are.
+    axes : the axes of the data before they became four; ("slice", "unit", "sample") means E slices and one timestep.
     label : (P,) integer class of each sample, or None.
     recorded : torch.float16 or torch.bfloat16 if the values were rounded to it before; None if they were not.
 
@@ -58,7 +58,7 @@ class Trace:
 
     def __post_init__(self) -> None:
         vars(self).update({name: settled(name, getattr(self, name)) for name in AXES}, label=as_label(self.label))
-        if self.in_memory:
+        if self._in_memory:
             vars(self).update(data=array_or_tensor("data", self.data))
         _check_fields(self)
         _check_values(self)
@@ -93,11 +93,11 @@ class Trace:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {size}" for name, size in zip(AXES, self.shape, strict=True))
-        dtype = str(self.data.dtype).removeprefix("torch.") + ("" if self.in_memory else " read block by block")
+        dtype = str(self.data.dtype).removeprefix("torch.") + ("" if self._in_memory else " read block by block")
         return f"Trace({sizes}; {dtype} on {self.data.device}{', masked' if self.mask is not None else ''})"
 
     @property
-    def in_memory(self) -> bool:
+    def _in_memory(self) -> bool:
         """Whether the values are in memory, not read block by block."""
         return isinstance(self.data, torch.Tensor)
 
@@ -107,7 +107,7 @@ class Trace:
         return math.prod(self.shape) * self.data.dtype.itemsize
 
     def to(self, device: torch.device) -> Trace:
-        """The same trace with its tensors on ``device``; itself if they are there already.
+        """The same trace with its tensors on ``device``; itself if they are on it.
 
         Tensors that would take more than a quarter of a GPU's free memory stay where they are; their blocks go there.
         """
@@ -120,20 +120,20 @@ class Trace:
         return self._with_arrays(lambda array: array.to(device, block_by_block=block_by_block))
 
     def _with_arrays(self, changed: Callable[[Any], Array]) -> Trace:
-        trace = copy.copy(self)  # not made anew: that would check every value once more
+        trace = copy.copy(self)  # a new Trace would check every value once more
         mask = None if self.mask is None else changed(blockwise(self.mask))
         vars(trace).update(data=changed(blockwise(self.data)), mask=mask)
         return trace
 
     def load(self) -> Trace:
-        """The same trace with all its values in memory; itself if they are there already.
+        """The same trace with all its values in memory; itself if they are in memory.
 
         Raises
         ------
         InputError
             They do not fit, or the file has changed since it was opened.
         """
-        if self.in_memory:
+        if self._in_memory:
             return self
         remedy = "Trace.subsample takes a part into memory, and the run reads the trace block by block"
         check_fits(f"a trace of shape {self.shape} in memory", self.nbytes, self.data.device, remedy=remedy)

@@ -231,7 +231,7 @@ def test_the_scratch_folder_is_deleted_by_somebody(monkeypatch):
             shutil.rmtree(folder.parent)
 
     monkeypatch.setattr(result_folder.Results, "write", delete)
-    with pytest.raises(mp.InputError, match=r"path='r' cannot be written \(.*the results are kept in "):
+    with pytest.raises(mp.InputError, match=r"^r cannot be written \(.*the results are kept in "):
         save(5)
 
 

@@ -24,10 +24,10 @@ def probe(batch_first=True, seed=0):
 class Net(nn.Module):
     """A recurrent classifier with dropout and batch norm: it has a state that a careless probe would move."""
 
-    def __init__(self, kind=nn.LSTM, **options):
+    def __init__(self, layer=nn.LSTM, **options):
         super().__init__()
         options = {"batch_first": True} | options
-        self.rnn = kind(F, H, **options)
+        self.rnn = layer(F, H, **options)
         width = (options.get("proj_size") or H) * (2 if options.get("bidirectional") else 1)
         self.norm = nn.BatchNorm1d(width)
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(width, 2))
@@ -66,12 +66,12 @@ def no_hooks(model):
 # ---------------------------------------------------------------- the values
 
 
-@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("layer", [nn.RNN, nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "dropout": 0.5}, {"bidirectional": True, "num_layers": 2}])
-def test_values_are_those_of_a_forward_by_hand(kind, batch_first, options):
+def test_values_are_those_of_a_forward_by_hand(layer, batch_first, options):
     model = nn.ModuleDict({"inner": nn.Module()})
-    model["inner"].core = kind(F, H, batch_first=batch_first, **options)
+    model["inner"].core = layer(F, H, batch_first=batch_first, **options)
     model.forward = lambda x: model["inner"].core(x)[0]
     x = probe(batch_first)
     with Recorder(model, "inner.core", probe=x, label=torch.arange(B) % 2) as rec:
@@ -176,9 +176,9 @@ def test_snapshots_do_not_alias_the_model():
 # ---------------------------------------------------------------- the training does not notice
 
 
-@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
-def test_training_goes_to_the_same_bits(kind, tmp_path):
-    make = lambda: Net(kind, num_layers=2, dropout=0.5)  # noqa: E731
+@pytest.mark.parametrize("layer", [nn.RNN, nn.LSTM, nn.GRU])
+def test_training_goes_to_the_same_bits(layer, tmp_path):
+    make = lambda: Net(layer, num_layers=2, dropout=0.5)  # noqa: E731
     plain = train(seeded(make))
     model = seeded(make)
     with Recorder(model, "rnn", probe=probe(), path=tmp_path / "rec") as rec:

@@ -25,12 +25,12 @@ def test_a_stage_function_answers_in_the_kind_it_was_asked_in(name):
     """And NumPy where it was a DataArray: rows of landmarks have no coordinates worth naming."""
     xarray = pytest.importorskip("xarray")
     function, values = STAGES[name]
-    found = function(values)
+    array = function(values)
     tensor = function(torch.from_numpy(values))
     named = function(xarray.DataArray(values, dims=("landmark", "other"), coords={"landmark": list("abc")}))
-    assert type(found) is type(named) is np.ndarray and isinstance(tensor, torch.Tensor)
-    np.testing.assert_array_equal(found, tensor.numpy())
-    np.testing.assert_array_equal(named, found)
+    assert type(array) is type(named) is np.ndarray and isinstance(tensor, torch.Tensor)
+    np.testing.assert_array_equal(array, tensor.numpy())
+    np.testing.assert_array_equal(named, array)
 
 
 def test_numbers_are_plain_whatever_they_come_from():

@@ -223,8 +223,8 @@ def test_the_variable_is_a_limit_among_others(tree, monkeypatch):
 
 def test_a_card_is_not_limited_by_the_memory_of_the_host(tree):
     tree(V2 | {f"{GROUP}/memory.max": 9 * MIB})
-    found = plan((50, 1, 8, 5), device="12 GB card")
-    assert found.available_bytes == 12 * 10**9 and isinstance(found, Plan) and found.limit == ""
+    card = plan((50, 1, 8, 5), device="12 GB card")
+    assert card.available_bytes == 12 * 10**9 and isinstance(card, Plan) and card.limit == ""
 
 
 # ---------------------------------------------------------------- resource limits

@@ -36,11 +36,11 @@ def test_two_processes_give_the_same_bits(device, sizes, tmp_path):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     # One after the other: two at once on a card would disturb each other's clocks.
-    one, other = (_run(tmp_path / f"{seed}.pt", device, sizes, seed) for seed in (1, 2))
-    assert one["embedding"].shape == (6 * sizes[0], 2) and one["landmark_op"].shape == (sizes[1],) * 2
-    assert bool(one["embedding"].isfinite().all()) and int(one["t"]) > 1
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
+    first, second = (_run(tmp_path / f"{seed}.pt", device, sizes, seed) for seed in (1, 2))
+    assert first["embedding"].shape == (6 * sizes[0], 2) and first["landmark_op"].shape == (sizes[1],) * 2
+    assert bool(first["embedding"].isfinite().all()) and int(first["t"]) > 1
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
 
 
 def _run(out: Path, device: str, sizes: tuple[int, ...], seed: int) -> dict[str, torch.Tensor]:

@@ -86,26 +86,26 @@ def test_virtual_datasets(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind",
+    "case",
     ["itself", "by its name", "through another", "through another file", "a circle of files", "no file", "pattern"],
 )
-def test_virtual_datasets_that_no_option_accepts(tmp_path, kind):
+def test_virtual_datasets_that_no_option_accepts(tmp_path, case):
     path = tmp_path / "a.h5"
     with written(path, plain=False) as file:
-        if kind in ("itself", "by its name"):
-            virtual(file, "data", ("." if kind == "itself" else "a.h5", "data"))
-        elif kind == "through another":
+        if case in ("itself", "by its name"):
+            virtual(file, "data", ("." if case == "itself" else "a.h5", "data"))
+        elif case == "through another":
             virtual(file, "data", (".", "b"))
             virtual(file, "b", (".", "data"))
-        elif kind == "no file":  # HDF5 would give the fill value
+        elif case == "no file":  # HDF5 would give the fill value
             virtual(file, "data", ("missing.h5", "data"))
-        elif kind == "pattern":
+        elif case == "pattern":
             by_number(file, "data", b"b%b.h5")
         else:
             virtual(file, "data", ("b.h5", "data"))
     with written(tmp_path / "b.h5", plain=False) as file:
         file["plain"] = values()
-        virtual(file, "data", ("a.h5", "data") if kind == "a circle of files" else (".", "plain"))
+        virtual(file, "data", ("a.h5", "data") if case == "a circle of files" else (".", "plain"))
     assert "virtual dataset" in refusal(path)
     with pytest.raises(InputError, match="and a source of one; accepted|accepted: existing files"):
         followed(path)
@@ -386,19 +386,19 @@ def test_attributes_that_are_references(tmp_path, key):
 
 
 @streams
-@pytest.mark.parametrize("kind", ["numbers", "text", "one list", "too many lists", "null", "of something else"])
-def test_lists_of_scales_of_the_wrong_type(tmp_path, kind, stream):
+@pytest.mark.parametrize("case", ["numbers", "text", "one list", "too many lists", "null", "of something else"])
+def test_lists_of_scales_of_the_wrong_type(tmp_path, case, stream):
     with written(tmp_path / "a.h5") as file:
         file["group/other"] = values()
         attributes = file["data"].attrs
-        if kind == "numbers":
+        if case == "numbers":
             attributes["DIMENSION_LIST"] = np.full((4, 10**3), 2**60)
-        elif kind == "text":
+        elif case == "text":
             attributes["DIMENSION_LIST"] = ["a" * 100] * 4
-        elif kind == "null":
+        elif case == "null":
             attributes["DIMENSION_LIST"] = h5py.Empty("f4")
         else:
-            n_lists = {"one list": 1, "too many lists": 500, "of something else": 4}[kind]
+            n_lists = {"one list": 1, "too many lists": 500, "of something else": 4}[case]
             lists = np.empty(n_lists, object)
             for place in range(n_lists):
                 lists[place] = np.array([file["group"].ref], h5py.ref_dtype)

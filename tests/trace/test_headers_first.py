@@ -219,7 +219,7 @@ def test_what_lies_beside_the_data_fits_too(tmp_path, monkeypatch):
     assert load_trace(tmp_path / "a.npz", stream=True).shape == SHAPE
 
 
-# ---------------------------------------------------------------- members and files cut off
+# ---------------------------------------------------------------- truncated members and files
 
 
 @BOTH
@@ -270,7 +270,7 @@ def test_a_file_that_is_cut_off_while_it_is_read(tmp_path, monkeypatch):
         plain(file, target, path)
 
     monkeypatch.setattr(npy, "fill", cut_off)
-    with pytest.raises(InputError, match=r"a\.npy has changed, or was cut off, since it was opened"):
+    with pytest.raises(InputError, match=r"a\.npy has changed, or was truncated, since it was opened"):
         load_trace(tmp_path / "a.npy", stream=False)
 
 
@@ -385,7 +385,7 @@ def test_a_header_without_end(tmp_path, version, stream):
 
 def test_a_file_that_is_replaced_between_header_and_values(tmp_path):
     np.save(tmp_path / "a.npy", values())
-    opened = npy.npy_file(tmp_path / "a.npy")
+    opened = npy.npy_array(tmp_path / "a.npy")
     np.save(tmp_path / "b.npy", values().transpose(3, 2, 1, 0).copy())
     os.replace(tmp_path / "b.npy", tmp_path / "a.npy")
     with pytest.raises(InputError, match=r"a\.npy has changed"):

@@ -32,7 +32,8 @@ from mmphate_gpu.trace import (
     stored,
     trace_points,
 )
-from mmphate_gpu.trace.formats import flat
+from mmphate_gpu.trace.contents import Contents
+from mmphate_gpu.trace.formats import flat, npy
 from mmphate_gpu.trace.pca import principal_axes, reduce
 from mmphate_gpu.trace.points import LazyPoints
 from mmphate_gpu.trace.scale import pairwise_sum
@@ -128,37 +129,35 @@ FORMATS = {
 }
 
 
-def same(one: Trace, other: Trace) -> None:
+def same(left: Trace, right: Trace) -> None:
     """All that a run takes from a trace has the same bits."""
-    assert one.shape == other.shape and one.axes == other.axes and one.data.dtype == other.data.dtype
+    assert left.shape == right.shape and left.axes == right.axes and left.data.dtype == right.data.dtype
     for name in ("epoch", "timestep", "unit", "sample", "label"):
-        assert np.array_equal(getattr(one, name), getattr(other, name)), name
-    assert torch.equal(normalize(one), normalize(other)) and torch.equal(flat_points(one), flat_points(other))
+        assert np.array_equal(getattr(left, name), getattr(right, name)), name
+    assert torch.equal(normalize(left), normalize(right)) and torch.equal(flat_points(left), flat_points(right))
     for scaled in (True, False):
-        ours, theirs = (reduce(trace_points(t, normalize=scaled, n_pca=7).points, 7) for t in (one, other))
+        ours, theirs = (reduce(trace_points(t, normalize=scaled, n_pca=7).points, 7) for t in (left, right))
         assert torch.equal(ours, theirs)
-        assert torch.equal(theirs, reduce(normalize(other) if scaled else flat_points(other), 7))
-    assert fingerprint(one) == fingerprint(other)
-    assert np.array_equal(most_active_class(one), most_active_class(other))
-    loaded = one.load()
-    assert torch.equal(loaded.data, other.load().data) and not streamed(loaded)
-    assert (one.mask is None) == (other.mask is None)
-    assert one.mask is None or torch.equal(loaded.mask, other.load().mask)
+        assert torch.equal(theirs, reduce(normalize(right) if scaled else flat_points(right), 7))
+    assert fingerprint(left) == fingerprint(right)
+    assert np.array_equal(most_active_class(left), most_active_class(right))
+    loaded = left.load()
+    assert torch.equal(loaded.data, right.load().data) and not streamed(loaded)
+    assert (left.mask is None) == (right.mask is None)
+    assert left.mask is None or torch.equal(loaded.mask, right.load().mask)
 
 
 @pytest.mark.parametrize("three", [False, True])
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_has_the_bits_of_memory(tmp_path, small_blocks, name, stream, three):
+def test_every_format_has_the_bits_of_memory(tmp_path, small_blocks, name, three):
     for ending, package in ((".zarr", "zarr"), (".h5", "h5py")):
         if name == ending:
             pytest.importorskip(package)
     path = FORMATS[name](tmp_path, three)
     before = readers.stamp_of(path)
-    found, fields = load_trace(path, stream=stream), files.read_fields(path)
-    fields.pop("axes", None)
-    assert streamed(found) == stream
-    same(found, as_trace(**fields))
+    trace = load_trace(path, stream=True)
+    assert streamed(trace)
+    same(trace, load_trace(path, stream=False))
     assert readers.stamp_of(path) == before
 
 
@@ -172,9 +171,9 @@ def test_large_integers_are_not_rounded(tmp_path, small_blocks):
     data = (10 * values()).astype(np.int64)
     data[3, 2, 4, 22] += 2**30  # in the last block
     np.save(tmp_path / "a.npy", data)
-    found = load_trace(tmp_path / "a.npy", stream=True)
-    assert found.data.dtype == torch.float64
-    same(found, as_trace(data))
+    trace = load_trace(tmp_path / "a.npy", stream=True)
+    assert trace.data.dtype == torch.float64
+    same(trace, as_trace(data))
 
 
 @pytest.mark.parametrize("name", [".npy", ".npz", ".zarr", ".h5"])
@@ -202,26 +201,26 @@ def test_coordinates_are_those_from_memory(tmp_path, monkeypatch, shape, masked)
     """Without PCA, with the Gram matrix, with the covariance; labels, `transform` and the affinity go with them."""
     monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 700)
     mask = full_mask(shape) if masked else None
-    given = as_trace(values(shape), mask=mask, label=np.arange(shape[3]) % 3)
-    save_trace(tmp_path / "a.npz", given)
-    found = load_trace(tmp_path / "a.npz", stream=True)
-    one, other = mp.MMPHATE(**OPTIONS).fit(found), mp.MMPHATE(**OPTIONS).fit(given)
-    assert torch.equal(one.embedding_, other.embedding_) and one.t_ == other.t_
-    assert np.array_equal(one.result_.most_active, other.result_.most_active)
-    assert torch.equal(one.transform(found), other.transform(given))
-    ours, theirs = (mp.multislice_affinity(t, device="cpu", interslice_knn=5).to_dense() for t in (found, given))
+    trace = as_trace(values(shape), mask=mask, label=np.arange(shape[3]) % 3)
+    save_trace(tmp_path / "a.npz", trace)
+    stored_trace = load_trace(tmp_path / "a.npz", stream=True)
+    from_file, from_memory = mp.MMPHATE(**OPTIONS).fit(stored_trace), mp.MMPHATE(**OPTIONS).fit(trace)
+    assert torch.equal(from_file.embedding_, from_memory.embedding_) and from_file.t_ == from_memory.t_
+    assert np.array_equal(from_file.result_.most_active, from_memory.result_.most_active)
+    assert torch.equal(from_file.transform(stored_trace), from_memory.transform(trace))
+    ours, theirs = (mp.multislice_affinity(t, device="cpu", interslice_knn=5).to_dense() for t in (stored_trace, trace))
     assert torch.equal(ours, theirs)
-    one.set_params(t=5).fit(found)
-    assert [row["reused"] for row in one.report_][:5] == [True] * 5
+    from_file.set_params(t=5).fit(stored_trace)
+    assert [row["reused"] for row in from_file.report_][:5] == [True] * 5
 
 
-def test_randomised_pca_has_the_same_bits(tmp_path, monkeypatch):
+def test_randomized_pca_has_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 700)
     monkeypatch.setattr(pca, "EXACT_PCA", 20)
     np.save(tmp_path / "a.npy", values((30, 4, 60)))
-    found = load_trace(tmp_path / "a.npy", stream=True)
+    trace = load_trace(tmp_path / "a.npy", stream=True)
     assert torch.equal(
-        reduce(trace_points(found, n_pca=6).points, 6), reduce(normalize(as_trace(values((30, 4, 60)))), 6)
+        reduce(trace_points(trace, n_pca=6).points, 6), reduce(normalize(as_trace(values((30, 4, 60)))), 6)
     )
 
 
@@ -256,68 +255,68 @@ def test_pairwise_sum_is_that_of_numpy(dtype):
 
 
 def test_subsample_is_in_memory(tmp_path, small_blocks):
-    given = as_trace(values(), mask=full_mask(), label=np.arange(23) % 3, unit=list("abcde"))
-    save_trace(tmp_path / "a.npz", given)
-    found = load_trace(tmp_path / "a.npz", stream=True)
+    trace = as_trace(values(), mask=full_mask(), label=np.arange(23) % 3, unit=list("abcde"))
+    save_trace(tmp_path / "a.npz", trace)
+    from_file = load_trace(tmp_path / "a.npz", stream=True)
     for part in (
         {"epochs": slice(1, 3)},
         {"units": [4, 0], "samples": np.arange(23) != 3},
         {"epochs": [3, 0], "timesteps": [2, 2, 0]},
         {"timesteps": slice(None, None, -1), "units": -1},
     ):
-        ours, theirs = found.subsample(**part), given.subsample(**part)
+        ours, theirs = from_file.subsample(**part), trace.subsample(**part)
         assert not streamed(ours) and torch.equal(ours.data, theirs.data) and torch.equal(ours.mask, theirs.mask)
         assert np.array_equal(ours.unit, theirs.unit) and np.array_equal(ours.label, theirs.label)
-    assert found.subsample() is found
+    assert from_file.subsample() is from_file
     with pytest.raises(InputError, match="epochs="):
-        found.subsample(epochs=9)
+        from_file.subsample(epochs=9)
 
 
 def test_a_subsample_reads_no_more_than_it_needs(tmp_path, monkeypatch):
     read = []
-    plain = readers.FlatFile.block
+    plain = npy.NpyArray.block
     np.save(tmp_path / "a.npy", values())
-    found = load_trace(tmp_path / "a.npy", stream=True)
-    monkeypatch.setattr(readers.FlatFile, "block", lambda self, *cut: (read.append(cut[0]), plain(self, *cut))[1])
-    found.subsample(epochs=[0, 3])
+    trace = load_trace(tmp_path / "a.npy", stream=True)
+    monkeypatch.setattr(npy.NpyArray, "block", lambda self, *cut: (read.append(cut[0]), plain(self, *cut))[1])
+    trace.subsample(epochs=[0, 3])
     assert read == [slice(0, 3), slice(9, 12)]
 
 
 def test_the_face_of_the_trace(tmp_path):
     np.save(tmp_path / "a.npy", values())
-    found = load_trace(tmp_path / "a.npy", stream=True)
-    assert repr(found) == "Trace(epoch: 4, timestep: 3, unit: 5, sample: 23; float32 read block by block on cpu)"
-    np.testing.assert_array_equal(np.asarray(found.data), values())
-    assert np.asarray(found.data, dtype=np.float64).dtype == np.float64
-    assert as_trace(found) is found and found.to(torch.device("cpu")) is found
-    assert found.nbytes == 4 * np.prod(SHAPE)
-    save_trace(tmp_path / "b.npy", found)
+    trace = load_trace(tmp_path / "a.npy", stream=True)
+    assert repr(trace) == "Trace(epoch: 4, timestep: 3, unit: 5, sample: 23; float32 read block by block on cpu)"
+    np.testing.assert_array_equal(np.asarray(trace.data), values())
+    assert np.asarray(trace.data, dtype=np.float64).dtype == np.float64
+    assert as_trace(trace) is trace and trace.to(torch.device("cpu")) is trace
+    assert trace.nbytes == 4 * np.prod(SHAPE)
+    save_trace(tmp_path / "b.npy", trace)
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), values())
-    labelled = as_trace(found, label=np.arange(23))
+    labelled = as_trace(trace, label=np.arange(23))
     assert streamed(labelled) and labelled.label.tolist() == list(range(23))
-    intra, inter = mp.neighborhood_preservation(found, normalize(found).reshape(60, 23)[:, :2].numpy(), k=2)
+    intra, inter = mp.neighborhood_preservation(trace, normalize(trace).reshape(60, 23)[:, :2].numpy(), k=2)
     assert 0 <= intra <= 1 and 0 <= inter <= 1
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_preservation_is_that_from_memory(tmp_path, small_blocks, masked):
-    given = as_trace(values(), mask=full_mask() if masked else None)
-    save_trace(tmp_path / "a.npz", given)
-    found = load_trace(tmp_path / "a.npz", stream=True)
-    embedding = normalize(given).reshape(60, 23)[:, :2].numpy()
-    assert mp.neighborhood_preservation(found, embedding, [2, 5]) == mp.neighborhood_preservation(
-        given, embedding, [2, 5]
+    trace = as_trace(values(), mask=full_mask() if masked else None)
+    save_trace(tmp_path / "a.npz", trace)
+    from_file = load_trace(tmp_path / "a.npz", stream=True)
+    embedding = normalize(trace).reshape(60, 23)[:, :2].numpy()
+    assert mp.neighborhood_preservation(from_file, embedding, [2, 5]) == mp.neighborhood_preservation(
+        trace, embedding, [2, 5]
     )
 
 
 @pytest.mark.parametrize("three", [False, True])
 def test_fields_can_be_replaced(tmp_path, three, monkeypatch):
-    found = load_trace(write_container(".npz")(tmp_path, three), stream=True)
+    trace = load_trace(write_container(".npz")(tmp_path, three), stream=True)
     monkeypatch.setattr(stored.StoredArray, "load", None)  # nothing is taken into memory
-    other = as_trace(found, label=np.arange(23) % 4, unit=range(5))
+    other = as_trace(trace, label=np.arange(23) % 4, unit=range(5))
     assert streamed(other) and isinstance(other.mask, stored.StoredArray)
-    assert other.shape == found.shape and other.axes == found.axes and other.label.max() == 3
-    assert torch.equal(normalize(other), normalize(found))
+    assert other.shape == trace.shape and other.axes == trace.axes and other.label.max() == 3
+    assert torch.equal(normalize(other), normalize(trace))
 
 
 PICKLED = """
@@ -337,8 +336,8 @@ def test_a_trace_goes_to_another_process(tmp_path):
     for number, (write, three) in enumerate((write, three) for write in FORMATS.values() for three in (False, True)):
         (tmp_path / str(number)).mkdir()
         paths.append(write(tmp_path / str(number), three))
-    found = [load_trace(path, stream=True) for path in paths]
-    (tmp_path / "traces").write_bytes(pickle.dumps([(trace, normalize(trace)) for trace in found]))
+    traces = [load_trace(path, stream=True) for path in paths]
+    (tmp_path / "traces").write_bytes(pickle.dumps([(trace, normalize(trace)) for trace in traces]))
     env = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
     env["PYTHONPATH"] = os.pathsep.join([str(Path(mp.__file__).parent.parent), env.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", PICKLED, str(tmp_path / "traces")]
@@ -348,21 +347,23 @@ def test_a_trace_goes_to_another_process(tmp_path):
 
 def test_load_refuses_what_does_not_fit(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", values())
-    found = load_trace(tmp_path / "a.npy", stream=True)
+    trace = load_trace(tmp_path / "a.npy", stream=True)
     monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "5000")
     with pytest.raises(InputError, match=r"shape \(4, 3, 5, 23\) in memory needs 5.4 KiB .*4.9 KiB.*Trace.subsample"):
-        found.load()
+        trace.load()
 
 
-def test_a_tensor_goes_to_a_small_device_by_parts(small_blocks):
+def test_a_tensor_goes_to_a_small_device_block_by_block(small_blocks):
     """The GPU's way with a trace larger than its memory; only the target is another here."""
     mask = np.arange(3)[:, None] < np.arange(1, 24) % 4
     mask[:, 0] = True
     trace = as_trace(values().transpose(1, 0, 2, 3)[:, :3], mask=mask | (np.arange(3)[:, None] == 0))
-    there = trace._moved(torch.device("cpu"), block_by_block=True)
-    assert streamed(there) and there.shape == trace.shape
-    assert torch.equal(normalize(there), normalize(trace)) and fingerprint(there) == fingerprint(trace)
-    assert torch.equal(reduce(trace_points(there, n_pca=7).points, 7), reduce(trace_points(trace, n_pca=7).points, 7))
+    by_blocks = trace._moved(torch.device("cpu"), block_by_block=True)
+    assert streamed(by_blocks) and by_blocks.shape == trace.shape
+    assert torch.equal(normalize(by_blocks), normalize(trace)) and fingerprint(by_blocks) == fingerprint(trace)
+    assert torch.equal(
+        reduce(trace_points(by_blocks, n_pca=7).points, 7), reduce(trace_points(trace, n_pca=7).points, 7)
+    )
     moved = trace._moved(torch.device("cpu"), block_by_block=False)
     assert moved.mask.stride() == trace.mask.stride() and 0 in moved.mask.stride()  # spread there, not here
 
@@ -370,7 +371,7 @@ def test_a_tensor_goes_to_a_small_device_by_parts(small_blocks):
 # ---------------------------------------------------------------- what is refused
 
 
-def test_what_cannot_be_read_by_parts(tmp_path, monkeypatch):
+def test_what_cannot_be_read_block_by_block(tmp_path, monkeypatch):
     np.save(tmp_path / "fortran.npy", np.asfortranarray(values()))
     np.savez_compressed(tmp_path / "small.npz", data=values())
     np.savez(tmp_path / "mask.npz", data=values(), mask=np.asfortranarray(full_mask()))
@@ -478,13 +479,13 @@ def test_a_file_that_changes_is_an_error_that_names_it(tmp_path, small_blocks, n
     if name == ".h5":
         pytest.importorskip("h5py")
     path = FORMATS[name](tmp_path, False)
-    found = load_trace(path, stream=True)
+    trace = load_trace(path, stream=True)
     op = mp.MMPHATE(n_landmark=30, random_state=0)
-    points = trace_points(found, n_pca=7).points
+    points = trace_points(trace, n_pca=7).points
     change(path / "snapshot_000001.npy" if path.is_dir() else path)
     for read in (normalize, flat_points, fingerprint, op.fit, Trace.load, lambda t: t.subsample(epochs=[1])):
         with pytest.raises(InputError, match=rf"{path.name}.*(has changed|cannot be read|no HDF5 file)"):
-            read(found)
+            read(trace)
     with pytest.raises(InputError, match=rf"{path.name}.*(has changed|cannot be read|no HDF5 file)"):
         reduce(points, 7)
 
@@ -493,11 +494,11 @@ def test_a_chunk_that_vanishes_is_no_zero(tmp_path, small_blocks):
     zarr = pytest.importorskip("zarr")
     group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
     group.create_array("data", shape=SHAPE, chunks=(1, 3, 5, 23), dtype="float32")[...] = values()
-    found = load_trace(tmp_path / "a.zarr", stream=True)
+    trace = load_trace(tmp_path / "a.zarr", stream=True)
     chunk = max((tmp_path / "a.zarr").rglob("*"), key=lambda item: item.stat().st_size if item.is_file() else 0)
     chunk.unlink()
     with pytest.raises(InputError, match=r"a\.zarr has changed"):
-        normalize(found)
+        normalize(trace)
 
 
 def test_snapshots_of_other_shapes(tmp_path):
@@ -512,10 +513,10 @@ def test_a_recording_that_goes_on_is_read_as_it_was(tmp_path, small_blocks):
     with Recorder(torch.nn.GRU(2, 3), "", probe=torch.randn(5, 4, 2), path=tmp_path / "run") as recorder:
         recorder.snapshot(0)
         recorder.snapshot(1)
-        found = load_trace(tmp_path / "run", stream=True)
-        before = normalize(found)
+        trace = load_trace(tmp_path / "run", stream=True)
+        before = normalize(trace)
         recorder.snapshot(2)
-    assert torch.equal(normalize(found), before) and found.n_epochs == 2
+    assert torch.equal(normalize(trace), before) and trace.n_epochs == 2
 
 
 # ---------------------------------------------------------------- by itself
@@ -576,7 +577,7 @@ def ceiling(n_nodes: int, n_samples: int) -> int:
     """What a run read block by block may add, in bytes: loadings, blocks, and square matrices of the nodes.
 
     Loadings (D, 100) in float64 three times (the product, its QR, LAPACK's copy); eight blocks of 32 MiB (values and
-    two temporaries in float32, points, centred points and their products in float64); the Gram matrix, its
+    two temporaries in float32, points, centered points and their products in float64); the Gram matrix, its
     eigenvectors and LAPACK's two copies; 64 MiB for the stages after the PCA and for the allocator.
     """
     return 3 * 8 * 100 * n_samples + 8 * 2**25 + 4 * 8 * n_nodes**2 + 2**26
@@ -598,24 +599,24 @@ def test_embed_of_a_large_file_stays_small(tmp_path):
     assert embed_peak(tmp_path / "a.npy", 2e9) < ceiling(2000, 187_500) < 1e9
 
 
-def test_the_command_line_gives_the_same_embedding_by_parts(tmp_path, monkeypatch):
+def test_the_command_line_gives_the_same_embedding_block_by_block(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_trace("a.npz", as_trace(values((10, 3, 5, 400)), label=np.arange(400) % 4))
     argv = ["embed", "a.npz", "--n-landmark=40", "--no-plots", "--device=cpu", "--out"]
     assert main([*argv, "memory"]) == 0
     used = []
-    plain = files.open_fields
-    monkeypatch.setattr(
-        files, "open_fields", lambda path, follow_links: (used.append(path), plain(path, follow_links))[1]
-    )
+    plain = Contents.stored
+    monkeypatch.setattr(Contents, "stored", lambda contents: (used.append(contents.path), plain(contents))[1])
     monkeypatch.setattr("mmphate_gpu.trace.files.STREAM_SHARE", 1e-9)
     assert main([*argv, "parts"]) == 0 and len(used) == 1
-    one, other = (mp.Embedding.load(f"{out}/embedding.npz") for out in ("memory", "parts"))
-    assert np.array_equal(one.coordinates, other.coordinates) and np.array_equal(one.most_active, other.most_active)
+    from_memory, from_file = (mp.Embedding.load(f"{out}/embedding.npz") for out in ("memory", "parts"))
+    assert np.array_equal(from_memory.coordinates, from_file.coordinates) and np.array_equal(
+        from_memory.most_active, from_file.most_active
+    )
     assert main(["plan", "a.npz"]) == 0 and len(used) == 2
 
 
-def test_the_plan_counts_no_trace_that_goes_by_parts():
+def test_the_plan_counts_no_trace_that_goes_block_by_block():
     """1.5 GB of values: more than a quarter of a 4 GB card, less than one of an 8 GB card."""
     small, large = (mp.plan((100, 20, 187_500), device=f"{size} GB card", n_landmark=100) for size in (4, 8))
     assert small.fits and large.peak_bytes - small.peak_bytes == 100 * 20 * 187_500 * 4
@@ -626,11 +627,11 @@ def test_the_plan_counts_no_trace_that_goes_by_parts():
 def test_cuda_is_given_one_block_at_a_time(tmp_path):
     np.save(tmp_path / "a.npy", values((40, 8, 200_000)))
     held = load_trace(tmp_path / "a.npy", stream=False)
-    found = load_trace(tmp_path / "a.npy", stream=True).to(torch.device("cuda", 0))
+    trace = load_trace(tmp_path / "a.npy", stream=True).to(torch.device("cuda", 0))
     torch.cuda.reset_peak_memory_stats()
     start = torch.cuda.memory_allocated()
-    there = trace_points(found, n_pca=10).points
-    assert torch.cuda.max_memory_allocated() - start < 8 * 2**25 < found.nbytes * 2
-    here = trace_points(held, n_pca=10).points
-    theirs, ours = principal_axes(there, 10).scores(there).cpu(), principal_axes(here, 10).scores(here)
+    lazy = trace_points(trace, n_pca=10).points
+    assert torch.cuda.max_memory_allocated() - start < 8 * 2**25 < trace.nbytes * 2
+    in_memory = trace_points(held, n_pca=10).points
+    theirs, ours = principal_axes(lazy, 10).scores(lazy).cpu(), principal_axes(in_memory, 10).scores(in_memory)
     assert (theirs - ours)[..., :3].abs().max() < 1e-8 * ours.abs().max()

@@ -463,7 +463,7 @@ def test_reduce_of_degenerate_points(shape):
     assert (reduce(twice, 4)[: len(line)] - reduce(twice, 4)[len(line) :]).abs().max() < 1e-12
 
 
-def test_reduce_randomised(monkeypatch):
+def test_reduce_randomized(monkeypatch):
     points = torch.from_numpy(values((40, 5, 60)) * 2.0 ** -np.arange(60))
     exact = reduce(points, 6)
     monkeypatch.setattr(pca, "EXACT_PCA", 20)
@@ -477,12 +477,12 @@ def test_reduce_randomised(monkeypatch):
 # ---------------------------------------------------------------- files
 
 
-def same(one, other):
-    assert one.axes == other.axes and torch.equal(one.data, other.data) and one.data.dtype == other.data.dtype
+def same(left, right):
+    assert left.axes == right.axes and torch.equal(left.data, right.data) and left.data.dtype == right.data.dtype
     for name in ("epoch", "timestep", "unit", "sample", "label"):
-        assert np.array_equal(getattr(one, name), getattr(other, name)), name
-    assert (one.mask is None) == (other.mask is None)
-    assert one.mask is None or torch.equal(one.mask, other.mask)
+        assert np.array_equal(getattr(left, name), getattr(right, name)), name
+    assert (left.mask is None) == (right.mask is None)
+    assert left.mask is None or torch.equal(left.mask, right.mask)
 
 
 def rich(three=False):
@@ -604,8 +604,8 @@ def test_heading(tmp_path, unread, ending, three):
         pytest.importorskip(package)
     trace = rich(three) if ending != ".npy" else as_trace(values((12, 5, 7) if three else SHAPE, dtype=np.float32))
     save_trace(tmp_path / f"a{ending}", trace)
-    found = files.heading(tmp_path / f"a{ending}")
-    assert found == ((12, 5, 7) if three else SHAPE, np.float32 if ending == ".npy" else np.float64)
+    heading = files.heading(tmp_path / f"a{ending}")
+    assert heading == ((12, 5, 7) if three else SHAPE, np.float32 if ending == ".npy" else np.float64)
     with pytest.raises((AssertionError, InputError), match="being read"):  # a reader may take it for a broken file
         load_trace(tmp_path / f"a{ending}")
 
@@ -624,10 +624,10 @@ def test_heading_of_other_containers(tmp_path):
     np.savez_compressed(tmp_path / "other.npz", trace=values())
     for name in ("bare.zarr", "other.npz"):
         assert files.heading(tmp_path / name) == (SHAPE, np.float64)
-    for version, found in (((2, 0), SHAPE), ((3, 0), SHAPE)):
+    for version, shape in (((2, 0), SHAPE), ((3, 0), SHAPE)):
         with zipfile.ZipFile(tmp_path / "new.npz", "w") as archive, archive.open("data.npy", "w") as file:
             np.lib.format.write_array(file, values(), version=version)
-        assert found == files.heading(tmp_path / "new.npz").shape
+        assert shape == files.heading(tmp_path / "new.npz").shape
         same(load_trace(tmp_path / "new.npz"), as_trace(values()))
 
 
@@ -767,12 +767,12 @@ def test_importing_is_light():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_stays_on_the_device_and_agrees():
-    here, there = as_trace(values(), mask=full_mask()), as_trace(torch.from_numpy(values()).cuda(), mask=full_mask())
-    assert there.data.is_cuda and there.mask.is_cuda and normalize(there).is_cuda
-    torch.testing.assert_close(normalize(there).cpu(), normalize(here), atol=1e-12, rtol=0)
-    torch.testing.assert_close(flat_points(there).cpu(), flat_points(here), atol=1e-12, rtol=0)
-    torch.testing.assert_close(reduce(normalize(there), 3).cpu(), reduce(normalize(here), 3), atol=1e-9, rtol=0)
-    same(as_trace(there.subsample(units=[3, 1]).data.cpu()), as_trace(here.subsample(units=[3, 1]).data))
+    on_cpu, on_gpu = as_trace(values(), mask=full_mask()), as_trace(torch.from_numpy(values()).cuda(), mask=full_mask())
+    assert on_gpu.data.is_cuda and on_gpu.mask.is_cuda and normalize(on_gpu).is_cuda
+    torch.testing.assert_close(normalize(on_gpu).cpu(), normalize(on_cpu), atol=1e-12, rtol=0)
+    torch.testing.assert_close(flat_points(on_gpu).cpu(), flat_points(on_cpu), atol=1e-12, rtol=0)
+    torch.testing.assert_close(reduce(normalize(on_gpu), 3).cpu(), reduce(normalize(on_cpu), 3), atol=1e-9, rtol=0)
+    same(as_trace(on_gpu.subsample(units=[3, 1]).data.cpu()), as_trace(on_cpu.subsample(units=[3, 1]).data))
 
 
 def test_input_helpers_name_the_argument():

@@ -158,7 +158,7 @@ def scratch_folder(path: Path, others: Callable[[Path], list[str]] = nothing, *,
     """
     with writable(path):
         if not path.parent.is_dir():
-            raise InputError(f"path={str(path)!r} is in a folder that does not exist; accepted: an existing folder")
+            raise InputError(f"{path} is in a folder that does not exist; accepted: an existing folder")
         target = Path(os.path.realpath(path.parent), path.name)
         for abandoned, its_lock in abandoned_scratches(target) if sweep else ():
             with contextlib.suppress(OSError):

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from ...errors import InputError
 from ...runtime.memory import check_fits, format_bytes
 from ..dims import AXES, LONGEST_TEXT, axes_of, is_meant
+from ..stored import Blocks
 
 # Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes, such as
 # RecursionError by RuntimeError and KeyError by LookupError.
@@ -106,20 +107,20 @@ class Variable:
     array : an array of any library, of which only ``shape`` and ``dtype`` are read.
     read : returns all values.
     dims : for each dimension its name, or None.
-    opened : opens an array of a .zarr or .h5 again, to read parts of it; None for other formats and for text.
+    opened : opens an array of a .zarr or .h5 again, to read blocks of it; None for other formats and for text.
     attributes : the attributes of the array that are listed in `ATTRIBUTES`.
     fill : the value that stands for entries that were never written, or None.
-    parts : returns a reader of parts of the values, or None if there can be none; None for .zarr and .h5.
+    blocks : returns the values as `Blocks`, or None if they have to be read at once; None for .zarr and .h5.
     stored_bytes : counts the bytes that the values take in the file; None if they cannot be compressed.
     """
 
     array: Any
     read: Callable[[], Any]
     dims: tuple[Any, ...]
-    opened: Callable[[], AbstractContextManager[Any]] | None
-    attributes: dict[str, Any]
-    fill: Any
-    parts: Callable[[], Any] | None = None
+    opened: Callable[[], AbstractContextManager[Any]] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    fill: Any = None
+    blocks: Callable[[], Blocks | None] | None = None
     stored_bytes: Callable[[], int] | None = None
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from ...errors import InputError
 from ..dims import check_length
-from ..readers import FileFolder
+from ..readers import rectangles
 from .arrays import Variable, Variables, json_of, naming, padded_text, readable, stored_names
-from .npy import NpyFile, NpzMember, PickledError, npy_file, npz_members
+from .npy import NpyArray, NpzMember, PickledError, npy_array, npz_members
 
 META = "meta.json"
 RECORDING = "mmphate-gpu recording"
@@ -25,7 +25,7 @@ _LONGEST_NAME = 255  # characters; no file system accepts a longer name of a fil
 @contextlib.contextmanager
 def open_npy(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """The array of a .npy as "data". A .npy has no links, so ``follow_links`` changes nothing."""
-    yield {"data": _variable(npy_file(path))}
+    yield {"data": _variable(npy_array(path))}
 
 
 @contextlib.contextmanager
@@ -49,8 +49,8 @@ def open_recording(path: Path, *, follow_links: bool = False) -> Iterator[Variab
         beside = [name for name in ("mask", "label") if name in meta["extra"]]
         yield {
             "data": _variable(snapshots),
-            "epoch": Variable(epoch, lambda: epoch, (None,) * epoch.ndim, None, {}, None),
-        } | {name: _variable(npy_file(path / f"{name}.npy")) for name in beside}
+            "epoch": Variable(epoch, lambda: epoch, (None,) * epoch.ndim),
+        } | {name: _variable(npy_array(path / f"{name}.npy")) for name in beside}
 
 
 def _shape_in(members: dict[str, NpzMember], name: str) -> tuple[int, ...] | None:
@@ -66,16 +66,16 @@ def _shape_in(members: dict[str, NpzMember], name: str) -> tuple[int, ...] | Non
         return None  # in capitals it may be anything
 
 
-def _variable(array: NpyFile | NpzMember | Snapshots) -> Variable:
-    stored = array.stored_bytes if isinstance(array, NpzMember) else None  # only a .npz is compressed
-    return Variable(array, array.read, (None,) * len(array.shape), None, {}, None, array.parts, stored)
+def _variable(array: NpyArray | NpzMember | Snapshots) -> Variable:
+    stored_bytes = getattr(array, "stored_bytes", None)  # only a .npz is compressed
+    return Variable(array, array.read, (None,) * len(array.shape), blocks=array.blocks, stored_bytes=stored_bytes)
 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """Arrays of one shape in the files of a folder, stacked along a new first axis."""
+    """Arrays of one shape in the files of a folder, stacked along a new first axis, the epochs."""
 
-    files: tuple[NpyFile, ...]
+    files: tuple[NpyArray, ...]
     shape: tuple[int, ...]
     dtype: np.dtype
 
@@ -86,10 +86,22 @@ class Snapshots:
             place[...] = file.read()
         return out
 
-    def parts(self) -> FileFolder | None:
-        """A reader of parts of the values; None if a file is in Fortran order."""
-        parts = [part for file in self.files if (part := file.parts()) is not None]
-        return FileFolder(tuple(parts), self.shape, self.dtype) if len(parts) == len(self.files) else None
+    def blocks(self) -> Snapshots | None:
+        """Itself, whose `block` reads parts of the values; None if a file is in Fortran order."""
+        return self if all(file.header.in_c_order for file in self.files) else None
+
+    def block(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        n_timesteps = 1 if len(self.shape) == 3 else self.shape[1]
+        parts = [
+            self.files[epoch].block(timesteps, units, samples)
+            for epochs, timesteps in rectangles(slices, n_timesteps)
+            for epoch in range(epochs.start, epochs.stop)
+        ]
+        return np.concatenate(parts).astype(self.dtype, copy=False)
+
+    def check(self) -> None:
+        for file in self.files:
+            file.check()
 
 
 def _snapshots(path: Path, names: list[str]) -> Snapshots:
@@ -100,7 +112,7 @@ def _snapshots(path: Path, names: list[str]) -> Snapshots:
     if len(set(names)) < len(names):
         raise InputError(f"{path / META} names a file twice; accepted: one file for each snapshot")
     # Folders in a name are dropped, so that no file outside the recorder's folder is opened.
-    files = tuple(npy_file(path / Path(name).name) for name in names)
+    files = tuple(npy_array(path / Path(name).name) for name in names)
     shapes = {file.shape for file in files}
     if len(shapes) > 1:
         raise InputError(f"{path} holds snapshots of the shapes {sorted(shapes)}; accepted: the same shape for all")

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..dims import AXES
-from ..readers import FlatFile, check_stamp, fill, stamp_of
+from ..readers import changed, check_stamp, stamp_of
 from .arrays import readable
 
 _MAGIC = b"\x93NUMPY"
@@ -48,6 +48,10 @@ class Header(NamedTuple):
     fortran: bool  # whether the first index varies fastest
     dtype: np.dtype
     offset: int  # where the values begin, in bytes from the start
+
+    @property
+    def in_c_order(self) -> bool:
+        return not self.fortran or sum(size > 1 for size in self.shape) < 2
 
     @property
     def nbytes(self) -> int:
@@ -112,8 +116,18 @@ def read_values(file: Any, header: Header, path: Path) -> np.ndarray:
     """
     out = np.empty(header.shape, header.dtype, order="F" if header.fortran else "C")
     if out.nbytes:
-        fill(file, out.reshape(-1, order="A").view(np.uint8), path)
+        _fill(file, out.reshape(-1, order="A").view(np.uint8), path)
     return _valid(out, path)
+
+
+def _fill(file: Any, target: np.ndarray, path: Path) -> None:
+    """Fill the bytes ``target`` from the open ``file`` at ``path``. Raises `InputError` if the file ends before."""
+    view = target.data
+    while view:  # a read may return fewer bytes than asked for; zipfile copies each read, so reads are small
+        n_bytes = file.readinto(view[: 2**24])
+        if not n_bytes:
+            raise changed(path)
+        view = view[n_bytes:]
 
 
 def _valid(values: np.ndarray, path: Path) -> np.ndarray:
@@ -128,12 +142,19 @@ def _valid(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class NpyFile:
-    """An array in a .npy file."""
+class NpyArray:
+    """An array in a .npy file, or a member of a .npz that is not compressed.
+
+    Attributes
+    ----------
+    stamp : the state of the file when its header was read, as `stamp_of` gives it.
+    start : where the .npy begins in the file, in bytes.
+    """
 
     path: Path
     header: Header
-    stamp: str  # the state of the file when its header was read, as `stamp_of` gives it
+    stamp: str
+    start: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -146,49 +167,77 @@ class NpyFile:
     def read(self) -> np.ndarray:
         """All values, in memory."""
         with readable(self.path), self.path.open("rb", buffering=0) as file:
-            file.seek(self.header.offset)
+            file.seek(self.start + self.header.offset)
             values = read_values(file, self.header, self.path)
-        check_stamp(self.path, self.stamp)  # another file may have taken its place since the header was read
+        self.check()  # another file may have taken its place since the header was read
         return values
 
-    def parts(self) -> FlatFile | None:
-        """A reader of parts of the values; None for an array in Fortran order."""
-        return _flat(self.path, self.header, 0, self.stamp)
+    def blocks(self) -> NpyArray | None:
+        """Itself, whose `block` reads parts of the values; None for an array in Fortran order."""
+        return self if self.header.in_c_order else None
+
+    def block(self, slices: slice, units: slice, samples: slice) -> np.ndarray:  # (B, m, d)
+        n_units, n_samples = self.shape[-2:]
+        sizes = [part.stop - part.start for part in (slices, units, samples)]
+        out = np.empty(sizes, self.dtype)
+        first = slices.start * n_units + units.start  # node
+        if sizes[1:] == [n_units, n_samples]:  # whole slices lie one behind the other
+            runs = [(first, out)]
+        elif sizes[2] == n_samples:
+            runs = [(first + n_units * row, part) for row, part in enumerate(out)]
+        else:
+            runs = [(first + n_units * row + u, part) for row, block in enumerate(out) for u, part in enumerate(block)]
+        with self._opened() as file:
+            for node, part in runs:
+                place = (node * n_samples + samples.start) * self.dtype.itemsize
+                file.seek(self.start + self.header.offset + place)
+                _fill(file, part.reshape(-1).view(np.uint8), self.path)
+        return _valid(out, self.path)
+
+    def _opened(self) -> Any:
+        try:
+            return self.path.open("rb", buffering=0)
+        except OSError as error:
+            raise changed(self.path) from error
+
+    def check(self) -> None:
+        check_stamp(self.path, self.stamp)
 
 
-def npy_file(path: Path) -> NpyFile:
+def npy_array(path: Path) -> NpyArray:
     """Open the .npy file at ``path``: read its header only. `read_header` lists the errors."""
     with readable(path), path.open("rb") as file:
         stamp = stamp_of(path)
-        return NpyFile(path, read_header(file, path.stat().st_size, str(path)), stamp)
+        return NpyArray(path, read_header(file, path.stat().st_size, str(path)), stamp)
 
 
+@dataclass(frozen=True, eq=False)
 class NpzMember:
     """An array in an open .npz.
 
-    Parameters
+    Attributes
     ----------
-    path : the path of the .npz.
     stamp : the state of the .npz when it was opened, as `stamp_of` gives it.
-    archive : the open .npz.
-    info : the entry of the array in the directory of the .npz.
+    info : the entry of the array in the directory of the archive.
     """
 
-    def __init__(self, path: Path, stamp: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-        self.path, self._stamp, self._archive, self._info = path, stamp, archive, info
+    path: Path
+    stamp: str
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
 
     @property
     def name(self) -> str:
-        return self._info.filename.removesuffix(".npy")
+        return self.info.filename.removesuffix(".npy")
 
     def stored_bytes(self) -> int:
         """What it takes in the archive."""
-        return self._info.compress_size
+        return self.info.compress_size
 
     @property
     def is_array(self) -> bool:
         """Whether the name of the entry ends in .npy."""
-        return self._info.filename.endswith(".npy")
+        return self.info.filename.endswith(".npy")
 
     @property
     def size(self) -> int:
@@ -200,7 +249,7 @@ class NpzMember:
 
     @cached_property
     def header(self) -> Header:
-        info = self._info
+        info = self.info
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InputError(
                 f"{self._where} has the compression method {info.compress_type}; accepted: 0 (stored) and 8 (deflated)"
@@ -209,7 +258,7 @@ class NpzMember:
             raise InputError(
                 f"{self._where} is stored in {info.compress_size} bytes; accepted: {info.file_size}, its size"
             )
-        with readable(self.path), self._archive.open(info) as file:
+        with readable(self.path), self.archive.open(info) as file:
             header = read_header(file, info.file_size, self._where)
         n_after = info.file_size - header.offset - header.nbytes
         if n_after:  # zipfile compares the checksum at the end of an entry only, so reading the values must end there
@@ -227,37 +276,29 @@ class NpzMember:
 
     def read(self) -> np.ndarray:
         """All values, in memory; they are compared with the checksum in the archive."""
-        with readable(self.path), self._archive.open(self._info) as file:
+        with readable(self.path), self.archive.open(self.info) as file:
             file.read(self.header.offset)
             return read_values(file, self.header, self.path)
 
-    def parts(self) -> FlatFile | None:
-        """A reader of parts of the values; None for an array that is compressed or in Fortran order.
+    def blocks(self) -> NpyArray | None:
+        """The array as its file stores it, to read parts of it; None if it is compressed or in Fortran order.
 
         One pass over the values compares them with the checksum in the archive first.
         """
-        info = self._info
-        if info.compress_type != zipfile.ZIP_STORED:
+        if self.info.compress_type != zipfile.ZIP_STORED or not self.header.in_c_order:
             return None
         with readable(self.path):
-            with self._archive.open(info) as file:
+            with self.archive.open(self.info) as file:
                 while file.read(2**20):  # zipfile compares the checksum at the end of the entry
                     pass
-            return _flat(self.path, self.header, self._start(), self._stamp)
+            return NpyArray(self.path, self.header, self.stamp, self._start())
 
     def _start(self) -> int:
         """Where the entry begins in the file: after its local header, whose name and extra field vary in length."""
         with self.path.open("rb") as file:
-            file.seek(self._info.header_offset + 26)
+            file.seek(self.info.header_offset + 26)
             n_name, n_extra = struct.unpack("<HH", file.read(4))
-        return self._info.header_offset + 30 + n_name + n_extra
-
-
-def _flat(path: Path, header: Header, start: int, stamp: str) -> FlatFile | None:
-    one_axis = sum(size > 1 for size in header.shape) < 2
-    if header.fortran and not one_axis:
-        return None
-    return FlatFile(path, start + header.offset, header.shape, header.dtype, stamp)
+        return self.info.header_offset + 30 + n_name + n_extra
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ def _text_variable(path: Path, name: str, values: list[Any]) -> Variable:
         array = np.asarray(values)
     else:
         raise InputError(f"{path} has an attribute {name} that is a list of other things; accepted: text or numbers")
-    return Variable(array, lambda: array, (None,), None, {}, None)
+    return Variable(array, lambda: array, (None,))
 
 
 def _variable(path: Path, node: Node) -> Variable:
@@ -128,7 +128,7 @@ def _variable(path: Path, node: Node) -> Variable:
     if dtype is None:
         if array.ndim != 1:
             raise InputError(f"{node.folder} holds text in {array.ndim} axes; accepted: text in one axis")
-        name_of_chunk = array.metadata.encode_chunk_key if hasattr(array, "metadata") else _key_2
+        name_of_chunk = array.metadata.encode_chunk_key if hasattr(array, "metadata") else _text_chunk_name_version_2
         read = partial(read_text, node.folder, node.version, node.metadata, name_of_chunk)
     stored = partial(stored_bytes, node.folder)
     return Variable(array, read, dims, _ZarrArray(path, node.folder), attributes, fill, stored_bytes=stored)
@@ -148,7 +148,7 @@ def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
     return tuple(common_name(each[axis] for each in lists) for axis in range(n_axes))
 
 
-def _key_2(index: tuple[int]) -> str:
+def _text_chunk_name_version_2(index: tuple[int]) -> str:
     return str(index[0])
 
 

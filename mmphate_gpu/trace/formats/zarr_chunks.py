@@ -151,7 +151,7 @@ class Decoder:
         return decoded
 
     def _damaged(self) -> InputError:
-        return InputError(f"{self.owner} has a chunk that is damaged or cut off; accepted: whole ones, by {self.name}")
+        return InputError(f"{self.owner} has a damaged or truncated chunk; accepted: whole ones, by {self.name}")
 
     def _too_long(self) -> InputError:
         return InputError(
@@ -195,7 +195,7 @@ def _lz4_bytes(chunk: memoryview) -> int | None:
 
 
 def _zstd_bytes(chunk: memoryview) -> int | None:
-    """How many bytes the frames of a chunk promise; None if they are cut off.
+    """How many bytes the frames of a chunk promise; None if they are truncated.
 
     A frame need not say how many: then its blocks bound them, of which each holds up to 128 KiB.
     """
@@ -221,9 +221,9 @@ def _zstd_bytes(chunk: memoryview) -> int | None:
 
 
 def _end_of_blocks(chunk: memoryview, start: int) -> tuple[int, int]:
-    """Where the blocks of a frame of zstd end, and how many they are; beyond the chunk if they are cut off.
+    """Where the blocks of a frame of zstd end, and how many they are; beyond the chunk if they are truncated.
 
-    A block has a header of 3 bytes: whether it is the last one, its kind, of which 1 is a repeated byte, and its size.
+    A block has a header of 3 bytes: whether it is the last one, its type (1: one byte, repeated) and its size.
     """
     n_blocks, last = 0, False
     while not last and start < len(chunk):

@@ -111,7 +111,7 @@ def check_array(node: Node) -> Claims:
             raise InputError(f"{node.folder} has storage transformers; accepted: an array without them")
         separator = _settings(metadata.get("chunk_key_encoding")).get("separator", ".")
         codecs = list(_nested(node, metadata.get("codecs")))
-        chunk = _sizes(node, "chunk_shape", _regular(node), len(shape))
+        chunk = _sizes(node, "chunk_shape", _regular_chunk_shape(node), len(shape))
         inner = [_settings(codec).get("chunk_shape") for codec in codecs if _name_of(codec) == _SHARDS]
         part = _sizes(node, "chunk_shape", inner[-1], len(shape)) if inner else chunk
         dtype = _dtype_3(node, metadata.get("data_type"))
@@ -129,12 +129,12 @@ def _sizes(node: Node, name: str, sizes: Any, n_axes: int | None = None, least: 
     valid = isinstance(sizes, list) and all(type(size) is int and least <= size < 2**63 for size in sizes)
     if not valid or len(sizes) > _MOST_AXES or n_axes not in (None, len(sizes)):
         raise InputError(
-            f"{node.folder} has the {name} {str(sizes)[:100]}; accepted: whole numbers from {least} on, one an axis"
+            f"{node.folder} has the {name} {str(sizes)[:100]}; accepted: whole numbers from {least} on, one per axis"
         )
     return tuple(sizes)
 
 
-def _regular(node: Node) -> Any:
+def _regular_chunk_shape(node: Node) -> Any:
     """The shape of the chunks of an array of version 3."""
     grid = node.metadata.get("chunk_grid")
     if _name_of(grid) != "regular":
@@ -194,7 +194,7 @@ def _dtype_2(node: Node, dtype: Any) -> np.dtype | None:
     if dtype == "|O":
         return None
     if not isinstance(dtype, str) or not _NUMPY_TYPE.fullmatch(dtype) or np.dtype(dtype).kind not in "biufcSUmM":
-        raise _no_values(node, dtype)
+        raise _dtype_error(node, dtype)
     return np.dtype(dtype)
 
 
@@ -208,13 +208,13 @@ def _dtype_3(node: Node, dtype: Any) -> np.dtype | None:
         return np.dtype(f"{name[6]}8".replace("d", "M").replace("t", "m"))
     characters = {"fixed_length_utf32": ("U", 4), "null_terminated_bytes": ("S", 1)}
     if isinstance(name, str) and name in characters:
-        kind, width = characters[name]
+        letter, width = characters[name]
         (length,) = _sizes(node, "length_bytes", [_settings(dtype).get("length_bytes")], least=0)
-        return np.dtype((kind, min(length, 2**30) // width))
-    raise _no_values(node, dtype)
+        return np.dtype((letter, min(length, 2**30) // width))
+    raise _dtype_error(node, dtype)
 
 
-def _no_values(node: Node, dtype: Any) -> InputError:
+def _dtype_error(node: Node, dtype: Any) -> InputError:
     return InputError(
         f"{node.folder} has the data type {str(dtype)[:100]!r}; accepted: numbers, booleans, times and text, no objects"
     )

@@ -71,6 +71,6 @@ def _texts(file: Path, content: bytes, n_texts: int) -> Iterator[str]:
     for _ in range(n_texts):
         end = start + 4 + int.from_bytes(content[start : start + 4], "little")
         if start + 4 > len(content) or end > len(content):
-            raise InputError(f"{file} is cut off")
+            raise InputError(f"{file} is truncated")
         yield content[start + 4 : end].decode()
         start = end
