@@ -101,7 +101,7 @@ class Contents:
     def _present_reader(self, data: Any) -> PresentValues | None:
         if self.packing is None or not self.packing.missing:
             return None
-        present = PresentValues(data, None)
+        present = PresentValues(data, self.packing, None)
         return None if all_true(present) else present
 
     def _reader(
