@@ -39,10 +39,10 @@ class Change:
 def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[Key, Change]]:
     """Run the block in evaluation mode; then restore the model, the random states, and the objects ``others``.
 
-    Parameters, their gradients, buffers, and the attributes of every module are restored, with all that `Walk` finds in
-    them. The model's tensors are copied for this while the block runs. Random states are those of torch (CPU, and CUDA
-    where in use), NumPy, `random`, and generators among the attributes. When the block has ended, the dict that it got
-    holds the attributes that it has changed.
+    Parameters, their gradients, buffers, and the attributes of every module are restored, with all that `Walk` reaches
+    from them. The tensors of the model are copied for this while the block runs. Random states are those of torch (CPU,
+    and CUDA where in use), NumPy, `random`, and generators among the attributes. When the block has ended, the dict
+    that it got holds the attributes that it has changed.
     """
     attributes = Attributes(model)
     changes: dict[Key, Change] = {}

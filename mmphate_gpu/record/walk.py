@@ -28,17 +28,12 @@ _CONTAINERS = frozenset({list, tuple, set, frozenset, deque})  # without attribu
 
 
 class Walk:
-    """Visits the objects that are reachable from values.
+    """Visits the objects that are reachable from values, but not those in ``outside``.
 
     It enters lists, tuples, sets, dicts, modules, dataclasses, and objects of classes that the user wrote or that come
-    from a package of the model's own classes, with their attributes and slots; of the classes of modules that the user
-    wrote, the class attributes. It does not enter objects of other packages: a trainer or a logger that
-    a module refers to is no state of the model, and threads may be at work in it.
-
-    Parameters
-    ----------
-    modules : those whose classes name the packages to enter.
-    outside : objects that are not visited.
+    from a package of the classes of ``modules``, with their attributes and slots; for modules that the user wrote, also
+    the class attributes. It does not enter objects of other packages: a trainer or a logger that a module refers to is
+    no state of the model, and threads may be at work in it.
     """
 
     def __init__(self, modules: Iterable[nn.Module], outside: Iterable[Any] = ()) -> None:

@@ -175,12 +175,8 @@ def link(group: Any, name: str) -> tuple[int, Any]:
 def _check_links(file: Any, name: str, follow_links: bool, n_links: int = 0) -> None:
     """Follow the path ``name`` link by link. No other file is opened unless ``follow_links``.
 
-    Raises
-    ------
-    KeyError
-        There is no object ``name``.
-    InputError
-        A link leads out of the file, or there are more links than HDF5 follows.
+    Raises KeyError if there is no object ``name``, and `InputError` if a link leads out of the file, or there are more
+    links than HDF5 follows.
     """
     link_types, group, parts = h5py().h5l, file, name.split("/")
     while parts:

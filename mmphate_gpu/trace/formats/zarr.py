@@ -66,14 +66,8 @@ def _opened_by_zarr(node: Node) -> Any:
 def open_zarr(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """The arrays of a store that a trace can use, opened but not read.
 
-    Parameters
-    ----------
-    follow_links : whether symbolic links in the store may lead out of it.
-
-    Raises
-    ------
-    InputError
-        Anything else than a store of numbers and text that holds what it claims.
+    Unless ``follow_links``, symbolic links must not lead out of the store. `InputError` refuses anything else than a
+    store of numbers and text that holds what it claims.
     """
     require("zarr", extra="zarr", purpose=f"{path}: reading .zarr")
     with readable(path):
