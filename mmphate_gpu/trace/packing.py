@@ -212,7 +212,7 @@ def _start_of(name: str, text: str, attributes: Mapping[str, Any]) -> np.datetim
 
 
 def _value_dtype(dtype: np.dtype, scale: Any, offset: Any, any_missing: bool) -> np.dtype:
-    """The dtype that xarray gives the values."""
+    """The dtype of the values, as in xarray."""
     if scale is not None and offset is not None and scale.dtype == offset.dtype and scale.dtype.kind == "f":
         return np.dtype(np.float64) if dtype.kind in "iu" and dtype.itemsize == 4 else scale.dtype
     if offset is not None:

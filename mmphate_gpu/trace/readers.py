@@ -1,4 +1,4 @@
-"""Blocks of the arrays of a .zarr or a .h5, and how a file that changes meanwhile is recognized."""
+"""Blocks of the arrays of a .zarr or .h5, and the stamp by which a file that has changed is recognized."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ _SMALL_CHUNK = 1024  # bytes; an array of more than _FEW_CHUNKS chunks needs chu
 _LONGEST_TEXT, _MOST_ENTRIES = 8000, 1000  # characters and entries of an attribute
 
 
-_ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a Python object, another one in each process
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a Python object; it differs in every process
 
 
 @contextlib.contextmanager
