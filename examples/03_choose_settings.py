@@ -17,7 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 from mmphate_gpu import MMPHATE, Trace, datasets, neighborhood_preservation
 
 REACHES = (10, 25, 60)  # interslice_knn: how many slices a unit is linked with along its own path
-LANDMARKS = (100, 400, 1000)  # n_landmark: how finely the picture is laid out
+LANDMARKS = (80, 300, 700)  # n_landmark: how finely the picture is laid out
 N_NEIGHBORS = 10
 
 
@@ -35,7 +35,7 @@ def principal_components(trace: Trace) -> np.ndarray:
     return PCA(2).fit_transform(points)
 
 
-trace = datasets.bifurcation("hopf_pitchfork", n_epochs=31, n_timesteps=20)
+trace = datasets.bifurcation("hopf_pitchfork", n_epochs=25, n_timesteps=20)
 oscillator = np.arange(trace.n_nodes) % trace.n_units < 3  # the first three units of every slice
 
 figure = Figure(figsize=(7.4, 7), layout="constrained")

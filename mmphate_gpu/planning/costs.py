@@ -236,7 +236,7 @@ class Costs:
         block = 4 * self.N * self.C
         blocks = max(1, min(KRYLOV_BLOCKS, -(-self.N // self.C))) + 2 + self.cuda
         chunk = 16 * CUDA_CHUNK_ELEMENTS if self.cuda else 0  # float64 copies
-        product = self.gathered
+        product: float = self.gathered
         if self._multiplies_tiles(storage):  # ops/tile_block.py: the block in half precision, sums in float32
             product += 6 * -(-self.C // COLUMNS) * COLUMNS * TILE * self.tiles
         elif storage == "lazy":

@@ -141,10 +141,10 @@ def plan(
     """
     check_choice("storage", storage, STORAGES)
     shape, dtype, trace = _shape_of(shape_or_trace)
-    sizes = {"n_landmark": n_landmark, "n_pca": n_pca, "n_svd": n_svd, "n_components": n_components, "t": t}
-    p = Params(**sizes, storage=storage, landmarks=landmarks, mds_solver=mds_solver, mds_dist=mds_dist)
+    mds: dict[str, Any] = {"n_components": n_components, "mds_solver": mds_solver, "mds_dist": mds_dist}
+    p = Params(n_landmark=n_landmark, n_pca=n_pca, n_svd=n_svd, t=t, storage=storage, landmarks=landmarks, **mds)
     target, card, available = _device_and_memory(device, None if trace is None else trace.data)
-    shares = {"active_share": active_share, "active_tiles": active_tiles}
+    shares: dict[str, Any] = {"active_share": active_share, "active_tiles": active_tiles}
     shares = {name: check_number(name, share, low=0, high=1) for name, share in shares.items() if share is not None}
     entries = Entries()
     if trace is not None and active_share is None:
@@ -174,7 +174,7 @@ def check_least(shape_or_trace: Any, p: Params, device: torch.device, available:
     plan_run(shape, p, dtype=dtype, device=device, available=available, entries=LEAST).check()
 
 
-def _device_and_memory(device: Any, data: torch.Tensor | None) -> tuple[torch.device, str | None, int]:
+def _device_and_memory(device: Any, data: Any) -> tuple[torch.device, str | None, int]:
     """The device, its name if it is a card that this machine need not have, and its memory."""
     bytes_of_card = card_bytes(device)
     if bytes_of_card is not None:
@@ -199,7 +199,7 @@ def plan_run(
     # Triton comes with torch. Whether the other versions of the ops compile on an absent card is unknown; the portable
     # ones take more memory.
     native, triton = card is None and serves(device), cuda and (card is not None or TRITON.why_not() is None)
-    machine = {"free_bytes": available, "cuda": cuda, "native": native, "triton": triton}
+    machine: dict[str, Any] = {"free_bytes": available, "cuda": cuda, "native": native, "triton": triton}
     limit = "" if card else limit_text(free_memory(device))
 
     def planned(settings: Params) -> Plan:
@@ -305,4 +305,5 @@ def _shape_of(shape_or_trace: Any) -> tuple[tuple[int, int, int, int], torch.dty
     if len(sizes) == 3:
         sizes = (sizes[0], 1, *sizes[1:])
     _check_slices(sizes)
-    return tuple(int(size) for size in sizes), torch.float64 if wide else torch.float32, None
+    n_epochs, n_timesteps, n_units, n_samples = map(int, sizes)
+    return (n_epochs, n_timesteps, n_units, n_samples), torch.float64 if wide else torch.float32, None

@@ -236,7 +236,7 @@ def _number(name: str, key: str, attributes: Mapping[str, Any]) -> Any:
 
 def _numbers(name: str, key: str, attributes: Mapping[str, Any], dtype: np.dtype) -> list[Any]:
     """The numbers of an attribute, in types that compare exactly with an array of ``dtype``."""
-    numbers = np.asarray(attributes.get(key, ())).ravel()
+    numbers: np.ndarray = np.asarray(attributes.get(key, ())).ravel()
     if numbers.dtype.kind in "US":  # JSON has no NaN
         numbers = np.array([_number_of_text(name, key, str(text)) for text in numbers])
     if numbers.dtype.kind not in "iuf":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 
@@ -27,8 +27,8 @@ class TracePoints(NamedTuple):
 
 def points_in_memory(
     data: Array, mask: Array | None, normalize: bool, rounding: torch.finfo | None = None
-) -> TracePoints:
-    """One point per node: its samples, standardized if ``normalize``."""
+) -> tuple[torch.Tensor, torch.Tensor]:  # (S, M, P), (S, M) float64
+    """One point per node, which is its samples, standardized if ``normalize``; and the resolution of each point."""
     n_epochs, n_timesteps, n_units, n_samples = data.shape
     shape = n_epochs * n_timesteps, n_units, n_samples
     out = torch.empty(shape, dtype=torch.float64, device=data.device)
@@ -39,7 +39,7 @@ def points_in_memory(
         points = _filled(values, present) if scale is None else standardized(values, present, scale)
         out[chunk.sets, chunk.rows] = points
         resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale, rounding)
-    return TracePoints(out, _with_floor(resolution, rounding, normalize))
+    return out, _with_floor(resolution, rounding, normalize)
 
 
 def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
