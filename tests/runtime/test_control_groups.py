@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from mmphate_gpu.planning.plan import Plan
 from mmphate_gpu.runtime import memory, memory_limits
 from mmphate_gpu.runtime.memory_limits import Limit, cgroup_limits
 
-from .limits import MIB, linux
+MIB = 2**20
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,8 @@ from mmphate_gpu import InputError
 from mmphate_gpu.cli import main
 from mmphate_gpu.planning.fit import ran_out
 
-from .limits import MIB, linux
+MIB = 2**20
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 
 PACKAGES = str(Path(mm.__file__).resolve().parents[1])
 

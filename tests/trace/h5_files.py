@@ -1,24 +1,19 @@
-"""Files of HDF5, and the sentences that refuse them."""
+"""Files of HDF5."""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import pytest
 
-from mmphate_gpu import InputError
-from mmphate_gpu.trace import load_trace
+from . import traces
+from .traces import SHAPE
 
 h5py = pytest.importorskip("h5py")
 
 
-SHAPE = (4, 3, 5, 7)
-
-
-streams = pytest.mark.parametrize("stream", [False, True])
-
-
-def values():
-    return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+values = functools.partial(traces.values, dtype=np.float32)
 
 
 def written(path, *, plain=True):
@@ -35,16 +30,3 @@ def virtual(file, name, *sources, shape=SHAPE):
     for source in sources:
         layout[...] = h5py.VirtualSource(*source, shape=shape)
     file.create_virtual_dataset(name, layout)
-
-
-def refusal(path):
-    """The message of `load_trace` for ``path``, which must be the same in memory and block by block."""
-    sentences = set()
-    for stream in (False, True):
-        with pytest.raises(InputError) as caught:
-            load_trace(path, stream=stream)
-        sentences.add(str(caught.value).removeprefix(f"{path}: "))
-    assert len(sentences) == 1
-    (sentence,) = sentences
-    assert "\n" not in sentence and len(sentence) < len(str(path)) + 500
-    return sentence

@@ -13,17 +13,7 @@ import pytest
 from mmphate_gpu import InputError
 from mmphate_gpu.trace.formats import flat
 
-SHAPE = (4, 3, 5, 7)
-
-
-BOTH = pytest.mark.parametrize("stream", [False, True])
-
-
 LITTLE = 1_500_000  # bytes; the values of each file below take more
-
-
-def values() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=SHAPE)
 
 
 def npy_bytes(header: str, content: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:

@@ -12,12 +12,13 @@ from mmphate_gpu import InputError, InputTypeError, load_trace, save_trace
 from mmphate_gpu.embedding import Embedding
 from mmphate_gpu.trace.formats import npy
 
-from .headers import BOTH, SHAPE, described, npy_bytes, of, recording, values, zipped
+from .headers import described, npy_bytes, of, recording, zipped
+from .traces import SHAPE, streams, values
 
 # ---------------------------------------------------------------- truncated members and files
 
 
-@BOTH
+@streams
 def test_a_stored_member_shorter_than_its_header(tmp_path, stream):
     """Without the check, its last values would be bytes of the next member."""
     short = npy_bytes(described(SHAPE), values().tobytes()[:-80])
@@ -26,7 +27,7 @@ def test_a_stored_member_shorter_than_its_header(tmp_path, stream):
         load_trace(path, stream=stream)
 
 
-@BOTH
+@streams
 # The offsets of the compressed and the uncompressed size in the central directory.
 @pytest.mark.parametrize("place", [20, 24])
 def test_a_directory_that_claims_more_than_an_entry_has(tmp_path, place, stream):
@@ -42,7 +43,7 @@ def test_a_directory_that_claims_more_than_an_entry_has(tmp_path, place, stream)
         load_trace(path, stream=stream)
 
 
-@BOTH
+@streams
 def test_two_arrays_in_one_member(tmp_path, stream):
     path = zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=of(values()) + of(values()))
     with pytest.raises(InputError, match=r"the entry 'data' has \d+ bytes after its values, by the directory"):
@@ -72,7 +73,7 @@ def test_a_file_that_is_truncated_while_it_is_read(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- bytes that are no values of the dtype
 
 
-@BOTH
+@streams
 def test_a_size_that_is_a_truth_value(tmp_path, stream):
     (tmp_path / "a.npy").write_bytes(
         npy_bytes("{'descr': '<f8', 'fortran_order': False, 'shape': (2, True, 2)}", bytes(32))
@@ -80,7 +81,7 @@ def test_a_size_that_is_a_truth_value(tmp_path, stream):
     assert load_trace(tmp_path / "a.npy", stream=stream).load().shape == (2, 1, True, 2)
 
 
-@BOTH
+@streams
 def test_bytes_that_are_no_booleans(tmp_path, stream):
     """Any nonzero byte is True, as in C; in torch a byte of 2 would count as both True and False."""
     mask = np.ones(SHAPE, np.uint8)
@@ -111,7 +112,7 @@ needs_links = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs of 
 
 
 @needs_links
-@BOTH
+@streams
 def test_a_fifo_is_refused(tmp_path, stream):
     for name in ("a.npy", "a.npz", "a.h5", "a.zarr"):
         os.mkfifo(tmp_path / name)
@@ -128,7 +129,7 @@ def test_a_fifo_is_refused(tmp_path, stream):
 
 
 @needs_links
-@BOTH
+@streams
 def test_links_out_of_a_recording(tmp_path, stream):
     folder, other = recording(tmp_path / "run", *values()), recording(tmp_path / "other", *values())
     (folder / "snapshot_1.npy").unlink()

@@ -10,7 +10,8 @@ import pytest
 from mmphate_gpu import InputError
 from mmphate_gpu.trace import as_trace, load_trace
 
-from .h5_files import SHAPE, refusal, streams, values, virtual, written
+from .h5_files import values, virtual, written
+from .traces import SHAPE, refusal, streams
 
 h5py = pytest.importorskip("h5py")
 

@@ -13,12 +13,13 @@ import pytest
 from mmphate_gpu import InputError, load_trace
 from mmphate_gpu.trace.formats import flat, npy
 
-from .headers import BOTH, LITTLE, SHAPE, described, npy_bytes, of, recording, refused_in_little_memory, values, zipped
+from .headers import LITTLE, described, npy_bytes, of, recording, refused_in_little_memory, zipped
+from .traces import SHAPE, streams, values
 
 # ---------------------------------------------------------------- shapes and sizes
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize(
     ("shape", "match"),
     [
@@ -36,7 +37,7 @@ def test_a_npy_of_an_impossible_shape(tmp_path, shape, match, stream):
     refused_in_little_memory(lambda: load_trace(tmp_path / "a.npy", stream=stream), rf"a\.npy.*{match}")
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize("shape", [(10**9,), (10**5, 10**4), (10**3, 10, 10, 10, 100)])
 def test_a_large_npy_of_other_axes(tmp_path, shape, stream):
     """A sparse file of eight gigabytes, which takes no room on the disk."""
@@ -46,7 +47,7 @@ def test_a_large_npy_of_other_axes(tmp_path, shape, stream):
     refused_in_little_memory(lambda: load_trace(tmp_path / "a.npy", stream=stream), rf"data has {len(shape)} axes")
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize(
     ("field", "array", "match"),
     [
@@ -119,7 +120,7 @@ def test_what_lies_beside_the_data_fits_too(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- broken headers
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize(
     "header",
     [
@@ -182,7 +183,7 @@ def test_a_version_that_does_not_exist(tmp_path, version):
         {"epoch": ["a" * 100_000]},
     ],
 )
-@BOTH
+@streams
 def test_a_broken_list_of_snapshots(tmp_path, changes, stream):
     folder = recording(tmp_path / "run", values()[0])
     meta = json.loads((folder / flat.META).read_text())
@@ -208,7 +209,7 @@ def test_a_list_of_snapshots_that_is_no_json(tmp_path, text):
         load_trace(folder)
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 def test_a_header_without_end(tmp_path, version, stream):
     """NumPy reads all of it before it refuses it: up to 4 GB of a file that the disk hardly stores."""
@@ -234,7 +235,7 @@ def test_a_file_that_is_replaced_between_header_and_values(tmp_path):
         opened.read()
 
 
-@BOTH
+@streams
 def test_a_name_in_capitals_that_means_nothing(tmp_path, stream):
     """It is no label of the trace by its shape, so what it holds does not matter."""
     np.savez(tmp_path / "a.npz", data=values(), Label=np.array({"a": 1}, dtype=object))
@@ -246,7 +247,7 @@ def test_a_name_in_capitals_that_means_nothing(tmp_path, stream):
 # ---------------------------------------------------------------- values that hardly differ
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize("ending", [".npz", ".h5", ".zarr"])
 def test_megabytes_that_make_gigabytes(tmp_path, ending, stream):
     """Zeros compress to 1 / 1,030, and such a trace has no picture. A mask may be constant."""

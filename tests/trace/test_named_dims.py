@@ -11,8 +11,11 @@ import torch
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.record import Recorder
 from mmphate_gpu.trace import Trace, as_trace, files, load_trace, save_trace
+from mmphate_gpu.trace.dims import AXES, SLICE_AXES
 
-from .named_files import AXES, SHAPES, SLICE_AXES, full_mask, same, values
+from .traces import full_mask, same, values
+
+SHAPES = ((4, 3, 5, 7), (4, 4, 4, 4))  # in the second one only names distinguish the axes
 
 PLACES = [(".zarr", 2), (".zarr", 3), (".h5", None)]
 

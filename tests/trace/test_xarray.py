@@ -10,8 +10,9 @@ import pytest
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.planning import plan
 from mmphate_gpu.trace import as_trace
+from mmphate_gpu.trace.dims import AXES, SLICE_AXES
 
-from .named_files import AXES, SHAPES, SLICE_AXES, full_mask, same, values
+from .traces import SHAPE, full_mask, same, values
 
 
 @pytest.fixture
@@ -31,11 +32,11 @@ def test_datasets_variables_and_derived_classes(array):
     other = array.transpose(*AXES[::-1])
     mask = (("sample", "epoch"), full_mask((7, 4)) | (np.arange(7) < 1)[:, None])
     dataset = other.to_dataset().assign(mask=mask, loss=("epoch", np.zeros(4)))
-    same(as_trace(dataset), expected(mask=np.broadcast_to(mask[1].T[:, None, None], SHAPES[0])))
+    same(as_trace(dataset), expected(mask=np.broadcast_to(mask[1].T[:, None, None], SHAPE)))
     same(as_trace(other.variable), as_trace(values()))
     same(as_trace(type("Recorded", (xarray.DataArray,), {"__slots__": ()})(other)), expected())
     same(as_trace(xarray.DataArray(values())), as_trace(values()))  # dim_0 to dim_3
-    assert plan(other).shape == plan(dataset).shape == SHAPES[0]
+    assert plan(other).shape == plan(dataset).shape == SHAPE
     with pytest.raises(InputError, match=r"data is a Dataset of \['hidden'\]; accepted: .*data or trace"):
         as_trace(array.to_dataset(name="hidden"))
     with pytest.raises(InputTypeError, match="mask is a Dataset"):
@@ -63,7 +64,7 @@ def test_masks_and_coordinates_by_name(array):
     xarray = pytest.importorskip("xarray")
     mask = full_mask((7, 4)) | (np.arange(7) < 1)[:, None]
     named = xarray.DataArray(mask, dims=("sample", "epoch"))
-    spread = np.broadcast_to(mask.T[:, None, None], SHAPES[0])
+    spread = np.broadcast_to(mask.T[:, None, None], SHAPE)
     same(as_trace(array, mask=named), expected(mask=spread))
     same(as_trace(values(), mask=named), as_trace(values(), mask=spread))
     label = xarray.DataArray(np.arange(7), dims="sample")

@@ -16,12 +16,10 @@ from mmphate_gpu import InputError
 from mmphate_gpu.trace import as_trace, load_trace, save_trace
 from mmphate_gpu.trace.files import OPENERS
 
-from .zarr_stores import BYTES, SHAPE, refusal, regular, sharded, store_2, store_3, values
+from .traces import SHAPE, streams
+from .zarr_stores import BYTES, refusal, regular, sharded, store_2, store_3, values
 
 zarr = pytest.importorskip("zarr", "3")
-
-
-streams = pytest.mark.parametrize("stream", [False, True])
 
 
 @streams

@@ -11,7 +11,8 @@ import zlib
 import numpy as np
 import pytest
 
-from .zarr_chunk_stores import CODECS, MOST, VALUES, check_read, refusal, store
+from .traces import refusal
+from .zarr_chunk_stores import CODECS, MOST, VALUES, check_read, store
 
 zarr = pytest.importorskip("zarr", "3")
 numcodecs = pytest.importorskip("numcodecs")

@@ -15,14 +15,12 @@ from mmphate_gpu.trace import as_trace, load_trace
 from mmphate_gpu.trace.files import OPENERS
 from mmphate_gpu.trace.formats import zarr_metadata, zarr_text
 
-from .zarr_chunk_stores import CODECS, MOST, SHAPE, VALUES, check_read, refusal, store
+from .traces import SHAPE, refusal, streams
+from .zarr_chunk_stores import CODECS, MOST, VALUES, check_read, store
 
 zarr = pytest.importorskip("zarr", "3")
 numcodecs = pytest.importorskip("numcodecs")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # zarr: some codecs are not in its specification
-
-
-streams = pytest.mark.parametrize("stream", [False, True])
 
 
 # ---------------------------------------------------------------- shards, filters, text

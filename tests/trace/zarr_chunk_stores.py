@@ -9,14 +9,11 @@ import struct
 import numpy as np
 import pytest
 
-from mmphate_gpu import InputError
 from mmphate_gpu.trace import as_trace, load_trace
 
+from .traces import SHAPE
+
 numcodecs = pytest.importorskip("numcodecs")
-
-
-SHAPE = (4, 3, 5, 7)
-
 
 MOST = 2 * 1680 + 4096  # bytes that a chunk of SHAPE in float32 may hold
 
@@ -74,19 +71,6 @@ def named(codec):
         return {"name": "blosc", "configuration": settings | {"shuffle": shuffle, "typesize": 4}}
     official = codec.codec_id in ("gzip", "zstd")
     return {"name": codec.codec_id if official else f"numcodecs.{codec.codec_id}", "configuration": settings}
-
-
-def refusal(path):
-    """The sentence by which `load_trace` refuses ``path``, in memory and block by block alike."""
-    sentences = set()
-    for stream in (False, True):
-        with pytest.raises(InputError) as caught:
-            load_trace(path, stream=stream).load()
-        sentences.add(str(caught.value).removeprefix(f"{path}: "))
-    assert len(sentences) == 1
-    (sentence,) = sentences
-    assert "\n" not in sentence and len(sentence) < len(str(path)) + 400
-    return sentence
 
 
 def check_read(path, values=VALUES):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
-import pytest
 
-from mmphate_gpu import InputError
-from mmphate_gpu.trace import load_trace
-
-SHAPE = (4, 3, 5, 7)
-
+from . import traces
+from .traces import SHAPE
 
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def values():
-    return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+values = functools.partial(traces.values, dtype=np.float32)
+refusal = functools.partial(traces.refusal, most=700)  # it lists codecs
 
 
 def store_2(path, metadata=None, attributes=None, chunk=None):
@@ -49,16 +46,3 @@ def regular(shape):
 
 def sharded(*codecs, inner=SHAPE):
     return {"codecs": [{"name": "sharding_indexed", "configuration": {"chunk_shape": list(inner), "codecs": codecs}}]}
-
-
-def refusal(path, **options):
-    """The sentence by which `load_trace` refuses ``path``, in memory and block by block alike."""
-    sentences = set()
-    for stream in (False, True):
-        with pytest.raises(InputError) as caught:
-            load_trace(path, stream=stream, **options)
-        sentences.add(str(caught.value).removeprefix(f"{path}: "))
-    assert len(sentences) == 1
-    (sentence,) = sentences
-    assert "\n" not in sentence and len(sentence) < len(str(path)) + 700
-    return sentence
