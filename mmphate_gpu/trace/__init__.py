@@ -4,7 +4,7 @@ from .convert import as_trace
 from .files import load_trace, save_trace
 from .normalize import flat_points, normalize, trace_points
 from .pca import PrincipalAxes, principal_axes
-from .stored import Points
+from .points import Points
 from .trace import Trace
 
 __all__ = [

@@ -10,7 +10,8 @@ import torch
 from ..errors import check_number
 from ..linalg.eigenvalues import symmetric_eigenpairs
 from ..linalg.symmetric_product import symmetric_product
-from .stored import Points, blockwise, columns, rows
+from .points import Points
+from .stored import blockwise, columns, rows
 
 # Above this width an exact eigendecomposition takes minutes; a randomized one keeps the leading scores.
 EXACT_PCA = 3000
