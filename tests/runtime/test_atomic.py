@@ -64,7 +64,7 @@ def test_a_file_that_becomes_too_large(tmp_path, name):
     need(name)
     path = tmp_path / name
     for before in (set(), {name}):
-        with largest_file(4000), pytest.raises(InputError, match=rf"{name}' cannot be written \(File too large\)$"):
+        with largest_file(4000), pytest.raises(InputError, match=rf"{name} cannot be written \(File too large\)$"):
             WRITERS[name](path)
         gc.collect()  # a file that was left open would fail again when it is collected
         assert names(tmp_path) == before
@@ -129,7 +129,7 @@ def test_a_recorder_on_a_full_disk_keeps_its_snapshots(tmp_path):
     with Recorder(model, "", probe=torch.zeros(6, 10, 2), path=tmp_path / "run") as recorder:
         for epoch in range(3):
             recorder.snapshot(epoch)
-        sentence = r"snapshot_000003.npy' cannot be written \(File too large\); the snapshots so far \(3\) are kept$"
+        sentence = r"snapshot_000003.npy cannot be written \(File too large\); the snapshots so far \(3\) are kept$"
         with largest_file(5000), pytest.raises(InputError, match=sentence):
             recorder.snapshot(3)
         assert load_trace(tmp_path / "run").epoch.tolist() == [0, 1, 2]

@@ -28,7 +28,7 @@ PACKAGES = str(Path(mm.__file__).resolve().parents[1])
 
 LEFT = """
 import resource, torch, mmphate_gpu
-from mmphate_gpu.ops import memory, memory_limits
+from mmphate_gpu.runtime import memory, memory_limits
 torch.set_num_threads(1)
 for name, field, left in (("RLIMIT_DATA", "VmData", 500), ("RLIMIT_AS", "VmSize", 400)):
     before = memory_limits._memory_of_process()[field]
@@ -122,7 +122,7 @@ def test_other_errors_of_files_are_not_memory(monkeypatch):
 COMMAND = """
 import resource, sys
 import mmphate_gpu.estimator, mmphate_gpu.cli
-from mmphate_gpu.ops import memory_limits
+from mmphate_gpu.runtime import memory_limits
 name, left, *command = sys.argv[1:]
 field = {"RLIMIT_AS": "VmSize", "RLIMIT_DATA": "VmData"}[name]
 limit = memory_limits._memory_of_process()[field] + int(left) * 10**6
