@@ -171,7 +171,7 @@ FITTED = """
 import sys, numpy as np, mmphate_gpu as mm
 from pathlib import Path
 from mmphate_gpu.runtime.memory import available_bytes
-from mmphate_gpu.stages import held_bytes, peak_bytes
+from mmphate_gpu.runtime.memory_use import held_bytes, peak_bytes
 import torch
 cpu = torch.device("cpu")
 trace, op = np.load(sys.argv[1]), mm.MMPHATE(device=cpu, n_landmark=int(sys.argv[2]), random_state=0)
