@@ -19,7 +19,7 @@ from .pages import DOCS, text
 API = "\n".join(text(page) for page in sorted((DOCS / "api").glob("*.md")))
 IDENTIFIERS = re.findall(r"^::: (\S+)$", API, flags=re.MULTILINE)
 # The rooms of the public names; what they list in __all__ is public as well.
-ROOMS = sorted({"neighbors", *mmphate_gpu._MODULES, *mmphate_gpu._HOMES.values()})
+ROOMS = sorted({"affinities", "neighbors", *mmphate_gpu._MODULES, *mmphate_gpu._HOMES.values()})
 COMMANDS = ("demo", "embed", "plan", "plot", "config")
 CLI = text(DOCS / "api" / "cli.md")
 

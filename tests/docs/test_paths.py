@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 
 import pytest
@@ -12,6 +13,8 @@ FOLDERS = ("mmphate_gpu", "csrc", "tests", "benchmarks", "examples", "docs")
 PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*")
 BUILT = ("mmphate_gpu/_native",)  # made by the install
 FILE = re.compile(r"`([\w/]*\w\.(?:py|cpp|cu|h))`")
+ROOMS = [path.stem for path in (ROOT / "mmphate_gpu").iterdir() if path.name[0] not in "_."]
+DOTTED = re.compile(rf"`((?:{'|'.join(ROOMS)})(?:\.[A-Za-z_]\w*)+)[`(]")
 NAMES = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")}
 
 
@@ -25,6 +28,21 @@ def test_paths_exist(page):
 def test_files_exist(page):
     files = {file for file in FILE.findall(text(page)) if not file.startswith(FOLDERS)}  # these are paths, above
     assert sorted(file for file in files if file not in NAMES and not (ROOT / "mmphate_gpu" / file).exists()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_names_of_the_package_exist(page):
+    dotted = {path for path in DOTTED.findall(text(page)) if not path.endswith((".py", ".npz"))}
+    assert sorted(path for path in dotted if not exists(path)) == []
+
+
+def exists(dotted: str) -> bool:
+    """Whether ``room.name``, with the name of a class or a module between or without, is in the package."""
+    try:
+        pkgutil.resolve_name(f"mmphate_gpu.{dotted}")
+    except (AttributeError, ImportError):
+        return False
+    return True
 
 
 def test_a_stranger_finds_the_file_of_every_step():

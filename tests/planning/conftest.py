@@ -10,7 +10,7 @@ import pytest
 
 import mmphate_gpu as mm
 from mmphate_gpu.operators import LazyAffinity
-from mmphate_gpu.ops.tile_entries import TILE
+from mmphate_gpu.ops.point_tiles import TILE
 from mmphate_gpu.planning.sample import Entries
 
 
