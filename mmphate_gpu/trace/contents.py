@@ -64,7 +64,7 @@ class Contents:
     packing: Packing | None
 
     def read(self) -> dict[str, Any]:
-        """Data, coordinates, label and mask, in memory; `InputError` if they do not fit or a value cannot be decoded."""
+        """Data, coordinates, label and mask, in memory; `InputError` if they do not fit or cannot be decoded."""
         self._check_fits(self._bytes_of_data() + self._bytes_beside(), "stream=True reads it block by block")
         values, present = self._data()
         return self._fields(values, present, self._mask())

@@ -101,7 +101,7 @@ class Packing:
 
 
 def packing_of(name: str, dtype: np.dtype, attributes: Mapping[str, Any], fill: Any = None) -> Packing | None:
-    """How ``attributes`` and ``fill`` (see `Packing`) pack an array of ``dtype``; None if its numbers are the values."""
+    """How ``attributes`` and ``fill`` pack an array of ``dtype``; None if its numbers are the values."""
     if dtype.kind not in "iuf":
         return None
     if str(attributes.get("_Unsigned", "false")).lower() not in ("false", str(dtype.kind == "u").lower()):

@@ -225,7 +225,7 @@ def padded_text(what: str, texts: Sequence[str]) -> np.ndarray:
 
 
 def json_of(file: Path) -> dict[str, Any]:
-    """The object in a .json that describes other files; `InputError` if the file is too large or holds something else."""
+    """The object in a .json that describes other files; `InputError` if it is too large or something else."""
     if file.stat().st_size > _MOST_METADATA:
         raise InputError(f"{file} has {file.stat().st_size} bytes; accepted: metadata of at most {_MOST_METADATA}")
     content = json.loads(file.read_bytes())
