@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -93,17 +94,16 @@ def _roots(attributes: Attributes) -> list[Any]:
 @contextlib.contextmanager
 def _random_states() -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    states = [RandomPart(random.getstate, random.setstate), RandomPart(_numpy_state, np.random.set_state)]
+    states = [
+        RandomPart(random.getstate, random.setstate),
+        RandomPart(partial(np.random.get_state, legacy=False), np.random.set_state),
+    ]
     try:
         with torch.random.fork_rng(devices=devices):
             yield
     finally:
         for state in states:
             state.restore()
-
-
-def _numpy_state() -> Any:
-    return np.random.get_state(legacy=False)
 
 
 @contextlib.contextmanager

@@ -129,14 +129,6 @@ def _in_slots(value: Any) -> dict[Any, Any]:
     return values
 
 
-def _set_slot(value: Any, slot: Any, item: Any) -> None:
-    slot.__set__(value, item)  # unlike `setattr`, it writes to frozen dataclasses as well
-
-
-def _delete_slot(value: Any, slot: Any) -> None:
-    slot.__delete__(value)
-
-
 def class_attributes(cls: type) -> dict[str, Any]:
     """The attributes of a class itself, without those that Python keeps there."""
     return {name: value for name, value in vars(cls).items() if not name.startswith("__")}
@@ -151,7 +143,10 @@ class Members(NamedTuple):
 
 
 _CLASS = Members(class_attributes, setattr, delattr)
-_SLOTS = Members(_in_slots, _set_slot, _delete_slot)
+# The methods of slots, unlike `setattr`, write to frozen dataclasses as well.
+_SLOTS = Members(
+    _in_slots, lambda value, slot, item: slot.__set__(value, item), lambda value, slot: slot.__delete__(value)
+)
 
 
 def _package(cls: type) -> str:

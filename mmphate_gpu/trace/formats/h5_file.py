@@ -67,15 +67,13 @@ class _CheckedFile(io.FileIO):
         size, place = (_number(heap, 8 + start, self.width) for start in (0, self.width))
         address = self.base + _number(heap, 8 + 2 * self.width, self.address_width)
         visited: set[int] = set()
+        n_file = os.fstat(self.fileno()).st_size
         while place != _END_OF_LIST:
-            if place in visited or place + self.width > size or address + place + self.width > self._size():
+            if place in visited or place + self.width > size or address + place + self.width > n_file:
                 raise InputError("the file holds a damaged heap of names; accepted: an undamaged file")
             visited.add(place)
             self.seek(address + place)
             place = int.from_bytes(self.read(self.width), "little")
-
-    def _size(self) -> int:
-        return os.fstat(self.fileno()).st_size
 
 
 def _number(content: memoryview, start: int, width: int) -> int:

@@ -122,7 +122,7 @@ def _variable(path: Path, node: Node) -> Variable:
     if dtype is None:
         if array.ndim != 1:
             raise InputError(f"{node.folder} holds text in {array.ndim} axes; accepted: text in one axis")
-        name_of_chunk = array.metadata.encode_chunk_key if hasattr(array, "metadata") else _text_chunk_name_version_2
+        name_of_chunk = getattr(getattr(array, "metadata", None), "encode_chunk_key", lambda index: str(index[0]))
         read = partial(read_text, node.folder, node.version, node.metadata, name_of_chunk)
     stored = partial(stored_bytes, node.folder)
     return Variable(array, read, dims, _ZarrArray(path, node.folder), attributes, fill, stored_bytes=stored)
@@ -140,10 +140,6 @@ def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
                 f"{path} has an array with the dims {str(each)[:200]}; accepted: one name for each of {n_axes} axes"
             )
     return tuple(common_name(each[axis] for each in lists) for axis in range(n_axes))
-
-
-def _text_chunk_name_version_2(index: tuple[int]) -> str:
-    return str(index[0])
 
 
 def _values(array: Any) -> np.ndarray:
