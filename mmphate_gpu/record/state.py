@@ -94,10 +94,8 @@ def _roots(attributes: Attributes) -> list[Any]:
 @contextlib.contextmanager
 def _random_states() -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    states = [
-        RandomPart(random.getstate, random.setstate),
-        RandomPart(partial(np.random.get_state, legacy=False), np.random.set_state),
-    ]
+    numpy_state = partial(np.random.get_state, legacy=False)
+    states = [RandomPart(random.getstate, random.setstate), RandomPart(numpy_state, np.random.set_state)]
     try:
         with torch.random.fork_rng(devices=devices):
             yield
