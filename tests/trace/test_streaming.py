@@ -204,8 +204,8 @@ def test_the_face_of_the_trace(tmp_path):
     assert trace.nbytes == 4 * np.prod(SHAPE)
     save_trace(tmp_path / "b.npy", trace)
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), values())
-    labelled = as_trace(trace, label=np.arange(23))
-    assert streamed(labelled) and labelled.label.tolist() == list(range(23))
+    labeled = as_trace(trace, label=np.arange(23))
+    assert streamed(labeled) and labeled.label.tolist() == list(range(23))
     intra, inter = mp.neighborhood_preservation(trace, normalize(trace).reshape(60, 23)[:, :2].numpy(), k=2)
     assert 0 <= intra <= 1 and 0 <= inter <= 1
 

@@ -117,7 +117,7 @@ def overwrite(path):
     with path.open("r+b") as file:
         file.seek(-4, os.SEEK_END)
         file.write(b"\0\0\0\0")
-    os.utime(path, ns=(1, 1))  # two writes within one tick of the clock cannot be told apart
+    os.utime(path, ns=(1, 1))  # two writes within one tick of the clock have the same time
 
 
 def replaced(path):
