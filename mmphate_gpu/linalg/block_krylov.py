@@ -194,8 +194,7 @@ def _cholesky_qr(block: torch.Tensor, floor: torch.Tensor) -> torch.Tensor | Non
     """A round of Cholesky-QR by matrix products, many times as fast as `torch.linalg.qr` on tall blocks.
 
     Its error grows with the square of the condition number, and a second round removes it. None if the columns are too
-    close to dependent. Source: Yamamoto et al., "Roundoff error analysis of the CholeskyQR2
-    algorithm", 2015.
+    close to dependent. Source: Yamamoto et al., "Roundoff error analysis of the CholeskyQR2 algorithm", 2015.
     """
     norms = block.norm(dim=0).double()
     if not bool((norms > floor).all()):
