@@ -29,15 +29,6 @@ class Task:
     solvers: dict[str, Solver]
 
 
-def _values_by_torch(matrix: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.eigvalsh(matrix)
-
-
-def _pairs_by_torch(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, vectors
-
-
 def _values_by_cupy(matrix: torch.Tensor) -> torch.Tensor:
     return _by_cupy(matrix, lambda cupy, array: [cupy.linalg.eigvalsh(array)])[0]
 
@@ -68,8 +59,8 @@ def _by_cupy(matrix: torch.Tensor, solve: Callable[[Any, Any], Any]) -> list[tor
 # torch chooses between cuSOLVER's drivers by rules that changed with its versions, and the time by up to a factor of a
 # hundred. CuPy always takes divide and conquer.
 TASKS = {
-    "eigenvalues": Task(1024, {"torch": _values_by_torch, "cupy": _values_by_cupy}),
-    "eigenpairs": Task(512, {"torch": _pairs_by_torch, "cupy": _pairs_by_cupy}),
+    "eigenvalues": Task(1024, {"torch": torch.linalg.eigvalsh, "cupy": _values_by_cupy}),
+    "eigenpairs": Task(512, {"torch": torch.linalg.eigh, "cupy": _pairs_by_cupy}),
 }
 
 
