@@ -15,7 +15,7 @@ import torch
 from benchmarks.cases import CASES
 from benchmarks.gpu.expected import HAR, RUNS, SMALL_RUNS, expected, run_of_rows
 from benchmarks.gpu.parts import Work, run
-from benchmarks.measure.memory import PeakMeter
+from benchmarks.measure.device import PeakMeter
 from benchmarks.suites.worker import planned_bytes, timed
 from mmphate_gpu import MMPHATE, Trace
 

@@ -18,8 +18,7 @@ IMPORT_SECONDS = time.perf_counter() - _started
 
 from benchmarks.cases import CASES, Case  # noqa: E402
 from benchmarks.measure.conditions import conditions  # noqa: E402
-from benchmarks.measure.devices import use_device  # noqa: E402
-from benchmarks.measure.memory import PeakMeter  # noqa: E402
+from benchmarks.measure.device import PeakMeter, use_device  # noqa: E402
 from benchmarks.measure.rows import TOTAL, Row, timing  # noqa: E402
 from benchmarks.measure.tasks import emit, task_options  # noqa: E402
 from benchmarks.suites.accuracy import accuracy  # noqa: E402
