@@ -1,8 +1,8 @@
 """Bytes and operations of every stage: what the code of the stage holds at its worst moment.
 
 The letters are those of docs/architecture.md: S = E T slices, M units, N = S M nodes, P samples, D features after PCA,
-L landmarks, C columns of the landmarks' basis. A formula names the module that it describes. Terms that are never 2 % of
-the peak of a run are left out (docs/decisions.md, "The memory planner leaves small terms out").
+L landmarks, C columns of the landmarks' basis. A formula names the module that it describes. Terms that are never 2 %
+of the peak of a run are left out (docs/decisions.md, "The memory planner leaves small terms out").
 """
 
 from __future__ import annotations
