@@ -168,7 +168,7 @@ def test_the_op_without_a_c_plus_plus_twin_has_the_arguments_of_its_portable_ver
 
 
 def cuda_that_fails(monkeypatch: pytest.MonkeyPatch, compiler: CudaCompiler, error: Exception) -> None:
-    """torch sees a CUDA device, and the probe of ``compiler``, which has not run yet, raises ``error``."""
+    """A CUDA device is there, and the probe of ``compiler``, which was not asked before, raises ``error``."""
 
     def probe() -> None:
         raise error
