@@ -178,5 +178,5 @@ def test_every_launcher_has_the_arguments_of_its_portable_version() -> None:
     of_tiles = ["tile_block", "tile_entries", "tile_matmul", "tile_reached", "tile_rows"]
     assert sorted(TRITON.launchers) == ["assign_nearest", "gaussian_product", *of_tiles]
     for name in sorted(TRITON.launchers):
-        ours, theirs = (inspect.signature(one).parameters for one in (TRITON.launchers[name], PORTABLE[name]))
+        ours, theirs = (inspect.signature(op).parameters for op in (TRITON.launchers[name], PORTABLE[name]))
         assert list(ours) == list(theirs)
