@@ -97,8 +97,8 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
 
     def command(name: str, purpose: str, add_help: bool = True) -> Parser:
-        description = f"{purpose[0].upper()}{purpose[1:]}."
-        return commands.add_parser(name, help=purpose, description=description, allow_abbrev=False, add_help=add_help)
+        text: dict[str, Any] = {"help": purpose, "description": f"{purpose[0].upper()}{purpose[1:]}."}
+        return commands.add_parser(name, **text, allow_abbrev=False, add_help=add_help)
 
     demo = command("demo", "train a small network on digits, record it, embed it and draw it")
     demo.add_argument("--out", default=Path("mmphate-demo"), **OUT | {"help": f"{OUT['help']} (default %(default)s)"})
