@@ -97,7 +97,7 @@ class Recorder:
         self._store = MemoryStore() if path is None else FolderStore(path, layer)
         self._epochs: list[float] = []
         self._shape: tuple[int, ...] = ()
-        self._mask: np.ndarray | None = None
+        self._mask: Any = None
         self._active = False
 
     def __enter__(self) -> Recorder:
@@ -242,7 +242,7 @@ class Recorder:
                 "recorder made while the model has no such state"
             ) from error
 
-    def _check(self, epoch: float, values: np.ndarray, mask: np.ndarray | None) -> None:
+    def _check(self, epoch: float, values: np.ndarray, mask: Any) -> None:
         where = f"snapshot of epoch {epoch}: layer={self._name!r}"
         if self._epochs and (values.shape != self._shape or not np.array_equal(mask, self._mask)):
             raise InputError(
