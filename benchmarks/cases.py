@@ -24,7 +24,7 @@ DIGITS_EPOCHS = 50
 TRAIN_AND_SAVE = """
 import sys
 from mmphate_gpu import save_trace
-from mmphate_gpu.demo import digits, train
+from mmphate_gpu.cli.demo import digits, train
 save_trace(sys.argv[2], train(digits(), epochs=int(sys.argv[1])).trace)
 """
 
@@ -92,7 +92,7 @@ def digits_trace(folder: Path | None = None) -> Trace:
     and allocators would change what is measured here.
     """
     from mmphate_gpu import load_trace
-    from mmphate_gpu.demo import digits, train
+    from mmphate_gpu.cli.demo import digits, train
 
     if folder is None:
         return train(digits(), epochs=DIGITS_EPOCHS).trace

@@ -7,11 +7,11 @@ import platform
 
 import torch
 
-from ._keops import why_no_keops
-from ._optional import available
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
-from .ops.memory import format_bytes, free_memory, limit_text
-from .ops.twins import CUPY, TRITON, native_ops, ops_of, serves, serving
+from .ops.launch.twins import CUPY, TRITON, native_ops, ops_of, serves, serving
+from .runtime.keops import why_no_keops
+from .runtime.memory import format_bytes, free_memory, limit_text
+from .runtime.optional import available
 
 PACKAGES = (
     "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib",
@@ -22,12 +22,12 @@ PACKAGES = (
 def show_config() -> str:
     """A report of versions, devices and backends, and why a backend does not serve; print it into a bug report."""
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
-    lines += [f"  {name:<14} {_version(name)}" for name in PACKAGES]
+    lines += [f"  {name:<14} {version_of(name)}" for name in PACKAGES]
     lines += ["devices", *_devices(), "backends", *_backends()]
     return "\n".join(lines)
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -72,9 +72,9 @@ def _backends() -> list[str]:
         "keops": keops,
         "pynndescent": "serves, approximate" if available("pynndescent") else none,
     }
-    lines = [f"  neighbours, {name}: {states[name]}" for name in KNN_BACKENDS]
+    lines = [f"  neighbors, {name}: {states[name]}" for name in KNN_BACKENDS]
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
-    lines += [f"  neighbours, auto on {device}: {_auto(device)}" for device in devices]
+    lines += [f"  neighbors, auto on {device}: {_auto(device)}" for device in devices]
     return [
         *lines,
         f"  ops with twins on cpu: {serving('cpu')}",

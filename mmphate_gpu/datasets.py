@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .params import check_choice, check_number
+from .errors import check_choice, check_number
 from .trace import Trace, as_trace
 
 _DT = 0.1
@@ -80,9 +80,11 @@ def bifurcation(
     """
     check_choice("scenario", scenario, _SCENARIOS)
     sizes = {"n_epochs": n_epochs, "n_timesteps": n_timesteps, "n_samples": n_samples}
-    shape = tuple(int(check_number(name, size, low=1, integer=True)) for name, size in sizes.items())
+    n_epochs, n_timesteps, n_samples = (
+        int(check_number(name, size, low=1, integer=True)) for name, size in sizes.items()
+    )
     rng = np.random.default_rng(int(check_number("seed", seed, low=0, integer=True)))
-    return as_trace(_activity(_SCENARIOS[scenario], *shape, rng))
+    return as_trace(_activity(_SCENARIOS[scenario], n_epochs, n_timesteps, n_samples, rng))
 
 
 def random_walk(n_slices: int = 100, n_units: int = 50, n_samples: int = 25, seed: int = 0) -> Trace:

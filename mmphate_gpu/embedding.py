@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ._arrays import to_numpy
-from ._atomic import whole_file
-from ._coordinates import settled
-from ._npy import NpzMember, npz_members
-from ._paths import check_files, expanded
-from ._trace_formats import naming, readable
-from ._trace_shapes import check_length, check_text
-from .ops.memory import check_fits
-from .params import InputError, InputTypeError, check_number
+from .errors import InputError, InputTypeError, check_number
+from .runtime.arrays import to_numpy
+from .runtime.atomic import whole_file
+from .runtime.memory import check_fits
+from .runtime.paths import check_files, expanded
 from .slices import SliceLayout
+from .trace.coordinates import settled
+from .trace.dims import check_length, check_text
+from .trace.formats.arrays import naming, readable
+from .trace.formats.npy import NpzMember, npz_members
 
 if TYPE_CHECKING:
     import anndata
@@ -43,7 +43,7 @@ class Embedding:
     most_active : (N,) the class whose samples drive the node most; None for a trace without labels.
     entropy : (t_max,) von Neumann entropy of the landmark operator, in nats.
     t : the diffusion time that was used.
-    stress : Kruskal's normalised stress-1 of the landmark distances.
+    stress : Kruskal's normalized stress-1 of the landmark distances.
 
     Raises
     ------
@@ -173,7 +173,7 @@ class Embedding:
         if arrays["shape"].tolist() != list(layout.shape):
             raise InputError(f"shape is {arrays['shape'].tolist()}; the axes hold {list(layout.shape)} values")
         scalars = {name: arrays[name].item() for name in ("t", "stress") if name in arrays}
-        vectors = {name: arrays.get(name) for name in ("most_active", "entropy")}
+        vectors: dict[str, Any] = {name: arrays.get(name) for name in ("most_active", "entropy")}
         return cls(arrays["embedding"], layout, **vectors, **scalars)
 
     def _extras(self) -> dict[str, Any]:

@@ -9,26 +9,27 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from ._arrays import array_kind, to_kind
-from ._trace_input import is_xarray
-from ._trace_parts import blocks
 from .analysis.activity import most_active_class
 from .embedding import Embedding
+from .errors import InputError
 from .landmarks.stratified import shares
-from .mds.place import place
-from .ops.compile_ahead import compile_ahead
-from .ops.devices import resolve_device
-from .ops.isolation import isolated
-from .ops.memory import available_bytes
+from .mds.place import Placement
+from .operators import AffinityOperator
+from .ops.launch.compile_ahead import compile_ahead
 from .ops.word_hashes import word_hashes
-from .params import InputError, Labels, Params
+from .params import Labels, Params
 from .pipeline import Run
-from .planning import check_least
-from .progress import progress_callback
+from .planning.fit import run_within_memory
+from .planning.plan import check_least
+from .runtime.arrays import array_library, to_library
+from .runtime.devices import resolve_device
+from .runtime.isolation import isolated
+from .runtime.memory import available_bytes
 from .slices import SliceLayout, unit_major
-from .stages import Stages
-from .trace import Trace, as_trace, trace_points
-from .within_memory import run_within_memory
+from .stages import Stages, progress_callback
+from .trace import Trace, as_trace
+from .trace.convert import is_xarray
+from .trace.stored import blocks
 
 
 class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -39,7 +40,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_components : int
         Dimensions of the embedding.
     intraslice_knn, interslice_knn : int
-        Neighbours that set the bandwidth between units of one slice, and between slices of one unit.
+        Neighbors that set the bandwidth between units of one slice, and between slices of one unit.
     decay : float or None
         Exponent of the intraslice kernel; None links the ``intraslice_knn`` nearest units with weight 1.
     t : int or "auto"
@@ -114,6 +115,15 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     (120, 2)
     """
 
+    embedding_: Any
+    t_: int
+    stress_: float
+    n_landmark_: int
+    affinity_: AffinityOperator
+    bandwidth_: float
+    report_: list[dict[str, Any]]
+    result_: Embedding
+
     def __init__(
         self,
         n_components: int = 2,
@@ -172,11 +182,11 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             fitted is then untouched.
         """
         params = Params(**self._run_params())
-        given = as_trace(X)
-        device = resolve_device(params.device, given.data)
-        _check_landmarks(params, given)
-        compile_ahead(device, **_sizes(given, params))
-        trace = given.to(device)
+        input_trace = as_trace(X)
+        device = resolve_device(params.device, input_trace.data)
+        _check_landmarks(params, input_trace)
+        compile_ahead(device, **_sizes(input_trace, params))
+        trace = input_trace.to(device)
         stages, key = self._stages_for(trace, device)
         free_bytes = available_bytes(device) + stages.held_bytes(but=tuple(getattr(self, "_results", {}).values()))
         check_least(trace, params, device, free_bytes)
@@ -184,8 +194,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with progress_callback(self.verbose, self.callback) as callback:
             run = run_within_memory(trace, params, stages, callback, free_bytes)
         reports = [report.asdict() for report in stages.reports]
-        fitted = self._fitted(X, given, run) | {"report_": reports}
-        vars(self).update(fitted)  # one step, so that an interruption leaves the old state or the new one, never a mix
+        fitted = self._fitted(X, input_trace, run) | {"report_": reports}
+        # One step, so that an interruption leaves the old state or the new one, never a mix.
+        self.__dict__.update(fitted)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -207,18 +218,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Other units or samples than the fitted trace has; not fitted yet (`sklearn.exceptions.NotFittedError`).
         """
         self._check_fitted()
-        given = as_trace(X, min_slices=1)
-        if given.shape[2:] != self._trace_shape[2:]:
-            raise InputError(
-                f"X has (units, samples) = {given.shape[2:]}; the fitted trace has {self._trace_shape[2:]}"
-            )
-        trace = given.to(self._unit_points.device)
-        n_pca = None if self._axes is None else self._axes.loadings.shape[1]
-        points, _ = trace_points(trace, normalize=self._normalized, n_pca=n_pca)
-        points = points if self._axes is None else self._axes.scores(points)
-        rows = place(unit_major(points), self._unit_points, self._unit_targets, self._bandwidth, thresh=self._thresh)
-        coordinates = rows.transpose(0, 1).reshape(-1, rows.shape[-1]).to(given.data.dtype)
-        return in_kind(X, given, coordinates)
+        trace = as_trace(X, min_slices=1)
+        return in_kind(X, trace, self._placement.coordinates(trace).to(trace.data.dtype))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "embedding_")
@@ -259,24 +260,23 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _stages_for(self, trace: Trace, device: torch.device) -> tuple[Stages, tuple[str, str]]:
         """The stages of the last run if it had this trace on this device, else new ones; and what tells them apart."""
         key = (str(device), fingerprint(trace))
-        stages = getattr(self, "_stages", None)
-        same = stages is not None and self._stages_key == key
-        return (stages if same else Stages(device)), key
+        stages: Stages | None = getattr(self, "_stages", None)
+        return (Stages(device) if stages is None or self._stages_key != key else stages), key
 
-    def _fitted(self, X: Any, given: Trace, run: Run) -> dict[str, Any]:
+    def _fitted(self, X: Any, trace: Trace, run: Run) -> dict[str, Any]:
         """The fitted attributes, as the kind of array that ``X`` is. The large ones are the run's own tensors, which
         are copied when they are read."""
         landmarks = run.landmarks
         targets = run.mds.coordinates[landmarks.clusters]
         return {
-            "result_": _embedding(given, run),
-            "embedding_": in_kind(X, given, run.coordinates),
+            "result_": _embedding(trace, run),
+            "embedding_": in_kind(X, trace, run.coordinates),
             "t_": run.t,
             "stress_": run.mds.stress,
             "n_landmark_": len(landmarks.landmark_op),
             "affinity_": run.affinity.operator,
             "bandwidth_": float(run.affinity.bandwidth),
-            "n_features_in_": given.n_samples,
+            "n_features_in_": trace.n_samples,
             "_results": {
                 "landmark_op_": landmarks.landmark_op,
                 "transitions_": landmarks.transitions,
@@ -285,15 +285,16 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "diff_potential_": run.potential,
             },
             "_copies": {},
-            "_kind": (_kind(X), given.data.device),
-            # `transform` needs the rest.
-            "_trace_shape": given.shape,
-            "_normalized": self.normalize,
-            "_thresh": self.thresh,
-            "_axes": run.axes,
-            "_unit_points": unit_major(run.points),
-            "_bandwidth": run.affinity.bandwidth,
-            "_unit_targets": unit_major(targets.view(*run.points.shape[:2], -1)),
+            "_kind": (_kind(X), trace.data.device),
+            "_placement": Placement(
+                n_samples=trace.n_samples,
+                normalize=self.normalize,
+                axes=run.axes,
+                points=unit_major(run.points),
+                targets=unit_major(targets.view(*run.points.shape[:2], -1)),
+                bandwidth=run.affinity.bandwidth,
+                thresh=self.thresh,
+            ),
         }
 
 
@@ -304,11 +305,11 @@ def fingerprint(trace: Trace) -> str:
     """
     parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
     digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.recorded, trace.mask is None)).encode())
-    digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy())
+    digest.update(torch.cat([word_hashes(part) for part in parts]).cpu().numpy().data)
     return digest.hexdigest()
 
 
-def _sizes(trace: Trace, params: Params) -> dict[str, int]:
+def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
     """The sizes that decide, with the types, which CUDA kernels a fit launches: the arguments of `compile_ahead`."""
     return {
         "n_slices": trace.n_slices,
@@ -344,16 +345,16 @@ def _embedding(trace: Trace, run: Run) -> Embedding:
 
 
 def _kind(X: Any) -> str:
-    return "torch" if isinstance(X, Trace) else array_kind(X)
+    return "torch" if isinstance(X, Trace) else array_library(X)
 
 
-def _copy(tensor: torch.Tensor, kind: str, device: torch.device) -> Any:
-    """A copy of ``tensor`` in ``kind``, as a tensor on ``device``.
+def _copy(tensor: torch.Tensor, library: str, device: torch.device) -> Any:
+    """A copy of ``tensor`` as an array of ``library``, or as a tensor on ``device``.
 
     It is a copy, so that a caller who writes into a result does not change the stages kept for the next run.
     """
-    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[kind]
-    return to_kind(tensor.to(target, copy=True), kind)
+    target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[library]
+    return to_library(tensor.to(target, copy=True), library)
 
 
 def in_kind(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .diffusion import von_neumann_entropy
+from .errors import InputError, InputTypeError, check_choice, check_number
 from .estimator import MMPHATE, fingerprint, in_kind
 from .operators import AffinityOperator, to_scipy
-from .params import InputError, InputTypeError, Params, check_choice, check_number
+from .params import Params
 from .trace import as_trace
 
 if TYPE_CHECKING:
@@ -184,8 +185,8 @@ class M_PHATE(MMPHATE):
             torch.set_num_threads(before)
         return self
 
-    def _fitted(self, X: Any, given: Trace, run: Run) -> dict[str, Any]:
-        fitted = super()._fitted(X, given, run) | {"_X": X, "_graph": Graph(run.affinity.operator)}
+    def _fitted(self, X: Any, trace: Trace, run: Run) -> dict[str, Any]:
+        fitted = super()._fitted(X, trace, run) | {"_X": X, "_graph": Graph(run.affinity.operator)}
         fitted |= {"_fitted_params": Params(**self._run_params()), "_fitted_trace": self._stages_key[1]}
         # A copy, because the user may write into `embedding_`.
         return fitted | {"_coordinates": copy.deepcopy(fitted["embedding_"])}

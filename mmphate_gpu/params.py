@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import numbers
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from .errors import InputError, InputTypeError, check_choice, check_number, listed
 
 if TYPE_CHECKING:
     import torch
@@ -18,47 +17,18 @@ LANDMARKS = ("spectral", "stratified")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
 
-
-class InputError(ValueError):
-    """An argument or a file that the library cannot accept; the message names it."""
-
-
-class InputTypeError(InputError, TypeError):
-    """An argument of the wrong kind; the message names it."""
-
-
-def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
-    """Return ``value`` if it is one of ``choices``, else raise `InputError`."""
-    if not isinstance(value, str) or value not in choices:
-        raise InputError(f"{name}={value!r} is unknown; accepted: {_listed(choices)}")
-    return value
-
-
-def _listed(choices: Collection[str]) -> str:
-    return ", ".join(map(repr, choices))
-
-
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    integer: bool = False,
-    open_low: bool = False,
-) -> float:
-    """Return ``value`` if it is a real number within [low, high], else raise.
-
-    ``open_low`` excludes ``low`` itself; booleans are not numbers here.
-    """
-    kind = numbers.Integral if integer else numbers.Real
-    wanted = ("an integer" if integer else "a number") + _range_text(low, high, open_low)
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise InputTypeError(f"{name}={value!r} must be {wanted}")
-    finite = isinstance(value, numbers.Integral) or math.isfinite(value)
-    if not finite or value < low or value > high or (open_low and value == low):
-        raise InputError(f"{name}={value!r} is out of range; it must be {wanted}")
-    return int(value) if integer else float(value)
+# The stages of `pipeline.mmphate`, in order, and the parameters that each one reads.
+STAGE_PARAMETERS = {
+    "normalize": ("normalize", "n_pca"),
+    "reduce": ("n_pca",),
+    "affinity": ("intraslice_knn", "interslice_knn", "decay", "thresh", "storage", "knn_backend"),
+    "landmarks": ("n_landmark", "n_svd", "landmarks", "random_state"),
+    "entropy": ("t_max",),
+    "potential": ("t", "gamma"),
+    "distances": ("mds_dist",),
+    "mds": ("n_components", "mds_solver", "random_state"),
+    "interpolate": (),
+}
 
 
 # The largest eigenvalue of a diffusion operator is 1 but for rounding, which grows with its powers: after t steps the
@@ -68,7 +38,7 @@ LARGEST_T = 10**9
 
 def check_steps(t: Any) -> int:
     """Return ``t`` if it is a whole number from 1 to `LARGEST_T`, else raise."""
-    return check_number("t", t, low=1, high=LARGEST_T, integer=True)
+    return int(check_number("t", t, low=1, high=LARGEST_T, integer=True))
 
 
 def check_t_max(t_max: Any) -> int:
@@ -76,14 +46,7 @@ def check_t_max(t_max: Any) -> int:
 
     The knee takes time with the square of the length: 2 s for 10,000, minutes for 100,000.
     """
-    return check_number("t_max", t_max, low=4, high=10**5, integer=True)
-
-
-def _range_text(low: float, high: float, open_low: bool) -> str:
-    above = ">" if open_low else ">="
-    lower = f" {above} {low:g}" if low > -math.inf else ""
-    upper = f" <= {high:g}" if high < math.inf else ""
-    return lower + (" and" if lower and upper else "") + upper
+    return int(check_number("t_max", t_max, low=4, high=10**5, integer=True))
 
 
 class Labels:
@@ -107,7 +70,7 @@ class Labels:
         import numpy as np
         import torch  # the command line checks parameters without it
 
-        accepted = "one whole number from 0 per node" + (f", or {_listed(LANDMARKS)}" if name == "landmarks" else "")
+        accepted = "one whole number from 0 per node" + (f", or {listed(LANDMARKS)}" if name == "landmarks" else "")
         if _is_masked(labels):
             raise InputError(f"{name} is masked; accepted: {accepted}")
         on_device = isinstance(labels, torch.Tensor) or hasattr(labels, "__cuda_array_interface__")
@@ -129,7 +92,7 @@ class Labels:
         self.name = name
         self.values: torch.Tensor = torch.from_numpy(array.astype(np.int64, order="C"))  # (N,), a copy
         self.n_landmark = self.values.unique().numel()
-        self._digest = hashlib.blake2b(self.values.numpy()).digest()
+        self._digest = hashlib.blake2b(self.values.numpy().data).digest()
 
     def of_nodes(self, n_nodes: int) -> torch.Tensor:  # (N,) int64
         """The labels, if they are as many as there are nodes."""
@@ -174,7 +137,7 @@ def check_landmarks(landmarks: Any) -> str | Labels:
 
 @dataclass(frozen=True)
 class Params:
-    """The constants of METHOD (docs/method.md) that decide a result; checked when made.
+    """The parameters of docs/method.md that decide a result; checked when made.
 
     Raises
     ------
@@ -228,6 +191,10 @@ class Params:
         check_choice("knn_backend", self.knn_backend, KNN_BACKENDS)
         check_choice("mds_solver", self.mds_solver, MDS_SOLVERS)
         check_choice("mds_dist", self.mds_dist, MDS_DISTANCES)
+
+    def of(self, stage: str) -> dict[str, Any]:
+        """The parameters that ``stage`` reads, by name."""
+        return {name: getattr(self, name) for name in STAGE_PARAMETERS[stage]}
 
     def most_landmarks(self, n_nodes: int) -> int:
         """Landmarks that a run over ``n_nodes`` has at most; all nodes where there are none."""

@@ -1,23 +1,26 @@
-"""MM-PHATE, the algorithm: the steps of docs/method.md, each in the room that carries its name."""
+"""MM-PHATE, the algorithm: the numbered steps of docs/method.md, each in the room that carries its name."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 
-from .affinities import MultisliceAffinity, affinity_of_points
-from .diffusion import diffuse, entropy_of_components, knee
+from .diffusion import diffuse, knee, potential_distances
+from .diffusion.entropy import entropy_of_components
+from .diffusion.potential import allows_low_rank, potential_of_power, warn_if_collapsed
 from .landmarks import Landmarks, landmark_diffusion
 from .mds import MDSResult, embed_landmarks
+from .operators import MultisliceAffinity, affinity_of_points
 from .params import Params
-from .potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .stages import Stages
 from .trace import Points, PrincipalAxes, Trace, principal_axes, trace_points
+from .trace.pca import on_axes
 
 
 class Run(NamedTuple):
-    """Everything a run computes, stage by stage."""
+    """The results of all stages of a run."""
 
     points: torch.Tensor  # (S, M, D) float64
     axes: PrincipalAxes | None
@@ -27,52 +30,61 @@ class Run(NamedTuple):
     t: int
     potential: torch.Tensor  # (L, L)
     mds: MDSResult
-    coordinates: torch.Tensor  # (N, n_components)
+    coordinates: torch.Tensor  # (N, C)
 
 
 def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
-    """Embed ``trace``: steps 1 to 13. ``stage`` times each and keeps what another run can use again."""
-    # 1 Normalise over samples: in memory, or block by block within step 2 where that reduces them
-    how = {"normalize": p.normalize, "n_pca": p.n_pca}
-    points, resolution = stage("normalize", tuple(how.values()), lambda: trace_points(trace, **how))
-    # 2 Reduce the samples by PCA where there are many
-    points, axes = stage("reduce", (p.n_pca,), lambda: _reduced(points, p.n_pca))
+    """Embed ``trace``: steps 1 to 13. ``stage`` runs each, times it, and reuses what an earlier run has computed."""
+    # 1 Normalize over samples: in memory, or block by block within step 2 if that reduces the samples
+    points, resolution = stage("normalize", trace_points, trace, **p.of("normalize"))
+    # 2 Reduce the samples by PCA if there are many
+    points, axes = stage("reduce", _reduced, points, **p.of("reduce"))
     # 3-7 Bandwidths, both affinities, the operator
-    names = ("intraslice_knn", "interslice_knn", "decay", "thresh", "storage", "knn_backend")
-    kernel = {name: getattr(p, name) for name in names}
-    known = {"dtype": trace.data.dtype, "resolution": resolution}
-    affinity = stage("affinity", tuple(kernel.values()), lambda: affinity_of_points(points, **kernel, **known))
+    affinity = stage("affinity", _affinity, points, resolution, trace.data.dtype, **p.of("affinity"))
     # 8 Landmarks
-    names = ("n_landmark", "n_svd", "landmarks", "random_state")
-    choice = {name: getattr(p, name) for name in names}
-    landmarks = stage(
-        "landmarks", tuple(choice.values()), lambda: landmark_diffusion(affinity.operator, **choice, points=points)
-    )
+    landmarks = stage("landmarks", _landmarks, affinity, points, **p.of("landmarks"))
     # 9 Diffusion time: the knee of the von Neumann entropy
-    pieces = (landmarks.landmark_op, landmarks.groups)
-    entropy = stage("entropy", (p.t_max,), lambda: entropy_of_components(*pieces, p.t_max))
-    t = knee(entropy) if p.t == "auto" else p.t
+    entropy = stage("entropy", entropy_of_components, landmarks.landmark_op, landmarks.groups, **p.of("entropy"))
+    if p.t == "auto":
+        p = replace(p, t=knee(entropy))
+    t = int(p.t)
     # 10 Potential
-    diffusion = {"groups": landmarks.groups, "low_rank": allows_low_rank(p.gamma)}
-    potential = stage(
-        "potential",
-        (t, p.gamma),
-        lambda: potential_of_power(diffuse(landmarks.landmark_op, t, landmarks.degrees, **diffusion), p.gamma),
-    )
+    potential = stage("potential", _potential, landmarks, **p.of("potential"))
     # 11 Distances
-    distances = stage("distances", (p.mds_dist,), lambda: potential_distances(potential, p.mds_dist))
-    warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups, t)
+    distances = stage("distances", _distances, potential, **p.of("distances"))
+    warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups or [], t)
     # 12 MDS
-    solver = {"n_components": p.n_components, "solver": p.mds_solver, "random_state": p.random_state}
-    mds = stage("mds", tuple(solver.values()), lambda: embed_landmarks(distances, **solver))
+    mds = stage("mds", _mds, distances, **p.of("mds"))
     # 13 Interpolate from the landmarks to all nodes
-    coordinates = stage("interpolate", (), lambda: interpolate(landmarks.transitions, mds.coordinates))
+    coordinates = stage("interpolate", interpolate, landmarks.transitions, mds.coordinates, **p.of("interpolate"))
     return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates)
 
 
 def _reduced(points: Points, n_pca: int | None) -> tuple[torch.Tensor, PrincipalAxes | None]:
     axes = principal_axes(points, n_pca)
-    return (points if axes is None else axes.scores(points)), axes
+    return on_axes(points, axes), axes
+
+
+def _affinity(points: torch.Tensor, resolution: torch.Tensor, dtype: torch.dtype, **options: Any) -> MultisliceAffinity:
+    return affinity_of_points(points, resolution=resolution, dtype=dtype, **options)
+
+
+def _landmarks(affinity: MultisliceAffinity, points: torch.Tensor, **options: Any) -> Landmarks:
+    return landmark_diffusion(affinity.operator, points=points, **options)
+
+
+def _potential(landmarks: Landmarks, t: int, gamma: float) -> torch.Tensor:  # (L, L)
+    low_rank = allows_low_rank(gamma)
+    power = diffuse(landmarks.landmark_op, t, landmarks.degrees, groups=landmarks.groups, low_rank=low_rank)
+    return potential_of_power(power, gamma)
+
+
+def _distances(potential: torch.Tensor, mds_dist: str) -> torch.Tensor:  # (L, L) -> (L, L)
+    return potential_distances(potential, mds_dist)
+
+
+def _mds(distances: torch.Tensor, mds_solver: str, **options: Any) -> MDSResult:
+    return embed_landmarks(distances, solver=mds_solver, **options)
 
 
 def interpolate(transitions: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:  # (N, L), (L, C) -> (N, C)

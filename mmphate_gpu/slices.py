@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ._coordinates import settled
-from .params import InputError, check_choice
+from .errors import InputError, check_choice
+from .trace.coordinates import settled
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +16,7 @@ class SliceLayout:
     """Node order of a trace: ``node = (epoch * n_timesteps + timestep) * n_units + unit``.
 
     ``epoch``, ``timestep`` and ``unit`` hold the coordinates of the axes (numbers, text or dates),
-    so that a node can be labelled with what the user knows rather than with an index.
+    so that a node can be labeled with what the user knows rather than with an index.
 
     Raises
     ------

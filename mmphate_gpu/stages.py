@@ -1,4 +1,4 @@
-"""The bookkeeping of a run: what each stage took, and what a later run may use again."""
+"""The stages of a run: their times and memory, their progress, and the results that a later run can use again."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, NamedTuple, TypeVar
 
-import psutil
 import torch
 
-from .ops.memory import release_cached
+from .errors import InputTypeError
+from .params import STAGE_PARAMETERS
+from .runtime.memory import release_cached
+from .runtime.memory_use import peak_bytes
+from .runtime.streams import lenient
 
 logger = logging.getLogger("mmphate_gpu")
 
@@ -21,18 +24,7 @@ Result = TypeVar("Result")
 Callback = Callable[[str, int, int], None]  # (stage, stages done, stages in all)
 Check = Callable[[Any], None]
 
-# The stages of `pipeline.mmphate`, in order.
-STAGES = (
-    "normalize",
-    "reduce",
-    "affinity",
-    "landmarks",
-    "entropy",
-    "potential",
-    "distances",
-    "mds",
-    "interpolate",
-)
+STAGES = tuple(STAGE_PARAMETERS)
 
 
 @dataclass(frozen=True)
@@ -100,22 +92,24 @@ class Stages:
         held = _tensors(tuple(kept.result for kept in self.kept.values()))
         return _bytes_of(held.values()) - _bytes_of(held[at] for at in _tensors(but).keys() & held.keys())
 
-    def __call__(self, stage: str, depends_on: tuple, work: Callable[[], Result]) -> Result:
-        """The result of ``work``, or the kept one if neither ``depends_on`` nor anything before it changed.
+    def __call__(self, stage: str, work: Callable[..., Result], *inputs: Any, **options: Any) -> Result:
+        """The result of ``work(*inputs, **options)``, or the kept one if no option of the chain so far has changed.
 
-        A kept result is computed again if its tensors have been written to since, by way of the estimator's attributes.
+        ``inputs`` are the trace and the results of earlier stages, which the chain stands for; everything else that
+        decides the result is in ``options``, whose values are hashable. A kept result is computed again if its tensors
+        have been written to since, through the estimator's attributes.
         """
-        self.chain, self.current = (*self.chain, stage, depends_on), stage
+        self.chain, self.current = (*self.chain, stage, tuple(options.items())), stage
         kept = self.kept.get(stage)
         reused = kept is not None and kept.chain == self.chain and kept.unchanged()
         started = time.perf_counter()
-        result = kept.result if reused else None
+        result: Any = kept.result if kept is not None and reused else None
         del kept
         if not reused:
             # What follows a changed stage changes too: old and new results need not be in memory together.
             for later in STAGES[STAGES.index(stage) :]:
                 self.kept.pop(later, None)
-            result = work()
+            result = work(*inputs, **options)
             _synchronize(self.device)
             self.kept[stage] = _Kept(self.chain, result, _versions(result))
         if stage in self.checks:
@@ -131,34 +125,6 @@ class Stages:
             self.callback(stage, len(self.reports), len(STAGES))
 
 
-STATUS = Path("/proc/self/status")  # Linux
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Most memory so far: of the CUDA allocator on ``device``, or of this process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset
-    # Linux's ru_maxrss will not do: a process inherits the peak of the one that started it.
-    lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines() if STATUS.exists() else []
-    for line in lines:
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    import resource  # not there on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes, Linux in KiB
-
-
-def held_bytes(device: torch.device) -> int:
-    """What is held now: by the CUDA allocator on ``device``, or by this process on the CPU. A run adds its plan's peak
-    to it."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return psutil.Process().memory_info().rss
-
-
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -167,9 +133,7 @@ def _synchronize(device: torch.device) -> None:
 def _parts(result: Any) -> Iterable[Any]:
     if isinstance(result, tuple):
         return result
-    if is_dataclass(result):
-        return [getattr(result, f.name) for f in fields(result)]
-    return vars(result).values() if hasattr(result, "nbytes") else ()
+    return vars(result).values() if is_dataclass(result) or hasattr(result, "nbytes") else ()
 
 
 def _every_tensor(result: Any) -> Iterator[torch.Tensor]:
@@ -214,3 +178,29 @@ def _form(result: Any) -> str:
     if hasattr(result, "nbytes"):  # an operator
         return repr(result)
     return _form(next(iter(_parts(result))))
+
+
+def progress_bar(total: int, **options: Any) -> Any:
+    """A tqdm bar on stderr. If stderr cannot be written to, nothing is drawn and the run goes on."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, file=lenient(sys.stderr), **options)
+
+
+@contextmanager
+def progress_callback(verbose: int | bool, callback: Callback | None) -> Iterator[Callback | None]:
+    """A callback that draws a bar if ``verbose`` and passes on to ``callback``; the bar is closed on leaving."""
+    if callback is not None and not callable(callback):
+        raise InputTypeError(f"callback={callback!r} must be callable with (stage, done, total), or None")
+    if not verbose:
+        yield callback
+        return
+    with progress_bar(len(STAGES), desc="MM-PHATE", unit="stage") as bar:
+
+        def both(stage: str, done: int, total: int) -> None:
+            bar.set_postfix_str(stage, refresh=False)
+            bar.update(done - bar.n)
+            if callback is not None:
+                callback(stage, done, total)
+
+        yield both

@@ -23,8 +23,9 @@ import pytest
 import torch
 
 from mmphate_gpu import reference
-from mmphate_gpu._keops import why_no_keops
-from mmphate_gpu.trace import as_trace, flat_points, normalize, reduce, trace_points
+from mmphate_gpu.runtime.keops import why_no_keops
+from mmphate_gpu.trace import as_trace, flat_points, normalize, trace_points
+from mmphate_gpu.trace.pca import reduce
 
 # KeOps compiles every formula anew for another number of features: all cases come down to this many.
 N_FEATURES = 5
@@ -83,8 +84,8 @@ def walk(*shape: int, seed: int = 0) -> np.ndarray:
 def _bifurcation(scenario: str) -> Case:
     from mmphate_gpu.datasets import bifurcation
 
-    # The suite at small size: 168 slices. In float64, so that it is normalised in float64 by both sides: what a float32
-    # trace is normalised in is test_trace's matter.
+    # The suite at small size: 168 slices. In float64, so that it is normalized in float64 by both sides: what a float32
+    # trace is normalized in is test_trace's matter.
     return Case(bifurcation(scenario, n_epochs=12, n_timesteps=14, n_samples=5).data.double().numpy())
 
 
@@ -105,7 +106,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "hopf": lambda: _bifurcation("hopf"),
     "hopf and pitchfork": lambda: _bifurcation("hopf_pitchfork"),
     "PCA": lambda: Case(walk(40, 6, 30)),
-    "PCA, unnormalised": lambda: Case(walk(40, 6, 30), normalize=False),
+    "PCA, unnormalized": lambda: Case(walk(40, 6, 30), normalize=False),
     "repeated slices": lambda: Case(np.repeat(walk(15, 5, 5), 3, axis=0)),
     "mostly one slice": lambda: Case(np.concatenate([np.repeat(walk(1, 5, 5), 40, axis=0), walk(6, 5, 5, seed=1)])),
     "repeated units": lambda: Case(np.repeat(walk(30, 3, 5), 2, axis=1)),
@@ -116,9 +117,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "all units dead": lambda: Case(_dead(walk(30, 3, 5), 0, 1, 2)),
     "lattice": lambda: Case(_lattice(), {"interslice_knn": 7}, normalize=False),
     "huge": lambda: Case(1e8 * walk(30, 5, 5)),
-    "huge, unnormalised": lambda: Case(1e8 * walk(30, 5, 5), normalize=False),
+    "huge, unnormalized": lambda: Case(1e8 * walk(30, 5, 5), normalize=False),
     "tiny": lambda: Case(1e-8 * walk(30, 5, 5)),
-    "tiny, unnormalised": lambda: Case(1e-8 * walk(30, 5, 5), normalize=False),
+    "tiny, unnormalized": lambda: Case(1e-8 * walk(30, 5, 5), normalize=False),
     # Training that has converged: slices that differ in their last digits only.
     "converged": lambda: Case(1 + 1e-9 * walk(30, 5, 5), normalize=False),
     "decay=None": lambda: Case(walk(30, 7, 5), {"decay": None, "intraslice_knn": 3}),
@@ -132,7 +133,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "thresh=0.01": lambda: Case(walk(30, 7, 5), {"thresh": 0.01}),
     # A one-sided intraslice entry below 0.3 is cut, and half of one above 0.3 is cut too where it ends below.
     "thresh=0.3": lambda: Case(walk(30, 7, 5), {"thresh": 0.3}),
-    "wide neighbourhoods": lambda: Case(walk(30, 7, 5), {"intraslice_knn": 4, "interslice_knn": 29}),
+    "wide neighborhoods": lambda: Case(walk(30, 7, 5), {"intraslice_knn": 4, "interslice_knn": 29}),
     "more units than intraslice_knn allows": lambda: Case(walk(30, 3, 5), {"intraslice_knn": 9}),
     "one unit": lambda: Case(walk(30, 1, 5)),
     "two units": lambda: Case(walk(30, 2, 5)),

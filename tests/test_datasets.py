@@ -8,14 +8,14 @@ import torch
 
 from mmphate_gpu.analysis import neighborhood_preservation
 from mmphate_gpu.datasets import bifurcation, random_walk
-from mmphate_gpu.params import InputError, InputTypeError
-from mmphate_gpu.trace import SLICE_AXES
+from mmphate_gpu.errors import InputError, InputTypeError
+from mmphate_gpu.trace.dims import SLICE_AXES
 
 SCENARIOS = ["hopf", "hopf_pitchfork", "hopf_pitchfork_warped"]
 
 
 def pca(trace, n_components=3):
-    """Scores of the N x S matrix as recorded (not z-scored), centred over nodes, float64."""
+    """Scores of the N x S matrix as recorded (not z-scored), centered over nodes, float64."""
     rows = trace.data.reshape(-1, trace.n_samples).double()
     rows = rows - rows.mean(0)
     return rows @ torch.linalg.svd(rows, full_matrices=False).Vh[:n_components].T
@@ -31,10 +31,10 @@ def pca(trace, n_components=3):
 def test_pca_of_the_suite_is_the_published_row(scenario, published):
     trace = bifurcation(scenario)
     assert trace.shape == (101, 80, 6, 10)
-    found = [inter for _, inter in neighborhood_preservation(trace, pca(trace), [10, 40])]
+    result = [inter for _, inter in neighborhood_preservation(trace, pca(trace), [10, 40])]
     # Measured: 0.180200, 0.176783, 0.148731, 0.143397. The first is 9.9e-6 below the published figure: 3 of 484,800
-    # neighbours from rounding to it, and the float32 rounding of the same PCA alone moves that count by 3 (0.180206).
-    assert found == pytest.approx(published, abs=1.1e-5)
+    # neighbors from rounding to it, and the float32 rounding of the same PCA alone moves that count by 3 (0.180206).
+    assert result == pytest.approx(published, abs=1.1e-5)
 
 
 def test_suite_is_the_golden_trace_to_the_last_bit():

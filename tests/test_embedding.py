@@ -6,9 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from mmphate_gpu._atomic import whole_file
 from mmphate_gpu.embedding import Embedding
-from mmphate_gpu.params import InputError, InputTypeError
+from mmphate_gpu.errors import InputError, InputTypeError
+from mmphate_gpu.runtime.atomic import whole_file
 from mmphate_gpu.slices import SliceLayout
 
 LAYOUT = SliceLayout(np.array([1, 10, 100]), np.array([0.5, 1.0]), np.array(["a", "b", "c", "d"]))
@@ -36,7 +36,7 @@ def test_repr_is_one_short_line():
 
 
 @pytest.mark.parametrize(
-    "coordinates, found",
+    "coordinates, message",
     [
         (np.zeros(24), r"coordinates has shape \(24,\)"),
         (np.zeros((23, 2)), "coordinates has 23 rows; the layout has 24 nodes"),
@@ -45,8 +45,8 @@ def test_repr_is_one_short_line():
         ([[0.0, 0.0]] * 24, "coordinates is a list"),
     ],
 )
-def test_refuses_coordinates_of_another_kind(coordinates, found):
-    with pytest.raises(InputError, match=found):
+def test_refuses_coordinates_of_another_kind(coordinates, message):
+    with pytest.raises(InputError, match=message):
         Embedding(coordinates, LAYOUT)
 
 
@@ -58,7 +58,7 @@ def test_says_where_the_first_value_that_is_not_finite_stands():
 
 
 @pytest.mark.parametrize(
-    "extra, found",
+    "extra, message",
     [
         ({"most_active": np.zeros(23)}, "most_active has 23 rows"),
         ({"most_active": [0] * 24}, "most_active is a list"),
@@ -69,8 +69,8 @@ def test_says_where_the_first_value_that_is_not_finite_stands():
         ({"stress": -0.1}, "stress=-0.1"),
     ],
 )
-def test_refuses_extras_that_do_not_fit(extra, found):
-    with pytest.raises(InputError, match=found):
+def test_refuses_extras_that_do_not_fit(extra, message):
+    with pytest.raises(InputError, match=message):
         make(**extra)
 
 
@@ -229,7 +229,7 @@ def write_two_times(path):
 
 
 @pytest.mark.parametrize(
-    "write, found",
+    "write, message",
     [
         (write_text, "is truncated or not a .npz"),
         (write_npy, "is truncated or not a .npz"),
@@ -243,10 +243,10 @@ def write_two_times(path):
         (write_two_times, "t has shape"),
     ],
 )
-def test_load_refuses_wrong_files(tmp_path, write, found):
+def test_load_refuses_wrong_files(tmp_path, write, message):
     path = tmp_path / "wrong.npz"
     write(path)
-    with pytest.raises(InputError, match=found) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         Embedding.load(path)
     assert "wrong.npz" in str(caught.value)
 

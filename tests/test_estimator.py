@@ -13,9 +13,9 @@ from sklearn.exceptions import NotFittedError
 
 import mmphate_gpu as mm
 from mmphate_gpu import MMPHATE, InputError, InputTypeError, as_trace
-from mmphate_gpu.ops.components import components
-from mmphate_gpu.planning import LEAST, plan_run
-from mmphate_gpu.potential import diffusion_potential, potential_distances, warn_if_collapsed
+from mmphate_gpu.diffusion.potential import diffusion_potential, potential_distances, warn_if_collapsed
+from mmphate_gpu.linalg.components import components
+from mmphate_gpu.planning.plan import LEAST, plan_run
 from mmphate_gpu.stages import STAGES
 
 OPTIONS = {"n_landmark": 60, "random_state": 0, "device": "cpu"}
@@ -178,18 +178,18 @@ def test_set_output_gives_a_frame():
 # ---------------------------------------------------------------- landmarks of one's own
 
 
-@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, list])
-def test_given_landmarks(kind):
+@pytest.mark.parametrize("as_array", [np.asarray, torch.as_tensor, list])
+def test_given_landmarks(as_array):
     """Whatever n_landmark; numbers that do not occur are dropped. They are a parameter like any other."""
     labels = 3 * (np.arange(120) % 50)
-    op = MMPHATE(landmarks=kind(labels), n_landmark=7, random_state=0, device="cpu")
+    op = MMPHATE(landmarks=as_array(labels), n_landmark=7, random_state=0, device="cpu")
     assert op.get_params()["landmarks"] is op.landmarks
     copy = clone(op)
     copy.fit(walk())
     assert np.array_equal(copy.clusters_, labels // 3) and copy.landmark_op_.shape == (50, 50)
     assert np.array_equal(copy.embedding_, op.fit_transform(walk()))
     assert reused(op.fit(walk())) == list(STAGES)
-    if kind is np.asarray:
+    if as_array is np.asarray:
         op.landmarks[0] = 6
         assert "landmarks" not in reused(op.fit(walk())) and op.clusters_[0] == 2
 
@@ -227,15 +227,15 @@ def test_landmarks_that_cannot_be(options, message):
 
 def test_plan_knows_the_landmarks():
     """A stratified run needs no Krylov basis, and labels tell how many landmarks there are."""
-    about = {"dtype": torch.float32, "device": torch.device("cpu"), "available": 2**40, "entries": LEAST}
+    options = {"dtype": torch.float32, "device": torch.device("cpu"), "available": 2**40, "entries": LEAST}
     shape = (5000, 1, 100, 10)
     plans = [
-        plan_run(shape, mm.Params(landmarks=landmarks, storage="lazy", n_landmark=1000), **about)
+        plan_run(shape, mm.Params(landmarks=landmarks, storage="lazy", n_landmark=1000), **options)
         for landmarks in ("spectral", "stratified", np.arange(500_000) % 300)
     ]
-    spectral, stratified, given = ({stage.stage: stage for stage in plan.stages}["landmarks"] for plan in plans)
+    spectral, stratified, values = ({stage.stage: stage for stage in plan.stages}["landmarks"] for plan in plans)
     assert stratified.peak_bytes < spectral.peak_bytes / 2 and stratified.form == spectral.form
-    assert given.form == "(300, 300)"
+    assert values.form == "(300, 300)"
 
 
 # ---------------------------------------------------------------- out of sample
@@ -272,8 +272,8 @@ def test_duplicates_that_leave_too_few_landmarks():
     flat = MMPHATE(n_landmark=20, random_state=0, device="cpu").fit_transform(np.zeros((30, 1, 5)))
     assert flat.shape == (30, 2) and np.isfinite(flat).all()
     two = np.repeat(walk(2, 1), 15, axis=0)
-    found = MMPHATE(n_components=3, n_landmark=20, random_state=0, device="cpu").fit_transform(two)
-    assert found.shape == (30, 3) and np.isfinite(found).all() and not found[:, 2].any()
+    result = MMPHATE(n_components=3, n_landmark=20, random_state=0, device="cpu").fit_transform(two)
+    assert result.shape == (30, 3) and np.isfinite(result).all() and not result[:, 2].any()
 
 
 def test_callback_that_cannot_be_called():
@@ -294,10 +294,10 @@ def test_callback_that_cannot_be_called():
 def test_bifurcation_suite_at_full_size(scenario, landmarks, least):
     trace = mm.datasets.bifurcation(scenario)
     op = MMPHATE(n_components=3, landmarks=landmarks, random_state=0, device="cpu").fit(trace)
-    found = mm.neighborhood_preservation(trace, op.embedding_, [10, 40])
+    result = mm.neighborhood_preservation(trace, op.embedding_, [10, 40])
     # Published: 0.221 / 0.401 and 0.140 / 0.252. Measured (benchmarks/results): 0.223 / 0.403 and 0.144 / 0.256;
     # stratified, two seeds: 0.279 / 0.463 and 0.285 / 0.465; 0.193 / 0.307 and 0.192 / 0.305.
-    assert found[0][1] >= least[0] and found[1][1] >= least[1]
+    assert result[0][1] >= least[0] and result[1][1] >= least[1]
 
 
 # ---------------------------------------------------------------- kept results and warnings

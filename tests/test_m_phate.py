@@ -155,10 +155,10 @@ def test_transform_without_an_argument_uses_the_current_parameters():
     assert result.shape == (120, 3) and np.array_equal(op.transform(), op.embedding_)
 
 
-@pytest.mark.parametrize("kind", ["numpy", "torch", "xarray"])
-def test_transform_is_not_what_the_user_wrote(kind):
-    trace = torch.from_numpy(walk()) if kind == "torch" else walk()
-    if kind == "xarray":
+@pytest.mark.parametrize("library", ["numpy", "torch", "xarray"])
+def test_transform_is_not_what_the_user_wrote(library):
+    trace = torch.from_numpy(walk()) if library == "torch" else walk()
+    if library == "xarray":
         trace = pytest.importorskip("xarray").DataArray(trace, dims=("slice", "unit", "sample"))
     op = M_PHATE(**OPTIONS)
     rows = op.fit_transform(trace)
@@ -170,7 +170,7 @@ def test_transform_is_not_what_the_user_wrote(kind):
     again[:] = 7
     for same in (op.transform(), op.transform(trace), pickle.loads(pickle.dumps(op)).transform()):
         assert np.array_equal(same, expected)
-    if kind == "xarray":
+    if library == "xarray":
         assert same.dims == ("node", "component") and same["unit"][:5].values.tolist() == [0, 1, 2, 3, 0]
 
 
@@ -179,8 +179,8 @@ def test_arguments_of_methods_are_refused_by_name(fitted, name):
     for method in (fitted.transform, M_PHATE().fit_transform):
         with pytest.raises(InputTypeError, match=rf"^{name}=50 is not accepted by \w*transform of M_PHATE: .{{9}}"):
             method(walk(), **{name: 50})
-    with pytest.raises(InputTypeError, match="^colour=3 is not accepted by transform of M_PHATE: it takes"):
-        fitted.transform(colour=3)
+    with pytest.raises(InputTypeError, match="^color=3 is not accepted by transform of M_PHATE: it takes"):
+        fitted.transform(color=3)
     assert np.array_equal(fitted.transform(plot_optimal_t=False, ax=None), fitted.embedding_)
 
 

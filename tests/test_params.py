@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from mmphate_gpu import reference
-from mmphate_gpu.params import InputError, InputTypeError, Labels, Params, check_choice, check_number
+from mmphate_gpu.errors import InputError, InputTypeError, check_choice, check_number
+from mmphate_gpu.params import Labels, Params
 
 
 def test_errors_are_the_builtin_ones_too():
@@ -21,7 +22,7 @@ def test_errors_are_the_builtin_ones_too():
 
 
 def test_defaults_are_those_of_the_method():
-    given = {field.name: field.default for field in dataclasses.fields(Params)}
+    values = {field.name: field.default for field in dataclasses.fields(Params)}
     wanted = {
         "n_components": 2,
         "intraslice_knn": 2,
@@ -39,7 +40,7 @@ def test_defaults_are_those_of_the_method():
         "thresh": 1e-4,
         "random_state": None,
     }
-    assert {name: given[name] for name in wanted} == wanted
+    assert {name: values[name] for name in wanted} == wanted
     oracle = inspect.signature(reference.mmphate).parameters
     assert {name: oracle[name].default for name in wanted} == wanted
 
@@ -88,12 +89,12 @@ def test_legal(options):
 
 def test_labels_are_equal_by_value():
     """What decides whether a kept stage serves again; and the caller's array may change afterwards."""
-    given = np.arange(6) % 3
-    params = Params(landmarks=given)
-    same, other = Params(landmarks=torch.from_numpy(given.astype(np.int32))), Params(landmarks=given[::-1].tolist())
+    values = np.arange(6) % 3
+    params = Params(landmarks=values)
+    same, other = Params(landmarks=torch.from_numpy(values.astype(np.int32))), Params(landmarks=values[::-1].tolist())
     assert params == same and hash(params) == hash(same) and params != other and params != Params()
-    given[0] = 2
-    assert params == same and params != Params(landmarks=given)
+    values[0] = 2
+    assert params == same and params != Params(landmarks=values)
     assert params.landmarks == Labels(params.landmarks.values) and "6 nodes, 3 landmarks" in repr(params)
 
 
@@ -259,8 +260,8 @@ def test_check_choice_returns_the_choice():
     ],
 )
 def test_check_number_returns_a_plain_number(value, options, wanted):
-    found = check_number("x", value, **options)
-    assert found == wanted and type(found) is type(wanted)
+    result = check_number("x", value, **options)
+    assert result == wanted and type(result) is type(wanted)
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ def results(op: MMPHATE) -> dict[str, np.ndarray]:
     return {name: dense(getattr(op, name)) for name in RESULTS}
 
 
-def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    return all(np.array_equal(one[name], other[name]) for name in RESULTS)
+def same(first: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(first[name], other[name]) for name in RESULTS)
 
 
 def in_stages(op: MMPHATE) -> dict[str, torch.Tensor]:
@@ -48,9 +48,9 @@ def in_stages(op: MMPHATE) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("kind", [MMPHATE, M_PHATE])
-def test_results_are_there_once_it_is_fitted(kind):
-    op = kind(**OPTIONS)
+@pytest.mark.parametrize("estimator", [MMPHATE, M_PHATE])
+def test_results_are_there_once_it_is_fitted(estimator):
+    op = estimator(**OPTIONS)
     for name in RESULTS:
         assert not hasattr(op, name)
         with pytest.raises(NotFittedError, match="not fitted yet"):
@@ -124,8 +124,8 @@ def test_an_interruption_leaves_the_state_of_one_run():
         ran, interrupted = _interrupted_fit(op, walk(2), codes, line)
         if not interrupted:
             break
-        found = {**results(op), "embedding_": op.embedding_, "t_": op.t_, "n": op.n_landmark_}
-        (which,) = [i for i, state in enumerate(states) if all(np.array_equal(state[k], found[k]) for k in state)]
+        result = {**results(op), "embedding_": op.embedding_, "t_": op.t_, "n": op.n_landmark_}
+        (which,) = [i for i, state in enumerate(states) if all(np.array_equal(state[k], result[k]) for k in state)]
         # The stages are those of the interrupted fit in either case, so that the next one can go on from them.
         assert len(op._stages.result("landmarks").landmark_op) == 10
         assert len(op.report_) == len(STAGES) and len(op.transform(walk(3))) == 60
@@ -166,9 +166,9 @@ def _interrupted_fit(op: MMPHATE, trace: np.ndarray, codes: set, line: int) -> t
 def test_held_bytes_count_a_tensor_once():
     stages = Stages(torch.device("cpu"))
     points, square = torch.zeros(100), torch.zeros(10, 10, dtype=torch.float64)
-    stages("normalize", (), lambda: points)
-    stages("reduce", (), lambda: (points, None))
-    stages("affinity", (), lambda: square)
+    stages("normalize", lambda: points)
+    stages("reduce", lambda: (points, None))
+    stages("affinity", lambda: square)
     assert stages.held_bytes() == 400 + 800
     assert stages.held_bytes(but=(square,)) == 400 and stages.held_bytes(but=(torch.zeros(5),)) == 1200
 
@@ -186,7 +186,7 @@ def test_a_refit_counts_on_no_memory_that_results_hold(monkeypatch):
     monkeypatch.setattr(estimator, "available_bytes", lambda device: 10**9)
     op = MMPHATE(**OPTIONS).fit(walk())
     held, unread = op._stages.held_bytes(), Stages(torch.device("cpu"))
-    unread("landmarks", (), lambda: tuple(in_stages(op).values()))
+    unread("landmarks", lambda: tuple(in_stages(op).values()))
     op.fit(walk())
     results(op)
     op.fit(walk())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu.params import InputError
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.slices import SliceLayout, unit_major
 
 SHAPES = [(3, 4, 5), (1, 7, 2), (6, 1, 1), (1, 1, 1)]
@@ -43,7 +43,7 @@ def test_indices_of_some_nodes():
 
 
 def test_order_is_that_of_a_flattened_tensor():
-    """So points (S, M, D) and a (E, T, M) array flatten to node order."""
+    """Points (S, M, D) and an (E, T, M) array flatten to node order."""
     layout = SliceLayout.of_shape(3, 4, 5)
     tensor = np.arange(60).reshape(3, 4, 5)
     assert all(tensor[layout.indices([node])] == node for node in range(60))
@@ -84,4 +84,4 @@ def test_unit_major():
     points = torch.arange(24.0).view(4, 3, 2)  # (S, M, D)
     stack = unit_major(points)
     assert stack.shape == (3, 4, 2) and stack.is_contiguous()
-    assert all(torch.equal(stack[unit, one], points[one, unit]) for unit in range(3) for one in range(4))
+    assert all(torch.equal(stack[m, s], points[s, m]) for m in range(3) for s in range(4))

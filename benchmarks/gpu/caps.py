@@ -22,10 +22,9 @@ import torch
 from benchmarks.cases import CASES
 from benchmarks.measure.device import PeakMeter, use_device
 from mmphate_gpu import MMPHATE, Trace, datasets, plan
-from mmphate_gpu.ops.memory import MEMORY_LIMIT_VARIABLE, available_bytes
-from mmphate_gpu.params import InputError
-from mmphate_gpu.stages import held_bytes
-from mmphate_gpu.within_memory import FORMS
+from mmphate_gpu.errors import InputError
+from mmphate_gpu.runtime.memory import MEMORY_LIMIT_VARIABLE, available_bytes
+from mmphate_gpu.runtime.memory_use import held_bytes
 
 # The trace, and the parameters of the run.
 RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -51,7 +50,7 @@ def capped_run(trace: Trace, options: dict[str, Any], device: torch.device) -> d
             return {**numbers, "refused": str(error)}
     return {
         **numbers,
-        "form": FORMS[type(op.affinity_)],
+        "form": op.affinity_.storage,
         "engine": getattr(op.affinity_, "engine", None),
         "t": op.t_,
         "finite": bool(torch.as_tensor(op.embedding_).isfinite().all()),

@@ -91,10 +91,10 @@ def device(device: Any) -> dict[str, Any]:
 
 def library() -> dict[str, Any]:
     """Which backends of the library work on this machine, and why the others do not."""
-    from mmphate_gpu._keops import why_no_keops
     from mmphate_gpu.config import show_config
-    from mmphate_gpu.ops._native import why_no_native
-    from mmphate_gpu.ops.twins import CUPY, TRITON
+    from mmphate_gpu.ops.launch.native import why_no_native
+    from mmphate_gpu.ops.launch.twins import CUPY, TRITON
+    from mmphate_gpu.runtime.keops import why_no_keops
 
     reasons = {
         "C++ twins": why_no_native(),

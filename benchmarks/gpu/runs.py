@@ -19,7 +19,6 @@ from benchmarks.measure.device import PeakMeter
 from benchmarks.measure.rows import TOTAL
 from benchmarks.suites.worker import planned_bytes, runs
 from mmphate_gpu import MMPHATE, Trace
-from mmphate_gpu.within_memory import FORMS
 
 STORAGES = ("sparse", "tiles", "lazy")
 # Largest relative difference of the stress from that of the CPU. With products in half precision and another order of
@@ -74,9 +73,9 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
     op, by_stage = runs(trace, options_of(case, storage, device), meter, n_runs - 1)
     seconds = {stage: [round(elapsed, 4) for elapsed in of_stage] for stage, of_stage in by_stage.items()}
     total = seconds.pop(TOTAL)
-    planned = planned_bytes(trace, device, {**CASES[case].options, "storage": FORMS[type(op.affinity_)]}, meter.before)
+    planned = planned_bytes(trace, device, {**CASES[case].options, "storage": op.affinity_.storage}, meter.before)
     return {
-        "form": FORMS[type(op.affinity_)],
+        "form": op.affinity_.storage,
         "engine": getattr(op.affinity_, "engine", None),
         "t": op.t_,
         "stress": op.stress_,

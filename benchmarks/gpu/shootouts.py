@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.gpu.parts import Work, run
 from benchmarks.measure.timer import once
-from mmphate_gpu._optional import available
+from mmphate_gpu.runtime.optional import available
 
 # Rows of square matrices: the projected problem of block Krylov, the largest components of plain SVD, landmarks.
 ROWS = {True: (50, 200), False: (550, 1000, 1672, 4000)}
@@ -83,8 +83,8 @@ def decomposition(solver: str, n: int, device: torch.device) -> dict[str, Any]:
 
 def gram(n_rows: int, n_columns: int, per_row: int, device: torch.device) -> dict[str, Any]:
     """The library's way, torch's sparse product, and dense blocks in float64, with the products that each makes."""
+    from mmphate_gpu.linalg.sparse_gram import sparse_gram
     from mmphate_gpu.ops.csr import Csr, to_torch
-    from mmphate_gpu.ops.sparse_gram import sparse_gram
 
     generator = torch.Generator().manual_seed(0)
     spread = torch.randint(0, n_columns - per_row, (n_rows, per_row), generator=generator).sort(1).values

@@ -26,7 +26,7 @@ POISON = {torch.bool: True, torch.uint8: 0x5A, torch.int8: 0x5A, torch.int16: 0x
 
 def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
     import mmphate_gpu.estimator  # noqa: F401  registers the ops of every stage
-    from mmphate_gpu.ops.twins import PORTABLE
+    from mmphate_gpu.ops.launch.twins import PORTABLE
 
     for n in options.sizes or SIZES[options.small]:
         for op in sorted(PORTABLE):
@@ -39,14 +39,14 @@ def smoke(op: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
     With ``plain`` the op is called once and no memory is filled, because a tool watches what the op reads.
     """
     from benchmarks.gpu.smoke_cases import CASES, MOST_DIFFERENT, MOST_ERROR
-    from mmphate_gpu.ops import _native
-    from mmphate_gpu.ops.twins import PORTABLE, serving_op
+    from mmphate_gpu.ops.launch import native
+    from mmphate_gpu.ops.launch.twins import PORTABLE, serving_op
 
     if op not in CASES:
         return {"error": f"{op} has no case in smoke_cases.py"}
     arguments, device = CASES[op](n), options.device
-    native = _native.why_no_native() is None and hasattr(_native, op) and device.type != "cpu"
-    wanted = results(getattr(_native, op) if native else PORTABLE[op], moved(arguments, torch.device("cpu")))
+    native = native.why_no_native() is None and hasattr(native, op) and device.type != "cpu"
+    wanted = results(getattr(native, op) if native else PORTABLE[op], moved(arguments, torch.device("cpu")))
     call, on_device = getattr(torch.ops.mmphate_gpu, op), moved(arguments, device)
     started = time.perf_counter()
     with contextlib.nullcontext() if options.plain else poisoned():

@@ -11,9 +11,9 @@ import torch
 from mmphate_gpu.mds.smacof import Way, one_sweep
 from mmphate_gpu.ops import gaussian_product as gaussian
 from mmphate_gpu.ops.csr import Csr, indptr_of_counts
+from mmphate_gpu.ops.launch.twins import PORTABLE
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, stored_pairs, tile_layout
-from mmphate_gpu.ops.twins import PORTABLE
 
 Arguments = tuple[Any, ...]
 SETS, FEATURES, COLUMNS, K = 2, 10, 110, 25
@@ -54,7 +54,7 @@ def radius_fill(n: int) -> Arguments:
     return points, BANDWIDTH, 2.0, REACH, 0, n, indptr, gap, *targets
 
 
-def symmetrised_affinity(n: int) -> Arguments:
+def symmetrized_affinity(n: int) -> Arguments:
     points = _walks(n)
     bandwidth = PORTABLE["kth_neighbor_distance"](points, 5).clamp_min(1e-300)
     return points, bandwidth, 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9), torch.float32
@@ -155,7 +155,7 @@ def tile_rows(n: int) -> Arguments:
 CASES: dict[str, Callable[[int], Arguments]] = {
     "radius_counts": radius_counts,
     "radius_fill": radius_fill,
-    "symmetrised_affinity": symmetrised_affinity,
+    "symmetrized_affinity": symmetrized_affinity,
     "kth_neighbor_distance": kth_neighbor_distance,
     "median_kth_neighbor_distance": kth_neighbor_distance,
     "csr_matmul": csr_matmul,
@@ -176,7 +176,7 @@ CASES: dict[str, Callable[[int], Arguments]] = {
 MOST_ERROR = {
     "assign_nearest": 1e-5,
     "radius_fill": 1e-6,
-    "symmetrised_affinity": 1e-6,
+    "symmetrized_affinity": 1e-6,
     "kth_neighbor_distance": 1e-12,
     "median_kth_neighbor_distance": 1e-12,
     "csr_matmul": 1e-12,

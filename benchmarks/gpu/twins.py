@@ -30,13 +30,13 @@ from mmphate_gpu import (
     potential_distances,
     von_neumann_entropy,
 )
-from mmphate_gpu._keops import why_no_keops
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.datasets import bifurcation, random_walk
 from mmphate_gpu.neighbors import kneighbors
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
 from mmphate_gpu.ops.kth_neighbor_distance import kth_neighbor_distance
 from mmphate_gpu.pipeline import interpolate
+from mmphate_gpu.runtime.keops import why_no_keops
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import Trace, normalize
 

@@ -73,8 +73,8 @@ constexpr double reach = 1.5;
 constexpr Int p = 10;
 
 typedef int RadiusCount(const double*, Int, Int, Int, double, Int*, int);
-typedef int RadiusFill(const double*, Int, Int, Int, Int, Int, Int, Int, Int, double, double, double, const Int*,
-                       const Int*, const Int*, Int*, Int, Int, void*, int, void*, int, int);
+typedef int RadiusFill(const double*, Int, Int, Int, Int, Int, double, double, double, const Int*, const Int*, Int*,
+                       void*, int, void*, int, int);
 
 void radius_affinity() {
     auto* count = entry_point<RadiusCount>("radius_count");
@@ -91,19 +91,19 @@ void radius_affinity() {
         std::vector<std::int32_t> indices(indptr[n]);
         std::vector<float> values(indptr[n]);
         counted("radius_fill, one unit", n, [&] {
-            return fill(points.data(), n, p, 0, 1, 0, n, 1, 1, reach, reach / 3, 2.0, indptr.data(), indptr.data() + 1,
-                        gap.data(), gap_at.data(), 1, 1, indices.data(), 0, values.data(), 1, one_thread);
+            return fill(points.data(), 1, n, p, 0, n, reach, reach / 3, 2.0, indptr.data(), gap.data(), gap_at.data(),
+                        indices.data(), 0, values.data(), 1, one_thread);
         });
     }
 }
 
-typedef int SymmetrisedAffinity(const double*, const double*, Int, Int, Int, double, double, double, double, const Int*,
+typedef int SymmetrizedAffinity(const double*, const double*, Int, Int, Int, double, double, double, double, const Int*,
                                 Int*, void*, int, void*, int, int);
 
 // Both passes: counts, then entries.
-void symmetrised_affinity(const std::string& name, Int n_sets, Int n, Int size) {
+void symmetrized_affinity(const std::string& name, Int n_sets, Int n, Int size) {
     if (!runs(name)) return;
-    auto* affinity = entry_point<SymmetrisedAffinity>("symmetrised_affinity");
+    auto* affinity = entry_point<SymmetrizedAffinity>("symmetrized_affinity");
     const std::vector<double> points = stack(n_sets, n, p);
     Random random{7};
     std::vector<double> bandwidth(n_sets * n);
@@ -268,8 +268,8 @@ int main(int argc, char** argv) {
     library = dlopen(argv[1], RTLD_NOW);
     if (!library) return std::fprintf(stderr, "%s\n", dlerror()), 1;
     radius_affinity();
-    for (Int n_sets : {500, 1000, 2000}) symmetrised_affinity("symmetrised_affinity, 6 units", n_sets, 6, n_sets);
-    for (Int n : {40, 80, 160}) symmetrised_affinity("symmetrised_affinity, ever more units", 10, n, n);
+    for (Int n_sets : {500, 1000, 2000}) symmetrized_affinity("symmetrized_affinity, 6 units", n_sets, 6, n_sets);
+    for (Int n : {40, 80, 160}) symmetrized_affinity("symmetrized_affinity, ever more units", 10, n, n);
     for (Int n_sets : {500, 1000, 2000}) kth_neighbor_distance("kth_neighbor_distance, 6 units", n_sets, 6, 2, n_sets);
     for (Int n : {300, 600, 1200}) kth_neighbor_distance("kth_neighbor_distance, one unit", 1, n, 25, n);
     median_kth_neighbor_distance();

@@ -30,9 +30,9 @@ from benchmarks.guard import sass
 from benchmarks.guard.pair_visits import visits
 from benchmarks.measure.records import RESULTS, ROOT
 from benchmarks.measure.tables import fill, markdown_table
-from mmphate_gpu.ops import _sources
-from mmphate_gpu.ops._cuda import PAIR_THREADS
-from mmphate_gpu.ops._pair_stack import MOST_FEATURES, TILE
+from mmphate_gpu.ops.launch import sources
+from mmphate_gpu.ops.launch.cuda import PAIR_THREADS
+from mmphate_gpu.ops.launch.pair_stack import MOST_FEATURES, TILE
 
 RESULT = RESULTS / "instructions.json"
 TEXT = ROOT / "docs" / "performance.md"
@@ -185,7 +185,7 @@ def compiled(csrc: Path, source: str, defines: dict[str, str]) -> Machine:
     """``csrc``/cuda/``source``.cu compiled by nvcc for sm_90, with the options of the launcher."""
     with tempfile.TemporaryDirectory() as folder:
         text, binary = Path(folder) / "kernel.cu", Path(folder) / "kernel.cubin"
-        text.write_text(_sources.one_text(csrc / "cuda" / f"{source}.cu"))
+        text.write_text(sources.one_text(csrc / "cuda" / f"{source}.cu"))
         command = ["nvcc", "-cubin", *OPTIONS, *(f"-D{name}={value}" for name, value in defines.items())]
         command += ["-Xptxas", "-v", str(text), "-o", str(binary)]
         messages = subprocess.run(command, check=True, capture_output=True, text=True).stderr

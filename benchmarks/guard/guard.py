@@ -179,11 +179,11 @@ def measure() -> Measured:
 
 def library_path() -> Path:
     """The library of the C++ twins, built from the current sources."""
-    from mmphate_gpu.ops import _native
+    from mmphate_gpu.ops.launch import native
 
-    if reason := _native.why_no_native():
+    if reason := native.why_no_native():
         raise CannotCount(f"no C++ twins: {reason}")
-    path = _native._library_path()
+    path = native._library_path()
     assert path is not None
     return path
 
@@ -240,10 +240,10 @@ def _by_case(dumps: Iterator[str]) -> dict[str, dict[str, int]]:
 def work_counts() -> dict[str, int]:
     """The steps of the stages of a small run, each in its own unit."""
     from mmphate_gpu import datasets, diffusion, landmark_diffusion, metric_mds, multislice_affinity
+    from mmphate_gpu.diffusion.potential import potential_distances, potential_of_power
+    from mmphate_gpu.linalg import kmeans
+    from mmphate_gpu.linalg.singular_value_sample import SingularValueSample
     from mmphate_gpu.operators import AffinityOperator
-    from mmphate_gpu.ops import kmeans
-    from mmphate_gpu.ops.singular_value_sample import SingularValueSample
-    from mmphate_gpu.potential import potential_distances, potential_of_power
 
     trace = datasets.bifurcation("hopf_pitchfork", n_epochs=20, n_timesteps=12)
     with ExitStack() as spies:

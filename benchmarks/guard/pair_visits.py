@@ -12,11 +12,10 @@ import torch
 
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
 from mmphate_gpu.datasets import bifurcation
-from mmphate_gpu.ops._native import SAMPLED
-from mmphate_gpu.ops._pair_stack import TILE, blocks_of
-from mmphate_gpu.ops.kth_neighbor_distance import kth_neighbor_distance
+from mmphate_gpu.ops.kth_neighbor_distance import SAMPLED, kth_neighbor_distance
+from mmphate_gpu.ops.launch.pair_stack import TILE, blocks_of
+from mmphate_gpu.ops.point_tiles import kd_order
 from mmphate_gpu.ops.radius_affinity import cut_distance
-from mmphate_gpu.ops.tile_layout import kd_order
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
 

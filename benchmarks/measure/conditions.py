@@ -82,7 +82,7 @@ def memory_bytes(device: Any) -> int:
     import psutil
     import torch
 
-    from mmphate_gpu.ops.memory import memory_limit
+    from mmphate_gpu.runtime.memory import memory_limit
 
     on_gpu = device.type == "cuda"
     whole = torch.cuda.get_device_properties(device).total_memory if on_gpu else psutil.virtual_memory().total
@@ -91,8 +91,8 @@ def memory_bytes(device: Any) -> int:
 
 def twins(device: Any) -> str:
     """Which twins of the ops run in place of portable torch: "C++ (avx512)", "CUDA", or "none"."""
-    from mmphate_gpu.ops._native import isa
-    from mmphate_gpu.ops.twins import serves
+    from mmphate_gpu.ops.launch.native import isa
+    from mmphate_gpu.ops.launch.twins import serves
 
     if not serves(device):
         return "none"
@@ -167,8 +167,8 @@ def hash_of(patterns: Sequence[str]) -> str:
 
 def main(device_name: str) -> int:
     """Print the full name and the conditions of the device as JSON; 2 if there is no such device."""
-    from mmphate_gpu.ops.devices import resolve_device
-    from mmphate_gpu.params import InputError
+    from mmphate_gpu.errors import InputError
+    from mmphate_gpu.runtime.devices import resolve_device
 
     try:
         device = resolve_device(device_name)

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure.rows import TOTAL
-from mmphate_gpu.ops.devices import resolve_device
-from mmphate_gpu.ops.memory import release_cached
-from mmphate_gpu.stages import held_bytes, peak_bytes
+from mmphate_gpu.runtime.devices import resolve_device
+from mmphate_gpu.runtime.memory import release_cached
+from mmphate_gpu.runtime.memory_use import held_bytes, peak_bytes
 
 CLEAR = Path("/proc/self/clear_refs")
 CPU = torch.device("cpu")

@@ -34,8 +34,8 @@ from mmphate_gpu import (
     to_cupy,
     to_scipy,
 )
-from mmphate_gpu.affinities import affinity_of_points
-from mmphate_gpu.operators import AffinityOperator, LazyAffinity
+from mmphate_gpu.operators import AffinityOperator, affinity_of_points
+from mmphate_gpu.operators.lazy_keops import LazyKeopsAffinity
 from mmphate_gpu.ops.csr import to_torch
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
@@ -168,9 +168,7 @@ class Product:
 
     @cached_property
     def by_keops(self) -> AffinityOperator:
-        lazy = self.lazy
-        parts = lazy.unit_points, lazy.bandwidth, lazy.intraslice
-        return LazyAffinity(*parts, thresh=lazy.thresh, dtype=lazy.dtype, engine="keops")
+        return LazyKeopsAffinity(self.lazy.intraslice, self.lazy.interslice)
 
     @cached_property
     def block32(self) -> torch.Tensor:  # (N, C)

@@ -24,7 +24,7 @@ def neighbors(inputs: Neighbors) -> Callable[[], Result]:
 
 
 def lacks() -> str | None:
-    from mmphate_gpu._keops import why_no_keops
+    from mmphate_gpu.runtime.keops import why_no_keops
 
     return why_no_keops()
 

@@ -16,9 +16,8 @@ from benchmarks.measure.rows import Row, timing
 from benchmarks.measure.timer import once, warm
 from benchmarks.suites.pictures import Picture, disparity, disparity_within, picture
 from mmphate_gpu import Trace, datasets, neighborhood_preservation
-from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.landmarks import Landmarks, landmark_diffusion
-from mmphate_gpu.operators import AffinityOperator
+from mmphate_gpu.operators import AffinityOperator, affinity_of_points
 from mmphate_gpu.trace import normalize
 
 NAME = "ablations"

@@ -29,19 +29,19 @@ from benchmarks.peers.comparisons import named_distances, recall
 from benchmarks.suites.ablation_bench import LARGE, MIDDLE, N_SVD, NAME, SMALL, Bench
 from benchmarks.suites.pictures import N_COMPONENTS, Picture, disparity, picture
 from mmphate_gpu import plan, to_scipy
-from mmphate_gpu._keops import why_no_keops
-from mmphate_gpu._optional import available
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
+from mmphate_gpu.errors import InputError
+from mmphate_gpu.linalg.kmeans import kmeans
+from mmphate_gpu.linalg.random import seeded_generator
+from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.mds.classic import classic
 from mmphate_gpu.mds.smacof import Descent, one_sweep, smacof
 from mmphate_gpu.mds.stress import stress
 from mmphate_gpu.neighbors import kneighbors
 from mmphate_gpu.operators import AffinityOperator, SparseAffinity
 from mmphate_gpu.ops.csr import Csr
-from mmphate_gpu.ops.kmeans import kmeans
-from mmphate_gpu.ops.random import seeded_generator
-from mmphate_gpu.ops.top_eigenpairs import top_eigenpairs
-from mmphate_gpu.params import InputError
+from mmphate_gpu.runtime.keops import why_no_keops
+from mmphate_gpu.runtime.optional import available
 from mmphate_gpu.slices import unit_major
 
 COLUMNS = 110  # of a product, as block Krylov takes it

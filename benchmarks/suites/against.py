@@ -266,7 +266,7 @@ def work_alone(comparison: str, peer: Peer, size: int, way: str, most: int | Non
     if most is not None:
         limit_memory(most)
     import_seconds = peer.load()  # first, before something else imports the same packages
-    from mmphate_gpu.within_memory import ran_out
+    from mmphate_gpu.planning.fit import ran_out
 
     try:
         row = work(comparison, size, peer, way, device, quick)

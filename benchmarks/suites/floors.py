@@ -28,8 +28,8 @@ from benchmarks.measure.rows import NOT_INSTALLED, Row, timing
 from benchmarks.measure.tables import Table
 from benchmarks.measure.tasks import QUICK, Task, emit, python_task, task_options
 from benchmarks.measure.timer import enough, once, seconds_each
-from mmphate_gpu._optional import available
-from mmphate_gpu.ops.devices import one_thread
+from mmphate_gpu.runtime.devices import one_thread
+from mmphate_gpu.runtime.optional import available
 
 NAME = "floors"
 PARTS = ()  # it is not divided

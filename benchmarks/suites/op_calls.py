@@ -13,22 +13,22 @@ import mmphate_gpu.estimator  # noqa: F401  registers the ops of every stage wit
 from benchmarks.measure.timer import nothing
 from benchmarks.suites.op_inputs import COLUMNS, Copies, Data
 from mmphate_gpu import potential_distances
-from mmphate_gpu._trace_points import FLOOR
 from mmphate_gpu.affinities.bandwidth import kth_unit_distance
+from mmphate_gpu.linalg.block_krylov import orthonormalize
+from mmphate_gpu.linalg.eigenvalues import symmetric_eigenvalues
+from mmphate_gpu.linalg.symmetric_product import symmetric_product
 from mmphate_gpu.mds.smacof import Way
 from mmphate_gpu.operators import TiledAffinity
-from mmphate_gpu.ops import twins
-from mmphate_gpu.ops.block_krylov import orthonormalize
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.csr_matmul import FLOAT32_FROM, matmul
 from mmphate_gpu.ops.descent_step import BEST, DEPTH, IS_NEAR, N_KEPT, ROWS
 from mmphate_gpu.ops.distances import distances_by_difference
-from mmphate_gpu.ops.eigenvalues import symmetric_eigenvalues
 from mmphate_gpu.ops.gaussian_product import points_by_feature, scaled_limit, scaled_points
+from mmphate_gpu.ops.launch import twins
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
-from mmphate_gpu.ops.symmetric_product import symmetric_product
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.ops.tile_layout import TILE, point_tiles, stored_pairs
+from mmphate_gpu.trace.points import FLOOR
 
 PAIRS = "ordered pairs"
 PORTABLE = "portable torch"  # `twins.serving_op` begins so if no twin runs
@@ -305,15 +305,15 @@ def _orthonormalize(data: Data) -> list[Call]:
 
 
 def _tile_products(op: str, data: Data) -> list[Call]:
-    layout, lazy = data.lazy.tile_layout(), data.lazy
+    layout, lazy = data.lazy.interslice.tile_layout, data.lazy
     pairs = float(layout.n_active * TILE**2)
     if op == "tile_matmul":
-        tiled, (_, *active) = TiledAffinity(lazy), layout
+        tiled, (_, *active) = TiledAffinity(lazy.intraslice, lazy.interslice), layout
         arguments = (tiled.tiles, tiled.slots, *active, data.halves)
         read = tiled.tiles.nbytes
     else:
-        scaled = points_by_feature(point_tiles(layout, scaled_points(data.units, lazy.bandwidth), None))
-        limit = scaled_limit(lazy.reach, float(lazy.bandwidth))
+        scaled = points_by_feature(point_tiles(layout, scaled_points(data.units, lazy.interslice.bandwidth), None))
+        limit = scaled_limit(lazy.interslice.reach, float(lazy.interslice.bandwidth))
         arguments, read = (*scaled, limit, layout.indptr, layout.columns, data.halves), scaled[0].nbytes
     flop, case = 2 * pairs * COLUMNS, f"half x {COLUMNS}, {layout.n_active:,} tiles"
     # The block is read in half precision, and the result written in float32.
@@ -323,10 +323,11 @@ def _tile_products(op: str, data: Data) -> list[Call]:
 
 
 def _tile_decisions(op: str, data: Data) -> list[Call]:
-    layout = data.lazy.tile_layout()
+    layout = data.lazy.interslice.tile_layout
     points = point_tiles(layout, data.units, torch.nan)
     tiles = (points, *stored_pairs(layout)[:2])
-    last = (data.lazy.reach,) if op == "tile_reached" else (float(data.lazy.bandwidth), data.lazy.reach)
+    interslice = data.lazy.interslice
+    last = (interslice.reach,) if op == "tile_reached" else (float(interslice.bandwidth), interslice.reach)
     pairs, case = float(layout.n_stored * TILE**2), f"p = {points.shape[2]}, {layout.n_stored:,} tiles"
     written = 2 * pairs if op == "tile_entries" else 0.0
     needs = {"fma-float64": 3 * pairs * points.shape[2], "bytes": points.nbytes + written}
@@ -334,7 +335,7 @@ def _tile_decisions(op: str, data: Data) -> list[Call]:
 
 
 def _around_products(op: str, data: Data) -> list[Call]:
-    layout, block = data.lazy.tile_layout(), data.block
+    layout, block = data.lazy.interslice.tile_layout, data.block
     halves, inverse = scaled_tiles(layout, block)
     read = block.nbytes + layout.order.nbytes
     if op == "tile_block":

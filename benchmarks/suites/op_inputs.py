@@ -8,10 +8,9 @@ from functools import cached_property
 import torch
 
 from mmphate_gpu import datasets
-from mmphate_gpu.affinities import affinity_of_points
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
-from mmphate_gpu.operators import LazyAffinity, SparseAffinity
-from mmphate_gpu.ops import twins
+from mmphate_gpu.operators import LazyAffinity, SparseAffinity, affinity_of_points
+from mmphate_gpu.ops.launch import twins
 from mmphate_gpu.ops.radius_affinity import cut_distance
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.slices import unit_major
@@ -85,7 +84,7 @@ class Data:
     @cached_property
     def halves(self) -> torch.Tensor:
         """The block in the form that the products of tiles take."""
-        return scaled_tiles(self.lazy.tile_layout(), self.block)[0]
+        return scaled_tiles(self.lazy.interslice.tile_layout, self.block)[0]
 
     @cached_property
     def product(self) -> torch.Tensor:  # (N, C) float64, by torch

@@ -11,10 +11,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import procrustes
 
 from mmphate_gpu.diffusion import diffuse, optimal_t
+from mmphate_gpu.diffusion.potential import potential_distances, potential_of_power
 from mmphate_gpu.landmarks import Landmarks
 from mmphate_gpu.mds import embed_landmarks
 from mmphate_gpu.pipeline import interpolate
-from mmphate_gpu.potential import potential_distances, potential_of_power
 
 N_COMPONENTS = 3
 

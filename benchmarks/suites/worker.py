@@ -22,8 +22,7 @@ from benchmarks.measure.device import PeakMeter, use_device  # noqa: E402
 from benchmarks.measure.rows import TOTAL, Row, timing  # noqa: E402
 from benchmarks.measure.tasks import emit, task_options  # noqa: E402
 from benchmarks.suites.accuracy import accuracy  # noqa: E402
-from mmphate_gpu.params import InputError  # noqa: E402
-from mmphate_gpu.within_memory import FORMS  # noqa: E402
+from mmphate_gpu.errors import InputError  # noqa: E402
 
 REPEATS = 3
 # A longer run on the CPU is not repeated, because little of it is due to the cold start.
@@ -54,7 +53,7 @@ def run_case(
     options = {**case.options, "storage": storage or case.storage}
     meter = PeakMeter(device)
     op, seconds = runs(trace, {**options, "device": device, "random_state": 0}, meter, repeats)
-    planned = planned_bytes(trace, device, {**options, "storage": FORMS[type(op.affinity_)]}, meter.before)
+    planned = planned_bytes(trace, device, {**options, "storage": op.affinity_.storage}, meter.before)
     common = {**_common(case, device, op, trace, options), "held_bytes": meter.held_bytes}
     rows = []
     for report in op.report_:
@@ -114,7 +113,7 @@ def _common(case: Case, device: torch.device, op: MMPHATE, trace: Trace, options
         "suite": "scale" if case.axis else "pipeline",
         "case": case.name,
         "settings": settings | ({"axis": case.axis} if case.axis else {}),
-        "storage": FORMS[type(op.affinity_)] + ("" if engine is None else f" ({engine})"),
+        "storage": op.affinity_.storage + ("" if engine is None else f" ({engine})"),
         "n_landmark": int(op.landmark_op_.shape[0]),
         **{size: getattr(trace, size) for size in ("n_slices", "n_units", "n_samples", "n_nodes")},
         **conditions(device),

@@ -1,4 +1,4 @@
-// What lets one source serve g++, nvcc/NVRTC and the host emulation of a kernel.
+// Definitions that let one source compile with g++, with nvcc or NVRTC, and under csrc/emulation.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -7,7 +7,6 @@
 #define MMP_HD inline
 #endif
 
-// NVRTC has no <stdint.h>; these are what the targets served here (LP64) agree on.
-typedef int mmp_i32;
+// NVRTC has no <stdint.h>. These types have 64 bits on every supported target.
 typedef long long mmp_i64;
 typedef unsigned long long mmp_u64;

@@ -1,4 +1,4 @@
-// A sparse matrix by rows times a thin dense one.
+// A CSR matrix times a dense block of few columns.
 #include "simd.h"
 #include <algorithm>
 #include <vector>
@@ -6,40 +6,43 @@
 namespace MMP_ISA {
 
 constexpr std::int64_t block_rows = 64;
-constexpr int tile = 8;  // vectors of sums held in registers
-// Rows that go together where most of their columns are the same: each row of `block` is fetched once for all of them.
+constexpr int tile = 8;  // vectors of sums in registers
+// Neighboring rows have most columns in common. So this many rows are multiplied together, and fetch each row of
+// `block` once.
 constexpr int together = MMP_BYTES == 64 ? 8 : 4;
-constexpr int narrow_tile = 3;  // vectors of the sums of each of them
-// Share of their entries that is there, from which it pays to multiply the others by 0 as well: fetching a row of
-// `block` takes as long whatever the width of a register, multiplying it the longer the narrower they are; and what is
-// saved grows with the vectors of a row, while gathering the entries costs the same whatever their number.
+constexpr int narrow_tile = 3;  // vectors of sums in registers for each of these rows
+// Rows that are multiplied together also multiply entries that are 0 in some of them. This pays from a certain share of
+// entries that are not 0. Narrow registers raise this share: the multiplications take longer, and the fetch of a row of
+// `block` does not. More vectors in a row lower it: they save more, and gathering the entries costs the same.
 inline double full_enough(std::int64_t vectors) {
     return (MMP_BYTES == 64 ? 0.2 : MMP_BYTES == 32 ? 0.6 : 0.85) + 1.0 / (double)vectors;
 }
-// Columns of a band at most: every thread has room for all their entries in `together` rows, twice.
+// A band has at most this many columns. Every thread has memory for all their entries in `together` rows, twice.
 constexpr std::int64_t widest_band = 1 << 16;
-// Up to so many vectors a row, gathering the entries costs more than it saves.
+// If a row has at most this many vectors, gathering the entries costs more than it saves.
 constexpr int widest_alone = 2;
 
-// Columns c .. c + V vectors of R rows: sums[r * stride + c ..] += sum over a of values[a * R + r] * rows[a][c ..].
+// Adds to V vectors of R rows, from column c on: sums[r * stride + c ..] += sum over a of values[a * R + r] *
+// rows[a][c ..].
 template <int V, int R, class T, class S>
 inline void accumulate(const T* values, const S* const* rows, std::int64_t k, std::int64_t c, S* sums,
                        std::int64_t stride) {
-    Vec<S> own[R][V];
+    Vec<S> accumulators[R][V];
     for (int r = 0; r < R; ++r)
-        for (int v = 0; v < V; ++v) own[r][v] = load<S>(sums + r * stride + c + v * lanes<S>);
+        for (int v = 0; v < V; ++v) accumulators[r][v] = load<S>(sums + r * stride + c + v * lanes<S>);
     for (std::int64_t a = 0; a < k; ++a) {
         const S* row = rows[a] + c;
         const T* entries = values + a * R;
         for (int v = 0; v < V; ++v) {
             const Vec<S> column = load<S>(row + v * lanes<S>);
-            for (int r = 0; r < R; ++r) own[r][v] = fused(splat<S>((S)entries[r]), column, own[r][v]);
+            for (int r = 0; r < R; ++r) accumulators[r][v] = fused(splat<S>((S)entries[r]), column, accumulators[r][v]);
         }
     }
     for (int r = 0; r < R; ++r)
-        for (int v = 0; v < V; ++v) store<S>(sums + r * stride + c + v * lanes<S>, own[r][v]);
+        for (int v = 0; v < V; ++v) store<S>(sums + r * stride + c + v * lanes<S>, accumulators[r][v]);
 }
 
+// The same with as many vectors as remain, at most V.
 template <int V, int R, class T, class S>
 inline void accumulate_rest(const T* values, const S* const* rows, std::int64_t k, std::int64_t c, S* sums,
                             std::int64_t stride) {
@@ -49,7 +52,7 @@ inline void accumulate_rest(const T* values, const S* const* rows, std::int64_t 
     }
 }
 
-// All columns; `stride` is their number up to whole vectors.
+// The same for all columns. `stride` is their number, rounded up to whole vectors.
 template <int R, class T, class S>
 inline void accumulate_rows(const T* values, const S* const* rows, std::int64_t k, S* sums, std::int64_t stride) {
     constexpr int V = R == 1 ? tile : narrow_tile;
@@ -58,15 +61,16 @@ inline void accumulate_rows(const T* values, const S* const* rows, std::int64_t 
     accumulate_rest<V - 1, R>(values, rows, k, c, sums, stride);
 }
 
-// The entries of `together` rows within a band of columns, put side by side.
+// The entries of `together` rows within a band of columns, side by side.
 template <class S> class Gathered {
     std::vector<S> by_column;          // (band, together)
-    std::vector<std::uint64_t> taken;  // a bit a column
+    std::vector<std::uint64_t> taken;  // a bit for each column
     std::int64_t entries = 0;
 
   public:
-    std::vector<S> values;              // (n, together)
-    std::vector<std::int64_t> columns;  // n of them are taken, in ascending order, from the start of the band on
+    std::vector<S> values;  // (n, together)
+    std::vector<std::int64_t>
+        columns;  // (n,): the columns with an entry, ascending, counted from the start of the band
     std::int64_t n = 0;
 
     void reserve(std::int64_t band) {
@@ -75,19 +79,19 @@ template <class S> class Gathered {
         values.resize(band * together);
         columns.resize(band);
     }
-    // The entries of a row from `at` on that lie before column `stop`; where the others begin.
+    // Adds the entries of a row from `at` on that lie before column `stop`. It returns the index of the next entry.
     template <class I, class T>
     std::int64_t add(int row, const I* indices, const T* from, std::int64_t at, std::int64_t end, std::int64_t start,
                      std::int64_t stop) {
         const std::int64_t first = at;
-        S* own = by_column.data() + row;
+        S* row_entries = by_column.data() + row;
         while (at < end && indices[at] < stop) {
-            // Bits of one word are collected in a register: through memory each would wait for the one before.
+            // The bits of a word are collected in a register. In memory each would wait for the bit before it.
             const std::int64_t word = (indices[at] - start) / 64, beyond = std::min(start + (word + 1) * 64, stop);
             std::uint64_t bits = 0;
             do {
                 const std::int64_t column = indices[at] - start;
-                own[column * together] += (S)from[at];
+                row_entries[column * together] += (S)from[at];
                 bits |= (std::uint64_t)1 << (column & 63);
             } while (++at < end && indices[at] < beyond);
             taken[word] |= bits;
@@ -95,18 +99,19 @@ template <class S> class Gathered {
         entries += at - first;
         return at;
     }
-    // What was added, in order, and everything ready for the next rows; the share of the entries that is there.
+    // Moves the added entries to `columns` and `values`, in order, and clears the rest for the next rows. It returns
+    // the share of these values that are entries.
     double gather() {
         n = 0;
         for (std::size_t word = 0; word < taken.size(); ++word) {
             if (!taken[word]) continue;
             for (std::uint64_t bits = taken[word]; bits; bits &= bits - 1) {
                 const std::int64_t column = (std::int64_t)word * 64 + __builtin_ctzll(bits);
-                S* own = by_column.data() + column * together;
+                S* row_entries = by_column.data() + column * together;
                 columns[n] = column;
                 for (int r = 0; r < together; ++r) {
-                    values[n * together + r] = own[r];
-                    own[r] = 0;
+                    values[n * together + r] = row_entries[r];
+                    row_entries[r] = 0;
                 }
                 ++n;
             }
@@ -122,8 +127,8 @@ template <class S> bool has_nan(const std::vector<S>& sums) {
     return std::any_of(sums.begin(), sums.end(), [](S x) { return x != x; });
 }
 
-// Rows that share a residue modulo `interleave` reach for the same columns: they go together, block by block, and walk
-// over the columns band by band, so that the part of `block` in use stays in the second-level cache.
+// Rows with the same residue modulo `interleave` have similar columns. They are multiplied block by block, and within a
+// block band by band of the columns, so that the part of `block` in use stays in the second-level cache.
 template <class I, class T, class S>
 void matmul(const I* indptr, const I* indices, const T* values, const S* block, S* out, std::int64_t n_rows,
             std::int64_t n_columns, std::int64_t width, std::int64_t interleave, int threads) {
@@ -132,9 +137,10 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
     const std::int64_t band_rows = std::max<std::int64_t>(64, (1 << 19) / (std::int64_t)(width * sizeof(S) + 1));
     const std::int64_t band = std::min({band_rows * interleave, widest_band, std::max<std::int64_t>(1, n_columns)});
     const bool may_share = width > widest_alone * lanes<S>;
-    // Vectors at the end of a row reach past it; past the last row there is nothing to read.
+    // The last vector of a row of `block` extends into the next row. So the last rows are copied, with room after them.
     const std::int64_t overhang = tile * lanes<S>;
-    const std::int64_t guarded_from = std::max<std::int64_t>(0, n_columns - overhang / std::max<std::int64_t>(1, width) - 2);
+    const std::int64_t guarded_from =
+        std::max<std::int64_t>(0, n_columns - overhang / std::max<std::int64_t>(1, width) - 2);
     std::vector<S> tail((n_columns - guarded_from) * width + overhang, S(0));
     std::copy(block + guarded_from * width, block + n_columns * width, tail.begin());
     auto row_of_block = [&](std::int64_t j) {
@@ -147,10 +153,10 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
         const std::int64_t last = std::min(first + block_rows, (n_rows - residue + interleave - 1) / interleave);
         auto row_of = [&](std::int64_t q) { return q * interleave + residue; };
         std::int64_t cursor[block_rows];
-        // The entries of row q from `from` to where it stands.
+        // Multiplies the entries of row q from `from` up to its cursor.
         auto alone = [&](std::int64_t q, std::int64_t from) {
             const std::int64_t k = cursor[q - first] - from;
-            if (k > (std::int64_t)rows.size()) rows.resize(k);  // a column named twice
+            if (k > (std::int64_t)rows.size()) rows.resize(k);  // if a row has the same column more than once
             for (std::int64_t a = 0; a < k; ++a) rows[a] = row_of_block(indices[from + a]);
             if (k) accumulate_rows<1>(values + from, rows.data(), k, sums.data() + (q - first) * stride, stride);
         };
@@ -160,7 +166,7 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
             for (std::int64_t start = 0; start < n_columns; start += band) {
                 const std::int64_t stop = start + band;
                 std::int64_t q = first;
-                // Rows beside each other are alike: where some share too little, the next ones are not tried.
+                // Neighboring rows are alike. So if some share too few columns, the next ones do not try to share.
                 bool share = sharing;
                 for (; share && q + together <= last; q += together) {
                     std::int64_t from[together];
@@ -187,8 +193,8 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
             }
         };
         multiply(may_share);
-        // 0 times infinity or NaN is NaN and stays it: then every row is multiplied by what it has and nothing else.
-        // Looked for in the sums, for `block` may be all the columns while the rows are those of a few slices.
+        // Shared rows may multiply infinity or NaN by 0, which gives NaN. Then every row is multiplied again, by its
+        // entries alone. The test reads the sums, because `block` may be much larger than they are.
         if (may_share && has_nan(sums)) multiply(false);
         for (std::int64_t q = first; q < last; ++q)
             std::copy_n(sums.data() + (q - first) * stride, width, out + row_of(q) * width);
@@ -212,8 +218,8 @@ void matmul(const I* indptr, const I* indices, const T* values, const S* block, 
 
 }  // namespace MMP_ISA
 
-// out (n_rows, width) = matrix @ block; the indices of a row must ascend; sums run along the row in the type of `block`.
-// `interleave`: rows r and r + interleave have neighbouring columns (1: all rows alike). It changes no bit.
+// out (n_rows, C) = matrix @ block (n_columns, C), with C = width. The indices of a row must ascend. Sums run along the
+// row in the type of `block`. Rows r and r + interleave have neighboring columns (1: all rows). This changes no bit.
 MMP_API int MMP_EXPORT(csr_matmul)(const void* indptr, const void* indices, int wide, const void* values, int is_float,
                                    const void* block, void* out, int block_is_float, std::int64_t n_rows,
                                    std::int64_t n_columns, std::int64_t width, std::int64_t interleave, int threads) {
@@ -226,12 +232,15 @@ MMP_API int MMP_EXPORT(csr_matmul)(const void* indptr, const void* indices, int 
         return 0;
     };
     auto by_block = [&](auto* i, auto* v) {
-        return block_is_float ? run(i, v, static_cast<const float*>(block)) : run(i, v, static_cast<const double*>(block));
+        return block_is_float ? run(i, v, static_cast<const float*>(block))
+                              : run(i, v, static_cast<const double*>(block));
     };
     auto by_values = [&](auto* i) {
-        return is_float ? by_block(i, static_cast<const float*>(values)) : by_block(i, static_cast<const double*>(values));
+        return is_float ? by_block(i, static_cast<const float*>(values))
+                        : by_block(i, static_cast<const double*>(values));
     };
     return guarded([&] {
-        return wide ? by_values(static_cast<const std::int64_t*>(indptr)) : by_values(static_cast<const std::int32_t*>(indptr));
+        return wide ? by_values(static_cast<const std::int64_t*>(indptr))
+                    : by_values(static_cast<const std::int32_t*>(indptr));
     });
 }

@@ -1,27 +1,31 @@
-// One SMACOF sweep: distances, stress and update together, each pair once for both of its ends.
-#include "../common/guttman.h"
+// One SMACOF sweep: the stress at the points and their update together. Each pair is computed once for both its points.
 #include "simd.h"
 #include <algorithm>
 #include <vector>
 
 namespace MMP_ISA {
 
-// Row blocks are dealt to a fixed number of groups, each with column sums of its own that are added up in order at the
-// end: so the bits do not depend on the number of threads. Up to this many threads find work.
+// Row blocks are divided into a fixed number of groups. Each group has its own column sums, which are added in order at
+// the end, so the bits do not depend on the number of threads. Up to this many threads work at once.
 constexpr int groups = 16;
-// Rows at a time, so that their sums stay in registers.
+// How many rows are computed together. Their sums stay in registers.
 template <int C> constexpr int block_rows = C <= 4 ? 4 : 2;
 
-// Rows i0 .. i0+R-1 against the columns from i0 on. The pairs inside the block come last, one by one.
+// The weight of a pair in the Guttman transform: D_ij / d_ij, or 0 if the points lie `together`.
+inline double ratio_of(double wanted, double between, double together) {
+    return between > together ? wanted / between : 0.0;
+}
+
+// The pairs of rows i0 .. i0+R-1 with the columns from i0 on. Pairs of two of these rows come last, one by one.
 template <class T, int C, int R>
 void block_sweep(const T* distances, const T* points, std::int64_t n, std::int64_t padded, std::int64_t i0, T together,
                  double* row_sums, T* column_sums, double& raw) {
     constexpr int W = lanes<T>;
     typedef Vec<T> V;
-    V own[R][C], sums[R][C], squares = V{};
+    V row_points[R][C], sums[R][C], squares = V{};
     for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) {
-            own[r][c] = splat<T>(points[c * padded + i0 + r]);
+            row_points[r][c] = splat<T>(points[c * padded + i0 + r]);
             sums[r][c] = V{};
         }
     const V least = splat<T>(together);
@@ -29,7 +33,7 @@ void block_sweep(const T* distances, const T* points, std::int64_t n, std::int64
     auto pairs = [&](int r, V wanted, const V* x, V* columns) {
         V apart[C], squared = V{};
         for (int c = 0; c < C; ++c) {
-            apart[c] = x[c] - own[r][c];
+            apart[c] = x[c] - row_points[r][c];
             squared = fused(apart[c], apart[c], squared);
         }
         const V between = square_root(squared);
@@ -42,7 +46,7 @@ void block_sweep(const T* distances, const T* points, std::int64_t n, std::int64
             columns[c] = fused(ratio, apart[c], columns[c]);
         }
     };
-    // The rows that come next are asked for while these are worked on: a row is too short for the processor to guess it.
+    // The next rows are prefetched meanwhile, because a row is too short for the prefetcher of the processor.
     const std::int64_t next = std::min(i0 + groups * R, n - R);
     std::int64_t j = first;
     for (; j + W <= n; j += W) {
@@ -57,12 +61,12 @@ void block_sweep(const T* distances, const T* points, std::int64_t n, std::int64
         }
         for (int c = 0; c < C; ++c) store<T>(column_sums + c * padded + j, columns[c]);
     }
-    if (j < n) {  // the last columns: lanes beyond them repeat the own point, at distance 0 and wanted 0
+    if (j < n) {  // the last columns; further lanes repeat the point of the row, whose distance and `wanted` are 0
         V x[C], columns[C];
         for (int c = 0; c < C; ++c) columns[c] = load<T>(column_sums + c * padded + j);
         for (int r = 0; r < R; ++r) {
             V wanted = V{};
-            for (int c = 0; c < C; ++c) x[c] = own[r][c];
+            for (int c = 0; c < C; ++c) x[c] = row_points[r][c];
             for (int l = 0; j + l < n; ++l) {
                 wanted[l] = distances[(i0 + r) * n + j + l];
                 for (int c = 0; c < C; ++c) x[c][l] = points[c * padded + j + l];
@@ -85,7 +89,7 @@ void block_sweep(const T* distances, const T* points, std::int64_t n, std::int64
             }
             const double between = std::sqrt(squared), wanted = (double)distances[a * n + b];
             inside += (wanted - between) * (wanted - between);
-            const double ratio = mmp_guttman_ratio(wanted, between, (double)together);
+            const double ratio = ratio_of(wanted, between, (double)together);
             for (int c = 0; c < C; ++c) {
                 row_sums[a * C + c] -= ratio * apart[c];
                 row_sums[b * C + c] += ratio * apart[c];
@@ -126,7 +130,7 @@ void sweep(const T* distances, const double* points, double* moved, double* raw,
     for (int g = 0; g <= groups; ++g) *raw += group_raw[g];
 }
 
-// Any number of components: whole rows, each on its own.
+// The sweep for any number of components. Each row is computed by itself, over all columns.
 template <class T>
 void sweep_of_any(const T* distances, const double* points, double* moved, double* raw, std::int64_t n, std::int64_t C,
                   double together, int threads) {
@@ -157,7 +161,8 @@ void sweep_of_any(const T* distances, const double* points, double* moved, doubl
                         apart[c] = load<T>(x + c * padded + j) - splat<T>(x[c * padded + i]);
                         squared = fused(apart[c], apart[c], squared);
                     }
-                    for (std::int64_t l = n - j; l < W; ++l) squared[l] = 0;  // beyond the last column: wanted 0, found 0
+                    for (std::int64_t l = n - j; l < W; ++l)
+                        squared[l] = 0;  // beyond the last column, where `wanted` is 0 too
                     const Vec<T> between = square_root(squared), residual = wanted - between;
                     row_squares = fused(residual, residual, row_squares);
                     const Vec<T> quotient = wanted / between;
@@ -177,24 +182,36 @@ template <class T>
 void by_dimension(std::int64_t n_components, const T* distances, const double* points, double* moved, double* raw,
                   std::int64_t n, double together, int threads) {
     switch (n_components) {
-        case 1: return sweep<T, 1>(distances, points, moved, raw, n, together, threads);
-        case 2: return sweep<T, 2>(distances, points, moved, raw, n, together, threads);
-        case 3: return sweep<T, 3>(distances, points, moved, raw, n, together, threads);
-        case 4: return sweep<T, 4>(distances, points, moved, raw, n, together, threads);
-        case 5: return sweep<T, 5>(distances, points, moved, raw, n, together, threads);
-        case 6: return sweep<T, 6>(distances, points, moved, raw, n, together, threads);
-        case 7: return sweep<T, 7>(distances, points, moved, raw, n, together, threads);
-        case 8: return sweep<T, 8>(distances, points, moved, raw, n, together, threads);
-        case 9: return sweep<T, 9>(distances, points, moved, raw, n, together, threads);
-        case 10: return sweep<T, 10>(distances, points, moved, raw, n, together, threads);
-        default: return sweep_of_any<T>(distances, points, moved, raw, n, n_components, together, threads);
+        case 1:
+            return sweep<T, 1>(distances, points, moved, raw, n, together, threads);
+        case 2:
+            return sweep<T, 2>(distances, points, moved, raw, n, together, threads);
+        case 3:
+            return sweep<T, 3>(distances, points, moved, raw, n, together, threads);
+        case 4:
+            return sweep<T, 4>(distances, points, moved, raw, n, together, threads);
+        case 5:
+            return sweep<T, 5>(distances, points, moved, raw, n, together, threads);
+        case 6:
+            return sweep<T, 6>(distances, points, moved, raw, n, together, threads);
+        case 7:
+            return sweep<T, 7>(distances, points, moved, raw, n, together, threads);
+        case 8:
+            return sweep<T, 8>(distances, points, moved, raw, n, together, threads);
+        case 9:
+            return sweep<T, 9>(distances, points, moved, raw, n, together, threads);
+        case 10:
+            return sweep<T, 10>(distances, points, moved, raw, n, together, threads);
+        default:
+            return sweep_of_any<T>(distances, points, moved, raw, n, n_components, together, threads);
     }
 }
 
 }  // namespace MMP_ISA
 
-// distances (n, n) float32 or float64, symmetric, of which the upper triangle is read; points (n, C) float64, centred.
-// -> moved (n, C), raw: the sum over ordered pairs of (wanted - between)^2 at `points`.
+// distances (n, n) float32 or float64, symmetric, of which the upper triangle is read; points (n, C) float64, centered.
+// C = n_components. Points no farther apart than `together` do not pull each other.
+// -> moved (n, C), raw: the sum over ordered pairs of (wanted - distance)^2 at `points`.
 MMP_API int MMP_EXPORT(guttman_transform)(const void* distances, int is_float, const double* points, double* moved,
                                           double* raw, std::int64_t n, std::int64_t n_components, double together,
                                           int threads) {

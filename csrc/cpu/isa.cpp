@@ -1,4 +1,4 @@
-// Which instruction set serves here, and which sources this library was made from.
+// Facts about this library: its instruction sets, the hash of its sources, and whether it has OpenMP.
 #include "simd.h"
 
 #if !defined(MMPHATE_STAMP)
@@ -7,7 +7,7 @@
 
 MMP_API const char* mmphate_stamp() { return MMPHATE_STAMP; }
 
-// The widest set that both the processor and this build have; each is the suffix of the entry points.
+// The widest instruction set that both the processor and this build have. It is the suffix of the entry points.
 MMP_API const char* mmphate_isa() {
 #if defined(MMPHATE_X86)
     __builtin_cpu_init();

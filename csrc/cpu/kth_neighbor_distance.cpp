@@ -1,4 +1,4 @@
-// Distance to the k-th nearest other point of the same set: of every point, or the median over a set.
+// The distance of a point to its k-th nearest other point in its set: for every point, or the median over a set.
 #include "screen.h"
 
 namespace MMP_ISA {
@@ -12,22 +12,23 @@ struct Buffers {
     void fit(const Screen& set) { list.resize(set.padded), squares.resize(set.padded), rough.resize(2 * set.padded); }
 };
 
-// k-th smallest (from 1) of k entries or more.
+// The k-th smallest (from 1) of n >= k numbers.
 inline double kth_smallest(double* values, std::int64_t n, std::int64_t k) {
     std::nth_element(values, values + (k - 1), values + n);
     return values[k - 1];
 }
 
-// Squared distance of point i to its k-th nearest other point, given a list that holds these k and i itself.
-inline double kth_of_list(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t found,
+// The squared distance of point i to its k-th nearest other point. The list has these k points and i itself.
+inline double kth_of_list(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t size,
                           std::int64_t k, double* squares) {
-    exact_squares(set, i, list, found, squares);
-    for (std::int64_t a = 0; a < found; ++a)
-        if (list[a] == i) squares[a] = -1;  // the point itself comes first, whatever its duplicates
-    return kth_smallest(squares, found, k + 1);
+    exact_squares(set, i, list, size, squares);
+    for (std::int64_t a = 0; a < size; ++a)
+        if (list[a] == i) squares[a] = -1;  // so that the point itself comes before its duplicates
+    return kth_smallest(squares, size, k + 1);
 }
 
-// Of all points: the rough squares give a radius that surely holds k others, and the exact ones of those inside decide.
+// The same from all points. The rough squares give a radius that surely holds k other points. The exact squares of the
+// points within this radius decide.
 inline double kth_of_row(const Screen& set, std::int64_t i, std::int64_t k, Buffers& buffers) {
     buffers.fit(set);
     float* rough = buffers.rough.data();
@@ -37,21 +38,22 @@ inline double kth_of_row(const Screen& set, std::int64_t i, std::int64_t k, Buff
         store<float>(rough + set.padded + j, squares[0]);
     }
     float* all = rough + set.padded;
-    all[i] = 0;  // rough distances carry the same rounding on both sides, so the own one is 0 anyway
+    all[i] = 0;  // it is 0 already, because a point and itself have the same rounding
     std::copy(all, all + set.n, rough);
     std::nth_element(rough, rough + k, rough + set.n);
-    // The k-th rough distance is off by at most the screen's error, and so is every other.
+    // Every rough distance is off by at most the error of the screen.
     const double radius = std::sqrt((double)rough[k]) * (1 + 2 * set.relative) + set.error;
     const float most = set.possibly(radius * (1 + 1e-6) / set.scale);
     std::int32_t* list = buffers.list.data();
-    std::int64_t found = 0;
+    std::int64_t size = 0;
     for (std::int64_t j = 0; j < set.n; ++j) {
-        list[found] = (std::int32_t)j;
-        found += all[j] <= most;
+        list[size] = (std::int32_t)j;
+        size += all[j] <= most;
     }
-    return kth_of_list(set, i, list, found, k, buffers.squares.data());
+    return kth_of_list(set, i, list, size, k, buffers.squares.data());
 }
 
+// The k-th distances of some rows, or of all if `rows` is null.
 void kth_of_set(const Screen& set, std::int64_t k, const std::int64_t* rows, std::int64_t n_rows, double* distances,
                 int threads) {
     Guard guard;
@@ -65,12 +67,11 @@ void kth_of_set(const Screen& set, std::int64_t k, const std::int64_t* rows, std
     guard.rethrow();
 }
 
-// Sets too small to be worth a screen.
+// The k-th distances of a set that is too small for a screen.
 void kth_of_few(const double* points, std::int64_t n, std::int64_t p, std::int64_t k, double* distances) {
     double squares[screened_from];
     for (std::int64_t i = 0; i < n; ++i) {
-        for (std::int64_t j = 0; j < n; ++j)
-            squares[j] = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
+        for (std::int64_t j = 0; j < n; ++j) squares[j] = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
         squares[i] = -1;
         distances[i] = std::sqrt(kth_smallest(squares, n, k + 1));
     }
@@ -83,19 +84,20 @@ void kth(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t
         for (std::int64_t s = 0; s < n_sets; ++s) kth_of_few(points + s * n * p, n, p, k, distances + s * n);
         return;
     }
-    each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int own_threads) {
-        kth_of_set(set, k, nullptr, n, distances + s * n, own_threads);
+    each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int set_threads) {
+        kth_of_set(set, k, nullptr, n, distances + s * n, set_threads);
     });
 }
 
-// How many points surely lie nearer than `low`, and how many may lie within `high`, of rows i0 .. i0+R-1 and, each pair
-// once, of all later points.
+// Adds the pairs of rows i0 .. i0+R-1 with all later points to the counts of both points: `below` counts the points
+// that surely lie nearer than `low`, and `within` those that may lie within `high`.
 template <int R>
-void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std::int32_t* below, std::int32_t* within) {
+void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std::int32_t* below,
+                  std::int32_t* within) {
     typedef Vec<std::int32_t> Int;
     const Vec<float> least = splat<float>(low), most = splat<float>(high);
-    Int own_below[R], own_within[R];
-    for (int r = 0; r < R; ++r) own_below[r] = own_within[r] = Int{};
+    Int row_below[R], row_within[R];
+    for (int r = 0; r < R; ++r) row_below[r] = row_within[r] = Int{};
     for (std::int64_t j = i0 / lanes<float> * lanes<float>; j < set.n; j += lanes<float>) {
         Vec<float> squares[R];
         rough_squares<R>(set, i0, j, squares);
@@ -103,20 +105,20 @@ void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std
         const bool edge = j < i0 + R || j + lanes<float> > set.n;
         for (int r = 0; r < R; ++r) {
             Int near = (Int)(squares[r] <= least), may = (Int)(squares[r] <= most);
-            if (edge)  // pairs with later points of the set only
+            if (edge)  // only pairs with later points of the set count
                 for (int l = 0; l < lanes<float>; ++l)
                     if (j + l <= i0 + r || j + l >= set.n) near[l] = may[l] = 0;
-            own_below[r] -= near, column_below -= near;
-            own_within[r] -= may, column_within -= may;
+            row_below[r] -= near, column_below -= near;
+            row_within[r] -= may, column_within -= may;
         }
         store<std::int32_t>(below + j, column_below);
         store<std::int32_t>(within + j, column_within);
     }
     for (int r = 0; r < R; ++r)
-        for (int l = 0; l < lanes<float>; ++l)
-            below[i0 + r] += own_below[r][l], within[i0 + r] += own_within[r][l];
+        for (int l = 0; l < lanes<float>; ++l) below[i0 + r] += row_below[r][l], within[i0 + r] += row_within[r][l];
 }
 
+// The same counts for all pairs of a set.
 void bracket_set(const Screen& set, double low, double high, std::int64_t* below, std::int64_t* within, int threads) {
     const float least = set.surely(std::nextafter(low, 0.0)), most = set.possibly(high);
     const std::int64_t blocks = (set.n + rows_at_once - 1) / rows_at_once;
@@ -142,9 +144,9 @@ void bracket_set(const Screen& set, double low, double high, std::int64_t* below
     guard.rethrow();
 }
 
-// The k-th distances of the rows named, each known to be at most `high`.
-void kth_within(const Screen& set, std::int64_t k, double high, const std::vector<std::int64_t>& rows, double* distances,
-                int threads) {
+// The k-th distances of some rows, all of which are at most `high`.
+void kth_within(const Screen& set, std::int64_t k, double high, const std::vector<std::int64_t>& rows,
+                double* distances, int threads) {
     const float most = set.possibly(high);
     Guard guard;
 #pragma omp parallel num_threads(threads)
@@ -155,15 +157,15 @@ void kth_within(const Screen& set, std::int64_t k, double high, const std::vecto
             guard([&] {
                 buffers.fit(set);
                 std::int32_t* list = buffers.list.data();
-                std::int64_t found = 0;
-                candidates<1>(set, rows[a], 0, set.n, most, &list, &found);
-                distances[a] = std::sqrt(kth_of_list(set, rows[a], list, found, k, buffers.squares.data()));
+                std::int64_t size = 0;
+                candidates<1>(set, rows[a], 0, set.n, most, &list, &size);
+                distances[a] = std::sqrt(kth_of_list(set, rows[a], list, size, k, buffers.squares.data()));
             });
     }
     guard.rethrow();
 }
 
-// The middle two of `total` values, of which these n hold ranks offset .. offset+n-1.
+// The two middle ones of `total` values, from the n values that have the ranks offset .. offset+n-1.
 struct Middle {
     double low, high;
     Middle(double* values, std::int64_t n, std::int64_t offset, std::int64_t total) {
@@ -178,8 +180,9 @@ inline double median_of_all(const Screen& set, std::int64_t k, std::vector<doubl
     return Middle(distances.data(), set.n, 0, set.n).mean();
 }
 
-// Median over a set of the k-th distances. A sample brackets it; one pass over all pairs tells the points surely below
-// the bracket from those surely above; only those between are computed.
+// The median over a set of the k-th distances. A sample of the points gives a bracket around the median. One pass over
+// all pairs then finds the points surely below the bracket and those surely above. Only the distances of the others are
+// computed.
 double median_of_set(const Screen& set, std::int64_t k, std::int64_t sampled, int threads) {
     const std::int64_t n = set.n;
     std::vector<double> distances(n);
@@ -202,25 +205,25 @@ double median_of_set(const Screen& set, std::int64_t k, std::int64_t sampled, in
             rows.push_back(i);
     }
     const bool holds = n_below <= (n - 1) / 2 && n_below + (std::int64_t)rows.size() > n / 2;
-    if (!holds) return median_of_all(set, k, distances, threads);  // the sample misled
-    // A row that may have k neighbours within `high` may also fall just short of it: look a little further.
+    if (!holds) return median_of_all(set, k, distances, threads);  // the bracket of the sample misses the median
+    // A row that may have k neighbors within `high` may have fewer, so the radius is a little larger.
     kth_within(set, k, high * (1 + 1e-3) + 4 * set.error / set.scale, rows, distances.data(), threads);
-    const Middle found(distances.data(), (std::int64_t)rows.size(), n_below, n);
-    // Within the bracket ranks are exact: all others lie outside it, on their side.
-    return low <= found.low && found.high <= high ? found.mean() : median_of_all(set, k, distances, threads);
+    const Middle middle(distances.data(), (std::int64_t)rows.size(), n_below, n);
+    // Within the bracket the ranks are exact, because the distances of all other points lie outside.
+    return low <= middle.low && middle.high <= high ? middle.mean() : median_of_all(set, k, distances, threads);
 }
 
 }  // namespace MMP_ISA
 
-// distances (n_sets, n): of every point to its k-th nearest other point; points (n_sets, n, p), 1 <= k < n.
+// points (B, n, p), 1 <= k < n -> distances (B, n): from every point to its k-th nearest other point.
 MMP_API int MMP_EXPORT(kth_neighbor_distance)(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p,
                                               std::int64_t k, double* distances, int threads) {
     using namespace MMP_ISA;
     return guarded([&] { return kth(points, n_sets, n, p, k, distances, threads), 0; });
 }
 
-// medians (n_sets,): over the points of each set, of that distance; where n is even the mean of the middle two.
-// `sampled` points bracket it; the result does not depend on them.
+// -> medians (B,) of these distances over the points of each set. If n is even, a median is the mean of the middle two.
+// `sampled` points give a bracket. The result does not depend on them.
 MMP_API int MMP_EXPORT(median_kth_neighbor_distance)(const double* points, std::int64_t n_sets, std::int64_t n,
                                                      std::int64_t p, std::int64_t k, std::int64_t sampled,
                                                      double* medians, int threads) {

@@ -1,19 +1,19 @@
-// K @ onehot(labels) by segment sums: per row, the sum of the entries of each label.
+// K @ onehot(labels), row by row: the sum of the entries of each label.
 #include "simd.h"
 #include <algorithm>
 #include <vector>
 
 namespace MMP_ISA {
 
-struct Labelled {
+struct LabelSums {
     std::vector<double> sums;
-    std::vector<std::int64_t> row_of;  // the row that a label was last seen in
+    std::vector<std::int64_t> row_of;  // the last row in which a label occurred
     std::vector<std::int32_t> seen;
     void fit(std::int64_t n_labels) {
         if ((std::int64_t)sums.size() != n_labels) sums.resize(n_labels), row_of.assign(n_labels, -1);
     }
 
-    // Sums of row i by label; `seen` names the labels that occur, ascending.
+    // Sums the entries of row i by label. `seen` becomes the labels that have a sum, ascending.
     template <class I, class T>
     void gather(std::int64_t i, const I* indices, const T* values, std::int64_t k, const std::int32_t* labels) {
         seen.clear();
@@ -22,7 +22,7 @@ struct Labelled {
             if (row_of[label] != i) row_of[label] = i, sums[label] = 0, seen.push_back(label);
             sums[label] += (double)values[a];
         }
-        // As a dense sum shows: what came to 0 is no entry.
+        // A sum of 0 is no entry, as in a dense product.
         seen.erase(std::remove_if(seen.begin(), seen.end(), [&](std::int32_t label) { return sums[label] == 0; }),
                    seen.end());
         std::sort(seen.begin(), seen.end());
@@ -36,12 +36,13 @@ void aggregate(const I* indptr, const I* indices, const T* values, const std::in
     Guard guard;
 #pragma omp parallel num_threads(threads)
     {
-        Labelled row;
+        LabelSums row;
 #pragma omp for schedule(dynamic, 64)
         for (std::int64_t i = 0; i < n_rows; ++i)
             guard([&] {
                 row.fit(n_labels);
-                row.gather(i, indices + indptr[i], values + indptr[i], (std::int64_t)(indptr[i + 1] - indptr[i]), labels);
+                row.gather(i, indices + indptr[i], values + indptr[i], (std::int64_t)(indptr[i + 1] - indptr[i]),
+                           labels);
                 if (counts) counts[i] = (std::int64_t)row.seen.size();
                 if (out_indptr)
                     for (std::size_t a = 0; a < row.seen.size(); ++a) {
@@ -55,7 +56,8 @@ void aggregate(const I* indptr, const I* indices, const T* values, const std::in
 
 }  // namespace MMP_ISA
 
-// Row sums by label of a CSR matrix; labels 0 .. n_labels-1 of its columns. Labels whose sum is not 0 are counted into `counts` (may be null); with out_indptr (may be null) they are written, ascending.
+// Each column of the CSR matrix has one of the labels 0 .. n_labels-1. If counts is not null, it becomes how many
+// labels of each row have a sum other than 0. If out_indptr is not null, these labels and sums are written, ascending.
 MMP_API int MMP_EXPORT(landmark_aggregate)(const void* indptr, const void* indices, int wide, const void* values,
                                            int is_float, const std::int32_t* labels, std::int64_t n_rows,
                                            std::int64_t n_labels, const std::int64_t* out_indptr, std::int64_t* counts,
@@ -72,6 +74,7 @@ MMP_API int MMP_EXPORT(landmark_aggregate)(const void* indptr, const void* indic
         return is_float ? run(i, static_cast<const float*>(values)) : run(i, static_cast<const double*>(values));
     };
     return guarded([&] {
-        return wide ? by_values(static_cast<const std::int64_t*>(indptr)) : by_values(static_cast<const std::int32_t*>(indptr));
+        return wide ? by_values(static_cast<const std::int64_t*>(indptr))
+                    : by_values(static_cast<const std::int32_t*>(indptr));
     });
 }

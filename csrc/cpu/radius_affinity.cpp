@@ -1,24 +1,25 @@
-// Affinities above a threshold within each set of a stack of points: count, then fill in place.
+// Affinities within each set of a stack of points (B, n, p): radius_count counts the pairs within reach, radius_fill
+// writes their affinities, and symmetrized_affinity has a bandwidth for each point.
 #include "screen.h"
 
 namespace MMP_ISA {
 
 constexpr int rows_at_once = 8;
 
-// Pairs within the block of rows, from both ends.
+// Adds the pairs of two rows of the block to the counts of both.
 inline void count_inside(const Screen& set, std::int64_t i0, std::int64_t rows, double limit, std::int32_t* counts) {
     for (std::int64_t a = i0; a < i0 + rows; ++a)
         for (std::int64_t b = a + 1; b < i0 + rows; ++b)
             if (set.squared(a, b) <= limit) ++counts[a], ++counts[b];
 }
 
-// Rows i0 .. i0+R-1 against all later points: each pair once, for both ends.
+// Adds the pairs of rows i0 .. i0+R-1 with all later points to the counts of both points.
 template <int R>
 void count_rows(const Screen& set, std::int64_t i0, float surely, float possibly, double limit, std::int32_t* counts) {
     typedef Vec<std::int32_t> Int;
     const Vec<float> least = splat<float>(surely), most = splat<float>(possibly);
-    Int own[R];
-    for (int r = 0; r < R; ++r) own[r] = Int{};
+    Int rows[R];
+    for (int r = 0; r < R; ++r) rows[r] = Int{};
     count_inside(set, i0, R, limit, counts);
     std::int64_t j = i0 + R;
     for (; j < set.n; j += lanes<float>) {
@@ -35,13 +36,13 @@ void count_rows(const Screen& set, std::int64_t i0, float surely, float possibly
                 const int l = __builtin_ctz(doubt);
                 if (set.squared(i0 + r, j + l) <= limit) near[l] = -1;
             }
-            own[r] -= near;
+            rows[r] -= near;
             column -= near;
         }
         store<std::int32_t>(counts + j, column);
     }
     for (int r = 0; r < R; ++r)
-        for (int l = 0; l < lanes<float>; ++l) counts[i0 + r] += own[r][l];
+        for (int l = 0; l < lanes<float>; ++l) counts[i0 + r] += rows[r][l];
 }
 
 inline void count_block(const Screen& set, std::int64_t block, float surely, float possibly, double limit,
@@ -51,9 +52,9 @@ inline void count_block(const Screen& set, std::int64_t block, float surely, flo
     for (std::int64_t i = i0; i < set.n; ++i) count_rows<1>(set, i, surely, possibly, limit, counts);
 }
 
-// Adds to counts[0 .. n-1]; `counts` of each thread are its own, padded.
+// Adds the pairs of a set to counts[0 .. n-1]. Each thread has counts of its own, with room for whole registers.
 void count_set(const Screen& set, double reach, std::int64_t* counts, int threads) {
-    const double limit = squared_reach(reach);
+    const double limit = mmp_squared_reach(reach);
     const float surely = set.surely(reach), possibly = set.possibly(reach);
     const std::int64_t blocks = (set.n + rows_at_once - 1) / rows_at_once;
     Guard guard;
@@ -72,23 +73,30 @@ void count_set(const Screen& set, double reach, std::int64_t* counts, int thread
     guard.rethrow();
 }
 
-void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach, std::int64_t* counts,
-           int threads) {
+void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach,
+           std::int64_t* counts, int threads) {
     std::fill(counts, counts + n_sets * n, 0);
-    each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int own_threads) {
-        count_set(set, reach, counts + s * n, own_threads);
+    each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int set_threads) {
+        count_set(set, reach, counts + s * n, set_threads);
     });
 }
 
-// Where the entries of a row go.
-template <class I, class T> struct Rows {
-    const std::int64_t* start;  // first entry of every row
-    const std::int64_t* stop;   // one past the last, the gap included
-    const std::int64_t* gap;    // entries to leave free between the columns before the row's own point and after it
-    std::int64_t* gap_at;       // -> where that gap begins
-    std::int64_t column_step, column_shift;
+// The affinity exp(-(distance / bandwidth)^decay), which is 0 beyond `reach`.
+struct Kernel {
+    double reach, bandwidth, decay;
+};
+
+// Where the entries of the points first .. last-1 of every set go. Rows and columns interleave the sets.
+template <class I, class T> struct Target {
+    std::int64_t n_sets, first, last;
+    const std::int64_t* indptr;  // the first entry of every row, and the end of the last row
+    const std::int64_t* gap;     // how many entries stay free between the columns before and after the point of the row
+    std::int64_t* gap_at;        // output: the first of these entries
     I* indices;
     T* values;
+
+    std::int64_t row(std::int64_t s, std::int64_t i) const { return (i - first) * n_sets + s; }
+    I column(std::int64_t s, std::int64_t j) const { return (I)(j * n_sets + s); }
 };
 
 struct Scratch {
@@ -97,8 +105,8 @@ struct Scratch {
     void fit(std::int64_t n) { list.resize((std::size_t)rows_at_once * n), squares.resize(n); }
 };
 
-// mmp_kernel of many squared distances, in place, with its bits. The loop over the bits of the decay goes around those
-// over values, so that they vectorise; so many at once that both buffers stay in the first-level cache.
+// Replaces squared distances by affinities, with the bits of mmp_kernel. The loop over the bits of the decay is outside
+// the loops over values, so that these vectorize. The values come in parts whose buffers fit the first-level cache.
 inline void kernels(double* values, std::int64_t n, double bandwidth, double decay) {
     constexpr std::int64_t at_once = 256;
     double power[at_once], square[at_once];
@@ -121,18 +129,19 @@ inline void kernels(double* values, std::int64_t n, double bandwidth, double dec
     }
 }
 
-// Drops the candidates beyond the limit and the point itself; turns squared distances into affinities.
+// The affinities of point i with the listed points. It removes the points beyond the limit and point i from the list,
+// and returns how many remain.
 inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* list, std::int64_t k, double limit,
-                               double bandwidth, double decay, double* values) {
+                               const Kernel& kernel, double* values) {
     exact_squares(set, i, list, k, values);
-    const std::int64_t own = std::lower_bound(list, list + k, i) - list;
+    const std::int64_t self = std::lower_bound(list, list + k, i) - list;
     std::int64_t beyond = 0, kept = 0;
 #pragma omp simd reduction(+ : beyond)
     for (std::int64_t a = 0; a < k; ++a) beyond += !(values[a] <= limit);
-    // Nearly always: of the pairs about one in a million is left in doubt.
-    if (beyond == 0 && own < k && list[own] == i) {
-        std::copy(list + own + 1, list + k, list + own);
-        std::copy(values + own + 1, values + k, values + own);
+    // This is the usual case, because the screen leaves about one pair in a million in doubt.
+    if (beyond == 0 && self < k && list[self] == i) {
+        std::copy(list + self + 1, list + k, list + self);
+        std::copy(values + self + 1, values + k, values + self);
         kept = k - 1;
     } else {
         for (std::int64_t a = 0; a < k; ++a) {
@@ -141,144 +150,140 @@ inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* 
             kept += values[a] <= limit && list[a] != i;
         }
     }
-    kernels(values, kept, bandwidth, decay);
+    kernels(values, kept, kernel.bandwidth, kernel.decay);
     return kept;
 }
 
+// Writes the row of point i of set s. False if the row has no room for exactly k entries and its gap.
 template <class I, class T>
-bool write_row(const Rows<I, T>& rows, std::int64_t row, std::int64_t i, const std::int32_t* list, std::int64_t k,
+bool write_row(const Target<I, T>& target, std::int64_t s, std::int64_t i, const std::int32_t* list, std::int64_t k,
                const double* values) {
-    const std::int64_t gap = rows.gap ? rows.gap[row] : 0;
-    if (rows.stop[row] - rows.start[row] != k + gap) return false;
-    std::int64_t at = rows.start[row], a = 0;
+    const std::int64_t row = target.row(s, i), gap = target.gap[row];
+    std::int64_t at = target.indptr[row], a = 0;
+    if (target.indptr[row + 1] - at != k + gap) return false;
     for (; a < k && list[a] < i; ++a, ++at) {
-        rows.indices[at] = (I)(list[a] * rows.column_step + rows.column_shift);
-        rows.values[at] = (T)values[a];
+        target.indices[at] = target.column(s, list[a]);
+        target.values[at] = (T)values[a];
     }
-    if (rows.gap) rows.gap_at[row] = at;
+    target.gap_at[row] = at;
     for (at += gap; a < k; ++a, ++at) {
-        rows.indices[at] = (I)(list[a] * rows.column_step + rows.column_shift);
-        rows.values[at] = (T)values[a];
+        target.indices[at] = target.column(s, list[a]);
+        target.values[at] = (T)values[a];
     }
     return true;
 }
 
+// Fills rows i0 .. i0+R-1 of set s. False if one of them has no room for exactly its entries.
 template <int R, class I, class T>
-bool fill_rows(const Screen& set, std::int64_t i0, std::int64_t row0, std::int64_t row_step, float possibly,
-               double limit, double bandwidth, double decay, const Rows<I, T>& rows, Scratch& scratch) {
+bool fill_rows(const Screen& set, std::int64_t s, std::int64_t i0, double limit, const Kernel& kernel,
+               const Target<I, T>& target, Scratch& scratch) {
     std::int32_t* lists[R];
-    std::int64_t found[R];
-    for (int r = 0; r < R; ++r) lists[r] = scratch.list.data() + (std::size_t)r * set.padded, found[r] = 0;
-    candidates<R>(set, i0, 0, set.n, possibly, lists, found);
+    std::int64_t sizes[R];
+    for (int r = 0; r < R; ++r) lists[r] = scratch.list.data() + (std::size_t)r * set.padded, sizes[r] = 0;
+    candidates<R>(set, i0, 0, set.n, set.possibly(kernel.reach), lists, sizes);
     bool agreed = true;
     for (int r = 0; r < R; ++r) {
-        const std::int64_t kept =
-            affinities(set, i0 + r, lists[r], found[r], limit, bandwidth, decay, scratch.squares.data());
-        agreed &= write_row(rows, row0 + r * row_step, i0 + r, lists[r], kept, scratch.squares.data());
+        double* values = scratch.squares.data();
+        const std::int64_t kept = affinities(set, i0 + r, lists[r], sizes[r], limit, kernel, values);
+        agreed &= write_row(target, s, i0 + r, lists[r], kept, values);
     }
     return agreed;
 }
 
+// The same for the rows from i0 on up to target.last, at most rows_at_once of them.
 template <class I, class T>
-int fill(const double* points, std::int64_t n, std::int64_t p, std::int64_t first_set, std::int64_t last_set,
-         std::int64_t first, std::int64_t last, std::int64_t set_step, std::int64_t row_step, double reach,
-         double bandwidth, double decay, Rows<I, T> rows, int threads) {
-    const double limit = squared_reach(reach);
+bool fill_block(const Screen& set, std::int64_t s, std::int64_t i0, double limit, const Kernel& kernel,
+                const Target<I, T>& target, Scratch& scratch) {
+    scratch.fit(set.padded);
+    if (i0 + rows_at_once <= target.last) return fill_rows<rows_at_once>(set, s, i0, limit, kernel, target, scratch);
+    bool agreed = true;
+    for (std::int64_t i = i0; i < target.last; ++i) agreed &= fill_rows<1>(set, s, i, limit, kernel, target, scratch);
+    return agreed;
+}
+
+// 3 if a row does not have the entries it was counted to have, else 0.
+template <class I, class T>
+int fill(const double* points, std::int64_t n, std::int64_t p, const Kernel& kernel, const Target<I, T>& target,
+         int threads) {
+    const double limit = mmp_squared_reach(kernel.reach);
     std::atomic<int> status{0};
     Guard guard;
-    const std::int64_t blocks = (last - first + rows_at_once - 1) / rows_at_once;
-    auto block = [&](const Screen& set, const Rows<I, T>& mine, std::int64_t s, std::int64_t b, Scratch& scratch) {
-        const float possibly = set.possibly(reach);
-        const std::int64_t i0 = first + b * rows_at_once, stop = std::min(last, i0 + rows_at_once);
-        const std::int64_t row0 = (s - first_set) * set_step + (i0 - first) * row_step;
-        bool agreed = true;
-        if (stop - i0 == rows_at_once)
-            agreed = fill_rows<rows_at_once>(set, i0, row0, row_step, possibly, limit, bandwidth, decay, mine, scratch);
-        else
-            for (std::int64_t i = i0; i < stop; ++i)
-                agreed &= fill_rows<1>(set, i, row0 + (i - i0) * row_step, row_step, possibly, limit, bandwidth, decay,
-                                       mine, scratch);
-        if (!agreed) status = 3;
+    auto block = [&](const Screen& set, std::int64_t s, std::int64_t i0, Scratch& scratch) {
+        if (!fill_block(set, s, i0, limit, kernel, target, scratch)) status = 3;
     };
     if (n >= shared_from) {
         Screen set;
-        for (std::int64_t s = first_set; s < last_set; ++s) {
+        for (std::int64_t s = 0; s < target.n_sets; ++s) {
             set.fill(points + s * n * p, n, p);
-            Rows<I, T> mine = rows;
-            mine.column_shift = rows.column_shift * s;
 #pragma omp parallel num_threads(threads)
             {
                 Scratch scratch;
 #pragma omp for schedule(dynamic, 4)
-                for (std::int64_t b = 0; b < blocks; ++b)
-                    guard([&] {
-                        scratch.fit(set.padded);
-                        block(set, mine, s, b, scratch);
-                    });
+                for (std::int64_t i0 = target.first; i0 < target.last; i0 += rows_at_once)
+                    guard([&] { block(set, s, i0, scratch); });
             }
             guard.rethrow();
         }
         return status;
     }
+    // This is no call of each_set, because the small sets of a thread share one Scratch.
 #pragma omp parallel num_threads(threads)
     {
         Screen set;
         Scratch scratch;
 #pragma omp for schedule(static)
-        for (std::int64_t s = first_set; s < last_set; ++s)
+        for (std::int64_t s = 0; s < target.n_sets; ++s)
             guard([&] {
                 set.fill(points + s * n * p, n, p);
-                scratch.fit(set.padded);
-                Rows<I, T> mine = rows;
-                mine.column_shift = rows.column_shift * s;
-                for (std::int64_t b = 0; b < blocks; ++b) block(set, mine, s, b, scratch);
+                for (std::int64_t i0 = target.first; i0 < target.last; i0 += rows_at_once) block(set, s, i0, scratch);
             });
     }
     guard.rethrow();
     return status;
 }
 
-// One entry of the symmetrised form, 0 where there is none.
-inline double symmetrised_value(double square, double own, double other, double decay, double thresh, double smallest,
-                                double cut) {
+// The symmetrized affinity of two points; 0 if they have no entry.
+inline double symmetrized_value(double square, double bandwidth_i, double bandwidth_j, double decay, double thresh,
+                                double smallest, double cut) {
     const double distance = std::sqrt(square);
-    if (distance > cut * std::max(own, other)) return 0;
-    return mmp_symmetrised_kernel(distance, own, other, decay, thresh, smallest);
+    if (distance > cut * std::max(bandwidth_i, bandwidth_j)) return 0;
+    return mmp_symmetrized_kernel(distance, bandwidth_i, bandwidth_j, decay, thresh, smallest);
 }
 
-// The symmetrised form of one set with a bandwidth per point, the diagonal included: row by row to take(i, j, value).
+// Calls take(i, j, value) for all entries of one set with a bandwidth for each point, row by row, the diagonal
+// included.
 template <class Take>
-void symmetrised_set(const Screen& set, const double* bandwidth, double decay, double thresh, double smallest,
+void symmetrized_set(const Screen& set, const double* bandwidth, double decay, double thresh, double smallest,
                      double cut, Scratch& scratch, Take take) {
     const float possibly = set.possibly(cut * *std::max_element(bandwidth, bandwidth + set.n));
     double* squares = scratch.squares.data();
     for (std::int64_t i = 0; i < set.n; ++i) {
         std::int32_t* list = scratch.list.data();
-        std::int64_t found = 0;
-        candidates<1>(set, i, 0, set.n, possibly, &list, &found);
-        exact_squares(set, i, list, found, squares);
-        for (std::int64_t a = 0; a < found; ++a) {
-            const double other = bandwidth[list[a]];
-            const double value = symmetrised_value(squares[a], bandwidth[i], other, decay, thresh, smallest, cut);
+        std::int64_t size = 0;
+        candidates<1>(set, i, 0, set.n, possibly, &list, &size);
+        exact_squares(set, i, list, size, squares);
+        for (std::int64_t a = 0; a < size; ++a) {
+            const double width = bandwidth[list[a]];
+            const double value = symmetrized_value(squares[a], bandwidth[i], width, decay, thresh, smallest, cut);
             if (value > 0) take(i, list[a], value);
         }
     }
 }
 
-// The same of a set too small to be worth a screen.
+// The same for a set that is too small for a screen.
 template <class Take>
-void symmetrised_few(const double* points, const double* bandwidth, std::int64_t n, std::int64_t p, double decay,
+void symmetrized_few(const double* points, const double* bandwidth, std::int64_t n, std::int64_t p, double decay,
                      double thresh, double smallest, double cut, Take take) {
     for (std::int64_t i = 0; i < n; ++i)
         for (std::int64_t j = 0; j < n; ++j) {
             const double square = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
-            const double value = symmetrised_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
+            const double value = symmetrized_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
             if (value > 0) take(i, j, value);
         }
 }
 
 template <class I, class T>
-void symmetrised(const double* points, const double* bandwidth, std::int64_t n_sets, std::int64_t n, std::int64_t p,
+void symmetrized(const double* points, const double* bandwidth, std::int64_t n_sets, std::int64_t n, std::int64_t p,
                  double decay, double thresh, double smallest, double cut, const std::int64_t* indptr,
                  std::int64_t* counts, I* indices, T* values, int threads) {
     Guard guard;
@@ -296,13 +301,13 @@ void symmetrised(const double* points, const double* bandwidth, std::int64_t n_s
                 };
                 at.resize(n);
                 for (std::int64_t i = 0; i < n; ++i) at[i] = indptr ? indptr[s * n + i] : 0;
-                const double *own = points + s * n * p, *widths = bandwidth + s * n;
+                const double *set_points = points + s * n * p, *widths = bandwidth + s * n;
                 if (n < screened_from) {
-                    symmetrised_few(own, widths, n, p, decay, thresh, smallest, cut, take);
+                    symmetrized_few(set_points, widths, n, p, decay, thresh, smallest, cut, take);
                 } else {
-                    set.fill(own, n, p);
+                    set.fill(set_points, n, p);
                     scratch.fit(set.padded);
-                    symmetrised_set(set, widths, decay, thresh, smallest, cut, scratch, take);
+                    symmetrized_set(set, widths, decay, thresh, smallest, cut, scratch, take);
                 }
                 for (std::int64_t i = 0; counts && i < n; ++i) counts[s * n + i] = at[i];
             });
@@ -310,7 +315,7 @@ void symmetrised(const double* points, const double* bandwidth, std::int64_t n_s
     guard.rethrow();
 }
 
-// run(indices, values) with the types they have.
+// Calls run(indices, values) with pointers of the right types.
 template <class Run> int by_storage(void* indices, int wide, void* values, int is_float, Run run) {
     auto by_values = [&](auto* i) {
         return is_float ? run(i, static_cast<float*>(values)) : run(i, static_cast<double*>(values));
@@ -320,45 +325,43 @@ template <class Run> int by_storage(void* indices, int wide, void* values, int i
 
 }  // namespace MMP_ISA
 
-// counts (n_sets, n): other points of the same set within `reach` of each point of points (n_sets, n, p).
+// points (B, n, p) -> counts (B, n): how many other points of its set lie within `reach` of each point.
 MMP_API int MMP_EXPORT(radius_count)(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p,
                                      double reach, std::int64_t* counts, int threads) {
     using namespace MMP_ISA;
     return guarded([&] { return count(points, n_sets, n, p, reach, counts, threads), 0; });
 }
 
-// The entries that radius_count counted, of the points first .. last-1 of the sets first_set .. last_set-1.
+// It writes the entries that radius_count counted, for the points first .. last-1 of every set.
 //
-// Row (s - first_set) * set_step + (i - first) * row_step has its entries from start[row] up to stop[row], `gap` of
-// them left free after the columns below i (gap may be null: none), from gap_at[row] on. Entry j is written as column
-// j * column_step + s * column_shift. 3: a row does not have the entries it was counted to have.
-MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n, std::int64_t p, std::int64_t first_set,
-                                    std::int64_t last_set, std::int64_t first, std::int64_t last, std::int64_t set_step,
-                                    std::int64_t row_step, double reach, double bandwidth, double decay,
-                                    const std::int64_t* start, const std::int64_t* stop, const std::int64_t* gap,
-                                    std::int64_t* gap_at, std::int64_t column_step, std::int64_t column_shift,
+// Sets are interleaved: point i of set s has the matrix row (i - first) * n_sets + s, and its pair with point j has the
+// column j * n_sets + s. A row has the entries from indptr[row] up to indptr[row + 1]. gap[row] of them are left free
+// after the columns below that of point i; gap_at[row] becomes the first of these. The status is 3 if a row has more or
+// fewer pairs than its entries without the gap.
+MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p,
+                                    std::int64_t first, std::int64_t last, double reach, double bandwidth, double decay,
+                                    const std::int64_t* indptr, const std::int64_t* gap, std::int64_t* gap_at,
                                     void* indices, int wide, void* values, int is_float, int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
         typedef std::remove_pointer_t<decltype(i)> I;
         typedef std::remove_pointer_t<decltype(v)> T;
-        return fill<I, T>(points, n, p, first_set, last_set, first, last, set_step, row_step, reach, bandwidth, decay,
-                          Rows<I, T>{start, stop, gap, gap_at, column_step, column_shift, i, v}, threads);
+        const Target<I, T> target{n_sets, first, last, indptr, gap, gap_at, i, v};
+        return fill(points, n, p, Kernel{reach, bandwidth, decay}, target, threads);
     };
     return guarded([&] { return by_storage(indices, wide, values, is_float, run); });
 }
 
-// The symmetrised form with a bandwidth (n_sets, n) per point, the diagonal included; pairs farther apart than `cut`
-// times the larger bandwidth are none. With indptr null: counts only; with counts null: indices and values only.
-MMP_API int MMP_EXPORT(symmetrised_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
+// bandwidth (B, n): each point has its own. The diagonal is included. A pair farther apart than `cut` times its larger
+// bandwidth has no entry. If indptr is null, only counts are written; if counts is null, only indices and values.
+MMP_API int MMP_EXPORT(symmetrized_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
                                              std::int64_t n, std::int64_t p, double decay, double thresh,
                                              double smallest, double cut, const std::int64_t* indptr,
-                                             std::int64_t* counts, void* indices, int wide, void* values,
-                                             int is_float, int threads) {
+                                             std::int64_t* counts, void* indices, int wide, void* values, int is_float,
+                                             int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
-        symmetrised(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v,
-                    threads);
+        symmetrized(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v, threads);
         return 0;
     };
     return guarded([&] { return by_storage(indices, wide, values, is_float, run); });

@@ -1,4 +1,4 @@
-// A float32 screen in front of float64 decisions: which pairs surely lie within a radius, and which may.
+// The float32 screen of a point set: which pairs surely lie within a radius, and which may. Float64 decides the others.
 #pragma once
 #include "../common/screen.h"
 #include "simd.h"
@@ -11,10 +11,7 @@ namespace MMP_ISA {
 // Sets of fewer points are compared pair by pair in float64 alone.
 constexpr std::int64_t screened_from = 32;
 
-// Pairs are decided by their squared distance.
-inline double squared_reach(double reach) { return mmp_squared_reach(reach); }
-
-// One point set, feature by feature: as it is in float64, and centred and scaled to at most about 1 in float32.
+// A point set, feature by feature: in float64, and in float32, where it is centered and scaled to about 1.
 struct Screen : MmpScreen {
     std::int64_t n = 0, p = 0, padded = 0;
     std::vector<double> exact;  // [p][padded]
@@ -25,7 +22,7 @@ struct Screen : MmpScreen {
         exact.assign(p * padded, 0.0);
         rough.assign(p * padded, 0.0f);
         double span = 0;
-        std::vector<double> centre(p, 0.0);
+        std::vector<double> center(p, 0.0);
         for (std::int64_t f = 0; f < p; ++f) {
             double* x = exact.data() + f * padded;
             double least = std::numeric_limits<double>::infinity(), most = -least;
@@ -33,24 +30,24 @@ struct Screen : MmpScreen {
                 x[i] = points[i * p + f];
                 least = std::min(least, x[i]), most = std::max(most, x[i]);
             }
-            centre[f] = least / 2 + most / 2;
-            span = std::max({span, centre[f] - least, most - centre[f]});
+            center[f] = least / 2 + most / 2;
+            span = std::max({span, center[f] - least, most - center[f]});
         }
         MmpScreen::operator=(mmp_screen(span, p));
         for (std::int64_t f = 0; f < p; ++f)
             for (std::int64_t i = 0; i < n; ++i)
-                rough[f * padded + i] = (float)((exact[f * padded + i] - centre[f]) * scale);
+                rough[f * padded + i] = (float)((exact[f * padded + i] - center[f]) * scale);
     }
-    // Squared rough distances up to this are surely within `radius`; -1 if none is.
+    // Rough squares up to this are surely within `radius`. It is -1 if there is no such square.
     float surely(double radius) const { return mmp_surely(*this, radius); }
-    // Squared rough distances above this are surely beyond `radius`.
+    // Rough squares above this are surely beyond `radius`.
     float possibly(double radius) const { return mmp_possibly(*this, radius); }
     double squared(std::int64_t i, std::int64_t j) const {
         return mmp_squared_distance(exact.data() + i, padded, exact.data() + j, padded, p);
     }
 };
 
-// Squared rough distances of rows i0 .. i0+R-1 to the points j .. j+lanes-1.
+// The rough squares, which are squared distances in float32, of rows i0 .. i0+R-1 with the points j .. j+lanes-1.
 template <int R> inline void rough_squares(const Screen& set, std::int64_t i0, std::int64_t j, Vec<float>* squares) {
     for (int r = 0; r < R; ++r) squares[r] = Vec<float>{};
     const float* feature = set.rough.data();
@@ -63,11 +60,11 @@ template <int R> inline void rough_squares(const Screen& set, std::int64_t i0, s
     }
 }
 
-// The points that may lie within `limit` (see Screen::possibly) of each of R rows, ascending, among the columns
-// first .. last-1; a list has room for Screen::padded, since `append` may run over by a register.
+// Lists, for each of R rows, the points first .. last-1 whose rough square is at most `limit` (see Screen::possibly),
+// in ascending order. A list has room for Screen::padded numbers, since `append` may write one register too much.
 template <int R>
 inline void candidates(const Screen& set, std::int64_t i0, std::int64_t first, std::int64_t last, float limit,
-                       std::int32_t* const* lists, std::int64_t* found) {
+                       std::int32_t* const* lists, std::int64_t* sizes) {
     const Vec<float> most = splat<float>(limit);
     for (std::int64_t j = first; j < last; j += lanes<float>) {
         Vec<float> squares[R];
@@ -75,13 +72,13 @@ inline void candidates(const Screen& set, std::int64_t i0, std::int64_t first, s
         const unsigned inside = last - j < lanes<float> ? (1u << (last - j)) - 1 : ~0u;
         for (int r = 0; r < R; ++r) {
             const unsigned bits = bits_of((Vec<std::int32_t>)(squares[r] <= most)) & inside;
-            if (bits) found[r] = append(lists[r], found[r], bits, j);
+            if (bits) sizes[r] = append(lists[r], sizes[r], bits, j);
         }
     }
 }
 
-// Exact squared distances from point i to the points of an ascending list, with the bits of Screen::squared. Those of a
-// trajectory are near for many steps in a row, and then need no gathering.
+// Exact squared distances from point i to the points of an ascending list, with the bits of Screen::squared. A point of
+// a trajectory is near for many steps in a row. Such points are neighbors in memory and are loaded without a gather.
 inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t k,
                           double* squares) {
     constexpr int width = lanes<double>;
@@ -107,11 +104,11 @@ inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t*
     for (; a < k; ++a) squares[a] = set.squared(i, list[a]);
 }
 
-// Sets smaller than this are dealt to the threads whole.
+// Sets of fewer points are not shared between threads.
 constexpr std::int64_t shared_from = 512;
 
-// per_set(screen, s, threads) for every set s of the stack (n_sets, n, p): large sets one after the other with all
-// threads, small ones side by side with one thread each.
+// Calls per_set(screen, s, threads) for every set s of the stack (B, n, p). Large sets come one after the other, each
+// with all threads. Small sets run side by side, each on one thread.
 template <class PerSet>
 void each_set(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, int threads, PerSet per_set) {
     if (n >= shared_from) {

@@ -1,5 +1,5 @@
-// Vectors of one register, one source for every instruction set: each file is compiled once per set, with MMP_ISA its
-// name and MMP_BYTES the width of a register.
+// Vectors of one register. Every file is compiled once for each instruction set, with MMP_ISA as its name and MMP_BYTES
+// as the width of a register.
 #pragma once
 #include <atomic>
 #include <cmath>
@@ -16,7 +16,7 @@
 #endif
 #define MMP_JOIN2(a, b) a##_##b
 #define MMP_JOIN(a, b) MMP_JOIN2(a, b)
-// The C name of an entry point of this instruction set: mmphate_<op>_<isa>.
+// The C name of an entry point: mmphate_<op>_<isa>.
 #define MMP_EXPORT(op) MMP_JOIN(mmphate_##op, MMP_ISA)
 #define MMP_API extern "C" __attribute__((visibility("default")))
 
@@ -35,7 +35,8 @@ template <class T> inline Vec<T> load(const T* from) {
 }
 template <class T> inline void store(T* to, Vec<T> value) { *reinterpret_cast<typename Vector<T>::loose*>(to) = value; }
 template <class T> inline Vec<T> splat(T value) { return value - Vec<T>{}; }
-// The compiler does not always see one instruction in a loop over lanes: where there are intrinsics they are used.
+// Intrinsics are used where they exist, because compilers do not always turn a loop over lanes into one instruction.
+// fused(a, b, c) is a * b + c, rounded once where the instruction set can. Bounds may use it, decisions may not.
 #if defined(__AVX512F__) && MMP_BYTES == 64
 inline Vec<float> square_root(Vec<float> x) { return (Vec<float>)_mm512_sqrt_ps((__m512)x); }
 inline Vec<double> square_root(Vec<double> x) { return (Vec<double>)_mm512_sqrt_pd((__m512d)x); }
@@ -62,9 +63,8 @@ template <class V> inline V square_root(V value) {
 }
 template <class V> inline V fused(V a, V b, V c) { return a * b + c; }
 #endif
-// fused(a, b, c) is a * b + c, rounded once where the instruction set can: for what is bounded, not for what decides.
 
-// In the order of the lanes: the same bits each time.
+// The sum in the order of the lanes, which has the same bits each time.
 template <class V> inline double sum_of_lanes(V value) {
     double total = 0;
     for (unsigned l = 0; l < sizeof(V) / sizeof(value[0]); ++l) total += (double)value[l];
@@ -85,8 +85,8 @@ inline unsigned bits_of(Vec<std::int32_t> mask) {
 #endif
 }
 
-// Appends to the `at` entries of a list the number j + l for every bit l that is set, ascending, and returns how many
-// there are then. A register's worth of entries behind them may be overwritten.
+// Appends j + l to a list of `at` numbers for every bit l that is set, ascending. It returns the new length. It may
+// overwrite as many numbers behind the list as a register has.
 inline std::int64_t append(std::int32_t* list, std::int64_t at, unsigned bits, std::int64_t j) {
 #if defined(__AVX512F__) && MMP_BYTES == 64
     const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -99,7 +99,8 @@ inline std::int64_t append(std::int32_t* list, std::int64_t at, unsigned bits, s
 #endif
 }
 
-// What an entry point returns: 0, or 1 where memory ran out (2: not served; 3: the arguments contradict one another).
+// The status that an entry point returns: that of `body`, or 1 if memory ran out. (0 is success, and 3 means that the
+// arguments contradict one another.)
 template <class F> int guarded(F body) {
     try {
         return body();
@@ -108,8 +109,8 @@ template <class F> int guarded(F body) {
     }
 }
 
-// The bodies of a parallel region: no exception may leave one, so what runs out of memory there is remembered, the rest
-// is left undone, and `rethrow` says so after the region.
+// Runs the bodies of a parallel region, which no exception may leave. If one runs out of memory, later bodies do
+// nothing, and `rethrow` throws after the region.
 class Guard {
     std::atomic<bool> failed{false};
 

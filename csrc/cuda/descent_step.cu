@@ -1,28 +1,28 @@
-// One step of a descent by majorisation, sped up by L-BFGS: the twin of mmphate_gpu/ops/descent_step.py.
+// One step of a descent by majorization, accelerated by L-BFGS: the twin of mmphate_gpu/ops/descent_step.py.
 //
-// Two kernels follow one another. The first stores the step and its inner products, and its last block decides; the
-// second moves the points. Neither asks the host. Compiled with MMP_DEPTH (past steps that are kept) defined.
+// The first kernel stores the step and its inner products, and its last block decides what follows. The second kernel
+// moves the points. Neither waits for the host. The launcher defines MMP_DEPTH (how many past steps are kept).
 #include "device.h"
 
 constexpr int descent_depth = MMP_DEPTH;
 constexpr int descent_rows = 2 * descent_depth;
 constexpr int descent_threads = 256;
-// Of every row that is kept with the step, with the fall and with the residual; of the trial's step with the residual
-// where it starts.
+// Every kept row has three inner products: with the step, with the fall of the residual, and with the residual. One
+// more inner product is that of the trial's step with the residual where the step starts.
 constexpr int descent_products_of = 3;
 constexpr int descent_sums = descent_products_of * descent_rows + 1;
 
 namespace {
 
-// Places in `state`, as in the portable version.
+// Indices into `state`, as in the portable version.
 enum { at_done, at_n_iter, at_plain, at_refused, at_near, at_best, at_n_kept, at_arrived, at_order };
 constexpr int at_gram = at_order + descent_depth;
 constexpr int descent_state = at_gram + descent_rows * descent_rows;
 
-// What the decision asks of the places: a sum of these.
+// The actions that the decision asks of descent_places; a sum of these.
 enum { descent_take = 1, descent_plain = 2, descent_long = 4, descent_short = 8 };
 
-static_assert(descent_rows <= 32, "a warp decides, one row a lane");
+static_assert(descent_rows <= 32, "one warp decides, with one row for each lane");
 
 struct Decision {
     double parts[descent_threads / 32][descent_sums];
@@ -30,7 +30,7 @@ struct Decision {
     mmp_i32 is_last;
 };
 
-// Where the next step is kept: in place of the oldest, or in the first slot that is free.
+// The slot of the next step: that of the oldest step, or the first free one.
 MMP_DEVICE int next_slot(const double* state) {
     const int n_kept = (int)state[at_n_kept];
     if (n_kept == descent_depth) return (int)state[at_order];
@@ -42,11 +42,13 @@ MMP_DEVICE int next_slot(const double* state) {
 
 MMP_DEVICE double gram(const Decision& now, int i, int j) { return now.state[at_gram + i * descent_rows + j]; }
 
-// A warp finds the quasi-Newton step by the two loops. Every lane returns the weight of its row and puts that of the
-// residual into `scale`. A lane holds the inner product of its row with the sum that the weights make so far.
+// The quasi-Newton step by the two loops of L-BFGS, as a weighted sum of the kept rows and the residual. Every lane
+// returns the weight of its row, and `scale` becomes the weight of the residual. `product` of a lane is the inner
+// product of its row with the sum so far.
 MMP_DEVICE double weights_of(const Decision& now, double& scale) {
     const int lane = mmp_lane(), row = lane < descent_rows ? lane : 0, n_kept = (int)now.state[at_n_kept];
-    double weight = 0, product = now.sums[descent_products_of * row + 2], share = 0;  // of the lane's place
+    double weight = 0, product = now.sums[descent_products_of * row + 2];
+    double share = 0;  // what the first loop took along the kept step whose position is the number of this lane
     for (int place = n_kept - 1; place >= 0; --place) {
         const int slot = (int)now.state[at_order + place], other = descent_depth + slot;
         const double taken = __shfl_sync(MMP_WARP, product, slot) / gram(now, slot, other);
@@ -69,7 +71,7 @@ MMP_DEVICE double weights_of(const Decision& now, double& scale) {
     return weight;
 }
 
-// A warp takes the inner products of the step that was kept in `slot`.
+// A warp stores the inner products of the step in `slot`.
 MMP_DEVICE void learn(Decision& now, int slot) {
     const int lane = mmp_lane(), other = descent_depth + slot;
     const double* products = now.sums + descent_products_of * lane;
@@ -86,7 +88,7 @@ MMP_DEVICE void learn(Decision& now, int slot) {
     __syncwarp();
 }
 
-// Counts the step in `slot` among those kept, as the newest, if there is curvature along it.
+// Keeps the step in `slot` as the newest one if the curvature along it is large enough.
 MMP_DEVICE void keep(Decision& now, int slot, double least_curvature) {
     double* order = now.state + at_order;
     int n_kept = 0;
@@ -96,7 +98,8 @@ MMP_DEVICE void keep(Decision& now, int slot, double least_curvature) {
     now.state[at_n_kept] = n_kept;
 }
 
-// Where the parabola through the stress of n points at both ends of a step, and its slope, has its minimum.
+// A parabola has the stress of n points at both ends of a step, and its slope at the start. This is the share of the
+// step at which the parabola is least, kept within 0.1 and 0.5.
 MMP_DEVICE double share_of(double n, double along, double gain) {
     const double slope = -4 * n * along, bend = -gain - slope;
     const double share = bend > 0 ? -slope / (2 * bend) : 0.0;
@@ -104,8 +107,8 @@ MMP_DEVICE double share_of(double n, double along, double gain) {
     return 0.5 < least ? 0.5 : least;
 }
 
-// What follows from the trial. The first lane of a warp decides. Every lane returns the action, and puts the factor of
-// the residual, or of the step, into `factor` and the weight of its row into `weight`.
+// The decision that follows from the trial. Every lane returns the action. `factor` becomes the factor of the residual
+// or of the step, and `weight` the weight of the lane's row. The first lane of the warp writes the state.
 MMP_DEVICE mmp_i64 decide(Decision& now, double raw, mmp_i64 n_points, double eps, mmp_i64 max_iter, double near,
                           double least_curvature, mmp_i64 shortened, double& weight, double& factor) {
     const bool first = mmp_lane() == 0, plain = now.state[at_plain] != 0;
@@ -148,12 +151,13 @@ MMP_DEVICE mmp_i64 decide(Decision& now, double raw, mmp_i64 n_points, double ep
 
 }  // namespace
 
-// One thread a coordinate, and further ones at a fixed stride; then a fixed tree over a block. The last block to store
-// its sums adds up those of all, in an order that does not depend on which block it is. Its first warp decides.
+// A thread takes coordinates at a fixed stride, and a fixed tree sums over a block. The last block to store its sums
+// adds those of all blocks, in an order that does not depend on which block it is. Then its first warp decides.
 //
-// trial_moved, points, moved, trial, step (n,); kept (2 DEPTH, n), of which the rows of the next slot are written; raw
-// (): the stress at the trial; n_points: L; state, changed in place; by_block (blocks, 6 DEPTH + 1): scratch
-// -> weights (2 DEPTH + 1,): of the rows kept, and of the residual or of the step; action ().
+// trial_moved, points, moved, trial, step (n,): n coordinates of n_points = L points; kept (2 DEPTH, n), of which the
+// rows of the next slot are written; raw (): the stress at the trial; state, changed in place; by_block
+// (blocks, 6 DEPTH + 1): scratch
+// -> weights (2 DEPTH + 1,): of the kept rows, and of the residual or the step; action ().
 MMP_KERNEL void __launch_bounds__(descent_threads)
     descent_decision(const double* trial_moved, const double* points, const double* moved, const double* trial,
                      const double* step, double* kept, mmp_i64 n, const double* raw, mmp_i64 n_points, double* state,
@@ -165,9 +169,9 @@ MMP_KERNEL void __launch_bounds__(descent_threads)
         return;
     }
     const int slot = next_slot(state), warp = (int)threadIdx.x / 32, lane = mmp_lane();
-    double own[descent_sums];
+    double sums[descent_sums];
 #pragma unroll
-    for (int q = 0; q < descent_sums; ++q) own[q] = 0;
+    for (int q = 0; q < descent_sums; ++q) sums[q] = 0;
     const mmp_i64 stride = (mmp_i64)gridDim.x * descent_threads;
     for (mmp_i64 i = (mmp_i64)blockIdx.x * descent_threads + threadIdx.x; i < n; i += stride) {
         const double before = moved[i] - points[i], residual = trial_moved[i] - trial[i];
@@ -180,15 +184,15 @@ MMP_KERNEL void __launch_bounds__(descent_threads)
 #pragma unroll
         for (int row = 0; row < descent_rows; ++row) {
             const double value = row == slot ? taken : row == descent_depth + slot ? fall : rows[row];
-            own[descent_products_of * row] += value * taken;
-            own[descent_products_of * row + 1] += value * fall;
-            own[descent_products_of * row + 2] += value * residual;
+            sums[descent_products_of * row] += value * taken;
+            sums[descent_products_of * row + 1] += value * fall;
+            sums[descent_products_of * row + 2] += value * residual;
         }
-        own[descent_sums - 1] += before * step[i];
+        sums[descent_sums - 1] += before * step[i];
     }
 #pragma unroll
     for (int q = 0; q < descent_sums; ++q) {
-        const double part = mmp_warp_sum(own[q]);
+        const double part = mmp_warp_sum(sums[q]);
         if (lane == 0) now.parts[warp][q] = part;
     }
     __syncthreads();
@@ -214,7 +218,8 @@ MMP_KERNEL void __launch_bounds__(descent_threads)
     __syncthreads();
     if (warp == 0) {
         double weight = 0, factor = 0;
-        const mmp_i64 what = decide(now, *raw, n_points, eps, max_iter, near, least_curvature, shortened, weight, factor);
+        const mmp_i64 what =
+            decide(now, *raw, n_points, eps, max_iter, near, least_curvature, shortened, weight, factor);
         if (lane < descent_rows) weights[lane] = weight;
         if (lane == 0) weights[descent_rows] = factor, *action = what;
     }
@@ -222,9 +227,9 @@ MMP_KERNEL void __launch_bounds__(descent_threads)
     for (int q = threadIdx.x; q < descent_state; q += descent_threads) state[q] = q == at_arrived ? 0 : now.state[q];
 }
 
-// One thread a coordinate.
+// One thread for each coordinate.
 //
-// trial_moved (n,), kept (2 DEPTH, n), weights and action of the decision -> points, moved, trial, step (n,).
+// trial_moved (n,), kept (2 DEPTH, n), weights and action of descent_decision -> points, moved, trial, step (n,).
 MMP_KERNEL void __launch_bounds__(descent_threads)
     descent_places(const double* trial_moved, double* points, double* moved, double* trial, double* step,
                    const double* kept, mmp_i64 n, const double* weights, const mmp_i64* action) {

@@ -1,22 +1,24 @@
-// One SMACOF sweep: distances, stress and update together. The twin of csrc/cpu/guttman_transform.cpp.
+// One SMACOF sweep: the stress at the points and their update together. This is the twin of
+// csrc/cpu/guttman_transform.cpp.
 //
-// Compiled with MMP_DISTANCE (the type of the distances, in which each pair is computed), MMP_C (components) and
-// MMP_ROWS (rows of a block) defined.
+// The launcher defines MMP_DISTANCE (the type of the distances, in which each pair is computed), MMP_C (the number C of
+// components) and MMP_ROWS (the rows of a block).
 #include "device.h"
 
 constexpr int guttman_threads = 128;
 constexpr int guttman_point_threads = 1024;
 constexpr int guttman_rows = MMP_ROWS;
-// Columns whose distances a thread loads before it uses any, so that their latencies overlap.
+// A thread loads the distances of this many columns before it uses any of them, so that their latencies overlap.
 constexpr int guttman_at_once = MMP_C <= 4 ? 2 : 1;
-// Blocks on a multiprocessor: eight leave 64 registers a thread, and 132 multiprocessors then run 1000 blocks at once.
+// Blocks on a multiprocessor. Eight leave 64 registers to a thread, and 132 multiprocessors then run 1,000 blocks at
+// once.
 constexpr int guttman_blocks = sizeof(MMP_DISTANCE) == 4 && MMP_C <= 3 ? 8 : 1;
 // The smallest normal number: the inverse root of a smaller square would be wrong.
 constexpr MMP_DISTANCE guttman_smallest = sizeof(MMP_DISTANCE) == 4 ? 1.17549435e-38f : 2.2250738585072014e-308;
 
 namespace {
 
-// Sums of one row: the pulls along each axis and the squared residuals.
+// The sums of a row: its pulls along each axis, and its squared residuals.
 constexpr int guttman_sums = MMP_C + 1;
 
 struct Reduction {
@@ -30,14 +32,14 @@ struct Largest {
 
 // Adds a pair to the sums of its row. Points no farther apart than the root of `least` do not pull.
 //
-// There is no branch, root or division: the distance is its square times the inverse root. For a point and itself it is
-// 0, and so is `wanted`.
-MMP_DEVICE void add_pair(MMP_DISTANCE wanted, const MMP_DISTANCE* x, const MMP_DISTANCE* own, MMP_DISTANCE least,
+// This takes no branch, root or division: the distance is its square times the inverse root. The distance of a point
+// from itself is 0, and so is `wanted`.
+MMP_DEVICE void add_pair(MMP_DISTANCE wanted, const MMP_DISTANCE* x, const MMP_DISTANCE* row_points, MMP_DISTANCE least,
                          MMP_DISTANCE* sums) {
     MMP_DISTANCE apart[MMP_C], squared = 0;
 #pragma unroll
     for (int c = 0; c < MMP_C; ++c) {
-        apart[c] = own[c] - x[c];
+        apart[c] = row_points[c] - x[c];
         squared = mmp_fused(apart[c], apart[c], squared);
     }
     const MMP_DISTANCE inverse = mmp_inverse_root(squared < guttman_smallest ? guttman_smallest : squared);
@@ -48,10 +50,10 @@ MMP_DEVICE void add_pair(MMP_DISTANCE wanted, const MMP_DISTANCE* x, const MMP_D
     sums[MMP_C] = mmp_fused(residual, residual, sums[MMP_C]);
 }
 
-// N columns, `guttman_threads` apart, for every row. All loads begin before any loaded value is used.
+// Adds N columns, `guttman_threads` apart, to every row. All loads begin before any loaded value is used.
 template <int N>
-MMP_DEVICE void add_columns(const MMP_DISTANCE* to, const MMP_DISTANCE* other, mmp_i64 n,
-                            const MMP_DISTANCE (&own)[guttman_rows][MMP_C], MMP_DISTANCE least,
+MMP_DEVICE void add_columns(const MMP_DISTANCE* to, const MMP_DISTANCE* columns, mmp_i64 n,
+                            const MMP_DISTANCE (&row_points)[guttman_rows][MMP_C], MMP_DISTANCE least,
                             MMP_DISTANCE (&sums)[guttman_rows][guttman_sums]) {
     MMP_DISTANCE x[N][MMP_C], wanted[N][guttman_rows];
 #pragma unroll
@@ -59,16 +61,16 @@ MMP_DEVICE void add_columns(const MMP_DISTANCE* to, const MMP_DISTANCE* other, m
 #pragma unroll
         for (int r = 0; r < guttman_rows; ++r) wanted[a][r] = to[r * n + a * guttman_threads];
 #pragma unroll
-        for (int c = 0; c < MMP_C; ++c) x[a][c] = other[c * n + a * guttman_threads];
+        for (int c = 0; c < MMP_C; ++c) x[a][c] = columns[c * n + a * guttman_threads];
     }
 #pragma unroll
     for (int a = 0; a < N; ++a) {
 #pragma unroll
-        for (int r = 0; r < guttman_rows; ++r) add_pair(wanted[a][r], x[a], own[r], least, sums[r]);
+        for (int r = 0; r < guttman_rows; ++r) add_pair(wanted[a][r], x[a], row_points[r], least, sums[r]);
     }
 }
 
-// The last block to store its stress sums those of all blocks, in an order that does not depend on which block it is.
+// The last block to store its stress adds those of all blocks, in an order that does not depend on which block it is.
 MMP_DEVICE void add_blocks(const double* by_block, double* raw, Reduction& reduction) {
     const volatile double* const others = by_block;
     double sum = 0;
@@ -86,9 +88,10 @@ MMP_DEVICE void add_blocks(const double* by_block, double* raw, Reduction& reduc
 }  // namespace
 
 // One block. It converts the points to the type of the distances once, and stores them axis by axis, so that
-// neighbouring threads read neighbours. It also squares the distance up to which two points count as one.
+// neighboring threads read neighboring numbers. It also squares the distance up to which two points are equal.
 //
-// points (n, C) float64; share: of the largest coordinate -> by_axis (C, n), least (), n_done (), which becomes 0.
+// points (n, C) float64; share: this distance as a share of the largest coordinate
+// -> by_axis (C, n), least (): the squared distance, n_done (), which becomes 0.
 MMP_KERNEL void __launch_bounds__(guttman_point_threads)
     guttman_points(const double* points, mmp_i64 n, double share, MMP_DISTANCE* by_axis, MMP_DISTANCE* least,
                    mmp_i32* n_done) {
@@ -101,8 +104,7 @@ MMP_KERNEL void __launch_bounds__(guttman_point_threads)
             by_axis[c * n + i] = (MMP_DISTANCE)x;
             largest = mmp_larger(largest, x < 0 ? -x : x);
         }
-    for (int step = 16; step > 0; step /= 2)
-        largest = mmp_larger(largest, __shfl_xor_sync(MMP_WARP, largest, step));
+    for (int step = 16; step > 0; step /= 2) largest = mmp_larger(largest, __shfl_xor_sync(MMP_WARP, largest, step));
     if (mmp_lane() == 0) shared.parts[threadIdx.x / 32] = largest;
     __syncthreads();
     if (threadIdx.x != 0) return;
@@ -112,37 +114,37 @@ MMP_KERNEL void __launch_bounds__(guttman_point_threads)
     *n_done = 0;
 }
 
-// One block per MMP_ROWS rows, which share the points that its threads read. A thread takes every 128th column; a fixed
-// tree sums over the threads.
+// One block per MMP_ROWS rows, which share the points that its threads read. A thread takes every 128th column, and a
+// fixed tree sums over the threads.
 //
-// distances (n, n), symmetric, the diagonal 0; points (n, C) float64, centred, and what `guttman_points` made of them;
-// n >= MMP_ROWS
-// -> moved (n, C), by_block (blocks,), raw (): the sum over all ordered pairs of (wanted - between)^2 at `points`.
+// distances (n, n), symmetric, the diagonal 0; by_axis, least and n_done of `guttman_points`, whose points are
+// centered; n >= MMP_ROWS
+// -> moved (n, C), by_block (blocks,), raw (): the sum over all ordered pairs of (wanted - distance)^2 at the points.
 MMP_KERNEL void __launch_bounds__(guttman_threads, guttman_blocks)
     guttman_transform(const MMP_DISTANCE* distances, const MMP_DISTANCE* by_axis, mmp_i64 n, const MMP_DISTANCE* least,
                       double* moved, double* by_block, mmp_i32* n_done, double* raw) {
     MMP_SHARED(Reduction, reduction);
-    // The last block ends with the last row. It may compute rows that another block computes too, to the same bits.
+    // The last block ends with the last row. It may compute some rows of the block before it again, to the same bits.
     const mmp_i64 begin = (mmp_i64)blockIdx.x * guttman_rows;
     const mmp_i64 row0 = begin < n - guttman_rows ? begin : n - guttman_rows;
     const MMP_DISTANCE pulls_from = *least;
-    MMP_DISTANCE own[guttman_rows][MMP_C], sums[guttman_rows][guttman_sums];
+    MMP_DISTANCE row_points[guttman_rows][MMP_C], sums[guttman_rows][guttman_sums];
 #pragma unroll
     for (int r = 0; r < guttman_rows; ++r) {
 #pragma unroll
-        for (int c = 0; c < MMP_C; ++c) own[r][c] = by_axis[c * n + row0 + r];
+        for (int c = 0; c < MMP_C; ++c) row_points[r][c] = by_axis[c * n + row0 + r];
 #pragma unroll
         for (int c = 0; c < guttman_sums; ++c) sums[r][c] = 0;
     }
-    const MMP_DISTANCE *to = distances + row0 * n + threadIdx.x, *other = by_axis + threadIdx.x;
+    const MMP_DISTANCE *to = distances + row0 * n + threadIdx.x, *columns = by_axis + threadIdx.x;
     mmp_i64 left = n - threadIdx.x;
     for (; left > (guttman_at_once - 1) * guttman_threads; left -= guttman_at_once * guttman_threads) {
-        add_columns<guttman_at_once>(to, other, n, own, pulls_from, sums);
-        to += guttman_at_once * guttman_threads, other += guttman_at_once * guttman_threads;
+        add_columns<guttman_at_once>(to, columns, n, row_points, pulls_from, sums);
+        to += guttman_at_once * guttman_threads, columns += guttman_at_once * guttman_threads;
     }
     for (; left > 0; left -= guttman_threads) {
-        add_columns<1>(to, other, n, own, pulls_from, sums);
-        to += guttman_threads, other += guttman_threads;
+        add_columns<1>(to, columns, n, row_points, pulls_from, sums);
+        to += guttman_threads, columns += guttman_threads;
     }
 #pragma unroll
     for (int r = 0; r < guttman_rows; ++r) {

@@ -1,6 +1,7 @@
-// K @ onehot(labels) by segment sums: the twin of csrc/cpu/landmark_aggregate.cpp, and the same bits.
+// K @ onehot(labels), row by row: the sum of the entries of each label. This is the twin of
+// csrc/cpu/landmark_aggregate.cpp, with the same bits.
 //
-// Compiled with MMP_INDEX (the type of the indices) and MMP_VALUE (of the values) defined.
+// The launcher defines MMP_INDEX (the type of indices) and MMP_VALUE (of values).
 #include "device.h"
 
 // Entries that a lane fetches before it adds any.
@@ -8,16 +9,16 @@ constexpr int aggregate_at_once = 4;
 
 namespace {
 
-// Adds one value a lane to the sum of its label, in the order of the lanes; lanes with no label have -1.
+// Adds one value of each lane to the sum of its label, in the order of the lanes. A lane without a label has -1.
 //
-// The first lane of a run of equal labels adds all its values, one after the other in a register. Separate runs of one
-// label take turns. `values` (32,) is scratch of this warp alone.
+// The first lane of a run of equal labels adds all values of the run, one after the other in a register. Separate runs
+// of the same label take turns. `values` (32,) is scratch memory of this warp.
 MMP_DEVICE void add_in_order(double* sums, double* values, int label, double value) {
     const int lane = mmp_lane();
     const int before = __shfl_sync(MMP_WARP, label, lane + 31);
     const bool leads = label >= 0 && (lane == 0 || before != label);
     const unsigned later = ~__ballot_sync(MMP_WARP, leads || label < 0) >> lane >> 1;
-    const int length = __ffs((int)~later);  // up to the next lane that leads, or has none
+    const int length = __ffs((int)~later);  // up to the next lane that leads a run or has no label
     const int turn = mmp_rank(__match_any_sync(MMP_WARP, leads ? label : -1));
     values[lane] = value;
     __syncwarp();
@@ -31,15 +32,15 @@ MMP_DEVICE void add_in_order(double* sums, double* values, int label, double val
     }
 }
 
-// The entries of one lane among those that a warp takes at a time: the columns, whose labels are fetched next, and the
-// labels and values, which are added next. Their loads begin before others are added, so that no add waits for them.
+// The entries of one lane in a round of its warp: the columns, whose labels are fetched in the next round, and the
+// labels and values, which are added in the next round. Loads begin one round early, so that no sum waits for them.
 struct Entries {
     MMP_INDEX column[aggregate_at_once];
     mmp_i32 label[aggregate_at_once];
     MMP_VALUE value[aggregate_at_once];
 };
 
-// Fetches the labels (counted from `base`) and values of the columns in `now`, and the columns of the turn after.
+// Fetches the labels (counted from `base`) and values of the columns in `now`, and the columns of the round after.
 MMP_DEVICE Entries next_entries(const Entries& now, const MMP_INDEX* indices, const MMP_VALUE* values,
                                 const mmp_i32* labels, mmp_i64 first, mmp_i64 stop, mmp_i32 base) {
     Entries next;
@@ -55,21 +56,21 @@ MMP_DEVICE Entries next_entries(const Entries& now, const MMP_INDEX* indices, co
 
 }  // namespace
 
-// One block of one warp per row. Labels pass in windows whose sums lie in shared memory, in one if it holds all.
+// One block of one warp per row. Labels are taken in windows whose sums fit into shared memory.
 //
-// Row sums by label of a CSR matrix with entries from 0; labels 0 .. n_labels-1 of its columns. With out_indptr null
-// labels with an entry above 0 are counted into `counts`; else they are written, ascending. Shared memory: `window`
-// float64 and 32 more.
+// Each column of the CSR matrix has one of the labels 0 .. n_labels-1, and no entry is negative. If out_indptr is null,
+// `counts` becomes how many labels of each row have a sum above 0. Else these labels and sums are written, ascending.
+// Shared memory has `window` float64 numbers and 32 more.
 MMP_KERNEL void __launch_bounds__(32)
     landmark_aggregate(const MMP_INDEX* indptr, const MMP_INDEX* indices, const MMP_VALUE* values,
-                       const mmp_i32* labels, mmp_i64 n_labels, mmp_i64 window,
-                       const mmp_i64* out_indptr, mmp_i64* counts, mmp_i32* out_indices, MMP_VALUE* out_values) {
+                       const mmp_i32* labels, mmp_i64 n_labels, mmp_i64 window, const mmp_i64* out_indptr,
+                       mmp_i64* counts, mmp_i32* out_indices, MMP_VALUE* out_values) {
     MMP_SHARED_BYTES(double, sums);
     double* const in_turn = sums + window;
     const int lane = mmp_lane();
     const mmp_i64 row = blockIdx.x;
     const mmp_i64 start = indptr[row], stop = indptr[row + 1];
-    mmp_i64 found = 0;
+    mmp_i64 n_sums = 0;
     for (mmp_i64 base = 0; base < n_labels; base += window) {
         const int width = (int)(n_labels - base < window ? n_labels - base : window);
         constexpr mmp_i64 step = 32 * aggregate_at_once;
@@ -96,13 +97,13 @@ MMP_KERNEL void __launch_bounds__(32)
             const double sum = l < width ? sums[l] : 0;
             const unsigned bits = __ballot_sync(MMP_WARP, sum > 0);
             if (out_indptr && sum > 0) {
-                const mmp_i64 place = out_indptr[row] + found + mmp_rank(bits);
-                out_indices[place] = (mmp_i32)(base + l);
-                out_values[place] = (MMP_VALUE)sum;
+                const mmp_i64 entry = out_indptr[row] + n_sums + mmp_rank(bits);
+                out_indices[entry] = (mmp_i32)(base + l);
+                out_values[entry] = (MMP_VALUE)sum;
             }
-            found += __popc(bits);
+            n_sums += __popc(bits);
         }
         __syncwarp();  // the sums have been read
     }
-    if (!out_indptr && lane == 0) counts[row] = found;
+    if (!out_indptr && lane == 0) counts[row] = n_sums;
 }

@@ -1,10 +1,10 @@
-// Makes the points of a stack as the kernels over pairs read them: in float32, by tiles, with the box of each tile (see
-// pair_tiles.h and csrc/common/screen.h).
-#include "pair_tiles.h"
+// Converts the points of a stack to what the kernels over pairs read: float32, by tiles, with the bounding box of each
+// tile (see pair_block.h and csrc/common/screen.h).
+#include "pair_block.h"
 
 namespace {
 
-// The tile of a block, and its number within its set.
+// The set and the tile of a block. `tile` counts within the set.
 struct Tile {
     mmp_i64 set;
     int tile, n_tiles;
@@ -15,27 +15,27 @@ MMP_DEVICE Tile tile_of_block(mmp_i64 n) {
     return {blockIdx.x / n_tiles, (int)(blockIdx.x % n_tiles), n_tiles};
 }
 
-// A set is centred on the point in its middle. Any point is right; the first ones in the order of time lie far out.
-MMP_DEVICE double from_centre(const double* points, mmp_i64 n, mmp_i64 p, int point, int f) {
+// A coordinate relative to the center of its set, which is the point n / 2. Any point is correct. The first points in
+// the order of time lie far from the others.
+MMP_DEVICE double from_center(const double* points, mmp_i64 n, mmp_i64 p, int point, int f) {
     return points[point * p + f] - points[n / 2 * p + f];
 }
 
 }  // namespace
 
-// One block per tile of a set, a feature a warp and two points a lane at a time.
+// One block per tile of a set. A warp takes one feature at a time, and a lane two points.
 //
-// spans (n_sets,), as in MmpStack, of points (n_sets, n, p); the caller sets them to 0.
-MMP_KERNEL void __launch_bounds__(mmp_threads)
-    pair_span(const double* points, mmp_i64 n, mmp_i64 p, double* spans) {
+// spans (B,), as in MmpStack, of points (B, n, p). The caller sets them to 0.
+MMP_KERNEL void __launch_bounds__(mmp_threads) pair_span(const double* points, mmp_i64 n, mmp_i64 p, double* spans) {
     const Tile place = tile_of_block(n);
     const double* const set = points + place.set * n * p;
-    // The bits of absolute values, taken for integers, are in the same order, and those of NaN come last.
+    // The bits of absolute values, read as integers, are in the same order, and those of NaN come last.
     mmp_i64 most = 0;
     for (int f = mmp_warp_of_block(); f < p; f += mmp_warps)
         for (int h = 0; h < 2; ++h) {
             const int point = place.tile * mmp_tile + mmp_lane() + 32 * h;
             if (point >= n) continue;
-            const mmp_i64 bits = __double_as_longlong(fabs(from_centre(set, n, p, point, f)));
+            const mmp_i64 bits = __double_as_longlong(fabs(from_center(set, n, p, point, f)));
             most = bits > most ? bits : most;
         }
     for (int step = 16; step > 0; step /= 2) {
@@ -45,10 +45,10 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     if (mmp_lane() == 0) atomicMax(reinterpret_cast<mmp_i64*>(spans) + place.set, most);
 }
 
-// One block per tile of a set, a feature a warp and two points a lane at a time.
+// One block per tile of a set. A warp takes one feature at a time, and a lane two points.
 //
-// rough (n_sets, tiles, width, mmp_tile) and boxes (n_sets, 2, up to mmp_box_features of them, tiles), as in MmpStack,
-// of points (n_sets, n, p) in the order `order` and of their spans. Features past p are 0, points past n infinite.
+// rough (B, tiles, width, mmp_tile) and boxes (B, 2, up to mmp_box_features, tiles), as in MmpStack, of points
+// (B, n, p) with their `order` (B, n) and `spans` (B,). Features after the last are 0, points after the last infinite.
 MMP_KERNEL void __launch_bounds__(mmp_threads)
     pair_screen(const double* points, const mmp_i32* order, const double* spans, mmp_i64 n, mmp_i64 p, mmp_i64 width,
                 float* rough, float* boxes) {
@@ -59,21 +59,21 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     float* const tile = rough + blockIdx.x * width * mmp_tile;
     float* const box = boxes + place.set * 2 * n_features * place.n_tiles + place.tile;
     for (int f = mmp_warp_of_block(); f < width; f += mmp_warps) {
-        float low = mmp_infinity(), high = low;  // the latter of the negative
+        float low = mmp_infinity(), minus_high = low;
         for (int h = 0; h < 2; ++h) {
             const int at = mmp_lane() + 32 * h;
             const mmp_i64 slot = place.tile * mmp_tile + at;
             float x = mmp_infinity();
             if (slot < n) {
                 const int point = order ? order[place.set * n + slot] : (int)slot;
-                x = f < p ? (float)(from_centre(set, n, p, point, f) * scale) : 0.0f;
+                x = f < p ? (float)(from_center(set, n, p, point, f) * scale) : 0.0f;
                 low = x < low ? x : low;
-                high = -x < high ? -x : high;
+                minus_high = -x < minus_high ? -x : minus_high;
             }
             tile[f * mmp_tile + at] = x;
         }
-        low = mmp_warp_least(low), high = mmp_warp_least(high);
+        low = mmp_warp_least(low), minus_high = mmp_warp_least(minus_high);
         if (mmp_lane() == 0 && f < n_features)
-            box[f * place.n_tiles] = low, box[(n_features + f) * place.n_tiles] = -high;
+            box[f * place.n_tiles] = low, box[(n_features + f) * place.n_tiles] = -minus_high;
     }
 }

@@ -1,11 +1,11 @@
 // Runs the kernels of csrc/cuda on the CPU, for tests: grid, block, barriers, shared memory, warp votes and shuffles.
 //
-// The threads of a block are fibres on one thread of the machine, so a run is deterministic. They are resumed in an
-// order of choice: a barrier that is missing shows as a difference between orders, or from the reference. (A vote also
-// stands in for the __syncwarp beside it: on a GPU it orders no memory.) The blocks run one after the other, backwards
-// where the threads do: a kernel that takes the last block by number for the last to end shows. Shared memory begins as
-// NaN in every block. Faults that hang or corrupt a GPU are reported instead: a barrier or a vote that not all threads
-// reach, arguments of another type than the kernel's.
+// The threads of a block are fibers on one thread of the machine, so a run is deterministic. The caller chooses the
+// order in which they are resumed. If a barrier is missing, the results of two orders differ, or differ from the
+// reference. (One fault does not show: here a vote orders memory like __syncwarp, which it does not do on a GPU.)
+// Blocks run one after the other, backwards if the threads do. So a kernel fails if it assumes that the last block by
+// number ends last. Shared memory begins as NaN in every block. Faults that would hang or corrupt a GPU are reported: a
+// barrier or a vote that some threads never reach, and arguments whose types are not those of the kernel.
 #pragma once
 #include <csetjmp>
 #include <cstdint>
@@ -27,8 +27,8 @@
 #define MMP_KERNEL static
 #define MMP_DEVICE inline
 #define MMP_OUTLINED inline
-#define MMP_SHARED(type, name)                              \
-    static const char name##_key = 0;                       \
+#define MMP_SHARED(type, name)        \
+    static const char name##_key = 0; \
     type& name = *static_cast<type*>(emulation::shared_object(&name##_key, sizeof(type)))
 #define MMP_SHARED_BYTES(type, name) type* const name = static_cast<type*>(emulation::shared_bytes())
 #define __launch_bounds__(...)
@@ -44,26 +44,27 @@ struct Index {
 
 enum class State { ready, at_barrier, at_vote, done };
 
-struct Fibre {
+struct Fiber {
     Index index;
     State state = State::ready;
     bool begun = false;
-    unsigned votes = 0;  // warp operations so far
-    unsigned mask = 0;   // of the one it waits in
-    std::vector<std::pair<float*, const float*>> copies;  // begun, four numbers each
+    unsigned votes = 0;                                   // how many warp operations it has begun
+    unsigned mask = 0;                                    // of the warp operation that it waits in
+    std::vector<std::pair<float*, const float*>> copies;  // that it has begun, of four numbers each
     ucontext_t start;
     std::jmp_buf resume;
     std::unique_ptr<char[]> stack{new char[stack_bytes]};
 };
 
-// Values that the lanes of a warp hand to one another. Two slots in turn: no lane is two operations ahead.
+// The values that the lanes of a warp exchange. Operations use the two slots in turn, since no lane can be two
+// operations ahead of another.
 struct Warp {
     std::uint64_t slots[2][warp_size];
     unsigned arrived[2] = {0, 0};
 };
 
 struct Block {
-    std::vector<Fibre> fibres;
+    std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     std::vector<std::pair<const void*, std::vector<std::uint64_t>>> objects;
     std::vector<std::uint64_t> bytes;
@@ -71,7 +72,7 @@ struct Block {
     int any = 0, any_result = 0;  // of __syncthreads_or
     std::jmp_buf scheduler;
     ucontext_t first;
-    Fibre* current = nullptr;
+    Fiber* current = nullptr;
     void (*body)(void*) = nullptr;
     void* context = nullptr;
     std::string error;
@@ -80,7 +81,7 @@ struct Block {
 inline Block* block = nullptr;
 inline Index block_index, block_size, grid_size;
 
-inline Fibre& self() { return *block->current; }
+inline Fiber& self() { return *block->current; }
 
 [[noreturn]] inline void stop(const char* why) {
     if (block->error.empty()) block->error = why;
@@ -99,12 +100,12 @@ inline void enter() {
     std::longjmp(block->scheduler, 1);
 }
 
-inline void resume(Fibre& fibre) {
-    block->current = &fibre;
+inline void resume(Fiber& fiber) {
+    block->current = &fiber;
     if (setjmp(block->scheduler) != 0) return;
-    if (fibre.begun) std::longjmp(fibre.resume, 1);
-    fibre.begun = true;
-    setcontext(&fibre.start);
+    if (fiber.begun) std::longjmp(fiber.resume, 1);
+    fiber.begun = true;
+    setcontext(&fiber.start);
 }
 
 inline void* shared_object(const void* key, std::size_t size) {
@@ -120,22 +121,22 @@ inline void* shared_bytes() { return block->bytes.data(); }
 
 inline int barrier(int value) {
     block->any |= value;
-    if (++block->waiting < (int)block->fibres.size()) {
+    if (++block->waiting < (int)block->fibers.size()) {
         pause(State::at_barrier);
     } else {
         block->waiting = 0;
         block->any_result = block->any;
         block->any = 0;
-        for (Fibre& fibre : block->fibres)
-            if (fibre.state == State::at_barrier) fibre.state = State::ready;
+        for (Fiber& fiber : block->fibers)
+            if (fiber.state == State::at_barrier) fiber.state = State::ready;
     }
-    // Not overwritten before every thread has come back: the next barrier needs them all.
+    // The next barrier overwrites the result, but only after every thread has returned from this one.
     return block->any_result;
 }
 
-// Leaves `value` with the warp; returns the values of all lanes in `mask` once they have all come.
+// Gives `value` to the warp, waits for all lanes in `mask`, and returns their values.
 inline const std::uint64_t* exchange(unsigned mask, std::uint64_t value) {
-    Fibre& me = self();
+    Fiber& me = self();
     Warp& warp = block->warps[me.index.x / warp_size];
     const unsigned lane = me.index.x % warp_size, slot = me.votes++ % 2;
     if (!(mask >> lane & 1)) stop("a warp operation whose mask leaves out the lane that calls it");
@@ -146,7 +147,7 @@ inline const std::uint64_t* exchange(unsigned mask, std::uint64_t value) {
         pause(State::at_vote);
     } else {
         warp.arrived[slot] &= ~mask;
-        Fibre* lanes = &block->fibres[me.index.x / warp_size * warp_size];
+        Fiber* lanes = &block->fibers[me.index.x / warp_size * warp_size];
         for (int l = 0; l < warp_size; ++l) {
             if (!(mask >> l & 1) || l == (int)lane) continue;
             if (lanes[l].mask != mask) stop("lanes of one warp operation name different masks");
@@ -170,7 +171,7 @@ template <class T> T value_of(std::uint64_t bits) {
 
 // ---------------------------------------------------------------- the launch
 
-// The schedule: 0 forwards, 1 backwards, else strides of an odd number.
+// Which of n is resumed at a turn. `order` 0 is forwards, 1 is backwards, and others are the offset of strides of 37.
 inline std::size_t place(std::size_t turn, std::size_t n, int order) {
     if (order == 0) return turn;
     if (order == 1) return n - 1 - turn;
@@ -178,33 +179,33 @@ inline std::size_t place(std::size_t turn, std::size_t n, int order) {
 }
 
 inline void run_block(int order) {
-    const std::size_t n = block->fibres.size();
+    const std::size_t n = block->fibers.size();
     std::size_t left = n;
     while (left > 0) {
         bool progressed = false;
         for (std::size_t turn = 0; turn < n; ++turn) {
-            Fibre& fibre = block->fibres[place(turn, n, order)];
-            if (fibre.state != State::ready) continue;
-            resume(fibre);
+            Fiber& fiber = block->fibers[place(turn, n, order)];
+            if (fiber.state != State::ready) continue;
+            resume(fiber);
             progressed = true;
             if (!block->error.empty()) throw std::runtime_error(block->error);
-            if (fibre.state == State::done) --left;
+            if (fiber.state == State::done) --left;
         }
         if (!progressed) throw std::runtime_error("some threads wait at a barrier or a vote that others never reach");
     }
 }
 
-inline void begin(Fibre& fibre, unsigned thread) {
-    fibre.index.x = thread;
-    fibre.state = State::ready;
-    fibre.begun = false;
-    fibre.votes = 0;
-    fibre.copies.clear();
-    getcontext(&fibre.start);
-    fibre.start.uc_stack.ss_sp = fibre.stack.get();
-    fibre.start.uc_stack.ss_size = stack_bytes;
-    fibre.start.uc_link = nullptr;
-    makecontext(&fibre.start, enter, 0);
+inline void begin(Fiber& fiber, unsigned thread) {
+    fiber.index.x = thread;
+    fiber.state = State::ready;
+    fiber.begun = false;
+    fiber.votes = 0;
+    fiber.copies.clear();
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack.get();
+    fiber.start.uc_stack.ss_size = stack_bytes;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, enter, 0);
 }
 
 inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, int order, void (*body)(void*),
@@ -212,7 +213,7 @@ inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, int ord
     Block now;
     block = &now;
     now.body = body, now.context = context;
-    now.fibres = std::vector<Fibre>(threads);
+    now.fibers = std::vector<Fiber>(threads);
     block_size = {threads, 1, 1}, grid_size = {grid, 1, 1};
     for (unsigned turn = 0; turn < grid; ++turn) {
         block_index = {(unsigned)place(turn, grid, order == 1), 0, 0};
@@ -220,12 +221,12 @@ inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, int ord
         now.bytes.assign(bytes / 8 + 1, ~std::uint64_t(0));
         now.warps.assign((threads + warp_size - 1) / warp_size, Warp{});
         now.waiting = now.any = 0;
-        for (unsigned t = 0; t < threads; ++t) begin(now.fibres[t], t);
+        for (unsigned t = 0; t < threads; ++t) begin(now.fibers[t], t);
         run_block(order);
     }
 }
 
-// One letter for a type of argument, as the launcher's side names it: capital for a pointer to it.
+// The letter that the launcher uses for a type of argument. A pointer has the capital letter.
 template <class A> constexpr char letter() {
     typedef std::remove_const_t<std::remove_pointer_t<A>> Plain;
     const bool wide = sizeof(Plain) == 8;
@@ -233,11 +234,11 @@ template <class A> constexpr char letter() {
     return std::is_pointer_v<A> ? (char)(plain - 'a' + 'A') : plain;
 }
 
-// '-' on the launcher's side is a null pointer.
-inline bool agree(const std::string& expected, const std::string& given) {
-    if (expected.size() != given.size()) return false;
+// Whether the letters of a launch fit those of the kernel. '-' is a null pointer.
+inline bool agree(const std::string& expected, const std::string& letters) {
+    if (expected.size() != letters.size()) return false;
     for (std::size_t i = 0; i < expected.size(); ++i)
-        if (given[i] != expected[i] && !(given[i] == '-' && std::strchr("DFQI", expected[i]))) return false;
+        if (letters[i] != expected[i] && !(letters[i] == '-' && std::strchr("DFQI", expected[i]))) return false;
     return true;
 }
 
@@ -248,7 +249,7 @@ void start(void (*kernel)(A...), std::index_sequence<I...>, const unsigned* geom
     if (!agree(expected, letters)) throw std::runtime_error("arguments " + std::string(letters) + " for " + expected);
     std::tuple<void (*)(A...), A...> call(kernel, *static_cast<A*>(arguments[I])...);
     auto body = [](void* context) {
-        std::apply([](auto function, auto... given) { function(given...); }, *static_cast<decltype(call)*>(context));
+        std::apply([](auto function, auto... values) { function(values...); }, *static_cast<decltype(call)*>(context));
     };
     run_grid(geometry[0], geometry[1], geometry[2], order, body, &call);
 }
@@ -267,11 +268,11 @@ int launch(void (*kernel)(A...), const unsigned* geometry, void** arguments, con
 
 }  // namespace emulation
 
-// Makes `space`::`name` callable as `space`_`name` from outside.
-#define MMP_EMULATE(space, name)                                                                                     \
-    extern "C" int space##_##name(const unsigned* geometry, void** arguments, const char* letters, int order,        \
-                                  char* message) {                                                                   \
-        return emulation::launch(space::name, geometry, arguments, letters, order, message);                         \
+// Exports the kernel `space`::`name` as the C function `space`_`name`.
+#define MMP_EMULATE(space, name)                                                                              \
+    extern "C" int space##_##name(const unsigned* geometry, void** arguments, const char* letters, int order, \
+                                  char* message) {                                                            \
+        return emulation::launch(space::name, geometry, arguments, letters, order, message);                  \
     }
 
 #define threadIdx (emulation::self().index)
@@ -320,7 +321,7 @@ template <class T> T atomicMax(T* at, T value) {
 inline double __longlong_as_double(long long bits) { return emulation::value_of<double>((std::uint64_t)bits); }
 inline long long __double_as_longlong(double value) { return (long long)emulation::bits_of(value); }
 
-// A copy takes place when a thread waits for its end. Until then a read has the values from before the copy.
+// A copy takes place when its thread waits for it. Until then the target has its former values.
 inline void mmp_copy_four(float* to, const float* from) { emulation::self().copies.emplace_back(to, from); }
 inline void mmp_end_copies() {
     for (const auto& copy : emulation::self().copies) std::memcpy(copy.first, copy.second, 4 * sizeof(float));

@@ -1,5 +1,7 @@
-"""Bandwidths and affinities of a trace (METHOD steps 3 to 6)."""
+"""What the affinity is: bandwidths, and the affinities within a slice and between slices (steps 3 to 5)."""
 
-from .multislice import MultisliceAffinity, affinity_of_points, multislice_affinity
+from .bandwidth import interslice_bandwidth
+from .interslice import Interslice
+from .intraslice import intraslice_affinity
 
-__all__ = ["MultisliceAffinity", "affinity_of_points", "multislice_affinity"]
+__all__ = ["Interslice", "interslice_bandwidth", "intraslice_affinity"]

@@ -1,4 +1,4 @@
-"""Bandwidths of the two affinities (METHOD steps 3 and 4)."""
+"""Bandwidths of both affinities (steps 3 and 4 of docs/method.md)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import warnings
 
 import torch
 
-from .._trace_points import FLOOR
 from ..neighbors import kth_neighbor_distance, median_kth_neighbor_distance
 from ..ops.kth_neighbor_distance import median
+from ..trace.points import FLOOR
 
 
 def kth_unit_distance(points: torch.Tensor, knn: int, *, backend: str = "auto") -> torch.Tensor:  # (S, M, D) -> (S, M)
-    """Distance to the ``knn``-th nearest other unit of the same slice, ``knn`` clamped to M - 1; 0 with one unit."""
+    """Distance to the ``knn``-th nearest other unit of the slice, ``knn`` clamped to M - 1. A single unit has 0."""
     n_units = points.shape[1]
     if n_units == 1:
         return points.new_zeros(points.shape[:2])
@@ -31,7 +31,7 @@ def interslice_bandwidth(
     knn : int
         Clamped to S - 1, with a warning.
     resolution : (M, S), optional
-        Distances below it are rounding. Each unit adds at least the median of its resolution over slices to the mean;
+        Smaller distances are rounding. The median of a unit is at least the median of its resolution over slices, and
         without ``resolution`` at least the float64 epsilon.
 
     Returns
@@ -51,5 +51,5 @@ def interslice_bandwidth(
 
 
 def unit_floor(like: torch.Tensor, resolution: torch.Tensor | None) -> torch.Tensor:  # (M,), (M, S) -> (M,)
-    """The least that each unit adds to the mean of `interslice_bandwidth`; ``like`` has the dtype and the device."""
+    """The least median of every unit in `interslice_bandwidth`; ``like`` has its dtype and device."""
     return torch.full_like(like, FLOOR) if resolution is None else median(resolution)

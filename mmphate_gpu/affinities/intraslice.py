@@ -1,14 +1,14 @@
-"""Affinities between the units of one slice (METHOD step 3)."""
+"""Affinities between the units of one slice (step 3 of docs/method.md)."""
 
 from __future__ import annotations
 
 import torch
 
-from .._trace_points import FLOOR
 from ..ops.chunks import pair_chunks
 from ..ops.csr import Csr, index_dtype, indptr_of_counts
 from ..ops.distances import distances_by_difference
 from ..ops.radius_affinity import radius_affinity
+from ..trace.points import FLOOR
 from .bandwidth import kth_unit_distance
 from .equal_points import merge_equal_units
 
@@ -23,12 +23,14 @@ def intraslice_affinity(
     dtype: torch.dtype = torch.float64,
     resolution: torch.Tensor | None = None,  # (S, M)
 ) -> Csr:
-    """Symmetrised adaptive-bandwidth affinity of every slice, the diagonal (1) included.
+    """a(i, j) = exp(-(d(i, j) / sigma_i)^decay), averaged with its transpose; the diagonal is 1.
 
-    Returns a CSR with one row per node (S*M rows) whose columns are unit indices (M columns).
-    With ``decay=None`` it is 1 for the ``knn`` nearest units, averaged with its transpose. Distances below the
-    ``resolution`` of a node are rounding: the bandwidth of the node is at least its resolution, and of several units
-    within the resolution the one of lower index is nearer. O(S M^2 D) time. Deterministic.
+    sigma_i is the distance of unit i to its ``knn``-th nearest other unit of the slice. A one-sided affinity below
+    ``thresh`` counts as 0, and an average below ``thresh`` is no entry. With ``decay=None`` a(i, j) is 1 for the
+    ``knn`` nearest units and 0 for the others. Distances below the ``resolution`` of a unit are rounding: sigma_i is at
+    least the resolution of unit i, and with ``decay=None`` units within the resolution are equally near.
+
+    Returns a CSR with one row per node (N rows), whose columns are units (M columns). O(S M^2 D) time. Deterministic.
     """
     if decay is None:
         return _nearest_unit_affinity(points, knn, dtype, resolution)
@@ -43,10 +45,10 @@ def intraslice_affinity(
 def _nearest_units(
     points: torch.Tensor, knn: int, resolution: torch.Tensor | None
 ) -> torch.Tensor:  # (S, M, D) -> (S, M, knn)
-    """The ``knn`` nearest other units, of ties the lower index.
+    """The ``knn`` nearest other units; of units at equal distance the one of lower index.
 
-    Here a tie decides which entries there are, so it may not be left to the search (`kneighbors` names any of the tied,
-    another on another device): a stable sort of the few units of a slice.
+    Ties decide here which entries exist. `kneighbors` may name any of the tied units, and another one on another
+    device, so this is a stable sort of the few units of a slice.
     """
     near = torch.empty(*points.shape[:2], knn, dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(*points.shape[:2]):
@@ -54,7 +56,7 @@ def _nearest_units(
         rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
         if resolution is not None:
             block[block <= resolution[chunk.sets, chunk.rows, None]] = 0
-        block[:, rows - chunk.rows.start, rows] = -1  # the unit itself comes first, and is left out
+        block[:, rows - chunk.rows.start, rows] = -1  # sorts the unit itself first; column 0 is dropped
         near[chunk.sets, chunk.rows] = torch.sort(block, dim=-1, stable=True).indices[..., 1 : knn + 1]
     return near
 
@@ -70,8 +72,8 @@ def _nearest_unit_affinity(points: torch.Tensor, knn: int, dtype: torch.dtype, r
         keys += [(neighbor * n_units + (nodes % n_units)[:, None]).flatten()]
     entry, times = torch.unique(torch.cat(keys), return_counts=True)
     row, column = entry // n_units, entry % n_units
-    # An edge named from both ends occurs twice (affinity 1), from one end once (1/2).
+    # A pair of units occurs twice if each is near to the other (affinity 1), else once (1/2).
     values = torch.where(column == row % n_units, 1, times.to(dtype) / 2)
     indptr = indptr_of_counts(torch.bincount(row, minlength=nodes.numel()))
-    kind = index_dtype(entry.numel(), n_units)
-    return Csr(indptr.to(kind), column.to(kind), values, (nodes.numel(), n_units))
+    index = index_dtype(entry.numel(), n_units)
+    return Csr(indptr.to(index), column.to(index), values, (nodes.numel(), n_units))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .._trace_parts import blocks
-from .._trace_points import normalized
 from ..trace import Trace
+from ..trace.points import normalized
+from ..trace.stored import blocks
 
 
 def most_active_class(trace: Trace) -> np.ndarray | None:  # (N,)

@@ -1,26 +1,34 @@
-"""Neighbourhood preservation: which share of the nearest neighbours an embedding keeps."""
+"""Neighborhood preservation: which share of the nearest neighbors an embedding keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 
-from .._arrays import real_tensor, to_numpy
-from .._trace_parts import Array, blocks
+from ..errors import InputError, check_number
+from ..linalg.safe_scale import safe_scale
 from ..ops.chunks import pair_chunks
 from ..ops.distances import distances_by_difference
-from ..ops.isolation import isolated
-from ..ops.safe_scale import safe_scale
-from ..params import InputError, check_number
+from ..runtime.arrays import real_tensor, to_numpy
+from ..runtime.isolation import isolated
 from ..slices import unit_major
 from ..trace import Trace, as_trace, flat_points, normalize
+from ..trace.stored import Array, blocks
 
 # Pairs per chunk: two float64 distance blocks, the copies that the selection of ties makes, and masks, at most
 # 60 bytes a pair, stay under 64 MiB.
 _CHUNK_PAIRS = 2**20
+
+
+@overload
+def neighborhood_preservation(trace: Any, embedding: Any, k: int) -> tuple[float, float]: ...
+
+
+@overload
+def neighborhood_preservation(trace: Any, embedding: Any, k: Sequence[int]) -> list[tuple[float, float]]: ...
 
 
 @isolated()
@@ -76,7 +84,7 @@ def _checked_ks(k: int | Sequence[int], n_slices: int) -> list[int]:
     values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     if not values:
         raise InputError("k is empty; accepted: an integer, or a sequence of at least one")
-    # With k = n_slices every other slice would be a neighbour, and one more is wanted.
+    # With k = n_slices every other slice would be a neighbor, and one more is wanted.
     return [int(check_number("k", value, low=1, high=n_slices - 1, integer=True)) for value in values]
 
 
@@ -139,7 +147,7 @@ class _Nearest:
 
     def __init__(self, stack: torch.Tensor, rows: torch.Tensor, k: int) -> None:
         self.distances = distances_by_difference(stack[:, rows], stack)  # (B, r, n)
-        self.distances[:, rows - rows[0], rows] = torch.inf  # a point is no neighbour of its own
+        self.distances[:, rows - rows[0], rows] = torch.inf  # a point is no neighbor of its own
         self.smallest = torch.topk(self.distances, k, dim=-1, largest=False, sorted=True).values
 
     def mask(self, k: int) -> torch.Tensor:  # (B, r, n) bool

@@ -1,4 +1,4 @@
-"""Landmark diffusion: N nodes condensed to n_landmark clusters (METHOD step 8)."""
+"""Landmarks: the diffusion between N nodes becomes one between clusters of nodes (step 8 of docs/method.md)."""
 
 from .operator import Landmarks, landmark_diffusion
 

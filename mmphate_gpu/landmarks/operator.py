@@ -7,23 +7,24 @@ from typing import Any
 
 import torch
 
-from .._arrays import real_tensor
-from ..operators import AffinityOperator
+from ..errors import InputError, InputTypeError, check_number
+from ..linalg.components import Components, components
+from ..linalg.random import seeded_generator
+from ..linalg.sparse_gram import sparse_gram
+from ..operators.protocol import AffinityOperator, check_operator
 from ..ops import csr as csr_ops
-from ..ops.components import Components, components
 from ..ops.csr import Csr
-from ..ops.isolation import isolated
-from ..ops.memory import check_fits
-from ..ops.random import seeded_generator
-from ..ops.sparse_gram import sparse_gram
-from ..params import InputError, InputTypeError, Labels, check_landmarks, check_number
+from ..params import Labels, check_landmarks
+from ..runtime.arrays import real_tensor
+from ..runtime.isolation import isolated
+from ..runtime.memory import check_fits
 from .spectral import spectral_clusters
 from .stratified import stratified_clusters
 
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """What the landmark stage hands on. Without landmarks L = N and the transitions are the identity."""
+    """The result of the landmark stage. Without landmarks L = N, and the transitions are the identity."""
 
     landmark_op: torch.Tensor  # (L, L) float64, rows sum to 1
     transitions: torch.Tensor  # (N, L) sparse CSR, rows sum to 1
@@ -43,30 +44,30 @@ def landmark_diffusion(
     clusters: torch.Tensor | None = None,
     random_state: int | None = None,
 ) -> Landmarks:
-    """Landmark operator of an affinity (METHOD step 8).
+    """Landmark operator of an affinity (step 8 of docs/method.md).
 
-    With M = K onehot(clusters): ``transitions`` = row-normalised M, ``landmark_op`` = row-normalised M^T times
-    transitions.
+    With the affinity K and the one-hot matrix O of the clusters, ``transitions`` is K O with rows normalized to sum 1,
+    and ``landmark_op`` is (K O)^T with rows normalized, times ``transitions``.
 
     Parameters
     ----------
     operator : AffinityOperator (N, N)
     n_landmark : int or None
-        None, or a number of at least N: no landmarks, ``landmark_op`` = D^-1 K, dense.
+        None, or at least N: no landmarks, and ``landmark_op`` is D^-1 K, dense.
     landmarks : {"spectral", "stratified"} or (N,) integers
-        How nodes are put together: by k-means of the leading singular vectors of the diffusion affinity, or of the
-        ``points`` of one unit after the other, or as given, whatever ``n_landmark``. Numbers that do not occur are
+        How nodes become clusters: by k-means of the leading singular vectors of the diffusion affinity, by k-means of
+        the ``points`` of every unit, or by these numbers, whatever ``n_landmark`` is. Numbers that do not occur are
         dropped.
     points : (S, M, D), optional
-        What the affinity was made of, which ``landmarks="stratified"`` needs.
+        The points of the affinity; ``landmarks="stratified"`` needs them.
     clusters : (N,) integers, optional
-        ``landmarks`` that are given, by their other name.
+        Another name for ``landmarks`` that are numbers.
 
     Raises
     ------
     InputError, InputTypeError
-        Labels of another length, negative, or no integers; no ``points`` where they are needed, of another shape or
-        not finite, or fewer landmarks than units; an N x N operator that does not fit in memory.
+        Labels of another length, negative labels, labels that are no integers; ``points`` that are missing, of another
+        shape or not finite; fewer landmarks than units; an N x N operator that does not fit in memory.
 
     Notes
     -----
@@ -77,14 +78,12 @@ def landmark_diffusion(
     if n_landmark is not None:
         check_number("n_landmark", n_landmark, low=2, integer=True)
     check_number("n_svd", n_svd, low=1, integer=True)
-    if not isinstance(operator, AffinityOperator):
-        raise InputTypeError(f"operator is a {type(operator).__name__}; accepted: an AffinityOperator")
-    n_nodes = operator.shape[0]
+    n_nodes = check_operator(operator).shape[0]
     chosen = _chosen(landmarks, clusters)
     if isinstance(chosen, Labels):
         labels = torch.unique(chosen.of_nodes(n_nodes), return_inverse=True)[1]
         return _from_clusters(operator, labels.to(operator.device))
-    if chosen == "stratified":  # wrong points are an error where no landmarks are needed too
+    if chosen == "stratified":  # wrong points are an error also if no landmarks are needed
         points = _checked(points, operator)
     if n_landmark is None or n_landmark >= n_nodes:
         return _without_landmarks(operator)
@@ -107,14 +106,14 @@ def _chosen(landmarks: Any, clusters: Any) -> str | Labels:
 def _checked(points: Any, operator: AffinityOperator) -> torch.Tensor:  # (S, M, D) float64
     if points is None:
         raise InputTypeError("landmarks='stratified' needs points; accepted: those of the affinity, (S, M, D)")
-    found, n_nodes = real_tensor("points", points), operator.shape[0]
-    if found.ndim != 3 or found.shape[0] * found.shape[1] != n_nodes or found.shape[2] == 0:
-        raise InputError(f"points has shape {tuple(found.shape)}; accepted: (S, M, D) with S * M = {n_nodes} nodes")
-    if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(found)):  # NaN is both extremes
-        place = tuple(torch.nonzero(~found.isfinite())[0].tolist())
+    tensor, n_nodes = real_tensor("points", points), operator.shape[0]
+    if tensor.ndim != 3 or tensor.shape[0] * tensor.shape[1] != n_nodes or tensor.shape[2] == 0:
+        raise InputError(f"points has shape {tuple(tensor.shape)}; accepted: (S, M, D) with S * M = {n_nodes} nodes")
+    if not all(bool(extreme.isfinite()) for extreme in torch.aminmax(tensor)):  # a NaN makes both extremes NaN
+        place = tuple(torch.nonzero(~tensor.isfinite())[0].tolist())
         raise InputError(f"points is not finite at {place} (the first such place); accepted: finite numbers")
-    # Products of float32 points would not tell slices apart that differ in their last digits.
-    return found.to(device=operator.device, dtype=torch.float64)
+    # Products of float32 points cannot distinguish slices that differ in their last digits.
+    return tensor.to(device=operator.device, dtype=torch.float64)
 
 
 def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmarks:
@@ -122,7 +121,7 @@ def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmark
     aggregated = operator.aggregate(labels, n)
     degrees = csr_ops.row_sums(aggregated)
     gram = sparse_gram(aggregated, 1 / degrees)
-    # Column sums of M are the row sums of M^T D^-1 M, since D^-1 M has rows that sum to 1.
+    # The rows of D^-1 K O sum to 1, so the row sums of (K O)^T D^-1 (K O) are the column sums of K O.
     landmark_degrees = gram.sum(1)
     transitions = csr_ops.scale(aggregated, rows=1 / degrees)
     landmark_op = gram.div_(landmark_degrees[:, None])
@@ -138,7 +137,7 @@ def _without_landmarks(operator: AffinityOperator) -> Landmarks:
         operator.device,
         remedy="a smaller n_landmark helps",
     )
-    # Not `to_dense`, which shows what a form multiplies with: tiles round that to half.
+    # `to_dense` would give the entries that a form multiplies, which tiles round to half precision.
     dense = csr_ops.to_torch(operator.to_csr()).to_dense().double()
     nodes = torch.arange(n, device=operator.device)
     ones = torch.ones(n, dtype=operator.dtype, device=operator.device)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import torch
 
+from ..linalg.kmeans import kmeans
+from ..linalg.top_eigenpairs import top_eigenpairs
 from ..operators import AffinityOperator
-from ..ops.kmeans import kmeans
-from ..ops.top_eigenpairs import top_eigenpairs
 
 
 def diffusion_features(
     operator: AffinityOperator, degrees: torch.Tensor, n_svd: int, generator: torch.Generator | None
 ) -> torch.Tensor:  # (N, n_svd) float32
-    """Rows of P V, V the first ``n_svd`` right singular vectors of A = D^-1/2 K D^-1/2 (symmetric: eigenvectors).
+    """Rows of P V, where V has the first ``n_svd`` right singular vectors of D^-1/2 K D^-1/2.
 
-    It takes about six products with n_svd + 10 columns. Blocks and features are in float32, at half of the memory and
-    of the time of float64. The subspace is that of float64 to an angle of 1e-4 (docs/decisions.md).
+    The matrix is symmetric, so its eigenvectors are its singular vectors. They take about six products with n_svd + 10
+    columns. Blocks and features are in float32, which halves memory and time; the subspace differs from that of float64
+    by an angle of 1e-4 (docs/decisions.md).
     """
     root = degrees.rsqrt().float()[:, None]
 
@@ -36,5 +37,5 @@ def spectral_clusters(
     n_svd: int = 100,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:  # (N,) int64
-    """k-means clusters of the diffusion features; at most ``n_landmark``, none empty."""
+    """Clusters of nodes, by k-means of the diffusion features: at most ``n_landmark``, none empty."""
     return kmeans(diffusion_features(operator, degrees, n_svd, generator), n_landmark, generator=generator)

@@ -1,11 +1,11 @@
-"""Landmark clusters without a spectrum: every unit gets its share, by k-means of its own points."""
+"""Landmark clusters without a spectrum: k-means of the points of each unit, which gets its share of landmarks."""
 
 from __future__ import annotations
 
 import torch
 
-from ..ops.kmeans import kmeans
-from ..params import InputError
+from ..errors import InputError
+from ..linalg.kmeans import kmeans
 from ..slices import unit_major
 
 
@@ -14,15 +14,11 @@ def stratified_clusters(
 ) -> torch.Tensor:  # (S, M, D) -> (N,) int64
     """Clusters of nodes of one unit each; at most ``n_landmark``, none empty.
 
-    The first ``n_landmark % M`` units have one more than the others. O(N D n_landmark / M) time a step. Deterministic
-    for one generator state.
+    The first ``n_landmark % M`` units have one cluster more than the others. O(N D n_landmark / M) time per step of
+    k-means. Deterministic for one generator state.
 
-    Unlike the spectral ones, they follow the activity of one unit and not the diffusion: t and the picture are others.
-    On the bifurcation suite (4000 landmarks, 3 components, one CPU thread, beside other work; spectral for comparison)
-    the stage took 1.5 and 1.8 s (17.0 and 22.0), inter-slice neighbourhood preservation was 0.279 / 0.463 and
-    0.193 / 0.307 (0.228 / 0.404 and 0.147 / 0.258), t 34 and 14 (65 and 37), stress 0.11 and 0.20 (0.33 and 0.33):
-    Hopf; Hopf and pitchfork. There the landmark operator is one component, and the entropy and the potential take 17
-    and 15 s (1.4 and 2.2).
+    These clusters follow the activity of single units and not the diffusion, so t and the picture differ from those of
+    spectral clusters (docs/decisions.md, "Stratified landmarks").
 
     Raises
     ------
@@ -32,14 +28,14 @@ def stratified_clusters(
     share, more = shares(n_landmark, points.shape[1])
     by_unit = unit_major(points)
     groups = [(by_unit[:more], share + 1), (by_unit[more:], share)]
-    found = [kmeans(units, k, generator=generator) for units, k in groups if len(units)]
-    if len(found) == 2:
-        found[1] += int(found[0].max()) + 1
-    return torch.cat(found).T.flatten()
+    labels = [kmeans(units, k, generator=generator) for units, k in groups if len(units)]
+    if len(labels) == 2:
+        labels[1] += int(labels[0].max()) + 1
+    return torch.cat(labels).T.flatten()
 
 
 def shares(n_landmark: int, n_units: int) -> tuple[int, int]:
-    """Landmarks of every unit, and how many units have one more."""
+    """The landmarks of every unit, and the number of units that have one more."""
     if n_landmark < n_units:
         raise InputError(
             f"n_landmark={n_landmark} is less than one for each of {n_units} units; accepted with "

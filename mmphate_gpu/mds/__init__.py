@@ -1,4 +1,4 @@
-"""Multidimensional scaling of the landmark distances (METHOD step 12)."""
+"""Multidimensional scaling of the landmark distances (step 12 of docs/method.md)."""
 
 from .metric import MDSResult, embed_landmarks, metric_mds
 from .stress import stress

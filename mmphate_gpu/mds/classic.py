@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..ops.top_eigenpairs import top_eigenpairs
+from ..linalg.top_eigenpairs import top_eigenpairs
 
 
 def classic(
@@ -20,15 +20,15 @@ def classic(
     """
     squared = distances.double().square()
     row_means = squared.mean(1)
-    centred = squared.sub_(row_means[:, None]).sub_(row_means).add_(row_means.mean()).mul_(-0.5)
+    centered = squared.sub_(row_means[:, None]).sub_(row_means).add_(row_means.mean()).mul_(-0.5)
     values, vectors = top_eigenpairs(
         # Symmetric: from the left, with the few rows contiguous, the product takes half of the time.
-        lambda block: (block.T.contiguous() @ centred).T,
-        centred.shape[0],
+        lambda block: (block.T.contiguous() @ centered).T,
+        centered.shape[0],
         n_components,
         n_passes=8,
         order="algebraic",
-        device=centred.device,
+        device=centered.device,
         generator=generator,
     )
     coordinates = vectors * values.clamp_min(0).sqrt()

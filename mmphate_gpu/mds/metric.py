@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .._arrays import takes_arrays
-from ..ops.random import seeded_generator
-from ..ops.safe_scale import safe_scale
-from ..params import MDS_SOLVERS, InputError, check_choice, check_number
+from ..errors import InputError, check_choice, check_number
+from ..linalg.random import seeded_generator
+from ..linalg.safe_scale import safe_scale
+from ..params import MDS_SOLVERS
+from ..runtime.arrays import takes_arrays
 from .classic import classic
 from .nonmetric import nonmetric
 from .smacof import Descent, smacof
@@ -24,7 +25,7 @@ NONMETRIC_SWEEPS = 300
 class MDSResult:
     """Coordinates of the landmarks and how well they fit."""
 
-    coordinates: torch.Tensor  # (L, C) float64, centred
+    coordinates: torch.Tensor  # (L, C) float64, centered
     stress: float  # Kruskal's stress-1 against the given distances
     n_iter: int  # SMACOF sweeps, 0 for classical MDS
 
@@ -128,7 +129,7 @@ def _descend(distances: torch.Tensor, start: torch.Tensor, solver: str, max_iter
 
 
 def orient(coordinates: torch.Tensor, start: torch.Tensor) -> torch.Tensor:  # (L, C), (L, C) -> (L, C)
-    """Centre ``coordinates`` and turn (or mirror) them as near to ``start`` as they will go."""
+    """Center ``coordinates`` and turn (or mirror) them as near to ``start`` as they will go."""
     coordinates = coordinates - coordinates.mean(0)
     left, _, right = torch.linalg.svd(coordinates.T @ (start.to(coordinates) - start.mean(0)))
     return coordinates @ (left @ right)

@@ -44,7 +44,7 @@ def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 30
 
 
 def _ties_sorted(shown: torch.Tensor, tied: torch.Tensor, group: torch.Tensor) -> torch.Tensor:  # (k,) int64
-    """The order 0, 1, ..., but the pairs ``tied`` by what they show within their ``group``, a run of neighbours."""
+    """The order 0, 1, ..., but the pairs ``tied`` by what they show within their ``group``, a run of neighbors."""
     order = torch.arange(shown.numel(), device=shown.device)
     by_shown = tied[shown[tied].argsort(stable=True)]
     order[tied] = by_shown[group[by_shown].argsort(stable=True)]

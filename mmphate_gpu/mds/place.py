@@ -1,13 +1,49 @@
-"""Out-of-sample rows: new points among the fitted ones of their own unit."""
+"""Out-of-sample placement: new slices among the fitted slices of their own units."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
+from ..errors import InputError
 from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
+from ..slices import unit_major
+from ..trace import PrincipalAxes, Trace, trace_points
+from ..trace.pca import on_axes
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Everything of a fitted run that places new slices in its picture."""
+
+    n_samples: int  # P, of the fitted trace
+    normalize: bool
+    axes: PrincipalAxes | None
+    points: torch.Tensor  # (M, S, D) float64
+    targets: torch.Tensor  # (M, S, C), the coordinates of the landmark of every fitted node
+    bandwidth: torch.Tensor  # ()
+    thresh: float
+
+    def coordinates(self, trace: Trace) -> torch.Tensor:  # (S_new M, C)
+        """Coordinates of the nodes of ``trace``, on the device of the fitted points.
+
+        Raises
+        ------
+        InputError
+            ``trace`` has other units or samples than the fitted trace.
+        """
+        fitted = (self.points.shape[0], self.n_samples)
+        if trace.shape[2:] != fitted:
+            raise InputError(f"X has (units, samples) = {trace.shape[2:]}; the fitted trace has {fitted}")
+        n_pca = None if self.axes is None else self.axes.loadings.shape[1]
+        points, _ = trace_points(trace.to(self.points.device), normalize=self.normalize, n_pca=n_pca)
+        rows = place(
+            unit_major(on_axes(points, self.axes)), self.points, self.targets, self.bandwidth, thresh=self.thresh
+        )
+        return rows.transpose(0, 1).reshape(-1, rows.shape[-1])
 
 
 def place(
@@ -20,11 +56,11 @@ def place(
 ) -> torch.Tensor:  # (M, S_new, C)
     """Means of ``targets`` weighted by exp(-(d / bandwidth)^2), cut at ``thresh``.
 
-    A point with no fitted one within the cut takes the weights the kernel has without it: the same ratios, whatever the
-    distance. Every row depends on its own point alone, to rounding. O(M S_new S (D + C)) time, chunks of memory.
-    Deterministic.
+    A point with no fitted point within the cut takes the weights that the kernel has without the cut, so the distance
+    does not matter, only the ratios. Every row depends on its own point alone, to rounding. O(M S_new S (D + C)) time;
+    chunks of memory. Deterministic.
     """
-    out = targets.new_empty(*points.shape[:2], targets.shape[-1])
+    coordinates = targets.new_empty(*points.shape[:2], targets.shape[-1])
     least = math.log(thresh) if thresh > 0 else -math.inf
     for unit in range(points.shape[0]):
         for rows in row_chunks(points.shape[1], fitted.shape[1]):
@@ -32,5 +68,5 @@ def place(
             best = scores.amax(1, keepdim=True)
             cut = (scores < least) & (best >= least)
             weights = (scores - best).exp_().masked_fill_(cut, 0)  # only their ratios count
-            out[unit, rows] = (weights / weights.sum(1, keepdim=True)) @ targets[unit]
-    return out
+            coordinates[unit, rows] = (weights / weights.sum(1, keepdim=True)) @ targets[unit]
+    return coordinates

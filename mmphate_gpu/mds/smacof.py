@@ -1,4 +1,4 @@
-"""Metric MDS by majorisation, with quasi-Newton steps that can never do worse than plain SMACOF."""
+"""Metric MDS by majorization, with quasi-Newton steps that can never do worse than plain SMACOF."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from ..ops import descent_step as descent
 from ..ops.guttman_transform import guttman_transform
-from ..ops.repeat import repeat_until
+from ..ops.launch.repeat import repeat_until
 
 # Points this close, as a share of the largest coordinate, count as one: D / d times the rounding of a coordinate would
 # outweigh the step itself.
@@ -41,7 +41,7 @@ def smacof(
     eps: float = 1e-6,
     sweep: Sweep = one_sweep,
 ) -> Descent:
-    """Minimise sum (D - d)^2 from ``init`` by Guttman transforms, sped up by L-BFGS.
+    """Minimize sum (D - d)^2 from ``init`` by Guttman transforms, sped up by L-BFGS.
 
     The plain step x -> g(x) is a step along the negative gradient; from the last ones L-BFGS guesses the curvature
     and takes longer steps. One that does not lower the stress is shortened, then thrown away for the plain step, which

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from .._arrays import takes_arrays
+from ..errors import InputError
+from ..linalg.safe_scale import safe_scale
 from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
-from ..ops.safe_scale import safe_scale
-from ..params import InputError
+from ..runtime.arrays import takes_arrays
 
 
 @takes_arrays("distances", "coordinates")
 def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, L), (L, C)
-    """Kruskal's normalised stress-1: sqrt(sum (D - d)^2 / sum D^2); 0 where all distances are 0.
+    """Kruskal's normalized stress-1: sqrt(sum (D - d)^2 / sum D^2); 0 where all distances are 0.
 
     O(L^2 C) time, chunks of memory.
     """

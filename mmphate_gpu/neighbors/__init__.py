@@ -7,21 +7,18 @@ from collections.abc import Callable
 
 import torch
 
-from .._keops import KeopsError, give_up_keops, keops_serves
+from ..errors import InputError, check_choice, check_number
 from ..ops import kth_neighbor_distance as ops
-from ..ops.twins import serves
+from ..ops.launch.twins import serves
 from ..params import KNN_BACKENDS as KNN_BACKEND_NAMES
-from ..params import InputError, check_choice, check_number
+from ..runtime.keops import KeopsError, give_up_keops, keops_serves
 
-# name -> module with ``knn(points, k) -> (distances, indices)``; imported on first use
+# name -> module with ``knn(points, k) -> (distances, indices)``; imported at first use
 KNN_BACKENDS = {name: f"{__name__}.{name}_backend" for name in KNN_BACKEND_NAMES if name != "auto"}
 
 
 def resolve_knn_backend(backend: str, device: torch.device) -> str:
-    """The backend that "auto" means here: KeOps on CUDA where it can serve, torch elsewhere. Both are exact.
-
-    The torch backend needs no compiler.
-    """
+    """The backend that "auto" means on ``device``: KeOps on CUDA where it works, else torch. Both are exact."""
     check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
     if backend != "auto":
         return backend
@@ -44,12 +41,12 @@ def kneighbors(points: torch.Tensor, k: int, *, backend: str = "auto") -> tuple[
     -------
     distances : (B, n, k) float64, ascending
     indices : (B, n, k) int64
-        Among points at equal distance any may be named; a point is never its own neighbour.
+        Which of several points at equal distance are named is not defined. A point is never its own neighbor.
 
     Raises
     ------
     InputError
-        k is out of range; ``backend`` is unknown; the backend that ``backend`` names cannot be used.
+        ``k`` is out of range; ``backend`` is unknown; the backend that ``backend`` names does not work.
     """
     _check(points, k)
     name = resolve_knn_backend(backend, points.device)
@@ -75,9 +72,9 @@ def kth_neighbor_distance(
 ) -> torch.Tensor:  # (B, n, p) -> (B, n)
     """Distance of every point to its ``k``-th nearest other point.
 
-    "auto" is the native twin where one serves (exact), else as in `kneighbors`.
+    "auto" is the C++ or CUDA op where it works (exact), else as in `kneighbors`.
     """
-    if _native(points, k, backend):
+    if _by_op(points, k, backend):
         return ops.kth_neighbor_distance(points, k)
     return kneighbors(points, k, backend=backend)[0][..., -1]
 
@@ -85,25 +82,14 @@ def kth_neighbor_distance(
 def median_kth_neighbor_distance(
     points: torch.Tensor, k: int, *, backend: str = "auto"
 ) -> torch.Tensor:  # (B, n, p) -> (B,)
-    """Median of that distance over each set; the mean of the middle two where n is even."""
-    if _native(points, k, backend):
+    """Median over each set of the distance to the ``k``-th nearest other point; of an even n the mean of the two."""
+    if _by_op(points, k, backend):
         return ops.median_kth_neighbor_distance(points, k)
     return ops.median(kneighbors(points, k, backend=backend)[0][..., -1])
 
 
-def _native(points: torch.Tensor, k: int, backend: str) -> bool:
+def _by_op(points: torch.Tensor, k: int, backend: str) -> bool:
+    """Whether the C++ or CUDA op computes the distances: it gives no indices, and reads float64 only."""
     check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
     _check(points, k)
     return backend == "auto" and points.dtype == torch.float64 and serves(points.device)
-
-
-def drop_self(distances: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """From the k + 1 nearest points, the point itself included, the k nearest others; (B, n, k+1) -> (B, n, k).
-
-    Where duplicates crowd the point itself out of its own list, all entries are at distance 0 and the last one goes.
-    """
-    own = torch.arange(indices.shape[1], device=indices.device)[:, None]
-    drop = indices == own
-    drop[..., -1] |= ~drop.any(-1)
-    shape = (*indices.shape[:-1], indices.shape[-1] - 1)
-    return distances[~drop].view(shape), indices[~drop].view(shape)

@@ -1,4 +1,4 @@
-"""Exact neighbours by blocks of distances and a partial sort; runs wherever torch does."""
+"""Exact neighbors by blocks of distances and a partial sort, on every device."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The affinity as an operator: one protocol, several forms, and free functions that convert it."""
+"""How the affinity is held: one protocol, several forms, and free functions that convert it."""
 
 from .convert import as_linear_operator, to_cupy, to_scipy, to_torch_csr
 from .lazy import LazyAffinity
+from .multislice import MultisliceAffinity, affinity_of_points, multislice_affinity
 from .protocol import AffinityOperator
 from .sparse import SparseAffinity
 from .tiles import TiledAffinity
@@ -9,9 +10,12 @@ from .tiles import TiledAffinity
 __all__ = [
     "AffinityOperator",
     "LazyAffinity",
+    "MultisliceAffinity",
     "SparseAffinity",
     "TiledAffinity",
+    "affinity_of_points",
     "as_linear_operator",
+    "multislice_affinity",
     "to_cupy",
     "to_scipy",
     "to_torch_csr",

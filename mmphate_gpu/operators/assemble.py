@@ -1,17 +1,22 @@
-"""From the two parts to one matrix in node order: count, scan, fill."""
+"""Exact rows of the affinity in node order, from both of its parts: count, scan, fill."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
+from ..affinities import Interslice
 from ..ops.chunks import row_chunks
 from ..ops.csr import Csr, index_dtype, indptr_of_counts
-from ..ops.radius_affinity import radius_fill
+from ..runtime.memory import available_bytes, check_fits
 
-
-def assembled_nnz(intraslice: Csr, interslice_counts: torch.Tensor) -> int:
-    """Entries of the assembled matrix."""
-    return intraslice.nnz + int(interslice_counts.sum())
+# Entries of the rows made at a time: a sixteenth of all, so that a block of rows is small beside the sparse form. With
+# fewer than the lower limit the calls would cost more than the entries; more than the upper limit saves no time.
+SHARE, FEWEST, MOST = 16, 1 << 18, 1 << 24
+# On a GPU every block costs some synchronizations and a pass over all points. So a block has as many entries as fit in
+# a share of the free memory. ENTRY_BYTES counts an entry, the row offsets of its product, and its place.
+MEMORY_SHARE, ENTRY_BYTES, MOST_ON_GPU = 16, 26, 1 << 28
 
 
 def assembled_bytes(nnz: int, n_nodes: int, dtype: torch.dtype) -> int:
@@ -20,54 +25,79 @@ def assembled_bytes(nnz: int, n_nodes: int, dtype: torch.dtype) -> int:
     return nnz * (index + dtype.itemsize) + (n_nodes + 1) * index
 
 
-def assemble(
-    intraslice: Csr,  # (S*M rows, M columns)
-    interslice_counts: torch.Tensor,  # (M, S) int64
-    unit_points: torch.Tensor,  # (M, S, D) float64
-    bandwidth: float,
-    reach: float,  # the largest distance with an interslice entry
-    *,
-    dtype: torch.dtype,
-    slices: slice | None = None,
-) -> Csr:
-    """The rows of ``slices`` (all) of the multislice affinity, rows and columns in node order, columns ascending.
+def entries_at_once(nnz: float, free_bytes: int | None = None) -> int:
+    """Entries of a block of rows; ``free_bytes`` are those of the GPU, None on a CPU."""
+    few = min(MOST, max(FEWEST, int(nnz) // SHARE))
+    return few if free_bytes is None else max(few, min(MOST_ON_GPU, free_bytes // (MEMORY_SHARE * ENTRY_BYTES)))
 
-    A row of node (l, i) holds the interslice entries of earlier slices, the intraslice block of slice l, then the
-    interslice entries of later slices: every entry's place is known from the counts, so nothing is sorted and nothing
-    is held twice. O(nnz) time beside that of the search, the result plus a few chunks of memory.
+
+def assemble(intraslice: Csr, interslice: Interslice) -> Csr:  # (N rows, M columns), -> (N, N)
+    """All rows.
+
+    Raises
+    ------
+    InputError
+        The entries do not fit in memory. Nothing has been allocated for them then.
     """
-    n_units, n_slices = interslice_counts.shape
-    slices = slice(0, n_slices) if slices is None else slices
-    own = intraslice.indptr[slices.start * n_units : slices.stop * n_units + 1].long()
-    own_counts = own.diff()
-    indptr = indptr_of_counts(own_counts + interslice_counts[:, slices].T.reshape(-1))
+    nnz, n_nodes = intraslice.nnz + int(interslice.counts.sum()), intraslice.shape[0]
+    size, device = assembled_bytes(nnz, n_nodes, intraslice.values.dtype), interslice.unit_points.device
+    check_fits(f"the affinity with {nnz:,} entries", size, device, remedy='storage="lazy" stores none of them')
+    return assemble_rows(intraslice, interslice, slice(0, interslice.unit_points.shape[1]))
+
+
+def row_blocks(intraslice: Csr, interslice: Interslice) -> Iterator[tuple[slice, Csr]]:
+    """All rows, some whole slices at a time, as pairs (nodes, rows)."""
+    n_units, n_slices = interslice.counts.shape
+    within = intraslice.indptr.diff().long()
+    per_slice = interslice.counts.sum(0) + within.view(n_slices, n_units).sum(1)
+    ends = per_slice.cumsum(0).cpu()  # one copy, since every number read from a GPU synchronizes
+    device = interslice.unit_points.device
+    at_once = entries_at_once(int(ends[-1]), available_bytes(device) if device.type == "cuda" else None)
+    first = 0
+    while first < n_slices:
+        before = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(torch.searchsorted(ends, before + at_once, right=True)))
+        yield slice(first * n_units, last * n_units), assemble_rows(intraslice, interslice, slice(first, last))
+        first = last
+
+
+def assemble_rows(intraslice: Csr, interslice: Interslice, slices: slice) -> Csr:  # (rows, N)
+    """The rows of ``slices``, rows and columns in node order, columns ascending.
+
+    The row of node (s, m) holds the interslice entries of earlier slices, the intraslice entries of slice s, then the
+    interslice entries of later slices. The counts give the place of every entry, so nothing is sorted and nothing is
+    held twice. O(nnz) time beside that of the search; the result and a few chunks of memory.
+    """
+    n_units, n_slices = interslice.counts.shape
+    offsets = intraslice.indptr[slices.start * n_units : slices.stop * n_units + 1].long()
+    gaps = offsets.diff()
+    indptr = indptr_of_counts(gaps + interslice.counts[:, slices].T.reshape(-1))
     nnz, n_nodes = int(indptr[-1]), n_units * n_slices
-    kind = index_dtype(nnz, n_nodes)
-    indices = torch.empty(nnz, dtype=kind, device=indptr.device)
-    values = torch.empty(nnz, dtype=dtype, device=indptr.device)
-    rows = (slices.start, slices.stop, indptr, own_counts)
-    gap_at = radius_fill(unit_points, bandwidth, 2.0, reach, *rows, indices, values)
-    _place_intraslice(intraslice, own, gap_at, slices.start, indices, values)
-    return Csr(indptr.to(kind), indices, values, (own_counts.numel(), n_nodes))
+    index = index_dtype(nnz, n_nodes)
+    indices = torch.empty(nnz, dtype=index, device=indptr.device)
+    values = torch.empty(nnz, dtype=intraslice.values.dtype, device=indptr.device)
+    gap_at = interslice.fill(slices, indptr, gaps, indices, values)
+    _place_intraslice(intraslice, offsets, gap_at, slices.start, indices, values)
+    return Csr(indptr.to(index), indices, values, (gaps.numel(), n_nodes))
 
 
 def _place_intraslice(
     intraslice: Csr,
-    own: torch.Tensor,  # (rows + 1,) int64, offsets of these rows in ``intraslice``
+    offsets: torch.Tensor,  # (rows + 1,) int64, of these rows in ``intraslice``
     gap_at: torch.Tensor,  # (rows,) int64
     first_slice: int,
     indices: torch.Tensor,
     values: torch.Tensor,
 ) -> None:
-    """Put the intraslice entries into the gaps that the interslice ones left."""
+    """Put the intraslice entries into the gaps between the interslice entries."""
     n_units, n_rows = intraslice.shape[1], gap_at.numel()
     for rows in row_chunks(n_rows, n_units):
-        part = slice(int(own[rows.start]), int(own[rows.stop]))
-        entries = torch.arange(part.start, part.stop, device=own.device)
+        part = slice(int(offsets[rows.start]), int(offsets[rows.stop]))
+        entries = torch.arange(part.start, part.stop, device=offsets.device)
         row = torch.repeat_interleave(
-            torch.arange(rows.start, rows.stop, device=own.device), own[rows.start : rows.stop + 1].diff()
+            torch.arange(rows.start, rows.stop, device=offsets.device), offsets[rows.start : rows.stop + 1].diff()
         )
-        place = gap_at[row] + entries - own[row]
+        place = gap_at[row] + entries - offsets[row]
         first_node = row - row % n_units + first_slice * n_units
         indices[place] = (first_node + intraslice.indices[part]).to(indices.dtype)
         values[place] = intraslice.values[part].to(values.dtype)

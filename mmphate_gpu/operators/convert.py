@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .._arrays import real_tensor
-from .._optional import require_cupy
 from ..ops import csr as csr_ops
-from ..ops.isolation import isolated
-from ..ops.memory import check_fits
-from ..params import InputTypeError
-from .protocol import AffinityOperator
+from ..runtime.arrays import real_tensor
+from ..runtime.isolation import isolated
+from ..runtime.memory import check_fits
+from ..runtime.optional import require_cupy
+from .protocol import AffinityOperator, check_operator
 from .sparse import SparseAffinity
 
 if TYPE_CHECKING:
@@ -21,28 +20,22 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 
-def _checked(operator: AffinityOperator) -> AffinityOperator:
-    if not isinstance(operator, AffinityOperator):
-        raise InputTypeError(f"operator is a {type(operator).__name__}; accepted: an AffinityOperator")
-    return operator
-
-
 def _entries(operator: AffinityOperator, device: torch.device | None = None) -> csr_ops.Csr:
     """All entries on ``device`` (None: the operator's), in memory that nothing else uses.
 
-    An estimator keeps its operator for the next fit. A user who wrote into it would change the results of that fit.
+    An estimator keeps its operator for the next fit. A user who wrote into its memory would change that fit.
 
     Raises
     ------
     InputError
         The copy does not fit in memory.
     """
-    device = _checked(operator).device if device is None else device
+    device = check_operator(operator).device if device is None else device
     if not isinstance(operator, SparseAffinity):
         return csr_ops.moved(operator.to_csr(), device)
     remedy = "as_linear_operator multiplies without a copy"
     check_fits(f"a copy of the affinity with {operator.nnz:,} entries", operator.nbytes, device, remedy=remedy)
-    return csr_ops.moved(operator.csr, device, copy=True)  # at once, not first on the operator's device
+    return csr_ops.moved(operator.csr, device, copy=True)  # one copy, also from one device to another
 
 
 @isolated()
@@ -72,10 +65,10 @@ def to_cupy(operator: AffinityOperator) -> Any:
 
 
 def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
-    """The affinity as SciPy's LinearOperator: NumPy in, NumPy out; symmetric, so adjoint and transpose are itself."""
+    """The affinity as SciPy's LinearOperator: NumPy in, NumPy out. It is symmetric, so its adjoint is itself."""
     from scipy.sparse.linalg import LinearOperator
 
-    _checked(operator)
+    check_operator(operator)
 
     @isolated()
     def product(block: np.ndarray) -> np.ndarray:

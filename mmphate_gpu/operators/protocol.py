@@ -1,4 +1,4 @@
-"""What the stages above may ask of an affinity, whichever form it is stored in."""
+"""What the later stages use of an affinity, in whichever form it is held."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from .._arrays import array_or_tensor
+from ..errors import InputError, InputTypeError
 from ..ops.csr import Csr
-from ..ops.isolation import isolated
-from ..params import InputError, InputTypeError
+from ..runtime.arrays import array_or_tensor
+from ..runtime.isolation import isolated
 
 
 class AffinityOperator(ABC):
     """A symmetric N x N affinity K with non-negative entries.
 
-    Every form answers these members alike; `tests/conformance` holds each of them against `to_dense`.
-    ``nbytes`` says what the form keeps in memory.
+    All forms have these members; `tests/conformance` compares each member of each form with a dense matrix. ``nbytes``
+    are those that the form keeps in memory, ``storage`` is its name among the options of `MMPHATE`.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
     nbytes: int
+    storage: str
 
     @abstractmethod
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C), contiguous, C >= 1
@@ -30,30 +31,28 @@ class AffinityOperator(ABC):
 
     @isolated()
     def product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
-        """K @ block computed in the dtype of ``block``: float64 products of entries that are kept in float32."""
+        """K @ block in the dtype of ``block``, so that entries kept in float32 can have float64 products."""
         return self._matmul(block.contiguous()) if block.shape[1] else block
 
-    @abstractmethod
+    @isolated()
     def row_sums(self) -> torch.Tensor:  # (N,) float64
-        """K @ 1, the degrees, accumulated in float64."""
+        """K @ 1, the degrees. They come from the product, so that the rows of D^-1 K as it is applied sum to 1."""
+        return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]
 
     @abstractmethod
     def aggregate(self, labels: torch.Tensor, n: int) -> Csr:  # (N,) int64 -> (N, n)
-        """K @ onehot(labels): per node, the affinity to each of ``n`` groups of nodes. Values in the own dtype."""
+        """K @ onehot(labels): the affinity of every node to each of ``n`` groups of nodes, in the operator's dtype."""
 
     @abstractmethod
     def to_csr(self) -> Csr:
-        """All entries, rows and columns in node order, in memory that nothing else uses.
-
-        For the lazy form this makes what it avoids storing.
-        """
+        """All entries, rows and columns in node order, in memory that nothing else uses."""
 
     @isolated()
     def __matmul__(self, other: torch.Tensor) -> torch.Tensor:  # (N,) or (N, C)
         """Product with a vector or a matrix, in the operator's dtype and without a graph."""
         if not isinstance(other, torch.Tensor):
             raise InputTypeError(f"the right-hand side is a {type(other).__name__}; accepted: a torch tensor")
-        other = array_or_tensor("the right-hand side", other)
+        other = array_or_tensor("the right-hand side", other)  # type: ignore[assignment]
         if other.is_complex():
             raise InputTypeError(f"the right-hand side has dtype {other.dtype}; accepted: real numbers")
         if other.ndim not in (1, 2) or other.shape[0] != self.shape[1]:
@@ -72,3 +71,9 @@ class AffinityOperator(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype}, device={str(self.device)!r})"
+
+
+def check_operator(operator: AffinityOperator) -> AffinityOperator:
+    if not isinstance(operator, AffinityOperator):
+        raise InputTypeError(f"operator is a {type(operator).__name__}; accepted: an AffinityOperator")
+    return operator

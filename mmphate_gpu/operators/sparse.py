@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import torch
 
+from ..affinities import Interslice
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
-from ..ops.isolation import isolated
 from ..ops.landmark_aggregate import aggregate
+from ..runtime.isolation import isolated
+from .assemble import assemble
 from .protocol import AffinityOperator
 
 
 class SparseAffinity(AffinityOperator):
-    """An affinity kept as a torch sparse CSR tensor: what other tools are handed.
+    """An affinity kept as a CSR matrix, which other tools understand.
 
-    A product costs O(nnz C) and reads nnz * (index + value) bytes. ``interleave`` says how far apart rows with
-    neighbouring columns lie (in node order the number of units): a hint for the product, see `ops.csr_matmul`.
+    A product costs O(nnz C) and reads nnz * (index + value) bytes. ``interleave`` is the distance of rows with
+    neighboring columns (in node order the number of units): a hint for the product, see `ops.csr_matmul`.
     """
+
+    storage = "sparse"
 
     def __init__(self, csr: Csr, *, interleave: int = 1) -> None:
         self.csr, self.interleave = csr, interleave
+        # Kept, because torch counts the writes to it: `Stages` runs the stage again after one.
         self.tensor = csr_ops.to_torch(csr)
         self.shape, self.dtype, self.device = csr.shape, csr.values.dtype, csr.values.device
-        self.nbytes = sum(part.numel() * part.element_size() for part in csr[:3])
+        self.nbytes = sum(part.nbytes for part in csr[:3])
+
+    @classmethod
+    def of_parts(cls, intraslice: Csr, interslice: Interslice) -> SparseAffinity:  # (N rows, M columns)
+        """All entries of both parts, refused with an `InputError` if they do not fit in memory."""
+        return cls(assemble(intraslice, interslice), interleave=intraslice.shape[1])
 
     @property
     def nnz(self) -> int:
@@ -43,7 +53,7 @@ class SparseAffinity(AffinityOperator):
     def to_csr(self) -> Csr:
         return csr_ops.moved(self.csr, self.device, copy=True)
 
-    # A torch sparse tensor does not survive pickling with every torch version in range; its parts do.
+    # Not every torch version in range can pickle a sparse tensor; its parts can be pickled.
     def __getstate__(self) -> tuple[Csr, int]:
         return self.csr, self.interleave
 

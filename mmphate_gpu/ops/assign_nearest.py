@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from .chunks import row_chunks
-from .twins import TRITON, twins
+from .launch import native
+from .launch.pair_stack import blocks_of
+from .launch.twins import PORTABLE, cpp_twin, triton_twin, twins
 
 
-@twins("(Tensor points, Tensor centers) -> (Tensor, Tensor)", cuda=TRITON)
+@twins("(Tensor points, Tensor centers) -> (Tensor, Tensor)")
 def assign_nearest(
     points: torch.Tensor,  # (N, D) or (B, N, D), finite
     centers: torch.Tensor,  # (k, D) or (B, k, D), k >= 1, finite
@@ -27,3 +29,34 @@ def assign_nearest(
         least, labels[..., rows] = product(center_norms, block, centers.mT, alpha=-2).min(-1)
         squared[..., rows] = (least + block.square().sum(-1)).clamp_min(0)
     return labels, squared
+
+
+@cpp_twin(assign_nearest)
+def assign_nearest_cpp(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    points, centers = points.contiguous(), centers.contiguous()
+    n, n_features = points.shape[-2:]
+    labels = points.new_empty(points.shape[:-1], dtype=torch.int64)
+    squared = points.new_empty(points.shape[:-1])
+    sizes = (points.shape[:-2].numel(), n, centers.shape[-2], n_features)
+    native.call("assign_nearest", "fflf", points, points.dtype, centers, *sizes, labels, squared)
+    return labels, squared
+
+
+@triton_twin(assign_nearest, rehearse=lambda device: [(torch.zeros(2, 100, dtype=torch.float32, device=device),) * 2])
+def assign_nearest_triton(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if points.dtype != torch.float32:  # not every card has tensor cores for float64
+        return PORTABLE["assign_nearest"](points, centers)
+    from .triton.nearest import BLOCK, OPTIONS, assign_nearest_kernel
+
+    points, centers = points.contiguous(), centers.contiguous()
+    n, n_features = points.shape[-2:]
+    n_centers, n_sets = centers.shape[-2], points.shape[:-2].numel()
+    labels = torch.empty(points.shape[:-1], dtype=torch.int64, device=points.device)
+    least = torch.empty(points.shape[:-1], dtype=points.dtype, device=points.device)
+    grid = blocks_of(n, BLOCK["POINTS"]), n_sets
+    norms = centers.square().sum(-1)
+    with torch.cuda.device_of(points):
+        assign_nearest_kernel[grid](
+            points, centers, norms, labels, least, n, n_centers, D=n_features, **BLOCK, **OPTIONS
+        )
+    return labels, least.add_(points.square().sum(-1)).clamp_min_(0)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..runtime.isolation import isolated
 from .chunks import chunk_elements, row_chunks
-from .isolation import isolated
 
 
 class Csr(NamedTuple):
@@ -59,7 +59,8 @@ def to_torch(csr: Csr) -> torch.Tensor:
 # The warning is triggered and ignored at import, because `catch_warnings` is not safe in several threads at once.
 with isolated(), warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    to_torch(Csr(torch.arange(1, device="cpu"), *torch.empty(2, 0, dtype=torch.int64, device="cpu"), (0, 0)))
+    empty = torch.empty(0, dtype=torch.int64, device="cpu")
+    to_torch(Csr(torch.arange(1, device="cpu"), empty, empty, (0, 0)))
 
 
 def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import torch
 
 from .csr import Csr, to_torch
-from .twins import PORTABLE, twins
+from .launch import native
+from .launch.cuda import C_TYPES, Gpu, storage_types
+from .launch.kernel import Launch
+from .launch.pair_stack import blocks_of
+from .launch.twins import PORTABLE, cpp_twin, cuda_twin, twins
 
 # On the CPU the library's product has the lead in float32 below this many columns (suite ops); in float64
 # it never has, since it takes a copy of the values first. On CUDA the twin always serves. It sums each row by itself,
 # so a part of the rows gets the same bits as all rows together. No library promises that.
 FLOAT32_FROM = 32
+# Threads of a block of the CUDA twin; by the most columns of a block, lanes that compute a row and columns of a lane.
+THREADS = 256
+LANES = {16: (16, 1), 32: (32, 1), 64: (32, 2)}
+LANES_OF_WIDEST = (32, 4)
 
 
 def matmul(csr: Csr, block: torch.Tensor, *, interleave: int = 1) -> torch.Tensor:  # (n, m), (m, C) -> (n, C)
@@ -33,3 +41,38 @@ def csr_matmul(
     """See `matmul`."""
     shape = (indptr.numel() - 1, block.shape[0])
     return to_torch(Csr(indptr, indices, values.to(block.dtype), shape)) @ block
+
+
+@cpp_twin(csr_matmul)
+def csr_matmul_cpp(
+    indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, block: torch.Tensor, interleave: int
+) -> torch.Tensor:
+    indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
+    out = block.new_empty(indptr.numel() - 1, block.shape[1])
+    matrix = (indptr, indices, indices.dtype, values, values.dtype)
+    native.call("csr_matmul", "iifgg", *matrix, block, out, block.dtype, out.shape[0], *block.shape, interleave)
+    return out
+
+
+@cuda_twin(
+    csr_matmul, rehearse=lambda fit: [(*fit.matrix(), fit.zeros(fit.n_slices, fit.width, dtype=torch.float32), 1)]
+)
+def csr_matmul_cuda(
+    gpu: Gpu,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    block: torch.Tensor,
+    interleave: int,
+) -> torch.Tensor:
+    indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
+    n_rows, width = indptr.numel() - 1, block.shape[1]
+    out = torch.empty(n_rows, width, dtype=block.dtype, device=block.device)
+    lanes, per_lane = next((shape for most, shape in LANES.items() if width <= most), LANES_OF_WIDEST)
+    tasks = blocks_of(blocks_of(n_rows, interleave) * interleave, THREADS // lanes)
+    blocks = tasks * blocks_of(width, lanes * per_lane)
+    types = storage_types(indices.dtype, values.dtype) | {"MMP_BLOCK": C_TYPES[block.dtype]}
+    types |= {"MMP_LANES": str(lanes), "MMP_PER_LANE": str(per_lane)}
+    arguments = (indptr, indices, values, block, out, n_rows, width, interleave)
+    gpu.run(Launch("csr_matmul", "csr_matmul", arguments, blocks, THREADS, defines=types), block.device)
+    return out

@@ -8,7 +8,11 @@ from operator import add, mul
 
 import torch
 
-from .twins import twins
+from .launch.cuda import Gpu
+from .launch.kernel import Argument, Launch
+from .launch.pair_stack import blocks_of
+from .launch.rehearsal import FitSizes
+from .launch.twins import cuda_twin, twins
 
 DEPTH = 5  # past steps from which the curvature is guessed
 # Gain of a plain step, as a share of the stress, from which on long steps are taken: at the start, where a sweep takes
@@ -17,6 +21,8 @@ NEAR = 1e-3
 SHORTENED = 2  # times a step that does not lower the stress is shortened before a plain one takes its place
 # Curvature along a step, as a share of what majorisation grants, below which it is taken for rounding.
 LEAST_CURVATURE = 1e-10
+# Threads of a block of the CUDA twin, and the most blocks whose sums the last of them adds up.
+THREADS, BLOCKS_OF_SUMS = 256, 64
 # What `state` holds: whether the descent has ended; sweeps done; whether the trial is a plain step; refusals in a row;
 # whether long steps have begun; the least stress so far; how many steps are kept; how many blocks of the CUDA twin have
 # stored their sums (0 between steps); the slots, of DEPTH, in which steps are kept, the oldest first; the inner
@@ -166,7 +172,7 @@ def _learn(
         order.append(slot)
     told[N_KEPT] = len(order)
     told[ORDER : ORDER + len(order)] = order
-    return along
+    return list(along)
 
 
 def _gram(told: list[float], row: int) -> list[float]:
@@ -196,3 +202,41 @@ def _weights(told: list[float], along: list[float]) -> tuple[float, list[float]]
             shares[slot] - product(_gram(told, DEPTH + slot), DEPTH + slot, scale) / steps[slot][DEPTH + slot]
         )
     return scale, weights
+
+
+def _rehearsal(fit: FitSizes) -> tuple[torch.Tensor | int, ...]:
+    positions = [fit.positions() for _ in range(5)]
+    kept, state = fit.zeros(ROWS, positions[0].numel()), fit.zeros(N_STATE)
+    return positions[0], fit.zeros(), *positions[1:], kept, state, 0, 1
+
+
+@cuda_twin(descent_step, rehearse=lambda fit: [_rehearsal(fit)])
+def descent_step_cuda(
+    gpu: Gpu,
+    trial_moved: torch.Tensor,
+    raw: torch.Tensor,
+    points: torch.Tensor,
+    moved: torch.Tensor,
+    trial: torch.Tensor,
+    step: torch.Tensor,
+    kept: torch.Tensor,
+    state: torch.Tensor,
+    eps: float,
+    max_iter: int,
+) -> None:
+    trial_moved = trial_moved.contiguous()
+    device, n, rows = points.device, points.numel(), kept.shape[0]
+    defines = {"MMP_DEPTH": str(rows // 2)}
+    blocks = blocks_of(n, THREADS)
+    few = min(blocks, BLOCKS_OF_SUMS)
+    sums = torch.empty(few, 3 * rows + 1, dtype=torch.float64, device=device)
+    weights = torch.empty(rows + 1, dtype=torch.float64, device=device)
+    action = torch.empty((), dtype=torch.int64, device=device)
+
+    def run(kernel: str, blocks: int, *arguments: Argument) -> None:
+        gpu.run(Launch("descent_step", kernel, arguments, blocks, THREADS, defines=defines), device)
+
+    vectors = (trial_moved, points, moved, trial, step, kept, n)
+    limits = (float(eps), max_iter, NEAR, LEAST_CURVATURE, SHORTENED)
+    run("descent_decision", few, *vectors, raw, points.shape[0], state, *limits, sums, weights, action)
+    run("descent_places", blocks, *vectors, weights, action)

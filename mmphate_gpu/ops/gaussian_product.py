@@ -7,8 +7,9 @@ import math
 import torch
 
 from .distances import distances_by_difference
+from .launch.twins import triton_twin, twins
+from .point_tiles import TILE
 from .tile_layout import row_of_tile, sum_of_tiles
-from .twins import TRITON, twins
 
 # Above this many features distances by differences cost more than those by products, on the tensor cores.
 FEW_FEATURES = 16
@@ -46,9 +47,7 @@ def scaled_limit(reach: float, bandwidth: float) -> float:
     return math.log2(math.e) * (reach / bandwidth) ** 2
 
 
-@twins(
-    "(Tensor points, Tensor? centers, float limit, Tensor indptr, Tensor columns, Tensor block) -> Tensor", cuda=TRITON
-)
+@twins("(Tensor points, Tensor? centers, float limit, Tensor indptr, Tensor columns, Tensor block) -> Tensor")
 def gaussian_product(
     points: torch.Tensor,  # (R, p, TILE) float32
     centers: torch.Tensor | None,  # (R, p) float32
@@ -72,3 +71,38 @@ def gaussian_product(
         return squared.neg_().exp2_().masked_fill_(~near, 0).half().float()
 
     return sum_of_tiles(entries, indptr, columns, block)
+
+
+@triton_twin(
+    gaussian_product,
+    rehearse=lambda device: [_rehearsal(device, FEW_FEATURES, False), _rehearsal(device, FEATURES, True)],
+)
+def gaussian_product_triton(
+    points: torch.Tensor,
+    centers: torch.Tensor | None,
+    limit: float,
+    indptr: torch.Tensor,
+    columns: torch.Tensor,
+    block: torch.Tensor,
+) -> torch.Tensor:
+    from .triton.products import OPTIONS, gaussian_product_kernel, panels
+
+    block, (padded, out), panel, grid = panels(block)
+    # Without centers the kernel is compiled so that it reads none; any tensor will do in their place.
+    tensors = (part.contiguous() for part in (points, points if centers is None else centers))
+    indptr, columns = indptr.contiguous(), columns.contiguous()
+    sizes = {"P": points.shape[1], "SPLIT": centers is not None, "TILE": TILE, "PANEL": panel, "FEATURES": FEATURES}
+    with torch.cuda.device_of(block):
+        gaussian_product_kernel[grid](
+            *tensors, limit, indptr, columns, block, padded, block.shape[2], **sizes, **OPTIONS
+        )
+    return out
+
+
+def _rehearsal(device: torch.device, n_features: int, split: bool) -> tuple[torch.Tensor | float | None, ...]:
+    from .triton.products import WIDEST_PANEL
+
+    points = torch.zeros(1, n_features, TILE, dtype=torch.float32, device=device)
+    block = torch.zeros(1, TILE, WIDEST_PANEL, dtype=torch.float16, device=device)
+    columns = torch.zeros(1, dtype=torch.int32, device=device)
+    return points, points[..., 0] if split else None, 1.0, torch.arange(2, device=device), columns, block

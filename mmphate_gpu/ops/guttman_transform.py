@@ -6,10 +6,19 @@ import torch
 
 from .chunks import row_chunks
 from .distances import distances_by_difference
-from .twins import twins
+from .launch import native
+from .launch.cuda import C_TYPES, Gpu
+from .launch.kernel import Launch
+from .launch.pair_stack import blocks_of
+from .launch.rehearsal import LANDMARKS
+from .launch.twins import cpp_twin, cuda_twin, twins
 
 # Elements of one block of the portable sweep, so that its temporaries stay within a CPU's second-level cache.
 SWEEP_ELEMENTS = 1 << 18
+# Threads of a block of the CUDA twin, and of the block that reads the points before.
+THREADS, POINT_THREADS = 128, 1024
+# Rows of a block share the points that it reads. Of more components than NARROW the sums would not fit the registers.
+ROWS, NARROW = 4, 10
 
 
 @twins("(Tensor distances, Tensor points, float share) -> (Tensor, Tensor)")
@@ -41,3 +50,38 @@ def guttman_transform(
         sums[rows.stop :] += ratio[:, own:].T @ with_one[rows]
     sums = sums.double()
     return (sums[:, -1:] * points - sums[:, :-1]) / n, raw
+
+
+@cpp_twin(guttman_transform)
+def guttman_transform_cpp(
+    distances: torch.Tensor, points: torch.Tensor, share: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    distances, points = distances.contiguous(), points.contiguous()
+    moved, raw, together = torch.empty_like(points), points.new_empty(()), float(share * points.abs().max())
+    arguments = (distances, distances.dtype, points, moved, raw, *points.shape, together)
+    native.call("guttman_transform", "fddd", *arguments)
+    return moved, raw
+
+
+@cuda_twin(
+    guttman_transform,
+    rehearse=lambda fit: [
+        (fit.zeros(LANDMARKS, LANDMARKS, dtype=dtype), fit.positions(), 0.0) for dtype in (torch.float32, torch.float64)
+    ],
+)
+def guttman_transform_cuda(
+    gpu: Gpu, distances: torch.Tensor, points: torch.Tensor, share: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    distances, points, device = distances.contiguous(), points.contiguous(), points.device
+    n, n_components = points.shape
+    rows = ROWS if n_components <= NARROW and n >= ROWS else 1
+    types = {"MMP_DISTANCE": C_TYPES[distances.dtype], "MMP_C": str(n_components), "MMP_ROWS": str(rows)}
+    blocks, op = blocks_of(n, rows), "guttman_transform"
+    by_axis, least = distances.new_empty(n_components, n), distances.new_empty(())
+    n_done = torch.empty((), dtype=torch.int32, device=device)
+    first = (points, n, float(share), by_axis, least, n_done)
+    gpu.run(Launch(op, "guttman_points", first, 1, POINT_THREADS, defines=types), device)
+    moved, by_block, raw = torch.empty_like(points), points.new_empty(blocks), points.new_empty(())
+    arguments = (distances, by_axis, n, least, moved, by_block, n_done, raw)
+    gpu.run(Launch(op, op, arguments, blocks, THREADS, defines=types), device)
+    return moved, raw

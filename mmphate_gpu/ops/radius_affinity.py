@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
 from .chunks import Chunk, pair_chunks
 from .csr import Csr, index_dtype, indptr_of_counts
 from .distances import distances_by_difference
-from .twins import twins
+from .launch import native
+from .launch.cuda import Gpu, storage_types
+from .launch.pair_stack import ORDERED_ABOVE, TILE, blocks_of
+from .launch.twins import cpp_twin, cuda_twin, twins
 
 # Smaller affinities are 0 in every dtype stored.
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -45,7 +49,9 @@ def cut_distance(bandwidth: torch.Tensor, *, decay: float, thresh: float) -> tor
     return candidates[kept].max()
 
 
-def kernel(distances: torch.Tensor, bandwidth: torch.Tensor, *, decay: float, dtype: torch.dtype) -> torch.Tensor:
+def kernel(
+    distances: torch.Tensor, bandwidth: torch.Tensor | float, *, decay: float, dtype: torch.dtype
+) -> torch.Tensor:
     """exp(-(d / bandwidth)^decay); the exponent in float64, the exponential in ``dtype``, which is all it ends in."""
     return ((distances / bandwidth) ** decay).neg_().to(dtype).exp_()
 
@@ -72,6 +78,25 @@ def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n,
     for chunk in pair_chunks(*points.shape[:2]):
         counts[chunk.sets, chunk.rows] = (_others(points, chunk) <= reach).sum(-1)
     return counts
+
+
+@cpp_twin(radius_counts)
+def radius_counts_cpp(points: torch.Tensor, reach: float) -> torch.Tensor:
+    points = points.contiguous()
+    counts = points.new_empty(points.shape[:2], dtype=torch.int64)
+    native.call("radius_count", "dl", points, *points.shape, float(reach), counts)
+    return counts
+
+
+@cuda_twin(radius_counts, rehearse=lambda fit: [(fit.unit_points(), 1)])
+def radius_counts_cuda(gpu: Gpu, points: torch.Tensor, reach: float) -> torch.Tensor:
+    points = points.contiguous()
+    stack = gpu.stack_of(points, ordered=points.shape[1] > ORDERED_ABOVE)
+    counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
+    arguments = (points, *stack.arguments, stack.order, *points.shape[1:], stack.passes, float(reach), counts)
+    types = storage_types(torch.int32, torch.float64)  # a kernel that only counts uses neither
+    gpu.run_over_pairs("radius_affinity", "radius_count", stack.blocks, stack, arguments, **types)
+    return counts if stack.order is None else torch.empty_like(counts).scatter_(1, stack.order.long(), counts)
 
 
 @twins(
@@ -119,6 +144,61 @@ def radius_fill(
     return gap_at
 
 
+@cpp_twin(radius_fill)
+def radius_fill_cpp(
+    points: torch.Tensor,
+    bandwidth: float,
+    decay: float,
+    reach: float,
+    first: int,
+    last: int,
+    indptr: torch.Tensor,
+    gap: torch.Tensor,
+    indices: torch.Tensor,
+    values: torch.Tensor,
+) -> torch.Tensor:
+    points = points.contiguous()
+    gap_at = torch.empty_like(gap)
+    inputs = (points, *points.shape, first, last, float(reach), float(bandwidth), float(decay), indptr, gap)
+    native.call("radius_fill", "dlllif", *inputs, gap_at, indices, indices.dtype, values, values.dtype)
+    return gap_at
+
+
+@cuda_twin(
+    radius_fill,
+    rehearse=lambda fit: [
+        (fit.unit_points(), 1, 2, 1, 0, fit.n_slices)
+        + (*fit.zeros(2, fit.n_slices + 1, dtype=torch.int64), *fit.entries())
+    ],
+)
+def radius_fill_cuda(
+    gpu: Gpu,
+    points: torch.Tensor,
+    bandwidth: float,
+    decay: float,
+    reach: float,
+    first: int,
+    last: int,
+    indptr: torch.Tensor,
+    gap: torch.Tensor,
+    indices: torch.Tensor,
+    values: torch.Tensor,
+) -> torch.Tensor:
+    points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
+    stack = gpu.stack_of(points)
+    gap_at = torch.empty_like(gap)
+    status = torch.zeros((), dtype=torch.int64, device=points.device)
+    inputs = (points, *stack.arguments, *points.shape, stack.passes, first, last)
+    numbers = (float(reach), float(bandwidth), float(decay))
+    arguments = (*inputs, *numbers, indptr, gap, gap_at, indices, values, status)
+    blocks = points.shape[0] * blocks_of(last - first, TILE)
+    types = storage_types(indices.dtype, values.dtype)
+    gpu.run_over_pairs("radius_affinity", "radius_fill", blocks, stack, arguments, **types)
+    if int(status):
+        raise native.NativeError("radius_fill: a row does not have the entries it was counted to have")
+    return gap_at
+
+
 def _rank_within_runs(keys: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,) int64
     """Position of every entry within its run of equal keys."""
     _, lengths = torch.unique_consecutive(keys, return_counts=True)
@@ -130,7 +210,7 @@ def _rank_within_runs(keys: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,) int64
     "(Tensor points, Tensor bandwidth, float decay, float thresh, float smallest, float cut, ScalarType dtype) "
     "-> (Tensor, Tensor, Tensor)"
 )
-def symmetrised_affinity(
+def symmetrized_affinity(
     points: torch.Tensor,  # (B, n, p) float64
     bandwidth: torch.Tensor,  # (B, n) float64
     decay: float,
@@ -147,7 +227,7 @@ def symmetrised_affinity(
     """
     n_sets, n_points, _ = points.shape
     counts, columns, values = [], [], []
-    for row, column, value in _symmetrised_entries(points, bandwidth, decay, thresh, smallest, cut):
+    for row, column, value in _symmetrized_entries(points, bandwidth, decay, thresh, smallest, cut):
         counts.append(torch.bincount(row, minlength=n_sets * n_points))
         columns.append(column)
         values.append(value.to(dtype))
@@ -156,7 +236,7 @@ def symmetrised_affinity(
     return indptr.to(kind), torch.cat(columns).to(kind), torch.cat(values)
 
 
-def _symmetrised_entries(
+def _symmetrized_entries(
     points: torch.Tensor, bandwidth: torch.Tensor, decay: float, thresh: float, smallest: float, cut: float
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Rows (over all sets), columns and values, chunk by chunk in the order of the rows."""
@@ -186,9 +266,67 @@ def radius_affinity(
     thresh: float,
     dtype: torch.dtype,
 ) -> Csr:
-    """`symmetrised_affinity` as one CSR of B*n rows whose column indices count within the row's own set (n columns)."""
+    """`symmetrized_affinity` as one CSR of B*n rows whose column indices count within the row's own set (n columns)."""
     n_sets, n_points, _ = points.shape
     # A hair beyond the cut, as the averaged value decides.
     cut = cut_radius(decay, thresh) * (1 + 1e-9)
-    parts = symmetrised_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype)
-    return Csr(*parts, (n_sets * n_points, n_points))
+    indptr, indices, values = symmetrized_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype)
+    return Csr(indptr, indices, values, (n_sets * n_points, n_points))
+
+
+@cpp_twin(symmetrized_affinity)
+def symmetrized_affinity_cpp(
+    points: torch.Tensor,
+    bandwidth: torch.Tensor,
+    decay: float,
+    thresh: float,
+    smallest: float,
+    cut: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    points, bandwidth = points.contiguous(), bandwidth.contiguous()
+    numbers = (float(decay), float(thresh), float(smallest), float(cut))
+    inputs = (points, bandwidth, *points.shape, *numbers)
+    counts = points.new_empty(bandwidth.numel(), dtype=torch.int64)
+    run = partial(native.call, "symmetrized_affinity", "ddllif", *inputs)
+    run(None, counts, None, torch.int32, None, dtype)
+    indptr, indices, values = _storage(counts, points.shape[1], dtype)
+    run(indptr, None, indices, indices.dtype, values, dtype)
+    return indptr.to(indices.dtype), indices, values
+
+
+@cuda_twin(
+    symmetrized_affinity,
+    rehearse=lambda fit: [(fit.slice_points(), fit.slice_points()[..., 0], 1, 0, 0, 1, fit.dtype)],
+)
+def symmetrized_affinity_cuda(
+    gpu: Gpu,
+    points: torch.Tensor,
+    bandwidth: torch.Tensor,
+    decay: float,
+    thresh: float,
+    smallest: float,
+    cut: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    points, bandwidth = points.contiguous(), bandwidth.contiguous()
+    stack = gpu.stack_of(points)
+    numbers = (float(decay), float(thresh), float(smallest), float(cut))
+    inputs = (points, *stack.arguments, bandwidth, *points.shape[1:], stack.passes, *numbers)
+    counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
+    run = partial(gpu.run_over_pairs, "radius_affinity", "symmetrized_affinity", stack.blocks, stack)
+    # Counting stores nothing, so any types will do. Those that filling will most likely use save a compilation.
+    run((*inputs, None, counts, None, None), **storage_types(torch.int32, dtype))
+    indptr, indices, values = _storage(counts, points.shape[1], dtype)
+    run((*inputs, indptr, None, indices, values), **storage_types(indices.dtype, dtype))
+    return indptr.to(indices.dtype), indices, values
+
+
+def _storage(
+    counts: torch.Tensor, n_columns: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The offsets of rows with ``counts`` entries, int64, and room for their indices and values."""
+    indptr = indptr_of_counts(counts)
+    nnz = int(indptr[-1])
+    indices = torch.empty(nnz, dtype=index_dtype(nnz, n_columns), device=counts.device)
+    return indptr, indices, torch.empty(nnz, dtype=dtype, device=counts.device)

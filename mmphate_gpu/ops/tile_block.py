@@ -5,14 +5,16 @@ Nodes are numbered slice by slice, tiles unit by unit: both passes turn one orde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
 from .csr import Csr
 from .csr_matmul import matmul
-from .tile_layout import TileLayout, in_tiles
-from .twins import TRITON, twins
+from .launch.pair_stack import blocks_of
+from .launch.twins import triton_twin, twins
+from .point_tiles import TILE, in_tiles, n_tiles
+from .tile_layout import TileLayout
 
 # Columns of a block of tiles are a multiple of this: 32 bytes, and the least that a tensor core multiplies.
 COLUMNS = 16
@@ -44,7 +46,7 @@ def scaled_tiles(
     return tile_block(block, scale, layout.order), inverse
 
 
-@twins("(Tensor block, Tensor scale, Tensor order) -> Tensor", cuda=TRITON)
+@twins("(Tensor block, Tensor scale, Tensor order) -> Tensor")
 def tile_block(
     block: torch.Tensor,  # (n B, C) float32 or float64
     scale: torch.Tensor,  # (B, C), of the same dtype
@@ -62,8 +64,7 @@ def tile_block(
 
 
 @twins(
-    "(Tensor sums, Tensor inverse, Tensor order, Tensor indptr, Tensor indices, Tensor values, Tensor block) -> Tensor",
-    cuda=TRITON,
+    "(Tensor sums, Tensor inverse, Tensor order, Tensor indptr, Tensor indices, Tensor values, Tensor block) -> Tensor"
 )
 def tile_rows(
     sums: torch.Tensor,  # (B T, TILE, W) float32
@@ -95,3 +96,71 @@ def in_node_order(intraslice: Csr) -> Csr:  # (n B rows, B columns) -> (n B rows
     return intraslice._replace(
         indices=(intraslice.indices + shift).to(intraslice.indices.dtype), shape=(n_nodes, n_nodes)
     )
+
+
+@triton_twin(
+    tile_block,
+    rehearse=lambda device: [(nodes, nodes, order) for nodes, order in _rehearsals(device)],
+)
+def tile_block_triton(block: torch.Tensor, scale: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    from .triton.blocks import INTO_OPTIONS, ROWS, panel_of, tile_block_kernel
+
+    block, scale, order = (part.contiguous() for part in (block, scale, order))
+    (n_sets, n), width = order.shape, block.shape[1]
+    whole, per_set = blocks_of(width, COLUMNS) * COLUMNS, n_tiles(n)
+    out = torch.empty(n_sets * per_set, TILE, whole, dtype=torch.float16, device=block.device)
+    panel = panel_of(whole)
+    grid = n_sets * per_set * TILE // ROWS, blocks_of(whole, panel)
+    sizes = (n, n_sets, per_set * TILE, width, whole)
+    with torch.cuda.device_of(block):
+        tile_block_kernel[grid](block, scale, order, out, *sizes, ROWS=ROWS, PANEL=panel, **INTO_OPTIONS)
+    return out
+
+
+@triton_twin(
+    tile_rows,
+    rehearse=lambda device: [
+        (tile_block(nodes, nodes, order).float(), nodes, order, *_entry(device), nodes)
+        for nodes, order in _rehearsals(device)
+    ],
+)
+def tile_rows_triton(
+    sums: torch.Tensor,
+    inverse: torch.Tensor,
+    order: torch.Tensor,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    block: torch.Tensor,
+) -> torch.Tensor:
+    from .triton.blocks import OUT_OPTIONS, panel_of, tile_rows_kernel
+
+    sums, inverse, indptr, indices, values, block = (
+        part.contiguous() for part in (sums, inverse, indptr, indices, values, block)
+    )
+    (n_sets, n), width, whole = order.shape, block.shape[1], sums.shape[2]
+    places = torch.empty_like(order, memory_format=torch.contiguous_format)
+    places.scatter_(1, order, torch.arange(n, device=order.device).expand(n_sets, n))
+    out = torch.empty_like(block)
+    panel = panel_of(width)
+    sizes = (n, n_sets, n_tiles(n) * TILE, width, whole)
+    with torch.cuda.device_of(block):
+        tile_rows_kernel[block.shape[0], blocks_of(width, panel)](
+            sums, inverse, places, indptr, indices, values, block, out, *sizes, PANEL=panel, **OUT_OPTIONS
+        )
+    return out
+
+
+def _rehearsals(device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A node, for the blocks of the landmarks and for those of row sums, and the order of its set."""
+    from .triton.blocks import PANEL
+
+    order = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    for width, dtype in ((PANEL, torch.float32), (1, torch.float64)):
+        yield torch.zeros(1, width, dtype=dtype, device=device), order
+
+
+def _entry(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The indptr, indices and values of a matrix with one entry."""
+    indices = torch.zeros(1, dtype=torch.int32, device=device)
+    return torch.arange(2, dtype=torch.int32, device=device), indices, indices.float()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 
 from .chunks import row_chunks
 from .distances import distances_by_difference
+from .launch.twins import triton_twin, twins
+from .point_tiles import TILE
 from .radius_affinity import kernel
-from .twins import TRITON, twins
 
-# Points of a tile: two tensor-core operands of 128 x 128 in half precision, and the sums, fit one multiprocessor.
-TILE = 128
+# The Triton twins clip coordinates here, with a reach of 1 to 2: the squares of larger ones overflow, no bound holds,
+# and float64 decides.
+FARTHEST = 1e30
 
 
-@twins("(Tensor points, Tensor rows, Tensor columns, float reach) -> Tensor", cuda=TRITON)
+@twins("(Tensor points, Tensor rows, Tensor columns, float reach) -> Tensor")
 def tile_reached(
     points: torch.Tensor,  # (R, TILE, p) float64, NaN where there is no point
     rows: torch.Tensor,  # (k,) int64
@@ -30,7 +35,7 @@ def tile_reached(
     return reached
 
 
-@twins("(Tensor points, Tensor rows, Tensor columns, float bandwidth, float reach) -> Tensor", cuda=TRITON)
+@twins("(Tensor points, Tensor rows, Tensor columns, float bandwidth, float reach) -> Tensor")
 def tile_entries(
     points: torch.Tensor,  # (R, TILE, p) float64, NaN where there is no point
     rows: torch.Tensor,  # (k,) int64
@@ -57,3 +62,67 @@ def _distances(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) 
     distances = distances_by_difference(points[rows], points[columns])
     distances.diagonal(dim1=1, dim2=2).masked_fill_((rows == columns)[:, None], torch.nan)
     return distances
+
+
+@triton_twin(tile_reached, rehearse=lambda device: [(*_rehearsal(device), 1.0)])
+def tile_reached_triton(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, reach: float) -> torch.Tensor:
+    from .triton.pairs import tile_reached_kernel
+
+    reached = torch.empty(rows.shape, dtype=torch.int8, device=points.device)
+    _start_for_each_tile(tile_reached_kernel, points, rows, columns, reach, (), reached)
+    return reached.bool()
+
+
+@triton_twin(tile_entries, rehearse=lambda device: [(*_rehearsal(device), 1.0, 1.0)])
+def tile_entries_triton(
+    points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bandwidth: float, reach: float
+) -> torch.Tensor:
+    from .triton.pairs import tile_entries_kernel
+
+    tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)
+    _start_for_each_tile(tile_entries_kernel, points, rows, columns, reach, (bandwidth,), tiles)
+    return tiles
+
+
+def _rehearsal(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A tile of points, and the pair of it with itself."""
+    tile = torch.zeros(1, dtype=torch.int64, device=device)
+    return torch.zeros(1, TILE, 16, dtype=torch.float64, device=device), tile, tile
+
+
+def _start_for_each_tile(
+    kernel: Any,
+    points: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    reach: float,
+    numbers: tuple[float, ...],
+    out: torch.Tensor,
+) -> None:
+    from .triton.pairs import NARROW, OPTIONS, RUN
+
+    if rows.numel() == 0:
+        return
+    # The power of two that brings the reach into 1 .. 2.
+    factor = math.ldexp(1.0, 1 - math.frexp(reach)[1])
+    # A tensor, because a Python number arrives in a kernel as float32.
+    scale = torch.tensor((reach, factor, *numbers), dtype=torch.float64, device=points.device)
+    sizes = {"TILE": TILE, "NARROW": NARROW, "P": points.shape[2], "RUN": RUN}
+    with torch.cuda.device_of(points):
+        tensors = (part.contiguous() for part in (points.mT, *_offsets(points, factor), rows, columns))
+        kernel[(rows.numel(),)](*tensors, scale, out, **sizes, **OPTIONS)
+
+
+def _offsets(
+    points: torch.Tensor, factor: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # (R, p, TILE), (R, p), (R,) float32
+    """Offsets of the points times ``factor`` from the center of their tile, the centers, and the largest offsets.
+
+    Centers are rounded before they are subtracted, so that offsets are off by their own rounding alone.
+    """
+    offsets = points * factor
+    centers = offsets.nanmean(1).float().clamp_(-FARTHEST, FARTHEST)
+    offsets.sub_(centers[:, None])
+    lengths = torch.linalg.vector_norm(offsets, dim=2)
+    largest = lengths.masked_fill_(lengths.isnan(), 0).amax(1).float()
+    return offsets.mT.float().clamp_(-FARTHEST, FARTHEST), centers, largest

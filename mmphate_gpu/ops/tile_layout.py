@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 
 from .chunks import row_chunks
-from .tile_entries import TILE, tile_reached
+from .point_tiles import TILE, in_tiles, kd_order
+from .tile_entries import tile_reached
 
 # Rows of tiles by which the share of active tiles is judged before an order is chosen.
 SAMPLED_ROWS = 16
@@ -38,11 +39,6 @@ class TileLayout(NamedTuple):
     @property
     def nbytes(self) -> int:
         return sum(part.numel() * part.element_size() for part in self)
-
-
-def n_tiles(n_points: int) -> int:
-    """Tiles of a set; the last one may be partly empty."""
-    return -(-n_points // TILE)
 
 
 def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) float64
@@ -81,49 +77,6 @@ def _judged_orders(points: torch.Tensor, reach: float, n_rows: int) -> tuple[tor
     orders = torch.stack([torch.arange(n, device=points.device).expand(n_sets, n), kd_order(points)])
     tiled = (in_tiles(points, order, torch.nan) for order in orders)
     return orders, torch.stack([_sampled_share(own, reach, n_rows) for own in tiled])
-
-
-def kd_order(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
-    """Every set in the order of the leaves of a kd-tree: halved along its widest coordinate until a tile is left.
-
-    The spans of a level are sorted in one batch, so that a GPU gets few calls. O(B n (p + log n)) time a level.
-    """
-    n_sets, n, p = points.shape
-    order = torch.arange(n, device=points.device).repeat(n_sets, 1)
-    spans = [(0, n)]
-    while spans := [(first, last) for first, last in spans if last - first > TILE]:
-        places, inside, kept = (part.to(points.device) for part in _of_spans(spans))
-        nodes = order[:, places]  # (B, spans, longest)
-        coordinates = points.gather(1, nodes.view(n_sets, -1, 1).expand(-1, -1, p)).view(*nodes.shape, p)
-        widest = (coordinates.amax(2) - coordinates.amin(2)).argmax(2)
-        along = torch.take_along_dim(coordinates, widest[:, :, None, None], 3)[..., 0]
-        ranks = along.masked_fill_(~inside, torch.inf).argsort(dim=2, stable=True)
-        order[:, places.view(-1)[kept]] = nodes.gather(2, ranks).view(n_sets, -1)[:, kept]
-        middles = [first + n_tiles(last - first) // 2 * TILE for first, last in spans]
-        spans = [half for (a, c), b in zip(spans, middles, strict=True) for half in ((a, b), (b, c))]
-    return order
-
-
-def _of_spans(spans: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The places of every span, padded with its last place to the longest span; which are not padding; their indices.
-
-    Shapes (spans, longest) int64, (spans, longest) bool, (k,) int64.
-    """
-    first, last = torch.tensor(spans, dtype=torch.int64, device="cpu").T[..., None]
-    places = first + torch.arange(int((last - first).max()), device="cpu")
-    inside = places < last
-    return torch.minimum(places, last - 1), inside, inside.view(-1).nonzero()[:, 0]
-
-
-def in_tiles(
-    rows: torch.Tensor, order: torch.Tensor, filling: float | None
-) -> torch.Tensor:  # (B, n, C) -> (B, T, TILE, C)
-    """``rows`` in the order of the layout; where the last tile has none ``filling``, or the last one again."""
-    n_sets, n, width = rows.shape
-    tiled = rows.new_empty(n_sets, n_tiles(n) * TILE, width)
-    torch.gather(rows, 1, order[..., None].expand(-1, -1, width), out=tiled[:, :n])
-    tiled[:, n:] = tiled[:, n - 1 : n] if filling is None else filling
-    return tiled.view(n_sets, -1, TILE, width)
 
 
 def _near_boxes(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B, T, TILE, p) -> (B, T, T) bool

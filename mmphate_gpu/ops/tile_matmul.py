@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from .launch.twins import triton_twin, twins
+from .point_tiles import TILE
 from .tile_layout import row_of_tile, sum_of_tiles
-from .twins import TRITON, twins
 
 
-@twins(
-    "(Tensor tiles, Tensor slots, Tensor indptr, Tensor diagonal, Tensor columns, Tensor block) -> Tensor", cuda=TRITON
-)
+@twins("(Tensor tiles, Tensor slots, Tensor indptr, Tensor diagonal, Tensor columns, Tensor block) -> Tensor")
 def tile_matmul(
     tiles: torch.Tensor,  # (m, TILE, TILE) half
     slots: torch.Tensor,  # (k,) int32
@@ -34,3 +33,31 @@ def tile_matmul(
         return found
 
     return sum_of_tiles(entries, indptr, columns, block)
+
+
+@triton_twin(tile_matmul, rehearse=lambda device: [_rehearsal(device)])
+def tile_matmul_triton(
+    tiles: torch.Tensor,
+    slots: torch.Tensor,
+    indptr: torch.Tensor,
+    diagonal: torch.Tensor,
+    columns: torch.Tensor,
+    block: torch.Tensor,
+) -> torch.Tensor:
+    from .triton.products import DEPTH, OPTIONS, STAGES, panels, tile_matmul_kernel
+
+    block, (padded, out), panel, grid = panels(block)
+    tensors = (part.contiguous() for part in (tiles, slots, indptr, diagonal, columns))
+    sizes = {"TILE": TILE, "PANEL": panel, "DEPTH": DEPTH, "STAGES": STAGES}
+    with torch.cuda.device_of(block):
+        tile_matmul_kernel[grid](*tensors, block, padded, block.shape[2], **sizes, **OPTIONS)
+    return out
+
+
+def _rehearsal(device: torch.device) -> tuple[torch.Tensor, ...]:
+    from .triton.products import WIDEST_PANEL
+
+    tiles = torch.zeros(1, TILE, TILE, dtype=torch.float16, device=device)
+    block = torch.zeros(1, TILE, WIDEST_PANEL, dtype=torch.float16, device=device)
+    first = torch.zeros(1, dtype=torch.int64, device=device)
+    return tiles, first.int(), torch.arange(2, device=device), first, first.int(), block

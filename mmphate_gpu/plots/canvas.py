@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._atomic import whole_file
-from .._paths import expanded, writable
-from ..params import InputError
+from ..errors import InputError
+from ..runtime.atomic import whole_file
+from ..runtime.paths import expanded, writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,17 +74,17 @@ def save_figure(figure: Figure, path: Path | None) -> None:
     """Write ``figure`` to ``path`` (nothing for None), replacing a file that is there; the same bits each time."""
     if path is None:
         return
-    kind = path.suffix.lower()[1:]
-    stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    file_format = path.suffix.lower()[1:]
+    stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[file_format]
     # In memory first: on a full disk matplotlib would leave a file open and raise errors of its own.
     picture = io.BytesIO()
-    figure.savefig(picture, format=kind, dpi=DPI, metadata=stamp)
+    figure.savefig(picture, format=file_format, dpi=DPI, metadata=stamp)
     with whole_file(path, overwrite=True) as new:
         new.write_bytes(picture.getvalue())
 
 
 def open_frame(axes: Axes) -> None:
-    """Leave the left and lower edge only, thin and grey."""
+    """Leave the left and lower edge only, thin and gray."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(color=FAINT, linewidth=0.7)
     axes.tick_params(color=FAINT, labelcolor=INK, labelsize=TICK_SIZE, width=0.7, length=3)

@@ -1,4 +1,4 @@
-"""Which colour a label gets: sequential maps for ordered axes, a palette for names."""
+"""Which color a label gets: sequential maps for ordered axes, a palette for names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .names import texts
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
 
-# Twelve colours that differ from one another and from white paper at the size of a dot.
+# Twelve colors that differ from one another and from white paper at the size of a dot.
 PALETTE = (
     "#0072b2", "#e69f00", "#009e73", "#d62728", "#7a4fbf", "#ea6fb0",
     "#8c5a2b", "#22b8cf", "#2b2b2b", "#94ae10", "#9e9e9e", "#8f1d5a",
@@ -21,21 +21,21 @@ PALETTE = (
 
 @dataclass(frozen=True, eq=False)
 class Coloring:
-    """A number for every drawn node, and how numbers turn into colours and into a key."""
+    """A number for every drawn node, and how numbers turn into colors and into a key."""
 
     values: np.ndarray  # (N,)
     cmap: Colormap
     norm: Normalize
     ticks: np.ndarray  # places in the key
     names: list[str]  # text of each place
-    swatches: bool  # a legend of names rather than a colour bar
+    swatches: bool  # a legend of names rather than a color bar
 
 
 def ordered(index: np.ndarray, labels: np.ndarray, cmap: str, low: float, high: float) -> Coloring:
-    """Colours that grow with the label, from the part ``low`` to ``high`` of a matplotlib map.
+    """Colors that grow with the label, from the part ``low`` to ``high`` of a matplotlib map.
 
     Labels at even steps keep their numbers; others (names, dates, snapshots at growing
-    intervals) are coloured by their order, so that the map is used up evenly.
+    intervals) are colored by their order, so that the map is used up evenly.
     """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, Normalize
@@ -52,7 +52,7 @@ def ordered(index: np.ndarray, labels: np.ndarray, cmap: str, low: float, high: 
 
 
 def categorical(index: np.ndarray, labels: np.ndarray) -> Coloring:
-    """One colour for each label; up to twelve have a legend, more a bar in steps."""
+    """One color for each label; up to twelve have a legend, more a bar in steps."""
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
@@ -88,7 +88,8 @@ def round_ticks(labels: np.ndarray, most: int = 6) -> np.ndarray:
         return np.array([least])
     low, high = float(least), float(greatest)
     whole = bool((labels == np.round(labels)).all())
-    ticks = MaxNLocator(most, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
+    locator = MaxNLocator(most, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1)
+    ticks = np.asarray(locator.tick_values(low, high))
     room = 0.4 * (ticks[1] - ticks[0])
     between = ticks[(ticks > low + room) & (ticks < high - room)]
     return np.array([least, *between.astype(labels.dtype), greatest])

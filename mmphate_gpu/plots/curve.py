@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._arrays import real_tensor
 from ..embedding import Embedding
-from ..params import InputError, check_number
+from ..errors import InputError, check_number
+from ..runtime.arrays import real_tensor
 from .canvas import FAINT, INK, LABEL_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, own_settings, save_figure
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding import Embedding
-from ..params import InputError, InputTypeError, check_choice, check_number
+from ..errors import InputError, InputTypeError, check_choice, check_number
 from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, own_settings, save_figure
 from .colors import Coloring, are_numbers, categorical, every_few, ordered, round_ticks
 from .names import texts
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_DOTS = 200_000  # more dots than a panel has room for change nothing but the waiting time
 TITLES = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit", "most_active": "Most active class"}
+Place = tuple[float, float, float, float]  # left, bottom, width, height, in fractions of the figure
 
 
 @own_settings()
@@ -45,7 +46,7 @@ def panels(
 
     Returns
     -------
-    matplotlib.figure.Figure, unknown to pyplot; the panels' axes are labelled "epoch",
+    matplotlib.figure.Figure, unknown to pyplot; the panels' axes are labeled "epoch",
     "timestep", "unit" and "most_active".
 
     Raises
@@ -63,7 +64,7 @@ def panels(
     places = _places(figure, len(colorings))
     style = _dot_style(point_size, len(shown), _square_inches(figure, places[0][0]))
     for (name, coloring), (panel, key) in zip(colorings.items(), places, strict=True):
-        axes = figure.add_axes(panel, label=name, projection="3d" if points.shape[1] == 3 else None)
+        axes: Any = figure.add_axes(panel, label=name, projection="3d" if points.shape[1] == 3 else None)
         _frame(axes, points, embedding)
         axes.scatter(*points.T, c=coloring.values, cmap=coloring.cmap, norm=coloring.norm, **_flat_or_deep(axes, style))
         _title(figure, panel, TITLES[name])
@@ -98,15 +99,15 @@ def _numbers(labels: np.ndarray) -> np.ndarray:
 def _colorings(embedding: Embedding, shown: np.ndarray) -> dict[str, Coloring]:
     layout = embedding.layout
     epoch, timestep, unit = layout.indices(shown)
-    found = {
+    result = {
         "epoch": ordered(epoch, layout.epoch, "viridis", 0.0, 0.93),
         "timestep": ordered(timestep, layout.timestep, "plasma", 0.0, 0.9),
         "unit": categorical(unit, layout.unit),
     }
     if embedding.most_active is not None:
         classes, index = np.unique(embedding.most_active, return_inverse=True)
-        found["most_active"] = categorical(index[shown], classes)
-    return found
+        result["most_active"] = categorical(index[shown], classes)
+    return result
 
 
 def _dot_style(point_size: float | str, n: int, square_inches: float) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def _dot_style(point_size: float | str, n: int, square_inches: float) -> dict[st
 
 
 def _flat_or_deep(axes: Axes, style: dict[str, Any]) -> dict[str, Any]:
-    # Depth shading fades the far dots, and so changes the colours that the key explains.
+    # Depth shading fades the far dots, and so changes the colors that the key explains.
     return style | {"depthshade": False} if axes.name == "3d" else style
 
 
@@ -157,12 +158,12 @@ def _shape(points: np.ndarray) -> float:
     return float(np.clip(width / height, 0.85, 1.5)) if width > 0 and height > 0 else 1.0
 
 
-def _places(figure: Figure, n_panels: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+def _places(figure: Figure, n_panels: int) -> list[tuple[Place, Place]]:
     """Rectangles (left, bottom, width, height) of each panel and of its key, in figure fractions."""
     rows, columns = _grid(n_panels)
     total = np.array([*figure.get_size_inches()] * 2)
     width, height = total[0] / columns, total[1] / rows
-    places = []
+    places: list[tuple[Place, Place]] = []
     for row, column in np.ndindex(rows, columns):
         left, bottom = column * width + LEFT, (rows - 1 - row) * height + BOTTOM
         panel = np.array([left, bottom, width - LEFT - RIGHT, height - TOP - BOTTOM])
@@ -171,7 +172,7 @@ def _places(figure: Figure, n_panels: int) -> list[tuple[tuple[float, ...], tupl
     return places
 
 
-def _square_inches(figure: Figure, place: tuple[float, ...]) -> float:
+def _square_inches(figure: Figure, place: Place) -> float:
     return float(np.prod(figure.get_size_inches()) * place[2] * place[3])
 
 
@@ -215,8 +216,8 @@ def _deep_frame(axes: Any, points: np.ndarray) -> None:
     extent = np.ptp(points, axis=0)
     extent = np.maximum(extent, 0.25 * extent.max()) if extent.max() > 0 else np.ones(3)
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    for name, centre, size in zip("xyz", middle, extent, strict=True):
-        axes.set(**{f"{name}lim": (centre - 0.52 * size, centre + 0.52 * size), f"{name}ticks": []})
+    for name, center, size in zip("xyz", middle, extent, strict=True):
+        axes.set(**{f"{name}lim": (center - 0.52 * size, center + 0.52 * size), f"{name}ticks": []})
         axis = getattr(axes, f"{name}axis")
         axis.set_pane_color((0.965, 0.965, 0.965, 1.0))
         axis.line.set(color=FAINT, linewidth=0.7)
@@ -235,11 +236,11 @@ def _fill_panel(axes: Any) -> None:
 
     inch = axes.figure.dpi
     panel = axes.bbox.frozen()
-    room = Bbox.from_extents(panel.x0, panel.y0 + 0.12 * inch, panel.x1 - 0.2 * inch, panel.y1)
+    room: Any = Bbox.from_extents(panel.x0, panel.y0 + 0.12 * inch, panel.x1 - 0.2 * inch, panel.y1)
     axes.apply_aspect()
     corners = np.array(np.meshgrid(axes.get_xlim(), axes.get_ylim(), axes.get_zlim())).reshape(3, 8)
     x, y, _ = proj_transform(*corners, axes.get_proj())
-    box = Bbox.null()
+    box: Any = Bbox.null()
     box.update_from_data_xy(axes.transData.transform(np.column_stack([x, y])))
     scale = min(room.width / box.width, room.height / box.height)
     low = (room.min + room.max) / 2 + scale * (axes.bbox.min - (box.min + box.max) / 2)
@@ -247,22 +248,22 @@ def _fill_panel(axes: Any) -> None:
     axes.set_position(moved.transformed(axes.figure.transFigure.inverted()))
 
 
-def _title(figure: Figure, panel: tuple[float, ...], title: str) -> None:
+def _title(figure: Figure, panel: Place, title: str) -> None:
     # On the figure, because a box in space is moved about within its panel.
     left, bottom, _, height = panel
     gap = 0.1 / figure.get_figheight()
     figure.text(left, bottom + height + gap, title, fontsize=TITLE_SIZE, color=INK, ha="left", va="bottom")
 
 
-def _draw_key(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> None:
+def _draw_key(figure: Figure, place: Place, coloring: Coloring) -> None:
     (_legend if coloring.swatches else _bar)(figure, place, coloring)
 
 
-def _legend(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> None:
+def _legend(figure: Figure, place: Place, coloring: Coloring) -> None:
     from matplotlib.lines import Line2D
 
     colors = coloring.cmap(coloring.norm(coloring.ticks))
-    dot = {"marker": "o", "linestyle": "", "markersize": 5.5, "markeredgewidth": 0}
+    dot: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 5.5, "markeredgewidth": 0}
     dots = [Line2D([], [], color=color, **dot) for color in colors]
     axes = figure.add_axes(place, label="key")
     axes.set_axis_off()
@@ -275,12 +276,12 @@ def _legend(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> Non
         entry.set_text(name)
 
 
-def _bar(figure: Figure, place: tuple[float, ...], coloring: Coloring) -> None:
+def _bar(figure: Figure, place: Place, coloring: Coloring) -> None:
     from matplotlib.cm import ScalarMappable
 
     left, bottom, width, height = place
     axes = figure.add_axes((left, bottom + 0.12 * height, 0.12 * width, 0.76 * height), label="key")
-    bar = figure.colorbar(ScalarMappable(coloring.norm, coloring.cmap), cax=axes, spacing="proportional")
+    bar: Any = figure.colorbar(ScalarMappable(coloring.norm, coloring.cmap), cax=axes, spacing="proportional")
     bar.set_ticks(coloring.ticks, labels=coloring.names)
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)

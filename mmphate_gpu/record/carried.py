@@ -41,8 +41,8 @@ def settled(run: Callable[[set[Key]], Run], start: Start, known: set[Key]) -> tu
         if isinstance(last, Run):
             states = {key for key in start.moved(last.changes) if last.changes[key].has_matrix}
         else:  # A state of another batch size makes the forward fail before it has changed the state.
-            states = start.shapes(start.moved()).keys()
-        needed = _needed(run, start, known, set(states) - known, last)
+            states = set(start.shapes(start.moved()))
+        needed = _needed(run, start, known, states - known, last)
         if needed:
             known |= needed
         elif isinstance(last, Run):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from ..params import InputError, InputTypeError
+from ..errors import InputError, InputTypeError
 
 LARGEST_INTEGER = 2**53  # float64 holds every integer up to here
 
@@ -21,7 +21,8 @@ def copied_output(output: Any) -> Any:
     if isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence) and output:
         output = output[0]
     if isinstance(output, PackedSequence):
-        return PackedSequence(*(None if part is None else part.detach().clone() for part in output))
+        parts: list[Any] = [None if part is None else part.detach().clone() for part in output]
+        return PackedSequence(*parts)
     return output.detach().clone() if isinstance(output, torch.Tensor) else output
 
 

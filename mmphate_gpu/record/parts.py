@@ -46,7 +46,10 @@ class Saved:
                     part = _TensorPart(value)
                     groups.setdefault(part.group, []).append(part)
             elif (other := _part(value, walk)) is not None:
-                (self._random if isinstance(other, RandomPart) else self._parts).append(other)
+                if isinstance(other, RandomPart):
+                    self._random.append(other)
+                else:
+                    self._parts.append(other)
         self._groups = [_TensorGroup(parts) for parts in groups.values()]
 
     def changed(self) -> list[Part]:
@@ -62,8 +65,10 @@ class Saved:
 
     def restore(self, changed: Iterable[Part]) -> None:
         """Restore the parts ``changed``, and the random generators."""
-        for part in (*changed, *self._random):
+        for part in changed:
             part.restore()
+        for generator in self._random:
+            generator.restore()
 
 
 def _part(value: Any, walk: Walk) -> Part | RandomPart | None:

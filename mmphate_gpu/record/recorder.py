@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from .._trace_input import as_label
-from ..params import InputError, InputTypeError
+from ..errors import InputError, InputTypeError
 from ..trace import Trace
+from ..trace.coordinates import as_label
 from .carried import MISFITS, Run, settled, warn_of_other_states
 from .output import LARGEST_INTEGER, copied_output, sequence_values
 from .state import Attributes, Key, Start, copied, undisturbed
@@ -53,7 +53,7 @@ class Recorder:
         module that returns (batch, timestep, unit) once per forward is accepted with ``batch_first``.
     probe : the model's input, a tensor or a tuple of positional arguments; the recorder keeps a
         copy of it, and gives the model a fresh copy in each snapshot.
-    label : (S,) integer class of each probe sample.
+    label : (P,) integer class of each probe sample.
     path : folder, new or empty (hidden files do not count), where each snapshot is written as it is taken
         instead of being kept in memory; `load_trace` reads it, also after a crash. The folder belongs to the
         recorder that first takes a snapshot in it: other recorders, of this or another process, are refused.
@@ -62,7 +62,7 @@ class Recorder:
     Raises
     ------
     InputError, InputTypeError
-        The message names the argument; a layer that is missing comes with those there are.
+        The message names the argument; for a missing layer it lists those of the model.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class Recorder:
         self._model, self._name = model, layer
         self._batch_first = batch_first
         _batch_first(_find_layer(model, layer), layer, batch_first)
-        # A PackedSequence is a tuple too, and yet one argument.
+        # A PackedSequence is a tuple, but a single argument.
         self._args = _copied_probe(probe if type(probe) is tuple else (probe,))
         self._label = as_label(label)
         self._start, self._weights = Start(model), _versions(model)
@@ -172,7 +172,7 @@ class Recorder:
         return last.outputs[0]
 
     def _settled(self, layer: nn.Module) -> Run:
-        failure = None
+        failure: Any = None
         for start in [self._start] if self._epochs else self._possible_starts():
             run = functools.partial(self._run, layer, start)
             try:
@@ -279,7 +279,7 @@ def _versions(model: nn.Module) -> list[tuple[int, int]]:
 def _unwrapped(module: nn.Module) -> nn.Module:
     """The module inside wrappers that compile it or spread a forward over devices and processes."""
     parallel = isinstance(module, (nn.DataParallel, DistributedDataParallel))
-    inner = module.module if parallel else getattr(module, "_orig_mod", module)
+    inner: Any = module.module if parallel else getattr(module, "_orig_mod", module)
     return module if inner is module else _unwrapped(inner)
 
 
@@ -299,22 +299,22 @@ def _find_layer(model: nn.Module, layer: Any) -> nn.Module:
         return _unwrapped(names[layer])
     recurrent = [name for name, module in names.items() if isinstance(module, nn.RNNBase)]
     shown = ", ".join(map(repr, recurrent or [name for name in names if name])) or "none"
-    kind = "RNN, LSTM and GRU layers" if recurrent else "modules (no RNN, LSTM or GRU among them)"
-    raise InputError(f"layer={layer!r} is no module of the model; its {kind}: {shown}")
+    what = "RNN, LSTM and GRU layers" if recurrent else "modules (no RNN, LSTM or GRU among them)"
+    raise InputError(f"layer={layer!r} is no module of the model; its {what}: {shown}")
 
 
-def _batch_first(layer: nn.Module, name: str, given: bool | None) -> bool:
+def _batch_first(layer: nn.Module, name: str, option: bool | None) -> bool:
     if not isinstance(layer, nn.RNNBase):
-        if not isinstance(given, bool):
+        if not isinstance(option, bool):
             raise InputError(
                 f"layer={name!r} is a {type(layer).__name__}; accepted: RNN, LSTM or GRU, or another module that "
                 "returns a sequence together with batch_first=True or False"
             )
-        return given
-    if given is not None and given != layer.batch_first:
-        raise InputError(f"batch_first={given!r} contradicts layer={name!r}, which has {layer.batch_first}")
+        return option
+    if option is not None and option != layer.batch_first:
+        raise InputError(f"batch_first={option!r} contradicts layer={name!r}, which has {layer.batch_first}")
     return layer.batch_first
 
 
-def _same_mask(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    return (one is None) == (other is None) and (one is None or np.array_equal(one, other))
+def _same_mask(left: np.ndarray | None, right: np.ndarray | None) -> bool:
+    return left is right if left is None or right is None else np.array_equal(left, right)

@@ -44,14 +44,15 @@ def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[K
     where in use), NumPy, `random`, and generators among the attributes. When the block has ended, the dict that it got
     holds the attributes that it has changed.
     """
-    attributes, changes = Attributes(model), {}
+    attributes = Attributes(model)
+    changes: dict[Key, Change] = {}
     gradients = [(weight, weight.grad) for weight in attributes.weights]
     flags = [(module, module.training) for module in attributes.modules]
     saved = None
     try:
         for weight, _ in gradients:
             weight.grad = None
-        # Set flags one by one: ``model.train()`` would wake modules that the user has frozen in evaluation mode.
+        # Set each flag itself: ``model.train()`` would wake modules that the user has frozen in evaluation mode.
         _set_flags((module, False) for module, _ in flags)
         values, saved = attributes.values(), Saved(Walk(attributes.modules), [*_roots(attributes), *others])
         with _without_caches(), _random_states():
@@ -122,7 +123,7 @@ def _without_caches() -> Iterator[None]:
 class Attributes:
     """The attributes and buffers of all modules of a model, and the attributes of the classes that the user wrote.
 
-    Of the parameters, those without gradients are among them, because some models keep a state in one.
+    Small parameters without gradients are among them, because some models keep a state in such a parameter.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -213,8 +214,9 @@ def _attributes(owner: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _may_be_state(weight: torch.Tensor | None) -> bool:
-    frozen = weight is not None and not weight.requires_grad and not is_lazy(weight)
-    return frozen and weight.numel() <= _LARGEST_STATE
+    if weight is None or weight.requires_grad or is_lazy(weight):
+        return False
+    return weight.numel() <= _LARGEST_STATE
 
 
 class Start(Attributes):

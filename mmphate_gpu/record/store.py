@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .._atomic import PathExistsError, whole_file
-from .._paths import expanded, writable
-from .._trace_flat import META, RECORDING
-from .._trace_write import save_array
-from ..params import InputError
+from ..errors import InputError
+from ..runtime.atomic import PathExistsError, whole_file
+from ..runtime.paths import expanded, writable
 from ..trace import Trace, as_trace, load_trace
+from ..trace.formats.flat import META, RECORDING
+from ..trace.formats.npy import save_array
 
 _ACCEPTED = "accepted: a new or an empty folder for each recorder"
 
@@ -25,7 +25,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._parts: list[np.ndarray] = []
         self._epochs: list[float] = []
-        self._extra: dict[str, np.ndarray] = {}
+        self._extra: dict[str, Any] = {}
 
     def open(self) -> None:
         """Nothing to prepare."""
@@ -42,7 +42,7 @@ class MemoryStore:
 
 
 class FolderStore:
-    """Snapshots as one .npy each, listed in a meta.json that is rewritten last, so that both always agree.
+    """Each snapshot in a .npy file, listed in a meta.json that is rewritten after it, so that both always agree.
 
     The first snapshot takes the folder: it creates the meta.json of an empty recording, which must not exist yet.
     """
@@ -103,9 +103,9 @@ class FolderStore:
         try:
             text = (self._path / META).read_text(encoding="utf-8")
         except OSError as error:
-            raise InputError(f"path={os.fspath(self._path)!r} has lost its {META} ({error}); {_ACCEPTED}") from error
+            raise InputError(f"{self._path} has lost its {META} ({error}); {_ACCEPTED}") from error
         if text != self._written:
-            raise InputError(f"path={os.fspath(self._path)!r} holds another recorder's snapshots now; {_ACCEPTED}")
+            raise InputError(f"{self._path} holds another recorder's snapshots now; {_ACCEPTED}")
 
     def _check_empty(self) -> None:
         with writable(self._path):
@@ -116,7 +116,7 @@ class FolderStore:
                 raise self._not_empty()
 
     def _not_empty(self) -> InputError:
-        return InputError(f"path={os.fspath(self._path)!r} exists and is not empty; {_ACCEPTED}")
+        return InputError(f"{self._path} exists and is not empty; {_ACCEPTED}")
 
     def _write(self, name: str, array: np.ndarray) -> None:
         # The first snapshot sweeps, as a folder that a recorder may take has no more. meta.json, which is written last,

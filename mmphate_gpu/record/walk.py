@@ -97,7 +97,7 @@ class Walk:
         """The attributes of ``value`` that are in no dict: those of a class of the user's, and slots."""
         if isinstance(value, type):
             return _CLASS if issubclass(value, nn.Module) and self._is_of_user(value) else None
-        return _SLOTS if self._is_entered(type(value)) and _slots(type(value)) else None
+        return _SLOTS if self._is_entered(type(value)) and _slots(type(value)) else None  # type: ignore[arg-type]
 
     def _is_entered(self, cls: type) -> bool:
         if cls not in self._entered:
@@ -128,7 +128,7 @@ def _slots(cls: type) -> tuple[Any, ...]:
 
 def _in_slots(value: Any) -> dict[Any, Any]:
     values = {}
-    for slot in _slots(type(value)):
+    for slot in _slots(type(value)):  # type: ignore[arg-type]
         with contextlib.suppress(AttributeError):  # of a slot that is empty
             values[slot] = slot.__get__(value)
     return values

@@ -1,10 +1,10 @@
-"""The method in dense float64 NumPy and SciPy: slow, plain, and the oracle of every test.
+"""The method in dense float64 NumPy and SciPy: slow, plain, and the standard that the tests compare with.
 
-Read it beside docs/method.md; each function names its step. Everything is an array in, an array out, O(N^2)
-memory and more time, for up to a few thousand nodes. It imports nothing from the package, so that the
-two can be held against each other.
+Each function names its step of docs/method.md. Every function takes and returns arrays. It needs O(N^2) memory and
+more time, so it is meant for up to a few thousand nodes. The reference imports nothing from the package, so it shares
+no error with the package.
 
-Shapes: L slices, m units, p samples, N = L m nodes, J landmarks, C components.
+Shapes: S slices, M units, P samples, D features, N = S M nodes, L landmarks, C components.
 """
 
 from .affinity import interslice_affinity, interslice_bandwidth, intraslice_affinity, multislice_affinity

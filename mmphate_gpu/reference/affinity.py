@@ -20,7 +20,7 @@ def intraslice_affinity(
     decay: float | None = 5,
     thresh: float = 1e-4,
     resolution: np.ndarray | None = None,
-) -> np.ndarray:  # (L, m, p) -> (L, m, m)
+) -> np.ndarray:  # (S, M, D) -> (S, M, M)
     """Step 3, for every slice: a(i,j) = exp(-(d(i,j)/sigma_i)^decay), cut at thresh, then (a + a^T)/2."""
     floor = np.full(points.shape[:2], _EPS) if resolution is None else resolution
     knn = min(knn, points.shape[1] - 1)
@@ -32,7 +32,7 @@ def intraslice_affinity(
 @np.errstate(under="ignore")
 def _slice_affinity(
     units: np.ndarray, floor: np.ndarray, knn: int, decay: float | None, thresh: float, merge: bool
-) -> np.ndarray:  # (m, p), (m,) -> (m, m)
+) -> np.ndarray:  # (M, D), (M,) -> (M, M)
     distances = cdist(units, units)
     if decay is None:
         affinity = _nearest(np.where(distances <= floor[:, None], 0, distances) if merge else distances, knn)
@@ -46,7 +46,7 @@ def _slice_affinity(
     return (affinity + affinity.T) / 2
 
 
-def _merged(points: np.ndarray, resolution: np.ndarray, moving: np.ndarray) -> np.ndarray:  # (n, p), 2 x (n,)
+def _merged(points: np.ndarray, resolution: np.ndarray, moving: np.ndarray) -> np.ndarray:  # (n, D), 2 x (n,)
     """One place for points that are equal but for rounding, so that their affinity is 1.
 
     Each of the ``moving`` points goes to the best resolved point within its ``resolution``.
@@ -66,7 +66,7 @@ def _kth_other(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) -> (n,)
 
 
 def _nearest(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) of 0 and 1
-    """1 for the point itself and its k nearest others, of ties the lower index."""
+    """1 for the point itself and for its k nearest others; among equally near points the lower index is nearer."""
     others = distances.copy()
     np.fill_diagonal(others, -1)
     nearest = np.argsort(others, axis=1, kind="stable")[:, : k + 1]
@@ -77,8 +77,8 @@ def _nearest(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) of 0 and 1
 
 def interslice_bandwidth(
     points: np.ndarray, *, knn: int = 25, resolution: np.ndarray | None = None
-) -> float:  # (L, m, p), (L, m)
-    """Step 4: epsilon = mean over units of max(median over slices of r(l,i), median over slices of the resolution)."""
+) -> float:  # (S, M, D), (S, M)
+    """Step 4: epsilon = mean over units of max(median over slices of r(s, i), median over slices of the resolution)."""
     n_slices, n_units, _ = points.shape
     if knn > n_slices - 1:
         warnings.warn(f"interslice_knn={knn} is clamped to {n_slices - 1}: {n_slices} slices", stacklevel=2)
@@ -88,21 +88,21 @@ def interslice_bandwidth(
     return float(np.mean(np.maximum(np.median(radii, axis=1), floor)))
 
 
-def _merged_slices(points: np.ndarray, resolution: np.ndarray, bandwidth: float) -> np.ndarray:  # (L, m, p), (L, m)
+def _merged_slices(points: np.ndarray, resolution: np.ndarray, bandwidth: float) -> np.ndarray:  # (S, M, D), (S, M)
     """One place for equal slices of a unit, where their resolution is not small beside the bandwidth."""
     pairs = zip(points.swapaxes(0, 1), resolution.T, strict=True)
-    return np.stack([_merged(slices, known, 8 * known >= bandwidth) for slices, known in pairs], axis=1)
+    return np.stack([_merged(slices, floor, 8 * floor >= bandwidth) for slices, floor in pairs], axis=1)
 
 
 def interslice_affinity(
     points: np.ndarray, bandwidth: float, *, thresh: float = 1e-4
-) -> np.ndarray:  # (L, m, p) -> (m, L, L)
-    """Step 5, for every unit: exp(-(d/epsilon)^2) between its slices, cut at thresh, nothing on the diagonal."""
+) -> np.ndarray:  # (S, M, D) -> (M, S, S)
+    """Step 5, for every unit: exp(-(d/epsilon)^2) between its slices, cut at thresh, with a zero diagonal."""
     return np.stack([_unit_affinity(points[:, i], bandwidth, thresh) for i in range(points.shape[1])])
 
 
 @np.errstate(under="ignore")
-def _unit_affinity(slices: np.ndarray, bandwidth: float, thresh: float) -> np.ndarray:  # (L, p) -> (L, L)
+def _unit_affinity(slices: np.ndarray, bandwidth: float, thresh: float) -> np.ndarray:  # (S, D) -> (S, S)
     affinity = np.exp(-((cdist(slices, slices) / bandwidth) ** 2))
     affinity[affinity < thresh] = 0
     np.fill_diagonal(affinity, 0)
@@ -133,6 +133,5 @@ def multislice_affinity(
         affinity[slice_id, :, slice_id, :] += intraslice[slice_id]
     for unit in range(n_units):
         affinity[:, unit, :, unit] += interslice[unit]
-    affinity = affinity.reshape(n_slices * n_units, n_slices * n_units)
     affinity[affinity < thresh] = 0  # one-sided intraslice edges that the averaging halved
-    return affinity
+    return affinity.reshape(n_slices * n_units, n_slices * n_units)

@@ -10,7 +10,7 @@ KNEE_TIE = 1e-12
 
 
 @np.errstate(under="ignore")
-def von_neumann_entropy(landmark_op: np.ndarray, t_max: int = 100) -> np.ndarray:  # (J, J) -> (t_max,)
+def von_neumann_entropy(landmark_op: np.ndarray, t_max: int = 100) -> np.ndarray:  # (L, L) -> (t_max,)
     """Step 9: H(i) = -sum w ln w, w = s^(i+1) / sum s^(i+1) + 2.2e-16, s the singular values.
 
     w does not depend on the scale of s. s is first divided by its largest value, so that no power overflows.
@@ -56,7 +56,7 @@ def optimal_t(landmark_op: np.ndarray, t_max: int = 100) -> int:
 
 
 @np.errstate(under="ignore")
-def diffusion_potential(landmark_op: np.ndarray, t: int, gamma: float = 0) -> np.ndarray:  # (J, J)
+def diffusion_potential(landmark_op: np.ndarray, t: int, gamma: float = 0) -> np.ndarray:  # (L, L)
     """Step 10: of Q = landmark_op^t, -ln(Q + 1e-7) for gamma 1, Q for -1, else Q^c / c with c = (1 - gamma)/2."""
     diffused = np.linalg.matrix_power(landmark_op, t)
     if gamma == 1:
@@ -68,7 +68,7 @@ def diffusion_potential(landmark_op: np.ndarray, t: int, gamma: float = 0) -> np
 
 
 @np.errstate(under="ignore")
-def potential_distances(potential: np.ndarray, metric: str = "euclidean") -> np.ndarray:  # (J, J)
+def potential_distances(potential: np.ndarray, metric: str = "euclidean") -> np.ndarray:  # (L, L)
     """Step 11: distances between the rows, "euclidean" or "cosine" (1 between a row of zeros and any other row)."""
     if metric != "cosine":
         return cdist(potential, potential, metric=metric)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
@@ -12,8 +12,8 @@ from scipy.cluster.vq import kmeans2
 class Landmarks(NamedTuple):
     """The landmarks of the nodes."""
 
-    landmark_op: np.ndarray  # (J, J)
-    transitions: np.ndarray  # (N, J)
+    landmark_op: np.ndarray  # (L, L)
+    transitions: np.ndarray  # (N, L)
     clusters: np.ndarray  # (N,)
 
 
@@ -39,10 +39,10 @@ def spectral_clusters(
 
 def stratified_clusters(
     points: np.ndarray, n_landmark: int, random_state: int | None = None
-) -> np.ndarray:  # (L, m, p) -> (N,) int
+) -> np.ndarray:  # (S, M, D) -> (N,) int
     """Instead of `spectral_clusters`: k-means of the points of each unit, the landmarks shared out among the units.
 
-    The first ``n_landmark % m`` units have one more. Labels are 0, 1, ... without gaps.
+    The first ``n_landmark % M`` units have one more. Labels are 0, 1, ... without gaps.
     """
     rng = np.random.default_rng(random_state)
     share, more = divmod(n_landmark, points.shape[1])
@@ -81,7 +81,7 @@ def landmark_diffusion(
     n_landmark: int | None = 4000,
     n_svd: int = 100,
     landmarks: str | np.ndarray = "spectral",
-    points: np.ndarray | None = None,
+    points: Any = None,
     clusters: np.ndarray | None = None,
     random_state: int | None = None,
 ) -> Landmarks:
@@ -101,7 +101,7 @@ def landmark_diffusion(
         else:
             clusters = spectral_clusters(affinity, n_landmark, n_svd, random_state)
     clusters = np.unique(clusters, return_inverse=True)[1]
-    one_hot = np.eye(clusters.max() + 1)[clusters]  # O, (N, J)
+    one_hot = np.eye(clusters.max() + 1)[clusters]  # O, (N, L)
     to_landmarks = affinity @ one_hot  # M
     transitions = to_landmarks / to_landmarks.sum(axis=1, keepdims=True)
     landmark_op = (to_landmarks.T / to_landmarks.sum(axis=0)[:, None]) @ transitions

@@ -15,7 +15,7 @@ NONMETRIC_SWEEPS = 300  # at most, whatever max_iter
 class MDSResult:
     """Coordinates of the landmarks and how well they fit."""
 
-    coordinates: np.ndarray  # (J, C)
+    coordinates: np.ndarray  # (L, C)
     stress: float  # stress-1 against the given distances, whatever the solver
     n_iter: int  # sweeps, 0 for classical MDS
 
@@ -30,10 +30,10 @@ def metric_mds(
     max_iter: int = 3000,
     eps: float = 1e-6,
     random_state: int | None = None,
-) -> MDSResult:  # (J, J) -> coordinates (J, C)
+) -> MDSResult:  # (L, L) -> coordinates (L, C)
     """Step 12: "classic", then "smacof" from there, then "nonmetric" from there, turned back onto the start.
 
-    ``init`` (J, C) is a start instead of the classical one. Nothing here is random: ``random_state`` is taken so
+    ``init`` (L, C) is a start instead of the classical one. Nothing here is random: ``random_state`` is taken so
     that calls read the same.
     """
     start = classical_mds(distances, n_components) if init is None else init - init.mean(axis=0)
@@ -49,7 +49,7 @@ def metric_mds(
     return MDSResult(coordinates, stress(distances, coordinates), sweeps)
 
 
-def classical_mds(distances: np.ndarray, n_components: int = 2) -> np.ndarray:  # (J, J) -> (J, C)
+def classical_mds(distances: np.ndarray, n_components: int = 2) -> np.ndarray:  # (L, L) -> (L, C)
     """Principal coordinates: axes by falling variance, each with its entry of largest magnitude positive."""
     n = len(distances)
     centering = np.eye(n) - 1 / n
@@ -63,8 +63,8 @@ def classical_mds(distances: np.ndarray, n_components: int = 2) -> np.ndarray:  
 def stress(distances: np.ndarray, coordinates: np.ndarray) -> float:
     """Kruskal's stress-1: sqrt(sum (D - d)^2 / sum D^2)."""
     total = (distances**2).sum()
-    found = cdist(coordinates, coordinates)
-    return float(np.sqrt(((distances - found) ** 2).sum() / total)) if total > 0 else 0.0
+    embedded = cdist(coordinates, coordinates)
+    return float(np.sqrt(((distances - embedded) ** 2).sum() / total)) if total > 0 else 0.0
 
 
 def smacof(
@@ -74,7 +74,7 @@ def smacof(
     init: np.ndarray | None = None,
     max_iter: int = 3000,
     eps: float = 1e-6,
-) -> np.ndarray:  # (J, J) -> (J, C)
+) -> np.ndarray:  # (L, L) -> (L, C)
     """Coordinates of `metric_mds` by plain SMACOF sweeps."""
     return metric_mds(distances, n_components, init=init, max_iter=max_iter, eps=eps).coordinates
 
@@ -106,25 +106,25 @@ def _nonmetric(distances: np.ndarray, start: np.ndarray, max_iter: int, eps: flo
     return coordinates, sweeps
 
 
-def disparities(distances: np.ndarray, coordinates: np.ndarray) -> np.ndarray:  # (J, J), (J, C) -> (J, J)
+def disparities(distances: np.ndarray, coordinates: np.ndarray) -> np.ndarray:  # (L, L), (L, C) -> (L, L)
     """The numbers nearest to the distances of ``coordinates`` among those in the order of ``distances``.
 
-    Where ``distances`` are equal, any order will do (Kruskal's primary approach to ties): equal ones are sorted by
-    the distances found. Scaled to the norm of ``distances``.
+    Equal ``distances`` may have any order (Kruskal's primary approach to ties), so they are sorted by the distances of
+    ``coordinates``. Scaled to the norm of ``distances``.
     """
     i, j = np.triu_indices(len(distances), 1)
-    given, found = distances[i, j], cdist(coordinates, coordinates)[i, j]
-    order = np.lexsort((found, given))  # by the given distances, ties by the found ones
-    fitted = np.empty_like(found)
-    fitted[order] = _monotone(found[order])
+    target, embedded = distances[i, j], cdist(coordinates, coordinates)[i, j]
+    order = np.lexsort((embedded, target))  # by the target distances; ties by the embedded ones
+    fitted = np.empty_like(embedded)
+    fitted[order] = _monotone(embedded[order])
     norm = np.linalg.norm(fitted)
     wanted = np.zeros_like(distances)
-    wanted[i, j] = wanted[j, i] = fitted * (np.linalg.norm(given) / norm if norm > 0 else 1)
+    wanted[i, j] = wanted[j, i] = fitted * (np.linalg.norm(target) / norm if norm > 0 else 1)
     return wanted
 
 
 def _monotone(values: np.ndarray) -> np.ndarray:  # (k,) -> (k,)
-    """The nearest sequence that never falls: neighbours that fall are pooled to their mean (Kruskal 1964)."""
+    """The nearest sequence that never falls: neighbors that fall are pooled to their mean (Kruskal 1964)."""
     pools: list[tuple[float, int]] = []  # (mean, size)
     for value in values:
         mean, size = float(value), 1
@@ -137,11 +137,11 @@ def _monotone(values: np.ndarray) -> np.ndarray:  # (k,) -> (k,)
 
 def _guttman(distances: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     """One sweep: X <- B(X) X / n, where B has -D/d off the diagonal and rows that sum to 0."""
-    found = cdist(coordinates, coordinates)
-    ratio = np.divide(distances, found, out=np.zeros_like(found), where=found > 0)
+    embedded = cdist(coordinates, coordinates)
+    ratio = np.divide(distances, embedded, out=np.zeros_like(embedded), where=embedded > 0)
     return (ratio.sum(axis=1)[:, None] * coordinates - ratio @ coordinates) / len(distances)
 
 
-def interpolate(transitions: np.ndarray, landmark_embedding: np.ndarray) -> np.ndarray:  # (N, J), (J, C) -> (N, C)
+def interpolate(transitions: np.ndarray, landmark_embedding: np.ndarray) -> np.ndarray:  # (N, L), (L, C) -> (N, C)
     """Step 13: every node at the mean of the landmarks, weighted by its transitions to them."""
     return transitions @ landmark_embedding

@@ -18,14 +18,14 @@ class Result:
 
     embedding: np.ndarray  # (N, C)
     affinity: np.ndarray  # (N, N)
-    landmark_op: np.ndarray  # (J, J)
-    transitions: np.ndarray  # (N, J)
+    landmark_op: np.ndarray  # (L, L)
+    transitions: np.ndarray  # (N, L)
     clusters: np.ndarray  # (N,)
     entropy: np.ndarray  # (t_max,)
     t: int
-    diff_potential: np.ndarray  # (J, J)
-    distances: np.ndarray  # (J, J)
-    landmark_embedding: np.ndarray  # (J, C)
+    diff_potential: np.ndarray  # (L, L)
+    distances: np.ndarray  # (L, L)
+    landmark_embedding: np.ndarray  # (L, C)
     stress: float
 
 

@@ -8,7 +8,7 @@ _EPS = np.finfo(np.float64).eps
 
 
 def _stacked(trace: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Values and presence as (L, m, p), of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace."""
+    """Values and presence as (S, M, P), of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace."""
     values = np.asarray(trace, dtype=np.float64)
     if mask is None and np.ma.isMaskedArray(trace):
         mask = ~np.ma.getmaskarray(trace)
@@ -21,7 +21,7 @@ def _stacked(trace: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np
 
 
 @np.errstate(under="ignore")
-def flat_points(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (L, m, p)
+def flat_points(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (S, M, P)
     """Without step 1: the values as they are, masked ones replaced by the mean of the present ones."""
     values, present = _stacked(trace, mask)
     mean = values.mean(axis=-1, where=present, keepdims=True)
@@ -29,7 +29,7 @@ def flat_points(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndar
 
 
 @np.errstate(under="ignore")
-def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (L, m, p)
+def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (S, M, P)
     """Step 1: over the present samples of each (slice, unit), zero mean and unit deviation (ddof 0).
 
     In the trace's own precision (float64, else float32), as the published implementation does: the affinity of units
@@ -45,7 +45,7 @@ def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarra
 @np.errstate(under="ignore")
 def resolution(
     trace: np.ndarray, *, normalize: bool = True, mask: np.ndarray | None = None
-) -> np.ndarray:  # (L, m, p) -> (L, m)
+) -> np.ndarray:  # (S, M, P) -> (S, M)
     """Four roundings of every point, in the trace's own precision: nearer points may be equal but for rounding.
 
     A sample is rounded in proportion to its size. Step 1 divides it by the deviation, so that the rounding of a z-score
@@ -67,7 +67,7 @@ def resolution(
 
 def _standard(
     trace: np.ndarray, mask: np.ndarray | None
-) -> tuple[np.ndarray, ...]:  # (L, m, p), (L, m, 1), (L, m, 1), (L, m, p), (L, m, 1)
+) -> tuple[np.ndarray, ...]:  # (S, M, P), (S, M, 1), (S, M, 1), (S, M, P), (S, M, 1)
     """Values, mean and deviation in the trace's own precision, presence, and the exponent of the scale.
 
     Each (slice, unit) is scaled by the power of two that brings its largest sample near 1. That rounds nothing, and no
@@ -86,13 +86,13 @@ def _standard(
     return values, mean, np.where((deviation == 0) | _constant(values, present), 1, deviation), present, exponent
 
 
-def _mean(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (L, m, 1), in the dtype of the values
+def _mean(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (S, M, 1), in the dtype of the values
     count = present.sum(axis=-1, keepdims=True).astype(values.dtype)
     return np.where(present, values, 0).sum(axis=-1, keepdims=True) / count
 
 
-def reduce(points: np.ndarray, n_pca: int | None = 100) -> np.ndarray:  # (L, m, p) -> (L, m, min(p, n_pca))
-    """Step 2: principal component scores of the N x p matrix, centered over all nodes, if p > n_pca.
+def reduce(points: np.ndarray, n_pca: int | None = 100) -> np.ndarray:  # (S, M, P) -> (S, M, D)
+    """Step 2: principal component scores of the N x P matrix, centered over all nodes, if P > n_pca.
 
     Each loading's entry of largest magnitude is positive.
     """
@@ -101,13 +101,13 @@ def reduce(points: np.ndarray, n_pca: int | None = 100) -> np.ndarray:  # (L, m,
         return points
     rows = points.reshape(-1, n_samples)
     rows = rows - rows.mean(axis=0)
-    loadings = np.linalg.svd(rows, full_matrices=True)[2][:n_pca]  # (n_pca, p)
+    loadings = np.linalg.svd(rows, full_matrices=True)[2][:n_pca]  # (D, P)
     lead = np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1)
     scores = rows @ (loadings * np.where(lead < 0, -1, 1)).T
     return scores.reshape(n_slices, n_units, n_pca)
 
 
-def _constant(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (L, m, 1) bool
+def _constant(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (S, M, 1) bool
     low = values.min(axis=-1, where=present, initial=np.inf, keepdims=True)
     high = values.max(axis=-1, where=present, initial=-np.inf, keepdims=True)
     return low == high

@@ -1,4 +1,4 @@
-"""Neighbourhood preservation: which share of the nearest neighbours an embedding keeps."""
+"""Neighborhood preservation: which share of the nearest neighbors an embedding keeps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def neighborhood_preservation(
 ) -> tuple[float, float]:
     """(intra, inter): shares of common k nearest others, in sample space and in the embedding.
 
-    Inter: among the slices of one unit; intra: among the units of one slice, k capped at m-1 (nan for a
+    Inter: among the slices of one unit; intra: among the units of one slice, k capped at M - 1 (nan for a
     single unit). Of equally near points the lower index counts as nearer.
     """
-    points = _z_scored(*_stacked(trace, mask))  # (L, m, p)
+    points = _z_scored(*_stacked(trace, mask))  # (S, M, P)
     n_slices, n_units, _ = points.shape
     places = np.asarray(embedding, dtype=np.float64).reshape(n_slices, n_units, -1)
     capped = min(k, n_units - 1)
@@ -26,7 +26,7 @@ def neighborhood_preservation(
     return float(np.mean(intra)), float(np.mean(inter))
 
 
-def _z_scored(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (L, m, p)
+def _z_scored(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (S, M, P)
     """Over the present samples: (x - mean) / (deviation + 1e-8), ddof 1; 0 where masked or constant."""
     mean = values.mean(axis=-1, where=present, keepdims=True)
     squares = np.where(present, (values - mean) ** 2, 0.0).sum(axis=-1, keepdims=True)

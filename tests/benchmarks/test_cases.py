@@ -42,7 +42,7 @@ def test_the_slices_pass_through_har():
 def test_the_digits_are_trained_once(tmp_path, monkeypatch):
     monkeypatch.setattr(cases, "DIGITS_EPOCHS", 2)
     with monkeypatch.context() as m:
-        m.setattr("mmphate_gpu.demo.train", None)  # in a process of its own
+        m.setattr("mmphate_gpu.cli.demo.train", None)  # in a process of its own
         first = cases.digits_trace(tmp_path)
     (file,) = tmp_path.iterdir()
     written = file.stat().st_mtime_ns

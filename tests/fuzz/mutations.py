@@ -127,8 +127,8 @@ def _extend(rng: random.Random, content: bytearray, head: int | None) -> bytes:
 
 def _swap_blocks(rng: random.Random, content: bytearray, head: int | None) -> bytes:
     size = rng.choice((1, 4, 8, 32))
-    one, other = _place(rng, content, head), _place(rng, content, head)
-    low, high = min(one, other), max(one, other)
+    left, right = _place(rng, content, head), _place(rng, content, head)
+    low, high = min(left, right), max(left, right)
     if high - low >= size and high + size <= len(content):
         content[low : low + size], content[high : high + size] = (
             content[high : high + size],

@@ -30,7 +30,7 @@ PROGRAM = Path(__file__).with_name("worker.py")
 HANG = 5.0
 LONGEST = 30.0  # seconds by the clock
 RUNAWAY = 2e9  # bytes of growth at which a load is stopped
-READERS = {"embedding": ["embedding"]}  # traces are read in memory and by parts
+READERS = {"embedding": ["embedding"]}  # traces are read in memory and block by block
 BOTH = ["memory", "parts"]
 
 
@@ -192,12 +192,12 @@ class _Watch:
 
 
 def held_together(outcomes: list[Outcome]) -> list[Outcome]:
-    """Add a fault if two ways of reading disagree. A file that cannot be read by parts is no fault."""
-    if len(outcomes) != 2 or any(outcome.is_fault or "by parts" in outcome.detail for outcome in outcomes):
+    """Add a fault if two ways of reading disagree. A file that cannot be read block by block is no fault."""
+    if len(outcomes) != 2 or any(outcome.is_fault or "block by block" in outcome.detail for outcome in outcomes):
         return outcomes
     memory, parts = outcomes
     if memory.outcome != parts.outcome:
-        detail = f"{parts.outcome} by parts, {memory.outcome} from memory; {memory.detail}{parts.detail}"
+        detail = f"{parts.outcome} block by block, {memory.outcome} from memory; {memory.detail}{parts.detail}"
     elif memory.digest != parts.digest:
         detail = "other values than from memory"
     else:

@@ -67,8 +67,8 @@ def _write_special(entry: Special, place: Path, outside: Path, honest: bytes) ->
 def read_in_memory(path: Path) -> Any:
     """The trace, whose shape must be that of its heading."""
     from mmphate_gpu import load_trace
-    from mmphate_gpu._trace_io import heading
-    from mmphate_gpu.params import InputError
+    from mmphate_gpu.errors import InputError
+    from mmphate_gpu.trace.files import heading
 
     try:
         header, refused = heading(path), ""
@@ -115,7 +115,7 @@ def _runs_pickles(path: Path) -> Any:
 
 
 def _says_too_much(path: Path) -> Any:
-    from mmphate_gpu.params import InputError
+    from mmphate_gpu.errors import InputError
 
     raise InputError(f"{path} is broken\n" * 100)
 
@@ -166,7 +166,7 @@ def load(path: Path, reader: str, n_bytes: int) -> dict[str, Any]:
 
     An outcome other than "ok" and "refused" is a fault. Values that are read may take their own size several times.
     """
-    from mmphate_gpu.params import InputError
+    from mmphate_gpu.errors import InputError
 
     before, report = _reset_peak(), {"outcome": "ok", "detail": "", "digest": ""}
     growth = 0
@@ -279,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("format")
     parser.add_argument("number", type=int)
-    parser.add_argument("--stream", action="store_true", help="read by parts")
+    parser.add_argument("--stream", action="store_true", help="read block by block")
     parser.add_argument("--keep", metavar="DIR", help="write the file there")
     options = parser.parse_args()
     case = mutated(options.format, options.number)

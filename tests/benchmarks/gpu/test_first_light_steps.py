@@ -20,7 +20,7 @@ def state(folder: Path) -> sections.Verification:
 
 def test_every_op_of_the_registry_has_a_case_in_the_smoke():
     import mmphate_gpu.estimator  # noqa: F401
-    from mmphate_gpu.ops.twins import PORTABLE
+    from mmphate_gpu.ops.launch.twins import PORTABLE
 
     assert set(PORTABLE) <= set(smoke_cases.CASES)
     assert {*smoke_cases.MOST_ERROR, *smoke_cases.MOST_DIFFERENT} <= set(smoke_cases.CASES)

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.guard import guard
 from benchmarks.measure.records import ROOT
-from mmphate_gpu.ops import _native
+from mmphate_gpu.ops.launch import native
 
 # An op of n^1 on two instruction sets.
 PLAIN = guard.Measured(
@@ -147,9 +147,9 @@ def skip_where_nothing_can_be_counted() -> None:
     for program in ("valgrind", "g++"):
         if shutil.which(program) is None:
             pytest.skip(f"there is no {program} on PATH")
-    if reason := _native.why_no_native():
+    if reason := native.why_no_native():
         pytest.skip(f"no C++ twins: {reason}")
-    if _native.PATH_VARIABLE in os.environ:
+    if native.PATH_VARIABLE in os.environ:
         pytest.skip("another library than that of this checkout, which valgrind may not run")
 
 

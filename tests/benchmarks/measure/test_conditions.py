@@ -10,7 +10,7 @@ import torch
 from benchmarks.measure import conditions, rows
 from benchmarks.measure.rows import Row
 from benchmarks.peers import peers
-from mmphate_gpu.ops import twins as native_twins
+from mmphate_gpu.ops.launch import twins as native_twins
 
 from ..made import WHERE, row
 

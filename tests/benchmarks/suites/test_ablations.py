@@ -19,8 +19,8 @@ from benchmarks.suites.ablation_bench import Bench
 from benchmarks.suites.ablations import ABLATIONS, capped, recall_of
 from benchmarks.suites.pictures import disparity, disparity_within
 from mmphate_gpu import metric_mds, to_scipy
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.mds.classic import classic
-from mmphate_gpu.params import InputError
 
 CPU = torch.device("cpu")
 SMALL = "suite-12x14"

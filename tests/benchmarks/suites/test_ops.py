@@ -60,7 +60,7 @@ def test_bench_ops_measures_what_serves_and_writes_it(tmp_path, capsys):
 def test_every_op_of_the_bench_runs(tmp_path):
     assert run.main(["ops", "--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
     (file,) = tmp_path.iterdir()
-    from mmphate_gpu.ops.twins import PORTABLE
+    from mmphate_gpu.ops.launch.twins import PORTABLE
 
     assert {r.stage for r in records.read(file)} >= {*PORTABLE}
 

@@ -1,0 +1,5 @@
+"""The command line: `mmphate-gpu demo | embed | plan | plot | config | bench`."""
+
+from .commands import main
+
+__all__ = ["main"]

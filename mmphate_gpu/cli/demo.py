@@ -1,0 +1,162 @@
+"""The demonstration: a small LSTM learns to read digits, and its hidden states are recorded meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import check_number
+from ..estimator import MMPHATE
+from ..params import Params
+from ..record import Recorder
+from ..runtime.devices import one_thread, resolve_device
+from ..stages import progress_bar
+from ..trace import Trace
+from . import result_folder
+
+N_HIDDEN = 20
+N_CLASSES = 10
+N_PROBE = 5  # held-out images of each class that are recorded
+TEST_SHARE = 0.3
+BATCH = 64
+# The rate rises linearly from a tenth of this. So the first, fast changes are spread over many epochs.
+LEARNING_RATE = 3e-3
+# More landmarks do not change the picture, and the work grows with their cube.
+N_LANDMARK = 1000
+
+
+class DigitReader(nn.Module):
+    """Reads an image row by row, and names the digit after the last row."""
+
+    def __init__(self, n_hidden: int = N_HIDDEN) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, n_hidden, batch_first=True)
+        self.head = nn.Linear(n_hidden, N_CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:  # (B, 8, 8) -> (B, 10)
+        return self.head(self.lstm(images)[0][:, -1])
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images, 8 rows of 8 pixels from 0 to 1, with their classes. The probe is part of the test images."""
+
+    train: tuple[torch.Tensor, torch.Tensor]
+    test: tuple[torch.Tensor, torch.Tensor]
+    probe: tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The recorded trace, and the accuracies at each recorded epoch. The first epoch is before training."""
+
+    trace: Trace
+    train_accuracy: list[float]
+    test_accuracy: list[float]
+
+
+def digits(seed: int = 0) -> Digits:
+    """The 1,797 handwritten digits of scikit-learn in a random split. The probe has equally many of every class."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    order = np.random.default_rng(seed).permutation(len(data.target))
+    images = torch.tensor(data.images[order] / 16, dtype=torch.float32, device="cpu")
+    classes = torch.tensor(data.target[order], dtype=torch.int64, device="cpu")
+    n_test = int(TEST_SHARE * len(order))
+    test = images[:n_test], classes[:n_test]
+    chosen = torch.cat([torch.nonzero(test[1] == digit)[:N_PROBE, 0] for digit in range(N_CLASSES)])
+    return Digits((images[n_test:], classes[n_test:]), test, (test[0][chosen], test[1][chosen]))
+
+
+def train(
+    data: Digits, *, epochs: int, seed: int = 0, callback: Callable[[int, float], None] | None = None
+) -> Training:
+    """Train a `DigitReader`, recording its hidden states on the probe before training and after every epoch.
+
+    ``callback(epoch, test accuracy)`` is called at each recorded epoch. The random state of torch does not change.
+    About 0.1 s an epoch, on one thread of the CPU. Equal seeds give equal bits.
+    """
+    with torch.random.fork_rng(devices=[]), one_thread():
+        torch.manual_seed(seed)
+        model = DigitReader()
+        optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=epochs)
+        accuracies: tuple[list[float], list[float]] = ([], [])
+        with Recorder(model, "lstm", probe=data.probe[0], label=data.probe[1]) as recorder:
+            for epoch in range(epochs + 1):
+                if epoch > 0:
+                    _one_epoch(model, optimizer, *data.train)
+                    schedule.step()
+                recorder.snapshot(epoch)
+                for curve, part in zip(accuracies, (data.train, data.test), strict=True):
+                    curve.append(_accuracy(model, *part))
+                if callback is not None:
+                    callback(epoch, accuracies[1][-1])
+    return Training(recorder.trace(), *accuracies)
+
+
+def _one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, classes: torch.Tensor) -> None:
+    model.train()
+    for batch in torch.randperm(len(images), device="cpu").split(BATCH):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images[batch]), classes[batch]).backward()
+        optimizer.step()
+
+
+def _accuracy(model: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> float:
+    model.eval()
+    with torch.no_grad():
+        return (model(images).argmax(1) == classes).double().mean().item()
+
+
+def demo(
+    out: Path, *, epochs: int = 50, seed: int = 0, device: Any = "auto", force: bool = False, verbose: bool = True
+) -> dict[str, Any]:
+    """Train, record, embed in two and three dimensions, draw; write everything to the folder ``out``.
+
+    Returns the content of report.json. Raises `InputError` for a folder that exists and for parameters out of range.
+    Pictures come last. If they cannot be drawn, a warning says so.
+    About 15 s on two cores. Equal bits for one seed, device and thread count.
+    """
+    started = time.perf_counter()
+    check_number("epochs", epochs, low=1, integer=True)
+    options = {"n_landmark": N_LANDMARK, "random_state": seed, "device": device}
+    Params(**options)
+    resolve_device(device)
+    op = MMPHATE(**options, verbose=verbose)
+
+    def compute() -> result_folder.Results:
+        training = _trained(epochs, seed, verbose)
+        op.fit(training.trace)
+        flat, report = op.result_, result_folder.report(op, training.trace, seconds=0)
+        # This fit uses the stages of the first one up to the distances.
+        op.set_params(n_components=3).fit(training.trace)
+        report |= {"train_accuracy": training.train_accuracy, "test_accuracy": training.test_accuracy}
+        report |= {"stress_3d": op.stress_, "seconds": time.perf_counter() - started}
+        embeddings = {result_folder.EMBEDDING: flat, result_folder.EMBEDDING_3D: op.result_}
+        return result_folder.Results(report, embeddings, training.trace)
+
+    results = result_folder.saved(out, compute, force=force)
+    pictures = dict(zip((result_folder.PANELS, result_folder.PANELS_3D), results.embeddings.values(), strict=True))
+    result_folder.draw_results(out, pictures, results.report)
+    return results.report
+
+
+def _trained(epochs: int, seed: int, verbose: bool) -> Training:
+    if not verbose:
+        return train(digits(seed), epochs=epochs, seed=seed)
+    with progress_bar(epochs + 1, desc="training", unit="epoch") as bar:
+
+        def show(epoch: int, accuracy: float) -> None:
+            bar.set_postfix_str(f"{accuracy:.1%} right", refresh=False)
+            bar.update()
+
+        return train(digits(seed), epochs=epochs, seed=seed, callback=show)

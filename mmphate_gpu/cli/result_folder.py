@@ -1,0 +1,388 @@
+"""The folder of results that the commands `embed` and `demo` write, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import os
+import platform
+import secrets
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import InputError
+from ..runtime.atomic import (
+    PathExistsError,
+    is_scratch,
+    listing,
+    names_to_keep,
+    scratch_folder,
+    short,
+    whole_file,
+    whole_folder,
+)
+from ..runtime.paths import writable
+from ..runtime.signals import Stopped, stoppable
+from ..runtime.streams import encodable
+from .arguments import PROGRAM
+
+if TYPE_CHECKING:
+    from ..embedding import Embedding
+    from ..estimator import MMPHATE
+    from ..trace import Trace
+
+EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
+PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
+FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
+MAX_REPORT = 1 << 24  # bytes; a real report has some thousands
+
+
+@contextmanager
+def result_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give an empty folder beside ``path``, and move it to ``path`` when the block succeeds.
+
+    After an error, Ctrl-C or a request to stop (SIGTERM, SIGHUP) that folder is deleted, and ``path`` is unchanged. If
+    the process is stopped while it deletes the folder, the next run to ``path`` deletes it.
+
+    Raises
+    ------
+    InputError
+        See `check_folder`.
+    """
+    check_folder(path, force=force)
+    inode = None
+    try:
+        with stoppable(), whole_folder(path, overwrite=force, others=others) as new:
+            with writable(path):
+                new.mkdir()
+            yield new
+            with writable(path):
+                inode = new.stat().st_ino
+            check_folder(path, force=force)  # another run may have taken the name meanwhile
+    except PathExistsError as error:
+        raise InputError(_exists(path)) from error
+    except (KeyboardInterrupt, Stopped) as stop:
+        if inode is not None and path.exists() and path.stat().st_ino == inode:
+            stop.args = (f"{path} holds the results, without pictures",)
+        raise
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a run.
+
+    Attributes
+    ----------
+    report : the content of report.json.
+    embeddings : {name of the file: embedding}.
+    trace : the trace that the run itself recorded (`demo`), or None.
+    """
+
+    report: dict[str, Any]
+    embeddings: Mapping[str, Embedding]
+    trace: Trace | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write the report, the embeddings and the trace into ``folder``."""
+        from ..trace import save_trace
+
+        if self.trace is not None:
+            save_trace(folder / TRACE, self.trace)
+        for name, embedding in self.embeddings.items():
+            embedding.save(folder / name)
+        write_report(folder, self.report)
+
+
+def saved(path: Path, compute: Callable[[], Results], *, force: bool = False) -> Results:
+    """Compute results and save them in a new folder at ``path``.
+
+    If the results cannot be saved there once they are computed, they are saved beside ``path``, or else in the system's
+    folder for temporary files. The error says where they are.
+
+    Raises
+    ------
+    InputError
+        `check_folder` refuses ``path``, before anything is computed; ``compute`` raises it; ``path`` cannot be written.
+    """
+    results = None
+    try:
+        with result_folder(path, force=force) as folder:
+            results = compute()
+            results.write(folder)
+    except (InputError, OSError, MemoryError, RuntimeError) as error:  # torch's own RuntimeError: no memory
+        if results is None:
+            raise
+        reason = f"{path} cannot be written ({type(error).__name__}: {error})"
+        raise InputError(f"{error if isinstance(error, InputError) else reason}; {_kept(path, results)}") from error
+    return results
+
+
+def _kept(path: Path, results: Results) -> str:
+    """Save ``results`` in another folder, and return the end of a message that says where."""
+    name = f"{short(path.name)}.{secrets.token_hex(4)}.kept"
+    for parent in (lambda: path.parent, lambda: Path(tempfile.gettempdir())):
+        # `gettempdir` raises if there is no folder for temporary files.
+        with suppress(InputError, OSError, MemoryError, RuntimeError):
+            kept = parent() / name
+            with result_folder(kept) as folder:
+                folder.chmod(0o700)  # other users may read the folder for temporary files
+                results.write(folder)
+            return f"the results are kept in {kept}"
+    return "they could not be kept elsewhere"
+
+
+def check_folder(path: Path, *, force: bool = False) -> None:
+    """Raise `InputError` unless a folder may be written at ``path``; ``force`` allows a folder of results there."""
+    try:
+        _check_folder(path, force)
+    except FileNotFoundError:  # nothing is there, or another run has just moved it
+        pass
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise InputError(
+            f"--out {path} cannot be used ({error.strerror}); accepted: the path of a new folder"
+        ) from error
+
+
+def _check_folder(path: Path, force: bool) -> None:
+    if not path.name or path.name == "..":
+        raise InputError(f"--out {path} has no name of a folder at its end; accepted: the path of a new folder")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"--out {path}: the folder {path.parent} does not exist; accepted: a new folder in an existing one"
+        )
+    path.lstat()
+    if not force:
+        raise InputError(_exists(path))
+    only = "--force replaces a folder of results only"
+    if path.is_symlink() or not path.is_dir():
+        raise InputError(f"--out {path} is no folder; {only}")
+    if os.path.ismount(path):
+        raise InputError(f"--out {path} is a mount point, which cannot be renamed; accepted: a new folder in it")
+    names = names_to_keep(path, others)
+    if names and FILES.issuperset(names) and _read_report(path) is None:
+        raise InputError(f"--out {path} has no {REPORT} of {PROGRAM}; {only}")
+    if names:
+        raise InputError(f"--out {path} holds {listing(names)}, which {PROGRAM} did not write; {only}")
+
+
+def _exists(path: Path) -> str:
+    return f"--out {path} exists; accepted: a new name, or --force to replace the results in it"
+
+
+def others(folder: Path) -> list[str]:
+    """The names in a folder of results that its report does not list. Scratch folders do not count.
+
+    For a folder without a report these are all of its names, and for a path that is no folder it is its name.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return [folder.name]
+    items = sorted(folder.iterdir())
+    written = _written_by(_read_report(folder))  # read after the names, because a file is listed before it is written
+    unknown = [item for item in items if not (item.name in written and _is_plain(item)) and not _is_scratch(item)]
+    return [item.name for item in unknown if os.path.lexists(item)]  # scratch may have been deleted meanwhile
+
+
+def _written_by(report: dict[str, Any] | None) -> frozenset[str]:
+    """The files that ``report`` lists, without names that this program never writes."""
+    if report is None:
+        return frozenset()
+    if "files" not in report:  # a report of an earlier version
+        return FILES if "train_accuracy" in report else FILES - {TRACE, EMBEDDING_3D, PANELS_3D}
+    listed = report["files"] if isinstance(report["files"], list) else []
+    return FILES & {REPORT, *(name for name in listed if isinstance(name, str))}
+
+
+def _is_scratch(item: Path) -> bool:
+    """Whether ``item`` is a scratch folder of this program in a folder of results; a killed process leaves one."""
+    return any(is_scratch(item, name) for name in FILES)
+
+
+def check_outside(trace: Path, out: Path) -> None:
+    """Raise `InputError` if replacing the folder ``out`` would delete ``trace``."""
+    if out.resolve() in [trace.resolve(), *trace.resolve().parents]:
+        raise InputError(f"--out {out} holds the trace {trace}; accepted: another folder")
+
+
+def _is_plain(item: Path) -> bool:
+    return item.is_file() and not item.is_symlink()
+
+
+def _read_report(folder: Path) -> dict[str, Any] | None:
+    """The content of the report in ``folder``; None if this program wrote no report there."""
+    path = folder / REPORT
+    try:
+        if not _is_plain(path) or path.stat().st_size > MAX_REPORT:  # reading a FIFO would not end
+            return None
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return report if isinstance(report, dict) and report.get("program") == PROGRAM else None
+
+
+class NoPicture(RuntimeWarning):
+    """The pictures could not be drawn, and the message says why. `draw` raises it; `draw_results` warns with it."""
+
+
+def draw(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, Any] | None) -> list[str]:
+    """Draw ``embeddings`` into ``folder`` and return the names of the pictures.
+
+    Each key is the name of the file for the panels of its embedding. If the first embedding has an entropy curve, that
+    is drawn too. Existing pictures are replaced only once all of them are drawn. ``report`` is the report of the run
+    that computed the embeddings, or None if there is none.
+
+    Raises
+    ------
+    NoPicture
+        The pictures cannot be drawn or written, or ``folder`` holds the results of another run. It is unchanged.
+    """
+    try:
+        with stoppable(), scratch_folder(folder / PANELS) as scratch:
+            # Another run may replace ``folder`` at any moment. ".." is the folder in which the scratch folder lies.
+            drawn, here = scratch / PANELS, scratch / os.pardir
+            if not _holds(here, report):
+                raise InputError(f"{folder} holds the results of another run")
+            drawn.mkdir()
+            names = _draw(drawn, embeddings)
+            for name in [*_longer_report(drawn, here, names), *names]:
+                os.replace(drawn / name, here / name)
+    except Exception as error:  # matplotlib's errors have no base class, and none of them may hide the results
+        if not _holds(folder, report):
+            raise NoPicture(f"{folder}: another run has replaced the results; no picture was drawn") from error
+        reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
+        raise NoPicture(f"{folder}: no picture could be drawn ({reason})") from error
+    return names
+
+
+def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
+    from .. import plots
+
+    for name, embedding in embeddings.items():
+        plots.panels(embedding, path=folder / name)
+    first = next(iter(embeddings.values()))
+    if first.entropy is None:
+        return [*embeddings]
+    plots.entropy(first, path=folder / ENTROPY)
+    return [*embeddings, ENTROPY]
+
+
+def _holds(folder: Path, report: dict[str, Any] | None) -> bool:
+    """Whether the report in ``folder`` equals ``report``, apart from the list of files."""
+    reports = (_read_report(folder), report)
+    contents = [None if values is None else {**json.loads(_text(values)), "files": None} for values in reports]
+    return contents[0] == contents[1]
+
+
+def _longer_report(drawn: Path, folder: Path, names: list[str]) -> list[str]:
+    """Write into ``drawn`` the report of ``folder`` with ``names`` added to its files; [] if it lists them already.
+
+    It is moved to ``folder`` before the pictures, so that none of them is unlisted at any moment.
+    """
+    report = _read_report(folder)
+    if report is None or _written_by(report).issuperset(names):
+        return []
+    _write_report(drawn, report | {"files": sorted(_written_by(report).union(names))})
+    return [REPORT]
+
+
+def draw_results(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, Any]) -> None:
+    """Draw as `draw` does, but only warn about an error: the results in ``folder`` are complete without pictures.
+
+    Warns
+    -----
+    NoPicture
+        The pictures cannot be drawn.
+    """
+    try:
+        draw(folder, embeddings, report)
+    except NoPicture as error:
+        remedy = f"; the results are saved; '{PROGRAM} plot {folder}' draws them" if _holds(folder, report) else ""
+        warnings.warn(f"{error}{remedy}", NoPicture, stacklevel=3)
+    except (KeyboardInterrupt, Stopped) as stop:
+        stop.args = (f"{folder} holds the results, without pictures",)
+        raise
+
+
+def redraw(folder: Path) -> list[str]:
+    """Draw every embedding in ``folder`` again. Raises `InputError` if there is none, `NoPicture` as `draw` does."""
+    from ..embedding import Embedding
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; accepted: a folder that {PROGRAM} embed or demo wrote")
+    report = _read_report(folder)  # first, so that `draw` notices a replacement between the reads
+    embeddings = {PANELS: Embedding.load(folder / EMBEDDING)}
+    if (folder / EMBEDDING_3D).is_file():
+        embeddings[PANELS_3D] = Embedding.load(folder / EMBEDDING_3D)
+    return draw(folder, embeddings, report)
+
+
+def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[str, Any]:
+    """The content of report.json: the settings of the run, its time and memory, and ``more``."""
+    stages = [{**stage, "peak_bytes": int(stage["peak_bytes"])} for stage in op.report_]
+    hidden = {"verbose", "callback"}
+    parameters = {name: value for name, value in op.get_params().items() if name not in hidden}
+    return {
+        "program": PROGRAM,
+        "version": __version__,
+        "trace": {
+            "epoch": trace.n_epochs,
+            "timestep": trace.n_timesteps,
+            "unit": trace.n_units,
+            "sample": trace.n_samples,
+            "dtype": str(trace.data.dtype).removeprefix("torch."),
+            "masked": trace.mask is not None,
+        },
+        "parameters": parameters | {"device": str(parameters["device"])},
+        "seed": op.random_state,
+        "device": str(op.affinity_.device),
+        "n_landmark": op.n_landmark_,
+        "t": op.t_,
+        "stress": op.stress_,
+        "bandwidth": op.bandwidth_,
+        "seconds": seconds,
+        "peak_bytes": max(stage["peak_bytes"] for stage in stages),
+        "stages": stages,
+        "versions": _versions(),
+        **more,
+    }
+
+
+def write_report(folder: Path, values: dict[str, Any]) -> None:
+    """Write report.json with ``values`` and the list of the files in ``folder``, which --force may replace."""
+    _write_report(folder, values | {"files": sorted({REPORT, *(item.name for item in folder.iterdir())})})
+
+
+def _write_report(folder: Path, values: dict[str, Any]) -> None:
+    with whole_file(folder / REPORT, overwrite=True) as new:
+        new.write_text(_text(values) + "\n", encoding="utf-8")
+
+
+def _text(values: dict[str, Any]) -> str:
+    return json.dumps(_jsonable(values), indent=2, allow_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    """``value`` in types of JSON: None for NaN and infinities, escapes for characters that UTF-8 cannot encode."""
+    if isinstance(value, dict):
+        return {name: _jsonable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, numbers.Integral):
+        return value if isinstance(value, bool) else int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    return None if value is None else encodable(str(value))
+
+
+def _versions() -> dict[str, str]:
+    from ..config import version_of
+
+    packages = ("torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib")
+    versions = {package: version_of(package) for package in packages}
+    return {"python": platform.python_version(), "mmphate-gpu": __version__} | versions

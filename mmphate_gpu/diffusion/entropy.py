@@ -1,0 +1,271 @@
+"""The von Neumann entropy of diffusion, and the diffusion time at its knee (step 9 of docs/method.md)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import InputError
+from ..linalg.components import Components, components, diagonal_blocks
+from ..linalg.eigenvalues import symmetric_eigenvalues
+from ..linalg.safe_scale import safe_scale
+from ..linalg.singular_value_sample import SingularValueSample
+from ..linalg.symmetric_product import symmetric_product
+from ..ops.chunks import chunk_elements, row_chunks
+from ..params import check_t_max
+from ..runtime.arrays import takes_arrays
+from ..runtime.memory import available_bytes
+from .knee import KNEE_TIE, knee, knee_errors
+from .power import check_square
+
+# Components of up to this many landmarks get their singular values from a plain SVD. Larger ones get them from the Gram
+# matrix, which is several times faster. Its error is bounded; if the error could change t, the plain SVD decides. The
+# limit for CUDA is low, because there the SVD of more than 32 rows is a loop of Jacobi sweeps.
+SVD_UP_TO = {"cpu": 1000, "cuda": 32}
+# Bound of the error in the eigenvalues of the float64 Gram matrix, relative to the largest. Measured errors are 5e-15
+# at 1200 rows and 8e-15 at 2400, and grow with the root of the number of rows.
+GRAM_ERROR = 1e-13
+# The number added inside the logarithm (step 9 of docs/method.md).
+ENTROPY_FLOOR = torch.finfo(torch.float64).eps
+# Components of more landmarks than this have their singular values sampled: the Gram matrix and its eigenvalues take
+# time with the cube of the landmarks, a sample with the square. A sample multiplies matrices, which a GPU does near its
+# peak rate, but a GPU finds eigenvalues of a few thousand rows slowly. The limit for CUDA is an estimate, not measured.
+SAMPLE_ABOVE = {"cpu": 8000, "cuda": 1500}
+# Probes of the sample, round by round, until the knee is certain. If it stays uncertain, all singular values are
+# computed, if they fit in memory.
+PROBES = (32, 64)
+# Groups of probes; the jackknife leaves out one group at a time.
+N_GROUPS = 32
+# Standard errors in the margin: with this many groups, one error in 2700 is larger.
+N_ERRORS = 4
+
+
+def _limit(by_device: dict[str, int], device: torch.device) -> int:
+    """The limit for ``device``; a device that is not listed has the CPU's."""
+    return by_device.get(device.type, by_device["cpu"])
+
+
+@dataclass(frozen=True, eq=False)
+class EntropyEstimate:
+    """A von Neumann entropy, its error, and the range of breaks that could be its knee."""
+
+    entropy: torch.Tensor  # (t_max,) float64
+    error: torch.Tensor  # (t_max,) float64, the error of sampling; 0 if nothing was sampled
+    t_low: int
+    t_high: int
+
+
+def _singular_value_bounds(
+    matrix: torch.Tensor, groups: Components
+) -> tuple[torch.Tensor, torch.Tensor]:  # 2 x (L,) float64
+    """Lower and upper bounds of the singular values, component by component; equal bounds come from the plain SVD."""
+    bounds = []
+    for members in groups:
+        blocks = diagonal_blocks(matrix, members)
+        if blocks.shape[-1] > _limit(SVD_UP_TO, matrix.device):
+            bounds.append(_gram_bounds(blocks))
+        else:
+            values = torch.linalg.svdvals(blocks).flatten()
+            bounds.append((values, values))
+    low, high = zip(*bounds, strict=True)
+    return torch.cat(low), torch.cat(high)
+
+
+# Blocks of up to this many rows have their eigenvalues computed side by side.
+BATCHED_UP_TO = 512
+
+
+def _gram_bounds(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (k, s, s) -> 2 x (k s,)
+    """Bounds by the eigenvalues of the float64 Gram matrices."""
+    if blocks.shape[1] <= BATCHED_UP_TO:
+        squares = torch.linalg.eigvalsh(blocks.mT @ blocks)
+    else:
+        squares = torch.stack([symmetric_eigenvalues(symmetric_product(block.T, block)) for block in blocks])
+    error = GRAM_ERROR * squares[:, -1:].clamp_min(0)
+    return tuple((squares + side * error).clamp_min(0).sqrt().flatten() for side in (-1, 1))
+
+
+def entropy_of_singular_values(
+    values: torch.Tensor, t_max: int = 100, counts: torch.Tensor | None = None
+) -> torch.Tensor:  # (L,) or (g, L) -> (t_max,) or (g, t_max) float64
+    """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1.
+
+    w does not depend on the scale of s. s is first divided by its largest value, so that no power overflows.
+    ``counts`` (g, L) says how often each of the values (L,) occurs, and gives one curve for every row: (g, t_max).
+    """
+    values = values / values.amax(-1, keepdim=True)
+    n_curves = max(values.numel(), 0 if counts is None else counts.numel()) // values.shape[-1]
+    powers, entropy = torch.ones_like(values[..., None, :]), []
+    # Some five temporaries of this size are held at once.
+    for part in row_chunks(t_max, n_curves * values.shape[-1], chunk_elements(values.device) // 4):
+        # The powers of this part, row by row: the first row continues from the last power of the part before.
+        factors = values[..., None, :].repeat_interleave(part.stop - part.start, -2)
+        factors[..., 0, :] *= powers[..., -1, :]
+        powers = factors.cumprod(-2)
+        weighted = powers if counts is None else counts[:, None] * powers
+        weights = powers / weighted.sum(-1, keepdim=True) + ENTROPY_FLOOR
+        terms = weights * weights.log()
+        entropy.append(-(terms if counts is None else counts[:, None] * terms).sum(-1))
+    return _flat_if_rounding(torch.cat(entropy, -1), values.shape[-1])
+
+
+def _flat_if_rounding(entropy: torch.Tensor, n_values: int) -> torch.Tensor:  # (..., t_max)
+    """``entropy``, made constant if it changes by no more than the rounding of ``n_values`` singular values.
+
+    Singular values that should be 0 come out near 1e-17, and their powers vanish. If all other singular values are
+    equal, nothing else changes the curve, and this change would be taken for its knee.
+    """
+    start = entropy[..., :1]
+    rounding = -math.log(ENTROPY_FLOOR) * ENTROPY_FLOOR * n_values
+    return torch.where((entropy - start).abs().amax(-1, keepdim=True) <= rounding, start, entropy)
+
+
+@takes_arrays("landmark_op")
+def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L, L) -> (t_max,) float64
+    """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
+
+    landmark_op is not symmetric, so its singular values differ from its eigenvalues. They are computed for every
+    connected component. A component of more than 1000 landmarks (on CUDA 32) uses the float64 Gram matrix, if that
+    provably gives the same `optimal_t` as the SVD. A component of more than 8000 (on CUDA 1500) is sampled, if that
+    provably gives the same `optimal_t` (`entropy_with_error`).
+
+    A component takes O(L^3) time, a sampled component O(6500 L^2). O(L^2) memory. Deterministic for one device, dtype
+    and thread count, because the seed of the sample is fixed.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the sample leaves `optimal_t` open and an exact decomposition does not fit in memory.
+    """
+    return entropy_of_components(landmark_op, None, t_max)
+
+
+def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> torch.Tensor:
+    """`von_neumann_entropy` of an operator whose `components` are ``groups``."""
+    estimate = _entropy_with_error(landmark_op, groups, t_max)
+    if estimate.t_low < estimate.t_high:
+        warnings.warn(
+            f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {estimate.t_low} "
+            f"and {estimate.t_high}: the singular values are sampled, and there is no memory for all of them. A "
+            "smaller n_landmark, or a number for t, settles it",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return estimate.entropy
+
+
+@takes_arrays("landmark_op")
+def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEstimate:  # (L, L)
+    """`von_neumann_entropy` with its error, and the range of breaks that could be its knee.
+
+    Components of up to 8000 landmarks (on CUDA 1500) are not sampled: ``error`` is 0, and one break is left. Larger
+    components are sampled by stochastic Lanczos quadrature. Then ``error`` is four standard errors over the probes
+    (jackknife), plus twice the change that the last quarter of the Lanczos steps makes, plus rounding. A break could be
+    the knee if the two lines that meet there fit no worse than those of the best break, within the error of the
+    difference. Probes are added until one break is left; if several stay, all singular values are computed, if they fit
+    in memory. Deterministic for one device, dtype and thread count, because the seed is fixed.
+    Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017.
+    """
+    return _entropy_with_error(landmark_op, None, t_max)
+
+
+def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> EntropyEstimate:
+    check_t_max(t_max)
+    check_square(landmark_op)
+    if not bool(landmark_op.any()):
+        raise InputError("landmark_op contains only zeros; accepted: a matrix with an entry that is not 0")
+    scale = safe_scale(landmark_op)  # the entropy does not depend on it
+    matrix = landmark_op.double() if scale == 1 else landmark_op.double() * scale
+    groups = components(matrix) if groups is None else groups
+    if max(members.shape[1] for members in groups) > _limit(SAMPLE_ABOVE, matrix.device):
+        estimate = _sampled(matrix, groups, t_max)
+        if estimate.t_low == estimate.t_high or not _exact_fits(groups, matrix.device):
+            return estimate
+    entropy = _exact(matrix, groups, t_max)
+    t = knee(entropy)
+    return EntropyEstimate(entropy, torch.zeros_like(entropy), t, t)
+
+
+def _exact_fits(groups: Components, device: torch.device) -> bool:
+    """Whether `_exact` fits in memory: the components of one size, and as much again for their SVD, or the Gram matrix
+    of one of them with its eigenvalues."""
+    needed = max((2 * members.shape[0] + 1) * 8 * members.shape[1] ** 2 for members in groups)
+    return needed <= available_bytes(device)
+
+
+def _exact(matrix: torch.Tensor, groups: Components, t_max: int) -> torch.Tensor:  # (t_max,)
+    low, high = _singular_value_bounds(matrix, groups)
+    entropy = entropy_of_singular_values((low + high) / 2, t_max)
+    if torch.equal(low, high) or _certain(entropy, low, high):
+        return entropy
+    # The default on CUDA, cuSOLVER's Jacobi method, is expected to take tens of seconds for a few thousand rows.
+    driver = "gesvd" if matrix.is_cuda else None
+    values = [torch.linalg.svdvals(diagonal_blocks(matrix, members), driver=driver).flatten() for members in groups]
+    return entropy_of_singular_values(torch.cat(values), t_max)
+
+
+def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEstimate:
+    """The entropy with sampled large components; probes are added until the knee is certain, or none are left."""
+    most = _limit(SAMPLE_ABOVE, matrix.device)
+    small = [members for members in groups if members.shape[1] <= most]
+    known = torch.stack(_singular_value_bounds(matrix, small)).mean(0) if small else matrix.new_empty(0)
+    large = [block for members in groups if members.shape[1] > most for block in diagonal_blocks(matrix, members)]
+    samples = [SingularValueSample(block, random_state=seed) for seed, block in enumerate(large)]
+    for n_probes in PROBES:
+        for sample in samples:
+            sample.draw(n_probes)
+        estimate = _estimate(known, samples, t_max)
+        if estimate.t_low == estimate.t_high:
+            break
+    return estimate
+
+
+def _estimate(known: torch.Tensor, samples: list[SingularValueSample], t_max: int) -> EntropyEstimate:
+    n_probes = samples[0].n_probes
+    everyone = known.new_full((1, n_probes), 1 / n_probes)
+    left_out = torch.eye(N_GROUPS, dtype=known.dtype, device=known.device).repeat(1, n_probes // N_GROUPS)
+    others = (1 - left_out) / (1 - left_out).sum(1, keepdim=True)
+    curves = _sampled_entropy(known, samples, torch.cat([everyone, others]), t_max)
+    coarse = _sampled_entropy(known, samples, everyone, t_max, coarse=True)
+    errors, coarse_errors = knee_errors(curves.cpu()), knee_errors(coarse.cpu())
+    best = int(errors[0].argmin())
+    behind, coarse_behind = (e - e[:, best : best + 1] for e in (errors, coarse_errors))
+    rounding = KNEE_TIE * float(curves[0].abs().max())
+    near = 1 + torch.nonzero(behind[0] <= _margin(behind, coarse_behind) + rounding).flatten()
+    return EntropyEstimate(curves[0], _margin(curves, coarse) + rounding, int(near[0]), int(near[-1]))
+
+
+def _sampled_entropy(
+    known: torch.Tensor, samples: list[SingularValueSample], shares: torch.Tensor, t_max: int, coarse: bool = False
+) -> torch.Tensor:  # (g, t_max)
+    """Curves of the ``known`` singular values and the samples, one for every row of ``shares`` (g, n_probes)."""
+    measures = [sample.measure(shares, coarse=coarse) for sample in samples]
+    values = torch.cat([known, *(values for values, _ in measures)])
+    counts = torch.cat([known.new_ones(len(shares), len(known)), *(counts for _, counts in measures)], 1)
+    return entropy_of_singular_values(values, t_max, counts)
+
+
+def _margin(curves: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:  # (1 + N_GROUPS, n), (1, n) -> (n,)
+    """The error of the first row. Every other row leaves out a group of probes; ``coarse`` leaves out Lanczos steps."""
+    standard_error = (N_GROUPS - 1) ** 0.5 * curves[1:].std(0, correction=0)
+    return N_ERRORS * standard_error + 2 * (coarse[0] - curves[0]).abs()
+
+
+def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bool:
+    """Whether all singular values within the bounds have the same knee."""
+    bounds = entropy_of_singular_values(torch.stack([low, high]), entropy.numel())
+    # An error e in H moves the absolute residuals of one line by less than 3 sum |e| (those of a line fit to e itself).
+    # The points next to the break belong to both lines, so the sum for one break moves by less than 6 times that, and
+    # the difference of two by less than 12 times; the bend of H between the bounds is of second order in them.
+    shift = 12 * (bounds - entropy).abs().amax(0).sum()
+    best, second = torch.topk(knee_errors(entropy.cpu()), 2, largest=False).values
+    return bool(second - best > shift + 2 * KNEE_TIE * entropy.abs().max())
+
+
+@takes_arrays("landmark_op")
+def optimal_t(landmark_op: torch.Tensor, t_max: int = 100) -> int:
+    """Diffusion time: the knee of the von Neumann entropy."""
+    return knee(von_neumann_entropy(landmark_op, t_max))

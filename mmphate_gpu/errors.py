@@ -1,0 +1,58 @@
+"""The errors of the package, and the checks of single arguments that raise them."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection
+from typing import Any
+
+
+class InputError(ValueError):
+    """An argument or a file that the library cannot accept; the message names it."""
+
+
+class InputTypeError(InputError, TypeError):
+    """An argument of the wrong type; the message names it."""
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """Return ``value`` if it is one of ``choices``, else raise `InputError`."""
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name}={value!r} is unknown; accepted: {listed(choices)}")
+    return value
+
+
+def listed(choices: Collection[str]) -> str:
+    """The names in ``choices``, quoted and separated by commas."""
+    return ", ".join(map(repr, choices))
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    integer: bool = False,
+    open_low: bool = False,
+) -> float:
+    """Return ``value`` if it is a real number within [low, high], else raise.
+
+    ``open_low`` excludes ``low`` itself; booleans are not numbers here.
+    """
+    accepted: Any = numbers.Integral if integer else numbers.Real
+    wanted = ("an integer" if integer else "a number") + _range_text(low, high, open_low)
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        raise InputTypeError(f"{name}={value!r} must be {wanted}")
+    finite = isinstance(value, numbers.Integral) or math.isfinite(value)
+    if not finite or value < low or value > high or (open_low and value == low):
+        raise InputError(f"{name}={value!r} is out of range; it must be {wanted}")
+    return int(value) if integer else float(value)
+
+
+def _range_text(low: float, high: float, open_low: bool) -> str:
+    above = ">" if open_low else ">="
+    lower = f" {above} {low:g}" if low > -math.inf else ""
+    upper = f" <= {high:g}" if high < math.inf else ""
+    return lower + (" and" if lower and upper else "") + upper

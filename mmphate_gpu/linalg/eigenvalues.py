@@ -1,0 +1,137 @@
+"""Eigenvalues and eigenpairs of a large symmetric matrix by whichever solver of the device is fastest."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+from ..runtime.optional import available, require_cupy
+
+# To eigenvalues alone (n,), or to eigenvalues and eigenvectors (n, n).
+Solver = Callable[[torch.Tensor], Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem of a symmetric matrix, and the solvers that can solve it."""
+
+    # Rows of the matrix on which the solvers are timed, about as many as the library solves for. torch's own solver
+    # serves smaller matrices untimed: the choice costs more than it gains.
+    rows: int
+    solvers: dict[str, Solver]
+
+
+def _values_by_torch(matrix: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.eigvalsh(matrix)
+
+
+def _pairs_by_torch(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
+
+
+def _values_by_cupy(matrix: torch.Tensor) -> torch.Tensor:
+    return _by_cupy(matrix, lambda cupy, array: [cupy.linalg.eigvalsh(array)])[0]
+
+
+def _pairs_by_cupy(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    values, vectors = _by_cupy(matrix, lambda cupy, array: cupy.linalg.eigh(array))
+    return values, vectors
+
+
+def _by_cupy(matrix: torch.Tensor, solve: Callable[[Any, Any], Any]) -> list[torch.Tensor]:
+    """The arrays that ``solve`` makes of CuPy and of ``matrix``, as tensors.
+
+    CuPy works on its own default stream. Both conversions by DLPack make the stream that reads wait for the stream that
+    wrote. So no work of torch before or after overlaps CuPy's, and CuPy may take its memory from torch's pool.
+    """
+    cupy = require_cupy(purpose="an eigendecomposition on CUDA")
+    torch_pool = cupy.cuda.PythonFunctionAllocator(
+        torch.cuda.caching_allocator_alloc, lambda pointer, device: torch.cuda.caching_allocator_delete(pointer)
+    )
+    with (
+        torch.cuda.device(matrix.device),
+        cupy.cuda.Device(matrix.device.index),
+        cupy.cuda.using_allocator(torch_pool.malloc),
+    ):
+        return [torch.from_dlpack(array).clone() for array in solve(cupy, cupy.from_dlpack(matrix))]
+
+
+# torch decides between cuSOLVER's drivers by rules that have changed with its versions, by up to a hundredfold in time;
+# CuPy always takes divide and conquer.
+TASKS = {
+    "eigenvalues": Task(1024, {"torch": _values_by_torch, "cupy": _values_by_cupy}),
+    "eigenpairs": Task(512, {"torch": _pairs_by_torch, "cupy": _pairs_by_cupy}),
+}
+
+
+def symmetric_eigenvalues(matrix: torch.Tensor) -> torch.Tensor:  # (n, n) -> (n,) ascending
+    """Eigenvalues of the symmetric ``matrix``, of which one triangle is read.
+
+    On CUDA from 1024 rows on, by the solver that `fastest_solver` names when first asked on this device.
+    O(n^3) time, O(n^2) memory.
+    """
+    return _solver("eigenvalues", matrix)(matrix)
+
+
+def symmetric_eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (n, n) -> (n,), (n, n)
+    """Eigenvalues of the symmetric ``matrix``, ascending, and its orthonormal eigenvectors as columns.
+
+    Only one triangle is read. On CUDA, from 512 rows on, the solver is the one that `fastest_solver` named at its first
+    call on this device. The solver decides the signs of the eigenvectors. O(n^3) time, O(n^2) memory.
+    """
+    return _solver("eigenpairs", matrix)(matrix)
+
+
+def _solver(task: str, matrix: torch.Tensor) -> Solver:
+    solvers = TASKS[task].solvers
+    if matrix.device.type != "cuda" or matrix.shape[0] < TASKS[task].rows or not available("cupy"):
+        return solvers["torch"]
+    return solvers[fastest_solver(task, matrix.device, matrix.dtype)]
+
+
+@functools.cache
+def fastest_solver(task: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Name of the solver of ``task`` for ``device``: torch's, if none is twice as fast.
+
+    The factor of two makes two runs on one machine choose alike, since the solvers differ in the last bits. A solver
+    that fails is left out, with a warning.
+    """
+    rows = TASKS[task].rows
+    generator = torch.Generator("cpu").manual_seed(0)
+    points = torch.randn(rows, rows, generator=generator, dtype=torch.float64, device="cpu")
+    sample = (points @ points.T / rows).to(device, dtype)
+    seconds = {name: _seconds(task, name, sample) for name in TASKS[task].solvers}
+    quickest = min(seconds, key=seconds.__getitem__)
+    return quickest if seconds[quickest] < seconds["torch"] / 2 else "torch"
+
+
+def _seconds(task: str, name: str, sample: torch.Tensor) -> float:
+    """Of the second of two runs: the first one loads libraries."""
+    solve = TASKS[task].solvers[name]
+    try:
+        solve(sample)
+        _finish(sample.device)
+        started = time.perf_counter()
+        solve(sample)
+        _finish(sample.device)
+    # A library that is missing or too new for the driver, memory that is not there, or a warning that the user has
+    # turned into an error: torch's solver serves in each case.
+    except (InputError, ImportError, OSError, MemoryError, BufferError, RuntimeError, Warning) as error:
+        message = f"{task} by {name} do not serve on {sample.device}: {error}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return math.inf
+    return time.perf_counter() - started
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,1 @@
+"""How the C++ and CUDA versions of an op are found, compiled and started."""

@@ -1,0 +1,1 @@
+"""The kernels of the ops of tiles, in Triton's language."""

@@ -1,0 +1,148 @@
+"""A run within the free memory: refused early, or done with a leaner affinity."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import warnings
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from ..errors import InputError
+from ..operators import AffinityOperator, MultisliceAffinity, SparseAffinity, TiledAffinity
+from ..ops.point_tiles import TILE
+from ..params import Params
+from ..pipeline import Run, mmphate
+from ..runtime.memory import format_bytes
+from ..stages import STAGES, Callback, Stages
+from ..trace import Trace
+from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
+from .sample import Entries
+
+logger = logging.getLogger("mmphate_gpu")
+
+# Parts of the messages about memory that ran out, in errors that are not MemoryErrors: from torch's CPU allocator, C++,
+# cuBLAS, cuSOLVER, Triton, Python's threads and the loader of shared libraries.
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "ALLOC_FAILED",
+    "Cannot allocate memory",
+    "can't start new thread",
+    "failed to map segment",
+)
+
+
+def ran_out(error: BaseException | None) -> str | None:
+    """The sentence about memory that ran out, in ``error`` or in an error that it followed; None without one.
+
+    If memory runs out while a CUDA graph is captured, the capture breaks and ends with an error of its own.
+    """
+    while error is not None:
+        sentences = re.split(r"\. |\n", str(error))
+        about_memory = [sentence for sentence in sentences if any(words in sentence for words in OUT_OF_MEMORY)]
+        if about_memory or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return (about_memory or sentences)[0] or "out of memory"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+class Failure(NamedTuple):
+    """How an attempt ended. It has no exception, because its traceback would hold every tensor of the run."""
+
+    message: str
+    stage: str
+    storage: str
+    foreseen: bool  # by the plan, before anything ran out
+
+
+def run_within_memory(trace: Trace, p: Params, stages: Stages, callback: Callback | None, available: int) -> Run:
+    """`mmphate`, and once more with the matrix-free affinity if a stored one leaves too little memory.
+
+    A stored affinity leaves too little if the plan with the counted entries has no room for the rest of the run
+    (``storage="auto"`` then means the matrix-free form), or if torch runs out of memory in spite of the plan. Before
+    the second attempt everything that the first one held from the affinity on is released.
+
+    Warns
+    -----
+    RuntimeWarning
+        Out of memory with a stored affinity.
+
+    Raises
+    ------
+    InputError
+        The run does not fit; with the numbers, and the setting that helps.
+    """
+    result = _attempt(trace, p, stages, callback, available)
+    if isinstance(result, Failure) and _leaner_form_helps(result, p):
+        stages.forget("affinity")
+        if result.foreseen:
+            logger.info("%s", result.message)
+        else:
+            fallback = f'storage="{result.storage}" gives way to the leaner storage="lazy"'
+            warnings.warn(f"{result.message} in stage {result.stage!r}: {fallback}", RuntimeWarning, stacklevel=4)
+        p = replace(p, storage="lazy")
+        result = _attempt(trace, p, stages, callback, available)
+    if isinstance(result, Failure):
+        stages.forget("affinity")
+        if result.foreseen:
+            raise DoesNotFit(result.message)
+        raise _out_of_memory(trace, p, result, stages.device, available)
+    return result
+
+
+def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None, available: int) -> Run | Failure:
+    def check(affinity: MultisliceAffinity) -> None:
+        _plan_of_counted(trace, p, affinity.operator, available).check()
+
+    try:
+        return mmphate(trace, p, stages.start(callback, {"affinity": check}))
+    except DoesNotFit as error:
+        return Failure(str(error), stages.current, _storage(stages, p), True)
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        message = ran_out(error)  # a name for the error itself would close a cycle through its traceback
+        if message is None:
+            raise
+        return Failure(message, stages.current, _storage(stages, p), False)
+
+
+def _leaner_form_helps(failure: Failure, p: Params) -> bool:
+    """Whether a leaner form may help. The form that the user asked for is given up only if memory ran out."""
+    allowed = not failure.foreseen or p.storage == "auto"
+    return allowed and failure.storage != "lazy" and STAGES.index(failure.stage) >= STAGES.index("affinity")
+
+
+def _storage(stages: Stages, p: Params) -> str:
+    """The form of the affinity, or the form that was asked for if the affinity was not finished."""
+    affinity = stages.result("affinity")
+    return p.storage if affinity is None else affinity.operator.storage
+
+
+def _plan(trace: Trace, p: Params, available: int, entries: Entries) -> Plan:
+    data = trace.data
+    return plan_run(trace.shape, p, dtype=data.dtype, device=data.device, available=available, entries=entries)
+
+
+def _plan_of_counted(trace: Trace, p: Params, operator: AffinityOperator, available: int) -> Plan:
+    """The plan with the form and the number of entries of this affinity."""
+    n_pairs = trace.n_nodes * (trace.n_slices - 1)
+    entries = LEAST
+    if isinstance(operator, SparseAffinity):
+        entries = LEAST._replace(interslice=(operator.nnz - trace.n_nodes) / n_pairs)
+    elif isinstance(operator, TiledAffinity):
+        pairs_of_tiles = trace.n_units * math.ceil(trace.n_slices / TILE) ** 2
+        entries = LEAST._replace(tiles=operator.layout.n_active / pairs_of_tiles)
+    return _plan(trace, replace(p, storage=operator.storage), available, entries)
+
+
+def _out_of_memory(trace: Trace, p: Params, failure: Failure, device: torch.device, available: int) -> InputError:
+    plan = _plan(trace, p, available, LEAST)
+    run = f"a trace of shape {trace.shape} ran out of memory in stage {failure.stage!r}"
+    needs = f"it takes at least {format_bytes(plan.peak_bytes)}"
+    free = f"{device} had {format_bytes(available)} available{plan.limit}"
+    remedy = plan.remedy or FEWER_NODES
+    return InputError(f'{run} with storage="{p.storage}" ({failure.message}): {needs}, and {free}; {remedy}')

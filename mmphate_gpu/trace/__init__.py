@@ -1,0 +1,21 @@
+"""What was recorded: traces, how they are read, normalized, reduced and saved."""
+
+from .convert import as_trace
+from .files import load_trace, save_trace
+from .normalize import flat_points, normalize, trace_points
+from .pca import PrincipalAxes, principal_axes
+from .points import Points
+from .trace import Trace
+
+__all__ = [
+    "Points",
+    "PrincipalAxes",
+    "Trace",
+    "as_trace",
+    "flat_points",
+    "load_trace",
+    "normalize",
+    "principal_axes",
+    "save_trace",
+    "trace_points",
+]

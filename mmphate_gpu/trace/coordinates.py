@@ -1,0 +1,145 @@
+"""Convert coordinates and labels to dtypes that every file format and table can hold, or refuse them."""
+
+from __future__ import annotations
+
+import datetime
+import numbers
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, InputTypeError
+from ..runtime.arrays import to_numpy
+from ..runtime.read_array import is_sequence
+
+_ACCEPTED = "numbers, text, or dates without a time zone, all of the same type"
+# (types, dtype): an array of Python objects whose items all have one of ``types`` becomes an array of ``dtype``. Time
+# spans come before integers, because NumPy derives its time spans from its integers.
+_OBJECTS: tuple[tuple[Any, Any], ...] = (
+    (str, np.str_),
+    ((bool, np.bool_), np.bool_),
+    ((datetime.date, np.datetime64), "M8"),
+    ((datetime.timedelta, np.timedelta64), "m8"),
+    (numbers.Integral, np.int64),
+    ((float, np.floating, numbers.Integral), np.float64),
+)
+_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns")  # of the dates that pandas and xarray can hold
+_INT64 = np.iinfo(np.int64)
+
+
+def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
+    """Copy ``values`` to booleans, integers, float32, float64, fixed-width text, dates or time spans.
+
+    Bytes become text, and an array of Python objects gets the dtype of its items. No value changes. Error messages end
+    with ``accepted``, which says what is accepted.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        Complex numbers, dates with a time zone, other objects, a mixture of types, or a value that the dtype would
+        round.
+    """
+    array = to_numpy(name, values)
+    if array.dtype.kind in "OST":
+        array = _of_objects(name, array, accepted)
+    elif array.dtype.kind in "UfmM" and array.ndim == 1 and is_sequence(values):
+        # NumPy turns ["a", 1] and ["a", nan] into text, and rounds the integer of [0.5, 2**53 + 1].
+        _check_kept(name, array, values, accepted)
+    # A copy: a caller who later writes into the array must not change the labels of a finished run.
+    return _of_held_dtype(name, array, accepted).copy()
+
+
+def as_label(values: Any) -> np.ndarray | None:
+    """Class labels as int64, None for None; booleans and floating-point numbers without a fraction are accepted.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        A number with a fraction or beyond int64; text, dates and other dtypes.
+    """
+    if values is None:
+        return None
+    accepted = f"whole numbers from {_INT64.min} to {_INT64.max}, one class per sample"
+    label = settled("label", values, accepted)
+    if label.dtype.kind not in "iubf":
+        remedy = "numpy.unique(..., return_inverse=True) turns text into such numbers"
+        raise InputTypeError(f"label has dtype {label.dtype}; accepted: {accepted} ({remedy})")
+    if label.dtype.kind == "f" and not np.array_equal(label, np.trunc(label)):
+        first = label[label != np.trunc(label)].flat[0]
+        raise InputTypeError(f"label has dtype {label.dtype} and contains {first}; accepted: {accepted}")
+    for extreme in (label.min(), label.max()) if label.size else ():
+        # The float nearest to the largest int64 is 2^63, one beyond it.
+        if not _INT64.min <= extreme <= _INT64.max or (label.dtype.kind == "f" and extreme >= 2.0**63):
+            raise InputError(f"label contains {extreme}; accepted: {accepted}")
+    return label.astype(np.int64)
+
+
+def _of_objects(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
+    items = [_plain(name, item) for item in array.astype(object).ravel().tolist()]
+    for types, dtype in _OBJECTS:
+        if items and all(isinstance(item, types) for item in items):
+            dtype = _wide_enough(name, items, accepted) if dtype is np.int64 else dtype
+            converted = np.array(items, dtype)
+            _check_kept(name, converted, items, accepted)
+            return converted.reshape(array.shape)
+    type_names = sorted({type(item).__name__ for item in items})
+    raise InputTypeError(f"{name} holds Python objects ({', '.join(type_names)}); accepted: {accepted}")
+
+
+def _wide_enough(name: str, items: list[Any], accepted: str) -> type[np.integer]:
+    for dtype in (np.int64, np.uint64):
+        if np.iinfo(dtype).min <= min(items) and max(items) <= np.iinfo(dtype).max:
+            return dtype
+    raise InputError(f"{name} contains {max(items, key=abs)}, which does not fit in 64 bits; accepted: {accepted}")
+
+
+def _plain(name: str, item: Any) -> Any:
+    """``item`` in types that NumPy converts without loss: bytes are decoded, dates of pandas become those of NumPy."""
+    if isinstance(item, datetime.date) and getattr(item, "tzinfo", None) is not None:
+        raise InputTypeError(
+            f"{name} holds dates with a time zone ({item}); accepted: dates without one, as pandas' tz_localize(None) "
+            "gives"
+        )
+    if isinstance(item, bytes):
+        try:
+            return item.decode()
+        except UnicodeDecodeError as error:
+            raise InputTypeError(f"{name} holds bytes that are not UTF-8 text ({item!r}); accepted: text") from error
+    # pandas' Timestamp and Timedelta hold nanoseconds, which the classes of `datetime` that they extend would drop.
+    dates = isinstance(item, datetime.date | datetime.timedelta) and hasattr(item, "to_numpy")
+    return item.to_numpy() if dates else item
+
+
+def _check_kept(name: str, array: np.ndarray, items: Any, accepted: str) -> None:
+    """Raise `InputError` if the conversion to ``array`` (n,) has changed the value of an item."""
+    dates = array.dtype.kind in "mM"
+    for value, item in zip(array if dates else array.tolist(), items, strict=True):
+        kept = item
+        if dates:  # compare in the unit of the item: in nanoseconds, dates before 1677 overflow
+            kept = np.array(item, f"{array.dtype.kind}8")
+            value = value.astype(kept.dtype)
+        missing = value != value and kept != kept  # NaN and NaT
+        if value != kept and not missing:
+            raise InputError(f"{name} holds {item!r}, which would become {value!r}; accepted: {accepted}")
+
+
+def _of_held_dtype(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
+    dtype = array.dtype
+    if dtype.kind not in "biufUmM":
+        raise InputTypeError(f"{name} has dtype {dtype}; accepted: {accepted}")
+    if dtype.kind in "mM":
+        unit, step = np.datetime_data(dtype)
+        units = _UNITS if dtype.kind == "M" else _UNITS[2:]  # a year or a month is no fixed span of time
+        if unit not in units:
+            raise InputTypeError(f"{name} has dtype {dtype}; accepted: dates in units of {', '.join(units)}")
+        if step > 1:  # xarray and pandas would take 1 step of 10 seconds for 1 second
+            plain = array.astype(f"{dtype.kind}8[{unit}]")
+            if not np.array_equal(plain.astype(dtype), array, equal_nan=True):
+                raise InputError(f"{name} has dtype {dtype} and overflows in units of {unit}; accepted: {_ACCEPTED}")
+            return plain
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        converted = array.astype(np.float32 if dtype.itemsize < 4 else np.float64)
+        if not np.array_equal(converted, array, equal_nan=True):
+            raise InputError(f"{name} has dtype {dtype}, which float64 would round; accepted: {accepted}")
+        return converted
+    return array.astype(dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,167 @@
+"""Load and save traces: .npy, .npz, .zarr, .h5 and recorders' folders. Pickles are never loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError, InputTypeError
+from ..runtime.atomic import whole_file, whole_folder
+from ..runtime.memory import available_bytes, check_fits
+from ..runtime.paths import check_files, expanded, writable
+from .contents import Contents, Heading, contents_of
+from .convert import as_trace
+from .dims import AXES, SLICE_AXES
+from .formats.arrays import naming, readable
+from .formats.flat import META, open_npy, open_npz, open_recording
+from .formats.h5 import open_h5, write_h5
+from .formats.npy import write_npy, write_npz
+from .formats.zarr import open_zarr, others_than_zarr, write_zarr
+from .trace import STREAM_SHARE, Trace
+
+ENDINGS = ".npy, .npz, .zarr, .h5"
+OPENERS = {".npy": open_npy, ".npz": open_npz, ".zarr": open_zarr, ".h5": open_h5, META: open_recording}
+WRITERS = {".npy": write_npy, ".npz": write_npz, ".zarr": write_zarr, ".h5": write_h5, ".hdf5": write_h5}
+
+
+def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, follow_links: bool = False) -> Trace:
+    """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
+
+    Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally epoch, timestep,
+    unit, sample, label, mask and axes. The names of dimensions in a .zarr or .h5, as xarray and netCDF write them, or
+    ``axes`` in a .npz say which axis is which; without names their order does. As in xarray, packed numbers
+    (scale_factor, add_offset) are unpacked, and missing ones (_FillValue, missing_value) are masked.
+
+    Parameters
+    ----------
+    stream : whether the values stay in the file and every pass of a run reads them block by block; the results have the
+        same bits. None: if they would take more than a quarter of the free memory. Not possible for a compressed .npz,
+        an array in Fortran order, and a .npz whose ``axes`` are in another order.
+    follow_links : whether to follow links that lead out of a folder or a .h5: symbolic links, and the external links,
+        external storage and virtual datasets of HDF5. ``path`` itself may always be a link.
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated, of another format, or holds values that `as_trace` rejects; it changes while it
+        is read; it does not fit in memory and cannot be read block by block; a link leads out of it (unless
+        ``follow_links``). The shapes, dtypes and sizes of all arrays are checked before their values are read.
+
+    Notes
+    -----
+    A run makes four to eight passes, up to 20 where min(N, P) is above 3000, and each pass reads the file. A chunk of a
+    .zarr or .h5 that covers few slices and all samples is read once per pass.
+    """
+    if stream is not None and not isinstance(stream, bool):
+        raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
+    if not isinstance(follow_links, bool):
+        raise InputTypeError(f"follow_links={follow_links!r} is no bool; accepted: True or False")
+    with _contents(path, follow_links) as contents:
+        fields = _fields(contents, stream)
+    with naming(expanded(path)):
+        return as_trace(**fields, min_slices=1)
+
+
+def _fields(contents: Contents, stream: bool | None) -> dict[str, Any]:
+    cpu = torch.device("cpu")
+    needed = math.prod(contents.heading.shape) * max(4, contents.heading.dtype.itemsize)
+    large = stream is None and needed > STREAM_SHARE * available_bytes(cpu)
+    fields = contents.stored() if stream or large else contents.read()
+    if fields is not None:
+        return fields
+    why = "is compressed or in Fortran order, or has permuted axes"
+    what = f"{contents.path} {why}, so it cannot be read block by block"
+    if stream:
+        raise InputError(f"{what}; accepted for stream=True: numpy.save or numpy.savez of an array in C order")
+    check_fits(f"{what}, and", needed, cpu, remedy="numpy.save of an array in C order can be read block by block")
+    return contents.read()
+
+
+def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading | None:
+    """Shape, in the order of the axes of a trace, and dtype of the trace at ``path``, without reading its values.
+
+    The result is None if the trace has a single slice, which can be read but not embedded.
+
+    Raises
+    ------
+    InputError
+        As for `load_trace`, except for errors in the values.
+    """
+    with _contents(path, follow_links) as contents:
+        header = contents.heading
+        return header if math.prod(header.shape[:-2]) > 1 else None
+
+
+@contextlib.contextmanager
+def _contents(path: str | os.PathLike[str], follow_links: bool) -> Iterator[Contents]:
+    path = expanded(path)
+    with readable(path):
+        opener = OPENERS[_format(path, follow_links)]
+        with opener(path, follow_links=follow_links) as variables, naming(path):
+            yield contents_of(path, variables)
+
+
+def _format(path: Path, follow_links: bool) -> str:
+    """The key of `OPENERS` for ``path``: its ending in lower case, or `META` for a recorder's folder."""
+    if not path.exists() and path.is_symlink():
+        raise InputError(f"{path} is a link to nothing; accepted: a link to {ENDINGS}, or to a recorder's folder")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; accepted: {ENDINGS}, or a recorder's folder")
+    check_files(path, follow_links=follow_links)
+    if (path / META).is_file():
+        return META
+    ending = path.suffix.lower().replace(".hdf5", ".h5")
+    if ending not in OPENERS:
+        raise InputError(f"{path} has an unknown ending; accepted: {ENDINGS}, or a recorder's folder with {META}")
+    if path.is_dir() and ending != ".zarr":
+        raise InputError(f"{path} is a folder; accepted: a {path.suffix} file")
+    return ending
+
+
+# ---------------------------------------------------------------- saving
+
+
+def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = False) -> None:
+    """Store ``trace`` (anything `as_trace` takes) as .npz, .zarr or .h5, or its data alone as .npy.
+
+    The file is written beside ``path`` under another name and then renamed, so no incomplete file is left.
+
+    Raises
+    ------
+    InputError
+        The path exists (unless ``overwrite``) or has an unknown ending; the format cannot hold a dtype; a .npy cannot
+        hold the mask, labels or coordinates; the .zarr to replace is a file or holds files that zarr did not write; the
+        file system refuses the write.
+    """
+    trace = as_trace(trace, min_slices=1).load()
+    three = trace.axes == SLICE_AXES
+    fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
+    fields |= {"label": trace.label, "axes": np.array(trace.axes)}
+    data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
+    for name, values in (("data", data), ("mask", trace.mask)):
+        fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
+    _write(expanded(path), {name: values for name, values in fields.items() if values is not None}, overwrite)
+
+
+def _write(path: Path, fields: dict[str, np.ndarray], overwrite: bool) -> None:
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise InputError(f"{path} has an unknown ending; accepted: {', '.join(WRITERS)}")
+    for name, values in fields.items():
+        if values.dtype.kind not in "biufSUmM":
+            raise InputError(
+                f"{name} has dtype {values.dtype}; accepted: numbers, booleans, times and text, which need no pickle"
+            )
+    if writer is write_zarr:
+        whole = whole_folder(path, overwrite=overwrite, others=others_than_zarr)
+    else:
+        whole = whole_file(path, overwrite=overwrite)
+    with writable(path), whole as new:
+        writer(new, fields)

@@ -1,0 +1,385 @@
+"""Every import inside the package against the table of levels, function-level and type-checking ones included."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import mmphate_gpu
+
+ROOT = Path(mmphate_gpu.__file__).parent
+NAME = "mmphate_gpu"
+
+# A module imports from its own line, if that is a package, and from lines above it. docs/architecture.md shows the same
+# order; a new module takes a place here first.
+LEVELS = [
+    "errors",
+    "runtime",
+    "params",
+    "ops",
+    "linalg",
+    "trace",
+    "slices",
+    "neighbors",
+    "affinities",
+    "operators",
+    "landmarks",
+    "diffusion",
+    "mds",
+    "embedding",
+    "analysis",
+    "plots",
+    # On top; no stage above imports these.
+    "record",
+    "datasets",
+    "config",
+    "stages",
+    "pipeline",
+    "planning",
+    "estimator",
+    "m_phate",
+    "cli",
+    "__main__",
+    "__init__",
+]
+
+# Tighter than their level.
+ONLY = {
+    "ops": {"errors", "runtime", "params"},
+    "record": {
+        "runtime",
+        "errors",
+        "trace",
+        "params",
+    },
+    "linalg": {"errors", "runtime", "params", "ops"},
+    "reference": set(),
+}
+
+# Where an optional or heavy package may be imported at all, and only inside functions.
+OPTIONAL = {
+    "cupy": {"runtime.arrays", "operators.convert", "ops.launch.kernel", "linalg.eigenvalues"},
+    "cupyx": {"runtime.arrays", "operators.convert"},
+    "triton": {f"ops.triton.{name}" for name in ("blocks", "nearest", "pairs", "products")},
+    "pykeops": {"runtime.keops"},
+    "pynndescent": {"neighbors.pynndescent_backend"},
+    "numba": set(),
+    "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"},
+    "plotly": {"plots.html"},
+    "sklearn": {"estimator", "m_phate", "cli.demo"},
+    "xarray": {"trace.convert", "embedding", "estimator"},
+    "pandas": {"embedding"},
+    "anndata": {"embedding"},
+    "h5py": {"trace.formats.h5", "trace.formats.h5_file"},
+    "zarr": {"trace.formats.zarr", "trace.formats.zarr_chunks"},
+}
+# scikit-learn's base classes have to be there when the class is made, Triton's language when a kernel is; `mmphate_gpu`
+# loads the estimator, and the ops these kernels, at first use.
+AT_TOP = {("estimator", "sklearn"), *((module, "triton") for module in OPTIONAL["triton"])}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, by its full dotted name."""
+
+    target: str
+    line: int
+    deferred: bool  # inside a function, or for type checkers only
+
+
+def imports_of(source: str, module: str, is_package: bool, submodules: set[str]) -> Iterator[Import]:
+    """Imports of the text of ``module``; ``from . import x`` names x where that is one of ``submodules``."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node, deferred in _nodes(ast.parse(source), False):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, deferred) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield Import(full if full in submodules else base, node.lineno, deferred)
+        elif isinstance(node, ast.Call) and (name := _imported_by_call(node)):
+            yield Import(name, node.lineno, deferred)
+
+
+def _imported_by_call(node: ast.Call) -> str | None:
+    """The name in ``require("name", ...)`` and its like, if it is written out."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called == "require_cupy":
+        return "cupy"
+    if called in {"require", "import_module", "__import__"} and node.args and isinstance(node.args[0], ast.Constant):
+        return str(node.args[0].value)
+    return None
+
+
+def _nodes(node: ast.AST, deferred: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        later = deferred or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            later = True
+        yield child, later
+        yield from _nodes(child, later)
+
+
+MODULES = {
+    ".".join([NAME, *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+
+def level_name(module: str) -> str:
+    """The line of the table that a module stands on: ``mmphate_gpu.ops.csr`` -> ``ops``."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def upward(module: str, imported: Import) -> str | None:
+    """What is wrong with an import, or None."""
+    if imported.target.split(".")[0] != NAME:
+        return None
+    level, other = level_name(module), level_name(imported.target)
+    if level == other:
+        return None
+    if level in ONLY:
+        return None if other in ONLY[level] else f"{level} knows only {sorted(ONLY[level])}, not {other}"
+    if other == "reference":
+        return None if level == "__init__" else f"{level} imports the reference"
+    if other == "__init__" and LEVELS.index(level) > LEVELS.index("plots"):
+        return None  # __version__, which is there before anything else
+    return None if LEVELS.index(other) < LEVELS.index(level) else f"{level} imports {other}, which is not below it"
+
+
+def misplaced(module: str, imported: Import) -> str | None:
+    """What is wrong with an import of an optional package, or None."""
+    package = imported.target.split(".")[0]
+    if package not in OPTIONAL:
+        return None
+    short = module.removeprefix(f"{NAME}.")
+    if not imported.deferred and (short, package) not in AT_TOP:
+        return f"{short} imports {package} when it is loaded"
+    return None if short in OPTIONAL[package] else f"{short} is no place for {package}"
+
+
+def all_imports() -> Iterator[tuple[str, Import]]:
+    for module, path in MODULES.items():
+        source = path.read_text(encoding="utf-8")
+        for result in imports_of(source, module, path.name == "__init__.py", set(MODULES)):
+            yield module, result
+
+
+def test_every_module_has_a_level():
+    names = {level_name(module) for module in MODULES}
+    assert names - set(LEVELS) - {"reference"} == set(), "a new module: give it a line in LEVELS"
+
+
+def test_no_level_is_left_over():
+    assert set(LEVELS) - {level_name(module) for module in MODULES} == set()
+
+
+def test_imports_point_downwards():
+    wrong = [f"{module}:{result.line}: {text}" for module, result in all_imports() if (text := upward(module, result))]
+    assert not wrong, "\n".join(wrong)
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """A chain of modules that ends where it begins, or an empty list."""
+
+    def walk(module: str, chain: list[str]) -> list[str]:
+        if module in chain:
+            return [*chain[chain.index(module) :], module]
+        if module not in finished:
+            for target in sorted(arrows.get(module, ())):
+                if circular := walk(target, [*chain, module]):
+                    return circular
+            finished.add(module)
+        return []
+
+    finished: set[str] = set()
+    return next(filter(None, (walk(module, []) for module in sorted(arrows))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Within a room too. The packages only hand on names, so imports of them are not counted."""
+    arrows: dict[str, set[str]] = {}
+    for module, imported in all_imports():
+        if imported.target in MODULES and MODULES[imported.target].name != "__init__.py":
+            arrows.setdefault(module, set()).add(imported.target)
+    assert (
+        circle({module: targets for module, targets in arrows.items() if MODULES[module].name != "__init__.py"}) == []
+    )
+
+
+def test_a_circle_is_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_optional_packages_stay_in_their_places():
+    wrong = [
+        f"{module}:{result.line}: {text}" for module, result in all_imports() if (text := misplaced(module, result))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_reference_needs_numpy_and_scipy_only():
+    third = {result.target.split(".")[0] for module, result in all_imports() if level_name(module) == "reference"}
+    assert third <= {
+        "__future__",
+        "dataclasses",
+        "warnings",
+        "collections",
+        "itertools",
+        "math",
+        "typing",
+        "numpy",
+        "scipy",
+        NAME,
+    }
+
+
+def test_imports_inside_the_package_are_relative():
+    """One way to write them; so a copy of the package under another name works."""
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == NAME for name in names), f"{module}:{node.lineno}"
+
+
+def names_of(source: str) -> set[str]:
+    """What a module defines itself, or says it hands on (``__all__``)."""
+    result = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            result.add(node.name)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            names = {part.id for part in ast.walk(target) if isinstance(part, ast.Name)} if target else set()
+            result |= set(ast.literal_eval(node.value)) if names == {"__all__"} else names
+    return result
+
+
+def borrowed(source: str, module: str, is_package: bool, homes: dict[str, set[str]]) -> list[str]:
+    """Names that ``module`` takes from a module, not a package, where they are only imported."""
+    package = module if is_package else module.rpartition(".")[0]
+    result = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            result += [
+                f"{base}.{alias.name}" for alias in node.names if alias.name not in homes.get(base, {alias.name})
+            ]
+    return result
+
+
+def test_names_are_imported_from_their_homes():
+    sources = {module: path.read_text(encoding="utf-8") for module, path in MODULES.items()}
+    packages = {module for module, path in MODULES.items() if path.name == "__init__.py"}
+    homes = {module: names_of(source) for module, source in sources.items() if module not in packages}
+    wrong = [
+        f"{module}: {name}"
+        for module, source in sources.items()
+        for name in borrowed(source, module, module in packages, homes)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+# ---------------------------------------------------------------- the check itself can fail
+
+
+def test_a_name_from_elsewhere_is_found():
+    homes = {
+        f"{NAME}.trace.convert": names_of(
+            "from ..runtime.arrays import real_tensor\nAXES, N = (1, 2)\ndef as_label(): ..."
+        )
+    }
+    source = "from ..trace.convert import AXES, N, as_label, real_tensor\nfrom . import activity"
+    assert borrowed(source, f"{NAME}.analysis.preservation", False, homes) == [f"{NAME}.trace.convert.real_tensor"]
+    assert names_of("from .a import b, c\n__all__ = ['b']") == {"b"}
+
+
+def found_in(source: str, module: str, is_package: bool = False) -> list[Import]:
+    return list(imports_of(source, f"{NAME}.{module}", is_package, set(MODULES)))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ops.csr", "from ..trace import Trace"),
+        ("ops.csr", "from .. import slices"),
+        ("ops.csr", "from ..trace.convert import as_trace"),
+        ("diffusion.knee", "def late():\n    from ..mds.classic import classic"),
+        ("affinities.interslice", "from ..operators.lazy import LazyAffinity"),
+        ("trace", "if TYPE_CHECKING:\n    from .embedding import Embedding"),
+        ("neighbors.torch_backend", f"import {NAME}.mds.smacof"),
+        ("mds.metric", "from ..pipeline import mmphate"),
+        ("record.store", "from ..embedding import Embedding"),
+        ("reference.affinity", "from ..params import InputError"),
+        ("affinities.bandwidth", "from .. import reference"),
+        ("landmarks.operator", "import importlib\nimportlib.import_module('mmphate_gpu.mds')"),
+        ("trace", "from . import __version__"),
+    ],
+)
+def test_upward_imports_are_found(module, source):
+    assert any(upward(f"{NAME}.{module}", result) for result in found_in(source, module))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ops.csr", "from ..params import InputError\nfrom .chunks import row_chunks\nimport torch"),
+        ("mds.metric", "from ..ops.random import seeded_generator\nfrom .classic import classic"),
+        ("cli", "from . import __version__\nfrom .estimator import MMPHATE"),
+        ("record.recorder", "from ..trace import Trace\nfrom .store import FolderStore"),
+    ],
+)
+def test_downward_imports_pass(module, source):
+    assert not any(upward(f"{NAME}.{module}", result) for result in found_in(source, module))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("plots.canvas", "import matplotlib.pyplot as plt"),
+        ("plots.canvas", "try:\n    import matplotlib\nexcept ImportError:\n    pass"),
+        ("neighbors.keops_backend", "from pykeops.torch import LazyTensor"),
+        (
+            "neighbors.keops_backend",
+            "from ..runtime.optional import require\nkeops = require('pykeops.torch', purpose='all')",
+        ),
+        ("embedding", "class Embedding:\n    import xarray"),
+        ("linalg.kmeans", "def kmeans():\n    from sklearn.cluster import KMeans"),
+        ("diffusion", "def svd():\n    cupy = require('cupy', purpose='speed')"),
+    ],
+)
+def test_misplaced_packages_are_found(module, source):
+    assert any(misplaced(f"{NAME}.{module}", result) for result in found_in(source, module))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("plots.canvas", "def figure():\n    from matplotlib.figure import Figure"),
+        ("plots.canvas", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
+        ("runtime.keops", "def product():\n    return require('pykeops.torch', purpose='it').LazyTensor"),
+    ],
+)
+def test_deferred_packages_pass(module, source):
+    assert not any(misplaced(f"{NAME}.{module}", result) for result in found_in(source, module))
+
+
+def test_relative_imports_are_resolved():
+    assert [result.target for result in found_in("from . import csr, nothing", "ops", True)] == [
+        f"{NAME}.ops.csr",
+        f"{NAME}.ops",
+    ]
+    assert found_in("from ..ops import csr as c", "mds.metric")[0].target == f"{NAME}.ops.csr"
+    assert found_in("from .lazy import X", "operators.sparse")[0].target == f"{NAME}.operators.lazy"

@@ -1,0 +1,62 @@
+"""Every file and folder that a page names exists."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+
+import pytest
+
+from .pages import DOCS, PAGES, ROOT, name, text
+
+FOLDERS = ("mmphate_gpu", "csrc", "tests", "benchmarks", "examples", "docs")
+PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*")
+BUILT = ("mmphate_gpu/_native",)  # made by the install
+FILE = re.compile(r"`([\w/]*\w\.(?:py|cpp|cu|h))`")
+ROOMS = [path.stem for path in (ROOT / "mmphate_gpu").iterdir() if path.name[0] not in "_."]
+DOTTED = re.compile(rf"`((?:{'|'.join(ROOMS)})(?:\.[A-Za-z_]\w*)+)[`(]")
+NAMES = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_paths_exist(page):
+    paths = {path.rstrip("./-") for path in PATH.findall(text(page)) if not path.startswith(BUILT)}
+    assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_exist(page):
+    files = {file for file in FILE.findall(text(page)) if not file.startswith(FOLDERS)}  # these are paths, above
+    assert sorted(file for file in files if file not in NAMES and not (ROOT / "mmphate_gpu" / file).exists()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_names_of_the_package_exist(page):
+    dotted = {path for path in DOTTED.findall(text(page)) if not path.endswith((".py", ".npz"))}
+    assert sorted(path for path in dotted if not exists(path)) == []
+
+
+def exists(dotted: str) -> bool:
+    """Whether ``room.name``, with the name of a class or a module between or without, is in the package."""
+    try:
+        pkgutil.resolve_name(f"mmphate_gpu.{dotted}")
+    except (AttributeError, ImportError):
+        return False
+    return True
+
+
+def test_a_stranger_finds_the_file_of_every_step():
+    """README and quickstart lead to the pipeline; it has the numbered steps of the method, which names their files."""
+    pipeline = "mmphate_gpu/pipeline.py"
+    assert pipeline in text(ROOT / "README.md") and pipeline in text(DOCS / "quickstart.md")
+    ranges = re.findall(r"^    # (\d+)(?:-(\d+))? ", text(ROOT / pipeline), flags=re.MULTILINE)
+    numbers = [number for first, last in ranges for number in range(int(first), int(last or first) + 1)]
+    steps = re.findall(r"^(\d+)\. \*\*(.*?)(?=^\d+\. \*\*|^## )", text(DOCS / "method.md"), re.MULTILINE | re.DOTALL)
+    assert numbers == [int(number) for number, _ in steps] == list(range(1, 14))
+    assert [number for number, step in steps if "`mmphate_gpu/" not in step] == []
+
+
+def test_pages_are_in_the_navigation():
+    navigation = text(ROOT / "mkdocs.yml")
+    missing = [page for page in PAGES if DOCS in page.parents and page.relative_to(DOCS).as_posix() not in navigation]
+    assert missing == []

@@ -1,0 +1,47 @@
+"""New points among the fitted points."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from mmphate_gpu.mds.place import place
+
+from .distance_cases import (
+    RNG,
+)
+
+# ---------------------------------------------------------------- new points among the fitted
+
+
+def test_place_is_a_weighted_mean(device):
+    """Against the formula, with weights below thresh left out."""
+    rng = RNG(0)
+    new, fitted, targets = (torch.from_numpy(rng.normal(size=shape)) for shape in ((2, 5, 3), (2, 30, 3), (2, 30, 2)))
+    bandwidth = torch.tensor(0.9, dtype=torch.float64)
+    result = place(*(part.to(device) for part in (new, fitted, targets, bandwidth)), thresh=1e-2).cpu().numpy()
+    for unit in range(2):
+        weights = np.exp(-((cdist(new[unit], fitted[unit]) / 0.9) ** 2))
+        weights[weights < 1e-2] = 0
+        wanted = weights @ targets[unit].numpy() / weights.sum(1, keepdims=True)
+        np.testing.assert_allclose(result[unit], wanted, rtol=0, atol=1e-13)
+
+
+def test_place_far_away_goes_to_the_nearest():
+    """No fitted point within the cut: not 0 / 0, but where the nearest one is."""
+    fitted = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64)
+    targets = torch.tensor([[[5.0], [7.0]]], dtype=torch.float64)
+    far = torch.tensor([[[1e6], [-1e6]]], dtype=torch.float64)
+    result = place(far, fitted, targets, torch.tensor(1.0, dtype=torch.float64), thresh=1e-4)
+    assert result.flatten().tolist() == [7, 5]
+
+
+def test_place_rows_do_not_depend_on_one_another():
+    rng = RNG(0)
+    new, fitted, targets = (torch.from_numpy(rng.normal(size=shape)) for shape in ((1, 9, 3), (1, 30, 3), (1, 30, 2)))
+    bandwidth = torch.tensor(0.9, dtype=torch.float64)
+    whole = place(new, fitted, targets, bandwidth, thresh=1e-4)
+    single = torch.cat([place(row, fitted, targets, bandwidth, thresh=1e-4) for row in new.split(1, dim=1)], 1)
+    # A matrix product of one row and of nine may differ in the last bits: measured 2e-16.
+    torch.testing.assert_close(whole, single, rtol=0, atol=1e-14)

@@ -1,0 +1,140 @@
+"""Every public name, used as a user's program would use it. A type checker reads this file; nothing runs it.
+
+.ci/run checks it with mypy --strict against the installed package, whose marker `py.typed` promises these types.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from typing_extensions import assert_type
+
+import mmphate_gpu
+from mmphate_gpu import (
+    M_PHATE,
+    MMPHATE,
+    Embedding,
+    InputError,
+    InputTypeError,
+    Landmarks,
+    MDSResult,
+    Params,
+    Plan,
+    Recorder,
+    Trace,
+    as_linear_operator,
+    as_trace,
+    datasets,
+    diffusion_potential,
+    landmark_diffusion,
+    load_trace,
+    metric_mds,
+    multislice_affinity,
+    neighborhood_preservation,
+    optimal_t,
+    plan,
+    plots,
+    potential_distances,
+    reference,
+    save_trace,
+    show_config,
+    stress,
+    to_cupy,
+    to_scipy,
+    to_torch_csr,
+    von_neumann_entropy,
+)
+
+
+def estimators(array: np.ndarray[Any, Any]) -> None:
+    op = MMPHATE(n_components=3, interslice_knn=30, t="auto", n_landmark=None, random_state=0, device="cpu")
+    assert_type(op.fit(array), MMPHATE)
+    assert_type(op.t_, int)
+    assert_type(op.stress_, float)
+    assert_type(op.n_landmark_, int)
+    assert_type(op.bandwidth_, float)
+    assert_type(op.result_, Embedding)
+    assert_type(op.affinity_ @ torch.ones(3), torch.Tensor)
+    assert_type(op.report_, list[dict[str, Any]])
+    assert_type(op.fit_transform(array), Any)  # the kind of array that went in
+    assert_type(op.transform(array), Any)
+    drop_in = M_PHATE(2, 2, 25, random_state=0)
+    assert_type(drop_in.fit(array), M_PHATE)
+    assert_type(drop_in.set_params(t=10), M_PHATE)
+    assert_type(drop_in.optimal_t, int)
+    assert_type(drop_in.result_, Embedding)
+    MMPHATE(n_components="two")  # type: ignore[arg-type]
+    MMPHATE(components=2)  # type: ignore[call-arg]
+
+
+def results(embedding: Embedding) -> None:
+    assert_type(embedding.n_nodes, int)
+    assert_type(embedding.t, int | None)
+    assert_type(embedding.layout.shape, tuple[int, int, int])
+    epochs: np.ndarray[Any, Any] = embedding.by("epoch")
+    coordinates: np.ndarray[Any, Any] = embedding.coordinates[epochs == 0]
+    embedding.save("embedding.npz", overwrite=True)
+    assert_type(Embedding.load("embedding.npz"), Embedding)
+    assert_type(plots.panels(embedding, path="panels.png"), Figure)
+    assert_type(plots.entropy(embedding), Figure)
+    assert_type(neighborhood_preservation(coordinates, embedding, k=10), tuple[float, float])
+    assert_type(neighborhood_preservation(coordinates, embedding, k=[10, 40]), list[tuple[float, float]])
+
+
+def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
+    with Recorder(model, "rnn", probe=probe, label=[0, 1]) as recorder:
+        recorder.snapshot(0)
+    assert_type(recorder.trace(), Trace)
+    assert_type(datasets.bifurcation("hopf", n_epochs=10), Trace)
+    assert_type(datasets.random_walk(n_slices=10), Trace)
+    trace = as_trace(probe, label=[0, 1])
+    assert_type(trace, Trace)
+    assert_type(trace.shape, tuple[int, int, int, int])
+    assert_type(trace.subsample(epochs=slice(0, 5)), Trace)
+    save_trace("trace.npz", trace)
+    assert_type(load_trace("trace.npz", stream=True), Trace)
+
+
+def stages(trace: Trace) -> None:
+    affinity = multislice_affinity(trace, storage="sparse")
+    assert_type(affinity @ torch.ones(trace.n_nodes), torch.Tensor)
+    assert_type(to_torch_csr(affinity), torch.Tensor)
+    to_scipy(affinity).sum()
+    as_linear_operator(affinity).matvec(np.ones(trace.n_nodes))
+    to_cupy(affinity)
+    landmarks = landmark_diffusion(affinity, n_landmark=100, random_state=0)
+    assert_type(landmarks, Landmarks)
+    entropy = von_neumann_entropy(landmarks.landmark_op)
+    assert_type(entropy, torch.Tensor)
+    potential = diffusion_potential(landmarks.landmark_op, optimal_t(landmarks.landmark_op), gamma=0)
+    distances = potential_distances(potential)
+    assert_type(distances, torch.Tensor)
+    layout = metric_mds(distances, n_components=2, solver="smacof", random_state=0)
+    assert_type(layout, MDSResult)
+    assert_type(stress(distances, layout.coordinates), float)
+    assert_type(reference.mmphate(np.ones((3, 2, 4)), n_components=2), reference.Result)
+
+
+def plans(trace: Trace) -> None:
+    estimate = plan((127, 128, 30, 6), device="24 GB card")
+    assert_type(estimate, Plan)
+    assert_type(estimate.peak_bytes, int)
+    assert_type(estimate.fits, bool)
+    assert_type(plan(trace).stages[0].operations, float)
+    assert_type(Params(n_components=2).t, int | str)
+    assert_type(show_config(), str)
+    assert_type(mmphate_gpu.__version__, str)
+    mmphate_gpu.MPHATE  # type: ignore[attr-defined]  # noqa: B018
+    try:
+        estimate.check()
+    except InputTypeError as error:
+        assert_type(error.args, tuple[Any, ...])
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+def errors(of_value: InputError, of_type: InputTypeError) -> tuple[ValueError, TypeError]:
+    return of_value, of_type
