@@ -61,7 +61,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.only and len(options.suite) != 1:
         made.error("--only needs one SUITE")
     for name in options.only:
-        if name not in (parts := suites.suite(options.suite[0]).parts()):
+        if name not in (parts := suites.suite(options.suite[0]).PARTS):
             made.error(f"--only {name} is unknown; accepted: {', '.join(parts)}")
     if options.repeats is not None and options.repeats < 0:
         made.error(f"--repeats {options.repeats} must not be negative")

@@ -22,12 +22,12 @@ PACKAGES = (
 def show_config() -> str:
     """A report of versions, devices and backends, and why a backend does not serve; print it into a bug report."""
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
-    lines += [f"  {name:<14} {_version(name)}" for name in PACKAGES]
+    lines += [f"  {name:<14} {version_of(name)}" for name in PACKAGES]
     lines += ["devices", *_devices(), "backends", *_backends()]
     return "\n".join(lines)
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

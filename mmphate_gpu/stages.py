@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -132,9 +132,7 @@ def _synchronize(device: torch.device) -> None:
 def _parts(result: Any) -> Iterable[Any]:
     if isinstance(result, tuple):
         return result
-    if is_dataclass(result):
-        return [getattr(result, f.name) for f in fields(result)]
-    return vars(result).values() if hasattr(result, "nbytes") else ()
+    return vars(result).values() if is_dataclass(result) or hasattr(result, "nbytes") else ()
 
 
 def _every_tensor(result: Any) -> Iterator[torch.Tensor]:

@@ -20,8 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.cases import CASES
-from benchmarks.measure.devices import use_device
-from benchmarks.measure.memory import PeakMeter
+from benchmarks.measure.device import PeakMeter, use_device
 from mmphate_gpu import MMPHATE, Trace, datasets, plan
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.runtime.memory import MEMORY_LIMIT_VARIABLE, available_bytes

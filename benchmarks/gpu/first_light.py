@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"written: {write_expected()}")
         return 0
     log = options.out / "log"
-    v = Verification("cpu" if options.cpu else "cuda", False, log, options.budget, options.out, options.pack)
+    v = Verification("cpu" if options.cpu else "cuda", log, options.budget, options.out, options.pack)
     if not options.cpu and not cuda_is_there():
         print("first_light needs a CUDA device and torch finds none; --cpu runs on the CPU", file=sys.stderr)
         return 2

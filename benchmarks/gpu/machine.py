@@ -1,4 +1,4 @@
-"""A step of `first_light`: what the machine is, what it lacks, and what it can do at most."""
+"""A step of `first_light`: the machine, what it lacks, and its rates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.gpu.parts import Work, run
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "triton", "cupy-cuda12x", "cupy-cuda13x", "pykeops")
 OTHERS = ("pynndescent", "matplotlib", "psutil", "tqdm", "pytest", "pytest-xdist", "pytest-timeout", "pytest-benchmark")
 TOOLS = ("nvidia-smi", "nvcc", "g++", "cmake", "ncu", "compute-sanitizer", "cuobjdump")
-# Names of rates of suite floors, and the bytes of a copy from the host (small inputs or not).
+# Rates of suite "floors", and the bytes of a copy from the host, by whether inputs are small.
 RATES = ("copy", "fma-float64", "fma-float16", "exp-float32", "exp-float64")
 COPIED = {True: 2**24, False: 2**28}
 
@@ -90,7 +90,7 @@ def device(device: Any) -> dict[str, Any]:
 
 
 def library() -> dict[str, Any]:
-    """Which backends of the library serve on this machine, and why the others do not."""
+    """Which backends of the library work on this machine, and why the others do not."""
     from mmphate_gpu.config import show_config
     from mmphate_gpu.ops.launch.native import why_no_native
     from mmphate_gpu.ops.launch.twins import CUPY, TRITON
@@ -108,7 +108,7 @@ def library() -> dict[str, Any]:
 
 
 def deprecations() -> dict[str, Any]:
-    """Whether CuPy imports, and whether a launch by each kind of stream warns."""
+    """Whether CuPy can be imported, and whether its types of streams warn."""
     if importlib.util.find_spec("cupy") is None:
         return {"missing": "CuPy is not installed"}
     tries = {
@@ -124,7 +124,7 @@ def deprecations() -> dict[str, Any]:
 
 
 def rate(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A rate of suite floors."""
+    """A rate of suite "floors"."""
     from benchmarks.suites import floors
 
     chosen = [floor for floor in floors.floors(options.device) if floor.name == name]

@@ -16,7 +16,7 @@ import torch
 from benchmarks.cases import CASES
 from benchmarks.gpu.expected import HAR
 from benchmarks.gpu.parts import Work, run
-from benchmarks.measure.devices import let_go
+from benchmarks.measure.device import let_go
 from benchmarks.measure.timer import cold_and_warm
 from benchmarks.suites.op_calls import OPS, TILE_OPS
 from benchmarks.suites.op_inputs import Data

@@ -17,15 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.sections import (
-    POLL_SECONDS,
-    TookTooLong,
-    Verification,
-    call,
-    failed,
-    skipped,
-    unfinished,
-)
+from benchmarks.gpu.sections import POLL_SECONDS, TookTooLong, Verification, call, failed, skipped, unfinished
 from benchmarks.measure.tasks import tail
 
 SPOILED = 3  # exit code of a process whose CUDA context is no longer usable
@@ -49,7 +41,7 @@ def run(title: str, parts: Callable[[argparse.Namespace], Iterable[tuple[str, Wo
     parser.add_argument("--sizes", type=int, nargs="+", help="smoke only: the points of its two shapes")
     parser.add_argument("--plain", action="store_true", help="smoke only: one call, without filling memory first")
     options = parser.parse_args()
-    from benchmarks.measure.devices import use_device
+    from benchmarks.measure.device import use_device
 
     options.device = use_device(options.device)
     for name, work in parts(options):

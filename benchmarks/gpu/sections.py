@@ -27,7 +27,7 @@ UNFINISHED = "unfinished"
 MOST_OF_A_LOG = 2**21
 LEAST_SECONDS = 5  # no section begins with less time left
 POLL_SECONDS = 0.2
-PACK_SECONDS = 10.0  # while a process runs its logs are packed this often
+PACK_SECONDS = 10.0  # between two packs while a process runs
 CACHE = "cache"  # folder of the output that is not packed
 
 
@@ -44,7 +44,6 @@ class Verification:
     """The state of a call: its options, its results, and how much time is left."""
 
     device: str
-    quick: bool
     log: Path
     budget: float
     out: Path = RESULTS
@@ -60,7 +59,7 @@ class Verification:
 
     @property
     def small(self) -> bool:
-        return self.quick or self.device == "cpu"
+        return self.device == "cpu"
 
 
 Section = Callable[[Verification], dict[str, Any]]
@@ -275,5 +274,5 @@ def print_list(sections: Mapping[str, str]) -> int:
 
 
 def last_json(text: str) -> Any:
-    """The last line of what a process wrote, parsed."""
+    """The last line of the output of a process, parsed."""
     return json.loads(text.splitlines()[-1])

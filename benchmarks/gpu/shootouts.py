@@ -1,11 +1,10 @@
-"""A step of `first_light`: two ways to the same result side by side, where a number from a CPU decides between them."""
+"""A step of `first_light`: ways to the same result side by side, where a number from a CPU decides between them."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -13,6 +12,7 @@ from unittest import mock
 import torch
 
 from benchmarks.gpu.parts import Work, run
+from benchmarks.measure.timer import once
 from mmphate_gpu.runtime.optional import available
 
 # Rows of square matrices: the projected problem of block Krylov, the largest components of plain SVD, landmarks.
@@ -22,12 +22,9 @@ LANDMARKS = {True: (200, 400), False: (1000, 1500, 2000, 3000, 4000)}
 SKINNY = {True: (55, 11, 20_000), False: (550, 110, 487_680)}
 RANDOM = {True: (20_000, 11), False: (487_680, 110)}
 # Rows, columns, and entries of a row of a matrix of transitions: those of the suite and of HAR.
-GRAMS = {
-    True: {"small": (3000, 300, 20)},
-    False: {"suite": (48_480, 4000, 170), "HAR": (487_680, 4000, 65)},
-}
-MOST_OF_ONE = 8.0  # seconds: a call that takes longer is not repeated
-MOST_JACOBI = 1700  # rows: singular values by Jacobi's method, torch's default on CUDA, take tens of seconds of 4000
+GRAMS = {True: {"small": (3000, 300, 20)}, False: {"suite": (48_480, 4000, 170), "HAR": (487_680, 4000, 65)}}
+MOST_SECONDS = 8.0  # a call that takes longer is not repeated
+MOST_JACOBI = 1700  # rows: Jacobi's method, torch's default for singular values on CUDA, takes tens of seconds for 4000
 
 
 def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
@@ -45,13 +42,13 @@ def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
 
 
 def timed(ways: Mapping[str, Callable[[], Any]], device: torch.device) -> dict[str, Any]:
-    """Seconds of the first call of each way and of the better of two more, or the exception that it raised."""
+    """Seconds of the first call of each way and of the faster of two more, or the exception that it raised."""
     results: dict[str, Any] = {}
     for name, way in ways.items():
         try:
-            seconds = [_seconds(way, device)]
-            if seconds[0] < MOST_OF_ONE:
-                seconds += [_seconds(way, device) for _ in range(2)]
+            seconds = [once(way, device)]
+            if seconds[0] < MOST_SECONDS:
+                seconds += [once(way, device) for _ in range(2)]
             results[name] = {"cold_seconds": seconds[0], "seconds": min(seconds[1:] or seconds)}
         # A failure of one way says nothing about the others. A fault of the device shows at the end of the part.
         except Exception as error:
@@ -59,21 +56,8 @@ def timed(ways: Mapping[str, Callable[[], Any]], device: torch.device) -> dict[s
     return results
 
 
-def _seconds(way: Callable[[], Any], device: torch.device) -> float:
-    _finish(device)
-    started = time.perf_counter()
-    way()
-    _finish(device)
-    return round(time.perf_counter() - started, 6)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def decomposition(solver: str, n: int, device: torch.device) -> dict[str, Any]:
-    """By torch with the drivers it has, and by CuPy."""
+    """Decompositions by torch with each of its drivers, and by CuPy."""
     square = torch.randn(n, n, generator=torch.Generator().manual_seed(n), dtype=torch.float64).to(device)
     matrix = square if solver == "svdvals" else square @ square.T / n
     ways = {"torch": lambda: getattr(torch.linalg, solver)(matrix)}
@@ -92,12 +76,9 @@ def decomposition(solver: str, n: int, device: torch.device) -> dict[str, Any]:
         name = {"svdvals": "svd"}.get(solver, solver)
         options = {"compute_uv": False} if name == "svd" else {}
         ways["CuPy"] = lambda: getattr(cupy.linalg, name)(cupy.from_dlpack(matrix), **options)
-    return _with_missing(timed(ways, device), device)
-
-
-def _with_missing(result: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Note that CuPy is missing. The part counts as done all the same, because torch's solvers were measured."""
-    return result if available("cupy") or device.type == "cpu" else {**result, "lacks": "CuPy is not installed"}
+    # The part counts as done without CuPy, because torch's solvers were measured.
+    lacks = {"lacks": "CuPy is not installed"} if device.type == "cuda" and not available("cupy") else {}
+    return {**timed(ways, device), **lacks}
 
 
 def gram(n_rows: int, n_columns: int, per_row: int, device: torch.device) -> dict[str, Any]:
@@ -107,7 +88,7 @@ def gram(n_rows: int, n_columns: int, per_row: int, device: torch.device) -> dic
 
     generator = torch.Generator().manual_seed(0)
     spread = torch.randint(0, n_columns - per_row, (n_rows, per_row), generator=generator).sort(1).values
-    columns = spread + torch.arange(per_row)  # each once a row
+    columns = spread + torch.arange(per_row)  # each once in a row
     indptr = torch.arange(n_rows + 1) * per_row
     values = torch.rand(n_rows * per_row, generator=generator, dtype=torch.float64)
     parts = (part.to(device) for part in (indptr.int(), columns.flatten().int(), values))

@@ -25,7 +25,7 @@ POISON = {torch.bool: True, torch.uint8: 0x5A, torch.int8: 0x5A, torch.int16: 0x
 
 
 def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
-    import mmphate_gpu.estimator  # noqa: F401  the ops of every stage register themselves
+    import mmphate_gpu.estimator  # noqa: F401  registers the ops of every stage
     from mmphate_gpu.ops.launch.twins import PORTABLE
 
     for n in options.sizes or SIZES[options.small]:
@@ -34,19 +34,19 @@ def parts(options: argparse.Namespace) -> Iterator[tuple[str, Work]]:
 
 
 def smoke(op: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
-    """The difference of an op from the other version, and the seconds of a first call, which compiles, and a warm call.
+    """The difference between an op and its other version, and the seconds of a first and of a warm call.
 
     With ``plain`` the op is called once and no memory is filled, because a tool watches what the op reads.
     """
     from benchmarks.gpu.smoke_cases import CASES, MOST_DIFFERENT, MOST_ERROR
     from mmphate_gpu.ops.launch import native
-    from mmphate_gpu.ops.launch.twins import CPP, PORTABLE, serving_op
+    from mmphate_gpu.ops.launch.twins import PORTABLE, serving_op
 
     if op not in CASES:
         return {"error": f"{op} has no case in smoke_cases.py"}
     arguments, device = CASES[op](n), options.device
-    native = native.why_no_native() is None and op in CPP and device.type != "cpu"
-    wanted = results(CPP[op] if native else PORTABLE[op], moved(arguments, torch.device("cpu")))
+    native = native.why_no_native() is None and hasattr(native, op) and device.type != "cpu"
+    wanted = results(getattr(native, op) if native else PORTABLE[op], moved(arguments, torch.device("cpu")))
     call, on_device = getattr(torch.ops.mmphate_gpu, op), moved(arguments, device)
     started = time.perf_counter()
     with contextlib.nullcontext() if options.plain else poisoned():

@@ -24,7 +24,7 @@ def _normal(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=dtype)
 
 
-def _walks(n: int) -> torch.Tensor:  # (SETS, n, FEATURES)
+def _walks(n: int) -> torch.Tensor:  # (B, n, p)
     """Walks whose neighbors in time are near; one point is a duplicate of another."""
     points = _normal(SETS, n, FEATURES).cumsum(1) / (4 * FEATURES**0.5)
     points[:, n // 2] = points[:, 0]
@@ -106,7 +106,7 @@ def _layout(n: int, reach: float = REACH) -> tuple[torch.Tensor, TileLayout]:
     return points, tile_layout(points, reach)
 
 
-def _halves(layout: TileLayout, n: int) -> torch.Tensor:  # (R, TILE, COLUMNS)
+def _halves(layout: TileLayout, n: int) -> torch.Tensor:  # (tiles, TILE, C)
     """A block in the form that the products take: 0 in places without a point, and a multiple of 16 columns."""
     return point_tiles(layout, torch.nn.functional.pad(_normal(SETS, n, COLUMNS), (0, -COLUMNS % 16)), 0).half()
 
@@ -151,7 +151,7 @@ def tile_rows(n: int) -> Arguments:
     return _halves(layout, n).float(), inverse, layout.order, *entries, _normal(n * SETS, COLUMNS)
 
 
-# Every op of the registry has its case; a test compares the two lists.
+# Every op of the registry has a case; a test compares the two lists.
 CASES: dict[str, Callable[[int], Arguments]] = {
     "radius_counts": radius_counts,
     "radius_fill": radius_fill,
@@ -170,9 +170,9 @@ CASES: dict[str, Callable[[int], Arguments]] = {
     "tile_matmul": tile_matmul,
     "gaussian_product": gaussian_product,
 }
-# The most that floats may differ, relative to the largest; 0 where the CUDA twins promise the bits of the C++ twins.
-# Sums in another order: float64 rounds to 1e-16 a term, float32 to 1e-7; products in half precision are exact in
-# float32, entries of tiles are rounded to half (2^-11), by another exponential on either side.
+# The largest allowed difference of floats, relative to the largest; 0 if the CUDA twins promise the bits of the C++
+# twins. Sums in another order round to 1e-16 a term in float64 and to 1e-7 in float32. Products in half precision are
+# exact in float32. Entries of tiles are rounded to half precision (2^-11) after different exponentials.
 MOST_ERROR = {
     "assign_nearest": 1e-5,
     "radius_fill": 1e-6,
@@ -188,5 +188,5 @@ MOST_ERROR = {
     "tile_rows": 1e-12,
     "gaussian_product": 2e-3,
 }
-# Share of the integers that may differ: of two centers that are equally near but for rounding, either may be taken.
+# Share of the integers that may differ: of two centers whose distances differ by rounding only, either is right.
 MOST_DIFFERENT = {"assign_nearest": 1e-3}

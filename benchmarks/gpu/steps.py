@@ -21,7 +21,7 @@ Work = Callable[[Verification, str, float, Report], dict[str, Any]]  # (state, n
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
 SANITIZER_FAULT = 77
-SANITIZED = "--sizes=129"  # points: one more than a tile
+SANITIZED = "--sizes=129"  # points: one more than a tile of 128
 # The kernels that ncu profiles: an op, and how the names of its kernels begin.
 PROFILED = {
     "radius_counts": "radius_count",
@@ -32,7 +32,7 @@ PROFILED = {
 PROFILED_SIZE = "--sizes=3000"
 NCU_SECTIONS = ("LaunchStats", "SpeedOfLight", "Occupancy", "SchedulerStats", "WarpStateStats")
 
-# On a new machine a library may give a new warning: pytest lists it at the end, and no test fails for it.
+# A library may give a new warning on a new machine. Pytest then lists it at the end, and no test fails.
 AS_IT_COMES = ("-W", "default")
 CONFORMANCE_ON_CPU = ("tests/conformance", "-k", "product and sparse and float32")
 
@@ -113,7 +113,7 @@ def ncu(v: Verification, name: str, limit: float, report: Report) -> dict[str, A
 
 
 def ncu_metrics(report: str) -> dict[str, str]:
-    """The numbers of an ncu report, each with its unit behind it.
+    """The numbers of an ncu report, each followed by its unit.
 
     >>> ncu_metrics("    Registers Per Thread   register/thread     80")
     {'Registers Per Thread': '80 register/thread'}

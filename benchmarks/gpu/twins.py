@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.gpu.expected import expected
 from benchmarks.gpu.sections import Finding, of_findings
-from benchmarks.measure.devices import use_device
+from benchmarks.measure.device import use_device
 from benchmarks.suites.op_calls import relative_error
 from mmphate_gpu import (
     diffusion_potential,

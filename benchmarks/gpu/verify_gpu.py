@@ -199,7 +199,7 @@ def conditions(v: Verification) -> dict[str, Any]:
         There is no such device, or the library does not import.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    return {**conditions_of(v.device)[1], "checks": hash_of(CHECKS), "quick": v.small, "missing": missing}
+    return {**conditions_of(v.device)[1], "checks": hash_of(CHECKS), "missing": missing}
 
 
 def sections_before(path: Path, now: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -219,7 +219,6 @@ def content(v: Verification) -> dict[str, Any]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, SECTIONS, BUDGET)
-    parser.add_argument("--quick", action="store_true", help="small inputs")
     parser.add_argument("--fresh", action="store_true", help="run all sections again; valid rows of suites stay")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of the results")
     parser.add_argument("--log", type=Path, metavar="DIR", help="folder of the output of the sections")
@@ -238,10 +237,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.mkdir(parents=True, exist_ok=True)
     if options.resume is not None:
         unpack(options.resume, options.out)
-    v = Verification(device, options.quick, log, options.budget, options.out, options.pack)
+    v = Verification(device, log, options.budget, options.out, options.pack)
     v.conditions = conditions(v)
-    prefix = "verify_cpu" if options.cpu else "verify_gpu-quick" if options.quick else "verify_gpu"
-    path = options.out / f"{prefix}-{v.conditions['machine']}.json"
+    path = options.out / f"verify_{'cpu' if options.cpu else 'gpu'}-{v.conditions['machine']}.json"
     v.sections = {} if options.fresh else sections_before(path, v.conditions)
     names = options.only or list(SECTIONS)
     with through_its_end():

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -272,25 +272,17 @@ def work_counts() -> dict[str, int]:
     }
 
 
-class _calls:
+@contextmanager
+def _calls(owner: Any, name: str) -> Iterator[list[tuple[Any, ...]]]:
     """The arguments of every call of ``owner.name`` within a ``with``."""
+    original, seen = getattr(owner, name), []
 
-    def __init__(self, owner: Any, name: str) -> None:
-        self.seen: list[tuple[Any, ...]] = []
-        original = getattr(owner, name)
+    def spy(*arguments: Any) -> Any:
+        seen.append(arguments)
+        return original(*arguments)
 
-        def spy(*arguments: Any) -> Any:
-            self.seen.append(arguments)
-            return original(*arguments)
-
-        self.patch = mock.patch.object(owner, name, spy)
-
-    def __enter__(self) -> list[tuple[Any, ...]]:
-        self.patch.start()
-        return self.seen
-
-    def __exit__(self, *_: object) -> None:
-        self.patch.stop()
+    with mock.patch.object(owner, name, spy):
+        yield seen
 
 
 # ---------------------------------------------------------------- the file
@@ -322,12 +314,9 @@ def accept(path: Path, measured: Measured, reason: str) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="guard", description=__doc__.splitlines()[0])
     parser.add_argument("--accept", metavar="REASON", help="keep the new counts; the reason is kept with them")
-    parser.add_argument("--file", type=Path, default=FILE, help="instead of the committed guard.json")
     options = parser.parse_args(argv)
     if options.accept is not None and not options.accept.strip():
         parser.error("--accept needs a reason; accepted: a sentence")
-    if options.accept is None and not options.file.exists():
-        parser.error(f"--file {options.file} does not exist; --accept REASON writes one")
     return options
 
 
@@ -340,10 +329,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"guard: nothing was compared: {error}", file=sys.stderr)
         return 2
     if options.accept is not None:
-        accept(options.file, measured, options.accept)
-        print(f"written: {options.file}")
+        accept(FILE, measured, options.accept)
+        print(f"written: {FILE}")
         return 0
-    return report(compare(read(options.file)[0], measured), measured)
+    return report(compare(read(FILE)[0], measured), measured)
 
 
 def report(findings: Sequence[Finding], measured: Measured) -> int:

@@ -134,23 +134,11 @@ def run_tasks(
     fresh: bool = False,
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
 ) -> tuple[list[Row], int]:
-    """Run the tasks one by one, and write the rows of each into the file of its suite at once.
+    """Run the tasks one by one, and write the rows of each into the file of its suite in ``out`` at once.
 
-    Parameters
-    ----------
-    tasks : sequence of Task
-    out : Path
-        The folder of ``<suite>-<machine>.jsonl``.
-    now : dict
-        The conditions of the device (`conditions.conditions`). A task whose rows in the file have the same conditions
-        is not run again. A task that failed leaves a row with the reason, and is tried again by the next run.
-    fresh : bool
-        Run every task.
-
-    Returns
-    -------
-    The rows of all tasks, and the exit code: 1 if a task failed. A package that is not installed and a run that the
-    library refuses are no failures.
+    A task whose rows in the file have the conditions ``now`` is not run again, unless ``fresh``. A task that failed
+    leaves a row with the reason, and is tried again by the next run. Returns the rows of all tasks, and 1 if a task
+    failed; a package that is not installed and a run that the library refuses are no failures.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The libraries that this one is compared with: a file for each, with what it does of the work of `comparisons`.
+"""The libraries that this one is compared with, and what each does of the work of `comparisons`.
 
 The file of a peer imports neither its package nor torch before it works, so that all peers can be listed at once.
 """
@@ -42,10 +42,6 @@ class Peer:
     settings: Mapping[str, Any] = field(default_factory=dict)  # in the rows of its pictures
     lacks: Callable[[], str | None] = lambda: None  # what else keeps it from running on this machine
     most_seconds: float = MOST_SECONDS  # for all runs of a way
-    # For estimates, if it differs much from `against.Plan.pace`: comparison -> seconds at its smallest size, and the
-    # power with which they grow.
-    pace: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    needs_bytes: Callable[[int], float] = lambda n: 0  # for estimates: least memory for n nodes
     every_size: bool = False  # whether it is tried at a size if a smaller size gave nothing
     of_project: bool = False  # whether a crash is our fault
 
@@ -69,12 +65,12 @@ class Peer:
 POINTS_ONLY = {"sees": "nodes as points, no multislice graph"}
 
 FILES = (
-    *("ours", "portable", "reference", "torchdr_phate", "torchdr_umap", "umap_learn", "opentsne"),
-    *("scikit_learn", "scipy_csr", "torch_csr", "cupy_csr", "keops", "nndescent", "faiss_flat"),
+    *("ours", "reference", "torchdr", "umap_learn", "opentsne", "scikit_learn"),
+    *("sparse_products", "keops", "neighbor_searches"),
 )
 
 
 def peers() -> dict[str, Peer]:
     """All peers by name, in the order in which they run."""
-    listed = (importlib.import_module(f"{__name__}.{file}").PEER for file in FILES)
-    return {peer.name: peer for peer in listed}
+    modules = (importlib.import_module(f"{__name__}.{file}") for file in FILES)
+    return {peer.name: peer for module in modules for peer in module.PEERS}

@@ -29,11 +29,12 @@ def lacks() -> str | None:
     return why_no_keops()
 
 
-PEER = Peer(
-    "pykeops",
-    {"product": {"matrix-free": lazy}, "neighbors": {"": neighbors}},
-    ("torch", "pykeops.torch", "keopscore"),
-    ("pykeops",),
-    lacks=lacks,
-    pace={"product": (1.5, 2.0)},
+PEERS = (
+    Peer(
+        "pykeops",
+        {"product": {"matrix-free": lazy}, "neighbors": {"": neighbors}},
+        ("torch", "pykeops.torch", "keopscore"),
+        ("pykeops",),
+        lacks=lacks,
+    ),
 )

@@ -43,12 +43,13 @@ def _plain(embedding: np.ndarray) -> np.ndarray:
     return np.array(embedding)
 
 
-PEER = Peer(
-    "openTSNE",
-    {"picture": {"": picture}, "graph": {"": picture_of_graph}},
-    ("openTSNE",),
-    ("openTSNE",),
-    devices=("cpu",),
-    settings=POINTS_ONLY,
-    pace={"picture": (1.6, 1.0), "graph": (1.6, 1.0)},
+PEERS = (
+    Peer(
+        "openTSNE",
+        {"picture": {"": picture}, "graph": {"": picture_of_graph}},
+        ("openTSNE",),
+        ("openTSNE",),
+        devices=("cpu",),
+        settings=POINTS_ONLY,
+    ),
 )

@@ -1,11 +1,11 @@
-"""This library as it is installed, with the native twins if they are available."""
+"""This library: with the native twins if they are available, and without them (the portable versions of the ops)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.measure.rows import OURS
+from benchmarks.measure.rows import OURS, PORTABLE
 from benchmarks.peers import Peer, Result
 
 if TYPE_CHECKING:
@@ -78,5 +78,20 @@ DOES = {
     "product": {"sparse, float64": sparse_float64, "sparse, float32": sparse_float32, "matrix-free": lazy},
     "neighbors": {"k-th distances": kth_distances, "medians by counting": medians},
 }
+PORTABLE_DOES = {
+    "picture": {"": picture},
+    "mds": {"": mds},
+    "product": {"sparse, float64": sparse_float64, "sparse, float32": sparse_float32},
+    "neighbors": {"k-th distances": kth_distances, "medians": medians},
+}
 PACKAGES = ("torch", "mmphate_gpu.estimator")
-PEER = Peer(OURS, DOES, PACKAGES, of_project=True)
+PEERS = (
+    Peer(OURS, DOES, PACKAGES, of_project=True),
+    Peer(
+        PORTABLE,
+        PORTABLE_DOES,
+        PACKAGES,
+        environment={"MMPHATE_GPU_NATIVE": "0"},
+        of_project=True,
+    ),
+)

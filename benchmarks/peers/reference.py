@@ -23,16 +23,15 @@ def picture(inputs: Picture) -> Callable[[], Result]:
     return run
 
 
-ARRAYS = 3  # arrays (N, N) that it holds at the same time
 # Every size is tried, because time ends it at one size and memory at a larger one.
-PEER = Peer(
-    "reference",
-    {"picture": {"": picture}},
-    ("mmphate_gpu.reference",),
-    devices=("cpu",),
-    most_seconds=300.0,
-    pace={"picture": (2.7, 2.0)},
-    needs_bytes=lambda n: ARRAYS * 8 * n**2,
-    every_size=True,
-    of_project=True,
+PEERS = (
+    Peer(
+        "reference",
+        {"picture": {"": picture}},
+        ("mmphate_gpu.reference",),
+        devices=("cpu",),
+        most_seconds=300.0,
+        every_size=True,
+        of_project=True,
+    ),
 )

@@ -55,11 +55,12 @@ def _indices(inputs: Neighbors, algorithm: str) -> Callable[[], Result]:
     return lambda: Result(np.stack([search.fit(points).kneighbors(return_distance=False) for points in sets]))
 
 
-PEER = Peer(
-    "scikit-learn",
-    {"mds": {"": mds}, "neighbors": {"brute": brute, "kd_tree": kd_tree}},
-    ("sklearn.manifold", "sklearn.neighbors"),
-    ("scikit-learn",),
-    devices=("cpu",),
-    pace={"mds": (0.3, 2.0)},
+PEERS = (
+    Peer(
+        "scikit-learn",
+        {"mds": {"": mds}, "neighbors": {"brute": brute, "kd_tree": kd_tree}},
+        ("sklearn.manifold", "sklearn.neighbors"),
+        ("scikit-learn",),
+        devices=("cpu",),
+    ),
 )

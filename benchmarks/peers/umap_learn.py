@@ -59,12 +59,13 @@ def picture_of_graph(inputs: Graph) -> Callable[[], Result]:
     return run
 
 
-PEER = Peer(
-    "umap-learn",
-    {"picture": {"": picture}, "graph": {"": picture_of_graph}},
-    ("umap",),
-    ("umap-learn", "pynndescent", "numba"),
-    devices=("cpu",),
-    settings=POINTS_ONLY,
-    pace={"picture": (10.0, 0.3), "graph": (10.0, 0.4)},
+PEERS = (
+    Peer(
+        "umap-learn",
+        {"picture": {"": picture}, "graph": {"": picture_of_graph}},
+        ("umap",),
+        ("umap-learn", "pynndescent", "numba"),
+        devices=("cpu",),
+        settings=POINTS_ONLY,
+    ),
 )

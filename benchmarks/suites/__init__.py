@@ -3,7 +3,7 @@
 A suite is a module with
 
 - ``tasks(device, quick, only=()) -> list[Task]``: its tasks, or those of the parts named in ``only``;
-- ``parts() -> Sequence[str]``: the names that ``only`` accepts;
+- ``PARTS``: the names that ``only`` accepts;
 - ``tables(rows, which="") -> list[Table]``: all tables, or the one named ``which``;
 - ``missed_goals(rows) -> list[str]``, if it has goals: a sentence for each goal that the rows miss.
 """

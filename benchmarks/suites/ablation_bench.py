@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.cases import digits_trace
 from benchmarks.measure.conditions import conditions
-from benchmarks.measure.memory import PeakMeter
+from benchmarks.measure.device import PeakMeter
 from benchmarks.measure.rows import Row, timing
 from benchmarks.measure.timer import once, warm
 from benchmarks.suites.pictures import Picture, disparity, disparity_within, picture

@@ -20,8 +20,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from benchmarks.measure.devices import use_device
-from benchmarks.measure.memory import CPU
+from benchmarks.measure.device import CPU, use_device
 from benchmarks.measure.rows import NOT_INSTALLED, REFUSED, Row
 from benchmarks.measure.tables import Table, bytes_text, number_text, shares_text, spread_text
 from benchmarks.measure.tasks import QUICK, Task, clock, emit, python_task, task_options
@@ -322,12 +321,8 @@ ABLATIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], tuple[float, ...]]]
     "passes": (passes, (50, 35)),
     "steps": (steps, (15, 10)),
 }
+PARTS = tuple(ABLATIONS)
 QUICK_ABLATIONS = ("storage",)
-
-
-def parts() -> Sequence[str]:
-    """The names of the ablations."""
-    return [*ABLATIONS]
 
 
 def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:

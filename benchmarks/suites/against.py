@@ -37,9 +37,7 @@ from benchmarks.peers import Peer, Result, peers
 NAME = "against"
 # Beside the runs of a way: import, input and judge, for the largest size on a busy machine.
 OTHER_SECONDS = 240.0
-# For estimates: the same on two quiet cores at the smallest size, and how many more nodes take a second more.
-START_SECONDS, NODES_A_SECOND = 3.0, 10_000
-NODES_A_SECOND_DENSE = 1_000  # until the first array that does not fit
+START_SECONDS = 4.0  # the same at the smallest size on two quiet cores, for estimates
 # A way is not run again if its first run took longer than `LONG`, unless that run converts the input. Other ways are
 # run again until their warm runs took `ENOUGH` seconds together, or `REPEATS` times.
 LONG, ENOUGH, REPEATS = 15.0, 5.0, 3
@@ -59,27 +57,22 @@ class Plan:
     sizes: tuple[int, ...]
     quick_size: int
     quick_peers: tuple[str, ...]
+    a_second: float  # for estimates: by how much the size may grow for a second more of all runs, on two cores
     least_repeats: int = 0  # runs after the first, which converts the input or compiles
-    # For estimates: seconds of a run at the smallest size on two cores, and the power of the size with which they grow.
-    pace: tuple[float, float] = (0.05, 2.0)
 
 
 DOUBLED = tuple(1008 * 2**k for k in range(7))
 PLANS = {
-    "picture": Plan(DOUBLED, 1008, (OURS, "reference", "openTSNE"), pace=(0.4, 1.0)),
-    "graph": Plan(DOUBLED[:5:2], 1008, (OURS, "openTSNE"), pace=(0.4, 1.0)),
-    "mds": Plan((1000, 2000, 4000), 400, (OURS, "scikit-learn"), pace=(0.1, 2.0)),
-    "product": Plan((8064, 64512), 4032, (OURS, "scipy", "cupy"), least_repeats=1),
-    "neighbors": Plan((8064, 64512), 4032, (OURS, "scikit-learn", "faiss"), least_repeats=1),
+    "picture": Plan(DOUBLED, 1008, (OURS, "reference", "openTSNE"), 700),
+    "graph": Plan(DOUBLED[:5:2], 1008, (OURS, "openTSNE"), 700),
+    "mds": Plan((1000, 2000, 4000), 400, (OURS, "scikit-learn"), 1000),
+    "product": Plan((8064, 64512), 4032, (OURS, "scipy", "cupy"), 5000, least_repeats=1),
+    "neighbors": Plan((8064, 64512), 4032, (OURS, "scikit-learn", "faiss"), 5000, least_repeats=1),
 }
+PARTS = (*PLANS, *peers())
 
 
 # ---------------------------------------------------------------- tasks
-
-
-def parts() -> Sequence[str]:
-    """The names of the comparisons and of the peers."""
-    return [*PLANS, *peers()]
 
 
 def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
@@ -105,11 +98,11 @@ def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
 
 def _task(comparison: str, size: int, peer: Peer, device: str, quick: bool, before: str | None) -> Task:
     key = f"{QUICK * quick}{comparison}-{size}-{slug(peer.name)}"
-    most = len(peer.does[comparison]) * (peer.most_seconds + OTHER_SECONDS)
-    limits = {"timeout": most, "estimate": _estimate(comparison, size, peer, quick), "after": before}
+    n_ways, runs = len(peer.does[comparison]), min(peer.most_seconds, size / PLANS[comparison].a_second)
+    limits = {"timeout": n_ways * (peer.most_seconds + OTHER_SECONDS), "estimate": n_ways * (START_SECONDS + runs)}
     fields = {"case": comparison, "by": peer.name, **_size_field(comparison, size)}
     names = (comparison, peer.name, f"--size={size}")
-    return python_task(NAME, key, NAME, *names, device=device, quick=quick, fields=fields, **limits)
+    return python_task(NAME, key, NAME, *names, device=device, quick=quick, fields=fields, after=before, **limits)
 
 
 def _cpu_only_task(pairs: Sequence[tuple[str, str]], device: str, quick: bool) -> Task:
@@ -119,19 +112,6 @@ def _cpu_only_task(pairs: Sequence[tuple[str, str]], device: str, quick: bool) -
 
 def _size_field(comparison: str, size: int) -> dict[str, int]:
     return {"n_landmark" if comparison == "mds" else "n_nodes": size}
-
-
-def _estimate(comparison: str, size: int, peer: Peer, quick: bool) -> float:
-    plan, long, repeats = PLANS[comparison], *((QUICK_LONG, 1) if quick else (LONG, REPEATS))
-    first, power = peer.pace.get(comparison, plan.pace)
-    run, before = (first * (n / plan.sizes[0]) ** power for n in (size, size / 2))
-    if size > plan.sizes[0] and before > peer.most_seconds and not peer.every_size:
-        return 0.0  # the smaller size takes too long
-    run = min(run, peer.most_seconds)
-    if peer.needs_bytes(size) > memory_limit():
-        run = size / NODES_A_SECOND_DENSE
-    warm = min(repeats * run, max(ENOUGH, run)) if run < long else 0.0
-    return len(peer.does[comparison]) * (START_SECONDS + size / NODES_A_SECOND + run + warm)
 
 
 # ---------------------------------------------------------------- the process of a task
@@ -214,8 +194,7 @@ def work(comparison: str, size: int, peer: Peer, way: str, device_name: str, qui
     The first run is the cold run, and includes compilation. The memory is that of the cold run, because what the
     allocators keep of it is not needed by the next.
     """
-    from benchmarks.measure.devices import use_device
-    from benchmarks.measure.memory import PeakMeter
+    from benchmarks.measure.device import PeakMeter, use_device
     from benchmarks.peers.comparisons import COMPARISONS
 
     device = use_device(device_name)

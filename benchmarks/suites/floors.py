@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.measure import records
 from benchmarks.measure.conditions import conditions, machine_name
-from benchmarks.measure.devices import use_device
+from benchmarks.measure.device import use_device
 from benchmarks.measure.rows import NOT_INSTALLED, Row, timing
 from benchmarks.measure.tables import Table
 from benchmarks.measure.tasks import QUICK, Task, emit, python_task, task_options
@@ -32,6 +32,7 @@ from mmphate_gpu.runtime.devices import one_thread
 from mmphate_gpu.runtime.optional import available
 
 NAME = "floors"
+PARTS = ()  # it is not divided
 BY = "torch"
 # The rate of bytes is the faster of these.
 BYTES = ("copy", "read")
@@ -240,11 +241,6 @@ def floor_of(needs: Mapping[str, float], rate: Mapping[str, float]) -> tuple[flo
     best = max((name for name in BYTES if name in rate), key=rate.__getitem__, default="")
     named = {best if name == "bytes" else name: work for name, work in needs.items()}
     return max(((work / rate[name], name) for name, work in named.items() if name in rate and work > 0), default=None)
-
-
-def parts() -> Sequence[str]:
-    """The suite has no parts."""
-    return ()
 
 
 def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure.conditions import conditions
-from benchmarks.measure.devices import use_device
-from benchmarks.measure.memory import PeakMeter
+from benchmarks.measure.device import PeakMeter, use_device
 from benchmarks.measure.rows import Row, timing
 from benchmarks.measure.tables import Table, bytes_text, number_text
 from benchmarks.measure.tasks import QUICK, Task, emit, python_task, task_options
@@ -26,6 +25,7 @@ from benchmarks.suites.op_calls import GROUPS, OPS, TILE_OPS, Call, relative_err
 from benchmarks.suites.op_inputs import Data
 
 NAME = "ops"
+PARTS = (*OPS, *TILE_OPS)
 SWEEP_GOAL = 25
 REPEATS, QUICK_REPEATS = 9, 3
 
@@ -70,11 +70,6 @@ def measured(names: Sequence[str], device: torch.device, folder: Path | None, *,
             row = measure(call, device, QUICK_REPEATS if quick else REPEATS, rates)
             rows.append(replace(row, goal=None if quick else row.goal, **now))
     return rows
-
-
-def parts() -> Sequence[str]:
-    """The names of the ops."""
-    return [*OPS, *TILE_OPS]
 
 
 def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:

@@ -12,7 +12,7 @@ from benchmarks.measure.tables import Table, bytes_text, number_text, seconds_te
 from benchmarks.measure.tasks import Task, python_task
 
 NAME = "pipeline"
-NAMES = tuple(name for name, case in CASES.items() if not case.axis)
+PARTS = tuple(name for name, case in CASES.items() if not case.axis)
 # Goals, by how the name of a case begins. Seconds of a warm run on two cores and on one GPU, and bytes.
 MOST_SECONDS = {
     "suite-hopf-sparse": {"cpu": 30, "cuda": 0.5},
@@ -32,18 +32,13 @@ LEAST_KEPT = {"suite-hopf-": {"10": 0.205, "40": 0.385}, "suite-hopf_pitchfork-"
 SAME_STRESS = 0.01
 
 
-def parts() -> Sequence[str]:
-    """The names of the cases."""
-    return NAMES
-
-
 def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
     """A task for each case: the small ones if ``quick``, else all that the device can run."""
     return [case_task(name, device) for name in only or (QUICK if quick else names_for(device))]
 
 
 def names_for(device: str) -> list[str]:
-    return [name for name in NAMES if device != "cpu" or not CASES[name].cuda_only]
+    return [name for name in PARTS if device != "cpu" or not CASES[name].cuda_only]
 
 
 def case_task(name: str, device: str, *, storage: str | None = None, repeats: int | None = None) -> Task:

@@ -18,6 +18,7 @@ from benchmarks.measure.tables import Table, bytes_text, number_text, seconds_te
 from benchmarks.measure.tasks import Task
 from benchmarks.suites.pipeline import case_task
 
+PARTS = AXES  # what doubles
 # The largest case of the CPU: the slices, units and samples of HAR.
 MOST_NODES_ON_CPU = 487_680
 # The pairs of slices are four times as many; 5 % more for the last chunk of rows, which is not full.
@@ -27,11 +28,6 @@ QUICK_AXES = ("slices", "landmarks")
 LEAST_SECONDS = 1.0  # a shorter stage does not show how it grows
 DEFAULT_LANDMARKS = 4000  # of MMPHATE
 SIZE_FIELD = {"slices": "n_slices", "units": "n_units", "samples": "n_samples", "landmarks": "n_landmark"}
-
-
-def parts() -> Sequence[str]:
-    """What doubles."""
-    return AXES
 
 
 def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:

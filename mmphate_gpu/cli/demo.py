@@ -1,4 +1,4 @@
-"""The demonstration: a small LSTM learns to read digits, and is watched while it does."""
+"""The demonstration: a small LSTM learns to read digits, and its hidden states are recorded meanwhile."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ N_CLASSES = 10
 N_PROBE = 5  # held-out images of each class that are recorded
 TEST_SHARE = 0.3
 BATCH = 64
-# It rises from a tenth of this in a straight line, so that what is learned first, and fast, is spread over many epochs.
+# The rate rises linearly from a tenth of this. So the first, fast changes are spread over many epochs.
 LEARNING_RATE = 3e-3
-# A picture shows no more with more of them, and the work grows with their cube.
+# More landmarks do not change the picture, and the work grows with their cube.
 N_LANDMARK = 1000
 
 
 class DigitReader(nn.Module):
-    """Reads an image row by row, and names the digit after the last one."""
+    """Reads an image row by row, and names the digit after the last row."""
 
     def __init__(self, n_hidden: int = N_HIDDEN) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class DigitReader(nn.Module):
 
 @dataclass(frozen=True)
 class Digits:
-    """Images (B, 8 rows, 8 pixels) from 0 to 1 with their classes; the probe is part of the test images."""
+    """Images, 8 rows of 8 pixels from 0 to 1, with their classes. The probe is part of the test images."""
 
     train: tuple[torch.Tensor, torch.Tensor]
     test: tuple[torch.Tensor, torch.Tensor]
@@ -55,7 +55,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Training:
-    """What was recorded; the accuracies are one per recorded epoch, the first of them before training."""
+    """The recorded trace, and the accuracies at each recorded epoch. The first epoch is before training."""
 
     trace: Trace
     train_accuracy: list[float]
@@ -63,13 +63,13 @@ class Training:
 
 
 def digits(seed: int = 0) -> Digits:
-    """scikit-learn's 1,797 handwritten digits in a random split; the probe holds as many of every class."""
+    """The 1,797 handwritten digits of scikit-learn in a random split. The probe has equally many of every class."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    order = np.random.default_rng(seed).permutation(len(found.target))
-    images = torch.tensor(found.images[order] / 16, dtype=torch.float32, device="cpu")
-    classes = torch.tensor(found.target[order], dtype=torch.int64, device="cpu")
+    data = load_digits()
+    order = np.random.default_rng(seed).permutation(len(data.target))
+    images = torch.tensor(data.images[order] / 16, dtype=torch.float32, device="cpu")
+    classes = torch.tensor(data.target[order], dtype=torch.int64, device="cpu")
     n_test = int(TEST_SHARE * len(order))
     test = images[:n_test], classes[:n_test]
     chosen = torch.cat([torch.nonzero(test[1] == digit)[:N_PROBE, 0] for digit in range(N_CLASSES)])
@@ -81,8 +81,8 @@ def train(
 ) -> Training:
     """Train a `DigitReader`, recording its hidden states on the probe before training and after every epoch.
 
-    ``callback(epoch, test accuracy)`` is called at each of them. Torch's own random state is left as it was.
-    On one thread of the CPU, about 0.1 s an epoch; the same bits for one seed.
+    ``callback(epoch, test accuracy)`` is called at each recorded epoch. The random state of torch does not change.
+    About 0.1 s an epoch, on one thread of the CPU. Equal seeds give equal bits.
     """
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
@@ -96,8 +96,8 @@ def train(
                     _one_epoch(model, optimizer, *data.train)
                     schedule.step()
                 recorder.snapshot(epoch)
-                for found, part in zip(accuracies, (data.train, data.test), strict=True):
-                    found.append(_accuracy(model, *part))
+                for curve, part in zip(accuracies, (data.train, data.test), strict=True):
+                    curve.append(_accuracy(model, *part))
                 if callback is not None:
                     callback(epoch, accuracies[1][-1])
     return Training(recorder.trace(), *accuracies)
@@ -122,9 +122,9 @@ def demo(
 ) -> dict[str, Any]:
     """Train, record, embed in two and three dimensions, draw; write everything to the folder ``out``.
 
-    Returns what report.json holds. Raises `InputError` for a folder that exists and for parameters out of range.
-    Pictures come last; if they cannot be drawn, a warning says so.
-    About 15 s on two cores; the same bits for one seed, device and thread count.
+    Returns the content of report.json. Raises `InputError` for a folder that exists and for parameters out of range.
+    Pictures come last. If they cannot be drawn, a warning says so.
+    About 15 s on two cores. Equal bits for one seed, device and thread count.
     """
     started = time.perf_counter()
     check_number("epochs", epochs, low=1, integer=True)
@@ -137,7 +137,7 @@ def demo(
         training = _trained(epochs, seed, verbose)
         op.fit(training.trace)
         flat, report = op.result_, result_folder.report(op, training.trace, seconds=0)
-        # The stages up to the distances are kept from the first fit.
+        # This fit uses the stages of the first one up to the distances.
         op.set_params(n_components=3).fit(training.trace)
         report |= {"train_accuracy": training.train_accuracy, "test_accuracy": training.test_accuracy}
         report |= {"stress_3d": op.stress_, "seconds": time.perf_counter() - started}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import numbers
@@ -32,6 +31,7 @@ from ..runtime.atomic import (
 from ..runtime.paths import writable
 from ..runtime.signals import Stopped, stoppable
 from ..runtime.streams import encodable
+from .arguments import PROGRAM
 
 if TYPE_CHECKING:
     from ..embedding import Embedding
@@ -42,7 +42,6 @@ EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
 FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
 MAX_REPORT = 1 << 24  # bytes; a real report has some thousands
-PROGRAM = "mmphate-gpu"  # report.json contains it; --force replaces only folders with such a report
 
 
 @contextmanager
@@ -275,11 +274,9 @@ def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
 
 def _holds(folder: Path, report: dict[str, Any] | None) -> bool:
     """Whether the report in ``folder`` equals ``report``, apart from the list of files."""
-    one, other = (
-        None if values is None else {**json.loads(_text(values)), "files": None}
-        for values in (_read_report(folder), report)
-    )
-    return one == other
+    reports = (_read_report(folder), report)
+    contents = [None if values is None else {**json.loads(_text(values)), "files": None} for values in reports]
+    return contents[0] == contents[1]
 
 
 def _longer_report(drawn: Path, folder: Path, names: list[str]) -> list[str]:
@@ -384,11 +381,8 @@ def _jsonable(value: Any) -> Any:
 
 
 def _versions() -> dict[str, str]:
+    from ..config import version_of
+
     packages = ("torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib")
-    found = {"python": platform.python_version(), "mmphate-gpu": __version__}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    versions = {package: version_of(package) for package in packages}
+    return {"python": platform.python_version(), "mmphate-gpu": __version__} | versions

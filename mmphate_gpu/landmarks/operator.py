@@ -11,7 +11,7 @@ from ..errors import InputError, InputTypeError, check_number
 from ..linalg.components import Components, components
 from ..linalg.random import seeded_generator
 from ..linalg.sparse_gram import sparse_gram
-from ..operators import AffinityOperator
+from ..operators.protocol import AffinityOperator, check_operator
 from ..ops import csr as csr_ops
 from ..ops.csr import Csr
 from ..params import Labels, check_landmarks
@@ -78,9 +78,7 @@ def landmark_diffusion(
     if n_landmark is not None:
         check_number("n_landmark", n_landmark, low=2, integer=True)
     check_number("n_svd", n_svd, low=1, integer=True)
-    if not isinstance(operator, AffinityOperator):
-        raise InputTypeError(f"operator is a {type(operator).__name__}; accepted: an AffinityOperator")
-    n_nodes = operator.shape[0]
+    n_nodes = check_operator(operator).shape[0]
     chosen = _chosen(landmarks, clusters)
     if isinstance(chosen, Labels):
         labels = torch.unique(chosen.of_nodes(n_nodes), return_inverse=True)[1]

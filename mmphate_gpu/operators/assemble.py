@@ -19,11 +19,6 @@ SHARE, FEWEST, MOST = 16, 1 << 18, 1 << 24
 MEMORY_SHARE, ENTRY_BYTES, MOST_ON_GPU = 16, 26, 1 << 28
 
 
-def assembled_nnz(intraslice: Csr, interslice: Interslice) -> int:
-    """Entries of the assembled matrix."""
-    return intraslice.nnz + int(interslice.counts.sum())
-
-
 def assembled_bytes(nnz: int, n_nodes: int, dtype: torch.dtype) -> int:
     """Bytes of the assembled CSR."""
     index = index_dtype(nnz, n_nodes).itemsize
@@ -44,7 +39,7 @@ def assemble(intraslice: Csr, interslice: Interslice) -> Csr:  # (N rows, M colu
     InputError
         The entries do not fit in memory. Nothing has been allocated for them then.
     """
-    nnz, n_nodes = assembled_nnz(intraslice, interslice), intraslice.shape[0]
+    nnz, n_nodes = intraslice.nnz + int(interslice.counts.sum()), intraslice.shape[0]
     size, device = assembled_bytes(nnz, n_nodes, intraslice.values.dtype), interslice.unit_points.device
     check_fits(f"the affinity with {nnz:,} entries", size, device, remedy='storage="lazy" stores none of them')
     return assemble_rows(intraslice, interslice, slice(0, interslice.unit_points.shape[1]))

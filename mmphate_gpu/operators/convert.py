@@ -6,25 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import InputTypeError
 from ..ops import csr as csr_ops
 from ..runtime.arrays import real_tensor
 from ..runtime.isolation import isolated
 from ..runtime.memory import check_fits
 from ..runtime.optional import require_cupy
-from .protocol import AffinityOperator
+from .protocol import AffinityOperator, check_operator
 from .sparse import SparseAffinity
 
 if TYPE_CHECKING:
     import numpy as np
     from scipy.sparse import csr_matrix
     from scipy.sparse.linalg import LinearOperator
-
-
-def _checked(operator: AffinityOperator) -> AffinityOperator:
-    if not isinstance(operator, AffinityOperator):
-        raise InputTypeError(f"operator is a {type(operator).__name__}; accepted: an AffinityOperator")
-    return operator
 
 
 def _entries(operator: AffinityOperator, device: torch.device | None = None) -> csr_ops.Csr:
@@ -37,7 +30,7 @@ def _entries(operator: AffinityOperator, device: torch.device | None = None) -> 
     InputError
         The copy does not fit in memory.
     """
-    device = _checked(operator).device if device is None else device
+    device = check_operator(operator).device if device is None else device
     if not isinstance(operator, SparseAffinity):
         return csr_ops.moved(operator.to_csr(), device)
     remedy = "as_linear_operator multiplies without a copy"
@@ -75,7 +68,7 @@ def as_linear_operator(operator: AffinityOperator) -> LinearOperator:
     """The affinity as SciPy's LinearOperator: NumPy in, NumPy out. It is symmetric, so its adjoint is itself."""
     from scipy.sparse.linalg import LinearOperator
 
-    _checked(operator)
+    check_operator(operator)
 
     @isolated()
     def product(block: np.ndarray) -> np.ndarray:

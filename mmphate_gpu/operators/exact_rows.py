@@ -17,8 +17,8 @@ from .protocol import AffinityOperator
 class ExactRows(AffinityOperator):
     """An affinity kept as its two parts; a form adds the product.
 
-    Degrees, sums of groups (`aggregate`) and `to_csr` come from rows that are made anew, some slices at a time. They
-    have the bits of the sparse form. Memory is the points, the intraslice entries and one block of rows.
+    `aggregate` and `to_csr` come from rows that are made anew, some slices at a time. They have the bits of the sparse
+    form. Memory is the points, the intraslice entries and one block of rows.
     """
 
     def __init__(self, intraslice: Csr, interslice: Interslice) -> None:  # (N rows, M columns)
@@ -32,10 +32,6 @@ class ExactRows(AffinityOperator):
     @property
     def nbytes(self) -> int:  # type: ignore[override]
         return self.interslice.nbytes + sum(part.nbytes for part in self.intraslice[:3])
-
-    @isolated()
-    def row_sums(self) -> torch.Tensor:
-        return torch.cat([csr_ops.row_sums(rows) for _, rows in row_blocks(self.intraslice, self.interslice)])
 
     @isolated()
     def aggregate(self, labels: torch.Tensor, n: int) -> Csr:

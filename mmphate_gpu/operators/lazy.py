@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from ..ops import csr as csr_ops
 from ..ops.csr_matmul import matmul
+from ..runtime.isolation import isolated
 from .assemble import row_blocks
 from .exact_rows import ExactRows
 
 
 class LazyAffinity(ExactRows):
-    """Products by exact rows, some slices at a time: the same bits as the sparse form.
+    """Products and degrees by exact rows, some slices at a time: the same bits as the sparse form.
 
     A product costs the search, O(M S^2 D), and the entries, O(nnz C).
     """
@@ -23,3 +25,7 @@ class LazyAffinity(ExactRows):
         for nodes, rows in row_blocks(self.intraslice, self.interslice):
             product[nodes] = matmul(rows, block, interleave=self.n_units)
         return product
+
+    @isolated()
+    def row_sums(self) -> torch.Tensor:
+        return torch.cat([csr_ops.row_sums(rows) for _, rows in row_blocks(self.intraslice, self.interslice)])

@@ -11,8 +11,7 @@ from ..affinities import Interslice
 from ..ops.gaussian_product import gaussian_product, points_by_feature, scaled_limit, scaled_points
 from ..ops.tile_block import product_by_tiles
 from ..ops.tile_layout import point_tiles
-from ..runtime.isolation import isolated
-from .lazy import LazyAffinity
+from .exact_rows import ExactRows
 
 # Points farther than this from the mean of their unit, in the scale of `scaled_points`, leave float32 too few digits
 # for their distances: entries would be off by more than 6e-5, a quarter of their rounding to half.
@@ -32,13 +31,14 @@ class _Tiles(NamedTuple):
     limit: float
 
 
-class LazyFusedAffinity(LazyAffinity):
+class LazyFusedAffinity(ExactRows):
     """Products in half precision with float32 sums, whatever the dtype: accurate to about 5e-4 of a column's norm.
 
-    Pairs at the cut are decided in float32. Degrees come from the same product, so that the rows of D^-1 K as it is
-    applied sum to 1. With exact degrees the spectrum of D^-1/2 K D^-1/2 would exceed 1 by the rounding.
+    Pairs at the cut are decided in float32. With exact degrees the spectrum of D^-1/2 K D^-1/2 would exceed 1 by the
+    rounding, so degrees come from the product too.
     """
 
+    storage = "lazy"
     engine = "fused"
 
     @property
@@ -61,7 +61,3 @@ class LazyFusedAffinity(LazyAffinity):
             return gaussian_product(*tiles, layout.indptr, layout.columns, halves)
 
         return product_by_tiles(layout, block, self.intraslice, multiply)
-
-    @isolated()
-    def row_sums(self) -> torch.Tensor:
-        return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from ..affinities import Interslice
-from ..ops.csr import Csr
 from ..ops.csr_matmul import matmul
 from ..ops.tile_block import in_node_order
 from ..runtime.keops import KeopsError, give_up_keops, keops
@@ -15,31 +13,19 @@ from .lazy import LazyAffinity
 class LazyKeopsAffinity(LazyAffinity):
     """Distances and product are fused, in float64: no row is made. A product costs O(M S^2 (D + C)).
 
-    With ``fallback`` products are those of `LazyAffinity` from the first fault of KeOps on; a warning says why.
-
-    Raises
-    ------
-    KeopsError
-        In a product without ``fallback``: KeOps does not work.
+    From the first fault of KeOps on, products are those of `LazyAffinity`. A warning says why.
     """
 
     engine = "keops"
 
-    def __init__(self, intraslice: Csr, interslice: Interslice, *, fallback: bool = False) -> None:
-        super().__init__(intraslice, interslice)
-        self.fallback = fallback
-
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:
-        if self.engine == LazyAffinity.engine:
-            return super()._matmul(block)
-        try:
-            return self._interslice_product(block).add_(matmul(in_node_order(self.intraslice), block))
-        except KeopsError as error:
-            if not self.fallback:
-                raise
-            give_up_keops(error)
-            self.engine = LazyAffinity.engine
-            return self._matmul(block)
+        if self.engine == "keops":
+            try:
+                return self._interslice_product(block).add_(matmul(in_node_order(self.intraslice), block))
+            except KeopsError as error:
+                give_up_keops(error)
+                self.engine = "torch"
+        return super()._matmul(block)
 
     def _interslice_product(self, block: torch.Tensor) -> torch.Tensor:  # (N, C) -> (N, C)
         points, bandwidth = self.interslice.unit_points.contiguous(), float(self.interslice.bandwidth)

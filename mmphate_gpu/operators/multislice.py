@@ -17,7 +17,7 @@ from ..runtime.memory import available_bytes
 from ..slices import unit_major
 from ..trace import as_trace, trace_points
 from ..trace.pca import reduce
-from .assemble import assembled_bytes, assembled_nnz
+from .assemble import assembled_bytes
 from .choose import choose_engine, choose_form, half_precision_serves, stored_forms
 from .lazy import LazyAffinity
 from .lazy_fused import LazyFusedAffinity
@@ -73,23 +73,22 @@ def affinity_of_points(
 
 def auto_form(intraslice: Csr, interslice: Interslice, device: torch.device) -> str:
     """The form that ``storage="auto"`` means on ``device``, with its free memory."""
-    n_units, n_slices = interslice.counts.shape
-    pair_share = int(interslice.counts.sum()) / (n_units * n_slices * (n_slices - 1))
-    nnz, n_nodes = assembled_nnz(intraslice, interslice), intraslice.shape[0]
+    n_nodes, n_entries = intraslice.shape[0], int(interslice.counts.sum())
+    pair_share = n_entries / (n_nodes * (interslice.counts.shape[1] - 1))
     form_bytes = {
         "tiles": lambda: tiles_bytes(interslice.tile_layout.n_stored),
-        "sparse": lambda: assembled_bytes(nnz, n_nodes, intraslice.values.dtype),
+        "sparse": lambda: assembled_bytes(intraslice.nnz + n_entries, n_nodes, intraslice.values.dtype),
     }
     forms = stored_forms(pair_share, tiles=half_precision_serves(device, interslice.thresh))
     return choose_form(forms, lambda form: form_bytes[form](), available_bytes(device))
 
 
-def lazy_affinity(intraslice: Csr, interslice: Interslice) -> LazyAffinity:
+LAZY_FORMS = {"torch": LazyAffinity, "keops": LazyKeopsAffinity, "fused": LazyFusedAffinity}
+
+
+def lazy_affinity(intraslice: Csr, interslice: Interslice) -> AffinityOperator:
     """The matrix-free form with the fastest products on its device."""
-    engine = choose_engine(interslice, interslice.unit_points.device)
-    if engine == "keops":
-        return LazyKeopsAffinity(intraslice, interslice, fallback=True)
-    return (LazyFusedAffinity if engine == "fused" else LazyAffinity)(intraslice, interslice)
+    return LAZY_FORMS[choose_engine(interslice, interslice.unit_points.device)](intraslice, interslice)
 
 
 FORMS = {"sparse": SparseAffinity.of_parts, "tiles": TiledAffinity, "lazy": lazy_affinity}

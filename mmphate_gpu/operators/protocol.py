@@ -34,9 +34,10 @@ class AffinityOperator(ABC):
         """K @ block in the dtype of ``block``, so that entries kept in float32 can have float64 products."""
         return self._matmul(block.contiguous()) if block.shape[1] else block
 
-    @abstractmethod
+    @isolated()
     def row_sums(self) -> torch.Tensor:  # (N,) float64
-        """K @ 1, the degrees, accumulated in float64."""
+        """K @ 1, the degrees. They come from the product, so that the rows of D^-1 K as it is applied sum to 1."""
+        return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]
 
     @abstractmethod
     def aggregate(self, labels: torch.Tensor, n: int) -> Csr:  # (N,) int64 -> (N, n)
@@ -70,3 +71,9 @@ class AffinityOperator(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype}, device={str(self.device)!r})"
+
+
+def check_operator(operator: AffinityOperator) -> AffinityOperator:
+    if not isinstance(operator, AffinityOperator):
+        raise InputTypeError(f"operator is a {type(operator).__name__}; accepted: an AffinityOperator")
+    return operator

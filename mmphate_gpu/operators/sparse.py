@@ -15,7 +15,7 @@ from .protocol import AffinityOperator
 
 
 class SparseAffinity(AffinityOperator):
-    """An affinity kept as a torch sparse CSR tensor, which other tools understand.
+    """An affinity kept as a CSR matrix, which other tools understand.
 
     A product costs O(nnz C) and reads nnz * (index + value) bytes. ``interleave`` is the distance of rows with
     neighboring columns (in node order the number of units): a hint for the product, see `ops.csr_matmul`.
@@ -25,6 +25,7 @@ class SparseAffinity(AffinityOperator):
 
     def __init__(self, csr: Csr, *, interleave: int = 1) -> None:
         self.csr, self.interleave = csr, interleave
+        # Kept, because torch counts the writes to it: `Stages` runs the stage again after one.
         self.tensor = csr_ops.to_torch(csr)
         self.shape, self.dtype, self.device = csr.shape, csr.values.dtype, csr.values.device
         self.nbytes = sum(part.nbytes for part in csr[:3])
@@ -52,7 +53,7 @@ class SparseAffinity(AffinityOperator):
     def to_csr(self) -> Csr:
         return csr_ops.moved(self.csr, self.device, copy=True)
 
-    # A torch sparse tensor does not survive pickling with every torch version in range; its parts do.
+    # Not every torch version in range can pickle a sparse tensor; its parts can be pickled.
     def __getstate__(self) -> tuple[Csr, int]:
         return self.csr, self.interleave
 

@@ -67,10 +67,6 @@ class TiledAffinity(ExactRows):
         return product_by_tiles(self.layout, block, self.intraslice, multiply)
 
     @isolated()
-    def row_sums(self) -> torch.Tensor:
-        return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]
-
-    @isolated()
     def to_dense(self) -> torch.Tensor:
         dense = csr_ops.to_torch(in_node_order(self.intraslice)).to_dense()
         nodes = torch.arange(self.shape[0], device=self.device).view(self.n_slices, self.n_units).T

@@ -88,14 +88,13 @@ def gaussian_product_triton(
     from .triton.products import OPTIONS, gaussian_product_kernel, panels
 
     block, (padded, out), panel, grid = panels(block)
-    split = centers is not None
-    points, centers, indptr, columns = (
-        part.contiguous() for part in (points, centers if split else points, indptr, columns)
-    )
-    sizes = {"P": points.shape[1], "SPLIT": split, "TILE": TILE, "PANEL": panel, "FEATURES": FEATURES}
+    # Without centers the kernel is compiled so that it reads none; any tensor will do in their place.
+    tensors = (part.contiguous() for part in (points, points if centers is None else centers))
+    indptr, columns = indptr.contiguous(), columns.contiguous()
+    sizes = {"P": points.shape[1], "SPLIT": centers is not None, "TILE": TILE, "PANEL": panel, "FEATURES": FEATURES}
     with torch.cuda.device_of(block):
         gaussian_product_kernel[grid](
-            points, centers, limit, indptr, columns, block, padded, block.shape[2], **sizes, **OPTIONS
+            *tensors, limit, indptr, columns, block, padded, block.shape[2], **sizes, **OPTIONS
         )
     return out
 

@@ -79,8 +79,8 @@ def guttman_transform_cuda(
     blocks, op = blocks_of(n, rows), "guttman_transform"
     by_axis, least = distances.new_empty(n_components, n), distances.new_empty(())
     n_done = torch.empty((), dtype=torch.int32, device=device)
-    arguments = (points, n, float(share), by_axis, least, n_done)
-    gpu.run(Launch(op, "guttman_points", arguments, 1, POINT_THREADS, defines=types), device)
+    first = (points, n, float(share), by_axis, least, n_done)
+    gpu.run(Launch(op, "guttman_points", first, 1, POINT_THREADS, defines=types), device)
     moved, by_block, raw = torch.empty_like(points), points.new_empty(blocks), points.new_empty(())
     arguments = (distances, by_axis, n, least, moved, by_block, n_done, raw)
     gpu.run(Launch(op, op, arguments, blocks, THREADS, defines=types), device)

@@ -51,13 +51,13 @@ def test_every_op_is_listed_in_a_fresh_process():
 def test_the_native_part_is_named_where_it_serves():
     lines = config()
     assert after(lines, "ops with twins on cpu: ") == f"C++ ({native.isa()})"
-    assert after(lines, "neighbours, auto on cpu: ") == "native ops"
+    assert after(lines, "neighbors, auto on cpu: ") == "native ops"
 
 
 def test_nothing_native_is_claimed_where_it_is_switched_off():
     lines = config(MMPHATE_GPU_NATIVE="0", CUDA_VISIBLE_DEVICES="")
     assert after(lines, "ops with twins on cpu: ") == "portable torch (MMPHATE_GPU_NATIVE=0 in the environment)"
-    assert after(lines, "neighbours, auto on cpu: ") == "torch"
+    assert after(lines, "neighbors, auto on cpu: ") == "torch"
     assert after(lines, "ops of Triton on cuda: ").startswith("portable torch (MMPHATE_GPU_NATIVE=0")
     assert not any("native ops" in line or "native product" in line or "C++ (" in line for line in lines)
     assert listed(lines) == OPS

@@ -97,7 +97,7 @@ def test_a_picture_file_is_whole_or_as_it_was(tmp_path, suffix):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(mp.InputError, match=r"p\.\w+' cannot be written \(File too large\)"):
+        with pytest.raises(mp.InputError, match=r"p\.\w+ cannot be written \(File too large\)"):
             panels(sample(), path=path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -10,10 +10,11 @@ import torch
 from mmphate_gpu.affinities import Interslice
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
-from mmphate_gpu.operators.assemble import assembled_bytes, assembled_nnz, entries_at_once
+from mmphate_gpu.operators.assemble import assembled_bytes, entries_at_once
 from mmphate_gpu.operators.lazy_keops import LazyKeopsAffinity
 from mmphate_gpu.operators.tiles import tiles_bytes
 from mmphate_gpu.ops.tile_layout import TILE
+from mmphate_gpu.stages import _bytes
 
 from ..conformance.forms import N_FEATURES, N_NODES, N_UNITS, long_points, make, make_long, parts, right_hand_side
 
@@ -29,7 +30,7 @@ def test_sparse_bytes_are_as_predicted():
     """The choice between the forms relies on them."""
     intraslice, interslice = parts(torch.float32, CPU)
     operator = SparseAffinity.of_parts(intraslice, interslice)
-    assert assembled_nnz(intraslice, interslice) == operator.nnz
+    assert intraslice.nnz + int(interslice.counts.sum()) == operator.nnz
     assert operator.nbytes == assembled_bytes(operator.nnz, N_NODES, torch.float32)
 
 
@@ -90,3 +91,12 @@ def test_tiles_that_do_not_fit_are_refused(monkeypatch):
     words = r"the affinity in [0-9]+ tiles needs .* KiB but cpu has 97.7 KiB available .*; storage=\"lazy\" stores none"
     with pytest.raises(InputError, match=words):
         TiledAffinity(*long_parts)
+
+
+@pytest.mark.parametrize("form", ["lazy", "lazy fused", "tiles"])
+def test_the_report_of_a_stage_counts_what_a_form_holds(form):
+    """With all that is made at first use: counts, layout, tiles of points."""
+    operator = make_long(form, torch.float32, CPU)
+    operator @ torch.ones(operator.shape[0])
+    operator.aggregate(torch.zeros(operator.shape[0], dtype=torch.int64), 1)
+    assert _bytes(operator) == operator.nbytes + 8  # the bandwidth

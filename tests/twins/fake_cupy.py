@@ -40,8 +40,8 @@ class FakeCupy:
 
     def RawModule(self, *, code: str, options: tuple[str, ...] = (), backend: str = "nvrtc") -> Any:
         thread = threading.current_thread().name
-        given = {"code": code, "options": options, "backend": backend}
-        self.modules.append({**given, "device": self.devices[-1], "thread": thread})
+        module = {"code": code, "options": options, "backend": backend}
+        self.modules.append({**module, "device": self.devices[-1], "thread": thread})
         return SimpleNamespace(get_function=self._function)
 
     def _function(self, name: str) -> Any:
@@ -58,7 +58,7 @@ class FakeCupy:
 
 
 def _check_keywords(*, shared_mem: int = 0, stream: Any = None) -> None:
-    """The keywords are those of CuPy's `Function`, which reads the stream's address alone."""
+    """The keywords are those of CuPy's `Function`, which reads only the address of the stream."""
     assert shared_mem >= 0 and isinstance(stream.ptr, int)
 
 
@@ -74,7 +74,7 @@ def _external_stream(*_: Any) -> None:
 
 
 def without_cuda(monkeypatch: pytest.MonkeyPatch, devices: list[Any] | None = None, stream: int = 1234) -> None:
-    """Stands in for the parts of torch's CUDA that a launch uses; ``devices`` is that of `FakeCupy`."""
+    """Replaces the parts of torch's CUDA that a launch uses. ``devices`` is that of `FakeCupy`."""
     entered = [] if devices is None else devices
     monkeypatch.setattr(torch.cuda, "device", lambda device: _within(entered, device.index))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=stream))

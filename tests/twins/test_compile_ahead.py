@@ -1,4 +1,4 @@
-"""The kernels that are compiled ahead are those that a fit launches."""
+"""A fit launches the kernels that were compiled ahead, and no others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kernels(launches: Iterable[Launch]) -> Kernels:
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
-    """From here on every op of csrc/cuda also goes through its CUDA launcher, on copies and without a kernel."""
+    """The launches of all later calls of ops of csrc/cuda, which also call the CUDA launcher, without a kernel."""
     launches: list[Launch] = []
 
     def start(launch: Launch, _: torch.device) -> None:
@@ -40,7 +40,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
 
     def wrapped(op: Any, name: str) -> Any:
         def call(*arguments: Any) -> Any:
-            copies = [one.clone() if isinstance(one, torch.Tensor) else one for one in arguments]
+            copies = [value.clone() if isinstance(value, torch.Tensor) else value for value in arguments]
             getattr(Twins(start), name)(*copies)
             return op(*arguments)
 
@@ -59,7 +59,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     [
         ((60, 5, 8), "sparse", "float32", {}),
         ((60, 5, 8), "lazy", "float64", {"n_components": 3, "decay": 2.5}),
-        ((1100, 2, 3), "sparse", "float32", {"n_landmark": 40}),  # medians are bracketed
+        ((1100, 2, 3), "sparse", "float32", {"n_landmark": 40}),  # a sample brackets the medians
         ((60, 5, 30), "sparse", "float32", {"n_pca": 10}),
     ],
     ids=str,
@@ -71,13 +71,13 @@ def test_a_fit_launches_what_was_compiled_ahead(shape, storage, dtype, options, 
     on_cuda = compile_ahead.compile_ahead
     monkeypatch.setattr(estimator, "compile_ahead", lambda _, **sizes: on_cuda(torch.device("cuda", 0), **sizes))
     trace = np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0).astype(dtype)
-    # With few landmarks all of MDS is in float64. With many, as in a large run, its first part is in float32.
+    # MDS of many landmarks begins in float32, and here of few.
     monkeypatch.setattr(smacof, "ROUGH_FROM", 8)
-    # The library's op finds the neighbours, as on a GPU; without the C++ twins its portable version serves.
+    # The op of this package computes the neighbors, as on a GPU, with or without C++ twins.
     monkeypatch.setattr("mmphate_gpu.neighbors.serves", lambda _: True)
     launched = recorded(monkeypatch)
-    given = {"device": "cpu", "storage": storage, "random_state": 0, "n_landmark": 50}
-    MMPHATE(**(given | options)).fit(trace)
+    settings = {"device": "cpu", "storage": storage, "random_state": 0, "n_landmark": 50}
+    MMPHATE(**(settings | options)).fit(trace)
     needed = kernels(launched)
     assert {kernel for _, kernel, _ in needed} >= {"radius_fill", "guttman_transform", "descent_places"}
     assert needed == kernels(ahead)
@@ -98,12 +98,12 @@ def test_it_begins_only_where_the_twins_serve(monkeypatch):
     for key in list(kernel._compiled):
         kernel._kernel(key)
     assert not cupy.calls
-    wanted = compile_ahead.launches_of_fit(FitSizes(compile_ahead.MANY_SLICES, 6, 110, 2, torch.float32))
-    assert len(cupy.modules) == len({module["code"] for module in cupy.modules}) == len(kernels(wanted))
+    launches = compile_ahead.launches_of_fit(FitSizes(compile_ahead.MANY_SLICES, 6, 110, 2, torch.float32))
+    assert len(cupy.modules) == len({module["code"] for module in cupy.modules}) == len(kernels(launches))
 
 
 def test_a_second_fit_rehearses_nothing(monkeypatch):
-    """Nor does a longer one, which launches the same; one of other features does."""
+    """A longer fit launches the same kernels and rehearses nothing either. A fit of other features does."""
     compile_ahead.launches_of_fit.cache_clear()
     rehearsals, began = [], []
     monkeypatch.setattr(compile_ahead, "Gpu", lambda start: rehearsals.append(start) or Gpu(start))
@@ -113,4 +113,4 @@ def test_a_second_fit_rehearses_nothing(monkeypatch):
     for changed in ({}, {}, {"n_slices": 10**9}, {"n_features": 7}):
         compile_ahead.compile_ahead(torch.device("cuda", 0), **(sizes | changed))
     assert len(rehearsals) == 2 and began[0] == began[1] == began[2] != began[3]
-    assert not any(launch.arguments for launch in began[0])  # they would hold the tensors of the rehearsal
+    assert not any(launch.arguments for launch in began[0])  # these would keep the tensors of the rehearsal

@@ -1,4 +1,4 @@
-"""Every CUDA source compiles without a GPU, from its own text alone."""
+"""Every CUDA source compiles without a GPU, from its text alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def nvcc() -> str:
 
 
 def bodies_of(text: str, options: list[str], folder: Path) -> tuple[dict[str, str], list[str]]:
-    """PTX of the kernels by name, and of the deciding functions, which are called and not inlined."""
+    """The PTX of each kernel, and that of the functions that decide, which are not inlined."""
     source, ptx = folder / "kernels.cu", folder / "kernels.ptx"
     source.write_text(text)
     command = [nvcc(), "-ptx", "-std=c++17", "-fmad=false", "-Werror", "all-warnings", *options]
@@ -45,8 +45,7 @@ def bodies_of(text: str, options: list[str], folder: Path) -> tuple[dict[str, st
 
 
 def assert_rounded(types: str, bodies: dict[str, str], deciding: list[str], flushed: str = "") -> None:
-    """Decisions are rounded after every operation. Fused operations are only in sums, in their type, and in the screen,
-    in float32."""
+    """Decisions round after every operation. Only sums, in their type, and the screen, in float32, fuse operations."""
     wide = types == "wide"
     for name, body in bodies.items():
         assert ("fma.rn.f64" in body) == (name in SUMS and wide)
@@ -58,7 +57,7 @@ def assert_rounded(types: str, bodies: dict[str, str], deciding: list[str], flus
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("types", TYPES)
 def test_source_compiles_to_ptx(source: str, types: str, tmp_path: Path) -> None:
-    """A file compiles with its headers in place, no include path and no contraction; a warning is an error."""
+    """A file compiles with its headers in place, without an include path or contraction, and without a warning."""
     defines = [f"-D{name}={value}" for name, value in (TYPES[types] | SHAPES).items()]
     bodies, deciding = bodies_of(kernel_source(source), ["-arch=sm_80", *defines], tmp_path)
     assert bodies and sorted(bodies) == sorted(kernel_names(source))
@@ -70,9 +69,9 @@ def test_source_compiles_to_ptx(source: str, types: str, tmp_path: Path) -> None
 )
 @pytest.mark.parametrize("types", TYPES)
 def test_kernel_compiles_alone(source: str, kernel: str, types: str, tmp_path: Path) -> None:
-    """A kernel compiles as NVRTC gets it: alone, with types and shapes in the text, and CuPy's own option.
+    """A kernel compiles alone, as NVRTC gets it, with types and shapes in the text and the option that CuPy adds.
 
-    Functions of the file's other kernels remain in the text, so the warning about unused functions is no error.
+    Functions of other kernels remain in the text, so a warning of unused functions is no error.
     """
     text = source_of_kernel(source, kernel, TYPES[types] | SHAPES)
     options = ["-arch=sm_90", "-ftz=true", "-diag-suppress=177"]
@@ -84,7 +83,7 @@ def test_kernel_compiles_alone(source: str, kernel: str, types: str, tmp_path: P
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"])
 @pytest.mark.slow
 def test_machine_code_fits_the_device(architecture: str, tmp_path: Path) -> None:
-    """Kernels over pairs leave registers for two blocks, and fit the 48 KiB of shared memory that every launch has.
+    """Kernels over pairs leave registers for a second block, and fit the 48 KiB of shared memory that every launch has.
 
     Measured: 64 to 128 registers; up to 32 bytes spilled by the kernels of a radius, 132 by those of the k-th one.
     """
@@ -122,7 +121,7 @@ def test_launcher_and_kernels_agree_on_their_sizes() -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_source_includes_no_system_header(source: str) -> None:
-    """NVRTC has none. Headers that both twins share ask for <math.h> where NVRTC is not the compiler."""
+    """NVRTC has no system headers. The headers of csrc/common include <math.h> only for other compilers."""
     assert "#include <" not in (source_folder() / "cuda" / f"{source}.cu").read_text()
     guarded = r"#if !defined\(__CUDACC_RTC__\)\n#include <math\.h>\n#endif\n"
     assert "#include" not in re.sub(guarded, "", kernel_source(source))

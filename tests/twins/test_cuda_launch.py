@@ -1,4 +1,4 @@
-"""How kernels are handed to CuPy: a stand-in for CuPy takes the calls, so this runs where no GPU is."""
+"""How the launchers call CuPy. A stand-in for CuPy takes the calls, so that no GPU is needed."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
 
 
 def fill(**changes: Any) -> Launch:
-    given = {"blocks": 7, "threads": 64, "shared_bytes": 96, "defines": {"MMP_VALUE": "float", "MMP_INDEX": "mmp_i32"}}
-    return Launch("radius_affinity", "radius_fill", (torch.ones(3), 5, 0.5, None), **{**given, **changes})
+    types = {"MMP_VALUE": "float", "MMP_INDEX": "mmp_i32"}
+    settings = {"blocks": 7, "threads": 64, "shared_bytes": 96, "defines": types} | changes
+    return Launch("radius_affinity", "radius_fill", (torch.ones(3), 5, 0.5, None), **settings)
 
 
 GPU = [torch.device("cuda", index) for index in range(2)]
@@ -45,13 +46,13 @@ def test_a_launch_reaches_cupy(cupy: FakeCupy) -> None:
     (call,) = cupy.calls
     assert (call["name"], call["grid"], call["block"], call["shared_mem"]) == ("radius_fill", (7,), (64,), 96)
     assert call["device"] == 1 and call["stream"].ptr == 1234 and not cupy.devices
-    # Eight bytes each: pointers, int64, float64.
+    # Pointers, int64 and float64 have eight bytes each.
     assert [type(argument) for argument in call["arguments"]] == [np.uint64, np.int64, np.float64, np.uint64]
     assert call["arguments"] == (launch.arguments[0].data_ptr(), 5, 0.5, 0)
 
 
 def test_the_stand_in_warns_as_cupy_14_does(cupy: FakeCupy) -> None:
-    """Without this the test above would not show that a launch uses nothing that version 14 deprecates."""
+    """Otherwise the test above would not show that a launch uses nothing that version 14 deprecates."""
     with pytest.warns(DeprecationWarning, match="ExternalStream"):
         cupy.cuda.ExternalStream(1234)
     with warnings.catch_warnings():
@@ -60,7 +61,7 @@ def test_the_stand_in_warns_as_cupy_14_does(cupy: FakeCupy) -> None:
             cupy.cuda.ExternalStream(1234)
 
 
-def test_a_kernel_is_compiled_once_a_device(cupy: FakeCupy) -> None:
+def test_a_kernel_is_compiled_once_for_each_device(cupy: FakeCupy) -> None:
     for device in (GPU[0], GPU[0], GPU[1]):
         kernel.start_with_cupy(fill(), device)
     kernel.start_with_cupy(fill(defines={}), GPU[0])
@@ -71,18 +72,18 @@ def test_a_kernel_is_compiled_once_a_device(cupy: FakeCupy) -> None:
     assert module["code"] == source_of_kernel("radius_affinity", "radius_fill", fill().defines)
 
 
-def test_what_is_compiled_holds_one_kernel() -> None:
+def test_the_compiled_text_has_one_kernel() -> None:
     text = source_of_kernel("radius_affinity", "radius_fill", {"MMP_VALUE": "float", "MMP_INDEX": "mmp_i32"})
     assert text.startswith("#define MMP_INDEX mmp_i32\n#define MMP_VALUE float\n")
     names = kernel_names("radius_affinity")
     assert len(names) == 3 and [name for name in names if f" {name}(const" in text] == ["radius_fill"]
-    # Nothing else is lost: without its kernels the text is the same for each.
+    # The text loses nothing but the other kernels.
     whole, left = kernel_source("radius_affinity"), source_of_kernel("radius_affinity", "none", {})
     assert whole.count("MMP_KERNEL") - left.count("MMP_KERNEL") == 3
     assert "MMP_OUTLINED int drain" in left and left.count("{") == left.count("}")
 
 
-def test_a_compiler_that_fails_is_asked_again(cupy: FakeCupy) -> None:
+def test_a_compiler_that_fails_is_called_again(cupy: FakeCupy) -> None:
     cupy.fault = RuntimeError("nvrtc: error")
     for _ in range(2):
         with pytest.raises(RuntimeError, match="nvrtc: error"):
@@ -186,21 +187,21 @@ def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pyt
     points = torch.arange(6.0, dtype=torch.float64).view(1, 6, 1)
     with pytest.warns(RuntimeWarning, match="portable torch versions serve on CUDA: .*OSError: libnvrtc"):
         assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]
-    assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]  # and says so once
+    assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]  # and warns only once
     assert "libnvrtc.so is missing" in twins.serving("cuda", CUPY)
     assert not twins.serves(torch.device("cuda"))
 
 
 def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_that_fails(monkeypatch, TRITON, RuntimeError("PassManager::run failed"))
-    assert TRITON.why_not() is None  # nothing is tried before the first call
-    tiles, one = torch.eye(128).half()[None], torch.zeros(1, dtype=torch.int32)
+    assert TRITON.why_not() is None  # it compiles nothing before the first call
+    tiles, zero = torch.eye(128).half()[None], torch.zeros(1, dtype=torch.int32)
     arguments = (
         tiles,
-        one,
+        zero,
         torch.tensor([0, 1]),
         torch.zeros(1, dtype=torch.int64),
-        one,
+        zero,
         torch.ones(1, 128, 16).half(),
     )
     with pytest.warns(RuntimeWarning, match="portable .* serve on CUDA: Triton cannot compile here: .*PassManager"):
@@ -214,8 +215,8 @@ def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert twins.why_no_cuda_twins() == "MMPHATE_GPU_NATIVE=0 in the environment"
 
 
-def test_a_ban_on_waiting_ends_whatever_torch_warns_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first call warns after it has set the mode, and every warning is an error here."""
+def test_a_ban_on_waiting_ends_even_if_torch_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call sets the mode and then warns, and every warning is an error here."""
     modes = ["default"]
 
     def set_mode(mode: str) -> None:

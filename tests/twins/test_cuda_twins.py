@@ -1,4 +1,4 @@
-"""The CUDA twins on a GPU, against the C++ twins (bit for bit where that is promised) or the portable versions."""
+"""The CUDA twins on a GPU against the C++ twins, bit for bit where that is promised, or the portable versions."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ pytestmark = [
 ]
 
 SHAPES = [*itertools.product((1, 3), (2, 31, 32, 33, 127, 129), (1, 6, 25, 130)), (2, 1025, 10), (500, 6, 10)]
-KINDS = ("normal", "lattice", "all equal", "huge", "tiny", "far from 0")
+POINT_SETS = ("normal", "lattice", "all equal", "huge", "tiny", "far from 0")
 
 
-def points_of(kind: str, *shape: int) -> torch.Tensor:
+def points_of(name: str, *shape: int) -> torch.Tensor:
     normal = torch.randn(*shape, dtype=torch.float64, generator=seeded_generator(sum(shape)))
     return {
         "normal": normal,
@@ -42,31 +42,31 @@ def points_of(kind: str, *shape: int) -> torch.Tensor:
         "huge": 1e150 * normal,
         "tiny": 1e-150 * normal,
         "far from 0": 1e8 + normal,
-    }[kind]
+    }[name]
 
 
 def moved(arguments: tuple[Any, ...], device: str) -> tuple[Any, ...]:
-    return tuple(one.to(device, copy=True) if isinstance(one, torch.Tensor) else one for one in arguments)
+    return tuple(value.to(device, copy=True) if isinstance(value, torch.Tensor) else value for value in arguments)
 
 
 def both(op: str, *arguments: Any) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], bool]:
-    """What CUDA gives, what the CPU gives, and whether that one is the C++ twin's."""
-    has_native = native.why_no_native() is None
-    on_cpu = CPP[op] if has_native else PORTABLE[op]
-    found = getattr(torch.ops.mmphate_gpu, op)(*moved(arguments, "cuda"))
-    wanted = on_cpu(*moved(arguments, "cpu"))
-    listed = [result if isinstance(result, tuple | list) else (result,) for result in (found, wanted)]
-    assert all(one.device.type == "cuda" for one in listed[0])
-    return tuple(one.cpu() for one in listed[0]), tuple(listed[1]), has_native
+    """The results of CUDA and of the CPU, and whether the latter come from the C++ twin."""
+    has_cpp = native.why_no_native() is None
+    on_cpu = CPP[op] if has_cpp else PORTABLE[op]
+    on_gpu = getattr(torch.ops.mmphate_gpu, op)
+    results = on_gpu(*moved(arguments, "cuda")), on_cpu(*moved(arguments, "cpu"))
+    ours, expected = (result if isinstance(result, tuple | list) else (result,) for result in results)
+    assert all(part.device.type == "cuda" for part in ours)
+    return tuple(part.cpu() for part in ours), tuple(expected), has_cpp
 
 
-def assert_alike(found: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...], exact: bool) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        assert one.dtype == other.dtype and one.shape == other.shape
-        if exact or not one.is_floating_point():
-            assert torch.equal(one, other)
-        else:  # the portable version rounds otherwise: a few units in the last place
-            torch.testing.assert_close(one, other, rtol=1e-12 if one.dtype == torch.float64 else 1e-6, atol=0)
+def assert_alike(results: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...], exact: bool) -> None:
+    for a, b in zip(results, expected, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        if exact or not a.is_floating_point():
+            assert torch.equal(a, b)
+        else:  # the portable version rounds differently, by a few units in the last place
+            torch.testing.assert_close(a, b, rtol=1e-12 if a.dtype == torch.float64 else 1e-6, atol=0)
 
 
 def reach_of(points: torch.Tensor) -> float:
@@ -74,40 +74,39 @@ def reach_of(points: torch.Tensor) -> float:
     return float(distances.flatten().sort().values[distances.numel() // 2])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", POINT_SETS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_radius(shape, kind):
-    points = points_of(kind, *shape)
+def test_radius(shape, name):
+    points = points_of(name, *shape)
     reach = reach_of(points)
-    counts, wanted, native = both("radius_counts", points, reach)
-    if not native:
-        pytest.skip("without the C++ twin a pair at the cut may be decided by the last bit of its distance")
-    assert_alike(counts, wanted, True)
+    counts, expected, has_cpp = both("radius_counts", points, reach)
+    if not has_cpp:
+        pytest.skip("without the C++ twin the last bit of a distance may decide a pair at the cut")
+    assert_alike(counts, expected, True)
     gap = torch.arange(counts[0].numel()) % 3
     indptr = indptr_of_counts(counts[0].T.reshape(-1) + gap)
     nnz = int(indptr[-1])
     for index, value in itertools.product((torch.int32, torch.int64), (torch.float32, torch.float64)):
-        given = (points, max(reach, 1e-300) / 2, 2.0, reach, 0, shape[1], indptr, gap)
+        arguments = (points, max(reach, 1e-300) / 2, 2.0, reach, 0, shape[1], indptr, gap)
         targets = [(torch.zeros(nnz, dtype=index), torch.zeros(nnz, dtype=value)) for _ in range(2)]
         on_gpu = moved(targets[0], "cuda")
-        gap_at = torch.ops.mmphate_gpu.radius_fill(*moved(given, "cuda"), *on_gpu)
-        wanted_gap_at = CPP["radius_fill"](*given, *targets[1])
-        assert_alike((gap_at.cpu(), *moved(on_gpu, "cpu")), (wanted_gap_at, *targets[1]), True)
+        gap_at = torch.ops.mmphate_gpu.radius_fill(*moved(arguments, "cuda"), *on_gpu)
+        expected_gap_at = CPP["radius_fill"](*arguments, *targets[1])
+        assert_alike((gap_at.cpu(), *moved(on_gpu, "cpu")), (expected_gap_at, *targets[1]), True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", POINT_SETS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_symmetrized_and_neighbours(shape, kind):
-    points = points_of(kind, *shape)
+def test_symmetrized_and_neighbors(shape, name):
+    points = points_of(name, *shape)
     for k in {1, shape[1] // 2, shape[1] - 1} - {0}:
-        found, wanted, native = both("kth_neighbor_distance", points, k)
-        assert_alike(found, wanted, native)
-        found, wanted, native = both("median_kth_neighbor_distance", points, k)
-        assert_alike(found, wanted, native)
-    bandwidth = wanted[0].clamp_min(torch.finfo(torch.float64).eps)[:, None].expand(shape[:2]).contiguous()
-    if native:
-        given = (points, bandwidth, 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9), torch.float32)
-        assert_alike(*both("symmetrized_affinity", *given))
+        assert_alike(*both("kth_neighbor_distance", points, k))
+        medians, expected, has_cpp = both("median_kth_neighbor_distance", points, k)
+        assert_alike(medians, expected, has_cpp)
+    bandwidth = expected[0].clamp_min(torch.finfo(torch.float64).eps)[:, None].expand(shape[:2]).contiguous()
+    if has_cpp:
+        cut = cut_radius(5, 1e-4) * (1 + 1e-9)
+        assert_alike(*both("symmetrized_affinity", points, bandwidth, 5.0, 1e-4, SMALLEST, cut, torch.float32))
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 64, 110, 130, 300])
@@ -120,9 +119,9 @@ def test_csr_matmul(width, interleave):
     for dtype, most in ((torch.float32, 1e-5), (torch.float64, 1e-13)):
         block = torch.randn(500, width, dtype=dtype, generator=seeded_generator(2))
         parts = (csr.indptr, csr.indices, csr.values.to(dtype), block, interleave)
-        found, wanted, _ = both("csr_matmul", *parts)
-        # 50 products a row, each rounded: a hundred units in the last place of the largest.
-        assert float((found[0] - wanted[0]).abs().max()) < most * float(wanted[0].abs().max())
+        (product,), (expected,), _ = both("csr_matmul", *parts)
+        # About 50 products in a row, each rounded, are off by up to 100 units in the last place of the largest.
+        assert float((product - expected).abs().max()) < most * float(expected.abs().max())
 
 
 def test_landmark_aggregate():
@@ -132,10 +131,9 @@ def test_landmark_aggregate():
     csr = of_dense_rows([dense], 600)
     for n in (1, 7, 33, 1500):
         labels = torch.randint(0, n, (600,), generator=seeded_generator(n))
-        parts = (*csr[:3], labels, n)
-        found, wanted, _ = both("landmark_aggregate", *parts)
-        # Sums in float64, rounded to float32 once: at most the last place differs.
-        assert_alike(found, wanted, False)
+        sums, expected, _ = both("landmark_aggregate", *csr[:3], labels, n)
+        # Sums are in float64 and round to float32 once, so at most the last place differs.
+        assert_alike(sums, expected, False)
 
 
 @pytest.mark.parametrize("n_components", [1, 2, 3, 10, 13])
@@ -143,13 +141,13 @@ def test_landmark_aggregate():
 def test_guttman_transform(n_components, dtype):
     points = torch.randn(777, n_components, dtype=torch.float64, generator=seeded_generator(0))
     points -= points.mean(0)
-    points[5] = points[700]  # two in one place
+    points[5] = points[700]  # two equal points
     high = torch.randn(777, 20, dtype=torch.float64, generator=seeded_generator(1))
     distances = torch.cdist(high, high).fill_diagonal_(0).to(dtype)
-    (moved_points, raw), wanted, _ = both("guttman_transform", distances, points, 1e-6)
-    most = 1e-5 if dtype == torch.float32 else 1e-12  # 777 terms, another order of summing
-    assert float((moved_points - wanted[0]).abs().max()) < most * float(wanted[0].abs().max())
-    assert float((raw - wanted[1]).abs()) < most * float(wanted[1])
+    (moved_points, raw), expected, _ = both("guttman_transform", distances, points, 1e-6)
+    most = 1e-5 if dtype == torch.float32 else 1e-12  # sums of 777 terms in another order
+    assert float((moved_points - expected[0]).abs().max()) < most * float(expected[0].abs().max())
+    assert float((raw - expected[1]).abs()) < most * float(expected[1])
 
 
 def way_of(n: int, dtype: torch.dtype, max_iter: int) -> SmacofRun:
@@ -174,9 +172,9 @@ def test_descent_under_a_graph_has_the_bits_of_single_sweeps(dtype, max_iter):
         assert torch.equal(replayed.moved, before)
 
 
-def test_a_capture_keeps_what_the_allocator_has_cached():
+def test_a_capture_keeps_the_cache_of_the_allocator():
     way = way_of(200, torch.float64, 300)
-    torch.empty(2**28, dtype=torch.uint8, device="cuda")  # freed at once, but cached
+    torch.empty(2**28, dtype=torch.uint8, device="cuda")  # freed at once, and cached
     cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     repeat_until(way.done, way.advance)
     assert cached >= 2**28 and torch.cuda.memory_reserved() - torch.cuda.memory_allocated() >= 2**28
@@ -214,8 +212,8 @@ def test_descent_step_reads_nothing():
 def test_descent_ends_where_that_of_the_cpu_does():
     way = way_of(500, torch.float64, 3000)
     ends = [smacof(way.distances.to(device), way.points.to(device)).coordinates.cpu() for device in ("cuda", "cpu")]
-    found, wanted = (stress(way.distances.cpu(), end) for end in ends)
-    assert abs(found / wanted - 1) < 1e-4  # what `eps` leaves open, as on the CPU with and without float32
+    on_gpu, on_cpu = (stress(way.distances.cpu(), end) for end in ends)
+    assert abs(on_gpu / on_cpu - 1) < 1e-4  # `eps` allows this much, as on the CPU with and without float32
 
 
 def test_same_bits_on_every_run():
@@ -229,7 +227,7 @@ def test_same_bits_on_every_run():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_same_bits_of_sums_by_the_library(dtype):
-    """The means of k-means and the interpolation are cuSPARSE's: NVIDIA promises the same bits for each run."""
+    """k-means and the interpolation use products of cuSPARSE. NVIDIA promises that each run has the same bits."""
     points = torch.randn(20_000, 100, dtype=dtype, generator=seeded_generator(0)).cuda()
     labels = torch.randint(0, 300, (20_000,), generator=seeded_generator(1)).cuda()
     runs = [kmeans._means(points, labels, points[:300].clone()) for _ in range(5)]
@@ -241,7 +239,7 @@ def test_same_bits_of_sums_by_the_library(dtype):
     places = torch.randn(20_000, 2, dtype=torch.float64, generator=seeded_generator(4)).cuda()
     runs = [interpolate(rows, places) for _ in range(5)]
     assert all(torch.equal(runs[0], run) for run in runs[1:])
-    # A part of the rows has the same bits as all rows together.
+    # Some of the rows have the same bits as they have in a product of all rows.
     block = places.to(dtype)
     csr = Csr(indptr, indices.flatten(), values.flatten(), (40_000, 20_000))
     whole = matmul(csr, block)

@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles to machine code without a GPU, within the means of every card it is for."""
+"""Every Triton kernel compiles to machine code without a GPU, within the limits of every supported card."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ TYPES = {
     "n_places": "i32",
     "whole": "i32",
 }
-# The types that the kernels around a product take and return instead, for blocks of float64 and float32.
+# Types that differ for the kernels around a product, and those of blocks of float64 and float32.
 AROUND = {
     "tile_block": {"out": "*fp16"},
     "tile_rows": {"indptr": "*i32"},
 }
 AROUND_TYPES = {"float64": "*fp64", "float32": "*fp32"}
-# What the kernels that decide take instead, and give.
+# Types that differ for the kernels that decide.
 DECIDING = {
     "tile_reached": {"points": "*fp64", "columns": "*i64", "out": "*i8"},
     "tile_entries": {"points": "*fp64", "columns": "*i64", "out": "*fp16"},
@@ -61,18 +61,18 @@ SHARED_BYTES = 99 * 1024  # of a block, on the smallest cards since compute capa
 MMA = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
 TCGEN05 = "tcgen05.mma.cta_group::1.kind::f16"
 PRODUCTS = {80: MMA, 86: MMA, 89: MMA, 90: "wgmma.mma_async", 100: TCGEN05, 120: MMA}
-# Compiled in every run: both generations of products. The others in the widest form, and where time is no matter, all.
+# Every run of the tests compiles for these, which have different product instructions. Slow tests compile for all.
 ALWAYS = (80, 90)
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was compiled before would tell nothing of the compiler that is here."""
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel in the cache would say nothing of the compiler."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
 def _compiled(kernel: str, capability: int, constants: dict[str, Any], **others: str) -> Any:
-    """``others`` has the types of arguments beside the usual ones."""
+    """The kernel, compiled. ``others`` are types of arguments that differ from the usual ones."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -88,7 +88,7 @@ def _compiled(kernel: str, capability: int, constants: dict[str, Any], **others:
     constants = known | {name: value for name, value in constants.items() if name in known}
     types = TYPES | DECIDING.get(kernel, {}) | AROUND.get(kernel, {}) | others
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
-    vectors = "whole" if kernel in AROUND else "width"  # a multiple of 16 columns, as the launchers have it
+    vectors = "whole" if kernel in AROUND else "width"  # a multiple of 16 columns, as in the launchers
     whole = {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if signature[name][0] == "*"}
     whole |= {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if name == vectors}
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=whole)
@@ -97,20 +97,20 @@ def _compiled(kernel: str, capability: int, constants: dict[str, Any], **others:
 
 def _capabilities(always: tuple[int, ...] = ALWAYS) -> list[Any]:
     return [
-        pytest.param(one, id=f"{one // 10}.{one % 10}", marks=[] if one in always else pytest.mark.slow)
-        for one in PRODUCTS
+        pytest.param(number, id=f"{number // 10}.{number % 10}", marks=[] if number in always else pytest.mark.slow)
+        for number in PRODUCTS
     ]
 
 
 @pytest.mark.parametrize("capability", _capabilities(tuple(PRODUCTS)))
 def test_stored_tiles_compile(capability: int) -> None:
-    found = _compiled("tile_matmul", capability, {"PANEL": 128})
-    assert_in_half_precision(found, capability)
-    # Fetched 16 bytes a thread, tiles that are to be transposed too (on mma.sync by way of registers); 4 bytes are
-    # numbers of tiles, 8 where a row begins.
-    fetched = re.findall(r"cp\.async\.c[ag]\.shared\.global .*\], (0x\w+)", found.asm["ptx"])
+    compiled = _compiled("tile_matmul", capability, {"PANEL": 128})
+    assert_in_half_precision(compiled, capability)
+    # A thread copies 16 bytes at a time, also of tiles that are transposed. The copies of 4 bytes are numbers of tiles,
+    # and the loads of 8 bytes are starts of rows.
+    fetched = re.findall(r"cp\.async\.c[ag]\.shared\.global .*\], (0x\w+)", compiled.asm["ptx"])
     assert set(fetched) == {"0x4", "0x10"}
-    assert set(re.findall(r"\bld\.global[.\w]*", found.asm["ptx"])) <= {"ld.global.b64", "ld.global.v4.b32"}
+    assert set(re.findall(r"\bld\.global[.\w]*", compiled.asm["ptx"])) <= {"ld.global.b64", "ld.global.v4.b32"}
 
 
 @pytest.mark.parametrize(("kernel", "constants"), [
@@ -124,32 +124,32 @@ def test_kernel_compiles(kernel: str, constants: dict[str, Any], capability: int
     assert_in_half_precision(_compiled(kernel, capability, constants), capability)
 
 
-def assert_in_half_precision(found: Any, capability: int) -> None:
-    """With float32 sums, on the tensor cores, and nothing shorter in front of it; within every card's shared memory."""
-    assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
-    kinds = set(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma\.cta)[.\w:]*", found.asm["ptx"]))
-    assert kinds and all(kind.startswith(PRODUCTS[capability]) for kind in kinds)
-    assert capability == 100 or all(".f32.f16.f16" in kind for kind in kinds)
-    assert "tf32" not in found.asm["ptx"] and "bf16" not in found.asm["ptx"]
+def assert_in_half_precision(compiled: Any, capability: int) -> None:
+    """Products run on the tensor cores, in half precision with float32 sums, and shared memory fits every card."""
+    assert compiled.asm["cubin"] and compiled.metadata.shared <= SHARED_BYTES
+    instructions = set(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma\.cta)[.\w:]*", compiled.asm["ptx"]))
+    assert instructions and all(name.startswith(PRODUCTS[capability]) for name in instructions)
+    assert capability == 100 or all(".f32.f16.f16" in name for name in instructions)
+    assert "tf32" not in compiled.asm["ptx"] and "bf16" not in compiled.asm["ptx"]
 
 
 @pytest.mark.parametrize("capability", _capabilities())
 @pytest.mark.parametrize("n_features", [2, 100])
-def test_nearest_centres_compile(n_features: int, capability: int) -> None:
+def test_nearest_centers_compile(n_features: int, capability: int) -> None:
     from mmphate_gpu.ops.triton import nearest
 
-    found = _compiled("assign_nearest", capability, {"D": n_features, **nearest.BLOCK})
-    assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
-    assert (".kind::tf32" if capability == 100 else ".f32.tf32.tf32") in found.asm["ptx"]
+    compiled = _compiled("assign_nearest", capability, {"D": n_features, **nearest.BLOCK})
+    assert compiled.asm["cubin"] and compiled.metadata.shared <= SHARED_BYTES
+    assert (".kind::tf32" if capability == 100 else ".f32.tf32.tf32") in compiled.asm["ptx"]
 
 
 @pytest.mark.parametrize("capability", _capabilities())
 @pytest.mark.parametrize("kernel", DECIDING)
 def test_deciding_kernel_compiles(kernel: str, capability: int) -> None:
-    """In float64, every operation rounded by itself, as in the other twins."""
-    found = _compiled(kernel, capability, {"P": 10})
-    ptx = found.asm["ptx"]
-    assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
+    """Float64 operations are not fused, as in the other twins."""
+    compiled = _compiled(kernel, capability, {"P": 10})
+    ptx = compiled.asm["ptx"]
+    assert compiled.asm["cubin"] and compiled.metadata.shared <= SHARED_BYTES
     assert "sub.rn.f64" in ptx and "mul.rn.f64" in ptx and "sqrt.rn.f64" in ptx
     assert "fma.rn.f64" not in ptx
 
@@ -157,14 +157,16 @@ def test_deciding_kernel_compiles(kernel: str, capability: int) -> None:
 @pytest.mark.parametrize("capability", _capabilities())
 @pytest.mark.parametrize("dtype", AROUND_TYPES)
 @pytest.mark.parametrize("kernel", AROUND)
-def test_what_goes_around_a_product_compiles(kernel: str, dtype: str, capability: int) -> None:
-    """Kernels for blocks of both types compile; halves are rounded by way of float32."""
+def test_kernel_around_a_product_compiles(kernel: str, dtype: str, capability: int) -> None:
+    """Kernels for blocks of both types compile. Numbers round to float32 first, and then to half precision."""
     of_block = dict.fromkeys(
         ("block", "scale", "inverse", *(["out"] if kernel == "tile_rows" else [])), AROUND_TYPES[dtype]
     )
-    found = _compiled(kernel, capability, {"PANEL": 128}, **of_block)
-    assert found.asm["cubin"] and found.metadata.shared <= SHARED_BYTES
-    assert kernel == "tile_rows" or ("cvt.rn.f16" in found.asm["ptx"] and "cvt.rn.f16.f64" not in found.asm["ptx"])
+    compiled = _compiled(kernel, capability, {"PANEL": 128}, **of_block)
+    assert compiled.asm["cubin"] and compiled.metadata.shared <= SHARED_BYTES
+    assert kernel == "tile_rows" or (
+        "cvt.rn.f16" in compiled.asm["ptx"] and "cvt.rn.f16.f64" not in compiled.asm["ptx"]
+    )
 
 
 def test_every_launcher_has_the_arguments_of_its_portable_version() -> None:
@@ -176,5 +178,5 @@ def test_every_launcher_has_the_arguments_of_its_portable_version() -> None:
     of_tiles = ["tile_block", "tile_entries", "tile_matmul", "tile_reached", "tile_rows"]
     assert ops_of(TRITON) == ["assign_nearest", "gaussian_product", *of_tiles]
     for name in ops_of(TRITON):
-        ours, theirs = (inspect.signature(one).parameters for one in (TRITON.launchers[name], PORTABLE[name]))
+        ours, theirs = (inspect.signature(op).parameters for op in (TRITON.launchers[name], PORTABLE[name]))
         assert list(ours) == list(theirs)

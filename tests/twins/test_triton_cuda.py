@@ -19,16 +19,16 @@ pytestmark = [
 @pytest.mark.parametrize("name", CASES)
 def test_twin_and_portable_agree(name: str) -> None:
     op, make = CASES[name]
-    arguments = [one.cuda() if isinstance(one, torch.Tensor) else one for one in make()]
-    found, wanted = getattr(torch.ops.mmphate_gpu, op)(*arguments), portable(name)
-    assert TRITON.why_not() is None and found.is_cuda  # the portable version did not serve in its place
-    assert relative_error(found.cpu(), wanted) <= TOLERANCE[op]
-    assert torch.equal(found, getattr(torch.ops.mmphate_gpu, op)(*arguments))
+    arguments = [value.cuda() if isinstance(value, torch.Tensor) else value for value in make()]
+    result = getattr(torch.ops.mmphate_gpu, op)(*arguments)
+    assert TRITON.why_not() is None and result.is_cuda  # this is not the portable version
+    assert relative_error(result.cpu(), portable(name)) <= TOLERANCE[op]
+    assert torch.equal(result, getattr(torch.ops.mmphate_gpu, op)(*arguments))
 
 
 @pytest.mark.parametrize("name", NEAREST)
-def test_nearest_centres(name: str) -> None:
+def test_nearest_centers(name: str) -> None:
     arguments = NEAREST[name]()
-    found = torch.ops.mmphate_gpu.assign_nearest(*(part.cuda() for part in arguments))
-    assert TRITON.why_not() is None and found[0].is_cuda
-    assert_nearest(found, *arguments)
+    result = torch.ops.mmphate_gpu.assign_nearest(*(part.cuda() for part in arguments))
+    assert TRITON.why_not() is None and result[0].is_cuda
+    assert_nearest(result, *arguments)

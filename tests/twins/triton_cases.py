@@ -1,4 +1,4 @@
-"""Cases of the Triton twins; as a program (``python triton_cases.py OUT.pt``) it runs them in Triton's interpreter."""
+"""Cases of the Triton twins. ``python triton_cases.py OUT.pt`` runs them in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arguments = tuple[object, ...]
 
 
 def _points(n_sets: int, n: int, p: int, spread: float) -> torch.Tensor:
-    """Walks, with a repeated point; a bandwidth of 1 leaves some tiles without entries where there are several."""
+    """Walks with a repeated point. With a bandwidth of 1, some of several tiles have no entries."""
     steps = torch.randn(n_sets, n, p, dtype=torch.float64, generator=seeded_generator(n + p))
     points = spread * steps.cumsum(1) / p**0.5
     points[:, n // 2] = points[:, 0]
@@ -28,7 +28,7 @@ def _points(n_sets: int, n: int, p: int, spread: float) -> torch.Tensor:
 
 
 def _block(layout: TileLayout, n: int, width: int) -> torch.Tensor:
-    """(B T, TILE, C) half, 0 where there is no point."""
+    """A block (B T, TILE, C) in half precision with T tiles a set, 0 where a tile has no point."""
     block = torch.randn(layout.order.shape[0], n, width, generator=seeded_generator(width))
     return scaled_tiles(layout, block.transpose(0, 1).reshape(-1, width))[0][..., :width]
 
@@ -36,11 +36,11 @@ def _block(layout: TileLayout, n: int, width: int) -> torch.Tensor:
 def gaussian(
     n_sets: int, n: int, p: int, width: int, *, spread: float = 0.5, thresh: float = 1e-4, away: float | None = None
 ) -> Arguments:
-    """With one point ``away``: out of the range of half precision split coordinates would overflow."""
-    points, one = _points(n_sets, n, p, spread), torch.tensor(1.0, dtype=torch.float64)
+    """A product with Gaussian tiles. One point may be ``away``, where half precision coordinates would overflow."""
+    points, bandwidth = _points(n_sets, n, p, spread), torch.tensor(1.0, dtype=torch.float64)
     reach = (-torch.tensor(thresh).log()).sqrt().item()
     layout = tile_layout(points, reach)
-    scaled = point_tiles(layout, gaussian_module.scaled_points(points, one), None)
+    scaled = point_tiles(layout, gaussian_module.scaled_points(points, bandwidth), None)
     limit = gaussian_module.scaled_limit(reach, 1.0)
     if away is not None:
         scaled[0, 5] = away
@@ -48,7 +48,7 @@ def gaussian(
 
 
 def pairs(n_sets: int, n: int, p: int, *numbers: float, scale: float = 1.0, away: float = 0.0) -> Arguments:
-    """All pairs of tiles of a stack ``away`` from the origin, and then ``numbers``."""
+    """All pairs of tiles of a stack at the distance ``away`` from the origin, and then ``numbers``."""
     points = scale * _points(n_sets, n, p, 0.5) + away
     layout = tile_layout(points, scale)
     tiled = point_tiles(layout, points, torch.nan)
@@ -57,7 +57,7 @@ def pairs(n_sets: int, n: int, p: int, *numbers: float, scale: float = 1.0, away
 
 
 def lattice(n: int, *numbers: float, width: int = 17, outlier: float | None = None) -> Arguments:
-    """Whole coordinates, so that some pairs lie exactly at a whole reach; one of them ``outlier``."""
+    """Whole coordinates, so that some distances equal a whole reach. One coordinate may be an ``outlier``."""
     points = torch.stack([torch.arange(n) % width, torch.arange(n) // width], -1).double()[None]
     if outlier is not None:
         points[0, 1, 0] = outlier
@@ -68,7 +68,7 @@ def lattice(n: int, *numbers: float, width: int = 17, outlier: float | None = No
 
 
 def little_of_much(*numbers: float) -> Arguments:
-    """Tiles of 1e5 across, moved by 0.3 but for 1e-5, more or less: float32 could not tell which are within 0.3."""
+    """A line 1e5 long, and copies moved by 0.3 - 1e-5 and 0.3 + 1e-5. Float32 cannot tell which are within 0.3."""
     line = 1234.567 * torch.arange(TILE, dtype=torch.float64)[:, None]
     tiled = torch.stack([line, line + 0.29999, line + 0.30001])
     return tiled, torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 2]), *numbers
@@ -83,7 +83,7 @@ def tiled(n_sets: int, n: int, width: int) -> Arguments:
 
 
 def _mixed(n_sets: int, n: int, width: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A block in the order of nodes, powers of two that scale its columns set by set, and an order of every set."""
+    """A block in node order, powers of two that scale its columns for each set, and an order of each set."""
     generator = seeded_generator(n + width)
     block = torch.randn(n * n_sets, width, dtype=torch.float64, generator=generator).to(dtype)
     powers = torch.randint(-30, 14, (n_sets, width), generator=generator)
@@ -92,25 +92,25 @@ def _mixed(n_sets: int, n: int, width: int, dtype: torch.dtype) -> tuple[torch.T
 
 
 def into(n_sets: int, n: int, width: int, dtype: torch.dtype = torch.float64) -> Arguments:
-    """The powers make some halves 0 and some subnormal."""
+    """The pass into a product. The powers make some half precision numbers 0 and some subnormal."""
     return _mixed(n_sets, n, width, dtype)
 
 
 def out(n_sets: int, n: int, width: int, dtype: torch.dtype = torch.float64, *, empty: bool = False) -> Arguments:
-    """Rows have no, one or many entries with the other sets at their point."""
+    """The pass out of a product. A row has no, one or many entries with the other sets at its point."""
     generator = seeded_generator(n)
     block, inverse, order = _mixed(n_sets, n, width, dtype)
     sums = torch.randn(n_sets * n_tiles(n), TILE, -(-width // 16) * 16, generator=generator)
     dense = torch.rand(n * n_sets, n_sets, generator=generator) * (torch.rand(n * n_sets, 1, generator=generator) > 0.3)
     rows, columns = torch.nonzero(torch.zeros_like(dense) if empty else dense, as_tuple=True)
     indptr = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(rows, minlength=len(dense)).cumsum(0)])
-    kind = torch.int64 if width % 2 else torch.int32
+    index = torch.int64 if width % 2 else torch.int32
     values = dense[rows, columns].to(dtype)
-    return sums, inverse, order, indptr.to(kind), columns.to(kind), values, block
+    return sums, inverse, order, indptr.to(index), columns.to(index), values, block
 
 
 def clusters(*shape: int, k: int, scale: float = 1.0) -> Arguments:
-    """Points about centres; a centre in the place of another, and a point in that of a centre."""
+    """Points and centers. One center equals another, and one point equals a center."""
     generator = seeded_generator(k)
     centers = scale * torch.randn(*shape[:-2], k, shape[-1], generator=generator)
     points = scale * torch.randn(*shape, generator=generator)
@@ -120,23 +120,23 @@ def clusters(*shape: int, k: int, scale: float = 1.0) -> Arguments:
 
 
 def no_tiles(arguments: Arguments) -> Arguments:
-    """The same with no active tile."""
+    """The case of stored tiles without an active tile."""
     tiles, slots, indptr, diagonal, columns, block = arguments
     return tiles[:0], slots[:0], torch.zeros_like(indptr), torch.zeros_like(diagonal), columns[:0], block
 
 
 def nothing(arguments: Arguments) -> Arguments:
-    """The same with no active tile."""
+    """The case of Gaussian tiles without an active tile."""
     *rest, indptr, columns, block = arguments
     return *rest, torch.zeros_like(indptr), columns[:0], block
 
 
 def strided(arguments: Arguments) -> Arguments:
-    """The same, of which no tensor is contiguous."""
-    return tuple(torch.stack([one, one], -1)[..., 0] if isinstance(one, torch.Tensor) else one for one in arguments)
+    """The same case, where no tensor is contiguous."""
+    return tuple(torch.stack([x, x], -1)[..., 0] if isinstance(x, torch.Tensor) else x for x in arguments)
 
 
-# Sizes that are no multiples: of a tile (129, 300), of 16 columns (1, 17, 110), of a panel (130), of 16 features (20).
+# Some sizes are no multiples: of a tile (129, 300), of 16 columns (1, 17, 110), of a panel (130), of 16 features (20).
 CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "gaussian, one tile": ("gaussian_product", lambda: gaussian(1, 50, 3, 1)),
     "gaussian, by differences": ("gaussian_product", lambda: gaussian(2, 300, 10, 110)),
@@ -171,7 +171,7 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "tiles, strided": ("tile_matmul", lambda: strided(tiled(1, 300, 5))),
     "tiles, nothing": ("tile_matmul", lambda: no_tiles(tiled(1, 129, 4))),
 } | {
-    # Those that the float32 screen and float64 share (see `test_float64_where_it_is_needed`).
+    # The float32 screen leaves pairs of these cases to float64 (see `test_float64_where_it_is_needed`).
     "entries, far away": ("tile_entries", lambda: pairs(1, 129, 10, 0.7e-3, 2.1e-3, scale=1e-3, away=1e4)),
     "entries, 100 features": ("tile_entries", lambda: pairs(1, 129, 100, 0.7, 2.1)),
     "entries, wide tiles": ("tile_entries", lambda: pairs(1, 129, 3, 0.7, 2.1, scale=300.0)),
@@ -181,16 +181,16 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "reached, far away": ("tile_reached", lambda: pairs(2, 300, 3, 0.2e-3, scale=1e-3, away=1e4)),
     "entries, little of much": ("tile_entries", lambda: little_of_much(0.2, 0.3)),
     "reached, little of much": ("tile_reached", lambda: little_of_much(0.3)),
-    # On a line the ends of every other tile are 129 apart.
+    # On this line the ends of every other tile are 129 apart.
     "reached, at the reach": ("tile_reached", lambda: lattice(300, 129.0, width=300)),
     "reached, just not": ("tile_reached", lambda: lattice(300, 129 - 1e-13, width=300)),
     "reached, out of range": ("tile_reached", lambda: lattice(300, 15.0, outlier=-1e60)),
 }
 
 
-# Of the nearest centres two may be as near as rounding tells: by name, so that distances are compared instead.
+# Two centers may be equally near up to rounding. So the tests of these cases compare distances, not labels.
 NEAREST: dict[str, Callable[[], Arguments]] = {
-    "one centre": lambda: clusters(5, 3, k=1),
+    "a single center": lambda: clusters(5, 3, k=1),
     "few features": lambda: clusters(300, 2, k=129),
     "100 features": lambda: clusters(129, 100, k=300),
     "a stack": lambda: clusters(3, 130, 33, k=31),
@@ -205,32 +205,32 @@ def portable(name: str) -> torch.Tensor:
 
 
 def main(out: str) -> None:
-    """What every op gives, how many blocks of pairs float64 decided on the way, and what the probe starts.
+    """Save the result of every case, how many blocks of pairs float64 decides in it, and the ops that the probe starts.
 
-    Of the probe: each op with the types of its tensors and the widths of its last one.
+    Each op of the probe comes with the types of its first and last tensor and the width of the last.
     """
     from mmphate_gpu.ops.launch.twins import TRITON, ops_of
     from mmphate_gpu.ops.triton import pairs
 
-    near, found, in_double = pairs._near, {}, {}
+    near, results, in_double = pairs._near, {}, {}
     for name, (op, make) in CASES.items():
         calls = []
-        pairs._near = lambda *given, calls=calls: calls.append(1) or near(*given)
-        found[name] = TRITON.launchers[op](*make())
+        pairs._near = lambda *arguments, calls=calls: calls.append(1) or near(*arguments)
+        results[name] = TRITON.launchers[op](*make())
         in_double[name] = len(calls)
-    found |= {name: TRITON.launchers["assign_nearest"](*make()) for name, make in NEAREST.items()}
+    results |= {name: TRITON.launchers["assign_nearest"](*make()) for name, make in NEAREST.items()}
     probed = []
     for op in ops_of(TRITON):
         launch = TRITON.launchers[op]
 
-        def noted(*given, op=op, launch=launch):
-            tensors = [one for one in given if isinstance(one, torch.Tensor)]
+        def noted(*arguments, op=op, launch=launch):
+            tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
             probed.append((op, str(tensors[0].dtype), str(tensors[-1].dtype), tensors[-1].shape[-1]))
-            return launch(*given)
+            return launch(*arguments)
 
         TRITON.launchers[op] = noted
     TRITON.rehearse(torch.device("cpu"))
-    torch.save({"found": found, "in_double": in_double, "probed": probed}, out)
+    torch.save({"results": results, "in_double": in_double, "probed": probed}, out)
 
 
 if __name__ == "__main__":

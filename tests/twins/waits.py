@@ -13,8 +13,8 @@ import torch
 def no_waits() -> Iterator[None]:
     """Code inside that waits for the GPU raises an error, as far as torch notices it.
 
-    The first call of `set_sync_debug_mode` warns, after it has set the mode: where a warning is an error, the mode
-    would stay and fail every later test of the process.
+    The first call of `set_sync_debug_mode` sets the mode and then warns. If the warning were an error, the mode would
+    remain, and every later test of the process would fail.
     """
     try:
         with warnings.catch_warnings():

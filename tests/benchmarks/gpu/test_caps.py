@@ -67,7 +67,7 @@ def test_the_first_way_of_a_refusal(ways, settings):
 
 def test_what_there_is_no_time_for_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(verify_caps, "capped", lambda *_: pytest.fail("no time is left"))
-    v = sections.Verification("cuda", False, tmp_path, 10)
+    v = sections.Verification("cuda", tmp_path, 10)
     section = verify_caps.caps(v)
     assert section["status"] == "unfinished" and "har auto 8 GB, har auto 24 GB" in section["detail"]
 
@@ -83,7 +83,7 @@ def test_the_next_call_goes_on_with_the_runs_that_are_left(tmp_path, monkeypatch
 
     monkeypatch.setattr(verify_caps, "capped", capped)
     monkeypatch.setattr(verify_caps, "CAPPED_ON_CPU", verify_caps.CAPPED_ON_CPU[:2])
-    v = sections.Verification("cpu", True, tmp_path, 300)
+    v = sections.Verification("cpu", tmp_path, 300)
     v.sections["caps"] = first = verify_caps.caps(v)
     assert first["status"] == "unfinished" and list(first["runs"]) == ["small auto 0.045 GB"]
     again = verify_caps.caps(v)
@@ -97,7 +97,7 @@ def test_a_run_that_is_cut_short_by_the_end_of_the_call_is_not_held_against_the_
             raise sections.TookTooLong("took more than 3 s", early)
 
         monkeypatch.setattr(verify_caps, "call", call)
-        return verify_caps.capped(sections.Verification("cuda", False, tmp_path, 10), "a run", "har", "auto")
+        return verify_caps.capped(sections.Verification("cuda", tmp_path, 10), "a run", "har", "auto")
 
     assert ended(early=False) == {"error": "took more than 3 s"}
     with pytest.raises(sections.TookTooLong):
@@ -113,7 +113,7 @@ def test_a_refused_run_is_tried_as_advised(tmp_path, monkeypatch):
         return refused if (storage, settings) == ("sparse", None) and cap == 45e6 else {**RUN, "reserved_bytes": None}
 
     monkeypatch.setattr(verify_caps, "capped", capped)
-    assert verify_caps.caps(sections.Verification("cpu", True, tmp_path, 300))["status"] == "passed"
+    assert verify_caps.caps(sections.Verification("cpu", tmp_path, 300))["status"] == "passed"
     assert ("small", "sparse", 45e6, {"n_svd": "25"}) in asked
     assert asked.count(("small", "lazy", None, None)) == 1  # the same form is run once without a cap
 

@@ -43,7 +43,7 @@ def process(folder: Path, *names: str) -> list[str]:
 
 def state(folder: Path, budget: float = 60) -> sections.Verification:
     (folder / "log").mkdir(exist_ok=True)
-    return sections.Verification("cpu", False, folder / "log", budget, folder, folder / "pack.tgz")
+    return sections.Verification("cpu", folder / "log", budget, folder, folder / "pack.tgz")
 
 
 def run_parts(folder: Path, *names: str, most: float = 30, silence: float = 10) -> tuple[dict, list[dict[str, Any]]]:

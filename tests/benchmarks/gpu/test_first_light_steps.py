@@ -15,7 +15,7 @@ from benchmarks.gpu import expected, runs, sections, smoke, smoke_cases, steps
 
 
 def state(folder: Path) -> sections.Verification:
-    return sections.Verification("cuda", False, folder, 60, folder)
+    return sections.Verification("cuda", folder, 60, folder)
 
 
 def test_every_op_of_the_registry_has_a_case_in_the_smoke():

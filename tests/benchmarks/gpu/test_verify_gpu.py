@@ -178,7 +178,7 @@ def test_a_suite_section_tells_which_tasks_failed(tmp_path, monkeypatch):
 
 
 def state(tmp_path: Path, **changes: Any) -> sections.Verification:
-    v = sections.Verification("cpu", True, tmp_path, 60)
+    v = sections.Verification("cpu", tmp_path, 60)
     v.conditions = {"missing": []}
     return dataclasses.replace(v, **changes)
 
@@ -191,13 +191,15 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path):
         assert ended.value.early == early and (early or "started" in str(ended.value))
 
 
+SKIPS = "import pytest\ndef test_other(): pytest.skip('no device')"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "counts"),
     [
         ("def test_good(): pass", "passed", (1, 0, 0)),
-        ("def test_good(): pass\ndef test_bad(): assert 0", "failed", (1, 1, 0)),
-        ("import pytest\ndef test_other(): pytest.skip('no device')", "failed", (0, 0, 1)),  # nothing was tested
-        ("", "failed", (0, 0, 0)),
+        (f"{SKIPS}\ndef test_good(): pass\ndef test_bad(): assert 0", "failed", (1, 1, 1)),
+        (SKIPS, "failed", (0, 0, 1)),  # nothing was tested
     ],
 )
 def test_pytest_runs_are_counted(tmp_path, body, status, counts):
@@ -266,7 +268,7 @@ def test_the_pipeline_of_a_call_is_a_list_of_cases_that_fit(tmp_path, monkeypatc
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(verify_gpu, "call", call)
-    v = state(tmp_path, device="cuda", quick=False, out=tmp_path, conditions={"missing": [], "machine": "some-gpu"})
+    v = state(tmp_path, device="cuda", out=tmp_path, conditions={"missing": [], "machine": "some-gpu"})
     for name in ("pipeline", "pipeline_tiles"):
         assert verify_gpu.SECTIONS[name](v)["status"] == "passed"
     assert asked[0] == [f"--case={name}" for name in verify_gpu.PIPELINE] and asked[1][-1] == "--storage=tiles"

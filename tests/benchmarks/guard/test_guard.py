@@ -74,10 +74,10 @@ def test_an_instruction_set_that_cannot_run_here_is_skipped():
 @pytest.mark.parametrize(("factor", "code", "shown"), [(1.0, 0, "0 worse"), (1.5, 1, "WORSE"), (0.5, 0, "better")])
 def test_the_exit_code_and_the_table(monkeypatch, tmp_path, capsys, factor, code, shown):
     monkeypatch.setattr(guard, "measure", lambda: PLAIN)
-    file = tmp_path / "guard.json"
-    assert guard.main(["--accept", "the first", "--file", str(file)]) == 0
+    monkeypatch.setattr(guard, "FILE", tmp_path / "guard.json")
+    assert guard.main(["--accept", "the first"]) == 0
     monkeypatch.setattr(guard, "measure", lambda: scaled(dict.fromkeys(("100", "200", "400"), factor)))
-    assert guard.main(["--file", str(file)]) == code
+    assert guard.main([]) == code
     printed = capsys.readouterr().out
     assert shown in printed and ("--accept" in printed) == (code == 1)
 
@@ -103,10 +103,9 @@ def test_where_nothing_can_be_counted_it_says_so(monkeypatch, capsys, program):
     assert f"there is no {program}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--accept", " "], ["--file", "nowhere.json"]])
-def test_bad_usage_is_told(arguments, capsys):
+def test_an_empty_reason_is_bad_usage(capsys):
     with pytest.raises(SystemExit) as ended:
-        guard.main(arguments)
+        guard.main(["--accept", " "])
     assert ended.value.code == 2 and "--" in capsys.readouterr().err
 
 

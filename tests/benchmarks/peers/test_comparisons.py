@@ -109,15 +109,7 @@ def test_exact_searches_are_exact(peer, neighbors):
 
 
 def test_a_point_is_none_of_its_neighbors(neighbors):
-    places = np.array(
-        [
-            [0, *range(2, 27)],
-            [
-                *range(26),
-            ],
-            [*range(3, 29)],
-        ]
-    )  # 0 first, 1 second, 2 crowded out
+    places = np.array([[0, *range(2, 27)], [*range(26)], [*range(3, 29)]])  # 0 first, 1 second, 2 crowded out
     others = neighbors.others(places)
     assert others.tolist() == [[*range(2, 27)], [0, *range(2, 26)], [*range(3, 28)]]
 

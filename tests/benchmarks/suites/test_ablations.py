@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.measure import devices
-from benchmarks.measure.memory import CLEAR
+from benchmarks.measure import device
+from benchmarks.measure.device import CLEAR
 from benchmarks.measure.rows import TOTAL
 from benchmarks.measure.tasks import QUICK
 from benchmarks.suites import ablation_bench, ablations
@@ -300,7 +300,7 @@ def test_counts_end_with_twenty_thousand_on_every_device():
 
 def test_a_gpu_that_is_chosen_is_the_current_one(monkeypatch):
     chosen: list[torch.device] = []
-    monkeypatch.setattr(devices, "resolve_device", torch.device)
+    monkeypatch.setattr(device, "resolve_device", torch.device)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert devices.use_device("cpu") == CPU and not chosen
-    assert devices.use_device("cuda:1") == torch.device("cuda", 1) and chosen == [torch.device("cuda", 1)]
+    assert device.use_device("cpu") == CPU and not chosen
+    assert device.use_device("cuda:1") == torch.device("cuda", 1) and chosen == [torch.device("cuda", 1)]

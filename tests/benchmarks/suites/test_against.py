@@ -42,15 +42,11 @@ def test_the_reference_is_tried_at_every_size():
     assert not any(task.after for task in chosen)
 
 
-def test_estimates_grow_to_what_a_peer_may_take(monkeypatch):
-    monkeypatch.setattr(against, "memory_limit", lambda: 12e9)
-    chosen = against.tasks("cpu", False)
-    assert all(0 <= task.estimate < task.timeout for task in chosen)
-    dense = [task.estimate for task in chosen if task.fields["by"] == "reference"]
-    assert dense[:5] == sorted(dense[:5]) and 300 < dense[4] < 330
-    assert max(dense[5:]) < 100  # three arrays of 8 GB do not fit
-    phate = [task.estimate for task in chosen if task.fields["by"] == "torchdr-phate"]
-    assert 0 < phate[0] < phate[1] < phate[2] and phate[-1] == 0  # the one before it takes too long
+def test_estimates_grow_to_what_a_peer_may_take():
+    chosen = against.tasks("cpu", False, ["picture", "openTSNE"])
+    estimates = [task.estimate for task in chosen]
+    assert estimates == sorted(estimates) and estimates[0] < 10 < 90 < estimates[-1] < 130
+    assert all(task.estimate < task.timeout for task in against.tasks("cpu", False))
 
 
 def test_a_task_says_of_what_it_gave_nothing():

@@ -173,7 +173,7 @@ def test_ops_are_tasks_of_their_own_at_full_size():
 def test_ops_share_processes_on_cuda():
     groups = ops.tasks("cuda:0", False)
     assert [task.key for task in groups] == [*op_calls.GROUPS]
-    asked = [part for task in groups for part in task.command if part in ops.parts()]
-    assert asked == ops.parts()
+    asked = [part for task in groups for part in task.command if part in ops.PARTS]
+    assert asked == [*ops.PARTS]
     some = ops.tasks("cuda:0", False, ["descent_step", "csr_matmul", "guttman_transform"])
     assert [task.key for task in some] == ["csr_matmul", "descent_step-guttman_transform"]

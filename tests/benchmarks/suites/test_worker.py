@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import cases
-from benchmarks.measure import conditions, memory, tasks
+from benchmarks.measure import conditions, device, tasks
 from benchmarks.suites import pipeline, worker
 from mmphate_gpu import MMPHATE, plan
 from mmphate_gpu.datasets import random_walk
@@ -36,19 +36,22 @@ def test_a_case_is_measured_in_a_process_of_its_own():
     assert conditions.same_conditions(total, conditions.conditions("cpu"))
 
 
-def test_a_case_that_is_refused_says_why():
-    with pytest.raises(tasks.TaskRefused, match="cuda:99"):
-        tasks.run_task(pipeline.case_task("walk-small", "cuda:99"))
+def test_a_case_that_is_refused_ends_with_2(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["worker", "walk-small", "--device", "cuda:99"])
+    with pytest.raises(SystemExit) as end:
+        worker.main()
+    assert end.value.code == tasks.REFUSAL and "cuda:99" in capsys.readouterr().err
 
 
 def test_long_runs_are_not_repeated_and_leave_nothing_behind(monkeypatch):
     walk = random_walk(30, 3, 4)
-    meter = memory.PeakMeter(torch.device("cpu"))
+    meter = device.PeakMeter(torch.device("cpu"))
     options = {"n_landmark": 20, "random_state": 0, "device": "cpu"}
-    runs = worker._runs(walk, options, meter, None)
-    assert len(runs.seconds) == 1 + worker.REPEATS and runs.times(None)["repeats"] == worker.REPEATS
+    seconds = worker.runs(walk, options, meter, None)[1]
+    assert {len(of_stage) for of_stage in seconds.values()} == {1 + worker.REPEATS}
+    assert worker.times(seconds["total"])["repeats"] == worker.REPEATS
     monkeypatch.setattr(worker, "LONG", 0.0)
-    cold = worker._runs(walk, options, meter, None).times(0)
+    cold = worker.times(worker.runs(walk, options, meter, None)[1]["affinity"])
     assert (cold["repeats"], cold["seconds"]) == (0, cold["cold_seconds"]) and "seconds_low" not in cold
     alive: list[weakref.ref] = []
 
@@ -59,7 +62,7 @@ def test_long_runs_are_not_repeated_and_leave_nothing_behind(monkeypatch):
             return super().fit(*args)
 
     monkeypatch.setattr(worker, "MMPHATE", Counted)
-    worker._runs(walk, options, meter, 2)
+    worker.runs(walk, options, meter, 2)
     assert len(alive) == 3
 
 

@@ -1,19 +1,42 @@
-"""Peak memory of a run."""
+"""The device of a benchmark's process, and the peak memory of a run."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
 
 import torch
 
-from benchmarks.measure.devices import let_go
 from benchmarks.measure.rows import TOTAL
+from mmphate_gpu.runtime.devices import resolve_device
+from mmphate_gpu.runtime.memory import release_cached
 from mmphate_gpu.runtime.memory_use import held_bytes, peak_bytes
 
 CLEAR = Path("/proc/self/clear_refs")
 CPU = torch.device("cpu")
+
+
+def use_device(name: str) -> torch.device:
+    """The device ``name``, which on CUDA becomes the current one: events and streams belong to the current device."""
+    device = resolve_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def let_go(device: torch.device) -> None:
+    """Return memory that is free but still held by an allocator, so that a run which fills it is seen to take it."""
+    gc.collect()
+    release_cached(device)
+    if "cupy" in sys.modules:
+        sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+        if trim is not None:
+            trim(0)
 
 
 class PeakMeter:

@@ -11,7 +11,7 @@ from mmphate_gpu.linalg import eigenvalues as module
 from mmphate_gpu.linalg.eigenvalues import Task, fastest_solver, symmetric_eigenpairs, symmetric_eigenvalues
 from mmphate_gpu.linalg.random import seeded_generator
 
-from .twins.fake_cupy import FakeCupy, without_cuda
+from ..twins.fake_cupy import FakeCupy, without_cuda
 
 CPU = torch.device("cpu")
 TASK = "eigenvalues"

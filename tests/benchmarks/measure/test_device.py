@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.measure import memory
+from benchmarks.measure import device
 
 
-@pytest.mark.skipif(not os.access(memory.CLEAR, os.W_OK), reason="the high-water mark cannot be reset here")
+@pytest.mark.skipif(not os.access(device.CLEAR, os.W_OK), reason="the high-water mark cannot be reset here")
 def test_peaks_belong_to_their_spans():
-    meter = memory.PeakMeter(torch.device("cpu"))
+    meter = device.PeakMeter(torch.device("cpu"))
     block = np.ones(25_000_000)  # 200 MB
     meter("large")
     del block

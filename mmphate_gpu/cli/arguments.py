@@ -1,0 +1,121 @@
+"""The arguments of the commands: names, types, defaults and help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..errors import InputError
+from ..params import KNN_BACKENDS, LANDMARKS, MDS_SOLVERS, STORAGES
+
+PROGRAM = "mmphate-gpu"  # also in report.json: --force replaces only folders with such a report
+
+# Options of both embed and plan: they decide whether a run fits, and errors about memory name them.
+RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver")
+
+
+def _type(convert: Callable[[str], Any], accepted: str, **words: Any) -> Callable[[str], Any]:
+    """A type for argparse: one of ``words``, else what ``convert`` makes of the text."""
+
+    def parse(text: str) -> Any:
+        if text in words:
+            return words[text]
+        try:
+            return convert(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {accepted}") from None
+
+    return parse
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))
+
+
+def _option(purpose: str, default: Any, parse: Callable[[str], Any] = str, metavar: str = "NAME") -> dict[str, Any]:
+    return {"default": default, "type": parse, "metavar": metavar, "help": f"{purpose} (default %(default)s)"}
+
+
+def _number(purpose: str, default: int) -> dict[str, Any]:
+    return _option(purpose, default, _type(int, "a whole number"), "N")
+
+
+def _choice(purpose: str, names: tuple[str, ...], default: str) -> dict[str, Any]:
+    return _option(f"{purpose}: {', '.join(names)}", default)  # `Params` refuses other names
+
+
+COUNT_OR_NONE = _type(int, "a whole number or none", none=None)
+STEPS_OR_AUTO = _type(int, "a whole number or auto", auto="auto")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "follow_links": {"action": "store_true", "help": "also read files to which links in the trace lead"},
+    "n_components": _number("dimensions of the embedding", 2),
+    "landmarks": _choice("how nodes are grouped into landmarks", LANDMARKS, "spectral"),
+    "n_landmark": _option("number of landmarks, or none to diffuse over all nodes", 4000, COUNT_OR_NONE, "N"),
+    "n_svd": _number("singular vectors for spectral landmarks", 100),
+    "storage": _choice("how the affinity is stored", STORAGES, "auto"),
+    "t": _option("steps of diffusion, or auto for the knee of the entropy", "auto", STEPS_OR_AUTO, "T"),
+    "mds_solver": _choice("how the landmarks are placed", MDS_SOLVERS, "smacof"),
+    "device": _option("where to compute: auto, cpu, cuda, cuda:1, ...", "auto"),
+    "gamma": _option("shape of the diffusion potential, from -1 to 1", 0.0, _type(float, "a number"), "G"),
+    "knn_backend": _choice("search for nearest neighbors", KNN_BACKENDS, "auto"),
+    "epochs": _number("epochs of training", 50),
+    "seed": _number("equal seeds give equal results", 0),
+    "no_plots": {"action": "store_true", "help": "draw no pictures"},
+    "force": {"action": "store_true", "help": "replace the folder, if embed or demo wrote it"},
+}
+FORMATS = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
+TRACE = {"metavar": "TRACE", "type": _path, "help": FORMATS}
+SHAPE = "instead of a trace its epochs, time steps, units and samples, such as 127,128,30,6"
+CARD = "auto, cpu, cuda, cuda:1, ..., or a card by its memory, such as '24 GB card' (default %(default)s)"
+OUT = {"metavar": "DIR", "type": _path, "help": "a new folder for the results"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports wrong usage as any other wrong input: `InputError`, with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+    def add_options(self, *names: str) -> None:
+        for name in names:
+            self.add_argument(f"--{name.replace('_', '-')}", **OPTIONS[name])
+
+
+def parser() -> Parser:
+    """The parser of the whole command line; ``command`` in its result is the name of the command."""
+    top = Parser(
+        prog=PROGRAM,
+        description="MM-PHATE: draw what happens inside a recurrent network while it learns.",
+        epilog=f"{PROGRAM} COMMAND --help describes a command and its options.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+
+    def command(name: str, purpose: str, add_help: bool = True) -> Parser:
+        text = {"help": purpose, "description": f"{purpose[0].upper()}{purpose[1:]}."}
+        return commands.add_parser(name, **text, allow_abbrev=False, add_help=add_help)
+
+    demo = command("demo", "train a small network on digits, record it, embed it and draw it")
+    demo.add_argument("--out", default=Path("mmphate-demo"), **OUT | {"help": f"{OUT['help']} (default %(default)s)"})
+    demo.add_options("epochs", "seed", "device", "force")
+    embed = command("embed", "embed a recorded trace and draw it, in a new folder")
+    embed.add_argument("trace", **TRACE)
+    embed.add_argument("--out", required=True, **OUT)
+    embed.add_options("follow_links", *RUN, "device", "gamma", "knn_backend", "seed", "no_plots", "force")
+    plan = command("plan", "say how much memory and work a run will take")
+    subject = plan.add_mutually_exclusive_group(required=True)
+    subject.add_argument("trace", nargs="?", **TRACE)
+    subject.add_argument("--shape", metavar="E,T,M,P", help=SHAPE)
+    plan.add_options("follow_links", *RUN)
+    plan.add_argument("--device", **OPTIONS["device"] | {"help": CARD})
+    plot = command("plot", "draw the pictures of a folder of results again")
+    plot.add_argument("folder", metavar="DIR", type=_path, help="a folder that embed or demo wrote")
+    command("config", "show versions, devices and backends, for bug reports")
+    # benchmarks/run.py parses the options of bench, --help among them.
+    command("bench", "run the benchmarks of a source checkout: --quick, --full, --help, ...", add_help=False)
+    return top
