@@ -20,13 +20,6 @@ RESULTS = {"embedding.npz", "report.json"}
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    np.save("trace.npy", np.random.default_rng(0).normal(size=(6, 5, 3, 4)).cumsum(0))
-    return tmp_path
-
-
 def sample(unit=("a", "b"), **options):
     layout = SliceLayout(np.arange(2), np.arange(3), np.asarray(unit))
     return Embedding(np.random.default_rng(0).normal(size=(layout.n_nodes, 2)), layout, **options)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import pipeline  # noqa: F401 - defines every op
 from mmphate_gpu.ops.launch import kernel, twins
 from mmphate_gpu.ops.launch.kernel import Launch
 from mmphate_gpu.ops.launch.sources import kernel_names, kernel_source, source_of_kernel
