@@ -298,7 +298,7 @@ def _checked_sizes(shape_or_array: Any) -> tuple[int, int, int, int]:
     if len(sizes) not in (3, 4):
         raise InputError(f"shape_or_trace has {len(sizes)} sizes; accepted: {SIZES}")
     e, *t, m, p = (int(check_number("shape_or_trace", size, low=1, integer=True)) for size in sizes)
-    return e, *(t or [1]), m, p
+    return e, t[0] if t else 1, m, p
 
 
 def _is_nested(size: Any) -> bool:
