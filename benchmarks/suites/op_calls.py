@@ -17,7 +17,7 @@ from mmphate_gpu.affinities.bandwidth import kth_unit_distance
 from mmphate_gpu.linalg.block_krylov import orthonormalize
 from mmphate_gpu.linalg.eigenvalues import symmetric_eigenvalues
 from mmphate_gpu.linalg.symmetric_product import symmetric_product
-from mmphate_gpu.mds.smacof import Way
+from mmphate_gpu.mds.smacof import SmacofRun
 from mmphate_gpu.operators import TiledAffinity
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.csr_matmul import FLOAT32_FROM, matmul
@@ -161,14 +161,14 @@ def _radius_fill(data: Data) -> list[Call]:
     return [_twin(data, "radius_fill", case, arguments, filled, "entries", needs, written=[values])]
 
 
-def _symmetrised_affinity(data: Data) -> list[Call]:
+def _symmetrized_affinity(data: Data) -> list[Call]:
     width = kth_unit_distance(data.points, 2).clamp_min(FLOOR)
     arguments = (data.points, width, 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9), torch.float32)
-    kept = torch.ops.mmphate_gpu.symmetrised_affinity(*arguments)[2].numel()
+    kept = torch.ops.mmphate_gpu.symmetrized_affinity(*arguments)[2].numel()
     # An entry is the mean of two exponentials, and is the same for both ends of its pair.
     flop = data.distance_flop(data.slice_pairs)
     needs = {"fma-float64": flop, "exp-float64": float(kept), "bytes": data.stack_bytes + 8.0 * kept}
-    pairs, op = data.slice_pairs, "symmetrised_affinity"
+    pairs, op = data.slice_pairs, "symmetrized_affinity"
     return [_twin(data, op, "slices of the suite, k = 2", arguments, pairs, PAIRS, needs)]
 
 
@@ -217,7 +217,7 @@ def _guttman_transform(data: Data) -> list[Call]:
 def _descent_step(data: Data) -> list[Call]:
     """A long step that is accepted, with the full history of steps."""
     op, distances, start = "descent_step", data.distances.float(), (data.high - data.high.mean(0))[:, :2].contiguous()
-    way = Way(distances, start, max_iter=2**40, eps=0.0)
+    way = SmacofRun(distances, start, max_iter=2**40, eps=0.0)
     swept = way.sweep(distances, way.trial)
     while not (way.state[IS_NEAR] and way.state[N_KEPT] == DEPTH and swept[1] < way.state[BEST]):
         way.advance()
@@ -232,7 +232,7 @@ def _descent_step(data: Data) -> list[Call]:
     return [Call(op, case, run, by, size, "coordinates", needs, **others)]
 
 
-def _stepped(op: Callable[..., Any], swept: tuple, copies: Copies, way: Way) -> tuple[torch.Tensor, torch.Tensor]:
+def _stepped(op: Callable[..., Any], swept: tuple, copies: Copies, way: SmacofRun) -> tuple[torch.Tensor, torch.Tensor]:
     """The next trial and the history after a step."""
     points, moved, trial, step, kept, state = copies.next()
     op(*swept, points, moved, trial, step, kept, state, way.eps, way.max_iter)
@@ -357,7 +357,7 @@ GROUPS: dict[str, dict[str, Callable[[Data], list[Call]]]] = {
         "median_kth_neighbor_distance": partial(_neighbors, "median_kth_neighbor_distance", 1.5e9),
         "kth_neighbor_distance": _neighbors_of_nodes,
         "radius_fill": _radius_fill,
-        "symmetrised_affinity": _symmetrised_affinity,
+        "symmetrized_affinity": _symmetrized_affinity,
     },
     "products": {
         "csr_matmul": _csr_matmul,
