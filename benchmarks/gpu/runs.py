@@ -16,7 +16,8 @@ from benchmarks.cases import CASES
 from benchmarks.gpu.expected import HAR, RUNS, SMALL_RUNS, expected, run_of_rows
 from benchmarks.gpu.parts import Work, run
 from benchmarks.measure.device import PeakMeter
-from benchmarks.suites.worker import planned_bytes, timed
+from benchmarks.measure.rows import TOTAL
+from benchmarks.suites.worker import planned_bytes, runs
 from mmphate_gpu import MMPHATE, Trace
 
 STORAGES = ("sparse", "tiles", "lazy")
@@ -69,13 +70,9 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
     """Seconds of ``n_runs`` runs and of their stages, and the memory of the first run beside the plan."""
     trace = trace_of(case).to(device)
     meter = PeakMeter(device)
-    options, seconds, stages = options_of(case, storage, device), [], []
-    for number in range(n_runs):
-        op = None  # its results are gone before the next run
-        op, total, by_stage = timed(trace, options, None if number else meter)
-        seconds += [round(elapsed, 4) for elapsed in total]
-        names = [report["stage"] for report in op.report_]
-        stages.append({name: round(elapsed, 4) for name, elapsed in zip(names, by_stage[0], strict=True)})
+    op, by_stage = runs(trace, options_of(case, storage, device), meter, n_runs - 1)
+    seconds = {stage: [round(elapsed, 4) for elapsed in of_stage] for stage, of_stage in by_stage.items()}
+    total = seconds.pop(TOTAL)
     planned = planned_bytes(trace, device, {**CASES[case].options, "storage": op.affinity_.storage}, meter.before)
     return {
         "form": op.affinity_.storage,
@@ -84,11 +81,11 @@ def measured(case: str, storage: str, device: torch.device, n_runs: int, wanted:
         "stress": op.stress_,
         "expected": wanted,
         "finite": bool(torch.as_tensor(op.embedding_).isfinite().all()),
-        "run_seconds": seconds,
-        "stage_seconds": stages,
+        "run_seconds": total,
+        "stage_seconds": seconds,
         "peak_bytes": max(meter.spans.values()),
         "planned_bytes": max(planned.values()),
-        "stage_peaks": {stage: [meter.spans.get(stage), planned.get(stage)] for stage in stages[0]},
+        "stage_peaks": {stage: [meter.spans.get(stage), planned.get(stage)] for stage in seconds},
     }
 
 

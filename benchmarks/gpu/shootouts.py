@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -13,6 +12,7 @@ from unittest import mock
 import torch
 
 from benchmarks.gpu.parts import Work, run
+from benchmarks.measure.timer import once
 from mmphate_gpu.runtime.optional import available
 
 # Rows of square matrices: the projected problem of block Krylov, the largest components of plain SVD, landmarks.
@@ -46,27 +46,14 @@ def timed(ways: Mapping[str, Callable[[], Any]], device: torch.device) -> dict[s
     results: dict[str, Any] = {}
     for name, way in ways.items():
         try:
-            seconds = [_seconds(way, device)]
+            seconds = [once(way, device)]
             if seconds[0] < MOST_SECONDS:
-                seconds += [_seconds(way, device) for _ in range(2)]
+                seconds += [once(way, device) for _ in range(2)]
             results[name] = {"cold_seconds": seconds[0], "seconds": min(seconds[1:] or seconds)}
         # A failure of one way says nothing about the others. A fault of the device shows at the end of the part.
         except Exception as error:
             results[name] = {"fault": f"{type(error).__name__}: {error}"[:500]}
     return results
-
-
-def _seconds(way: Callable[[], Any], device: torch.device) -> float:
-    _finish(device)
-    started = time.perf_counter()
-    way()
-    _finish(device)
-    return round(time.perf_counter() - started, 6)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def decomposition(solver: str, n: int, device: torch.device) -> dict[str, Any]:
@@ -89,12 +76,9 @@ def decomposition(solver: str, n: int, device: torch.device) -> dict[str, Any]:
         name = {"svdvals": "svd"}.get(solver, solver)
         options = {"compute_uv": False} if name == "svd" else {}
         ways["CuPy"] = lambda: getattr(cupy.linalg, name)(cupy.from_dlpack(matrix), **options)
-    return _with_missing(timed(ways, device), device)
-
-
-def _with_missing(result: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Note that CuPy is missing. The part counts as done all the same, because torch's solvers were measured."""
-    return result if available("cupy") or device.type == "cpu" else {**result, "lacks": "CuPy is not installed"}
+    # The part counts as done without CuPy, because torch's solvers were measured.
+    lacks = {"lacks": "CuPy is not installed"} if device.type == "cuda" and not available("cupy") else {}
+    return {**timed(ways, device), **lacks}
 
 
 def gram(n_rows: int, n_columns: int, per_row: int, device: torch.device) -> dict[str, Any]:

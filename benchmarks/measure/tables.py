@@ -13,7 +13,7 @@ Line = tuple[str, ...]
 
 
 class Table(NamedTuple):
-    """A table of a suite, with a sentence that stands below it."""
+    """A table of a suite, with a sentence below it."""
 
     head: Line
     lines: list[Line]
@@ -34,7 +34,7 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def not_measured(rows: Sequence[Row], tables: Sequence[Table]) -> list[str]:
-    """A sentence for each row without numbers whose reason stands in none of the ``tables``.
+    """A sentence for each row without numbers whose reason is in none of the ``tables``.
 
     A case that was not tried after a smaller case gave nothing has no sentence: the smaller case has one.
     """

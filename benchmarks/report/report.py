@@ -5,7 +5,7 @@
     python benchmarks/report/report.py --check               exits 1 if a marked place or a plot differs from the rows
     python benchmarks/report/report.py --draw                draws the plots of docs/images
 
-A marked place stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``. NAME is a suite on all machines
+A marked place lies between ``<!-- bench:NAME -->`` and ``<!-- /bench -->``. NAME is a suite on all machines
 (``pipeline``) or on one machine (``pipeline-amd-epyc-2-cores``), or ``story``, the table of the README. A table of the
 suite follows after a colon: ``pipeline:stages`` has the seconds and the peak of every stage, ``scale:units`` a series.
 A place without rows must be empty. Tables show the rows of the tasks that a full run has now, and of no other: not of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,11 @@ REPEATS = 3
 LONG = 30.0
 
 
-@dataclass
-class Runs:
-    """The times of the runs of a case, and the result of the last."""
-
-    op: MMPHATE
-    seconds: list[float]
-    stages: list[list[float]]  # of every run, in the order of the stages
-
-    def times(self, stage: int | None) -> dict[str, Any]:
-        """Fields of a row: the median and the range of the warm runs, and the cold run."""
-        cold, *warm = self.seconds if stage is None else [run[stage] for run in self.stages]
-        summary = timing(warm) if warm else {"seconds": cold, "repeats": 0}
-        return {**summary, "warmup": 1, "cold_seconds": cold}
+def times(seconds: Sequence[float]) -> dict[str, Any]:
+    """Fields of a row: the median and the range of the warm runs, and the cold run, which is the first."""
+    cold, *warm = seconds
+    summary = timing(warm) if warm else {"seconds": cold, "repeats": 0}
+    return {**summary, "warmup": 1, "cold_seconds": cold}
 
 
 def run_case(
@@ -60,45 +52,48 @@ def run_case(
     trace = case.trace(folder).to(device)
     options = {**case.options, "storage": storage or case.storage}
     meter = PeakMeter(device)
-    runs = _runs(trace, {**options, "device": device, "random_state": 0}, meter, repeats)
-    planned = planned_bytes(trace, device, {**options, "storage": runs.op.affinity_.storage}, meter.before)
-    common = {**_common(case, device, runs.op, trace, options), "held_bytes": meter.held_bytes}
+    op, seconds = runs(trace, {**options, "device": device, "random_state": 0}, meter, repeats)
+    planned = planned_bytes(trace, device, {**options, "storage": op.affinity_.storage}, meter.before)
+    common = {**_common(case, device, op, trace, options), "held_bytes": meter.held_bytes}
     rows = []
-    for index, report in enumerate(runs.op.report_):
+    for report in op.report_:
         stage = report["stage"]
         memory = {"predicted_peak_bytes": planned[stage], **meter.fields(stage)}
-        rows.append(Row(stage=stage, form=report["form"], **common, **runs.times(index), **memory))
+        rows.append(Row(stage=stage, form=report["form"], **common, **times(seconds[stage]), **memory))
     memory = {"predicted_peak_bytes": planned[TOTAL], **meter.run_fields()}
-    whole = {**common, **runs.times(None), **memory, **accuracy(case, runs.op, trace)}
+    whole = {**common, **times(seconds[TOTAL]), **memory, **accuracy(case, op, trace)}
     return [*rows, Row(**whole, import_seconds=IMPORT_SECONDS)]
 
 
-def _runs(trace: Trace, options: dict[str, Any], meter: PeakMeter, repeats: int | None) -> Runs:
-    """The cold run and the warm runs. The results of a run are freed before the next.
+def runs(
+    trace: Trace, options: dict[str, Any], meter: PeakMeter, repeats: int | None
+) -> tuple[MMPHATE, dict[str, list[float]]]:
+    """The last of the cold run and the warm runs, and the seconds of all runs by stage (`timed`).
 
-    Peaks are of the cold run, because what the allocators keep of it is not needed by the next.
+    The results of a run are freed before the next. Peaks are of the cold run, because what the allocators keep of it is
+    not needed by the next.
     """
-    runs = Runs(*timed(trace, options, meter))
+    op, first = timed(trace, options, meter)
     if repeats is None:
-        repeats = 0 if meter.device.type == "cpu" and runs.seconds[0] > LONG else REPEATS
+        repeats = 0 if meter.device.type == "cpu" and first[TOTAL] > LONG else REPEATS
+    seconds = {stage: [elapsed] for stage, elapsed in first.items()}
     for _ in range(repeats):
-        del runs.op
-        runs.op, seconds, stages = timed(trace, options, None)
-        runs.seconds += seconds
-        runs.stages += stages
-    return runs
+        del op
+        op, warm = timed(trace, options, None)
+        for stage, elapsed in warm.items():
+            seconds[stage].append(elapsed)
+    return op, seconds
 
 
-def timed(
-    trace: Trace, options: dict[str, Any], meter: PeakMeter | None
-) -> tuple[MMPHATE, list[float], list[list[float]]]:
-    """A run, its seconds, and the seconds of its stages."""
+def timed(trace: Trace, options: dict[str, Any], meter: PeakMeter | None) -> tuple[MMPHATE, dict[str, float]]:
+    """A run, and the seconds of its stages and of the whole."""
     op = MMPHATE(**options, callback=meter)
     started = time.perf_counter()
     op.fit(trace)
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-    return op, [time.perf_counter() - started], [[report["seconds"] for report in op.report_]]
+    elapsed = time.perf_counter() - started
+    return op, {**{report["stage"]: report["seconds"] for report in op.report_}, TOTAL: elapsed}
 
 
 def planned_bytes(trace: Trace, device: torch.device, options: dict[str, Any], held: int) -> dict[str, int]:

@@ -211,7 +211,7 @@ def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: p
 def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twins.native, "switched_off", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert twins.why_no_cuda_twins() == "MMPHATE_GPU_NATIVE=0 in the environment"
+    assert CUPY.why_not() == "MMPHATE_GPU_NATIVE=0 in the environment"
 
 
 def test_a_ban_on_waiting_ends_even_if_torch_warns(monkeypatch: pytest.MonkeyPatch) -> None:

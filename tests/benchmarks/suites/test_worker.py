@@ -47,10 +47,11 @@ def test_long_runs_are_not_repeated_and_leave_nothing_behind(monkeypatch):
     walk = random_walk(30, 3, 4)
     meter = device.PeakMeter(torch.device("cpu"))
     options = {"n_landmark": 20, "random_state": 0, "device": "cpu"}
-    runs = worker._runs(walk, options, meter, None)
-    assert len(runs.seconds) == 1 + worker.REPEATS and runs.times(None)["repeats"] == worker.REPEATS
+    seconds = worker.runs(walk, options, meter, None)[1]
+    assert {len(of_stage) for of_stage in seconds.values()} == {1 + worker.REPEATS}
+    assert worker.times(seconds["total"])["repeats"] == worker.REPEATS
     monkeypatch.setattr(worker, "LONG", 0.0)
-    cold = worker._runs(walk, options, meter, None).times(0)
+    cold = worker.times(worker.runs(walk, options, meter, None)[1]["affinity"])
     assert (cold["repeats"], cold["seconds"]) == (0, cold["cold_seconds"]) and "seconds_low" not in cold
     alive: list[weakref.ref] = []
 
@@ -61,7 +62,7 @@ def test_long_runs_are_not_repeated_and_leave_nothing_behind(monkeypatch):
             return super().fit(*args)
 
     monkeypatch.setattr(worker, "MMPHATE", Counted)
-    worker._runs(walk, options, meter, 2)
+    worker.runs(walk, options, meter, 2)
     assert len(alive) == 3
 
 
