@@ -29,11 +29,8 @@ def settled(run: Callable[[set[Key]], Run], start: Start, known: set[Key]) -> tu
     """The run from the carried state of ``start``, and the keys of that state.
 
     A carried state is what the forward changes, and what the output depends on, in a module where that includes a
-    tensor of two or more axes. Of ``known`` keys this is known; all others are tried.
-
-    Parameters
-    ----------
-    run : runs the model after it has put back the keys that it gets.
+    tensor of two or more axes. The ``known`` keys belong to the state; all others are tried. ``run`` runs the model
+    after it has put back the keys that it gets.
     """
     known = set(known)
     while True:

@@ -29,20 +29,11 @@ def copied_output(output: Any) -> Any:
 def sequence_values(
     output: Any, layer: str, *, batch_first: bool, unbatched: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Values (timestep, unit, sample) and mask (timestep, sample) of the output of ``layer``.
+    """Values (timestep, unit, sample) and mask (timestep, sample) of the ``output`` of ``layer``.
 
-    Values are float64 if the output is float64 or has integers of 4 or 8 bytes, else float32. No value is rounded.
-
-    Parameters
-    ----------
-    output : (batch, timestep, unit) tensor, or (timestep, batch, unit), or PackedSequence.
-    batch_first : whether the batch axis precedes the timesteps.
-    unbatched : whether (timestep, unit) is accepted too.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        Another number of axes; values that are not real, are not in memory, or that float64 cannot hold.
+    ``output`` is a PackedSequence or a tensor (batch, timestep, unit), (timestep, batch, unit) or, if ``unbatched``,
+    (timestep, unit). Values are float64 if the output is float64 or has integers of 4 or 8 bytes, else float32. No
+    value is rounded: `InputError` refuses what float64 cannot hold, and values that are not real or not in memory.
     """
     lengths = None
     if isinstance(output, PackedSequence):

@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,10 +40,10 @@ class Change:
 def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[Key, Change]]:
     """Run the block in evaluation mode; then restore the model, the random states, and the objects ``others``.
 
-    Parameters, their gradients, buffers, and the attributes of every module are restored, with all that `Walk` finds in
-    them. The model's tensors are copied for this while the block runs. Random states are those of torch (CPU, and CUDA
-    where in use), NumPy, `random`, and generators among the attributes. When the block has ended, the dict that it got
-    holds the attributes that it has changed.
+    Parameters, their gradients, buffers, and the attributes of every module are restored, with all that `Walk` reaches
+    from them. The tensors of the model are copied for this while the block runs. Random states are those of torch (CPU,
+    and CUDA where in use), NumPy, `random`, and generators among the attributes. When the block has ended, the dict
+    that it got holds the attributes that it has changed.
     """
     attributes = Attributes(model)
     changes: dict[Key, Change] = {}
@@ -93,17 +94,14 @@ def _roots(attributes: Attributes) -> list[Any]:
 @contextlib.contextmanager
 def _random_states() -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    states = [RandomPart(random.getstate, random.setstate), RandomPart(_numpy_state, np.random.set_state)]
+    numpy_state = partial(np.random.get_state, legacy=False)
+    states = [RandomPart(random.getstate, random.setstate), RandomPart(numpy_state, np.random.set_state)]
     try:
         with torch.random.fork_rng(devices=devices):
             yield
     finally:
         for state in states:
             state.restore()
-
-
-def _numpy_state() -> Any:
-    return np.random.get_state(legacy=False)
 
 
 @contextlib.contextmanager

@@ -28,17 +28,12 @@ _CONTAINERS = frozenset({list, tuple, set, frozenset, deque})  # without attribu
 
 
 class Walk:
-    """Visits the objects that are reachable from values.
+    """Visits the objects that are reachable from values, but not those in ``outside``.
 
     It enters lists, tuples, sets, dicts, modules, dataclasses, and objects of classes that the user wrote or that come
-    from a package of the model's own classes, with their attributes and slots; of the classes of modules that the user
-    wrote, the class attributes. It does not enter objects of other packages: a trainer or a logger that
-    a module refers to is no state of the model, and threads may be at work in it.
-
-    Parameters
-    ----------
-    modules : those whose classes name the packages to enter.
-    outside : objects that are not visited.
+    from a package of the classes of ``modules``, with their attributes and slots; for modules that the user wrote, also
+    the class attributes. It does not enter objects of other packages: a trainer or a logger that a module refers to is
+    no state of the model, and threads may be at work in it.
     """
 
     def __init__(self, modules: Iterable[nn.Module], outside: Iterable[Any] = ()) -> None:
@@ -134,14 +129,6 @@ def _in_slots(value: Any) -> dict[Any, Any]:
     return values
 
 
-def _set_slot(value: Any, slot: Any, item: Any) -> None:
-    slot.__set__(value, item)  # unlike `setattr`, it writes to frozen dataclasses as well
-
-
-def _delete_slot(value: Any, slot: Any) -> None:
-    slot.__delete__(value)
-
-
 def class_attributes(cls: type) -> dict[str, Any]:
     """The attributes of a class itself, without those that Python keeps there."""
     return {name: value for name, value in vars(cls).items() if not name.startswith("__")}
@@ -156,7 +143,10 @@ class Members(NamedTuple):
 
 
 _CLASS = Members(class_attributes, setattr, delattr)
-_SLOTS = Members(_in_slots, _set_slot, _delete_slot)
+# The methods of slots, unlike `setattr`, write to frozen dataclasses as well.
+_SLOTS = Members(
+    _in_slots, lambda value, slot, item: slot.__set__(value, item), lambda value, slot: slot.__delete__(value)
+)
 
 
 def _package(cls: type) -> str:

@@ -91,13 +91,8 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
 def real_tensor(name: str, values: Any) -> torch.Tensor:
     """``values`` as a float32 or float64 tensor, without a copy where that is possible.
 
-    Integers beyond 2^24 become float64, smaller ones float32.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        Complex, boolean, object, string or sparse ``values``, integers beyond 2^53, which float64 would round, or
-        entries that a mask hides; the message starts with ``name``.
+    Integers beyond 2^24 become float64, smaller ones float32. `InputError`, whose message starts with ``name``, refuses
+    complex, boolean, object, string or sparse values, integers beyond 2^53, and entries that a mask hides.
     """
     values = array_or_tensor(name, values)
     if isinstance(values, np.ndarray):

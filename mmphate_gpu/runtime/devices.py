@@ -13,14 +13,9 @@ from ..errors import InputError, InputTypeError
 
 
 def resolve_device(device: Any, like: Any = None) -> torch.device:
-    """``device`` as a torch device that exists.
+    """``device`` as a torch device that exists; `InputError` if it is unknown or does not exist.
 
     "auto" is the device of ``like`` if that is a GPU, else the current CUDA device where there is one, else the CPU.
-
-    Raises
-    ------
-    InputError
-        A device that is unknown or does not exist.
     """
     if isinstance(device, str) and device == "auto":
         if like is not None and like.device.type == "cuda":

@@ -61,12 +61,8 @@ def why_no_keops() -> str | None:
 def keops(*, purpose: str) -> Iterator[ModuleType]:
     """Give ``pykeops.torch`` to a block that computes with it; ``purpose`` begins the sentence of an error.
 
-    KeOps's own output goes to stderr, so that stdout has nothing but results.
-
-    Raises
-    ------
-    KeopsError
-        KeOps is not installed; its compiler or its cache does not work; KeOps fails in the block.
+    The output of KeOps goes to stderr, so that stdout has nothing but results. Raises `KeopsError` if KeOps is not
+    installed, its compiler or its cache does not work, or it fails in the block.
     """
     import torch  # imported here, so that a check of what is installed loads nothing
 

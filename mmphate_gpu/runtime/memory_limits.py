@@ -140,9 +140,8 @@ def _limits_of(version: Hierarchy, folder: Path, shown: str) -> Iterator[Limit]:
 # seen, so their share is always set aside: libgomp ends the process where it cannot start a thread.
 ARENA = 64 * MIB
 STACK = 8 * MIB  # where RLIMIT_STACK is unlimited
-# Other address space that a run reserves but does not use: libraries that it loads, the ends of heaps. Measured: with
-# this reserve, all 24 runs that had 1.02 times the peak of their plan left succeeded (6 settings, 1 and 2 threads, both
-# limits).
+# Other address space that a run reserves but does not use: libraries that it loads, the ends of heaps
+# (docs/decisions.md, "Address space that a run reserves").
 RESERVED = 64 * MIB
 
 

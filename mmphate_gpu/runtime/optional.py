@@ -24,12 +24,8 @@ def available(module: str) -> bool:
 def require(module: str, *, purpose: str, extra: str | None = None) -> ModuleType:
     """Import and return ``module``, which ``purpose`` needs.
 
-    ``extra`` is the extra of this package that installs it; None where it is installed by its own name.
-
-    Raises
-    ------
-    InputError
-        The import fails. The message names the package and the reason, and for an ImportError the pip command.
+    ``extra`` is the extra of this package that installs it; None if it is installed by its name. Where the import
+    fails, the message of the `InputError` has the package, the reason and, for an ImportError, the pip command.
     """
     try:
         return importlib.import_module(module)

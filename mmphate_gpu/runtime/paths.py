@@ -13,11 +13,8 @@ from ..errors import InputError, InputTypeError
 def expanded(path: str | os.PathLike[str]) -> Path:
     """``path`` with a leading ~ replaced by the home folder.
 
-    Raises
-    ------
-    InputError, InputTypeError
-        ``path`` is neither text nor a path of text, has a character that no file name can have, or names the home of an
-        unknown user.
+    Raises `InputError` for what is neither text nor a path of text, for a character that no file name can have, and for
+    the home of an unknown user.
     """
     try:
         written_out = Path(path).expanduser()
@@ -46,21 +43,10 @@ def writable(path: Path) -> Iterator[None]:
 
 
 def check_files(path: Path, *, follow_links: bool = False) -> None:
-    """Refuse what is neither a regular file nor a folder, and links that lead out of a folder.
+    """Refuse what is neither a regular file nor a folder, and links that lead out of a folder, unless ``follow_links``.
 
-    Opening a FIFO would wait without end. A link in a folder that somebody else made can name any file.
-
-    Parameters
-    ----------
-    path : a file, or a folder, of which all files and folders are checked. ``path`` itself may be a link.
-    follow_links : whether links in a folder may lead out of it.
-
-    Raises
-    ------
-    InputError
-        There is a FIFO, a socket, a device, a link to nothing, or a link out of the folder.
-    OSError
-        ``path`` or a folder in it cannot be listed.
+    Opening a FIFO would wait without end. A link in a folder that somebody else made can name any file. Of a folder,
+    all files and folders in it are checked; ``path`` itself may be a link.
     """
     if not path.is_dir():
         if path.exists() and not path.is_file():

@@ -20,16 +20,12 @@ _HOST = 1  # DLPack's number for CPU memory
 
 
 def read_array(name: str, values: Any) -> tuple[Values, Values | None]:
-    """Return (array, hidden) for an array, a tensor, or (nested) sequences of numbers, arrays and tensors.
+    """(array, hidden) of an array, a tensor, or (nested) sequences of numbers, arrays and tensors.
 
     ``array`` has neither a mask nor an autograd graph. ``hidden`` has the shape of ``array`` and is True where a mask
-    hides an entry; it is None if no entry is hidden. A sequence becomes one NumPy array, stacked from its items.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        ``values`` cannot be converted to an array, is sparse, is a tensor that holds no values, or is a sequence of
-        pandas or xarray objects whose axes differ; the message starts with ``name``.
+    hides an entry; it is None if no entry is hidden. A sequence becomes a NumPy array, stacked from its items.
+    `InputError` refuses sparse arrays, tensors without values, and sequences of pandas or xarray objects whose axes
+    differ.
     """
     if isinstance(values, torch.Tensor):
         return _of_tensor(name, values)

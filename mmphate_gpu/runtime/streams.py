@@ -28,18 +28,10 @@ def fill_closed_descriptors() -> None:
 
 
 class LenientStream:
-    """A text stream that can always be written to.
+    """A text stream that can always be written to; for ``stream=None``, as `sys.stdout` may be, it discards the text.
 
     Characters that its encoding lacks are written as escapes. After the first write that fails (a closed pipe, a full
-    disk) nothing more is written.
-
-    Parameters
-    ----------
-    stream : the stream to write to. None discards the text; `sys.stdout` is None where its descriptor is closed.
-
-    Attributes
-    ----------
-    error : the exception that the first failed write raised, or None.
+    disk) nothing more is written, and ``error`` is the exception.
     """
 
     def __init__(self, stream: TextIO | None) -> None:

@@ -64,13 +64,7 @@ class Contents:
     packing: Packing | None
 
     def read(self) -> dict[str, Any]:
-        """Data, coordinates, label and mask, in memory.
-
-        Raises
-        ------
-        InputError
-            They do not fit in memory, or a value cannot be decoded.
-        """
+        """Data, coordinates, label and mask, in memory; `InputError` if they do not fit or cannot be decoded."""
         self._check_fits(self._bytes_of_data() + self._bytes_beside(), "stream=True reads it block by block")
         values, present = self._data()
         return self._fields(values, present, self._mask())
@@ -101,7 +95,7 @@ class Contents:
     def _present_reader(self, data: Any) -> PresentValues | None:
         if self.packing is None or not self.packing.missing:
             return None
-        present = PresentValues(data, None)
+        present = PresentValues(data, self.packing, None)
         return None if all_true(present) else present
 
     def _reader(
@@ -155,13 +149,7 @@ class Contents:
 
 
 def contents_of(path: Path, variables: Variables) -> Contents:
-    """Check the shapes and dtypes of the arrays in the open file at ``path``. No values are read but names of axes.
-
-    Raises
-    ------
-    InputError
-        A shape or a dtype does not fit a trace.
-    """
+    """Check the shapes and dtypes of the arrays in the open file at ``path``; read no values but names of axes."""
     data = variables["data"]
     if data.array.shape is None:  # an HDF5 dataset without values
         raise InputError("data has no values (an empty HDF5 dataset); accepted: an array of real numbers")

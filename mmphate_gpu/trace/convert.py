@@ -114,18 +114,11 @@ def is_xarray(values: Any) -> bool:
 
 
 def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return (data with its axes in order, other fields of a trace by name) for an xarray object.
+    """(data with its axes in order, other fields of a trace by name) of an xarray object.
 
-    Parameters
-    ----------
-    values : DataArray, Variable, or a Dataset that has one of them as "data" or "trace".
-    beside : the other fields of the trace by name; a DataArray among them must have the coordinates of the data.
-
-    Raises
-    ------
-    InputError
-        A Dataset without such an array, names of dimensions that no trace has, or coordinates that contradict those of
-        the data.
+    ``values`` is a DataArray, a Variable, or a Dataset that has one of these as "data" or "trace". ``beside`` has the
+    other fields of the trace by name; a DataArray among them must have the coordinates of the data. Raises `InputError`
+    for names of dimensions that no trace has, and for coordinates that contradict those of the data.
     """
     fields: dict[str, Any] = {}
     coords = getattr(values, "coords", {})
@@ -202,12 +195,8 @@ def check_dims(fields: dict[str, Any], n_axes: int) -> None:
 def stacked_by_name(name: str, values: Any) -> Any:
     """Stack a list of DataArrays along the axis that they lack; return anything else unchanged.
 
-    ``name`` is what errors call it.
-
-    Raises
-    ------
-    InputError
-        Dimensions that lack more than one axis, or coordinates that differ.
+    `InputError`, which calls the list ``name``, refuses dimensions that lack more than a single axis, and coordinates
+    that differ.
     """
     if not is_sequence(values) or not any(map(is_xarray, values)):
         if is_sequence(values) and values and is_sequence(values[0]) and any(map(is_xarray, values[0])):

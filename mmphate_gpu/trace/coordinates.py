@@ -30,14 +30,9 @@ _INT64 = np.iinfo(np.int64)
 def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
     """Copy ``values`` to booleans, integers, float32, float64, fixed-width text, dates or time spans.
 
-    Bytes become text, and an array of Python objects gets the dtype of its items. No value changes. Error messages end
-    with ``accepted``, which says what is accepted.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        Complex numbers, dates with a time zone, other objects, a mixture of types, or a value that the dtype would
-        round.
+    Bytes become text, and an array of Python objects gets the dtype of its items. No value changes: `InputError`, which
+    ends with ``accepted``, refuses complex numbers, dates with a time zone, other objects, a mixture of types, and a
+    value that the dtype would round.
     """
     array = to_numpy(name, values)
     if array.dtype.kind in "OST":
@@ -50,13 +45,7 @@ def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
 
 
 def as_label(values: Any) -> np.ndarray | None:
-    """Class labels as int64, None for None; booleans and floating-point numbers without a fraction are accepted.
-
-    Raises
-    ------
-    InputError, InputTypeError
-        A number with a fraction or beyond int64; text, dates and other dtypes.
-    """
+    """Class labels as int64, None for None; booleans and floating-point numbers without a fraction are accepted."""
     if values is None:
         return None
     accepted = f"whole numbers from {_INT64.min} to {_INT64.max}, one class per sample"

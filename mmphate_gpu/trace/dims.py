@@ -45,12 +45,7 @@ def stored_order(dims: Dims) -> tuple[int, ...]:
     """The position in ``dims`` of every axis of a trace.
 
     Dimensions without names are in the order of the axes. If the names are permuted, a single dimension without a name
-    is found by elimination.
-
-    Raises
-    ------
-    InputError
-        Names that are unknown or repeated, or that leave the order open.
+    is found by elimination. `InputError` refuses names that are unknown or repeated, or that leave the order open.
     """
     axes = axes_of(len(dims))
     names = _axis_names(dims, axes)
@@ -70,13 +65,7 @@ def stored_order(dims: Dims) -> tuple[int, ...]:
 
 
 def with_axes(dims: Dims, axes: Any) -> Dims:
-    """The names in the entry ``axes`` of a file, which must agree with ``dims``; ``dims`` if ``axes`` is None.
-
-    Raises
-    ------
-    InputError
-        Names that contradict ``dims``, or too few or too many.
-    """
+    """The names in the entry ``axes`` of a file, which must agree with ``dims``; ``dims`` if ``axes`` is None."""
     if axes is None:
         return dims
     names = [str(name) for name in np.atleast_1d(axes).tolist()]
@@ -89,12 +78,8 @@ def with_axes(dims: Dims, axes: Any) -> Dims:
 def mask_order(dims: Dims, data_dims: Dims) -> tuple[tuple[int, ...], Any]:
     """(order, index) such that ``mask.transpose(order)[index]`` has the axes of a trace in order, for `spread_mask`.
 
-    A mask whose dimensions have no names has the order of the data, or is (timestep, sample).
-
-    Raises
-    ------
-    InputError
-        Names that are unknown or repeated or that only some dimensions have; no names while those of data are permuted.
+    A mask whose dimensions have no names has the order of the data, or is (timestep, sample). `InputError` refuses
+    names that are unknown or repeated or that only some dimensions have, and no names while those of data are permuted.
     """
     data_order, axes = stored_order(data_dims), axes_of(len(data_dims))
     names = _axis_names(dims, axes)

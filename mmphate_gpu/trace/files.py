@@ -87,12 +87,8 @@ def _fields(contents: Contents, stream: bool | None) -> dict[str, Any]:
 def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading | None:
     """Shape, in the order of the axes of a trace, and dtype of the trace at ``path``, without reading its values.
 
-    The result is None if the trace has a single slice, which can be read but not embedded.
-
-    Raises
-    ------
-    InputError
-        As for `load_trace`, except for errors in the values.
+    The result is None if the trace has a single slice, which can be read but not embedded. Errors are those of
+    `load_trace` but for errors in the values.
     """
     with _contents(path, follow_links) as contents:
         header = contents.heading

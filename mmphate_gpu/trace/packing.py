@@ -72,13 +72,7 @@ class Packing:
         return present
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """The values of ``stored``, NaN where one is missing.
-
-        Raises
-        ------
-        InputError
-            A number outside the valid range, or `fill`.
-        """
+        """The values of ``stored``, NaN where missing; refuses `fill` and numbers outside the valid range."""
         present = self.present(stored)
         self._check(stored if present.all() else stored[present])
         if not self.missing and self.scale is None and self.offset is None:
@@ -107,13 +101,7 @@ class Packing:
 
 
 def packing_of(name: str, dtype: np.dtype, attributes: Mapping[str, Any], fill: Any = None) -> Packing | None:
-    """How ``attributes`` and ``fill`` (see `Packing`) pack an array of ``dtype``; None if its numbers are the values.
-
-    Raises
-    ------
-    InputError
-        An attribute that is not a number, or ``_Unsigned`` that contradicts ``dtype``.
-    """
+    """How ``attributes`` and ``fill`` pack an array of ``dtype``; None if its numbers are the values."""
     if dtype.kind not in "iuf":
         return None
     if str(attributes.get("_Unsigned", "false")).lower() not in ("false", str(dtype.kind == "u").lower()):
@@ -144,12 +132,8 @@ def is_boolean(attributes: Mapping[str, Any]) -> bool:
 def decode_coordinate(name: str, stored: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarray:
     """Decode coordinates or labels: packed ones are unpacked, coded times become dates, missing ones NaN or NaT.
 
-    Integers that are not packed stay integers if none is missing.
-
-    Raises
-    ------
-    InputError
-        An attribute that is not a number, a date or calendar that NumPy does not have, or a time beyond 64 bits.
+    Integers that are not packed stay integers if none is missing. `InputError` refuses an attribute that is not a
+    number, a date or calendar that NumPy does not have, and a time beyond 64 bits.
     """
     packing, step = packing_of(name, stored.dtype, attributes), _time_step(attributes)
     values, present = stored, np.ones(stored.shape, bool)
@@ -227,7 +211,7 @@ def _start_of(name: str, text: str, attributes: Mapping[str, Any]) -> np.datetim
 
 
 def _value_dtype(dtype: np.dtype, scale: Any, offset: Any, any_missing: bool) -> np.dtype:
-    """The dtype that xarray gives the values."""
+    """The dtype of the values, as in xarray."""
     if scale is not None and offset is not None and scale.dtype == offset.dtype and scale.dtype.kind == "f":
         return np.dtype(np.float64) if dtype.kind in "iu" and dtype.itemsize == 4 else scale.dtype
     if offset is not None:

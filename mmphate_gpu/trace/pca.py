@@ -44,7 +44,7 @@ def on_axes(points: Points, axes: PrincipalAxes | None) -> torch.Tensor:  # (S, 
 
 
 class PrincipalAxes(NamedTuple):
-    """What turns a point into its principal component scores."""
+    """The mean and the loadings that turn a point into its principal component scores."""
 
     mean: torch.Tensor  # (P,)
     loadings: torch.Tensor  # (P, n_pca)

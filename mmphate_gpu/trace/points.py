@@ -28,7 +28,7 @@ class TracePoints(NamedTuple):
 def points_in_memory(
     data: Array, mask: Array | None, normalize: bool, rounding: torch.finfo | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (S, M, P), (S, M) float64
-    """One point per node, which is its samples, standardized if ``normalize``; and the resolution of each point."""
+    """One point per node: its samples, standardized if ``normalize``; and the resolution of each."""
     n_epochs, n_timesteps, n_units, n_samples = data.shape
     shape = n_epochs * n_timesteps, n_units, n_samples
     out = torch.empty(shape, dtype=torch.float64, device=data.device)

@@ -1,4 +1,4 @@
-"""Blocks of the arrays of a .zarr or a .h5, and how a file that changes meanwhile is recognized."""
+"""Blocks of the arrays of a .zarr or .h5, and the stamp by which a file that has changed is recognized."""
 
 from __future__ import annotations
 
@@ -19,14 +19,10 @@ from .stored import Blocks
 
 @dataclass(frozen=True)
 class ChunkedArray:
-    """An array of a .zarr or .h5, which can be read in part. Each read opens the file and closes it again.
+    """An array of a .zarr or .h5, which can be read block by block. Each read opens the file and closes it again.
 
-    Attributes
-    ----------
-    shape : in the order of the axes of a trace.
-    dtype : of the values.
-    order : for every axis of a trace, the number of its stored axis.
-    packing : how the stored numbers encode the values; None if they are the values.
+    ``shape`` is in the order of the axes of a trace, and ``order`` has for each of them the number of its stored axis.
+    ``packing`` says how the stored numbers encode the values; None if they are the values.
     """
 
     path: Path

@@ -18,7 +18,7 @@ ALL = slice(None)
 
 
 class Blocks(Protocol):
-    """An array (E, T, M, P) or (S, M, P), or points (S, M, D), that is read block by block."""
+    """An array (E, T, M, P) or (S, M, P), or points (S, M, P), that is read block by block."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -103,7 +103,7 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """What the values take in memory."""
+        """The bytes of all values in memory."""
         return math.prod(self.shape) * self.data.dtype.itemsize
 
     def to(self, device: torch.device) -> Trace:

@@ -20,13 +20,6 @@ RESULTS = {"embedding.npz", "report.json"}
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    np.save("trace.npy", np.random.default_rng(0).normal(size=(6, 5, 3, 4)).cumsum(0))
-    return tmp_path
-
-
 def sample(unit=("a", "b"), **options):
     layout = SliceLayout(np.arange(2), np.arange(3), np.asarray(unit))
     return Embedding(np.random.default_rng(0).normal(size=(layout.n_nodes, 2)), layout, **options)
@@ -97,7 +90,7 @@ def test_a_picture_file_is_whole_or_as_it_was(tmp_path, suffix):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(mp.InputError, match=r"p\.\w+' cannot be written \(File too large\)"):
+        with pytest.raises(mp.InputError, match=r"p\.\w+ cannot be written \(File too large\)"):
             panels(sample(), path=path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -46,7 +46,7 @@ def kept_in(message: str) -> Path:
 
 
 def no_space():
-    raise mp.InputError("path='out' cannot be written (No space left on device)")
+    raise mp.InputError("out cannot be written (No space left on device)")
 
 
 def test_a_disk_that_is_full_once_the_result_is_there(here, monkeypatch, capsys):

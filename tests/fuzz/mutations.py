@@ -1,6 +1,6 @@
-"""What is changed in a seed: a number of a format stands for one file, the same in every run.
+"""Changes of seeds: the number of a mutation of a format always makes the same file.
 
-A tree is a dict {path within: entry}; an entry is bytes, or what stands in the place of a file.
+A tree is a dict {path within: entry}; an entry is bytes, or a `Special` that replaces a file.
 """
 
 from __future__ import annotations

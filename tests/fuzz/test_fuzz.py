@@ -61,7 +61,7 @@ def test_mutations(format_name):
 
 def test_faulty_readers_are_caught():
     readers = ["wrong exception", "code run", "message", "hang", "blocked", "death"]
-    if sys.platform == "linux":  # only Linux tells the peak of the memory
+    if sys.platform == "linux":  # only Linux has the peak of the memory
         readers.insert(0, "memory")
     with pool.Worker(hang=0.4, longest=10) as worker:
         outcomes = worker.ask("npy", 0, [f"faulty: {reader}" for reader in readers])
@@ -97,5 +97,5 @@ def test_the_program_shows_one_file(tmp_path):
     assert shown.returncode == 0, shown.stderr
     assert "number 3 of npy, seed 'float64, 3 axes'" in shown.stdout
     assert "'outcome': 'refused'" in shown.stdout
-    # A number stands for one file, here for one of a version that .npy does not have.
+    # The number always makes the same file, here of a version that .npy does not have.
     assert (tmp_path / "mutated-trace.npy").read_bytes()[:8] == b"\x93NUMPY\x04\x00"

@@ -93,7 +93,7 @@ def test_a_home_that_is_no_folder(monkeypatch):
 
 @pytest.fixture
 def library(tmp_path):
-    """A copy of the compiled C++ ops, which stands for a library of KeOps."""
+    """A copy of the compiled C++ ops, in place of a library of KeOps."""
     from mmphate_gpu.ops.launch import native
 
     source = native._library_path()

@@ -1,4 +1,4 @@
-"""Files that claim more than they hold or than fits in memory are refused by their headers, before values are read."""
+"""The header of a file is judged before its values are read."""
 
 from __future__ import annotations
 
@@ -6,61 +6,20 @@ import json
 import os
 import tracemalloc
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmphate_gpu import InputError, InputTypeError, load_trace, save_trace
-from mmphate_gpu.embedding import Embedding
-from mmphate_gpu.slices import SliceLayout
+from mmphate_gpu import InputError, load_trace
 from mmphate_gpu.trace.formats import flat, npy
 
-SHAPE = (4, 3, 5, 7)
-BOTH = pytest.mark.parametrize("stream", [False, True])
-LITTLE = 1_500_000  # bytes; the values of each file below take more
-
-
-def values() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=SHAPE)
-
-
-def npy_bytes(header: str, content: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
-    """Write a .npy with any text as its header."""
-    size = 2 if version == (1, 0) else 4
-    return b"\x93NUMPY" + bytes(version) + len(header).to_bytes(size, "little") + header.encode("latin1") + content
-
-
-def described(shape: object, dtype: str = "<f8") -> str:
-    return f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}"
-
-
-def zipped(path: Path, compression: int = zipfile.ZIP_DEFLATED, **members: bytes) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, content in members.items():
-            archive.writestr(f"{name}.npy", content)
-    return path
-
-
-def of(array: np.ndarray) -> bytes:
-    return npy_bytes(described(array.shape, array.dtype.str), array.tobytes())
-
-
-def refused_in_little_memory(read, match: str) -> None:
-    tracemalloc.start()
-    try:
-        with pytest.raises(InputError, match=match) as caught:
-            read()
-        assert tracemalloc.get_traced_memory()[1] < LITTLE
-    finally:
-        tracemalloc.stop()
-    assert "\n" not in str(caught.value)
-
+from .headers import LITTLE, described, npy_bytes, of, recording, refused_in_little_memory, zipped
+from .traces import SHAPE, streams, values
 
 # ---------------------------------------------------------------- shapes and sizes
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize(
     ("shape", "match"),
     [
@@ -78,7 +37,7 @@ def test_a_npy_of_an_impossible_shape(tmp_path, shape, match, stream):
     refused_in_little_memory(lambda: load_trace(tmp_path / "a.npy", stream=stream), rf"a\.npy.*{match}")
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize("shape", [(10**9,), (10**5, 10**4), (10**3, 10, 10, 10, 100)])
 def test_a_large_npy_of_other_axes(tmp_path, shape, stream):
     """A sparse file of eight gigabytes, which takes no room on the disk."""
@@ -88,7 +47,7 @@ def test_a_large_npy_of_other_axes(tmp_path, shape, stream):
     refused_in_little_memory(lambda: load_trace(tmp_path / "a.npy", stream=stream), rf"data has {len(shape)} axes")
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize(
     ("field", "array", "match"),
     [
@@ -130,67 +89,6 @@ def test_a_recording_of_other_axes(tmp_path):
         load_trace(folder)
 
 
-def recording(folder: Path, *snapshots: np.ndarray) -> Path:
-    folder.mkdir()
-    for number, array in enumerate(snapshots):
-        np.save(folder / f"snapshot_{number}.npy", array)
-    meta = {"format": flat.RECORDING, "version": 1, "epoch": [*range(len(snapshots))], "extra": []}
-    meta["files"] = [f"snapshot_{number}.npy" for number in range(len(snapshots))]
-    (folder / flat.META).write_text(json.dumps(meta))
-    return folder
-
-
-# ---------------------------------------------------------------- embedding.npz
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """A function that writes an embedding's file with other entries."""
-    layout = SliceLayout.of_shape(3, 2, 4)
-    Embedding(np.arange(48.0).reshape(24, 2), layout, entropy=np.ones(9), t=3, stress=0.5).save(tmp_path / "whole.npz")
-
-    def write(**entries: np.ndarray) -> Path:
-        with np.load(tmp_path / "whole.npz") as whole:
-            members = {name: of(array) for name, array in whole.items()}
-        return zipped(tmp_path / "a.npz", **(members | {name: of(array) for name, array in entries.items()}))
-
-    return write
-
-
-@pytest.mark.parametrize(
-    ("field", "array", "match"),
-    [
-        ("embedding", np.zeros((10**5, 5)), r"embedding has shape \(100000, 5\); accepted: \(24, components\)"),
-        ("embedding", np.zeros(500_000), "embedding has shape"),
-        ("shape", np.zeros(500_000), r"shape has shape \(500000,\); accepted: \(3,\)"),
-        ("epoch_values", np.zeros((3, 10**5)), r"epoch_values has shape \(3, 100000\)"),
-        ("epoch_values", np.zeros(500_000), "embedding has shape"),
-        ("unit_values", np.zeros(4, "U200000"), "unit_values has entries of 800000 bytes"),
-        ("most_active", np.zeros(500_000), r"most_active has shape \(500000,\); accepted: \(24,\)"),
-        ("entropy", np.zeros((10, 10**5)), r"entropy has shape \(10, 100000\); accepted: 1 axis, one value"),
-        ("t", np.zeros(500_000), "t has shape"),
-    ],
-)
-def test_an_embedding_is_judged_by_its_headers(saved, field, array, match):
-    path = saved(**{field: array})
-    refused_in_little_memory(lambda: Embedding.load(path), rf"a\.npz: {match}")
-
-
-def test_an_entry_that_no_embedding_has_is_not_read(saved):
-    path = saved(other=np.zeros(500_000), epoch=np.zeros(500_000))
-    tracemalloc.start()
-    assert Embedding.load(path).n_nodes == 24
-    assert tracemalloc.get_traced_memory()[1] < LITTLE
-    tracemalloc.stop()
-
-
-def test_an_embedding_that_does_not_fit(saved, monkeypatch):
-    path = saved()
-    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "500")
-    with pytest.raises(InputError, match=r"a\.npz: the embedding needs .* but cpu has 500 B available"):
-        Embedding.load(path)
-
-
 # ---------------------------------------------------------------- memory
 
 
@@ -219,65 +117,10 @@ def test_what_lies_beside_the_data_fits_too(tmp_path, monkeypatch):
     assert load_trace(tmp_path / "a.npz", stream=True).shape == SHAPE
 
 
-# ---------------------------------------------------------------- truncated members and files
-
-
-@BOTH
-def test_a_stored_member_shorter_than_its_header(tmp_path, stream):
-    """Without the check, its last values would be bytes of the next member."""
-    short = npy_bytes(described(SHAPE), values().tobytes()[:-80])
-    path = zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=short, epoch=of(np.arange(4)))
-    with pytest.raises(InputError, match=r"the entry 'data' is truncated: its values have 3280 bytes"):
-        load_trace(path, stream=stream)
-
-
-@BOTH
-# The offsets of the compressed and the uncompressed size in the central directory.
-@pytest.mark.parametrize("place", [20, 24])
-def test_a_directory_that_claims_more_than_an_entry_has(tmp_path, place, stream):
-    """The header claims as many bytes as the directory, or the directory has two sizes for a stored member."""
-    whole = npy_bytes(described(SHAPE), values().tobytes()[:-80])
-    path = zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=whole, epoch=of(np.arange(4)))
-    raw = bytearray(path.read_bytes())
-    at = raw.index(b"PK\x01\x02") + place
-    size = int.from_bytes(raw[at : at + 4], "little") + 80
-    raw[at : at + 4] = size.to_bytes(4, "little")
-    path.write_bytes(raw)
-    with pytest.raises(InputError, match=r"a\.npz"):
-        load_trace(path, stream=stream)
-
-
-@BOTH
-def test_two_arrays_in_one_member(tmp_path, stream):
-    path = zipped(tmp_path / "a.npz", zipfile.ZIP_STORED, data=of(values()) + of(values()))
-    with pytest.raises(InputError, match=r"the entry 'data' has \d+ bytes after its values, by the directory"):
-        load_trace(path, stream=stream)
-
-
-def test_a_member_compressed_by_another_method(tmp_path):
-    path = zipped(tmp_path / "a.npz", zipfile.ZIP_LZMA, data=of(values()))
-    with pytest.raises(InputError, match="the entry 'data' has the compression method 14"):
-        load_trace(path)
-
-
-def test_a_file_that_is_cut_off_while_it_is_read(tmp_path, monkeypatch):
-    """If the file were memory-mapped, the process would be killed by SIGBUS."""
-    np.save(tmp_path / "a.npy", np.zeros((50, 10, 10, 100)))
-    plain = npy.fill
-
-    def cut_off(file, target, path):
-        os.truncate(path, 10_000)
-        plain(file, target, path)
-
-    monkeypatch.setattr(npy, "fill", cut_off)
-    with pytest.raises(InputError, match=r"a\.npy has changed, or was truncated, since it was opened"):
-        load_trace(tmp_path / "a.npy", stream=False)
-
-
 # ---------------------------------------------------------------- broken headers
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize(
     "header",
     [
@@ -340,7 +183,7 @@ def test_a_version_that_does_not_exist(tmp_path, version):
         {"epoch": ["a" * 100_000]},
     ],
 )
-@BOTH
+@streams
 def test_a_broken_list_of_snapshots(tmp_path, changes, stream):
     folder = recording(tmp_path / "run", values()[0])
     meta = json.loads((folder / flat.META).read_text())
@@ -366,7 +209,7 @@ def test_a_list_of_snapshots_that_is_no_json(tmp_path, text):
         load_trace(folder)
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 def test_a_header_without_end(tmp_path, version, stream):
     """NumPy reads all of it before it refuses it: up to 4 GB of a file that the disk hardly stores."""
@@ -392,7 +235,7 @@ def test_a_file_that_is_replaced_between_header_and_values(tmp_path):
         opened.read()
 
 
-@BOTH
+@streams
 def test_a_name_in_capitals_that_means_nothing(tmp_path, stream):
     """It is no label of the trace by its shape, so what it holds does not matter."""
     np.savez(tmp_path / "a.npz", data=values(), Label=np.array({"a": 1}, dtype=object))
@@ -404,7 +247,7 @@ def test_a_name_in_capitals_that_means_nothing(tmp_path, stream):
 # ---------------------------------------------------------------- values that hardly differ
 
 
-@BOTH
+@streams
 @pytest.mark.parametrize("ending", [".npz", ".h5", ".zarr"])
 def test_megabytes_that_make_gigabytes(tmp_path, ending, stream):
     """Zeros compress to 1 / 1,030, and such a trace has no picture. A mask may be constant."""
@@ -430,107 +273,3 @@ def test_a_constant_mask_is_read(tmp_path):
     path = zipped(tmp_path / "a.npz", data=of(data), mask=mask)
     assert path.stat().st_size < data.nbytes + len(mask) / 900
     assert load_trace(path).shape == data.shape
-
-
-# ---------------------------------------------------------------- bytes that are no values of the dtype
-
-
-@BOTH
-def test_a_size_that_is_a_truth_value(tmp_path, stream):
-    (tmp_path / "a.npy").write_bytes(
-        npy_bytes("{'descr': '<f8', 'fortran_order': False, 'shape': (2, True, 2)}", bytes(32))
-    )
-    assert load_trace(tmp_path / "a.npy", stream=stream).load().shape == (2, 1, True, 2)
-
-
-@BOTH
-def test_bytes_that_are_no_booleans(tmp_path, stream):
-    """Any nonzero byte is True, as in C; in torch a byte of 2 would count as both True and False."""
-    mask = np.ones(SHAPE, np.uint8)
-    mask[1, 2, 3, :] = [0, 1, 2, 3, 128, 255, 0]
-    path = zipped(
-        tmp_path / "a.npz",
-        zipfile.ZIP_STORED,
-        data=of(values()),
-        mask=npy_bytes(described(SHAPE, "|b1"), mask.tobytes()),
-    )
-    trace = load_trace(path, stream=stream).load()
-    assert np.array_equal(trace.mask.numpy().view(np.uint8), (mask != 0).view(np.uint8))
-
-
-@pytest.mark.parametrize("order", "<>")
-def test_text_that_is_not_unicode(tmp_path, order):
-    unit = np.array(["a", "b", "c", "d", "e"], f"{order}U2")
-    unit.view(f"{order}u4")[3] = 0x110000
-    np.savez(tmp_path / "a.npz", data=values(), unit=unit)
-    with pytest.raises(InputError, match=r"a\.npz.* holds text with a character beyond Unicode"):
-        load_trace(tmp_path / "a.npz")
-
-
-# ---------------------------------------------------------------- links and other files
-
-
-needs_links = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs of POSIX")
-
-
-@needs_links
-@BOTH
-def test_a_fifo_is_refused(tmp_path, stream):
-    for name in ("a.npy", "a.npz", "a.h5", "a.zarr"):
-        os.mkfifo(tmp_path / name)
-        with pytest.raises(InputError, match=rf"{name} is a FIFO, a socket or a device"):
-            load_trace(tmp_path / name, stream=stream)
-    os.mkfifo(tmp_path / "embedding.npz")
-    with pytest.raises(InputError, match="embedding.npz is a FIFO"):
-        Embedding.load(tmp_path / "embedding.npz")
-    folder = recording(tmp_path / "run", values()[0])
-    (folder / "snapshot_0.npy").unlink()
-    os.mkfifo(folder / "snapshot_0.npy")
-    with pytest.raises(InputError, match=r"snapshot_0\.npy is a FIFO"):
-        load_trace(folder, stream=stream)
-
-
-@needs_links
-@BOTH
-def test_links_out_of_a_recording(tmp_path, stream):
-    folder, other = recording(tmp_path / "run", *values()), recording(tmp_path / "other", *values())
-    (folder / "snapshot_1.npy").unlink()
-    (folder / "snapshot_1.npy").symlink_to(folder / "snapshot_2.npy")  # within the folder
-    assert load_trace(folder, stream=stream).shape == SHAPE
-    (folder / "snapshot_3.npy").unlink()
-    (folder / "snapshot_3.npy").symlink_to(other / "snapshot_3.npy")
-    with pytest.raises(InputError, match=r"snapshot_3\.npy is a link out of .*run to .*other.*follow_links=True"):
-        load_trace(folder, stream=stream)
-    assert load_trace(folder, stream=stream, follow_links=True).shape == SHAPE
-    (folder / "snapshot_3.npy").unlink()
-    (folder / "snapshot_3.npy").symlink_to(folder / "snapshot_3.npy")
-    with pytest.raises(InputError, match=r"snapshot_3\.npy"):
-        load_trace(folder, stream=stream)
-    (folder / "snapshot_3.npy").unlink()
-    (folder / "snapshot_3.npy").symlink_to(folder / "missing.npy")
-    with pytest.raises(InputError, match=r"snapshot_3\.npy is a link to nothing"):
-        load_trace(folder, stream=stream)
-
-
-@needs_links
-def test_a_link_to_nothing_is_named(tmp_path):
-    (tmp_path / "a.npy").symlink_to(tmp_path / "a.npy")
-    (tmp_path / "b.npy").symlink_to(tmp_path / "missing.npy")
-    for name in ("a.npy", "b.npy"):
-        with pytest.raises(InputError, match=rf"{name} is a link to nothing"):
-            load_trace(tmp_path / name)
-
-
-@needs_links
-def test_the_path_itself_may_be_a_link(tmp_path):
-    recording(tmp_path / "run", *values())
-    save_trace(tmp_path / "b.npy", values())
-    for link, target in (("latest", "run"), ("latest.npy", "b.npy")):
-        (tmp_path / link).symlink_to(tmp_path / target)
-        assert load_trace(tmp_path / link).shape == SHAPE
-
-
-def test_follow_links_is_true_or_false(tmp_path):
-    save_trace(tmp_path / "b.npy", values())
-    with pytest.raises(InputTypeError, match="follow_links='no' is no bool; accepted: True or False"):
-        load_trace(tmp_path / "b.npy", follow_links="no")

@@ -11,7 +11,7 @@ import pytest
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.trace import as_trace, files, load_trace
 
-SHAPE = (4, 3, 5, 7)
+from .traces import SHAPE, streams
 
 
 def values(shape=SHAPE):
@@ -41,9 +41,6 @@ def write(path, **arrays):
 @pytest.fixture(params=[".npz", ".zarr", ".h5"])
 def path(request, tmp_path):
     return tmp_path / f"a{request.param}"
-
-
-streams = pytest.mark.parametrize("stream", [False, True])
 
 
 @streams

@@ -1,8 +1,7 @@
-"""Traces read block by block: the same bits as from memory in every format, bounded memory, and files that change."""
+"""Traces read block by block have the same bits as from memory, in every format and through whole runs."""
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import subprocess
@@ -15,14 +14,11 @@ import torch
 
 import mmphate_gpu as mp
 from mmphate_gpu.analysis.activity import most_active_class
-from mmphate_gpu.cli import main
-from mmphate_gpu.errors import InputError, InputTypeError
+from mmphate_gpu.errors import InputError
 from mmphate_gpu.estimator import fingerprint
-from mmphate_gpu.record import Recorder
 from mmphate_gpu.trace import (
     Trace,
     as_trace,
-    files,
     flat_points,
     load_trace,
     normalize,
@@ -32,101 +28,17 @@ from mmphate_gpu.trace import (
     stored,
     trace_points,
 )
-from mmphate_gpu.trace.contents import Contents
-from mmphate_gpu.trace.formats import flat, npy
+from mmphate_gpu.trace.formats import npy
 from mmphate_gpu.trace.pca import principal_axes, reduce
 from mmphate_gpu.trace.points import LazyPoints
 from mmphate_gpu.trace.scale import pairwise_sum
 
-SHAPE = (4, 3, 5, 23)
+from .stored_files import FORMATS, SHAPE, full_mask, streamed, values, write_container
+
 OPTIONS = {"n_landmark": 30, "random_state": 0, "device": "cpu", "interslice_knn": 5}
 
 
-def values(shape=SHAPE, dtype=np.float32, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).cumsum(axis=0).astype(dtype)
-
-
-def full_mask(shape=SHAPE):
-    mask = np.random.default_rng(1).random(shape) < 0.7
-    mask[..., 0] = True
-    return mask
-
-
-def streamed(trace: Trace) -> bool:
-    return isinstance(trace.data, stored.StoredArray)
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks of three units of one slice: the last is cut short."""
-    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 3 * SHAPE[3])
-
-
 # ---------------------------------------------------------------- formats
-
-
-def write_npy(path, three):
-    np.save(path / "a.npy", values().reshape(12, 5, 23) if three else values())
-    return path / "a.npy"
-
-
-def write_container(ending):
-    def write(path, three):
-        shape = (12, *SHAPE[2:]) if three else SHAPE
-        fields = {"mask": full_mask().reshape(shape), "epoch": np.linspace(0, 1, shape[0]), "unit": list("abcde")}
-        save_trace(path / f"a{ending}", as_trace(values().reshape(shape), label=np.arange(23) % 3, **fields))
-        return path / f"a{ending}"
-
-    return write
-
-
-def write_short_mask(path, three):
-    axes = (12, 23) if three else (3, 23)
-    mask = np.arange(axes[0])[:, None] % 3 < np.arange(1, 24) % 3 + 1
-    np.savez(path / "short.npz", trace=values().reshape(12, 5, 23) if three else values(), mask=mask)
-    return path / "short.npz"
-
-
-def write_recording(path, three):
-    if three:
-        return write_snapshots(path, values().reshape(12, 5, 23))
-    lengths = nn_lengths()
-    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(6, 23, 2), lengths, enforce_sorted=False)
-    with Recorder(torch.nn.GRU(2, 5), "", probe=packed, label=np.arange(23) % 2, path=path / "run") as recorder:
-        for epoch in (0, 2, 5):
-            recorder.snapshot(epoch)
-    return path / "run"
-
-
-def write_snapshots(path, snapshots):
-    """A recorder's folder whose files have no axis of time: (unit, sample)."""
-    files = [f"snapshot_{i:06d}.npy" for i in range(len(snapshots))]
-    meta = {
-        "format": flat.RECORDING,
-        "version": 1,
-        "epoch": list(range(len(files))),
-        "files": files,
-        "extra": [],
-    }
-    (path / "run").mkdir()
-    (path / "run" / flat.META).write_text(json.dumps(meta), encoding="utf-8")
-    for file, snapshot in zip(files, snapshots, strict=True):
-        np.save(path / "run" / file, snapshot)
-    return path / "run"
-
-
-def nn_lengths():
-    return torch.arange(23) % 5 + 2
-
-
-FORMATS = {
-    ".npy": write_npy,
-    ".npz": write_container(".npz"),
-    ".npz, a short mask": write_short_mask,
-    ".zarr": write_container(".zarr"),
-    ".h5": write_container(".h5"),
-    "a recording": write_recording,
-}
 
 
 def same(left: Trace, right: Trace) -> None:
@@ -292,8 +204,8 @@ def test_the_face_of_the_trace(tmp_path):
     assert trace.nbytes == 4 * np.prod(SHAPE)
     save_trace(tmp_path / "b.npy", trace)
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), values())
-    labelled = as_trace(trace, label=np.arange(23))
-    assert streamed(labelled) and labelled.label.tolist() == list(range(23))
+    labeled = as_trace(trace, label=np.arange(23))
+    assert streamed(labeled) and labeled.label.tolist() == list(range(23))
     intra, inter = mp.neighborhood_preservation(trace, normalize(trace).reshape(60, 23)[:, :2].numpy(), k=2)
     assert 0 <= intra <= 1 and 0 <= inter <= 1
 
@@ -366,272 +278,3 @@ def test_a_tensor_goes_to_a_small_device_block_by_block(small_blocks):
     )
     moved = trace._moved(torch.device("cpu"), block_by_block=False)
     assert moved.mask.stride() == trace.mask.stride() and 0 in moved.mask.stride()  # spread there, not here
-
-
-# ---------------------------------------------------------------- what is refused
-
-
-def test_what_cannot_be_read_block_by_block(tmp_path, monkeypatch):
-    np.save(tmp_path / "fortran.npy", np.asfortranarray(values()))
-    np.savez_compressed(tmp_path / "small.npz", data=values())
-    np.savez(tmp_path / "mask.npz", data=values(), mask=np.asfortranarray(full_mask()))
-    for name in ("fortran.npy", "small.npz", "mask.npz"):
-        with pytest.raises(InputError, match=rf"{name} is compressed or in Fortran order.*accepted for stream=True"):
-            load_trace(tmp_path / name, stream=True)
-        assert not streamed(load_trace(tmp_path / name))
-    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "5000")
-    with pytest.raises(InputError, match=r"small.npz is compressed .* needs 5.4 KiB but cpu has 4.9 KiB.*numpy.save"):
-        load_trace(tmp_path / "small.npz")
-    monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", "8000")  # more than a quarter, and yet there is room
-    assert not streamed(load_trace(tmp_path / "small.npz"))
-    with pytest.raises(InputTypeError, match="stream='yes' is a str; accepted: True, False or None"):
-        load_trace(tmp_path / "small.npz", stream="yes")
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_not_finite_says_where(tmp_path, small_blocks, bad):
-    data = values()
-    data[2, 1, 3, 4] = data[3, 0, 0, 0] = bad
-    np.save(tmp_path / "a.npy", data)
-    with pytest.raises(InputError, match=r"a\.npy: data holds .* epoch 2, timestep 1, unit 3, sample 4 \(the first"):
-        load_trace(tmp_path / "a.npy", stream=True)
-    mask = np.ones(SHAPE, bool)
-    mask[0, 2, 4] = False
-    np.savez(tmp_path / "a.npz", data=values(), mask=mask)
-    with pytest.raises(InputError, match="no sample present at epoch 0, timestep 2, unit 4"):
-        load_trace(tmp_path / "a.npz", stream=True)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_what_no_trace_is(tmp_path, stream):
-    cases = {
-        "axes": ({"data": np.zeros((3, 4))}, "data has 2 axes"),
-        "empty": ({"data": np.zeros((3, 0, 4))}, "empty axis"),
-        "kind": ({"data": np.zeros((3, 4, 5), bool)}, "data has dtype bool"),
-        "text": ({"data": np.full((3, 4, 5), "a")}, "data has dtype"),
-        "objects": ({"data": np.full((3, 4, 5), None)}, "pickled"),
-        "mask kind": ({"data": np.zeros((3, 4, 5)), "mask": np.ones((3, 4, 5))}, "mask has dtype float64"),
-        "mask shape": ({"data": np.zeros((3, 4, 5)), "mask": np.ones((3, 4), bool)}, "mask has shape"),
-        "epoch": ({"data": np.zeros((3, 4, 5)), "epoch": [1]}, "epoch has shape"),
-    }
-    for name, (fields, words) in cases.items():
-        np.savez(tmp_path / f"{name}.npz", **fields)
-        with pytest.raises((InputError, InputTypeError), match=words) as caught:
-            load_trace(tmp_path / f"{name}.npz", stream=stream)
-        assert f"{name}.npz" in str(caught.value)
-
-
-def test_a_group_in_the_place_of_an_array(tmp_path):
-    zarr, h5py = pytest.importorskip("zarr"), pytest.importorskip("h5py")
-    zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_group("data")
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_group("data")
-    for name in ("a.zarr", "a.h5"):
-        for stream in (False, True):
-            with pytest.raises(InputError, match=f"{name}: the entry 'data' is no array"):
-                load_trace(tmp_path / name, stream=stream)
-
-
-@pytest.mark.parametrize("stream", [False, True, None])
-def test_a_dataset_without_values(tmp_path, stream):
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["data"] = h5py.Empty("f4")
-    with pytest.raises(InputError, match=r"a\.h5: data has no values \(an empty HDF5 dataset\); accepted: an array"):
-        load_trace(tmp_path / "a.h5", stream=stream)
-
-
-def test_a_flipped_bit_in_an_npz_is_found_on_opening(tmp_path):
-    np.savez(tmp_path / "a.npz", data=values())
-    raw = bytearray((tmp_path / "a.npz").read_bytes())
-    raw[len(raw) // 2] ^= 1
-    (tmp_path / "a.npz").write_bytes(bytes(raw))
-    with pytest.raises(InputError, match=r"a\.npz cannot be read: BadZipFile: Bad CRC"):
-        load_trace(tmp_path / "a.npz", stream=True)
-
-
-# ---------------------------------------------------------------- files that change meanwhile
-
-
-def cut_off(path):
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 400)
-
-
-def overwrite(path):
-    with path.open("r+b") as file:
-        file.seek(-4, os.SEEK_END)
-        file.write(b"\0\0\0\0")
-    os.utime(path, ns=(1, 1))  # two writes within one tick of the clock cannot be told apart
-
-
-def replaced(path):
-    data = path.read_bytes()
-    state = path.stat()
-    path.rename(path.with_suffix(".old"))
-    path.write_bytes(data)
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-
-
-@pytest.mark.parametrize("change", [cut_off, overwrite, replaced, lambda path: path.unlink()])
-@pytest.mark.parametrize("name", [".npy", ".npz", ".h5", "a recording"])
-def test_a_file_that_changes_is_an_error_that_names_it(tmp_path, small_blocks, name, change):
-    if name == ".h5":
-        pytest.importorskip("h5py")
-    path = FORMATS[name](tmp_path, False)
-    trace = load_trace(path, stream=True)
-    op = mp.MMPHATE(n_landmark=30, random_state=0)
-    points = trace_points(trace, n_pca=7).points
-    change(path / "snapshot_000001.npy" if path.is_dir() else path)
-    for read in (normalize, flat_points, fingerprint, op.fit, Trace.load, lambda t: t.subsample(epochs=[1])):
-        with pytest.raises(InputError, match=rf"{path.name}.*(has changed|cannot be read|no HDF5 file)"):
-            read(trace)
-    with pytest.raises(InputError, match=rf"{path.name}.*(has changed|cannot be read|no HDF5 file)"):
-        reduce(points, 7)
-
-
-def test_a_chunk_that_vanishes_is_no_zero(tmp_path, small_blocks):
-    zarr = pytest.importorskip("zarr")
-    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
-    group.create_array("data", shape=SHAPE, chunks=(1, 3, 5, 23), dtype="float32")[...] = values()
-    trace = load_trace(tmp_path / "a.zarr", stream=True)
-    chunk = max((tmp_path / "a.zarr").rglob("*"), key=lambda item: item.stat().st_size if item.is_file() else 0)
-    chunk.unlink()
-    with pytest.raises(InputError, match=r"a\.zarr has changed"):
-        normalize(trace)
-
-
-def test_snapshots_of_other_shapes(tmp_path):
-    path = write_recording(tmp_path, False)
-    np.save(path / "snapshot_000001.npy", values((6, 5, 22)))
-    for stream in (False, True):
-        with pytest.raises(InputError, match="shape"):
-            load_trace(path, stream=stream)
-
-
-def test_a_recording_that_goes_on_is_read_as_it_was(tmp_path, small_blocks):
-    with Recorder(torch.nn.GRU(2, 3), "", probe=torch.randn(5, 4, 2), path=tmp_path / "run") as recorder:
-        recorder.snapshot(0)
-        recorder.snapshot(1)
-        trace = load_trace(tmp_path / "run", stream=True)
-        before = normalize(trace)
-        recorder.snapshot(2)
-    assert torch.equal(normalize(trace), before) and trace.n_epochs == 2
-
-
-# ---------------------------------------------------------------- by itself
-
-
-def test_a_large_file_is_read_by_parts_by_itself(tmp_path, monkeypatch):
-    for name, write in FORMATS.items():
-        if name == ".zarr":
-            pytest.importorskip("zarr")
-        (tmp_path / name[1:3]).mkdir(exist_ok=True)
-        path = write(tmp_path / name[1:3], False)
-        needed = 4 * int(np.prod(files.heading(path).shape))
-        monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(4 * needed - 4))
-        assert streamed(load_trace(path)) and not streamed(load_trace(path, stream=False)), name
-        monkeypatch.setenv("MMPHATE_GPU_MEMORY_LIMIT", str(4 * needed))
-        assert not streamed(load_trace(path)) and streamed(load_trace(path, stream=True)), name
-
-
-MEASURE = """
-import sys
-from pathlib import Path
-import numpy as np
-import mmphate_gpu as mp
-from mmphate_gpu.cli import main
-
-def peak():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
-
-mp.MMPHATE(random_state=0, device="cpu").fit(np.random.default_rng(0).normal(size=(30, 4, 10)).cumsum(0))
-before = peak()
-code = main(["embed", sys.argv[1], "--out", sys.argv[2], "--n-landmark=100", "--no-plots", "--device=cpu"])
-print(peak() - before)
-sys.exit(code)
-"""
-
-
-def embed_peak(path: Path, limit: float) -> int:
-    """Bytes that ``embed`` adds to a process that has embedded a small trace before."""
-    env = os.environ | {"MMPHATE_GPU_MEMORY_LIMIT": str(limit), "OMP_NUM_THREADS": "1"}
-    env["PYTHONPATH"] = os.pathsep.join([str(Path(mp.__file__).parent.parent), env.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", MEASURE, str(path), str(path.with_suffix(".out"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.splitlines()[-1])
-
-
-def write_walk(path: Path, n_slices: int, n_units: int, n_samples: int) -> None:
-    """A walk of the units on a curve in sample space, written slice by slice."""
-    shape = (n_slices, n_units, n_samples)
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    base = np.random.default_rng(0).normal(size=(3, *shape[1:])).astype(np.float32)
-    for i in range(n_slices):
-        out[i] = np.cos(i / 15) * base[0] + np.sin(i / 25) * base[1] + np.cos(i / 7) * base[2]
-
-
-def ceiling(n_nodes: int, n_samples: int) -> int:
-    """What a run read block by block may add, in bytes: loadings, blocks, and square matrices of the nodes.
-
-    Loadings (D, 100) in float64 three times (the product, its QR, LAPACK's copy); eight blocks of 32 MiB (values and
-    two temporaries in float32, points, centered points and their products in float64); the Gram matrix, its
-    eigenvectors and LAPACK's two copies; 64 MiB for the stages after the PCA and for the allocator.
-    """
-    return 3 * 8 * 100 * n_samples + 8 * 2**25 + 4 * 8 * n_nodes**2 + 2**26
-
-
-LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="VmHWM is Linux's")
-
-
-@LINUX
-def test_embed_of_a_file_above_the_limit_stays_small(tmp_path):
-    write_walk(tmp_path / "a.npy", 50, 20, 50_000)  # 200 MB, in float64 400 MB; from memory a run adds 512 MB
-    assert embed_peak(tmp_path / "a.npy", 6e8) < ceiling(1000, 50_000) < 0.9e9
-
-
-@LINUX
-@pytest.mark.slow
-def test_embed_of_a_large_file_stays_small(tmp_path):
-    write_walk(tmp_path / "a.npy", 100, 20, 187_500)  # 1.5 GB, in float64 3 GB
-    assert embed_peak(tmp_path / "a.npy", 2e9) < ceiling(2000, 187_500) < 1e9
-
-
-def test_the_command_line_gives_the_same_embedding_block_by_block(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    save_trace("a.npz", as_trace(values((10, 3, 5, 400)), label=np.arange(400) % 4))
-    argv = ["embed", "a.npz", "--n-landmark=40", "--no-plots", "--device=cpu", "--out"]
-    assert main([*argv, "memory"]) == 0
-    used = []
-    plain = Contents.stored
-    monkeypatch.setattr(Contents, "stored", lambda contents: (used.append(contents.path), plain(contents))[1])
-    monkeypatch.setattr("mmphate_gpu.trace.files.STREAM_SHARE", 1e-9)
-    assert main([*argv, "parts"]) == 0 and len(used) == 1
-    from_memory, from_file = (mp.Embedding.load(f"{out}/embedding.npz") for out in ("memory", "parts"))
-    assert np.array_equal(from_memory.coordinates, from_file.coordinates) and np.array_equal(
-        from_memory.most_active, from_file.most_active
-    )
-    assert main(["plan", "a.npz"]) == 0 and len(used) == 2
-
-
-def test_the_plan_counts_no_trace_that_goes_block_by_block():
-    """1.5 GB of values: more than a quarter of a 4 GB card, less than one of an 8 GB card."""
-    small, large = (mp.plan((100, 20, 187_500), device=f"{size} GB card", n_landmark=100) for size in (4, 8))
-    assert small.fits and large.peak_bytes - small.peak_bytes == 100 * 20 * 187_500 * 4
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_is_given_one_block_at_a_time(tmp_path):
-    np.save(tmp_path / "a.npy", values((40, 8, 200_000)))
-    held = load_trace(tmp_path / "a.npy", stream=False)
-    trace = load_trace(tmp_path / "a.npy", stream=True).to(torch.device("cuda", 0))
-    torch.cuda.reset_peak_memory_stats()
-    start = torch.cuda.memory_allocated()
-    lazy = trace_points(trace, n_pca=10).points
-    assert torch.cuda.max_memory_allocated() - start < 8 * 2**25 < trace.nbytes * 2
-    in_memory = trace_points(held, n_pca=10).points
-    theirs, ours = principal_axes(lazy, 10).scores(lazy).cpu(), principal_axes(in_memory, 10).scores(in_memory)
-    assert (theirs - ours)[..., :3].abs().max() < 1e-8 * ours.abs().max()

@@ -24,14 +24,8 @@ def move(source: Path, target: Path) -> None:
 
     Where no system call does this, a file gets a hard link of the new name, and the old name is removed. A folder
     replaces an empty folder that is made under the new name first. Without hard links, an empty file has the new name
-    for a moment.
-
-    Raises
-    ------
-    FileExistsError
-        ``target`` exists, or is a link.
-    OSError
-        The file system refuses the rename.
+    for a moment. Raises FileExistsError if ``target`` exists or is a link, and OSError if the file system refuses the
+    rename.
     """
     if sys.platform == "win32":
         os.rename(source, target)  # on Windows it replaces nothing

@@ -29,24 +29,18 @@ class PathExistsError(InputError):
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, overwrite: bool, sweep: bool = True, flush_folder: bool = True) -> Iterator[Path]:
-    """Give a temporary path to write a file to. Once the block has succeeded, that file is moved to ``path``.
+    """Give a temporary path to write a file to; once the block has succeeded, move that file to ``path``.
 
     A reader sees the old file or the complete new one. After an error ``path`` is unchanged, and no other file is left.
     Of several calls without ``overwrite`` exactly one succeeds. The new file has the mode of the file that it replaces,
     or else the mode that `open` gives. A link at ``path`` is replaced, and its target stays unchanged.
 
-    Parameters
-    ----------
-    sweep : whether scratch folders that killed processes have left for ``path`` are deleted. The folder of ``path`` is
-        listed for that, which takes long if it holds many files.
-    flush_folder : False if the same folder is flushed by a later write, before which ``path`` is of no use.
+    ``sweep`` deletes the scratch folders that killed processes have left for ``path``; it lists the folder of ``path``,
+    which takes long if that holds many files. Pass ``flush_folder=False`` if a later write flushes the same folder, and
+    ``path`` is of no use before.
 
-    Raises
-    ------
-    PathExistsError
-        ``path`` exists, and ``overwrite`` is False.
-    InputError
-        ``path`` is a folder; the folder of ``path`` does not exist; the file system refuses the write.
+    Raises `PathExistsError` if ``path`` exists and ``overwrite`` is False, and `InputError` if ``path`` is a folder,
+    its folder does not exist, or the file system refuses the write.
     """
     with writable(path):
         if not overwrite and os.path.lexists(path):
@@ -78,24 +72,14 @@ def listing(names: list[str]) -> str:
 
 @contextlib.contextmanager
 def whole_folder(path: Path, *, overwrite: bool, others: Callable[[Path], list[str]] = nothing) -> Iterator[Path]:
-    """Give a temporary path to make a folder at. Once the block has succeeded, that folder is moved to ``path``.
+    """Give a temporary path to make a folder at; once the block has succeeded, move that folder to ``path``.
 
     The rest is as for `whole_file`. Where the system can exchange two names, ``path`` exists at every moment. Elsewhere
     it is missing for a moment between two renames. If the process is killed in that moment, the next write puts the old
     folder back.
 
-    Parameters
-    ----------
-    others : lists the names in a folder that must not be deleted. It is called right before the exchange, and again
-        after it: if a file was added meanwhile, the old folder is kept beside ``path``, and a warning names it.
-
-    Raises
-    ------
-    PathExistsError
-        ``path`` exists, and ``overwrite`` is False.
-    InputError
-        ``path`` holds files that must not be deleted; the folder of ``path`` does not exist; the file system refuses
-        the write.
+    ``others`` lists the names in a folder that must not be deleted. If there are any, `InputError` is raised right
+    before the exchange. If a file was added meanwhile, the old folder is kept beside ``path``, and a warning names it.
     """
     if not overwrite and os.path.lexists(path):
         raise PathExistsError(path)

@@ -62,7 +62,7 @@ _SMALL_CHUNK = 1024  # bytes; an array of more than _FEW_CHUNKS chunks needs chu
 _LONGEST_TEXT, _MOST_ENTRIES = 8000, 1000  # characters and entries of an attribute
 
 
-_ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a Python object, another one in each process
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a Python object; it differs in every process
 
 
 @contextlib.contextmanager
@@ -150,11 +150,8 @@ def stored_names(path: Path, names: Iterable[str], shape_of: Callable[[str], Any
 class Layout:
     """How an array lies in a file, according to its metadata.
 
-    Attributes
-    ----------
-    itemsize : bytes of an entry.
-    chunk : the shape of the parts that are stored separately; None if the array is stored in one piece.
-    part : the shape of the smallest part that can be read alone; smaller than ``chunk`` if chunks consist of chunks.
+    ``chunk`` is the shape of what is stored separately, or None. ``part`` is the shape of the smallest part that can be
+    read alone: smaller than ``chunk`` if chunks consist of chunks.
     """
 
     shape: tuple[int, ...]
@@ -179,16 +176,9 @@ class Layout:
 def check_layout(what: str, layout: Layout, stored_bytes: Callable[[], int]) -> None:
     """Refuse an array that claims far more values than its file stores, or more chunks than can be read.
 
-    Parameters
-    ----------
-    what : the name of the file or the array in the message.
-    stored_bytes : counts the bytes of the values in the file. It is called only if the result matters.
-
-    Raises
-    ------
-    InputError
-        Entries are too long; chunks are too many or too small; a chunk does not fit in memory; the values or a chunk
-        take more than 64 MiB and more than 100,000 times the stored bytes.
+    The values or a chunk may take 64 MiB, or 100,000 times their bytes in the file, which ``stored_bytes`` counts; it
+    is called only if the result matters. Entries must not be too long, nor chunks too many or too small, and a chunk
+    has to fit in memory. ``what`` names the file or the array in the message.
     """
     if layout.itemsize > LONGEST_TEXT:
         raise InputError(f"{what} has entries of {layout.itemsize} bytes; accepted: at most {LONGEST_TEXT}")
@@ -224,11 +214,8 @@ def check_attribute(what: str, key: str, value: Any) -> None:
 def padded_text(what: str, texts: Sequence[str]) -> np.ndarray:
     """``texts`` as a NumPy array, in which every text takes as many bytes as the longest.
 
-    Raises
-    ------
-    InputError
-        A text is longer than any name; the array would take more than 64 MiB and more than a hundred times the bytes of
-        the texts.
+    `InputError` refuses a text that is longer than any name, and an array of more than 64 MiB that would take more than
+    a hundred times the bytes of the texts.
     """
     lengths = [len(text) for text in texts]
     longest = max(lengths, default=0)
@@ -238,13 +225,7 @@ def padded_text(what: str, texts: Sequence[str]) -> np.ndarray:
 
 
 def json_of(file: Path) -> dict[str, Any]:
-    """The object in a .json that describes other files.
-
-    Raises
-    ------
-    InputError
-        The file is too large, or holds something else.
-    """
+    """The object in a .json that describes other files; `InputError` if it is too large or something else."""
     if file.stat().st_size > _MOST_METADATA:
         raise InputError(f"{file} has {file.stat().st_size} bytes; accepted: metadata of at most {_MOST_METADATA}")
     content = json.loads(file.read_bytes())

@@ -39,15 +39,9 @@ _BLOCK = 2**26  # bytes of text in one read
 def open_h5(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """Open the datasets of a file that a trace can use, without reading their values.
 
-    Parameters
-    ----------
-    follow_links : whether values may lie in other files, through external links, external storage or virtual datasets.
-        Pass True for trusted files only: HDF5 then reads without the checks for damaged heaps.
-
-    Raises
-    ------
-    InputError
-        A dataset holds neither numbers nor text, or fewer values than it claims, or lies in another file.
+    With ``follow_links`` values may lie in other files, through external links, external storage or virtual datasets.
+    That is for trusted files only: HDF5 then reads without the checks for damaged heaps. `InputError` refuses a dataset
+    that holds neither numbers nor text, or fewer values than it claims.
     """
     with opened_file(path, follow_links) as file:
         by_id = _dimensions(file)

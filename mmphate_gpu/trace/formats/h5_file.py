@@ -67,15 +67,13 @@ class _CheckedFile(io.FileIO):
         size, place = (_number(heap, 8 + start, self.width) for start in (0, self.width))
         address = self.base + _number(heap, 8 + 2 * self.width, self.address_width)
         visited: set[int] = set()
+        n_file = os.fstat(self.fileno()).st_size
         while place != _END_OF_LIST:
-            if place in visited or place + self.width > size or address + place + self.width > self._size():
+            if place in visited or place + self.width > size or address + place + self.width > n_file:
                 raise InputError("the file holds a damaged heap of names; accepted: an undamaged file")
             visited.add(place)
             self.seek(address + place)
             place = int.from_bytes(self.read(self.width), "little")
-
-    def _size(self) -> int:
-        return os.fstat(self.fileno()).st_size
 
 
 def _number(content: memoryview, start: int, width: int) -> int:
@@ -175,12 +173,8 @@ def link(group: Any, name: str) -> tuple[int, Any]:
 def _check_links(file: Any, name: str, follow_links: bool, n_links: int = 0) -> None:
     """Follow the path ``name`` link by link. No other file is opened unless ``follow_links``.
 
-    Raises
-    ------
-    KeyError
-        There is no object ``name``.
-    InputError
-        A link leads out of the file, or there are more links than HDF5 follows.
+    Raises KeyError if there is no object ``name``, and `InputError` if a link leads out of the file, or there are more
+    links than HDF5 follows.
     """
     link_types, group, parts = h5py().h5l, file, name.split("/")
     while parts:

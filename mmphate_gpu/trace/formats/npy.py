@@ -60,17 +60,10 @@ class Header(NamedTuple):
 
 
 def read_header(file: Any, size: int, where: str) -> Header:
-    """Read and check the header of the .npy in ``file``, which is open and at its start.
+    """Read and check the header of the .npy in ``file``, which is open at its start and has ``size`` bytes.
 
-    Parameters
-    ----------
-    size : how many bytes the .npy has, its header included.
-    where : the name of the array in error messages.
-
-    Raises
-    ------
-    InputError
-        The file has another format, holds pickled objects, or is shorter than its header says.
+    Raises `InputError`, which calls the array ``where``, if the file has another format, holds pickled objects, or is
+    shorter than its header says.
     """
     magic = file.read(len(_MAGIC))
     if magic != _MAGIC:
@@ -108,11 +101,7 @@ def read_header(file: Any, size: int, where: str) -> Header:
 def read_values(file: Any, header: Header, path: Path) -> np.ndarray:
     """Read the values that ``header`` describes from ``file``, which is open at the first of them.
 
-    The file is not memory-mapped, because the process would be killed if somebody truncated a mapped file.
-
-    Parameters
-    ----------
-    path : the path of the file, for error messages.
+    The file at ``path`` is not memory-mapped: the process would be killed if somebody truncated a mapped file.
     """
     out = np.empty(header.shape, header.dtype, order="F" if header.fortran else "C")
     if out.nbytes:
@@ -145,10 +134,8 @@ def _valid(values: np.ndarray, path: Path) -> np.ndarray:
 class NpyArray:
     """An array in a .npy file, or a member of a .npz that is not compressed.
 
-    Attributes
-    ----------
-    stamp : the state of the file when its header was read, as `stamp_of` gives it.
-    start : where the .npy begins in the file, in bytes.
+    ``stamp`` is the state of the file when its header was read, as `stamp_of` gives it; the .npy begins at byte
+    ``start``.
     """
 
     path: Path
@@ -215,10 +202,7 @@ def npy_array(path: Path) -> NpyArray:
 class NpzMember:
     """An array in an open .npz.
 
-    Attributes
-    ----------
-    stamp : the state of the .npz when it was opened, as `stamp_of` gives it.
-    info : the entry of the array in the directory of the archive.
+    ``stamp`` is the state of the .npz when it was opened, and ``info`` the entry of the array in its directory.
     """
 
     path: Path
@@ -303,13 +287,7 @@ class NpzMember:
 
 @contextlib.contextmanager
 def npz_members(path: Path) -> Iterator[dict[str, NpzMember]]:
-    """The arrays of a .npz by name. Only the directory of the archive is read.
-
-    Raises
-    ------
-    InputError
-        The file is not a .npz.
-    """
+    """The arrays of a .npz by name. Only the directory of the archive is read."""
     with readable(path):
         if not zipfile.is_zipfile(path):
             raise InputError(

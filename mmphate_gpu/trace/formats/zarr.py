@@ -66,14 +66,8 @@ def _opened_by_zarr(node: Node) -> Any:
 def open_zarr(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
     """The arrays of a store that a trace can use, opened but not read.
 
-    Parameters
-    ----------
-    follow_links : whether symbolic links in the store may lead out of it.
-
-    Raises
-    ------
-    InputError
-        Anything else than a store of numbers and text that holds what it claims.
+    Unless ``follow_links``, symbolic links must not lead out of the store. `InputError` refuses anything else than a
+    store of numbers and text that holds what it claims.
     """
     require("zarr", extra="zarr", purpose=f"{path}: reading .zarr")
     with readable(path):
@@ -128,7 +122,7 @@ def _variable(path: Path, node: Node) -> Variable:
     if dtype is None:
         if array.ndim != 1:
             raise InputError(f"{node.folder} holds text in {array.ndim} axes; accepted: text in one axis")
-        name_of_chunk = array.metadata.encode_chunk_key if hasattr(array, "metadata") else _text_chunk_name_version_2
+        name_of_chunk = getattr(getattr(array, "metadata", None), "encode_chunk_key", lambda index: str(index[0]))
         read = partial(read_text, node.folder, node.version, node.metadata, name_of_chunk)
     stored = partial(stored_bytes, node.folder)
     return Variable(array, read, dims, _ZarrArray(path, node.folder), attributes, fill, stored_bytes=stored)
@@ -146,10 +140,6 @@ def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:
                 f"{path} has an array with the dims {str(each)[:200]}; accepted: one name for each of {n_axes} axes"
             )
     return tuple(common_name(each[axis] for each in lists) for axis in range(n_axes))
-
-
-def _text_chunk_name_version_2(index: tuple[int]) -> str:
-    return str(index[0])
 
 
 def _values(array: Any) -> np.ndarray:

@@ -44,9 +44,7 @@ class Sizes(NamedTuple):
 def sizes_of(layout: Layout, width: int) -> Sizes:
     """An honest codec adds a few bytes, and a shard an entry to its index for each part.
 
-    Parameters
-    ----------
-    width : bytes of an entry before it is compressed, which may have another data type than the array.
+    An entry has ``width`` bytes before it is compressed, which may have another data type than the array.
     """
     n_chunk, n_part = (width * math.prod(shape or ()) for shape in (layout.chunk, layout.part))
     n_parts = -(-n_chunk // max(1, n_part))
@@ -57,13 +55,9 @@ def sizes_of(layout: Layout, width: int) -> Sizes:
 
 
 def check_chunk_files(store: Path, folder: Path, layout: Layout, most: int) -> None:
-    """Refuse an array of many chunks of which hardly any is stored, and chunks of more bytes than they can need.
+    """Refuse an array of many chunks of which hardly any is stored, and files of more than ``most`` bytes.
 
-    Parameters
-    ----------
-    store : the folder whose files are counted: of a mask that is True everywhere, there may be none.
-    folder : of the array.
-    most : bytes of a file.
+    The files of the whole ``store`` are counted: of a mask in ``folder`` that is True everywhere, there may be none.
     """
     n_chunks = replace(layout, part=layout.chunk).n_chunks  # for what is in shards, zarr looks in one file
     if n_chunks > _FEW_CHUNKS:
@@ -90,13 +84,10 @@ def check_chunk_files(store: Path, folder: Path, layout: Layout, most: int) -> N
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes what one of `DECODED` has encoded.
+    """Decodes what a codec of `DECODED` has encoded.
 
-    Attributes
-    ----------
-    owner : the array or file, for messages.
-    settings : those of the codec; only LZMA needs them.
-    most : the most bytes that a chunk may hold.
+    ``owner`` is the array or file, for messages. Only LZMA needs the ``settings`` of the codec. A chunk may hold
+    ``most`` bytes.
     """
 
     owner: Path
@@ -107,10 +98,8 @@ class Decoder:
     def __call__(self, chunk: Any, out: Any = None) -> Any:
         """The decoded bytes, written into ``out`` if it is not None.
 
-        Raises
-        ------
-        InputError
-            The chunk is damaged, or holds more than ``most`` bytes or, if it is of Blosc, other than ``out`` takes.
+        `InputError` refuses a damaged chunk, and one that holds more than ``most`` bytes or, if it is of Blosc, other
+        than ``out`` takes.
         """
         content = memoryview(chunk)
         content = content.cast("B") if content.nbytes else memoryview(b"")

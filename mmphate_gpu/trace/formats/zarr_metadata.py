@@ -40,12 +40,10 @@ _MOST_AXES = 32
 
 @dataclass(frozen=True)
 class Node:
-    """An array or a group as its own files describe it.
+    """An array or a group as its files describe it.
 
-    Attributes
-    ----------
-    version : of the format of zarr; `node_in` decides between the two where a folder has both.
-    metadata : of the array or group. Consolidated metadata, which may contradict it, is never used.
+    Where a folder has files of both versions of zarr, `node_in` decides. Consolidated metadata, which may contradict
+    the ``metadata`` of the array or group, are never used.
     """
 
     folder: Path
@@ -84,13 +82,7 @@ def node_in(folder: Path) -> Node | None:
 
 @dataclass(frozen=True)
 class Claims:
-    """What the metadata of an array claim.
-
-    Attributes
-    ----------
-    dtype : None for text of variable length.
-    sizes : of its chunks in their files, at most.
-    """
+    """What the metadata of an array claim; ``dtype`` is None for text of variable length."""
 
     dtype: np.dtype | None
     layout: Layout

@@ -21,16 +21,11 @@ _CODECS = ("adler32", "blosc", "bz2", "crc32", "crc32c", "fletcher32", "gzip", "
 def read_text(
     folder: Path, version: int, metadata: dict[str, Any], name_of_chunk: Callable[[tuple[int]], str]
 ) -> np.ndarray:
-    """The texts of an array with one axis, which has passed the checks of `trace.formats.zarr`.
+    """The texts of an array with a single axis, which has passed the checks of `trace.formats.zarr`.
 
-    Parameters
-    ----------
-    name_of_chunk : gives the name of the file of a chunk, relative to ``folder``, by the index of the chunk.
-
-    Raises
-    ------
-    InputError
-        Codecs other than those that turn bytes into bytes; a chunk with another number of texts than its shape says.
+    ``name_of_chunk`` gives the name of the file of a chunk, relative to ``folder``, by the index of the chunk.
+    `InputError` refuses codecs that do not turn bytes into bytes, and a chunk with another number of texts than its
+    shape says.
     """
     if version == 2:
         (size,), (step,) = metadata["shape"], metadata["chunks"]
