@@ -1,4 +1,4 @@
-"""MM-PHATE on GPUs and laptops: what happens inside a recurrent network while it learns, drawn."""
+"""MM-PHATE on GPUs and laptops: pictures of what happens inside a recurrent network while it learns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# name -> module that holds it; imported at first use, so that importing the package stays fast
+# The module of each name. A module is imported when its name is first used, so that importing the package stays fast.
 _HOMES = {
     "MMPHATE": "estimator",
     "M_PHATE": "m_phate",
@@ -48,7 +48,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if TYPE_CHECKING:  # "as" says to type checkers that the name is public here
+if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from . import datasets as datasets
     from . import plots as plots
     from . import reference as reference
@@ -81,7 +81,7 @@ if TYPE_CHECKING:  # "as" says to type checkers that the name is public here
     from .trace import as_trace as as_trace
     from .trace import load_trace as load_trace
     from .trace import save_trace as save_trace
-else:  # a type checker would take every name for one of the package
+else:  # hidden from type checkers, because with `__getattr__` they accept every name
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:

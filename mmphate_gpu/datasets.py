@@ -18,22 +18,22 @@ _UNITS_PER_GROUP = 3
 Field = Callable[[np.ndarray, np.float32], np.ndarray]
 
 
-def _hopf(z: np.ndarray, mu: np.float32) -> np.ndarray:  # (S, 2) -> (S, 2)
+def _hopf(z: np.ndarray, mu: np.float32) -> np.ndarray:  # (P, 2) -> (P, 2)
     x, y = z[:, 0], z[:, 1]
     radius2 = x * x + y * y
     return np.stack([mu * x - y - radius2 * x, x + mu * y - radius2 * y], axis=1)
 
 
-def _pitchfork(z: np.ndarray, mu: np.float32) -> np.ndarray:  # (S, 2) -> (S, 2)
+def _pitchfork(z: np.ndarray, mu: np.float32) -> np.ndarray:  # (P, 2) -> (P, 2)
     x, y = z[:, 0], z[:, 1]
     return np.stack([mu * x - x**3, -2 * y], axis=1)
 
 
 @dataclass(frozen=True)
 class _Scenario:
-    """Dynamics and readout of groups A and B; a ``field_b`` of None copies the states of A."""
+    """Dynamics and readout of the groups A and B of units."""
 
-    field_b: Field | None
+    field_b: Field | None  # None: B has the states of A
     warp_a: bool
     warp_b: bool
 
@@ -48,21 +48,21 @@ _SCENARIOS = {
 def bifurcation(
     scenario: str, n_epochs: int = 101, n_timesteps: int = 80, n_samples: int = 10, seed: int = 24
 ) -> Trace:
-    """Two groups of 3 units that read out a dynamical system driven through its bifurcation.
+    """Two groups of 3 units that read out a dynamical system while its parameter moves through a bifurcation.
 
-    Each sample is a latent state z = (x, y), integrated by RK4 with a step of 0.1 and carried over from
-    epoch to epoch; epoch e has the parameter ``mu = linspace(-1, 2, n_epochs)[e]``. A unit shows
-    ``0.2 (w . z) + 1.2 |z|`` plus noise of 0.001, w being one random direction.
+    Each sample is a latent state z = (x, y), integrated by RK4 with a step of 0.1. The state continues from epoch to
+    epoch, and epoch e has the parameter ``mu = linspace(-1, 2, n_epochs)[e]``. The activity of a unit is
+    ``0.2 (w . z) + 1.2 |z|`` plus noise of 0.001, where w is a random direction.
 
     Parameters
     ----------
     scenario : {"hopf", "hopf_pitchfork", "hopf_pitchfork_warped"}
-        "hopf": both groups follow one Hopf system, group B seen through a quadratic warp;
-        "hopf_pitchfork": A a Hopf system, B a pitchfork; "..._warped": the same, both warped.
+        "hopf": both groups follow the same Hopf system, and B reads it out through a quadratic warp.
+        "hopf_pitchfork": A follows a Hopf system, and B a pitchfork. "..._warped": the same, with both warped.
     n_epochs, n_timesteps, n_samples : int
-        The paper's suite has 101, 80 and 10.
+        The suite of the paper has 101, 80 and 10.
     seed : int
-        Of ``numpy.random.default_rng``.
+        Seed of ``numpy.random.default_rng``.
 
     Returns
     -------
@@ -76,24 +76,27 @@ def bifurcation(
 
     Notes
     -----
-    O(n_epochs n_timesteps) small array operations, about a second at full size; deterministic.
+    O(n_epochs n_timesteps) small array operations, about a second at full size. Deterministic.
     """
     check_choice("scenario", scenario, _SCENARIOS)
-    sizes = {"n_epochs": n_epochs, "n_timesteps": n_timesteps, "n_samples": n_samples}
-    n_epochs, n_timesteps, n_samples = (
-        int(check_number(name, size, low=1, integer=True)) for name, size in sizes.items()
-    )
-    rng = np.random.default_rng(int(check_number("seed", seed, low=0, integer=True)))
-    return as_trace(_activity(_SCENARIOS[scenario], n_epochs, n_timesteps, n_samples, rng))
+    shape = _checked_sizes(n_epochs=n_epochs, n_timesteps=n_timesteps, n_samples=n_samples)
+    return as_trace(_activity(_SCENARIOS[scenario], *shape, _checked_rng(seed)))
 
 
 def random_walk(n_slices: int = 100, n_units: int = 50, n_samples: int = 25, seed: int = 0) -> Trace:
-    """Units that wander at random: cumulative sums over slices of standard normal steps.
+    """Units that walk at random: cumulative sums over slices of standard normal steps.
+
+    Parameters
+    ----------
+    n_slices, n_units, n_samples : int
+        The shape of the trace.
+    seed : int
+        Seed of ``numpy.random.default_rng``.
 
     Returns
     -------
     Trace
-        Axes (slice, unit, sample), float64.
+        (n_slices, 1, n_units, n_samples) float64.
 
     Raises
     ------
@@ -105,16 +108,22 @@ def random_walk(n_slices: int = 100, n_units: int = 50, n_samples: int = 25, see
     >>> random_walk(4, 3, 2).shape
     (4, 1, 3, 2)
     """
-    sizes = {"n_slices": n_slices, "n_units": n_units, "n_samples": n_samples}
-    shape = [int(check_number(name, size, low=1, integer=True)) for name, size in sizes.items()]
-    rng = np.random.default_rng(int(check_number("seed", seed, low=0, integer=True)))
-    return as_trace(np.cumsum(rng.standard_normal(shape), axis=0))
+    shape = _checked_sizes(n_slices=n_slices, n_units=n_units, n_samples=n_samples)
+    return as_trace(np.cumsum(_checked_rng(seed).standard_normal(shape), axis=0))
+
+
+def _checked_sizes(**sizes: int) -> list[int]:
+    return [int(check_number(name, size, low=1, integer=True)) for name, size in sizes.items()]
+
+
+def _checked_rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(int(check_number("seed", seed, low=0, integer=True)))
 
 
 def _activity(
     scenario: _Scenario, n_epochs: int, n_timesteps: int, n_samples: int, rng: np.random.Generator
-) -> np.ndarray:  # (E, T, 6, S) float32
-    # The order of the draws is part of the recipe: start, states of A, states of B, readout.
+) -> np.ndarray:  # (E, T, 6, P) float32
+    # The order of the random draws decides the trace of a seed: start, states of A, states of B, readout.
     mu = np.linspace(-1, 2, n_epochs).astype(np.float32)
     start = rng.normal(0, 0.6, (n_samples, 2)).astype(np.float32)
     states_a = _states(_hopf, start, mu, n_timesteps, rng)
@@ -128,7 +137,7 @@ def _activity(
 
 def _states(
     field: Field, start: np.ndarray, mu: np.ndarray, n_timesteps: int, rng: np.random.Generator
-) -> np.ndarray:  # (E, T, S, 2)
+) -> np.ndarray:  # (E, T, P, 2)
     states = np.empty((len(mu), n_timesteps, *start.shape), dtype=np.float32)
     z = start
     for e in range(len(mu)):
@@ -153,16 +162,16 @@ def _warped(states: np.ndarray) -> np.ndarray:
 
 def _direction(rng: np.random.Generator) -> np.ndarray:  # (2,)
     phi = rng.uniform(0.2 * np.pi, 0.8 * np.pi)
-    for _ in range(4):  # the recipe draws these and uses none
+    for _ in range(4):  # the recipe of the suite draws these numbers and does not use them
         rng.normal(size=3)
     return np.array([np.cos(phi), np.sin(phi)], dtype=np.float32)
 
 
-def _signal(states: np.ndarray, direction: np.ndarray) -> np.ndarray:  # (E, T, S, 2) -> (E, T, S)
+def _signal(states: np.ndarray, direction: np.ndarray) -> np.ndarray:  # (E, T, P, 2) -> (E, T, P)
     radius = np.sqrt((states**2).sum(axis=-1))
     return (0.2 * (states @ direction) + 1.2 * radius).astype(np.float32)
 
 
-def _units(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # (T, S) -> (T, 3, S)
+def _units(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # (T, P) -> (T, 3, P)
     noise = rng.normal(0, _UNIT_NOISE, (_UNITS_PER_GROUP, *signal.shape)).astype(np.float32)
     return (signal[None] + noise).swapaxes(0, 1)

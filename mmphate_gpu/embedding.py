@@ -1,4 +1,4 @@
-"""The result of a run: coordinates of every node, and what is needed to read them."""
+"""The result of a run: coordinates of every node, with its epoch, time step and unit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import xarray
 
 AXES = ("epoch", "timestep", "unit")
-# The entries that `Embedding.load` reads. It does not read the labels of the nodes, which the axes determine.
+# The entries that `Embedding.load` reads. The axes determine the labels of the nodes, so it does not read the labels.
 _NEEDED = ("embedding", "shape", *(f"{axis}_values" for axis in AXES))
 _OPTIONAL = ("most_active", "entropy", "t", "stress")
 
@@ -38,12 +38,18 @@ class Embedding:
 
     Parameters
     ----------
-    coordinates : (N, C) real, finite; row order is that of `SliceLayout`.
-    layout : the (epoch, timestep, unit) of every row; ``layout.n_nodes`` is N.
-    most_active : (N,) the class whose samples drive the node most; None for a trace without labels.
-    entropy : (t_max,) von Neumann entropy of the landmark operator, in nats.
-    t : the diffusion time that was used.
-    stress : Kruskal's normalized stress-1 of the landmark distances.
+    coordinates : (N, C) real, finite
+        The order of the rows is that of ``layout``.
+    layout : SliceLayout
+        The (epoch, timestep, unit) of every row; ``layout.n_nodes`` is N.
+    most_active : (N,), optional
+        The class whose samples activate the node most; None for a trace without labels.
+    entropy : (t_max,) real, finite, optional
+        Von Neumann entropy of the landmark operator, in nats.
+    t : int, optional
+        Diffusion time.
+    stress : float, optional
+        Kruskal's normalized stress-1 of the landmark distances.
 
     Raises
     ------
@@ -103,8 +109,8 @@ class Embedding:
     def to_xarray(self) -> xarray.DataArray:
         """A DataArray with dims (epoch, timestep, unit, component) and their coordinates.
 
-        Shares the memory of ``coordinates``. Entropy, t and stress go into ``attrs``, the most
-        active class into a coordinate of its own. Raises `InputError` without xarray.
+        It shares the memory of ``coordinates``. Entropy, t and stress are in ``attrs``, and the most active class is
+        another coordinate. Raises `InputError` without xarray.
         """
         try:
             import xarray
@@ -118,9 +124,9 @@ class Embedding:
         return xarray.DataArray(data, coords, (*AXES, "component"), name="mmphate", attrs=self._extras())
 
     def to_anndata(self) -> anndata.AnnData:
-        """An AnnData of N observations: ``obs`` epoch, timestep and unit; ``obsm["X_mmphate"]``.
+        """An AnnData of N observations, with the coordinates in ``obsm["X_mmphate"]``.
 
-        The most active class becomes one more column of ``obs``; entropy, t and stress go to
+        ``obs`` has the columns epoch, timestep, unit and, if known, most_active. Entropy, t and stress are in
         ``uns["mmphate"]``. Raises `InputError` without anndata.
         """
         try:
@@ -135,11 +141,11 @@ class Embedding:
         return anndata.AnnData(obs=obs, obsm={"X_mmphate": self.coordinates}, uns={"mmphate": self._extras()})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write an .npz: ``embedding`` (N, C), ``epoch``, ``timestep``, ``unit`` (N,) per node, and the rest.
+        """Write an .npz file. The file appears whole or not at all.
 
-        The rest is ``shape`` (3,), the axes' ``epoch_values``, ``timestep_values``, ``unit_values``
-        and whichever of ``entropy``, ``t``, ``stress``, ``most_active`` are set. The file appears
-        whole or not at all.
+        Its entries are ``embedding`` (N, C); ``epoch``, ``timestep`` and ``unit`` (N,) of every node; ``shape`` (3,);
+        ``epoch_values``, ``timestep_values`` and ``unit_values`` of the axes; and those of ``entropy``, ``t``,
+        ``stress`` and ``most_active`` that are set.
 
         Raises
         ------
@@ -155,7 +161,7 @@ class Embedding:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embedding:
-        """Read what `save` wrote; nothing is ever unpickled.
+        """Read a file that `save` wrote. Nothing is ever unpickled.
 
         Raises
         ------
@@ -219,7 +225,7 @@ def _missing(method: str, package: str) -> InputError:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """Read the entries of the file at ``path`` that an embedding has. All headers are checked before any values."""
+    """Read the entries of an embedding from ``path``. All headers are checked before any values are read."""
     with readable(path), naming(path):
         check_files(path)
         if not path.is_file():

@@ -33,7 +33,7 @@ from .trace.stored import blocks
 
 
 class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Multiway Multislice PHATE: what happens inside a recurrent network while it learns, in two or three dimensions.
+    """Multiway Multislice PHATE: embeds the states of a recurrent network while it learns in two or three dimensions.
 
     Parameters
     ----------
@@ -48,30 +48,36 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     gamma : float in [-1, 1]
         Transform of the diffusion potential: 1 logarithm, -1 none, 0 square root.
     n_landmark : int or None
-        Clusters the nodes are condensed to; None uses all nodes.
+        Number of clusters of nodes; None makes every node a landmark.
     landmarks : {"spectral", "stratified"} or (N,) integers
-        How they are found: from the leading singular vectors of the diffusion affinity; cheaply, from the points of one
-        unit after the other; or as given, one number per node, whatever ``n_landmark``.
+        How nodes are grouped into landmarks. "spectral" clusters the leading singular vectors of the diffusion
+        affinity. "stratified" clusters the points of each unit, which takes less time. An array holds the landmark of
+        every node, and ``n_landmark`` is then ignored.
     normalize : bool
-        z-score every (slice, unit) over samples first.
+        Whether to z-score every (slice, unit) over its samples first.
     mds_solver : {"smacof", "classic", "nonmetric"}
+        SMACOF from the start of classical MDS, classical MDS alone, or nonmetric MDS from the end of SMACOF.
     mds_dist : {"euclidean", "cosine"}
+        Distance between the potentials of two landmarks.
     n_pca : int or None
-        Samples are reduced to this many principal components where there are more.
+        If there are more samples, they are reduced to this many principal components. None never reduces them.
     n_svd : int
-        Singular vectors used to find the landmarks.
+        Singular vectors that "spectral" clusters.
     thresh : float
-        Affinities below it are 0.
+        Affinities below this number are 0.
     t_max : int
         Length of the entropy curve.
     random_state : int or None
+        Seed of the random numbers; None takes another seed for every fit.
     device : "auto", "cpu", "cuda", "cuda:1", torch.device
+        "auto" is the GPU of the input, else the current GPU, else the CPU.
     storage : {"auto", "sparse", "tiles", "lazy"}
-        How the affinity is kept: as CSR, as dense tiles in half precision (for a GPU; products to about 5e-4), or
-        matrix-free.
+        Form of the affinity: CSR, dense tiles in half precision (for a GPU; the error of products is about 5e-4), or
+        matrix-free. "auto" chooses by the memory and the device.
     knn_backend : {"auto", "torch", "keops", "pynndescent"}
+        Library for distances to neighbors. "pynndescent" is approximate.
     verbose : int or bool
-        Draw a progress bar on stderr.
+        Whether to draw a progress bar on stderr.
     callback : callable(stage, done, total), optional
         Called after every stage.
 
@@ -80,11 +86,15 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     embedding_ : (N, n_components)
         Row ``(epoch * n_timesteps + timestep) * n_units + unit``.
     t_ : int
+        Diffusion time.
     stress_ : float
         Kruskal's stress-1 of the landmark distances.
     landmark_op_ : (L, L) float64
+        Diffusion operator of the landmarks.
     transitions_ : (N, L) sparse
+        Transitions from nodes to landmarks.
     clusters_ : (N,) int64
+        Landmark of every node.
     affinity_ : operator (N, N)
     bandwidth_ : float
         The interslice bandwidth.
@@ -99,12 +109,12 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Arrays come back in the kind (NumPy, torch, CuPy, xarray) and on the device of the input. Fitting the same values
-    again with another ``t``, ``gamma``, ``n_components`` or solver uses the stages again that did not change.
-    ``landmark_op_``, ``transitions_``, ``clusters_``, ``von_neumann_entropy_`` and ``diff_potential_`` stay on the
-    device until they are first read or pickled, which copies them, or until a later fit has succeeded. The affinity
-    takes O(M S^2 D) time, and the stages after the landmarks O(L^3). `plan` says what memory a run takes, and `fit`
-    checks it before it allocates anything. One ``random_state``, device, dtype and thread count give the same bits.
+    Results have the array type (NumPy, torch, CuPy, xarray) and the device of the input. Another fit of the same values
+    repeats only the stages whose parameters have changed. ``landmark_op_``, ``transitions_``, ``clusters_``,
+    ``von_neumann_entropy_`` and ``diff_potential_`` stay on the device until they are first read or pickled, which
+    copies them, or until a later fit has succeeded. The affinity takes O(M S^2 D) time, and the stages after the
+    landmarks O(L^3). `plan` estimates the memory of a run, and `fit` checks the memory before it allocates anything.
+    The result is the same to the bit for the same ``random_state``, device, dtype and thread count.
     Source: Xie et al., "Multiway Multislice PHATE", arXiv 2406.01969.
 
     Examples
@@ -178,8 +188,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         InputError, InputTypeError
-            Input or parameters that cannot be used, or a run that does not fit in memory; what an earlier call
-            fitted is then untouched.
+            Input or parameters that cannot be used, or a run that does not fit in memory. The results of an earlier
+            fit then stay.
         """
         params = Params(**self._run_params())
         input_trace = as_trace(X)
@@ -195,37 +205,39 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             run = run_within_memory(trace, params, stages, callback, free_bytes)
         reports = [report.asdict() for report in stages.reports]
         fitted = self._fitted(X, input_trace, run) | {"report_": reports}
-        # One step, so that an interruption leaves the old state or the new one, never a mix.
+        # One step: after an interruption the state is the old one or the new one, never a mix.
         self.__dict__.update(fitted)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """Embed ``X`` and return its coordinates, (N, n_components), in the kind of ``X``."""
+        """Embed ``X`` and return its coordinates, (N, n_components), in the array type of ``X``."""
         return self.fit(X, y).embedding_
 
     @isolated()
     def transform(self, X: Any) -> Any:
-        """Place new slices of the same units and samples in the fitted picture: (N_new, n_components), in the kind of
-        ``X``.
+        """Coordinates of new slices in the fitted embedding: (S_new M, n_components), in the array type of ``X``.
 
-        Each row lands at the mean of the landmarks of its unit's fitted slices, weighted by the interslice affinity to
-        them; it depends on no other row (to rounding), and the fitted state stays as it is. A slice that was fitted
-        lands near, not on, its own embedding, which also has intraslice links. O(N_new S D) time.
+        ``X`` has the units and samples of the fitted trace. A node is placed at the mean of the landmarks of all fitted
+        slices of its unit, weighted by the interslice affinity to these slices. Up to rounding, the place does not
+        depend on other nodes of ``X``. The fitted state does not change. A fitted slice is placed near its embedding,
+        not at it, because the embedding also uses intraslice affinities. O(S_new M S D) time.
 
         Raises
         ------
         InputError
-            Other units or samples than the fitted trace has; not fitted yet (`sklearn.exceptions.NotFittedError`).
+            Other units or samples than the fitted trace.
+        NotFittedError
+            Nothing is fitted yet; the class is that of `sklearn.exceptions`.
         """
         self._check_fitted()
         trace = as_trace(X, min_slices=1)
-        return in_kind(X, trace, self._placement.coordinates(trace).to(trace.data.dtype))
+        return like_input(X, trace, self._placement.coordinates(trace).to(trace.data.dtype))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "embedding_")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the kept stages, which hold every intermediate result, and the callback."""
+        """The state without the callback and the kept stages, which hold every intermediate result."""
         for name in tuple(getattr(self, "_results", ())):
             self._copy_of(name)
         return {**super().__getstate__(), "_stages": None, "callback": None}
@@ -238,10 +250,10 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     @isolated()
     def _copy_of(self, name: str) -> Any:
-        """The result ``name`` as the kind of array that the input was; the first call copies it and keeps the copy."""
+        """The result ``name`` in the array type of the input. The first call copies it and keeps the copy."""
         self._check_fitted()
         if name not in self._copies:
-            self._copies[name] = _copy(self._results[name], *self._kind)
+            self._copies[name] = _copy(self._results[name], *self._input_type)
         self._results.pop(name, None)
         return self._copies[name]
 
@@ -258,19 +270,19 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")
 
     def _stages_for(self, trace: Trace, device: torch.device) -> tuple[Stages, tuple[str, str]]:
-        """The stages of the last run if it had this trace on this device, else new ones; and what tells them apart."""
+        """The stages of the last run if it had this trace and device, else new stages; and their key."""
         key = (str(device), fingerprint(trace))
         stages: Stages | None = getattr(self, "_stages", None)
         return (Stages(device) if stages is None or self._stages_key != key else stages), key
 
     def _fitted(self, X: Any, trace: Trace, run: Run) -> dict[str, Any]:
-        """The fitted attributes, as the kind of array that ``X`` is. The large ones are the run's own tensors, which
-        are copied when they are read."""
+        """The fitted attributes, in the array type of ``X``. The large ones are the tensors of ``run``; they are copied
+        when they are read."""
         landmarks = run.landmarks
         targets = run.mds.coordinates[landmarks.clusters]
         return {
             "result_": _embedding(trace, run),
-            "embedding_": in_kind(X, trace, run.coordinates),
+            "embedding_": like_input(X, trace, run.coordinates),
             "t_": run.t,
             "stress_": run.mds.stress,
             "n_landmark_": len(landmarks.landmark_op),
@@ -285,7 +297,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "diff_potential_": run.potential,
             },
             "_copies": {},
-            "_kind": (_kind(X), trace.data.device),
+            "_input_type": (_array_type(X), trace.data.device),
             "_placement": Placement(
                 n_samples=trace.n_samples,
                 normalize=self.normalize,
@@ -299,9 +311,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 
 def fingerprint(trace: Trace) -> str:
-    """A digest of the values and the mask of ``trace``: equal traces have equal digests. O(N D) time.
+    """A digest of the values and the mask of ``trace``: equal traces have equal digests. O(N P) time.
 
-    The bits are hashed on their device, block by block, and about a thousandth of them goes to the host.
+    The bits are hashed on their device, block by block. The hashes, about a thousandth of the bits, go to the host.
     """
     parts = (part for _, *pair in blocks(trace.data, trace.mask) for part in pair if part is not None)
     digest = hashlib.blake2b(repr((trace.shape, trace.data.dtype, trace.recorded, trace.mask is None)).encode())
@@ -310,7 +322,7 @@ def fingerprint(trace: Trace) -> str:
 
 
 def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
-    """The sizes that decide, with the types, which CUDA kernels a fit launches: the arguments of `compile_ahead`."""
+    """The arguments of `compile_ahead`: the sizes and the type that decide which CUDA kernels a fit launches."""
     return {
         "n_slices": trace.n_slices,
         "n_features": min(trace.n_samples, params.n_pca or trace.n_samples),
@@ -321,7 +333,7 @@ def _sizes(trace: Trace, params: Params) -> dict[str, Any]:
 
 
 def _check_landmarks(params: Params, trace: Trace) -> None:
-    """Refuse, before anything is computed, landmarks that ``trace`` cannot have."""
+    """Raise `InputError`, before anything is computed, for landmarks that ``trace`` cannot have."""
     if isinstance(params.landmarks, Labels):
         params.landmarks.of_nodes(trace.n_nodes)
     most = params.most_landmarks(trace.n_nodes)
@@ -344,22 +356,22 @@ def _embedding(trace: Trace, run: Run) -> Embedding:
     )
 
 
-def _kind(X: Any) -> str:
+def _array_type(X: Any) -> str:
     return "torch" if isinstance(X, Trace) else array_library(X)
 
 
 def _copy(tensor: torch.Tensor, library: str, device: torch.device) -> Any:
     """A copy of ``tensor`` as an array of ``library``, or as a tensor on ``device``.
 
-    It is a copy, so that a caller who writes into a result does not change the stages kept for the next run.
+    A caller who writes into the copy does not change the results that the stages keep for the next run.
     """
     target = {"torch": device, "cupy": tensor.device, "numpy": torch.device("cpu")}[library]
     return to_library(tensor.to(target, copy=True), library)
 
 
-def in_kind(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:
-    """A copy of ``tensor``, whose rows are the nodes of ``trace``, in the kind and on the device of the input ``X``."""
-    array = _copy(tensor, _kind(X), trace.data.device)
+def like_input(X: Any, trace: Trace, tensor: torch.Tensor) -> Any:
+    """A copy of ``tensor``, whose rows are the nodes of ``trace``, in the array type and on the device of ``X``."""
+    array = _copy(tensor, _array_type(X), trace.data.device)
     if not is_xarray(X):
         return array
     import xarray

@@ -1,4 +1,4 @@
-"""M_PHATE: the constructor, the methods and the attributes that users of M-PHATE have. See docs/m_phate.md."""
+"""M_PHATE: `MMPHATE` with the arguments, methods and attributes of M-PHATE. See docs/m_phate.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from .diffusion import von_neumann_entropy
 from .errors import InputError, InputTypeError, check_choice, check_number
-from .estimator import MMPHATE, fingerprint, in_kind
+from .estimator import MMPHATE, fingerprint, like_input
 from .operators import AffinityOperator, to_scipy
 from .params import Params
 from .trace import as_trace
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from .pipeline import Run
     from .trace import Trace
 
-# M-PHATE takes these by position, in this order; everything else is given by name.
+# M-PHATE takes these by position, in this order. All others are passed by name.
 POSITIONAL = (
     "n_components", "intraslice_knn", "interslice_knn", "decay", "t", "gamma", "n_landmark", "normalize",
 )  # fmt: skip
 MDS = {"metric": "smacof", "classic": "classic", "nonmetric": "nonmetric"}
-# Arguments of M-PHATE and PHATE that are none here, each with the one value that asks for what is done anyway.
+# Arguments of M-PHATE and PHATE that do not exist here, each with the only accepted value, which asks for what this
+# package does in any case.
 DONE_ANYWAY = {"knn_dist": "euclidean", "knn_max": None, "kernel_symm": "+"}
 _KNN = "use intraslice_knn (units of one slice) or interslice_knn (slices of one unit)"
 _EDGES = "multislice_affinity makes the graph and landmark_diffusion takes a graph of yours"
@@ -53,16 +54,16 @@ INSTEAD = {
     "use_pygsp": "to_scipy(op.affinity_) is the weight matrix that pygsp.graphs.Graph takes",
 }
 
-# Arguments of methods of M-PHATE, each with the one value that asks for what is done anyway, and what to use instead.
+# The same for arguments of methods of M-PHATE, with what to use instead.
 OF_METHODS = {
     "plot_optimal_t": (False, "plots.entropy(op.result_) draws the entropy, with the time that was used"),
-    "ax": (None, "plots.entropy(op.result_) makes a figure of its own"),
+    "ax": (None, "plots.entropy(op.result_) makes a new figure"),
     "t_max": (..., "it is an argument of the constructor and of set_params, and transform() follows them"),
 }
 
 
 def _signature() -> inspect.Signature:
-    """The signature of `MMPHATE` with ``n_jobs``, and with the arguments that M-PHATE takes by position."""
+    """The signature of `MMPHATE`, with the `POSITIONAL` arguments first and ``n_jobs`` last."""
     parameters = dict(inspect.signature(MMPHATE.__init__).parameters)
     by_position = [
         parameters.pop(name).replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *POSITIONAL)
@@ -72,7 +73,7 @@ def _signature() -> inspect.Signature:
 
 
 def _translated(options: dict[str, Any]) -> dict[str, Any]:
-    """``options`` with the arguments of M-PHATE that have another name here; others that are none here are refused."""
+    """``options`` in the names of `MMPHATE`; raises `InputTypeError` for arguments that do not exist here."""
     for name, value in options.items():
         if name in INSTEAD and not (name in DONE_ANYWAY and repr(value) == repr(DONE_ANYWAY[name])):
             raise InputTypeError(f"{name}={value!r} is not accepted by M_PHATE: {INSTEAD[name]}")
@@ -80,7 +81,7 @@ def _translated(options: dict[str, Any]) -> dict[str, Any]:
     solver = options.get("mds_solver", "smacof")
     if "mds" in options:
         if solver not in ("sgd", "smacof", MDS.get(options["mds"])):
-            raise InputError(f"mds={options['mds']!r} and mds_solver={solver!r} contradict; accepted: one of the two")
+            raise InputError(f"mds={options['mds']!r} contradicts mds_solver={solver!r}; accepted: one of the two")
         translated["mds_solver"] = MDS[check_choice("mds", options["mds"], MDS)]
     elif solver == "sgd":
         translated["mds_solver"] = "smacof"
@@ -88,7 +89,7 @@ def _translated(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_none(method: str, options: dict[str, Any]) -> None:
-    """Raise `InputTypeError` if ``options`` of a method ask for anything."""
+    """Raise `InputTypeError` if an option of ``method`` has another value than the accepted one."""
     for name, value in options.items():
         done_anyway, remedy = OF_METHODS.get(name, (..., "it takes the data alone"))
         if value is not done_anyway:
@@ -98,7 +99,7 @@ def _check_none(method: str, options: dict[str, Any]) -> None:
 class Graph:
     """The graph of all N nodes as SciPy CSR matrices (N, N), made when they are first read.
 
-    They are copies, so writing into them changes no later fit.
+    The matrices are copies, so writing into them does not change a later fit.
     """
 
     def __init__(self, affinity: AffinityOperator) -> None:
@@ -111,11 +112,12 @@ class Graph:
 
     @property
     def kernel(self) -> csr_matrix:
+        """Another name of `K`."""
         return self.K
 
     @cached_property
     def diff_op(self) -> csr_matrix:
-        """The affinity with rows that add up to 1."""
+        """The diffusion operator: the affinity with rows that add up to 1."""
         from sklearn.preprocessing import normalize
 
         # From another copy, because the user may write into `K`.
@@ -123,11 +125,12 @@ class Graph:
 
     @property
     def P(self) -> csr_matrix:
+        """Another name of `diff_op`."""
         return self.diff_op
 
 
 def _argument_optional(method: Callable[..., Any]) -> Callable[..., Any]:
-    """``method``, which scikit-learn has wrapped so that it needs its argument, with None for one that is left out."""
+    """``method`` with None as the default of its argument, which scikit-learn's wrapper has made required."""
 
     @functools.wraps(method)
     def transform(self: M_PHATE, X: Any = None, **options: Any) -> Any:
@@ -137,17 +140,17 @@ def _argument_optional(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class M_PHATE(MMPHATE):
-    """Multislice PHATE of a (slice, unit, sample) tensor; a drop-in for scripts written for M-PHATE.
+    """Multislice PHATE of a (slice, unit, sample) tensor, for scripts that were written for M-PHATE.
 
-    Takes the parameters of `MMPHATE` and ``n_jobs``: CPU threads to use (-1 all, -2 all but one, None torch's own
-    setting). The first eight may be given by position: ``n_components, intraslice_knn, interslice_knn, decay, t, gamma,
-    n_landmark, normalize``. ``mds="metric"``, ``"classic"`` or ``"nonmetric"`` stands for ``mds_solver``, and
-    ``mds_solver="sgd"`` for ``"smacof"``. Arguments of M-PHATE that are none here raise `InputTypeError`, which names
-    the one to use; so do those of its methods.
+    The parameters are those of `MMPHATE` and ``n_jobs``, the number of CPU threads: -1 is all, -2 is all but one, and
+    None keeps the setting of torch. The first eight may be passed by position: ``n_components, intraslice_knn,
+    interslice_knn, decay, t, gamma, n_landmark, normalize``. ``mds="metric"``, ``"classic"`` and ``"nonmetric"`` set
+    ``mds_solver``, and ``mds_solver="sgd"`` means ``"smacof"``. Other arguments of M-PHATE and of its methods raise
+    `InputTypeError`. The message names the argument to use instead.
 
-    After ``fit`` it has, beside the attributes of `MMPHATE`, those of M-PHATE: ``X`` (what was given to ``fit``),
-    ``embedding``, ``diff_op``, ``diff_potential``, ``optimal_t`` and ``graph`` with the SciPy matrices ``K`` or
-    ``kernel`` and ``diff_op`` or ``P``.
+    After ``fit`` it has the attributes of `MMPHATE` and those of M-PHATE: ``X`` (the argument of ``fit``),
+    ``embedding``, ``diff_op``, ``diff_potential``, ``optimal_t`` and ``graph``. ``graph`` has the SciPy matrices ``K``
+    or ``kernel`` and ``diff_op`` or ``P``.
 
     Examples
     --------
@@ -168,11 +171,11 @@ class M_PHATE(MMPHATE):
         self.n_jobs = values.pop("n_jobs")
         super().__init__(**values)
 
-    # scikit-learn reads the parameters off the signature.
+    # scikit-learn reads the names of the parameters from the signature.
     __init__.__signature__ = _signature()  # type: ignore[attr-defined]
 
     def set_params(self, **params: Any) -> M_PHATE:
-        """Set parameters; the names of M-PHATE are taken as by the constructor."""
+        """Set parameters. The names of M-PHATE are accepted as in the constructor."""
         return super().set_params(**_translated(params))
 
     def fit(self, X: Any, y: Any = None) -> M_PHATE:
@@ -192,22 +195,23 @@ class M_PHATE(MMPHATE):
         return fitted | {"_coordinates": copy.deepcopy(fitted["embedding_"])}
 
     def fit_transform(self, X: Any, y: Any = None, **options: Any) -> Any:
-        """See `MMPHATE.fit_transform`; arguments of M-PHATE that are none here raise `InputTypeError`."""
+        """See `MMPHATE.fit_transform`. Arguments of M-PHATE that do not exist here raise `InputTypeError`."""
         _check_none("fit_transform", options)
         return self.fit(X, y).embedding_
 
     def transform(self, X: Any = None, **options: Any) -> Any:
-        """The embedding of the data of ``fit``, with the parameters as they are now; other slices are placed.
+        """The embedding of the data of ``fit`` with the present parameters, or the coordinates of new slices.
 
-        The data of ``fit`` are meant without ``X`` and with an ``X`` of the same values; for others see
-        `MMPHATE.transform`. Parameters that were set after ``fit`` lead to another fit of ``self.X``, which uses the
-        stages again that did not change. The result is a copy, in the kind of ``X`` if it is given.
+        Without ``X``, or if ``X`` has the values of the data of ``fit``, the result is a copy of the embedding. If
+        parameters were set after ``fit``, ``self.X`` is fitted again first, and the stages that did not change are
+        reused. For any other ``X`` see `MMPHATE.transform`. The result has the array type of ``X``, or without it of
+        ``self.X``.
 
         Raises
         ------
         InputError, InputTypeError
-            As `MMPHATE.transform`; arguments of M-PHATE that are none here; another fit of ``self.X`` is needed, but
-            somebody has written into that array since ``fit``.
+            Errors of `MMPHATE.transform`, arguments of M-PHATE that do not exist here, or an array ``self.X`` that has
+            changed since ``fit`` and would have to be fitted again.
         """
         _check_none("transform", options)
         self._check_fitted()
@@ -220,51 +224,53 @@ class M_PHATE(MMPHATE):
             self.fit(self.X)
         if trace is None:
             return copy.deepcopy(self._coordinates)
-        return in_kind(X, trace, torch.from_numpy(self.result_.coordinates))
+        return like_input(X, trace, torch.from_numpy(self.result_.coordinates))
 
     def reset_mds(self) -> None:
-        """Raises `InputTypeError`: nothing is to be reset."""
+        """Raise `InputTypeError`: `transform` repeats the stages that changed, so a reset has no use."""
         raise InputTypeError("reset_mds() is not accepted by M_PHATE: transform() runs again what set_params changed")
 
     def reset_potential(self) -> None:
-        """Raises `InputTypeError`: nothing is to be reset."""
+        """Raise `InputTypeError`: `transform` repeats the stages that changed, so a reset has no use."""
         raise InputTypeError(
             "reset_potential() is not accepted by M_PHATE: transform() runs again what set_params changed"
         )
 
     def von_neumann_entropy(self, t_max: int = 100) -> Any:
         """The entropy of `diff_op` for the times 0 to ``t_max`` - 1: (t_max,). O(n_landmark^3) time."""
-        self._check_fitted()
         return von_neumann_entropy(self.landmark_op_, t_max)
 
     @property
     def X(self) -> Any:
+        """The argument of ``fit``."""
         self._check_fitted()
         return self._X
 
     @property
     def embedding(self) -> Any:
+        """``embedding_`` of `MMPHATE`: (N, n_components)."""
         self._check_fitted()
         return self.embedding_
 
     @property
     def diff_op(self) -> Any:
-        """The landmark operator; without landmarks the diffusion operator itself."""
-        self._check_fitted()
+        """``landmark_op_`` of `MMPHATE`: (L, L). Without landmarks it is the diffusion operator of the nodes."""
         return self.landmark_op_
 
     @property
     def diff_potential(self) -> Any:
-        self._check_fitted()
+        """``diff_potential_`` of `MMPHATE`: (L, L)."""
         return self.diff_potential_
 
     @property
     def optimal_t(self) -> int:
+        """``t_`` of `MMPHATE`."""
         self._check_fitted()
         return self.t_
 
     @property
     def graph(self) -> Graph:
+        """The affinity and the diffusion operator of the nodes."""
         self._check_fitted()
         return self._graph
 
@@ -281,4 +287,4 @@ def _threads(n_jobs: int | None, present: int) -> int:
     import psutil
 
     cpus = psutil.cpu_count() or 1
-    return min(n_jobs, cpus) if n_jobs > 0 else max(1, cpus + 1 + n_jobs)  # many more threads would end the process
+    return min(n_jobs, cpus) if n_jobs > 0 else max(1, cpus + 1 + n_jobs)  # far more threads would crash the process

@@ -17,7 +17,7 @@ LANDMARKS = ("spectral", "stratified")
 MDS_SOLVERS = ("classic", "smacof", "nonmetric")
 MDS_DISTANCES = ("euclidean", "cosine")
 
-# The stages of `pipeline.mmphate`, in order, and the parameters that each one reads.
+# The stages of `pipeline.mmphate`, in order, and the parameters that each stage reads.
 STAGE_PARAMETERS = {
     "normalize": ("normalize", "n_pca"),
     "reduce": ("n_pca",),
@@ -30,9 +30,8 @@ STAGE_PARAMETERS = {
     "interpolate": (),
 }
 
-
-# The largest eigenvalue of a diffusion operator is 1 but for rounding, which grows with its powers: after t steps the
-# entries of the power are off by 1e-16 t. Nothing but rounding was left at t = 10,000 in runs with one component.
+# The largest eigenvalue of a diffusion operator is 1 up to rounding, and the rounding grows with the power: after t
+# steps the entries are off by 1e-16 t. In runs with one component, only rounding was left at t = 10,000.
 LARGEST_T = 10**9
 
 
@@ -50,25 +49,26 @@ def check_t_max(t_max: Any) -> int:
 
 
 class Labels:
-    """The landmark of every node as a user gave it: a checked copy, equal and hashed by its values.
+    """Landmarks of the nodes that a user chose: a checked copy, compared and hashed by its values.
 
-    So it can be a parameter, and the key of a stage that is kept.
+    So labels can be a parameter, and part of the key of a kept stage.
 
     Parameters
     ----------
     labels : (N,) integers from 0; torch, NumPy, CuPy or xarray array, or list
+        The landmark of every node.
     name : str
-        What errors call it.
+        The name in error messages.
 
     Raises
     ------
     InputError, InputTypeError
-        Another number of axes, a negative number, entries that a mask hides, or values that are no array of integers.
+        Another number of axes, a negative number, masked entries, or values that are no array of integers.
     """
 
     def __init__(self, labels: Any, name: str = "landmarks") -> None:
         import numpy as np
-        import torch  # the command line checks parameters without it
+        import torch  # imported here, because the command line checks parameters before it loads torch
 
         accepted = "one whole number from 0 per node" + (f", or {listed(LANDMARKS)}" if name == "landmarks" else "")
         if _is_masked(labels):
@@ -95,7 +95,7 @@ class Labels:
         self._digest = hashlib.blake2b(self.values.numpy().data).digest()
 
     def of_nodes(self, n_nodes: int) -> torch.Tensor:  # (N,) int64
-        """The labels, if they are as many as there are nodes."""
+        """The labels; raises `InputError` unless there is a label for each of ``n_nodes`` nodes."""
         if self.values.numel() != n_nodes:
             raise InputError(f"{self.name} has shape ({self.values.numel()},); accepted: ({n_nodes},), one per node")
         return self.values
@@ -111,7 +111,7 @@ class Labels:
 
 
 def _is_masked(labels: Any) -> bool:
-    """Whether ``labels`` is a masked tensor, or a masked array that hides an entry, also one in a list."""
+    """Whether ``labels`` is a masked tensor, an array with a masked entry, or a list that contains such an array."""
     import numpy as np
     from torch.masked import MaskedTensor
 
@@ -122,14 +122,14 @@ def _is_masked(labels: Any) -> bool:
 
 
 def _as_numpy(array: Any) -> Any:
-    """A tensor or an array as an array; half precision as single, since NumPy has no bfloat16."""
+    """``array`` as a NumPy array. Half precision becomes single precision, because NumPy has no bfloat16."""
     if not hasattr(array, "numpy"):
         return array
     return (array.float() if array.is_floating_point() else array).numpy()
 
 
 def check_landmarks(landmarks: Any) -> str | Labels:
-    """Return the name of a way to find landmarks, or `Labels` that are given, else raise."""
+    """Return the name of a method, or `Labels` of an array; raise `InputError` for anything else."""
     if isinstance(landmarks, Labels):
         return landmarks
     return check_choice("landmarks", landmarks, LANDMARKS) if isinstance(landmarks, str) else Labels(landmarks)
@@ -137,12 +137,12 @@ def check_landmarks(landmarks: Any) -> str | Labels:
 
 @dataclass(frozen=True)
 class Params:
-    """The parameters of docs/method.md that decide a result; checked when made.
+    """The parameters that decide the result of a run. They are those of `MMPHATE`, which describes each of them.
 
     Raises
     ------
     InputError, InputTypeError
-        A value out of range or of the wrong kind; the message names the parameter.
+        A value out of range or of the wrong type. The message names the parameter.
     """
 
     n_components: int = 2
@@ -197,7 +197,7 @@ class Params:
         return {name: getattr(self, name) for name in STAGE_PARAMETERS[stage]}
 
     def most_landmarks(self, n_nodes: int) -> int:
-        """Landmarks that a run over ``n_nodes`` has at most; all nodes where there are none."""
+        """The largest number of landmarks of a run over ``n_nodes`` nodes. Without landmarks it is ``n_nodes``."""
         if isinstance(self.landmarks, Labels):
             return self.landmarks.n_landmark
         return min(n_nodes, self.n_landmark or n_nodes)

@@ -1,4 +1,4 @@
-"""MM-PHATE, the algorithm: the numbered steps of docs/method.md, each in the room that carries its name."""
+"""The algorithm MM-PHATE: the numbered steps of docs/method.md. The imports name the module of each step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 
 def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
-    """Embed ``trace``: steps 1 to 13. ``stage`` runs each, times it, and reuses what an earlier run has computed."""
+    """Embed ``trace``: steps 1 to 13. ``stage`` runs and times each stage, or reuses the result of an earlier run."""
     # 1 Normalize over samples: in memory, or block by block within step 2 if that reduces the samples
     points, resolution = stage("normalize", trace_points, trace, **p.of("normalize"))
     # 2 Reduce the samples by PCA if there are many
@@ -88,5 +88,5 @@ def _mds(distances: torch.Tensor, mds_solver: str, **options: Any) -> MDSResult:
 
 
 def interpolate(transitions: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:  # (N, L), (L, C) -> (N, C)
-    """Every node at the mean of the landmark coordinates, weighted by its transitions."""
+    """Coordinates of the nodes: means of the landmark coordinates, weighted by the transitions of each node."""
     return transitions @ landmarks.to(transitions.dtype)

@@ -1,4 +1,4 @@
-"""Where a node stands: the layout of (epoch, timestep, unit) in one flat axis of nodes."""
+"""The order of nodes: (epoch, timestep, unit) in one flat axis."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .trace.coordinates import settled
 class SliceLayout:
     """Node order of a trace: ``node = (epoch * n_timesteps + timestep) * n_units + unit``.
 
-    ``epoch``, ``timestep`` and ``unit`` hold the coordinates of the axes (numbers, text or dates),
-    so that a node can be labeled with what the user knows rather than with an index.
+    ``epoch``, ``timestep`` and ``unit`` hold the coordinates of the axes: numbers, text or dates. So a node can be
+    labeled with its coordinates and not only with indices.
 
     Raises
     ------
     InputError, InputTypeError
-        Coordinates that no file holds (other Python objects), or of more than one axis.
+        Coordinates that no file can hold (other Python objects), or with more than one axis.
     """
 
-    epoch: np.ndarray  # (n_epochs,)
-    timestep: np.ndarray  # (n_timesteps,)
-    unit: np.ndarray  # (n_units,)
+    epoch: np.ndarray  # (E,)
+    timestep: np.ndarray  # (T,)
+    unit: np.ndarray  # (M,)
 
     def __post_init__(self) -> None:
         for axis in ("epoch", "timestep", "unit"):
@@ -72,16 +72,16 @@ class SliceLayout:
         return (epoch * self.n_timesteps + timestep) * self.n_units + unit
 
     def indices(self, nodes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(epoch, timestep, unit) indices of ``nodes``, of all nodes when None."""
+        """The (epoch, timestep, unit) indices of ``nodes``; None means all nodes."""
         nodes = np.arange(self.n_nodes) if nodes is None else np.asarray(nodes)
         return tuple(np.unravel_index(nodes, self.shape))  # type: ignore[return-value]
 
     def labels(self, axis: str) -> np.ndarray:  # (N,)
-        """Coordinate value of every node along ``axis`` ("epoch", "timestep" or "unit")."""
+        """The coordinate of every node along ``axis``: "epoch", "timestep" or "unit"."""
         position = ("epoch", "timestep", "unit").index(check_choice("axis", axis, ("epoch", "timestep", "unit")))
         return getattr(self, axis)[self.indices()[position]]
 
 
 def unit_major(points: torch.Tensor) -> torch.Tensor:  # (S, M, D) -> (M, S, D)
-    """The stack of point sets that the interslice part works on: one set per unit."""
+    """The stack of the interslice part: one set of points per unit."""
     return points.transpose(0, 1).contiguous()

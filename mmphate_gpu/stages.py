@@ -1,4 +1,4 @@
-"""The stages of a run: their times and memory, their progress, and the results that a later run can use again."""
+"""The stages of a run: their times, memory and progress, and the results that a later run can use again."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ STAGES = tuple(STAGE_PARAMETERS)
 
 @dataclass(frozen=True)
 class StageReport:
-    """What one stage took."""
+    """Time and memory of one stage."""
 
     stage: str
     seconds: float
-    bytes: int  # held by the stage's result
-    peak_bytes: int  # the process (CPU) or the allocator (CUDA) up to the end of the stage
-    form: str  # what the result is: dtype and shape, or the operator's form
-    reused: bool  # whether an earlier run's result served
+    bytes: int  # of the result
+    peak_bytes: int  # highest use of the process (CPU) or the allocator (CUDA) up to the end of the stage
+    form: str  # dtype and shape of the result, or the form of the operator
+    reused: bool  # whether the result is that of an earlier run
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class _Kept(NamedTuple):
-    """A result, what it was computed from, and how often each of its tensors had been written to by then."""
+    """A result with its key, and how often torch had written to each of its tensors when it was stored."""
 
     chain: tuple
     result: Any
     versions: dict[int, int]
 
     def unchanged(self) -> bool:
-        now = _versions(self.result)  # an operator may have more tensors by now
+        now = _versions(self.result)  # an operator may have made more tensors since
         return all(now.get(at) == version for at, version in self.versions.items())
 
 
 class Stages:
-    """Runs stages one after another; a stage whose inputs did not change since the last run is not run again.
+    """Runs stages one after another. A stage is not run again if its inputs are those of the last run.
 
-    The stages form a chain, so a stage's key is its own parameters behind those of all before it.
+    The stages form a chain, so the key of a stage is the options of all stages up to it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -66,9 +66,9 @@ class Stages:
         self.start()
 
     def start(self, callback: Callback | None = None, checks: Mapping[str, Check] | None = None) -> Stages:
-        """Begin a run: forget the chain, the reports, the last callback and checks, not the results.
+        """Begin a run with an empty chain and no reports. The results of earlier runs stay.
 
-        ``checks`` look at the results of the stages they are named by, and raise to end the run there.
+        ``checks`` maps a stage to a function that gets the result of the stage, and that raises to end the run.
         """
         self.chain: tuple = ()
         self.reports: list[StageReport] = []
@@ -77,27 +77,26 @@ class Stages:
         return self
 
     def result(self, stage: str) -> Any:
-        """The result of ``stage``; None where none is kept."""
+        """The kept result of ``stage``, or None."""
         return self.kept[stage].result if stage in self.kept else None
 
     def forget(self, stage: str) -> None:
-        """Drop the results of ``stage`` and all after it, and give their memory back to the device."""
+        """Drop the results of ``stage`` and of all later stages, and return their memory to the device."""
         for later in STAGES[STAGES.index(stage) :]:
             self.kept.pop(later, None)
         release_cached(self.device)
 
     def held_bytes(self, but: tuple[torch.Tensor, ...] = ()) -> int:
-        """Bytes of the kept results, without those that ``but`` holds too. A run that replaces the results can use
-        these bytes as well."""
+        """Bytes of the kept results that are not also in ``but``. A run that replaces the results frees these bytes."""
         held = _tensors(tuple(kept.result for kept in self.kept.values()))
         return _bytes_of(held.values()) - _bytes_of(held[at] for at in _tensors(but).keys() & held.keys())
 
     def __call__(self, stage: str, work: Callable[..., Result], *inputs: Any, **options: Any) -> Result:
-        """The result of ``work(*inputs, **options)``, or the kept one if no option of the chain so far has changed.
+        """The result of ``work(*inputs, **options)``, or the kept result if no option of the chain has changed.
 
-        ``inputs`` are the trace and the results of earlier stages, which the chain stands for; everything else that
-        decides the result is in ``options``, whose values are hashable. A kept result is computed again if its tensors
-        have been written to since, through the estimator's attributes.
+        ``inputs`` are the trace and the results of earlier stages, so the options of the chain identify them.
+        Everything else that decides the result is in ``options``, whose values are hashable. A kept result is computed
+        again if a user has written into its tensors, through the attributes of the estimator.
         """
         self.chain, self.current = (*self.chain, stage, tuple(options.items())), stage
         kept = self.kept.get(stage)
@@ -106,7 +105,7 @@ class Stages:
         result: Any = kept.result if kept is not None and reused else None
         del kept
         if not reused:
-            # What follows a changed stage changes too: old and new results need not be in memory together.
+            # Later stages change too. Drop their results first, so that old and new ones are not in memory together.
             for later in STAGES[STAGES.index(stage) :]:
                 self.kept.pop(later, None)
             result = work(*inputs, **options)
@@ -157,7 +156,7 @@ def _tensors(result: Any) -> dict[int, torch.Tensor]:
 def _versions(result: Any) -> dict[int, int]:
     """{address: how often torch has written to the memory there}, for the tensors of ``result``."""
     versions: dict[int, int] = {}
-    for tensor in _every_tensor(result):  # two that share memory are counted separately
+    for tensor in _every_tensor(result):  # tensors that share memory may have separate counters
         count = 0 if tensor.is_inference() else tensor._version  # torch does not count for inference tensors
         versions[tensor.data_ptr()] = versions.get(tensor.data_ptr(), 0) + count
     return versions
@@ -172,7 +171,7 @@ def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def _form(result: Any) -> str:
-    """What ``result``, or the first thing it holds, looks like."""
+    """Dtype and shape of ``result``, or the form of the operator; of its first part if it has parts."""
     if isinstance(result, torch.Tensor):
         return f"{str(result.dtype).removeprefix('torch.')} {tuple(result.shape)}"
     if hasattr(result, "nbytes"):  # an operator
@@ -181,7 +180,7 @@ def _form(result: Any) -> str:
 
 
 def progress_bar(total: int, **options: Any) -> Any:
-    """A tqdm bar on stderr. If stderr cannot be written to, nothing is drawn and the run goes on."""
+    """A tqdm bar on stderr. If writing to stderr fails, nothing is drawn and the run goes on."""
     from tqdm import tqdm
 
     return tqdm(total=total, file=lenient(sys.stderr), **options)
@@ -189,7 +188,7 @@ def progress_bar(total: int, **options: Any) -> Any:
 
 @contextmanager
 def progress_callback(verbose: int | bool, callback: Callback | None) -> Iterator[Callback | None]:
-    """A callback that draws a bar if ``verbose`` and passes on to ``callback``; the bar is closed on leaving."""
+    """A callback that draws a bar if ``verbose``, and calls ``callback``. The bar is closed when the block ends."""
     if callback is not None and not callable(callback):
         raise InputTypeError(f"callback={callback!r} must be callable with (stage, done, total), or None")
     if not verbose:

@@ -17,7 +17,7 @@ from mmphate_gpu.affinities.bandwidth import kth_unit_distance
 from mmphate_gpu.linalg.block_krylov import orthonormalize
 from mmphate_gpu.linalg.eigenvalues import symmetric_eigenvalues
 from mmphate_gpu.linalg.symmetric_product import symmetric_product
-from mmphate_gpu.mds.smacof import Way
+from mmphate_gpu.mds.smacof import SmacofRun
 from mmphate_gpu.operators import TiledAffinity
 from mmphate_gpu.ops.csr import indptr_of_counts
 from mmphate_gpu.ops.csr_matmul import FLOAT32_FROM, matmul
@@ -217,7 +217,7 @@ def _guttman_transform(data: Data) -> list[Call]:
 def _descent_step(data: Data) -> list[Call]:
     """A long step that is accepted, with the full history of steps."""
     op, distances, start = "descent_step", data.distances.float(), (data.high - data.high.mean(0))[:, :2].contiguous()
-    way = Way(distances, start, max_iter=2**40, eps=0.0)
+    way = SmacofRun(distances, start, max_iter=2**40, eps=0.0)
     swept = way.sweep(distances, way.trial)
     while not (way.state[IS_NEAR] and way.state[N_KEPT] == DEPTH and swept[1] < way.state[BEST]):
         way.advance()
@@ -232,7 +232,7 @@ def _descent_step(data: Data) -> list[Call]:
     return [Call(op, case, run, by, size, "coordinates", needs, **others)]
 
 
-def _stepped(op: Callable[..., Any], swept: tuple, copies: Copies, way: Way) -> tuple[torch.Tensor, torch.Tensor]:
+def _stepped(op: Callable[..., Any], swept: tuple, copies: Copies, way: SmacofRun) -> tuple[torch.Tensor, torch.Tensor]:
     """The next trial and the history after a step."""
     points, moved, trial, step, kept, state = copies.next()
     op(*swept, points, moved, trial, step, kept, state, way.eps, way.max_iter)

@@ -1,4 +1,4 @@
-"""What can be read off a trace and its embedding."""
+"""Analyses of a trace and its embedding."""
 
 from .preservation import neighborhood_preservation
 

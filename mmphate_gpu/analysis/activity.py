@@ -1,4 +1,4 @@
-"""What a unit responds to."""
+"""The class of samples that activates a unit most."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..trace.stored import blocks
 
 
 def most_active_class(trace: Trace) -> np.ndarray | None:  # (N,)
-    """Per node, the class whose samples have the highest mean activation (z-scored over samples).
+    """For every node, the class whose samples have the highest mean activation, z-scored over samples.
 
-    None for a trace without labels; among equal means the smallest label. O(N S) time.
+    Of equal means the smallest label wins. None for a trace without labels. O(N P) time.
     """
     if trace.label is None:
         return None
     classes, members = np.unique(trace.label, return_inverse=True)
-    onehot = torch.nn.functional.one_hot(torch.from_numpy(members), len(classes)).double()  # (S, classes)
+    onehot = torch.nn.functional.one_hot(torch.from_numpy(members), len(classes)).double()  # (P, classes)
     onehot, winners = onehot.to(trace.data.device), []
     for _, values, present in blocks(trace.data, trace.mask):
         points = normalized(values, present).double()

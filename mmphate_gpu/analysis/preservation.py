@@ -1,4 +1,4 @@
-"""Neighborhood preservation: which share of the nearest neighbors an embedding keeps."""
+"""Neighborhood preservation: the share of nearest neighbors that an embedding keeps."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..slices import unit_major
 from ..trace import Trace, as_trace, flat_points, normalize
 from ..trace.stored import Array, blocks
 
-# Pairs per chunk: two float64 distance blocks, the copies that the selection of ties makes, and masks, at most
-# 60 bytes a pair, stay under 64 MiB.
+# Pairs per chunk. A pair takes at most 60 bytes for two float64 distances, copies of them for ties, and masks, so a
+# chunk stays under 64 MiB.
 _CHUNK_PAIRS = 2**20
 
 
@@ -35,24 +35,26 @@ def neighborhood_preservation(trace: Any, embedding: Any, k: Sequence[int]) -> l
 def neighborhood_preservation(
     trace: Any, embedding: Any, k: int | Sequence[int]
 ) -> tuple[float, float] | list[tuple[float, float]]:
-    """Shares of common k nearest others in sample space and in the embedding: ``(intra, inter)``.
+    """Share of the k nearest neighbors in sample space that are also the k nearest in the embedding.
 
-    *Inter*: among the slices of one unit, averaged over slices and units. *Intra*: among the units of one
-    slice, k capped at n_units - 1. Sample space is the trace z-scored over samples (ddof 1, +1e-8); both
-    distances are Euclidean. The computation is exact; of equally near points the lower index counts as nearer.
+    *Inter* compares the slices of each unit. *Intra* compares the units of each slice, with k at most n_units - 1. Both
+    are means over all nodes. Sample space is the trace z-scored over samples (ddof 1, 1e-8 added to the deviation).
+    Both distances are Euclidean. The neighbors are exact; of equally near points the one with the lower index counts
+    as nearer.
 
     Parameters
     ----------
     trace : anything `as_trace` accepts
-        With S slices, M units and D samples.
-    embedding : (S*M, C) array or tensor, or an object with such ``.coordinates``
-        Node ``slice * n_units + unit``.
+        S slices, M units and P samples.
+    embedding : (S M, C) array or tensor, or an object with such ``.coordinates``
+        Row ``slice * n_units + unit`` has the node of this slice and unit.
     k : int or sequence of int
         1 to S - 1; several are computed in one pass.
 
     Returns
     -------
-    (intra, inter), or a list of these, one per k. ``intra`` is nan for a single unit, which has no others.
+    (intra, inter) : tuple of float, or a list of tuples for a sequence ``k``
+        ``intra`` is nan for a single unit.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def neighborhood_preservation(
 
     Notes
     -----
-    Runs on the trace's device in float64: O(M S^2 (D + C)) time, about 64 MiB of temporaries. Deterministic.
+    Runs on the trace's device in float64: O(M S^2 (P + C)) time, about 64 MiB of temporaries. Deterministic.
 
     Examples
     --------
@@ -71,7 +73,7 @@ def neighborhood_preservation(
     """
     trace = as_trace(trace)
     ks = _checked_ks(k, trace.n_slices)
-    points = _z_scored(trace)  # (S, M, D)
+    points = _z_scored(trace)  # (S, M, P)
     places = _places(embedding, trace)  # (S, M, C)
     intra = _intra(points, places, ks)
     inter = _shares(unit_major(points), unit_major(places), ks)
@@ -84,7 +86,7 @@ def _checked_ks(k: int | Sequence[int], n_slices: int) -> list[int]:
     values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     if not values:
         raise InputError("k is empty; accepted: an integer, or a sequence of at least one")
-    # With k = n_slices every other slice would be a neighbor, and one more is wanted.
+    # A slice has n_slices - 1 others.
     return [int(check_number("k", value, low=1, high=n_slices - 1, integer=True)) for value in values]
 
 
@@ -103,20 +105,20 @@ def _places(embedding: Any, trace: Trace) -> torch.Tensor:  # (S, M, C)
     return coordinates.reshape(trace.n_slices, trace.n_units, -1)
 
 
-def _z_scored(trace: Trace) -> torch.Tensor:  # (S, M, D)
-    """Over the present samples: (x - mean) / (deviation + 1e-8), ddof 1; 0 where masked or dead."""
+def _z_scored(trace: Trace) -> torch.Tensor:  # (S, M, P)
+    """(x - mean) / (deviation + 1e-8) over the present samples, with ddof 1; 0 for masked samples and dead units."""
     count: Any = trace.n_samples
     if trace.mask is not None:
         count = _present(trace.mask)
-    # Masked entries stand at the mean there: they add nothing to the squares.
+    # `flat_points` replaces masked samples by the mean, so they add nothing to the squares.
     squares = flat_points(trace).var(-1, correction=0, keepdim=True) * trace.n_samples
     population = (squares / count).sqrt()
     sample = (squares / torch.as_tensor(count - 1, device=squares.device).clamp_min(1)).sqrt()
     return normalize(trace) * (population / (sample + 1e-8))
 
 
-def _present(mask: Array) -> torch.Tensor:  # (E, T, M, D) -> (S, M, 1)
-    """Samples present in each (slice, unit); of a mask that is read by parts only one block is in memory."""
+def _present(mask: Array) -> torch.Tensor:  # (E, T, M, P) -> (S, M, 1)
+    """Number of present samples of each (slice, unit). Only one block of a mask in a file is in memory at a time."""
     n_epochs, n_timesteps, n_units, _ = mask.shape
     count = torch.empty(n_epochs * n_timesteps, n_units, 1, dtype=torch.int64, device=mask.device)
     for chunk, present, _ in blocks(mask, None):
@@ -132,7 +134,7 @@ def _intra(points: torch.Tensor, places: torch.Tensor, ks: list[int]) -> list[fl
 
 
 def _shares(points: torch.Tensor, places: torch.Tensor, ks: list[int]) -> list[float]:
-    """For each k, the mean over the points of (B, n, p) of |common k nearest| / k."""
+    """For each k, the mean of |common k nearest| / k over all points of (B, n, p) and (B, n, C)."""
     n_sets, n_points, _ = points.shape
     common = torch.zeros(len(ks), dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(n_sets, n_points, _CHUNK_PAIRS):
@@ -143,15 +145,15 @@ def _shares(points: torch.Tensor, places: torch.Tensor, ks: list[int]) -> list[f
 
 
 class _Nearest:
-    """Distances from the points ``rows`` of every set to all points of it, with the smallest ``k`` in order."""
+    """Distances from the points ``rows`` of every set to all points of the set, and the ``k`` smallest in order."""
 
     def __init__(self, stack: torch.Tensor, rows: torch.Tensor, k: int) -> None:
         self.distances = distances_by_difference(stack[:, rows], stack)  # (B, r, n)
-        self.distances[:, rows - rows[0], rows] = torch.inf  # a point is no neighbor of its own
+        self.distances[:, rows - rows[0], rows] = torch.inf  # a point is not its own neighbor
         self.smallest = torch.topk(self.distances, k, dim=-1, largest=False, sorted=True).values
 
     def mask(self, k: int) -> torch.Tensor:  # (B, r, n) bool
-        """True at the k nearest; points as far as the k-th compete by index, whatever `topk` returned."""
+        """True at the k nearest. Of the points as far away as the k-th, those with the lowest indices count."""
         reach = self.smallest[..., k - 1 : k]
         near = self.distances <= reach
         tied = near.sum(-1) > k

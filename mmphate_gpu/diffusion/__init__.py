@@ -1,4 +1,4 @@
-"""Diffusion over the landmarks: its time, its power, and the potential (steps 9 to 11 of docs/method.md)."""
+"""Diffusion over the landmarks: time, power, potential and its distances (steps 9 to 11 of docs/method.md)."""
 
 from .entropy import EntropyEstimate, entropy_with_error, optimal_t, von_neumann_entropy
 from .knee import knee

@@ -25,14 +25,15 @@ from .power import check_square
 # matrix, which is several times faster. Its error is bounded; if the error could change t, the plain SVD decides. The
 # limit for CUDA is low, because there the SVD of more than 32 rows is a loop of Jacobi sweeps.
 SVD_UP_TO = {"cpu": 1000, "cuda": 32}
-# Bound of the error in the eigenvalues of the float64 Gram matrix, relative to the largest. Measured errors are 5e-15
-# at 1200 rows and 8e-15 at 2400, and grow with the root of the number of rows.
+# Bound of the error in the eigenvalues of the float64 Gram matrix, relative to the largest eigenvalue. Measured errors
+# are 5e-15 at 1200 rows and 8e-15 at 2400, and grow with the square root of the number of rows.
 GRAM_ERROR = 1e-13
-# The number added inside the logarithm (step 9 of docs/method.md).
+# The number that is added to the weights (step 9 of docs/method.md).
 ENTROPY_FLOOR = torch.finfo(torch.float64).eps
-# Components of more landmarks than this have their singular values sampled: the Gram matrix and its eigenvalues take
-# time with the cube of the landmarks, a sample with the square. A sample multiplies matrices, which a GPU does near its
-# peak rate, but a GPU finds eigenvalues of a few thousand rows slowly. The limit for CUDA is an estimate, not measured.
+# Components of more landmarks than this have their singular values sampled. The time of the Gram matrix and its
+# eigenvalues grows with the cube of the number of landmarks, the time of a sample with the square. On a GPU a sample
+# runs near the peak rate, because it multiplies matrices, and eigenvalues of a few thousand rows are slow. The limit
+# for CUDA is an estimate, not measured.
 SAMPLE_ABOVE = {"cpu": 8000, "cuda": 1500}
 # Probes of the sample, round by round, until the knee is certain. If it stays uncertain, all singular values are
 # computed, if they fit in memory.
@@ -99,9 +100,9 @@ def entropy_of_singular_values(
     values = values / values.amax(-1, keepdim=True)
     n_curves = max(values.numel(), 0 if counts is None else counts.numel()) // values.shape[-1]
     powers, entropy = torch.ones_like(values[..., None, :]), []
-    # Some five temporaries of this size are held at once.
+    # About five temporaries of this size are in memory at once.
     for part in row_chunks(t_max, n_curves * values.shape[-1], chunk_elements(values.device) // 4):
-        # The powers of this part, row by row: the first row continues from the last power of the part before.
+        # The powers of this part, row by row. The first row continues from the last power of the part before.
         factors = values[..., None, :].repeat_interleave(part.stop - part.start, -2)
         factors[..., 0, :] *= powers[..., -1, :]
         powers = factors.cumprod(-2)
@@ -115,8 +116,8 @@ def entropy_of_singular_values(
 def _flat_if_rounding(entropy: torch.Tensor, n_values: int) -> torch.Tensor:  # (..., t_max)
     """``entropy``, made constant if it changes by no more than the rounding of ``n_values`` singular values.
 
-    Singular values that should be 0 come out near 1e-17, and their powers vanish. If all other singular values are
-    equal, nothing else changes the curve, and this change would be taken for its knee.
+    Singular values that should be 0 are computed as about 1e-17, and their powers vanish. If all other singular values
+    are equal, nothing else changes the curve, and this change would be mistaken for the knee.
     """
     start = entropy[..., :1]
     rounding = -math.log(ENTROPY_FLOOR) * ENTROPY_FLOOR * n_values
@@ -125,32 +126,41 @@ def _flat_if_rounding(entropy: torch.Tensor, n_values: int) -> torch.Tensor:  # 
 
 @takes_arrays("landmark_op")
 def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Tensor:  # (L, L) -> (t_max,) float64
-    """Entropy of the singular values of landmark_op^(i+1), i = 0 .. t_max - 1.
+    """Entropy, in nats, of the singular values s of landmark_op, raised to the powers 1 .. t_max.
 
-    landmark_op is not symmetric, so its singular values differ from its eigenvalues. They are computed for every
-    connected component. A component of more than 1000 landmarks (on CUDA 32) uses the float64 Gram matrix, if that
-    provably gives the same `optimal_t` as the SVD. A component of more than 8000 (on CUDA 1500) is sampled, if that
-    provably gives the same `optimal_t` (`entropy_with_error`).
+    H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1. landmark_op is
+    not symmetric, so its singular values differ from its eigenvalues.
 
-    A component takes O(L^3) time, a sampled component O(6500 L^2). O(L^2) memory. Deterministic for one device, dtype
-    and thread count, because the seed of the sample is fixed.
+    Raises
+    ------
+    InputError
+        landmark_op is not square or finite, or contains only zeros; t_max is not an integer from 4 to 100,000.
 
     Warns
     -----
     RuntimeWarning
-        If the sample leaves `optimal_t` open and an exact decomposition does not fit in memory.
+        If the sample leaves several values of `optimal_t` possible and the exact singular values do not fit in memory.
+
+    Notes
+    -----
+    The singular values are computed for every connected component. A component of more than 1000 landmarks (on CUDA 32)
+    uses the float64 Gram matrix, if the error bound proves that `optimal_t` is that of the SVD. A component of more
+    than 8000 (on CUDA 1500) is sampled, if the error estimate leaves only one `optimal_t` (`entropy_with_error`).
+
+    A component takes O(L^3) time, a sampled component O(6500 L^2). O(L^2) memory. Deterministic for the same device,
+    dtype and thread count, because the seed of the sample is fixed.
     """
     return entropy_of_components(landmark_op, None, t_max)
 
 
 def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, t_max: int) -> torch.Tensor:
-    """`von_neumann_entropy` of an operator whose `components` are ``groups``."""
+    """`von_neumann_entropy` of an operator whose `components` are ``groups``; None computes them."""
     estimate = _entropy_with_error(landmark_op, groups, t_max)
     if estimate.t_low < estimate.t_high:
         warnings.warn(
             f"the diffusion time of {landmark_op.shape[0]:,} landmarks is only known to lie between {estimate.t_low} "
-            f"and {estimate.t_high}: the singular values are sampled, and there is no memory for all of them. A "
-            "smaller n_landmark, or a number for t, settles it",
+            f"and {estimate.t_high}: the singular values are sampled, because all of them do not fit in memory. To "
+            "avoid this, use a smaller n_landmark or set t to a number",
             RuntimeWarning,
             stacklevel=4,
         )
@@ -163,10 +173,10 @@ def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEs
 
     Components of up to 8000 landmarks (on CUDA 1500) are not sampled: ``error`` is 0, and one break is left. Larger
     components are sampled by stochastic Lanczos quadrature. Then ``error`` is four standard errors over the probes
-    (jackknife), plus twice the change that the last quarter of the Lanczos steps makes, plus rounding. A break could be
-    the knee if the two lines that meet there fit no worse than those of the best break, within the error of the
-    difference. Probes are added until one break is left; if several stay, all singular values are computed, if they fit
-    in memory. Deterministic for one device, dtype and thread count, because the seed is fixed.
+    (jackknife), plus twice the change by the last quarter of the Lanczos steps, plus rounding. A break could be the
+    knee if its two lines fit as well as those of the best break, within the error of the difference. Probes are added
+    until one break is left. If several stay and all singular values fit in memory, all are computed. Deterministic for
+    the same device, dtype and thread count, because the seed is fixed.
     Source: Ubaru, Chen & Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017.
     """
     return _entropy_with_error(landmark_op, None, t_max)
@@ -177,7 +187,7 @@ def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_
     check_square(landmark_op)
     if not bool(landmark_op.any()):
         raise InputError("landmark_op contains only zeros; accepted: a matrix with an entry that is not 0")
-    scale = safe_scale(landmark_op)  # the entropy does not depend on it
+    scale = safe_scale(landmark_op)  # the entropy does not depend on the scale
     matrix = landmark_op.double() if scale == 1 else landmark_op.double() * scale
     groups = components(matrix) if groups is None else groups
     if max(members.shape[1] for members in groups) > _limit(SAMPLE_ABOVE, matrix.device):
@@ -190,8 +200,11 @@ def _entropy_with_error(landmark_op: torch.Tensor, groups: Components | None, t_
 
 
 def _exact_fits(groups: Components, device: torch.device) -> bool:
-    """Whether `_exact` fits in memory: the components of one size, and as much again for their SVD, or the Gram matrix
-    of one of them with its eigenvalues."""
+    """Whether `_exact` fits in memory.
+
+    It holds all components of one size, and either their SVD, which takes as much again, or the Gram matrix of one
+    component with its eigenvalues.
+    """
     needed = max((2 * members.shape[0] + 1) * 8 * members.shape[1] ** 2 for members in groups)
     return needed <= available_bytes(device)
 
@@ -208,7 +221,7 @@ def _exact(matrix: torch.Tensor, groups: Components, t_max: int) -> torch.Tensor
 
 
 def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEstimate:
-    """The entropy with sampled large components; probes are added until the knee is certain, or none are left."""
+    """The entropy with sampled large components. Probes are added until the knee is certain or `PROBES` ends."""
     most = _limit(SAMPLE_ABOVE, matrix.device)
     small = [members for members in groups if members.shape[1] <= most]
     known = torch.stack(_singular_value_bounds(matrix, small)).mean(0) if small else matrix.new_empty(0)
@@ -257,9 +270,9 @@ def _margin(curves: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:  # (1 +
 def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bool:
     """Whether all singular values within the bounds have the same knee."""
     bounds = entropy_of_singular_values(torch.stack([low, high]), entropy.numel())
-    # An error e in H moves the absolute residuals of one line by less than 3 sum |e| (those of a line fit to e itself).
-    # The points next to the break belong to both lines, so the sum for one break moves by less than 6 times that, and
-    # the difference of two by less than 12 times; the bend of H between the bounds is of second order in them.
+    # An error e in H changes the absolute residuals of one line by less than 3 sum |e|, the residuals of a line fit to
+    # e. Some points belong to both lines of a break, so the sum of a break changes by less than 6 sum |e|, and the
+    # difference of two breaks by less than 12 sum |e|. The curvature of H between the bounds is of second order.
     shift = 12 * (bounds - entropy).abs().amax(0).sum()
     best, second = torch.topk(knee_errors(entropy.cpu()), 2, largest=False).values
     return bool(second - best > shift + 2 * KNEE_TIE * entropy.abs().max())
@@ -267,5 +280,5 @@ def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bo
 
 @takes_arrays("landmark_op")
 def optimal_t(landmark_op: torch.Tensor, t_max: int = 100) -> int:
-    """Diffusion time: the knee of the von Neumann entropy."""
+    """Diffusion time: the knee of `von_neumann_entropy`, whose errors, warnings and cost it has."""
     return knee(von_neumann_entropy(landmark_op, t_max))

@@ -8,20 +8,20 @@ from ..errors import InputError
 from ..ops.chunks import row_chunks
 from ..runtime.arrays import takes_arrays
 
-# Entries at a time: 512 KiB, which stay in the cache of a processor. 16 MiB took 2.5 times as long for 10,000 points.
+# Entries of a block: 512 KiB, which stay in the cache of a processor. For 10,000 points, blocks of 16 MiB take 2.5
+# times as long.
 ENTRIES = 1 << 16
-# Breaks whose errors differ by less than this share of the largest entropy are equals: a sum of a hundred residuals
-# carries rounding of that order, and on a flat curve (converged training) nothing else, which is another on every
-# device.
+# Breaks whose errors differ by less than this share of the largest entropy are equal. A sum of a hundred residuals has
+# rounding of this order. The errors of a flat curve (converged training) are only rounding, which differs by device.
 KNEE_TIE = 1e-12
 
 
 @takes_arrays("curve")
 def knee(curve: torch.Tensor) -> int:
-    """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first of several equal ones.
+    """The break at which two straight lines fit ``curve`` (n >= 4 points) best; the first of several equal breaks.
 
-    Errors of fit that differ by less than `KNEE_TIE`, which is rounding, are equal. The scale of the curve does not
-    matter. O(n^2) time.
+    The error of a break is the sum of absolute residuals of `knee_errors`. Errors are equal if they differ by less than
+    `KNEE_TIE`, which is rounding. The scale of the curve does not matter. O(n^2) time. Deterministic.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def knee(curve: torch.Tensor) -> int:
     largest = float(curve.abs().max())
     if largest == 0:
         return 1  # every break fits
-    errors = knee_errors(curve / largest)  # the squares of large values would overflow
+    errors = knee_errors(curve / largest)  # scaled, because squares of large values overflow
     return 1 + int(torch.nonzero(errors <= errors.min() + KNEE_TIE)[0])
 
 
@@ -57,8 +57,10 @@ def knee_errors(curve: torch.Tensor) -> torch.Tensor:  # (..., n) -> (..., n - 2
 
 
 def _residual(curve: torch.Tensor, *, fitted: torch.Tensor, judged: torch.Tensor) -> torch.Tensor:
-    """Sum of the absolute residuals at the ``judged`` points of the least-squares line through the ``fitted`` ones;
-    (..., n) and two boolean (B, n) -> (..., B)."""
+    """Sum of absolute residuals at the ``judged`` points of the least-squares line through the ``fitted`` points.
+
+    The shapes are (..., n), twice (B, n) bool -> (..., B).
+    """
     inside, y = fitted.double(), curve[..., None, :]
     count = inside.sum(-1, keepdim=True)
     x = torch.arange(fitted.shape[-1], dtype=torch.float64, device=fitted.device)

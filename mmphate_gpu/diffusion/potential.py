@@ -16,8 +16,8 @@ from ..runtime.arrays import takes_arrays
 from .power import diffuse
 
 LOG_OFFSET = 1e-7  # added inside the logarithm (step 10 of docs/method.md)
-# Pairs closer than this share of the longest squared row are recomputed by differences: there the product form has
-# lost ten of its sixteen digits.
+# Pairs whose squared distance is below this share of the largest squared norm are computed again by differences: the
+# product form loses six or more of their sixteen digits.
 CLOSE = 1e-6
 
 
@@ -27,13 +27,14 @@ def diffusion_potential(
 ) -> torch.Tensor:  # (L, L) -> (L, L) float64
     """Potential of Q = landmark_op^t.
 
-    gamma = 1: -ln(Q + 1e-7); gamma = -1: Q; else Q^c / c with c = (1 - gamma) / 2. O(L^3 log t) time.
+    gamma = 1: -ln(Q + 1e-7); gamma = -1: Q; else Q^c / c with c = (1 - gamma) / 2. O(L^3 log t) time, O(L^2) memory.
+    Deterministic.
 
     Raises
     ------
     InputError
-        landmark_op is not square or finite, or its power t overflows or vanishes, as it does for an operator whose rows
-        do not sum to about 1.
+        gamma or t is out of range; landmark_op is not square or finite; or the power overflows or vanishes, which
+        happens if the rows of landmark_op do not sum to about 1.
     """
     check_number("gamma", gamma, low=-1, high=1)
     power = diffuse(landmark_op, t)
@@ -47,16 +48,16 @@ def diffusion_potential(
 
 
 def allows_low_rank(gamma: float) -> bool:
-    """Whether the potential of powers that are off by 1e-14 is as good as that of exact ones.
+    """Whether an error of 1e-14 in the entries of the power is too small to matter in the potential.
 
-    An entry to the power c is then off by 1e-14^c. This is 1e-7 for the square root of gamma = 0, and too much for a
-    larger gamma. The logarithm of gamma = 1 is safe, because it adds 1e-7 to every entry.
+    An entry to the power c then has an error of 1e-14^c. For gamma = 0, the square root, it is 1e-7; for a larger gamma
+    it is too large. The logarithm of gamma = 1 is safe, because 1e-7 is added to every entry.
     """
     return gamma <= 0 or gamma == 1
 
 
 def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
-    """The transform alone, given Q = landmark_op^t."""
+    """The potential of ``power``, which is Q = landmark_op^t."""
     if gamma == 1:
         return (power + LOG_OFFSET).log_().neg_()
     if gamma == -1:
@@ -70,8 +71,13 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
     """Distances between the rows of the potential, in float64.
 
     ``metric`` is "euclidean", or "cosine": 1 - cosine similarity, which is 1 between a row of zeros and any other row.
-    A matrix product gives all pairs; pairs of which it leaves few digits are computed again by differences. The result
-    is exactly symmetric, with a zero diagonal. O(L^2 F) time, O(L^2) memory. Deterministic.
+    A matrix product computes all pairs. Pairs that lose many digits in it are computed again by differences. The result
+    is exactly symmetric, with a zero diagonal. O(L^2 C) time, O(L^2) memory. Deterministic.
+
+    Raises
+    ------
+    InputError
+        An unknown metric, or a potential that is empty, not finite, or without exactly two axes.
     """
     check_choice("metric", metric, MDS_DISTANCES)
     if potential.ndim != 2 or potential.numel() == 0:
@@ -88,10 +94,10 @@ def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> t
 
 
 def _cosine_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, C) -> (L, L)
-    """1 - cosine similarity; a row of zeros has similarity 0 to all other rows, as scikit-learn has it."""
+    """1 - cosine similarity. As in scikit-learn, a row of zeros has similarity 0 to all other rows."""
     largest = rows.abs().amax(1, keepdim=True)
     zero = largest[:, 0] == 0
-    # Divided by its largest entry first, a row of entries like 1e-200 or 1e200 has a norm that float64 holds.
+    # Divide by the largest entry first: the norm of a row of entries like 1e-200 or 1e200 leaves the range of float64.
     scaled = rows / largest.masked_fill(largest == 0, 1)
     distances = _squared_distances(scaled / scaled.norm(dim=1, keepdim=True).masked_fill(largest == 0, 1)).div_(2)
     distances[zero] = 1
@@ -99,37 +105,37 @@ def _cosine_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, C) -> (L, L)
     return distances.fill_diagonal_(0)
 
 
-# Rows of a potential that are nearer than this share of their norm are equal but for rounding. Measured: after many
-# steps of diffusion such distances are 1e-15 of the norm, and powers by leading eigenpairs have errors of 1e-14.
+# Rows of a potential whose distance is below this share of their norm are equal up to rounding. Measured: after many
+# steps of diffusion such distances are 1e-15 of the norm, and powers from leading eigenpairs have errors of 1e-14.
 COLLAPSED = 1e-13
 
 
 def warn_if_collapsed(
     distances: torch.Tensor, metric: str, potential: torch.Tensor, groups: Components, t: int
 ) -> None:
-    """Warn if the rows of the potential are equal but for rounding in every component of two or more landmarks.
+    """Warn if the rows of the potential are equal up to rounding in every component of two or more landmarks.
 
-    ``groups`` are the connected `components`. The distances (L, L) within components are then rounding, and so is the
-    picture of each component. O(L^2) time.
+    ``groups`` are the connected `components`. The distances (L, L) within components are then only rounding, and so is
+    the embedding of each component. O(L^2) time.
     """
     widest = [float(diagonal_blocks(distances, members).max()) for members in groups if members.shape[1] > 1]
     # The cosine distance is half of the square of a distance between rows of norm 1.
     rounding = COLLAPSED**2 / 2 if metric == "cosine" else COLLAPSED * float(potential.norm(dim=1).max())
     if widest and max(widest) <= rounding:
         warnings.warn(
-            f"after t={t} steps all landmarks of a connected component have the same potential: what the picture shows "
-            "within a component is rounding. A smaller t shows its structure",
+            f"after t={t} steps all landmarks of a connected component have the same potential, so the picture shows "
+            "only rounding within a component. A smaller t shows its structure",
             RuntimeWarning,
             stacklevel=2,
         )
 
 
 def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, C) -> (L, L)
-    centered = rows - rows.mean(0)  # distances stay, rounding falls with the norms
+    centered = rows - rows.mean(0)  # the same distances with smaller norms, so with less rounding
     norms = centered.square().sum(1)
     squared = symmetric_product(centered, centered.T).mul_(-2)
     del centered
-    # Both norms first: added one after the other they would round apart for (i, j) and (j, i).
+    # Add the two norms first: added one after the other, they would round differently for (i, j) and (j, i).
     for part in row_chunks(len(rows), len(rows), chunk_elements(rows.device)):
         squared[part].add_(norms[part, None] + norms).clamp_min_(0)
     i, j = torch.nonzero((squared < CLOSE * norms.max()).triu_(1), as_tuple=True)

@@ -25,14 +25,30 @@ def diffuse(
 ) -> torch.Tensor:
     """landmark_op^t in float64: (L, L) -> (L, L).
 
-    With the ``degrees`` (L,) of a reversible operator (`Landmarks.degrees`) through its symmetric form, whose products
-    cost half; component by component (``groups``: the `components` of landmark_op, if the caller has them); by repeated
-    squaring, about 1.5 log2(t) products of O(L^3). Entries are right to a small multiple of their own rounding, and
-    what is 0 stays 0.
+    Parameters
+    ----------
+    landmark_op : (L, L)
+    t : int
+        At least 1.
+    degrees : (L,), optional
+        Degrees of a reversible operator (`Landmarks.degrees`). The power is then taken of the symmetric form, whose
+        products cost half.
+    groups : list of (k, n), optional
+        The `components` of landmark_op, if they are known.
+    low_rank : bool
+        Allows errors of about 1e-14 in the entries of the symmetric form, and 0 for entries below 1e-16. On a CPU the
+        power of a large component then comes from its leading eigenpairs if few are enough, in a quarter of the time.
+        On CUDA it has no effect, because by operation count the products take less time than the eigensolver.
 
-    ``low_rank`` allows entries of the symmetric form to be off by about 1e-14, and those below 1e-16 to be 0. On a CPU
-    the leading eigenpairs of a large component then give its power where few make it up, at a quarter of the time. On
-    CUDA it changes nothing: by operation count the products take less there than the steps of the eigensolver.
+    Raises
+    ------
+    InputError
+        landmark_op is not square or finite, or t is out of range.
+
+    Notes
+    -----
+    Repeated squaring, component by component: about 1.5 log2(t) products of O(L^3). The error of an entry is a small
+    multiple of its rounding, and an entry that should be 0 is 0. Deterministic.
     """
     check_steps(t)
     check_square(landmark_op)
@@ -47,7 +63,7 @@ def diffuse(
     return _power(matrix, groups, t, large).mul_(root).div_(root[:, None])
 
 
-# From this many rows on the leading eigenpairs of a component may give its power.
+# Components of at least this many landmarks may take their power from leading eigenpairs.
 LOW_RANK_FROM = 1000
 
 
@@ -56,7 +72,7 @@ def _low_rank_or_exact(matrix: torch.Tensor, t: int) -> torch.Tensor:
     if power is not None:
         return power
     whole = [matrix]
-    del matrix  # `symmetric_power` gives it back with its last use
+    del matrix  # so that `symmetric_power` can free it after its last use
     return symmetric_power(whole.pop(), t)
 
 
@@ -68,10 +84,10 @@ def _symmetric_form(landmark_op: torch.Tensor, root: torch.Tensor) -> torch.Tens
 def _power(
     matrix: torch.Tensor, groups: Components, t: int, power: Callable[[torch.Tensor, int], torch.Tensor]
 ) -> torch.Tensor:
-    """``matrix^t``, component by component, in its place; ``power`` takes a component that alone has its size."""
+    """``matrix^t``, component by component, in place. ``power`` computes a component that is alone in its size."""
     if groups[0].shape == (1, matrix.shape[0]):
         whole = [matrix]
-        del matrix  # nobody but the power's own frame holds it then
+        del matrix  # so that ``power`` can free it after its last use
         return power(whole.pop(), t)
     for members in groups:
         if len(members) == 1:

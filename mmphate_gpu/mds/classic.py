@@ -1,4 +1,4 @@
-"""Classical MDS: the start of the metric one."""
+"""Classical MDS, which is also the start of metric MDS."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ def classic(
     *,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:  # (L, n_components) float64
-    """Coordinates from the leading eigenpairs of -1/2 J D^2 J (Torgerson 1952).
+    """Coordinates from the leading eigenpairs of -1/2 J D^2 J, where J = 1 - 1/L centers rows or columns.
 
-    Axes by falling eigenvalue, the largest entry of each positive; an eigenvalue below 0 gives an axis of zeros. Block
-    Krylov: about eight products, O(L^2) time each. Source: Borg & Groenen, "Modern Multidimensional Scaling", 2005.
+    The axes are in the order of falling eigenvalues, and the largest entry of each is positive. An eigenvalue below 0
+    gives an axis of zeros. The eigenpairs come from a block Krylov method with about eight products of O(L^2) time.
+    Source: Torgerson, "Multidimensional scaling: I. Theory and method", 1952; Borg & Groenen, "Modern
+    Multidimensional Scaling", 2005.
     """
     squared = distances.double().square()
     row_means = squared.mean(1)
     centered = squared.sub_(row_means[:, None]).sub_(row_means).add_(row_means.mean()).mul_(-0.5)
     values, vectors = top_eigenpairs(
-        # Symmetric: from the left, with the few rows contiguous, the product takes half of the time.
+        # The matrix is symmetric. A product from the left with few contiguous rows takes half of the time.
         lambda block: (block.T.contiguous() @ centered).T,
         centered.shape[0],
         n_components,

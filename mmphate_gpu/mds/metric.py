@@ -1,4 +1,4 @@
-"""One door to all solvers, and the orientation of what they return."""
+"""Metric and nonmetric MDS: checks, choice of the solver, and orientation of the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .nonmetric import nonmetric
 from .smacof import Descent, smacof
 from .stress import stress_in_range
 
-# Each nonmetric sweep regresses all pairs anew, tens of times the cost of a metric one, and converges slowly.
+# Most nonmetric sweeps. Each regresses all pairs, which costs tens of metric sweeps, and they converge slowly.
 NONMETRIC_SWEEPS = 300
 
 
@@ -26,7 +26,7 @@ class MDSResult:
     """Coordinates of the landmarks and how well they fit."""
 
     coordinates: torch.Tensor  # (L, C) float64, centered
-    stress: float  # Kruskal's stress-1 against the given distances
+    stress: float  # Kruskal's stress-1 against the distances of the landmarks
     n_iter: int  # SMACOF sweeps, 0 for classical MDS
 
 
@@ -45,13 +45,19 @@ def metric_mds(
 
     Parameters
     ----------
+    distances : (L, L)
+        Symmetric with a zero diagonal.
+    n_components : int
+        1 to L - 1.
     solver : {"classic", "smacof", "nonmetric"}
-        Each goes on from the one before it.
+        Each solver starts from the result of the solver before it in this list.
     init : (L, C), optional
         Start of SMACOF; None means classical MDS.
     max_iter, eps
-        SMACOF ends after ``max_iter`` sweeps or when one lowers the stress by less than ``eps`` of itself; the
-        nonmetric part does at most 300.
+        SMACOF ends after ``max_iter`` sweeps, or when a sweep lowers the stress by less than the share ``eps``. The
+        nonmetric solver does at most 300 further sweeps.
+    random_state : int or None
+        Seed of classical MDS.
 
     Raises
     ------
@@ -61,9 +67,9 @@ def metric_mds(
 
     Notes
     -----
-    The result is turned onto its start by Procrustes (rotation and reflection only). The axes of the classical start
-    come by falling variance, with the largest entry positive, so that one seed gives one picture. SMACOF does not
-    depend on the scale of ``init``. O(L^2 C) a sweep. Deterministic.
+    The result is rotated and reflected onto its start (Procrustes). The axes of the classical start are in the order of
+    falling variance, with the largest entry positive, so that one seed gives one picture. SMACOF does not depend on the
+    scale of ``init``. A sweep takes O(L^2 C) time. Deterministic.
     """
     check_choice("solver", solver, MDS_SOLVERS)
     check_number("max_iter", max_iter, low=1, integer=True)
@@ -82,7 +88,8 @@ def metric_mds(
 def _scale_of_start(start: torch.Tensor, distances: torch.Tensor) -> float:
     """The power of two that brings ``start`` to the size of the ``distances``; 1 if it is within a factor of 1000.
 
-    The first sweep gives the same coordinates whatever the scale, but the stress before it would end the sweeps early.
+    The result of the first sweep does not depend on the scale. But with a start of another size, the stress before the
+    first sweep would end the sweeps early.
     """
     largest = float((start - start.mean(0)).abs().max())
     ratio = float(distances.max()) / largest if largest else 1.0
@@ -106,9 +113,9 @@ def _solve(
 
 
 def embed_landmarks(distances: torch.Tensor, n_components: int, *, solver: str, random_state: int | None) -> MDSResult:
-    """`metric_mds` of what `potential_distances` gives, unchecked.
+    """`metric_mds` without checks, for the result of `potential_distances`.
 
-    Where duplicates leave too few landmarks to span ``n_components``, the other axes are 0.
+    L landmarks span at most L - 1 dimensions. Components beyond that are 0.
     """
     spanned = min(n_components, distances.shape[0] - 1)
     if spanned == 0:
@@ -129,7 +136,7 @@ def _descend(distances: torch.Tensor, start: torch.Tensor, solver: str, max_iter
 
 
 def orient(coordinates: torch.Tensor, start: torch.Tensor) -> torch.Tensor:  # (L, C), (L, C) -> (L, C)
-    """Center ``coordinates`` and turn (or mirror) them as near to ``start`` as they will go."""
+    """Center ``coordinates``, and rotate and reflect them as near to ``start`` as possible (Procrustes)."""
     coordinates = coordinates - coordinates.mean(0)
     left, _, right = torch.linalg.svd(coordinates.T @ (start.to(coordinates) - start.mean(0)))
     return coordinates @ (left @ right)
@@ -145,7 +152,7 @@ def _checked_init(init: torch.Tensor, distances: torch.Tensor, n_components: int
 
 
 def _checked_distances(distances: torch.Tensor) -> torch.Tensor:
-    """``distances`` in float64, exactly symmetric; what is asymmetric by rounding is averaged."""
+    """``distances`` in float64, exactly symmetric. Entries that differ by rounding are averaged."""
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1] or distances.shape[0] < 2:
         raise InputError(f"distances has shape {tuple(distances.shape)}; accepted: a square matrix of at least 2 rows")
     distances = distances.double()

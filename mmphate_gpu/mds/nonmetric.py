@@ -11,10 +11,11 @@ from .smacof import Descent, one_sweep
 def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 300, eps: float = 1e-6) -> Descent:
     """Alternate monotone regression (on the host, by SciPy) and Guttman transforms from ``init`` (L, C).
 
-    Equal distances may be shown in any order (the primary approach to ties), so nothing hangs on the order of the
-    landmarks. The disparities are scaled to the norm of ``distances`` at every step, so that the picture keeps its
-    size. Ends when the stress against them falls by less than ``eps`` of itself. O(L^2 log L) once, O(L^2) a sweep, and
-    the sorting of the tied pairs. Source: Kruskal 1964.
+    Equal distances may be embedded in any order (the primary approach to ties), so the result does not depend on the
+    order of the landmarks. The disparities are scaled to the norm of ``distances`` in every sweep, so that the
+    embedding keeps its size. The sweeps end when the stress against the disparities falls by less than the share
+    ``eps``. O(L^2 log L) time once, and in every sweep O(L^2) and the sorting of the tied pairs. Deterministic.
+    Source: Kruskal, "Nonmetric multidimensional scaling: a numerical method", 1964.
     """
     distances = distances.double()
     n = distances.shape[0]
@@ -28,10 +29,10 @@ def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 30
     sweeps = 0
     while sweeps < max_iter:
         sweeps += 1
-        shown = distances_by_difference(points, points)[i, j]
-        order = _ties_sorted(shown, tied, group)
-        disparities = torch.empty_like(shown)
-        disparities[order] = _monotone(shown[order])
+        embedded = distances_by_difference(points, points)[i, j]
+        order = _ties_sorted(embedded, tied, group)
+        disparities = torch.empty_like(embedded)
+        disparities[order] = _monotone(embedded[order])
         disparities = disparities * (norm / disparities.norm().clamp_min(torch.finfo(torch.float64).tiny))
         target = torch.zeros_like(distances)
         target[i, j] = disparities
@@ -43,11 +44,11 @@ def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 30
     return Descent(points, sweeps)
 
 
-def _ties_sorted(shown: torch.Tensor, tied: torch.Tensor, group: torch.Tensor) -> torch.Tensor:  # (k,) int64
-    """The order 0, 1, ..., but the pairs ``tied`` by what they show within their ``group``, a run of neighbors."""
-    order = torch.arange(shown.numel(), device=shown.device)
-    by_shown = tied[shown[tied].argsort(stable=True)]
-    order[tied] = by_shown[group[by_shown].argsort(stable=True)]
+def _ties_sorted(embedded: torch.Tensor, tied: torch.Tensor, group: torch.Tensor) -> torch.Tensor:  # (k,) int64
+    """The order 0, 1, ..., where the ``tied`` pairs of each ``group`` are sorted by their ``embedded`` distances."""
+    order = torch.arange(embedded.numel(), device=embedded.device)
+    sorted_ties = tied[embedded[tied].argsort(stable=True)]
+    order[tied] = sorted_ties[group[sorted_ties].argsort(stable=True)]
     return order
 
 

@@ -1,4 +1,4 @@
-"""Out-of-sample placement: new slices among the fitted slices of their own units."""
+"""Out-of-sample placement: the coordinates of new slices of the fitted units."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..trace.pca import on_axes
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Everything of a fitted run that places new slices in its picture."""
+    """The parameters and tensors of a fitted run from which the coordinates of new slices follow."""
 
     n_samples: int  # P, of the fitted trace
     normalize: bool
     axes: PrincipalAxes | None
     points: torch.Tensor  # (M, S, D) float64
-    targets: torch.Tensor  # (M, S, C), the coordinates of the landmark of every fitted node
+    targets: torch.Tensor  # (M, S, C), for every fitted node the coordinates of its landmark
     bandwidth: torch.Tensor  # ()
     thresh: float
 
@@ -54,11 +54,11 @@ def place(
     *,
     thresh: float,
 ) -> torch.Tensor:  # (M, S_new, C)
-    """Means of ``targets`` weighted by exp(-(d / bandwidth)^2), cut at ``thresh``.
+    """Means of ``targets`` with the weights exp(-(d / bandwidth)^2), which are 0 below ``thresh``.
 
-    A point with no fitted point within the cut takes the weights that the kernel has without the cut, so the distance
-    does not matter, only the ratios. Every row depends on its own point alone, to rounding. O(M S_new S (D + C)) time;
-    chunks of memory. Deterministic.
+    If all weights of a point are below ``thresh``, none is set to 0, so a point far from all fitted points has
+    coordinates too. Up to rounding, a row depends only on its point. O(M S_new S (D + C)) time; chunks of memory.
+    Deterministic.
     """
     coordinates = targets.new_empty(*points.shape[:2], targets.shape[-1])
     least = math.log(thresh) if thresh > 0 else -math.inf
@@ -67,6 +67,6 @@ def place(
             scores = -(distances_by_difference(points[unit, rows], fitted[unit]) / bandwidth).square()
             best = scores.amax(1, keepdim=True)
             cut = (scores < least) & (best >= least)
-            weights = (scores - best).exp_().masked_fill_(cut, 0)  # only their ratios count
+            weights = (scores - best).exp_().masked_fill_(cut, 0)  # only the ratios of the weights matter
             coordinates[unit, rows] = (weights / weights.sum(1, keepdim=True)) @ targets[unit]
     return coordinates

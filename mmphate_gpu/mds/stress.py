@@ -1,4 +1,4 @@
-"""How well coordinates reproduce distances."""
+"""Stress: how well coordinates reproduce distances."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from ..runtime.arrays import takes_arrays
 
 @takes_arrays("distances", "coordinates")
 def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, L), (L, C)
-    """Kruskal's normalized stress-1: sqrt(sum (D - d)^2 / sum D^2); 0 where all distances are 0.
+    """Kruskal's normalized stress-1: sqrt(sum (D - d)^2 / sum D^2), or 0 if all distances are 0.
 
-    O(L^2 C) time, chunks of memory.
+    D are the ``distances``, and d are the distances of ``coordinates``. O(L^2 C) time, chunks of memory. Deterministic.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit one another, or numbers that are not finite.
     """
     n = len(coordinates) if coordinates.ndim == 2 else None
     if tuple(distances.shape) != (n, n):

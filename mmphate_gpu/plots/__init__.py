@@ -1,4 +1,4 @@
-"""Pictures of an embedding. matplotlib is loaded by the first call, never by this import."""
+"""Pictures of an embedding. The first call loads matplotlib; importing this module does not."""
 
 from .curve import entropy
 from .scatter import panels

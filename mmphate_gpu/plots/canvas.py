@@ -1,4 +1,4 @@
-"""Figures without pyplot: no window, no global state, and files that appear whole."""
+"""Figures without pyplot, so without windows and global state, and files that appear whole."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ FONT = "DejaVu Sans"  # it comes with matplotlib
 
 
 @contextmanager
-def own_settings() -> Iterator[None]:
-    """Use matplotlib's defaults while the block runs, whatever a matplotlibrc or a style sets.
+def plain_style() -> Iterator[None]:
+    """Use the defaults of matplotlib while the block runs, and then restore the settings of the user.
 
-    The user's settings come back afterwards. A dollar sign in a text is drawn as it is. A character that no font has is
-    drawn as a box, without a warning.
+    A dollar sign in a text is drawn as it is. A character that no font has is drawn as a box, without a warning.
     """
     import matplotlib
     from matplotlib.font_manager import fontManager
@@ -46,7 +45,7 @@ def own_settings() -> Iterator[None]:
 
 
 def check_path(path: str | os.PathLike[str] | None) -> Path | None:
-    """``path`` as a Path, ~ written out; `InputError` unless it is a .png, .svg or .pdf in a folder that exists."""
+    """``path`` with ~ expanded; raises `InputError` unless it is a .png, .svg or .pdf in an existing folder."""
     if path is None:
         return None
     path = expanded(path)
@@ -61,7 +60,7 @@ def check_path(path: str | os.PathLike[str] | None) -> Path | None:
 
 
 def new_figure(figsize: tuple[float, float]) -> Figure:
-    """An empty white figure of ``figsize`` inches, with a canvas of its own and unknown to pyplot."""
+    """An empty white figure of ``figsize`` inches, which pyplot does not know."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -71,12 +70,12 @@ def new_figure(figsize: tuple[float, float]) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path | None) -> None:
-    """Write ``figure`` to ``path`` (nothing for None), replacing a file that is there; the same bits each time."""
+    """Write ``figure`` to ``path``, or do nothing for None. An existing file is replaced. The bits are reproducible."""
     if path is None:
         return
     file_format = path.suffix.lower()[1:]
     stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[file_format]
-    # In memory first: on a full disk matplotlib would leave a file open and raise errors of its own.
+    # Draw into memory first: on a full disk matplotlib leaves a file open and raises other errors.
     picture = io.BytesIO()
     figure.savefig(picture, format=file_format, dpi=DPI, metadata=stamp)
     with whole_file(path, overwrite=True) as new:
@@ -84,7 +83,7 @@ def save_figure(figure: Figure, path: Path | None) -> None:
 
 
 def open_frame(axes: Axes) -> None:
-    """Leave the left and lower edge only, thin and gray."""
+    """Draw only the left and the lower edge, thin and gray."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(color=FAINT, linewidth=0.7)
     axes.tick_params(color=FAINT, labelcolor=INK, labelsize=TICK_SIZE, width=0.7, length=3)

@@ -1,4 +1,4 @@
-"""Which color a label gets: sequential maps for ordered axes, a palette for names."""
+"""Colors of labels: sequential maps for ordered axes, a palette for names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .names import texts
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
 
-# Twelve colors that differ from one another and from white paper at the size of a dot.
+# Twelve colors that can be told apart, and from white, at the size of a dot.
 PALETTE = (
     "#0072b2", "#e69f00", "#009e73", "#d62728", "#7a4fbf", "#ea6fb0",
     "#8c5a2b", "#22b8cf", "#2b2b2b", "#94ae10", "#9e9e9e", "#8f1d5a",
@@ -21,47 +21,47 @@ PALETTE = (
 
 @dataclass(frozen=True, eq=False)
 class Coloring:
-    """A number for every drawn node, and how numbers turn into colors and into a key."""
+    """A number for every drawn node, and the colors and the key of these numbers."""
 
     values: np.ndarray  # (N,)
     cmap: Colormap
     norm: Normalize
-    ticks: np.ndarray  # places in the key
-    names: list[str]  # text of each place
-    swatches: bool  # a legend of names rather than a color bar
+    ticks: np.ndarray  # numbers that the key names
+    names: list[str]  # text of each tick
+    swatches: bool  # whether the key is a legend of names, not a color bar
 
 
 def ordered(index: np.ndarray, labels: np.ndarray, cmap: str, low: float, high: float) -> Coloring:
-    """Colors that grow with the label, from the part ``low`` to ``high`` of a matplotlib map.
+    """Colors that follow the order of the labels, from the part ``low`` to ``high`` of a matplotlib map.
 
-    Labels at even steps keep their numbers; others (names, dates, snapshots at growing
-    intervals) are colored by their order, so that the map is used up evenly.
+    Evenly spaced numbers are colored by their value. Other labels (names, dates, snapshots at growing intervals) are
+    colored by their rank, so that all parts of the map are used evenly.
     """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, Normalize
 
-    map_ = ListedColormap(colormaps[cmap](np.linspace(low, high, 256)))
+    colormap = ListedColormap(colormaps[cmap](np.linspace(low, high, 256)))
     if len(labels) == 1:
-        return Coloring(index, map_, Normalize(-1, 1), np.zeros(1), texts(labels), True)
+        return Coloring(index, colormap, Normalize(-1, 1), np.zeros(1), texts(labels), True)
     if _evenly_spaced(labels):
         ticks = round_ticks(labels)
         norm = Normalize(float(labels.min()), float(labels.max()))
-        return Coloring(labels[index].astype(float), map_, norm, ticks, texts(ticks), False)
+        return Coloring(labels[index].astype(float), colormap, norm, ticks, texts(ticks), False)
     ticks = _with_last(every_few(len(labels)), len(labels) - 1)
-    return Coloring(index, map_, Normalize(0, len(labels) - 1), ticks, texts(labels[ticks]), False)
+    return Coloring(index, colormap, Normalize(0, len(labels) - 1), ticks, texts(labels[ticks]), False)
 
 
 def categorical(index: np.ndarray, labels: np.ndarray) -> Coloring:
-    """One color for each label; up to twelve have a legend, more a bar in steps."""
+    """A color for each label. The key is a legend for up to twelve labels, and a bar in steps for more."""
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
     n = len(labels)
     swatches = n <= len(PALETTE)
     ticks = np.arange(n) if swatches else every_few(n)
-    map_ = ListedColormap(PALETTE[:n] if swatches else colormaps["turbo"](np.linspace(0.03, 0.97, n)))
+    colormap = ListedColormap(PALETTE[:n] if swatches else colormaps["turbo"](np.linspace(0.03, 0.97, n)))
     norm = BoundaryNorm(np.arange(n + 1) - 0.5, n)
-    return Coloring(index, map_, norm, ticks, texts(labels[ticks]), swatches)
+    return Coloring(index, colormap, norm, ticks, texts(labels[ticks]), swatches)
 
 
 def are_numbers(labels: np.ndarray) -> bool:
@@ -77,9 +77,9 @@ def _evenly_spaced(labels: np.ndarray) -> bool:
 
 
 def round_ticks(labels: np.ndarray, most: int = 6) -> np.ndarray:
-    """Ticks at the least and the greatest label, and at round numbers not too near to them; at most about ``most``.
+    """Ticks at the least and the greatest label, and at round numbers between them; about ``most`` at most.
 
-    Whole numbers have whole ticks, whatever their dtype.
+    Labels that are whole numbers have whole ticks, also in a floating-point dtype.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -96,7 +96,7 @@ def round_ticks(labels: np.ndarray, most: int = 6) -> np.ndarray:
 
 
 def every_few(n: int, most: int = 9) -> np.ndarray:
-    """At most ``most`` of 0..n-1, a round number apart."""
+    """At most ``most`` of 0..n-1, in steps of a round number."""
     steps = (digit * 10**power for power in range(12) for digit in (1, 2, 5))
     return np.arange(0, n, next(step for step in steps if n <= step * most))
 

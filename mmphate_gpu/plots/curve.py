@@ -1,4 +1,4 @@
-"""The von Neumann entropy of the landmark operator, and the diffusion time it led to."""
+"""A picture of the von Neumann entropy of the landmark operator, with the diffusion time marked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..embedding import Embedding
 from ..errors import InputError, check_number
 from ..runtime.arrays import real_tensor
-from .canvas import FAINT, INK, LABEL_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, own_settings, save_figure
+from .canvas import FAINT, INK, LABEL_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 
 CURVE, CHOSEN = "#31688e", "#c44e20"
 LEFT = 0.15  # room for numbers of eight digits
-FLAT = 1e-6  # differences below this share of the largest value could not be read off the axis
+FLAT = 1e-6  # differences below this share of the largest value cannot be read from the axis
 
 
-@own_settings()
+@plain_style()
 def entropy(embedding_or_entropy: Any, t: int | None = None, *, path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw the entropy against the diffusion time, with the chosen time marked.
 
     Parameters
     ----------
-    embedding_or_entropy : an `Embedding` that holds its entropy, or the curve (t_max,) itself.
-    t : the time to mark; None takes the embedding's own, and marks nothing where there is none.
-    path : .png, .svg or .pdf to write, replacing one that is there.
+    embedding_or_entropy : `Embedding` with an entropy, or (t_max,) array
+        The curve, in nats.
+    t : int, optional
+        The time to mark; None marks the time of the embedding, if it has one.
+    path : str or path, optional
+        A .png, .svg or .pdf file to write. An existing file is replaced.
 
     Returns
     -------
@@ -38,11 +41,11 @@ def entropy(embedding_or_entropy: Any, t: int | None = None, *, path: str | os.P
     Raises
     ------
     InputError, InputTypeError
-        No entropy to draw, a curve that is not one axis of finite numbers, a bad ``t`` or ``path``.
+        An embedding without entropy, a curve that is not one axis of finite numbers, a bad ``t`` or ``path``.
     """
     path = check_path(path)
-    values, own_t = _curve(embedding_or_entropy)
-    t = own_t if t is None else int(check_number("t", t, low=0, integer=True))
+    values, chosen = _curve(embedding_or_entropy)
+    t = chosen if t is None else int(check_number("t", t, low=0, integer=True))
     figure = new_figure((5.4, 3.6))
     axes = figure.add_axes((LEFT, 0.15, 0.96 - LEFT, 0.70), label="entropy")
     open_frame(axes)
@@ -77,14 +80,14 @@ def _checked(values: np.ndarray) -> np.ndarray:
 
 
 def _level(axes: Axes, values: np.ndarray) -> None:
-    """Set the limits of the axis so that a curve that changes only by rounding looks level."""
+    """Set the limits of the axis so that a curve that changes only by rounding is drawn as a level line."""
     size = max(1.0, float(np.abs(values).max()))
     if np.ptp(values) < FLAT * size:
         axes.set_ylim(values[0] - 0.5 * size, values[0] + 0.5 * size)
 
 
 def _mark(axes: Axes, values: np.ndarray, t: int) -> None:
-    """A line at ``t`` with its label above the frame, where no curve can run into it."""
+    """Draw a line at ``t``, with its label above the frame, where the curve cannot cross it."""
     axes.axvline(t, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
     text = f"$t$ = {t}"
     if t < len(values):

@@ -1,4 +1,4 @@
-"""Shorten labels for a picture, so that labels that differ in the trace differ in the picture."""
+"""Texts of labels in a picture: short, and different for different labels."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import unicodedata
 
 import numpy as np
 
-# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators: they have no glyph,
-# and an .svg may not contain some of them.
+# Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators. They have no glyph,
+# and some of them are not allowed in an .svg file.
 INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
 BYTE_ORDER_MARK = "\ufeff"  # matplotlib cannot write it into a .pdf
 
 
 def texts(labels: np.ndarray) -> list[str]:  # (n,)
-    """Every label in at most ten characters, a date in eleven, which are narrower.
+    """The labels in at most ten characters each, dates in eleven, because digits are narrower than letters.
 
-    Long names are cut at the end, or in the middle if a cut at the end would make different names equal. Numbers get as
-    many digits as they need to differ. Dates that have a time of day and are all of one year are written without it.
+    Long names are cut at the end, or in the middle if a cut at the end would make different names equal. Numbers have
+    as many digits as they need to differ. Dates with a time of day that are all of one year are written without the
+    year.
     """
     width = 11 if labels.dtype.kind == "M" else 10
     plain = _plain(labels, width)
@@ -36,7 +37,7 @@ def _plain(labels: np.ndarray, width: int) -> list[str]:
 
 
 def _decimals(numbers: np.ndarray, width: int) -> list[str]:
-    """Six digits, fewer if six are too long, more if different numbers would look the same."""
+    """The numbers with six digits, fewer if six do not fit, or more if different numbers would look the same."""
     for digits in (6, 5, 4, 3, *range(7, 18)):
         decimals = [f"{number:.{digits}g}" for number in numbers.tolist()]
         if len(set(decimals)) == len(np.unique(numbers)) and max(map(len, decimals)) <= width:
@@ -63,7 +64,7 @@ def _is_invisible(character: str) -> bool:
 
 
 def _cut(name: str, width: int, head: int) -> str:
-    """``name``, or its first ``head`` characters and its last ones with an ellipsis between."""
+    """``name`` in at most ``width`` characters: the first ``head``, an ellipsis, and the last."""
     if len(name) <= width:
         return name
     return f"{name[:head]}…{name[len(name) - width + head + 1 :]}"

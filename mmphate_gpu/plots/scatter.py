@@ -9,7 +9,7 @@ import numpy as np
 
 from ..embedding import Embedding
 from ..errors import InputError, InputTypeError, check_choice, check_number
-from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, own_settings, save_figure
+from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import Coloring, are_numbers, categorical, every_few, ordered, round_ticks
 from .names import texts
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_DOTS = 200_000  # more dots than a panel has room for change nothing but the waiting time
+MAX_DOTS = 200_000  # more dots than fit into a panel only take time
 TITLES = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit", "most_active": "Most active class"}
 Place = tuple[float, float, float, float]  # left, bottom, width, height, in fractions of the figure
 
 
-@own_settings()
+@plain_style()
 def panels(
     embedding: Embedding,
     *,
@@ -30,29 +30,33 @@ def panels(
     figsize: tuple[float, float] | None = None,
     point_size: float | str = "auto",
 ) -> Figure:
-    """Draw the embedding once for each of epoch, time step, unit and most active class.
+    """Draw the embedding in one panel each for epoch, time step, unit and most active class.
 
-    Two components are drawn flat, three or more in space (the first three), a single one
-    against the epoch. Without a most active class there are three panels in a row. Dots are
-    drawn in a fixed random order, so that no label hides another; of more than 200,000
-    nodes a fixed random choice of that many is drawn, and the figure says so.
+    Two components are drawn in the plane, and three or more in space (the first three). A single component is drawn
+    against the epoch, or against the time step of a single epoch. Without a most active class there are three panels in
+    a row. Dots are drawn in a fixed random order, so that no label hides another. Of more than 200,000 nodes, a fixed
+    random sample of 200,000 is drawn, and a note on the figure gives both numbers.
 
     Parameters
     ----------
-    embedding : the nodes to draw.
-    path : .png, .svg or .pdf to write, replacing one that is there; dots are rasterised in all.
-    figsize : inches; None fits it to the number of panels and the shape of the embedding.
-    point_size : squared diameter of a dot, in square points; "auto" falls with the number of nodes.
+    embedding : Embedding
+        The nodes to draw.
+    path : str or path, optional
+        A .png, .svg or .pdf file to write. An existing file is replaced. Dots are pixels in all three formats.
+    figsize : (width, height), optional
+        In inches; None fits the number of panels and the shape of the embedding.
+    point_size : float or "auto"
+        Squared diameter of a dot, in square points; "auto" falls with the number of nodes.
 
     Returns
     -------
-    matplotlib.figure.Figure, unknown to pyplot; the panels' axes are labeled "epoch",
-    "timestep", "unit" and "most_active".
+    matplotlib.figure.Figure, unknown to pyplot
+        The axes of the panels are labeled "epoch", "timestep", "unit" and "most_active".
 
     Raises
     ------
     InputError, InputTypeError
-        Something other than an `Embedding`, a bad ``path``, ``figsize`` or ``point_size``.
+        No `Embedding`, or a bad ``path``, ``figsize`` or ``point_size``.
     """
     if not isinstance(embedding, Embedding):
         raise InputTypeError(f"embedding is a {type(embedding).__name__}; an Embedding is accepted")
@@ -69,13 +73,13 @@ def panels(
         axes.scatter(*points.T, c=coloring.values, cmap=coloring.cmap, norm=coloring.norm, **_flat_or_deep(axes, style))
         _title(figure, panel, TITLES[name])
         _draw_key(figure, key, coloring)
-    _say_how_many(figure, len(shown), embedding.n_nodes)
+    _note_sample(figure, len(shown), embedding.n_nodes)
     save_figure(figure, path)
     return figure
 
 
 def _draw_order(n_nodes: int) -> np.ndarray:
-    """All nodes, or `MAX_DOTS` of them, shuffled; the same for every figure of that many nodes."""
+    """Shuffled nodes, at most `MAX_DOTS` of them; the same for every figure of ``n_nodes`` nodes."""
     return np.random.default_rng(0).permutation(n_nodes)[:MAX_DOTS]
 
 
@@ -88,7 +92,7 @@ def _points(embedding: Embedding, shown: np.ndarray) -> np.ndarray:  # (n, 2) or
 
 
 def _time_axis(embedding: Embedding) -> str:
-    """What one component is drawn against: the epoch, or the time step of a single epoch."""
+    """The axis that a single component is drawn against: the epoch, or the time step of a single epoch."""
     return "epoch" if embedding.layout.n_epochs > 1 else "timestep"
 
 
@@ -111,9 +115,9 @@ def _colorings(embedding: Embedding, shown: np.ndarray) -> dict[str, Coloring]:
 
 
 def _dot_style(point_size: float | str, n: int, square_inches: float) -> dict[str, Any]:
-    """Area and opacity that let a cloud of ``n`` dots show its inside and a few dots be seen.
+    """Area and opacity of ``n`` dots: the inside of a dense cloud is visible, and so are a few dots.
 
-    Between the two bounds the dots would cover half the panel if none overlapped.
+    Between its bounds the area is such that dots without overlap would cover half of the panel.
     """
     if isinstance(point_size, str):
         check_choice("point_size", point_size, ("auto",))
@@ -125,7 +129,7 @@ def _dot_style(point_size: float | str, n: int, square_inches: float) -> dict[st
 
 
 def _flat_or_deep(axes: Axes, style: dict[str, Any]) -> dict[str, Any]:
-    # Depth shading fades the far dots, and so changes the colors that the key explains.
+    # Depth shading fades distant dots, so their colors would differ from the key.
     return style | {"depthshade": False} if axes.name == "3d" else style
 
 
@@ -153,7 +157,7 @@ def _figsize(figsize: tuple[float, float] | None, points: np.ndarray, n_panels: 
 
 
 def _shape(points: np.ndarray) -> float:
-    """Width over height of the cloud, within what makes a decent panel."""
+    """Width over height of the cloud, limited to the range from 0.85 to 1.5."""
     width, height = np.ptp(points, axis=0)
     return float(np.clip(width / height, 0.85, 1.5)) if width > 0 and height > 0 else 1.0
 
@@ -186,7 +190,7 @@ def _frame(axes: Axes, points: np.ndarray, embedding: Embedding) -> None:
 
 
 def _flat_frame(axes: Axes, points: np.ndarray) -> None:
-    """Equal scales that fill the panel: the shorter side is given more room, not another scale."""
+    """A frame with the same scale on both axes. The limits of the shorter side are widened to fill the panel."""
     open_frame(axes)
     axes.set(xticks=[], yticks=[])
     width, height = axes.bbox.size
@@ -212,7 +216,7 @@ def _time_frame(axes: Axes, embedding: Embedding) -> None:
 
 
 def _deep_frame(axes: Any, points: np.ndarray) -> None:
-    """A box of equal scales with pale walls; a thin cloud gets a box of a quarter at least."""
+    """A box of equal scales with pale walls. No side is shorter than a quarter of the longest."""
     extent = np.ptp(points, axis=0)
     extent = np.maximum(extent, 0.25 * extent.max()) if extent.max() > 0 else np.ones(3)
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
@@ -230,7 +234,7 @@ def _deep_frame(axes: Any, points: np.ndarray) -> None:
 
 
 def _fill_panel(axes: Any) -> None:
-    """Move and scale the axes so that the projected box, with room for its names, fills the panel."""
+    """Move and scale the axes so that the projected box, with room for the names of its axes, fills the panel."""
     from matplotlib.transforms import Bbox
     from mpl_toolkits.mplot3d.proj3d import proj_transform
 
@@ -249,7 +253,7 @@ def _fill_panel(axes: Any) -> None:
 
 
 def _title(figure: Figure, panel: Place, title: str) -> None:
-    # On the figure, because a box in space is moved about within its panel.
+    # The title belongs to the figure, because `_fill_panel` moves the axes of a box within the panel.
     left, bottom, _, height = panel
     gap = 0.1 / figure.get_figheight()
     figure.text(left, bottom + height + gap, title, fontsize=TITLE_SIZE, color=INK, ha="left", va="bottom")
@@ -267,7 +271,7 @@ def _legend(figure: Figure, place: Place, coloring: Coloring) -> None:
     dots = [Line2D([], [], color=color, **dot) for color in colors]
     axes = figure.add_axes(place, label="key")
     axes.set_axis_off()
-    # A legend leaves out names that start with an underscore, so the names are set afterwards.
+    # A legend omits names that start with an underscore, so the names are set afterwards.
     legend = axes.legend(
         dots, ["?"] * len(dots), loc="center left", bbox_to_anchor=(0, 0.5), frameon=False, fontsize=TICK_SIZE,
         labelcolor=INK, handletextpad=0.2, labelspacing=0.45, borderpad=0, borderaxespad=0, handlelength=1.2,
@@ -288,7 +292,7 @@ def _bar(figure: Figure, place: Place, coloring: Coloring) -> None:
     bar.ax.tick_params(labelsize=TICK_SIZE, labelcolor=INK, color=FAINT, width=0.7, length=2.5, pad=2)
 
 
-def _say_how_many(figure: Figure, n_shown: int, n_nodes: int) -> None:
+def _note_sample(figure: Figure, n_shown: int, n_nodes: int) -> None:
     if n_shown < n_nodes:
         note = f"{n_shown:,} of {n_nodes:,} nodes drawn, chosen at random"
         figure.text(0.995, 0.006, note, ha="right", va="bottom", fontsize=TICK_SIZE - 1.5, color=FAINT)

@@ -1,8 +1,8 @@
 """The method in dense float64 NumPy and SciPy: slow, plain, and the standard that the tests compare with.
 
-Each function names its step of docs/method.md. Every function takes and returns arrays. It needs O(N^2) memory and
-more time, so it is meant for up to a few thousand nodes. The reference imports nothing from the package, so it shares
-no error with the package.
+Each function names its step of docs/method.md. Functions take and return arrays. The memory is O(N^2) and the time is
+more, so the reference is meant for up to a few thousand nodes. It imports nothing from the package, so the two share no
+error.
 
 Shapes: S slices, M units, P samples, D features, N = S M nodes, L landmarks, C components.
 """

@@ -1,4 +1,4 @@
-"""Steps 3 to 6: the affinities. All distances come from differences of coordinates."""
+"""Steps 3 to 6 of docs/method.md: the affinities. All distances come from differences of coordinates."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def _slice_affinity(
 
 
 def _merged(points: np.ndarray, resolution: np.ndarray, moving: np.ndarray) -> np.ndarray:  # (n, D), 2 x (n,)
-    """One place for points that are equal but for rounding, so that their affinity is 1.
+    """``points`` with points that differ only by rounding moved to the same place, so that their affinity is 1.
 
-    Each of the ``moving`` points goes to the best resolved point within its ``resolution``.
+    Each of the ``moving`` points is replaced by the point with the least resolution within its ``resolution``.
     """
     merged = points.copy()
     for row in np.flatnonzero(moving):
@@ -61,12 +61,12 @@ def _merged(points: np.ndarray, resolution: np.ndarray, moving: np.ndarray) -> n
 def _kth_other(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) -> (n,)
     """Distance to the k-th nearest other point; 0 if there is no other (k = 0)."""
     others = distances.copy()
-    np.fill_diagonal(others, -1)  # sorts first, duplicates or not: then column k is the k-th other
+    np.fill_diagonal(others, -1)  # sorts first, even if there are duplicates, so column k is the k-th other
     return np.maximum(np.sort(others, axis=1)[:, k], 0)
 
 
 def _nearest(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) of 0 and 1
-    """1 for the point itself and for its k nearest others; among equally near points the lower index is nearer."""
+    """1 for the point itself and for its k nearest others. Of equally near points the lower index counts as nearer."""
     others = distances.copy()
     np.fill_diagonal(others, -1)
     nearest = np.argsort(others, axis=1, kind="stable")[:, : k + 1]
@@ -89,7 +89,7 @@ def interslice_bandwidth(
 
 
 def _merged_slices(points: np.ndarray, resolution: np.ndarray, bandwidth: float) -> np.ndarray:  # (S, M, D), (S, M)
-    """One place for equal slices of a unit, where their resolution is not small beside the bandwidth."""
+    """`_merged` slices of each unit, if their resolution is not small compared with the bandwidth."""
     pairs = zip(points.swapaxes(0, 1), resolution.T, strict=True)
     return np.stack([_merged(slices, floor, 8 * floor >= bandwidth) for slices, floor in pairs], axis=1)
 
@@ -133,5 +133,5 @@ def multislice_affinity(
         affinity[slice_id, :, slice_id, :] += intraslice[slice_id]
     for unit in range(n_units):
         affinity[:, unit, :, unit] += interslice[unit]
-    affinity[affinity < thresh] = 0  # one-sided intraslice edges that the averaging halved
+    affinity[affinity < thresh] = 0  # cuts one-sided intraslice edges, which the averaging has halved
     return affinity.reshape(n_slices * n_units, n_slices * n_units)

@@ -1,17 +1,17 @@
-"""Steps 9 to 11: diffusion time, potential and its distances."""
+"""Steps 9 to 11 of docs/method.md: diffusion time, potential and its distances."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-# Breaks whose residuals differ by less than this share of the largest |entropy| are equals: that is rounding.
+# Breaks whose residuals differ by less than this share of the largest |entropy|, which is rounding, are equal.
 KNEE_TIE = 1e-12
 
 
 @np.errstate(under="ignore")
 def von_neumann_entropy(landmark_op: np.ndarray, t_max: int = 100) -> np.ndarray:  # (L, L) -> (t_max,)
-    """Step 9: H(i) = -sum w ln w, w = s^(i+1) / sum s^(i+1) + 2.2e-16, s the singular values.
+    """Step 9: H(i) = -sum w ln w, where w = s^(i+1) / sum s^(i+1) + 2.2e-16 and s are the singular values.
 
     w does not depend on the scale of s. s is first divided by its largest value, so that no power overflows.
     """
@@ -20,7 +20,7 @@ def von_neumann_entropy(landmark_op: np.ndarray, t_max: int = 100) -> np.ndarray
         raise ValueError("landmark_op is zero: it has no entropy")
     singular = singular / singular[0]
     entropy = np.array([_entropy(singular ** (i + 1)) for i in range(t_max)])
-    # Singular values that are 0 come out near 1e-17. A curve that only they change is flat.
+    # Singular values that should be 0 are computed as about 1e-17. A curve that only they change counts as flat.
     eps = np.finfo(np.float64).eps
     rounding = -np.log(eps) * eps * len(singular)
     return np.where(np.abs(entropy - entropy[0]).max() <= rounding, entropy[0], entropy)
@@ -32,15 +32,15 @@ def _entropy(spectrum: np.ndarray) -> float:
 
 
 def knee(entropy: np.ndarray) -> int:
-    """Step 9: the break b where a least-squares line over 0..b and one over b-1..end fit best.
+    """Step 9: the break b at which least-squares lines over 0..b and over b-1..end fit best.
 
-    Their absolute residuals are added up over 0..b and over b..end: the right line is fitted to one point more than it
-    is judged on. Of several breaks that are equal within `KNEE_TIE`, the first one is taken.
+    Their absolute residuals are summed over 0..b and over b..end, so the right line is fitted to one point more than it
+    is judged on. Of several breaks that are equal within `KNEE_TIE` the first is taken.
     """
     breaks = np.arange(1, len(entropy) - 1)
     residuals = np.array([_residuals(entropy[: b + 1]).sum() + _residuals(entropy[b - 1 :])[1:].sum() for b in breaks])
-    equals = residuals <= residuals.min() + KNEE_TIE * np.abs(entropy).max()
-    return int(breaks[equals][0])
+    best = residuals <= residuals.min() + KNEE_TIE * np.abs(entropy).max()
+    return int(breaks[best][0])
 
 
 def _residuals(y: np.ndarray) -> np.ndarray:  # (n,) -> (n,)

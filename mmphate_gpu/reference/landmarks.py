@@ -1,4 +1,4 @@
-"""Steps 7 and 8: the diffusion operator and its landmarks."""
+"""Steps 7 and 8 of docs/method.md: the diffusion operator and its landmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.cluster.vq import kmeans2
 
 
 class Landmarks(NamedTuple):
-    """The landmarks of the nodes."""
+    """The operator of the landmarks, the transitions from nodes to landmarks, and the landmark of each node."""
 
     landmark_op: np.ndarray  # (L, L)
     transitions: np.ndarray  # (N, L)
@@ -18,7 +18,7 @@ class Landmarks(NamedTuple):
 
 
 def diffusion_operators(affinity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N, N) -> 2 x (N, N)
-    """Step 7: P = D^-1 K and A = D^-1/2 K D^-1/2, D the row sums of K."""
+    """Step 7: P = D^-1 K and A = D^-1/2 K D^-1/2, where D are the row sums of K."""
     degrees = affinity.sum(axis=1)
     root = np.sqrt(degrees)
     return affinity / degrees[:, None], affinity / root[:, None] / root[None, :]
@@ -27,9 +27,9 @@ def diffusion_operators(affinity: np.ndarray) -> tuple[np.ndarray, np.ndarray]: 
 def spectral_clusters(
     affinity: np.ndarray, n_landmark: int = 4000, n_svd: int = 100, random_state: int | None = None
 ) -> np.ndarray:  # (N, N) -> (N,) int
-    """Step 8, first half: k-means of the rows of P V, V the leading right singular vectors of A, exactly.
+    """Step 8, first half: k-means of the rows of P V, where V are the leading right singular vectors of A.
 
-    Labels are 0, 1, ... without gaps; empty clusters are dropped.
+    The vectors come from a full decomposition. Empty clusters are dropped, so the labels are 0, 1, ... without gaps.
     """
     diff_op, diff_aff = diffusion_operators(affinity)
     values, vectors = np.linalg.eigh(diff_aff)  # A is symmetric: its singular values are |values|
@@ -40,9 +40,10 @@ def spectral_clusters(
 def stratified_clusters(
     points: np.ndarray, n_landmark: int, random_state: int | None = None
 ) -> np.ndarray:  # (S, M, D) -> (N,) int
-    """Instead of `spectral_clusters`: k-means of the points of each unit, the landmarks shared out among the units.
+    """k-means of the points of each unit, which may replace `spectral_clusters`.
 
-    The first ``n_landmark % M`` units have one more. Labels are 0, 1, ... without gaps.
+    Every unit has the same number of landmarks; the first ``n_landmark % M`` units have one more. The labels are
+    0, 1, ... without gaps.
     """
     rng = np.random.default_rng(random_state)
     share, more = divmod(n_landmark, points.shape[1])
@@ -62,9 +63,9 @@ def _kmeans(rows: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.n
 
 
 def _spread_seeds(rows: np.ndarray, n_seeds: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++: each next seed drawn in proportion to its squared distance from the seeds before.
+    """k-means++: draw each seed with a probability in proportion to its squared distance from the seeds before it.
 
-    Seeds drawn uniformly leave twice the inertia, and t several steps lower.
+    With uniformly drawn seeds the inertia is twice as large, and t is several steps lower.
     """
     seeds = [int(rng.integers(len(rows)))]
     nearest = ((rows - rows[seeds[0]]) ** 2).sum(axis=1)
@@ -85,11 +86,11 @@ def landmark_diffusion(
     clusters: np.ndarray | None = None,
     random_state: int | None = None,
 ) -> Landmarks:
-    """Step 8, second half: the operator of the landmarks and the transitions of the nodes to them.
+    """Step 8, second half: the operator of the landmarks, and the transitions from nodes to landmarks.
 
-    ``clusters`` that are given, by this name or as ``landmarks``, are used, whatever ``n_landmark``. Without landmarks
-    (None, or at least N of them) every node is its own cluster, landmark_op is P and transitions the identity.
-    ``landmarks="stratified"`` takes the clusters of ``points`` (L, m, p) instead of the spectral ones.
+    An array of ``clusters`` (N,), or of ``landmarks``, is used as it is, and ``n_landmark`` is ignored. Otherwise
+    ``landmarks`` is "spectral", or "stratified" with ``points`` (S, M, D). If ``n_landmark`` is None or at least N,
+    every node is a landmark: landmark_op is P, and the transitions are the identity.
     """
     n_nodes = len(affinity)
     clusters = clusters if isinstance(landmarks, str) else landmarks

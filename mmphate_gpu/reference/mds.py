@@ -1,4 +1,4 @@
-"""Steps 12 and 13: the picture of the landmarks, and the nodes' places in it."""
+"""Steps 12 and 13 of docs/method.md: the coordinates of the landmarks and of the nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import cdist
 
-NONMETRIC_SWEEPS = 300  # at most, whatever max_iter
+NONMETRIC_SWEEPS = 300  # most nonmetric sweeps, also if max_iter is larger
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +16,7 @@ class MDSResult:
     """Coordinates of the landmarks and how well they fit."""
 
     coordinates: np.ndarray  # (L, C)
-    stress: float  # stress-1 against the given distances, whatever the solver
+    stress: float  # stress-1 against the distances of the landmarks, also for the nonmetric solver
     n_iter: int  # sweeps, 0 for classical MDS
 
 
@@ -31,10 +31,10 @@ def metric_mds(
     eps: float = 1e-6,
     random_state: int | None = None,
 ) -> MDSResult:  # (L, L) -> coordinates (L, C)
-    """Step 12: "classic", then "smacof" from there, then "nonmetric" from there, turned back onto the start.
+    """Step 12: "classic", then "smacof" from its result, then "nonmetric" from the result of that.
 
-    ``init`` (L, C) is a start instead of the classical one. Nothing here is random: ``random_state`` is taken so
-    that calls read the same.
+    The result is rotated and reflected onto the start, which is ``init`` (L, C) or the classical one. Nothing here is
+    random: ``random_state`` has no effect, and exists because `mmphate_gpu.metric_mds` has it.
     """
     start = classical_mds(distances, n_components) if init is None else init - init.mean(axis=0)
     coordinates, sweeps = start, 0
@@ -44,13 +44,13 @@ def metric_mds(
         coordinates, further = _nonmetric(distances, coordinates, min(max_iter, NONMETRIC_SWEEPS), eps)
         sweeps += further
     if sweeps:
-        # The start has its axes and signs fixed, so the result does too: one seed, one picture.
+        # The axes and signs of the start are fixed, so those of the result are fixed too.
         coordinates = coordinates @ orthogonal_procrustes(coordinates, start)[0]
     return MDSResult(coordinates, stress(distances, coordinates), sweeps)
 
 
 def classical_mds(distances: np.ndarray, n_components: int = 2) -> np.ndarray:  # (L, L) -> (L, C)
-    """Principal coordinates: axes by falling variance, each with its entry of largest magnitude positive."""
+    """Principal coordinates, in the order of falling variance, each with its entry of largest magnitude positive."""
     n = len(distances)
     centering = np.eye(n) - 1 / n
     values, vectors = np.linalg.eigh(-0.5 * centering @ distances**2 @ centering)
@@ -75,12 +75,12 @@ def smacof(
     max_iter: int = 3000,
     eps: float = 1e-6,
 ) -> np.ndarray:  # (L, L) -> (L, C)
-    """Coordinates of `metric_mds` by plain SMACOF sweeps."""
+    """The coordinates of `metric_mds` with the solver "smacof"."""
     return metric_mds(distances, n_components, init=init, max_iter=max_iter, eps=eps).coordinates
 
 
 def _descend(distances: np.ndarray, start: np.ndarray, max_iter: int, eps: float) -> tuple[np.ndarray, int]:
-    """Plain sweeps until the stress falls by less than ``eps`` of itself; (coordinates, sweeps)."""
+    """Coordinates and number of plain sweeps, which end when the stress falls by less than the share ``eps``."""
     coordinates, before, sweeps = start, stress(distances, start), 0
     while sweeps < max_iter:
         sweeps += 1
@@ -93,24 +93,27 @@ def _descend(distances: np.ndarray, start: np.ndarray, max_iter: int, eps: float
 
 
 def _nonmetric(distances: np.ndarray, start: np.ndarray, max_iter: int, eps: float) -> tuple[np.ndarray, int]:
-    """Each sweep towards the disparities of where it starts; the end by the stress against these."""
+    """Coordinates and number of sweeps. Each sweep approaches the disparities of the coordinates before it.
+
+    The sweeps end when the stress against the disparities falls by less than the share ``eps``.
+    """
     coordinates, before, sweeps = start, np.inf, 0
     while sweeps < max_iter:
         sweeps += 1
-        wanted = disparities(distances, coordinates)
-        now = stress(wanted, coordinates)
-        coordinates = _guttman(wanted, coordinates)
-        if before - now <= eps * now:
+        target = disparities(distances, coordinates)
+        after = stress(target, coordinates)
+        coordinates = _guttman(target, coordinates)
+        if before - after <= eps * after:
             break
-        before = now
+        before = after
     return coordinates, sweeps
 
 
 def disparities(distances: np.ndarray, coordinates: np.ndarray) -> np.ndarray:  # (L, L), (L, C) -> (L, L)
-    """The numbers nearest to the distances of ``coordinates`` among those in the order of ``distances``.
+    """The numbers in the order of ``distances`` that are nearest to the distances of ``coordinates``.
 
     Equal ``distances`` may have any order (Kruskal's primary approach to ties), so they are sorted by the distances of
-    ``coordinates``. Scaled to the norm of ``distances``.
+    ``coordinates``. The result has the norm of ``distances``.
     """
     i, j = np.triu_indices(len(distances), 1)
     target, embedded = distances[i, j], cdist(coordinates, coordinates)[i, j]
@@ -118,13 +121,13 @@ def disparities(distances: np.ndarray, coordinates: np.ndarray) -> np.ndarray:  
     fitted = np.empty_like(embedded)
     fitted[order] = _monotone(embedded[order])
     norm = np.linalg.norm(fitted)
-    wanted = np.zeros_like(distances)
-    wanted[i, j] = wanted[j, i] = fitted * (np.linalg.norm(target) / norm if norm > 0 else 1)
-    return wanted
+    result = np.zeros_like(distances)
+    result[i, j] = result[j, i] = fitted * (np.linalg.norm(target) / norm if norm > 0 else 1)
+    return result
 
 
 def _monotone(values: np.ndarray) -> np.ndarray:  # (k,) -> (k,)
-    """The nearest sequence that never falls: neighbors that fall are pooled to their mean (Kruskal 1964)."""
+    """The nearest sequence that never falls. Neighbors in falling order are replaced by their mean (Kruskal 1964)."""
     pools: list[tuple[float, int]] = []  # (mean, size)
     for value in values:
         mean, size = float(value), 1
@@ -143,5 +146,5 @@ def _guttman(distances: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
 
 
 def interpolate(transitions: np.ndarray, landmark_embedding: np.ndarray) -> np.ndarray:  # (N, L), (L, C) -> (N, C)
-    """Step 13: every node at the mean of the landmarks, weighted by its transitions to them."""
+    """Step 13: coordinates of the nodes, which are means of the landmarks weighted by the transitions to them."""
     return transitions @ landmark_embedding

@@ -1,4 +1,4 @@
-"""All steps, in order."""
+"""All steps of docs/method.md, in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .mds import interpolate, metric_mds
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What each step left behind."""
+    """The results of all steps."""
 
     embedding: np.ndarray  # (N, C)
     affinity: np.ndarray  # (N, N)

@@ -1,4 +1,4 @@
-"""Steps 1 and 2: a trace as one point per node."""
+"""Steps 1 and 2 of docs/method.md: a trace as one point per node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _EPS = np.finfo(np.float64).eps
 
 
 def _stacked(trace: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Values and presence as (S, M, P), of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace."""
+    """Values, and whether each is present, as (S, M, P) of a trace (E, T, M, P) or (S, M, P)."""
     values = np.asarray(trace, dtype=np.float64)
     if mask is None and np.ma.isMaskedArray(trace):
         mask = ~np.ma.getmaskarray(trace)
@@ -22,7 +22,7 @@ def _stacked(trace: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np
 
 @np.errstate(under="ignore")
 def flat_points(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (S, M, P)
-    """Without step 1: the values as they are, masked ones replaced by the mean of the present ones."""
+    """The points without step 1: the values, where the mean of the present samples replaces masked samples."""
     values, present = _stacked(trace, mask)
     mean = values.mean(axis=-1, where=present, keepdims=True)
     return np.where(present, values, mean)
@@ -30,12 +30,12 @@ def flat_points(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndar
 
 @np.errstate(under="ignore")
 def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarray:  # (S, M, P)
-    """Step 1: over the present samples of each (slice, unit), zero mean and unit deviation (ddof 0).
+    """Step 1: scale the present samples of each (slice, unit) to mean 0 and deviation 1 (ddof 0).
 
-    In the trace's own precision (float64, else float32), as the published implementation does: the affinity of units
-    that are nearly equal shows it (1e-5 for float32 traces). Masked entries become 0. A dead unit, constant over
-    samples, becomes the zero vector: asked of the values, because the rounding of a mean leaves constants like 0.1 a
-    deviation of 1e-17.
+    The precision is that of the trace, float64 or else float32, as in the published implementation. It shows in the
+    affinity of nearly equal units, by 1e-5 for float32 traces. Masked entries become 0. A dead unit, whose samples are
+    all equal, becomes the zero vector. Its values decide that, because with the rounding of the mean a constant like
+    0.1 has a deviation of 1e-17.
     """
     values, mean, deviation, present, _ = _standard(trace, mask)
     scores = np.where(present, values - mean, 0) / deviation
@@ -46,18 +46,18 @@ def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarra
 def resolution(
     trace: np.ndarray, *, normalize: bool = True, mask: np.ndarray | None = None
 ) -> np.ndarray:  # (S, M, P) -> (S, M)
-    """Four roundings of every point, in the trace's own precision: nearer points may be equal but for rounding.
+    """Four times the rounding of every point, in the precision of the trace. Nearer points may differ by rounding only.
 
-    A sample is rounded in proportion to its size. Step 1 divides it by the deviation, so that the rounding of a z-score
-    has the root mean square eps sqrt(mean^2 + deviation^2) / deviation, taken as 1 at most. The least resolution is the
-    float64 epsilon (without step 1, times the norm of the largest point).
+    The rounding of a sample is in proportion to its size. Step 1 divides it by the deviation, so the rounding of a
+    z-score has the root mean square eps sqrt(mean^2 + deviation^2) / deviation, which is limited to 1. The least
+    resolution is the float64 epsilon; without step 1 it is multiplied by the norm of the largest point.
     """
     dtype = np.asarray(trace).dtype
     info = np.finfo(dtype if dtype in (np.float16, np.float64) else np.float32)
     eps = float(info.eps)
     if normalize:
         values, mean, deviation, present, exponent = _standard(trace, mask)
-        # Below the normal numbers samples are rounded to a multiple of eps * tiny.
+        # Subnormal samples are rounded to a multiple of eps * tiny.
         size = np.maximum(np.hypot(mean, deviation), np.ldexp(info.tiny, -exponent))
         relative = np.minimum(4 * eps * size / deviation, 1) * np.sqrt(present.sum(-1, keepdims=True))
         return np.maximum(np.where(_constant(values, present), 0, relative)[..., 0], _EPS).astype(np.float64)
@@ -68,10 +68,10 @@ def resolution(
 def _standard(
     trace: np.ndarray, mask: np.ndarray | None
 ) -> tuple[np.ndarray, ...]:  # (S, M, P), (S, M, 1), (S, M, 1), (S, M, P), (S, M, 1)
-    """Values, mean and deviation in the trace's own precision, presence, and the exponent of the scale.
+    """Values, mean and deviation in the precision of the trace, presence, and the exponent of the scale.
 
-    Each (slice, unit) is scaled by the power of two that brings its largest sample near 1. That rounds nothing, and no
-    square overflows or vanishes.
+    Each (slice, unit) is scaled by the power of two that brings its largest sample near 1. The scaling rounds nothing,
+    and afterwards no square overflows or vanishes.
     """
     values, present = _stacked(trace, mask)
     if np.asarray(trace).dtype != np.float64:
@@ -92,9 +92,9 @@ def _mean(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (S, M, 1), 
 
 
 def reduce(points: np.ndarray, n_pca: int | None = 100) -> np.ndarray:  # (S, M, P) -> (S, M, D)
-    """Step 2: principal component scores of the N x P matrix, centered over all nodes, if P > n_pca.
+    """Step 2, if P > n_pca: principal component scores of the N x P matrix, which is centered over all nodes.
 
-    Each loading's entry of largest magnitude is positive.
+    The entry of largest magnitude of each loading is positive.
     """
     n_slices, n_units, n_samples = points.shape
     if n_pca is None or n_samples <= n_pca:

@@ -1,4 +1,4 @@
-"""Neighborhood preservation: which share of the nearest neighbors an embedding keeps."""
+"""Neighborhood preservation: the share of nearest neighbors that an embedding keeps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .points import _constant, _stacked
 def neighborhood_preservation(
     trace: np.ndarray, embedding: np.ndarray, k: int, *, mask: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """(intra, inter): shares of common k nearest others, in sample space and in the embedding.
+    """(intra, inter): share of the k nearest neighbors in sample space that are also the k nearest in the embedding.
 
-    Inter: among the slices of one unit; intra: among the units of one slice, k capped at M - 1 (nan for a
-    single unit). Of equally near points the lower index counts as nearer.
+    Inter compares the slices of each unit. Intra compares the units of each slice, with k at most M - 1; it is nan for
+    a single unit. Of equally near points the lower index counts as nearer.
     """
     points = _z_scored(*_stacked(trace, mask))  # (S, M, P)
     n_slices, n_units, _ = points.shape
@@ -27,7 +27,7 @@ def neighborhood_preservation(
 
 
 def _z_scored(values: np.ndarray, present: np.ndarray) -> np.ndarray:  # (S, M, P)
-    """Over the present samples: (x - mean) / (deviation + 1e-8), ddof 1; 0 where masked or constant."""
+    """(x - mean) / (deviation + 1e-8) over the present samples, with ddof 1; 0 for masked samples and dead units."""
     mean = values.mean(axis=-1, where=present, keepdims=True)
     squares = np.where(present, (values - mean) ** 2, 0.0).sum(axis=-1, keepdims=True)
     count = present.sum(axis=-1, keepdims=True)

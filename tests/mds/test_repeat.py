@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu.mds.smacof import Way, smacof
+from mmphate_gpu.mds.smacof import SmacofRun, smacof
 from mmphate_gpu.ops.launch import repeat
 from mmphate_gpu.ops.launch.repeat import repeat_until
 
@@ -24,12 +24,12 @@ from .distance_cases import (
 # ---------------------------------------------------------------- on the device alone
 
 
-def way_of(distances: np.ndarray, dtype: torch.dtype = torch.float64, **options: Any) -> Way:
+def way_of(distances: np.ndarray, dtype: torch.dtype = torch.float64, **options: Any) -> SmacofRun:
     values, start = starts_of(distances)
-    return Way(values.to(dtype), start - start.mean(0), **{"max_iter": 3000, "eps": 1e-6} | options)
+    return SmacofRun(values.to(dtype), start - start.mean(0), **{"max_iter": 3000, "eps": 1e-6} | options)
 
 
-def everything_in(way: Way) -> list[torch.Tensor]:
+def everything_in(way: SmacofRun) -> list[torch.Tensor]:
     return [tensor.clone() for tensor in way.places]
 
 

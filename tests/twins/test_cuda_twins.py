@@ -11,7 +11,7 @@ import torch
 from mmphate_gpu.linalg import kmeans
 from mmphate_gpu.linalg.random import seeded_generator
 from mmphate_gpu.mds import stress
-from mmphate_gpu.mds.smacof import Way, smacof
+from mmphate_gpu.mds.smacof import SmacofRun, smacof
 from mmphate_gpu.ops.csr import Csr, indptr_of_counts, of_dense_rows, to_torch
 from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.launch import native
@@ -148,11 +148,11 @@ def test_guttman_transform(n_components, dtype):
     assert float((raw - expected[1]).abs()) < most * float(expected[1])
 
 
-def way_of(n: int, dtype: torch.dtype, max_iter: int) -> Way:
+def way_of(n: int, dtype: torch.dtype, max_iter: int) -> SmacofRun:
     high = torch.randn(n, 20, dtype=torch.float64, generator=seeded_generator(1))
     start = torch.randn(n, 2, dtype=torch.float64, generator=seeded_generator(0))
     distances = torch.cdist(high, high).fill_diagonal_(0).to(dtype)
-    return Way(distances.cuda(), (start - start.mean(0)).cuda(), max_iter, 1e-6)
+    return SmacofRun(distances.cuda(), (start - start.mean(0)).cuda(), max_iter, 1e-6)
 
 
 @pytest.mark.parametrize("max_iter", [5, 30, 3000])

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmphate_gpu.mds import smacof as smacof_module
-from mmphate_gpu.mds.smacof import Way
+from mmphate_gpu.mds.smacof import SmacofRun
 from mmphate_gpu.ops import descent_step as descent
 from mmphate_gpu.ops.launch.repeat import repeat_until
 from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
@@ -180,7 +180,7 @@ def test_a_descent_of_cuda_twins_reads_nothing(emulation: Emulation, monkeypatch
     portable = smacof_module._descend(distances, start, 3000, 1e-6, smacof_module.one_sweep)
     monkeypatch.setattr(smacof_module, "guttman_transform", cuda.guttman_transform)
     monkeypatch.setattr(descent, "descent_step", cuda.descent_step)
-    way = Way(distances, start, 3000, 1e-6)
+    way = SmacofRun(distances, start, 3000, 1e-6)
 
     def advance() -> None:
         with NothingRead():
