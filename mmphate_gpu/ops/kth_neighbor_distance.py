@@ -77,10 +77,7 @@ def median_kth_neighbor_distance_cpp(points, k):
 @cuda_twin(kth_neighbor_distance, rehearse=lambda fit: [(fit.slice_points(), 1)])
 def kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     points = points.contiguous()
-    stack = gpu.stack_of(points)
-    distances = torch.empty(points.shape[:2], dtype=torch.float64, device=points.device)
-    _run_kth(gpu, points, stack, k, stack.blocks, None, None, distances)
-    return distances
+    return _kth_distances(gpu, points, gpu.stack_of(points), k)
 
 
 @cuda_twin(median_kth_neighbor_distance, rehearse=lambda fit: [(fit.unit_points(), 1)])
@@ -99,19 +96,20 @@ def median_kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     return (distances[rank_0 + (n - 1) // 2] + distances[rank_0 + n // 2]) / 2
 
 
-def _run_kth(
+def _kth_distances(
     gpu: Gpu,
     points: torch.Tensor,
     stack: Stack,
     k: int,
-    blocks: int,
-    rows: torch.Tensor | None,
-    bracket: Bracket | None,
-    distances: torch.Tensor,
-) -> None:
-    inputs = (points, *stack.arguments, stack.order, *points.shape[1:], stack.passes)
-    arguments = (*inputs, k, rows, *(bracket or (None,) * 4), distances)
+    rows: torch.Tensor | None = None,  # TILE places for each block; -1 for none
+    bracket: Bracket | None = None,
+) -> torch.Tensor:
+    """The k-th distances of all points, or of those at the places ``rows``."""
+    distances = torch.empty(points.shape[:2] if rows is None else rows.shape, dtype=points.dtype, device=points.device)
+    blocks = stack.blocks if rows is None else rows.numel() // TILE
+    arguments = (*stack.inputs(points), k, rows, *(bracket or (None,) * 4), distances)
     gpu.run_over_pairs("kth_neighbor_distance", "kth_neighbor_distance", blocks, stack, arguments)
+    return distances
 
 
 def _kth_distances_of(
@@ -129,9 +127,7 @@ def _kth_distances_of(
     at = torch.arange(rows.numel(), device=rows.device) + skipped[sets]
     blocks = rows.numel() // TILE + n_sets
     by_block = rows.new_full((blocks * TILE,), -1).index_copy_(0, at, rows)
-    distances = torch.empty(by_block.shape, dtype=torch.float64, device=rows.device)
-    _run_kth(gpu, points, stack, k, blocks, by_block, bracket, distances)
-    return distances[at]
+    return _kth_distances(gpu, points, stack, k, by_block, bracket)[at]
 
 
 def _around_median(
@@ -149,8 +145,7 @@ def _around_median(
     spread = min(SAMPLED // 2 - 1, int(1.5 * SAMPLED**0.5) + 1)
     low, high = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
     below, within = torch.zeros(2, n_sets, n, dtype=torch.int64, device=points.device)
-    inputs = (points, *stack.arguments, stack.order, n, points.shape[2], stack.passes)
-    arguments = (*inputs, low, high, below, within)
+    arguments = (*stack.inputs(points), low, high, below, within)
     gpu.run_over_pairs("kth_neighbor_distance", "bracket_count", stack.blocks, stack, arguments)
     is_below = below >= k
     between = (within >= k) & ~is_below

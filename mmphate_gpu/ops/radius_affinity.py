@@ -89,7 +89,7 @@ def radius_counts_cuda(gpu: Gpu, points, reach):
     points = points.contiguous()
     stack = gpu.stack_of(points, ordered=points.shape[1] > ORDERED_ABOVE)
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
-    arguments = (points, *stack.arguments, stack.order, *points.shape[1:], stack.passes, float(reach), counts)
+    arguments = (*stack.inputs(points), float(reach), counts)
     types = storage_types(torch.int32, torch.float64)  # a kernel that only counts uses neither
     gpu.run_over_pairs("radius_affinity", "radius_count", stack.blocks, stack, arguments, **types)
     return counts if stack.order is None else torch.empty_like(counts).scatter_(1, stack.order.long(), counts)

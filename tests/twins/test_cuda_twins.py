@@ -11,13 +11,7 @@ import torch
 from mmphate_gpu.linalg import kmeans
 from mmphate_gpu.linalg.random import seeded_generator
 from mmphate_gpu.mds import stress
-<<<<<<< HEAD
-from mmphate_gpu.mds.smacof import Way, smacof
-=======
 from mmphate_gpu.mds.smacof import SmacofRun, smacof
-from mmphate_gpu.ops import csr_matmul, guttman_transform, landmark_aggregate, radius_affinity  # noqa: F401
-from mmphate_gpu.ops import kth_neighbor_distance as kth_module  # noqa: F401 - importing defines the ops
->>>>>>> refs/heads/rest
 from mmphate_gpu.ops.csr import Csr, indptr_of_counts, of_dense_rows, to_torch
 from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.launch import native

@@ -108,7 +108,7 @@ def assert_nearest(result: tuple[torch.Tensor, torch.Tensor], points: torch.Tens
 
 
 def test_the_probe_starts_what_a_fit_does(run: dict[str, dict]) -> None:
-    """Every kernel; around a product the float32 blocks of the landmarks, and the float64 column of the row sums."""
+    """The probe starts every op. Around a product it has a float32 block, as for landmarks, and a float64 column."""
     assert {op for op, *_ in run["probed"]} == set(TRITON.launchers)
     around = [line for line in run["probed"] if line[0] in ("tile_block", "tile_rows")]
     assert [line for line in around if line[0] == "tile_rows"] == [

@@ -41,6 +41,10 @@ class Stack(NamedTuple):
     def arguments(self) -> tuple[torch.Tensor, ...]:
         return self.rough, self.boxes, self.spans
 
+    def inputs(self, points: torch.Tensor) -> tuple[torch.Tensor | int | None, ...]:
+        """The first arguments of the kernels that take the points in ``order``."""
+        return points, *self.arguments, self.order, *points.shape[1:], self.passes
+
     @property
     def blocks(self) -> int:
         """A block for every tile."""
