@@ -96,7 +96,7 @@ def digits_trace(folder: Path | None = None) -> Trace:
 
     if folder is None:
         return train(digits(), epochs=DIGITS_EPOCHS).trace
-    sources = (ROOT / "mmphate_gpu" / "demo.py", *sorted((ROOT / "mmphate_gpu" / "record").glob("*.py")))
+    sources = (ROOT / "mmphate_gpu" / "cli" / "demo.py", *sorted((ROOT / "mmphate_gpu" / "record").glob("*.py")))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
     file = folder / f"digits-{digest}.npz"
     if not file.exists():

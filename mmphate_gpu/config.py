@@ -8,7 +8,7 @@ import platform
 import torch
 
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
-from .ops.launch.twins import CUPY, TRITON, native_ops, ops_of, serves, serving
+from .ops.launch.twins import CPP, CUPY, TRITON, serves, serving
 from .runtime.keops import why_no_keops
 from .runtime.memory import format_bytes, free_memory, limit_text
 from .runtime.optional import available
@@ -78,11 +78,11 @@ def _backends() -> list[str]:
     return [
         *lines,
         f"  ops with twins on cpu: {serving('cpu')}",
-        f"    {', '.join(native_ops())}",
+        f"    {', '.join(sorted(CPP))}",
         f"  ops with twins on cuda: {serving('cuda')}",
-        f"    {', '.join(ops_of(CUPY))}",
+        f"    {', '.join(sorted(CUPY.launchers))}",
         f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
-        f"    {', '.join(ops_of(TRITON))}",
+        f"    {', '.join(sorted(TRITON.launchers))}",
         "  affinity, sparse: torch CSR; products by csr_matmul, on cpu narrow float32 ones by torch",
         f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",
         "  affinity, lazy and fused, or tiles: gaussian_product, tile_matmul",

@@ -40,19 +40,19 @@ def smoke(op: str, n: int, options: argparse.Namespace) -> dict[str, Any]:
     """
     from benchmarks.gpu.smoke_cases import CASES, MOST_DIFFERENT, MOST_ERROR
     from mmphate_gpu.ops.launch import native
-    from mmphate_gpu.ops.launch.twins import PORTABLE, serving_op
+    from mmphate_gpu.ops.launch.twins import CPP, PORTABLE, serving_op
 
     if op not in CASES:
         return {"error": f"{op} has no case in smoke_cases.py"}
     arguments, device = CASES[op](n), options.device
-    native = native.why_no_native() is None and hasattr(native, op) and device.type != "cpu"
-    wanted = results(getattr(native, op) if native else PORTABLE[op], moved(arguments, torch.device("cpu")))
+    by_cpp = native.why_no_native() is None and op in CPP and device.type != "cpu"
+    wanted = results(CPP[op] if by_cpp else PORTABLE[op], moved(arguments, torch.device("cpu")))
     call, on_device = getattr(torch.ops.mmphate_gpu, op), moved(arguments, device)
     started = time.perf_counter()
     with contextlib.nullcontext() if options.plain else poisoned():
         outputs = results(call, on_device)
     outputs = [tensor.cpu() for tensor in outputs]  # waits for the device
-    line = {"by": serving_op(op, device.type), "against": "C++" if native else "portable torch on the CPU"}
+    line = {"by": serving_op(op, device.type), "against": "C++" if by_cpp else "portable torch on the CPU"}
     line |= {"cold_seconds": round(time.perf_counter() - started, 3)}
     if not options.plain:
         line |= {"warm_us": round(1e6 * warm_seconds(call, arguments, device), 2)}

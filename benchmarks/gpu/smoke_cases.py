@@ -8,7 +8,7 @@ from unittest import mock
 
 import torch
 
-from mmphate_gpu.mds.smacof import Way, one_sweep
+from mmphate_gpu.mds.smacof import SmacofRun, one_sweep
 from mmphate_gpu.ops import gaussian_product as gaussian
 from mmphate_gpu.ops.csr import Csr, indptr_of_counts
 from mmphate_gpu.ops.launch.twins import PORTABLE
@@ -89,7 +89,7 @@ def guttman_transform(n: int) -> Arguments:
 
 def descent_step(n: int) -> Arguments:
     points = _normal(n, 2)
-    way = Way(_distances(n), points - points.mean(0), 2**40, 0.0)
+    way = SmacofRun(_distances(n), points - points.mean(0), 2**40, 0.0)
     for _ in range(3):
         way.advance()
     swept = way.sweep(way.distances, way.trial)

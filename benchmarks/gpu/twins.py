@@ -30,10 +30,13 @@ from mmphate_gpu import (
     potential_distances,
     von_neumann_entropy,
 )
+from mmphate_gpu.affinities import Interslice
 from mmphate_gpu.affinities.intraslice import intraslice_affinity
 from mmphate_gpu.datasets import bifurcation, random_walk
 from mmphate_gpu.neighbors import kneighbors
 from mmphate_gpu.operators import LazyAffinity, SparseAffinity, TiledAffinity
+from mmphate_gpu.operators.lazy_fused import LazyFusedAffinity
+from mmphate_gpu.operators.lazy_keops import LazyKeopsAffinity
 from mmphate_gpu.ops.kth_neighbor_distance import kth_neighbor_distance
 from mmphate_gpu.pipeline import interpolate
 from mmphate_gpu.runtime.keops import why_no_keops
@@ -46,7 +49,8 @@ MOST_DISTANCE_ERROR = 1e-9
 MOST_PRODUCT_ERROR = {torch.float32: 1e-5, torch.float64: 1e-12}
 # Of products and degrees of the forms in half precision. Their aggregates are exact.
 MOST_HALF_ERROR = 5e-4
-HALF_FORMS = ("lazy by fused", "tiles")
+HALF_FORMS = {"lazy by fused": LazyFusedAffinity, "tiles": TiledAffinity}
+FORMS = {"lazy by torch": LazyAffinity, "lazy by keops": LazyKeopsAffinity, **HALF_FORMS}
 MOST_ENTROPY_ERROR = 1e-4
 MOST_STRESS_DIFFERENCE = 0.01
 # Relative to the largest distance in the picture: the root of a Procrustes disparity of 1e-3.
@@ -99,7 +103,7 @@ def neighbors(device: torch.device, *, quick: bool) -> dict[str, Any]:
 def operators(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """Products, row sums and aggregates of the other forms against the sparse form."""
     reason = why_no_keops()
-    forms = ["lazy by torch", *["lazy by keops"] * (reason is None), *HALF_FORMS]
+    forms = [form for form in FORMS if form != "lazy by keops" or reason is None]
     points = normalize(_suite(quick)).to(device)
     findings = [
         finding
@@ -113,12 +117,11 @@ def operators(device: torch.device, *, quick: bool) -> dict[str, Any]:
 def _operator_findings(points: torch.Tensor, dtype: torch.dtype, form: str) -> list[Finding]:
     intraslice = intraslice_affinity(points, thresh=THRESH, dtype=dtype)
     bandwidth = torch.tensor(0.3, dtype=torch.float64, device=points.device)
-    engine = form.removeprefix("lazy by ") if form != "tiles" else "torch"
-    lazy = LazyAffinity(unit_major(points), bandwidth, intraslice, thresh=THRESH, dtype=dtype, engine=engine)
-    sparse, other = SparseAffinity(lazy.to_csr()), TiledAffinity(lazy) if form == "tiles" else lazy
+    other = FORMS[form](intraslice, Interslice(unit_major(points), bandwidth, THRESH))
+    sparse = SparseAffinity(other.to_csr())
     generator = torch.Generator().manual_seed(0)
-    block = torch.randn(lazy.shape[0], 32, generator=generator, dtype=torch.float64).to(points.device, dtype)
-    labels = torch.arange(lazy.shape[0], device=points.device) % 97
+    block = torch.randn(other.shape[0], 32, generator=generator, dtype=torch.float64).to(points.device, dtype)
+    labels = torch.arange(other.shape[0], device=points.device) % 97
     results = {
         "product": (other @ block, sparse @ block),
         "row sums": (other.row_sums(), sparse.row_sums()),

@@ -161,14 +161,14 @@ def _radius_fill(data: Data) -> list[Call]:
     return [_twin(data, "radius_fill", case, arguments, filled, "entries", needs, written=[values])]
 
 
-def _symmetrised_affinity(data: Data) -> list[Call]:
+def _symmetrized_affinity(data: Data) -> list[Call]:
     width = kth_unit_distance(data.points, 2).clamp_min(FLOOR)
     arguments = (data.points, width, 5.0, 1e-4, SMALLEST, cut_radius(5, 1e-4) * (1 + 1e-9), torch.float32)
-    kept = torch.ops.mmphate_gpu.symmetrised_affinity(*arguments)[2].numel()
+    kept = torch.ops.mmphate_gpu.symmetrized_affinity(*arguments)[2].numel()
     # An entry is the mean of two exponentials, and is the same for both ends of its pair.
     flop = data.distance_flop(data.slice_pairs)
     needs = {"fma-float64": flop, "exp-float64": float(kept), "bytes": data.stack_bytes + 8.0 * kept}
-    pairs, op = data.slice_pairs, "symmetrised_affinity"
+    pairs, op = data.slice_pairs, "symmetrized_affinity"
     return [_twin(data, op, "slices of the suite, k = 2", arguments, pairs, PAIRS, needs)]
 
 
@@ -357,7 +357,7 @@ GROUPS: dict[str, dict[str, Callable[[Data], list[Call]]]] = {
         "median_kth_neighbor_distance": partial(_neighbors, "median_kth_neighbor_distance", 1.5e9),
         "kth_neighbor_distance": _neighbors_of_nodes,
         "radius_fill": _radius_fill,
-        "symmetrised_affinity": _symmetrised_affinity,
+        "symmetrized_affinity": _symmetrized_affinity,
     },
     "products": {
         "csr_matmul": _csr_matmul,

@@ -68,10 +68,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "force": {"action": "store_true", "help": "replace the folder, if embed or demo wrote it"},
 }
 FORMATS = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
-TRACE = {"metavar": "TRACE", "type": _path, "help": FORMATS}
+TRACE: dict[str, Any] = {"metavar": "TRACE", "type": _path, "help": FORMATS}
 SHAPE = "instead of a trace its epochs, time steps, units and samples, such as 127,128,30,6"
 CARD = "auto, cpu, cuda, cuda:1, ..., or a card by its memory, such as '24 GB card' (default %(default)s)"
-OUT = {"metavar": "DIR", "type": _path, "help": "a new folder for the results"}
+OUT: dict[str, Any] = {"metavar": "DIR", "type": _path, "help": "a new folder for the results"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,7 +97,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
 
     def command(name: str, purpose: str, add_help: bool = True) -> Parser:
-        text = {"help": purpose, "description": f"{purpose[0].upper()}{purpose[1:]}."}
+        text: dict[str, Any] = {"help": purpose, "description": f"{purpose[0].upper()}{purpose[1:]}."}
         return commands.add_parser(name, **text, allow_abbrev=False, add_help=add_help)
 
     demo = command("demo", "train a small network on digits, record it, embed it and draw it")

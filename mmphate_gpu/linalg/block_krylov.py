@@ -1,4 +1,4 @@
-"""An orthonormal basis of a block Krylov space, grown block by block, and the operator projected on it."""
+"""An orthonormal basis of a block Krylov space, built block by block, and the operator projected on it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .eigenvalues import symmetric_eigenpairs
 class BlockKrylov:
     """The space of [X, AX, A^2 X, ...] for a symmetric operator A (n, n) and a block X (n, b).
 
-    `multiply` and `extend` alternate: the first puts the newest block into the basis and applies the operator to it,
-    the second makes the next block from the image.
+    `multiply` and `extend` alternate: `multiply` puts the newest block into the basis and applies the operator to it,
+    and `extend` makes the next block from the image.
 
     Parameters
     ----------
     matmul : callable
-        (n, c) -> (n, c), the product with the operator; its result is overwritten.
+        (n, b) -> (n, b), the product with the operator; its result is overwritten.
     start : (n, b) float32 or float64
-        X; it decides dtype and device of the basis.
+        X, which decides the dtype and the device of the basis.
     capacity : int
         The most columns that the basis can have.
 
     Notes
     -----
-    It holds ``capacity`` columns, one block and its image. Inner products are summed in float64, so that a basis in
-    float32, at half of the memory, is orthonormal to its own rounding.
+    The memory is that of ``capacity`` columns, a block and its image. Inner products are summed in float64, so that a
+    basis in float32, which takes half of the memory, is orthonormal up to the rounding of float32.
     """
 
     def __init__(self, matmul: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, capacity: int) -> None:
@@ -40,8 +40,8 @@ class BlockKrylov:
             self._basis.shape[1], self._basis.shape[1], dtype=torch.float64, device=start.device
         )
         self._newest: Any = orthonormalize(start, None)  # a block; None between `multiply` and `extend`
-        self._image: Any = None  # of the newest block; None but between `multiply` and `extend`
-        self._before = self._own = slice(0, 0)
+        self._image: Any = None  # of the newest block, between `multiply` and `extend`
+        self._previous = self._last = slice(0, 0)
         self.coupling = start.new_zeros(0, 0)  # inner products of the next block with the image: the residuals
 
     @property
@@ -52,7 +52,7 @@ class BlockKrylov:
     @property
     def n_columns(self) -> int:
         """Columns of the basis."""
-        return self._own.stop
+        return self._last.stop
 
     @property
     def basis(self) -> torch.Tensor:  # (n, n_columns)
@@ -66,46 +66,46 @@ class BlockKrylov:
 
     def multiply(self) -> None:
         """Put the newest block into the basis and apply the operator to it."""
-        self._before, self._own = self._own, slice(self.n_columns, self.n_columns + self._newest.shape[1])
-        own = self._basis[:, self._own]
-        own.copy_(self._newest)
-        self._newest = None  # let go at once: a block of a large problem takes gigabytes
-        image = self._matmul(own)
+        self._previous, self._last = self._last, slice(self.n_columns, self.n_columns + self._newest.shape[1])
+        block = self._basis[:, self._last]
+        block.copy_(self._newest)
+        self._newest = None  # free it at once: a block of a large problem takes gigabytes
+        image = self._matmul(block)
         # The identity may return its argument.
-        self._image = image.clone() if image.data_ptr() == own.data_ptr() else image
-        near = slice(self._before.start, self._own.stop)
-        self._projected[near, self._own] = inner_products(self._basis[:, near], self._image)
+        self._image = image.clone() if image.data_ptr() == block.data_ptr() else image
+        near = slice(self._previous.start, self._last.stop)
+        self._projected[near, self._last] = inner_products(self._basis[:, near], self._image)
 
     def extend(self) -> bool:
-        """Make the next block from the image of the newest; False if there is none, because the space is invariant.
+        """Make the next block from the image of the newest; False if the space is invariant, so that there is none.
 
-        A block is cut off where the basis has no room for it.
+        A block is truncated if the basis has no room for all of it.
         """
         image, self._image = self._image, None
         scale = image.norm(dim=0).max()
-        # The operator is symmetric: the image of a block is orthogonal to all blocks but itself and the one before.
-        near = slice(self._before.start, self._own.stop)
-        _remove(image, self._basis[:, near], self._projected[near, self._own])
-        # The image lies in the span of the basis and of the next block, so no image need be kept.
+        # The operator is symmetric, so the image of a block is orthogonal to all blocks before the previous one.
+        near = slice(self._previous.start, self._last.stop)
+        _remove(image, self._basis[:, near], self._projected[near, self._last])
+        # The image lies in the span of the basis and of the next block, so no image has to be stored.
         newest = _orthonormal_beside(image, self.basis, scale)[:, : self._basis.shape[1] - self.n_columns]
         self.coupling = inner_products(newest, image)
         next_rows = slice(self.n_columns, self.n_columns + newest.shape[1])
-        self._projected[next_rows, self._own] = self.coupling
+        self._projected[next_rows, self._last] = self.coupling
         self._newest = newest
         return newest.shape[1] > 0
 
     def ritz(self) -> tuple[torch.Tensor, torch.Tensor]:  # (m,), (m, m) float64
-        """Eigenvalues, ascending, and eigenvectors of the projected operator. It releases an image that is left."""
+        """Eigenvalues, ascending, and eigenvectors of the projected operator. Frees the image, if there is one."""
         self._image = None
         return symmetric_eigenpairs(self.projected)
 
 
-# Bytes of the rows that are multiplied at once on a CPU: they stay in the second-level cache.
+# Bytes of the rows that are multiplied at once on a CPU, where they stay in the second-level cache.
 CACHED_BYTES = 1 << 20
 
 
 def _chunks(block: torch.Tensor, n_columns: int) -> Iterator[slice]:
-    """Chunks of rows of ``block`` to multiply at once, if ``n_columns`` columns take part in all."""
+    """Chunks of the rows of ``block`` for products in which ``n_columns`` columns take part."""
     on_cpu = block.device.type == "cpu"
     return row_chunks(len(block), n_columns, CACHED_BYTES // block.itemsize if on_cpu else chunk_elements(block.device))
 
@@ -118,7 +118,7 @@ def _working_dtype(block: torch.Tensor) -> torch.dtype:
 def inner_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:  # (n, a), (n, b) -> (a, b) float64
     """``left^T right``; the products of chunks of rows are summed in float64.
 
-    In float32 on a CPU the products of a chunk are off by 1e-8 of the norms, less than the rounding of the columns.
+    In float32 on a CPU the product of a chunk has an error of 1e-8 of the norms, less than the rounding of the columns.
     """
     if left.dtype == torch.float64:
         return left.T @ right
@@ -149,8 +149,7 @@ def _remove(block: torch.Tensor, basis: torch.Tensor, weights: torch.Tensor) -> 
 
 
 def orthonormalize(block: torch.Tensor, against: torch.Tensor | None) -> torch.Tensor:
-    """Orthonormal basis of the columns of ``block`` (n, c), orthogonal to ``against``; dependent columns are
-    dropped."""
+    """An orthonormal basis of the columns of ``block`` (n, b), orthogonal to ``against``, without dependent columns."""
     scale = block.norm(dim=0).max()
     if against is None:
         return _orthonormal_beside(block, block[:, :0], scale)
@@ -160,21 +159,22 @@ def orthonormalize(block: torch.Tensor, against: torch.Tensor | None) -> torch.T
 
 
 def _orthonormal_beside(block: torch.Tensor, against: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Basis of a ``block`` that is orthogonal to ``against`` but for rounding; columns small beside ``scale`` are what
-    rounding left."""
+    """`orthonormalize` for a ``block`` orthogonal to ``against`` but for rounding.
+
+    Columns far smaller than ``scale`` are rounding and are dropped.
+    """
     eps = torch.finfo(block.dtype).eps
     left = _nearly_orthonormal(block, 50 * eps * scale)
-    # Two rounds are enough, of Cholesky-QR and of the projection beside ``against`` (Kahan, Parlett).
+    # Two rounds of Cholesky-QR and of the projection are enough (Kahan, Parlett).
     if left.shape[1]:
         _remove(left, against, inner_products(against, left))
-        # Of unit columns: one that nearly vanishes lay in the span of ``against``, and its rest is rounding.
+        # The columns had length 1: one that nearly vanishes lay in the span of ``against``, and the rest is rounding.
         left = _nearly_orthonormal(left, eps**0.25 * scale.new_ones(()))
     return left
 
 
 def _nearly_orthonormal(block: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
-    """Basis of the columns, without directions of which less than ``floor`` is there; of a basis that is nearly
-    orthonormal, one that is."""
+    """An orthonormal basis of the columns, but for rounding, without directions shorter than ``floor``."""
     quick = _cholesky_qr(block, floor)
     if quick is not None:
         return quick
@@ -185,17 +185,16 @@ def _nearly_orthonormal(block: torch.Tensor, floor: torch.Tensor) -> torch.Tenso
     return left @ turned[:, singular > floor]
 
 
-# Least pivot of the Gram matrix of unit columns at which two rounds of Cholesky-QR are as good as Householder's; after
-# one of them the columns of a float64 block are orthogonal to about 1e-12.
+# The least pivot of the Gram matrix of unit columns for which two rounds of Cholesky-QR are as accurate as
+# Householder's method. After the first round the columns of a float64 block are orthogonal to about 1e-12.
 LEAST_PIVOT = 1e-2
 
 
 def _cholesky_qr(block: torch.Tensor, floor: torch.Tensor) -> torch.Tensor | None:
-    """One round of Cholesky-QR: matrix products only, many times as fast as `torch.linalg.qr` on tall blocks.
+    """A round of Cholesky-QR by matrix products, many times as fast as `torch.linalg.qr` on tall blocks.
 
-    What is left of its rounding grows with the square of the condition; a second round takes that away. None where the
-    columns are too nearly dependent for it. Source: Yamamoto et al., "Roundoff error analysis of the CholeskyQR2
-    algorithm", 2015.
+    Its error grows with the square of the condition number, and a second round removes it. None if the columns are too
+    close to dependent. Source: Yamamoto et al., "Roundoff error analysis of the CholeskyQR2 algorithm", 2015.
     """
     norms = block.norm(dim=0).double()
     if not bool((norms > floor).all()):
@@ -204,6 +203,6 @@ def _cholesky_qr(block: torch.Tensor, floor: torch.Tensor) -> torch.Tensor | Non
     factor, info = torch.linalg.cholesky_ex(scale[:, None] * inner_products(block, block) * scale)
     if int(info) or float(factor.diagonal().min()) < LEAST_PIVOT:
         return None
-    # The factor is well conditioned: its inverse by a product instead of a triangular solve.
+    # The factor is well conditioned, so its inverse and a product may replace a triangular solve.
     eye = torch.eye(len(norms), dtype=torch.float64, device=block.device)
     return combine(block, scale[:, None] * torch.linalg.solve_triangular(factor.T, eye, upper=True))

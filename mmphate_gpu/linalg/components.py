@@ -1,4 +1,4 @@
-"""Connected components of a square matrix: what it falls apart into under one reordering of rows and columns."""
+"""The connected components of a square matrix: the blocks into which a reordering of its indices splits it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 
 from ..ops.chunks import chunk_elements, row_chunks
 
-# For every size s that occurs among the components, the members of the k components of that size: (k, s) int64.
+# For every size s that occurs, the members of the k components of this size: (k, s) int64.
 Components = list[torch.Tensor]
 
 
 def components(matrix: torch.Tensor) -> Components:  # (n, n)
-    """Members of the components: for every size s that occurs, the indices of its k components, one a row.
+    """The members of the components, a component a row.
 
-    Rows and columns i and j belong together if there is an entry between them either way. Every power, the singular
-    values and a similarity transform of the matrix are those of its diagonal blocks. O(n^2) time for each of about ten
-    rounds; bounded chunks of memory beside a mask of n^2 bytes. Deterministic.
+    Indices i and j belong together if either of the entries (i, j) and (j, i) is not 0. The powers and the singular
+    values of the matrix are those of its diagonal blocks. O(n^2) time for each of about ten rounds; bounded chunks of
+    memory beside a mask of n^2 bytes. Deterministic.
     """
     if _reaches_all(matrix):
         return [torch.arange(matrix.shape[0], device=matrix.device)[None]]
@@ -31,7 +31,7 @@ def components(matrix: torch.Tensor) -> Components:  # (n, n)
 
 
 def _reaches_all(matrix: torch.Tensor) -> bool:
-    """Whether two steps from the first row reach every column: most matrices in one piece, at the cost of one look."""
+    """Whether two steps from the first row reach every column, as they do in most matrices of a single component."""
     near = matrix[0] != 0
     return bool(near.all()) or bool((matrix[near] != 0).any(0).all())
 
@@ -39,7 +39,7 @@ def _reaches_all(matrix: torch.Tensor) -> bool:
 def _labels(matrix: torch.Tensor) -> torch.Tensor:  # (n, n) -> (n,) int64
     """The least index of the component of every row.
 
-    In every round each row takes the least label among its neighbours, and then the label of that label's row. A chain
+    In each round a row takes the least label among its neighbors, and then the label of the row of that label. A chain
     of n rows takes about log n rounds.
     """
     n = matrix.shape[0]

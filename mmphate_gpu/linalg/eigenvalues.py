@@ -1,4 +1,4 @@
-"""Eigenvalues and eigenpairs of a large symmetric matrix by whichever solver of the device is fastest."""
+"""Eigenvalues and eigenpairs of a large symmetric matrix by the fastest solver of the device."""
 
 from __future__ import annotations
 
@@ -15,27 +15,18 @@ import torch
 from ..errors import InputError
 from ..runtime.optional import available, require_cupy
 
-# To eigenvalues alone (n,), or to eigenvalues and eigenvectors (n, n).
+# From a matrix to its eigenvalues (n,), or to eigenvalues and eigenvectors (n, n).
 Solver = Callable[[torch.Tensor], Any]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One problem of a symmetric matrix, and the solvers that can solve it."""
+    """A problem of a symmetric matrix, and the solvers that can solve it."""
 
-    # Rows of the matrix on which the solvers are timed, about as many as the library solves for. torch's own solver
-    # serves smaller matrices untimed: the choice costs more than it gains.
+    # Rows of the matrix on which the solvers are timed, about as many as in the problems of this package. For smaller
+    # matrices torch's solver is taken untimed: the choice would cost more than it gains.
     rows: int
     solvers: dict[str, Solver]
-
-
-def _values_by_torch(matrix: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.eigvalsh(matrix)
-
-
-def _pairs_by_torch(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, vectors
 
 
 def _values_by_cupy(matrix: torch.Tensor) -> torch.Tensor:
@@ -50,8 +41,8 @@ def _pairs_by_cupy(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _by_cupy(matrix: torch.Tensor, solve: Callable[[Any, Any], Any]) -> list[torch.Tensor]:
     """The arrays that ``solve`` makes of CuPy and of ``matrix``, as tensors.
 
-    CuPy works on its own default stream. Both conversions by DLPack make the stream that reads wait for the stream that
-    wrote. So no work of torch before or after overlaps CuPy's, and CuPy may take its memory from torch's pool.
+    CuPy works on its default stream. Both conversions by DLPack make the stream that reads wait for the stream that
+    wrote. So torch's work before and after does not overlap CuPy's, and CuPy may take its memory from torch's pool.
     """
     cupy = require_cupy(purpose="an eigendecomposition on CUDA")
     torch_pool = cupy.cuda.PythonFunctionAllocator(
@@ -65,19 +56,18 @@ def _by_cupy(matrix: torch.Tensor, solve: Callable[[Any, Any], Any]) -> list[tor
         return [torch.from_dlpack(array).clone() for array in solve(cupy, cupy.from_dlpack(matrix))]
 
 
-# torch decides between cuSOLVER's drivers by rules that have changed with its versions, by up to a hundredfold in time;
-# CuPy always takes divide and conquer.
+# torch chooses between cuSOLVER's drivers by rules that changed with its versions, and the time by up to a factor of a
+# hundred. CuPy always takes divide and conquer.
 TASKS = {
-    "eigenvalues": Task(1024, {"torch": _values_by_torch, "cupy": _values_by_cupy}),
-    "eigenpairs": Task(512, {"torch": _pairs_by_torch, "cupy": _pairs_by_cupy}),
+    "eigenvalues": Task(1024, {"torch": torch.linalg.eigvalsh, "cupy": _values_by_cupy}),
+    "eigenpairs": Task(512, {"torch": torch.linalg.eigh, "cupy": _pairs_by_cupy}),
 }
 
 
 def symmetric_eigenvalues(matrix: torch.Tensor) -> torch.Tensor:  # (n, n) -> (n,) ascending
     """Eigenvalues of the symmetric ``matrix``, of which one triangle is read.
 
-    On CUDA from 1024 rows on, by the solver that `fastest_solver` names when first asked on this device.
-    O(n^3) time, O(n^2) memory.
+    On CUDA, from 1024 rows on, the solver is that of `fastest_solver`. O(n^3) time, O(n^2) memory.
     """
     return _solver("eigenvalues", matrix)(matrix)
 
@@ -85,8 +75,8 @@ def symmetric_eigenvalues(matrix: torch.Tensor) -> torch.Tensor:  # (n, n) -> (n
 def symmetric_eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (n, n) -> (n,), (n, n)
     """Eigenvalues of the symmetric ``matrix``, ascending, and its orthonormal eigenvectors as columns.
 
-    Only one triangle is read. On CUDA, from 512 rows on, the solver is the one that `fastest_solver` named at its first
-    call on this device. The solver decides the signs of the eigenvectors. O(n^3) time, O(n^2) memory.
+    Only one triangle is read. On CUDA, from 512 rows on, the solver is that of `fastest_solver`. The signs of the
+    eigenvectors depend on the solver. O(n^3) time, O(n^2) memory.
     """
     return _solver("eigenpairs", matrix)(matrix)
 
@@ -100,10 +90,10 @@ def _solver(task: str, matrix: torch.Tensor) -> Solver:
 
 @functools.cache
 def fastest_solver(task: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Name of the solver of ``task`` for ``device``: torch's, if none is twice as fast.
+    """The name of the solver of ``task`` for ``device``: torch's, unless another is twice as fast.
 
-    The factor of two makes two runs on one machine choose alike, since the solvers differ in the last bits. A solver
-    that fails is left out, with a warning.
+    The solvers differ in the last bits, and the factor of two makes two runs on a machine choose alike. A solver that
+    fails is left out, with a warning.
     """
     rows = TASKS[task].rows
     generator = torch.Generator("cpu").manual_seed(0)
@@ -115,7 +105,7 @@ def fastest_solver(task: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _seconds(task: str, name: str, sample: torch.Tensor) -> float:
-    """Of the second of two runs: the first one loads libraries."""
+    """The seconds of the second of two runs, because the first loads libraries; infinite if the solver fails."""
     solve = TASKS[task].solvers[name]
     try:
         solve(sample)
@@ -123,8 +113,8 @@ def _seconds(task: str, name: str, sample: torch.Tensor) -> float:
         started = time.perf_counter()
         solve(sample)
         _finish(sample.device)
-    # A library that is missing or too new for the driver, memory that is not there, or a warning that the user has
-    # turned into an error: torch's solver serves in each case.
+    # A library is missing or too new for the driver, memory is short, or the user turns warnings into errors: in each
+    # case torch's solver is taken.
     except (InputError, ImportError, OSError, MemoryError, BufferError, RuntimeError, Warning) as error:
         message = f"{task} by {name} do not serve on {sample.device}: {error}"
         warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""k-means for many clusters, of one set of points or of a stack: seeds drawn in rounds, Lloyd steps by products."""
+"""k-means for many clusters, of a set of points or of a stack: seeds drawn in rounds, Lloyd steps by products."""
 
 from __future__ import annotations
 
@@ -11,42 +11,38 @@ from ..ops.assign_nearest import assign_nearest
 from ..ops.csr import Csr, to_torch
 from ..runtime.isolation import isolated
 
-# Every round of D^2-weighted seeding adds this share of the centres there are already (at least one): nearly as well
-# spread as one at a time (k-means++), in a few dozen rounds that together cost one assignment. Seeds drawn evenly
-# leave up to twice the inertia, and with it another diffusion time.
+# Each round of the seeding, weighted by squared distances, adds this share of the centers that it has, and at least one
+# center. The seeds are spread nearly as well as those of k-means++, which adds one at a time, but in a few dozen rounds
+# that together cost one assignment.
 SEED_GROWTH = 0.2
-# Points per cluster among which the seeds are drawn. On the bifurcation suite (48,480 nodes, 4000 clusters) 3 gave
-# inter-slice neighbourhood preservations of 0.142 / 0.254 and 0.219 / 0.401, all points 0.069 / 0.121 (Hopf and
-# pitchfork). Other seeds there, means of two runs, against 0.147 / 0.259 for these: the sample drawn evenly over the
-# units 0.146 / 0.258; as many seeds for every unit 0.103 / 0.201; seeds drawn evenly 0.138 / 0.251; k-means|| over all
-# points (five rounds, two candidates a cluster, weighted) 0.085 / 0.151, although its inertia is less by a quarter.
+# Points for every cluster among which the seeds are drawn (docs/decisions.md, "How the seeds of k-means are drawn").
 SEED_SAMPLE = 3
 
 
 @isolated()
 def kmeans(
-    points: torch.Tensor,  # (N, D) or (B, N, D)
+    points: torch.Tensor,  # (n, p) or (B, n, p)
     n_clusters: int,
     *,
     max_iter: int = 10,
     tol: float = 1e-3,
     generator: torch.Generator | None = None,
-) -> torch.Tensor:  # (N,) or (B, N) int64
-    """Cluster labels 0 .. k-1 with k at most ``n_clusters``; empty clusters are dropped.
+) -> torch.Tensor:  # (n,) or (B, n) int64
+    """Cluster labels 0 .. k - 1 with k at most ``n_clusters``; empty clusters are dropped.
 
-    The sets of a stack are clustered side by side, each into ``n_clusters``; no two share a label. Stops after
-    ``max_iter`` Lloyd steps or when fewer than ``tol`` of the points change their cluster. O(B N k D) time a step,
-    O(B (N + k) D) memory, bounded chunks, and 8 bytes for every set, point of the seeds' sample (three for a cluster)
+    Each set of a stack is clustered into ``n_clusters`` by itself, and no two sets share a label. The iteration stops
+    after ``max_iter`` Lloyd steps, or when fewer than ``tol`` of the points change their cluster. O(B n k p) time a
+    step; memory O(B (n + k) p), bounded chunks, and 8 bytes for every set, point of the sample (three for a cluster)
     and round of the seeding (45 for 4000 clusters). On CUDA the host waits once in the seeding, once a step for the
-    count of changes, and once at the end. Deterministic for one generator state. Source of the seeding: Bahmani et al.,
+    number of changes, and once at the end. Deterministic for a generator state. Source of the seeding: Bahmani et al.,
     "Scalable k-means++", 2012 (here without oversampling).
     """
     check_number("n_clusters", n_clusters, low=1, integer=True)
     if points.ndim not in (2, 3) or points.shape[-2] == 0 or points.shape[0] == 0:
-        wanted = "two axes (point, feature) or three (set, point, feature), not empty"
-        raise InputError(f"points has shape {tuple(points.shape)}; accepted: {wanted}")
-    # Centred and scaled: squares of tiny features stay normal numbers, and the product form loses no digits to an
-    # offset.
+        accepted = "two axes (point, feature) or three (set, point, feature), not empty"
+        raise InputError(f"points has shape {tuple(points.shape)}; accepted: {accepted}")
+    # Centered and scaled, so that squares of tiny features stay normal numbers, and distances by products lose no
+    # digits to an offset.
     points = points - points.mean(-2, keepdim=True)
     points = points / points.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(points.dtype).tiny)
     centers = _seeds(points, min(n_clusters, points.shape[-2]), generator)
@@ -60,14 +56,14 @@ def kmeans(
 
 
 def _labels_of_all(labels: torch.Tensor, k: int) -> torch.Tensor:
-    """Labels 0 .. k-1 of every set, numbered on from set to set."""
+    """Labels 0 .. k - 1 of every set, made distinct between the sets."""
     if labels.ndim == 1:
         return labels
     return labels + k * torch.arange(labels.shape[0], device=labels.device)[:, None]
 
 
-def _seeds(points: torch.Tensor, n_clusters: int, generator: torch.Generator | None) -> torch.Tensor:  # (..., k, D)
-    """Well spread points of a random sample: all points would give the outliers every seed, and the bulk none."""
+def _seeds(points: torch.Tensor, n_clusters: int, generator: torch.Generator | None) -> torch.Tensor:  # (..., k, p)
+    """Well spread points of a random sample: among all points most seeds would be outliers."""
     n_points, n_sampled = points.shape[-2], min(points.shape[-2], SEED_SAMPLE * n_clusters)
     first, *shares = _shares(n_clusters)
     whole = [n_points] * (n_sampled < n_points)
@@ -77,7 +73,7 @@ def _seeds(points: torch.Tensor, n_clusters: int, generator: torch.Generator | N
     chosen = _weighted_draw(points.new_ones(points.shape[:-1]), first, next(clocks))
     _, squared = assign_nearest(points, _take(points, chosen))
     for share in shares:
-        # Points already chosen, and duplicates of them, have weight 0 and are drawn only when nothing else is left.
+        # Chosen points, and their duplicates, have weight 0 and are drawn only when no others are left.
         squared.scatter_(-1, chosen, 0)
         new = _weighted_draw(squared, share, next(clocks))
         chosen = torch.cat([chosen, new], -1)
@@ -86,7 +82,7 @@ def _seeds(points: torch.Tensor, n_clusters: int, generator: torch.Generator | N
 
 
 def _shares(n_clusters: int) -> list[int]:
-    """The number of centres that each round of the seeding adds.
+    """The number of centers that each round of the seeding adds.
 
     >>> _shares(12)
     [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]
@@ -98,9 +94,9 @@ def _shares(n_clusters: int) -> list[int]:
 
 
 def _clocks(points: torch.Tensor, sizes: list[int], generator: torch.Generator | None) -> Iterator[torch.Tensor]:
-    """An exponential clock for every set and index of every draw, (..., size) float64, on the device of ``points``.
+    """For every draw an exponential variate for every set and index, (..., size) float64, on the device of ``points``.
 
-    It takes one draw on the CPU, with the same numbers as separate draws, and one copy.
+    They come from a single draw on the CPU, with the numbers of separate draws, and a single copy.
     """
     sets = points.shape[:-2]
     totals = [sets.numel() * size for size in sizes]
@@ -110,17 +106,17 @@ def _clocks(points: torch.Tensor, sizes: list[int], generator: torch.Generator |
         yield part.view(*sets, size)
 
 
-def _take(points: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:  # (..., n, D), (..., k) -> (..., k, D)
+def _take(points: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:  # (..., n, p), (..., k) -> (..., k, p)
     return points.gather(-2, chosen[..., None].expand(*chosen.shape, points.shape[-1]))
 
 
 def _weighted_draw(weights: torch.Tensor, k: int, clocks: torch.Tensor) -> torch.Tensor:
-    """``k`` distinct indices with probability proportional to ``weights`` (exponential races): (..., n) -> (..., k)."""
+    """``k`` distinct indices (..., k), drawn in proportion to ``weights`` (..., n): the first of exponential clocks."""
     return torch.topk(weights.double() / clocks, k).indices
 
 
-def _means(points: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:  # (..., k, D)
-    """Means of the clusters; an empty one keeps its centre. A sparse product, so that the order of summing is fixed."""
+def _means(points: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:  # (..., k, p)
+    """Means of the clusters, by a sparse product, which sums in a fixed order; an empty cluster keeps its center."""
     n_centers = centers.shape[:-1].numel()
     labels = _labels_of_all(labels, centers.shape[-2]).flatten()
     labels, order = torch.sort(labels, stable=True)

@@ -1,4 +1,4 @@
-"""Lanczos tridiagonal matrices of many start vectors at once, and the Gauss quadrature they carry."""
+"""Lanczos tridiagonal matrices of many start vectors at once, and the Gauss quadratures that they give."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 
 class Tridiagonal(NamedTuple):
-    """What m Lanczos steps make of each of c start vectors, in float64."""
+    """The tridiagonal matrices of m Lanczos steps from each of c start vectors, in float64."""
 
     diagonal: torch.Tensor  # (c, m)
     beside: torch.Tensor  # (c, m - 1)
-    mass: torch.Tensor  # (c,), the squared length of the start vector
+    mass: torch.Tensor  # (c,), the squared lengths of the start vectors
 
 
 def lanczos(
@@ -30,15 +30,15 @@ def lanczos(
     matmul : callable
         (n, c) -> (n, c), the product with the operator.
     n_steps : int
-        Products with c columns; more than n are of no use.
+        Products with c columns, at most n.
     beside : (n, r), optional
-        Orthonormal vectors that span an invariant subspace, to which ``starts`` are orthogonal: kept out of rounding's
-        way.
+        Orthonormal vectors that span an invariant subspace, to which ``starts`` are orthogonal. Every vector is made
+        orthogonal to it again, against rounding.
 
     Notes
     -----
-    Every vector is orthogonalised against all before it, twice. A Krylov space that is exhausted goes on with zeros,
-    which have no weight in the quadrature. O(n_steps) products, O(n n_steps^2 c) time, O(n n_steps c) memory.
+    Every vector is orthogonalized twice against all before it. An exhausted Krylov space continues with zeros, which
+    have no weight in the quadrature. O(n_steps) products, O(n n_steps^2 c) time, O(n n_steps c) memory.
     Deterministic. Source: Golub & Meurant, "Matrices, Moments and Quadrature with Applications", 2010.
     """
     n, c = starts.shape
@@ -55,8 +55,8 @@ def lanczos(
         for _ in range(2):  # twice is enough (Kahan, Parlett)
             if beside is not None:
                 image -= (image @ beside) @ beside.T
-            known = basis[:, : step + 1]
-            image -= ((known @ image[:, :, None]).mT @ known)[:, 0]
+            earlier = basis[:, : step + 1]
+            image -= ((earlier @ image[:, :, None]).mT @ earlier)[:, 0]
         rest = image.norm(dim=1)
         goes_on = rest > 50 * torch.finfo(starts.dtype).eps * scale
         off[:, step] = torch.where(goes_on, rest, 0)
@@ -64,15 +64,15 @@ def lanczos(
     return Tridiagonal(diagonal, off[:, :-1], length.square())
 
 
-def gauss_quadrature(found: Tridiagonal, n_steps: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def gauss_quadrature(krylov: Tridiagonal, n_steps: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Nodes and weights (c, m) with ``sum(weights * f(nodes))`` near ``start^T f(operator) start``, start by start.
 
-    Exact for polynomials of degree up to 2 m - 1; of the first ``n_steps`` steps only, if given. Computed on the CPU:
-    the matrices are tiny.
+    The sum is exact for polynomials of degree up to 2 m - 1. ``n_steps`` takes the first steps only. Computed on the
+    CPU, because the matrices are tiny.
     """
-    m = found.diagonal.shape[1] if n_steps is None else min(n_steps, found.diagonal.shape[1])
-    matrix = torch.diag_embed(found.diagonal[:, :m].cpu())
-    off = torch.diag_embed(found.beside[:, : m - 1].cpu(), 1)
+    m = krylov.diagonal.shape[1] if n_steps is None else min(n_steps, krylov.diagonal.shape[1])
+    matrix = torch.diag_embed(krylov.diagonal[:, :m].cpu())
+    off = torch.diag_embed(krylov.beside[:, : m - 1].cpu(), 1)
     nodes, vectors = torch.linalg.eigh(matrix + off[:, :m, :m] + off[:, :m, :m].mT)
-    weights = found.mass.cpu()[:, None] * vectors[:, 0].square()
-    return nodes.to(found.mass.device), weights.to(found.mass.device)
+    weights = krylov.mass.cpu()[:, None] * vectors[:, 0].square()
+    return nodes.to(krylov.mass.device), weights.to(krylov.mass.device)

@@ -1,4 +1,4 @@
-"""Random numbers: drawn on the CPU, so that one seed means the same on every device."""
+"""Random numbers, drawn on the CPU, so that a seed gives the same numbers on every device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..ops.chunks import chunk_elements, row_chunks
 
 
 def seeded_generator(random_state: int | None) -> torch.Generator:
-    """A CPU generator with this seed; None takes one from the system."""
+    """A CPU generator with this seed; None takes a seed from the system."""
     generator = torch.Generator("cpu")
     if random_state is None:
         generator.seed()
@@ -18,7 +18,7 @@ def seeded_generator(random_state: int | None) -> torch.Generator:
     return generator
 
 
-# Random bits of a 64-bit word: torch draws integers from 0 to 2^63 - 1.
+# Random bits of an int64: torch draws integers from 0 to 2^63 - 1.
 BITS = 63
 
 
@@ -30,7 +30,7 @@ def random_signs(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:  # (n, width)
-    """Independent entries 1 and -1, each as likely: random directions from one random bit an entry.
+    """Independent entries 1 and -1 with equal probability: random directions from a bit an entry.
 
     The bits are drawn on the CPU and unpacked on ``device``: 5 ns and 8 bytes for 63 entries, where a normal number
     takes 20 to 30 ns and 8 bytes for each.

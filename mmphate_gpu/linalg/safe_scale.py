@@ -1,4 +1,4 @@
-"""Scale numbers so that their squares neither overflow nor vanish."""
+"""A scale at which squares of numbers neither overflow nor vanish."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 def safe_scale(*tensors: torch.Tensor) -> float:
-    """The power of two by which to multiply ``tensors`` (of finite numbers) before their squares are added up.
+    """The power of two by which to multiply ``tensors`` of finite numbers before their squares are summed.
 
-    It brings the largest entry near 1, and rounds only entries that are negligible beside that. It is 1 if
-    the largest entry is 0 or from 1e-100 to 1e100, so that numbers of ordinary size keep their bits.
+    It brings the largest entry near 1, and rounds only entries that are negligible beside it. It is 1 if the largest
+    entry is 0 or from 1e-100 to 1e100, so that numbers of ordinary size keep their bits.
     """
     largest = max(float(torch.linalg.vector_norm(tensor, ord=math.inf)) for tensor in tensors)
     if largest == 0 or 1e-100 <= largest <= 1e100:

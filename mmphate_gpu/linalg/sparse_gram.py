@@ -10,19 +10,19 @@ from ..ops.chunks import chunk_elements
 from ..ops.csr import Csr, scale, to_torch
 from .symmetric_product import symmetric_product
 
-# Share of non-zero entries above which dense products win on a CPU: the sparse product of the libraries forms about 2e8
-# pairs of entries a second on two cores, the dense one 4e10, and a row makes (share n)^2 pairs of n^2.
+# With a larger share of non-zero entries, dense products are faster on a CPU. On two cores the sparse product of the
+# libraries forms about 2e8 pairs of entries a second and the dense one 4e10; a row makes (share n)^2 pairs of n^2.
 DENSE_SHARE = 0.07
-# The size of a dense block on CUDA, in squares of n^2 elements; such a block takes about a millisecond.
+# Elements of a dense block on CUDA, in multiples of n^2; such a block takes about a millisecond.
 CUDA_SQUARES = 4
 
 
-def sparse_gram(matrix: Csr, weights: torch.Tensor) -> torch.Tensor:  # (N, n), (N,) -> (n, n) float64
-    """``matrix^T diag(weights) matrix`` for weights from 0, in float64 and exactly symmetric.
+def sparse_gram(matrix: Csr, weights: torch.Tensor) -> torch.Tensor:  # (m, n), (m,) -> (n, n) float64
+    """``matrix^T diag(weights) matrix`` for weights >= 0, in float64 and exactly symmetric.
 
-    Dense blocks take O(N n^2) time, and always serve on CUDA, where the sparse product of cuSPARSE refuses more than
-    2^31 pairs of entries and takes memory for each of them. On a CPU sparse rows take O(sum over rows of nnz_row^2)
-    time, by MKL where torch has it (x86), else by SciPy. O(n^2 + nnz) memory.
+    Dense blocks take O(m n^2) time. They are always used on CUDA, where the sparse product of cuSPARSE refuses more
+    than 2^31 pairs of entries and takes memory for each of them. On a CPU sparse rows take O(sum over rows of
+    nnz_row^2) time, by MKL where torch has it (x86), else by SciPy. O(n^2 + nnz) memory.
     """
     if matrix.values.is_cuda or matrix.nnz > DENSE_SHARE * matrix.shape[0] * matrix.shape[1]:
         return _dense_gram(matrix, weights.double().sqrt())
@@ -35,8 +35,8 @@ def _sparse_product(half: Csr) -> torch.Tensor:
     # MKL's indices are 32 bits wide in torch's builds.
     if not torch.backends.mkl.is_available() or half.indices.dtype == torch.int64:
         return _by_scipy(half)
-    # Not `torch.sparse.mm`, which on the CPU never gives back 12 bytes an entry of a product of two CSR matrices (seen
-    # with torch 2.13) and takes three times as long.
+    # `torch.sparse.mm` of two CSR matrices leaks 12 bytes an entry on the CPU (with torch 2.13), and takes three times
+    # as long.
     rows = to_torch(half)
     out = half.values.new_zeros(half.shape[1], half.shape[1])
     return torch.addmm(out, rows.t().to_sparse_csr(), rows, beta=0, out=out)
@@ -60,7 +60,7 @@ def _dense_gram(matrix: Csr, roots: torch.Tensor) -> torch.Tensor:
     gram = torch.zeros(n, n, dtype=torch.float64, device=device)
     step = block_rows(matrix.shape[0], n, device)
     starts = torch.arange(0, matrix.shape[0] + step, step, device="cpu").clamp_max(matrix.shape[0])
-    offsets = matrix.indptr[starts.to(device)].tolist()  # read once: every read waits for the device
+    offsets = matrix.indptr[starts.to(device)].tolist()  # read once: each read synchronizes
     block = torch.empty(step, n, dtype=torch.float64, device=device)
     for (start, first), (stop, last) in pairwise(zip(starts.tolist(), offsets, strict=True)):
         counts = matrix.indptr[start : stop + 1].diff().long()

@@ -10,12 +10,12 @@ from .symmetric_product import symmetric_product
 
 
 def symmetric_power(matrix: torch.Tensor, t: int) -> torch.Tensor:  # (n, n) float64 -> (n, n)
-    """``matrix^t``, t >= 1, by few products, each at half its cost (`power_chain`).
+    """``matrix^t``, t >= 1, by the few products of `power_chain`, each at half its cost.
 
-    For a matrix without negative entries every entry comes out to a relative error of about t n eps, the tiny ones
-    too, and zeros stay zeros: a low-rank form through eigenvectors leaves 1e-16 on every entry, and a square root
-    turns that into 1e-8. O(n^3 log t) time, `most_powers` matrices of memory: that of ``matrix`` is given back with
-    its last use, where the caller holds it no longer. Deterministic.
+    For a matrix without negative entries every entry, however small, has a relative error of about t n eps, and zeros
+    stay zeros. A low-rank form by eigenvectors would leave errors of 1e-16, which a square root turns into 1e-8.
+    O(n^3 log t) time and `most_powers` matrices of memory; that of ``matrix`` is freed after its last use, unless the
+    caller holds it. Deterministic.
     """
     powers = {1: matrix}
     del matrix
@@ -26,7 +26,7 @@ def symmetric_power(matrix: torch.Tensor, t: int) -> torch.Tensor:  # (n, n) flo
 
 
 def most_powers(t: int) -> int:
-    """Powers of a matrix that `symmetric_power` holds at once on the way to the ``t``-th, the first and the last too.
+    """The most powers that `symmetric_power` holds at once on the way to the ``t``-th, with the first and the last.
 
     >>> most_powers(1), most_powers(2), most_powers(31)
     (1, 2, 4)
@@ -47,10 +47,11 @@ def _steps(t: int) -> Iterator[tuple[int, int, set[int]]]:
 
 
 def power_chain(t: int) -> list[tuple[int, int]]:
-    """Pairs (n, a) of exponents to add, one after the other, that lead from 1 to t; each is 1 or an earlier sum.
+    """Pairs (n, a) of exponents whose sums lead from 1 to t; each exponent is 1 or an earlier sum.
 
-    Knuth's power tree, level by level until ``t`` appears: 7 products for 31, where squaring takes 8. Above 512, where
-    the tree grows large, by squaring. Source: Knuth, The Art of Computer Programming, vol. 2, 4.6.3.
+    They come from Knuth's power tree, built level by level until ``t`` appears: 7 products for 31, where squaring takes
+    8. Above 512, where the tree grows large, they come from squaring. Source: Knuth, The Art of Computer Programming,
+    vol. 2, 4.6.3.
     """
     if t > 512:
         half = power_chain(t // 2)
@@ -63,7 +64,7 @@ def power_chain(t: int) -> list[tuple[int, int]]:
 
 
 def _children(n: int, parents: dict[int, int]) -> list[int]:
-    """The sums of n and what leads to it that the tree does not have yet; they are added to it."""
+    """The new sums of n and exponents on its path; they are added to the tree."""
     new = [n + a for a in _path(n, parents) if n + a not in parents]
     parents.update(dict.fromkeys(new, n))
     return new

@@ -1,4 +1,4 @@
-"""The dominant eigenpairs of a symmetric operator from a handful of block products."""
+"""The leading eigenpairs of a symmetric operator from a few block products."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ def top_eigenpairs(
     device: torch.device | str = "cpu",
     generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Randomised block Krylov approximation of the ``k`` leading eigenpairs of a symmetric operator.
+    """The ``k`` leading eigenpairs of a symmetric operator, approximately, by a randomized block Krylov method.
 
-    Builds an orthonormal basis of [X, AX, A^2 X, ...] from random signs X by ``n_passes`` products with blocks of
-    ``k + 10`` columns (or of ``block`` columns; fewer passes where n is small), then solves the projected problem
-    (Rayleigh-Ritz).
+    It builds an orthonormal basis of [X, AX, A^2 X, ...] from random signs X, and solves the projected problem
+    (Rayleigh-Ritz). There are ``n_passes`` products, fewer if n is small, with blocks of ``block`` columns, by default
+    ``k + 10``.
 
     Parameters
     ----------
     matmul : callable
-        (n, c) -> (n, c), the product with the operator; called with ``dtype``, its result is overwritten.
+        (n, b) -> (n, b), the product with the operator, for blocks of ``dtype``; its result is overwritten.
     order : {"magnitude", "algebraic"}
         Largest absolute value first, or largest value first.
     dtype : torch.float32 or torch.float64
-        The dtype of the basis. Inner products of its columns are in float64 either way.
+        The dtype of the basis. Inner products of its columns are always summed in float64.
 
     Returns
     -------
     values : (k,) float64
-    vectors : (n, k) ``dtype``, orthonormal to its rounding; the largest entry of each column is positive.
+    vectors : (n, k) ``dtype``, orthonormal up to its rounding; the largest entry of each column is positive.
 
     Notes
     -----
     O(n_passes) products, O(n (n_passes b)^2) time and O(n n_passes b) memory for blocks of b columns. Deterministic for
-    one generator state. An operator that is not exactly symmetric changes the values; products in half precision are
-    symmetric to 3e-4 only. Source: Musco & Musco, "Randomized block Krylov methods", NeurIPS 2015.
+    a generator state. An operator that is not exactly symmetric, such as products in half precision (to 3e-4), changes
+    the values. Source: Musco & Musco, "Randomized block Krylov methods", NeurIPS 2015.
     """
     check_choice("order", order, ("magnitude", "algebraic"))
     k = min(k, n)
     width = min(n, k + 10 if block is None else block)
     n_blocks = max(1, min(n_passes, -(-n // width)))
-    if width == n:  # a small square of random signs may be singular
+    if width == n:  # a small square matrix of random signs may be singular
         start = torch.eye(n, dtype=dtype, device=device)
     else:
         start = random_signs(n, width, generator=generator, dtype=dtype, device=device)
@@ -63,7 +63,7 @@ def top_eigenpairs(
     del start
     for _ in range(n_blocks - 1):
         krylov.multiply()
-        if not krylov.extend():  # the subspace is invariant: nothing is left to find in it
+        if not krylov.extend():  # the subspace is invariant
             break
     else:
         krylov.multiply()
@@ -74,7 +74,7 @@ def top_eigenpairs(
 
 
 def fix_signs(vectors: torch.Tensor) -> torch.Tensor:  # (n, k)
-    """Flip columns so that the entry of largest magnitude is positive: eigenvectors have no sign of their own."""
+    """Flip columns so that the entry of largest magnitude is positive: the sign of an eigenvector is arbitrary."""
     if vectors.shape[0] == 0:
         return vectors
     peak = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))

@@ -1,1 +1,1 @@
-"""Tensor in, tensor out: the operations under the stages, which know nothing of MM-PHATE."""
+"""The operations under the stages: they take tensors, give tensors and know nothing of MM-PHATE."""

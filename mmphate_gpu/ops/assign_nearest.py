@@ -1,4 +1,4 @@
-"""The nearest of many centres to every point, by products."""
+"""The nearest of many centers to every point, by matrix products."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from .launch.twins import PORTABLE, cpp_twin, triton_twin, twins
 
 @twins("(Tensor points, Tensor centers) -> (Tensor, Tensor)")
 def assign_nearest(
-    points: torch.Tensor,  # (N, D) or (B, N, D), finite
-    centers: torch.Tensor,  # (k, D) or (B, k, D), k >= 1, finite
-) -> tuple[torch.Tensor, torch.Tensor]:  # (..., N) int64, (..., N)
-    """Label of the nearest centre, set by set, and the squared distance to it.
+    points: torch.Tensor,  # (n, p) or (B, n, p), finite
+    centers: torch.Tensor,  # (k, p) or (B, k, p), k >= 1, finite
+) -> tuple[torch.Tensor, torch.Tensor]:  # (..., n) int64, (..., n)
+    """The label of the nearest center of the same set, and the squared distance to it.
 
-    |x|^2 - 2 x.c + |c|^2 in the dtype of ``points``: centred points lose least. O(B N k D) time; chunks of memory, but
-    in the twins the products never leave the registers (on CUDA those of float32 points). Deterministic.
+    The distance is |x|^2 - 2 x.c + |c|^2 in the dtype of ``points``, which loses fewest digits for centered points.
+    O(B n k p) time. The portable version needs chunks of memory; the twins keep the products in registers, on CUDA
+    those of float32 points. Deterministic.
     """
     labels = torch.empty(points.shape[:-1], dtype=torch.int64, device=points.device)
     squared = torch.empty(points.shape[:-1], dtype=points.dtype, device=points.device)
@@ -32,7 +33,7 @@ def assign_nearest(
 
 
 @cpp_twin(assign_nearest)
-def assign_nearest_cpp(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def assign_nearest_cpp(points, centers):
     points, centers = points.contiguous(), centers.contiguous()
     n, n_features = points.shape[-2:]
     labels = points.new_empty(points.shape[:-1], dtype=torch.int64)
@@ -43,7 +44,7 @@ def assign_nearest_cpp(points: torch.Tensor, centers: torch.Tensor) -> tuple[tor
 
 
 @triton_twin(assign_nearest, rehearse=lambda device: [(torch.zeros(2, 100, dtype=torch.float32, device=device),) * 2])
-def assign_nearest_triton(points: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def assign_nearest_triton(points, centers):
     if points.dtype != torch.float32:  # not every card has tensor cores for float64
         return PORTABLE["assign_nearest"](points, centers)
     from .triton.nearest import BLOCK, OPTIONS, assign_nearest_kernel

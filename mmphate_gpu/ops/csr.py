@@ -1,4 +1,4 @@
-"""Compressed sparse rows: the one container that ops hand to one another."""
+"""Sparse matrices as compressed sparse rows (CSR), the form in which ops take and return them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .chunks import chunk_elements, row_chunks
 class Csr(NamedTuple):
     """A sparse matrix by rows; ``indices`` ascend within a row.
 
-    ``indptr`` and ``indices`` share one integer type: int32 while the entries allow it, else int64.
+    ``indptr`` and ``indices`` have the same dtype: that of `index_dtype`.
     """
 
     indptr: torch.Tensor  # (n_rows + 1,)
@@ -39,24 +39,24 @@ def index_dtype(nnz: int, n_columns: int) -> torch.dtype:
 
 
 def indptr_of_counts(counts: torch.Tensor) -> torch.Tensor:  # (n_rows,) -> (n_rows + 1,) int64
-    """Row offsets from row lengths (the scan between count and fill)."""
+    """The offset of every row, from the numbers of entries of the rows."""
     indptr = torch.zeros(counts.numel() + 1, dtype=torch.int64, device=counts.device)
     torch.cumsum(counts, 0, out=indptr[1:])
     return indptr
 
 
 def moved(csr: Csr, device: torch.device, *, copy: bool = False) -> Csr:
-    """The same matrix on ``device``; with ``copy`` never in the same memory."""
+    """The same matrix on ``device``; ``copy`` makes a copy even if it is there already."""
     return csr._replace(**{name: getattr(csr, name).to(device, copy=copy) for name in ("indptr", "indices", "values")})
 
 
 def to_torch(csr: Csr) -> torch.Tensor:
-    """The same matrix as a torch sparse CSR tensor; shares the memory."""
+    """The same matrix as a torch sparse CSR tensor that shares the memory."""
     return torch.sparse_csr_tensor(*csr, device=csr.values.device, check_invariants=False)
 
 
-# torch warns once in a process that sparse CSR is in beta. The operator conformance suite tests what is used of it.
-# The warning is triggered and ignored at import, because `catch_warnings` is not safe in several threads at once.
+# torch warns once in a process that sparse CSR is in beta; the conformance suite of the operators tests what this
+# package uses of it. The warning is triggered and ignored at import, because `catch_warnings` is not thread-safe.
 with isolated(), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     empty = torch.empty(0, dtype=torch.int64, device="cpu")
@@ -64,7 +64,7 @@ with isolated(), warnings.catch_warnings():
 
 
 def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:
-    """Stack dense row blocks (n_b, n_columns), keeping the non-zero entries only."""
+    """The non-zero entries of dense blocks of rows, one block below the other."""
     counts, indices, values = [], [], []
     for block in blocks:
         rows, columns = torch.nonzero(block, as_tuple=True)
@@ -72,21 +72,21 @@ def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:
         indices.append(columns.to(torch.int32))
         values.append(block[rows, columns])
     indptr = indptr_of_counts(torch.cat(counts))
-    kind = index_dtype(int(indptr[-1]), n_columns)
-    return Csr(indptr.to(kind), torch.cat(indices).to(kind), torch.cat(values), (indptr.numel() - 1, n_columns))
+    dtype = index_dtype(int(indptr[-1]), n_columns)
+    return Csr(indptr.to(dtype), torch.cat(indices).to(dtype), torch.cat(values), (indptr.numel() - 1, n_columns))
 
 
 def stack_rows(parts: list[Csr]) -> Csr:
-    """Row blocks with the same columns, one below the other."""
+    """One matrix from blocks of its rows."""
     indptr = indptr_of_counts(torch.cat([part.indptr.diff().long() for part in parts]))
     n_columns = parts[0].shape[1]
-    kind = index_dtype(int(indptr[-1]), n_columns)
-    indices = torch.cat([part.indices.to(kind) for part in parts])
-    return Csr(indptr.to(kind), indices, torch.cat([part.values for part in parts]), (indptr.numel() - 1, n_columns))
+    dtype = index_dtype(int(indptr[-1]), n_columns)
+    indices = torch.cat([part.indices.to(dtype) for part in parts])
+    return Csr(indptr.to(dtype), indices, torch.cat([part.values for part in parts]), (indptr.numel() - 1, n_columns))
 
 
 def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:
-    """diag(rows) @ csr, computed in the type of ``rows`` and kept in that of the values."""
+    """diag(rows) @ csr, computed in the dtype of ``rows`` and stored in that of the values."""
     values = torch.empty_like(csr.values)
     for part, offsets in _row_parts(csr):
         entries = slice(int(offsets[0]), int(offsets[-1]))
@@ -96,14 +96,14 @@ def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:
 
 
 def _row_parts(csr: Csr) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Chunks of rows and their offsets: float64 temporaries of all entries would be several times the matrix."""
+    """Chunks of rows and their offsets: float64 temporaries of all entries would take several times the matrix."""
     per_row = -(-csr.nnz // max(1, csr.shape[0]))
     for part in row_chunks(csr.shape[0], per_row, chunk_elements(csr.values.device)):
         yield part, csr.indptr[part.start : part.stop + 1].long()
 
 
 def row_sums(csr: Csr) -> torch.Tensor:  # (n_rows,) float64
-    """Sums of the rows, accumulated in float64 in the order of the entries: the same bits each time."""
+    """Sums of the rows in float64, added in the order of the entries: the same bits in every run."""
     sums = torch.empty(csr.shape[0], dtype=torch.float64, device=csr.values.device)
     for part, offsets in _row_parts(csr):
         values = csr.values[int(offsets[0]) : int(offsets[-1])].double()

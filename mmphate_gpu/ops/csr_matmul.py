@@ -1,4 +1,4 @@
-"""A sparse matrix by rows times a thin dense one."""
+"""Products of a sparse matrix with a thin dense one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .launch.kernel import Launch
 from .launch.pair_stack import blocks_of
 from .launch.twins import PORTABLE, cpp_twin, cuda_twin, twins
 
-# On the CPU the library's product has the lead in float32 below this many columns (suite ops); in float64
-# it never has, since it takes a copy of the values first. On CUDA the twin always serves. It sums each row by itself,
-# so a part of the rows gets the same bits as all rows together. No library promises that.
+# On the CPU torch's product is faster in float32 for fewer columns than this (suite ops). In float64 it never is, since
+# it copies the values first. On CUDA the twin is always used: it sums each row by itself, so that some of the rows get
+# the same bits as all rows together, which no library promises.
 FLOAT32_FROM = 32
 # Threads of a block of the CUDA twin; by the most columns of a block, lanes that compute a row and columns of a lane.
 THREADS = 256
@@ -21,11 +21,11 @@ LANES = {16: (16, 1), 32: (32, 1), 64: (32, 2)}
 LANES_OF_WIDEST = (32, 4)
 
 
-def matmul(csr: Csr, block: torch.Tensor, *, interleave: int = 1) -> torch.Tensor:  # (n, m), (m, C) -> (n, C)
+def matmul(csr: Csr, block: torch.Tensor, *, interleave: int = 1) -> torch.Tensor:  # (r, n), (n, C) -> (r, C)
     """``csr @ block``, computed and returned in the dtype of ``block`` (float32 or float64).
 
-    ``interleave`` is a hint about the order of the rows: rows r and r + interleave have neighbouring columns, as those
-    of one unit have in node order. It changes no result. O(nnz C) time. Deterministic.
+    ``interleave`` is a hint about the order of the rows: rows i and i + interleave have columns close to each other, as
+    those of one unit have in node order. It changes no result. O(nnz C) time. Deterministic.
     """
     if block.dtype not in (torch.float32, torch.float64) or csr.values.dtype not in (torch.float32, torch.float64):
         return PORTABLE["csr_matmul"](*csr[:3], block, interleave)
@@ -44,9 +44,7 @@ def csr_matmul(
 
 
 @cpp_twin(csr_matmul)
-def csr_matmul_cpp(
-    indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, block: torch.Tensor, interleave: int
-) -> torch.Tensor:
+def csr_matmul_cpp(indptr, indices, values, block, interleave):
     indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
     out = block.new_empty(indptr.numel() - 1, block.shape[1])
     matrix = (indptr, indices, indices.dtype, values, values.dtype)
@@ -57,14 +55,7 @@ def csr_matmul_cpp(
 @cuda_twin(
     csr_matmul, rehearse=lambda fit: [(*fit.matrix(), fit.zeros(fit.n_slices, fit.width, dtype=torch.float32), 1)]
 )
-def csr_matmul_cuda(
-    gpu: Gpu,
-    indptr: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-    block: torch.Tensor,
-    interleave: int,
-) -> torch.Tensor:
+def csr_matmul_cuda(gpu: Gpu, indptr, indices, values, block, interleave):
     indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))
     n_rows, width = indptr.numel() - 1, block.shape[1]
     out = torch.empty(n_rows, width, dtype=block.dtype, device=block.device)

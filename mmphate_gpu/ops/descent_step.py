@@ -1,4 +1,4 @@
-"""One step of a descent by majorisation, sped up by L-BFGS: take or refuse a trial, and choose the next one."""
+"""A step of a descent by majorization, accelerated by L-BFGS: accept or refuse a trial, and choose the next one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .launch.pair_stack import blocks_of
 from .launch.rehearsal import FitSizes
 from .launch.twins import cuda_twin, twins
 
-DEPTH = 5  # past steps from which the curvature is guessed
-# Gain of a plain step, as a share of the stress, from which on long steps are taken: at the start, where a sweep takes
+DEPTH = 5  # past steps from which the curvature is estimated
+# Long steps begin once a plain step lowers the stress by less than this share of it. At the start, where a sweep takes
 # off half of the stress, they may leap into the basin of a higher minimum.
 NEAR = 1e-3
-SHORTENED = 2  # times a step that does not lower the stress is shortened before a plain one takes its place
-# Curvature along a step, as a share of what majorisation grants, below which it is taken for rounding.
+SHORTENED = 2  # times that a step which does not lower the stress is shortened, before a plain one replaces it
+# A curvature along a step below this share of what majorization guarantees counts as rounding.
 LEAST_CURVATURE = 1e-10
 # Threads of a block of the CUDA twin, and the most blocks whose sums the last of them adds up.
 THREADS, BLOCKS_OF_SUMS = 256, 64
-# What `state` holds: whether the descent has ended; sweeps done; whether the trial is a plain step; refusals in a row;
-# whether long steps have begun; the least stress so far; how many steps are kept; how many blocks of the CUDA twin have
-# stored their sums (0 between steps); the slots, of DEPTH, in which steps are kept, the oldest first; the inner
-# products of all kept rows, row by row.
+# The places of `state`: whether the descent has ended; sweeps done; whether the trial is a plain step; refusals in a
+# row; whether long steps have begun; the least stress so far; how many steps are stored; how many blocks of the CUDA
+# twin have stored their sums (0 between steps); the slots, of DEPTH, in which steps are stored, the oldest first; the
+# inner products of all stored rows, row by row.
 DONE, N_ITER, PLAIN, REFUSED, IS_NEAR, BEST, N_KEPT, ARRIVED, ORDER = range(9)
 GRAM = ORDER + DEPTH
 ROWS = 2 * DEPTH
@@ -40,44 +40,44 @@ N_STATE = GRAM + ROWS * ROWS
 def descent_step(
     trial_moved: torch.Tensor,  # (L, C) float64: the plain step from `trial`
     raw: torch.Tensor,  # () float64: the stress at `trial`
-    points: torch.Tensor,  # (L, C) float64: the best seen
+    points: torch.Tensor,  # (L, C) float64: the best positions so far
     moved: torch.Tensor,  # (L, C) float64: the plain step from there
     trial: torch.Tensor,  # (L, C) float64
-    step: torch.Tensor,  # (L, C) float64: the long step that leads from `points` to `trial`, if it is one
-    kept: torch.Tensor,  # (2 DEPTH, L * C) float64: steps, then the falls of the residual along them
+    step: torch.Tensor,  # (L, C) float64: the long step from `points` to `trial`, if the trial is one
+    kept: torch.Tensor,  # (2 DEPTH, L C) float64: steps, then how the residual fell along each
     state: torch.Tensor,  # (N_STATE,) float64, one tensor so that it is read and written at once
     eps: float,
     max_iter: int,
 ) -> None:
-    """Take ``trial`` for ``points``, or refuse it, and put the next trial in its place; all in place, in fixed shapes.
+    """Accept ``trial`` as ``points``, or refuse it, and write the next trial. All tensors are changed in place.
 
-    A long step that does not lower the stress is shortened, to the minimum of the parabola through the stress at both
-    ends and its slope at the start, and after SHORTENED times gives way to the plain one. The descent has ended, in
-    ``state[DONE]``, when a plain step lowers the stress by less than ``eps`` of itself, after ``max_iter`` sweeps, or
-    at stress 0; after that nothing changes any more, so that it may be read late. L-BFGS by inner products only: one
-    product with what is kept. The portable version waits for the device, the CUDA one never does.
-    O(DEPTH L C) time and no memory that lasts. Deterministic. Source: Nocedal, "Updating quasi-Newton matrices with
-    limited storage", 1980.
+    A long step that does not lower the stress is shortened: to the minimum of the parabola through the stress at both
+    ends, with the slope at the start. After SHORTENED times the plain step replaces it. The descent ends when a plain
+    step lowers the stress by less than ``eps`` of itself, after ``max_iter`` sweeps, or at stress 0. Then
+    ``state[DONE]`` is set, and further calls change nothing, so that the caller may read it late. L-BFGS works by inner
+    products: a step takes one product with the stored rows. The portable version waits for the device, the CUDA version
+    never does. O(DEPTH L C) time. Deterministic. Source: Nocedal, "Updating quasi-Newton matrices with limited
+    storage", 1980.
     """
-    told = state.tolist()
-    if told[DONE]:
+    status = state.tolist()
+    if status[DONE]:
         return
-    gain = told[BEST] - float(raw)
-    told[N_ITER] += 1
-    if told[PLAIN] or gain > 0:
-        _take(told, gain, eps, max_iter, trial_moved, points, moved, trial, step, kept)
+    gain = status[BEST] - float(raw)
+    status[N_ITER] += 1
+    if status[PLAIN] or gain > 0:
+        _take(status, gain, eps, max_iter, trial_moved, points, moved, trial, step, kept)
     else:
-        _refuse(told, gain, max_iter, points, moved, trial, step)
-    state.copy_(_tensor(told))
+        _refuse(status, gain, max_iter, points, moved, trial, step)
+    state.copy_(_tensor(status))
 
 
 def _tensor(values: list[float]) -> torch.Tensor:  # (k,) float64, on the CPU
-    """Several times as fast as ``torch.tensor``: for few points, a descent is made of such calls."""
+    """A tensor of ``values``: ``torch.tensor`` takes several times as long, most of the time of a few points."""
     return torch.frombuffer(array("d", values), dtype=torch.float64)
 
 
 def _refuse(
-    told: list[float],
+    status: list[float],
     gain: float,
     max_iter: int,
     points: torch.Tensor,
@@ -85,23 +85,23 @@ def _refuse(
     trial: torch.Tensor,
     step: torch.Tensor,
 ) -> None:
-    """The next trial lies on the way to the one refused, or is the plain step."""
-    told[REFUSED] += 1
-    told[DONE] = told[N_ITER] >= max_iter
-    if told[DONE]:
+    """The next trial lies on the way to the refused one, or is the plain step."""
+    status[REFUSED] += 1
+    status[DONE] = status[N_ITER] >= max_iter
+    if status[DONE]:
         return
-    if told[REFUSED] <= SHORTENED:
+    if status[REFUSED] <= SHORTENED:
         step *= _share(len(points), float(((moved - points) * step).sum()), gain)
         torch.add(points, step, out=trial)
     else:
-        told[PLAIN] = True
+        status[PLAIN] = True
         trial.copy_(moved)
 
 
 def _share(n: int, along: float, gain: float) -> float:
-    """Where the parabola through the stress of ``n`` points at both ends of a step, and its slope, has its minimum.
+    """Where on a step the parabola through the stress of ``n`` points at both ends has its minimum, from 0.1 to 0.5.
 
-    ``along`` is the inner product of the step with the residual at its start.
+    ``along`` is the inner product of the step and the residual at its start, which gives the slope.
     """
     slope = -4 * n * along  # of the sum over ordered pairs
     bend = -gain - slope
@@ -110,7 +110,7 @@ def _share(n: int, along: float, gain: float) -> float:
 
 
 def _take(
-    told: list[float],
+    status: list[float],
     gain: float,
     eps: float,
     max_iter: int,
@@ -121,85 +121,85 @@ def _take(
     step: torch.Tensor,
     kept: torch.Tensor,
 ) -> None:
-    """The trial becomes the best point."""
-    small = gain < eps * told[BEST]
-    told[BEST] -= max(gain, 0.0)
-    told[REFUSED] = 0
-    told[DONE] = (small and told[PLAIN]) or told[N_ITER] >= max_iter or not told[BEST] > 0
-    if not told[DONE]:
+    """The trial becomes the best position, and the next trial is a long step where the steps so far allow it."""
+    small = gain < eps * status[BEST]
+    status[BEST] -= max(gain, 0.0)
+    status[REFUSED] = 0
+    status[DONE] = (small and status[PLAIN]) or status[N_ITER] >= max_iter or not status[BEST] > 0
+    if not status[DONE]:
         residual = trial_moved - trial
-        along = _learn(told, kept, trial - points, (moved - points) - residual, residual)
+        along = _learn(status, kept, trial - points, (moved - points) - residual, residual)
     points.copy_(trial)
     moved.copy_(trial_moved)
-    if told[DONE]:
+    if status[DONE]:
         return
     if small:
-        told[N_KEPT] = 0  # too small a gain to go on so: let a plain step confirm
-    told[IS_NEAR] = told[IS_NEAR] or (gain < NEAR * told[BEST] and told[N_ITER] > DEPTH)
-    told[PLAIN] = not (told[IS_NEAR] and told[N_KEPT])
-    if told[PLAIN]:
+        status[N_KEPT] = 0  # the gain is small: forget the steps, so that a plain step confirms the end
+    status[IS_NEAR] = status[IS_NEAR] or (gain < NEAR * status[BEST] and status[N_ITER] > DEPTH)
+    status[PLAIN] = not (status[IS_NEAR] and status[N_KEPT])
+    if status[PLAIN]:
         trial.copy_(moved)
     else:
-        scale, weights = _weights(told, along)
+        scale, weights = _weights(status, along)
         torch.add(scale * residual, torch.mv(kept.t(), _tensor(weights).to(kept.device)).view_as(residual), out=step)
         torch.add(points, step, out=trial)
 
 
-def _order(told: list[float]) -> list[int]:
+def _order(status: list[float]) -> list[int]:
     """The slots in use, the oldest first."""
-    return [int(slot) for slot in told[ORDER : ORDER + int(told[N_KEPT])]]
+    return [int(slot) for slot in status[ORDER : ORDER + int(status[N_KEPT])]]
 
 
 def _next_slot(order: list[int]) -> int:
-    """Where the next step is kept: in place of the oldest, or in the first slot that is free."""
+    """The slot of the next step: that of the oldest one, or the first that is free."""
     return order[0] if len(order) == DEPTH else min(set(range(DEPTH)) - set(order))
 
 
 def _learn(
-    told: list[float], kept: torch.Tensor, taken: torch.Tensor, fall: torch.Tensor, residual: torch.Tensor
+    status: list[float], kept: torch.Tensor, taken: torch.Tensor, fall: torch.Tensor, residual: torch.Tensor
 ) -> list[float]:  # (2 DEPTH,)
-    """Keep a step along which the residual fell to ``residual``; returns the products of that with all that is kept."""
-    order = _order(told)
+    """Store a step along which the residual fell to ``residual``; return the inner products of that and all rows."""
+    order = _order(status)
     slot = _next_slot(order)
     probes = torch.cat([taken, fall, residual]).view(3, -1)
     kept[slot::DEPTH] = probes[:2]  # rows `slot` and `DEPTH + slot`
     *pairs, along = zip(*torch.mm(kept, probes.t()).tolist(), strict=True)
-    for row, found in zip((slot, DEPTH + slot), pairs, strict=True):
-        told[GRAM + row * ROWS : GRAM + (row + 1) * ROWS] = told[GRAM + row :: ROWS] = found
+    for row, products in zip((slot, DEPTH + slot), pairs, strict=True):
+        status[GRAM + row * ROWS : GRAM + (row + 1) * ROWS] = status[GRAM + row :: ROWS] = products
     with_step, _ = pairs
-    order = [one for one in order if one != slot]
+    order = [other for other in order if other != slot]
     if with_step[DEPTH + slot] > LEAST_CURVATURE * with_step[slot]:
         order.append(slot)
-    told[N_KEPT] = len(order)
-    told[ORDER : ORDER + len(order)] = order
+    status[N_KEPT] = len(order)
+    status[ORDER : ORDER + len(order)] = order
     return list(along)
 
 
-def _gram(told: list[float], row: int) -> list[float]:
-    """The inner products of one row of what is kept with all of them."""
-    return told[GRAM + row * ROWS : GRAM + (row + 1) * ROWS]
+def _gram(status: list[float], row: int) -> list[float]:
+    """The inner products of a stored row and all of them."""
+    return status[GRAM + row * ROWS : GRAM + (row + 1) * ROWS]
 
 
-def _weights(told: list[float], along: list[float]) -> tuple[float, list[float]]:
-    """The quasi-Newton step, as a multiple of the residual and of each of the rows that are kept: the two loops."""
-    order = _order(told)
+def _weights(status: list[float], along: list[float]) -> tuple[float, list[float]]:
+    """The quasi-Newton step as multiples of the residual and of the stored rows, by the two loops of L-BFGS."""
+    order = _order(status)
     weights, shares = [0.0] * ROWS, {}
 
     def product(row: list[float], i: int, scale: float) -> float:
-        # Not by `sum`, which rounds otherwise from Python 3.12 on.
+        # `sum` of floats rounds differently from Python 3.12 on.
         return scale * along[i] + reduce(add, map(mul, weights, row))
 
-    steps = {slot: _gram(told, slot) for slot in order}
+    steps = {slot: _gram(status, slot) for slot in order}
     for slot in reversed(order):
         shares[slot] = product(steps[slot], slot, 1.0) / steps[slot][DEPTH + slot]
         weights[DEPTH + slot] -= shares[slot]
     newest = order[-1]
-    squared = _gram(told, DEPTH + newest)[DEPTH + newest]  # 0 where the fall is too small to square
+    squared = _gram(status, DEPTH + newest)[DEPTH + newest]  # 0 where the fall is too small to square
     scale = max(1.0, steps[newest][DEPTH + newest] / squared if squared else float("inf"))
     weights = [scale * weight for weight in weights]
     for slot in order:
         weights[slot] += (
-            shares[slot] - product(_gram(told, DEPTH + slot), DEPTH + slot, scale) / steps[slot][DEPTH + slot]
+            shares[slot] - product(_gram(status, DEPTH + slot), DEPTH + slot, scale) / steps[slot][DEPTH + slot]
         )
     return scale, weights
 
@@ -211,19 +211,7 @@ def _rehearsal(fit: FitSizes) -> tuple[torch.Tensor | int, ...]:
 
 
 @cuda_twin(descent_step, rehearse=lambda fit: [_rehearsal(fit)])
-def descent_step_cuda(
-    gpu: Gpu,
-    trial_moved: torch.Tensor,
-    raw: torch.Tensor,
-    points: torch.Tensor,
-    moved: torch.Tensor,
-    trial: torch.Tensor,
-    step: torch.Tensor,
-    kept: torch.Tensor,
-    state: torch.Tensor,
-    eps: float,
-    max_iter: int,
-) -> None:
+def descent_step_cuda(gpu: Gpu, trial_moved, raw, points, moved, trial, step, kept, state, eps, max_iter):
     trial_moved = trial_moved.contiguous()
     device, n, rows = points.device, points.numel(), kept.shape[0]
     defines = {"MMP_DEPTH": str(rows // 2)}

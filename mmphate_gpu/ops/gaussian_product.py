@@ -1,4 +1,4 @@
-"""Gaussian affinities times a thin dense block, tile by tile, none of them stored."""
+"""Products of Gaussian affinities with a thin dense block, tile by tile, without storing an affinity."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from .launch.twins import triton_twin, twins
 from .point_tiles import TILE
 from .tile_layout import row_of_tile, sum_of_tiles
 
-# Above this many features distances by differences cost more than those by products, on the tensor cores.
+# With more features than this, distances by differences cost more than distances by products on the tensor cores.
 FEW_FEATURES = 16
-# Features at a time in these, the least a tensor core takes.
+# Features of a product, the least that a tensor core takes.
 FEATURES = 16
-# Largest distance r of a tile's points from its centre for these. Split coordinates leave 2^-21 |x| |y| in a distance,
-# and that share of it in an entry. Where this is a, |y| <= r + sqrt(-log2 a): the error is at most 2^-21 r (r + 0.52),
-# here 2e-5, a twelfth of the rounding to half.
+# The largest distance r of a point from the center of its tile for distances by products. Split coordinates leave an
+# error of 2^-21 |x| |y| in a squared distance, and the same relative error in an entry. For an entry a, |y| is at most
+# r + sqrt(-log2 a). So the error of the entry is at most 2^-21 r (r + 0.52): 2e-5 here, a twelfth of the rounding to
+# half precision.
 WIDEST = 6.2
 
 
 def scaled_points(points: torch.Tensor, bandwidth: torch.Tensor) -> torch.Tensor:  # (B, n, p) float64 -> float32
-    """Points z, centred by sets, whose affinity exp(-(|x_i - x_j| / bandwidth)^2) is 2^-|z_i - z_j|^2.
+    """Points z, centered set by set, with 2^-|z_i - z_j|^2 = exp(-(|x_i - x_j| / bandwidth)^2).
 
-    Rounded to float32 after centring, which puts an entry off by at most |z| 2^-23.
+    They are rounded to float32 after centering, which changes an entry by at most |z| 2^-23.
     """
     return ((points - points.mean(1, keepdim=True)) * (math.sqrt(math.log2(math.e)) / bandwidth)).float()
 
 
 def points_by_feature(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Tiles of points (R, TILE, p) as `gaussian_product` takes them: feature by feature, and the tiles' centres.
+    """Tiles of points (r, TILE, p) as `gaussian_product` takes them: feature by feature, and the centers of the tiles.
 
-    One tile that is too wide for products decides for all: a branch in the kernel would hold the registers of both
-    ways.
+    The centers are None if any tile is too wide for distances by products: a kernel that could compute distances either
+    way would need the registers of both.
     """
     centers, n_features = points.mean(1), points.shape[2]
     if n_features <= FEW_FEATURES or float((points - centers[:, None]).norm(dim=2).max()) > WIDEST:
@@ -43,24 +44,24 @@ def points_by_feature(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor 
 
 
 def scaled_limit(reach: float, bandwidth: float) -> float:
-    """The squared distance of `scaled_points` that belongs to the distance ``reach``."""
+    """The squared distance between `scaled_points` whose points are ``reach`` apart."""
     return math.log2(math.e) * (reach / bandwidth) ** 2
 
 
 @twins("(Tensor points, Tensor? centers, float limit, Tensor indptr, Tensor columns, Tensor block) -> Tensor")
 def gaussian_product(
-    points: torch.Tensor,  # (R, p, TILE) float32
-    centers: torch.Tensor | None,  # (R, p) float32
+    points: torch.Tensor,  # (r, p, TILE) float32
+    centers: torch.Tensor | None,  # (r, p) float32
     limit: float,
-    indptr: torch.Tensor,  # (R + 1,) int64
+    indptr: torch.Tensor,  # (r + 1,) int64
     columns: torch.Tensor,  # (k,) int32
-    block: torch.Tensor,  # (R, TILE, C) half, 0 where there is no point
-) -> torch.Tensor:  # (R, TILE, C) float32
-    """As `tile_matmul`, with tiles made on the fly: 2^-d for the squared distances d up to ``limit``, else 0.
+    block: torch.Tensor,  # (r, TILE, C) half, 0 in places without a point
+) -> torch.Tensor:  # (r, TILE, C) float32
+    """`tile_matmul` with tiles made on the fly: 2^-d for squared distances d up to ``limit``, else 0.
 
-    A point is no neighbour of its own. Distances in float32 by differences, or, on CUDA, by products of what is left of
-    the points without ``centers``, if these are given; entries rounded to half, products of halves summed in float32,
-    nothing normalised. O(k TILE^2 (p + C)) time; a chunk of tiles of memory, and on CUDA none. Deterministic.
+    A point and itself have no entry. Distances are in float32 and by differences; on CUDA they are by products of the
+    points less ``centers``, unless ``centers`` is None. Entries are rounded to half precision and their products summed
+    in float32. O(k TILE^2 (p + C)) time; a chunk of tiles of memory, and on CUDA none. Deterministic.
     """
 
     def entries(part: slice) -> torch.Tensor:
@@ -77,14 +78,7 @@ def gaussian_product(
     gaussian_product,
     rehearse=lambda device: [_rehearsal(device, FEW_FEATURES, False), _rehearsal(device, FEATURES, True)],
 )
-def gaussian_product_triton(
-    points: torch.Tensor,
-    centers: torch.Tensor | None,
-    limit: float,
-    indptr: torch.Tensor,
-    columns: torch.Tensor,
-    block: torch.Tensor,
-) -> torch.Tensor:
+def gaussian_product_triton(points, centers, limit, indptr, columns, block):
     from .triton.products import OPTIONS, gaussian_product_kernel, panels
 
     block, (padded, out), panel, grid = panels(block)

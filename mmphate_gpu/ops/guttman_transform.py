@@ -1,4 +1,4 @@
-"""One SMACOF sweep: distances, stress and update together."""
+"""A sweep of SMACOF: the distances, the stress and the update at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .launch.pair_stack import blocks_of
 from .launch.rehearsal import LANDMARKS
 from .launch.twins import cpp_twin, cuda_twin, twins
 
-# Elements of one block of the portable sweep, so that its temporaries stay within a CPU's second-level cache.
+# Elements of a block of the portable sweep: its temporaries fit in the second-level cache of a CPU.
 SWEEP_ELEMENTS = 1 << 18
 # Threads of a block of the CUDA twin, and of the block that reads the points before.
 THREADS, POINT_THREADS = 128, 1024
@@ -24,38 +24,36 @@ ROWS, NARROW = 4, 10
 @twins("(Tensor distances, Tensor points, float share) -> (Tensor, Tensor)")
 def guttman_transform(
     distances: torch.Tensor,  # (L, L) float32 or float64, symmetric, zero diagonal
-    points: torch.Tensor,  # (L, C) float64, centred
+    points: torch.Tensor,  # (L, C) float64, centered
     share: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (L, C), () float64
     """The Guttman transform of ``points`` and the sum of squared residuals *before* it, over ordered pairs.
 
-    ``x_i <- (1/L) sum_j D_ij / d_ij (x_i - x_j)`` with 0 where d_ij is at most ``share`` of the largest coordinate; the
-    stress comes free with the distances. Pairs are computed in the dtype of ``distances``: float32 gives the sums to
-    about 1e-7, and moves half of the bytes. The CUDA twin's distances are off by up to 2^-22 of themselves in float32
-    (a root by 2^-22.9). O(L^2 C) time, chunks of memory. Deterministic. Source: de Leeuw 1977; Borg & Groenen 2005.
+    ``x_i <- (1/L) sum_j D_ij / d_ij (x_i - x_j)``, where a pair with d_ij of at most ``share`` of the largest
+    coordinate counts as 0. Pairs are computed in the dtype of ``distances``: float32 gives the sums to about 1e-7 and
+    reads half of the bytes. In float32 the distances of the CUDA twin have relative errors up to 2^-22 (those of a root
+    up to 2^-22.9). O(L^2 C) time, chunks of memory. Deterministic. Source: de Leeuw 1977; Borg & Groenen 2005.
     """
     n, together = points.shape[0], share * points.abs().max()
-    with_one = torch.nn.functional.pad(points, (0, 1), value=1).to(distances.dtype)  # one product: row sums as well
-    own_points = with_one[:, :-1].contiguous()
+    with_one = torch.nn.functional.pad(points, (0, 1), value=1).to(distances.dtype)  # for the row sums
+    positions = with_one[:, :-1].contiguous()
     sums = torch.zeros_like(with_one)
     raw = torch.zeros((), dtype=torch.float64, device=points.device)
     for rows in row_chunks(n, n, SWEEP_ELEMENTS):
-        # The pairs on and right of the diagonal block serve both ends.
-        right, own = slice(rows.start, n), rows.stop - rows.start
-        wanted, between = distances[rows, right], distances_by_difference(own_points[rows], own_points[right])
-        squares = torch.dist(wanted, between).double() ** 2
-        raw += 2 * squares - torch.dist(wanted[:, :own], between[:, :own]).double() ** 2
-        ratio = (wanted / between).masked_fill_(between <= together, 0)
+        # Each pair is computed once, in the rows of its first point, and added to both.
+        right, n_rows = slice(rows.start, n), rows.stop - rows.start
+        target, between = distances[rows, right], distances_by_difference(positions[rows], positions[right])
+        squares = torch.dist(target, between).double() ** 2
+        raw += 2 * squares - torch.dist(target[:, :n_rows], between[:, :n_rows]).double() ** 2
+        ratio = (target / between).masked_fill_(between <= together, 0)
         sums[rows] += ratio @ with_one[right]
-        sums[rows.stop :] += ratio[:, own:].T @ with_one[rows]
+        sums[rows.stop :] += ratio[:, n_rows:].T @ with_one[rows]
     sums = sums.double()
     return (sums[:, -1:] * points - sums[:, :-1]) / n, raw
 
 
 @cpp_twin(guttman_transform)
-def guttman_transform_cpp(
-    distances: torch.Tensor, points: torch.Tensor, share: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def guttman_transform_cpp(distances, points, share):
     distances, points = distances.contiguous(), points.contiguous()
     moved, raw, together = torch.empty_like(points), points.new_empty(()), float(share * points.abs().max())
     arguments = (distances, distances.dtype, points, moved, raw, *points.shape, together)
@@ -69,9 +67,7 @@ def guttman_transform_cpp(
         (fit.zeros(LANDMARKS, LANDMARKS, dtype=dtype), fit.positions(), 0.0) for dtype in (torch.float32, torch.float64)
     ],
 )
-def guttman_transform_cuda(
-    gpu: Gpu, distances: torch.Tensor, points: torch.Tensor, share: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def guttman_transform_cuda(gpu: Gpu, distances, points, share):
     distances, points, device = distances.contiguous(), points.contiguous(), points.device
     n, n_components = points.shape
     rows = ROWS if n_components <= NARROW and n >= ROWS else 1

@@ -1,4 +1,4 @@
-"""Nearest other points within each set of a stack, exactly."""
+"""The nearest other points of every point within its set of a stack, exactly."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .launch.cuda import Gpu
 from .launch.pair_stack import TILE, Stack
 from .launch.twins import cpp_twin, cuda_twin, twins
 
-# Rows whose k-th distance brackets the median: 256 put it within 10 % of the ranks, at 3 % of the cost of all rows of
-# a set of 8000.
+# Points of a set whose k-th distances give the bracket: 256 of them bracket the median within 10 % of the ranks, at 3 %
+# of the cost of all points of a set of 8000.
 SAMPLED = 256
 # The ends of a bracket, (B,) float64, and how many others of a point, (B, n) int64, lie below it and up to its end.
 Bracket = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def nearest_others(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)
-    """Distances (ascending) and indices of the ``k`` nearest other points, by blocks of distances and a partial sort.
+    """Distances, ascending, and indices of the ``k`` nearest other points, by chunks of distances and a partial sort.
 
     O(B n^2 p) time, a few chunks of memory. Deterministic.
     """
@@ -29,7 +29,7 @@ def nearest_others(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Te
     for chunk in pair_chunks(n_sets, n_points):
         block = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
         rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
-        block[:, rows - chunk.rows.start, rows] = -1  # the point itself comes first, whatever its duplicates
+        block[:, rows - chunk.rows.start, rows] = -1  # the point itself comes first, before its duplicates
         near, where = torch.topk(block, k + 1, dim=-1, largest=False, sorted=True)
         distances[chunk.sets, chunk.rows] = near[..., 1:]
         indices[chunk.sets, chunk.rows] = where[..., 1:]
@@ -38,28 +38,28 @@ def nearest_others(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Te
 
 @twins("(Tensor points, int k) -> Tensor")
 def kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) float64
-    """Distance of every point to its ``k``-th nearest other point, 1 <= k < n."""
+    """The distance of every point to its ``k``-th nearest other point, 1 <= k < n."""
     return nearest_others(points, k)[0][..., -1].contiguous()
 
 
 @twins("(Tensor points, int k) -> Tensor")
 def median_kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:  # (B, n, p) float64 -> (B,) float64
-    """Median of that distance over each set; the mean of the middle two where n is even.
+    """The median of `kth_neighbor_distance` over each set: the mean of the middle two where n is even.
 
-    The twins find it by counting within a bracket, without the distances of all points; the result is the same.
+    The twins search only a bracket around the median, without the distances of all points; the result is the same.
     """
     return median(nearest_others(points, k)[0][..., -1])
 
 
 def median(values: torch.Tensor) -> torch.Tensor:  # (B, n) -> (B,)
-    """Median over the last axis; the mean of the middle two where n is even (`torch.median` takes the lower)."""
+    """The median of each row: the mean of the middle two where n is even, of which `torch.median` takes the lower."""
     ordered = values.sort(dim=-1).values
     n = values.shape[-1]
     return (ordered[..., (n - 1) // 2] + ordered[..., n // 2]) / 2
 
 
 @cpp_twin(kth_neighbor_distance)
-def kth_neighbor_distance_cpp(points: torch.Tensor, k: int) -> torch.Tensor:
+def kth_neighbor_distance_cpp(points, k):
     points = points.contiguous()
     distances = points.new_empty(points.shape[:2])
     native.call("kth_neighbor_distance", "dd", points, *points.shape, k, distances)
@@ -67,7 +67,7 @@ def kth_neighbor_distance_cpp(points: torch.Tensor, k: int) -> torch.Tensor:
 
 
 @cpp_twin(median_kth_neighbor_distance)
-def median_kth_neighbor_distance_cpp(points: torch.Tensor, k: int) -> torch.Tensor:
+def median_kth_neighbor_distance_cpp(points, k):
     points = points.contiguous()
     medians = points.new_empty(points.shape[0])
     native.call("median_kth_neighbor_distance", "dd", points, *points.shape, k, SAMPLED, medians)
@@ -75,16 +75,13 @@ def median_kth_neighbor_distance_cpp(points: torch.Tensor, k: int) -> torch.Tens
 
 
 @cuda_twin(kth_neighbor_distance, rehearse=lambda fit: [(fit.slice_points(), 1)])
-def kth_neighbor_distance_cuda(gpu: Gpu, points: torch.Tensor, k: int) -> torch.Tensor:
+def kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     points = points.contiguous()
-    stack = gpu.stack_of(points)
-    distances = torch.empty(points.shape[:2], dtype=torch.float64, device=points.device)
-    _run_kth(gpu, points, stack, k, stack.blocks, None, None, distances)
-    return distances
+    return _kth_distances(gpu, points, gpu.stack_of(points), k)
 
 
 @cuda_twin(median_kth_neighbor_distance, rehearse=lambda fit: [(fit.unit_points(), 1)])
-def median_kth_neighbor_distance_cuda(gpu: Gpu, points: torch.Tensor, k: int) -> torch.Tensor:
+def median_kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     points = points.contiguous()
     n_sets, n, _ = points.shape
     if n <= 4 * SAMPLED:
@@ -99,19 +96,20 @@ def median_kth_neighbor_distance_cuda(gpu: Gpu, points: torch.Tensor, k: int) ->
     return (distances[rank_0 + (n - 1) // 2] + distances[rank_0 + n // 2]) / 2
 
 
-def _run_kth(
+def _kth_distances(
     gpu: Gpu,
     points: torch.Tensor,
     stack: Stack,
     k: int,
-    blocks: int,
-    rows: torch.Tensor | None,
-    bracket: Bracket | None,
-    distances: torch.Tensor,
-) -> None:
-    inputs = (points, *stack.arguments, stack.order, *points.shape[1:], stack.passes)
-    arguments = (*inputs, k, rows, *(bracket or (None,) * 4), distances)
+    rows: torch.Tensor | None = None,  # TILE places for each block; -1 for none
+    bracket: Bracket | None = None,
+) -> torch.Tensor:
+    """The k-th distances of all points, or of those at the places ``rows``."""
+    distances = torch.empty(points.shape[:2] if rows is None else rows.shape, dtype=points.dtype, device=points.device)
+    blocks = stack.blocks if rows is None else rows.numel() // TILE
+    arguments = (*stack.inputs(points), k, rows, *(bracket or (None,) * 4), distances)
     gpu.run_over_pairs("kth_neighbor_distance", "kth_neighbor_distance", blocks, stack, arguments)
+    return distances
 
 
 def _kth_distances_of(
@@ -129,9 +127,7 @@ def _kth_distances_of(
     at = torch.arange(rows.numel(), device=rows.device) + skipped[sets]
     blocks = rows.numel() // TILE + n_sets
     by_block = rows.new_full((blocks * TILE,), -1).index_copy_(0, at, rows)
-    distances = torch.empty(by_block.shape, dtype=torch.float64, device=rows.device)
-    _run_kth(gpu, points, stack, k, blocks, by_block, bracket, distances)
-    return distances[at]
+    return _kth_distances(gpu, points, stack, k, by_block, bracket)[at]
 
 
 def _around_median(
@@ -149,8 +145,7 @@ def _around_median(
     spread = min(SAMPLED // 2 - 1, int(1.5 * SAMPLED**0.5) + 1)
     low, high = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
     below, within = torch.zeros(2, n_sets, n, dtype=torch.int64, device=points.device)
-    inputs = (points, *stack.arguments, stack.order, n, points.shape[2], stack.passes)
-    arguments = (*inputs, low, high, below, within)
+    arguments = (*stack.inputs(points), low, high, below, within)
     gpu.run_over_pairs("kth_neighbor_distance", "bracket_count", stack.blocks, stack, arguments)
     is_below = below >= k
     between = (within >= k) & ~is_below

@@ -1,4 +1,4 @@
-"""Row sums of a sparse matrix by the label of the column: K @ onehot(labels) without the one-hot matrix."""
+"""Sums of the rows of a sparse matrix by the label of the column: K @ onehot(labels) without the one-hot matrix."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .scatter_sum import scatter_sum
 WINDOW = 6112
 
 
-def aggregate(csr: Csr, labels: torch.Tensor, n: int) -> Csr:  # (rows, m), (m,) int64 -> (rows, n)
-    """``csr @ onehot(labels)`` for entries from 0, summed in float64; labels 0 .. n - 1. O(nnz) time. Deterministic."""
+def aggregate(csr: Csr, labels: torch.Tensor, n: int) -> Csr:  # (r, k), (k,) int64 -> (r, n)
+    """``csr @ onehot(labels)`` of entries >= 0 and labels 0 .. n - 1, summed in float64. O(nnz) time. Deterministic."""
     indptr, indices, values = landmark_aggregate(csr.indptr, csr.indices, csr.values, labels, n)
     return Csr(indptr, indices, values, (csr.shape[0], n))
 
@@ -31,14 +31,14 @@ def aggregate(csr: Csr, labels: torch.Tensor, n: int) -> Csr:  # (rows, m), (m,)
 def landmark_aggregate(
     indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See `aggregate`; parts in, parts out."""
+    """`aggregate` for the tensors of a CSR matrix."""
     return of_dense_rows(_sums(indptr, indices, values, labels, n), n)[:3]
 
 
 def _sums(
     indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
 ) -> Iterator[torch.Tensor]:
-    """Dense blocks (r, n) of the result."""
+    """Dense blocks of rows of the result."""
     for rows in row_chunks(indptr.numel() - 1, n):
         part = slice(int(indptr[rows.start]), int(indptr[rows.stop]))
         counts = (indptr[rows.start + 1 : rows.stop + 1] - indptr[rows.start : rows.stop]).long()
@@ -48,9 +48,7 @@ def _sums(
 
 
 @cpp_twin(landmark_aggregate)
-def landmark_aggregate_cpp(
-    indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def landmark_aggregate_cpp(indptr, indices, values, labels, n):
     indptr, indices, values = (part.contiguous() for part in (indptr, indices, values))
     matrix = (indptr, indices, indices.dtype, values, values.dtype)
     inputs = (*matrix, labels.to(torch.int32).contiguous(), indptr.numel() - 1, n)
@@ -58,9 +56,7 @@ def landmark_aggregate_cpp(
 
 
 @cuda_twin(landmark_aggregate, rehearse=lambda fit: [(*fit.matrix(), fit.zeros(fit.n_slices, dtype=torch.int64), 1)])
-def landmark_aggregate_cuda(
-    gpu: Gpu, indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, labels: torch.Tensor, n: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def landmark_aggregate_cuda(gpu: Gpu, indptr, indices, values, labels, n):
     indptr, indices, values = (part.contiguous() for part in (indptr, indices, values))
     window = min(WINDOW, blocks_of(n, 32) * 32)
     inputs = (indptr, indices, values, labels.to(torch.int32).contiguous(), n, window)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-# Points of a tile: two tensor-core operands of 128 x 128 in half precision, and the sums, fit one multiprocessor.
+# Points of a tile: two operands of the tensor cores, 128 x 128 in half precision, and the sums fit a multiprocessor.
 TILE = 128
 
 
@@ -14,9 +14,10 @@ def n_tiles(n_points: int) -> int:
 
 
 def kd_order(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
-    """Every set in the order of the leaves of a kd-tree: halved along its widest coordinate until a tile is left.
+    """Every set in the order of the leaves of a kd-tree, which halves spans of points along their widest coordinate.
 
-    The spans of a level are sorted in one batch, so that a GPU gets few calls. O(B n (p + log n)) time a level.
+    A span that fits a tile is a leaf. The spans of a level are sorted in one batch, so that a GPU gets few calls.
+    O(B n (p + log n)) time a level.
     """
     n_sets, n, p = points.shape
     order = torch.arange(n, device=points.device).repeat(n_sets, 1)
@@ -47,8 +48,8 @@ def _of_spans(spans: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor,
 
 def in_tiles(
     rows: torch.Tensor, order: torch.Tensor, filling: float | None
-) -> torch.Tensor:  # (B, n, C) -> (B, T, TILE, C)
-    """``rows`` in the order of the layout; where the last tile has none ``filling``, or the last one again."""
+) -> torch.Tensor:  # (B, n, C) -> (B, t, TILE, C)
+    """``rows`` in ``order``, in t tiles; places without a row hold ``filling``, or the last row if that is None."""
     n_sets, n, width = rows.shape
     tiled = rows.new_empty(n_sets, n_tiles(n) * TILE, width)
     torch.gather(rows, 1, order[..., None].expand(-1, -1, width), out=tiled[:, :n])

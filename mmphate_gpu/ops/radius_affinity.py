@@ -1,7 +1,7 @@
-"""Affinities above a threshold between the points of each set of a stack: the primitive under both affinities.
+"""Affinities above a threshold between the points of each set of a stack, for both parts of the multislice affinity.
 
-Every decision (is this pair above the threshold?) is taken in float64 from distances by differences, whatever the
-dtype of the result: so the sparsity pattern is that of the float64 reference, ties and duplicates included.
+Whether a pair has an entry is decided in float64 from distances by differences, whatever the dtype of the result. So
+the sparsity pattern is that of the float64 reference, ties and duplicates included.
 """
 
 from __future__ import annotations
@@ -25,24 +25,20 @@ SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def cut_radius(decay: float, thresh: float) -> float:
-    """Distance in bandwidths where exp(-u^decay) = thresh.
-
-    A ``thresh`` below the smallest normal float32 is that float: smaller affinities are 0 in every dtype stored.
-    """
+    """The distance u, in bandwidths, at which exp(-u^decay) is ``thresh``, or `SMALLEST` if that is larger."""
     try:
         return (-math.log(max(thresh, SMALLEST))) ** (1 / decay)
-    except OverflowError:  # a decay near 0: beyond every distance there is
+    except OverflowError:  # a decay near 0: no distance is so large
         return math.inf
 
 
 def cut_distance(bandwidth: torch.Tensor, *, decay: float, thresh: float) -> torch.Tensor:  # () -> ()
     """The largest distance whose affinity is at least ``thresh``, to the last bit.
 
-    `cut_radius` times ``bandwidth`` is off by rounding. With it a pair is decided by its distance, before any
-    exponential.
+    By it a pair is decided from its distance, without an exponential; `cut_radius` times ``bandwidth`` is rounded.
     """
     approximate = (cut_radius(decay, thresh) * bandwidth).double()
-    # Neighbouring floats; the kernel's rounding is a handful of them.
+    # The floats around it; the rounding of the kernel is a few of them.
     nearest = torch.arange(-64, 65, device=approximate.device)
     candidates = (approximate.view(torch.int64) + nearest).view(torch.float64)
     kept = kernel(candidates, bandwidth, decay=decay, dtype=torch.float64) >= max(thresh, SMALLEST)
@@ -52,7 +48,7 @@ def cut_distance(bandwidth: torch.Tensor, *, decay: float, thresh: float) -> tor
 def kernel(
     distances: torch.Tensor, bandwidth: torch.Tensor | float, *, decay: float, dtype: torch.dtype
 ) -> torch.Tensor:
-    """exp(-(d / bandwidth)^decay); the exponent in float64, the exponential in ``dtype``, which is all it ends in."""
+    """exp(-(d / bandwidth)^decay) with the exponent in float64 and the exponential in ``dtype``, that of the result."""
     return ((distances / bandwidth) ** decay).neg_().to(dtype).exp_()
 
 
@@ -61,7 +57,7 @@ def _distances(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, ro
 
 
 def _others(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, rows, n)
-    """Distances of the chunk; NaN, which is within no reach, from every point to itself."""
+    """Distances of the chunk; from a point to itself NaN, which is within no reach."""
     distances = _distances(points, chunk)
     rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
     distances[:, rows - chunk.rows.start, rows] = math.nan
@@ -70,9 +66,9 @@ def _others(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, rows,
 
 @twins("(Tensor points, float reach) -> Tensor")
 def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) int64
-    """How many other points of its set lie within ``reach`` of each point; nothing is stored.
+    """The number of other points of its set within ``reach`` of each point.
 
-    O(B n^2 p) time. Deterministic; the twins decide every pair alike but for the last bit of its distance.
+    O(B n^2 p) time, chunks of memory. Deterministic; the versions differ at most in the last bit of a distance.
     """
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(*points.shape[:2]):
@@ -81,7 +77,7 @@ def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n,
 
 
 @cpp_twin(radius_counts)
-def radius_counts_cpp(points: torch.Tensor, reach: float) -> torch.Tensor:
+def radius_counts_cpp(points, reach):
     points = points.contiguous()
     counts = points.new_empty(points.shape[:2], dtype=torch.int64)
     native.call("radius_count", "dl", points, *points.shape, float(reach), counts)
@@ -89,11 +85,11 @@ def radius_counts_cpp(points: torch.Tensor, reach: float) -> torch.Tensor:
 
 
 @cuda_twin(radius_counts, rehearse=lambda fit: [(fit.unit_points(), 1)])
-def radius_counts_cuda(gpu: Gpu, points: torch.Tensor, reach: float) -> torch.Tensor:
+def radius_counts_cuda(gpu: Gpu, points, reach):
     points = points.contiguous()
     stack = gpu.stack_of(points, ordered=points.shape[1] > ORDERED_ABOVE)
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
-    arguments = (points, *stack.arguments, stack.order, *points.shape[1:], stack.passes, float(reach), counts)
+    arguments = (*stack.inputs(points), float(reach), counts)
     types = storage_types(torch.int32, torch.float64)  # a kernel that only counts uses neither
     gpu.run_over_pairs("radius_affinity", "radius_count", stack.blocks, stack, arguments, **types)
     return counts if stack.order is None else torch.empty_like(counts).scatter_(1, stack.order.long(), counts)
@@ -110,20 +106,20 @@ def radius_fill(
     reach: float,
     first: int,
     last: int,
-    indptr: torch.Tensor,  # ((last - first) * B + 1,) int64
-    gap: torch.Tensor,  # ((last - first) * B,) int64
+    indptr: torch.Tensor,  # ((last - first) B + 1,) int64
+    gap: torch.Tensor,  # ((last - first) B,) int64
     indices: torch.Tensor,  # (nnz,) int32 or int64
     values: torch.Tensor,  # (nnz,) float32 or float64
 ) -> torch.Tensor:
-    """Write exp(-(d_ij / bandwidth)^decay) for the pairs within ``reach`` of the points ``first`` .. ``last`` - 1.
+    """Write the entries exp(-(d_ij / bandwidth)^decay), d_ij <= reach, of the points i from ``first`` to ``last`` - 1.
 
-    Rows and columns interleave the sets: point i of set b is number i B + b (so a stack of units, unit-major, fills
-    the rows of a matrix in node order). Within a row columns ascend; ``gap`` entries are left free between those
-    before the point itself and those after it. The counts behind ``indptr`` are `radius_counts` plus ``gap``.
+    Rows and columns interleave the sets: point i of set b is number i B + b. So a unit-major stack fills the rows of a
+    matrix in node order. The columns of a row ascend, and ``gap`` places stay free between those before the point
+    itself and those after it. ``indptr`` has the offsets of rows with `radius_counts` plus ``gap`` places.
 
     Returns
     -------
-    gap_at : ((last - first) * B,) int64
+    gap_at : ((last - first) B,) int64
         Where the gap of every row begins.
     """
     n_sets, n_points, _ = points.shape
@@ -133,10 +129,10 @@ def radius_fill(
         flat = torch.nonzero((distances <= reach).view(-1)).squeeze(1)
         row, column = flat // n_points, flat % n_points
         n_rows = distances.shape[1]
-        sets, own = row // n_rows + chunk.sets.start, row % n_rows + chunk.rows.start
-        row = (own - first) * n_sets + sets
-        later = column > own
-        # Entries of a row are contiguous and a row never spans two chunks, so its first entry gives all ranks.
+        sets, point = row // n_rows + chunk.sets.start, row % n_rows + chunk.rows.start
+        row = (point - first) * n_sets + sets
+        later = column > point
+        # The entries of a row lie in one chunk, one after the other, so counting from the first gives their ranks.
         place = indptr[row] + _rank_within_runs(row) + torch.where(later, gap[row], 0)
         indices[place] = (column * n_sets + sets).to(indices.dtype)
         values[place] = kernel(distances.view(-1)[flat], bandwidth, decay=decay, dtype=values.dtype)
@@ -145,18 +141,7 @@ def radius_fill(
 
 
 @cpp_twin(radius_fill)
-def radius_fill_cpp(
-    points: torch.Tensor,
-    bandwidth: float,
-    decay: float,
-    reach: float,
-    first: int,
-    last: int,
-    indptr: torch.Tensor,
-    gap: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-) -> torch.Tensor:
+def radius_fill_cpp(points, bandwidth, decay, reach, first, last, indptr, gap, indices, values):
     points = points.contiguous()
     gap_at = torch.empty_like(gap)
     inputs = (points, *points.shape, first, last, float(reach), float(bandwidth), float(decay), indptr, gap)
@@ -171,19 +156,7 @@ def radius_fill_cpp(
         + (*fit.zeros(2, fit.n_slices + 1, dtype=torch.int64), *fit.entries())
     ],
 )
-def radius_fill_cuda(
-    gpu: Gpu,
-    points: torch.Tensor,
-    bandwidth: float,
-    decay: float,
-    reach: float,
-    first: int,
-    last: int,
-    indptr: torch.Tensor,
-    gap: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-) -> torch.Tensor:
+def radius_fill_cuda(gpu: Gpu, points, bandwidth, decay, reach, first, last, indptr, gap, indices, values):
     points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
     stack = gpu.stack_of(points)
     gap_at = torch.empty_like(gap)
@@ -200,7 +173,7 @@ def radius_fill_cuda(
 
 
 def _rank_within_runs(keys: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,) int64
-    """Position of every entry within its run of equal keys."""
+    """The position of every key within its run of equal keys."""
     _, lengths = torch.unique_consecutive(keys, return_counts=True)
     starts = torch.cumsum(lengths, 0) - lengths
     return torch.arange(keys.numel(), device=keys.device) - torch.repeat_interleave(starts, lengths)
@@ -219,11 +192,11 @@ def symmetrized_affinity(
     cut: float,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """CSR parts (indptr, indices, values) of (a_ij + a_ji) / 2, the diagonal included.
+    """The CSR tensors indptr, indices and values of (a_ij + a_ji) / 2, the diagonal included.
 
-    a_ij = exp(-(d_ij / bandwidth_i)^decay), 0 below ``thresh``; the average is cut at the greater of ``thresh`` and
-    ``smallest``. Pairs farther apart than ``cut`` times the larger bandwidth are known to be 0. B n rows; column
-    indices count within the set.
+    a_ij is exp(-(d_ij / bandwidth_i)^decay), or 0 if that is below ``thresh``. Averages below ``thresh`` or
+    ``smallest`` have no entry, and neither have pairs farther apart than ``cut`` times the larger bandwidth. There are
+    B n rows, and column indices count within the set.
     """
     n_sets, n_points, _ = points.shape
     counts, columns, values = [], [], []
@@ -232,23 +205,23 @@ def symmetrized_affinity(
         columns.append(column)
         values.append(value.to(dtype))
     indptr = indptr_of_counts(torch.stack(counts).sum(0))
-    kind = index_dtype(int(indptr[-1]), n_points)
-    return indptr.to(kind), torch.cat(columns).to(kind), torch.cat(values)
+    index = index_dtype(int(indptr[-1]), n_points)
+    return indptr.to(index), torch.cat(columns).to(index), torch.cat(values)
 
 
 def _symmetrized_entries(
     points: torch.Tensor, bandwidth: torch.Tensor, decay: float, thresh: float, smallest: float, cut: float
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Rows (over all sets), columns and values, chunk by chunk in the order of the rows."""
+    """Rows (counted over all sets), columns and values, chunk by chunk in the order of the rows."""
     n_points = points.shape[1]
     for chunk in pair_chunks(*points.shape[:2]):
         distances, width = _distances(points, chunk), bandwidth[chunk.sets]
-        own = width[:, chunk.rows, None]
-        near = distances <= cut * torch.maximum(own, width[:, None, :])
+        ends = width[:, chunk.rows, None], width[:, None, :]
+        near = distances <= cut * torch.maximum(*ends)
         flat = torch.nonzero(near.view(-1)).squeeze(1)
         near_distances = distances.view(-1)[flat]
         total = torch.zeros_like(near_distances)
-        for end in (own, width[:, None, :]):
+        for end in ends:
             one_sided = kernel(near_distances, end.expand_as(near).reshape(-1)[flat], decay=decay, dtype=torch.float64)
             total += one_sided.masked_fill_(one_sided < thresh, 0) / 2
         kept = total >= max(thresh, smallest)
@@ -266,24 +239,16 @@ def radius_affinity(
     thresh: float,
     dtype: torch.dtype,
 ) -> Csr:
-    """`symmetrized_affinity` as one CSR of B*n rows whose column indices count within the row's own set (n columns)."""
+    """`symmetrized_affinity` as one matrix of B n rows and n columns, which count within the set of the row."""
     n_sets, n_points, _ = points.shape
-    # A hair beyond the cut, as the averaged value decides.
+    # Slightly beyond the cut, because the average decides.
     cut = cut_radius(decay, thresh) * (1 + 1e-9)
     indptr, indices, values = symmetrized_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype)
     return Csr(indptr, indices, values, (n_sets * n_points, n_points))
 
 
 @cpp_twin(symmetrized_affinity)
-def symmetrized_affinity_cpp(
-    points: torch.Tensor,
-    bandwidth: torch.Tensor,
-    decay: float,
-    thresh: float,
-    smallest: float,
-    cut: float,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dtype):
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     numbers = (float(decay), float(thresh), float(smallest), float(cut))
     inputs = (points, bandwidth, *points.shape, *numbers)
@@ -299,16 +264,7 @@ def symmetrized_affinity_cpp(
     symmetrized_affinity,
     rehearse=lambda fit: [(fit.slice_points(), fit.slice_points()[..., 0], 1, 0, 0, 1, fit.dtype)],
 )
-def symmetrized_affinity_cuda(
-    gpu: Gpu,
-    points: torch.Tensor,
-    bandwidth: torch.Tensor,
-    decay: float,
-    thresh: float,
-    smallest: float,
-    cut: float,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def symmetrized_affinity_cuda(gpu: Gpu, points, bandwidth, decay, thresh, smallest, cut, dtype):
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     stack = gpu.stack_of(points)
     numbers = (float(decay), float(thresh), float(smallest), float(cut))

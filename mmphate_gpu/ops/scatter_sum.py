@@ -8,8 +8,8 @@ import torch
 def scatter_sum(index: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:  # (k,), (k,) -> (size,)
     """``out[index[j]] += values[j]`` from zeros; O(k + size). Deterministic.
 
-    On the CPU `scatter_add_` of a flat tensor runs in order. On CUDA it uses atomics, whose order changes from run to
-    run; accumulating `index_put_` sorts first there and is deterministic (on the CPU it is the other way round).
+    On the CPU `scatter_add_` of a flat tensor runs in order, and `index_put_` does not. On CUDA `scatter_add_` uses
+    atomics, whose order changes from run to run, and `index_put_` sorts first.
     """
     out = torch.zeros(size, dtype=values.dtype, device=values.device)
     if values.device.type == "cpu":

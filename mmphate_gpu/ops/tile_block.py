@@ -1,6 +1,6 @@
-"""The passes around a product with tiles: one puts the block into tiles, one brings the sums back to the nodes.
+"""The passes around a product with tiles: one writes the block in tiles, the other the sums in the order of nodes.
 
-Nodes are numbered slice by slice, tiles unit by unit: both passes turn one order into the other.
+Nodes are numbered slice by slice, and tiles unit by unit. Below, a set has t tiles, so a stack has B t of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .launch.twins import triton_twin, twins
 from .point_tiles import TILE, in_tiles, n_tiles
 from .tile_layout import TileLayout
 
-# Columns of a block of tiles are a multiple of this: 32 bytes, and the least that a tensor core multiplies.
+# Columns of a block of tiles are a multiple of this: 32 bytes, the least that a tensor core multiplies.
 COLUMNS = 16
 
 
@@ -24,7 +24,7 @@ def product_by_tiles(
     layout: TileLayout,
     block: torch.Tensor,  # (n B, C) float32 or float64: point i of set b is row i B + b
     intraslice: Csr,  # (n B rows, B columns)
-    multiply: Callable[[torch.Tensor], torch.Tensor],  # (B T, TILE, W) half -> float32
+    multiply: Callable[[torch.Tensor], torch.Tensor],  # (B t, TILE, w) half -> float32
 ) -> torch.Tensor:  # (n B, C)
     """The tiles times ``block``, by ``multiply``, plus ``intraslice`` times ``block``, in the dtype of the block."""
     halves, inverse = scaled_tiles(layout, block)
@@ -33,11 +33,11 @@ def product_by_tiles(
 
 def scaled_tiles(
     layout: TileLayout, block: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:  # (n B, C) -> (B T, TILE, W) half, (B, C)
-    """``block`` in half precision and in tiles, and the factors that undo its scale.
+) -> tuple[torch.Tensor, torch.Tensor]:  # (n B, C) -> (B t, TILE, w) half, (B, C)
+    """``block`` in tiles and in half precision, scaled, and the factors that undo the scale.
 
-    The columns of every set are scaled by the power of two that brings the largest entry to 2^14 .. 2^15, so that none
-    overflows and entries down to 2^-28 of it keep the eleven bits of half precision.
+    Each column of a set is scaled by the power of two that brings its largest entry to 2^14 .. 2^15. So none overflows,
+    and entries down to 2^-28 of the largest keep the eleven bits of half precision.
     """
     n_sets, n = layout.order.shape
     largest = torch.linalg.vector_norm(block.view(n, n_sets, -1), torch.inf, dim=0)
@@ -51,11 +51,11 @@ def tile_block(
     block: torch.Tensor,  # (n B, C) float32 or float64
     scale: torch.Tensor,  # (B, C), of the same dtype
     order: torch.Tensor,  # (B, n) int64
-) -> torch.Tensor:  # (B T, TILE, W) half
-    """Every set of ``block`` times ``scale`` in half precision, in the order of its tiles; gaps are 0.
+) -> torch.Tensor:  # (B t, TILE, w) half
+    """Every set of ``block`` times ``scale``, in half precision and in tiles; places without a point are 0.
 
-    Values are rounded by way of float32, as torch does. W is C rounded up to a multiple of COLUMNS. One pass reads the
-    block and writes a quarter of the bytes of a float64 block. Deterministic; the twins have the same bits.
+    w is C rounded up to a multiple of COLUMNS. Values are rounded to float32 first, as torch does. One pass reads the
+    block and writes a quarter of the bytes of a float64 block. Deterministic; the versions give the same bits.
     """
     n_sets, n = order.shape
     by_set = block.view(n, n_sets, -1).transpose(0, 1)
@@ -67,15 +67,15 @@ def tile_block(
     "(Tensor sums, Tensor inverse, Tensor order, Tensor indptr, Tensor indices, Tensor values, Tensor block) -> Tensor"
 )
 def tile_rows(
-    sums: torch.Tensor,  # (B T, TILE, W) float32
+    sums: torch.Tensor,  # (B t, TILE, w) float32
     inverse: torch.Tensor,  # (B, C), of the dtype of the block
     order: torch.Tensor,  # (B, n) int64
     indptr: torch.Tensor,  # (n B + 1,)
-    indices: torch.Tensor,  # (nnz,) below B: sets, at the point of the row
+    indices: torch.Tensor,  # (nnz,) sets; the entry is that of the point of the row in this set
     values: torch.Tensor,  # (nnz,) float32 or float64
     block: torch.Tensor,  # (n B, C) float32 or float64
 ) -> torch.Tensor:  # (n B, C)
-    """Rows of tiles back in the order of nodes and times ``inverse``, and the product of the entries with ``block``.
+    """The rows of ``sums`` in the order of nodes, times ``inverse``, plus the product of the entries with ``block``.
 
     One pass reads the sums and the block and writes the result. Deterministic.
     """
@@ -87,11 +87,11 @@ def tile_rows(
 
 
 def in_node_order(intraslice: Csr) -> Csr:  # (n B rows, B columns) -> (n B rows, n B columns)
-    """Replace a column that names a set by the node of that set at the point of the row."""
+    """Replace columns that are sets by nodes: that of this set and the point of the row."""
     n_nodes, n_sets = intraslice.shape
     first = torch.arange(0, n_nodes, n_sets, device=intraslice.indptr.device)
     counts = (intraslice.indptr[1:] - intraslice.indptr[:-1]).long()
-    # Pass `output_size`; otherwise `repeat_interleave` reads it from the GPU and waits in every product.
+    # Pass `output_size`; otherwise `repeat_interleave` reads it from the GPU and synchronizes in every product.
     shift = torch.repeat_interleave(first.repeat_interleave(n_sets), counts, output_size=intraslice.nnz)
     return intraslice._replace(
         indices=(intraslice.indices + shift).to(intraslice.indices.dtype), shape=(n_nodes, n_nodes)
@@ -102,7 +102,7 @@ def in_node_order(intraslice: Csr) -> Csr:  # (n B rows, B columns) -> (n B rows
     tile_block,
     rehearse=lambda device: [(nodes, nodes, order) for nodes, order in _rehearsals(device)],
 )
-def tile_block_triton(block: torch.Tensor, scale: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+def tile_block_triton(block, scale, order):
     from .triton.blocks import INTO_OPTIONS, ROWS, panel_of, tile_block_kernel
 
     block, scale, order = (part.contiguous() for part in (block, scale, order))
@@ -124,15 +124,7 @@ def tile_block_triton(block: torch.Tensor, scale: torch.Tensor, order: torch.Ten
         for nodes, order in _rehearsals(device)
     ],
 )
-def tile_rows_triton(
-    sums: torch.Tensor,
-    inverse: torch.Tensor,
-    order: torch.Tensor,
-    indptr: torch.Tensor,
-    indices: torch.Tensor,
-    values: torch.Tensor,
-    block: torch.Tensor,
-) -> torch.Tensor:
+def tile_rows_triton(sums, inverse, order, indptr, indices, values, block):
     from .triton.blocks import OUT_OPTIONS, panel_of, tile_rows_kernel
 
     sums, inverse, indptr, indices, values, block = (

@@ -1,4 +1,4 @@
-"""The entries of tiles: which pairs of tiles have any, and what they are."""
+"""The entries of pairs of tiles: which pairs have any, and their values."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FARTHEST = 1e30
 
 @twins("(Tensor points, Tensor rows, Tensor columns, float reach) -> Tensor")
 def tile_reached(
-    points: torch.Tensor,  # (R, TILE, p) float64, NaN where there is no point
+    points: torch.Tensor,  # (r, TILE, p) float64, NaN in places without a point
     rows: torch.Tensor,  # (k,) int64
     columns: torch.Tensor,  # (k,) int64
     reach: float,
 ) -> torch.Tensor:  # (k,) bool
-    """Whether some point of tile ``rows[t]`` lies within ``reach`` of a point of tile ``columns[t]`` other than itself.
+    """Whether a point of tile ``rows[i]`` lies within ``reach`` of another point, of tile ``columns[i]``.
 
-    O(k TILE^2 p) time. Deterministic; the twins decide every pair alike but for the last bit of its distance.
+    O(k TILE^2 p) time. Deterministic; the versions differ at most in the last bit of a distance.
     """
     reached = torch.empty(rows.shape, dtype=torch.bool, device=points.device)
     for part in row_chunks(rows.numel(), TILE * TILE):
@@ -37,16 +37,16 @@ def tile_reached(
 
 @twins("(Tensor points, Tensor rows, Tensor columns, float bandwidth, float reach) -> Tensor")
 def tile_entries(
-    points: torch.Tensor,  # (R, TILE, p) float64, NaN where there is no point
+    points: torch.Tensor,  # (r, TILE, p) float64, NaN in places without a point
     rows: torch.Tensor,  # (k,) int64
     columns: torch.Tensor,  # (k,) int64
     bandwidth: float,
     reach: float,
 ) -> torch.Tensor:  # (k, TILE, TILE) half
-    """exp(-(d / bandwidth)^2) for the pairs within ``reach``, else 0; a point is no neighbour of its own.
+    """exp(-(d / bandwidth)^2) for pairs of different points within ``reach``, else 0.
 
-    The exponent in float64, the exponential in float32, rounded to half. O(k TILE^2 p) time; memory is the result,
-    allocated once, and a chunk of tiles.
+    The exponent is in float64, the exponential in float32, and the result rounded to half precision. O(k TILE^2 p)
+    time; the result and a chunk of tiles of memory.
     """
     tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)
     width = torch.tensor(bandwidth, dtype=torch.float64, device=points.device)
@@ -58,14 +58,14 @@ def tile_entries(
 
 
 def _distances(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:  # (k, TILE, TILE)
-    """NaN, which is within no reach, from every point to itself."""
+    """Distances of the pairs; from a point to itself NaN, which is within no reach."""
     distances = distances_by_difference(points[rows], points[columns])
     distances.diagonal(dim1=1, dim2=2).masked_fill_((rows == columns)[:, None], torch.nan)
     return distances
 
 
 @triton_twin(tile_reached, rehearse=lambda device: [(*_rehearsal(device), 1.0)])
-def tile_reached_triton(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, reach: float) -> torch.Tensor:
+def tile_reached_triton(points, rows, columns, reach):
     from .triton.pairs import tile_reached_kernel
 
     reached = torch.empty(rows.shape, dtype=torch.int8, device=points.device)
@@ -74,9 +74,7 @@ def tile_reached_triton(points: torch.Tensor, rows: torch.Tensor, columns: torch
 
 
 @triton_twin(tile_entries, rehearse=lambda device: [(*_rehearsal(device), 1.0, 1.0)])
-def tile_entries_triton(
-    points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, bandwidth: float, reach: float
-) -> torch.Tensor:
+def tile_entries_triton(points, rows, columns, bandwidth, reach):
     from .triton.pairs import tile_entries_kernel
 
     tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)
@@ -115,7 +113,7 @@ def _start_for_each_tile(
 
 def _offsets(
     points: torch.Tensor, factor: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # (R, p, TILE), (R, p), (R,) float32
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # (r, p, TILE), (r, p), (r,) float32
     """Offsets of the points times ``factor`` from the center of their tile, the centers, and the largest offsets.
 
     Centers are rounded before they are subtracted, so that offsets are off by their own rounding alone.

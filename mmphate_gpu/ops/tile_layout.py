@@ -1,4 +1,4 @@
-"""Blocks of pairs cut into square tiles: which tiles hold pairs within reach, in the order that leaves fewest."""
+"""The pairs of points of a stack cut into square tiles, and which tiles hold pairs within reach."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .chunks import row_chunks
 from .point_tiles import TILE, in_tiles, kd_order
 from .tile_entries import tile_reached
 
-# Rows of tiles by which the share of active tiles is judged before an order is chosen.
+# Rows of tiles from which the share of active tiles is estimated, to choose an order of the points.
 SAMPLED_ROWS = 16
 
 
 class TileLayout(NamedTuple):
-    """B sets of n points, each in an order of its own, cut into T tiles; and the active pairs of tiles, as CSR.
+    """B sets of n points, each in some order and cut into t tiles, and the active pairs of tiles, as CSR.
 
-    Tiles are counted over the stack: tile t of set b is number b T + t. Pairs of a row of tiles ascend, and with every
-    pair its transpose is active too.
+    Tiles are counted over the stack: tile i of set b is number b t + i. The pairs of a row of tiles ascend, and with
+    every pair its transpose is active too.
     """
 
     order: torch.Tensor  # (B, n) int64
-    indptr: torch.Tensor  # (B T + 1,) int64
-    diagonal: torch.Tensor  # (B T,) int64, the first pair of every row whose column is not below it
+    indptr: torch.Tensor  # (B t + 1,) int64
+    diagonal: torch.Tensor  # (B t,) int64, the first pair of every row whose column is not below it
     columns: torch.Tensor  # (k,) int32
 
     @property
@@ -33,7 +33,7 @@ class TileLayout(NamedTuple):
 
     @property
     def n_stored(self) -> int:
-        """Pairs that are no transpose of one before: those on the diagonal and above it."""
+        """Pairs on the diagonal and above it; the others are their transposes."""
         return int((self.indptr[1:] - self.diagonal).sum())
 
     @property
@@ -42,9 +42,9 @@ class TileLayout(NamedTuple):
 
 
 def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) float64
-    """The layout whose active tiles hold every pair of points of a set within ``reach``, a point's with itself aside.
+    """The layout whose active tiles hold every pair of different points of a set within ``reach``.
 
-    The order is that of the points or of a kd-tree, for every set the one with fewer active tiles among sampled rows.
+    For every set the order is that of the points or of a kd-tree, whichever gives fewer active tiles in sampled rows.
     O(B n^2 p) time at most: pairs of tiles whose bounding boxes are too far apart are left out. Deterministic.
     """
     n_sets = points.shape[0]
@@ -58,29 +58,29 @@ def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) 
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     diagonal = indptr[:-1] + active.tril(-1).sum(2).view(-1)
     first = torch.arange(n_sets, device=points.device) * active.shape[1]
-    one, _, column = torch.nonzero(active, as_tuple=True)
-    return TileLayout(order, indptr, diagonal, (first[one] + column).to(torch.int32))
+    sets, _, column = torch.nonzero(active, as_tuple=True)
+    return TileLayout(order, indptr, diagonal, (first[sets] + column).to(torch.int32))
 
 
 def active_share(points: torch.Tensor, reach: float, n_rows: int) -> float:  # (B, n, p) float64
-    """Share of the tiles that `tile_layout` would find active, from ``n_rows`` rows of tiles of every set.
+    """The share of tiles that are active in `tile_layout`, from ``n_rows`` rows of tiles of every set.
 
-    Exact where that many rows are all. O(B n_rows TILE n p) time at most. Deterministic.
+    It is exact if these are all rows. O(B n_rows TILE n p) time at most. Deterministic.
     """
     least = _judged_orders(points, reach, n_rows)[1].amin(0)
     return float(least.mean())
 
 
 def _judged_orders(points: torch.Tensor, reach: float, n_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The orders there are, (2, B, n) int64, and the share of active tiles of every set in each, (2, B) float64."""
+    """Both orders of the points, (2, B, n) int64, and every set's share of active tiles in each, (2, B) float64."""
     n_sets, n, _ = points.shape
     orders = torch.stack([torch.arange(n, device=points.device).expand(n_sets, n), kd_order(points)])
     tiled = (in_tiles(points, order, torch.nan) for order in orders)
-    return orders, torch.stack([_sampled_share(own, reach, n_rows) for own in tiled])
+    return orders, torch.stack([_sampled_share(points, reach, n_rows) for points in tiled])
 
 
-def _near_boxes(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B, T, TILE, p) -> (B, T, T) bool
-    """Pairs of tiles whose bounding boxes come within ``reach``, and a hair beyond."""
+def _near_boxes(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B, t, TILE, p) -> (B, t, t) bool
+    """Pairs of tiles whose bounding boxes come within ``reach``, or slightly farther."""
     nothing = tiled.isnan()
     low = tiled.masked_fill(nothing, torch.inf).amin(2)
     high = tiled.masked_fill(nothing, -torch.inf).amax(2)
@@ -92,15 +92,15 @@ def _near_boxes(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B, T, TI
 
 
 def _sampled_share(tiled: torch.Tensor, reach: float, n_rows: int) -> torch.Tensor:  # (B,) float64
-    """Share of active tiles of every set in a sample of its rows of tiles."""
+    """The share of active tiles of every set in a sample of its rows of tiles."""
     near = _near_boxes(tiled, reach)
     rows = torch.arange(0, near.shape[1], -(-near.shape[1] // n_rows), device=near.device)
     sampled = torch.zeros_like(near).index_copy_(1, rows, near[:, rows])
     return _reached(tiled, sampled, reach).sum((1, 2)).double() / (len(rows) * near.shape[2])
 
 
-def _reached(tiled: torch.Tensor, candidates: torch.Tensor, reach: float) -> torch.Tensor:  # (B, T, T) bool, both
-    """Those of ``candidates`` that hold a pair within ``reach``."""
+def _reached(tiled: torch.Tensor, candidates: torch.Tensor, reach: float) -> torch.Tensor:  # (B, t, t) bool, both
+    """The pairs of tiles among ``candidates`` that hold a pair of points within ``reach``."""
     pairs = torch.nonzero(candidates.view(-1, candidates.shape[2]))
     n_rows = candidates.shape[1]
     row, column = pairs[:, 0], pairs[:, 0] // n_rows * n_rows + pairs[:, 1]
@@ -109,14 +109,14 @@ def _reached(tiled: torch.Tensor, candidates: torch.Tensor, reach: float) -> tor
     return reached
 
 
-def row_of_tile(indptr: torch.Tensor, part: slice) -> torch.Tensor:  # -> (tiles of part,) int64
-    """The row of tiles of every active tile of ``part``."""
+def row_of_tile(indptr: torch.Tensor, part: slice) -> torch.Tensor:  # -> (k,) int64
+    """The row of tiles of every active pair of ``part``."""
     tiles = torch.arange(part.start, part.stop, device=indptr.device)
     return torch.searchsorted(indptr.contiguous(), tiles, right=True) - 1
 
 
 def stored_pairs(layout: TileLayout) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The pairs on the diagonal and above it, row by row, and which of them every active pair is or is transposed.
+    """The pairs on the diagonal and above it, row by row, and for every active pair which of them it is, or mirrors.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def stored_pairs(layout: TileLayout) -> tuple[torch.Tensor, torch.Tensor, torch.
     rows, columns = row_of_tile(layout.indptr, slice(0, layout.n_active)), layout.columns.long()
     above, below = columns >= rows, torch.nonzero(columns < rows)[:, 0]
     slots = above.cumsum(0) - 1
-    # Ordered by column and then by row they are the pairs above the diagonal in the order of these.
+    # Pairs below the diagonal, ordered by column and then by row, mirror the pairs above it in their order.
     transposed = below[(columns[below] * layout.diagonal.numel() + rows[below]).argsort()]
     slots[transposed] = slots[columns > rows]
     return rows[above], columns[above], slots.to(torch.int32)
@@ -134,18 +134,18 @@ def stored_pairs(layout: TileLayout) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 def point_tiles(
     layout: TileLayout, points: torch.Tensor, filling: float | None
-) -> torch.Tensor:  # (B, n, p) -> (B T, TILE, p)
-    """The points of every tile; where the last tile of a set has none ``filling``, or its last one again."""
+) -> torch.Tensor:  # (B, n, p) -> (B t, TILE, p)
+    """The points of every tile; places without a point hold ``filling``, or the last point if that is None."""
     return in_tiles(points, layout.order, filling).flatten(0, 1)
 
 
 def sum_of_tiles(
-    entries: Callable[[slice], torch.Tensor],  # active tiles -> (k, TILE, TILE) float32
+    entries: Callable[[slice], torch.Tensor],  # active pairs -> (k, TILE, TILE) float32
     indptr: torch.Tensor,
     columns: torch.Tensor,
-    block: torch.Tensor,  # (R, TILE, C) half
-) -> torch.Tensor:  # (R, TILE, C) float32
-    """The sum over the active tiles of every row of ``entries @ block[column]``, some tiles at a time, in float32."""
+    block: torch.Tensor,  # (r, TILE, C) half
+) -> torch.Tensor:  # (r, TILE, C) float32
+    """For every row of tiles the sum of ``entries @ block[column]`` over its active pairs, in float32."""
     out = torch.zeros(block.shape, dtype=torch.float32, device=block.device)
     for part in row_chunks(columns.numel(), TILE * max(TILE, block.shape[2])):
         products = torch.bmm(entries(part), block[columns[part]].float())

@@ -1,4 +1,4 @@
-"""Stored tiles times a thin dense block, in half precision with float32 sums."""
+"""Products of stored tiles with a thin dense block, in half precision with float32 sums."""
 
 from __future__ import annotations
 
@@ -11,39 +11,32 @@ from .tile_layout import row_of_tile, sum_of_tiles
 
 @twins("(Tensor tiles, Tensor slots, Tensor indptr, Tensor diagonal, Tensor columns, Tensor block) -> Tensor")
 def tile_matmul(
-    tiles: torch.Tensor,  # (m, TILE, TILE) half
+    tiles: torch.Tensor,  # (n, TILE, TILE) half
     slots: torch.Tensor,  # (k,) int32
-    indptr: torch.Tensor,  # (R + 1,) int64
-    diagonal: torch.Tensor,  # (R,) int64
+    indptr: torch.Tensor,  # (r + 1,) int64
+    diagonal: torch.Tensor,  # (r,) int64
     columns: torch.Tensor,  # (k,) int32
-    block: torch.Tensor,  # (R, TILE, C) half
-) -> torch.Tensor:  # (R, TILE, C) float32
-    """For every row of tiles r the sum of tiles[slots[t]] @ block[columns[t]], indptr[r] <= t < indptr[r + 1].
+    block: torch.Tensor,  # (r, TILE, C) half
+) -> torch.Tensor:  # (r, TILE, C) float32
+    """For every row of tiles i the sum of tiles[slots[j]] @ block[columns[j]] over indptr[i] <= j < indptr[i + 1].
 
-    Those of t < diagonal[r] are transposed: of a symmetric matrix each tile is stored once. Products of halves are
-    exact in float32; only the order of the sums differs between the twins. O(k TILE^2 C) time, reads 2 k TILE^2 bytes.
-    Deterministic.
+    Tiles of j < diagonal[i] are transposed: of a symmetric matrix each tile is stored once. Products of halves are
+    exact in float32, and only the order of the sums differs between the versions. O(k TILE^2 C) time; reads
+    2 k TILE^2 bytes. Deterministic.
     """
 
     def entries(part: slice) -> torch.Tensor:
-        found = tiles[slots[part]].float()
+        stored = tiles[slots[part]].float()
         pairs = torch.arange(part.start, part.stop, device=tiles.device)
         transposed = pairs < diagonal[row_of_tile(indptr, part)]
-        found[transposed] = found[transposed].mT
-        return found
+        stored[transposed] = stored[transposed].mT
+        return stored
 
     return sum_of_tiles(entries, indptr, columns, block)
 
 
 @triton_twin(tile_matmul, rehearse=lambda device: [_rehearsal(device)])
-def tile_matmul_triton(
-    tiles: torch.Tensor,
-    slots: torch.Tensor,
-    indptr: torch.Tensor,
-    diagonal: torch.Tensor,
-    columns: torch.Tensor,
-    block: torch.Tensor,
-) -> torch.Tensor:
+def tile_matmul_triton(tiles, slots, indptr, diagonal, columns, block):
     from .triton.products import DEPTH, OPTIONS, STAGES, panels, tile_matmul_kernel
 
     block, (padded, out), panel, grid = panels(block)

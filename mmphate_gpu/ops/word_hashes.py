@@ -1,4 +1,4 @@
-"""Hashes of a tensor's bits on its device: a digest of gigabytes on a GPU copies only megabytes to the host."""
+"""Hashes of the bits of a tensor, computed on its device: a digest of gigabytes copies megabytes to the host."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from functools import cache
 import torch
 from torch.nn.functional import pad
 
-WIDTH = 4096  # words that one pair of hashes stands for
-# Words at a time. On a CPU their products stay in its cache: a thread hashes 1.55 GB/s, and 0.31 with 2^23 words
-# (blake2b: 0.78). On a GPU it matters more that there are few launches.
+WIDTH = 4096  # words of a pair of hashes
+# Words at a time. On a CPU the products of 2^16 words stay in the cache; on a GPU few launches matter more.
 AT_ONCE, AT_ONCE_ON_GPU = 2**16, 2**22
 
 
 def word_hashes(tensor: torch.Tensor) -> torch.Tensor:  # -> (ceil(words / WIDTH), 2) int64, on the tensor's device
     """Two 64-bit hashes of every `WIDTH` words of 32 bits of ``tensor``, in the order of its elements.
 
-    A hash is the sum of the words, each times an odd random 64-bit number of its place, modulo 2^64. Sums of integers
-    are the same on every device and for every chunk size. A word that differs alone is always noticed. Two rows that
-    differ in more words have equal hashes with probability 2^-64 at most, if the random numbers do not depend on them.
-    The length is not part of a hash: zeros at the end change nothing. O(n) time, bounded chunks. Source of the family:
+    A hash is the sum modulo 2^64 of the words, each times an odd random 64-bit number of its place. Sums of integers
+    are the same on every device and for every chunk size. A change of a single word always changes the hash. Two rows
+    that differ in more words have equal hashes with a probability of at most 2^-64, unless they were made from the
+    random numbers. Zeros at the end change nothing. O(n) time, bounded chunks. Source of the family:
     Carter and Wegman, "Universal classes of hash functions", 1979; of its form: Lemire and Kaser, "Strongly universal
     string hashing is fast", 2014.
     """
     data = tensor.contiguous().view(-1).view(torch.uint8)
-    if data.numel() % 4 or data.storage_offset() % 4:  # no whole words, or not where words can begin
+    if data.numel() % 4 or data.storage_offset() % 4:  # not a number of whole words, or not aligned to words
         data = pad(data, (0, -data.numel() % 4))  # a copy
     words = data.view(torch.int32)
     keys = _keys().to(words.device)

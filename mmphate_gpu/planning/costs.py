@@ -1,8 +1,8 @@
 """Bytes and operations of every stage: what the code of the stage holds at its worst moment.
 
 The letters are those of docs/architecture.md: S = E T slices, M units, N = S M nodes, P samples, D features after PCA,
-L landmarks, C columns of the landmarks' basis. A term of less than 2 % of every peak is left out (docs/decisions.md,
-"The memory planner").
+L landmarks, C columns of the landmarks' basis. A formula names the module that it describes. Terms that are never 2 %
+of the peak of a run are left out (docs/decisions.md, "The memory planner leaves small terms out").
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from ..linalg.singular_value_sample import BLOCK, N_LEADING, N_PASSES, N_STEPS
 from ..linalg.sparse_gram import DENSE_SHARE, block_rows
 from ..linalg.symmetric_power import most_powers
 from ..linalg.symmetric_product import BLOCKS
-from ..operators.assemble import assembled_bytes, entries_at_once
+from ..operators.assemble import ENTRY_BYTES, assembled_bytes, entries_at_once
 from ..operators.choose import suits_half
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
+from ..ops.gaussian_product import FEATURES, FEW_FEATURES
 from ..ops.launch.pair_stack import TILE as PAIR_TILE
 from ..ops.point_tiles import TILE, n_tiles
 from ..ops.tile_block import COLUMNS
@@ -30,11 +31,10 @@ from .sample import Entries, intraslice_entries
 
 KRYLOV_BLOCKS = 5  # of `top_eigenpairs` in landmarks/spectral.py, each C = n_svd + 10 columns wide
 CLASSIC_BLOCKS = 8  # of `top_eigenpairs` in mds/classic.py, each n_components + 10 columns wide
-SMACOF_SWEEPS = 150  # typical number
+SMACOF_SWEEPS = 150  # a typical number
 SMACOF_ARRAYS = 20  # (L, n_components): the start, 5 of the descent, 10 of kept steps, temporaries. Measured: 20
 AUTO_POWERS = 4  # `most_powers` of the worst t up to 100
 PLACED_ENTRY = 96  # bytes: ten int64 arrays in operators/assemble.py and their temporaries. Measured: 98
-CHUNK_ENTRY = 26  # bytes of an entry of the rows that the lazy form makes: entry, row offsets of its product, its place
 SCIPY = 57e6  # bytes of SciPy's optimizers, which nonmetric MDS imports
 # The loose pieces take at most this share of the landmarks: 2889 pieces of the bifurcation suite (Hopf and pitchfork)
 # left 1672 of 3994 landmarks to the main component.
@@ -45,7 +45,6 @@ RETAINED, RETAINED_SQUARES, RETAINED_BLOCKS = 2**26, 6, 17
 # Arrays of nonmetric MDS below this size stay in the heap, too: it took 9.5 to 11 squares with 1000 to 2400 landmarks
 # and 6.6 with 3600.
 MAPPED = 2**25
-FUSED_FEATURES = 16  # above as many features, the fused products read a multiple of them
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Costs:
             return assembled_bytes(int(self.nnz), self.N, self.dtype)
         if storage == "tiles":
             return self.lazy_bytes() + 2 * self.stored_tiles * TILE**2 + 8 * self.N
-        features = self.D if self.D <= FUSED_FEATURES else -(-self.D // FUSED_FEATURES) * FUSED_FEATURES
+        features = self.D if self.D <= FEW_FEATURES else -(-self.D // FEATURES) * FEATURES
         return self.lazy_bytes() + (4 * features * self.tiles * TILE + 8 * self.N if self.fused else 0)
 
     def lazy_bytes(self) -> float:
@@ -215,7 +214,7 @@ class Costs:
         """landmarks/operator.py. Three moments: the basis, the aggregated rows, the Gram matrix of the transitions."""
         N, L, stored = self.N, self.L, storage == "sparse"
         transitions = self.reached * (self.item + 4)
-        rows = 0 if stored else CHUNK_ENTRY * self._rows_at_once() + self.portable
+        rows = 0 if stored else ENTRY_BYTES * self._rows_at_once() + self.portable
         aggregated = 0 if stored else 2 * transitions + rows  # chunks of rows, then joined
         spectral = self.p.landmarks == "spectral"
         peak = max(self._krylov(storage, rows) if spectral else 0, aggregated, self._gram() + transitions)

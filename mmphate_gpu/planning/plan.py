@@ -24,8 +24,6 @@ from .sample import Entries, sampled_entries
 # The minimum of any data: no interslice entries, and every slice a component of its own. A run is refused at once if
 # even this minimum does not fit, and again once the real entries are counted.
 LEAST = Entries(interslice=0, intraslice=1, alone=1, tiles=0, loose=1)
-# The field that an argument of `plan` sets.
-ENTRIES_OF = {"active_share": "interslice", "active_tiles": "tiles"}
 # A refusal advises no fewer than these.
 FEWEST_LANDMARKS, FEWEST_VECTORS = 100, 10
 
@@ -144,8 +142,11 @@ def plan(
     mds: dict[str, Any] = {"n_components": n_components, "mds_solver": mds_solver, "mds_dist": mds_dist}
     p = Params(n_landmark=n_landmark, n_pca=n_pca, n_svd=n_svd, t=t, storage=storage, landmarks=landmarks, **mds)
     target, card, available = _device_and_memory(device, None if trace is None else trace.data)
-    shares: dict[str, Any] = {"active_share": active_share, "active_tiles": active_tiles}
-    shares = {name: check_number(name, share, low=0, high=1) for name, share in shares.items() if share is not None}
+    expected: dict[str, float] = {}
+    if active_share is not None:
+        expected["interslice"] = check_number("active_share", active_share, low=0, high=1)
+    if active_tiles is not None:
+        expected["tiles"] = check_number("active_tiles", active_tiles, low=0, high=1)
     entries = Entries()
     if trace is not None and active_share is None:
         may_take_tiles = storage == "tiles" or (storage == "auto" and target.type == "cuda")
@@ -156,7 +157,7 @@ def plan(
         dtype=dtype,
         device=target,
         available=available,
-        entries=entries._replace(**{ENTRIES_OF[name]: share for name, share in shares.items()}),
+        entries=entries._replace(**expected),
         card=card,
         trace_on_device=trace is not None and trace.data.device == target,
     )
@@ -275,35 +276,30 @@ def _halves(n: int, least: int) -> Iterator[int]:
 SIZES = "sizes (epoch, timestep, unit, sample) or (slice, unit, sample)"
 
 
-def _check_slices(shape: Sequence[int]) -> None:
+def _shape_of(shape_or_trace: Any) -> tuple[tuple[int, int, int, int], torch.dtype, Trace | None]:
+    trace = shape_or_trace if isinstance(shape_or_trace, Trace) else None
+    if trace is not None:
+        shape, dtype = trace.shape, trace.data.dtype
+    else:
+        shape = _checked_sizes(in_order(shape_or_trace) if is_xarray(shape_or_trace) else shape_or_trace)
+        wide = str(getattr(shape_or_trace, "dtype", "float32")).endswith("float64")
+        dtype = torch.float64 if wide else torch.float32
     if shape[0] * shape[1] < 2:
         raise InputError(f"shape_or_trace has one slice, {tuple(shape)}; at least 2 are needed")
+    return shape, dtype, trace
+
+
+def _checked_sizes(shape_or_array: Any) -> tuple[int, int, int, int]:
+    sizes = getattr(shape_or_array, "shape", shape_or_array)
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or any(map(_is_nested, sizes)):
+        length = f" of length {len(sizes)}" if isinstance(sizes, Sized) else ""  # never the values: they may be many
+        name = f"a {type(shape_or_array).__name__}{length}"
+        raise InputTypeError(f"shape_or_trace is {name}; accepted: a trace, or {SIZES}")
+    if len(sizes) not in (3, 4):
+        raise InputError(f"shape_or_trace has {len(sizes)} sizes; accepted: {SIZES}")
+    e, *t, m, p = (int(check_number("shape_or_trace", size, low=1, integer=True)) for size in sizes)
+    return e, t[0] if t else 1, m, p
 
 
 def _is_nested(size: Any) -> bool:
     return isinstance(size, Sized) and not isinstance(size, str)
-
-
-def _summary(argument: Any) -> str:
-    """Type and length, never the values: there may be many."""
-    return f"a {type(argument).__name__}" + (f" of length {len(argument)}" if isinstance(argument, Sized) else "")
-
-
-def _shape_of(shape_or_trace: Any) -> tuple[tuple[int, int, int, int], torch.dtype, Trace | None]:
-    if isinstance(shape_or_trace, Trace):
-        _check_slices(shape_or_trace.shape)
-        return shape_or_trace.shape, shape_or_trace.data.dtype, shape_or_trace
-    shape_or_trace = in_order(shape_or_trace) if is_xarray(shape_or_trace) else shape_or_trace
-    wide = str(getattr(shape_or_trace, "dtype", "float32")).endswith("float64")
-    sizes = getattr(shape_or_trace, "shape", shape_or_trace)
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or any(map(_is_nested, sizes)):
-        raise InputTypeError(f"shape_or_trace is {_summary(shape_or_trace)}; accepted: a trace, or {SIZES}")
-    if len(sizes) not in (3, 4):
-        raise InputError(f"shape_or_trace has {len(sizes)} sizes; accepted: {SIZES}")
-    for size in sizes:
-        check_number("shape_or_trace", size, low=1, integer=True)
-    if len(sizes) == 3:
-        sizes = (sizes[0], 1, *sizes[1:])
-    _check_slices(sizes)
-    n_epochs, n_timesteps, n_units, n_samples = map(int, sizes)
-    return (n_epochs, n_timesteps, n_units, n_samples), torch.float64 if wide else torch.float32, None

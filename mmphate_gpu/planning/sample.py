@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -90,7 +90,9 @@ def sampled_entries(trace: Trace, p: Params, tiles: bool = False) -> Entries:
     epochs = _spread(trace.n_epochs, slices)
     steps = _spread(trace.n_timesteps, max(1, slices // len(epochs)))
     chosen = (epochs[:, None] * trace.n_timesteps + steps).flatten()
-    intraslice = _intraslice(*_points(trace.subsample(epochs=epochs, timesteps=steps), p), p)
+    points, resolution = _points(trace.subsample(epochs=epochs, timesteps=steps), p)
+    options: dict[str, Any] = {"decay": p.decay, "thresh": p.thresh, "backend": p.knn_backend, "dtype": points.dtype}
+    intraslice = intraslice_affinity(points, knn=p.intraslice_knn, resolution=resolution, **options)
     entries = Entries(share, intraslice.nnz / intraslice.shape[0], alone)
     if alone:  # else no piece is loose
         rows, units = _spread(len(chosen), n_rows), _spread(trace.n_units, n_units)
@@ -151,19 +153,6 @@ def _blocks(points: torch.Tensor, rows: torch.Tensor) -> Iterator[torch.Tensor]:
     """Distances of the ``rows`` to all points, some rows at a time."""
     for part in row_chunks(len(rows), len(points), BLOCK_DISTANCES):
         yield distances_by_difference(points[rows[part].to(points.device)], points)
-
-
-def _intraslice(points: torch.Tensor, resolution: torch.Tensor, p: Params) -> Csr:
-    """Entries between the units of a slice, the diagonal included."""
-    return intraslice_affinity(
-        points,
-        knn=p.intraslice_knn,
-        decay=p.decay,
-        thresh=p.thresh,
-        backend=p.knn_backend,
-        dtype=points.dtype,
-        resolution=resolution,
-    )
 
 
 def _pieces(intraslice: Csr) -> np.ndarray:  # (S M, M) -> (S, M)

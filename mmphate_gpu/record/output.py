@@ -38,7 +38,7 @@ def sequence_values(
     lengths = None
     if isinstance(output, PackedSequence):
         _check_real(output.data, layer)
-        output, lengths = pad_packed_sequence(output)  # (T, B, H), in the order of the user's batch
+        output, lengths = pad_packed_sequence(output)  # (timestep, sample, unit), in the order of the user's batch
     elif not isinstance(output, torch.Tensor):
         raise _no_sequence(layer, type(output).__name__)
     else:

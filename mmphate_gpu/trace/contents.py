@@ -109,9 +109,8 @@ class Contents:
         return ChunkedArray(self.path, variable.opened, shape, dtype, stamp, order, packing)
 
     def _mask(self) -> np.ndarray | None:
-        if "mask" not in self.variables:
+        if (mask := self.variables.get("mask")) is None:
             return None
-        mask = self.variables["mask"]
         values = mask.read().astype(bool, copy=False)
         return spread_mask(values, *mask_order(mask.dims, self.dims), self.heading.shape)
 
@@ -136,8 +135,7 @@ class Contents:
         n_values, stored = math.prod(self.heading.shape), np.dtype(self.variables["data"].array.dtype)
         converted = self.packing is not None or stored not in (np.float32, np.float64)
         n_bytes = n_values * (stored.itemsize + (max(4, self.heading.dtype.itemsize) if converted else 0))
-        missing = self.packing is not None and bool(self.packing.missing)
-        return n_bytes + n_values * missing
+        return n_bytes + (n_values if self.packing is not None and self.packing.missing else 0)
 
     def _bytes_beside(self) -> int:
         names = {"mask", *coordinate_names(self.dims, self.variables).values()} & set(self.variables)

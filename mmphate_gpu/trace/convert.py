@@ -27,7 +27,7 @@ from .dims import (
     spread_mask,
     stored_order,
 )
-from .packing import ATTRIBUTES, packing_of
+from .packing import ATTRIBUTES, PACKING, packing_of
 from .stored import Array, StoredArray, blockwise
 from .trace import Trace
 
@@ -126,7 +126,7 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
         coords = _texts(values.attrs) | {name: values[name] for name in values.variables}
         fields |= {"mask": values["mask"]} if "mask" in coords else {}
     ordered = in_order(values)
-    packed = {key: ordered.attrs[key] for key in ATTRIBUTES[:4] if key in ordered.attrs}
+    packed = {key: ordered.attrs[key] for key in PACKING if key in ordered.attrs}
     if packing_of("data", ordered.dtype, packed) is not None:
         raise InputError(f"data has the attributes {sorted(packed)}; accepted: values as xarray.decode_cf decodes them")
     by_name = _by_field(coords, ordered.shape)

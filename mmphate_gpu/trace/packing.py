@@ -14,20 +14,9 @@ import numpy as np
 
 from ..errors import InputError
 
-# The attributes of the CF conventions that change what a number means.
-ATTRIBUTES = (
-    "scale_factor",
-    "add_offset",
-    "_FillValue",
-    "missing_value",
-    "valid_range",
-    "valid_min",
-    "valid_max",
-    "_Unsigned",
-    "units",
-    "calendar",
-    "dtype",
-)
+# The attributes of the CF conventions that pack numbers or mark missing ones, and all that change what a number means.
+PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")
+ATTRIBUTES = (*PACKING, "valid_range", "valid_min", "valid_max", "_Unsigned", "units", "calendar", "dtype")
 _TIME_UNITS = {
     "D": "d day days",
     "h": "h hr hrs hour hours",
@@ -119,7 +108,7 @@ def packing_of(name: str, dtype: np.dtype, attributes: Mapping[str, Any], fill: 
 
 def check_plain(name: str, attributes: Mapping[str, Any]) -> None:
     """Raise `InputError` for an array of booleans that is packed or has missing values."""
-    packed = [key for key in ATTRIBUTES[:4] if key in attributes]
+    packed = [key for key in PACKING if key in attributes]
     if packed:
         raise InputError(f"{name} has the attribute {packed[0]}; accepted: booleans as they are")
 

@@ -125,9 +125,8 @@ class StoredArray:
     def load(self) -> torch.Tensor:  # (E, T, M, P)
         """All values, in memory."""
         out = torch.empty(self.shape, dtype=self.dtype, device=self.device)
-        for chunk in chunks_of(self.shape):
-            out.flatten(0, 1)[chunk.sets, chunk.rows] = self.block(chunk.sets, chunk.rows)
-        self.check()
+        for chunk, values, _ in blocks(self, None):
+            out.flatten(0, 1)[chunk.sets, chunk.rows] = values
         return out
 
     def select(self, index: Sequence[np.ndarray | None]) -> torch.Tensor:  # (e, t, m, p)
@@ -166,10 +165,9 @@ def stored_values(source: Blocks) -> StoredArray:
 
     Integers of more than two bytes are all read once, since those beyond 2^24 ask for float64.
     """
-    dtype = real_tensor("data", np.empty(0, source.dtype)).dtype
-    wide = source.dtype.kind in "iu" and source.dtype.itemsize > 2
-    if wide and any(real_tensor("data", part).dtype == torch.float64 for part in _all_blocks(source)):
-        dtype = torch.float64
+    parts = _all_blocks(source) if source.dtype.kind in "iu" and source.dtype.itemsize > 2 else iter(())
+    wide = any(real_tensor("data", part).dtype == torch.float64 for part in parts)
+    dtype = torch.float64 if wide else real_tensor("data", np.empty(0, source.dtype)).dtype
     return StoredArray(source, source.shape, dtype, torch.device("cpu"))
 
 

@@ -20,13 +20,6 @@ RESULTS = {"embedding.npz", "report.json"}
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    np.save("trace.npy", np.random.default_rng(0).normal(size=(6, 5, 3, 4)).cumsum(0))
-    return tmp_path
-
-
 def sample(unit=("a", "b"), **options):
     layout = SliceLayout(np.arange(2), np.arange(3), np.asarray(unit))
     return Embedding(np.random.default_rng(0).normal(size=(layout.n_nodes, 2)), layout, **options)
@@ -37,7 +30,7 @@ def contents(folder):
 
 
 class MathTextError(Exception):
-    """Like the exception of pyparsing for mathematics that it cannot parse: no other library has its base class."""
+    """Like pyparsing's exception for mathematics that it cannot parse, whose base class no other library has."""
 
 
 # ---------------------------------------------------------------- errors of a library
@@ -47,9 +40,10 @@ class MathTextError(Exception):
     "error",
     [
         MathTextError("Expected end of text, found '$x_{'\n$x_{\n^"),
-        IndexError("string index out of range"),
-        AttributeError("no attribute 'rcParams'"),
         ZeroDivisionError(),
+        OSError(28, "No space left"),
+        ImportError("no backend"),
+        MemoryError(),
     ],
 )
 def test_every_error_of_a_picture_is_a_warning_of_one_line(here, monkeypatch, capsys, error):

@@ -35,9 +35,9 @@ def test_one_draw_has_the_numbers_of_many(sets):
     """One draw has the numbers of separate draws, and leaves the generator in the same state."""
     sizes = [1000, 300, 300, 17, 16, 15, 1]
     together, apart = seeded_generator(5), seeded_generator(5)
-    found = list(module._clocks(normal(*sets, 4, 2), sizes, together))
-    wanted = [torch.empty(*sets, size, dtype=torch.float64).exponential_(generator=apart) for size in sizes]
-    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+    clocks = list(module._clocks(normal(*sets, 4, 2), sizes, together))
+    expected = [torch.empty(*sets, size, dtype=torch.float64).exponential_(generator=apart) for size in sizes]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(clocks, expected, strict=True))
     assert torch.equal(together.get_state(), apart.get_state())
 
 

@@ -31,8 +31,8 @@ def test_quadrature_is_exact_for_polynomials(n_steps, device):
     assert nodes.shape == weights.shape == (3, n_steps)
     image = starts
     for power in range(2 * n_steps + 1):
-        wanted, found = (starts * image).sum(0), (weights * nodes**power).sum(1)
-        error = float(((found - wanted).abs() / (starts * starts).sum(0)).max())
+        expected, estimate = (starts * image).sum(0), (weights * nodes**power).sum(1)
+        error = float(((estimate - expected).abs() / (starts * starts).sum(0)).max())
         assert error < 1e-12 if power < 2 * n_steps else error > 1e-3  # measured: 6.4e-15, and 0.028 to 0.62 beyond
         image = matrix @ image
 
@@ -41,15 +41,15 @@ def test_quadrature_of_all_steps_is_exact_for_every_function(device):
     matrix, starts = symmetric(30).to(device), normal(30, 4, seed=1).to(device)
     nodes, weights = gauss_quadrature(lanczos(lambda block: matrix @ block, starts, 50))
     assert nodes.shape == (4, 30)
-    wanted = (starts * (torch.linalg.matrix_exp(matrix) @ starts)).sum(0)
-    torch.testing.assert_close((weights * nodes.exp()).sum(1), wanted, rtol=1e-12, atol=0)  # measured: 8e-16
+    expected = (starts * (torch.linalg.matrix_exp(matrix) @ starts)).sum(0)
+    torch.testing.assert_close((weights * nodes.exp()).sum(1), expected, rtol=1e-12, atol=0)  # measured: 8e-16
 
 
 def test_fewer_steps_are_those_of_a_shorter_run():
     matrix, starts = symmetric(40), normal(40, 3, seed=1)
     long, short = (lanczos(lambda block: matrix @ block, starts, m) for m in (20, 8))
-    for one, other in zip(gauss_quadrature(long, 8), gauss_quadrature(short), strict=True):
-        assert torch.equal(one, other)
+    for ours, theirs in zip(gauss_quadrature(long, 8), gauss_quadrature(short), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_exhausted_spaces_end_in_zeros():
@@ -59,8 +59,8 @@ def test_exhausted_spaces_end_in_zeros():
     starts[1, 0], starts[:, 2] = 2, 0
     nodes, weights = gauss_quadrature(lanczos(lambda block: values[:, None] * block, starts, 5))
     for power in range(5):
-        wanted = torch.tensor([3.0**power + 4 * 2.0**power, 2.0**power, 0], dtype=torch.float64)
-        torch.testing.assert_close((weights * nodes**power).sum(1), wanted, rtol=1e-13, atol=1e-15)
+        expected = torch.tensor([3.0**power + 4 * 2.0**power, 2.0**power, 0], dtype=torch.float64)
+        torch.testing.assert_close((weights * nodes**power).sum(1), expected, rtol=1e-13, atol=1e-15)
     nodes, weights = gauss_quadrature(lanczos(lambda block: block.clone(), normal(5, 2), 5))
     torch.testing.assert_close((weights * nodes).sum(1), weights.sum(1), rtol=1e-14, atol=0)
 
@@ -116,8 +116,8 @@ def test_leading_values_are_exact(few_leading, device):
     matrix = decaying().to(device)
     sample = SingularValueSample(matrix)
     assert len(sample.leading) == 20 and sample.n_others == 280
-    wanted = torch.linalg.svdvals(matrix)[:20]
-    torch.testing.assert_close(sample.leading.sqrt(), wanted, rtol=1e-10, atol=0)  # measured: 1e-13
+    expected = torch.linalg.svdvals(matrix)[:20]
+    torch.testing.assert_close(sample.leading.sqrt(), expected, rtol=1e-10, atol=0)  # measured: 1e-13
 
 
 @pytest.mark.parametrize("power", [1, 3, 4])
@@ -128,9 +128,9 @@ def test_sums_of_powers(few_leading, power, device):
     sample = sample_of(matrix, 32)
     values, counts = sample.measure(everyone(sample).to(device))
     rest = sample.leading.numel()
-    wanted = float(torch.linalg.svdvals(matrix)[rest:].pow(power).sum())
-    found = float(counts[0, rest:] @ values[rest:].pow(power))
-    assert found == pytest.approx(wanted, rel={1: 0.03, 3: 0.05, 4: 0.09}[power])
+    expected = float(torch.linalg.svdvals(matrix)[rest:].pow(power).sum())
+    estimate = float(counts[0, rest:] @ values[rest:].pow(power))
+    assert estimate == pytest.approx(expected, rel={1: 0.03, 3: 0.05, 4: 0.09}[power])
 
 
 def test_few_landmarks_are_all_leading():
@@ -158,6 +158,6 @@ def test_one_seed_one_sample(few_leading):
     for sample in (first, again, other):
         sample.draw(3)
         sample.draw(2)
-    found = [sample.measure(everyone(sample)) for sample in (first, again, other)]
+    measured = [sample.measure(everyone(sample)) for sample in (first, again, other)]
     assert first.n_probes == 5
-    assert torch.equal(found[0][1], found[1][1]) and not torch.equal(found[0][1], found[2][1])
+    assert torch.equal(measured[0][1], measured[1][1]) and not torch.equal(measured[0][1], measured[2][1])

@@ -113,10 +113,10 @@ def test_diffuse_goes_either_way(whole, monkeypatch):
     monkeypatch.setattr(power, "low_rank_power", lambda matrix, t: taken.append(t) or low_rank_power(matrix, t))
     exact = diffuse(landmark_op, 30, degrees)
     assert taken == []
-    found = diffuse(landmark_op, 30, degrees, low_rank=True)
+    result = diffuse(landmark_op, 30, degrees, low_rank=True)
     assert taken == [30]
-    torch.testing.assert_close(found, exact, rtol=0, atol=1e-14)  # measured: 2e-16
-    assert not torch.equal(found, exact)
+    torch.testing.assert_close(result, exact, rtol=0, atol=1e-14)  # measured: 2e-16
+    assert not torch.equal(result, exact)
 
 
 def test_one_matrix_one_power():

@@ -47,8 +47,8 @@ def without_compiler(folder: Path) -> Path:
     """A folder for PATH: everyday tools, no compiler."""
     folder.mkdir()
     for tool in TOOLS:
-        if found := shutil.which(tool):
-            (folder / tool).symlink_to(found)
+        if path := shutil.which(tool):
+            (folder / tool).symlink_to(path)
     return folder
 
 

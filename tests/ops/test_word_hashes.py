@@ -30,7 +30,7 @@ def by_python(tensor: torch.Tensor) -> list[list[int]]:
     keys = module._keys().tolist()
     rows = [words[start : start + WIDTH] for start in range(0, len(words), WIDTH)]
     sums = [[sum(w * k for w, k in zip(row, lane, strict=False)) % 2**64 for lane in keys] for row in rows]
-    return [[one - 2**64 if one >= 2**63 else one for one in pair] for pair in sums]
+    return [[total - 2**64 if total >= 2**63 else total for total in pair] for pair in sums]
 
 
 @pytest.mark.parametrize("at_once", [2**16, WIDTH])
@@ -112,8 +112,8 @@ def test_changes_are_noticed(change):
     assert fingerprint(as_trace(changed)) != before == fingerprint(as_trace(data.clone()))
 
 
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one.view(torch.int64), other.view(torch.int64))
+def _same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return torch.equal(first.view(torch.int64), second.view(torch.int64))
 
 
 def test_the_mask_counts_and_what_is_under_it():
@@ -141,8 +141,8 @@ def test_ten_thousand_traces_have_as_many_digests():
     """Each differs from the first in two words, by one bit, where sums of products would cancel most easily."""
     data = torch.zeros(1, 2, 1, 5000, dtype=torch.float32)
     bits, seen = data.view(-1).view(torch.int32), set()
-    for one in range(10_000):
-        places = [one % 100, 200 + one // 100]
+    for i in range(10_000):
+        places = [i % 100, 200 + i // 100]
         bits[places] = -(2**31)  # -0.0
         seen.add(tuple(word_hashes(data).flatten().tolist()))
         bits[places] = 0

@@ -24,8 +24,6 @@ from mmphate_gpu.slices import SliceLayout
 from .written import TRACE, names, posix
 
 EMBEDDING = Embedding(np.random.default_rng(1).normal(size=(5000, 2)), SliceLayout.of_shape(100, 5, 10))
-
-
 WRITERS = {
     "a.npy": lambda path: save_trace(path, TRACE, overwrite=True),
     "a.npz": lambda path: save_trace(path, TRACE, overwrite=True),

@@ -45,8 +45,6 @@ def mounted(place: str, root: str, filesystem: str, options: str = "rw") -> str:
 
 
 V2 = {"proc/self/cgroup": "0::/user.slice/job", "proc/self/mountinfo": mounted("/sys/fs/cgroup", "/", "cgroup2")}
-
-
 GROUP = "sys/fs/cgroup/user.slice/job"
 
 

@@ -11,8 +11,6 @@ import pytest
 from mmphate_gpu.runtime.atomic import scratch
 
 TRACE = np.random.default_rng(0).normal(size=(30, 3, 50, 20)).astype(np.float32)  # 360 kB
-
-
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 
 

@@ -11,8 +11,6 @@ from . import traces
 from .traces import SHAPE
 
 h5py = pytest.importorskip("h5py")
-
-
 values = functools.partial(traces.values, dtype=np.float32)
 
 

@@ -18,8 +18,6 @@ from .traces import full_mask, same, values
 SHAPES = ((4, 3, 5, 7), (4, 4, 4, 4))  # in the second one only names distinguish the axes
 
 PLACES = [(".zarr", 2), (".zarr", 3), (".h5", None)]
-
-
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable.         4"
 
 

@@ -17,17 +17,9 @@ from .zarr_chunk_stores import CODECS, MOST, VALUES, check_read, store
 zarr = pytest.importorskip("zarr", "3")
 numcodecs = pytest.importorskip("numcodecs")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # zarr: some codecs are not in its specification
-
-
 NUMCODECS = tuple(int(number) for number in numcodecs.__version__.split(".")[:2])
-
-
 FORMS = ("2", "filter", "3", "shard")
-
-
 every_codec = pytest.mark.parametrize("codec", CODECS)
-
-
 every_form = pytest.mark.parametrize("form", FORMS)
 
 
@@ -77,8 +69,6 @@ def test_other_code_keeps_its_codecs(tmp_path):
 
 
 BLOSC = bytes(CODECS["blosc"].encode(VALUES))
-
-
 COPIED = bytes(CODECS["blosc, copied"].encode(VALUES))
 
 

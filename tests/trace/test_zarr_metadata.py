@@ -14,8 +14,6 @@ from mmphate_gpu.trace.files import OPENERS
 from .zarr_stores import BYTES, refusal, regular, sharded, store_2, store_3, values
 
 zarr = pytest.importorskip("zarr", "3")
-
-
 BLOSC = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
 
 

@@ -16,11 +16,7 @@ from .traces import SHAPE
 numcodecs = pytest.importorskip("numcodecs")
 
 MOST = 2 * 1680 + 4096  # bytes that a chunk of SHAPE in float32 may hold
-
-
 VALUES = np.round(np.random.default_rng(0).normal(size=SHAPE), 1).astype("<f4")
-
-
 CODECS = {
     "blosc": numcodecs.Blosc("lz4", 5, 1),
     "blosc, bits": numcodecs.Blosc("zstd", 3, 2),

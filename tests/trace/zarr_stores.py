@@ -11,8 +11,6 @@ from . import traces
 from .traces import SHAPE
 
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
-
-
 values = functools.partial(traces.values, dtype=np.float32)
 refusal = functools.partial(traces.refusal, most=700)  # it lists codecs
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from mmphate_gpu import pipeline  # noqa: F401 - defines every op
 from mmphate_gpu.ops.launch import native
 
 from .cpp_points import POINT_SETS, stacks, stacks_of

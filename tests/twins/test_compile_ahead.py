@@ -16,7 +16,6 @@ from mmphate_gpu.ops.launch import compile_ahead, kernel
 from mmphate_gpu.ops.launch.cuda import Gpu
 from mmphate_gpu.ops.launch.kernel import Launch
 from mmphate_gpu.ops.launch.rehearsal import FitSizes
-from mmphate_gpu.ops.launch.twins import ops_of
 
 from .emulation import Twins
 from .fake_cupy import FakeCupy, without_cuda
@@ -46,7 +45,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
 
         return call
 
-    ops = {name: getattr(torch.ops.mmphate_gpu, name) for name in ops_of(compile_ahead.CUPY)}
+    ops = {name: getattr(torch.ops.mmphate_gpu, name) for name in sorted(compile_ahead.CUPY.launchers)}
     for module in [module for key, module in sys.modules.items() if key.startswith("mmphate_gpu.")]:
         for name, op in ops.items():
             if vars(module).get(name) is op:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import mmphate_gpu.pipeline  # noqa: F401  registers every op
 from mmphate_gpu.ops.csr import of_dense_rows
 from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import pipeline  # noqa: F401 - defines every op
 from mmphate_gpu.ops.launch import kernel, twins
 from mmphate_gpu.ops.launch.kernel import Launch
 from mmphate_gpu.ops.launch.sources import kernel_names, kernel_source, source_of_kernel
@@ -212,7 +211,7 @@ def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: p
 def test_the_switch_is_for_cuda_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twins.native, "switched_off", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert twins.why_no_cuda_twins() == "MMPHATE_GPU_NATIVE=0 in the environment"
+    assert CUPY.why_not() == "MMPHATE_GPU_NATIVE=0 in the environment"
 
 
 def test_a_ban_on_waiting_ends_even_if_torch_warns(monkeypatch: pytest.MonkeyPatch) -> None:

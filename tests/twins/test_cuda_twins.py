@@ -12,13 +12,11 @@ from mmphate_gpu.linalg import kmeans
 from mmphate_gpu.linalg.random import seeded_generator
 from mmphate_gpu.mds import stress
 from mmphate_gpu.mds.smacof import SmacofRun, smacof
-from mmphate_gpu.ops import csr_matmul, guttman_transform, landmark_aggregate, radius_affinity  # noqa: F401
-from mmphate_gpu.ops import kth_neighbor_distance as kth_module  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.csr import Csr, indptr_of_counts, of_dense_rows, to_torch
 from mmphate_gpu.ops.csr_matmul import matmul
 from mmphate_gpu.ops.launch import native
 from mmphate_gpu.ops.launch.repeat import EAGER, repeat_until
-from mmphate_gpu.ops.launch.twins import CPP, PORTABLE, why_no_cuda_twins
+from mmphate_gpu.ops.launch.twins import CPP, CUPY, PORTABLE
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.pipeline import interpolate
 
@@ -26,7 +24,7 @@ from .waits import no_waits
 
 pytestmark = [
     pytest.mark.cuda,
-    pytest.mark.skipif(why_no_cuda_twins() is not None, reason=str(why_no_cuda_twins())),
+    pytest.mark.skipif(CUPY.why_not() is not None, reason=str(CUPY.why_not())),
 ]
 
 SHAPES = [*itertools.product((1, 3), (2, 31, 32, 33, 127, 129), (1, 6, 25, 130)), (2, 1025, 10), (500, 6, 10)]

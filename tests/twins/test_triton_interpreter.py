@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON, ops_of
+from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON
 from mmphate_gpu.runtime.optional import available
 
 from . import triton_cases
@@ -109,7 +109,7 @@ def assert_nearest(result: tuple[torch.Tensor, torch.Tensor], points: torch.Tens
 
 def test_the_probe_starts_what_a_fit_does(run: dict[str, dict]) -> None:
     """The probe starts every op. Around a product it has a float32 block, as for landmarks, and a float64 column."""
-    assert {op for op, *_ in run["probed"]} == set(ops_of(TRITON))
+    assert {op for op, *_ in run["probed"]} == set(TRITON.launchers)
     around = [line for line in run["probed"] if line[0] in ("tile_block", "tile_rows")]
     assert [line for line in around if line[0] == "tile_rows"] == [
         ("tile_rows", "torch.float32", "torch.float32", 128),  # sums, block

@@ -209,7 +209,7 @@ def main(out: str) -> None:
 
     Each op of the probe comes with the types of its first and last tensor and the width of the last.
     """
-    from mmphate_gpu.ops.launch.twins import TRITON, ops_of
+    from mmphate_gpu.ops.launch.twins import TRITON
     from mmphate_gpu.ops.triton import pairs
 
     near, results, in_double = pairs._near, {}, {}
@@ -220,7 +220,7 @@ def main(out: str) -> None:
         in_double[name] = len(calls)
     results |= {name: TRITON.launchers["assign_nearest"](*make()) for name, make in NEAREST.items()}
     probed = []
-    for op in ops_of(TRITON):
+    for op in sorted(TRITON.launchers):
         launch = TRITON.launchers[op]
 
         def noted(*arguments, op=op, launch=launch):

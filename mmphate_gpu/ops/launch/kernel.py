@@ -1,4 +1,4 @@
-"""One start of one CUDA kernel: how it is compiled, by CuPy (NVRTC), and started on torch's stream."""
+"""A launch of a CUDA kernel: CuPy compiles it with NVRTC and starts it on torch's stream."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ...runtime.optional import require_cupy
 from .sources import source_of_kernel
 
 Argument = torch.Tensor | int | float | None
-# Without contraction, which could put a pair at the cut on another side than in the C++ twin. CuPy appends -ftz=true.
+# Fused multiply-adds could decide a pair at the cut otherwise than the C++ twin. CuPy appends -ftz=true.
 OPTIONS = ("--std=c++17", "--fmad=false")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One start of one kernel. Arguments are pointers (tensors, None), int64 or float64."""
+    """A launch of a kernel. Arguments are pointers (tensors, None), int64 or float64."""
 
     source: str  # csrc/cuda/<source>.cu
     kernel: str
@@ -36,7 +36,7 @@ Start = Callable[[Launch, torch.device], None]
 
 
 class Key(NamedTuple):
-    """Everything that tells one compiled kernel from another."""
+    """What distinguishes a compiled kernel from others."""
 
     device: int
     source: str
@@ -48,7 +48,7 @@ class Key(NamedTuple):
         return Key(device, launch.source, launch.kernel, tuple(sorted(launch.defines.items())))
 
 
-_compiled: dict[Key, Future[Any]] = {}  # kernels that are still being compiled have a future too
+_compiled: dict[Key, Future[Any]] = {}  # with kernels that are still being compiled
 _lock = threading.Lock()
 
 
@@ -62,14 +62,14 @@ def start_with_cupy(launch: Launch, device: torch.device) -> None:
 
 
 def begin_compiling(launches: Iterable[Launch], device: torch.device) -> None:
-    """Begin to compile the kernels of ``launches`` in threads, and return. A launch waits for its own kernel alone.
+    """Begin to compile the kernels of ``launches`` in threads, and return.
 
-    The first launch of a kernel raises what its compilation raised.
+    A launch waits for the compilation of its kernel only, and raises what that raised.
     """
     for key in dict.fromkeys(Key.of(launch, device.index) for launch in launches):
         slot = _slot(key)
         if slot.vacant:
-            # One thread a kernel, so that none is queued behind a slower one that the run needs later.
+            # A thread for each kernel, so that none waits for a slower one that the run needs later.
             thread = threading.Thread(target=_compile, args=(slot,), name=f"compiles {key.kernel}")
             try:
                 thread.start()
@@ -78,7 +78,7 @@ def begin_compiling(launches: Iterable[Launch], device: torch.device) -> None:
 
 
 def probe() -> None:
-    """Compile the kernel that nearly every op starts, for torch's current device. It raises what CuPy raises."""
+    """Compile a kernel that nearly every op starts, for torch's current device. It raises what CuPy raises."""
     _kernel(Key(torch.cuda.current_device(), "pair_screen", "pair_screen", ()))
 
 
@@ -90,7 +90,7 @@ def _kernel(key: Key) -> Any:
 
 
 class _Slot(NamedTuple):
-    """Where a compiled kernel is, or will be."""
+    """Where a compiled kernel is or will be."""
 
     key: Key
     kernel: Future[Any]
@@ -129,6 +129,6 @@ def _argument(value: Argument) -> np.generic:
 
 
 class _Stream(NamedTuple):
-    """All that CuPy reads of a stream at a launch. CuPy's own classes create a stream, or are deprecated since 14."""
+    """What CuPy reads of a stream at a launch. CuPy's classes create a stream, or are deprecated since version 14."""
 
     ptr: int

@@ -1,4 +1,4 @@
-"""What the CUDA kernels over pairs read beside the points: float32 tiles, their boxes, and an order of the points."""
+"""What the CUDA kernels over pairs read beside the points: tiles in float32, boxes, and an order of the points."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 # Points of a tile (csrc/cuda/pair_block.h).
 TILE = 64
-# The most features in a pass, whose number the compiler knows. A kernel is compiled for every number that occurs up to
-# this one. More features go in equal passes, so that there are never more kernels than this.
+# The most features of a pass, a number that the compiler knows: a kernel is compiled for each number up to this that
+# occurs. More features are split into equal passes, which bounds the number of kernels.
 MOST_FEATURES = 27
-# Features of TILE points for which shared memory has room (`mmp_resident`), and the most features of a box.
+# Features of TILE points that fit in shared memory (`mmp_resident`), and the most features of a box.
 RESIDENT, BOX_FEATURES = 108, 64
-# Sets of more points than this are put into the order of a kd-tree before pairs are counted.
+# Pairs of larger sets are counted in the order of a kd-tree.
 ORDERED_ABOVE = 2 * TILE
 
 
@@ -26,11 +26,12 @@ def blocks_of(items: int, each: int) -> int:
 class Stack(NamedTuple):
     """The arguments of the kernels over pairs beside the points (B, n, p): MmpStack of csrc/cuda/pair_block.h.
 
-    The T tiles of a set hold its points in order; the last tile may have gaps. Each has passes x part >= p features.
+    The t tiles of a set hold its points in order; the last tile may be partly empty. Tiles have passes x part >= p
+    features.
     """
 
-    rough: torch.Tensor  # (B, T, passes * part, TILE) float32
-    boxes: torch.Tensor  # (B, 2, up to BOX_FEATURES, T) float32
+    rough: torch.Tensor  # (B, t, passes part, TILE) float32
+    boxes: torch.Tensor  # (B, 2, up to BOX_FEATURES, t) float32
     spans: torch.Tensor  # (B,) float64
     order: torch.Tensor | None  # (B, n) int32, the point at a place; None: point i is at place i
     passes: int
@@ -40,9 +41,13 @@ class Stack(NamedTuple):
     def arguments(self) -> tuple[torch.Tensor, ...]:
         return self.rough, self.boxes, self.spans
 
+    def inputs(self, points: torch.Tensor) -> tuple[torch.Tensor | int | None, ...]:
+        """The first arguments of the kernels that take the points in ``order``."""
+        return points, *self.arguments, self.order, *points.shape[1:], self.passes
+
     @property
     def blocks(self) -> int:
-        """One for every tile."""
+        """A block for every tile."""
         return self.rough.shape[0] * self.rough.shape[1]
 
     @property
@@ -51,21 +56,22 @@ class Stack(NamedTuple):
         return 4 * TILE * (held if held <= RESIDENT else 4 * self.part)
 
     def made_by(self, points: torch.Tensor) -> Iterator[tuple[str, tuple[torch.Tensor | int | None, ...]]]:
-        """The kernels of pair_screen.cu that fill the stack, one after the other, and their arguments."""
+        """The kernels of pair_screen.cu that fill the stack, in order, and their arguments."""
         _, n, p = points.shape
         yield "pair_span", (points, n, p, self.spans)
         yield "pair_screen", (points, self.order, self.spans, n, p, self.rough.shape[2], self.rough, self.boxes)
 
 
 class KeptStack:
-    """The stack that was made last, kept while its points live and do not change: a use saves a pass over them.
+    """The last stack, for as long as its points live and do not change.
 
-    It is half as large as the points. One is enough, because uses of the same order follow one another. Threads share
-    it: each method reads ``_last`` once, or assigns it once.
+    Another use saves a pass over the points. The stack is half as large as the points, and a single one is enough,
+    because uses of the same order follow one another. The object is safe in threads: each method reads ``_last`` once
+    or assigns it once.
     """
 
     def __init__(self) -> None:
-        # The points, what they have to be still, and their stack.
+        # The points, the key that they must still have, and their stack.
         self._last: tuple[weakref.ref[torch.Tensor], tuple[int, ...], Stack] | None = None
 
     def get(self, points: torch.Tensor, ordered: bool) -> Stack | None:
@@ -79,7 +85,7 @@ class KeptStack:
             self._last = weakref.ref(points, self._forget), self._key_of(points, ordered), stack
 
     def _forget(self, points: weakref.ref[torch.Tensor]) -> None:
-        """Called when the points of a stack die. A stack that a thread puts meanwhile may go too: it is made again."""
+        """Drop the stack of points that died, and perhaps one that another thread puts meanwhile: it is made again."""
         last = self._last
         if last is not None and last[0] is points:
             self._last = None
@@ -91,7 +97,7 @@ class KeptStack:
 
 
 def new_stack(points: torch.Tensor, order: torch.Tensor | None) -> Stack:  # (B, n, p) float64, (B, n) int32
-    """A stack with room for ``points``, which the kernels of `Stack.made_by` fill."""
+    """An empty stack for ``points``, which the kernels of `Stack.made_by` fill."""
     (n_sets, n, p), device = points.shape, points.device
     n_tiles, passes = blocks_of(n, TILE), blocks_of(p, MOST_FEATURES)
     part = blocks_of(p, passes)

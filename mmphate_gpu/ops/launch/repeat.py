@@ -1,4 +1,4 @@
-"""A step on the device, over and over until it says that it is done; on CUDA without asking after every one."""
+"""Repeat a step until it is done, as it decides on the device; on CUDA without reading that after every step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import torch
 
 from .twins import CUPY
 
-# Steps done one by one before any are captured: a capture costs as much as some of them, and many a run is done by
-# then. The first one also compiles and loads the kernels, which no capture may.
+# Steps before any are captured: a capture costs as much as a few steps, and many runs are done by then. The first step
+# also compiles and loads the kernels, which is not allowed in a capture.
 EAGER = 8
-# Steps of a graph, one after another: the device is asked once a graph, and at the end as many, less one, are for
-# nothing.
+# Steps of a graph: the device is read once a graph, and at the end up to BLOCK - 1 steps are wasted.
 BLOCK = 8
-# In the environment it has torch allocate without its cache, as a search for overruns wants it: such an allocation is
-# an error while a graph is captured.
+# This variable makes torch allocate without its cache, as a search for overruns needs. Such an allocation is an error
+# while a graph is captured.
 UNCACHED = "PYTORCH_NO_CUDA_MEMORY_CACHING"
 
 
@@ -26,9 +25,9 @@ def repeat_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
     """Call ``advance`` until ``done`` (), which it sets on the device, is not 0.
 
     ``advance`` works in place on the same tensors each time, and changes nothing once ``done`` is set. Where the CUDA
-    twins serve it reads nothing back either, so it is captured in a CUDA graph, which is replayed. Portable versions
-    may wait for the device whenever they like, and no graph can hold that: there each call is a call, and so it is
-    where torch allocates without its cache.
+    twins run, it reads nothing from the device either: it is captured in a CUDA graph, which is replayed. A portable
+    version may wait for the device, which no graph can hold, so it is called step by step. The same holds where torch
+    allocates without its cache.
     """
     if done.is_cuda and UNCACHED not in os.environ and CUPY.serves():
         with torch.cuda.device(done.device):  # a graph is replayed on the current stream of the current device
@@ -52,21 +51,21 @@ def _replay_until(done: torch.Tensor, advance: Callable[[], None]) -> None:
 
 
 def _captured(side: torch.cuda.Stream, advance: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """A graph of `BLOCK` steps. If a step raises, the capture is ended and the exception goes on.
+    """A graph of `BLOCK` steps. If a step raises, the capture ends and the exception is raised.
 
-    `torch.cuda.graph` is not used. It would first wait for the device and return all cached memory to the driver, and
-    the next stage would allocate it anew. The steps need a few megabytes, which the allocator keeps for the graph. It
-    reuses them when memory is short and the graph is gone.
+    `torch.cuda.graph` would first wait for the device and return all cached memory to the driver, and the next stage
+    would have to allocate again. The steps need a few megabytes, which the allocator keeps for the graph and reuses
+    once the graph is gone.
     """
     graph = torch.cuda.CUDAGraph()
     with _no_garbage_collection(), torch.cuda.stream(side):
-        # Only this thread is checked, so that other threads, such as a data loader's, may allocate.
+        # Check this thread only, so that other threads, such as those of a data loader, may allocate.
         graph.capture_begin(capture_error_mode="thread_local")
         try:
             for _ in range(BLOCK):
                 advance()
         except BaseException:
-            with suppress(RuntimeError):  # it only repeats that the capture failed
+            with suppress(RuntimeError):  # repeats that the capture failed
                 graph.capture_end()
             graph.reset()
             raise
@@ -75,7 +74,7 @@ def _captured(side: torch.cuda.Stream, advance: Callable[[], None]) -> torch.cud
 
 
 def _on_stream(side: torch.cuda.Stream, advance: Callable[[], None]) -> None:
-    """The first steps, where the capture will be: what a library sets up for a stream is then there."""
+    """The first steps, on the stream of the capture, so that libraries set up what they need for a stream."""
     current = torch.cuda.current_stream()
     side.wait_stream(current)
     with torch.cuda.stream(side):
@@ -86,7 +85,7 @@ def _on_stream(side: torch.cuda.Stream, advance: Callable[[], None]) -> None:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """An object that lets go of something of CUDA's while it is collected would break the capture."""
+    """Stop garbage collection: an object that frees CUDA resources when it is collected would break the capture."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2]
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
-# A kernel from its first line to the brace that closes it, which alone stands at the start of a line.
+# A kernel from its first line to its closing brace, the only one at the start of a line.
 _KERNEL = re.compile(r"^MMP_KERNEL void\s+__launch_bounds__\([^)]*\)\s+(\w+)\(.*?^}\n", re.MULTILINE | re.DOTALL)
 
 
@@ -19,32 +19,32 @@ def source_folder() -> Path:
 
 
 def kernel_source(name: str) -> str:
-    """``csrc/cuda/<name>.cu`` with its own headers put in place, so that a compiler needs no include path."""
+    """``csrc/cuda/<name>.cu`` with the text of its headers in place, so that a compiler needs no include path."""
     return one_text(source_folder() / "cuda" / f"{name}.cu")
 
 
 def one_text(path: Path) -> str:
-    """The text of ``path`` with its own headers put in place."""
+    """The text of ``path`` with that of its headers in place."""
     return _in_one(path, set())
 
 
 def source_of_kernel(name: str, kernel: str, defines: Mapping[str, str]) -> str:
-    """The source with ``kernel`` as its only kernel, after ``defines``: the text that one launch compiles.
+    """The text that a launch compiles: ``defines``, and the source without the other kernels.
 
     The text defines the names, not the options: CuPy compiles an empty file for every new set of options, to learn the
     compiler's version.
     """
     head = "".join(f"#define {macro} {value}\n" for macro, value in sorted(defines.items()))
-    return head + _KERNEL.sub(lambda found: found[0] if found[1] == kernel else "", kernel_source(name))
+    return head + _KERNEL.sub(lambda match: match[0] if match[1] == kernel else "", kernel_source(name))
 
 
 def kernel_names(name: str) -> list[str]:
     """The kernels of ``csrc/cuda/<name>.cu``."""
-    return [found[1] for found in _KERNEL.finditer((source_folder() / "cuda" / f"{name}.cu").read_text())]
+    return [match[1] for match in _KERNEL.finditer((source_folder() / "cuda" / f"{name}.cu").read_text())]
 
 
 def _in_one(path: Path, seen: set[Path]) -> str:
-    """The text of ``path`` and, each once, of what it includes."""
+    """The text of ``path`` and of the files that it includes, each of them once."""
 
     def included(match: re.Match[str]) -> str:
         target = (path.parent / match[1]).resolve()

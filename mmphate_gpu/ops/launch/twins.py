@@ -3,7 +3,8 @@
 The module of an op registers them side by side: the portable torch version with `twins`, a C++ version with
 `cpp_twin`, and a version for NVIDIA GPUs with `cuda_twin` (kernels of csrc/cuda) or `triton_twin`. torch's dispatcher
 picks by the device of the tensors: the native version where it can run, the portable one elsewhere. `serving` reports
-which version runs on a device, and why not another.
+which version runs on a device, and why not another. All versions have the arguments of the portable one, whose types
+and shapes are the contract.
 """
 
 from __future__ import annotations
@@ -154,24 +155,9 @@ def triton_twin(op: Any, rehearse: Callable[[torch.device], Iterable[Arguments]]
     return TRITON.registers(op, rehearse)
 
 
-def ops_of(compiler: CudaCompiler) -> list[str]:
-    """The ops of the imported modules whose CUDA twins ``compiler`` compiles."""
-    return sorted(compiler.launchers)
-
-
-def native_ops() -> list[str]:
-    """The ops of the imported modules that have a C++ twin."""
-    return sorted(CPP)
-
-
-def why_no_cuda_twins() -> str | None:
-    """Why the CUDA twins of csrc/cuda do not run here, or None if they do."""
-    return CUPY.why_not()
-
-
 def serves(device: torch.device) -> bool:
     """Whether native twins run on ``device``."""
-    reasons: dict[str, Callable[[], str | None]] = {"cpu": native.why_no_native, "cuda": why_no_cuda_twins}
+    reasons: dict[str, Callable[[], str | None]] = {"cpu": native.why_no_native, "cuda": CUPY.why_not}
     return device.type in reasons and reasons[device.type]() is None
 
 

@@ -1,4 +1,4 @@
-"""Triton twins of the passes around a product with tiles: a block into tiles of halves, and sums back to nodes."""
+"""Triton kernels of the passes around a product with tiles: a block into tiles of halves, and sums back to nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PANEL = 128
 # Places of a tile that a program fills: 32 x 128 float64 are 64 registers for each thread of four warps.
 ROWS = 32
 INTO_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
-# A node is one row of the panel: four columns a lane.
+# A program takes a row of the panel: four columns a lane.
 OUT_OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}
 
 
@@ -60,7 +60,7 @@ def tile_rows_kernel(
     whole,
     PANEL: tl.constexpr,
 ):
-    """Programs take nodes in their order, so that the nodes of a slice, which share entries, follow one another."""
+    """Programs take nodes in order, so that those of a slice, which share entries, run at about the same time."""
     node = tl.program_id(0).to(tl.int64)
     point, set_number = node // n_sets, node % n_sets
     column = tl.program_id(1) * PANEL + tl.arange(0, PANEL)

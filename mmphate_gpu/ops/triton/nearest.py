@@ -25,25 +25,25 @@ def assign_nearest_kernel(
     CENTERS: tl.constexpr,
     FEATURES: tl.constexpr,
 ):
-    one = tl.program_id(1).to(tl.int64)
+    set_number = tl.program_id(1).to(tl.int64)
     point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     center, feature = tl.arange(0, CENTERS), tl.arange(0, FEATURES)
-    own = points + one * n * D + point[:, None].to(tl.int64) * D
+    x_at = points + set_number * n * D + point[:, None].to(tl.int64) * D
     best = tl.full((POINTS,), float("inf"), dtype=tl.float32)
     nearest = tl.zeros((POINTS,), dtype=tl.int32)
     for start in range(0, k, CENTERS):
         inside = start + center < k
-        other = centers + one * k * D + (start + center)[None, :].to(tl.int64) * D
+        y_at = centers + set_number * k * D + (start + center)[None, :].to(tl.int64) * D
         inner = tl.zeros((POINTS, CENTERS), dtype=tl.float32)
         for first in range(0, D, FEATURES):
             column = first + feature
-            x = tl.load(own + column[None, :], mask=(point < n)[:, None] & (column < D)[None, :], other=0.0)
-            y = tl.load(other + column[:, None], mask=inside[None, :] & (column < D)[:, None], other=0.0)
-            # Three products of the halves of a split: as right as float32, at tensor-core speed.
+            x = tl.load(x_at + column[None, :], mask=(point < n)[:, None] & (column < D)[None, :], y_at=0.0)
+            y = tl.load(y_at + column[:, None], mask=inside[None, :] & (column < D)[:, None], y_at=0.0)
+            # Three products of split numbers: the accuracy of float32 at the speed of the tensor cores.
             inner = tl.dot(x, y, inner, input_precision="tf32x3")
-        norm = tl.load(norms + one * k + start + center, mask=inside, other=float("inf"))
+        norm = tl.load(norms + set_number * k + start + center, mask=inside, y_at=float("inf"))
         low, at = tl.min(norm[None, :] - 2 * inner, axis=1, return_indices=True, return_indices_tie_break_left=True)
         nearest = tl.where(low < best, start + at, nearest)
         best = tl.minimum(low, best)
-    tl.store(labels + one * n + point, nearest.to(tl.int64), mask=point < n)
-    tl.store(least + one * n + point, best, mask=point < n)
+    tl.store(labels + set_number * n + point, nearest.to(tl.int64), mask=point < n)
+    tl.store(least + set_number * n + point, best, mask=point < n)

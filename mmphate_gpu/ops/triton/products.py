@@ -15,19 +15,19 @@ from ..tile_block import COLUMNS
 
 # Fusing is explicit, since Triton warns about the default. It changes no decision about a pair.
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
-# Columns a program multiplies with, at most: sums of 128 x 128 take a quarter of the registers of eight warps.
+# The most columns of a program: sums of 128 x 128 take a quarter of the registers of eight warps.
 WIDEST_PANEL = 128
-# Columns of a tile that are fetched at once, and steps under way: the fetch of a block waits for that of its number, so
-# five stages hold three of both (96 KiB of shared memory; 99 are there on every card since compute capability 8.0).
+# Columns of a tile that are fetched at once, and steps under way. The fetch of a block waits for that of its number, so
+# five stages hold three of both: 96 KiB of shared memory, of 99 on every card since compute capability 8.0.
 DEPTH = 64
 STAGES = 5
 
 
 @triton.jit
 def _block_rows(columns, pair, part, block, width, column, TILE: tl.constexpr, DEPTH: tl.constexpr):
-    """DEPTH rows of the block, from ``part`` on, of the tile that a pair is multiplied with."""
+    """DEPTH rows, from ``part`` on, of the tile of the block with which a pair is multiplied."""
     at = tl.load(columns + pair).to(tl.int64) * TILE + part + tl.arange(0, DEPTH)
-    return tl.load(block + at[:, None] * width + column[None, :], mask=(column < width)[None, :], other=0.0)
+    return tl.load(block + at[:, None] * width + column[None, :], mask=(column < width)[None, :], y_at=0.0)
 
 
 @triton.jit
@@ -51,9 +51,9 @@ def tile_matmul_kernel(
     total = tl.zeros((TILE, PANEL), dtype=tl.float32)
     parts: tl.constexpr = TILE // DEPTH
     first, middle, last = tl.load(indptr + row), tl.load(diagonal + row), tl.load(indptr + row + 1)
-    # Pairs below the diagonal come first, and their tiles are fetched as they lie, some whole rows of them, 16 bytes a
-    # thread, and turned on the way from shared memory to the tensor cores. With swapped strides instead the loads of
-    # neighbouring threads would be a row apart, of two bytes each: too short to be fetched ahead.
+    # Pairs below the diagonal come first. Their tiles are fetched as they are stored, whole rows and 16 bytes a thread,
+    # and transposed between shared memory and the tensor cores. With swapped strides the loads of neighboring threads
+    # would be a row apart and two bytes long: too short to be fetched ahead.
     for step in tl.range(first * parts, middle * parts, num_stages=STAGES):
         pair, part = step // parts, step % parts * DEPTH
         stored = tiles + tl.load(slots + pair).to(tl.int64) * TILE * TILE
@@ -69,40 +69,40 @@ def tile_matmul_kernel(
 
 
 @triton.jit
-def _squared_by_difference(own, other, TILE: tl.constexpr, P: tl.constexpr):
+def _squared_by_difference(x_at, y_at, TILE: tl.constexpr, P: tl.constexpr):
     """Squared distances between two tiles of points, each stored feature by feature."""
     lane = tl.arange(0, TILE)
     squared = tl.zeros((TILE, TILE), dtype=tl.float32)
     for k in range(P):
-        x, y = tl.load(own + k * TILE + lane), tl.load(other + k * TILE + lane)
+        x, y = tl.load(x_at + k * TILE + lane), tl.load(y_at + k * TILE + lane)
         difference = x[:, None] - y[None, :]
         squared += difference * difference
     return squared
 
 
 @triton.jit
-def _squared_by_product(own, other, center, TILE: tl.constexpr, P: tl.constexpr, FEATURES: tl.constexpr):
-    """The same as |x|^2 + |y|^2 - 2 x.y around the centre of the own tile; P is a multiple of FEATURES.
+def _squared_by_product(x_at, y_at, center, TILE: tl.constexpr, P: tl.constexpr, FEATURES: tl.constexpr):
+    """The same as |x|^2 + |y|^2 - 2 x.y around the center of the tile of x; P is a multiple of FEATURES.
 
-    Each coordinate is split into two halves: the products of [high, low, high] with [high, high, low] lack only the
-    2^-22 of low times low.
+    Each coordinate is the sum of two halves. The products of [high, low, high] with [high, high, low] lack only that of
+    low with low, of relative size 2^-22.
     """
     lane, feature = tl.arange(0, TILE), tl.arange(0, FEATURES)
     inner = tl.zeros((TILE, TILE), dtype=tl.float32)
-    own_norm, other_norm = tl.zeros((TILE,), dtype=tl.float32), tl.zeros((TILE,), dtype=tl.float32)
+    x_norm, y_norm = tl.zeros((TILE,), dtype=tl.float32), tl.zeros((TILE,), dtype=tl.float32)
     for start in range(0, P, FEATURES):
         k = start + feature
         middle = tl.load(center + k)
-        x = tl.load(own + k[None, :] * TILE + lane[:, None]) - middle[None, :]
-        y = tl.load(other + k[:, None] * TILE + lane[None, :]) - middle[:, None]
-        own_norm += tl.sum(x * x, axis=1)
-        other_norm += tl.sum(y * y, axis=0)
+        x = tl.load(x_at + k[None, :] * TILE + lane[:, None]) - middle[None, :]
+        y = tl.load(y_at + k[:, None] * TILE + lane[None, :]) - middle[:, None]
+        x_norm += tl.sum(x * x, axis=1)
+        y_norm += tl.sum(y * y, axis=0)
         x_high, y_high = x.to(tl.float16), y.to(tl.float16)
         x_low, y_low = (x - x_high.to(tl.float32)).to(tl.float16), (y - y_high.to(tl.float32)).to(tl.float16)
         inner = tl.dot(x_high, y_high, inner)
         inner = tl.dot(x_low, y_high, inner)
         inner = tl.dot(x_high, y_low, inner)
-    return own_norm[:, None] + other_norm[None, :] - 2 * inner
+    return x_norm[:, None] + y_norm[None, :] - 2 * inner
 
 
 @triton.jit
@@ -126,27 +126,27 @@ def gaussian_product_kernel(
     column = tl.program_id(1) * PANEL + tl.arange(0, PANEL)
     inside = (column < width)[None, :]
     same = lane[:, None] == lane[None, :]
-    own = points + row.to(tl.int64) * P * TILE
+    x_at = points + row.to(tl.int64) * P * TILE
     total = tl.zeros((TILE, PANEL), dtype=tl.float32)
     for t in range(tl.load(indptr + row), tl.load(indptr + row + 1)):
         tile = tl.load(columns + t)
-        other = points + tile.to(tl.int64) * P * TILE
+        y_at = points + tile.to(tl.int64) * P * TILE
         if SPLIT:
-            squared = _squared_by_product(own, other, centers + row * P, TILE, P, FEATURES)
+            squared = _squared_by_product(x_at, y_at, centers + row * P, TILE, P, FEATURES)
         else:
-            squared = _squared_by_difference(own, other, TILE, P)
+            squared = _squared_by_difference(x_at, y_at, TILE, P)
         near = (squared <= limit) & ((tile != row) | ~same)
-        # Rounding may leave a product form a hair below 0, and an entry a hair above 1: as good as 1 in half precision.
+        # Rounding may leave a squared distance slightly below 0, and an entry slightly above 1: 1 in half precision.
         entries = tl.where(near, tl.exp2(-squared), 0.0).to(tl.float16)
         at = (tile.to(tl.int64) * TILE + lane)[:, None] * width
-        values = tl.load(block + at + column[None, :], mask=inside, other=0.0)
+        values = tl.load(block + at + column[None, :], mask=inside, y_at=0.0)
         total = tl.dot(entries, values, total)
     to = (row.to(tl.int64) * TILE + lane)[:, None] * width + column[None, :]
     tl.store(out + to, total, mask=inside)
 
 
 def panels(block: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], int, tuple[int, int]]:
-    """The block with whole vectors of COLUMNS, its sums with and without the columns added, a panel, the grid."""
+    """The block, padded to whole vectors of COLUMNS; room for its sums, with and without padding; a panel; the grid."""
     rows, _, width = block.shape
     whole = triton.cdiv(width, COLUMNS) * COLUMNS
     panel = min(WIDEST_PANEL, triton.next_power_of_2(whole))
