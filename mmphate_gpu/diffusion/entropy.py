@@ -95,7 +95,7 @@ def entropy_of_singular_values(
     """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1.
 
     w does not depend on the scale of s. s is first divided by its largest value, so that no power overflows.
-    ``counts`` (g, L) says how often each of the values (L,) occurs, and gives one curve for every row: (g, t_max).
+    ``counts`` (g, L) is how often each of the values (L,) occurs. Each of its rows gives a curve: (g, t_max).
     """
     values = values / values.amax(-1, keepdim=True)
     n_curves = max(values.numel(), 0 if counts is None else counts.numel()) // values.shape[-1]
