@@ -79,8 +79,8 @@ def bifurcation(
     O(n_epochs n_timesteps) small array operations, about a second at full size. Deterministic.
     """
     check_choice("scenario", scenario, _SCENARIOS)
-    shape = _checked_sizes(n_epochs=n_epochs, n_timesteps=n_timesteps, n_samples=n_samples)
-    return as_trace(_activity(_SCENARIOS[scenario], *shape, _checked_rng(seed)))
+    e, t, p = _checked_sizes(n_epochs=n_epochs, n_timesteps=n_timesteps, n_samples=n_samples)
+    return as_trace(_activity(_SCENARIOS[scenario], e, t, p, _checked_rng(seed)))
 
 
 def random_walk(n_slices: int = 100, n_units: int = 50, n_samples: int = 25, seed: int = 0) -> Trace:

@@ -65,7 +65,7 @@ class SliceLayout:
         return self.n_epochs, self.n_timesteps, self.n_units
 
     def node(self, epoch: int, timestep: int, unit: int) -> int:
-        """Flat node number of one (epoch, timestep, unit) index triple."""
+        """The number of the node with these indices; raises `InputError` if an index is out of range."""
         for name, index, size in zip(("epoch", "timestep", "unit"), (epoch, timestep, unit), self.shape, strict=True):
             if not 0 <= index < size:
                 raise InputError(f"{name} index {index} is out of range; accepted: 0 to {size - 1}")

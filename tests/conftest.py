@@ -1,13 +1,13 @@
-"""Devices, the KeOps guard, and the traces on which the stages are held against the float64 reference."""
+"""The devices, a guard for KeOps, and the traces whose affinity is compared with the float64 reference."""
 
 from __future__ import annotations
 
 import os
 
-# Threads that wait for one another may not spin: where other work shares the cores, that makes the small products of
-# tests three times as slow. Read when torch is imported.
+# Waiting threads may not spin: if other work shares the cores, spinning makes small products three times as slow. torch
+# reads the variable when it is imported.
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-# The same for NumPy's own: its threads always spin, and the references of tests are small.
+# The threads of NumPy always spin, and the references in tests are small, so NumPy gets one thread.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
 
 import subprocess
@@ -27,22 +27,21 @@ from mmphate_gpu.runtime.keops import why_no_keops
 from mmphate_gpu.trace import as_trace, flat_points, normalize, trace_points
 from mmphate_gpu.trace.pca import reduce
 
-# KeOps compiles every formula anew for another number of features: all cases come down to this many.
+# KeOps compiles every formula again for another number of features, so all cases are reduced to this number.
 N_FEATURES = 5
-
 
 _DEVICES = ["cpu"] + [pytest.param("cuda", marks=pytest.mark.cuda)] * torch.cuda.is_available()
 
 
 @pytest.fixture(params=_DEVICES)
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """The CPU, and the GPU where there is one."""
+    """The CPU, and the GPU if there is a GPU."""
     return torch.device(request.param)
 
 
 @pytest.fixture(scope="session")
 def keops() -> None:
-    """Skips where KeOps cannot run: not installed, or no C++ compiler for its formulas."""
+    """Skip the test if KeOps cannot run: it is not installed, or no C++ compiler can compile its formulas."""
     reason = why_no_keops()
     if reason is not None:
         pytest.skip(reason)
@@ -53,9 +52,9 @@ def keops() -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A trace as users give it, the options of the affinity, and what the reference makes of both."""
+    """A trace with the options of its affinity. Methods give its points and its affinity by the reference."""
 
-    trace: np.ndarray  # (E, T, M, S) or (L, M, S)
+    trace: np.ndarray  # (E, T, M, P) or (S, M, P)
     options: dict[str, Any] = field(default_factory=dict)
     normalize: bool = True
     mask: np.ndarray | None = None
@@ -84,8 +83,8 @@ def walk(*shape: int, seed: int = 0) -> np.ndarray:
 def _bifurcation(scenario: str) -> Case:
     from mmphate_gpu.datasets import bifurcation
 
-    # The suite at small size: 168 slices. In float64, so that it is normalized in float64 by both sides: what a float32
-    # trace is normalized in is test_trace's matter.
+    # The suite at small size, 168 slices, and in float64, so that both sides normalize in float64. The tests of traces
+    # check the normalization in float32.
     return Case(bifurcation(scenario, n_epochs=12, n_timesteps=14, n_samples=5).data.double().numpy())
 
 
@@ -96,7 +95,7 @@ def _dead(trace: np.ndarray, *units: int) -> np.ndarray:
 
 
 def _lattice() -> np.ndarray:
-    """Points on a small integer lattice: nearly every distance occurs many times, and its float64 value is exact."""
+    """Points on a small integer lattice. Nearly every distance occurs many times, and the squares are exact."""
     return np.random.default_rng(3).integers(0, 3, (40, 5, 5)).astype(float)
 
 
@@ -120,7 +119,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "huge, unnormalized": lambda: Case(1e8 * walk(30, 5, 5), normalize=False),
     "tiny": lambda: Case(1e-8 * walk(30, 5, 5)),
     "tiny, unnormalized": lambda: Case(1e-8 * walk(30, 5, 5), normalize=False),
-    # Training that has converged: slices that differ in their last digits only.
+    # After converged training slices differ only in their last digits.
     "converged": lambda: Case(1 + 1e-9 * walk(30, 5, 5), normalize=False),
     "decay=None": lambda: Case(walk(30, 7, 5), {"decay": None, "intraslice_knn": 3}),
     "decay=None, repeated units": lambda: Case(
@@ -131,7 +130,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "decay=40": lambda: Case(walk(30, 7, 5), {"decay": 40}),
     "decay=0.001": lambda: Case(walk(30, 4, 5), {"decay": 0.001}),
     "thresh=0.01": lambda: Case(walk(30, 7, 5), {"thresh": 0.01}),
-    # A one-sided intraslice entry below 0.3 is cut, and half of one above 0.3 is cut too where it ends below.
+    # A one-sided intraslice entry is cut below 0.3, and its half is cut again after the averaging.
     "thresh=0.3": lambda: Case(walk(30, 7, 5), {"thresh": 0.3}),
     "wide neighborhoods": lambda: Case(walk(30, 7, 5), {"intraslice_knn": 4, "interslice_knn": 29}),
     "more units than intraslice_knn allows": lambda: Case(walk(30, 3, 5), {"intraslice_knn": 9}),
@@ -159,7 +158,7 @@ def case_and_reference(request: pytest.FixtureRequest) -> tuple[Case, np.ndarray
 
 @pytest.fixture(scope="session")
 def get_case() -> Callable[[str], tuple[Case, np.ndarray]]:
-    """The same by name."""
+    """A function that returns a case and its reference affinity by name."""
     return _case
 
 
@@ -184,11 +183,12 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // scale)
 
 @pytest.fixture
 def memory_of_refusals() -> Callable[..., int]:
-    """Reads damaged files in a process of its own, both ways; MiB that it takes beyond what reading ``honest`` takes.
+    """A function that reads damaged files in a new process, as a stream and whole.
 
-    Each file must be refused, and the process must live.
+    It returns the MiB that this takes beyond reading the file ``honest``. Each damaged file must be refused by an
+    `InputError`, and the process must survive.
     """
-    pytest.importorskip("resource")  # not there on Windows
+    pytest.importorskip("resource")  # which Windows lacks
 
     def measured(damaged: list[Any], honest: Any = "") -> int:
         command = [sys.executable, "-c", _READ_EACH, *map(str, [honest, *damaged])]

@@ -1,4 +1,4 @@
-"""The synthetic traces: the paper's suite must be the paper's suite."""
+"""The synthetic traces: the bifurcation suite is that of the paper."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SCENARIOS = ["hopf", "hopf_pitchfork", "hopf_pitchfork_warped"]
 
 
 def pca(trace, n_components=3):
-    """Scores of the N x S matrix as recorded (not z-scored), centered over nodes, float64."""
+    """Scores of the N x P matrix as recorded (not z-scored), centered over nodes, float64."""
     rows = trace.data.reshape(-1, trace.n_samples).double()
     rows = rows - rows.mean(0)
     return rows @ torch.linalg.svd(rows, full_matrices=False).Vh[:n_components].T
@@ -32,8 +32,8 @@ def test_pca_of_the_suite_is_the_published_row(scenario, published):
     trace = bifurcation(scenario)
     assert trace.shape == (101, 80, 6, 10)
     result = [inter for _, inter in neighborhood_preservation(trace, pca(trace), [10, 40])]
-    # Measured: 0.180200, 0.176783, 0.148731, 0.143397. The first is 9.9e-6 below the published figure: 3 of 484,800
-    # neighbors from rounding to it, and the float32 rounding of the same PCA alone moves that count by 3 (0.180206).
+    # Measured: 0.180200, 0.176783, 0.148731, 0.143397. The first is 9.9e-6 below the published figure. Three more of
+    # 484,800 neighbors would round to it, and the float32 rounding of the same PCA changes the count by 3 (0.180206).
     assert result == pytest.approx(published, abs=1.1e-5)
 
 
@@ -44,7 +44,7 @@ def test_suite_is_the_golden_trace_to_the_last_bit():
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_small_suite(scenario):
+def test_a_small_suite_has_its_shape_and_depends_on_the_seed(scenario):
     trace = bifurcation(scenario, n_epochs=5, n_timesteps=7, n_samples=3)
     assert trace.shape == (5, 7, 6, 3)
     assert trace.data.dtype == torch.float32
@@ -52,7 +52,7 @@ def test_small_suite(scenario):
     assert not torch.equal(trace.data, bifurcation(scenario, 5, 7, 3, seed=25).data)
 
 
-def test_units_of_a_group_differ_by_their_noise_only():
+def test_units_of_a_group_differ_only_by_their_noise():
     data = bifurcation("hopf_pitchfork", 6, 8, 4).data
     for group in (data[:, :, :3], data[:, :, 3:]):
         spread = group.std(dim=2)
@@ -66,9 +66,9 @@ def test_hopf_group_b_is_the_warped_copy_of_a():
     assert 0.005 < (data[:, :, 0] - data[:, :, 3]).abs().mean() < 0.3
 
 
-def test_warp_leaves_the_dynamics():
+def test_the_warp_does_not_change_the_dynamics():
     clean, warped = bifurcation("hopf_pitchfork", 6, 8, 4).data, bifurcation("hopf_pitchfork_warped", 6, 8, 4).data
-    # Pitchfork states end on the x axis near sqrt(mu): the same states, read out through the warp.
+    # Both have the same states, which for the pitchfork end on the x axis near sqrt(mu).
     assert torch.corrcoef(torch.stack([clean.flatten(), warped.flatten()]))[0, 1] > 0.9
     assert not torch.allclose(clean, warped, atol=0.01)
 
@@ -77,11 +77,11 @@ def test_hopf_amplitude_follows_the_bifurcation():
     radius = bifurcation("hopf", n_epochs=31).data[:, -20:, :3].mean(dim=(1, 2, 3))
     mu = np.linspace(-1, 2, 31)
     assert radius[mu < -0.3].abs().max() < 0.1  # at rest
-    expected = 1.2 * np.sqrt(mu[mu > 0.5])  # on the cycle of radius sqrt(mu); the term 0.2 w.z averages out
+    expected = 1.2 * np.sqrt(mu[mu > 0.5])  # on the cycle of radius sqrt(mu); the mean of the term 0.2 w.z is 0
     np.testing.assert_allclose(radius[mu > 0.5], expected, rtol=0.15)
 
 
-def test_random_walk():
+def test_a_random_walk_has_standard_normal_steps():
     walk = random_walk(200, 4, 5, seed=1)
     assert walk.axes == SLICE_AXES and walk.shape == (200, 1, 4, 5)
     steps = np.diff(walk.data[:, 0].numpy(), axis=0)
@@ -101,11 +101,11 @@ def test_random_walk():
         ({"n_epochs": 1, "n_timesteps": 1}, InputError, "slice"),
     ],
 )
-def test_bad_bifurcation(arguments, error, message):
+def test_bad_arguments_of_a_bifurcation_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         bifurcation(**{"scenario": "hopf", **arguments})
 
 
-def test_bad_random_walk():
+def test_bad_arguments_of_a_random_walk_are_refused():
     with pytest.raises(InputError, match="n_units=0 is out of range"):
         random_walk(n_units=0)

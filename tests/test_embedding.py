@@ -1,4 +1,4 @@
-"""Embedding: its checks, its labels, its file, its exports."""
+"""Embedding: checks, labels, its file, and exports."""
 
 import sys
 import zipfile
@@ -45,12 +45,12 @@ def test_repr_is_one_short_line():
         ([[0.0, 0.0]] * 24, "coordinates is a list"),
     ],
 )
-def test_refuses_coordinates_of_another_kind(coordinates, message):
+def test_bad_coordinates_are_refused(coordinates, message):
     with pytest.raises(InputError, match=message):
         Embedding(coordinates, LAYOUT)
 
 
-def test_says_where_the_first_value_that_is_not_finite_stands():
+def test_the_error_names_the_place_of_the_first_value_that_is_not_finite():
     coordinates = np.zeros((24, 2))
     coordinates[[5, 7], 1] = np.nan, np.inf
     with pytest.raises(InputError, match=r"coordinates holds nan at \(5, 1\)"):
@@ -69,12 +69,12 @@ def test_says_where_the_first_value_that_is_not_finite_stands():
         ({"stress": -0.1}, "stress=-0.1"),
     ],
 )
-def test_refuses_extras_that_do_not_fit(extra, message):
+def test_extras_that_do_not_fit_are_refused(extra, message):
     with pytest.raises(InputError, match=message):
         make(**extra)
 
 
-def test_refuses_a_layout_of_another_kind():
+def test_a_layout_of_another_type_is_refused():
     with pytest.raises(InputTypeError, match="layout is a tuple"):
         Embedding(np.zeros((24, 2)), (3, 2, 4))
 
@@ -84,7 +84,7 @@ def test_refuses_a_layout_of_another_kind():
     [make(), full(), make(1, t=np.int64(3)), make(most_active=np.array(["x", "y"] * 12))],
     ids=["bare", "full", "t", "names"],
 )
-def test_file_gives_back_what_was_saved(tmp_path, embedding):
+def test_a_loaded_embedding_is_the_saved_one(tmp_path, embedding):
     embedding.save(tmp_path / "embedding.npz")
     again = Embedding.load(tmp_path / "embedding.npz")
     for name in ("coordinates", "most_active", "entropy"):
@@ -111,7 +111,7 @@ def test_optional_entries_are_left_out(tmp_path):
         assert not {"t", "stress", "entropy", "most_active"} & set(file.files)
 
 
-def test_save_keeps_a_file_that_is_there(tmp_path):
+def test_save_replaces_a_file_only_with_overwrite(tmp_path):
     path = tmp_path / "embedding.npz"
     make().save(path)
     before = path.read_bytes()
@@ -158,7 +158,7 @@ def test_masked_entries_are_refused():
     assert type(shown.coordinates) is np.ndarray
 
 
-def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     make().save("~/e.npz")
@@ -167,7 +167,7 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
         Embedding.load("~no_such_user/e.npz")
 
 
-def test_nothing_is_left_after_a_failed_write(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     target = tmp_path / "e.npz"
     target.write_bytes(b"before")
     with pytest.raises(InputError, match="disk full"), whole_file(target, overwrite=True) as temporary:

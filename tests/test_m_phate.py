@@ -1,4 +1,4 @@
-"""M_PHATE runs scripts that were written for M-PHATE; docs/m_phate.md is correct and complete."""
+"""M_PHATE runs scripts that were written for M-PHATE, and docs/m_phate.md is correct and complete."""
 
 import inspect
 import pickle
@@ -39,7 +39,7 @@ def test_its_parameters_are_those_of_mmphate_and_n_jobs():
     assert inspect.signature(M_PHATE).parameters["n_landmark"].default == 4000
 
 
-def test_eight_arguments_may_be_given_by_position():
+def test_eight_arguments_may_be_passed_by_position():
     op = M_PHATE(3, 4, 12, None, 9, 1, 500, False)
     named = {"n_components": 3, "intraslice_knn": 4, "interslice_knn": 12, "decay": None, "t": 9, "gamma": 1}
     assert op.get_params() == M_PHATE(**named, n_landmark=500, normalize=False).get_params()
@@ -62,13 +62,13 @@ def test_eight_arguments_may_be_given_by_position():
         ({"mds_solver": "nonmetric"}, "nonmetric"),
     ],
 )
-def test_solvers_by_the_names_of_m_phate(options, solver):
+def test_the_names_of_solvers_in_m_phate_are_accepted(options, solver):
     op = M_PHATE(**options)
     assert op.mds_solver == solver and clone(op).mds_solver == solver
     assert M_PHATE().set_params(**options).mds_solver == solver
 
 
-def test_arguments_that_ask_for_the_only_behavior():
+def test_arguments_that_ask_for_the_only_behavior_are_accepted():
     assert M_PHATE(**DONE_ANYWAY).get_params() == M_PHATE().get_params()
 
 
@@ -89,7 +89,7 @@ def test_contradictions_and_unknown_values_are_refused():
 # ---------------------------------------------------------------- attributes
 
 
-def test_attributes_before_and_after(fitted):
+def test_attributes_need_a_fit_and_are_those_of_mmphate():
     new = M_PHATE()
     for name in ("X", "embedding", "diff_op", "diff_potential", "optimal_t", "graph"):
         with pytest.raises(NotFittedError):
@@ -103,7 +103,7 @@ def test_attributes_before_and_after(fitted):
     assert op.X is trace and op.embedding is op.embedding_ and op.optimal_t == op.t_
     assert op.diff_op is op.landmark_op_ and op.diff_potential.shape == op.diff_op.shape == (op.n_landmark_,) * 2
     np.testing.assert_array_equal(op.von_neumann_entropy(), op.von_neumann_entropy_)
-    # Fewer times are the same curve, cut; both are computed alike.
+    # A shorter curve is the beginning of the longer one.
     np.testing.assert_allclose(op.von_neumann_entropy(20), op.von_neumann_entropy_[:20], rtol=1e-12)
 
 
@@ -111,12 +111,12 @@ def test_the_graph_is_that_of_the_reference(fitted):
     expected = reference.multislice_affinity(walk())
     graph = fitted.graph
     assert issparse(graph.K) and graph.kernel is graph.K and graph.P is graph.diff_op and graph is fitted.graph
-    # Float64 on both sides: a few roundings of numbers up to 2.
+    # Float64 on both sides: a few roundings of numbers of at most 2.
     np.testing.assert_allclose(graph.K.toarray(), expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(graph.diff_op.toarray(), expected / expected.sum(1, keepdims=True), rtol=0, atol=1e-12)
 
 
-def test_what_is_written_into_one_matrix_reaches_no_other(fitted):
+def test_writing_into_a_matrix_of_the_graph_does_not_change_another(fitted):
     expected = fitted.graph.diff_op.toarray()
     graph = M_PHATE(**OPTIONS).fit(walk()).graph
     graph.K.data[:] = 1
@@ -124,8 +124,8 @@ def test_what_is_written_into_one_matrix_reaches_no_other(fitted):
 
 
 @pytest.mark.parametrize("n_jobs", [10**9, 2**70, -(2**70), -1, 1])
-def test_no_more_threads_than_there_are_cpus(n_jobs, monkeypatch):
-    """More would end the process, so that this test does not fit."""
+def test_there_are_no_more_threads_than_cpus(n_jobs, monkeypatch):
+    """So many threads would crash the process, so this test fits nothing."""
     monkeypatch.setattr("psutil.cpu_count", lambda: 6)
     assert _threads(n_jobs, 3) == {1: 1, -(2**70): 1}.get(n_jobs, 6)
     assert _threads(None, 3) == 3
@@ -156,7 +156,7 @@ def test_transform_without_an_argument_uses_the_current_parameters():
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch", "xarray"])
-def test_transform_is_not_what_the_user_wrote(library):
+def test_writing_into_an_embedding_does_not_change_transform(library):
     trace = torch.from_numpy(walk()) if library == "torch" else walk()
     if library == "xarray":
         trace = pytest.importorskip("xarray").DataArray(trace, dims=("slice", "unit", "sample"))
@@ -185,7 +185,7 @@ def test_arguments_of_methods_are_refused_by_name(fitted, name):
 
 
 @pytest.mark.parametrize("name", ["reset_mds", "reset_potential"])
-def test_nothing_is_to_be_reset(fitted, name):
+def test_methods_that_reset_are_refused(fitted, name):
     with pytest.raises(InputTypeError, match=rf"^{name}\(\) is not accepted by M_PHATE: transform\(\) runs again"):
         getattr(fitted, name)()
 
@@ -198,21 +198,21 @@ def test_transform_of_new_slices_is_that_of_mmphate(fitted):
     assert fitted.transform(X=new).shape == (12, 2)
 
 
-def test_a_pickled_estimator_goes_on(fitted):
+def test_a_pickled_estimator_transforms_and_refits(fitted):
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.transform(), fitted.embedding_)
     np.testing.assert_array_equal(again.graph.K.toarray(), fitted.graph.K.toarray())
     assert again.set_params(n_components=3).transform().shape == (120, 3)
 
 
-def test_data_frames():
+def test_set_output_gives_data_frames():
     pandas = pytest.importorskip("pandas")
     op = M_PHATE(**OPTIONS).set_output(transform="pandas").fit(walk())
     for frame in (op.transform(), op.transform(walk()[:2])):
         assert isinstance(frame, pandas.DataFrame) and list(frame.columns) == ["m_phate0", "m_phate1"]
 
 
-# ---------------------------------------------------------------- the page
+# ---------------------------------------------------------------- docs/m_phate.md
 
 
 def test_the_page_runs(monkeypatch, tmp_path):
@@ -231,31 +231,28 @@ def test_the_page_names_every_argument():
     assert not missing
 
 
-def test_transform_gives_the_kind_of_its_argument():
-    trace = walk()
-    op = M_PHATE(n_landmark=60, random_state=0, device="cpu")
-    wanted = op.fit_transform(trace)
-    placed = op.transform(torch.from_numpy(trace))
-    assert isinstance(placed, torch.Tensor) and np.array_equal(placed.numpy(), wanted)
-    assert isinstance(op.transform(trace), np.ndarray)
+def test_transform_gives_the_array_type_of_its_argument(fitted):
+    placed = fitted.transform(torch.from_numpy(walk()))
+    assert isinstance(placed, torch.Tensor) and np.array_equal(placed.numpy(), fitted.embedding_)
+    assert isinstance(fitted.transform(walk()), np.ndarray)
 
 
-def test_data_that_were_written_to_are_not_taken_for_those_of_fit():
+def test_data_that_changed_since_fit_are_not_fitted_again():
     trace = walk()
-    op = M_PHATE(n_landmark=60, random_state=0, device="cpu").fit(trace)
+    op = M_PHATE(**OPTIONS).fit(trace)
     trace *= -1
     assert np.array_equal(op.transform(), op.embedding)  # needs no other fit
     with pytest.raises(InputError, match="X holds other values than it did at fit"):
         op.set_params(t=6).transform()
 
 
-def test_solvers_that_agree_are_accepted_together():
+def test_mds_and_mds_solver_may_agree():
     assert M_PHATE(mds="classic", mds_solver="classic").mds_solver == "classic"
     assert M_PHATE(mds="classic", mds_solver="smacof").mds_solver == "classic"  # M-PHATE's solver of metric MDS alone
     with pytest.raises(InputError, match="contradict"):
         M_PHATE(mds="classic", mds_solver="nonmetric")
 
 
-def test_no_threads_are_refused():
+def test_zero_threads_are_refused():
     with pytest.raises(InputError, match="n_jobs=0"):
         M_PHATE(n_jobs=0).fit(walk())

@@ -1,4 +1,4 @@
-"""One place that checks parameters; every message names the parameter, what was found and what is accepted."""
+"""Parameters are checked, and the message of every error names the parameter, its value and what is accepted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmphate_gpu.errors import InputError, InputTypeError, check_choice, check_n
 from mmphate_gpu.params import Labels, Params
 
 
-def test_errors_are_the_builtin_ones_too():
+def test_errors_are_also_builtin_errors():
     assert issubclass(InputError, ValueError)
     assert issubclass(InputTypeError, InputError) and issubclass(InputTypeError, TypeError)
 
@@ -82,13 +82,13 @@ GOOD = [
 
 
 @pytest.mark.parametrize("options", GOOD, ids=str)
-def test_legal(options):
+def test_good_values_are_kept(options):
     ((name, value),) = options.items()
     assert getattr(Params(**options), name) == value
 
 
 def test_labels_are_equal_by_value():
-    """What decides whether a kept stage serves again; and the caller's array may change afterwards."""
+    """This decides whether a stage is run again. The array of the user may change afterwards."""
     values = np.arange(6) % 3
     params = Params(landmarks=values)
     same, other = Params(landmarks=torch.from_numpy(values.astype(np.int32))), Params(landmarks=values[::-1].tolist())
@@ -99,7 +99,7 @@ def test_labels_are_equal_by_value():
 
 
 @pytest.mark.filterwarnings("error")
-def test_labels_of_many_kinds():
+def test_labels_may_have_many_types():
     wanted = Params(landmarks=[0, 1, 2, 3])
     locked = np.arange(4)
     locked.flags.writeable = False
@@ -114,7 +114,7 @@ NO_LABELS = [[[0], [1, 2]], ["a", "b"], {"a": 1}, None, object(), [], np.zeros(3
 
 
 @pytest.mark.parametrize("labels", NO_LABELS, ids=lambda labels: type(labels).__name__)
-def test_what_makes_no_labels(labels):
+def test_objects_that_are_no_labels_are_refused(labels):
     with pytest.raises(
         InputTypeError, match="landmarks .*; accepted: .*one whole number from 0 per node, or 'spectral'"
     ):
@@ -133,21 +133,21 @@ def test_what_makes_no_labels(labels):
     ],
     ids=lambda value: str(getattr(value, "dtype", "")),
 )
-def test_labels_say_what_was_found(labels, error, words):
+def test_errors_of_labels_name_the_value_or_dtype(labels, error, words):
     with pytest.raises(error, match=f"landmarks {words}"):
         Labels(labels)
 
 
 @pytest.mark.parametrize("make", [lambda a: a, list, lambda a: tuple(a)], ids=["array", "list", "tuple"])
-def test_labels_that_a_mask_hides(make):
-    """The number beneath the mask is no landmark: 999999 is what NumPy fills in."""
+def test_masked_labels_are_refused(make):
+    """The number under the mask is no landmark. NumPy fills in 999999."""
     hidden = np.ma.masked_array([0, 1, 999999, 1], [False, False, True, False])
     with pytest.raises(InputError, match="clusters is masked; accepted: one whole number from 0 per node"):
         Labels(make(hidden), "clusters")
     assert Labels(make(np.ma.masked_array([0, 1, 2, 1]))) == Labels([0, 1, 2, 1])
 
 
-def test_most_landmarks():
+def test_most_landmarks_is_at_most_the_number_of_nodes():
     assert Params().most_landmarks(5000) == 4000 and Params().most_landmarks(50) == 50
     assert Params(n_landmark=None).most_landmarks(5000) == 5000
     assert Params(landmarks=[4, 4, 9, 0]).most_landmarks(4) == 3
@@ -176,14 +176,14 @@ OUT_OF_RANGE = [
 
 
 @pytest.mark.parametrize(("name", "value", "accepted"), OUT_OF_RANGE, ids=str)
-def test_out_of_range(name, value, accepted):
+def test_values_out_of_range_are_refused(name, value, accepted):
     with pytest.raises(InputError) as caught:
         Params(**{name: value})
     assert not isinstance(caught.value, TypeError)
     assert str(caught.value).startswith(f"{name}={value!r} is out of range; it must be {accepted}")
 
 
-WRONG_KIND = [
+WRONG_TYPE = [
     ("n_components", 2.0, "an integer >= 1"),
     ("n_components", "2", "an integer >= 1"),
     ("n_components", True, "an integer >= 1"),
@@ -203,8 +203,8 @@ WRONG_KIND = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "accepted"), WRONG_KIND, ids=str)
-def test_wrong_kind(name, value, accepted):
+@pytest.mark.parametrize(("name", "value", "accepted"), WRONG_TYPE, ids=str)
+def test_values_of_the_wrong_type_are_refused(name, value, accepted):
     with pytest.raises(InputTypeError) as caught:
         Params(**{name: value})
     assert str(caught.value).startswith(f"{name}={value!r} must be {accepted}")
@@ -230,7 +230,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("name", "value", "accepted"), CHOICES, ids=str)
-def test_unknown_choice(name, value, accepted):
+def test_unknown_choices_are_refused(name, value, accepted):
     with pytest.raises(InputError) as caught:
         Params(**{name: value})
     assert str(caught.value) == f"{name}={value!r} is unknown; accepted: {accepted}"
@@ -238,8 +238,8 @@ def test_unknown_choice(name, value, accepted):
 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, np.array(["a", "b"]), ("a",)], ids=str)
 @pytest.mark.parametrize("choices", [("a", "b"), {"a": 1, "b": 2}], ids=["tuple", "dict"])
-def test_choice_of_any_kind(value, choices):
-    """What has no hash, or compares to an array, is no choice either; it is told so and raises nothing else."""
+def test_a_choice_that_is_no_text_is_refused(value, choices):
+    """Values without a hash, and values whose comparison gives an array, raise no other error."""
     with pytest.raises(InputError, match="name=.* is unknown; accepted: 'a', 'b'"):
         check_choice("name", value, choices)
 

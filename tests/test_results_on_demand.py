@@ -1,4 +1,4 @@
-"""Fitted results are copied when they are read: complete, private, all of one run, and counted in the memory."""
+"""Results are copied when they are first read. They belong to one run, and the memory that they hold is counted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def in_stages(op: MMPHATE) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("estimator", [MMPHATE, M_PHATE])
-def test_results_are_there_once_it_is_fitted(estimator):
+def test_results_exist_after_a_fit(estimator):
     op = estimator(**OPTIONS)
     for name in RESULTS:
         assert not hasattr(op, name)
@@ -62,33 +62,32 @@ def test_results_are_there_once_it_is_fitted(estimator):
     op._repr_html_()
 
 
-def test_fit_copies_none_of_them():
+def test_fit_copies_no_result():
     op = MMPHATE(**OPTIONS).fit(walk())
     assert not op._copies and all(op._results[name] is kept for name, kept in in_stages(op).items())
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
-def test_they_are_copied_once_and_are_the_callers(convert):
+def test_a_result_is_copied_once_and_may_be_written_to(convert):
     op = MMPHATE(**OPTIONS).fit(convert(walk()))
     for name, kept in in_stages(op).items():
         result = getattr(op, name)
         assert getattr(op, name) is result and name not in op._results
         assert isinstance(result, torch.Tensor) == (convert is torch.from_numpy)
-        kept, ours = (part.to_dense() if part.layout == torch.sparse_csr else part for part in (kept, kept))
-        assert np.array_equal(dense(result.to_dense() if isinstance(result, torch.Tensor) else result), ours.numpy())
+        assert np.array_equal(dense(result.to_dense() if isinstance(result, torch.Tensor) else result), kept.to_dense())
     values = op.transitions_.data if convert is np.asarray else op.transitions_.values()
-    for mine in (op.landmark_op_, values, op.clusters_, op.von_neumann_entropy_, op.diff_potential_):
-        mine[:] = 0
+    for array in (op.landmark_op_, values, op.clusters_, op.von_neumann_entropy_, op.diff_potential_):
+        array[:] = 0
     op.set_params(gamma=0.5, n_components=3).fit(convert(walk()))
     fresh = MMPHATE(**OPTIONS | {"gamma": 0.5, "n_components": 3}).fit(walk())
     assert np.array_equal(np.asarray(op.embedding_), fresh.embedding_)
     assert np.array_equal(dense(op.landmark_op_), fresh.landmark_op_) and fresh.landmark_op_.any()
 
 
-@pytest.mark.parametrize("asked_for", [(), ("clusters_",), RESULTS], ids=["none", "one", "all"])
-def test_a_pickle_is_complete(asked_for):
+@pytest.mark.parametrize("read", [(), ("clusters_",), RESULTS], ids=["none", "clusters", "all"])
+def test_a_pickle_holds_all_results(read):
     op = MMPHATE(**OPTIONS).fit(walk())
-    for name in asked_for:
+    for name in read:
         getattr(op, name)
     again = pickle.loads(pickle.dumps(op))
     assert again._stages is None and not again._results
@@ -103,8 +102,8 @@ def stop(stage: str, done: int, total: int) -> None:
 
 
 @pytest.mark.parametrize("change", [{}, {"n_landmark": 10}, {"decay": 3}, {"gamma": 1}])
-def test_they_outlive_a_refit_that_fails(change):
-    """This also holds after the estimator has dropped the stages that they came from."""
+def test_results_survive_a_failed_refit(change):
+    """They also survive if the refit has dropped the stages that made them."""
     first = walk()
     op, wanted = MMPHATE(**OPTIONS).fit(first), results(MMPHATE(**OPTIONS).fit(first))
     with pytest.raises(RuntimeError, match="stop"):
@@ -114,7 +113,7 @@ def test_they_outlive_a_refit_that_fails(change):
 
 
 def test_an_interruption_leaves_the_state_of_one_run():
-    """An interruption at any line after the stages leaves all of the old run or all of the new one."""
+    """This holds for an interruption at any line of the fit after the last stage."""
     codes = {MMPHATE.fit.__code__, MMPHATE._fitted.__code__}
     old, new = MMPHATE(**OPTIONS).fit(walk(1)), MMPHATE(**OPTIONS | {"n_landmark": 10}).fit(walk(2))
     states = [{**results(op), "embedding_": op.embedding_, "t_": op.t_, "n": op.n_landmark_} for op in (old, new)]
@@ -126,7 +125,7 @@ def test_an_interruption_leaves_the_state_of_one_run():
             break
         result = {**results(op), "embedding_": op.embedding_, "t_": op.t_, "n": op.n_landmark_}
         (which,) = [i for i, state in enumerate(states) if all(np.array_equal(state[k], result[k]) for k in state)]
-        # The stages are those of the interrupted fit in either case, so that the next one can go on from them.
+        # In both cases the stages are those of the interrupted fit, so the next fit can reuse them.
         assert len(op._stages.result("landmarks").landmark_op) == 10
         assert len(op.report_) == len(STAGES) and len(op.transform(walk(3))) == 60
         seen.add(which)
@@ -135,7 +134,7 @@ def test_an_interruption_leaves_the_state_of_one_run():
 
 
 def _interrupted_fit(op: MMPHATE, trace: np.ndarray, codes: set, line: int) -> tuple[int, bool]:
-    """Fit, and interrupt before the ``line``-th line of ``codes`` after the run. Returns the number of such lines."""
+    """Fit, and interrupt before line number ``line`` of ``codes`` after the run. Returns the number of these lines."""
     ran, after = -1, False
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
@@ -173,8 +172,8 @@ def test_held_bytes_count_a_tensor_once():
     assert stages.held_bytes(but=(square,)) == 400 and stages.held_bytes(but=(torch.zeros(5),)) == 1200
 
 
-def test_a_refit_counts_on_no_memory_that_results_hold(monkeypatch):
-    """A result that nobody has read stays until the fit succeeds; a copied one is released with its stage."""
+def test_a_refit_does_not_count_memory_that_results_hold_as_free(monkeypatch):
+    """An unread result stays until the refit succeeds. A result that was copied is freed with its stage."""
     allowed = []
 
     def run(*arguments: Any) -> Any:
@@ -190,6 +189,6 @@ def test_a_refit_counts_on_no_memory_that_results_hold(monkeypatch):
     op.fit(walk())
     results(op)
     op.fit(walk())
-    # The third fit finds results of the second, which are the same tensors, and has copies of none.
+    # At the second fit no result has been read. At the third fit all results of the second have been copied.
     assert allowed == [10**9, 10**9 + held - unread.held_bytes(), 10**9 + held]
     assert unread.held_bytes() > 2 * 20 * 20 * 8

@@ -16,7 +16,7 @@ SHAPES = [(3, 4, 5), (1, 7, 2), (6, 1, 1), (1, 1, 1)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_sizes(shape):
+def test_sizes_are_those_of_the_shape(shape):
     layout = SliceLayout.of_shape(*shape)
     assert layout.shape == (layout.n_epochs, layout.n_timesteps, layout.n_units) == shape
     assert layout.n_slices == shape[0] * shape[1] and layout.n_nodes == shape[0] * shape[1] * shape[2]
@@ -36,14 +36,14 @@ def test_indices_undo_node(shape):
     assert [layout.node(*map(int, triple)) for triple in triples] == list(range(layout.n_nodes))
 
 
-def test_indices_of_some_nodes():
+def test_indices_of_some_nodes_are_theirs():
     layout = SliceLayout.of_shape(3, 4, 5)
     epoch, timestep, unit = layout.indices([0, 23, 59])
     assert (epoch.tolist(), timestep.tolist(), unit.tolist()) == ([0, 1, 2], [0, 0, 3], [0, 3, 4])
 
 
 def test_order_is_that_of_a_flattened_tensor():
-    """Points (S, M, D) and an (E, T, M) array flatten to node order."""
+    """Flattened arrays (S, M) and (E, T, M) have the order of the nodes."""
     layout = SliceLayout.of_shape(3, 4, 5)
     tensor = np.arange(60).reshape(3, 4, 5)
     assert all(tensor[layout.indices([node])] == node for node in range(60))
@@ -56,7 +56,7 @@ def test_labels_are_coordinates():
     assert layout.labels("unit").tolist() == [7, 3] * 6
 
 
-def test_labels_of_unknown_axis():
+def test_labels_of_an_unknown_axis_are_refused():
     with pytest.raises(InputError, match="axis='slice' is unknown; accepted: 'epoch', 'timestep', 'unit'"):
         SliceLayout.of_shape(2, 2, 2).labels("slice")
 
@@ -70,17 +70,17 @@ def test_labels_of_unknown_axis():
         ((-1, 0, 0), "epoch index -1 is out of range"),
     ],
 )
-def test_node_out_of_range(triple, message):
+def test_indices_out_of_range_are_refused(triple, message):
     with pytest.raises(InputError, match=message):
         SliceLayout.of_shape(3, 4, 5).node(*triple)
 
 
-def test_layout_is_frozen():
+def test_a_layout_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         SliceLayout.of_shape(1, 2, 3).unit = np.arange(4)
 
 
-def test_unit_major():
+def test_unit_major_is_a_contiguous_stack_by_unit():
     points = torch.arange(24.0).view(4, 3, 2)  # (S, M, D)
     stack = unit_major(points)
     assert stack.shape == (3, 4, 2) and stack.is_contiguous()

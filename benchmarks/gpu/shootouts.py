@@ -193,16 +193,16 @@ def capture(device: torch.device) -> dict[str, Any]:
 
 def entropy(n: int, device: torch.device) -> dict[str, Any]:
     """All singular values against a sample, on an operator of one component; t should be the same by both."""
-    from mmphate_gpu import diffusion
+    from mmphate_gpu.diffusion import entropy as module
 
     operator = ring_operator(n, device)
     results, estimates = {}, {}
     for name, limit in (("exact", 10**9), ("sampled", 0)):
 
         def way(name: str = name) -> None:
-            estimates[name] = diffusion.entropy_with_error(operator)
+            estimates[name] = module.entropy_with_error(operator)
 
-        with mock.patch.object(diffusion, "SAMPLE_ABOVE", {device.type: limit}):
+        with mock.patch.object(module, "SAMPLE_ABOVE", {device.type: limit}):
             results |= timed({name: way}, device)
     ranges = {
         name: [estimate.t_low, estimate.t_high, float(estimate.error.max())] for name, estimate in estimates.items()

@@ -240,6 +240,7 @@ def _by_case(dumps: Iterator[str]) -> dict[str, dict[str, int]]:
 def work_counts() -> dict[str, int]:
     """The steps of the stages of a small run, each in its own unit."""
     from mmphate_gpu import datasets, diffusion, landmark_diffusion, metric_mds, multislice_affinity
+    from mmphate_gpu.diffusion import entropy
     from mmphate_gpu.diffusion.potential import potential_distances, potential_of_power
     from mmphate_gpu.linalg import kmeans
     from mmphate_gpu.linalg.singular_value_sample import SingularValueSample
@@ -255,7 +256,7 @@ def work_counts() -> dict[str, int]:
     power = diffusion.diffuse(landmarks.landmark_op, t, landmarks.degrees)
     mds = metric_mds(potential_distances(potential_of_power(power, 0)), random_state=0)
     # The entropy is sampled for large operators only, so the limit is lowered.
-    with _calls(SingularValueSample, "_product") as probes, mock.patch.dict(diffusion.SAMPLE_ABOVE, cpu=100):
+    with _calls(SingularValueSample, "_product") as probes, mock.patch.dict(entropy.SAMPLE_ABOVE, cpu=100):
         sampled_t = diffusion.entropy_with_error(landmarks.landmark_op).t_high
     return {
         "entries of the affinity": affinity.to_csr().nnz,

@@ -95,7 +95,7 @@ def entropy_of_singular_values(
     """H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1.
 
     w does not depend on the scale of s. s is first divided by its largest value, so that no power overflows.
-    ``counts`` (g, L) says how often each of the values (L,) occurs, and gives one curve for every row: (g, t_max).
+    ``counts`` (g, L) is how often each of the values (L,) occurs. Each of its rows gives a curve: (g, t_max).
     """
     values = values / values.amax(-1, keepdim=True)
     n_curves = max(values.numel(), 0 if counts is None else counts.numel()) // values.shape[-1]
@@ -130,6 +130,16 @@ def von_neumann_entropy(landmark_op: torch.Tensor, t_max: int = 100) -> torch.Te
 
     H(i) = -sum w ln w with w = s^(i+1) / sum s^(i+1), plus the float64 epsilon, for i = 0 .. t_max - 1. landmark_op is
     not symmetric, so its singular values differ from its eigenvalues.
+
+    Parameters
+    ----------
+    landmark_op : (L, L)
+    t_max : int
+        Length of the curve.
+
+    Returns
+    -------
+    (t_max,) float64, in the array type of landmark_op
 
     Raises
     ------
@@ -169,7 +179,7 @@ def entropy_of_components(landmark_op: torch.Tensor, groups: Components | None, 
 
 @takes_arrays("landmark_op")
 def entropy_with_error(landmark_op: torch.Tensor, t_max: int = 100) -> EntropyEstimate:  # (L, L)
-    """`von_neumann_entropy` with its error, and the range of breaks that could be its knee.
+    """`von_neumann_entropy` of (L, L) with its error, and the range of breaks that could be its knee.
 
     Components of up to 8000 landmarks (on CUDA 1500) are not sampled: ``error`` is 0, and one break is left. Larger
     components are sampled by stochastic Lanczos quadrature. Then ``error`` is four standard errors over the probes
@@ -280,5 +290,5 @@ def _certain(entropy: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> bo
 
 @takes_arrays("landmark_op")
 def optimal_t(landmark_op: torch.Tensor, t_max: int = 100) -> int:
-    """Diffusion time: the knee of `von_neumann_entropy`, whose errors, warnings and cost it has."""
+    """Diffusion time of (L, L): the knee of `von_neumann_entropy`, whose errors, warnings and cost it has."""
     return knee(von_neumann_entropy(landmark_op, t_max))

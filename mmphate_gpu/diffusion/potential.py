@@ -30,6 +30,17 @@ def diffusion_potential(
     gamma = 1: -ln(Q + 1e-7); gamma = -1: Q; else Q^c / c with c = (1 - gamma) / 2. O(L^3 log t) time, O(L^2) memory.
     Deterministic.
 
+    Parameters
+    ----------
+    landmark_op : (L, L)
+    t : int
+        Diffusion time, at least 1.
+    gamma : float in [-1, 1]
+
+    Returns
+    -------
+    (L, L) float64, in the array type of landmark_op
+
     Raises
     ------
     InputError
@@ -68,11 +79,21 @@ def potential_of_power(power: torch.Tensor, gamma: float) -> torch.Tensor:
 
 @takes_arrays("potential")
 def potential_distances(potential: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:  # (L, C) -> (L, L) float64
-    """Distances between the rows of the potential, in float64.
+    """Distances between the rows of the potential.
 
-    ``metric`` is "euclidean", or "cosine": 1 - cosine similarity, which is 1 between a row of zeros and any other row.
     A matrix product computes all pairs. Pairs that lose many digits in it are computed again by differences. The result
     is exactly symmetric, with a zero diagonal. O(L^2 C) time, O(L^2) memory. Deterministic.
+
+    Parameters
+    ----------
+    potential : (L, C)
+        C is L for the potential of all landmarks.
+    metric : {"euclidean", "cosine"}
+        "cosine" is 1 - cosine similarity. It is 1 between a row of zeros and any other row.
+
+    Returns
+    -------
+    (L, L) float64, in the array type of the potential
 
     Raises
     ------

@@ -30,10 +30,7 @@ def nonmetric(distances: torch.Tensor, init: torch.Tensor, *, max_iter: int = 30
     while sweeps < max_iter:
         sweeps += 1
         embedded = distances_by_difference(points, points)[i, j]
-        order = _ties_sorted(embedded, tied, group)
-        disparities = torch.empty_like(embedded)
-        disparities[order] = _monotone(embedded[order])
-        disparities = disparities * (norm / disparities.norm().clamp_min(torch.finfo(torch.float64).tiny))
+        disparities = _disparities(embedded, _ties_sorted(embedded, tied, group), norm)
         target = torch.zeros_like(distances)
         target[i, j] = disparities
         target[j, i] = disparities
@@ -50,6 +47,13 @@ def _ties_sorted(embedded: torch.Tensor, tied: torch.Tensor, group: torch.Tensor
     sorted_ties = tied[embedded[tied].argsort(stable=True)]
     order[tied] = sorted_ties[group[sorted_ties].argsort(stable=True)]
     return order
+
+
+def _disparities(embedded: torch.Tensor, order: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:  # 2 x (k,), ()
+    """The numbers nearest to ``embedded`` that never fall in this ``order``, scaled to ``norm``."""
+    result = torch.empty_like(embedded)
+    result[order] = _monotone(embedded[order])
+    return result * (norm / result.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def _monotone(values: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,)

@@ -43,8 +43,8 @@ def smacof(
 ) -> Descent:
     """Minimize sum (D - d)^2 from ``init`` by Guttman transforms, sped up by L-BFGS.
 
-    A plain step x -> g(x) is a step along the negative gradient. L-BFGS estimates the curvature from the last plain
-    steps and takes longer steps. A step that does not lower the stress is shortened, and if that does not help it is
+    A plain step x -> g(x) is a step along the negative gradient. L-BFGS estimates the curvature from the last steps
+    and takes longer steps. A long step that does not lower the stress is shortened, and if that does not help it is
     replaced by the plain step, which never raises the stress. The run ends when a plain step lowers the stress by less
     than the share ``eps``, or after ``max_iter`` sweeps. The result is always that of a plain step.
 
@@ -67,7 +67,7 @@ def smacof(
 
 def _descend(distances: torch.Tensor, points: torch.Tensor, max_iter: int, eps: float, sweep: Sweep) -> Descent:
     run = SmacofRun(distances, points, max_iter, eps, sweep)
-    with torch.inference_mode():  # a microsecond less for each of some ten calls of torch in a sweep
+    with torch.inference_mode():  # saves a microsecond in each of about ten torch calls of a sweep
         repeat_until(run.done, run.advance)
     return Descent(run.moved, run.n_iter)
 
@@ -82,7 +82,7 @@ class SmacofRun:
         moved, raw = sweep(distances, points)
         # The next step is a plain one. The kernels need contiguous tensors, and the start may have other strides.
         self.points, self.moved, self.trial = (
-            place.clone(memory_format=torch.contiguous_format) for place in (points, moved, moved)
+            tensor.clone(memory_format=torch.contiguous_format) for tensor in (points, moved, moved)
         )
         step, kept = torch.zeros_like(self.points), points.new_zeros(descent.ROWS, points.numel())
         self.state = points.new_zeros(descent.N_STATE)

@@ -15,7 +15,8 @@ from ..runtime.arrays import takes_arrays
 def stress(distances: torch.Tensor, coordinates: torch.Tensor) -> float:  # (L, L), (L, C)
     """Kruskal's normalized stress-1: sqrt(sum (D - d)^2 / sum D^2), or 0 if all distances are 0.
 
-    D are the ``distances``, and d are the distances of ``coordinates``. O(L^2 C) time, chunks of memory. Deterministic.
+    D are the ``distances`` (L, L), and d are the distances between the rows of ``coordinates`` (L, C). O(L^2 C) time,
+    chunks of memory. Deterministic.
 
     Raises
     ------

@@ -26,7 +26,7 @@ def stored_forms(pair_share: float, *, tiles: bool) -> tuple[str, ...]:
     """The stored forms that "auto" considers, the better one first.
 
     ``pair_share`` is the share of the interslice pairs with an entry. ``tiles`` says whether tensor cores would
-    multiply them (`half_precision_serves`).
+    multiply them (`half_precision_works`).
     """
     return ("tiles", "sparse") if tiles and pair_share > TILES_FROM else ("sparse",)
 
@@ -40,19 +40,19 @@ def choose_form(
 ) -> str:
     """The first of ``forms`` that takes at most `STORED_SHARE` of the memory and leaves room for the run, else "lazy".
 
-    ``form_bytes`` and ``leaves_room`` are asked about one form after the other, and about none after the chosen one.
+    ``form_bytes`` and ``leaves_room`` are called for one form after the other, and for none after the chosen one.
     """
     room = STORED_SHARE * available_bytes
     return next((form for form in forms if form_bytes(form) <= room and leaves_room(form)), "lazy")
 
 
-def half_precision_serves(device: torch.device, thresh: float) -> bool:
-    """Whether products in half precision run on tensor cores here and keep the digits of every entry."""
+def half_precision_works(device: torch.device, thresh: float) -> bool:
+    """Whether products in half precision run on tensor cores of ``device`` and keep the digits of every entry."""
     return device.type == "cuda" and suits_half(thresh) and TRITON.serves()
 
 
 def choose_engine(interslice: Interslice, device: torch.device) -> str:
     """What makes the entries of a matrix-free product on ``device``: "fused", "keops" or "torch"."""
-    if half_precision_serves(device, interslice.thresh) and fused_radius(interslice) <= FUSED_RADIUS:
+    if half_precision_works(device, interslice.thresh) and fused_radius(interslice) <= FUSED_RADIUS:
         return "fused"
     return "keops" if device.type == "cuda" and keops_serves() else "torch"

@@ -50,8 +50,7 @@ def to_scipy(operator: AffinityOperator) -> csr_matrix:
     from scipy.sparse import csr_matrix
 
     csr = _entries(operator, torch.device("cpu"))
-    parts = (csr.values.numpy(), csr.indices.numpy(), csr.indptr.numpy())
-    return csr_matrix(parts, shape=csr.shape, copy=False)
+    return csr_matrix((csr.values.numpy(), csr.indices.numpy(), csr.indptr.numpy()), shape=csr.shape, copy=False)
 
 
 @isolated()

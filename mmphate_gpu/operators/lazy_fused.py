@@ -55,9 +55,8 @@ class LazyFusedAffinity(ExactRows):
         return _Tiles(*points_by_feature(tiles), scaled_limit(self.interslice.reach, float(self.interslice.bandwidth)))
 
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:
-        layout, tiles = self.interslice.tile_layout, self._tiles
+        return product_by_tiles(self.interslice.tile_layout, block, self.intraslice, self._multiply)
 
-        def multiply(halves: torch.Tensor) -> torch.Tensor:
-            return gaussian_product(*tiles, layout.indptr, layout.columns, halves)
-
-        return product_by_tiles(layout, block, self.intraslice, multiply)
+    def _multiply(self, halves: torch.Tensor) -> torch.Tensor:
+        layout = self.interslice.tile_layout
+        return gaussian_product(*self._tiles, layout.indptr, layout.columns, halves)

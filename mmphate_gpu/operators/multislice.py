@@ -18,7 +18,7 @@ from ..slices import unit_major
 from ..trace import as_trace, trace_points
 from ..trace.pca import reduce
 from .assemble import assembled_bytes
-from .choose import choose_engine, choose_form, half_precision_serves, stored_forms
+from .choose import choose_engine, choose_form, half_precision_works, stored_forms
 from .lazy import LazyAffinity
 from .lazy_fused import LazyFusedAffinity
 from .lazy_keops import LazyKeopsAffinity
@@ -79,7 +79,7 @@ def auto_form(intraslice: Csr, interslice: Interslice, device: torch.device) -> 
         "tiles": lambda: tiles_bytes(interslice.tile_layout.n_stored),
         "sparse": lambda: assembled_bytes(intraslice.nnz + n_entries, n_nodes, intraslice.values.dtype),
     }
-    forms = stored_forms(pair_share, tiles=half_precision_serves(device, interslice.thresh))
+    forms = stored_forms(pair_share, tiles=half_precision_works(device, interslice.thresh))
     return choose_form(forms, lambda form: form_bytes[form](), available_bytes(device))
 
 

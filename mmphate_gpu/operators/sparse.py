@@ -25,8 +25,7 @@ class SparseAffinity(AffinityOperator):
 
     def __init__(self, csr: Csr, *, interleave: int = 1) -> None:
         self.csr, self.interleave = csr, interleave
-        # Kept, because torch counts the writes to it: `Stages` runs the stage again after one.
-        self.tensor = csr_ops.to_torch(csr)
+        self.tensor = csr_ops.to_torch(csr)  # an attribute, so that `Stages` sees writes to it
         self.shape, self.dtype, self.device = csr.shape, csr.values.dtype, csr.values.device
         self.nbytes = sum(part.nbytes for part in csr[:3])
 

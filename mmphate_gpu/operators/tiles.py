@@ -59,12 +59,11 @@ class TiledAffinity(ExactRows):
         return super().nbytes + self.tiles.nbytes + self.slots.nbytes
 
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:
+        return product_by_tiles(self.layout, block, self.intraslice, self._multiply)
+
+    def _multiply(self, halves: torch.Tensor) -> torch.Tensor:
         _, *pairs = self.layout
-
-        def multiply(halves: torch.Tensor) -> torch.Tensor:
-            return tile_matmul(self.tiles, self.slots, *pairs, halves)
-
-        return product_by_tiles(self.layout, block, self.intraslice, multiply)
+        return tile_matmul(self.tiles, self.slots, *pairs, halves)
 
     @isolated()
     def to_dense(self) -> torch.Tensor:

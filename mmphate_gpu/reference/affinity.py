@@ -60,19 +60,22 @@ def _merged(points: np.ndarray, resolution: np.ndarray, moving: np.ndarray) -> n
 
 def _kth_other(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) -> (n,)
     """Distance to the k-th nearest other point; 0 if there is no other (k = 0)."""
-    others = distances.copy()
-    np.fill_diagonal(others, -1)  # sorts first, even if there are duplicates, so column k is the k-th other
-    return np.maximum(np.sort(others, axis=1)[:, k], 0)
+    return np.maximum(np.sort(_self_first(distances), axis=1)[:, k], 0)
 
 
 def _nearest(distances: np.ndarray, k: int) -> np.ndarray:  # (n, n) of 0 and 1
     """1 for the point itself and for its k nearest others. Of equally near points the lower index counts as nearer."""
-    others = distances.copy()
-    np.fill_diagonal(others, -1)
-    nearest = np.argsort(others, axis=1, kind="stable")[:, : k + 1]
+    nearest = np.argsort(_self_first(distances), axis=1, kind="stable")[:, : k + 1]
     affinity = np.zeros_like(distances)
     np.put_along_axis(affinity, nearest, 1.0, axis=1)
     return affinity
+
+
+def _self_first(distances: np.ndarray) -> np.ndarray:  # (n, n) -> (n, n)
+    """``distances`` whose rows sort the point itself before its duplicates, so that column k is the k-th other."""
+    result = distances.copy()
+    np.fill_diagonal(result, -1)
+    return result
 
 
 def interslice_bandwidth(

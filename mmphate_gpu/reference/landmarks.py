@@ -102,8 +102,8 @@ def landmark_diffusion(
         else:
             clusters = spectral_clusters(affinity, n_landmark, n_svd, random_state)
     clusters = np.unique(clusters, return_inverse=True)[1]
-    one_hot = np.eye(clusters.max() + 1)[clusters]  # O, (N, L)
-    to_landmarks = affinity @ one_hot  # M
+    one_hot = np.eye(clusters.max() + 1)[clusters]  # (N, L)
+    to_landmarks = affinity @ one_hot
     transitions = to_landmarks / to_landmarks.sum(axis=1, keepdims=True)
     landmark_op = (to_landmarks.T / to_landmarks.sum(axis=0)[:, None]) @ transitions
     return Landmarks(landmark_op, transitions, clusters)

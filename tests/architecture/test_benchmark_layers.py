@@ -1,4 +1,4 @@
-"""Every import inside the benchmarks against their table of levels, also those in functions and for type checkers."""
+"""Every import of the benchmarks points to a lower level, also imports inside functions and for type checkers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# A room imports from itself and from rooms above it. The rooms of the last line do not know one another.
+# A module imports from its room and from rooms on lines above. Rooms on the same line do not import one another.
 LEVELS = [
     {"measure"},
     {"cases", "peers"},
@@ -26,7 +26,7 @@ MODULES = {
 
 
 def imports_of(source: str) -> Iterator[str]:
-    """The modules of the benchmarks that a text imports."""
+    """The modules of the benchmarks that ``source`` imports."""
     for node in ast.walk(ast.parse(source)):
         names = []
         if isinstance(node, ast.Import):
@@ -38,7 +38,7 @@ def imports_of(source: str) -> Iterator[str]:
 
 
 def upward(module: str, source: str) -> list[str]:
-    """What is wrong with the imports of a module."""
+    """The faults of the imports of a module."""
     room = module.split(".")[1]
     others = [name for name in imports_of(source) if name != "benchmarks" and name.split(".")[1] != room]
     return [f"{module} imports {name}" for name in others if LEVEL[name.split(".")[1]] >= LEVEL[room]]
@@ -72,5 +72,5 @@ def test_no_modules_import_one_another_in_a_circle():
         ("benchmarks.cases", "import benchmarks.suites.ops"),
     ],
 )
-def test_upward_imports_are_seen(module, source):
+def test_upward_imports_are_reported(module, source):
     assert upward(module, source)

@@ -1,4 +1,4 @@
-"""The examples in the docstrings do what they say. None of them needs an optional package."""
+"""The examples in docstrings give the output that they show. None of them needs an optional package."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MODULES = [
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
     result = doctest.testmod(importlib.import_module(name))  # prints what differs
-    assert result.attempted > 0, "the examples are in no docstring that doctest looks at"
+    assert result.attempted > 0, "doctest does not read the docstring of the example"
     assert result.failed == 0
 
 
-def test_the_public_classes_have_one():
+def test_the_public_classes_have_examples():
     assert {f"mmphate_gpu.{name}" for name in ("estimator", "m_phate", "trace.convert", "record.recorder")} <= set(
         MODULES
     )

@@ -1,4 +1,4 @@
-"""With its required packages alone the library imports and embeds, with the same bits as with all packages."""
+"""The library imports and embeds with its required packages only, and the bits are those with all packages."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ print(json.dumps([bits, refusals, sorted({name.partition(".")[0] for name in sys
 
 
 def requirements(package: str, seen: set[str]) -> Iterator[str]:
-    """``package`` and everything that it requires in this environment, without extras."""
+    """``package`` and all packages that it requires in this environment, without extras."""
     name = re.sub(r"[-_.]+", "-", package).lower()
     if name in seen:
         return
     seen.add(name)
     yield name
     for line in importlib.metadata.requires(name) or ():
-        wanted = Requirement(line)
-        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
-            yield from requirements(wanted.name, seen)
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield from requirements(requirement.name, seen)
 
 
 def other_packages() -> list[str]:
-    """Installed top-level modules that belong neither to the required packages nor to what these require."""
+    """Installed top-level modules that belong to no required package, and to no package that those require."""
     seen: set[str] = set()
     kept = {name for package in REQUIRED for name in requirements(package, seen)} | {"mmphate-gpu"}
     owners = importlib.metadata.packages_distributions().items()
@@ -89,22 +89,22 @@ def run(absent: list[str], folder: Path) -> list:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_required_packages_are_those():
-    """`pip install` brings these alone. A package that is needed only where the caller names it goes to an extra."""
+def test_pip_installs_only_the_required_packages():
+    """A package that only some calls need belongs to an extra."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (listed,) = re.findall(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
     assert {Requirement(line).name for line in re.findall(r'"(.*?)"', listed)} == set(REQUIRED)
 
 
-def test_it_embeds_with_the_required_packages_alone(tmp_path):
+def test_it_embeds_with_the_required_packages_only(tmp_path):
     absent = other_packages()
     assert not {"torch", "sklearn", "PIL", "mmphate_gpu"} & set(absent)
-    # Otherwise a run would be compared with itself.
+    # Without this a run could be compared with itself.
     assert {name for name in ("pytest", "pykeops", "pynndescent", "xarray") if available(name)} <= set(absent)
     result, refusals, loaded = run(absent, tmp_path)
     assert not set(loaded) & set(absent)
     for backend in ("keops", "pynndescent"):
         assert re.search(rf'knn_backend="{backend}" .*pip install "mmphate-gpu\[{backend}\]"', refusals[backend])
     assert {file.name for file in (tmp_path / "out").iterdir()} >= {"embedding.npz", "panels.png", "entropy.png"}
-    wanted, _, _ = run([], tmp_path)
-    assert result == wanted
+    with_all_packages, _, _ = run([], tmp_path)
+    assert result == with_all_packages

@@ -1,9 +1,8 @@
-"""The user's settings of torch, NumPy and Python change no bit of a result, and stay as they are."""
+"""Settings of the user in torch, NumPy and Python change no bit of a result, and a call does not change them."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import random
 import sys
 import threading
@@ -20,128 +19,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmphate_gpu as mp
-from mmphate_gpu import datasets, plots, reference
-from mmphate_gpu.diffusion import diffuse, knee
-from mmphate_gpu.linalg.kmeans import kmeans
-from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
-from mmphate_gpu.ops.launch import twins
 from mmphate_gpu.runtime.isolation import isolated
 
-# ---------------------------------------------------------------- what is called
-
-
-def _walk(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).cumsum(0)
-
-
-WIDE = _walk(30, 4, 6)
-# Half of the units respond in the smallest normal numbers: their squares are denormal.
-NARROW = (_walk(6, 5, 4, 5, seed=1) * np.array([1, 1e-19, 1, 1e-20])[:, None]).astype(np.float32)
-FIT = {"n_landmark": 40, "random_state": 0, "device": "cpu"}
-FITTED = ("landmark_op_", "transitions_", "clusters_", "von_neumann_entropy_", "diff_potential_")
-
-
-def _fit(trace: Any = WIDE, **options: Any) -> list[Any]:
-    model = mp.MMPHATE(**FIT | options)
-    coordinates = model.fit_transform(trace)
-    return [coordinates, model.stress_, model.transform(trace), *(getattr(model, name) for name in FITTED)]
-
-
-def _masked() -> list[Any]:
-    mask = np.arange(6) < np.array([6, 6, 4, 5])[:, None]
-    trace = mp.as_trace(WIDE, mask=np.broadcast_to(mask, WIDE.shape), label=[0, 1, 0, 1, 2, 2])
-    model = mp.MMPHATE(**FIT).fit(trace)
-    shares = mp.neighborhood_preservation(trace, model.embedding_, [2, 5])
-    return [model.embedding_, model.result_.most_active, shares]
-
-
-def _affinity(storage: str) -> list[Any]:
-    """Call every member of the operator, with float32 values and a vector in float64."""
-    operator = mp.multislice_affinity(NARROW, storage=storage, device="cpu")
-    vector = torch.from_numpy(np.sin(np.arange(len(NARROW) * 5 * 4.0)))
-    linear = mp.as_linear_operator(operator) @ vector.numpy()
-    sums = operator.row_sums(), operator.aggregate(torch.from_numpy(np.arange(120) % 7), 7)
-    return [operator @ vector, linear, *sums, operator.to_dense(), mp.to_scipy(operator), mp.to_torch_csr(operator)]
-
-
-def _stages() -> list[Any]:
-    operator = mp.multislice_affinity(WIDE, device="cpu")
-    landmarks = mp.landmark_diffusion(operator, n_landmark=30, random_state=0)
-    whole = mp.landmark_diffusion(operator, n_landmark=None).landmark_op
-    op = landmarks.landmark_op.numpy()
-    potential = mp.diffusion_potential(op, 5)
-    distances = mp.potential_distances(potential, "cosine")
-    solved = mp.metric_mds(distances, solver="nonmetric", random_state=0)
-    curve = mp.von_neumann_entropy(op)
-    numbers = [mp.stress(distances, solved.coordinates), mp.optimal_t(op), knee(curve)]
-    return [op, whole, potential, distances, solved.coordinates, curve, diffuse(op, 3), *numbers]
-
-
-def _reference() -> list[Any]:
-    result = reference.mmphate(WIDE[:27], n_landmark=40, random_state=0)
-    return [value for value in vars(result).values() if isinstance(value, np.ndarray | float | int)]
-
-
-def _drawn(figure: Any) -> np.ndarray:
-    with io.BytesIO() as file:
-        figure.savefig(file, format="raw", dpi=30)
-        return np.frombuffer(file.getvalue(), dtype=np.uint8)
-
-
-def _pictures() -> list[Any]:
-    result = mp.MMPHATE(**FIT).fit(WIDE).result_
-    return [_drawn(plots.panels(result)), _drawn(plots.entropy(result)), _drawn(plots.entropy(result.entropy))]
-
-
-def _ops() -> list[Any]:
-    """Call two ops that run in torch alone, in float32, and the portable versions of four that C++ runs here."""
-    portable, points = twins.PORTABLE, torch.from_numpy(WIDE.transpose(1, 0, 2).copy())
-    generator = torch.Generator("cpu").manual_seed(0)
-    with isolated():
-        rows = points.reshape(-1, 6).float()
-        gram = rows @ rows.T
-        results = [
-            portable["radius_counts"](points, 2.0),
-            portable["assign_nearest"](rows, rows[:3]),
-            portable["kth_neighbor_distance"](points, 3),
-            portable["guttman_transform"](torch.cdist(points[0], points[0]), points[0, :, :2], 0.0),
-        ]
-    pairs = top_eigenpairs(gram.matmul, 120, 3, dtype=torch.float32, generator=generator)
-    return [*results, kmeans(rows, 9, generator=generator), *pairs]
-
-
-CALLS: dict[str, Callable[[], list[Any]]] = {
-    "fit float64": _fit,
-    "fit float32": lambda: _fit(NARROW),
-    "fit a tensor": lambda: _fit(torch.from_numpy(WIDE), landmarks="stratified", mds_solver="classic"),
-    "fit tiles, PCA, links": lambda: _fit(storage="tiles", n_pca=3, decay=None, gamma=1, n_landmark=None),
-    "fit lazy": lambda: _fit(NARROW, storage="lazy", normalize=False, gamma=-1, knn_backend="torch"),
-    "M_PHATE": lambda: [mp.M_PHATE(**FIT, n_jobs=1).fit_transform(WIDE)],
-    "masked": _masked,
-    "affinity sparse": lambda: _affinity("sparse"),
-    "affinity tiles": lambda: _affinity("tiles"),
-    "affinity lazy": lambda: _affinity("lazy"),
-    "stages": _stages,
-    "datasets": lambda: [datasets.bifurcation("hopf_pitchfork", 4, 20, 3).data, datasets.random_walk(5, 3, 4).data],
-    "plan": lambda: [
-        str(mp.plan(mp.as_trace(WIDE), device=device)).splitlines()[1:9] for device in ("cpu", "9 GB card")
-    ],
-    "reference": _reference,
-    "pictures": _pictures,
-    "ops": _ops,
-}
-# These are exported, and no call above needs them.
-NOT_CALLED = {
-    *("Recorder", "load_trace", "save_trace"),  # of the model and of files: test_record, test_trace
-    "to_cupy",  # on a GPU
-    *("Trace", "Landmarks", "Embedding", "MDSResult", "Plan", "Params"),  # classes of inputs and results
-    *("InputError", "InputTypeError", "show_config", "__version__"),
-    *("datasets", "plots", "reference"),  # called by module
-}
+from . import public_calls
+from .public_calls import CALLS, FIT, NOT_CALLED, WIDE, fit
 
 
 def bits(value: Any) -> Any:
-    """What two equal results have in common: types, shapes and bytes."""
+    """Types, shapes and bytes of a result, which are equal for equal results."""
     if isinstance(value, torch.Tensor):
         with torch._C.DisableTorchFunction():
             return _bits_of_tensor(value)
@@ -164,7 +49,7 @@ def plain(name: str) -> Any:
     return bits(CALLS[name]())
 
 
-# ---------------------------------------------------------------- what a user sets
+# ---------------------------------------------------------------- settings of the user
 
 
 class _Passing(TorchDispatchMode):
@@ -173,7 +58,7 @@ class _Passing(TorchDispatchMode):
 
 
 class _Rounding(TorchFunctionMode):
-    """A mode that changes results: it rounds new results to halves, and leaves views as they are."""
+    """A mode that changes results: it rounds new results to half precision, and does not change views."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -264,7 +149,7 @@ STATES: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
 
 
 def state() -> dict[str, Any]:
-    """All settings that a call could leave changed."""
+    """All settings that a call could change."""
     from matplotlib import rcParams
 
     with torch._C.DisableTorchFunction():
@@ -300,7 +185,7 @@ def changes(before: dict[str, Any]) -> set[str]:
 def _nothing_leaks() -> Iterator[None]:
     before = state()
     yield
-    # pytest restores the filters of warnings; torch.use_deterministic_algorithms loads SymPy, which adds one.
+    # torch.use_deterministic_algorithms loads SymPy, which adds a filter of warnings. pytest restores the filters.
     assert changes(before) <= {"warnings"}
 
 
@@ -308,11 +193,11 @@ def _nothing_leaks() -> Iterator[None]:
 
 
 def test_every_exported_function_is_called():
-    text = Path(__file__).read_text(encoding="utf-8")
+    text = Path(public_calls.__file__).read_text(encoding="utf-8")
     assert {name for name in mp.__all__ if f"mp.{name}(" not in text} == NOT_CALLED
 
 
-# Calls in which every stage takes part. All calls are made under several states at once.
+# These calls run every stage. Under "several at once" all calls are made.
 MOST = ("fit float32", "affinity tiles", "stages", "masked", "ops")
 
 
@@ -356,12 +241,12 @@ def test_products_have_all_their_digits_inside():
         with isolated():
             product = left @ right.T
         assert torch.equal(left @ right.T, rough)
-    # 512 terms of at most 1, each rounded to 2^-24 of itself; bfloat16 keeps 2^-9, on the processors that have it.
+    # 512 terms of at most 1, each with a rounding of 2^-24. The rounding of bfloat16, where it is supported, is 2^-9.
     assert float((product - exact).abs().max()) < 512 * 2**-23
 
 
-def test_the_last_thread_to_leave_restores_what_belongs_to_the_process():
-    """The settings stay while another thread is inside, whichever came first."""
+def test_the_last_thread_to_leave_restores_the_settings_of_the_process():
+    """The settings of the isolation stay while another thread is inside."""
     precision = torch.backends.mkldnn.matmul
     with STATES["bfloat16 products"](), contextlib.ExitStack() as first:
         first.enter_context(isolated())
@@ -391,10 +276,10 @@ def test_an_inherited_precision_is_inherited_again():
         assert torch.backends.mkldnn.matmul.fp32_precision == "tf32"
 
 
-def test_fits_in_threads_leave_the_filters_of_warnings():
+def test_fits_in_threads_restore_the_filters_of_warnings():
     before = list(warnings.filters)
     results: list[Any] = []
-    threads = [threading.Thread(target=lambda: results.append(bits(_fit()))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: results.append(bits(fit()))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""The size of the rooms: few modules at the top, short files, short functions."""
+"""Few modules at the top of the package, short files, short functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``import mmphate_gpu`` may load: nothing heavy, and little of its own."""
+"""``import mmphate_gpu`` loads no slow package and few modules, and the public names exist."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEAVY = (
 )
 
 
-# One fresh interpreter takes these steps in turn and says after each what it has loaded.
+# A fresh interpreter runs these steps in order, and prints after each step which modules are loaded.
 STEPS = {
     "base": "import numpy, torch",
     "package": "import mmphate_gpu",
@@ -44,8 +44,8 @@ import mmphate_gpu.pipeline, mmphate_gpu.cli, mmphate_gpu.operators, mmphate_gpu
 """,
     "run": """
 operator = multislice_affinity(numpy.random.default_rng(0).normal(size=(30, 4, 5)), device="cpu")
-found = landmark_diffusion(operator, n_landmark=20, random_state=0)
-potential = diffusion_potential(found.landmark_op, optimal_t(found.landmark_op))
+landmark_op = landmark_diffusion(operator, n_landmark=20, random_state=0).landmark_op
+potential = diffusion_potential(landmark_op, optimal_t(landmark_op))
 metric_mds(potential_distances(potential), random_state=0)
 """,
     "scikit-learn": "import sklearn.base, sklearn.exceptions",
@@ -55,7 +55,7 @@ metric_mds(potential_distances(potential), random_state=0)
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, set[str]]:
-    """What each step loaded that was not there before it."""
+    """The modules that each step loaded."""
     script = "import sys, json, warnings\nwarnings.simplefilter('ignore')\nseen = []\n"
     script += "".join(f"{step}\nseen.append(sorted(sys.modules))\n" for step in STEPS.values())
     done = subprocess.run(
@@ -73,21 +73,20 @@ def top_level(modules: set[str]) -> set[str]:
 def test_the_package_alone_loads_nothing_heavy(loaded):
     new = loaded["package"]
     assert "mmphate_gpu" in new and not top_level(new) & set(HEAVY)
-    # Whatever else costs a second: other people's packages, and many modules of one's own. Measured: the package file
-    # only.
+    # Other packages and many modules of the package would also take time. Measured: only the package file is loaded.
     assert top_level(new) - set(sys.stdlib_module_names) == {"mmphate_gpu"}
     assert len({module for module in new if module.startswith("mmphate_gpu")}) <= 5
     assert len(new) <= 20
 
 
 def test_the_stages_load_nothing_heavy(loaded):
-    """The estimator needs scikit-learn's base classes; nothing else does. psutil is small."""
+    """psutil is small. Only the estimator needs scikit-learn."""
     assert "mmphate_gpu.pipeline" in loaded["stages"]
     assert top_level(loaded["stages"]) - set(sys.stdlib_module_names) <= {"mmphate_gpu", "psutil"}
 
 
 def test_a_run_on_the_cpu_loads_no_optional_package(loaded):
-    """From a trace to its picture, by the stages."""
+    """From a trace to coordinates, stage by stage."""
     assert not top_level(loaded["run"]) & (set(HEAVY) - {"scipy"})
 
 
@@ -97,7 +96,7 @@ def test_the_estimator_adds_only_scikit_learn(loaded):
 
 
 def test_import_has_no_side_effects():
-    """No change of the random state, of the number of threads, of the default dtype, nothing printed, no warning."""
+    """It changes no random state, number of threads or default dtype, prints nothing, and gives no warning."""
     script = """
 import numpy, torch, random
 def state():
@@ -114,28 +113,27 @@ assert state() == before
 # ---------------------------------------------------------------- the public names
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     for name in mmphate_gpu.__all__:
         assert getattr(mmphate_gpu, name) is not None, name
     assert set(mmphate_gpu.__all__) <= set(dir(mmphate_gpu))
 
 
-def test_the_promised_names_are_public():
-    """What users were promised may not go."""
-    promised = (
+def test_names_that_users_rely_on_are_public():
+    relied_on = (
         "MMPHATE M_PHATE multislice_affinity to_scipy to_torch_csr to_cupy as_linear_operator landmark_diffusion"
         " von_neumann_entropy optimal_t diffusion_potential potential_distances metric_mds plan Trace Recorder"
         " load_trace save_trace neighborhood_preservation datasets reference show_config"
     )
-    assert set(promised.split()) <= set(mmphate_gpu.__all__)
+    assert set(relied_on.split()) <= set(mmphate_gpu.__all__)
 
 
-def test_unknown_name_says_so():
+def test_an_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="module 'mmphate_gpu' has no attribute 'PHATE'"):
         mmphate_gpu.PHATE  # noqa: B018
 
 
-def test_star_import():
+def test_a_star_import_gives_the_public_names():
     names: dict[str, object] = {}
     exec("from mmphate_gpu import *", names)
     assert set(mmphate_gpu.__all__) <= set(names)

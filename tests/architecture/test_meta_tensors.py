@@ -1,4 +1,4 @@
-"""Tensors without values are refused: ``torch.ones(...)`` makes them in a script whose default device is "meta"."""
+"""Tensors without values are refused. ``torch.ones(...)`` makes them in a script whose default device is "meta"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files beside the package that other tools read: citation, hooks, workflow, issue form, and the CI command."""
+"""The project files that other tools read: citation, hooks, workflow, issue form, and the CI command."""
 
 from __future__ import annotations
 

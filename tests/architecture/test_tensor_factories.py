@@ -1,7 +1,7 @@
-"""Every call that makes a tensor names its device, and its dtype where the default would decide.
+"""Every call that makes a tensor names its device, and its dtype if the default of torch would decide it.
 
-`torch.set_default_device` and `torch.set_default_dtype` of a user's script then change nothing: the first would put
-tensors on another device than the C++ twins read, and the second would round them.
+So `torch.set_default_device` and `torch.set_default_dtype` in a script of the user change nothing. The first would make
+tensors on a device that the C++ twins cannot read, and the second would round them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 import mmphate_gpu
 
 ROOT = Path(mmphate_gpu.__file__).parent
-# These use the default dtype if they get none.
+# Without a dtype these use the default of torch.
 FLOATING = {
     *("empty", "empty_strided", "eye", "full", "linspace", "logspace", "normal", "ones", "rand", "randn"),
     *("scalar_tensor", "tensor", "zeros"),
@@ -82,7 +82,7 @@ def test_tensors_are_made_with_a_device_and_a_dtype(path):
         "x = torch.where(y < 0, -1.0, 1.0)",
     ],
 )
-def test_calls_that_leave_it_to_the_defaults_are_found(source):
+def test_calls_that_use_a_default_are_reported(source):
     assert list(faults(source))
 
 
@@ -101,5 +101,5 @@ def test_calls_that_leave_it_to_the_defaults_are_found(source):
         "x: torch.Tensor",
     ],
 )
-def test_calls_that_name_it_pass(source):
+def test_calls_without_defaults_pass(source):
     assert not list(faults(source))

@@ -30,14 +30,14 @@ def wrong_letters(text: str) -> list[str]:
 
 
 def _foreign(shape: str) -> set[str]:
-    """Capital letters of ``shape`` that stand for nothing; letters within words, as in TILE, are not looked at."""
+    """Capital letters of ``shape`` that are not in the alphabet. Letters within words, as in TILE, do not count."""
     return set(re.findall(r"\b[A-Z]\b", shape)) - ALPHABET
 
 
 def _mixed(shape: str) -> bool:
-    """Whether an axis S stands beside time steps or landmarks, so that S means samples, or L slices."""
+    """Whether S is beside epochs, time steps or landmarks, which means that S are samples, or L slices."""
     axes = set(shape.strip("()").split(", "))
-    return {"S", "M"} <= axes and bool({"E", "T", "L"} & axes)
+    return "S" in axes and ({"E", "T"} <= axes or "M" in axes and bool({"E", "T", "L"} & axes))
 
 
 def shape_texts(source: str) -> Iterator[str]:
@@ -51,7 +51,7 @@ def shape_texts(source: str) -> Iterator[str]:
 
 
 def names(source: str) -> Iterator[tuple[int, str]]:
-    """The line and the name of everything that ``source`` names itself: variables, arguments, attributes, functions."""
+    """The line and the name of every variable, argument, attribute, function and class that ``source`` defines."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.lineno, node.id
@@ -64,7 +64,7 @@ def names(source: str) -> Iterator[tuple[int, str]]:
 
 
 def by_file(paths: list[Path], wrong: Callable[[str], list[str]]) -> dict[str, list[str]]:
-    """What ``wrong`` finds in the files of ``paths``, by file."""
+    """The results of ``wrong`` for the files of ``paths``, without empty results."""
     results = {str(path.relative_to(ROOT)): wrong(path.read_text(encoding="utf-8")) for path in paths}
     return {name: result for name, result in results.items() if result}
 

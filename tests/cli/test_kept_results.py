@@ -66,20 +66,6 @@ def undrawable(quick_pictures, monkeypatch):
     return set_error
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("$ is\nno maths"), OSError(28, "No space left"), ImportError("no backend"), MemoryError()]
-)
-def test_a_picture_that_fails_is_a_warning(here, undrawable, capsys, error):
-    undrawable(error)
-    assert embed() == 0
-    captured = capsys.readouterr()
-    assert names(here) == {"trace.npy", "out"} and names("out") == RESULTS
-    assert mp.Embedding.load("out/embedding.npz").n_nodes == 90
-    (line,) = [line for line in captured.err.splitlines() if "warning" in line]
-    assert type(error).__name__ in line and "'mmphate-gpu plot out' draws them" in line
-    assert "Traceback" not in captured.err and "90 nodes embedded" in captured.out
-
-
 def test_ctrl_c_in_a_picture_leaves_the_results(here, undrawable, capsys):
     undrawable(KeyboardInterrupt())
     assert embed() == 130

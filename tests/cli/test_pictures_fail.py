@@ -30,7 +30,7 @@ def contents(folder):
 
 
 class MathTextError(Exception):
-    """Like the exception of pyparsing for mathematics that it cannot parse: no other library has its base class."""
+    """Like pyparsing's exception for mathematics that it cannot parse, whose base class no other library has."""
 
 
 # ---------------------------------------------------------------- errors of a library
@@ -40,9 +40,10 @@ class MathTextError(Exception):
     "error",
     [
         MathTextError("Expected end of text, found '$x_{'\n$x_{\n^"),
-        IndexError("string index out of range"),
-        AttributeError("no attribute 'rcParams'"),
         ZeroDivisionError(),
+        OSError(28, "No space left"),
+        ImportError("no backend"),
+        MemoryError(),
     ],
 )
 def test_every_error_of_a_picture_is_a_warning_of_one_line(here, monkeypatch, capsys, error):

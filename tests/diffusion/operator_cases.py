@@ -1,4 +1,4 @@
-"""Landmark operators with many sorts of spectra."""
+"""Landmark operators with many types of spectra."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def markov(affinity: np.ndarray) -> np.ndarray:
 
 
 def gaussian(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Diffusion among scattered points: from well mixed to nearly disconnected."""
+    """Diffusion among scattered points, from well mixed to nearly disconnected."""
     points = rng.normal(size=(n, 3)) * rng.uniform(0.2, 4)
     return markov(np.exp(-((points[:, None] - points) ** 2).sum(-1)))
 
 
 def uneven(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Not symmetric at all: eigenvalues would give another time."""
+    """Far from symmetric: eigenvalues in place of singular values would give another time."""
     return markov(rng.random((n, n)) ** rng.integers(1, 30))
 
 
 def lazy_walk(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Slow mixing: a heavy diagonal."""
+    """Slow mixing by a heavy diagonal."""
     return markov(rng.uniform(1, 50) * np.eye(n) + rng.random((n, n)) / n)
 
 
@@ -35,30 +35,30 @@ def hubs(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def blocks(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Groups with weak ties: a plateau in the entropy."""
+    """Groups with weak links, which give a plateau of the entropy."""
     group = rng.integers(0, 6, n)
     return markov((group[:, None] == group) * rng.random((n, n)) + 10 ** rng.uniform(-6, -2) * rng.random((n, n)))
 
 
 def landmarks_of_walks(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Real landmark operators, those of small random walks."""
+    """The landmark operators of small random walks."""
     trace = np.cumsum(rng.normal(size=(int(rng.integers(26, 40)), 5, 6)), axis=0)
     affinity = reference.multislice_affinity(trace)
     return reference.landmark_diffusion(affinity, clusters=rng.integers(0, n, len(affinity)))[0]
 
 
 def walk_in_the_plane(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Points along a walk, reached within its longest steps: like the landmarks of one unit."""
+    """Diffusion along a walk, between points within its longest steps, as between the landmarks of one unit."""
     points = np.cumsum(rng.normal(size=(n, 2)), axis=0)
     return markov(np.exp(-((points[:, None] - points) ** 2).sum(-1) / 8))
 
 
-KINDS = (gaussian, uneven, lazy_walk, hubs, blocks, landmarks_of_walks)
+FAMILIES = (gaussian, uneven, lazy_walk, hubs, blocks, landmarks_of_walks)
 
 
 def operators() -> Iterator[tuple[str, np.ndarray]]:
-    """48 of them, 12 to 140 landmarks."""
-    for family in KINDS:
+    """48 operators of 12 to 140 landmarks."""
+    for family in FAMILIES:
         for seed in range(8):
             rng = np.random.default_rng(seed)
             yield f"{family.__name__} {seed}", family(rng, int(rng.integers(12, 140)))

@@ -1,4 +1,4 @@
-"""The von Neumann entropy: closed forms, and the diffusion time is that of the float64 singular values."""
+"""The von Neumann entropy has its closed forms, and the diffusion time is that of the float64 singular values."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("golden_*x*.npz"))
 def test_entropy_and_t_match_reference(landmark_op, device):
     wanted = reference.von_neumann_entropy(landmark_op)
     result = von_neumann_entropy(torch.from_numpy(landmark_op).to(device)).cpu().numpy()
-    # Measured: 5.3e-14, of entropies up to 4.9 (hundred powers, by products here, by powers there).
+    # Measured: 5.3e-14, of entropies up to 4.9. The package multiplies powers, the reference raises to each power.
     np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-12)
     assert optimal_t(torch.from_numpy(landmark_op).to(device)) == reference.knee(wanted)
 
 
-def test_t_by_the_gram_path(landmark_op, device, monkeypatch):
-    """The way of more than 1000 landmarks, with its fallback, on small ones."""
+def test_t_from_the_gram_matrix_is_that_of_the_reference(landmark_op, device, monkeypatch):
+    """The computation for more than 1000 landmarks, with its fallback, on small operators."""
     monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     assert optimal_t(torch.from_numpy(landmark_op).to(device)) == reference.optimal_t(landmark_op)
 
 
 def certified_gram_entropy(landmark_op: torch.Tensor) -> torch.Tensor | None:
-    """The entropy by way of the Gram matrix, or None where it may not decide; `SVD_UP_TO` has been lowered."""
+    """The entropy from the Gram matrix, or None if its error could change t. `SVD_UP_TO` has been lowered."""
     low, high = entropy_module._singular_value_bounds(landmark_op, components(landmark_op))
     assert not torch.equal(low, high)  # the Gram matrix gave them
     entropy = entropy_module.entropy_of_singular_values((low + high) / 2)
     return entropy if entropy_module._certain(entropy, low, high) else None
 
 
-def test_gram_path_is_taken_and_near(monkeypatch):
-    """It decides in nearly all cases, or this would prove nothing; its entropies are near the exact ones."""
+def test_the_gram_matrix_decides_nearly_always_and_its_entropy_is_near(monkeypatch):
+    """If the fallback decided, the other tests would not test the Gram matrix."""
     monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
     taken, errors = 0, []
     for landmark_op in OPERATORS.values():
@@ -56,16 +56,16 @@ def test_gram_path_is_taken_and_near(monkeypatch):
             taken += 1
             errors.append(np.abs(entropy.numpy() - reference.von_neumann_entropy(landmark_op)).max())
     assert taken >= 40  # measured: 48 of 48
-    # Small singular values s come with an error of up to 1e-7 instead of 1e-16. Measured: 4e-6, median 6e-15.
+    # Small singular values have an error of up to 1e-7 instead of 1e-16. Measured: 4e-6, median 6e-15.
     assert max(errors) < 1e-3 and np.median(errors) < 1e-12
 
 
 def test_gram_error_is_within_its_bound():
-    """The certificate rests on it: eigenvalues of the Gram matrix against squared singular values, where it matters.
+    """The certificate of t rests on the bound of eigenvalues of the Gram matrix against squared singular values.
 
-    That is below, where a square root magnifies the error: measured 5e-17 of the largest here, 2.4e-16 over 600
-    more of up to 1000 landmarks; the bound is 1e-14. Near the largest (9e-15 here, up to 1.3e-14) it moves the entropy
-    by no more than itself.
+    The square root magnifies the error of small eigenvalues. It is measured as 5e-17 of the largest eigenvalue here,
+    and as 2.4e-16 over 600 more operators of up to 1000 landmarks; the test allows 1e-14. The error of large
+    eigenvalues, 9e-15 here and up to 1.3e-14, is not magnified in the entropy.
     """
     for name, landmark_op in OPERATORS.items():
         values = torch.from_numpy(landmark_op)
@@ -78,7 +78,7 @@ def test_gram_error_is_within_its_bound():
 
 @cache
 def near_tie() -> np.ndarray:
-    """An operator whose two best breaks are nearly equal, by bisection on a mix of two with other times."""
+    """An operator whose two best breaks are nearly equal, by bisection between two operators with different times."""
     first, second = OPERATORS["gaussian 0"], OPERATORS["lazy_walk 0"]
     n = min(len(first), len(second))
     first, second = markov(first[:n, :n]), markov(second[:n, :n])
@@ -86,7 +86,7 @@ def near_tie() -> np.ndarray:
     def mixed(share: float) -> np.ndarray:
         return (1 - share) * first + share * second
 
-    def best(share: float) -> int:  # without the rule for ties, whose edge the bisection would find
+    def best(share: float) -> int:  # without the rule for ties, because bisection would end at the edge of that rule
         return int(errors_of(mixed(share)).argmin())
 
     low, high = 0.0, 1.0
@@ -110,8 +110,8 @@ def gap_of(landmark_op: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("distance", [0.0, 1e-13, 1e-11, 1e-9, 1e-7, 1e-5])
-def test_near_tie_is_left_to_the_svd(distance, monkeypatch):
-    """Two breaks within the error of the Gram path: it must not decide. Further off it may, and is right."""
+def test_a_near_tie_is_left_to_the_svd(distance, monkeypatch):
+    """If two breaks are within its error, the Gram matrix must not decide. If it decides, it is right."""
     tied = near_tie()
     landmark_op = (1 - distance) * tied + distance * OPERATORS["lazy_walk 0"][: len(tied), : len(tied)]
     gap = gap_of(landmark_op)
@@ -119,17 +119,15 @@ def test_near_tie_is_left_to_the_svd(distance, monkeypatch):
     entropy = certified_gram_entropy(torch.from_numpy(landmark_op))
     if gap < 1e-13:
         assert entropy is None
-    if gap > 1e-11:  # nearer than that "the same" has no meaning: rounding decides, in the reference too
+    if gap > 1e-11:  # for smaller gaps rounding decides, in the reference too
         assert optimal_t(torch.from_numpy(landmark_op)) == reference.optimal_t(landmark_op)
 
 
-def test_near_tie_is_one():
-    """Bisection got as near as float64 goes, so the tests above are tests."""
+def test_the_breaks_of_the_near_tie_are_as_near_as_float64_allows():
     assert gap_of(near_tie()) < 1e-12
 
 
-def test_fallback_is_the_svd(monkeypatch):
-    """Where the certificate fails, the entropy is the SVD's to the last bit."""
+def test_the_fallback_is_the_svd_to_the_last_bit(monkeypatch):
     tied = torch.from_numpy(near_tie())
     by_svd = von_neumann_entropy(tied)
     monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), 10))
@@ -139,13 +137,13 @@ def test_fallback_is_the_svd(monkeypatch):
 @pytest.mark.parametrize("threshold", [0, 1000])
 @pytest.mark.parametrize("name", FLAT)
 def test_flat_entropy_gives_one(name, threshold, monkeypatch, device):
-    """Converged training: H does not change with time; all breaks are equal, and the first is meant, not rounding's."""
+    """After converged training H does not change with time. All breaks are equal, and the first is the knee."""
     monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), threshold))
     assert optimal_t(torch.from_numpy(FLAT[name]).to(device)) == 1
 
 
-def test_t_of_more_than_a_thousand_landmarks():
-    """The path as it is taken, nothing patched."""
+def test_t_of_more_than_a_thousand_landmarks_is_that_of_the_reference():
+    """Without patches."""
     rng = np.random.default_rng(0)
     for form in (gaussian, uneven):
         landmark_op = form(rng, 1100)
@@ -153,7 +151,7 @@ def test_t_of_more_than_a_thousand_landmarks():
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_published_entropy_and_t(path):
+def test_entropy_and_t_are_the_published_ones(path):
     golden = np.load(path)
     # Measured: 1.2e-14 and 9e-15.
     np.testing.assert_allclose(von_neumann_entropy(golden["landmark_op"]), golden["entropy"], rtol=0, atol=1e-12)
@@ -176,14 +174,14 @@ def test_entropy_of_the_identity_is_log_n():
     np.testing.assert_allclose(von_neumann_entropy(np.eye(20)), math.log(20), rtol=1e-13)
 
 
-def test_singular_not_eigen_values():
-    """A rotation by a quarter turn scaled apart: eigenvalues +-i/sqrt(2), singular values 1 and 1/2."""
+def test_the_entropy_is_that_of_singular_values_not_of_eigenvalues():
+    """The matrix has the eigenvalues +-i/sqrt(2) and the singular values 1 and 1/2."""
     matrix = np.array([[0.0, 1.0], [-0.5, 0.0]])
     weights = np.array([2, 1]) / 3
     assert von_neumann_entropy(matrix)[0] == pytest.approx(-(weights * np.log(weights)).sum(), abs=1e-14)
 
 
-def test_float32_operator_is_worked_on_in_float64():
+def test_the_entropy_of_a_float32_operator_is_computed_in_float64():
     landmark_op = OPERATORS["gaussian 0"].astype(np.float32)
     result = von_neumann_entropy(torch.from_numpy(landmark_op))
     assert result.dtype == torch.float64
@@ -215,7 +213,7 @@ def test_a_long_curve_of_an_operator_whose_powers_overflow():
     np.testing.assert_allclose(entropy[-1], -len(landmark_op) * 2.2e-16 * math.log(2.2e-16), atol=1e-12)
 
 
-def test_t_max():
+def test_t_max_is_the_length_of_the_curve():
     landmark_op = OPERATORS["gaussian 1"]
     for t_max in (4, 10, 250):
         assert len(von_neumann_entropy(landmark_op, t_max)) == t_max

@@ -1,4 +1,4 @@
-"""The knee of a curve: closed forms, published knees, any scale."""
+"""The knee of a curve, in closed form, as published, and at any scale."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def test_knee_of_two_lines(bend):
 
 
 def test_knee_by_hand():
-    """Break 1: the left line is exact; the right one, 2.5 - x through all four, is off by 1/2 at 1, 2 and 3.
+    """The errors of both breaks of four points.
 
-    Break 2: the left one is off by 1/6, 1/3 and 1/6; the right one, 4/3 - x/2 through 1, 2 and 3, is off by 1/3 at 2
-    and by 1/6 at 3.
+    Break 1: the left line has no error; the right line, 2.5 - x through all four points, has 1/2 at 1, 2 and 3.
+    Break 2: the left line has 1/6, 1/3 and 1/6; the right line, 4/3 - x/2 through 1 to 3, has 1/3 at 2 and 1/6 at 3.
     """
     curve = torch.tensor([3.0, 1.0, 0.0, 0.0], dtype=torch.float64)
     torch.testing.assert_close(knee_errors(curve), torch.tensor([3 / 2, 7 / 6], dtype=torch.float64))
@@ -35,8 +35,8 @@ def test_knee_by_hand():
 
 
 @pytest.mark.parametrize("curves, t", [("curves", "t"), ("short", "short_t")])
-def test_published_knees(curves, t):
-    """60 entropy curves with the t that the published implementation chose (tests/golden/README.md)."""
+def test_knees_are_the_published_ones(curves, t):
+    """60 entropy curves with the t of the published implementation (tests/golden/README.md)."""
     golden = np.load(Path(__file__).parents[1] / "golden" / "golden_knees.npz")
     assert [knee(curve) for curve in golden[curves]] == golden[t].tolist()
     assert [reference.knee(curve) for curve in golden[curves]] == golden[t].tolist()
@@ -63,6 +63,6 @@ def test_knee_matches_reference(n):
 
 
 @pytest.mark.parametrize("shape", [(3,), (0,), (4, 4)], ids=str)
-def test_curve_without_a_knee(shape):
+def test_a_curve_of_another_shape_is_refused(shape):
     with pytest.raises(InputError, match="curve has shape .*; accepted: one axis of at least 4 points"):
         knee(np.ones(shape))

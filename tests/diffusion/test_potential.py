@@ -1,4 +1,4 @@
-"""METHOD steps 10 and 11: the potential and its distances, in float64."""
+"""The potential and its distances, in float64 (steps 10 and 11 of docs/method.md)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from sklearn.metrics.pairwise import cosine_distances
 from mmphate_gpu import reference
 from mmphate_gpu.diffusion import diffuse
 from mmphate_gpu.diffusion import potential as potential_module
-from mmphate_gpu.diffusion.potential import diffusion_potential, potential_distances, potential_of_power
+from mmphate_gpu.diffusion.potential import (
+    diffusion_potential,
+    potential_distances,
+    potential_of_power,
+    warn_if_collapsed,
+)
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.landmarks import landmark_diffusion
+from mmphate_gpu.linalg.components import components
 from mmphate_gpu.operators import SparseAffinity
 from mmphate_gpu.ops.csr import of_dense_rows
 
@@ -65,12 +71,12 @@ def test_potential_of_power_leaves_the_power_alone():
 
 
 @pytest.mark.parametrize("gamma", [-1.1, 1.1, np.nan, "0", None])
-def test_bad_gamma(gamma):
+def test_a_gamma_out_of_range_is_refused(gamma):
     with pytest.raises(InputError, match="gamma="):
         diffusion_potential(np.eye(3), 1, gamma)
 
 
-def test_bad_operator_and_t():
+def test_a_bad_operator_or_t_is_refused():
     with pytest.raises(InputError, match="landmark_op has shape"):
         diffusion_potential(np.ones((2, 3)), 1)
     with pytest.raises(InputError, match="t=0"):
@@ -84,7 +90,7 @@ def assert_distances(distances: np.ndarray, rows: np.ndarray, metric: str = "euc
     wanted = cdist(rows, rows, metric)
     np.testing.assert_array_equal(distances, distances.T)
     assert (np.diagonal(distances) == 0).all()
-    # Relative, for every single pair: PERFORMANCE asks for 1e-9. Worst measured over these tests: 5e-11.
+    # Relative, for every pair; the goal is 1e-9. Worst measured over these tests: 5e-11.
     off = ~np.eye(len(rows), dtype=bool)
     np.testing.assert_allclose(distances[off], wanted[off], rtol=1e-9, atol=0)
 
@@ -100,21 +106,21 @@ def test_distances_match_reference(t, gamma, device):
 
 @pytest.mark.parametrize("spread", [1e-3, 1e-6, 1e-9, 1e-12])
 def test_close_rows_keep_their_digits(spread, device):
-    """Pairs of rows that differ by ``spread``: the product form alone loses all of it below 1e-8."""
+    """Pairs of rows that differ by ``spread``: below 1e-8 the product form alone has no right digit."""
     rng = np.random.default_rng(0)
     rows = rng.random((40, 30))
     rows = np.concatenate([rows, rows + spread * rng.normal(size=rows.shape)])
     assert_distances(potential_distances(torch.from_numpy(rows).to(device)).cpu().numpy(), rows)
 
 
-def test_all_rows_close():
-    """Converged diffusion: every pair is a close one, far from the origin."""
+def test_distances_keep_their_digits_if_all_rows_are_close():
+    """Converged diffusion: the rows are close to one another and far from the origin."""
     rows = 1 + 1e-9 * np.random.default_rng(0).random((50, 20))
     assert_distances(potential_distances(rows), rows)
 
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-8, 1e8, 1e100])
-def test_any_scale(scale):
+def test_distances_are_right_at_any_scale(scale):
     rows = scale * np.random.default_rng(0).random((30, 10))
     assert_distances(potential_distances(rows), rows)
 
@@ -128,7 +134,7 @@ def test_duplicates_are_at_distance_zero():
 
 
 def test_close_pairs_in_many_chunks(monkeypatch):
-    """More close pairs than one chunk holds: 80 rows, all pairs, three at a time."""
+    """More close pairs than fit into a chunk: all pairs of 80 rows, three pairs at a time."""
     rows = 1 + 1e-9 * np.random.default_rng(0).random((80, 20))
     rows[0] = 0
     chunks = potential_module.row_chunks
@@ -136,7 +142,7 @@ def test_close_pairs_in_many_chunks(monkeypatch):
     assert_distances(potential_distances(rows), rows)
 
 
-def test_float32_potential_is_worked_on_in_float64():
+def test_distances_of_a_float32_potential_are_computed_in_float64():
     rows = np.random.default_rng(0).random((20, 9)).astype(np.float32)
     result = potential_distances(rows)
     assert result.dtype == np.float64
@@ -147,13 +153,13 @@ def test_float32_potential_is_worked_on_in_float64():
 def test_cosine_matches_reference(t, device):
     rows = diffusion_potential(markov(60), t)
     result = potential_distances(torch.from_numpy(rows).to(device), "cosine").cpu().numpy()
-    # Not relative: SciPy's own 1 - cosine loses the digits of a small distance. Measured: 1.2e-15.
+    # Absolute, because 1 - cosine of SciPy loses the digits of a small distance. Measured: 1.2e-15.
     np.testing.assert_allclose(result, reference.potential_distances(rows, "cosine"), rtol=0, atol=1e-14)
     assert result.min() >= 0
 
 
 def test_cosine_of_close_rows_by_hand():
-    """1 - cos(a) = a^2 / 2 for a small angle, where 1 minus a rounded cosine is 0 or 1e-16."""
+    """1 - cos(a) = a^2 / 2 for a small angle. With a rounded cosine the difference is 0 or 1e-16."""
     angles = np.array([0, 1e-9, 3e-9])
     result = potential_distances(np.stack([np.cos(angles), np.sin(angles)], 1), "cosine")
     np.testing.assert_allclose(result, (angles[:, None] - angles) ** 2 / 2, rtol=1e-6)
@@ -167,7 +173,7 @@ COSINE = {
 
 @pytest.mark.parametrize("twin", COSINE)
 def test_cosine_of_zero_rows_is_that_of_scikit_learn(twin):
-    """1 to every other row, also to another row of zeros."""
+    """The distance is 1 to every other row, also to another row of zeros."""
     rows = np.random.default_rng(0).normal(size=(9, 4))
     rows[[0, 4, 8]] = 0
     wanted = cosine_distances(rows)
@@ -204,7 +210,7 @@ def landmarks_of_a_case(get_case) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def chain(_) -> tuple[torch.Tensor, torch.Tensor]:
-    """A walk on a line that rarely steps: entries of its powers fall to 1e-135, and the others are 0."""
+    """A walk on a line with rare steps: entries of its powers fall to 1e-135, and the others are 0."""
     affinity = torch.eye(150, dtype=torch.float64) + torch.diag(torch.full((149,), 1e-5, dtype=torch.float64), 1)
     affinity = affinity + affinity.T
     degrees = affinity.sum(1)
@@ -215,9 +221,9 @@ def chain(_) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("t", [2, 27])
 @pytest.mark.parametrize("with_degrees", [True, False])
 def test_distances_after_the_power(made, t, with_degrees, get_case):
-    """An entry of Q that should be 0 may not come out at 1e-16: its square root (gamma = 0) would be 1e-8.
+    """An entry of Q that should be 0 may not be computed as 1e-16, since its square root (gamma = 0) would be 1e-8.
 
-    The oracle has 19 digits, and no negative number to cancel: every entry of it is right, the tiny ones too.
+    The oracle has 19 digits and no negative numbers that could cancel, so all its entries are right, even tiny ones.
     """
     landmark_op, degrees = made(get_case)
     power = np.linalg.matrix_power(landmark_op.numpy().astype(np.longdouble), t)
@@ -230,7 +236,17 @@ def test_distances_after_the_power(made, t, with_degrees, get_case):
     np.testing.assert_allclose(distances.numpy(), wanted, rtol=0, atol=1e-9)
 
 
-def test_bad_potentials():
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_collapsed_components_give_a_warning_even_if_they_differ(metric):
+    """Two groups without links between them: distances within a group are only rounding, the others are not."""
+    landmark_op = torch.block_diag(*[torch.full((4, 4), 0.25, dtype=torch.float64)] * 2)
+    groups = components(landmark_op)
+    potential = diffusion_potential(landmark_op, 5)
+    with pytest.warns(RuntimeWarning, match="after t=5 steps"):
+        warn_if_collapsed(potential_distances(potential, metric), metric, potential, groups, 5)
+
+
+def test_bad_potentials_and_metrics_are_refused():
     with pytest.raises(InputError, match="metric='manhattan' is unknown; accepted: 'euclidean', 'cosine'"):
         potential_distances(np.ones((3, 2)), "manhattan")
     with pytest.raises(InputError, match=r"potential has shape \(3,\); accepted: two axes"):

@@ -1,4 +1,4 @@
-"""Powers of the landmark operator, entry by entry, and operators that are refused."""
+"""Powers of the landmark operator are right in every entry, and bad operators are refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def landmarks_of_suite(get_case, device) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def three_walks(_, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three walks that never meet, of 30, 30 and 50 places dealt at random, with steps of 1e-3 and rarer."""
+    """Three walks without links between them, on 30, 30 and 50 places in random order, with steps of 1e-3 or rarer."""
     rng = np.random.default_rng(0)
     affinity = np.zeros((110, 110))
     for first, last in ((0, 30), (30, 60), (60, 110)):
@@ -51,7 +51,7 @@ def three_walks(_, device) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("t", [1, 2, 7, 50])
 @pytest.mark.parametrize("with_degrees", [True, False])
 def test_diffuse_is_right_entry_by_entry(made, t, with_degrees, get_case, device):
-    """The tiny entries too, against products with 19 digits; what is 0 stays 0. By the symmetric form or without."""
+    """Tiny entries are compared with products of 19 digits, and 0 stays 0, with and without the symmetric form."""
     landmark_op, degrees = made(get_case, device)
     wanted = np.linalg.matrix_power(landmark_op.cpu().numpy().astype(np.longdouble), t)
     result = diffuse(landmark_op, t, degrees if with_degrees else None).cpu().numpy()
@@ -61,23 +61,23 @@ def test_diffuse_is_right_entry_by_entry(made, t, with_degrees, get_case, device
     np.testing.assert_allclose(result.sum(1), 1, rtol=1e-12)
 
 
-def test_diffuse_goes_by_components():
-    """One product of two blocks is that of the whole, and what lies between them stays 0."""
+def test_the_power_of_two_components_is_that_of_each():
+    """Entries between the components stay 0."""
     first, second = (torch.from_numpy(OPERATORS[name]) for name in ("gaussian 0", "uneven 1"))
     result = diffuse(torch.block_diag(first, second), 5)
     torch.testing.assert_close(result, torch.block_diag(diffuse(first, 5), diffuse(second, 5)), rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("svd_up_to", [20, 1000])
-def test_singular_values_by_component(svd_up_to, monkeypatch):
-    """Blocks of several sizes, some by the Gram matrix and some by the SVD: the same values, t and entropy."""
+def test_singular_values_of_components_are_those_of_the_whole(svd_up_to, monkeypatch):
+    """Components of several sizes; with the lower limit the Gram matrix computes some of them."""
     monkeypatch.setattr(entropy_module, "SVD_UP_TO", dict.fromkeys(("cpu", "cuda"), svd_up_to))
     rng = np.random.default_rng(0)
     parts = [torch.from_numpy(uneven(rng, n)) for n in (30, 12, 12, 1, 40)]
     order = torch.from_numpy(rng.permutation(95))
     whole = torch.block_diag(*parts)[order][:, order]
     low, high = entropy_module._singular_value_bounds(whole, components(whole))
-    exact = torch.linalg.svdvals(whole)  # measured: 7e-16 outside the bounds, where they are of the plain SVD
+    exact = torch.linalg.svdvals(whole)  # measured: up to 7e-16 outside of the bounds by the plain SVD
     assert bool((low.sort(descending=True).values <= exact + 1e-14).all())
     assert bool((high.sort(descending=True).values >= exact - 1e-14).all())
     assert int((low == high).sum()) == (25 if svd_up_to == 20 else 95)
@@ -96,17 +96,17 @@ def test_degrees_make_the_operator_symmetric(get_case):
         torch.testing.assert_close(flow, flow.T, rtol=1e-12, atol=0)
 
 
-# ---------------------------------------------------------------- kinds and bad input
+# ---------------------------------------------------------------- array types and bad input
 
 
-def test_numpy_in_numpy_out():
+def test_numpy_arrays_give_numpy_arrays():
     landmark_op = OPERATORS["gaussian 0"]
     for result in (von_neumann_entropy(landmark_op), diffuse(landmark_op, 3)):
         assert isinstance(result, np.ndarray) and result.dtype == np.float64
     assert type(optimal_t(landmark_op)) is int and type(knee(von_neumann_entropy(landmark_op))) is int
 
 
-def test_operator_is_left_alone():
+def test_the_operator_is_not_changed():
     landmark_op = OPERATORS["gaussian 0"].copy()
     before = landmark_op.copy()
     von_neumann_entropy(landmark_op)
@@ -116,14 +116,14 @@ def test_operator_is_left_alone():
 
 @pytest.mark.parametrize("function", [von_neumann_entropy, optimal_t, lambda op: diffuse(op, 2)])
 @pytest.mark.parametrize("shape", [(3, 4), (3,), (2, 2, 2), (0, 0)], ids=str)
-def test_operator_that_is_not_square(function, shape):
+def test_an_operator_that_is_not_square_is_refused(function, shape):
     with pytest.raises(InputError, match="landmark_op has shape .*; accepted: a square matrix"):
         function(np.ones(shape))
 
 
 @pytest.mark.parametrize("function", [von_neumann_entropy, optimal_t, lambda op: diffuse(op, 2)])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_operator_that_is_not_finite(function, value):
+def test_an_operator_that_is_not_finite_is_refused(function, value):
     landmark_op = np.eye(3)
     landmark_op[1, 2] = value
     with pytest.raises(InputError, match="landmark_op contains NaN or infinity"):
@@ -131,7 +131,7 @@ def test_operator_that_is_not_finite(function, value):
 
 
 @pytest.mark.parametrize("t_max", [0, 3, -1, 2.5, "100", None, True])
-def test_bad_t_max(t_max):
+def test_a_bad_t_max_is_refused(t_max):
     for function in (von_neumann_entropy, optimal_t):
         with pytest.raises(InputError, match="t_max="):
             function(np.eye(3), t_max)
@@ -140,6 +140,6 @@ def test_bad_t_max(t_max):
 @pytest.mark.parametrize(
     ("t", "error"), [(0, InputError), (-1, InputError), (1.5, InputTypeError), ("auto", InputTypeError)]
 )
-def test_bad_t(t, error):
+def test_a_bad_t_is_refused(t, error):
     with pytest.raises(error, match="t="):
         diffuse(np.eye(3), t)

@@ -1,4 +1,4 @@
-"""Sampled singular values: the entropy is within its error, and the knee is certain or reported as open."""
+"""With sampled singular values the entropy is within its error, and the knee is certain or a range is reported."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from mmphate_gpu.diffusion import entropy as entropy_module
 from mmphate_gpu.diffusion import entropy_with_error, knee, optimal_t, von_neumann_entropy
 from mmphate_gpu.linalg import singular_value_sample
 
-from .operator_cases import FLAT, KINDS, OPERATORS, uneven, walk_in_the_plane
-
-# ---------------------------------------------------------------- sampled singular values
+from .operator_cases import FAMILIES, FLAT, OPERATORS, uneven, walk_in_the_plane
 
 
 @pytest.fixture
 def sampling(monkeypatch):
-    """Small operators the way of those above 8000 landmarks: few leading singular values, no exact way out."""
+    """Small operators are sampled like those of more than 8000 landmarks, and without the exact computation."""
     monkeypatch.setattr(entropy_module, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 40))
     monkeypatch.setattr(entropy_module, "_exact_fits", lambda *_: False)
     monkeypatch.setattr(singular_value_sample, "N_LEADING", 20)
     monkeypatch.setattr(singular_value_sample, "BLOCK", 15)
 
 
-@pytest.mark.parametrize("family", [family.__name__ for family in KINDS])
+@pytest.mark.parametrize("family", [family.__name__ for family in FAMILIES])
 def test_sampled_entropy_is_within_its_error(family, sampling, device):
-    """And the time is among those left open, which is one in most cases: over all 48 operators in 42."""
+    """The time is in the range that is reported. For 42 of all 48 operators this range is one time."""
     for name in (f"{family} 0", f"{family} 1"):
         wanted = reference.von_neumann_entropy(OPERATORS[name])
         result = entropy_with_error(torch.from_numpy(OPERATORS[name]).to(device))
@@ -48,7 +46,7 @@ def test_exact_entropy_has_no_error(landmark_op):
 OPEN = "gaussian 1"  # its time is 25; the sample leaves 19 to 30
 
 
-def test_open_time_is_left_to_the_exact_way(sampling, monkeypatch):
+def test_an_open_time_is_decided_by_the_exact_computation(sampling, monkeypatch):
     exact = von_neumann_entropy.__wrapped__
     landmark_op = torch.from_numpy(OPERATORS[OPEN])
     with monkeypatch.context() as lifted:
@@ -56,11 +54,11 @@ def test_open_time_is_left_to_the_exact_way(sampling, monkeypatch):
         wanted = exact(landmark_op)
     monkeypatch.setattr(entropy_module, "_exact_fits", lambda *_: True)
     assert torch.equal(exact(landmark_op), wanted)
-    certain = torch.from_numpy(OPERATORS["lazy_walk 0"])  # while this one is not computed exactly
+    certain = torch.from_numpy(OPERATORS["lazy_walk 0"])  # the sample decides, so this operator keeps its error
     assert float(entropy_with_error(certain).error.max()) > 0
 
 
-def test_open_time_that_stays_open_is_told(sampling):
+def test_a_time_that_stays_open_gives_a_warning(sampling):
     landmark_op = torch.from_numpy(OPERATORS[OPEN])
     result = entropy_with_error(landmark_op)
     assert result.t_low < reference.optimal_t(OPERATORS[OPEN]) < result.t_high
@@ -72,7 +70,7 @@ def test_open_time_that_stays_open_is_told(sampling):
     assert torch.equal(entropy, result.entropy) and caught[0].filename == __file__
 
 
-def test_exact_way_asks_for_memory(monkeypatch):
+def test_the_exact_computation_needs_its_memory(monkeypatch):
     groups = [torch.arange(100)[None], torch.arange(20)[:, None]]
     monkeypatch.setattr(entropy_module, "available_bytes", lambda device: 3 * 8 * 100**2)
     assert entropy_module._exact_fits(groups, torch.device("cpu"))
@@ -80,7 +78,7 @@ def test_exact_way_asks_for_memory(monkeypatch):
     assert not entropy_module._exact_fits(groups, torch.device("cpu"))
 
 
-def test_more_probes_narrow_what_is_open(sampling, monkeypatch):
+def test_more_probes_narrow_the_range(sampling, monkeypatch):
     spans = {}
     for rounds in ((32,), (32, 64)):
         monkeypatch.setattr(entropy_module, "PROBES", rounds)
@@ -90,19 +88,19 @@ def test_more_probes_narrow_what_is_open(sampling, monkeypatch):
 
 
 @pytest.mark.parametrize("name", FLAT)
-def test_sampled_flat_entropy(name, monkeypatch):
-    """No spread, so no error but rounding's, that of singular values which are 0 included."""
+def test_a_sampled_flat_entropy_has_only_the_error_of_rounding(name, monkeypatch):
+    """Rounding includes that of singular values which should be 0."""
     monkeypatch.setattr(entropy_module, "SAMPLE_ABOVE", dict.fromkeys(("cpu", "cuda"), 0))
     monkeypatch.setattr(entropy_module, "_exact_fits", lambda *_: False)
     result = entropy_with_error(FLAT[name])
     assert result.t_low == 1
     off = np.abs(result.entropy - reference.von_neumann_entropy(FLAT[name]))
-    # Beside the error of the sample the sums of the reference are rounded. Measured: 8e-7, with 49 values that are 0.
+    # 1e-14 for the rounding of the sums in the reference. Measured: 8e-7, with 49 values that should be 0.
     assert (off <= result.error + 1e-14).all() and off.max() < 1e-5
 
 
-def test_sampled_components_beside_exact_ones(sampling):
-    """Two that are sampled, two of one size and one alone that are not."""
+def test_components_may_be_sampled_or_exact(sampling):
+    """Two components are sampled; two of equal size and a single landmark are exact."""
     rng = np.random.default_rng(0)
     parts = [torch.from_numpy(uneven(rng, n)) for n in (60, 12, 12, 1, 80)]
     whole = torch.block_diag(*parts)
@@ -114,8 +112,8 @@ def test_sampled_components_beside_exact_ones(sampling):
 
 
 @pytest.mark.slow
-def test_nine_thousand_landmarks():
-    """Nothing patched: a product of two walks, whose singular values are the products of theirs."""
+def test_nine_thousand_landmarks_are_sampled_within_the_error():
+    """Without patches. The operator is a Kronecker product, so its singular values are known."""
     rng = np.random.default_rng(0)
     left, right = (torch.from_numpy(walk_in_the_plane(rng, n)) for n in (90, 100))
     values = torch.outer(torch.linalg.svdvals(left), torch.linalg.svdvals(right)).flatten()

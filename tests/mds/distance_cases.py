@@ -1,4 +1,4 @@
-"""Distances of many sorts for the tests of MDS."""
+"""Distances of many types for the tests of MDS."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ def points_5d(n: int, seed: int = 0) -> np.ndarray:
 
 
 def with_duplicates(seed: int = 0) -> np.ndarray:
-    """60 points on 27 places: many zero distances off the diagonal."""
+    """60 points on 27 places, so many distances are 0."""
     points = RNG(seed).integers(0, 3, (60, 3)).astype(float)
+    return cdist(points, points)
+
+
+def planar() -> np.ndarray:
+    points = RNG(3).normal(size=(50, 2))
     return cdist(points, points)
 
 
@@ -49,7 +54,7 @@ DISTANCES = {
     "5-D points, 10": lambda: points_5d(10),
     "5-D points, 60": lambda: points_5d(60, 1),
     "5-D points, 200": lambda: points_5d(200, 2),
-    "planar": lambda: _planar(),
+    "planar": lambda: planar(),
     "duplicates": with_duplicates,
     "all at distance 1": lambda: 1 - np.eye(30),
     "not a metric": lambda: not_a_metric(40),
@@ -60,11 +65,6 @@ DISTANCES = {
     "hopf": lambda: bifurcation("hopf"),
     "hopf and pitchfork": lambda: bifurcation("hopf_pitchfork"),
 }
-
-
-def _planar() -> np.ndarray:
-    points = RNG(3).normal(size=(50, 2))
-    return cdist(points, points)
 
 
 def stress_by_hand(distances: np.ndarray, coordinates: np.ndarray) -> float:

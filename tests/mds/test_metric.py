@@ -1,4 +1,4 @@
-"""Metric MDS: stress no higher than scikit-learn's from the same start, one picture per seed, bad input refused."""
+"""Metric MDS: its stress is not above that of scikit-learn, a seed decides the result, and bad input is refused."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ from mmphate_gpu.mds.smacof import one_sweep
 from mmphate_gpu.ops import guttman_transform as guttman_module
 from mmphate_gpu.ops.launch.twins import PORTABLE
 
-from .distance_cases import (
-    DISTANCES,
-    RNG,
-    points_5d,
-    stress_by_hand,
-)
+from .distance_cases import DISTANCES, RNG, planar, points_5d, stress_by_hand
 
 # ---------------------------------------------------------------- against scikit-learn
 
@@ -32,9 +27,9 @@ from .distance_cases import (
 @pytest.mark.parametrize("n_components", [2, 3])
 @pytest.mark.parametrize("start", ["classic", "random"])
 def test_stress_is_not_above_scikit_learns(distances, n_components, start, device):
-    """From the same start, the same rule to stop: at most 0.1 % above. Mostly below, for the acceleration goes further.
+    """With the same start and the same rule to stop, the stress is at most 0.1 % above. It is mostly below.
 
-    Measured over these: never above; at the closest 1e-5 of itself below, at most all of it (planar points).
+    Measured: never above; at least the share 1e-5 below, and 0 for planar points.
     """
     sklearn_smacof = pytest.importorskip("sklearn.manifold").smacof
     init = {
@@ -48,7 +43,7 @@ def test_stress_is_not_above_scikit_learns(distances, n_components, start, devic
     ours = metric_mds(
         torch.from_numpy(distances.copy()).to(device), n_components, init=torch.from_numpy(init).to(device)
     )
-    # 1e-12: where the distances can be met exactly, both end at rounding (1e-16).
+    # 1e-12, because both end at rounding (1e-16) if the distances can be reproduced exactly.
     assert ours.stress <= 1.001 * stress_by_hand(distances, theirs) + 1e-12
 
 
@@ -62,7 +57,7 @@ def test_stress_matches_reference(distances):
 
 
 def test_stress_by_hand():
-    """Distances 3, 4, 5 shown as 3, 4, 7: sqrt(4 / 50)."""
+    """Distances 3, 4, 5 embedded as 3, 4, 7: sqrt(4 / 50)."""
     distances = np.array([[0.0, 3, 4], [3, 0, 5], [4, 5, 0]])
     assert stress(distances, np.array([[0.0], [3], [-4]])) == pytest.approx(np.sqrt(4 / 50), rel=1e-14)
 
@@ -78,17 +73,17 @@ def test_stress_of_float32_is_summed_in_float64():
     assert stress(distances, coordinates) == pytest.approx(wanted, rel=1e-12)
 
 
-def test_stress_refuses_what_does_not_fit():
+def test_stress_of_other_shapes_is_refused():
     with pytest.raises(InputError, match=r"distances has shape \(3, 3\) and coordinates \(4, 2\)"):
         stress(np.zeros((3, 3)), np.ones((4, 2)))
 
 
-# ---------------------------------------------------------------- the descent
+# ---------------------------------------------------------------- sweeps
 
 
 def test_guttman_transform_matches_reference(distances, device):
     points = RNG(0).normal(size=(len(distances), 2)) * distances.mean()
-    points[1] = points[0]  # a zero distance in the picture
+    points[1] = points[0]  # a distance of 0 in the embedding
     points -= points.mean(0)
     result, raw = one_sweep(*(torch.from_numpy(part.copy()).to(device) for part in (distances, points)))
     scale = distances.max()
@@ -100,7 +95,7 @@ def test_guttman_transform_matches_reference(distances, device):
 
 
 def test_guttman_transform_in_small_blocks(distances, monkeypatch):
-    """The portable sweep; tests/twins holds the others against it."""
+    """The portable version; tests/twins compares the others with it."""
     arguments = torch.from_numpy(distances.copy()), torch.from_numpy(RNG(0).normal(size=(len(distances), 2)))
     arguments += (1e-8,)
     whole, raw = PORTABLE["guttman_transform"](*arguments)
@@ -119,55 +114,53 @@ def test_classic_matches_reference(distances, n_components, device):
     result = classic(values, n_components, generator=seeded_generator(0)).cpu().numpy()
     wanted = reference.classical_mds(distances, n_components)
     scale = distances.max()
-    # Products, not coordinates: axes of equal variance may turn. With all distances alike any axes are as good.
-    # Measured: 1.7e-15 of the squared largest distance.
+    # Products and not coordinates, because axes of equal variance may rotate. If all distances are equal, any axes are
+    # right. Measured: 1.7e-15 of the squared largest distance.
     if np.unique(distances).size > 2:
         np.testing.assert_allclose(result @ result.T / scale**2, wanted @ wanted.T / scale**2, rtol=0, atol=1e-12)
-    # An eigenvalue that is 0 comes as its rounding.
+    # An eigenvalue that should be 0 is computed as its rounding.
     np.testing.assert_allclose((result**2).sum(0), (wanted**2).sum(0), rtol=1e-6, atol=1e-13 * (wanted**2).sum())
     assert (np.diff((result**2).sum(0)) <= 1e-9 * scale**2 * len(result)).all()  # by falling variance
 
 
-def test_classic_recovers_a_plane():
-    """Distances of points in a plane: the points again, turned. Measured: 2e-14."""
-    points = RNG(3).normal(size=(50, 2))
-    result = metric_mds(cdist(points, points), solver="classic")
+def test_classic_reproduces_distances_in_a_plane():
+    """Measured: 2e-14."""
+    distances = planar()
+    result = metric_mds(distances, solver="classic")
     assert result.stress < 1e-12 and result.n_iter == 0
-    np.testing.assert_allclose(cdist(result.coordinates, result.coordinates), cdist(points, points), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(cdist(result.coordinates, result.coordinates), distances, rtol=0, atol=1e-12)
 
 
-def test_classic_signs(distances):
-    """The entry of largest magnitude is positive on every axis."""
+def test_the_largest_entry_of_a_classic_axis_is_positive(distances):
     result = classic(torch.from_numpy(distances.copy()), 2, generator=seeded_generator(0))
     assert bool((result.gather(0, result.abs().argmax(0, keepdim=True)) >= 0).all())
 
 
-def test_more_axes_than_dimensions():
-    """Points on a line in three dimensions: the others are zero, not NaN."""
+def test_axes_beyond_the_dimensions_of_the_distances_are_zero():
+    """The points lie on a line, and the embedding has three components."""
     line = np.arange(10.0)[:, None]
     result = metric_mds(cdist(line, line), 3)
-    # Eigenvalues that are 0 to rounding, 1e-15, give axes of their square root. Measured: 4e-8.
+    # Eigenvalues that should be 0 are 1e-15, and axes are in proportion to their square root. Measured: 4e-8.
     assert result.stress < 1e-6 and np.abs(result.coordinates[:, 1:]).max() < 1e-5
 
 
-# ---------------------------------------------------------------- one picture
+# ---------------------------------------------------------------- seeds and orientation
 
 
-def test_one_seed_one_picture(distances):
+def test_a_seed_gives_the_same_bits_twice(distances):
     for solver in ("classic", "smacof"):
         first, again = (metric_mds(distances, solver=solver, random_state=3) for _ in range(2))
         np.testing.assert_array_equal(first.coordinates, again.coordinates)
 
 
-def test_any_seed_nearly_the_same_picture():
-    """The seed only starts an iteration that converges: measured 1e-15 between seeds."""
+def test_the_seed_hardly_changes_the_result():
+    """The seed only starts an iteration that converges. Measured: 1e-15 between seeds."""
     distances = DISTANCES["walk"]()
     first, other = (metric_mds(distances, random_state=seed).coordinates for seed in (0, 1))
     np.testing.assert_allclose(first, other, rtol=0, atol=1e-9 * np.abs(first).max())
 
 
-def test_order_of_landmarks_does_not_turn_the_picture():
-    """Points renamed: the same coordinates, renamed. Orientation does not hang on the order."""
+def test_the_order_of_landmarks_does_not_change_their_coordinates():
     distances = DISTANCES["hopf"]()
     order = RNG(0).permutation(len(distances))
     first = metric_mds(distances, random_state=0).coordinates[order]
@@ -176,7 +169,7 @@ def test_order_of_landmarks_does_not_turn_the_picture():
     np.testing.assert_allclose(renamed, first, rtol=0, atol=1e-9 * np.abs(first).max())
 
 
-def test_orient_finds_the_rotation(device):
+def test_orient_undoes_rotations_and_reflections(device):
     start = torch.from_numpy(RNG(0).normal(size=(30, 3)))
     turn = torch.linalg.qr(torch.from_numpy(RNG(1).normal(size=(3, 3)))).Q
     for mirror in (1, -1):
@@ -185,8 +178,8 @@ def test_orient_finds_the_rotation(device):
         torch.testing.assert_close(result, start - start.mean(0), rtol=0, atol=1e-13)
 
 
-def test_result_is_turned_onto_its_start(distances):
-    """No rotation brings it nearer: the cross product of both is symmetric and positive."""
+def test_the_result_is_rotated_onto_its_start(distances):
+    """The cross product of both is symmetric and positive, so no rotation brings them nearer."""
     init = reference.classical_mds(distances, 2)
     result = metric_mds(distances, init=init).coordinates
     cross = result.T @ (init - init.mean(0))
@@ -196,10 +189,10 @@ def test_result_is_turned_onto_its_start(distances):
     np.testing.assert_allclose(result.mean(0), 0, atol=1e-12 * distances.max())
 
 
-# ---------------------------------------------------------------- kinds and bad input
+# ---------------------------------------------------------------- array types and bad input
 
 
-def test_kinds():
+def test_the_result_has_the_array_type_of_the_distances():
     distances = points_5d(12)
     result = metric_mds(distances, random_state=0)
     assert isinstance(result, MDSResult) and isinstance(result.coordinates, np.ndarray)
@@ -210,7 +203,7 @@ def test_kinds():
     assert result.stress == pytest.approx(stress_by_hand(distances, result.coordinates), rel=1e-12)
 
 
-def test_distances_and_init_are_left_alone():
+def test_distances_and_init_are_not_changed():
     distances, init = points_5d(12), RNG(0).normal(size=(12, 2))
     before = distances.copy(), init.copy()
     metric_mds(distances, init=init, solver="nonmetric")
@@ -218,7 +211,7 @@ def test_distances_and_init_are_left_alone():
     np.testing.assert_array_equal(init, before[1])
 
 
-def test_float32_distances_asymmetric_by_rounding():
+def test_distances_may_be_asymmetric_by_rounding():
     distances = points_5d(30).astype(np.float32)
     distances[0, 1] *= 1 + 1e-6
     np.fill_diagonal(distances, 1e-6)
@@ -226,12 +219,12 @@ def test_float32_distances_asymmetric_by_rounding():
     assert metric_mds(distances).stress == pytest.approx(metric_mds(exact).stress, rel=1e-3)
 
 
-def test_two_points():
+def test_two_points_keep_their_distance():
     result = metric_mds(np.array([[0.0, 3.0], [3.0, 0.0]]), 1)
     assert abs(result.coordinates[0, 0] - result.coordinates[1, 0]) == pytest.approx(3, rel=1e-12)
 
 
-def test_all_distances_zero():
+def test_points_at_distance_zero_are_embedded_at_zero():
     result = metric_mds(np.zeros((5, 5)))
     np.testing.assert_array_equal(result.coordinates, 0)
     assert result.stress == 0
@@ -250,7 +243,7 @@ BAD_DISTANCES = {
 
 
 @pytest.mark.parametrize("name", BAD_DISTANCES)
-def test_bad_distances(name):
+def test_bad_distances_are_refused(name):
     distances, message = BAD_DISTANCES[name]
     with pytest.raises(InputError, match=message):
         metric_mds(distances)
@@ -271,7 +264,7 @@ BAD_OPTIONS = {
 
 
 @pytest.mark.parametrize("name", BAD_OPTIONS)
-def test_bad_options(name):
+def test_bad_options_are_refused(name):
     options, message = BAD_OPTIONS[name]
     with pytest.raises(InputError, match=message):
         metric_mds(points_5d(12), **options)

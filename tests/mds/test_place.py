@@ -1,4 +1,4 @@
-"""New points among the fitted points."""
+"""Placement of new points among the fitted points."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from scipy.spatial.distance import cdist
 
 from mmphate_gpu.mds.place import place
 
-from .distance_cases import (
-    RNG,
-)
-
-# ---------------------------------------------------------------- new points among the fitted
+from .distance_cases import RNG
 
 
-def test_place_is_a_weighted_mean(device):
-    """Against the formula, with weights below thresh left out."""
+def test_place_is_a_mean_with_the_weights_above_thresh(device):
     rng = RNG(0)
     new, fitted, targets = (torch.from_numpy(rng.normal(size=shape)) for shape in ((2, 5, 3), (2, 30, 3), (2, 30, 2)))
     bandwidth = torch.tensor(0.9, dtype=torch.float64)
@@ -28,8 +23,8 @@ def test_place_is_a_weighted_mean(device):
         np.testing.assert_allclose(result[unit], wanted, rtol=0, atol=1e-13)
 
 
-def test_place_far_away_goes_to_the_nearest():
-    """No fitted point within the cut: not 0 / 0, but where the nearest one is."""
+def test_a_point_beyond_all_fitted_points_is_placed_at_the_nearest():
+    """All its weights are below thresh, and the result is not 0 / 0."""
     fitted = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64)
     targets = torch.tensor([[[5.0], [7.0]]], dtype=torch.float64)
     far = torch.tensor([[[1e6], [-1e6]]], dtype=torch.float64)
@@ -43,5 +38,5 @@ def test_place_rows_do_not_depend_on_one_another():
     bandwidth = torch.tensor(0.9, dtype=torch.float64)
     whole = place(new, fitted, targets, bandwidth, thresh=1e-4)
     single = torch.cat([place(row, fitted, targets, bandwidth, thresh=1e-4) for row in new.split(1, dim=1)], 1)
-    # A matrix product of one row and of nine may differ in the last bits: measured 2e-16.
+    # Matrix products of one row and of nine may differ in the last bits. Measured: 2e-16.
     torch.testing.assert_close(whole, single, rtol=0, atol=1e-14)

@@ -1,4 +1,4 @@
-"""SMACOF on the device alone: replays of a CUDA graph give the bits of single sweeps."""
+"""SMACOF without reading from the device: replays of a CUDA graph give the bits of single sweeps."""
 
 from __future__ import annotations
 
@@ -16,21 +16,16 @@ from mmphate_gpu.mds.smacof import SmacofRun, smacof
 from mmphate_gpu.ops.launch import repeat
 from mmphate_gpu.ops.launch.repeat import repeat_until
 
-from .distance_cases import (
-    points_5d,
-    starts_of,
-)
-
-# ---------------------------------------------------------------- on the device alone
+from .distance_cases import points_5d, starts_of
 
 
-def way_of(distances: np.ndarray, dtype: torch.dtype = torch.float64, **options: Any) -> SmacofRun:
+def run_of(distances: np.ndarray, dtype: torch.dtype = torch.float64, **options: Any) -> SmacofRun:
     values, start = starts_of(distances)
     return SmacofRun(values.to(dtype), start - start.mean(0), **{"max_iter": 3000, "eps": 1e-6} | options)
 
 
-def everything_in(way: SmacofRun) -> list[torch.Tensor]:
-    return [tensor.clone() for tensor in way.places]
+def copies_of(run: SmacofRun) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in run.places]
 
 
 ENDS = {
@@ -43,19 +38,19 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_late_look_finds_the_same_bits(end, dtype):
-    """Sweeps after the end change nothing: what is read a block later is what it was."""
-    way = way_of(points_5d(60, 1), dtype, **ENDS[end])
-    repeat_until(way.done, way.advance)
-    before = everything_in(way)
+def test_sweeps_after_the_end_change_no_bit(end, dtype):
+    """So the end may be read a block of sweeps later."""
+    run = run_of(points_5d(60, 1), dtype, **ENDS[end])
+    repeat_until(run.done, run.advance)
+    before = copies_of(run)
     for _ in range(20):
-        way.advance()
-    assert all(map(torch.equal, everything_in(way), before))
-    assert 1 <= way.n_iter <= way.max_iter
+        run.advance()
+    assert all(map(torch.equal, copies_of(run), before))
+    assert 1 <= run.n_iter <= run.max_iter
 
 
 class FakeGraphs:
-    """Stands in for torch.cuda: what is called within a capture is not done, but done again in every replay."""
+    """Replaces torch.cuda: a call within a capture does nothing, and every replay calls it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.capturing, self.captured, self.replays, self.resets = False, [], 0, 0
@@ -77,7 +72,7 @@ class FakeGraphs:
 
     def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
         assert capture_error_mode == "thread_local" and not gc.isenabled()
-        assert not self.capturing and len(self.current) == 2  # none is captured on the stream that is current outside
+        assert not self.capturing and len(self.current) == 2  # never on the stream that is current outside
         self.capturing = True
 
     def capture_end(self) -> None:
@@ -101,13 +96,13 @@ class FakeGraphs:
 @pytest.mark.parametrize("max_iter", [1, 2, 9, 10, 11, 17, 18, 3000])
 def test_replays_of_a_graph_give_the_bits_of_single_sweeps(max_iter, monkeypatch):
     options = {"max_iter": max_iter, "eps": 1e-6 if max_iter == 3000 else 0.0}
-    one_by_one, replayed = (way_of(points_5d(60, 1), **options) for _ in range(2))
+    one_by_one, replayed = (run_of(points_5d(60, 1), **options) for _ in range(2))
     repeat_until(one_by_one.done, one_by_one.advance)
     graphs = FakeGraphs(monkeypatch)
     repeat._replay_until(replayed.done, graphs.calls(replayed.advance))
-    assert all(map(torch.equal, everything_in(replayed), everything_in(one_by_one)))
+    assert all(map(torch.equal, copies_of(replayed), copies_of(one_by_one)))
     assert replayed.n_iter == (max_iter if max_iter < 3000 else one_by_one.n_iter)
-    # The first sweep comes before, the next ones are done one by one, the others in whole graphs.
+    # The first sweep and `EAGER` more are single, and the others run in whole graphs.
     left = replayed.n_iter - 1 - repeat.EAGER
     assert graphs.replays == max(0, -(-left // repeat.BLOCK)) and graphs.resets == (left > 0)
     assert len(graphs.captured) == (repeat.BLOCK if left > 0 else 0)
@@ -116,7 +111,7 @@ def test_replays_of_a_graph_give_the_bits_of_single_sweeps(max_iter, monkeypatch
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, KeyboardInterrupt])
 def test_a_step_that_fails_leaves_no_capture_behind(error, broken, monkeypatch):
-    """No capture is left, whether CUDA takes it for intact or ending it is an error as well."""
+    """This also holds if ending the capture is another error."""
     graphs = FakeGraphs(monkeypatch)
     graphs.broken = broken
     steps = 0
@@ -133,7 +128,7 @@ def test_a_step_that_fails_leaves_no_capture_behind(error, broken, monkeypatch):
     assert graphs.current == ["outside"] and gc.isenabled()
 
 
-def test_an_interrupt_between_replays_lets_go_of_the_graph(monkeypatch):
+def test_an_interrupt_between_replays_frees_the_graph(monkeypatch):
     graphs = FakeGraphs(monkeypatch)
     monkeypatch.setattr(graphs, "replay", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -162,7 +157,7 @@ def test_no_graph_on_the_cpu(monkeypatch):
 
 
 class OnCuda:
-    """What says on a GPU that three steps are done."""
+    """A flag on a GPU that is true after three steps."""
 
     is_cuda, device = True, "cuda"
 
@@ -177,7 +172,7 @@ class OnCuda:
 
 
 def test_no_graph_without_the_cache_of_the_allocator(monkeypatch):
-    """Every allocation in a capture would be an error then: compute-sanitizer's runs are such."""
+    """Without the cache, as under compute-sanitizer, every allocation in a capture is an error."""
     replayed: list[OnCuda] = []
     monkeypatch.setattr(repeat, "_replay_until", lambda done, advance: replayed.append(done))
     monkeypatch.setattr(repeat.CUPY, "serves", lambda: True)

@@ -1,4 +1,4 @@
-"""SMACOF: the stress never rises, long steps save sweeps, and the float32 part does not move the end."""
+"""SMACOF: the stress never rises, long steps save sweeps, and sweeps in float32 do not change the result."""
 
 from __future__ import annotations
 
@@ -16,14 +16,7 @@ from mmphate_gpu.mds.classic import classic
 from mmphate_gpu.mds.smacof import one_sweep, smacof
 from mmphate_gpu.ops import descent_step as descent
 
-from .distance_cases import (
-    DISTANCES,
-    RNG,
-    not_a_metric,
-    points_5d,
-    starts_of,
-    stress_by_hand,
-)
+from .distance_cases import DISTANCES, RNG, not_a_metric, points_5d, starts_of, stress_by_hand
 
 
 def raw_stress(distances: np.ndarray, points: torch.Tensor) -> float:
@@ -32,7 +25,7 @@ def raw_stress(distances: np.ndarray, points: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("start", ["classic", "random"])
 def test_stress_never_rises(distances, start):
-    """Whenever it is stopped, what is returned is no worse than the start and every point seen, mixed ones included."""
+    """After any number of sweeps the result is no worse than the start and all points that were tried."""
     values = torch.from_numpy(distances.copy())
     init = classic(values, 2, generator=seeded_generator(0))
     if start == "random":
@@ -48,14 +41,14 @@ def test_stress_never_rises(distances, start):
         end = smacof(values, init, max_iter=max_iter, sweep=sweep)
         assert end.n_iter == len(seen) <= max_iter
         last = float(one_sweep(values, end.coordinates)[1])
-        # A plain step from the best point seen cannot rise but by what points closer than 1e-8 of the picture, taken as
-        # one, add. Measured: 3e-16 of it.
+        # A plain step from the best point can raise the stress only because points closer than 1e-8 of the embedding
+        # count as coincident. Measured: a share of 3e-16.
         assert last <= min(seen) * (1 + 1e-9) + 1e-24 * float(values.square().sum())
 
 
 @pytest.mark.parametrize("name", ["hopf", "hopf and pitchfork", "walk"])
 def test_long_steps_save_sweeps(name):
-    """Plain sweeps need more to get as low. Measured: 183, 135, 31 for its 38, 35, 13."""
+    """Plain sweeps need more sweeps for the same stress. Measured: 183, 135 and 31 instead of 38, 35 and 13."""
     distances = DISTANCES[name]()
     values = torch.from_numpy(distances)
     plain = classic(values, 2, generator=seeded_generator(0))
@@ -72,8 +65,8 @@ def test_max_iter_is_kept(distances):
 
 
 @pytest.mark.parametrize("astray", [100.0, -1.0, float("nan")])
-def test_long_steps_that_do_not_lower_the_stress_are_thrown_away(astray, monkeypatch):
-    """Steps that lead astray every time: the result is that of plain steps, and no worse than the start."""
+def test_long_steps_that_do_not_lower_the_stress_are_replaced_by_plain_steps(astray, monkeypatch):
+    """All long steps are bad, and the result is that of plain steps."""
     distances = points_5d(40)
     values = torch.from_numpy(distances)
     init = classic(values, 2, generator=seeded_generator(0))
@@ -86,7 +79,7 @@ def test_long_steps_that_do_not_lower_the_stress_are_thrown_away(astray, monkeyp
 def learned(
     steps: list[torch.Tensor], falls: list[torch.Tensor], residual: torch.Tensor
 ) -> tuple[list[float], torch.Tensor, list[float]]:
-    """What is told and kept after these steps, and the products of what is kept with the residual."""
+    """The message and the kept rows after these steps, and the products of the kept rows with the residual."""
     message, kept, along = [0.0] * descent.N_STATE, steps[0].new_zeros(descent.ROWS, steps[0].numel()), []
     for step, fall in zip(steps, falls, strict=True):
         along = descent._learn(message, kept, step, fall, residual)
@@ -94,8 +87,8 @@ def learned(
 
 
 @pytest.mark.parametrize("n_steps", [1, 3, 5, 8])
-def test_what_is_kept_is_bfgs(n_steps):
-    """The step by inner products is that of the inverse Hessian by its dense update, from the last DEPTH steps."""
+def test_long_steps_are_those_of_bfgs(n_steps):
+    """The step by inner products is that of the dense update of the inverse Hessian, from the last DEPTH steps."""
     rng = RNG(n_steps)
     n, depth = 12, descent.DEPTH
     hessian = np.diag(np.linspace(0.1, 1, n))  # of (1/2) x' H x, whose residual is -H x
@@ -125,24 +118,24 @@ def test_steps_without_curvature_are_left_out():
     torch.testing.assert_close(of_residual * residual[0] + torch.tensor(of_kept).double() @ kept, 2 * residual[0])
 
 
-def test_a_fall_too_small_to_square_is_not_divided_by():
+def test_a_fall_whose_square_vanishes_gives_an_infinite_step():
     step, fall = (torch.full((1, 1), size, dtype=torch.float64) for size in (1e-160, 1e-163))
     message, _, along = learned([step], [fall], fall)
     assert message[descent.N_KEPT] == 1 and descent._weights(message, along)[0] == float("inf")
 
 
-def test_a_share_is_the_lowest_point_of_a_parabola():
+def test_the_share_of_a_step_is_the_lowest_point_of_a_parabola():
     points = RNG(0).normal(size=(6, 2))
-    squared = float((points**2).sum())  # a stress of 2 * 6 * sum x^2 over ordered pairs: its slope is 4 * 6 x
+    squared = float((points**2).sum())  # the stress 2 * 6 * sum x^2 over ordered pairs has the slope 4 * 6 x
     assert descent._share(6, 4 * squared, gain=12 * (1 - 9) * squared) == pytest.approx(1 / 4, rel=1e-12)
-    for far in (1e6, float("inf"), float("nan")):  # never less than a tenth
+    for far in (1e6, float("inf"), float("nan")):  # at least a tenth
         assert descent._share(6, squared, gain=-far) == 0.1
-    assert descent._share(6, squared, gain=0.0) == 0.5  # ... and never more than half
+    assert descent._share(6, squared, gain=0.0) == 0.5  # at most a half
 
 
 @pytest.mark.parametrize("init", ["zeros", "one point", "a line"])
-def test_degenerate_starts(init):
-    """Coincident points have no direction to part in; nothing may become NaN."""
+def test_degenerate_starts_give_finite_coordinates(init):
+    """Coincident points have no direction in which to separate."""
     start = {
         "zeros": np.zeros((20, 2)),
         "one point": np.ones((20, 2)),
@@ -152,7 +145,7 @@ def test_degenerate_starts(init):
     assert np.isfinite(result.coordinates).all() and 0 <= result.stress <= 1
 
 
-# ---------------------------------------------------------------- the way there in float32
+# ---------------------------------------------------------------- sweeps in float32
 
 
 def recorded(seen: list[tuple[torch.dtype, float]]):
@@ -165,7 +158,7 @@ def recorded(seen: list[tuple[torch.dtype, float]]):
 
 
 @pytest.mark.parametrize(("n", "rough"), [(255, False), (256, True), (300, True)])
-def test_many_landmarks_go_in_float32_and_end_in_float64(n, rough):
+def test_many_landmarks_start_in_float32_and_end_in_float64(n, rough):
     seen: list[tuple[torch.dtype, float]] = []
     end = smacof(*starts_of(points_5d(n)), sweep=recorded(seen))
     dtypes = [dtype for dtype, _ in seen]
@@ -177,19 +170,19 @@ def test_many_landmarks_go_in_float32_and_end_in_float64(n, rough):
 
 @pytest.mark.parametrize("n_components", [2, 3, 4])
 @pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
-def test_float32_does_not_move_the_end(scale, n_components, monkeypatch):
-    """Stress as low as by float64 alone, to what `eps` leaves open; no scale leaves the range of float32."""
+def test_sweeps_in_float32_do_not_raise_the_final_stress(scale, n_components, monkeypatch):
+    """The stress is as low as by float64 alone, up to `eps`, also for distances beyond the range of float32."""
     distances = scale * points_5d(300)
     values, init = starts_of(distances, n_components)
     result = raw_stress(distances / scale, smacof(values, init).coordinates / scale)
     monkeypatch.setattr(smacof_module, "ROUGH_FROM", 1000)
     alone = raw_stress(distances / scale, smacof(values, init).coordinates / scale)
-    # `eps` leaves 5e-7 of the stress at every step. Measured: 6.4e-6 above at most, 4.4e-5 below.
+    # `eps` allows 5e-7 of the stress in every step. Measured: at most 6.4e-6 above and 4.4e-5 below.
     assert result <= alone * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("max_iter", [1, 2, 3, 4, 5, 6, 10, 25, 60, 3000])
-def test_stress_never_rises_by_way_of_float32(max_iter):
+def test_stress_never_rises_in_float32(max_iter):
     distances = not_a_metric(300)
     values, init = starts_of(distances)
     seen: list[tuple[torch.dtype, float]] = []
@@ -197,7 +190,7 @@ def test_stress_never_rises_by_way_of_float32(max_iter):
     assert end.n_iter == len(seen) <= max_iter
     largest = float(values.max())
     raws = [raw if dtype == torch.float64 else raw * largest**2 for dtype, raw in seen]
-    # Measured: 4e-7 of it below, or more; float32 sums are right to 1e-7 of themselves.
+    # Measured: at least the share 4e-7 below. The error of float32 sums is the share 1e-7.
     last = float(one_sweep(values, end.coordinates)[1])
     assert last <= min(raws) * (1 + 1e-6)
 
@@ -214,11 +207,11 @@ def test_many_landmarks_are_not_above_scikit_learns():
 
 
 @pytest.mark.parametrize("init", ["zeros", "one point", "duplicates"])
-def test_degenerate_starts_of_many_landmarks(init):
+def test_degenerate_starts_of_many_landmarks_give_finite_coordinates(init):
     start = {"zeros": np.zeros((260, 2)), "one point": np.ones((260, 2)), "duplicates": RNG(0).integers(0, 3, (260, 2))}
     result = metric_mds(points_5d(260), init=start[init].astype(float))
     assert np.isfinite(result.coordinates).all() and 0 <= result.stress <= 1
 
 
-def test_all_distances_of_many_landmarks_zero():
+def test_many_landmarks_at_distance_zero_have_no_stress():
     assert metric_mds(np.zeros((260, 260))).stress == 0

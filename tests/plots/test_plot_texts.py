@@ -1,4 +1,4 @@
-"""Pictures show names as they are, have ticks that distinguish labels, and ignore the user's settings."""
+"""Pictures show names unchanged, have ticks that distinguish labels, and ignore the settings of the user."""
 
 from xml.dom import minidom
 
@@ -69,14 +69,14 @@ def bar_names(figure, name):
         (np.array(["2024", "NaT"], "M8[Y]"), ["2024-01-01", "NaT"]),
     ],
 )
-def test_texts_tell_labels_apart(labels, expected):
+def test_texts_of_different_labels_differ(labels, expected):
     assert texts(np.asarray(labels)) == expected
 
 
 WEIRD = ["-->", "\ufffe", "$$", "$\\gate$", "w$_$", "_b", "_nolegend_", "", "a\nb", "é中😀", "שלום", "\ud800"]
 
 
-def test_names_are_drawn_as_they_are_and_also_later(tmp_path):
+def test_names_are_drawn_unchanged_and_can_be_drawn_later(tmp_path):
     embedding = fake(unit=np.array(WEIRD, dtype=object), classes=["$_$", "_c"])
     figure = panels(embedding, path=tmp_path / "p.svg")
     minidom.parse(str(tmp_path / "p.svg"))  # well-formed
@@ -84,22 +84,17 @@ def test_names_are_drawn_as_they_are_and_also_later(tmp_path):
     assert legend_names(figure, "unit") == expected
     assert legend_names(figure, "most_active") == ["$_$", "_c"]
     figure = panels(fake(unit=np.array(["$$", "b$"])))
-    figure.canvas.draw()  # now with the user's settings
+    figure.canvas.draw()  # with the settings of the user
 
 
 @pytest.mark.parametrize("components", [1, 2])
-def test_names_on_bars_and_axes_are_no_mathematics(components):
+def test_dollar_signs_on_bars_and_axes_are_no_mathematics(components):
     names = np.array([f"$_{i}$" for i in range(20)])
     figure = panels(fake(epoch=names, unit=names, components=components))
     figure.canvas.draw()
     assert bar_names(figure, "unit") == bar_names(figure, "epoch")[:-1] == ["$_0$", "$_5$", "$_10$", "$_15$"]
     if components == 1:
-        assert [tick.get_text() for tick in panel(figure, "unit").get_xticklabels()] == [
-            "$_0$",
-            "$_5$",
-            "$_10$",
-            "$_15$",
-        ]
+        assert [tick.get_text() for tick in panel(figure, "unit").get_xticklabels()] == bar_names(figure, "unit")
 
 
 # ---------------------------------------------------------------- ticks
@@ -109,7 +104,7 @@ def test_names_on_bars_and_axes_are_no_mathematics(components):
     "labels, expected",
     [
         (np.arange(0, 1000, 10) + 10**12, [10**12, 10**12 + 500, 10**12 + 990]),
-        (np.array([3.0, 1.0, 2.0]), [1, 2, 3]),  # whole numbers, whatever their dtype
+        (np.array([3.0, 1.0, 2.0]), [1, 2, 3]),  # whole numbers in a floating-point dtype
         (np.array([5, 5, 5]), [5]),
         (np.array([0.0, 0.25, 1.0]), [0, 0.5, 1]),
         (np.array([2**62, 2**62 + 3]), [2**62, 2**62 + 3]),
@@ -153,7 +148,7 @@ def test_every_node_is_drawn_and_labels_stay_in_the_picture(epoch, components):
         assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
 
 
-def test_steps_far_below_one_are_uneven_too():
+def test_tiny_steps_can_be_uneven():
     labels = np.array([0, 1e-10, 5e-10])
     assert not np.array_equal(ordered(np.arange(3), labels, "viridis", 0, 1).values, labels)
     even = np.array([0, 1e-10, 2e-10])
@@ -163,7 +158,7 @@ def test_steps_far_below_one_are_uneven_too():
 @pytest.mark.parametrize(
     "curve, t", [([1.0, 2.0], 1), ([3.0], 0), (8 + 1e-9 * np.sin(np.arange(100)), 99), (np.ones(5), 4)]
 )
-def test_short_and_level_entropies(curve, t):
+def test_short_and_level_curves_are_readable(curve, t):
     figure = entropy(curve, t)
     figure.canvas.draw()
     axes = figure.axes[0]
@@ -177,10 +172,10 @@ def test_short_and_level_entropies(curve, t):
     assert figure.bbox.x0 < label.x0 and label.x1 < figure.bbox.x1
 
 
-# ---------------------------------------------------------------- the user's settings
+# ---------------------------------------------------------------- settings of the user
 
 
-def test_the_users_settings_change_no_picture(tmp_path):
+def test_settings_of_the_user_change_no_picture(tmp_path):
     def draw(folder):
         folder.mkdir()
         panels(fake(components=3), path=folder / "p.png")
@@ -194,7 +189,7 @@ def test_the_users_settings_change_no_picture(tmp_path):
         assert {name: matplotlib.rcParams[name] for name in before} == before
 
 
-def test_the_users_figures_and_backend_stay():
+def test_figures_and_backend_of_the_user_stay():
     import matplotlib.pyplot as plt
 
     plt.close("all")  # of other tests

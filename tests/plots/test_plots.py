@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, what it is labeled with, what is written."""
+"""Pictures show every node with its labels, and their files are written whole."""
 
 import subprocess
 import sys
@@ -86,7 +86,7 @@ def test_scales_are_equal(components):
 
 @pytest.mark.parametrize("components", [2, 3])
 @pytest.mark.parametrize("figsize", [None, (9, 11), (14, 6)])
-def test_keys_stand_clear_of_the_panels(components, figsize):
+def test_keys_do_not_overlap_the_panels(components, figsize):
     figure = panels(fake(components=components, units=20), figsize=figsize)
     figure.canvas.draw()
     keys = [axes for axes in figure.axes if axes.get_label() == "key"]
@@ -102,7 +102,7 @@ def test_keys_stand_clear_of_the_panels(components, figsize):
 
 
 @pytest.mark.parametrize("suffix", HEAD)
-def test_file_is_written_whole_and_again(tmp_path, suffix):
+def test_a_file_is_replaced_by_the_same_bits(tmp_path, suffix):
     path = tmp_path / f"panels{suffix}"
     panels(fake(), path=path)
     first = path.read_bytes()
@@ -123,7 +123,7 @@ def test_bad_paths_are_refused_and_nothing_is_written(tmp_path, draw, name, mess
 
 
 @pytest.mark.parametrize("components", [2, 3])
-def test_fifty_thousand_nodes(tmp_path, components):
+def test_fifty_thousand_nodes_are_small_dots_in_a_small_file(tmp_path, components):
     embedding = fake(101, 83, 6, components, classes=10)
     assert embedding.n_nodes > 50_000
     figure = panels(embedding, path=tmp_path / "large.pdf")
@@ -133,13 +133,13 @@ def test_fifty_thousand_nodes(tmp_path, components):
     assert (tmp_path / "large.pdf").stat().st_size < 10e6
 
 
-def test_no_class_lies_on_top_of_all_others():
+def test_no_class_hides_all_others():
     values = np.asarray(dots(panel_axes(panels(fake(40, 20, 4)))["unit"]).get_array())
     last = np.bincount(values[-800:].astype(int), minlength=4)
     assert last.min() > 100
 
 
-def test_very_many_nodes_are_sampled_and_the_figure_says_so(monkeypatch):
+def test_very_many_nodes_are_sampled_and_a_note_says_so(monkeypatch):
     monkeypatch.setattr("mmphate_gpu.plots.scatter.MAX_DOTS", 50)
     figure = panels(fake())
     assert len(dots(panel_axes(figure)["epoch"]).get_offsets()) == 50
@@ -148,7 +148,7 @@ def test_very_many_nodes_are_sampled_and_the_figure_says_so(monkeypatch):
 
 @pytest.mark.parametrize("components", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(9, 1, 1), (1, 9, 1), (1, 1, 9), (9, 1, 3), (2, 1, 1)])
-def test_axes_of_one_value(tmp_path, components, shape):
+def test_axes_with_a_single_value_can_be_drawn(tmp_path, components, shape):
     panels(fake(*shape, components, classes=1), path=tmp_path / "one.png")
     assert (tmp_path / "one.png").stat().st_size > 10_000
 
@@ -159,7 +159,7 @@ def test_equal_points_can_be_drawn(components):
     panels(embedding).canvas.draw()
 
 
-def test_names_and_uneven_steps_as_labels():
+def test_names_and_uneven_steps_are_labels_of_the_keys():
     layout = SliceLayout(np.array([1, 10, 100]), np.array(["start", "end"]), np.array(["a very long name", "b"]))
     for components in (1, 2):
         figure = panels(fake(layout=layout, components=components))
@@ -205,7 +205,7 @@ def test_bad_arguments_are_refused():
         panels(fake(), figsize=(5,))
 
 
-def test_point_size_is_taken():
+def test_the_point_size_can_be_set():
     assert dots(panel_axes(panels(fake(), point_size=3.5))["epoch"]).get_sizes() == [3.5]
 
 
@@ -219,7 +219,7 @@ def test_entropy_marks_the_chosen_time(tmp_path):
     assert (tmp_path / "entropy.svg").read_bytes().startswith(b"<?xml")
 
 
-def test_entropy_of_a_bare_curve():
+def test_a_curve_is_drawn_with_a_mark_only_if_t_is_passed():
     assert len(entropy([3.0, 2.0, 1.0]).axes[0].lines) == 1
     assert len(entropy(np.array([3.0, 2.0, 1.0]), 1).axes[0].lines) == 3
     beyond = entropy(np.array([3.0, 2.0, 1.0]), t=9).axes[0]
@@ -235,12 +235,12 @@ def test_entropy_label_stays_in_the_picture(t):
 
 
 @pytest.mark.parametrize("wrong", ["curve", [], [[1.0]], [1.0, np.nan], None])
-def test_entropy_refuses_what_is_no_curve(wrong):
+def test_bad_curves_are_refused(wrong):
     with pytest.raises(InputError, match="entropy"):
         entropy(wrong)
 
 
-def test_entropy_refuses_an_embedding_without_one():
+def test_an_embedding_without_entropy_is_refused():
     with pytest.raises(InputError, match="no entropy"):
         entropy(Embedding(np.zeros((4, 2)), SliceLayout.of_shape(2, 1, 2)))
 

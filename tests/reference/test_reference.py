@@ -1,4 +1,4 @@
-"""The dense reference against the published implementation's output, and against closed forms."""
+"""The dense reference against the output of the published implementation, and against closed forms."""
 
 import inspect
 from pathlib import Path
@@ -13,8 +13,8 @@ from mmphate_gpu import diffusion, reference
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ["walk_28x20x12", "hopf_pitchfork_12x14"]
-# Largest error of the affinity / the landmark operator from the raw trace, normalized in its own dtype here and there
-# (tests/golden/README.md). Measured: 7e-16 / 4e-16 (walk) and 1e-16 / 4e-16 (float32).
+# Largest error of the affinity and of the landmark operator from the raw trace, which both sides normalize in its dtype
+# (tests/golden/README.md). Measured: 7e-16 and 4e-16 (walk), 1e-16 and 4e-16 (float32).
 RAW_TOLERANCE = 1e-12
 
 
@@ -94,7 +94,7 @@ def test_mmphate_end_to_end(golden):
     result = reference.mmphate(golden["trace"], clusters=golden["clusters"], n_components=3)
     assert result.embedding.shape == (len(golden["clusters"]), 3)
     assert result.t == golden["t"]
-    assert result.stress < golden["stress"]  # one component more
+    assert result.stress < golden["stress"]  # which has one component less
 
 
 @pytest.mark.parametrize("solver", ["classic", "nonmetric"])
@@ -105,7 +105,7 @@ def test_mmphate_takes_every_solver(solver):
     assert result.stress == mds.stress
 
 
-# What was promised: "reference.*: the same names". Conversions of operators and the plan of a run have no dense twin.
+# The reference has the names of the package. Conversions of operators and plans have no dense version.
 STAGE_FUNCTIONS = [
     "multislice_affinity",
     "landmark_diffusion",
@@ -116,7 +116,7 @@ STAGE_FUNCTIONS = [
     "metric_mds",
     "neighborhood_preservation",
 ]
-# How the package works, not what it computes.
+# Parameters that do not change what is computed.
 MEANS = {"storage", "knn_backend", "device"}
 
 
@@ -124,12 +124,12 @@ MEANS = {"storage", "knn_backend", "device"}
 def test_every_stage_function_has_a_reference(name):
     assert name in reference.__all__
     theirs, ours = (inspect.signature(getattr(home, name)).parameters for home in (mmphate_gpu, reference))
-    for parameter in theirs.keys() - MEANS - {list(theirs)[0]}:  # the first is called by what it is there
+    for parameter in theirs.keys() - MEANS - {list(theirs)[0]}:  # the first may have another name
         assert ours[parameter].default == theirs[parameter].default
         assert ours[parameter].kind == theirs[parameter].kind
 
 
-def test_same_seed_same_picture():
+def test_a_seed_gives_the_same_bits_twice():
     first, second = (reference.mmphate(walk((12, 5, 6)), n_landmark=20, interslice_knn=4, random_state=3) for _ in "ab")
     assert np.array_equal(first.embedding, second.embedding)
     assert len(np.unique(first.clusters)) == len(first.landmark_op) <= 20
@@ -166,7 +166,7 @@ def test_reduce_keeps_distances_and_variance_order():
     points = reference.normalize(walk((6, 4, 8)))
     assert reference.reduce(points, 8) is points
     rotated = reference.reduce(points, 7).reshape(24, 7)
-    # Centered over samples, the points span 7 dimensions: nothing is lost.
+    # The points are centered over samples, so they span 7 dimensions, and the reduction keeps all distances.
     np.testing.assert_allclose(cdist(rotated, rotated), cdist(*[points.reshape(24, 8)] * 2), atol=1e-12)
     assert (np.diff(rotated.var(axis=0)) <= 0).all()
 
@@ -187,7 +187,7 @@ def test_affinity_without_decay():
     np.testing.assert_array_equal(reference.intraslice_affinity(units, knn=1, decay=None)[0], expected)
 
 
-def test_one_unit_and_few_slices():
+def test_one_unit_and_few_slices_have_an_affinity():
     with pytest.warns(UserWarning, match="interslice_knn=25 is clamped to 8"):
         affinity = reference.multislice_affinity(walk((9, 1, 5)))
     assert affinity.shape == (9, 9)
@@ -224,7 +224,7 @@ def test_knee_of_two_lines(corner):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_of_equal_breaks_the_first_is_the_knee(seed):
-    """A curve that is flat to rounding: all breaks are equals, as `diffusion.knee` has it."""
+    """On a curve that is flat up to rounding all breaks are equal, as for `diffusion.knee`."""
     curve = 4.8 + 1e-15 * np.random.default_rng(seed).standard_normal(40)
     assert reference.knee(curve) == diffusion.knee(curve) == 1
 
@@ -274,19 +274,19 @@ def test_metric_mds_is_that_of_the_package(solver):
 
 
 def test_disparities_by_hand():
-    """Given 1 < 2 = 2 < 3 < 4 < 5, shown 2, 3, 1, 4, 6, 5: of the tied pair 1 goes first, then 2 and 1 are pooled."""
-    values, shown = np.zeros((4, 4)), np.array([2.0, 3, 1, 4, 6, 5])
+    """1 < 2 = 2 < 3 < 4 < 5 embedded as 2, 3, 1, 4, 6, 5: 1 is the first of the tied pair, and is pooled with 2."""
+    values, embedded = np.zeros((4, 4)), np.array([2.0, 3, 1, 4, 6, 5])
     i, j = np.triu_indices(4, 1)
     values[i, j] = values[j, i] = [1, 2, 2, 3, 4, 5]
     wanted = np.array([1.5, 3, 1.5, 4, 5.5, 5.5])
-    np.testing.assert_allclose(_disparities_of(values, shown), wanted * np.sqrt(59 / (wanted**2).sum()), rtol=1e-14)
+    np.testing.assert_allclose(_disparities_of(values, embedded), wanted * np.sqrt(59 / (wanted**2).sum()), rtol=1e-14)
 
 
-def _disparities_of(target, shown):
-    """As if four points had the distances ``shown``."""
+def _disparities_of(target, embedded):
+    """The disparities of four points with the distances ``embedded``."""
     i, j = np.triu_indices(4, 1)
     table = np.zeros((4, 4))
-    table[i, j] = table[j, i] = shown
+    table[i, j] = table[j, i] = embedded
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference.mds, "cdist", lambda *points: table)
         return reference.mds.disparities(target, np.zeros((4, 2)))[i, j]
@@ -310,7 +310,7 @@ def test_neighborhood_preservation_by_hand():
     assert reference.neighborhood_preservation(trace, np.array([[0.0], [9.0], [1.0], [10.0]]), 1)[1] == 0.0
 
 
-def test_a_masked_array_brings_its_mask():
+def test_the_mask_of_a_masked_array_is_used():
     values, hidden = np.random.default_rng(0).normal(size=(4, 3, 6)), np.random.default_rng(1).random((4, 3, 6)) < 0.2
     masked = np.ma.masked_array(np.where(hidden, 1e20, values), hidden)
     for function in (reference.normalize, reference.flat_points, reference.resolution):

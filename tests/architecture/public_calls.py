@@ -1,0 +1,128 @@
+"""Calls of every public function, whose results the test of global state compares to the bit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+import mmphate_gpu as mp
+from mmphate_gpu import datasets, plots, reference
+from mmphate_gpu.diffusion import diffuse, knee
+from mmphate_gpu.linalg.kmeans import kmeans
+from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
+from mmphate_gpu.ops.launch import twins
+from mmphate_gpu.runtime.isolation import isolated
+
+
+def _walk(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).cumsum(0)
+
+
+WIDE = _walk(30, 4, 6)
+# Half of the units have values near the smallest normal numbers, so their squares are subnormal.
+NARROW = (_walk(6, 5, 4, 5, seed=1) * np.array([1, 1e-19, 1, 1e-20])[:, None]).astype(np.float32)
+FIT = {"n_landmark": 40, "random_state": 0, "device": "cpu"}
+FITTED = ("landmark_op_", "transitions_", "clusters_", "von_neumann_entropy_", "diff_potential_")
+
+
+def fit(trace: Any = WIDE, **options: Any) -> list[Any]:
+    model = mp.MMPHATE(**FIT | options)
+    coordinates = model.fit_transform(trace)
+    return [coordinates, model.stress_, model.transform(trace), *(getattr(model, name) for name in FITTED)]
+
+
+def _masked() -> list[Any]:
+    mask = np.arange(6) < np.array([6, 6, 4, 5])[:, None]
+    trace = mp.as_trace(WIDE, mask=np.broadcast_to(mask, WIDE.shape), label=[0, 1, 0, 1, 2, 2])
+    model = mp.MMPHATE(**FIT).fit(trace)
+    shares = mp.neighborhood_preservation(trace, model.embedding_, [2, 5])
+    return [model.embedding_, model.result_.most_active, shares]
+
+
+def _affinity(storage: str) -> list[Any]:
+    """Call every member of the operator, with float32 values and a vector in float64."""
+    operator = mp.multislice_affinity(NARROW, storage=storage, device="cpu")
+    vector = torch.from_numpy(np.sin(np.arange(len(NARROW) * 5 * 4.0)))
+    linear = mp.as_linear_operator(operator) @ vector.numpy()
+    sums = operator.row_sums(), operator.aggregate(torch.from_numpy(np.arange(120) % 7), 7)
+    return [operator @ vector, linear, *sums, operator.to_dense(), mp.to_scipy(operator), mp.to_torch_csr(operator)]
+
+
+def _stages() -> list[Any]:
+    operator = mp.multislice_affinity(WIDE, device="cpu")
+    landmarks = mp.landmark_diffusion(operator, n_landmark=30, random_state=0)
+    whole = mp.landmark_diffusion(operator, n_landmark=None).landmark_op
+    op = landmarks.landmark_op.numpy()
+    potential = mp.diffusion_potential(op, 5)
+    distances = mp.potential_distances(potential, "cosine")
+    solved = mp.metric_mds(distances, solver="nonmetric", random_state=0)
+    curve = mp.von_neumann_entropy(op)
+    numbers = [mp.stress(distances, solved.coordinates), mp.optimal_t(op), knee(curve)]
+    return [op, whole, potential, distances, solved.coordinates, curve, diffuse(op, 3), *numbers]
+
+
+def _reference() -> list[Any]:
+    result = reference.mmphate(WIDE[:27], n_landmark=40, random_state=0)
+    return [value for value in vars(result).values() if isinstance(value, np.ndarray | float | int)]
+
+
+def _drawn(figure: Any) -> np.ndarray:
+    with io.BytesIO() as file:
+        figure.savefig(file, format="raw", dpi=30)
+        return np.frombuffer(file.getvalue(), dtype=np.uint8)
+
+
+def _pictures() -> list[Any]:
+    result = mp.MMPHATE(**FIT).fit(WIDE).result_
+    return [_drawn(plots.panels(result)), _drawn(plots.entropy(result)), _drawn(plots.entropy(result.entropy))]
+
+
+def _ops() -> list[Any]:
+    """Call two ops that have only a torch version, in float32, and the portable versions of four ops that have C++."""
+    portable, points = twins.PORTABLE, torch.from_numpy(WIDE.transpose(1, 0, 2).copy())
+    generator = torch.Generator("cpu").manual_seed(0)
+    with isolated():
+        rows = points.reshape(-1, 6).float()
+        gram = rows @ rows.T
+        results = [
+            portable["radius_counts"](points, 2.0),
+            portable["assign_nearest"](rows, rows[:3]),
+            portable["kth_neighbor_distance"](points, 3),
+            portable["guttman_transform"](torch.cdist(points[0], points[0]), points[0, :, :2], 0.0),
+        ]
+    pairs = top_eigenpairs(gram.matmul, 120, 3, dtype=torch.float32, generator=generator)
+    return [*results, kmeans(rows, 9, generator=generator), *pairs]
+
+
+CALLS: dict[str, Callable[[], list[Any]]] = {
+    "fit float64": fit,
+    "fit float32": lambda: fit(NARROW),
+    "fit a tensor": lambda: fit(torch.from_numpy(WIDE), landmarks="stratified", mds_solver="classic"),
+    "fit tiles, PCA, links": lambda: fit(storage="tiles", n_pca=3, decay=None, gamma=1, n_landmark=None),
+    "fit lazy": lambda: fit(NARROW, storage="lazy", normalize=False, gamma=-1, knn_backend="torch"),
+    "M_PHATE": lambda: [mp.M_PHATE(**FIT, n_jobs=1).fit_transform(WIDE)],
+    "masked": _masked,
+    "affinity sparse": lambda: _affinity("sparse"),
+    "affinity tiles": lambda: _affinity("tiles"),
+    "affinity lazy": lambda: _affinity("lazy"),
+    "stages": _stages,
+    "datasets": lambda: [datasets.bifurcation("hopf_pitchfork", 4, 20, 3).data, datasets.random_walk(5, 3, 4).data],
+    "plan": lambda: [
+        str(mp.plan(mp.as_trace(WIDE), device=device)).splitlines()[1:9] for device in ("cpu", "9 GB card")
+    ],
+    "reference": _reference,
+    "pictures": _pictures,
+    "ops": _ops,
+}
+# Public names without a call above.
+NOT_CALLED = {
+    *("Recorder", "load_trace", "save_trace"),  # tests/record and tests/trace call these
+    "to_cupy",  # needs a GPU
+    *("Trace", "Landmarks", "Embedding", "MDSResult", "Plan", "Params"),  # classes of inputs and results
+    *("InputError", "InputTypeError", "show_config", "__version__"),
+    *("datasets", "plots", "reference"),  # modules, whose functions are called
+}
