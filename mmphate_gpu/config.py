@@ -1,4 +1,4 @@
-"""What is installed, which device is there, and which backend serves each operation."""
+"""What is installed, which devices exist, and which backend each operation uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = (
 
 
 def show_config() -> str:
-    """A report of versions, devices and backends, and why a backend does not serve; print it into a bug report."""
+    """A report for bug reports: versions, devices, backends, and why a backend does not work."""
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
     lines += [f"  {name:<14} {version_of(name)}" for name in PACKAGES]
     lines += ["devices", *_devices(), "backends", *_backends()]
@@ -49,7 +49,7 @@ def _why_no_cuda() -> str:
 
 
 def _backends() -> list[str]:
-    # An op is known from when its module is imported.
+    # Importing the module of an op registers it.
     from .ops import (  # noqa: F401
         assign_nearest,
         csr_matmul,
@@ -65,12 +65,12 @@ def _backends() -> list[str]:
     )
 
     reason = why_no_keops()
-    keops = "serves, exact" if reason is None else f"does not serve: {reason}"
-    none = 'does not serve: pynndescent is not installed: pip install "mmphate-gpu[pynndescent]"'
+    keops = "works, exact" if reason is None else f"does not work: {reason}"
+    missing = 'is not installed: pip install "mmphate-gpu[pynndescent]"'
     states = {
-        "torch": "serves, exact",
+        "torch": "works, exact",
         "keops": keops,
-        "pynndescent": "serves, approximate" if available("pynndescent") else none,
+        "pynndescent": "works, approximate" if available("pynndescent") else missing,
     }
     lines = [f"  neighbors, {name}: {states[name]}" for name in KNN_BACKENDS]
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -84,7 +84,7 @@ def _backends() -> list[str]:
         f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(sorted(TRITON.launchers))}",
         "  affinity, sparse: torch CSR; products by csr_matmul, on cpu narrow float32 ones by torch",
-        f"  affinity, lazy: rows made anew by radius_fill, multiplied as the sparse form; KeOps {keops}",
+        f"  affinity, lazy: rows of every product by radius_fill, multiplied as the sparse form; KeOps {keops}",
         "  affinity, lazy and fused, or tiles: gaussian_product, tile_matmul",
         "  everything else: torch",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,16 @@ def measured(case: str) -> list:
     command = [sys.executable, "-c", MEASURE, json.dumps((MEASURED | SLOW)[case])]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     return json.loads(out.splitlines()[-1])
+
+
+def test_the_modules_that_the_formulas_name_exist():
+    source = Path(costs.__file__).read_text(encoding="utf-8")
+    names = set(re.findall(r"[\w/]+\.(?:py|cpp)\b", source))
+    checkout = Path(__file__).parents[2]
+    assert len(names) > 15
+    assert [
+        name for name in names if not any((root / name).is_file() for root in (checkout, checkout / "mmphate_gpu"))
+    ] == []
 
 
 # ---------------------------------------------------------------- bytes that are kept
