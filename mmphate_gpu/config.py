@@ -15,16 +15,14 @@ from .runtime.keops import why_no_keops
 from .runtime.memory import format_bytes, free_memory, limit_text
 from .runtime.optional import available
 
-PACKAGES = (
-    "mmphate-gpu", "torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib",
-    "cupy-cuda12x", "cupy-cuda13x", "triton", "xarray", "anndata", "zarr", "h5py",
-)  # fmt: skip
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib")  # also in report.json
+OPTIONAL = ("cupy-cuda12x", "cupy-cuda13x", "triton", "xarray", "anndata", "zarr", "h5py")
 
 
 def show_config() -> str:
     """A report for bug reports: versions, devices, backends, and why a backend does not work."""
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
-    lines += [f"  {name:<14} {version_of(name)}" for name in PACKAGES]
+    lines += [f"  {name:<14} {version_of(name)}" for name in ("mmphate-gpu", *LIBRARIES, *OPTIONAL)]
     lines += ["devices", *_devices(), "backends", *_backends()]
     return "\n".join(lines)
 
@@ -43,11 +41,8 @@ def _devices() -> list[str]:
     for index in range(torch.cuda.device_count()):
         total = torch.cuda.get_device_properties(index).total_memory
         lines.append(f"  cuda:{index}: {torch.cuda.get_device_name(index)}, {format_bytes(total)}")
-    return lines if len(lines) > 1 else [*lines, f"  cuda: none ({_why_no_cuda()})"]
-
-
-def _why_no_cuda() -> str:
-    return "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no usable NVIDIA GPU"
+    reason = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no usable NVIDIA GPU"
+    return lines if len(lines) > 1 else [*lines, f"  cuda: none ({reason})"]
 
 
 def _backends() -> list[str]:
@@ -56,11 +51,8 @@ def _backends() -> list[str]:
     reason = why_no_keops()
     keops = "works, exact" if reason is None else f"does not work: {reason}"
     missing = 'is not installed: pip install "mmphate-gpu[pynndescent]"'
-    states = {
-        "torch": "works, exact",
-        "keops": keops,
-        "pynndescent": "works, approximate" if available("pynndescent") else missing,
-    }
+    pynndescent = "works, approximate" if available("pynndescent") else missing
+    states = {"torch": "works, exact", "keops": keops, "pynndescent": pynndescent}
     lines = [f"  neighbors, {name}: {states[name]}" for name in KNN_BACKENDS]
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
     lines += [f"  neighbors, auto on {device}: {_auto(device)}" for device in devices]

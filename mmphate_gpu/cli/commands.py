@@ -153,7 +153,7 @@ def _embed(args: argparse.Namespace) -> int:
     results = result_folder.saved(out, compute, force=args.force)
     embedding = results.embeddings[result_folder.EMBEDDING]
     if not args.no_plots:
-        result_folder.draw_results(out, {result_folder.PANELS: embedding}, results.report)
+        result_folder.draw_results(out, results)
     size, seconds = f"{embedding.n_nodes:,} nodes", f"{results.report['seconds']:.1f} s"
     print(f"{out}: {size} embedded in {seconds}, t = {embedding.t}, stress = {embedding.stress:.4f}")
     return DONE

@@ -145,15 +145,12 @@ def demo(
         return result_folder.Results(report, embeddings, training.trace)
 
     results = result_folder.saved(out, compute, force=force)
-    pictures = dict(zip((result_folder.PANELS, result_folder.PANELS_3D), results.embeddings.values(), strict=True))
-    result_folder.draw_results(out, pictures, results.report)
+    result_folder.draw_results(out, results)
     return results.report
 
 
 def _trained(epochs: int, seed: int, verbose: bool) -> Training:
-    if not verbose:
-        return train(digits(seed), epochs=epochs, seed=seed)
-    with progress_bar(epochs + 1, desc="training", unit="epoch") as bar:
+    with progress_bar(epochs + 1, desc="training", unit="epoch", disable=not verbose) as bar:
 
         def show(epoch: int, accuracy: float) -> None:
             bar.set_postfix_str(f"{accuracy:.1%} right", refresh=False)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
 FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
+PICTURES = {EMBEDDING: PANELS, EMBEDDING_3D: PANELS_3D}
 MAX_REPORT = 1 << 24  # bytes; a real report has some thousands
 
 
@@ -233,9 +234,9 @@ class NoPicture(RuntimeWarning):
 def draw(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, Any] | None) -> list[str]:
     """Draw ``embeddings`` into ``folder`` and return the names of the pictures.
 
-    Each key is the name of the file for the panels of its embedding. If the first embedding has an entropy curve, that
-    is drawn too. Existing pictures are replaced only once all of them are drawn. ``report`` is the report of the run
-    that computed the embeddings, or None if there is none.
+    ``embeddings`` are those of `Results`. If the first embedding has an entropy curve, that is drawn too. Existing
+    pictures are replaced only once all of them are drawn. ``report`` is the report of the run that computed the
+    embeddings, or None if there is none.
 
     Raises
     ------
@@ -264,12 +265,12 @@ def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
     from .. import plots
 
     for name, embedding in embeddings.items():
-        plots.panels(embedding, path=folder / name)
-    first = next(iter(embeddings.values()))
+        plots.panels(embedding, path=folder / PICTURES[name])
+    names, first = [PICTURES[name] for name in embeddings], next(iter(embeddings.values()))
     if first.entropy is None:
-        return [*embeddings]
+        return names
     plots.entropy(first, path=folder / ENTROPY)
-    return [*embeddings, ENTROPY]
+    return [*names, ENTROPY]
 
 
 def _holds(folder: Path, report: dict[str, Any] | None) -> bool:
@@ -291,8 +292,8 @@ def _longer_report(drawn: Path, folder: Path, names: list[str]) -> list[str]:
     return [REPORT]
 
 
-def draw_results(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, Any]) -> None:
-    """Draw as `draw` does, but only warn about an error: the results in ``folder`` are complete without pictures.
+def draw_results(folder: Path, results: Results) -> None:
+    """Draw as `draw` does, but only warn about an error: ``results`` in ``folder`` are complete without pictures.
 
     Warns
     -----
@@ -300,9 +301,10 @@ def draw_results(folder: Path, embeddings: Mapping[str, Embedding], report: dict
         The pictures cannot be drawn.
     """
     try:
-        draw(folder, embeddings, report)
+        draw(folder, results.embeddings, results.report)
     except NoPicture as error:
-        remedy = f"; the results are saved; '{PROGRAM} plot {folder}' draws them" if _holds(folder, report) else ""
+        saved_there = _holds(folder, results.report)
+        remedy = f"; the results are saved; '{PROGRAM} plot {folder}' draws them" if saved_there else ""
         warnings.warn(f"{error}{remedy}", NoPicture, stacklevel=3)
     except (KeyboardInterrupt, Stopped) as stop:
         stop.args = (f"{folder} holds the results, without pictures",)
@@ -316,14 +318,14 @@ def redraw(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; accepted: a folder that {PROGRAM} embed or demo wrote")
     report = _read_report(folder)  # first, so that `draw` notices a replacement between the reads
-    embeddings = {PANELS: Embedding.load(folder / EMBEDDING)}
-    if (folder / EMBEDDING_3D).is_file():
-        embeddings[PANELS_3D] = Embedding.load(folder / EMBEDDING_3D)
-    return draw(folder, embeddings, report)
+    names = [EMBEDDING, *[EMBEDDING_3D] * (folder / EMBEDDING_3D).is_file()]
+    return draw(folder, {name: Embedding.load(folder / name) for name in names}, report)
 
 
 def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[str, Any]:
     """The content of report.json: the settings of the run, its time and memory, and ``more``."""
+    from ..config import LIBRARIES, version_of
+
     stages = [{**stage, "peak_bytes": int(stage["peak_bytes"])} for stage in op.report_]
     hidden = {"verbose", "callback"}
     parameters = {name: value for name, value in op.get_params().items() if name not in hidden}
@@ -348,7 +350,8 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
         "seconds": seconds,
         "peak_bytes": max(stage["peak_bytes"] for stage in stages),
         "stages": stages,
-        "versions": _versions(),
+        "versions": {"python": platform.python_version(), "mmphate-gpu": __version__}
+        | {package: version_of(package) for package in LIBRARIES},
         **more,
     }
 
@@ -378,11 +381,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, numbers.Real):
         return float(value) if math.isfinite(value) else None
     return None if value is None else encodable(str(value))
-
-
-def _versions() -> dict[str, str]:
-    from ..config import version_of
-
-    packages = ("torch", "numpy", "scipy", "scikit-learn", "pykeops", "pynndescent", "matplotlib")
-    versions = {package: version_of(package) for package in packages}
-    return {"python": platform.python_version(), "mmphate-gpu": __version__} | versions

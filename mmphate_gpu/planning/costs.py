@@ -8,6 +8,7 @@ of the peak of a run are left out (docs/decisions.md, "The memory planner leaves
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 
@@ -70,32 +71,28 @@ class StagePlan:
     operations: float  # floating-point operations
 
 
-class Costs:
-    """The formulas for one run.
+class Machine(NamedTuple):
+    """What a run computes on."""
 
-    ``free_bytes`` are those of the device. ``cuda``: the trace is copied to a GPU, and no C allocator keeps freed
-    blocks. ``native``: the C++ or CUDA versions of the ops run, which need no chunks of distances. ``triton``: the
-    matrix-free form multiplies tiles that it makes on the fly.
-    """
+    free_bytes: int  # of the device
+    cuda: bool = False  # the trace is copied to a GPU, and no C allocator keeps freed blocks
+    native: bool = False  # the C++ or CUDA versions of the ops run, which need no chunks of distances
+    triton: bool = False  # the matrix-free form multiplies tiles that it makes on the fly
+
+
+class Costs:
+    """The formulas for one run."""
 
     def __init__(
-        self,
-        shape: tuple[int, int, int, int],
-        p: Params,
-        *,
-        dtype: torch.dtype,
-        entries: Entries,
-        free_bytes: int,
-        cuda: bool = False,
-        native: bool = False,
-        triton: bool = False,
+        self, shape: tuple[int, int, int, int], p: Params, dtype: torch.dtype, entries: Entries, machine: Machine
     ) -> None:
+        self.free_bytes, self.cuda, native, triton = machine
         self.S, self.M, self.P = shape[0] * shape[1], shape[2], shape[3]
         self.N = self.S * self.M
         self.D = self.P if p.n_pca is None else min(self.P, p.n_pca)
         self.L = p.most_landmarks(self.N)
         self.C = min(p.n_svd + 10, self.N)
-        self.p, self.dtype, self.item, self.cuda, self.free_bytes = p, dtype, dtype.itemsize, cuda, free_bytes
+        self.p, self.dtype, self.item = p, dtype, dtype.itemsize
         # Entries of the affinity.
         self.pairs = self.N * (self.S - 1)
         self.interslice = entries.interslice * self.pairs
@@ -119,7 +116,7 @@ class Costs:
         # band, the float32 entries of the gathered rows twice, the column, and the address of its row of the block.
         band = min(WIDEST_BAND, max(LEAST_BAND, BAND_BYTES // (4 * self.C + 1)) * self.M, self.N)
         column = 2 * GATHERED_ROWS * 4 + 8 + 8
-        self.gathered = torch.get_num_threads() * column * band if native and not cuda else 0
+        self.gathered = torch.get_num_threads() * column * band if native and not self.cuda else 0
 
     def stages(self, storage: str, held: float = 0) -> tuple[StagePlan, ...]:
         """All stages with the affinity in this form; ``held`` bytes are in use before the first."""
@@ -287,7 +284,7 @@ class Costs:
         else:  # its squared entries, or the leading vectors and the Lanczos bases of the last probes
             work = max(self.main_square, 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6)))
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
-        # First `isfinite` of the whole matrix: absolute values and two flags. Then the component, copied if it is a part.
+        # First `isfinite` of the whole matrix: its absolute values and two flags. Then the component, which may be a copy.
         peak = max((1 + 2 * FLAG) * self.square, (n < self.L) * self.main_square + work) + self._retained()
         return _stage("entropy", (self.p.t_max,), 0, peak, operations)
 
@@ -344,15 +341,9 @@ class Costs:
 
 
 def _stage(
-    name: str,
-    form: str | tuple[int, ...],  # in words, or the shape of the result
-    kept: float,
-    peak: float,
-    operations: float,
-    precision: str = "float64",
-    at_once: str = "",
+    name: str, form: Any, kept: float, peak: float, operations: float, precision: str = "float64", at_once: str = ""
 ) -> StagePlan:
-    """A stage by itself, with whole bytes."""
+    """The stage by itself, in whole bytes; ``form`` is the shape of the result, or words."""
     return StagePlan(name, str(form), precision, at_once, int(kept), int(peak), operations)
 
 

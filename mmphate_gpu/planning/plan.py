@@ -18,7 +18,7 @@ from ..runtime.isolation import isolated
 from ..runtime.memory import available_bytes, format_bytes, free_memory, limit_text
 from ..trace.convert import in_order, is_xarray
 from ..trace.trace import STREAM_SHARE, Trace
-from .costs import Costs, StagePlan
+from .costs import Costs, Machine, StagePlan
 from .sample import Entries, sampled_entries
 
 # The minimum of any data: no interslice entries, and every slice a component of its own. A run is refused at once if
@@ -141,7 +141,8 @@ def plan(
     shape, dtype, trace = _shape_of(shape_or_trace)
     mds: dict[str, Any] = {"n_components": n_components, "mds_solver": mds_solver, "mds_dist": mds_dist}
     p = Params(n_landmark=n_landmark, n_pca=n_pca, n_svd=n_svd, t=t, storage=storage, landmarks=landmarks, **mds)
-    target, card, available = _device_and_memory(device, None if trace is None else trace.data)
+    size = card_bytes(device)
+    target = torch.device("cuda") if size is not None else resolve_device(device, None if trace is None else trace.data)
     expected: dict[str, float] = {}
     if active_share is not None:
         expected["interslice"] = check_number("active_share", active_share, low=0, high=1)
@@ -156,9 +157,9 @@ def plan(
         p,
         dtype=dtype,
         device=target,
-        available=available,
+        available=available_bytes(target) if size is None else size,
         entries=entries._replace(**expected),
-        card=card,
+        card=None if size is None else device,
         trace_on_device=trace is not None and trace.data.device == target,
     )
 
@@ -173,15 +174,6 @@ def check_least(shape_or_trace: Any, p: Params, device: torch.device, available:
     """
     shape, dtype, _ = _shape_of(shape_or_trace)
     plan_run(shape, p, dtype=dtype, device=device, available=available, entries=LEAST).check()
-
-
-def _device_and_memory(device: Any, data: Any) -> tuple[torch.device, str | None, int]:
-    """The device, its name if it is a card that this machine need not have, and its memory."""
-    bytes_of_card = card_bytes(device)
-    if bytes_of_card is not None:
-        return torch.device("cuda"), device, bytes_of_card
-    target = resolve_device(device, data)
-    return target, None, available_bytes(target)
 
 
 def plan_run(
@@ -200,11 +192,11 @@ def plan_run(
     # Triton comes with torch. Whether the other versions of the ops compile on an absent card is unknown; the portable
     # ones take more memory.
     native, triton = card is None and serves(device), cuda and (card is not None or TRITON.why_not() is None)
-    machine: dict[str, Any] = {"free_bytes": available, "cuda": cuda, "native": native, "triton": triton}
+    machine = Machine(available, cuda, native, triton)
     limit = "" if card else limit_text(free_memory(device))
 
     def planned(settings: Params) -> Plan:
-        costs = Costs(shape, settings, dtype=dtype, entries=entries, **machine)
+        costs = Costs(shape, settings, dtype, entries, machine)
         copied = 0 if trace_on_device else costs.trace_bytes()
         held = copied if copied <= STREAM_SHARE * available else 0  # `Trace.to` leaves a larger one where it is
         storage, why = _form(costs, triton, available, held)

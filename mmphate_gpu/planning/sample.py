@@ -121,11 +121,8 @@ def _active_share(unit_points: torch.Tensor, reach: float) -> float:  # (M, S, D
 
 
 def _interslice(
-    unit_points: torch.Tensor,  # (M, S, D)
-    resolution: torch.Tensor,  # (M, S)
-    n_rows: int,
-    p: Params,
-) -> tuple[float, float, float]:
+    unit_points: torch.Tensor, resolution: torch.Tensor, n_rows: int, p: Params
+) -> tuple[float, float, float]:  # (M, S, D), (M, S)
     """Share of the pairs of slices within the cut of the bandwidth, share of the rows without any, and the cut."""
     n_units, n_slices, _ = unit_points.shape
     knn = min(p.interslice_knn, n_slices - 1)

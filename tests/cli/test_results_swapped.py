@@ -37,7 +37,7 @@ def save(seed):
 
 
 def draw(run):
-    result_folder.draw_results(Path("r"), {"panels.png": run.embeddings["embedding.npz"]}, run.report)
+    result_folder.draw_results(Path("r"), run)
 
 
 def report():

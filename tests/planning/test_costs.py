@@ -20,7 +20,7 @@ from mmphate_gpu.operators import SparseAffinity, TiledAffinity
 from mmphate_gpu.operators.multislice import affinity_of_points
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import costs
-from mmphate_gpu.planning.costs import Costs
+from mmphate_gpu.planning.costs import Costs, Machine
 from mmphate_gpu.trace import normalize
 
 HAR = (127, 128, 30, 6)
@@ -127,7 +127,7 @@ def test_the_forms_keep_the_bytes_that_are_planned(dtype, counted_entries):
     lazy.interslice.counts.sum()  # the counts and the layout of tiles are kept from the first access on
     nbytes = {"lazy": lazy.nbytes, "sparse": SparseAffinity(lazy.to_csr()).nbytes}
     nbytes["tiles"] = TiledAffinity(lazy.intraslice, lazy.interslice).nbytes
-    planned = Costs(trace.shape, Params(), dtype=dtype, entries=counted_entries(trace, lazy), free_bytes=2**34)
+    planned = Costs(trace.shape, Params(), dtype, counted_entries(trace, lazy), Machine(2**34))
     for storage, held in nbytes.items():
         # The plan leaves out one row offset and parts of the layout. Measured: 2e-5 (lazy) and 5e-4 (tiles).
         assert planned.form_bytes(storage) == pytest.approx(held, rel=1e-2), storage
