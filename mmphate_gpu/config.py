@@ -65,7 +65,7 @@ def _backends() -> list[str]:
         f"  ops of Triton on cuda: {serving('cuda', TRITON)}",
         f"    {', '.join(sorted(TRITON.launchers))}",
         "  affinity, sparse: torch CSR; products by csr_matmul, on cpu narrow float32 ones by torch",
-        f"  affinity, lazy: rows of every product by radius_fill, multiplied as the sparse form; KeOps {keops}",
+        f"  affinity, lazy: radius_fill makes the rows for every product, csr_matmul multiplies them; KeOps {keops}",
         "  affinity, lazy and fused, or tiles: gaussian_product, tile_matmul",
         "  everything else: torch",
     ]

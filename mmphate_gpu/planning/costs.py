@@ -149,7 +149,7 @@ class Costs:
     def lazy_bytes(self) -> float:
         """operators/exact_rows.py: points by unit, intraslice entries, counts and row offsets.
 
-        On CUDA `KeptStack` of ops/launch/pair_stack.py also keeps the points in float32.
+        On CUDA `KeptStack` (in the module of `PAIR_TILE`) also keeps the points in float32.
         """
         index = index_dtype(int(self.intraslice), self.M).itemsize
         points = (8 + 4 * self.cuda) * self.N * self.D
@@ -284,7 +284,7 @@ class Costs:
         else:  # its squared entries, or the leading vectors and the Lanczos bases of the last probes
             work = max(self.main_square, 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6)))
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
-        # First `isfinite` of the whole matrix: its absolute values and two flags. Then the component, which may be a copy.
+        # First `isfinite` of the whole: absolute values and two flags. Then the component, copied if it is a part.
         peak = max((1 + 2 * FLAG) * self.square, (n < self.L) * self.main_square + work) + self._retained()
         return _stage("entropy", (self.p.t_max,), 0, peak, operations)
 
