@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +21,33 @@ LONGEST_TEXT = 2**16  # bytes
 _SLICE_NAMES = ("slice", "epoch", "timestep")
 # xarray, h5netcdf and netCDF4 make up such names for dimensions that have none.
 _MADE_UP = re.compile(r"(phony_)?dim_(\d+)")
+
+
+class SizesByName(Protocol):
+    """Names of the sizes of what has a ``shape`` (epoch, timestep, unit, ...)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def n_epochs(self) -> int:
+        return self.shape[0]
+
+    @property
+    def n_timesteps(self) -> int:
+        return self.shape[1]
+
+    @property
+    def n_units(self) -> int:
+        return self.shape[2]
+
+    @property
+    def n_slices(self) -> int:
+        return self.n_epochs * self.n_timesteps
+
+    @property
+    def n_nodes(self) -> int:
+        return self.n_slices * self.n_units
 
 
 def axes_of(n_axes: int) -> tuple[str, ...]:
