@@ -107,8 +107,8 @@ class Variable:
     array : an array of any library, of which only ``shape`` and ``dtype`` are read.
     read : returns all values.
     dims : for each dimension its name, or None.
-    opened : opens an array of a .zarr or .h5 again, to read blocks of it; None for other formats and for text. It can be
-        pickled, unlike a nested function.
+    opened : opens an array of a .zarr or .h5 again, to read blocks of it; None for other formats and for text. It
+        can be pickled, unlike a nested function.
     attributes : the attributes of the array that are listed in `ATTRIBUTES`.
     fill : the value that stands for entries that were never written, or None.
     blocks : returns the values as `Blocks`, or None if they have to be read at once; None for .zarr and .h5.
