@@ -155,13 +155,14 @@ def is_meant(field: str, shape: tuple[int, ...], data_shape: tuple[int, ...]) ->
     return len(shape) == 1 and shape[0] in ((len(data_shape),) if field == "axes" else data_shape)
 
 
-def check_axis(field: str, dims: Dims, n_axes: int) -> None:
-    """Raise `InputError` if ``dims``, those of a coordinate or label, name another axis than that of ``field``."""
+def check_axis(field: str, dims: Dims, n_axes: int) -> str:
+    """The axis of ``field``; raises `InputError` if ``dims``, those of a coordinate or label, name another axis."""
     axes = axes_of(n_axes)
     axis = {"label": "sample", "epoch": axes[0]}.get(field, field)
     names = _axis_names(dims, axes) if axis == axes[0] else [plain_name(name) for name in dims]
     if any(name not in (None, axis) for name in names):
         raise InputError(f"{field} has dims {shown(dims)}; accepted: one value per {axis}")
+    return axis
 
 
 def shown(dims: Dims) -> tuple[str | None, ...]:
