@@ -243,13 +243,7 @@ def _checked(folder: Path, codecs: Iterable[Any], sizes: Sizes) -> Iterable[Any]
     holds_parts = any(isinstance(codec, sharding) for codec in codecs)
     for codec in codecs:
         if isinstance(codec, sharding):
-            inner = tuple(_checked(folder, codec.codecs, sizes))
-            yield sharding(
-                chunk_shape=codec.chunk_shape,
-                codecs=inner,
-                index_codecs=codec.index_codecs,
-                index_location=codec.index_location,
-            )
+            yield replace(codec, codecs=tuple(_checked(folder, codec.codecs, sizes)))
             continue
         described = codec.to_dict()
         name = described["name"].removeprefix("numcodecs.")
