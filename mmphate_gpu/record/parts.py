@@ -241,12 +241,10 @@ class RandomPart:
 
 
 def _random_part(value: Any) -> RandomPart | None:
-    if isinstance(value, torch.Generator):
+    if isinstance(value, (torch.Generator, np.random.RandomState)):
         return RandomPart(value.get_state, value.set_state)
     if isinstance(value, random.Random):
         return RandomPart(value.getstate, value.setstate)
-    if isinstance(value, np.random.RandomState):
-        return RandomPart(value.get_state, value.set_state)
     if isinstance(value, np.random.BitGenerator):
         return RandomPart(lambda: value.state, lambda state: setattr(value, "state", state))
     return None
