@@ -22,6 +22,7 @@ from .dims import (
     check_data_shape,
     check_mask_shape,
     coordinate_names,
+    data_key,
     is_meant,
     mask_order,
     spread_mask,
@@ -159,11 +160,7 @@ def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
 def in_order(values: Any) -> Any:
     """The array of data in ``values`` (see `from_xarray`) with its axes in order; no value is read."""
     if hasattr(values, "data_vars"):
-        names = [name for name in ("data", "trace") if name in values.data_vars]
-        if len(names) != 1:
-            what = f"a {type(values).__name__} of {[str(name) for name in values.data_vars]}"
-            raise InputError(f"data is {what}; accepted: an array, or a Dataset with either data or trace")
-        values = values[names[0]]
+        values = values[data_key(f"data is a {type(values).__name__} of", list(map(str, values.data_vars)))]
     return values.transpose(*(values.dims[place] for place in stored_order(values.dims)))
 
 

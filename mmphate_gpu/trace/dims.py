@@ -145,6 +145,15 @@ def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
     return fields
 
 
+def data_key(holder: str, names: list[str]) -> str:
+    """The name of the array that holds the trace, "data" or "trace"; ``holder`` precedes the names in an error."""
+    keys = [key for key in ("data", "trace") if key in names]
+    if len(keys) != 1:
+        shown = sorted(name[:100] for name in names)[:20]
+        raise InputError(f"{holder} {shown}; accepted: the trace as either 'data' or 'trace'")
+    return keys[0]
+
+
 def is_meant(field: str, shape: tuple[int, ...], data_shape: tuple[int, ...]) -> bool:
     """Whether an array of ``shape`` can be ``field`` beside the data, where its name has other capitals than the field.
 
