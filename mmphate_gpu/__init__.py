@@ -7,38 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# The module of each name. A module is imported when its name is first used, so that importing the package stays fast.
-_HOMES = {
-    "MMPHATE": "estimator",
-    "M_PHATE": "m_phate",
-    "Trace": "trace",
-    "as_trace": "trace",
-    "load_trace": "trace",
-    "save_trace": "trace",
-    "Recorder": "record",
-    "Embedding": "embedding",
-    "multislice_affinity": "operators",
-    "to_scipy": "operators",
-    "to_torch_csr": "operators",
-    "to_cupy": "operators",
-    "as_linear_operator": "operators",
-    "landmark_diffusion": "landmarks",
-    "Landmarks": "landmarks",
-    "von_neumann_entropy": "diffusion",
-    "optimal_t": "diffusion",
-    "diffusion_potential": "diffusion",
-    "potential_distances": "diffusion",
-    "metric_mds": "mds",
-    "MDSResult": "mds",
-    "stress": "mds",
-    "neighborhood_preservation": "analysis",
-    "plan": "planning",
-    "Plan": "planning",
-    "Params": "params",
-    "InputError": "errors",
-    "InputTypeError": "errors",
-    "show_config": "config",
+# The names of each module. A module is imported when one of its names is first used, so the package loads fast.
+_NAMES = {
+    "analysis": ("neighborhood_preservation",),
+    "config": ("show_config",),
+    "diffusion": ("diffusion_potential", "optimal_t", "potential_distances", "von_neumann_entropy"),
+    "embedding": ("Embedding",),
+    "errors": ("InputError", "InputTypeError"),
+    "estimator": ("MMPHATE",),
+    "landmarks": ("Landmarks", "landmark_diffusion"),
+    "m_phate": ("M_PHATE",),
+    "mds": ("MDSResult", "metric_mds", "stress"),
+    "operators": ("as_linear_operator", "multislice_affinity", "to_cupy", "to_scipy", "to_torch_csr"),
+    "params": ("Params",),
+    "planning": ("Plan", "plan"),
+    "record": ("Recorder",),
+    "trace": ("Trace", "as_trace", "load_trace", "save_trace"),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = ("datasets", "plots", "reference")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]

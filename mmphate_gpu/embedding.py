@@ -67,12 +67,12 @@ class Embedding:
 
     def __post_init__(self) -> None:
         if not isinstance(self.layout, SliceLayout):
-            raise InputTypeError(f"layout is a {type(self.layout).__name__}; a SliceLayout is accepted")
+            raise InputTypeError(f"layout is a {type(self.layout).__name__}; accepted: a SliceLayout")
         coordinates = _real("coordinates", self.coordinates, ndim=2)
         object.__setattr__(self, "coordinates", coordinates)
         _check_rows("coordinates", self.coordinates, self.layout)
         if self.coordinates.shape[1] < 1:
-            raise InputError("coordinates has no columns; at least one component is accepted")
+            raise InputError("coordinates has no columns; accepted: at least one component")
         if self.most_active is not None:
             object.__setattr__(self, "most_active", settled("most_active", _array("most_active", self.most_active)))
             _check_rows("most_active", self.most_active, self.layout)
@@ -155,7 +155,7 @@ class Embedding:
         """
         path = expanded(path)
         if path.suffix != ".npz":
-            raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; '.npz' is accepted")
+            raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; accepted: '.npz'")
         with whole_file(path, overwrite=overwrite) as new, new.open("wb") as file:
             np.savez(file, **self._arrays())
 
@@ -177,7 +177,7 @@ class Embedding:
     def _of_arrays(cls, arrays: dict[str, np.ndarray]) -> Embedding:
         layout = SliceLayout(*(_axis_values(arrays, axis) for axis in AXES))
         if arrays["shape"].tolist() != list(layout.shape):
-            raise InputError(f"shape is {arrays['shape'].tolist()}; the axes hold {list(layout.shape)} values")
+            raise InputError(f"shape is {arrays['shape'].tolist()}; accepted: {list(layout.shape)}, as its axes")
         scalars = {name: arrays[name].item() for name in ("t", "stress") if name in arrays}
         vectors: dict[str, Any] = {name: arrays.get(name) for name in ("most_active", "entropy")}
         return cls(arrays["embedding"], layout, **vectors, **scalars)
@@ -198,26 +198,26 @@ class Embedding:
 
 def _array(name: str, array: Any, ndim: int = 1) -> np.ndarray:
     if not isinstance(array, np.ndarray):
-        raise InputTypeError(f"{name} is a {type(array).__name__}; a NumPy array is accepted")
+        raise InputTypeError(f"{name} is a {type(array).__name__}; accepted: a NumPy array")
     if array.ndim != ndim:
-        raise InputError(f"{name} has shape {array.shape}; {ndim} {'axis' if ndim == 1 else 'axes'} accepted")
+        raise InputError(f"{name} has shape {array.shape}; accepted: {ndim} {'axis' if ndim == 1 else 'axes'}")
     return to_numpy(name, array)  # without a mask
 
 
 def _real(name: str, array: Any, *, ndim: int) -> np.ndarray:
     array = _array(name, array, ndim)
     if array.dtype.kind != "f":
-        raise InputTypeError(f"{name} has dtype {array.dtype}; real floating-point numbers are accepted")
+        raise InputTypeError(f"{name} has dtype {array.dtype}; accepted: real floating-point numbers")
     finite = np.isfinite(array)
     if not finite.all():
         place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), array.shape))
-        raise InputError(f"{name} holds {array[place]} at {place}; finite numbers are accepted")
+        raise InputError(f"{name} holds {array[place]} at {place}; accepted: finite numbers")
     return array
 
 
 def _check_rows(name: str, array: np.ndarray, layout: SliceLayout) -> None:
     if len(array) != layout.n_nodes:
-        raise InputError(f"{name} has {len(array)} rows; the layout has {layout.n_nodes} nodes, one row each accepted")
+        raise InputError(f"{name} has {len(array)} rows; accepted: {layout.n_nodes}, a row for each node")
 
 
 def _missing(method: str, package: str) -> InputError:

@@ -198,7 +198,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         compile_ahead(device, **_sizes(input_trace, params))
         trace = input_trace.to(device)
         stages, key = self._stages_for(trace, device)
-        free_bytes = available_bytes(device) + stages.held_bytes(but=tuple(getattr(self, "_results", {}).values()))
+        free_bytes = available_bytes(device) + stages.held_bytes(without=tuple(getattr(self, "_results", {}).values()))
         check_least(trace, params, device, free_bytes)
         self._stages, self._stages_key = stages, key  # the next fit reuses finished stages even if this one fails
         with progress_callback(self.verbose, self.callback) as callback:

@@ -86,10 +86,10 @@ class Stages:
             self.kept.pop(later, None)
         release_cached(self.device)
 
-    def held_bytes(self, but: tuple[torch.Tensor, ...] = ()) -> int:
-        """Bytes of the kept results that are not also in ``but``. A run that replaces the results frees these bytes."""
+    def held_bytes(self, without: tuple[torch.Tensor, ...] = ()) -> int:
+        """Bytes of the kept results, but not of ``without``. A run that replaces the results frees these bytes."""
         held = _tensors(tuple(kept.result for kept in self.kept.values()))
-        return _bytes_of(held.values()) - _bytes_of(held[at] for at in _tensors(but).keys() & held.keys())
+        return _bytes_of(held.values()) - _bytes_of(held[at] for at in _tensors(without).keys() & held.keys())
 
     def __call__(self, stage: str, work: Callable[..., Result], *inputs: Any, **options: Any) -> Result:
         """The result of ``work(*inputs, **options)``, or the kept result if no option of the chain has changed.

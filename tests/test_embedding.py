@@ -39,7 +39,7 @@ def test_repr_is_one_short_line():
     "coordinates, message",
     [
         (np.zeros(24), r"coordinates has shape \(24,\)"),
-        (np.zeros((23, 2)), "coordinates has 23 rows; the layout has 24 nodes"),
+        (np.zeros((23, 2)), "coordinates has 23 rows; accepted: 24, a row for each node"),
         (np.zeros((24, 0)), "no columns"),
         (np.zeros((24, 2), dtype=complex), "dtype complex128"),
         ([[0.0, 0.0]] * 24, "coordinates is a list"),
@@ -124,7 +124,7 @@ def test_save_replaces_a_file_only_with_overwrite(tmp_path):
 
 @pytest.mark.parametrize("name", ["embedding.npy", "embedding", "embedding.npz.gz"])
 def test_save_refuses_another_suffix(tmp_path, name):
-    with pytest.raises(InputError, match=r"'\.npz' is accepted"):
+    with pytest.raises(InputError, match=r"accepted: '\.npz'"):
         make().save(tmp_path / name)
     assert not list(tmp_path.iterdir())
 

@@ -169,7 +169,7 @@ def test_held_bytes_count_a_tensor_once():
     stages("reduce", lambda: (points, None))
     stages("affinity", lambda: square)
     assert stages.held_bytes() == 400 + 800
-    assert stages.held_bytes(but=(square,)) == 400 and stages.held_bytes(but=(torch.zeros(5),)) == 1200
+    assert stages.held_bytes(without=(square,)) == 400 and stages.held_bytes(without=(torch.zeros(5),)) == 1200
 
 
 def test_a_refit_does_not_count_memory_that_results_hold_as_free(monkeypatch):

@@ -51,7 +51,7 @@ def _limit(by_device: dict[str, int], device: torch.device) -> int:
 
 @dataclass(frozen=True, eq=False)
 class EntropyEstimate:
-    """A von Neumann entropy, its error, and the range of breaks that could be its knee."""
+    """A von Neumann entropy, its error, and the range ``t_low`` to ``t_high`` of breaks that could be its knee."""
 
     entropy: torch.Tensor  # (t_max,) float64
     error: torch.Tensor  # (t_max,) float64, the error of sampling; 0 if nothing was sampled
@@ -248,17 +248,17 @@ def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEst
 
 def _estimate(known: torch.Tensor, samples: list[SingularValueSample], t_max: int) -> EntropyEstimate:
     n_probes = samples[0].n_probes
-    everyone = known.new_full((1, n_probes), 1 / n_probes)
+    all_probes = known.new_full((1, n_probes), 1 / n_probes)
     left_out = torch.eye(N_GROUPS, dtype=known.dtype, device=known.device).repeat(1, n_probes // N_GROUPS)
-    others = (1 - left_out) / (1 - left_out).sum(1, keepdim=True)
-    curves = _sampled_entropy(known, samples, torch.cat([everyone, others]), t_max)
-    coarse = _sampled_entropy(known, samples, everyone, t_max, coarse=True)
+    without_group = (1 - left_out) / (1 - left_out).sum(1, keepdim=True)
+    curves = _sampled_entropy(known, samples, torch.cat([all_probes, without_group]), t_max)
+    coarse = _sampled_entropy(known, samples, all_probes, t_max, coarse=True)
     errors, coarse_errors = knee_errors(curves.cpu()), knee_errors(coarse.cpu())
     best = int(errors[0].argmin())
-    behind, coarse_behind = (e - e[:, best : best + 1] for e in (errors, coarse_errors))
+    excess, coarse_excess = (e - e[:, best : best + 1] for e in (errors, coarse_errors))
     rounding = KNEE_TIE * float(curves[0].abs().max())
-    near = 1 + torch.nonzero(behind[0] <= _margin(behind, coarse_behind) + rounding).flatten()
-    return EntropyEstimate(curves[0], _margin(curves, coarse) + rounding, int(near[0]), int(near[-1]))
+    possible = 1 + torch.nonzero(excess[0] <= _margin(excess, coarse_excess) + rounding).flatten()
+    return EntropyEstimate(curves[0], _margin(curves, coarse) + rounding, int(possible[0]), int(possible[-1]))
 
 
 def _sampled_entropy(

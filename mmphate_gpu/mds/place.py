@@ -37,7 +37,7 @@ class Placement:
         """
         fitted = (self.points.shape[0], self.n_samples)
         if trace.shape[2:] != fitted:
-            raise InputError(f"X has (units, samples) = {trace.shape[2:]}; the fitted trace has {fitted}")
+            raise InputError(f"X has (units, samples) = {trace.shape[2:]}; accepted: {fitted}, as fitted")
         n_pca = None if self.axes is None else self.axes.loadings.shape[1]
         points, _ = trace_points(trace.to(self.points.device), normalize=self.normalize, n_pca=n_pca)
         rows = place(

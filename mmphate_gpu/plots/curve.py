@@ -68,14 +68,14 @@ def entropy(embedding_or_entropy: Any, t: int | None = None, *, path: str | os.P
 def _curve(source: Any) -> tuple[np.ndarray, int | None]:
     if isinstance(source, Embedding):
         if source.entropy is None:
-            raise InputError("embedding has no entropy; an embedding that holds its entropy, or a curve, is accepted")
+            raise InputError("embedding has no entropy; accepted: an embedding with an entropy, or a curve")
         return _checked(source.entropy), source.t
     return _checked(real_tensor("entropy", source).double().cpu().numpy()), None
 
 
 def _checked(values: np.ndarray) -> np.ndarray:
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-        raise InputError(f"entropy has shape {values.shape}; one non-empty axis of finite numbers is accepted")
+        raise InputError(f"entropy has shape {values.shape}; accepted: one non-empty axis of finite numbers")
     return values
 
 

@@ -59,7 +59,7 @@ def panels(
         No `Embedding`, or a bad ``path``, ``figsize`` or ``point_size``.
     """
     if not isinstance(embedding, Embedding):
-        raise InputTypeError(f"embedding is a {type(embedding).__name__}; an Embedding is accepted")
+        raise InputTypeError(f"embedding is a {type(embedding).__name__}; accepted: an Embedding")
     path = check_path(path)
     shown = _draw_order(embedding.n_nodes)
     points = _points(embedding, shown)
@@ -151,7 +151,7 @@ def _figsize(figsize: tuple[float, float] | None, points: np.ndarray, n_panels: 
         raise InputTypeError(f"figsize={figsize!r} is a {type(figsize).__name__}; accepted: (width, height) in inches")
     least = columns * (1 + LEFT + RIGHT), rows * (1 + TOP + BOTTOM)
     if len(figsize) != 2:
-        raise InputError(f"figsize={figsize!r} has {len(figsize)} numbers; (width, height) in inches is accepted")
+        raise InputError(f"figsize={figsize!r} has {len(figsize)} numbers; accepted: (width, height) in inches")
     width, height = (check_number("figsize", size, low=low) for size, low in zip(figsize, least, strict=True))
     return width, height
 

@@ -17,7 +17,7 @@ def of_edges(n: int, *edges: tuple[int, int]) -> torch.Tensor:
 
 
 def test_components_by_hand(device):
-    """0-3-5 by edges of one direction each, 1-4, and 2 and 6 alone: three sizes."""
+    """The components are 0-3-5, by edges of a single direction, then 1-4, and 2 and 6 alone."""
     matrix = of_edges(7, (3, 0), (3, 5), (4, 1), (2, 2)).to(device)
     groups = {group.shape[1]: group.tolist() for group in components(matrix)}
     assert groups == {1: [[2], [6]], 2: [[1, 4]], 3: [[0, 3, 5]]}
@@ -31,7 +31,7 @@ def test_components_of_one_piece(n, device):
 
 
 def test_components_of_a_one_way_star():
-    """Two steps along the rows from the first do not come back to it: the quick look may not say "no"."""
+    """Two steps along the rows do not lead from the first to all: the quick check must not decide here."""
     (members,) = components(of_edges(5, (1, 0), (2, 0), (3, 0), (4, 0)))
     assert members.tolist() == [[0, 1, 2, 3, 4]]
 
@@ -42,7 +42,7 @@ def test_components_without_entries():
 
 
 def test_components_of_random_blocks_and_their_blocks(device):
-    """Dealt at random, found again; and the diagonal blocks put together are the matrix."""
+    """The components of shuffled blocks are these blocks, and the diagonal blocks together are the matrix."""
     rng = np.random.default_rng(0)
     sizes = [3, 5, 5, 1, 8, 3, 1]
     order = torch.from_numpy(rng.permutation(sum(sizes)))

@@ -19,7 +19,7 @@ TASK = "eigenvalues"
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Solvers that take as long as they say, by a clock of their own."""
+    """Solvers with given times, by a clock that only they advance."""
     now, calls = [0.0], []
 
     def solver(name: str, *seconds: float):
@@ -106,13 +106,13 @@ def test_the_second_run_counts_and_the_choice_is_kept(clock):
     assert fastest_solver(TASK, CPU, torch.float64) == "cupy"  # it is not timed again, since no clock has a time left
 
 
-def test_torch_serves_where_no_other_is_twice_as_fast(clock):
+def test_torch_is_chosen_unless_another_is_twice_as_fast(clock):
     clock(torch=(1.0, 3.0), cupy=(9.0, 2.0))
     assert fastest_solver(TASK, CPU, torch.float64) == "torch"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ImportError, OSError, MemoryError, BufferError, DeprecationWarning])
-def test_a_solver_that_fails_is_told_of_and_left_out(error, clock, monkeypatch):
+def test_a_solver_that_fails_is_reported_and_left_out(error, clock, monkeypatch):
     clock(torch=(1.0, 3.0), cupy=(0.1, 0.1))
 
     def fail(matrix):

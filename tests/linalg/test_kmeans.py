@@ -13,7 +13,7 @@ from .matrices import normal
 
 
 def blobs(n_blobs: int, each: int, dtype=torch.float64, offset: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points at 1 % of the distance between blobs around each of them."""
+    """Points around the center of each blob, at 1 % of the distance between blobs, and their blobs."""
     centers = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0), torch.arange(4.0))[:n_blobs].double()
     owner = torch.arange(n_blobs).repeat(each)
     return (centers[owner] + 0.01 * normal(n_blobs * each, 3) + offset).to(dtype), owner
@@ -35,7 +35,7 @@ def test_kmeans_recovers_separated_blobs(dtype, offset, device):
 
 
 def test_kmeans_keeps_most_of_many_blobs():
-    """Seeds drawn in one round may share a blob, and Lloyd steps do not part them: the price of few rounds."""
+    """Seeds of one round may share a blob, and Lloyd steps do not separate them: the price of few rounds."""
     points, owner = blobs(40, 20)
     for seed in range(5):
         labels = kmeans(points, 40, generator=seeded_generator(seed))
@@ -124,7 +124,7 @@ def test_kmeans_of_a_stack_goes_set_by_set(n_clusters, device):
 
 
 def test_kmeans_of_one_set_in_a_stack():
-    """The same draws and the same steps."""
+    """A stack of one set has the draws and the steps of the set alone."""
     points, _ = blobs(8, 20)
     labels = kmeans(points, 8, generator=seeded_generator(0))
     assert torch.equal(kmeans(points[None], 8, generator=seeded_generator(0))[0], labels)

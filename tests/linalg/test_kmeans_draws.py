@@ -32,7 +32,7 @@ def normal(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("sets", [(), (3,)], ids=["one set", "a stack"])
 def test_one_draw_has_the_numbers_of_many(sets):
-    """One draw has the numbers of separate draws, and leaves the generator in the same state."""
+    """One draw gives the numbers of separate draws, and leaves the generator in the same state."""
     sizes = [1000, 300, 300, 17, 16, 15, 1]
     together, apart = seeded_generator(5), seeded_generator(5)
     clocks = list(module._clocks(normal(*sets, 4, 2), sizes, together))

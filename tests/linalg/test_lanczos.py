@@ -53,7 +53,7 @@ def test_fewer_steps_are_those_of_a_shorter_run():
 
 
 def test_exhausted_spaces_end_in_zeros():
-    """An eigenvector, a sum of two, all of the identity's, and a start of zeros: no weight anywhere else, no NaN."""
+    """Starts that exhaust their Krylov spaces, and a start of zeros, give no other weights and no NaN."""
     values = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.25], dtype=torch.float64)
     starts = torch.eye(5, dtype=torch.float64)[:, :3].clone()
     starts[1, 0], starts[:, 2] = 2, 0
@@ -67,7 +67,7 @@ def test_exhausted_spaces_end_in_zeros():
 
 @pytest.mark.parametrize("kept_out", [True, False])
 def test_what_lies_beside_stays_out(kept_out):
-    """Eigenvectors that the starts are orthogonal to come back by rounding, a millionfold as large as the rest."""
+    """Eigenvectors orthogonal to the starts return by rounding, with eigenvalues a million times as large."""
     values = torch.cat([torch.full((3,), 1e6), torch.linspace(0.1, 1, 57)]).double()
     vectors = torch.linalg.qr(normal(60, 60))[0]
     matrix, apart = (vectors * values) @ vectors.T, vectors[:, :3]
@@ -143,7 +143,7 @@ def test_few_landmarks_are_all_leading():
 
 
 def test_low_rank_leaves_nothing_to_calibrate(few_leading):
-    """Ten singular values and 290 zeros: what is left of the sum of squares is rounding, and is not divided by."""
+    """With ten singular values and 290 zeros the rest of the sum of squares is rounding, and no divisor."""
     matrix = normal(300, 10) @ normal(10, 300, seed=1)
     sample = sample_of(matrix, 4)
     values, counts = sample.measure(everyone(sample))

@@ -38,7 +38,7 @@ def test_it_is_the_power(t):
 @pytest.mark.parametrize(("n", "reach"), [(1024, 0.008), (1024, 0.01), (1151, 0.009)])
 @pytest.mark.parametrize("t", [17, 40])
 def test_a_basis_that_is_full_is_judged_like_any_other(n, reach, t):
-    """A quarter of these sizes is less than a block beyond a place where the basis is judged: the block behind it,
+    """A quarter of these sizes is less than a block beyond a place where the basis is tested: the block behind it,
     whose products are the residuals, must be there whole. Cut off, entries were off by 4.6e-10, distances by 1e-4."""
     matrix = walk_on_a_curve(n, reach)
     power = low_rank_power(matrix, t)
@@ -48,14 +48,14 @@ def test_a_basis_that_is_full_is_judged_like_any_other(n, reach, t):
 
 
 def test_some_full_bases_converge_and_some_do_not():
-    """Or the test above would show nothing."""
+    """Without this the test above would show nothing."""
     assert low_rank_power(walk_on_a_curve(1024, 0.008), 40) is None
     assert low_rank_power(walk_on_a_curve(1024, 0.012), 40) is not None
 
 
 @pytest.mark.parametrize("gamma", [0, -0.5, -1, 1])
 def test_distances_of_the_potential_are_right(gamma):
-    """Distances need the power: they may be off by 1e-6 of the largest distance."""
+    """Distances from this power may have errors of 1e-6 of the largest distance."""
     assert allows_low_rank(gamma)
     matrix = walk_on_a_curve()
     distances = [
@@ -102,7 +102,7 @@ def test_the_rest_is_the_trace_of_what_is_left():
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_diffuse_goes_either_way(whole, monkeypatch):
-    """Low rank serves one component alone or beside others; the exact way serves where it is not allowed."""
+    """The low-rank power is taken for a component alone or beside others, and products where it is not allowed."""
     monkeypatch.setattr(power, "LOW_RANK_FROM", 500)
     affinity = walk_on_a_curve(N, 0.02)
     if not whole:

@@ -24,7 +24,7 @@ def test_seeded_generator():
 
 
 def test_random_state_is_left_alone():
-    """A generator of one's own: the user's global one does not move."""
+    """No function draws from the global generator of the user."""
     torch.manual_seed(0)
     before = torch.get_rng_state()
     kmeans(normal(50, 3), 5, generator=seeded_generator(0))

@@ -50,7 +50,7 @@ def test_sparse_gram_by_scipy(without, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_sparse_gram_keeps_nothing():
-    """A product of 5e6 entries, five times: 12 bytes an entry kept of each would be 61 MB."""
+    """Of five products of 5e6 entries, 12 bytes an entry that are never freed would be 61 MB each."""
     dense = np.where(np.random.default_rng(0).random((3000, 2700)) < 0.02, 1.0, 0)
     csr = of_dense(dense, 3000)
     held = []

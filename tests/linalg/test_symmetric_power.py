@@ -43,7 +43,7 @@ def test_symmetric_power_against_eigh(spectrum, t, device):
 
 
 def test_symmetric_power_of_whole_numbers_is_exact():
-    """The path of three places: 2^k walks between its middle and an end in 2k + 1 steps."""
+    """On a path of three nodes there are 2^k walks of 2k + 1 steps between the middle and an end."""
     path = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=torch.float64)
     assert symmetric_power(path, 1) is path
     assert symmetric_power(path, 9).tolist() == [[0, 16, 0], [16, 0, 16], [0, 16, 0]]
@@ -51,7 +51,7 @@ def test_symmetric_power_of_whole_numbers_is_exact():
 
 
 def test_symmetric_power_keeps_tiny_entries_and_zeros():
-    """Tridiagonal, 1 and 1e-9: an entry k off the diagonal of the t-th power is C(t, k) 1e-9^k, 0 beyond t."""
+    """Of the tridiagonal matrix of 1 and 1e-9: entry k off the diagonal of its t-th power is C(t, k) 1e-9^k, or 0."""
     t, step = 13, 1e-9
     matrix = torch.eye(200, dtype=torch.float64) + step * torch.diag(torch.ones(199, dtype=torch.float64), 1)
     matrix = torch.triu(matrix) + torch.triu(matrix, 1).T

@@ -26,7 +26,7 @@ def test_top_eigenpairs_against_eigh(n, spectrum, order, device):
     exact = torch.linalg.eigvalsh(matrix)
     rank = exact.abs() if order == "magnitude" else exact
     expected = exact[rank.argsort(descending=True)][:k]
-    # Measured: values 1.9e-13 (a randomised subspace of 80 of 200 dimensions), residuals, which are its square root,
+    # Measured: values 1.9e-13 (a randomized subspace of 80 of 200 dimensions), residuals, which are its square root,
     # 7e-8; where the subspace is all there is 2e-15 and 2e-15.
     if order == "magnitude":  # of two with one magnitude either may come first
         torch.testing.assert_close(values.abs(), expected.abs(), rtol=0, atol=1e-11)
@@ -39,7 +39,7 @@ def test_top_eigenpairs_against_eigh(n, spectrum, order, device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n", [106, 500])
 def test_top_eigenpairs_of_a_space_that_is_exhausted(n, dtype):
-    """The last block has room for a few directions only: what rounding leaves of the others must not come in."""
+    """The last block has room for a few directions only: the rounding of the others must not enter the basis."""
     exact = torch.linspace(1, 0, n, dtype=torch.float64) ** 4
     matrix = symmetric(exact).to(dtype)
     pairs = top_eigenpairs(lambda b: (matrix @ b.to(dtype)).double(), n, 6, n_passes=n, generator=seeded_generator(0))
@@ -59,7 +59,7 @@ def test_top_eigenpairs_in_float32():
     torch.testing.assert_close(values, SPECTRA["falling"](200)[:10], rtol=0, atol=1e-6)
 
 
-def test_top_eigenpairs_more_than_there_are():
+def test_more_eigenpairs_than_rows():
     values, vectors = top_eigenpairs(lambda block: 2 * block, 5, 9, generator=seeded_generator(0))
     torch.testing.assert_close(values, torch.full((5,), 2.0, dtype=torch.float64))
     assert vectors.shape == (5, 5)
@@ -77,7 +77,7 @@ def test_top_eigenpairs_unknown_order():
 
 
 def test_top_eigenpairs_products():
-    """As many products as passes, of blocks of k + 10 columns in the dtype asked for."""
+    """There are as many products as passes, with blocks of k + 10 columns in the requested dtype."""
     matrix, blocks = symmetric(SPECTRA["falling"](200)), []
 
     def product(block):

@@ -13,7 +13,7 @@ from .sparse import of_dense
 
 @pytest.fixture
 def sparse_and_dense() -> tuple[Csr, np.ndarray]:
-    """17 x 11 with an empty row, int32 indices."""
+    """A matrix of 17 x 11 with an empty row and int32 indices, and the same matrix as an array."""
     matrix = random_array((17, 11), density=0.3, rng=np.random.default_rng(0), format="csr")
     dense = matrix.toarray()
     dense[4] = 0

@@ -32,7 +32,7 @@ def test_to_torch_shares_memory(sparse_and_dense):
 
 @pytest.mark.parametrize("ends", [[17], [0, 17], [5, 17], [4, 5, 5, 17]], ids=str)
 def test_stack_rows(sparse_and_dense, ends):
-    """Cut anywhere, an empty row or no row alone, and put together again: the same matrix."""
+    """Parts of a matrix, also of a single empty row or of none, stacked again give the same matrix."""
     csr, dense = sparse_and_dense
     parts = [of_dense(dense[start:stop]) for start, stop in pairwise([0, *ends])]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(csr_ops.stack_rows(parts)[:3], csr[:3], strict=True))
@@ -76,6 +76,6 @@ def test_index_dtype(nnz, columns, expected):
 
 
 def test_int64_offsets_are_made_from_int64_counts():
-    """The scan itself may not overflow: 3 rows of 1e9 entries."""
+    """The offsets of 3 rows of 1e9 entries do not overflow."""
     indptr = csr_ops.indptr_of_counts(torch.full((3,), 10**9, dtype=torch.int32))
     assert indptr.tolist() == [0, 10**9, 2 * 10**9, 3 * 10**9]

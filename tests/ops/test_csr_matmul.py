@@ -16,7 +16,7 @@ from ..linalg.matrices import normal
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("width", [1, 15, 16, 40])
 def test_matmul_is_in_the_dtype_of_the_block(sparse_and_dense, dtype, width):
-    """Entries of either dtype; a thin block, a wide one, and a dtype that only the portable version serves."""
+    """Entries of either dtype, narrow and wide blocks, and a dtype that only the portable version accepts."""
     csr, dense = sparse_and_dense
     block = normal(11, width, dtype=dtype)
     for values in (csr.values, csr.values.float()):
@@ -31,7 +31,7 @@ def test_matmul_is_in_the_dtype_of_the_block(sparse_and_dense, dtype, width):
 @pytest.mark.parametrize("width", [1, 40])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_on_a_gpu_no_library_multiplies(sparse_and_dense, dtype, width, monkeypatch):
-    """On every device except the CPU the op serves, and so its twin does on CUDA."""
+    """On every device except the CPU the op is called, and so its twin on CUDA."""
     csr, _ = sparse_and_dense
     called: list[str] = []
     monkeypatch.setattr(csr_matmul_module, "csr_matmul", lambda *_: called.append("op"))

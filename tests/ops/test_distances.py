@@ -15,9 +15,9 @@ from mmphate_gpu.ops.radius_affinity import cut_distance, radius_counts
 from ..linalg.matrices import normal
 
 
-@pytest.mark.parametrize("n", [3, 40])  # torch's own cdist takes the product form above 25 rows
+@pytest.mark.parametrize("n", [3, 40])  # the default of torch's cdist uses products above 25 rows
 def test_distances_keep_small_differences(n, device):
-    """Points 1e-9 apart around 1: the product form gives 0 or 1e-8."""
+    """For points 1e-9 apart around 1, distances by products would be 0 or 1e-8."""
     points = (1 + 1e-9 * normal(n, 4)).to(device)
     distances = distances_by_difference(points, points).cpu()
     np.testing.assert_allclose(distances.numpy(), cdist(points.cpu().numpy(), points.cpu().numpy()), rtol=1e-14)
@@ -25,7 +25,7 @@ def test_distances_keep_small_differences(n, device):
 
 
 def test_small_distances_everywhere():
-    """No op may fall back on the product form for distances: 40 slices 1e-12 apart keep their order."""
+    """No op may compute distances by products: 40 slices 1e-12 apart keep their order."""
     steps = torch.arange(40, dtype=torch.float64)
     points = (1 + 1e-12 * steps)[None, :, None].expand(1, 40, 3).contiguous()
     width = 2 * (points[0, 1] - points[0, 0]).norm()

@@ -30,7 +30,7 @@ def one_bit(content):
 
 
 def zeros(content):
-    """Zeros in a file of the right length, as a file system may leave it after a crash."""
+    """Zeros in a file of the right length, as a file system may leave them after a crash."""
     content[4096:8192] = bytes(4096)
 
 
@@ -85,7 +85,7 @@ def test_a_damaged_library_is_not_loaded(library, monkeypatch, change):
 
 
 def test_a_library_without_a_checksum_is_taken(library):
-    """For example a developer's build with sanitizers, or an older build."""
+    """A developer's build with sanitizers, for example, or an older build has no checksum."""
     checksum_path(library).unlink()
     assert native._reason() is None
 

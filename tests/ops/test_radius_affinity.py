@@ -90,7 +90,7 @@ def test_radius_fill_against_brute_force(portable, rows, elements, monkeypatch, 
 
 
 def test_radius_counts_by_hand(device):
-    """Points at 0, 1, 3 and 3, and another set: the point itself does not count, its duplicate does."""
+    """For points at 0, 1, 3 and 3, and for another set: a point itself does not count, its duplicate does."""
     points = torch.tensor([[[0.0], [1.0], [3.0], [3.0]], [[0.0], [0.0], [0.0], [9.0]]], dtype=torch.float64)
     assert radius_counts(points.to(device), 2.0).tolist() == [[1, 3, 2, 2], [2, 2, 2, 0]]
     assert radius_counts(points.to(device), 0.0).tolist() == [[0, 0, 1, 1], [2, 2, 2, 0]]
@@ -107,7 +107,7 @@ def test_cut_radius():
 @pytest.mark.parametrize("bandwidth", [2.3e-16, 1e-9, 0.1, 0.3, 1.0, 7.7, 1e8])
 @pytest.mark.parametrize("thresh", [math.exp(-1), math.exp(-9), 1e-4, 0.3, 0.0])
 def test_cut_distance_is_the_last_kept(bandwidth, thresh):
-    """One float further, and exp(-(d / bandwidth)^2) is below thresh."""
+    """At the next float exp(-(d / bandwidth)^2) is below thresh."""
     width = torch.tensor(bandwidth, dtype=torch.float64)
     last = cut_distance(width, decay=2, thresh=thresh)
     beyond = torch.nextafter(last, torch.tensor(math.inf, dtype=torch.float64))

@@ -26,7 +26,7 @@ def walk(dtype: type, n_samples: int = 8, n_units: int = M, seed: int = 0) -> np
 
 
 def rank_one(dtype: type, n_samples: int = 8, offset: float = 0.0) -> np.ndarray:
-    """Units that are multiples of one another: their z-scores are equal."""
+    """Units that are multiples of each other, so that their z-scores are equal."""
     return (walk(np.float64, n_samples, 1) * GAINS + offset * GAINS).astype(dtype)
 
 
@@ -83,7 +83,7 @@ def test_z_scores_of_units_of_every_scale_side_by_side(dtype):
 
 @pytest.mark.parametrize("dtype, power", [(np.float32, 100), (np.float32, -100), (np.float64, 400), (np.float64, -700)])
 def test_masked_z_scores_have_no_scale(dtype, power):
-    """Hidden samples do not count, whatever their size."""
+    """Masked samples do not count, however large they are."""
     trace = walk(dtype)
     mask = np.random.default_rng(1).random(trace.shape) < 0.7
     mask[..., :2] = True

@@ -13,7 +13,7 @@ LONG = 300  # points of a set: three tiles, the last one not full
 
 
 def walk(device: torch.device) -> torch.Tensor:  # (3, LONG, 5) float64
-    """Sets with tiles that are far apart; the last set is a curve that comes back, where the kd-tree pays."""
+    """Sets with tiles that are far apart; the last set is a curve that returns, for which the kd-tree is better."""
     steps = np.random.default_rng(0).normal(size=(LONG, 3, 5))
     points = torch.from_numpy(0.4 * np.cumsum(steps, axis=0)).transpose(0, 1).contiguous()
     points[2, :, 1:] = 0
@@ -22,7 +22,7 @@ def walk(device: torch.device) -> torch.Tensor:  # (3, LONG, 5) float64
 
 @pytest.mark.parametrize("order", ["time", "tree"])
 def test_layout_holds_every_pair(device, order, monkeypatch):
-    """In either order: each pair within reach lies in a tile that is listed, and each tile listed holds one."""
+    """In either order each pair within reach lies in a listed tile, and each listed tile holds such a pair."""
     points, reach = walk(device), 1.8
     monkeypatch.setattr(tile_layout_module, "SAMPLED_ROWS", 3)
     if order == "time":
@@ -51,7 +51,7 @@ def test_layout_holds_every_pair(device, order, monkeypatch):
     "shape", [(1, 1, 1), (2, 128, 3), (2, 129, 3), (3, 300, 2), (1, 2500, 1), (4, 1601, 5)], ids=str
 )
 def test_tree_by_levels_is_the_tree_span_by_span(shape, device):
-    """The order is that of sorting each half by itself, one after the other, to the last place and with ties."""
+    """The order is exactly that of sorting the halves one after the other, with ties."""
     points = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).cumsum(1).round()
     expected, spans = torch.arange(shape[1]).repeat(shape[0], 1), [(0, shape[1])]
     while spans:
@@ -67,7 +67,7 @@ def test_tree_by_levels_is_the_tree_span_by_span(shape, device):
 
 
 def test_layout_takes_the_better_order(device):
-    """A set keeps its order where that leaves fewer tiles; another takes that of the tree."""
+    """A set keeps its order if that gives fewer tiles; another set takes the order of the tree."""
     line = torch.arange(4.0 * TILE, dtype=torch.float64, device=device)[:, None]
     shuffled = line.flatten().view(TILE, 4).T.reshape(-1, 1)  # every tile spans the whole line
     layout = tile_layout(torch.stack([line, shuffled]), 4.5)

@@ -8,8 +8,8 @@ from mmphate_gpu.ops.launch import native
 from mmphate_gpu.ops.launch.twins import CUPY, PORTABLE, serves, serving
 
 
-def test_what_serves_is_said():
-    """One line for the CPU and one for CUDA, in words that agree with what does serve."""
+def test_the_reported_versions_are_those_that_run():
+    """The lines for the CPU and for CUDA name the versions that do run."""
     cpu, cuda = serving("cpu"), serving("cuda")
     assert cpu.startswith("C++ (" if serves(torch.device("cpu")) else "portable torch (")
     assert cuda.startswith("CUDA" if serves(torch.device("cuda")) else "portable torch (")

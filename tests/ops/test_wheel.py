@@ -44,7 +44,7 @@ TOOLS = (
 
 
 def without_compiler(folder: Path) -> Path:
-    """A folder for PATH: everyday tools, no compiler."""
+    """A folder for PATH with everyday tools and without a compiler."""
     folder.mkdir()
     for tool in TOOLS:
         if path := shutil.which(tool):
@@ -53,7 +53,7 @@ def without_compiler(folder: Path) -> Path:
 
 
 def run_from(wheel: Path, folder: Path) -> str:
-    """Unpack and run outside the source tree, with no compiler on the path."""
+    """Unpack the wheel and run it outside the source tree, without a compiler on the path."""
     zipfile.ZipFile(wheel).extractall(folder)
     empty = folder / "empty"
     empty.mkdir()
@@ -87,7 +87,7 @@ def test_wheel_with_and_without_the_native_part(tmp_path):
 
 
 def test_wheel_made_without_a_compiler(tmp_path):
-    """The CUDA sources are in it, the C++ twins are not; the portable versions serve."""
+    """The wheel has the CUDA sources but no C++ twins, and the portable versions run."""
     wheel = built(tmp_path / "made", path=str(without_compiler(tmp_path / "tools")))
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "mmphate_gpu/_native/libmmphate_cpu.so" not in names

@@ -37,7 +37,7 @@ def by_python(tensor: torch.Tensor) -> list[list[int]]:
 @pytest.mark.parametrize("n", [1, WIDTH - 1, WIDTH, WIDTH + 1, 3 * WIDTH + 7])
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.bool], ids=str)
 def test_against_the_definition(n, dtype, at_once, device, monkeypatch):
-    """Overflow wraps around; chunks and devices do not matter."""
+    """Overflow wraps around, and neither chunks nor devices change the hashes."""
     monkeypatch.setattr(module, "AT_ONCE", at_once)
     monkeypatch.setattr(module, "AT_ONCE_ON_GPU", at_once)
     tensor = normal(n) > 0 if dtype == torch.bool else normal(n, dtype=dtype)
@@ -53,7 +53,7 @@ def test_a_view_is_hashed_in_its_own_order():
 @pytest.mark.parametrize("first", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16], ids=str)
 def test_a_view_may_begin_within_a_word(dtype, first, device):
-    """Of whole words and of others."""
+    """Tensors of whole words, and others."""
     whole = (40 * normal(200).abs()).to(dtype).to(device)
     for last in (first + 100, first + 99):
         part = whole[first:last]
@@ -63,7 +63,7 @@ def test_a_view_may_begin_within_a_word(dtype, first, device):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_single_bit_counts(dtype):
-    """One row of hashes changes, in both lanes, whichever bit of whichever word is flipped."""
+    """Whichever bit of whichever word is flipped, one row of hashes changes, in both columns."""
     tensor = normal(WIDTH, dtype=dtype)
     bits, before = tensor.view(torch.int32), word_hashes(tensor)
     for bit in range(32):
@@ -117,7 +117,7 @@ def _same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 
 def test_the_mask_counts_and_what_is_under_it():
-    """A NaN that is masked equals itself here."""
+    """A masked NaN is equal to itself here."""
     data = normal(*SHAPE)
     data[0, 0, 0, 3] = float("nan")
     mask = ~data.isnan()
@@ -138,7 +138,7 @@ def test_strides_do_not_count():
 
 
 def test_ten_thousand_traces_have_as_many_digests():
-    """Each differs from the first in two words, by one bit, where sums of products would cancel most easily."""
+    """Each trace differs from the first in a bit of two words, for which sums of products cancel most easily."""
     data = torch.zeros(1, 2, 1, 5000, dtype=torch.float32)
     bits, seen = data.view(-1).view(torch.int32), set()
     for i in range(10_000):

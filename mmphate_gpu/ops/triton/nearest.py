@@ -37,11 +37,11 @@ def assign_nearest_kernel(
         inner = tl.zeros((POINTS, CENTERS), dtype=tl.float32)
         for first in range(0, D, FEATURES):
             column = first + feature
-            x = tl.load(x_at + column[None, :], mask=(point < n)[:, None] & (column < D)[None, :], y_at=0.0)
-            y = tl.load(y_at + column[:, None], mask=inside[None, :] & (column < D)[:, None], y_at=0.0)
+            x = tl.load(x_at + column[None, :], mask=(point < n)[:, None] & (column < D)[None, :], other=0.0)
+            y = tl.load(y_at + column[:, None], mask=inside[None, :] & (column < D)[:, None], other=0.0)
             # Three products of split numbers: the accuracy of float32 at the speed of the tensor cores.
             inner = tl.dot(x, y, inner, input_precision="tf32x3")
-        norm = tl.load(norms + set_number * k + start + center, mask=inside, y_at=float("inf"))
+        norm = tl.load(norms + set_number * k + start + center, mask=inside, other=float("inf"))
         low, at = tl.min(norm[None, :] - 2 * inner, axis=1, return_indices=True, return_indices_tie_break_left=True)
         nearest = tl.where(low < best, start + at, nearest)
         best = tl.minimum(low, best)

@@ -27,7 +27,7 @@ STAGES = 5
 def _block_rows(columns, pair, part, block, width, column, TILE: tl.constexpr, DEPTH: tl.constexpr):
     """DEPTH rows, from ``part`` on, of the tile of the block with which a pair is multiplied."""
     at = tl.load(columns + pair).to(tl.int64) * TILE + part + tl.arange(0, DEPTH)
-    return tl.load(block + at[:, None] * width + column[None, :], mask=(column < width)[None, :], y_at=0.0)
+    return tl.load(block + at[:, None] * width + column[None, :], mask=(column < width)[None, :], other=0.0)
 
 
 @triton.jit
@@ -139,7 +139,7 @@ def gaussian_product_kernel(
         # Rounding may leave a squared distance slightly below 0, and an entry slightly above 1: 1 in half precision.
         entries = tl.where(near, tl.exp2(-squared), 0.0).to(tl.float16)
         at = (tile.to(tl.int64) * TILE + lane)[:, None] * width
-        values = tl.load(block + at + column[None, :], mask=inside, y_at=0.0)
+        values = tl.load(block + at + column[None, :], mask=inside, other=0.0)
         total = tl.dot(entries, values, total)
     to = (row.to(tl.int64) * TILE + lane)[:, None] * width + column[None, :]
     tl.store(out + to, total, mask=inside)
