@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import pkgutil
 import platform
 
 import torch
 
+from . import ops
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
 from .ops.launch.twins import CPP, CUPY, TRITON, serves, serving
 from .runtime.keops import why_no_keops
@@ -49,21 +52,8 @@ def _why_no_cuda() -> str:
 
 
 def _backends() -> list[str]:
-    # Importing the module of an op registers it.
-    from .ops import (  # noqa: F401
-        assign_nearest,
-        csr_matmul,
-        descent_step,
-        gaussian_product,
-        guttman_transform,
-        kth_neighbor_distance,
-        landmark_aggregate,
-        radius_affinity,
-        tile_block,
-        tile_entries,
-        tile_matmul,
-    )
-
+    for module in pkgutil.iter_modules(ops.__path__, f"{ops.__name__}."):
+        importlib.import_module(module.name)  # which registers the op in it
     reason = why_no_keops()
     keops = "works, exact" if reason is None else f"does not work: {reason}"
     missing = 'is not installed: pip install "mmphate-gpu[pynndescent]"'
