@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,19 +28,11 @@ def _pitchfork(z: np.ndarray, mu: np.float32) -> np.ndarray:  # (P, 2) -> (P, 2)
     return np.stack([mu * x - x**3, -2 * y], axis=1)
 
 
-@dataclass(frozen=True)
-class _Scenario:
-    """Dynamics and readout of the groups A and B of units."""
-
-    field_b: Field | None  # None: B has the states of A
-    warp_a: bool
-    warp_b: bool
-
-
-_SCENARIOS = {
-    "hopf": _Scenario(field_b=None, warp_a=False, warp_b=True),
-    "hopf_pitchfork": _Scenario(field_b=_pitchfork, warp_a=False, warp_b=False),
-    "hopf_pitchfork_warped": _Scenario(field_b=_pitchfork, warp_a=True, warp_b=True),
+# {name: (dynamics of group B, or None if B has the states of A; whether A and B read out through a warp)}
+_SCENARIOS: dict[str, tuple[Field | None, tuple[bool, bool]]] = {
+    "hopf": (None, (False, True)),
+    "hopf_pitchfork": (_pitchfork, (False, False)),
+    "hopf_pitchfork_warped": (_pitchfork, (True, True)),
 }
 
 
@@ -80,7 +71,7 @@ def bifurcation(
     """
     check_choice("scenario", scenario, _SCENARIOS)
     e, t, p = _checked_sizes(n_epochs=n_epochs, n_timesteps=n_timesteps, n_samples=n_samples)
-    return as_trace(_activity(_SCENARIOS[scenario], e, t, p, _checked_rng(seed)))
+    return as_trace(_activity(*_SCENARIOS[scenario], (e, t, p), _checked_rng(seed)))
 
 
 def random_walk(n_slices: int = 100, n_units: int = 50, n_samples: int = 25, seed: int = 0) -> Trace:
@@ -121,16 +112,17 @@ def _checked_rng(seed: int) -> np.random.Generator:
 
 
 def _activity(
-    scenario: _Scenario, n_epochs: int, n_timesteps: int, n_samples: int, rng: np.random.Generator
+    field_b: Field | None, warps: tuple[bool, bool], sizes: tuple[int, int, int], rng: np.random.Generator
 ) -> np.ndarray:  # (E, T, 6, P) float32
+    n_epochs, n_timesteps, n_samples = sizes
     # The order of the random draws decides the trace of a seed: start, states of A, states of B, readout.
     mu = np.linspace(-1, 2, n_epochs).astype(np.float32)
     start = rng.normal(0, 0.6, (n_samples, 2)).astype(np.float32)
     states_a = _states(_hopf, start, mu, n_timesteps, rng)
-    states_b = states_a if scenario.field_b is None else _states(scenario.field_b, start, mu, n_timesteps, rng)
+    states_b = states_a if field_b is None else _states(field_b, start, mu, n_timesteps, rng)
     direction = _direction(rng)
-    groups = [_warped(states_a) if scenario.warp_a else states_a, _warped(states_b) if scenario.warp_b else states_b]
-    signals = [_signal(states, direction) for states in groups]
+    groups = zip((states_a, states_b), warps, strict=True)
+    signals = [_signal(_warped(states) if warp else states, direction) for states, warp in groups]
     epochs = [[_units(signal[e], rng) for signal in signals] for e in range(n_epochs)]
     return np.stack([np.concatenate(pair, axis=1) for pair in epochs])
 

@@ -9,10 +9,11 @@ import torch
 
 from .errors import InputError, check_choice
 from .trace.coordinates import settled
+from .trace.dims import SizesByName
 
 
 @dataclass(frozen=True, eq=False)
-class SliceLayout:
+class SliceLayout(SizesByName):
     """Node order of a trace: ``node = (epoch * n_timesteps + timestep) * n_units + unit``.
 
     ``epoch``, ``timestep`` and ``unit`` hold the coordinates of the axes: numbers, text or dates. So a node can be
@@ -41,28 +42,8 @@ class SliceLayout:
         return cls(np.arange(n_epochs), np.arange(n_timesteps), np.arange(n_units))
 
     @property
-    def n_epochs(self) -> int:
-        return len(self.epoch)
-
-    @property
-    def n_timesteps(self) -> int:
-        return len(self.timestep)
-
-    @property
-    def n_units(self) -> int:
-        return len(self.unit)
-
-    @property
-    def n_slices(self) -> int:
-        return self.n_epochs * self.n_timesteps
-
-    @property
-    def n_nodes(self) -> int:
-        return self.n_slices * self.n_units
-
-    @property
     def shape(self) -> tuple[int, int, int]:
-        return self.n_epochs, self.n_timesteps, self.n_units
+        return len(self.epoch), len(self.timestep), len(self.unit)
 
     def node(self, epoch: int, timestep: int, unit: int) -> int:
         """The number of the node with these indices; raises `InputError` if an index is out of range."""

@@ -7,6 +7,9 @@ import os
 # Waiting threads may not spin: if other work shares the cores, spinning makes small products three times as slow. torch
 # reads the variable when it is imported.
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+# Processes that share the cores (pytest -n) get their share of the threads.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 # The threads of NumPy always spin, and the references in tests are small, so NumPy gets one thread.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
 

@@ -16,6 +16,7 @@ from .walk import MISSING, Members, Walk
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SMALL = 16384  # values; tensors up to this size are copied and compared together
+_ENTRIES = Members(lambda mapping: mapping, operator.setitem, operator.delitem)
 
 
 class Part(Protocol):
@@ -81,7 +82,7 @@ def _part(value: Any, walk: Walk) -> Part | RandomPart | None:
     if isinstance(value, np.ndarray):
         return _ArrayPart(value) if value.flags.writeable else None
     members = walk.members(value)
-    return _MembersPart(value, members) if members else _random_part(value)
+    return _MembersPart(value, members, members.read(value)) if members else _random_part(value)
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
@@ -171,42 +172,37 @@ def _same_items(left: Iterable[Any], right: Iterable[Any]) -> bool:
     return all(map(operator.is_, left, right))  # of equal length
 
 
-class _DictPart:
-    def __init__(self, mapping: dict[Any, Any], items: dict[Any, Any]) -> None:
-        self.target, self._items = mapping, items
-
-    def changed(self) -> bool:
-        now, then = self.target, self._items
-        same = len(now) == len(then) and _same_items(now, then) and _same_items(now.values(), then.values())
-        return not same
-
-    def restore(self) -> None:
-        # Entry by entry: an interrupt after ``clear()`` would leave a module without its attributes.
-        for key, value in self._items.items():
-            if self.target.get(key, MISSING) is not value:
-                self.target[key] = value
-        for key in self.target.keys() - self._items.keys():
-            del self.target[key]
-        if list(self.target) != list(self._items):  # the order of parameters and buffers is that of state_dict()
-            self.target.clear()
-            self.target.update(self._items)
-
-
 class _MembersPart:
-    def __init__(self, target: Any, members: Members) -> None:
-        self.target, self._members, self._items = target, members, members.read(target)
+    def __init__(self, target: Any, members: Members, items: dict[Any, Any]) -> None:
+        self.target, self._members, self._items = target, members, items
 
     def changed(self) -> bool:
         now = self._members.read(self.target)
         return now.keys() != self._items.keys() or any(now[key] is not item for key, item in self._items.items())
 
     def restore(self) -> None:
+        # Entry by entry: an interrupt after ``clear()`` would leave a module without its attributes.
         now = self._members.read(self.target)
         for key, item in self._items.items():
             if now.get(key, MISSING) is not item:
                 self._members.write(self.target, key, item)
         for key in now.keys() - self._items.keys():
             self._members.delete(self.target, key)
+
+
+class _DictPart(_MembersPart):
+    def __init__(self, mapping: dict[Any, Any], items: dict[Any, Any]) -> None:
+        super().__init__(mapping, _ENTRIES, items)
+
+    def changed(self) -> bool:
+        now, then = self.target, self._items
+        return not (len(now) == len(then) and _same_items(now, then) and _same_items(now.values(), then.values()))
+
+    def restore(self) -> None:
+        super().restore()
+        if list(self.target) != list(self._items):  # the order of parameters and buffers is that of state_dict()
+            self.target.clear()
+            self.target.update(self._items)
 
 
 class _ListPart:
@@ -245,12 +241,10 @@ class RandomPart:
 
 
 def _random_part(value: Any) -> RandomPart | None:
-    if isinstance(value, torch.Generator):
+    if isinstance(value, (torch.Generator, np.random.RandomState)):
         return RandomPart(value.get_state, value.set_state)
     if isinstance(value, random.Random):
         return RandomPart(value.getstate, value.setstate)
-    if isinstance(value, np.random.RandomState):
-        return RandomPart(value.get_state, value.set_state)
     if isinstance(value, np.random.BitGenerator):
         return RandomPart(lambda: value.state, lambda state: setattr(value, "state", state))
     return None

@@ -244,7 +244,7 @@ class Recorder:
 
     def _check(self, epoch: float, values: np.ndarray, mask: Any) -> None:
         where = f"snapshot of epoch {epoch}: layer={self._name!r}"
-        if self._epochs and (values.shape != self._shape or not _same_mask(mask, self._mask)):
+        if self._epochs and (values.shape != self._shape or not np.array_equal(mask, self._mask)):
             raise InputError(
                 f"{where} returns (timestep, unit, sample) = {values.shape}, before {self._shape}; "
                 "accepted: the same shape and sequence lengths in every snapshot"
@@ -314,7 +314,3 @@ def _batch_first(layer: nn.Module, name: str, option: bool | None) -> bool:
     if option is not None and option != layer.batch_first:
         raise InputError(f"batch_first={option!r} contradicts layer={name!r}, which has {layer.batch_first}")
     return layer.batch_first
-
-
-def _same_mask(left: np.ndarray | None, right: np.ndarray | None) -> bool:
-    return left is right if left is None or right is None else np.array_equal(left, right)

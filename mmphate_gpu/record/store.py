@@ -54,7 +54,7 @@ class FolderStore:
         # A random name distinguishes this meta.json from that of a recorder with the same layer and epochs.
         self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "layer": layer, "recorder": uuid.uuid4().hex}
         self._meta |= {"epoch": [], "files": [], "extra": []}
-        self._written: str | None = None
+        self._taken = False  # the folder; from then on its meta.json is the text of ``_meta``
 
     def open(self) -> None:
         """Make the folder."""
@@ -73,8 +73,8 @@ class FolderStore:
             raise InputError(f"{error}; the snapshots so far ({len(self._meta['files'])}) are kept") from error
 
     def _add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
-        if self._written is None:
-            self._written = self._take()
+        if not self._taken:
+            self._take()
         if not self._meta["files"]:
             for name, array in extra.items():
                 self._write(f"{name}.npy", array)
@@ -82,29 +82,27 @@ class FolderStore:
         self._write(file, values)
         longer = {"epoch": [*self._meta["epoch"], epoch], "files": [*self._meta["files"], file]}
         meta = self._meta | longer | {"extra": sorted(extra)}
-        text = _text(meta)
         with whole_file(self._path / META, overwrite=True, sweep=False) as new:
-            new.write_text(text, encoding="utf-8")
-        self._meta, self._written = meta, text
+            new.write_text(_text(meta), encoding="utf-8")
+        self._meta = meta
 
-    def _take(self) -> str:
-        text = _text(self._meta)
+    def _take(self) -> None:
         try:
             with whole_file(self._path / META, overwrite=False) as new:  # of two recorders, one succeeds
-                new.write_text(text, encoding="utf-8")
+                new.write_text(_text(self._meta), encoding="utf-8")
         except PathExistsError as error:
             raise self._not_empty() from error
-        return text
+        self._taken = True
 
     def _check_mine(self) -> None:
-        if self._written is None:
+        if not self._taken:
             self._check_empty()
             return
         try:
             text = (self._path / META).read_text(encoding="utf-8")
         except OSError as error:
             raise InputError(f"{self._path} has lost its {META} ({error}); {_ACCEPTED}") from error
-        if text != self._written:
+        if text != _text(self._meta):
             raise InputError(f"{self._path} holds another recorder's snapshots now; {_ACCEPTED}")
 
     def _check_empty(self) -> None:

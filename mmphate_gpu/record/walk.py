@@ -24,7 +24,7 @@ _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, np.float3
 # Modules, and containers of the standard library that keep their items in attributes.
 _PLAIN = (nn.Module, SimpleNamespace, collections.UserDict, collections.UserList, collections.ChainMap)
 _DICTS = frozenset({dict, collections.OrderedDict})
-_CONTAINERS = frozenset({list, tuple, set, frozenset, deque})  # without attributes
+_CONTAINERS = _DICTS | {list, tuple, set, frozenset, deque}  # without attributes
 
 
 class Walk:
@@ -66,12 +66,10 @@ class Walk:
         return [base for base in cls.__mro__ if issubclass(base, nn.Module) and self._is_of_user(base)]
 
     def _contents(self, value: Any) -> list[Any]:
-        if type(value) in _DICTS:
-            return list(value.values())
-        if isinstance(value, torch.Tensor):
-            return []
         if isinstance(value, dict):
             contents = list(value.values())
+        elif isinstance(value, torch.Tensor):
+            return []
         elif isinstance(value, (list, tuple, set, frozenset, deque)):
             contents = list(value)
         elif isinstance(value, np.ndarray):

@@ -71,11 +71,11 @@ def release_cached(device: torch.device) -> None:
 
 def format_bytes(n: float) -> str:
     """``n`` bytes as a person reads them: 1.5 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n) < 1024 or unit == "GiB":
+    for unit in ("B", "KiB", "MiB"):
+        if abs(n) < 1024:
             return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
         n /= 1024
-    raise AssertionError("unreachable")
+    return f"{n:.1f} GiB"
 
 
 def check_fits(what: str, needed: int, device: torch.device, *, remedy: str) -> None:

@@ -126,7 +126,7 @@ def _limits_of(version: Hierarchy, folder: Path, shown: str) -> Iterator[Limit]:
     limits[version.of_ancestors] = _number(statistics.get(version.of_ancestors, ""))
     usage = _number(_text(folder / version.usage))
     if usage is None:
-        usage = _memory_of_process().get("VmRSS", 0)  # the usage of a group includes that of this process
+        usage = memory_of_process().get("VmRSS", 0)  # the usage of a group includes that of this process
     usage -= min(usage, _number(statistics.get(version.reclaimable, "")) or 0)
     for name, limit in limits.items():
         if limit is not None:
@@ -155,7 +155,7 @@ def resource_limits() -> Iterator[Limit]:
     stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
     stack = STACK if stack == resource.RLIM_INFINITY else stack
     threads = torch.get_num_threads() - 1
-    taken = _memory_of_process()
+    taken = memory_of_process()
     for name, option, which, field, reserved in (
         ("RLIMIT_AS", "ulimit -v", resource.RLIMIT_AS, "VmSize", RESERVED + threads * (stack + ARENA)),
         ("RLIMIT_DATA", "ulimit -d", resource.RLIMIT_DATA, "VmData", RESERVED + threads * stack),
@@ -165,8 +165,8 @@ def resource_limits() -> Iterator[Limit]:
             yield Limit(max(0, limit - taken.get(field, 0) - reserved), f"{name} ({option})", limit)
 
 
-def _memory_of_process() -> dict[str, int]:
-    """The memory of this process by the names of /proc/self/status (VmSize, VmRSS, ...), in bytes."""
+def memory_of_process() -> dict[str, int]:
+    """The memory of this process by the names of /proc/self/status (VmSize, VmRSS, ...), in bytes; empty without it."""
     lines = re.findall(r"^(Vm\w+):\s+(\d+) kB$", _text("proc/self/status"), re.MULTILINE)
     return {name: int(kilobytes) * 1024 for name, kilobytes in lines}
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import psutil
 import torch
 
-STATUS = Path("/proc/self/status")  # Linux
+from .memory_limits import memory_of_process
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -18,10 +17,8 @@ def peak_bytes(device: torch.device) -> int:
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
     # Linux's ru_maxrss is no use: a process inherits the peak of the process that started it.
-    lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines() if STATUS.exists() else []
-    for line in lines:
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
+    if (peak := memory_of_process().get("VmHWM")) is not None:
+        return peak
     import resource  # Windows does not have it
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -53,17 +53,23 @@ def check_files(path: Path, *, follow_links: bool = False) -> None:
             raise InputError(f"{path} is a FIFO, a socket or a device; accepted: a regular file or a folder")
         return
     root = path.resolve()
-    folders = [path]
+    for entry in entries_below(path):
+        if entry.is_symlink():
+            _check_link(Path(entry.path), root, follow_links)
+        if not (entry.is_file() or entry.is_dir()):
+            what = "a link to nothing" if not os.path.exists(entry.path) else "a FIFO, a socket or a device"
+            raise InputError(f"{entry.path} is {what}; accepted: regular files and folders")
+
+
+def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """All that is in ``folder`` and in the folders below it, without following links; faster than `os.walk`."""
+    folders = [os.fspath(folder)]
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
-                if entry.is_symlink():
-                    _check_link(Path(entry.path), root, follow_links)
-                if not (entry.is_file() or entry.is_dir()):
-                    what = "a link to nothing" if not os.path.exists(entry.path) else "a FIFO, a socket or a device"
-                    raise InputError(f"{entry.path} is {what}; accepted: regular files and folders")
+                yield entry
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
+                    folders.append(entry.path)
 
 
 def _check_link(link: Path, root: Path, follow_links: bool) -> None:

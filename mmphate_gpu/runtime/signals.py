@@ -28,15 +28,14 @@ def stoppable() -> Iterator[None]:
     """
     names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    caught = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
+    caught = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in caught:
         signal.signal(number, _stop)
     try:
         yield
     finally:
-        for number, handler in caught.items():
-            signal.signal(number, handler)
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _stop(number: int, frame: Any) -> None:

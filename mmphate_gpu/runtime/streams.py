@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from typing import Any, TextIO
 
 
@@ -39,11 +40,7 @@ class LenientStream:
         self.error: OSError | ValueError | None = None
 
     def write(self, text: str) -> int:
-        if self.error is None:
-            try:
-                self._write(text)
-            except (OSError, ValueError) as error:  # ValueError means that the stream is closed
-                self.error = error
+        self._attempt(lambda: self._write(text))
         return len(text)
 
     def _write(self, text: str) -> None:
@@ -53,10 +50,13 @@ class LenientStream:
             self.stream.write(encodable(text, self.stream.encoding))
 
     def flush(self) -> None:
+        self._attempt(self.stream.flush)
+
+    def _attempt(self, call: Callable[[], None]) -> None:
         if self.error is None:
             try:
-                self.stream.flush()
-            except (OSError, ValueError) as error:
+                call()
+            except (OSError, ValueError) as error:  # ValueError means that the stream is closed
                 self.error = error
 
     def __getattr__(self, name: str) -> Any:  # isatty, fileno, encoding

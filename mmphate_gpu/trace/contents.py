@@ -180,12 +180,11 @@ def _axes(variables: Variables, n_axes: int) -> np.ndarray | None:
 
 
 def _check_coordinates(contents: Contents) -> None:
-    shape, names = contents.heading.shape, axes_of(len(contents.dims))
-    sizes = dict(zip(names, shape, strict=True)) | {"epoch": shape[0]}
+    shape = contents.heading.shape
+    sizes = dict(zip(axes_of(len(shape)), shape, strict=True))
     for field, name in coordinate_names(contents.dims, contents.variables).items():
         beside = contents.variables[name]
-        check_axis(field, beside.dims, len(shape))
-        axis = {"label": "sample", "epoch": names[0]}.get(field, field)
+        axis = check_axis(field, beside.dims, len(shape))
         # A (slice, unit, sample) trace has one time step.
         check_length(field, tuple(beside.array.shape) or (1,), sizes.get(axis, 1), axis)
         check_text(field, np.dtype(beside.array.dtype))

@@ -22,6 +22,7 @@ from .dims import (
     check_data_shape,
     check_mask_shape,
     coordinate_names,
+    data_key,
     is_meant,
     mask_order,
     spread_mask,
@@ -99,7 +100,9 @@ def _replaced(trace: Trace, fields: dict[str, Any]) -> Trace:
 def _build(data: Array, hidden: Any, fields: dict[str, Any], recorded: torch.dtype | None) -> Trace:
     check_data_shape(tuple(data.shape))
     axes = AXES if data.ndim == 4 else SLICE_AXES
-    check_dims(fields, data.ndim)
+    for field in (*AXES, "label"):
+        if is_xarray(fields[field]):
+            check_axis(field, tuple(fields[field].dims), data.ndim)
     mask = present_values(fields["mask"], hidden, data)
     data = data if data.ndim == 4 else data.unsqueeze(1)
     sizes = zip(AXES, data.shape, strict=True)
@@ -159,11 +162,7 @@ def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
 def in_order(values: Any) -> Any:
     """The array of data in ``values`` (see `from_xarray`) with its axes in order; no value is read."""
     if hasattr(values, "data_vars"):
-        names = [name for name in ("data", "trace") if name in values.data_vars]
-        if len(names) != 1:
-            what = f"a {type(values).__name__} of {[str(name) for name in values.data_vars]}"
-            raise InputError(f"data is {what}; accepted: an array, or a Dataset with either data or trace")
-        values = values[names[0]]
+        values = values[data_key(f"data is a {type(values).__name__} of", list(map(str, values.data_vars)))]
     return values.transpose(*(values.dims[place] for place in stored_order(values.dims)))
 
 
@@ -183,13 +182,6 @@ def _check_same_coords(beside: dict[str, Any], coords: dict[str, Any]) -> None:
             other = coords.get(str(name).lower())
             if name in values.dims and other is not None and not np.array_equal(coord.values, other.values):
                 raise InputError(f"{field} has other coordinates along {name} than data; accepted: the same, in order")
-
-
-def check_dims(fields: dict[str, Any], n_axes: int) -> None:
-    """Raise `InputError` if the dimension of a coordinate or label that is an xarray object is another axis."""
-    for field in (*AXES, "label"):
-        if is_xarray(fields[field]):
-            check_axis(field, tuple(fields[field].dims), n_axes)
 
 
 def stacked_by_name(name: str, values: Any) -> Any:
@@ -263,13 +255,11 @@ def half_precision(values: Any) -> torch.dtype | None:
 
 def present_values(values: Any, hidden: Any, data: Array) -> Array | None:  # (E, T, M, P)
     """The mask ``values``, spread by `full_mask`, and False where the mask of the data itself hides an entry."""
-    if hidden is None:
-        return None if values is None else full_mask(values, data)
-    present = full_mask(~hidden, data)
-    if values is None:
-        return present
-    mask = full_mask(values, data)
-    return present & blockwise(mask).load()
+    both: tuple[Any, Any] = None if hidden is None else ~hidden, values
+    masks: list[Any] = [full_mask(mask, data) for mask in both if mask is not None]
+    if len(masks) == 2:
+        return masks[0] & blockwise(masks[1]).load()
+    return masks[0] if masks else None
 
 
 def _mask_by_name(mask: Any, shape: tuple[int, ...]) -> Any:

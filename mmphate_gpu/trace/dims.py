@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +21,33 @@ LONGEST_TEXT = 2**16  # bytes
 _SLICE_NAMES = ("slice", "epoch", "timestep")
 # xarray, h5netcdf and netCDF4 make up such names for dimensions that have none.
 _MADE_UP = re.compile(r"(phony_)?dim_(\d+)")
+
+
+class SizesByName(Protocol):
+    """Names of the sizes of what has a ``shape`` (epoch, timestep, unit, ...)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def n_epochs(self) -> int:
+        return self.shape[0]
+
+    @property
+    def n_timesteps(self) -> int:
+        return self.shape[1]
+
+    @property
+    def n_units(self) -> int:
+        return self.shape[2]
+
+    @property
+    def n_slices(self) -> int:
+        return self.n_epochs * self.n_timesteps
+
+    @property
+    def n_nodes(self) -> int:
+        return self.n_slices * self.n_units
 
 
 def axes_of(n_axes: int) -> tuple[str, ...]:
@@ -118,6 +145,15 @@ def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
     return fields
 
 
+def data_key(holder: str, names: list[str]) -> str:
+    """The name of the array that holds the trace, "data" or "trace"; ``holder`` precedes the names in an error."""
+    keys = [key for key in ("data", "trace") if key in names]
+    if len(keys) != 1:
+        shown = sorted(name[:100] for name in names)[:20]
+        raise InputError(f"{holder} {shown}; accepted: the trace as either 'data' or 'trace'")
+    return keys[0]
+
+
 def is_meant(field: str, shape: tuple[int, ...], data_shape: tuple[int, ...]) -> bool:
     """Whether an array of ``shape`` can be ``field`` beside the data, where its name has other capitals than the field.
 
@@ -128,13 +164,14 @@ def is_meant(field: str, shape: tuple[int, ...], data_shape: tuple[int, ...]) ->
     return len(shape) == 1 and shape[0] in ((len(data_shape),) if field == "axes" else data_shape)
 
 
-def check_axis(field: str, dims: Dims, n_axes: int) -> None:
-    """Raise `InputError` if ``dims``, those of a coordinate or label, name another axis than that of ``field``."""
+def check_axis(field: str, dims: Dims, n_axes: int) -> str:
+    """The axis of ``field``; raises `InputError` if ``dims``, those of a coordinate or label, name another axis."""
     axes = axes_of(n_axes)
     axis = {"label": "sample", "epoch": axes[0]}.get(field, field)
     names = _axis_names(dims, axes) if axis == axes[0] else [plain_name(name) for name in dims]
     if any(name not in (None, axis) for name in names):
         raise InputError(f"{field} has dims {shown(dims)}; accepted: one value per {axis}")
+    return axis
 
 
 def shown(dims: Dims) -> tuple[str | None, ...]:

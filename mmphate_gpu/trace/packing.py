@@ -205,10 +205,8 @@ def _value_dtype(dtype: np.dtype, scale: Any, offset: Any, any_missing: bool) ->
         return np.dtype(np.float64) if dtype.kind in "iu" and dtype.itemsize == 4 else scale.dtype
     if offset is not None:
         return np.dtype(np.float64)
-    if scale is not None and (scale.dtype.kind == "f" or not any_missing):
-        return scale.dtype
     if scale is not None:
-        return np.dtype(np.float64)
+        return scale.dtype if scale.dtype.kind == "f" or not any_missing else np.dtype(np.float64)
     if dtype.kind == "f" or not any_missing:
         return dtype
     return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)

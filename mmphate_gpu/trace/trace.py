@@ -15,7 +15,7 @@ from ..errors import InputError, InputTypeError
 from ..runtime.arrays import array_or_tensor, to_numpy
 from ..runtime.memory import available_bytes, check_fits
 from .coordinates import as_label, settled
-from .dims import AXES, SLICE_AXES, check_data_shape, check_length
+from .dims import AXES, SLICE_AXES, SizesByName, check_data_shape, check_length
 from .stored import Array, blocks, blockwise
 
 # A trace that takes a larger share of the free memory is read block by block: beside a trace in memory a run holds its
@@ -26,7 +26,7 @@ _LARGEST = 1e150
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class Trace(SizesByName):
     """A recorded tensor with its coordinates; make one with `as_trace`.
 
     Attributes
@@ -64,28 +64,8 @@ class Trace:
         _check_values(self)
 
     @property
-    def n_epochs(self) -> int:
-        return self.data.shape[0]
-
-    @property
-    def n_timesteps(self) -> int:
-        return self.data.shape[1]
-
-    @property
-    def n_units(self) -> int:
-        return self.data.shape[2]
-
-    @property
     def n_samples(self) -> int:
         return self.data.shape[3]
-
-    @property
-    def n_slices(self) -> int:
-        return self.n_epochs * self.n_timesteps
-
-    @property
-    def n_nodes(self) -> int:
-        return self.n_slices * self.n_units
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

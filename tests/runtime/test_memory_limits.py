@@ -31,7 +31,7 @@ import resource, torch, mmphate_gpu
 from mmphate_gpu.runtime import memory, memory_limits
 torch.set_num_threads(1)
 for name, field, left in (("RLIMIT_DATA", "VmData", 500), ("RLIMIT_AS", "VmSize", 400)):
-    before = memory_limits._memory_of_process()[field]
+    before = memory_limits.memory_of_process()[field]
     resource.setrlimit(getattr(resource, name), (before + left * 2**20,) * 2)
     limit = memory.free_memory(torch.device("cpu"))
     print(left * 2**20 - memory_limits.RESERVED - limit.free_bytes, limit.limit_bytes - before, limit.name)
@@ -125,7 +125,7 @@ import mmphate_gpu.estimator, mmphate_gpu.cli
 from mmphate_gpu.runtime import memory_limits
 name, left, *command = sys.argv[1:]
 field = {"RLIMIT_AS": "VmSize", "RLIMIT_DATA": "VmData"}[name]
-limit = memory_limits._memory_of_process()[field] + int(left) * 10**6
+limit = memory_limits.memory_of_process()[field] + int(left) * 10**6
 resource.setrlimit(getattr(resource, name), (limit, limit))
 sys.exit(mmphate_gpu.cli.main(command))
 """

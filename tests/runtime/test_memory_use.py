@@ -10,16 +10,17 @@ import psutil
 import pytest
 import torch
 
-from mmphate_gpu.runtime import memory_use
+from mmphate_gpu.runtime import memory_limits, memory_use
 
 CPU = torch.device("cpu")
-LINUX = pytest.mark.skipif(not memory_use.STATUS.exists(), reason="there is no /proc here")
+LINUX = pytest.mark.skipif(not memory_limits.memory_of_process(), reason="there is no /proc here")
 
 
 def test_the_peak_of_linux_is_the_high_water_mark(tmp_path, monkeypatch):
-    status = tmp_path / "status"
+    status = tmp_path / "proc/self/status"
+    status.parent.mkdir(parents=True)
     status.write_text("Name:\tpython\nVmPeak:\t  900 kB\nVmHWM:\t  123 kB\nVmRSS:\t  100 kB\n")
-    monkeypatch.setattr(memory_use, "STATUS", status)
+    monkeypatch.setattr(memory_limits, "ROOT", tmp_path)
     assert memory_use.peak_bytes(CPU) == 123 * 1024
 
 
@@ -28,10 +29,11 @@ def test_the_peak_of_linux_is_the_high_water_mark(tmp_path, monkeypatch):
 def test_without_one_it_is_that_of_getrusage(tmp_path, monkeypatch, text):
     import resource
 
-    status = tmp_path / "status"
+    status = tmp_path / "proc/self/status"
     if text is not None:
+        status.parent.mkdir(parents=True)
         status.write_text(text)
-    monkeypatch.setattr(memory_use, "STATUS", status)
+    monkeypatch.setattr(memory_limits, "ROOT", tmp_path)
     unit = 1 if sys.platform == "darwin" else 1024
     assert memory_use.peak_bytes(CPU) == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -37,7 +37,7 @@ def test_datasets_variables_and_derived_classes(array):
     same(as_trace(type("Recorded", (xarray.DataArray,), {"__slots__": ()})(other)), expected())
     same(as_trace(xarray.DataArray(values())), as_trace(values()))  # dim_0 to dim_3
     assert plan(other).shape == plan(dataset).shape == SHAPE
-    with pytest.raises(InputError, match=r"data is a Dataset of \['hidden'\]; accepted: .*data or trace"):
+    with pytest.raises(InputError, match=r"data is a Dataset of \['hidden'\]; accepted: .*'data' or 'trace'"):
         as_trace(array.to_dataset(name="hidden"))
     with pytest.raises(InputTypeError, match="mask is a Dataset"):
         as_trace(array, mask=dataset)

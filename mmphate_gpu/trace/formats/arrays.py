@@ -22,7 +22,7 @@ import torch
 
 from ...errors import InputError
 from ...runtime.memory import check_fits, format_bytes
-from ..dims import AXES, LONGEST_TEXT, axes_of, is_meant
+from ..dims import AXES, LONGEST_TEXT, axes_of, data_key, is_meant
 from ..stored import Blocks
 
 # Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes, such as
@@ -89,15 +89,6 @@ def naming(path: Path) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
 
 
-def data_key(path: Path, names: Any) -> str:
-    """The name of the array that holds the trace: "data" or "trace"."""
-    keys = [key for key in ("data", "trace") if key in names]
-    if len(keys) != 1:
-        shown = sorted(name[:100] for name in names)[:20]
-        raise InputError(f"{path} holds {shown}; accepted: the trace as either 'data' or 'trace'")
-    return keys[0]
-
-
 @dataclass(frozen=True)
 class Variable:
     """An array whose values are still in the file.
@@ -107,7 +98,8 @@ class Variable:
     array : an array of any library, of which only ``shape`` and ``dtype`` are read.
     read : returns all values.
     dims : for each dimension its name, or None.
-    opened : opens an array of a .zarr or .h5 again, to read blocks of it; None for other formats and for text.
+    opened : opens an array of a .zarr or .h5 again, to read blocks of it; None for other formats and for text. It
+        can be pickled, unlike a nested function.
     attributes : the attributes of the array that are listed in `ATTRIBUTES`.
     fill : the value that stands for entries that were never written, or None.
     blocks : returns the values as `Blocks`, or None if they have to be read at once; None for .zarr and .h5.
@@ -133,7 +125,7 @@ def stored_names(path: Path, names: Iterable[str], shape_of: Callable[[str], Any
     ``shape_of`` gives the shape of an array by its name in the file, and None if that name is not an array.
     """
     names = sorted(names)
-    data = data_key(path, names)
+    data = data_key(f"{path} holds", names)
     shape = shape_of(data)
     stored = {}
     for name in names:

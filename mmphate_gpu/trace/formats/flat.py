@@ -56,14 +56,12 @@ def open_recording(path: Path, *, follow_links: bool = False) -> Iterator[Variab
 def _shape_in(members: dict[str, NpzMember], name: str) -> tuple[int, ...] | None:
     if not members[name].is_array:
         return None
-    if name == name.lower():
-        return members[name].shape
     try:
         return members[name].shape
-    except PickledError as error:
-        return error.shape
-    except InputError:
-        return None  # in capitals it may be anything
+    except InputError as error:
+        if name == name.lower():  # in capitals it may be anything
+            raise
+        return error.shape if isinstance(error, PickledError) else None
 
 
 def _variable(array: NpyArray | NpzMember | Snapshots) -> Variable:

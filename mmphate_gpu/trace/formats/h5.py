@@ -18,13 +18,13 @@ from ..dims import common_name
 from ..packing import ATTRIBUTES
 from .arrays import Variable, Variables, padded_text, stored_names, with_dims
 from .h5_file import (
-    H5Array,
     attribute,
     check_lengths,
     check_storage,
     dataset,
     h5py,
     link,
+    opened_dataset,
     opened_file,
     shape_of,
     stored_bytes,
@@ -49,7 +49,7 @@ def open_h5(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
         stored = stored_names(path, names, partial(shape_of, file, follow_links=follow_links))
         arrays = {name: (key, dataset(file, key, follow_links)) for name, key in stored.items()}
         yield {
-            name: _variable(array, H5Array(path, key, follow_links), by_id)
+            name: _variable(path, array, key, follow_links, by_id)
             for name, (key, array) in arrays.items()
             if not str(attribute(array, "NAME")).startswith(_NO_VARIABLE)
         }
@@ -68,24 +68,25 @@ def _dimensions(file: Any) -> dict[int, str]:
 # ---------------------------------------------------------------- reading
 
 
-def _variable(array: Any, opened: H5Array, by_id: dict[int, str]) -> Variable:
+def _variable(path: Path, array: Any, key: str, follow_links: bool, by_id: dict[int, str]) -> Variable:
     check_storage(array)
-    attributes = {key: attribute(array, key) for key in ATTRIBUTES}
-    attributes = {key: value for key, value in attributes.items() if value is not None}
+    attributes = {name: value for name in ATTRIBUTES if (value := attribute(array, name)) is not None}
     # By the netCDF convention one-byte integers have no fill value, although the netCDF library stores one.
     numbers = array.shape is not None and array.dtype.kind in "iuf" and array.dtype.itemsize > 1
     fill = array.fillvalue if numbers and array.fillvalue != 0 else None
-    read, stored = partial(_values, array, opened), partial(stored_bytes, array.name, array)
+    opened, stored = partial(opened_dataset, path, key, follow_links), partial(stored_bytes, array.name, array)
+    read = partial(_values, array, checked=None if follow_links else path)
     return Variable(array, read, _dims(array, by_id), opened, attributes, fill, stored_bytes=stored)
 
 
-def _values(array: Any, opened: H5Array) -> np.ndarray:
+def _values(array: Any, checked: Path | None) -> np.ndarray:
+    """All values. Texts of variable length are checked in the file ``checked`` first, unless that is None."""
     if h5py().check_string_dtype(array.dtype) is None:
         return np.asarray(array[...])
     if array.dtype.kind == "S" or array.ndim != 1:
         return np.asarray(array.asstr()[...], dtype=np.str_)
-    if not opened.follow_links:
-        check_lengths(opened.path, array)
+    if checked is not None:
+        check_lengths(checked, array)
     return padded_text(array.name, list(_texts(array)))
 
 
@@ -132,8 +133,7 @@ def _scales(array: Any) -> list[list[Any]]:
 
 
 def _is_scale(array: Any) -> bool:
-    label = _text(attribute(array, "CLASS"))
-    return isinstance(label, str) and label == "DIMENSION_SCALE"
+    return str(attribute(array, "CLASS")) == "DIMENSION_SCALE"
 
 
 def _scale_name(scale: Any) -> Any:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,18 +97,11 @@ def opened_file(path: Path, follow_links: bool = False) -> Iterator[Any]:
                 yield checked_file
 
 
-@dataclass(frozen=True)
-class H5Array:
-    """Opens the file at ``path`` and gives its array ``name`` to a ``with`` block."""
-
-    path: Path
-    name: str
-    follow_links: bool
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Any]:
-        with opened_file(self.path, self.follow_links) as file:
-            yield dataset(file, self.name, self.follow_links)
+@contextlib.contextmanager
+def opened_dataset(path: Path, name: str, follow_links: bool) -> Iterator[Any]:
+    """Open the file at ``path`` and give its array ``name`` to a ``with`` block."""
+    with opened_file(path, follow_links) as file:
+        yield dataset(file, name, follow_links)
 
 
 def shape_of(file: Any, name: str, follow_links: bool) -> Any:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ...runtime.paths import check_files
 from ..dims import common_name
 from ..packing import ATTRIBUTES
 from .arrays import BESIDE, Variable, Variables, check_attribute, padded_text, readable, stored_names, with_dims
-from .zarr_chunks import Sizes, check_chunk_files, with_checked_codecs
+from .zarr_chunks import check_chunk_files, with_checked_codecs
 from .zarr_metadata import Node, check_array, node_in, stored_bytes
 from .zarr_text import read_text
 
@@ -27,27 +26,17 @@ _METADATA = {".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"}
 _CHUNK = re.compile(r"c|[0-9]+(\.[0-9]+)*")
 
 
-@dataclass(frozen=True)
-class _ZarrArray:
-    """Opens an array of a store, or a store that is an array. Unlike a nested function it can be pickled.
+@contextlib.contextmanager
+def _opened_again(path: Path, folder: Path) -> Iterator[Any]:
+    """Open an array of the store at ``path``, or a store that is an array, once more.
 
     Links in the store are looked at when it is first opened, which takes a pass over its files; the metadata each time.
     """
-
-    path: Path
-    folder: Path
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Any]:
-        with readable(self.path):
-            node = node_in(self.folder)
-            if node is None or not node.is_array:
-                raise InputError(f"{self.folder} is no array any more")
-            yield _zarr_array(node, check_array(node).sizes)
-
-
-def _zarr_array(node: Node, sizes: Sizes) -> Any:
-    return with_checked_codecs(node.folder, _opened_by_zarr(node), sizes)
+    with readable(path):
+        node = node_in(folder)
+        if node is None or not node.is_array:
+            raise InputError(f"{folder} is no array any more")
+        yield with_checked_codecs(folder, _opened_by_zarr(node), check_array(node).sizes)
 
 
 def _opened_by_zarr(node: Node) -> Any:
@@ -104,7 +93,7 @@ def _variable(path: Path, node: Node) -> Variable:
     claims, every = check_array(node), node.attributes
     dtype = claims.dtype
     check_chunk_files(path, node.folder, claims.layout, claims.sizes.chunk)
-    array = _zarr_array(node, claims.sizes)
+    array = with_checked_codecs(node.folder, _opened_by_zarr(node), claims.sizes)
     attributes = {key: every[key] for key in ATTRIBUTES if key in every}
     for key, value in attributes.items():
         check_attribute(str(node.folder), key, value)
@@ -124,8 +113,8 @@ def _variable(path: Path, node: Node) -> Variable:
             raise InputError(f"{node.folder} holds text in {array.ndim} axes; accepted: text in one axis")
         name_of_chunk = getattr(getattr(array, "metadata", None), "encode_chunk_key", lambda index: str(index[0]))
         read = partial(read_text, node.folder, node.version, node.metadata, name_of_chunk)
-    stored = partial(stored_bytes, node.folder)
-    return Variable(array, read, dims, _ZarrArray(path, node.folder), attributes, fill, stored_bytes=stored)
+    opened, stored = partial(_opened_again, path, node.folder), partial(stored_bytes, node.folder)
+    return Variable(array, read, dims, opened, attributes, fill, stored_bytes=stored)
 
 
 def _merged(path: Path, names: Iterable[Any], n_axes: int) -> tuple[Any, ...]:

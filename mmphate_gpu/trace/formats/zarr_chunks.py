@@ -13,7 +13,6 @@ import gzip
 import io
 import lzma
 import math
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 from ...errors import InputError
 from ...runtime.optional import require
+from ...runtime.paths import entries_below
 from .arrays import Layout
 
 MOST_TEXT = 2**26  # bytes of a chunk of text of variable length
@@ -61,22 +61,15 @@ def check_chunk_files(store: Path, folder: Path, layout: Layout, most: int) -> N
     """
     n_chunks = replace(layout, part=layout.chunk).n_chunks  # for what is in shards, zarr looks in one file
     if n_chunks > _FEW_CHUNKS:
-        n_files = sum(len(names) for _, _, names in os.walk(store))
+        n_files = sum(not entry.is_dir() for entry in entries_below(store))
         if n_chunks > _FEW_CHUNKS + _CHUNKS_PER_FILE * n_files:
             raise InputError(
                 f"{folder} has {n_chunks} chunks in a store of {n_files} files; accepted: up to {_FEW_CHUNKS}, "
                 f"and {_CHUNKS_PER_FILE} more for each file"
             )
-    folders = [os.fspath(folder)]
-    while folders:
-        with os.scandir(folders.pop()) as entries:  # faster than os.walk
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif _CHUNK_NAME.fullmatch(entry.name) and entry.is_file() and entry.stat().st_size > most:
-                    raise InputError(
-                        f"{entry.path} has {entry.stat().st_size} bytes; accepted: a chunk of up to {most}"
-                    )
+    for entry in entries_below(folder):
+        if _CHUNK_NAME.fullmatch(entry.name) and entry.is_file() and entry.stat().st_size > most:
+            raise InputError(f"{entry.path} has {entry.stat().st_size} bytes; accepted: a chunk of up to {most}")
 
 
 # ---------------------------------------------------------------- decoders
@@ -250,13 +243,7 @@ def _checked(folder: Path, codecs: Iterable[Any], sizes: Sizes) -> Iterable[Any]
     holds_parts = any(isinstance(codec, sharding) for codec in codecs)
     for codec in codecs:
         if isinstance(codec, sharding):
-            inner = tuple(_checked(folder, codec.codecs, sizes))
-            yield sharding(
-                chunk_shape=codec.chunk_shape,
-                codecs=inner,
-                index_codecs=codec.index_codecs,
-                index_location=codec.index_location,
-            )
+            yield replace(codec, codecs=tuple(_checked(folder, codec.codecs, sizes)))
             continue
         described = codec.to_dict()
         name = described["name"].removeprefix("numcodecs.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ...runtime.paths import entries_below
 from .arrays import Layout, check_layout, json_of
 from .zarr_chunks import MOST_TEXT, Sizes, sizes_of
 from .zarr_text import TEXT
@@ -58,23 +58,20 @@ class Node:
 
 def node_in(folder: Path) -> Node | None:
     """The array or group in ``folder``; None if there is none."""
-    if (folder / "zarr.json").exists():
-        metadata = json_of(folder / "zarr.json")
-        is_array = metadata.get("node_type") == "array"
-        if is_array != ("shape" in metadata) or metadata.get("zarr_format") != 3:
-            raise InputError(f"{folder / 'zarr.json'} describes neither an array nor a group of zarr version 3")
+    file = next((folder / name for name in ("zarr.json", ".zarray", ".zgroup") if (folder / name).exists()), None)
+    if file is None:
+        return None
+    metadata, version = json_of(file), 3 if file.name == "zarr.json" else 2
+    is_array = file.name == ".zarray" or (version == 3 and metadata.get("node_type") == "array")
+    if is_array != ("shape" in metadata) or metadata.get("zarr_format") != version:
+        raise InputError(f"{file} describes neither an array nor a group of zarr version {version}")
+    if version == 3:
         attributes = metadata.get("attributes") or {}
     else:
-        present = [name for name in (".zarray", ".zgroup") if (folder / name).exists()]
-        if not present:
-            return None
-        metadata = json_of(folder / present[0])
-        if (present[0] == ".zarray") != ("shape" in metadata) or metadata.get("zarr_format") != 2:
-            raise InputError(f"{folder / present[0]} describes neither an array nor a group of zarr version 2")
         attributes = json_of(folder / ".zattrs") if (folder / ".zattrs").exists() else {}
     if not isinstance(attributes, dict):
         raise InputError(f"{folder} has attributes that are a {type(attributes).__name__}; accepted: a JSON object")
-    return Node(folder, 3 if (folder / "zarr.json").exists() else 2, metadata, attributes)
+    return Node(folder, version, metadata, attributes)
 
 
 # ---------------------------------------------------------------- checks
@@ -214,9 +211,5 @@ def _dtype_error(node: Node, dtype: Any) -> InputError:
 
 def stored_bytes(folder: Path) -> int:
     """The bytes of the files below ``folder`` that are no metadata."""
-    return sum(
-        os.path.getsize(os.path.join(parent, name))
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name not in (".zarray", ".zattrs", "zarr.json")
-    )
+    files = (entry for entry in entries_below(folder) if not entry.is_dir())
+    return sum(file.stat().st_size for file in files if file.name not in (".zarray", ".zattrs", "zarr.json"))
