@@ -53,7 +53,7 @@ def _why_no_cuda() -> str:
 
 def _backends() -> list[str]:
     for module in pkgutil.iter_modules(ops.__path__, f"{ops.__name__}."):
-        importlib.import_module(module.name)  # which registers the op in it
+        importlib.import_module(module.name)  # registers the ops of the module
     reason = why_no_keops()
     keops = "works, exact" if reason is None else f"does not work: {reason}"
     missing = 'is not installed: pip install "mmphate-gpu[pynndescent]"'

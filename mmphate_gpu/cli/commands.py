@@ -213,6 +213,7 @@ def _bench(args: argparse.Namespace) -> int:
             f"bench needs a source checkout: an installed {PROGRAM} holds no benchmarks (none in {checkout}); "
             "in a checkout, run python benchmarks/run.py"
         )
+    # The benchmarks of the checkout are no part of the package, so their module is imported by its name.
     sys.path.insert(0, str(checkout))
     try:
         return importlib.import_module("benchmarks.run").main(args.rest)
@@ -233,7 +234,3 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 COMMANDS = {"demo": _demo, "embed": _embed, "plan": _plan, "plot": _plot, "config": _config, "bench": _bench}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

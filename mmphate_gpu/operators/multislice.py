@@ -10,6 +10,7 @@ from ..affinities import Interslice, interslice_bandwidth, intraslice_affinity
 from ..affinities.equal_points import merge_equal_slices
 from ..errors import check_choice
 from ..ops.csr import Csr
+from ..ops.point_tiles import n_tiles
 from ..params import STORAGES, Params
 from ..runtime.devices import resolve_device
 from ..runtime.isolation import isolated
@@ -32,6 +33,15 @@ class MultisliceAffinity(NamedTuple):
 
     operator: AffinityOperator  # (N, N)
     bandwidth: torch.Tensor  # () float64, the interslice bandwidth
+
+    def stored_shares(self) -> dict[str, float]:
+        """What a stored form has: entries beside the diagonal, as a share of the interslice pairs, or active tiles."""
+        operator, n_nodes = self.operator, self.operator.shape[0]
+        if isinstance(operator, SparseAffinity):
+            return {"interslice": (operator.nnz - n_nodes) / (n_nodes * (n_nodes // operator.interleave - 1))}
+        if isinstance(operator, TiledAffinity):
+            return {"tiles": operator.layout.n_active / (operator.n_units * n_tiles(operator.n_slices) ** 2)}
+        return {}
 
 
 def affinity_of_points(

@@ -36,6 +36,16 @@ SMACOF_ARRAYS = 20  # (L, n_components): the start, 5 of the descent, 10 of kept
 AUTO_POWERS = 4  # `most_powers` of the worst t up to 100
 PLACED_ENTRY = 96  # bytes: ten int64 arrays in operators/assemble.py and their temporaries. Measured: 98
 SCIPY = 57e6  # bytes of SciPy's optimizers, which nonmetric MDS imports
+# Bytes of the portable ops/radius_affinity.py: of a pair its float64 distance and two flags; of an entry its index,
+# row, column, set, point, place and value.
+PORTABLE_PAIR, PORTABLE_ENTRY = 8 + 2, 7 * 8
+# csrc/cpu/csr_matmul.cpp: the rows that AVX-512 multiplies together (narrower registers multiply four), and the bytes,
+# the least rows and the most columns of a band.
+GATHERED_ROWS, BAND_BYTES, LEAST_BAND, WIDEST_BAND = 8, 2**19, 64, 2**16
+# Bytes of an entry in linalg/sparse_gram.py: row, column and value for a dense block; for sparse rows the float64
+# value, and value and column of the transpose.
+GRAM_ENTRY = 3 * 8
+FLAG = 1 / 8  # bytes of a flag, in float64 numbers
 # The loose pieces take at most this share of the landmarks: 2889 pieces of the bifurcation suite (Hopf and pitchfork)
 # left 1672 of 3994 landmarks to the main component.
 LOOSE_SHARE = 0.58
@@ -64,7 +74,7 @@ class Costs:
     """The formulas for one run.
 
     ``free_bytes`` are those of the device. ``cuda``: the trace is copied to a GPU, and no C allocator keeps freed
-    blocks. ``native``: the C++ or CUDA versions of the ops serve, which need no chunks of distances. ``triton``: the
+    blocks. ``native``: the C++ or CUDA versions of the ops run, which need no chunks of distances. ``triton``: the
     matrix-free form multiplies tiles that it makes on the fly.
     """
 
@@ -103,21 +113,22 @@ class Costs:
         # Entries of the transitions: a linked node has entries in as large a share of the main component's landmarks.
         reached = 1 + self.nnz / self.N * min(1, self.main / (self.N * max(1 - entries.alone, 1 - LOOSE_SHARE)))
         self.reached = self.N * (1 if self.L == self.N else min(self.L, reached))
-        # ops/radius_affinity.py, portable: float64 distances and flags of pairs; indices, ranks, values of entries.
         chunk = min(CHUNK_ELEMENTS, max(self.S, self.M) ** 2 * self.M)
-        self.portable = 0 if native else chunk * (10 + 56 * entries.interslice)
-        # csrc/cpu/csr_matmul.cpp: each thread gathers the entries of eight rows within a band of columns.
-        band = min(2**16, max(64, 2**19 // (8 * self.C + 1)) * self.M, self.N)
-        self.gathered = torch.get_num_threads() * 144 * band if native and not cuda else 0
+        self.portable = 0 if native else chunk * (PORTABLE_PAIR + PORTABLE_ENTRY * entries.interslice)
+        # csrc/cpu/csr_matmul.cpp, for the float32 block of the landmarks' basis: each thread has, for every column of a
+        # band, the float32 entries of the gathered rows twice, the column, and the address of its row of the block.
+        band = min(WIDEST_BAND, max(LEAST_BAND, BAND_BYTES // (4 * self.C + 1)) * self.M, self.N)
+        column = 2 * GATHERED_ROWS * 4 + 8 + 8
+        self.gathered = torch.get_num_threads() * column * band if native and not cuda else 0
 
     def stages(self, storage: str, held: float = 0) -> tuple[StagePlan, ...]:
         """All stages with the affinity in this form; ``held`` bytes are in use before the first."""
-        points = self._normalize(), self._reduce()
         landmarks = self._landmarks(storage) if self.L < self.N else self._no_landmarks()
+        points, affinity = (self._normalize(), self._reduce()), self._affinity(storage)
         squares = self._entropy(), self._potential(), self._distances(), self._mds()
         plans = []
-        for stage in (*points, self._affinity(storage), landmarks, *squares, self._interpolate()):
-            plans.append(replace(stage, bytes=int(stage.bytes), peak_bytes=int(held + stage.peak_bytes)))
+        for stage in (*points, affinity, landmarks, *squares, self._interpolate()):
+            plans.append(replace(stage, peak_bytes=int(held + stage.peak_bytes)))
             held += stage.bytes
         return tuple(plans)
 
@@ -139,7 +150,10 @@ class Costs:
         return self.lazy_bytes() + (4 * features * self.tiles * TILE + 8 * self.N if self.fused else 0)
 
     def lazy_bytes(self) -> float:
-        """operators/exact_rows.py: points by unit, float32 ones on CUDA, intraslice entries, counts and row offsets."""
+        """operators/exact_rows.py: points by unit, intraslice entries, counts and row offsets.
+
+        On CUDA `KeptStack` of ops/launch/pair_stack.py also keeps the points in float32.
+        """
         index = index_dtype(int(self.intraslice), self.M).itemsize
         points = (8 + 4 * self.cuda) * self.N * self.D
         return points + self.intraslice * (self.item + index) + self.N * (index + 8)
@@ -156,22 +170,23 @@ class Costs:
     def _normalize(self) -> StagePlan:
         """trace/points.py and trace/scale.py: float64 points (S, M, P), or where PCA follows the `Scale` of each node.
 
-        Held at the peak: the result, and for one block the values, centered once and twice, squared, and their sums.
+        The peak is in `scale_of`, at the variance. Held then: the result, and of one block the values, the scaled ones,
+        those centered, those centered again and squared in place, and the runs that `pairwise_sum` gathers of these.
         """
-        values, form = self.N * self.P, f"({self.S}, {self.M}, {self.P})"
+        values, form = self.N * self.P, str((self.S, self.M, self.P))
         block = min(values, BLOCK_ELEMENTS)
         work = (5 if self.p.normalize else 1) * self.item * block
         kept = 8 * values
         if self.D < self.P:
             form, kept, work = f"{form} by blocks", (3 * self.item + 1) * self.N, work + 8 * block
         kept += 8 * self.N  # the resolution of each node
-        return StagePlan("normalize", form, "float64", _count(block), kept, kept + work, 5 * values)
+        return _stage("normalize", form, kept, kept + work, 5 * values, at_once=_count(block))
 
     def _reduce(self) -> StagePlan:
         """trace/pca.py. Held while the loadings are computed: what the branch says. Held afterwards: scores, twice."""
         N, P, D = self.N, self.P, self.D
         if D == P:
-            return StagePlan("reduce", f"({self.S}, {self.M}, {D})", "float64", "", 0, 0, 0)
+            return _stage("reduce", (self.S, self.M, D), 0, 0, 0)
         smaller, block = min(N, P), min(N * P, BLOCK_ELEMENTS)
         if smaller > EXACT_PCA:  # three bases of the randomized iteration
             loadings = 3 * (N + P) * (D + 10) + 2 * block
@@ -180,7 +195,7 @@ class Costs:
             loadings = 6 * smaller**2 + 2 * P * D * (P > N) + 4 * block
             operations = 2.0 * N * P * smaller + 10.0 * smaller**3
         kept, peak = 8 * (N * D + P * D), 8 * max(loadings, 2 * N * D + 2 * block)
-        return StagePlan("reduce", f"({self.S}, {self.M}, {D})", "float64", _count(block), kept, peak, operations)
+        return _stage("reduce", (self.S, self.M, D), kept, peak, operations, at_once=_count(block))
 
     def _affinity(self, storage: str) -> StagePlan:
         """operators/multislice.py, beside the result: what fills it, or earlier a copy of the points.
@@ -189,7 +204,7 @@ class Costs:
         """
         points, kept = 8 * self.N * self.D, self.form_bytes(storage)
         passes, work, at_once = 1.0, 0.0, ""
-        if storage == "sparse":  # the lazy form, and the intraslice entries of a chunk of rows on their way
+        if storage == "sparse":  # the lazy form, and temporaries while a chunk of rows is placed
             passes = 3
             work = self.lazy_bytes() + PLACED_ENTRY * self.intraslice * min(1, CHUNK_ELEMENTS / (self.N * self.M))
         elif storage == "tiles":  # chunks of tiles in float64; points by tiles, on CUDA by feature and with offsets
@@ -206,7 +221,7 @@ class Costs:
         peak = kept + max(work, points) + self.portable
         form = {"sparse": "CSR", "tiles": "tiles, the rest CSR", "lazy": "matrix-free"}[storage]
         precision = "fp16 tiles" if storage == "tiles" else _name(self.dtype)
-        return StagePlan("affinity", form, precision, at_once, kept, peak, 3.0 * self.D * self.pairs * passes)
+        return _stage("affinity", form, kept, peak, 3.0 * self.D * self.pairs * passes, precision, at_once)
 
     # ---------------------------------------------------------------- landmarks
 
@@ -225,7 +240,7 @@ class Costs:
             operations += 24.0 * N * L / self.M * self.D
         kept = self.square + transitions + 8 * N
         at_once = f"{self.C} columns" if stored else f"{_count(self._rows_at_once())} entries"
-        return StagePlan("landmarks", f"({L}, {L})", "float64", at_once, kept, max(peak, kept), operations)
+        return _stage("landmarks", (L, L), kept, max(peak, kept), operations, at_once=at_once)
 
     def _krylov(self, storage: str, rows: float) -> float:
         """linalg/block_krylov.py, float32: the basis, the scaled block and its image, and what makes the product.
@@ -244,11 +259,10 @@ class Costs:
 
     def _gram(self) -> float:
         """linalg/sparse_gram.py: squares of the sum and of a product; a dense block and its entries, or sparse rows."""
+        work = GRAM_ENTRY * self.reached
         if self.cuda or self.reached > DENSE_SHARE * self.N * self.L:
             rows = block_rows(self.N, self.L, torch.device("cuda" if self.cuda else "cpu"))
-            work = 0.2 * self.square + 8 * rows * self.L + rows / self.N * self.reached * (28 + self.item)
-        else:
-            work = 24 * self.reached
+            work = self.square / BLOCKS + 8 * rows * self.L + work * rows / self.N
         return 2 * self.square + work + self._retained()
 
     def _product(self, storage: str) -> float:
@@ -261,21 +275,21 @@ class Costs:
     def _no_landmarks(self) -> StagePlan:
         """landmarks/operator.py: the dense operator in the dtype of the affinity and in float64, made of a CSR copy."""
         peak = (1 + self.item / 8) * self.square + 16 * self.nnz + self._retained()
-        return StagePlan("landmarks", f"({self.N}, {self.N})", "float64", "", self.square, peak, 2.0 * self.N**2)
+        return _stage("landmarks", (self.N, self.N), self.square, peak, 2.0 * self.N**2)
 
     # ---------------------------------------------------------------- squares of the landmarks
 
     def _entropy(self) -> StagePlan:
         """diffusion/entropy.py: singular values of the main component, all of them or a sample."""
         n = self.main
-        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:  # its Gram matrix and the solver's copy
-            work, operations = 2.2 * self.main_square, 4.0 * n**3
+        if n <= SAMPLE_ABOVE["cuda" if self.cuda else "cpu"]:  # its Gram matrix, a block of that, and the solver's copy
+            work, operations = (2 + 1 / BLOCKS) * self.main_square, 4.0 * n**3
         else:  # its squared entries, or the leading vectors and the Lanczos bases of the last probes
             work = max(self.main_square, 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6)))
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
-        # `any` and `isfinite` of the whole matrix; then the component, copied if it is not all.
-        peak = max(1.25 * self.square, (n < self.L) * self.main_square + work) + self._retained()
-        return StagePlan("entropy", f"({self.p.t_max},)", "float64", "", 0, peak, operations)
+        # First `isfinite` of the whole matrix: absolute values and two flags. Then the component, copied if it is a part.
+        peak = max((1 + 2 * FLAG) * self.square, (n < self.L) * self.main_square + work) + self._retained()
+        return _stage("entropy", (self.p.t_max,), 0, peak, operations)
 
     def _potential(self) -> StagePlan:
         """diffusion/power.py: the scaled matrix, powers of the main component and blocks of one product.
@@ -285,16 +299,14 @@ class Costs:
         powers = AUTO_POWERS if self.p.t == "auto" else most_powers(int(self.p.t))
         work = (self.main < self.L) * self.square + (powers + 1 / BLOCKS) * self.main_square
         peak = max(work, 2 * self.square) + self._retained()
-        form, operations = f"({self.L}, {self.L})", 8 * float(self.main) ** 3
-        return StagePlan("potential", form, "float64", "", self.square, peak, operations)
+        return _stage("potential", (self.L, self.L), self.square, peak, 8 * float(self.main) ** 3)
 
     def _distances(self) -> StagePlan:
         """diffusion/potential.py: centered rows and products, for cosine also scaled rows twice; close pairs."""
         squares = (2 if self.p.mds_dist == "euclidean" else 4) + 1 / BLOCKS
         chunk = min(3 * CUDA_CHUNK_ELEMENTS if self.cuda else CHUNK_ELEMENTS, self.L**2)
         peak = squares * self.square + 8 * chunk + self._retained()
-        form, operations = f"({self.L}, {self.L})", 1.1 * float(self.L) ** 3
-        return StagePlan("distances", form, "float64", "", self.square, peak, operations)
+        return _stage("distances", (self.L, self.L), self.square, peak, 1.1 * float(self.L) ** 3)
 
     def _mds(self) -> StagePlan:
         """mds/metric.py: classical MDS, SMACOF from there, nonmetric MDS from there."""
@@ -309,16 +321,15 @@ class Costs:
             # Half a square each: pairs, order, groups, values twice, temporaries of the regression.
             squares = 7 if self.cuda or square / 2 >= MAPPED else 11
             peak = max(peak, squares * square + (0 if self.cuda else SCIPY))
-        form = f"({L}, {self.p.n_components})"
-        return StagePlan("mds", form, "float32, float64", "", 0, peak, SMACOF_SWEEPS * 20.0 * L * L)
+        return _stage("mds", (L, self.p.n_components), 0, peak, SMACOF_SWEEPS * 20.0 * L * L, "float32, float64")
 
     def _interpolate(self) -> StagePlan:
         """pipeline.py and estimator.py: coordinates and two copies; for `transform` float64 ones and points."""
         coordinates = self.N * self.p.n_components
         kept = self.item * coordinates
         peak = 3 * kept + 16 * coordinates + 8 * self.N * self.D + self._retained()
-        form, operations = f"({self.N}, {self.p.n_components})", 2.0 * self.reached * self.p.n_components
-        return StagePlan("interpolate", form, _name(self.dtype), "", kept, peak, operations)
+        operations = 2.0 * self.reached * self.p.n_components
+        return _stage("interpolate", (self.N, self.p.n_components), kept, peak, operations, _name(self.dtype))
 
     # ---------------------------------------------------------------- freed blocks that the C allocator keeps
 
@@ -330,6 +341,19 @@ class Costs:
     def _retained(self) -> float:
         """Those blocks, or squares."""
         return 0 if self.cuda else max(self._retained_krylov(), min(RETAINED, RETAINED_SQUARES * self.square))
+
+
+def _stage(
+    name: str,
+    form: str | tuple[int, ...],  # in words, or the shape of the result
+    kept: float,
+    peak: float,
+    operations: float,
+    precision: str = "float64",
+    at_once: str = "",
+) -> StagePlan:
+    """A stage by itself, with whole bytes."""
+    return StagePlan(name, str(form), precision, at_once, int(kept), int(peak), operations)
 
 
 def _count(n: float) -> str:

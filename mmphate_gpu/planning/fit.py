@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import warnings
 from dataclasses import replace
@@ -12,8 +11,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import InputError
-from ..operators import AffinityOperator, MultisliceAffinity, SparseAffinity, TiledAffinity
-from ..ops.point_tiles import TILE
+from ..operators import MultisliceAffinity
 from ..params import Params
 from ..pipeline import Run, mmphate
 from ..runtime.memory import format_bytes
@@ -96,18 +94,20 @@ def run_within_memory(trace: Trace, p: Params, stages: Stages, callback: Callbac
 
 
 def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None, available: int) -> Run | Failure:
-    def check(affinity: MultisliceAffinity) -> None:
-        _plan_of_counted(trace, p, affinity.operator, available).check()
+    def check(affinity: MultisliceAffinity) -> None:  # by the form and the number of entries of this affinity
+        counted = LEAST._replace(**affinity.stored_shares())
+        _plan(trace, replace(p, storage=affinity.operator.storage), available, counted).check()
 
     try:
         return mmphate(trace, p, stages.start(callback, {"affinity": check}))
-    except DoesNotFit as error:
-        return Failure(str(error), stages.current, _storage(stages, p), True)
-    except (MemoryError, RuntimeError, OSError, ImportError) as error:
-        message = ran_out(error)  # a name for the error itself would close a cycle through its traceback
-        if message is None:
+    except (DoesNotFit, MemoryError, RuntimeError, OSError, ImportError) as error:
+        foreseen = isinstance(error, DoesNotFit)
+        message = str(error) if foreseen else ran_out(error)
+        if message is None:  # a name for the error itself would close a cycle through its traceback
             raise
-        return Failure(message, stages.current, _storage(stages, p), False)
+    affinity = stages.result("affinity")
+    # Without an affinity, the form that was asked for.
+    return Failure(message, stages.current, p.storage if affinity is None else affinity.operator.storage, foreseen)
 
 
 def _leaner_form_helps(failure: Failure, p: Params) -> bool:
@@ -116,27 +116,9 @@ def _leaner_form_helps(failure: Failure, p: Params) -> bool:
     return allowed and failure.storage != "lazy" and STAGES.index(failure.stage) >= STAGES.index("affinity")
 
 
-def _storage(stages: Stages, p: Params) -> str:
-    """The form of the affinity, or the form that was asked for if the affinity was not finished."""
-    affinity = stages.result("affinity")
-    return p.storage if affinity is None else affinity.operator.storage
-
-
 def _plan(trace: Trace, p: Params, available: int, entries: Entries) -> Plan:
     data = trace.data
     return plan_run(trace.shape, p, dtype=data.dtype, device=data.device, available=available, entries=entries)
-
-
-def _plan_of_counted(trace: Trace, p: Params, operator: AffinityOperator, available: int) -> Plan:
-    """The plan with the form and the number of entries of this affinity."""
-    n_pairs = trace.n_nodes * (trace.n_slices - 1)
-    entries = LEAST
-    if isinstance(operator, SparseAffinity):
-        entries = LEAST._replace(interslice=(operator.nnz - trace.n_nodes) / n_pairs)
-    elif isinstance(operator, TiledAffinity):
-        pairs_of_tiles = trace.n_units * math.ceil(trace.n_slices / TILE) ** 2
-        entries = LEAST._replace(tiles=operator.layout.n_active / pairs_of_tiles)
-    return _plan(trace, replace(p, storage=operator.storage), available, entries)
 
 
 def _out_of_memory(trace: Trace, p: Params, failure: Failure, device: torch.device, available: int) -> InputError:

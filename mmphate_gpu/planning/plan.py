@@ -111,8 +111,8 @@ def plan(
 
     Parameters
     ----------
-    shape_or_trace : (epoch, timestep, unit, sample) or (slice, unit, sample) sizes, a Trace, or an array of such a
-    shape
+    shape_or_trace : sizes, Trace or array
+        Sizes are (epoch, timestep, unit, sample) or (slice, unit, sample). An array has such a shape.
     device : as of `MMPHATE`, or "24 GB card"
         A CUDA card of so many (decimal) gigabytes, which this machine need not have.
     n_landmark, storage, n_pca, n_svd, n_components, landmarks, mds_solver, mds_dist, t : as of `MMPHATE`

@@ -24,8 +24,7 @@ from ..trace.pca import reduce
 
 # Differences of coordinates in one pass over the sampled rows: about a second on one core.
 WORK = 5e8
-# With fewer rows the share of a unit is a guess. If so many rows of all units are too much work, some units are left
-# out.
+# Fewer rows per unit give a poor estimate. If `LEAST_ROWS` of every unit are too much work, leave out units.
 LEAST_ROWS = 64
 LEAST_TILE_ROWS = 4  # the same for rows of tiles
 # Distances at a time. With blocks of 16 MiB the C allocator kept 60 MB more in the end.
