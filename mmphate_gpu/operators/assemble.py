@@ -1,4 +1,4 @@
-"""Exact rows of the affinity in node order, from both of its parts: count, scan, fill."""
+"""Functions that merge the two parts of the affinity into CSR rows in node order: count, scan, fill."""
 
 from __future__ import annotations
 

@@ -9,9 +9,8 @@ from operator import add, mul
 import torch
 
 from .launch.cuda import Gpu
-from .launch.kernel import Argument, Launch
-from .launch.pair_stack import blocks_of
-from .launch.rehearsal import FitSizes
+from .launch.kernel import Argument, Launch, blocks_of
+from .launch.rehearsal import Sizes
 from .launch.twins import cuda_twin, twins
 
 DEPTH = 5  # past steps from which the curvature is estimated
@@ -204,13 +203,13 @@ def _weights(status: list[float], along: list[float]) -> tuple[float, list[float
     return scale, weights
 
 
-def _rehearsal(fit: FitSizes) -> tuple[torch.Tensor | int, ...]:
-    positions = [fit.positions() for _ in range(5)]
-    kept, state = fit.zeros(ROWS, positions[0].numel()), fit.zeros(N_STATE)
-    return positions[0], fit.zeros(), *positions[1:], kept, state, 0, 1
+def _rehearsal(sizes: Sizes) -> tuple[torch.Tensor | int, ...]:
+    positions = [sizes.positions() for _ in range(5)]
+    kept, state = sizes.zeros(ROWS, positions[0].numel()), sizes.zeros(N_STATE)
+    return positions[0], sizes.zeros(), *positions[1:], kept, state, 0, 1
 
 
-@cuda_twin(descent_step, rehearse=lambda fit: [_rehearsal(fit)])
+@cuda_twin(descent_step, rehearse=lambda sizes: [_rehearsal(sizes)])
 def descent_step_cuda(gpu: Gpu, trial_moved, raw, points, moved, trial, step, kept, state, eps, max_iter):
     trial_moved = trial_moved.contiguous()
     device, n, rows = points.device, points.numel(), kept.shape[0]

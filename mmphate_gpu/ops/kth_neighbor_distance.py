@@ -8,12 +8,13 @@ from .chunks import pair_chunks
 from .distances import distances_by_difference
 from .launch import native
 from .launch.cuda import Gpu
-from .launch.pair_stack import TILE, Stack
+from .launch.rehearsal import MOST_POINTS
 from .launch.twins import cpp_twin, cuda_twin, twins
+from .pair_stack import TILE, Stack, stack_of
 
 # Points of a set whose k-th distances give the bracket: 256 of them bracket the median within 10 % of the ranks, at 3 %
-# of the cost of all points of a set of 8000.
-SAMPLED = 256
+# of the cost of all points of a set of 8000. Sets of up to 4 SAMPLED points start other kernels than larger ones.
+SAMPLED = MOST_POINTS // 4
 # The ends of a bracket, (B,) float64, and how many others of a point, (B, n) int64, lie below it and up to its end.
 Bracket = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -74,19 +75,19 @@ def median_kth_neighbor_distance_cpp(points, k):
     return medians
 
 
-@cuda_twin(kth_neighbor_distance, rehearse=lambda fit: [(fit.slice_points(), 1)])
+@cuda_twin(kth_neighbor_distance, rehearse=lambda sizes: [(sizes.small_set(), 1)])
 def kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     points = points.contiguous()
-    return _kth_distances(gpu, points, gpu.stack_of(points), k)
+    return _kth_distances(gpu, points, stack_of(gpu, points), k)
 
 
-@cuda_twin(median_kth_neighbor_distance, rehearse=lambda fit: [(fit.unit_points(), 1)])
+@cuda_twin(median_kth_neighbor_distance, rehearse=lambda sizes: [(sizes.large_set(), 1)])
 def median_kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     points = points.contiguous()
     n_sets, n, _ = points.shape
     if n <= 4 * SAMPLED:
         return median(kth_neighbor_distance_cuda(gpu, points, k))
-    stack = gpu.stack_of(points, ordered=True)
+    stack = stack_of(gpu, points, ordered=True)
     n_below, between, bracket = _around_median(gpu, points, stack, k)
     rows = torch.nonzero(between.view(-1)).squeeze(1)
     distances, order = _kth_distances_of(gpu, points, stack, k, rows, bracket).sort()
@@ -108,7 +109,7 @@ def _kth_distances(
     distances = torch.empty(points.shape[:2] if rows is None else rows.shape, dtype=points.dtype, device=points.device)
     blocks = stack.blocks if rows is None else rows.numel() // TILE
     arguments = (*stack.inputs(points), k, rows, *(bracket or (None,) * 4), distances)
-    gpu.run_over_pairs("kth_neighbor_distance", "kth_neighbor_distance", blocks, stack, arguments)
+    stack.run(gpu, "kth_neighbor_distance", "kth_neighbor_distance", blocks, arguments)
     return distances
 
 
@@ -146,7 +147,7 @@ def _around_median(
     low, high = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
     below, within = torch.zeros(2, n_sets, n, dtype=torch.int64, device=points.device)
     arguments = (*stack.inputs(points), low, high, below, within)
-    gpu.run_over_pairs("kth_neighbor_distance", "bracket_count", stack.blocks, stack, arguments)
+    stack.run(gpu, "kth_neighbor_distance", "bracket_count", stack.blocks, arguments)
     is_below = below >= k
     between = (within >= k) & ~is_below
     n_below = is_below.sum(1)

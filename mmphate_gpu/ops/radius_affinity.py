@@ -17,8 +17,9 @@ from .csr import Csr, index_dtype, indptr_of_counts
 from .distances import distances_by_difference
 from .launch import native
 from .launch.cuda import Gpu, storage_types
-from .launch.pair_stack import ORDERED_ABOVE, TILE, blocks_of
+from .launch.kernel import blocks_of
 from .launch.twins import cpp_twin, cuda_twin, twins
+from .pair_stack import ORDERED_ABOVE, TILE, stack_of
 
 # Smaller affinities are 0 in every dtype stored.
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -84,14 +85,14 @@ def radius_counts_cpp(points, reach):
     return counts
 
 
-@cuda_twin(radius_counts, rehearse=lambda fit: [(fit.unit_points(), 1)])
+@cuda_twin(radius_counts, rehearse=lambda sizes: [(sizes.large_set(), 1)])
 def radius_counts_cuda(gpu: Gpu, points, reach):
     points = points.contiguous()
-    stack = gpu.stack_of(points, ordered=points.shape[1] > ORDERED_ABOVE)
+    stack = stack_of(gpu, points, ordered=points.shape[1] > ORDERED_ABOVE)
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
     arguments = (*stack.inputs(points), float(reach), counts)
     types = storage_types(torch.int32, torch.float64)  # a kernel that only counts uses neither
-    gpu.run_over_pairs("radius_affinity", "radius_count", stack.blocks, stack, arguments, **types)
+    stack.run(gpu, "radius_affinity", "radius_count", stack.blocks, arguments, **types)
     return counts if stack.order is None else torch.empty_like(counts).scatter_(1, stack.order.long(), counts)
 
 
@@ -151,14 +152,14 @@ def radius_fill_cpp(points, bandwidth, decay, reach, first, last, indptr, gap, i
 
 @cuda_twin(
     radius_fill,
-    rehearse=lambda fit: [
-        (fit.unit_points(), 1, 2, 1, 0, fit.n_slices)
-        + (*fit.zeros(2, fit.n_slices + 1, dtype=torch.int64), *fit.entries())
+    rehearse=lambda sizes: [
+        (sizes.large_set(), 1, 2, 1, 0, sizes.n_points)
+        + (*sizes.zeros(2, sizes.n_points + 1, dtype=torch.int64), *sizes.entries())
     ],
 )
 def radius_fill_cuda(gpu: Gpu, points, bandwidth, decay, reach, first, last, indptr, gap, indices, values):
     points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
-    stack = gpu.stack_of(points)
+    stack = stack_of(gpu, points)
     gap_at = torch.empty_like(gap)
     status = torch.zeros((), dtype=torch.int64, device=points.device)
     inputs = (points, *stack.arguments, *points.shape, stack.passes, first, last)
@@ -166,7 +167,7 @@ def radius_fill_cuda(gpu: Gpu, points, bandwidth, decay, reach, first, last, ind
     arguments = (*inputs, *numbers, indptr, gap, gap_at, indices, values, status)
     blocks = points.shape[0] * blocks_of(last - first, TILE)
     types = storage_types(indices.dtype, values.dtype)
-    gpu.run_over_pairs("radius_affinity", "radius_fill", blocks, stack, arguments, **types)
+    stack.run(gpu, "radius_affinity", "radius_fill", blocks, arguments, **types)
     if int(status):
         raise native.NativeError("radius_fill: a row does not have the entries it was counted to have")
     return gap_at
@@ -262,15 +263,15 @@ def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dt
 
 @cuda_twin(
     symmetrized_affinity,
-    rehearse=lambda fit: [(fit.slice_points(), fit.slice_points()[..., 0], 1, 0, 0, 1, fit.dtype)],
+    rehearse=lambda sizes: [(sizes.small_set(), sizes.small_set()[..., 0], 1, 0, 0, 1, sizes.dtype)],
 )
 def symmetrized_affinity_cuda(gpu: Gpu, points, bandwidth, decay, thresh, smallest, cut, dtype):
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
-    stack = gpu.stack_of(points)
+    stack = stack_of(gpu, points)
     numbers = (float(decay), float(thresh), float(smallest), float(cut))
     inputs = (points, *stack.arguments, bandwidth, *points.shape[1:], stack.passes, *numbers)
     counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
-    run = partial(gpu.run_over_pairs, "radius_affinity", "symmetrized_affinity", stack.blocks, stack)
+    run = partial(stack.run, gpu, "radius_affinity", "symmetrized_affinity", stack.blocks)
     # Counting stores nothing, so any types will do. Those that filling will most likely use save a compilation.
     run((*inputs, None, counts, None, None), **storage_types(torch.int32, dtype))
     indptr, indices, values = _storage(counts, points.shape[1], dtype)
