@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from functools import reduce
 from operator import add, mul
+from typing import NamedTuple
 
 import torch
 
@@ -61,12 +62,12 @@ def descent_step(
     status = state.tolist()
     if status[DONE]:
         return
-    gain = status[BEST] - float(raw)
+    gain, places = status[BEST] - float(raw), _Places(points, moved, trial, step)
     status[N_ITER] += 1
     if status[PLAIN] or gain > 0:
-        _take(status, gain, eps, max_iter, trial_moved, points, moved, trial, step, kept)
+        _take(status, gain, eps, max_iter, places, trial_moved, kept)
     else:
-        _refuse(status, gain, max_iter, points, moved, trial, step)
+        _refuse(status, gain, max_iter, places)
     state.copy_(_tensor(status))
 
 
@@ -75,20 +76,22 @@ def _tensor(values: list[float]) -> torch.Tensor:  # (k,) float64, on the CPU
     return torch.frombuffer(array("d", values), dtype=torch.float64)
 
 
-def _refuse(
-    status: list[float],
-    gain: float,
-    max_iter: int,
-    points: torch.Tensor,
-    moved: torch.Tensor,
-    trial: torch.Tensor,
-    step: torch.Tensor,
-) -> None:
+class _Places(NamedTuple):
+    """The tensors of `descent_step` that both answers to a trial change in place."""
+
+    points: torch.Tensor
+    moved: torch.Tensor
+    trial: torch.Tensor
+    step: torch.Tensor
+
+
+def _refuse(status: list[float], gain: float, max_iter: int, places: _Places) -> None:
     """The next trial lies on the way to the refused one, or is the plain step."""
     status[REFUSED] += 1
     status[DONE] = status[N_ITER] >= max_iter
     if status[DONE]:
         return
+    points, moved, trial, step = places
     if status[REFUSED] <= SHORTENED:
         step *= _share(len(points), float(((moved - points) * step).sum()), gain)
         torch.add(points, step, out=trial)
@@ -113,14 +116,12 @@ def _take(
     gain: float,
     eps: float,
     max_iter: int,
+    places: _Places,
     trial_moved: torch.Tensor,
-    points: torch.Tensor,
-    moved: torch.Tensor,
-    trial: torch.Tensor,
-    step: torch.Tensor,
     kept: torch.Tensor,
 ) -> None:
     """The trial becomes the best position, and the next trial is a long step where the steps so far allow it."""
+    points, moved, trial, step = places
     small = gain < eps * status[BEST]
     status[BEST] -= max(gain, 0.0)
     status[REFUSED] = 0

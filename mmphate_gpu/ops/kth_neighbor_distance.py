@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .chunks import pair_chunks
-from .distances import distances_by_difference
+from .distances import chunk_distances
 from .launch import native
 from .launch.cuda import Gpu
 from .launch.rehearsal import MOST_POINTS
@@ -28,9 +28,7 @@ def nearest_others(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Te
     distances = points.new_empty(n_sets, n_points, k)
     indices = torch.empty(n_sets, n_points, k, dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(n_sets, n_points):
-        block = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
-        rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
-        block[:, rows - chunk.rows.start, rows] = -1  # the point itself comes first, before its duplicates
+        block = chunk_distances(points, chunk, to_itself=-1)  # the point itself comes first, before its duplicates
         near, where = torch.topk(block, k + 1, dim=-1, largest=False, sorted=True)
         distances[chunk.sets, chunk.rows] = near[..., 1:]
         indices[chunk.sets, chunk.rows] = where[..., 1:]

@@ -12,9 +12,9 @@ from functools import partial
 
 import torch
 
-from .chunks import Chunk, pair_chunks
-from .csr import Csr, index_dtype, indptr_of_counts
-from .distances import distances_by_difference
+from .chunks import pair_chunks
+from .csr import Csr, csr_of_counts, room_for_entries
+from .distances import chunk_distances
 from .launch import native
 from .launch.cuda import Gpu, storage_types
 from .launch.kernel import blocks_of
@@ -53,18 +53,6 @@ def kernel(
     return ((distances / bandwidth) ** decay).neg_().to(dtype).exp_()
 
 
-def _distances(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, rows, n)
-    return distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
-
-
-def _others(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, rows, n)
-    """Distances of the chunk; from a point to itself NaN, which is within no reach."""
-    distances = _distances(points, chunk)
-    rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
-    distances[:, rows - chunk.rows.start, rows] = math.nan
-    return distances
-
-
 @twins("(Tensor points, float reach) -> Tensor")
 def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) int64
     """The number of other points of its set within ``reach`` of each point.
@@ -73,7 +61,7 @@ def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n,
     """
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(*points.shape[:2]):
-        counts[chunk.sets, chunk.rows] = (_others(points, chunk) <= reach).sum(-1)
+        counts[chunk.sets, chunk.rows] = (chunk_distances(points, chunk, to_itself=math.nan) <= reach).sum(-1)
     return counts
 
 
@@ -126,7 +114,7 @@ def radius_fill(
     n_sets, n_points, _ = points.shape
     gap_at = indptr[:-1].clone()
     for chunk in pair_chunks(n_sets, n_points, rows=slice(first, last)):
-        distances = _others(points, chunk)
+        distances = chunk_distances(points, chunk, to_itself=math.nan)  # NaN is within no reach
         flat = torch.nonzero((distances <= reach).view(-1)).squeeze(1)
         row, column = flat // n_points, flat % n_points
         n_rows = distances.shape[1]
@@ -205,9 +193,7 @@ def symmetrized_affinity(
         counts.append(torch.bincount(row, minlength=n_sets * n_points))
         columns.append(column)
         values.append(value.to(dtype))
-    indptr = indptr_of_counts(torch.stack(counts).sum(0))
-    index = index_dtype(int(indptr[-1]), n_points)
-    return indptr.to(index), torch.cat(columns).to(index), torch.cat(values)
+    return csr_of_counts(torch.stack(counts).sum(0), torch.cat(columns), torch.cat(values), n_points)[:3]
 
 
 def _symmetrized_entries(
@@ -216,7 +202,7 @@ def _symmetrized_entries(
     """Rows (counted over all sets), columns and values, chunk by chunk in the order of the rows."""
     n_points = points.shape[1]
     for chunk in pair_chunks(*points.shape[:2]):
-        distances, width = _distances(points, chunk), bandwidth[chunk.sets]
+        distances, width = chunk_distances(points, chunk), bandwidth[chunk.sets]
         ends = width[:, chunk.rows, None], width[:, None, :]
         near = distances <= cut * torch.maximum(*ends)
         flat = torch.nonzero(near.view(-1)).squeeze(1)
@@ -256,7 +242,7 @@ def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dt
     counts = points.new_empty(bandwidth.numel(), dtype=torch.int64)
     run = partial(native.call, "symmetrized_affinity", "ddllif", *inputs)
     run(None, counts, None, torch.int32, None, dtype)
-    indptr, indices, values = _storage(counts, points.shape[1], dtype)
+    indptr, indices, values = room_for_entries(counts, points.shape[1], dtype)
     run(indptr, None, indices, indices.dtype, values, dtype)
     return indptr.to(indices.dtype), indices, values
 
@@ -274,16 +260,6 @@ def symmetrized_affinity_cuda(gpu: Gpu, points, bandwidth, decay, thresh, smalle
     run = partial(stack.run, gpu, "radius_affinity", "symmetrized_affinity", stack.blocks)
     # Counting stores nothing, so any types will do. Those that filling will most likely use save a compilation.
     run((*inputs, None, counts, None, None), **storage_types(torch.int32, dtype))
-    indptr, indices, values = _storage(counts, points.shape[1], dtype)
+    indptr, indices, values = room_for_entries(counts, points.shape[1], dtype)
     run((*inputs, indptr, None, indices, values), **storage_types(indices.dtype, dtype))
     return indptr.to(indices.dtype), indices, values
-
-
-def _storage(
-    counts: torch.Tensor, n_columns: int, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The offsets of rows with ``counts`` entries, int64, and room for their indices and values."""
-    indptr = indptr_of_counts(counts)
-    nnz = int(indptr[-1])
-    indices = torch.empty(nnz, dtype=index_dtype(nnz, n_columns), device=counts.device)
-    return indptr, indices, torch.empty(nnz, dtype=dtype, device=counts.device)
