@@ -93,10 +93,9 @@ def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:
 
 def stack_rows(parts: list[Csr]) -> Csr:
     """One matrix from blocks of its rows."""
-    counts, indices, values = zip(
-        *((part.indptr.diff().long(), part.indices, part.values) for part in parts), strict=True
-    )
-    return csr_of_counts(torch.cat(counts), torch.cat(indices), torch.cat(values), parts[0].shape[1])
+    counts = torch.cat([part.indptr.diff().long() for part in parts])
+    indices, values = torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
+    return csr_of_counts(counts, indices, values, parts[0].shape[1])
 
 
 def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:

@@ -140,9 +140,9 @@ def cpp_twin(op: Any) -> Callable[[Version], Version]:
 # rehearsal gives, for `Sizes`, arguments for each call that starts another kernel in a run: `compile_ahead` makes these
 # calls, without starting a kernel, to learn what to compile.
 cuda_twin = CUPY.registers
-# A decorator that registers a launcher, with the arguments of the op, as its version in Triton's language. Its rehearsal
-# gives small arguments on a device for each form of the kernel that a run starts: the probe makes these calls. A
-# launcher imports its kernel when it is called, because the kernels need Triton.
+# A decorator that registers a launcher, with the arguments of the op, as its version in Triton's language. Its
+# rehearsal gives small arguments on a device for each form of the kernel that a run starts: the probe makes these
+# calls. A launcher imports its kernel when it is called, because the kernels need Triton.
 triton_twin = TRITON.registers
 
 
