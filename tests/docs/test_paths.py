@@ -16,6 +16,7 @@ FILE = re.compile(r"`([\w/]*\w\.(?:py|cpp|cu|h))`")
 ROOMS = [path.stem for path in (ROOT / "mmphate_gpu").iterdir() if path.name[0] not in "_."]
 DOTTED = re.compile(rf"`((?:{'|'.join(ROOMS)})(?:\.[A-Za-z_]\w*)+)[`(]")
 NAMES = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")}
+TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -34,6 +35,20 @@ def test_files_exist(page):
 def test_names_of_the_package_exist(page):
     dotted = {path for path in DOTTED.findall(text(page)) if not path.endswith((".py", ".npz"))}
     assert sorted(path for path in dotted if not exists(path)) == []
+
+
+def test_tests_exist():
+    tests = {path.stem for path in TEST_FILES}.union(*(re.findall(r"\bdef (\w+)", text(path)) for path in TEST_FILES))
+    named = {(name(page), test) for page in PAGES for test in re.findall(r"\btest_\w*", text(page))}
+    assert sorted((page, test) for page, test in named if test not in tests) == []
+
+
+def test_decisions_have_a_problem_a_decision_and_evidence():
+    sections = re.split(r"^##+ ", text(DOCS / "decisions.md"), flags=re.MULTILINE)[1:]
+    bodies = dict(section.split("\n", 1) for section in sections if section.split("\n", 1)[1].strip())
+    marks = ("*Problem.*", "*Decision.*", "*Evidence.*")
+    lacking = [title for title, body in bodies.items() if not all(mark in body for mark in marks)]
+    assert lacking == ["The CUDA path, item by item"]  # a table, whose columns are these
 
 
 def exists(dotted: str) -> bool:
