@@ -25,8 +25,8 @@ def fused_radius(interslice: Interslice) -> float:
 class LazyFusedAffinity(ExactRows):
     """Products in half precision with float32 sums, whatever the dtype: accurate to about 5e-4 of a column's norm.
 
-    Pairs at the cut are decided in float32. With exact degrees the spectrum of D^-1/2 K D^-1/2 would exceed 1 by the
-    rounding, so degrees come from the product too.
+    Pairs at the cut are decided in float32. With exact degrees the spectrum of diag(d)^-1/2 K diag(d)^-1/2 would exceed
+    1 by the rounding, so degrees come from the product too.
     """
 
     storage = "lazy"
