@@ -1,4 +1,4 @@
-"""The algorithm MM-PHATE: the numbered steps of docs/method.md. The imports name the module of each step."""
+"""The algorithm MM-PHATE: the numbered steps of docs/method.md. The imports and comments name its files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .diffusion import diffuse, knee, potential_distances
 from .diffusion.entropy import entropy_of_components
-from .diffusion.potential import allows_low_rank, potential_of_power, warn_if_collapsed
-from .landmarks import Landmarks, landmark_diffusion
-from .mds import MDSResult, embed_landmarks
-from .operators import MultisliceAffinity, affinity_of_points
+from .diffusion.knee import knee
+from .diffusion.potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
+from .diffusion.power import diffuse
+from .landmarks.operator import Landmarks, landmark_diffusion
+from .mds.metric import MDSResult, embed_landmarks
+from .operators.multislice import MultisliceAffinity, affinity_of_points
 from .params import Params
 from .stages import Stages
-from .trace import Points, PrincipalAxes, Trace, principal_axes, trace_points
-from .trace.pca import on_axes
+from .trace import Trace
+from .trace.normalize import trace_points
+from .trace.pca import PrincipalAxes, on_axes, principal_axes
+from .trace.points import Points
 
 
 class Run(NamedTuple):
@@ -39,18 +42,22 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     points, resolution = stage("normalize", trace_points, trace, **p.of("normalize"))
     # 2 Reduce the samples by PCA if there are many
     points, axes = stage("reduce", _reduced, points, **p.of("reduce"))
-    # 3-7 Bandwidths, both affinities, the operator
+    # 3 Intraslice affinity: affinities/intraslice.py
+    # 4 Interslice bandwidth: affinities/bandwidth.py
+    # 5 Interslice affinity exp(-(d / epsilon)^2): affinities/interslice.py
+    # 6 The sum of both affinities, as an operator: operators/multislice.py
     affinity = stage("affinity", _affinity, points, resolution, trace.data.dtype, **p.of("affinity"))
-    # 8 Landmarks
+    # 7 Diffusion operator, which is applied and not stored: landmarks/spectral.py
+    # 8 Landmarks: landmarks/operator.py
     landmarks = stage("landmarks", _landmarks, affinity, points, **p.of("landmarks"))
     # 9 Diffusion time: the knee of the von Neumann entropy
     entropy = stage("entropy", entropy_of_components, landmarks.landmark_op, landmarks.groups, **p.of("entropy"))
     if p.t == "auto":
         p = replace(p, t=knee(entropy))
     t = int(p.t)
-    # 10 Potential
+    # 10 Potential of the power: diffusion/power.py, diffusion/potential.py
     potential = stage("potential", _potential, landmarks, **p.of("potential"))
-    # 11 Distances
+    # 11 Distances: diffusion/potential.py
     distances = stage("distances", _distances, potential, **p.of("distances"))
     warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups or [], t)
     # 12 MDS

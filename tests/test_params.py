@@ -13,7 +13,7 @@ import torch
 
 from mmphate_gpu import reference
 from mmphate_gpu.errors import InputError, InputTypeError, check_choice, check_number
-from mmphate_gpu.params import Labels, Params
+from mmphate_gpu.params import STAGE_PARAMETERS, Labels, Params
 
 
 def test_errors_are_also_builtin_errors():
@@ -43,6 +43,11 @@ def test_defaults_are_those_of_the_method():
     assert {name: values[name] for name in wanted} == wanted
     oracle = inspect.signature(reference.mmphate).parameters
     assert {name: oracle[name].default for name in wanted} == wanted
+
+
+def test_a_stage_reads_every_parameter_except_the_device():
+    read = {name for names in STAGE_PARAMETERS.values() for name in names}
+    assert read == {field.name for field in dataclasses.fields(Params)} - {"device"}
 
 
 def test_params_are_frozen_and_comparable():

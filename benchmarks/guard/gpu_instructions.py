@@ -31,8 +31,7 @@ from benchmarks.guard.pair_visits import visits
 from benchmarks.measure.records import RESULTS, ROOT
 from benchmarks.measure.tables import fill, markdown_table
 from mmphate_gpu.ops.launch import sources
-from mmphate_gpu.ops.launch.cuda import PAIR_THREADS
-from mmphate_gpu.ops.launch.pair_stack import MOST_FEATURES, TILE
+from mmphate_gpu.ops.pair_stack import MOST_FEATURES, PAIR_THREADS, TILE
 
 RESULT = RESULTS / "instructions.json"
 TEXT = ROOT / "docs" / "performance.md"

@@ -13,7 +13,8 @@ import torch
 from mmphate_gpu.affinities.bandwidth import interslice_bandwidth
 from mmphate_gpu.datasets import bifurcation
 from mmphate_gpu.ops.kth_neighbor_distance import SAMPLED, kth_neighbor_distance
-from mmphate_gpu.ops.launch.pair_stack import TILE, blocks_of
+from mmphate_gpu.ops.launch.kernel import blocks_of
+from mmphate_gpu.ops.pair_stack import TILE
 from mmphate_gpu.ops.point_tiles import kd_order
 from mmphate_gpu.ops.radius_affinity import cut_distance
 from mmphate_gpu.slices import unit_major

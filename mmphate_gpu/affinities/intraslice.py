@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..ops.chunks import pair_chunks
-from ..ops.csr import Csr, index_dtype, indptr_of_counts
-from ..ops.distances import distances_by_difference
+from ..ops.csr import Csr, csr_of_counts
+from ..ops.distances import chunk_distances
 from ..ops.radius_affinity import radius_affinity
 from ..trace.points import FLOOR
 from .bandwidth import kth_unit_distance
@@ -52,11 +52,9 @@ def _nearest_units(
     """
     near = torch.empty(*points.shape[:2], knn, dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(*points.shape[:2]):
-        block = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
-        rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
+        block = chunk_distances(points, chunk, to_itself=-1)  # sorts the unit itself first; column 0 is dropped
         if resolution is not None:
-            block[block <= resolution[chunk.sets, chunk.rows, None]] = 0
-        block[:, rows - chunk.rows.start, rows] = -1  # sorts the unit itself first; column 0 is dropped
+            block[(block >= 0) & (block <= resolution[chunk.sets, chunk.rows, None])] = 0
         near[chunk.sets, chunk.rows] = torch.sort(block, dim=-1, stable=True).indices[..., 1 : knn + 1]
     return near
 
@@ -74,6 +72,4 @@ def _nearest_unit_affinity(points: torch.Tensor, knn: int, dtype: torch.dtype, r
     row, column = entry // n_units, entry % n_units
     # A pair of units occurs twice if each is near to the other (affinity 1), else once (1/2).
     values = torch.where(column == row % n_units, 1, times.to(dtype) / 2)
-    indptr = indptr_of_counts(torch.bincount(row, minlength=nodes.numel()))
-    index = index_dtype(entry.numel(), n_units)
-    return Csr(indptr.to(index), column.to(index), values, (nodes.numel(), n_units))
+    return csr_of_counts(torch.bincount(row, minlength=nodes.numel()), column, values, n_units)

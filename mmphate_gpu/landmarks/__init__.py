@@ -1,4 +1,4 @@
-"""Landmarks: the diffusion between N nodes becomes one between clusters of nodes (step 8 of docs/method.md)."""
+"""Landmarks: the diffusion between N nodes becomes one between clusters of nodes (steps 7 and 8 of docs/method.md)."""
 
 from .operator import Landmarks, landmark_diffusion
 

@@ -53,7 +53,7 @@ def landmark_diffusion(
     ----------
     operator : AffinityOperator (N, N)
     n_landmark : int or None
-        None, or at least N: no landmarks, and ``landmark_op`` is D^-1 K, dense.
+        None, or at least N: no landmarks, and ``landmark_op`` is diag(d)^-1 K, dense.
     landmarks : {"spectral", "stratified"} or (N,) integers
         How nodes become clusters: by k-means of the leading singular vectors of the diffusion affinity, by k-means of
         the ``points`` of every unit, or by these numbers, whatever ``n_landmark`` is. Numbers that do not occur are
@@ -121,7 +121,7 @@ def _from_clusters(operator: AffinityOperator, labels: torch.Tensor) -> Landmark
     aggregated = operator.aggregate(labels, n)
     degrees = csr_ops.row_sums(aggregated)
     gram = sparse_gram(aggregated, 1 / degrees)
-    # The rows of D^-1 K O sum to 1, so the row sums of (K O)^T D^-1 (K O) are the column sums of K O.
+    # The rows of diag(d)^-1 K O sum to 1, so the row sums of (K O)^T diag(d)^-1 (K O) are the column sums of K O.
     landmark_degrees = gram.sum(1)
     transitions = csr_ops.scale(aggregated, rows=1 / degrees)
     landmark_op = gram.div_(landmark_degrees[:, None])

@@ -12,9 +12,9 @@ from ..operators import AffinityOperator
 def diffusion_features(
     operator: AffinityOperator, degrees: torch.Tensor, n_svd: int, generator: torch.Generator | None
 ) -> torch.Tensor:  # (N, n_svd) float32
-    """Rows of P V, where V has the first ``n_svd`` right singular vectors of D^-1/2 K D^-1/2.
+    """Rows of diff_op V, where V has the first ``n_svd`` right singular vectors of diff_aff.
 
-    The matrix is symmetric, so its eigenvectors are its singular vectors. They take about six products with n_svd + 10
+    diff_aff is symmetric, so its eigenvectors are its singular vectors. They take about six products with n_svd + 10
     columns. Blocks and features are in float32, which halves memory and time; the subspace differs from that of float64
     by an angle of 1e-4 (docs/decisions.md).
     """

@@ -45,11 +45,6 @@ class BlockKrylov:
         self.coupling = start.new_zeros(0, 0)  # inner products of the next block with the image: the residuals
 
     @property
-    def capacity(self) -> int:
-        """The most columns that the basis can have."""
-        return self._basis.shape[1]
-
-    @property
     def n_columns(self) -> int:
         """Columns of the basis."""
         return self._last.stop

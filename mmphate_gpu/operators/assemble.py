@@ -1,4 +1,4 @@
-"""Exact rows of the affinity in node order, from both of its parts: count, scan, fill."""
+"""Functions that merge the two parts of the affinity into CSR rows in node order: count, scan, fill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from ..affinities import Interslice
 from ..ops.chunks import row_chunks
-from ..ops.csr import Csr, index_dtype, indptr_of_counts
+from ..ops.csr import Csr, index_dtype, room_for_entries
 from ..runtime.memory import available_bytes, check_fits
 
 # Entries of the rows made at a time: a sixteenth of all, so that a block of rows is small beside the sparse form. With
@@ -71,14 +71,11 @@ def assemble_rows(intraslice: Csr, interslice: Interslice, slices: slice) -> Csr
     n_units, n_slices = interslice.counts.shape
     offsets = intraslice.indptr[slices.start * n_units : slices.stop * n_units + 1].long()
     gaps = offsets.diff()
-    indptr = indptr_of_counts(gaps + interslice.counts[:, slices].T.reshape(-1))
-    nnz, n_nodes = int(indptr[-1]), n_units * n_slices
-    index = index_dtype(nnz, n_nodes)
-    indices = torch.empty(nnz, dtype=index, device=indptr.device)
-    values = torch.empty(nnz, dtype=intraslice.values.dtype, device=indptr.device)
+    counts, n_nodes = gaps + interslice.counts[:, slices].T.reshape(-1), n_units * n_slices
+    indptr, indices, values = room_for_entries(counts, n_nodes, intraslice.values.dtype)
     gap_at = interslice.fill(slices, indptr, gaps, indices, values)
     _place_intraslice(intraslice, offsets, gap_at, slices.start, indices, values)
-    return Csr(indptr.to(index), indices, values, (gaps.numel(), n_nodes))
+    return Csr(indptr.to(indices.dtype), indices, values, (gaps.numel(), n_nodes))
 
 
 def _place_intraslice(

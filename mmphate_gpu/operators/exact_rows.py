@@ -1,4 +1,4 @@
-"""What the forms share that keep the points: exact rows, made from them when they are needed."""
+"""The base class of the forms that keep the two parts of the affinity instead of its rows."""
 
 from __future__ import annotations
 

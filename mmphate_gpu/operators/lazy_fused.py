@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 
@@ -23,19 +22,11 @@ def fused_radius(interslice: Interslice) -> float:
     return float(scaled_points(interslice.unit_points, interslice.bandwidth).norm(dim=2).max())
 
 
-class _Tiles(NamedTuple):
-    """What `gaussian_product` reads beside the layout."""
-
-    points: torch.Tensor  # (tiles, D, TILE) float32
-    centers: torch.Tensor | None  # (tiles, D) float32
-    limit: float
-
-
 class LazyFusedAffinity(ExactRows):
     """Products in half precision with float32 sums, whatever the dtype: accurate to about 5e-4 of a column's norm.
 
-    Pairs at the cut are decided in float32. With exact degrees the spectrum of D^-1/2 K D^-1/2 would exceed 1 by the
-    rounding, so degrees come from the product too.
+    Pairs at the cut are decided in float32. With exact degrees the spectrum of diag(d)^-1/2 K diag(d)^-1/2 would exceed
+    1 by the rounding, so degrees come from the product too.
     """
 
     storage = "lazy"
@@ -47,12 +38,12 @@ class LazyFusedAffinity(ExactRows):
         return super().nbytes + sum(part.nbytes for part in cached if part is not None)
 
     @cached_property
-    def _tiles(self) -> _Tiles:
-        """Made in the first product, so that later ones read no number from the GPU."""
+    def _tiles(self) -> tuple[torch.Tensor, torch.Tensor | None, float]:
+        """The first arguments of `gaussian_product`; later products then read no number from the GPU."""
         points = scaled_points(self.interslice.unit_points, self.interslice.bandwidth)
         # A tile is filled up with its last point. Other points would make it wide, and its distances cost more then.
         tiles = point_tiles(self.interslice.tile_layout, points, None)
-        return _Tiles(*points_by_feature(tiles), scaled_limit(self.interslice.reach, float(self.interslice.bandwidth)))
+        return *points_by_feature(tiles), scaled_limit(self.interslice.reach, float(self.interslice.bandwidth))
 
     def _matmul(self, block: torch.Tensor) -> torch.Tensor:
         return product_by_tiles(self.interslice.tile_layout, block, self.intraslice, self._multiply)

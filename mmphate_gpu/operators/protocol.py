@@ -36,7 +36,7 @@ class AffinityOperator(ABC):
 
     @isolated()
     def row_sums(self) -> torch.Tensor:  # (N,) float64
-        """K @ 1, the degrees. They come from the product, so that the rows of D^-1 K as it is applied sum to 1."""
+        """K @ 1, the degrees d. They come from the product, so that rows of diag(d)^-1 K as it is applied sum to 1."""
         return self._matmul(torch.ones(self.shape[0], 1, dtype=torch.float64, device=self.device))[:, 0]
 
     @abstractmethod

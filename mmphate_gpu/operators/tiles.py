@@ -31,9 +31,9 @@ class TiledAffinity(ExactRows):
     default ``thresh`` is far above.
 
     Products round the block to half too and sum in float32, whatever its dtype: they are accurate to about 5e-4 of a
-    column's norm. Degrees come from the same product, so that the rows of D^-1 K as it is applied sum to 1. `to_dense`
-    gives the rounded entries, which multiply; `aggregate` and `to_csr` give exact ones. A product costs O(k 128^2 C)
-    and reads 32 KiB for each of the k active tiles, of which about half are stored.
+    column's norm. Degrees come from the same product, so that the rows of diag(d)^-1 K as it is applied sum to 1.
+    `to_dense` gives the rounded entries, which multiply; `aggregate` and `to_csr` give exact ones. A product costs
+    O(k 128^2 C) and reads 32 KiB for each of the k active tiles, of which about half are stored.
 
     Raises
     ------

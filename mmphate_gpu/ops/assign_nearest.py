@@ -6,7 +6,7 @@ import torch
 
 from .chunks import row_chunks
 from .launch import native
-from .launch.pair_stack import blocks_of
+from .launch.kernel import blocks_of
 from .launch.twins import PORTABLE, cpp_twin, triton_twin, twins
 
 

@@ -45,6 +45,23 @@ def indptr_of_counts(counts: torch.Tensor) -> torch.Tensor:  # (n_rows,) -> (n_r
     return indptr
 
 
+def csr_of_counts(counts: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, n_columns: int) -> Csr:
+    """The matrix whose rows have ``counts`` entries each: the first row the first entries, and so on."""
+    indptr = indptr_of_counts(counts)
+    dtype = index_dtype(int(indptr[-1]), n_columns)
+    return Csr(indptr.to(dtype), indices.to(dtype), values, (counts.numel(), n_columns))
+
+
+def room_for_entries(
+    counts: torch.Tensor, n_columns: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The offsets of rows with ``counts`` entries, int64, and room for their indices and values."""
+    indptr = indptr_of_counts(counts)
+    nnz = int(indptr[-1])
+    indices = torch.empty(nnz, dtype=index_dtype(nnz, n_columns), device=counts.device)
+    return indptr, indices, torch.empty(nnz, dtype=dtype, device=counts.device)
+
+
 def moved(csr: Csr, device: torch.device, *, copy: bool = False) -> Csr:
     """The same matrix on ``device``; ``copy`` makes a copy even if it is there already."""
     return csr._replace(**{name: getattr(csr, name).to(device, copy=copy) for name in ("indptr", "indices", "values")})
@@ -71,18 +88,14 @@ def of_dense_rows(blocks: Iterable[torch.Tensor], n_columns: int) -> Csr:
         counts.append(torch.bincount(rows, minlength=block.shape[0]))
         indices.append(columns.to(torch.int32))
         values.append(block[rows, columns])
-    indptr = indptr_of_counts(torch.cat(counts))
-    dtype = index_dtype(int(indptr[-1]), n_columns)
-    return Csr(indptr.to(dtype), torch.cat(indices).to(dtype), torch.cat(values), (indptr.numel() - 1, n_columns))
+    return csr_of_counts(torch.cat(counts), torch.cat(indices), torch.cat(values), n_columns)
 
 
 def stack_rows(parts: list[Csr]) -> Csr:
     """One matrix from blocks of its rows."""
-    indptr = indptr_of_counts(torch.cat([part.indptr.diff().long() for part in parts]))
-    n_columns = parts[0].shape[1]
-    dtype = index_dtype(int(indptr[-1]), n_columns)
-    indices = torch.cat([part.indices.to(dtype) for part in parts])
-    return Csr(indptr.to(dtype), indices, torch.cat([part.values for part in parts]), (indptr.numel() - 1, n_columns))
+    counts = torch.cat([part.indptr.diff().long() for part in parts])
+    indices, values = torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
+    return csr_of_counts(counts, indices, values, parts[0].shape[1])
 
 
 def scale(csr: Csr, *, rows: torch.Tensor) -> Csr:

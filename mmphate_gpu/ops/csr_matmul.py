@@ -7,8 +7,7 @@ import torch
 from .csr import Csr, to_torch
 from .launch import native
 from .launch.cuda import C_TYPES, Gpu, storage_types
-from .launch.kernel import Launch
-from .launch.pair_stack import blocks_of
+from .launch.kernel import Launch, blocks_of
 from .launch.twins import PORTABLE, cpp_twin, cuda_twin, twins
 
 # On the CPU torch's product is faster in float32 for fewer columns than this (suite ops). In float64 it never is, since
@@ -53,7 +52,8 @@ def csr_matmul_cpp(indptr, indices, values, block, interleave):
 
 
 @cuda_twin(
-    csr_matmul, rehearse=lambda fit: [(*fit.matrix(), fit.zeros(fit.n_slices, fit.width, dtype=torch.float32), 1)]
+    csr_matmul,
+    rehearse=lambda sizes: [(*sizes.matrix(), sizes.zeros(sizes.n_points, sizes.n_columns, dtype=torch.float32), 1)],
 )
 def csr_matmul_cuda(gpu: Gpu, indptr, indices, values, block, interleave):
     indptr, indices, values, block = (part.contiguous() for part in (indptr, indices, values, block))

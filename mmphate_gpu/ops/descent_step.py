@@ -5,13 +5,13 @@ from __future__ import annotations
 from array import array
 from functools import reduce
 from operator import add, mul
+from typing import NamedTuple
 
 import torch
 
 from .launch.cuda import Gpu
-from .launch.kernel import Argument, Launch
-from .launch.pair_stack import blocks_of
-from .launch.rehearsal import FitSizes
+from .launch.kernel import Argument, Launch, blocks_of
+from .launch.rehearsal import Sizes
 from .launch.twins import cuda_twin, twins
 
 DEPTH = 5  # past steps from which the curvature is estimated
@@ -62,12 +62,12 @@ def descent_step(
     status = state.tolist()
     if status[DONE]:
         return
-    gain = status[BEST] - float(raw)
+    gain, places = status[BEST] - float(raw), _Places(points, moved, trial, step)
     status[N_ITER] += 1
     if status[PLAIN] or gain > 0:
-        _take(status, gain, eps, max_iter, trial_moved, points, moved, trial, step, kept)
+        _take(status, gain, eps, max_iter, places, trial_moved, kept)
     else:
-        _refuse(status, gain, max_iter, points, moved, trial, step)
+        _refuse(status, gain, max_iter, places)
     state.copy_(_tensor(status))
 
 
@@ -76,20 +76,22 @@ def _tensor(values: list[float]) -> torch.Tensor:  # (k,) float64, on the CPU
     return torch.frombuffer(array("d", values), dtype=torch.float64)
 
 
-def _refuse(
-    status: list[float],
-    gain: float,
-    max_iter: int,
-    points: torch.Tensor,
-    moved: torch.Tensor,
-    trial: torch.Tensor,
-    step: torch.Tensor,
-) -> None:
+class _Places(NamedTuple):
+    """The tensors of `descent_step` that both answers to a trial change in place."""
+
+    points: torch.Tensor
+    moved: torch.Tensor
+    trial: torch.Tensor
+    step: torch.Tensor
+
+
+def _refuse(status: list[float], gain: float, max_iter: int, places: _Places) -> None:
     """The next trial lies on the way to the refused one, or is the plain step."""
     status[REFUSED] += 1
     status[DONE] = status[N_ITER] >= max_iter
     if status[DONE]:
         return
+    points, moved, trial, step = places
     if status[REFUSED] <= SHORTENED:
         step *= _share(len(points), float(((moved - points) * step).sum()), gain)
         torch.add(points, step, out=trial)
@@ -114,14 +116,12 @@ def _take(
     gain: float,
     eps: float,
     max_iter: int,
+    places: _Places,
     trial_moved: torch.Tensor,
-    points: torch.Tensor,
-    moved: torch.Tensor,
-    trial: torch.Tensor,
-    step: torch.Tensor,
     kept: torch.Tensor,
 ) -> None:
     """The trial becomes the best position, and the next trial is a long step where the steps so far allow it."""
+    points, moved, trial, step = places
     small = gain < eps * status[BEST]
     status[BEST] -= max(gain, 0.0)
     status[REFUSED] = 0
@@ -204,13 +204,13 @@ def _weights(status: list[float], along: list[float]) -> tuple[float, list[float
     return scale, weights
 
 
-def _rehearsal(fit: FitSizes) -> tuple[torch.Tensor | int, ...]:
-    positions = [fit.positions() for _ in range(5)]
-    kept, state = fit.zeros(ROWS, positions[0].numel()), fit.zeros(N_STATE)
-    return positions[0], fit.zeros(), *positions[1:], kept, state, 0, 1
+def _rehearsal(sizes: Sizes) -> tuple[torch.Tensor | int, ...]:
+    positions = [sizes.positions() for _ in range(5)]
+    kept, state = sizes.zeros(ROWS, positions[0].numel()), sizes.zeros(N_STATE)
+    return positions[0], sizes.zeros(), *positions[1:], kept, state, 0, 1
 
 
-@cuda_twin(descent_step, rehearse=lambda fit: [_rehearsal(fit)])
+@cuda_twin(descent_step, rehearse=lambda sizes: [_rehearsal(sizes)])
 def descent_step_cuda(gpu: Gpu, trial_moved, raw, points, moved, trial, step, kept, state, eps, max_iter):
     trial_moved = trial_moved.contiguous()
     device, n, rows = points.device, points.numel(), kept.shape[0]

@@ -8,9 +8,8 @@ from .chunks import row_chunks
 from .distances import distances_by_difference
 from .launch import native
 from .launch.cuda import C_TYPES, Gpu
-from .launch.kernel import Launch
-from .launch.pair_stack import blocks_of
-from .launch.rehearsal import LANDMARKS
+from .launch.kernel import Launch, blocks_of
+from .launch.rehearsal import POSITIONS
 from .launch.twins import cpp_twin, cuda_twin, twins
 
 # Elements of a block of the portable sweep: its temporaries fit in the second-level cache of a CPU.
@@ -63,8 +62,9 @@ def guttman_transform_cpp(distances, points, share):
 
 @cuda_twin(
     guttman_transform,
-    rehearse=lambda fit: [
-        (fit.zeros(LANDMARKS, LANDMARKS, dtype=dtype), fit.positions(), 0.0) for dtype in (torch.float32, torch.float64)
+    rehearse=lambda sizes: [
+        (sizes.zeros(POSITIONS, POSITIONS, dtype=dtype), sizes.positions(), 0.0)
+        for dtype in (torch.float32, torch.float64)
     ],
 )
 def guttman_transform_cuda(gpu: Gpu, distances, points, share):

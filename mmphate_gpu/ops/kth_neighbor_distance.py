@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 
 from .chunks import pair_chunks
-from .distances import distances_by_difference
+from .distances import chunk_distances
 from .launch import native
 from .launch.cuda import Gpu
-from .launch.pair_stack import TILE, Stack
+from .launch.rehearsal import MOST_POINTS
 from .launch.twins import cpp_twin, cuda_twin, twins
+from .pair_stack import TILE, Stack, stack_of
 
 # Points of a set whose k-th distances give the bracket: 256 of them bracket the median within 10 % of the ranks, at 3 %
-# of the cost of all points of a set of 8000.
-SAMPLED = 256
+# of the cost of all points of a set of 8000. Sets of up to 4 SAMPLED points start other kernels than larger ones.
+SAMPLED = MOST_POINTS // 4
 # The ends of a bracket, (B,) float64, and how many others of a point, (B, n) int64, lie below it and up to its end.
 Bracket = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -27,9 +28,7 @@ def nearest_others(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Te
     distances = points.new_empty(n_sets, n_points, k)
     indices = torch.empty(n_sets, n_points, k, dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(n_sets, n_points):
-        block = distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
-        rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
-        block[:, rows - chunk.rows.start, rows] = -1  # the point itself comes first, before its duplicates
+        block = chunk_distances(points, chunk, to_itself=-1)  # the point itself comes first, before its duplicates
         near, where = torch.topk(block, k + 1, dim=-1, largest=False, sorted=True)
         distances[chunk.sets, chunk.rows] = near[..., 1:]
         indices[chunk.sets, chunk.rows] = where[..., 1:]
@@ -74,19 +73,19 @@ def median_kth_neighbor_distance_cpp(points, k):
     return medians
 
 
-@cuda_twin(kth_neighbor_distance, rehearse=lambda fit: [(fit.slice_points(), 1)])
+@cuda_twin(kth_neighbor_distance, rehearse=lambda sizes: [(sizes.small_set(), 1)])
 def kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     points = points.contiguous()
-    return _kth_distances(gpu, points, gpu.stack_of(points), k)
+    return _kth_distances(gpu, points, stack_of(gpu, points), k)
 
 
-@cuda_twin(median_kth_neighbor_distance, rehearse=lambda fit: [(fit.unit_points(), 1)])
+@cuda_twin(median_kth_neighbor_distance, rehearse=lambda sizes: [(sizes.large_set(), 1)])
 def median_kth_neighbor_distance_cuda(gpu: Gpu, points, k):
     points = points.contiguous()
     n_sets, n, _ = points.shape
     if n <= 4 * SAMPLED:
         return median(kth_neighbor_distance_cuda(gpu, points, k))
-    stack = gpu.stack_of(points, ordered=True)
+    stack = stack_of(gpu, points, ordered=True)
     n_below, between, bracket = _around_median(gpu, points, stack, k)
     rows = torch.nonzero(between.view(-1)).squeeze(1)
     distances, order = _kth_distances_of(gpu, points, stack, k, rows, bracket).sort()
@@ -108,7 +107,7 @@ def _kth_distances(
     distances = torch.empty(points.shape[:2] if rows is None else rows.shape, dtype=points.dtype, device=points.device)
     blocks = stack.blocks if rows is None else rows.numel() // TILE
     arguments = (*stack.inputs(points), k, rows, *(bracket or (None,) * 4), distances)
-    gpu.run_over_pairs("kth_neighbor_distance", "kth_neighbor_distance", blocks, stack, arguments)
+    stack.run(gpu, "kth_neighbor_distance", "kth_neighbor_distance", blocks, arguments)
     return distances
 
 
@@ -146,7 +145,7 @@ def _around_median(
     low, high = (sampled[:, SAMPLED // 2 + side].contiguous() for side in (-spread, spread))
     below, within = torch.zeros(2, n_sets, n, dtype=torch.int64, device=points.device)
     arguments = (*stack.inputs(points), low, high, below, within)
-    gpu.run_over_pairs("kth_neighbor_distance", "bracket_count", stack.blocks, stack, arguments)
+    stack.run(gpu, "kth_neighbor_distance", "bracket_count", stack.blocks, arguments)
     is_below = below >= k
     between = (within >= k) & ~is_below
     n_below = is_below.sum(1)

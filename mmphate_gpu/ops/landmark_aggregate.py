@@ -11,8 +11,7 @@ from .chunks import row_chunks
 from .csr import Csr, index_dtype, indptr_of_counts, of_dense_rows
 from .launch import native
 from .launch.cuda import Gpu, storage_types
-from .launch.kernel import Launch
-from .launch.pair_stack import blocks_of
+from .launch.kernel import Launch, blocks_of
 from .launch.twins import cpp_twin, cuda_twin, twins
 from .scatter_sum import scatter_sum
 
@@ -55,7 +54,9 @@ def landmark_aggregate_cpp(indptr, indices, values, labels, n):
     return _count_and_fill(partial(native.call, "landmark_aggregate", "iifsllsf", *inputs), indptr, values, n)
 
 
-@cuda_twin(landmark_aggregate, rehearse=lambda fit: [(*fit.matrix(), fit.zeros(fit.n_slices, dtype=torch.int64), 1)])
+@cuda_twin(
+    landmark_aggregate, rehearse=lambda sizes: [(*sizes.matrix(), sizes.zeros(sizes.n_points, dtype=torch.int64), 1)]
+)
 def landmark_aggregate_cuda(gpu: Gpu, indptr, indices, values, labels, n):
     indptr, indices, values = (part.contiguous() for part in (indptr, indices, values))
     window = min(WINDOW, blocks_of(n, 32) * 32)

@@ -6,6 +6,8 @@ import torch
 
 # Points of a tile: two operands of the tensor cores, 128 x 128 in half precision, and the sums fit a multiprocessor.
 TILE = 128
+# Columns of a block of tiles are a multiple of this: 32 bytes, the least that a tensor core multiplies.
+COLUMNS = 16
 
 
 def n_tiles(n_points: int) -> int:

@@ -12,13 +12,14 @@ from functools import partial
 
 import torch
 
-from .chunks import Chunk, pair_chunks
-from .csr import Csr, index_dtype, indptr_of_counts
-from .distances import distances_by_difference
+from .chunks import pair_chunks
+from .csr import Csr, csr_of_counts, room_for_entries
+from .distances import chunk_distances
 from .launch import native
 from .launch.cuda import Gpu, storage_types
-from .launch.pair_stack import ORDERED_ABOVE, TILE, blocks_of
+from .launch.kernel import blocks_of
 from .launch.twins import cpp_twin, cuda_twin, twins
+from .pair_stack import ORDERED_ABOVE, TILE, stack_of
 
 # Smaller affinities are 0 in every dtype stored.
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -52,18 +53,6 @@ def kernel(
     return ((distances / bandwidth) ** decay).neg_().to(dtype).exp_()
 
 
-def _distances(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, rows, n)
-    return distances_by_difference(points[chunk.sets, chunk.rows], points[chunk.sets])
-
-
-def _others(points: torch.Tensor, chunk: Chunk) -> torch.Tensor:  # (sets, rows, n)
-    """Distances of the chunk; from a point to itself NaN, which is within no reach."""
-    distances = _distances(points, chunk)
-    rows = torch.arange(chunk.rows.start, chunk.rows.stop, device=points.device)
-    distances[:, rows - chunk.rows.start, rows] = math.nan
-    return distances
-
-
 @twins("(Tensor points, float reach) -> Tensor")
 def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) int64
     """The number of other points of its set within ``reach`` of each point.
@@ -72,7 +61,7 @@ def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n,
     """
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(*points.shape[:2]):
-        counts[chunk.sets, chunk.rows] = (_others(points, chunk) <= reach).sum(-1)
+        counts[chunk.sets, chunk.rows] = (chunk_distances(points, chunk, to_itself=math.nan) <= reach).sum(-1)
     return counts
 
 
@@ -84,14 +73,14 @@ def radius_counts_cpp(points, reach):
     return counts
 
 
-@cuda_twin(radius_counts, rehearse=lambda fit: [(fit.unit_points(), 1)])
+@cuda_twin(radius_counts, rehearse=lambda sizes: [(sizes.large_set(), 1)])
 def radius_counts_cuda(gpu: Gpu, points, reach):
     points = points.contiguous()
-    stack = gpu.stack_of(points, ordered=points.shape[1] > ORDERED_ABOVE)
+    stack = stack_of(gpu, points, ordered=points.shape[1] > ORDERED_ABOVE)
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
     arguments = (*stack.inputs(points), float(reach), counts)
     types = storage_types(torch.int32, torch.float64)  # a kernel that only counts uses neither
-    gpu.run_over_pairs("radius_affinity", "radius_count", stack.blocks, stack, arguments, **types)
+    stack.run(gpu, "radius_affinity", "radius_count", stack.blocks, arguments, **types)
     return counts if stack.order is None else torch.empty_like(counts).scatter_(1, stack.order.long(), counts)
 
 
@@ -125,7 +114,7 @@ def radius_fill(
     n_sets, n_points, _ = points.shape
     gap_at = indptr[:-1].clone()
     for chunk in pair_chunks(n_sets, n_points, rows=slice(first, last)):
-        distances = _others(points, chunk)
+        distances = chunk_distances(points, chunk, to_itself=math.nan)  # NaN is within no reach
         flat = torch.nonzero((distances <= reach).view(-1)).squeeze(1)
         row, column = flat // n_points, flat % n_points
         n_rows = distances.shape[1]
@@ -151,14 +140,14 @@ def radius_fill_cpp(points, bandwidth, decay, reach, first, last, indptr, gap, i
 
 @cuda_twin(
     radius_fill,
-    rehearse=lambda fit: [
-        (fit.unit_points(), 1, 2, 1, 0, fit.n_slices)
-        + (*fit.zeros(2, fit.n_slices + 1, dtype=torch.int64), *fit.entries())
+    rehearse=lambda sizes: [
+        (sizes.large_set(), 1, 2, 1, 0, sizes.n_points)
+        + (*sizes.zeros(2, sizes.n_points + 1, dtype=torch.int64), *sizes.entries())
     ],
 )
 def radius_fill_cuda(gpu: Gpu, points, bandwidth, decay, reach, first, last, indptr, gap, indices, values):
     points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
-    stack = gpu.stack_of(points)
+    stack = stack_of(gpu, points)
     gap_at = torch.empty_like(gap)
     status = torch.zeros((), dtype=torch.int64, device=points.device)
     inputs = (points, *stack.arguments, *points.shape, stack.passes, first, last)
@@ -166,7 +155,7 @@ def radius_fill_cuda(gpu: Gpu, points, bandwidth, decay, reach, first, last, ind
     arguments = (*inputs, *numbers, indptr, gap, gap_at, indices, values, status)
     blocks = points.shape[0] * blocks_of(last - first, TILE)
     types = storage_types(indices.dtype, values.dtype)
-    gpu.run_over_pairs("radius_affinity", "radius_fill", blocks, stack, arguments, **types)
+    stack.run(gpu, "radius_affinity", "radius_fill", blocks, arguments, **types)
     if int(status):
         raise native.NativeError("radius_fill: a row does not have the entries it was counted to have")
     return gap_at
@@ -204,9 +193,7 @@ def symmetrized_affinity(
         counts.append(torch.bincount(row, minlength=n_sets * n_points))
         columns.append(column)
         values.append(value.to(dtype))
-    indptr = indptr_of_counts(torch.stack(counts).sum(0))
-    index = index_dtype(int(indptr[-1]), n_points)
-    return indptr.to(index), torch.cat(columns).to(index), torch.cat(values)
+    return csr_of_counts(torch.stack(counts).sum(0), torch.cat(columns), torch.cat(values), n_points)[:3]
 
 
 def _symmetrized_entries(
@@ -215,7 +202,7 @@ def _symmetrized_entries(
     """Rows (counted over all sets), columns and values, chunk by chunk in the order of the rows."""
     n_points = points.shape[1]
     for chunk in pair_chunks(*points.shape[:2]):
-        distances, width = _distances(points, chunk), bandwidth[chunk.sets]
+        distances, width = chunk_distances(points, chunk), bandwidth[chunk.sets]
         ends = width[:, chunk.rows, None], width[:, None, :]
         near = distances <= cut * torch.maximum(*ends)
         flat = torch.nonzero(near.view(-1)).squeeze(1)
@@ -255,34 +242,24 @@ def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dt
     counts = points.new_empty(bandwidth.numel(), dtype=torch.int64)
     run = partial(native.call, "symmetrized_affinity", "ddllif", *inputs)
     run(None, counts, None, torch.int32, None, dtype)
-    indptr, indices, values = _storage(counts, points.shape[1], dtype)
+    indptr, indices, values = room_for_entries(counts, points.shape[1], dtype)
     run(indptr, None, indices, indices.dtype, values, dtype)
     return indptr.to(indices.dtype), indices, values
 
 
 @cuda_twin(
     symmetrized_affinity,
-    rehearse=lambda fit: [(fit.slice_points(), fit.slice_points()[..., 0], 1, 0, 0, 1, fit.dtype)],
+    rehearse=lambda sizes: [(sizes.small_set(), sizes.small_set()[..., 0], 1, 0, 0, 1, sizes.dtype)],
 )
 def symmetrized_affinity_cuda(gpu: Gpu, points, bandwidth, decay, thresh, smallest, cut, dtype):
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
-    stack = gpu.stack_of(points)
+    stack = stack_of(gpu, points)
     numbers = (float(decay), float(thresh), float(smallest), float(cut))
     inputs = (points, *stack.arguments, bandwidth, *points.shape[1:], stack.passes, *numbers)
     counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)
-    run = partial(gpu.run_over_pairs, "radius_affinity", "symmetrized_affinity", stack.blocks, stack)
+    run = partial(stack.run, gpu, "radius_affinity", "symmetrized_affinity", stack.blocks)
     # Counting stores nothing, so any types will do. Those that filling will most likely use save a compilation.
     run((*inputs, None, counts, None, None), **storage_types(torch.int32, dtype))
-    indptr, indices, values = _storage(counts, points.shape[1], dtype)
+    indptr, indices, values = room_for_entries(counts, points.shape[1], dtype)
     run((*inputs, indptr, None, indices, values), **storage_types(indices.dtype, dtype))
     return indptr.to(indices.dtype), indices, values
-
-
-def _storage(
-    counts: torch.Tensor, n_columns: int, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The offsets of rows with ``counts`` entries, int64, and room for their indices and values."""
-    indptr = indptr_of_counts(counts)
-    nnz = int(indptr[-1])
-    indices = torch.empty(nnz, dtype=index_dtype(nnz, n_columns), device=counts.device)
-    return indptr, indices, torch.empty(nnz, dtype=dtype, device=counts.device)

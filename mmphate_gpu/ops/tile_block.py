@@ -11,13 +11,10 @@ import torch
 
 from .csr import Csr
 from .csr_matmul import matmul
-from .launch.pair_stack import blocks_of
+from .launch.kernel import blocks_of
 from .launch.twins import triton_twin, twins
-from .point_tiles import TILE, in_tiles, n_tiles
+from .point_tiles import COLUMNS, TILE, in_tiles, n_tiles
 from .tile_layout import TileLayout
-
-# Columns of a block of tiles are a multiple of this: 32 bytes, the least that a tensor core multiplies.
-COLUMNS = 16
 
 
 def product_by_tiles(

@@ -22,9 +22,8 @@ from ..operators.choose import suits_half
 from ..ops.chunks import CHUNK_ELEMENTS, CUDA_CHUNK_ELEMENTS
 from ..ops.csr import index_dtype
 from ..ops.gaussian_product import FEATURES, FEW_FEATURES
-from ..ops.launch.pair_stack import TILE as PAIR_TILE
-from ..ops.point_tiles import TILE, n_tiles
-from ..ops.tile_block import COLUMNS
+from ..ops.pair_stack import TILE as PAIR_TILE
+from ..ops.point_tiles import COLUMNS, TILE, n_tiles
 from ..params import Params
 from ..trace.pca import EXACT_PCA
 from ..trace.stored import BLOCK_ELEMENTS

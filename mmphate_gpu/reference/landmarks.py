@@ -18,7 +18,7 @@ class Landmarks(NamedTuple):
 
 
 def diffusion_operators(affinity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N, N) -> 2 x (N, N)
-    """Step 7: P = D^-1 K and A = D^-1/2 K D^-1/2, where D are the row sums of K."""
+    """Step 7: diff_op = diag(d)^-1 K and diff_aff = diag(d)^-1/2 K diag(d)^-1/2, where d are the row sums of K."""
     degrees = affinity.sum(axis=1)
     root = np.sqrt(degrees)
     return affinity / degrees[:, None], affinity / root[:, None] / root[None, :]
@@ -27,12 +27,12 @@ def diffusion_operators(affinity: np.ndarray) -> tuple[np.ndarray, np.ndarray]: 
 def spectral_clusters(
     affinity: np.ndarray, n_landmark: int = 4000, n_svd: int = 100, random_state: int | None = None
 ) -> np.ndarray:  # (N, N) -> (N,) int
-    """Step 8, first half: k-means of the rows of P V, where V are the leading right singular vectors of A.
+    """Step 8, first half: k-means of the rows of diff_op V, where V are the leading right singular vectors of diff_aff.
 
     The vectors come from a full decomposition. Empty clusters are dropped, so the labels are 0, 1, ... without gaps.
     """
     diff_op, diff_aff = diffusion_operators(affinity)
-    values, vectors = np.linalg.eigh(diff_aff)  # A is symmetric: its singular values are |values|
+    values, vectors = np.linalg.eigh(diff_aff)  # symmetric, so its singular values are |values|
     leading = np.argsort(-np.abs(values), kind="stable")[:n_svd]
     return _kmeans(diff_op @ vectors[:, leading], n_landmark, np.random.default_rng(random_state))
 

@@ -54,6 +54,12 @@ ONLY = {
     "reference": set(),
 }
 
+# Inside `ops`: these rooms may import only these modules of `ops`.
+INSIDE_OPS = {
+    "ops.launch": {"ops.launch"},
+    "ops.triton": {"ops.triton", "ops.point_tiles"},
+}
+
 # The modules that may import an optional or slow package, and these only inside functions.
 OPTIONAL = {
     "cupy": {"runtime.arrays", "operators.convert", "ops.launch.kernel", "linalg.eigenvalues"},
@@ -164,6 +170,15 @@ def misplaced(module: str, imported: Import) -> str | None:
     return None if short in OPTIONAL[package] else f"{short} may not import {package}"
 
 
+def outside(module: str, imported: Import) -> str | None:
+    """The fault of an import inside `ops`, or None."""
+    parts, target = module.split("."), imported.target.split(".")
+    room = ".".join(parts[1:3])
+    if room not in INSIDE_OPS or target[:2] != [NAME, "ops"] or ".".join(target[1:3]) in INSIDE_OPS[room]:
+        return None
+    return f"{room} may import only {sorted(INSIDE_OPS[room])} of ops, not {'.'.join(target[1:])}"
+
+
 def all_imports() -> Iterator[tuple[str, Import]]:
     for module, path in MODULES.items():
         source = path.read_text(encoding="utf-8")
@@ -176,7 +191,7 @@ def test_every_module_has_a_level():
     assert names == {*LEVELS, "reference"}, "a new module needs a line in LEVELS"
 
 
-@pytest.mark.parametrize("fault", [upward, misplaced])
+@pytest.mark.parametrize("fault", [upward, outside, misplaced])
 def test_imports_have_no_faults(fault):
     wrong = [f"{module}:{result.line}: {text}" for module, result in all_imports() if (text := fault(module, result))]
     assert not wrong, "\n".join(wrong)
@@ -318,6 +333,19 @@ def test_upward_imports_are_reported(module, source):
 )
 def test_downward_imports_pass(module, source):
     assert not any(upward(f"{NAME}.{module}", result) for result in imports_in(source, module))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ops.launch.cuda", "from ..point_tiles import kd_order"),
+        ("ops.launch.compile_ahead", "def late():\n    from ..csr import Csr"),
+        ("ops.triton.products", "from ..tile_block import COLUMNS"),
+        ("ops.triton.products", "from ..launch.kernel import Launch"),
+    ],
+)
+def test_imports_inside_ops_are_reported(module, source):
+    assert any(outside(f"{NAME}.{module}", result) for result in imports_in(source, module))
 
 
 @pytest.mark.parametrize(

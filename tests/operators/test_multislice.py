@@ -20,7 +20,7 @@ from mmphate_gpu.trace import as_trace, trace_points
 from .entries import DTYPES, GOLDEN, affinity_of_case, assert_same_entries, by_products, quietly_affinity, walk
 
 # Required: 1e-6 (float32), 1e-12 (float64). Worst over all cases, on a CPU: 3.0e-8 (float32: half a unit in the last
-# place below 1) and 3.3e-14 (float64, the suite: its units are 1e-3 apart after normalisation, whose rounding that
+# place below 1) and 3.3e-14 (float64, the suite: its units are 1e-3 apart after normalization, whose rounding that
 # magnifies).
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 
@@ -107,7 +107,7 @@ def test_invariants(case_and_reference, dtype):
     case, _ = case_and_reference
     dense = quietly_affinity(case.points(), storage="sparse", dtype=dtype, **case.options).operator.to_dense()
     assert torch.equal(dense > 0, dense.T > 0)
-    # Not to the last bit: torch's vectorised power and its scalar remainder loop round apart, and (i, j), (j, i) may
+    # Not to the last bit: torch's vectorized power and its scalar remainder loop round apart, and (i, j), (j, i) may
     # meet one each.
     assert float((dense - dense.T).abs().max()) <= torch.finfo(dtype).eps / 2
     assert bool((dense.diagonal() == 1).all())

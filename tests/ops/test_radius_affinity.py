@@ -98,7 +98,7 @@ def test_radius_counts_by_hand(device):
 
 
 def test_cut_radius():
-    assert cut_radius(5, 1e-4) == pytest.approx(1.559, abs=1e-3)  # METHOD: about 1.56 sigma
+    assert cut_radius(5, 1e-4) == pytest.approx(1.559, abs=1e-3)  # docs/method.md: about 1.56 sigma
     assert cut_radius(2, math.exp(-4)) == pytest.approx(2, rel=1e-15)
     assert cut_radius(2, 0) == cut_radius(2, torch.finfo(torch.float32).tiny) == pytest.approx(9.345, abs=1e-3)
     assert cut_radius(0.001, 1e-4) == math.inf

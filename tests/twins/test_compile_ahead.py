@@ -15,7 +15,7 @@ from mmphate_gpu.mds import smacof
 from mmphate_gpu.ops.launch import compile_ahead, kernel
 from mmphate_gpu.ops.launch.cuda import Gpu
 from mmphate_gpu.ops.launch.kernel import Launch
-from mmphate_gpu.ops.launch.rehearsal import FitSizes
+from mmphate_gpu.ops.launch.rehearsal import MOST_POINTS, Sizes
 
 from .emulation import Twins
 from .fake_cupy import FakeCupy, without_cuda
@@ -87,7 +87,7 @@ def test_it_begins_only_where_the_twins_serve(monkeypatch):
     without_cuda(monkeypatch, devices=cupy.devices)
     monkeypatch.setattr(kernel, "require_cupy", lambda **_: cupy)
     monkeypatch.setattr(kernel, "_compiled", {})
-    sizes = {"n_slices": 3000, "n_features": 6, "width": 110, "n_components": 2, "wide": False}
+    sizes = {"n_points": 3000, "n_features": 6, "n_columns": 110, "n_components": 2, "wide": False}
     monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: False)
     compile_ahead.compile_ahead(torch.device("cuda", 0), **sizes)
     monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: True)
@@ -97,19 +97,19 @@ def test_it_begins_only_where_the_twins_serve(monkeypatch):
     for key in list(kernel._compiled):
         kernel._kernel(key)
     assert not cupy.calls
-    launches = compile_ahead.launches_of_fit(FitSizes(compile_ahead.MANY_SLICES, 6, 110, 2, torch.float32))
+    launches = compile_ahead.launches_of(Sizes(MOST_POINTS + 1, 6, 110, 2, torch.float32))
     assert len(cupy.modules) == len({module["code"] for module in cupy.modules}) == len(kernels(launches))
 
 
 def test_a_second_fit_rehearses_nothing(monkeypatch):
     """A longer fit launches the same kernels and rehearses nothing either. A fit of other features does."""
-    compile_ahead.launches_of_fit.cache_clear()
+    compile_ahead.launches_of.cache_clear()
     rehearsals, began = [], []
     monkeypatch.setattr(compile_ahead, "Gpu", lambda start: rehearsals.append(start) or Gpu(start))
     monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: True)
     monkeypatch.setattr(compile_ahead, "begin_compiling", lambda launches, _: began.append(launches))
-    sizes = {"n_slices": 3000, "n_features": 6, "width": 110, "n_components": 2, "wide": False}
-    for changed in ({}, {}, {"n_slices": 10**9}, {"n_features": 7}):
+    sizes = {"n_points": 3000, "n_features": 6, "n_columns": 110, "n_components": 2, "wide": False}
+    for changed in ({}, {}, {"n_points": 10**9}, {"n_features": 7}):
         compile_ahead.compile_ahead(torch.device("cuda", 0), **(sizes | changed))
     assert len(rehearsals) == 2 and began[0] == began[1] == began[2] != began[3]
     assert not any(launch.arguments for launch in began[0])  # these would keep the tensors of the rehearsal

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmphate_gpu.ops.launch.pair_stack import BOX_FEATURES, MOST_FEATURES, RESIDENT, TILE, Stack, new_stack
 from mmphate_gpu.ops.launch.sources import kernel_names, kernel_source, source_folder, source_of_kernel
+from mmphate_gpu.ops.pair_stack import BOX_FEATURES, MOST_FEATURES, RESIDENT, TILE, Stack, new_stack
 
 SOURCES = sorted(path.stem for path in (source_folder() / "cuda").glob("*.cu"))
 TYPES = {

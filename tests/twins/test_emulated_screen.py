@@ -15,6 +15,7 @@ from mmphate_gpu.datasets import bifurcation
 from mmphate_gpu.ops.launch.kernel import Launch
 from mmphate_gpu.ops.launch.sources import source_folder
 from mmphate_gpu.ops.launch.twins import CPP
+from mmphate_gpu.ops.pair_stack import stack_of
 from mmphate_gpu.ops.radius_affinity import cut_distance
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
@@ -139,7 +140,7 @@ def test_the_bound_of_the_screen_holds(emulation: Emulation, screen: ctypes.CDLL
     ends = rng.uniform(-1, 1, (1, 4000, p)) * 10.0 ** rng.uniform(-9, 0, (1, 4000, 1))
     middle = rng.uniform(-1, 1, (1, 4000, p))
     points = torch.from_numpy(np.concatenate([middle, np.zeros((1, 1, p)), middle + ends], 1) * scale)
-    stack = emulation.twins().gpu.stack_of(points)
+    stack = stack_of(emulation.twins().gpu, points)
     rough = stack.rough.transpose(2, 3).flatten(1, 2)[..., :p]  # without the padding of features
     spans = stack.spans
     x, y = points[0, :4000].contiguous(), points[0, 4001:].contiguous()

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from mmphate_gpu.ops.kth_neighbor_distance import _around_median
+from mmphate_gpu.ops.launch.cuda import Kept
 from mmphate_gpu.ops.launch.kernel import Launch
-from mmphate_gpu.ops.launch.pair_stack import KeptStack, Stack, new_stack
+from mmphate_gpu.ops.pair_stack import Stack, new_stack, stack_of
 from mmphate_gpu.ops.point_tiles import kd_order
 
 from .cases import assert_same, normal
@@ -51,7 +52,7 @@ def test_tiles_beyond_reach_are_not_visited(emulation: Emulation, op: str) -> No
         assert torch.equal(result[0, first], (others(points)[0, first] <= argument).sum(-1))
     else:
         twins = Twins(start)
-        stack = twins.gpu.stack_of(points, ordered=True)
+        stack = stack_of(twins.gpu, points, ordered=True)
         _, _, (low, high, below, within) = _around_median(twins.gpu, points, stack, argument)
         distances = others(points)[0, first]
         assert torch.equal(below[0, : first.numel()], (distances < low).sum(-1))
@@ -77,7 +78,7 @@ def test_pairs_of_a_set_are_visited_once(emulation: Emulation) -> None:
 @pytest.mark.parametrize("p", [6, 100])
 def test_tiles_hold_the_points_in_order_and_their_boxes(emulation: Emulation, p: int) -> None:
     points = normal(2, 150, p)
-    stack = emulation.twins().gpu.stack_of(points, ordered=True)
+    stack = stack_of(emulation.twins().gpu, points, ordered=True)
     by_point = stack.rough.transpose(2, 3).flatten(1, 2)
     order = kd_order(points)
     assert torch.equal(stack.order.long(), order) and torch.equal(by_point[:, 150:].isinf(), torch.ones(2, 42, p) > 0)
@@ -120,18 +121,18 @@ def test_points_are_screened_once(emulation: Emulation) -> None:
     assert [screens(twins.kth_neighbor_distance, unversioned, 3) for _ in range(2)] == [1, 1]
     assert screens(twins.kth_neighbor_distance, points, 3) == 1
     del points
-    assert twins.gpu._kept._last is None
+    assert twins.gpu.kept._last is None
 
 
 @pytest.mark.parametrize("step", ["get", "put"])
 def test_another_thread_may_put_a_stack_meanwhile(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test stands in for another thread, between two steps of a method."""
     points, newer = normal(2, 1, 130, 6)
-    kept, stacks = KeptStack(), [new_stack(stacked, None) for stacked in (points, newer)]
+    kept, stacks = Kept(), [new_stack(stacked, None) for stacked in (points, newer)]
     kept.put(points, False, stacks[0])
     seen: list[Stack | None] = []
     if step == "get":
-        key_of = KeptStack._key_of
+        key_of = Kept._key_of
 
         def meanwhile(*arguments: Any) -> tuple[int, ...]:
             if not seen:
@@ -139,7 +140,7 @@ def test_another_thread_may_put_a_stack_meanwhile(step: str, monkeypatch: pytest
                 kept.put(newer, False, stacks[1])
             return key_of(*arguments)
 
-        monkeypatch.setattr(KeptStack, "_key_of", staticmethod(meanwhile))
+        monkeypatch.setattr(Kept, "_key_of", staticmethod(meanwhile))
         seen = [kept.get(points, False)]
     else:
         make = weakref.ref

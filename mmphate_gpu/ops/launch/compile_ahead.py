@@ -1,4 +1,4 @@
-"""The CUDA kernels of a fit, compiled while its first stages run."""
+"""The CUDA kernels of a run, compiled while its first stages compute."""
 
 from __future__ import annotations
 
@@ -7,34 +7,29 @@ from functools import cache
 
 import torch
 
-from ..kth_neighbor_distance import SAMPLED
 from .cuda import Gpu
 from .kernel import Launch, begin_compiling
-from .rehearsal import FitSizes
+from .rehearsal import MOST_POINTS, Sizes
 from .twins import CUPY
-
-# With more slices than this a fit launches the same kernels: medians of so many distances come from a bracket.
-MANY_SLICES = 4 * SAMPLED + 1
 
 
 def compile_ahead(
-    device: torch.device, *, n_slices: int, n_features: int, width: int, n_components: int, wide: bool
+    device: torch.device, *, n_points: int, n_features: int, n_columns: int, n_components: int, wide: bool
 ) -> None:
-    """Begin to compile, in threads, the kernels of csrc/cuda that a fit of this size launches on ``device``.
+    """Begin to compile, in threads, the kernels of csrc/cuda that ops of these `Sizes` launch on ``device``.
 
-    ``width`` is the number of columns of the blocks that the affinity multiplies; ``wide`` says that its values are
-    float64. The function returns at once and launches nothing. It does nothing where the CUDA twins do not run. The
-    first launch of a kernel raises what its compilation raised.
+    ``wide`` says that the values of the sparse matrix are float64. The function returns at once and launches nothing.
+    It does nothing where the CUDA twins do not run. The first launch of a kernel raises what its compilation raised.
     """
     if device.type == "cuda" and CUPY.serves():
         dtype = torch.float64 if wide else torch.float32
-        sizes = FitSizes(min(n_slices, MANY_SLICES), n_features, width, n_components, dtype)
-        begin_compiling(launches_of_fit(sizes), device)
+        sizes = Sizes(min(n_points, MOST_POINTS + 1), n_features, n_columns, n_components, dtype)
+        begin_compiling(launches_of(sizes), device)
 
 
-@cache  # a second fit of such sizes calls no launcher
-def launches_of_fit(sizes: FitSizes) -> tuple[Launch, ...]:
-    """Every launch of a fit, without its arguments.
+@cache  # a second run of such sizes calls no launcher
+def launches_of(sizes: Sizes) -> tuple[Launch, ...]:
+    """Every launch of a run, without its arguments.
 
     The launchers run their rehearsals: on zeros on the CPU, with a start function that only records the launch. This is
     enough, because the kernels depend on types and on ``sizes`` alone.

@@ -6,17 +6,14 @@ memory pool.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from typing import Any
 
 import torch
 
-from ..point_tiles import kd_order
-from .kernel import Argument, Launch, Start
+from .kernel import Launch, Start
 from .native import NativeError
-from .pair_stack import KeptStack, Stack, new_stack
 
-# Threads of a block in the kernels over pairs (csrc/cuda/pair_block.h).
-PAIR_THREADS = 256
 C_TYPES = {torch.int32: "mmp_i32", torch.int64: "mmp_i64", torch.float32: "float", torch.float64: "double"}
 
 
@@ -25,12 +22,45 @@ def storage_types(indices: torch.dtype, values: torch.dtype) -> dict[str, str]:
     return {"MMP_INDEX": C_TYPES[indices], "MMP_VALUE": C_TYPES[values]}
 
 
+class Kept:
+    """The last object that a launcher made from a tensor, for as long as the tensor lives and does not change.
+
+    A single one is enough, because launches that need the same object follow one another. This class is safe in
+    threads: each method reads ``_last`` once or assigns it once.
+    """
+
+    def __init__(self) -> None:
+        # The tensor, the key that it must still have, and what was made from it.
+        self._last: tuple[weakref.ref[torch.Tensor], tuple[int, ...], Any] | None = None
+
+    def get(self, tensor: torch.Tensor, form: int) -> Any | None:
+        last = self._last
+        if last is None or last[0]() is not tensor or last[1] != self._key_of(tensor, form):
+            return None
+        return last[2]
+
+    def put(self, tensor: torch.Tensor, form: int, made: Any) -> None:
+        if not tensor.is_inference():  # inference tensors do not record when they change
+            self._last = weakref.ref(tensor, self._forget), self._key_of(tensor, form), made
+
+    def _forget(self, tensor: weakref.ref[torch.Tensor]) -> None:
+        """Drop the object of a tensor that died, and perhaps that of another thread: it is made again then."""
+        last = self._last
+        if last is not None and last[0] is tensor:
+            self._last = None
+
+    @staticmethod
+    def _key_of(tensor: torch.Tensor, form: int) -> tuple[int, ...]:
+        stream = torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else 0
+        return tensor._version, form, stream
+
+
 class Gpu:
     """Starts kernels by the function ``start``: CuPy's on a GPU, that of an emulation on the CPU in the tests."""
 
     def __init__(self, start: Start) -> None:
         self._start = start
-        self._kept = KeptStack()
+        self.kept = Kept()
 
     def run(self, launch: Launch, device: torch.device) -> None:
         for tensor in launch.arguments:
@@ -38,21 +68,3 @@ class Gpu:
                 raise NativeError(f"{launch.kernel}: a tensor is on {tensor.device}; accepted: {device}, as the others")
         if launch.blocks > 0:
             self._start(launch, device)
-
-    def run_over_pairs(
-        self, source: str, kernel: str, blocks: int, stack: Stack, arguments: Sequence[Argument], **types: str
-    ) -> None:
-        """Run a kernel over pairs: each of ``blocks`` pairs some points of a set with all points of it."""
-        defines = {"MMP_P": str(stack.part)} | types
-        launch = Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, stack.shared_bytes, defines)
-        self.run(launch, stack.rough.device)
-
-    def stack_of(self, points: torch.Tensor, ordered: bool = False) -> Stack:  # (B, n, p) float64, contiguous
-        """The stack of ``points``, in the order of a kd-tree if ``ordered``: O(B n p) time, little beside the pairs."""
-        stack = self._kept.get(points, ordered)
-        if stack is None:
-            stack = new_stack(points, kd_order(points).to(torch.int32) if ordered else None)
-            for kernel, arguments in stack.made_by(points):
-                self.run(Launch("pair_screen", kernel, arguments, stack.blocks, PAIR_THREADS), points.device)
-            self._kept.put(points, ordered, stack)
-        return stack

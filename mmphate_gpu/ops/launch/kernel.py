@@ -32,6 +32,11 @@ class Launch:
     defines: dict[str, str] = field(default_factory=dict)
 
 
+def blocks_of(items: int, each: int) -> int:
+    """Blocks of ``each`` items; the last one may be partly empty."""
+    return -(-items // each)
+
+
 Start = Callable[[Launch, torch.device], None]
 
 

@@ -1,4 +1,4 @@
-"""The C++ library of csrc/cpu: where it is, whether it is of use, and how its functions are called through ctypes."""
+"""The C++ library of csrc/cpu: where it is, whether it can be used, and how its functions are called through ctypes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ from ...runtime.optional import available
 from . import native
 from .cuda import Gpu
 from .kernel import probe, start_with_cupy
-from .rehearsal import FitSizes
 
 NAMESPACE = "mmphate_gpu"
 Version = Callable[..., Any]
@@ -137,22 +136,14 @@ def cpp_twin(op: Any) -> Callable[[Version], Version]:
     return register
 
 
-def cuda_twin(op: Any, rehearse: Callable[[FitSizes], Iterable[Arguments]]) -> Callable[[Version], Version]:
-    """Register the decorated launcher, which takes a `Gpu` and then the arguments of ``op``, as its CUDA version.
-
-    ``rehearse`` gives arguments for each call that starts another kernel in a fit of given sizes: `compile_ahead` makes
-    these calls, without starting a kernel, to learn what to compile.
-    """
-    return CUPY.registers(op, rehearse)
-
-
-def triton_twin(op: Any, rehearse: Callable[[torch.device], Iterable[Arguments]]) -> Callable[[Version], Version]:
-    """Register the decorated launcher, with the arguments of ``op``, as its version in Triton's language.
-
-    ``rehearse`` gives small arguments on a device for each form of the kernel that a fit starts: the probe makes these
-    calls. A launcher imports its kernel when it is called, because the kernels need Triton.
-    """
-    return TRITON.registers(op, rehearse)
+# A decorator that registers a launcher, which takes a `Gpu` and then the arguments of the op, as its CUDA version. Its
+# rehearsal gives, for `Sizes`, arguments for each call that starts another kernel in a run: `compile_ahead` makes these
+# calls, without starting a kernel, to learn what to compile.
+cuda_twin = CUPY.registers
+# A decorator that registers a launcher, with the arguments of the op, as its version in Triton's language. Its
+# rehearsal gives small arguments on a device for each form of the kernel that a run starts: the probe makes these
+# calls. A launcher imports its kernel when it is called, because the kernels need Triton.
+triton_twin = TRITON.registers
 
 
 def serves(device: torch.device) -> bool:

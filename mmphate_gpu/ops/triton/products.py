@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..tile_block import COLUMNS
+from ..point_tiles import COLUMNS
 
 # Fusing is explicit, since Triton warns about the default. It changes no decision about a pair.
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}

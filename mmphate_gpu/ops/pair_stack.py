@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
+from .launch.cuda import Gpu
+from .launch.kernel import Argument, Launch, blocks_of
+from .point_tiles import kd_order
+
 # Points of a tile (csrc/cuda/pair_block.h).
 TILE = 64
+# Threads of a block in the kernels over pairs.
+PAIR_THREADS = 256
 # The most features of a pass, a number that the compiler knows: a kernel is compiled for each number up to this that
 # occurs. More features are split into equal passes, which bounds the number of kernels.
 MOST_FEATURES = 27
@@ -17,10 +22,6 @@ MOST_FEATURES = 27
 RESIDENT, BOX_FEATURES = 108, 64
 # Pairs of larger sets are counted in the order of a kd-tree.
 ORDERED_ABOVE = 2 * TILE
-
-
-def blocks_of(items: int, each: int) -> int:
-    return -(-items // each)
 
 
 class Stack(NamedTuple):
@@ -55,49 +56,29 @@ class Stack(NamedTuple):
         held = (self.passes + 2) * self.part
         return 4 * TILE * (held if held <= RESIDENT else 4 * self.part)
 
-    def made_by(self, points: torch.Tensor) -> Iterator[tuple[str, tuple[torch.Tensor | int | None, ...]]]:
-        """The kernels of pair_screen.cu that fill the stack, in order, and their arguments."""
+    def run(self, gpu: Gpu, source: str, kernel: str, blocks: int, arguments: Sequence[Argument], **types: str) -> None:
+        """Run a kernel over pairs: each of ``blocks`` pairs some points of a set with all points of it."""
+        defines = {"MMP_P": str(self.part)} | types
+        launch = Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, self.shared_bytes, defines)
+        gpu.run(launch, self.rough.device)
+
+
+def stack_of(gpu: Gpu, points: torch.Tensor, ordered: bool = False) -> Stack:  # (B, n, p) float64, contiguous
+    """The stack of ``points``, in the order of a kd-tree if ``ordered``: O(B n p) time, little beside the pairs."""
+    stack: Stack | None = gpu.kept.get(points, ordered)
+    if stack is None:
+        stack = new_stack(points, kd_order(points).to(torch.int32) if ordered else None)
         _, n, p = points.shape
-        yield "pair_span", (points, n, p, self.spans)
-        yield "pair_screen", (points, self.order, self.spans, n, p, self.rough.shape[2], self.rough, self.boxes)
-
-
-class KeptStack:
-    """The last stack, for as long as its points live and do not change.
-
-    Another use saves a pass over the points. The stack is half as large as the points, and a single one is enough,
-    because uses of the same order follow one another. The object is safe in threads: each method reads ``_last`` once
-    or assigns it once.
-    """
-
-    def __init__(self) -> None:
-        # The points, the key that they must still have, and their stack.
-        self._last: tuple[weakref.ref[torch.Tensor], tuple[int, ...], Stack] | None = None
-
-    def get(self, points: torch.Tensor, ordered: bool) -> Stack | None:
-        last = self._last
-        if last is None or last[0]() is not points or last[1] != self._key_of(points, ordered):
-            return None
-        return last[2]
-
-    def put(self, points: torch.Tensor, ordered: bool, stack: Stack) -> None:
-        if not points.is_inference():  # inference tensors do not record when they change
-            self._last = weakref.ref(points, self._forget), self._key_of(points, ordered), stack
-
-    def _forget(self, points: weakref.ref[torch.Tensor]) -> None:
-        """Drop the stack of points that died, and perhaps one that another thread puts meanwhile: it is made again."""
-        last = self._last
-        if last is not None and last[0] is points:
-            self._last = None
-
-    @staticmethod
-    def _key_of(points: torch.Tensor, ordered: bool) -> tuple[int, ...]:
-        stream = torch.cuda.current_stream(points.device).cuda_stream if points.is_cuda else 0
-        return points._version, ordered, stream
+        span = (points, n, p, stack.spans)
+        screen = (points, stack.order, stack.spans, n, p, stack.rough.shape[2], stack.rough, stack.boxes)
+        for kernel, arguments in (("pair_span", span), ("pair_screen", screen)):
+            gpu.run(Launch("pair_screen", kernel, arguments, stack.blocks, PAIR_THREADS), points.device)
+        gpu.kept.put(points, ordered, stack)
+    return stack
 
 
 def new_stack(points: torch.Tensor, order: torch.Tensor | None) -> Stack:  # (B, n, p) float64, (B, n) int32
-    """An empty stack for ``points``, which the kernels of `Stack.made_by` fill."""
+    """An empty stack for ``points``, which the kernels of pair_screen.cu fill."""
     (n_sets, n, p), device = points.shape, points.device
     n_tiles, passes = blocks_of(n, TILE), blocks_of(p, MOST_FEATURES)
     part = blocks_of(p, passes)

@@ -16,7 +16,7 @@ from mmphate_gpu.mds.smacof import SmacofRun, smacof
 from mmphate_gpu.ops.launch import repeat
 from mmphate_gpu.ops.launch.repeat import repeat_until
 
-from .distance_cases import points_5d, starts_of
+from ..mds.distance_cases import points_5d, starts_of
 
 
 def run_of(distances: np.ndarray, dtype: torch.dtype = torch.float64, **options: Any) -> SmacofRun:
