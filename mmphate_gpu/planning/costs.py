@@ -148,7 +148,7 @@ class Costs:
     def lazy_bytes(self) -> float:
         """operators/exact_rows.py: points by unit, intraslice entries, counts and row offsets.
 
-        On CUDA `KeptStack` of ops/pair_stack.py also keeps the points in float32.
+        On CUDA also the last `Stack` of ops/pair_stack.py, which ops/launch/cuda.py keeps: the points in float32.
         """
         index = index_dtype(int(self.intraslice), self.M).itemsize
         points = (8 + 4 * self.cuda) * self.N * self.D
