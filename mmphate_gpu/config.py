@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
-import pkgutil
 import platform
 
 import torch
 
-from . import ops
 from .neighbors import KNN_BACKENDS, resolve_knn_backend
+from .ops import register_all
 from .ops.launch.twins import CPP, CUPY, TRITON, serves, serving
 from .runtime.keops import why_no_keops
 from .runtime.memory import format_bytes, free_memory, limit_text
@@ -47,8 +45,7 @@ def _devices() -> list[str]:
 
 
 def _backends() -> list[str]:
-    for module in pkgutil.iter_modules(ops.__path__, f"{ops.__name__}."):
-        importlib.import_module(module.name)  # registers the ops of the module
+    register_all()
     reason = why_no_keops()
     keops = "works, exact" if reason is None else f"does not work: {reason}"
     missing = 'is not installed: pip install "mmphate-gpu[pynndescent]"'

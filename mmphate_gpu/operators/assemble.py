@@ -31,8 +31,10 @@ def entries_at_once(nnz: float, free_bytes: int | None = None) -> int:
     return few if free_bytes is None else max(few, min(MOST_ON_GPU, free_bytes // (MEMORY_SHARE * ENTRY_BYTES)))
 
 
-def assemble(intraslice: Csr, interslice: Interslice) -> Csr:  # (N rows, M columns), -> (N, N)
-    """All rows.
+def assemble(
+    intraslice: Csr, interslice: Interslice, remedy: str = 'storage="lazy" stores none of them'
+) -> Csr:  # (N rows, M columns), -> (N, N)
+    """All rows; ``remedy`` ends the message if they do not fit.
 
     Raises
     ------
@@ -41,7 +43,7 @@ def assemble(intraslice: Csr, interslice: Interslice) -> Csr:  # (N rows, M colu
     """
     nnz, n_nodes = intraslice.nnz + int(interslice.counts.sum()), intraslice.shape[0]
     size, device = assembled_bytes(nnz, n_nodes, intraslice.values.dtype), interslice.unit_points.device
-    check_fits(f"the affinity with {nnz:,} entries", size, device, remedy='storage="lazy" stores none of them')
+    check_fits(f"the affinity with {nnz:,} entries", size, device, remedy=remedy)
     return assemble_rows(intraslice, interslice, slice(0, interslice.unit_points.shape[1]))
 
 

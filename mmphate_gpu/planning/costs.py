@@ -283,7 +283,7 @@ class Costs:
         else:  # its squared entries, or the leading vectors and the Lanczos bases of the last probes
             work = max(self.main_square, 8 * n * (N_LEADING + PROBES[-1] * (N_STEPS + 6)))
             operations = 4.0 * (N_PASSES * BLOCK + N_LEADING + PROBES[0] * N_STEPS) * n**2
-        # First `isfinite` of the whole: absolute values and two flags. Then the component, copied if it is a part.
+        # First `isfinite` of the whole matrix: absolute values and two flags. Then the component, copied if smaller.
         peak = max((1 + 2 * FLAG) * self.square, (n < self.L) * self.main_square + work) + self._retained()
         return _stage("entropy", (self.p.t_max,), 0, peak, operations)
 

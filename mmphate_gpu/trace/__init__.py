@@ -3,7 +3,7 @@
 from .convert import as_trace
 from .files import load_trace, save_trace
 from .normalize import flat_points, normalize, trace_points
-from .pca import PrincipalAxes, principal_axes
+from .pca import PrincipalAxes, principal_axes, reduce
 from .points import Points
 from .trace import Trace
 
@@ -16,6 +16,7 @@ __all__ = [
     "load_trace",
     "normalize",
     "principal_axes",
+    "reduce",
     "save_trace",
     "trace_points",
 ]

@@ -96,7 +96,10 @@ class CudaCompiler:
 
 
 def _probe_triton() -> None:
-    """Compile and run every Triton kernel on torch's current device."""
+    """Compile and run every Triton kernel on torch's current device, also those of ops that nobody has imported yet."""
+    from .. import register_all
+
+    register_all()
     device = torch.device("cuda", torch.cuda.current_device())
     TRITON.rehearse(device)
     torch.cuda.synchronize(device)
