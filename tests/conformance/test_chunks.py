@@ -86,7 +86,7 @@ def test_int64_offsets_give_the_same_matrix(dtype, device, monkeypatch):
     """The path that more than 2^31 entries take, forced by a lower threshold."""
     expected = make("sparse", dtype, device).csr
     assert expected.indptr.dtype == expected.indices.dtype == torch.int32
-    monkeypatch.setattr(assemble_module, "index_dtype", lambda nnz, columns: torch.int64)
+    monkeypatch.setattr(csr_ops, "index_dtype", lambda nnz, columns: torch.int64)
     actual = make("lazy", dtype, device).to_csr()
     assert actual.indptr.dtype == actual.indices.dtype == torch.int64
     for part, expected_part in zip(actual[:3], expected[:3], strict=True):
