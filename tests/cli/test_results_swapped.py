@@ -270,12 +270,16 @@ def test_the_name_of_a_kept_folder_is_always_said(monkeypatch, recwarn, action):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_request_to_stop_after_the_exchange_says_that_the_results_are_there(here, monkeypatch, capsys, number):
     argv, sync = make_trace(here), whole._sync
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup a SIGHUP would be ignored
 
     def stop(path):
         os.kill(os.getpid(), number) if path == here else sync(path)
 
     monkeypatch.setattr(whole, "_sync", stop)
-    assert main([*argv, "--out", "r"]) == 128 + number
+    try:
+        assert main([*argv, "--out", "r"]) == 128 + number
+    finally:
+        signal.signal(number, before)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "mmphate-gpu: interrupted; r holds the results, without pictures"
     assert names("r") == {"embedding.npz", "report.json"} and names() == {"trace.npy", "r"}
