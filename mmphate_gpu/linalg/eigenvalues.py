@@ -116,7 +116,7 @@ def _seconds(task: str, name: str, sample: torch.Tensor) -> float:
     # A library is missing or too new for the driver, memory is short, or the user turns warnings into errors: in each
     # case torch's solver is taken.
     except (InputError, ImportError, OSError, MemoryError, BufferError, RuntimeError, Warning) as error:
-        message = f"{task} by {name} do not serve on {sample.device}: {error}"
+        message = f"{task} by {name} do not work on {sample.device}: {error}"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
         return math.inf
     return time.perf_counter() - started

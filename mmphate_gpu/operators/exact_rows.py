@@ -17,8 +17,8 @@ from .protocol import AffinityOperator
 class ExactRows(AffinityOperator):
     """An affinity kept as its two parts; a form adds the product.
 
-    `aggregate` and `to_csr` come from rows that are made anew, some slices at a time. They have the bits of the sparse
-    form. Memory is the points, the intraslice entries and one block of rows.
+    `aggregate` and `to_csr` compute the rows again, some slices at a time. They have the bits of the sparse form.
+    Memory is the points, the intraslice entries and one block of rows.
     """
 
     def __init__(self, intraslice: Csr, interslice: Interslice) -> None:  # (N rows, M columns)

@@ -1,4 +1,4 @@
-"""The matrix-free form: interslice entries are made anew in every product and never stored."""
+"""The matrix-free form: interslice entries are computed again in every product and never stored."""
 
 from __future__ import annotations
 

@@ -119,5 +119,5 @@ def test_a_solver_that_fails_is_reported_and_left_out(error, clock, monkeypatch)
         raise error("no libcusolver")
 
     monkeypatch.setitem(module.TASKS[TASK].solvers, "cupy", fail)
-    with pytest.warns(RuntimeWarning, match="cupy do not serve on cpu: no libcusolver"):
+    with pytest.warns(RuntimeWarning, match="cupy do not work on cpu: no libcusolver"):
         assert fastest_solver(TASK, CPU, torch.float64) == "torch"

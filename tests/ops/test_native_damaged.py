@@ -80,7 +80,7 @@ def test_a_damaged_library_is_not_loaded(library, monkeypatch, change):
     monkeypatch.setattr(native, "_library", load)
     reason = f"{native.LIBRARY} is damaged: its hash differs from that in {native.LIBRARY}.sha256; install it again"
     assert native._reason() == reason
-    with pytest.warns(RuntimeWarning, match="the portable torch versions serve: libmmphate_cpu.so is damaged"):
+    with pytest.warns(RuntimeWarning, match="the portable torch versions are used: libmmphate_cpu.so is damaged"):
         assert native.why_no_native.__wrapped__() == reason
 
 
@@ -114,4 +114,4 @@ def test_a_fit_with_a_damaged_library(library, change):
     done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, env=env)
     assert done.returncode == 0 and done.stdout.startswith("(72, 2)\n"), done.stderr
     assert "ops with twins on cpu: " in done.stdout and "is damaged: its hash differs from that in" in done.stdout
-    assert done.stderr.count("the portable torch versions serve: libmmphate_cpu.so is damaged") == 1
+    assert done.stderr.count("the portable torch versions are used: libmmphate_cpu.so is damaged") == 1

@@ -67,7 +67,7 @@ def test_not_built(afresh, monkeypatch):
 
 def test_built_from_other_sources(afresh, monkeypatch):
     monkeypatch.setattr(native, "_sources_stamp", lambda: "0" * 64)
-    with pytest.warns(RuntimeWarning, match="the portable torch versions serve: .* built from other sources"):
+    with pytest.warns(RuntimeWarning, match="the portable torch versions are used: .* built from other sources"):
         assert "build it again" in str(native.why_no_native())
 
 
@@ -81,14 +81,14 @@ def test_no_library_at_all(afresh, monkeypatch, tmp_path):
     path = tmp_path / "libmmphate_cpu.so"
     path.write_text("not a library")
     monkeypatch.setenv(native.PATH_VARIABLE, str(path))
-    with pytest.warns(RuntimeWarning, match="the portable torch versions serve: libmmphate_cpu.so does not load"):
+    with pytest.warns(RuntimeWarning, match="the portable torch versions are used: libmmphate_cpu.so does not load"):
         assert "does not load" in str(native.why_no_native())
 
 
 def test_another_library(afresh, monkeypatch):
     """A library that loads, but has none of our functions."""
     monkeypatch.setenv(native.PATH_VARIABLE, torch._C.__file__)
-    with pytest.warns(RuntimeWarning, match="the portable torch versions serve: .* has no entry point"):
+    with pytest.warns(RuntimeWarning, match="the portable torch versions are used: .* has no entry point"):
         assert "has no entry point of the C++ twins" in str(native.why_no_native())
 
 

@@ -184,7 +184,7 @@ def test_a_cupy_that_cannot_compile_leaves_the_portable_version(monkeypatch: pyt
     cuda_that_fails(monkeypatch, CUPY, OSError("libnvrtc.so is missing"))
     launch = CUPY.launcher("radius_counts")
     points = torch.arange(6.0, dtype=torch.float64).view(1, 6, 1)
-    with pytest.warns(RuntimeWarning, match="portable torch versions serve on CUDA: .*OSError: libnvrtc"):
+    with pytest.warns(RuntimeWarning, match="portable torch versions are used on CUDA: .*OSError: libnvrtc"):
         assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]
     assert launch(points, 1.5).tolist() == [[1, 2, 2, 2, 2, 1]]  # and warns only once
     assert "libnvrtc.so is missing" in twins.serving("cuda", CUPY)
@@ -203,7 +203,7 @@ def test_a_triton_that_cannot_compile_leaves_the_portable_version(monkeypatch: p
         zero,
         torch.ones(1, 128, 16).half(),
     )
-    with pytest.warns(RuntimeWarning, match="portable .* serve on CUDA: Triton cannot compile here: .*PassManager"):
+    with pytest.warns(RuntimeWarning, match="portable .* used on CUDA: Triton cannot compile here: .*PassManager"):
         assert torch.equal(TRITON.launcher("tile_matmul")(*arguments), torch.ones(1, 128, 16))
     assert "PassManager" in TRITON.why_not() and "PassManager" in twins.serving("cuda", TRITON)
 

@@ -43,7 +43,7 @@ def why_no_native() -> str | None:
     """Why the C++ twins do not run here, or None if they do; warns about a library that exists but cannot be used."""
     reason, path = _reason(), _library_path()
     if reason is not None and path is not None and reason.startswith(path.name):
-        warnings.warn(f"the portable torch versions serve: {reason}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"the portable torch versions are used: {reason}", RuntimeWarning, stacklevel=2)
     return reason
 
 

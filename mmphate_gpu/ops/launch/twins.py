@@ -60,7 +60,7 @@ class CudaCompiler:
                 self.probe()
             except Exception as error:  # these faults have no base class: a missing compiler, header or driver
                 self._fault = f"{self.name} cannot compile here: {type(error).__name__}: {error}"
-                message = f"the portable torch versions serve on CUDA: {self._fault}"
+                message = f"the portable torch versions are used on CUDA: {self._fault}"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
         return self._fault is None
 
