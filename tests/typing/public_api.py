@@ -29,6 +29,7 @@ from mmphate_gpu import (
     as_trace,
     datasets,
     diffusion_potential,
+    join_traces,
     landmark_diffusion,
     load_trace,
     metric_mds,
@@ -96,6 +97,9 @@ def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     assert_type(trace.subsample(epochs=slice(0, 5)), Trace)
     save_trace("trace.npz", trace)
     assert_type(load_trace("trace.npz", stream=True), Trace)
+    assert_type(join_traces(["before.trace", trace], overlap="last"), Trace)
+    trace = as_trace(probe, metrics={"loss": [0.5, 0.25]}, unit_layer=["encoder", "decoder"])
+    assert_type(trace.metrics["loss"], np.ndarray)
 
 
 def stages(trace: Trace) -> None:
