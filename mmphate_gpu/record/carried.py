@@ -54,7 +54,7 @@ def settled(run: Callable[[set[Key]], Run], start: Start, known: set[Key]) -> tu
             raise last
 
 
-def warn_of_other_states(run: Callable[..., Run], carried: set[Key], first: Run, layers: str) -> None:
+def warn_of_other_states(run: Callable[..., Run], carried: set[Key], first: Run, layer: str) -> None:
     """Warn if the output depends on what earlier forwards have left behind and `settled` does not put back."""
     vectors = {key: change.vector for key, change in first.changes.items() if change.vector is not None}
     if differs(first, _attempt(run, carried), rounding=True):
@@ -70,7 +70,7 @@ def warn_of_other_states(run: Callable[..., Run], carried: set[Key], first: Run,
         )
     else:
         return
-    warnings.warn(f"{layers} {message}", RuntimeWarning, stacklevel=6)
+    warnings.warn(f"{layer} {message}", RuntimeWarning, stacklevel=6)
 
 
 def differs(left: Run | Exception, right: Run | Exception, rounding: bool = False) -> bool:
@@ -125,4 +125,3 @@ def _close(left: Any, right: Any, rounding: bool) -> bool:
     # Sums in another order differ by some of the smallest steps of their type, far less than by the root of a step.
     step, largest = torch.finfo(left.dtype).eps ** 0.5, left.double().nan_to_num().abs().amax() if left.numel() else 0
     return torch.allclose(left.double(), right.double(), rtol=0, atol=float(step * largest), equal_nan=True)
-

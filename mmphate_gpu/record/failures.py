@@ -13,16 +13,16 @@ FATAL = (torch.OutOfMemoryError, MemoryError)
 class Failures:
     """Errors of one sort: the first becomes a warning at once, and the number of the others one at the end."""
 
-    def __init__(self, consequence: str) -> None:
-        self._consequence, self._epochs = consequence, list[float]()
+    def __init__(self, what: str) -> None:
+        self._what, self._epochs = what, list[float]()
 
     def tell(self, epoch: float, error: Exception) -> None:
         """Warn of the first error; count the others."""
         self._epochs.append(epoch)
         if len(self._epochs) == 1:
             message = (
-                f"epoch {epoch}: {self._consequence} ({type(error).__name__}: {error}); the training goes on, and "
-                'on_error="raise" would end it'
+                f"{self._what} at epoch {epoch}: {type(error).__name__}: {error}. The training goes on; "
+                "on_error='raise' would end it"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=3)
 
@@ -30,7 +30,7 @@ class Failures:
         """Warn of those errors that were only counted, and begin anew."""
         others, self._epochs = self._epochs[1:], []
         if others:
-            message = f"epochs {others[0]} to {others[-1]}: {self._consequence}, {len(others)} more times"
+            message = f"{self._what} {len(others)} more times, at epochs {others[0]} to {others[-1]}"
             warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 

@@ -73,8 +73,8 @@ class Probe:
         if isinstance(error, TypeError) and (reason := _misfit(model, batch)):
             remedy = "probe=[x for x, _ in loader]" if self.is_loaded else "probe=x"
             raise InputError(
-                f"probe gives the model {len(batch.args)} arguments and the keywords {sorted(batch.kwargs)} ({reason}); "
-                f"accepted: what its forward takes, such as {remedy} without the targets"
+                f"probe gives the model {len(batch.args)} arguments and the keywords {sorted(batch.kwargs)} "
+                f"({reason}); accepted: what its forward takes, such as {remedy} without the targets"
             ) from error
         if not _tensors(batch):
             types = sorted({type(value).__name__ for value in (*batch.args, *batch.kwargs.values())})

@@ -15,6 +15,7 @@ from torch import nn
 from ..errors import InputError, InputTypeError, check_choice
 from ..trace import Trace
 from ..trace.coordinates import as_label
+from .assemble import as_dtype, joined, rounded
 from .failures import FATAL, Failures, is_of_the_disk
 from .forward import Forwards
 from .layers import Layer, find_layers
@@ -23,7 +24,6 @@ from .metrics import checked_metrics
 from .probe import Probe
 from .schedule import as_schedule, checked_timesteps, chosen_timesteps
 from .store import FolderStore, MemoryStore, Recording, Snapshot, Store
-from .values import as_dtype, joined, rounded
 
 _LARGEST_EPOCH = 2**53  # float64 holds every integer up to here
 Listener = Callable[["Recorder", float], Any]
@@ -142,7 +142,7 @@ class Recorder:
         self._earlier: frozenset[float] = frozenset()  # the epochs of a resumed folder
         self._listeners: list[Listener] = []
         where = "" if path is None else f" in {os.fspath(path)}"
-        self._lost = Failures(f"the snapshot was not recorded{where}")
+        self._lost = Failures(f"a snapshot was not recorded{where}")
         self._unheard = Failures("a listener of the recorder failed")
         self._active = False
 
@@ -237,8 +237,8 @@ class Recorder:
         calls = self._forwards.calls(layers, is_first=self._recording is None)
         whole = joined(layers, calls, self._presence)
         chosen = chosen_timesteps(self._timesteps, len(whole.values))
-        values = rounded(whole.values[chosen], self._dtype, f"snapshot of epoch {epoch}", whole.unit_layer)
-        self._check(epoch, values)
+        values = rounded(whole.values[chosen], self._dtype, whole.unit_layer)
+        self._check(values)
         recording = Recording(
             layers=tuple(layer.name for layer in layers),
             timestep=chosen,
@@ -248,30 +248,27 @@ class Recorder:
             label=self._label,
             dtype=values.dtype,
         )
-        self._check_unchanged(epoch, recording, values.shape)
+        self._check_unchanged(recording, values.shape)
         self._recording, self._shape = recording, values.shape
         return Snapshot(epoch, values, metrics), recording
 
     def _find_layers(self) -> list[Layer]:
         return find_layers(self._model, self._layers, **self._options)
 
-    def _check(self, epoch: float, values: np.ndarray) -> None:
+    def _check(self, values: np.ndarray) -> None:
         shape = values.shape
         if values.size == 0:
-            raise InputError(
-                f"snapshot of epoch {epoch}: the layers return (timestep, unit, sample) = {shape}; accepted: at least "
-                "one of each"
-            )
+            raise InputError(f"the layers return (timestep, unit, sample) = {shape}; accepted: at least one of each")
         if self._label is not None and self._label.shape != shape[2:]:
             raise InputError(
                 f"labels has shape {self._label.shape}; accepted: one class for each of the probe's {shape[2]} samples"
             )
 
-    def _check_unchanged(self, epoch: float, now: Recording, shape: tuple[int, ...]) -> None:
+    def _check_unchanged(self, now: Recording, shape: tuple[int, ...]) -> None:
         before = self._recording
         if before is not None and (shape != self._shape or not _agree(before, now)):
             raise InputError(
-                f"snapshot of epoch {epoch}: the layers return {now.dtype} (timestep, unit, sample) = {shape}, before "
+                f"the layers return {now.dtype} (timestep, unit, sample) = {shape}, before "
                 f"{before.dtype} {self._shape}; accepted: the same dtype, shape and sequence lengths in every snapshot"
             )
 

@@ -84,12 +84,16 @@ def checked_timesteps(timesteps: Any) -> Any:
 
 def chosen_timesteps(timesteps: Any, size: int) -> np.ndarray:
     """The numbers of the time steps, of ``size``, that the checked ``timesteps`` select."""
+    if timesteps is None:
+        return np.arange(size)
     try:
-        chosen = np.arange(size) if timesteps is None else np.arange(size)[timesteps]
+        chosen = np.arange(size)[timesteps]
     except (IndexError, TypeError) as error:
         raise InputError(
             f"timesteps={timesteps!r} does not fit the {size} time steps of the layers ({error}); accepted: {_TIMESTEPS}"
         ) from error
     if not chosen.size or (np.diff(chosen) <= 0).any():
-        raise InputError(f"timesteps={timesteps!r} selects {chosen.tolist()} of {size} time steps; accepted: {_TIMESTEPS}")
+        raise InputError(
+            f"timesteps={timesteps!r} selects {chosen.tolist()} of {size} time steps; accepted: {_TIMESTEPS}"
+        )
     return chosen

@@ -81,7 +81,9 @@ class MemoryStore:
     def trace(self) -> Trace:
         """The snapshots so far, stacked."""
         values = np.stack([part.values for part in self._parts])
-        return as_trace(values, epoch=np.asarray(self.epochs), timestep=self._recording.timestep, **self._recording.extra())
+        return as_trace(
+            values, epoch=np.asarray(self.epochs), timestep=self._recording.timestep, **self._recording.extra()
+        )
 
 
 class FolderStore:

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from .saved import RandomPart, Saved
 from .reachable import MISSING, Walk, class_attributes
+from .saved import RandomPart, Saved
 
 # What every module has: its flags, its hooks, and the dicts of parameters, buffers and submodules.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))

@@ -1,116 +1,66 @@
-"""Join what several layers and batches return to the values of one snapshot."""
+"""Copy what a layer returns, and convert values of time steps to the array of a snapshot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError, InputTypeError
-from .layers import Call, Layer, States
-from .lengths import Presence
 
-DTYPES = ("float16", "float32", "float64")
+LARGEST_INTEGER = 2**53  # float64 holds every integer up to here
 
 
-class Values(NamedTuple):
-    """The values of a snapshot before any is left out."""
-
-    values: np.ndarray  # (T, M, P)
-    present: np.ndarray | None  # (T, P); None if all are present
-    unit_layer: np.ndarray  # (M,) text
-
-
-def joined(layers: Sequence[Layer], batches: Sequence[Sequence[Sequence[Call]]], presence: Presence) -> Values:
-    """The states of ``layers`` side by side, of all batches one after the other, with 0 where nothing is present."""
-    states = [[layer.states(calls) for layer, calls in zip(layers, batch, strict=True)] for batch in batches]
-    units = [np.asarray(layer.units(part.values.shape[1])) for layer, part in zip(layers, states[0], strict=True)]
-    whole = _one_after_the_other([_side_by_side(layers, parts) for parts in states], presence.is_known)
-    present = _presence(whole, presence)
-    values = whole.values if present is None else np.where(present[:, None, :], whole.values, whole.values.dtype.type(0))
-    return Values(values, present, np.concatenate(units))
+def copied(value: Any) -> Any:
+    """Copy a tensor, a PackedSequence or a tuple of them, so that later in-place operations do not change the copy."""
+    if isinstance(value, PackedSequence):
+        return PackedSequence(*(copied(part) for part in value))
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return tuple(map(copied, value)) if type(value) is tuple else value
 
 
-def _side_by_side(layers: Sequence[Layer], parts: Sequence[States]) -> States:
-    """The units of the layers in one array; (T, P) must agree."""
-    sizes = [(part.values.shape[0], part.values.shape[2]) for part in parts]
-    for layer, size in zip(layers, sizes, strict=True):
-        if size != sizes[0]:
-            raise InputError(
-                f"layer={layer.name!r} returns {size[0]} time steps of {size[1]} samples, {layers[0].name!r} "
-                f"{sizes[0][0]} of {sizes[0][1]}; accepted: layers of the same time steps and samples in one recorder"
-            )
-    masks = [part.present for part in parts if part.present is not None]
-    present = np.logical_and.reduce(masks) if masks else None
-    return States(np.concatenate([part.values for part in parts], axis=1), present)
+def first_tensor(output: Any) -> Any:
+    """The first tensor or PackedSequence of a tuple or list; any other output itself."""
+    if isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence):
+        return next((item for item in output if isinstance(item, (torch.Tensor, PackedSequence))), output)
+    return output
 
 
-def _one_after_the_other(batches: Sequence[States], may_pad: bool) -> States:
-    """The samples of all batches in one array, absent beyond the time steps of a shorter batch."""
-    lengths = [len(batch.values) for batch in batches]
-    widths = {batch.values.shape[1] for batch in batches}
-    ragged = len(set(lengths)) > 1
-    if len(widths) > 1 or ragged and not (may_pad or all(batch.present is not None for batch in batches)):
-        raise InputError(
-            f"the layers return {sorted(set(lengths))} time steps of {sorted(widths)} units for the batches of the "
-            "probe; accepted: the same in all batches, or shorter ones with lengths=, mask= or padding_mask="
+def check_form(output: torch.Tensor, layer: str) -> None:
+    """Refuse a tensor that is not dense, has no values in memory, or no real numbers."""
+    if output.layout != torch.strided or output.is_meta or torch.masked.is_masked_tensor(output):
+        form = "meta" if output.is_meta else f"{type(output).__name__} {output.layout}"
+        raise InputTypeError(
+            f"layer={layer!r} returns a tensor of another form ({form}); accepted: a dense tensor, a nested tensor, or "
+            "a PackedSequence"
         )
-    if len(batches) == 1:
-        return batches[0]
-    values = np.concatenate([_padded(batch.values, max(lengths)) for batch in batches], axis=2)
-    if not ragged and all(batch.present is None for batch in batches):
-        return States(values, None)
-    return States(values, np.concatenate([_padded(_all_or(batch), max(lengths)) for batch in batches], axis=1))
-
-
-def _all_or(batch: States) -> np.ndarray:
-    n_timesteps, _, n_samples = batch.values.shape
-    return np.ones((n_timesteps, n_samples), bool) if batch.present is None else batch.present
-
-
-def _padded(array: np.ndarray, length: int) -> np.ndarray:
-    """The array with zeros, or False, up to ``length`` time steps."""
-    return np.pad(array, [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)])
-
-
-def _presence(states: States, presence: Presence) -> np.ndarray | None:
-    if not presence.is_known:
-        return states.present
-    said = presence.present(states.values.shape[0], states.values.shape[2])
-    return said if states.present is None else said & states.present
-
-
-def as_dtype(dtype: Any) -> np.dtype[Any] | None:
-    """The dtype of stored values; None keeps that of the layers."""
-    if dtype is None:
-        return None
-    name = str(dtype).removeprefix("torch.")
-    if name in DTYPES:
-        return np.dtype(name)
-    try:
-        known = np.dtype(dtype)
-    except TypeError:
-        known = None
-    if known is None or known.name not in DTYPES:
-        raise InputTypeError(f"dtype={dtype!r} is unknown; accepted: {', '.join(map(repr, DTYPES))}, or None")
-    return known
-
-
-def rounded(values: np.ndarray, dtype: np.dtype[Any] | None, where: str, unit_layer: np.ndarray) -> np.ndarray:
-    """The values (T, M, P) in ``dtype``; `InputError` names the first that is not finite in it."""
-    with np.errstate(over="ignore"):
-        result = values if dtype is None else values.astype(dtype, copy=False)
-    bad = np.argwhere(~np.isfinite(result))
-    if bad.size:
-        value = values[tuple(bad[0])]
-        raise InputError(
-            f"{where}: layer={str(unit_layer[bad[0][1]])!r} returns {value:g} at time step {bad[0][0]}, unit "
-            f"{bad[0][1]}, sample {bad[0][2]}; "
-            + (
-                f"accepted: a dtype with a wider range than {result.dtype.name}"
-                if np.isfinite(value)
-                else "the training has diverged, or the probe holds such a value"
-            )
+    if output.is_complex():
+        raise InputTypeError(
+            f"layer={layer!r} returns {output.dtype}; accepted: real numbers. With state=lambda module, output: "
+            "torch.view_as_real(output).flatten(-2) the real and imaginary parts are the units"
         )
-    return result
+    if output.is_quantized:
+        raise InputTypeError(
+            f"layer={layer!r} returns {output.dtype}; accepted: real numbers. With state=lambda module, output: "
+            "output.dequantize() the numbers that it stands for are recorded"
+        )
+
+
+def exact_values(output: torch.Tensor, layer: str) -> np.ndarray:
+    """The values as float64 if they are float64 or integers of 4 or 8 bytes, else as float32; none is rounded.
+
+    `InputError` refuses integers that float64 cannot hold.
+    """
+    whole = not output.is_floating_point()
+    if not whole and output.dtype != torch.float64:
+        return output.to("cpu", torch.float32).contiguous().numpy()  # half precision as well
+    values = np.ascontiguousarray(output.cpu().numpy())
+    if whole and values.size and max(-int(values.min()), int(values.max())) > LARGEST_INTEGER:
+        raise InputError(
+            f"layer={layer!r} returns integers from {values.min()} to {values.max()}; accepted: those that float64 "
+            f"holds exactly, up to 2**53"
+        )
+    return values.astype(np.float32 if whole and values.itemsize < 4 else np.float64, copy=False)
