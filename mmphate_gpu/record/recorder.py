@@ -21,7 +21,8 @@ from ..trace.coordinates import as_label
 from .carried import MISFITS, Run, settled, warn_of_other_states
 from .output import LARGEST_INTEGER, copied_output, sequence_values
 from .state import Attributes, Key, Start, copied, undisturbed
-from .store import FolderStore, MemoryStore
+from .folder import FolderStore
+from .store import MemoryStore, Recording, Snapshot
 from .walk import Walk
 
 
@@ -94,7 +95,7 @@ class Recorder:
         self._label = as_label(label)
         self._start, self._weights = Start(model), _versions(model)
         self._carried: set[Key] = set()
-        self._store = MemoryStore() if path is None else FolderStore(path, layer)
+        self._store = MemoryStore() if path is None else FolderStore(path, resume=False)
         self._epochs: list[float] = []
         self._shape: tuple[int, ...] = ()
         self._mask: Any = None
@@ -109,6 +110,7 @@ class Recorder:
 
     def __exit__(self, *exc: object) -> None:
         self._active = False
+        self._store.close()
 
     def snapshot(self, epoch: float) -> None:
         """Record the layer's output on the probe under the coordinate ``epoch`` (a number not used before).
@@ -134,10 +136,16 @@ class Recorder:
         unbatched = isinstance(layer, nn.RNNBase)
         values, mask = sequence_values(output, self._name, batch_first=batch_first, unbatched=unbatched)
         self._check(epoch, values, mask)
-        extra = {"mask": mask, "label": self._label}
-        self._store.add(epoch, values, {name: array for name, array in extra.items() if array is not None})
+        self._store.add(Snapshot(epoch, values), self._recording(values, mask))
         self._epochs.append(epoch)
         self._shape, self._mask = values.shape, mask
+
+    def _recording(self, values: np.ndarray, mask: np.ndarray | None) -> Recording:
+        n_timesteps, n_units, _ = values.shape
+        layers = np.full(n_units, self._name)
+        return Recording(
+            (self._name,), np.arange(n_timesteps), np.arange(n_units), layers, mask, self._label, values.dtype
+        )
 
     def trace(self) -> Trace:
         """The snapshots so far as a trace (epoch, timestep, unit, sample), masked where sequences end early."""
