@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmphate_gpu.errors import InputError, InputTypeError
-from mmphate_gpu.record import Recorder, parts
+from mmphate_gpu.record import Recorder, saved
 
 from .cells import F, H, probe
 
@@ -22,7 +22,7 @@ def test_arrays_that_cannot_be_written_to_are_not_copied(tmp_path, monkeypatch):
     model.fixed.flags.writeable = False
     model.weights = np.array([np.nan, -0.0, 1.0])[::2]
     copied = []
-    monkeypatch.setattr(parts, "_ArrayPart", lambda array, make=parts._ArrayPart: copied.append(array) or make(array))
+    monkeypatch.setattr(saved, "_ArrayPart", lambda array, make=saved._ArrayPart: copied.append(array) or make(array))
     with Recorder(model, "0", probe=probe()) as rec:
         rec.snapshot(0)
     assert copied and all(array is model.weights for array in copied)

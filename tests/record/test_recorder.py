@@ -74,7 +74,7 @@ def test_values_are_those_of_a_forward_by_hand(layer, batch_first, options):
     model["inner"].core = layer(F, H, batch_first=batch_first, **options)
     model.forward = lambda x: model["inner"].core(x)[0]
     x = probe(batch_first)
-    with Recorder(model, "inner.core", probe=x, label=torch.arange(B) % 2) as rec:
+    with Recorder(model, "inner.core", probe=x, labels=torch.arange(B) % 2) as rec:
         rec.snapshot(0)
         with torch.no_grad():  # with gradients LSTM takes another path, to other last bits
             first = model.eval()(x)
@@ -283,7 +283,7 @@ def test_unknown_layers():
     with pytest.raises(InputError, match="batch_first=False contradicts layer='a.rnn'"):
         Recorder(model, "a.rnn", probe=probe(), batch_first=False)
     with pytest.raises(InputTypeError, match="label has dtype"):
-        Recorder(model, "b", probe=probe(), label=list("abcdef"))
+        Recorder(model, "b", probe=probe(), labels=list("abcdef"))
 
 
 def test_a_layer_that_does_not_run_once():
@@ -344,7 +344,7 @@ def test_shapes_labels_and_values_that_do_not_fit():
         with pytest.raises(InputError, match=r"\(2, 4, 6\), before \(1, 4, 6\)"):
             rec.snapshot(1)
     with (
-        Recorder(Net(), "rnn", probe=probe(), label=[0, 1]) as rec,
+        Recorder(Net(), "rnn", probe=probe(), labels=[0, 1]) as rec,
         pytest.raises(InputError, match=r"label has shape \(2,\)"),
     ):
         rec.snapshot(0)
