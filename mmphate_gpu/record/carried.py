@@ -70,7 +70,7 @@ def warn_of_other_states(run: Callable[..., Run], carried: set[Key], first: Run,
         )
     else:
         return
-    warnings.warn(f"{layer} {message}", RuntimeWarning, stacklevel=6)
+    warnings.warn(f"{layer} {message}", RuntimeWarning, stacklevel=7)
 
 
 def differs(left: Run | Exception, right: Run | Exception, rounding: bool = False) -> bool:

@@ -131,7 +131,7 @@ class Recorder:
         self._options: Any = {"state": state, "layer": layer, "direction": direction} | axes
         self._find_layers()  # shows a mistake now rather than at the first snapshot
         self._schedule, self._timesteps = as_schedule(epochs), checked_timesteps(timesteps)
-        self._label, self._dtype = as_label(labels), as_dtype(dtype)
+        self._label, self._dtype = as_label(labels, "labels"), as_dtype(dtype)
         kept = Probe(probe, model)
         self._presence = Presence(kept, lengths=lengths, mask=mask, padding_mask=padding_mask)
         _check_order(kept, labels=labels, lengths=lengths, mask=mask)

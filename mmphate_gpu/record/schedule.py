@@ -89,11 +89,13 @@ def chosen_timesteps(timesteps: Any, size: int) -> np.ndarray:
     try:
         chosen = np.arange(size)[timesteps]
     except (IndexError, TypeError) as error:
-        raise InputError(
-            f"timesteps={timesteps!r} does not fit the {size} time steps of the layers ({error}); accepted: {_TIMESTEPS}"
-        ) from error
+        raise _no_timesteps(timesteps, size, error) from error
     if not chosen.size or (np.diff(chosen) <= 0).any():
-        raise InputError(
-            f"timesteps={timesteps!r} selects {chosen.tolist()} of {size} time steps; accepted: {_TIMESTEPS}"
-        )
+        raise _no_timesteps(timesteps, size, f"they select {chosen.tolist()}")
     return chosen
+
+
+def _no_timesteps(timesteps: Any, size: int, reason: Any) -> InputError:
+    return InputError(
+        f"timesteps={timesteps!r} does not fit the {size} time steps of the layers ({reason}); accepted: {_TIMESTEPS}"
+    )
