@@ -17,13 +17,14 @@ from ..trace import Trace
 from ..trace.coordinates import as_label
 from .assemble import as_dtype, joined, rounded
 from .failures import FATAL, Failures, is_of_the_disk
+from .folder import FolderStore
 from .forward import Forwards
 from .layers import Layer, find_layers
 from .lengths import Presence
 from .metrics import checked_metrics
 from .probe import Probe
 from .schedule import as_schedule, checked_timesteps, chosen_timesteps
-from .store import FolderStore, MemoryStore, Recording, Snapshot, Store
+from .store import MemoryStore, Recording, Snapshot, Store
 
 _LARGEST_EPOCH = 2**53  # float64 holds every integer up to here
 Listener = Callable[["Recorder", float], Any]
