@@ -95,6 +95,29 @@ def landmark_diffusion(
     return _from_clusters(operator, labels)
 
 
+def landmarks_of_nodes(
+    operator: AffinityOperator,
+    points: torch.Tensor,
+    nodes: torch.Tensor | None,
+    *,
+    landmarks: str | Labels,
+    n_landmark: int | None,
+    random_state: int | None,
+    **options: Any,
+) -> Landmarks:  # (S, M, D), (N',)
+    """`landmark_diffusion` of an affinity over ``nodes``; ``points`` and labels are those of all nodes.
+
+    In ``points`` NaN is a missing sample. "stratified" takes its z-score as 0, the mean.
+    """
+    if nodes is not None and isinstance(landmarks, Labels):
+        landmarks = Labels(landmarks.of_nodes(points.shape[0] * points.shape[1])[nodes.cpu()])
+    elif landmarks == "stratified" and n_landmark is not None and n_landmark < operator.shape[0]:
+        landmarks = Labels(stratified_clusters(points, n_landmark, generator=seeded_generator(random_state)))
+    return landmark_diffusion(
+        operator, landmarks=landmarks, n_landmark=n_landmark, random_state=random_state, **options
+    )
+
+
 def _chosen(landmarks: Any, clusters: Any) -> str | Labels:
     if clusters is None:
         return check_landmarks(landmarks)
