@@ -11,7 +11,7 @@ from .diffusion.entropy import entropy_of_components
 from .diffusion.knee import knee
 from .diffusion.potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .diffusion.power import diffuse
-from .landmarks.operator import Landmarks, landmarks_of_nodes
+from .landmarks.operator import Landmarks, landmark_diffusion, masked_landmark_diffusion
 from .mds.metric import MDSResult, embed_landmarks
 from .operators.graph_nodes import check_graph, of_all_nodes
 from .operators.multislice import MultisliceAffinity, affinity_of_points
@@ -51,7 +51,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     affinity = stage("affinity", _affinity, points, resolution, trace, **p.of("affinity"))
     # 7 Diffusion operator, which is applied and not stored: landmarks/spectral.py
     # 8 Landmarks: landmarks/operator.py
-    landmarks = stage("landmarks", _landmarks, affinity, points, **p.of("landmarks"))
+    landmarks = stage("landmarks", _landmarks, affinity, points, trace, **p.of("landmarks"))
     # 9 Diffusion time: the knee of the von Neumann entropy
     entropy = stage("entropy", entropy_of_components, landmarks.landmark_op, landmarks.groups, **p.of("entropy"))
     if p.t == "auto":
@@ -79,8 +79,10 @@ def _affinity(points: torch.Tensor, resolution: torch.Tensor, trace: Trace, **op
     return affinity_of_points(points, resolution=resolution, dtype=dtype, masked=masked, **options)
 
 
-def _landmarks(affinity: MultisliceAffinity, points: torch.Tensor, **options: Any) -> Landmarks:
-    return landmarks_of_nodes(affinity.operator, points, affinity.nodes, **options)
+def _landmarks(affinity: MultisliceAffinity, points: torch.Tensor, trace: Trace, **options: Any) -> Landmarks:
+    if trace.mask is None:
+        return landmark_diffusion(affinity.operator, points=points, **options)
+    return masked_landmark_diffusion(affinity.operator, points, affinity.nodes, **options)
 
 
 def _potential(landmarks: Landmarks, t: int, gamma: float) -> torch.Tensor:  # (L, L)

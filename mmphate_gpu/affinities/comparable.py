@@ -11,9 +11,7 @@ from ..ops.chunks import chunk_elements, row_chunks
 from ..ops.kth_neighbor_distance import nearest_others
 
 
-def clamped_kth_distance(
-    points: torch.Tensor, k: int, *, backend: str = "auto"
-) -> torch.Tensor:  # (B, n, p) -> (B, n)
+def clamped_kth_distance(points: torch.Tensor, k: int, *, backend: str = "auto") -> torch.Tensor:  # (B, n, p) -> (B, n)
     """Distance to the ``k``-th nearest other point, or to the farthest if fewer than ``k`` share a sample with a point.
 
     A point that shares a sample with no other has 0. The fast search serves all sets in which every point with a sample

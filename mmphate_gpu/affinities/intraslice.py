@@ -58,7 +58,9 @@ def _nearest_units(
     """
     near = torch.empty(*points.shape[:2], knn, dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(*points.shape[:2]):
-        block = chunk_distances(points, chunk, to_itself=-1, masked=masked)  # sorts the unit itself first; column 0 is dropped
+        block = chunk_distances(
+            points, chunk, to_itself=-1, masked=masked
+        )  # sorts the unit itself first; column 0 is dropped
         if resolution is not None:
             block[(block >= 0) & (block <= resolution[chunk.sets, chunk.rows, None])] = 0
         distances, units = torch.sort(block, dim=-1, stable=True)

@@ -19,7 +19,7 @@ from ..runtime.arrays import real_tensor
 from ..runtime.isolation import isolated
 from ..runtime.memory import check_fits
 from .spectral import spectral_clusters
-from .stratified import stratified_clusters
+from .stratified import masked_stratified_clusters, stratified_clusters
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,24 +95,27 @@ def landmark_diffusion(
     return _from_clusters(operator, labels)
 
 
-def landmarks_of_nodes(
+def masked_landmark_diffusion(
     operator: AffinityOperator,
-    points: torch.Tensor,
-    nodes: torch.Tensor | None,
+    points: torch.Tensor,  # (S, M, D), NaN where a sample is missing
+    nodes: torch.Tensor | None,  # (N',) int64, those of ``operator``; None if all are
     *,
     landmarks: str | Labels,
     n_landmark: int | None,
     random_state: int | None,
     **options: Any,
-) -> Landmarks:  # (S, M, D), (N',)
-    """`landmark_diffusion` of an affinity over ``nodes``; ``points`` and labels are those of all nodes.
+) -> Landmarks:
+    """`landmark_diffusion` of the affinity of a masked trace. The labels and ``points`` are those of all N nodes.
 
-    In ``points`` NaN is a missing sample. "stratified" takes its z-score as 0, the mean.
+    "stratified" takes 0, the mean, for a missing z-score. Without normalization it takes the mean of the samples.
     """
-    if nodes is not None and isinstance(landmarks, Labels):
-        landmarks = Labels(landmarks.of_nodes(points.shape[0] * points.shape[1])[nodes.cpu()])
-    elif landmarks == "stratified" and n_landmark is not None and n_landmark < operator.shape[0]:
-        landmarks = Labels(stratified_clusters(points, n_landmark, generator=seeded_generator(random_state)))
+    if isinstance(landmarks, Labels):
+        labels = landmarks.of_nodes(points.shape[0] * points.shape[1])
+        landmarks = Labels(labels if nodes is None else labels[nodes.cpu()])
+    elif landmarks == "stratified":
+        if n_landmark is None or n_landmark >= operator.shape[0]:
+            return _without_landmarks(operator)
+        landmarks = Labels(masked_stratified_clusters(points, n_landmark, generator=seeded_generator(random_state)))
     return landmark_diffusion(
         operator, landmarks=landmarks, n_landmark=n_landmark, random_state=random_state, **options
     )

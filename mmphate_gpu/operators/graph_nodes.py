@@ -23,13 +23,22 @@ def graph_nodes(points: torch.Tensor) -> torch.Tensor | None:  # (S, M, D) -> (N
 
 
 def check_graph(resolution: torch.Tensor, normalize: bool) -> None:  # (S, M), of `trace_points`
-    """Warn of nodes that are left out of the graph; raise `InputError` unless two are left."""
+    """Raise `InputError` unless two nodes have a point; warn of those that have none."""
     n_nodes, n_out = resolution.numel(), int(resolution.isnan().sum())
-    message = f"{n_out} of {n_nodes} nodes have fewer than {least_samples(normalize)} present samples"
     if n_nodes - n_out < 2:
-        raise InputError(f"{message}; accepted: a mask that leaves at least 2 nodes")
-    if n_out:
-        warnings.warn(f"{message}; their rows are NaN", UserWarning, stacklevel=3)
+        raise InputError(f"by mask {_left_out(n_out, n_nodes, normalize)}; accepted: at least 2 nodes with more")
+    warn_left_out(resolution, normalize)
+
+
+def warn_left_out(resolution: torch.Tensor, normalize: bool) -> None:  # (S, M), of `trace_points`
+    """Warn of nodes that have no point."""
+    if n_out := int(resolution.isnan().sum()):
+        text = _left_out(n_out, resolution.numel(), normalize)
+        warnings.warn(f"{text}; their rows are NaN", UserWarning, stacklevel=4)
+
+
+def _left_out(n_out: int, n_nodes: int, normalize: bool) -> str:
+    return f"{n_out} of {n_nodes} nodes have fewer than {least_samples(normalize)} present samples"
 
 
 def of_all_nodes(
