@@ -21,13 +21,8 @@ _NAMES = {
     "operators": ("as_linear_operator", "multislice_affinity", "to_cupy", "to_scipy", "to_torch_csr"),
     "params": ("Params",),
     "planning": ("Plan", "plan"),
-<<<<<<< HEAD
-    "record": ("Recorder",),
-    "trace": ("Trace", "as_trace", "join_traces", "load_trace", "save_trace"),
-=======
     "record": ("Recorder", "every"),
-    "trace": ("Trace", "as_trace", "load_trace", "save_trace"),
->>>>>>> recorder
+    "trace": ("Trace", "as_trace", "join_traces", "load_trace", "save_trace"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = ("datasets", "plots", "reference")
