@@ -2,7 +2,8 @@
 //
 // A tile is copied to shared memory while the warps work on the tile before it. Tiles whose bounding box lies beyond
 // reach are not visited. Boxes are compared by the same operations in the same order as pairs, and each operation is
-// monotonic, so the rough square of a pair is never below that of the boxes.
+// monotonic, so the rough square of a pair is never below that of the boxes. A box has no bounds along a feature that a
+// point in it lacks; the squares over the other features only grow when they are scaled to all.
 //
 // A pair of points with p features takes 2 p operations in float32 and 4 to 6 more. Points that lack features take up to
 // 3 p and 12 more.

@@ -56,7 +56,8 @@ MMP_OUTLINED int drain(const int* places, const Queue& queue, int waiting, const
     const int taken = waiting < 32 ? waiting : 32, left = waiting - taken;
     if (mmp_lane() < taken) {
         const int slot = left + mmp_lane();
-        const double square = mmp_exact_square(points, p, places[queue.row[slot]], queue.column[slot]);
+        const double* const row = points + places[queue.row[slot]] * p;
+        const double square = mmp_square(row, points + queue.column[slot] * p, p);
         values[queue.entry[slot]] = (MMP_VALUE)mmp_kernel(sqrt(square), bandwidth, decay);
     }
     __syncwarp();
