@@ -12,7 +12,7 @@
 //
 // counts (B, n): how many other points of its set lie within `reach` of the point at each place. The caller sets it to
 // 0.
-MMP_KERNEL void __launch_bounds__(mmp_threads)
+MMP_KERNEL void __launch_bounds__(mmp_threads, mmp_masked ? 3 : 0)
     radius_count(const double* points, const float* rough, const float* boxes, const double* spans,
                  const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, double reach, mmp_u64* counts,
                  const mmp_i32* presence) {
