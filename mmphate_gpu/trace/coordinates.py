@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,23 +45,51 @@ def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
     return _of_held_dtype(name, array, accepted).copy()
 
 
-def as_label(values: Any) -> np.ndarray | None:
+def as_label(values: Any, name: str = "label") -> np.ndarray | None:
     """Class labels as int64, None for None; booleans and floating-point numbers without a fraction are accepted."""
     if values is None:
         return None
     accepted = f"whole numbers from {_INT64.min} to {_INT64.max}, one class per sample"
-    label = settled("label", values, accepted)
+    label = settled(name, values, accepted)
     if label.dtype.kind not in "iubf":
         remedy = "numpy.unique(..., return_inverse=True) turns text into such numbers"
-        raise InputTypeError(f"label has dtype {label.dtype}; accepted: {accepted} ({remedy})")
+        raise InputTypeError(f"{name} has dtype {label.dtype}; accepted: {accepted} ({remedy})")
     if label.dtype.kind == "f" and not np.array_equal(label, np.trunc(label)):
         first = label[label != np.trunc(label)].flat[0]
-        raise InputTypeError(f"label has dtype {label.dtype} and contains {first}; accepted: {accepted}")
+        raise InputTypeError(f"{name} has dtype {label.dtype} and contains {first}; accepted: {accepted}")
     for extreme in (label.min(), label.max()) if label.size else ():
         # The float nearest to the largest int64 is 2^63, one beyond it.
         if not _INT64.min <= extreme <= _INT64.max or (label.dtype.kind == "f" and extreme >= 2.0**63):
-            raise InputError(f"label contains {extreme}; accepted: {accepted}")
+            raise InputError(f"{name} contains {extreme}; accepted: {accepted}")
     return label.astype(np.int64)
+
+
+def as_metrics(metrics: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    """Copy metrics to float64 arrays by name; None means that there are none."""
+    if not isinstance(metrics, Mapping | None):
+        raise InputTypeError(f"metrics is a {type(metrics).__name__}; accepted: a mapping from names to numbers")
+    return {name: _metric(name, values) for name, values in (metrics or {}).items()}
+
+
+def _metric(name: Any, values: Any) -> np.ndarray:
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise InputError(f"metrics has the name {name!r}; accepted: names like those of variables in Python")
+    accepted = "real numbers, NaN where an epoch has no value"
+    array = settled(f"metrics[{name!r}]", values, accepted)
+    if array.dtype.kind not in "biuf":
+        raise InputTypeError(f"metrics[{name!r}] has dtype {array.dtype}; accepted: {accepted}")
+    return array.astype(np.float64)
+
+
+def as_unit_layer(values: Any) -> np.ndarray | None:
+    """The name of the layer of each unit as fixed-width text, None for None."""
+    if values is None:
+        return None
+    accepted = "text, the name of the layer of each unit"
+    layers = settled("unit_layer", values, accepted)
+    if layers.dtype.kind != "U":
+        raise InputTypeError(f"unit_layer has dtype {layers.dtype}; accepted: {accepted}")
+    return layers
 
 
 def _of_objects(name: str, array: np.ndarray, accepted: str) -> np.ndarray:
