@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -195,6 +196,8 @@ def _described(output: Any) -> str:
     name = f"a {type(output).__name__}" if output is not None else "None"
     if isinstance(output, dict):
         return f"{name} with the keys {', '.join(map(repr, output))}"
+    if dataclasses.is_dataclass(output):
+        return f"{name} with the fields {', '.join(repr(field.name) for field in dataclasses.fields(output))}"
     if isinstance(output, (tuple, list)):
         return f"{name} without a tensor among its {len(output)} items"
     return name
