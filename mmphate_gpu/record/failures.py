@@ -24,7 +24,7 @@ class Failures:
                 f"{self._what} at epoch {epoch}: {type(error).__name__}: {error}. The training goes on; "
                 "on_error='raise' would end it"
             )
-            warnings.warn(message, RuntimeWarning, stacklevel=3)
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
 
     def tell_the_number(self) -> None:
         """Warn of those errors that were only counted, and begin anew."""
