@@ -30,7 +30,7 @@ class Failures:
         """Warn of those errors that were only counted, and begin anew."""
         others, self._epochs = self._epochs[1:], []
         if others:
-            message = f"{self._what} {len(others)} more times, at epochs {others[0]} to {others[-1]}"
+            message = f"{self._what} {len(others)} more time(s), the last at epoch {others[-1]}"
             warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
