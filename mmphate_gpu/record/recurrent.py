@@ -89,7 +89,7 @@ def choose(module: nn.Module, name: str, state: str, layer: int | str, direction
         more = " or 'gates'" if cell == "GRU" else ""
         raise InputError(f"state={state!r} does not fit layer {name!r}, as a {cell} has {missing}; accepted: 'h'{more}")
     layers, sides = _chosen_layers(module, name, layer), _chosen_directions(module, name, direction)
-    numbers = ["" if layer == -1 else f".{number}" for number in layers]
+    numbers = ["" if layer == -1 or _n_layers(module) == 1 else f".{number}" for number in layers]
     suffixes = ["" if _n_directions(module) == 1 else f".{DIRECTIONS[side]}" for side in sides]
     return Choice(module, state, layers, sides, tuple(number + suffix for number in numbers for suffix in suffixes))
 

@@ -20,6 +20,8 @@ _CHANNELS_FIRST = (
     *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d, nn.MaxUnpool1d),
     *(nn.ConstantPad1d, nn.ZeroPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d),
 )
+# The axes of modules that return (time, batch, unit) or (batch, time, unit) and, without a batch, (time, unit).
+_SEQUENCES = {(0, 0), (1, 0)}
 # Of these modules an output of two axes is (batch, channel).
 _NORMS = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.GroupNorm)
 # These modules return the axes that they get.
@@ -46,6 +48,10 @@ class Axes:
     three: int | None = None
     two: int | None = None  # None means (batch, unit), a single time step
     batch_first: bool | None = None  # as the user said it; then an output has three axes
+
+    def of_step(self) -> Axes:
+        """The axes of an output that is one of several time steps, while the options are those of a sequence."""
+        return self if (self.three, self.two) in _SEQUENCES else Axes(self.three)
 
     @staticmethod
     def said(batch_first: bool | None, time_axis: int | None) -> Axes:
@@ -111,34 +117,48 @@ def check_options(batch_first: Any, time_axis: Any) -> None:
         )
 
 
-def axes_of(module: nn.Module, layer: str, batch_first: bool | None, time_axis: int | None) -> Axes:
-    """The axes of what ``module`` returns, by its type, or by the options. `InputError` refuses a contradiction."""
-    known, said = known_axes(module), Axes.said(batch_first, time_axis)
-    if said == Axes() or known == Axes():
-        return said if known == Axes() else known
-    sequences = known.two == 0  # these modules have the order of their axes as an option
-    wrong = sequences and said.three != known.three if batch_first is None else batch_first is (known.three == 0)
-    if wrong:
-        order = ("(timestep, batch, unit)", "(batch, timestep, unit)", "(batch, unit, timestep)")[known.three or 0]
-        option = f"time_axis={time_axis}" if batch_first is None else f"batch_first={batch_first}"
-        raise InputError(
-            f"{option} contradicts layer {layer!r}, a {type(module).__name__} that returns {order}; accepted: no "
-            f"{option.partition('=')[0]}"
-        )
-    return known if sequences or time_axis is None else said
+def axes_of(modules: dict[str, nn.Module], batch_first: bool | None, time_axis: int | None) -> list[Axes]:
+    """The axes of what each of the named ``modules`` returns, by its type, or by the options.
+
+    The options are for modules that do not know their axes. If all do, an option that contradicts one is an
+    `InputError`.
+    """
+    known, said = [known_axes(module) for module in modules.values()], Axes.said(batch_first, time_axis)
+    if None in known or said == Axes():
+        return [said if axes is None else axes for axes in known]
+    return [_agreed(axes, said, *item) for axes, item in zip(known, modules.items(), strict=True) if axes is not None]
 
 
-def known_axes(module: nn.Module) -> Axes:
-    """The axes that follow from the type of ``module``."""
+def _agreed(known: Axes, said: Axes, layer: str, module: nn.Module) -> Axes:
+    """The axes ``known``, or ``said`` where time may lie along the channels."""
+    if known.three is None:
+        return known
+    sequence = (known.three, known.two) in _SEQUENCES
+    if said.batch_first is None and not sequence:
+        return said
+    if said.three == known.three or said.batch_first and known.three == 2:
+        return known
+    order = ("(timestep, batch, unit)", "(batch, timestep, unit)", "(batch, unit, timestep)")[known.three]
+    option = f"time_axis={said.two}" if said.batch_first is None else f"batch_first={said.batch_first}"
+    raise InputError(
+        f"{option} contradicts layer {layer!r}, a {type(module).__name__} that returns {order}; accepted: no "
+        f"{option.partition('=')[0]}"
+    )
+
+
+def known_axes(module: nn.Module) -> Axes | None:
+    """The axes that follow from the type of ``module``; None if none do."""
     if isinstance(module, nn.Sequential):
         changing = [item for item in module if not isinstance(item, _ELEMENTWISE)]
-        return known_axes(changing[-1]) if changing else Axes()
+        return known_axes(changing[-1]) if changing else None
     if isinstance(module, _CHANNELS_FIRST):
         return Axes(2, 1)
     if isinstance(module, _NORMS):
         return Axes(2)
+    if isinstance(module, nn.RNNCellBase):
+        return Axes()
     batch_first = _batch_first(module)
-    return Axes() if batch_first is None else Axes(int(batch_first), 0)
+    return None if batch_first is None else Axes(int(batch_first), 0)
 
 
 def _batch_first(module: nn.Module) -> bool | None:

@@ -92,6 +92,28 @@ def test_several_layers_of_one_forward():
     assert [layer.units(2)[0] for layer in both] == ["rnn.backward", "head"]
 
 
+def test_options_of_axes_are_for_the_layers_that_do_not_know_theirs():
+    model = nn.ModuleDict({"conv": nn.Conv1d(F, 2, 1), "rnn": nn.GRU(2, H), "cell": nn.GRUCell(H, H)})
+    model["own_cell"], model["act"] = nn.Sequential(nn.Linear(H, H), nn.Tanh()), nn.Tanh()
+
+    def forward(x):  # (batch, channel, time)
+        y = model["rnn"](model["conv"](x).permute(2, 0, 1))[0]
+        for step in y:
+            model["own_cell"](model["cell"](step))
+        return model["act"](y.permute(1, 2, 0))
+
+    model.forward = forward
+    x = probe(6, F, 5)
+    for options in ({"time_axis": 2}, {"time_axis": -1}):
+        _, results = states(model, list(model), x, **options)
+        with torch.no_grad():
+            rnn = model["rnn"](model["conv"](x).permute(2, 0, 1))[0]
+            cell = torch.stack([model["cell"](step) for step in rnn])
+            expected = [model["conv"](x).permute(2, 1, 0), rnn.mT, cell.mT, model["own_cell"](cell).mT, rnn.tanh().mT]
+        for result, by_hand in zip(results, expected, strict=True):
+            np.testing.assert_allclose(result.values, by_hand, rtol=0, atol=1e-6)  # sums of single steps are rounded
+
+
 @pytest.mark.parametrize(
     ("layers", "error", "message"),
     [
