@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ class Layer:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
         """Keep a copy of what the layer got and returned, in a forward hook of ``module`` that gets keywords."""
         if self.function is not None:
-            return Call(copied(self.function(self.module, output)))
+            return Call(copied(first_tensor(self.function(self.module, output))))
         if self.choice is None:
             return Call(copied(first_tensor(output)))
         inputs = copied_inputs(self.module, args, kwargs) if self.choice.replays else None
@@ -111,16 +112,30 @@ def find_layers(
     named = {name: find_module(model, name) for name in _checked_names(layers)}
     check_options(batch_first, time_axis)
     if callable(state):
-        return [Layer(name, module, Axes.said(batch_first, time_axis), state) for name, module in named.items()]
-    choices = [choose(module, name, state, layer, direction) for name, module in named.items()]
+        _check_function(state)
+    choices = [
+        None if callable(state) else choose(module, name, state, layer, direction) for name, module in named.items()
+    ]
     if not any(choices) and (layer != -1 or direction != "both"):
         option = f"layer={layer!r}" if layer != -1 else f"direction={direction!r}"
-        raise InputError(f"{option} chooses a part of an RNN, LSTM or GRU, and layers={layers!r} has none of these")
-    axes = axes_of(named, batch_first, time_axis)
+        without = "state is a function" if callable(state) else f"layers={layers!r} has none of these"
+        raise InputError(f"{option} chooses a part of an RNN, LSTM or GRU, but {without}; accepted: no such option")
+    axes = axes_of(named, batch_first, time_axis, known=not callable(state))
     return [
-        Layer(name, module, order, choice=choice)
+        Layer(name, module, order, state if callable(state) else None, choice)
         for (name, module), order, choice in zip(named.items(), axes, choices, strict=True)
     ]
+
+
+def _check_function(state: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(state).bind("module", "output")
+    except TypeError as error:
+        raise InputTypeError(
+            f"state is a function with other arguments ({error}); accepted: (module, output)"
+        ) from error
+    except ValueError:  # a function of C may have no signature
+        return
 
 
 def _checked_names(layers: Any) -> list[str]:

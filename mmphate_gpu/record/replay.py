@@ -225,15 +225,20 @@ def _check(run: Direction, replay: Replay, autocast: torch.dtype | None, name: s
 
     Nothing is compared with states that are not finite, which the recorder refuses.
     """
-    difference = (replay.h - run.h).abs().where(run.h.isfinite(), 0)
+    difference = (replay.h - run.h).where(run.h.isfinite(), 0)
     if run.present is not None:
         difference = difference[run.present]
     dtype = autocast or run.h.dtype
     summands = sum(weight.shape[1] for weight in run.weights[:2])
     roundings = _ROUNDINGS * (1 if torch.finfo(dtype).bits == 16 else math.sqrt(summands))
-    allowed = roundings * torch.finfo(dtype).eps * max(1.0, float(run.h.abs().nan_to_num(0, 0).max()))
-    if not float(difference.max()) <= allowed:
-        raise _no_replay(module, name, f"by {float(difference.max()):.2g}, and rounding explains {allowed:.2g}")
+    allowed = roundings * torch.finfo(dtype).eps * max(1.0, _largest(run.h.nan_to_num(0, 0, 0)))
+    largest = _largest(difference)
+    if not largest <= allowed:
+        raise _no_replay(module, name, f"by {largest:.2g}, and rounding explains {allowed:.2g}")
+
+
+def _largest(values: torch.Tensor) -> float:
+    return float(values.abs().max()) if values.numel() else 0.0
 
 
 def _no_replay(module: nn.Module, name: str, difference: str) -> InputError:

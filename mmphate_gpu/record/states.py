@@ -121,16 +121,19 @@ def check_options(batch_first: Any, time_axis: Any) -> None:
         )
 
 
-def axes_of(modules: dict[str, nn.Module], batch_first: bool | None, time_axis: int | None) -> list[Axes]:
-    """The axes of what each of the named ``modules`` returns, by its type, or by the options.
+def axes_of(
+    modules: dict[str, nn.Module], batch_first: bool | None, time_axis: int | None, *, known: bool
+) -> list[Axes]:
+    """The axes of what each of the named ``modules`` returns, by its type if ``known``, or by the options.
 
     The options are for modules that do not know their axes. If all do, an option that contradicts one is an
     `InputError`.
     """
-    known, said = [known_axes(module) for module in modules.values()], Axes.said(batch_first, time_axis)
-    if None in known or said == Axes():
-        return [said if axes is None else axes for axes in known]
-    return [_agreed(axes, said, *item) for axes, item in zip(known, modules.items(), strict=True) if axes is not None]
+    by_type = [known_axes(module) if known else None for module in modules.values()]
+    said = Axes.said(batch_first, time_axis)
+    if None in by_type or said == Axes():
+        return [said if axes is None else axes for axes in by_type]
+    return [_agreed(axes, said, *item) for axes, item in zip(by_type, modules.items(), strict=True) if axes is not None]
 
 
 def _agreed(known: Axes, said: Axes, layer: str, module: nn.Module) -> Axes:

@@ -117,6 +117,14 @@ REFUSED = {
         *returns(lambda x: x, state=lambda module, output: {"h": output}),
         r"returns a dict with the keys 'h'; accepted: .* state= with a function of \(module, output\) that",
     ),
+    "a function of the output only": (
+        *returns(lambda x: x, state=lambda output: output),
+        r"state is a function with other arguments \(too many .*\); accepted: \(module, output\)",
+    ),
+    "a part of a layer, and a function": (
+        *(nn.GRU(F, H), "", {"state": lambda module, output: output, "layer": 0}),
+        r"layer=0 chooses a part of an RNN, LSTM or GRU, but state is a function; accepted: no such option",
+    ),
     "a function of unknown order, though the module knows its order": (
         *(nn.GRU(F, H), "", {"state": lambda module, output: output[0]}),
         r"'' is a GRU and returns \(6, 5, 4\); accepted: batch_first",

@@ -346,7 +346,7 @@ def test_a_forward_of_another_form_is_not_replayed():
             r"direction='backward' does not fit layer 'gru', which runs forward; accept",
         ),
         ("gru", {"direction": "left"}, r"direction='left' is unknown; accepted: 'both', 'forward', 'backward'"),
-        ("head", {"layer": 0}, r"layer=0 chooses a part of an RNN, LSTM or GRU, and layers='head' has none of these"),
+        ("head", {"layer": 0}, r"layer=0 chooses a part of an RNN, LSTM or GRU, but layers='head' has none of these"),
         ("head", {"direction": "forward"}, r"direction='forward' chooses a part of an RNN"),
     ],
 )
@@ -354,6 +354,11 @@ def test_options_that_do_not_fit_the_layer(layer, options, message):
     parts = {"gru": nn.GRU(F, H, 2), "rnn": nn.RNN(F, H), "cell": nn.GRUCell(F, H), "head": nn.Linear(H, 2)}
     with pytest.raises(InputError, match=message):
         find_layers(nn.ModuleDict(parts), layer, **options)
+
+
+def test_an_empty_batch_has_no_states():
+    for state in ("h", "c"):
+        assert values(seeded(nn.LSTM, num_layers=2), "", probe()[:, :0], state=state, layer=0).shape == (B, H, 0)
 
 
 def test_no_warning_comes_from_a_replay():
