@@ -94,12 +94,12 @@ def test_a_loader_is_read_once_and_draws_from_no_generator():
 
         def __getitem__(self, index):
             reads.append(index)
-            return X[index] + torch.rand(1) + np.random.rand() + random.random()
+            return X[index] + torch.rand(1) + float(np.random.rand() + random.random())
 
     reads = []
     loader = DataLoader(Noise(), batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(3))
     before = states()
-    recorder = Recorder(Net().double(), "rnn", loader)
+    recorder = Recorder(Net(), "rnn", loader)
     assert states() == before and sorted(reads) == list(range(B))
     with recorder:
         recorder.snapshot(0)
