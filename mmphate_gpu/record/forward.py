@@ -43,7 +43,8 @@ class Forwards:
                 raise
             except MISFITS as error:
                 failure = failure or error
-        self._probe.explain(failure, unwrapped(self._model))
+        if not isinstance(failure, InputError):
+            self._probe.explain(failure, unwrapped(self._model))
         raise failure
 
     def _from(self, start: Start, layers: Sequence[Layer], is_first: bool) -> list[list[list[Call]]]:
