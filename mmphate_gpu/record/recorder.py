@@ -95,6 +95,7 @@ class Recorder:
 
     Examples
     --------
+    >>> import torch
     >>> model = nn.Sequential(nn.GRU(2, 3))
     >>> with Recorder(model, "0", torch.zeros(5, 4, 2)) as recorder:
     ...     for epoch in range(2):
@@ -126,7 +127,7 @@ class Recorder:
         on_error: str = "warn",
     ) -> None:
         _check_required(model, layers, probe, layer)
-        self._model, self._layers = model, layers
+        self._model, self._layers = model, layers or ""
         axes = {"batch_first": batch_first, "time_axis": time_axis}
         self._options: Any = {"state": state, "layer": layer, "direction": direction} | axes
         self._find_layers()  # shows a mistake now rather than at the first snapshot
