@@ -1,0 +1,132 @@
+"""`KerasRecorder`: a callback of Keras 3 that records while a model fits, with the torch backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..errors import InputError
+from ..runtime.optional import require
+from .callbacks import RecorderCallback
+
+if TYPE_CHECKING:
+    from keras.callbacks import Callback
+else:
+    Callback = object  # the class of the framework joins when the first instance is made
+
+
+class KerasRecorder(RecorderCallback, Callback):
+    """Records the states of a Keras model while ``model.fit`` trains it. Keras runs on its torch backend.
+
+    The recorder opens when the fit begins, and closes when it ends. The first snapshot is taken before the first step.
+    The training gets the same bits as without it.
+
+    Parameters
+    ----------
+    layers : str or list of str
+        Keras names of layers. Those within a nested model are "encoder.lstm", and "lstm.cell" is the cell of a
+        recurrent layer: it has every time step, also if the layer returns the last one only.
+    probe
+        As for `Recorder`. A dict or a tuple is what a model with several inputs takes.
+    when : {"epoch", "step"}
+        "epoch" records at the end of every epoch, under the number of epochs that have ended, so the snapshot before
+        the training is 0. "step" records after every batch, under the number of batches.
+    **options
+        As for `Recorder`: ``path``, ``labels``, ``epochs=every(5)`` and so on. ``epochs`` applies to what ``when``
+        counts.
+
+    Attributes
+    ----------
+    recorder : Recorder or None
+        None before the first fit.
+
+    Notes
+    -----
+    Metrics are the ``logs`` of Keras, such as ``loss`` and ``val_loss``. Characters that no identifier has become "_",
+    and infinity becomes NaN.
+
+    Raises
+    ------
+    InputError
+        Keras is not installed (``pip install "mmphate-gpu[keras]"``) or has another backend; an unknown ``when``; when
+        a fit begins, what `Recorder` refuses.
+
+    Examples
+    --------
+    >>> callback = KerasRecorder("lstm", probe)  # doctest: +SKIP
+    >>> model.fit(x, y, epochs=20, callbacks=[callback])  # doctest: +SKIP
+    >>> callback.trace()  # doctest: +SKIP
+    Trace(epoch: 21, timestep: 30, unit: 64, sample: 100; float32 on cpu)
+    """
+
+    def __init__(self, layers: Any, probe: Any, *, when: str = "epoch", **options: Any) -> None:
+        super().__init__(layers, probe, when=when, **{"batch_first": True} | options)
+        self._began, self._steps = False, 0
+
+    @classmethod
+    def _framework(cls) -> tuple[type, ...]:
+        keras = require("keras", purpose="KerasRecorder", extra="keras")
+        if keras.config.backend() != "torch":
+            raise InputError(
+                f"Keras has the backend {keras.config.backend()!r}; accepted: 'torch', with KERAS_BACKEND=torch in the "
+                "environment before keras is imported"
+            )
+        return (keras.callbacks.Callback,)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Open the recorder."""
+        kept = self._recorded
+        same = isinstance(kept, _Named) and kept.model is self.model
+        self._open(kept if same else _Named(self.model))
+        self._began, self._steps = False, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Record the model before its first step."""
+        if not self._began:
+            self._began = True
+            self._snapshot(epoch if self._when == "epoch" else self._steps)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Record if it is time."""
+        if self._when == "epoch":
+            self._snapshot(epoch + 1, lambda: logs or {})
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Record if it is time."""
+        self._steps += 1
+        if self._when == "step":
+            self._snapshot(self._steps, lambda: logs or {})
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Close the recorder."""
+        self._close()
+
+
+class _Named(nn.Module):
+    """A Keras model as a module whose submodules have the names of Keras, and which runs it as for inference."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self._keras = [model]  # within a list it is no submodule, whose name a layer might have
+        self._modules |= dict(_named_layers(model, ""))
+
+    @property
+    def model(self) -> Any:
+        """The Keras model."""
+        return self._keras[0]
+
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        """The output for one input, for a tuple of inputs, or for inputs by name."""
+        several: Any = inputs or list(args)
+        return self.model(args[0] if len(args) == 1 else several, training=False)
+
+
+def _named_layers(layer: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    inner = {sublayer.name: sublayer for sublayer in getattr(layer, "layers", ())}
+    if hasattr(layer, "cell"):
+        inner["cell"] = layer.cell
+    for name, sublayer in inner.items():
+        yield f"{prefix}{name}", sublayer
+        yield from _named_layers(sublayer, f"{prefix}{name}.")
