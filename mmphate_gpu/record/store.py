@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,26 +21,69 @@ from ..trace.formats.npy import save_array
 _ACCEPTED = "accepted: a new or an empty folder for each recorder"
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """One snapshot."""
+
+    epoch: float
+    values: np.ndarray  # (T, M, P)
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is the same for all snapshots of a recorder."""
+
+    layers: tuple[str, ...]
+    timestep: np.ndarray  # (T,)
+    unit: np.ndarray  # (M,)
+    unit_layer: np.ndarray  # (M,) text
+    mask: np.ndarray | None  # (T, P), True where present; None if all are
+    label: np.ndarray | None  # (P,)
+    dtype: np.dtype[Any]
+
+    def extra(self) -> dict[str, Any]:
+        fields = {"mask": self.mask, "label": self.label}
+        return {name: array for name, array in fields.items() if array is not None}
+
+
+class Store(Protocol):
+    """Where a recorder keeps its snapshots."""
+
+    epochs: Sequence[float]
+
+    def open(self) -> None: ...
+    def add(self, snapshot: Snapshot, recording: Recording) -> None: ...
+    def close(self) -> None: ...
+    def trace(self) -> Trace: ...
+
+
 class MemoryStore:
     """Snapshots in a list."""
 
     def __init__(self) -> None:
-        self._parts: list[np.ndarray] = []
-        self._epochs: list[float] = []
-        self._extra: dict[str, Any] = {}
+        self.epochs: list[float] = []
+        self._parts: list[Snapshot] = []
+        self._recording: Any = None
 
     def open(self) -> None:
         """Nothing to prepare."""
 
-    def add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
-        """Keep one snapshot, values (timestep, unit, sample); ``extra`` is the same for all."""
-        self._parts.append(values)
-        self._epochs.append(epoch)
-        self._extra = extra
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def add(self, snapshot: Snapshot, recording: Recording) -> None:
+        """Keep one snapshot."""
+        self._parts.append(snapshot)
+        self._recording = recording
+        self.epochs.append(snapshot.epoch)
 
     def trace(self) -> Trace:
         """The snapshots so far, stacked."""
-        return as_trace(np.stack(self._parts), epoch=np.asarray(self._epochs), **self._extra)
+        values = np.stack([part.values for part in self._parts])
+        return as_trace(
+            values, epoch=np.asarray(self.epochs), timestep=self._recording.timestep, **self._recording.extra()
+        )
 
 
 class FolderStore:
@@ -47,12 +92,12 @@ class FolderStore:
     The first snapshot takes the folder: it creates the meta.json of an empty recording, which must not exist yet.
     """
 
-    def __init__(self, path: str | os.PathLike[str], layer: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
         # A later change of the working directory does not move it; ~ is the home folder, as in `load_trace`.
         self._path = expanded(path).absolute()
         self._check_empty()
         # A random name distinguishes this meta.json from that of a recorder with the same layer and epochs.
-        self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "layer": layer, "recorder": uuid.uuid4().hex}
+        self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "recorder": uuid.uuid4().hex}
         self._meta |= {"epoch": [], "files": [], "extra": []}
         self._taken = False  # the folder; from then on its meta.json is the text of ``_meta``
 
@@ -62,8 +107,16 @@ class FolderStore:
             self._path.mkdir(parents=True, exist_ok=True)
         self._check_mine()
 
-    def add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
+    @property
+    def epochs(self):
+        return self._meta["epoch"]
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def add(self, snapshot: Snapshot, recording: Recording) -> None:
         """Write one snapshot; a crash at any moment leaves the folder readable up to the one before."""
+        epoch, values, extra = snapshot.epoch, snapshot.values, recording.extra()
         self._check_mine()
         try:
             self._add(epoch, values, extra)

@@ -1,0 +1,132 @@
+"""The layers that a recorder asks for: find them, keep what they return, and give their states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import InputError, InputTypeError
+from .states import Axes, Steps, axes_of, joined
+from .values import copied, exact_values, first_tensor
+
+_WRAPPERS = {"_orig_mod", "module"}  # names that torch.compile, DataParallel and DistributedDataParallel add
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer during one forward of the probe."""
+
+    output: Any  # a copy of the tensor that is recorded
+
+
+class States(NamedTuple):
+    """The states of a layer on one batch of the probe."""
+
+    values: np.ndarray  # (T, M, P) float32 or float64
+    present: np.ndarray | None  # (T, P) bool, False after the end of a sequence; None if all are present
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer to record."""
+
+    name: str
+    module: nn.Module
+    axes: Axes
+    function: Callable[[nn.Module, Any], Any] | None = None
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
+        """Keep a copy of what the layer returned; to be called in a forward hook with keywords."""
+        if self.function is not None:
+            output = self.function(self.module, output)
+        return Call(copied(first_tensor(output)))
+
+    def states(self, calls: Sequence[Call]) -> States:
+        """The states in the calls of one forward."""
+        if not calls:
+            raise InputError(
+                f"layer={self.name!r} did not run in one forward of the probe; accepted: a layer that runs"
+            )
+        steps = joined([self._steps(call) for call in calls], self.name)
+        present = None if steps.present is None else steps.present.numpy()
+        return States(exact_values(steps.values.transpose(1, 2), self.name), present)
+
+    def units(self, n_units: int) -> list[str]:
+        """The name of the layer for each of its units."""
+        return [self.name] * n_units
+
+    def _steps(self, call: Call) -> Steps:
+        output = call.output
+        if isinstance(self.module, nn.RNNCellBase) and isinstance(output, torch.Tensor) and output.ndim == 1:
+            output = output.unsqueeze(0)
+        return self.axes.steps(output, self.name, self.module)
+
+
+def find_layers(
+    model: nn.Module,
+    layers: str | Sequence[str],
+    *,
+    state: str | Callable[[nn.Module, Any], Any] = "h",
+    layer: int | str = -1,
+    direction: str = "both",
+    batch_first: bool | None = None,
+    time_axis: int | None = None,
+) -> list[Layer]:
+    """The layers of ``model`` with the names ``layers``."""
+    function = state if callable(state) else None
+    named = [(name, find_module(model, name)) for name in _names(layers)]
+    return [
+        Layer(name, module, axes_of(module, name, batch_first, time_axis, function is not None), function)
+        for name, module in named
+    ]
+
+
+def _names(layers: Any) -> list[Any]:
+    return [layers] if isinstance(layers, str) else list(layers)
+
+
+def find_module(model: nn.Module, layer: Any) -> nn.Module:
+    """The module with the dotted name ``layer``, also within wrappers, and without its wrappers."""
+    if not isinstance(layer, str):
+        raise InputTypeError(f"layers holds a {type(layer).__name__}; accepted: dotted names of modules of the model")
+    names = dict(model.named_modules(remove_duplicate=False))
+    matches = [layer] if layer in names else [name for name in names if _plain(name) == _plain(layer)]
+    modules = list({id(inner): inner for inner in (unwrapped(names[name]) for name in matches)}.values())
+    if len(modules) != 1:
+        raise (
+            _no_module(layer, names)
+            if not modules
+            else InputError(
+                f"layer={layer!r} may be any of {', '.join(map(repr, matches))}; accepted: one of these names"
+            )
+        )
+    module = modules[0]
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputTypeError(
+            f"layer={layer!r} is a scripted module, which takes no hooks; accepted: a module that is not scripted"
+        )
+    return module
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _no_module(layer: str, names: dict[str, nn.Module]) -> InputError:
+    recurrent = [name for name, module in names.items() if isinstance(module, (nn.RNNBase, nn.RNNCellBase))]
+    shown = ", ".join(map(repr, recurrent or [name for name in names if name])) or "none"
+    what = "recurrent layers" if recurrent else "modules (no RNN, LSTM or GRU among them)"
+    return InputError(f"layer={layer!r} is no module of the model; its {what}: {shown}")
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside wrappers that compile it or spread a forward over devices and processes."""
+    parallel = isinstance(module, (nn.DataParallel, DistributedDataParallel))
+    inner: Any = module.module if parallel else getattr(module, "_orig_mod", module)
+    return module if inner is module else unwrapped(inner)
