@@ -21,7 +21,7 @@ _NAMES = {
     "operators": ("as_linear_operator", "multislice_affinity", "to_cupy", "to_scipy", "to_torch_csr"),
     "params": ("Params",),
     "planning": ("Plan", "plan"),
-    "record": ("Recorder", "every"),
+    "record": ("KerasRecorder", "LightningRecorder", "Recorder", "every"),
     "trace": ("Trace", "as_trace", "load_trace", "save_trace"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
@@ -62,6 +62,8 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .params import Params as Params
     from .planning import Plan as Plan
     from .planning import plan as plan
+    from .record import KerasRecorder as KerasRecorder
+    from .record import LightningRecorder as LightningRecorder
     from .record import Recorder as Recorder
     from .record import every as every
     from .trace import Trace as Trace

@@ -32,7 +32,9 @@ class RecorderCallback:
     def __init__(self, layers: Any, probe: Any, *, when: str, **options: Any) -> None:
         super().__init__()
         self.recorder: Recorder | None = None
-        self._when, self._schedule = check_choice("when", when, self.WHEN), as_schedule(options.get("epochs"))
+        self._when = check_choice("when", when, self.WHEN)
+        self._epochs = options.pop("epochs", None)
+        as_schedule(self._epochs)  # shows a mistake now rather than when the fit begins
         self._arguments: tuple[Any, ...] = (layers, probe)
         self._options = options
         self._listeners: list[Callable[[Recorder, float], Any]] = []
@@ -66,10 +68,11 @@ class RecorderCallback:
         self._close()
         if self.recorder is None or self._recorded is not model:
             self.recorder, self._recorded = Recorder(model, *self._arguments, **self._options), model
+            self._last = -math.inf
             for listener in self._listeners:
                 self.recorder.add_listener(listener)
         self.recorder.__enter__()
-        self._is_open, self._last = True, -math.inf
+        self._is_open = True
 
     def _close(self) -> None:
         if self._is_open and self.recorder is not None:
@@ -78,7 +81,7 @@ class RecorderCallback:
 
     def _snapshot(self, number: float, metrics: Callable[[], Mapping[str, Any]] = dict) -> None:
         """Record under ``number`` if the schedule has it. ``metrics`` is called only then, because it may be slow."""
-        due = self._is_open and number != self._last and self._schedule(number)
+        due = self._is_open and number != self._last and as_schedule(self._epochs)(number)
         if due and self.recorder is not None:
             self._last = number
             self.recorder.snapshot(number, **usable_metrics(metrics()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,9 @@ class KerasRecorder(RecorderCallback, Callback):
     Parameters
     ----------
     layers : str or list of str
-        Keras names of layers. Those within a nested model are "encoder.lstm", and "lstm.cell" is the cell of a
-        recurrent layer: it has every time step, also if the layer returns the last one only.
+        Keras names of layers, such as "lstm", or "encoder.lstm" for a layer of a nested model. Every time step of an
+        LSTM, GRU, SimpleRNN or RNN is recorded, also if the layer returns the last one only. A layer that returns
+        (batch, unit) has a single time step.
     probe
         As for `Recorder`. A dict or a tuple is what a model with several inputs takes.
     when : {"epoch", "step"}
@@ -62,7 +64,8 @@ class KerasRecorder(RecorderCallback, Callback):
     """
 
     def __init__(self, layers: Any, probe: Any, *, when: str = "epoch", **options: Any) -> None:
-        super().__init__(layers, probe, when=when, **{"batch_first": True} | options)
+        axes = {} if "time_axis" in options else {"batch_first": True, "state": sequence}
+        super().__init__(layers, probe, when=when, **axes | options)
         self._began, self._steps = False, 0
 
     @classmethod
@@ -79,7 +82,7 @@ class KerasRecorder(RecorderCallback, Callback):
         """Open the recorder."""
         kept = self._recorded
         same = isinstance(kept, _Named) and kept.model is self.model
-        self._open(kept if same else _Named(self.model))
+        self._open(kept if same else _Named(self.model, self._arguments[0]))
         self._began, self._steps = False, 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -104,13 +107,23 @@ class KerasRecorder(RecorderCallback, Callback):
         self._close()
 
 
+def sequence(layer: Any, output: Any) -> Any:  # (B, n) -> (B, 1, n)
+    """What a layer of Keras returned, with an axis of time: a layer without it has a single time step."""
+    while isinstance(output, (list, tuple)) and output:
+        output = output[0]
+    return output.unsqueeze(1) if getattr(output, "ndim", 0) == 2 else output
+
+
 class _Named(nn.Module):
     """A Keras model as a module whose submodules have the names of Keras, and which runs it as for inference."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, layers: Any) -> None:
         super().__init__()
         self._keras = [model]  # within a list it is no submodule, whose name a layer might have
         self._modules |= dict(_named_layers(model, ""))
+        chosen = {layers} if isinstance(layers, str) else set(layers)
+        last_only = {name for name, layer in self._modules.items() if not getattr(layer, "return_sequences", True)}
+        self._last_only = [_recurrent(name, self._modules[name]) for name in sorted(chosen & last_only)]
 
     @property
     def model(self) -> Any:
@@ -120,13 +133,42 @@ class _Named(nn.Module):
     def forward(self, *args: Any, **inputs: Any) -> Any:
         """The output for one input, for a tuple of inputs, or for inputs by name."""
         several: Any = inputs or list(args)
-        return self.model(args[0] if len(args) == 1 else several, training=False)
+        with contextlib.ExitStack() as stack:
+            for layer in self._last_only:
+                stack.enter_context(_all_steps(layer))
+            return self.model(args[0] if len(args) == 1 else several, training=False)
 
 
 def _named_layers(layer: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    inner = {sublayer.name: sublayer for sublayer in getattr(layer, "layers", ())}
-    if hasattr(layer, "cell"):
-        inner["cell"] = layer.cell
-    for name, sublayer in inner.items():
-        yield f"{prefix}{name}", sublayer
-        yield from _named_layers(sublayer, f"{prefix}{name}.")
+    for sublayer in getattr(layer, "layers", ()):
+        yield f"{prefix}{sublayer.name}", sublayer
+        yield from _named_layers(sublayer, f"{prefix}{sublayer.name}.")
+
+
+def _recurrent(name: str, layer: Any) -> Any:
+    if not hasattr(layer, "cell"):
+        raise InputError(
+            f"layer {name!r} is a {type(layer).__name__} that returns its last time step only; accepted: "
+            "return_sequences=True"
+        )
+    return layer
+
+
+@contextlib.contextmanager
+def _all_steps(layer: Any) -> Iterator[None]:
+    """Show every time step of a recurrent layer to the hooks that it has, and only the last one to the model."""
+
+    def begin(*_: Any) -> None:
+        layer.return_sequences = True
+
+    def end(_: Any, __: Any, output: Any) -> Any:
+        layer.return_sequences = False
+        return [output[0][:, -1], *output[1:]] if isinstance(output, (list, tuple)) else output[:, -1]
+
+    handles = [layer.register_forward_pre_hook(begin), layer.register_forward_hook(end)]
+    try:
+        yield
+    finally:
+        layer.return_sequences = False
+        for handle in handles:
+            handle.remove()
