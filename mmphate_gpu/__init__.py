@@ -22,7 +22,7 @@ _NAMES = {
     "params": ("Params",),
     "planning": ("Plan", "plan"),
     "record": ("KerasRecorder", "LightningRecorder", "Recorder", "every"),
-    "trace": ("Trace", "as_trace", "load_trace", "save_trace"),
+    "trace": ("Trace", "as_trace", "join_traces", "load_trace", "save_trace"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = ("datasets", "plots", "reference")
@@ -68,6 +68,7 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .record import every as every
     from .trace import Trace as Trace
     from .trace import as_trace as as_trace
+    from .trace import join_traces as join_traces
     from .trace import load_trace as load_trace
     from .trace import save_trace as save_trace
 else:  # hidden from type checkers, because with `__getattr__` they accept every name

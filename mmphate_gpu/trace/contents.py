@@ -27,6 +27,7 @@ from .dims import (
     spread_mask,
     stored_order,
     with_axes,
+    with_metrics,
 )
 from .formats.arrays import Variables, check_compression
 from .packing import Packing, check_plain, decode_coordinate, is_boolean, packing_of
@@ -128,7 +129,7 @@ class Contents:
         for field, name in coordinate_names(self.dims, self.variables).items():
             beside = self.variables[name]
             fields[field] = np.atleast_1d(decode_coordinate(field, beside.read(), beside.attributes))
-        return {name: array for name, array in fields.items() if array is not None}
+        return with_metrics({name: array for name, array in fields.items() if array is not None})
 
     def _bytes_of_data(self) -> int:
         """Bytes of the stored numbers, and of the float32 or float64 values if they are converted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,34 @@ def as_label(values: Any, name: str = "label") -> np.ndarray | None:
         if not _INT64.min <= extreme <= _INT64.max or (label.dtype.kind == "f" and extreme >= 2.0**63):
             raise InputError(f"{name} contains {extreme}; accepted: {accepted}")
     return label.astype(np.int64)
+
+
+def as_metrics(metrics: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    """Copy metrics to float64 arrays by name; None means that there are none."""
+    if not isinstance(metrics, Mapping | None):
+        raise InputTypeError(f"metrics is a {type(metrics).__name__}; accepted: a mapping from names to numbers")
+    return {name: _metric(name, values) for name, values in (metrics or {}).items()}
+
+
+def _metric(name: Any, values: Any) -> np.ndarray:
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise InputError(f"metrics has the name {name!r}; accepted: names like those of variables in Python")
+    accepted = "real numbers, NaN where an epoch has no value"
+    array = settled(f"metrics[{name!r}]", values, accepted)
+    if array.dtype.kind not in "biuf":
+        raise InputTypeError(f"metrics[{name!r}] has dtype {array.dtype}; accepted: {accepted}")
+    return array.astype(np.float64)
+
+
+def as_unit_layer(values: Any) -> np.ndarray | None:
+    """The name of the layer of each unit as fixed-width text, None for None."""
+    if values is None:
+        return None
+    accepted = "text, the name of the layer of each unit"
+    layers = settled("unit_layer", values, accepted)
+    if layers.dtype.kind != "U":
+        raise InputTypeError(f"unit_layer has dtype {layers.dtype}; accepted: {accepted}")
+    return layers
 
 
 def _of_objects(name: str, array: np.ndarray, accepted: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from ..runtime.memory import available_bytes, check_fits
 from ..runtime.paths import check_files, expanded, writable
 from .contents import Contents, Heading, contents_of
 from .convert import as_trace
-from .dims import AXES, SLICE_AXES
+from .dims import AXES, METRICS, SLICE_AXES
 from .formats.arrays import naming, readable
 from .formats.flat import META, open_npy, open_npz, open_recording
 from .formats.h5 import open_h5, write_h5
@@ -35,9 +35,10 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, foll
     """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
 
     Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally epoch, timestep,
-    unit, sample, label, mask and axes. The names of dimensions in a .zarr or .h5, as xarray and netCDF write them, or
-    ``axes`` in a .npz say which axis is which; without names their order does. As in xarray, packed numbers
-    (scale_factor, add_offset) are unpacked, and missing ones (_FillValue, missing_value) are masked.
+    unit, sample, label, unit_layer, mask, axes, and each metric as ``metrics_NAME``. The names of dimensions in a
+    .zarr or .h5, as xarray and netCDF write them, or ``axes`` in a .npz say which axis is which; without names their
+    order does. As in xarray, packed numbers (scale_factor, add_offset) are unpacked, and missing ones (_FillValue,
+    missing_value) are masked.
 
     Parameters
     ----------
@@ -133,13 +134,14 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     ------
     InputError
         The path exists (unless ``overwrite``) or has an unknown ending; the format cannot hold a dtype; a .npy cannot
-        hold the mask, labels or coordinates; the .zarr to replace is a file or holds files that zarr did not write; the
-        file system refuses the write.
+        hold the mask, labels, layers, metrics or coordinates; the .zarr to replace is a file or holds files that zarr
+        did not write; the file system refuses the write.
     """
     trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES
     fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
-    fields |= {"label": trace.label, "axes": np.array(trace.axes)}
+    fields |= {"label": trace.label, "unit_layer": trace.unit_layer, "axes": np.array(trace.axes)}
+    fields |= {f"{METRICS}{name}": values for name, values in trace.metrics.items()}
     data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
     for name, values in (("data", data), ("mask", trace.mask)):
         fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()

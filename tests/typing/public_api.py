@@ -30,6 +30,7 @@ from mmphate_gpu import (
     datasets,
     diffusion_potential,
     every,
+    join_traces,
     landmark_diffusion,
     load_trace,
     metric_mds,
@@ -98,6 +99,9 @@ def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     assert_type(trace.subsample(epochs=slice(0, 5)), Trace)
     save_trace("trace.npz", trace)
     assert_type(load_trace("trace.npz", stream=True), Trace)
+    assert_type(join_traces(["before.trace", trace], overlap="last"), Trace)
+    trace = as_trace(probe, metrics={"loss": [0.5, 0.25]}, unit_layer=["encoder", "decoder"])
+    assert_type(trace.metrics["loss"], np.ndarray)
 
 
 def stages(trace: Trace) -> None:

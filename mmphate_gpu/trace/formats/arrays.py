@@ -22,7 +22,7 @@ import torch
 
 from ...errors import InputError
 from ...runtime.memory import check_fits, format_bytes
-from ..dims import AXES, LONGEST_TEXT, axes_of, data_key, is_meant
+from ..dims import AXES, BESIDE_AXES, LONGEST_TEXT, axes_of, data_key, is_meant, is_metric
 from ..stored import Blocks
 
 # Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes, such as
@@ -48,8 +48,8 @@ _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
-# The names of the arrays other than the data that a trace can use.
-BESIDE = ("slice", *AXES, "label", "mask", "axes")
+# The names of the arrays other than the data and the metrics that a trace can use.
+BESIDE = ("slice", *AXES, *BESIDE_AXES, "mask", "axes")
 # Limits on the sizes that the metadata of a file may claim. The most compressible array of an honest file is a constant
 # mask: 2 GB of it compress to 1 / 32,000 (zstd).
 _SMALL = 2**26  # bytes; an array below this is not compared with what the file stores
@@ -132,7 +132,7 @@ def stored_names(path: Path, names: Iterable[str], shape_of: Callable[[str], Any
         field = name.lower()
         if field in BESIDE and field not in names and is_meant(field, shape_of(name) or (), shape or ()):
             stored[field] = name
-    return stored | {name: name for name in names if name in BESIDE} | {"data": data}
+    return stored | {name: name for name in names if name in BESIDE or is_metric(name)} | {"data": data}
 
 
 # ---------------------------------------------------------------- checks
@@ -239,9 +239,17 @@ def check_compression(what: str, n_bytes: int, stored_bytes: Callable[[], int]) 
 # ---------------------------------------------------------------- writing
 
 
+def coordinates_attribute(names: Iterable[str]) -> dict[str, str]:
+    """The attribute by which netCDF and xarray know which arrays beside the data are its coordinates."""
+    beside = [name for name in names if name in BESIDE_AXES or is_metric(name)]
+    return {"coordinates": " ".join(beside)} if beside else {}
+
+
 def with_dims(fields: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, list[str]]]:
     """{name in a file: (array, names of its dimensions)}; these names replace the field "axes"."""
     axes = list(axes_of(fields["data"].ndim))
-    along = {"data": axes, "mask": axes, "label": ["sample"]} | {name: [name] for name in ("slice", *AXES)}
+    along = {"data": axes, "mask": axes} | {name: [name] for name in ("slice", *AXES)}
+    along |= {name: [axis] for name, axis in BESIDE_AXES.items()}
+    along |= {name: axes[:1] for name in fields if is_metric(name)}
     names = {"epoch": axes[0]}
     return {names.get(name, name): (v, along[names.get(name, name)]) for name, v in fields.items() if name != "axes"}

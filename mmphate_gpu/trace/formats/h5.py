@@ -16,7 +16,7 @@ from ...errors import InputError
 from ...runtime.optional import require
 from ..dims import common_name
 from ..packing import ATTRIBUTES
-from .arrays import Variable, Variables, padded_text, stored_names, with_dims
+from .arrays import Variable, Variables, coordinates_attribute, padded_text, stored_names, with_dims
 from .h5_file import (
     attribute,
     check_lengths,
@@ -184,5 +184,4 @@ def _write(path: Path, fields: dict[str, np.ndarray]) -> None:
                 dim.label = axis
                 if axis in arrays and axis != name:  # a scale cannot have scales
                     dim.attach_scale(file[axis])
-        if "label" in fields:
-            file["data"].attrs["coordinates"] = "label"
+        file["data"].attrs.update(coordinates_attribute(fields))

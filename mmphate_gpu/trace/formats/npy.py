@@ -306,8 +306,10 @@ def write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
     """Write the data alone. Raises `InputError` if there is more to keep than the default coordinates."""
     coordinates = [values for name, values in fields.items() if name in AXES]
     plain = all(np.array_equal(values, np.arange(len(values))) for values in coordinates)
-    if not plain or {"mask", "label"} & set(fields):
-        raise InputError(f"{path.name}: .npy holds no mask, label or coordinates; accepted: .npz, .zarr or .h5")
+    if not plain or set(fields) - {*AXES, "axes", "data"}:
+        raise InputError(
+            f"{path.name}: .npy holds no mask, label, layers, metrics or coordinates; accepted: .npz, .zarr or .h5"
+        )
     save_array(path, fields["data"])
 
 
