@@ -31,11 +31,11 @@ PROBE = X[:10]
 class Reader(pl.LightningModule):
     """Reads sequences, with a Dropout and a BatchNorm that a recorder may disturb."""
 
-    def __init__(self, fails_at: int | None = None) -> None:
+    def __init__(self, fails_at: int | None = None, logs: bool = True) -> None:
         super().__init__()
         self.rnn = nn.GRU(3, 6, batch_first=True)
         self.body = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(6), nn.Linear(6, 2))
-        self.fails_at = fails_at
+        self.fails_at, self.logs = fails_at, logs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, n, 3) -> (B, 2)
         return self.body(self.rnn(x)[0][:, -1])
@@ -44,11 +44,13 @@ class Reader(pl.LightningModule):
         if self.current_epoch == self.fails_at:
             raise RuntimeError("the data ended")
         loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
-        self.log("train/loss", loss, on_step=True, on_epoch=True)
+        if self.logs:
+            self.log("train/loss", loss, on_step=True, on_epoch=True)
         return loss
 
     def validation_step(self, batch: Any, number: int) -> None:
-        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+        if self.logs:
+            self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), 1e-2)
@@ -135,11 +137,11 @@ def test_a_submodule_runs_in_place_of_the_module():
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks at it
 def test_a_compiled_module_is_recorded_by_its_plain_names():
-    module = reader()
-    weights = fitted(module=torch.compile(reader(), backend="eager"))
     callback = LightningRecorder("rnn", PROBE)
-    recorded = fitted(callback, module=torch.compile(module, backend="eager"))
-    assert all(torch.equal(weights[name], recorded[name]) for name in weights)
+    # torch 2.13 cannot compile `log` of Lightning 2.6
+    modules = [torch.compile(reader(logs=False), backend="eager") for _ in range(2)]
+    recorded, without = fitted(callback, module=modules[0]), fitted(module=modules[1])
+    assert all(torch.equal(recorded[name], without[name]) for name in without)
     assert callback.trace().shape == (4, 7, 6, 10)
 
 
