@@ -48,10 +48,10 @@ class Probe:
 
     def keyword(self, name: str) -> list[Any]:
         """The argument ``name`` of every batch; `InputError` if a batch lacks it."""
-        given = [sorted(batch.kwargs) for batch in self._batches if name not in batch.kwargs]
-        if given:
+        others = [sorted(batch.kwargs) for batch in self._batches if name not in batch.kwargs]
+        if others:
             raise InputError(
-                f"padding_mask={name!r} is no keyword of the probe, which has {given[0] or 'none'}; accepted: the name "
+                f"padding_mask={name!r} is no keyword of the probe, which has {others[0] or 'none'}; accepted: the name "
                 "of a keyword, with probe={'x': x, 'mask': mask} or batches of this form"
             )
         return [batch.kwargs[name] for batch in self._batches]
@@ -134,8 +134,9 @@ def _tensor(value: Any, model: nn.Module) -> Any:
     """A NumPy array of numbers as a tensor on the device, and if fractional in the dtype, of the model's weights."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
         return value
-    weight = next((weight for weight in model.parameters() if weight.is_floating_point()), torch.empty(0, device="cpu"))
-    return torch.from_numpy(value).to(weight.device, weight.dtype if value.dtype.kind == "f" else None)
+    tensor = torch.from_numpy(value)
+    weight = next((weight for weight in model.parameters() if weight.is_floating_point()), None)
+    return tensor if weight is None else tensor.to(weight.device, weight.dtype if value.dtype.kind == "f" else None)
 
 
 def _misfit(model: nn.Module, batch: Batch) -> str | None:

@@ -17,13 +17,14 @@ from ..trace import Trace
 from ..trace.coordinates import as_label
 from .assemble import as_dtype, joined, rounded
 from .failures import FATAL, Failures, is_of_the_disk
+from .folder import FolderStore
 from .forward import Forwards
 from .layers import Layer, find_layers
 from .lengths import Presence
 from .metrics import checked_metrics
 from .probe import Probe
 from .schedule import as_schedule, checked_timesteps, chosen_timesteps
-from .store import FolderStore, MemoryStore, Recording, Snapshot, Store
+from .store import MemoryStore, Recording, Snapshot, Store
 
 _LARGEST_EPOCH = 2**53  # float64 holds every integer up to here
 Listener = Callable[["Recorder", float], Any]
@@ -94,6 +95,7 @@ class Recorder:
 
     Examples
     --------
+    >>> import torch
     >>> model = nn.Sequential(nn.GRU(2, 3))
     >>> with Recorder(model, "0", torch.zeros(5, 4, 2)) as recorder:
     ...     for epoch in range(2):
@@ -125,7 +127,7 @@ class Recorder:
         on_error: str = "warn",
     ) -> None:
         _check_required(model, layers, probe, layer)
-        self._model, self._layers = model, layers
+        self._model, self._layers = model, layers or ""
         axes = {"batch_first": batch_first, "time_axis": time_axis}
         self._options: Any = {"state": state, "layer": layer, "direction": direction} | axes
         self._find_layers()  # shows a mistake now rather than at the first snapshot

@@ -46,6 +46,13 @@ class Axes:
     two: int | None = None  # None means (batch, unit), a single time step
     batch_first: bool | None = None  # as the user said it; then an output has three axes
 
+    @staticmethod
+    def said(batch_first: bool | None, time_axis: int | None) -> Axes:
+        """The axes that the options say."""
+        if time_axis is not None:
+            return Axes(time_axis % 3, time_axis)
+        return Axes() if batch_first is None else Axes(int(batch_first), None, batch_first)
+
     def steps(self, output: Any, layer: str, module: nn.Module) -> Steps:
         """The time steps of what ``layer`` returned in one call."""
         if isinstance(output, PackedSequence):
@@ -53,7 +60,7 @@ class Axes:
             values, lengths = pad_packed_sequence(output)  # (T, P, M), in the order of the user's batch
             return Steps(values, before_end(len(values), lengths))
         if not isinstance(output, torch.Tensor):
-            raise InputTypeError(f"layer={layer!r} returns {_described(output)}; {_ACCEPTED_FUNCTION}")
+            raise InputTypeError(f"layer {layer!r} returns {_described(output)}; {_ACCEPTED_FUNCTION}")
         if output.is_nested:
             return _nested_steps(output, layer)
         check_form(output, layer)
@@ -61,7 +68,7 @@ class Axes:
 
     def _ordered(self, output: torch.Tensor, layer: str, module: nn.Module) -> torch.Tensor:
         """The output as (T, P, M)."""
-        returned = f"layer={layer!r} is a {type(module).__name__} and returns {tuple(output.shape)}"
+        returned = f"layer {layer!r} is a {type(module).__name__} and returns {tuple(output.shape)}"
         if output.ndim == 3 and self.three is not None:
             return output.movedim(self.three, 0)
         if output.ndim == 3:
@@ -89,31 +96,35 @@ _ACCEPTED_FUNCTION = (
 )
 
 
-def axes_of(module: nn.Module, layer: str, batch_first: bool | None, time_axis: int | None, said: bool) -> Axes:
-    """The axes of what ``module`` returns, from its type, or from ``batch_first`` or ``time_axis``.
-
-    ``said`` means that they are those of a user's function, which the module does not know. `InputError` refuses a
-    contradiction.
-    """
-    known = Axes() if said else known_axes(module)
-    if time_axis is not None:
-        if known.two == 0 and known.three != time_axis % 3:
-            raise _contradiction(f"time_axis={time_axis}", layer, known)
-        return Axes(time_axis, time_axis)
-    if batch_first is None:
-        return known
-    if known.three is None:
-        return Axes(int(batch_first), None, batch_first)
-    if batch_first is (known.three == 0):
-        raise _contradiction(f"batch_first={batch_first}", layer, known)
-    return known
+def check_options(batch_first: Any, time_axis: Any) -> None:
+    """Refuse values of the options that no layer accepts."""
+    if batch_first is not None and not isinstance(batch_first, bool):
+        raise InputTypeError(f"batch_first={batch_first!r}; accepted: True, False, or None where the module knows it")
+    if time_axis is not None and (isinstance(time_axis, bool) or not isinstance(time_axis, int)):
+        raise InputTypeError(f"time_axis={time_axis!r}; accepted: the number of the axis of time in the output")
+    if time_axis is not None and not -3 <= time_axis < 3:
+        raise InputError(f"time_axis={time_axis} is out of range; accepted: -3 to 2")
+    if time_axis is not None and batch_first is not None:
+        raise InputError(
+            f"batch_first={batch_first} and time_axis={time_axis} both say where the time is; accepted: one of the two"
+        )
 
 
-def _contradiction(option: str, layer: str, known: Axes) -> InputError:
-    order = ("(timestep, batch, unit)", "(batch, timestep, unit)", "(batch, unit, timestep)")[known.three or 0]
-    return InputError(
-        f"{option} contradicts layer={layer!r}, which returns {order}; accepted: no {option.split('=')[0]}"
-    )
+def axes_of(module: nn.Module, layer: str, batch_first: bool | None, time_axis: int | None) -> Axes:
+    """The axes of what ``module`` returns, by its type, or by the options. `InputError` refuses a contradiction."""
+    known, said = known_axes(module), Axes.said(batch_first, time_axis)
+    if said == Axes() or known == Axes():
+        return said if known == Axes() else known
+    sequences = known.two == 0  # these modules have the order of their axes as an option
+    wrong = sequences and said.three != known.three if batch_first is None else batch_first is (known.three == 0)
+    if wrong:
+        order = ("(timestep, batch, unit)", "(batch, timestep, unit)", "(batch, unit, timestep)")[known.three or 0]
+        option = f"time_axis={time_axis}" if batch_first is None else f"batch_first={batch_first}"
+        raise InputError(
+            f"{option} contradicts layer {layer!r}, a {type(module).__name__} that returns {order}; accepted: no "
+            f"{option.partition('=')[0]}"
+        )
+    return known if sequences or time_axis is None else said
 
 
 def known_axes(module: nn.Module) -> Axes:
@@ -147,7 +158,7 @@ def _nested_steps(output: torch.Tensor, layer: str) -> Steps:
     if {part.ndim for part in parts} != {2} or len({part.shape[1] for part in parts}) != 1:
         shapes = ", ".join(str(tuple(part.shape)) for part in parts[:5])
         raise InputError(
-            f"layer={layer!r} returns a nested tensor of the shapes {shapes}; accepted: (timestep, unit) for each "
+            f"layer {layer!r} returns a nested tensor of the shapes {shapes}; accepted: (timestep, unit) for each "
             "sample, with the same number of units"
         )
     for part in parts:
@@ -165,12 +176,12 @@ def joined(steps: Sequence[Steps], layer: str) -> Steps:
     if any(step.present is not None or len(step.values) != 1 for step in steps):
         lengths = sorted({len(step.values) for step in steps})
         raise InputError(
-            f"layer={layer!r} ran {len(steps)} times in one forward of the probe and returned {_and(lengths)} time "
+            f"layer {layer!r} ran {len(steps)} times in one forward of the probe and returned {_and(lengths)} time "
             "steps at a time; accepted: one call that returns the sequence, or calls of one time step each"
         )
     if len(set(shapes)) != 1:
         raise InputError(
-            f"layer={layer!r} ran {len(steps)} times in one forward of the probe and returned (sample, unit) = "
+            f"layer {layer!r} ran {len(steps)} times in one forward of the probe and returned (sample, unit) = "
             f"{_and(sorted(set(shapes)))}; accepted: the same shape at each time step"
         )
     return Steps(torch.cat([step.values for step in steps]))

@@ -34,17 +34,17 @@ def check_form(output: torch.Tensor, layer: str) -> None:
     if output.layout != torch.strided or output.is_meta or torch.masked.is_masked_tensor(output):
         form = "meta" if output.is_meta else f"{type(output).__name__} {output.layout}"
         raise InputTypeError(
-            f"layer={layer!r} returns a tensor of another form ({form}); accepted: a dense tensor, a nested tensor, or "
+            f"layer {layer!r} returns a tensor of another form ({form}); accepted: a dense tensor, a nested tensor, or "
             "a PackedSequence"
         )
     if output.is_complex():
         raise InputTypeError(
-            f"layer={layer!r} returns {output.dtype}; accepted: real numbers. With state=lambda module, output: "
+            f"layer {layer!r} returns {output.dtype}; accepted: real numbers. With state=lambda module, output: "
             "torch.view_as_real(output).flatten(-2) the real and imaginary parts are the units"
         )
     if output.is_quantized:
         raise InputTypeError(
-            f"layer={layer!r} returns {output.dtype}; accepted: real numbers. With state=lambda module, output: "
+            f"layer {layer!r} returns {output.dtype}; accepted: real numbers. With state=lambda module, output: "
             "output.dequantize() the numbers that it stands for are recorded"
         )
 
@@ -60,7 +60,7 @@ def exact_values(output: torch.Tensor, layer: str) -> np.ndarray:
     values = np.ascontiguousarray(output.cpu().numpy())
     if whole and values.size and max(-int(values.min()), int(values.max())) > LARGEST_INTEGER:
         raise InputError(
-            f"layer={layer!r} returns integers from {values.min()} to {values.max()}; accepted: those that float64 "
+            f"layer {layer!r} returns integers from {values.min()} to {values.max()}; accepted: those that float64 "
             f"holds exactly, up to 2**53"
         )
     return values.astype(np.float32 if whole and values.itemsize < 4 else np.float64, copy=False)
