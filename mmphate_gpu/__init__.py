@@ -16,6 +16,7 @@ _NAMES = {
     "errors": ("InputError", "InputTypeError"),
     "estimator": ("MMPHATE",),
     "landmarks": ("Landmarks", "landmark_diffusion"),
+    "live": ("LiveEmbedding",),
     "m_phate": ("M_PHATE",),
     "mds": ("MDSResult", "metric_mds", "stress"),
     "operators": ("as_linear_operator", "multislice_affinity", "to_cupy", "to_scipy", "to_torch_csr"),
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .estimator import MMPHATE as MMPHATE
     from .landmarks import Landmarks as Landmarks
     from .landmarks import landmark_diffusion as landmark_diffusion
+    from .live import LiveEmbedding as LiveEmbedding
     from .m_phate import M_PHATE as M_PHATE
     from .mds import MDSResult as MDSResult
     from .mds import metric_mds as metric_mds

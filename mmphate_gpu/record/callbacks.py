@@ -26,8 +26,9 @@ class RecorderCallback:
     WHEN: tuple[str, ...] = ("epoch", "step")
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
+        made: Any = cls
         bases = cls._framework()
-        return object.__new__(cls if issubclass(cls, bases) else _joined(cls, bases))
+        return object.__new__(made if issubclass(cls, bases) else _joined(made, bases))
 
     def __init__(self, layers: Any, probe: Any, *, when: str, **options: Any) -> None:
         super().__init__()
@@ -88,11 +89,11 @@ class RecorderCallback:
 
 
 @functools.cache
-def _joined(cls: type, bases: tuple[type, ...]) -> type:
+def _joined(cls: Any, bases: Any) -> Any:
     return type(cls.__name__, (cls, *bases), {"__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
-def _blank(cls: type) -> Any:
+def _blank(cls: Any) -> Any:
     return cls.__new__(cls)
 
 

@@ -81,8 +81,8 @@ class KerasRecorder(RecorderCallback, Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Open the recorder."""
         kept = self._recorded
-        same = isinstance(kept, _Named) and kept.model is self.model
-        self._open(kept if same else _Named(self.model, self._arguments[0]))
+        is_same = isinstance(kept, _Named) and kept.model is self.model
+        self._open(kept if kept is not None and is_same else _Named(self.model, self._arguments[0]))
         self._began, self._steps = False, 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

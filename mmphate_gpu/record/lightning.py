@@ -84,7 +84,9 @@ class LightningRecorder(RecorderCallback, Callback):
         """Open the recorder."""
         strategy = type(trainer.strategy).__name__
         if strategy.startswith(_SHARDED):
-            raise InputError(f"the trainer's strategy is {strategy}, which shards the model; accepted: DDP, or one process")
+            raise InputError(
+                f"the trainer's strategy is {strategy}, which shards the model; accepted: DDP, or one process"
+            )
         if trainer.is_global_zero:
             layers, probe = self._arguments
             self._arguments = layers, trainer.strategy.batch_to_device(probe)

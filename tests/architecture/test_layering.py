@@ -43,6 +43,7 @@ LEVELS = [
     "planning",
     "estimator",
     "m_phate",
+    "live",
     "cli",
     "__main__",
     "__init__",

@@ -139,7 +139,7 @@ def test_a_bidirectional_layer_has_the_units_of_both_directions():
 def test_a_stateful_layer_goes_on_to_the_same_bits():
     def model() -> Any:
         keras.utils.set_random_seed(0)
-        rnn = layers.LSTM(4, stateful=True, return_sequences=True, name="rnn")
+        rnn = layers.SimpleRNN(4, stateful=True, return_sequences=True, name="rnn")  # stateful LSTMs fail in 3.15
         return compiled(keras.Sequential([keras.Input((7, 3), batch_size=8), rnn, layers.GRU(2)]))
 
     callback = KerasRecorder("rnn", X[:8], when="step")
@@ -203,9 +203,7 @@ def test_a_schedule_and_metrics():
 def test_metrics_of_the_validation_are_kept():
     callback = KerasRecorder("first", PROBE)
     model = reader()
-    history = model.fit(
-        X, LABELS, epochs=2, batch_size=8, verbose=0, callbacks=[callback], validation_data=(X, LABELS)
-    )
+    history = model.fit(X, LABELS, epochs=2, batch_size=8, verbose=0, callbacks=[callback], validation_data=(X, LABELS))
     assert callback.trace().metrics["val_loss"][1:].tolist() == history.history["val_loss"]
 
 

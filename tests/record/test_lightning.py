@@ -62,7 +62,12 @@ def reader(**options: Any) -> Reader:
 
 
 def trainer(*callbacks: Any, max_epochs: int = 3, **options: Any) -> Any:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     return pl.Trainer(accelerator="cpu", max_epochs=max_epochs, callbacks=list(callbacks), **quiet | options)
 
 
@@ -225,6 +230,8 @@ recorded = fitted(LightningRecorder("rnn", PROBE, path=sys.argv[1]), strategy="d
 @pytest.mark.slow
 def test_under_ddp_rank_0_alone_records(tmp_path):
     command = [sys.executable, "-c", DDP, str(tmp_path / "run")]
-    done = subprocess.run(command, cwd=Path(mmphate_gpu.__file__).parents[1], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=Path(mmphate_gpu.__file__).parents[1], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert load_trace(tmp_path / "run").epoch.tolist() == [0, 1, 2, 3]
