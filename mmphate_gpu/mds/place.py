@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..operators.graph_nodes import warn_left_out
 from ..ops.chunks import row_chunks
 from ..ops.distances import distances_by_difference
+from ..runtime.isolation import isolated
 from ..slices import unit_major
 from ..trace import PrincipalAxes, Trace, trace_points
 from ..trace.pca import on_axes
@@ -18,24 +19,64 @@ from ..trace.pca import on_axes
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """The parameters and tensors of a fitted run from which the coordinates of new slices follow."""
+    """Places new slices of the fitted units into a fitted picture, and needs neither the trace nor the affinity.
 
-    n_samples: int  # P, of the fitted trace
+    A new node of a unit goes to the mean of the places of the fitted slices of that unit, weighted by the interslice
+    affinity exp(-(d / bandwidth)^2) of step 5: later epochs, the run of another seed, a finer grid of time steps. The
+    samples are the fitted ones, in their order. `MMPHATE.fit` makes this object, ``placement_``, and
+    `MMPHATE.transform` is `coordinates` for arrays of any library.
+
+    Parameters
+    ----------
+    n_samples : int
+        P of the fitted trace.
+    normalize : bool
+        Whether nodes are z-scored over their samples (step 1).
+    axes : PrincipalAxes or None
+        What step 2 subtracts and multiplies by. None if it does not reduce the samples.
+    points : (M, S, D) float64
+        The fitted points of every unit; NaN where a sample is missing.
+    targets : (M, S, C) float64
+        The place of every fitted node: the coordinates of its landmark. It does not matter where a node has no sample.
+    bandwidth : () float64
+        The interslice bandwidth.
+    thresh : float
+        Weights below it are 0, if a larger one is not.
+    masked : bool
+        Whether samples of the fitted trace are missing. Distances are then over the samples that both nodes have,
+        scaled to all, and so they are for a masked trace of new slices.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mmphate_gpu import MMPHATE, as_trace
+    >>> walk = np.random.default_rng(0).normal(size=(40, 4, 10)).cumsum(0)  # (slice, unit, sample)
+    >>> placement = MMPHATE(random_state=0).fit(walk[:30]).placement_
+    >>> placement.coordinates(as_trace(walk[30:])).shape
+    torch.Size([40, 2])
+    """
+
+    n_samples: int
     normalize: bool
     axes: PrincipalAxes | None
-    points: torch.Tensor  # (M, S, D) float64, NaN where a sample is missing
-    targets: torch.Tensor  # (M, S, C), for every fitted node the coordinates of its landmark
-    bandwidth: torch.Tensor  # ()
+    points: torch.Tensor
+    targets: torch.Tensor
+    bandwidth: torch.Tensor
     thresh: float
-    masked: bool = False  # whether samples are missing in ``points``
+    masked: bool = False
 
-    def coordinates(self, trace: Trace) -> torch.Tensor:  # (S_new M, C)
-        """Coordinates of the nodes of ``trace``, on the device of the fitted points.
+    @isolated()
+    def coordinates(self, trace: Trace) -> torch.Tensor:  # (S_new M, C) float64
+        """Coordinates of the nodes of ``trace``, in their order, on the device of ``points``.
+
+        Up to rounding, a row does not depend on other nodes. A node with fewer than two present samples (one without
+        normalization), or with no sample in common with a fitted node of its unit, has a row of NaN. O(S_new M S D)
+        time; chunks of memory beside the points of ``trace``. Deterministic.
 
         Raises
         ------
         InputError
-            ``trace`` has other units or samples than the fitted trace.
+            ``trace`` has other units or samples than the fitted trace, or is masked where PCA reduced the fitted one.
         """
         self._check(trace)
         n_pca = None if self.axes is None else self.axes.loadings.shape[1]
