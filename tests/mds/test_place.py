@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 import torch
 from scipy.spatial.distance import cdist
 
@@ -40,3 +43,16 @@ def test_place_rows_do_not_depend_on_one_another():
     single = torch.cat([place(row, fitted, targets, bandwidth, thresh=1e-4) for row in new.split(1, dim=1)], 1)
     # Matrix products of one row and of nine may differ in the last bits. Measured: 2e-16.
     torch.testing.assert_close(whole, single, rtol=0, atol=1e-14)
+
+
+def test_masked_points_are_compared_over_common_samples(device):
+    """By hand: of two samples one is common, so squared distances count twice; the third point has nothing in common."""
+    nan = float("nan")
+    new = torch.tensor([[[0.0, nan], [nan, nan], [nan, 1.0]]], dtype=torch.float64)
+    fitted = torch.tensor([[[1.0, nan], [2.0, nan], [nan, nan]]], dtype=torch.float64)
+    targets = torch.tensor([[[5.0], [7.0], [1e9]]], dtype=torch.float64)
+    parts = (part.to(device) for part in (new, fitted, targets, torch.tensor(2.0, dtype=torch.float64)))
+    result = place(*parts, thresh=1e-4, masked=True).flatten().cpu()
+    near, far = math.exp(-2 / 4), math.exp(-8 / 4)
+    assert float(result[0]) == pytest.approx((5 * near + 7 * far) / (near + far), rel=1e-14)
+    assert result[1:].isnan().all()
