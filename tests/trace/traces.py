@@ -33,8 +33,11 @@ def same(left: Trace, right: Trace) -> None:
     """Every field has the same bits."""
     left, right = left.load(), right.load()
     assert left.axes == right.axes and torch.equal(left.data, right.data) and left.data.dtype == right.data.dtype
-    for name in (*AXES, "label"):
+    for name in (*AXES, "label", "unit_layer"):
         assert np.array_equal(getattr(left, name), getattr(right, name)), name
+    assert left.metrics.keys() == right.metrics.keys()
+    for name, metric in left.metrics.items():
+        assert np.array_equal(metric, right.metrics[name], equal_nan=True), name
     assert (left.mask is None) == (right.mask is None)
     assert left.mask is None or torch.equal(left.mask, right.mask)
 

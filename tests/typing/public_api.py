@@ -30,6 +30,8 @@ from mmphate_gpu import (
     as_trace,
     datasets,
     diffusion_potential,
+    every,
+    join_traces,
     landmark_diffusion,
     load_trace,
     metric_mds,
@@ -88,8 +90,9 @@ def results(embedding: Embedding) -> None:
 
 
 def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
-    with Recorder(model, "rnn", probe=probe, label=[0, 1]) as recorder:
-        recorder.snapshot(0)
+    with Recorder(model, ["rnn", "head"], probe, labels=[0, 1], epochs=every(5, after=28)) as recorder:
+        assert_type(recorder.snapshot(0, loss=0.5), bool)
+    assert_type(recorder.epochs, list[float])
     assert_type(recorder.trace(), Trace)
     assert_type(datasets.bifurcation("hopf", n_epochs=10), Trace)
     assert_type(datasets.random_walk(n_slices=10), Trace)
@@ -99,6 +102,9 @@ def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     assert_type(trace.subsample(epochs=slice(0, 5)), Trace)
     save_trace("trace.npz", trace)
     assert_type(load_trace("trace.npz", stream=True), Trace)
+    assert_type(join_traces(["before.trace", trace], overlap="last"), Trace)
+    trace = as_trace(probe, metrics={"loss": [0.5, 0.25]}, unit_layer=["encoder", "decoder"])
+    assert_type(trace.metrics["loss"], np.ndarray)
 
 
 def stages(trace: Trace) -> None:
