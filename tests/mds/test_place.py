@@ -46,7 +46,7 @@ def test_place_rows_do_not_depend_on_one_another():
 
 
 def test_masked_points_are_compared_over_common_samples(device):
-    """By hand: of two samples one is common, so squared distances count twice; the third point has nothing in common."""
+    """By hand: of two samples one is common, so squared distances count twice; the third point shares none."""
     nan = float("nan")
     new = torch.tensor([[[0.0, nan], [nan, nan], [nan, 1.0]]], dtype=torch.float64)
     fitted = torch.tensor([[[1.0, nan], [2.0, nan], [nan, nan]]], dtype=torch.float64)
