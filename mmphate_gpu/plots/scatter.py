@@ -35,7 +35,8 @@ def panels(
     Two components are drawn in the plane, and three or more in space (the first three). A single component is drawn
     against the epoch, or against the time step of a single epoch. Without a most active class there are three panels in
     a row. Dots are drawn in a fixed random order, so that no label hides another. Of more than 200,000 nodes, a fixed
-    random sample of 200,000 is drawn, and a note on the figure gives both numbers.
+    random sample of 200,000 is drawn, and a note on the figure gives both numbers. Nodes without a place (a row of NaN)
+    are not drawn, and another note counts them.
 
     Parameters
     ----------
@@ -56,12 +57,13 @@ def panels(
     Raises
     ------
     InputError, InputTypeError
-        No `Embedding`, or a bad ``path``, ``figsize`` or ``point_size``.
+        No `Embedding`, one in which no node has a place, or a bad ``path``, ``figsize`` or ``point_size``.
     """
     if not isinstance(embedding, Embedding):
         raise InputTypeError(f"embedding is a {type(embedding).__name__}; accepted: an Embedding")
     path = check_path(path)
-    shown = _draw_order(embedding.n_nodes)
+    placed = _placed(embedding)
+    shown = placed[_draw_order(len(placed))]
     points = _points(embedding, shown)
     colorings = _colorings(embedding, shown)
     figure = new_figure(_figsize(figsize, points, len(colorings)))
@@ -73,9 +75,17 @@ def panels(
         axes.scatter(*points.T, c=coloring.values, cmap=coloring.cmap, norm=coloring.norm, **_flat_or_deep(axes, style))
         _title(figure, panel, TITLES[name])
         _draw_key(figure, key, coloring)
-    _note_sample(figure, len(shown), embedding.n_nodes)
+    _note_nodes(figure, len(shown), len(placed), embedding.n_nodes)
     save_figure(figure, path)
     return figure
+
+
+def _placed(embedding: Embedding) -> np.ndarray:  # (n,)
+    """The nodes that have a place."""
+    placed = np.flatnonzero(np.isfinite(embedding.coordinates[:, 0]))
+    if not placed.size:
+        raise InputError("embedding has NaN in every row; accepted: at least one node with a place")
+    return placed
 
 
 def _draw_order(n_nodes: int) -> np.ndarray:
@@ -292,7 +302,8 @@ def _bar(figure: Figure, place: Place, coloring: Coloring) -> None:
     bar.ax.tick_params(labelsize=TICK_SIZE, labelcolor=INK, color=FAINT, width=0.7, length=2.5, pad=2)
 
 
-def _note_sample(figure: Figure, n_shown: int, n_nodes: int) -> None:
-    if n_shown < n_nodes:
-        note = f"{n_shown:,} of {n_nodes:,} nodes drawn, chosen at random"
-        figure.text(0.995, 0.006, note, ha="right", va="bottom", fontsize=TICK_SIZE - 1.5, color=FAINT)
+def _note_nodes(figure: Figure, n_shown: int, n_placed: int, n_nodes: int) -> None:
+    notes = [f"{n_nodes - n_placed:,} of {n_nodes:,} nodes have no place"] * (n_placed < n_nodes)
+    notes += [f"{n_shown:,} of {n_placed:,} nodes drawn, chosen at random"] * (n_shown < n_placed)
+    if notes:
+        figure.text(0.995, 0.006, "; ".join(notes), ha="right", va="bottom", fontsize=TICK_SIZE - 1.5, color=FAINT)
