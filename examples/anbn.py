@@ -94,7 +94,7 @@ def train(letters: str, n_units: int, *, epochs: int, n_snapshots: int, seed: in
     snapshots = set((np.linspace(0, 1, n_snapshots) ** 2 * epochs).round().astype(int).tolist())
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=LEARNING_RATE / 50)
-    with Recorder(model, "rnn", probe=x, label=list(TRAINED)) as recorder:
+    with Recorder(model, "rnn", probe=x, labels=list(TRAINED)) as recorder:
         recorder.snapshot(0)
         for epoch in range(1, epochs + 1):
             optimizer.zero_grad()

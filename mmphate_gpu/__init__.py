@@ -21,7 +21,7 @@ _NAMES = {
     "operators": ("as_linear_operator", "multislice_affinity", "to_cupy", "to_scipy", "to_torch_csr"),
     "params": ("Params",),
     "planning": ("Plan", "plan"),
-    "record": ("Recorder",),
+    "record": ("Recorder", "every"),
     "trace": ("Trace", "as_trace", "join_traces", "load_trace", "save_trace"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .planning import Plan as Plan
     from .planning import plan as plan
     from .record import Recorder as Recorder
+    from .record import every as every
     from .trace import Trace as Trace
     from .trace import as_trace as as_trace
     from .trace import join_traces as join_traces

@@ -15,6 +15,7 @@ from .errors import InputError
 from .landmarks.stratified import shares
 from .mds.place import Placement
 from .operators import AffinityOperator
+from .operators.graph_nodes import of_all_nodes
 from .ops.launch.compile_ahead import compile_ahead
 from .ops.word_hashes import word_hashes
 from .params import Labels, Params
@@ -231,7 +232,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         self._check_fitted()
         trace = as_trace(X, min_slices=1)
-        return like_input(X, trace, self._placement.coordinates(trace).to(trace.data.dtype))
+        return like_input(X, trace, self.placement_.coordinates(trace).to(trace.data.dtype))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "embedding_")
@@ -247,6 +248,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     clusters_ = property(lambda self: self._copy_of("clusters_"))
     von_neumann_entropy_ = property(lambda self: self._copy_of("von_neumann_entropy_"))
     diff_potential_ = property(lambda self: self._copy_of("diff_potential_"))
+    graph_nodes_ = property(lambda self: self._copy_of("graph_nodes_"))
 
     @isolated()
     def _copy_of(self, name: str) -> Any:
@@ -278,8 +280,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _fitted(self, X: Any, trace: Trace, run: Run) -> dict[str, Any]:
         """The fitted attributes, in the array type of ``X``. The large ones are the tensors of ``run``; they are copied
         when they are read."""
-        landmarks = run.landmarks
-        targets = run.mds.coordinates[landmarks.clusters]
+        landmarks, nodes = run.landmarks, run.affinity.nodes
+        targets = of_all_nodes(run.mds.coordinates[landmarks.clusters], nodes, trace.n_nodes, 0)
         return {
             "result_": _embedding(trace, run),
             "embedding_": like_input(X, trace, run.coordinates),
@@ -295,10 +297,11 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "clusters_": landmarks.clusters,
                 "von_neumann_entropy_": run.entropy,
                 "diff_potential_": run.potential,
+                "graph_nodes_": torch.arange(trace.n_nodes, device="cpu") if nodes is None else nodes,
             },
             "_copies": {},
             "_input_type": (_array_type(X), trace.data.device),
-            "_placement": Placement(
+            "placement_": Placement(
                 n_samples=trace.n_samples,
                 normalize=self.normalize,
                 axes=run.axes,
@@ -306,6 +309,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 targets=unit_major(targets.view(*run.points.shape[:2], -1)),
                 bandwidth=run.affinity.bandwidth,
                 thresh=self.thresh,
+                masked=trace.mask is not None,
             ),
         }
 

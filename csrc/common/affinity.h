@@ -18,6 +18,18 @@ MMP_HD double mmp_squared_distance(const double* x, mmp_i64 x_stride, const doub
     return sum;
 }
 
+// The same for points that may lack features, which are NaN: over the features that both have, scaled to all p. The
+// result is NaN if they have none in common.
+MMP_HD double mmp_masked_squared_distance(const double* x, mmp_i64 x_stride, const double* y, mmp_i64 y_stride,
+                                          mmp_i64 p) {
+    double sum = 0, count = 0;
+    for (mmp_i64 f = 0; f < p; ++f) {
+        const double d = x[f * x_stride] - y[f * y_stride];
+        if (d == d) sum = sum + d * d, count = count + 1;
+    }
+    return sum * ((double)p / count);
+}
+
 // 2^k for -1022 <= k <= 1023.
 MMP_HD double mmp_power_of_two(mmp_i64 k) {
     union {

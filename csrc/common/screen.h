@@ -44,6 +44,17 @@ MMP_HD double mmp_squared_reach(double reach) {
 // these shares, because the arithmetic of the bounds rounds too. `error` is infinite if float64 squares might overflow,
 // if a coordinate is not finite, or if p is 2^20 or more. Then nothing is certain, and float64 decides every pair. (The
 // C++ twin takes finite points only.)
+//
+// Points may lack features, which are NaN. Then D is the distance over the c >= 1 features that both have, times the
+// root of g = p / c. E is the root of mmp_masked_squared_distance. s is the float32 sum over these features times a
+// float32 number that is off by at most 3 u of g. span is the largest |x - c| that there is. The same bounds hold:
+// - The norm of c differences is off by sqrt(c) * 4.01 u, and the root of g multiplies this to sqrt(p) * 4.01 u. The
+//   same goes for results below the range of float32, sqrt(p) * 2^-62, and of float64, sqrt(p) * 2^-537. As g >= 1, the
+//   product with it falls below the range only if the sum does.
+// - The sum rounds at most c + 2 times, and the product adds 3 u + u. So s is off by (p + 7) u of its value. E rounds
+//   twice more, so it is off by (p + 5) v / 2. Twice the shares are (p + 7) u + (p + 5) v, less than `relative`.
+// - A sum of c squares times g is at most p times the largest square, so no number overflows that did not before.
+// Two points without a common feature have c = 0. They are within no radius: 0 times an infinite g is NaN.
 struct MmpScreen {
     double scale, error, relative;
 };

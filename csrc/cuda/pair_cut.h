@@ -15,8 +15,10 @@ MMP_DEVICE double mmp_most_square(const MmpScreen& screen, float rough) {
     return most * most;
 }
 
-// The squared distance of points i and j that decides. It has the same bits in all twins.
+// The squared distance of points i and j that decides. It has the same bits in all twins. It is NaN, which is within no
+// distance, if the points have no feature in common.
 MMP_OUTLINED double mmp_exact_square(const double* points, mmp_i64 p, int i, int j) {
+    if (mmp_masked) return mmp_masked_squared_distance(points + i * p, 1, points + j * p, 1, p);
     return mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
 }
 // The same for the points at the places a and b.

@@ -90,7 +90,7 @@ def train(
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=epochs)
         accuracies: tuple[list[float], list[float]] = ([], [])
-        with Recorder(model, "lstm", probe=data.probe[0], label=data.probe[1]) as recorder:
+        with Recorder(model, "lstm", probe=data.probe[0], labels=data.probe[1]) as recorder:
             for epoch in range(epochs + 1):
                 if epoch > 0:
                     _one_epoch(model, optimizer, *data.train)

@@ -9,7 +9,7 @@ from .distances import chunk_distances
 from .launch import native
 from .launch.cuda import Gpu
 from .launch.rehearsal import MOST_POINTS
-from .launch.twins import cpp_twin, cuda_twin, twins
+from .launch.twins import PORTABLE, cpp_twin, cuda_twin, twins
 from .pair_stack import TILE, Stack, stack_of
 
 # Points of a set whose k-th distances give the bracket: 256 of them bracket the median within 10 % of the ranks, at 3 %
@@ -19,35 +19,46 @@ SAMPLED = MOST_POINTS // 4
 Bracket = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def nearest_others(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)
+def nearest_others(
+    points: torch.Tensor, k: int, masked: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:  # (B, n, p) -> 2 x (B, n, k)
     """Distances, ascending, and indices of the ``k`` nearest other points, by chunks of distances and a partial sort.
 
-    O(B n^2 p) time, a few chunks of memory. Deterministic.
+    ``masked`` points may lack features (`distances_by_difference`). Where fewer than ``k`` others share a feature with
+    a point, its last distances are infinite. O(B n^2 p) time, a few chunks of memory. Deterministic.
     """
     n_sets, n_points, _ = points.shape
     distances = points.new_empty(n_sets, n_points, k)
     indices = torch.empty(n_sets, n_points, k, dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(n_sets, n_points):
-        block = chunk_distances(points, chunk, to_itself=-1)  # the point itself comes first, before its duplicates
+        block = chunk_distances(points, chunk, to_itself=-1, masked=masked)  # a point comes before its duplicates
         near, where = torch.topk(block, k + 1, dim=-1, largest=False, sorted=True)
         distances[chunk.sets, chunk.rows] = near[..., 1:]
         indices[chunk.sets, chunk.rows] = where[..., 1:]
     return distances, indices
 
 
-@twins("(Tensor points, int k) -> Tensor")
-def kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) float64
-    """The distance of every point to its ``k``-th nearest other point, 1 <= k < n."""
-    return nearest_others(points, k)[0][..., -1].contiguous()
+@twins("(Tensor points, int k, bool masked=False) -> Tensor")
+def kth_neighbor_distance(
+    points: torch.Tensor, k: int, masked: bool = False
+) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) float64
+    """The distance of every point to its ``k``-th nearest other point, 1 <= k < n.
+
+    It is infinite where fewer than ``k`` others share a feature with a ``masked`` point.
+    """
+    return nearest_others(points, k, masked)[0][..., -1].contiguous()
 
 
-@twins("(Tensor points, int k) -> Tensor")
-def median_kth_neighbor_distance(points: torch.Tensor, k: int) -> torch.Tensor:  # (B, n, p) float64 -> (B,) float64
+@twins("(Tensor points, int k, bool masked=False) -> Tensor")
+def median_kth_neighbor_distance(
+    points: torch.Tensor, k: int, masked: bool = False
+) -> torch.Tensor:  # (B, n, p) float64 -> (B,) float64
     """The median of `kth_neighbor_distance` over each set: the mean of the middle two where n is even.
 
-    The twins search only a bracket around the median, without the distances of all points; the result is the same.
+    It is infinite if a middle one is. The twins search only a bracket around the median, without the distances of all
+    points; the result is the same.
     """
-    return median(nearest_others(points, k)[0][..., -1])
+    return median(nearest_others(points, k, masked)[0][..., -1])
 
 
 def median(values: torch.Tensor) -> torch.Tensor:  # (B, n) -> (B,)
@@ -58,7 +69,9 @@ def median(values: torch.Tensor) -> torch.Tensor:  # (B, n) -> (B,)
 
 
 @cpp_twin(kth_neighbor_distance)
-def kth_neighbor_distance_cpp(points, k):
+def kth_neighbor_distance_cpp(points, k, masked=False):
+    if masked:
+        return PORTABLE["kth_neighbor_distance"](points, k, masked)
     points = points.contiguous()
     distances = points.new_empty(points.shape[:2])
     native.call("kth_neighbor_distance", "dd", points, *points.shape, k, distances)
@@ -66,7 +79,9 @@ def kth_neighbor_distance_cpp(points, k):
 
 
 @cpp_twin(median_kth_neighbor_distance)
-def median_kth_neighbor_distance_cpp(points, k):
+def median_kth_neighbor_distance_cpp(points, k, masked=False):
+    if masked:
+        return PORTABLE["median_kth_neighbor_distance"](points, k, masked)
     points = points.contiguous()
     medians = points.new_empty(points.shape[0])
     native.call("median_kth_neighbor_distance", "dd", points, *points.shape, k, SAMPLED, medians)
@@ -74,13 +89,17 @@ def median_kth_neighbor_distance_cpp(points, k):
 
 
 @cuda_twin(kth_neighbor_distance, rehearse=lambda sizes: [(sizes.small_set(), 1)])
-def kth_neighbor_distance_cuda(gpu: Gpu, points, k):
+def kth_neighbor_distance_cuda(gpu: Gpu, points, k, masked=False):
+    if masked:
+        return PORTABLE["kth_neighbor_distance"](points, k, masked)
     points = points.contiguous()
     return _kth_distances(gpu, points, stack_of(gpu, points), k)
 
 
 @cuda_twin(median_kth_neighbor_distance, rehearse=lambda sizes: [(sizes.large_set(), 1)])
-def median_kth_neighbor_distance_cuda(gpu: Gpu, points, k):
+def median_kth_neighbor_distance_cuda(gpu: Gpu, points, k, masked=False):
+    if masked:
+        return PORTABLE["median_kth_neighbor_distance"](points, k, masked)
     points = points.contiguous()
     n_sets, n, _ = points.shape
     if n <= 4 * SAMPLED:

@@ -15,12 +15,14 @@ def n_tiles(n_points: int) -> int:
     return -(-n_points // TILE)
 
 
-def kd_order(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
+def kd_order(points: torch.Tensor, masked: bool = False) -> torch.Tensor:  # (B, n, p) -> (B, n) int64
     """Every set in the order of the leaves of a kd-tree, which halves spans of points along their widest coordinate.
 
-    A span that fits a tile is a leaf. The spans of a level are sorted in one batch, so that a GPU gets few calls.
-    O(B n (p + log n)) time a level.
+    A span that fits a tile is a leaf. Features that ``masked`` points lack count as 0. The spans of a level are sorted
+    in one batch, so that a GPU gets few calls. O(B n (p + log n)) time a level.
     """
+    if masked:
+        points = points.masked_fill(points.isnan(), 0)
     n_sets, n, p = points.shape
     order = torch.arange(n, device=points.device).repeat(n_sets, 1)
     spans = [(0, n)]

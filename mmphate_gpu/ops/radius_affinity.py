@@ -18,7 +18,7 @@ from .distances import chunk_distances
 from .launch import native
 from .launch.cuda import Gpu, storage_types
 from .launch.kernel import blocks_of
-from .launch.twins import cpp_twin, cuda_twin, twins
+from .launch.twins import PORTABLE, cpp_twin, cuda_twin, twins
 from .pair_stack import ORDERED_ABOVE, TILE, stack_of
 
 # Smaller affinities are 0 in every dtype stored.
@@ -53,20 +53,26 @@ def kernel(
     return ((distances / bandwidth) ** decay).neg_().to(dtype).exp_()
 
 
-@twins("(Tensor points, float reach) -> Tensor")
-def radius_counts(points: torch.Tensor, reach: float) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) int64
+@twins("(Tensor points, float reach, bool masked=False) -> Tensor")
+def radius_counts(
+    points: torch.Tensor, reach: float, masked: bool = False
+) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) int64
     """The number of other points of its set within ``reach`` of each point.
 
-    O(B n^2 p) time, chunks of memory. Deterministic; the versions differ at most in the last bit of a distance.
+    ``masked`` points may lack features (`distances_by_difference`); two that share none are within no reach. O(B n^2 p)
+    time, chunks of memory. Deterministic; the versions differ at most in the last bit of a distance.
     """
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
     for chunk in pair_chunks(*points.shape[:2]):
-        counts[chunk.sets, chunk.rows] = (chunk_distances(points, chunk, to_itself=math.nan) <= reach).sum(-1)
+        distances = chunk_distances(points, chunk, to_itself=math.nan, masked=masked, apart=math.nan)
+        counts[chunk.sets, chunk.rows] = (distances <= reach).sum(-1)  # NaN is within no reach
     return counts
 
 
 @cpp_twin(radius_counts)
-def radius_counts_cpp(points, reach):
+def radius_counts_cpp(points, reach, masked=False):
+    if masked:
+        return PORTABLE["radius_counts"](points, reach, masked)
     points = points.contiguous()
     counts = points.new_empty(points.shape[:2], dtype=torch.int64)
     native.call("radius_count", "dl", points, *points.shape, float(reach), counts)
@@ -74,7 +80,9 @@ def radius_counts_cpp(points, reach):
 
 
 @cuda_twin(radius_counts, rehearse=lambda sizes: [(sizes.large_set(), 1)])
-def radius_counts_cuda(gpu: Gpu, points, reach):
+def radius_counts_cuda(gpu: Gpu, points, reach, masked=False):
+    if masked:
+        return PORTABLE["radius_counts"](points, reach, masked)
     points = points.contiguous()
     stack = stack_of(gpu, points, ordered=points.shape[1] > ORDERED_ABOVE)
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
@@ -86,7 +94,7 @@ def radius_counts_cuda(gpu: Gpu, points, reach):
 
 @twins(
     "(Tensor points, float bandwidth, float decay, float reach, int first, int last, Tensor indptr, Tensor gap, "
-    "Tensor(a!) indices, Tensor(b!) values) -> Tensor"
+    "Tensor(a!) indices, Tensor(b!) values, bool masked=False) -> Tensor"
 )
 def radius_fill(
     points: torch.Tensor,  # (B, n, p) float64
@@ -99,12 +107,14 @@ def radius_fill(
     gap: torch.Tensor,  # ((last - first) B,) int64
     indices: torch.Tensor,  # (nnz,) int32 or int64
     values: torch.Tensor,  # (nnz,) float32 or float64
+    masked: bool = False,
 ) -> torch.Tensor:
     """Write the entries exp(-(d_ij / bandwidth)^decay), d_ij <= reach, of the points i from ``first`` to ``last`` - 1.
 
     Rows and columns interleave the sets: point i of set b is number i B + b. So a unit-major stack fills the rows of a
     matrix in node order. The columns of a row ascend, and ``gap`` places stay free between those before the point
-    itself and those after it. ``indptr`` has the offsets of rows with `radius_counts` plus ``gap`` places.
+    itself and those after it. ``indptr`` has the offsets of rows with `radius_counts` plus ``gap`` places. ``masked``
+    points may lack features.
 
     Returns
     -------
@@ -114,7 +124,7 @@ def radius_fill(
     n_sets, n_points, _ = points.shape
     gap_at = indptr[:-1].clone()
     for chunk in pair_chunks(n_sets, n_points, rows=slice(first, last)):
-        distances = chunk_distances(points, chunk, to_itself=math.nan)  # NaN is within no reach
+        distances = chunk_distances(points, chunk, to_itself=math.nan, masked=masked, apart=math.nan)
         flat = torch.nonzero((distances <= reach).view(-1)).squeeze(1)
         row, column = flat // n_points, flat % n_points
         n_rows = distances.shape[1]
@@ -130,7 +140,10 @@ def radius_fill(
 
 
 @cpp_twin(radius_fill)
-def radius_fill_cpp(points, bandwidth, decay, reach, first, last, indptr, gap, indices, values):
+def radius_fill_cpp(points, bandwidth, decay, reach, first, last, indptr, gap, indices, values, masked=False):
+    if masked:
+        arguments = (points, bandwidth, decay, reach, first, last, indptr, gap, indices, values, masked)
+        return PORTABLE["radius_fill"](*arguments)
     points = points.contiguous()
     gap_at = torch.empty_like(gap)
     inputs = (points, *points.shape, first, last, float(reach), float(bandwidth), float(decay), indptr, gap)
@@ -145,7 +158,12 @@ def radius_fill_cpp(points, bandwidth, decay, reach, first, last, indptr, gap, i
         + (*sizes.zeros(2, sizes.n_points + 1, dtype=torch.int64), *sizes.entries())
     ],
 )
-def radius_fill_cuda(gpu: Gpu, points, bandwidth, decay, reach, first, last, indptr, gap, indices, values):
+def radius_fill_cuda(
+    gpu: Gpu, points, bandwidth, decay, reach, first, last, indptr, gap, indices, values, masked=False
+):
+    if masked:
+        arguments = (points, bandwidth, decay, reach, first, last, indptr, gap, indices, values, masked)
+        return PORTABLE["radius_fill"](*arguments)
     points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
     stack = stack_of(gpu, points)
     gap_at = torch.empty_like(gap)
@@ -169,8 +187,8 @@ def _rank_within_runs(keys: torch.Tensor) -> torch.Tensor:  # (k,) -> (k,) int64
 
 
 @twins(
-    "(Tensor points, Tensor bandwidth, float decay, float thresh, float smallest, float cut, ScalarType dtype) "
-    "-> (Tensor, Tensor, Tensor)"
+    "(Tensor points, Tensor bandwidth, float decay, float thresh, float smallest, float cut, ScalarType dtype, "
+    "bool masked=False) -> (Tensor, Tensor, Tensor)"
 )
 def symmetrized_affinity(
     points: torch.Tensor,  # (B, n, p) float64
@@ -180,16 +198,18 @@ def symmetrized_affinity(
     smallest: float,
     cut: float,
     dtype: torch.dtype,
+    masked: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The CSR tensors indptr, indices and values of (a_ij + a_ji) / 2, the diagonal included.
 
     a_ij is exp(-(d_ij / bandwidth_i)^decay), or 0 if that is below ``thresh``. Averages below ``thresh`` or
     ``smallest`` have no entry, and neither have pairs farther apart than ``cut`` times the larger bandwidth. There are
-    B n rows, and column indices count within the set.
+    B n rows, and column indices count within the set. ``masked`` points may lack features. Two that share none have no
+    entry, whatever their bandwidths; a point without any feature has no entry on the diagonal either.
     """
     n_sets, n_points, _ = points.shape
     counts, columns, values = [], [], []
-    for row, column, value in _symmetrized_entries(points, bandwidth, decay, thresh, smallest, cut):
+    for row, column, value in _symmetrized_entries(points, bandwidth, decay, thresh, smallest, cut, masked):
         counts.append(torch.bincount(row, minlength=n_sets * n_points))
         columns.append(column)
         values.append(value.to(dtype))
@@ -197,12 +217,19 @@ def symmetrized_affinity(
 
 
 def _symmetrized_entries(
-    points: torch.Tensor, bandwidth: torch.Tensor, decay: float, thresh: float, smallest: float, cut: float
+    points: torch.Tensor,
+    bandwidth: torch.Tensor,
+    decay: float,
+    thresh: float,
+    smallest: float,
+    cut: float,
+    masked: bool,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Rows (counted over all sets), columns and values, chunk by chunk in the order of the rows."""
     n_points = points.shape[1]
     for chunk in pair_chunks(*points.shape[:2]):
-        distances, width = chunk_distances(points, chunk), bandwidth[chunk.sets]
+        distances = chunk_distances(points, chunk, masked=masked, apart=math.nan)
+        width = bandwidth[chunk.sets]
         ends = width[:, chunk.rows, None], width[:, None, :]
         near = distances <= cut * torch.maximum(*ends)
         flat = torch.nonzero(near.view(-1)).squeeze(1)
@@ -225,17 +252,21 @@ def radius_affinity(
     decay: float,
     thresh: float,
     dtype: torch.dtype,
+    masked: bool = False,
 ) -> Csr:
     """`symmetrized_affinity` as one matrix of B n rows and n columns, which count within the set of the row."""
     n_sets, n_points, _ = points.shape
     # Slightly beyond the cut, because the average decides.
     cut = cut_radius(decay, thresh) * (1 + 1e-9)
-    indptr, indices, values = symmetrized_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype)
+    indptr, indices, values = symmetrized_affinity(points, bandwidth, decay, thresh, SMALLEST, cut, dtype, masked)
     return Csr(indptr, indices, values, (n_sets * n_points, n_points))
 
 
 @cpp_twin(symmetrized_affinity)
-def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dtype):
+def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dtype, masked=False):
+    if masked:
+        arguments = (points, bandwidth, decay, thresh, smallest, cut, dtype, masked)
+        return PORTABLE["symmetrized_affinity"](*arguments)
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     numbers = (float(decay), float(thresh), float(smallest), float(cut))
     inputs = (points, bandwidth, *points.shape, *numbers)
@@ -251,7 +282,10 @@ def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dt
     symmetrized_affinity,
     rehearse=lambda sizes: [(sizes.small_set(), sizes.small_set()[..., 0], 1, 0, 0, 1, sizes.dtype)],
 )
-def symmetrized_affinity_cuda(gpu: Gpu, points, bandwidth, decay, thresh, smallest, cut, dtype):
+def symmetrized_affinity_cuda(gpu: Gpu, points, bandwidth, decay, thresh, smallest, cut, dtype, masked=False):
+    if masked:
+        arguments = (points, bandwidth, decay, thresh, smallest, cut, dtype, masked)
+        return PORTABLE["symmetrized_affinity"](*arguments)
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     stack = stack_of(gpu, points)
     numbers = (float(decay), float(thresh), float(smallest), float(cut))

@@ -9,7 +9,7 @@ import torch
 
 from .chunks import row_chunks
 from .distances import distances_by_difference
-from .launch.twins import triton_twin, twins
+from .launch.twins import PORTABLE, triton_twin, twins
 from .point_tiles import TILE
 from .radius_affinity import kernel
 
@@ -18,54 +18,62 @@ from .radius_affinity import kernel
 FARTHEST = 1e30
 
 
-@twins("(Tensor points, Tensor rows, Tensor columns, float reach) -> Tensor")
+@twins("(Tensor points, Tensor rows, Tensor columns, float reach, bool masked=False) -> Tensor")
 def tile_reached(
     points: torch.Tensor,  # (r, TILE, p) float64, NaN in places without a point
     rows: torch.Tensor,  # (k,) int64
     columns: torch.Tensor,  # (k,) int64
     reach: float,
+    masked: bool = False,
 ) -> torch.Tensor:  # (k,) bool
     """Whether a point of tile ``rows[i]`` lies within ``reach`` of another point, of tile ``columns[i]``.
 
+    ``masked`` points may lack features, which are NaN (`distances_by_difference`). A place without a point lacks all.
     O(k TILE^2 p) time. Deterministic; the versions differ at most in the last bit of a distance.
     """
     reached = torch.empty(rows.shape, dtype=torch.bool, device=points.device)
     for part in row_chunks(rows.numel(), TILE * TILE):
-        reached[part] = (_distances(points, rows[part], columns[part]) <= reach).flatten(1).any(1)
+        reached[part] = (_distances(points, rows[part], columns[part], masked) <= reach).flatten(1).any(1)
     return reached
 
 
-@twins("(Tensor points, Tensor rows, Tensor columns, float bandwidth, float reach) -> Tensor")
+@twins("(Tensor points, Tensor rows, Tensor columns, float bandwidth, float reach, bool masked=False) -> Tensor")
 def tile_entries(
     points: torch.Tensor,  # (r, TILE, p) float64, NaN in places without a point
     rows: torch.Tensor,  # (k,) int64
     columns: torch.Tensor,  # (k,) int64
     bandwidth: float,
     reach: float,
+    masked: bool = False,
 ) -> torch.Tensor:  # (k, TILE, TILE) half
     """exp(-(d / bandwidth)^2) for pairs of different points within ``reach``, else 0.
 
+    ``masked`` points may lack features, as in `tile_reached`.
     The exponent is in float64, the exponential in float32, and the result rounded to half precision. O(k TILE^2 p)
     time; the result and a chunk of tiles of memory.
     """
     tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)
     width = torch.tensor(bandwidth, dtype=torch.float64, device=points.device)
     for part in row_chunks(rows.numel(), TILE * TILE):
-        distances = _distances(points, rows[part], columns[part])
+        distances = _distances(points, rows[part], columns[part], masked)
         entries = kernel(distances, width, decay=2, dtype=torch.float32)
         tiles[part] = entries.masked_fill_(~(distances <= reach), 0)
     return tiles
 
 
-def _distances(points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:  # (k, TILE, TILE)
+def _distances(
+    points: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, masked: bool
+) -> torch.Tensor:  # (k, TILE, TILE)
     """Distances of the pairs; from a point to itself NaN, which is within no reach."""
-    distances = distances_by_difference(points[rows], points[columns])
+    distances = distances_by_difference(points[rows], points[columns], masked, apart=math.nan)
     distances.diagonal(dim1=1, dim2=2).masked_fill_((rows == columns)[:, None], torch.nan)
     return distances
 
 
 @triton_twin(tile_reached, rehearse=lambda device: [(*_rehearsal(device), 1.0)])
-def tile_reached_triton(points, rows, columns, reach):
+def tile_reached_triton(points, rows, columns, reach, masked=False):
+    if masked:
+        return PORTABLE["tile_reached"](points, rows, columns, reach, masked)
     from .triton.pairs import tile_reached_kernel
 
     reached = torch.empty(rows.shape, dtype=torch.int8, device=points.device)
@@ -74,7 +82,9 @@ def tile_reached_triton(points, rows, columns, reach):
 
 
 @triton_twin(tile_entries, rehearse=lambda device: [(*_rehearsal(device), 1.0, 1.0)])
-def tile_entries_triton(points, rows, columns, bandwidth, reach):
+def tile_entries_triton(points, rows, columns, bandwidth, reach, masked=False):
+    if masked:
+        return PORTABLE["tile_entries"](points, rows, columns, bandwidth, reach, masked)
     from .triton.pairs import tile_entries_kernel
 
     tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)

@@ -41,18 +41,19 @@ class TileLayout(NamedTuple):
         return sum(part.numel() * part.element_size() for part in self)
 
 
-def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) float64
+def tile_layout(points: torch.Tensor, reach: float, masked: bool = False) -> TileLayout:  # (B, n, p) float64
     """The layout whose active tiles hold every pair of different points of a set within ``reach``.
 
     For every set the order is that of the points or of a kd-tree, whichever gives fewer active tiles in sampled rows.
+    ``masked`` points may lack features (`distances_by_difference`).
     O(B n^2 p) time at most: pairs of tiles whose bounding boxes are too far apart are left out. Deterministic.
     """
     n_sets = points.shape[0]
-    orders, shares = _judged_orders(points, reach, SAMPLED_ROWS)
+    orders, shares = _judged_orders(points, reach, SAMPLED_ROWS, masked)
     order = orders[shares.argmin(0), torch.arange(n_sets, device=points.device)]
     tiled = in_tiles(points, order, torch.nan)
     upper = _near_boxes(tiled, reach).triu_()
-    active = _reached(tiled, upper, reach)
+    active = _reached(tiled, upper, reach, masked)
     active |= active.mT.clone()
     counts = active.sum(2).view(-1)
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -62,28 +63,33 @@ def tile_layout(points: torch.Tensor, reach: float) -> TileLayout:  # (B, n, p) 
     return TileLayout(order, indptr, diagonal, (first[sets] + column).to(torch.int32))
 
 
-def active_share(points: torch.Tensor, reach: float, n_rows: int) -> float:  # (B, n, p) float64
+def active_share(points: torch.Tensor, reach: float, n_rows: int, masked: bool = False) -> float:  # (B, n, p) float64
     """The share of tiles that are active in `tile_layout`, from ``n_rows`` rows of tiles of every set.
 
     It is exact if these are all rows. O(B n_rows TILE n p) time at most. Deterministic.
     """
-    least = _judged_orders(points, reach, n_rows)[1].amin(0)
+    least = _judged_orders(points, reach, n_rows, masked)[1].amin(0)
     return float(least.mean())
 
 
-def _judged_orders(points: torch.Tensor, reach: float, n_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _judged_orders(points: torch.Tensor, reach: float, n_rows: int, masked: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Both orders of the points, (2, B, n) int64, and every set's share of active tiles in each, (2, B) float64."""
     n_sets, n, _ = points.shape
-    orders = torch.stack([torch.arange(n, device=points.device).expand(n_sets, n), kd_order(points)])
+    orders = torch.stack([torch.arange(n, device=points.device).expand(n_sets, n), kd_order(points, masked)])
     tiled = (in_tiles(points, order, torch.nan) for order in orders)
-    return orders, torch.stack([_sampled_share(points, reach, n_rows) for points in tiled])
+    return orders, torch.stack([_sampled_share(points, reach, n_rows, masked) for points in tiled])
 
 
 def _near_boxes(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B, t, TILE, p) -> (B, t, t) bool
-    """Pairs of tiles whose bounding boxes come within ``reach``, or slightly farther."""
+    """Pairs of tiles whose bounding boxes come within ``reach``, or slightly farther.
+
+    The box of a tile has no bounds along a feature that some of its points lack. A distance is at least that over the
+    other features, because its scale p / count is at least 1. A place without any feature is far from everything.
+    """
     nothing = tiled.isnan()
-    low = tiled.masked_fill(nothing, torch.inf).amin(2)
-    high = tiled.masked_fill(nothing, -torch.inf).amax(2)
+    lacking = (nothing & ~nothing.all(3, keepdim=True)).any(2)
+    low = tiled.masked_fill(nothing, torch.inf).amin(2).masked_fill_(lacking, -torch.inf)
+    high = tiled.masked_fill(nothing, -torch.inf).amax(2).masked_fill_(lacking, torch.inf)
     squared = tiled.new_zeros(*low.shape[:2], low.shape[1])
     for k in range(low.shape[2]):
         gap = low[:, :, None, k] - high[:, None, :, k]
@@ -91,21 +97,23 @@ def _near_boxes(tiled: torch.Tensor, reach: float) -> torch.Tensor:  # (B, t, TI
     return squared <= (reach * (1 + 1e-9)) ** 2
 
 
-def _sampled_share(tiled: torch.Tensor, reach: float, n_rows: int) -> torch.Tensor:  # (B,) float64
+def _sampled_share(tiled: torch.Tensor, reach: float, n_rows: int, masked: bool) -> torch.Tensor:  # (B,) float64
     """The share of active tiles of every set in a sample of its rows of tiles."""
     near = _near_boxes(tiled, reach)
     rows = torch.arange(0, near.shape[1], -(-near.shape[1] // n_rows), device=near.device)
     sampled = torch.zeros_like(near).index_copy_(1, rows, near[:, rows])
-    return _reached(tiled, sampled, reach).sum((1, 2)).double() / (len(rows) * near.shape[2])
+    return _reached(tiled, sampled, reach, masked).sum((1, 2)).double() / (len(rows) * near.shape[2])
 
 
-def _reached(tiled: torch.Tensor, candidates: torch.Tensor, reach: float) -> torch.Tensor:  # (B, t, t) bool, both
+def _reached(
+    tiled: torch.Tensor, candidates: torch.Tensor, reach: float, masked: bool
+) -> torch.Tensor:  # (B, t, t) bool, both
     """The pairs of tiles among ``candidates`` that hold a pair of points within ``reach``."""
     pairs = torch.nonzero(candidates.view(-1, candidates.shape[2]))
     n_rows = candidates.shape[1]
     row, column = pairs[:, 0], pairs[:, 0] // n_rows * n_rows + pairs[:, 1]
     reached = torch.zeros_like(candidates)
-    reached[candidates] = tile_reached(tiled.flatten(0, 1), row, column, reach)
+    reached[candidates] = tile_reached(tiled.flatten(0, 1), row, column, reach, masked)
     return reached
 
 

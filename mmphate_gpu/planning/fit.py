@@ -95,7 +95,7 @@ def run_within_memory(trace: Trace, p: Params, stages: Stages, callback: Callbac
 
 def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None, available: int) -> Run | Failure:
     def check(affinity: MultisliceAffinity) -> None:  # by the form and the number of entries of this affinity
-        counted = LEAST._replace(**affinity.stored_shares())
+        counted = LEAST._replace(**affinity.stored_shares(trace.n_nodes))
         _plan(trace, replace(p, storage=affinity.operator.storage), available, counted).check()
 
     try:

@@ -78,22 +78,22 @@ def as_time_zone(zones: Mapping[str, str] | None) -> dict[str, str]:
     return dict(zones or {})
 
 
-def as_label(values: Any) -> np.ndarray | None:
+def as_label(values: Any, name: str = "label") -> np.ndarray | None:
     """Class labels as int64, None for None; booleans and floating-point numbers without a fraction are accepted."""
     if values is None:
         return None
     accepted = f"whole numbers from {_INT64.min} to {_INT64.max}, one class per sample"
-    label = settled("label", values, accepted)
+    label = settled(name, values, accepted)
     if label.dtype.kind not in "iubf":
         remedy = "numpy.unique(..., return_inverse=True) turns text into such numbers"
-        raise InputTypeError(f"label has dtype {label.dtype}; accepted: {accepted} ({remedy})")
+        raise InputTypeError(f"{name} has dtype {label.dtype}; accepted: {accepted} ({remedy})")
     if label.dtype.kind == "f" and not np.array_equal(label, np.trunc(label)):
         first = label[label != np.trunc(label)].flat[0]
-        raise InputTypeError(f"label has dtype {label.dtype} and contains {first}; accepted: {accepted}")
+        raise InputTypeError(f"{name} has dtype {label.dtype} and contains {first}; accepted: {accepted}")
     for extreme in (label.min(), label.max()) if label.size else ():
         # The float nearest to the largest int64 is 2^63, one beyond it.
         if not _INT64.min <= extreme <= _INT64.max or (label.dtype.kind == "f" and extreme >= 2.0**63):
-            raise InputError(f"label contains {extreme}; accepted: {accepted}")
+            raise InputError(f"{name} contains {extreme}; accepted: {accepted}")
     return label.astype(np.int64)
 
 

@@ -34,7 +34,8 @@ class Trace(SizesByName):
     data : (E, T, M, P) tensor, float32 or float64, any device; never modified. For a file too large for the memory a
         `StoredArray`, whose values every pass reads block by block: see `load_trace`, and `load`.
     epoch, timestep, unit, sample : (E,), (T,), (M,), (P,) coordinates: numbers, fixed-width text or dates.
-    mask : (E, T, M, P) boolean tensor, or `StoredArray`, True where a value is present; None when all are.
+    mask : (E, T, M, P) boolean tensor, or `StoredArray`, True where a value is present; None when all are. A mask that
+        is True everywhere becomes None.
     axes : the axes of the data before they became four; ("slice", "unit", "sample") means E slices and one timestep.
     label : (P,) integer class of each sample, or None.
     recorded : torch.float16 or torch.bfloat16 if the values were rounded to it before; None if they were not.
@@ -45,8 +46,7 @@ class Trace(SizesByName):
     Raises
     ------
     InputError, InputTypeError
-        A field that does not fit the others, a value that is present and not finite, or a
-        (slice, unit) without a single present sample. Cost: one pass over the data.
+        A field that does not fit the others, or a value that is present and not finite. Cost: one pass over the data.
     """
 
     data: Array
@@ -70,7 +70,8 @@ class Trace(SizesByName):
         if self._in_memory:
             vars(self).update(data=array_or_tensor("data", self.data))
         _check_fields(self)
-        _check_values(self)
+        if _check_values(self):
+            vars(self).update(mask=None)
 
     @property
     def n_samples(self) -> int:
@@ -139,7 +140,7 @@ class Trace(SizesByName):
         Raises
         ------
         InputError
-            An index out of range, a selection that is empty, or one that leaves a unit fully masked.
+            An index out of range, or a selection that is empty.
         """
         chosen = dict(zip(AXES, (epochs, timesteps, units, samples), strict=True))
         index = {
@@ -196,17 +197,15 @@ def _check_fields(trace: Trace) -> None:
         raise InputError(f"mask is {trace.mask.dtype} of shape {tuple(trace.mask.shape)}; accepted: bool of {shape}")
 
 
-def _check_values(trace: Trace) -> None:
-    largest = min(_LARGEST, torch.finfo(trace.data.dtype).max)
+def _check_values(trace: Trace) -> bool:
+    """Whether every value is present; raise `InputError` if one that is present is not finite or too large."""
+    largest, complete = min(_LARGEST, torch.finfo(trace.data.dtype).max), True
     for chunk, values, present in blocks(trace.data, trace.mask):
         start = chunk.sets.start, chunk.rows.start
         good = values.abs() <= largest  # false for NaN too
         if present is not None:
             good |= ~present
-            some = present.any(dim=-1)
-            if not bool(some.all()):
-                where = _place(trace, start, torch.nonzero(~some)[0].tolist())
-                raise InputError(f"mask leaves no sample present at {where}; every unit of a slice needs one")
+            complete &= bool(present.all())
         if not bool(good.all()):
             first = torch.nonzero(~good)[0].tolist()
             value, where = values[tuple(first)].item(), _place(trace, start, first)
@@ -214,10 +213,11 @@ def _check_values(trace: Trace) -> None:
                 f"data holds {value} at {where} (the first such index); accepted: finite numbers up to "
                 f"{_LARGEST:g}, or a mask that is False there"
             )
+    return complete
 
 
 def _place(trace: Trace, start: tuple[int, int], index: list[int]) -> str:
-    """The index (slice, unit[, sample]) in the block from ``start`` on, by the names of the user's axes."""
+    """The index (slice, unit, sample) in the block from ``start`` on, by the names of the user's axes."""
     slice_id, unit = start[0] + index[0], start[1] + index[1]
     lead = [slice_id] if trace.axes == SLICE_AXES else list(divmod(slice_id, trace.n_timesteps))
-    return ", ".join(f"{name} {number}" for name, number in zip(trace.axes, [*lead, unit, *index[2:]], strict=False))
+    return ", ".join(f"{name} {number}" for name, number in zip(trace.axes, [*lead, unit, *index[2:]], strict=True))

@@ -27,7 +27,7 @@ def test_layout_holds_every_pair(device, order, monkeypatch):
     monkeypatch.setattr(tile_layout_module, "SAMPLED_ROWS", 3)
     if order == "time":
         in_time = torch.arange(LONG, device=device).repeat(3, 1)
-        monkeypatch.setattr(tile_layout_module, "kd_order", lambda points: in_time)
+        monkeypatch.setattr(tile_layout_module, "kd_order", lambda *_: in_time)
     layout = tile_layout(points, reach)
     near = torch.cdist(points, points) <= reach
     expected = []

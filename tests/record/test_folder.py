@@ -38,8 +38,8 @@ def test_folder_is_readable_after_every_snapshot(tmp_path):
     lengths = torch.tensor([2, 5, 3, 5, 1, 4])
     packed = pack_padded_sequence(probe(), lengths, batch_first=True, enforce_sorted=False)
     model = Net()
-    stored = Recorder(model, "rnn", probe=packed, path=folder, label=np.arange(B))
-    kept = Recorder(model, "rnn", probe=packed, label=np.arange(B))
+    stored = Recorder(model, "rnn", probe=packed, path=folder, labels=np.arange(B))
+    kept = Recorder(model, "rnn", probe=packed, labels=np.arange(B))
     assert not folder.exists()
     with stored, kept:
         for epoch in (0, 5, 7.5):

@@ -60,7 +60,7 @@ def write_recording(path, three):
         return write_snapshots(path, values().reshape(12, 5, 23))
     lengths = nn_lengths()
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(6, 23, 2), lengths, enforce_sorted=False)
-    with Recorder(torch.nn.GRU(2, 5), "", probe=packed, label=np.arange(23) % 2, path=path / "run") as recorder:
+    with Recorder(torch.nn.GRU(2, 5), "", probe=packed, labels=np.arange(23) % 2, path=path / "run") as recorder:
         for epoch in (0, 2, 5):
             recorder.snapshot(epoch)
     return path / "run"

@@ -251,8 +251,8 @@ def test_labels_that_int64_cannot_hold_are_refused(label, error, words):
     with pytest.raises(error, match=f"^label (has )?{words}") as caught:
         mp.as_trace(VALUES, label=label)
     assert accepted in str(caught.value)
-    with pytest.raises(error, match="^label "):
-        mp.Recorder(torch.nn.GRU(2, 3), "", probe=torch.zeros(5, 4, 2), label=label)
+    with pytest.raises(error, match="^labels "):
+        mp.Recorder(torch.nn.GRU(2, 3), "", probe=torch.zeros(5, 4, 2), labels=label)
 
 
 def test_labels_with_missing_entries_of_pandas_are_refused():

@@ -29,6 +29,7 @@ from mmphate_gpu import (
     as_trace,
     datasets,
     diffusion_potential,
+    every,
     join_traces,
     landmark_diffusion,
     load_trace,
@@ -86,8 +87,9 @@ def results(embedding: Embedding) -> None:
 
 
 def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
-    with Recorder(model, "rnn", probe=probe, label=[0, 1]) as recorder:
-        recorder.snapshot(0)
+    with Recorder(model, ["rnn", "head"], probe, labels=[0, 1], epochs=every(5, after=28)) as recorder:
+        assert_type(recorder.snapshot(0, loss=0.5), bool)
+    assert_type(recorder.epochs, list[float])
     assert_type(recorder.trace(), Trace)
     assert_type(datasets.bifurcation("hopf", n_epochs=10), Trace)
     assert_type(datasets.random_walk(n_slices=10), Trace)

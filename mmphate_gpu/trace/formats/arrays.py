@@ -55,7 +55,7 @@ BESIDE = ("slice", *AXES, *BESIDE_AXES, "mask", "axes", *ZONES.values())
 _SMALL = 2**26  # bytes; an array below this is not compared with what the file stores
 _MOST_COMPRESSED = 100_000  # claimed bytes for each stored byte
 _MOST_COMPRESSED_DATA = 900  # claimed bytes for each stored byte; deflate compresses zeros to 1 / 1,030
-_MOST_METADATA = 2**22  # bytes; parsed JSON takes up to twenty times as much memory
+MOST_METADATA = 2**22  # bytes; parsed JSON takes up to twenty times as much memory
 _MOST_CHUNKS = 10_000_000
 _FEW_CHUNKS = 50_000  # each chunk of an array costs zarr and HDF5 up to 4 kB and 0.2 ms
 _SMALL_CHUNK = 1024  # bytes; an array of more than _FEW_CHUNKS chunks needs chunks of this size on average
@@ -218,8 +218,8 @@ def padded_text(what: str, texts: Sequence[str]) -> np.ndarray:
 
 def json_of(file: Path) -> dict[str, Any]:
     """The object in a .json that describes other files; `InputError` if it is too large or something else."""
-    if file.stat().st_size > _MOST_METADATA:
-        raise InputError(f"{file} has {file.stat().st_size} bytes; accepted: metadata of at most {_MOST_METADATA}")
+    if file.stat().st_size > MOST_METADATA:
+        raise InputError(f"{file} has {file.stat().st_size} bytes; accepted: metadata of at most {MOST_METADATA}")
     content = json.loads(file.read_bytes())
     if not isinstance(content, dict):
         raise InputError(f"{file} holds a {type(content).__name__}; accepted: a JSON object")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
 import struct
@@ -313,10 +314,20 @@ def write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
     save_array(path, fields["data"])
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file. On a full disk it raises the OSError of the system, which `numpy.save` to a file loses."""
+def save_array(path: Path, array: np.ndarray) -> str:
+    """Write a .npy file and return its SHA-256.
+
+    On a full disk it raises the OSError of the system, which `numpy.save` to a file loses.
+    """
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
+
+        def write(part: bytes) -> None:
+            digest.update(part)
+            file.write(part)
+
+        np.save(SimpleNamespace(write=write), array, allow_pickle=False)
+    return digest.hexdigest()
 
 
 def write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:

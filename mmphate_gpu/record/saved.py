@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .walk import MISSING, Members, Walk
+from .reachable import MISSING, Members, Walk
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SMALL = 16384  # values; tensors up to this size are copied and compared together
