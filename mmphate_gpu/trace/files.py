@@ -110,8 +110,8 @@ def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading
 def _contents(path: str | os.PathLike[str], follow_links: bool, damaged: str = "raise") -> Iterator[Contents]:
     path = expanded(path)
     with readable(path):
-        found = _format(path, follow_links)
-        opener = partial(open_recording, damaged=damaged) if found == META else OPENERS[found]
+        stored = _format(path, follow_links)
+        opener = partial(open_recording, damaged=damaged) if stored == META else OPENERS[stored]
         with opener(path, follow_links=follow_links) as variables, naming(path):
             yield contents_of(path, variables)
 
