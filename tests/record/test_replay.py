@@ -128,6 +128,7 @@ def test_units_name_their_layer_direction_and_gate():
     def units(name, **options):
         return list(dict.fromkeys(find_layers(rnn, name, **options)[0].units(0)))
 
+    assert list(dict.fromkeys(find_layers(nn.LSTM(F, H), "", state="c")[0].units(0))) == ["c"]
     assert units("one") == ["one"] and units("one", state="c") == ["one c"]
     assert units("rnn") == ["rnn.forward", "rnn.backward"] and units("rnn", direction="backward") == ["rnn.backward"]
     assert units("rnn", layer=0, direction="forward") == ["rnn.0.forward"]
@@ -361,7 +362,16 @@ def test_an_empty_batch_has_no_states():
         assert values(seeded(nn.LSTM, num_layers=2), "", probe()[:, :0], state=state, layer=0).shape == (B, H, 0)
 
 
-def test_no_warning_comes_from_a_replay():
+def test_no_warning_comes_from_a_replay(monkeypatch):
+    gru = torch.gru
+
+    def warns(*args):
+        warnings.warn("RNN module weights are not part of single contiguous chunk of memory.", stacklevel=2)  # cuDNN
+        return gru(*args)
+
+    monkeypatch.setattr(torch, "gru", warns)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        values(seeded(nn.LSTM, num_layers=2), "", probe(T, B, F), state="gates", layer="all")
+        values(seeded(nn.GRU, num_layers=2), "", probe(T, B, F), state="gates", layer="all")
+        with pytest.raises(UserWarning, match="single contiguous chunk"):
+            torch.gru()
