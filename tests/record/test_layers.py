@@ -59,6 +59,7 @@ RIGHT = {
         *({}, None),
     ),
     "a batch norm of two axes is one time step": (nn.BatchNorm1d(F), "", X[:, 0], {}, None),
+    "a cell called once, which needs no option": (nn.GRUCell(F, H), "", X[:, 0], {"batch_first": True}, None),
     "a GRU, batch first": (nn.GRU(F, H, batch_first=True), "", X, {}, BATCH),
     "a GRU, time first": (nn.GRU(F, H), "", X, {}, TIME),
     "an LSTM of two layers and directions": (nn.LSTM(F, H, 2, bidirectional=True), "", X, {}, TIME),

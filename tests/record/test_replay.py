@@ -241,6 +241,24 @@ def test_autocast_is_replayed(cls, within):
     np.testing.assert_allclose(result, correct, rtol=0, atol=4 * torch.finfo(torch.bfloat16).eps)
 
 
+def test_autocast_is_replayed_with_the_factors_that_it_rounds():
+    rnn, first = seeded(nn.GRU, num_layers=2, batch_first=True), seeded(nn.GRU, batch_first=True)
+    first.load_state_dict({name: weight for name, weight in rnn.state_dict().items() if name.endswith("l0")})
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        inner = first(probe())[0]
+        assert np.array_equal(values(rnn, "", probe(), layer=0), inner.permute(1, 2, 0))
+        gates = values(first, "", probe(), state="gates")
+
+    def rounded(value):
+        return value.detach().bfloat16().double()
+
+    before = torch.cat([torch.zeros(B, 1, H), inner[:, :-1]], 1)
+    from_x = rounded(probe()) @ rounded(first.weight_ih_l0).T + rounded(first.bias_ih_l0)
+    from_h = rounded(before) @ rounded(first.weight_hh_l0).T + rounded(first.bias_hh_l0)
+    r = (from_x + from_h)[..., :H].sigmoid()
+    np.testing.assert_allclose(gates[:, :H], r.permute(1, 2, 0), rtol=0, atol=1e-6)  # without rounding: 0.002
+
+
 def test_weights_that_are_computed_for_each_forward():
     x = probe()
     with pytest.warns(FutureWarning, match="weight_norm"):
