@@ -51,7 +51,7 @@ class Forwards:
         run = functools.partial(self._run, layers, start)
         last, carried = settled(run, start, self._carried)
         if is_first:
-            warn_of_other_states(run, carried, last, f"layer={', '.join(repr(layer.name) for layer in layers)}")
+            warn_of_other_states(run, carried, last, f"layer {', '.join(repr(layer.name) for layer in layers)}")
         self._start, self._carried = start, carried
         return last.batches
 

@@ -34,7 +34,7 @@ def raising(error):
 
 
 FAULTS = {
-    "NaN": (lambda x: x * float("nan"), "InputError: layer='rnn' returns nan at time step 0"),
+    "NaN": (lambda x: x * float("nan"), "InputError: layer 'rnn' returns nan at time step 0"),
     "another length": (lambda x: x[:, :2], "InputError: the layers return float32 .* before float32"),
     "an error of the model": (raising(RuntimeError("boom")), "RuntimeError: boom"),
     "any error of the model": (raising(ZeroDivisionError("no")), "ZeroDivisionError: no"),

@@ -354,7 +354,7 @@ def test_shapes_labels_and_values_that_do_not_fit():
         rec.snapshot(0)
         nn.init.constant_(diverging.rnn.weight_ih_l0, float("nan"))
         with pytest.raises(
-            InputError, match="layer=.rnn. returns nan at time step 0, unit 0, sample 0; the training has"
+            InputError, match="layer 'rnn' returns nan at time step 0, unit 0, sample 0; the training has"
         ):
             rec.snapshot(1)
     assert rec.trace().n_epochs == 1

@@ -142,7 +142,7 @@ def test_other_dtypes_are_refused(dtype):
 @pytest.mark.parametrize(("value", "dtype"), [(70000.0, "float16"), (1e39, "float32")])
 def test_a_value_beyond_the_dtype_is_named(value, dtype):
     model = nn.Sequential(nn.Flatten(0, 1), nn.Threshold(value / 2, value)).double()
-    message = f"layer='1' returns {value:g} at time step 0, unit 0, sample 0; accepted: a dtype with a wider range"
+    message = f"layer '1' returns {value:g} at time step 0, unit 0, sample 0; accepted: a dtype with a wider range"
     with (
         Recorder(model, "1", probe().double(), dtype=dtype) as recorder,
         pytest.raises(InputError, match=re.escape(message)),
@@ -219,7 +219,7 @@ def test_the_units_of_several_layers_lie_side_by_side():
 def test_layers_of_other_time_steps_are_refused():
     with (
         Recorder(Pair(), ["encoder", "head"], probe()) as recorder,
-        pytest.raises(InputError, match="layer='head' returns 1 time steps of 6 samples, 'encoder' 5 of 6; accepted"),
+        pytest.raises(InputError, match="layer 'head' returns 1 time steps of 6 samples, 'encoder' 5 of 6; accepted"),
     ):
         recorder.snapshot(0)
 
