@@ -77,6 +77,10 @@ RIGHT = {
         *(sequential(sequential(nn.Conv1d(F, H, 3), nn.BatchNorm1d(H), nn.ReLU(), nn.Dropout())), "0", CHANNELS),
         *({}, CHANNEL),
     ),
+    "a block of attention and a norm": (
+        *(sequential(nn.TransformerEncoderLayer(**LAYER, batch_first=True), nn.LayerNorm(8)), "", W),
+        *({}, BATCH),
+    ),
     "a block that ends with a GRU": (sequential(nn.Linear(F, F), nn.GRU(F, H)), "", X, {}, TIME),
     "a linear layer, batch first": (nn.Linear(F, H), "", X, {"batch_first": True}, BATCH),
     "a linear layer, time first": (nn.Linear(F, H), "", X, {"batch_first": False}, TIME),
