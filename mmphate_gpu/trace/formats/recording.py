@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -203,8 +204,9 @@ def _beside(header: dict[str, Any], n_timesteps: int, n_units: int, n_samples: i
     names = {
         name: _coordinate(name, header[name]) for name in ("timestep", "unit", "label") if header[name] is not None
     }
-    layers = [name for name, count in header["unit_layer"] for _ in range(min(count, n_units))]
-    names["unit_layer"] = padded_text("unit_layer", list(map(str, layers)))
+    n_units = min(n_units, len(header["unit"]))  # as long as the file makes it, whatever it claims
+    layers = itertools.chain.from_iterable(itertools.repeat(str(name), count) for name, count in header["unit_layer"])
+    names["unit_layer"] = padded_text("unit_layer", list(itertools.islice(layers, n_units + 1)))
     if header["mask"] is not None:
         names["mask"] = _mask(header["mask"], n_timesteps, n_samples)
     return names
