@@ -16,12 +16,13 @@ _NAMES = {
     "errors": ("InputError", "InputTypeError"),
     "estimator": ("MMPHATE",),
     "landmarks": ("Landmarks", "landmark_diffusion"),
+    "live": ("LiveEmbedding",),
     "m_phate": ("M_PHATE",),
     "mds": ("MDSResult", "metric_mds", "stress"),
     "operators": ("as_linear_operator", "multislice_affinity", "to_cupy", "to_scipy", "to_torch_csr"),
     "params": ("Params",),
     "planning": ("Plan", "plan"),
-    "record": ("Recorder", "every"),
+    "record": ("KerasRecorder", "LightningRecorder", "Recorder", "every"),
     "trace": ("Trace", "as_trace", "join_traces", "load_trace", "save_trace"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .estimator import MMPHATE as MMPHATE
     from .landmarks import Landmarks as Landmarks
     from .landmarks import landmark_diffusion as landmark_diffusion
+    from .live import LiveEmbedding as LiveEmbedding
     from .m_phate import M_PHATE as M_PHATE
     from .mds import MDSResult as MDSResult
     from .mds import metric_mds as metric_mds
@@ -62,6 +64,8 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .params import Params as Params
     from .planning import Plan as Plan
     from .planning import plan as plan
+    from .record import KerasRecorder as KerasRecorder
+    from .record import LightningRecorder as LightningRecorder
     from .record import Recorder as Recorder
     from .record import every as every
     from .trace import Trace as Trace

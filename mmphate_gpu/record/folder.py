@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..runtime.atomic import PathExistsError, listing, whole_file
 from ..runtime.lock import WriterLock
 from ..runtime.paths import expanded, writable
-from ..trace import Trace, as_trace, load_trace
+from ..trace import Trace, load_trace
 from ..trace.dims import AXES
 from ..trace.formats.arrays import naming, readable
 from ..trace.formats.npy import save_array
@@ -194,7 +194,7 @@ class FolderStore:
     def trace(self) -> Trace:
         """The snapshots so far, read back."""
         self._check_mine()
-        return as_trace(load_trace(self._path))
+        return load_trace(self._path)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

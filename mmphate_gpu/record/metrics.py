@@ -13,7 +13,7 @@ import torch
 from ..errors import InputError, InputTypeError
 from ..trace.dims import AXES
 
-_TAKEN = {*AXES, "slice", "label", "mask", "data", "trace", "unit_layer", "metrics"}  # what a trace calls its fields
+RESERVED = {*AXES, "slice", "label", "mask", "data", "trace", "unit_layer", "metrics"}  # what a trace calls its fields
 
 
 def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -22,9 +22,9 @@ def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _checked_name(name: str) -> str:
-    if not name.isidentifier() or name in _TAKEN:
+    if not name.isidentifier() or name in RESERVED:
         raise InputError(
-            f"the metric {name!r} cannot have this name; accepted: identifiers other than {', '.join(sorted(_TAKEN))}"
+            f"the metric {name!r} cannot have this name; accepted: identifiers other than {', '.join(sorted(RESERVED))}"
         )
     return name
 

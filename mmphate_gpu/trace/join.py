@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, InputTypeError, check_choice
+from ..runtime.isolation import isolated
 from ..runtime.read_array import is_sequence
 from .convert import as_trace
 from .dims import AXES, BESIDE_AXES
@@ -24,6 +25,7 @@ from .trace import Trace
 Runs: TypeAlias = tuple[tuple[int, slice], ...]
 
 
+@isolated()
 def join_traces(
     traces: Sequence[Any], *, axis: Literal["epoch", "unit"] = "epoch", overlap: Literal["raise", "last"] = "raise"
 ) -> Trace:
@@ -100,9 +102,11 @@ def _check_agree(number: int, first: Trace, other: Trace, axis: str) -> None:
         names = first.metrics.keys() & other.metrics.keys()
         pairs |= {f"metrics[{name!r}]": (first.metrics[name], other.metrics[name]) for name in sorted(names)}
     differences: dict[str, str | None] = {name: _difference(*pair) for name, pair in pairs.items()}
+    zones = [dict(trace.time_zone) for trace in (first, other)]
+    differences["time_zone"] = None if zones[0] == zones[1] else f"is {zones[1]}, not {zones[0]}"
     differences["axes"] = None if first.axes == other.axes else f"is {other.axes}, not {first.axes}"
-    device, there = other.data.device, first.data.device
-    differences["device"] = None if device == there else f"is {device}, not {there}"
+    devices = [trace.data.device for trace in (first, other)]
+    differences["device"] = None if devices[0] == devices[1] else f"is {devices[1]}, not {devices[0]}"
     differences[axis] = _difference_of_types(getattr(first, axis), getattr(other, axis))
     if axis == "unit" and (first.unit_layer is None) != (other.unit_layer is None):
         differences["unit_layer"] = _difference(first.unit_layer, other.unit_layer)

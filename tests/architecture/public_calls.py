@@ -43,6 +43,13 @@ def _masked() -> list[Any]:
     return [model.embedding_, model.result_.most_active, shares]
 
 
+def _joined() -> list[Any]:
+    parts = [mp.as_trace(WIDE[start:stop], epoch=np.arange(start, stop)) for start, stop in ((0, 12), (10, 30))]
+    masked = mp.as_trace(parts[1], mask=parts[1].data[:, 0] > -9)
+    trace = mp.join_traces([parts[0], masked], overlap="last")
+    return [trace.data, trace.mask, trace.epoch]
+
+
 def _affinity(storage: str) -> list[Any]:
     """Call every member of the operator, with float32 values and a vector in float64."""
     operator = mp.multislice_affinity(NARROW, storage=storage, device="cpu")
@@ -106,6 +113,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "fit lazy": lambda: fit(NARROW, storage="lazy", normalize=False, gamma=-1, knn_backend="torch"),
     "M_PHATE": lambda: [mp.M_PHATE(**FIT, n_jobs=1).fit_transform(WIDE)],
     "masked": _masked,
+    "joined": _joined,
     "affinity sparse": lambda: _affinity("sparse"),
     "affinity tiles": lambda: _affinity("tiles"),
     "affinity lazy": lambda: _affinity("lazy"),
