@@ -3,7 +3,7 @@
 
 namespace MMP_ISA {
 
-constexpr int rows_at_once = 8;
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 struct Buffers {
     std::vector<std::int32_t> list;
@@ -18,35 +18,41 @@ inline double kth_smallest(double* values, std::int64_t n, std::int64_t k) {
     return values[k - 1];
 }
 
-// The squared distance of point i to its k-th nearest other point. The list has these k points and i itself.
+// The squared distance of place i to its k-th nearest other place. The list has these k places and i itself.
 inline double kth_of_list(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t size,
                           std::int64_t k, double* squares) {
     exact_squares(set, i, list, size, squares);
     for (std::int64_t a = 0; a < size; ++a)
-        if (list[a] == i) squares[a] = -1;  // so that the point itself comes before its duplicates
+        if (list[a] == i) squares[a] = -1;  // so that the place itself comes before its duplicates
     return kth_smallest(squares, size, k + 1);
 }
 
-// The same from all points. The rough squares give a radius that surely holds k other points. The exact squares of the
-// points within this radius decide.
+// The same from all places; infinite if fewer than k others share a feature with place i. The rough squares give a
+// radius that surely holds k other places. The exact squares of the places within this radius decide.
 inline double kth_of_row(const Screen& set, std::int64_t i, std::int64_t k, Buffers& buffers) {
     buffers.fit(set);
     float* rough = buffers.rough.data();
-    for (std::int64_t j = 0; j < set.n; j += lanes<float>) {
-        Vec<float> squares[1];
-        rough_squares<1>(set, i, j, squares);
-        store<float>(rough + set.padded + j, squares[0]);
-    }
     float* all = rough + set.padded;
-    all[i] = 0;  // it is 0 already, because a point and itself have the same rounding
-    std::copy(all, all + set.n, rough);
-    std::nth_element(rough, rough + k, rough + set.n);
+    each_part(set, i, 0, [&](const auto& metric, std::int64_t first, std::int64_t last) {
+        for (std::int64_t j = first; j < last; j += lanes<float>) {
+            Vec<float> squares[1];
+            metric.template rough<1>(i, j, squares);
+            store<float>(all + j, squares[0]);
+        }
+    });
+    if (set.masked)  // nothing in common is infinitely far, so that all numbers have an order
+        for (std::int64_t j = 0; j < set.places; ++j) all[j] = all[j] >= 0 ? all[j] : (float)infinity;
+    all[i] = 0;  // it is 0 already unless the point has no feature, because a point and itself have the same rounding
+    std::copy(all, all + set.places, rough);
+    std::nth_element(rough, rough + k, rough + set.places);
+    if (set.masked && rough[k] == (float)infinity) return infinity;
     // Every rough distance is off by at most the error of the screen.
     const double radius = std::sqrt((double)rough[k]) * (1 + 2 * set.relative) + set.error;
-    const float most = set.possibly(radius * (1 + 1e-6) / set.scale);
+    // Finite rough squares are far below the largest float.
+    const float most = std::min(set.possibly(radius * (1 + 1e-6) / set.scale), std::numeric_limits<float>::max());
     std::int32_t* list = buffers.list.data();
     std::int64_t size = 0;
-    for (std::int64_t j = 0; j < set.n; ++j) {
+    for (std::int64_t j = 0; j < set.places; ++j) {
         list[size] = (std::int32_t)j;
         size += all[j] <= most;
     }
@@ -62,52 +68,55 @@ void kth_of_set(const Screen& set, std::int64_t k, const std::int64_t* rows, std
         Buffers buffers;
 #pragma omp for schedule(dynamic, 16)
         for (std::int64_t a = 0; a < n_rows; ++a)
-            guard([&] { distances[a] = std::sqrt(kth_of_row(set, rows ? rows[a] : a, k, buffers)); });
+            guard([&] { distances[a] = std::sqrt(kth_of_row(set, set.place(rows ? rows[a] : a), k, buffers)); });
     }
     guard.rethrow();
 }
 
 // The k-th distances of a set that is too small for a screen.
-void kth_of_few(const double* points, std::int64_t n, std::int64_t p, std::int64_t k, double* distances) {
+void kth_of_few(const Points& points, std::int64_t s, std::int64_t k, double* distances) {
     double squares[screened_from];
-    for (std::int64_t i = 0; i < n; ++i) {
-        for (std::int64_t j = 0; j < n; ++j) squares[j] = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
+    for (std::int64_t i = 0; i < points.n; ++i) {
+        for (std::int64_t j = 0; j < points.n; ++j) {
+            const double square = points.squared(s, i, j);
+            squares[j] = square >= 0 ? square : infinity;  // NaN: nothing in common
+        }
         squares[i] = -1;
-        distances[i] = std::sqrt(kth_smallest(squares, n, k + 1));
+        distances[i] = std::sqrt(kth_smallest(squares, points.n, k + 1));
     }
 }
 
-void kth(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, std::int64_t k, double* distances,
-         int threads) {
+void kth(const Points& points, std::int64_t k, double* distances, int threads) {
+    const std::int64_t n = points.n;
     if (n < screened_from) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-        for (std::int64_t s = 0; s < n_sets; ++s) kth_of_few(points + s * n * p, n, p, k, distances + s * n);
+        for (std::int64_t s = 0; s < points.n_sets; ++s) kth_of_few(points, s, k, distances + s * n);
         return;
     }
-    each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int set_threads) {
+    each_set(points, threads, [&](const Screen& set, std::int64_t s, int set_threads) {
         kth_of_set(set, k, nullptr, n, distances + s * n, set_threads);
     });
 }
 
-// Adds the pairs of rows i0 .. i0+R-1 with all later points to the counts of both points: `below` counts the points
-// that surely lie nearer than `low`, and `within` those that may lie within `high`.
-template <int R>
-void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std::int32_t* below,
-                  std::int32_t* within) {
+// Adds the pairs of rows i0 .. i0+R-1 with the later places up to last-1 to the counts of both places: `below` counts
+// the places that surely lie nearer than `low`, and `within` those that may lie within `high`.
+template <int R, class Metric>
+inline void bracket_part(const Metric& metric, std::int64_t i0, std::int64_t first, std::int64_t last, float low,
+                         float high, std::int32_t* below, std::int32_t* within) {
     typedef Vec<std::int32_t> Int;
     const Vec<float> least = splat<float>(low), most = splat<float>(high);
     Int row_below[R], row_within[R];
     for (int r = 0; r < R; ++r) row_below[r] = row_within[r] = Int{};
-    for (std::int64_t j = i0 / lanes<float> * lanes<float>; j < set.n; j += lanes<float>) {
+    for (std::int64_t j = first; j < last; j += lanes<float>) {
         Vec<float> squares[R];
-        rough_squares<R>(set, i0, j, squares);
+        metric.template rough<R>(i0, j, squares);
         Int column_below = load<std::int32_t>(below + j), column_within = load<std::int32_t>(within + j);
-        const bool edge = j < i0 + R || j + lanes<float> > set.n;
+        const bool edge = j < i0 + R || j + lanes<float> > last;
         for (int r = 0; r < R; ++r) {
             Int near = (Int)(squares[r] <= least), may = (Int)(squares[r] <= most);
-            if (edge)  // only pairs with later points of the set count
+            if (edge)  // only pairs with later places of this part count
                 for (int l = 0; l < lanes<float>; ++l)
-                    if (j + l <= i0 + r || j + l >= set.n) near[l] = may[l] = 0;
+                    if (j + l <= i0 + r || j + l >= last) near[l] = may[l] = 0;
             row_below[r] -= near, column_below -= near;
             row_within[r] -= may, column_within -= may;
         }
@@ -118,10 +127,20 @@ void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std
         for (int l = 0; l < lanes<float>; ++l) below[i0 + r] += row_below[r][l], within[i0 + r] += row_within[r][l];
 }
 
-// The same counts for all pairs of a set.
+// The same for all later places.
+template <int R>
+void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std::int32_t* below,
+                  std::int32_t* within) {
+    const std::int64_t from = i0 / lanes<float> * lanes<float>;
+    each_part(set, i0, from, [&](const auto& metric, std::int64_t first, std::int64_t last) {
+        bracket_part<R>(metric, i0, first, last, low, high, below, within);
+    });
+}
+
+// The same counts for all pairs of a set; those of a point are at the number of the point.
 void bracket_set(const Screen& set, double low, double high, std::int64_t* below, std::int64_t* within, int threads) {
     const float least = set.surely(std::nextafter(low, 0.0)), most = set.possibly(high);
-    const std::int64_t blocks = (set.n + rows_at_once - 1) / rows_at_once;
+    const std::int64_t blocks = (set.places + rows_at_once - 1) / rows_at_once;
     Guard guard;
 #pragma omp parallel num_threads(threads)
     {
@@ -131,14 +150,17 @@ void bracket_set(const Screen& set, double low, double high, std::int64_t* below
 #pragma omp for schedule(dynamic, 4)
         for (std::int64_t b = 0; b < blocks; ++b)
             guard([&] {
-                const std::int64_t i0 = b * rows_at_once, stop = std::min(set.n, i0 + rows_at_once);
+                const std::int64_t i0 = b * rows_at_once, stop = std::min(set.places, i0 + rows_at_once);
                 if (stop - i0 == rows_at_once)
                     return bracket_rows<rows_at_once>(set, i0, least, most, mine_below, mine_within);
                 for (std::int64_t i = i0; i < stop; ++i) bracket_rows<1>(set, i, least, most, mine_below, mine_within);
             });
         guard([&] {
 #pragma omp critical(mmphate_bracket)
-            for (std::int64_t i = 0; i < set.n; ++i) below[i] += mine_below[i], within[i] += mine_within[i];
+            for (std::int64_t i = 0; i < set.n; ++i) {
+                const std::int64_t place = set.place(i);
+                below[i] += mine_below[place], within[i] += mine_within[place];
+            }
         });
     }
     guard.rethrow();
@@ -158,8 +180,9 @@ void kth_within(const Screen& set, std::int64_t k, double high, const std::vecto
                 buffers.fit(set);
                 std::int32_t* list = buffers.list.data();
                 std::int64_t size = 0;
-                candidates<1>(set, rows[a], 0, set.n, most, &list, &size);
-                distances[a] = std::sqrt(kth_of_list(set, rows[a], list, size, k, buffers.squares.data()));
+                const std::int64_t place = set.place(rows[a]);
+                candidates<1>(set, place, most, &list, &size);
+                distances[a] = std::sqrt(kth_of_list(set, place, list, size, k, buffers.squares.data()));
             });
     }
     guard.rethrow();
@@ -215,23 +238,24 @@ double median_of_set(const Screen& set, std::int64_t k, std::int64_t sampled, in
 
 }  // namespace MMP_ISA
 
-// points (B, n, p), 1 <= k < n -> distances (B, n): from every point to its k-th nearest other point.
+// points (B, n, p), 1 <= k < n -> distances (B, n): from every point to its k-th nearest other point. Points may lack
+// features, which are NaN, if they are `masked`. A distance is infinite if fewer than k others share a feature.
 MMP_API int MMP_EXPORT(kth_neighbor_distance)(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p,
-                                              std::int64_t k, double* distances, int threads) {
+                                              std::int64_t masked, std::int64_t k, double* distances, int threads) {
     using namespace MMP_ISA;
-    return guarded([&] { return kth(points, n_sets, n, p, k, distances, threads), 0; });
+    return guarded([&] { return kth({points, n_sets, n, p, masked != 0}, k, distances, threads), 0; });
 }
 
 // -> medians (B,) of these distances over the points of each set. If n is even, a median is the mean of the middle two.
 // `sampled` points give a bracket. The result does not depend on them.
 MMP_API int MMP_EXPORT(median_kth_neighbor_distance)(const double* points, std::int64_t n_sets, std::int64_t n,
-                                                     std::int64_t p, std::int64_t k, std::int64_t sampled,
-                                                     double* medians, int threads) {
+                                                     std::int64_t p, std::int64_t masked, std::int64_t k,
+                                                     std::int64_t sampled, double* medians, int threads) {
     using namespace MMP_ISA;
     return guarded([&] {
         Screen set;
         for (std::int64_t s = 0; s < n_sets; ++s) {
-            set.fill(points + s * n * p, n, p);
+            set.fill(points + s * n * p, n, p, masked != 0);
             medians[s] = median_of_set(set, k, sampled, threads);
         }
         return 0;

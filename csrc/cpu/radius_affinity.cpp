@@ -4,8 +4,6 @@
 
 namespace MMP_ISA {
 
-constexpr int rows_at_once = 8;
-
 // Adds the pairs of two rows of the block to the counts of both.
 inline void count_inside(const Screen& set, std::int64_t i0, std::int64_t rows, double limit, std::int32_t* counts) {
     for (std::int64_t a = i0; a < i0 + rows; ++a)
@@ -13,28 +11,27 @@ inline void count_inside(const Screen& set, std::int64_t i0, std::int64_t rows, 
             if (set.squared(a, b) <= limit) ++counts[a], ++counts[b];
 }
 
-// Adds the pairs of rows i0 .. i0+R-1 with all later points to the counts of both points.
-template <int R>
-void count_rows(const Screen& set, std::int64_t i0, float surely, float possibly, double limit, std::int32_t* counts) {
+// Adds the pairs of rows i0 .. i0+R-1 with the places first .. last-1 to the counts of both.
+template <int R, class Metric>
+inline void count_part(const Metric& metric, std::int64_t i0, std::int64_t first, std::int64_t last, float surely,
+                       float possibly, double limit, std::int32_t* counts) {
     typedef Vec<std::int32_t> Int;
     const Vec<float> least = splat<float>(surely), most = splat<float>(possibly);
     Int rows[R];
     for (int r = 0; r < R; ++r) rows[r] = Int{};
-    count_inside(set, i0, R, limit, counts);
-    std::int64_t j = i0 + R;
-    for (; j < set.n; j += lanes<float>) {
+    for (std::int64_t j = first; j < last; j += lanes<float>) {
         Vec<float> squares[R];
-        rough_squares<R>(set, i0, j, squares);
+        metric.template rough<R>(i0, j, squares);
         Int column = load<std::int32_t>(counts + j);
         Int inside = Int{} - 1;
-        if (j + lanes<float> > set.n)
-            for (int l = (int)(set.n - j); l < lanes<float>; ++l) inside[l] = 0;
+        if (j + lanes<float> > last)
+            for (int l = (int)(last - j); l < lanes<float>; ++l) inside[l] = 0;
         for (int r = 0; r < R; ++r) {
             Int near = (Int)(squares[r] <= least) & inside;
             unsigned doubt = bits_of(((Int)(squares[r] <= most) & inside) ^ near);
             for (; __builtin_expect(doubt != 0, 0); doubt &= doubt - 1) {
                 const int l = __builtin_ctz(doubt);
-                if (set.squared(i0 + r, j + l) <= limit) near[l] = -1;
+                if (metric.set.squared(i0 + r, j + l) <= limit) near[l] = -1;
             }
             rows[r] -= near;
             column -= near;
@@ -45,18 +42,27 @@ void count_rows(const Screen& set, std::int64_t i0, float surely, float possibly
         for (int l = 0; l < lanes<float>; ++l) counts[i0 + r] += rows[r][l];
 }
 
+// Adds the pairs of rows i0 .. i0+R-1 with each other and with all later places to the counts of both.
+template <int R>
+void count_rows(const Screen& set, std::int64_t i0, float surely, float possibly, double limit, std::int32_t* counts) {
+    count_inside(set, i0, R, limit, counts);
+    each_part(set, i0, i0 + R, [&](const auto& metric, std::int64_t first, std::int64_t last) {
+        count_part<R>(metric, i0, first, last, surely, possibly, limit, counts);
+    });
+}
+
 inline void count_block(const Screen& set, std::int64_t block, float surely, float possibly, double limit,
                         std::int32_t* counts) {
     const std::int64_t i0 = block * rows_at_once;
-    if (i0 + rows_at_once <= set.n) return count_rows<rows_at_once>(set, i0, surely, possibly, limit, counts);
-    for (std::int64_t i = i0; i < set.n; ++i) count_rows<1>(set, i, surely, possibly, limit, counts);
+    if (i0 + rows_at_once <= set.places) return count_rows<rows_at_once>(set, i0, surely, possibly, limit, counts);
+    for (std::int64_t i = i0; i < set.places; ++i) count_rows<1>(set, i, surely, possibly, limit, counts);
 }
 
 // Adds the pairs of a set to counts[0 .. n-1]. Each thread has counts of its own, with room for whole registers.
 void count_set(const Screen& set, double reach, std::int64_t* counts, int threads) {
     const double limit = mmp_squared_reach(reach);
     const float surely = set.surely(reach), possibly = set.possibly(reach);
-    const std::int64_t blocks = (set.n + rows_at_once - 1) / rows_at_once;
+    const std::int64_t blocks = (set.places + rows_at_once - 1) / rows_at_once;
     Guard guard;
 #pragma omp parallel num_threads(threads)
     {
@@ -67,17 +73,16 @@ void count_set(const Screen& set, double reach, std::int64_t* counts, int thread
             guard([&] { count_block(set, b, surely, possibly, limit, mine.data()); });
         guard([&] {
 #pragma omp critical(mmphate_counts)
-            for (std::int64_t i = 0; i < set.n; ++i) counts[i] += mine[i];
+            for (std::int64_t i = 0; i < set.n; ++i) counts[i] += mine[set.place(i)];
         });
     }
     guard.rethrow();
 }
 
-void count(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, double reach,
-           std::int64_t* counts, int threads) {
-    std::fill(counts, counts + n_sets * n, 0);
-    each_set(points, n_sets, n, p, threads, [&](const Screen& set, std::int64_t s, int set_threads) {
-        count_set(set, reach, counts + s * n, set_threads);
+void count(const Points& points, double reach, std::int64_t* counts, int threads) {
+    std::fill(counts, counts + points.n_sets * points.n, 0);
+    each_set(points, threads, [&](const Screen& set, std::int64_t s, int set_threads) {
+        count_set(set, reach, counts + s * points.n, set_threads);
     });
 }
 
@@ -102,6 +107,7 @@ template <class I, class T> struct Target {
 struct Scratch {
     std::vector<std::int32_t> list;
     std::vector<double> squares;
+    PointOrder in_point_order;
     void fit(std::int64_t n) { list.resize((std::size_t)rows_at_once * n), squares.resize(n); }
 };
 
@@ -129,7 +135,7 @@ inline void kernels(double* values, std::int64_t n, double bandwidth, double dec
     }
 }
 
-// The affinities of point i with the listed points. It removes the points beyond the limit and point i from the list,
+// The affinities of place i with the listed places. It removes the places beyond the limit and place i from the list,
 // and returns how many remain.
 inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* list, std::int64_t k, double limit,
                                const Kernel& kernel, double* values) {
@@ -154,7 +160,7 @@ inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* 
     return kept;
 }
 
-// Writes the row of point i of set s. False if the row has no room for exactly k entries and its gap.
+// Writes the row of point i of set s; the list has points. False if the row has no room for exactly k entries and its gap.
 template <class I, class T>
 bool write_row(const Target<I, T>& target, std::int64_t s, std::int64_t i, const std::int32_t* list, std::int64_t k,
                const double* values) {
@@ -173,54 +179,75 @@ bool write_row(const Target<I, T>& target, std::int64_t s, std::int64_t i, const
     return true;
 }
 
-// Fills rows i0 .. i0+R-1 of set s. False if one of them has no room for exactly its entries.
+// Fills the rows of the places i0 .. i0+R-1 of set s. False if one of them has no room for exactly its entries.
 template <int R, class I, class T>
 bool fill_rows(const Screen& set, std::int64_t s, std::int64_t i0, double limit, const Kernel& kernel,
                const Target<I, T>& target, Scratch& scratch) {
     std::int32_t* lists[R];
     std::int64_t sizes[R];
     for (int r = 0; r < R; ++r) lists[r] = scratch.list.data() + (std::size_t)r * set.padded, sizes[r] = 0;
-    candidates<R>(set, i0, 0, set.n, set.possibly(kernel.reach), lists, sizes);
+    candidates<R>(set, i0, set.possibly(kernel.reach), lists, sizes);
     bool agreed = true;
     for (int r = 0; r < R; ++r) {
         double* values = scratch.squares.data();
         const std::int64_t kept = affinities(set, i0 + r, lists[r], sizes[r], limit, kernel, values);
-        agreed &= write_row(target, s, i0 + r, lists[r], kept, values);
+        scratch.in_point_order(set, lists[r], kept, values);
+        agreed &= write_row(target, s, set.point(i0 + r), lists[r], kept, values);
     }
     return agreed;
 }
 
-// The same for the rows from i0 on up to target.last, at most rows_at_once of them.
+// Places first .. last-1, of one run.
+struct Block {
+    std::int64_t first, last;
+};
+
+// The places of the points first .. last-1 in blocks of at most rows_at_once.
+std::vector<Block> blocks_of(const Screen& set, std::int64_t first, std::int64_t last) {
+    std::vector<Block> blocks;
+    const auto add = [&](std::int64_t from, std::int64_t end) {
+        for (; from < end; from += rows_at_once) blocks.push_back({from, std::min(from + rows_at_once, end)});
+    };
+    if (!set.masked) return add(first, last), blocks;
+    const std::int32_t* at = set.point_at.data();
+    for (const Run& run : set.runs)  // whose points ascend
+        add(std::lower_bound(at + run.first, at + run.end, first) - at,
+            std::lower_bound(at + run.first, at + run.end, last) - at);
+    return blocks;
+}
+
+// Fills the rows of a block.
 template <class I, class T>
-bool fill_block(const Screen& set, std::int64_t s, std::int64_t i0, double limit, const Kernel& kernel,
+bool fill_block(const Screen& set, std::int64_t s, Block block, double limit, const Kernel& kernel,
                 const Target<I, T>& target, Scratch& scratch) {
     scratch.fit(set.padded);
-    if (i0 + rows_at_once <= target.last) return fill_rows<rows_at_once>(set, s, i0, limit, kernel, target, scratch);
+    if (block.last - block.first == rows_at_once)
+        return fill_rows<rows_at_once>(set, s, block.first, limit, kernel, target, scratch);
     bool agreed = true;
-    for (std::int64_t i = i0; i < target.last; ++i) agreed &= fill_rows<1>(set, s, i, limit, kernel, target, scratch);
+    for (std::int64_t i = block.first; i < block.last; ++i)
+        agreed &= fill_rows<1>(set, s, i, limit, kernel, target, scratch);
     return agreed;
 }
 
 // 3 if a row does not have the entries it was counted to have, else 0.
 template <class I, class T>
-int fill(const double* points, std::int64_t n, std::int64_t p, const Kernel& kernel, const Target<I, T>& target,
-         int threads) {
+int fill(const Points& points, const Kernel& kernel, const Target<I, T>& target, int threads) {
     const double limit = mmp_squared_reach(kernel.reach);
     std::atomic<int> status{0};
     Guard guard;
-    auto block = [&](const Screen& set, std::int64_t s, std::int64_t i0, Scratch& scratch) {
-        if (!fill_block(set, s, i0, limit, kernel, target, scratch)) status = 3;
+    auto fill_one = [&](const Screen& set, std::int64_t s, Block block, Scratch& scratch) {
+        if (!fill_block(set, s, block, limit, kernel, target, scratch)) status = 3;
     };
-    if (n >= shared_from) {
+    if (points.n >= shared_from) {
         Screen set;
         for (std::int64_t s = 0; s < target.n_sets; ++s) {
-            set.fill(points + s * n * p, n, p);
+            points.fill(set, s);
+            const std::vector<Block> blocks = blocks_of(set, target.first, target.last);
 #pragma omp parallel num_threads(threads)
             {
                 Scratch scratch;
 #pragma omp for schedule(dynamic, 4)
-                for (std::int64_t i0 = target.first; i0 < target.last; i0 += rows_at_once)
-                    guard([&] { block(set, s, i0, scratch); });
+                for (std::size_t b = 0; b < blocks.size(); ++b) guard([&] { fill_one(set, s, blocks[b], scratch); });
             }
             guard.rethrow();
         }
@@ -234,8 +261,8 @@ int fill(const double* points, std::int64_t n, std::int64_t p, const Kernel& ker
 #pragma omp for schedule(static)
         for (std::int64_t s = 0; s < target.n_sets; ++s)
             guard([&] {
-                set.fill(points + s * n * p, n, p);
-                for (std::int64_t i0 = target.first; i0 < target.last; i0 += rows_at_once) block(set, s, i0, scratch);
+                points.fill(set, s);
+                for (Block block : blocks_of(set, target.first, target.last)) fill_one(set, s, block, scratch);
             });
     }
     guard.rethrow();
@@ -260,8 +287,9 @@ void symmetrized_set(const Screen& set, const double* bandwidth, double decay, d
     for (std::int64_t i = 0; i < set.n; ++i) {
         std::int32_t* list = scratch.list.data();
         std::int64_t size = 0;
-        candidates<1>(set, i, 0, set.n, possibly, &list, &size);
-        exact_squares(set, i, list, size, squares);
+        candidates<1>(set, set.place(i), possibly, &list, &size);
+        exact_squares(set, set.place(i), list, size, squares);
+        scratch.in_point_order(set, list, size, squares);
         for (std::int64_t a = 0; a < size; ++a) {
             const double width = bandwidth[list[a]];
             const double value = symmetrized_value(squares[a], bandwidth[i], width, decay, thresh, smallest, cut);
@@ -272,20 +300,20 @@ void symmetrized_set(const Screen& set, const double* bandwidth, double decay, d
 
 // The same for a set that is too small for a screen.
 template <class Take>
-void symmetrized_few(const double* points, const double* bandwidth, std::int64_t n, std::int64_t p, double decay,
-                     double thresh, double smallest, double cut, Take take) {
-    for (std::int64_t i = 0; i < n; ++i)
-        for (std::int64_t j = 0; j < n; ++j) {
-            const double square = mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
+void symmetrized_few(const Points& points, std::int64_t s, const double* bandwidth, double decay, double thresh,
+                     double smallest, double cut, Take take) {
+    for (std::int64_t i = 0; i < points.n; ++i)
+        for (std::int64_t j = 0; j < points.n; ++j) {
+            const double square = points.squared(s, i, j);
             const double value = symmetrized_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
             if (value > 0) take(i, j, value);
         }
 }
 
 template <class I, class T>
-void symmetrized(const double* points, const double* bandwidth, std::int64_t n_sets, std::int64_t n, std::int64_t p,
-                 double decay, double thresh, double smallest, double cut, const std::int64_t* indptr,
-                 std::int64_t* counts, I* indices, T* values, int threads) {
+void symmetrized(const Points& points, const double* bandwidth, double decay, double thresh, double smallest,
+                 double cut, const std::int64_t* indptr, std::int64_t* counts, I* indices, T* values, int threads) {
+    const std::int64_t n = points.n;
     Guard guard;
 #pragma omp parallel num_threads(threads)
     {
@@ -293,7 +321,7 @@ void symmetrized(const double* points, const double* bandwidth, std::int64_t n_s
         Scratch scratch;
         std::vector<std::int64_t> at;
 #pragma omp for schedule(dynamic, 16)
-        for (std::int64_t s = 0; s < n_sets; ++s)
+        for (std::int64_t s = 0; s < points.n_sets; ++s)
             guard([&] {
                 auto take = [&](std::int64_t i, std::int64_t j, double value) {
                     if (indptr) indices[at[i]] = (I)j, values[at[i]] = (T)value;
@@ -301,11 +329,11 @@ void symmetrized(const double* points, const double* bandwidth, std::int64_t n_s
                 };
                 at.resize(n);
                 for (std::int64_t i = 0; i < n; ++i) at[i] = indptr ? indptr[s * n + i] : 0;
-                const double *set_points = points + s * n * p, *widths = bandwidth + s * n;
+                const double* widths = bandwidth + s * n;
                 if (n < screened_from) {
-                    symmetrized_few(set_points, widths, n, p, decay, thresh, smallest, cut, take);
+                    symmetrized_few(points, s, widths, decay, thresh, smallest, cut, take);
                 } else {
-                    set.fill(set_points, n, p);
+                    points.fill(set, s);
                     scratch.fit(set.padded);
                     symmetrized_set(set, widths, decay, thresh, smallest, cut, scratch, take);
                 }
@@ -325,11 +353,12 @@ template <class Run> int by_storage(void* indices, int wide, void* values, int i
 
 }  // namespace MMP_ISA
 
-// points (B, n, p) -> counts (B, n): how many other points of its set lie within `reach` of each point.
+// points (B, n, p) -> counts (B, n): how many other points of its set lie within `reach` of each point. Points may lack
+// features, which are NaN, if they are `masked`.
 MMP_API int MMP_EXPORT(radius_count)(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p,
-                                     double reach, std::int64_t* counts, int threads) {
+                                     std::int64_t masked, double reach, std::int64_t* counts, int threads) {
     using namespace MMP_ISA;
-    return guarded([&] { return count(points, n_sets, n, p, reach, counts, threads), 0; });
+    return guarded([&] { return count({points, n_sets, n, p, masked != 0}, reach, counts, threads), 0; });
 }
 
 // It writes the entries that radius_count counted, for the points first .. last-1 of every set.
@@ -339,15 +368,16 @@ MMP_API int MMP_EXPORT(radius_count)(const double* points, std::int64_t n_sets, 
 // after the columns below that of point i; gap_at[row] becomes the first of these. The status is 3 if a row has more or
 // fewer pairs than its entries without the gap.
 MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p,
-                                    std::int64_t first, std::int64_t last, double reach, double bandwidth, double decay,
-                                    const std::int64_t* indptr, const std::int64_t* gap, std::int64_t* gap_at,
-                                    void* indices, int wide, void* values, int is_float, int threads) {
+                                    std::int64_t masked, std::int64_t first, std::int64_t last, double reach,
+                                    double bandwidth, double decay, const std::int64_t* indptr, const std::int64_t* gap,
+                                    std::int64_t* gap_at, void* indices, int wide, void* values, int is_float,
+                                    int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
         typedef std::remove_pointer_t<decltype(i)> I;
         typedef std::remove_pointer_t<decltype(v)> T;
         const Target<I, T> target{n_sets, first, last, indptr, gap, gap_at, i, v};
-        return fill(points, n, p, Kernel{reach, bandwidth, decay}, target, threads);
+        return fill({points, n_sets, n, p, masked != 0}, Kernel{reach, bandwidth, decay}, target, threads);
     };
     return guarded([&] { return by_storage(indices, wide, values, is_float, run); });
 }
@@ -355,13 +385,14 @@ MMP_API int MMP_EXPORT(radius_fill)(const double* points, std::int64_t n_sets, s
 // bandwidth (B, n): each point has its own. The diagonal is included. A pair farther apart than `cut` times its larger
 // bandwidth has no entry. If indptr is null, only counts are written; if counts is null, only indices and values.
 MMP_API int MMP_EXPORT(symmetrized_affinity)(const double* points, const double* bandwidth, std::int64_t n_sets,
-                                             std::int64_t n, std::int64_t p, double decay, double thresh,
-                                             double smallest, double cut, const std::int64_t* indptr,
+                                             std::int64_t n, std::int64_t p, std::int64_t masked, double decay,
+                                             double thresh, double smallest, double cut, const std::int64_t* indptr,
                                              std::int64_t* counts, void* indices, int wide, void* values, int is_float,
                                              int threads) {
     using namespace MMP_ISA;
     auto run = [&](auto* i, auto* v) {
-        symmetrized(points, bandwidth, n_sets, n, p, decay, thresh, smallest, cut, indptr, counts, i, v, threads);
+        const Points stack{points, n_sets, n, p, masked != 0};
+        symmetrized(stack, bandwidth, decay, thresh, smallest, cut, indptr, counts, i, v, threads);
         return 0;
     };
     return guarded([&] { return by_storage(indices, wide, values, is_float, run); });

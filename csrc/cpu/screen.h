@@ -1,120 +1,277 @@
 // The float32 screen of a point set: which pairs surely lie within a radius, and which may. Float64 decides the others.
 #pragma once
 #include "../common/screen.h"
-#include "simd.h"
-#include <algorithm>
+#include "presence.h"
 #include <limits>
-#include <vector>
 
 namespace MMP_ISA {
 
 // Sets of fewer points are compared pair by pair in float64 alone.
 constexpr std::int64_t screened_from = 32;
 
-// A point set, feature by feature: in float64, and in float32, where it is centered and scaled to about 1.
-struct Screen : MmpScreen {
-    std::int64_t n = 0, p = 0, padded = 0;
+// A point set, feature by feature: in float64, and in float32, where it is centered and scaled to about 1. A point has a
+// place, which is its number, unless the set is masked (see Presence). Places without a point are NaN, as are features
+// that a point lacks.
+struct Screen : MmpScreen, Presence {
+    std::int64_t n = 0, p = 0, places = 0, padded = 0;
+    bool masked = false;
     std::vector<double> exact;  // [p][padded]
     std::vector<float> rough;   // [p][padded]
 
-    void fill(const double* points, std::int64_t n_points, std::int64_t n_features) {
-        n = n_points, p = n_features, padded = ceil_to(n, lanes<float>) + lanes<float>;
-        exact.assign(p * padded, 0.0);
-        rough.assign(p * padded, 0.0f);
+    void fill(const double* points, std::int64_t n_points, std::int64_t n_features, bool may_lack) {
+        n = n_points, p = n_features, masked = may_lack;
+        if (masked) arrange(points, n, p);
+        places = masked ? runs.back().last : n, padded = ceil_to(places, lanes<float>) + lanes<float>;
+        exact.assign(p * padded, masked ? std::numeric_limits<double>::quiet_NaN() : 0.0);
+        rough.assign(p * padded, masked ? std::numeric_limits<float>::quiet_NaN() : 0.0f);
         double span = 0;
         std::vector<double> center(p, 0.0);
         for (std::int64_t f = 0; f < p; ++f) {
             double* x = exact.data() + f * padded;
             double least = std::numeric_limits<double>::infinity(), most = -least;
             for (std::int64_t i = 0; i < n; ++i) {
-                x[i] = points[i * p + f];
-                least = std::min(least, x[i]), most = std::max(most, x[i]);
+                const double value = points[i * p + f];
+                x[place(i)] = value;
+                least = std::min(least, value), most = std::max(most, value);  // NaN changes neither
             }
             center[f] = least / 2 + most / 2;
             span = std::max({span, center[f] - least, most - center[f]});
         }
         MmpScreen::operator=(mmp_screen(span, p));
         for (std::int64_t f = 0; f < p; ++f)
-            for (std::int64_t i = 0; i < n; ++i)
+            for (std::int64_t i = 0; i < places; ++i)
                 rough[f * padded + i] = (float)((exact[f * padded + i] - center[f]) * scale);
     }
+    std::int64_t place(std::int64_t point) const { return masked ? place_of[point] : point; }
+    // The point at a place; -1 if there is none.
+    std::int64_t point(std::int64_t place) const { return masked ? point_at[place] : place; }
     // Rough squares up to this are surely within `radius`. It is -1 if there is no such square.
     float surely(double radius) const { return mmp_surely(*this, radius); }
     // Rough squares above this are surely beyond `radius`.
     float possibly(double radius) const { return mmp_possibly(*this, radius); }
     double squared(std::int64_t i, std::int64_t j) const {
-        return mmp_squared_distance(exact.data() + i, padded, exact.data() + j, padded, p);
+        const double *x = exact.data() + i, *y = exact.data() + j;
+        return masked ? mmp_masked_squared_distance(x, padded, y, padded, p)
+                      : mmp_squared_distance(x, padded, y, padded, p);
     }
 };
 
-// The rough squares, which are squared distances in float32, of rows i0 .. i0+R-1 with the points j .. j+lanes-1.
-template <int R> inline void rough_squares(const Screen& set, std::int64_t i0, std::int64_t j, Vec<float>* squares) {
-    for (int r = 0; r < R; ++r) squares[r] = Vec<float>{};
-    const float* feature = set.rough.data();
-    for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
-        const Vec<float> x = load<float>(feature + j);
-        for (int r = 0; r < R; ++r) {
-            const Vec<float> d = x - splat<float>(feature[i0 + r]);
-            squares[r] = fused(d, d, squares[r]);
+// A metric computes the squares of some rows with some columns. `rough` has the squares in float32 of rows i0 .. i0+R-1
+// with the places j .. j+lanes-1. `exact` has those in float64 of row i with other points, one a lane, whose features
+// `others` loads. It has the bits of Screen::squared.
+
+// All points have all features.
+struct AllFeatures {
+    const Screen& set;
+
+    template <int R> void rough(std::int64_t i0, std::int64_t j, Vec<float>* squares) const {
+        for (int r = 0; r < R; ++r) squares[r] = Vec<float>{};
+        const float* feature = set.rough.data();
+        for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
+            const Vec<float> x = load<float>(feature + j);
+            for (int r = 0; r < R; ++r) {
+                const Vec<float> d = x - splat<float>(feature[i0 + r]);
+                squares[r] = fused(d, d, squares[r]);
+            }
         }
     }
-}
-
-// Lists, for each of R rows, the points first .. last-1 whose rough square is at most `limit` (see Screen::possibly),
-// in ascending order. A list has room for Screen::padded numbers, since `append` may write one register too much.
-template <int R>
-inline void candidates(const Screen& set, std::int64_t i0, std::int64_t first, std::int64_t last, float limit,
-                       std::int32_t* const* lists, std::int64_t* sizes) {
-    const Vec<float> most = splat<float>(limit);
-    for (std::int64_t j = first; j < last; j += lanes<float>) {
-        Vec<float> squares[R];
-        rough_squares<R>(set, i0, j, squares);
-        const unsigned inside = last - j < lanes<float> ? (1u << (last - j)) - 1 : ~0u;
-        for (int r = 0; r < R; ++r) {
-            const unsigned bits = bits_of((Vec<std::int32_t>)(squares[r] <= most)) & inside;
-            if (bits) sizes[r] = append(lists[r], sizes[r], bits, j);
-        }
-    }
-}
-
-// Exact squared distances from point i to the points of an ascending list, with the bits of Screen::squared. A point of
-// a trajectory is near for many steps in a row. Such points are neighbors in memory and are loaded without a gather.
-inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t k,
-                          double* squares) {
-    constexpr int width = lanes<double>;
-    std::int64_t a = 0;
-    for (; a + width <= k; a += width) {
+    template <class Others> Vec<double> exact(std::int64_t i, Others others) const {
         const double* feature = set.exact.data();
         Vec<double> sum{};
-        if (list[a + width - 1] - list[a] == width - 1) {
-            for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
-                const Vec<double> d = splat<double>(feature[i]) - load<double>(feature + list[a]);
-                sum = sum + d * d;
-            }
-        } else {
-            for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
-                Vec<double> other;
-                for (int l = 0; l < width; ++l) other[l] = feature[list[a + l]];
-                const Vec<double> d = splat<double>(feature[i]) - other;
-                sum = sum + d * d;
+        for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
+            const Vec<double> d = splat<double>(feature[i]) - others(feature);
+            sum = sum + d * d;
+        }
+        return sum;
+    }
+};
+
+// All rows have the same features, and all columns have the same.
+struct CommonFeatures {
+    const Screen& set;
+    const Common common;
+
+    template <int R> void rough(std::int64_t i0, std::int64_t j, Vec<float>* squares) const {
+        for (int r = 0; r < R; ++r) squares[r] = Vec<float>{};
+        for (std::int64_t c = 0; c < common.size; ++c) {
+            const float* feature = set.rough.data() + common.features[c] * set.padded;
+            const Vec<float> x = load<float>(feature + j);
+            for (int r = 0; r < R; ++r) {
+                const Vec<float> d = x - splat<float>(feature[i0 + r]);
+                squares[r] = fused(d, d, squares[r]);
             }
         }
-        store<double>(squares + a, sum);
+        const Vec<float> factor = splat<float>((float)common.factor);
+        for (int r = 0; r < R; ++r) squares[r] *= factor;
     }
-    for (; a < k; ++a) squares[a] = set.squared(i, list[a]);
+    template <class Others> Vec<double> exact(std::int64_t i, Others others) const {
+        Vec<double> sum{};
+        for (std::int64_t c = 0; c < common.size; ++c) {
+            const double* feature = set.exact.data() + common.features[c] * set.padded;
+            const Vec<double> d = splat<double>(feature[i]) - others(feature);
+            sum = sum + d * d;
+        }
+        return sum * splat<double>(common.factor);
+    }
+};
+
+// Every point may have other features.
+struct AnyFeatures {
+    const Screen& set;
+
+    // The number, or 0 where `d` is NaN.
+    template <class T> static Vec<T> unless_nan(Vec<T> d, Vec<T> number) {
+        const auto known = d == d;
+        return (Vec<T>)((decltype(d == d))number & known);
+    }
+    template <int R> void rough(std::int64_t i0, std::int64_t j, Vec<float>* squares) const {
+        Vec<float> counts[R];
+        for (int r = 0; r < R; ++r) squares[r] = counts[r] = Vec<float>{};
+        const float* feature = set.rough.data();
+        for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
+            const Vec<float> x = load<float>(feature + j);
+            for (int r = 0; r < R; ++r) {
+                const Vec<float> d = x - splat<float>(feature[i0 + r]), known = unless_nan<float>(d, d);
+                squares[r] = fused(known, known, squares[r]);
+                counts[r] += unless_nan<float>(d, splat<float>(1));
+            }
+        }
+        for (int r = 0; r < R; ++r) squares[r] *= splat<float>((float)set.p) / counts[r];
+    }
+    template <class Others> Vec<double> exact(std::int64_t i, Others others) const {
+        const double* feature = set.exact.data();
+        Vec<double> sum{}, count{};
+        for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
+            const Vec<double> d = splat<double>(feature[i]) - others(feature);
+            sum = sum + unless_nan<double>(d, d * d);
+            count = count + unless_nan<double>(d, splat<double>(1));
+        }
+        return sum * (splat<double>((double)set.p) / count);
+    }
+};
+
+// Calls use(metric, first, last) for parts of the places from `from` on, in order: all rows of the block that begins at
+// i0 have one metric with the places first .. last-1.
+template <class Use> inline void each_part(const Screen& set, std::int64_t i0, std::int64_t from, Use use) {
+    if (!set.masked) return use(AllFeatures{set}, from, set.places);
+    const std::int64_t own = set.run_at[i0], n_runs = (std::int64_t)set.runs.size();
+    for (std::int64_t r = from < set.places ? set.run_at[from] : n_runs; r < n_runs; ++r) {
+        const Run& run = set.runs[r];
+        const std::int64_t first = std::max(from, run.first);
+        if (run.mixed || set.runs[own].mixed)
+            use(AnyFeatures{set}, first, run.last);
+        else
+            use(CommonFeatures{set, set.common(own, r)}, first, run.last);
+    }
 }
+
+// Lists, for each of R rows, the places whose rough square is at most `limit` (see Screen::possibly), in ascending
+// order. A list has room for Screen::padded numbers, since `append` may write one register too much.
+template <int R>
+inline void candidates(const Screen& set, std::int64_t i0, float limit, std::int32_t* const* lists,
+                       std::int64_t* sizes) {
+    const Vec<float> most = splat<float>(limit);
+    each_part(set, i0, 0, [&](const auto& metric, std::int64_t first, std::int64_t last) {
+        for (std::int64_t j = first; j < last; j += lanes<float>) {
+            Vec<float> squares[R];
+            metric.template rough<R>(i0, j, squares);
+            const unsigned inside = last - j < lanes<float> ? (1u << (last - j)) - 1 : ~0u;
+            for (int r = 0; r < R; ++r) {
+                const unsigned bits = bits_of((Vec<std::int32_t>)(squares[r] <= most)) & inside;
+                if (bits) sizes[r] = append(lists[r], sizes[r], bits, j);
+            }
+        }
+    });
+}
+
+// Exact squared distances from place i to the places of an ascending list. A point of a trajectory is near for many
+// steps in a row. Such points are neighbors in memory and are loaded without a gather.
+template <class Metric>
+inline void exact_part(const Metric& metric, std::int64_t i, const std::int32_t* list, std::int64_t k,
+                       double* squares) {
+    constexpr int width = lanes<double>;
+    const auto gathered = [](const double* feature, const std::int32_t* at) {
+        Vec<double> other;
+        for (int l = 0; l < width; ++l) other[l] = feature[at[l]];
+        return other;
+    };
+    std::int64_t a = 0;
+    for (; a + width <= k; a += width) {
+        const std::int32_t* at = list + a;
+        store<double>(squares + a, at[width - 1] - at[0] == width - 1
+                                       ? metric.exact(i, [&](const double* f) { return load<double>(f + at[0]); })
+                                       : metric.exact(i, [&](const double* f) { return gathered(f, at); }));
+    }
+    if (a == k) return;
+    std::int32_t rest[width];
+    for (int l = 0; l < width; ++l) rest[l] = list[std::min(a + l, k - 1)];
+    const Vec<double> last = metric.exact(i, [&](const double* f) { return gathered(f, rest); });
+    for (int l = 0; a + l < k; ++l) squares[a + l] = last[l];
+}
+
+// The same for the whole list.
+inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t k,
+                          double* squares) {
+    std::int64_t a = 0;
+    each_part(set, i, 0, [&](const auto& metric, std::int64_t, std::int64_t last) {
+        const std::int64_t begin = a;
+        a = last == set.places ? k : std::lower_bound(list + begin, list + k, last) - list;
+        exact_part(metric, i, list + begin, a - begin, squares + begin);
+    });
+}
+
+// Puts a list of places and a number for each into the order of the points, and makes it a list of points.
+class PointOrder {
+    std::vector<std::uint64_t> listed;  // a bit for each point
+    std::vector<double> of_point;
+
+  public:
+    void operator()(const Screen& set, std::int32_t* list, std::int64_t k, double* numbers) {
+        if (!set.masked || set.runs.size() == 1) return;  // places ascend with points
+        listed.resize(set.n / 64 + 1), of_point.resize(set.n);
+        for (std::int64_t a = 0; a < k;) {
+            const std::int64_t word = set.point_at[list[a]] / 64;
+            std::uint64_t bits = listed[word];
+            for (; a < k && set.point_at[list[a]] / 64 == word; ++a) {
+                const std::int64_t point = set.point_at[list[a]];
+                bits |= (std::uint64_t)1 << point % 64, of_point[point] = numbers[a];
+            }
+            listed[word] = bits;
+        }
+        std::int64_t a = 0;
+        for (std::size_t word = 0; word < listed.size(); ++word)
+            for (std::uint64_t bits = std::exchange(listed[word], 0); bits; bits &= bits - 1, ++a) {
+                list[a] = (std::int32_t)(64 * word + __builtin_ctzll(bits));
+                numbers[a] = of_point[list[a]];
+            }
+    }
+};
 
 // Sets of fewer points are not shared between threads.
 constexpr std::int64_t shared_from = 512;
 
-// Calls per_set(screen, s, threads) for every set s of the stack (B, n, p). Large sets come one after the other, each
-// with all threads. Small sets run side by side, each on one thread.
-template <class PerSet>
-void each_set(const double* points, std::int64_t n_sets, std::int64_t n, std::int64_t p, int threads, PerSet per_set) {
-    if (n >= shared_from) {
+// A stack of n_sets sets of n points with p features, which points of a `masked` stack may lack.
+struct Points {
+    const double* points;
+    std::int64_t n_sets, n, p;
+    bool masked;
+
+    const double* of_set(std::int64_t s) const { return points + s * n * p; }
+    void fill(Screen& set, std::int64_t s) const { set.fill(of_set(s), n, p, masked); }
+    // Without a screen.
+    double squared(std::int64_t s, std::int64_t i, std::int64_t j) const {
+        const double *x = of_set(s) + i * p, *y = of_set(s) + j * p;
+        return masked ? mmp_masked_squared_distance(x, 1, y, 1, p) : mmp_squared_distance(x, 1, y, 1, p);
+    }
+};
+
+// Calls per_set(screen, s, threads) for every set s of the stack. Large sets come one after the other, each with all
+// threads. Small sets run side by side, each on one thread.
+template <class PerSet> void each_set(const Points& points, int threads, PerSet per_set) {
+    if (points.n >= shared_from) {
         Screen set;
-        for (std::int64_t s = 0; s < n_sets; ++s) {
-            set.fill(points + s * n * p, n, p);
+        for (std::int64_t s = 0; s < points.n_sets; ++s) {
+            points.fill(set, s);
             per_set(set, s, threads);
         }
         return;
@@ -124,9 +281,9 @@ void each_set(const double* points, std::int64_t n_sets, std::int64_t n, std::in
     {
         Screen set;
 #pragma omp for schedule(static)
-        for (std::int64_t s = 0; s < n_sets; ++s)
+        for (std::int64_t s = 0; s < points.n_sets; ++s)
             guard([&] {
-                set.fill(points + s * n * p, n, p);
+                points.fill(set, s);
                 per_set(set, s, 1);
             });
     }

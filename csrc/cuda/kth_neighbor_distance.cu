@@ -246,7 +246,7 @@ MMP_DEVICE mmp_i64 bits_of_square(double square) { return square < 0 ? -1 : __do
 // null, all places are rows, and distances is (B, n).
 // low, high (B,) and below, within (B, n), or null: a bracket for each set, and the counts of bracket_count. A row
 // whose k-th distance lies in this bracket begins with it.
-MMP_KERNEL void __launch_bounds__(mmp_threads)
+MMP_KERNEL void __launch_bounds__(mmp_threads, mmp_masked ? 2 : 0)
     kth_neighbor_distance(const double* points, const float* rough, const float* boxes, const double* spans,
                           const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, mmp_i64 k, const mmp_i64* rows,
                           const double* low, const double* high, const mmp_i64* below, const mmp_i64* within,

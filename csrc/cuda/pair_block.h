@@ -159,14 +159,6 @@ template <int P> MMP_DEVICE void mmp_load_rows(const MmpBlock& block, int pass, 
         rough[f * mmp_tile + row] = place < 0 ? 0.0f : from[f * mmp_tile];
 }
 
-// Extends an interval to x. If x is NaN, the interval becomes the whole line: then pairs have no gap along a feature
-// that a point of the tile lacks, and their squares over the other features are at least those of the boxes.
-MMP_DEVICE void mmp_enclose(float x, float& low, float& minus_high) {
-    if (mmp_masked && x != x) x = low = minus_high = -mmp_infinity();
-    low = x < low ? x : low;
-    minus_high = -x < minus_high ? -x : minus_high;
-}
-
 // Makes the bounding box of the rows. Each warp takes one feature at a time.
 template <int P> MMP_DEVICE void mmp_enclose_rows(const MmpBlock& block) {
     const int n_features = block.passes * P < mmp_box_features ? block.passes * P : mmp_box_features;
@@ -176,7 +168,9 @@ template <int P> MMP_DEVICE void mmp_enclose_rows(const MmpBlock& block) {
             const int place = block.rows->places[row];
             if (place < 0) continue;
             const float x = mmp_rough_of<P>(block, place, 0)[f * mmp_tile];
-            mmp_enclose(x, low, minus_high);
+            low = x < low ? x : low;
+            minus_high = -x < minus_high ? -x : minus_high;
+            if (mmp_masked && x != x) low = minus_high = -mmp_infinity();
         }
         low = mmp_warp_least(low), minus_high = mmp_warp_least(minus_high);
         if (mmp_lane() == 0) block.rows->low[f] = low, block.rows->high[f] = -minus_high;

@@ -6,9 +6,8 @@
 // three, since fmaxf(|NaN|, 0) is 0. If all pairs of two tiles have the same features, they share one factor. Tiles in
 // the order of their patterns of presence have few other pairs.
 //
-// The factor has a relative error of up to 3 u and its product one of u, with u = 2^-24. So a rough square is off by
-// (p + 7) u of its value, and the bounds of MmpScreen hold: `relative` has room for (p + 8) u (see common/screen.h).
-// The factor is at least 1 up to these errors.
+// The factor is off by up to 3 * 2^-24 of its value, as common/screen.h requires: the reciprocal by two of these, and
+// its product with p by one.
 #pragma once
 #include "pair_block.h"
 

@@ -70,7 +70,9 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
             if (slot < n) {
                 const int point = order ? order[place.set * n + slot] : (int)slot;
                 x = f < p ? (float)(from_center(set, n, p, point, f) * scale) : 0.0f;
-                mmp_enclose(x, low, minus_high);
+                low = x < low ? x : low;
+                minus_high = -x < minus_high ? -x : minus_high;
+                if (mmp_masked && x != x) low = minus_high = -mmp_infinity();
             }
             tile[f * mmp_tile + at] = x;
         }

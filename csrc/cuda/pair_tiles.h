@@ -2,7 +2,8 @@
 //
 // A tile is copied to shared memory while the warps work on the tile before it. Tiles whose bounding box lies beyond
 // reach are not visited. Boxes are compared by the same operations in the same order as pairs, and each operation is
-// monotonic, so the rough square of a pair is never below that of the boxes.
+// monotonic, so the rough square of a pair is never below that of the boxes. A box has no bounds along a feature that a
+// point in it lacks; the squares over the other features only grow when they are scaled to all.
 //
 // A pair of points with p features takes 2 p operations in float32 and 4 to 6 more. Points that lack features take up to
 // 3 p and 12 more.
@@ -86,18 +87,21 @@ template <int P> MMP_DEVICE void mmp_add_squares(const float* rows, const float*
     for (int f = 0; f < P; ++f) mmp_add_feature<true>(rows + f * mmp_tile, columns + f * mmp_tile, squares);
 }
 
-// The same for points that lack features. `words` are those of the rows and the columns together. The loop is not
-// unrolled as a whole, because its three ways would fill the instruction cache.
+// The same for points that lack features. `words` are those of the rows and the columns together; their bits after the
+// last feature are 0. All three ways of every feature would fill the instruction cache, so a turn has eight features.
 template <int P>
 MMP_DEVICE void mmp_add_common(const float* rows, const float* columns, MmpWords words, MmpSquares& squares) {
+    constexpr int turn = P < 8 ? P : 8;
     rows += mmp_row_of_block(0), columns += 2 * mmp_lane();
-#pragma unroll 2
-    for (int f = 0; f < P; ++f) {
-        if (words.all >> f & 1u)
-            mmp_add_feature<true>(rows + f * mmp_tile, columns + f * mmp_tile, squares);
-        else if (words.any >> f & 1u)
-            mmp_add_feature<false>(rows + f * mmp_tile, columns + f * mmp_tile, squares);
-    }
+#pragma unroll 1
+    for (; words.any; words.all >>= turn, words.any >>= turn, rows += turn * mmp_tile, columns += turn * mmp_tile)
+#pragma unroll
+        for (int f = 0; f < turn; ++f) {
+            if (words.all >> f & 1u)
+                mmp_add_feature<true>(rows + f * mmp_tile, columns + f * mmp_tile, squares);
+            else if (words.any >> f & 1u)
+                mmp_add_feature<false>(rows + f * mmp_tile, columns + f * mmp_tile, squares);
+        }
 }
 
 // Calls visit(tile, squares) for every tile from `first` on whose box comes within `reach`, a rough square. Tiles come

@@ -12,7 +12,7 @@
 //
 // counts (B, n): how many other points of its set lie within `reach` of the point at each place. The caller sets it to
 // 0.
-MMP_KERNEL void __launch_bounds__(mmp_threads)
+MMP_KERNEL void __launch_bounds__(mmp_threads, mmp_masked ? 3 : 0)
     radius_count(const double* points, const float* rough, const float* boxes, const double* spans,
                  const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, double reach, mmp_u64* counts,
                  const mmp_i32* presence) {
@@ -56,7 +56,8 @@ MMP_OUTLINED int drain(const int* places, const Queue& queue, int waiting, const
     const int taken = waiting < 32 ? waiting : 32, left = waiting - taken;
     if (mmp_lane() < taken) {
         const int slot = left + mmp_lane();
-        const double square = mmp_exact_square(points, p, places[queue.row[slot]], queue.column[slot]);
+        const double* const row = points + places[queue.row[slot]] * p;
+        const double square = mmp_square(row, points + queue.column[slot] * p, p);
         values[queue.entry[slot]] = (MMP_VALUE)mmp_kernel(sqrt(square), bandwidth, decay);
     }
     __syncwarp();

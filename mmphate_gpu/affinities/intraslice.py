@@ -32,8 +32,8 @@ def intraslice_affinity(
     ``knn`` nearest units and 0 for the others. Distances below the ``resolution`` of a unit are rounding: sigma_i is at
     least the resolution of unit i, and with ``decay=None`` units within the resolution are equally near.
 
-    In ``masked`` points NaN is a missing sample. ``knn`` is clamped for every unit to the units that share a sample with
-    it. A unit without any sample has no entry, not even on the diagonal.
+    In ``masked`` points NaN is a missing sample. ``knn`` is clamped for every unit to the units that share a sample
+    with it. A unit without any sample has no entry, not even on the diagonal.
 
     Returns a CSR with one row per node (N rows), whose columns are units (M columns). O(S M^2 D) time. Deterministic.
     """

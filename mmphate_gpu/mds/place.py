@@ -50,9 +50,8 @@ class Placement:
         if trace.shape[2:] != fitted:
             raise InputError(f"X has (units, samples) = {trace.shape[2:]}; accepted: {fitted}, as fitted")
         if trace.mask is not None and self.axes is not None:
-            n_pca = self.axes.loadings.shape[1]
             raise InputError(
-                f"X is masked, and the fit reduced its samples by PCA; accepted: all samples, or a fit with n_pca=None in place of {n_pca}"
+                "X is masked, and the fit reduced the samples by PCA; accepted: no mask, or n_pca=None at fit"
             )
 
 

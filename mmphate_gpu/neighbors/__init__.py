@@ -72,9 +72,9 @@ def kth_neighbor_distance(
 ) -> torch.Tensor:  # (B, n, p) -> (B, n)
     """Distance of every point to its ``k``-th nearest other point.
 
-    "auto" is the C++ or CUDA op where it works (exact), else as in `kneighbors`. In ``masked`` points a NaN is a missing
-    feature, and a distance is over the features that both points have. A point with fewer than ``k`` others to compare
-    with has the distance infinity.
+    "auto" is the C++ or CUDA op where it works (exact), else as in `kneighbors`. In ``masked`` points a NaN is a
+    missing feature, and a distance is over the features that both points have. A point with fewer than ``k`` others to
+    compare with has the distance infinity.
     """
     if _by_op(points, k, backend, masked):
         return ops.kth_neighbor_distance(points, k, masked)
@@ -96,7 +96,7 @@ def _by_op(points: torch.Tensor, k: int, backend: str, masked: bool) -> bool:
     _check(points, k)
     if masked and backend not in ("auto", "torch"):
         raise InputError(
-            f"knn_backend={backend!r} knows no missing samples; accepted for a masked trace: 'auto', 'torch'"
+            f"knn_backend={backend!r} has no distances over some samples; accepted with a mask: auto, torch"
         )
     return backend == "auto" and points.dtype == torch.float64 and serves(points.device)
 

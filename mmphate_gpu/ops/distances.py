@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 from .chunks import Chunk
@@ -36,8 +37,16 @@ def _masked_distances(x: torch.Tensor, y: torch.Tensor, apart: float) -> torch.T
         lacking = difference.isnan()
         square += difference.square_().masked_fill_(lacking, 0)
         count += ~lacking
-    distances = square.mul_(x.shape[-1] / count).sqrt_()
-    return distances.masked_fill_(count == 0, apart)
+    p = count.new_full((), x.shape[-1])  # a tensor, because number / tensor takes a rounded reciprocal
+    return _root_(square.mul_(p / count)).masked_fill_(count == 0, apart)
+
+
+def _root_(square: torch.Tensor) -> torch.Tensor:
+    """The root in place, rounded correctly. On the CPU torch may take that of MKL, whose last bit is at times wrong."""
+    if square.device.type != "cpu":
+        return square.sqrt_()
+    np.sqrt(square.numpy(), out=square.numpy())
+    return square
 
 
 def chunk_distances(

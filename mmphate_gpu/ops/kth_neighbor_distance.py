@@ -70,21 +70,17 @@ def median(values: torch.Tensor) -> torch.Tensor:  # (B, n) -> (B,)
 
 @cpp_twin(kth_neighbor_distance)
 def kth_neighbor_distance_cpp(points, k, masked=False):
-    if masked:
-        return PORTABLE["kth_neighbor_distance"](points, k, masked)
     points = points.contiguous()
     distances = points.new_empty(points.shape[:2])
-    native.call("kth_neighbor_distance", "dd", points, *points.shape, k, distances)
+    native.call("kth_neighbor_distance", "dd", points, *points.shape, masked, k, distances)
     return distances
 
 
 @cpp_twin(median_kth_neighbor_distance)
 def median_kth_neighbor_distance_cpp(points, k, masked=False):
-    if masked:
-        return PORTABLE["median_kth_neighbor_distance"](points, k, masked)
     points = points.contiguous()
     medians = points.new_empty(points.shape[0])
-    native.call("median_kth_neighbor_distance", "dd", points, *points.shape, k, SAMPLED, medians)
+    native.call("median_kth_neighbor_distance", "dd", points, *points.shape, masked, k, SAMPLED, medians)
     return medians
 
 

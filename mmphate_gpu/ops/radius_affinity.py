@@ -71,11 +71,9 @@ def radius_counts(
 
 @cpp_twin(radius_counts)
 def radius_counts_cpp(points, reach, masked=False):
-    if masked:
-        return PORTABLE["radius_counts"](points, reach, masked)
     points = points.contiguous()
     counts = points.new_empty(points.shape[:2], dtype=torch.int64)
-    native.call("radius_count", "dl", points, *points.shape, float(reach), counts)
+    native.call("radius_count", "dl", points, *points.shape, masked, float(reach), counts)
     return counts
 
 
@@ -141,12 +139,9 @@ def radius_fill(
 
 @cpp_twin(radius_fill)
 def radius_fill_cpp(points, bandwidth, decay, reach, first, last, indptr, gap, indices, values, masked=False):
-    if masked:
-        arguments = (points, bandwidth, decay, reach, first, last, indptr, gap, indices, values, masked)
-        return PORTABLE["radius_fill"](*arguments)
     points = points.contiguous()
     gap_at = torch.empty_like(gap)
-    inputs = (points, *points.shape, first, last, float(reach), float(bandwidth), float(decay), indptr, gap)
+    inputs = (points, *points.shape, masked, first, last, float(reach), float(bandwidth), float(decay), indptr, gap)
     native.call("radius_fill", "dlllif", *inputs, gap_at, indices, indices.dtype, values, values.dtype)
     return gap_at
 
@@ -264,12 +259,9 @@ def radius_affinity(
 
 @cpp_twin(symmetrized_affinity)
 def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dtype, masked=False):
-    if masked:
-        arguments = (points, bandwidth, decay, thresh, smallest, cut, dtype, masked)
-        return PORTABLE["symmetrized_affinity"](*arguments)
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
     numbers = (float(decay), float(thresh), float(smallest), float(cut))
-    inputs = (points, bandwidth, *points.shape, *numbers)
+    inputs = (points, bandwidth, *points.shape, masked, *numbers)
     counts = points.new_empty(bandwidth.numel(), dtype=torch.int64)
     run = partial(native.call, "symmetrized_affinity", "ddllif", *inputs)
     run(None, counts, None, torch.int32, None, dtype)

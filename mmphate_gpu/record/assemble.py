@@ -42,7 +42,7 @@ def _side_by_side(layers: Sequence[Layer], parts: Sequence[States]) -> States:
     for layer, size in zip(layers, sizes, strict=True):
         if size != sizes[0]:
             raise InputError(
-                f"layer={layer.name!r} returns {size[0]} time steps of {size[1]} samples, {layers[0].name!r} "
+                f"layer {layer.name!r} returns {size[0]} time steps of {size[1]} samples, {layers[0].name!r} "
                 f"{sizes[0][0]} of {sizes[0][1]}; accepted: layers of the same time steps and samples in one recorder"
             )
     masks = [part.present for part in parts if part.present is not None]
@@ -109,7 +109,7 @@ def rounded(values: np.ndarray, dtype: np.dtype[Any] | None, unit_layer: np.ndar
     if bad.size:
         value = values[tuple(bad[0])]
         raise InputError(
-            f"layer={str(unit_layer[bad[0][1]])!r} returns {value:g} at time step {bad[0][0]}, unit "
+            f"layer {str(unit_layer[bad[0][1]])!r} returns {value:g} at time step {bad[0][0]}, unit "
             f"{bad[0][1]}, sample {bad[0][2]}; "
             + (
                 f"accepted: a dtype with a wider range than {result.dtype.name}"

@@ -77,8 +77,8 @@ def differs(left: Run | Exception, right: Run | Exception, rounding: bool = Fals
     """Whether the layer returned other values, or other values than by rounding; an error differs from all else."""
     if not isinstance(left, Run) or not isinstance(right, Run) or len(left.outputs) != len(right.outputs):
         return True
-    values = [[value for output in run.outputs for value in _values(output)] for run in (left, right)]
-    return len(values[0]) != len(values[1]) or not all(_close(*pair, rounding) for pair in zip(*values, strict=True))
+    before, after = ([value for output in run.outputs for value in _values(output)] for run in (left, right))
+    return len(before) != len(after) or not all(_close(*pair, rounding) for pair in zip(before, after, strict=True))
 
 
 def _attempt(run: Callable[[set[Key]], Run], keys: set[Key]) -> Run | Exception:

@@ -24,13 +24,13 @@ class Failures:
                 f"{self._what} at epoch {epoch}: {type(error).__name__}: {error}. The training goes on; "
                 "on_error='raise' would end it"
             )
-            warnings.warn(message, RuntimeWarning, stacklevel=3)
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
 
     def tell_the_number(self) -> None:
         """Warn of those errors that were only counted, and begin anew."""
         others, self._epochs = self._epochs[1:], []
         if others:
-            message = f"{self._what} {len(others)} more times, at epochs {others[0]} to {others[-1]}"
+            message = f"{self._what} {len(others)} more time(s), the last at epoch {others[-1]}"
             warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 

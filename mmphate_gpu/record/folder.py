@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..runtime.atomic import PathExistsError, listing, whole_file
 from ..runtime.lock import WriterLock
 from ..runtime.paths import expanded, writable
-from ..trace import Trace, as_trace, load_trace
+from ..trace import Trace, load_trace
 from ..trace.dims import AXES
 from ..trace.formats.arrays import naming, readable
 from ..trace.formats.npy import save_array
@@ -103,9 +103,9 @@ class FolderStore:
 
     def _go_on(self) -> None:
         with naming(self._path), readable(self._path / META):
-            found = read_listing(self._path)
-        self._check_resumable(found)
-        intact, problems = intact_snapshots(self._path, found, thorough=True)
+            before = read_listing(self._path)
+        self._check_resumable(before)
+        intact, problems = intact_snapshots(self._path, before, thorough=True)
         if problems:
             warnings.warn(
                 f"{self._path} has {len(problems)} damaged snapshots: {listing(problems)}; they stay in the list until "
@@ -113,18 +113,18 @@ class FolderStore:
                 RuntimeWarning,
                 stacklevel=5,
             )
-        self._header, self._n_lines, self._n_bytes = found.header, found.n_lines, found.n_bytes
+        self._header, self._n_lines, self._n_bytes = before.header, before.n_lines, before.n_bytes
         self._listed = {snapshot.epoch: snapshot for snapshot, _ in intact}
 
-    def _check_resumable(self, found: Listing) -> None:
-        if found.header["version"] != VERSION:
+    def _check_resumable(self, before: Listing) -> None:
+        if before.header["version"] != VERSION:
             raise InputError(
-                f"{self._path} is a recording of version {found.header['version']}, which stays as it is; accepted: a "
+                f"{self._path} is a recording of version {before.header['version']}, which stays as it is; accepted: a "
                 f"recording of version {VERSION} to resume"
             )
-        if found.unlisted:
+        if before.unlisted:
             raise InputError(
-                f"{self._path / LIST} has lost lines, as {listing([*found.unlisted])} is not in it; accepted: another "
+                f"{self._path / LIST} has lost lines, as {listing([*before.unlisted])} is not in it; accepted: another "
                 "folder, so that no snapshot is written over"
             )
 
@@ -194,7 +194,7 @@ class FolderStore:
     def trace(self) -> Trace:
         """The snapshots so far, read back."""
         self._check_mine()
-        return as_trace(load_trace(self._path))
+        return load_trace(self._path)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -43,14 +43,15 @@ class Forwards:
                 raise
             except MISFITS as error:
                 failure = failure or error
-        self._probe.explain(failure, unwrapped(self._model))
+        if not isinstance(failure, InputError):
+            self._probe.explain(failure, unwrapped(self._model))
         raise failure
 
     def _from(self, start: Start, layers: Sequence[Layer], is_first: bool) -> list[list[list[Call]]]:
         run = functools.partial(self._run, layers, start)
         last, carried = settled(run, start, self._carried)
         if is_first:
-            warn_of_other_states(run, carried, last, f"layer={', '.join(repr(layer.name) for layer in layers)}")
+            warn_of_other_states(run, carried, last, f"layer {', '.join(repr(layer.name) for layer in layers)}")
         self._start, self._carried = start, carried
         return last.batches
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ class Layer:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
         """Keep a copy of what the layer got and returned, in a forward hook of ``module`` that gets keywords."""
         if self.function is not None:
-            return Call(copied(self.function(self.module, output)))
+            return Call(copied(first_tensor(self.function(self.module, output))))
         if self.choice is None:
             return Call(copied(first_tensor(output)))
         inputs = copied_inputs(self.module, args, kwargs) if self.choice.replays else None
@@ -67,7 +68,8 @@ class Layer:
             raise InputError(
                 f"layer {self.name!r} did not run in one forward of the probe; accepted: a layer that runs"
             )
-        steps = joined([self._steps(call) for call in calls], self.name)
+        axes = self.axes if len(calls) == 1 else self.axes.of_step()
+        steps = joined([self._steps(call, axes) for call in calls], self.name)
         present = None if steps.present is None else steps.present.numpy()
         return States(exact_values(steps.values.transpose(1, 2), self.name), present)
 
@@ -75,11 +77,11 @@ class Layer:
         """The layer id of each unit: the name of the layer, and what part of a recurrent module a unit is in."""
         return [self.name] * n_units if self.choice is None else self.choice.units(self.name)
 
-    def _steps(self, call: Call) -> Steps:
+    def _steps(self, call: Call, axes: Axes) -> Steps:
         output = call.output
         if isinstance(self.module, nn.RNNCellBase) and isinstance(output, torch.Tensor) and output.ndim == 1:
             output = output.unsqueeze(0)
-        steps = self.axes.steps(output, self.name, self.module)
+        steps = axes.steps(output, self.name, self.module)
         return steps if self.choice is None else self.choice.steps(steps, call.inputs, self.name)
 
 
@@ -100,25 +102,40 @@ def find_layers(
     state : "h", the hidden state; "c", the cell state of an LSTM; "gates", the activated gates i, f, g, o of an LSTM or
         r, z, n of a GRU; or a function of the module and its output that returns the state.
     layer, direction : of stacked and bidirectional RNN, LSTM and GRU: a number or "all"; "both", "forward", "backward".
-    batch_first, time_axis : the order of the axes of an output where the module does not know it.
+    batch_first, time_axis : the order of the axes of an output, for the modules that do not know it.
 
     Raises
     ------
     InputError, InputTypeError
         A name that the model does not have, or an option that does not fit a layer.
     """
-    named = [(name, find_module(model, name)) for name in _checked_names(layers)]
+    named = {name: find_module(model, name) for name in _checked_names(layers)}
     check_options(batch_first, time_axis)
     if callable(state):
-        return [Layer(name, module, Axes.said(batch_first, time_axis), state) for name, module in named]
-    choices = [choose(module, name, state, layer, direction) for name, module in named]
+        _check_function(state)
+    choices = [
+        None if callable(state) else choose(module, name, state, layer, direction) for name, module in named.items()
+    ]
     if not any(choices) and (layer != -1 or direction != "both"):
         option = f"layer={layer!r}" if layer != -1 else f"direction={direction!r}"
-        raise InputError(f"{option} chooses a part of an RNN, LSTM or GRU, and layers={layers!r} has none of these")
+        without = "state is a function" if callable(state) else f"layers={layers!r} has none of these"
+        raise InputError(f"{option} chooses a part of an RNN, LSTM or GRU, but {without}; accepted: no such option")
+    axes = axes_of(named, batch_first, time_axis, known=not callable(state))
     return [
-        Layer(name, module, axes_of(module, name, batch_first, time_axis), choice=choice)
-        for (name, module), choice in zip(named, choices, strict=True)
+        Layer(name, module, order, state if callable(state) else None, choice)
+        for (name, module), order, choice in zip(named.items(), axes, choices, strict=True)
     ]
+
+
+def _check_function(state: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(state).bind("module", "output")
+    except TypeError as error:
+        raise InputTypeError(
+            f"state is a function with other arguments ({error}); accepted: (module, output)"
+        ) from error
+    except ValueError:  # a function of C may have no signature
+        return
 
 
 def _checked_names(layers: Any) -> list[str]:

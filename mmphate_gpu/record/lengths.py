@@ -58,7 +58,7 @@ def _check_lengths(lengths: np.ndarray, n_timesteps: int, n_samples: int) -> Non
 
 def _flags(name: str, values: Any, meaning: str) -> np.ndarray:
     array = to_numpy(name, values)
-    whole = array.dtype.kind in "iu" and np.isin(array, (0, 1)).all()
+    whole = array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()
     if array.ndim != 2 or not (array.dtype.kind == "b" or whole):
         raise InputTypeError(
             f"{name} has shape {array.shape} and dtype {array.dtype}; accepted: booleans or 0 and 1 of shape (sample, "

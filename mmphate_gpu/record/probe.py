@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from ..errors import InputError, InputTypeError
+from ..runtime.arrays import to_numpy
 from .reachable import Walk
 from .undisturbed import Attributes, copied, random_states
 
@@ -33,6 +34,8 @@ class Probe:
     """Copies of the batches of ``probe``, which no forward can wear out."""
 
     def __init__(self, probe: Any, model: nn.Module) -> None:
+        if hasattr(probe, "__array__") and not isinstance(probe, torch.Tensor):
+            probe = to_numpy("probe", probe)
         self.is_loaded = not isinstance(probe, (torch.Tensor, np.ndarray, tuple, Mapping))
         self.is_shuffled = any(isinstance(sampler, RandomSampler) for sampler in _samplers(probe))
         if isinstance(probe, (str, bytes, Dataset)) or (self.is_loaded and not isinstance(probe, Iterable)):
@@ -51,8 +54,8 @@ class Probe:
         others = [sorted(batch.kwargs) for batch in self._batches if name not in batch.kwargs]
         if others:
             raise InputError(
-                f"padding_mask={name!r} is no keyword of the probe, which has {others[0] or 'none'}; accepted: the name "
-                "of a keyword, with probe={'x': x, 'mask': mask} or batches of this form"
+                f"padding_mask={name!r} is no keyword of the probe, which has {others[0] or 'none'}; accepted: the "
+                "name of a keyword, with probe={'x': x, 'mask': mask} or batches of this form"
             )
         return [batch.kwargs[name] for batch in self._batches]
 

@@ -20,6 +20,9 @@ from .values import copied
 _ROUNDINGS = 16
 
 
+GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n")}
+
+
 class Inputs(NamedTuple):
     """What a recurrent module got in one call, and the weights that it had."""
 
@@ -85,27 +88,44 @@ def mode(module: nn.Module) -> str:
     return next((name for name, classes in types.items() if isinstance(module, classes)), "")
 
 
-def directions(module: nn.Module, inputs: Inputs, output: Steps, name: str) -> list[Direction]:
+def replayed(module: nn.Module, inputs: Inputs, output: Steps, name: str) -> list[Replay]:
     """All directions of all layers in one call that returned ``output``, layer after layer.
 
-    The last layer has the hidden states of ``output``. Each layer before it runs by torch's function for one layer.
+    `InputError` if the last layer does not give ``output``, to rounding.
     """
     if not isinstance(inputs.values, (torch.Tensor, PackedSequence)):
         raise InputError(f"layer {name!r} ran without an input to replay; accepted: a call with (input, hx)")
     x, start = _inputs(module, inputs)
+    shape = *x.shape[:2], start[0].shape[-1] * _n_directions(module)
+    if output.values.shape != shape:
+        raise _no_replay(module, name, f"in its shape {tuple(output.values.shape)}, which is {shape} in the replay")
+    runs = _directions(module, x, start, inputs, output)
+    replays = [_replay(module, run, inputs.autocast) for run in runs]
+    for run, replay in list(zip(runs, replays, strict=True))[-_n_directions(module) :]:
+        _check(run, replay, inputs.autocast, name, module)
+    return [replay._replace(h=run.h) for run, replay in zip(runs, replays, strict=True)]
+
+
+def _directions(
+    module: nn.Module, x: torch.Tensor, start: list[torch.Tensor], inputs: Inputs, output: Steps
+) -> list[Direction]:
+    """The last layer has the hidden states of ``output``. Each layer before it runs by torch's function for a layer."""
     present = None if output.present is None else output.present.to(x.device)
-    n_directions = 2 if getattr(module, "bidirectional", False) else 1
     runs: list[Direction] = []
-    for first in range(0, len(inputs.weights), n_directions):
-        chosen = slice(first, first + n_directions)
+    for first in range(0, len(inputs.weights), _n_directions(module)):
+        chosen = slice(first, first + _n_directions(module))
         states, weights = [state[chosen] for state in start], inputs.weights[chosen]
         last = chosen.stop == len(inputs.weights)
         h = output.values if last else _hidden(module, x, output.present, states, weights, inputs.autocast)
-        for number, part in enumerate(h.chunk(n_directions, -1)):
+        for number, part in enumerate(h.chunk(len(weights), -1)):
             place = tuple(state[number] for state in states)
             runs.append(Direction(x, part, place, weights[number], present, number == 1))
         x = h
     return runs
+
+
+def _n_directions(module: nn.Module) -> int:
+    return 2 if getattr(module, "bidirectional", False) else 1
 
 
 def _inputs(module: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -120,10 +140,13 @@ def _inputs(module: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, list[torch
         x, start = x.unsqueeze(1), [state.unsqueeze(1) for state in start]
     elif module.batch_first:
         x = x.transpose(0, 1)
-    if start:
-        return x, start
-    sizes = [getattr(module, "proj_size", 0) or module.hidden_size, module.hidden_size][: 1 + (mode(module) == "LSTM")]
-    return x, [x.new_zeros(len(inputs.weights), x.shape[1], size) for size in sizes]
+    return x, start or _zeros(module, x, len(inputs.weights))
+
+
+def _zeros(module: Any, x: torch.Tensor, n_rows: int) -> list[torch.Tensor]:
+    sizes = [getattr(module, "proj_size", 0) or module.hidden_size]
+    sizes += [module.hidden_size] if mode(module) == "LSTM" else []
+    return [x.new_zeros(n_rows, x.shape[1], size) for size in sizes]
 
 
 def _hidden(
@@ -152,7 +175,7 @@ def _state(module: nn.Module, start: list[torch.Tensor]) -> Any:
     return whole if module.mode == "LSTM" else whole[0]
 
 
-def replayed(module: nn.Module, run: Direction, autocast: torch.dtype | None) -> Replay:
+def _replay(module: nn.Module, run: Direction, autocast: torch.dtype | None) -> Replay:
     """The gates of all time steps at once, from the hidden states that the steps started from.
 
     So rounding does not grow from step to step in a chaotic network. Half precision is computed in float32, with
@@ -197,18 +220,29 @@ def _cell_states(forget: torch.Tensor, new: torch.Tensor, run: Direction) -> tor
     return states
 
 
-def check_replay(run: Direction, replay: Replay, autocast: torch.dtype | None, name: str, module: nn.Module) -> None:
-    """Raise `InputError` if the hidden states of the replay are not those of the module, to rounding."""
-    difference = (replay.h - run.h).abs()
+def _check(run: Direction, replay: Replay, autocast: torch.dtype | None, name: str, module: nn.Module) -> None:
+    """Raise `InputError` if the hidden states of the replay are not those of the module, to rounding.
+
+    Nothing is compared with states that are not finite, which the recorder refuses.
+    """
+    difference = (replay.h - run.h).where(run.h.isfinite(), 0)
     if run.present is not None:
         difference = difference[run.present]
     dtype = autocast or run.h.dtype
     summands = sum(weight.shape[1] for weight in run.weights[:2])
     roundings = _ROUNDINGS * (1 if torch.finfo(dtype).bits == 16 else math.sqrt(summands))
-    allowed = roundings * torch.finfo(dtype).eps * max(1.0, float(run.h.abs().max()))
-    if not float(difference.max()) <= allowed:
-        raise InputError(
-            f"layer {name!r} is a {type(module).__name__} whose output differs from a replay of its weights by "
-            f"{float(difference.max()):.2g}, and rounding explains {allowed:.2g}; accepted: a forward like that of "
-            f"nn.{mode(module)}, or state= with a function of (module, output)"
-        )
+    allowed = roundings * torch.finfo(dtype).eps * max(1.0, _largest(run.h.nan_to_num(0, 0, 0)))
+    largest = _largest(difference)
+    if not largest <= allowed:
+        raise _no_replay(module, name, f"by {largest:.2g}, and rounding explains {allowed:.2g}")
+
+
+def _largest(values: torch.Tensor) -> float:
+    return float(values.abs().max()) if values.numel() else 0.0
+
+
+def _no_replay(module: nn.Module, name: str, difference: str) -> InputError:
+    return InputError(
+        f"layer {name!r} is a {type(module).__name__} whose output differs from a replay of its weights {difference}; "
+        f"accepted: a forward like that of nn.{mode(module)}, or state= with a function of (module, output)"
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, pad_sequence
 
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, check_number, listed
 from .values import check_form
 
 # Of these modules an output (batch, channel, time) or, without a batch, (channel, time) is known.
@@ -19,6 +20,8 @@ _CHANNELS_FIRST = (
     *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d, nn.MaxUnpool1d),
     *(nn.ConstantPad1d, nn.ZeroPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d),
 )
+# The axes of modules that return (time, batch, unit) or (batch, time, unit) and, without a batch, (time, unit).
+_SEQUENCES = {(0, 0), (1, 0)}
 # Of these modules an output of two axes is (batch, channel).
 _NORMS = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.GroupNorm)
 # These modules return the axes that they get.
@@ -46,6 +49,10 @@ class Axes:
     two: int | None = None  # None means (batch, unit), a single time step
     batch_first: bool | None = None  # as the user said it; then an output has three axes
 
+    def of_step(self) -> Axes:
+        """The axes of an output that is one of several time steps, while the options are those of a sequence."""
+        return self if (self.three, self.two) in _SEQUENCES else Axes(self.three)
+
     @staticmethod
     def said(batch_first: bool | None, time_axis: int | None) -> Axes:
         """The axes that the options say."""
@@ -60,7 +67,7 @@ class Axes:
             values, lengths = pad_packed_sequence(output)  # (T, P, M), in the order of the user's batch
             return Steps(values, before_end(len(values), lengths))
         if not isinstance(output, torch.Tensor):
-            raise InputTypeError(f"layer {layer!r} returns {_described(output)}; {_ACCEPTED_FUNCTION}")
+            raise InputTypeError(f"layer {layer!r} returns {_described(output)}; {_ACCEPTED}")
         if output.is_nested:
             return _nested_steps(output, layer)
         check_form(output, layer)
@@ -69,15 +76,21 @@ class Axes:
     def _ordered(self, output: torch.Tensor, layer: str, module: nn.Module) -> torch.Tensor:
         """The output as (T, P, M)."""
         returned = f"layer {layer!r} is a {type(module).__name__} and returns {tuple(output.shape)}"
-        if output.ndim == 3 and self.three is not None:
-            return output.movedim(self.three, 0)
         if output.ndim == 3:
-            raise InputError(
-                f"{returned}; accepted: batch_first=True if these are (batch, timestep, unit), batch_first=False if "
-                "they are (timestep, batch, unit), or time_axis=2 if they are (batch, unit, timestep)"
-            )
-        if output.ndim != 2:
-            raise InputError(f"{returned}, an output of {output.ndim} axes; {_ACCEPTED_FUNCTION}")
+            return self._of_three(output, returned)
+        if output.ndim == 2:
+            return self._of_two(output, returned)
+        raise InputError(f"{returned}, an output of {output.ndim} axes; {_ACCEPTED}")
+
+    def _of_three(self, output: torch.Tensor, returned: str) -> torch.Tensor:
+        if self.three is not None:
+            return output.movedim(self.three, 0)
+        raise InputError(
+            f"{returned}; accepted: batch_first=True if these are (batch, timestep, unit), batch_first=False if they "
+            "are (timestep, batch, unit), or time_axis=2 if they are (batch, unit, timestep)"
+        )
+
+    def _of_two(self, output: torch.Tensor, returned: str) -> torch.Tensor:
         if self.batch_first is not None:
             raise InputError(
                 f"{returned}, two axes, but batch_first={self.batch_first} means three; accepted: no batch_first for "
@@ -90,7 +103,7 @@ class Axes:
         return output.movedim(self.two, 0).unsqueeze(1)
 
 
-_ACCEPTED_FUNCTION = (
+_ACCEPTED = (
     "accepted: (batch, unit), three axes of batch, timestep and unit, or state= with a function of (module, output) "
     "that returns such a tensor"
 )
@@ -100,44 +113,59 @@ def check_options(batch_first: Any, time_axis: Any) -> None:
     """Refuse values of the options that no layer accepts."""
     if batch_first is not None and not isinstance(batch_first, bool):
         raise InputTypeError(f"batch_first={batch_first!r}; accepted: True, False, or None where the module knows it")
-    if time_axis is not None and (isinstance(time_axis, bool) or not isinstance(time_axis, int)):
-        raise InputTypeError(f"time_axis={time_axis!r}; accepted: the number of the axis of time in the output")
-    if time_axis is not None and not -3 <= time_axis < 3:
-        raise InputError(f"time_axis={time_axis} is out of range; accepted: -3 to 2")
+    if time_axis is not None:
+        check_number("time_axis", time_axis, low=-3, high=2, integer=True)
     if time_axis is not None and batch_first is not None:
         raise InputError(
             f"batch_first={batch_first} and time_axis={time_axis} both say where the time is; accepted: one of the two"
         )
 
 
-def axes_of(module: nn.Module, layer: str, batch_first: bool | None, time_axis: int | None) -> Axes:
-    """The axes of what ``module`` returns, by its type, or by the options. `InputError` refuses a contradiction."""
-    known, said = known_axes(module), Axes.said(batch_first, time_axis)
-    if said == Axes() or known == Axes():
-        return said if known == Axes() else known
-    sequences = known.two == 0  # these modules have the order of their axes as an option
-    wrong = sequences and said.three != known.three if batch_first is None else batch_first is (known.three == 0)
-    if wrong:
-        order = ("(timestep, batch, unit)", "(batch, timestep, unit)", "(batch, unit, timestep)")[known.three or 0]
-        option = f"time_axis={time_axis}" if batch_first is None else f"batch_first={batch_first}"
-        raise InputError(
-            f"{option} contradicts layer {layer!r}, a {type(module).__name__} that returns {order}; accepted: no "
-            f"{option.partition('=')[0]}"
-        )
-    return known if sequences or time_axis is None else said
+def axes_of(
+    modules: dict[str, nn.Module], batch_first: bool | None, time_axis: int | None, *, known: bool
+) -> list[Axes]:
+    """The axes of what each of the named ``modules`` returns, by its type if ``known``, or by the options.
+
+    The options are for modules that do not know their axes. If all do, an option that contradicts one is an
+    `InputError`.
+    """
+    by_type = [known_axes(module) if known else None for module in modules.values()]
+    said = Axes.said(batch_first, time_axis)
+    if None in by_type or said == Axes():
+        return [said if axes is None else axes for axes in by_type]
+    return [_agreed(axes, said, *item) for axes, item in zip(by_type, modules.items(), strict=True) if axes is not None]
 
 
-def known_axes(module: nn.Module) -> Axes:
-    """The axes that follow from the type of ``module``."""
+def _agreed(known: Axes, said: Axes, layer: str, module: nn.Module) -> Axes:
+    """The axes ``known``, or ``said`` where time may lie along the channels."""
+    if known.three is None:
+        return known
+    sequence = (known.three, known.two) in _SEQUENCES
+    if said.batch_first is None and not sequence:
+        return said
+    if said.three == known.three or said.batch_first and known.three == 2:
+        return known
+    order = ("(timestep, batch, unit)", "(batch, timestep, unit)", "(batch, unit, timestep)")[known.three]
+    option = f"time_axis={said.two}" if said.batch_first is None else f"batch_first={said.batch_first}"
+    raise InputError(
+        f"{option} contradicts layer {layer!r}, a {type(module).__name__} that returns {order}; accepted: no "
+        f"{option.partition('=')[0]}"
+    )
+
+
+def known_axes(module: nn.Module) -> Axes | None:
+    """The axes that follow from the type of ``module``; None if none do."""
     if isinstance(module, nn.Sequential):
         changing = [item for item in module if not isinstance(item, _ELEMENTWISE)]
-        return known_axes(changing[-1]) if changing else Axes()
+        return known_axes(changing[-1]) if changing else None
     if isinstance(module, _CHANNELS_FIRST):
         return Axes(2, 1)
     if isinstance(module, _NORMS):
         return Axes(2)
+    if isinstance(module, nn.RNNCellBase):
+        return Axes()
     batch_first = _batch_first(module)
-    return Axes() if batch_first is None else Axes(int(batch_first), 0)
+    return None if batch_first is None else Axes(int(batch_first), 0)
 
 
 def _batch_first(module: nn.Module) -> bool | None:
@@ -172,29 +200,30 @@ def joined(steps: Sequence[Steps], layer: str) -> Steps:
     """The time steps of several calls; each call gives one step."""
     if len(steps) == 1:
         return steps[0]
-    shapes = [tuple(step.values.shape[1:]) for step in steps]
+    ran = f"layer {layer!r} ran {len(steps)} times in one forward of the probe and returned"
     if any(step.present is not None or len(step.values) != 1 for step in steps):
-        lengths = sorted({len(step.values) for step in steps})
         raise InputError(
-            f"layer {layer!r} ran {len(steps)} times in one forward of the probe and returned {_and(lengths)} time "
-            "steps at a time; accepted: one call that returns the sequence, or calls of one time step each"
+            f"{ran} {_different(len(step.values) for step in steps)} time steps at a time; accepted: one call that "
+            "returns the sequence, or calls of one time step each"
         )
-    if len(set(shapes)) != 1:
+    if len({step.values.shape for step in steps}) != 1:
         raise InputError(
-            f"layer {layer!r} ran {len(steps)} times in one forward of the probe and returned (sample, unit) = "
-            f"{_and(sorted(set(shapes)))}; accepted: the same shape at each time step"
+            f"{ran} (sample, unit) = {_different(tuple(step.values.shape[1:]) for step in steps)}; accepted: the same "
+            "shape at each time step"
         )
     return Steps(torch.cat([step.values for step in steps]))
 
 
-def _and(values: Sequence[Any]) -> str:
-    return " and ".join(map(str, values[:3]))
+def _different(values: Iterable[Any]) -> str:
+    return " and ".join(map(str, sorted(set(values))[:3]))
 
 
 def _described(output: Any) -> str:
-    name = f"a {type(output).__name__}" if output is not None else "None"
+    name = f"a {type(output).__name__}"
     if isinstance(output, dict):
-        return f"{name} with the keys {', '.join(map(repr, output))}"
+        return f"{name} with the keys {listed(output)}"
+    if dataclasses.is_dataclass(output):
+        return f"{name} with the fields {listed([field.name for field in dataclasses.fields(output)])}"
     if isinstance(output, (tuple, list)):
         return f"{name} without a tensor among its {len(output)} items"
-    return name
+    return "None" if output is None else name

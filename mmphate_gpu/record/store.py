@@ -91,4 +91,4 @@ class MemoryStore:
         metrics = {name: [each.metrics.get(name, np.nan) for each in self._snapshots] for name in names}
         beside = {name: getattr(self._recording, name) for name in ("timestep", "unit", "unit_layer", "mask", "label")}
         values = np.stack([snapshot.values for snapshot in self._snapshots])
-        return as_trace(values, epoch=self.epochs, metrics=metrics, **beside)
+        return as_trace(values, epoch=self.epochs, metrics=metrics, min_slices=1, **beside)

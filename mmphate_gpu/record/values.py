@@ -38,15 +38,16 @@ def check_form(output: torch.Tensor, layer: str) -> None:
             "a PackedSequence"
         )
     if output.is_complex():
-        raise InputTypeError(
-            f"layer {layer!r} returns {output.dtype}; accepted: real numbers. With state=lambda module, output: "
-            "torch.view_as_real(output).flatten(-2) the real and imaginary parts are the units"
-        )
+        raise _no_real_numbers(output, layer, "torch.view_as_real(output).flatten(-2)")
     if output.is_quantized:
-        raise InputTypeError(
-            f"layer {layer!r} returns {output.dtype}; accepted: real numbers. With state=lambda module, output: "
-            "output.dequantize() the numbers that it stands for are recorded"
-        )
+        raise _no_real_numbers(output, layer, "output.dequantize()")
+
+
+def _no_real_numbers(output: torch.Tensor, layer: str, real: str) -> InputTypeError:
+    return InputTypeError(
+        f"layer {layer!r} returns {output.dtype}; accepted: real numbers, such as those of "
+        f"state=lambda module, output: {real}"
+    )
 
 
 def exact_values(output: torch.Tensor, layer: str) -> np.ndarray:

@@ -38,7 +38,7 @@ def normalize(trace: np.ndarray, *, mask: np.ndarray | None = None) -> np.ndarra
     """
     values, mean, deviation, present, _ = _standard(trace, mask)
     scores = np.where(_constant(values, present), 0, (values - mean) / deviation)
-    return np.where(present & (present.sum(-1, keepdims=True) >= 2), scores, np.nan).astype(np.float64)
+    return np.where(present & _scored(present)[..., None], scores, np.nan).astype(np.float64)
 
 
 @np.errstate(under="ignore", invalid="ignore", divide="ignore")
@@ -62,10 +62,15 @@ def resolution(
         size = np.maximum(np.hypot(mean, deviation), np.ldexp(info.tiny, -exponent))
         relative = np.minimum(4 * eps * size / deviation, 1) * np.sqrt(n_samples)
         least = np.maximum(np.where(_constant(values, present), 0, relative)[..., 0], _EPS)
-        return np.where(count >= 2, least, np.nan).astype(np.float64)
+        return np.where(_scored(present), least, np.nan).astype(np.float64)
     squares = np.nansum(flat_points(trace, mask=mask) ** 2, axis=-1)
     norms = np.sqrt(n_samples / count * squares)
     return np.maximum(4 * eps * norms, _EPS * (np.nanmax(norms) or 1))
+
+
+def _scored(present: np.ndarray) -> np.ndarray:  # (S, M, P) -> (S, M)
+    """Whether a node has a z-score: two samples, or all of a trace with a single one."""
+    return present.sum(axis=-1) >= min(2, present.shape[-1])
 
 
 def _standard(

@@ -48,6 +48,7 @@ def as_trace(
     label: Any = None,
     unit_layer: Any = None,
     metrics: Any = None,
+    time_zone: Any = None,
     min_slices: int = 2,
 ) -> Trace:
     """A `Trace` of ``data``, (epoch, timestep, unit, sample) or (slice, unit, sample).
@@ -68,6 +69,8 @@ def as_trace(
     label : (P,) class of each sample, whole numbers within int64.
     unit_layer : (M,) text, the layer of the network that each unit is in.
     metrics : a mapping from names, such as "loss", to one number per epoch; NaN where an epoch has none.
+    time_zone : a mapping from axes to names of time zones, for coordinates that are dates in UTC. Dates that have a
+        time zone bring its name themselves; they become the same instants in UTC.
     min_slices : the least number of (epoch, timestep) slices to accept.
 
     Raises
@@ -81,7 +84,7 @@ def as_trace(
     Trace(epoch: 3, timestep: 2, unit: 4, sample: 5; float64 on cpu)
     """
     fields = {"epoch": epoch, "timestep": timestep, "unit": unit, "sample": sample, "label": label, "mask": mask}
-    fields |= {"unit_layer": unit_layer, "metrics": metrics}
+    fields |= {"unit_layer": unit_layer, "metrics": metrics, "time_zone": time_zone}
     if isinstance(data, Trace):
         trace = _replaced(data, fields)
     else:
@@ -99,6 +102,8 @@ def _replaced(trace: Trace, fields: dict[str, Any]) -> Trace:
     if all(value is None for value in fields.values()):
         return trace
     kept = {name: getattr(trace, name) if value is None else value for name, value in fields.items()}
+    if fields["time_zone"] is None:
+        kept["time_zone"] = {axis: zone for axis, zone in trace.time_zone.items() if fields[axis] is None}
     three = trace.axes == SLICE_AXES
     if three and fields["mask"] is None and trace.mask is not None:
         kept["mask"] = trace.mask.squeeze(1)
@@ -117,7 +122,7 @@ def _build(data: Array, hidden: Any, fields: dict[str, Any], recorded: torch.dty
     coordinates: dict[str, Any] = {
         name: np.arange(size) if fields[name] is None else fields[name] for name, size in sizes
     }
-    beside = {name: fields[name] for name in (*BESIDE_AXES, "metrics")}
+    beside = {name: fields[name] for name in (*BESIDE_AXES, "metrics", "time_zone")}
     return Trace(data, mask=mask, axes=axes, recorded=recorded, **beside, **coordinates)
 
 
@@ -135,6 +140,7 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     for names of dimensions that no trace has, and for coordinates that contradict those of the data.
     """
     fields: dict[str, Any] = {}
+    zones: dict[str, str] = {}
     coords = getattr(values, "coords", {})
     if hasattr(values, "data_vars"):
         coords = _texts(values.attrs) | {name: values[name] for name in values.variables}
@@ -150,8 +156,10 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     for field, name in coordinate_names(ordered.dims, by_name).items():
         _check_no_tuples(name, by_name)
         check_axis(field, by_name[name].dims, ordered.ndim)
-        fields[field] = np.atleast_1d(by_name[name].values)
-    return ordered.data, with_metrics(fields)
+        coord = by_name[name]
+        fields[field] = coord if hasattr(coord.dtype, "tz") else np.atleast_1d(coord.values)
+        zones |= {field: coord.attrs["time_zone"]} if "time_zone" in coord.attrs and beside[field] is None else {}
+    return ordered.data, with_metrics(fields) | ({"time_zone": zones} if zones else {})
 
 
 def _by_field(coords: Any, data_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -167,7 +175,7 @@ def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
     names = (*AXES, "slice", "unit_layer")
     lists = {name: attributes[name] for name in names if isinstance(attributes.get(name), list)}
     return {
-        name: SimpleNamespace(dims=(None,), shape=(len(values),), values=np.asarray(values))
+        name: SimpleNamespace(dims=(None,), shape=(len(values),), dtype=None, values=np.asarray(values), attrs={})
         for name, values in lists.items()
     }
 

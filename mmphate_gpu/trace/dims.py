@@ -15,6 +15,8 @@ SLICE_AXES = ("slice", "unit", "sample")
 # Labels with one value per sample, and layers with one value per unit.
 BESIDE_AXES = {"label": "sample", "unit_layer": "unit"}
 METRICS = "metrics_"  # in files the array of a metric has this before its name
+# In a .npz the name of the time zone of a coordinate. Other files have an attribute "time_zone" at the coordinate.
+ZONES = {axis: f"time_zone_{axis}" for axis in AXES}
 Dims = Sequence[Any]
 Shape = tuple[int, ...]
 # No name is longer. Without a limit, a few bytes of a compressed file could expand to text of any length.

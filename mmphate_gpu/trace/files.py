@@ -19,7 +19,7 @@ from ..runtime.memory import available_bytes, check_fits
 from ..runtime.paths import check_files, expanded, writable
 from .contents import Contents, Heading, contents_of
 from .convert import as_trace
-from .dims import AXES, METRICS, SLICE_AXES
+from .dims import AXES, METRICS, SLICE_AXES, ZONES
 from .formats.arrays import naming, readable
 from .formats.flat import open_npy, open_npz
 from .formats.h5 import open_h5, write_h5
@@ -27,6 +27,7 @@ from .formats.npy import write_npy, write_npz
 from .formats.recording import LIST, META
 from .formats.snapshots import open_recording
 from .formats.zarr import open_zarr, others_than_zarr, write_zarr
+from .stored import blockwise
 from .trace import STREAM_SHARE, Trace
 
 ENDINGS = ".npy, .npz, .zarr, .h5"
@@ -109,8 +110,8 @@ def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading
 def _contents(path: str | os.PathLike[str], follow_links: bool, damaged: str = "raise") -> Iterator[Contents]:
     path = expanded(path)
     with readable(path):
-        found = _format(path, follow_links)
-        opener = partial(open_recording, damaged=damaged) if found == META else OPENERS[found]
+        stored = _format(path, follow_links)
+        opener = partial(open_recording, damaged=damaged) if stored == META else OPENERS[stored]
         with opener(path, follow_links=follow_links) as variables, naming(path):
             yield contents_of(path, variables)
 
@@ -152,10 +153,20 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
     fields |= {"label": trace.label, "unit_layer": trace.unit_layer, "axes": np.array(trace.axes)}
     fields |= {f"{METRICS}{name}": values for name, values in trace.metrics.items()}
+    fields |= {ZONES[axis]: np.array(zone) for axis, zone in trace.time_zone.items()}
     data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
-    for name, values in (("data", data), ("mask", trace.mask)):
-        fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
+    fields["data"] = (data[:, 0] if three else data).cpu().numpy()
+    fields["mask"] = None if trace.mask is None else _stored_mask(blockwise(trace.mask).load(), three).cpu().numpy()
     _write(expanded(path), {name: values for name, values in fields.items() if values is not None}, overwrite)
+
+
+def _stored_mask(mask: torch.Tensor, three: bool) -> torch.Tensor:  # from (E, T, M, P)
+    """The mask as (timestep, sample) or (slice, sample) if it repeats along all other axes, else as the data."""
+    repeats = [size == 1 or step == 0 for size, step in zip(mask.shape, mask.stride(), strict=True)]
+    short = repeats[2] and (three or repeats[0])
+    if three:
+        return mask[:, 0, 0] if short else mask[:, 0]
+    return mask[0, :, 0] if short else mask
 
 
 def _write(path: Path, fields: dict[str, np.ndarray], overwrite: bool) -> None:

@@ -102,6 +102,8 @@ def _check_agree(number: int, first: Trace, other: Trace, axis: str) -> None:
         names = first.metrics.keys() & other.metrics.keys()
         pairs |= {f"metrics[{name!r}]": (first.metrics[name], other.metrics[name]) for name in sorted(names)}
     differences: dict[str, str | None] = {name: _difference(*pair) for name, pair in pairs.items()}
+    zones = [dict(trace.time_zone) for trace in (first, other)]
+    differences["time_zone"] = None if zones[0] == zones[1] else f"is {zones[1]}, not {zones[0]}"
     differences["axes"] = None if first.axes == other.axes else f"is {other.axes}, not {first.axes}"
     devices = [trace.data.device for trace in (first, other)]
     differences["device"] = None if devices[0] == devices[1] else f"is {devices[1]}, not {devices[0]}"

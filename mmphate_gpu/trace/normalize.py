@@ -29,9 +29,9 @@ def flat_points(trace: Trace) -> torch.Tensor:  # (S, M, P) float64
 def trace_points(trace: Trace, *, normalize: bool = True, n_pca: int | None = None) -> TracePoints:
     """The points (S, M, P) that step 2 takes, and their resolution: nearer points may differ by rounding only.
 
-    The points are a tensor, or `LazyPoints` if step 2 will reduce them to ``n_pca`` features. Step 2 does not reduce the
-    points of a masked trace, because a score needs every sample. O(N P) time. Memory: a few blocks of 32 MiB, and 8 N P
-    bytes for the points, or four numbers per node for `LazyPoints`.
+    The points are a tensor, or `LazyPoints` if step 2 will reduce them to ``n_pca`` features. Step 2 does not reduce
+    the points of a masked trace, because a score needs every sample. O(N P) time. Memory: a few blocks of 32 MiB, and
+    8 N P bytes for the points, or four numbers per node for `LazyPoints`.
 
     Raises
     ------

@@ -59,7 +59,7 @@ def least_samples(normalize: bool) -> int:
 
 
 def _missing_as_nan(points: torch.Tensor, present: torch.Tensor, normalize: bool) -> torch.Tensor:  # (B, M, P)
-    enough = present.sum(-1, keepdim=True) >= least_samples(normalize)
+    enough = present.sum(-1, keepdim=True) >= min(least_samples(normalize), present.shape[-1])
     return points.masked_fill(~(present & enough), torch.nan)
 
 

@@ -14,7 +14,7 @@ import torch
 from ..errors import InputError, InputTypeError
 from ..runtime.arrays import array_or_tensor, to_numpy
 from ..runtime.memory import available_bytes, check_fits
-from .coordinates import as_label, as_metrics, as_unit_layer, settled
+from .coordinates import as_label, as_metrics, as_time_zone, as_unit_layer, settled, time_zone_of
 from .dims import AXES, SLICE_AXES, SizesByName, check_data_shape, check_length
 from .stored import Array, blocks, blockwise
 
@@ -41,6 +41,7 @@ class Trace(SizesByName):
     recorded : torch.float16 or torch.bfloat16 if the values were rounded to it before; None if they were not.
     metrics : (E,) float64 array by name, such as the loss of each epoch; NaN where an epoch has no value.
     unit_layer : (M,) text, the layer of the network that each unit is in; None if unknown.
+    time_zone : the name of the time zone by axis, for coordinates that were dates with one. Their dates are in UTC.
 
     Raises
     ------
@@ -59,8 +60,11 @@ class Trace(SizesByName):
     recorded: torch.dtype | None = None
     metrics: Mapping[str, np.ndarray] = field(default_factory=dict)
     unit_layer: np.ndarray | None = None
+    time_zone: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        zones = {name: zone for name in AXES if (zone := time_zone_of(name, getattr(self, name))) is not None}
+        vars(self).update(time_zone=as_time_zone(self.time_zone) | zones)
         vars(self).update({name: settled(name, getattr(self, name)) for name in AXES}, label=as_label(self.label))
         vars(self).update(metrics=as_metrics(self.metrics), unit_layer=as_unit_layer(self.unit_layer))
         if self._in_memory:
@@ -184,6 +188,9 @@ def _check_fields(trace: Trace) -> None:
         check_length("label", trace.label.shape, shape[3], "sample")
     if trace.unit_layer is not None:
         check_length("unit_layer", trace.unit_layer.shape, shape[2], "unit")
+    for name, zone in trace.time_zone.items():
+        if (dtype := getattr(trace, name).dtype).kind != "M":
+            raise InputError(f"time_zone has {zone!r} for {name}, which has dtype {dtype}; accepted: dates")
     for name, values in trace.metrics.items():
         check_length(f"metrics[{name!r}]", values.shape, shape[0], first)
     if trace.mask is not None and (tuple(trace.mask.shape) != shape or trace.mask.dtype != torch.bool):

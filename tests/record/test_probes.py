@@ -91,8 +91,9 @@ def test_hidden_files_are_no_content(tmp_path):
         (tmp_path / ".nfs1").write_text("")
         rec.snapshot(1)
     assert rec.trace().n_epochs == 2
-    with pytest.raises(InputError, match="is not empty"):
-        Recorder(nn.Sequential(nn.GRU(F, H)), "0", probe=probe(), path=tmp_path)
+    other = Recorder(nn.Sequential(nn.GRU(F, H)), "0", probe=probe(), path=tmp_path)
+    with pytest.raises(InputError, match="is not empty"), other:
+        pass
 
 
 # ---------------------------------------------------------------- many parts

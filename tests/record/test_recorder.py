@@ -147,7 +147,7 @@ def test_half_precision_becomes_float32_and_unbatched_is_one_sample():
 def test_another_module_with_batch_first():
     model = nn.Sequential(nn.Linear(F, H), nn.Tanh())
     silent = Recorder(model, "1", probe())
-    with silent, pytest.raises(InputError, match=r"layer='1' is a Tanh and returns \(6, 5, 4\); accepted: batch_first"):
+    with silent, pytest.raises(InputError, match=r"layer '1' is a Tanh and returns \(6, 5, 4\); accepted: batch_first"):
         silent.snapshot(0)
     with Recorder(model, "1", probe=probe(), batch_first=True) as rec:
         rec.snapshot(0)
@@ -273,7 +273,7 @@ def test_training_under_autocast_keeps_its_gradients():
 
 def test_unknown_layers():
     model = nn.ModuleDict({"a": Net(), "b": nn.GRU(F, H)})
-    with pytest.raises(InputError, match="layer='rnn' is no module of the model; its recurrent layers: 'a.rnn', 'b'"):
+    with pytest.raises(InputError, match="layer 'rnn' is no module of the model; its recurrent layers: 'a.rnn', 'b'"):
         Recorder(model, "rnn", probe=probe())
     with pytest.raises(InputError, match="no RNN, LSTM or GRU among them.*'0'"):
         Recorder(nn.Sequential(nn.Linear(2, 2)), "rnn", probe=probe())
@@ -281,7 +281,7 @@ def test_unknown_layers():
         Recorder(model, model["b"], probe=probe())
     with pytest.raises(InputTypeError, match="model is a function"):
         Recorder(probe, "rnn", probe=probe())
-    with pytest.raises(InputError, match="batch_first=False contradicts layer='a.rnn'"):
+    with pytest.raises(InputError, match="batch_first=False contradicts layer 'a.rnn'"):
         Recorder(model, "a.rnn", probe=probe(), batch_first=False)
     with pytest.raises(InputTypeError, match="labels has dtype"):
         Recorder(model, "b", probe=probe(), labels=list("abcdef"))
@@ -354,7 +354,7 @@ def test_shapes_labels_and_values_that_do_not_fit():
         rec.snapshot(0)
         nn.init.constant_(diverging.rnn.weight_ih_l0, float("nan"))
         with pytest.raises(
-            InputError, match="layer=.rnn. returns nan at time step 0, unit 0, sample 0; the training has"
+            InputError, match="layer 'rnn' returns nan at time step 0, unit 0, sample 0; the training has"
         ):
             rec.snapshot(1)
     assert rec.trace().n_epochs == 1

@@ -304,6 +304,16 @@ def test_a_forward_of_another_form_is_not_replayed():
         values(rnn, "", probe(), state="c")
     assert values(rnn, "", probe()).shape == (T, H, B)  # its output needs no replay
 
+    class Last(nn.LSTM):
+        def forward(self, x, hx=None):
+            return super().forward(x, hx)[0][:, -1:]
+
+    last = seeded(Last, batch_first=True)
+    with pytest.raises(
+        InputError, match=r"a Last whose output .* in its shape \(1, 6, 4\), which is \(5, 6, 4\) in the"
+    ):
+        values(last, "", probe(), state="c")
+
     class Renamed(nn.GRU):
         def forward(self, features):
             return super().forward(features)
@@ -316,18 +326,27 @@ def test_a_forward_of_another_form_is_not_replayed():
 @pytest.mark.parametrize(
     ("layer", "options", "message"),
     [
-        ("gru", {"state": "c"}, r"state='c' does not fit layer 'gru', as a GRU has no cell state; accepted: 'h' or 'g"),
-        ("rnn", {"state": "gates"}, r"state='gates' does not fit layer 'rnn', as a RNN has no gates; accepted: 'h'$"),
-        ("cell", {"state": "c"}, r"state='c' does not fit layer 'cell', as a GRU has no cell state"),
-        ("head", {"state": "c"}, r"state='c' does not fit layer 'head', a Linear; accepted: state='h', or a function"),
+        ("gru", {"state": "c"}, r"state='c' does not fit layer 'gru', a GRU; accepted: 'h', 'gates'$"),
+        ("rnn", {"state": "gates"}, r"state='gates' does not fit layer 'rnn', a RNN; accepted: 'h'$"),
+        ("cell", {"state": "c"}, r"state='c' does not fit layer 'cell', a GRUCell; accepted: 'h', 'gates'$"),
+        ("head", {"state": "c"}, r"state='c' does not fit layer 'head', a Linear; accepted: 'h', or a function of"),
         ("gru", {"state": "hidden"}, r"state='hidden' is unknown; accepted: 'h', 'c', 'gates'"),
-        ("gru", {"layer": 2}, r"layer=2 is outside layer 'gru', a stack of 2; accepted: -2 to 1"),
-        ("gru", {"layer": -3}, r"layer=-3 is outside layer 'gru', a stack of 2"),
-        ("gru", {"layer": "first"}, r"layer='first'; accepted: the number of a layer in the stack, or 'all'"),
-        ("cell", {"layer": 1}, r"layer=1 is outside layer 'cell', a stack of 1; accepted: -1 to 0"),
-        ("gru", {"direction": "backward"}, r"direction='backward' does not fit layer 'gru', which runs forward only"),
+        ("gru", {"layer": 2}, r"layer=2 does not fit layer 'gru', a stack of 2; accepted: -2 to 1, or 'all'"),
+        ("gru", {"layer": -3}, r"layer=-3 does not fit layer 'gru', a stack of 2"),
+        (
+            "gru",
+            {"layer": "first"},
+            r"layer='first' does not fit layer 'gru', a stack of 2; accepted: -2 to 1, or 'all'",
+        ),
+        ("gru", {"layer": True}, r"layer=True does not fit layer 'gru', a stack of 2; accepted: -2 to 1, or 'all'"),
+        ("cell", {"layer": 1}, r"layer=1 does not fit layer 'cell', a stack of 1; accepted: -1 to 0"),
+        (
+            "gru",
+            {"direction": "backward"},
+            r"direction='backward' does not fit layer 'gru', which runs forward; accept",
+        ),
         ("gru", {"direction": "left"}, r"direction='left' is unknown; accepted: 'both', 'forward', 'backward'"),
-        ("head", {"layer": 0}, r"layer=0 chooses a part of an RNN, LSTM or GRU, and layers='head' has none of these"),
+        ("head", {"layer": 0}, r"layer=0 chooses a part of an RNN, LSTM or GRU, but layers='head' has none of these"),
         ("head", {"direction": "forward"}, r"direction='forward' chooses a part of an RNN"),
     ],
 )
@@ -335,6 +354,11 @@ def test_options_that_do_not_fit_the_layer(layer, options, message):
     parts = {"gru": nn.GRU(F, H, 2), "rnn": nn.RNN(F, H), "cell": nn.GRUCell(F, H), "head": nn.Linear(H, 2)}
     with pytest.raises(InputError, match=message):
         find_layers(nn.ModuleDict(parts), layer, **options)
+
+
+def test_an_empty_batch_has_no_states():
+    for state in ("h", "c"):
+        assert values(seeded(nn.LSTM, num_layers=2), "", probe()[:, :0], state=state, layer=0).shape == (B, H, 0)
 
 
 def test_no_warning_comes_from_a_replay():

@@ -14,7 +14,7 @@ from mmphate_gpu.trace import (
     save_trace,
     stored,
 )
-from mmphate_gpu.trace.formats import flat
+from mmphate_gpu.trace.formats.recording import META, RECORDING
 
 SHAPE = (4, 3, 5, 23)
 
@@ -70,14 +70,14 @@ def write_snapshots(path, snapshots):
     """A recorder's folder whose files have no axis of time: (unit, sample)."""
     files = [f"snapshot_{i:06d}.npy" for i in range(len(snapshots))]
     meta = {
-        "format": flat.RECORDING,
+        "format": RECORDING,
         "version": 1,
         "epoch": list(range(len(files))),
         "files": files,
         "extra": [],
     }
     (path / "run").mkdir()
-    (path / "run" / flat.META).write_text(json.dumps(meta), encoding="utf-8")
+    (path / "run" / META).write_text(json.dumps(meta), encoding="utf-8")
     for file, snapshot in zip(files, snapshots, strict=True):
         np.save(path / "run" / file, snapshot)
     return path / "run"

@@ -42,6 +42,11 @@ def same(left: Trace, right: Trace) -> None:
     assert left.mask is None or torch.equal(left.mask, right.mask)
 
 
+def same_points(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether the points have the same bits, and NaN at the same missing samples."""
+    return np.array_equal(left.cpu(), right.cpu(), equal_nan=True)
+
+
 def refusal(path, most=500, **options):
     """The sentence by which `load_trace` refuses ``path``, in memory and block by block alike."""
     sentences = set()

@@ -22,7 +22,7 @@ import torch
 
 from ...errors import InputError
 from ...runtime.memory import check_fits, format_bytes
-from ..dims import AXES, BESIDE_AXES, LONGEST_TEXT, axes_of, data_key, is_meant, is_metric
+from ..dims import AXES, BESIDE_AXES, LONGEST_TEXT, ZONES, axes_of, data_key, is_meant, is_metric
 from ..stored import Blocks
 
 # Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes, such as
@@ -49,7 +49,7 @@ _BROKEN = (
     zlib.error,
 )
 # The names of the arrays other than the data and the metrics that a trace can use.
-BESIDE = ("slice", *AXES, *BESIDE_AXES, "mask", "axes")
+BESIDE = ("slice", *AXES, *BESIDE_AXES, "mask", "axes", *ZONES.values())
 # Limits on the sizes that the metadata of a file may claim. The most compressible array of an honest file is a constant
 # mask: 2 GB of it compress to 1 / 32,000 (zstd).
 _SMALL = 2**26  # bytes; an array below this is not compared with what the file stores
@@ -246,10 +246,17 @@ def coordinates_attribute(names: Iterable[str]) -> dict[str, str]:
 
 
 def with_dims(fields: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, list[str]]]:
-    """{name in a file: (array, names of its dimensions)}; these names replace the field "axes"."""
+    """{name in a file: (array, names of its dimensions)}, without axes and time zones, which become attributes."""
     axes = list(axes_of(fields["data"].ndim))
-    along = {"data": axes, "mask": axes} | {name: [name] for name in ("slice", *AXES)}
+    short = [axes[-3], axes[-1]] if "mask" in fields and fields["mask"].ndim == 2 else axes
+    along = {"data": axes, "mask": short} | {name: [name] for name in ("slice", *AXES)}
     along |= {name: [axis] for name, axis in BESIDE_AXES.items()}
     along |= {name: axes[:1] for name in fields if is_metric(name)}
-    names = {"epoch": axes[0]}
-    return {names.get(name, name): (v, along[names.get(name, name)]) for name, v in fields.items() if name != "axes"}
+    names = {name: axes[0] if name == "epoch" else name for name in fields if name not in ("axes", *ZONES.values())}
+    return {stored: (fields[name], along[stored]) for name, stored in names.items()}
+
+
+def zones_of(fields: dict[str, np.ndarray]) -> dict[str, str]:
+    """{name of a coordinate in a file: name of its time zone}."""
+    first = axes_of(fields["data"].ndim)[0]
+    return {first if axis == "epoch" else axis: str(fields[key]) for axis, key in ZONES.items() if key in fields}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -72,9 +73,9 @@ def file_name(number: int) -> str:
 # ---------------------------------------------------------------- text with a checksum
 
 
-def sealed(content: dict[str, Any], *, indent: int | None = None) -> str:
-    """``content`` as JSON, together with its checksum."""
-    return json.dumps(content | {_SEAL: _checksum(content)}, indent=indent)
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """``content`` together with its checksum."""
+    return content | {_SEAL: _checksum(content)}
 
 
 def unsealed(content: Any) -> dict[str, Any] | None:
@@ -94,7 +95,8 @@ def _checksum(content: dict[str, Any]) -> str:
 
 def header_text(header: dict[str, Any]) -> str:
     """The text of meta.json. Raises `InputError` if it would be longer than what is read."""
-    text = sealed(header, indent=1)
+    lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sealed(header).items())
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
     if len(text) > MOST_METADATA:
         raise InputError(
             f"the coordinates, labels and mask of the recording take {len(text)} bytes in {META}; accepted: at most "
@@ -171,7 +173,7 @@ def list_line(snapshot: Listed) -> bytes:
     """The line of a snapshot in the list."""
     metrics = {name: None if math.isnan(value or 0) else value for name, value in snapshot.metrics.items()}
     entry = {"epoch": snapshot.epoch, "file": snapshot.file, "metrics": metrics, "sha256": snapshot.sha256}
-    return sealed(entry).encode() + b"\n"
+    return json.dumps(sealed(entry)).encode() + b"\n"
 
 
 def _listed(line: bytes) -> Listed | None:
@@ -202,8 +204,9 @@ def _beside(header: dict[str, Any], n_timesteps: int, n_units: int, n_samples: i
     names = {
         name: _coordinate(name, header[name]) for name in ("timestep", "unit", "label") if header[name] is not None
     }
-    layers = [name for name, count in header["unit_layer"] for _ in range(min(count, n_units))]
-    names["unit_layer"] = padded_text("unit_layer", list(map(str, layers)))
+    n_units = min(n_units, len(header["unit"]))  # as long as the file makes it, whatever it claims
+    layers = itertools.chain.from_iterable(itertools.repeat(str(name), count) for name, count in header["unit_layer"])
+    names["unit_layer"] = padded_text("unit_layer", list(itertools.islice(layers, n_units + 1)))
     if header["mask"] is not None:
         names["mask"] = _mask(header["mask"], n_timesteps, n_samples)
     return names

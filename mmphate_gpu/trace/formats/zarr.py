@@ -27,6 +27,7 @@ from .arrays import (
     readable,
     stored_names,
     with_dims,
+    zones_of,
 )
 from .zarr_chunks import check_chunk_files, with_checked_codecs
 from .zarr_metadata import Node, check_array, node_in, stored_bytes
@@ -162,6 +163,8 @@ def write_zarr(path: Path, fields: dict[str, np.ndarray]) -> None:
         else:  # xarray would read the default fill value, 0, as a missing value.
             group.array(name, values, fill_value=None).attrs["_ARRAY_DIMENSIONS"] = dims
     group["data"].attrs.update(coordinates_attribute(group.array_keys()))
+    for name, zone in zones_of(fields).items():
+        group[name].attrs["time_zone"] = zone
 
 
 def others_than_zarr(folder: Path) -> list[str]:
