@@ -320,9 +320,10 @@ def followed(embedding: Embedding, trace: Trace, coordinates: np.ndarray) -> Emb
 
 
 def drawn(embedding: Embedding) -> bytes:
-    """The panels of ``embedding`` as a .png for a screen."""
+    """A panel of epochs and another of classes, or of units, as a .png for a screen. More panels take longer."""
+    color_by = ("epoch", "unit" if embedding.most_active is None else "most_active")
     with plain_style(), io.BytesIO() as file:
-        panels(embedding).savefig(file, format="png", dpi=DPI)
+        panels(embedding, color_by=color_by).savefig(file, format="png", dpi=DPI)
         return file.getvalue()
 
 

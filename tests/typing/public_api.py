@@ -25,6 +25,7 @@ from mmphate_gpu import (
     LiveEmbedding,
     MDSResult,
     Params,
+    Placement,
     Plan,
     Recorder,
     Trace,
@@ -61,6 +62,8 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     assert_type(op.stress_, float)
     assert_type(op.n_landmark_, int)
     assert_type(op.bandwidth_, float)
+    assert_type(op.placement_, Placement)
+    assert_type(op.placement_.coordinates(as_trace(array)), torch.Tensor)
     assert_type(op.result_, Embedding)
     assert_type(op.affinity_ @ torch.ones(3), torch.Tensor)
     assert_type(op.report_, list[dict[str, Any]])
