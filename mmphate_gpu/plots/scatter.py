@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..embedding import Embedding
-from ..errors import InputError, InputTypeError, check_choice, check_number
+from ..errors import InputError, InputTypeError, check_choice, check_number, listed
 from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import Coloring, are_numbers, categorical, every_few, ordered, round_ticks
 from .names import texts
@@ -26,6 +27,7 @@ Place = tuple[float, float, float, float]  # left, bottom, width, height, in fra
 def panels(
     embedding: Embedding,
     *,
+    color_by: Sequence[str] | None = None,
     path: str | os.PathLike[str] | None = None,
     figsize: tuple[float, float] | None = None,
     point_size: float | str = "auto",
@@ -42,6 +44,8 @@ def panels(
     ----------
     embedding : Embedding
         The nodes to draw.
+    color_by : sequence of "epoch", "timestep", "unit" and "most_active", optional
+        The panels, in this order; None draws all.
     path : str or path, optional
         A .png, .svg or .pdf file to write. An existing file is replaced. Dots are pixels in all three formats.
     figsize : (width, height), optional
@@ -65,7 +69,7 @@ def panels(
     placed = _placed(embedding)
     shown = placed[_draw_order(len(placed))]
     points = _points(embedding, shown)
-    colorings = _colorings(embedding, shown)
+    colorings = _chosen(_colorings(embedding, shown), color_by)
     figure = new_figure(_figsize(figsize, points, len(colorings)))
     places = _places(figure, len(colorings))
     style = _dot_style(point_size, len(shown), _square_inches(figure, places[0][0]))
@@ -122,6 +126,14 @@ def _colorings(embedding: Embedding, shown: np.ndarray) -> dict[str, Coloring]:
         classes, index = np.unique(embedding.most_active, return_inverse=True)
         result["most_active"] = categorical(index[shown], classes)
     return result
+
+
+def _chosen(colorings: dict[str, Coloring], color_by: Any) -> dict[str, Coloring]:
+    if color_by is None:
+        return colorings
+    if isinstance(color_by, str) or not set(color_by) <= colorings.keys() or not color_by:
+        raise InputError(f"color_by={color_by!r} names no panels; accepted: a list of {listed(colorings.keys())}")
+    return {name: colorings[name] for name in color_by}
 
 
 def _dot_style(point_size: float | str, n: int, square_inches: float) -> dict[str, Any]:

@@ -128,6 +128,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
 }
 # Public names without a call above.
 NOT_CALLED = {
+    *("KerasRecorder", "LightningRecorder", "LiveEmbedding"),  # tests/record and tests/test_live.py call these
     *("Recorder", "every", "load_trace", "save_trace"),  # tests/record and tests/trace call these
     "to_cupy",  # needs a GPU
     *("Trace", "Landmarks", "Embedding", "MDSResult", "Placement", "Plan", "Params"),  # classes of inputs and results

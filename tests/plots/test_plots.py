@@ -59,6 +59,13 @@ def test_three_panels_in_a_row_without_classes(components):
     assert len({round(text.get_position()[1], 6) for text in figure.texts}) == 1
 
 
+def test_panels_can_be_chosen():
+    assert list(panel_axes(panels(fake(), color_by=["unit", "epoch"]))) == ["unit", "epoch"]
+    for color_by, embedding in (("epoch", fake()), ([], fake()), (["most_active"], fake(classes=None))):
+        with pytest.raises(InputError, match="names no panels; accepted: a list of 'epoch', 'timestep', 'unit'"):
+            panels(embedding, color_by=color_by)
+
+
 def test_titles_name_the_panels():
     assert [text.get_text() for text in panels(fake()).texts] == ["Epoch", "Time step", "Unit", "Most active class"]
 
