@@ -97,4 +97,15 @@ MMP_DEVICE float mmp_inverse_root(float x) {
 MMP_DEVICE double mmp_inverse_root(double x) { return rsqrt(x); }
 #endif
 
+// 1 / x of a normal float, off by up to 2^-23 of itself. Decisions may not use it.
+#if defined(MMP_EMULATION)
+MMP_DEVICE float mmp_inverse(float x) { return (float)(1 / (double)x * ((int)x % 2 ? 1 + 5.9e-8 : 1 - 5.9e-8)); }
+#else
+MMP_DEVICE float mmp_inverse(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#endif
+
 MMP_DEVICE double mmp_larger(double a, double b) { return a > b ? a : b; }

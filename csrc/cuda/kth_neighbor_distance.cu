@@ -113,10 +113,19 @@ MMP_DEVICE void find_range(const MmpBlock& block, Brackets& all, const MmpScreen
     }
 }
 
+// The exact squared distance of two places, infinite if the points have no feature in common.
+MMP_DEVICE double square_of(const double* points, const mmp_i32* order, mmp_i64 p, int place, int column) {
+    const double square = mmp_square_of_places(points, order, p, place, column);
+    return mmp_masked && square != square ? __longlong_as_double(bits_of_infinity) : square;
+}
+MMP_DEVICE double square_of(const MmpBlock& block, int place, int column) {
+    return square_of(block.exact, block.order, block.p, place, column);
+}
+
 // The part of a bracket that the squared distance of a pair lies in, by float64.
 MMP_OUTLINED int exact_part(const MmpCut* cuts, const double* points, const mmp_i32* order, mmp_i64 p, int place,
                             int column) {
-    const double square = mmp_square_of_places(points, order, p, place, column);
+    const double square = square_of(points, order, p, place, column);
     int part = 0;
     for (int m = 0; m < inner; ++m) part += square > cuts[m].limit;
     return part;
@@ -189,7 +198,7 @@ MMP_DEVICE void collect(const MmpBlock& block, Brackets& all) {
                 if (taken && (mmp_in_doubt(most, square) || mmp_in_doubt(least, square))) {
                     const int place = block.rows->places[row], column = mmp_column(tile) + h;
                     taken = column < block.n && column != place;
-                    const double exact = taken ? mmp_square_of_places(block, place, column) : 0;
+                    const double exact = taken ? square_of(block, place, column) : 0;
                     taken = taken && exact <= most.limit && exact > least.limit;
                 }
                 const unsigned lanes = __ballot_sync(MMP_WARP, taken);
@@ -218,6 +227,13 @@ MMP_DEVICE double squares_nearer(double distance) {
     return distance > 0 ? mmp_squared_reach(mmp_neighboring(distance, -1)) : -1;
 }
 
+// Whether the point at `place` has no feature at all, and so lies infinitely far from all points.
+MMP_DEVICE bool lacks_all(const MmpBlock& block, int place) {
+    unsigned present = 0;
+    for (int pass = 0; pass < block.passes; ++pass) present |= mmp_word_of(block, place, pass);
+    return !present;
+}
+
 MMP_DEVICE mmp_i64 bits_of_square(double square) { return square < 0 ? -1 : __double_as_longlong(square); }
 
 }  // namespace
@@ -230,15 +246,15 @@ MMP_DEVICE mmp_i64 bits_of_square(double square) { return square < 0 ? -1 : __do
 // null, all places are rows, and distances is (B, n).
 // low, high (B,) and below, within (B, n), or null: a bracket for each set, and the counts of bracket_count. A row
 // whose k-th distance lies in this bracket begins with it.
-MMP_KERNEL void __launch_bounds__(mmp_threads)
+MMP_KERNEL void __launch_bounds__(mmp_threads, mmp_masked ? 2 : 0)
     kth_neighbor_distance(const double* points, const float* rough, const float* boxes, const double* spans,
                           const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, mmp_i64 k, const mmp_i64* rows,
                           const double* low, const double* high, const mmp_i64* below, const mmp_i64* within,
-                          double* distances) {
+                          double* distances, const mmp_i32* presence) {
     MMP_SHARED(MmpRows, rows_of_block);
     MMP_SHARED(Brackets, all);
     MMP_SHARED_BYTES(float, shared);
-    const MmpStack stack{points, rough, boxes, spans, order, n, p, (int)passes};
+    const MmpStack stack{points, rough, boxes, spans, order, n, p, (int)passes, presence};
     const int n_tiles = mmp_tiles_of(n), mine = (int)threadIdx.x;
     const mmp_i64 first = (mmp_i64)blockIdx.x * mmp_tile;
     if (rows && rows[first] < 0) return;
@@ -252,6 +268,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     if (mine < mmp_tile) {
         const int place = rows_of_block.places[mine];
         all.low[mine] = -1, all.high[mine] = bits_of_infinity;
+        if (mmp_masked && lacks_all(block, place)) all.low[mine] = bits_of_infinity - 1;
         all.below[mine] = 0, all.inside[mine] = place < 0 ? 0 : n - 1;
         if (place >= 0 && below && below[set * n + place] < k && within[set * n + place] >= k) {
             all.low[mine] = bits_of_square(squares_nearer(low[set]));
@@ -284,7 +301,7 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
         double* const out = distances + (rows ? first + row : set * n + place);
         if (is_listed(all, row)) {
             double square = 0;
-            if (mmp_lane() < n_listed) square = mmp_square_of_places(block, place, all.listed[row][mmp_lane()]);
+            if (mmp_lane() < n_listed) square = square_of(block, place, all.listed[row][mmp_lane()]);
             write_ranked(square, n_listed, k - all.below[row] - 1, out);
         } else if (mmp_lane() == 0) {
             *out = sqrt(__longlong_as_double(all.high[row]));
@@ -300,10 +317,10 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
 MMP_KERNEL void __launch_bounds__(mmp_threads, 3)
     bracket_count(const double* points, const float* rough, const float* boxes, const double* spans,
                   const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, const double* low, const double* high,
-                  mmp_u64* below, mmp_u64* within) {
+                  mmp_u64* below, mmp_u64* within, const mmp_i32* presence) {
     MMP_SHARED(MmpRows, rows);
     MMP_SHARED_BYTES(float, shared);
-    const MmpStack stack{points, rough, boxes, spans, order, n, p, (int)passes};
+    const MmpStack stack{points, rough, boxes, spans, order, n, p, (int)passes, presence};
     const int n_tiles = mmp_tiles_of(n), first_tile = (int)(blockIdx.x % n_tiles), set = (int)(blockIdx.x / n_tiles);
     const MmpBlock block = mmp_block<MMP_P>(rows, shared, stack, set, [&](int row) {
         const int place = first_tile * mmp_tile + row;

@@ -9,6 +9,8 @@
 // no test for them is needed. Features pass through shared memory P at a time. P is a template parameter, so the
 // compiler unrolls the loop over features. The launcher chooses P so that a whole number of passes covers all features
 // with little room left. The features after the last one are 0.
+//
+// If the launcher defines MMP_MASKED, points may lack features, which are NaN (see pair_masks.h).
 #pragma once
 #include "../common/screen.h"
 #include "device.h"
@@ -20,6 +22,15 @@ constexpr int mmp_tile = mmp_warps * mmp_warp_rows;
 // A box has at most this many features, the first ones. A sum over fewer features is a lower bound as well.
 constexpr int mmp_box_features = 64;
 
+#if defined(MMP_MASKED)
+constexpr bool mmp_masked = true;
+#else
+constexpr bool mmp_masked = false;
+#endif
+// Numbers that tell which points of a tile have which features of a pass, a bit for each: one for each point, one with
+// the features of all these points, one with those of any, and two that fill 16 bytes.
+constexpr int mmp_words = mmp_tile + 4;
+
 // B sets of n < 2^31 points each: in float64 as the caller has them, and in tiles as pair_screen made them. The number
 // of a point in the order of the tiles is its place.
 struct MmpStack {
@@ -30,6 +41,7 @@ struct MmpStack {
     const mmp_i32* order;  // (B, n): the point at each place; null if point i has place i
     mmp_i64 n, p;
     int passes;  // over the features, P at a time
+    const mmp_i32* presence;  // (B, tiles, passes, mmp_words), or null where no point lacks a feature
 };
 
 MMP_DEVICE int mmp_tiles_of(mmp_i64 n) { return (int)((n + mmp_tile - 1) / mmp_tile); }
@@ -40,6 +52,19 @@ struct alignas(16) MmpFour {
 };
 struct alignas(8) MmpTwo {
     float of[2];
+};
+
+// The features of a pass that all points of a tile or of the rows of a block have, and those that any of them has.
+struct MmpWords {
+    unsigned all, any;
+};
+
+// The words of the rows and those of the tiles in the two buffers, in shared memory.
+struct MmpMasks {
+    // The words of later passes are not kept: their features count as those of some rows only.
+    static constexpr int passes = 16;
+    alignas(16) float tiles[2][4];  // the bits of `all`, of `any` and of two more numbers
+    MmpWords rows[passes];
 };
 
 // The rows of a block and the tiles that it will visit, in shared memory.
@@ -58,6 +83,8 @@ struct MmpBlock {
     const float* boxes;
     const double* exact;
     const mmp_i32* order;
+    const mmp_i32* presence;
+    MmpMasks* masks;
     mmp_i64 p;
     int set, n, n_tiles, passes;
     int first_place, last_place;  // the least and the largest place of the rows of this warp; -1 if it has none
@@ -80,6 +107,41 @@ MMP_DEVICE float mmp_warp_least(float value) {
         value = other < value ? other : value;
     }
     return value;
+}
+
+// The words of all lanes together.
+MMP_DEVICE MmpWords mmp_warp_words(MmpWords words) {
+    for (int step = 16; step > 0; step /= 2) {
+        words.all &= __shfl_xor_sync(MMP_WARP, words.all, step);
+        words.any |= __shfl_xor_sync(MMP_WARP, words.any, step);
+    }
+    return words;
+}
+
+// The words of a tile for one pass.
+MMP_DEVICE const mmp_i32* mmp_words_of(const MmpBlock& block, int tile, int pass) {
+    return block.presence + ((mmp_i64)tile * block.passes + pass) * mmp_words;
+}
+
+// The features of the point at `place` for one pass; none if there is no such point.
+MMP_DEVICE unsigned mmp_word_of(const MmpBlock& block, int place, int pass) {
+    return place < 0 ? 0u : (unsigned)mmp_words_of(block, place / mmp_tile, pass)[place % mmp_tile];
+}
+
+// Notes the words of the rows of a block. Each warp takes one pass at a time.
+MMP_DEVICE void mmp_note_rows(const MmpBlock& block) {
+    const int passes = block.passes < MmpMasks::passes ? block.passes : MmpMasks::passes;
+    for (int pass = mmp_warp_of_block(); pass < passes; pass += mmp_warps) {
+        MmpWords words{~0u, 0u};
+        for (int row = mmp_lane(); row < mmp_tile; row += 32) {
+            const int place = block.rows->places[row];
+            if (place < 0) continue;
+            const unsigned word = mmp_word_of(block, place, pass);
+            words.all &= word, words.any |= word;
+        }
+        words = mmp_warp_words(words);
+        if (mmp_lane() == 0) block.masks->rows[pass] = words;
+    }
 }
 
 // The address of the first feature of a pass for the point at `place`.
@@ -108,6 +170,7 @@ template <int P> MMP_DEVICE void mmp_enclose_rows(const MmpBlock& block) {
             const float x = mmp_rough_of<P>(block, place, 0)[f * mmp_tile];
             low = x < low ? x : low;
             minus_high = -x < minus_high ? -x : minus_high;
+            if (mmp_masked && x != x) low = minus_high = -mmp_infinity();
         }
         low = mmp_warp_least(low), minus_high = mmp_warp_least(minus_high);
         if (mmp_lane() == 0) block.rows->low[f] = low, block.rows->high[f] = -minus_high;
@@ -133,6 +196,8 @@ MMP_DEVICE MmpBlock mmp_block(MmpRows& rows, float* rough, const MmpStack& stack
     block.boxes = stack.boxes + (mmp_i64)set * 2 * (width < mmp_box_features ? width : mmp_box_features) * n_tiles;
     block.exact = stack.exact + set * stack.n * stack.p;
     block.order = stack.order ? stack.order + set * stack.n : nullptr;
+    block.presence = mmp_masked ? stack.presence + (mmp_i64)set * n_tiles * (stack.passes * mmp_words) : nullptr;
+    block.masks = nullptr;
     if (threadIdx.x < mmp_tile) rows.places[threadIdx.x] = place_of((int)threadIdx.x);
     __syncthreads();
     block.first_place = block.n, block.last_place = -1;
@@ -143,6 +208,11 @@ MMP_DEVICE MmpBlock mmp_block(MmpRows& rows, float* rough, const MmpStack& stack
         block.last_place = place > block.last_place ? place : block.last_place;
     }
     mmp_enclose_rows<P>(block);
+    if constexpr (mmp_masked) {
+        MMP_SHARED(MmpMasks, masks);
+        block.masks = &masks;
+        mmp_note_rows(block);
+    }
     if (mmp_rows_stay<P>(block.passes))
         for (int pass = 0; pass < block.passes; ++pass) mmp_load_rows<P>(block, pass, rough + pass * (P * mmp_tile));
     return block;

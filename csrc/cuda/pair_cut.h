@@ -15,9 +15,14 @@ MMP_DEVICE double mmp_most_square(const MmpScreen& screen, float rough) {
     return most * most;
 }
 
-// The squared distance of points i and j that decides. It has the same bits in all twins.
+// The squared distance of two points that decides. It has the same bits in all twins. It is NaN, which is within no
+// distance, if the points have no feature in common.
+MMP_DEVICE double mmp_square(const double* x, const double* y, mmp_i64 p) {
+    return mmp_masked ? mmp_masked_squared_distance(x, 1, y, 1, p) : mmp_squared_distance(x, 1, y, 1, p);
+}
+// The same for points i and j.
 MMP_OUTLINED double mmp_exact_square(const double* points, mmp_i64 p, int i, int j) {
-    return mmp_squared_distance(points + i * p, 1, points + j * p, 1, p);
+    return mmp_square(points + i * p, points + j * p, p);
 }
 // The same for the points at the places a and b.
 MMP_DEVICE double mmp_square_of_places(const double* points, const mmp_i32* order, mmp_i64 p, int a, int b) {

@@ -2,11 +2,13 @@
 //
 // A tile is copied to shared memory while the warps work on the tile before it. Tiles whose bounding box lies beyond
 // reach are not visited. Boxes are compared by the same operations in the same order as pairs, and each operation is
-// monotonic, so the rough square of a pair is never below that of the boxes.
+// monotonic, so the rough square of a pair is never below that of the boxes. A box has no bounds along a feature that a
+// point in it lacks; the squares over the other features only grow when they are scaled to all.
 //
-// A pair of points with p features takes 2 p operations in float32 and 4 to 6 more.
+// A pair of points with p features takes 2 p operations in float32 and 4 to 6 more. Points that lack features take up to
+// 3 p and 12 more.
 #pragma once
-#include "pair_block.h"
+#include "pair_masks.h"
 
 // The rough square between the box of the rows and that of a tile.
 template <int P> MMP_DEVICE float mmp_box_square(const MmpBlock& block, int tile) {
@@ -59,25 +61,47 @@ template <int P> MMP_DEVICE void mmp_begin_copy(const MmpBlock& block, int tile,
         if (at < P * mmp_tile) mmp_copy_four(to + at, from + at);
     }
     if (!mmp_rows_stay<P>(block.passes)) mmp_load_rows<P>(block, pass, mmp_row_buffer<P>(block, pass, buffer));
+    if constexpr (mmp_masked) mmp_begin_copy_of_words(block, tile, pass, buffer);
+}
+
+// Adds the squared differences of one feature. `all`: no point of the rows and of the columns lacks it.
+template <bool all> MMP_DEVICE void mmp_add_feature(const float* rows, const float* columns, MmpSquares& squares) {
+    const MmpTwo column = *reinterpret_cast<const MmpTwo*>(columns);
+#pragma unroll
+    for (int four = 0; four < mmp_warp_rows / 4; ++four) {
+        const MmpFour row = *reinterpret_cast<const MmpFour*>(rows + 4 * four);
+#pragma unroll
+        for (int a = 0; a < 4; ++a)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const float difference = row.of[a] - column.of[h];
+                const float d = all ? difference : fmaxf(fabsf(difference), 0.0f);
+                squares[4 * four + a][h] = mmp_fused(d, d, squares[4 * four + a][h]);
+            }
+    }
 }
 
 template <int P> MMP_DEVICE void mmp_add_squares(const float* rows, const float* columns, MmpSquares& squares) {
     rows += mmp_row_of_block(0), columns += 2 * mmp_lane();
 #pragma unroll
-    for (int f = 0; f < P; ++f) {
-        const MmpTwo column = *reinterpret_cast<const MmpTwo*>(columns + f * mmp_tile);
+    for (int f = 0; f < P; ++f) mmp_add_feature<true>(rows + f * mmp_tile, columns + f * mmp_tile, squares);
+}
+
+// The same for points that lack features. `words` are those of the rows and the columns together; their bits after the
+// last feature are 0. All three ways of every feature would fill the instruction cache, so a turn has eight features.
+template <int P>
+MMP_DEVICE void mmp_add_common(const float* rows, const float* columns, MmpWords words, MmpSquares& squares) {
+    constexpr int turn = P < 8 ? P : 8;
+    rows += mmp_row_of_block(0), columns += 2 * mmp_lane();
+#pragma unroll 1
+    for (; words.any; words.all >>= turn, words.any >>= turn, rows += turn * mmp_tile, columns += turn * mmp_tile)
 #pragma unroll
-        for (int four = 0; four < mmp_warp_rows / 4; ++four) {
-            const MmpFour row = *reinterpret_cast<const MmpFour*>(rows + f * mmp_tile + 4 * four);
-#pragma unroll
-            for (int a = 0; a < 4; ++a)
-#pragma unroll
-                for (int h = 0; h < 2; ++h) {
-                    const float d = row.of[a] - column.of[h];
-                    squares[4 * four + a][h] = mmp_fused(d, d, squares[4 * four + a][h]);
-                }
+        for (int f = 0; f < turn; ++f) {
+            if (words.all >> f & 1u)
+                mmp_add_feature<true>(rows + f * mmp_tile, columns + f * mmp_tile, squares);
+            else if (words.any >> f & 1u)
+                mmp_add_feature<false>(rows + f * mmp_tile, columns + f * mmp_tile, squares);
         }
-    }
 }
 
 // Calls visit(tile, squares) for every tile from `first` on whose box comes within `reach`, a rough square. Tiles come
@@ -91,6 +115,7 @@ MMP_DEVICE void mmp_walk(const MmpBlock& block, int first, float reach, bool wan
         for (int v = 0; v < n_visits; ++v) {
             const int tile = block.rows->visits[v];
             MmpSquares squares = {};
+            MmpCommon common = {};
             for (int pass = 0; pass < block.passes; ++pass, buffer ^= 1) {
                 mmp_end_copies();
                 __syncthreads();  // this buffer is full, and the other has been read
@@ -98,10 +123,17 @@ MMP_DEVICE void mmp_walk(const MmpBlock& block, int first, float reach, bool wan
                     mmp_begin_copy<P>(block, tile, pass + 1, buffer ^ 1);
                 else if (v + 1 < n_visits)
                     mmp_begin_copy<P>(block, block.rows->visits[v + 1], 0, buffer ^ 1);
-                if (wants)
-                    mmp_add_squares<P>(mmp_row_buffer<P>(block, pass, buffer), mmp_column_buffer<P>(block, buffer),
-                                       squares);
+                if (!wants) continue;
+                const float *rows = mmp_row_buffer<P>(block, pass, buffer), *columns = mmp_column_buffer<P>(block, buffer);
+                if constexpr (mmp_masked) {
+                    const MmpWords words = mmp_words_with_rows(block, pass, buffer);
+                    mmp_add_common<P>(rows, columns, words, squares);
+                    common.count += __popc(words.all), common.mixed |= words.any & ~words.all;
+                } else {
+                    mmp_add_squares<P>(rows, columns, squares);
+                }
             }
+            if (mmp_masked && wants) mmp_scale_to_all(block, tile, common, squares);
             if (wants) visit(tile, squares);
         }
     }

@@ -12,12 +12,13 @@
 //
 // counts (B, n): how many other points of its set lie within `reach` of the point at each place. The caller sets it to
 // 0.
-MMP_KERNEL void __launch_bounds__(mmp_threads)
+MMP_KERNEL void __launch_bounds__(mmp_threads, mmp_masked ? 3 : 0)
     radius_count(const double* points, const float* rough, const float* boxes, const double* spans,
-                 const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, double reach, mmp_u64* counts) {
+                 const mmp_i32* order, mmp_i64 n, mmp_i64 p, mmp_i64 passes, double reach, mmp_u64* counts,
+                 const mmp_i32* presence) {
     MMP_SHARED(MmpRows, rows);
     MMP_SHARED_BYTES(float, shared);
-    const MmpStack stack{points, rough, boxes, spans, order, n, p, (int)passes};
+    const MmpStack stack{points, rough, boxes, spans, order, n, p, (int)passes, presence};
     const int n_tiles = mmp_tiles_of(n), first_tile = (int)(blockIdx.x % n_tiles), set = (int)(blockIdx.x / n_tiles);
     const MmpBlock block = mmp_block<MMP_P>(rows, shared, stack, set, [&](int row) {
         const int place = first_tile * mmp_tile + row;
@@ -56,7 +57,7 @@ MMP_OUTLINED int drain(const int* places, const Queue& queue, int waiting, const
     if (mmp_lane() < taken) {
         const int slot = left + mmp_lane();
         const double* const row = points + places[queue.row[slot]] * p;
-        const double square = mmp_squared_distance(row, 1, points + queue.column[slot] * p, 1, p);
+        const double square = mmp_square(row, points + queue.column[slot] * p, p);
         values[queue.entry[slot]] = (MMP_VALUE)mmp_kernel(sqrt(square), bandwidth, decay);
     }
     __syncwarp();
@@ -67,6 +68,7 @@ MMP_OUTLINED int drain(const int* places, const Queue& queue, int waiting, const
 MMP_OUTLINED double averaged(double square, double bandwidth_i, double bandwidth_j, double decay, double thresh,
                              double smallest, double cut) {
     const double distance = sqrt(square);
+    if (mmp_masked && square != square) return 0;
     if (distance > cut * (bandwidth_i < bandwidth_j ? bandwidth_j : bandwidth_i)) return 0;
     return mmp_symmetrized_kernel(distance, bandwidth_i, bandwidth_j, decay, thresh, smallest);
 }
@@ -104,11 +106,11 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     radius_fill(const double* points, const float* rough, const float* boxes, const double* spans, mmp_i64 n_sets,
                 mmp_i64 n, mmp_i64 p, mmp_i64 passes, mmp_i64 first, mmp_i64 last, double reach, double bandwidth,
                 double decay, const mmp_i64* indptr, const mmp_i64* gap, mmp_i64* gap_at, MMP_INDEX* indices,
-                MMP_VALUE* values, mmp_i64* status) {
+                MMP_VALUE* values, mmp_i64* status, const mmp_i32* presence) {
     MMP_SHARED(MmpRows, rows);
     MMP_SHARED(FillRows, fill);
     MMP_SHARED_BYTES(float, shared);
-    const MmpStack stack{points, rough, boxes, spans, nullptr, n, p, (int)passes};
+    const MmpStack stack{points, rough, boxes, spans, nullptr, n, p, (int)passes, presence};
     const int blocks = mmp_tiles_of(last - first), set = (int)(blockIdx.x / blocks);
     const mmp_i64 begin = first + (mmp_i64)(blockIdx.x % blocks) * mmp_tile;
     const MmpBlock block = mmp_block<MMP_P>(rows, shared, stack, set, [&](int row) {
@@ -173,10 +175,10 @@ MMP_KERNEL void __launch_bounds__(mmp_threads)
     symmetrized_affinity(const double* points, const float* rough, const float* boxes, const double* spans,
                          const double* bandwidth, mmp_i64 n, mmp_i64 p, mmp_i64 passes, double decay, double thresh,
                          double smallest, double cut, const mmp_i64* indptr, mmp_i64* counts, MMP_INDEX* indices,
-                         MMP_VALUE* values) {
+                         MMP_VALUE* values, const mmp_i32* presence) {
     MMP_SHARED(MmpRows, rows);
     MMP_SHARED_BYTES(float, shared);
-    const MmpStack stack{points, rough, boxes, spans, nullptr, n, p, (int)passes};
+    const MmpStack stack{points, rough, boxes, spans, nullptr, n, p, (int)passes, presence};
     const int n_tiles = mmp_tiles_of(n), first_tile = (int)(blockIdx.x % n_tiles), set = (int)(blockIdx.x / n_tiles);
     const MmpBlock block = mmp_block<MMP_P>(rows, shared, stack, set, [&](int row) {
         const int place = first_tile * mmp_tile + row;

@@ -20,7 +20,7 @@ from mmphate_gpu.ops.tile_entries import tile_entries, tile_reached
 from mmphate_gpu.ops.tile_layout import active_share, tile_layout
 
 from ..linalg.matrices import normal
-from ..twins.masked_points import MASKS, distances_by_loops, lacking
+from ..twins.cpp_masks import MASKS, distances_by_loops, lacking
 
 NONE = math.nan
 SOME_MASKS = ["lengths", "few patterns", "random", "empty points"]

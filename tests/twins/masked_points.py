@@ -1,77 +1,56 @@
-"""Stacks of points that lack features, which are NaN there."""
+"""Points that lack features, which are NaN, for the tests of several twins."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import numpy as np
 import torch
 
-from .cases import duplicates, lattice, normal
+from mmphate_gpu.linalg.random import seeded_generator
 
-# Time steps of a sequence, in sets whose points are slices.
-STEPS = 10
-
-
-def _rng(n: int, p: int) -> np.random.Generator:
-    return np.random.default_rng(1000 * n + p)
+# Points are the time steps of several epochs.
+TIMESTEPS = 25
 
 
-def _lengths(n: int, p: int) -> np.ndarray:
-    """Sequences that end at different steps: every pattern contains that of the next step."""
-    return np.arange(n)[:, None] % STEPS >= _rng(n, p).integers(STEPS // 2, STEPS + 1, p)
+def _by_time(n: int, of_time: torch.Tensor) -> torch.Tensor:  # (T, p) -> (n, p)
+    return of_time[torch.arange(n) % len(of_time)]
 
 
-def _few_patterns(n: int, p: int) -> np.ndarray:
-    """Five patterns, which need not be nested and may have no feature in common."""
-    rng = _rng(n, p)
-    return (rng.random((5, p)) < 0.5)[rng.integers(0, 5, n)]
+def _lengths(shape: tuple[int, ...]) -> torch.Tensor:
+    """A feature is a sequence with a length of its own, and the longest one is as long as an epoch."""
+    lengths = torch.randint(TIMESTEPS // 2, TIMESTEPS + 1, (shape[2],), generator=seeded_generator(shape[2]))
+    lengths[-1] = TIMESTEPS
+    return _by_time(shape[1], torch.arange(TIMESTEPS)[:, None] < lengths).expand(shape)
 
 
-def _empty_points(n: int, p: int) -> np.ndarray:
-    """Every third point lacks all features."""
-    return np.broadcast_to(np.arange(n)[:, None] % 3 == 1, (n, p))
+def _random(shape: tuple[int, ...], share: float, *rows: int) -> torch.Tensor:
+    return torch.rand(*rows, shape[2], generator=seeded_generator(sum(shape))) < share
 
 
-# (n points, p features) -> which features are lacking, (n, p) bool
-MASKS: dict[str, Callable[[int, int], np.ndarray]] = {
+def _without_any(shape: tuple[int, ...]) -> torch.Tensor:
+    """Every ninth point has no feature, and neither have the last ones."""
+    present = _random(shape, 0.7, *shape[:2])
+    present[:, ::9], present[:, -min(3, shape[1] - 1) :] = False, False
+    return present
+
+
+def _two_halves(shape: tuple[int, ...]) -> torch.Tensor:
+    """Points of different parity have one feature in common at most, the middle one if p is odd."""
+    feature, odd = torch.arange(shape[2]), torch.arange(shape[1])[:, None] % 2 == 1
+    return torch.where(odd, 2 * feature + 1 <= shape[2], 2 * feature + 1 >= shape[2]).expand(shape)
+
+
+# Which features points of a shape (B, n, p) have.
+PRESENT: dict[str, Callable[[tuple[int, ...]], torch.Tensor]] = {
     "lengths": _lengths,
-    "few patterns": _few_patterns,
-    "one pattern": lambda n, p: np.broadcast_to(np.arange(p) % 3 == 1, (n, p)),
-    "random": lambda n, p: _rng(n, p).random((n, p)) < 0.3,
-    "mostly random": lambda n, p: (_rng(n, p).random((n, p)) < 0.5) & (np.arange(n)[:, None] % 3 > 0),
-    "one feature each": lambda n, p: np.arange(p) != _rng(n, p).integers(0, p, (n, 1)),
-    "empty points": _empty_points,
-    "all empty": lambda n, p: np.ones((n, p), dtype=bool),
-    "nothing": lambda n, p: np.zeros((n, p), dtype=bool),
+    "by slice": lambda shape: _by_time(shape[1], _random(shape, 0.7, TIMESTEPS)).expand(shape),
+    "by node": lambda shape: _random(shape, 0.6, *shape[:2]),
+    "without any": _without_any,
+    "two halves": _two_halves,
+    "all": lambda shape: torch.ones(shape, dtype=torch.bool),
 }
-# Sizes around the lanes of a register, the smallest set with a screen (32) and the smallest that threads share (512);
-# features around a word of 64 bits.
-SHAPES = [(2, 5, 3), (1, 31, 1), (1, 32, 64), (2, 33, 1), (1, 40, 10), (1, 130, 70), (1, 520, 4)]
-VALUES = {"normal": normal, "ties": lattice, "duplicates": duplicates}
 
 
 def lacking(points: torch.Tensor, name: str) -> torch.Tensor:
-    """The points (B, n, p) with NaN at the features that a mask of `MASKS` leaves out."""
-    return points.masked_fill(torch.from_numpy(MASKS[name](*points.shape[1:]).copy()), math.nan)
-
-
-def stacks_lacking(name: str) -> Iterator[torch.Tensor]:
-    """Stacks of every shape and kind of values."""
-    yield from (lacking(make(*shape), name) for shape in SHAPES for make in VALUES.values())
-
-
-def distances_by_loops(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (n, p), (k, p) -> (n, k)
-    """The distances of masked points, pair by pair and feature by feature."""
-    result = np.full((len(x), len(y)), np.inf)
-    for i, a in enumerate(x):
-        for j, b in enumerate(y):
-            square, count = 0.0, 0
-            for f in range(len(a)):
-                difference = a[f] - b[f]
-                if not np.isnan(difference):
-                    square, count = square + difference * difference, count + 1
-            if count:
-                result[i, j] = math.sqrt(square * (len(a) / count))
-    return result
+    """``points`` (B, n, p) without the features that ``PRESENT[name]`` leaves out."""
+    return points.masked_fill(~PRESENT[name](tuple(points.shape)), torch.nan)
