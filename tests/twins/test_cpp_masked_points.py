@@ -13,8 +13,8 @@ from mmphate_gpu.ops.launch.twins import CPP, PORTABLE
 
 from .cases import assert_same, duplicates, lattice, normal
 from .cpp_affinities import assert_filled_alike, assert_symmetrized_alike, filled, symmetrized
-from .instruction_sets import needs_cpp, on_every_isa
 from .cpp_masks import MASKS, lacking, stacks_lacking
+from .instruction_sets import needs_cpp, on_every_isa
 
 pytestmark = needs_cpp
 
