@@ -26,28 +26,28 @@ from .masked_points import PRESENT, TIMESTEPS, lacking
 
 pytestmark = needs_emulation
 
-# One pass, and two or three passes whose rows stay in shared memory or not.
-FEATURES = (1, 6, 33, 70)
+# One pass, and three passes whose rows do not stay in shared memory.
+FEATURES = (1, 6, 70)
 
 
 @pytest.mark.kernels("radius_count", "radius_fill", "pair_presence")
 @pytest.mark.parametrize("name", PRESENT)
 def test_radius(cuda_in_turn: Twins, name: str) -> None:
-    for p, n in zip(FEATURES, (67, 129, 67, 129), strict=True):
+    for p, n in zip(FEATURES, (67, 129, 129), strict=True):
         check_radius(cuda_in_turn, lacking(normal(2, n, p), name), 2.0, *COUNTED, masked=True)
 
 
 @pytest.mark.kernels("symmetrized_affinity")
 @pytest.mark.parametrize("name", PRESENT)
 def test_symmetrized(cuda_in_turn: Twins, name: str) -> None:
-    for p, n in zip(FEATURES, (129, 67, 31, 67), strict=True):
+    for p, n in zip(FEATURES, (129, 67, 31), strict=True):
         check_symmetrized(cuda_in_turn, lacking(normal(2, n, p), name), 2.0, 1e-4, COUNTED[1], masked=True)
 
 
 @pytest.mark.kernels("kth_neighbor_distance")
 @pytest.mark.parametrize("name", PRESENT)
 def test_kth(cuda_in_turn: Twins, name: str) -> None:
-    for p, n, k in ((1, 67, 3), (6, 129, 60), (6, 7, 6), (33, 67, 40), (70, 67, 5)):
+    for p, n, k in ((1, 67, 3), (6, 129, 60), (6, 7, 6), (70, 67, 40)):
         check_kth(cuda_in_turn, lacking(normal(2, n, p), name), k, masked=True)
 
 
@@ -67,6 +67,14 @@ def test_over_points(cuda_in_turn: Twins, points: str) -> None:
 def test_median_by_a_bracket(cuda_in_turn: Twins, name: str) -> None:
     """Two sets with more points than the sample has."""
     check_kth(cuda_in_turn, lacking(normal(2, 1026, 6), name), 5, masked=True)
+
+
+@pytest.mark.slow
+def test_rows_of_two_passes_that_stay(cuda: Twins) -> None:
+    for name in PRESENT:
+        points = lacking(normal(2, 67, 33), name)
+        check_radius(cuda, points, 2.0, *COUNTED, masked=True)
+        check_kth(cuda, points, 5, masked=True)
 
 
 @pytest.mark.slow
