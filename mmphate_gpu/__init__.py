@@ -16,13 +16,14 @@ _NAMES = {
     "errors": ("InputError", "InputTypeError"),
     "estimator": ("MMPHATE",),
     "landmarks": ("Landmarks", "landmark_diffusion"),
+    "live": ("LiveEmbedding",),
     "m_phate": ("M_PHATE",),
-    "mds": ("MDSResult", "metric_mds", "stress"),
+    "mds": ("MDSResult", "Placement", "metric_mds", "stress"),
     "operators": ("as_linear_operator", "multislice_affinity", "to_cupy", "to_scipy", "to_torch_csr"),
     "params": ("Params",),
     "planning": ("Plan", "plan"),
-    "record": ("Recorder",),
-    "trace": ("Trace", "as_trace", "load_trace", "save_trace"),
+    "record": ("KerasRecorder", "LightningRecorder", "Recorder", "every"),
+    "trace": ("Trace", "as_trace", "join_traces", "load_trace", "save_trace"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = ("datasets", "plots", "reference")
@@ -50,8 +51,10 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .estimator import MMPHATE as MMPHATE
     from .landmarks import Landmarks as Landmarks
     from .landmarks import landmark_diffusion as landmark_diffusion
+    from .live import LiveEmbedding as LiveEmbedding
     from .m_phate import M_PHATE as M_PHATE
     from .mds import MDSResult as MDSResult
+    from .mds import Placement as Placement
     from .mds import metric_mds as metric_mds
     from .mds import stress as stress
     from .operators import as_linear_operator as as_linear_operator
@@ -62,9 +65,13 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .params import Params as Params
     from .planning import Plan as Plan
     from .planning import plan as plan
+    from .record import KerasRecorder as KerasRecorder
+    from .record import LightningRecorder as LightningRecorder
     from .record import Recorder as Recorder
+    from .record import every as every
     from .trace import Trace as Trace
     from .trace import as_trace as as_trace
+    from .trace import join_traces as join_traces
     from .trace import load_trace as load_trace
     from .trace import save_trace as save_trace
 else:  # hidden from type checkers, because with `__getattr__` they accept every name

@@ -39,7 +39,8 @@ class Embedding:
     Parameters
     ----------
     coordinates : (N, C) real, finite
-        The order of the rows is that of ``layout``.
+        The order of the rows is that of ``layout``. A node without a place, because too few of its samples were
+        recorded, has a row of NaN.
     layout : SliceLayout
         The (epoch, timestep, unit) of every row; ``layout.n_nodes`` is N.
     most_active : (N,), optional
@@ -68,7 +69,7 @@ class Embedding:
     def __post_init__(self) -> None:
         if not isinstance(self.layout, SliceLayout):
             raise InputTypeError(f"layout is a {type(self.layout).__name__}; accepted: a SliceLayout")
-        coordinates = _real("coordinates", self.coordinates, ndim=2)
+        coordinates = _real("coordinates", self.coordinates, ndim=2, whole_rows=True)
         object.__setattr__(self, "coordinates", coordinates)
         _check_rows("coordinates", self.coordinates, self.layout)
         if self.coordinates.shape[1] < 1:
@@ -204,14 +205,18 @@ def _array(name: str, array: Any, ndim: int = 1) -> np.ndarray:
     return to_numpy(name, array)  # without a mask
 
 
-def _real(name: str, array: Any, *, ndim: int) -> np.ndarray:
+def _real(name: str, array: Any, *, ndim: int, whole_rows: bool = False) -> np.ndarray:
+    """``array``, checked; ``whole_rows`` accepts rows in which every number is NaN."""
     array = _array(name, array, ndim)
     if array.dtype.kind != "f":
         raise InputTypeError(f"{name} has dtype {array.dtype}; accepted: real floating-point numbers")
-    finite = np.isfinite(array)
-    if not finite.all():
-        place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), array.shape))
-        raise InputError(f"{name} holds {array[place]} at {place}; accepted: finite numbers")
+    good = np.isfinite(array)
+    if whole_rows:
+        good |= np.isnan(array).all(-1, keepdims=True)
+    if not good.all():
+        place = tuple(int(i) for i in np.unravel_index(np.argmin(good), array.shape))
+        rows = ", or NaN in the whole row" if whole_rows else ""
+        raise InputError(f"{name} holds {array[place]} at {place}; accepted: finite numbers{rows}")
     return array
 
 

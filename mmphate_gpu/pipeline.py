@@ -11,8 +11,9 @@ from .diffusion.entropy import entropy_of_components
 from .diffusion.knee import knee
 from .diffusion.potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .diffusion.power import diffuse
-from .landmarks.operator import Landmarks, landmark_diffusion
+from .landmarks.operator import Landmarks, landmark_diffusion, masked_landmark_diffusion
 from .mds.metric import MDSResult, embed_landmarks
+from .operators.graph_nodes import check_graph, of_all_nodes
 from .operators.multislice import MultisliceAffinity, affinity_of_points
 from .params import Params
 from .stages import Stages
@@ -25,7 +26,7 @@ from .trace.points import Points
 class Run(NamedTuple):
     """The results of all stages of a run."""
 
-    points: torch.Tensor  # (S, M, D) float64
+    points: torch.Tensor  # (S, M, D) float64; NaN where a sample is missing
     axes: PrincipalAxes | None
     affinity: MultisliceAffinity
     landmarks: Landmarks
@@ -33,23 +34,24 @@ class Run(NamedTuple):
     t: int
     potential: torch.Tensor  # (L, L)
     mds: MDSResult
-    coordinates: torch.Tensor  # (N, C)
+    coordinates: torch.Tensor  # (N, C); NaN for nodes that are left out of the graph
 
 
 def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     """Embed ``trace``: steps 1 to 13. ``stage`` runs and times each stage, or reuses the result of an earlier run."""
     # 1 Normalize over samples: in memory, or block by block within step 2 if that reduces the samples
     points, resolution = stage("normalize", trace_points, trace, **p.of("normalize"))
+    check_graph(resolution, p.normalize)
     # 2 Reduce the samples by PCA if there are many
     points, axes = stage("reduce", _reduced, points, **p.of("reduce"))
     # 3 Intraslice affinity: affinities/intraslice.py
     # 4 Interslice bandwidth: affinities/bandwidth.py
     # 5 Interslice affinity exp(-(d / epsilon)^2): affinities/interslice.py
     # 6 The sum of both affinities, as an operator: operators/multislice.py
-    affinity = stage("affinity", _affinity, points, resolution, trace.data.dtype, **p.of("affinity"))
+    affinity = stage("affinity", _affinity, points, resolution, trace, **p.of("affinity"))
     # 7 Diffusion operator, which is applied and not stored: landmarks/spectral.py
     # 8 Landmarks: landmarks/operator.py
-    landmarks = stage("landmarks", _landmarks, affinity, points, **p.of("landmarks"))
+    landmarks = stage("landmarks", _landmarks, affinity, points, trace, **p.of("landmarks"))
     # 9 Diffusion time: the knee of the von Neumann entropy
     entropy = stage("entropy", entropy_of_components, landmarks.landmark_op, landmarks.groups, **p.of("entropy"))
     if p.t == "auto":
@@ -63,7 +65,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     # 12 MDS
     mds = stage("mds", _mds, distances, **p.of("mds"))
     # 13 Interpolate from the landmarks to all nodes
-    coordinates = stage("interpolate", interpolate, landmarks.transitions, mds.coordinates, **p.of("interpolate"))
+    coordinates = stage("interpolate", _coordinates, landmarks, mds, affinity.nodes, trace, **p.of("interpolate"))
     return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates)
 
 
@@ -72,12 +74,15 @@ def _reduced(points: Points, n_pca: int | None) -> tuple[torch.Tensor, Principal
     return on_axes(points, axes), axes
 
 
-def _affinity(points: torch.Tensor, resolution: torch.Tensor, dtype: torch.dtype, **options: Any) -> MultisliceAffinity:
-    return affinity_of_points(points, resolution=resolution, dtype=dtype, **options)
+def _affinity(points: torch.Tensor, resolution: torch.Tensor, trace: Trace, **options: Any) -> MultisliceAffinity:
+    masked, dtype = trace.mask is not None, trace.data.dtype
+    return affinity_of_points(points, resolution=resolution, dtype=dtype, masked=masked, **options)
 
 
-def _landmarks(affinity: MultisliceAffinity, points: torch.Tensor, **options: Any) -> Landmarks:
-    return landmark_diffusion(affinity.operator, points=points, **options)
+def _landmarks(affinity: MultisliceAffinity, points: torch.Tensor, trace: Trace, **options: Any) -> Landmarks:
+    if trace.mask is None:
+        return landmark_diffusion(affinity.operator, points=points, **options)
+    return masked_landmark_diffusion(affinity.operator, points, affinity.nodes, **options)
 
 
 def _potential(landmarks: Landmarks, t: int, gamma: float) -> torch.Tensor:  # (L, L)
@@ -92,6 +97,12 @@ def _distances(potential: torch.Tensor, mds_dist: str) -> torch.Tensor:  # (L, L
 
 def _mds(distances: torch.Tensor, mds_solver: str, **options: Any) -> MDSResult:
     return embed_landmarks(distances, solver=mds_solver, **options)
+
+
+def _coordinates(
+    landmarks: Landmarks, mds: MDSResult, nodes: torch.Tensor | None, trace: Trace
+) -> torch.Tensor:  # (N, C)
+    return of_all_nodes(interpolate(landmarks.transitions, mds.coordinates), nodes, trace.n_nodes, torch.nan)
 
 
 def interpolate(transitions: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:  # (N, L), (L, C) -> (N, C)

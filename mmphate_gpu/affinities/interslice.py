@@ -24,6 +24,7 @@ class Interslice:
     unit_points: torch.Tensor  # (M, S, D) float64
     bandwidth: torch.Tensor  # () float64
     thresh: float
+    masked: bool = False  # NaN is a missing sample: see `ops.distances.distances_by_difference`
 
     @cached_property
     def reach(self) -> float:
@@ -33,12 +34,12 @@ class Interslice:
     @cached_property
     def counts(self) -> torch.Tensor:  # (M, S) int64
         """Entries of every row. The first access searches all pairs."""
-        return radius_counts(self.unit_points, self.reach)
+        return radius_counts(self.unit_points, self.reach, self.masked)
 
     @cached_property
     def tile_layout(self) -> TileLayout:
         """The tiles of 128 x 128 slices with an entry. The first access searches all pairs."""
-        return tile_layout(self.unit_points, self.reach)
+        return tile_layout(self.unit_points, self.reach, self.masked)
 
     @property
     def nbytes(self) -> int:
@@ -59,4 +60,4 @@ class Interslice:
         A row has ``gaps`` places more than it has entries: they lie between the earlier slices and the later ones.
         """
         search = (self.unit_points, float(self.bandwidth), float(DECAY), self.reach)
-        return radius_fill(*search, slices.start, slices.stop, indptr, gaps, indices, values)
+        return radius_fill(*search, slices.start, slices.stop, indptr, gaps, indices, values, self.masked)

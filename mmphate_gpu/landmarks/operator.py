@@ -19,7 +19,7 @@ from ..runtime.arrays import real_tensor
 from ..runtime.isolation import isolated
 from ..runtime.memory import check_fits
 from .spectral import spectral_clusters
-from .stratified import stratified_clusters
+from .stratified import masked_stratified_clusters, stratified_clusters
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +93,32 @@ def landmark_diffusion(
     else:
         labels = spectral_clusters(operator, operator.row_sums(), n_landmark, n_svd=n_svd, generator=generator)
     return _from_clusters(operator, labels)
+
+
+def masked_landmark_diffusion(
+    operator: AffinityOperator,
+    points: torch.Tensor,  # (S, M, D), NaN where a sample is missing
+    nodes: torch.Tensor | None,  # (N',) int64, those of ``operator``; None if all are
+    *,
+    landmarks: str | Labels,
+    n_landmark: int | None,
+    random_state: int | None,
+    **options: Any,
+) -> Landmarks:
+    """`landmark_diffusion` of the affinity of a masked trace. The labels and ``points`` are those of all N nodes.
+
+    "stratified" takes 0, the mean, for a missing z-score. Without normalization it takes the mean of the samples.
+    """
+    if isinstance(landmarks, Labels):
+        labels = landmarks.of_nodes(points.shape[0] * points.shape[1])
+        landmarks = Labels(labels if nodes is None else labels[nodes.cpu()])
+    elif landmarks == "stratified":
+        if n_landmark is None or n_landmark >= operator.shape[0]:
+            return _without_landmarks(operator)
+        landmarks = Labels(masked_stratified_clusters(points, n_landmark, generator=seeded_generator(random_state)))
+    return landmark_diffusion(
+        operator, landmarks=landmarks, n_landmark=n_landmark, random_state=random_state, **options
+    )
 
 
 def _chosen(landmarks: Any, clusters: Any) -> str | Labels:

@@ -34,6 +34,26 @@ def stratified_clusters(
     return torch.cat(labels).T.flatten()
 
 
+def masked_stratified_clusters(
+    points: torch.Tensor, n_landmark: int, *, generator: torch.Generator | None = None
+) -> torch.Tensor:  # (S, M, D) -> (N',) int64
+    """`stratified_clusters` of points in which NaN is a missing sample; nodes without any sample have no label.
+
+    A missing sample is taken as the mean of those of its point. The units are clustered one after another, because
+    they may have different slices.
+    """
+    share, more = shares(n_landmark, points.shape[1])
+    labels = torch.full(points.shape[:2], -1, dtype=torch.int64, device=points.device)
+    for unit in range(points.shape[1]):
+        slices = torch.nonzero(~points[:, unit].isnan().all(-1)).squeeze(1)
+        if len(slices):
+            present = points[slices, unit]
+            filled = torch.where(present.isnan(), present.nanmean(-1, keepdim=True), present)
+            clusters = kmeans(filled, share + (unit < more), generator=generator)
+            labels[slices, unit] = clusters + labels.max() + 1
+    return labels[labels >= 0]
+
+
 def shares(n_landmark: int, n_units: int) -> tuple[int, int]:
     """The landmarks of every unit, and the number of units that have one more."""
     if n_landmark < n_units:

@@ -68,28 +68,40 @@ def _check(points: torch.Tensor, k: int) -> None:
 
 
 def kth_neighbor_distance(
-    points: torch.Tensor, k: int, *, backend: str = "auto"
+    points: torch.Tensor, k: int, *, backend: str = "auto", masked: bool = False
 ) -> torch.Tensor:  # (B, n, p) -> (B, n)
     """Distance of every point to its ``k``-th nearest other point.
 
-    "auto" is the C++ or CUDA op where it works (exact), else as in `kneighbors`.
+    "auto" is the C++ or CUDA op where it works (exact), else as in `kneighbors`. In ``masked`` points a NaN is a
+    missing feature, and a distance is over the features that both points have. A point with fewer than ``k`` others to
+    compare with has the distance infinity.
     """
-    if _by_op(points, k, backend):
-        return ops.kth_neighbor_distance(points, k)
-    return kneighbors(points, k, backend=backend)[0][..., -1]
+    if _by_op(points, k, backend, masked):
+        return ops.kth_neighbor_distance(points, k, masked)
+    return _distances(points, k, backend, masked)[..., -1]
 
 
 def median_kth_neighbor_distance(
-    points: torch.Tensor, k: int, *, backend: str = "auto"
+    points: torch.Tensor, k: int, *, backend: str = "auto", masked: bool = False
 ) -> torch.Tensor:  # (B, n, p) -> (B,)
     """Median over each set of the distance to the ``k``-th nearest other point; of an even n the mean of the two."""
-    if _by_op(points, k, backend):
-        return ops.median_kth_neighbor_distance(points, k)
-    return ops.median(kneighbors(points, k, backend=backend)[0][..., -1])
+    if _by_op(points, k, backend, masked):
+        return ops.median_kth_neighbor_distance(points, k, masked)
+    return ops.median(_distances(points, k, backend, masked)[..., -1])
 
 
-def _by_op(points: torch.Tensor, k: int, backend: str) -> bool:
-    """Whether the C++ or CUDA op computes the distances: it gives no indices, and reads float64 only."""
+def _by_op(points: torch.Tensor, k: int, backend: str, masked: bool) -> bool:
+    """Whether the op computes the distances: it gives no indices, and reads float64 only."""
     check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
     _check(points, k)
+    if masked and backend not in ("auto", "torch"):
+        raise InputError(
+            f"knn_backend={backend!r} has no distances over some samples; accepted with a mask: auto, torch"
+        )
     return backend == "auto" and points.dtype == torch.float64 and serves(points.device)
+
+
+def _distances(points: torch.Tensor, k: int, backend: str, masked: bool) -> torch.Tensor:  # (B, n, p) -> (B, n, k)
+    if masked:
+        return ops.nearest_others(points, k, masked)[0]
+    return kneighbors(points, k, backend=backend)[0]

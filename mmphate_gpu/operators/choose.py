@@ -52,7 +52,12 @@ def half_precision_works(device: torch.device, thresh: float) -> bool:
 
 
 def choose_engine(interslice: Interslice, device: torch.device) -> str:
-    """What makes the entries of a matrix-free product on ``device``: "fused", "keops" or "torch"."""
+    """What makes the entries of a matrix-free product on ``device``: "fused", "keops" or "torch".
+
+    Only "torch" knows missing samples.
+    """
+    if interslice.masked:
+        return "torch"
     if half_precision_works(device, interslice.thresh) and fused_radius(interslice) <= FUSED_RADIUS:
         return "fused"
     return "keops" if device.type == "cuda" and keops_serves() else "torch"

@@ -20,6 +20,7 @@ from ..trace import as_trace, trace_points
 from ..trace.pca import reduce
 from .assemble import assembled_bytes
 from .choose import choose_engine, choose_form, half_precision_works, stored_forms
+from .graph_nodes import GraphNodes, check_graph, graph_nodes, over_graph_nodes
 from .lazy import LazyAffinity
 from .lazy_fused import LazyFusedAffinity
 from .lazy_keops import LazyKeopsAffinity
@@ -31,14 +32,19 @@ from .tiles import TiledAffinity, tiles_bytes
 class MultisliceAffinity(NamedTuple):
     """What the affinity stage hands on."""
 
-    operator: AffinityOperator  # (N, N)
+    operator: AffinityOperator  # (N, N), or (N', N') over ``nodes``
     bandwidth: torch.Tensor  # () float64, the interslice bandwidth
+    nodes: torch.Tensor | None = None  # (N',) int64, those of the graph; None if all N are
 
-    def stored_shares(self) -> dict[str, float]:
-        """What a stored form has: entries beside the diagonal, as a share of the interslice pairs, or active tiles."""
-        operator, n_nodes = self.operator, self.operator.shape[0]
+    def stored_shares(self, n_nodes: int) -> dict[str, float]:
+        """What a stored form has: entries beside the diagonal, as a share of the interslice pairs, or active tiles.
+
+        ``n_nodes`` is N, the number of all nodes.
+        """
+        operator = self.operator.whole if isinstance(self.operator, GraphNodes) else self.operator
         if isinstance(operator, SparseAffinity):
-            return {"interslice": (operator.nnz - n_nodes) / (n_nodes * (n_nodes // operator.interleave - 1))}
+            beside = operator.nnz - operator.shape[0]
+            return {"interslice": beside / (n_nodes * (n_nodes // operator.interleave - 1))}
         if isinstance(operator, TiledAffinity):
             return {"tiles": operator.layout.n_active / (operator.n_units * n_tiles(operator.n_slices) ** 2)}
         return {}
@@ -55,8 +61,12 @@ def affinity_of_points(
     knn_backend: str = "auto",
     dtype: torch.dtype = torch.float64,
     resolution: torch.Tensor | None = None,  # (S, M) float64, of `trace_points`
+    masked: bool = False,
 ) -> MultisliceAffinity:
     """Affinity operator over the N = S M nodes, values in ``dtype`` (steps 3 to 6).
+
+    In ``masked`` points NaN is a missing sample: a distance is over the samples that both nodes have, scaled to all.
+    Nodes without any sample are left out of the operator.
 
     ``storage="auto"`` counts the entries and stores them if they take at most 40 % of the free memory: as CSR, or, on a
     GPU with Triton, as tiles if more than 1 % of the pairs of slices have an entry. If they take more, the interslice
@@ -69,16 +79,18 @@ def affinity_of_points(
         ``storage`` is "sparse" or "tiles" and the entries do not fit. Nothing has been allocated for them then.
     """
     check_choice("storage", storage, STORAGES)
-    intraslice = intraslice_affinity(
-        points, knn=intraslice_knn, decay=decay, thresh=thresh, backend=knn_backend, dtype=dtype, resolution=resolution
-    )
+    search: dict[str, Any] = {"backend": knn_backend, "masked": masked}
+    options: dict[str, Any] = {"decay": decay, "thresh": thresh, "dtype": dtype, "resolution": resolution}
+    intraslice = intraslice_affinity(points, knn=intraslice_knn, **options, **search)
     unit_points, unit_resolution = unit_major(points), None if resolution is None else resolution.T
-    bandwidth = interslice_bandwidth(unit_points, interslice_knn, unit_resolution, backend=knn_backend)
+    bandwidth = interslice_bandwidth(unit_points, interslice_knn, unit_resolution, **search)
     if unit_resolution is not None:
-        unit_points = merge_equal_slices(unit_points, unit_resolution, bandwidth)
-    interslice = Interslice(unit_points, bandwidth, thresh)
+        unit_points = merge_equal_slices(unit_points, unit_resolution, bandwidth, masked)
+    interslice = Interslice(unit_points, bandwidth, thresh, masked)
     form = auto_form(intraslice, interslice, points.device) if storage == "auto" else storage
-    return MultisliceAffinity(FORMS[form](intraslice, interslice), bandwidth)
+    operator = FORMS[form](intraslice, interslice)
+    nodes = graph_nodes(points) if masked else None
+    return MultisliceAffinity(operator if nodes is None else over_graph_nodes(operator, nodes), bandwidth, nodes)
 
 
 def auto_form(intraslice: Csr, interslice: Interslice, device: torch.device) -> str:
@@ -151,5 +163,7 @@ def multislice_affinity(
     trace = as_trace(T)
     trace = trace.to(resolve_device(device, trace.data))
     points, resolution = trace_points(trace, **p.of("normalize"))
-    points = reduce(points, **p.of("reduce"))
-    return affinity_of_points(points, resolution=resolution, dtype=trace.data.dtype, **p.of("affinity")).operator
+    check_graph(resolution, p.normalize)
+    points, masked = reduce(points, **p.of("reduce")), trace.mask is not None
+    options = {"resolution": resolution, "dtype": trace.data.dtype, "masked": masked, **p.of("affinity")}
+    return affinity_of_points(points, **options).operator

@@ -51,8 +51,8 @@ class TiledAffinity(ExactRows):
         check_fits(what, size, self.device, remedy='storage="lazy" stores none of them')
         rows, columns, self.slots = stored_pairs(self.layout)
         points = point_tiles(self.layout, interslice.unit_points, torch.nan)
-        # (n_stored, TILE, TILE)
-        self.tiles = tile_entries(points, rows, columns, float(interslice.bandwidth), interslice.reach)
+        numbers = float(interslice.bandwidth), interslice.reach, interslice.masked
+        self.tiles = tile_entries(points, rows, columns, *numbers)  # (n_stored, TILE, TILE)
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]

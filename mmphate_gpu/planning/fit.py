@@ -17,7 +17,7 @@ from ..pipeline import Run, mmphate
 from ..runtime.memory import format_bytes
 from ..stages import STAGES, Callback, Stages
 from ..trace import Trace
-from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
+from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, params_for, plan_run
 from .sample import Entries
 
 logger = logging.getLogger("mmphate_gpu")
@@ -95,7 +95,7 @@ def run_within_memory(trace: Trace, p: Params, stages: Stages, callback: Callbac
 
 def _attempt(trace: Trace, p: Params, stages: Stages, callback: Callback | None, available: int) -> Run | Failure:
     def check(affinity: MultisliceAffinity) -> None:  # by the form and the number of entries of this affinity
-        counted = LEAST._replace(**affinity.stored_shares())
+        counted = LEAST._replace(**affinity.stored_shares(trace.n_nodes))
         _plan(trace, replace(p, storage=affinity.operator.storage), available, counted).check()
 
     try:
@@ -117,8 +117,8 @@ def _leaner_form_helps(failure: Failure, p: Params) -> bool:
 
 
 def _plan(trace: Trace, p: Params, available: int, entries: Entries) -> Plan:
-    data = trace.data
-    return plan_run(trace.shape, p, dtype=data.dtype, device=data.device, available=available, entries=entries)
+    data, settings = trace.data, params_for(trace, p)
+    return plan_run(trace.shape, settings, dtype=data.dtype, device=data.device, available=available, entries=entries)
 
 
 def _out_of_memory(trace: Trace, p: Params, failure: Failure, device: torch.device, available: int) -> InputError:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import PackedSequence
 
-from .parts import is_plain
-from .state import Change, Key, Start
+from .layers import Call
+from .reachable import Walk
+from .saved import is_plain
+from .undisturbed import Change, Key, Start
 
 # What a model raises on a state of another batch size, or without a state that it needs.
 MISFITS = (RuntimeError, ValueError, LookupError, AssertionError, AttributeError, TypeError, StopIteration)
@@ -19,10 +20,15 @@ MISFITS = (RuntimeError, ValueError, LookupError, AssertionError, AttributeError
 
 @dataclass
 class Run:
-    """A forward: what the layer returned, and the attributes that the forward has changed."""
+    """A forward of every batch: the calls of every layer, and the attributes that the forwards have changed."""
 
-    outputs: list[Any]
+    batches: list[list[list[Call]]]  # by batch, layer and call
     changes: dict[Key, Change]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What the layers returned."""
+        return [call.output for layers in self.batches for calls in layers for call in calls]
 
 
 def settled(run: Callable[[set[Key]], Run], start: Start, known: set[Key]) -> tuple[Run, set[Key]]:
@@ -64,15 +70,15 @@ def warn_of_other_states(run: Callable[..., Run], carried: set[Key], first: Run,
         )
     else:
         return
-    warnings.warn(f"layer={layer!r} {message}", RuntimeWarning, stacklevel=5)
+    warnings.warn(f"{layer} {message}", RuntimeWarning, stacklevel=7)
 
 
 def differs(left: Run | Exception, right: Run | Exception, rounding: bool = False) -> bool:
     """Whether the layer returned other values, or other values than by rounding; an error differs from all else."""
     if not isinstance(left, Run) or not isinstance(right, Run) or len(left.outputs) != len(right.outputs):
         return True
-    pairs = zip(map(_values, left.outputs), map(_values, right.outputs), strict=True)
-    return not all(_close(*pair, rounding) for pair in pairs)
+    before, after = ([value for output in run.outputs for value in _values(output)] for run in (left, right))
+    return len(before) != len(after) or not all(_close(*pair, rounding) for pair in zip(before, after, strict=True))
 
 
 def _attempt(run: Callable[[set[Key]], Run], keys: set[Key]) -> Run | Exception:
@@ -104,19 +110,18 @@ def _needed(
     return states | {key for key in start.moved(whole.changes) if key[0] in modules} - known
 
 
-def _values(output: Any) -> Any:
-    return output.data if isinstance(output, PackedSequence) else output
+def _values(output: Any) -> list[torch.Tensor]:
+    """The tensors of an output; of several outputs those of the first, which is what a recorder takes."""
+    if isinstance(output, (tuple, list)):
+        return _values(output[0]) if output else []
+    return [value for value in Walk([]).visited([output]) if isinstance(value, torch.Tensor)]
 
 
 def _close(left: Any, right: Any, rounding: bool) -> bool:
-    if not _is_dense(left) or not _is_dense(right):
-        return True  # the recorder refuses both
+    if not is_plain(left) or not is_plain(right):
+        return True  # a layer whose output is of such a form is not searched for a state
     if left.shape != right.shape or not rounding or not left.is_floating_point():
         return torch.equal(left, right)
     # Sums in another order differ by some of the smallest steps of their type, far less than by the root of a step.
     step, largest = torch.finfo(left.dtype).eps ** 0.5, left.double().nan_to_num().abs().amax() if left.numel() else 0
     return torch.allclose(left.double(), right.double(), rtol=0, atol=float(step * largest), equal_nan=True)
-
-
-def _is_dense(output: Any) -> bool:
-    return isinstance(output, torch.Tensor) and is_plain(output)

@@ -1,42 +1,48 @@
-"""`Recorder`: the hidden states of a recurrent layer on a fixed probe, one snapshot per epoch."""
+"""`Recorder`: the states of a network's layers on a fixed probe, one snapshot at a time."""
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.parameter import is_lazy
 
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, check_choice
 from ..trace import Trace
 from ..trace.coordinates import as_label
-from .carried import MISFITS, Run, settled, warn_of_other_states
-from .output import LARGEST_INTEGER, copied_output, sequence_values
-from .state import Attributes, Key, Start, copied, undisturbed
-from .store import FolderStore, MemoryStore
-from .walk import Walk
+from .assemble import as_dtype, joined, rounded
+from .failures import FATAL, Failures, is_of_the_disk
+from .folder import FolderStore
+from .forward import Forwards
+from .layers import Layer, find_layers
+from .lengths import Presence
+from .metrics import checked_metrics
+from .probe import Probe
+from .schedule import as_schedule, checked_timesteps, chosen_timesteps
+from .store import MemoryStore, Recording, Snapshot, Store
+
+_LARGEST_EPOCH = 2**53  # float64 holds every integer up to here
+Listener = Callable[["Recorder", float], Any]
 
 
 class Recorder:
-    """Records the output sequence of a layer on ``probe``, without a trace in the training itself.
+    """Records what layers return on ``probe``, without a trace in the training itself.
 
     Each `snapshot` runs the model on the probe, in evaluation mode, without gradients, and not compiled.
-    It records what the layer returned, before the rest of the forward can change it. Afterwards the model
+    It records what the layers returned, before the rest of the forward can change it. Afterwards the model
     is restored, so that training goes on to the same bits: parameters and their gradients, buffers, the
-    attributes of every module, training flags, and the random states of torch (CPU, and CUDA where in
-    use), NumPy and `random`. No hook stays on the model between snapshots. A snapshot copies the tensors of the
-    model while it runs; between snapshots the recorder keeps a copy of attributes, buffers and small frozen parameters.
+    attributes of every module, training flags, the random states of torch (CPU, and CUDA where in
+    use), NumPy and `random`, and torch's default dtype and device. No hook stays on the model between snapshots. A
+    snapshot copies the tensors of the model while it runs; between snapshots the recorder keeps a copy of attributes,
+    buffers and small frozen parameters.
 
     A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
-    buffer. Each snapshot starts from the state that the model had when the recorder was made, or had at
+    buffer. Each batch of each snapshot starts from the state that the model had when the recorder was made, or had at
     the first snapshot, if no trained parameter had changed until then. If the model cannot run from one of
     the two on the probe, snapshots start from the other; if the state is None at a snapshot, that one starts
     from None. So snapshots of an unchanged model are equal, and the probe may have another batch size than
@@ -48,16 +54,39 @@ class Recorder:
     Parameters
     ----------
     model : torch.nn.Module.
-    layer : dotted name within ``model`` of an RNN, LSTM or GRU (any layers and directions: the last
-        layer's hidden states of all directions are the units); "" is the model itself. Any other
-        module that returns (batch, timestep, unit) once per forward is accepted with ``batch_first``.
-    probe : the model's input, a tensor or a tuple of positional arguments; the recorder keeps a
-        copy of it, and gives the model a fresh copy in each snapshot.
-    label : (P,) integer class of each probe sample.
+    layers : dotted name of a layer within ``model``, or a list of names, whose units lie side by side in the
+        trace (`Trace.unit_layer` has the layer of each); "" is the model itself. A layer is an RNN, LSTM or GRU, one of
+        their cells called in a loop, or any module that returns (batch, timestep, unit) or (batch, unit), which is one
+        time step. The names are those of the plain model, also where it is compiled or wrapped.
+    probe : the model's input: a tensor, a tuple of positional arguments, a dict of keywords, a NumPy array (which
+        becomes a tensor on the device and in the dtype of the model), or a DataLoader or another iterable of batches.
+        A batch is again one of the first four, or a list of positional arguments; leave out targets, as in
+        ``[x for x, _ in loader]``. The samples of all batches lie one after the other in the trace. The recorder keeps
+        a copy, and gives the model a fresh copy in each snapshot.
+    labels : (P,) integer class of each probe sample; becomes `Trace.label`.
+    lengths : (P,) number of time steps of each sample that are present.
+    mask : (P, T) booleans, or 0 and 1, True where a time step of a sample is present.
+    padding_mask : name of a keyword of the model, (P, T), True where a sample is padded, such as
+        "src_key_padding_mask"; the probe is a dict with this keyword. A time step is present if ``lengths``, ``mask``,
+        ``padding_mask`` and the layers all say so. The others are missing in `Trace.mask`, and their values are 0.
+    state : "h", the hidden state or output; "c", the cell state of an LSTM; "gates" of an LSTM or GRU; or a function
+        of (module, output) that returns (batch, timestep, unit) or (batch, unit).
+    layer : number of the layer of a stacked RNN, LSTM or GRU, from the end if negative, or "all".
+    direction : "both", "forward" or "backward" units of a bidirectional layer.
+    batch_first : whether the batch axis precedes the time steps, for modules that do not say it themselves.
+    time_axis : axis of the output that is time, for modules that do not say it themselves.
+    epochs : which snapshots are taken: `every`, a collection of numbers, or a function epoch -> bool; None takes all.
+        The model does not run for a snapshot that is left out.
+    timesteps : slice, or rising indices, of the time steps that are kept; `Trace.timestep` has their numbers.
+    dtype : "float16", "float32" or "float64" to round the values to; by default they are kept as returned.
     path : folder, new or empty (hidden files do not count), where each snapshot is written as it is taken
-        instead of being kept in memory; `load_trace` reads it, also after a crash. The folder belongs to the
-        recorder that first takes a snapshot in it: other recorders, of this or another process, are refused.
-    batch_first : for layers other than RNN, LSTM and GRU: whether the batch axis precedes the timesteps.
+        instead of being kept in memory; `load_trace` reads it, also after a crash. The folder belongs to one recorder:
+        others, of this or another process, are refused.
+    resume : go on in a ``path`` that holds snapshots of an earlier process. Snapshots of epochs that it has are left
+        out, so a training that restarts at an earlier checkpoint runs unchanged.
+    on_error : "warn": after the first snapshot, an error of the store, of the layers or of the values (NaN, infinity)
+        does not end the training. A RuntimeWarning tells the first with its epoch; the others are counted, and their
+        number is told when the with-block ends. The snapshots so far stay readable. "raise" raises every error.
 
     Raises
     ------
@@ -66,60 +95,97 @@ class Recorder:
 
     Examples
     --------
+    >>> import torch
     >>> model = nn.Sequential(nn.GRU(2, 3))
-    >>> with Recorder(model, "0", probe=torch.zeros(5, 4, 2)) as rec:
+    >>> with Recorder(model, "0", torch.zeros(5, 4, 2)) as recorder:
     ...     for epoch in range(2):
-    ...         rec.snapshot(epoch)  # after an epoch of training
-    >>> rec.trace()
-    Trace(epoch: 2, timestep: 5, unit: 3, sample: 4; float32 on cpu)
+    ...         taken = recorder.snapshot(epoch, loss=0.5 / (epoch + 1))  # after an epoch of training
+    >>> recorder.trace()
+    Trace(epoch: 2, timestep: 5, unit: 3, sample: 4; float32 on cpu, metrics loss)
     """
 
     def __init__(
         self,
         model: nn.Module,
-        layer: str,
+        layers: str | Sequence[str] | None = None,
+        probe: Any = None,
         *,
-        probe: Any,
-        label: Any = None,
-        path: str | os.PathLike[str] | None = None,
+        labels: Any = None,
+        lengths: Any = None,
+        mask: Any = None,
+        padding_mask: str | None = None,
+        state: str | Callable[[nn.Module, Any], Any] = "h",
+        layer: int | str = -1,
+        direction: str = "both",
         batch_first: bool | None = None,
+        time_axis: int | None = None,
+        epochs: Any = None,
+        timesteps: Any = None,
+        dtype: Any = None,
+        path: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        on_error: str = "warn",
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise InputTypeError(f"model is a {type(model).__name__}; accepted: a torch.nn.Module")
-        self._model, self._name = model, layer
-        self._batch_first = batch_first
-        _batch_first(_find_layer(model, layer), layer, batch_first)
-        # A PackedSequence is a tuple, but a single argument.
-        self._args = _copied_probe(probe if type(probe) is tuple else (probe,))
-        self._label = as_label(label)
-        self._start, self._weights = Start(model), _versions(model)
-        self._carried: set[Key] = set()
-        self._store = MemoryStore() if path is None else FolderStore(path, layer)
-        self._epochs: list[float] = []
+        _check_required(model, layers, probe, layer)
+        self._model, self._layers = model, "" if layers is None else layers
+        axes = {"batch_first": batch_first, "time_axis": time_axis}
+        self._options: Any = {"state": state, "layer": layer, "direction": direction} | axes
+        self._find_layers()  # shows a mistake now rather than at the first snapshot
+        self._schedule, self._timesteps = as_schedule(epochs), checked_timesteps(timesteps)
+        self._label, self._dtype = as_label(labels, "labels"), as_dtype(dtype)
+        kept = Probe(probe, model)
+        self._presence = Presence(kept, lengths=lengths, mask=mask, padding_mask=padding_mask)
+        _check_order(kept, labels=labels, lengths=lengths, mask=mask)
+        self._forwards = Forwards(model, kept)
+        self._store, self._resume = _store(path, resume), resume
+        self._on_error = check_choice("on_error", on_error, ("raise", "warn"))
+        self._recording: Recording | None = None  # of the snapshots of this process
         self._shape: tuple[int, ...] = ()
-        self._mask: Any = None
+        self._earlier: frozenset[float] = frozenset()  # the epochs of a resumed folder
+        self._listeners: list[Listener] = []
+        where = "" if path is None else f" in {os.fspath(path)}"
+        self._lost = Failures(f"a snapshot was not recorded{where}")
+        self._unheard = Failures("a listener of the recorder failed")
         self._active = False
 
     def __enter__(self) -> Recorder:
         if self._active:
             raise InputError("the recorder is already open; leave its with-block before entering it again")
         self._store.open()
+        if self._resume and self._recording is None:
+            self._earlier = frozenset(self._store.epochs)
         self._active = True
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._active = False
+        self._store.close()
+        self._lost.tell_the_number()
+        self._unheard.tell_the_number()
 
-    def snapshot(self, epoch: float) -> None:
-        """Record the layer's output on the probe under the coordinate ``epoch`` (a number not used before).
+    @property
+    def epochs(self) -> list[float]:
+        """The epochs recorded so far, with those of a resumed folder."""
+        return list(self._store.epochs)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Call ``listener(recorder, epoch)`` after each snapshot that is recorded; `on_error` holds for its errors."""
+        self._listeners.append(listener)
+
+    def snapshot(self, epoch: float, **metrics: Any) -> bool:
+        """Record what the layers return on the probe under the coordinate ``epoch``; True if it was recorded.
+
+        The ``metrics`` are numbers, such as ``loss=0.31``, and become `Trace.metrics`. False means that the schedule
+        leaves the epoch out, that a resumed folder has it, or that an error became a warning.
 
         Raises
         ------
         InputError, InputTypeError
-            Outside the with-block; an epoch that repeats or is no finite number; a probe that the model refuses
-            because of its type, its device, or a state of another batch size; a layer that did not run, or ran
-            more than once; an output of another shape than before, not finite, or not real; a folder that
-            another recorder has taken. Nothing is recorded then. All other errors of the model come through.
+            Outside the with-block; an epoch that repeats or is no finite number; a metric that is no number. In the
+            first snapshot, or with ``on_error="raise"``: a probe that the model refuses because of its type, its
+            device, or a state of another batch size; a layer that did not run; an output of another shape than
+            before, not finite, or not real; a folder that cannot be written. Nothing is recorded then. All other errors
+            of the model come through in the same cases; running out of memory always does.
 
         Warns
         -----
@@ -127,21 +193,19 @@ class Recorder:
             The first snapshot repeats the forward. Another output then shows that the model carries a state
             which the recorder cannot restore, so that snapshots of an unchanged model differ.
         """
-        epoch = self._checked_epoch(epoch)
-        layer = _find_layer(self._model, self._name)
-        batch_first = _batch_first(layer, self._name, self._batch_first)
-        output = self._probe_output(layer)
-        unbatched = isinstance(layer, nn.RNNBase)
-        values, mask = sequence_values(output, self._name, batch_first=batch_first, unbatched=unbatched)
-        self._check(epoch, values, mask)
-        extra = {"mask": mask, "label": self._label}
-        self._store.add(epoch, values, {name: array for name, array in extra.items() if array is not None})
-        self._epochs.append(epoch)
-        self._shape, self._mask = values.shape, mask
+        number = self._checked_epoch(epoch)
+        if not self._schedule(number) or number in self._earlier:
+            return False
+        if number in self._store.epochs:
+            raise InputError(f"epoch={epoch!r} is recorded already; accepted: a number not used before")
+        if not self._record(number, checked_metrics(metrics)):
+            return False
+        self._tell_listeners(number)
+        return True
 
     def trace(self) -> Trace:
         """The snapshots so far as a trace (epoch, timestep, unit, sample), masked where sequences end early."""
-        if not self._epochs:
+        if not self._store.epochs:
             raise InputError("the recorder holds no snapshot; call snapshot(epoch) within the with-block first")
         return self._store.trace()
 
@@ -151,166 +215,106 @@ class Recorder:
         if isinstance(epoch, bool) or not isinstance(epoch, numbers.Real) or not math.isfinite(epoch):
             raise InputTypeError(f"epoch={epoch!r} is no finite number")
         number = int(epoch) if isinstance(epoch, numbers.Integral) else float(epoch)
-        if abs(number) > LARGEST_INTEGER:
+        if abs(number) > _LARGEST_EPOCH:
             raise InputError(
                 f"epoch={epoch!r} is out of range; accepted: up to 2**53, where float64 holds each integer"
             )
-        if number in self._epochs:
-            raise InputError(f"epoch={epoch!r} is recorded already; accepted: a number not used before")
         return number
 
-    def _probe_output(self, layer: nn.Module) -> Any:
-        """The output of the layer, from the carried state that all snapshots start from."""
-        if not self._epochs and any(map(is_lazy, (*self._model.parameters(), *self._model.buffers()))):
-            raise InputError(
-                "model has lazy modules without parameters yet; call it on a batch before the first snapshot"
-            )
-        last = self._settled(layer)
-        if len(last.outputs) != 1:
-            ran = "did not run" if not last.outputs else f"ran {len(last.outputs)} times"
-            raise InputError(f"layer={self._name!r} {ran} in one forward of the probe; accepted: exactly once")
-        return last.outputs[0]
-
-    def _settled(self, layer: nn.Module) -> Run:
-        failure: Any = None
-        for start in [self._start] if self._epochs else self._possible_starts():
-            run = functools.partial(self._run, layer, start)
-            try:
-                last, carried = settled(run, start, self._carried)
-            except torch.OutOfMemoryError:
-                raise
-            except MISFITS as error:
-                failure = failure or error
-                continue
-            if not self._epochs:
-                warn_of_other_states(run, carried, last, self._name)
-            self._start, self._carried = start, carried
-            return last
-        self._explain(failure)
-        raise failure
-
-    def _possible_starts(self) -> list[Start]:
-        """For the first snapshot: the state when the recorder was made, and that of now, in the order of preference."""
-        if not self._start.moved():
-            return [self._start]
-        starts = [self._start, Start(self._model)]
-        return starts if self._weights != _versions(self._model) else starts[::-1]
-
-    def _run(self, layer: nn.Module, start: Start, keys: set[Key], vectors: Mapping[Key, Any] | None = None) -> Run:
-        with undisturbed(self._model, start.objects() if keys else ()) as changes:
-            start.put_back(keys)
-            for key, value in (vectors or {}).items():
-                Attributes(self._model).set(key, value)
-            outputs = self._forward(layer)
-            touched = start.moved(keys) if keys else set()
-        return Run(outputs, {key: change for key, change in changes.items() if key not in keys or key in touched})
-
-    def _forward(self, layer: nn.Module) -> list[Any]:
-        outputs: list[Any] = []
-
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            outputs.append(None if outputs else copied_output(output))  # more than one is refused
-
-        handle = layer.register_forward_hook(keep)
+    def _record(self, epoch: float, metrics: dict[str, float]) -> bool:
+        is_first = self._recording is None
         try:
-            with torch.no_grad():
-                _unwrapped(self._model)(*_copied_probe(self._args))
-        finally:
-            handle.remove()
-        return outputs
+            self._store.add(*self._observed(epoch, metrics))
+        except FATAL:
+            raise
+        except Exception as error:  # a model may raise anything, and the training must go on
+            if self._on_error == "raise" or (is_first and not is_of_the_disk(error)):
+                raise
+            self._lost.tell(epoch, error)
+            return False
+        return True
 
-    def _explain(self, error: Exception) -> None:
-        """Raise `InputError` if the type, the device or the batch size of the probe may have caused ``error``."""
-        refused = f"the model refuses the probe ({type(error).__name__}: {error})"
-        probe = {value.device for value in Walk([]).visited(self._args) if isinstance(value, torch.Tensor)}
-        if not probe or isinstance(self._args[0], list):
-            raise InputTypeError(
-                f"{refused}; probe is a {type(self._args[0]).__name__}; accepted: a tensor, or a tuple of the model's "
-                "arguments"
-            ) from error
-        devices = {weight.device for weight in self._model.parameters()}
-        if probe and devices and not probe & devices:
-            raise InputError(
-                f"probe is on {_listed(probe)}, the model's parameters on {_listed(devices)}; accepted: a probe on the "
-                f"device of the model ({error})"
-            ) from error
-        states = {f"{name} {shape}" for (_, name), shape in Attributes(self._model).shapes().items()}
-        if states:
-            raise InputError(
-                f"{refused}. It holds {_listed(states)}: a state "
-                "carried from batch to batch fits no other batch size; accepted: a probe of that batch size, or a "
-                "recorder made while the model has no such state"
-            ) from error
-
-    def _check(self, epoch: float, values: np.ndarray, mask: Any) -> None:
-        where = f"snapshot of epoch {epoch}: layer={self._name!r}"
-        if self._epochs and (values.shape != self._shape or not np.array_equal(mask, self._mask)):
-            raise InputError(
-                f"{where} returns (timestep, unit, sample) = {values.shape}, before {self._shape}; "
-                "accepted: the same shape and sequence lengths in every snapshot"
-            )
-        if self._label is not None and self._label.shape != values.shape[2:]:
-            raise InputError(
-                f"label has shape {self._label.shape}; accepted: one class for each of the probe's "
-                f"{values.shape[2]} samples"
-            )
-        if values.size == 0:
-            raise InputError(
-                f"{where} returns (timestep, unit, sample) = {values.shape}; accepted: at least one of each"
-            )
-        if not np.isfinite(values).all():
-            raise InputError(f"{where} returns NaN or infinity; the training has diverged, or the probe holds them")
-
-
-def _copied_probe(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    tensors = [value for value in Walk([]).visited([args]) if isinstance(value, torch.Tensor)]
-    try:
-        return copied(args, tensors)
-    except (TypeError, RuntimeError) as error:
-        raise InputTypeError(f"probe cannot be copied ({error}); accepted: tensors, or containers of them") from error
-
-
-def _versions(model: nn.Module) -> list[tuple[int, int]]:
-    """The parameters that are trained, and how often each has been written to."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad and not is_lazy(weight)]
-    return [(id(weight), 0 if weight.is_inference() else weight._version) for weight in weights]
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside wrappers that compile it or spread a forward over devices and processes."""
-    parallel = isinstance(module, (nn.DataParallel, DistributedDataParallel))
-    inner: Any = module.module if parallel else getattr(module, "_orig_mod", module)
-    return module if inner is module else _unwrapped(inner)
-
-
-def _listed(values: set[Any]) -> str:
-    return ", ".join(sorted(map(str, values)))
-
-
-def _find_layer(model: nn.Module, layer: Any) -> nn.Module:
-    if not isinstance(layer, str):
-        raise InputTypeError(f"layer is a {type(layer).__name__}; accepted: the dotted name of a module of the model")
-    names = dict(model.named_modules(remove_duplicate=False))
-    if isinstance(names.get(layer), torch.jit.ScriptModule):
-        raise InputTypeError(
-            f"layer={layer!r} is a scripted module, which takes no hooks; accepted: a module that is not scripted"
+    def _observed(self, epoch: float, metrics: dict[str, float]) -> tuple[Snapshot, Recording]:
+        layers = self._find_layers()
+        calls = self._forwards.calls(layers, is_first=self._recording is None)
+        whole = joined(layers, calls, self._presence)
+        chosen = chosen_timesteps(self._timesteps, len(whole.values))
+        values = rounded(whole.values[chosen], self._dtype, whole.unit_layer)
+        self._check(values)
+        recording = Recording(
+            layers=tuple(layer.name for layer in layers),
+            timestep=chosen,
+            unit=np.arange(values.shape[1]),
+            unit_layer=whole.unit_layer,
+            mask=None if whole.present is None else whole.present[chosen],
+            label=self._label,
+            dtype=values.dtype,
         )
-    if layer in names:
-        return _unwrapped(names[layer])
-    recurrent = [name for name, module in names.items() if isinstance(module, nn.RNNBase)]
-    shown = ", ".join(map(repr, recurrent or [name for name in names if name])) or "none"
-    what = "RNN, LSTM and GRU layers" if recurrent else "modules (no RNN, LSTM or GRU among them)"
-    raise InputError(f"layer={layer!r} is no module of the model; its {what}: {shown}")
+        self._check_unchanged(recording, values.shape)
+        self._recording, self._shape = recording, values.shape
+        return Snapshot(epoch, values, metrics), recording
 
+    def _find_layers(self) -> list[Layer]:
+        return find_layers(self._model, self._layers, **self._options)
 
-def _batch_first(layer: nn.Module, name: str, option: bool | None) -> bool:
-    if not isinstance(layer, nn.RNNBase):
-        if not isinstance(option, bool):
+    def _check(self, values: np.ndarray) -> None:
+        shape = values.shape
+        if values.size == 0:
+            raise InputError(f"the layers return (timestep, unit, sample) = {shape}; accepted: at least one of each")
+        if self._label is not None and self._label.shape != shape[2:]:
             raise InputError(
-                f"layer={name!r} is a {type(layer).__name__}; accepted: RNN, LSTM or GRU, or another module that "
-                "returns a sequence together with batch_first=True or False"
+                f"labels has shape {self._label.shape}; accepted: one class for each of the probe's {shape[2]} samples"
             )
-        return option
-    if option is not None and option != layer.batch_first:
-        raise InputError(f"batch_first={option!r} contradicts layer={name!r}, which has {layer.batch_first}")
-    return layer.batch_first
+
+    def _check_unchanged(self, now: Recording, shape: tuple[int, ...]) -> None:
+        before = self._recording
+        if before is not None and (shape != self._shape or not _agree(before, now)):
+            raise InputError(
+                f"the layers return {now.dtype} (timestep, unit, sample) = {shape}, before "
+                f"{before.dtype} {self._shape}; accepted: the same dtype, shape and sequence lengths in every snapshot"
+            )
+
+    def _tell_listeners(self, epoch: float) -> None:
+        for listener in self._listeners:
+            try:
+                listener(self, epoch)
+            except FATAL:
+                raise
+            except Exception as error:  # a picture that fails must not end the training
+                if self._on_error == "raise":
+                    raise
+                self._unheard.tell(epoch, error)
+
+
+def _agree(before: Recording, now: Recording) -> bool:
+    arrays = ((getattr(before, name), getattr(now, name)) for name in ("timestep", "unit_layer", "mask"))
+    return before.dtype == now.dtype and all(itertools.starmap(np.array_equal, arrays))
+
+
+def _check_required(model: Any, layers: Any, probe: Any, layer: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(f"model is a {type(model).__name__}; accepted: a torch.nn.Module")
+    if isinstance(layer, str) and layer != "all":
+        raise InputError(
+            f"layer={layer!r} is the number of a layer within an RNN, or 'all'; accepted: layers={layer!r} for a name"
+        )
+    for name, value in (("layers", layers), ("probe", probe)):
+        if value is None:
+            raise InputTypeError(f"{name} is missing; accepted: Recorder(model, layers, probe)")
+
+
+def _check_order(probe: Probe, **by_sample: Any) -> None:
+    said = [name for name, value in by_sample.items() if value is not None]
+    if probe.is_shuffled and said:
+        raise InputError(
+            f"probe is a loader that shuffles, so {said[0]} cannot follow its samples; accepted: DataLoader(..., "
+            "shuffle=False)"
+        )
+
+
+def _store(path: Any, resume: bool) -> Store:
+    if not isinstance(resume, bool):
+        raise InputTypeError(f"resume={resume!r} is no boolean; accepted: True or False")
+    if path is None and resume:
+        raise InputError("resume=True has no path; accepted: the folder of the recording to go on with")
+    return MemoryStore() if path is None else FolderStore(path, resume=resume)

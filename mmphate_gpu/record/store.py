@@ -1,133 +1,94 @@
-"""Where a recorder keeps its snapshots: in memory, or in a folder that survives a crash."""
+"""What a recorder keeps of each snapshot, and where: here in memory, in `folder` on the disk."""
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError
-from ..runtime.atomic import PathExistsError, whole_file
-from ..runtime.paths import expanded, writable
-from ..trace import Trace, as_trace, load_trace
-from ..trace.formats.flat import META, RECORDING
-from ..trace.formats.npy import save_array
+from ..trace import Trace, as_trace
 
-_ACCEPTED = "accepted: a new or an empty folder for each recorder"
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The values (T, M, P) of one epoch, and what was measured with them."""
+
+    epoch: float
+    values: np.ndarray
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is the same for all snapshots.
+
+    Attributes
+    ----------
+    layers : the names of the recorded layers.
+    timestep, unit : (T,), (M,) coordinates.
+    unit_layer : (M,) text, the layer of each unit.
+    mask : (T, P) boolean, True where a value is present; None when all are.
+    label : (P,) integer class of each sample, or None.
+    dtype : of the values as they are stored.
+    """
+
+    layers: tuple[str, ...]
+    timestep: np.ndarray
+    unit: np.ndarray
+    unit_layer: np.ndarray
+    mask: np.ndarray | None
+    label: np.ndarray | None
+    dtype: np.dtype
+
+
+class Store(Protocol):
+    """Where a recorder keeps its snapshots."""
+
+    @property
+    def epochs(self) -> Sequence[float]:
+        """The epochs that need not be recorded again."""
+
+    def open(self) -> None:
+        """Prepare to add snapshots."""
+
+    def add(self, snapshot: Snapshot, recording: Recording) -> None:
+        """Keep one snapshot."""
+
+    def close(self) -> None:
+        """No snapshot follows, until the store is opened again."""
+
+    def trace(self) -> Trace:
+        """The snapshots so far."""
 
 
 class MemoryStore:
     """Snapshots in a list."""
 
     def __init__(self) -> None:
-        self._parts: list[np.ndarray] = []
-        self._epochs: list[float] = []
-        self._extra: dict[str, Any] = {}
+        self._snapshots: list[Snapshot] = []
+        self._recording: Recording | None = None
+
+    @property
+    def epochs(self) -> list[float]:
+        return [snapshot.epoch for snapshot in self._snapshots]
 
     def open(self) -> None:
         """Nothing to prepare."""
 
-    def add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
-        """Keep one snapshot, values (timestep, unit, sample); ``extra`` is the same for all."""
-        self._parts.append(values)
-        self._epochs.append(epoch)
-        self._extra = extra
+    def add(self, snapshot: Snapshot, recording: Recording) -> None:
+        """Keep one snapshot."""
+        self._snapshots.append(snapshot)
+        self._recording = recording
+
+    def close(self) -> None:
+        """Nothing to release."""
 
     def trace(self) -> Trace:
         """The snapshots so far, stacked."""
-        return as_trace(np.stack(self._parts), epoch=np.asarray(self._epochs), **self._extra)
-
-
-class FolderStore:
-    """Each snapshot in a .npy file, listed in a meta.json that is rewritten after it, so that both always agree.
-
-    The first snapshot takes the folder: it creates the meta.json of an empty recording, which must not exist yet.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], layer: str) -> None:
-        # A later change of the working directory does not move it; ~ is the home folder, as in `load_trace`.
-        self._path = expanded(path).absolute()
-        self._check_empty()
-        # A random name distinguishes this meta.json from that of a recorder with the same layer and epochs.
-        self._meta: dict[str, Any] = {"format": RECORDING, "version": 1, "layer": layer, "recorder": uuid.uuid4().hex}
-        self._meta |= {"epoch": [], "files": [], "extra": []}
-        self._taken = False  # the folder; from then on its meta.json is the text of ``_meta``
-
-    def open(self) -> None:
-        """Make the folder."""
-        with writable(self._path):
-            self._path.mkdir(parents=True, exist_ok=True)
-        self._check_mine()
-
-    def add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
-        """Write one snapshot; a crash at any moment leaves the folder readable up to the one before."""
-        self._check_mine()
-        try:
-            self._add(epoch, values, extra)
-        except InputError as error:
-            if not self._meta["files"]:
-                raise
-            raise InputError(f"{error}; the snapshots so far ({len(self._meta['files'])}) are kept") from error
-
-    def _add(self, epoch: float, values: np.ndarray, extra: dict[str, np.ndarray]) -> None:
-        if not self._taken:
-            self._take()
-        if not self._meta["files"]:
-            for name, array in extra.items():
-                self._write(f"{name}.npy", array)
-        file = f"snapshot_{len(self._meta['files']):06d}.npy"
-        self._write(file, values)
-        longer = {"epoch": [*self._meta["epoch"], epoch], "files": [*self._meta["files"], file]}
-        meta = self._meta | longer | {"extra": sorted(extra)}
-        with whole_file(self._path / META, overwrite=True, sweep=False) as new:
-            new.write_text(_text(meta), encoding="utf-8")
-        self._meta = meta
-
-    def _take(self) -> None:
-        try:
-            with whole_file(self._path / META, overwrite=False) as new:  # of two recorders, one succeeds
-                new.write_text(_text(self._meta), encoding="utf-8")
-        except PathExistsError as error:
-            raise self._not_empty() from error
-        self._taken = True
-
-    def _check_mine(self) -> None:
-        if not self._taken:
-            self._check_empty()
-            return
-        try:
-            text = (self._path / META).read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{self._path} has lost its {META} ({error}); {_ACCEPTED}") from error
-        if text != _text(self._meta):
-            raise InputError(f"{self._path} holds another recorder's snapshots now; {_ACCEPTED}")
-
-    def _check_empty(self) -> None:
-        with writable(self._path):
-            # Systems and editors put hidden files such as .DS_Store and .ipynb_checkpoints into any folder.
-            if self._path.exists() and not (
-                self._path.is_dir() and all(item.name[0] == "." for item in self._path.iterdir())
-            ):
-                raise self._not_empty()
-
-    def _not_empty(self) -> InputError:
-        return InputError(f"{self._path} exists and is not empty; {_ACCEPTED}")
-
-    def _write(self, name: str, array: np.ndarray) -> None:
-        # The first snapshot sweeps, as a folder that a recorder may take has no more. meta.json, which is written last,
-        # flushes the folder.
-        options = {"sweep": not self._meta["files"], "flush_folder": False}
-        with whole_file(self._path / name, overwrite=True, **options) as new:
-            save_array(new, array)
-
-    def trace(self) -> Trace:
-        """The snapshots so far, read back."""
-        self._check_mine()
-        return as_trace(load_trace(self._path))
-
-
-def _text(meta: dict[str, Any]) -> str:
-    return json.dumps(meta, indent=1)
+        names = sorted({name for snapshot in self._snapshots for name in snapshot.metrics})
+        metrics = {name: [each.metrics.get(name, np.nan) for each in self._snapshots] for name in names}
+        beside = {name: getattr(self._recording, name) for name in ("timestep", "unit", "unit_layer", "mask", "label")}
+        values = np.stack([snapshot.values for snapshot in self._snapshots])
+        return as_trace(values, epoch=self.epochs, metrics=metrics, min_slices=1, **beside)

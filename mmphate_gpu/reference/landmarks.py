@@ -43,15 +43,19 @@ def stratified_clusters(
     """k-means of the points of each unit, which may replace `spectral_clusters`.
 
     Every unit has the same number of landmarks; the first ``n_landmark % M`` units have one more. The labels are
-    0, 1, ... without gaps.
+    0, 1, ... without gaps. The mean of a point takes the place of its missing samples (NaN), and nodes without any
+    sample have no label.
     """
     rng = np.random.default_rng(random_state)
     share, more = divmod(n_landmark, points.shape[1])
-    labels, first = np.empty(points.shape[:2], dtype=int), 0
+    labels = np.full(points.shape[:2], -1)
     for unit in range(points.shape[1]):
-        labels[:, unit] = first + _kmeans(points[:, unit], share + (unit < more), rng)
-        first = labels[:, unit].max() + 1
-    return labels.ravel()
+        inside = ~np.isnan(points[:, unit]).all(axis=1)
+        if inside.any():
+            rows = points[inside, unit]
+            rows = np.where(np.isnan(rows), np.nanmean(rows, axis=1, keepdims=True), rows)
+            labels[inside, unit] = labels.max() + 1 + _kmeans(rows, share + (unit < more), rng)
+    return labels[labels >= 0]
 
 
 def _kmeans(rows: np.ndarray, n_clusters: int, rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .affinity import multislice_affinity
+from .affinity import graph_nodes, multislice_affinity
 from .diffusion import diffusion_potential, knee, potential_distances, von_neumann_entropy
 from .landmarks import landmark_diffusion
 from .mds import interpolate, metric_mds
@@ -16,11 +16,12 @@ from .mds import interpolate, metric_mds
 class Result:
     """The results of all steps."""
 
-    embedding: np.ndarray  # (N, C)
-    affinity: np.ndarray  # (N, N)
+    embedding: np.ndarray  # (N, C), NaN for nodes that are left out of the graph
+    nodes: np.ndarray  # (N',), those of the graph: all N of them, if no sample is masked
+    affinity: np.ndarray  # (N', N')
     landmark_op: np.ndarray  # (L, L)
-    transitions: np.ndarray  # (N, L)
-    clusters: np.ndarray  # (N,)
+    transitions: np.ndarray  # (N', L)
+    clusters: np.ndarray  # (N',)
     entropy: np.ndarray  # (t_max,)
     t: int
     diff_potential: np.ndarray  # (L, L)
@@ -50,7 +51,7 @@ def mmphate(
     clusters: np.ndarray | None = None,
     mask: np.ndarray | None = None,
 ) -> Result:
-    """Steps 1 to 13 of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace."""
+    """Steps 1 to 13 of a (epoch, timestep, unit, sample) or (slice, unit, sample) trace; ``clusters`` (N,)."""
     affinity = multislice_affinity(
         trace,
         intraslice_knn=intraslice_knn,
@@ -61,6 +62,8 @@ def mmphate(
         normalize=normalize,
         mask=mask,
     )
+    nodes = graph_nodes(trace, normalize=normalize, mask=mask)
+    clusters = None if clusters is None else clusters[nodes]
     landmark_op, transitions, clusters = landmark_diffusion(
         affinity, n_landmark=n_landmark, n_svd=n_svd, clusters=clusters, random_state=random_state
     )
@@ -69,8 +72,11 @@ def mmphate(
     potential = diffusion_potential(landmark_op, t, gamma)
     distances = potential_distances(potential, mds_dist)
     mds = metric_mds(distances, n_components, solver=mds_solver)
+    embedding = np.full((np.prod(trace.shape[:-1]), n_components), np.nan)
+    embedding[nodes] = interpolate(transitions, mds.coordinates)
     return Result(
-        embedding=interpolate(transitions, mds.coordinates),
+        embedding=embedding,
+        nodes=nodes,
         affinity=affinity,
         landmark_op=landmark_op,
         transitions=transitions,

@@ -2,6 +2,7 @@
 
 from .convert import as_trace
 from .files import load_trace, save_trace
+from .join import join_traces
 from .normalize import flat_points, normalize, trace_points
 from .pca import PrincipalAxes, principal_axes, reduce
 from .points import Points
@@ -13,6 +14,7 @@ __all__ = [
     "Trace",
     "as_trace",
     "flat_points",
+    "join_traces",
     "load_trace",
     "normalize",
     "principal_axes",

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..runtime.arrays import not_real, tensor_of
 from ..runtime.memory import check_fits
 from .dims import (
+    ZONES,
     Dims,
     axes_of,
     check_axis,
@@ -27,6 +28,7 @@ from .dims import (
     spread_mask,
     stored_order,
     with_axes,
+    with_metrics,
 )
 from .formats.arrays import Variables, check_compression
 from .packing import Packing, check_plain, decode_coordinate, is_boolean, packing_of
@@ -125,10 +127,24 @@ class Contents:
 
     def _fields(self, data: Any, present: Any, mask: Any) -> dict[str, Any]:
         fields = {"data": data, "mask": mask if present is None else _both(present, mask)}
+        zones = {}
         for field, name in coordinate_names(self.dims, self.variables).items():
             beside = self.variables[name]
             fields[field] = np.atleast_1d(decode_coordinate(field, beside.read(), beside.attributes))
-        return {name: array for name, array in fields.items() if array is not None}
+            zones[field] = beside.attributes.get("time_zone") or self._zone(field)
+        fields["time_zone"] = {field: zone for field, zone in zones.items() if zone is not None}
+        return with_metrics({name: array for name, array in fields.items() if array is not None})
+
+    def _zone(self, field: str) -> str | None:
+        """The time zone in an array of its own, which only a .npz has."""
+        name = ZONES.get(field)
+        if name not in self.variables:
+            return None
+        stored = self.variables[name]
+        if stored.array.shape != () or np.dtype(stored.array.dtype).kind != "U":
+            raise InputError(f"{name} has shape {stored.array.shape}; accepted: one text, the name of a time zone")
+        check_text(name, np.dtype(stored.array.dtype))
+        return str(stored.read())
 
     def _bytes_of_data(self) -> int:
         """Bytes of the stored numbers, and of the float32 or float64 values if they are converted."""

@@ -15,6 +15,7 @@ from ..runtime.isolation import isolated
 from ..runtime.read_array import is_sequence, read_array
 from .dims import (
     AXES,
+    BESIDE_AXES,
     SLICE_AXES,
     axes_of,
     check_axis,
@@ -24,9 +25,11 @@ from .dims import (
     coordinate_names,
     data_key,
     is_meant,
+    is_metric,
     mask_order,
     spread_mask,
     stored_order,
+    with_metrics,
 )
 from .packing import ATTRIBUTES, PACKING, packing_of
 from .stored import Array, StoredArray, blockwise
@@ -43,6 +46,9 @@ def as_trace(
     unit: Any = None,
     sample: Any = None,
     label: Any = None,
+    unit_layer: Any = None,
+    metrics: Any = None,
+    time_zone: Any = None,
     min_slices: int = 2,
 ) -> Trace:
     """A `Trace` of ``data``, (epoch, timestep, unit, sample) or (slice, unit, sample).
@@ -61,6 +67,10 @@ def as_trace(
     epoch, timestep, unit, sample : coordinates of each axis, numbers, text or dates; 0, 1, ... by default. For 3 axes
         ``epoch`` holds the coordinates of the slices.
     label : (P,) class of each sample, whole numbers within int64.
+    unit_layer : (M,) text, the layer of the network that each unit is in.
+    metrics : a mapping from names, such as "loss", to one number per epoch; NaN where an epoch has none.
+    time_zone : a mapping from axes to names of time zones, for coordinates that are dates in UTC. Dates that have a
+        time zone bring its name themselves; they become the same instants in UTC.
     min_slices : the least number of (epoch, timestep) slices to accept.
 
     Raises
@@ -74,6 +84,7 @@ def as_trace(
     Trace(epoch: 3, timestep: 2, unit: 4, sample: 5; float64 on cpu)
     """
     fields = {"epoch": epoch, "timestep": timestep, "unit": unit, "sample": sample, "label": label, "mask": mask}
+    fields |= {"unit_layer": unit_layer, "metrics": metrics, "time_zone": time_zone}
     if isinstance(data, Trace):
         trace = _replaced(data, fields)
     else:
@@ -91,6 +102,8 @@ def _replaced(trace: Trace, fields: dict[str, Any]) -> Trace:
     if all(value is None for value in fields.values()):
         return trace
     kept = {name: getattr(trace, name) if value is None else value for name, value in fields.items()}
+    if fields["time_zone"] is None:
+        kept["time_zone"] = {axis: zone for axis, zone in trace.time_zone.items() if fields[axis] is None}
     three = trace.axes == SLICE_AXES
     if three and fields["mask"] is None and trace.mask is not None:
         kept["mask"] = trace.mask.squeeze(1)
@@ -100,14 +113,17 @@ def _replaced(trace: Trace, fields: dict[str, Any]) -> Trace:
 def _build(data: Array, hidden: Any, fields: dict[str, Any], recorded: torch.dtype | None) -> Trace:
     check_data_shape(tuple(data.shape))
     axes = AXES if data.ndim == 4 else SLICE_AXES
-    for field in (*AXES, "label"):
+    for field in (*AXES, *BESIDE_AXES):
         if is_xarray(fields[field]):
             check_axis(field, tuple(fields[field].dims), data.ndim)
     mask = present_values(fields["mask"], hidden, data)
     data = data if data.ndim == 4 else data.unsqueeze(1)
     sizes = zip(AXES, data.shape, strict=True)
-    coordinates = {name: np.arange(size) if fields[name] is None else fields[name] for name, size in sizes}
-    return Trace(data, mask=mask, axes=axes, label=fields["label"], recorded=recorded, **coordinates)
+    coordinates: dict[str, Any] = {
+        name: np.arange(size) if fields[name] is None else fields[name] for name, size in sizes
+    }
+    beside = {name: fields[name] for name in (*BESIDE_AXES, "metrics", "time_zone")}
+    return Trace(data, mask=mask, axes=axes, recorded=recorded, **beside, **coordinates)
 
 
 def is_xarray(values: Any) -> bool:
@@ -124,6 +140,7 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     for names of dimensions that no trace has, and for coordinates that contradict those of the data.
     """
     fields: dict[str, Any] = {}
+    zones: dict[str, str] = {}
     coords = getattr(values, "coords", {})
     if hasattr(values, "data_vars"):
         coords = _texts(values.attrs) | {name: values[name] for name in values.variables}
@@ -139,22 +156,26 @@ def from_xarray(values: Any, beside: dict[str, Any]) -> tuple[Any, dict[str, Any
     for field, name in coordinate_names(ordered.dims, by_name).items():
         _check_no_tuples(name, by_name)
         check_axis(field, by_name[name].dims, ordered.ndim)
-        fields[field] = np.atleast_1d(by_name[name].values)
-    return ordered.data, fields
+        coord = by_name[name]
+        fields[field] = coord if hasattr(coord.dtype, "tz") else np.atleast_1d(coord.values)
+        zones |= {field: coord.attrs["time_zone"]} if "time_zone" in coord.attrs and beside[field] is None else {}
+    return ordered.data, with_metrics(fields) | ({"time_zone": zones} if zones else {})
 
 
 def _by_field(coords: Any, data_shape: tuple[int, ...]) -> dict[str, Any]:
-    """``coords`` by names in lower case; those in capitals count if their shape is right."""
-    named = {str(name): coord for name, coord in coords.items()}
+    """``coords`` by names in lower case, except metrics; those in capitals count if their shape is right."""
+    named = {str(name): coord for name, coord in coords.items() if not is_metric(str(name))}
+    metrics = {str(name): coord for name, coord in coords.items() if is_metric(str(name))}
     capitals = {name.lower(): coord for name, coord in named.items() if is_meant(name.lower(), coord.shape, data_shape)}
-    return capitals | {name: coord for name, coord in named.items() if name == name.lower()}
+    return capitals | {name: coord for name, coord in named.items() if name == name.lower()} | metrics
 
 
 def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
     """Text coordinates, which `save_trace` writes into the attributes of a .zarr group."""
-    lists = {name: attributes[name] for name in (*AXES, "slice") if isinstance(attributes.get(name), list)}
+    names = (*AXES, "slice", "unit_layer")
+    lists = {name: attributes[name] for name in names if isinstance(attributes.get(name), list)}
     return {
-        name: SimpleNamespace(dims=(None,), shape=(len(values),), values=np.asarray(values))
+        name: SimpleNamespace(dims=(None,), shape=(len(values),), dtype=None, values=np.asarray(values), attrs={})
         for name, values in lists.items()
     }
 

@@ -12,6 +12,11 @@ from ..errors import InputError, InputTypeError
 
 AXES = ("epoch", "timestep", "unit", "sample")
 SLICE_AXES = ("slice", "unit", "sample")
+# Labels with one value per sample, and layers with one value per unit.
+BESIDE_AXES = {"label": "sample", "unit_layer": "unit"}
+METRICS = "metrics_"  # in files the array of a metric has this before its name
+# In a .npz the name of the time zone of a coordinate. Other files have an attribute "time_zone" at the coordinate.
+ZONES = {axis: f"time_zone_{axis}" for axis in AXES}
 Dims = Sequence[Any]
 Shape = tuple[int, ...]
 # No name is longer. Without a limit, a few bytes of a compressed file could expand to text of any length.
@@ -134,15 +139,28 @@ def spread_mask(mask: Any, order: tuple[int, ...], index: Any, shape: tuple[int,
 
 
 def coordinate_names(dims: Dims, names: Collection[str]) -> dict[str, str]:
-    """{field: name} of those arrays of a file or Dataset that hold the coordinates and labels of data with ``dims``."""
-    fields = {name: name for name in (*AXES, "label") if name in names}
+    """{field: name} of those arrays of a file or Dataset that belong to the axes of data with ``dims``."""
+    fields = {name: name for name in (*AXES, *BESIDE_AXES) if name in names}
+    fields |= {name: name for name in names if is_metric(name)}
     if len(dims) == 3:
         slices = plain_name(dims[stored_order(dims)[0]])
-        if slices == "timestep":  # the single epoch is no coordinate of the slices
-            fields = {name: name for name in fields if name not in ("epoch", "timestep")}
+        if slices == "timestep":  # the single epoch and its metrics are none of the slices
+            fields = {name: name for name in fields if name not in ("epoch", "timestep") and not is_metric(name)}
         coordinate = next((name for name in ("slice", slices) if name in names), None)
         fields |= {} if coordinate is None else {"epoch": coordinate}
     return fields
+
+
+def is_metric(name: str) -> bool:
+    """Whether an array of this name holds a metric."""
+    return name.startswith(METRICS) and name.removeprefix(METRICS).isidentifier()
+
+
+def with_metrics(fields: dict[str, Any]) -> dict[str, Any]:
+    """``fields`` with the arrays of metrics gathered in one entry "metrics", if there are any."""
+    metrics = {name.removeprefix(METRICS): values for name, values in fields.items() if is_metric(name)}
+    others = {name: values for name, values in fields.items() if not is_metric(name)}
+    return others | ({"metrics": metrics} if metrics else {})
 
 
 def data_key(holder: str, names: list[str]) -> str:
@@ -167,7 +185,7 @@ def is_meant(field: str, shape: tuple[int, ...], data_shape: tuple[int, ...]) ->
 def check_axis(field: str, dims: Dims, n_axes: int) -> str:
     """The axis of ``field``; raises `InputError` if ``dims``, those of a coordinate or label, name another axis."""
     axes = axes_of(n_axes)
-    axis = {"label": "sample", "epoch": axes[0]}.get(field, field)
+    axis = axes[0] if field == "epoch" or is_metric(field) else BESIDE_AXES.get(field, field)
     names = _axis_names(dims, axes) if axis == axes[0] else [plain_name(name) for name in dims]
     if any(name not in (None, axis) for name in names):
         raise InputError(f"{field} has dims {shown(dims)}; accepted: one value per {axis}")

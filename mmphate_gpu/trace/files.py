@@ -6,24 +6,28 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, check_choice
 from ..runtime.atomic import whole_file, whole_folder
 from ..runtime.memory import available_bytes, check_fits
 from ..runtime.paths import check_files, expanded, writable
 from .contents import Contents, Heading, contents_of
 from .convert import as_trace
-from .dims import AXES, SLICE_AXES
+from .dims import AXES, METRICS, SLICE_AXES, ZONES
 from .formats.arrays import naming, readable
-from .formats.flat import META, open_npy, open_npz, open_recording
+from .formats.flat import open_npy, open_npz
 from .formats.h5 import open_h5, write_h5
 from .formats.npy import write_npy, write_npz
+from .formats.recording import LIST, META
+from .formats.snapshots import open_recording
 from .formats.zarr import open_zarr, others_than_zarr, write_zarr
+from .stored import blockwise
 from .trace import STREAM_SHARE, Trace
 
 ENDINGS = ".npy, .npz, .zarr, .h5"
@@ -31,13 +35,16 @@ OPENERS = {".npy": open_npy, ".npz": open_npz, ".zarr": open_zarr, ".h5": open_h
 WRITERS = {".npy": write_npy, ".npz": write_npz, ".zarr": write_zarr, ".h5": write_h5, ".hdf5": write_h5}
 
 
-def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, follow_links: bool = False) -> Trace:
+def load_trace(
+    path: str | os.PathLike[str], *, stream: bool | None = None, follow_links: bool = False, damaged: str = "raise"
+) -> Trace:
     """The trace stored at ``path``: .npy, .npz, .zarr, .h5, or a recorder's folder.
 
     Pickled objects are never loaded. A .npz, .zarr or .h5 holds ``data`` (or ``trace``) and optionally epoch, timestep,
-    unit, sample, label, mask and axes. The names of dimensions in a .zarr or .h5, as xarray and netCDF write them, or
-    ``axes`` in a .npz say which axis is which; without names their order does. As in xarray, packed numbers
-    (scale_factor, add_offset) are unpacked, and missing ones (_FillValue, missing_value) are masked.
+    unit, sample, label, unit_layer, mask, axes, and each metric as ``metrics_NAME``. The names of dimensions in a
+    .zarr or .h5, as xarray and netCDF write them, or ``axes`` in a .npz say which axis is which; without names their
+    order does. As in xarray, packed numbers (scale_factor, add_offset) are unpacked, and missing ones (_FillValue,
+    missing_value) are masked.
 
     Parameters
     ----------
@@ -46,6 +53,9 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, foll
         an array in Fortran order, and a .npz whose ``axes`` are in another order.
     follow_links : whether to follow links that lead out of a folder or a .h5: symbolic links, and the external links,
         external storage and virtual datasets of HDF5. ``path`` itself may always be a link.
+    damaged : "raise" or "skip"
+        What to do about snapshots of a recorder's folder that are missing, cut off, or differ from their checksums.
+        "skip" leaves them out, and one RuntimeWarning names their epochs and files. All other files raise.
 
     Raises
     ------
@@ -63,7 +73,8 @@ def load_trace(path: str | os.PathLike[str], *, stream: bool | None = None, foll
         raise InputTypeError(f"stream={stream!r} is a {type(stream).__name__}; accepted: True, False or None")
     if not isinstance(follow_links, bool):
         raise InputTypeError(f"follow_links={follow_links!r} is no bool; accepted: True or False")
-    with _contents(path, follow_links) as contents:
+    check_choice("damaged", damaged, ("raise", "skip"))
+    with _contents(path, follow_links, damaged) as contents:
         fields = _fields(contents, stream)
     with naming(expanded(path)):
         return as_trace(**fields, min_slices=1)
@@ -96,10 +107,11 @@ def heading(path: str | os.PathLike[str], follow_links: bool = False) -> Heading
 
 
 @contextlib.contextmanager
-def _contents(path: str | os.PathLike[str], follow_links: bool) -> Iterator[Contents]:
+def _contents(path: str | os.PathLike[str], follow_links: bool, damaged: str = "raise") -> Iterator[Contents]:
     path = expanded(path)
     with readable(path):
-        opener = OPENERS[_format(path, follow_links)]
+        stored = _format(path, follow_links)
+        opener = partial(open_recording, damaged=damaged) if stored == META else OPENERS[stored]
         with opener(path, follow_links=follow_links) as variables, naming(path):
             yield contents_of(path, variables)
 
@@ -111,7 +123,7 @@ def _format(path: Path, follow_links: bool) -> str:
     if not path.exists():
         raise InputError(f"{path} does not exist; accepted: {ENDINGS}, or a recorder's folder")
     check_files(path, follow_links=follow_links)
-    if (path / META).is_file():
+    if (path / META).is_file() or (path / LIST).is_file():
         return META
     ending = path.suffix.lower().replace(".hdf5", ".h5")
     if ending not in OPENERS:
@@ -133,17 +145,28 @@ def save_trace(path: str | os.PathLike[str], trace: Any, *, overwrite: bool = Fa
     ------
     InputError
         The path exists (unless ``overwrite``) or has an unknown ending; the format cannot hold a dtype; a .npy cannot
-        hold the mask, labels or coordinates; the .zarr to replace is a file or holds files that zarr did not write; the
-        file system refuses the write.
+        hold the mask, labels, layers, metrics or coordinates; the .zarr to replace is a file or holds files that zarr
+        did not write; the file system refuses the write.
     """
     trace = as_trace(trace, min_slices=1).load()
     three = trace.axes == SLICE_AXES
     fields: dict[str, Any] = {name: getattr(trace, name) for name in AXES}
-    fields |= {"label": trace.label, "axes": np.array(trace.axes)}
+    fields |= {"label": trace.label, "unit_layer": trace.unit_layer, "axes": np.array(trace.axes)}
+    fields |= {f"{METRICS}{name}": values for name, values in trace.metrics.items()}
+    fields |= {ZONES[axis]: np.array(zone) for axis, zone in trace.time_zone.items()}
     data = trace.data.half() if trace.recorded == torch.float16 else trace.data  # whose numbers float16 holds
-    for name, values in (("data", data), ("mask", trace.mask)):
-        fields[name] = None if values is None else (values[:, 0] if three else values).cpu().numpy()
+    fields["data"] = (data[:, 0] if three else data).cpu().numpy()
+    fields["mask"] = None if trace.mask is None else _stored_mask(blockwise(trace.mask).load(), three).cpu().numpy()
     _write(expanded(path), {name: values for name, values in fields.items() if values is not None}, overwrite)
+
+
+def _stored_mask(mask: torch.Tensor, three: bool) -> torch.Tensor:  # from (E, T, M, P)
+    """The mask as (timestep, sample) or (slice, sample) if it repeats along all other axes, else as the data."""
+    repeats = [size == 1 or step == 0 for size, step in zip(mask.shape, mask.stride(), strict=True)]
+    short = repeats[2] and (three or repeats[0])
+    if three:
+        return mask[:, 0, 0] if short else mask[:, 0]
+    return mask[0, :, 0] if short else mask
 
 
 def _write(path: Path, fields: dict[str, np.ndarray], overwrite: bool) -> None:

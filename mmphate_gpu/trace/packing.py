@@ -16,7 +16,12 @@ from ..errors import InputError
 
 # The attributes of the CF conventions that pack numbers or mark missing ones, and all that change what a number means.
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")
-ATTRIBUTES = (*PACKING, "valid_range", "valid_min", "valid_max", "_Unsigned", "units", "calendar", "dtype")
+# No convention has the last two: the dtype of times before they were coded, and the time zone of dates in UTC.
+ATTRIBUTES = (
+    *PACKING,
+    *("valid_range", "valid_min", "valid_max", "_Unsigned", "units", "calendar", "dtype"),
+    *("numpy_dtype", "time_zone"),
+)
 _TIME_UNITS = {
     "D": "d day days",
     "h": "h hr hrs hour hours",
@@ -28,7 +33,10 @@ _TIME_UNITS = {
 }
 _CODE_OF = {word: code for code, words in _TIME_UNITS.items() for word in words.split()}
 _DATE_LIKE = re.compile(r"\d+-\d+-\d+")
-_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d{1,9})?))?)?")
+_CLOCK = r"(?:[T ](\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d{1,9})?))?)?"
+_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})" + _CLOCK + r"(?: ?(?:Z|UTC|([+-]\d{1,2})(?::?(\d{2}))?))?")
+_TIME_DTYPE = re.compile(r"(?:datetime|timedelta)64\[(?:Y|M|W|D|h|m|s|ms|us|ns)\]")
+_WORDS = {code: words.split()[-1] for code, words in _TIME_UNITS.items()}
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,32 @@ def decode_coordinate(name: str, stored: np.ndarray, attributes: Mapping[str, An
     present &= ~np.isnan(values) & (values != np.iinfo(np.int64).min)  # xarray writes NaT as that integer
     times = _in_nanoseconds(_times(name, np.where(present, values, 0), step, attributes))
     times[~present] = "NaT"
-    return times
+    return _as_before(times, str(attributes.get("numpy_dtype")))
+
+
+def encode_times(name: str, times: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """(integers, attributes) that netCDF and `decode_coordinate` read as ``times``, which are dates or time spans."""
+    unit, _ = np.datetime_data(times.dtype)
+    if times.dtype.kind == "M":
+        unit = "D" if unit in ("Y", "M", "W") else unit
+        attributes = {"units": f"{_WORDS[unit]} since 1970-01-01", "calendar": "proleptic_gregorian"}
+    else:
+        unit = "s" if unit in ("W", "D", "h", "m") else unit  # xarray has no time spans in longer units
+        attributes = {"units": _WORDS[unit], "dtype": f"timedelta64[{unit}]"}
+    coded = times.astype(f"{times.dtype.kind}8[{unit}]")
+    missing = np.isnat(times)
+    if not ((coded.astype(times.dtype) == times) | missing).all():
+        raise InputError(f"{name} has dtype {times.dtype} and overflows in units of {unit!r}; accepted: smaller times")
+    fill = {"_FillValue": np.iinfo(np.int64).min} if missing.any() else {}
+    return coded.astype(np.int64), attributes | fill | {"numpy_dtype": str(times.dtype)}
+
+
+def _as_before(times: np.ndarray, dtype: str) -> np.ndarray:
+    """``times`` in the ``dtype`` that `encode_times` noted, if it is of their kind and holds all of them."""
+    if not _TIME_DTYPE.fullmatch(dtype) or np.dtype(dtype).kind != times.dtype.kind:
+        return times
+    before = times.astype(dtype)
+    return before if ((before.astype(times.dtype) == times) | np.isnat(times)).all() else times
 
 
 def _time_step(attributes: Mapping[str, Any]) -> str | None:
@@ -182,19 +215,20 @@ def _ratio(unit: Any, finer: Any) -> int:  # NumPy types units as literals
 
 
 def _start_of(name: str, text: str, attributes: Mapping[str, Any]) -> np.datetime64:
-    """The date from which times are counted."""
+    """The date in UTC from which times are counted."""
     calendar, match = str(attributes.get("calendar", "standard")).lower(), _DATE.fullmatch(text.strip())
     known = ("standard", "gregorian", "proleptic_gregorian")
     # The first two of them are the Julian calendar before October 1582.
     if match is None or calendar not in known or (int(match[1]) < 1583 and calendar != known[2]):
         raise InputError(
             f"{name} counts time since {_short(text)} in the calendar {_short(calendar)}; accepted: a date like "
-            f"2000-01-01 00:00:00 without a time zone, in one of the calendars {known}"
+            f"2000-01-01 00:00:00 +00:00, in one of the calendars {known}"
         )
-    year, month, day, hour, minute, second = (part or "0" for part in match.groups())
+    year, month, day, hour, minute, second, east, minutes = (part or "0" for part in match.groups())
     date = f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}:{minute:0>2}:{second if '.' in second else second.zfill(2)}"
+    offset = 60 * int(east) + math.copysign(int(minutes), -1 if east[0] == "-" else 1)  # minutes east of Greenwich
     try:
-        return np.datetime64(date)
+        return np.datetime64(date) - np.timedelta64(int(offset), "m")
     except ValueError as error:  # a thirteenth month
         raise InputError(f"{name} counts time since {_short(text)}, which is no date; accepted: a date") from error
 

@@ -27,7 +27,7 @@ def reduce(points: Points, n_pca: int | None, *, seed: int = 0) -> torch.Tensor:
     Parameters
     ----------
     points : (S, M, P) tensor, or `LazyPoints` of that shape, with the same bits; a tensor is returned unchanged when
-        ``n_pca`` is None or P <= n_pca.
+        ``n_pca`` is None or P <= n_pca, or if a sample is missing (NaN), because a score needs every sample.
 
     Notes
     -----
@@ -56,13 +56,18 @@ class PrincipalAxes(NamedTuple):
 def principal_axes(points: Points, n_pca: int | None, *, seed: int = 0) -> PrincipalAxes | None:
     """The axes that `reduce` uses; None where it returns the points unchanged."""
     n_features = points.shape[-1]
-    if n_pca is None or n_features <= check_number("n_pca", n_pca, low=1, integer=True):
+    if n_pca is None or n_features <= check_number("n_pca", n_pca, low=1, integer=True) or _has_missing(points):
         return None
     centered = _CenteredRows(points, blockwise(points).mean())
     loadings = _loadings(centered, min(int(n_pca), centered.n_rows), seed)  # (P, k)
     lead = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
     loadings *= torch.where(lead < 0, -1, 1)
     return PrincipalAxes(centered.mean, torch.nn.functional.pad(loadings, (0, int(n_pca) - loadings.shape[1])))
+
+
+def _has_missing(points: Points) -> bool:
+    """Whether a sample is missing. `LazyPoints` have all."""
+    return isinstance(points, torch.Tensor) and any(bool(block.isnan().any()) for block in rows(points))
 
 
 class _CenteredRows:

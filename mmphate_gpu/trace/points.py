@@ -9,7 +9,7 @@ import torch
 
 from ..errors import InputError
 from ..ops.chunks import Chunk
-from .scale import ROUNDINGS, Scale, mean_filled, safe_mean, scale_of, standardized
+from .scale import ROUNDINGS, Scale, scale_of, standardized
 from .stored import ALL, Array, Blocks, blocks, blockwise, column_mean
 
 Points: TypeAlias = torch.Tensor | Blocks  # (S, M, P) float64: a tensor, or `LazyPoints`
@@ -19,7 +19,10 @@ FLOOR = torch.finfo(torch.float64).eps
 
 
 class TracePoints(NamedTuple):
-    """The points that step 2 of docs/method.md takes, and how finely they are known."""
+    """The points that step 2 of docs/method.md takes, and how finely they are known.
+
+    Missing samples are NaN. A node with too few samples to have a point has NaN only, and its resolution is NaN.
+    """
 
     points: Points
     resolution: torch.Tensor  # (S, M) float64, > 0: points that are nearer to each other may differ by rounding only
@@ -36,36 +39,50 @@ def points_in_memory(
     rounding = rounding or torch.finfo(data.dtype)
     for chunk, values, present in blocks(data, mask):
         scale = scale_of(values, present) if normalize else None
-        points = _filled(values, present) if scale is None else standardized(values, present, scale)
+        points = values if scale is None else standardized(values, scale)
+        if present is not None:
+            points = _missing_as_nan(points, present, normalize)
         out[chunk.sets, chunk.rows] = points
         resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale, rounding)
     return out, _with_floor(resolution, rounding, normalize)
 
 
 def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
-    """`standardized` by the mean and the deviation of the samples, in the dtype of ``values``."""
-    return standardized(values, present, scale_of(values, present))
+    """`standardized` by the mean and the deviation of the present samples, in the dtype of ``values``."""
+    points = standardized(values, scale_of(values, present))
+    return points if present is None else points.masked_fill_(~present, 0)
 
 
-def _filled(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, P)
-    return values if present is None else mean_filled(values, present, safe_mean(values, present))
+def least_samples(normalize: bool) -> int:
+    """The present samples that a node needs to have a point: two have a deviation."""
+    return 2 if normalize else 1
+
+
+def _missing_as_nan(points: torch.Tensor, present: torch.Tensor, normalize: bool) -> torch.Tensor:  # (B, M, P)
+    enough = present.sum(-1, keepdim=True) >= min(least_samples(normalize), present.shape[-1])
+    return points.masked_fill(~(present & enough), torch.nan)
 
 
 def _resolution(
     points: torch.Tensor, present: torch.Tensor | None, scale: Scale | None, rounding: torch.finfo
 ) -> torch.Tensor:  # (B, M, P) -> (B, M) float64
-    """The resolution of z-scores with ``scale``; the norms of points without one, for `_with_floor`."""
+    """The resolution of z-scores with ``scale``; the norms of points without one, for `_with_floor`.
+
+    Distances over the samples that two nodes have are scaled to all samples, and so is the resolution.
+    """
+    n_samples = points.shape[-1]
     if scale is None:
-        return torch.linalg.vector_norm(points, dim=-1, dtype=torch.float64)
-    n_samples = torch.full_like(points[..., 0], points.shape[-1]) if present is None else present.sum(-1)
-    return scale.resolution(rounding).squeeze(-1).double() * n_samples.double().sqrt()
+        norms = torch.linalg.vector_norm(points.nan_to_num(0), dim=-1, dtype=torch.float64)
+        return norms if present is None else norms * (n_samples / present.sum(-1).double()).sqrt()
+    resolution = scale.resolution(rounding).squeeze(-1).double() * n_samples**0.5
+    return resolution if present is None else resolution.masked_fill_(points.isnan().all(-1), torch.nan)
 
 
 def _with_floor(resolution: torch.Tensor, rounding: torch.finfo, normalize: bool) -> torch.Tensor:  # (S, M)
     """Turn what `_resolution` returned for all nodes into distances > 0, in place."""
     if normalize:
         return resolution.clamp_min_(FLOOR)
-    largest = float(resolution.max())
+    largest = float(resolution.nan_to_num(0).max())
     return resolution.mul_(ROUNDINGS * rounding.eps).clamp_min_(FLOOR * (largest or 1))
 
 
@@ -76,7 +93,7 @@ LARGEST_POINT = {"cpu": 1e100, "cuda": 1e15}
 
 def check_size(points: TracePoints, rounding: torch.finfo) -> None:
     """Raise `InputError` if the squares of distances would overflow or vanish."""
-    largest = float(points.resolution.max()) / (ROUNDINGS * rounding.eps)
+    largest = float(points.resolution.nan_to_num(0).max()) / (ROUNDINGS * rounding.eps)
     limit = LARGEST_POINT["cuda" if points.resolution.is_cuda else "cpu"]
     if not 1 / limit <= largest <= limit:
         raise InputError(
@@ -94,18 +111,18 @@ class LazyPoints:
 
     dtype = torch.float64
 
-    def __init__(self, data: Array, mask: Array | None, normalize: bool, rounding: torch.finfo) -> None:
+    def __init__(self, data: Array, normalize: bool, rounding: torch.finfo) -> None:
         n_epochs, n_timesteps, n_units, n_samples = data.shape
         self.shape = (n_epochs * n_timesteps, n_units, n_samples)
         self.device = data.device
         # Behind a function, so that the bytes of the trace do not count as bytes of the points.
-        sources = [blockwise(array) for array in (data, mask) if array is not None]
-        self._sources = lambda: sources
+        source = blockwise(data)
+        self._source = lambda: source
         self._normalize, self._rounding = normalize, rounding
         empty = torch.empty((*self.shape[:2], 1), dtype=data.dtype, device=self.device)
         self._scale = Scale(empty, empty.clone(), empty.clone(), empty.bool())
         self.resolution = torch.empty(self.shape[:2], dtype=torch.float64, device=self.device)
-        self._mean = column_mean(self.shape, self._first_pass(data, mask))
+        self._mean = column_mean(self.shape, self._first_pass(data))
         _with_floor(self.resolution, rounding, normalize)
 
     @property
@@ -117,37 +134,30 @@ class LazyPoints:
         return f"float64 {self.shape} block by block"
 
     def block(self, slices: slice, units: slice, samples: slice = ALL) -> torch.Tensor:  # (B, m, d) float64
-        values, *present = (source.block(slices, units, samples) for source in self._sources())
-        return self._scaled(values, present[0] if present else None, slices, units).double()
+        return self._scaled(self._source().block(slices, units, samples), slices, units).double()
 
     def check(self) -> None:
         """Raise `InputError` if the file behind the trace has changed."""
-        for source in self._sources():
-            source.check()
+        self._source().check()
 
     def mean(self) -> torch.Tensor:  # (P,)
         return self._mean
 
-    def _first_pass(self, data: Array, mask: Array | None) -> Iterator[torch.Tensor]:
+    def _first_pass(self, data: Array) -> Iterator[torch.Tensor]:
         """Yield the blocks of points in order, and keep the scale and the resolution of each."""
-        for chunk, values, present in blocks(data, mask):
-            scale = self._keep_scale(chunk, values, present)
-            points = self._scaled(values, present, chunk.sets, chunk.rows)
-            self.resolution[chunk.sets, chunk.rows] = _resolution(points, present, scale, self._rounding)
+        for chunk, values, _ in blocks(data, None):
+            scale = self._keep_scale(chunk, values)
+            points = self._scaled(values, chunk.sets, chunk.rows)
+            self.resolution[chunk.sets, chunk.rows] = _resolution(points, None, scale, self._rounding)
             yield points.double()
 
-    def _keep_scale(self, chunk: Chunk, values: torch.Tensor, present: torch.Tensor | None) -> Scale | None:
+    def _keep_scale(self, chunk: Chunk, values: torch.Tensor) -> Scale | None:
         if not self._normalize:
-            if present is not None:
-                self._scale.mean[chunk.sets, chunk.rows] = safe_mean(values, present)
             return None
-        scale = scale_of(values, present)
+        scale = scale_of(values, None)
         for field, part in zip(self._scale, scale, strict=True):
             field[chunk.sets, chunk.rows] = part
         return scale
 
-    def _scaled(
-        self, values: torch.Tensor, present: torch.Tensor | None, slices: slice, units: slice
-    ) -> torch.Tensor:  # (B, m, d)
-        scale = self._scale.part(slices, units)
-        return standardized(values, present, scale) if self._normalize else mean_filled(values, present, scale.mean)
+    def _scaled(self, values: torch.Tensor, slices: slice, units: slice) -> torch.Tensor:  # (B, m, d)
+        return standardized(values, self._scale.part(slices, units)) if self._normalize else values

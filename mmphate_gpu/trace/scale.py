@@ -60,22 +60,9 @@ def power_of_two(largest: torch.Tensor) -> torch.Tensor:
     return factor.masked_fill_(largest == 0, 1)
 
 
-def standardized(values: torch.Tensor, present: torch.Tensor | None, scale: Scale) -> torch.Tensor:  # (B, M, P)
-    """``(values - mean) / std``; 0 where masked or constant. Entries are independent, so samples may come in blocks."""
-    centered = _hidden_as_zero((values * scale.factor).sub_(scale.mean), present)
-    return centered.div_(scale.std).masked_fill_(scale.constant, 0)
-
-
-def mean_filled(values: torch.Tensor, present: torch.Tensor | None, mean: torch.Tensor) -> torch.Tensor:  # (B, M, P)
-    """``values``, with the mean in place of masked ones."""
-    return values if present is None else torch.where(present, values, mean)
-
-
-def safe_mean(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:  # (B, M, 1)
-    """The mean of the present samples, whose sum may be larger than their dtype holds."""
-    low, high = _range(values, present)
-    factor = power_of_two(torch.maximum(low.abs(), high.abs()))
-    return present_mean(values * factor, present) / factor
+def standardized(values: torch.Tensor, scale: Scale) -> torch.Tensor:  # (B, M, P)
+    """``(values - mean) / std``; 0 where constant. Entries are independent, so samples may come in blocks."""
+    return (values * scale.factor).sub_(scale.mean).div_(scale.std).masked_fill_(scale.constant, 0)
 
 
 def present_mean(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:  # (B, M, 1)

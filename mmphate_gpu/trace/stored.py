@@ -65,16 +65,19 @@ class TensorBlocks:
         """The tensor on ``device``, or a `StoredArray` that brings it there ``block_by_block``."""
         if block_by_block:
             return StoredArray(self, self.shape, self.dtype, device)
-        # An axis along which a mask repeats stays so, and is not written out on the other device.
-        core = self.tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in self.tensor.stride())]
-        return core.to(device).expand(self.shape)
+        return self._core().to(device).expand(self.shape)
+
+    def _core(self) -> torch.Tensor:
+        """A single entry along the axes along which a mask repeats: they stay so, and are not written out."""
+        return self.tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in self.tensor.stride())]
 
     def select(self, index: Sequence[np.ndarray | None]) -> torch.Tensor:
         """The entries at the indices of each axis; None selects all. Evenly rising indices give a view."""
-        values = self.tensor
+        values = self._core()
         for axis, ids in enumerate(index):
-            values = values if ids is None else _select(values, axis, ids)
-        return values
+            repeats = values.shape[axis] < self.shape[axis]
+            values = values if ids is None or repeats else _select(values, axis, ids)
+        return values.expand([size if ids is None else len(ids) for ids, size in zip(index, self.shape, strict=True)])
 
     def mean(self) -> torch.Tensor:  # (P,)
         return column_mean(self.shape, rows(self))

@@ -43,6 +43,7 @@ LEVELS = [
     "planning",
     "estimator",
     "m_phate",
+    "live",
     "cli",
     "__main__",
     "__init__",
@@ -50,7 +51,7 @@ LEVELS = [
 
 # Rooms that may import less than their level allows.
 ONLY = {
-    "record": {"errors", "runtime", "params", "trace"},
+    "record": {"__init__", "errors", "runtime", "params", "trace"},
     "reference": set(),
 }
 
@@ -74,6 +75,8 @@ OPTIONAL = {
     "xarray": {"trace.convert", "embedding", "estimator"},
     "pandas": {"embedding"},
     "anndata": {"embedding"},
+    "lightning": {"record.lightning"},
+    "keras": {"record.keras"},
     "h5py": {"trace.formats.h5", "trace.formats.h5_file"},
     "zarr": {"trace.formats.zarr", "trace.formats.zarr_chunks"},
 }

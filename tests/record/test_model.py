@@ -329,5 +329,5 @@ def test_layers_that_cannot_be_recorded():
         rec.snapshot(0)
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         scripted = torch.jit.script(nn.Linear(F, H))
-    with pytest.raises(InputTypeError, match="layer='' is a scripted module"):
+    with pytest.raises(InputTypeError, match="layer '' is a scripted module"):
         Recorder(scripted, "", probe=probe(), batch_first=True)

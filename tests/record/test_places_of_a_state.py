@@ -113,7 +113,7 @@ def test_a_state_that_cannot_be_seen_gives_a_warning():
         with (
             rec,
             pytest.warns(
-                RuntimeWarning, match="layer='' returns other values in a second forward .* closure"
+                RuntimeWarning, match="layer '' returns other values in a second forward .* closure"
             ) as caught,
         ):
             rec.snapshot(0)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from mmphate_gpu.errors import InputError, InputTypeError
-from mmphate_gpu.record import Recorder, parts
+from mmphate_gpu.record import Recorder, saved
 
 from .cells import F, H, probe
 
@@ -22,7 +23,7 @@ def test_arrays_that_cannot_be_written_to_are_not_copied(tmp_path, monkeypatch):
     model.fixed.flags.writeable = False
     model.weights = np.array([np.nan, -0.0, 1.0])[::2]
     copied = []
-    monkeypatch.setattr(parts, "_ArrayPart", lambda array, make=parts._ArrayPart: copied.append(array) or make(array))
+    monkeypatch.setattr(saved, "_ArrayPart", lambda array, make=saved._ArrayPart: copied.append(array) or make(array))
     with Recorder(model, "0", probe=probe()) as rec:
         rec.snapshot(0)
     assert copied and all(array is model.weights for array in copied)
@@ -58,14 +59,12 @@ def test_arrays_that_a_forward_writes_to_are_restored(name):
 
 
 @pytest.mark.parametrize(
-    ("bad", "name"), [(probe().numpy(), "ndarray"), ([probe()], "list"), (probe().tolist(), "list"), ("text", "str")]
+    ("bad", "name"),
+    [("text", "str"), (b"bytes", "bytes"), (3, "int"), (TensorDataset(probe()), "Tens")],
 )
-def test_probes_that_are_no_tensor(bad, name):
-    with (
-        Recorder(nn.Sequential(nn.GRU(F, H)), "0", probe=bad) as rec,
-        pytest.raises(InputTypeError, match=f"refuses the probe .*; probe is a {name}; accepted: a tensor, or a tuple"),
-    ):
-        rec.snapshot(0)
+def test_probes_that_are_no_batch(bad, name):
+    with pytest.raises(InputTypeError, match=f"probe is a {name}.*; accepted: a tensor, a NumPy array, a tuple"):
+        Recorder(nn.Sequential(nn.GRU(F, H)), "0", bad)
 
 
 def test_a_model_may_take_lists_and_arrays():
@@ -78,7 +77,7 @@ def test_a_model_may_take_lists_and_arrays():
             return self.rnn(torch.as_tensor(np.stack(rows)))[0]
 
     model = Takes()
-    for rows in (probe().numpy(), list(probe().numpy())):
+    for rows in (probe().numpy(), (list(probe().numpy()),)):
         with Recorder(model, "rnn", probe=rows) as rec:
             rec.snapshot(0)
         assert torch.equal(rec.trace().data[0], model(probe().numpy()).detach().permute(1, 2, 0))
@@ -92,8 +91,9 @@ def test_hidden_files_are_no_content(tmp_path):
         (tmp_path / ".nfs1").write_text("")
         rec.snapshot(1)
     assert rec.trace().n_epochs == 2
-    with pytest.raises(InputError, match="is not empty"):
-        Recorder(nn.Sequential(nn.GRU(F, H)), "0", probe=probe(), path=tmp_path)
+    other = Recorder(nn.Sequential(nn.GRU(F, H)), "0", probe=probe(), path=tmp_path)
+    with pytest.raises(InputError, match="is not empty"), other:
+        pass
 
 
 # ---------------------------------------------------------------- many parts

@@ -138,13 +138,13 @@ def test_a_seed_gives_the_same_bits_twice():
 def test_normalize_with_mask_is_that_of_the_present_samples():
     trace = walk()
     mask = np.random.default_rng(1).random(trace.shape) < 0.7
-    mask[..., 0] = True
+    mask[..., :2], mask[3, 2, 1:] = True, False  # two samples, but for one node
     result = reference.normalize(np.where(mask, trace, 99.0), mask=mask)
     for index in np.ndindex(trace.shape[:2]):
         present = trace[index][mask[index]]
-        deviation = present.std() if len(present) > 1 else 1
+        deviation = present.std() if len(present) > 1 else np.nan
         np.testing.assert_allclose(result[index][mask[index]], (present - present.mean()) / deviation, atol=1e-13)
-    assert not result[~mask].any()
+    assert np.isnan(result[~mask]).all()
 
 
 def test_normalize_takes_both_layouts_and_short_masks():

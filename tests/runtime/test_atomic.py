@@ -124,7 +124,7 @@ def test_embed_on_a_full_disk(tmp_path, quick_pictures, monkeypatch, capsys):
 @posix
 def test_a_recorder_on_a_full_disk_keeps_its_snapshots(tmp_path):
     model = torch.nn.GRU(2, 30, batch_first=True)
-    with Recorder(model, "", probe=torch.zeros(6, 10, 2), path=tmp_path / "run") as recorder:
+    with Recorder(model, "", torch.zeros(6, 10, 2), path=tmp_path / "run", on_error="raise") as recorder:
         for epoch in range(3):
             recorder.snapshot(epoch)
         sentence = r"snapshot_000003.npy cannot be written \(File too large\); the snapshots so far \(3\) are kept$"
@@ -133,12 +133,13 @@ def test_a_recorder_on_a_full_disk_keeps_its_snapshots(tmp_path):
         assert load_trace(tmp_path / "run").epoch.tolist() == [0, 1, 2]
         recorder.snapshot(3)
     assert load_trace(tmp_path / "run").n_epochs == 4
-    assert not [name for name in names(tmp_path / "run") if name.startswith(".")]
+    assert [name for name in names(tmp_path / "run") if name.startswith(".")] == [".lock"]
 
 
 def test_a_recorder_in_a_folder_that_cannot_be(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
-        Recorder(torch.nn.GRU(2, 3), "", probe=torch.zeros(6, 10, 2), path=tmp_path / ("a" * 300))
+    recorder = Recorder(torch.nn.GRU(2, 3), "", torch.zeros(6, 10, 2), path=tmp_path / ("a" * 300))
+    with pytest.raises(InputError, match="cannot be written"), recorder:
+        pass
 
 
 @pytest.mark.parametrize("name", ["a" * 100 + ".npz", "a" * 251 + ".npz", "\U0001f600" * 60 + ".npz"])

@@ -46,7 +46,7 @@ def test_every_file_of_a_folder_is_flushed(here, flushed):
 
 @posix
 def test_a_snapshot_costs_no_more_in_a_long_recording(here, flushed, monkeypatch):
-    """Three flushes (snapshot, meta.json, folder), and no list of the files, which would become longer and longer."""
+    """Three flushes (snapshot, folder, list), and no listing of the files, which would become longer and longer."""
     model = torch.nn.GRU(2, 3, batch_first=True)
     with mp.Recorder(model, "", probe=torch.zeros(6, 10, 2), path="run") as recorder:
         recorder.snapshot(0)
@@ -54,7 +54,7 @@ def test_a_snapshot_costs_no_more_in_a_long_recording(here, flushed, monkeypatch
         monkeypatch.setattr(os, "listdir", None)
         recorder.snapshot(1)
         monkeypatch.undo()
-    paths = ["run/snapshot_000001.npy", "run/meta.json", "run"]
+    paths = ["run/snapshot_000001.npy", "run", "run/snapshots.jsonl"]
     assert flushed == [(here / path).stat().st_ino for path in paths]
 
 
@@ -64,4 +64,4 @@ def test_the_first_snapshot_removes_what_a_killed_recorder_left(here):
         scratch.unlock(scratch.new_scratch(Path("run", name).absolute())[1])
     with mp.Recorder(torch.nn.GRU(2, 3, batch_first=True), "", probe=torch.zeros(6, 10, 2), path="run") as recorder:
         recorder.snapshot(0)
-    assert {*os.listdir("run")} == {"meta.json", "snapshot_000000.npy"}
+    assert {*os.listdir("run")} == {".lock", "meta.json", "snapshots.jsonl", "snapshot_000000.npy"}

@@ -100,7 +100,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     abandoned(tmp_path / "b.npz")
-    monkeypatch.setattr(scratch, "_take", refuse)
+    monkeypatch.setattr(scratch, "take", refuse)
     for name in ("a.npz", "b.npz"):
         with whole_file(tmp_path / name, overwrite=False) as new:
             assert names(new.parent) == {scratch._lock_name()}
@@ -109,7 +109,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
 
 def test_a_maker_whose_folder_is_swept_makes_another(tmp_path, monkeypatch):
-    take, made = scratch._take, []
+    take, made = scratch.take, []
 
     def late(lock):
         """Another process deletes the folder as abandoned before the process that made it has locked it."""
@@ -119,7 +119,7 @@ def test_a_maker_whose_folder_is_swept_makes_another(tmp_path, monkeypatch):
             whole._clear(folder, scratch._lock_of_dead(folder), tmp_path / "a", whole.nothing)
         return take(lock)
 
-    monkeypatch.setattr(scratch, "_take", late)
+    monkeypatch.setattr(scratch, "take", late)
     with whole_file(tmp_path / "a", overwrite=False) as new:
         new.write_text("whole")
     assert len(made) == 3 and names(tmp_path) == {"a"}

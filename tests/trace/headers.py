@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmphate_gpu import InputError
-from mmphate_gpu.trace.formats import flat
+from mmphate_gpu.trace.formats.recording import META, RECORDING
 
 LITTLE = 1_500_000  # bytes; the values of each file below take more
 
@@ -52,7 +52,7 @@ def recording(folder: Path, *snapshots: np.ndarray) -> Path:
     folder.mkdir()
     for number, array in enumerate(snapshots):
         np.save(folder / f"snapshot_{number}.npy", array)
-    meta = {"format": flat.RECORDING, "version": 1, "epoch": [*range(len(snapshots))], "extra": []}
+    meta = {"format": RECORDING, "version": 1, "epoch": [*range(len(snapshots))], "extra": []}
     meta["files"] = [f"snapshot_{number}.npy" for number in range(len(snapshots))]
-    (folder / flat.META).write_text(json.dumps(meta))
+    (folder / META).write_text(json.dumps(meta))
     return folder

@@ -14,7 +14,7 @@ from mmphate_gpu.trace import (
     save_trace,
     stored,
 )
-from mmphate_gpu.trace.formats import flat
+from mmphate_gpu.trace.formats.recording import META, RECORDING
 
 SHAPE = (4, 3, 5, 23)
 
@@ -60,7 +60,7 @@ def write_recording(path, three):
         return write_snapshots(path, values().reshape(12, 5, 23))
     lengths = nn_lengths()
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(6, 23, 2), lengths, enforce_sorted=False)
-    with Recorder(torch.nn.GRU(2, 5), "", probe=packed, label=np.arange(23) % 2, path=path / "run") as recorder:
+    with Recorder(torch.nn.GRU(2, 5), "", probe=packed, labels=np.arange(23) % 2, path=path / "run") as recorder:
         for epoch in (0, 2, 5):
             recorder.snapshot(epoch)
     return path / "run"
@@ -70,14 +70,14 @@ def write_snapshots(path, snapshots):
     """A recorder's folder whose files have no axis of time: (unit, sample)."""
     files = [f"snapshot_{i:06d}.npy" for i in range(len(snapshots))]
     meta = {
-        "format": flat.RECORDING,
+        "format": RECORDING,
         "version": 1,
         "epoch": list(range(len(files))),
         "files": files,
         "extra": [],
     }
     (path / "run").mkdir()
-    (path / "run" / flat.META).write_text(json.dumps(meta), encoding="utf-8")
+    (path / "run" / META).write_text(json.dumps(meta), encoding="utf-8")
     for file, snapshot in zip(files, snapshots, strict=True):
         np.save(path / "run" / file, snapshot)
     return path / "run"

@@ -83,6 +83,16 @@ KEPT = {  # name: (function that makes the coordinates, values in the trace, the
         "<m8[us]",
     ),
     "time spans of pandas": (lambda: of_pandas(lambda pd: [pd.Timedelta(t) for t in (1, 2, 3)]), [1, 2, 3], "<m8[ns]"),
+    "dates in UTC": (
+        lambda: [datetime.datetime(2020, 1, d, 5, tzinfo=datetime.timezone.utc) for d in (1, 2, 3)],
+        [datetime.datetime(2020, 1, d, 5) for d in (1, 2, 3)],
+        "<M8[us]",
+    ),
+    "dates in Tokyo": (
+        lambda: of_pandas(lambda pd: pd.DatetimeIndex([5, 6, 7], tz="UTC").tz_convert("Asia/Tokyo")),
+        [5, 6, 7],
+        "<M8[ns]",
+    ),
     "booleans": (lambda: objects(True, False, True), [True, False, True], "|b1"),
     "duplicates": (lambda: [2, 2, 1], [2, 2, 1], "<i8"),
 }
@@ -143,13 +153,21 @@ REFUSED = {
     "text that ends in NUL": (lambda: objects("a\0", "b", "c"), "holds 'a\\x00', which would become 'a'"),
     "members of an enumeration": (lambda: list(Names), "which would become"),
     "text and dates": (lambda: [DAYS[0], "b", "c"], "holds Python objects (date, str)"),
-    "a time zone": (
-        lambda: [datetime.datetime(2020, 1, d, tzinfo=datetime.timezone.utc) for d in (1, 2, 3)],
-        "dates with a time zone (2020-01-01 00:00:00+00:00); accepted: dates without one",
+    "two time zones": (
+        lambda: [
+            datetime.datetime(2020, 1, d, tzinfo=datetime.timezone(datetime.timedelta(hours=d))) for d in (1, 2, 2)
+        ],
+        "holds dates in several time zones (UTC+01:00, UTC+02:00); accepted: dates in one, as [date.astimezone(",
     ),
-    "a time zone of pandas": (
-        lambda: of_pandas(lambda pd: pd.date_range("2020", periods=3, tz="Europe/Paris")),
-        "dates with a time zone",
+    "a time zone of some dates": (
+        lambda: [
+            datetime.datetime(2020, 1, d, tzinfo=zone) for d, zone in ((1, datetime.timezone.utc), (2, None), (3, None))
+        ],
+        "holds dates in several time zones (None, UTC)",
+    ),
+    "a date that UTC does not have": (
+        lambda: [datetime.datetime(1, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=9)))] * 3,
+        "which has no date in UTC; accepted: years 2 to 9998",
     ),
     "times of the day": (lambda: [datetime.time(hour) for hour in (1, 2, 3)], "(time)"),
     "periods": (lambda: of_pandas(lambda pd: pd.period_range("2020", periods=3, freq="M")), "(Period)"),
@@ -233,8 +251,8 @@ def test_labels_that_int64_cannot_hold_are_refused(label, error, words):
     with pytest.raises(error, match=f"^label (has )?{words}") as caught:
         mp.as_trace(VALUES, label=label)
     assert accepted in str(caught.value)
-    with pytest.raises(error, match="^label "):
-        mp.Recorder(torch.nn.GRU(2, 3), "", probe=torch.zeros(5, 4, 2), label=label)
+    with pytest.raises(error, match="^labels "):
+        mp.Recorder(torch.nn.GRU(2, 3), "", probe=torch.zeros(5, 4, 2), labels=label)
 
 
 def test_labels_with_missing_entries_of_pandas_are_refused():

@@ -21,7 +21,7 @@ from mmphate_gpu.trace import (
     load_trace,
     save_trace,
 )
-from mmphate_gpu.trace.formats import flat
+from mmphate_gpu.trace.formats.recording import RECORDING
 
 from .traces import SHAPE, full_mask, same, values
 
@@ -214,15 +214,18 @@ def test_pickles_are_never_run(tmp_path):
         ("{", "cannot be read"),
         ("[]", "holds a list; accepted: a JSON object"),
         (json.dumps({"format": "other"}), "does not describe a recording"),
-        (json.dumps({"format": flat.RECORDING, "version": 1}), "has no list 'epoch'"),
-        (json.dumps({"format": flat.RECORDING, "version": 1, "epoch": [], "files": [], "extra": []}), "no snap"),
+        (json.dumps({"format": RECORDING, "version": 1}), "has no list 'epoch'"),
         (
-            json.dumps({"format": flat.RECORDING, "version": 1, "epoch": [0], "files": [3], "extra": []}),
+            json.dumps({"format": RECORDING, "version": 1, "epoch": [], "files": [], "extra": []}),
+            "no snap",
+        ),
+        (
+            json.dumps({"format": RECORDING, "version": 1, "epoch": [0], "files": [3], "extra": []}),
             "no names",
         ),
         (
-            json.dumps({"format": flat.RECORDING, "version": 1, "epoch": [0], "files": ["a"], "extra": []}),
-            "cannot be read",
+            json.dumps({"format": RECORDING, "version": 1, "epoch": [0], "files": ["a"], "extra": []}),
+            "of epoch 0 \\(a is missing\\)",
         ),
     ],
 )

@@ -18,7 +18,7 @@ from mmphate_gpu.trace import (
 )
 from mmphate_gpu.trace.pca import reduce
 
-from .traces import SHAPE, full_mask, lengths_mask, same, values
+from .traces import SHAPE, full_mask, lengths_mask, same, same_points, values
 
 # ---------------------------------------------------------------- normalize
 
@@ -49,27 +49,27 @@ def test_dead_units_are_exactly_zero(constant, masked):
     if masked:
         data[~mask] = 77
     got = normalize(as_trace(data, mask=mask))
-    assert torch.equal(got[5, 3], torch.zeros(7, dtype=torch.float64))
-    assert not torch.equal(got[5, 2], torch.zeros(7, dtype=torch.float64))
+    present = mask[1, 2, 2:4] if masked else np.ones((2, 7), bool)
+    assert not got[5, 3][present[1]].any() and got[5, 2][present[0]].any()
 
 
 @pytest.mark.parametrize("mask", [full_mask(), lengths_mask()])
 def test_masked_normalize_and_flat_points(mask):
     trace = as_trace(values(), mask=mask)
     full = np.broadcast_to(mask if mask.ndim == 4 else mask[None, :, None], SHAPE).reshape(12, 5, 7)
+    alone = full.sum(-1, keepdims=True) < 2  # a single sample has no deviation
     data = np.ma.masked_array(values().reshape(12, 5, 7), ~full)
     std = np.where(data.std(-1).filled(0) == 0, 1, data.std(-1).filled(0))[..., None]
-    expected = ((data - data.mean(-1)[..., None]) / std).filled(0)
+    expected = np.where(alone, np.nan, ((data - data.mean(-1)[..., None]) / std).filled(np.nan))
     np.testing.assert_allclose(normalize(trace).numpy(), expected, atol=1e-13)
-    means = np.broadcast_to(data.mean(-1).data[..., None], full.shape)
-    np.testing.assert_allclose(flat_points(trace).numpy(), np.where(full, data.data, means), atol=1e-15)
+    np.testing.assert_array_equal(flat_points(trace).numpy(), data.filled(np.nan))
 
 
 def test_chunks_do_not_change_the_bits(monkeypatch):
     trace = as_trace(values(dtype=np.float32).transpose(1, 0, 2, 3), mask=full_mask().transpose(1, 0, 2, 3))
     whole = normalize(trace), flat_points(trace)
     monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 80)
-    assert torch.equal(normalize(trace), whole[0]) and torch.equal(flat_points(trace), whole[1])
+    assert same_points(normalize(trace), whole[0]) and same_points(flat_points(trace), whole[1])
 
 
 # ---------------------------------------------------------------- reduce
@@ -99,6 +99,11 @@ def test_reduce_leaves_narrow_points_alone():
     assert reduce(points, None) is points and reduce(points, 5) is points and reduce(points, 100) is points
     with pytest.raises(InputError, match="n_pca"):
         reduce(points, 0)
+
+
+def test_points_with_missing_samples_are_not_reduced():
+    points = normalize(as_trace(values(), mask=full_mask()))
+    assert reduce(points, 3) is points and pca.principal_axes(points, 3) is None
 
 
 def test_reduce_of_fewer_nodes_than_scores_keeps_distances():
@@ -138,7 +143,9 @@ def test_reduce_randomized(monkeypatch):
 def test_cuda_stays_on_the_device_and_agrees():
     on_cpu, on_gpu = as_trace(values(), mask=full_mask()), as_trace(torch.from_numpy(values()).cuda(), mask=full_mask())
     assert on_gpu.data.is_cuda and on_gpu.mask.is_cuda and normalize(on_gpu).is_cuda
-    torch.testing.assert_close(normalize(on_gpu).cpu(), normalize(on_cpu), atol=1e-12, rtol=0)
-    torch.testing.assert_close(flat_points(on_gpu).cpu(), flat_points(on_cpu), atol=1e-12, rtol=0)
-    torch.testing.assert_close(reduce(normalize(on_gpu), 3).cpu(), reduce(normalize(on_cpu), 3), atol=1e-9, rtol=0)
+    close = {"atol": 1e-12, "rtol": 0, "equal_nan": True}
+    torch.testing.assert_close(normalize(on_gpu).cpu(), normalize(on_cpu), **close)
+    torch.testing.assert_close(flat_points(on_gpu).cpu(), flat_points(on_cpu), **close)
+    whole = as_trace(values()), as_trace(torch.from_numpy(values()).cuda())
+    torch.testing.assert_close(*(reduce(normalize(trace), 3).cpu() for trace in whole), atol=1e-9, rtol=0)
     same(as_trace(on_gpu.subsample(units=[3, 1]).data.cpu()), as_trace(on_cpu.subsample(units=[3, 1]).data))

@@ -247,6 +247,13 @@ def test_dates_and_durations(tmp_path, version):
         ([0.5, np.nan], {"units": "days since 2001-01-01 06:00:00"}, ["2001-01-01T18:00", "NaT"]),
         ([3, -1], {"units": "Hours since 0001-01-01 00:00:00.5", "calendar": "proleptic_gregorian"}, None),
         ([5, 6], {"units": "seconds since 1970-01-01T00:00", "_FillValue": 6}, ["1970-01-01T00:00:05", "NaT"]),
+        ([0, 1], {"units": "days since 2001-01-01 00:00:00 +02:00"}, ["2000-12-31T22:00", "2001-01-01T22:00"]),
+        (
+            [0, 1],
+            {"units": "hours since 1992-10-8 15:15:42.5 -6:30"},
+            ["1992-10-08T21:45:42.5", "1992-10-08T22:45:42.5"],
+        ),
+        ([0, 1], {"units": "days since 2001-01-01T06:00Z"}, ["2001-01-01T06:00", "2001-01-02T06:00"]),
     ],
 )
 def test_times_since_a_date(stored, attributes, dates):
@@ -268,7 +275,7 @@ def test_numbers_with_units_stay_numbers():
     [
         {"units": "days since 2001-01-01", "calendar": "noleap"},
         {"units": "days since 1001-01-01"},
-        {"units": "days since 2001-01-01 00:00:00 +02:00"},
+        {"units": "days since 2001-01-01 00:00:00 Paris"},
         {"units": "days since 2001-13-41"},
         {"units": "days since 1-01-01", "calendar": "proleptic_gregorian"},
     ],

@@ -34,6 +34,7 @@ from mmphate_gpu.trace.points import LazyPoints
 from mmphate_gpu.trace.scale import pairwise_sum
 
 from .stored_files import FORMATS, SHAPE, full_mask, streamed, values, write_container
+from .traces import same_points
 
 OPTIONS = {"n_landmark": 30, "random_state": 0, "device": "cpu", "interslice_knn": 5}
 
@@ -46,11 +47,11 @@ def same(left: Trace, right: Trace) -> None:
     assert left.shape == right.shape and left.axes == right.axes and left.data.dtype == right.data.dtype
     for name in ("epoch", "timestep", "unit", "sample", "label"):
         assert np.array_equal(getattr(left, name), getattr(right, name)), name
-    assert torch.equal(normalize(left), normalize(right)) and torch.equal(flat_points(left), flat_points(right))
+    assert same_points(normalize(left), normalize(right)) and same_points(flat_points(left), flat_points(right))
     for scaled in (True, False):
         ours, theirs = (reduce(trace_points(t, normalize=scaled, n_pca=7).points, 7) for t in (left, right))
-        assert torch.equal(ours, theirs)
-        assert torch.equal(theirs, reduce(normalize(right) if scaled else flat_points(right), 7))
+        assert same_points(ours, theirs)
+        assert same_points(theirs, reduce(normalize(right) if scaled else flat_points(right), 7))
     assert fingerprint(left) == fingerprint(right)
     assert np.array_equal(most_active_class(left), most_active_class(right))
     loaded = left.load()
@@ -215,7 +216,7 @@ def test_preservation_is_that_from_memory(tmp_path, small_blocks, masked):
     trace = as_trace(values(), mask=full_mask() if masked else None)
     save_trace(tmp_path / "a.npz", trace)
     from_file = load_trace(tmp_path / "a.npz", stream=True)
-    embedding = normalize(trace).reshape(60, 23)[:, :2].numpy()
+    embedding = flat_points(trace).nan_to_num(0).reshape(60, 23)[:, :2].numpy()
     assert mp.neighborhood_preservation(from_file, embedding, [2, 5]) == mp.neighborhood_preservation(
         trace, embedding, [2, 5]
     )
@@ -228,15 +229,15 @@ def test_fields_can_be_replaced(tmp_path, three, monkeypatch):
     other = as_trace(trace, label=np.arange(23) % 4, unit=range(5))
     assert streamed(other) and isinstance(other.mask, stored.StoredArray)
     assert other.shape == trace.shape and other.axes == trace.axes and other.label.max() == 3
-    assert torch.equal(normalize(other), normalize(trace))
+    assert same_points(normalize(other), normalize(trace))
 
 
 PICKLED = """
 import pickle, sys
-import torch
+import numpy as np
 from mmphate_gpu.trace import normalize
 for trace, wanted in pickle.load(open(sys.argv[1], "rb")):
-    assert torch.equal(normalize(trace), wanted)
+    assert np.array_equal(normalize(trace), wanted, equal_nan=True)
 """
 
 
@@ -272,9 +273,7 @@ def test_a_tensor_goes_to_a_small_device_block_by_block(small_blocks):
     trace = as_trace(values().transpose(1, 0, 2, 3)[:, :3], mask=mask | (np.arange(3)[:, None] == 0))
     by_blocks = trace._moved(torch.device("cpu"), block_by_block=True)
     assert streamed(by_blocks) and by_blocks.shape == trace.shape
-    assert torch.equal(normalize(by_blocks), normalize(trace)) and fingerprint(by_blocks) == fingerprint(trace)
-    assert torch.equal(
-        reduce(trace_points(by_blocks, n_pca=7).points, 7), reduce(trace_points(trace, n_pca=7).points, 7)
-    )
+    assert same_points(normalize(by_blocks), normalize(trace)) and fingerprint(by_blocks) == fingerprint(trace)
+    assert same_points(trace_points(by_blocks, n_pca=7).points, trace_points(trace, n_pca=7).points)
     moved = trace._moved(torch.device("cpu"), block_by_block=False)
     assert moved.mask.stride() == trace.mask.stride() and 0 in moved.mask.stride()  # spread there, not here

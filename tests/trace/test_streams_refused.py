@@ -50,11 +50,6 @@ def test_not_finite_says_where(tmp_path, small_blocks, bad):
     np.save(tmp_path / "a.npy", data)
     with pytest.raises(InputError, match=r"a\.npy: data holds .* epoch 2, timestep 1, unit 3, sample 4 \(the first"):
         load_trace(tmp_path / "a.npy", stream=True)
-    mask = np.ones(SHAPE, bool)
-    mask[0, 2, 4] = False
-    np.savez(tmp_path / "a.npz", data=values(), mask=mask)
-    with pytest.raises(InputError, match="no sample present at epoch 0, timestep 2, unit 4"):
-        load_trace(tmp_path / "a.npz", stream=True)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -141,8 +136,9 @@ def test_a_file_that_changes_is_an_error_that_names_it(tmp_path, small_blocks, n
     for read in (normalize, flat_points, fingerprint, op.fit, Trace.load, lambda t: t.subsample(epochs=[1])):
         with pytest.raises(InputError, match=rf"{path.name}.*(has changed|cannot be read|no HDF5 file)"):
             read(trace)
-    with pytest.raises(InputError, match=rf"{path.name}.*(has changed|cannot be read|no HDF5 file)"):
-        reduce(points, 7)
+    if trace.mask is None:  # else the points are in memory
+        with pytest.raises(InputError, match=rf"{path.name}.*(has changed|cannot be read|no HDF5 file)"):
+            reduce(points, 7)
 
 
 def test_a_chunk_that_vanishes_is_no_zero(tmp_path, small_blocks):

@@ -164,11 +164,18 @@ def test_xarray_in_any_order():
 
 
 def test_trace_is_returned_as_is_or_with_replacements():
-    trace = as_trace(values((6, 5, 7)), mask=np.ones((6, 7), bool), label=np.arange(7))
+    trace = as_trace(values((6, 5, 7)), mask=np.arange(6)[:, None] < np.arange(7), label=np.arange(7))
     assert as_trace(trace) is trace
     other = as_trace(trace, unit=list("abcde"))
     assert other.unit.tolist() == list("abcde") and other.axes == trace.axes and other.shape == trace.shape
     assert other.label.tolist() == trace.label.tolist() and torch.equal(other.mask, trace.mask)
+
+
+def test_a_mask_that_hides_nothing_is_dropped():
+    full = np.ones(SHAPE, bool)
+    assert as_trace(values(), mask=full).mask is None
+    mask = lengths_mask()
+    assert as_trace(values(), mask=mask).subsample(timesteps=[0]).mask is None
 
 
 def test_legal_corners():
@@ -225,7 +232,9 @@ def test_not_finite_under_the_mask_is_legal():
     data = values()
     data[~full_mask()] = np.nan
     trace = as_trace(data, mask=full_mask())
-    assert torch.isfinite(normalize(trace)).all() and torch.isfinite(flat_points(trace)).all()
+    enough = torch.from_numpy(full_mask().sum(-1, keepdims=True) >= 2).flatten(0, 1)
+    assert torch.equal(normalize(trace).isfinite(), trace.mask.flatten(0, 1) & enough)
+    assert torch.equal(flat_points(trace).isfinite(), trace.mask.flatten(0, 1))
     data[0, 0, 0, 0] = np.inf
     with pytest.raises(InputError, match="inf at epoch 0, timestep 0, unit 0, sample 0"):
         as_trace(data, mask=full_mask())
@@ -278,11 +287,11 @@ def test_mask_of_another_shape_or_kind():
         as_trace(values(), mask=np.ones(SHAPE, int))
 
 
-def test_mask_that_leaves_nothing():
+def test_a_node_without_a_sample_is_legal():
     mask = full_mask()
     mask[1, 2, 3] = False
-    with pytest.raises(InputError, match="no sample present at epoch 1, timestep 2, unit 3"):
-        as_trace(values(), mask=mask)
+    points = normalize(as_trace(values(), mask=mask))
+    assert points[5, 3].isnan().all() and points[5, 2].isfinite().any()
 
 
 @pytest.mark.parametrize("name", ["epoch", "timestep", "unit", "sample", "label"])

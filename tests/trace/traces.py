@@ -33,10 +33,18 @@ def same(left: Trace, right: Trace) -> None:
     """Every field has the same bits."""
     left, right = left.load(), right.load()
     assert left.axes == right.axes and torch.equal(left.data, right.data) and left.data.dtype == right.data.dtype
-    for name in (*AXES, "label"):
+    for name in (*AXES, "label", "unit_layer"):
         assert np.array_equal(getattr(left, name), getattr(right, name)), name
+    assert left.metrics.keys() == right.metrics.keys()
+    for name, metric in left.metrics.items():
+        assert np.array_equal(metric, right.metrics[name], equal_nan=True), name
     assert (left.mask is None) == (right.mask is None)
     assert left.mask is None or torch.equal(left.mask, right.mask)
+
+
+def same_points(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether the points have the same bits, and NaN at the same missing samples."""
+    return np.array_equal(left.cpu(), right.cpu(), equal_nan=True)
 
 
 def refusal(path, most=500, **options):

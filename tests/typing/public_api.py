@@ -19,9 +19,13 @@ from mmphate_gpu import (
     Embedding,
     InputError,
     InputTypeError,
+    KerasRecorder,
     Landmarks,
+    LightningRecorder,
+    LiveEmbedding,
     MDSResult,
     Params,
+    Placement,
     Plan,
     Recorder,
     Trace,
@@ -29,6 +33,8 @@ from mmphate_gpu import (
     as_trace,
     datasets,
     diffusion_potential,
+    every,
+    join_traces,
     landmark_diffusion,
     load_trace,
     metric_mds,
@@ -56,6 +62,8 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     assert_type(op.stress_, float)
     assert_type(op.n_landmark_, int)
     assert_type(op.bandwidth_, float)
+    assert_type(op.placement_, Placement)
+    assert_type(op.placement_.coordinates(as_trace(array)), torch.Tensor)
     assert_type(op.result_, Embedding)
     assert_type(op.affinity_ @ torch.ones(3), torch.Tensor)
     assert_type(op.report_, list[dict[str, Any]])
@@ -85,8 +93,15 @@ def results(embedding: Embedding) -> None:
 
 
 def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
-    with Recorder(model, "rnn", probe=probe, label=[0, 1]) as recorder:
-        recorder.snapshot(0)
+    with Recorder(model, ["rnn", "head"], probe, labels=[0, 1], epochs=every(5, after=28)) as recorder:
+        assert_type(recorder.snapshot(0, loss=0.5), bool)
+        live = LiveEmbedding(recorder, refit_every=5, out="live/", max_overhead=None, n_components=3)
+    assert_type(recorder.epochs, list[float])
+    assert_type(live.embedding, Embedding | None)
+    live.close()
+    callback = LightningRecorder("rnn", probe, when="step", epochs=every(100))
+    assert_type(callback.trace(), Trace)
+    LiveEmbedding(KerasRecorder(["lstm"], probe, labels=[0, 1]))
     assert_type(recorder.trace(), Trace)
     assert_type(datasets.bifurcation("hopf", n_epochs=10), Trace)
     assert_type(datasets.random_walk(n_slices=10), Trace)
@@ -96,6 +111,9 @@ def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     assert_type(trace.subsample(epochs=slice(0, 5)), Trace)
     save_trace("trace.npz", trace)
     assert_type(load_trace("trace.npz", stream=True), Trace)
+    assert_type(join_traces(["before.trace", trace], overlap="last"), Trace)
+    trace = as_trace(probe, metrics={"loss": [0.5, 0.25]}, unit_layer=["encoder", "decoder"])
+    assert_type(trace.metrics["loss"], np.ndarray)
 
 
 def stages(trace: Trace) -> None:

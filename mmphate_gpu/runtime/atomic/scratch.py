@@ -15,15 +15,11 @@ import os
 import platform
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from ..lock import take
 
 # Names in a scratch folder. READY is the complete new folder; after an exchange, the old folder has this name. OLD is
 # the old folder where the system cannot exchange. Anything unfinished, or ready to delete, has the name of the target.
@@ -95,7 +91,7 @@ def _prefix(name: str) -> str:
 def _locked(file: Path) -> int | None:
     lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        if _take(lock) and os.fstat(lock).st_size == 0:
+        if take(lock) and os.fstat(lock).st_size == 0:
             return lock
     except OSError:  # a file system without locks; the file stays, because an empty folder counts as abandoned
         os.close(lock)
@@ -114,7 +110,7 @@ def _lock_of_dead(scratch: Path) -> int | None:
         return None
     lock = os.open(scratch / names[0], os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     try:
-        if _take(lock):
+        if take(lock):
             os.ftruncate(lock, 1)  # if the process lives but has not locked it yet, the size tells it to start anew
             return lock
     except OSError:
@@ -122,18 +118,6 @@ def _lock_of_dead(scratch: Path) -> int | None:
         raise
     os.close(lock)
     return None
-
-
-def _take(lock: int) -> bool:
-    """Lock an open file; False if it is locked already. Raises OSError on a file system without locks."""
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
 
 
 @functools.cache

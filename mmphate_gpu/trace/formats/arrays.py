@@ -22,7 +22,7 @@ import torch
 
 from ...errors import InputError
 from ...runtime.memory import check_fits, format_bytes
-from ..dims import AXES, LONGEST_TEXT, axes_of, data_key, is_meant
+from ..dims import AXES, BESIDE_AXES, LONGEST_TEXT, ZONES, axes_of, data_key, is_meant, is_metric
 from ..stored import Blocks
 
 # Exceptions of numpy, zipfile, json, zarr and h5py on damaged files. Some are listed by their base classes, such as
@@ -48,14 +48,14 @@ _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
-# The names of the arrays other than the data that a trace can use.
-BESIDE = ("slice", *AXES, "label", "mask", "axes")
+# The names of the arrays other than the data and the metrics that a trace can use.
+BESIDE = ("slice", *AXES, *BESIDE_AXES, "mask", "axes", *ZONES.values())
 # Limits on the sizes that the metadata of a file may claim. The most compressible array of an honest file is a constant
 # mask: 2 GB of it compress to 1 / 32,000 (zstd).
 _SMALL = 2**26  # bytes; an array below this is not compared with what the file stores
 _MOST_COMPRESSED = 100_000  # claimed bytes for each stored byte
 _MOST_COMPRESSED_DATA = 900  # claimed bytes for each stored byte; deflate compresses zeros to 1 / 1,030
-_MOST_METADATA = 2**22  # bytes; parsed JSON takes up to twenty times as much memory
+MOST_METADATA = 2**22  # bytes; parsed JSON takes up to twenty times as much memory
 _MOST_CHUNKS = 10_000_000
 _FEW_CHUNKS = 50_000  # each chunk of an array costs zarr and HDF5 up to 4 kB and 0.2 ms
 _SMALL_CHUNK = 1024  # bytes; an array of more than _FEW_CHUNKS chunks needs chunks of this size on average
@@ -132,7 +132,7 @@ def stored_names(path: Path, names: Iterable[str], shape_of: Callable[[str], Any
         field = name.lower()
         if field in BESIDE and field not in names and is_meant(field, shape_of(name) or (), shape or ()):
             stored[field] = name
-    return stored | {name: name for name in names if name in BESIDE} | {"data": data}
+    return stored | {name: name for name in names if name in BESIDE or is_metric(name)} | {"data": data}
 
 
 # ---------------------------------------------------------------- checks
@@ -218,8 +218,8 @@ def padded_text(what: str, texts: Sequence[str]) -> np.ndarray:
 
 def json_of(file: Path) -> dict[str, Any]:
     """The object in a .json that describes other files; `InputError` if it is too large or something else."""
-    if file.stat().st_size > _MOST_METADATA:
-        raise InputError(f"{file} has {file.stat().st_size} bytes; accepted: metadata of at most {_MOST_METADATA}")
+    if file.stat().st_size > MOST_METADATA:
+        raise InputError(f"{file} has {file.stat().st_size} bytes; accepted: metadata of at most {MOST_METADATA}")
     content = json.loads(file.read_bytes())
     if not isinstance(content, dict):
         raise InputError(f"{file} holds a {type(content).__name__}; accepted: a JSON object")
@@ -239,9 +239,24 @@ def check_compression(what: str, n_bytes: int, stored_bytes: Callable[[], int]) 
 # ---------------------------------------------------------------- writing
 
 
+def coordinates_attribute(names: Iterable[str]) -> dict[str, str]:
+    """The attribute by which netCDF and xarray know which arrays beside the data are its coordinates."""
+    beside = [name for name in names if name in BESIDE_AXES or is_metric(name)]
+    return {"coordinates": " ".join(beside)} if beside else {}
+
+
 def with_dims(fields: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, list[str]]]:
-    """{name in a file: (array, names of its dimensions)}; these names replace the field "axes"."""
+    """{name in a file: (array, names of its dimensions)}, without axes and time zones, which become attributes."""
     axes = list(axes_of(fields["data"].ndim))
-    along = {"data": axes, "mask": axes, "label": ["sample"]} | {name: [name] for name in ("slice", *AXES)}
-    names = {"epoch": axes[0]}
-    return {names.get(name, name): (v, along[names.get(name, name)]) for name, v in fields.items() if name != "axes"}
+    short = [axes[-3], axes[-1]] if "mask" in fields and fields["mask"].ndim == 2 else axes
+    along = {"data": axes, "mask": short} | {name: [name] for name in ("slice", *AXES)}
+    along |= {name: [axis] for name, axis in BESIDE_AXES.items()}
+    along |= {name: axes[:1] for name in fields if is_metric(name)}
+    names = {name: axes[0] if name == "epoch" else name for name in fields if name not in ("axes", *ZONES.values())}
+    return {stored: (fields[name], along[stored]) for name, stored in names.items()}
+
+
+def zones_of(fields: dict[str, np.ndarray]) -> dict[str, str]:
+    """{name of a coordinate in a file: name of its time zone}."""
+    first = axes_of(fields["data"].ndim)[0]
+    return {first if axis == "epoch" else axis: str(fields[key]) for axis, key in ZONES.items() if key in fields}

@@ -15,8 +15,8 @@ import numpy as np
 from ...errors import InputError
 from ...runtime.optional import require
 from ..dims import common_name
-from ..packing import ATTRIBUTES
-from .arrays import Variable, Variables, padded_text, stored_names, with_dims
+from ..packing import ATTRIBUTES, encode_times
+from .arrays import Variable, Variables, coordinates_attribute, padded_text, stored_names, with_dims, zones_of
 from .h5_file import (
     attribute,
     check_lengths,
@@ -163,8 +163,9 @@ def _write(path: Path, fields: dict[str, np.ndarray]) -> None:
     with package.File(path, "w") as file:
         for name, (values, _) in arrays.items():
             if values.dtype.kind in "mM":
-                raise InputError(f"{name} has dtype {values.dtype}, which .h5 cannot hold; accepted: .npz or numbers")
-            if values.dtype.kind in "SU":
+                coded, attributes = encode_times(name, values)
+                file.create_dataset(name, data=coded).attrs.update(attributes)
+            elif values.dtype.kind in "SU":
                 try:
                     file.create_dataset(name, data=values.astype(object), dtype=package.string_dtype())
                 except ValueError as error:  # the text holds a lone surrogate or the character NUL
@@ -184,5 +185,6 @@ def _write(path: Path, fields: dict[str, np.ndarray]) -> None:
                 dim.label = axis
                 if axis in arrays and axis != name:  # a scale cannot have scales
                     dim.attach_scale(file[axis])
-        if "label" in fields:
-            file["data"].attrs["coordinates"] = "label"
+        file["data"].attrs.update(coordinates_attribute(fields))
+        for name, zone in zones_of(fields).items():
+            file[name].attrs["time_zone"] = zone

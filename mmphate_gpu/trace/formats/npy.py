@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
 import struct
@@ -306,15 +307,27 @@ def write_npy(path: Path, fields: dict[str, np.ndarray]) -> None:
     """Write the data alone. Raises `InputError` if there is more to keep than the default coordinates."""
     coordinates = [values for name, values in fields.items() if name in AXES]
     plain = all(np.array_equal(values, np.arange(len(values))) for values in coordinates)
-    if not plain or {"mask", "label"} & set(fields):
-        raise InputError(f"{path.name}: .npy holds no mask, label or coordinates; accepted: .npz, .zarr or .h5")
+    if not plain or set(fields) - {*AXES, "axes", "data"}:
+        raise InputError(
+            f"{path.name}: .npy holds no mask, label, layers, metrics or coordinates; accepted: .npz, .zarr or .h5"
+        )
     save_array(path, fields["data"])
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file. On a full disk it raises the OSError of the system, which `numpy.save` to a file loses."""
+def save_array(path: Path, array: np.ndarray) -> str:
+    """Write a .npy file and return its SHA-256.
+
+    On a full disk it raises the OSError of the system, which `numpy.save` to a file loses.
+    """
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
+
+        def write(part: bytes) -> None:
+            digest.update(part)
+            file.write(part)
+
+        np.save(SimpleNamespace(write=write), array, allow_pickle=False)
+    return digest.hexdigest()
 
 
 def write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:

@@ -15,9 +15,20 @@ import numpy as np
 from ...errors import InputError
 from ...runtime.optional import require
 from ...runtime.paths import check_files
-from ..dims import common_name
+from ..dims import common_name, is_metric
 from ..packing import ATTRIBUTES
-from .arrays import BESIDE, Variable, Variables, check_attribute, padded_text, readable, stored_names, with_dims
+from .arrays import (
+    BESIDE,
+    Variable,
+    Variables,
+    check_attribute,
+    coordinates_attribute,
+    padded_text,
+    readable,
+    stored_names,
+    with_dims,
+    zones_of,
+)
 from .zarr_chunks import check_chunk_files, with_checked_codecs
 from .zarr_metadata import Node, check_array, node_in, stored_bytes
 from .zarr_text import read_text
@@ -67,7 +78,8 @@ def open_zarr(path: Path, *, follow_links: bool = False) -> Iterator[Variables]:
         if node.is_array:
             yield {"data": _variable(path, node)}
             return
-        items = [item for item in path.iterdir() if item.name.lower() in ("data", "trace", *BESIDE)]
+        used = ("data", "trace", *BESIDE)
+        items = [item for item in path.iterdir() if item.name.lower() in used or is_metric(item.name)]
         nodes = {item.name: each for item in items if (each := node_in(item)) is not None}
         stored = stored_names(path, nodes, lambda name: nodes[name].metadata.get("shape"))
         texts = {name: values for name, values in node.attributes.items() if name in BESIDE and type(values) is list}
@@ -150,8 +162,9 @@ def write_zarr(path: Path, fields: dict[str, np.ndarray]) -> None:
             group.create_array(name, data=values, dimension_names=dims)
         else:  # xarray would read the default fill value, 0, as a missing value.
             group.array(name, values, fill_value=None).attrs["_ARRAY_DIMENSIONS"] = dims
-    if "label" in fields:
-        group["data"].attrs["coordinates"] = "label"
+    group["data"].attrs.update(coordinates_attribute(group.array_keys()))
+    for name, zone in zones_of(fields).items():
+        group[name].attrs["time_zone"] = zone
 
 
 def others_than_zarr(folder: Path) -> list[str]:

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from .parts import RandomPart, Saved
-from .walk import MISSING, Walk, class_attributes
+from .reachable import MISSING, Walk, class_attributes
+from .saved import RandomPart, Saved
 
 # What every module has: its flags, its hooks, and the dicts of parameters, buffers and submodules.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -42,8 +42,8 @@ def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[K
 
     Parameters, their gradients, buffers, and the attributes of every module are restored, with all that `Walk` reaches
     from them. The tensors of the model are copied for this while the block runs. Random states are those of torch (CPU,
-    and CUDA where in use), NumPy, `random`, and generators among the attributes. When the block has ended, the dict
-    that it got holds the attributes that it has changed.
+    and CUDA where in use), NumPy, `random`, and generators among the attributes. The default dtype and device of torch
+    are restored as well. When the block has ended, the dict that it got holds the attributes that it has changed.
     """
     attributes = Attributes(model)
     changes: dict[Key, Change] = {}
@@ -56,7 +56,7 @@ def undisturbed(model: nn.Module, others: Iterable[Any] = ()) -> Iterator[dict[K
         # Set each flag itself: ``model.train()`` would wake modules that the user has frozen in evaluation mode.
         _set_flags((module, False) for module, _ in flags)
         values, saved = attributes.values(), Saved(Walk(attributes.modules), [*_roots(attributes), *others])
-        with _without_caches(), _random_states():
+        with _without_caches(), _torch_defaults(), random_states():
             yield changes
     finally:
         try:
@@ -92,16 +92,29 @@ def _roots(attributes: Attributes) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _random_states() -> Iterator[None]:
+def random_states(generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
+    """Restore the random states of torch (CPU, and CUDA where in use), NumPy and `random`, and of ``generators``."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     numpy_state = partial(np.random.get_state, legacy=False)
     states = [RandomPart(random.getstate, random.setstate), RandomPart(numpy_state, np.random.set_state)]
+    states += [RandomPart(generator.get_state, generator.set_state) for generator in generators]
     try:
         with torch.random.fork_rng(devices=devices):
             yield
     finally:
         for state in states:
             state.restore()
+
+
+@contextlib.contextmanager
+def _torch_defaults() -> Iterator[None]:
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:  # a default device that is set makes every call of torch slower
+            torch.set_default_device(device)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import nn
+from torch._C._autograd import _unsafe_set_version_counter as _set_versions
 
-from .walk import MISSING, Members, Walk
+from .reachable import MISSING, Members, Walk
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SMALL = 16384  # values; tensors up to this size are copied and compared together
@@ -92,12 +93,13 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 
 class _TensorPart:
-    __slots__ = ("_flags", "_memory", "bits", "group", "saved", "target")
+    __slots__ = ("_flags", "_memory", "_version", "bits", "group", "saved", "target")
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.target = tensor
         self._memory = tensor.data  # it still refers to this memory after a forward has assigned to ``tensor.data``
         self._flags = _place(tensor), tensor.requires_grad
+        self._version = None if tensor.is_inference() else tensor._version
         self.bits, small = self._memory, tensor.numel() <= _SMALL and tensor.is_contiguous()
         if small:
             self.bits = self.bits.view(-1)
@@ -125,6 +127,8 @@ class _TensorPart:
             self.target.data = self._memory
         if self.target.is_leaf and self.target.requires_grad != requires_grad:
             self.target.requires_grad_(requires_grad)
+        if self._version is not None:  # a backward to come, which has saved the tensor, refuses another version
+            _set_versions((self.target,), (self._version,))
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:

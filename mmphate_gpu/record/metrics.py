@@ -1,0 +1,40 @@
+"""Numbers that a snapshot keeps beside the states, such as a loss."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError, InputTypeError
+from ..trace.dims import AXES
+
+RESERVED = {*AXES, "slice", "label", "mask", "data", "trace", "unit_layer", "metrics"}  # what a trace calls its fields
+
+
+def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics as floats; `InputError` names one that has another name or is no number."""
+    return {_checked_name(name): _number(name, value) for name, value in metrics.items()}
+
+
+def _checked_name(name: str) -> str:
+    if not name.isidentifier() or name in RESERVED:
+        raise InputError(
+            f"the metric {name!r} cannot have this name; accepted: identifiers other than {', '.join(sorted(RESERVED))}"
+        )
+    return name
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        raise InputTypeError(f"the metric {name!r} is a {type(value).__name__}{shape}; accepted: a real number")
+    if math.isinf(value):
+        raise InputError(f"the metric {name!r} is {value}; accepted: a finite number, or NaN where it is missing")
+    return float(value)

@@ -1,0 +1,113 @@
+"""Which states of a recurrent module are recorded: of which layers and directions."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError, check_choice, listed
+from .replay import GATES, Inputs, mode, replayed
+from .states import Steps
+from .values import first_tensor
+
+DIRECTIONS = ("forward", "backward")
+STATES = ("h", "c", "gates")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The states that are recorded of a recurrent module."""
+
+    module: nn.Module
+    state: str
+    layers: tuple[int, ...]  # of the stack
+    directions: tuple[int, ...]
+    labels: tuple[str, ...]  # of each layer and direction, to be put after the name of the module
+
+    @property
+    def replays(self) -> bool:
+        """Whether the states are not in the output of the module."""
+        if isinstance(self.module, nn.RNNCellBase):
+            return self.state == "gates"
+        return self.state != "h" or self.layers != (_n_layers(self.module) - 1,)
+
+    def units(self, name: str) -> list[str]:
+        """The layer id of each unit."""
+        projected = getattr(self.module, "proj_size", 0) if self.state == "h" else 0
+        width: Any = projected or self.module.hidden_size
+        ids = [f"{name}{label}{state}".lstrip(". ") for label in self.labels for state in self._state_labels()]
+        return [unit for unit in ids for _ in range(width)]
+
+    def _state_labels(self) -> list[str]:
+        if self.state == "gates":
+            return [f" gates {gate}" for gate in GATES[mode(self.module)]]
+        return ["" if self.state == "h" else f" {self.state}"]
+
+    def picked(self, output: Any) -> Any:
+        """The item of the output of a call that is recorded or replayed."""
+        of_cell = self.state == "c" and isinstance(self.module, nn.LSTMCell) and isinstance(output, tuple)
+        return output[1] if of_cell else first_tensor(output)
+
+    def steps(self, output: Steps, inputs: Inputs | None, name: str) -> Steps:
+        """The states at every time step of a call that returned ``output``."""
+        if inputs is None:
+            parts = output.values.chunk(_n_directions(self.module), -1)
+            return output._replace(values=torch.cat([parts[number] for number in self.directions], -1))
+        with torch.autocast(output.values.device.type, enabled=False):
+            replays = replayed(self.module, inputs, output, name)
+        chosen = [layer * _n_directions(self.module) + side for layer in self.layers for side in self.directions]
+        return output._replace(values=torch.cat([getattr(replays[index], self.state) for index in chosen], -1))
+
+
+def choose(module: nn.Module, name: str, state: str, layer: int | str, direction: str) -> Choice | None:
+    """The choice that the options mean for ``module``; None if it is not recurrent. `InputError` if it has none."""
+    check_choice("state", state, STATES)
+    check_choice("direction", direction, ("both", *DIRECTIONS))
+    _check_state(module, name, state)
+    if not mode(module):
+        return None
+    layers, sides = _chosen_layers(module, name, layer), _chosen_directions(module, name, direction)
+    ranks = ["" if layer == -1 or _n_layers(module) == 1 else f".{number}" for number in layers]
+    suffixes = ["" if _n_directions(module) == 1 else f".{DIRECTIONS[side]}" for side in sides]
+    return Choice(module, state, layers, sides, tuple(number + suffix for number in ranks for suffix in suffixes))
+
+
+def _check_state(module: nn.Module, name: str, state: str) -> None:
+    states = {"LSTM": STATES, "GRU": ("h", "gates")}.get(mode(module), ("h",))
+    if state not in states:
+        more = "" if mode(module) else ", or a function of (module, output)"
+        raise InputError(
+            f"state={state!r} does not fit layer {name!r}, a {type(module).__name__}; accepted: {listed(states)}{more}"
+        )
+
+
+def _chosen_layers(module: nn.Module, name: str, layer: Any) -> tuple[int, ...]:
+    count = _n_layers(module)
+    if layer == "all":
+        return tuple(range(count))
+    if isinstance(layer, bool) or not isinstance(layer, numbers.Integral) or not -count <= int(layer) < count:
+        raise InputError(
+            f"layer={layer!r} does not fit layer {name!r}, a stack of {count}; accepted: {-count} to {count - 1}, or "
+            "'all'"
+        )
+    return (int(layer) % count,)
+
+
+def _chosen_directions(module: nn.Module, name: str, direction: str) -> tuple[int, ...]:
+    if direction == "both":
+        return tuple(range(_n_directions(module)))
+    if direction == "backward" and _n_directions(module) == 1:
+        raise InputError(f"direction='backward' does not fit layer {name!r}, which runs forward; accepted: 'both'")
+    return (DIRECTIONS.index(direction),)
+
+
+def _n_layers(module: nn.Module) -> int:
+    return int(getattr(module, "num_layers", 1))
+
+
+def _n_directions(module: nn.Module) -> int:
+    return 2 if getattr(module, "bidirectional", False) else 1
