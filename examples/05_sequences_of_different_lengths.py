@@ -39,9 +39,9 @@ class Adder(nn.Module):
 torch.manual_seed(0)
 model = Adder()
 optimizer = torch.optim.Adam(model.parameters(), 0.01)
-probe, _ = streams(N_STREAMS)
+probe = streams(N_STREAMS)[0]
 lengths = torch.randint(10, N_STEPS - 1, (N_STREAMS,))
-lengths[0] = torch.tensor(N_STEPS)  # a single stream reaches the last two steps
+lengths[0] = N_STEPS  # a single stream reaches the last two steps
 with Recorder(model, "rnn", probe) as whole, Recorder(model, "rnn", probe, lengths=lengths) as cut:
     for epoch in range(N_EPOCHS):
         whole.snapshot(epoch)
