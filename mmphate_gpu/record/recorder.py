@@ -101,7 +101,7 @@ class Recorder:
     ...     for epoch in range(2):
     ...         taken = recorder.snapshot(epoch, loss=0.5 / (epoch + 1))  # after an epoch of training
     >>> recorder.trace()
-    Trace(epoch: 2, timestep: 5, unit: 3, sample: 4; float32 on cpu)
+    Trace(epoch: 2, timestep: 5, unit: 3, sample: 4; float32 on cpu, metrics loss)
     """
 
     def __init__(
