@@ -18,7 +18,7 @@ _NAMES = {
     "landmarks": ("Landmarks", "landmark_diffusion"),
     "live": ("LiveEmbedding",),
     "m_phate": ("M_PHATE",),
-    "mds": ("MDSResult", "metric_mds", "stress"),
+    "mds": ("MDSResult", "Placement", "metric_mds", "stress"),
     "operators": ("as_linear_operator", "multislice_affinity", "to_cupy", "to_scipy", "to_torch_csr"),
     "params": ("Params",),
     "planning": ("Plan", "plan"),
@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .live import LiveEmbedding as LiveEmbedding
     from .m_phate import M_PHATE as M_PHATE
     from .mds import MDSResult as MDSResult
+    from .mds import Placement as Placement
     from .mds import metric_mds as metric_mds
     from .mds import stress as stress
     from .operators import as_linear_operator as as_linear_operator

@@ -52,8 +52,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Number of clusters of nodes; None makes every node a landmark.
     landmarks : {"spectral", "stratified"} or (N,) integers
         How nodes are grouped into landmarks. "spectral" clusters the leading singular vectors of the diffusion
-        affinity. "stratified" clusters the points of each unit, which takes less time. An array holds the landmark of
-        every node, and ``n_landmark`` is then ignored.
+        affinity. "stratified" clusters the points of each unit, which takes less time, with the mean in place of
+        missing samples. An array holds the landmark of every node, and ``n_landmark`` is then ignored.
     normalize : bool
         Whether to z-score every (slice, unit) over its samples first.
     mds_solver : {"smacof", "classic", "nonmetric"}
@@ -61,7 +61,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     mds_dist : {"euclidean", "cosine"}
         Distance between the potentials of two landmarks.
     n_pca : int or None
-        If there are more samples, they are reduced to this many principal components. None never reduces them.
+        If there are more samples, they are reduced to this many principal components. None never reduces them, and
+        those of a masked trace are not reduced.
     n_svd : int
         Singular vectors that "spectral" clusters.
     thresh : float
@@ -76,7 +77,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Form of the affinity: CSR, dense tiles in half precision (for a GPU; the error of products is about 5e-4), or
         matrix-free. "auto" chooses by the memory and the device.
     knn_backend : {"auto", "torch", "keops", "pynndescent"}
-        Library for distances to neighbors. "pynndescent" is approximate.
+        Library for distances to neighbors. "pynndescent" is approximate. A masked trace accepts "auto" and "torch".
     verbose : int or bool
         Whether to draw a progress bar on stderr.
     callback : callable(stage, done, total), optional
@@ -85,18 +86,22 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     Attributes
     ----------
     embedding_ : (N, n_components)
-        Row ``(epoch * n_timesteps + timestep) * n_units + unit``.
+        Row ``(epoch * n_timesteps + timestep) * n_units + unit``. The row of a node that is left out of the graph is
+        NaN.
+    graph_nodes_ : (N',) int64
+        The nodes of the graph: all N, but of a masked trace only those with two present samples (one without
+        ``normalize``). A warning counts the others.
     t_ : int
         Diffusion time.
     stress_ : float
         Kruskal's stress-1 of the landmark distances.
     landmark_op_ : (L, L) float64
         Diffusion operator of the landmarks.
-    transitions_ : (N, L) sparse
-        Transitions from nodes to landmarks.
-    clusters_ : (N,) int64
-        Landmark of every node.
-    affinity_ : operator (N, N)
+    transitions_ : (N', L) sparse
+        Transitions from the nodes of the graph to landmarks.
+    clusters_ : (N',) int64
+        Landmark of every node of the graph.
+    affinity_ : operator (N', N')
     bandwidth_ : float
         The interslice bandwidth.
     von_neumann_entropy_ : (t_max,) float64
@@ -107,6 +112,8 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Seconds, bytes and form of every stage.
     result_ : Embedding
         Coordinates with the epoch, time step and unit of every row.
+    placement_ : Placement
+        What `transform` needs.
 
     Notes
     -----
@@ -132,6 +139,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_landmark_: int
     affinity_: AffinityOperator
     bandwidth_: float
+    placement_: Placement
     report_: list[dict[str, Any]]
     result_: Embedding
 
@@ -219,9 +227,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Coordinates of new slices in the fitted embedding: (S_new M, n_components), in the array type of ``X``.
 
         ``X`` has the units and samples of the fitted trace. A node is placed at the mean of the landmarks of all fitted
-        slices of its unit, weighted by the interslice affinity to these slices. Up to rounding, the place does not
-        depend on other nodes of ``X``. The fitted state does not change. A fitted slice is placed near its embedding,
-        not at it, because the embedding also uses intraslice affinities. O(S_new M S D) time.
+        slices of its unit, weighted by the interslice affinity to these slices (see `Placement`). Up to rounding, the
+        place does not depend on other nodes of ``X``. The fitted state does not change. A fitted slice is placed near
+        its embedding, not at it, because the embedding also uses intraslice affinities. O(S_new M S D) time.
 
         Raises
         ------

@@ -67,8 +67,8 @@ class LiveEmbedding:
         and counts. Each file is replaced as a whole. None writes nothing.
     max_overhead : float or None
         Largest share of the time since the start that the work may take. A refit or a placement is put off until the
-        seconds that it probably takes fit in; what was put off is done together. The first picture, of as many epochs
-        as make two slices, is not put off. With None nothing is put off, and the pictures do not depend on the clock.
+        seconds that it probably takes fit in; what was put off is done together. The first picture, after the second
+        snapshot, is not put off. With None nothing is put off, and the pictures do not depend on the clock.
     max_nodes : int
         Largest number of nodes in a refit. Of a longer recording a refit takes every 2nd, 4th, 8th ... epoch and, if an
         epoch has more than a 20th of it, every k-th time step. `close` takes everything.
@@ -125,14 +125,15 @@ class LiveEmbedding:
         self._embedding: Embedding | None = None
         self._picture: bytes | None = None
         self._seen = np.empty(0)  # the epochs that the recording had for the latest picture
-        self._is_closed = False
+        self._n_snapshots, self._is_closed = 0, False
         self._source, self._budget = recorder, Budget(max_overhead)
         recorder.add_listener(self)
 
     def __call__(self, recorder: Any, epoch: float) -> None:
         """Refit, place or wait, after a snapshot."""
-        if not self._is_closed:
-            self._update(len(recorder.epochs))
+        self._n_snapshots = len(recorder.epochs)
+        if not self._is_closed and self._n_snapshots >= 2:
+            self._update(self._n_snapshots)
 
     def __enter__(self) -> LiveEmbedding:
         return self
@@ -149,9 +150,8 @@ class LiveEmbedding:
         """
         if not self._is_closed:
             self._is_closed = True
-            trace = self._source.trace()
-            if self._is_enough(trace):
-                self._refit(trace, trace)
+            if self._n_snapshots >= 2:
+                self._refit(max_nodes=None)
 
     @property
     def embedding(self) -> Embedding | None:
@@ -166,24 +166,20 @@ class LiveEmbedding:
 
     def _update(self, n_snapshots: int) -> None:
         if self._fit is None or self._embedding is None:
-            self._refit_if_enough()
+            self._refit(self._max_nodes)
         elif n_snapshots - self._fit.n_snapshots >= self._refit_every:
             # A refit that is put off goes before placements, which would use up the time that it waits for.
             if self._budget.allows(self._fit.seconds_later(n_snapshots, self._max_nodes), "show"):
-                self._refit_if_enough()
+                self._refit(self._max_nodes)
         elif self._budget.allows(0, "place", "show"):
             self._place(self._fit, self._embedding)
 
-    def _refit_if_enough(self) -> None:
-        trace = self._source.trace()
-        if self._is_enough(trace):
-            self._refit(trace, thinned(trace, self._max_nodes))
-
-    def _is_enough(self, trace: Trace) -> bool:
-        return n_slices(trace) >= 2 and trace.n_nodes > self._options.get("n_components", 2)
-
-    def _refit(self, trace: Trace, part: Trace) -> None:
+    def _refit(self, max_nodes: int | None) -> None:
         with self._budget.timed("refit"):
+            trace = self._source.trace()
+            if trace.n_nodes <= self._options.get("n_components", 2):
+                return  # too few points to embed; the next snapshot may be enough
+            part = trace if max_nodes is None else thinned(trace, max_nodes)
             knn = min(self._options.get("interslice_knn", 25), n_slices(part) - 1)
             op = MMPHATE(**self._options | {"interslice_knn": knn}).fit(part)
             move = Motion.onto(op.result_, self._embedding)
@@ -324,9 +320,10 @@ def followed(embedding: Embedding, trace: Trace, coordinates: np.ndarray) -> Emb
 
 
 def drawn(embedding: Embedding) -> bytes:
-    """The panels of ``embedding`` as a .png for a screen."""
+    """A panel of epochs and another of classes, or of units, as a .png for a screen. More panels take longer."""
+    color_by = ("epoch", "unit" if embedding.most_active is None else "most_active")
     with plain_style(), io.BytesIO() as file:
-        panels(embedding).savefig(file, format="png", dpi=DPI)
+        panels(embedding, color_by=color_by).savefig(file, format="png", dpi=DPI)
         return file.getvalue()
 
 

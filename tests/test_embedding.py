@@ -158,6 +158,26 @@ def test_masked_entries_are_refused():
     assert type(shown.coordinates) is np.ndarray
 
 
+def test_nodes_without_a_place_are_rows_of_nan(tmp_path):
+    coordinates = np.arange(8.0).reshape(4, 2)
+    coordinates[1] = np.nan
+    embedding = Embedding(coordinates, SliceLayout.of_shape(2, 1, 2), stress=0.1)
+    embedding.save(tmp_path / "e.npz")
+    again = Embedding.load(tmp_path / "e.npz")
+    np.testing.assert_array_equal(again.coordinates, coordinates)
+    assert again.by("unit")[np.isnan(again.coordinates[:, 0])].tolist() == [1]
+    assert np.isnan(embedding.to_xarray().sel(epoch=0, unit=1)).all()
+    for value in (np.inf, np.nan):
+        coordinates[2, 1] = value
+        with pytest.raises(
+            InputError, match=rf"coordinates holds {value} at \(2, 1\); accepted: finite numbers, or NaN"
+        ):
+            Embedding(coordinates, SliceLayout.of_shape(2, 1, 2))
+    anndata = pytest.importorskip("anndata")
+    assert isinstance(embedding.to_anndata(), anndata.AnnData)
+    np.testing.assert_array_equal(embedding.to_anndata().obsm["X_mmphate"], embedding.coordinates)
+
+
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

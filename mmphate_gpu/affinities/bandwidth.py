@@ -75,15 +75,15 @@ def _masked_bandwidth(
     """The bandwidth of the points that have a sample; units without such a point do not count."""
     widths = []
     for units, slices, others in comparable_others(unit_points):
-        points = unit_points[units][:, slices]
+        points = unit_points[units[:, None], slices]
         k = others.clamp_max(knn).unique()
         if k.numel() > 1:
-            medians = median(clamped_kth_distance(points, knn, backend=backend))
+            medians = median(clamped_kth_distance(points, int(k.max()), backend=backend))
         elif int(k):
             medians = median_kth_neighbor_distance(points, int(k), backend=backend, masked=True)
         else:  # no slice shares a sample with another slice
             medians = points.new_zeros(len(units))
-        rounding = None if resolution is None else resolution[units][:, slices]
+        rounding = None if resolution is None else resolution[units[:, None], slices]
         widths.append(torch.maximum(medians, unit_floor(medians, rounding)))
     return torch.cat(widths).mean()
 

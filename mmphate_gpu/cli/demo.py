@@ -77,12 +77,18 @@ def digits(seed: int = 0) -> Digits:
 
 
 def train(
-    data: Digits, *, epochs: int, seed: int = 0, callback: Callable[[int, float], None] | None = None
+    data: Digits,
+    *,
+    epochs: int,
+    seed: int = 0,
+    callback: Callable[[int, float], None] | None = None,
+    follow: Callable[[Recorder], Any] = lambda recorder: None,
 ) -> Training:
     """Train a `DigitReader`, recording its hidden states on the probe before training and after every epoch.
 
-    ``callback(epoch, test accuracy)`` is called at each recorded epoch. The random state of torch does not change.
-    About 0.1 s an epoch, on one thread of the CPU. Equal seeds give equal bits.
+    ``callback(epoch, test accuracy)`` is called at each recorded epoch, and ``follow(recorder)`` before the training.
+    The random state of torch does not change. About 0.1 s an epoch, on one thread of the CPU. Equal seeds give equal
+    bits.
     """
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
@@ -91,6 +97,7 @@ def train(
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=epochs)
         accuracies: tuple[list[float], list[float]] = ([], [])
         with Recorder(model, "lstm", probe=data.probe[0], labels=data.probe[1]) as recorder:
+            follow(recorder)
             for epoch in range(epochs + 1):
                 if epoch > 0:
                     _one_epoch(model, optimizer, *data.train)

@@ -17,7 +17,7 @@ from ..pipeline import Run, mmphate
 from ..runtime.memory import format_bytes
 from ..stages import STAGES, Callback, Stages
 from ..trace import Trace
-from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, plan_run
+from .plan import FEWER_NODES, LEAST, DoesNotFit, Plan, params_for, plan_run
 from .sample import Entries
 
 logger = logging.getLogger("mmphate_gpu")
@@ -117,8 +117,8 @@ def _leaner_form_helps(failure: Failure, p: Params) -> bool:
 
 
 def _plan(trace: Trace, p: Params, available: int, entries: Entries) -> Plan:
-    data = trace.data
-    return plan_run(trace.shape, p, dtype=data.dtype, device=data.device, available=available, entries=entries)
+    data, settings = trace.data, params_for(trace, p)
+    return plan_run(trace.shape, settings, dtype=data.dtype, device=data.device, available=available, entries=entries)
 
 
 def _out_of_memory(trace: Trace, p: Params, failure: Failure, device: torch.device, available: int) -> InputError:

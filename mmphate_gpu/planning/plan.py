@@ -106,10 +106,11 @@ def plan(
 
     The peak is what the run adds to what the process already holds (torch, the trace). On CUDA it includes the copy of
     the trace, unless that is on the device already; a trace of more than a quarter of the memory is not copied as a
-    whole. For a `Trace` the entries of the affinity are estimated from a sample of its rows, without random numbers, in
-    two or three seconds on one core. The peak was then within 7 % of that of the process for the cases of
-    benchmarks/suites/pipeline.py on the CPU. A shape counts as float32. For a shape, the plan assumes the upper ends of
-    what was measured, and units that are independent in each slice.
+    whole. The samples of a masked trace are not reduced, whatever ``n_pca`` is. For a `Trace` the entries of the
+    affinity are estimated from a sample of its rows, without random numbers, in two or three seconds on one core. The
+    peak was then within 7 % of that of the process for the cases of benchmarks/suites/pipeline.py on the CPU. A shape
+    counts as float32. For a shape, the plan assumes the upper ends of what was measured, and units that are independent
+    in each slice.
 
     Parameters
     ----------
@@ -150,7 +151,7 @@ def plan(
         expected["interslice"] = check_number("active_share", active_share, low=0, high=1)
     if active_tiles is not None:
         expected["tiles"] = check_number("active_tiles", active_tiles, low=0, high=1)
-    entries = Entries()
+    entries, p = Entries(), params_for(trace, p)
     if trace is not None and active_share is None:
         may_take_tiles = storage == "tiles" or (storage == "auto" and target.type == "cuda")
         entries = sampled_entries(trace, p, tiles=may_take_tiles and active_tiles is None)
@@ -174,8 +175,13 @@ def check_least(shape_or_trace: Any, p: Params, device: torch.device, available:
     InputError
         With the numbers, and the setting that helps.
     """
-    shape, dtype, _ = _shape_of(shape_or_trace)
-    plan_run(shape, p, dtype=dtype, device=device, available=available, entries=LEAST).check()
+    shape, dtype, trace = _shape_of(shape_or_trace)
+    plan_run(shape, params_for(trace, p), dtype=dtype, device=device, available=available, entries=LEAST).check()
+
+
+def params_for(trace: Trace | None, p: Params) -> Params:
+    """The parameters of a run of ``trace``: step 2 does not reduce the samples of a masked trace."""
+    return p if trace is None or trace.mask is None else replace(p, n_pca=None)
 
 
 def plan_run(

@@ -91,13 +91,14 @@ def sampled_entries(trace: Trace, p: Params, tiles: bool = False) -> Entries:
     chosen = (epochs[:, None] * trace.n_timesteps + steps).flatten()
     points, resolution = _points(trace.subsample(epochs=epochs, timesteps=steps), p)
     options: dict[str, Any] = {"decay": p.decay, "thresh": p.thresh, "backend": p.knn_backend, "dtype": points.dtype}
-    intraslice = intraslice_affinity(points, knn=p.intraslice_knn, resolution=resolution, **options)
+    masked = trace.mask is not None
+    intraslice = intraslice_affinity(points, knn=p.intraslice_knn, resolution=resolution, masked=masked, **options)
     entries = Entries(share, intraslice.nnz / intraslice.shape[0], alone)
     if alone:  # else no piece is loose
         rows, units = _spread(len(chosen), n_rows), _spread(trace.n_units, n_units)
         pieces = _pieces(intraslice)[rows][:, units]
         entries = entries._replace(loose=_loose_pieces(unit_points, chosen[rows], pieces, reach))
-    return entries._replace(tiles=_active_share(unit_points, reach)) if tiles else entries
+    return entries._replace(tiles=_active_share(unit_points, reach, masked)) if tiles else entries
 
 
 def _points(trace: Trace, p: Params) -> tuple[torch.Tensor, torch.Tensor]:  # (S, M, min(D, n_pca)), (S, M) float64
@@ -111,13 +112,13 @@ def _spread(n: int, k: int, shift: float = 0.0) -> np.ndarray:  # (min(n, k),)
     return ((np.arange(k) + shift) * (n / k)).astype(int)
 
 
-def _active_share(unit_points: torch.Tensor, reach: float) -> float:  # (M, S, D)
+def _active_share(unit_points: torch.Tensor, reach: float, masked: bool) -> float:  # (M, S, D)
     """Share of the tiles with a pair within ``reach``; from some units, if rows of tiles of all are too much work."""
     n_units, n_slices, n_features = unit_points.shape
     row_work = 2 * TILE * n_slices * max(1, n_features)  # in two orders
     units = _spread(n_units, max(1, min(n_units, int(WORK / (LEAST_TILE_ROWS * row_work)))))
     n_rows = max(LEAST_TILE_ROWS, min(SAMPLED_ROWS, int(WORK / (len(units) * row_work))))
-    return active_share(unit_points[torch.from_numpy(units).to(unit_points.device)], reach, n_rows)
+    return active_share(unit_points[torch.from_numpy(units).to(unit_points.device)], reach, n_rows, masked)
 
 
 def _interslice(
@@ -128,27 +129,40 @@ def _interslice(
     knn = min(p.interslice_knn, n_slices - 1)
     rows = [torch.from_numpy(_spread(n_slices, n_rows, unit / n_units)) for unit in range(n_units)]
     of_units = list(zip(unit_points, rows, strict=True))
-    nearest = [
-        torch.cat([torch.topk(block, knn + 1, dim=1, largest=False).values[:, -1] for block in _blocks(*unit)])
-        for unit in of_units
-    ]
-    medians = median(torch.stack(nearest))
-    bandwidth = torch.maximum(medians, unit_floor(medians, resolution)).mean()
+    nearest = [torch.cat([_kth(block, knn) for block in _blocks(*unit)]) for unit in of_units]
+    rounding = torch.stack([floor[chosen.to(floor.device)] for floor, chosen in zip(resolution, rows, strict=True)])
+    bandwidth = _bandwidth(torch.stack(nearest), resolution, rounding)
     reach = float(cut_distance(bandwidth, decay=2, thresh=p.thresh))
     counts = torch.cat([_neighbors(*unit, reach) for unit in of_units])
     return float(counts.sum()) / (len(counts) * (n_slices - 1)), float((counts == 0).double().mean()), reach
 
 
+def _kth(block: torch.Tensor, knn: int) -> torch.Tensor:  # (r, S) -> (r,)
+    """The distance to the ``knn``-th nearest other point, or to the farthest of fewer; NaN for no point at all."""
+    nearest = torch.topk(block, knn + 1, dim=1, largest=False).values
+    return nearest.masked_fill_(nearest.isinf(), -1).amax(1).masked_fill_(nearest[:, 0] < 0, torch.nan)
+
+
+def _bandwidth(nearest: torch.Tensor, resolution: torch.Tensor, of_rows: torch.Tensor) -> torch.Tensor:
+    """`interslice_bandwidth` from sampled rows: ``nearest`` (M, r), and ``resolution`` (M, S), also of these rows."""
+    if not bool(resolution.isnan().any()):
+        medians = median(nearest)
+        return torch.maximum(medians, unit_floor(medians, resolution)).mean()
+    medians, floors = (values.nanquantile(0.5, dim=1) for values in (nearest, of_rows))
+    return torch.maximum(medians, floors).nanmean()
+
+
 def _neighbors(points: torch.Tensor, rows: torch.Tensor, reach: float) -> torch.Tensor:  # (S, D), (r,) -> (r,)
-    """How many other points lie within ``reach`` of each row."""
-    counts = [(block <= reach).sum(1) - 1 for block in _blocks(points, rows)]
+    """How many other points lie within ``reach`` of each row. A point without samples is not even near itself."""
+    counts = [(block <= reach).sum(1).sub_(1).clamp_min_(0) for block in _blocks(points, rows)]
     return torch.cat(counts) if counts else rows.new_zeros(0)
 
 
 def _blocks(points: torch.Tensor, rows: torch.Tensor) -> Iterator[torch.Tensor]:  # (S, D), (r,) -> (r_b, S)
     """Distances of the ``rows`` to all points, some rows at a time."""
+    masked = bool(points.isnan().any())
     for part in row_chunks(len(rows), len(points), BLOCK_DISTANCES):
-        yield distances_by_difference(points[rows[part].to(points.device)], points)
+        yield distances_by_difference(points[rows[part].to(points.device)], points, masked)
 
 
 def _pieces(intraslice: Csr) -> np.ndarray:  # (S M, M) -> (S, M)
@@ -167,8 +181,10 @@ def _loose_pieces(unit_points: torch.Tensor, slices: np.ndarray, pieces: np.ndar
     """Loose pieces per slice: those in ``pieces`` (r, M) of the ``slices`` (r,) without a linked node.
 
     A node is linked if another slice lies within ``reach``. After its first linked node a piece is not searched again.
+    A node that is left out of the graph is no piece.
     """
     linked = np.zeros(pieces.max() + 1, bool)
+    linked[pieces[unit_points.isnan().all(2).T.cpu().numpy()[slices]]] = True
     for points, piece in zip(unit_points, pieces.T, strict=True):
         unlinked = ~linked[piece]
         counts = _neighbors(points, torch.from_numpy(slices[unlinked]), reach)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..embedding import Embedding
-from ..errors import InputError, InputTypeError, check_choice, check_number
+from ..errors import InputError, InputTypeError, check_choice, check_number, listed
 from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import Coloring, are_numbers, categorical, every_few, ordered, round_ticks
 from .names import texts
@@ -26,6 +27,7 @@ Place = tuple[float, float, float, float]  # left, bottom, width, height, in fra
 def panels(
     embedding: Embedding,
     *,
+    color_by: Sequence[str] | None = None,
     path: str | os.PathLike[str] | None = None,
     figsize: tuple[float, float] | None = None,
     point_size: float | str = "auto",
@@ -35,12 +37,15 @@ def panels(
     Two components are drawn in the plane, and three or more in space (the first three). A single component is drawn
     against the epoch, or against the time step of a single epoch. Without a most active class there are three panels in
     a row. Dots are drawn in a fixed random order, so that no label hides another. Of more than 200,000 nodes, a fixed
-    random sample of 200,000 is drawn, and a note on the figure gives both numbers.
+    random sample of 200,000 is drawn, and a note on the figure gives both numbers. Nodes without a place (a row of NaN)
+    are not drawn, and another note counts them.
 
     Parameters
     ----------
     embedding : Embedding
         The nodes to draw.
+    color_by : sequence of "epoch", "timestep", "unit" and "most_active", optional
+        The panels, in this order; None draws all.
     path : str or path, optional
         A .png, .svg or .pdf file to write. An existing file is replaced. Dots are pixels in all three formats.
     figsize : (width, height), optional
@@ -56,14 +61,15 @@ def panels(
     Raises
     ------
     InputError, InputTypeError
-        No `Embedding`, or a bad ``path``, ``figsize`` or ``point_size``.
+        No `Embedding`, one in which no node has a place, or a bad ``path``, ``figsize`` or ``point_size``.
     """
     if not isinstance(embedding, Embedding):
         raise InputTypeError(f"embedding is a {type(embedding).__name__}; accepted: an Embedding")
     path = check_path(path)
-    shown = _draw_order(embedding.n_nodes)
+    placed = _placed(embedding)
+    shown = placed[_draw_order(len(placed))]
     points = _points(embedding, shown)
-    colorings = _colorings(embedding, shown)
+    colorings = _chosen(_colorings(embedding, shown), color_by)
     figure = new_figure(_figsize(figsize, points, len(colorings)))
     places = _places(figure, len(colorings))
     style = _dot_style(point_size, len(shown), _square_inches(figure, places[0][0]))
@@ -73,9 +79,17 @@ def panels(
         axes.scatter(*points.T, c=coloring.values, cmap=coloring.cmap, norm=coloring.norm, **_flat_or_deep(axes, style))
         _title(figure, panel, TITLES[name])
         _draw_key(figure, key, coloring)
-    _note_sample(figure, len(shown), embedding.n_nodes)
+    _note_nodes(figure, len(shown), len(placed), embedding.n_nodes)
     save_figure(figure, path)
     return figure
+
+
+def _placed(embedding: Embedding) -> np.ndarray:  # (n,)
+    """The nodes that have a place."""
+    placed = np.flatnonzero(np.isfinite(embedding.coordinates[:, 0]))
+    if not placed.size:
+        raise InputError("embedding has NaN in every row; accepted: at least one node with a place")
+    return placed
 
 
 def _draw_order(n_nodes: int) -> np.ndarray:
@@ -112,6 +126,14 @@ def _colorings(embedding: Embedding, shown: np.ndarray) -> dict[str, Coloring]:
         classes, index = np.unique(embedding.most_active, return_inverse=True)
         result["most_active"] = categorical(index[shown], classes)
     return result
+
+
+def _chosen(colorings: dict[str, Coloring], color_by: Any) -> dict[str, Coloring]:
+    if color_by is None:
+        return colorings
+    if isinstance(color_by, str) or not set(color_by) <= colorings.keys() or not color_by:
+        raise InputError(f"color_by={color_by!r} names no panels; accepted: a list of {listed(colorings.keys())}")
+    return {name: colorings[name] for name in color_by}
 
 
 def _dot_style(point_size: float | str, n: int, square_inches: float) -> dict[str, Any]:
@@ -292,7 +314,8 @@ def _bar(figure: Figure, place: Place, coloring: Coloring) -> None:
     bar.ax.tick_params(labelsize=TICK_SIZE, labelcolor=INK, color=FAINT, width=0.7, length=2.5, pad=2)
 
 
-def _note_sample(figure: Figure, n_shown: int, n_nodes: int) -> None:
-    if n_shown < n_nodes:
-        note = f"{n_shown:,} of {n_nodes:,} nodes drawn, chosen at random"
-        figure.text(0.995, 0.006, note, ha="right", va="bottom", fontsize=TICK_SIZE - 1.5, color=FAINT)
+def _note_nodes(figure: Figure, n_shown: int, n_placed: int, n_nodes: int) -> None:
+    notes = [f"{n_nodes - n_placed:,} of {n_nodes:,} nodes have no place"] * (n_placed < n_nodes)
+    notes += [f"{n_shown:,} of {n_placed:,} nodes drawn, chosen at random"] * (n_shown < n_placed)
+    if notes:
+        figure.text(0.995, 0.006, "; ".join(notes), ha="right", va="bottom", fontsize=TICK_SIZE - 1.5, color=FAINT)

@@ -127,7 +127,7 @@ class Recorder:
         on_error: str = "warn",
     ) -> None:
         _check_required(model, layers, probe, layer)
-        self._model, self._layers = model, layers or ""
+        self._model, self._layers = model, "" if layers is None else layers
         axes = {"batch_first": batch_first, "time_axis": time_axis}
         self._options: Any = {"state": state, "layer": layer, "direction": direction} | axes
         self._find_layers()  # shows a mistake now rather than at the first snapshot

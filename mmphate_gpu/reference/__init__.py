@@ -7,7 +7,7 @@ error.
 Shapes: S slices, M units, P samples, D features, N = S M nodes, L landmarks, C components.
 """
 
-from .affinity import interslice_affinity, interslice_bandwidth, intraslice_affinity, multislice_affinity
+from .affinity import graph_nodes, interslice_affinity, interslice_bandwidth, intraslice_affinity, multislice_affinity
 from .diffusion import (
     diffusion_potential,
     knee,
@@ -29,6 +29,7 @@ __all__ = [
     "diffusion_operators",
     "diffusion_potential",
     "flat_points",
+    "graph_nodes",
     "interpolate",
     "interslice_affinity",
     "interslice_bandwidth",

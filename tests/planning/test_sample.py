@@ -103,7 +103,7 @@ def test_the_share_of_active_tiles_is_that_of_the_layout(monkeypatch, counted_en
 def test_the_share_of_active_tiles_is_estimated_where_it_matters(monkeypatch):
     seen = []
     trace = as_trace(walk(40, 3, 5))
-    monkeypatch.setattr(sample, "_active_share", lambda points, reach: seen.append(reach) or 0.25)
+    monkeypatch.setattr(sample, "_active_share", lambda points, reach, masked: seen.append(reach) or 0.25)
     plan(trace, device="cpu")
     plan(trace, device="24 GB card", active_tiles=0.1)
     plan(trace, device="24 GB card", storage="sparse")

@@ -38,11 +38,32 @@ def test_four_panels_in_the_plane_or_in_space(components, projection):
     assert {each.name for each in axes.values()} == {projection}
 
 
+@pytest.mark.parametrize("components", [1, 2, 3])
+def test_nodes_without_a_place_are_not_drawn(components):
+    whole = fake(components=components)
+    coordinates = whole.coordinates.copy()
+    coordinates[::5] = np.nan
+    partly = Embedding(coordinates, whole.layout, most_active=whole.most_active)
+    figure = panels(partly)
+    for axes in panel_axes(figure).values():
+        assert len(dots(axes).get_offsets()) == 96 and np.isfinite(axes.get_xlim()).all()
+    assert "24 of 120 nodes have no place" in [text.get_text() for text in figure.texts]
+    with pytest.raises(InputError, match="embedding has NaN in every row; accepted: at least one node with a place"):
+        panels(Embedding(np.full((120, 2), np.nan), whole.layout))
+
+
 @pytest.mark.parametrize("components", [2, 3])
 def test_three_panels_in_a_row_without_classes(components):
     figure = panels(fake(components=components, classes=None))
     assert list(panel_axes(figure)) == ["epoch", "timestep", "unit"]
     assert len({round(text.get_position()[1], 6) for text in figure.texts}) == 1
+
+
+def test_panels_can_be_chosen():
+    assert list(panel_axes(panels(fake(), color_by=["unit", "epoch"]))) == ["unit", "epoch"]
+    for color_by, embedding in (("epoch", fake()), ([], fake()), (["most_active"], fake(classes=None))):
+        with pytest.raises(InputError, match="names no panels; accepted: a list of 'epoch', 'timestep', 'unit'"):
+            panels(embedding, color_by=color_by)
 
 
 def test_titles_name_the_panels():

@@ -15,8 +15,6 @@ from mmphate_gpu import InputError, KerasRecorder, every
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is imported
 keras = pytest.importorskip("keras")
-# Keras converts its variables to NumPy in a way that NumPy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 layers = keras.layers
 X = np.random.default_rng(0).normal(size=(24, 7, 3)).astype("float32")
 LABELS = np.arange(24) % 2

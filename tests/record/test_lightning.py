@@ -18,11 +18,6 @@ from mmphate_gpu import InputError, LightningRecorder, every, load_trace
 from mmphate_gpu.record.callbacks import usable_metrics
 
 pl = pytest.importorskip("lightning.pytorch")
-# The trainer advises on workers and devices, and its own use of torch is deprecated.
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:The '\w+' does not have many workers"),
-    pytest.mark.filterwarnings(r"ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-]
 X = torch.randn(24, 7, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(24) % 2
 PROBE = X[:10]

@@ -19,9 +19,13 @@ from mmphate_gpu import (
     Embedding,
     InputError,
     InputTypeError,
+    KerasRecorder,
     Landmarks,
+    LightningRecorder,
+    LiveEmbedding,
     MDSResult,
     Params,
+    Placement,
     Plan,
     Recorder,
     Trace,
@@ -58,6 +62,8 @@ def estimators(array: np.ndarray[Any, Any]) -> None:
     assert_type(op.stress_, float)
     assert_type(op.n_landmark_, int)
     assert_type(op.bandwidth_, float)
+    assert_type(op.placement_, Placement)
+    assert_type(op.placement_.coordinates(as_trace(array)), torch.Tensor)
     assert_type(op.result_, Embedding)
     assert_type(op.affinity_ @ torch.ones(3), torch.Tensor)
     assert_type(op.report_, list[dict[str, Any]])
@@ -89,7 +95,13 @@ def results(embedding: Embedding) -> None:
 def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     with Recorder(model, ["rnn", "head"], probe, labels=[0, 1], epochs=every(5, after=28)) as recorder:
         assert_type(recorder.snapshot(0, loss=0.5), bool)
+        live = LiveEmbedding(recorder, refit_every=5, out="live/", max_overhead=None, n_components=3)
     assert_type(recorder.epochs, list[float])
+    assert_type(live.embedding, Embedding | None)
+    live.close()
+    callback = LightningRecorder("rnn", probe, when="step", epochs=every(100))
+    assert_type(callback.trace(), Trace)
+    LiveEmbedding(KerasRecorder(["lstm"], probe, labels=[0, 1]))
     assert_type(recorder.trace(), Trace)
     assert_type(datasets.bifurcation("hopf", n_epochs=10), Trace)
     assert_type(datasets.random_walk(n_slices=10), Trace)
