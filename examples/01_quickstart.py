@@ -51,7 +51,7 @@ optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 probe_cues = torch.arange(N_CUES).repeat(15)
 probe = sequences(probe_cues)
 
-with Recorder(model, "rnn", probe=probe, labels=probe_cues) as recorder:
+with Recorder(model, "rnn", probe, labels=probe_cues) as recorder:
     recorder.snapshot(0)  # before training
     for epoch in range(1, N_EPOCHS + 1):
         train_one_epoch(model, optimizer)

@@ -94,7 +94,7 @@ def train(letters: str, n_units: int, *, epochs: int, n_snapshots: int, seed: in
     snapshots = set((np.linspace(0, 1, n_snapshots) ** 2 * epochs).round().astype(int).tolist())
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=LEARNING_RATE / 50)
-    with Recorder(model, "rnn", probe=x, labels=list(TRAINED)) as recorder:
+    with Recorder(model, "rnn", x, labels=list(TRAINED), epochs=snapshots) as recorder:
         recorder.snapshot(0)
         for epoch in range(1, epochs + 1):
             optimizer.zero_grad()
@@ -103,8 +103,7 @@ def train(letters: str, n_units: int, *, epochs: int, n_snapshots: int, seed: in
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            if epoch in snapshots:
-                recorder.snapshot(epoch)
+            recorder.snapshot(epoch)
     return model, recorder.trace()
 
 

@@ -68,37 +68,45 @@ std::vector<double> stack(Int n_sets, Int n, Int p) {
     return points;
 }
 
+// Sequences of four steps: feature f of a point lacks after its length, which is 2 to 4.
+void shorten(Int n, Int p, double* points) {
+    for (Int i = 0; i < n; ++i)
+        for (Int f = 0; f < p; ++f)
+            if (i % 4 >= 2 + f % 3) points[i * p + f] = std::nan("");
+}
+
 // The distance within which about one pair in ten lies.
 constexpr double reach = 1.5;
 constexpr Int p = 10;
 
-typedef int RadiusCount(const double*, Int, Int, Int, double, Int*, int);
-typedef int RadiusFill(const double*, Int, Int, Int, Int, Int, double, double, double, const Int*, const Int*, Int*,
-                       void*, int, void*, int, int);
+typedef int RadiusCount(const double*, Int, Int, Int, Int, double, Int*, int);
+typedef int RadiusFill(const double*, Int, Int, Int, Int, Int, Int, double, double, double, const Int*, const Int*,
+                       Int*, void*, int, void*, int, int);
 
-void radius_affinity() {
+void radius_affinity(const std::string& unit, Int masked) {
     auto* count = entry_point<RadiusCount>("radius_count");
     auto* fill = entry_point<RadiusFill>("radius_fill");
     for (Int n : {400, 800, 1600}) {
-        const std::vector<double> points = stack(1, n, p);
+        std::vector<double> points = stack(1, n, p);
+        if (masked) shorten(n, p, points.data());
         std::vector<Int> counts(n), indptr(n + 1, 0), gap_at(n);
-        auto call = [&] { return count(points.data(), 1, n, p, reach, counts.data(), one_thread); };
-        if (runs("radius_count, one unit")) counted("radius_count, one unit", n, call);
-        if (!runs("radius_fill, one unit")) continue;
+        auto call = [&] { return count(points.data(), 1, n, p, masked, reach, counts.data(), one_thread); };
+        if (runs("radius_count, " + unit)) counted("radius_count, " + unit, n, call);
+        if (!runs("radius_fill, " + unit)) continue;
         call();
         for (Int i = 0; i < n; ++i) indptr[i + 1] = indptr[i] + counts[i];
         const std::vector<Int> gap(n, 0);
         std::vector<std::int32_t> indices(indptr[n]);
         std::vector<float> values(indptr[n]);
-        counted("radius_fill, one unit", n, [&] {
-            return fill(points.data(), 1, n, p, 0, n, reach, reach / 3, 2.0, indptr.data(), gap.data(), gap_at.data(),
-                        indices.data(), 0, values.data(), 1, one_thread);
+        counted("radius_fill, " + unit, n, [&] {
+            return fill(points.data(), 1, n, p, masked, 0, n, reach, reach / 3, 2.0, indptr.data(), gap.data(),
+                        gap_at.data(), indices.data(), 0, values.data(), 1, one_thread);
         });
     }
 }
 
-typedef int SymmetrizedAffinity(const double*, const double*, Int, Int, Int, double, double, double, double, const Int*,
-                                Int*, void*, int, void*, int, int);
+typedef int SymmetrizedAffinity(const double*, const double*, Int, Int, Int, Int, double, double, double, double,
+                                const Int*, Int*, void*, int, void*, int, int);
 
 // Both passes: counts, then entries.
 void symmetrized_affinity(const std::string& name, Int n_sets, Int n, Int size) {
@@ -114,7 +122,7 @@ void symmetrized_affinity(const std::string& name, Int n_sets, Int n, Int size) 
     const double cut = 1.56;  // where exp(-u^5) = 1e-4
     counted(name, size, [&] {
         auto pass = [&](const Int* from, Int* counts) {
-            return affinity(points.data(), bandwidth.data(), n_sets, n, p, 5.0, 1e-4, 1e-38, cut, from, counts,
+            return affinity(points.data(), bandwidth.data(), n_sets, n, p, 0, 5.0, 1e-4, 1e-38, cut, from, counts,
                             indices.data(), 0, values.data(), 1, one_thread);
         };
         if (int status = pass(nullptr, counts.data())) return status;
@@ -123,26 +131,27 @@ void symmetrized_affinity(const std::string& name, Int n_sets, Int n, Int size) 
     });
 }
 
-typedef int KthNeighborDistance(const double*, Int, Int, Int, Int, double*, int);
-typedef int MedianKthNeighborDistance(const double*, Int, Int, Int, Int, Int, double*, int);
+typedef int KthNeighborDistance(const double*, Int, Int, Int, Int, Int, double*, int);
+typedef int MedianKthNeighborDistance(const double*, Int, Int, Int, Int, Int, Int, double*, int);
 
 void kth_neighbor_distance(const std::string& name, Int n_sets, Int n, Int k, Int size) {
     if (!runs(name)) return;
     auto* kth = entry_point<KthNeighborDistance>("kth_neighbor_distance");
     const std::vector<double> points = stack(n_sets, n, p);
     std::vector<double> distances(n_sets * n);
-    counted(name, size, [&] { return kth(points.data(), n_sets, n, p, k, distances.data(), one_thread); });
+    counted(name, size, [&] { return kth(points.data(), n_sets, n, p, 0, k, distances.data(), one_thread); });
 }
 
 // Sizes above four times the 256 sampled points, below which all distances are computed.
-void median_kth_neighbor_distance() {
-    const std::string name = "median_kth_neighbor_distance, one unit";
+void median_kth_neighbor_distance(const std::string& unit, Int masked) {
+    const std::string name = "median_kth_neighbor_distance, " + unit;
     if (!runs(name)) return;
     auto* median = entry_point<MedianKthNeighborDistance>("median_kth_neighbor_distance");
     for (Int n : {1100, 2200, 4400}) {
-        const std::vector<double> points = stack(1, n, p);
+        std::vector<double> points = stack(1, n, p);
+        if (masked) shorten(n, p, points.data());
         double distance;
-        counted(name, n, [&] { return median(points.data(), 1, n, p, 25, 256, &distance, one_thread); });
+        counted(name, n, [&] { return median(points.data(), 1, n, p, masked, 25, 256, &distance, one_thread); });
     }
 }
 
@@ -267,12 +276,12 @@ int main(int argc, char** argv) {
     if (!processor_has(isa)) return std::fprintf(stderr, "no %s here\n", isa.c_str()), unavailable;
     library = dlopen(argv[1], RTLD_NOW);
     if (!library) return std::fprintf(stderr, "%s\n", dlerror()), 1;
-    radius_affinity();
+    radius_affinity("one unit", 0), radius_affinity("a masked unit", 1);
     for (Int n_sets : {500, 1000, 2000}) symmetrized_affinity("symmetrized_affinity, 6 units", n_sets, 6, n_sets);
     for (Int n : {40, 80, 160}) symmetrized_affinity("symmetrized_affinity, ever more units", 10, n, n);
     for (Int n_sets : {500, 1000, 2000}) kth_neighbor_distance("kth_neighbor_distance, 6 units", n_sets, 6, 2, n_sets);
     for (Int n : {300, 600, 1200}) kth_neighbor_distance("kth_neighbor_distance, one unit", 1, n, 25, n);
-    median_kth_neighbor_distance();
+    median_kth_neighbor_distance("one unit", 0), median_kth_neighbor_distance("a masked unit", 1);
     for (Int width : {1, 8, 110}) csr_matmul<double>("float64", width), csr_matmul<float>("float32", width);
     landmark_aggregate();
     assign_nearest<float>("float32"), assign_nearest<double>("float64");

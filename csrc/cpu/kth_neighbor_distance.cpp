@@ -33,7 +33,7 @@ inline double kth_of_row(const Screen& set, std::int64_t i, std::int64_t k, Buff
     buffers.fit(set);
     float* rough = buffers.rough.data();
     float* all = rough + set.padded;
-    each_part(set, i, 0, [&](const auto& metric, std::int64_t first, std::int64_t last) {
+    each_part(set, i, 0, [&](auto metric, std::int64_t first, std::int64_t last) {
         for (std::int64_t j = first; j < last; j += lanes<float>) {
             Vec<float> squares[1];
             metric.template rough<1>(i, j, squares);
@@ -75,15 +75,14 @@ void kth_of_set(const Screen& set, std::int64_t k, const std::int64_t* rows, std
 
 // The k-th distances of a set that is too small for a screen.
 void kth_of_few(const Points& points, std::int64_t s, std::int64_t k, double* distances) {
-    double squares[screened_from];
-    for (std::int64_t i = 0; i < points.n; ++i) {
-        for (std::int64_t j = 0; j < points.n; ++j) {
-            const double square = points.squared(s, i, j);
-            squares[j] = square >= 0 ? square : infinity;  // NaN: nothing in common
+    points.with_squares(s, [=, n = points.n](auto squared) {
+        double squares[screened_from];
+        for (std::int64_t i = 0; i < n; ++i) {
+            for (std::int64_t j = 0; j < n; ++j) squares[j] = squared(i, j);
+            squares[i] = -1;
+            distances[i] = std::sqrt(kth_smallest(squares, n, k + 1));
         }
-        squares[i] = -1;
-        distances[i] = std::sqrt(kth_smallest(squares, points.n, k + 1));
-    }
+    });
 }
 
 void kth(const Points& points, std::int64_t k, double* distances, int threads) {
@@ -101,22 +100,25 @@ void kth(const Points& points, std::int64_t k, double* distances, int threads) {
 // Adds the pairs of rows i0 .. i0+R-1 with the later places up to last-1 to the counts of both places: `below` counts
 // the places that surely lie nearer than `low`, and `within` those that may lie within `high`.
 template <int R, class Metric>
-inline void bracket_part(const Metric& metric, std::int64_t i0, std::int64_t first, std::int64_t last, float low,
-                         float high, std::int32_t* below, std::int32_t* within) {
+inline void bracket_part(Metric metric, std::int64_t i0, std::int64_t first, std::int64_t last, float low, float high,
+                         std::int32_t* below, std::int32_t* within) {
     typedef Vec<std::int32_t> Int;
     const Vec<float> least = splat<float>(low), most = splat<float>(high);
-    Int row_below[R], row_within[R];
+    Int row_below[R], row_within[R], lane;
+    for (int l = 0; l < lanes<float>; ++l) lane[l] = l;
     for (int r = 0; r < R; ++r) row_below[r] = row_within[r] = Int{};
     for (std::int64_t j = first; j < last; j += lanes<float>) {
         Vec<float> squares[R];
         metric.template rough<R>(i0, j, squares);
         Int column_below = load<std::int32_t>(below + j), column_within = load<std::int32_t>(within + j);
         const bool edge = j < i0 + R || j + lanes<float> > last;
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
             Int near = (Int)(squares[r] <= least), may = (Int)(squares[r] <= most);
-            if (edge)  // only pairs with later places of this part count
-                for (int l = 0; l < lanes<float>; ++l)
-                    if (j + l <= i0 + r || j + l >= last) near[l] = may[l] = 0;
+            if (edge) {  // only pairs with later places of this part count
+                const Int inside = (lane > (std::int32_t)(i0 + r - j)) & (lane < (std::int32_t)(last - j));
+                near &= inside, may &= inside;
+            }
             row_below[r] -= near, column_below -= near;
             row_within[r] -= may, column_within -= may;
         }
@@ -132,7 +134,7 @@ template <int R>
 void bracket_rows(const Screen& set, std::int64_t i0, float low, float high, std::int32_t* below,
                   std::int32_t* within) {
     const std::int64_t from = i0 / lanes<float> * lanes<float>;
-    each_part(set, i0, from, [&](const auto& metric, std::int64_t first, std::int64_t last) {
+    each_part(set, i0, from, [&](auto metric, std::int64_t first, std::int64_t last) {
         bracket_part<R>(metric, i0, first, last, low, high, below, within);
     });
 }

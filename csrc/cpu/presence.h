@@ -12,8 +12,8 @@ namespace MMP_ISA {
 // Rows whose squares are computed together.
 constexpr int rows_at_once = 8;
 
-// Points that have the same features, at the places first .. end-1; `mixed` points have any. The places from `end` up to
-// `last` hold no point, so that a block of rows or a register of columns never has points of two runs.
+// Points that have the same features, at the places first .. end-1; those of a `mixed` run have any. The places from
+// `end` up to `last` hold no point, so that a block of rows or a register of columns never has points of two runs.
 struct Run {
     std::int64_t first, end, last;
     bool mixed;

@@ -13,7 +13,7 @@ inline void count_inside(const Screen& set, std::int64_t i0, std::int64_t rows, 
 
 // Adds the pairs of rows i0 .. i0+R-1 with the places first .. last-1 to the counts of both.
 template <int R, class Metric>
-inline void count_part(const Metric& metric, std::int64_t i0, std::int64_t first, std::int64_t last, float surely,
+inline void count_part(Metric metric, std::int64_t i0, std::int64_t first, std::int64_t last, float surely,
                        float possibly, double limit, std::int32_t* counts) {
     typedef Vec<std::int32_t> Int;
     const Vec<float> least = splat<float>(surely), most = splat<float>(possibly);
@@ -46,7 +46,7 @@ inline void count_part(const Metric& metric, std::int64_t i0, std::int64_t first
 template <int R>
 void count_rows(const Screen& set, std::int64_t i0, float surely, float possibly, double limit, std::int32_t* counts) {
     count_inside(set, i0, R, limit, counts);
-    each_part(set, i0, i0 + R, [&](const auto& metric, std::int64_t first, std::int64_t last) {
+    each_part(set, i0, i0 + R, [&](auto metric, std::int64_t first, std::int64_t last) {
         count_part<R>(metric, i0, first, last, surely, possibly, limit, counts);
     });
 }
@@ -160,7 +160,8 @@ inline std::int64_t affinities(const Screen& set, std::int64_t i, std::int32_t* 
     return kept;
 }
 
-// Writes the row of point i of set s; the list has points. False if the row has no room for exactly k entries and its gap.
+// Writes the row of point i of set s from a list of points. False if the row has no room for exactly k entries and its
+// gap.
 template <class I, class T>
 bool write_row(const Target<I, T>& target, std::int64_t s, std::int64_t i, const std::int32_t* list, std::int64_t k,
                const double* values) {
@@ -302,12 +303,15 @@ void symmetrized_set(const Screen& set, const double* bandwidth, double decay, d
 template <class Take>
 void symmetrized_few(const Points& points, std::int64_t s, const double* bandwidth, double decay, double thresh,
                      double smallest, double cut, Take take) {
-    for (std::int64_t i = 0; i < points.n; ++i)
-        for (std::int64_t j = 0; j < points.n; ++j) {
-            const double square = points.squared(s, i, j);
-            const double value = symmetrized_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
-            if (value > 0) take(i, j, value);
-        }
+    points.with_squares(s, [=, n = points.n](auto squared) {
+        for (std::int64_t i = 0; i < n; ++i)
+            for (std::int64_t j = 0; j < n; ++j) {
+                const double square = squared(i, j);
+                const double value =
+                    symmetrized_value(square, bandwidth[i], bandwidth[j], decay, thresh, smallest, cut);
+                if (value > 0) take(i, j, value);
+            }
+    });
 }
 
 template <class I, class T>

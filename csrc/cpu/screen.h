@@ -9,8 +9,8 @@ namespace MMP_ISA {
 // Sets of fewer points are compared pair by pair in float64 alone.
 constexpr std::int64_t screened_from = 32;
 
-// A point set, feature by feature: in float64, and in float32, where it is centered and scaled to about 1. A point has a
-// place, which is its number, unless the set is masked (see Presence). Places without a point are NaN, as are features
+// A point set, feature by feature: in float64, and in float32, where it is centered and scaled to about 1. The place of
+// a point is its number, unless the set is masked (see Presence). Places without a point are NaN, and so are features
 // that a point lacks.
 struct Screen : MmpScreen, Presence {
     std::int64_t n = 0, p = 0, places = 0, padded = 0;
@@ -64,18 +64,18 @@ struct Screen : MmpScreen, Presence {
 struct AllFeatures {
     const Screen& set;
 
-    template <int R> void rough(std::int64_t i0, std::int64_t j, Vec<float>* squares) const {
+    template <int R> MMP_INLINE void rough(std::int64_t i0, std::int64_t j, Vec<float>* squares) const {
         for (int r = 0; r < R; ++r) squares[r] = Vec<float>{};
-        const float* feature = set.rough.data();
-        for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
-            const Vec<float> x = load<float>(feature + j);
+        const float *row = set.rough.data() + i0, *column = set.rough.data() + j;
+        for (std::int64_t f = 0; f < set.p; ++f, row += set.padded, column += set.padded) {
+            const Vec<float> x = load<float>(column);
             for (int r = 0; r < R; ++r) {
-                const Vec<float> d = x - splat<float>(feature[i0 + r]);
+                const Vec<float> d = x - splat<float>(row[r]);
                 squares[r] = fused(d, d, squares[r]);
             }
         }
     }
-    template <class Others> Vec<double> exact(std::int64_t i, Others others) const {
+    template <class Others> MMP_INLINE Vec<double> exact(std::int64_t i, Others others) const {
         const double* feature = set.exact.data();
         Vec<double> sum{};
         for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
@@ -91,20 +91,21 @@ struct CommonFeatures {
     const Screen& set;
     const Common common;
 
-    template <int R> void rough(std::int64_t i0, std::int64_t j, Vec<float>* squares) const {
+    template <int R> MMP_INLINE void rough(std::int64_t i0, std::int64_t j, Vec<float>* squares) const {
         for (int r = 0; r < R; ++r) squares[r] = Vec<float>{};
+        const float *row = set.rough.data() + i0, *column = set.rough.data() + j;
         for (std::int64_t c = 0; c < common.size; ++c) {
-            const float* feature = set.rough.data() + common.features[c] * set.padded;
-            const Vec<float> x = load<float>(feature + j);
+            const std::int64_t at = common.features[c] * set.padded;
+            const Vec<float> x = load<float>(column + at);
             for (int r = 0; r < R; ++r) {
-                const Vec<float> d = x - splat<float>(feature[i0 + r]);
+                const Vec<float> d = x - splat<float>(row[at + r]);
                 squares[r] = fused(d, d, squares[r]);
             }
         }
         const Vec<float> factor = splat<float>((float)common.factor);
         for (int r = 0; r < R; ++r) squares[r] *= factor;
     }
-    template <class Others> Vec<double> exact(std::int64_t i, Others others) const {
+    template <class Others> MMP_INLINE Vec<double> exact(std::int64_t i, Others others) const {
         Vec<double> sum{};
         for (std::int64_t c = 0; c < common.size; ++c) {
             const double* feature = set.exact.data() + common.features[c] * set.padded;
@@ -120,25 +121,25 @@ struct AnyFeatures {
     const Screen& set;
 
     // The number, or 0 where `d` is NaN.
-    template <class T> static Vec<T> unless_nan(Vec<T> d, Vec<T> number) {
+    template <class T> static MMP_INLINE Vec<T> unless_nan(Vec<T> d, Vec<T> number) {
         const auto known = d == d;
         return (Vec<T>)((decltype(d == d))number & known);
     }
-    template <int R> void rough(std::int64_t i0, std::int64_t j, Vec<float>* squares) const {
+    template <int R> MMP_INLINE void rough(std::int64_t i0, std::int64_t j, Vec<float>* squares) const {
         Vec<float> counts[R];
         for (int r = 0; r < R; ++r) squares[r] = counts[r] = Vec<float>{};
-        const float* feature = set.rough.data();
-        for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
-            const Vec<float> x = load<float>(feature + j);
+        const float *row = set.rough.data() + i0, *column = set.rough.data() + j;
+        for (std::int64_t f = 0; f < set.p; ++f, row += set.padded, column += set.padded) {
+            const Vec<float> x = load<float>(column);
             for (int r = 0; r < R; ++r) {
-                const Vec<float> d = x - splat<float>(feature[i0 + r]), known = unless_nan<float>(d, d);
+                const Vec<float> d = x - splat<float>(row[r]), known = unless_nan<float>(d, d);
                 squares[r] = fused(known, known, squares[r]);
                 counts[r] += unless_nan<float>(d, splat<float>(1));
             }
         }
         for (int r = 0; r < R; ++r) squares[r] *= splat<float>((float)set.p) / counts[r];
     }
-    template <class Others> Vec<double> exact(std::int64_t i, Others others) const {
+    template <class Others> MMP_INLINE Vec<double> exact(std::int64_t i, Others others) const {
         const double* feature = set.exact.data();
         Vec<double> sum{}, count{};
         for (std::int64_t f = 0; f < set.p; ++f, feature += set.padded) {
@@ -152,7 +153,7 @@ struct AnyFeatures {
 
 // Calls use(metric, first, last) for parts of the places from `from` on, in order: all rows of the block that begins at
 // i0 have one metric with the places first .. last-1.
-template <class Use> inline void each_part(const Screen& set, std::int64_t i0, std::int64_t from, Use use) {
+template <class Use> MMP_INLINE void each_part(const Screen& set, std::int64_t i0, std::int64_t from, Use use) {
     if (!set.masked) return use(AllFeatures{set}, from, set.places);
     const std::int64_t own = set.run_at[i0], n_runs = (std::int64_t)set.runs.size();
     for (std::int64_t r = from < set.places ? set.run_at[from] : n_runs; r < n_runs; ++r) {
@@ -171,7 +172,7 @@ template <int R>
 inline void candidates(const Screen& set, std::int64_t i0, float limit, std::int32_t* const* lists,
                        std::int64_t* sizes) {
     const Vec<float> most = splat<float>(limit);
-    each_part(set, i0, 0, [&](const auto& metric, std::int64_t first, std::int64_t last) {
+    each_part(set, i0, 0, [&](auto metric, std::int64_t first, std::int64_t last) {
         for (std::int64_t j = first; j < last; j += lanes<float>) {
             Vec<float> squares[R];
             metric.template rough<R>(i0, j, squares);
@@ -187,33 +188,32 @@ inline void candidates(const Screen& set, std::int64_t i0, float limit, std::int
 // Exact squared distances from place i to the places of an ascending list. A point of a trajectory is near for many
 // steps in a row. Such points are neighbors in memory and are loaded without a gather.
 template <class Metric>
-inline void exact_part(const Metric& metric, std::int64_t i, const std::int32_t* list, std::int64_t k,
-                       double* squares) {
+inline void exact_part(Metric metric, std::int64_t i, const std::int32_t* list, std::int64_t k, double* squares) {
     constexpr int width = lanes<double>;
     const auto gathered = [](const double* feature, const std::int32_t* at) {
         Vec<double> other;
         for (int l = 0; l < width; ++l) other[l] = feature[at[l]];
         return other;
     };
-    std::int64_t a = 0;
-    for (; a + width <= k; a += width) {
+    for (std::int64_t a = 0; k >= width && a < k; a += width) {
+        a = std::min(a, k - width);  // the last register overlaps the one before it
         const std::int32_t* at = list + a;
         store<double>(squares + a, at[width - 1] - at[0] == width - 1
                                        ? metric.exact(i, [&](const double* f) { return load<double>(f + at[0]); })
                                        : metric.exact(i, [&](const double* f) { return gathered(f, at); }));
     }
-    if (a == k) return;
-    std::int32_t rest[width];
-    for (int l = 0; l < width; ++l) rest[l] = list[std::min(a + l, k - 1)];
-    const Vec<double> last = metric.exact(i, [&](const double* f) { return gathered(f, rest); });
-    for (int l = 0; a + l < k; ++l) squares[a + l] = last[l];
+    if (k >= width || k == 0) return;
+    std::int32_t few[width];
+    for (int l = 0; l < width; ++l) few[l] = list[std::min<std::int64_t>(l, k - 1)];
+    const Vec<double> all = metric.exact(i, [&](const double* f) { return gathered(f, few); });
+    for (int l = 0; l < k; ++l) squares[l] = all[l];
 }
 
 // The same for the whole list.
 inline void exact_squares(const Screen& set, std::int64_t i, const std::int32_t* list, std::int64_t k,
                           double* squares) {
     std::int64_t a = 0;
-    each_part(set, i, 0, [&](const auto& metric, std::int64_t, std::int64_t last) {
+    each_part(set, i, 0, [&](auto metric, std::int64_t, std::int64_t last) {
         const std::int64_t begin = a;
         a = last == set.places ? k : std::lower_bound(list + begin, list + k, last) - list;
         exact_part(metric, i, list + begin, a - begin, squares + begin);
@@ -256,12 +256,21 @@ struct Points {
     std::int64_t n_sets, n, p;
     bool masked;
 
-    const double* of_set(std::int64_t s) const { return points + s * n * p; }
-    void fill(Screen& set, std::int64_t s) const { set.fill(of_set(s), n, p, masked); }
-    // Without a screen.
-    double squared(std::int64_t s, std::int64_t i, std::int64_t j) const {
-        const double *x = of_set(s) + i * p, *y = of_set(s) + j * p;
-        return masked ? mmp_masked_squared_distance(x, 1, y, 1, p) : mmp_squared_distance(x, 1, y, 1, p);
+    void fill(Screen& set, std::int64_t s) const { set.fill(points + s * n * p, n, p, masked); }
+    // Calls use(squared), where squared(i, j) is the squared distance of two points of set s, without a screen. It is
+    // infinite if they have no feature in common.
+    template <class Use> MMP_INLINE void with_squares(std::int64_t s, Use use) const {
+        const std::int64_t step = p;
+        const double* x = points + s * n * step;
+        if (masked)
+            use([=](std::int64_t i, std::int64_t j) {
+                const double square = mmp_masked_squared_distance(x + i * step, 1, x + j * step, 1, step);
+                return square >= 0 ? square : std::numeric_limits<double>::infinity();
+            });
+        else
+            use([=](std::int64_t i, std::int64_t j) {
+                return mmp_squared_distance(x + i * step, 1, x + j * step, 1, step);
+            });
     }
 };
 

@@ -19,6 +19,8 @@
 // The C name of an entry point: mmphate_<op>_<isa>.
 #define MMP_EXPORT(op) MMP_JOIN(mmphate_##op, MMP_ISA)
 #define MMP_API extern "C" __attribute__((visibility("default")))
+// For what stands in the innermost loops. A call there would pass registers through memory.
+#define MMP_INLINE inline __attribute__((always_inline))
 
 namespace MMP_ISA {
 

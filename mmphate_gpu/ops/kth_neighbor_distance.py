@@ -9,7 +9,7 @@ from .distances import chunk_distances
 from .launch import native
 from .launch.cuda import Gpu
 from .launch.rehearsal import MOST_POINTS
-from .launch.twins import PORTABLE, cpp_twin, cuda_twin, twins
+from .launch.twins import cpp_twin, cuda_twin, twins
 from .pair_stack import TILE, Stack, stack_of
 
 # Points of a set whose k-th distances give the bracket: 256 of them bracket the median within 10 % of the ranks, at 3 %
@@ -84,23 +84,19 @@ def median_kth_neighbor_distance_cpp(points, k, masked=False):
     return medians
 
 
-@cuda_twin(kth_neighbor_distance, rehearse=lambda sizes: [(sizes.small_set(), 1)])
+@cuda_twin(kth_neighbor_distance, rehearse=lambda sizes: [(sizes.small_set(), 1, sizes.masked)])
 def kth_neighbor_distance_cuda(gpu: Gpu, points, k, masked=False):
-    if masked:
-        return PORTABLE["kth_neighbor_distance"](points, k, masked)
     points = points.contiguous()
-    return _kth_distances(gpu, points, stack_of(gpu, points), k)
+    return _kth_distances(gpu, points, stack_of(gpu, points, masked=masked), k)
 
 
-@cuda_twin(median_kth_neighbor_distance, rehearse=lambda sizes: [(sizes.large_set(), 1)])
+@cuda_twin(median_kth_neighbor_distance, rehearse=lambda sizes: [(sizes.large_set(), 1, sizes.masked)])
 def median_kth_neighbor_distance_cuda(gpu: Gpu, points, k, masked=False):
-    if masked:
-        return PORTABLE["median_kth_neighbor_distance"](points, k, masked)
     points = points.contiguous()
     n_sets, n, _ = points.shape
     if n <= 4 * SAMPLED:
-        return median(kth_neighbor_distance_cuda(gpu, points, k))
-    stack = stack_of(gpu, points, ordered=True)
+        return median(kth_neighbor_distance_cuda(gpu, points, k, masked))
+    stack = stack_of(gpu, points, ordered=True, masked=masked)
     n_below, between, bracket = _around_median(gpu, points, stack, k)
     rows = torch.nonzero(between.view(-1)).squeeze(1)
     distances, order = _kth_distances_of(gpu, points, stack, k, rows, bracket).sort()

@@ -1,7 +1,8 @@
-"""What the CUDA kernels over pairs read beside the points: tiles in float32, boxes, and an order of the points."""
+"""What the CUDA kernels over pairs read beside the points: tiles in float32, boxes, an order, and features present."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ MOST_FEATURES = 27
 RESIDENT, BOX_FEATURES = 108, 64
 # Pairs of larger sets are counted in the order of a kd-tree.
 ORDERED_ABOVE = 2 * TILE
+# Numbers that tell which points of a tile have which features of a pass (`mmp_words` of csrc/cuda/pair_block.h).
+WORDS = TILE + 4
 
 
 class Stack(NamedTuple):
@@ -37,6 +40,7 @@ class Stack(NamedTuple):
     order: torch.Tensor | None  # (B, n) int32, the point at a place; None: point i is at place i
     passes: int
     part: int
+    presence: torch.Tensor | None = None  # (B, t, passes, WORDS) int32 for masked points
 
     @property
     def arguments(self) -> tuple[torch.Tensor, ...]:
@@ -58,26 +62,62 @@ class Stack(NamedTuple):
 
     def run(self, gpu: Gpu, source: str, kernel: str, blocks: int, arguments: Sequence[Argument], **types: str) -> None:
         """Run a kernel over pairs: each of ``blocks`` pairs some points of a set with all points of it."""
-        defines = {"MMP_P": str(self.part)} | types
-        launch = Launch(source, kernel, tuple(arguments), blocks, PAIR_THREADS, self.shared_bytes, defines)
+        defines = {"MMP_P": str(self.part)} | types | masked_define(self.presence is not None)
+        inputs = (*arguments, self.presence)
+        launch = Launch(source, kernel, inputs, blocks, PAIR_THREADS, self.shared_bytes, defines)
         gpu.run(launch, self.rough.device)
 
 
-def stack_of(gpu: Gpu, points: torch.Tensor, ordered: bool = False) -> Stack:  # (B, n, p) float64, contiguous
-    """The stack of ``points``, in the order of a kd-tree if ``ordered``: O(B n p) time, little beside the pairs."""
-    stack: Stack | None = gpu.kept.get(points, ordered)
+def masked_define(masked: bool) -> dict[str, str]:
+    """The define of kernels for points that may lack features."""
+    return {"MMP_MASKED": "1"} if masked else {}
+
+
+def stack_of(
+    gpu: Gpu, points: torch.Tensor, ordered: bool = False, masked: bool = False
+) -> Stack:  # (B, n, p) float64, contiguous
+    """The stack of ``points``, in the order of a kd-tree if ``ordered``: O(B n p) time, little beside the pairs.
+
+    Points that are ``masked`` may lack features. Their order is first that of which features they have, and then that
+    of a kd-tree: so most tiles hold points with the same features.
+    """
+    form = 2 * masked + ordered
+    stack: Stack | None = gpu.kept.get(points, form)
     if stack is None:
-        stack = new_stack(points, kd_order(points).to(torch.int32) if ordered else None)
+        order = (order_by_presence if masked else kd_order)(points).to(torch.int32) if ordered else None
+        stack = new_stack(points, order, masked)
         _, n, p = points.shape
         span = (points, n, p, stack.spans)
         screen = (points, stack.order, stack.spans, n, p, stack.rough.shape[2], stack.rough, stack.boxes)
-        for kernel, arguments in (("pair_span", span), ("pair_screen", screen)):
-            gpu.run(Launch("pair_screen", kernel, arguments, stack.blocks, PAIR_THREADS), points.device)
-        gpu.kept.put(points, ordered, stack)
+        presence = (points, stack.order, n, p, stack.part, stack.passes, stack.presence)
+        kernels = {"pair_span": span, "pair_screen": screen} | ({"pair_presence": presence} if masked else {})
+        for kernel, arguments in kernels.items():
+            defines = masked_define(masked)
+            launch = Launch("pair_screen", kernel, arguments, stack.blocks, PAIR_THREADS, defines=defines)
+            gpu.run(launch, points.device)
+        gpu.kept.put(points, form, stack)
     return stack
 
 
-def new_stack(points: torch.Tensor, order: torch.Tensor | None) -> Stack:  # (B, n, p) float64, (B, n) int32
+def order_by_presence(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) float64 -> (B, n) int64
+    """Every set in the order of which features the points have, and among equals in that of a kd-tree.
+
+    It is the order of a kd-tree with one more coordinate. This is the sum of the weights of the features that a point
+    has, times more than any other coordinate can span. Every set of features has another sum, but for unlikely
+    accidents, and that of a part is smaller. So neighbors in the order lack nearly the same features.
+    """
+    lacking = points.isnan()
+    keys = torch.nn.functional.pad(points, (0, 1))
+    coordinates, extra = keys[..., :-1], keys[..., -1]
+    coordinates.masked_fill_(lacking, 0)
+    weights = 1 + torch.arange(points.shape[2], dtype=points.dtype, device=points.device) * math.sqrt(2) % 1
+    extra.copy_((~lacking * weights).sum(-1)).mul_(2 * coordinates.abs().max())
+    return kd_order(keys)
+
+
+def new_stack(
+    points: torch.Tensor, order: torch.Tensor | None, masked: bool = False
+) -> Stack:  # (B, n, p) float64, (B, n) int32
     """An empty stack for ``points``, which the kernels of pair_screen.cu fill."""
     (n_sets, n, p), device = points.shape, points.device
     n_tiles, passes = blocks_of(n, TILE), blocks_of(p, MOST_FEATURES)
@@ -86,4 +126,5 @@ def new_stack(points: torch.Tensor, order: torch.Tensor | None) -> Stack:  # (B,
     rough = torch.empty(n_sets, n_tiles, width, TILE, dtype=torch.float32, device=device)
     boxes = torch.empty(n_sets, 2, min(width, BOX_FEATURES), n_tiles, dtype=torch.float32, device=device)
     spans = torch.zeros(n_sets, dtype=torch.float64, device=device)
-    return Stack(rough, boxes, spans, order, passes, part)
+    presence = torch.empty(n_sets, n_tiles, passes, WORDS, dtype=torch.int32, device=device) if masked else None
+    return Stack(rough, boxes, spans, order, passes, part, presence)

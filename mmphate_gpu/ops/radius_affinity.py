@@ -18,7 +18,7 @@ from .distances import chunk_distances
 from .launch import native
 from .launch.cuda import Gpu, storage_types
 from .launch.kernel import blocks_of
-from .launch.twins import PORTABLE, cpp_twin, cuda_twin, twins
+from .launch.twins import cpp_twin, cuda_twin, twins
 from .pair_stack import ORDERED_ABOVE, TILE, stack_of
 
 # Smaller affinities are 0 in every dtype stored.
@@ -77,12 +77,10 @@ def radius_counts_cpp(points, reach, masked=False):
     return counts
 
 
-@cuda_twin(radius_counts, rehearse=lambda sizes: [(sizes.large_set(), 1)])
+@cuda_twin(radius_counts, rehearse=lambda sizes: [(sizes.large_set(), 1, sizes.masked)])
 def radius_counts_cuda(gpu: Gpu, points, reach, masked=False):
-    if masked:
-        return PORTABLE["radius_counts"](points, reach, masked)
     points = points.contiguous()
-    stack = stack_of(gpu, points, ordered=points.shape[1] > ORDERED_ABOVE)
+    stack = stack_of(gpu, points, ordered=points.shape[1] > ORDERED_ABOVE, masked=masked)
     counts = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
     arguments = (*stack.inputs(points), float(reach), counts)
     types = storage_types(torch.int32, torch.float64)  # a kernel that only counts uses neither
@@ -150,17 +148,14 @@ def radius_fill_cpp(points, bandwidth, decay, reach, first, last, indptr, gap, i
     radius_fill,
     rehearse=lambda sizes: [
         (sizes.large_set(), 1, 2, 1, 0, sizes.n_points)
-        + (*sizes.zeros(2, sizes.n_points + 1, dtype=torch.int64), *sizes.entries())
+        + (*sizes.zeros(2, sizes.n_points + 1, dtype=torch.int64), *sizes.entries(), sizes.masked)
     ],
 )
 def radius_fill_cuda(
     gpu: Gpu, points, bandwidth, decay, reach, first, last, indptr, gap, indices, values, masked=False
 ):
-    if masked:
-        arguments = (points, bandwidth, decay, reach, first, last, indptr, gap, indices, values, masked)
-        return PORTABLE["radius_fill"](*arguments)
     points, indptr, gap = points.contiguous(), indptr.contiguous(), gap.contiguous()
-    stack = stack_of(gpu, points)
+    stack = stack_of(gpu, points, masked=masked)
     gap_at = torch.empty_like(gap)
     status = torch.zeros((), dtype=torch.int64, device=points.device)
     inputs = (points, *stack.arguments, *points.shape, stack.passes, first, last)
@@ -272,14 +267,11 @@ def symmetrized_affinity_cpp(points, bandwidth, decay, thresh, smallest, cut, dt
 
 @cuda_twin(
     symmetrized_affinity,
-    rehearse=lambda sizes: [(sizes.small_set(), sizes.small_set()[..., 0], 1, 0, 0, 1, sizes.dtype)],
+    rehearse=lambda sizes: [(sizes.small_set(), sizes.small_set()[..., 0], 1, 0, 0, 1, sizes.dtype, sizes.masked)],
 )
 def symmetrized_affinity_cuda(gpu: Gpu, points, bandwidth, decay, thresh, smallest, cut, dtype, masked=False):
-    if masked:
-        arguments = (points, bandwidth, decay, thresh, smallest, cut, dtype, masked)
-        return PORTABLE["symmetrized_affinity"](*arguments)
     points, bandwidth = points.contiguous(), bandwidth.contiguous()
-    stack = stack_of(gpu, points)
+    stack = stack_of(gpu, points, masked=masked)
     numbers = (float(decay), float(thresh), float(smallest), float(cut))
     inputs = (points, *stack.arguments, bandwidth, *points.shape[1:], stack.passes, *numbers)
     counts = torch.empty(bandwidth.numel(), dtype=torch.int64, device=points.device)

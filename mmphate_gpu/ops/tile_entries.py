@@ -9,7 +9,7 @@ import torch
 
 from .chunks import row_chunks
 from .distances import distances_by_difference
-from .launch.twins import PORTABLE, triton_twin, twins
+from .launch.twins import triton_twin, twins
 from .point_tiles import TILE
 from .radius_affinity import kernel
 
@@ -70,25 +70,23 @@ def _distances(
     return distances
 
 
-@triton_twin(tile_reached, rehearse=lambda device: [(*_rehearsal(device), 1.0)])
+@triton_twin(tile_reached, rehearse=lambda device: [(*_rehearsal(device), 1.0, masked) for masked in (False, True)])
 def tile_reached_triton(points, rows, columns, reach, masked=False):
-    if masked:
-        return PORTABLE["tile_reached"](points, rows, columns, reach, masked)
     from .triton.pairs import tile_reached_kernel
 
     reached = torch.empty(rows.shape, dtype=torch.int8, device=points.device)
-    _start_for_each_tile(tile_reached_kernel, points, rows, columns, reach, (), reached)
+    _start_for_each_tile(tile_reached_kernel, points, rows, columns, reach, (), reached, masked)
     return reached.bool()
 
 
-@triton_twin(tile_entries, rehearse=lambda device: [(*_rehearsal(device), 1.0, 1.0)])
+@triton_twin(
+    tile_entries, rehearse=lambda device: [(*_rehearsal(device), 1.0, 1.0, masked) for masked in (False, True)]
+)
 def tile_entries_triton(points, rows, columns, bandwidth, reach, masked=False):
-    if masked:
-        return PORTABLE["tile_entries"](points, rows, columns, bandwidth, reach, masked)
     from .triton.pairs import tile_entries_kernel
 
     tiles = torch.empty(rows.numel(), TILE, TILE, dtype=torch.float16, device=points.device)
-    _start_for_each_tile(tile_entries_kernel, points, rows, columns, reach, (bandwidth,), tiles)
+    _start_for_each_tile(tile_entries_kernel, points, rows, columns, reach, (bandwidth,), tiles, masked)
     return tiles
 
 
@@ -106,6 +104,7 @@ def _start_for_each_tile(
     reach: float,
     numbers: tuple[float, ...],
     out: torch.Tensor,
+    masked: bool,
 ) -> None:
     from .triton.pairs import NARROW, OPTIONS, RUN
 
@@ -115,22 +114,34 @@ def _start_for_each_tile(
     factor = math.ldexp(1.0, 1 - math.frexp(reach)[1])
     # A tensor, because a Python number arrives in a kernel as float32.
     scale = torch.tensor((reach, factor, *numbers), dtype=torch.float64, device=points.device)
-    sizes = {"TILE": TILE, "NARROW": NARROW, "P": points.shape[2], "RUN": RUN}
+    sizes = {"TILE": TILE, "NARROW": NARROW, "P": points.shape[2], "RUN": RUN, "MASKED": masked}
+    offsets = _offsets(points, factor, masked)
+    # A kernel for points that have all features reads no states; any tensor will do in their place.
+    states = _states(points) if masked else offsets[0]
     with torch.cuda.device_of(points):
-        tensors = (part.contiguous() for part in (points.mT, *_offsets(points, factor), rows, columns))
+        tensors = (part.contiguous() for part in (points.mT, *offsets, states, rows, columns))
         kernel[(rows.numel(),)](*tensors, scale, out, **sizes, **OPTIONS)
 
 
 def _offsets(
-    points: torch.Tensor, factor: float
+    points: torch.Tensor, factor: float, masked: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # (r, p, TILE), (r, p), (r,) float32
     """Offsets of the points times ``factor`` from the center of their tile, the centers, and the largest offsets.
 
-    Centers are rounded before they are subtracted, so that offsets are off by their own rounding alone.
+    Centers are rounded before they are subtracted, so that offsets are off by their own rounding alone. Features that
+    all points of a tile lack have the center 0, and lengths are those over the features that there are.
     """
     offsets = points * factor
-    centers = offsets.nanmean(1).float().clamp_(-FARTHEST, FARTHEST)
+    centers = offsets.nanmean(1).nan_to_num_(0).float().clamp_(-FARTHEST, FARTHEST)
     offsets.sub_(centers[:, None])
-    lengths = torch.linalg.vector_norm(offsets, dim=2)
+    lengths = torch.linalg.vector_norm(offsets.nan_to_num(0, math.inf, -math.inf) if masked else offsets, dim=2)
     largest = lengths.masked_fill_(lengths.isnan(), 0).amax(1).float()
     return offsets.mT.float().clamp_(-FARTHEST, FARTHEST), centers, largest
+
+
+def _states(points: torch.Tensor) -> torch.Tensor:  # (r, TILE, p) float64 -> (r, p) int8
+    """Which features some points of a tile have, and which ones all points with any feature have: `HAVE_ALL`."""
+    present = ~points.isnan()
+    every = (present | ~present.any(2, keepdim=True)).all(1)
+    some = present.any(1)
+    return some.to(torch.int8) + 2 * (some & every)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -26,6 +26,8 @@ from .sample import Entries, sampled_entries
 LEAST = Entries(interslice=0, intraslice=1, alone=1, tiles=0, loose=1)
 # A refusal advises no fewer than these.
 FEWEST_LANDMARKS, FEWEST_VECTORS = 100, 10
+MOST_THINNED = 16  # a refusal advises to keep at least every 16th time step or epoch
+Shape: TypeAlias = tuple[int, int, int, int]  # (epoch, timestep, unit, sample)
 
 
 class DoesNotFit(InputError):
@@ -201,7 +203,7 @@ def plan_run(
     machine = Machine(available, cuda, native, triton)
     limit = "" if card else limit_text(free_memory(device))
 
-    def planned(settings: Params) -> Plan:
+    def planned(settings: Params, shape: Shape = shape) -> Plan:
         costs = Costs(shape, settings, dtype, entries, machine)
         copied = 0 if trace_on_device else costs.trace_bytes()
         held = copied if copied <= STREAM_SHARE * available else 0  # `Trace.to` leaves a larger one where it is
@@ -212,8 +214,9 @@ def plan_run(
     result = planned(p)
     if result.fits:
         return result
-    remedy = _remedy(replace(p, storage=result.storage), shape, lambda settings: planned(settings).fits)
-    return replace(result, remedy=remedy)
+    settled = replace(p, storage=result.storage)
+    remedy = _remedy(settled, shape, lambda settings: planned(settings).fits)
+    return replace(result, remedy=remedy or _thinning(shape, lambda fewer: planned(p, fewer).fits))
 
 
 def _form(costs: Costs, tiles: bool, available: int, held: float) -> tuple[str, str]:
@@ -236,8 +239,11 @@ def _form(costs: Costs, tiles: bool, available: int, held: float) -> tuple[str, 
 FEWER_NODES = "fewer epochs, time steps, units or samples (Trace.subsample) lower it"
 
 
-def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params], bool]) -> str:
-    """The settings with which the run fits, by trial: each that is enough alone, else as few together as are enough."""
+def _remedy(p: Params, shape: Shape, fits: Callable[[Params], bool]) -> str:
+    """The settings with which the run fits, by trial: each that is enough alone, else as few together as are enough.
+
+    The text is empty if none are enough.
+    """
     n_landmark = p.most_landmarks(shape[0] * shape[1] * shape[2])
     leaner: dict[str, list[Any]] = {
         "storage": [] if p.storage == "lazy" else ["lazy"],
@@ -249,7 +255,20 @@ def _remedy(p: Params, shape: tuple[int, int, int, int], fits: Callable[[Params]
         ways = [way for way in (_first_way(p, {name: leaner[name] for name in some}, fits) for some in names) if way]
         if ways:
             return "by plan it fits with " + (", or with ".join(ways) if n_changes == 1 else f"{ways[0]} together")
-    return f"a smaller n_landmark and {FEWER_NODES}" if leaner["n_landmark"] else FEWER_NODES
+    return ""
+
+
+def _thinning(shape: Shape, fits: Callable[[Shape], bool]) -> str:
+    """The least thinning of the time steps, and that of the epochs, with which the run fits, by trial."""
+    ways = []
+    for axis, name in ((1, "timestep"), (0, "epoch")):
+        for step in range(2, min(shape[axis], MOST_THINNED) + 1):
+            fewer = tuple(-(-size // step) if place == axis else size for place, size in enumerate(shape))
+            if fewer[0] * fewer[1] > 1 and fits(fewer):  # type: ignore[arg-type]
+                ordinal = {2: "2nd", 3: "3rd"}.get(step, f"{step}th")
+                ways.append(f"every {ordinal} {name} (Trace.subsample({name}s=slice(None, None, {step})))")
+                break
+    return f"by plan it fits thinned to {', or to '.join(ways)}" if ways else FEWER_NODES
 
 
 def _first_way(p: Params, leaner: Mapping[str, list[Any]], fits: Callable[[Params], bool]) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, listed
 from .recurrent import Choice, choose
 from .replay import Inputs, copied_inputs
 from .states import Axes, Steps, axes_of, check_options, joined
@@ -155,16 +155,12 @@ def find_module(model: nn.Module, layer: Any) -> nn.Module:
         raise InputTypeError(f"layers holds a {type(layer).__name__}; accepted: dotted names of modules of the model")
     names = dict(model.named_modules(remove_duplicate=False))
     matches = [layer] if layer in names else [name for name in names if _plain(name) == _plain(layer)]
-    modules = list({id(inner): inner for inner in (unwrapped(names[name]) for name in matches)}.values())
-    if len(modules) != 1:
-        raise (
-            _no_module(layer, names)
-            if not modules
-            else InputError(
-                f"layer {layer!r} may be any of {', '.join(map(repr, matches))}; accepted: one of these names"
-            )
-        )
-    module = modules[0]
+    if not matches:
+        raise _no_module(layer, names)
+    modules = {id(inner): inner for inner in (unwrapped(names[name]) for name in matches)}
+    if len(modules) > 1:
+        raise InputError(f"layer {layer!r} may be any of {listed(matches)}; accepted: one of these names")
+    (module,) = modules.values()
     if isinstance(module, torch.jit.ScriptModule):
         raise InputTypeError(
             f"layer {layer!r} is a scripted module, which takes no hooks; accepted: a module that is not scripted"
@@ -178,7 +174,7 @@ def _plain(name: str) -> str:
 
 def _no_module(layer: str, names: dict[str, nn.Module]) -> InputError:
     recurrent = [name for name, module in names.items() if isinstance(module, (nn.RNNBase, nn.RNNCellBase))]
-    shown = ", ".join(map(repr, recurrent or [name for name in names if name])) or "none"
+    shown = listed(recurrent or [name for name in names if name]) or "none"
     what = "recurrent layers" if recurrent else "modules (no RNN, LSTM or GRU among them)"
     return InputError(f"layer {layer!r} is no module of the model; its {what}: {shown}")
 

@@ -63,7 +63,7 @@ class Probe:
         """Raise `InputError` if the type, the device or the batch size of the probe may have caused ``error``."""
         refused = f"the model refuses the probe ({type(error).__name__}: {error})"
         self._explain_arguments(error, refused, model)
-        self._explain_device(error, model)
+        self._explain_weights(error, model)
         states = {f"{name} {shape}" for (_, name), shape in Attributes(model).shapes().items()}
         if states:
             raise InputError(
@@ -74,23 +74,26 @@ class Probe:
     def _explain_arguments(self, error: Exception, refused: str, model: nn.Module) -> None:
         batch = self._batches[0]
         if isinstance(error, TypeError) and (reason := _misfit(model, batch)):
-            remedy = "probe=[x for x, _ in loader]" if self.is_loaded else "probe=x"
+            without_targets = "probe=[x for x, _ in loader]" if self.is_loaded else "probe=x"
+            remedy = f", such as {without_targets} without the targets" if len(batch.args) > 1 else ""
             raise InputError(
-                f"probe gives the model {len(batch.args)} arguments and the keywords {sorted(batch.kwargs)} "
-                f"({reason}); accepted: what its forward takes, such as {remedy} without the targets"
+                f"probe gives the model {len(batch.args)} positional arguments and the keywords {sorted(batch.kwargs)} "
+                f"({reason}); accepted: the arguments that its forward takes{remedy}"
             ) from error
         if not _tensors(batch):
             types = sorted({type(value).__name__ for value in (*batch.args, *batch.kwargs.values())})
             raise InputTypeError(f"{refused}; probe holds {', '.join(types)}; accepted: {_ACCEPTED}") from error
 
-    def _explain_device(self, error: Exception, model: nn.Module) -> None:
-        probe = {tensor.device for tensor in _tensors(self._batches)}
-        devices = {weight.device for weight in model.parameters()}
-        if devices and not probe & devices:
-            raise InputError(
-                f"probe is on {_listed(probe)}, the model's parameters on {_listed(devices)}; accepted: a probe on the "
-                f"device of the model ({error})"
-            ) from error
+    def _explain_weights(self, error: Exception, model: nn.Module) -> None:
+        groups = _tensors(self._batches), list(model.parameters())
+        devices = [{tensor.device for tensor in group} for group in groups]
+        dtypes = [{tensor.dtype for tensor in group if tensor.is_floating_point()} for group in groups]
+        for what, (probe, weights) in (("on the device", devices), ("of the dtype", dtypes)):
+            if probe and weights and not probe & weights:
+                raise InputError(
+                    f"probe is {what} {_listed(probe)}, the model's parameters are {what} {_listed(weights)}; "
+                    f"accepted: a probe {what} of the model ({error})"
+                ) from error
 
 
 def _samplers(loader: Any) -> list[Any]:

@@ -101,7 +101,7 @@ class Recorder:
     ...     for epoch in range(2):
     ...         taken = recorder.snapshot(epoch, loss=0.5 / (epoch + 1))  # after an epoch of training
     >>> recorder.trace()
-    Trace(epoch: 2, timestep: 5, unit: 3, sample: 4; float32 on cpu)
+    Trace(epoch: 2, timestep: 5, unit: 3, sample: 4; float32 on cpu, metrics loss)
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Recorder:
         on_error: str = "warn",
     ) -> None:
         _check_required(model, layers, probe, layer)
-        self._model, self._layers = model, layers or ""
+        self._model, self._layers = model, "" if layers is None else layers
         axes = {"batch_first": batch_first, "time_axis": time_axis}
         self._options: Any = {"state": state, "layer": layer, "direction": direction} | axes
         self._find_layers()  # shows a mistake now rather than at the first snapshot

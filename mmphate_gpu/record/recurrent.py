@@ -39,7 +39,7 @@ class Choice:
         """The layer id of each unit."""
         projected = getattr(self.module, "proj_size", 0) if self.state == "h" else 0
         width: Any = projected or self.module.hidden_size
-        ids = [f"{name}{label}{state}" for label in self.labels for state in self._state_labels()]
+        ids = [f"{name}{label}{state}".lstrip(". ") for label in self.labels for state in self._state_labels()]
         return [unit for unit in ids for _ in range(width)]
 
     def _state_labels(self) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -160,14 +163,23 @@ def _hidden(
     """The hidden states of one layer, (T, P, M), both directions side by side."""
     function: Any = getattr(torch, str(module.mode).lower())  # torch.lstm, torch.gru, torch.rnn_tanh or torch.rnn_relu
     options = [weight for row in weights for weight in row], module.bias, 1, 0.0, False, module.bidirectional
-    # With gradients enabled torch takes another path, to other last bits.
-    with torch.no_grad(), torch.autocast(x.device.type, autocast, autocast is not None, cache_enabled=False):
+    with _as_in_the_module(x.device.type, autocast):
         if present is None:
             return function(x, _state(module, start), *options, False)[0]
         packed = pack_padded_sequence(x, present.sum(0), enforce_sorted=False)
         sorted_start = [state[:, packed.sorted_indices] for state in start]
         data = function(packed.data, packed.batch_sizes, _state(module, sorted_start), *options)[0]
     return pad_packed_sequence(packed._replace(data=data))[0]
+
+
+@contextlib.contextmanager
+def _as_in_the_module(device: str, autocast: torch.dtype | None) -> Iterator[None]:
+    """Have torch take the path of the module: with gradients enabled it takes another one, to other last bits."""
+    autocast_again = torch.autocast(device, autocast, autocast is not None, cache_enabled=False)
+    with torch.no_grad(), autocast_again, warnings.catch_warnings():
+        # The weights of one layer are a part of the memory that cuDNN keeps for all.
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+        yield
 
 
 def _state(module: nn.Module, start: list[torch.Tensor]) -> Any:

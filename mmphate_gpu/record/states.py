@@ -20,18 +20,13 @@ _CHANNELS_FIRST = (
     *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d, nn.MaxUnpool1d),
     *(nn.ConstantPad1d, nn.ZeroPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d),
 )
-# The axes of modules that return (time, batch, unit) or (batch, time, unit) and, without a batch, (time, unit).
-_SEQUENCES = {(0, 0), (1, 0)}
 # Of these modules an output of two axes is (batch, channel).
 _NORMS = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.GroupNorm)
 # These modules return the axes that they get.
 _ELEMENTWISE = (
-    nn.Dropout,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-    nn.Identity,
-    *(nn.ReLU, nn.GELU, nn.SiLU, nn.ELU),
-) + (*(nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.PReLU, nn.SELU, nn.CELU, nn.Mish, nn.Softplus, nn.Hardtanh, nn.Hardswish),)
+    *(nn.Identity, nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.LayerNorm, nn.ReLU, nn.LeakyReLU, nn.PReLU),
+    *(nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Tanh, nn.Hardtanh, nn.Sigmoid),
+)
 
 
 class Steps(NamedTuple):
@@ -47,18 +42,18 @@ class Axes:
 
     three: int | None = None
     two: int | None = None  # None means (batch, unit), a single time step
-    batch_first: bool | None = None  # as the user said it; then an output has three axes
+    option: str = ""  # what the user typed, if the axes are not those of the module
 
     def of_step(self) -> Axes:
         """The axes of an output that is one of several time steps, while the options are those of a sequence."""
-        return self if (self.three, self.two) in _SEQUENCES else Axes(self.three)
+        return Axes(self.three) if self.option else self
 
     @staticmethod
     def said(batch_first: bool | None, time_axis: int | None) -> Axes:
         """The axes that the options say."""
         if time_axis is not None:
-            return Axes(time_axis % 3, time_axis)
-        return Axes() if batch_first is None else Axes(int(batch_first), None, batch_first)
+            return Axes(time_axis % 3, time_axis, f"time_axis={time_axis}")
+        return Axes() if batch_first is None else Axes(int(batch_first), None, f"batch_first={batch_first}")
 
     def steps(self, output: Any, layer: str, module: nn.Module) -> Steps:
         """The time steps of what ``layer`` returned in one call."""
@@ -91,15 +86,15 @@ class Axes:
         )
 
     def _of_two(self, output: torch.Tensor, returned: str) -> torch.Tensor:
-        if self.batch_first is not None:
+        if self.two is None and self.option:
             raise InputError(
-                f"{returned}, two axes, but batch_first={self.batch_first} means three; accepted: no batch_first for "
-                "(batch, unit), or time_axis=0 for (timestep, unit)"
+                f"{returned}, two axes, but {self.option} means three; accepted: no batch_first for (batch, unit), or "
+                "time_axis=0 for (timestep, unit)"
             )
         if self.two is None:
             return output.unsqueeze(0)
         if not -2 <= self.two < 2:
-            raise InputError(f"{returned}, but time_axis={self.two}; accepted: time_axis=0 or 1 for two axes")
+            raise InputError(f"{returned}, but {self.option}; accepted: time_axis=0 or 1 for two axes")
         return output.movedim(self.two, 0).unsqueeze(1)
 
 
@@ -140,16 +135,15 @@ def _agreed(known: Axes, said: Axes, layer: str, module: nn.Module) -> Axes:
     """The axes ``known``, or ``said`` where time may lie along the channels."""
     if known.three is None:
         return known
-    sequence = (known.three, known.two) in _SEQUENCES
-    if said.batch_first is None and not sequence:
+    if said.two is not None and known.two != 0:
         return said
-    if said.three == known.three or said.batch_first and known.three == 2:
+    batch_is_first = said.three == 1 and known.three == 2
+    if said.three == known.three or batch_is_first:
         return known
     order = ("(timestep, batch, unit)", "(batch, timestep, unit)", "(batch, unit, timestep)")[known.three]
-    option = f"time_axis={said.two}" if said.batch_first is None else f"batch_first={said.batch_first}"
     raise InputError(
-        f"{option} contradicts layer {layer!r}, a {type(module).__name__} that returns {order}; accepted: no "
-        f"{option.partition('=')[0]}"
+        f"{said.option} contradicts layer {layer!r}, a {type(module).__name__} that returns {order}; accepted: no "
+        f"{said.option.partition('=')[0]}"
     )
 
 

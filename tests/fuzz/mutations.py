@@ -13,7 +13,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from containers import mutated_h5
-from documents import PICKLE, mutated_json, mutated_npy_header, other_npy, replaced_number
+from documents import PICKLE, mutated_json, mutated_npy_header, other_npy, replaced_number, resealed
 from seeds import Seed, seeds_of
 from zips import mutated_archive, mutated_directory
 
@@ -210,6 +210,13 @@ def _is_document(name: str) -> bool:
 
 def _mutated_file(rng: random.Random, name: str, content: bytes) -> bytes:
     draw = rng.random()
+    if name.endswith(".jsonl") and draw < 0.7:
+        lines = content.splitlines()
+        place = rng.randrange(len(lines))
+        lines[place] = resealed(rng, mutated_json(rng, lines[place]))
+        return b"\n".join([*lines, b""])
+    if name == "meta.json" and draw < 0.7:
+        return resealed(rng, mutated_json(rng, content))
     if _is_document(name):
         return (
             mutated_json(rng, content)

@@ -19,6 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmphate_gpu.record.folder import FolderStore
+from mmphate_gpu.record.store import Recording, Snapshot
+
 
 class Seed(NamedTuple):
     """A file or a folder in memory: the bytes of each file by its path within; a single file has the path ""."""
@@ -132,7 +135,21 @@ def _recording() -> Iterator[Seed]:
         meta = {"format": "mmphate-gpu recording", "version": 1, "layer": "rnn", "recorder": "0" * 32}
         meta |= {"epoch": [0, 1.5, 2, 4], "files": list(files), "extra": sorted(extra)}
         files |= {f"{field}.npy": npy_bytes(array) for field, array in extra.items()}
-        yield Seed(name, "", files | {"meta.json": json.dumps(meta, indent=1).encode()})
+        yield Seed(f"version 1, {name}", "", files | {"meta.json": json.dumps(meta, indent=1).encode()})
+        yield Seed(name, "", _recorder_files(data, **extra))
+
+
+def _recorder_files(data: np.ndarray, *, label: Any = None, mask: Any = None) -> dict[str, bytes]:
+    """What a recorder writes."""
+    layers = np.array(["encoder", "decoder"])
+    recording = Recording(("encoder", "decoder"), np.arange(3), np.arange(2), layers, mask, label, data.dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        store = FolderStore(folder, resume=False)
+        store.open()
+        for epoch, values in zip([0, 1.5, 2, 4], data, strict=True):
+            store.add(Snapshot(epoch, values, {"loss": 1 / (1 + epoch)}), recording)
+        store.close()
+        return {item.name: item.read_bytes() for item in Path(folder).iterdir()}
 
 
 # ---------------------------------------------------------------- .zarr

@@ -99,3 +99,27 @@ def test_given_landmarks_are_not_advised_to_be_fewer():
     assert not planned.fits and "n_landmark" not in planned.remedy and "n_svd" not in planned.remedy
     cheap = plan_run((200, 1, 5, 4), Params(landmarks="stratified", n_landmark=500), available=10**6, **options)
     assert not cheap.fits and "n_svd" not in cheap.remedy
+
+
+def test_a_run_that_no_setting_makes_fit_is_thinned():
+    """Recorded with ``timesteps=slice(None, None, 2)``, it fits on a card of 24 GB."""
+    shape = (500, 100, 128, 64)
+    planned = plan(shape, device="24 GB card")
+    words = "by plan it fits thinned to every 2nd timestep (Trace.subsample(timesteps=slice(None, None, 2)))"
+    assert not planned.fits and planned.remedy.startswith(words) and words in str(planned)
+    assert plan((500, 50, 128, 64), device="24 GB card").fits
+
+
+@pytest.mark.parametrize("share", [0.5, 0.3, 0.12, 0.07])
+def test_thinning_is_the_least_that_fits(share):
+    options = {"dtype": torch.float32, "device": CPU, "entries": LEAST}
+    p = Params(landmarks=np.arange(40 * 30 * 6) % 500, n_landmark=500)
+    shape = (40, 30, 6, 4)
+    free = int(share * plan_run(shape, p, available=10**12, **options).peak_bytes)
+    remedy = plan_run(shape, p, available=free, **options).remedy
+    steps = {name: int(step) for name, step in re.findall(r"(\w+)s=slice\(None, None, (\d+)\)", remedy)}
+    for place, name in enumerate(("epoch", "timestep")):
+        sizes = [-(-shape[place] // step) for step in range(2, 17)]
+        shapes = [tuple(size if axis == place else shape[axis] for axis in range(4)) for size in sizes]
+        fits = [step for step, fewer in enumerate(shapes, 2) if plan_run(fewer, p, available=free, **options).fits]
+        assert steps.get(name) == (fits[0] if fits else None)

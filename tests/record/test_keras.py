@@ -21,11 +21,6 @@ LABELS = np.arange(24) % 2
 PROBE = X[:10]
 
 
-@pytest.fixture(autouse=True)
-def home(monkeypatch, tmp_path):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-
-
 def reader(recurrent: Any = layers.LSTM) -> Any:
     """A model with a Dropout and a BatchNormalization that a recorder may disturb, and with a model inside."""
     keras.utils.set_random_seed(0)

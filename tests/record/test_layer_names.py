@@ -112,6 +112,8 @@ def test_options_of_axes_are_for_the_layers_that_do_not_know_theirs():
             expected = [model["conv"](x).permute(2, 1, 0), rnn.mT, cell.mT, model["own_cell"](cell).mT, rnn.tanh().mT]
         for result, by_hand in zip(results, expected, strict=True):
             np.testing.assert_allclose(result.values, by_hand, rtol=0, atol=1e-6)  # sums of single steps are rounded
+    _, (result,) = states(model, ["own_cell"], x, time_axis=0)
+    np.testing.assert_allclose(result.values, expected[3], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

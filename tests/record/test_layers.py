@@ -59,6 +59,7 @@ RIGHT = {
         *({}, None),
     ),
     "a batch norm of two axes is one time step": (nn.BatchNorm1d(F), "", X[:, 0], {}, None),
+    "a cell called once, which needs no option": (nn.GRUCell(F, H), "", X[:, 0], {"batch_first": True}, None),
     "a GRU, batch first": (nn.GRU(F, H, batch_first=True), "", X, {}, BATCH),
     "a GRU, time first": (nn.GRU(F, H), "", X, {}, TIME),
     "an LSTM of two layers and directions": (nn.LSTM(F, H, 2, bidirectional=True), "", X, {}, TIME),
@@ -75,6 +76,10 @@ RIGHT = {
     "a block of convolution, norm and activation": (
         *(sequential(sequential(nn.Conv1d(F, H, 3), nn.BatchNorm1d(H), nn.ReLU(), nn.Dropout())), "0", CHANNELS),
         *({}, CHANNEL),
+    ),
+    "a block of attention and a norm": (
+        *(sequential(nn.TransformerEncoderLayer(**LAYER, batch_first=True), nn.LayerNorm(8)), "", W),
+        *({}, BATCH),
     ),
     "a block that ends with a GRU": (sequential(nn.Linear(F, F), nn.GRU(F, H)), "", X, {}, TIME),
     "a linear layer, batch first": (nn.Linear(F, H), "", X, {"batch_first": True}, BATCH),

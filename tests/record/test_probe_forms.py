@@ -143,14 +143,18 @@ def test_every_batch_starts_from_the_same_state():
     [
         (
             DataLoader(TensorDataset(X, Y, Y), batch_size=4),
-            r"gives the model 3 arguments .*probe=\[x for x, _ in loader\]",
+            r"model 3 positional arguments .*probe=\[x for x, _ in loader\]",
         ),
         (
             (X, 1.0, Y),
-            "gives the model 3 arguments and the keywords .* accepted: what its forward takes, such as probe=x",
+            "model 3 positional arguments .* the arguments that its forward takes, such as probe=x",
         ),
-        ({"y": X}, r"gives the model 0 arguments and the keywords \['y'\]"),
+        ({"y": X}, r"gives the model 0 positional arguments and the keywords \['y'\]"),
         (["a", "b"], "refuses the probe .* probe holds str; accepted: a tensor"),
+        (
+            X.double(),
+            r"probe is of the dtype torch.float64, the model's parameters are of the dtype torch.float32; accepted",
+        ),
         ([], "probe holds no batch"),
         (TensorDataset(X), r"probe is a TensorDataset; .* give DataLoader\(probe, batch_size=...\)"),
         (3, "probe is a int; accepted"),

@@ -128,6 +128,7 @@ def test_units_name_their_layer_direction_and_gate():
     def units(name, **options):
         return list(dict.fromkeys(find_layers(rnn, name, **options)[0].units(0)))
 
+    assert list(dict.fromkeys(find_layers(nn.LSTM(F, H), "", state="c")[0].units(0))) == ["c"]
     assert units("one") == ["one"] and units("one", state="c") == ["one c"]
     assert units("rnn") == ["rnn.forward", "rnn.backward"] and units("rnn", direction="backward") == ["rnn.backward"]
     assert units("rnn", layer=0, direction="forward") == ["rnn.0.forward"]
@@ -238,6 +239,24 @@ def test_autocast_is_replayed(cls, within):
         result = values(model, "rnn", x, state=state, layer="all")
     correct = expected(model.rnn, x, state, [0, 1], [0])
     np.testing.assert_allclose(result, correct, rtol=0, atol=4 * torch.finfo(torch.bfloat16).eps)
+
+
+def test_autocast_is_replayed_with_the_factors_that_it_rounds():
+    rnn, first = seeded(nn.GRU, num_layers=2, batch_first=True), seeded(nn.GRU, batch_first=True)
+    first.load_state_dict({name: weight for name, weight in rnn.state_dict().items() if name.endswith("l0")})
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        inner = first(probe())[0]
+        assert np.array_equal(values(rnn, "", probe(), layer=0), inner.permute(1, 2, 0))
+        gates = values(first, "", probe(), state="gates")
+
+    def rounded(value):
+        return value.detach().bfloat16().double()
+
+    before = torch.cat([torch.zeros(B, 1, H), inner[:, :-1]], 1)
+    from_x = rounded(probe()) @ rounded(first.weight_ih_l0).T + rounded(first.bias_ih_l0)
+    from_h = rounded(before) @ rounded(first.weight_hh_l0).T + rounded(first.bias_hh_l0)
+    r = (from_x + from_h)[..., :H].sigmoid()
+    np.testing.assert_allclose(gates[:, :H], r.permute(1, 2, 0), rtol=0, atol=1e-6)  # without rounding: 0.002
 
 
 def test_weights_that_are_computed_for_each_forward():
@@ -361,7 +380,16 @@ def test_an_empty_batch_has_no_states():
         assert values(seeded(nn.LSTM, num_layers=2), "", probe()[:, :0], state=state, layer=0).shape == (B, H, 0)
 
 
-def test_no_warning_comes_from_a_replay():
+def test_no_warning_comes_from_a_replay(monkeypatch):
+    gru = torch.gru
+
+    def warns(*args):
+        warnings.warn("RNN module weights are not part of single contiguous chunk of memory.", stacklevel=2)  # cuDNN
+        return gru(*args)
+
+    monkeypatch.setattr(torch, "gru", warns)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        values(seeded(nn.LSTM, num_layers=2), "", probe(T, B, F), state="gates", layer="all")
+        values(seeded(nn.GRU, num_layers=2), "", probe(T, B, F), state="gates", layer="all")
+        with pytest.raises(UserWarning, match="single contiguous chunk"):
+            torch.gru()

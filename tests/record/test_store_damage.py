@@ -103,7 +103,9 @@ def test_nothing_is_said_of_an_intact_folder(folder):
 def test_many_damaged_snapshots_are_counted(folder):
     for number in range(5):
         snapshot(folder, number).unlink()
-    with pytest.raises(InputError, match=r"5 snapshots are damaged: .*epoch 2 \(snapshot_000002.npy is missing\) and 2 mo"):
+    with pytest.raises(
+        InputError, match=r"5 snapshots are damaged: .*epoch 2 \(snapshot_000002.npy is missing\) and 2 mo"
+    ):
         load_trace(folder)
     with pytest.warns(RuntimeWarning), pytest.raises(InputError, match="holds no snapshot; accepted"):
         load_trace(folder, damaged="skip")

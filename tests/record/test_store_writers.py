@@ -15,11 +15,9 @@ import mmphate_gpu as mp
 from mmphate_gpu import InputError, load_trace
 from mmphate_gpu.record.folder import FolderStore
 from mmphate_gpu.runtime import lock
-from mmphate_gpu.runtime.lock import WriterLock
 
 from .stores import add, recorded, resumed, same
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 HOLD = """
 import sys
 from pathlib import Path
@@ -66,20 +64,6 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
     assert same(store.trace(), 0, 1, 2)
 
 
-@posix
-def test_a_forked_child_does_not_keep_the_lock(tmp_path):
-    """A data loader's workers are such children, and may live on when the training has ended."""
-    held = WriterLock(tmp_path / ".lock")
-    held.acquire()
-    copied = os.dup(held._descriptor)  # what a child has of it
-    lock._release_all()  # what the child does
-    assert not held.held
-    with pytest.raises(InputError, match="is being recorded"):  # by the parent
-        WriterLock(tmp_path / ".lock").acquire()
-    os.close(copied)
-    WriterLock(tmp_path / ".lock").acquire()
-
-
 def test_a_store_that_was_forked_or_closed_does_not_write(tmp_path):
     store = FolderStore(tmp_path / "run", resume=False)
     store.open()
@@ -117,12 +101,3 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         add(second, 0)
     add(first, 1)
     assert same(first.trace(), 0, 1)
-
-
-@posix
-def test_a_lock_of_an_unknown_holder(tmp_path):
-    held = WriterLock(tmp_path / ".lock")
-    held.acquire()
-    (tmp_path / ".lock").write_bytes(b"")
-    with pytest.raises(InputError, match="is being recorded by another process"):
-        WriterLock(tmp_path / ".lock").acquire()

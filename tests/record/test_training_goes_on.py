@@ -176,6 +176,7 @@ def test_of_two_processes_that_train_one_model_the_first_records_alone(tmp_path)
         assert_equal(results["plain"], results["record"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # inductor uses it
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo reads it after a graph break

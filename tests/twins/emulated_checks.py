@@ -46,37 +46,45 @@ POINT_SETS: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-def squared_distances(points: torch.Tensor) -> torch.Tensor:  # (B, n, p) -> (B, n, n)
-    """The sum over the features in order, where every operation rounds, as in all twins."""
-    squares = torch.zeros(*points.shape[:2], points.shape[1], dtype=torch.float64)
+def squared_distances(points: torch.Tensor, masked: bool = False) -> torch.Tensor:  # (B, n, p) -> (B, n, n)
+    """The sum over the features in order, where every operation rounds, as in all twins.
+
+    Of ``masked`` points it is the sum over the features that both have, times p over their number; NaN if they have
+    none in common.
+    """
+    squares, counts = torch.zeros(2, *points.shape[:2], points.shape[1], dtype=torch.float64)
     for feature in points.unbind(-1):
         difference = feature[:, :, None] - feature[:, None, :]
-        squares += difference * difference
-    return squares
+        lacking = difference.isnan() & masked
+        squares += torch.where(lacking, 0, difference * difference)
+        counts += ~lacking
+    return squares * torch.full_like(counts, points.shape[2]).div(counts)  # p / counts would take a reciprocal
 
 
-def distances_of(points: torch.Tensor) -> torch.Tensor:
+def distances_of(points: torch.Tensor, masked: bool = False) -> torch.Tensor:
     """Distances by NumPy's square root, which rounds correctly like those of C++ and CUDA. torch's does not always."""
-    return torch.from_numpy(np.sqrt(squared_distances(points).numpy()))
+    return torch.from_numpy(np.sqrt(squared_distances(points, masked).numpy()))
 
 
-def others(points: torch.Tensor) -> torch.Tensor:
+def others(points: torch.Tensor, masked: bool = False) -> torch.Tensor:
     """Distances, where that of a point from itself is infinite."""
-    return distances_of(points) + torch.diag(torch.full((points.shape[1],), math.inf))
+    return distances_of(points, masked) + torch.diag(torch.full((points.shape[1],), math.inf))
 
 
-def middle_distance(points: torch.Tensor) -> float:
+def middle_distance(points: torch.Tensor, masked: bool = False) -> float:
     """The distance of some pair, near the median, so that pairs lie exactly on the cut."""
-    distances = others(points)
+    distances = others(points, masked)
     distances = distances[distances.isfinite() & (distances > 0)].sort().values
     return float(distances[distances.numel() // 2]) if distances.numel() else 1.0
 
 
-def check_radius(cuda: Twins, points: torch.Tensor, decay: float, index: torch.dtype, value: torch.dtype) -> None:
-    reach = middle_distance(points)
+def check_radius(
+    cuda: Twins, points: torch.Tensor, decay: float, index: torch.dtype, value: torch.dtype, masked: bool = False
+) -> None:
+    distances, reach = others(points, masked), middle_distance(points, masked)
     bandwidth = reach / 2
-    near = others(points) <= reach
-    counts = cuda.radius_counts(points, reach)
+    near = distances <= reach
+    counts = cuda.radius_counts(points, reach, masked)
     assert torch.equal(counts, near.sum(-1))
     n_sets, n = counts.shape
     first, last = (0, n) if n < 32 else (n // 3, n - 1)
@@ -88,15 +96,15 @@ def check_radius(cuda: Twins, points: torch.Tensor, decay: float, index: torch.d
         nnz = int(indptr[-1])
         indices, values = torch.full((nnz,), -7, dtype=index), torch.full((nnz,), -7, dtype=value)
         arguments = (bandwidth, decay, reach, first, last, indptr, gap)
-        return twins.radius_fill(points, *arguments, indices, values), indices, values
+        return twins.radius_fill(points, *arguments, indices, values, masked), indices, values
 
     gap_at, indices, values = fill(cuda)
-    affinity = torch.exp(-((others(points) / bandwidth) ** decay)).to(value)
+    affinity = torch.exp(-((distances / bandwidth) ** decay)).to(value)
     expected = _fill_by_rows(near, affinity, first, last, indptr, gap)
     assert_same((gap_at, indices), (expected[0], expected[1].to(index)))
     torch.testing.assert_close(values, expected[2], rtol=2e-7 if value == torch.float32 else 1e-13, atol=0)
     if has_cpp():
-        assert_same((counts,), (CPP["radius_counts"](points, reach),))
+        assert_same((counts,), (CPP["radius_counts"](points, reach, masked),))
         assert_same((gap_at, indices, values), fill(SimpleNamespace(**CPP)))
 
 
@@ -115,17 +123,19 @@ def _fill_by_rows(
     return gap_at, indices, values
 
 
-def check_symmetrized(cuda: Twins, points: torch.Tensor, decay: float, thresh: float, value: torch.dtype) -> None:
+def check_symmetrized(
+    cuda: Twins, points: torch.Tensor, decay: float, thresh: float, value: torch.dtype, masked: bool = False
+) -> None:
     n_sets, n, _ = points.shape
-    bandwidth = middle_distance(points) / 3 * (1 + torch.arange(n_sets * n).view(n_sets, n) % 3).double()
+    bandwidth = middle_distance(points, masked) / 3 * (1 + torch.arange(n_sets * n).view(n_sets, n) % 3).double()
     bandwidth[0, 0] = 5e-324
     cut = cut_radius(decay, thresh) * (1 + 1e-9)
-    arguments = (points, bandwidth, decay, thresh, SMALLEST, cut, value)
+    arguments = (points, bandwidth, decay, thresh, SMALLEST, cut, value, masked)
     indptr, indices, values = cuda.symmetrized_affinity(*arguments)
-    distances = distances_of(points)
+    distances = distances_of(points, masked)
     one_sided = torch.exp(-((distances / bandwidth[:, :, None]) ** decay))
     one_sided[one_sided < thresh] = 0
-    dense = (one_sided + one_sided.mT) / 2
+    dense = ((one_sided + one_sided.mT) / 2).nan_to_num(0)
     dense[dense < max(thresh, SMALLEST)] = 0
     rows, columns = torch.nonzero(dense.view(n_sets * n, n), as_tuple=True)
     assert torch.equal(indptr.long(), torch.searchsorted(rows, torch.arange(n_sets * n + 1)))
@@ -136,10 +146,14 @@ def check_symmetrized(cuda: Twins, points: torch.Tensor, decay: float, thresh: f
         assert_same((indptr, indices, values), CPP["symmetrized_affinity"](*arguments))
 
 
-def check_kth(cuda: Twins, points: torch.Tensor, k: int) -> None:
-    expected = others(points).sort(-1).values[..., k - 1]
-    result, medians = cuda.kth_neighbor_distance(points, k), cuda.median_kth_neighbor_distance(points, k)
+def check_kth(cuda: Twins, points: torch.Tensor, k: int, masked: bool = False) -> None:
+    distances = others(points, masked)
+    if masked:
+        distances[distances.isnan()] = math.inf
+    expected = distances.sort(-1).values[..., k - 1]
+    arguments = (points, k, masked)
+    result, medians = cuda.kth_neighbor_distance(*arguments), cuda.median_kth_neighbor_distance(*arguments)
     assert_same((result, medians), (expected, median(expected)))
     if has_cpp():
-        assert_same((result,), (CPP["kth_neighbor_distance"](points, k),))
-        assert_same((medians,), (CPP["median_kth_neighbor_distance"](points, k),))
+        assert_same((result,), (CPP["kth_neighbor_distance"](*arguments),))
+        assert_same((medians,), (CPP["median_kth_neighbor_distance"](*arguments),))

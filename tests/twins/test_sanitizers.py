@@ -63,7 +63,7 @@ import ctypes, torch
 from mmphate_gpu.ops import native
 assert native.why_no_native() is None
 points, counts = torch.zeros(1, 40, 3, dtype=torch.float64), torch.zeros(1, 39, dtype=torch.int64)
-native.call("radius_count", "dl", points, 1, 40, 3, 1.0, counts)
+native.call("radius_count", "dl", points, 1, 40, 3, 0, 1.0, counts)
 """
 
 

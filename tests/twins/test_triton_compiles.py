@@ -18,6 +18,7 @@ TYPES = {
     "diagonal": "*i64",
     "rough": "*fp32",
     "radii": "*fp32",
+    "states": "*i8",
     "block": "*fp16",
     "points": "*fp32",
     "centers": "*fp32",
@@ -145,13 +146,14 @@ def test_nearest_centers_compile(n_features: int, capability: int) -> None:
 
 @pytest.mark.parametrize("capability", _capabilities())
 @pytest.mark.parametrize("kernel", DECIDING)
-def test_deciding_kernel_compiles(kernel: str, capability: int) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_deciding_kernel_compiles(kernel: str, capability: int, masked: bool) -> None:
     """Float64 operations are not fused, as in the other twins."""
-    compiled = _compiled(kernel, capability, {"P": 10})
+    compiled = _compiled(kernel, capability, {"P": 10, "MASKED": masked})
     ptx = compiled.asm["ptx"]
     assert compiled.asm["cubin"] and compiled.metadata.shared <= SHARED_BYTES
     assert "sub.rn.f64" in ptx and "mul.rn.f64" in ptx and "sqrt.rn.f64" in ptx
-    assert "fma.rn.f64" not in ptx
+    assert "fma.rn.f64" not in ptx and ("div.rn.f64" in ptx) == (masked or kernel == "tile_entries")
 
 
 @pytest.mark.parametrize("capability", _capabilities())

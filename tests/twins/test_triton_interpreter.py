@@ -13,7 +13,6 @@ import torch
 from mmphate_gpu.ops.launch.twins import PORTABLE, TRITON
 from mmphate_gpu.runtime.optional import available
 
-from . import triton_cases
 from .triton_cases import CASES, NEAREST, portable
 
 pytestmark = pytest.mark.skipif(not available("triton"), reason="triton is not installed")
@@ -36,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     out = tmp_path_factory.mktemp("triton") / "out.pt"
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    command = [sys.executable, triton_cases.__file__, str(out)]
+    command = [sys.executable, "-m", "tests.twins.triton_cases", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if "only 0-dimensional arrays can be converted to Python scalars" in done.stderr:
         pytest.skip("the interpreter of this Triton needs a NumPy before 2.5")  # Triton 3.6 does, 3.7 does not

@@ -1,9 +1,10 @@
-"""Cases of the Triton twins. ``python triton_cases.py OUT.pt`` runs them in Triton's interpreter."""
+"""Cases of the Triton twins. ``python -m tests.twins.triton_cases OUT.pt`` runs them in Triton's interpreter."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -12,9 +13,12 @@ from mmphate_gpu.ops import assign_nearest as assign_module  # noqa: F401 - impo
 from mmphate_gpu.ops import gaussian_product as gaussian_module
 from mmphate_gpu.ops import tile_entries, tile_matmul  # noqa: F401 - importing defines the ops
 from mmphate_gpu.ops.launch.twins import PORTABLE
-from mmphate_gpu.ops.point_tiles import n_tiles
+from mmphate_gpu.ops.point_tiles import in_tiles, kd_order, n_tiles
 from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.ops.tile_layout import TILE, TileLayout, point_tiles, stored_pairs, tile_layout
+
+from . import cases
+from .masked_points import PRESENT, lacking
 
 Arguments = tuple[object, ...]
 
@@ -54,6 +58,26 @@ def pairs(n_sets: int, n: int, p: int, *numbers: float, scale: float = 1.0, away
     tiled = point_tiles(layout, points, torch.nan)
     rows, columns = (part.flatten() for part in torch.meshgrid(*[torch.arange(len(tiled))] * 2, indexing="ij"))
     return tiled, rows, columns, *numbers
+
+
+def masked_pairs(
+    present: str, n_sets: int, n: int, p: int, *numbers: float, scale: float = 1.0, away: float = 0.0
+) -> Arguments:
+    """The same for points that lack features. ``present`` is a name in `PRESENT`."""
+    return masked_tiles(lacking(scale * _points(n_sets, n, p, 0.5) + away, present), *numbers)
+
+
+def one_of_four(n: int) -> torch.Tensor:
+    """A line of points that lack three of four features. Distances are twice the differences."""
+    points = torch.full((1, n, 4), torch.nan, dtype=torch.float64)
+    points[0, :, 0] = torch.arange(n)
+    return points
+
+
+def masked_tiles(points: torch.Tensor, *numbers: float) -> Arguments:
+    tiled = in_tiles(points, kd_order(points, True), torch.nan).flatten(0, 1)
+    rows, columns = (part.flatten() for part in torch.meshgrid(*[torch.arange(len(tiled))] * 2, indexing="ij"))
+    return tiled, rows, columns, *numbers, True
 
 
 def lattice(n: int, *numbers: float, width: int = 17, outlier: float | None = None) -> Arguments:
@@ -185,6 +209,30 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
     "reached, at the reach": ("tile_reached", lambda: lattice(300, 129.0, width=300)),
     "reached, just not": ("tile_reached", lambda: lattice(300, 129 - 1e-13, width=300)),
     "reached, out of range": ("tile_reached", lambda: lattice(300, 15.0, outlier=-1e60)),
+}
+
+
+# Points that lack features. In all names but one, tiles have features that some of their points lack.
+CASES |= {
+    f"{op}, masked: {name}": (f"tile_{op}", partial(masked_pairs, name, 2, 300, p, *numbers))
+    for name, p in zip(PRESENT, (10, 70, 10, 3, 10, 10), strict=True)
+    for op, numbers in (("entries", (0.7, 2.1)), ("reached", (0.3,)))
+}
+CASES |= {
+    # Squares are 1, 2 or 4 over one, two or four of four features.
+    "entries, masked, at the reach": (
+        "tile_entries",
+        lambda: masked_tiles(lacking(cases.lattice(1, 129, 4), "by node"), 1.0, 2.0),
+    ),
+    "reached, masked, at the reach": ("tile_reached", lambda: masked_tiles(one_of_four(300), 258.0)),
+    "reached, masked, just not": ("tile_reached", lambda: masked_tiles(one_of_four(300), 258 - 1e-13)),
+    "entries, masked, one feature": ("tile_entries", lambda: masked_pairs("by node", 1, 129, 1, 0.7, 2.1)),
+    "entries, masked, far away": (
+        "tile_entries",
+        lambda: masked_pairs("by slice", 1, 129, 10, 0.7e-3, 2.1e-3, scale=1e-3, away=1e4),
+    ),
+    "entries, masked, wide tiles": ("tile_entries", lambda: masked_pairs("by node", 1, 129, 3, 0.7, 2.1, scale=300.0)),
+    "reached, masked, wide tiles": ("tile_reached", lambda: masked_pairs("by node", 1, 129, 3, 0.7, scale=300.0)),
 }
 
 

@@ -21,6 +21,7 @@ class Sizes:
     n_columns: int  # of the blocks that the sparse matrix multiplies
     n_components: int
     dtype: torch.dtype  # of the values of the sparse matrix
+    masked: bool = False  # points may lack features
 
     @staticmethod
     def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

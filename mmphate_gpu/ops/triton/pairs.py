@@ -2,6 +2,9 @@
 
 A program decides for a tile whether it is active, or which entries it has, with the result of float64. A float32 screen
 with a proven bound leaves only the pairs in doubt to float64, whose rate on workstation cards is a 64th of float32's.
+
+If points are masked, they may lack features, which are NaN. Their squares are sums over the features that both have,
+times P over the number of these.
 """
 
 from __future__ import annotations
@@ -18,23 +21,37 @@ RUN = 8
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 # The relative rounding of an operation in float32.
 UNIT = tl.constexpr(2.0**-24)
+# The state of a feature in a tile: 0 if no point has it, 1 if some have it, and this if all points have it. A point
+# without any feature is like a place without a point.
+HAVE_ALL = tl.constexpr(3)
 # Entries come from float32 distances where that leaves a relative error of at most this, an eighth of the rounding to
 # half precision. Other entries, and pairs in doubt, come from float64 distances.
 MOST_OFF = tl.constexpr(2.0**-14)
 
 
 @triton.jit
-def _near(x_at, y_at, differ, start, reach, TILE: tl.constexpr, NARROW: tl.constexpr, P: tl.constexpr):
+def _near(
+    x_at, y_at, differ, start, reach, TILE: tl.constexpr, NARROW: tl.constexpr, P: tl.constexpr, MASKED: tl.constexpr
+):
     """Distances in float64 from a tile of points to NARROW points of another, and which pairs that ``differ`` are near.
 
-    Points are stored feature by feature. In places without a point they are NaN, which is within no reach.
+    Points are stored feature by feature. In places without a point they are NaN, which is within no reach. Neither are
+    points without a common feature: 0 times infinity is NaN.
     """
     lane, column = tl.arange(0, TILE), start + tl.arange(0, NARROW)
     squared = tl.zeros((TILE, NARROW), dtype=tl.float64)
+    count = tl.zeros((TILE, NARROW) if MASKED else (1, 1), dtype=tl.int32)
     for k in range(P):
         x, y = tl.load(x_at + k * TILE + lane), tl.load(y_at + k * TILE + column)
         difference = x[:, None] - y[None, :]
-        squared += difference * difference
+        if MASKED:
+            common = difference == difference
+            squared += tl.where(common, difference * difference, 0.0)
+            count += common.to(tl.int32)
+        else:
+            squared += difference * difference
+    if MASKED:
+        squared *= P / count.to(tl.float64)
     distance = tl.sqrt(squared)
     return distance, (distance <= reach) & differ
 
@@ -59,6 +76,48 @@ def _rough(
 
 
 @triton.jit
+def _rough_masked(
+    rough,
+    centers,
+    states,
+    row,
+    column,
+    start,
+    TILE: tl.constexpr,
+    NARROW: tl.constexpr,
+    P: tl.constexpr,
+    RUN: tl.constexpr,
+):
+    """Sums of the squares over common features, in float32, and which share of the P features is common.
+
+    A feature that all points of both tiles have takes the operations of points without a mask, and one that no point of
+    a tile has takes none.
+    """
+    lane, at = tl.arange(0, TILE), start + tl.arange(0, NARROW)
+    x_at, y_at = rough + row * P * TILE + lane, rough + column * P * TILE + at
+    squared, count = tl.zeros((TILE, NARROW), dtype=tl.float32), tl.zeros((TILE, NARROW), dtype=tl.float32)
+    whole = 0.0
+    for first in range(0, P, RUN):
+        run = tl.zeros((TILE, NARROW), dtype=tl.float32)
+        for k in range(first, min(first + RUN, P)):
+            state = tl.load(states + row * P + k) & tl.load(states + column * P + k)
+            whole += tl.where(state == HAVE_ALL, 1.0, 0.0)
+            if state != 0:
+                apart = tl.load(centers + column * P + k) - tl.load(centers + row * P + k)
+                x, y = tl.load(x_at + k * TILE), tl.load(y_at + k * TILE) + apart
+                difference = x[:, None] - y[None, :]
+                if state == HAVE_ALL:
+                    run = tl.fma(difference, difference, run)
+                else:
+                    common = difference == difference
+                    difference = tl.where(common, difference, 0.0)
+                    run = tl.fma(difference, difference, run)
+                    count += tl.where(common, 1.0, 0.0)
+        squared += run
+    return squared, (count + whole) / P
+
+
+@triton.jit
 def _bounds(centers, radii, row, column, reach, P: tl.constexpr, RUN: tl.constexpr):
     """The square of `_rough` up to which a pair is surely within reach, that above which it is not, and the errors.
 
@@ -80,6 +139,19 @@ def _bounds(centers, radii, row, column, reach, P: tl.constexpr, RUN: tl.constex
 
 
 @triton.jit
+def _masked_bounds(share, reach, error, relative):
+    """The two squares of `_bounds` for sums over a ``share`` of the features.
+
+    The distance over these features is at most its bound in `_bounds`, and the reach becomes less by the root of the
+    share. A root and a quotient in float32 are off by a few u; 2e-6 is 33 u.
+    """
+    within = reach * tl.sqrt(share)
+    low = (within * (1 - 2e-6) - error) * (1 - relative)
+    high = (within * (1 + 2e-6) + error) * (1 + relative)
+    return tl.where(low > 0, low * low, -1.0), high * high
+
+
+@triton.jit
 def _any(mask):
     return tl.max(tl.max(mask.to(tl.int32), axis=1), axis=0) > 0
 
@@ -96,6 +168,7 @@ def tile_reached_kernel(
     rough,
     centers,
     radii,
+    states,
     rows,
     columns,
     scale,
@@ -104,19 +177,26 @@ def tile_reached_kernel(
     NARROW: tl.constexpr,
     P: tl.constexpr,
     RUN: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     t = tl.program_id(0)
     row, column = tl.load(rows + t), tl.load(columns + t)
     x_at, y_at = points + row * P * TILE, points + column * P * TILE
     reach, factor = tl.load(scale), tl.load(scale + 1)
-    least, most, _, _ = _bounds(centers, radii, row, column, (reach * factor).to(tl.float32), P, RUN)
+    radius = (reach * factor).to(tl.float32)
+    least, most, error, relative = _bounds(centers, radii, row, column, radius, P, RUN)
     start, reached = 0, False
     while (start < TILE) & (not reached):
-        squared = _rough(rough, centers, row, column, start, TILE, NARROW, P, RUN)
         differ = _differ(row == column, start, TILE, NARROW)
-        reached = _any((squared <= least) & differ)
-        if (not reached) & _any((squared > least) & (squared <= most) & differ):
-            reached = _any(_near(x_at, y_at, differ, start, reach, TILE, NARROW, P)[1])
+        if MASKED:
+            squared, share = _rough_masked(rough, centers, states, row, column, start, TILE, NARROW, P, RUN)
+            low, high = _masked_bounds(share, radius, error, relative)
+            differ = differ & (share > 0)
+        else:
+            squared, low, high = _rough(rough, centers, row, column, start, TILE, NARROW, P, RUN), least, most
+        reached = _any((squared <= low) & differ)
+        if (not reached) & _any((squared > low) & (squared <= high) & differ):
+            reached = _any(_near(x_at, y_at, differ, start, reach, TILE, NARROW, P, MASKED)[1])
         start += NARROW
     tl.store(out + t, reached.to(tl.int8))
 
@@ -127,6 +207,7 @@ def tile_entries_kernel(
     rough,
     centers,
     radii,
+    states,
     rows,
     columns,
     scale,
@@ -135,6 +216,7 @@ def tile_entries_kernel(
     NARROW: tl.constexpr,
     P: tl.constexpr,
     RUN: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     t = tl.program_id(0)
     row, column = tl.load(rows + t), tl.load(columns + t)
@@ -144,15 +226,26 @@ def tile_entries_kernel(
     least, most, error, relative = _bounds(centers, radii, row, column, radius, P, RUN)
     # The error of the exponent, and so the relative error of an entry, is largest at the reach.
     per_square = (1 / (width * width)).to(tl.float32)
-    off = 1.01 * per_square * (radius * radius * (relative + 4 * UNIT) + 2 * radius * error + error * error)
+    most_off = 1.01 * per_square * (radius * radius * (relative + 4 * UNIT) + 2 * radius * error + error * error)
     to = out + t.to(tl.int64) * TILE * TILE + tl.arange(0, TILE)[:, None] * TILE + tl.arange(0, NARROW)[None, :]
     for start in range(0, TILE, NARROW):
-        squared = _rough(rough, centers, row, column, start, TILE, NARROW, P, RUN)
         differ = _differ(row == column, start, TILE, NARROW)
-        entries = tl.where((squared <= least) & differ, tl.exp(-squared * per_square), 0.0)
-        doubt = (squared > least) & (squared <= most) & differ
-        if _any(doubt) | (not (off <= MOST_OFF)):
-            distance, near = _near(x_at, y_at, differ, start, reach, TILE, NARROW, P)
+        if MASKED:
+            squared, share = _rough_masked(rough, centers, states, row, column, start, TILE, NARROW, P, RUN)
+            low, high = _masked_bounds(share, radius, error, relative)
+            differ = differ & (share > 0)
+            wide = error / tl.sqrt(share)
+            off = 1.01 * per_square * (radius * radius * (relative + 12 * UNIT) + 2 * radius * wide + wide * wide)
+            sure = (squared <= low) & differ
+            in_double = _any((squared <= high) & differ & ~(sure & (off <= MOST_OFF)))
+            entries = tl.where(sure, tl.exp(-squared / share * per_square), 0.0)
+        else:
+            squared = _rough(rough, centers, row, column, start, TILE, NARROW, P, RUN)
+            entries = tl.where((squared <= least) & differ, tl.exp(-squared * per_square), 0.0)
+            doubt = (squared > least) & (squared <= most) & differ
+            in_double = _any(doubt) | (not (most_off <= MOST_OFF))
+        if in_double:
+            distance, near = _near(x_at, y_at, differ, start, reach, TILE, NARROW, P, MASKED)
             scaled = distance / bandwidth
             entries = tl.where(near, tl.exp((-scaled * scaled).to(tl.float32)), 0.0)
         tl.store(to + start, entries.to(tl.float16))
