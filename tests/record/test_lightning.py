@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mmphate_gpu
-from mmphate_gpu import InputError, LightningRecorder, every, load_trace
+from mmphate_gpu import InputError, LightningRecorder, LiveEmbedding, every, load_trace
 from mmphate_gpu.record.callbacks import usable_metrics
 
 pl = pytest.importorskip("lightning.pytorch")
@@ -169,6 +169,16 @@ def test_listeners_hear_of_each_snapshot():
     callback.add_listener(lambda recorder, epoch: heard.append(epoch))
     fitted(callback)
     assert heard == [0, 1, 2, 3]
+
+
+def test_an_embedding_can_follow_a_callback():
+    callback = LightningRecorder("rnn", PROBE)
+    with LiveEmbedding(callback, out=None, max_overhead=None) as follower:
+        weights = fitted(callback)
+        assert follower.embedding.layout.epoch.tolist() == [0, 1, 2, 3]
+    assert follower.embedding.layout.shape == (4, 7, 6)
+    without = fitted()
+    assert all(torch.equal(weights[name], without[name]) for name in without)
 
 
 def test_processes_of_other_ranks_record_nothing():
