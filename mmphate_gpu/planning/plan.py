@@ -214,8 +214,8 @@ def plan_run(
     result = planned(p)
     if result.fits:
         return result
-    settled = replace(p, storage=result.storage)
-    remedy = _remedy(settled, shape, lambda settings: planned(settings).fits)
+    chosen = replace(p, storage=result.storage)
+    remedy = _remedy(chosen, shape, lambda settings: planned(settings).fits)
     return replace(result, remedy=remedy or _thinning(shape, lambda fewer: planned(p, fewer).fits))
 
 

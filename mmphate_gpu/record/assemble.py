@@ -81,8 +81,8 @@ def _padded(array: np.ndarray, length: int) -> np.ndarray:
 def _presence(states: States, presence: Presence) -> np.ndarray | None:
     if not presence.is_known:
         return states.present
-    said = presence.present(states.values.shape[0], states.values.shape[2])
-    return said if states.present is None else said & states.present
+    present = presence.present(states.values.shape[0], states.values.shape[2])
+    return present if states.present is None else present & states.present
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any] | None:

@@ -1,4 +1,4 @@
-"""Where the sequences of the probe have ended: lengths, masks and padding masks as one boolean array."""
+"""Where the sequences of the probe end: lengths, masks and padding masks as one boolean array."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .probe import Probe
 
 
 class Presence:
-    """Where time steps of the samples are present, by what the user has said of them."""
+    """Which time steps of each sample are present, by the arguments of the user."""
 
     def __init__(self, probe: Probe, *, lengths: Any, mask: Any, padding_mask: str | None) -> None:
         self._lengths = None if lengths is None else _checked_lengths(lengths)
@@ -24,7 +24,7 @@ class Presence:
 
     @property
     def is_known(self) -> bool:
-        """Whether the user has said anything."""
+        """Whether the user gave any of the arguments."""
         return self._lengths is not None or bool(self._masks)
 
     def present(self, n_timesteps: int, n_samples: int) -> np.ndarray:

@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 class Probe:
-    """Copies of the batches of ``probe``, which no forward can wear out."""
+    """Copies of the batches of ``probe``, so that a forward may write into its input."""
 
     def __init__(self, probe: Any, model: nn.Module) -> None:
         if hasattr(probe, "__array__") and not isinstance(probe, torch.Tensor):

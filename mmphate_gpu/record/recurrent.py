@@ -1,4 +1,4 @@
-"""Which states of a recurrent module are recorded: of which layers and directions."""
+"""Choose the states of a recurrent module that are recorded: the sort of state, the layers and the directions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError, check_choice, listed
+from .axes import Steps
 from .replay import GATES, Inputs, mode, replayed
-from .states import Steps
 from .values import first_tensor
 
 DIRECTIONS = ("forward", "backward")
@@ -64,7 +64,7 @@ class Choice:
 
 
 def choose(module: nn.Module, name: str, state: str, layer: int | str, direction: str) -> Choice | None:
-    """The choice that the options mean for ``module``; None if it is not recurrent. `InputError` if it has none."""
+    """The choice by the options; None if ``module`` is not recurrent. `InputError` if an option does not fit it."""
     check_choice("state", state, STATES)
     check_choice("direction", direction, ("both", *DIRECTIONS))
     _check_state(module, name, state)

@@ -107,7 +107,7 @@ def test_a_loader_is_read_once_and_draws_from_no_generator():
     assert len(reads) == B and torch.equal(*recorder.trace().data)
 
 
-def test_a_forward_that_writes_into_its_input_wears_nothing_out():
+def test_a_forward_that_writes_into_its_input_gets_a_fresh_probe():
     class Writes(Net):
         def forward(self, x, scale=1.0):
             return super().forward(x.mul_(2))
