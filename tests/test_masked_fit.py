@@ -129,8 +129,18 @@ def test_masked_samples_are_not_reduced_by_pca():
 def test_a_mask_that_leaves_no_graph_is_refused(n_left):
     mask = np.zeros((E, T, M, P), bool)
     mask[0, 0, :n_left] = True
-    with pytest.raises(InputError, match=f"{N - n_left} of {N} nodes have fewer than 2 present samples; accepted"):
+    with pytest.raises(
+        InputError, match=f"mask is False too often: {N - n_left} of {N} nodes have fewer than 2 present"
+    ):
         MMPHATE(**OPTIONS).fit(as_trace(values(), mask=mask))
+
+
+def test_without_normalization_one_sample_is_enough():
+    mask = np.broadcast_to(lengths(), (E, T, P))[:, :, None].repeat(M, axis=2)
+    mask[2, 3, 1] = False
+    with pytest.warns(UserWarning, match="1 of 192 nodes have no present sample; their rows are NaN"):
+        op = MMPHATE(**OPTIONS, normalize=False).fit(as_trace(values(), mask=mask))
+    assert np.flatnonzero(op.embedding_.isnan().all(1)).tolist() == [(2 * T + 3) * M + 1]
 
 
 def test_two_nodes_are_a_picture():

@@ -13,7 +13,8 @@ from ..trace.stored import blocks
 def most_active_class(trace: Trace) -> np.ndarray | None:  # (N,)
     """For every node, the class whose samples have the highest mean activation, z-scored over samples.
 
-    Of equal means the smallest label wins. None for a trace without labels. O(N P) time.
+    Of equal means the smallest label wins, so a node without any present sample has the smallest. None for a trace
+    without labels. O(N P) time.
     """
     if trace.label is None:
         return None

@@ -26,7 +26,8 @@ def check_graph(resolution: torch.Tensor, normalize: bool) -> None:  # (S, M), o
     """Raise `InputError` unless two nodes have a point; warn of those that have none."""
     n_nodes, n_out = resolution.numel(), int(resolution.isnan().sum())
     if n_nodes - n_out < 2:
-        raise InputError(f"by mask {_left_out(n_out, n_nodes, normalize)}; accepted: at least 2 nodes with more")
+        text = _left_out(n_out, n_nodes, normalize)
+        raise InputError(f"mask is False too often: {text}; accepted: at least 2 other nodes")
     warn_left_out(resolution, normalize)
 
 
@@ -38,7 +39,8 @@ def warn_left_out(resolution: torch.Tensor, normalize: bool) -> None:  # (S, M),
 
 
 def _left_out(n_out: int, n_nodes: int, normalize: bool) -> str:
-    return f"{n_out} of {n_nodes} nodes have fewer than {least_samples(normalize)} present samples"
+    few = f"fewer than {least_samples(normalize)} present samples" if normalize else "no present sample"
+    return f"{n_out} of {n_nodes} nodes have {few}"
 
 
 def of_all_nodes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -95,6 +97,7 @@ def test_far_points_are_not_for_the_fused_engine(monkeypatch):
     monkeypatch.setattr(choose_module.TRITON, "serves", lambda: True)
     monkeypatch.setattr(choose_module, "keops_serves", lambda: True)
     assert choose_engine(interslice, CUDA) == "fused"
+    assert choose_engine(replace(interslice, masked=True), CUDA) == "torch"  # the others need every sample
     assert choose_engine(far, CUDA) == "keops"
     monkeypatch.setattr(choose_module, "keops_serves", lambda: False)
     assert choose_engine(far, CUDA) == "torch"

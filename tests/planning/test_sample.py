@@ -15,7 +15,7 @@ from mmphate_gpu.operators.multislice import affinity_of_points
 from mmphate_gpu.ops.tile_block import in_node_order
 from mmphate_gpu.params import Params
 from mmphate_gpu.planning import sample
-from mmphate_gpu.trace import normalize
+from mmphate_gpu.trace import normalize, trace_points
 
 
 def walk(*shape: int, seed: int = 0) -> np.ndarray:
@@ -113,3 +113,31 @@ def test_the_share_of_active_tiles_is_estimated_where_it_matters(monkeypatch):
     assert len(seen) == 1 and on_card.storage == plan(trace, device="24 GB card", **shares).storage
     plan(trace, device="cpu", storage="tiles")
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_sample_of_all_rows_of_a_masked_trace(normalized):
+    """Missing samples, and nodes that are left out of the graph: they have no entry, and are no piece of a slice."""
+    mask = np.random.default_rng(1).random((40, 5, 8)) < 0.5
+    mask[[3, 4]], mask[10, 2] = False, False
+    trace, p = as_trace(walk(40, 5, 8), mask=mask), Params(normalize=normalized, interslice_knn=4, n_pca=3)
+    entries = sample.sampled_entries(trace, p)
+    points, resolution = trace_points(trace, normalize=normalized)
+    made = affinity_of_points(points, storage="lazy", interslice_knn=4, resolution=resolution, masked=True).operator
+    counts, pairs = made.whole.interslice.counts, trace.n_nodes * (trace.n_slices - 1)
+    assert entries.interslice == pytest.approx(int(counts.sum()) / pairs, rel=1e-9)
+    assert entries.intraslice == pytest.approx(made.whole.intraslice.nnz / trace.n_nodes, rel=1e-9)
+    assert entries.alone == pytest.approx(float((counts == 0).double().mean()), rel=1e-9)
+    assert entries.loose == 0  # every piece that has a node is linked
+    assert 0 < sample.sampled_entries(trace, p, tiles=True).tiles <= 1
+
+
+def test_the_samples_of_a_masked_trace_are_planned_as_they_are():
+    mask = np.random.default_rng(1).random((40, 5, 60)) < 0.7
+    masked, whole = as_trace(walk(40, 5, 60), mask=mask), as_trace(walk(40, 5, 60))
+    points = {
+        name: plan(trace, n_pca=10, device="cpu").stages[0].bytes
+        for name, trace in {"masked": masked, "whole": whole}.items()
+    }
+    assert points["masked"] == 200 * (60 + 1) * 8 > 5 * points["whole"]
+    assert plan(masked, n_pca=10, device="cpu").stages == plan(masked, n_pca=None, device="cpu").stages
