@@ -59,10 +59,11 @@ class KerasRecorder(RecorderCallback, Callback):
 
     Examples
     --------
-    >>> callback = KerasRecorder("lstm", probe)  # doctest: +SKIP
-    >>> model.fit(x, y, epochs=20, callbacks=[callback])  # doctest: +SKIP
-    >>> callback.trace()  # doctest: +SKIP
-    Trace(epoch: 21, timestep: 30, unit: 64, sample: 100; float32 on cpu)
+    ::
+
+        callback = KerasRecorder("lstm", probe)
+        model.fit(x, y, epochs=20, callbacks=[callback])
+        trace = callback.trace()
     """
 
     def __init__(self, layers: Any, probe: Any, *, when: str = "epoch", **options: Any) -> None:

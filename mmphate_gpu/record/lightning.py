@@ -60,10 +60,11 @@ class LightningRecorder(RecorderCallback, Callback):
 
     Examples
     --------
-    >>> callback = LightningRecorder("rnn", probe)  # doctest: +SKIP
-    >>> Trainer(max_epochs=20, callbacks=[callback]).fit(module, loader)  # doctest: +SKIP
-    >>> callback.trace()  # doctest: +SKIP
-    Trace(epoch: 21, timestep: 30, unit: 64, sample: 100; float32 on cpu)
+    ::
+
+        callback = LightningRecorder("rnn", probe)
+        Trainer(max_epochs=20, callbacks=[callback]).fit(module, loader)
+        trace = callback.trace()
     """
 
     WHEN = ("epoch", "validation", "step")
