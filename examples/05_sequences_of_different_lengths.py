@@ -39,7 +39,7 @@ class Adder(nn.Module):
 torch.manual_seed(0)
 model = Adder()
 optimizer = torch.optim.Adam(model.parameters(), 0.01)
-probe, _ = streams(N_STREAMS)
+probe = streams(N_STREAMS)[0]
 lengths = torch.randint(10, N_STEPS - 1, (N_STREAMS,))
 lengths[0] = N_STEPS  # a single stream reaches the last two steps
 with Recorder(model, "rnn", probe) as whole, Recorder(model, "rnn", probe, lengths=lengths) as cut:
@@ -53,22 +53,21 @@ with Recorder(model, "rnn", probe) as whole, Recorder(model, "rnn", probe, lengt
             optimizer.step()
 
 truth, masked = whole.trace(), cut.trace()
-padded = as_trace(torch.where(masked.mask, truth.data, 0.0))
+present = np.asarray(masked.mask)  # (epoch, timestep, unit, sample)
+padded = as_trace(np.where(present, np.asarray(truth.data), 0))
 views = {"true states": truth, "masked": masked, "zeros after the end": padded}
 embeddings = {name: MMPHATE(n_landmark=500, random_state=0).fit(trace).result_ for name, trace in views.items()}
 
-n_present = masked.mask.sum(-1).flatten().numpy()  # streams, per node
+n_streams = present.sum(-1).ravel()  # of each node
 in_graph = ~np.isnan(embeddings["masked"].coordinates).any(1)
-print(
-    f"{(~in_graph).sum()} of {len(in_graph)} rows are NaN, and {(n_present < 2).sum()} nodes have fewer than 2 streams"
-)
-print(f"these are the same nodes: {np.array_equal(in_graph, n_present >= 2)}")
+print(f"{(~in_graph).sum()} of {len(in_graph)} rows are NaN; {(n_streams < 2).sum()} nodes have fewer than 2 streams")
+print(f"these are the same nodes: {np.array_equal(in_graph, n_streams >= 2)}")
 
 figure = Figure(figsize=(9, 3.6), layout="constrained")
 FigureCanvasAgg(figure)
 first, distances = embeddings["true states"].coordinates[in_graph], {}
 for axes, (name, trace) in zip(figure.subplots(1, 3), views.items(), strict=True):
-    points = reference.normalize(np.asarray(trace.data), mask=None if trace.mask is None else np.asarray(trace.mask))
+    points = reference.normalize(np.asarray(trace.data), mask=present if name == "masked" else None)
     distances[name] = nan_euclidean_distances(points.reshape(len(in_graph), -1)[in_graph])
     apart = np.linalg.norm(distances[name] - distances["true states"]) / np.linalg.norm(distances["true states"])
     _, places, disparity = procrustes(first, embeddings[name].coordinates[in_graph])  # turned onto the true picture

@@ -157,6 +157,18 @@ def test_labels_color_every_node():
     assert np.array_equal(follower.embedding.most_active, live.most_active_class(trace))
 
 
+def test_nodes_with_nothing_present_have_no_place():
+    mask = np.ones(WALK.shape, dtype=bool)
+    mask[:, 2, :, 1:] = False  # a single sample is left of the last step
+    run = Run()
+    run.trace = lambda: as_trace(WALK[: len(run.epochs)], epoch=run.epochs, mask=mask[: len(run.epochs)])
+    follower = follow(run)
+    with pytest.warns(UserWarning, match="fewer than 2 present samples"):
+        run.record(7)  # two refits, and placements between
+    present = np.isfinite(follower.embedding.coordinates).all(1).reshape(7, 3, 4)
+    assert present[:, :2].all() and not present[:, 2].any()
+
+
 def test_parameters_are_those_of_the_estimator():
     run = Run()
     follower = follow(run, n_components=3, interslice_knn=5, random_state=7)

@@ -132,6 +132,13 @@ def _neighbors(op: str, goal: float | None, data: Data) -> list[Call]:
     return [_twin(data, op, "units of the suite, k = 25", (data.units, 25), pairs, PAIRS, needs, goal=goal)]
 
 
+def _median_neighbors(data: Data) -> list[Call]:
+    op, pairs = "median_kth_neighbor_distance", data.unit_pairs / len(data.units)
+    arguments, case = (data.masked_unit, 25, True), "masked unit of the suite, k = 25"
+    masked = _twin(data, op, case, arguments, pairs, PAIRS, data.masked_needs)
+    return [*_neighbors(op, 1.5e9, data), masked]
+
+
 def _neighbors_of_nodes(data: Data) -> list[Call]:
     pairs = data.slice_pairs
     needs = {"fma-float32": data.distance_flop(pairs), "bytes": data.stack_bytes}
@@ -143,7 +150,10 @@ def _neighbors_of_nodes(data: Data) -> list[Call]:
 def _radius_counts(data: Data) -> list[Call]:
     pairs, case = data.unit_pairs, f"units of the suite, p = {data.points.shape[2]}"
     needs = {"fma-float32": data.distance_flop(pairs), "bytes": data.stack_bytes}
-    return [_twin(data, "radius_counts", case, (data.units, data.reach), pairs, PAIRS, needs, goal=3e9)]
+    whole = _twin(data, "radius_counts", case, (data.units, data.reach), pairs, PAIRS, needs, goal=3e9)
+    arguments, pairs = (data.masked_unit, data.reach, True), pairs / len(data.units)
+    masked = _twin(data, "radius_counts", "masked unit of the suite", arguments, pairs, PAIRS, data.masked_needs)
+    return [whole, masked]
 
 
 def _radius_fill(data: Data) -> list[Call]:
@@ -354,7 +364,7 @@ def _around_products(op: str, data: Data) -> list[Call]:
 GROUPS: dict[str, dict[str, Callable[[Data], list[Call]]]] = {
     "entries": {
         "radius_counts": _radius_counts,
-        "median_kth_neighbor_distance": partial(_neighbors, "median_kth_neighbor_distance", 1.5e9),
+        "median_kth_neighbor_distance": _median_neighbors,
         "kth_neighbor_distance": _neighbors_of_nodes,
         "radius_fill": _radius_fill,
         "symmetrized_affinity": _symmetrized_affinity,

@@ -16,6 +16,7 @@ from mmphate_gpu.ops.tile_block import scaled_tiles
 from mmphate_gpu.slices import unit_major
 from mmphate_gpu.trace import normalize
 
+TIMESTEPS = 80
 COLUMNS = 110
 LANDMARKS = 4000
 
@@ -29,12 +30,25 @@ class Data:
 
     @cached_property
     def points(self) -> torch.Tensor:  # (S, M, D)
-        trace = datasets.bifurcation("hopf_pitchfork", n_epochs=20 if self.quick else 101)
+        trace = datasets.bifurcation("hopf_pitchfork", n_epochs=20 if self.quick else 101, n_timesteps=TIMESTEPS)
         return normalize(trace).to(self.device)
 
     @cached_property
     def units(self) -> torch.Tensor:  # (M, S, D)
         return unit_major(self.points)
+
+    @cached_property
+    def masked_unit(self) -> torch.Tensor:  # (1, S, D)
+        """A unit whose features, as samples of sequences that end, are NaN after the last half or less of the steps."""
+        ends = torch.linspace(TIMESTEPS // 2, TIMESTEPS, self.units.shape[2], device=self.device).round()
+        steps = torch.arange(self.units.shape[1], device=self.device) % TIMESTEPS
+        return self.units[:1].masked_fill(steps[:, None] >= ends, torch.nan)
+
+    @property
+    def masked_needs(self) -> dict[str, float]:
+        """The least work on all pairs of the masked unit: three operations for a feature that both points have."""
+        present = self.masked_unit.isfinite().sum(1).double()
+        return {"fma-float32": 1.5 * float(present.square().sum()), "bytes": 8.0 * self.masked_unit.numel()}
 
     @cached_property
     def bandwidth(self) -> torch.Tensor:

@@ -166,6 +166,25 @@ template <class Use> MMP_INLINE void each_part(const Screen& set, std::int64_t i
     }
 }
 
+// Places first .. last-1, of one run.
+struct Block {
+    std::int64_t first, last;
+};
+
+// The places of the points first .. last-1 in blocks of at most rows_at_once.
+inline std::vector<Block> blocks_of(const Screen& set, std::int64_t first, std::int64_t last) {
+    std::vector<Block> blocks;
+    const auto add = [&](std::int64_t from, std::int64_t end) {
+        for (; from < end; from += rows_at_once) blocks.push_back({from, std::min(from + rows_at_once, end)});
+    };
+    if (!set.masked) return add(first, last), blocks;
+    const std::int32_t* at = set.point_at.data();
+    for (const Run& run : set.runs)  // whose points ascend
+        add(std::lower_bound(at + run.first, at + run.end, first) - at,
+            std::lower_bound(at + run.first, at + run.end, last) - at);
+    return blocks;
+}
+
 // Lists, for each of R rows, the places whose rough square is at most `limit` (see Screen::possibly), in ascending
 // order. A list has room for Screen::padded numbers, since `append` may write one register too much.
 template <int R>

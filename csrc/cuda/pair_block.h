@@ -40,7 +40,7 @@ struct MmpStack {
     const double* spans;   // (B,)
     const mmp_i32* order;  // (B, n): the point at each place; null if point i has place i
     mmp_i64 n, p;
-    int passes;  // over the features, P at a time
+    int passes;               // over the features, P at a time
     const mmp_i32* presence;  // (B, tiles, passes, mmp_words), or null where no point lacks a feature
 };
 

@@ -124,7 +124,8 @@ MMP_DEVICE void mmp_walk(const MmpBlock& block, int first, float reach, bool wan
                 else if (v + 1 < n_visits)
                     mmp_begin_copy<P>(block, block.rows->visits[v + 1], 0, buffer ^ 1);
                 if (!wants) continue;
-                const float *rows = mmp_row_buffer<P>(block, pass, buffer), *columns = mmp_column_buffer<P>(block, buffer);
+                const float *rows = mmp_row_buffer<P>(block, pass, buffer),
+                            *columns = mmp_column_buffer<P>(block, buffer);
                 if constexpr (mmp_masked) {
                     const MmpWords words = mmp_words_with_rows(block, pass, buffer);
                     mmp_add_common<P>(rows, columns, words, squares);

@@ -55,11 +55,19 @@ class Digits:
 
 @dataclass(frozen=True)
 class Training:
-    """The recorded trace, and the accuracies at each recorded epoch. The first epoch is before training."""
+    """The recorded trace, with the accuracies as metrics. Its first epoch is before training."""
 
     trace: Trace
-    train_accuracy: list[float]
-    test_accuracy: list[float]
+
+    @property
+    def train_accuracy(self) -> list[float]:
+        """The share of the training images that is read right, at each recorded epoch."""
+        return self.trace.metrics["train_accuracy"].tolist()
+
+    @property
+    def test_accuracy(self) -> list[float]:
+        """The same of the held-out images."""
+        return self.trace.metrics["test_accuracy"].tolist()
 
 
 def digits(seed: int = 0) -> Digits:
@@ -95,19 +103,17 @@ def train(
         model = DigitReader()
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=epochs)
-        accuracies: tuple[list[float], list[float]] = ([], [])
-        with Recorder(model, "lstm", probe=data.probe[0], labels=data.probe[1]) as recorder:
+        with Recorder(model, "lstm", data.probe[0], labels=data.probe[1]) as recorder:
             follow(recorder)
             for epoch in range(epochs + 1):
                 if epoch > 0:
                     _one_epoch(model, optimizer, *data.train)
                     schedule.step()
-                recorder.snapshot(epoch)
-                for curve, part in zip(accuracies, (data.train, data.test), strict=True):
-                    curve.append(_accuracy(model, *part))
+                train_accuracy, test_accuracy = _accuracy(model, *data.train), _accuracy(model, *data.test)
+                recorder.snapshot(epoch, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
                 if callback is not None:
-                    callback(epoch, accuracies[1][-1])
-    return Training(recorder.trace(), *accuracies)
+                    callback(epoch, test_accuracy)
+    return Training(recorder.trace())
 
 
 def _one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, classes: torch.Tensor) -> None:

@@ -108,7 +108,7 @@ class FolderStore:
         intact, problems = intact_snapshots(self._path, before, thorough=True)
         if problems:
             warnings.warn(
-                f"{self._path} has {len(problems)} damaged snapshots: {listing(problems)}; they stay in the list until "
+                f"{self._path} has damaged snapshots: {listing(problems)}; they stay in the list until "
                 "their epochs are recorded again",
                 RuntimeWarning,
                 stacklevel=5,

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from ..errors import InputError, InputTypeError
 from ..runtime.arrays import to_numpy
@@ -37,7 +44,7 @@ class Probe:
         if hasattr(probe, "__array__") and not isinstance(probe, torch.Tensor):
             probe = to_numpy("probe", probe)
         self.is_loaded = not isinstance(probe, (torch.Tensor, np.ndarray, tuple, Mapping))
-        self.is_shuffled = any(isinstance(sampler, RandomSampler) for sampler in _samplers(probe))
+        self.is_shuffled = any(map(_shuffles, _samplers(probe)))
         if isinstance(probe, (str, bytes, Dataset)) or (self.is_loaded and not isinstance(probe, Iterable)):
             remedy = "; give DataLoader(probe, batch_size=...)" if isinstance(probe, Dataset) else ""
             raise InputTypeError(f"probe is a {type(probe).__name__}; accepted: {_ACCEPTED}{remedy}")
@@ -99,6 +106,11 @@ class Probe:
 def _samplers(loader: Any) -> list[Any]:
     outer = [getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)]
     return [*outer, outer[1].sampler if isinstance(outer[1], BatchSampler) else None]
+
+
+def _shuffles(sampler: Any) -> bool:
+    known = isinstance(sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler))
+    return known or getattr(sampler, "shuffle", False) is True  # of a DistributedSampler
 
 
 def _loaded(probe: Iterable[Any]) -> list[Any]:

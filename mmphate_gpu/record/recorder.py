@@ -25,8 +25,8 @@ from .metrics import checked_metrics
 from .probe import Probe
 from .schedule import as_schedule, checked_timesteps, chosen_timesteps
 from .store import MemoryStore, Recording, Snapshot, Store
+from .values import LARGEST_INTEGER
 
-_LARGEST_EPOCH = 2**53  # float64 holds every integer up to here
 Listener = Callable[["Recorder", float], Any]
 
 
@@ -215,7 +215,7 @@ class Recorder:
         if isinstance(epoch, bool) or not isinstance(epoch, numbers.Real) or not math.isfinite(epoch):
             raise InputTypeError(f"epoch={epoch!r} is no finite number")
         number = int(epoch) if isinstance(epoch, numbers.Integral) else float(epoch)
-        if abs(number) > _LARGEST_EPOCH:
+        if abs(number) > LARGEST_INTEGER:
             raise InputError(
                 f"epoch={epoch!r} is out of range; accepted: up to 2**53, where float64 holds each integer"
             )

@@ -45,7 +45,7 @@ def _masked() -> list[Any]:
 
 def _joined() -> list[Any]:
     parts = [mp.as_trace(WIDE[start:stop], epoch=np.arange(start, stop)) for start, stop in ((0, 12), (10, 30))]
-    masked = mp.as_trace(parts[1], mask=parts[1].data[:, 0] > -9)
+    masked = mp.as_trace(parts[1], mask=parts[1].data[:, 0] > 0)
     trace = mp.join_traces([parts[0], masked], overlap="last")
     return [trace.data, trace.mask, trace.epoch]
 

@@ -343,11 +343,11 @@ def test_demo_small(here, capsys, monkeypatch):
     assert "training" in text.err
     trace = mp.load_trace("demo/trace.npz")
     assert trace.shape == (4, 8, 20, 50) and (np.bincount(trace.label) == 5).all()
-    assert trace.epoch.tolist() == [0, 1, 2, 3]
+    assert trace.epoch.tolist() == [0, 1, 2, 3] and trace.metrics.keys() == {"train_accuracy", "test_accuracy"}
     assert mp.Embedding.load("demo/embedding.npz").coordinates.shape == (640, 2)
     assert mp.Embedding.load("demo/embedding3d.npz").coordinates.shape == (640, 3)
     report = json.loads(Path("demo/report.json").read_text())
-    assert len(report["train_accuracy"]) == len(report["test_accuracy"]) == 4
+    assert all(report[name] == values.tolist() for name, values in trace.metrics.items())
     assert report["seed"] == 1 and report["seconds"] > 0
     pictures = {name: Path("demo", name).read_bytes() for name in ("panels.png", "panels3d.png", "entropy.png")}
     assert main(["plot", "demo"]) == 0

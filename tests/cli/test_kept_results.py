@@ -88,14 +88,16 @@ def test_plot_says_why_in_one_sentence_and_leaves_the_old_pictures(here, undrawa
 def test_the_demo_keeps_its_results_too(here, undrawable, monkeypatch):
     from mmphate_gpu.cli import demo
 
-    trained = demo.Training(mp.as_trace(np.load("trace.npy")), [0.1], [np.float32(0.5)])
+    states = np.load("trace.npy")
+    metrics = {"train_accuracy": np.full(len(states), 0.1), "test_accuracy": np.full(len(states), 0.5)}
+    trained = demo.Training(mp.as_trace(states, metrics=metrics))
     monkeypatch.setattr(demo, "_trained", lambda *args: trained)
     undrawable(ValueError("no font"))
     with pytest.warns(result_folder.NoPicture, match="no font"):
         summary = demo.demo(Path("demo"), epochs=3, seed=np.int64(3), verbose=False)
     assert names("demo") == {"trace.npz", "embedding.npz", "embedding3d.npz", "report.json"}
     report = strict(Path("demo/report.json").read_bytes())
-    assert report["seed"] == summary["seed"] == 3 and report["test_accuracy"] == [0.5]
+    assert report["seed"] == summary["seed"] == 3 and report["test_accuracy"] == [0.5] * len(states)
 
 
 # ---------------------------------------------------------------- streams and paths

@@ -74,7 +74,7 @@ def test_feed_forward_tells_learning_from_memorizing(run):
 @pytest.mark.filterwarnings("ignore:.*fewer than 2 present samples:UserWarning")
 def test_a_mask_keeps_right_what_zeros_after_the_end_do_wrong(run):
     text = run("05_sequences_of_different_lengths.py")
-    assert "256 of 2560 rows are NaN, and 256 nodes have fewer than 2 streams" in text
+    assert "256 of 2560 rows are NaN; 256 nodes have fewer than 2 streams" in text
     assert "these are the same nodes: True" in text
     lines = [re.search(rf"^{name}: .*$", text, re.M)[0] for name in ("masked", "zeros after the end")]
     (distances, picture), (padded_distances, padded_picture) = map(percentages, lines)

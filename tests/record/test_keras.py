@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import mmphate_gpu.record.keras
 from mmphate_gpu import InputError, KerasRecorder, every
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is imported
@@ -19,11 +20,6 @@ layers = keras.layers
 X = np.random.default_rng(0).normal(size=(24, 7, 3)).astype("float32")
 LABELS = np.arange(24) % 2
 PROBE = X[:10]
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch, tmp_path):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
 
 
 def reader(recurrent: Any = layers.LSTM) -> Any:
@@ -63,9 +59,12 @@ def test_a_recorder_is_a_callback():
     assert isinstance(callback, keras.callbacks.Callback) and isinstance(callback, KerasRecorder)
 
 
-@pytest.mark.parametrize(("when", "numbers"), [("epoch", [0, 1, 2]), ("step", list(range(7)))])
-@pytest.mark.parametrize("recurrent", [layers.LSTM, layers.GRU, layers.SimpleRNN], ids=lambda cls: cls.__name__)
-def test_snapshots_are_taken_when_asked_and_change_no_bit(when, numbers, recurrent):
+@pytest.mark.parametrize(
+    ("recurrent", "when", "numbers"),
+    [(layers.LSTM, "epoch", [0, 1, 2]), (layers.GRU, "step", list(range(7))), (layers.SimpleRNN, "epoch", [0, 1, 2])],
+    ids=["LSTM", "GRU", "SimpleRNN"],
+)
+def test_snapshots_are_taken_when_asked_and_change_no_bit(recurrent, when, numbers):
     callback = KerasRecorder(["first", "encoder.rnn", "second"], PROBE, when=when, labels=LABELS[:10])
     weights, without = fitted(callback, model=reader(recurrent)), fitted(model=reader(recurrent))
     assert all(map(np.array_equal, weights, without))
@@ -74,23 +73,18 @@ def test_snapshots_are_taken_when_asked_and_change_no_bit(when, numbers, recurre
     assert trace.unit_layer.tolist() == ["first"] * 6 + ["encoder.rnn"] * 4 + ["second"] * 5
 
 
-def states(model: Any, name: str) -> np.ndarray:  # (10, n, units)
+def states(model: Any, name: str) -> np.ndarray:  # (10, n, units), or (10, units)
     """What the layer ``name`` of a `reader` returns for the probe, computed layer by layer, with every time step."""
     values: Any = keras.ops.convert_to_tensor(PROBE)
     for layer in model.layers:
-        if layer.name == "encoder" and name == "encoder.rnn":
-            return layer(values, training=False).detach().numpy()
-        if layer.name == name and getattr(layer, "return_sequences", True) is False:
-            whole = type(layer)(layer.units, return_sequences=True)
-            whole.build(values.shape)
-            whole.set_weights(layer.get_weights())
-            layer = whole
+        if layer.name == name.partition(".")[0]:
+            break
         values = layer(values, training=False)
-        if name in (layer.name, "second") and values.shape[-1] == 5:
-            break
-        if layer.name == name:
-            break
-    return values.detach().numpy()
+    if not getattr(layer, "return_sequences", True):
+        last_only, layer = layer, type(layer)(layer.units, return_sequences=True)
+        layer.build(values.shape)
+        layer.set_weights(last_only.get_weights())
+    return layer(values, training=False).detach().numpy()
 
 
 @pytest.mark.parametrize("name", ["first", "encoder.rnn", "second", "dense", "head"])
@@ -223,8 +217,18 @@ def test_another_backend_is_refused(monkeypatch):
         KerasRecorder("first", PROBE)
 
 
+def test_a_backend_that_is_not_installed_is_refused(monkeypatch):
+    def require(*_: Any, **__: Any) -> Any:
+        raise InputError("no keras") from ModuleNotFoundError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(mmphate_gpu.record.keras, "require", require)
+    with pytest.raises(InputError, match="No module named 'tensorflow'.*KERAS_BACKEND=torch"):
+        KerasRecorder("first", PROBE)
+
+
 def test_without_keras_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.setattr(mmphate_gpu.record.keras, "available", lambda name: False)
     with pytest.raises(InputError, match=r'KerasRecorder needs .*pip install "mmphate-gpu\[keras\]"'):
         KerasRecorder("first", PROBE)
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mmphate_gpu
-from mmphate_gpu import InputError, LightningRecorder, every, load_trace
+from mmphate_gpu import InputError, LightningRecorder, LiveEmbedding, every, load_trace
 from mmphate_gpu.record.callbacks import usable_metrics
 
 pl = pytest.importorskip("lightning.pytorch")
@@ -169,6 +169,35 @@ def test_listeners_hear_of_each_snapshot():
     callback.add_listener(lambda recorder, epoch: heard.append(epoch))
     fitted(callback)
     assert heard == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [(PROBE,), {"x": PROBE}, [PROBE[:4], PROBE[4:]], DataLoader(PROBE, 5), PROBE.numpy()],
+    ids=lambda p: type(p).__name__,
+)
+def test_a_probe_of_any_form_is_recorded_without_the_hooks_of_the_module(probe):
+    class Augmented(Reader):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            assert len(batch) == 2  # of inputs and classes
+            return batch
+
+    torch.manual_seed(0)
+    whole, callback = LightningRecorder("rnn", PROBE), LightningRecorder("rnn", probe)
+    fitted(whole, callback, module=Augmented())
+    assert torch.allclose(
+        callback.trace().data, whole.trace().data, atol=1e-6
+    )  # batches of other sizes round otherwise
+
+
+def test_an_embedding_can_follow_a_callback():
+    callback = LightningRecorder("rnn", PROBE)
+    with LiveEmbedding(callback, out=None, max_overhead=None) as follower:
+        weights = fitted(callback)
+        assert follower.embedding.layout.epoch.tolist() == [0, 1, 2, 3]
+    assert follower.embedding.layout.shape == (4, 7, 6)
+    without = fitted()
+    assert all(torch.equal(weights[name], without[name]) for name in without)
 
 
 def test_processes_of_other_ranks_record_nothing():

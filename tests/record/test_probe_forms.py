@@ -176,6 +176,9 @@ def test_what_follows_the_samples_needs_a_loader_in_order(name):
     values = {"labels": Y, "lengths": torch.full((B,), T), "mask": torch.ones(B, T)}
     with pytest.raises(InputError, match=f"probe is a loader that shuffles, so {name} cannot .* shuffle=False"):
         Recorder(Net(), "rnn", DataLoader(X, batch_size=4, shuffle=True), **{name: values[name]})
+    sampler = torch.utils.data.distributed.DistributedSampler(X, num_replicas=1, rank=0)
+    with pytest.raises(InputError, match="a loader that shuffles"):
+        Recorder(Net(), "rnn", DataLoader(X, batch_size=4, sampler=sampler), **{name: values[name]})
     recorded(DataLoader(X, batch_size=4), **{name: values[name]})
 
 

@@ -57,8 +57,8 @@ def test_kills_at_every_step_of_a_snapshot(tmp_path):
 # ---------------------------------------------------------------- in the process that forks
 
 
-def train(path: str, told: Callable[[float], None], dies: Callable[[float], None] = lambda epoch: None) -> None:
-    """Train a small network from its start, and record it; ``told`` hears of each finished snapshot."""
+def train(path: str, finished: Callable[[float], None], dies: Callable[[float], None] = lambda epoch: None) -> None:
+    """Train a small network from its start, and record it; ``finished`` is called after each snapshot."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.GRU(2, 5, batch_first=True))
     data, probe = torch.randn(40, 8, 2), torch.randn(6, 8, 2)
@@ -67,7 +67,7 @@ def train(path: str, told: Callable[[float], None], dies: Callable[[float], None
             loss = (model(data)[0].cumsum(1) - data.sum(2, keepdim=True)).square().mean()
             dies(epoch)
             recorder.snapshot(epoch, loss=loss.item())
-            told(epoch)
+            finished(epoch)
             gradients = torch.autograd.grad(loss, [*model.parameters()])
             with torch.no_grad():  # torch.optim imports the compiler, which takes seconds in each process
                 for weight, gradient in zip(model.parameters(), gradients, strict=True):
@@ -87,7 +87,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def recorded(path: str, die: Callable[[float], None] = lambda epoch: None, seconds: float = 0) -> tuple[bool, float]:
-    """Record in a process that is killed after ``seconds``, if any: whether it was, and the last epoch it told."""
+    """Record in a process that is killed after ``seconds``, if any: whether it was, and its last finished epoch."""
     reading, writing = os.pipe()
     process = forked(lambda: train(path, lambda epoch: os.write(writing, bytes([int(epoch)])) and None, die))
     os.close(writing)
@@ -95,10 +95,10 @@ def recorded(path: str, die: Callable[[float], None] = lambda epoch: None, secon
         time.sleep(seconds)
         os.kill(process, signal.SIGKILL)
     with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read()
+        epochs = pipe.read()
     status = os.waitpid(process, 0)[1]
     assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
-    return os.WIFSIGNALED(status), told[-1] if told else -1
+    return os.WIFSIGNALED(status), epochs[-1] if epochs else -1
 
 
 def check(path: str, truth: Trace, last: float) -> int:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmphate_gpu import InputError, Recorder, load_trace
+from mmphate_gpu import InputError, Recorder, join_traces, load_trace
 from mmphate_gpu.record.folder import FolderStore
 from mmphate_gpu.runtime.atomic import scratch
 from mmphate_gpu.trace.formats import recording
@@ -29,6 +29,12 @@ def test_a_recording_goes_on(tmp_path):
         add(store, epoch)
         store.close()
     assert same(load_trace(folder), 0, 1, 2, 3) and same(store.trace(), 0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_two_folders_of_one_run_are_joined(tmp_path, stream):
+    folders = recorded(tmp_path / "first", 0, 1, 2), recorded(tmp_path / "second", 3, 4)
+    assert same(join_traces([load_trace(folder, stream=stream) for folder in folders]), 0, 1, 2, 3, 4)
 
 
 def test_a_folder_that_is_new_or_empty_is_begun(tmp_path):

@@ -133,3 +133,13 @@ def test_a_file_with_a_metric_of_another_length_is_refused(tmp_path):
         InputError, match=r"run.npz: metrics_loss has shape \(3,\); accepted: \(4,\), one value per epoch"
     ):
         load_trace(tmp_path / "run.npz")
+
+
+def test_a_metric_along_another_axis_is_refused(tmp_path):
+    """Also where the lengths of the axes are equal."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        file["data"], file["metrics_loss"] = values((4, 4, 4, 4)), np.zeros(4)
+        file["metrics_loss"].dims[0].label = "unit"
+    with pytest.raises(InputError, match=r"metrics_loss has dims \('unit',\); accepted: one value per epoch"):
+        load_trace(tmp_path / "run.h5")

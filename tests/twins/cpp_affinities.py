@@ -25,16 +25,17 @@ def filled(
     rows: tuple[int, int] | None = None,
     index: torch.dtype = torch.int32,
     value: torch.dtype = torch.float64,
+    masked: bool = False,
 ) -> tuple[torch.Tensor, ...]:
     """gap_at, indices and values of radius_fill, with gaps of 0 to 3 entries. The gaps remain -1 and NaN."""
     first, last = rows or (0, points.shape[1])
-    counts = PORTABLE["radius_counts"](points, reach)[:, first:last].T.reshape(-1)
+    counts = PORTABLE["radius_counts"](points, reach, masked)[:, first:last].T.reshape(-1)
     gap = torch.arange(counts.numel()) % 4
     indptr = indptr_of_counts(counts + gap)
     indices, values = torch.full((int(indptr[-1]),), -1, dtype=index), torch.full((int(indptr[-1]),), math.nan)
     values = values.to(value)
     bandwidth = reach / 2 or 1.0
-    gap_at = fill(points, bandwidth, decay, reach, first, last, indptr, gap, indices, values)
+    gap_at = fill(points, bandwidth, decay, reach, first, last, indptr, gap, indices, values, masked)
     return gap_at, indices, values
 
 
@@ -52,12 +53,13 @@ def assert_filled_alike(isas: Iterator[str], points: torch.Tensor, reach: float,
 
 
 def symmetrized(function: Callable[..., tuple], points: torch.Tensor, **options) -> tuple[torch.Tensor, ...]:
-    settings = {"decay": 5.0, "thresh": 1e-4, "dtype": torch.float64} | options
-    scale = float(all_distances(points)[-1]) or 1.0
+    settings = {"decay": 5.0, "thresh": 1e-4, "dtype": torch.float64, "masked": False} | options
+    scale = float(all_distances(points.nan_to_num(0))[-1]) or 1.0
     rng = np.random.default_rng(points.shape[1])
     bandwidth = scale * torch.from_numpy(rng.uniform(0.05, 0.5, points.shape[:2]))
     cut = cut_radius(settings["decay"], settings["thresh"]) * (1 + 1e-9)
-    return function(points, bandwidth, settings["decay"], settings["thresh"], SMALLEST, cut, settings["dtype"])
+    numbers = (settings["decay"], settings["thresh"], SMALLEST, cut)
+    return function(points, bandwidth, *numbers, settings["dtype"], settings["masked"])
 
 
 def assert_symmetrized_alike(isas: Iterator[str], points: torch.Tensor, **options) -> None:

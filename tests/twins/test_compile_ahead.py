@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,20 +28,28 @@ def kernels(launches: Iterable[Launch]) -> Kernels:
     return {kernel.Key.of(launch, 0)[1:] for launch in launches}
 
 
+def recorded_by(calls: Callable[[Twins], None]) -> list[Launch]:
+    """The launches of ``calls`` of launchers, whose results are 0."""
+    launches: list[Launch] = []
+    calls(Twins(partial(_note, launches)))
+    return launches
+
+
+def _note(launches: list[Launch], launch: Launch, _: torch.device) -> None:
+    launches.append(launch)
+    for argument in launch.arguments:
+        if isinstance(argument, torch.Tensor):
+            argument.zero_()
+
+
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """The launches of all later calls of ops of csrc/cuda, which also call the CUDA launcher, without a kernel."""
     launches: list[Launch] = []
 
-    def start(launch: Launch, _: torch.device) -> None:
-        launches.append(launch)
-        for argument in launch.arguments:
-            if isinstance(argument, torch.Tensor):
-                argument.zero_()
-
     def wrapped(op: Any, name: str) -> Any:
         def call(*arguments: Any) -> Any:
             copies = [value.clone() if isinstance(value, torch.Tensor) else value for value in arguments]
-            getattr(Twins(start), name)(*copies)
+            getattr(Twins(partial(_note, launches)), name)(*copies)
             return op(*arguments)
 
         return call
@@ -113,3 +122,27 @@ def test_a_second_fit_rehearses_nothing(monkeypatch):
         compile_ahead.compile_ahead(torch.device("cuda", 0), **(sizes | changed))
     assert len(rehearsals) == 2 and began[0] == began[1] == began[2] != began[3]
     assert not any(launch.arguments for launch in began[0])  # these would keep the tensors of the rehearsal
+
+
+@pytest.mark.parametrize("n", [60, 1100])
+def test_masked_points_compile_kernels_of_their_own(n):
+    """The kernels compiled ahead for points that may lack features are those that ops start for such points."""
+    launched = recorded_by(lambda twins: masked_calls(twins, n))
+    sizes = {"n_features": 3, "n_columns": 110, "n_components": 2, "dtype": torch.float32}
+    ahead = {masked: kernels(compile_ahead.launches_of(Sizes(n, **sizes, masked=masked))) for masked in (False, True)}
+    over_pairs = {key for key in ahead[True] if key[0] in ("pair_screen", "radius_affinity", "kth_neighbor_distance")}
+    assert kernels(launched) == over_pairs and not over_pairs & ahead[False]
+    assert ahead[True] - over_pairs <= ahead[False]
+    assert {kernel for _, kernel, _ in ahead[True]} == {kernel for _, kernel, _ in ahead[False]} | {"pair_presence"}
+
+
+def masked_calls(twins: Twins, n: int) -> None:
+    """The calls over pairs of a fit of ``n`` slices of five units."""
+    small, large = (torch.zeros(1, size, 3, dtype=torch.float64) for size in (5, n))
+    rows = torch.zeros(2, n + 1, dtype=torch.int64)
+    twins.kth_neighbor_distance(small, 2, True)
+    twins.median_kth_neighbor_distance(large, 2, True)
+    twins.radius_counts(large, 1.0, True)
+    entries = rows[0, :0].int(), torch.zeros(0)
+    twins.radius_fill(large, 1.0, 2.0, 1.0, 0, n, rows[0], rows[1, :n], *entries, True)
+    twins.symmetrized_affinity(small, small[..., 0].contiguous(), 5.0, 0.0, 0.0, 1.0, torch.float32, True)

@@ -20,6 +20,7 @@ from mmphate_gpu.ops.launch.twins import CPP, CUPY, PORTABLE
 from mmphate_gpu.ops.radius_affinity import SMALLEST, cut_radius
 from mmphate_gpu.pipeline import interpolate
 
+from .masked_points import PRESENT, lacking
 from .waits import no_waits
 
 pytestmark = [
@@ -105,6 +106,17 @@ def test_symmetrized_and_neighbors(shape, name):
     if has_cpp:
         cut = cut_radius(5, 1e-4) * (1 + 1e-9)
         assert_alike(*both("symmetrized_affinity", points, bandwidth, 5.0, 1e-4, SMALLEST, cut, torch.float32))
+
+
+@pytest.mark.parametrize("name", PRESENT)
+@pytest.mark.parametrize("shape", [(3, 129, 6), (1, 1300, 10), (2, 70, 70)], ids=str)
+def test_points_that_lack_features(shape, name):
+    points = lacking(points_of("normal", *shape), name)
+    for op, argument in (("radius_counts", 2.0), ("kth_neighbor_distance", 5), ("median_kth_neighbor_distance", 5)):
+        assert_alike(*both(op, points, argument, True))
+    bandwidth = torch.full(shape[:2], 1.5, dtype=torch.float64)
+    cut = cut_radius(5, 1e-4) * (1 + 1e-9)
+    assert_alike(*both("symmetrized_affinity", points, bandwidth, 5.0, 1e-4, SMALLEST, cut, torch.float32, True))
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 64, 110, 130, 300])

@@ -91,6 +91,11 @@ def test_float64_where_it_is_needed(run: dict[str, dict]) -> None:
         "reached, at the reach": 2,
         "reached, just not": 2,
         "reached, out of range": 5,
+        "entries, masked, at the reach": 8,
+        "reached, masked, at the reach": 2,
+        "reached, masked, just not": 2,
+        "entries, masked, far away": 5,
+        "entries, masked, wide tiles": 6,
     }
 
 

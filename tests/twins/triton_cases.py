@@ -214,8 +214,8 @@ CASES: dict[str, tuple[str, Callable[[], Arguments]]] = {
 
 # Points that lack features. In all names but one, tiles have features that some of their points lack.
 CASES |= {
-    f"{op}, masked: {name}": (f"tile_{op}", partial(masked_pairs, name, 2, 300, p, *numbers))
-    for name, p in zip(PRESENT, (10, 70, 10, 3, 10, 10), strict=True)
+    f"{op}, masked: {name}": (f"tile_{op}", partial(masked_pairs, name, 1, 200, p, *numbers))
+    for name, p in zip(PRESENT, (10, 25, 10, 3, 10, 10), strict=True)
     for op, numbers in (("entries", (0.7, 2.1)), ("reached", (0.3,)))
 }
 CASES |= {

@@ -94,6 +94,7 @@ def results(embedding: Embedding) -> None:
 
 def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     with Recorder(model, ["rnn", "head"], probe, labels=[0, 1], epochs=every(5, after=28)) as recorder:
+        recorder.add_listener(lambda recorder, epoch: recorder.trace())
         assert_type(recorder.snapshot(0, loss=0.5), bool)
         live = LiveEmbedding(recorder, refit_every=5, out="live/", max_overhead=None, n_components=3)
     assert_type(recorder.epochs, list[float])

@@ -37,7 +37,7 @@ def open_recording(path: Path, *, follow_links: bool = False, damaged: str = "ra
         if problems and damaged == "raise":
             raise damage(problems)
         if problems:
-            warnings.warn(f"{path}: {len(problems)} snapshots are left out: {shown(problems)}", RuntimeWarning, 6)
+            warnings.warn(f"{path}: damaged snapshots are left out: {shown(problems)}", RuntimeWarning, 6)
         if not intact:
             raise InputError(f"{path} holds no snapshot; accepted: a recorder's folder with at least 1")
         yield _variables(path, listing, intact, verified=damaged == "skip")
