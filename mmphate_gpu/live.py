@@ -51,9 +51,9 @@ class LiveEmbedding:
     """Embeds a recording during the training, so that a browser tab or a notebook can show it.
 
     Every ``refit_every`` snapshots the recording is embedded again (a refit). Snapshots in between are placed into the
-    last embedding by `MMPHATE.transform`. A new embedding is turned, reflected and moved onto the picture before it, over
-    the nodes that both have (orthogonal Procrustes), so that a picture continues the last one. All work is done within
-    `Recorder.snapshot`, and the training gets the same bits as without it.
+    last embedding by `MMPHATE.transform`. A new embedding is turned, reflected and moved onto the picture before it,
+    over the nodes that both have (orthogonal Procrustes), so that a picture continues the last one. All work is done
+    within `Recorder.snapshot`, and the training gets the same bits as without it.
 
     Parameters
     ----------
