@@ -1,4 +1,4 @@
-"""What a layer returns becomes its states at every time step: right values, or a sentence that says what to type."""
+"""What a layer returns becomes its states at every time step: right values, or an error with the option to use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A layer that returns something ambiguous or no state is refused, with the words that settle it."""
+"""A layer that returns something ambiguous or no state is refused, and the error has the option to use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recorder: what it records is what the layer does, and the training never notices."""
+"""The recorder: it records what the layer returns, and does not change the training."""
 
 from __future__ import annotations
 

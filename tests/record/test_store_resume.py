@@ -1,4 +1,4 @@
-"""``resume=True`` goes on with a recording as it was, also after a crash, and refuses what does not fit it."""
+"""``resume=True`` continues a recording, also after a crash, and refuses what does not fit it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmphate_gpu.trace.formats import recording
 from .stores import M, P, T, add, recorded, resumed, same
 
 
-def test_a_recording_goes_on(tmp_path):
+def test_a_recording_continues(tmp_path):
     folder = recorded(tmp_path / "run", 0, 1)
     for epoch in (2, 3):
         store = resumed(folder)
