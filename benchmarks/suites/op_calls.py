@@ -134,8 +134,8 @@ def _neighbors(op: str, goal: float | None, data: Data) -> list[Call]:
 
 def _median_neighbors(data: Data) -> list[Call]:
     op, pairs = "median_kth_neighbor_distance", data.unit_pairs / len(data.units)
-    needs = {"bytes": 8.0 * data.masked_unit.numel()}
-    masked = _twin(data, op, "masked unit of the suite, k = 25", (data.masked_unit, 25, True), pairs, PAIRS, needs)
+    arguments, case = (data.masked_unit, 25, True), "masked unit of the suite, k = 25"
+    masked = _twin(data, op, case, arguments, pairs, PAIRS, data.masked_needs)
     return [*_neighbors(op, 1.5e9, data), masked]
 
 
@@ -151,9 +151,9 @@ def _radius_counts(data: Data) -> list[Call]:
     pairs, case = data.unit_pairs, f"units of the suite, p = {data.points.shape[2]}"
     needs = {"fma-float32": data.distance_flop(pairs), "bytes": data.stack_bytes}
     whole = _twin(data, "radius_counts", case, (data.units, data.reach), pairs, PAIRS, needs, goal=3e9)
-    needs, arguments = {"bytes": 8.0 * data.masked_unit.numel()}, (data.masked_unit, data.reach, True)
-    pairs /= len(data.units)
-    return [whole, _twin(data, "radius_counts", "masked unit of the suite", arguments, pairs, PAIRS, needs)]
+    arguments, pairs = (data.masked_unit, data.reach, True), pairs / len(data.units)
+    masked = _twin(data, "radius_counts", "masked unit of the suite", arguments, pairs, PAIRS, data.masked_needs)
+    return [whole, masked]
 
 
 def _radius_fill(data: Data) -> list[Call]:

@@ -44,6 +44,12 @@ class Data:
         steps = torch.arange(self.units.shape[1], device=self.device) % TIMESTEPS
         return self.units[:1].masked_fill(steps[:, None] >= ends, torch.nan)
 
+    @property
+    def masked_needs(self) -> dict[str, float]:
+        """The least work on all pairs of the masked unit: three operations for a feature that both points have."""
+        present = self.masked_unit.isfinite().sum(1).double()
+        return {"fma-float32": 1.5 * float(present.square().sum()), "bytes": 8.0 * self.masked_unit.numel()}
+
     @cached_property
     def bandwidth(self) -> torch.Tensor:
         return interslice_bandwidth(self.units, 25)

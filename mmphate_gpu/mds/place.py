@@ -115,7 +115,9 @@ class Placement:
             raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; accepted: '.npz'")
         fields: dict[str, Any] = {name: getattr(self, name) for name in (*_TENSORS, *_NUMBERS)}
         fields |= {} if self.axes is None else self.axes._asdict()
-        arrays = {name: np.asarray(value.cpu() if torch.is_tensor(value) else value) for name, value in fields.items()}
+        arrays: dict[str, Any] = {
+            name: np.asarray(value.cpu() if torch.is_tensor(value) else value) for name, value in fields.items()
+        }
         with whole_file(path, overwrite=overwrite) as new, new.open("wb") as file:
             np.savez(file, **arrays)
 
@@ -131,7 +133,7 @@ class Placement:
         path = expanded(path)
         arrays = _read(path)
         numbers = {name: arrays.pop(name).item() for name in _NUMBERS}
-        tensors = {name: tensor_of(array).to(resolve_device(device)) for name, array in arrays.items()}
+        tensors: dict[str, Any] = {name: tensor_of(array).to(resolve_device(device)) for name, array in arrays.items()}
         axes = PrincipalAxes(tensors.pop("mean"), tensors.pop("loadings")) if "mean" in tensors else None
         return cls(axes=axes, **tensors, **numbers)
 

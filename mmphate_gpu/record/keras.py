@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import InputError
-from ..runtime.optional import require
+from ..runtime.optional import available, require
 from .callbacks import RecorderCallback
 
 if TYPE_CHECKING:
     from keras.callbacks import Callback
 else:
     Callback = object  # the class of the framework joins when the first instance is made
+
+_ACCEPTED = "accepted: 'torch', with KERAS_BACKEND=torch in the environment before keras is imported"
 
 
 class KerasRecorder(RecorderCallback, Callback):
@@ -57,10 +59,11 @@ class KerasRecorder(RecorderCallback, Callback):
 
     Examples
     --------
-    >>> callback = KerasRecorder("lstm", probe)  # doctest: +SKIP
-    >>> model.fit(x, y, epochs=20, callbacks=[callback])  # doctest: +SKIP
-    >>> callback.trace()  # doctest: +SKIP
-    Trace(epoch: 21, timestep: 30, unit: 64, sample: 100; float32 on cpu)
+    ::
+
+        callback = KerasRecorder("lstm", probe)
+        model.fit(x, y, epochs=20, callbacks=[callback])
+        trace = callback.trace()
     """
 
     def __init__(self, layers: Any, probe: Any, *, when: str = "epoch", **options: Any) -> None:
@@ -70,12 +73,14 @@ class KerasRecorder(RecorderCallback, Callback):
 
     @classmethod
     def _framework(cls) -> tuple[type, ...]:
-        keras = require("keras", purpose="KerasRecorder", extra="keras")
+        try:
+            keras = require("keras", purpose="KerasRecorder", extra="keras")
+        except InputError as error:
+            if available("keras"):  # but not its backend
+                raise InputError(f"Keras cannot be imported ({error.__cause__}); {_ACCEPTED}") from error
+            raise
         if keras.config.backend() != "torch":
-            raise InputError(
-                f"Keras has the backend {keras.config.backend()!r}; accepted: 'torch', with KERAS_BACKEND=torch in the "
-                "environment before keras is imported"
-            )
+            raise InputError(f"Keras has the backend {keras.config.backend()!r}; {_ACCEPTED}")
         return (keras.callbacks.Callback,)
 
     def on_train_begin(self, logs: Any = None) -> None:

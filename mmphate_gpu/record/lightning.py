@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -59,10 +60,11 @@ class LightningRecorder(RecorderCallback, Callback):
 
     Examples
     --------
-    >>> callback = LightningRecorder("rnn", probe)  # doctest: +SKIP
-    >>> Trainer(max_epochs=20, callbacks=[callback]).fit(module, loader)  # doctest: +SKIP
-    >>> callback.trace()  # doctest: +SKIP
-    Trace(epoch: 21, timestep: 30, unit: 64, sample: 100; float32 on cpu)
+    ::
+
+        callback = LightningRecorder("rnn", probe)
+        Trainer(max_epochs=20, callbacks=[callback]).fit(module, loader)
+        trace = callback.trace()
     """
 
     WHEN = ("epoch", "validation", "step")
@@ -89,7 +91,8 @@ class LightningRecorder(RecorderCallback, Callback):
             )
         if trainer.is_global_zero:
             layers, probe = self._arguments
-            self._arguments = layers, trainer.strategy.batch_to_device(probe)
+            # Not `Strategy.batch_to_device`, which calls the hooks of the module, such as random augmentations.
+            self._arguments = layers, _moved(probe, pl_module.device)
             self._open(pl_module.get_submodule(self._submodule))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,3 +121,11 @@ class LightningRecorder(RecorderCallback, Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Close the recorder, so that the snapshots so far stay."""
         self._close()
+
+
+def _moved(probe: Any, device: Any) -> Any:
+    if hasattr(probe, "to"):
+        return probe.to(device)
+    if isinstance(probe, Mapping):
+        return {name: _moved(value, device) for name, value in probe.items()}
+    return type(probe)(_moved(value, device) for value in probe) if type(probe) in (tuple, list) else probe

@@ -185,7 +185,7 @@ def _nested_steps(output: torch.Tensor, layer: str) -> Steps:
         )
     for part in parts:
         check_form(part, layer)
-    lengths = torch.tensor([len(part) for part in parts], device="cpu")
+    lengths = torch.tensor([len(part) for part in parts], dtype=torch.int64, device="cpu")
     values = pad_sequence(parts)
     return Steps(values, before_end(len(values), lengths))
 

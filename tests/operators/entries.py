@@ -26,7 +26,8 @@ def quietly_affinity(points: torch.Tensor, **options) -> MultisliceAffinity:
 
 def affinity_of_case(case, device: torch.device, **options) -> AffinityOperator:
     points, resolution = case.points(device), case.resolution(device)
-    return quietly_affinity(points, resolution=resolution, **options, **case.options).operator
+    masked = case.mask is not None
+    return quietly_affinity(points, resolution=resolution, masked=masked, **options, **case.options).operator
 
 
 def by_products(operator: AffinityOperator, width: int = 16) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import mmphate_gpu.record.keras
 from mmphate_gpu import InputError, KerasRecorder, every
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is imported
@@ -216,8 +217,18 @@ def test_another_backend_is_refused(monkeypatch):
         KerasRecorder("first", PROBE)
 
 
+def test_a_backend_that_is_not_installed_is_refused(monkeypatch):
+    def require(*_: Any, **__: Any) -> Any:
+        raise InputError("no keras") from ModuleNotFoundError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(mmphate_gpu.record.keras, "require", require)
+    with pytest.raises(InputError, match="No module named 'tensorflow'.*KERAS_BACKEND=torch"):
+        KerasRecorder("first", PROBE)
+
+
 def test_without_keras_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.setattr(mmphate_gpu.record.keras, "available", lambda name: False)
     with pytest.raises(InputError, match=r'KerasRecorder needs .*pip install "mmphate-gpu\[keras\]"'):
         KerasRecorder("first", PROBE)
 

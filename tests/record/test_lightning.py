@@ -171,6 +171,25 @@ def test_listeners_hear_of_each_snapshot():
     assert heard == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "probe",
+    [(PROBE,), {"x": PROBE}, [PROBE[:4], PROBE[4:]], DataLoader(PROBE, 5), PROBE.numpy()],
+    ids=lambda p: type(p).__name__,
+)
+def test_a_probe_of_any_form_is_recorded_without_the_hooks_of_the_module(probe):
+    class Augmented(Reader):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            assert len(batch) == 2  # of inputs and classes
+            return batch
+
+    torch.manual_seed(0)
+    whole, callback = LightningRecorder("rnn", PROBE), LightningRecorder("rnn", probe)
+    fitted(whole, callback, module=Augmented())
+    assert torch.allclose(
+        callback.trace().data, whole.trace().data, atol=1e-6
+    )  # batches of other sizes round otherwise
+
+
 def test_an_embedding_can_follow_a_callback():
     callback = LightningRecorder("rnn", PROBE)
     with LiveEmbedding(callback, out=None, max_overhead=None) as follower:
