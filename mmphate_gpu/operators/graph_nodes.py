@@ -27,7 +27,7 @@ def check_graph(resolution: torch.Tensor, normalize: bool) -> None:  # (S, M), o
     n_nodes, n_out = resolution.numel(), int(resolution.isnan().sum())
     if n_nodes - n_out < 2:
         text = _left_out(n_out, n_nodes, normalize)
-        raise InputError(f"mask is False too often: {text}; accepted: at least 2 other nodes")
+        raise InputError(f"mask leaves too few nodes: {text}; accepted: a mask that leaves at least 2 nodes")
     warn_left_out(resolution, normalize)
 
 
@@ -35,7 +35,7 @@ def warn_left_out(resolution: torch.Tensor, normalize: bool) -> None:  # (S, M),
     """Warn of nodes that have no point."""
     if n_out := int(resolution.isnan().sum()):
         text = _left_out(n_out, resolution.numel(), normalize)
-        warnings.warn(f"{text}; their rows are NaN", UserWarning, stacklevel=4)
+        warnings.warn(f"{text}; their rows of the result are NaN", UserWarning, stacklevel=4)
 
 
 def _left_out(n_out: int, n_nodes: int, normalize: bool) -> str:

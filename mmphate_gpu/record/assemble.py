@@ -42,7 +42,7 @@ def _side_by_side(layers: Sequence[Layer], parts: Sequence[States]) -> States:
     for layer, size in zip(layers, sizes, strict=True):
         if size != sizes[0]:
             raise InputError(
-                f"layer {layer.name!r} returns {size[0]} time steps of {size[1]} samples, {layers[0].name!r} "
+                f"layer {layer.name!r} returns {size[0]} time steps of {size[1]} samples, {layers[0].name!r} returns "
                 f"{sizes[0][0]} of {sizes[0][1]}; accepted: layers of the same time steps and samples in one recorder"
             )
     masks = [part.present for part in parts if part.present is not None]

@@ -21,8 +21,8 @@ class Failures:
         self._epochs.append(epoch)
         if len(self._epochs) == 1:
             message = (
-                f"{self._what} at epoch {epoch}: {type(error).__name__}: {error}. The training goes on; "
-                "on_error='raise' would end it"
+                f"{self._what} at epoch {epoch}: {type(error).__name__}: {error}. The training continues; "
+                "on_error='raise' raises such errors"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=4)
 

@@ -85,7 +85,7 @@ def _padded(name: str, masks: list[Any]) -> np.ndarray:
 def _fitted(name: str, mask: np.ndarray, n_timesteps: int, n_samples: int) -> np.ndarray:
     """The mask cut to ``n_timesteps``, if nothing is present beyond them: some layers return no padding."""
     if mask.shape[0] != n_samples or mask.shape[1] < n_timesteps or mask[:, n_timesteps:].any():
-        turned = "; the axes seem to be turned" if mask.shape == (n_timesteps, n_samples) else ""
+        turned = "; the axes seem to be swapped" if mask.shape == (n_timesteps, n_samples) else ""
         raise InputError(
             f"{name} has shape {mask.shape}; accepted: (sample, timestep) = {(n_samples, n_timesteps)}, as the layers "
             f"return{turned}"

@@ -49,8 +49,8 @@ class Recorder:
     the training. Attributes, buffers and frozen parameters that an evaluation forward changes count as such
     a state, in modules where the output of the layer depends on one that holds a tensor of two or more
     axes. Running statistics, counters, outputs that a module only keeps, and attributes that only the
-    training changes have their present values. A forward that draws random numbers draws others in each snapshot, as
-    the random state of the training has moved on.
+    training changes have their present values. A forward that draws random numbers draws other
+    numbers in each snapshot, because the random state of the training changes.
 
     Parameters
     ----------
