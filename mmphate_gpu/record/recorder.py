@@ -33,24 +33,9 @@ Listener = Callable[["Recorder", float], Any]
 class Recorder:
     """Records what layers of a network return on ``probe``, and does not change the training.
 
-    Each `snapshot` runs the model on the probe, in evaluation mode, without gradients, and not compiled.
-    It records what the layers returned, before the rest of the forward can change it. Afterwards the model
-    is restored, so that training goes on to the same bits: parameters and their gradients, buffers, the
-    attributes of every module, training flags, the random states of torch (CPU, and CUDA where in
-    use), NumPy and `random`, and torch's default dtype and device. No hook stays on the model between snapshots. A
-    snapshot copies the tensors of the model while it runs; between snapshots the recorder keeps a copy of attributes,
-    buffers and small frozen parameters.
-
-    A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
-    buffer. Each batch of each snapshot starts from the state that the model had when the recorder was made, or had at
-    the first snapshot, if no trained parameter had changed until then. If the model cannot run from one of
-    the two on the probe, snapshots start from the other; if the state is None at a snapshot, that one starts
-    from None. So snapshots of an unchanged model are equal, and the probe may have another batch size than
-    the training. Attributes, buffers and frozen parameters that an evaluation forward changes count as such
-    a state, in modules where the output of the layer depends on one that holds a tensor of two or more
-    axes. Running statistics, counters, outputs that a module only keeps, and attributes that only the
-    training changes have their present values. A forward that draws random numbers draws other
-    numbers in each snapshot, because the random state of the training changes.
+    Each `snapshot` runs the model on the probe in evaluation mode, without gradients, and not compiled. It records what
+    the layers returned, before the rest of the forward can change it. Afterwards the model is restored, so that the
+    training reaches the same bits as without a recorder.
 
     Parameters
     ----------
@@ -94,6 +79,25 @@ class Recorder:
     ------
     InputError, InputTypeError
         The message names the argument; for a missing layer it lists those of the model.
+
+    Notes
+    -----
+    A snapshot restores parameters and their gradients, buffers, the attributes of every module, training flags, the
+    random states of torch (CPU, and CUDA where in use), NumPy and `random`, and torch's default dtype and device. No
+    hook stays on the model between snapshots. While a snapshot runs, it holds a copy of the tensors of the model.
+    Between snapshots the recorder keeps a copy of attributes, buffers and small frozen parameters.
+
+    A model may carry a state from one forward to the next, such as a hidden state in an attribute or a buffer. Each
+    batch of each snapshot starts from one state, so that snapshots of an unchanged model are equal, and the probe may
+    have another batch size than the training. This is the state when the recorder was made, or the state at the first
+    snapshot, if no trained parameter had changed until then. If the model cannot run from one of the two on the probe,
+    snapshots start from the other. If the state is None at a snapshot, that snapshot starts from None.
+
+    The recorder finds the state by itself. It consists of the attributes, buffers and frozen parameters that a forward
+    in evaluation mode changes, in modules where the output of the layer depends on such a tensor of two or more axes.
+    All others have their present values: running statistics, counters, outputs that a module only keeps, and attributes
+    that only the training changes. A forward that draws random numbers draws other numbers in each snapshot, because
+    the random state of the training changes.
 
     Examples
     --------
