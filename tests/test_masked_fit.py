@@ -159,9 +159,7 @@ def test_two_nodes_are_a_picture():
     mask[0, :2, 0] = True
     op = quietly(lambda: MMPHATE(1, **OPTIONS).fit(as_trace(values(), mask=mask)))
     assert np.flatnonzero(op.embedding_.isfinite().all(1)).tolist() == [0, M]
-    with pytest.raises(
-        InputError, match="190 of 192 nodes have .*; accepted: at least 3 other nodes for n_components=2"
-    ):
+    with pytest.raises(InputError, match="190 of 192 nodes .* at least 3 other nodes for n_components=2"):
         MMPHATE(**OPTIONS).fit(as_trace(values(), mask=mask))
 
 
