@@ -124,7 +124,7 @@ class FolderStore:
             )
         if before.unlisted:
             raise InputError(
-                f"{self._path / LIST} has lost lines, as {listing([*before.unlisted])} is not in it; accepted: another "
+                f"{self._path / LIST} has no line of {listing([*before.unlisted])}; accepted: another "
                 "folder, so that no snapshot is written over"
             )
 

@@ -65,9 +65,7 @@ class Layer:
             known, or no real numbers; for a recurrent module that does not return what its weights give.
         """
         if not calls:
-            raise InputError(
-                f"layer {self.name!r} did not run in one forward of the probe; accepted: a layer that runs"
-            )
+            raise self._did_not_run()
         axes = self.axes if len(calls) == 1 else self.axes.of_step()
         steps = joined([self._steps(call, axes) for call in calls], self.name)
         present = None if steps.present is None else steps.present.numpy()
@@ -76,6 +74,15 @@ class Layer:
     def units(self, n_units: int) -> list[str]:
         """The layer id of each unit: the name of the layer, and what part of a recurrent module a unit is in."""
         return [self.name] * n_units if self.choice is None else self.choice.units(self.name)
+
+    def _did_not_run(self) -> InputError:
+        accepted = "a layer that runs"
+        if isinstance(self.module, (nn.ModuleList, nn.ModuleDict)) and len(self.module):
+            inner = [f"{self.name}.{name}".lstrip(".") for name, _ in self.module.named_children()]
+            accepted = f"a module of this {type(self.module).__name__}: {listed(inner)}"
+        return InputError(
+            f"layer {self.name!r} did not run in one forward of the probe in evaluation mode; accepted: {accepted}"
+        )
 
     def _steps(self, call: Call, axes: Axes) -> Steps:
         output = call.output
@@ -107,9 +114,10 @@ def find_layers(
     Raises
     ------
     InputError, InputTypeError
-        A name that the model does not have, or an option that does not fit a layer.
+        A name that the model does not have, two names of one module, or an option that does not fit a layer.
     """
     named = {name: find_module(model, name) for name in _checked_names(layers)}
+    _check_distinct(named)
     check_options(batch_first, time_axis)
     if callable(state):
         _check_function(state)
@@ -147,6 +155,17 @@ def _checked_names(layers: Any) -> list[str]:
     if not names or len(set(map(str, names))) != len(names):
         raise InputError(f"layers={layers!r}; accepted: at least one name, and each name once")
     return names
+
+
+def _check_distinct(named: dict[str, nn.Module]) -> None:
+    names: dict[int, str] = {}
+    for name, module in named.items():
+        other = names.setdefault(id(module), name)
+        if other != name:
+            raise InputError(
+                f"layers {other!r} and {name!r} are the same module, which would be recorded twice; accepted: one of "
+                "the two names"
+            )
 
 
 def find_module(model: nn.Module, layer: Any) -> nn.Module:

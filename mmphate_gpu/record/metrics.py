@@ -21,6 +21,13 @@ def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {_checked_name(name): _number(name, value) for name, value in metrics.items()}
 
 
+def check_finite(metrics: Mapping[str, float]) -> None:
+    """Raise `InputError` if a metric is infinite, which happens in a training that diverges."""
+    for name, value in metrics.items():
+        if math.isinf(value):
+            raise InputError(f"the metric {name!r} is {value}; accepted: a finite number, or NaN where it is missing")
+
+
 def _checked_name(name: str) -> str:
     if not name.isidentifier() or name in RESERVED:
         raise InputError(
@@ -35,6 +42,4 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
         raise InputTypeError(f"the metric {name!r} is a {type(value).__name__}{shape}; accepted: a real number")
-    if math.isinf(value):
-        raise InputError(f"the metric {name!r} is {value}; accepted: a finite number, or NaN where it is missing")
     return float(value)

@@ -21,7 +21,7 @@ from .folder import FolderStore
 from .forward import Forwards
 from .layers import Layer, find_layers
 from .lengths import Presence
-from .metrics import checked_metrics
+from .metrics import check_finite, checked_metrics
 from .probe import Probe
 from .schedule import as_schedule, checked_timesteps, chosen_timesteps
 from .store import MemoryStore, Recording, Snapshot, Store
@@ -49,7 +49,8 @@ class Recorder:
     the training. Attributes, buffers and frozen parameters that an evaluation forward changes count as such
     a state, in modules where the output of the layer depends on one that holds a tensor of two or more
     axes. Running statistics, counters, outputs that a module only keeps, and attributes that only the
-    training changes have their present values.
+    training changes have their present values. A forward that draws random numbers draws others in each snapshot, as
+    the random state of the training has moved on.
 
     Parameters
     ----------
@@ -84,9 +85,10 @@ class Recorder:
         others, of this or another process, are refused.
     resume : go on in a ``path`` that holds snapshots of an earlier process. Snapshots of epochs that it has are left
         out, so a training that restarts at an earlier checkpoint runs unchanged.
-    on_error : "warn": after the first snapshot, an error of the store, of the layers or of the values (NaN, infinity)
-        does not end the training. A RuntimeWarning tells the first with its epoch; the others are counted, and their
-        number is told when the with-block ends. The snapshots so far stay readable. "raise" raises every error.
+    on_error : "warn": after the first snapshot, an error of the store, of the layers or of the values (NaN, infinity,
+        also in a metric) does not end the training. A RuntimeWarning tells the first with its epoch; the others are
+        counted, and their number is told when the with-block ends. The snapshots so far stay readable. "raise" raises
+        every error.
 
     Raises
     ------
@@ -182,10 +184,10 @@ class Recorder:
         ------
         InputError, InputTypeError
             Outside the with-block; an epoch that repeats or is no finite number; a metric that is no number. In the
-            first snapshot, or with ``on_error="raise"``: a probe that the model refuses because of its type, its
-            device, or a state of another batch size; a layer that did not run; an output of another shape than
-            before, not finite, or not real; a folder that cannot be written. Nothing is recorded then. All other errors
-            of the model come through in the same cases; running out of memory always does.
+            first snapshot, or with ``on_error="raise"``: a metric that is infinite; a probe that the model refuses
+            because of its type, its device, or a state of another batch size; a layer that did not run; an output of
+            another shape than before, not finite, or not real; a folder that cannot be written. Nothing is recorded
+            then. All other errors of the model come through in the same cases; running out of memory always does.
 
         Warns
         -----
@@ -211,9 +213,12 @@ class Recorder:
 
     def _checked_epoch(self, epoch: Any) -> float:
         if not self._active:
-            raise InputError("snapshot was called outside the recorder's with-block")
+            raise InputError(
+                "snapshot was called outside the recorder's with-block; accepted: with recorder: "
+                "recorder.snapshot(epoch)"
+            )
         if isinstance(epoch, bool) or not isinstance(epoch, numbers.Real) or not math.isfinite(epoch):
-            raise InputTypeError(f"epoch={epoch!r} is no finite number")
+            raise InputTypeError(f"epoch={epoch!r} is no finite number; accepted: a number such as 3 or 0.5")
         number = int(epoch) if isinstance(epoch, numbers.Integral) else float(epoch)
         if abs(number) > LARGEST_INTEGER:
             raise InputError(
@@ -235,6 +240,7 @@ class Recorder:
         return True
 
     def _observed(self, epoch: float, metrics: dict[str, float]) -> tuple[Snapshot, Recording]:
+        check_finite(metrics)
         layers = self._find_layers()
         calls = self._forwards.calls(layers, is_first=self._recording is None)
         whole = joined(layers, calls, self._presence)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, check_choice, listed
-from .replay import GATES, Inputs, mode, replayed
+from .replay import GATES, Inputs, mode, n_directions, replayed
 from .states import Steps
 from .values import first_tensor
 
@@ -55,11 +55,11 @@ class Choice:
     def steps(self, output: Steps, inputs: Inputs | None, name: str) -> Steps:
         """The states at every time step of a call that returned ``output``."""
         if inputs is None:
-            parts = output.values.chunk(_n_directions(self.module), -1)
+            parts = output.values.chunk(n_directions(self.module), -1)
             return output._replace(values=torch.cat([parts[number] for number in self.directions], -1))
         with torch.autocast(output.values.device.type, enabled=False):
             replays = replayed(self.module, inputs, output, name)
-        chosen = [layer * _n_directions(self.module) + side for layer in self.layers for side in self.directions]
+        chosen = [layer * n_directions(self.module) + side for layer in self.layers for side in self.directions]
         return output._replace(values=torch.cat([getattr(replays[index], self.state) for index in chosen], -1))
 
 
@@ -72,7 +72,7 @@ def choose(module: nn.Module, name: str, state: str, layer: int | str, direction
         return None
     layers, sides = _chosen_layers(module, name, layer), _chosen_directions(module, name, direction)
     ranks = ["" if layer == -1 or _n_layers(module) == 1 else f".{number}" for number in layers]
-    suffixes = ["" if _n_directions(module) == 1 else f".{DIRECTIONS[side]}" for side in sides]
+    suffixes = ["" if n_directions(module) == 1 else f".{DIRECTIONS[side]}" for side in sides]
     return Choice(module, state, layers, sides, tuple(number + suffix for number in ranks for suffix in suffixes))
 
 
@@ -99,15 +99,11 @@ def _chosen_layers(module: nn.Module, name: str, layer: Any) -> tuple[int, ...]:
 
 def _chosen_directions(module: nn.Module, name: str, direction: str) -> tuple[int, ...]:
     if direction == "both":
-        return tuple(range(_n_directions(module)))
-    if direction == "backward" and _n_directions(module) == 1:
+        return tuple(range(n_directions(module)))
+    if direction == "backward" and n_directions(module) == 1:
         raise InputError(f"direction='backward' does not fit layer {name!r}, which runs forward; accepted: 'both'")
     return (DIRECTIONS.index(direction),)
 
 
 def _n_layers(module: nn.Module) -> int:
     return int(getattr(module, "num_layers", 1))
-
-
-def _n_directions(module: nn.Module) -> int:
-    return 2 if getattr(module, "bidirectional", False) else 1

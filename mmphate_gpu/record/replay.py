@@ -99,12 +99,12 @@ def replayed(module: nn.Module, inputs: Inputs, output: Steps, name: str) -> lis
     if not isinstance(inputs.values, (torch.Tensor, PackedSequence)):
         raise InputError(f"layer {name!r} ran without an input to replay; accepted: a call with (input, hx)")
     x, start = _inputs(module, inputs)
-    shape = *x.shape[:2], start[0].shape[-1] * _n_directions(module)
+    shape = *x.shape[:2], start[0].shape[-1] * n_directions(module)
     if output.values.shape != shape:
         raise _no_replay(module, name, f"in its shape {tuple(output.values.shape)}, which is {shape} in the replay")
     runs = _directions(module, x, start, inputs, output)
     replays = [_replay(module, run, inputs.autocast) for run in runs]
-    for run, replay in list(zip(runs, replays, strict=True))[-_n_directions(module) :]:
+    for run, replay in list(zip(runs, replays, strict=True))[-n_directions(module) :]:
         _check(run, replay, inputs.autocast, name, module)
     return [replay._replace(h=run.h) for run, replay in zip(runs, replays, strict=True)]
 
@@ -115,8 +115,8 @@ def _directions(
     """The last layer has the hidden states of ``output``. Each layer before it runs by torch's function for a layer."""
     present = None if output.present is None else output.present.to(x.device)
     runs: list[Direction] = []
-    for first in range(0, len(inputs.weights), _n_directions(module)):
-        chosen = slice(first, first + _n_directions(module))
+    for first in range(0, len(inputs.weights), n_directions(module)):
+        chosen = slice(first, first + n_directions(module))
         states, weights = [state[chosen] for state in start], inputs.weights[chosen]
         last = chosen.stop == len(inputs.weights)
         h = output.values if last else _hidden(module, x, output.present, states, weights, inputs.autocast)
@@ -127,7 +127,8 @@ def _directions(
     return runs
 
 
-def _n_directions(module: nn.Module) -> int:
+def n_directions(module: nn.Module) -> int:
+    """How many directions a recurrent module runs in."""
     return 2 if getattr(module, "bidirectional", False) else 1
 
 

@@ -88,7 +88,7 @@ def chosen_timesteps(timesteps: Any, size: int) -> np.ndarray:
         return np.arange(size)
     try:
         chosen = np.arange(size)[timesteps]
-    except (IndexError, TypeError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise _no_timesteps(timesteps, size, error) from error
     if not chosen.size or (np.diff(chosen) <= 0).any():
         raise _no_timesteps(timesteps, size, f"they select {chosen.tolist()}")

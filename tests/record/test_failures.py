@@ -84,10 +84,14 @@ def test_mistakes_of_the_user_always_raise():
     recorder = Recorder(Net(), "rnn", probe())
     with recorder:
         recorder.snapshot(0)
-        for epoch, message in ((0, "recorded already"), ("1", "no finite number"), (2**60, "out of range")):
+        for epoch, message in (
+            (0, "recorded already"),
+            ("1", "no finite number; accepted: a number such"),
+            (2**60, "out of range"),
+        ):
             with pytest.raises(InputError, match=message):
                 recorder.snapshot(epoch)
-    with pytest.raises(InputError, match="outside the recorder's with-block"):
+    with pytest.raises(InputError, match="outside the recorder's with-block; accepted: with recorder:"):
         recorder.snapshot(1)
     with pytest.raises(InputError, match="on_error='ignore' is unknown; accepted: 'raise', 'warn'"):
         Recorder(Net(), "rnn", probe(), on_error="ignore")
@@ -103,6 +107,21 @@ def test_what_no_snapshot_may_hide_comes_through(fatal):
             recorder.snapshot(1)
         model.fault = lambda x: x
         recorder.snapshot(1)
+
+
+def test_a_loss_that_has_become_infinite_does_not_end_the_training():
+    message = "the metric 'loss' is -inf; accepted: a finite number, or NaN"
+    with Recorder(Net(), "rnn", probe()) as recorder:
+        with pytest.raises(InputError, match=message):
+            recorder.snapshot(0, loss=float("-inf"))
+        assert recorder.snapshot(0, loss=1.0)
+        with pytest.warns(RuntimeWarning, match=f"not recorded at epoch 1: InputError: {message}"):
+            assert not recorder.snapshot(1, loss=float("-inf"))
+    with Recorder(Net(), "rnn", probe(), on_error="raise") as recorder:
+        recorder.snapshot(0)
+        with pytest.raises(InputError, match=message):
+            recorder.snapshot(1, loss=float("-inf"))
+    assert recorder.epochs == [0]
 
 
 # ---------------------------------------------------------------- the disk

@@ -123,12 +123,17 @@ def test_options_of_axes_are_for_the_layers_that_do_not_know_theirs():
         ("part.gru", InputError, "layer 'part.gru' is no module of the model"),
         ([], InputError, r"layers=\[\]; accepted: at least one name, and each name once"),
         (["rnn", "rnn"], InputError, r"layers=\['rnn', 'rnn'\]; accepted: at least one name, and each name once"),
+        (
+            ["part", "part.rnn", "module.part.rnn"],
+            InputError,
+            "'part.rnn' and 'module.part.rnn' are the same module, wh",
+        ),
         (["rnn", 0], InputTypeError, "layers holds a int; accepted: dotted names"),
         (nn.GRU(F, H), InputTypeError, "layers is a GRU; accepted: the dotted name of a module, or a list"),
         ({"rnn": 1}, InputTypeError, "layers is a dict; accepted: the dotted name of a module, or a list"),
     ],
 )
-def test_names_that_the_model_does_not_have(layers, error, message):
+def test_names_that_are_refused(layers, error, message):
     with pytest.raises(error, match=message):
         find_layers(Net(), layers)
 

@@ -131,7 +131,11 @@ REFUSED = {
     ),
     "a layer that does not run": (
         *(nn.ModuleDict({"idle": nn.Linear(F, H)}), "idle", {}),
-        r"layer 'idle' did not run in one forward of the probe; accepted: a layer that runs",
+        r"layer 'idle' did not run in one forward of the probe in evaluation mode; accepted: a layer that runs$",
+    ),
+    "a container, which never runs": (
+        *(nn.ModuleDict({"idle": nn.ModuleList([nn.Linear(F, H)])}), "idle", {}),
+        r"layer 'idle' did not run .*; accepted: a module of this ModuleList: 'idle.0'$",
     ),
     "a sequence returned twice": (
         *(Returns(None), "layer", {"batch_first": True}),
@@ -146,7 +150,7 @@ REFUSED = {
 
 def _prepared(scenario, model):
     """The model of a scenario with a forward that runs its layer as often as the scenario says."""
-    if scenario == "a layer that does not run":
+    if scenario in ("a layer that does not run", "a container, which never runs"):
         model.forward = lambda x: None
     elif scenario == "a sequence returned twice":
         model.layer = nn.Identity()

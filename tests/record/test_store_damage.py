@@ -258,7 +258,7 @@ def test_a_damaged_snapshot_stays_listed_until_its_epoch_is_recorded_again(folde
 
 def test_a_list_that_has_lost_lines_is_not_gone_on_with(folder):
     DAMAGES["lost lines"][0](folder)
-    with pytest.raises(InputError, match=r"snapshots\.jsonl has lost lines, as snapshot_000004\.npy is not in it; acc"):
+    with pytest.raises(InputError, match=r"snapshots\.jsonl has no line of snapshot_000004\.npy; accepted: another"):
         resumed(folder)
     assert snapshot(folder, 3).exists() and (folder / recording.LIST).read_text().count("\n") == 3
 

@@ -63,7 +63,7 @@ def test_a_snapshot_that_is_left_out_does_not_run_the_model():
         assert not recorder.snapshot(11) and recorder.epochs == [10]
 
 
-@pytest.mark.parametrize("epochs", [5, "5", every, [], [[1, 2]], ["a"], [None], object()], ids=str)
+@pytest.mark.parametrize("epochs", [5, "5", every, [], [[1, 2]], ["a"], [None], object()], ids=lambda epochs: type(epochs).__name__)
 def test_what_is_no_schedule_is_refused(epochs):
     if epochs is every:
         with pytest.raises(InputError, match="step=0 is out of range"):
@@ -109,6 +109,7 @@ def test_time_steps_that_are_kept_have_their_numbers(timesteps, kept):
         ([1, 1], "they select"),
         (slice(9, None), r"they select \[\]"),
         (np.ones(4, bool), "does not fit the 5 time steps"),
+        (slice(None, None, 0), "does not fit the 5 time steps of the layers .*step cannot be zero"),
     ],
     ids=str,
 )
@@ -174,7 +175,6 @@ def test_metrics_are_numbers_of_any_library_and_nan_where_there_is_none():
         ({"loss": True}, "is a bool"),
         ({"loss": torch.tensor(True)}, "is a bool"),
         ({"loss": None}, "is a NoneType"),
-        ({"loss": float("-inf")}, "the metric 'loss' is -inf; accepted: a finite number, or NaN"),
         ({"timestep": 1}, "the metric 'timestep' cannot have this name; accepted: identifiers other than"),
         ({"unit_layer": 1}, "cannot have this name"),
         ({"val/loss": 1}, "the metric 'val/loss' cannot have this name"),
