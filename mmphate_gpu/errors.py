@@ -1,11 +1,16 @@
-"""The errors of the package, and the checks of single arguments that raise them."""
+"""The errors of the package, the checks of single arguments that raise them, and warnings at the caller's line."""
 
 from __future__ import annotations
 
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Collection
 from typing import Any
+
+# Frames of these modules stand between a caller and a decorated function.
+_WRAPPERS = ("contextlib", "sklearn.utils._set_output")
 
 
 class InputError(ValueError):
@@ -56,3 +61,15 @@ def _range_text(low: float, high: float, open_low: bool) -> str:
     lower = f" {above} {low:g}" if low > -math.inf else ""
     upper = f" <= {high:g}" if high < math.inf else ""
     return lower + (" and" if lower and upper else "") + upper
+
+
+def warn_caller(message: str) -> None:
+    """Warn, with a `UserWarning`, at the line that called into the package, however deep the call is now."""
+    frame: Any = sys._getframe()
+    level = outermost = 1
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] == __package__ or (module in _WRAPPERS and level == outermost + 1):
+            outermost = level
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=outermost + 1)

@@ -26,6 +26,7 @@ from .runtime.atomic import whole_file
 from .runtime.paths import expanded, writable
 from .slices import SliceLayout
 from .trace import Trace
+from .trace.points import least_samples
 
 PICTURE, COORDINATES, STATUS, PAGE = "picture.png", "embedding.npz", "status.json", "index.html"
 DPI = 100
@@ -178,9 +179,9 @@ class LiveEmbedding:
     def _refit(self, max_nodes: int | None) -> None:
         with self._budget.timed("refit"):
             trace = self._source.trace()
-            if trace.n_nodes <= self._options.get("n_components", 2):
-                return  # too few points to embed; the next snapshot may be enough
             part = trace if max_nodes is None else thinned(trace, max_nodes)
+            if n_graph_nodes(part, self._options.get("normalize", True)) <= self._options.get("n_components", 2):
+                return  # too few points to embed; the next snapshot may be enough
             knn = min(self._options.get("interslice_knn", 25), n_slices(part) - 1)
             op = MMPHATE(**self._options | {"interslice_knn": knn}).fit(part)
             move = Motion.onto(op.result_, self._embedding)
@@ -280,6 +281,13 @@ class Fit:
 
 def n_slices(trace: Trace) -> int:
     return trace.n_epochs * trace.n_timesteps
+
+
+def n_graph_nodes(trace: Trace, normalize: bool) -> int:
+    """How many nodes have enough present samples."""
+    if trace.mask is None:
+        return trace.n_nodes
+    return int((trace.mask.sum(-1) >= least_samples(normalize, trace.n_samples)).sum())
 
 
 def thinned(trace: Trace, max_nodes: int) -> Trace:

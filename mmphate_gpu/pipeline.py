@@ -20,7 +20,7 @@ from .stages import Stages
 from .trace import Trace
 from .trace.normalize import trace_points
 from .trace.pca import PrincipalAxes, on_axes, principal_axes
-from .trace.points import Points
+from .trace.points import Points, least_samples
 
 
 class Run(NamedTuple):
@@ -41,7 +41,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     """Embed ``trace``: steps 1 to 13. ``stage`` runs and times each stage, or reuses the result of an earlier run."""
     # 1 Normalize over samples: in memory, or block by block within step 2 if that reduces the samples
     points, resolution = stage("normalize", trace_points, trace, **p.of("normalize"))
-    check_graph(resolution, p.normalize)
+    check_graph(resolution, least_samples(p.normalize, trace.n_samples), p.n_components)
     # 2 Reduce the samples by PCA if there are many
     points, axes = stage("reduce", _reduced, points, **p.of("reduce"))
     # 3 Intraslice affinity: affinities/intraslice.py

@@ -149,6 +149,16 @@ def test_it_waits_for_two_slices_and_for_enough_nodes():
     assert n_epochs == [None, None, 3, 4]  # two components need three nodes
 
 
+def test_it_waits_for_enough_nodes_with_two_samples():
+    run = Run(WALK[:, :2, :1, :2], mask=np.array([[True, True], [True, False]]))  # one node an epoch is in the graph
+    with pytest.warns(UserWarning, match="3 of 6 nodes have fewer than 2 present samples"):
+        follower = follow(run)
+        run.record(2)
+        assert follower.embedding is None
+        run.record()
+    assert np.isfinite(follower.embedding.coordinates).all(1).tolist() == [True, False] * 3
+
+
 def test_labels_color_every_node():
     run = Run(label=LABELS)
     follower = follow(run)

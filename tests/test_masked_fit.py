@@ -61,6 +61,17 @@ def test_the_rows_keep_their_labels(fitted):
     assert not bool(result.to_xarray().sel(timestep=slice(0, T - 2)).isnull().any())
 
 
+@pytest.mark.parametrize("call", ["fit", "fit_transform", "transform", "coordinates", "multislice_affinity"])
+def test_warnings_name_the_line_of_the_caller(call, fitted):
+    owner = {"coordinates": fitted.placement_, "multislice_affinity": mp, "transform": fitted}
+    method = getattr(owner.get(call, MMPHATE(**OPTIONS | {"interslice_knn": 99})), call)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        method(trace())
+    assert [str(warning.message) for warning in caught].count(WARNING) == 1
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 def test_every_fit_warns_with_the_count():
     op = MMPHATE(**OPTIONS)
     for options in ({}, {"t": 4}):  # the second fit repeats only the last stages
@@ -146,8 +157,17 @@ def test_without_normalization_one_sample_is_enough():
 def test_two_nodes_are_a_picture():
     mask = np.zeros((E, T, M, P), bool)
     mask[0, :2, 0] = True
-    op = quietly(lambda: MMPHATE(**OPTIONS).fit(as_trace(values(), mask=mask)))
+    op = quietly(lambda: MMPHATE(1, **OPTIONS).fit(as_trace(values(), mask=mask)))
     assert np.flatnonzero(op.embedding_.isfinite().all(1)).tolist() == [0, M]
+    with pytest.raises(InputError, match="190 of 192 nodes .* at least 3 other nodes for n_components=2"):
+        MMPHATE(**OPTIONS).fit(as_trace(values(), mask=mask))
+
+
+def test_a_trace_of_one_sample_lacks_the_nodes_without_it():
+    mask = np.ones((E, T, M, 1), bool)
+    mask[2, 3, 1] = False
+    with pytest.warns(UserWarning, match="1 of 192 nodes have no present sample; their rows are NaN"):
+        mp.multislice_affinity(as_trace(values()[..., :1], mask=mask), interslice_knn=5)
 
 
 # ---------------------------------------------------------------- later data

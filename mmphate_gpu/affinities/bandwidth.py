@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 
+from ..errors import warn_caller
 from ..neighbors import kth_neighbor_distance, median_kth_neighbor_distance
 from ..ops.kth_neighbor_distance import median
 from ..trace.points import FLOOR
@@ -57,11 +56,7 @@ def interslice_bandwidth(
     """
     n_slices = unit_points.shape[1]
     if knn > n_slices - 1:
-        warnings.warn(
-            f"interslice_knn={knn} is clamped to {n_slices - 1}: the trace has {n_slices} slices",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_caller(f"interslice_knn={knn} is clamped to {n_slices - 1}: the trace has {n_slices} slices")
         knn = n_slices - 1
     if masked:
         return _masked_bandwidth(unit_points, knn, resolution, backend)

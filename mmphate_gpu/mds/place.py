@@ -26,6 +26,7 @@ from ..trace import PrincipalAxes, Trace, trace_points
 from ..trace.formats.arrays import naming, readable
 from ..trace.formats.npy import npz_members
 from ..trace.pca import on_axes
+from ..trace.points import least_samples
 
 # The entries of a file of a placement; those of `PrincipalAxes` are there if PCA reduced the samples.
 _TENSORS = ("points", "targets", "bandwidth")
@@ -96,7 +97,7 @@ class Placement:
         self._check(trace)
         n_pca = None if self.axes is None else self.axes.loadings.shape[1]
         points, resolution = trace_points(trace.to(self.points.device), normalize=self.normalize, n_pca=n_pca)
-        warn_left_out(resolution, self.normalize)
+        warn_left_out(resolution, least_samples(self.normalize, trace.n_samples))
         new, masked = unit_major(on_axes(points, self.axes)), self.masked or trace.mask is not None
         rows = place(new, self.points, self.targets, self.bandwidth, thresh=self.thresh, masked=masked)
         return rows.transpose(0, 1).reshape(-1, rows.shape[-1])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 
 from ..affinities.comparable import has_sample
-from ..errors import InputError
+from ..errors import InputError, warn_caller
 from ..ops.chunks import row_chunks
 from ..ops.csr import Csr
 from ..runtime.isolation import isolated
-from ..trace.points import least_samples
 from .protocol import AffinityOperator
 from .sparse import SparseAffinity
 
@@ -22,24 +19,26 @@ def graph_nodes(points: torch.Tensor) -> torch.Tensor | None:  # (S, M, D) -> (N
     return None if bool(kept.all()) else torch.nonzero(kept).squeeze(1)
 
 
-def check_graph(resolution: torch.Tensor, normalize: bool) -> None:  # (S, M), of `trace_points`
-    """Raise `InputError` unless two nodes have a point; warn of those that have none."""
+def check_graph(resolution: torch.Tensor, least: int, n_components: int = 1) -> None:  # (S, M), of `trace_points`
+    """Raise `InputError` if the nodes that have a point span fewer dimensions; warn of those that have none.
+
+    ``least`` is the number of present samples that a node needs.
+    """
     n_nodes, n_out = resolution.numel(), int(resolution.isnan().sum())
-    if n_nodes - n_out < 2:
-        text = _left_out(n_out, n_nodes, normalize)
-        raise InputError(f"mask leaves too few nodes: {text}; accepted: a mask that leaves at least 2 nodes")
-    warn_left_out(resolution, normalize)
+    if n_nodes - n_out <= n_components:
+        accepted = f"accepted: at least {n_components + 1} other nodes for n_components={n_components}"
+        raise InputError(f"mask leaves too few nodes: {_left_out(n_out, n_nodes, least)}; {accepted}")
+    warn_left_out(resolution, least)
 
 
-def warn_left_out(resolution: torch.Tensor, normalize: bool) -> None:  # (S, M), of `trace_points`
-    """Warn of nodes that have no point."""
+def warn_left_out(resolution: torch.Tensor, least: int) -> None:  # (S, M), of `trace_points`
+    """Warn of nodes that have no point, at the line that called into the package."""
     if n_out := int(resolution.isnan().sum()):
-        text = _left_out(n_out, resolution.numel(), normalize)
-        warnings.warn(f"{text}; their rows of the result are NaN", UserWarning, stacklevel=4)
+        warn_caller(f"{_left_out(n_out, resolution.numel(), least)}; their rows of the result are NaN")
 
 
-def _left_out(n_out: int, n_nodes: int, normalize: bool) -> str:
-    few = f"fewer than {least_samples(normalize)} present samples" if normalize else "no present sample"
+def _left_out(n_out: int, n_nodes: int, least: int) -> str:
+    few = f"fewer than {least} present samples" if least > 1 else "no present sample"
     return f"{n_out} of {n_nodes} nodes have {few}"
 
 

@@ -18,6 +18,7 @@ from ..runtime.memory import available_bytes
 from ..slices import unit_major
 from ..trace import as_trace, trace_points
 from ..trace.pca import reduce
+from ..trace.points import least_samples
 from .assemble import assembled_bytes
 from .choose import choose_engine, choose_form, half_precision_works, stored_forms
 from .graph_nodes import GraphNodes, check_graph, graph_nodes, over_graph_nodes
@@ -163,7 +164,7 @@ def multislice_affinity(
     trace = as_trace(T)
     trace = trace.to(resolve_device(device, trace.data))
     points, resolution = trace_points(trace, **p.of("normalize"))
-    check_graph(resolution, p.normalize)
+    check_graph(resolution, least_samples(p.normalize, trace.n_samples))
     points, masked = reduce(points, **p.of("reduce")), trace.mask is not None
     options = {"resolution": resolution, "dtype": trace.data.dtype, "masked": masked, **p.of("affinity")}
     return affinity_of_points(points, **options).operator

@@ -53,13 +53,13 @@ def normalized(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tens
     return points if present is None else points.masked_fill_(~present, 0)
 
 
-def least_samples(normalize: bool) -> int:
-    """The present samples that a node needs to have a point: two have a deviation."""
-    return 2 if normalize else 1
+def least_samples(normalize: bool, n_samples: int) -> int:
+    """The present samples, of ``n_samples``, that a node needs to have a point: two have a deviation."""
+    return min(2, n_samples) if normalize else 1
 
 
 def _missing_as_nan(points: torch.Tensor, present: torch.Tensor, normalize: bool) -> torch.Tensor:  # (B, M, P)
-    enough = present.sum(-1, keepdim=True) >= min(least_samples(normalize), present.shape[-1])
+    enough = present.sum(-1, keepdim=True) >= least_samples(normalize, present.shape[-1])
     return points.masked_fill(~(present & enough), torch.nan)
 
 
