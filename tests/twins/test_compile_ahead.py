@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmphate_gpu import MMPHATE, estimator
+from mmphate_gpu import MMPHATE, as_trace, estimator
 from mmphate_gpu.mds import smacof
 from mmphate_gpu.ops.launch import compile_ahead, kernel
 from mmphate_gpu.ops.launch.cuda import Gpu
@@ -63,29 +63,32 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
 
 
 @pytest.mark.parametrize(
-    ("shape", "storage", "dtype", "options"),
+    ("shape", "storage", "dtype", "options", "missing"),
     [
-        ((60, 5, 8), "sparse", "float32", {}),
-        ((60, 5, 8), "lazy", "float64", {"n_components": 3, "decay": 2.5}),
-        ((1100, 2, 3), "sparse", "float32", {"n_landmark": 40}),  # a sample brackets the medians
-        ((60, 5, 30), "sparse", "float32", {"n_pca": 10}),
+        ((60, 5, 8), "sparse", "float32", {}, 0),
+        ((60, 5, 8), "lazy", "float64", {"n_components": 3, "decay": 2.5}, 0),
+        ((1100, 2, 3), "sparse", "float32", {"n_landmark": 40}, 0),  # a sample brackets the medians
+        ((60, 5, 30), "sparse", "float32", {"n_pca": 10}, 0),
+        ((60, 5, 30), "sparse", "float32", {"n_pca": 10}, 4),  # of 30 samples, which are then not reduced
+        ((1100, 2, 4), "lazy", "float32", {"n_landmark": 40}, 1),
     ],
     ids=str,
 )
-def test_a_fit_launches_what_was_compiled_ahead(shape, storage, dtype, options, monkeypatch):
+def test_a_fit_launches_what_was_compiled_ahead(shape, storage, dtype, options, missing, monkeypatch):
     ahead: list[Launch] = []
     monkeypatch.setattr(compile_ahead.CUPY, "serves", lambda: True)
     monkeypatch.setattr(compile_ahead, "begin_compiling", lambda launches, _: ahead.extend(launches))
     on_cuda = compile_ahead.compile_ahead
     monkeypatch.setattr(estimator, "compile_ahead", lambda _, **sizes: on_cuda(torch.device("cuda", 0), **sizes))
     trace = np.cumsum(np.random.default_rng(0).normal(size=shape), axis=0).astype(dtype)
+    mask = np.arange(shape[-1]) >= missing * (np.arange(shape[0]) % 2)[:, None]  # (slice, sample)
     # MDS of many landmarks begins in float32, and here of few.
     monkeypatch.setattr(smacof, "ROUGH_FROM", 8)
     # The op of this package computes the neighbors, as on a GPU, with or without C++ twins.
     monkeypatch.setattr("mmphate_gpu.neighbors.serves", lambda _: True)
     launched = recorded(monkeypatch)
     settings = {"device": "cpu", "storage": storage, "random_state": 0, "n_landmark": 50}
-    MMPHATE(**(settings | options)).fit(trace)
+    MMPHATE(**(settings | options)).fit(as_trace(trace, mask=mask))
     needed = kernels(launched)
     assert {kernel for _, kernel, _ in needed} >= {"radius_fill", "guttman_transform", "descent_places"}
     assert needed == kernels(ahead)
