@@ -63,7 +63,9 @@ def test_a_snapshot_that_is_left_out_does_not_run_the_model():
         assert not recorder.snapshot(11) and recorder.epochs == [10]
 
 
-@pytest.mark.parametrize("epochs", [5, "5", every, [], [[1, 2]], ["a"], [None], object()], ids=lambda epochs: type(epochs).__name__)
+@pytest.mark.parametrize(
+    "epochs", [5, "5", every, [], [[1, 2]], ["a"], [None], object()], ids=lambda epochs: type(epochs).__name__
+)
 def test_what_is_no_schedule_is_refused(epochs):
     if epochs is every:
         with pytest.raises(InputError, match="step=0 is out of range"):
