@@ -166,7 +166,7 @@ def test_two_nodes_are_a_picture():
 def test_a_trace_of_one_sample_lacks_the_nodes_without_it():
     mask = np.ones((E, T, M, 1), bool)
     mask[2, 3, 1] = False
-    with pytest.warns(UserWarning, match="1 of 192 nodes have no present sample; their rows are NaN"):
+    with pytest.warns(UserWarning, match="1 of 192 nodes have no present sample; their rows of the result are NaN"):
         mp.multislice_affinity(as_trace(values()[..., :1], mask=mask), interslice_knn=5)
 
 

@@ -150,9 +150,11 @@ def _agreed(known: Axes, chosen: Axes, layer: str, module: nn.Module) -> Axes:
 
 
 def known_axes(module: nn.Module) -> Axes | None:
-    """The axes that follow from the type of ``module``; None if none do."""
+    """The axes that follow from the type of ``module``; None if none do, or if the user wrote its forward."""
+    if not _runs_as_in_torch(module):
+        return None
     if isinstance(module, nn.Sequential):
-        changing = [item for item in module if not isinstance(item, _ELEMENTWISE)]
+        changing = [item for item in module if not (isinstance(item, _ELEMENTWISE) and _runs_as_in_torch(item))]
         return known_axes(changing[-1]) if changing else None
     if isinstance(module, _CHANNELS_FIRST):
         return Axes(2, 1)
@@ -162,6 +164,11 @@ def known_axes(module: nn.Module) -> Axes | None:
         return Axes()
     batch_first = _batch_first(module)
     return None if batch_first is None else Axes(int(batch_first), 0)
+
+
+def _runs_as_in_torch(module: nn.Module) -> bool:
+    """Whether the forward is one of torch; a class that is derived from a layer of torch may transpose or pool."""
+    return getattr(module.forward, "__module__", "").partition(".")[0] == "torch"
 
 
 def _batch_first(module: nn.Module) -> bool | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import numbers
 import os
@@ -278,11 +277,17 @@ class Recorder:
 
     def _check_unchanged(self, now: Recording, shape: tuple[int, ...]) -> None:
         before = self._recording
-        if before is not None and (shape != self._shape or not _agree(before, now)):
+        if before is None:
+            return
+        accepted = "accepted: the same dtype, shape and sequence lengths in every snapshot"
+        if shape != self._shape or now.dtype != before.dtype:
             raise InputError(
                 f"the layers return {now.dtype} (timestep, unit, sample) = {shape}, before "
-                f"{before.dtype} {self._shape}; accepted: the same dtype, shape and sequence lengths in every snapshot"
+                f"{before.dtype} {self._shape}; {accepted}"
             )
+        for name in ("timestep", "unit_layer", "mask"):
+            if not np.array_equal(getattr(before, name), getattr(now, name)):
+                raise InputError(f"the layers return another {name} than in the snapshots before; {accepted}")
 
     def _call_listeners(self, epoch: float) -> None:
         for listener in self._listeners:
@@ -294,11 +299,6 @@ class Recorder:
                 if self._on_error == "raise":
                     raise
                 self._listener_errors.add(epoch, error)
-
-
-def _agree(before: Recording, now: Recording) -> bool:
-    arrays = ((getattr(before, name), getattr(now, name)) for name in ("timestep", "unit_layer", "mask"))
-    return before.dtype == now.dtype and all(itertools.starmap(np.array_equal, arrays))
 
 
 def _check_required(model: Any, layers: Any, probe: Any, layer: Any) -> None:

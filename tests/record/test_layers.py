@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from mmphate_gpu.errors import InputError
+
 from .layer_states import B, F, H, Returns, T, probe, states
 
 BATCH, TIME, CHANNEL = (1, 2, 0), (0, 2, 1), (2, 1, 0)  # to (T, M, P) from the batch first, the time first, channels
@@ -238,6 +240,61 @@ def test_a_function_sees_the_output_before_the_model_goes_on():
     model = Model()
     _, (result,) = states(model, "inner", X, state=lambda module, output: output, batch_first=True)
     assert np.array_equal(result.values, model.inner(X).detach().permute(BATCH))
+
+
+# ---------------------------------------------------------------- classes that are derived from layers of torch
+
+
+class Transposing(nn.Sequential):
+    def forward(self, x):  # (batch, timestep, unit)
+        return super().forward(x.mT).mT
+
+
+class TimeFirst(nn.GRU):
+    def forward(self, x):  # (batch, timestep, unit)
+        return super().forward(x.transpose(0, 1))[0].transpose(0, 1)
+
+
+class Pooling(nn.TransformerEncoderLayer):
+    def forward(self, x):
+        return super().forward(x).mean(1)
+
+
+class LastStep(nn.LSTM):
+    def forward(self, x):
+        return super().forward(x)[0][:, -1]
+
+
+@pytest.mark.parametrize(
+    "layer", [Transposing(nn.Conv1d(F, H, 1), nn.ReLU()), TimeFirst(F, H)], ids=lambda layer: type(layer).__name__
+)
+def test_the_axes_of_a_class_with_another_forward_are_said(layer):
+    with pytest.raises(InputError, match=r"returns \(6, 5, 4\); accepted: batch_first=True if these are"):
+        states(layer, "", X)
+    _, (result,) = states(layer, "", X, batch_first=True)
+    assert np.array_equal(result.values, layer(X).detach().permute(BATCH))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [Pooling(F, 1, H, batch_first=True), LastStep(F, H, batch_first=True)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_class_that_returns_one_step_of_a_sequence_has_one_time_step(layer):
+    _, (result,) = states(layer, "", X)
+    with torch.no_grad():
+        assert np.array_equal(result.values, layer(X).T[None])
+
+
+def test_a_recurrent_class_that_returns_other_units_is_refused():
+    class Summed(nn.GRU):
+        def forward(self, x):
+            return sum(super().forward(x)[0].chunk(2, -1))
+
+    with pytest.raises(
+        InputError, match=r"'' is a Summed and returns 4 units; accepted: 8, as its weights give, or st"
+    ):
+        states(Summed(F, H, bidirectional=True), "", X, batch_first=False)
 
 
 # ---------------------------------------------------------------- one time step for each call
