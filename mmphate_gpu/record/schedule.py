@@ -62,7 +62,7 @@ def as_schedule(epochs: Any) -> Schedule:
     """The schedule that ``epochs`` describes; None records all."""
     if epochs is None:
         return lambda epoch: True
-    if callable(epochs):
+    if callable(epochs) and epochs is not every:  # which would make a schedule of each epoch
         return lambda epoch: bool(epochs(epoch))
     if isinstance(epochs, str) or not isinstance(epochs, Collection) and not hasattr(epochs, "__array__"):
         raise InputTypeError(f"epochs={epochs!r} is no schedule; accepted: {_SCHEDULES}")
