@@ -287,7 +287,7 @@ def n_graph_nodes(trace: Trace, normalize: bool) -> int:
     """How many nodes have enough present samples."""
     if trace.mask is None:
         return trace.n_nodes
-    return int((trace.mask.sum(-1) >= least_samples(normalize, trace.n_samples)).sum())
+    return int((np.asarray(trace.mask).sum(-1) >= least_samples(normalize, trace.n_samples)).sum())
 
 
 def thinned(trace: Trace, max_nodes: int) -> Trace:
