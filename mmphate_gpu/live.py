@@ -27,6 +27,7 @@ from .runtime.paths import expanded, writable
 from .slices import SliceLayout
 from .trace import Trace
 from .trace.points import least_samples
+from .trace.stored import blockwise
 
 PICTURE, COORDINATES, STATUS, PAGE = "picture.png", "embedding.npz", "status.json", "index.html"
 DPI = 100
@@ -286,7 +287,8 @@ def n_graph_nodes(trace: Trace, normalize: bool) -> int:
     """How many nodes have enough present samples."""
     if trace.mask is None:
         return trace.n_nodes
-    return int((trace.mask.sum(-1) >= least_samples(normalize, trace.n_samples)).sum())
+    present = blockwise(trace.mask).load().sum(-1)  # (E, T, M)
+    return int((present >= least_samples(normalize, trace.n_samples)).sum())
 
 
 def thinned(trace: Trace, max_nodes: int) -> Trace:
