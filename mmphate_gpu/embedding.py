@@ -17,7 +17,7 @@ from .runtime.atomic import whole_file
 from .runtime.memory import check_fits
 from .runtime.paths import check_files, expanded
 from .slices import SliceLayout
-from .trace.coordinates import settled
+from .trace.coordinates import as_coordinate
 from .trace.dims import check_length, check_text
 from .trace.formats.arrays import naming, readable
 from .trace.formats.npy import NpzMember, npz_members
@@ -75,7 +75,9 @@ class Embedding:
         if self.coordinates.shape[1] < 1:
             raise InputError("coordinates has no columns; accepted: at least one component")
         if self.most_active is not None:
-            object.__setattr__(self, "most_active", settled("most_active", _array("most_active", self.most_active)))
+            object.__setattr__(
+                self, "most_active", as_coordinate("most_active", _array("most_active", self.most_active))
+            )
             _check_rows("most_active", self.most_active, self.layout)
         if self.entropy is not None:
             object.__setattr__(self, "entropy", _real("entropy", self.entropy, ndim=1))

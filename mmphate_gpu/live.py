@@ -1,4 +1,4 @@
-"""`LiveEmbedding`: the embedding of a training run, drawn while the run goes on."""
+"""`LiveEmbedding`: the embedding of a training run, drawn during the training."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ from .runtime.paths import expanded, writable
 from .slices import SliceLayout
 from .trace import Trace
 from .trace.points import least_samples
-from .trace.stored import blockwise
 
 PICTURE, COORDINATES, STATUS, PAGE = "picture.png", "embedding.npz", "status.json", "index.html"
 DPI = 100
-RELOAD = 5  # seconds after which the page loads itself again
+RELOAD = 5  # seconds after which the page reloads
 # A refit thins the time steps first, so that at least this many epochs fit into ``max_nodes``.
 LEAST_EPOCHS = 20
 # The training keeps the GPU, a refit takes about a second, and pictures of equal data are equal.
@@ -40,7 +39,7 @@ Listener = Callable[[Any, float], Any]
 
 
 class Source(Protocol):
-    """What `LiveEmbedding` follows: a `Recorder`, or a callback that has one."""
+    """What `LiveEmbedding` needs of a `Recorder`, or of a callback that has one."""
 
     def add_listener(self, listener: Listener) -> None:
         """Call ``listener(recorder, epoch)`` after each snapshot."""
@@ -50,27 +49,28 @@ class Source(Protocol):
 
 
 class LiveEmbedding:
-    """Embeds a recording while the training goes on, so that a browser tab or a notebook can follow it.
+    """Embeds a recording during the training, so that a browser tab or a notebook can show it.
 
-    Every ``refit_every`` snapshots the recording is embedded anew. Snapshots between are placed into the last embedding
-    by `MMPHATE.transform`. A new embedding is turned, reflected and moved onto the picture before it, over the nodes
-    that both have (orthogonal Procrustes), so that a picture continues the last one. All work is done within
-    `Recorder.snapshot`, and the training gets the same bits as without it.
+    Every ``refit_every`` snapshots the recording is embedded again (a refit). Snapshots in between are placed into the
+    last embedding by `MMPHATE.transform`. A new embedding is turned, reflected and moved onto the picture before it,
+    over the nodes that both have (orthogonal Procrustes), so that a picture continues the last one. All work is done
+    within `Recorder.snapshot`, and the training gets the same bits as without it.
 
     Parameters
     ----------
     recorder : Recorder, LightningRecorder or KerasRecorder
-        What is followed, by its `add_listener`.
+        The recording that is embedded. Its `add_listener` gets this object.
     refit_every : int
-        Snapshots from a refit to the next.
+        Number of snapshots from one refit to the next.
     out : path or None
-        Folder, made if it is missing, for ``index.html``, a page that shows the latest picture and loads itself again;
+        Folder, made if it is missing, for ``index.html``, a page that shows the latest picture and reloads itself;
         ``picture.png``; ``embedding.npz``, which `Embedding.load` reads; and ``status.json``, with the epoch, the time
         and counts. Each file is replaced as a whole. None writes nothing.
     max_overhead : float or None
-        Largest share of the time since the start that the work may take. A refit or a placement is put off until the
-        seconds that it probably takes fit in; what was put off is done together. The first picture, after the second
-        snapshot, is not put off. With None nothing is put off, and the pictures do not depend on the clock.
+        Largest share of the time since the start that the work may take. A refit or a placement is postponed
+        until the time that it probably takes fits in; one placement then places all waiting snapshots. The first
+        picture, after the second snapshot, is not postponed. With None nothing is postponed, and the pictures do not
+        depend on the clock.
     max_nodes : int
         Largest number of nodes in a refit. Of a longer recording a refit takes every 2nd, 4th, 8th ... epoch and, if an
         epoch has more than a 20th of it, every k-th time step. `close` takes everything.
@@ -92,8 +92,8 @@ class LiveEmbedding:
 
     Notes
     -----
-    Making the object embeds and draws a few random nodes, which loads the libraries before the training starts. A
-    notebook shows the latest picture of an object that is the last expression of a cell.
+    Making the object embeds and draws a few random nodes, which loads the libraries before the training starts. In a
+    notebook, a cell that ends with the object shows the latest picture.
 
     Examples
     --------
@@ -146,9 +146,9 @@ class LiveEmbedding:
         self._is_closed = True
 
     def close(self) -> None:
-        """Embed everything that was recorded, whatever ``max_nodes`` and ``max_overhead`` say, and write it.
+        """Embed everything that was recorded, regardless of ``max_nodes`` and ``max_overhead``, and write it.
 
-        The page then says that the run has ended, and does not load itself again. Later snapshots change nothing.
+        The page then states that the run has ended, and does not reload. Later snapshots change nothing.
         """
         if not self._is_closed:
             self._is_closed = True
@@ -170,7 +170,7 @@ class LiveEmbedding:
         if self._fit is None or self._embedding is None:
             self._refit(self._max_nodes)
         elif n_snapshots - self._fit.n_snapshots >= self._refit_every:
-            # A refit that is put off goes before placements, which would use up the time that it waits for.
+            # A postponed refit comes before placements, which would use up the time that it waits for.
             if self._budget.allows(self._fit.seconds_later(n_snapshots, self._max_nodes), "show"):
                 self._refit(self._max_nodes)
         elif self._budget.allows(0, "place", "show"):
@@ -218,7 +218,7 @@ class LiveEmbedding:
 
 
 class Budget:
-    """The seconds that work has taken, and the share of the time since the start that it may take."""
+    """The seconds that the work has taken, and the share of the time since the start that it may take."""
 
     def __init__(self, share: float | None) -> None:
         self._share, self._start = share, time.perf_counter()
@@ -287,8 +287,7 @@ def n_graph_nodes(trace: Trace, normalize: bool) -> int:
     """How many nodes have enough present samples."""
     if trace.mask is None:
         return trace.n_nodes
-    present = blockwise(trace.mask).load().sum(-1)  # (E, T, M)
-    return int((present >= least_samples(normalize, trace.n_samples)).sum())
+    return int((np.asarray(trace.mask).sum(-1) >= least_samples(normalize, trace.n_samples)).sum())
 
 
 def thinned(trace: Trace, max_nodes: int) -> Trace:
@@ -348,9 +347,9 @@ def write(out: Path, embedding: Embedding, picture: bytes, status: dict[str, Any
 
 
 def page(status: dict[str, Any]) -> str:
-    """A page with the picture, which loads itself again until the run has ended. It needs no server."""
+    """A page with the picture, which reloads until the run has ended. It needs no server."""
     reload = "" if status["ended"] else f'<meta http-equiv="refresh" content="{RELOAD}">'
-    state = "The run has ended." if status["ended"] else f"This page is loaded again every {RELOAD} seconds."
+    state = "The run has ended." if status["ended"] else f"This page reloads every {RELOAD} seconds."
     shown = ", ".join(f"{number:,} {axis}" for axis, number in status["shown"].items())
     where = f"Epoch {status['epoch']:g}"
     # A browser keeps a picture that it has, so each picture has another query.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .errors import InputError, check_choice
-from .trace.coordinates import settled
+from .trace.coordinates import as_coordinate
 from .trace.dims import SizesByName
 
 
@@ -31,7 +31,7 @@ class SliceLayout(SizesByName):
 
     def __post_init__(self) -> None:
         for axis in ("epoch", "timestep", "unit"):
-            values = settled(axis, getattr(self, axis))
+            values = as_coordinate(axis, getattr(self, axis))
             if values.ndim != 1:
                 raise InputError(f"{axis} has shape {values.shape}; accepted: one axis")
             object.__setattr__(self, axis, values)

@@ -15,7 +15,7 @@ from mmphate_gpu import MMPHATE, InputError, as_trace, reference
 E, T, M, P = 6, 8, 4, 9
 N = E * T * M
 OPTIONS = {"n_landmark": 40, "random_state": 0, "device": "cpu", "interslice_knn": 5}
-WARNING = "24 of 192 nodes have fewer than 2 present samples; their rows are NaN"
+WARNING = "24 of 192 nodes have fewer than 2 present samples; their rows of the result are NaN"
 
 
 def values(seed: int = 0) -> np.ndarray:
@@ -141,7 +141,7 @@ def test_a_mask_that_leaves_no_graph_is_refused(n_left):
     mask = np.zeros((E, T, M, P), bool)
     mask[0, 0, :n_left] = True
     with pytest.raises(
-        InputError, match=f"mask is False too often: {N - n_left} of {N} nodes have fewer than 2 present"
+        InputError, match=f"mask leaves too few nodes: {N - n_left} of {N} nodes have fewer than 2 present"
     ):
         MMPHATE(**OPTIONS).fit(as_trace(values(), mask=mask))
 
@@ -149,7 +149,7 @@ def test_a_mask_that_leaves_no_graph_is_refused(n_left):
 def test_without_normalization_one_sample_is_enough():
     mask = np.broadcast_to(lengths(), (E, T, P))[:, :, None].repeat(M, axis=2)
     mask[2, 3, 1] = False
-    with pytest.warns(UserWarning, match="1 of 192 nodes have no present sample; their rows are NaN"):
+    with pytest.warns(UserWarning, match="1 of 192 nodes have no present sample; their rows of the result are NaN"):
         op = MMPHATE(**OPTIONS, normalize=False).fit(as_trace(values(), mask=mask))
     assert np.flatnonzero(op.embedding_.isnan().all(1)).tolist() == [(2 * T + 3) * M + 1]
 
@@ -175,7 +175,7 @@ def test_two_nodes_are_a_picture():
 def test_a_trace_of_one_sample_lacks_the_nodes_without_it():
     mask = np.ones((E, T, M, 1), bool)
     mask[2, 3, 1] = False
-    with pytest.warns(UserWarning, match="1 of 192 nodes have no present sample; their rows are NaN"):
+    with pytest.warns(UserWarning, match="1 of 192 nodes have no present sample; their rows of the result are NaN"):
         mp.multislice_affinity(as_trace(values()[..., :1], mask=mask), interslice_knn=5)
 
 
@@ -186,7 +186,7 @@ def test_transform_is_the_mean_over_fitted_slices_by_hand(fitted):
     new_mask = np.random.default_rng(5).random((2, 3, M, P)) < 0.5
     new_mask[1, 2, 3] = False
     new = as_trace(values(7)[:2, :3], mask=new_mask)
-    with pytest.warns(UserWarning, match="of 24 nodes have fewer than 2 present samples; their rows are NaN"):
+    with pytest.warns(UserWarning, match="of 24 nodes have fewer than 2 present samples; their rows"):
         placed = fitted.transform(new).numpy().reshape(6, M, 2)
     points = reference.normalize(values(), mask=lengths())
     new_points = reference.normalize(values(7)[:2, :3], mask=new_mask)

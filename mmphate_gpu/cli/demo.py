@@ -61,12 +61,12 @@ class Training:
 
     @property
     def train_accuracy(self) -> list[float]:
-        """The share of the training images that is read right, at each recorded epoch."""
+        """The share of the training images that the network classifies correctly, at each recorded epoch."""
         return self.trace.metrics["train_accuracy"].tolist()
 
     @property
     def test_accuracy(self) -> list[float]:
-        """The same of the held-out images."""
+        """The same share for the held-out images."""
         return self.trace.metrics["test_accuracy"].tolist()
 
 

@@ -95,9 +95,7 @@ def _by_op(points: torch.Tensor, k: int, backend: str, masked: bool) -> bool:
     check_choice("knn_backend", backend, KNN_BACKEND_NAMES)
     _check(points, k)
     if masked and backend not in ("auto", "torch"):
-        raise InputError(
-            f"knn_backend={backend!r} has no distances over some samples; accepted with a mask: auto, torch"
-        )
+        raise InputError(f"knn_backend={backend!r} cannot search masked samples; accepted with a mask: auto, torch")
     return backend == "auto" and points.dtype == torch.float64 and serves(points.device)
 
 

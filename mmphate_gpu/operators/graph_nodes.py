@@ -27,14 +27,14 @@ def check_graph(resolution: torch.Tensor, least: int, n_components: int = 1) -> 
     n_nodes, n_out = resolution.numel(), int(resolution.isnan().sum())
     if n_nodes - n_out <= n_components:
         accepted = f"accepted: at least {n_components + 1} other nodes for n_components={n_components}"
-        raise InputError(f"mask is False too often: {_left_out(n_out, n_nodes, least)}; {accepted}")
+        raise InputError(f"mask leaves too few nodes: {_left_out(n_out, n_nodes, least)}; {accepted}")
     warn_left_out(resolution, least)
 
 
 def warn_left_out(resolution: torch.Tensor, least: int) -> None:  # (S, M), of `trace_points`
     """Warn of nodes that have no point, at the line that called into the package."""
     if n_out := int(resolution.isnan().sum()):
-        warn_caller(f"{_left_out(n_out, resolution.numel(), least)}; their rows are NaN")
+        warn_caller(f"{_left_out(n_out, resolution.numel(), least)}; their rows of the result are NaN")
 
 
 def _left_out(n_out: int, n_nodes: int, least: int) -> str:

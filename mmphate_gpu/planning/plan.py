@@ -214,8 +214,8 @@ def plan_run(
     result = planned(p)
     if result.fits:
         return result
-    settled = replace(p, storage=result.storage)
-    remedy = _remedy(settled, shape, lambda settings: planned(settings).fits)
+    chosen = replace(p, storage=result.storage)
+    remedy = _remedy(chosen, shape, lambda settings: planned(settings).fits)
     return replace(result, remedy=remedy or _thinning(shape, lambda fewer: planned(p, fewer).fits))
 
 
@@ -268,7 +268,7 @@ def _thinning(shape: Shape, fits: Callable[[Shape], bool]) -> str:
                 ordinal = {2: "2nd", 3: "3rd"}.get(step, f"{step}th")
                 ways.append(f"every {ordinal} {name} (Trace.subsample({name}s=slice(None, None, {step})))")
                 break
-    return f"by plan it fits thinned to {', or to '.join(ways)}" if ways else FEWER_NODES
+    return f"by plan it fits if thinned to {', or to '.join(ways)}" if ways else FEWER_NODES
 
 
 def _first_way(p: Params, leaner: Mapping[str, list[Any]], fits: Callable[[Params], bool]) -> str:

@@ -42,7 +42,7 @@ def _side_by_side(layers: Sequence[Layer], parts: Sequence[States]) -> States:
     for layer, size in zip(layers, sizes, strict=True):
         if size != sizes[0]:
             raise InputError(
-                f"layer {layer.name!r} returns {size[0]} time steps of {size[1]} samples, {layers[0].name!r} "
+                f"layer {layer.name!r} returns {size[0]} time steps of {size[1]} samples, {layers[0].name!r} returns "
                 f"{sizes[0][0]} of {sizes[0][1]}; accepted: layers of the same time steps and samples in one recorder"
             )
     masks = [part.present for part in parts if part.present is not None]
@@ -81,8 +81,8 @@ def _padded(array: np.ndarray, length: int) -> np.ndarray:
 def _presence(states: States, presence: Presence) -> np.ndarray | None:
     if not presence.is_known:
         return states.present
-    said = presence.present(states.values.shape[0], states.values.shape[2])
-    return said if states.present is None else said & states.present
+    present = presence.present(states.values.shape[0], states.values.shape[2])
+    return present if states.present is None else present & states.present
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any] | None:

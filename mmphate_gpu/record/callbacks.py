@@ -1,4 +1,4 @@
-"""What the callbacks of Lightning and of Keras share: a recorder that is open during a fit."""
+"""The common base of the callbacks for Lightning and Keras: a recorder that is open during a fit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RecorderCallback:
         self.recorder: Recorder | None = None
         self._when = check_choice("when", when, self.WHEN)
         self._epochs = options.pop("epochs", None)
-        as_schedule(self._epochs)  # shows a mistake now rather than when the fit begins
+        as_schedule(self._epochs)  # raises on a mistake now rather than when the fit begins
         self._arguments: tuple[Any, ...] = (layers, probe)
         self._options = options
         self._listeners: list[Callable[[Recorder, float], Any]] = []
@@ -51,7 +51,7 @@ class RecorderCallback:
         raise NotImplementedError
 
     def add_listener(self, listener: Callable[[Recorder, float], Any]) -> None:
-        """Call ``listener(recorder, epoch)`` after each snapshot, as `Recorder.add_listener` does."""
+        """Call ``listener(recorder, epoch)`` after each recorded snapshot, as `Recorder.add_listener` does."""
         self._listeners.append(listener)
         if self.recorder is not None:
             self.recorder.add_listener(listener)
@@ -65,7 +65,7 @@ class RecorderCallback:
         return self.recorder.trace()
 
     def _open(self, model: nn.Module) -> None:
-        """Open the recorder of the last fit if that had this ``model``, else a new one."""
+        """Open the recorder of the last fit if it had the same ``model``, else a new one."""
         self._close()
         if self.recorder is None or self._recorded is not model:
             self.recorder, self._recorded = Recorder(model, *self._arguments, **self._options), model
@@ -101,7 +101,7 @@ def usable_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The single numbers in ``metrics``, under names that a trace can have.
 
     Other characters of a name become "_". What is no single number is left out. Infinity becomes NaN, because it must
-    not end a training that goes on.
+    not end the training.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a recorder does about an error that must not end a training: it is told once, and counted from then on."""
+"""Errors that must not end a training: the first one becomes a warning, and the later ones are counted."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ FATAL = (torch.OutOfMemoryError, MemoryError)
 
 
 class Failures:
-    """Errors of one sort: the first becomes a warning at once, and the number of the others one at the end."""
+    """Errors of one sort. The first becomes a warning at once. The number of the later ones becomes one at the end."""
 
     def __init__(self, what: str) -> None:
         self._what, self._epochs = what, list[float]()
 
-    def tell(self, epoch: float, error: Exception) -> None:
-        """Warn of the first error; count the others."""
+    def add(self, epoch: float, error: Exception) -> None:
+        """Warn of the first error, and count the later ones."""
         self._epochs.append(epoch)
         if len(self._epochs) == 1:
             message = (
-                f"{self._what} at epoch {epoch}: {type(error).__name__}: {error}. The training goes on; "
-                "on_error='raise' would end it"
+                f"{self._what} at epoch {epoch}: {type(error).__name__}: {error}. The training continues; "
+                "on_error='raise' raises such errors"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=4)
 
-    def tell_the_number(self) -> None:
-        """Warn of those errors that were only counted, and begin anew."""
+    def warn_of_count(self) -> None:
+        """Warn of the errors that were only counted, and start the count again."""
         others, self._epochs = self._epochs[1:], []
         if others:
             message = f"{self._what} {len(others)} more time(s), the last at epoch {others[-1]}"

@@ -37,13 +37,13 @@ from ..trace.formats.recording import (
 from ..trace.formats.snapshots import intact_snapshots, read_listing
 from .store import Recording, Snapshot
 
-_ACCEPTED = "accepted: a new or an empty folder, or resume=True to go on with a recording"
+_ACCEPTED = "accepted: a new or an empty folder, or resume=True to continue a recording"
 
 
 class FolderStore:
     """Each snapshot in a .npy file, and a line for it in a list, which is written when the file is on the disk.
 
-    With ``resume`` the folder may hold a recording, which goes on.
+    With ``resume`` the store continues a recording that the folder holds.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
@@ -54,7 +54,7 @@ class FolderStore:
         self._header: dict[str, Any] | None = None  # of meta.json, once it is written
         self._listed: dict[float, Listed] = {}
         self._n_lines = self._n_bytes = 0  # of the list
-        self._state: Any = None  # of meta.json and the list, as this store left them
+        self._state: Any = None  # inodes and sizes of meta.json and the list after the last write of this store
         self._begun = False  # whether this session has added a snapshot
 
     @property
@@ -65,25 +65,25 @@ class FolderStore:
     # ------------------------------------------------------------ a session
 
     def open(self) -> None:
-        """Make the folder, or go on with the recording in it, and keep other writers out of it."""
+        """Make the folder, or continue the recording in it, and lock it against other writers."""
         with writable(self._path):
             if self._path.exists() and not self._path.is_dir():
                 raise self._not_empty()
             self._path.mkdir(parents=True, exist_ok=True)
             if not (self._path / LOCK).exists():
-                self._check_usable()  # no lock is put beside files of others
+                self._check_usable()  # a folder with other files gets no lock file
             self._lock.acquire()
         try:
             self._check_usable()
             if self._state is None and self._holds_recording():
-                self._go_on()
+                self._continue()
         except BaseException:
             self._lock.release()
             raise
         self._state, self._begun = self._present_state(), False
 
     def close(self) -> None:
-        """Let other writers in."""
+        """Release the lock of the folder."""
         self._lock.release()
 
     def _holds_recording(self) -> bool:
@@ -91,7 +91,7 @@ class FolderStore:
 
     def _check_usable(self) -> None:
         if self._state is not None:  # this store has been open before
-            self._check_mine()
+            self._check_unchanged_by_others()
             return
         # Systems and editors put hidden files such as .DS_Store and .ipynb_checkpoints into any folder.
         others = any(item.name[0] != "." for item in self._path.iterdir())
@@ -101,7 +101,7 @@ class FolderStore:
     def _not_empty(self) -> InputError:
         return InputError(f"{self._path} exists and is not empty; {_ACCEPTED}")
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         with naming(self._path), readable(self._path / META):
             before = read_listing(self._path)
         self._check_resumable(before)
@@ -119,8 +119,8 @@ class FolderStore:
     def _check_resumable(self, before: Listing) -> None:
         if before.header["version"] != VERSION:
             raise InputError(
-                f"{self._path} is a recording of version {before.header['version']}, which stays as it is; accepted: a "
-                f"recording of version {VERSION} to resume"
+                f"{self._path} is a recording of version {before.header['version']}, which cannot be continued; "
+                f"accepted: a recording of version {VERSION} to resume"
             )
         if before.unlisted:
             raise InputError(
@@ -134,7 +134,7 @@ class FolderStore:
         """Write one snapshot; a crash at any moment leaves the folder readable up to the one before."""
         if not self._lock.held:
             raise InputError(f"{self._path} is closed, or was opened by the process that forked this one; {_ACCEPTED}")
-        self._check_mine()
+        self._check_unchanged_by_others()
         try:
             self._add(snapshot, recording)
         except InputError as error:
@@ -146,7 +146,8 @@ class FolderStore:
         self._share(_header(recording, snapshot.values))
         file = file_name(self._n_lines)
         values = np.ascontiguousarray(snapshot.values)
-        # The first snapshot sweeps what a killed process has left; a later one would list a longer and longer folder.
+        # The first snapshot deletes what a killed process has left. Later ones do not, because listing the folder takes
+        # longer with every snapshot.
         with whole_file(self._path / file, overwrite=True, sweep=not self._begun) as new:
             digest = save_array(new, values)
         listed = Listed(snapshot.epoch, file, digest, dict(snapshot.metrics))
@@ -155,7 +156,7 @@ class FolderStore:
         self._begun = True
 
     def _share(self, header: dict[str, Any]) -> None:
-        """Write what all snapshots share, or compare it with what is there."""
+        """Write what all snapshots share, or compare it with what the folder has."""
         if self._header is None:
             try:
                 with whole_file(self._path / META, overwrite=False) as new:
@@ -180,9 +181,9 @@ class FolderStore:
         self._n_bytes += len(line)
         self._n_lines += 1
 
-    # ------------------------------------------------------------ whose folder it is
+    # ------------------------------------------------------------ changes by other writers
 
-    def _check_mine(self) -> None:
+    def _check_unchanged_by_others(self) -> None:
         if self._present_state() != self._state:
             lost = [name for name in (META, LIST) if not (self._path / name).exists()]
             what = f"has lost its {lost[0]}" if lost else "holds another recorder's snapshots now"
@@ -193,7 +194,7 @@ class FolderStore:
 
     def trace(self) -> Trace:
         """The snapshots so far, read back."""
-        self._check_mine()
+        self._check_unchanged_by_others()
         return load_trace(self._path)
 
 
@@ -237,9 +238,9 @@ def _short(value: Any) -> str:
 
 
 def _write_from(size: int, file: Any, line: bytes) -> None:
-    """Add ``line`` behind the first ``size`` bytes of a file, all of it or nothing."""
+    """Write ``line`` after the first ``size`` bytes of a file, all of it or nothing."""
     try:
-        file.truncate(size)  # a crash may have left part of a line behind them
+        file.truncate(size)  # a crash may have left part of a line after them
         view = memoryview(line)
         while view:
             view = view[file.write(view) :]

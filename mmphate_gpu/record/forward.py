@@ -12,14 +12,14 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import InputError
-from .carried import MISFITS, Run, settled, warn_of_other_states
+from .carried_state import MISFITS, Run, run_from_carried_state, warn_of_other_states
 from .layers import Call, Layer, unwrapped
 from .probe import Batch, Probe
 from .undisturbed import Attributes, Key, Start, undisturbed
 
 
 class Forwards:
-    """Runs the batches of a probe through a model, and leaves no trace in it.
+    """Runs the batches of a probe through a model, and restores the model afterwards.
 
     Every batch starts from the state that the model had when this was made, or at the first snapshot; see `Recorder`.
     """
@@ -30,7 +30,7 @@ class Forwards:
         self._carried: set[Key] = set()
 
     def calls(self, layers: Sequence[Layer], *, is_first: bool) -> list[list[list[Call]]]:
-        """The calls of the layers, by batch, layer and call; the first time another start may be chosen."""
+        """The calls of the layers, by batch, layer and call; only the first time it may choose another start."""
         if is_first and any(map(is_lazy, (*self._model.parameters(), *self._model.buffers()))):
             raise InputError(
                 "model has lazy modules without parameters yet; call it on a batch before the first snapshot"
@@ -49,7 +49,7 @@ class Forwards:
 
     def _from(self, start: Start, layers: Sequence[Layer], is_first: bool) -> list[list[list[Call]]]:
         run = functools.partial(self._run, layers, start)
-        last, carried = settled(run, start, self._carried)
+        last, carried = run_from_carried_state(run, start, self._carried)
         if is_first:
             warn_of_other_states(run, carried, last, f"layer {', '.join(repr(layer.name) for layer in layers)}")
         self._start, self._carried = start, carried

@@ -48,8 +48,8 @@ class KerasRecorder(RecorderCallback, Callback):
 
     Notes
     -----
-    Metrics are the ``logs`` of Keras, such as ``loss`` and ``val_loss``. Characters that no identifier has become "_",
-    and infinity becomes NaN.
+    Metrics are the ``logs`` of Keras, such as ``loss`` and ``val_loss``. Characters that an identifier cannot have
+    become "_", and infinity becomes NaN.
 
     Raises
     ------
@@ -97,12 +97,12 @@ class KerasRecorder(RecorderCallback, Callback):
             self._snapshot(epoch if self._when == "epoch" else self._steps)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Record if it is time."""
+        """Record a snapshot if ``when`` and the schedule ask for one."""
         if self._when == "epoch":
             self._snapshot(epoch + 1, lambda: logs or {})
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Record if it is time."""
+        """Record a snapshot if ``when`` and the schedule ask for one."""
         self._steps += 1
         if self._when == "step":
             self._snapshot(self._steps, lambda: logs or {})

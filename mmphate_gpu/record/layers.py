@@ -1,4 +1,4 @@
-"""The layers that a recorder asks for: find them, keep what they return, and give their states."""
+"""The layers to record: find them in the model, keep copies of their outputs, and make states of these."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, InputTypeError, listed
+from .axes import Axes, Steps, axes_of, check_options, joined
 from .recurrent import Choice, choose
 from .replay import Inputs, copied_inputs
-from .states import Axes, Steps, axes_of, check_options, joined
 from .values import copied, exact_values, first_tensor
 
 _WRAPPERS = {"_orig_mod", "module"}  # names that torch.compile, DataParallel and DistributedDataParallel add
@@ -61,8 +61,8 @@ class Layer:
         Raises
         ------
         InputError, InputTypeError
-            Without a call, or for calls that are no time steps of one sequence; for an output that has other axes than
-            known, or no real numbers; for a recurrent module that does not return what its weights give.
+            Without a call, or for calls that are no time steps of one sequence; for an output with other axes than
+            expected, or without real numbers; for a recurrent module that does not return what its weights give.
         """
         if not calls:
             raise self._did_not_run()
@@ -109,7 +109,7 @@ def find_layers(
     state : "h", the hidden state; "c", the cell state of an LSTM; "gates", the activated gates i, f, g, o of an LSTM or
         r, z, n of a GRU; or a function of the module and its output that returns the state.
     layer, direction : of stacked and bidirectional RNN, LSTM and GRU: a number or "all"; "both", "forward", "backward".
-    batch_first, time_axis : the order of the axes of an output, for the modules that do not know it.
+    batch_first, time_axis : the order of the axes of an output, for modules whose type does not fix it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where the sequences of the probe have ended: lengths, masks and padding masks as one boolean array."""
+"""Where the sequences of the probe end: lengths, masks and padding masks as one boolean array."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .probe import Probe
 
 
 class Presence:
-    """Where time steps of the samples are present, by what the user has said of them."""
+    """Which time steps of each sample are present, by the arguments of the user."""
 
     def __init__(self, probe: Probe, *, lengths: Any, mask: Any, padding_mask: str | None) -> None:
         self._lengths = None if lengths is None else _checked_lengths(lengths)
@@ -24,7 +24,7 @@ class Presence:
 
     @property
     def is_known(self) -> bool:
-        """Whether the user has said anything."""
+        """Whether the user gave any of the arguments."""
         return self._lengths is not None or bool(self._masks)
 
     def present(self, n_timesteps: int, n_samples: int) -> np.ndarray:
@@ -85,7 +85,7 @@ def _padded(name: str, masks: list[Any]) -> np.ndarray:
 def _fitted(name: str, mask: np.ndarray, n_timesteps: int, n_samples: int) -> np.ndarray:
     """The mask cut to ``n_timesteps``, if nothing is present beyond them: some layers return no padding."""
     if mask.shape[0] != n_samples or mask.shape[1] < n_timesteps or mask[:, n_timesteps:].any():
-        turned = "; the axes seem to be turned" if mask.shape == (n_timesteps, n_samples) else ""
+        turned = "; the axes seem to be swapped" if mask.shape == (n_timesteps, n_samples) else ""
         raise InputError(
             f"{name} has shape {mask.shape}; accepted: (sample, timestep) = {(n_samples, n_timesteps)}, as the layers "
             f"return{turned}"

@@ -30,8 +30,8 @@ class LightningRecorder(RecorderCallback, Callback):
     Parameters
     ----------
     layers, probe
-        As for `Recorder`. The layers are named within the module. Tensors of the probe are moved to its device; those
-        of a loader are not.
+        As for `Recorder`. Names of layers are relative to the module. Tensors of the probe are moved to the device of
+        the module; those of a loader are not.
     when : {"epoch", "validation", "step"}
         "epoch" records at the end of every epoch of training, under the number of epochs that have ended, so the
         snapshot before the training is 0. "validation" and "step" record at the end of every validation and of every
@@ -49,8 +49,8 @@ class LightningRecorder(RecorderCallback, Callback):
 
     Notes
     -----
-    Metrics are the numbers in the trainer's ``callback_metrics``. Characters that no identifier has become "_", as in
-    ``val_loss`` for "val/loss", and infinity becomes NaN.
+    Metrics are the numbers in the trainer's ``callback_metrics``. Characters that an identifier cannot have become
+    "_", as in ``val_loss`` for "val/loss", and infinity becomes NaN.
 
     Raises
     ------
@@ -100,17 +100,17 @@ class LightningRecorder(RecorderCallback, Callback):
         self._snapshot(trainer.current_epoch if self._when == "epoch" else trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record if it is time."""
+        """Record a snapshot if ``when`` and the schedule ask for one."""
         if self._when == "epoch":
             self._snapshot(trainer.current_epoch + 1, lambda: trainer.callback_metrics)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
-        """Record if it is time."""
+        """Record a snapshot if ``when`` and the schedule ask for one."""
         if self._when == "step":
             self._snapshot(trainer.global_step, lambda: trainer.callback_metrics)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record if it is time."""
+        """Record a snapshot if ``when`` and the schedule ask for one."""
         if self._when == "validation" and not trainer.sanity_checking:
             self._snapshot(trainer.global_step, lambda: trainer.callback_metrics)
 

@@ -1,4 +1,4 @@
-"""Numbers that a snapshot keeps beside the states, such as a loss."""
+"""Numbers that a snapshot keeps together with the states, such as a loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from ..errors import InputError, InputTypeError
 from ..trace.dims import AXES
 
-RESERVED = {*AXES, "slice", "label", "mask", "data", "trace", "unit_layer", "metrics"}  # what a trace calls its fields
+RESERVED = {*AXES, "slice", "label", "mask", "data", "trace", "unit_layer", "metrics"}  # names of the fields of a trace
 
 
 def checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 class Probe:
-    """Copies of the batches of ``probe``, which no forward can wear out."""
+    """Copies of the batches of ``probe``, so that a forward may write into its input."""
 
     def __init__(self, probe: Any, model: nn.Module) -> None:
         if hasattr(probe, "__array__") and not isinstance(probe, torch.Tensor):
@@ -83,6 +83,9 @@ class Probe:
         if isinstance(error, TypeError) and (reason := _misfit(model, batch)):
             without_targets = "probe=[x for x, _ in loader]" if self.is_loaded else "probe=x"
             remedy = f", such as {without_targets} without the targets" if len(batch.args) > 1 else ""
+            if batch.kwargs and not batch.args:
+                whole = "probe=[(batch,) for batch in loader]" if self.is_loaded else "probe=(batch,)"
+                remedy = f", or {whole} for a forward that takes the dict itself"
             raise InputError(
                 f"probe gives the model {len(batch.args)} positional arguments and the keywords {sorted(batch.kwargs)} "
                 f"({reason}); accepted: the arguments that its forward takes{remedy}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import numbers
 import os
@@ -31,26 +30,11 @@ Listener = Callable[["Recorder", float], Any]
 
 
 class Recorder:
-    """Records what layers return on ``probe``, without a trace in the training itself.
+    """Records what layers of a network return on ``probe``, and does not change the training.
 
-    Each `snapshot` runs the model on the probe, in evaluation mode, without gradients, and not compiled.
-    It records what the layers returned, before the rest of the forward can change it. Afterwards the model
-    is restored, so that training goes on to the same bits: parameters and their gradients, buffers, the
-    attributes of every module, training flags, the random states of torch (CPU, and CUDA where in
-    use), NumPy and `random`, and torch's default dtype and device. No hook stays on the model between snapshots. A
-    snapshot copies the tensors of the model while it runs; between snapshots the recorder keeps a copy of attributes,
-    buffers and small frozen parameters.
-
-    A model may carry a state from one forward to the next, such as a hidden state in an attribute or a
-    buffer. Each batch of each snapshot starts from the state that the model had when the recorder was made, or had at
-    the first snapshot, if no trained parameter had changed until then. If the model cannot run from one of
-    the two on the probe, snapshots start from the other; if the state is None at a snapshot, that one starts
-    from None. So snapshots of an unchanged model are equal, and the probe may have another batch size than
-    the training. Attributes, buffers and frozen parameters that an evaluation forward changes count as such
-    a state, in modules where the output of the layer depends on one that holds a tensor of two or more
-    axes. Running statistics, counters, outputs that a module only keeps, and attributes that only the
-    training changes have their present values. A forward that draws random numbers draws others in each snapshot, as
-    the random state of the training has moved on.
+    Each `snapshot` runs the model on the probe in evaluation mode, without gradients, and not compiled. It records what
+    the layers returned, before the rest of the forward can change it. Afterwards the model is restored, so that the
+    training reaches the same bits as without a recorder.
 
     Parameters
     ----------
@@ -68,14 +52,14 @@ class Recorder:
     lengths : (P,) number of time steps of each sample that are present.
     mask : (P, T) booleans, or 0 and 1, True where a time step of a sample is present.
     padding_mask : name of a keyword of the model, (P, T), True where a sample is padded, such as
-        "src_key_padding_mask"; the probe is a dict with this keyword. A time step is present if ``lengths``, ``mask``,
-        ``padding_mask`` and the layers all say so. The others are missing in `Trace.mask`, and their values are 0.
+        "src_key_padding_mask"; the probe is a dict with this keyword. A time step is present if it is present by
+        ``lengths``, ``mask``, ``padding_mask`` and the layers. The others are False in `Trace.mask`, with the value 0.
     state : "h", the hidden state or output; "c", the cell state of an LSTM; "gates" of an LSTM or GRU; or a function
         of (module, output) that returns (batch, timestep, unit) or (batch, unit).
     layer : number of the layer of a stacked RNN, LSTM or GRU, from the end if negative, or "all".
     direction : "both", "forward" or "backward" units of a bidirectional layer.
-    batch_first : whether the batch axis precedes the time steps, for modules that do not say it themselves.
-    time_axis : axis of the output that is time, for modules that do not say it themselves.
+    batch_first : whether the batch axis precedes the time steps, for modules whose type does not fix the order.
+    time_axis : number of the axis of time in the output, for modules whose type does not fix the order.
     epochs : which snapshots are taken: `every`, a collection of numbers, or a function epoch -> bool; None takes all.
         The model does not run for a snapshot that is left out.
     timesteps : slice, or rising indices, of the time steps that are kept; `Trace.timestep` has their numbers.
@@ -83,17 +67,36 @@ class Recorder:
     path : folder, new or empty (hidden files do not count), where each snapshot is written as it is taken
         instead of being kept in memory; `load_trace` reads it, also after a crash. The folder belongs to one recorder:
         others, of this or another process, are refused.
-    resume : go on in a ``path`` that holds snapshots of an earlier process. Snapshots of epochs that it has are left
-        out, so a training that restarts at an earlier checkpoint runs unchanged.
+    resume : continue the recording of an earlier process in ``path``, or begin one in an empty folder. Epochs that the
+        folder already has are not recorded again, so a script that restarts from an earlier checkpoint runs unchanged.
     on_error : "warn": after the first snapshot, an error of the store, of the layers or of the values (NaN, infinity,
-        also in a metric) does not end the training. A RuntimeWarning tells the first with its epoch; the others are
-        counted, and their number is told when the with-block ends. The snapshots so far stay readable. "raise" raises
-        every error.
+        also in a metric) does not end the training. The first becomes a RuntimeWarning with its epoch. The later ones
+        are counted, and a warning at the end of the with-block has their number. The snapshots so far stay readable.
+        "raise" raises every error.
 
     Raises
     ------
     InputError, InputTypeError
         The message names the argument; for a missing layer it lists those of the model.
+
+    Notes
+    -----
+    A snapshot restores parameters and their gradients, buffers, the attributes of every module, training flags, the
+    random states of torch (CPU, and CUDA where in use), NumPy and `random`, and torch's default dtype and device. No
+    hook stays on the model between snapshots. While a snapshot runs, it holds a copy of the tensors of the model.
+    Between snapshots the recorder keeps a copy of attributes, buffers and small frozen parameters.
+
+    A model may carry a state from one forward to the next, such as a hidden state in an attribute or a buffer. Each
+    batch of each snapshot starts from one state, so that snapshots of an unchanged model are equal, and the probe may
+    have another batch size than the training. This is the state when the recorder was made, or the state at the first
+    snapshot, if no trained parameter had changed until then. If the model cannot run from one of the two on the probe,
+    snapshots start from the other. If the state is None at a snapshot, that snapshot starts from None.
+
+    The recorder finds the state by itself. It consists of the attributes, buffers and frozen parameters that a forward
+    in evaluation mode changes, in modules where the output of the layer depends on such a tensor of two or more axes.
+    All others have their present values: running statistics, counters, outputs that a module only keeps, and attributes
+    that only the training changes. A forward that draws random numbers draws other numbers in each snapshot, because
+    the random state of the training changes.
 
     Examples
     --------
@@ -132,7 +135,7 @@ class Recorder:
         self._model, self._layers = model, "" if layers is None else layers
         axes = {"batch_first": batch_first, "time_axis": time_axis}
         self._options: Any = {"state": state, "layer": layer, "direction": direction} | axes
-        self._find_layers()  # shows a mistake now rather than at the first snapshot
+        self._find_layers()  # raises on a mistake now rather than at the first snapshot
         self._schedule, self._timesteps = as_schedule(epochs), checked_timesteps(timesteps)
         self._label, self._dtype = as_label(labels, "labels"), as_dtype(dtype)
         kept = Probe(probe, model)
@@ -146,8 +149,8 @@ class Recorder:
         self._earlier: frozenset[float] = frozenset()  # the epochs of a resumed folder
         self._listeners: list[Listener] = []
         where = "" if path is None else f" in {os.fspath(path)}"
-        self._lost = Failures(f"a snapshot was not recorded{where}")
-        self._unheard = Failures("a listener of the recorder failed")
+        self._lost_snapshots = Failures(f"a snapshot was not recorded{where}")
+        self._listener_errors = Failures("a listener of the recorder failed")
         self._active = False
 
     def __enter__(self) -> Recorder:
@@ -162,8 +165,8 @@ class Recorder:
     def __exit__(self, *exc: object) -> None:
         self._active = False
         self._store.close()
-        self._lost.tell_the_number()
-        self._unheard.tell_the_number()
+        self._lost_snapshots.warn_of_count()
+        self._listener_errors.warn_of_count()
 
     @property
     def epochs(self) -> list[float]:
@@ -171,14 +174,14 @@ class Recorder:
         return list(self._store.epochs)
 
     def add_listener(self, listener: Listener) -> None:
-        """Call ``listener(recorder, epoch)`` after each snapshot that is recorded; `on_error` holds for its errors."""
+        """Call ``listener(recorder, epoch)`` after each recorded snapshot; ``on_error`` applies to its errors too."""
         self._listeners.append(listener)
 
     def snapshot(self, epoch: float, **metrics: Any) -> bool:
         """Record what the layers return on the probe under the coordinate ``epoch``; True if it was recorded.
 
         The ``metrics`` are numbers, such as ``loss=0.31``, and become `Trace.metrics`. False means that the schedule
-        leaves the epoch out, that a resumed folder has it, or that an error became a warning.
+        leaves the epoch out, that a resumed folder already has it, or that an error became a warning.
 
         Raises
         ------
@@ -187,7 +190,7 @@ class Recorder:
             first snapshot, or with ``on_error="raise"``: a metric that is infinite; a probe that the model refuses
             because of its type, its device, or a state of another batch size; a layer that did not run; an output of
             another shape than before, not finite, or not real; a folder that cannot be written. Nothing is recorded
-            then. All other errors of the model come through in the same cases; running out of memory always does.
+            then. Other errors of the model are raised in the same cases; running out of memory is always raised.
 
         Warns
         -----
@@ -202,7 +205,7 @@ class Recorder:
             raise InputError(f"epoch={epoch!r} is recorded already; accepted: a number not used before")
         if not self._record(number, checked_metrics(metrics)):
             return False
-        self._tell_listeners(number)
+        self._call_listeners(number)
         return True
 
     def trace(self) -> Trace:
@@ -235,7 +238,7 @@ class Recorder:
         except Exception as error:  # a model may raise anything, and the training must go on
             if self._on_error == "raise" or (is_first and not is_of_the_disk(error)):
                 raise
-            self._lost.tell(epoch, error)
+            self._lost_snapshots.add(epoch, error)
             return False
         return True
 
@@ -274,13 +277,19 @@ class Recorder:
 
     def _check_unchanged(self, now: Recording, shape: tuple[int, ...]) -> None:
         before = self._recording
-        if before is not None and (shape != self._shape or not _agree(before, now)):
+        if before is None:
+            return
+        accepted = "accepted: the same dtype, shape and sequence lengths in every snapshot"
+        if shape != self._shape or now.dtype != before.dtype:
             raise InputError(
                 f"the layers return {now.dtype} (timestep, unit, sample) = {shape}, before "
-                f"{before.dtype} {self._shape}; accepted: the same dtype, shape and sequence lengths in every snapshot"
+                f"{before.dtype} {self._shape}; {accepted}"
             )
+        for name in ("timestep", "unit_layer", "mask"):
+            if not np.array_equal(getattr(before, name), getattr(now, name)):
+                raise InputError(f"the layers return another {name} than in the snapshots before; {accepted}")
 
-    def _tell_listeners(self, epoch: float) -> None:
+    def _call_listeners(self, epoch: float) -> None:
         for listener in self._listeners:
             try:
                 listener(self, epoch)
@@ -289,12 +298,7 @@ class Recorder:
             except Exception as error:  # a picture that fails must not end the training
                 if self._on_error == "raise":
                     raise
-                self._unheard.tell(epoch, error)
-
-
-def _agree(before: Recording, now: Recording) -> bool:
-    arrays = ((getattr(before, name), getattr(now, name)) for name in ("timestep", "unit_layer", "mask"))
-    return before.dtype == now.dtype and all(itertools.starmap(np.array_equal, arrays))
+                self._listener_errors.add(epoch, error)
 
 
 def _check_required(model: Any, layers: Any, probe: Any, layer: Any) -> None:
@@ -310,10 +314,10 @@ def _check_required(model: Any, layers: Any, probe: Any, layer: Any) -> None:
 
 
 def _check_order(probe: Probe, **by_sample: Any) -> None:
-    said = [name for name, value in by_sample.items() if value is not None]
-    if probe.is_shuffled and said:
+    names = [name for name, value in by_sample.items() if value is not None]
+    if probe.is_shuffled and names:
         raise InputError(
-            f"probe is a loader that shuffles, so {said[0]} cannot follow its samples; accepted: DataLoader(..., "
+            f"probe is a loader that shuffles, so {names[0]} cannot follow its samples; accepted: DataLoader(..., "
             "shuffle=False)"
         )
 
@@ -322,5 +326,5 @@ def _store(path: Any, resume: bool) -> Store:
     if not isinstance(resume, bool):
         raise InputTypeError(f"resume={resume!r} is no boolean; accepted: True or False")
     if path is None and resume:
-        raise InputError("resume=True has no path; accepted: the folder of the recording to go on with")
+        raise InputError("resume=True has no path; accepted: resume=True together with path=")
     return MemoryStore() if path is None else FolderStore(path, resume=resume)

@@ -1,4 +1,4 @@
-"""Which states of a recurrent module are recorded: of which layers and directions."""
+"""Choose the states of a recurrent module that are recorded: the sort of state, the layers and the directions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError, check_choice, listed
+from .axes import Steps
 from .replay import GATES, Inputs, mode, n_directions, replayed
-from .states import Steps
 from .values import first_tensor
 
 DIRECTIONS = ("forward", "backward")
@@ -37,10 +37,23 @@ class Choice:
 
     def units(self, name: str) -> list[str]:
         """The layer id of each unit."""
-        projected = getattr(self.module, "proj_size", 0) if self.state == "h" else 0
-        width: Any = projected or self.module.hidden_size
+        width = self._width()
         ids = [f"{name}{label}{state}".lstrip(". ") for label in self.labels for state in self._state_labels()]
         return [unit for unit in ids for _ in range(width)]
+
+    def _width(self) -> int:
+        """The number of units of one layer and direction."""
+        projected = getattr(self.module, "proj_size", 0) if self.state == "h" else 0
+        width: Any = projected or self.module.hidden_size
+        return int(width)
+
+    def _check_width(self, n_units: int, name: str) -> None:
+        accepted = self._width() * n_directions(self.module)
+        if n_units != accepted:
+            raise InputError(
+                f"layer {name!r} is a {type(self.module).__name__} and returns {n_units} units; accepted: {accepted}, "
+                "as its weights give, or state= with a function of (module, output)"
+            )
 
     def _state_labels(self) -> list[str]:
         if self.state == "gates":
@@ -55,6 +68,7 @@ class Choice:
     def steps(self, output: Steps, inputs: Inputs | None, name: str) -> Steps:
         """The states at every time step of a call that returned ``output``."""
         if inputs is None:
+            self._check_width(output.values.shape[-1], name)
             parts = output.values.chunk(n_directions(self.module), -1)
             return output._replace(values=torch.cat([parts[number] for number in self.directions], -1))
         with torch.autocast(output.values.device.type, enabled=False):
@@ -64,7 +78,7 @@ class Choice:
 
 
 def choose(module: nn.Module, name: str, state: str, layer: int | str, direction: str) -> Choice | None:
-    """The choice that the options mean for ``module``; None if it is not recurrent. `InputError` if it has none."""
+    """The choice by the options; None if ``module`` is not recurrent. `InputError` if an option does not fit it."""
     check_choice("state", state, STATES)
     check_choice("direction", direction, ("both", *DIRECTIONS))
     _check_state(module, name, state)

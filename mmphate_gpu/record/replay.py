@@ -1,4 +1,4 @@
-"""Compute the inner states of recurrent modules again, from their weights and from what they got."""
+"""Compute the inner states of recurrent modules again, from their weights, inputs and initial states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ..errors import InputError
-from .states import Steps
+from .axes import Steps
 from .values import copied
 
 # Replayed hidden states were off by up to 4 roundings in half precision, and in float32 by up to 13, less than the root

@@ -38,7 +38,7 @@ def every(step: float, *, after: float | None = None) -> Every:
     """A schedule for `Recorder`: every ``step`` epochs, and all epochs up to ``after``.
 
     Without ``after`` the multiples of ``step`` are recorded; with it, ``after + step``, ``after + 2 step`` and so on.
-    What you count is yours: epochs, steps of training or checkpoints, whole or not.
+    The numbers may count epochs, training steps or checkpoints, and need not be whole.
 
     Raises
     ------

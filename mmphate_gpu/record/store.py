@@ -1,4 +1,4 @@
-"""What a recorder keeps of each snapshot, and where: here in memory, in `folder` on the disk."""
+"""The contents of a snapshot, and the store in memory. `folder` has the store on the disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Recording:
-    """What is the same for all snapshots.
+    """What all snapshots of a recording have in common.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Store(Protocol):
         """Keep one snapshot."""
 
     def close(self) -> None:
-        """No snapshot follows, until the store is opened again."""
+        """Refuse snapshots until the store is opened again."""
 
     def trace(self) -> Trace:
         """The snapshots so far."""

@@ -17,7 +17,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-_BEYOND = 2**20  # Windows locks bytes. This one is behind the text, so that others can read who holds the lock.
+_BEYOND = 2**20  # Windows locks bytes. This one lies after the text, so that others can read who holds the lock.
 
 
 def take(lock: int) -> bool:
@@ -33,10 +33,10 @@ def take(lock: int) -> bool:
 
 
 class WriterLock:
-    """The right to write to a folder, which one holder at a time has, of this process or another.
+    """A lock on a folder, which one writer at a time holds, of this process or another.
 
     The file ``path`` stays when the lock is released, because deleting it could take away the lock of the next holder.
-    On a file system without locks everybody gets the right.
+    On a file system without locks every writer acquires it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class WriterLock:
         return self._descriptor is not None
 
     def acquire(self) -> None:
-        """Take the lock. `InputError` says who holds it; OSError comes through if the file cannot be made."""
+        """Take the lock. `InputError` names its holder. OSError is raised if the file cannot be made."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             self._take(descriptor)
@@ -57,7 +57,7 @@ class WriterLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        _children_let_go()
+        _release_in_children()
         _HELD.add(self)
 
     def _take(self, descriptor: int) -> None:
@@ -76,7 +76,7 @@ class WriterLock:
         os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
 
     def release(self) -> None:
-        """Give the lock back, if it is held."""
+        """Release the lock, if it is held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -87,7 +87,7 @@ _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
 @functools.cache
-def _children_let_go() -> None:
+def _release_in_children() -> None:
     # The lock lives as long as any process has the file open, and a child may outlive the process that records.
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_release_all)

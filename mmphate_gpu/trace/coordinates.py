@@ -29,7 +29,7 @@ _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns")  # of the dates t
 _INT64 = np.iinfo(np.int64)
 
 
-def settled(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
+def as_coordinate(name: str, values: Any, accepted: str = _ACCEPTED) -> np.ndarray:
     """Copy ``values`` to booleans, integers, float32, float64, fixed-width text, dates or time spans.
 
     Bytes become text, and an array of Python objects gets the dtype of its items. Dates with a time zone become the
@@ -83,7 +83,7 @@ def as_label(values: Any, name: str = "label") -> np.ndarray | None:
     if values is None:
         return None
     accepted = f"whole numbers from {_INT64.min} to {_INT64.max}, one class per sample"
-    label = settled(name, values, accepted)
+    label = as_coordinate(name, values, accepted)
     if label.dtype.kind not in "iubf":
         remedy = "numpy.unique(..., return_inverse=True) turns text into such numbers"
         raise InputTypeError(f"{name} has dtype {label.dtype}; accepted: {accepted} ({remedy})")
@@ -108,7 +108,7 @@ def _metric(name: Any, values: Any) -> np.ndarray:
     if not (isinstance(name, str) and name.isidentifier()):
         raise InputError(f"metrics has the name {name!r}; accepted: names like those of variables in Python")
     accepted = "real numbers, NaN where an epoch has no value"
-    array = settled(f"metrics[{name!r}]", values, accepted)
+    array = as_coordinate(f"metrics[{name!r}]", values, accepted)
     if array.dtype.kind not in "biuf":
         raise InputTypeError(f"metrics[{name!r}] has dtype {array.dtype}; accepted: {accepted}")
     return array.astype(np.float64)
@@ -119,7 +119,7 @@ def as_unit_layer(values: Any) -> np.ndarray | None:
     if values is None:
         return None
     accepted = "text, the name of the layer of each unit"
-    layers = settled("unit_layer", values, accepted)
+    layers = as_coordinate("unit_layer", values, accepted)
     if layers.dtype.kind != "U":
         raise InputTypeError(f"unit_layer has dtype {layers.dtype}; accepted: {accepted}")
     return layers

@@ -31,23 +31,23 @@ def join_traces(
 ) -> Trace:
     """The trace of one run that was recorded in parts: parts of its epochs, or parts of its units.
 
-    Everything that does not lie along the axis has to agree: the axes, the coordinates, the labels, and for parts of
+    All that does not lie along the axis has to be equal: the axes, the other coordinates, the labels, and for parts of
     the epochs the layers of the units. Epochs that are numbers or dates come in ascending order; epochs that are text,
     and units, come in the order of the traces. A trace without a mask has all its values present. A metric is NaN at
-    the epochs of a trace that lacks it. Float32 beside float64 becomes float64. If a trace is read block by block,
-    the result is too.
+    the epochs of a trace that lacks it. If one trace is float32 and another float64, the result is float64. If a trace
+    is read block by block, the result is too.
 
     Parameters
     ----------
     traces : a list of traces, of paths that `load_trace` reads, or of what `as_trace` takes.
     axis : "epoch" for parts of a training run, "unit" for layers of one network that were recorded apart.
     overlap : what happens to an epoch that occurs twice, or to a unit that occurs twice in one layer. "raise" refuses
-        it, and "last" keeps its last occurrence, as for a run that went on from an earlier checkpoint.
+        it, and "last" keeps its last occurrence, as for a run that continued from an earlier checkpoint.
 
     Raises
     ------
     InputError, InputTypeError
-        Traces that do not agree. The sentence names what differs, and in which trace.
+        Traces that do not agree. The message names what differs, and in which trace.
 
     Notes
     -----

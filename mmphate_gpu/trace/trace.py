@@ -14,7 +14,7 @@ import torch
 from ..errors import InputError, InputTypeError
 from ..runtime.arrays import array_or_tensor, to_numpy
 from ..runtime.memory import available_bytes, check_fits
-from .coordinates import as_label, as_metrics, as_time_zone, as_unit_layer, settled, time_zone_of
+from .coordinates import as_coordinate, as_label, as_metrics, as_time_zone, as_unit_layer, time_zone_of
 from .dims import AXES, SLICE_AXES, SizesByName, check_data_shape, check_length
 from .stored import Array, blocks, blockwise
 
@@ -65,7 +65,7 @@ class Trace(SizesByName):
     def __post_init__(self) -> None:
         zones = {name: zone for name in AXES if (zone := time_zone_of(name, getattr(self, name))) is not None}
         vars(self).update(time_zone=as_time_zone(self.time_zone) | zones)
-        vars(self).update({name: settled(name, getattr(self, name)) for name in AXES}, label=as_label(self.label))
+        vars(self).update({name: as_coordinate(name, getattr(self, name)) for name in AXES}, label=as_label(self.label))
         vars(self).update(metrics=as_metrics(self.metrics), unit_layer=as_unit_layer(self.unit_layer))
         if self._in_memory:
             vars(self).update(data=array_or_tensor("data", self.data))

@@ -18,7 +18,7 @@ def test_embed_of_a_masked_trace(tmp_path: Path, capsys, recwarn):
     assert main(["embed", str(tmp_path / "trace.npz"), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{tmp_path / 'out'}: 90 nodes embedded in ")
-    assert "18 of 90 nodes have fewer than 2 present samples; their rows are NaN" in captured.err
+    assert "18 of 90 nodes have fewer than 2 present samples; their rows of the result are NaN" in captured.err
     embedding = Embedding.load(tmp_path / "out" / "embedding.npz")
     np.testing.assert_array_equal(np.isnan(embedding.coordinates).all(1), embedding.by("timestep") == 4)
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))

@@ -155,7 +155,7 @@ def test_hidden_values_do_not_matter(mask, storage):
 
 @pytest.mark.parametrize("backend", ["keops", "pynndescent"])
 def test_backends_that_need_every_sample_are_refused(backend):
-    with pytest.raises(InputError, match=f"knn_backend='{backend}' has no distances over some samples; accepted"):
+    with pytest.raises(InputError, match=f"knn_backend='{backend}' cannot search masked samples; accepted"):
         made(lengths(), "sparse", knn_backend=backend)
 
 

@@ -105,7 +105,7 @@ def test_a_run_that_no_setting_makes_fit_is_thinned():
     """Recorded with ``timesteps=slice(None, None, 2)``, it fits on a card of 24 GB."""
     shape = (500, 100, 128, 64)
     planned = plan(shape, device="24 GB card")
-    words = "by plan it fits thinned to every 2nd timestep (Trace.subsample(timesteps=slice(None, None, 2)))"
+    words = "by plan it fits if thinned to every 2nd timestep (Trace.subsample(timesteps=slice(None, None, 2)))"
     assert not planned.fits and planned.remedy.startswith(words) and words in str(planned)
     assert plan((500, 50, 128, 64), device="24 GB card").fits
 

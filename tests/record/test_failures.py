@@ -43,7 +43,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("where", ["memory", "folder"])
-def test_an_error_after_the_first_snapshot_is_told_once_with_its_epoch(name, where, tmp_path):
+def test_an_error_after_the_first_snapshot_warns_once_with_its_epoch(name, where, tmp_path):
     model, (fault, message) = Net(), FAULTS[name]
     path = {} if where == "memory" else {"path": tmp_path / "run"}
     place = "" if where == "memory" else f" in {tmp_path / 'run'}"
@@ -98,7 +98,7 @@ def test_mistakes_of_the_user_always_raise():
 
 
 @pytest.mark.parametrize("fatal", [KeyboardInterrupt, torch.OutOfMemoryError, MemoryError, SystemExit])
-def test_what_no_snapshot_may_hide_comes_through(fatal):
+def test_fatal_errors_are_always_raised(fatal):
     model = Net()
     with Recorder(model, "rnn", probe()) as recorder:
         recorder.snapshot(0)
@@ -131,7 +131,7 @@ def full(*args, **options):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_is_told_once_even_at_the_first_snapshot(tmp_path, monkeypatch):
+def test_a_full_disk_warns_once_even_at_the_first_snapshot(tmp_path, monkeypatch):
     recorder = Recorder(Net(), "rnn", probe(), path=tmp_path / "run")
     with recorder:
         with monkeypatch.context() as patch, pytest.warns(RuntimeWarning, match="epoch 0: .*No space left") as caught:

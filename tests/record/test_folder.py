@@ -1,4 +1,4 @@
-"""A recorder's folder is readable after every snapshot, says what it holds, and belongs to one recorder."""
+"""A recorder's folder is readable after every snapshot, describes its content, and belongs to one recorder."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_folder_is_readable_after_every_snapshot(tmp_path):
     }
 
 
-def test_what_the_folder_says(tmp_path):
+def test_the_content_of_the_folder(tmp_path):
     folder = recorded(tmp_path / "run", 0, 2.5)
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["axes"] == ["epoch", "timestep", "unit", "sample"] and meta["layers"] == ["encoder", "decoder"]

@@ -1,4 +1,4 @@
-"""What a layer returns becomes its states at every time step: right values, or a sentence that says what to type."""
+"""What a layer returns becomes its states at every time step: right values, or an error with the option to use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from mmphate_gpu.errors import InputError
 
 from .layer_states import B, F, H, Returns, T, probe, states
 
@@ -63,10 +65,10 @@ RIGHT = {
     "a GRU, batch first": (nn.GRU(F, H, batch_first=True), "", X, {}, BATCH),
     "a GRU, time first": (nn.GRU(F, H), "", X, {}, TIME),
     "an LSTM of two layers and directions": (nn.LSTM(F, H, 2, bidirectional=True), "", X, {}, TIME),
-    "an RNN whose batch_first is said again": (nn.RNN(F, H, batch_first=True), "", X, {"batch_first": True}, BATCH),
-    "an RNN whose axis of time is said again": (nn.RNN(F, H, batch_first=True), "", X, {"time_axis": -2}, BATCH),
+    "an RNN with the batch_first that it has": (nn.RNN(F, H, batch_first=True), "", X, {"batch_first": True}, BATCH),
+    "an RNN with the time_axis that it has": (nn.RNN(F, H, batch_first=True), "", X, {"time_axis": -2}, BATCH),
     "a convolution": (nn.Conv1d(F, H, 3, padding=1), "", CHANNELS, {}, CHANNEL),
-    "a convolution whose axis is said": (nn.Conv1d(F, H, 3), "", CHANNELS, {"time_axis": 2}, CHANNEL),
+    "a convolution with its time_axis": (nn.Conv1d(F, H, 3), "", CHANNELS, {"time_axis": 2}, CHANNEL),
     "a convolution whose batch is first": (nn.Conv1d(F, H, 3), "", CHANNELS, {"batch_first": True}, CHANNEL),
     "a convolution over features, time as channels": (nn.Conv1d(T, T, 1), "", X, {"time_axis": 1}, BATCH),
     "a transposed convolution": (nn.ConvTranspose1d(F, H, 2), "", CHANNELS, {}, CHANNEL),
@@ -238,6 +240,61 @@ def test_a_function_sees_the_output_before_the_model_goes_on():
     model = Model()
     _, (result,) = states(model, "inner", X, state=lambda module, output: output, batch_first=True)
     assert np.array_equal(result.values, model.inner(X).detach().permute(BATCH))
+
+
+# ---------------------------------------------------------------- classes that are derived from layers of torch
+
+
+class Transposing(nn.Sequential):
+    def forward(self, x):  # (batch, timestep, unit)
+        return super().forward(x.mT).mT
+
+
+class TimeFirst(nn.GRU):
+    def forward(self, x):  # (batch, timestep, unit)
+        return super().forward(x.transpose(0, 1))[0].transpose(0, 1)
+
+
+class Pooling(nn.TransformerEncoderLayer):
+    def forward(self, x):
+        return super().forward(x).mean(1)
+
+
+class LastStep(nn.LSTM):
+    def forward(self, x):
+        return super().forward(x)[0][:, -1]
+
+
+@pytest.mark.parametrize(
+    "layer", [Transposing(nn.Conv1d(F, H, 1), nn.ReLU()), TimeFirst(F, H)], ids=lambda layer: type(layer).__name__
+)
+def test_the_axes_of_a_class_with_another_forward_are_said(layer):
+    with pytest.raises(InputError, match=r"returns \(6, 5, 4\); accepted: batch_first=True if these are"):
+        states(layer, "", X)
+    _, (result,) = states(layer, "", X, batch_first=True)
+    assert np.array_equal(result.values, layer(X).detach().permute(BATCH))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [Pooling(F, 1, H, batch_first=True), LastStep(F, H, batch_first=True)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_class_that_returns_one_step_of_a_sequence_has_one_time_step(layer):
+    _, (result,) = states(layer, "", X)
+    with torch.no_grad():
+        assert np.array_equal(result.values, layer(X).T[None])
+
+
+def test_a_recurrent_class_that_returns_other_units_is_refused():
+    class Summed(nn.GRU):
+        def forward(self, x):
+            return sum(super().forward(x)[0].chunk(2, -1))
+
+    with pytest.raises(
+        InputError, match=r"'' is a Summed and returns 4 units; accepted: 8, as its weights give, or st"
+    ):
+        states(Summed(F, H, bidirectional=True), "", X, batch_first=False)
 
 
 # ---------------------------------------------------------------- one time step for each call

@@ -1,4 +1,4 @@
-"""A layer that returns something ambiguous or no state is refused, with the words that settle it."""
+"""A layer that returns something ambiguous or no state is refused, and the error has the option to use."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ REFUSED = {
     ),
     "both options": (
         *(nn.Linear(F, H), "", {"batch_first": True, "time_axis": 1}),
-        r"batch_first=True and time_axis=1 both say where the time is; accepted: one of the two",
+        r"batch_first=True and time_axis=1 both choose the axis of time; accepted: one of them",
     ),
     "batch_first as a text": (nn.Linear(F, H), "", {"batch_first": "yes"}, r"batch_first='yes'; accepted: True, False"),
     "time_axis as a text": (nn.Linear(F, H), "", {"time_axis": "last"}, r"time_axis='last' must be an integer"),

@@ -112,7 +112,7 @@ def test_a_transformer_with_its_padding_mask():
         ({"lengths": LENGTHS / 2}, "lengths has shape .* dtype float32; accepted: one whole number"),
         ({"lengths": -LENGTHS}, "lengths has shape"),
         ({"lengths": PRESENT}, "lengths has shape"),
-        ({"mask": PRESENT.T}, r"mask has shape \(5, 6\); accepted: \(sample, timestep\) = \(6, 5\).*turned"),
+        ({"mask": PRESENT.T}, r"mask has shape \(5, 6\); accepted: \(sample, timestep\) = \(6, 5\).*swapped"),
         ({"mask": PRESENT[:, :3]}, r"mask has shape \(6, 3\); accepted"),
         ({"mask": LENGTHS}, r"mask has shape \(6,\) and dtype int64; accepted: booleans or 0 and 1"),
         ({"mask": PRESENT * 0.5}, "dtype float32; accepted: booleans or 0 and 1"),

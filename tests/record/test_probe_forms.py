@@ -107,7 +107,7 @@ def test_a_loader_is_read_once_and_draws_from_no_generator():
     assert len(reads) == B and torch.equal(*recorder.trace().data)
 
 
-def test_a_forward_that_writes_into_its_input_wears_nothing_out():
+def test_a_forward_that_writes_into_its_input_gets_a_fresh_probe():
     class Writes(Net):
         def forward(self, x, scale=1.0):
             return super().forward(x.mul_(2))
@@ -149,7 +149,11 @@ def test_every_batch_starts_from_the_same_state():
             (X, 1.0, Y),
             "model 3 positional arguments .* the arguments that its forward takes, such as probe=x",
         ),
-        ({"y": X}, r"gives the model 0 positional arguments and the keywords \['y'\]"),
+        (
+            {"y": X},
+            r"model 0 positional arguments and the keywords \['y'\] .*, or probe=\(batch,\) for .* the dict itself",
+        ),
+        ([{"y": X}], r"or probe=\[\(batch,\) for batch in loader\] for a forward that takes the dict itself"),
         (["a", "b"], "refuses the probe .* probe holds str; accepted: a tensor"),
         (
             X.double(),

@@ -320,8 +320,8 @@ def test_a_forward_of_another_form_is_not_replayed():
 
     rnn = seeded(Zoneout, batch_first=True)
     with pytest.raises(InputError, match=r"'' is a Zoneout whose output differs from a replay .*like that of nn.LSTM"):
-        values(rnn, "", probe(), state="c")
-    assert values(rnn, "", probe()).shape == (T, H, B)  # its output needs no replay
+        values(rnn, "", probe(), state="c", batch_first=True)
+    assert values(rnn, "", probe(), batch_first=True).shape == (T, H, B)  # its output needs no replay
 
     class Last(nn.LSTM):
         def forward(self, x, hx=None):
@@ -331,7 +331,7 @@ def test_a_forward_of_another_form_is_not_replayed():
     with pytest.raises(
         InputError, match=r"a Last whose output .* in its shape \(1, 6, 4\), which is \(5, 6, 4\) in the"
     ):
-        values(last, "", probe(), state="c")
+        values(last, "", probe(), state="c", batch_first=True)
 
     class Renamed(nn.GRU):
         def forward(self, features):
@@ -339,7 +339,7 @@ def test_a_forward_of_another_form_is_not_replayed():
 
     renamed = seeded(Renamed)
     with pytest.raises(InputError, match=r"ran without an input to replay; accepted: a call with \(input, hx\)"):
-        values(renamed, "", keywords={"features": probe()}, state="gates")
+        values(renamed, "", keywords={"features": probe()}, state="gates", batch_first=False)
 
 
 @pytest.mark.parametrize(

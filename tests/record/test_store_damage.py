@@ -94,7 +94,7 @@ def test_a_damaged_snapshot_is_named_and_the_others_load(folder, name, stream):
     assert warned[0].filename == __file__ and same(trace, *left)
 
 
-def test_nothing_is_said_of_an_intact_folder(folder):
+def test_an_intact_folder_gives_no_warning(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert same(load_trace(folder, damaged="skip"), 0, 1, 2, 3, 4)
@@ -256,7 +256,7 @@ def test_a_damaged_snapshot_stays_listed_until_its_epoch_is_recorded_again(folde
     assert same(store.trace(), 0, 1, 2, 3, 4, 5)
 
 
-def test_a_list_that_has_lost_lines_is_not_gone_on_with(folder):
+def test_a_list_that_has_lost_lines_cannot_be_resumed(folder):
     DAMAGES["lost lines"][0](folder)
     with pytest.raises(InputError, match=r"snapshots\.jsonl has no line of snapshot_000004\.npy; accepted: another"):
         resumed(folder)

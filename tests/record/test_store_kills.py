@@ -1,4 +1,4 @@
-"""Kills of a recording at any moment, after which ``resume=True`` goes on to the recording of an unbroken run."""
+"""Kills of a recording at any moment, after which ``resume=True`` continues to the recording of an unbroken run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``resume=True`` goes on with a recording as it was, also after a crash, and refuses what does not fit it."""
+"""``resume=True`` continues a recording, also after a crash, and refuses what does not fit it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmphate_gpu.trace.formats import recording
 from .stores import M, P, T, add, recorded, resumed, same
 
 
-def test_a_recording_goes_on(tmp_path):
+def test_a_recording_continues(tmp_path):
     folder = recorded(tmp_path / "run", 0, 1)
     for epoch in (2, 3):
         store = resumed(folder)
@@ -176,9 +176,9 @@ def test_a_folder_of_version_1_loads(version_1, stream):
         assert load_trace(folder, stream=stream, damaged="skip").epoch.tolist() == [0, 7.5]
 
 
-def test_a_folder_of_version_1_is_not_gone_on_with(version_1):
+def test_a_folder_of_version_1_cannot_be_resumed(version_1):
     folder, _ = version_1
-    with pytest.raises(InputError, match="is a recording of version 1, which stays as it is; accepted: .*version 2"):
+    with pytest.raises(InputError, match="is a recording of version 1, which cannot be continued; .*version 2"):
         resumed(folder)
     assert {item.name for item in folder.iterdir()} >= {"meta.json", "mask.npy"}
     FolderStore(folder.with_name("next"), resume=True).open()

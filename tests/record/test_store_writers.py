@@ -1,4 +1,4 @@
-"""One writer at a time has a folder; its lock ends with its process."""
+"""One process at a time writes to a folder, and its lock ends with it."""
 
 from __future__ import annotations
 

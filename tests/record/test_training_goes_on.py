@@ -1,4 +1,4 @@
-"""A training with and without snapshots reaches the same weights and random states, to the bit."""
+"""A training with and without snapshots reaches the same weights and random states, bit for bit."""
 
 from __future__ import annotations
 

@@ -63,7 +63,9 @@ def test_a_snapshot_that_is_left_out_does_not_run_the_model():
         assert not recorder.snapshot(11) and recorder.epochs == [10]
 
 
-@pytest.mark.parametrize("epochs", [5, "5", every, [], [[1, 2]], ["a"], [None], object()], ids=lambda epochs: type(epochs).__name__)
+@pytest.mark.parametrize(
+    "epochs", [5, "5", every, [], [[1, 2]], ["a"], [None], object()], ids=lambda epochs: type(epochs).__name__
+)
 def test_what_is_no_schedule_is_refused(epochs):
     if epochs is every:
         with pytest.raises(InputError, match="step=0 is out of range"):
@@ -219,7 +221,7 @@ def test_the_units_of_several_layers_lie_side_by_side():
 def test_layers_of_other_time_steps_are_refused():
     with (
         Recorder(Pair(), ["encoder", "head"], probe()) as recorder,
-        pytest.raises(InputError, match="layer 'head' returns 1 time steps of 6 samples, 'encoder' 5 of 6; accepted"),
+        pytest.raises(InputError, match="layer 'head' returns 1 time steps of 6 samples, 'encoder' returns 5 of 6"),
     ):
         recorder.snapshot(0)
 

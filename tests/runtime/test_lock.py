@@ -1,4 +1,4 @@
-"""The right to write to a folder: who has it is said, and a forked child does not keep it."""
+"""The lock of a folder: an error names the process that holds it, and a forked child does not keep it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The text files in a recorder's folder: meta.json says what all snapshots share, snapshots.jsonl has a line for each.
+"""The text files in a recorder's folder: meta.json has what all snapshots share, snapshots.jsonl a line for each.
 
-Both carry a checksum of what they say. A line is added after its snapshot is on the disk, and is not changed later. So
-a kill at any moment leaves a folder in which everything that is listed is there.
+meta.json and every line have a checksum of their content. A line is added after its snapshot is on the disk, and is not
+changed later. So after a kill at any moment every snapshot in the list has its file.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a recorder's folder says of itself.
+    """The content of the text files in a recorder's folder.
 
     Attributes
     ----------
     header : the content of meta.json.
     snapshots : those that are listed, in the order of the trace. A later line replaces an earlier one of its epoch.
-    shape, dtype : of every snapshot, (T, M, P); None where version 1 does not say it.
+    shape, dtype : of every snapshot, (T, M, P); None where version 1 does not have it.
     beside : the arrays of a trace other than its data, epochs and metrics, or their files.
     problems : what is wrong with lines of the list.
-    unlisted : files of snapshots that the list must have had, since it goes on after a crash with one at most.
-    n_lines, n_bytes : of the complete lines of the list. A crash may leave part of another line behind them.
+    unlisted : files of snapshots whose lines are lost. A crash leaves at most one file without a line, the last one.
+    n_lines, n_bytes : of the complete lines of the list. A crash may leave part of another line after them.
     """
 
     header: dict[str, Any]
@@ -134,13 +134,13 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def read_listing(folder: Path) -> Listing:
-    """What a folder of version 2 says of itself."""
+    """The content of the text files in a folder of version 2."""
     # The files are listed before the list is read: a recorder at work may add to both meanwhile.
     numbers = {int(match[1]) for item in folder.iterdir() if (match := _FILE.fullmatch(item.name))}
     header, text = read_header(folder), _list_text(folder)
     lines = text.split(b"\n")[:-1]
     snapshots, problems = _snapshots(lines)
-    # A crash may leave one snapshot without its line.
+    # A crash may leave one file without a line; its number is that of the next line.
     unlisted = tuple(file_name(number) for number in sorted(numbers) if number > len(lines))
     shape = tuple(map(int, header["shape"]))
     dtype, beside = str(header["dtype"]), _beside(header, *shape)
@@ -204,7 +204,7 @@ def _beside(header: dict[str, Any], n_timesteps: int, n_units: int, n_samples: i
     names = {
         name: _coordinate(name, header[name]) for name in ("timestep", "unit", "label") if header[name] is not None
     }
-    n_units = min(n_units, len(header["unit"]))  # as long as the file makes it, whatever it claims
+    n_units = min(n_units, len(header["unit"]))  # the length of the list, not the number that the file claims
     layers = itertools.chain.from_iterable(itertools.repeat(str(name), count) for name, count in header["unit_layer"])
     names["unit_layer"] = padded_text("unit_layer", list(itertools.islice(layers, n_units + 1)))
     if header["mask"] is not None:

@@ -1,4 +1,4 @@
-"""Open a recorder's folder: its snapshots as one array, without those that are damaged if the caller says so."""
+"""Open a recorder's folder: its snapshots as one array, on request without those that are damaged."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _BLOCK = 2**20  # bytes
 
 @contextlib.contextmanager
 def open_recording(path: Path, *, follow_links: bool = False, damaged: str = "raise") -> Iterator[Variables]:
-    """The arrays of a recorder's folder; `check_files` has seen to its links.
+    """The arrays of a recorder's folder, whose links `check_files` has checked.
 
-    Checksums are compared when the values are read; with ``damaged="skip"`` before, to know which snapshots are left.
+    Checksums are compared when the values are read. With ``damaged="skip"`` they are compared before, to find the
+    snapshots that can be loaded.
     """
     with naming(path):
         with readable(path / META):
@@ -44,7 +45,7 @@ def open_recording(path: Path, *, follow_links: bool = False, damaged: str = "ra
 
 
 def read_listing(folder: Path) -> Listing:
-    """What the folder says of itself, in either version."""
+    """The content of the text files in the folder, of either version."""
     header = recording.read_header(folder)
     return recording_v1.read_listing(folder, header) if header["version"] == 1 else recording.read_listing(folder)
 

@@ -1,4 +1,4 @@
-"""Find the state that a model carries from forward to forward, by forwards with and without it."""
+"""Find the state that a model carries from one forward to the next, by forwards with and without it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Run:
         return [call.output for layers in self.batches for calls in layers for call in calls]
 
 
-def settled(run: Callable[[set[Key]], Run], start: Start, known: set[Key]) -> tuple[Run, set[Key]]:
+def run_from_carried_state(run: Callable[[set[Key]], Run], start: Start, known: set[Key]) -> tuple[Run, set[Key]]:
     """The run from the carried state of ``start``, and the keys of that state.
 
     A carried state is what the forward changes, and what the output depends on, in a module where that includes a
@@ -55,7 +55,7 @@ def settled(run: Callable[[set[Key]], Run], start: Start, known: set[Key]) -> tu
 
 
 def warn_of_other_states(run: Callable[..., Run], carried: set[Key], first: Run, layer: str) -> None:
-    """Warn if the output depends on what earlier forwards have left behind and `settled` does not put back."""
+    """Warn if the output depends on a state of earlier forwards that `run_from_carried_state` does not put back."""
     vectors = {key: change.vector for key, change in first.changes.items() if change.vector is not None}
     if differs(first, _attempt(run, carried), rounding=True):
         message = (

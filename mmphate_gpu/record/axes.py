@@ -14,13 +14,13 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, pad_sequence
 from ..errors import InputError, InputTypeError, check_number, listed
 from .values import check_form
 
-# Of these modules an output (batch, channel, time) or, without a batch, (channel, time) is known.
+# These modules return (batch, channel, time) or, without a batch, (channel, time).
 _CHANNELS_FIRST = (
     *(nn.Conv1d, nn.ConvTranspose1d, nn.InstanceNorm1d, nn.Dropout1d, nn.LPPool1d),
     *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d, nn.MaxUnpool1d),
     *(nn.ConstantPad1d, nn.ZeroPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d),
 )
-# Of these modules an output of two axes is (batch, channel).
+# If these modules return two axes, they are (batch, channel).
 _NORMS = (nn.BatchNorm1d, nn.SyncBatchNorm, nn.GroupNorm)
 # These modules return the axes that they get.
 _ELEMENTWISE = (
@@ -49,8 +49,8 @@ class Axes:
         return Axes(self.three) if self.option else self
 
     @staticmethod
-    def said(batch_first: bool | None, time_axis: int | None) -> Axes:
-        """The axes that the options say."""
+    def of_options(batch_first: bool | None, time_axis: int | None) -> Axes:
+        """The axes that the user's options mean."""
         if time_axis is not None:
             return Axes(time_axis % 3, time_axis, f"time_axis={time_axis}")
         return Axes() if batch_first is None else Axes(int(batch_first), None, f"batch_first={batch_first}")
@@ -107,50 +107,54 @@ _ACCEPTED = (
 def check_options(batch_first: Any, time_axis: Any) -> None:
     """Refuse values of the options that no layer accepts."""
     if batch_first is not None and not isinstance(batch_first, bool):
-        raise InputTypeError(f"batch_first={batch_first!r}; accepted: True, False, or None where the module knows it")
+        raise InputTypeError(f"batch_first={batch_first!r}; accepted: True, False, or None")
     if time_axis is not None:
         check_number("time_axis", time_axis, low=-3, high=2, integer=True)
     if time_axis is not None and batch_first is not None:
         raise InputError(
-            f"batch_first={batch_first} and time_axis={time_axis} both say where the time is; accepted: one of the two"
+            f"batch_first={batch_first} and time_axis={time_axis} both choose the axis of time; accepted: one of them"
         )
 
 
 def axes_of(
     modules: dict[str, nn.Module], batch_first: bool | None, time_axis: int | None, *, known: bool
 ) -> list[Axes]:
-    """The axes of what each of the named ``modules`` returns, by its type if ``known``, or by the options.
+    """The axes of the output of each of the named ``modules``.
 
-    The options are for modules that do not know their axes. If all do, an option that contradicts one is an
-    `InputError`.
+    If ``known``, the types of modules decide where they fix the order of the axes, and the options decide for the other
+    modules. If the types fix the order for all, an option that contradicts one of them is an `InputError`.
     """
     by_type = [known_axes(module) if known else None for module in modules.values()]
-    said = Axes.said(batch_first, time_axis)
-    if None in by_type or said == Axes():
-        return [said if axes is None else axes for axes in by_type]
-    return [_agreed(axes, said, *item) for axes, item in zip(by_type, modules.items(), strict=True) if axes is not None]
+    chosen = Axes.of_options(batch_first, time_axis)
+    if None in by_type or chosen == Axes():
+        return [chosen if axes is None else axes for axes in by_type]
+    return [
+        _agreed(axes, chosen, *item) for axes, item in zip(by_type, modules.items(), strict=True) if axes is not None
+    ]
 
 
-def _agreed(known: Axes, said: Axes, layer: str, module: nn.Module) -> Axes:
-    """The axes ``known``, or ``said`` where time may lie along the channels."""
+def _agreed(known: Axes, chosen: Axes, layer: str, module: nn.Module) -> Axes:
+    """The axes that the type of the module fixes, or those of the options where both are possible."""
     if known.three is None:
         return known
-    if said.two is not None and known.two != 0:
-        return said
-    batch_is_first = said.three == 1 and known.three == 2
-    if said.three == known.three or batch_is_first:
+    if chosen.two is not None and known.two != 0:
+        return chosen
+    batch_is_first = chosen.three == 1 and known.three == 2
+    if chosen.three == known.three or batch_is_first:
         return known
     order = ("(timestep, batch, unit)", "(batch, timestep, unit)", "(batch, unit, timestep)")[known.three]
     raise InputError(
-        f"{said.option} contradicts layer {layer!r}, a {type(module).__name__} that returns {order}; accepted: no "
-        f"{said.option.partition('=')[0]}"
+        f"{chosen.option} contradicts layer {layer!r}, a {type(module).__name__} that returns {order}; accepted: no "
+        f"{chosen.option.partition('=')[0]}"
     )
 
 
 def known_axes(module: nn.Module) -> Axes | None:
-    """The axes that follow from the type of ``module``; None if none do."""
+    """The axes that follow from the type of ``module``; None if none do, or if the user wrote its forward."""
+    if not _runs_as_in_torch(module):
+        return None
     if isinstance(module, nn.Sequential):
-        changing = [item for item in module if not isinstance(item, _ELEMENTWISE)]
+        changing = [item for item in module if not (isinstance(item, _ELEMENTWISE) and _runs_as_in_torch(item))]
         return known_axes(changing[-1]) if changing else None
     if isinstance(module, _CHANNELS_FIRST):
         return Axes(2, 1)
@@ -160,6 +164,11 @@ def known_axes(module: nn.Module) -> Axes | None:
         return Axes()
     batch_first = _batch_first(module)
     return None if batch_first is None else Axes(int(batch_first), 0)
+
+
+def _runs_as_in_torch(module: nn.Module) -> bool:
+    """Whether the forward is one of torch; a class that is derived from a layer of torch may transpose or pool."""
+    return getattr(module.forward, "__module__", "").partition(".")[0] == "torch"
 
 
 def _batch_first(module: nn.Module) -> bool | None:

@@ -1,4 +1,4 @@
-"""A state that a model carries from forward to forward is neither spoiled nor recorded."""
+"""Snapshots do not change the state that a model carries from forward to forward, and do not depend on it."""
 
 from __future__ import annotations
 
