@@ -154,6 +154,17 @@ def test_without_normalization_one_sample_is_enough():
     assert np.flatnonzero(op.embedding_.isnan().all(1)).tolist() == [(2 * T + 3) * M + 1]
 
 
+def test_without_any_sample_the_mask_is_named_without_normalization_too():
+    nothing = as_trace(values(), mask=np.zeros((T, P), bool))
+    with pytest.raises(InputError, match="mask leaves too few nodes: 192 of 192 nodes have no present sample"):
+        MMPHATE(**OPTIONS, normalize=False).fit(nothing)
+    with pytest.raises(InputError, match="at least 2 other nodes$"):
+        mp.multislice_affinity(nothing)
+    op = MMPHATE(**OPTIONS, normalize=False).fit(values())
+    with pytest.warns(UserWarning, match="192 of 192 nodes have no present sample"):
+        assert op.transform(nothing).isnan().all()
+
+
 def test_two_nodes_are_a_picture():
     mask = np.zeros((E, T, M, P), bool)
     mask[0, :2, 0] = True
