@@ -102,6 +102,12 @@ def test_all_steps_are_those_of_the_reference(storage, normalize):
     assert np.isnan(np.delete(wanted.embedding, rows, axis=0)).all()
 
 
+def test_labels_that_differ_only_outside_the_graph_are_refused():
+    labels = np.where(left_out(), np.arange(N), 0)
+    with pytest.raises(InputError, match="landmarks has 1 different number.* at least 3 for n_components=2"):
+        quietly(lambda: MMPHATE(**OPTIONS, landmarks=labels).fit(trace()))
+
+
 @pytest.mark.parametrize("landmarks", ["spectral", "stratified"])
 @pytest.mark.parametrize("n_landmark", [40, None])
 def test_landmarks_are_those_of_the_graph(landmarks, n_landmark):
