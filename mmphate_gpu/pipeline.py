@@ -92,7 +92,7 @@ def _check_labels(landmarks: Landmarks, p: Params) -> None:
     n_landmark = len(landmarks.landmark_op)
     if isinstance(p.landmarks, Labels) and n_landmark <= p.n_components:
         raise InputError(
-            f"landmarks has {n_landmark} different number(s) for the nodes that the mask leaves in the graph; accepted: "
+            f"landmarks has {n_landmark} different number(s) for the nodes in the graph; accepted: "
             f"at least {p.n_components + 1} for n_components={p.n_components}"
         )
 
