@@ -37,10 +37,12 @@ def test_pca_of_the_suite_is_the_published_row(scenario, published):
     assert result == pytest.approx(published, abs=1.1e-5)
 
 
-def test_suite_is_the_golden_trace_to_the_last_bit():
+def test_suite_is_the_golden_trace_to_its_rounding():
     with np.load(Path(__file__).parent / "golden" / "golden_hopf_pitchfork_12x14.npz") as golden:
         trace = bifurcation("hopf_pitchfork", n_epochs=12, n_timesteps=14)
-        assert np.array_equal(trace.data.numpy().reshape(168, 6, 10), golden["trace"])
+        # NumPy's float32 sums and products differ by one rounding between processors. Measured: 21 of 10,080 values
+        # differ by one, on a processor without AVX-512.
+        np.testing.assert_array_max_ulp(trace.data.numpy().reshape(168, 6, 10), golden["trace"], maxulp=2)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

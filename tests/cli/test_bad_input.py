@@ -86,7 +86,6 @@ def test_the_same_nan_under_a_mask_is_legal():
         (np.ones((30, 3), bool), mp.InputError, ["mask has shape (30, 3)", "(30, 3, 4) or (slice, sample) = (30, 4)"]),
         (np.ones((1, 30, 3, 4), bool), mp.InputError, ["mask has shape (1, 30, 3, 4)", "accepted: (30, 3, 4)"]),
         (np.ones((30, 3, 4)), mp.InputTypeError, ["mask has dtype float64", "accepted: booleans"]),
-        (np.zeros((30, 4), bool), mp.InputError, ["mask leaves no sample present at slice 0, unit 0"]),
     ],
 )
 def test_mask(refused, rejects, mask, error, words):
@@ -94,6 +93,16 @@ def test_mask(refused, rejects, mask, error, words):
     np.savez("masked.npz", data=TRACE, mask=mask)
     rejects("embed", "masked.npz", "--out", "new", words=words)
     rejects("plan", "masked.npz", words=words)
+
+
+def test_a_mask_that_hides_everything(refused, rejects):
+    mask, words = (
+        np.zeros((30, 4), bool),
+        ["mask leaves too few nodes: 90 of 90 nodes have fewer than 2 present samples"],
+    )
+    refused(lambda: fit(mp.as_trace(TRACE, mask=mask)), *words)
+    np.savez("masked.npz", data=TRACE, mask=mask)
+    rejects("embed", "masked.npz", "--out", "new", words=words)
 
 
 # ---------------------------------------------------------------- parameters
