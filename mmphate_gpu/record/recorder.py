@@ -141,6 +141,7 @@ class Recorder:
         kept = Probe(probe, model)
         self._presence = Presence(kept, lengths=lengths, mask=mask, padding_mask=padding_mask)
         _check_order(kept, labels=labels, lengths=lengths, mask=mask)
+        self._digest = "" if path is None else kept.digest()
         self._forwards = Forwards(model, kept)
         self._store, self._resume = _store(path, resume), resume
         self._on_error = check_choice("on_error", on_error, ("raise", "warn"))
@@ -258,6 +259,8 @@ class Recorder:
             mask=None if whole.present is None else whole.present[chosen],
             label=self._label,
             dtype=values.dtype,
+            options={name: _text(value) for name, value in self._options.items()},
+            probe=self._digest,
         )
         self._check_unchanged(recording, values.shape)
         self._recording, self._shape = recording, values.shape
@@ -320,6 +323,10 @@ def _check_order(probe: Probe, **by_sample: Any) -> None:
             f"probe is a loader that shuffles, so {names[0]} cannot follow its samples; accepted: DataLoader(..., "
             "shuffle=False)"
         )
+
+
+def _text(option: Any) -> str:
+    return getattr(option, "__qualname__", type(option).__qualname__) if callable(option) else str(option)
 
 
 def _store(path: Any, resume: bool) -> Store:
