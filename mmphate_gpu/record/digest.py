@@ -18,8 +18,8 @@ _ATOMS = (type(None), bool, int, float, complex, str, bytes, np.generic)
 def digest_of(value: Any) -> str:
     """The SHA-256 of ``value``, equal on all devices.
 
-    Of a sparse, quantized or meta tensor, only the dtype, the layout and the shape count. Of an object of another class,
-    only its type and its tensors count.
+    Of a sparse, quantized or meta tensor, only the dtype, the layout and the shape count. Of an object of a class that
+    is not of Python, NumPy or torch, only its type and its tensors count.
     """
     digest = hashlib.sha256()
     for part in _parts(value):

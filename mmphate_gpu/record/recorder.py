@@ -69,6 +69,7 @@ class Recorder:
         others, of this or another process, are refused.
     resume : continue the recording of an earlier process in ``path``, or begin one in an empty folder. Epochs that the
         folder already has are not recorded again, so a script that restarts from an earlier checkpoint runs unchanged.
+        Another probe, other layers or other options for their states are refused at the first new snapshot.
     on_error : "warn": after the first snapshot, an error of the store, of the layers or of the values (NaN, infinity,
         also in a metric) does not end the training. The first becomes a RuntimeWarning with its epoch. The later ones
         are counted, and a warning at the end of the with-block has their number. The snapshots so far stay readable.

@@ -123,7 +123,7 @@ REFUSED = {
     ),
     "a function that fails": (
         *returns(lambda x: x, state=lambda module, output: output.hidden),
-        r"function of state= fails on the Tensor that layer 'layer' returns \(AttributeError: .*'hidden'\); accepted: a func",
+        r"state= fails on the Tensor that layer 'layer' returns \(AttributeError: .*'hidden'\); accepted: a func",
     ),
     "a function of the output only": (
         *returns(lambda x: x, state=lambda output: output),
