@@ -11,11 +11,12 @@ from .diffusion.entropy import entropy_of_components
 from .diffusion.knee import knee
 from .diffusion.potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
 from .diffusion.power import diffuse
+from .errors import InputError
 from .landmarks.operator import Landmarks, landmark_diffusion, masked_landmark_diffusion
 from .mds.metric import MDSResult, embed_landmarks
 from .operators.graph_nodes import check_graph, of_all_nodes
 from .operators.multislice import MultisliceAffinity, affinity_of_points
-from .params import Params
+from .params import Labels, Params
 from .stages import Stages
 from .trace import Trace
 from .trace.normalize import trace_points
@@ -52,6 +53,7 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     # 7 Diffusion operator, which is applied and not stored: landmarks/spectral.py
     # 8 Landmarks: landmarks/operator.py
     landmarks = stage("landmarks", _landmarks, affinity, points, trace, **p.of("landmarks"))
+    _check_labels(landmarks, p)
     # 9 Diffusion time: the knee of the von Neumann entropy
     entropy = stage("entropy", entropy_of_components, landmarks.landmark_op, landmarks.groups, **p.of("entropy"))
     if p.t == "auto":
@@ -83,6 +85,16 @@ def _landmarks(affinity: MultisliceAffinity, points: torch.Tensor, trace: Trace,
     if trace.mask is None:
         return landmark_diffusion(affinity.operator, points=points, **options)
     return masked_landmark_diffusion(affinity.operator, points, affinity.nodes, **options)
+
+
+def _check_labels(landmarks: Landmarks, p: Params) -> None:
+    """Raise `InputError` if the labels of the nodes in the graph name too few landmarks for ``n_components``."""
+    n_landmark = len(landmarks.landmark_op)
+    if isinstance(p.landmarks, Labels) and n_landmark <= p.n_components:
+        raise InputError(
+            f"landmarks has {n_landmark} different number(s) for the nodes in the graph; accepted: "
+            f"at least {p.n_components + 1} for n_components={p.n_components}"
+        )
 
 
 def _potential(landmarks: Landmarks, t: int, gamma: float) -> torch.Tensor:  # (L, L)

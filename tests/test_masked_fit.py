@@ -102,6 +102,12 @@ def test_all_steps_are_those_of_the_reference(storage, normalize):
     assert np.isnan(np.delete(wanted.embedding, rows, axis=0)).all()
 
 
+def test_labels_that_differ_only_outside_the_graph_are_refused():
+    labels = np.where(left_out(), np.arange(N), 0)
+    with pytest.raises(InputError, match="landmarks has 1 different number.* at least 3 for n_components=2"):
+        quietly(lambda: MMPHATE(**OPTIONS, landmarks=labels).fit(trace()))
+
+
 @pytest.mark.parametrize("landmarks", ["spectral", "stratified"])
 @pytest.mark.parametrize("n_landmark", [40, None])
 def test_landmarks_are_those_of_the_graph(landmarks, n_landmark):
@@ -152,6 +158,17 @@ def test_without_normalization_one_sample_is_enough():
     with pytest.warns(UserWarning, match="1 of 192 nodes have no present sample; their rows of the result are NaN"):
         op = MMPHATE(**OPTIONS, normalize=False).fit(as_trace(values(), mask=mask))
     assert np.flatnonzero(op.embedding_.isnan().all(1)).tolist() == [(2 * T + 3) * M + 1]
+
+
+def test_without_any_sample_the_mask_is_named_without_normalization_too():
+    nothing = as_trace(values(), mask=np.zeros((T, P), bool))
+    with pytest.raises(InputError, match="mask leaves too few nodes: 192 of 192 nodes have no present sample"):
+        MMPHATE(**OPTIONS, normalize=False).fit(nothing)
+    with pytest.raises(InputError, match="at least 2 other nodes$"):
+        mp.multislice_affinity(nothing)
+    op = MMPHATE(**OPTIONS, normalize=False).fit(values())
+    with pytest.warns(UserWarning, match="192 of 192 nodes have no present sample"):
+        assert op.transform(nothing).isnan().all()
 
 
 def test_two_nodes_are_a_picture():

@@ -26,7 +26,8 @@ def check_graph(resolution: torch.Tensor, least: int, n_components: int = 1) -> 
     """
     n_nodes, n_out = resolution.numel(), int(resolution.isnan().sum())
     if n_nodes - n_out <= n_components:
-        accepted = f"accepted: at least {n_components + 1} other nodes for n_components={n_components}"
+        purpose = f" for n_components={n_components}" if n_components > 1 else ""
+        accepted = f"accepted: at least {n_components + 1} other nodes{purpose}"
         raise InputError(f"mask leaves too few nodes: {_left_out(n_out, n_nodes, least)}; {accepted}")
     warn_left_out(resolution, least)
 

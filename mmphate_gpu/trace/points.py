@@ -93,6 +93,8 @@ LARGEST_POINT = {"cpu": 1e100, "cuda": 1e15}
 
 def check_size(points: TracePoints, rounding: torch.finfo) -> None:
     """Raise `InputError` if the squares of distances would overflow or vanish."""
+    if bool(points.resolution.isnan().all()):  # no node has a point
+        return
     largest = float(points.resolution.nan_to_num(0).max()) / (ROUNDINGS * rounding.eps)
     limit = LARGEST_POINT["cuda" if points.resolution.is_cuda else "cpu"]
     if not 1 / limit <= largest <= limit:
