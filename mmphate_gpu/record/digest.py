@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .reachable import Walk
+from .reachable import tensors_in
 from .saved import is_plain
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, np.generic)
@@ -39,14 +39,10 @@ def _parts(value: Any) -> Iterable[Any]:
     elif isinstance(value, Mapping):
         yield from _parts(sorted(value.items(), key=lambda item: str(item[0])))
     else:
-        items = value if isinstance(value, (list, tuple)) else _tensors(value)
+        items = value if isinstance(value, (list, tuple)) else tensors_in(value)
         yield f"{len(items)} ".encode()
         for item in items:
             yield from _parts(item)
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [part for part in Walk([]).visited([value]) if isinstance(part, torch.Tensor)]
 
 
 def _parts_of_tensor(tensor: torch.Tensor) -> Iterable[Any]:

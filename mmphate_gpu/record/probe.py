@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch.utils.data import (
 from ..errors import InputError, InputTypeError
 from ..runtime.arrays import to_numpy
 from .digest import digest_of
-from .reachable import Walk
+from .reachable import tensors_in
 from .undisturbed import Attributes, copied, random_states
 
 _ACCEPTED = (
@@ -96,7 +96,7 @@ class Probe:
                 f"probe gives the model {len(batch.args)} positional arguments and the keywords {sorted(batch.kwargs)} "
                 f"({reason}); accepted: the arguments that its forward takes{remedy}"
             ) from error
-        if not _tensors(batch):
+        if not tensors_in(batch):
             types = sorted({type(value).__name__ for value in (*batch.args, *batch.kwargs.values())})
             raise InputTypeError(f"{refused}; probe holds {', '.join(types)}; accepted: {_ACCEPTED}") from error
 
@@ -110,7 +110,7 @@ class Probe:
             ) from error
 
     def _explain_weights(self, error: Exception, model: nn.Module) -> None:
-        groups = _tensors(self._batches), list(model.parameters())
+        groups = tensors_in(self._batches), list(model.parameters())
         devices = [{tensor.device for tensor in group} for group in groups]
         dtypes = [{tensor.dtype for tensor in group if tensor.is_floating_point()} for group in groups]
         for what, (probe, weights) in (("on the device", devices), ("of the dtype", dtypes)):
@@ -159,11 +159,7 @@ def _copied(batch: Any, model: nn.Module) -> Batch:
 
 
 def _copy(batch: Batch) -> Batch:
-    return copied(batch, _tensors(batch))
-
-
-def _tensors(values: Sequence[Any]) -> list[torch.Tensor]:
-    return [value for value in Walk([]).visited([values]) if isinstance(value, torch.Tensor)]
+    return copied(batch, tensors_in(batch))
 
 
 def _tensor(value: Any, model: nn.Module) -> Any:
