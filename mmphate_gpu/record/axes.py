@@ -62,7 +62,7 @@ class Axes:
             values, lengths = pad_packed_sequence(output)  # (T, P, M), in the order of the user's batch
             return Steps(values, before_end(len(values), lengths))
         if not isinstance(output, torch.Tensor):
-            raise InputTypeError(f"layer {layer!r} returns {_described(output)}; {_ACCEPTED}")
+            raise InputTypeError(f"layer {layer!r} returns {described(output)}; {_ACCEPTED}")
         if output.is_nested:
             return _nested_steps(output, layer)
         check_form(output, layer)
@@ -160,10 +160,15 @@ def known_axes(module: nn.Module) -> Axes | None:
         return Axes(2, 1)
     if isinstance(module, _NORMS):
         return Axes(2)
-    if isinstance(module, nn.RNNCellBase):
+    if is_cell(module):
         return Axes()
     batch_first = _batch_first(module)
     return None if batch_first is None else Axes(int(batch_first), 0)
+
+
+def is_cell(module: nn.Module) -> bool:
+    """Whether the module is a recurrent cell of torch; the user may have written another forward of a derived class."""
+    return isinstance(module, nn.RNNCellBase) and _runs_as_in_torch(module)
 
 
 def _runs_as_in_torch(module: nn.Module) -> bool:
@@ -221,7 +226,8 @@ def _different(values: Iterable[Any]) -> str:
     return " and ".join(map(str, sorted(set(values))[:3]))
 
 
-def _described(output: Any) -> str:
+def described(output: Any) -> str:
+    """What an output without a tensor is, for an error."""
     name = f"a {type(output).__name__}"
     if isinstance(output, dict):
         return f"{name} with the keys {listed(output)}"

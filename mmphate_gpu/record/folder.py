@@ -37,6 +37,10 @@ from ..trace.formats.recording import (
 from ..trace.formats.snapshots import intact_snapshots, read_listing
 from .store import Recording, Snapshot
 
+_LOST_LINES = (
+    ". A damaged line stays for good, because its epoch is unknown: trace() and load_trace(path) refuse the folder. "
+    'Accepted: load_trace(path, damaged="skip"), which loads the other snapshots and those that are recorded again'
+)
 _ACCEPTED = "accepted: a new or an empty folder, or resume=True to continue a recording"
 
 
@@ -107,9 +111,10 @@ class FolderStore:
         self._check_resumable(before)
         intact, problems = intact_snapshots(self._path, before, thorough=True)
         if problems:
+            lines = _LOST_LINES if before.problems else ""
             warnings.warn(
                 f"{self._path} has damaged snapshots: {listing(problems)}; they stay in the list until "
-                "their epochs are recorded again",
+                f"their epochs are recorded again{lines}",
                 RuntimeWarning,
                 stacklevel=5,
             )
@@ -164,12 +169,11 @@ class FolderStore:
             except PathExistsError as error:
                 raise self._not_empty() from error
             self._header, self._state = header, self._present_state()
+        both = self._header.keys() & header.keys()  # earlier versions did not write the options and the probe
         for name in _SHARED:
-            if header[name] != self._header[name]:
-                raise InputError(
-                    f"{self._path} was recorded with {name}={_short(self._header[name])}, and this snapshot has "
-                    f"{_short(header[name])}; accepted: the same {name}, or another folder"
-                )
+            if name in both and header[name] != self._header[name]:
+                what = _difference(name, self._header[name], header[name])
+                raise InputError(f"{self._path} was recorded with {what}; accepted: the same {name}, or another folder")
 
     def _append(self, line: bytes) -> None:
         path = self._path / LIST
@@ -206,7 +210,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return state.st_ino, state.st_size
 
 
-_SHARED = ("layers", "shape", "dtype", "timestep", "unit", "unit_layer", "mask", "label")
+_OPTIONS = ("state", "layer", "direction", "batch_first", "time_axis")
+_SHARED = ("layers", *_OPTIONS, "shape", "dtype", "timestep", "unit", "unit_layer", "mask", "label", "probe")
 
 
 def _header(recording: Recording, values: np.ndarray) -> dict[str, Any]:
@@ -222,6 +227,7 @@ def _header(recording: Recording, values: np.ndarray) -> dict[str, Any]:
         },
         "axes": list(AXES),
         "layers": list(recording.layers),
+        **recording.options,
         "shape": list(values.shape),
         "dtype": recording.dtype.name,
         "timestep": recording.timestep.tolist(),
@@ -229,7 +235,14 @@ def _header(recording: Recording, values: np.ndarray) -> dict[str, Any]:
         "unit_layer": runs_of(recording.unit_layer),
         "label": None if label is None else label.tolist(),
         "mask": None if recording.mask is None else packed_mask(recording.mask),
+        "probe": recording.probe,
     }
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if name == "probe":
+        return "another probe: that of this snapshot holds other values, or the same ones in another form"
+    return f"{name}={_short(before)}, and this snapshot has {_short(now)}"
 
 
 def _short(value: Any) -> str:

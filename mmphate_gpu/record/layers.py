@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError, InputTypeError, listed
-from .axes import Axes, Steps, axes_of, check_options, joined
+from .axes import Axes, Steps, axes_of, check_options, described, is_cell, joined
+from .failures import FATAL
 from .recurrent import Choice, choose
 from .replay import Inputs, copied_inputs
 from .values import copied, exact_values, first_tensor
@@ -49,7 +51,7 @@ class Layer:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
         """Keep a copy of what the layer got and returned, in a forward hook of ``module`` that gets keywords."""
         if self.function is not None:
-            return Call(copied(first_tensor(self.function(self.module, output))))
+            return Call(copied(self._state(output)))
         if self.choice is None:
             return Call(copied(first_tensor(output)))
         inputs = copied_inputs(self.module, args, kwargs) if self.choice.replays else None
@@ -75,6 +77,24 @@ class Layer:
         """The layer id of each unit: the name of the layer, and what part of a recurrent module a unit is in."""
         return [self.name] * n_units if self.choice is None else self.choice.units(self.name)
 
+    def _state(self, output: Any) -> Any:
+        """The state that the user's function returns."""
+        accepted = "accepted: a function of (module, output) that returns (batch, timestep, unit) or (batch, unit)"
+        try:
+            state = first_tensor(self.function(self.module, output))  # type: ignore[misc]
+        except FATAL:
+            raise
+        except Exception as error:  # without this sentence it looks like an error of the model
+            raise InputError(
+                f"the function of state= fails on the {type(output).__name__} that layer {self.name!r} returns "
+                f"({type(error).__name__}: {error}); {accepted}"
+            ) from error
+        if not isinstance(state, (torch.Tensor, PackedSequence)):
+            raise InputTypeError(
+                f"the function of state= returns {described(state)} for layer {self.name!r}; {accepted}"
+            )
+        return state
+
     def _did_not_run(self) -> InputError:
         accepted = "a layer that runs"
         if isinstance(self.module, (nn.ModuleList, nn.ModuleDict)) and len(self.module):
@@ -86,7 +106,7 @@ class Layer:
 
     def _steps(self, call: Call, axes: Axes) -> Steps:
         output = call.output
-        if isinstance(self.module, nn.RNNCellBase) and isinstance(output, torch.Tensor) and output.ndim == 1:
+        if is_cell(self.module) and isinstance(output, torch.Tensor) and output.ndim == 1:
             output = output.unsqueeze(0)
         steps = axes.steps(output, self.name, self.module)
         return steps if self.choice is None else self.choice.steps(steps, call.inputs, self.name)

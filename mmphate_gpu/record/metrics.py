@@ -42,4 +42,7 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
         raise InputTypeError(f"the metric {name!r} is a {type(value).__name__}{shape}; accepted: a real number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # of an integer or a fraction beyond the range of float64
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,8 @@ from torch.utils.data import (
 
 from ..errors import InputError, InputTypeError
 from ..runtime.arrays import to_numpy
-from .reachable import Walk
+from .digest import digest_of
+from .reachable import tensors_in
 from .undisturbed import Attributes, copied, random_states
 
 _ACCEPTED = (
@@ -56,6 +57,10 @@ class Probe:
         """Fresh copies of the batches."""
         return map(_copy, self._batches)
 
+    def digest(self) -> str:
+        """A digest of all values in the batches."""
+        return digest_of(self._batches)
+
     def keyword(self, name: str) -> list[Any]:
         """The argument ``name`` of every batch; `InputError` if a batch lacks it."""
         others = [sorted(batch.kwargs) for batch in self._batches if name not in batch.kwargs]
@@ -71,6 +76,7 @@ class Probe:
         refused = f"the model refuses the probe ({type(error).__name__}: {error})"
         self._explain_arguments(error, refused, model)
         self._explain_weights(error, model)
+        self._explain_targets(error, refused, model)
         states = {f"{name} {shape}" for (_, name), shape in Attributes(model).shapes().items()}
         if states:
             raise InputError(
@@ -90,12 +96,21 @@ class Probe:
                 f"probe gives the model {len(batch.args)} positional arguments and the keywords {sorted(batch.kwargs)} "
                 f"({reason}); accepted: the arguments that its forward takes{remedy}"
             ) from error
-        if not _tensors(batch):
+        if not tensors_in(batch):
             types = sorted({type(value).__name__ for value in (*batch.args, *batch.kwargs.values())})
             raise InputTypeError(f"{refused}; probe holds {', '.join(types)}; accepted: {_ACCEPTED}") from error
 
+    def _explain_targets(self, error: Exception, refused: str, model: nn.Module) -> None:
+        args, kwargs = self._batches[0]
+        if len(args) > 1 and not _misfit(model, Batch(args[:1], kwargs)):
+            first = "probe=[batch[0] for batch in loader]" if self.is_loaded else "probe=x"
+            raise InputError(
+                f"{refused}. A batch of the probe has {len(args)} items, and each is an argument of the model's "
+                f"forward, which needs only the first; accepted: {first} if the others are targets"
+            ) from error
+
     def _explain_weights(self, error: Exception, model: nn.Module) -> None:
-        groups = _tensors(self._batches), list(model.parameters())
+        groups = tensors_in(self._batches), list(model.parameters())
         devices = [{tensor.device for tensor in group} for group in groups]
         dtypes = [{tensor.dtype for tensor in group if tensor.is_floating_point()} for group in groups]
         for what, (probe, weights) in (("on the device", devices), ("of the dtype", dtypes)):
@@ -144,11 +159,7 @@ def _copied(batch: Any, model: nn.Module) -> Batch:
 
 
 def _copy(batch: Batch) -> Batch:
-    return copied(batch, _tensors(batch))
-
-
-def _tensors(values: Sequence[Any]) -> list[torch.Tensor]:
-    return [value for value in Walk([]).visited([values]) if isinstance(value, torch.Tensor)]
+    return copied(batch, tensors_in(batch))
 
 
 def _tensor(value: Any, model: nn.Module) -> Any:

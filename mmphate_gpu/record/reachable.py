@@ -103,6 +103,11 @@ class Walk:
         return _package(cls) in self._packages or not _is_installed(_package(cls))
 
 
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """The tensors that are reachable from ``value``."""
+    return [part for part in Walk([]).visited([value]) if isinstance(part, torch.Tensor)]
+
+
 def _without_atoms(values: list[Any]) -> Iterable[Any]:
     types = set(map(type, values))
     while types == {tuple}:  # many tuples of numbers and texts are left out fast in this way

@@ -69,6 +69,7 @@ class Recorder:
         others, of this or another process, are refused.
     resume : continue the recording of an earlier process in ``path``, or begin one in an empty folder. Epochs that the
         folder already has are not recorded again, so a script that restarts from an earlier checkpoint runs unchanged.
+        Another probe, other layers or other options for their states are refused at the first new snapshot.
     on_error : "warn": after the first snapshot, an error of the store, of the layers or of the values (NaN, infinity,
         also in a metric) does not end the training. The first becomes a RuntimeWarning with its epoch. The later ones
         are counted, and a warning at the end of the with-block has their number. The snapshots so far stay readable.
@@ -141,6 +142,7 @@ class Recorder:
         kept = Probe(probe, model)
         self._presence = Presence(kept, lengths=lengths, mask=mask, padding_mask=padding_mask)
         _check_order(kept, labels=labels, lengths=lengths, mask=mask)
+        self._digest = "" if path is None else kept.digest()
         self._forwards = Forwards(model, kept)
         self._store, self._resume = _store(path, resume), resume
         self._on_error = check_choice("on_error", on_error, ("raise", "warn"))
@@ -258,6 +260,8 @@ class Recorder:
             mask=None if whole.present is None else whole.present[chosen],
             label=self._label,
             dtype=values.dtype,
+            options={name: _text(value) for name, value in self._options.items()},
+            probe=self._digest,
         )
         self._check_unchanged(recording, values.shape)
         self._recording, self._shape = recording, values.shape
@@ -320,6 +324,10 @@ def _check_order(probe: Probe, **by_sample: Any) -> None:
             f"probe is a loader that shuffles, so {names[0]} cannot follow its samples; accepted: DataLoader(..., "
             "shuffle=False)"
         )
+
+
+def _text(option: Any) -> str:
+    return getattr(option, "__qualname__", type(option).__qualname__) if callable(option) else str(option)
 
 
 def _store(path: Any, resume: bool) -> Store:

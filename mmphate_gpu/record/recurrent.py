@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, check_choice, listed
-from .axes import Steps
+from .axes import Steps, is_cell
 from .replay import GATES, Inputs, mode, n_directions, replayed
 from .values import first_tensor
 
@@ -31,7 +31,7 @@ class Choice:
     @property
     def replays(self) -> bool:
         """Whether the states are not in the output of the module."""
-        if isinstance(self.module, nn.RNNCellBase):
+        if is_cell(self.module):
             return self.state == "gates"
         return self.state != "h" or self.layers != (_n_layers(self.module) - 1,)
 
@@ -62,7 +62,7 @@ class Choice:
 
     def picked(self, output: Any) -> Any:
         """The item of the output of a call that is recorded or replayed."""
-        of_cell = self.state == "c" and isinstance(self.module, nn.LSTMCell) and isinstance(output, tuple)
+        of_cell = self.state == "c" and not self.replays and isinstance(output, tuple)
         return output[1] if of_cell else first_tensor(output)
 
     def steps(self, output: Steps, inputs: Inputs | None, name: str) -> Steps:

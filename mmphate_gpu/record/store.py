@@ -32,6 +32,8 @@ class Recording:
     mask : (T, P) boolean, True where a value is present; None when all are.
     label : (P,) integer class of each sample, or None.
     dtype : of the values as they are stored.
+    options : which states of the layers are recorded, as text, such as {"state": "h"}.
+    probe : digest of the inputs.
     """
 
     layers: tuple[str, ...]
@@ -41,6 +43,8 @@ class Recording:
     mask: np.ndarray | None
     label: np.ndarray | None
     dtype: np.dtype
+    options: dict[str, str] = field(default_factory=dict)
+    probe: str = ""
 
 
 class Store(Protocol):

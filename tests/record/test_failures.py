@@ -121,7 +121,10 @@ def test_a_loss_that_has_become_infinite_does_not_end_the_training():
         recorder.snapshot(0)
         with pytest.raises(InputError, match=message):
             recorder.snapshot(1, loss=float("-inf"))
-    assert recorder.epochs == [0]
+        with pytest.raises(InputError, match=message):  # a number that float64 does not reach
+            recorder.snapshot(1, loss=-(10**400))
+        assert recorder.snapshot(2, loss=10**300)
+    assert recorder.epochs == [0, 2]
 
 
 # ---------------------------------------------------------------- the disk

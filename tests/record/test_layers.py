@@ -297,6 +297,25 @@ def test_a_recurrent_class_that_returns_other_units_is_refused():
         states(Summed(F, H, bidirectional=True), "", X, batch_first=False)
 
 
+class Swapped(nn.LSTMCell):
+    def forward(self, x):
+        h, c = super().forward(x)
+        return c, h
+
+
+class Pooled(nn.GRUCell):
+    def forward(self, x):
+        return super().forward(x).mean(0)
+
+
+def test_a_class_derived_from_a_cell_is_no_cell_of_torch():
+    """Its cell state is checked by a replay, and an output of one axis is no sample without a batch."""
+    with pytest.raises(InputError, match=r"a Swapped whose output differs from a replay of its weights .* or state="):
+        states(Swapped(F, H), "", X[:, 0], state="c")
+    with pytest.raises(InputError, match=r"a Pooled and returns \(4,\), an output of 1 axes"):
+        states(Pooled(F, H), "", X[:, 0])
+
+
 # ---------------------------------------------------------------- one time step for each call
 
 

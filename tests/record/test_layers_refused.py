@@ -115,7 +115,15 @@ REFUSED = {
     ),
     "a function that returns no tensor": (
         *returns(lambda x: x, state=lambda module, output: {"h": output}),
-        r"returns a dict with the keys 'h'; accepted: .* state= with a function of \(module, output\) that",
+        r"function of state= returns a dict with the keys 'h' for layer 'layer'; accepted: a function of \(mod",
+    ),
+    "a function that forgets its return": (
+        *returns(lambda x: x, state=lambda module, output: None),
+        r"the function of state= returns None for layer 'layer'; accepted: a function of \(module, output\) that",
+    ),
+    "a function that fails": (
+        *returns(lambda x: x, state=lambda module, output: output.hidden),
+        r"state= fails on the Tensor that layer 'layer' returns \(AttributeError: .*'hidden'\); accepted: a func",
     ),
     "a function of the output only": (
         *returns(lambda x: x, state=lambda output: output),

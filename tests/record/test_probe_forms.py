@@ -186,6 +186,21 @@ def test_what_follows_the_samples_needs_a_loader_in_order(name):
     recorded(DataLoader(X, batch_size=4), **{name: values[name]})
 
 
+@pytest.mark.parametrize(
+    ("form", "remedy"),
+    [([(X, Y)], r"probe=\[batch\[0\] for batch in loader\] if the"), ((X, Y), "probe=x if the others")],
+)
+def test_targets_that_become_an_optional_argument(form, remedy):
+    class Optional(Net):
+        def forward(self, x, h0=None):
+            return self.rnn(x, h0)[0]
+
+    words = f"hx should .* A batch of the probe has 2 items, and each is an argument .*; accepted: {remedy}"
+    with Recorder(Optional(), "rnn", form) as recorder, pytest.raises(InputError, match=words) as caught:
+        recorder.snapshot(0)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
 def test_an_error_within_the_model_is_its_own():
     model = Net()
     model.rnn.register_forward_pre_hook(lambda *args: (_ for _ in ()).throw(TypeError("mine")))
