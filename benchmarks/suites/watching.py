@@ -22,7 +22,7 @@ from benchmarks.measure.tasks import Task, emit, run_task, task_options
 NAME = "watching"
 ALONE, FOLLOWED = "alone", "followed"
 EPOCHS, EPOCHS_QUICK = 50, 10
-PAIRS, PAIRS_QUICK = 5, 1
+PAIRS, PAIRS_QUICK = 11, 1
 MOST_OVERHEAD = 0.1
 
 
