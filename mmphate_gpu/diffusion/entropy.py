@@ -119,7 +119,7 @@ def entropy_of_singular_values(
 def _flat_if_rounding(entropy: torch.Tensor, n_values: int) -> torch.Tensor:  # (..., t_max)
     """``entropy``, made constant if it changes by no more than the rounding of ``n_values`` singular values.
 
-    Singular values that should be 0 are computed as a few roundings (`ZERO_ROUNDING`). Their powers vanish. If all other
+    Singular values that should be 0 are computed as a few roundings (`ZERO_ROUNDING`), whose powers vanish. If all other
     singular values are equal, nothing else changes the curve, and this change would be mistaken for the knee.
     """
     start = entropy[..., :1]
