@@ -119,8 +119,8 @@ def entropy_of_singular_values(
 def _flat_if_rounding(entropy: torch.Tensor, n_values: int) -> torch.Tensor:  # (..., t_max)
     """``entropy``, made constant if it changes by no more than the rounding of ``n_values`` singular values.
 
-    Singular values that should be 0 are computed as a few roundings (`ZERO_ROUNDING`), whose powers vanish. If all other
-    singular values are equal, nothing else changes the curve, and this change would be mistaken for the knee.
+    Singular values that should be 0 are computed as a few roundings (`ZERO_ROUNDING`), whose powers vanish. If all
+    other singular values are equal, nothing else changes the curve, and this change would be mistaken for the knee.
     """
     start = entropy[..., :1]
     rounding = -math.log(ENTROPY_FLOOR) * ENTROPY_FLOOR * n_values * ZERO_ROUNDING
