@@ -23,6 +23,7 @@ def test_trainings_take_turns_and_the_medians_are_written(monkeypatch, tmp_path,
         row = Row(suite="watching", case="digits-50", by=task.key, statistics=work, **WHERE)
         return [watching.replace(row, seconds=seconds[task.key][turns.count(task.key) - 1])]
 
+    monkeypatch.setattr(watching, "PAIRS", 5)
     monkeypatch.setattr(watching, "run_task", run_task)
     monkeypatch.setattr("sys.argv", ["watching", "--folder", str(tmp_path)])
     assert watching.main() == 0
