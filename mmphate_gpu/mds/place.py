@@ -33,7 +33,7 @@ _TENSORS = ("points", "targets", "bandwidth")
 _NUMBERS: dict[str, type] = {"n_samples": np.int64, "normalize": np.bool_, "thresh": np.float64, "masked": np.bool_}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Placement:
     """Places new slices of the fitted units into a fitted picture, and needs neither the trace nor the affinity.
 
@@ -101,6 +101,10 @@ class Placement:
         new, masked = unit_major(on_axes(points, self.axes)), self.masked or trace.mask is not None
         rows = place(new, self.points, self.targets, self.bandwidth, thresh=self.thresh, masked=masked)
         return rows.transpose(0, 1).reshape(-1, rows.shape[-1])
+
+    def __repr__(self) -> str:
+        (n_units, n_slices), n_components = self.points.shape[:2], self.targets.shape[2]
+        return f"Placement({n_slices} slices, {n_units} units, {self.n_samples} samples; {n_components} components)"
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write an .npz file, from which `load` makes the same placement in another process. It appears whole or not.

@@ -66,6 +66,8 @@ def test_masked_points_are_compared_over_common_samples(device):
 def test_a_placement_that_was_saved_places_alike(tmp_path, n_pca):
     walk = np.random.default_rng(0).normal(size=(30, 3, 6)).cumsum(0)
     placement = MMPHATE(n_pca=n_pca, random_state=0, n_landmark=20, device="cpu").fit(walk[:27]).placement_
+    n_units, n_samples = walk.shape[1:]
+    assert repr(placement) == f"Placement(27 slices, {n_units} units, {n_samples} samples; 2 components)"
     placement.save(tmp_path / "p.npz")
     again = Placement.load(tmp_path / "p.npz")
     assert (again.axes is None) == (n_pca is None) and (again.n_samples, again.normalize) == (6, True)
