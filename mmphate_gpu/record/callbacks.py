@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,9 +47,9 @@ class RecorderCallback:
         return _blank, (type(self).__bases__[0],), vars(self)  # pickle cannot look up a class that `_joined` has made
 
     @classmethod
+    @abstractmethod
     def _framework(cls) -> tuple[type, ...]:
         """The callback classes of the framework. Raises `InputError` if it is not installed."""
-        raise NotImplementedError
 
     def add_listener(self, listener: Callable[[Recorder, float], Any]) -> None:
         """Call ``listener(recorder, epoch)`` after each recorded snapshot, as `Recorder.add_listener` does."""
