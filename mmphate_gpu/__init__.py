@@ -26,7 +26,7 @@ _NAMES = {
     "trace": ("Trace", "as_trace", "join_traces", "load_trace", "save_trace"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
-_MODULES = ("datasets", "plots", "reference")
+_MODULES = ("analysis", "datasets", "plots", "reference")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 
@@ -36,6 +36,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # "as" marks a name as public for type checkers
+    from . import analysis as analysis
     from . import datasets as datasets
     from . import plots as plots
     from . import reference as reference

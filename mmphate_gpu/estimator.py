@@ -9,7 +9,6 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from .analysis.activity import most_active_class
 from .embedding import Embedding
 from .errors import InputError
 from .landmarks.stratified import shares
@@ -29,6 +28,7 @@ from .runtime.memory import available_bytes
 from .slices import SliceLayout, unit_major
 from .stages import Stages, progress_callback
 from .trace import Trace, as_trace
+from .trace.activity import most_active_class
 from .trace.convert import is_xarray
 from .trace.stored import blocks
 

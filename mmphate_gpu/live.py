@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.linalg import orthogonal_procrustes
 
-from .analysis.activity import most_active_class
 from .embedding import AXES, Embedding
 from .errors import check_number
 from .estimator import MMPHATE
@@ -26,6 +25,7 @@ from .runtime.atomic import whole_file
 from .runtime.paths import expanded, writable
 from .slices import SliceLayout
 from .trace import Trace
+from .trace.activity import most_active_class
 from .trace.points import least_samples
 
 PICTURE, COORDINATES, STATUS, PAGE = "picture.png", "embedding.npz", "status.json", "index.html"

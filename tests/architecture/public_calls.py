@@ -133,5 +133,5 @@ NOT_CALLED = {
     "to_cupy",  # needs a GPU
     *("Trace", "Landmarks", "Embedding", "MDSResult", "Placement", "Plan", "Params"),  # classes of inputs and results
     *("InputError", "InputTypeError", "show_config", "__version__"),
-    *("datasets", "plots", "reference"),  # modules, whose functions are called
+    *("analysis", "datasets", "plots", "reference"),  # modules, whose functions are called
 }

@@ -29,6 +29,7 @@ from mmphate_gpu import (
     Plan,
     Recorder,
     Trace,
+    analysis,
     as_linear_operator,
     as_trace,
     datasets,
@@ -88,6 +89,8 @@ def results(embedding: Embedding) -> None:
     assert_type(Embedding.load("embedding.npz"), Embedding)
     assert_type(plots.panels(embedding, path="panels.png"), Figure)
     assert_type(plots.entropy(embedding), Figure)
+    classes: np.ndarray[Any, Any] | None = analysis.most_active_class(as_trace(coordinates))
+    assert classes is not None
     assert_type(neighborhood_preservation(coordinates, embedding, k=10), tuple[float, float])
     assert_type(neighborhood_preservation(coordinates, embedding, k=[10, 40]), list[tuple[float, float]])
 

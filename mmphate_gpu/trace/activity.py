@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..trace import Trace
-from ..trace.points import normalized
-from ..trace.stored import blocks
+from .points import normalized
+from .stored import blocks
+from .trace import Trace
 
 
 def most_active_class(trace: Trace) -> np.ndarray | None:  # (N,)
