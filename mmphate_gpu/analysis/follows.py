@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,7 @@ def follows(
     *,
     trace: Any = None,
     null: str = "innovations",
-    n_permutations: int = 999,
+    n_permutations: int | None = None,
     random_state: int | None = None,
 ) -> Follows:
     """Correlate curves over epochs with a metric at every lag, with p-values for curves that are autocorrelated.
@@ -116,8 +116,9 @@ def follows(
         Where a name is looked up.
     null : "innovations" or "shifts"
         What chance means.
-    n_permutations : int
-        Permutations of the innovations. The least p is 1 / (``n_permutations`` + 1).
+    n_permutations : int, optional
+        Permutations of the innovations. The least p is 1 / (``n_permutations`` + 1). Default: 50 for each curve, so
+        that one significant curve of T can be seen, but at least 999 and at most 9,999.
     random_state : int, optional
         The seed of the permutations.
 
@@ -144,9 +145,11 @@ def follows(
     Follows(metric: lag 2, Pearson 1.00, q 0.001)
     """
     check_number("max_lag", max_lag, low=0, integer=True)
-    check_number("n_permutations", n_permutations, low=1, integer=True)
     check_choice("null", null, NULLS)
     curves = as_curves("curve", curve)
+    if n_permutations is None:
+        n_permutations = min(max(999, 50 * len(curves.values)), 9999)
+    check_number("n_permutations", n_permutations, low=1, integer=True)
     values, name = _metric(metric, trace, len(curves.epoch))
     filled = np.isfinite(curves.values).any(1)
     taken = np.isfinite(values) & np.isfinite(curves.values[filled]).all(0)
@@ -197,12 +200,12 @@ class _Test:
     def results(self, rows: np.ndarray, metric: np.ndarray) -> dict[str, np.ndarray]:
         """All arrays (T, K) of `Follows` for curves (T, n) and a metric (n,)."""
         tested, reference = self._tested(rows, metric)
-        draws = self._draws(reference)
+        draws = np.concatenate([reference[None], self._draws(reference)])
         result = {}
         for name, form in (("pearson", _unchanged), ("spearman", _ranks)):
-            result[name] = self._observed(rows, metric, form)
-            observed = result[f"tested_{name}"] = self._observed(tested, reference, form)
-            result[f"{name}_p"], result[f"{name}_q"] = self._chances(observed, tested, draws, form)
+            result[name] = np.stack([pairs[0] for pairs in self._at_lags(rows, metric[None], form)], axis=1)
+            chances = self._chances(tested, draws, form)
+            result[f"tested_{name}"], result[f"{name}_p"], result[f"{name}_q"] = chances
         return result
 
     def least_p(self, n_epochs: int) -> float:
@@ -224,27 +227,26 @@ class _Test:
             return np.stack([np.roll(metric, shift) for shift in range(1, len(metric))])
         return self.generator.permuted(np.tile(metric, (self.n_permutations, 1)), axis=1)
 
-    def _observed(self, rows: np.ndarray, metric: np.ndarray, form: _Form) -> np.ndarray:  # (T, K)
-        pairs = (_windows(rows, metric[None], lag) for lag in self.lags)
-        return np.stack([_correlations(form(x), form(y))[0] for x, y in pairs], axis=1)
+    def _at_lags(self, rows: np.ndarray, metrics: np.ndarray, form: _Form) -> Iterator[np.ndarray]:  # (B, T) each
+        for lag in self.lags:
+            x, y = _windows(rows, metrics, lag)
+            yield _normed(form(y)) @ _normed(form(x)).T
 
-    def _chances(
-        self, observed: np.ndarray, rows: np.ndarray, draws: np.ndarray, form: _Form
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """p at each lag, and q over all lags and curves, (T, K) both; NaN where the correlation is."""
-        least, counts, largest = np.abs(observed) - _TIE, np.zeros(observed.shape), np.zeros((len(draws), len(rows)))
-        for k, lag in enumerate(self.lags):
-            x, y = _windows(rows, draws, lag)
-            chance = np.abs(np.nan_to_num(_correlations(form(x), form(y))))  # (B, T)
-            counts[:, k] = (chance >= least[:, k]).sum(0)
+    def _chances(self, rows: np.ndarray, draws: np.ndarray, form: _Form) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The correlations with the first of ``draws``, p at each lag, and q over all lags and curves, (T, K) each.
+
+        The first of ``draws`` counts as a draw, so no p is 0.
+        """
+        observed, p, largest = [], [], np.zeros((len(draws), len(rows)))
+        for pairs in self._at_lags(rows, draws, form):
+            chance = np.abs(np.nan_to_num(pairs))
+            observed.append(pairs[0])
+            p.append((chance >= chance[0] - _TIE).mean(0))
             largest = np.maximum(largest, chance)
-        over_lags = np.stack([(largest >= column).sum(0) for column in least.T], axis=1)
-        p, adjusted = ((1 + count) / (1 + len(draws)) for count in (counts, over_lags))
+        adjusted = [(largest >= np.abs(column) - _TIE).mean(0) for column in observed]
+        q = [_false_discovery(column, share) for column, share in zip(observed, adjusted, strict=True)]
         known = np.isfinite(observed)
-        q = np.full(observed.shape, np.nan)
-        for k, column in enumerate(known.T):
-            q[column, k] = _false_discovery(adjusted[column, k])
-        return np.where(known, p, np.nan), q
+        return np.array(observed).T, np.where(known, p, np.nan).T, np.array(q).T
 
 
 def _windows(rows: np.ndarray, metric: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
@@ -253,12 +255,8 @@ def _windows(rows: np.ndarray, metric: np.ndarray, lag: int) -> tuple[np.ndarray
     return rows[:, max(lag, 0) : n + min(lag, 0)], metric[:, max(-lag, 0) : n - max(lag, 0)]
 
 
-def _correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (T, n), (B, n) -> (B, T)
-    """Correlations of all pairs of rows; NaN for rows that do not vary."""
-    return _normed(y) @ _normed(x).T
-
-
 def _normed(rows: np.ndarray) -> np.ndarray:
+    """Rows whose products are correlations; NaN for rows that do not vary."""
     centered = rows - rows.mean(1, keepdims=True)
     norm = np.linalg.norm(centered, axis=1, keepdims=True)
     rounding = np.abs(rows).max(1, keepdims=True) * 1e-14 * np.sqrt(rows.shape[1])
@@ -276,8 +274,10 @@ def _ranks(rows: np.ndarray) -> np.ndarray:
     return rankdata(rows, axis=1, nan_policy="propagate")
 
 
-def _false_discovery(p: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg."""
+def _false_discovery(correlations: np.ndarray, p: np.ndarray) -> np.ndarray:  # (T,)
+    """Benjamini-Hochberg over the curves that have a correlation."""
     from scipy.stats import false_discovery_control
 
-    return false_discovery_control(p)
+    known, q = np.isfinite(correlations), np.full(len(p), np.nan)
+    q[known] = false_discovery_control(p[known])
+    return q
