@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,12 @@ class Curves:
     epoch: np.ndarray  # (E,)
     row: np.ndarray | None  # (B,) labels of the rows; None for a single curve
     rows_are: str  # the name of the axis of the rows, such as "unit"
+    resamples: np.ndarray | None = None  # (n, E): what the mean could have been, if the curve has its replicates
 
     @property
     def mean(self) -> np.ndarray:  # (E,)
         """The mean over the rows that have a value; NaN at epochs where none has."""
-        present = np.isfinite(self.values)
-        sums, counts = np.where(present, self.values, 0).sum(0), present.sum(0)
-        return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+        return mean_of_present(self.values)
 
     @property
     def taken(self) -> np.ndarray:
@@ -40,19 +39,31 @@ class Curves:
         return taken
 
 
+def mean_of_present(values: np.ndarray) -> np.ndarray:  # (..., B, E) -> (..., E)
+    """The mean over the rows that have a value; NaN where none has."""
+    present = np.isfinite(values)
+    sums, counts = np.where(present, values, 0).sum(-2), present.sum(-2)
+    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+
 def as_curves(name: str, curve: Any, epoch: Any = None) -> Curves:
     """Read an (E,) or (E, B) array, or an object with ``values``, ``dims`` and ``coords`` such as an `Entropy`.
 
-    Axes other than "epoch" become the rows. ``epoch`` takes the place of the labels; without labels they are 0, 1, ...
-    Infinities and masked entries are refused, and NaN stays.
+    Axes other than "epoch" become the rows, and ``replicates`` of the values become replicates of their mean.
+    ``epoch`` takes the place of the labels; without labels they are 0, 1, ... Infinities and masked entries are
+    refused, and NaN stays.
     """
     named = hasattr(curve, "dims") and hasattr(curve, "values")
-    values, axes, row = _named(name, curve) if named else _unnamed(name, curve)
+    values, axes, row = _named(name, curve, curve.values) if named else _unnamed(name, curve)
     labels = epoch if epoch is not None else axes.get("epoch", np.arange(values.shape[1]))
     labels = as_coordinate("epoch", labels)
     if labels.shape != values.shape[1:]:
         raise InputError(f"epoch has shape {labels.shape}; accepted: ({values.shape[1]},), a label for each epoch")
-    return Curves(values, labels, axes.get(row), row)
+    replicates = getattr(curve, "replicates", None) if named else None
+    resamples = (
+        None if replicates is None else np.stack([mean_of_present(_named(name, curve, part)[0]) for part in replicates])
+    )
+    return Curves(values, labels, axes.get(row), row, resamples)
 
 
 def with_replicates(curves: Curves, replicates: Any) -> Curves:
@@ -67,20 +78,28 @@ def with_replicates(curves: Curves, replicates: Any) -> Curves:
         raise InputError(
             f"replicates has shape {values.shape}; accepted: (R, {len(curves.epoch)}), a row for each curve"
         )
-    replicated = replace(curves, values=values, row=None, rows_are="replicate")
+    replicated = Curves(values, curves.epoch, None, "replicate")
     if not np.allclose(replicated.mean, curves.mean, rtol=1e-4, atol=1e-6, equal_nan=True):
         raise InputError("replicates has another mean than curve; accepted: the curves whose mean is curve")
     return replicated
 
 
-def _named(name: str, curve: Any) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
+def _named(name: str, curve: Any, values: Any) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
+    """The rows of ``values``, whose axes are ``curve.dims``; the labels of these; and the name of the rows."""
     dims = [str(dim) for dim in curve.dims]
     if "epoch" not in dims:
         raise InputError(f"{name} has the axes {tuple(dims)}; accepted: axes of which one is 'epoch'")
-    values = np.moveaxis(_real(name, curve.values), dims.index("epoch"), -1)
+    values = np.moveaxis(_real(name, values), dims.index("epoch"), -1)
     others = [dim for dim in dims if dim != "epoch"]
     axes = {dim: np.asarray(curve.coords[dim]) for dim in dims if dim in curve.coords}
     return values.reshape(-1, values.shape[-1]), axes, others[0] if len(others) == 1 else ", ".join(others)
+
+
+def _resamples(name: str, curve: Any) -> np.ndarray | None:  # (n, E)
+    replicates = getattr(curve, "replicates", None)
+    if replicates is None:
+        return None
+    return np.stack([mean_of_present(_named(name, curve, values)[0]) for values in replicates])
 
 
 def _unnamed(name: str, curve: Any) -> tuple[np.ndarray, dict[str, np.ndarray], str]:

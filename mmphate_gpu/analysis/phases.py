@@ -83,7 +83,8 @@ def phases(
     Residuals of training curves are autocorrelated, and plain BIC then makes a phase of every excursion. With 51 epochs
     of a straight line and noise, it cut 9 of 100 curves with white noise, 80 with rho 0.5 and all with rho 0.9. With
     rho in the criterion and the default penalty it cut 0, 1 and 2, and of random walks 4. A penalty of 1 is BIC itself
-    and cuts 8, 34 and 70. Phases that change the curve by less than its noise are missed.
+    and cuts 8, 34 and 70. Phases that change the curve by less than its noise are missed, and a curve with more phases
+    than ``max_phases`` may get few of them, because autocorrelation then explains the rest.
 
     Parameters
     ----------
@@ -94,17 +95,18 @@ def phases(
     epoch : (E,), optional
         Labels in place of those of ``curve``. Numbers and dates are places in time; other labels count snapshots.
     replicates : (R, E) array, optional
-        Curves whose mean is ``curve``, such as those of units. Default: the axes of ``curve`` that are averaged.
+        Independent curves whose mean is ``curve``, such as those of units or of seeds; 3 or more are resampled.
     min_length : int
         The least number of epochs of a phase, 2 or more.
     penalty : float
         The factor of the parameters in the criterion.
     n_bootstrap : int
-        Resamples for the interval. With 3 replicates or more, whole replicates are resampled; they count as
-        independent, and time steps of one network are not. Otherwise, the innovations of the residuals are resampled
-        and made autocorrelated again. The breaks are held, so the interval leaves out their doubt.
+        Resamples for the interval: of ``replicates``, or of units if these are averaged. Otherwise, the replicates of
+        an `Entropy` are taken. Without any of them, the innovations of the residuals are resampled and made
+        autocorrelated again; time steps are not resampled, because they are not independent. The breaks are held, so
+        the interval leaves out their doubt.
     level : float
-        The share of resamples within the interval.
+        The share of resamples within the interval, from 0.5 to 0.9999.
     random_state : int, optional
         The seed of the resamples.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from .segments import autocorrelation, lines, rounding, slope_weights
 
 # Fewer rows have too few different resamples for an interval.
 MIN_ROWS = 3
+# Rows of these names are resampled. Time steps of one network are not independent.
+INDEPENDENT = ("unit", "replicate")
+# The quantiles of 2.5 % of fewer resamples are too rough.
+ENOUGH = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,25 +37,35 @@ def slope_intervals(
 ) -> Slopes:
     """The slopes of the mean of ``curves`` between ``edges``, which count the epochs with a value.
 
-    Rows are resampled if there are `MIN_ROWS`. Otherwise, the innovations of the residuals are, and pass through the
-    autoregression of order 1 that fits the residuals best. Rounding widens the intervals.
+    Rows that are independent are resampled if there are `MIN_ROWS`. Otherwise, the replicates of the curve tell, and
+    without these the innovations of the residuals are resampled, and pass through the autoregression of order 1 that
+    fits the residuals best. Rounding widens the intervals.
     """
     check_number("n_bootstrap", n_bootstrap, low=1, integer=True)
-    check_number("level", level, low=0, high=1)
+    check_number("level", level, low=0.5, high=0.9999)
     taken, generator = curves.taken, seeded(random_state)
     places, y = x[taken], curves.mean[taken]
     weights, fitted = slope_weights(places, edges), np.full(len(x), np.nan)
     fitted[taken] = lines(places, y, edges)
     rho, _ = autocorrelation(y - fitted[taken])
-    by_rows = len(curves.values) >= MIN_ROWS
-    if by_rows:
-        errors = _row_errors(curves.values[:, taken], n_bootstrap, generator)
+    if curves.rows_are in INDEPENDENT and len(curves.values) >= MIN_ROWS:
+        source, errors = f"{curves.rows_are}s", _row_errors(curves.values[:, taken], n_bootstrap, generator)
+    elif curves.resamples is not None:
+        source, errors = "replicates of the entropy", np.nan_to_num(curves.resamples[:, taken] - y)
     else:
+        source = "residuals"
         errors = _residual_errors(y - fitted[taken], rho, 2 * len(weights), n_bootstrap, generator)
     slope, widening = weights @ y, rounding(y) * np.abs(weights).sum(1)
-    low, high = slope + np.quantile(errors @ weights.T, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    settings = {"bootstrap": f"{curves.rows_are}s" if by_rows else "residuals", "autocorrelation": rho}
-    return Slopes(slope, low - widening, high + widening, fitted, settings)
+    low, high = slope + _interval(errors @ weights.T, level) + np.outer([-1, 1], widening)
+    return Slopes(slope, low, high, fitted, {"bootstrap": source, "autocorrelation": rho})
+
+
+def _interval(errors: np.ndarray, level: float) -> np.ndarray:  # (n, K) -> (2, K)
+    """The quantiles of many errors, or those of a normal distribution with the deviation of few."""
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    if len(errors) >= ENOUGH:
+        return np.quantile(errors, tails, axis=0)
+    return np.outer([NormalDist().inv_cdf(tail) for tail in tails], np.sqrt(np.square(errors).mean(0)))
 
 
 def _row_errors(rows: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:  # (n, E)
