@@ -71,11 +71,12 @@ class Follows(Result):
         q = np.where(np.isfinite(self.pearson_q), self.pearson_q, np.inf)
         t, k = np.unravel_index(np.argmin(q), q.shape)
         if not np.isfinite(q[t, k]):
-            return f"{self.metric}: no curve that varies"
-        steps = (
-            "" if self.timestep is None else f" at {self.timestep[t]}, {(q.min(1) <= 0.05).sum()} of {len(q)} curves"
-        )
-        return f"{self.metric}: lag {self.lag[k]}, Pearson {self.pearson[t, k]:.2f}, q {q[t, k]:.2g}{steps}"
+            return f"{self.metric}: no curve that can be tested"
+        best = f"lag {self.lag[k]}, Pearson {self.pearson[t, k]:.2f}, q {q[t, k]:.2g}"
+        if self.timestep is None:
+            return f"{self.metric}: {best}"
+        significant = f"{(q.min(1) <= 0.05).sum()} of {len(q)} curves have q <= 0.05"
+        return f"{self.metric}: {significant}; best {self.timestep[t]}: {best}"
 
 
 @isolated()
@@ -173,7 +174,8 @@ def _metric(metric: Any, trace: Any, n_epochs: int) -> tuple[np.ndarray, str]:
         metric = trace.metrics[name]
     values = as_curves("metric", metric).values
     if values.shape != (1, n_epochs):
-        raise InputError(f"metric has shape {values.T.shape}; accepted: ({n_epochs},), a value for each epoch of curve")
+        shape = values.T.shape if len(values) > 1 else values.shape[1:]
+        raise InputError(f"metric has shape {shape}; accepted: ({n_epochs},), a value for each epoch of curve")
     return values[0], name
 
 

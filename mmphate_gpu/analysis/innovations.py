@@ -12,7 +12,7 @@ def innovations(curves: np.ndarray) -> np.ndarray:  # (B, E) -> (B, E)
     """The residuals of each row from a line in time plus an autoregression; NaN at the first epochs, which it reads.
 
     The order is 0 to the least of 12 and E / 6, the one with the least AIC for the row. A row whose future follows
-    from its past to rounding, such as a constant, has zeros. O(B E) time for each order.
+    from its past to rounding, such as a constant, has zeros only. O(B E) time for each order.
     """
     n_rows, n_epochs = curves.shape
     highest = max_order(n_epochs)
@@ -23,7 +23,7 @@ def innovations(curves: np.ndarray) -> np.ndarray:  # (B, E) -> (B, E)
         rows = order == i
         result[rows, i:] = _residuals(curves[rows], i, skip=i)
     noise = np.nanstd(result, axis=1, keepdims=True) <= _ROUNDING * _size(curves)
-    return np.where(noise & np.isfinite(result), 0, result)
+    return np.where(noise, 0, result)
 
 
 def max_order(n_epochs: int) -> int:
