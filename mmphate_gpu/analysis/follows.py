@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError, check_choice, check_number
 from ..runtime.isolation import isolated
 from .curves import as_curves, seeded
-from .innovations import innovations, max_order
+from .innovations import innovations, max_order, without_line
 from .result import Result, long_columns
 
 # Correlations that differ by less are equal.
@@ -153,7 +153,7 @@ def follows(
     check_number("n_permutations", n_permutations, low=1, integer=True)
     values, name = _metric(metric, trace, len(curves.epoch))
     filled = np.isfinite(curves.values).any(1)
-    taken = np.isfinite(values) & np.isfinite(curves.values[filled]).all(0)
+    taken = np.isfinite(values) & np.isfinite(curves.values[filled]).all(0) & filled.any()
     rows, values = curves.values[:, taken], values[taken]
     _check_enough(values, max_lag, null)
     settings = {"null": null, "n_permutations": n_permutations, "random_state": random_state}
@@ -221,13 +221,15 @@ class _Test:
         values[:-1][filled] = innovations(rows[filled])
         values[-1] = innovations(metric[None])[0]
         first = np.isnan(values[np.append(filled, True)]).any(0).sum()
-        return values[:-1, first:], values[-1, first:]
+        values = without_line(values[:, first:])
+        return values[:-1], values[-1]
 
     def _draws(self, metric: np.ndarray) -> np.ndarray:  # (B, n)
         """The metric under the null, in rows."""
         if self.null == "shifts":
             return np.stack([np.roll(metric, shift) for shift in range(1, len(metric))])
-        return self.generator.permuted(np.tile(metric, (self.n_permutations, 1)), axis=1)
+        permuted = self.generator.permuted(np.tile(metric, (self.n_permutations, 1)), axis=1)
+        return without_line(permuted)  # so that they have no more degrees of freedom than the metric
 
     def _at_lags(self, rows: np.ndarray, metrics: np.ndarray, form: _Form) -> Iterator[np.ndarray]:  # (B, T) each
         for lag in self.lags:
