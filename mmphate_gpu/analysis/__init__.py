@@ -12,3 +12,7 @@ __all__ = [
     "most_active_class",
     "neighborhood_preservation",
 ]
+from .entropy import Entropy, entropy, trace_entropy
+from .preservation import neighborhood_preservation
+
+__all__ = ["Entropy", "entropy", "most_active_class", "neighborhood_preservation", "trace_entropy"]
