@@ -285,10 +285,10 @@ class _Plan:
     ) -> dict[str, Any]:
         """The fields of the result that both functions have."""
         weights = _checkpoints(checkpoints)
-        readout.performance(runs.intact())  # refuses a model, a probe and labels that do not fit
-        hidden = runs.states()[0]
+        outputs, hidden = runs.intact(), runs.states()[0]
         n_timesteps, n_samples, n_units = hidden.shape
         readout.check_samples(n_samples)
+        readout.performance(outputs)  # refuses outputs that do not fit the labels, before the first variant
         if state == "c" and len(runs.states()) == 1:
             raise InputError("state='c' is the cell state, which only an LSTM has; accepted: 'both' or 'h'")
         variants = where(n_timesteps, n_units).to(hidden.device)

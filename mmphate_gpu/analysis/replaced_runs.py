@@ -13,6 +13,7 @@ from ..errors import InputError, InputTypeError, check_number
 from ..record.carried_state import MISFITS
 from ..record.layers import find_module, unwrapped
 from ..record.probe import Batch, Probe
+from ..record.saved import kept_versions
 from ..record.undisturbed import undisturbed
 from .split_run import Call, Change, recurrent_module
 
@@ -118,7 +119,7 @@ def with_weights(model: nn.Module, state_dict: Any, name: str) -> Iterator[None]
     if state_dict is None:
         yield
         return
-    with undisturbed(model):
+    with kept_versions((*model.parameters(), *model.buffers())), undisturbed(model):
         try:
             model.load_state_dict(state_dict)
         except (RuntimeError, TypeError, AttributeError) as error:
