@@ -2,17 +2,17 @@
 
 from ..trace.activity import most_active_class
 from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
+from .entropy import Entropy, entropy, trace_entropy
 from .preservation import neighborhood_preservation
 
 __all__ = [
+    "Entropy",
     "TimestepAblation",
     "UnitAblation",
     "ablate_timesteps",
     "ablate_units",
+    "entropy",
     "most_active_class",
     "neighborhood_preservation",
+    "trace_entropy",
 ]
-from .entropy import Entropy, entropy, trace_entropy
-from .preservation import neighborhood_preservation
-
-__all__ = ["Entropy", "entropy", "most_active_class", "neighborhood_preservation", "trace_entropy"]
