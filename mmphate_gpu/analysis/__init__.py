@@ -1,6 +1,17 @@
 """Analyses of a trace and its embedding."""
 
 from ..trace.activity import most_active_class
+from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
+from .preservation import neighborhood_preservation
+
+__all__ = [
+    "TimestepAblation",
+    "UnitAblation",
+    "ablate_timesteps",
+    "ablate_units",
+    "most_active_class",
+    "neighborhood_preservation",
+]
 from .entropy import Entropy, entropy, trace_entropy
 from .preservation import neighborhood_preservation
 
