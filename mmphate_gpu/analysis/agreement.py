@@ -12,7 +12,9 @@ def adjusted_rand(first: np.ndarray, second: np.ndarray) -> np.ndarray:  # (...,
     """The adjusted Rand index of partitions, over the points that have a label in both (-1 is none).
 
     1 for equal partitions, 0 on average for independent ones of the same sizes; 1 if both are trivial, and NaN for
-    fewer than two such points. Leading axes broadcast. O(n k^2) time. Source: Hubert and Arabie, Journal of Classification 2, 1985.
+    fewer than two such points. Leading axes broadcast. O(n k^2) time.
+
+    Source: Hubert and Arabie, Journal of Classification 2, 1985.
     """
     first, second = np.broadcast_arrays(first, second)
     either = (first < 0) | (second < 0)

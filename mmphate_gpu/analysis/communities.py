@@ -106,17 +106,17 @@ def unit_communities(
 
     * *silhouette*: mean of (b - a) / max(a, b) over units, from the same distances.
     * *modularity*: Newman's, weighted, on the intraslice affinity (step 3) summed over the slices, without diagonal.
-    * *seed_stability*: mean adjusted Rand index (ARI) of all pairs of ``n_seeds`` k-means runs with a single start each;
-      NaN for methods without a seed.
+    * *seed_stability*: mean adjusted Rand index (ARI) of all pairs of ``n_seeds`` runs of k-means with a single start
+      each; NaN for methods without a seed.
     * *epoch_stability*: ARI of consecutive epochs. A community keeps its number while it overlaps most with itself.
     * *ari*, *nmi*: agreement with ``groups``; the mutual information is divided by the mean of both entropies.
     * *p*: (1 + draws of the null whose silhouette is as high) / (1 + ``n_null``), with ``n`` chosen anew in each draw.
 
     A silhouette always names some number of communities, also for units without any groups. So believe it only with a
-    low p. Under the null "units" the units are shuffled in each slice: no unit keeps its company. A low p then says that
-    units keep their places, which groups do and a lasting spread without gaps does too. Shuffling changes nothing in a
-    single slice, so p is NaN for such a path. Under the null "normal" the units are drawn from a normal distribution with the
-    covariance of the paths, so a low p says that the paths have gaps.
+    low p. Under the null "units" the units are shuffled in each slice, so no unit keeps its company. A low p then says
+    that units keep their places. Groups do so, and a lasting spread without gaps does so too. Shuffling changes nothing
+    in a single slice, so p is NaN for such a path. Under the null "normal" the paths are drawn from a normal
+    distribution with the covariance of the paths of the units. A low p then says that the paths have gaps.
 
     Parameters
     ----------
@@ -339,7 +339,9 @@ def _agreement(labels: np.ndarray, groups: np.ndarray) -> tuple[float, float]:  
 def _result(
     points: UnitPoints, epochs: np.ndarray | None, rows: list[_Partition], settings: Mapping[str, Any], grouped: bool
 ) -> UnitCommunities:
-    columns = {field.name: np.stack([getattr(row, field.name) for row in rows]) for field in fields(_Partition)}
+    columns: dict[str, Any] = {
+        field.name: np.stack([getattr(row, field.name) for row in rows]) for field in fields(_Partition)
+    }
     community = aligned(columns["community"])
     columns |= {"community": community} | ({} if grouped else {"ari": None, "nmi": None})
     stability = adjusted_rand(community[1:], community[:-1])

@@ -35,7 +35,7 @@ def kmeans(
 
 
 def _seeded(squares: np.ndarray, k: int, n_restarts: int, rng: np.random.Generator) -> np.ndarray:  # (B, r, n)
-    """The nearest of ``k`` points that are drawn in turn, with probability as their squared distance to those before."""
+    """The nearest of ``k`` points, drawn in turn with a chance as their squared distance to the points before."""
     n_sets, n_points, _ = squares.shape
     rows, chance = np.arange(n_sets)[:, None], np.ones((n_sets, n_restarts, n_points))
     nearest, labels = np.full(chance.shape, np.inf), np.zeros(chance.shape, dtype=np.int64)

@@ -148,24 +148,14 @@ def displacement(embedding: Any, against: Any = None) -> Displacement:
     points, layout = positions(embedding), embedding.layout
     if len(points) < 2:
         raise InputError(f"embedding has {len(points)} epoch; accepted: at least 2")
-    values = _present_mean((points[1:] - points[:-1]) ** 2)  # (E - 1, M)
+    values = _means(((points[1:] - points[:-1]) ** 2).mean(-1).swapaxes(1, 2))
     settings = {"n_components": points.shape[-1], "against": against is not None}
     labels = layout.epoch[:-1], layout.epoch[1:], layout.unit
     if against is None:
         return Displacement(*labels, values, *(None,) * 5, settings)
     change = np.diff(_metric(against, layout.n_epochs))
-    curves = np.column_stack([values, _means(values)])  # the last column is the mean over units
-    pearson, spearman = (
-        np.array([statistic(curve, change) for curve in curves.T]) for statistic in (_pearson, _spearman)
-    )
-    means = float(pearson[-1]), float(spearman[-1])
-    return Displacement(*labels, values, change, pearson[:-1], spearman[:-1], *means, settings)
-
-
-def _present_mean(squares: np.ndarray) -> np.ndarray:  # (E, T, M, C) -> (E, M)
-    """The mean over components and over the time steps that are present."""
-    steps = squares.mean(-1)
-    return _means(steps.swapaxes(1, 2))
+    *units, mean = [_correlations(curve, change) for curve in (*values.T, _means(values))]
+    return Displacement(*labels, values, change, *np.array(units).T, *mean, settings)
 
 
 def _means(values: np.ndarray) -> np.ndarray:  # (..., n) -> (...)
@@ -178,19 +168,16 @@ def _metric(against: Any, n_epochs: int) -> np.ndarray:  # (E,)
     values = to_numpy("against", against)
     if values.shape != (n_epochs,) or values.dtype.kind not in "fiu":
         raise InputError(
-            f"against has shape {values.shape} and dtype {values.dtype}; accepted: ({n_epochs},), a number for each epoch"
+            f"against is {values.dtype} of shape {values.shape}; accepted: real numbers of shape ({n_epochs},)"
         )
     return values.astype(np.float64)
 
 
-def _pearson(curve: np.ndarray, change: np.ndarray) -> float:
+def _correlations(curve: np.ndarray, change: np.ndarray) -> tuple[float, float]:
+    """Pearson's and Spearman's correlation over the pairs of numbers that are finite."""
     kept = np.isfinite(curve) & np.isfinite(change)
-    return _correlation(curve[kept], change[kept])
-
-
-def _spearman(curve: np.ndarray, change: np.ndarray) -> float:
-    kept = np.isfinite(curve) & np.isfinite(change)
-    return _correlation(rankdata(curve[kept]), rankdata(change[kept]))
+    x, y = curve[kept], change[kept]
+    return _correlation(x, y), _correlation(rankdata(x), rankdata(y))
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:  # (n,), (n,)

@@ -64,7 +64,8 @@ def community_stability(
         ``epoch * n_timesteps + timestep``. Negative indices count from the end. With a single time step slices are
         epochs, as in M-PHATE. With several, choose the same time step for both: else the sequence has moved on too.
     ks : sequence of int
-        Numbers of communities, 2 to the number of units with a place in both slices.
+        Numbers of communities, from 2 to less than the units with a place in both slices: with a community for each
+        unit, all partitions agree.
     n_seeds : int
         Runs for each k.
 
@@ -119,14 +120,12 @@ def _slice(layout: SliceLayout, name: str, place: Any) -> int:
 
 
 def _checked_ks(ks: Any, n_units: int) -> list[int]:
-    values = list(ks) if np.ndim(ks) == 1 else [ks]
+    values = [int(k) if isinstance(k, np.integer) else k for k in ks]
     if not values:
         raise InputError("ks is empty; accepted: at least one number of communities")
-    if max(values) > n_units:
-        raise InputError(
-            f"ks goes up to {max(values)}; accepted: 2 to {n_units}, the units with a place in both slices"
-        )
-    return [int(check_number("ks", int(k) if isinstance(k, np.integer) else k, low=2, integer=True)) for k in values]
+    if n_units < 3:
+        raise InputError(f"embedding has {n_units} unit(s) with a place in both slices; accepted: at least 3")
+    return [int(check_number("ks", k, low=2, high=n_units - 1, integer=True)) for k in values]
 
 
 def _rand(pair: np.ndarray, ks: Sequence[int], n_seeds: int, rng: np.random.Generator) -> np.ndarray:  # (k, n_seeds)

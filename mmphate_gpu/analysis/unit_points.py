@@ -47,7 +47,7 @@ class UnitPoints:
     def members(self, slices: slice) -> Members:
         present = self.present[slices]
         units = np.flatnonzero(present.any(0))
-        return Members(slices, units, present[:, units].all(1) & (units.size > 0))
+        return Members(slices, units, np.all(present[:, units], axis=1) & (len(units) > 0))
 
     def counted_blocks(self, members: Members) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """Points (B, M, p) and resolution (B, M) of the slices that count, a bounded number at a time."""
@@ -61,7 +61,7 @@ class UnitPoints:
 
 
 def unit_points(of: Any) -> UnitPoints:
-    """The positions of an `Embedding`, or the states of anything `as_trace` accepts, z-scored by step 1 of the method."""
+    """The positions of an `Embedding`, or the states of anything `as_trace` accepts, z-scored as in step 1."""
     return _of_embedding(of) if isinstance(of, Embedding) else _of_trace(as_trace(of))
 
 
