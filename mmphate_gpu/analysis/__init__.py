@@ -2,7 +2,10 @@
 
 from ..trace.activity import most_active_class
 from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
+from .communities import UnitCommunities, unit_communities
 from .preservation import neighborhood_preservation
+from .spread import Displacement, Spread, displacement, spread
+from .stability import CommunityStability, community_stability
 
 __all__ = [
     "TimestepAblation",
@@ -16,3 +19,14 @@ from .entropy import Entropy, entropy, trace_entropy
 from .preservation import neighborhood_preservation
 
 __all__ = ["Entropy", "entropy", "most_active_class", "neighborhood_preservation", "trace_entropy"]
+    "CommunityStability",
+    "Displacement",
+    "Spread",
+    "UnitCommunities",
+    "community_stability",
+    "displacement",
+    "most_active_class",
+    "neighborhood_preservation",
+    "spread",
+    "unit_communities",
+]
