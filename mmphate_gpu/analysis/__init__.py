@@ -1,6 +1,7 @@
 """Analyses of a trace and its embedding."""
 
 from ..trace.activity import most_active_class
+from .linear_probe import LinearProbe, linear_probe
 from .preservation import neighborhood_preservation
 
-__all__ = ["most_active_class", "neighborhood_preservation"]
+__all__ = ["LinearProbe", "linear_probe", "most_active_class", "neighborhood_preservation"]
