@@ -30,3 +30,7 @@ __all__ = ["Entropy", "entropy", "most_active_class", "neighborhood_preservation
     "spread",
     "unit_communities",
 ]
+from .linear_probe import LinearProbe, linear_probe
+from .preservation import neighborhood_preservation
+
+__all__ = ["LinearProbe", "linear_probe", "most_active_class", "neighborhood_preservation"]
