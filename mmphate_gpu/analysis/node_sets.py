@@ -77,6 +77,11 @@ def node_sets(
 
 def places_of(embedding: Any, trace: Trace) -> torch.Tensor:  # (S, M, C) float64
     """The coordinates of all nodes, checked, in a scale at which their squares neither overflow nor vanish."""
+    layout = getattr(embedding, "layout", None)
+    if layout is not None and layout.shape != trace.shape[:3]:
+        raise InputError(
+            f"embedding has the (epochs, timesteps, units) {layout.shape}; accepted: {trace.shape[:3]}, as the trace"
+        )
     coordinates = real_tensor("embedding", getattr(embedding, "coordinates", embedding))
     if coordinates.ndim != 2 or coordinates.shape[0] != trace.n_nodes or coordinates.shape[1] == 0:
         raise InputError(
