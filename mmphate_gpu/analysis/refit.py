@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,9 +34,16 @@ def refitted(trace: Trace, estimator: MMPHATE, random_state: int | None) -> Embe
     speak of traces that the user has not made.
     """
     settings = estimator.get_params(deep=False) | {"random_state": random_state, "verbose": 0, "callback": None}
+    with quiet():
+        return type(estimator)(**settings).fit(trace).result_
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the library's warnings, which would repeat for every fit of a study."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return type(estimator)(**settings).fit(trace).result_
+        yield
 
 
 def seeds_of(random_state: int | None, n: int) -> list[int]:
