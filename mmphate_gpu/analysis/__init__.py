@@ -3,34 +3,30 @@
 from ..trace.activity import most_active_class
 from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
 from .communities import UnitCommunities, unit_communities
+from .entropy import Entropy, entropy, trace_entropy
+from .linear_probe import LinearProbe, linear_probe
 from .preservation import neighborhood_preservation
 from .spread import Displacement, Spread, displacement, spread
 from .stability import CommunityStability, community_stability
 
 __all__ = [
-    "TimestepAblation",
-    "UnitAblation",
-    "ablate_timesteps",
-    "ablate_units",
-    "most_active_class",
-    "neighborhood_preservation",
-]
-from .entropy import Entropy, entropy, trace_entropy
-from .preservation import neighborhood_preservation
-
-__all__ = ["Entropy", "entropy", "most_active_class", "neighborhood_preservation", "trace_entropy"]
     "CommunityStability",
     "Displacement",
+    "Entropy",
+    "LinearProbe",
     "Spread",
+    "TimestepAblation",
+    "UnitAblation",
     "UnitCommunities",
+    "ablate_timesteps",
+    "ablate_units",
     "community_stability",
     "displacement",
+    "entropy",
+    "linear_probe",
     "most_active_class",
     "neighborhood_preservation",
     "spread",
+    "trace_entropy",
     "unit_communities",
 ]
-from .linear_probe import LinearProbe, linear_probe
-from .preservation import neighborhood_preservation
-
-__all__ = ["LinearProbe", "linear_probe", "most_active_class", "neighborhood_preservation"]

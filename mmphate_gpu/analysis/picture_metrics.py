@@ -108,7 +108,9 @@ def checked_metrics(metrics: Any, k: int) -> Metrics:
     if isinstance(metrics, Mapping):
         return Metrics({str(name): _checked_function(name, function) for name, function in metrics.items()}, k)
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
-        raise InputTypeError(f"metrics={metrics!r}; accepted: a sequence of names, or a mapping from names to functions")
+        raise InputTypeError(
+            f"metrics={metrics!r}; accepted: a sequence of names, or a mapping from names to functions"
+        )
     if not metrics:
         raise InputError(f"metrics is empty; accepted: names in {', '.join(METRICS)}")
     return Metrics({check_choice("metrics", name, METRICS): None for name in metrics}, k)

@@ -49,7 +49,9 @@ class SubsampleStudy(Result):
         away = np.nanmean(self.values[:, :, self.metrics.index(PROCRUSTES)], axis=1)
         parts = [f"{size} at {value:.2g}" for size, value in zip(self.sizes, away, strict=True)]
         floor = self.full[self.metrics.index(PROCRUSTES)]
-        return f"Procrustes to the picture of all {self.over} by number: {', '.join(parts)}; another seed at {floor:.2g}"
+        return (
+            f"Procrustes to the picture of all {self.over} by number: {', '.join(parts)}; another seed at {floor:.2g}"
+        )
 
 
 @isolated()

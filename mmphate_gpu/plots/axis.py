@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .canvas import FAINT, INK, LABEL_SIZE, TICK_SIZE
-from .colors import are_numbers, every_few, evenly_spaced, round_ticks, with_last
+from .colors import are_numbers, evenly_spaced, every_few, round_ticks, with_last
 from .layout import text_width
 from .names import texts
 
