@@ -3,16 +3,36 @@
 from ..trace.activity import most_active_class
 from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
 from .entropy import Entropy, entropy, trace_entropy
+from .communities import UnitCommunities, unit_communities
+from .entropy import Entropy, entropy, trace_entropy
+from .linear_probe import LinearProbe, linear_probe
 from .preservation import neighborhood_preservation
+from .spread import Displacement, Spread, displacement, spread
+from .stability import CommunityStability, community_stability
 
 __all__ = [
     "Entropy",
+    "CommunityStability",
+    "Displacement",
+    "Entropy",
+    "LinearProbe",
+    "Spread",
     "TimestepAblation",
     "UnitAblation",
+    "UnitCommunities",
     "ablate_timesteps",
     "ablate_units",
     "entropy",
     "most_active_class",
     "neighborhood_preservation",
     "trace_entropy",
+    "community_stability",
+    "displacement",
+    "entropy",
+    "linear_probe",
+    "most_active_class",
+    "neighborhood_preservation",
+    "spread",
+    "trace_entropy",
+    "unit_communities",
 ]
