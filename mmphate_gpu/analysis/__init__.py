@@ -5,6 +5,7 @@ from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_u
 from .entropy import Entropy, entropy, trace_entropy
 from .communities import UnitCommunities, unit_communities
 from .entropy import Entropy, entropy, trace_entropy
+from .label_information import LabelInformation, label_information
 from .linear_probe import LinearProbe, linear_probe
 from .preservation import neighborhood_preservation
 from .spread import Displacement, Spread, displacement, spread
@@ -35,4 +36,10 @@ __all__ = [
     "spread",
     "trace_entropy",
     "unit_communities",
+    "LabelInformation",
+    "label_information",
+    "LinearProbe",
+    "linear_probe",
+    "most_active_class",
+    "neighborhood_preservation",
 ]
