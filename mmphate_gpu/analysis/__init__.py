@@ -2,7 +2,6 @@
 
 from ..trace.activity import most_active_class
 from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
-from .entropy import Entropy, entropy, trace_entropy
 from .communities import UnitCommunities, unit_communities
 from .entropy import Entropy, entropy, trace_entropy
 from .label_information import LabelInformation, label_information
@@ -12,10 +11,10 @@ from .spread import Displacement, Spread, displacement, spread
 from .stability import CommunityStability, community_stability
 
 __all__ = [
-    "Entropy",
     "CommunityStability",
     "Displacement",
     "Entropy",
+    "LabelInformation",
     "LinearProbe",
     "Spread",
     "TimestepAblation",
@@ -23,23 +22,14 @@ __all__ = [
     "UnitCommunities",
     "ablate_timesteps",
     "ablate_units",
-    "entropy",
-    "most_active_class",
-    "neighborhood_preservation",
-    "trace_entropy",
     "community_stability",
     "displacement",
     "entropy",
+    "label_information",
     "linear_probe",
     "most_active_class",
     "neighborhood_preservation",
     "spread",
     "trace_entropy",
     "unit_communities",
-    "LabelInformation",
-    "label_information",
-    "LinearProbe",
-    "linear_probe",
-    "most_active_class",
-    "neighborhood_preservation",
 ]
