@@ -155,6 +155,8 @@ def test_real_targets_and_functions_of_the_user():
         predicted = model(X)[:, 0]
     assert result.base_loss[0] == pytest.approx(F.mse_loss(predicted, targets).item(), abs=1e-12)
     assert np.isnan(result.accuracy).all() and np.isnan(result.accuracy_change).all()
+    whole = ablate_units(model, "rnn", X, targets.round(), target="real", output=lambda logits: logits[:, 0])
+    assert whole.base_loss[0] == pytest.approx(F.mse_loss(predicted, targets.round()).item(), abs=1e-12)
     absolute = ablate_units(model, "rnn", X, targets, output=lambda y: y[:, 0], loss=lambda y, z: (y - z).abs())
     assert absolute.base_loss[0] == pytest.approx((predicted - targets).abs().mean().item(), abs=1e-12)
     classes = ablate_units(model, "rnn", X, LABELS, loss=nn.CrossEntropyLoss(label_smoothing=0.1))
@@ -206,9 +208,9 @@ def test_a_network_that_forgets_at_random_is_read_without_dropout():
 def test_results_are_tables_and_one_line(ablate):
     calls = []
     result = ablate(reader(nn.RNN), "rnn", X, LABELS, callback=lambda *call: calls.append(call))
-    axis = "timestep" if ablate is ablate_timesteps else "unit"
+    axis, stage = ("timestep", "time steps") if ablate is ablate_timesteps else ("unit", "units")
     count = result.loss.shape[1]
-    assert calls == [(ablate.__name__, number, count) for number in range(1, count + 1)]
+    assert calls == [(f"ablation of {stage}", number, count) for number in range(1, count + 1)]
     frame = result.to_frame()
     assert list(frame.columns) == ["epoch", axis, "loss", "accuracy", "loss_change", "accuracy_change"]
     assert frame[axis].tolist() == list(range(count)) and frame.loss.tolist() == result.loss[0].tolist()

@@ -77,11 +77,11 @@ def test_labels_that_do_not_fit(ablate):
         (LABELS[:-1], "labels has 7 values; accepted: one for each of the probe's 8 samples"),
         ([0.5] * 8, r"the model's output has shape \(8, 3\); accepted: \(8,\), as labels, or output="),
         (LABELS + 1, r"shape \(8, 3\); accepted: logits \(8, n_classes\) of at least 4 classes"),
-        (LABELS - 1, "the smallest class -1; accepted: one class, 0 to n_classes - 1"),
+        (LABELS - 1, "the smallest is -1; accepted: one class for each sample, 0 to n_classes - 1"),
         (["a"] * 8, "labels has shape .8,. and dtype <U1; accepted: one integer"),
         (3, "labels has shape .. and dtype int64"),
-        ([np.nan] * 8, "labels holds NaN or infinity"),
-        ([[0, 1]] * 8, "labels has shape .8, 2. and the smallest class 0"),
+        ([np.nan] * 8, "labels has NaN or infinity"),
+        ([[0, 1]] * 8, "labels has shape .8, 2. and dtype int64, and the smallest is 0"),
     ):
         refused(match, model, "rnn", X, labels, ablate=ablate)
 
@@ -125,6 +125,9 @@ def test_unknown_options():
     for name, value in {"replacement": "noise", "repeats": 0, "random_state": -1, "callback": 3}.items():
         for ablate in (ablate_timesteps, ablate_units):
             refused(f"{name}=", model, "rnn", X, LABELS, **{name: value}, ablate=ablate)
+    for ablate in (ablate_timesteps, ablate_units):
+        refused("target='a' is unknown", model, "rnn", X, LABELS, target="a", ablate=ablate)
+        refused("at least|accepted: one class", model, "rnn", X, LABELS + 0.5, target="classes", ablate=ablate)
     refused("state='g' is unknown", model, "rnn", X, LABELS, state="g", ablate=ablate_timesteps)
     refused(
         "state='c' is the cell state, which only an LSTM has",
