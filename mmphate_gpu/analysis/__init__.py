@@ -4,6 +4,7 @@ from ..trace.activity import most_active_class
 from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
 from .communities import UnitCommunities, unit_communities
 from .entropy import Entropy, entropy, trace_entropy
+from .importance import UnitImportance, unit_importance
 from .label_information import LabelInformation, label_information
 from .linear_probe import LinearProbe, linear_probe
 from .preservation import neighborhood_preservation
@@ -20,6 +21,7 @@ __all__ = [
     "TimestepAblation",
     "UnitAblation",
     "UnitCommunities",
+    "UnitImportance",
     "ablate_timesteps",
     "ablate_units",
     "community_stability",
@@ -32,4 +34,5 @@ __all__ = [
     "spread",
     "trace_entropy",
     "unit_communities",
+    "unit_importance",
 ]
