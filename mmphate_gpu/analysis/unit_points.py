@@ -12,7 +12,6 @@ import torch
 from ..affinities import intraslice_affinity
 from ..embedding import Embedding
 from ..errors import InputTypeError
-from ..linalg.safe_scale import safe_scale
 from ..ops import csr
 from ..ops.chunks import row_chunks
 from ..slices import SliceLayout
@@ -53,10 +52,10 @@ class UnitPoints:
         """Points (B, M, p) and resolution (B, M) of the slices that count, a bounded number at a time."""
         n_units = self.present.shape[1]
         for part in row_chunks(len(members.counted), n_units * max(n_units, self.width), BLOCK_ELEMENTS):
-            kept = torch.from_numpy(members.counted[part])
-            start = members.slices.start
-            points, resolution = self.read(slice(start + part.start, start + part.stop))
-            yield points[kept], None if resolution is None else resolution[kept]
+            kept, start = torch.from_numpy(members.counted[part]), members.slices.start
+            if bool(kept.any()):
+                points, resolution = self.read(slice(start + part.start, start + part.stop))
+                yield points[kept], None if resolution is None else resolution[kept]
         self.check()
 
 
@@ -74,7 +73,8 @@ def positions(embedding: Any) -> np.ndarray:  # (E, T, M, C) float64
 
 def _of_embedding(embedding: Embedding) -> UnitPoints:
     points = torch.from_numpy(positions(embedding)).flatten(0, 1)
-    points = points * safe_scale(points.nan_to_num(0))  # no measure depends on the scale
+    # No measure depends on the scale, and the intraslice affinity takes smaller distances than 1e-16 as rounding.
+    points = points / (float(points.nan_to_num(0).abs().max()) or 1.0)
     present = ~points.isnan().any(-1).numpy()
     return UnitPoints(
         layout=embedding.layout,
