@@ -138,12 +138,21 @@ def path_squares(points: UnitPoints, members: Members) -> np.ndarray:  # (m, m)
 def shuffled_squares(points: UnitPoints, members: Members, n: int, rng: np.random.Generator) -> np.ndarray:  # (n, m, m)
     """`path_squares` after the units of each slice have been shuffled, ``n`` times over."""
     grams = np.zeros((n, len(members.units), len(members.units)))
-    for block in _path_blocks(points, members):
-        straight = np.tile(np.arange(block.shape[1]), (len(block), 1))
+    for block in map(_shortened, _path_blocks(points, members)):
+        nodes = np.arange(block.shape[0] * block.shape[1]).reshape(block.shape[:2])
         for gram in grams:
-            order = rng.permuted(straight, axis=1)
-            gram += _gram(np.take_along_axis(block, order[..., None], axis=1))
+            order = rng.permuted(nodes, axis=1)
+            paths = block.reshape(nodes.size, -1).take(order.T, axis=0).reshape(len(gram), -1)
+            gram += paths @ paths.T
     return squares_of_gram(grams)
+
+
+def _shortened(block: np.ndarray) -> np.ndarray:  # (B, m, p) -> (B, m, p)
+    """Points with the same scalar products within each slice, and with at most as many coordinates as points."""
+    if block.shape[2] <= block.shape[1]:
+        return block
+    squares, axes = np.linalg.eigh(block @ block.swapaxes(1, 2))
+    return axes * np.sqrt(squares.clip(0))[:, None]
 
 
 def _gram(block: np.ndarray) -> np.ndarray:  # (B, m, p) -> (m, m)

@@ -116,6 +116,20 @@ def test_distances_of_states_are_those_of_z_scores():
     assert squares == pytest.approx(((paths[:, None] - paths) ** 2).sum(-1), abs=1e-9 * squares.max())
 
 
+@pytest.mark.parametrize("n_samples", [4, 40])
+def test_shuffled_paths_have_the_shuffled_units_of_each_slice(n_samples):
+    """With two slices a pair of units has one of the sums of a distance in the first and a distance in the second."""
+    values = planted_states(shape=(2, 1), n_samples=n_samples, groups=np.arange(4))
+    points = unit_points.unit_points(values)
+    first, second = (unit_points.path_squares(points, points.members(slice(s, s + 1))) for s in (0, 1))
+    sums = (first[..., None, None] + second)[~np.eye(4, dtype=bool)][:, ~np.eye(4, dtype=bool)].ravel()
+    draws = unit_points.shuffled_squares(points, points.members(slice(0, 2)), 30, np.random.default_rng(0))
+    pairs = draws[(slice(None), *np.triu_indices(4, 1))]
+    assert np.abs(pairs[..., None] - sums).min(-1).max() < 1e-9
+    assert pairs.sum(1) == pytest.approx((first + second).sum() / 2)
+    assert len(np.unique(pairs.round(6))) > 30  # of the 36 sums
+
+
 @pytest.mark.parametrize("elements", [1, 100, 10**6])
 def test_blocks_of_any_size_give_the_same(monkeypatch, elements):
     values = planted_states(shape=(4, 2))

@@ -93,11 +93,10 @@ def test_the_adjusted_rand_index_is_that_of_scikit_learn():
 
 
 def test_the_adjusted_rand_index_by_hand():
-    """Of 6 pairs of 4 points 2, 1 and 0 are together in the first, the second and both: chance is 2 * 1 / 6."""
-    assert adjusted_rand(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2]) % 3) == pytest.approx(
-        (1 - 1 / 3) / (1.5 - 1 / 3)
-    )
-    assert adjusted_rand(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 2])) == pytest.approx((0 - 1 / 3) / (1.5 - 1 / 3))
+    """Of the 6 pairs 2 are together in the first partition and 1 in the second. By chance 2 * 1 / 6 are so in both."""
+    first = np.array([0, 0, 1, 1])
+    assert adjusted_rand(first, np.array([0, 1, 2, 2])) == pytest.approx((1 - 1 / 3) / (1.5 - 1 / 3))
+    assert adjusted_rand(first, np.array([0, 1, 0, 2])) == pytest.approx((0 - 1 / 3) / (1.5 - 1 / 3))
     assert adjusted_rand(np.zeros(4, int), np.zeros(4, int)) == 1.0
     assert adjusted_rand(np.array([0, 0, 1, -1]), np.array([1, 1, 0, 0])) == 1.0
     assert np.isnan(adjusted_rand(np.array([0, -1]), np.array([0, 0])))
