@@ -6,6 +6,9 @@ from .communities import UnitCommunities, unit_communities
 from .entropy import Entropy, entropy, trace_entropy
 from .label_information import LabelInformation, label_information
 from .linear_probe import LinearProbe, linear_probe
+from .compression import CompressionKinds, compression_kind
+from .follows import Follows, follows
+from .phases import Phases, phases
 from .preservation import neighborhood_preservation
 from .spread import Displacement, Spread, displacement, spread
 from .stability import CommunityStability, community_stability
@@ -32,4 +35,12 @@ __all__ = [
     "spread",
     "trace_entropy",
     "unit_communities",
+    "CompressionKinds",
+    "Follows",
+    "Phases",
+    "compression_kind",
+    "follows",
+    "most_active_class",
+    "neighborhood_preservation",
+    "phases",
 ]
