@@ -2,8 +2,13 @@
 
 from ..trace.activity import most_active_class
 from .label_information import LabelInformation, label_information
+from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
+from .communities import UnitCommunities, unit_communities
+from .entropy import Entropy, entropy, trace_entropy
 from .linear_probe import LinearProbe, linear_probe
 from .preservation import neighborhood_preservation
+from .spread import Displacement, Spread, displacement, spread
+from .stability import CommunityStability, community_stability
 
 __all__ = [
     "LabelInformation",
@@ -12,4 +17,23 @@ __all__ = [
     "linear_probe",
     "most_active_class",
     "neighborhood_preservation",
+    "CommunityStability",
+    "Displacement",
+    "Entropy",
+    "LinearProbe",
+    "Spread",
+    "TimestepAblation",
+    "UnitAblation",
+    "UnitCommunities",
+    "ablate_timesteps",
+    "ablate_units",
+    "community_stability",
+    "displacement",
+    "entropy",
+    "linear_probe",
+    "most_active_class",
+    "neighborhood_preservation",
+    "spread",
+    "trace_entropy",
+    "unit_communities",
 ]
