@@ -1,6 +1,32 @@
 """Analyses of a trace and its embedding."""
 
 from ..trace.activity import most_active_class
+from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
+from .communities import UnitCommunities, unit_communities
+from .entropy import Entropy, entropy, trace_entropy
+from .linear_probe import LinearProbe, linear_probe
 from .preservation import neighborhood_preservation
+from .spread import Displacement, Spread, displacement, spread
+from .stability import CommunityStability, community_stability
 
-__all__ = ["most_active_class", "neighborhood_preservation"]
+__all__ = [
+    "CommunityStability",
+    "Displacement",
+    "Entropy",
+    "LinearProbe",
+    "Spread",
+    "TimestepAblation",
+    "UnitAblation",
+    "UnitCommunities",
+    "ablate_timesteps",
+    "ablate_units",
+    "community_stability",
+    "displacement",
+    "entropy",
+    "linear_probe",
+    "most_active_class",
+    "neighborhood_preservation",
+    "spread",
+    "trace_entropy",
+    "unit_communities",
+]
