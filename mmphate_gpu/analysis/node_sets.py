@@ -65,7 +65,12 @@ class NodeSets:
 
 
 def node_sets(
-    trace: Trace, embedding: Any, *, normalize: bool = True, n_slices: int | None = None, random_state: int | None = None
+    trace: Trace,
+    embedding: Any,
+    *,
+    normalize: bool = True,
+    n_slices: int | None = None,
+    random_state: int | None = None,
 ) -> NodeSets:
     """The `NodeSets` of a trace and its picture, with a random sample of ``n_slices`` slices if the trace has more."""
     slices = np.arange(trace.n_slices)

@@ -33,7 +33,7 @@ class NullModels(Result):
     settings: Mapping[str, Any]
 
     def _columns(self) -> dict[str, np.ndarray]:
-        low, median, high = np.nanquantile(self.null, [0.025, 0.5, 0.975], axis=1)
+        low, median, high = np.quantile(self.null, [0.025, 0.5, 0.975], axis=1)
         return {
             "null": np.repeat(self.kinds, len(self.metrics)),
             "metric": np.tile(self.metrics, len(self.kinds)),
@@ -93,8 +93,8 @@ def null_models(
         By default all that the trace can have: of several units, of several time steps, and so on.
     metrics : sequence of names, or a mapping from names to functions (trace, embedding) -> number
         "intra", "inter": preservation of ``k`` neighbors. "trustworthiness", "continuity": by ranks, within units.
-        "geodesic_spearman" and "stress": see `trust`. "spread": the variance within epochs as a share of the whole.
-        They look at 200 slices and 1,000 nodes, drawn at random.
+        "geodesic_spearman" and "stress": see `trust`. "entropy": the mean intra-step entropy. "spread": the variance
+        within epochs as a share of the whole. "silhouette": of the best communities of units. The first six look at 200 slices and 1,000 nodes, drawn at random.
     repeats : int
         Nulls of each type.
     k : int

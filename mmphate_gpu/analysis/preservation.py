@@ -23,9 +23,7 @@ _CHUNK_PAIRS = 2**20
 
 
 @overload
-def neighborhood_preservation(
-    trace: Any, embedding: Any, k: int, *, normalize: bool = True
-) -> tuple[float, float]: ...
+def neighborhood_preservation(trace: Any, embedding: Any, k: int, *, normalize: bool = True) -> tuple[float, float]: ...
 
 
 @overload
