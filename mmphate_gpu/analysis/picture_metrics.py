@@ -119,7 +119,8 @@ class Metrics:
         return list(self.functions)
 
     def __call__(self, trace: Trace, embedding: Embedding, seed: int) -> np.ndarray:  # (n_metrics,)
-        picture, values = Picture(trace, embedding, self.k, seed), {}
+        picture = Picture(trace, embedding, self.k, seed)
+        values: dict[str, float] = {}
         for names, measure in _GROUPS.items():
             if any(name in self.functions for name in names):
                 values |= dict(zip(names, measure(picture), strict=True))
@@ -133,9 +134,8 @@ def checked_metrics(metrics: Any, k: int) -> Metrics:
     if isinstance(metrics, Mapping):
         return Metrics({str(name): _checked_function(name, function) for name, function in metrics.items()}, k)
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
-        raise InputTypeError(
-            f"metrics={metrics!r}; accepted: a sequence of names, or a mapping from names to functions"
-        )
+        accepted = "accepted: a sequence of names, or a mapping from names to functions"
+        raise InputTypeError(f"metrics={metrics!r}; {accepted}")
     if not metrics:
         raise InputError(f"metrics is empty; accepted: names in {', '.join(METRICS)}")
     return Metrics({check_choice("metrics", name, METRICS): None for name in metrics}, k)

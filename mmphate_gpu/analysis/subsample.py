@@ -50,9 +50,8 @@ class SubsampleStudy(Result):
         away = np.mean(self.values[:, :, self.metrics.index(PROCRUSTES)], axis=1)
         parts = [f"{size} at {value:.2g}" for size, value in zip(self.sizes, away, strict=True)]
         floor = self.full[self.metrics.index(PROCRUSTES)]
-        return (
-            f"Procrustes to the picture of all {self.over} by number: {', '.join(parts)}; another seed at {floor:.2g}"
-        )
+        text = f"Procrustes to the picture of all {self.over} by number: {', '.join(parts)}"
+        return f"{text}; another seed at {floor:.2g}"
 
 
 @isolated()
@@ -79,8 +78,8 @@ def subsample_study(
     * *procrustes* is the disparity of the nodes that the part and the whole have in common: 0 for equal pictures, 1 at
       most. ``full`` has that of a second fit of the whole with another seed, which is what chance alone does.
     * The other metrics compare the picture of the part with the part. ``full`` has those of the whole.
-    * *curves* are intra-step entropies (`entropy` over units, by "kde"), means over the time steps. The estimate depends on
-      the number of units, so with ``over="units"`` compare parts of one size.
+    * *curves* are intra-step entropies (`entropy` over units, by "kde"), means over the time steps. The estimate
+      depends on the number of units, so with ``over="units"`` compare parts of one size.
 
     Parameters
     ----------

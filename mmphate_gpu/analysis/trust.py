@@ -88,8 +88,8 @@ def trust(
 ) -> Trust:
     """Compare a picture with the trace that it shows.
 
-    Sample space has a point for each node: its samples, z-scored. Distances are Euclidean in both spaces. Intra compares
-    the units of each slice, and inter the slices of each unit.
+    Sample space has a point for each node: its samples, z-scored. Distances are Euclidean in both spaces. Intra
+    compares the units of each slice, and inter the slices of each unit.
 
     * *Preservation* is the share of nearest neighbors that are kept: `neighborhood_preservation`, published.
     * *Trustworthiness* and *continuity* (published) say how far away false and lost neighbors are, by ranks: 1 is
@@ -117,8 +117,8 @@ def trust(
     seeds : int
         Number of refits: 0, or at least 2.
     estimator : MMPHATE, optional
-        Its settings are those of the refits. If it is fitted, it is the fit of ``embedding``. By default the refits have
-        1,000 landmarks.
+        Its settings are those of the refits. If it is fitted, it is the fit of ``embedding``. By default the refits
+        have 1,000 landmarks.
     normalize : bool
         Whether sample space is z-scored. False takes the samples as they were recorded.
     n_slices : int or None
