@@ -77,5 +77,5 @@ def _scores(ranks: torch.Tensor, k: torch.Tensor, others: torch.Tensor) -> torch
     """1 - (ranks beyond k, added up over the k neighbors) / (the largest such sum); 0 where k is 0."""
     beyond = (ranks - k[..., None]).clamp_min(0)
     beyond.masked_fill_(torch.arange(ranks.shape[-1], device=ranks.device) >= k[..., None], 0)
-    worst = k * (2 * (others + 1) - 3 * k - 1) / 2
+    worst = (k * (2 * (others + 1) - 3 * k - 1)).double() / 2
     return torch.where(k > 0, 1 - beyond.sum(-1) / worst.clamp_min(1), 0.0)
