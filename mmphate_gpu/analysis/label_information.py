@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from .spectral_entropy import diffusion_spectral_entropy, median_distance
 
 # Values of the point sets whose spectral entropy is computed together: 8 MiB.
 _CHUNK_VALUES = 2**20
+_MEAN = ("mean", "permuted_mean", "permuted_low", "permuted_high")
+_DSMI = ("dsmi", "permuted_dsmi", "permuted_dsmi_low", "permuted_dsmi_high")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,9 +68,8 @@ class LabelInformation(Result):
     settings: Mapping[str, Any]
 
     def _columns(self) -> dict[str, np.ndarray]:
-        names = ("mean", "permuted_mean", "permuted_low", "permuted_high", "bound", "permuted_bound")
-        names += ("dsmi", "permuted_dsmi", "permuted_dsmi_low", "permuted_dsmi_high")
         axes = {"epoch": self.epoch, "timestep": self.timestep}
+        names = (*_MEAN, "bound", "permuted_bound", *_DSMI)
         return long_columns(axes, **{name: getattr(self, name) for name in names})
 
     def _summary(self) -> str:
@@ -153,8 +154,8 @@ def label_information(
     >>> label = np.arange(60) % 2
     >>> states = rng.normal(size=(2, 1, 3, 60))
     >>> states[1] += 5 * label  # the last epoch holds the label, which has 1 bit
-    >>> label_information(states, label, random_state=0).mean.round(1).tolist()
-    [[0], [1]]
+    >>> label_information(states, label, random_state=0).mean[1].round(1).tolist()
+    [1.0]
     """
     trace = as_trace(trace)
     classes = _checked_labels(trace, labels)
@@ -224,11 +225,8 @@ class _Measures:
 
     def result(self, trace: Trace, probe: LinearProbe, settings: Mapping[str, Any]) -> LabelInformation:
         entropy = self._by_step(self.entropy, trace)
-        quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64, device=self.mean.device)
         arrays = {"per_unit": self.per_unit}
-        for prefix, table in (("", self.mean), ("dsmi", self.dsmi)):
-            low, high = table[1:].quantile(quantiles, 0)
-            arrays |= _named(prefix, table[0], table[1:].mean(0), low, high)
+        arrays |= _beside_permuted(self.mean, _MEAN) | _beside_permuted(self.dsmi, _DSMI)
         return LabelInformation(
             epoch=trace.epoch,
             timestep=trace.timestep,
@@ -246,12 +244,10 @@ class _Measures:
         return values.unflatten(0, trace.shape[:2]).cpu().numpy()
 
 
-def _named(
-    measure: str, true: torch.Tensor, mean: torch.Tensor, low: torch.Tensor, high: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    if measure == "dsmi":
-        return {"dsmi": true, "permuted_dsmi": mean, "permuted_dsmi_low": low, "permuted_dsmi_high": high}
-    return {"mean": true, "permuted_mean": mean, "permuted_low": low, "permuted_high": high}
+def _beside_permuted(table: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:  # (B, S)
+    """The first row of ``table``, and the mean and the quantiles of the other rows, under these four names."""
+    quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64, device=table.device)
+    return dict(zip(names, (table[0], table[1:].mean(0), *table[1:].quantile(quantiles, 0)), strict=True))
 
 
 def spectral_information(states: torch.Tensor, labelings: torch.Tensor, t: int) -> torch.Tensor:

@@ -46,7 +46,7 @@ def neighbor_information(values: torch.Tensor, labelings: torch.Tensor, k: int) 
     parts = [
         _of_chunk(values[rows], labelings, k) for rows in row_chunks(len(values), labelings.numel(), _CHUNK_VALUES)
     ]
-    return torch.cat(parts, 1).nan_to_num_(0)
+    return torch.cat(parts, 1).masked_fill_(values[:, 0].isnan(), 0)
 
 
 def _of_chunk(values: torch.Tensor, labelings: torch.Tensor, k: int) -> torch.Tensor:
