@@ -37,6 +37,7 @@ LEVELS = [
     "datasets",
     "config",
     "stages",
+    "diagnosis",
     "pipeline",
     "planning",
     "estimator",
