@@ -99,6 +99,7 @@ def ablate_timesteps(
     *,
     replacement: str = "zero",
     state: str = "both",
+    target: str = "auto",
     depth: int = -1,
     timesteps: Any = None,
     states: Any = None,
@@ -126,6 +127,8 @@ def ablate_timesteps(
         The inputs of P samples, as `Recorder` takes them. Means and shuffles are over the samples of all batches.
     labels : (P,) integers or real numbers
         Classes, numbered as the model's outputs, or real targets.
+    target : {"auto", "classes", "real"}
+        What the labels are. "auto" takes them for classes, unless one of them has a fraction.
     replacement : {"zero", "mean", "shuffle"}
         What the state is replaced by: zeros; its mean over the samples at that time step; or the states of the samples
         in another order.
@@ -179,14 +182,14 @@ def ablate_timesteps(
     """
     plan = _Plan(replacement, repeats, random_state, verbose, callback)
     chosen_state, timesteps = check_choice("state", state, STATES), checked_timesteps(timesteps)
-    readout = Readout(labels, loss, output)
+    readout = Readout(labels, target, loss, output)
     runs = ReplacedRuns(model, layer, probe, depth, readout.read)
 
     def where(n_timesteps: int, _: int) -> torch.Tensor:  # (B, T, 1)
         chosen = chosen_timesteps(timesteps, n_timesteps)
         return torch.eye(n_timesteps, dtype=torch.bool, device="cpu")[chosen][:, :, None]
 
-    fields = plan.ablate("ablate_timesteps", runs, readout, states, where, chosen_state)
+    fields = plan.ablate("ablation of time steps", runs, readout, states, where, chosen_state)
     n_timesteps = len(runs.states()[0])
     settings = {"layer": layer, "depth": depth, "state": state, "loss": readout.loss_name} | plan.settings
     return TimestepAblation(**fields, timestep=chosen_timesteps(timesteps, n_timesteps), settings=settings)
@@ -200,6 +203,7 @@ def ablate_units(
     labels: Any,
     *,
     replacement: str = "zero",
+    target: str = "auto",
     depth: int = -1,
     states: Any = None,
     loss: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
@@ -218,7 +222,7 @@ def ablate_units(
 
     Parameters
     ----------
-    model, layer, probe, labels, depth, states, loss, output, repeats, random_state, verbose, callback
+    model, layer, probe, labels, target, depth, states, loss, output, repeats, random_state, verbose, callback
         As for `ablate_timesteps`. The M units of a bidirectional layer are those of both directions, forward first, as
         `Recorder` orders them.
     replacement : {"zero", "mean", "shuffle"}
@@ -248,13 +252,13 @@ def ablate_units(
     (1, 4)
     """
     plan = _Plan(replacement, repeats, random_state, verbose, callback)
-    readout = Readout(labels, loss, output)
+    readout = Readout(labels, target, loss, output)
     runs = ReplacedRuns(model, layer, probe, depth, readout.read)
 
     def where(n_timesteps: int, n_units: int) -> torch.Tensor:  # (M, T, M)
         return torch.eye(n_units, dtype=torch.bool, device="cpu")[:, None].expand(-1, n_timesteps, -1)
 
-    fields = plan.ablate("ablate_units", runs, readout, states, where, "h")
+    fields = plan.ablate("ablation of units", runs, readout, states, where, "h")
     settings = {"layer": layer, "depth": depth, "loss": readout.loss_name} | plan.settings
     return UnitAblation(**fields, unit=np.arange(runs.states()[0].shape[-1]), settings=settings)
 
@@ -285,10 +289,10 @@ class _Plan:
     ) -> dict[str, Any]:
         """The fields of the result that both functions have."""
         weights = _checkpoints(checkpoints)
-        readout.performance(runs.intact())  # refuses a model, a probe and labels that do not fit
-        hidden = runs.states()[0]
+        outputs, hidden = runs.intact(), runs.states()[0]
         n_timesteps, n_samples, n_units = hidden.shape
         readout.check_samples(n_samples)
+        readout.performance(outputs)  # refuses outputs that do not fit the labels, before the first variant
         if state == "c" and len(runs.states()) == 1:
             raise InputError("state='c' is the cell state, which only an LSTM has; accepted: 'both' or 'h'")
         variants = where(n_timesteps, n_units).to(hidden.device)

@@ -139,8 +139,8 @@ def linear_probe(
     >>> states = rng.normal(size=(3, 2, 4, 40))
     >>> states[2, :, 0] += 4 * label  # the last epoch holds the label
     >>> probe = linear_probe(states, label, random_state=0)
-    >>> probe.score.round(1).tolist()
-    [[0, 0]]
+    >>> probe.score[2].round(1).tolist()
+    [1.0, 1.0]
     """
     trace, seed = as_trace(trace), random_state
     targets = sample_labels(trace, labels, target)

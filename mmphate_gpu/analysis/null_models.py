@@ -33,7 +33,7 @@ class NullModels(Result):
     settings: Mapping[str, Any]
 
     def _columns(self) -> dict[str, np.ndarray]:
-        low, median, high = np.nanquantile(self.null, [0.025, 0.5, 0.975], axis=1)
+        low, median, high = np.quantile(self.null, [0.025, 0.5, 0.975], axis=1)
         return {
             "null": np.repeat(self.kinds, len(self.metrics)),
             "metric": np.tile(self.metrics, len(self.kinds)),
@@ -82,7 +82,7 @@ def null_models(
     other labels, so "timesteps" and "epochs" permute each unit by itself.
 
     ``p`` is two-sided: (1 + the number of nulls at least as far as the data from the median of data and nulls) /
-    (1 + repeats). It cannot be below 1 / (1 + repeats), so 19 repeats are the least for p = 0.05. There is no correction
+    (1 + repeats). It cannot be below 1 / (1 + repeats), so 19 repeats are the least for p = 0.05. It is not corrected
     for the number of metrics.
 
     Parameters
@@ -93,8 +93,9 @@ def null_models(
         By default all that the trace can have: of several units, of several time steps, and so on.
     metrics : sequence of names, or a mapping from names to functions (trace, embedding) -> number
         "intra", "inter": preservation of ``k`` neighbors. "trustworthiness", "continuity": by ranks, within units.
-        "geodesic_spearman" and "stress": see `trust`. "spread": the variance within epochs as a share of the whole.
-        They look at 200 slices and 1,000 nodes, drawn at random.
+        "geodesic_spearman" and "stress": see `trust`. These six look at 200 slices and 1,000 nodes, drawn at random.
+        "entropy": the mean intra-step entropy, by "kde". "spread": the variance within epochs as a share of the whole.
+        "silhouette": of the best communities of units.
     repeats : int
         Nulls of each type.
     k : int

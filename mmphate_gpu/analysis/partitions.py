@@ -125,4 +125,4 @@ def best_partition(
 
 def n_distinct(squares: np.ndarray) -> int:  # (n, n)
     """The number of different places."""
-    return len(np.unique((squares == 0).argmax(0)))
+    return len(np.unique((squares == 0).argmax(0))) if len(squares) else 0

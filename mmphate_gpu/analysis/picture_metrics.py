@@ -12,9 +12,13 @@ from ..embedding import Embedding
 from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..trace import Trace
 from .cloud import Cloud, cloud_of, geodesic_spearman, picture_scale, placed_nodes, stress_of
+from .communities import unit_communities
+from .entropy import entropy
 from .node_sets import NodeSets, node_sets
 from .preservation import preserved
 from .rank_quality import rank_quality
+from .refit import quiet
+from .spread import spread
 
 # Slices and nodes that the measures look at, drawn at random. A study measures dozens of pictures.
 _N_SLICES = 200
@@ -62,14 +66,33 @@ def _distances(picture: Picture) -> tuple[float, ...]:
 
 
 def _spread(picture: Picture) -> tuple[float, ...]:
-    """Squared distances from the mean of the epoch, as a share of those from the mean of all nodes."""
+    """The variance within epochs as a share of that of all nodes."""
     places = picture.embedding.coordinates
-    epoch = picture.embedding.layout.indices()[0]
-    kept = np.isfinite(places).all(1)
-    places, epoch = places[kept], np.unique(epoch[kept], return_inverse=True)[1]
-    means = np.stack([np.bincount(epoch, column) for column in places.T], 1) / np.bincount(epoch)[:, None]
-    total = ((places - places.mean(0)) ** 2).sum()
-    return (float(((places - means[epoch]) ** 2).sum() / total) if total > 0 else float("nan"),)
+    total = np.nanvar(places, axis=0, ddof=1).sum()
+    variance = spread(picture.embedding).variance
+    return (float(np.nanmean(variance) / total) if total > 0 and np.isfinite(variance).any() else float("nan"),)
+
+
+def _entropy(picture: Picture) -> tuple[float, ...]:
+    curve = entropy_curve(picture.embedding)
+    return (float(np.nanmean(curve)) if np.isfinite(curve).any() else float("nan"),)
+
+
+def entropy_curve(embedding: Embedding) -> np.ndarray:  # (E,)
+    """The intra-step entropy of each epoch, the mean over its time steps; nan for an epoch without one.
+
+    "kde" depends neither on the direction of the axes nor on the scale, in which two fits may differ.
+    """
+    with quiet():  # of few units
+        values = entropy(embedding, over="units", estimator="kde", n_bootstrap=0).values
+    counts = np.isfinite(values).sum(1)
+    return np.divide(np.nansum(values, 1), counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _silhouette(picture: Picture) -> tuple[float, ...]:
+    with quiet():
+        communities = unit_communities(picture.embedding, n_seeds=1, n_null=1, random_state=picture.seed)
+    return (float(communities.silhouette[0]),)
 
 
 # What is measured together, by the names of its numbers.
@@ -77,7 +100,9 @@ _GROUPS: dict[tuple[str, ...], Callable[[Picture], tuple[float, ...]]] = {
     ("intra", "inter"): _preservation,
     ("trustworthiness", "continuity"): _ranks,
     ("geodesic_spearman", "stress"): _distances,
+    ("entropy",): _entropy,
     ("spread",): _spread,
+    ("silhouette",): _silhouette,
 }
 METRICS = tuple(name for names in _GROUPS for name in names)
 
@@ -94,7 +119,8 @@ class Metrics:
         return list(self.functions)
 
     def __call__(self, trace: Trace, embedding: Embedding, seed: int) -> np.ndarray:  # (n_metrics,)
-        picture, values = Picture(trace, embedding, self.k, seed), {}
+        picture = Picture(trace, embedding, self.k, seed)
+        values: dict[str, float] = {}
         for names, measure in _GROUPS.items():
             if any(name in self.functions for name in names):
                 values |= dict(zip(names, measure(picture), strict=True))
@@ -108,9 +134,8 @@ def checked_metrics(metrics: Any, k: int) -> Metrics:
     if isinstance(metrics, Mapping):
         return Metrics({str(name): _checked_function(name, function) for name, function in metrics.items()}, k)
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
-        raise InputTypeError(
-            f"metrics={metrics!r}; accepted: a sequence of names, or a mapping from names to functions"
-        )
+        accepted = "accepted: a sequence of names, or a mapping from names to functions"
+        raise InputTypeError(f"metrics={metrics!r}; {accepted}")
     if not metrics:
         raise InputError(f"metrics is empty; accepted: names in {', '.join(METRICS)}")
     return Metrics({check_choice("metrics", name, METRICS): None for name in metrics}, k)

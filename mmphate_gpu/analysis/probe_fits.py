@@ -69,7 +69,7 @@ class ClassFits:
     def interval(self, evaluation: Evaluation, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Wilson's interval. If all classes are equally hard, the score has the variance of a share of this number of
         samples: all samples if the classes are equally large, and fewer otherwise."""
-        sizes = torch.bincount(labels, minlength=self.n_classes)
+        sizes = torch.bincount(labels, minlength=self.n_classes).double()
         return wilson_interval(evaluation.score, self.n_classes**2 / float((1 / sizes).sum()))
 
 

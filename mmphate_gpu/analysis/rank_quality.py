@@ -20,12 +20,12 @@ def rank_quality(sets: NodeSets, ks: list[int]) -> tuple[np.ndarray, np.ndarray]
 
     Trustworthiness lowers its score for neighbors in the picture that are far away in sample space, by the rank of
     their distance beyond k. Continuity does so for neighbors in sample space that are far away in the picture. Both
-    are 1 for a picture that keeps all neighbors, and about 0.5 for a random one with small k. The mean is over the nodes
-    that are asked: of sets that are slices (intra), or units (inter).
+    are 1 for a picture that keeps all neighbors, and near 0.5 for a random one with small k. The mean is over the
+    nodes that are asked: of sets that are slices (intra), or units (inter).
 
-    k is at most (n - 1) // 2 for a node of a set of n nodes, the largest for which the score is defined. Nodes with k = 0
-    do not count, and nan means that none counts. Equally near nodes share the lowest rank. Source: Venna and Kaski,
-    Neural Networks 19, 2006. scikit-learn's `trustworthiness` has the values of a single set.
+    k is at most (n - 1) // 2 for a node of a set of n nodes, the largest for which the score is defined. Nodes with
+    k = 0 do not count, and nan means that none counts. Equally near nodes share the lowest rank. Source: Venna and
+    Kaski, Neural Networks 19, 2006. scikit-learn's `trustworthiness` has the values of a single set.
 
     O(n log n) time for each node that is asked.
     """
@@ -77,5 +77,5 @@ def _scores(ranks: torch.Tensor, k: torch.Tensor, others: torch.Tensor) -> torch
     """1 - (ranks beyond k, added up over the k neighbors) / (the largest such sum); 0 where k is 0."""
     beyond = (ranks - k[..., None]).clamp_min(0)
     beyond.masked_fill_(torch.arange(ranks.shape[-1], device=ranks.device) >= k[..., None], 0)
-    worst = k * (2 * (others + 1) - 3 * k - 1) / 2
+    worst = (k * (2 * (others + 1) - 3 * k - 1)).double() / 2
     return torch.where(k > 0, 1 - beyond.sum(-1) / worst.clamp_min(1), 0.0)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, check_choice
 from ..record.axes import described
 from ..record.values import first_tensor
 from ..runtime.arrays import to_numpy
+from .sample_labels import TARGETS, is_real
 
 _OUTPUT = "or output= with a function of what the model returns"
 
@@ -27,15 +28,18 @@ class Performance(NamedTuple):
 class Readout:
     """The labels of P samples, and how the model's outputs are compared with them.
 
-    Integers and booleans are classes, and fractions are real targets. The model's outputs for classes are one logit a
-    class, or a single logit for the second of two classes.
+    The labels are classes, or real targets if ``target`` says so or one of them has a fraction. The model's outputs for
+    classes are one logit a class, or a single logit for the second of two classes.
     """
 
-    def __init__(self, labels: Any, loss: Callable[..., Any] | None, output: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self, labels: Any, target: str, loss: Callable[..., Any] | None, output: Callable[[Any], Any] | None
+    ) -> None:
+        check_choice("target", target, TARGETS)
         for name, function in (("loss", loss), ("output", output)):
             if function is not None and not callable(function):
                 raise InputTypeError(f"{name}={function!r} is no function; accepted: a function, or None")
-        self._labels = _checked(to_numpy("labels", labels))
+        self._labels = _checked(to_numpy("labels", labels), target)
         self._loss, self._output = loss, first_tensor if output is None else output
 
     @property
@@ -100,19 +104,18 @@ class Readout:
         return float(loss(values.double(), labels))
 
 
-def _checked(labels: np.ndarray) -> torch.Tensor:  # (P,) int64 or (P, ...) float64
+def _checked(labels: np.ndarray, target: str) -> torch.Tensor:  # (P,) int64, or (P, ...) float64
+    text = f"labels has shape {labels.shape} and dtype {labels.dtype}"
     if not labels.size or labels.ndim == 0 or labels.dtype.kind not in "biuf":
-        raise InputError(
-            f"labels has shape {labels.shape} and dtype {labels.dtype}; accepted: one integer (the class) or one real "
-            "number for each sample"
-        )
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all():
-            raise InputError("labels holds NaN or infinity; accepted: finite numbers")
+        raise InputError(f"{text}; accepted: one integer (the class) or one real number for each sample")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise InputError("labels has NaN or infinity; accepted: finite numbers")
+    if is_real(labels, target):
         return torch.from_numpy(labels.astype(np.float64))
-    if labels.ndim != 1 or labels.min() < 0:
+    classes = labels.astype(np.int64)
+    if labels.ndim != 1 or classes.min() < 0 or (classes != labels).any():
         raise InputError(
-            f"labels has shape {labels.shape} and the smallest class {labels.min()}; accepted: one class, 0 to "
-            "n_classes - 1, for each sample, numbered as the model's outputs"
+            f"{text}, and the smallest is {labels.min()}; accepted: one class for each sample, 0 to n_classes - 1, "
+            "numbered as the model's outputs"
         )
-    return torch.from_numpy(labels.astype(np.int64))
+    return torch.from_numpy(classes)

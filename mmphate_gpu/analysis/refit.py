@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..embedding import Embedding
-from ..errors import InputTypeError
+from ..errors import InputTypeError, check_number
 from ..estimator import MMPHATE
 from ..trace import Trace
 
@@ -47,7 +47,9 @@ def quiet() -> Iterator[None]:
 
 
 def seeds_of(random_state: int | None, n: int) -> list[int]:
-    """``n`` seeds that follow from ``random_state``."""
+    """``n`` seeds that follow from ``random_state``, which is checked."""
+    if random_state is not None:
+        check_number("random_state", random_state, low=0, high=2**63 - 1, integer=True)
     return np.random.default_rng(random_state).integers(2**31, size=n).tolist()
 
 

@@ -13,6 +13,7 @@ from ..errors import InputError, InputTypeError, check_number
 from ..record.carried_state import MISFITS
 from ..record.layers import find_module, unwrapped
 from ..record.probe import Batch, Probe
+from ..record.saved import kept_versions
 from ..record.undisturbed import undisturbed
 from .split_run import Call, Change, recurrent_module
 
@@ -90,7 +91,12 @@ class ReplacedRuns:
         def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             calls.append(Call.of_hook(self._name, module, args, kwargs, output))
 
-        output = self._run(batch, keep)
+        with undisturbed(self.model):
+            handle = self._module.register_forward_hook(keep, with_kwargs=True)
+            try:
+                output = self._run(batch)
+            finally:
+                handle.remove()
         if len(calls) != 1:
             raise InputError(
                 f"layer {self._name!r} ran {len(calls)} times in one forward of the probe; accepted: a layer that runs "
@@ -100,16 +106,26 @@ class ReplacedRuns:
 
     def _forward(self, batch: Batch, value: Any) -> torch.Tensor:
         """What is read if the layer returns ``value``, or what it does by itself if that is None."""
-        return self._run(batch, lambda *_: value)
+        with undisturbed(self.model), _returning(self._module, value):
+            return self._run(batch)
 
-    def _run(self, batch: Batch, hook: Callable[..., Any]) -> torch.Tensor:
-        with undisturbed(self.model):
-            handle = self._module.register_forward_hook(hook, with_kwargs=True)
-            try:
-                # A copy, because the output may be a buffer, which is restored when the block ends.
-                return self._read(unwrapped(self.model)(*batch.args, **batch.kwargs)).clone()
-            finally:
-                handle.remove()
+    def _run(self, batch: Batch) -> torch.Tensor:
+        # A copy, because the output may be a buffer, which is restored after the forward.
+        return self._read(unwrapped(self.model)(*batch.args, **batch.kwargs)).clone()
+
+
+@contextmanager
+def _returning(module: nn.Module, value: Any) -> Iterator[None]:
+    """Have ``module`` return ``value``, if that is not None, without running its forward."""
+    attributes = vars(module)
+    before = {name: attributes[name] for name in ("forward",) if name in attributes}
+    if value is not None:
+        attributes["forward"] = lambda *_, **__: value
+    try:
+        yield
+    finally:
+        attributes.pop("forward", None)
+        attributes |= before
 
 
 @contextmanager
@@ -118,7 +134,7 @@ def with_weights(model: nn.Module, state_dict: Any, name: str) -> Iterator[None]
     if state_dict is None:
         yield
         return
-    with undisturbed(model):
+    with kept_versions((*model.parameters(), *model.buffers())), undisturbed(model):
         try:
             model.load_state_dict(state_dict)
         except (RuntimeError, TypeError, AttributeError) as error:

@@ -70,11 +70,12 @@ def sample_labels(trace: Trace, labels: Any, target: str = "auto") -> SampleLabe
         raise InputTypeError(f"labels has dtype {values.dtype}; accepted: integers, real numbers, booleans or text")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError("labels has NaN or infinity; accepted: finite numbers, integers or text")
-    make = _real_numbers if _is_real(values, target) else _classes
+    make = _real_numbers if is_real(values, target) else _classes
     return make(values, trace.data.device)
 
 
-def _is_real(values: np.ndarray, target: str) -> bool:
+def is_real(values: np.ndarray, target: str) -> bool:
+    """Whether ``values`` are real numbers and no classes; ``target`` is "auto", "classes" or "real"."""
     fractions = values.dtype.kind == "f" and bool((values != np.trunc(values)).any())
     return target == "real" or (target == "auto" and fractions)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +16,7 @@ LEAST_SERIES = 4
 
 
 def shuffled(trace: Trace, name: str, rng: np.random.Generator) -> Trace:
-    """One null trace of the type ``name``, whose draws come from ``rng``. Only this copy of the trace is made.
-
-    * "units" permutes the units of each slice. It keeps the states of each slice, and destroys the identity of units
-      from slice to slice.
-    * "timesteps" permutes the time steps of each unit in each epoch. It keeps the states that a unit has in an epoch,
-      and destroys their order and which states of the units occur together.
-    * "epochs" permutes the epochs of each unit as a whole. It keeps every sequence within an epoch and the states that a
-      unit has in all, and destroys the course of training and which epochs of the units occur together.
-    * "phase" turns the Fourier phases of each series (unit, sample) by independent random angles: along the time steps
-      of each epoch, or along the epochs if there are fewer than 4 time steps. It keeps the mean and the power spectrum
-      of every series, and destroys correlations between series and everything that is not linear.
-
-    The method does not use the order of slices. A permutation of slices that all units share would therefore give the
-    same picture with other labels, which is why "timesteps" and "epochs" permute each unit by itself.
-    """
+    """One null trace of the type ``name``, as `null_models` describes it. Only this copy of the trace is made."""
     return NULLS[name](trace, rng)
 
 
@@ -66,13 +53,15 @@ def _grid(trace: Trace) -> np.ndarray:  # (E, T, M)
 def _moved(trace: Trace, index: tuple[np.ndarray, ...]) -> Trace:
     """The trace whose node (e, t, m) has the samples that the node at ``index`` of (e, t, m) has."""
     places = tuple(torch.from_numpy(np.ascontiguousarray(part)).to(trace.data.device) for part in index)
-    return replace(trace, data=trace.data[places], mask=None if trace.mask is None else trace.mask[places])
+    arrays: dict[str, Any] = {"data": trace.data} | ({} if trace.mask is None else {"mask": trace.mask})
+    return replace(trace, **{name: array[places] for name, array in arrays.items()})
 
 
 def _phase(trace: Trace, rng: np.random.Generator) -> Trace:
     axis = 1 if trace.n_timesteps >= LEAST_SERIES else 0
-    values = torch.fft.rfft(trace.data, dim=axis)
-    angles = torch.from_numpy(rng.uniform(0, 2 * np.pi, tuple(values.shape))).to(trace.data.device)
+    data: Any = trace.data
+    values = torch.fft.rfft(data, dim=axis)
+    angles = torch.from_numpy(rng.uniform(0, 2 * np.pi, tuple(values.shape))).to(data.device)
     turns = torch.polar(torch.ones_like(angles), angles).to(values.dtype)
     # The mean, and the alternating part of a series of even length, are real and have no phase.
     turns.select(axis, 0).fill_(1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ from ..estimator import MMPHATE
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from ..trace import Trace, as_trace
-from .entropy import entropy
-from .picture_metrics import Metric, Metrics, checked_metrics
+from .picture_metrics import Metric, Metrics, checked_metrics, entropy_curve
 from .progress import progress
-from .refit import disparity, quiet, refitted, seeds_of, study_estimator
+from .refit import disparity, refitted, seeds_of, study_estimator
 from .result import Result, long_columns
 
 AXES_OF = {"timesteps": "timestep", "epochs": "epoch", "units": "unit", "samples": "sample"}
 PROCRUSTES = "procrustes"
+_NODE_AXES = ("epoch", "timestep", "unit")
+_EVEN = ("epoch", "timestep")  # the parts of these axes are evenly spaced
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,12 +47,11 @@ class SubsampleStudy(Result):
         return long_columns(axes, value=self.values, full=full)
 
     def _summary(self) -> str:
-        away = np.nanmean(self.values[:, :, self.metrics.index(PROCRUSTES)], axis=1)
+        away = np.mean(self.values[:, :, self.metrics.index(PROCRUSTES)], axis=1)
         parts = [f"{size} at {value:.2g}" for size, value in zip(self.sizes, away, strict=True)]
         floor = self.full[self.metrics.index(PROCRUSTES)]
-        return (
-            f"Procrustes to the picture of all {self.over} by number: {', '.join(parts)}; another seed at {floor:.2g}"
-        )
+        text = f"Procrustes to the picture of all {self.over} by number: {', '.join(parts)}"
+        return f"{text}; another seed at {floor:.2g}"
 
 
 @isolated()
@@ -78,7 +78,8 @@ def subsample_study(
     * *procrustes* is the disparity of the nodes that the part and the whole have in common: 0 for equal pictures, 1 at
       most. ``full`` has that of a second fit of the whole with another seed, which is what chance alone does.
     * The other metrics compare the picture of the part with the part. ``full`` has those of the whole.
-    * *curves* are entropies over units (`entropy`), means over the time steps. Fewer units have less entropy.
+    * *curves* are intra-step entropies (`entropy` over units, by "kde"), means over the time steps. The estimate
+      depends on the number of units, so with ``over="units"`` compare parts of one size.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ def subsample_study(
 
     Notes
     -----
-    2 + repeats * len(rates) fits. A part is in memory while it is embedded.
+    At most 2 + repeats * len(rates) fits: equal parts are embedded once. A part is in memory while it is embedded.
 
     Examples
     --------
@@ -136,11 +137,12 @@ def subsample_study(
         floor = disparity(study.whole.coordinates, refitted(trace, model, other).coordinates)
         advance()
         parts = []
-        for size in np.repeat(counts, repeats):
-            parts.append(study.of_part({axis: _drawn(trace, axis, int(size), rng)}))
-            advance()
+        for size in counts.tolist():
+            for index in _draws(trace, axis, size, repeats, rng):
+                parts.append(study.of_part(axis, index))
+                advance()
     values, curves = (np.reshape(part, (len(counts), repeats, -1)) for part in zip(*parts, strict=True))
-    full, full_curve = np.append(chosen(trace, study.whole, seed), floor), _entropy_curve(study.whole)
+    full, full_curve = np.append(chosen(trace, study.whole, seed), floor), entropy_curve(study.whole)
     return SubsampleStudy(
         over=over,
         rates=counts / len(getattr(trace, axis)),
@@ -163,22 +165,27 @@ class _Study:
     estimator: MMPHATE
     metrics: Metrics
     seed: int
+    done: dict[bytes, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # by the indices of the part
 
-    def of_part(self, index: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:  # (n_metrics + 1,), (E,)
-        """The metrics, with Procrustes, and the entropy of each epoch of the part at ``index`` of an axis."""
-        part = self.trace.subsample(**{f"{axis}s": chosen for axis, chosen in index.items()})
+    def of_part(self, axis: str, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n_metrics + 1,), (E,)
+        """The metrics, with Procrustes, and the entropy of each epoch of the part at ``index`` of an axis.
+
+        A part that was drawn before has the same numbers, and is not embedded again.
+        """
+        key = index.tobytes()
+        if key not in self.done:
+            self.done[key] = self._measured(axis, index)
+        return self.done[key]
+
+    def _measured(self, axis: str, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        part = self.trace.subsample(**{f"{axis}s": index})
         picture = refitted(part, self.estimator, self.seed)
-        every = [index.get(axis, np.arange(len(getattr(self.trace, axis)))) for axis in ("epoch", "timestep", "unit")]
+        every = [index if name == axis else np.arange(len(getattr(self.trace, name))) for name in _NODE_AXES]
         nodes = np.ravel_multi_index(np.ix_(*every), self.trace.shape[:3]).ravel()
         away = disparity(self.whole.coordinates[nodes], picture.coordinates)
         curve = np.full(self.trace.n_epochs, np.nan)
-        curve[every[0]] = _entropy_curve(picture)
+        curve[every[0]] = entropy_curve(picture)
         return np.append(self.metrics(part, picture, self.seed), away), curve
-
-
-def _entropy_curve(embedding: Embedding) -> np.ndarray:  # (E,)
-    with quiet():
-        return entropy(embedding, over="units").values.mean(1)
 
 
 def _checked_sizes(trace: Trace, axis: str, rates: Any, sizes: Any) -> np.ndarray:  # (R,)
@@ -190,19 +197,20 @@ def _checked_sizes(trace: Trace, axis: str, rates: Any, sizes: Any) -> np.ndarra
         counts = [int(check_number("sizes", n, low=1, high=whole, integer=True)) for n in np.atleast_1d(sizes).tolist()]
     if not counts:
         raise InputError(f"{'rates' if sizes is None else 'sizes'} is empty; accepted: at least one number")
-    slices = trace.n_slices // whole if axis in ("epoch", "timestep") else trace.n_slices
-    least = min(counts) if axis in ("epoch", "timestep") else 1
+    slices = trace.n_slices // whole if axis in _EVEN else trace.n_slices
+    least = min(counts) if axis in _EVEN else 1
     if slices * least < 2:
         raise InputError(f"a part with {least} {axis}(s) has a single slice; accepted: parts of at least 2 slices")
     return np.array(counts)
 
 
-def _drawn(trace: Trace, axis: str, size: int, rng: np.random.Generator) -> np.ndarray:  # (size,)
-    """The indices of a part: evenly spaced, or random, of each class in proportion."""
+def _draws(
+    trace: Trace, axis: str, size: int, repeats: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:  # (size,), ascending
+    """The indices of ``repeats`` parts: evenly spaced, or random, of each class in proportion."""
     whole = len(getattr(trace, axis))
-    places = np.minimum((np.arange(size) + rng.random()) * (whole / size), whole - 1).astype(np.int64)
-    if axis in ("epoch", "timestep"):
-        return places
     labels = trace.label if axis == "sample" and trace.label is not None else np.zeros(whole)
-    # In an order by class, evenly spaced places take of each class its share.
-    return np.sort(np.lexsort((rng.random(whole), labels))[places])
+    for first in (np.arange(repeats) + rng.random()) / repeats:  # as a share of the distance of two
+        places = np.minimum((np.arange(size) + first) * (whole / size), whole - 1).astype(np.int64)
+        # In an order by class, evenly spaced places take of each class its share.
+        yield places if axis in _EVEN else np.sort(np.lexsort((rng.random(whole), labels))[places])

@@ -80,7 +80,7 @@ def trust(
     seeds: int = 0,
     estimator: MMPHATE | None = None,
     normalize: bool = True,
-    n_slices: int | None = 500,
+    n_slices: int | None = 200,
     n_nodes: int = 2000,
     random_state: int | None = None,
     verbose: int = 0,
@@ -88,8 +88,8 @@ def trust(
 ) -> Trust:
     """Compare a picture with the trace that it shows.
 
-    Sample space has a point for each node: its samples, z-scored. Distances are Euclidean in both spaces. Intra compares
-    the units of each slice, and inter the slices of each unit.
+    Sample space has a point for each node: its samples, z-scored. Distances are Euclidean in both spaces. Intra
+    compares the units of each slice, and inter the slices of each unit.
 
     * *Preservation* is the share of nearest neighbors that are kept: `neighborhood_preservation`, published.
     * *Trustworthiness* and *continuity* (published) say how far away false and lost neighbors are, by ranks: 1 is
@@ -117,8 +117,8 @@ def trust(
     seeds : int
         Number of refits: 0, or at least 2.
     estimator : MMPHATE, optional
-        Its settings are those of the refits. If it is fitted, it is the fit of ``embedding``. By default the refits have
-        1,000 landmarks.
+        Its settings are those of the refits. If it is fitted, it is the fit of ``embedding``. By default the refits
+        have 1,000 landmarks.
     normalize : bool
         Whether sample space is z-scored. False takes the samples as they were recorded.
     n_slices : int or None
@@ -152,6 +152,7 @@ def trust(
     """
     trace = as_trace(trace)
     _check_numbers(seeds=seeds, n_slices=n_slices, n_nodes=n_nodes)
+    refit_seeds = seeds_of(random_state, seeds)
     sets = node_sets(trace, embedding, normalize=normalize, n_slices=n_slices, random_state=random_state)
     ks = np.unique(np.minimum(checked_ks(k, 2**31), trace.n_slices - 1)).tolist()
     settings = {"n_slices": sets.n_queries, "n_nodes": n_nodes, "normalize": normalize, "random_state": random_state}
@@ -164,7 +165,7 @@ def trust(
         advance()
         distances = _distance_measures(sets, n_nodes, np.random.default_rng(random_state))
         advance()
-        spread = _seed_procrustes(trace, model, seeds_of(random_state, seeds), advance) if seeds else None
+        spread = _seed_procrustes(trace, model, refit_seeds, advance) if seeds else None
     return Trust(
         preservation_k=np.array(ks),
         intra=intra,

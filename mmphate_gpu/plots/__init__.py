@@ -3,4 +3,7 @@
 from .curve import entropy
 from .scatter import panels
 
-__all__ = ["entropy", "panels"]
+__all__ = [
+    "entropy",
+    "panels",
+]

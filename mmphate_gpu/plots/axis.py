@@ -72,18 +72,20 @@ def _ranks(labels: np.ndarray, most: int) -> Iterator[np.ndarray]:
     if n <= most:
         yield np.arange(n)
     for few in range(min(n - 1, most), 1, -1):
-        yield _round_ranks(labels, few)
+        yield from _round_ranks(labels, few)
     yield from (np.array([0, n - 1]), np.zeros(1, dtype=int))
 
 
-def _round_ranks(labels: np.ndarray, most: int) -> np.ndarray:
-    """Indices of round numbers and of both ends, if at least three labels are round; else every few."""
-    if len(labels) > 1 and evenly_spaced(labels) and labels[0] < labels[-1]:
-        index = np.flatnonzero(np.isin(labels, round_ticks(labels, most - 1)))
-        if len(index) > 2:
-            return index
+def _round_ranks(labels: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """Indices of both ends and of round numbers, if all are labels; then every few, with and without the last."""
+    if evenly_spaced(labels) and labels[0] < labels[-1]:
+        index = np.flatnonzero(np.isin(labels, ticks := round_ticks(labels, most - 1)))
+        if 2 < len(index) == len(ticks):
+            yield index
     index = every_few(len(labels), most)
-    return with_last(index, len(labels) - 1) if len(index) > 1 else index
+    if len(index) > 1:
+        yield with_last(index, len(labels) - 1)
+    yield index
 
 
 def _first_fit(candidates: Iterator[tuple[np.ndarray, list[str]]], fits: Fits) -> tuple[np.ndarray, list[str]]:
@@ -134,12 +136,16 @@ def _by_date(figure: Figure, labels: np.ndarray, inches: float) -> Ticks:
 
 def value_ticks(values: np.ndarray, most: int = 5) -> Ticks:
     """An axis with room for all finite ``values``. A curve that changes only by rounding is level in the middle."""
+    return ticks_within(*value_limits(values), most)
+
+
+def ticks_within(low: float, high: float, most: int) -> Ticks:
+    """An axis from ``low`` to ``high``, with ticks at about ``most`` round numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    low, high = value_limits(values)
     ticks = np.asarray(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
     ticks = ticks[(ticks >= low) & (ticks <= high)]
-    return Ticks(values, (low, high), ticks, texts(ticks))
+    return Ticks(ticks, (low, high), ticks, texts(ticks))
 
 
 def value_limits(values: np.ndarray) -> tuple[float, float]:

@@ -9,7 +9,10 @@ from .colors import Coloring
 from .layout import Place
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+MISSING = "#c4c4c4"
 
 
 def draw_key(figure: Figure, place: Place, coloring: Coloring) -> None:
@@ -18,11 +21,16 @@ def draw_key(figure: Figure, place: Place, coloring: Coloring) -> None:
 
 
 def _legend(figure: Figure, place: Place, coloring: Coloring) -> None:
+    colors = coloring.cmap(coloring.norm(coloring.ticks))
+    draw_names(figure, place, [dot(color) for color in colors], coloring.names)
+
+
+def dot(color: Any, marker: str = "o") -> Any:
+    """A dot, or another marker, for a key."""
     from matplotlib.lines import Line2D
 
-    colors = coloring.cmap(coloring.norm(coloring.ticks))
-    dot: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 5.5, "markeredgewidth": 0}
-    draw_names(figure, place, [Line2D([], [], color=color, **dot) for color in colors], coloring.names)
+    style: dict[str, Any] = {"marker": marker, "linestyle": "", "markersize": 5.5, "markeredgewidth": 0}
+    return Line2D([], [], color=color, **style)
 
 
 def draw_names(figure: Figure, place: Place, handles: list[Any], names: list[str]) -> None:
@@ -36,6 +44,19 @@ def draw_names(figure: Figure, place: Place, handles: list[Any], names: list[str
     )  # fmt: skip
     for entry, name in zip(legend.get_texts(), names, strict=True):
         entry.set_text(name)
+
+
+def show_missing(axes: Axes) -> None:
+    """Make the ground of ``axes`` gray and hatched, which shows where cells have no value."""
+    axes.set_facecolor(MISSING)
+    axes.patch.set(hatch="////", edgecolor="white", linewidth=0)
+
+
+def missing_patch() -> Any:
+    """The ground of `show_missing` for a key."""
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=MISSING, edgecolor="white", hatch="////", linewidth=0)
 
 
 def _bar(figure: Figure, place: Place, coloring: Coloring) -> None:

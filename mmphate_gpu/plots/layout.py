@@ -54,9 +54,11 @@ def beside(figure: Figure, place: Place, gap: float, width: float) -> Place:
 
 
 def title_above(figure: Figure, place: Place, title: str, inches: float = 0.1) -> None:
-    """Write ``title`` at the left edge of ``place``, ``inches`` above it."""
+    """Write ``title`` at the left edge of ``place``, ``inches`` above it, as large as the figure is wide."""
     bottom = place[1] + place[3] + inches / figure.get_figheight()
-    figure.text(place[0], bottom, title, fontsize=TITLE_SIZE, color=INK, ha="left", va="bottom")
+    room = (1 - place[0]) * figure.get_figwidth() - 0.08
+    size = TITLE_SIZE * min(1.0, room / max(text_width(figure, title, TITLE_SIZE), 0.01))
+    figure.text(place[0], bottom, title, fontsize=size, color=INK, ha="left", va="bottom")
 
 
 def text_width(figure: Figure, text: str, size: float) -> float:

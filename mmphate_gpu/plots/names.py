@@ -10,7 +10,14 @@ import numpy as np
 # Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators. They have no glyph,
 # and some of them are not allowed in an .svg file.
 INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
+# Names of entropies by what they are over.
+ENTROPIES = {"units": "Intra-step entropy", "timesteps": "Inter-step entropy"}
 BYTE_ORDER_MARK = "\ufeff"  # matplotlib cannot write it into a .pdf
+
+
+def entropy_unit(base: float) -> str:
+    """The name of the unit of an entropy whose logarithm has ``base``."""
+    return {2: "bits", np.e: "nats", 10: "bans"}.get(base, f"base {base:g}")
 
 
 def texts(labels: np.ndarray, width: int = 10) -> list[str]:  # (n,)
