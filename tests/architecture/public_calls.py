@@ -141,6 +141,6 @@ NOT_CALLED = {
     *("Recorder", "every", "load_trace", "save_trace"),  # tests/record and tests/trace call these
     "to_cupy",  # needs a GPU
     *("Trace", "Landmarks", "Embedding", "MDSResult", "Placement", "Plan", "Params"),  # classes of inputs and results
-    *("InputError", "InputTypeError", "show_config", "__version__"),
+    *("InputError", "InputTypeError", "PictureWarning", "show_config", "__version__"),
     *("analysis", "datasets", "plots", "reference"),  # modules, whose functions are called
 }

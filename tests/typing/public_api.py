@@ -25,6 +25,7 @@ from mmphate_gpu import (
     LiveEmbedding,
     MDSResult,
     Params,
+    PictureWarning,
     Placement,
     Plan,
     Recorder,
@@ -170,3 +171,7 @@ def plans(trace: Trace) -> None:
 
 def errors(of_value: InputError, of_type: InputTypeError) -> tuple[ValueError, TypeError]:
     return of_value, of_type
+
+
+def warned(of_picture: PictureWarning) -> UserWarning:
+    return of_picture
