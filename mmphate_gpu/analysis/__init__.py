@@ -5,16 +5,11 @@ from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_u
 from .communities import UnitCommunities, unit_communities
 from .compression import CompressionKinds, compression_kind
 from .entropy import Entropy, entropy, trace_entropy
-from .importance import UnitImportance, unit_importance
 from .follows import Follows, follows
+from .importance import UnitImportance, unit_importance
 from .label_information import LabelInformation, label_information
 from .linear_probe import LinearProbe, linear_probe
 from .null_models import NullModels, null_models
-from .label_information import LabelInformation, label_information
-from .label_information import LabelInformation, label_information
-from .linear_probe import LinearProbe, linear_probe
-from .compression import CompressionKinds, compression_kind
-from .follows import Follows, follows
 from .phases import Phases, phases
 from .preservation import neighborhood_preservation
 from .spread import Displacement, Spread, displacement, spread
@@ -28,7 +23,6 @@ __all__ = [
     "Displacement",
     "Entropy",
     "Follows",
-    "LabelInformation",
     "LabelInformation",
     "LinearProbe",
     "NullModels",
@@ -48,7 +42,6 @@ __all__ = [
     "entropy",
     "follows",
     "label_information",
-    "label_information",
     "linear_probe",
     "most_active_class",
     "neighborhood_preservation",
@@ -60,12 +53,4 @@ __all__ = [
     "trust",
     "unit_communities",
     "unit_importance",
-    "CompressionKinds",
-    "Follows",
-    "Phases",
-    "compression_kind",
-    "follows",
-    "most_active_class",
-    "neighborhood_preservation",
-    "phases",
 ]
