@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
 import numpy as np
 import torch
 
 from ..errors import InputError, check_number
-from ..linalg.safe_scale import safe_scale
 from ..ops.chunks import Chunk, pair_chunks
 from ..ops.distances import chunk_distances
 from ..ops.scatter_sum import scatter_sum
-from ..runtime.arrays import real_tensor, to_numpy
+from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
-from ..slices import unit_major
-from ..trace import Trace, as_trace, flat_points, normalize
+from ..trace import as_trace
+from .node_sets import NodeSets, Sets, node_sets
 
 # Pairs per chunk. A pair takes at most 60 bytes for two float64 distances, copies of them for ties, and masks, so a
 # chunk stays under 64 MiB.
@@ -24,16 +23,18 @@ _CHUNK_PAIRS = 2**20
 
 
 @overload
-def neighborhood_preservation(trace: Any, embedding: Any, k: int) -> tuple[float, float]: ...
+def neighborhood_preservation(trace: Any, embedding: Any, k: int, *, normalize: bool = True) -> tuple[float, float]: ...
 
 
 @overload
-def neighborhood_preservation(trace: Any, embedding: Any, k: Sequence[int]) -> list[tuple[float, float]]: ...
+def neighborhood_preservation(
+    trace: Any, embedding: Any, k: Sequence[int], *, normalize: bool = True
+) -> list[tuple[float, float]]: ...
 
 
 @isolated()
 def neighborhood_preservation(
-    trace: Any, embedding: Any, k: int | Sequence[int]
+    trace: Any, embedding: Any, k: int | Sequence[int], *, normalize: bool = True
 ) -> tuple[float, float] | list[tuple[float, float]]:
     """Share of the k nearest neighbors in sample space that are also the k nearest in the embedding.
 
@@ -54,6 +55,9 @@ def neighborhood_preservation(
         Row ``slice * n_units + unit`` has the node of this slice and unit, or NaN if the node has no place.
     k : int or sequence of int
         1 to S - 1; several are computed in one pass.
+    normalize : bool
+        Whether sample space is z-scored, as in the table of the MM-PHATE paper. False takes the samples as they were
+        recorded, as M-PHATE does.
 
     Returns
     -------
@@ -67,7 +71,8 @@ def neighborhood_preservation(
 
     Notes
     -----
-    Runs on the trace's device in float64: O(M S^2 (P + C)) time, about 64 MiB of temporaries. Deterministic.
+    Runs on the trace's device in float64: O(M S^2 (P + C)) time, a few hundred MiB of temporaries and no copy of the
+    trace, which may be read block by block. Deterministic.
 
     Examples
     --------
@@ -76,16 +81,12 @@ def neighborhood_preservation(
     >>> intra, inter = neighborhood_preservation(walk, walk.data.reshape(80, 6)[:, :2], k=3)
     """
     trace = as_trace(trace)
-    ks = _checked_ks(k, trace.n_slices)
-    points = _z_scored(trace)  # (S, M, P)
-    places = _places(embedding, trace)  # (S, M, C)
-    intra = _intra(points, places, ks)
-    inter = _shares(unit_major(points), unit_major(places), ks)
-    pairs = list(zip(intra, inter, strict=True))
+    sets = node_sets(trace, embedding, normalize=normalize)
+    pairs = preserved(sets, checked_ks(k, trace.n_slices))
     return pairs if np.ndim(k) else pairs[0]
 
 
-def _checked_ks(k: int | Sequence[int], n_slices: int) -> list[int]:
+def checked_ks(k: int | Sequence[int], n_slices: int) -> list[int]:
     values = to_numpy("k", k).tolist() if isinstance(k, np.ndarray | torch.Tensor) else k
     values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     if not values:
@@ -94,68 +95,47 @@ def _checked_ks(k: int | Sequence[int], n_slices: int) -> list[int]:
     return [int(check_number("k", value, low=1, high=n_slices - 1, integer=True)) for value in values]
 
 
-def _places(embedding: Any, trace: Trace) -> torch.Tensor:  # (S, M, C)
-    coordinates = real_tensor("embedding", getattr(embedding, "coordinates", embedding))
-    if coordinates.ndim != 2 or coordinates.shape[0] != trace.n_nodes or coordinates.shape[1] == 0:
-        raise InputError(
-            f"embedding has shape {tuple(coordinates.shape)}; accepted: ({trace.n_nodes}, n_components), "
-            "one row per (slice, unit) of the trace"
-        )
-    good = coordinates.isfinite() | coordinates.isnan().all(1, keepdim=True)
-    if not bool(good.all()):
-        row = int(torch.nonzero(~good)[0, 0])
-        accepted = "finite numbers, or NaN in the whole row"
-        raise InputError(f"embedding is not finite in row {row} (the first such row); accepted: {accepted}")
-    coordinates = coordinates.to(trace.data.device, torch.float64)
-    coordinates = coordinates * safe_scale(coordinates.nan_to_num(0))  # neighbors do not depend on the scale
-    return coordinates.reshape(trace.n_slices, trace.n_units, -1)
+def preserved(sets: NodeSets, ks: list[int]) -> list[tuple[float, float]]:
+    """(intra, inter) for each of ``ks``, over the nodes that are asked."""
+    others = sets.trace.n_units - 1
+    intra = _shares(sets.of_slices(), [min(k, others) for k in ks]) if others else [float("nan")] * len(ks)
+    inter = _shares(sets.of_units(), ks, sets.n_queries)
+    return list(zip(intra, inter, strict=True))
 
 
-def _z_scored(trace: Trace) -> torch.Tensor:  # (S, M, P)
-    """(x - mean) / (deviation + 1e-8) over the present samples, with ddof 1; 0 for dead units.
+def _shares(groups: Iterable[Sets], ks: list[int], n_queries: int | None = None) -> list[float]:
+    """For each k, the mean of |common k nearest| / k over the first ``n_queries`` nodes (default: all) of every set.
 
-    Masked samples are NaN, and so are all samples of a node with fewer than two.
+    Nodes with neighbors count. k is at most the number of nodes that a node can be compared with.
     """
-    values = flat_points(trace)
-    count = (~values.isnan()).sum(-1, keepdim=True)
-    values -= values.nansum(-1, keepdim=True) / count
-    squares = values.square_().nansum(-1, keepdim=True)
-    population, sample = (squares / count).sqrt(), (squares / (count - 1).clamp_min(1)).sqrt()
-    return normalize(trace).mul_(population / (sample + 1e-8))
+    totals, counted = np.zeros((len(ks), max(ks) + 1)), 0  # common neighbors, by the number of neighbors
+    for points, places in groups:
+        masked = any(bool(stack.isnan().any()) for stack in (points, places))
+        n_sets, n_points, _ = points.shape
+        for chunk in pair_chunks(n_sets, n_points, _CHUNK_PAIRS, rows=slice(0, n_queries or n_points)):
+            common, some = _common(distance_pair(Sets(points, places), chunk, masked), ks)
+            totals, counted = totals + common, counted + some
+    means = (totals[:, 1:] / np.arange(1, totals.shape[1])).sum(1) / max(counted, 1)
+    return means.tolist() if counted else [float("nan")] * len(ks)
 
 
-def _intra(points: torch.Tensor, places: torch.Tensor, ks: list[int]) -> list[float]:
-    others = points.shape[1] - 1
-    if others == 0:
-        return [float("nan")] * len(ks)
-    return _shares(points, places, [min(k, others) for k in ks])
+def _common(pair: list[torch.Tensor], ks: list[int]) -> tuple[np.ndarray, int]:
+    """Common neighbors of the nodes of a chunk, added up by their number of neighbors, and how many nodes have some."""
+    others = pair[0].isfinite().sum(-1, keepdim=True)  # (B, r, 1)
+    near = [_Nearest(distances, max(ks)) for distances in pair]
+    sums = []
+    for k in ks:
+        most = others.clamp(max=k)
+        common = (near[0].mask(most) & near[1].mask(most)).sum(-1).double()
+        sums.append(scatter_sum(most.flatten(), common.flatten(), max(ks) + 1))
+    return torch.stack(sums).cpu().numpy(), int((others > 0).sum())
 
 
-def _shares(points: torch.Tensor, places: torch.Tensor, ks: list[int]) -> list[float]:
-    """For each k, the mean of |common k nearest| / k over the points of (B, n, p) and (B, n, C) with neighbors.
-
-    k is at most the number of points that a point can be compared with.
-    """
-    n_sets, n_points, _ = points.shape
-    totals, counted = points.new_zeros(len(ks), max(ks) + 1), 0  # common neighbors, by the number of neighbors
-    masked = any(bool(stack.isnan().any()) for stack in (points, places))
-    for chunk in pair_chunks(n_sets, n_points, _CHUNK_PAIRS):
-        pair = _distances(points, places, chunk, masked)
-        others = pair[0].isfinite().sum(-1, keepdim=True)  # (B, r, 1)
-        near = [_Nearest(distances, max(ks)) for distances in pair]
-        counted += int((others > 0).sum())
-        for i, k in enumerate(ks):
-            most = others.clamp(max=k)
-            common = (near[0].mask(most) & near[1].mask(most)).sum(-1).double()
-            totals[i] += scatter_sum(most.flatten(), common.flatten(), totals.shape[1])
-    sums = (totals[:, 1:] / torch.arange(1, totals.shape[1], device=totals.device)).sum(1)
-    return [total / counted if counted else float("nan") for total in sums.tolist()]
-
-
-def _distances(points: torch.Tensor, places: torch.Tensor, chunk: Chunk, masked: bool) -> list[torch.Tensor]:
+def distance_pair(sets: Sets, chunk: Chunk, masked: bool) -> list[torch.Tensor]:
     """Distances in both spaces (B, r, n) of the points of ``chunk``; infinite to itself, and in both spaces to points
     that share no sample or have no place."""
-    pair = [chunk_distances(points, chunk, to_itself=torch.inf, masked=masked), chunk_distances(places, chunk)]
+    near = chunk_distances(sets.points, chunk, to_itself=torch.inf, masked=masked)
+    pair = [near, chunk_distances(sets.places, chunk)]
     if masked:
         pair[0].masked_fill_(pair[1].isnan(), torch.inf)
     pair[1].masked_fill_(pair[0].isinf(), torch.inf)

@@ -1,0 +1,147 @@
+"""Numbers that describe a picture of a trace, by name: what null models and smaller traces are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..embedding import Embedding
+from ..errors import InputError, InputTypeError, check_choice, check_number
+from ..trace import Trace
+from .cloud import Cloud, cloud_of, geodesic_spearman, picture_scale, placed_nodes, stress_of
+from .communities import unit_communities
+from .entropy import entropy
+from .node_sets import NodeSets, node_sets
+from .preservation import preserved
+from .rank_quality import rank_quality
+from .refit import quiet
+from .spread import spread
+
+# Slices and nodes that the measures look at, drawn at random. A study measures dozens of pictures.
+_N_SLICES = 200
+_N_NODES = 1000
+
+Metric = Callable[[Trace, Embedding], float]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A trace and its embedding, with what the measures need."""
+
+    trace: Trace
+    embedding: Embedding
+    k: int
+    seed: int
+
+    @property
+    def sets(self) -> NodeSets:
+        return node_sets(self.trace, self.embedding, n_slices=_N_SLICES, random_state=self.seed)
+
+    @property
+    def ks(self) -> list[int]:
+        return [min(self.k, self.trace.n_slices - 1)]
+
+    @property
+    def cloud(self) -> Cloud:
+        sets = self.sets
+        nodes = np.random.default_rng(self.seed).permutation(placed_nodes(sets))[None, :_N_NODES]
+        return cloud_of(sets, nodes)
+
+
+def _preservation(picture: Picture) -> tuple[float, ...]:
+    return preserved(picture.sets, picture.ks)[0]
+
+
+def _ranks(picture: Picture) -> tuple[float, ...]:
+    trustworthiness, continuity = rank_quality(picture.sets, picture.ks)
+    return trustworthiness[1, 0], continuity[1, 0]
+
+
+def _distances(picture: Picture) -> tuple[float, ...]:
+    cloud = picture.cloud
+    return geodesic_spearman(cloud)[0], float(stress_of(cloud, picture_scale(cloud))[0])
+
+
+def _spread(picture: Picture) -> tuple[float, ...]:
+    """The variance within epochs as a share of that of all nodes."""
+    places = picture.embedding.coordinates
+    total = np.nanvar(places, axis=0, ddof=1).sum()
+    variance = spread(picture.embedding).variance
+    return (float(np.nanmean(variance) / total) if total > 0 and np.isfinite(variance).any() else float("nan"),)
+
+
+def _entropy(picture: Picture) -> tuple[float, ...]:
+    curve = entropy_curve(picture.embedding)
+    return (float(np.nanmean(curve)) if np.isfinite(curve).any() else float("nan"),)
+
+
+def entropy_curve(embedding: Embedding) -> np.ndarray:  # (E,)
+    """The intra-step entropy of each epoch, the mean over its time steps; nan for an epoch without one.
+
+    "kde" depends neither on the direction of the axes nor on the scale, in which two fits may differ.
+    """
+    with quiet():  # of few units
+        values = entropy(embedding, over="units", estimator="kde", n_bootstrap=0).values
+    counts = np.isfinite(values).sum(1)
+    return np.divide(np.nansum(values, 1), counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _silhouette(picture: Picture) -> tuple[float, ...]:
+    with quiet():
+        communities = unit_communities(picture.embedding, n_seeds=1, n_null=1, random_state=picture.seed)
+    return (float(communities.silhouette[0]),)
+
+
+# What is measured together, by the names of its numbers.
+_GROUPS: dict[tuple[str, ...], Callable[[Picture], tuple[float, ...]]] = {
+    ("intra", "inter"): _preservation,
+    ("trustworthiness", "continuity"): _ranks,
+    ("geodesic_spearman", "stress"): _distances,
+    ("entropy",): _entropy,
+    ("spread",): _spread,
+    ("silhouette",): _silhouette,
+}
+METRICS = tuple(name for names in _GROUPS for name in names)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics that a study was asked for."""
+
+    functions: Mapping[str, Metric | None]  # None: the metric of this library
+    k: int
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.functions)
+
+    def __call__(self, trace: Trace, embedding: Embedding, seed: int) -> np.ndarray:  # (n_metrics,)
+        picture = Picture(trace, embedding, self.k, seed)
+        values: dict[str, float] = {}
+        for names, measure in _GROUPS.items():
+            if any(name in self.functions for name in names):
+                values |= dict(zip(names, measure(picture), strict=True))
+        values |= {name: float(f(trace, embedding)) for name, f in self.functions.items() if f is not None}
+        return np.array([values[name] for name in self.functions])
+
+
+def checked_metrics(metrics: Any, k: int) -> Metrics:
+    """The metrics of ``metrics``: names in `METRICS`, or a mapping from names to functions of trace and embedding."""
+    k = int(check_number("k", k, low=1, integer=True))
+    if isinstance(metrics, Mapping):
+        return Metrics({str(name): _checked_function(name, function) for name, function in metrics.items()}, k)
+    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+        accepted = "accepted: a sequence of names, or a mapping from names to functions"
+        raise InputTypeError(f"metrics={metrics!r}; {accepted}")
+    if not metrics:
+        raise InputError(f"metrics is empty; accepted: names in {', '.join(METRICS)}")
+    return Metrics({check_choice("metrics", name, METRICS): None for name in metrics}, k)
+
+
+def _checked_function(name: str, function: Any) -> Metric:
+    if not callable(function):
+        raise InputTypeError(f"metrics[{name!r}] is a {type(function).__name__}; accepted: a function")
+    return function

@@ -1,0 +1,187 @@
+"""How far units spread within an epoch, and how far they move between epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from ..errors import InputError
+from ..runtime.arrays import to_numpy
+from ..runtime.isolation import isolated
+from .result import Result, long_columns
+from .unit_points import positions
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spread(Result):
+    """What `spread` returns."""
+
+    epoch: np.ndarray  # (E,)
+    variance: np.ndarray  # (E,) NaN for an epoch with fewer than two places
+    total: float
+    settings: Mapping[str, Any]
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {"epoch": self.epoch, "variance": self.variance}
+
+    def _summary(self) -> str:
+        components = self.settings["n_components"]
+        return f"total variance {self.total:.4g} over {len(self.epoch)} epochs, {components} components"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Displacement(Result):
+    """What `displacement` returns, for the E - 1 pairs of consecutive epochs."""
+
+    before: np.ndarray  # (E - 1,) label of the earlier epoch
+    epoch: np.ndarray  # (E - 1,) label of the later epoch
+    unit: np.ndarray  # (M,)
+    values: np.ndarray  # (E - 1, M) NaN for a unit without a place in both epochs
+    settings: Mapping[str, Any]
+    change: np.ndarray | None = None  # (E - 1,) of the metric
+    pearson: np.ndarray | None = None  # (M,) of the values of each unit with the change
+    spearman: np.ndarray | None = None  # (M,)
+    mean_pearson: float | None = None  # of the mean over units with the change
+    mean_spearman: float | None = None
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return long_columns({"epoch": self.epoch, "unit": self.unit}, displacement=self.values)
+
+    def _summary(self) -> str:
+        size = f"{len(self.epoch)} pairs of epochs x {len(self.unit)} units"
+        if self.change is None:
+            return size
+        return f"{size}; with the metric's change: Pearson {self.mean_pearson:.2f}, Spearman {self.mean_spearman:.2f}"
+
+
+@isolated()
+def spread(embedding: Any) -> Spread:
+    """Sum over epochs of the total variance of the node positions of the epoch: sum_e trace Cov(Y[e]).
+
+    Published (M-PHATE, arXiv 1908.02831), with ddof 1 and in two components, for traces with a single time step; it
+    compares networks that generalize with those that memorize. Here the nodes of an epoch are those of all its time
+    steps, and all components count.
+
+    Parameters
+    ----------
+    embedding : Embedding
+        A picture of another scale has another spread. So compare networks only in the same picture, or each picture
+        divided by its own size.
+
+    Returns
+    -------
+    Spread
+        ``variance`` (E,) and its sum ``total``. An epoch with fewer than two nodes with a place has NaN, and does not
+        count.
+
+    Raises
+    ------
+    InputTypeError
+        No `Embedding`.
+
+    Notes
+    -----
+    O(N C) time and memory. Deterministic.
+
+    Examples
+    --------
+    >>> from mmphate_gpu import Embedding
+    >>> from mmphate_gpu.slices import SliceLayout
+    >>> places = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 1.0], [1.0, 5.0]])
+    >>> spread(Embedding(places, SliceLayout.of_shape(2, 1, 2))).variance.tolist()
+    [2.0, 8.0]
+    """
+    points = positions(embedding)
+    n_epochs, *_, n_components = points.shape
+    clouds = points.reshape(n_epochs, -1, n_components)
+    variance = np.array([_total_variance(cloud[~np.isnan(cloud).any(1)]) for cloud in clouds])
+    settings = {"n_components": n_components, "ddof": 1}
+    return Spread(embedding.layout.epoch, variance, float(np.nansum(variance)), settings)
+
+
+def _total_variance(places: np.ndarray) -> float:  # (n, C)
+    return float(places.var(0, ddof=1).sum()) if len(places) > 1 else np.nan
+
+
+@isolated()
+def displacement(embedding: Any, against: Any = None) -> Displacement:
+    """How far each unit moves from an epoch to the next: ||Y[e, m] - Y[e + 1, m]||^2 / C.
+
+    Published (the M-PHATE authors' script), against the change of the validation loss, for traces with a single time
+    step. With several, this library's own definition is the mean over time steps.
+
+    Parameters
+    ----------
+    embedding : Embedding
+    against : (E,), optional
+        A metric of the epochs, such as ``trace.metrics["val_loss"]``. ``change`` is its signed difference from an epoch
+        to the next. A NaN leaves its pairs of epochs out.
+
+    Returns
+    -------
+    Displacement
+        ``values`` (E - 1, M). With ``against`` also Pearson's and Spearman's correlation with the change, for each unit
+        and for the mean over units; NaN for fewer than three pairs or for constants.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        No `Embedding`, fewer than two epochs, or ``against`` of another length.
+
+    Notes
+    -----
+    Time steps at which a unit lacks a place in either epoch do not count. Curves over epochs are autocorrelated, so a
+    high correlation alone proves little: `follows` tests it. O(N C) time and memory. Deterministic.
+
+    Examples
+    --------
+    >>> from mmphate_gpu import Embedding
+    >>> from mmphate_gpu.slices import SliceLayout
+    >>> places = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+    >>> displacement(Embedding(places, SliceLayout.of_shape(2, 1, 2))).values.tolist()
+    [[2.0, 0.0]]
+    """
+    points, layout = positions(embedding), embedding.layout
+    if len(points) < 2:
+        raise InputError(f"embedding has {len(points)} epoch; accepted: at least 2")
+    values = _means(((points[1:] - points[:-1]) ** 2).mean(-1).swapaxes(1, 2))
+    settings = {"n_components": points.shape[-1], "against": against is not None}
+    labels = layout.epoch[:-1], layout.epoch[1:], layout.unit
+    if against is None:
+        return Displacement(*labels, values, settings)
+    change = np.diff(_metric(against, layout.n_epochs))
+    *units, mean = [_correlations(curve, change) for curve in (*values.T, _means(values))]
+    pearson, spearman = np.array(units).T
+    return Displacement(*labels, values, settings, change, pearson, spearman, *mean)
+
+
+def _means(values: np.ndarray) -> np.ndarray:  # (..., n) -> (...)
+    """The mean of what is not NaN, and NaN for nothing."""
+    count = (~np.isnan(values)).sum(-1)
+    return np.divide(np.nansum(values, -1), count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def _metric(against: Any, n_epochs: int) -> np.ndarray:  # (E,)
+    values = to_numpy("against", against)
+    if values.shape != (n_epochs,) or values.dtype.kind not in "fiu":
+        raise InputError(
+            f"against is {values.dtype} of shape {values.shape}; accepted: real numbers of shape ({n_epochs},)"
+        )
+    return np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+
+
+def _correlations(curve: np.ndarray, change: np.ndarray) -> tuple[float, float]:
+    """Pearson's and Spearman's correlation over the pairs of numbers that are finite."""
+    kept = np.isfinite(curve) & np.isfinite(change)
+    x, y = curve[kept], change[kept]
+    return _correlation(x, y), _correlation(rankdata(x), rankdata(y))
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:  # (n,), (n,)
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return float(np.corrcoef(x, y)[0, 1])

@@ -1,0 +1,234 @@
+"""Can a picture be trusted? What it keeps of sample space, region by region and seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError, check_number
+from ..estimator import MMPHATE
+from ..linalg.components import components
+from ..runtime.arrays import to_numpy
+from ..runtime.isolation import isolated
+from ..stages import Callback
+from ..trace import Trace, as_trace
+from .cloud import cloud_of, geodesic_spearman, picture_scale, placed_nodes, stress_of
+from .node_sets import NodeSets, node_sets
+from .preservation import checked_ks, preserved
+from .progress import progress
+from .rank_quality import rank_quality
+from .refit import disparity, refitted, seeds_of, study_estimator
+from .result import Result
+
+# Nodes of an epoch or a time step whose pairs have their stress measured: 2,016 pairs.
+_REGION_NODES = 64
+_SCOPES = ("intra", "inter")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trust(Result):
+    """What a picture keeps of sample space; made by `trust`. Rows of shape (2, K) are intra and inter."""
+
+    preservation_k: np.ndarray  # (K,)
+    intra: np.ndarray  # (K,) share of the neighbors that are kept, among the units of a slice
+    inter: np.ndarray  # (K,) the same among the slices of a unit
+    trustworthiness: np.ndarray  # (2, K)
+    continuity: np.ndarray  # (2, K)
+    geodesic_spearman: float
+    geodesic_share: float  # of the pairs of nodes that a path connects
+    stress: float
+    epoch: np.ndarray  # (E,)
+    stress_by_epoch: np.ndarray  # (E,)
+    timestep: np.ndarray  # (T,)
+    stress_by_timestep: np.ndarray  # (T,)
+    islands: int | None
+    island_shares: np.ndarray | None  # (islands,) of the nodes of the graph, the largest first
+    seed_procrustes: np.ndarray | None  # a disparity for each pair of seeds
+    settings: Mapping[str, Any]
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {
+            "scope": np.repeat(_SCOPES, len(self.preservation_k)),
+            "k": np.tile(self.preservation_k, 2),
+            "preservation": np.concatenate([self.intra, self.inter]),
+            "trustworthiness": self.trustworthiness.ravel(),
+            "continuity": self.continuity.ravel(),
+        }
+
+    def _summary(self) -> str:
+        k, (intra, inter) = self.preservation_k[0], (self.intra[0], self.inter[0])
+        parts = [f"{intra:.2f} of {k} neighbors within slices and {inter:.2f} within units are kept"]
+        parts += [f"geodesic Spearman {self.geodesic_spearman:.2f}", f"stress {self.stress:.2f}"]
+        if self.islands is not None:
+            parts += [f"{self.islands} island{'s' * (self.islands != 1)}"]
+        if self.seed_procrustes is not None:
+            parts += [f"Procrustes over seeds {self.seed_procrustes.mean():.2g}"]
+        return ", ".join(parts)
+
+
+@isolated()
+def trust(
+    trace: Any,
+    embedding: Any,
+    *,
+    k: int | Sequence[int] = (10, 40),
+    seeds: int = 0,
+    estimator: MMPHATE | None = None,
+    normalize: bool = True,
+    n_slices: int | None = 200,
+    n_nodes: int = 2000,
+    random_state: int | None = None,
+    verbose: int = 0,
+    callback: Callback | None = None,
+) -> Trust:
+    """Compare a picture with the trace that it shows.
+
+    Sample space has a point for each node: its samples, z-scored. Distances are Euclidean in both spaces. Intra
+    compares the units of each slice, and inter the slices of each unit.
+
+    * *Preservation* is the share of nearest neighbors that are kept: `neighborhood_preservation`, published.
+    * *Trustworthiness* and *continuity* (published) say how far away false and lost neighbors are, by ranks: 1 is
+      perfect, and about 0.5 is random.
+    * *Geodesic Spearman* is the rank correlation of distances in the picture with shortest paths in sample space, in
+      the graph of each node's 10 nearest among ``n_nodes`` random nodes. The idea is that of DEMaP, published.
+    * *Stress* is this library's own definition: ``sqrt(sum (D - a d)^2 / sum D^2)`` for distances D in sample space
+      and d in the picture. ``a`` is the least squares factor for all pairs of the same random nodes. The stress of an
+      epoch, or of a time step, has the same ``a`` and the pairs of up to 64 random nodes of it. So a region with more
+      stress than others is drawn less faithfully.
+    * *Islands* are the connected components of the diffusion graph, and their places relative to each other are
+      arbitrary. They need a fitted ``estimator``.
+    * *Seed Procrustes* is the disparity of each pair of refits that differ in the seed only: 0 for equal pictures.
+
+    Parameters
+    ----------
+    trace : anything `as_trace` accepts
+        E epochs, T time steps, M units and P samples. Masked samples leave the distances. A stored trace is read block
+        by block.
+    embedding : Embedding, or (N, C) array
+        Its picture. A row of NaN has no place, and counts nowhere.
+    k : int or sequence of int
+        Numbers of neighbors. At most S - 1 are used, within a slice at most M - 1, and for the ranks at most half of
+        the set.
+    seeds : int
+        Number of refits: 0, or at least 2.
+    estimator : MMPHATE, optional
+        Its settings are those of the refits. If it is fitted, it is the fit of ``embedding``. By default the refits
+        have 1,000 landmarks.
+    normalize : bool
+        Whether sample space is z-scored. False takes the samples as they were recorded.
+    n_slices : int or None
+        Slices whose nodes are asked for their neighbors, drawn at random; None asks all.
+    n_nodes : int
+        Nodes of geodesics and stress, drawn at random.
+    random_state : int or None
+        Seed of the draws and of the refits.
+    verbose : int
+        Whether to draw a progress bar on stderr.
+    callback : callable(stage, done, total), optional
+        Called after each measure and each refit.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        A picture of another shape, an estimator that was fitted to another trace, or numbers out of range.
+
+    Notes
+    -----
+    O(n_slices M S (P + C + log S)) time for neighbors and O(n_nodes^2 P) for distances, and a fit for each of
+    ``seeds``. Trustworthiness: Venna and Kaski, Neural Networks 19, 2006. DEMaP: Moon et al., Nature Biotechnology 37,
+    2019.
+
+    Examples
+    --------
+    >>> from mmphate_gpu.datasets import random_walk
+    >>> walk = random_walk(30, 6, 10)
+    >>> trust(walk, walk.data.reshape(180, 10), k=3, random_state=0).islands is None
+    True
+    """
+    trace = as_trace(trace)
+    _check_numbers(seeds=seeds, n_slices=n_slices, n_nodes=n_nodes)
+    refit_seeds = seeds_of(random_state, seeds)
+    sets = node_sets(trace, embedding, normalize=normalize, n_slices=n_slices, random_state=random_state)
+    ks = np.unique(np.minimum(checked_ks(k, 2**31), trace.n_slices - 1)).tolist()
+    settings = {"n_slices": sets.n_queries, "n_nodes": n_nodes, "normalize": normalize, "random_state": random_state}
+    islands = _islands(trace, estimator)
+    model = study_estimator(estimator, sets.places.shape[-1])
+    with progress(3 + seeds, verbose, callback, "trust") as advance:
+        intra, inter = np.array(preserved(sets, ks)).T
+        advance()
+        trustworthiness, continuity = rank_quality(sets, ks)
+        advance()
+        distances = _distance_measures(sets, n_nodes, np.random.default_rng(random_state))
+        advance()
+        spread = _seed_procrustes(trace, model, refit_seeds, advance) if seeds else None
+    return Trust(
+        preservation_k=np.array(ks),
+        intra=intra,
+        inter=inter,
+        trustworthiness=trustworthiness,
+        continuity=continuity,
+        epoch=trace.epoch,
+        timestep=trace.timestep,
+        islands=None if islands is None else len(islands),
+        island_shares=islands,
+        seed_procrustes=spread,
+        settings=settings | {"seeds": seeds},
+        **distances,
+    )
+
+
+def _check_numbers(seeds: int, n_slices: int | None, n_nodes: int) -> None:
+    check_number("seeds", seeds, low=0, integer=True)
+    if seeds == 1:
+        raise InputError("seeds=1 gives no pair of pictures; accepted: 0, or an integer >= 2")
+    if n_slices is not None:
+        check_number("n_slices", n_slices, low=1, integer=True)
+    check_number("n_nodes", n_nodes, low=3, integer=True)
+
+
+def _distance_measures(sets: NodeSets, n_nodes: int, rng: np.random.Generator) -> dict[str, Any]:
+    """The measures of distances between nodes of all slices and units."""
+    nodes = rng.permutation(placed_nodes(sets))[None, :n_nodes]
+    cloud = cloud_of(sets, nodes)
+    correlation, share = geodesic_spearman(cloud)
+    scale = picture_scale(cloud)
+    by_region = {
+        f"stress_by_{axis}": stress_of(cloud_of(sets, _region_nodes(sets.trace, axis, rng)), scale)
+        for axis in ("epoch", "timestep")
+    }
+    stress = float(stress_of(cloud, scale)[0])
+    return {"geodesic_spearman": correlation, "geodesic_share": share, "stress": stress, **by_region}
+
+
+def _region_nodes(trace: Trace, axis: str, rng: np.random.Generator) -> np.ndarray:  # (E, n) or (T, n)
+    """Some nodes of each epoch or time step."""
+    grid = np.arange(trace.n_nodes).reshape(trace.shape[:3])
+    regions = np.moveaxis(grid, ("epoch", "timestep").index(axis), 0).reshape(trace.shape[axis == "timestep"], -1)
+    return rng.permuted(regions, axis=1)[:, :_REGION_NODES]
+
+
+def _islands(trace: Trace, estimator: MMPHATE | None) -> np.ndarray | None:  # (islands,)
+    """The shares of the nodes of the diffusion graph in its components; None without a fit."""
+    if not isinstance(estimator, MMPHATE) or not estimator.__sklearn_is_fitted__():
+        return None
+    if estimator.result_.n_nodes != trace.n_nodes:
+        fitted = f"estimator was fitted to {estimator.result_.n_nodes} nodes"
+        raise InputError(f"{fitted}; accepted: a fit of this trace, with {trace.n_nodes} nodes")
+    clusters = to_numpy("clusters_", estimator.clusters_)
+    sizes = np.bincount(clusters, minlength=estimator.n_landmark_)
+    groups = components(torch.as_tensor(to_numpy("landmark_op_", estimator.landmark_op_)))
+    counts = np.concatenate([sizes[members.numpy()].sum(1) for members in groups])
+    return np.sort(counts)[::-1] / len(clusters)
+
+
+def _seed_procrustes(trace: Trace, estimator: MMPHATE, seeds: list[int], advance: Any) -> np.ndarray:
+    pictures = []
+    for seed in seeds:
+        pictures.append(refitted(trace, estimator, seed).coordinates)
+        advance()
+    return np.array([disparity(*pair) for pair in combinations(pictures, 2)])
