@@ -85,6 +85,14 @@ def _labels_in_the_states() -> list[Any]:
     return [value for result in (probe, real, information) for value in vars(result).values() if np.ndim(value)]
 
 
+def _curves() -> list[Any]:
+    curve, metric = _walk(40, seed=2).cumsum(), _walk(40, seed=3)
+    cut = analysis.phases(curve, random_state=0)
+    judged = analysis.compression_kind(cut, metric, random_state=0)
+    followed = analysis.follows(curve, metric, random_state=0)
+    return [str(result.to_dict()) for result in (cut, judged, followed)]
+
+
 def _drawn(figure: Any) -> np.ndarray:
     with io.BytesIO() as file:
         figure.savefig(file, format="raw", dpi=30)
@@ -131,6 +139,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "plan": lambda: [
         str(mp.plan(mp.as_trace(WIDE), device=device)).splitlines()[1:9] for device in ("cpu", "9 GB card")
     ],
+    "curves": _curves,
     "reference": _reference,
     "pictures": _pictures,
     "ops": _ops,
