@@ -206,28 +206,35 @@ class _Test:
 
     def results(self, rows: np.ndarray, metric: np.ndarray) -> dict[str, Any]:
         """All arrays (T, k) of `Follows` for curves (T, n) and a metric (n,)."""
-        tested, reference = self._tested(rows, metric)
+        tested, reference, widening = self._tested(rows, metric)
         draws = np.concatenate([reference[None], self._draws(reference)])
         result = {}
         for name, form in (("pearson", _unchanged), ("spearman", _ranks)):
             result[name] = np.stack([pairs[0] for pairs in self._at_lags(rows, metric[None], form)], axis=1)
-            chances = self._chances(tested, draws, form)
+            chances = self._chances(tested, draws, form, widening)
             result[f"tested_{name}"], result[f"{name}_p"], result[f"{name}_q"] = chances
         return result
 
     def least_p(self, n_epochs: int) -> float:
         return 1 / (n_epochs if self.null == "shifts" else self.n_permutations + 1)
 
-    def _tested(self, rows: np.ndarray, metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _tested(self, rows: np.ndarray, metric: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The curves (T, n) and the metric (n,) that are tested, and the factors (T,) of the correlations by chance.
+
+        Innovations have fewer degrees of freedom than permuted innovations, by the order of the autoregression.
+        """
         if self.null == "shifts":
-            return rows, metric
+            return rows, metric, np.ones(len(rows))
         filled = np.isfinite(rows).all(1)
         values = np.full((len(rows) + 1, len(metric)), np.nan)
         values[:-1][filled] = innovations(rows[filled])
         values[-1] = innovations(metric[None])[0]
-        first = np.isnan(values[np.append(filled, True)]).any(0).sum()
+        order = np.isnan(values).sum(1)
+        first = order[np.append(filled, True)].max()
         values = without_line(values[:, first:])
-        return values[:-1], values[-1]
+        n = values.shape[1]
+        larger = np.minimum(np.maximum(order[:-1], order[-1]), n - 1)
+        return values[:-1], values[-1], np.sqrt(n / (n - larger))
 
     def _draws(self, metric: np.ndarray) -> np.ndarray:  # (B, n)
         """The metric under the null, in rows."""
@@ -241,16 +248,18 @@ class _Test:
             x, y = _windows(rows, metrics, lag)
             yield _normed(form(y)) @ _normed(form(x)).T
 
-    def _chances(self, rows: np.ndarray, draws: np.ndarray, form: _Form) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _chances(
+        self, rows: np.ndarray, draws: np.ndarray, form: _Form, widening: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The correlations with the first of ``draws``, p at each lag, and q over all lags and curves, (T, k) each.
 
         The first of ``draws`` counts as a draw, so no p is 0.
         """
         observed, p, largest = [], [], np.zeros((len(draws), len(rows)))
         for pairs in self._at_lags(rows, draws, form):
-            chance = np.abs(np.nan_to_num(pairs))
+            chance = np.abs(np.nan_to_num(pairs)) * widening
             observed.append(pairs[0])
-            p.append((chance >= chance[0] - _TIE).mean(0))
+            p.append((chance >= np.abs(pairs[0]) - _TIE).mean(0))
             largest = np.maximum(largest, chance)
         adjusted = [(largest >= np.abs(column) - _TIE).mean(0) for column in observed]
         q = [_false_discovery(column, share) for column, share in zip(observed, adjusted, strict=True)]
