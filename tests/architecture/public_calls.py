@@ -105,6 +105,15 @@ def _ops() -> list[Any]:
     return [*results, kmeans(rows, 9, generator=generator), *pairs]
 
 
+def _units() -> list[Any]:
+    result = mp.MMPHATE(**FIT).fit(WIDE).result_
+    options = {"n": 2, "n_null": 5, "random_state": 0}
+    communities = [mp.analysis.unit_communities(of, **options) for of in (WIDE, result)]
+    stability = mp.analysis.community_stability(result, 0, -1, ks=[2], n_seeds=3, random_state=0)
+    parts = *communities, stability, mp.analysis.spread(result), mp.analysis.displacement(result)
+    return [value for part in parts for value in vars(part).values() if isinstance(value, np.ndarray)]
+
+
 CALLS: dict[str, Callable[[], list[Any]]] = {
     "fit float64": fit,
     "fit float32": lambda: fit(NARROW),
@@ -124,6 +133,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     ],
     "reference": _reference,
     "pictures": _pictures,
+    "units": _units,
     "ops": _ops,
 }
 # Public names without a call above.
