@@ -2,10 +2,12 @@
 
 from ..trace.activity import most_active_class
 from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
+from .baselines import Baselines, baselines
 from .communities import UnitCommunities, unit_communities
 from .compression import CompressionKinds, compression_kind
 from .entropy import Entropy, entropy, trace_entropy
 from .follows import Follows, follows
+from .importance import UnitImportance, unit_importance
 from .label_information import LabelInformation, label_information
 from .linear_probe import LinearProbe, linear_probe
 from .null_models import NullModels, null_models
@@ -17,6 +19,7 @@ from .subsample import SubsampleStudy, subsample_study
 from .trust import Trust, trust
 
 __all__ = [
+    "Baselines",
     "CommunityStability",
     "CompressionKinds",
     "Displacement",
@@ -32,8 +35,10 @@ __all__ = [
     "Trust",
     "UnitAblation",
     "UnitCommunities",
+    "UnitImportance",
     "ablate_timesteps",
     "ablate_units",
+    "baselines",
     "community_stability",
     "compression_kind",
     "displacement",
@@ -50,4 +55,5 @@ __all__ = [
     "trace_entropy",
     "trust",
     "unit_communities",
+    "unit_importance",
 ]
