@@ -5,8 +5,8 @@ from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_u
 from .communities import UnitCommunities, unit_communities
 from .compression import CompressionKinds, compression_kind
 from .entropy import Entropy, entropy, trace_entropy
-from .importance import UnitImportance, unit_importance
 from .follows import Follows, follows
+from .importance import UnitImportance, unit_importance
 from .label_information import LabelInformation, label_information
 from .linear_probe import LinearProbe, linear_probe
 from .null_models import NullModels, null_models
