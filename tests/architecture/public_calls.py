@@ -113,6 +113,21 @@ def _ops() -> list[Any]:
     return [*results, kmeans(rows, 9, generator=generator), *pairs]
 
 
+READER = torch.nn.GRU(6, 3, dtype=torch.float64, device="cpu").requires_grad_(False)
+for number, weight in enumerate(READER.parameters()):
+    weight.copy_(torch.sin(torch.arange(weight.numel(), dtype=torch.float64, device="cpu") + number).view_as(weight))
+
+
+def _ablations() -> list[Any]:
+    """A network that is made once, because the settings of the user change how one is made."""
+    probe, labels = torch.from_numpy(WIDE), np.array([0, 1, 2, 1])
+    options: Any = {"output": lambda y: y[0][-1], "replacement": "shuffle", "random_state": 0, "repeats": 2}
+    steps = analysis.ablate_timesteps(READER, "", probe, labels, timesteps=slice(None, None, 10), **options)
+    units = analysis.ablate_units(READER, "", probe, labels, **options)
+    ranks = analysis.unit_importance(ablation=units, scores={"order": np.arange(3)})
+    return [steps.loss, steps.accuracy, units.loss, units.accuracy, ranks.spearman, ranks.p, ranks.ranks["ablation"]]
+
+
 CALLS: dict[str, Callable[[], list[Any]]] = {
     "fit float64": fit,
     "fit float32": lambda: fit(NARROW),
@@ -133,6 +148,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     ],
     "reference": _reference,
     "pictures": _pictures,
+    "ablations": _ablations,
     "ops": _ops,
 }
 # Public names without a call above.

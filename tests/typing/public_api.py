@@ -131,6 +131,17 @@ def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     assert_type(trace.metrics["loss"], np.ndarray)
 
 
+def ablations(model: torch.nn.Module, probe: torch.Tensor, embedding: Embedding) -> None:
+    steps = analysis.ablate_timesteps(model, "rnn", probe, [0, 1], states={0: model.state_dict()}, state="h")
+    assert_type(steps, analysis.TimestepAblation)
+    units = analysis.ablate_units(model, "rnn", probe, [0.5, 1.5], replacement="shuffle", output=lambda y: y[0])
+    assert_type(units, analysis.UnitAblation)
+    changes: np.ndarray[Any, Any] = units.loss_change
+    assert_type(units.to_dict(), dict[str, Any])
+    importance = analysis.unit_importance(embedding, units, scores={"changes": changes[-1]}, random_state=0)
+    assert_type(importance, analysis.UnitImportance)
+
+
 def stages(trace: Trace) -> None:
     affinity = multislice_affinity(trace, storage="sparse")
     assert_type(affinity @ torch.ones(trace.n_nodes), torch.Tensor)
