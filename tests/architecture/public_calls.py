@@ -126,6 +126,13 @@ def _ablations() -> list[Any]:
     units = analysis.ablate_units(READER, "", probe, labels, **options)
     ranks = analysis.unit_importance(ablation=units, scores={"order": np.arange(3)})
     return [steps.loss, steps.accuracy, units.loss, units.accuracy, ranks.spearman, ranks.p, ranks.ranks["ablation"]]
+def _units() -> list[Any]:
+    result = mp.MMPHATE(**FIT).fit(WIDE).result_
+    options = {"n": 2, "n_null": 5, "random_state": 0}
+    communities = [mp.analysis.unit_communities(of, **options) for of in (WIDE, result)]
+    stability = mp.analysis.community_stability(result, 0, -1, ks=[2], n_seeds=3, random_state=0)
+    parts = *communities, stability, mp.analysis.spread(result), mp.analysis.displacement(result)
+    return [value for part in parts for value in vars(part).values() if isinstance(value, np.ndarray)]
 
 
 CALLS: dict[str, Callable[[], list[Any]]] = {
@@ -149,6 +156,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "reference": _reference,
     "pictures": _pictures,
     "ablations": _ablations,
+    "units": _units,
     "ops": _ops,
 }
 # Public names without a call above.

@@ -73,7 +73,7 @@ OPTIONAL = {
     "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"}
     | {"plots.axis", "plots.keys", "plots.entropy_curves", "plots.heatmap", "plots.rankings", "plots.strips"},
     "plotly": {"plots.html"},
-    "sklearn": {"estimator", "m_phate", "cli.demo"},
+    "sklearn": {"estimator", "m_phate", "cli.demo", "analysis.communities", "analysis.partitions"},
     "xarray": {"trace.convert", "embedding", "estimator"},
     "pandas": {"embedding", "analysis.result"},
     "anndata": {"embedding"},

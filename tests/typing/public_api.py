@@ -96,6 +96,15 @@ def results(embedding: Embedding) -> None:
     assert_type(neighborhood_preservation(coordinates, embedding, k=[10, 40]), list[tuple[float, float]])
 
 
+def units(embedding: Embedding, trace: Trace) -> None:
+    communities = analysis.unit_communities(embedding, "each", method="hierarchical", n_null=19, random_state=0)
+    assert_type(communities, analysis.UnitCommunities)
+    assert_type(analysis.unit_communities(trace, groups=trace.unit_layer).settings["n_null"], Any)
+    stability = analysis.community_stability(embedding, (0, 1), -1, ks=[3, 4])
+    assert_type(stability, analysis.CommunityStability)
+    assert_type(stability.mean, float)
+    assert_type(analysis.spread(embedding), analysis.Spread)
+    assert_type(analysis.displacement(embedding, against=trace.metrics["loss"]), analysis.Displacement)
 def labels_in_the_states(trace: Trace) -> None:
     probe = analysis.linear_probe(trace, [0, 1], folds=3, C=0.5, permutations=2, random_state=0)
     assert_type(probe, analysis.LinearProbe)
