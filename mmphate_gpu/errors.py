@@ -21,6 +21,10 @@ class InputTypeError(InputError, TypeError):
     """An argument of the wrong type; the message names it."""
 
 
+class PictureWarning(UserWarning):
+    """A picture shows things that the data do not; the message says what, and which setting helps."""
+
+
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """Return ``value`` if it is one of ``choices``, else raise `InputError`."""
     if not isinstance(value, str) or value not in choices:
@@ -63,8 +67,8 @@ def _range_text(low: float, high: float, open_low: bool) -> str:
     return lower + (" and" if lower and upper else "") + upper
 
 
-def warn_caller(message: str) -> None:
-    """Warn, with a `UserWarning`, at the line that called into the package, however deep the call is now."""
+def warn_caller(message: str, category: type[UserWarning] = UserWarning) -> None:
+    """Warn at the line that called into the package, however deep the call is now."""
     frame: Any = sys._getframe()
     level = outermost = 1
     while frame is not None:
@@ -72,4 +76,4 @@ def warn_caller(message: str) -> None:
         if module.partition(".")[0] == __package__ or (module in _WRAPPERS and level == outermost + 1):
             outermost = level
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=outermost + 1)
+    warnings.warn(message, category, stacklevel=outermost + 1)

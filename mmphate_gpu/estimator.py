@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.exceptions import NotFittedError
 
 from .embedding import Embedding
-from .errors import InputError
+from .errors import InputError, PictureWarning, warn_caller
 from .landmarks.stratified import shares
 from .mds.place import Placement
 from .operators import AffinityOperator
@@ -109,7 +109,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_landmark_ : int
         L, the number of landmarks after empty clusters are dropped.
     report_ : list of dict
-        Seconds, bytes and form of every stage.
+        Seconds, bytes and form of every stage. The stages "affinity", "landmarks", "entropy" and "distances" also say
+        whether the picture can be trusted: ``share_without_interslice_neighbor``, ``islands``,
+        ``share_outside_largest_island``, ``t_at_end`` and ``collapsed``.
     result_ : Embedding
         Coordinates with the epoch, time step and unit of every row.
     placement_ : Placement
@@ -212,10 +214,13 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._stages, self._stages_key = stages, key  # the next fit reuses finished stages even if this one fails
         with progress_callback(self.verbose, self.callback) as callback:
             run = run_within_memory(trace, params, stages, callback, free_bytes)
-        reports = [report.asdict() for report in stages.reports]
+        signs = run.diagnosis.by_stage()
+        reports = [report.asdict() | signs.get(report.stage, {}) for report in stages.reports]
         fitted = self._fitted(X, input_trace, run) | {"report_": reports}
         # One step: after an interruption the state is the old one or the new one, never a mix.
         self.__dict__.update(fitted)
+        if text := run.diagnosis.sentence(params, run.t):
+            warn_caller(text, PictureWarning)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:

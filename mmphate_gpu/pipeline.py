@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .diagnosis import Diagnosis
 from .diffusion.entropy import entropy_of_components
 from .diffusion.knee import knee
-from .diffusion.potential import allows_low_rank, potential_distances, potential_of_power, warn_if_collapsed
+from .diffusion.potential import allows_low_rank, collapsed, potential_distances, potential_of_power
 from .diffusion.power import diffuse
 from .errors import InputError
 from .landmarks.operator import Landmarks, landmark_diffusion, masked_landmark_diffusion
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     potential: torch.Tensor  # (L, L)
     mds: MDSResult
     coordinates: torch.Tensor  # (N, C); NaN for nodes that are left out of the graph
+    diagnosis: Diagnosis
 
 
 def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
@@ -56,19 +58,20 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     _check_labels(landmarks, p)
     # 9 Diffusion time: the knee of the von Neumann entropy
     entropy = stage("entropy", entropy_of_components, landmarks.landmark_op, landmarks.groups, **p.of("entropy"))
-    if p.t == "auto":
-        p = replace(p, t=knee(entropy))
-    t = int(p.t)
+    chosen = p.t == "auto"
+    t = knee(entropy) if chosen else int(p.t)
+    p = replace(p, t=t)
     # 10 Potential of the power: diffusion/power.py, diffusion/potential.py
     potential = stage("potential", _potential, landmarks, **p.of("potential"))
     # 11 Distances: diffusion/potential.py
     distances = stage("distances", _distances, potential, **p.of("distances"))
-    warn_if_collapsed(distances, p.mds_dist, potential, landmarks.groups or [], t)
+    same_potential = collapsed(distances, p.mds_dist, potential, landmarks.groups or [])
     # 12 MDS
     mds = stage("mds", _mds, distances, **p.of("mds"))
     # 13 Interpolate from the landmarks to all nodes
     coordinates = stage("interpolate", _coordinates, landmarks, mds, affinity.nodes, trace, **p.of("interpolate"))
-    return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates)
+    diagnosis = Diagnosis.of(affinity, landmarks, t_at_end=chosen and t >= p.t_max - 2, collapsed=same_potential)
+    return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates, diagnosis)
 
 
 def _reduced(points: Points, n_pca: int | None) -> tuple[torch.Tensor, PrincipalAxes | None]:

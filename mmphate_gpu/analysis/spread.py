@@ -41,12 +41,12 @@ class Displacement(Result):
     epoch: np.ndarray  # (E - 1,) label of the later epoch
     unit: np.ndarray  # (M,)
     values: np.ndarray  # (E - 1, M) NaN for a unit without a place in both epochs
-    change: np.ndarray | None  # (E - 1,) of the metric
-    pearson: np.ndarray | None  # (M,) of the values of each unit with the change
-    spearman: np.ndarray | None  # (M,)
-    mean_pearson: float | None  # of the mean over units with the change
-    mean_spearman: float | None
     settings: Mapping[str, Any]
+    change: np.ndarray | None = None  # (E - 1,) of the metric
+    pearson: np.ndarray | None = None  # (M,) of the values of each unit with the change
+    spearman: np.ndarray | None = None  # (M,)
+    mean_pearson: float | None = None  # of the mean over units with the change
+    mean_spearman: float | None = None
 
     def _columns(self) -> dict[str, np.ndarray]:
         return long_columns({"epoch": self.epoch, "unit": self.unit}, displacement=self.values)
@@ -152,10 +152,11 @@ def displacement(embedding: Any, against: Any = None) -> Displacement:
     settings = {"n_components": points.shape[-1], "against": against is not None}
     labels = layout.epoch[:-1], layout.epoch[1:], layout.unit
     if against is None:
-        return Displacement(*labels, values, *(None,) * 5, settings)
+        return Displacement(*labels, values, settings)
     change = np.diff(_metric(against, layout.n_epochs))
     *units, mean = [_correlations(curve, change) for curve in (*values.T, _means(values))]
-    return Displacement(*labels, values, change, *np.array(units).T, *mean, settings)
+    pearson, spearman = np.array(units).T
+    return Displacement(*labels, values, settings, change, pearson, spearman, *mean)
 
 
 def _means(values: np.ndarray) -> np.ndarray:  # (..., n) -> (...)
@@ -170,7 +171,7 @@ def _metric(against: Any, n_epochs: int) -> np.ndarray:  # (E,)
         raise InputError(
             f"against is {values.dtype} of shape {values.shape}; accepted: real numbers of shape ({n_epochs},)"
         )
-    return values.astype(np.float64)
+    return np.where(np.isfinite(values), values, np.nan).astype(np.float64)
 
 
 def _correlations(curve: np.ndarray, change: np.ndarray) -> tuple[float, float]:

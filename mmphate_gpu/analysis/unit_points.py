@@ -12,7 +12,6 @@ import torch
 from ..affinities import intraslice_affinity
 from ..embedding import Embedding
 from ..errors import InputTypeError
-from ..linalg.safe_scale import safe_scale
 from ..ops import csr
 from ..ops.chunks import row_chunks
 from ..slices import SliceLayout
@@ -53,10 +52,10 @@ class UnitPoints:
         """Points (B, M, p) and resolution (B, M) of the slices that count, a bounded number at a time."""
         n_units = self.present.shape[1]
         for part in row_chunks(len(members.counted), n_units * max(n_units, self.width), BLOCK_ELEMENTS):
-            kept = torch.from_numpy(members.counted[part])
-            start = members.slices.start
-            points, resolution = self.read(slice(start + part.start, start + part.stop))
-            yield points[kept], None if resolution is None else resolution[kept]
+            kept, start = torch.from_numpy(members.counted[part]), members.slices.start
+            if bool(kept.any()):
+                points, resolution = self.read(slice(start + part.start, start + part.stop))
+                yield points[kept], None if resolution is None else resolution[kept]
         self.check()
 
 
@@ -74,7 +73,8 @@ def positions(embedding: Any) -> np.ndarray:  # (E, T, M, C) float64
 
 def _of_embedding(embedding: Embedding) -> UnitPoints:
     points = torch.from_numpy(positions(embedding)).flatten(0, 1)
-    points = points * safe_scale(points.nan_to_num(0))  # no measure depends on the scale
+    # No measure depends on the scale, and the intraslice affinity takes smaller distances than 1e-16 as rounding.
+    points = points / (float(points.nan_to_num(0).abs().max()) or 1.0)
     present = ~points.isnan().any(-1).numpy()
     return UnitPoints(
         layout=embedding.layout,
@@ -138,12 +138,21 @@ def path_squares(points: UnitPoints, members: Members) -> np.ndarray:  # (m, m)
 def shuffled_squares(points: UnitPoints, members: Members, n: int, rng: np.random.Generator) -> np.ndarray:  # (n, m, m)
     """`path_squares` after the units of each slice have been shuffled, ``n`` times over."""
     grams = np.zeros((n, len(members.units), len(members.units)))
-    for block in _path_blocks(points, members):
-        straight = np.tile(np.arange(block.shape[1]), (len(block), 1))
+    for block in map(_shortened, _path_blocks(points, members)):
+        nodes = np.arange(block.shape[0] * block.shape[1]).reshape(block.shape[:2])
         for gram in grams:
-            order = rng.permuted(straight, axis=1)
-            gram += _gram(np.take_along_axis(block, order[..., None], axis=1))
+            order = rng.permuted(nodes, axis=1)
+            paths = block.reshape(nodes.size, -1).take(order.T, axis=0).reshape(len(gram), -1)
+            gram += paths @ paths.T
     return squares_of_gram(grams)
+
+
+def _shortened(block: np.ndarray) -> np.ndarray:  # (B, m, p) -> (B, m, p)
+    """Points with the same scalar products within each slice, and with at most as many coordinates as points."""
+    if block.shape[2] <= block.shape[1]:
+        return block
+    squares, axes = np.linalg.eigh(block @ block.swapaxes(1, 2))
+    return axes * np.sqrt(squares.clip(0))[:, None]
 
 
 def _gram(block: np.ndarray) -> np.ndarray:  # (B, m, p) -> (m, m)

@@ -1,10 +1,10 @@
-"""The demonstration: a small LSTM learns to read digits, and its hidden states are recorded meanwhile."""
+"""The demonstration: a small recurrent network learns to read digits, and its hidden states are recorded meanwhile."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import check_number
+from ..errors import check_choice, check_number
 from ..estimator import MMPHATE
 from ..params import Params
 from ..record import Recorder
@@ -23,6 +23,7 @@ from . import result_folder
 
 N_HIDDEN = 20
 N_CLASSES = 10
+CELLS = ("LSTM", "GRU", "RNN")
 N_PROBE = 5  # held-out images of each class that are recorded
 TEST_SHARE = 0.3
 BATCH = 64
@@ -33,15 +34,16 @@ N_LANDMARK = 1000
 
 
 class DigitReader(nn.Module):
-    """Reads an image row by row, and names the digit after the last row."""
+    """Reads an image row by row, and names the digit after the last row. ``cell`` is "LSTM", "GRU" or "RNN"."""
 
-    def __init__(self, n_hidden: int = N_HIDDEN) -> None:
+    def __init__(self, n_hidden: int = N_HIDDEN, cell: str = "LSTM") -> None:
         super().__init__()
-        self.lstm = nn.LSTM(8, n_hidden, batch_first=True)
+        check_choice("cell", cell, CELLS)
+        self.rnn = getattr(nn, cell)(8, n_hidden, batch_first=True)
         self.head = nn.Linear(n_hidden, N_CLASSES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # (B, 8, 8) -> (B, 10)
-        return self.head(self.lstm(images)[0][:, -1])
+        return self.head(self.rnn(images)[0][:, -1])
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,23 @@ class Digits:
 
 @dataclass(frozen=True)
 class Training:
-    """The recorded trace, with the accuracies as metrics. Its first epoch is before training."""
+    """The recorded trace, with accuracies and losses as metrics, and the network. The first epoch is before training.
+
+    ``states`` has the state dict of the network at each recorded epoch, so that analyses can run it as it was.
+    """
 
     trace: Trace
-
-    @property
-    def train_accuracy(self) -> list[float]:
-        """The share of the training images that the network classifies correctly, at each recorded epoch."""
-        return self.trace.metrics["train_accuracy"].tolist()
+    model: DigitReader | None = None
+    states: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     @property
     def test_accuracy(self) -> list[float]:
-        """The same share for the held-out images."""
+        """The share of the held-out images that the network classifies correctly, at each recorded epoch."""
         return self.trace.metrics["test_accuracy"].tolist()
 
 
-def digits(seed: int = 0) -> Digits:
-    """The 1,797 handwritten digits of scikit-learn in a random split. The probe has equally many of every class."""
+def digits(seed: int = 0, *, n_probe: int = N_PROBE) -> Digits:
+    """The 1,797 handwritten digits of scikit-learn in a random split, with ``n_probe`` probe images of every class."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -80,7 +82,7 @@ def digits(seed: int = 0) -> Digits:
     classes = torch.tensor(data.target[order], dtype=torch.int64, device="cpu")
     n_test = int(TEST_SHARE * len(order))
     test = images[:n_test], classes[:n_test]
-    chosen = torch.cat([torch.nonzero(test[1] == digit)[:N_PROBE, 0] for digit in range(N_CLASSES)])
+    chosen = torch.cat([torch.nonzero(test[1] == digit)[:n_probe, 0] for digit in range(N_CLASSES)])
     return Digits((images[n_test:], classes[n_test:]), test, (test[0][chosen], test[1][chosen]))
 
 
@@ -89,6 +91,7 @@ def train(
     *,
     epochs: int,
     seed: int = 0,
+    cell: str = "LSTM",
     callback: Callable[[int, float], None] | None = None,
     follow: Callable[[Recorder], Any] = lambda recorder: None,
 ) -> Training:
@@ -100,20 +103,21 @@ def train(
     """
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
-        model = DigitReader()
+        model, states = DigitReader(cell=cell), {}
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=epochs)
-        with Recorder(model, "lstm", data.probe[0], labels=data.probe[1]) as recorder:
+        with Recorder(model, "rnn", data.probe[0], labels=data.probe[1]) as recorder:
             follow(recorder)
             for epoch in range(epochs + 1):
                 if epoch > 0:
                     _one_epoch(model, optimizer, *data.train)
                     schedule.step()
-                train_accuracy, test_accuracy = _accuracy(model, *data.train), _accuracy(model, *data.test)
-                recorder.snapshot(epoch, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
+                metrics = _scores(model, "train", *data.train) | _scores(model, "test", *data.test)
+                recorder.snapshot(epoch, **metrics)
+                states[epoch] = {name: value.clone() for name, value in model.state_dict().items()}
                 if callback is not None:
-                    callback(epoch, test_accuracy)
-    return Training(recorder.trace())
+                    callback(epoch, metrics["test_accuracy"])
+    return Training(recorder.trace(), model, states)
 
 
 def _one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, classes: torch.Tensor) -> None:
@@ -124,10 +128,13 @@ def _one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch
         optimizer.step()
 
 
-def _accuracy(model: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> float:
+def _scores(model: nn.Module, name: str, images: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
+    """Accuracy and cross-entropy (nats) on the images, as metrics of the part ``name`` of the data."""
     model.eval()
     with torch.no_grad():
-        return (model(images).argmax(1) == classes).double().mean().item()
+        logits = model(images)
+    accuracy = (logits.argmax(1) == classes).double().mean().item()
+    return {f"{name}_accuracy": accuracy, f"{name}_loss": nn.functional.cross_entropy(logits, classes).item()}
 
 
 def demo(
@@ -152,7 +159,7 @@ def demo(
         flat, report = op.result_, result_folder.report(op, training.trace, seconds=0)
         # This fit uses the stages of the first one up to the distances.
         op.set_params(n_components=3).fit(training.trace)
-        report |= {"train_accuracy": training.train_accuracy, "test_accuracy": training.test_accuracy}
+        report |= {name: values.tolist() for name, values in training.trace.metrics.items()}
         report |= {"stress_3d": op.stress_, "seconds": time.perf_counter() - started}
         embeddings = {result_folder.EMBEDDING: flat, result_folder.EMBEDDING_3D: op.result_}
         return result_folder.Results(report, embeddings, training.trace)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 
 from ..errors import InputError, check_choice, check_number
@@ -131,10 +129,8 @@ def _cosine_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, C) -> (L, L)
 COLLAPSED = 1e-13
 
 
-def warn_if_collapsed(
-    distances: torch.Tensor, metric: str, potential: torch.Tensor, groups: Components, t: int
-) -> None:
-    """Warn if the rows of the potential are equal up to rounding in every component of two or more landmarks.
+def collapsed(distances: torch.Tensor, metric: str, potential: torch.Tensor, groups: Components) -> bool:
+    """Whether the rows of the potential are equal up to rounding in every component of two or more landmarks.
 
     ``groups`` are the connected `components`. The distances (L, L) within components are then only rounding, and so is
     the embedding of each component. O(L^2) time.
@@ -142,13 +138,7 @@ def warn_if_collapsed(
     widest = [float(diagonal_blocks(distances, members).max()) for members in groups if members.shape[1] > 1]
     # The cosine distance is half of the square of a distance between rows of norm 1.
     rounding = COLLAPSED**2 / 2 if metric == "cosine" else COLLAPSED * float(potential.norm(dim=1).max())
-    if widest and max(widest) <= rounding:
-        warnings.warn(
-            f"after t={t} steps all landmarks of a connected component have the same potential, so the picture shows "
-            "only rounding within a component. A smaller t shows its structure",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    return bool(widest) and max(widest) <= rounding
 
 
 def _squared_distances(rows: torch.Tensor) -> torch.Tensor:  # (L, C) -> (L, L)

@@ -36,6 +36,7 @@ class MultisliceAffinity(NamedTuple):
     operator: AffinityOperator  # (N, N), or (N', N') over ``nodes``
     bandwidth: torch.Tensor  # () float64, the interslice bandwidth
     nodes: torch.Tensor | None = None  # (N',) int64, those of the graph; None if all N are
+    n_unlinked: int = 0  # nodes of the graph without an interslice entry
 
     def stored_shares(self, n_nodes: int) -> dict[str, float]:
         """What a stored form has: entries beside the diagonal, as a share of the interslice pairs, or active tiles.
@@ -91,7 +92,11 @@ def affinity_of_points(
     form = auto_form(intraslice, interslice, points.device) if storage == "auto" else storage
     operator = FORMS[form](intraslice, interslice)
     nodes = graph_nodes(points) if masked else None
-    return MultisliceAffinity(operator if nodes is None else over_graph_nodes(operator, nodes), bandwidth, nodes)
+    n_unlinked = int((interslice.counts == 0).sum())
+    if nodes is None:
+        return MultisliceAffinity(operator, bandwidth, nodes, n_unlinked)
+    n_unlinked -= operator.shape[0] - len(nodes)  # nodes that are left out have no entries
+    return MultisliceAffinity(over_graph_nodes(operator, nodes), bandwidth, nodes, n_unlinked)
 
 
 def auto_form(intraslice: Csr, interslice: Interslice, device: torch.device) -> str:

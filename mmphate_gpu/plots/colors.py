@@ -43,11 +43,11 @@ def ordered(index: np.ndarray, labels: np.ndarray, cmap: str, low: float, high: 
     colormap = ListedColormap(colormaps[cmap](np.linspace(low, high, 256)))
     if len(labels) == 1:
         return Coloring(index, colormap, Normalize(-1, 1), np.zeros(1), texts(labels), True)
-    if _evenly_spaced(labels):
+    if evenly_spaced(labels):
         ticks = round_ticks(labels)
         norm = Normalize(float(labels.min()), float(labels.max()))
         return Coloring(labels[index].astype(float), colormap, norm, ticks, texts(ticks), False)
-    ticks = _with_last(every_few(len(labels)), len(labels) - 1)
+    ticks = with_last(every_few(len(labels)), len(labels) - 1)
     return Coloring(index, colormap, Normalize(0, len(labels) - 1), ticks, texts(labels[ticks]), False)
 
 
@@ -69,7 +69,8 @@ def are_numbers(labels: np.ndarray) -> bool:
     return labels.dtype.kind in "iuf" and bool(np.isfinite(labels).all())
 
 
-def _evenly_spaced(labels: np.ndarray) -> bool:
+def evenly_spaced(labels: np.ndarray) -> bool:
+    """Whether ``labels``, at least two, are numbers at equal distances that are not zero."""
     if not are_numbers(labels):
         return False
     steps = np.diff(labels.astype(float))
@@ -101,6 +102,7 @@ def every_few(n: int, most: int = 9) -> np.ndarray:
     return np.arange(0, n, next(step for step in steps if n <= step * most))
 
 
-def _with_last(ticks: np.ndarray, last: int) -> np.ndarray:
+def with_last(ticks: np.ndarray, last: int) -> np.ndarray:
+    """At least two ``ticks`` at equal distances, without those near ``last``, and ``last`` itself."""
     step = ticks[1] - ticks[0]
     return np.array([*ticks[ticks < last - 0.4 * step], last])

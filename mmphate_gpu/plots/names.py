@@ -10,17 +10,24 @@ import numpy as np
 # Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators. They have no glyph,
 # and some of them are not allowed in an .svg file.
 INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
+# Names of entropies by what they are over.
+ENTROPIES = {"units": "Intra-step entropy", "timesteps": "Inter-step entropy"}
 BYTE_ORDER_MARK = "\ufeff"  # matplotlib cannot write it into a .pdf
 
 
-def texts(labels: np.ndarray) -> list[str]:  # (n,)
-    """The labels in at most ten characters each, dates in eleven, because digits are narrower than letters.
+def entropy_unit(base: float) -> str:
+    """The name of the unit of an entropy whose logarithm has ``base``."""
+    return {2: "bits", np.e: "nats", 10: "bans"}.get(base, f"base {base:g}")
+
+
+def texts(labels: np.ndarray, width: int = 10) -> list[str]:  # (n,)
+    """The labels in at most ``width`` characters each, dates in eleven, because digits are narrower than letters.
 
     Long names are cut at the end, or in the middle if a cut at the end would make different names equal. Numbers have
     as many digits as they need to differ. Dates with a time of day that are all of one year are written without the
     year.
     """
-    width = 11 if labels.dtype.kind == "M" else 10
+    width = 11 if labels.dtype.kind == "M" else width
     plain = _plain(labels, width)
     short = [_cut(name, width, width - 1) for name in plain]
     if len(set(short)) == len(set(plain)):

@@ -12,6 +12,8 @@ from ..embedding import Embedding
 from ..errors import InputError, InputTypeError, check_choice, check_number, listed
 from .canvas import FAINT, INK, TICK_SIZE, TITLE_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import Coloring, are_numbers, categorical, every_few, ordered, round_ticks
+from .keys import draw_key
+from .layout import Place, check_figsize
 from .names import texts
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 MAX_DOTS = 200_000  # more dots than fit into a panel only take time
 TITLES = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit", "most_active": "Most active class"}
-Place = tuple[float, float, float, float]  # left, bottom, width, height, in fractions of the figure
 
 
 @plain_style()
@@ -78,7 +79,7 @@ def panels(
         _frame(axes, points, embedding)
         axes.scatter(*points.T, c=coloring.values, cmap=coloring.cmap, norm=coloring.norm, **_flat_or_deep(axes, style))
         _title(figure, panel, TITLES[name])
-        _draw_key(figure, key, coloring)
+        draw_key(figure, key, coloring)
     _note_nodes(figure, len(shown), len(placed), embedding.n_nodes)
     save_figure(figure, path)
     return figure
@@ -169,13 +170,7 @@ def _figsize(figsize: tuple[float, float] | None, points: np.ndarray, n_panels: 
         height = 3.4
         width = height * (_shape(points) if points.shape[1] == 2 else 1.22)
         return columns * (width + LEFT + RIGHT), rows * (height + TOP + BOTTOM)
-    if isinstance(figsize, str) or not hasattr(figsize, "__len__"):
-        raise InputTypeError(f"figsize={figsize!r} is a {type(figsize).__name__}; accepted: (width, height) in inches")
-    least = columns * (1 + LEFT + RIGHT), rows * (1 + TOP + BOTTOM)
-    if len(figsize) != 2:
-        raise InputError(f"figsize={figsize!r} has {len(figsize)} numbers; accepted: (width, height) in inches")
-    width, height = (check_number("figsize", size, low=low) for size, low in zip(figsize, least, strict=True))
-    return width, height
+    return check_figsize(figsize, (columns * (1 + LEFT + RIGHT), rows * (1 + TOP + BOTTOM)))
 
 
 def _shape(points: np.ndarray) -> float:
@@ -279,39 +274,6 @@ def _title(figure: Figure, panel: Place, title: str) -> None:
     left, bottom, _, height = panel
     gap = 0.1 / figure.get_figheight()
     figure.text(left, bottom + height + gap, title, fontsize=TITLE_SIZE, color=INK, ha="left", va="bottom")
-
-
-def _draw_key(figure: Figure, place: Place, coloring: Coloring) -> None:
-    (_legend if coloring.swatches else _bar)(figure, place, coloring)
-
-
-def _legend(figure: Figure, place: Place, coloring: Coloring) -> None:
-    from matplotlib.lines import Line2D
-
-    colors = coloring.cmap(coloring.norm(coloring.ticks))
-    dot: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 5.5, "markeredgewidth": 0}
-    dots = [Line2D([], [], color=color, **dot) for color in colors]
-    axes = figure.add_axes(place, label="key")
-    axes.set_axis_off()
-    # A legend omits names that start with an underscore, so the names are set afterwards.
-    legend = axes.legend(
-        dots, ["?"] * len(dots), loc="center left", bbox_to_anchor=(0, 0.5), frameon=False, fontsize=TICK_SIZE,
-        labelcolor=INK, handletextpad=0.2, labelspacing=0.45, borderpad=0, borderaxespad=0, handlelength=1.2,
-    )  # fmt: skip
-    for entry, name in zip(legend.get_texts(), coloring.names, strict=True):
-        entry.set_text(name)
-
-
-def _bar(figure: Figure, place: Place, coloring: Coloring) -> None:
-    from matplotlib.cm import ScalarMappable
-
-    left, bottom, width, height = place
-    axes = figure.add_axes((left, bottom + 0.12 * height, 0.12 * width, 0.76 * height), label="key")
-    bar: Any = figure.colorbar(ScalarMappable(coloring.norm, coloring.cmap), cax=axes, spacing="proportional")
-    bar.set_ticks(coloring.ticks, labels=coloring.names)
-    bar.ax.minorticks_off()
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=TICK_SIZE, labelcolor=INK, color=FAINT, width=0.7, length=2.5, pad=2)
 
 
 def _note_nodes(figure: Figure, n_shown: int, n_placed: int, n_nodes: int) -> None:

@@ -74,7 +74,7 @@ class Choice:
         with torch.autocast(output.values.device.type, enabled=False):
             replays = replayed(self.module, inputs, output, name)
         chosen = [layer * n_directions(self.module) + side for layer in self.layers for side in self.directions]
-        return output._replace(values=torch.cat([getattr(replays[index], self.state) for index in chosen], -1))
+        return output._replace(values=torch.cat([getattr(replays[index][1], self.state) for index in chosen], -1))
 
 
 def choose(module: nn.Module, name: str, state: str, layer: int | str, direction: str) -> Choice | None:

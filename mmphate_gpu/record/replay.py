@@ -91,7 +91,7 @@ def mode(module: nn.Module) -> str:
     return next((name for name, classes in types.items() if isinstance(module, classes)), "")
 
 
-def replayed(module: nn.Module, inputs: Inputs, output: Steps, name: str) -> list[Replay]:
+def replayed(module: nn.Module, inputs: Inputs, output: Steps, name: str) -> list[tuple[Direction, Replay]]:
     """All directions of all layers in one call that returned ``output``, layer after layer.
 
     `InputError` if the last layer does not give ``output``, to rounding.
@@ -103,10 +103,10 @@ def replayed(module: nn.Module, inputs: Inputs, output: Steps, name: str) -> lis
     if output.values.shape != shape:
         raise _no_replay(module, name, f"in its shape {tuple(output.values.shape)}, which is {shape} in the replay")
     runs = _directions(module, x, start, inputs, output)
-    replays = [_replay(module, run, inputs.autocast) for run in runs]
+    replays = [replay_of(module, run, inputs.autocast) for run in runs]
     for run, replay in list(zip(runs, replays, strict=True))[-n_directions(module) :]:
         _check(run, replay, inputs.autocast, name, module)
-    return [replay._replace(h=run.h) for run, replay in zip(runs, replays, strict=True)]
+    return [(run, replay._replace(h=run.h)) for run, replay in zip(runs, replays, strict=True)]
 
 
 def _directions(
@@ -188,7 +188,7 @@ def _state(module: nn.Module, start: list[torch.Tensor]) -> Any:
     return whole if module.mode == "LSTM" else whole[0]
 
 
-def _replay(module: nn.Module, run: Direction, autocast: torch.dtype | None) -> Replay:
+def replay_of(module: nn.Module, run: Direction, autocast: torch.dtype | None) -> Replay:
     """The gates of all time steps at once, from the hidden states that the steps started from.
 
     So rounding does not grow from step to step in a chaotic network. Half precision is computed in float32, with

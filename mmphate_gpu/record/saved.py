@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,6 +134,17 @@ class _TensorPart:
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride()
+
+
+@contextlib.contextmanager
+def kept_versions(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Restore how often each of the tensors was written to, also if equal values were written."""
+    versions = [(tensor, tensor._version) for tensor in tensors if not tensor.is_inference()]
+    try:
+        yield
+    finally:
+        for tensor, version in versions:
+            _set_versions((tensor,), (version,))
 
 
 class _TensorGroup:

@@ -37,6 +37,7 @@ LEVELS = [
     "datasets",
     "config",
     "stages",
+    "diagnosis",
     "pipeline",
     "planning",
     "estimator",
@@ -69,7 +70,8 @@ OPTIONAL = {
     "pykeops": {"runtime.keops"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
-    "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"},
+    "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"}
+    | {"plots.axis", "plots.keys", "plots.entropy_curves", "plots.heatmap", "plots.rankings", "plots.strips"},
     "plotly": {"plots.html"},
     "sklearn": {"estimator", "m_phate", "cli.demo"},
     "xarray": {"trace.convert", "embedding", "estimator"},

@@ -334,6 +334,9 @@ def test_a_reader_that_leaves_is_no_fault():
 # ---------------------------------------------------------------- demo
 
 
+METRICS = {"train_accuracy", "test_accuracy", "train_loss", "test_loss"}
+
+
 def test_demo_small(here, capsys, monkeypatch):
     monkeypatch.setattr("mmphate_gpu.cli.demo.N_LANDMARK", 100)
     assert main(["demo", "--epochs", "3", "--seed", "1", "--out", "demo"]) == 0
@@ -343,7 +346,7 @@ def test_demo_small(here, capsys, monkeypatch):
     assert "training" in text.err
     trace = mp.load_trace("demo/trace.npz")
     assert trace.shape == (4, 8, 20, 50) and (np.bincount(trace.label) == 5).all()
-    assert trace.epoch.tolist() == [0, 1, 2, 3] and trace.metrics.keys() == {"train_accuracy", "test_accuracy"}
+    assert trace.epoch.tolist() == [0, 1, 2, 3] and set(trace.metrics) == METRICS
     assert mp.Embedding.load("demo/embedding.npz").coordinates.shape == (640, 2)
     assert mp.Embedding.load("demo/embedding3d.npz").coordinates.shape == (640, 3)
     report = json.loads(Path("demo/report.json").read_text())
@@ -364,6 +367,25 @@ def test_demo_repeats_to_the_bit_and_leaves_the_random_state(here):
     assert torch.equal(first.trace.data, second.trace.data) and first.test_accuracy == second.test_accuracy
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not torch.equal(train(digits(seed=3), epochs=1, seed=3).trace.data, first.trace.data)
+
+
+@pytest.mark.parametrize("cell", ["GRU", "RNN"])
+def test_other_cells_learn_too(cell):
+    from mmphate_gpu.cli.demo import digits, train
+
+    training = train(digits(n_probe=2), epochs=6, cell=cell)
+    assert training.trace.shape == (7, 8, 20, 20) and list(training.states) == list(range(7))
+    loss = training.trace.metrics["train_loss"]
+    assert (np.diff(loss) < 0).all() and training.test_accuracy[-1] > training.test_accuracy[0]
+    last = training.model.state_dict()
+    assert all((training.states[6][name] == value).all() for name, value in last.items())
+
+
+def test_an_unknown_cell_is_refused():
+    from mmphate_gpu.cli.demo import DigitReader
+
+    with pytest.raises(mp.InputError, match="cell='LSTN' is unknown"):
+        DigitReader(cell="LSTN")
 
 
 def test_demo_probe_is_held_out():

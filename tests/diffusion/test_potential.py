@@ -13,12 +13,7 @@ from sklearn.metrics.pairwise import cosine_distances
 from mmphate_gpu import reference
 from mmphate_gpu.diffusion import diffuse
 from mmphate_gpu.diffusion import potential as potential_module
-from mmphate_gpu.diffusion.potential import (
-    diffusion_potential,
-    potential_distances,
-    potential_of_power,
-    warn_if_collapsed,
-)
+from mmphate_gpu.diffusion.potential import collapsed, diffusion_potential, potential_distances, potential_of_power
 from mmphate_gpu.errors import InputError
 from mmphate_gpu.landmarks import landmark_diffusion
 from mmphate_gpu.linalg.components import components
@@ -237,13 +232,12 @@ def test_distances_after_the_power(made, t, with_degrees, get_case):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_collapsed_components_give_a_warning_even_if_they_differ(metric):
+def test_components_have_collapsed_even_if_they_differ(metric):
     """Two groups without links between them: distances within a group are only rounding, the others are not."""
     landmark_op = torch.block_diag(*[torch.full((4, 4), 0.25, dtype=torch.float64)] * 2)
     groups = components(landmark_op)
     potential = diffusion_potential(landmark_op, 5)
-    with pytest.warns(RuntimeWarning, match="after t=5 steps"):
-        warn_if_collapsed(potential_distances(potential, metric), metric, potential, groups, 5)
+    assert collapsed(potential_distances(potential, metric), metric, potential, groups)
 
 
 def test_bad_potentials_and_metrics_are_refused():

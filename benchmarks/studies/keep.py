@@ -1,0 +1,68 @@
+"""The JSON files of the studies, in docs/findings."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure.conditions import conditions
+from benchmarks.measure.records import ROOT
+from mmphate_gpu.analysis.result import Result
+from mmphate_gpu.runtime.atomic import whole_file
+
+FOLDER = ROOT / "docs" / "findings"
+DIGITS = 4  # significant digits: more would be noise
+MOST_NUMBERS = 2_000  # an array with more is left out: a study keeps what its page shows
+EXCLUDED = {"coords", "coordinates", "layout"}
+
+
+def kept(study: str, name: str, entry: dict[str, Any]) -> None:
+    """Write ``entry`` as ``name`` of ``study``, beside the entries that are there, with the machine and the commit."""
+    path = FOLDER / f"{study}.json"
+    entries = read(study) if path.exists() else {}
+    entries[name] = {"conditions": _conditions(), **entry}
+    text = json.dumps(rounded(dict(sorted(entries.items()))), indent=1, allow_nan=False)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, overwrite=True) as new:
+        new.write_text(_compact(text) + "\n", encoding="utf-8")
+
+
+def read(study: str) -> dict[str, Any]:
+    entries: dict[str, Any] = json.loads((FOLDER / f"{study}.json").read_text(encoding="utf-8"))
+    return entries
+
+
+def summary_of(result: Result) -> dict[str, Any]:
+    """The fields of ``result`` without large arrays, and its line."""
+    fields = {name: value for name, value in vars(result).items() if name not in EXCLUDED}
+    small = {name: value for name, value in fields.items() if np.size(value) <= MOST_NUMBERS}
+    plain = {name: value for name, value in result.to_dict().items() if name in small}
+    return {"line": repr(result), **plain}
+
+
+def _conditions() -> dict[str, Any]:
+    wanted = ("machine", "commit", "date", "threads")
+    return {name: value for name, value in conditions("cpu").items() if name in wanted}
+
+
+def rounded(value: Any) -> Any:
+    """``value`` in types of JSON, with `DIGITS` significant digits; None for what is not finite."""
+    if isinstance(value, dict):
+        return {str(name): rounded(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [rounded(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
+
+
+def _compact(text: str) -> str:
+    """JSON text with every list of numbers in one line."""
+    import re
+
+    return re.sub(r"\[[^\[\]{}]*\]", lambda match: re.sub(r"\s+", " ", match[0]), text)

@@ -1,0 +1,187 @@
+"""Suite "analyses": seconds and memory of each analysis, on the recording of the demo and at the size of HAR.
+
+Each analysis has a process of its own. Baselines, null models and studies of subsamples fit many times, so they are not
+here. The goals: all analyses of the recording take 60 s on two cores, and those at the size of HAR 10 minutes, with
+at most 3 GB on top of what the process held before.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.cases import DIGITS_EPOCHS, side_by_side
+from benchmarks.measure.conditions import conditions
+from benchmarks.measure.device import PeakMeter, use_device
+from benchmarks.measure.rows import Row
+from benchmarks.measure.tables import Table, bytes_text, seconds_text
+from benchmarks.measure.tasks import Task, emit, python_task, task_options
+from mmphate_gpu import MMPHATE, Embedding, Trace, analysis, as_trace
+from mmphate_gpu.slices import SliceLayout
+
+NAME = "analyses"
+SMALL, LARGE = "digits-51x8x20x50", "har-127x128x30x60"
+PARTS = (SMALL, LARGE)
+MOST_SECONDS = {SMALL: 60.0, LARGE: 600.0}
+MOST_ADDED_BYTES = 3e9
+N_CLASSES = 6  # activities of HAR
+ESTIMATE = {SMALL: 15.0, LARGE: 90.0}
+
+
+class Inputs(NamedTuple):
+    """What the analyses of a case read."""
+
+    trace: Trace
+    embedding: Embedding
+    model: torch.nn.Module
+    states: dict[int, dict[str, torch.Tensor]]
+    probe: torch.Tensor
+
+
+def small(folder: Path | None) -> Inputs:
+    """The demo's training and its embedding."""
+    from mmphate_gpu.cli.demo import N_LANDMARK, digits, train
+
+    data = digits()
+    training = train(data, epochs=DIGITS_EPOCHS)
+    assert training.model is not None
+    result = MMPHATE(n_landmark=N_LANDMARK, random_state=0, device="cpu").fit(training.trace).result_
+    return Inputs(training.trace, result, training.model, training.states, data.probe[0])
+
+
+class Reader(torch.nn.Module):
+    """An untrained LSTM of 30 units that reads nine channels, as those for HAR do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = torch.nn.LSTM(9, 30, batch_first=True)
+        self.head = torch.nn.Linear(30, N_CLASSES)
+
+    def forward(self, signals: torch.Tensor) -> torch.Tensor:  # (B, T, 9) -> (B, classes)
+        return self.head(self.rnn(signals)[0][:, -1])
+
+
+def large(folder: Path | None) -> Inputs:
+    """Synthetic states of the size of HAR. The coordinates are the first two samples, because no fit is measured."""
+    data = side_by_side(*map(int, LARGE.removeprefix("har-").split("x")))(folder).data
+    label = np.arange(data.shape[3]) % N_CLASSES
+    trace = as_trace(data, label=label, metrics={"accuracy": np.linspace(0.2, 0.9, data.shape[0]) ** 2})
+    layout = SliceLayout.of_shape(*trace.shape[:3])
+    embedding = Embedding(trace.data[..., :2].reshape(-1, 2).double().numpy(), layout)
+    torch.manual_seed(0)
+    probe = torch.randn(trace.n_samples, trace.n_timesteps, 9, device="cpu")
+    return Inputs(trace, embedding, Reader(), {}, probe)
+
+
+def _ablations(call: Callable[..., Any]) -> Callable[[Inputs], Any]:
+    def run(inputs: Inputs) -> Any:
+        options: dict[str, Any] = {"states": inputs.states} if inputs.states else {}
+        return call(inputs.model, "rnn", inputs.probe, inputs.trace.label, random_state=0, **options)
+
+    return run
+
+
+ENTROPIES = ("histogram", "kde", "knn", "spectral")
+ANALYSES: dict[str, Callable[[Inputs], Any]] = {
+    **{
+        f"entropy, {name}, over {over}": lambda i, name=name, over=over: analysis.entropy(
+            i.embedding, over=over, estimator=name, random_state=0
+        )
+        for name in ENTROPIES
+        for over in ("units", "timesteps")
+    },
+    "trace_entropy": lambda i: analysis.trace_entropy(i.trace, over="units", estimator="knn", random_state=0),
+    "phases": lambda i: analysis.phases(analysis.entropy(i.embedding, random_state=0), random_state=0),
+    "follows": lambda i: analysis.follows(
+        analysis.entropy(i.embedding, random_state=0), next(iter(i.trace.metrics.values()))
+    ),
+    "linear_probe": lambda i: analysis.linear_probe(i.trace, random_state=0),
+    "label_information": lambda i: analysis.label_information(i.trace, random_state=0),
+    "ablate_timesteps": _ablations(analysis.ablate_timesteps),
+    "ablate_units": _ablations(analysis.ablate_units),
+    "unit_communities": lambda i: analysis.unit_communities(i.embedding, random_state=0),
+    "community_stability": lambda i: analysis.community_stability(i.embedding, 0, i.trace.n_slices - 1, random_state=0),
+    "spread": lambda i: analysis.spread(i.embedding),
+    "displacement": lambda i: analysis.displacement(i.embedding),
+    "trust": lambda i: analysis.trust(i.trace, i.embedding, random_state=0),
+}
+
+
+def measured(case: str, name: str, device: torch.device, folder: Path | None) -> Row:
+    inputs = (small if case == SMALL else large)(folder)
+    meter = PeakMeter(device)
+    started = time.perf_counter()
+    ANALYSES[name](inputs)
+    seconds = time.perf_counter() - started
+    meter("total")
+    sizes = {size: getattr(inputs.trace, size) for size in ("n_slices", "n_units", "n_samples", "n_nodes")}
+    times = {"seconds": seconds, "repeats": 0, "warmup": 0, "cold_seconds": seconds}
+    return Row(suite=NAME, case=case, stage=name, **times, **sizes, **meter.run_fields(), **conditions(device))
+
+
+def tasks(device: str, quick: bool, only: Sequence[str] = ()) -> list[Task]:
+    """A task for each analysis of each case; only the small case if ``quick``. All of them run on the CPU."""
+    return [
+        python_task(
+            NAME,
+            f"{case}, {name}",
+            NAME,
+            case,
+            name,
+            device="cpu",
+            timeout=1800.0,
+            estimate=ESTIMATE[case],
+            fields={"case": case, "stage": name},
+        )  # fmt: skip
+        for case in only or ((SMALL,) if quick else PARTS)
+        for name in ANALYSES
+    ]
+
+
+def tables(rows: Sequence[Row], which: str = "") -> list[Table]:
+    """A line for each analysis, with the seconds and the added memory of each case, and the sums."""
+    cell = {
+        (row.stage, row.case): f"{seconds_text(row.seconds)} s, {bytes_text(row.added_bytes)}"
+        for row in rows
+        if not row.skipped
+    }
+    cases = [case for case in PARTS if any(row.case == case for row in rows)]
+    lines = [(name, *(cell.get((name, case), "") for case in cases)) for name in ANALYSES]
+    return [Table(("analysis", *cases), [*lines, ("all", *(_sum_text(rows, case) for case in cases))])]
+
+
+def _sum_text(rows: Sequence[Row], case: str) -> str:
+    of_case = [row for row in rows if row.case == case and not row.skipped]
+    return f"{seconds_text(sum(row.seconds or 0 for row in of_case))} s"
+
+
+def missed_goals(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each case whose analyses together take too long, and for each that takes too much memory."""
+    missed = []
+    for case, most in MOST_SECONDS.items():
+        total = sum(row.seconds or 0 for row in rows if row.case == case)
+        if total > most:
+            missed.append(f"{NAME} of {case}: {total:.0f} s in all, goal at most {most:.0f} s")
+    for row in rows:
+        if (row.added_bytes or 0) > MOST_ADDED_BYTES:
+            missed.append(
+                f"{row.stage} of {row.case}: {bytes_text(row.added_bytes)}, goal {bytes_text(MOST_ADDED_BYTES)}"
+            )
+    return missed
+
+
+def main() -> int:
+    options = task_options().parse_args()
+    case, name = options.names
+    emit([measured(case, name, use_device(options.device), options.folder)])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""Whether a phase of compression keeps or loses what the states say of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, check_choice, check_number
+from ..runtime.isolation import isolated
+from .curves import MIN_EPOCHS, Curves, as_curves, positions
+from .phases import Phases, phases
+from .resampling import slope_intervals
+from .result import Result
+from .segments import slope_weights
+
+# Where the results of `linear_probe` and `label_information` have their curves, most trusted first.
+MEASURES = ("score", "bound", "mean", "dsmi")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CompressionKinds(Result):
+    """Every phase of compression, and what becomes of the label information in it.
+
+    Attributes
+    ----------
+    start, stop : (K,)
+        The labels of the first and the last epoch of each phase of compression, both inclusive.
+    change, low, high : (K,)
+        The change of the information from start to stop, by its least squares line, with its interval.
+    verdict : (K,)
+        "useful" if ``low`` is at least ``-margin``, else "loss" if ``high`` is below 0, else "undecided".
+    measure : str
+        What the information is: "score" of a probe, "bound", "mean" or "dsmi" of label information, or "array".
+    settings : mapping
+        The margin, and how the interval was made.
+    """
+
+    start: np.ndarray
+    stop: np.ndarray
+    change: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    verdict: np.ndarray
+    measure: str
+    settings: Mapping[str, Any]
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in ("start", "stop", "change", "low", "high", "verdict")}
+
+    def _summary(self) -> str:
+        if not len(self.start):
+            return "no phase of compression"
+        rows = zip(self.verdict, self.start, self.stop, self.change, self.low, self.high, strict=True)
+        return "; ".join(
+            f"{verdict} {start} to {stop}: {self.measure} {change:+.3g} [{low:+.3g}, {high:+.3g}]"
+            for verdict, start, stop, change, low, high in rows
+        )
+
+
+@isolated()
+def compression_kind(
+    entropy: Any,
+    information: Any,
+    *,
+    measure: str | None = None,
+    margin: float = 0.05,
+    n_bootstrap: int = 1000,
+    level: float = 0.95,
+    random_state: int | None = None,
+) -> CompressionKinds:
+    """Say of each phase of compression whether it is useful compression or mere loss.
+
+    This is the library's own definition. Within the phase, a least squares line through the information gives its
+    change from start to stop. Compression is *useful* if the information is kept or rises: its interval is above
+    ``-margin``. It is *loss* if the information falls: the interval is below zero. All else is *undecided*, such as an
+    interval that is wider than both. Information that is kept says nothing of other labels.
+
+    Parameters
+    ----------
+    entropy : Phases, or anything that `phases` accepts
+        The phases, or the curve to cut with the defaults of `phases`.
+    information : (E,) or (E, T) array, `LinearProbe`, `LabelInformation`, or an object with named axes
+        What the states of each epoch say of the labels; other axes are averaged.
+    measure : str, optional
+        The field of a `LinearProbe` or `LabelInformation` to read: "score", "bound", "mean" or "dsmi". Default: the
+        first of these that it has, so balanced accuracy, and the lower bound of the whole state in bits.
+    margin : float
+        The largest fall that still counts as kept, in the unit of the information: 0.05 bit, or 5 points of accuracy.
+    n_bootstrap, level, random_state
+        The interval, from resampled residuals as in `phases`. If the information has an interval for each epoch
+        (``low`` and ``high`` of a probe), its half-width is added in quadrature, with all time steps taken as
+        dependent and epochs as independent. The samples of all epochs are the same, so this is cautious.
+
+    Returns
+    -------
+    CompressionKinds
+
+    Raises
+    ------
+    InputError, InputTypeError
+        Information of another number of epochs, or without any value in a phase, or a setting out of range.
+
+    Notes
+    -----
+    O(n_bootstrap E K) time beside that of `phases`. Deterministic with a seed.
+
+    Examples
+    --------
+    >>> entropy = np.concatenate([np.linspace(1, 3, 20), np.linspace(3, 2, 30)])
+    >>> compression_kind(entropy, np.linspace(0.2, 0.9, 50), random_state=0)
+    CompressionKinds(useful 20 to 49: array +0.414 [+0.414, +0.414])
+    """
+    check_number("margin", margin, low=0)
+    options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "level": level, "random_state": random_state}
+    cut = entropy if isinstance(entropy, Phases) else phases(entropy, **options)
+    read = _read(information, measure, cut.epoch)
+    chosen = np.flatnonzero(cut.trend == "compression")
+    spans = [slice(cut.start_index[i], cut.stop_index[i] + 1) for i in chosen]
+    change, low, high = np.array([read.change(span, **options) for span in spans]).reshape(-1, 3).T
+    settings = {"margin": margin, "measured_interval": read.half is not None, **options}
+    verdict = np.where(low >= -margin, "useful", np.where(high < 0, "loss", "undecided"))
+    return CompressionKinds(cut.start[chosen], cut.stop[chosen], change, low, high, verdict, read.name, settings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Information:
+    """The information of every epoch, with the half-width of its interval if it has intervals."""
+
+    name: str
+    values: np.ndarray  # (E,)
+    half: np.ndarray | None  # (E,)
+    epoch: np.ndarray  # (E,)
+
+    def change(self, span: slice, **options: Any) -> tuple[float, float, float]:
+        """The change over the epochs of ``span``, and its interval."""
+        epoch, values = self.epoch[span], self.values[span]
+        present = np.isfinite(values)
+        if present.sum() < MIN_EPOCHS:
+            where = f"with a value between {epoch[0]} and {epoch[-1]}"
+            raise InputError(f"information has {present.sum()} epochs {where}; accepted: {MIN_EPOCHS} or more")
+        x, edges = positions(self.epoch)[0][span], np.array([0, present.sum()])
+        slopes = slope_intervals(x, Curves(values[None], epoch, None, ""), edges, **options)
+        below, above = slopes.slope - slopes.low, slopes.high - slopes.slope
+        if self.half is not None:
+            measured = np.linalg.norm(slope_weights(x[present], edges) * self.half[span][present])
+            below, above = np.hypot(below, measured), np.hypot(above, measured)
+        limits = slopes.slope, slopes.slope - below, slopes.slope + above
+        change, low, high = (float(limit[0] * (x[-1] - x[0])) for limit in limits)
+        return change, low, high
+
+
+def _read(information: Any, measure: str | None, epoch: np.ndarray) -> _Information:
+    names = [name for name in MEASURES if isinstance(getattr(information, name, None), np.ndarray)]
+    if measure is not None:
+        check_choice("measure", measure, names)
+    name = measure or (names[0] if names else "array")
+    values = as_curves("information", getattr(information, name) if names else information).mean
+    if len(values) != len(epoch):
+        raise InputError(f"information has {len(values)} epochs; accepted: {len(epoch)}, as the entropy")
+    if names and not np.array_equal(information.epoch, epoch):
+        raise InputError("information has other epochs than the entropy; accepted: results of one trace")
+    half = (information.high - information.low) / 2 if name == "score" else None
+    return _Information(name, values, half if half is None else as_curves("information", half).mean, epoch)
