@@ -43,6 +43,15 @@ def _masked() -> list[Any]:
     return [model.embedding_, model.result_.most_active, shares, model.placement_.coordinates(trace)]
 
 
+def _trusted() -> list[Any]:
+    small = mp.MMPHATE(**FIT, mds_solver="classic")
+    trust = mp.analysis.trust(WIDE, small.fit_transform(WIDE), k=3, seeds=2, estimator=small, random_state=0)
+    nulls = mp.analysis.null_models(WIDE, metrics=("inter", "stress"), repeats=1, estimator=small, random_state=0)
+    study = mp.analysis.subsample_study(WIDE, "epochs", (0.9,), 1, k=3, estimator=small, random_state=0)
+    measures = [trust.trustworthiness, trust.geodesic_spearman, trust.stress_by_epoch, trust.seed_procrustes]
+    return [*measures, nulls.data, nulls.null, study.values, study.curves]
+
+
 def _joined() -> list[Any]:
     parts = [mp.as_trace(WIDE[start:stop], epoch=np.arange(start, stop)) for start, stop in ((0, 12), (10, 30))]
     masked = mp.as_trace(parts[1], mask=parts[1].data[:, 0] > 0)
@@ -144,6 +153,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "M_PHATE": lambda: [mp.M_PHATE(**FIT, n_jobs=1).fit_transform(WIDE)],
     "masked": _masked,
     "joined": _joined,
+    "trust": _trusted,
     "affinity sparse": lambda: _affinity("sparse"),
     "affinity tiles": lambda: _affinity("tiles"),
     "affinity lazy": lambda: _affinity("lazy"),

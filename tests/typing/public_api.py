@@ -94,6 +94,12 @@ def results(embedding: Embedding) -> None:
     assert classes is not None
     assert_type(neighborhood_preservation(coordinates, embedding, k=10), tuple[float, float])
     assert_type(neighborhood_preservation(coordinates, embedding, k=[10, 40]), list[tuple[float, float]])
+    assert_type(neighborhood_preservation(coordinates, embedding, k=10, normalize=False), tuple[float, float])
+    assert_type(analysis.trust(coordinates, embedding, k=10, seeds=2, estimator=MMPHATE()), analysis.Trust)
+    nulls = analysis.null_models(coordinates, ["units"], metrics={"t": lambda trace, embedding: embedding.t or 0})
+    assert_type(nulls, analysis.NullModels)
+    study = analysis.subsample_study(coordinates, over="samples", rates=[0.5], metrics=["inter"])
+    assert_type(study, analysis.SubsampleStudy)
 
 
 def units(embedding: Embedding, trace: Trace) -> None:
