@@ -111,10 +111,10 @@ def _view(result: Any, name: str | None) -> View:
         names = " or ".join(accepted.__name__ for accepted in VIEWS)
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: {names}")
     views = maker(result)
-    view = views[next(iter(views)) if name is None else check_choice("field", name, tuple(views))]
-    if not np.isfinite(view.values).any():
-        raise InputError(f"{view.title.lower()} has NaN everywhere; accepted: at least one finite value")
-    return view
+    name = next(iter(views)) if name is None else check_choice("field", name, tuple(views))
+    if not np.isfinite(views[name].values).any():
+        raise InputError(f"{name} has NaN everywhere; accepted: at least one finite value")
+    return views[name]
 
 
 def _probe_views(probe: LinearProbe) -> dict[str, View]:
