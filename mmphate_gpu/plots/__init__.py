@@ -7,8 +7,11 @@ from .rankings import unit_rankings
 from .scatter import panels
 from .strips import community_strips
 
-__all__ = ["community_strips", "entropy", "entropy_curves", "heatmap", "panels", "unit_rankings"]
 __all__ = [
+    "community_strips",
     "entropy",
+    "entropy_curves",
+    "heatmap",
     "panels",
+    "unit_rankings",
 ]
