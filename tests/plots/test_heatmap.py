@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from mmphate_gpu.analysis import Baselines, TimestepAblation, UnitAblation
+from mmphate_gpu.analysis import TimestepAblation, UnitAblation
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.plots import heatmap
-from mmphate_gpu.slices import SliceLayout
 
 from .results import (
     HOSTILE,
@@ -150,17 +149,6 @@ def test_texts_of_the_key_do_not_touch(figsize):
     score[3, 2] = np.nan
     assert_legible(heatmap(probes(score=score), figsize=figsize))
     assert_legible(heatmap(information(), field="bound", figsize=figsize))
-
-
-def test_similarities_are_squares_of_epochs_steps_or_slices():
-    layout = SliceLayout.of_shape(3, 4, 2)
-    similarity = {"cka": np.eye(3), "svcca": np.eye(4), "other": np.eye(12)}
-    result = made(Baselines, layout=layout, similarity=similarity)
-    names = {"cka": "Epoch", "svcca": "Time step", "other": "Slice"}
-    for field, name in names.items():
-        figure = heatmap(result, field=field)
-        axes = axes_of(figure, "heatmap")
-        assert (axes.get_xlabel(), axes.get_ylabel(), title_of(figure)) == (name, name, f"Similarity ({field})")
 
 
 def test_bad_arguments_are_refused(tmp_path):
