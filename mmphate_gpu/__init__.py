@@ -13,7 +13,7 @@ _NAMES = {
     "config": ("show_config",),
     "diffusion": ("diffusion_potential", "optimal_t", "potential_distances", "von_neumann_entropy"),
     "embedding": ("Embedding",),
-    "errors": ("InputError", "InputTypeError"),
+    "errors": ("InputError", "InputTypeError", "PictureWarning"),
     "estimator": ("MMPHATE",),
     "landmarks": ("Landmarks", "landmark_diffusion"),
     "live": ("LiveEmbedding",),
@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # "as" marks a name as public for type checkers
     from .embedding import Embedding as Embedding
     from .errors import InputError as InputError
     from .errors import InputTypeError as InputTypeError
+    from .errors import PictureWarning as PictureWarning
     from .estimator import MMPHATE as MMPHATE
     from .landmarks import Landmarks as Landmarks
     from .landmarks import landmark_diffusion as landmark_diffusion

@@ -51,11 +51,10 @@ class Diagnosis:
             "distances": {"collapsed": self.collapsed},
         }
 
-    def sentence(self, p: Params, n_slices: int, t: int) -> str | None:
+    def sentence(self, p: Params, t: int) -> str | None:
         """What is wrong with a picture of the parameters ``p``, and the settings that may help; None if nothing is."""
         islands = self.share_outside_largest_island > OUTSIDE
         unlinked = self.share_without_interslice_neighbor > UNLINKED
-        widest = p.interslice_knn >= n_slices - 1  # the bandwidth cannot grow any more
         signs = {
             f"the diffusion graph has {self.islands:,} islands, whose places relative to each other are arbitrary, and "
             f"{self.share_outside_largest_island:.1%} of the nodes are outside the largest": islands,
@@ -66,8 +65,7 @@ class Diagnosis:
             ),
         }
         settings = {
-            f"an interslice_knn above {p.interslice_knn}": (islands or unlinked) and not widest,
-            f"a thresh below {p.thresh:g}": (islands or unlinked) and widest,
+            f"an interslice_knn above {p.interslice_knn}": islands or unlinked,
             "landmarks='stratified'": islands and p.landmarks == "spectral",
             f"a t_max above {p.t_max}": self.t_at_end,
             f"a t below {t}": self.collapsed,

@@ -219,7 +219,7 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         fitted = self._fitted(X, input_trace, run) | {"report_": reports}
         # One step: after an interruption the state is the old one or the new one, never a mix.
         self.__dict__.update(fitted)
-        if text := run.diagnosis.sentence(params, trace.n_slices, run.t):
+        if text := run.diagnosis.sentence(params, run.t):
             warn_caller(text, PictureWarning)
         return self
 

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import mmphate_gpu as mm
-from mmphate_gpu import MMPHATE, InputError, InputTypeError, as_trace
+from mmphate_gpu import MMPHATE, InputError, InputTypeError, PictureWarning, as_trace
 from mmphate_gpu.diffusion import diffusion_potential
 from mmphate_gpu.planning.plan import LEAST, plan_run
 from mmphate_gpu.stages import STAGES
@@ -234,7 +234,7 @@ def test_the_bifurcation_suite_preserves_neighbors_as_published(scenario, landma
 
 @pytest.mark.parametrize("t", [10_000, 2_000_000, 10**9])
 def test_a_t_that_leaves_only_rounding_gives_a_warning(t):
-    with pytest.warns(RuntimeWarning, match=f"after t={t} steps .* only rounding within a component. A smaller t"):
+    with pytest.warns(PictureWarning, match=f"after t={t} steps .* its shape is only rounding; a t below {t} may help"):
         op = MMPHATE(t=t, **OPTIONS).fit(walk())
     assert np.isfinite(op.embedding_).all()
 
