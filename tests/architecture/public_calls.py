@@ -16,6 +16,7 @@ from mmphate_gpu.linalg.kmeans import kmeans
 from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.ops.launch import twins
 from mmphate_gpu.runtime.isolation import isolated
+from mmphate_gpu.slices import SliceLayout
 
 
 def _walk(*shape: int, seed: int = 0) -> np.ndarray:
@@ -94,6 +95,15 @@ def _labels_in_the_states() -> list[Any]:
     return [value for result in (probe, real, information) for value in vars(result).values() if np.ndim(value)]
 
 
+def _entropies() -> list[Any]:
+    trace = _walk(3, 2, 12, 5)
+    picture = mp.Embedding(_walk(72, 2), SliceLayout.of_shape(3, 2, 12))
+    names = ("histogram", "kde", "knn", "spectral")
+    results = [analysis.entropy(picture, "units", name, random_state=0, n_bootstrap=2) for name in names]
+    results += [analysis.trace_entropy(trace, "nodes", name) for name in names]
+    return [value for result in results for value in vars(result).values() if isinstance(value, np.ndarray | float)]
+
+
 def _drawn(figure: Any) -> np.ndarray:
     with io.BytesIO() as file:
         figure.savefig(file, format="raw", dpi=30)
@@ -160,6 +170,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "stages": _stages,
     "datasets": lambda: [datasets.bifurcation("hopf_pitchfork", 4, 20, 3).data, datasets.random_walk(5, 3, 4).data],
     "labels in the states": _labels_in_the_states,
+    "entropies": _entropies,
     "plan": lambda: [
         str(mp.plan(mp.as_trace(WIDE), device=device)).splitlines()[1:9] for device in ("cpu", "9 GB card")
     ],

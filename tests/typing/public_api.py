@@ -92,6 +92,11 @@ def results(embedding: Embedding) -> None:
     assert_type(plots.entropy(embedding), Figure)
     classes: np.ndarray[Any, Any] | None = analysis.most_active_class(as_trace(coordinates))
     assert classes is not None
+    spread_of_units = analysis.entropy(embedding, "units", "kde", random_state=0)
+    assert_type(spread_of_units, analysis.Entropy)
+    assert_type(spread_of_units.low, np.ndarray | None)
+    assert_type(spread_of_units.dims, tuple[str, ...])
+    assert_type(analysis.trace_entropy(coordinates, over="nodes", n_components=3).to_dict(), dict[str, Any])
     assert_type(neighborhood_preservation(coordinates, embedding, k=10), tuple[float, float])
     assert_type(neighborhood_preservation(coordinates, embedding, k=[10, 40]), list[tuple[float, float]])
     assert_type(neighborhood_preservation(coordinates, embedding, k=10, normalize=False), tuple[float, float])
