@@ -6,6 +6,7 @@ from .communities import UnitCommunities, unit_communities
 from .compression import CompressionKinds, compression_kind
 from .entropy import Entropy, entropy, trace_entropy
 from .follows import Follows, follows
+from .importance import UnitImportance, unit_importance
 from .label_information import LabelInformation, label_information
 from .linear_probe import LinearProbe, linear_probe
 from .null_models import NullModels, null_models
@@ -32,6 +33,7 @@ __all__ = [
     "Trust",
     "UnitAblation",
     "UnitCommunities",
+    "UnitImportance",
     "ablate_timesteps",
     "ablate_units",
     "community_stability",
@@ -50,4 +52,5 @@ __all__ = [
     "trace_entropy",
     "trust",
     "unit_communities",
+    "unit_importance",
 ]

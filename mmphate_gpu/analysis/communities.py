@@ -31,8 +31,8 @@ from .unit_points import (
 
 NULLS = ("units", "normal")
 _MOST_COMMUNITIES = 10
-# Entries of the distances of the null draws that are in memory at a time: 256 MiB.
-_NULL_ELEMENTS = 2**25
+# Entries of the distances of the null draws that are in memory at a time: 64 MiB an array.
+_NULL_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,7 +152,7 @@ def unit_communities(
     -----
     A unit without a place in all slices of a path has community -1. A slice in which one of the other units lacks a
     place does not count, nor does a sample that one of them lacks. O(n_null S M^2 p) time for p coordinates, and
-    O(n_null M^2) for each partition; 300 MiB of temporaries at most. One seed gives the same result.
+    O(n_null M^2) for each partition; about 300 MiB of temporaries. One seed gives the same result.
 
     Examples
     --------

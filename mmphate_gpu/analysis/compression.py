@@ -10,10 +10,11 @@ import numpy as np
 
 from ..errors import InputError, check_choice, check_number
 from ..runtime.isolation import isolated
-from .curves import Curves, as_curves, positions
+from .curves import MIN_EPOCHS, Curves, as_curves, positions
 from .phases import Phases, phases
 from .resampling import slope_intervals
 from .result import Result
+from .segments import slope_weights
 
 # Where the results of `linear_probe` and `label_information` have their curves, most trusted first.
 MEASURES = ("score", "bound", "mean", "dsmi")
@@ -115,43 +116,51 @@ def compression_kind(
     check_number("margin", margin, low=0)
     options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "level": level, "random_state": random_state}
     cut = entropy if isinstance(entropy, Phases) else phases(entropy, **options)
-    curve, name, error = _information(information, measure, cut.epoch)
+    read = _read(information, measure, cut.epoch)
     chosen = np.flatnonzero(cut.trend == "compression")
-    spans = [np.arange(cut.start_index[i], cut.stop_index[i] + 1) for i in chosen]
-    changes = np.array([_change(curve, error, span, options) for span in spans]).reshape(-1, 3)
-    change, low, high = changes.T
-    settings = {"margin": margin, "measured_interval": error is not None, **options}
+    spans = [slice(cut.start_index[i], cut.stop_index[i] + 1) for i in chosen]
+    change, low, high = np.array([read.change(span, **options) for span in spans]).reshape(-1, 3).T
+    settings = {"margin": margin, "measured_interval": read.half is not None, **options}
     verdict = np.where(low >= -margin, "useful", np.where(high < 0, "loss", "undecided"))
-    return CompressionKinds(cut.start[chosen], cut.stop[chosen], change, low, high, verdict, name, settings)
+    return CompressionKinds(cut.start[chosen], cut.stop[chosen], change, low, high, verdict, read.name, settings)
 
 
-def _change(
-    curve: Curves, error: np.ndarray | None, span: np.ndarray, options: Mapping[str, Any]
-) -> tuple[float, float, float]:
-    """The change of ``curve`` over the epochs ``span``, with its interval."""
-    x, _ = positions(curve.epoch)
-    x, part = x[span], Curves(curve.mean[None, span], curve.epoch[span], None, "")
-    taken = part.taken
-    slopes = slope_intervals(x, part, np.array([0, len(taken)]), **options)
-    slope, low, high = (float(value[0]) * (x[-1] - x[0]) for value in (slopes.slope, slopes.low, slopes.high))
-    if error is None:
-        return slope, low, high
-    centered = x[taken] - x[taken].mean()
-    added = np.linalg.norm(centered * error[span][taken]) / (centered @ centered) * (x[-1] - x[0])
-    return slope, slope - np.hypot(slope - low, added), slope + np.hypot(high - slope, added)
+@dataclass(frozen=True, eq=False)
+class _Information:
+    """The information of every epoch, with the half-width of its interval if it has intervals."""
+
+    name: str
+    values: np.ndarray  # (E,)
+    half: np.ndarray | None  # (E,)
+    epoch: np.ndarray  # (E,)
+
+    def change(self, span: slice, **options: Any) -> tuple[float, float, float]:
+        """The change over the epochs of ``span``, and its interval."""
+        epoch, values = self.epoch[span], self.values[span]
+        present = np.isfinite(values)
+        if present.sum() < MIN_EPOCHS:
+            where = f"with a value between {epoch[0]} and {epoch[-1]}"
+            raise InputError(f"information has {present.sum()} epochs {where}; accepted: {MIN_EPOCHS} or more")
+        x, edges = positions(self.epoch)[0][span], np.array([0, present.sum()])
+        slopes = slope_intervals(x, Curves(values[None], epoch, None, ""), edges, **options)
+        below, above = slopes.slope - slopes.low, slopes.high - slopes.slope
+        if self.half is not None:
+            measured = np.linalg.norm(slope_weights(x[present], edges) * self.half[span][present])
+            below, above = np.hypot(below, measured), np.hypot(above, measured)
+        limits = slopes.slope, slopes.slope - below, slopes.slope + above
+        change, low, high = (float(limit[0] * (x[-1] - x[0])) for limit in limits)
+        return change, low, high
 
 
-def _information(information: Any, measure: str | None, epoch: np.ndarray) -> tuple[Curves, str, np.ndarray | None]:
-    """The curve of the information, its name, and the half-width of its interval at each epoch if it has intervals."""
+def _read(information: Any, measure: str | None, epoch: np.ndarray) -> _Information:
     names = [name for name in MEASURES if isinstance(getattr(information, name, None), np.ndarray)]
     if measure is not None:
         check_choice("measure", measure, names)
     name = measure or (names[0] if names else "array")
-    values = information if name == "array" else getattr(information, name)
-    curves = as_curves("information", values, getattr(information, "epoch", None))
-    if len(curves.epoch) != len(epoch):
-        raise InputError(f"information has {len(curves.epoch)} epochs; accepted: {len(epoch)}, as the entropy")
-    if name != "score" or not hasattr(information, "low"):
-        return curves, name, None
-    half = as_curves("information", (information.high - information.low) / 2).mean
-    return curves, name, half
+    values = as_curves("information", getattr(information, name) if names else information).mean
+    if len(values) != len(epoch):
+        raise InputError(f"information has {len(values)} epochs; accepted: {len(epoch)}, as the entropy")
+    if names and not np.array_equal(information.epoch, epoch):
+        raise InputError("information has other epochs than the entropy; accepted: results of one trace")
+    half = (information.high - information.low) / 2 if name == "score" else None
+    return _Information(name, values, half if half is None else as_curves("information", half).mean, epoch)

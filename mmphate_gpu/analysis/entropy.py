@@ -77,9 +77,9 @@ class Entropy(Result):
         unit = _UNITS.get(self.base, f"in base {self.base:g}")
         sizes = " x ".join(f"{size} {name}s" for name, size in zip(self.dims, self.values.shape, strict=True))
         finite = self.values[~np.isnan(self.values)]
-        span = f"{finite.min():.3g} to {finite.max():.3g} {unit}" if finite.size else "no cloud with enough points"
-        text = f"{self.estimator} over {self.over}, {sizes or 'a single cloud'}: {span}"
-        return text + (f"; {self.n_undefined} undefined" if self.n_undefined and finite.size else "")
+        span = " to ".join(f"{value:.3g}" for value in np.unique([finite.min(), finite.max()])) if finite.size else ""
+        undefined = f", {self.n_undefined} undefined" if self.n_undefined else ""
+        return f"{self.estimator} over {self.over}, {sizes or 'a single cloud'}: {span or 'no'} {unit}{undefined}"
 
 
 @isolated()
@@ -138,11 +138,12 @@ def entropy(
     bandwidth : float, optional
         Of "spectral", in coordinates; by default the median over all clouds of the median distance of two points.
     n_bootstrap : int, optional
-        Replicates of the interval: by default 50, or 0 over nodes; 0 gives no interval. Drawing with replacement would
-        make distances of zero, so each replicate is a random half of the units (time steps, epochs) without
-        replacement. The spread of halves is that of the whole (the jackknife that deletes half of the members). The
-        interval is the value plus and minus 1.96 standard deviations of the replicates. It does not include the bias.
-        Over nodes, halves of the units are drawn. Fewer than 4 members give no interval.
+        Replicates of the interval: by default 50, or 20 for "spectral", or 0 over nodes; 0 gives no interval. Drawing
+        with replacement would make distances of zero, so each replicate is a random half of the units (time steps,
+        epochs) without replacement. The spread of halves is that of the whole (the jackknife that deletes half of the
+        members). The interval is the value plus and minus 1.96 standard deviations of the replicates. It is about where
+        the estimator would be with other members, so it does not include the bias. Over nodes, halves of the units are
+        drawn. Fewer than 4 members give no interval.
     random_state : int, optional
         Seed of the replicates.
     verbose, callback
@@ -269,8 +270,9 @@ def _entropy(
         return tensor.reshape(tensor.shape[:-1] + result.shape).cpu().numpy()
 
     values = array(result.values)
-    replicates = None if result.replicates is None else array(result.replicates)
-    reach = None if replicates is None else DEVIATIONS * np.sqrt(np.mean((replicates - values) ** 2, axis=0))
+    replicates, reach = result.replicates, None
+    if replicates is not None:
+        reach = DEVIATIONS * array((replicates - result.values).square().nanmean(0).sqrt())
     dims = REMAINING[measure.over]
     return Entropy(
         values=values,
@@ -284,6 +286,6 @@ def _entropy(
         over=measure.over,
         base=float(measure.base),
         scale=result.scale,
-        replicates=replicates,
+        replicates=None if replicates is None else array(replicates),
         settings=asdict(measure) | {"scale": result.scale, "bandwidth": result.bandwidth} | dict(extra or {}),
     )

@@ -40,7 +40,7 @@ def histogram_entropy(points: torch.Tensor, low: torch.Tensor, width: torch.Tens
     first = is_first.flatten().nonzero()[:, 0]
     counts = torch.diff(first, append=first.new_tensor([cells.numel()])).double()
     counts[cells.flatten()[first] < 0] = 0
-    n = present(points).sum(1)
+    n = present(points).sum(1).double()
     weighted = scatter_sum(first // points.shape[1], torch.xlogy(counts, counts), len(points))
     return (n.log() - weighted / n).clamp_min(0)
 
@@ -73,9 +73,9 @@ def kde_entropy(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (
     Of a cloud with more than `MOST_POINTS` points the mean is over a random part of so many, each with its whole
     density.
     """
-    n, n_components = present(points).sum(1), points.shape[2]
+    n, n_components = present(points).sum(1).double(), points.shape[2]
     widths = kde_bandwidth(points)
-    floored = n * (widths < FLOOR)
+    floored = (n * (widths < FLOOR)).long()
     scaled = points / widths.clamp_min(FLOOR)[:, None, None]
     mean = _mean_log_density(scaled) - (n - 1).log()
     constant = n_components * (widths.clamp_min(FLOOR).log() + math.log(2 * math.pi) / 2)

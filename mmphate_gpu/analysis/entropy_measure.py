@@ -18,7 +18,8 @@ from .progress import progress
 from .spectral_entropy import diffusion_spectral_entropy, median_distance
 
 ESTIMATORS = ("histogram", "kde", "knn", "spectral")
-N_BOOTSTRAP = 50
+# An eigenvalue decomposition costs more than the other estimators, and a node cloud is large.
+N_BOOTSTRAP = {"histogram": 50, "kde": 50, "knn": 50, "spectral": 20}
 # Below this number of points every estimator is biased by about as much as entropies differ.
 FEW_POINTS = 10
 # Below this number of members their halves say nothing.
@@ -110,8 +111,9 @@ class Measure:
         self, estimate: Estimate, stack: Clouds, values: torch.Tensor, verbose: int | bool, callback: Callback | None
     ) -> torch.Tensor | None:  # (n_bootstrap, B)
         """Entropies of random halves, moved to ``values`` as their mean and spread as those of all members."""
-        n_samples = (N_BOOTSTRAP if self.over != "nodes" else 0) if self.n_bootstrap is None else self.n_bootstrap
-        n = stack.n_members
+        n, n_samples = stack.n_members, self.n_bootstrap
+        if n_samples is None:
+            n_samples = 0 if self.over == "nodes" else N_BOOTSTRAP[self.estimator]
         if n_samples == 0 or n < FEW_MEMBERS:
             return None
         halves = values.new_empty(n_samples, len(values))

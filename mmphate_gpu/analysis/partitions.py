@@ -2,7 +2,8 @@
 
 A partition needs the distances only: the squared distance to a center is the mean of the squared distances to its
 members, less half of their mean squared distance to each other. So long paths cost no more than short ones. An array
-operation works on all clouds and restarts, which is 30 times as fast as a call of scikit-learn for each.
+operation works on all clouds and restarts. For 20 points this is 30 to 80 times as fast as a call of scikit-learn for
+each cloud.
 """
 
 from __future__ import annotations

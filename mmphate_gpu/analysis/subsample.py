@@ -129,6 +129,8 @@ def subsample_study(
     counts = _checked_sizes(trace, axis, rates, sizes)
     check_number("repeats", repeats, low=1, integer=True)
     chosen, model = checked_metrics(metrics, k), study_estimator(estimator)
+    if PROCRUSTES in chosen.names:
+        raise InputError(f"metrics has {PROCRUSTES!r}, which comes with all others; accepted: other names")
     rng, (seed, other) = np.random.default_rng(random_state), seeds_of(random_state, 2)
     settings = {"k": k, "random_state": random_state, "estimator": repr(model)}
     with progress(2 + len(counts) * repeats, verbose, callback, "subsample study") as advance:

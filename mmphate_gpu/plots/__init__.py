@@ -1,9 +1,17 @@
-"""Pictures of an embedding. The first call loads matplotlib; importing this module does not."""
+"""Pictures of an embedding and of what analyses say. The first call loads matplotlib; importing this module does not."""
 
 from .curve import entropy
+from .entropy_curves import entropy_curves
+from .heatmap import heatmap
+from .rankings import unit_rankings
 from .scatter import panels
+from .strips import community_strips
 
 __all__ = [
+    "community_strips",
     "entropy",
+    "entropy_curves",
+    "heatmap",
     "panels",
+    "unit_rankings",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..analysis import Entropy, Phases
+from ..analysis.entropy import DEVIATIONS
 from ..errors import InputError, InputTypeError, check_choice
 from ..runtime.arrays import real_tensor
 from .average import mean_of_finite
@@ -59,9 +60,9 @@ def entropy_curves(
 ) -> Figure:
     """Draw an entropy against the epoch: a thin line for every time step or unit, their mean, and its interval.
 
-    The band is the mean of the bootstrap intervals of all lines. Phases are shaded; a key names each with its slope and
-    the interval of the slope. Each metric has a panel beneath, with the same epochs. Rising numbers and dates lie at
-    their values, and other labels of epochs at equal distances. Of more than 200 lines, 200 at equal distances are
+    The interval is of the mean, from the replicates of the entropy. Phases are shaded; a key names each with its slope
+    and the interval of the slope. Each metric has a panel beneath, with the same epochs. Rising numbers and dates lie
+    at their values, and other labels of epochs at equal distances. Of more than 200 lines, 200 at equal distances are
     drawn.
 
     Parameters
@@ -136,22 +137,27 @@ def _curves(entropy: Any, by: str | None) -> Curves:
     if by is not None:
         check_choice("by", by, ("auto",) if other is None else ("auto", other))
     values = _epochs_first(entropy, entropy.values)
-    band = None
-    if entropy.low is not None and entropy.high is not None:
-        band = np.stack([mean_of_finite(_epochs_first(entropy, bound), 1) for bound in (entropy.low, entropy.high)])
+    mean = mean_of_finite(values, 1)
+    curves = Curves(np.asarray(entropy.coords["epoch"]), mean, _band(entropy, mean), values[:, :0], None, "")
     if by is None or other is None or values.shape[1] == 1:
-        return Curves(np.asarray(entropy.coords["epoch"]), mean_of_finite(values, 1), band, values[:, :0], None, "")
-    labels = np.asarray(entropy.coords[other])
-    return _with_lines(np.asarray(entropy.coords["epoch"]), values, band, labels, other)
+        return curves
+    return _with_lines(curves, values, np.asarray(entropy.coords[other]), other)
 
 
-def _with_lines(
-    epoch: np.ndarray, values: np.ndarray, band: np.ndarray | None, labels: np.ndarray, name: str
-) -> Curves:
+def _band(entropy: Entropy, mean: np.ndarray) -> np.ndarray | None:  # (2, E)
+    """The interval of the mean over the other axis, from the replicates of this mean."""
+    if entropy.replicates is None:
+        return None
+    means = np.stack([mean_of_finite(_epochs_first(entropy, values), 1) for values in entropy.replicates])
+    reach = DEVIATIONS * np.sqrt(np.mean((means - mean) ** 2, axis=0))
+    return np.stack([mean - reach, mean + reach])
+
+
+def _with_lines(curves: Curves, values: np.ndarray, labels: np.ndarray, name: str) -> Curves:
     shown = np.unique(np.linspace(0, len(labels) - 1, MOST_LINES).astype(int))
     ranked = name == "timestep"
     coloring = ordered(shown, labels, "plasma", 0.0, 0.9) if ranked else categorical(shown, labels)
-    return Curves(epoch, mean_of_finite(values, 1), band, values[:, shown], coloring, KEYS.get(name, name))
+    return replace(curves, lines=values[:, shown], coloring=coloring, key=KEYS.get(name, name))
 
 
 def _epochs_first(entropy: Entropy, values: np.ndarray) -> np.ndarray:  # (E, n)
@@ -185,9 +191,10 @@ def _phase_notes(phases: Any, n_epochs: int) -> list[Note]:
         raise InputTypeError(f"phases is a {type(phases).__name__}; accepted: Phases")
     if len(phases.epoch) != n_epochs:
         raise InputError(f"phases has {len(phases.epoch)} epochs; accepted: {n_epochs}, those of the entropy")
-    bounds = zip(phases.kind, phases.slope, phases.low, phases.high, strict=True)
+    bounds = zip(phases.trend, phases.slope, phases.low, phases.high, strict=True)
+    per = phases.settings["per"]
     return [
-        (PHASE_COLORS[str(name)], f"{number} {name} {slope:+.2g} per epoch [{low:+.2g}, {high:+.2g}]")
+        (PHASE_COLORS[str(name)], f"{number} {name} {slope:+.2g} per {per} [{low:+.2g}, {high:+.2g}]")
         for number, (name, slope, low, high) in enumerate(bounds, 1)
     ]
 
@@ -265,7 +272,7 @@ def _draw_phases(figure: Figure, panels: list[Axes], epochs: Ticks, phases: Phas
     strip = figure.add_axes((left, bottom + height, width, STRIP / total), label="phases")
     strip.set_axis_off()
     strip.set(xlim=epochs.limits, ylim=(0, 1))
-    for index, name in enumerate(phases.kind):
+    for index, name in enumerate(phases.trend):
         start, stop = edges[index : index + 2]
         color = PHASE_COLORS[str(name)]
         for axes in panels:

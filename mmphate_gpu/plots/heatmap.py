@@ -121,9 +121,10 @@ def _probe_views(probe: LinearProbe) -> dict[str, View]:
     axes = ("epoch", probe.epoch), ("timestep", probe.timestep)
     score = {"permuted": _mean(probe.permuted_score), "chance": float(probe.chance)}
     error = {"permuted": _mean(probe.permuted_cross_entropy)}
+    loss, unit = ("squared error", "") if probe.measure == "R2" else ("cross-entropy", "bits")
     return {
         "score": View(f"Linear probe: {probe.measure}", probe.score, *axes, marks=score),
-        "cross_entropy": View("Linear probe: cross-entropy", probe.cross_entropy, *axes, "bits", marks=error),
+        "cross_entropy": View(f"Linear probe: {loss}", probe.cross_entropy, *axes, unit, marks=error),
     }
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MISSING = "#c4c4c4"
+ENTRY = 0.165  # inches of a line of a legend
 
 
 def draw_key(figure: Figure, place: Place, coloring: Coloring) -> None:
@@ -34,12 +35,13 @@ def dot(color: Any, marker: str = "o") -> Any:
 
 
 def draw_names(figure: Figure, place: Place, handles: list[Any], names: list[str]) -> None:
-    """Draw a legend of ``handles``, centered in ``place``."""
+    """Draw a legend of ``handles``, centered in ``place``, with smaller texts if it would be higher than the place."""
     axes = figure.add_axes(place, label="key")
     axes.set_axis_off()
+    size = TICK_SIZE * min(1.0, place[3] * figure.get_figheight() / (ENTRY * len(handles)))
     # A legend omits names that start with an underscore, so the names are set afterwards.
     legend = axes.legend(
-        handles, ["?"] * len(handles), loc="center left", bbox_to_anchor=(0, 0.5), frameon=False, fontsize=TICK_SIZE,
+        handles, ["?"] * len(handles), loc="center left", bbox_to_anchor=(0, 0.5), frameon=False, fontsize=size,
         labelcolor=INK, handletextpad=0.2, labelspacing=0.45, borderpad=0, borderaxespad=0, handlelength=1.2,
     )  # fmt: skip
     for entry, name in zip(legend.get_texts(), names, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 6.4, 4.8
-SHARES = 0.24, 0.24, 0.52  # silhouette, stability, strip
 TOP, BOTTOM, GAP = 0.34, 0.42, 0.32  # inches above, below and between the panels
 MOST_MARKERS = 30  # epochs that are dots
-TITLES = {
-    "silhouette": "Silhouette",
-    "stability": "Stability (adjusted Rand index)",
-    "communities": "Communities of the units",
+# The title of each panel, and its share of the height.
+PANELS = {
+    "silhouette": ("Silhouette", 0.24),
+    "stability": ("Stability (adjusted Rand index)", 0.24),
+    "communities": ("Communities of the units", 0.52),
 }
 NAMES = ("data", "shuffled", "seeds", "epochs", "none")
 Names = tuple[list[Any], list[str]]  # handles of a key, and their texts
@@ -74,29 +75,23 @@ def community_strips(
     figure = new_figure(check_figsize((WIDTH, HEIGHT) if figsize is None else figsize, (2.5, 3.0)))
     order = _order(communities.community)
     coloring = _coloring(communities.community)
-    rows, places = _places(figure, np.asarray(communities.unit)[order], coloring)
-    axes = dict(
-        zip(
-            TITLES,
-            (figure.add_axes(place, label=name) for name, place in zip(TITLES, places, strict=True)),
-            strict=True,
-        )
-    )
-    names = {
-        "silhouette": _draw_silhouette(axes["silhouette"], communities),
-        "stability": _draw_stability(axes["stability"], communities),
-        "communities": _draw_strip(axes["communities"], communities.community[:, order], coloring),
-    }
-    caption = "Epoch" if communities.epoch is not None else ""
+    shown = [name for name in PANELS if name != "stability" or _has_stability(communities)]
+    rows, places = _places(figure, np.asarray(communities.unit)[order], coloring, [PANELS[name][1] for name in shown])
     columns = _columns(figure, communities, places[0])
-    for name, place in zip(TITLES, places, strict=True):
-        open_frame(axes[name])
-        set_across(axes[name], columns, caption if name == "communities" else None)
-        draw_names(figure, beside(figure, place, 0.12, 1), *names[name])
-        title_above(figure, place, TITLES[name], 0.05)
-    set_upward(axes["communities"], rows, "Unit")
+    for name, place in zip(shown, places, strict=True):
+        axes = figure.add_axes(place, label=name)
+        open_frame(axes)
+        key = _draw_strip(axes, communities.community[:, order], coloring) if name == "communities" else None
+        draw_names(figure, beside(figure, place, 0.12, 1), *(key or DRAWN[name](axes, communities)))
+        set_across(axes, columns, ("" if communities.epoch is None else "Epoch") if key else None)
+        title_above(figure, place, PANELS[name][0], 0.05)
+    set_upward(axes, rows, "Unit")
     save_figure(figure, path)
     return figure
+
+
+def _has_stability(communities: UnitCommunities) -> bool:
+    return _any(np.concatenate([communities.seed_stability, communities.epoch_stability]))
 
 
 def _order(community: np.ndarray) -> np.ndarray:  # (M,)
@@ -109,15 +104,15 @@ def _coloring(community: np.ndarray) -> Coloring:
     return categorical(names, names)
 
 
-def _places(figure: Figure, units: np.ndarray, coloring: Coloring) -> tuple[Ticks, list[Place]]:
+def _places(figure: Figure, units: np.ndarray, coloring: Coloring, shares: list[float]) -> tuple[Ticks, list[Place]]:
     """The ticks of the units, and the places of the panels."""
     margins = Margins(0, 0, TOP, BOTTOM, GAP)
-    height = stacked(figure, SHARES, margins)[2][3] * figure.get_figheight()
+    height = stacked(figure, shares, margins)[-1][3] * figure.get_figheight()
     limits = (-0.5, len(units) - 0.5)
     rows = by_rank(units, limits, upward(height, limits), max(2, int(height / LINE)))
     left = 0.32 + max(widest(figure, rows.names, TICK_SIZE), 0.25)
     right = 0.36 + max(widest(figure, [*NAMES, *coloring.names], TICK_SIZE), 0.3)
-    return rows, stacked(figure, SHARES, margins._replace(left=left, right=right))
+    return rows, stacked(figure, shares, margins._replace(left=left, right=right))
 
 
 def _columns(figure: Figure, communities: UnitCommunities, place: Place) -> Ticks:
@@ -149,11 +144,14 @@ def _any(row: np.ndarray) -> bool:
 
 
 def _draw_stability(axes: Axes, communities: UnitCommunities) -> Names:
-    seeds, epochs = communities.seed_stability, communities.epoch_stability
-    lines = [_line(axes, np.arange(len(seeds)), seeds, SEEDS, "seeds")]
-    lines += [_line(axes, np.arange(len(epochs)) + 0.5, epochs, EPOCHS, "epochs")]
-    _index_axis(axes, np.concatenate([seeds, epochs]))
-    return lines, ["seeds", "epochs"]
+    curves = {"seeds": (communities.seed_stability, 0.0, SEEDS), "epochs": (communities.epoch_stability, 0.5, EPOCHS)}
+    curves = {name: curve for name, curve in curves.items() if _any(curve[0])}
+    _index_axis(axes, np.concatenate([values for values, _, _ in curves.values()]))
+    lines = [
+        _line(axes, np.arange(len(values)) + shift, values, color, name)
+        for name, (values, shift, color) in curves.items()
+    ]
+    return lines, list(curves)
 
 
 def _line(axes: Axes, places: np.ndarray, values: np.ndarray, color: str, name: str) -> Any:
@@ -178,3 +176,9 @@ def _draw_strip(axes: Axes, community: np.ndarray, coloring: Coloring) -> Names:
     if (community >= 0).all():
         return handles, coloring.names
     return [*handles, missing_patch()], [*coloring.names, "none"]
+
+
+DRAWN: dict[str, Callable[[Axes, UnitCommunities], Names]] = {
+    "silhouette": _draw_silhouette,
+    "stability": _draw_stability,
+}

@@ -23,7 +23,7 @@ def grouped(groups, seed=0, noise=0.01):  # (M, 2)
 
 
 def test_the_same_groups_are_stable_and_others_are_not():
-    """For independent partitions the index is 0 on average; it varies by about 0.05 for 24 units."""
+    """For a random order of these 24 units the index is 0 on average, with a standard deviation of 0.06."""
     shuffled = np.random.default_rng(5).permutation(GROUPS)
     embedding = embedding_of(
         np.stack([grouped(GROUPS), grouped(GROUPS, 1), grouped(3 - GROUPS, 2), grouped(shuffled, 3)])
@@ -33,11 +33,11 @@ def test_the_same_groups_are_stable_and_others_are_not():
 
 
 def test_random_places_are_at_chance():
-    """The mean over 30 pairs; the standard deviation of a pair is below 0.1, so four errors of the mean are 0.07."""
+    """The standard deviation of a pair of slices is 0.03, so four standard errors of the mean of 30 are 0.023."""
     rng = np.random.default_rng(0)
     places = embedding_of(rng.normal(size=(60, 30, 2)))
     means = [community_stability(places, i, i + 30, n_seeds=3, random_state=i).mean for i in range(30)]
-    assert abs(np.mean(means)) < 0.07
+    assert abs(np.mean(means)) < 0.023
 
 
 def test_the_default_numbers_and_seeds_are_those_of_the_paper():
@@ -55,7 +55,7 @@ def test_the_index_is_symmetric_in_time_and_free_of_the_place():
     slices = rng.normal(size=(2, 24, 2))
     turn, _ = np.linalg.qr(rng.normal(size=(2, 2)))
     means = [
-        community_stability(embedding_of(values), *order, ks=[3], n_seeds=200, random_state=0).mean
+        community_stability(embedding_of(values), *order, ks=[3], n_seeds=60, random_state=0).mean
         for values, order in (
             (slices, (0, 1)),
             (slices, (1, 0)),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import mmphate_gpu as mp
-from mmphate_gpu import datasets, plots, reference
+from mmphate_gpu import analysis, datasets, plots, reference
 from mmphate_gpu.diffusion import diffuse, knee
 from mmphate_gpu.linalg.kmeans import kmeans
 from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
@@ -77,6 +77,14 @@ def _reference() -> list[Any]:
     return [value for value in vars(result).values() if isinstance(value, np.ndarray | float | int)]
 
 
+def _labels_in_the_states() -> list[Any]:
+    trace = mp.as_trace(_walk(3, 2, 4, 24), label=np.arange(24) % 3)
+    probe = analysis.linear_probe(trace, random_state=0)
+    real = analysis.linear_probe(trace, np.arange(24) / 7, random_state=0)
+    information = analysis.label_information(trace, probe=probe, permutations=3, random_state=0)
+    return [value for result in (probe, real, information) for value in vars(result).values() if np.ndim(value)]
+
+
 def _drawn(figure: Any) -> np.ndarray:
     with io.BytesIO() as file:
         figure.savefig(file, format="raw", dpi=30)
@@ -119,6 +127,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "affinity lazy": lambda: _affinity("lazy"),
     "stages": _stages,
     "datasets": lambda: [datasets.bifurcation("hopf_pitchfork", 4, 20, 3).data, datasets.random_walk(5, 3, 4).data],
+    "labels in the states": _labels_in_the_states,
     "plan": lambda: [
         str(mp.plan(mp.as_trace(WIDE), device=device)).splitlines()[1:9] for device in ("cpu", "9 GB card")
     ],

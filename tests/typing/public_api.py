@@ -96,6 +96,16 @@ def results(embedding: Embedding) -> None:
     assert_type(neighborhood_preservation(coordinates, embedding, k=[10, 40]), list[tuple[float, float]])
 
 
+def labels_in_the_states(trace: Trace) -> None:
+    probe = analysis.linear_probe(trace, [0, 1], folds=3, C=0.5, permutations=2, random_state=0)
+    assert_type(probe, analysis.LinearProbe)
+    assert_type(probe.n_skipped, int)
+    information = analysis.label_information(trace, k=5, probe=probe, verbose=1)
+    assert_type(information, analysis.LabelInformation)
+    assert_type(information.label_entropy, float)
+    assert_type(information.to_dict(), dict[str, Any])
+
+
 def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     with Recorder(model, ["rnn", "head"], probe, labels=[0, 1], epochs=every(5, after=28)) as recorder:
         recorder.add_listener(lambda recorder, epoch: recorder.trace())
