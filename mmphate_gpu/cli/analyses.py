@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from ..embedding import Embedding
     from ..estimator import MMPHATE
     from ..trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The network that was recorded, with its state dict at each epoch."""
+
+    model: torch.nn.Module
+    layer: str
+    probe: Any
+    states: Mapping[Any, Mapping[str, torch.Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +35,7 @@ class Data:
     estimator : its settings; fitted if this command made the picture.
     trace : the trace of the picture, or None.
     labels : (P,) the class or the number that each sample stands for, or None.
+    network : what the trace was recorded of, or None.
     seed, verbose : of every analysis.
     """
 
@@ -31,6 +43,7 @@ class Data:
     estimator: MMPHATE
     trace: Trace | None = None
     labels: np.ndarray | None = None
+    network: Network | None = None
     seed: int = 0
     verbose: bool = False
 
@@ -84,7 +97,7 @@ NEEDS: dict[str, tuple[Callable[[Data], bool], str]] = {
         lambda data: bool(data.metrics),
         "the trace has no metrics; recorder.snapshot(epoch, loss=...) records them",
     ),
-    "network": (lambda data: False, "the network is not in a file; in Python, mmphate_gpu.analysis runs it"),
+    "network": (lambda data: data.network is not None, "it runs the network; use mmphate_gpu.analysis in Python"),
 }
 
 
@@ -96,8 +109,9 @@ def _map(plots: Any, result: Any, data: Data, done: Done, path: Any) -> None:
     plots.heatmap(result, path=path)
 
 
-def _strips(plots: Any, result: Any, data: Data, done: Done, path: Any) -> None:
-    plots.community_strips(result, path=path)
+def _ablated(ablate: Callable[..., Any], data: Data) -> Any:
+    network: Any = data.network
+    return ablate(network.model, network.layer, network.probe, data.labels, states=network.states, **data.shown)
 
 
 ANALYSES: dict[str, Analysis] = {
@@ -140,12 +154,29 @@ ANALYSES: dict[str, Analysis] = {
         lambda analysis, data, done: analysis.compression_kind(done["phases"], done["linear_probe"], **data.seeded),
         needs=("phases", "linear_probe"),
     ),
+    "ablate_timesteps": Analysis(
+        lambda analysis, data, done: _ablated(analysis.ablate_timesteps, data),
+        needs=("network", "labels"),
+        pictures={"timestep_ablation.png": _map},
+    ),
+    "ablate_units": Analysis(
+        lambda analysis, data, done: _ablated(analysis.ablate_units, data),
+        needs=("network", "labels"),
+        pictures={"unit_ablation.png": _map},
+    ),
+    "unit_importance": Analysis(
+        lambda analysis, data, done: analysis.unit_importance(
+            done["unit_entropy"], done.get("ablate_units"), done["label_information"], **data.seeded
+        ),
+        needs=("unit_entropy", "label_information"),
+        pictures={"unit_rankings.png": lambda plots, result, data, done, path: plots.unit_rankings(result, path=path)},
+    ),
     "unit_communities": Analysis(
         lambda analysis, data, done: analysis.unit_communities(data.embedding, **data.shown),
     ),
     "epoch_communities": Analysis(
         lambda analysis, data, done: analysis.unit_communities(data.embedding, epoch="each", **data.shown),
-        pictures={"communities.png": _strips},
+        pictures={"communities.png": lambda plots, result, data, done, path: plots.community_strips(result, path=path)},
     ),
     "spread": Analysis(lambda analysis, data, done: analysis.spread(data.embedding)),
     "displacement": Analysis(lambda analysis, data, done: analysis.displacement(data.embedding)),
@@ -153,8 +184,6 @@ ANALYSES: dict[str, Analysis] = {
         lambda analysis, data, done: analysis.trust(data.trace, data.embedding, **data.refits),
         needs=("trace",),
     ),
-    "ablate_timesteps": Analysis(lambda analysis, data, done: None, needs=("network",)),
-    "ablate_units": Analysis(lambda analysis, data, done: None, needs=("network",)),
     "null_models": Analysis(
         lambda analysis, data, done: analysis.null_models(data.trace, **data.refits),
         needs=("trace",),

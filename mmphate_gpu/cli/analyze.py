@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,8 @@ class Analyzed:
     results : {name of the analysis: result, or a mapping from names to results}.
     seconds : {name of the analysis: seconds}.
     left_out : {name of the analysis: reason}.
-    settings : what the command was asked for.
+    warnings : {name of the analysis: messages}.
+    header : the input of the command, its seed and its settings.
     pictures : whether to draw.
     """
 
@@ -42,7 +43,8 @@ class Analyzed:
     results: Mapping[str, Any]
     seconds: Mapping[str, float]
     left_out: Mapping[str, str]
-    settings: Mapping[str, Any]
+    warnings: Mapping[str, list[str]]
+    header: Mapping[str, Any]
     pictures: bool = True
 
     def lines(self) -> list[str]:
@@ -58,10 +60,11 @@ class Analyzed:
         values = {
             "program": PROGRAM,
             "version": __version__,
-            **self.settings,
-            "seconds": dict(self.seconds),
+            **self.header,
+            "seconds": self.seconds,
             "analyses": {name: _plain(result) for name, result in self.results.items()},
-            "left_out": dict(self.left_out),
+            "left_out": self.left_out,
+            "warnings": self.warnings,
             "files": files,
         }
         text = json.dumps(result_folder.jsonable(values), allow_nan=False)
@@ -126,13 +129,19 @@ def _with_needs(names: set[str]) -> set[str]:
     return names
 
 
-def analyze(data: Data, left_out: Mapping[str, str], settings: Mapping[str, Any], pictures: bool = True) -> Analyzed:
-    """Run the analyses of the table that ``data`` allow, apart from those of ``left_out``."""
+def analyze(
+    data: Data, left_out: Mapping[str, str], *, source: str, asked: Mapping[str, Any], pictures: bool = True
+) -> Analyzed:
+    """Run the analyses of the table that ``data`` allow, apart from those of ``left_out``.
+
+    ``source`` and ``asked`` are the input and the options of the command, for the file.
+    """
     from .. import analysis as functions
 
     results: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     reasons: dict[str, str] = dict(left_out)
+    warned: dict[str, list[str]] = {}
     for name, analysis in ANALYSES.items():
         if name in reasons:
             continue
@@ -140,12 +149,24 @@ def analyze(data: Data, left_out: Mapping[str, str], settings: Mapping[str, Any]
             reasons[name] = reason
             continue
         started = time.perf_counter()
-        try:
-            results[name] = analysis.compute(functions, data, results)
-            seconds[name] = time.perf_counter() - started
-        except InputError as error:  # such as too few epochs
-            reasons[name] = str(error)
-    return Analyzed(data, results, seconds, reasons, settings, pictures)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                results[name] = analysis.compute(functions, data, results)
+                seconds[name] = time.perf_counter() - started
+            except InputError as error:  # such as too few epochs
+                reasons[name] = str(error)
+        if messages := _messages(caught):
+            warned[name] = messages
+    settings = {**asked, "parameters": result_folder.parameters(data.estimator)}
+    header = {"input": source, "seed": data.seed, "settings": settings}
+    return Analyzed(data, results, seconds, reasons, warned, header, pictures)
+
+
+def _messages(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    """The different messages to users. Others, such as those of deprecations, are for programmers."""
+    texts = [str(item.message) for item in caught if issubclass(item.category, (UserWarning, RuntimeWarning))]
+    return list(dict.fromkeys(texts))
 
 
 def _missing(analysis: Analysis, data: Data, done: Collection[str]) -> str | None:
@@ -175,7 +196,8 @@ def results_of(args: argparse.Namespace, op: MMPHATE) -> tuple[result_folder.Res
         report: dict[str, Any] = {"program": PROGRAM, "version": __version__}
     else:
         data, report = _of_trace(args, op)
-    analyzed = analyze(data, left_out, _settings(args, data), not args.no_plots)
+    asked = {name: getattr(args, name) for name in ("trace", "labels", "only", "skip", *LONG)}
+    analyzed = analyze(data, left_out, source=str(args.input), asked=asked, pictures=not args.no_plots)
     report |= {"input": str(args.input), "seed": data.seed, "seconds": time.perf_counter() - started}
     embeddings = {result_folder.EMBEDDING: op.result_} if data.estimator is op else {}
     return result_folder.Results(report, embeddings, write_more=analyzed.write), analyzed
@@ -187,7 +209,7 @@ def _of_trace(args: argparse.Namespace, op: MMPHATE) -> tuple[Data, dict[str, An
     trace, labels = _trace_and_labels(args, args.input)
     op.fit(trace)
     report = result_folder.report(op, trace, seconds=0)
-    return Data(op.result_, op, trace, labels, args.seed, verbose=True), report
+    return Data(op.result_, op, trace, labels, seed=args.seed, verbose=True), report
 
 
 def _of_folder(args: argparse.Namespace) -> Data:
@@ -201,7 +223,7 @@ def _of_folder(args: argparse.Namespace) -> Data:
         _check_same(path, trace, args.input, embedding)
     elif args.labels is not None:
         raise InputError(f"--labels {args.labels} needs the trace of {args.input}; accepted: --trace TRACE beside it")
-    return Data(embedding, _estimator(args), trace, labels, args.seed, verbose=True)
+    return Data(embedding, _estimator(args), trace, labels, seed=args.seed, verbose=True)
 
 
 def _trace_and_labels(args: argparse.Namespace, path: Path) -> tuple[Trace, np.ndarray | None]:
@@ -236,10 +258,3 @@ def _estimator(args: argparse.Namespace) -> MMPHATE:
     with naming(args.input / result_folder.REPORT):
         Params(**options)
     return MMPHATE(**options)
-
-
-def _settings(args: argparse.Namespace, data: Data) -> dict[str, Any]:
-    parameters = data.estimator.get_params(deep=False)
-    shown = {name: str(value) if name == "device" else value for name, value in parameters.items()}
-    asked = {name: getattr(args, name) for name in ("trace", "labels", "only", "skip", *LONG)}
-    return {"input": str(args.input), "seed": data.seed, "settings": asked | {"parameters": shown}}

@@ -170,6 +170,8 @@ def _analyze(args: argparse.Namespace) -> int:
     def compute() -> result_folder.Results:
         results, analyzed = results_of(args, op)
         lines.extend(analyzed.lines())
+        for name, messages in analyzed.warnings.items():
+            _say(f"warning: {name}: {'; '.join(messages)}")
         return results
 
     results = result_folder.saved(out, compute, force=args.force)

@@ -337,8 +337,6 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
     from ..config import LIBRARIES, version_of
 
     stages = [{**stage, "peak_bytes": int(stage["peak_bytes"])} for stage in op.report_]
-    hidden = {"verbose", "callback"}
-    parameters = {name: value for name, value in op.get_params().items() if name not in hidden}
     return {
         "program": PROGRAM,
         "version": __version__,
@@ -350,7 +348,7 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
             "dtype": str(trace.data.dtype).removeprefix("torch."),
             "masked": trace.mask is not None,
         },
-        "parameters": parameters | {"device": str(parameters["device"])},
+        "parameters": parameters(op),
         "seed": op.random_state,
         "device": str(op.affinity_.device),
         "n_landmark": op.n_landmark_,
@@ -364,6 +362,12 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
         | {package: version_of(package) for package in LIBRARIES},
         **more,
     }
+
+
+def parameters(op: MMPHATE) -> dict[str, Any]:
+    """The parameters of ``op`` that decide its result."""
+    hidden = {"verbose", "callback"}
+    return {name: value for name, value in op.get_params().items() if name not in hidden} | {"device": str(op.device)}
 
 
 def write_report(folder: Path, values: dict[str, Any]) -> None:
