@@ -1,4 +1,4 @@
-"""Pictures of an embedding and of what analyses say. The first call loads matplotlib; importing this module does not."""
+"""Pictures of embeddings and of analyses. The first call loads matplotlib; importing this module does not."""
 
 from .curve import entropy
 from .entropy_curves import entropy_curves

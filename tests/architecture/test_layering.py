@@ -79,6 +79,8 @@ OPTIONAL = {
     "anndata": {"embedding"},
     "lightning": {"record.lightning"},
     "keras": {"record.keras"},
+    "openTSNE": {"analysis.baselines"},
+    "umap": {"analysis.baselines"},
     "h5py": {"trace.formats.h5", "trace.formats.h5_file"},
     "zarr": {"trace.formats.zarr", "trace.formats.zarr_chunks"},
 }
