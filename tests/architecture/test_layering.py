@@ -71,7 +71,15 @@ OPTIONAL = {
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
     "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"}
-    | {"plots.axis", "plots.keys", "plots.entropy_curves", "plots.heatmap", "plots.rankings", "plots.strips"},
+    | {
+        "plots.axis",
+        "plots.keys",
+        "plots.layout",
+        "plots.entropy_curves",
+        "plots.heatmap",
+        "plots.rankings",
+        "plots.strips",
+    },
     "plotly": {"plots.html"},
     "sklearn": {"estimator", "m_phate", "cli.demo", "analysis.communities", "analysis.partitions"},
     "xarray": {"trace.convert", "embedding", "estimator"},

@@ -92,8 +92,19 @@ def results(embedding: Embedding) -> None:
     assert_type(plots.entropy(embedding), Figure)
     classes: np.ndarray[Any, Any] | None = analysis.most_active_class(as_trace(coordinates))
     assert classes is not None
+    spread_of_units = analysis.entropy(embedding, "units", "kde", random_state=0)
+    assert_type(spread_of_units, analysis.Entropy)
+    assert_type(spread_of_units.low, np.ndarray | None)
+    assert_type(spread_of_units.dims, tuple[str, ...])
+    assert_type(analysis.trace_entropy(coordinates, over="nodes", n_components=3).to_dict(), dict[str, Any])
     assert_type(neighborhood_preservation(coordinates, embedding, k=10), tuple[float, float])
     assert_type(neighborhood_preservation(coordinates, embedding, k=[10, 40]), list[tuple[float, float]])
+    assert_type(neighborhood_preservation(coordinates, embedding, k=10, normalize=False), tuple[float, float])
+    assert_type(analysis.trust(coordinates, embedding, k=10, seeds=2, estimator=MMPHATE()), analysis.Trust)
+    nulls = analysis.null_models(coordinates, ["units"], metrics={"t": lambda trace, embedding: embedding.t or 0})
+    assert_type(nulls, analysis.NullModels)
+    study = analysis.subsample_study(coordinates, over="samples", rates=[0.5], metrics=["inter"])
+    assert_type(study, analysis.SubsampleStudy)
 
 
 def units(embedding: Embedding, trace: Trace) -> None:
@@ -138,6 +149,17 @@ def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     assert_type(join_traces(["before.trace", trace], overlap="last"), Trace)
     trace = as_trace(probe, metrics={"loss": [0.5, 0.25]}, unit_layer=["encoder", "decoder"])
     assert_type(trace.metrics["loss"], np.ndarray)
+
+
+def ablations(model: torch.nn.Module, probe: torch.Tensor, embedding: Embedding) -> None:
+    steps = analysis.ablate_timesteps(model, "rnn", probe, [0, 1], states={0: model.state_dict()}, state="h")
+    assert_type(steps, analysis.TimestepAblation)
+    units = analysis.ablate_units(model, "rnn", probe, [0.5, 1.5], replacement="shuffle", output=lambda y: y[0])
+    assert_type(units, analysis.UnitAblation)
+    changes: np.ndarray[Any, Any] = units.loss_change
+    assert_type(units.to_dict(), dict[str, Any])
+    importance = analysis.unit_importance(embedding, units, scores={"changes": changes[-1]}, random_state=0)
+    assert_type(importance, analysis.UnitImportance)
 
 
 def stages(trace: Trace) -> None:
