@@ -2,6 +2,7 @@
 
 from ..trace.activity import most_active_class
 from .ablation import TimestepAblation, UnitAblation, ablate_timesteps, ablate_units
+from .baselines import Baselines, baselines
 from .communities import UnitCommunities, unit_communities
 from .compression import CompressionKinds, compression_kind
 from .entropy import Entropy, entropy, trace_entropy
@@ -18,6 +19,7 @@ from .subsample import SubsampleStudy, subsample_study
 from .trust import Trust, trust
 
 __all__ = [
+    "Baselines",
     "CommunityStability",
     "CompressionKinds",
     "Displacement",
@@ -36,6 +38,7 @@ __all__ = [
     "UnitImportance",
     "ablate_timesteps",
     "ablate_units",
+    "baselines",
     "community_stability",
     "compression_kind",
     "displacement",
