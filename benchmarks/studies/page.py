@@ -107,9 +107,7 @@ def phases(entries: Entries) -> tuple[Line, list[Line]]:
 
 def _phases_text(phases: Mapping[str, Any]) -> str:
     columns = (phases[name] for name in ("start", "stop", "trend", "slope"))
-    return "; ".join(
-        f"{start}–{stop} {trend} ({slope:+.3f})" for start, stop, trend, slope in zip(*columns, strict=True)
-    )
+    return "; ".join(f"{start}–{stop} {trend} ({slope:+.3f})" for start, stop, trend, slope in zip(*columns, strict=True))
 
 
 def _useful_text(useful: Mapping[str, Any] | None) -> str:

@@ -196,6 +196,12 @@ ANALYSES: dict[str, Analysis] = {
         option="subsampling",
         pictures={"subsampling.png": lambda plots, result, data, done, path: plots.subsampling(result, path=path)},
     ),
+    "baselines": Analysis(
+        lambda analysis, data, done: analysis.baselines(data.trace, embedding=data.embedding, **data.refits),
+        needs=("trace",),
+        option="baselines",
+        pictures={"baselines.png": lambda plots, result, data, done, path: plots.baselines(result, path=path)},
+    ),
 }
 # The files that the analyses may write, apart from those of `result_folder`.
 PICTURES = frozenset(name for analysis in ANALYSES.values() for name in analysis.pictures)

@@ -47,38 +47,41 @@ class Analyzed:
     header: Mapping[str, Any]
     pictures: bool = True
 
-    def lines(self) -> list[str]:
-        """A line for each result."""
-        return [f"{name}: {result!r}" for name, result in _flat(self.results)]
+    def lines(self) -> list[tuple[str, str]]:
+        """The name and the line of each result."""
+        return [(name, repr(result)) for name, result in _flat(self.results)]
 
     def write(self, folder: Path) -> None:
         """Draw the pictures and write analysis.json. A picture that cannot be drawn is left out with a warning."""
-        for name in self.results if self.pictures else ():
-            for file, draw in ANALYSES[name].pictures.items():
-                self._draw(name, draw, folder / file)
-        files = sorted({result_folder.ANALYSIS, result_folder.REPORT, *(item.name for item in folder.iterdir())})
+        pictures = {
+            file: self._draw(name, draw, folder / file)
+            for name in self.results
+            for file, draw in ANALYSES[name].pictures.items()
+            if self.pictures
+        }
         values = {
             "program": PROGRAM,
             "version": __version__,
             **self.header,
             "seconds": self.seconds,
+            "summary": dict(self.lines()),
             "analyses": {name: _plain(result) for name, result in self.results.items()},
             "left_out": self.left_out,
             "warnings": self.warnings,
-            "files": files,
+            "files": [result_folder.ANALYSIS, *(file for file, drawn in pictures.items() if drawn)],
         }
         text = json.dumps(result_folder.jsonable(values), allow_nan=False)
         (folder / result_folder.ANALYSIS).write_text(text + "\n", encoding="utf-8")
 
-    def _draw(self, name: str, draw: Any, path: Path) -> None:
-        from .. import plots
-
+    def _draw(self, name: str, draw: Any, path: Path) -> bool:
         try:
+            from .. import plots
+
             draw(plots, self.results[name], self.data, self.results, path)
         except Exception as error:  # matplotlib's errors have no base class, and none of them may hide the results
-            warnings.warn(
-                f"{path.name} is left out: {result_folder.reason(error)}", result_folder.NoPicture, stacklevel=2
-            )
+            message = f"{path.name} is left out ({result_folder.reason(error)})"
+            warnings.warn(message, result_folder.NoPicture, stacklevel=2)
+        return path.is_file()
 
 
 def _flat(results: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -165,11 +165,11 @@ def _analyze(args: argparse.Namespace) -> int:
     device, op = resolve_device(args.device), MMPHATE(**options, verbose=1)
     if not (args.input / result_folder.EMBEDDING).is_file():
         _check_fits(args, args.input, params, device)
-    lines: list[str] = []
+    summary: list[tuple[str, str]] = []
 
     def compute() -> result_folder.Results:
         results, analyzed = results_of(args, op)
-        lines.extend(analyzed.lines())
+        summary.extend(analyzed.lines())
         for name, messages in analyzed.warnings.items():
             _say(f"warning: {name}: {'; '.join(messages)}")
         return results
@@ -177,7 +177,7 @@ def _analyze(args: argparse.Namespace) -> int:
     results = result_folder.saved(out, compute, force=args.force)
     if results.embeddings and not args.no_plots:
         result_folder.draw_results(out, results)
-    print("\n".join([*lines, f"{out}: {_files(out)}"]))
+    print("\n".join([*(f"{name}: {line}" for name, line in summary), f"{out}: {_files(out)}"]))
     return DONE
 
 

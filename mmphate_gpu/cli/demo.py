@@ -173,12 +173,11 @@ def demo(
 
 
 def _analyzed(op: MMPHATE, training: Training, verbose: bool) -> Analyzed:
+    seed, trace = int(op.random_state or 0), training.trace
     network = None
     if training.model is not None:
-        probe = digits(op.random_state).probe[0]
-        network = Network(training.model, "rnn", probe, training.states)
-    label, seed = training.trace.label, int(op.random_state or 0)
-    data = Data(op.result_, op, training.trace, label, network, seed, verbose)
+        network = Network(training.model, "rnn", digits(seed).probe[0], training.states)
+    data = Data(op.result_, op, trace, trace.label, network, seed, verbose)
     return analyze(data, chosen(None, None, ()), source=result_folder.TRACE, asked={})
 
 
