@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError, check_choice, check_number
 from ..runtime.isolation import isolated
 from .curves import as_curves, seeded
-from .innovations import innovations, max_order
+from .innovations import innovations, max_order, without_line
 from .result import Result, long_columns
 
 # Correlations that differ by less are equal.
@@ -71,11 +71,12 @@ class Follows(Result):
         q = np.where(np.isfinite(self.pearson_q), self.pearson_q, np.inf)
         t, k = np.unravel_index(np.argmin(q), q.shape)
         if not np.isfinite(q[t, k]):
-            return f"{self.metric}: no curve that varies"
-        steps = (
-            "" if self.timestep is None else f" at {self.timestep[t]}, {(q.min(1) <= 0.05).sum()} of {len(q)} curves"
-        )
-        return f"{self.metric}: lag {self.lag[k]}, Pearson {self.pearson[t, k]:.2f}, q {q[t, k]:.2g}{steps}"
+            return f"{self.metric}: no curve that can be tested"
+        best = f"lag {self.lag[k]}, Pearson {self.pearson[t, k]:.2f}, q {q[t, k]:.2g}"
+        if self.timestep is None:
+            return f"{self.metric}: {best}"
+        significant = f"{(q.min(1) <= 0.05).sum()} of {len(q)} curves have q <= 0.05"
+        return f"{self.metric}: {significant}; best {self.timestep[t]}: {best}"
 
 
 @isolated()
@@ -152,7 +153,7 @@ def follows(
     check_number("n_permutations", n_permutations, low=1, integer=True)
     values, name = _metric(metric, trace, len(curves.epoch))
     filled = np.isfinite(curves.values).any(1)
-    taken = np.isfinite(values) & np.isfinite(curves.values[filled]).all(0)
+    taken = np.isfinite(values) & np.isfinite(curves.values[filled]).all(0) & filled.any()
     rows, values = curves.values[:, taken], values[taken]
     _check_enough(values, max_lag, null)
     settings = {"null": null, "n_permutations": n_permutations, "random_state": random_state}
@@ -173,7 +174,8 @@ def _metric(metric: Any, trace: Any, n_epochs: int) -> tuple[np.ndarray, str]:
         metric = trace.metrics[name]
     values = as_curves("metric", metric).values
     if values.shape != (1, n_epochs):
-        raise InputError(f"metric has shape {values.T.shape}; accepted: ({n_epochs},), a value for each epoch of curve")
+        shape = values.T.shape if len(values) > 1 else values.shape[1:]
+        raise InputError(f"metric has shape {shape}; accepted: ({n_epochs},), a value for each epoch of curve")
     return values[0], name
 
 
@@ -219,13 +221,15 @@ class _Test:
         values[:-1][filled] = innovations(rows[filled])
         values[-1] = innovations(metric[None])[0]
         first = np.isnan(values[np.append(filled, True)]).any(0).sum()
-        return values[:-1, first:], values[-1, first:]
+        values = without_line(values[:, first:])
+        return values[:-1], values[-1]
 
     def _draws(self, metric: np.ndarray) -> np.ndarray:  # (B, n)
         """The metric under the null, in rows."""
         if self.null == "shifts":
             return np.stack([np.roll(metric, shift) for shift in range(1, len(metric))])
-        return self.generator.permuted(np.tile(metric, (self.n_permutations, 1)), axis=1)
+        permuted = self.generator.permuted(np.tile(metric, (self.n_permutations, 1)), axis=1)
+        return without_line(permuted)  # so that they have no more degrees of freedom than the metric
 
     def _at_lags(self, rows: np.ndarray, metrics: np.ndarray, form: _Form) -> Iterator[np.ndarray]:  # (B, T) each
         for lag in self.lags:

@@ -11,8 +11,8 @@ _ROUNDING = 1e-9
 def innovations(curves: np.ndarray) -> np.ndarray:  # (B, E) -> (B, E)
     """The residuals of each row from a line in time plus an autoregression; NaN at the first epochs, which it reads.
 
-    The order is 0 to the least of 12 and E / 6, the one with the least AIC for the row. A row whose future follows
-    from its past to rounding, such as a constant, has zeros. O(B E) time for each order.
+    The order is 0 to the least of 16 and E / 4, the one with the least AIC for the row. A row whose future follows
+    from its past to rounding, such as a constant, has zeros only. O(B E) time for each order.
     """
     n_rows, n_epochs = curves.shape
     highest = max_order(n_epochs)
@@ -23,18 +23,28 @@ def innovations(curves: np.ndarray) -> np.ndarray:  # (B, E) -> (B, E)
         rows = order == i
         result[rows, i:] = _residuals(curves[rows], i, skip=i)
     noise = np.nanstd(result, axis=1, keepdims=True) <= _ROUNDING * _size(curves)
-    return np.where(noise & np.isfinite(result), 0, result)
+    return np.where(noise, 0, result)
 
 
 def max_order(n_epochs: int) -> int:
     """The highest order of the autoregression of a curve."""
-    return min(12, n_epochs // 6)
+    return min(16, n_epochs // 4)
+
+
+def without_line(rows: np.ndarray) -> np.ndarray:  # (B, n)
+    """The residuals of each row from its least squares line."""
+    basis = np.linalg.qr(_line(rows.shape[1]).T).Q
+    return rows - (rows @ basis) @ basis.T
+
+
+def _line(n: int) -> np.ndarray:  # (2, n)
+    return np.stack([np.ones(n), np.linspace(-1, 1, n)])
 
 
 def _residuals(curves: np.ndarray, order: int, *, skip: int) -> np.ndarray:  # (B, E - skip)
     n_rows, n_epochs = curves.shape
     centered = curves - curves.mean(1, keepdims=True)
-    line = np.stack([np.ones(n_epochs - skip), np.linspace(-1, 1, n_epochs - skip)])
+    line = _line(n_epochs - skip)
     past = [centered[:, None, skip - lag : n_epochs - lag] for lag in range(1, order + 1)]
     columns = np.concatenate([np.broadcast_to(line, (n_rows, *line.shape)), *past], axis=1)
     basis = np.linalg.qr(columns.swapaxes(1, 2)).Q  # (B, E - skip, order + 2)

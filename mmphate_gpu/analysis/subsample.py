@@ -30,13 +30,13 @@ class SubsampleStudy(Result):
     """Pictures of parts of a trace beside that of the whole; made by `subsample_study`."""
 
     over: str
-    rates: np.ndarray  # (R,)
-    sizes: np.ndarray  # (R,) of the part
+    rates: np.ndarray  # (r,)
+    sizes: np.ndarray  # (r,) of the part
     repeats: int
     metrics: list[str]
-    values: np.ndarray  # (R, repeats, n_metrics)
+    values: np.ndarray  # (r, repeats, n_metrics)
     full: np.ndarray  # (n_metrics,) of the whole
-    curves: np.ndarray  # (R, repeats, E) bits, NaN for epochs that a part lacks
+    curves: np.ndarray  # (r, repeats, E) bits, NaN for epochs that a part lacks
     full_curve: np.ndarray  # (E,)
     epoch: np.ndarray  # (E,)
     settings: Mapping[str, Any]
@@ -190,7 +190,7 @@ class _Study:
         return np.append(self.metrics(part, picture, self.seed), away), curve
 
 
-def _checked_sizes(trace: Trace, axis: str, rates: Any, sizes: Any) -> np.ndarray:  # (R,)
+def _checked_sizes(trace: Trace, axis: str, rates: Any, sizes: Any) -> np.ndarray:  # (r,)
     whole = len(getattr(trace, axis))
     if sizes is None:
         shares = [check_number("rates", rate, low=0, high=1, open_low=True) for rate in np.atleast_1d(rates).tolist()]

@@ -32,13 +32,13 @@ _SCOPES = ("intra", "inter")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trust(Result):
-    """What a picture keeps of sample space; made by `trust`. Rows of shape (2, K) are intra and inter."""
+    """What a picture keeps of sample space; made by `trust`. Rows of shape (2, k) are intra and inter."""
 
-    preservation_k: np.ndarray  # (K,)
-    intra: np.ndarray  # (K,) share of the neighbors that are kept, among the units of a slice
-    inter: np.ndarray  # (K,) the same among the slices of a unit
-    trustworthiness: np.ndarray  # (2, K)
-    continuity: np.ndarray  # (2, K)
+    preservation_k: np.ndarray  # (k,)
+    intra: np.ndarray  # (k,) share of the neighbors that are kept, among the units of a slice
+    inter: np.ndarray  # (k,) the same among the slices of a unit
+    trustworthiness: np.ndarray  # (2, k)
+    continuity: np.ndarray  # (2, k)
     geodesic_spearman: float
     geodesic_share: float  # of the pairs of nodes that a path connects
     stress: float

@@ -45,6 +45,15 @@ def _masked() -> list[Any]:
     return [model.embedding_, model.result_.most_active, shares, model.placement_.coordinates(trace)]
 
 
+def _trusted() -> list[Any]:
+    small = mp.MMPHATE(**FIT, mds_solver="classic")
+    trust = mp.analysis.trust(WIDE, small.fit_transform(WIDE), k=3, seeds=2, estimator=small, random_state=0)
+    nulls = mp.analysis.null_models(WIDE, metrics=("inter", "stress"), repeats=1, estimator=small, random_state=0)
+    study = mp.analysis.subsample_study(WIDE, "epochs", (0.9,), 1, k=3, estimator=small, random_state=0)
+    measures = [trust.trustworthiness, trust.geodesic_spearman, trust.stress_by_epoch, trust.seed_procrustes]
+    return [*measures, nulls.data, nulls.null, study.values, study.curves]
+
+
 def _joined() -> list[Any]:
     parts = [mp.as_trace(WIDE[start:stop], epoch=np.arange(start, stop)) for start, stop in ((0, 12), (10, 30))]
     masked = mp.as_trace(parts[1], mask=parts[1].data[:, 0] > 0)
@@ -124,6 +133,28 @@ def _ops() -> list[Any]:
     return [*results, kmeans(rows, 9, generator=generator), *pairs]
 
 
+READER = torch.nn.GRU(6, 3, dtype=torch.float64, device="cpu").requires_grad_(False)
+for number, weight in enumerate(READER.parameters()):
+    weight.copy_(torch.sin(torch.arange(weight.numel(), dtype=torch.float64, device="cpu") + number).view_as(weight))
+
+
+def _ablations() -> list[Any]:
+    """A network that is made once, because the settings of the user change how one is made."""
+    probe, labels = torch.from_numpy(WIDE), np.array([0, 1, 2, 1])
+    options: Any = {"output": lambda y: y[0][-1], "replacement": "shuffle", "random_state": 0, "repeats": 2}
+    steps = analysis.ablate_timesteps(READER, "", probe, labels, timesteps=slice(None, None, 10), **options)
+    units = analysis.ablate_units(READER, "", probe, labels, **options)
+    ranks = analysis.unit_importance(ablation=units, scores={"order": np.arange(3)})
+    return [steps.loss, steps.accuracy, units.loss, units.accuracy, ranks.spearman, ranks.p, ranks.ranks["ablation"]]
+def _units() -> list[Any]:
+    result = mp.MMPHATE(**FIT).fit(WIDE).result_
+    options = {"n": 2, "n_null": 5, "random_state": 0}
+    communities = [mp.analysis.unit_communities(of, **options) for of in (WIDE, result)]
+    stability = mp.analysis.community_stability(result, 0, -1, ks=[2], n_seeds=3, random_state=0)
+    parts = *communities, stability, mp.analysis.spread(result), mp.analysis.displacement(result)
+    return [value for part in parts for value in vars(part).values() if isinstance(value, np.ndarray)]
+
+
 CALLS: dict[str, Callable[[], list[Any]]] = {
     "fit float64": fit,
     "fit float32": lambda: fit(NARROW),
@@ -133,6 +164,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "M_PHATE": lambda: [mp.M_PHATE(**FIT, n_jobs=1).fit_transform(WIDE)],
     "masked": _masked,
     "joined": _joined,
+    "trust": _trusted,
     "affinity sparse": lambda: _affinity("sparse"),
     "affinity tiles": lambda: _affinity("tiles"),
     "affinity lazy": lambda: _affinity("lazy"),
@@ -145,6 +177,8 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     ],
     "reference": _reference,
     "pictures": _pictures,
+    "ablations": _ablations,
+    "units": _units,
     "ops": _ops,
 }
 # Public names without a call above.

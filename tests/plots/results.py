@@ -9,8 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mmphate_gpu.analysis import Entropy, LabelInformation, LinearProbe, Phases, TimestepAblation, UnitAblation
-from mmphate_gpu.analysis import UnitCommunities, UnitImportance
+from mmphate_gpu.analysis import (
+    Entropy,
+    LabelInformation,
+    LinearProbe,
+    Phases,
+    TimestepAblation,
+    UnitAblation,
+    UnitCommunities,
+    UnitImportance,
+)
 
 HOSTILE = np.array(["$x^2$", "_hidden", "\\frac{", "a\nb", "", "é"], dtype=object)
 HOSTILE_SHOWN = ["$x^2$", "_hidden", "\\frac{", "a\\nb", "", "é"]

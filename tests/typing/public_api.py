@@ -99,8 +99,23 @@ def results(embedding: Embedding) -> None:
     assert_type(analysis.trace_entropy(coordinates, over="nodes", n_components=3).to_dict(), dict[str, Any])
     assert_type(neighborhood_preservation(coordinates, embedding, k=10), tuple[float, float])
     assert_type(neighborhood_preservation(coordinates, embedding, k=[10, 40]), list[tuple[float, float]])
+    assert_type(neighborhood_preservation(coordinates, embedding, k=10, normalize=False), tuple[float, float])
+    assert_type(analysis.trust(coordinates, embedding, k=10, seeds=2, estimator=MMPHATE()), analysis.Trust)
+    nulls = analysis.null_models(coordinates, ["units"], metrics={"t": lambda trace, embedding: embedding.t or 0})
+    assert_type(nulls, analysis.NullModels)
+    study = analysis.subsample_study(coordinates, over="samples", rates=[0.5], metrics=["inter"])
+    assert_type(study, analysis.SubsampleStudy)
 
 
+def units(embedding: Embedding, trace: Trace) -> None:
+    communities = analysis.unit_communities(embedding, "each", method="hierarchical", n_null=19, random_state=0)
+    assert_type(communities, analysis.UnitCommunities)
+    assert_type(analysis.unit_communities(trace, groups=trace.unit_layer).settings["n_null"], Any)
+    stability = analysis.community_stability(embedding, (0, 1), -1, ks=[3, 4])
+    assert_type(stability, analysis.CommunityStability)
+    assert_type(stability.mean, float)
+    assert_type(analysis.spread(embedding), analysis.Spread)
+    assert_type(analysis.displacement(embedding, against=trace.metrics["loss"]), analysis.Displacement)
 def labels_in_the_states(trace: Trace) -> None:
     probe = analysis.linear_probe(trace, [0, 1], folds=3, C=0.5, permutations=2, random_state=0)
     assert_type(probe, analysis.LinearProbe)
@@ -134,6 +149,17 @@ def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     assert_type(join_traces(["before.trace", trace], overlap="last"), Trace)
     trace = as_trace(probe, metrics={"loss": [0.5, 0.25]}, unit_layer=["encoder", "decoder"])
     assert_type(trace.metrics["loss"], np.ndarray)
+
+
+def ablations(model: torch.nn.Module, probe: torch.Tensor, embedding: Embedding) -> None:
+    steps = analysis.ablate_timesteps(model, "rnn", probe, [0, 1], states={0: model.state_dict()}, state="h")
+    assert_type(steps, analysis.TimestepAblation)
+    units = analysis.ablate_units(model, "rnn", probe, [0.5, 1.5], replacement="shuffle", output=lambda y: y[0])
+    assert_type(units, analysis.UnitAblation)
+    changes: np.ndarray[Any, Any] = units.loss_change
+    assert_type(units.to_dict(), dict[str, Any])
+    importance = analysis.unit_importance(embedding, units, scores={"changes": changes[-1]}, random_state=0)
+    assert_type(importance, analysis.UnitImportance)
 
 
 def stages(trace: Trace) -> None:
