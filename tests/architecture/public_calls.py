@@ -145,6 +145,8 @@ def _ablations() -> list[Any]:
     units = analysis.ablate_units(READER, "", probe, labels, **options)
     ranks = analysis.unit_importance(ablation=units, scores={"order": np.arange(3)})
     return [steps.loss, steps.accuracy, units.loss, units.accuracy, ranks.spearman, ranks.p, ranks.ranks["ablation"]]
+
+
 def _units() -> list[Any]:
     result = mp.MMPHATE(**FIT).fit(WIDE).result_
     options = {"n": 2, "n_null": 5, "random_state": 0}

@@ -116,6 +116,8 @@ def units(embedding: Embedding, trace: Trace) -> None:
     assert_type(stability.mean, float)
     assert_type(analysis.spread(embedding), analysis.Spread)
     assert_type(analysis.displacement(embedding, against=trace.metrics["loss"]), analysis.Displacement)
+
+
 def labels_in_the_states(trace: Trace) -> None:
     probe = analysis.linear_probe(trace, [0, 1], folds=3, C=0.5, permutations=2, random_state=0)
     assert_type(probe, analysis.LinearProbe)
