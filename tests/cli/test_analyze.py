@@ -36,9 +36,9 @@ def run(*argv):
 @pytest.fixture
 def recorded(here):
     """A trace with labels, which its states hold from the third epoch on, and with a metric."""
-    states = np.random.default_rng(0).normal(size=(12, 5, 4, 12))
+    states = np.random.default_rng(0).normal(size=(16, 3, 4, 12))
     states[2:] += 3 * LABELS
-    mp.save_trace("recorded.npz", mp.as_trace(states, label=LABELS, metrics={"loss": np.linspace(2, 1, 12)}))
+    mp.save_trace("recorded.npz", mp.as_trace(states, label=LABELS, metrics={"loss": np.linspace(2, 1, 16)}))
     return here
 
 
