@@ -107,9 +107,8 @@ def phases(entries: Entries) -> tuple[Line, list[Line]]:
 
 def _phases_text(phases: Mapping[str, Any]) -> str:
     columns = (phases[name] for name in ("start", "stop", "trend", "slope"))
-    return "; ".join(
-        f"{start}–{stop} {trend} ({slope:+.3f})" for start, stop, trend, slope in zip(*columns, strict=True)
-    )
+    rows = zip(*columns, strict=True)
+    return "; ".join(f"{first}–{last} {trend} ({slope:+.3f})" for first, last, trend, slope in rows)
 
 
 def _useful_text(useful: Mapping[str, Any] | None) -> str:

@@ -82,7 +82,7 @@ def node_sets(
 
 def places_of(embedding: Any, trace: Trace) -> torch.Tensor:  # (S, M, C) float64
     """The coordinates of all nodes, checked, in a scale at which their squares neither overflow nor vanish."""
-    layout = getattr(embedding, "layout", None)
+    layout = getattr(embedding, "layout", None) if hasattr(embedding, "coordinates") else None  # a tensor has another
     if layout is not None and layout.shape != trace.shape[:3]:
         raise InputError(
             f"embedding has the (epochs, timesteps, units) {layout.shape}; accepted: {trace.shape[:3]}, as the trace"

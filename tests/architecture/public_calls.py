@@ -12,6 +12,7 @@ import torch
 import mmphate_gpu as mp
 from mmphate_gpu import analysis, datasets, plots, reference
 from mmphate_gpu.diffusion import diffuse, knee
+from mmphate_gpu.embedding import Embedding
 from mmphate_gpu.linalg.kmeans import kmeans
 from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.ops.launch import twins
@@ -97,7 +98,7 @@ def _labels_in_the_states() -> list[Any]:
 
 def _entropies() -> list[Any]:
     trace = _walk(3, 2, 12, 5)
-    picture = mp.Embedding(_walk(72, 2), SliceLayout.of_shape(3, 2, 12))
+    picture = Embedding(_walk(72, 2), SliceLayout.of_shape(3, 2, 12))
     names = ("histogram", "kde", "knn", "spectral")
     results = [analysis.entropy(picture, "units", name, random_state=0, n_bootstrap=2) for name in names]
     results += [analysis.trace_entropy(trace, "nodes", name) for name in names]
