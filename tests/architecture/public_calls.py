@@ -103,6 +103,12 @@ def _entropies() -> list[Any]:
     results = [analysis.entropy(picture, "units", name, random_state=0, n_bootstrap=2) for name in names]
     results += [analysis.trace_entropy(trace, "nodes", name) for name in names]
     return [value for result in results for value in vars(result).values() if isinstance(value, np.ndarray | float)]
+def _curves() -> list[Any]:
+    curve, metric = _walk(40, seed=2).cumsum(), _walk(40, seed=3)
+    cut = analysis.phases(curve, random_state=0)
+    judged = analysis.compression_kind(cut, metric, random_state=0)
+    followed = analysis.follows(curve, metric, random_state=0)
+    return [str(result.to_dict()) for result in (cut, judged, followed)]
 
 
 def _drawn(figure: Any) -> np.ndarray:
@@ -180,6 +186,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "plan": lambda: [
         str(mp.plan(mp.as_trace(WIDE), device=device)).splitlines()[1:9] for device in ("cpu", "9 GB card")
     ],
+    "curves": _curves,
     "reference": _reference,
     "pictures": _pictures,
     "ablations": _ablations,

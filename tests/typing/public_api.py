@@ -133,6 +133,19 @@ def labels_in_the_states(trace: Trace) -> None:
     assert_type(information.to_dict(), dict[str, Any])
 
 
+def curves(probe: analysis.LinearProbe, trace: Trace) -> None:
+    curve = np.zeros(50)
+    cut = analysis.phases(curve, 4, replicates=np.zeros((6, 50)), min_length=4, n_bootstrap=200, random_state=0)
+    assert_type(cut, analysis.Phases)
+    judged = analysis.compression_kind(cut, probe, measure="score", margin=0.02)
+    assert_type(judged, analysis.CompressionKinds)
+    followed = analysis.follows(curve, "loss", 3, trace=trace, null="shifts", n_permutations=99)
+    assert_type(followed, analysis.Follows)
+    assert_type(followed.changes, analysis.Follows | None)
+    strongest: np.ndarray[Any, Any] | None = analysis.most_active_class(trace, strength="peak")
+    assert strongest is not None
+
+
 def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     with Recorder(model, ["rnn", "head"], probe, labels=[0, 1], epochs=every(5, after=28)) as recorder:
         recorder.add_listener(lambda recorder, epoch: recorder.trace())
