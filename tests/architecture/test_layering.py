@@ -70,18 +70,19 @@ OPTIONAL = {
     "pykeops": {"runtime.keops"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
-    "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"}
-    | {
-        "plots.axis",
-        "plots.keys",
-        "plots.layout",
-        "plots.entropy_curves",
-        "plots.heatmap",
-        "plots.rankings",
-        "plots.strips",
-    },
+    "matplotlib": {
+        f"plots.{name}" for name in ("axis", "canvas", "colors", "curve", "grids", "keys", "layout", "scatter")
+    }
+    | {f"plots.{name}" for name in ("baselines", "entropy_curves", "heatmap", "rankings", "strips", "trust")},
     "plotly": {"plots.html"},
-    "sklearn": {"estimator", "m_phate", "cli.demo", "analysis.communities", "analysis.partitions"},
+    "sklearn": {
+        "estimator",
+        "m_phate",
+        "cli.demo",
+        "analysis.baselines",
+        "analysis.communities",
+        "analysis.partitions",
+    },
     "xarray": {"trace.convert", "embedding", "estimator"},
     "pandas": {"embedding", "analysis.result"},
     "anndata": {"embedding"},
