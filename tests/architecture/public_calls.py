@@ -119,9 +119,9 @@ def _drawn(figure: Any) -> np.ndarray:
 
 def _pictures() -> list[Any]:
     result = mp.MMPHATE(**FIT).fit(WIDE).result_
-    spread = analysis.trace_entropy(WIDE, n_bootstrap=2, random_state=0)
+    spread = analysis.trace_entropy(_walk(3, 2, 12, 5), n_bootstrap=2, random_state=0)
     figures = [plots.panels(result), plots.entropy(result), plots.entropy(result.entropy)]
-    figures += [plots.entropy_curves(spread, metrics={"loss": np.arange(30.0)}), plots.heatmap(spread)]
+    figures += [plots.entropy_curves(spread, metrics={"loss": np.arange(3.0)}), plots.heatmap(spread)]
     return [_drawn(figure) for figure in figures]
 
 
