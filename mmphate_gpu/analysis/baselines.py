@@ -7,13 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..embedding import Embedding
 from ..errors import InputError, InputTypeError, check_choice, check_number
-from ..estimator import MMPHATE
 from ..runtime.isolation import isolated
 from ..slices import SliceLayout
 from ..stages import Callback
@@ -25,6 +24,9 @@ from .refit import refitted, seeds_of, study_estimator
 from .result import Result
 from .similarity import AXES, similarity
 from .similarity import METHODS as SIMILARITIES
+
+if TYPE_CHECKING:
+    from ..estimator import MMPHATE
 
 OURS = "mm_phate"
 _N_COMPONENTS = 2

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError, check_choice, check_number
-from ..estimator import MMPHATE
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from ..trace import Trace, as_trace
@@ -19,6 +18,9 @@ from .progress import progress
 from .refit import refitted, seeds_of, study_estimator
 from .result import Result
 from .shuffles import NULLS, null_fault, shuffled
+
+if TYPE_CHECKING:
+    from ..estimator import MMPHATE
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,6 +123,7 @@ def null_models(
     Examples
     --------
     >>> from mmphate_gpu.datasets import random_walk
+    >>> from mmphate_gpu import MMPHATE
     >>> small = MMPHATE(n_landmark=40)
     >>> walk = random_walk(30, 4, 10)
     >>> null_models(walk, ("units",), metrics=("inter",), repeats=2, estimator=small, random_state=0).null.shape

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..embedding import Embedding
 from ..errors import InputError, check_choice, check_number
-from ..estimator import MMPHATE
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from ..trace import Trace, as_trace
@@ -18,6 +17,9 @@ from .picture_metrics import Metric, Metrics, checked_metrics, entropy_curve
 from .progress import progress
 from .refit import disparity, refitted, seeds_of, study_estimator
 from .result import Result, long_columns
+
+if TYPE_CHECKING:
+    from ..estimator import MMPHATE
 
 AXES_OF = {"timesteps": "timestep", "epochs": "epoch", "units": "unit", "samples": "sample"}
 PROCRUSTES = "procrustes"
@@ -118,6 +120,7 @@ def subsample_study(
     Examples
     --------
     >>> from mmphate_gpu.datasets import random_walk
+    >>> from mmphate_gpu import MMPHATE
     >>> small = MMPHATE(n_landmark=40)
     >>> walk = random_walk(60, 4, 10)
     >>> study = subsample_study(walk, "epochs", (0.5,), 2, estimator=small, random_state=0)

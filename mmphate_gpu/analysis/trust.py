@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError, check_number
-from ..estimator import MMPHATE
 from ..linalg.components import components
 from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
@@ -24,6 +23,9 @@ from .progress import progress
 from .rank_quality import rank_quality
 from .refit import disparity, refitted, seeds_of, study_estimator
 from .result import Result
+
+if TYPE_CHECKING:
+    from ..estimator import MMPHATE
 
 # Nodes of an epoch or a time step whose pairs have their stress measured: 2,016 pairs.
 _REGION_NODES = 64
@@ -214,6 +216,8 @@ def _region_nodes(trace: Trace, axis: str, rng: np.random.Generator) -> np.ndarr
 
 def _islands(trace: Trace, estimator: MMPHATE | None) -> np.ndarray | None:  # (islands,)
     """The shares of the nodes of the diffusion graph in its components; None without a fit."""
+    from ..estimator import MMPHATE  # loads scikit-learn
+
     if not isinstance(estimator, MMPHATE) or not estimator.__sklearn_is_fitted__():
         return None
     if estimator.result_.n_nodes != trace.n_nodes:
@@ -221,7 +225,7 @@ def _islands(trace: Trace, estimator: MMPHATE | None) -> np.ndarray | None:  # (
         raise InputError(f"{fitted}; accepted: a fit of this trace, with {trace.n_nodes} nodes")
     clusters = to_numpy("clusters_", estimator.clusters_)
     sizes = np.bincount(clusters, minlength=estimator.n_landmark_)
-    groups = components(torch.as_tensor(to_numpy("landmark_op_", estimator.landmark_op_)))
+    groups = components(torch.from_numpy(to_numpy("landmark_op_", estimator.landmark_op_)))
     counts = np.concatenate([sizes[members.numpy()].sum(1) for members in groups])
     return np.sort(counts)[::-1] / len(clusters)
 
