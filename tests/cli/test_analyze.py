@@ -182,7 +182,7 @@ def test_what_takes_long_is_asked_for(here, table):
             (["--only", "second, third", "--skip", "first"], {"third"}),
         ]
     ):
-        assert run("trace.npy", "--out", f"out{number}", *options) == 0
+        assert run("trace.npy", "--out", f"out{number}", "--no-plots", *options) == 0
         assert set(strict(f"out{number}/analysis.json")["analyses"]) == wanted
 
 
