@@ -225,7 +225,7 @@ def _islands(trace: Trace, estimator: MMPHATE | None) -> np.ndarray | None:  # (
         raise InputError(f"{fitted}; accepted: a fit of this trace, with {trace.n_nodes} nodes")
     clusters = to_numpy("clusters_", estimator.clusters_)
     sizes = np.bincount(clusters, minlength=estimator.n_landmark_)
-    groups = components(torch.as_tensor(to_numpy("landmark_op_", estimator.landmark_op_)))
+    groups = components(torch.from_numpy(to_numpy("landmark_op_", estimator.landmark_op_)))
     counts = np.concatenate([sizes[members.numpy()].sum(1) for members in groups])
     return np.sort(counts)[::-1] / len(clusters)
 

@@ -15,11 +15,13 @@ def columns_for(width: float, cell: float, n: int) -> int:
     return max(1, min(n, int(width / cell)))
 
 
-def cells(figure: Figure, n: int, columns: int, margins: Margins, below: float = 0.0) -> list[Place]:
-    """Places of ``n`` panels, row by row. ``margins`` surround each panel; ``below`` inches stay free at the bottom."""
+def cells(
+    figure: Figure, n: int, columns: int, margins: Margins, below: float = 0.0, above: float = 0.0
+) -> list[Place]:
+    """Places of ``n`` panels, row by row. ``margins`` surround each; ``below`` and ``above`` all, inches stay free."""
     width, height = figure.get_size_inches()
     rows = -(-n // columns)
-    across, up = width / columns, (height - below) / rows
+    across, up = width / columns, (height - below - above) / rows
     places = []
     for index in range(n):
         row, column = divmod(index, columns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..analysis import Entropy, LabelInformation, LinearProbe, TimestepAblation, UnitAblation
+from ..analysis import Baselines, Entropy, LabelInformation, LinearProbe, TimestepAblation, UnitAblation
 from ..analysis.result import Result
 from ..errors import InputError, InputTypeError, check_choice
 from .average import mean_of_finite
@@ -62,12 +62,13 @@ def heatmap(
 
     Parameters
     ----------
-    result : LinearProbe, LabelInformation, TimestepAblation, UnitAblation or Entropy
+    result : LinearProbe, LabelInformation, TimestepAblation, UnitAblation, Entropy or Baselines
         An entropy needs two axes.
     field : str, optional
         The array to draw, by the name of its field; None draws the first that the result has. ``LinearProbe``: "score",
         "cross_entropy". ``LabelInformation``: "mean", "bound", "dsmi", and "per_unit" (the mean over time steps).
-        Ablations: "loss_change", "accuracy_change", "loss", "accuracy". ``Entropy``: "values".
+        Ablations: "loss_change", "accuracy_change", "loss", "accuracy". ``Entropy``: "values". ``Baselines``: the
+        similarities, such as "cka of epochs".
     path : str or path, optional
         A .png, .svg or .pdf file to write. An existing file is replaced. Cells are pixels in all three formats.
     figsize : (width, height), optional
@@ -162,6 +163,17 @@ def _entropy_views(entropy: Entropy) -> dict[str, View]:
     return {"values": View(title, entropy.values, columns, rows, entropy_unit(entropy.base))}
 
 
+def _similarity_views(baselines: Baselines) -> dict[str, View]:
+    if not baselines.similarity:
+        raise InputError('baselines has no similarity; accepted: baselines with the method "cka" or "svcca"')
+    views = {}
+    for name, values in baselines.similarity.items():
+        axis = name.rpartition(" of ")[2].removesuffix("s")
+        labels = axis, np.asarray(getattr(baselines.layout, axis))
+        views[name] = View(f"Similarity: {name}", values, labels, labels)
+    return views
+
+
 def _mean(values: np.ndarray) -> float:
     return float(mean_of_finite(np.asarray(values).reshape(1, -1), 1)[0])
 
@@ -172,6 +184,7 @@ VIEWS: dict[type, Callable[[Any], dict[str, View]]] = {
     TimestepAblation: _ablation_views,
     UnitAblation: _ablation_views,
     Entropy: _entropy_views,
+    Baselines: _similarity_views,
 }
 
 

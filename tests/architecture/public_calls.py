@@ -113,7 +113,10 @@ def _drawn(figure: Any) -> np.ndarray:
 
 def _pictures() -> list[Any]:
     result = mp.MMPHATE(**FIT).fit(WIDE).result_
-    return [_drawn(plots.panels(result)), _drawn(plots.entropy(result)), _drawn(plots.entropy(result.entropy))]
+    spread = analysis.trace_entropy(WIDE, n_bootstrap=2, random_state=0)
+    figures = [plots.panels(result), plots.entropy(result), plots.entropy(result.entropy)]
+    figures += [plots.entropy_curves(spread, metrics={"loss": np.arange(30.0)}), plots.heatmap(spread)]
+    return [_drawn(figure) for figure in figures]
 
 
 def _ops() -> list[Any]:
@@ -146,6 +149,8 @@ def _ablations() -> list[Any]:
     units = analysis.ablate_units(READER, "", probe, labels, **options)
     ranks = analysis.unit_importance(ablation=units, scores={"order": np.arange(3)})
     return [steps.loss, steps.accuracy, units.loss, units.accuracy, ranks.spearman, ranks.p, ranks.ranks["ablation"]]
+
+
 def _units() -> list[Any]:
     result = mp.MMPHATE(**FIT).fit(WIDE).result_
     options = {"n": 2, "n_null": 5, "random_state": 0}

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from mmphate_gpu.analysis import TimestepAblation, UnitAblation
+from mmphate_gpu.analysis import Baselines, TimestepAblation, UnitAblation
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.plots import heatmap
+from mmphate_gpu.slices import SliceLayout
 
 from .results import (
     HOSTILE,
@@ -149,6 +150,26 @@ def test_texts_of_the_key_do_not_touch(figsize):
     score[3, 2] = np.nan
     assert_legible(heatmap(probes(score=score), figsize=figsize))
     assert_legible(heatmap(information(), field="bound", figsize=figsize))
+
+
+def test_similarities_are_squares_of_epochs_or_time_steps():
+    similarity = {"cka of epochs": np.eye(3), "svcca of timesteps": np.eye(4)}
+    result = made(Baselines, layout=SliceLayout.of_shape(3, 4, 2), similarity=similarity)
+    for field, name in (("cka of epochs", "Epoch"), ("svcca of timesteps", "Time step")):
+        figure = heatmap(result, field=field)
+        axes = axes_of(figure, "heatmap")
+        assert (axes.get_xlabel(), axes.get_ylabel(), title_of(figure)) == (name, name, f"Similarity: {field}")
+    with pytest.raises(InputError, match="baselines has no similarity; accepted: baselines with the method"):
+        heatmap(made(Baselines, layout=result.layout, similarity={}))
+
+
+def test_an_entropy_without_epochs_has_time_steps_across():
+    entropy = made(type(entropies()), values=np.eye(2, 3), dims=("timestep", "unit"), base=10, over="epochs",
+                   coords={"timestep": np.arange(2), "unit": np.arange(3)})  # fmt: skip
+    figure = heatmap(entropy)
+    axes = axes_of(figure, "heatmap")
+    assert (axes.get_xlabel(), axes.get_ylabel(), title_of(figure)) == ("Time step", "Unit", "Entropy")
+    assert "bans" in key_texts(figure)
 
 
 def test_bad_arguments_are_refused(tmp_path):

@@ -90,6 +90,11 @@ def results(embedding: Embedding) -> None:
     assert_type(Embedding.load("embedding.npz"), Embedding)
     assert_type(plots.panels(embedding, path="panels.png"), Figure)
     assert_type(plots.entropy(embedding), Figure)
+    curves = analysis.entropy(embedding)
+    assert_type(plots.entropy_curves(curves, phases=analysis.phases(curves), metrics={"loss": [1.0, 0.5]}), Figure)
+    assert_type(plots.heatmap(curves, field="values", figsize=(3.35, 2.4)), Figure)
+    assert_type(plots.unit_rankings(analysis.unit_importance(embedding)), Figure)
+    assert_type(plots.community_strips(analysis.unit_communities(embedding, epoch="each")), Figure)
     classes: np.ndarray[Any, Any] | None = analysis.most_active_class(as_trace(coordinates))
     assert classes is not None
     spread_of_units = analysis.entropy(embedding, "units", "kde", random_state=0)
@@ -116,6 +121,8 @@ def units(embedding: Embedding, trace: Trace) -> None:
     assert_type(stability.mean, float)
     assert_type(analysis.spread(embedding), analysis.Spread)
     assert_type(analysis.displacement(embedding, against=trace.metrics["loss"]), analysis.Displacement)
+
+
 def labels_in_the_states(trace: Trace) -> None:
     probe = analysis.linear_probe(trace, [0, 1], folds=3, C=0.5, permutations=2, random_state=0)
     assert_type(probe, analysis.LinearProbe)
