@@ -94,7 +94,8 @@ def null_models(
     kinds : sequence of {"units", "timesteps", "epochs", "phase"}
         By default all that the trace can have: of several units, of several time steps, and so on.
     metrics : sequence of names, or a mapping from names to functions (trace, embedding) -> number
-        "intra", "inter": preservation of ``k`` neighbors. "trustworthiness", "continuity": by ranks, within units.
+        "intra", "inter": preservation of ``k`` neighbors, but of at most half of the other units or slices, because
+        every picture keeps all of them; nan for two. "trustworthiness", "continuity": by ranks, within units.
         "geodesic_spearman" and "stress": see `trust`. These six look at 200 slices and 1,000 nodes, drawn at random.
         "entropy": the mean intra-step entropy, by "kde". "spread": the variance within epochs as a share of the whole.
         "silhouette": of the best communities of units.
