@@ -77,8 +77,8 @@ def agreement(entries: Entries) -> tuple[Line, list[Line]]:
     return ("curve over epochs", "same cell, other seed", "other cell", "held-out accuracy"), lines
 
 
-def _rank(one: np.ndarray, other: np.ndarray) -> float:
-    return float(spearmanr(one, other, nan_policy="omit").statistic)
+def _rank(first: np.ndarray, second: np.ndarray) -> float:
+    return float(spearmanr(first, second, nan_policy="omit").statistic)
 
 
 def _span(values: Sequence[float]) -> str:
@@ -107,7 +107,8 @@ def phases(entries: Entries) -> tuple[Line, list[Line]]:
 
 def _phases_text(phases: Mapping[str, Any]) -> str:
     columns = (phases[name] for name in ("start", "stop", "trend", "slope"))
-    return "; ".join(f"{first}–{last} {trend} ({slope:+.3f})" for first, last, trend, slope in zip(*columns, strict=True))
+    rows = zip(*columns, strict=True)
+    return "; ".join(f"{first}–{last} {trend} ({slope:+.3f})" for first, last, trend, slope in rows)
 
 
 def _useful_text(useful: Mapping[str, Any] | None) -> str:
@@ -136,8 +137,8 @@ def importance(entries: Entries) -> tuple[Line, list[Line]]:
     pairs = [tuple(pair) for pair in next(iter(entries.values()))["importance"]["pairs"]]
     lines = []
     for name, entry in entries.items():
-        found = entry["importance"]
-        values = zip(found["spearman"], found["p"], strict=True)
+        result = entry["importance"]
+        values = zip(result["spearman"], result["p"], strict=True)
         lines.append((name, *(f"{signed(rho)} (p {p:.3f})" for rho, p in values)))
     return ("run", *(" and ".join(pair) for pair in pairs)), lines
 
@@ -185,9 +186,9 @@ def nulls(entries: Entries) -> tuple[Line, list[Line]]:
             continue
         metrics = result["metrics"]
         lines.append((name, "data", *(plain(value, 3) for value in array(result["data"]))))
-        for kind, null, p in zip(result["kinds"], array(result["null"]), array(result["p"]), strict=True):
+        for shuffle, null, p in zip(result["kinds"], array(result["null"]), array(result["p"]), strict=True):
             texts = (f"{m:.3f} (p {value:.2f})" for m, value in zip(np.median(null, 0), p, strict=True))
-            lines.append((name, f"shuffled {kind}" if kind != "phase" else "random phases", *texts))
+            lines.append((name, f"shuffled {shuffle}" if shuffle != "phase" else "random phases", *texts))
     return ("run", "trace", *metrics), lines
 
 

@@ -14,7 +14,7 @@ from ..record.schedule import checked_timesteps, chosen_timesteps
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from .progress import Advance, progress
-from .readout import Readout
+from .readout import Performance, Readout
 from .replaced_runs import ReplacedRuns, with_weights
 from .result import Result, long_columns
 from .split_run import Change
@@ -165,8 +165,10 @@ def ablate_timesteps(
 
     Notes
     -----
-    E T forwards of the model, and O(E T^2 P M^2) for the runs that go on; about 200 MB beside the model. "shuffle"
-    takes ``repeats`` times as long. A state that is replaced by itself changes nothing, exactly.
+    E T forwards of the model, and O(E T^2 P M^2) for the runs that go on. "shuffle" takes ``repeats`` times as long.
+    The runs take about 200 MB, or some copies of the layer's states if these are larger. A model that carries a state
+    from one forward to the next starts each of them from its present state. A state that is replaced by itself changes
+    nothing, exactly.
 
     Examples
     --------
@@ -191,7 +193,8 @@ def ablate_timesteps(
 
     fields = plan.ablate("ablation of time steps", runs, readout, states, where, chosen_state)
     n_timesteps = len(runs.states()[0])
-    settings = {"layer": layer, "depth": depth, "state": state, "loss": readout.loss_name} | plan.settings
+    settings = {"layer": layer, "depth": depth, "state": state, "loss": readout.loss_name, "target": target}
+    settings |= plan.settings
     return TimestepAblation(**fields, timestep=chosen_timesteps(timesteps, n_timesteps), settings=settings)
 
 
@@ -236,8 +239,8 @@ def ablate_units(
 
     Notes
     -----
-    E M forwards of the model, and O(E T P M^3) for the runs with replaced units; about 200 MB beside the model. A unit
-    that is replaced by itself, such as a dead unit by zero, changes nothing, exactly.
+    E M forwards of the model, and O(E T P M^3) for the runs with replaced units; memory as for `ablate_timesteps`. A
+    unit that is replaced by itself, such as a dead unit by zero, changes nothing, exactly.
 
     Examples
     --------
@@ -259,7 +262,7 @@ def ablate_units(
         return torch.eye(n_units, dtype=torch.bool, device="cpu")[:, None].expand(-1, n_timesteps, -1)
 
     fields = plan.ablate("ablation of units", runs, readout, states, where, "h")
-    settings = {"layer": layer, "depth": depth, "loss": readout.loss_name} | plan.settings
+    settings = {"layer": layer, "depth": depth, "loss": readout.loss_name, "target": target} | plan.settings
     return UnitAblation(**fields, unit=np.arange(runs.states()[0].shape[-1]), settings=settings)
 
 
@@ -287,34 +290,17 @@ class _Plan:
         where: Callable[[int, int], torch.Tensor],
         state: str,
     ) -> dict[str, Any]:
-        """The fields of the result that both functions have."""
-        weights = _checkpoints(checkpoints)
-        outputs, hidden = runs.intact(), runs.states()[0]
-        n_timesteps, n_samples, n_units = hidden.shape
-        readout.check_samples(n_samples)
-        readout.performance(outputs)  # refuses outputs that do not fit the labels, before the first variant
-        if state == "c" and len(runs.states()) == 1:
-            raise InputError("state='c' is the cell state, which only an LSTM has; accepted: 'both' or 'h'")
-        variants = where(n_timesteps, n_units).to(hidden.device)
-        orders = self._orders(n_samples)
+        """The fields that both results have; ``where(T, M)`` is that of a `Change`."""
+        weights, rows = _checkpoints(checkpoints), []
+        n_timesteps, n_samples, n_units = _checked_shape(runs, readout, state)
+        variants, orders = where(n_timesteps, n_units), self._orders(n_samples)
         total = len(weights) * len(variants) * len(orders)
-        rows = []
         with progress(total, self._verbose, self._callback, stage) as advance:
             for epoch, state_dict in weights.items():
                 with with_weights(runs.model, state_dict, f"states[{epoch!r}]"):
                     rows.append(self._measured(runs, readout, variants, state, orders, advance))
-        bases, changes = (np.array(part) for part in zip(*rows, strict=True))  # (E, 2), (E, B, 2)
-        values = bases[:, None] + changes
-        return {
-            "epoch": np.array(list(weights)),
-            "loss": values[..., 0],
-            "accuracy": values[..., 1],
-            "loss_change": changes[..., 0],
-            "accuracy_change": changes[..., 1],
-            "base_loss": bases[:, 0],
-            "base_accuracy": bases[:, 1],
-            "replacement": self._name,
-        }
+        fields = _fields(*(np.array(part) for part in zip(*rows, strict=True)))
+        return fields | {"epoch": np.array(list(weights)), "replacement": self._name}
 
     def _orders(self, n_samples: int) -> list[Any]:
         if self._name != "shuffle":
@@ -326,7 +312,7 @@ class _Plan:
         self, runs: ReplacedRuns, readout: Readout, where: torch.Tensor, state: str, orders: list[Any], advance: Advance
     ) -> tuple[np.ndarray, np.ndarray]:  # (2,), (B, 2)
         """Loss and accuracy of the intact run, and how they change in each variant."""
-        base = np.array(readout.performance(runs.intact()))
+        base, where = np.array(readout.performance(runs.intact())), where.to(runs.states()[0].device)
         changes = np.zeros((len(where), 2)) + np.where(np.isnan(base), np.nan, 0)
         for order in orders:
             h, *c = (self._replaced(values, order) for values in runs.states())
@@ -341,6 +327,24 @@ class _Plan:
         if self._name == "shuffle":
             return states[:, order]
         return torch.zeros_like(states) if self._name == "zero" else states.mean(1, keepdim=True).expand_as(states)
+
+
+def _checked_shape(runs: ReplacedRuns, readout: Readout, state: str) -> torch.Size:
+    """The shape (T, P, M) of the states; refuses a model, a probe and labels that do not fit together."""
+    outputs, states = runs.intact(), runs.states()
+    readout.check_samples(states[0].shape[1])
+    readout.performance(outputs)
+    if state == "c" and len(states) == 1:
+        raise InputError("state='c' is the cell state, which only an LSTM has; accepted: 'both' or 'h'")
+    return states[0].shape
+
+
+def _fields(bases: np.ndarray, changes: np.ndarray) -> dict[str, np.ndarray]:  # (E, 2), (E, B, 2)
+    result: dict[str, np.ndarray] = {}
+    for number, name in enumerate(Performance._fields):
+        base, change = bases[:, number], changes[..., number]
+        result |= {name: base[:, None] + change, f"{name}_change": change, f"base_{name}": base}
+    return result
 
 
 def _checkpoints(states: Any) -> dict[Any, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from .partitions import one_hot
 
@@ -77,6 +76,8 @@ def _in_order(labels: np.ndarray) -> np.ndarray:  # (M,)
 
 
 def _renumbered(labels: np.ndarray, before: np.ndarray) -> np.ndarray:  # (M,), (M,) -> (M,)
+    from scipy.optimize import linear_sum_assignment
+
     sizes = [int(side.max(initial=-1)) + 1 for side in (labels, before)]
     overlap = one_hot(labels, sizes[0]).T @ one_hot(before, sizes[1])
     pairs = zip(*linear_sum_assignment(-overlap), strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def geodesic_spearman(cloud: Cloud, n_sources: int = 100) -> tuple[float, float]
     return (float(spearmanr(x, y).statistic) if defined else float("nan")), float(share)
 
 
-def _neighbor_graph(near: np.ndarray):  # (n, n)
+def _neighbor_graph(near: np.ndarray) -> Any:  # (n, n), sparse
     from scipy.sparse import csr_array
 
     n = len(near)

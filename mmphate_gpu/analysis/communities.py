@@ -110,13 +110,15 @@ def unit_communities(
       each; NaN for methods without a seed.
     * *epoch_stability*: ARI of consecutive epochs. A community keeps its number while it overlaps most with itself.
     * *ari*, *nmi*: agreement with ``groups``; the mutual information is divided by the mean of both entropies.
-    * *p*: (1 + draws of the null whose silhouette is as high) / (1 + ``n_null``), with ``n`` chosen anew in each draw.
+    * *p*: (1 + draws of the null whose silhouette is as high) / (1 + ``n_null``), with ``n`` chosen anew in each draw;
+      NaN without two communities.
 
     A silhouette always names some number of communities, also for units without any groups. So believe it only with a
     low p. Under the null "units" the units are shuffled in each slice, so no unit keeps its company. A low p then says
     that units keep their places. Groups do so, and a lasting spread without gaps does so too. Shuffling changes nothing
     in a single slice, so p is NaN for such a path. Under the null "normal" the paths are drawn from a normal
-    distribution with the covariance of the paths of the units. A low p then says that the paths have gaps.
+    distribution with the covariance of the paths of the units. A low p then says that the paths have gaps. This
+    null is conservative: with few units it seldom has a low p without gaps.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import check_choice, check_number, warn_caller
 from ..stages import Callback
-from .clouds import REMAINING, Clouds, clouds, half_samples, half_size, root_mean_square_radius
+from .entropy_clouds import REMAINING, Clouds, clouds, half_samples, half_size, root_mean_square_radius
 from .entropy_estimators import histogram_entropy, kde_entropy, knn_entropy, part_of, present
 from .progress import progress
 from .spectral_entropy import diffusion_spectral_entropy, median_distance

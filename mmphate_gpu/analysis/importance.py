@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import false_discovery_control, rankdata
 
 from ..embedding import Embedding
 from ..errors import InputError, InputTypeError, check_choice, check_number
@@ -27,17 +26,17 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UnitImportance(Result):
-    """Scores of the M units by several measures, their ranks, and the agreement of K pairs of measures.
+    """Scores of the M units by several measures, their ranks, and the agreement of B pairs of measures.
 
     Attributes
     ----------
     unit : (M,), labels of the units.
     scores : {measure: (M,)}, larger for a more important unit; NaN where a unit has none.
     ranks : {measure: (M,)}, 1 for the largest score; units with equal scores share their mean rank.
-    pairs : list of K pairs of measures.
-    spearman : (K,), rank correlation of the scores, in -1 to 1; NaN if a measure has equal scores for all units.
-    p : (K,), the probability of a correlation as far from 0 if the units of one measure are permuted.
-    q : (K,), the same, corrected for K pairs by Benjamini and Hochberg.
+    pairs : list of B pairs of measures.
+    spearman : (B,), rank correlation of the scores, in -1 to 1; NaN if a measure has equal scores for all units.
+    p : (B,), the probability of a correlation as far from 0 if the units of one measure are permuted.
+    q : (B,), the same, corrected for B pairs by Benjamini and Hochberg.
     settings : what was asked.
     """
 
@@ -115,7 +114,7 @@ def unit_importance(
     -----
     The Spearman correlation of each pair is over the units that both measures have. p is two-sided: the share of the
     permutations with a correlation at least as far from 0, or (1 + their number) / (1 + n_permutations) if they are
-    random. Few units give a weak test: with M units, p is at least 2 / M!, which is 1 / 12 for 4. O(K M n_permutations)
+    random. Few units give a weak test: with M units, p is at least 2 / M!, which is 1 / 12 for 4. O(B M n_permutations)
     time, and 16 M n_permutations bytes.
 
     Examples
@@ -135,7 +134,7 @@ def unit_importance(
     return UnitImportance(
         unit=unit,
         scores=measures,
-        ranks={name: rankdata(-values, nan_policy="omit") for name, values in measures.items()},
+        ranks={name: _ranks(-values) for name, values in measures.items()},
         pairs=pairs,
         spearman=spearman,
         p=p,
@@ -235,7 +234,7 @@ def _test(
 ) -> tuple[float, float]:
     """The Spearman correlation of two measures and its two-sided p by permutations; NaN if one has no order."""
     both = ~(np.isnan(first) | np.isnan(second))
-    ranks = [rankdata(values[both]) - (both.sum() + 1) / 2 for values in (first, second)]
+    ranks = [_ranks(values[both]) - (both.sum() + 1) / 2 for values in (first, second)]
     norm = math.sqrt(np.prod([(values**2).sum() for values in ranks]))
     if not norm:
         return math.nan, math.nan
@@ -247,12 +246,21 @@ def _test(
     return rho, float((1 + _as_far(orders @ ranks[0] / norm, rho).sum()) / (1 + n_permutations))
 
 
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1; equal values share their mean rank, and NaN stays NaN."""
+    from scipy.stats import rankdata  # loading it takes longer than all of the package
+
+    return rankdata(values, nan_policy="omit")
+
+
 def _as_far(correlations: np.ndarray, rho: float) -> np.ndarray:
     return np.abs(correlations) >= abs(rho) - _ROUNDING
 
 
 def _corrected(p: np.ndarray) -> np.ndarray:
     """The p-values, corrected by Benjamini and Hochberg for those that are not NaN."""
+    from scipy.stats import false_discovery_control
+
     result, known = p.copy(), ~np.isnan(p)
     if known.any():
         result[known] = false_discovery_control(p[known])

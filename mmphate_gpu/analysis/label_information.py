@@ -90,7 +90,7 @@ def label_information(
     *,
     k: int = 3,
     permutations: int = 20,
-    t: int = 1,
+    t: int | None = 1,
     probe: LinearProbe | None = None,
     random_state: int | None = None,
     verbose: int | bool = 0,
@@ -122,8 +122,8 @@ def label_information(
         Neighbors of the estimator per unit, at least 1.
     permutations : int
         Of the labels, for `mean` and `dsmi`. With 20 the interval spans nearly all of them.
-    t : int
-        Diffusion time of the spectral entropy, at least 1.
+    t : int, optional
+        Diffusion time of the spectral entropy, at least 1. None leaves out DSMI, whose arrays are then NaN.
     probe : LinearProbe, optional
         The probe of the same trace and labels. By default ``linear_probe(trace, labels)`` runs with this seed.
     random_state : int, optional
@@ -145,8 +145,9 @@ def label_information(
 
     Notes
     -----
-    Per permutation O(S M P (k + log P)) time for the units, and that of S sets of P samples for the spectral entropy.
-    About 200 MiB of memory. Deterministic for a seed.
+    Per permutation O(S M P (k + log P)) time for the units. DSMI takes O(S P^3) time, and O(S n^3) for every class of n
+    samples and every permutation: leave it out with thousands of samples. The memory beside the trace is about
+    200 MiB. Deterministic for a seed.
 
     Examples
     --------
@@ -159,9 +160,9 @@ def label_information(
     """
     trace = as_trace(trace)
     classes = _checked_labels(trace, labels)
-    settings = {
+    settings: dict[str, Any] = {
         "k": int(check_number("k", k, low=1, integer=True)),
-        "t": int(check_number("t", t, low=1, integer=True)),
+        "t": None if t is None else int(check_number("t", t, low=1, integer=True)),
         "permutations": int(check_number("permutations", permutations, low=1, integer=True)),
     }
     if probe is None:
@@ -197,7 +198,7 @@ class _Measures:
     """The numbers of every slice, NaN where it has none. Row 0 is of the true labels, the others of permuted ones."""
 
     def __init__(
-        self, trace: Trace, labels: SampleLabels, generator: torch.Generator, k: int, t: int, permutations: int
+        self, trace: Trace, labels: SampleLabels, generator: torch.Generator, k: int, t: int | None, permutations: int
     ) -> None:
         self.labels, self.generator, self.k, self.t, self.permutations = labels, generator, k, t, permutations
         empty = torch.full((permutations + 1, trace.n_slices), torch.nan, dtype=torch.float64, device=trace.data.device)
@@ -217,7 +218,8 @@ class _Measures:
             information = neighbor_information(values, labelings, self.k).unflatten(1, (-1, units.shape[1]))
             self.per_unit[group.slices[part]] = information[0]
             self.mean[:, group.slices[part]] = information.mean(-1)
-            self.dsmi[:, group.slices[part]] = spectral_information(group.states[part], labelings, self.t)
+            if self.t is not None:
+                self.dsmi[:, group.slices[part]] = spectral_information(group.states[part], labelings, self.t)
 
     def _labelings(self, labels: torch.Tensor) -> torch.Tensor:  # (permutations + 1, P)
         keys = torch.rand(self.permutations, len(labels), generator=self.generator, dtype=torch.float64, device="cpu")

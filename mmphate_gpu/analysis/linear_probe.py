@@ -129,8 +129,9 @@ def linear_probe(
 
     Notes
     -----
-    The fits of many slices are solved together in float64 by L-BFGS: S folds (1 + permutations) fits of O(P M classes)
-    per iteration, about 1 ms for 50 samples and 30 units. Memory is about 100 MiB. Deterministic for a seed.
+    The fits of many slices are solved together in float64 by L-BFGS, to a gradient of 1e-5. There are S folds
+    (1 + permutations) fits of O(P M classes) time per iteration: about 1 ms each for 60 samples, 30 units and 6
+    classes. The memory beside the trace is about 200 MiB. Deterministic for a seed.
 
     Examples
     --------
@@ -202,7 +203,7 @@ class _Probe:
         # The same samples are always divided into the same folds.
         seeded = torch.Generator("cpu").manual_seed(self.fold_seed)
         folds = stratified_folds(self.targets.strata[group.samples], self.n_folds, seeded)
-        width = self.n_folds * n_samples * (min(group.states.shape[1:]) + 1)
+        width = self.n_folds * group.states[0].numel()
         for part in row_chunks(len(group.slices), width, _CHUNK_ENTRIES):
             features = self.fits.features(group.states[part], folds)
             self._fill_part(scores, group.slices[part], features, labels)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..embedding import Embedding
 from ..errors import InputError
 from ..linalg.safe_scale import safe_scale
 from ..ops.chunks import row_chunks
@@ -82,11 +83,9 @@ def node_sets(
 
 def places_of(embedding: Any, trace: Trace) -> torch.Tensor:  # (S, M, C) float64
     """The coordinates of all nodes, checked, in a scale at which their squares neither overflow nor vanish."""
-    layout = getattr(embedding, "layout", None)
-    if layout is not None and layout.shape != trace.shape[:3]:
-        raise InputError(
-            f"embedding has the (epochs, timesteps, units) {layout.shape}; accepted: {trace.shape[:3]}, as the trace"
-        )
+    if isinstance(embedding, Embedding) and embedding.layout.shape != trace.shape[:3]:
+        sizes = f"embedding has the (epochs, timesteps, units) {embedding.layout.shape}"
+        raise InputError(f"{sizes}; accepted: {trace.shape[:3]}, as the trace")
     coordinates = real_tensor("embedding", getattr(embedding, "coordinates", embedding))
     if coordinates.ndim != 2 or coordinates.shape[0] != trace.n_nodes or coordinates.shape[1] == 0:
         raise InputError(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError, check_choice, check_number
-from ..estimator import MMPHATE
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from ..trace import Trace, as_trace
@@ -19,6 +18,9 @@ from .progress import progress
 from .refit import refitted, seeds_of, study_estimator
 from .result import Result
 from .shuffles import NULLS, null_fault, shuffled
+
+if TYPE_CHECKING:
+    from ..estimator import MMPHATE
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,7 +94,8 @@ def null_models(
     kinds : sequence of {"units", "timesteps", "epochs", "phase"}
         By default all that the trace can have: of several units, of several time steps, and so on.
     metrics : sequence of names, or a mapping from names to functions (trace, embedding) -> number
-        "intra", "inter": preservation of ``k`` neighbors. "trustworthiness", "continuity": by ranks, within units.
+        "intra", "inter": preservation of ``k`` neighbors, but of at most half of the other units or slices, because
+        every picture keeps all of them; nan for two. "trustworthiness", "continuity": by ranks, within units.
         "geodesic_spearman" and "stress": see `trust`. These six look at 200 slices and 1,000 nodes, drawn at random.
         "entropy": the mean intra-step entropy, by "kde". "spread": the variance within epochs as a share of the whole.
         "silhouette": of the best communities of units.
@@ -121,6 +124,7 @@ def null_models(
     Examples
     --------
     >>> from mmphate_gpu.datasets import random_walk
+    >>> from mmphate_gpu import MMPHATE
     >>> small = MMPHATE(n_landmark=40)
     >>> walk = random_walk(30, 4, 10)
     >>> null_models(walk, ("units",), metrics=("inter",), repeats=2, estimator=small, random_state=0).null.shape

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.cluster.hierarchy import cut_tree, linkage
-from scipy.spatial.distance import squareform
 
 METHODS = ("kmeans", "hierarchical", "hdbscan")
 _RESTARTS = 4
@@ -90,6 +88,14 @@ def silhouette(distances: np.ndarray, labels: np.ndarray) -> np.ndarray:  # (B, 
     return np.divide(width.sum(-1), (size > 0).sum(-1), out=np.full(len(labels), np.nan), where=enough)
 
 
+def _hierarchical(squares: np.ndarray, ks: Sequence[int]) -> np.ndarray:  # (B, n, n) -> (k, B, n)
+    from scipy.cluster.hierarchy import cut_tree, linkage
+    from scipy.spatial.distance import squareform
+
+    trees = [linkage(squareform(np.sqrt(square), checks=False), "ward") for square in squares]
+    return np.stack([cut_tree(tree, ks) for tree in trees]).transpose(2, 0, 1)
+
+
 def partitions(
     squares: np.ndarray, ks: Sequence[int], method: str, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:  # (B, n, n) -> (B, n)
@@ -97,8 +103,7 @@ def partitions(
     if method == "kmeans":
         yield from (best_kmeans(squares, k, rng) for k in ks)
     elif method == "hierarchical":
-        trees = [linkage(squareform(np.sqrt(square), checks=False), "ward") for square in squares]
-        yield from np.stack([cut_tree(tree, ks) for tree in trees]).transpose(2, 0, 1)
+        yield from _hierarchical(squares, ks)
     else:
         yield np.stack([_hdbscan(np.sqrt(square)) for square in squares])
 

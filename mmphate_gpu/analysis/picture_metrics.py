@@ -15,7 +15,7 @@ from .cloud import Cloud, cloud_of, geodesic_spearman, picture_scale, placed_nod
 from .communities import unit_communities
 from .entropy import entropy
 from .node_sets import NodeSets, node_sets
-from .preservation import preserved
+from .preservation import inter_preserved, intra_preserved
 from .rank_quality import rank_quality
 from .refit import quiet
 from .spread import spread
@@ -41,8 +41,12 @@ class Picture:
         return node_sets(self.trace, self.embedding, n_slices=_N_SLICES, random_state=self.seed)
 
     @property
-    def ks(self) -> list[int]:
-        return [min(self.k, self.trace.n_slices - 1)]
+    def ks(self) -> tuple[list[int], list[int]]:
+        """The number of neighbors among the units of a slice, and among the slices of a unit.
+
+        It is at most half of the others. If all others were neighbors, every picture would keep them.
+        """
+        return [min(self.k, (self.trace.n_units - 1) // 2)], [min(self.k, (self.trace.n_slices - 1) // 2)]
 
     @property
     def cloud(self) -> Cloud:
@@ -52,11 +56,12 @@ class Picture:
 
 
 def _preservation(picture: Picture) -> tuple[float, ...]:
-    return preserved(picture.sets, picture.ks)[0]
+    intra, inter = picture.ks
+    return intra_preserved(picture.sets, intra)[0], inter_preserved(picture.sets, inter)[0]
 
 
 def _ranks(picture: Picture) -> tuple[float, ...]:
-    trustworthiness, continuity = rank_quality(picture.sets, picture.ks)
+    trustworthiness, continuity = rank_quality(picture.sets, picture.ks[1])
     return trustworthiness[1, 0], continuity[1, 0]
 
 
@@ -105,6 +110,8 @@ _GROUPS: dict[tuple[str, ...], Callable[[Picture], tuple[float, ...]]] = {
     ("silhouette",): _silhouette,
 }
 METRICS = tuple(name for names in _GROUPS for name in names)
+# Metrics that judge a picture: 1 if a higher value is better, -1 if a lower.
+BETTER = dict.fromkeys(("intra", "inter", "trustworthiness", "continuity", "geodesic_spearman"), 1) | {"stress": -1}
 
 
 @dataclass(frozen=True)

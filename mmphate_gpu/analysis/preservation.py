@@ -97,10 +97,18 @@ def checked_ks(k: int | Sequence[int], n_slices: int) -> list[int]:
 
 def preserved(sets: NodeSets, ks: list[int]) -> list[tuple[float, float]]:
     """(intra, inter) for each of ``ks``, over the nodes that are asked."""
+    return list(zip(intra_preserved(sets, ks), inter_preserved(sets, ks), strict=True))
+
+
+def intra_preserved(sets: NodeSets, ks: list[int]) -> list[float]:
+    """The share of the units of a slice that stay neighbors, for each of ``ks``; nan without a neighbor."""
     others = sets.trace.n_units - 1
-    intra = _shares(sets.of_slices(), [min(k, others) for k in ks]) if others else [float("nan")] * len(ks)
-    inter = _shares(sets.of_units(), ks, sets.n_queries)
-    return list(zip(intra, inter, strict=True))
+    return _shares(sets.of_slices(), [min(k, others) for k in ks])
+
+
+def inter_preserved(sets: NodeSets, ks: list[int]) -> list[float]:
+    """The share of the slices of a unit that stay neighbors, for each of ``ks``; nan without a neighbor."""
+    return _shares(sets.of_units(), ks, sets.n_queries)
 
 
 def _shares(groups: Iterable[Sets], ks: list[int], n_queries: int | None = None) -> list[float]:
@@ -108,6 +116,8 @@ def _shares(groups: Iterable[Sets], ks: list[int], n_queries: int | None = None)
 
     Nodes with neighbors count. k is at most the number of nodes that a node can be compared with.
     """
+    if max(ks) == 0:
+        return [float("nan")] * len(ks)
     totals, counted = np.zeros((len(ks), max(ks) + 1)), 0  # common neighbors, by the number of neighbors
     for points, places in groups:
         masked = any(bool(stack.isnan().any()) for stack in (points, places))

@@ -15,7 +15,7 @@ from .preservation import distance_pair
 _CHUNK_PAIRS = 2**20
 
 
-def rank_quality(sets: NodeSets, ks: list[int]) -> tuple[np.ndarray, np.ndarray]:  # (2, K), (2, K)
+def rank_quality(sets: NodeSets, ks: list[int]) -> tuple[np.ndarray, np.ndarray]:  # (2, k), (2, k)
     """Trustworthiness and continuity of a picture, intra and inter, for each of ``ks``.
 
     Trustworthiness lowers its score for neighbors in the picture that are far away in sample space, by the rank of
@@ -34,7 +34,7 @@ def rank_quality(sets: NodeSets, ks: list[int]) -> tuple[np.ndarray, np.ndarray]
     return trustworthiness, continuity
 
 
-def _of_groups(groups: Iterable[Sets], ks: list[int], n_queries: int | None) -> np.ndarray:  # (2, K)
+def _of_groups(groups: Iterable[Sets], ks: list[int], n_queries: int | None) -> np.ndarray:  # (2, k)
     totals, counts = np.zeros((2, len(ks))), np.zeros(len(ks))
     for sets in groups:
         masked = any(bool(stack.isnan().any()) for stack in sets)

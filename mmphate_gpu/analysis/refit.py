@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..embedding import Embedding
 from ..errors import InputTypeError, check_number
-from ..estimator import MMPHATE
 from ..trace import Trace
+
+if TYPE_CHECKING:
+    from ..estimator import MMPHATE
 
 # A study makes dozens of fits. With 1,000 landmarks a fit of 10,000 nodes takes seconds.
 N_LANDMARK = 1000
@@ -20,6 +22,8 @@ N_LANDMARK = 1000
 
 def study_estimator(estimator: Any, n_components: int = 2) -> MMPHATE:
     """The estimator whose settings a study repeats: ``estimator``, or by default `MMPHATE` with 1,000 landmarks."""
+    from ..estimator import MMPHATE  # loads scikit-learn
+
     if estimator is None:
         return MMPHATE(n_components=n_components, n_landmark=N_LANDMARK)
     if not isinstance(estimator, MMPHATE):

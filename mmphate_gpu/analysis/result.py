@@ -62,9 +62,6 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, np.ndarray):
-        dated = value.dtype.kind in "mM"
-        return value.astype(str).tolist() if dated else value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return (value.astype(str) if value.dtype.kind in "mM" else value).tolist()
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -9,11 +9,10 @@ import torch
 from .lbfgs import minimize
 from .probe_features import Features, Folds, scaled_features
 
-# Of the gradient in the scaled coordinates. Probabilities are then within 1e-4 of scikit-learn's with a tolerance of
-# 1e-10; the tests measure it.
+# Of the gradient in the scaled coordinates. The tests compare the probabilities with those of scikit-learn.
 TOLERANCE = 1e-5
 # The curvature that the scaling of the coordinates assumes, as a share of the squares of the features. Its upper bound
-# is 1/2. The curvature at the solution is lower; 1/10 needs the fewest steps on states of trained networks.
+# is 1/2. The curvature at the solution is lower, so that 1/10 needs fewer steps than the bound on simulated states.
 _CURVATURE = 0.1
 
 

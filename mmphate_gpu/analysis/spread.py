@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from ..errors import InputError
 from ..runtime.arrays import to_numpy
@@ -176,6 +175,8 @@ def _metric(against: Any, n_epochs: int) -> np.ndarray:  # (E,)
 
 def _correlations(curve: np.ndarray, change: np.ndarray) -> tuple[float, float]:
     """Pearson's and Spearman's correlation over the pairs of numbers that are finite."""
+    from scipy.stats import rankdata  # loading it takes longer than all of the package
+
     kept = np.isfinite(curve) & np.isfinite(change)
     x, y = curve[kept], change[kept]
     return _correlation(x, y), _correlation(rankdata(x), rankdata(y))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..embedding import Embedding
 from ..errors import InputError, check_choice, check_number
-from ..estimator import MMPHATE
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from ..trace import Trace, as_trace
@@ -18,6 +17,9 @@ from .picture_metrics import Metric, Metrics, checked_metrics, entropy_curve
 from .progress import progress
 from .refit import disparity, refitted, seeds_of, study_estimator
 from .result import Result, long_columns
+
+if TYPE_CHECKING:
+    from ..estimator import MMPHATE
 
 AXES_OF = {"timesteps": "timestep", "epochs": "epoch", "units": "unit", "samples": "sample"}
 PROCRUSTES = "procrustes"
@@ -30,13 +32,13 @@ class SubsampleStudy(Result):
     """Pictures of parts of a trace beside that of the whole; made by `subsample_study`."""
 
     over: str
-    rates: np.ndarray  # (R,)
-    sizes: np.ndarray  # (R,) of the part
+    rates: np.ndarray  # (r,)
+    sizes: np.ndarray  # (r,) of the part
     repeats: int
     metrics: list[str]
-    values: np.ndarray  # (R, repeats, n_metrics)
+    values: np.ndarray  # (r, repeats, n_metrics)
     full: np.ndarray  # (n_metrics,) of the whole
-    curves: np.ndarray  # (R, repeats, E) bits, NaN for epochs that a part lacks
+    curves: np.ndarray  # (r, repeats, E) bits, NaN for epochs that a part lacks
     full_curve: np.ndarray  # (E,)
     epoch: np.ndarray  # (E,)
     settings: Mapping[str, Any]
@@ -118,6 +120,7 @@ def subsample_study(
     Examples
     --------
     >>> from mmphate_gpu.datasets import random_walk
+    >>> from mmphate_gpu import MMPHATE
     >>> small = MMPHATE(n_landmark=40)
     >>> walk = random_walk(60, 4, 10)
     >>> study = subsample_study(walk, "epochs", (0.5,), 2, estimator=small, random_state=0)
@@ -190,7 +193,7 @@ class _Study:
         return np.append(self.metrics(part, picture, self.seed), away), curve
 
 
-def _checked_sizes(trace: Trace, axis: str, rates: Any, sizes: Any) -> np.ndarray:  # (R,)
+def _checked_sizes(trace: Trace, axis: str, rates: Any, sizes: Any) -> np.ndarray:  # (r,)
     whole = len(getattr(trace, axis))
     if sizes is None:
         shares = [check_number("rates", rate, low=0, high=1, open_low=True) for rate in np.atleast_1d(rates).tolist()]

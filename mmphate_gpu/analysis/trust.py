@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError, check_number
-from ..estimator import MMPHATE
 from ..linalg.components import components
 from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
@@ -25,6 +24,9 @@ from .rank_quality import rank_quality
 from .refit import disparity, refitted, seeds_of, study_estimator
 from .result import Result
 
+if TYPE_CHECKING:
+    from ..estimator import MMPHATE
+
 # Nodes of an epoch or a time step whose pairs have their stress measured: 2,016 pairs.
 _REGION_NODES = 64
 _SCOPES = ("intra", "inter")
@@ -32,13 +34,13 @@ _SCOPES = ("intra", "inter")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trust(Result):
-    """What a picture keeps of sample space; made by `trust`. Rows of shape (2, K) are intra and inter."""
+    """What a picture keeps of sample space; made by `trust`. Rows of shape (2, k) are intra and inter."""
 
-    preservation_k: np.ndarray  # (K,)
-    intra: np.ndarray  # (K,) share of the neighbors that are kept, among the units of a slice
-    inter: np.ndarray  # (K,) the same among the slices of a unit
-    trustworthiness: np.ndarray  # (2, K)
-    continuity: np.ndarray  # (2, K)
+    preservation_k: np.ndarray  # (k,)
+    intra: np.ndarray  # (k,) share of the neighbors that are kept, among the units of a slice
+    inter: np.ndarray  # (k,) the same among the slices of a unit
+    trustworthiness: np.ndarray  # (2, k)
+    continuity: np.ndarray  # (2, k)
     geodesic_spearman: float
     geodesic_share: float  # of the pairs of nodes that a path connects
     stress: float
@@ -214,6 +216,8 @@ def _region_nodes(trace: Trace, axis: str, rng: np.random.Generator) -> np.ndarr
 
 def _islands(trace: Trace, estimator: MMPHATE | None) -> np.ndarray | None:  # (islands,)
     """The shares of the nodes of the diffusion graph in its components; None without a fit."""
+    from ..estimator import MMPHATE  # loads scikit-learn
+
     if not isinstance(estimator, MMPHATE) or not estimator.__sklearn_is_fitted__():
         return None
     if estimator.result_.n_nodes != trace.n_nodes:
@@ -221,7 +225,7 @@ def _islands(trace: Trace, estimator: MMPHATE | None) -> np.ndarray | None:  # (
         raise InputError(f"{fitted}; accepted: a fit of this trace, with {trace.n_nodes} nodes")
     clusters = to_numpy("clusters_", estimator.clusters_)
     sizes = np.bincount(clusters, minlength=estimator.n_landmark_)
-    groups = components(torch.as_tensor(to_numpy("landmark_op_", estimator.landmark_op_)))
+    groups = components(torch.from_numpy(to_numpy("landmark_op_", estimator.landmark_op_)))
     counts = np.concatenate([sizes[members.numpy()].sum(1) for members in groups])
     return np.sort(counts)[::-1] / len(clusters)
 

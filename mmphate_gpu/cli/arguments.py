@@ -65,7 +65,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "epochs": _number("epochs of training", 50),
     "seed": _number("equal seeds give equal results", 0),
     "no_plots": {"action": "store_true", "help": "draw no pictures"},
-    "force": {"action": "store_true", "help": "replace the folder, if embed or demo wrote it"},
+    "force": {"action": "store_true", "help": f"replace the folder, if {PROGRAM} wrote it"},
+    "only": _option("analyses to run, with commas between, and what they need", None, metavar="NAMES"),
+    "skip": _option("analyses to leave out, with commas between", None, metavar="NAMES"),
+}
+# Options of analyze that ask for analyses that embed many times.
+LONG = {
+    "null_models": "compare with shuffled traces",
+    "subsampling": "compare with parts of the trace",
+    "baselines": "compare with other methods",
 }
 FORMATS = ".npy, .npz (key data or trace), .zarr, .h5, or a recorder's folder"
 TRACE: dict[str, Any] = {"metavar": "TRACE", "type": _path, "help": FORMATS}
@@ -107,6 +115,19 @@ def parser() -> Parser:
     embed.add_argument("trace", **TRACE)
     embed.add_argument("--out", required=True, **OUT)
     embed.add_options("follow_links", *RUN, "device", "gamma", "knn_backend", "seed", "no_plots", "force")
+    analyze = command("analyze", "measure what a picture and its trace show, in a new folder")
+    analyze.add_argument(
+        "input", **TRACE | {"metavar": "DIR|TRACE", "help": f"a folder of embed or demo, or {FORMATS}"}
+    )
+    analyze.add_argument("--out", required=True, **OUT)
+    analyze.add_argument("--trace", **TRACE | {"default": None, "help": "the trace that embed turned into DIR"})
+    analyze.add_argument(
+        "--labels", **TRACE | {"metavar": "FILE", "help": "a label for each sample: .npy, .npz or text"}
+    )
+    analyze.add_options("only", "skip")
+    for name, purpose in LONG.items():
+        analyze.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=f"{purpose}, which takes long")
+    analyze.add_options("follow_links", *RUN, "device", "gamma", "knn_backend", "seed", "no_plots", "force")
     plan = command("plan", "say how much memory and work a run will take")
     subject = plan.add_mutually_exclusive_group(required=True)
     subject.add_argument("trace", nargs="?", **TRACE)

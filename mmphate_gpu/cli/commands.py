@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
     ========  ======================================================================================================
-    0         The command is done. If `embed` or `demo` cannot draw a picture, it only warns: the results are saved.
+    0         The command is done. If only a picture cannot be drawn, it warns: the results are saved.
     1         The program has a fault, and prints a traceback; or stdout cannot be written.
     2         Input or usage is wrong, the file system refuses a read or a write, the memory runs out, or `plot` cannot
               draw. One sentence on stderr says why.
@@ -123,25 +123,20 @@ def _demo(args: argparse.Namespace) -> int:
     out = _lasting(args.out)
     report = demo(out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
     print(f"after {args.epochs} epochs {report['test_accuracy'][-1]:.1%} of the held-out digits are read right")
-    print(f"{out}: {', '.join(sorted(name for name in result_folder.FILES if (out / name).is_file()))}")
+    print(f"{out}: {_files(out)}")
     return DONE
 
 
 def _embed(args: argparse.Namespace) -> int:
     started = time.perf_counter()
-    names = (*RUN, "device", "gamma", "knn_backend")
-    options = {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
-    params = Params(**options)
-    out = _lasting(args.out)
-    if args.force:
-        result_folder.check_outside(args.trace, out)
-    result_folder.check_folder(out, force=args.force)
+    options = _options(args)
+    params, out = Params(**options), _checked_out(args, args.trace)
 
     from ..estimator import MMPHATE
     from ..runtime.devices import resolve_device
     from ..trace import as_trace, load_trace
 
-    _check_fits(args, params, resolve_device(args.device))
+    _check_fits(args, args.trace, params, resolve_device(args.device))
 
     def compute() -> result_folder.Results:
         trace = as_trace(load_trace(args.trace, follow_links=args.follow_links))
@@ -159,6 +154,37 @@ def _embed(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _analyze(args: argparse.Namespace) -> int:
+    options = _options(args)
+    params, out = Params(**options), _checked_out(args, args.input, args.trace, args.labels)
+
+    from ..estimator import MMPHATE
+    from ..runtime.devices import resolve_device
+    from .analyze import results_of
+
+    device, op = resolve_device(args.device), MMPHATE(**options, verbose=1)
+    if not (args.input / result_folder.EMBEDDING).is_file():
+        _check_fits(args, args.input, params, device)
+    summary: list[tuple[str, str]] = []
+
+    def compute() -> result_folder.Results:
+        results, analyzed = results_of(args, op)
+        summary.extend(analyzed.lines())
+        for name, messages in analyzed.warnings.items():
+            _say(f"warning: {name}: {'; '.join(messages)}")
+        return results
+
+    results = result_folder.saved(out, compute, force=args.force)
+    if results.embeddings and not args.no_plots:
+        result_folder.draw_results(out, results)
+    print("\n".join([*(f"{name}: {line}" for name, line in summary), f"{out}: {_files(out)}"]))
+    return DONE
+
+
+def _files(out: Path) -> str:
+    return ", ".join(sorted(name for name in result_folder.FILES if (out / name).is_file()))
+
+
 def _lasting(path: Path) -> Path:
     """``path``, made absolute if --force would replace the working folder. Relative paths would then lead elsewhere."""
     with suppress(OSError):  # the working folder may be deleted
@@ -168,13 +194,29 @@ def _lasting(path: Path) -> Path:
     return path
 
 
-def _check_fits(args: argparse.Namespace, params: Params, device: torch.device) -> None:
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of the embedding."""
+    names = (*RUN, "device", "gamma", "knn_backend")
+    return {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
+
+
+def _checked_out(args: argparse.Namespace, *inputs: Path | None) -> Path:
+    """The folder to write, which may be written and holds none of ``inputs``."""
+    out = _lasting(args.out)
+    for path in inputs if args.force else ():
+        if path is not None:
+            result_folder.check_outside(path, out)
+    result_folder.check_folder(out, force=args.force)
+    return out
+
+
+def _check_fits(args: argparse.Namespace, trace: Path, params: Params, device: torch.device) -> None:
     """Refuse a run that cannot fit, before its trace is read."""
     from ..planning.plan import check_least
     from ..runtime.memory import available_bytes
     from ..trace.files import heading
 
-    header = heading(args.trace, follow_links=args.follow_links)
+    header = heading(trace, follow_links=args.follow_links)
     if header is not None:
         check_least(header, params, device, available_bytes(device))
 
@@ -233,4 +275,12 @@ def _shape(text: str) -> tuple[int, ...]:
         raise InputError(f"--shape {text!r} cannot be read; accepted: {accepted}") from None
 
 
-COMMANDS = {"demo": _demo, "embed": _embed, "plan": _plan, "plot": _plot, "config": _config, "bench": _bench}
+COMMANDS = {
+    "demo": _demo,
+    "embed": _embed,
+    "analyze": _analyze,
+    "plan": _plan,
+    "plot": _plot,
+    "config": _config,
+    "bench": _bench,
+}

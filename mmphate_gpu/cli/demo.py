@@ -20,6 +20,8 @@ from ..runtime.devices import one_thread, resolve_device
 from ..stages import progress_bar
 from ..trace import Trace
 from . import result_folder
+from .analyses import Data, Network
+from .analyze import Analyzed, analyze, chosen
 
 N_HIDDEN = 20
 N_CLASSES = 10
@@ -140,7 +142,7 @@ def _scores(model: nn.Module, name: str, images: torch.Tensor, classes: torch.Te
 def demo(
     out: Path, *, epochs: int = 50, seed: int = 0, device: Any = "auto", force: bool = False, verbose: bool = True
 ) -> dict[str, Any]:
-    """Train, record, embed in two and three dimensions, draw; write everything to the folder ``out``.
+    """Train, record, embed in two and three dimensions, analyze, draw; write everything to the folder ``out``.
 
     Returns the content of report.json. Raises `InputError` for a folder that exists and for parameters out of range.
     Pictures come last. If they cannot be drawn, a warning says so.
@@ -157,16 +159,26 @@ def demo(
         training = _trained(epochs, seed, verbose)
         op.fit(training.trace)
         flat, report = op.result_, result_folder.report(op, training.trace, seconds=0)
+        analyzed = _analyzed(op, training, verbose)
         # This fit uses the stages of the first one up to the distances.
         op.set_params(n_components=3).fit(training.trace)
         report |= {name: values.tolist() for name, values in training.trace.metrics.items()}
         report |= {"stress_3d": op.stress_, "seconds": time.perf_counter() - started}
         embeddings = {result_folder.EMBEDDING: flat, result_folder.EMBEDDING_3D: op.result_}
-        return result_folder.Results(report, embeddings, training.trace)
+        return result_folder.Results(report, embeddings, training.trace, analyzed.write)
 
     results = result_folder.saved(out, compute, force=force)
     result_folder.draw_results(out, results)
     return results.report
+
+
+def _analyzed(op: MMPHATE, training: Training, verbose: bool) -> Analyzed:
+    seed, trace = int(op.random_state or 0), training.trace
+    network = None
+    if training.model is not None:
+        network = Network(training.model, "rnn", digits(seed).probe[0], training.states)
+    data = Data(op.result_, op, trace, trace.label, network, seed, verbose)
+    return analyze(data, chosen(None, None, ()), source=result_folder.TRACE, asked={})
 
 
 def _trained(epochs: int, seed: int, verbose: bool) -> Training:

@@ -31,6 +31,7 @@ from ..runtime.atomic import (
 from ..runtime.paths import writable
 from ..runtime.signals import Stopped, stoppable
 from ..runtime.streams import encodable
+from .analyses import PICTURES as ANALYSIS_PICTURES
 from .arguments import PROGRAM
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 
 EMBEDDING, EMBEDDING_3D, TRACE = "embedding.npz", "embedding3d.npz", "trace.npz"
 PANELS, PANELS_3D, ENTROPY, REPORT = "panels.png", "panels3d.png", "entropy.png", "report.json"
-FILES = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
+ANALYSIS = "analysis.json"
+OF_DEMO = frozenset({EMBEDDING, EMBEDDING_3D, TRACE, PANELS, PANELS_3D, ENTROPY, REPORT})
+FILES = OF_DEMO | {ANALYSIS} | ANALYSIS_PICTURES
 PICTURES = {EMBEDDING: PANELS, EMBEDDING_3D: PANELS_3D}
 MAX_REPORT = 1 << 24  # bytes; a real report has some thousands
 
@@ -84,20 +87,23 @@ class Results:
     report : the content of report.json.
     embeddings : {name of the file: embedding}.
     trace : the trace that the run itself recorded (`demo`), or None.
+    write_more : writes further files into a folder.
     """
 
     report: dict[str, Any]
     embeddings: Mapping[str, Embedding]
     trace: Trace | None = None
+    write_more: Callable[[Path], Any] = lambda folder: None
 
     def write(self, folder: Path) -> None:
-        """Write the report, the embeddings and the trace into ``folder``."""
+        """Write everything into ``folder``, the report last."""
         from ..trace import save_trace
 
         if self.trace is not None:
             save_trace(folder / TRACE, self.trace)
         for name, embedding in self.embeddings.items():
             embedding.save(folder / name)
+        self.write_more(folder)
         write_report(folder, self.report)
 
 
@@ -167,7 +173,7 @@ def _check_folder(path: Path, force: bool) -> None:
     if os.path.ismount(path):
         raise InputError(f"--out {path} is a mount point, which cannot be renamed; accepted: a new folder in it")
     names = names_to_keep(path, others)
-    if names and FILES.issuperset(names) and _read_report(path) is None:
+    if names and FILES.issuperset(names) and read_report(path) is None:
         raise InputError(f"--out {path} has no {REPORT} of {PROGRAM}; {only}")
     if names:
         raise InputError(f"--out {path} holds {listing(names)}, which {PROGRAM} did not write; {only}")
@@ -185,7 +191,7 @@ def others(folder: Path) -> list[str]:
     if folder.is_symlink() or not folder.is_dir():
         return [folder.name]
     items = sorted(folder.iterdir())
-    written = _written_by(_read_report(folder))  # read after the names, because a file is listed before it is written
+    written = _written_by(read_report(folder))  # read after the names, because a file is listed before it is written
     unknown = [item for item in items if not (item.name in written and _is_plain(item)) and not _is_scratch(item)]
     return [item.name for item in unknown if os.path.lexists(item)]  # scratch may have been deleted meanwhile
 
@@ -195,7 +201,7 @@ def _written_by(report: dict[str, Any] | None) -> frozenset[str]:
     if report is None:
         return frozenset()
     if "files" not in report:  # a report of an earlier version
-        return FILES if "train_accuracy" in report else FILES - {TRACE, EMBEDDING_3D, PANELS_3D}
+        return OF_DEMO if "train_accuracy" in report else OF_DEMO - {TRACE, EMBEDDING_3D, PANELS_3D}
     listed = report["files"] if isinstance(report["files"], list) else []
     return FILES & {REPORT, *(name for name in listed if isinstance(name, str))}
 
@@ -215,7 +221,7 @@ def _is_plain(item: Path) -> bool:
     return item.is_file() and not item.is_symlink()
 
 
-def _read_report(folder: Path) -> dict[str, Any] | None:
+def read_report(folder: Path) -> dict[str, Any] | None:
     """The content of the report in ``folder``; None if this program wrote no report there."""
     path = folder / REPORT
     try:
@@ -256,9 +262,13 @@ def draw(folder: Path, embeddings: Mapping[str, Embedding], report: dict[str, An
     except Exception as error:  # matplotlib's errors have no base class, and none of them may hide the results
         if not _holds(folder, report):
             raise NoPicture(f"{folder}: another run has replaced the results; no picture was drawn") from error
-        reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
-        raise NoPicture(f"{folder}: no picture could be drawn ({reason})") from error
+        raise NoPicture(f"{folder}: no picture could be drawn ({reason(error)})") from error
     return names
+
+
+def reason(error: Exception) -> str:
+    """The class and the first line of ``error``."""
+    return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].removesuffix(": ")
 
 
 def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
@@ -275,7 +285,7 @@ def _draw(folder: Path, embeddings: Mapping[str, Embedding]) -> list[str]:
 
 def _holds(folder: Path, report: dict[str, Any] | None) -> bool:
     """Whether the report in ``folder`` equals ``report``, apart from the list of files."""
-    reports = (_read_report(folder), report)
+    reports = (read_report(folder), report)
     contents = [None if values is None else {**json.loads(_text(values)), "files": None} for values in reports]
     return contents[0] == contents[1]
 
@@ -285,7 +295,7 @@ def _longer_report(drawn: Path, folder: Path, names: list[str]) -> list[str]:
 
     It is moved to ``folder`` before the pictures, so that none of them is unlisted at any moment.
     """
-    report = _read_report(folder)
+    report = read_report(folder)
     if report is None or _written_by(report).issuperset(names):
         return []
     _write_report(drawn, report | {"files": sorted(_written_by(report).union(names))})
@@ -317,7 +327,7 @@ def redraw(folder: Path) -> list[str]:
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; accepted: a folder that {PROGRAM} embed or demo wrote")
-    report = _read_report(folder)  # first, so that `draw` notices a replacement between the reads
+    report = read_report(folder)  # first, so that `draw` notices a replacement between the reads
     names = [EMBEDDING, *[EMBEDDING_3D] * (folder / EMBEDDING_3D).is_file()]
     return draw(folder, {name: Embedding.load(folder / name) for name in names}, report)
 
@@ -327,8 +337,6 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
     from ..config import LIBRARIES, version_of
 
     stages = [{**stage, "peak_bytes": int(stage["peak_bytes"])} for stage in op.report_]
-    hidden = {"verbose", "callback"}
-    parameters = {name: value for name, value in op.get_params().items() if name not in hidden}
     return {
         "program": PROGRAM,
         "version": __version__,
@@ -340,7 +348,7 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
             "dtype": str(trace.data.dtype).removeprefix("torch."),
             "masked": trace.mask is not None,
         },
-        "parameters": parameters | {"device": str(parameters["device"])},
+        "parameters": parameters(op),
         "seed": op.random_state,
         "device": str(op.affinity_.device),
         "n_landmark": op.n_landmark_,
@@ -356,6 +364,12 @@ def report(op: MMPHATE, trace: Trace, *, seconds: float, **more: Any) -> dict[st
     }
 
 
+def parameters(op: MMPHATE) -> dict[str, Any]:
+    """The parameters of ``op`` that decide its result."""
+    hidden = {"verbose", "callback"}
+    return {name: value for name, value in op.get_params().items() if name not in hidden} | {"device": str(op.device)}
+
+
 def write_report(folder: Path, values: dict[str, Any]) -> None:
     """Write report.json with ``values`` and the list of the files in ``folder``, which --force may replace."""
     _write_report(folder, values | {"files": sorted({REPORT, *(item.name for item in folder.iterdir())})})
@@ -367,15 +381,15 @@ def _write_report(folder: Path, values: dict[str, Any]) -> None:
 
 
 def _text(values: dict[str, Any]) -> str:
-    return json.dumps(_jsonable(values), indent=2, allow_nan=False)
+    return json.dumps(jsonable(values), indent=2, allow_nan=False)
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """``value`` in types of JSON: None for NaN and infinities, escapes for characters that UTF-8 cannot encode."""
     if isinstance(value, dict):
-        return {name: _jsonable(item) for name, item in value.items()}
+        return {name: jsonable(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, numbers.Integral):
         return value if isinstance(value, bool) else int(value)
     if isinstance(value, numbers.Real):

@@ -28,7 +28,7 @@ WIDTH, HEIGHT = 6.4, 3.4
 TOP, BOTTOM, BAR = 0.36, 0.42, 0.13  # inches above and below the cells, and of the bar of colors
 MOST = 12  # names on the horizontal axis
 SYMBOLS = {"permuted": "▶", "chance": "—"}
-AXES = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit", "slice": "Slice"}
+AXES = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit"}
 # Maps that readers with any color vision can order. In the two that diverge, red is what harms the network.
 SEQUENTIAL, HIGH_HARMS, LOW_HARMS = "viridis", "RdBu_r", "RdBu"
 
@@ -67,8 +67,8 @@ def heatmap(
     field : str, optional
         The array to draw, by the name of its field; None draws the first that the result has. ``LinearProbe``: "score",
         "cross_entropy". ``LabelInformation``: "mean", "bound", "dsmi", and "per_unit" (the mean over time steps).
-        Ablations: "loss_change", "accuracy_change", "loss", "accuracy". ``Entropy``: "values". ``Baselines``: the names
-        of its similarities, such as "cka".
+        Ablations: "loss_change", "accuracy_change", "loss", "accuracy". ``Entropy``: "values". ``Baselines``: the
+        similarities, such as "cka of epochs".
     path : str or path, optional
         A .png, .svg or .pdf file to write. An existing file is replaced. Cells are pixels in all three formats.
     figsize : (width, height), optional
@@ -111,10 +111,10 @@ def _view(result: Any, name: str | None) -> View:
         names = " or ".join(accepted.__name__ for accepted in VIEWS)
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: {names}")
     views = maker(result)
-    view = views[next(iter(views)) if name is None else check_choice("field", name, tuple(views))]
-    if not np.isfinite(view.values).any():
-        raise InputError(f"{view.title.lower()} has NaN everywhere; accepted: at least one finite value")
-    return view
+    name = next(iter(views)) if name is None else check_choice("field", name, tuple(views))
+    if not np.isfinite(views[name].values).any():
+        raise InputError(f"{name} has NaN everywhere; accepted: at least one finite value")
+    return views[name]
 
 
 def _probe_views(probe: LinearProbe) -> dict[str, View]:
@@ -164,13 +164,14 @@ def _entropy_views(entropy: Entropy) -> dict[str, View]:
 
 
 def _similarity_views(baselines: Baselines) -> dict[str, View]:
-    layout = baselines.layout
-    sizes = {"timestep": layout.timestep, "epoch": layout.epoch}
+    if not baselines.similarity:
+        raise InputError('baselines has no similarity; accepted: baselines with the method "cka" or "svcca"')
     views = {}
     for name, values in baselines.similarity.items():
-        axis = next(((key, labels) for key, labels in sizes.items() if len(labels) == len(values)), None)
-        axis = axis or ("slice", np.arange(len(values)))
-        views[name] = View(f"Similarity ({name})", np.asarray(values), axis, axis)
+        method, _, cells = name.partition(" of ")
+        axis = cells.removesuffix("s")
+        labels = axis, np.asarray(getattr(baselines.layout, axis))
+        views[name] = View(f"Similarity ({method.upper()})", values, labels, labels)
     return views
 
 

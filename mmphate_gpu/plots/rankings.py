@@ -13,6 +13,7 @@ from ..errors import InputError, InputTypeError
 from .axis import LINE
 from .canvas import FAINT, INK, LABEL_SIZE, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import round_ticks
+from .grids import cells, columns_for
 from .layout import Margins, Place, check_figsize, stacked, title_above, widest
 from .names import texts
 
@@ -189,20 +190,12 @@ def _planes(importance: UnitImportance, ranks: np.ndarray, ranked: np.ndarray, f
 
 def _grid(n: int, figsize: Any) -> tuple[Figure, list[Place]]:
     """A figure with ``n`` places in rows of as many as are at least `CELL` inches wide."""
-    width = min(3, n) * 2.6 if figsize is None else figsize[0] if np.ndim(figsize) else 0
-    columns = max(1, min(n, int(width / CELL)))
+    width = min(3, n) * 2.6 if figsize is None else check_figsize(figsize, (2.5, TOP + 1.5))[0]
+    columns = columns_for(width, CELL, n)
     rows = -(-n // columns)
     size = (width, TOP + rows * 2.6) if figsize is None else check_figsize(figsize, (2.5, TOP + rows * 1.5))
     figure = new_figure(size)
-    cell = np.array([size[0] / columns, (size[1] - TOP) / rows, *size])
-    around = Margins(0.66, 0.14, 0.24, 0.42 + NOTE)
-    places: list[Place] = []
-    for index in range(n):
-        row, column = divmod(index, columns)
-        left, bottom = column * cell[0] + around.left, (rows - 1 - row) * cell[1] + around.bottom
-        inside = cell[0] - around.left - around.right, cell[1] - around.top - around.bottom
-        places.append((left / size[0], bottom / size[1], inside[0] / size[0], inside[1] / size[1]))
-    return figure, places
+    return figure, cells(figure, n, columns, Margins(0.66, 0.14, 0.24, 0.42 + NOTE), Margins(0, 0, TOP, 0))
 
 
 def _draw_plane(axes: Axes, first: np.ndarray, second: np.ndarray) -> None:

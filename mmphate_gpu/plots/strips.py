@@ -146,11 +146,11 @@ def _any(row: np.ndarray) -> bool:
 def _draw_stability(axes: Axes, communities: UnitCommunities) -> Names:
     curves = {"seeds": (communities.seed_stability, 0.0, SEEDS), "epochs": (communities.epoch_stability, 0.5, EPOCHS)}
     curves = {name: curve for name, curve in curves.items() if _any(curve[0])}
-    _index_axis(axes, np.concatenate([values for values, _, _ in curves.values()]))
     lines = [
         _line(axes, np.arange(len(values)) + shift, values, color, name)
         for name, (values, shift, color) in curves.items()
     ]
+    _index_axis(axes, np.concatenate([values for values, _, _ in curves.values()]))
     return lines, list(curves)
 
 

@@ -1,5 +1,7 @@
 """Planted groups of units are recovered, shuffled and structureless ones are not; the numbers are those of formulas."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -187,6 +189,7 @@ def test_an_epoch_by_its_label_is_the_row_of_each():
         result = unit_communities(embedding, label, 3, n_null=0)
         assert result.epoch.tolist() == [epoch[1]]
         assert result.silhouette[0] == pytest.approx(every.silhouette[1])
+        assert json.loads(json.dumps(result.to_dict()))["epoch"] == ["2026-02-01"]
     text = embedding_of(planted(shape=(3, 4)), np.array(["a", "b", "c"]))
     assert unit_communities(text, "b", n_null=0).epoch.tolist() == ["b"]
 

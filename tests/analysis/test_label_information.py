@@ -90,6 +90,13 @@ def test_spectral_information_without_information_is_positive():
     assert abs((result.dsmi - result.permuted_dsmi).mean()) < 0.02
 
 
+def test_without_the_spectral_entropy():
+    trace = one_hot_states(noise=1)
+    full, quick = (label_information(trace, t=t, permutations=2, random_state=0) for t in (1, None))
+    assert np.isnan(quick.dsmi).all() and np.isnan(quick.permuted_dsmi_high).all()
+    np.testing.assert_array_equal(quick.mean, full.mean)
+
+
 def test_hidden_samples_leave_their_slice():
     trace, hidden = one_hot_states(noise=1), [0, 5, 17]
     masked = label_information(without_samples(trace, 1, hidden), random_state=0)

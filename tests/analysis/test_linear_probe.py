@@ -115,6 +115,21 @@ def test_dead_states_predict_the_frequencies():
     np.testing.assert_allclose(probe.cross_entropy, -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25)), atol=1e-4)
 
 
+def test_one_unit_and_more_units_than_samples():
+    """A unit that holds the label is read alone, and beside 200 units of noise."""
+    label = np.arange(40) % 2
+    rng = np.random.default_rng(0)
+    states = rng.normal(0, 0.1, (2, 3, 200, 40))
+    states[:, :, 0] += 3 * label
+    alone = linear_probe(states[:, :, :1], label, random_state=0)
+    assert (alone.score == 1).all()
+    unscaled = linear_probe(np.concatenate([states[:, :, :1]] * 200, axis=2), label, random_state=0)
+    assert (unscaled.score == 1).all() and (unscaled.cross_entropy < alone.cross_entropy).all()
+    # Standardized units of noise count as much as the unit with the label, so few samples do not suffice.
+    beside = linear_probe(states, label, random_state=0)
+    assert (beside.score < 0.9).all() and beside.score.mean() > 0.5
+
+
 def test_float32_and_a_file_on_disk(tmp_path):
     trace = one_hot_states(noise=1)
     single = as_trace(trace.data.float(), label=trace.label)

@@ -1,5 +1,7 @@
 """The stability of communities over a change: equal, renamed, independent and missing ones."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,7 @@ def test_slices_are_named_by_number_or_by_epoch_and_time_step():
     pairs = [(1, 5), ((0, 1), (2, 1)), ((-3, -1), -1), (np.int64(1), [2, 1])]
     results = [community_stability(embedding, *pair, ks=[3], n_seeds=2, random_state=0) for pair in pairs]
     assert [result.rand.tolist() for result in results] == [results[0].rand.tolist()] * 4
+    assert json.loads(json.dumps(results[0].to_dict()))["after"] == ["2026-03-01", 20]
     assert results[0].before == (epoch[0], 20) and results[0].after == (epoch[2], 20)
     assert repr(results[0]).startswith("CommunityStability((epoch 2026-01-01, time step 20) to (epoch 2026-03-01, ")
 

@@ -12,10 +12,12 @@ import torch
 import mmphate_gpu as mp
 from mmphate_gpu import analysis, datasets, plots, reference
 from mmphate_gpu.diffusion import diffuse, knee
+from mmphate_gpu.embedding import Embedding
 from mmphate_gpu.linalg.kmeans import kmeans
 from mmphate_gpu.linalg.top_eigenpairs import top_eigenpairs
 from mmphate_gpu.ops.launch import twins
 from mmphate_gpu.runtime.isolation import isolated
+from mmphate_gpu.slices import SliceLayout
 
 
 def _walk(*shape: int, seed: int = 0) -> np.ndarray:
@@ -41,6 +43,15 @@ def _masked() -> list[Any]:
     model = mp.MMPHATE(**FIT).fit(trace)
     shares = mp.neighborhood_preservation(trace, model.embedding_, [2, 5])
     return [model.embedding_, model.result_.most_active, shares, model.placement_.coordinates(trace)]
+
+
+def _trusted() -> list[Any]:
+    small = mp.MMPHATE(**FIT, mds_solver="classic")
+    trust = mp.analysis.trust(WIDE, small.fit_transform(WIDE), k=3, seeds=2, estimator=small, random_state=0)
+    nulls = mp.analysis.null_models(WIDE, metrics=("inter", "stress"), repeats=1, estimator=small, random_state=0)
+    study = mp.analysis.subsample_study(WIDE, "epochs", (0.9,), 1, k=3, estimator=small, random_state=0)
+    measures = [trust.trustworthiness, trust.geodesic_spearman, trust.stress_by_epoch, trust.seed_procrustes]
+    return [*measures, nulls.data, nulls.null, study.values, study.curves]
 
 
 def _joined() -> list[Any]:
@@ -85,6 +96,13 @@ def _labels_in_the_states() -> list[Any]:
     return [value for result in (probe, real, information) for value in vars(result).values() if np.ndim(value)]
 
 
+def _entropies() -> list[Any]:
+    trace = _walk(3, 2, 12, 5)
+    picture = Embedding(_walk(72, 2), SliceLayout.of_shape(3, 2, 12))
+    names = ("histogram", "kde", "knn", "spectral")
+    results = [analysis.entropy(picture, "units", name, random_state=0, n_bootstrap=2) for name in names]
+    results += [analysis.trace_entropy(trace, "nodes", name) for name in names]
+    return [value for result in results for value in vars(result).values() if isinstance(value, np.ndarray | float)]
 def _curves() -> list[Any]:
     curve, metric = _walk(40, seed=2).cumsum(), _walk(40, seed=3)
     cut = analysis.phases(curve, random_state=0)
@@ -101,7 +119,10 @@ def _drawn(figure: Any) -> np.ndarray:
 
 def _pictures() -> list[Any]:
     result = mp.MMPHATE(**FIT).fit(WIDE).result_
-    return [_drawn(plots.panels(result)), _drawn(plots.entropy(result)), _drawn(plots.entropy(result.entropy))]
+    spread = analysis.trace_entropy(_walk(3, 2, 12, 5), n_bootstrap=2, random_state=0)
+    figures = [plots.panels(result), plots.entropy(result), plots.entropy(result.entropy)]
+    figures += [plots.entropy_curves(spread, metrics={"loss": np.arange(3.0)}), plots.heatmap(spread)]
+    return [_drawn(figure) for figure in figures]
 
 
 def _ops() -> list[Any]:
@@ -121,6 +142,30 @@ def _ops() -> list[Any]:
     return [*results, kmeans(rows, 9, generator=generator), *pairs]
 
 
+READER = torch.nn.GRU(6, 3, dtype=torch.float64, device="cpu").requires_grad_(False)
+for number, weight in enumerate(READER.parameters()):
+    weight.copy_(torch.sin(torch.arange(weight.numel(), dtype=torch.float64, device="cpu") + number).view_as(weight))
+
+
+def _ablations() -> list[Any]:
+    """A network that is made once, because the settings of the user change how one is made."""
+    probe, labels = torch.from_numpy(WIDE), np.array([0, 1, 2, 1])
+    options: Any = {"output": lambda y: y[0][-1], "replacement": "shuffle", "random_state": 0, "repeats": 2}
+    steps = analysis.ablate_timesteps(READER, "", probe, labels, timesteps=slice(None, None, 10), **options)
+    units = analysis.ablate_units(READER, "", probe, labels, **options)
+    ranks = analysis.unit_importance(ablation=units, scores={"order": np.arange(3)})
+    return [steps.loss, steps.accuracy, units.loss, units.accuracy, ranks.spearman, ranks.p, ranks.ranks["ablation"]]
+
+
+def _units() -> list[Any]:
+    result = mp.MMPHATE(**FIT).fit(WIDE).result_
+    options = {"n": 2, "n_null": 5, "random_state": 0}
+    communities = [mp.analysis.unit_communities(of, **options) for of in (WIDE, result)]
+    stability = mp.analysis.community_stability(result, 0, -1, ks=[2], n_seeds=3, random_state=0)
+    parts = *communities, stability, mp.analysis.spread(result), mp.analysis.displacement(result)
+    return [value for part in parts for value in vars(part).values() if isinstance(value, np.ndarray)]
+
+
 CALLS: dict[str, Callable[[], list[Any]]] = {
     "fit float64": fit,
     "fit float32": lambda: fit(NARROW),
@@ -130,18 +175,22 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "M_PHATE": lambda: [mp.M_PHATE(**FIT, n_jobs=1).fit_transform(WIDE)],
     "masked": _masked,
     "joined": _joined,
+    "trust": _trusted,
     "affinity sparse": lambda: _affinity("sparse"),
     "affinity tiles": lambda: _affinity("tiles"),
     "affinity lazy": lambda: _affinity("lazy"),
     "stages": _stages,
     "datasets": lambda: [datasets.bifurcation("hopf_pitchfork", 4, 20, 3).data, datasets.random_walk(5, 3, 4).data],
     "labels in the states": _labels_in_the_states,
+    "entropies": _entropies,
     "plan": lambda: [
         str(mp.plan(mp.as_trace(WIDE), device=device)).splitlines()[1:9] for device in ("cpu", "9 GB card")
     ],
     "curves": _curves,
     "reference": _reference,
     "pictures": _pictures,
+    "ablations": _ablations,
+    "units": _units,
     "ops": _ops,
 }
 # Public names without a call above.

@@ -116,14 +116,14 @@ def test_plot_notices_a_replacement_after_it_has_read_the_embedding(quick_pictur
 
 def test_force_does_not_mix_the_names_of_one_folder_with_the_report_of_another(quick_pictures, monkeypatch):
     draw(save(1))
-    read = result_folder._read_report
+    read = result_folder.read_report
 
     def late(folder):  # after the names, among them that of the picture
-        monkeypatch.setattr(result_folder, "_read_report", read)
+        monkeypatch.setattr(result_folder, "read_report", read)
         save(2)
         return read(folder)
 
-    monkeypatch.setattr(result_folder, "_read_report", late)
+    monkeypatch.setattr(result_folder, "read_report", late)
     result_folder.check_folder(Path("r"), force=True)
     assert report()["seed"] == 2
 

@@ -9,8 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mmphate_gpu.analysis import Entropy, LabelInformation, LinearProbe, Phases, TimestepAblation, UnitAblation
-from mmphate_gpu.analysis import UnitCommunities, UnitImportance
+from mmphate_gpu.analysis import (
+    Entropy,
+    LabelInformation,
+    LinearProbe,
+    Phases,
+    TimestepAblation,
+    UnitAblation,
+    UnitCommunities,
+    UnitImportance,
+)
 
 HOSTILE = np.array(["$x^2$", "_hidden", "\\frac{", "a\nb", "", "é"], dtype=object)
 HOSTILE_SHOWN = ["$x^2$", "_hidden", "\\frac{", "a\\nb", "", "é"]
@@ -72,7 +80,9 @@ def ablated(cls: type, epoch: Any = 12, other: Any = 4) -> TimestepAblation | Un
     return made(cls, **axes, **cells, replacement="shuffle")
 
 
-def importance(unit: Any = 20, scores: tuple[str, ...] = ("entropy", "ablation", "label information")) -> UnitImportance:
+def importance(
+    unit: Any = 20, scores: tuple[str, ...] = ("entropy", "ablation", "label information")
+) -> UnitImportance:
     unit = labels(unit)
     order = np.random.default_rng(0).permuted(np.tile(np.arange(1.0, len(unit) + 1), (len(scores), 1)), axis=1)
     pairs = [(a, b) for index, a in enumerate(scores) for b in scores[index + 1 :]]

@@ -90,10 +90,37 @@ def results(embedding: Embedding) -> None:
     assert_type(Embedding.load("embedding.npz"), Embedding)
     assert_type(plots.panels(embedding, path="panels.png"), Figure)
     assert_type(plots.entropy(embedding), Figure)
+    curves = analysis.entropy(embedding)
+    assert_type(plots.entropy_curves(curves, phases=analysis.phases(curves), metrics={"loss": [1.0, 0.5]}), Figure)
+    assert_type(plots.heatmap(curves, field="values", figsize=(3.35, 2.4)), Figure)
+    assert_type(plots.unit_rankings(analysis.unit_importance(embedding)), Figure)
+    assert_type(plots.community_strips(analysis.unit_communities(embedding, epoch="each")), Figure)
     classes: np.ndarray[Any, Any] | None = analysis.most_active_class(as_trace(coordinates))
     assert classes is not None
+    spread_of_units = analysis.entropy(embedding, "units", "kde", random_state=0)
+    assert_type(spread_of_units, analysis.Entropy)
+    assert_type(spread_of_units.low, np.ndarray | None)
+    assert_type(spread_of_units.dims, tuple[str, ...])
+    assert_type(analysis.trace_entropy(coordinates, over="nodes", n_components=3).to_dict(), dict[str, Any])
     assert_type(neighborhood_preservation(coordinates, embedding, k=10), tuple[float, float])
     assert_type(neighborhood_preservation(coordinates, embedding, k=[10, 40]), list[tuple[float, float]])
+    assert_type(neighborhood_preservation(coordinates, embedding, k=10, normalize=False), tuple[float, float])
+    assert_type(analysis.trust(coordinates, embedding, k=10, seeds=2, estimator=MMPHATE()), analysis.Trust)
+    nulls = analysis.null_models(coordinates, ["units"], metrics={"t": lambda trace, embedding: embedding.t or 0})
+    assert_type(nulls, analysis.NullModels)
+    study = analysis.subsample_study(coordinates, over="samples", rates=[0.5], metrics=["inter"])
+    assert_type(study, analysis.SubsampleStudy)
+
+
+def units(embedding: Embedding, trace: Trace) -> None:
+    communities = analysis.unit_communities(embedding, "each", method="hierarchical", n_null=19, random_state=0)
+    assert_type(communities, analysis.UnitCommunities)
+    assert_type(analysis.unit_communities(trace, groups=trace.unit_layer).settings["n_null"], Any)
+    stability = analysis.community_stability(embedding, (0, 1), -1, ks=[3, 4])
+    assert_type(stability, analysis.CommunityStability)
+    assert_type(stability.mean, float)
+    assert_type(analysis.spread(embedding), analysis.Spread)
+    assert_type(analysis.displacement(embedding, against=trace.metrics["loss"]), analysis.Displacement)
 
 
 def labels_in_the_states(trace: Trace) -> None:
@@ -142,6 +169,17 @@ def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:
     assert_type(join_traces(["before.trace", trace], overlap="last"), Trace)
     trace = as_trace(probe, metrics={"loss": [0.5, 0.25]}, unit_layer=["encoder", "decoder"])
     assert_type(trace.metrics["loss"], np.ndarray)
+
+
+def ablations(model: torch.nn.Module, probe: torch.Tensor, embedding: Embedding) -> None:
+    steps = analysis.ablate_timesteps(model, "rnn", probe, [0, 1], states={0: model.state_dict()}, state="h")
+    assert_type(steps, analysis.TimestepAblation)
+    units = analysis.ablate_units(model, "rnn", probe, [0.5, 1.5], replacement="shuffle", output=lambda y: y[0])
+    assert_type(units, analysis.UnitAblation)
+    changes: np.ndarray[Any, Any] = units.loss_change
+    assert_type(units.to_dict(), dict[str, Any])
+    importance = analysis.unit_importance(embedding, units, scores={"changes": changes[-1]}, random_state=0)
+    assert_type(importance, analysis.UnitImportance)
 
 
 def stages(trace: Trace) -> None:
