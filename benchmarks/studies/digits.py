@@ -133,8 +133,10 @@ def measured(name: str) -> dict[str, Any]:
     results = entropies(n) | labels(n)
     results |= importance(n, results["inter"], results["information"]) | judged(n)
     useful = analysis.compression_kind(results["phases"], results["probe"])
-    metrics = {metric: values for metric, values in n.training.trace.metrics.items()}
+    metrics = dict(n.training.trace.metrics)
     entry = {what: summary_of(result) for what, result in (results | {"useful": useful}).items()}
+    # The entropies of the single units are too many to keep.
+    entry["inter"]["mean"] = results["inter"].values.mean(1)
     return entry | {"metrics": metrics, "seconds": time.perf_counter() - started}
 
 

@@ -55,7 +55,7 @@ def of_seed(entries: Entries, seed: int = 0) -> Iterator[tuple[str, Mapping[str,
 # The mean over time steps (or units) of each measure, a number for each epoch.
 CURVES: dict[str, Callable[[Mapping[str, Any]], np.ndarray]] = {
     "intra-step entropy of the picture": lambda e: array(e["intra"]["values"]).mean(1),
-    "inter-step entropy of the picture": lambda e: array(e["inter"]["values"]).mean(1),
+    "inter-step entropy of the picture": lambda e: array(e["inter"]["mean"]),
     "intra-step entropy of the states": lambda e: array(e["states"]["values"]).mean(1),
     "score of the linear probe": lambda e: array(e["probe"]["score"]).mean(1),
     "information of single units": lambda e: array(e["information"]["mean"]).mean(1),
