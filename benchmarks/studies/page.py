@@ -208,11 +208,9 @@ def trust(entries: Entries) -> tuple[Line, list[Line]]:
     for name, entry in entries.items():
         result = entry["trust"]
         islands = result["islands"]
-        shares = result["island_shares"]
-        largest = "" if not shares else plain(max(shares))
         kept = " / ".join(plain(value) for value in result["inter"])
         spearman = plain(result["geodesic_spearman"])
-        lines.append((name, kept, spearman, plain(result["stress"]), "" if islands is None else str(islands), largest))
+        lines.append((name, kept, spearman, plain(result["stress"]), str(islands), plain(result["largest_island"])))
     kept = "slices kept of " + " / ".join(map(str, result["preservation_k"])) if lines else ""
     return ("run", kept, "geodesic Spearman", "stress", "islands", "share of the largest"), lines
 
