@@ -1,4 +1,4 @@
-"""Numbers that describe a picture of a trace, by name: what null models and smaller traces are compared by."""
+"""Named numbers that describe a picture of a trace, by which null models and smaller traces are compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .rank_quality import rank_quality
 from .refit import quiet
 from .spread import spread
 
-# Slices and nodes that the measures look at, drawn at random. A study measures dozens of pictures.
+# Random slices and nodes that are measured. They are few, because a study measures dozens of pictures.
 _N_SLICES = 200
 _N_NODES = 1000
 
@@ -84,7 +84,7 @@ def _entropy(picture: Picture) -> tuple[float, ...]:
 
 
 def entropy_curve(embedding: Embedding) -> np.ndarray:  # (E,)
-    """The intra-step entropy of each epoch, the mean over its time steps; nan for an epoch without one.
+    """The intra-step entropy of each epoch, the mean over its time steps; NaN for an epoch without one.
 
     "kde" depends neither on the direction of the axes nor on the scale, in which two fits may differ.
     """

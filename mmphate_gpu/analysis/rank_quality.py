@@ -21,13 +21,13 @@ def rank_quality(sets: NodeSets, ks: list[int]) -> tuple[np.ndarray, np.ndarray]
     Trustworthiness lowers its score for neighbors in the picture that are far away in sample space, by the rank of
     their distance beyond k. Continuity does so for neighbors in sample space that are far away in the picture. Both
     are 1 for a picture that keeps all neighbors, and near 0.5 for a random one with small k. The mean is over the
-    nodes that are asked: of sets that are slices (intra), or units (inter).
+    query nodes: of sets that are slices (intra), or units (inter).
 
     k is at most (n - 1) // 2 for a node of a set of n nodes, the largest for which the score is defined. Nodes with
-    k = 0 do not count, and nan means that none counts. Equally near nodes share the lowest rank. Source: Venna and
+    k = 0 do not count, and NaN means that none counts. Equally near nodes share the lowest rank. Source: Venna and
     Kaski, Neural Networks 19, 2006. scikit-learn's `trustworthiness` has the values of a single set.
 
-    O(n log n) time for each node that is asked.
+    O(n log n) time for each query node.
     """
     pairs = [_of_groups(sets.of_slices(), ks, None), _of_groups(sets.of_units(), ks, sets.n_queries)]
     trustworthiness, continuity = np.array(pairs).transpose(1, 0, 2)
