@@ -55,7 +55,7 @@ def of_seed(entries: Entries, seed: int = 0) -> Iterator[tuple[str, Mapping[str,
 # The mean over time steps (or units) of each measure, a number for each epoch.
 CURVES: dict[str, Callable[[Mapping[str, Any]], np.ndarray]] = {
     "intra-step entropy of the picture": lambda e: array(e["intra"]["values"]).mean(1),
-    "inter-step entropy of the picture": lambda e: array(e["inter"]["values"]).mean(1),
+    "inter-step entropy of the picture": lambda e: array(e["inter"]["mean"]),
     "intra-step entropy of the states": lambda e: array(e["states"]["values"]).mean(1),
     "score of the linear probe": lambda e: array(e["probe"]["score"]).mean(1),
     "information of single units": lambda e: array(e["information"]["mean"]).mean(1),
@@ -208,11 +208,9 @@ def trust(entries: Entries) -> tuple[Line, list[Line]]:
     for name, entry in entries.items():
         result = entry["trust"]
         islands = result["islands"]
-        shares = result["island_shares"]
-        largest = "" if not shares else plain(max(shares))
         kept = " / ".join(plain(value) for value in result["inter"])
         spearman = plain(result["geodesic_spearman"])
-        lines.append((name, kept, spearman, plain(result["stress"]), "" if islands is None else str(islands), largest))
+        lines.append((name, kept, spearman, plain(result["stress"]), str(islands), plain(result["largest_island"])))
     kept = "slices kept of " + " / ".join(map(str, result["preservation_k"])) if lines else ""
     return ("run", kept, "geodesic Spearman", "stress", "islands", "share of the largest"), lines
 

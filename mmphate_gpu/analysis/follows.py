@@ -97,8 +97,14 @@ def follows(
 
     The default null tests *innovations*, as Haugh did (J. Am. Stat. Assoc. 71, 1976): of each curve and of the metric,
     the residual from a straight line in time and an autoregression whose order AIC chooses. They are not
-    autocorrelated, so they are permuted. A significant lag says that the curve departs from its past when the metric
-    does. That both settle at the same time is not evidence: any two curves of one training do. Further seeds are.
+    autocorrelated, so they are permuted; correlations by chance are widened for the degrees of freedom that the
+    autoregression takes. A significant lag says that the curve departs from its past when the metric does. That both
+    settle at the same time is not evidence: any two curves of one training do. Further seeds are.
+
+    With 51 epochs and nothing in common, q was below 5 % at some lag in 4 of 100 pairs of autoregressions (0.5, 0.9)
+    and of random walks, and in 1 to 3 of seasonal curves and of curves that settle (2,000 pairs each). A curve that
+    repeats a random walk an epoch later, in noise of half a step, was seen in 97 of 100 pairs, with 30 epochs in 72,
+    with 20 in 35.
 
     With ``null="shifts"``, the metric itself is shifted circularly by every number of epochs. The least p is then
     1 / E, and no q falls below (2 ``max_lag`` + 1) / E, because that many shifts only move the lag. Curves with a trend

@@ -103,6 +103,8 @@ def _entropies() -> list[Any]:
     results = [analysis.entropy(picture, "units", name, random_state=0, n_bootstrap=2) for name in names]
     results += [analysis.trace_entropy(trace, "nodes", name) for name in names]
     return [value for result in results for value in vars(result).values() if isinstance(value, np.ndarray | float)]
+
+
 def _curves() -> list[Any]:
     curve, metric = _walk(40, seed=2).cumsum(), _walk(40, seed=3)
     cut = analysis.phases(curve, random_state=0)

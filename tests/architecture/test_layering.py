@@ -74,14 +74,14 @@ OPTIONAL = {
     "matplotlib": {f"plots.{name}" for name in PICTURES.split()},
     "plotly": {"plots.html"},
     "sklearn": {"estimator", "m_phate", "cli.demo"}
-    | {f"analysis.{name}" for name in ("baselines", "communities", "partitions")},
+    | {f"analysis.{name}" for name in ("communities", "other_methods", "partitions")},
     "xarray": {"trace.convert", "embedding", "estimator"},
     "pandas": {"embedding", "analysis.result"},
     "anndata": {"embedding"},
     "lightning": {"record.lightning"},
     "keras": {"record.keras"},
-    "openTSNE": {"analysis.baselines"},
-    "umap": {"analysis.baselines"},
+    "openTSNE": {"analysis.other_methods"},
+    "umap": {"analysis.other_methods"},
     "h5py": {"trace.formats.h5", "trace.formats.h5_file"},
     "zarr": {"trace.formats.zarr", "trace.formats.zarr_chunks"},
 }
