@@ -11,9 +11,16 @@ import numpy as np
 from ..embedding import Embedding
 from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..trace import Trace
-from .cloud import Cloud, cloud_of, geodesic_spearman, picture_scale, placed_nodes, stress_of
 from .communities import unit_communities
 from .entropy import entropy
+from .node_distances import (
+    NodeDistances,
+    geodesic_spearman,
+    node_distances,
+    picture_scale,
+    placed_nodes,
+    stress_of,
+)
 from .node_sets import NodeSets, node_sets
 from .preservation import inter_preserved, intra_preserved
 from .rank_quality import rank_quality
@@ -49,10 +56,10 @@ class Picture:
         return [min(self.k, (self.trace.n_units - 1) // 2)], [min(self.k, (self.trace.n_slices - 1) // 2)]
 
     @property
-    def cloud(self) -> Cloud:
+    def distances(self) -> NodeDistances:
         sets = self.sets
         nodes = np.random.default_rng(self.seed).permutation(placed_nodes(sets))[None, :_N_NODES]
-        return cloud_of(sets, nodes)
+        return node_distances(sets, nodes)
 
 
 def _preservation(picture: Picture) -> tuple[float, ...]:
@@ -66,8 +73,8 @@ def _ranks(picture: Picture) -> tuple[float, ...]:
 
 
 def _distances(picture: Picture) -> tuple[float, ...]:
-    cloud = picture.cloud
-    return geodesic_spearman(cloud)[0], float(stress_of(cloud, picture_scale(cloud))[0])
+    distances = picture.distances
+    return geodesic_spearman(distances)[0], float(stress_of(distances, picture_scale(distances))[0])
 
 
 def _spread(picture: Picture) -> tuple[float, ...]:

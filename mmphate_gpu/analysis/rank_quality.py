@@ -47,10 +47,10 @@ def _of_groups(groups: Iterable[Sets], ks: list[int], n_queries: int | None) -> 
 
 def _chunk_scores(sets: Sets, chunk: Chunk, masked: bool, ks: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """The scores of both directions, added up over the nodes of a chunk, and the number of nodes, for each k."""
-    near, far = distance_pair(sets, chunk, masked)  # in sample space and in the picture
-    others = near.isfinite().sum(-1)  # (B, r)
-    most = min(max(ks), max(near.shape[-1] // 2, 1))
-    ranks = [_ranks(near, _neighbors(far, most)), _ranks(far, _neighbors(near, most))]
+    in_samples, in_picture = distance_pair(sets, chunk, masked)
+    others = in_samples.isfinite().sum(-1)  # (B, r)
+    most = min(max(ks), max(in_samples.shape[-1] // 2, 1))
+    ranks = [_ranks(in_samples, _neighbors(in_picture, most)), _ranks(in_picture, _neighbors(in_samples, most))]
     allowed = [torch.minimum(others // 2, others.new_tensor(k)) for k in ks]
     scores = [[_scores(rank, k, others).sum().item() for k in allowed] for rank in ranks]
     return np.array(scores), np.array([int((k > 0).sum()) for k in allowed])

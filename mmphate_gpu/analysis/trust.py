@@ -16,7 +16,7 @@ from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from ..trace import Trace, as_trace
-from .cloud import cloud_of, geodesic_spearman, picture_scale, placed_nodes, stress_of
+from .node_distances import geodesic_spearman, node_distances, picture_scale, placed_nodes, stress_of
 from .node_sets import NodeSets, node_sets
 from .preservation import checked_ks, preserved
 from .progress import progress
@@ -213,14 +213,14 @@ def _check_numbers(seeds: int, n_slices: int | None, n_nodes: int) -> None:
 def _distance_measures(sets: NodeSets, n_nodes: int, rng: np.random.Generator) -> dict[str, Any]:
     """The measures of distances between nodes of all slices and units."""
     nodes = rng.permutation(placed_nodes(sets))[None, :n_nodes]
-    cloud = cloud_of(sets, nodes)
-    correlation, share = geodesic_spearman(cloud)
-    scale = picture_scale(cloud)
+    distances = node_distances(sets, nodes)
+    correlation, share = geodesic_spearman(distances)
+    scale = picture_scale(distances)
     by_region = {
-        f"stress_by_{axis}": stress_of(cloud_of(sets, _region_nodes(sets.trace, axis, rng)), scale)
+        f"stress_by_{axis}": stress_of(node_distances(sets, _region_nodes(sets.trace, axis, rng)), scale)
         for axis in ("epoch", "timestep")
     }
-    stress = float(stress_of(cloud, scale)[0])
+    stress = float(stress_of(distances, scale)[0])
     return {"geodesic_spearman": correlation, "geodesic_share": share, "stress": stress, **by_region}
 
 
