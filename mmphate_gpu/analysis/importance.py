@@ -74,15 +74,15 @@ def unit_importance(
 ) -> UnitImportance:
     """Rank the M units of a layer by several measures, and test whether the rankings agree.
 
-    The measures are *entropy*, the inter-step entropy of a unit; *ablation*, the change of loss without it; and
-    *information*, its bits of the label, averaged over time steps. "Units of high information are important" is then a
-    correlation with a p-value. That claim about inter-step entropy is published for MM-PHATE; this test of it, and the
-    other measures, are this library's own.
+    The measures are *entropy*, the inter-step entropy of a unit; *ablation*, the change of loss without the unit; and
+    *information*, the bits of the label that the unit holds, as a mean over time steps. So the claim "units of high
+    inter-step entropy are important" becomes a correlation with a p-value. The claim is published for MM-PHATE. The
+    test and the other measures are this library's own.
 
     Parameters
     ----------
     embedding : Embedding or Entropy, optional
-        An embedding, whose ``entropy(embedding, over="timesteps")`` is taken, or an entropy over the time steps.
+        An entropy over the time steps, or an embedding, whose ``entropy(embedding, over="timesteps")`` is computed.
     ablation : UnitAblation, optional
         The result of `ablate_units`.
     information : LabelInformation, optional
@@ -90,9 +90,9 @@ def unit_importance(
     scores : {name: (M,)}, optional
         Other measures, larger for a more important unit.
     epochs : {"mean", "last"}
-        Whether a measure is averaged over its epochs, or taken at the last one. NaN do not count.
+        Whether a measure is averaged over its epochs, or taken at the last one. NaN does not count.
     n_permutations : int
-        Number of random permutations. With at most 7 units, all permutations are taken instead.
+        Number of random permutations. For at most 7 units, all permutations are tried instead.
     random_state : int, optional
         Seed of the permutations.
 
@@ -112,10 +112,10 @@ def unit_importance(
 
     Notes
     -----
-    The Spearman correlation of each pair is over the units that both measures have. p is two-sided: the share of the
-    permutations with a correlation at least as far from 0, or (1 + their number) / (1 + n_permutations) if they are
-    random. Few units give a weak test: with M units, p is at least 2 / M!, which is 1 / 12 for 4. O(B M n_permutations)
-    time, and 16 M n_permutations bytes.
+    The Spearman correlation of each pair of measures is over the units that have a number in both. p is two-sided: the
+    share of the permutations with a correlation at least as far from 0, or (1 + their number) / (1 + n_permutations) if
+    the permutations are random. Few units give a weak test: with M units, p is at least 2 / M!, which is 1 / 12 for 4
+    units. O(B M n_permutations) time for B pairs, and 16 M n_permutations bytes. Deterministic with a seed.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Numbers that describe a picture of a trace, by name: what null models and smaller traces are compared by."""
+"""Named numbers that describe a picture of a trace, by which null models and smaller traces are compared."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ import numpy as np
 from ..embedding import Embedding
 from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..trace import Trace
-from .cloud import Cloud, cloud_of, geodesic_spearman, picture_scale, placed_nodes, stress_of
 from .communities import unit_communities
 from .entropy import entropy
+from .node_distances import (
+    NodeDistances,
+    geodesic_spearman,
+    node_distances,
+    picture_scale,
+    placed_nodes,
+    stress_of,
+)
 from .node_sets import NodeSets, node_sets
 from .preservation import inter_preserved, intra_preserved
 from .rank_quality import rank_quality
 from .refit import quiet
 from .spread import spread
 
-# Slices and nodes that the measures look at, drawn at random. A study measures dozens of pictures.
+# Random slices and nodes that are measured. They are few, because a study measures dozens of pictures.
 _N_SLICES = 200
 _N_NODES = 1000
 
@@ -49,10 +56,10 @@ class Picture:
         return [min(self.k, (self.trace.n_units - 1) // 2)], [min(self.k, (self.trace.n_slices - 1) // 2)]
 
     @property
-    def cloud(self) -> Cloud:
+    def distances(self) -> NodeDistances:
         sets = self.sets
         nodes = np.random.default_rng(self.seed).permutation(placed_nodes(sets))[None, :_N_NODES]
-        return cloud_of(sets, nodes)
+        return node_distances(sets, nodes)
 
 
 def _preservation(picture: Picture) -> tuple[float, ...]:
@@ -66,8 +73,8 @@ def _ranks(picture: Picture) -> tuple[float, ...]:
 
 
 def _distances(picture: Picture) -> tuple[float, ...]:
-    cloud = picture.cloud
-    return geodesic_spearman(cloud)[0], float(stress_of(cloud, picture_scale(cloud))[0])
+    distances = picture.distances
+    return geodesic_spearman(distances)[0], float(stress_of(distances, picture_scale(distances))[0])
 
 
 def _spread(picture: Picture) -> tuple[float, ...]:
@@ -84,7 +91,7 @@ def _entropy(picture: Picture) -> tuple[float, ...]:
 
 
 def entropy_curve(embedding: Embedding) -> np.ndarray:  # (E,)
-    """The intra-step entropy of each epoch, the mean over its time steps; nan for an epoch without one.
+    """The intra-step entropy of each epoch, the mean over its time steps; NaN for an epoch without one.
 
     "kde" depends neither on the direction of the axes nor on the scale, in which two fits may differ.
     """

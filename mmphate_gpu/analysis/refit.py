@@ -60,7 +60,7 @@ def seeds_of(random_state: int | None, n: int) -> list[int]:
 def disparity(first: np.ndarray, second: np.ndarray) -> float:  # (n, C), (n, C)
     """Procrustes disparity of two pictures of the same nodes, from 0 (equal up to similarity) to 1.
 
-    Rows with NaN in either are left out. nan means that fewer than two nodes are left, or that they all coincide.
+    Rows with NaN in either are left out. NaN means that fewer than two nodes are left, or that they all coincide.
     """
     from scipy.spatial import procrustes
 
