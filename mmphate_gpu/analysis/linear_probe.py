@@ -37,7 +37,8 @@ class LinearProbe(Result):
         mean squared error.
     low, high : (E, T) limits of a 95 % interval of the score.
     permuted_score, permuted_cross_entropy : (E, T) the same with permuted labels, mean over the permutations.
-    p : (E, T) share of the permuted scores of all slices that are at least the score, itself counted.
+    p : (E, T) share of the permuted scores of all slices with as many samples that are at least the score, itself
+        counted.
     chance : score of a guess: 1 / classes, or 0.
     measure : "balanced accuracy" or "R2".
     n_skipped : number of slices with too few samples.
@@ -171,14 +172,14 @@ class _Scores:
     loss: torch.Tensor  # (S,)
     low: torch.Tensor  # (S,)
     high: torch.Tensor  # (S,)
+    n_samples: torch.Tensor  # (S,)
     permuted: torch.Tensor  # (permutations, S) scores
     permuted_loss: torch.Tensor  # (permutations, S)
 
     @classmethod
     def empty(cls, n_slices: int, permutations: int, device: torch.device) -> _Scores:
-        table = torch.full((4 + 2 * permutations, n_slices), torch.nan, dtype=torch.float64, device=device)
-        score, loss, low, high = table[:4]
-        return cls(score, loss, low, high, table[4 : 4 + permutations], table[4 + permutations :])
+        table = torch.full((5 + 2 * permutations, n_slices), torch.nan, dtype=torch.float64, device=device)
+        return cls(*table[:5], table[5 : 5 + permutations], table[5 + permutations :])
 
 
 class _Probe:
@@ -211,7 +212,7 @@ class _Probe:
 
     def _fill_part(self, scores: _Scores, slices: torch.Tensor, features: Features, labels: torch.Tensor) -> None:
         true = self._evaluate(features, labels)
-        scores.score[slices], scores.loss[slices] = true.score, true.loss
+        scores.score[slices], scores.loss[slices], scores.n_samples[slices] = true.score, true.loss, len(labels)
         scores.low[slices], scores.high[slices] = self.fits.interval(true, labels)
         for i in range(self.permutations):
             permuted = permuted_within(features.folds, labels, len(slices), self.generator)
@@ -228,7 +229,7 @@ def _result(trace: Trace, probe: _Probe, scores: _Scores, settings: Mapping[str,
     shape = trace.shape[:2]
     means = {"permuted_score": scores.permuted.mean(0), "permuted_cross_entropy": scores.permuted_loss.mean(0)}
     values = {"score": scores.score, "cross_entropy": scores.loss, "low": scores.low, "high": scores.high} | means
-    values["p"] = _pooled_p(scores.score, scores.permuted)
+    values["p"] = _pooled_p(scores)
     return LinearProbe(
         epoch=trace.epoch,
         timestep=trace.timestep,
@@ -240,8 +241,15 @@ def _result(trace: Trace, probe: _Probe, scores: _Scores, settings: Mapping[str,
     )
 
 
-def _pooled_p(scores: torch.Tensor, permuted: torch.Tensor) -> torch.Tensor:  # (S,)
-    """For each score, (1 + the number of permuted scores that reach it) / (1 + their number); NaN for NaN."""
-    pool = permuted[~permuted.isnan()].sort().values
-    below = torch.searchsorted(pool, scores.nan_to_num())
-    return torch.where(scores.isnan(), torch.nan, (1 + len(pool) - below).double() / (1 + len(pool)))
+def _pooled_p(scores: _Scores) -> torch.Tensor:  # (S,)
+    """For each score, (1 + the number of permuted scores that reach it) / (1 + their number); NaN for NaN.
+
+    Scores of fewer samples vary more, so the permuted scores are those of slices with as many samples.
+    """
+    p = torch.full_like(scores.score, torch.nan)
+    for n in scores.n_samples[~scores.n_samples.isnan()].unique():
+        alike = scores.n_samples == n
+        pool = scores.permuted[:, alike].flatten().sort().values
+        below = torch.searchsorted(pool, scores.score[alike])
+        p[alike] = (1 + len(pool) - below).double() / (1 + len(pool))
+    return p
