@@ -75,7 +75,7 @@ def spread(embedding: Any) -> Spread:
     -------
     Spread
         ``variance`` (E,) and its sum ``total``. An epoch with fewer than two nodes with a place has NaN, and does not
-        count.
+        count; without any other epoch the sum is NaN.
 
     Raises
     ------
@@ -98,8 +98,8 @@ def spread(embedding: Any) -> Spread:
     n_epochs, *_, n_components = points.shape
     clouds = points.reshape(n_epochs, -1, n_components)
     variance = np.array([_total_variance(cloud[~np.isnan(cloud).any(1)]) for cloud in clouds])
-    settings = {"n_components": n_components, "ddof": 1}
-    return Spread(embedding.layout.epoch, variance, float(np.nansum(variance)), settings)
+    total = float(np.nansum(variance)) if np.isfinite(variance).any() else np.nan
+    return Spread(embedding.layout.epoch, variance, total, {"n_components": n_components, "ddof": 1})
 
 
 def _total_variance(places: np.ndarray) -> float:  # (n, C)

@@ -9,11 +9,13 @@ from sklearn.manifold import trustworthiness
 import mmphate_gpu as mp
 from mmphate_gpu import Embedding, InputError, InputTypeError, as_trace
 from mmphate_gpu.analysis import neighborhood_preservation, preservation, trust
+from mmphate_gpu.analysis import node_sets as node_sets_module
 from mmphate_gpu.analysis.cloud import Cloud, geodesic_spearman, picture_scale, stress_of
 from mmphate_gpu.analysis.node_sets import node_points, node_sets
 from mmphate_gpu.analysis.rank_quality import rank_quality
 from mmphate_gpu.analysis.refit import disparity
 from mmphate_gpu.slices import SliceLayout
+from mmphate_gpu.trace import stored
 
 
 def walk(shape=(30, 9, 6), seed=0):
@@ -131,10 +133,27 @@ def test_a_trace_on_disk_gives_the_same(tmp_path, masked):
     mask = np.random.default_rng(3).random(values.shape) < 0.9 if masked else None
     trace = as_trace(values, mask=mask)
     mp.save_trace(tmp_path / "t.npz", trace)
-    stored = mp.load_trace(tmp_path / "t.npz", stream=True)
-    assert not isinstance(stored.data, torch.Tensor)
-    first, second = (trust(t, random_picture(240), k=3, n_slices=10, random_state=0).to_dict() for t in (trace, stored))
+    on_disk = mp.load_trace(tmp_path / "t.npz", stream=True)
+    assert not isinstance(on_disk.data, torch.Tensor)
+    options = {"k": 3, "n_slices": 10, "random_state": 0}
+    first, second = (trust(t, random_picture(240), **options).to_dict() for t in (trace, on_disk))
     assert first == second
+
+
+def test_blocks_without_a_chosen_node_are_passed(monkeypatch):
+    """A large trace has more blocks than slices that are asked."""
+    options = {"k": 3, "n_slices": 4, "n_nodes": 20, "random_state": 0}
+    whole = trust(walk(), random_picture(270), **options)
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 60)
+    monkeypatch.setattr(node_sets_module, "GROUP_ELEMENTS", 60)
+    result = trust(walk(), random_picture(270), **options)
+    for name in ("intra", "inter", "trustworthiness", "continuity", "stress_by_epoch", "geodesic_spearman"):
+        np.testing.assert_allclose(getattr(result, name), getattr(whole, name), rtol=1e-12)  # sums in another order
+
+
+def test_a_picture_without_any_place_has_no_measure():
+    result = trust(walk(), np.full((270, 2), np.nan), k=2)
+    assert np.isnan([*result.intra, *result.inter, result.stress, result.geodesic_spearman]).all()
 
 
 def test_points_of_nodes_are_those_of_the_trace():
@@ -278,5 +297,5 @@ def test_a_picture_or_a_fit_of_another_trace_is_refused():
     with pytest.raises(InputError, match=r"embedding has the .* \(15, 2, 9\); accepted: \(30, 1, 9\)"):
         trust(walk(), picture)
     fitted = mp.MMPHATE(n_landmark=30, random_state=0).fit(walk((30, 4, 5)))
-    with pytest.raises(InputError, match="estimator was fitted to 120 nodes; accepted: .* 270 nodes"):
+    with pytest.raises(InputError, match=r"fitted to .* \(30, 1, 4\); accepted: .* \(30, 1, 9\)"):
         trust(walk(), random_picture(270), estimator=fitted)
