@@ -18,6 +18,7 @@ from .entropy import Entropy, entropy
 from .label_information import LabelInformation
 from .means import mean_of_finite
 from .result import Result
+from .seeds import seeded
 
 # With at most this many units, all orders are tried: 7! = 5040.
 _EXACT_UNITS = 7
@@ -126,10 +127,9 @@ def unit_importance(
     """
     check_choice("epochs", epochs, ("mean", "last"))
     permutations = int(check_number("n_permutations", n_permutations, low=1, integer=True))
-    if random_state is not None:
-        check_number("random_state", random_state, low=0, high=2**63 - 1, integer=True)
+    generator = seeded(random_state)
     unit, measures = _measures(embedding, ablation, information, scores, epochs)
-    generator, pairs = np.random.default_rng(random_state), list(itertools.combinations(measures, 2))
+    pairs = list(itertools.combinations(measures, 2))
     tests = [_test(measures[first], measures[second], permutations, generator) for first, second in pairs]
     spearman, p = (np.array(column) for column in zip(*tests, strict=True))
     return UnitImportance(
