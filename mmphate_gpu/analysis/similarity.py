@@ -92,8 +92,8 @@ class _States:
         )
 
 
-Bases = Callable[[slice], torch.Tensor]  # columns that stand for the states of some cells, (b, n, K)
-Score = Callable[[torch.Tensor], torch.Tensor]  # (a, b, K, K) -> (a, b)
+Bases = Callable[[slice], torch.Tensor]  # columns that stand for the states of some cells, (b, n, k)
+Score = Callable[[torch.Tensor], torch.Tensor]  # (cells, cells, k, k) -> (cells, cells)
 
 
 def _of_pairs(states: _States, bases: Bases, score: Score) -> torch.Tensor:  # (cells, cells)

@@ -189,7 +189,7 @@ def subsampling(
         axes = figure.add_axes(place, label=metric)
         open_frame(axes)
         _draw_sizes(axes, result, index, place[2] * figure.get_figwidth())
-    titles_above(figure, places, _titles(result.metrics), 0.2)
+    titles_above(figure, places, _titles(result.metrics), 0.1)
     _draw_curves(figure, result, around.bottom)
     save_figure(figure, path)
     return figure
@@ -221,7 +221,7 @@ def _draw_sizes(axes: Axes, result: SubsampleStudy, index: int, inches: float) -
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, repeats) -> (n,), (n,)
-    """Means and standard deviations over the finite repeats: NaN without one, and 0 as the deviation of a single one."""
+    """Means and standard deviations over the finite repeats. NaN is the mean of none, and 0 the deviation of one."""
     finite = np.isfinite(values)
     n = finite.sum(1)
     means = np.where(finite, values, 0).sum(1) / np.where(n > 0, n, np.nan)

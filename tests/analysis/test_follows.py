@@ -66,7 +66,7 @@ def test_permutations_of_innovations():
     curve, metric = walks(E, seed=4), walks(E, seed=5)
     result = follows(curve, metric, 0, random_state=0)
     pair = innovations(np.stack([curve, metric]))
-    x, y = without_line(pair[:, ~np.isnan(pair).any(0)])
+    x, y = without_line(pair[:, E // 4 :])
     assert result.tested_pearson[0, 0] == pytest.approx(pearsonr(x, y).statistic)
     generator = np.random.default_rng(7)
     null = [abs(pearsonr(x, without_line(generator.permutation(y)[None])[0]).statistic) for _ in range(999)]
