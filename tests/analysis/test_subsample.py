@@ -44,9 +44,9 @@ def test_a_study_is_what_its_parts_say():
     seed = seeds_of(0, 2)[0]
     whole, picture = refitted(trace, SMALL, seed), refitted(trace.subsample(timesteps=steps), SMALL, seed)
     nodes = np.arange(240).reshape(6, 8, 5)[:, steps].ravel()
-    # Of the 4 other units at most half are neighbors, and of the 11 other slices 3.
-    (intra, _), (_, inter) = neighborhood_preservation(trace.subsample(timesteps=steps), picture, (2, 3))
-    expected = [intra, inter, disparity(whole.coordinates[nodes], picture.coordinates)]
+    shares = neighborhood_preservation(trace.subsample(timesteps=steps), picture, [2, 3])
+    # Of 5 units each has at most half of the 4 others as neighbors.
+    expected = [shares[0][0], shares[1][1], disparity(whole.coordinates[nodes], picture.coordinates)]
     np.testing.assert_allclose(result.values[0, 0], expected, rtol=1e-12)
     with pytest.warns(UserWarning, match="fewer than 10 points"):
         curve = entropy(picture, "units", "kde", n_bootstrap=0).values.mean(1)
@@ -113,7 +113,7 @@ def test_the_result_is_a_table_and_a_line():
     frame = result.to_frame()
     assert len(frame) == 2 * 2 * 3 and set(frame["metric"]) == {"inter", "spread", "procrustes"}
     assert frame["value"].tolist() == result.values.ravel().tolist()
-    assert repr(result).startswith("SubsampleStudy(Procrustes disparity to the picture of all units: ")
+    assert repr(result).startswith("SubsampleStudy(Procrustes to the picture of all units by number: 4 at ")
     assert "\n" not in repr(result)
 
 
