@@ -18,8 +18,9 @@ from ..trace import Trace, as_trace
 from .other_methods import DRAWN, N_COMPONENTS, OURS, Work, drawn, in_the_plane, missing, tsne_library
 from .picture_metrics import BETTER, Metric, checked_metrics
 from .progress import Advance, progress
-from .refit import seeds_of, study_estimator
+from .refit import study_estimator
 from .result import Result
+from .seeds import seeds_of
 from .similarity import AXES, similarity
 from .similarity import METHODS as SIMILARITIES
 

@@ -21,8 +21,9 @@ from .node_sets import NodeSets, node_sets
 from .preservation import checked_ks, preserved
 from .progress import progress
 from .rank_quality import rank_quality
-from .refit import disparity, refitted, seeds_of, study_estimator
+from .refit import disparity, refitted, study_estimator
 from .result import Result
+from .seeds import seeds_of
 
 if TYPE_CHECKING:
     from ..estimator import MMPHATE

@@ -6,7 +6,8 @@ import pytest
 import mmphate_gpu as mp
 from mmphate_gpu import InputError, as_trace
 from mmphate_gpu.analysis import entropy, neighborhood_preservation, subsample_study
-from mmphate_gpu.analysis.refit import disparity, refitted, seeds_of
+from mmphate_gpu.analysis.refit import disparity, refitted
+from mmphate_gpu.analysis.seeds import seeds_of
 from mmphate_gpu.analysis.subsample import _draws
 
 SMALL = mp.MMPHATE(n_landmark=30, interslice_knn=10, mds_solver="classic")
@@ -112,7 +113,7 @@ def test_the_result_is_a_table_and_a_line():
     frame = result.to_frame()
     assert len(frame) == 2 * 2 * 3 and set(frame["metric"]) == {"inter", "spread", "procrustes"}
     assert frame["value"].tolist() == result.values.ravel().tolist()
-    assert repr(result).startswith("SubsampleStudy(Procrustes disparity to the picture of all units: ")
+    assert repr(result).startswith("SubsampleStudy(Procrustes to the picture of all units by number: 4 at ")
     assert "\n" not in repr(result)
 
 
