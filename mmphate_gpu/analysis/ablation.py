@@ -17,6 +17,7 @@ from .progress import Advance, progress
 from .readout import Performance, Readout
 from .replaced_runs import ReplacedRuns, with_weights
 from .result import Result, long_columns
+from .seeds import seeded
 from .split_run import Change
 
 REPLACEMENTS = ("zero", "mean", "shuffle")
@@ -275,8 +276,7 @@ class _Plan:
     def __init__(self, replacement: str, repeats: int, random_state: Any, verbose: int, callback: Any) -> None:
         self._name = check_choice("replacement", replacement, REPLACEMENTS)
         self._repeats = int(check_number("repeats", repeats, low=1, integer=True))
-        if random_state is not None:
-            check_number("random_state", random_state, low=0, high=2**63 - 1, integer=True)
+        self._generator = seeded(random_state)
         self._random_state, self._verbose, self._callback = random_state, verbose, callback
 
     @property
@@ -308,8 +308,7 @@ class _Plan:
     def _orders(self, n_samples: int) -> list[Any]:
         if self._name != "shuffle":
             return [None]
-        generator = np.random.default_rng(self._random_state)
-        return [generator.permutation(n_samples) for _ in range(self._repeats)]
+        return [self._generator.permutation(n_samples) for _ in range(self._repeats)]
 
     def _measured(
         self, runs: ReplacedRuns, readout: Readout, where: torch.Tensor, state: str, orders: list[Any], advance: Advance

@@ -16,7 +16,9 @@ from ..runtime.arrays import to_numpy
 from .ablation import UnitAblation
 from .entropy import Entropy, entropy
 from .label_information import LabelInformation
+from .means import mean_of_finite
 from .result import Result
+from .seeds import seeded
 
 # With at most this many units, all orders are tried: 7! = 5040.
 _EXACT_UNITS = 7
@@ -125,10 +127,9 @@ def unit_importance(
     """
     check_choice("epochs", epochs, ("mean", "last"))
     permutations = int(check_number("n_permutations", n_permutations, low=1, integer=True))
-    if random_state is not None:
-        check_number("random_state", random_state, low=0, high=2**63 - 1, integer=True)
+    generator = seeded(random_state)
     unit, measures = _measures(embedding, ablation, information, scores, epochs)
-    generator, pairs = np.random.default_rng(random_state), list(itertools.combinations(measures, 2))
+    pairs = list(itertools.combinations(measures, 2))
     tests = [_test(measures[first], measures[second], permutations, generator) for first, second in pairs]
     spearman, p = (np.array(column) for column in zip(*tests, strict=True))
     return UnitImportance(
@@ -156,7 +157,7 @@ def _measures(
         units["ablation"], measures["ablation"] = ablation.unit, _over_epochs(ablation.loss_change, epochs)
     if information is not None:
         _check_type("information", information, LabelInformation)
-        values = _over_epochs(_mean(information.per_unit, 1), epochs)
+        values = _over_epochs(mean_of_finite(information.per_unit, 1), epochs)
         units["information"], measures["information"] = information.unit, values
     measures |= _others(scores, set(measures))
     if len(measures) < 2:
@@ -219,14 +220,7 @@ def _shown(values: np.ndarray) -> str:
 
 
 def _over_epochs(values: np.ndarray, epochs: str) -> np.ndarray:  # (E, M) -> (M,)
-    return values[-1].copy() if epochs == "last" else _mean(values, 0)
-
-
-def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of the values that are not NaN; NaN without any."""
-    present = ~np.isnan(values)
-    count = present.sum(axis)
-    return np.where(count > 0, np.where(present, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
+    return values[-1].copy() if epochs == "last" else mean_of_finite(values, 0)
 
 
 def _test(

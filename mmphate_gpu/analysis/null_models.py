@@ -15,8 +15,9 @@ from ..stages import Callback
 from ..trace import Trace, as_trace
 from .picture_metrics import METRICS, Metric, Metrics, checked_metrics
 from .progress import progress
-from .refit import refitted, seeds_of, study_estimator
+from .refit import refitted, study_estimator
 from .result import Result
+from .seeds import seeds_of
 from .shuffles import NULLS, null_fault, shuffled
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..trace import Trace
 from .communities import unit_communities
 from .entropy import entropy
+from .means import mean_of_finite
 from .node_distances import (
     NodeDistances,
     geodesic_spearman,
@@ -81,13 +82,12 @@ def _spread(picture: Picture) -> tuple[float, ...]:
     """The variance within epochs as a share of that of all nodes."""
     places = picture.embedding.coordinates
     total = np.nanvar(places, axis=0, ddof=1).sum()
-    variance = spread(picture.embedding).variance
-    return (float(np.nanmean(variance) / total) if total > 0 and np.isfinite(variance).any() else float("nan"),)
+    variance = mean_of_finite(spread(picture.embedding).variance, 0)
+    return (float(variance / total) if total > 0 else float("nan"),)
 
 
 def _entropy(picture: Picture) -> tuple[float, ...]:
-    curve = entropy_curve(picture.embedding)
-    return (float(np.nanmean(curve)) if np.isfinite(curve).any() else float("nan"),)
+    return (float(mean_of_finite(entropy_curve(picture.embedding), 0)),)
 
 
 def entropy_curve(embedding: Embedding) -> np.ndarray:  # (E,)
@@ -97,8 +97,7 @@ def entropy_curve(embedding: Embedding) -> np.ndarray:  # (E,)
     """
     with quiet():  # of few units
         values = entropy(embedding, over="units", estimator="kde", n_bootstrap=0).values
-    counts = np.isfinite(values).sum(1)
-    return np.divide(np.nansum(values, 1), counts, out=np.full(len(values), np.nan), where=counts > 0)
+    return mean_of_finite(values, 1)
 
 
 def _silhouette(picture: Picture) -> tuple[float, ...]:

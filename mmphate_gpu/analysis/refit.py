@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding import Embedding
-from ..errors import InputTypeError, check_number
+from ..errors import InputTypeError
 from ..trace import Trace
 
 if TYPE_CHECKING:
@@ -48,13 +48,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
-
-
-def seeds_of(random_state: int | None, n: int) -> list[int]:
-    """``n`` seeds that follow from ``random_state``, which is checked."""
-    if random_state is not None:
-        check_number("random_state", random_state, low=0, high=2**63 - 1, integer=True)
-    return np.random.default_rng(random_state).integers(2**31, size=n).tolist()
 
 
 def disparity(first: np.ndarray, second: np.ndarray) -> float:  # (n, C), (n, C)

@@ -15,8 +15,9 @@ from ..stages import Callback
 from ..trace import Trace, as_trace
 from .picture_metrics import Metric, Metrics, checked_metrics, entropy_curve
 from .progress import progress
-from .refit import disparity, refitted, seeds_of, study_estimator
+from .refit import disparity, refitted, study_estimator
 from .result import Result, long_columns
+from .seeds import seeds_of
 
 if TYPE_CHECKING:
     from ..estimator import MMPHATE

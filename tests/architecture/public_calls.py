@@ -51,7 +51,14 @@ def _trusted() -> list[Any]:
     nulls = mp.analysis.null_models(WIDE, metrics=("inter", "stress"), repeats=1, estimator=small, random_state=0)
     study = mp.analysis.subsample_study(WIDE, "epochs", (0.9,), 1, k=3, estimator=small, random_state=0)
     measures = [trust.trustworthiness, trust.geodesic_spearman, trust.stress_by_epoch, trust.seed_procrustes]
-    return [*measures, nulls.data, nulls.null, study.values, study.curves]
+    return [*measures, nulls.data, nulls.null, study.values, study.curves, _drawn(plots.subsampling(study))]
+
+
+def _others() -> list[Any]:
+    small = mp.MMPHATE(**FIT, mds_solver="classic")
+    methods = ("pca", "isomap", "m_phate_per_step", "cka", "svcca")
+    result = mp.analysis.baselines(WIDE, methods, k=3, estimator=small, random_state=0)
+    return [*result.coordinates.values(), result.table, *result.similarity.values(), _drawn(plots.heatmap(result))]
 
 
 def _joined() -> list[Any]:
@@ -178,6 +185,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "masked": _masked,
     "joined": _joined,
     "trust": _trusted,
+    "baselines": _others,
     "affinity sparse": lambda: _affinity("sparse"),
     "affinity tiles": lambda: _affinity("tiles"),
     "affinity lazy": lambda: _affinity("lazy"),

@@ -110,6 +110,13 @@ def results(embedding: Embedding) -> None:
     assert_type(nulls, analysis.NullModels)
     study = analysis.subsample_study(coordinates, over="samples", rates=[0.5], metrics=["inter"])
     assert_type(study, analysis.SubsampleStudy)
+    assert_type(plots.null_models(nulls, path="nulls.png"), Figure)
+    assert_type(plots.subsampling(study, figsize=(3.35, 4.5)), Figure)
+    others = analysis.baselines(coordinates, ["pca", "cka"], embedding=embedding, metrics=["inter"], random_state=0)
+    assert_type(others, analysis.Baselines)
+    assert_type(others.best("inter"), list[str])
+    assert_type(others.similarity["cka of epochs"], np.ndarray)
+    assert_type(plots.baselines(others, color_by="timestep"), Figure)
 
 
 def units(embedding: Embedding, trace: Trace) -> None:
