@@ -179,7 +179,8 @@ class _Scores:
     @classmethod
     def empty(cls, n_slices: int, permutations: int, device: torch.device) -> _Scores:
         table = torch.full((5 + 2 * permutations, n_slices), torch.nan, dtype=torch.float64, device=device)
-        return cls(*table[:5], table[5 : 5 + permutations], table[5 + permutations :])
+        score, loss, low, high, n_samples = table[:5]
+        return cls(score, loss, low, high, n_samples, table[5 : 5 + permutations], table[5 + permutations :])
 
 
 class _Probe:
