@@ -60,6 +60,7 @@ def measured(name: str) -> dict[str, Any]:
     if name == FULL:
         results |= compared(trace, result, seed)
     entry = {what: summary_of(value) for what, value in results.items()}
+    entry["trust"]["largest_island"] = float(max(results["trust"].island_shares))
     return entry | {"t": op.t_, "stress": op.stress_, "seconds": time.perf_counter() - started}
 
 

@@ -28,12 +28,16 @@ DRAWN_SEED = 0
 
 
 class Network(NamedTuple):
-    """A trained network, with the digits that it has seen and its embedding."""
+    """A trained network, with the digits that it has seen and the fit of its trace."""
 
     name: str
     data: Digits
     training: Training
-    embedding: Embedding
+    fit: MMPHATE
+
+    @property
+    def embedding(self) -> Embedding:
+        return self.fit.result_
 
     @property
     def cell(self) -> str:
@@ -56,7 +60,7 @@ def network(name: str) -> Network:
     cell, _, seed = name.partition("-")
     data = digits(int(seed), n_probe=N_PROBE)
     training = train(data, epochs=EPOCHS, seed=int(seed), cell=cell)
-    return Network(name, data, training, estimator(int(seed)).fit(training.trace).result_)
+    return Network(name, data, training, estimator(int(seed)).fit(training.trace))
 
 
 # ---------------------------------------------------------------- what is measured
@@ -104,10 +108,10 @@ def importance(n: Network, inter: Any, information: Any) -> dict[str, Any]:
 
 def judged(n: Network) -> dict[str, Any]:
     """Communities of units, trust, null models, fewer time steps, and other methods."""
-    trace, seed, fit = n.training.trace, n.seed, estimator(n.seed)
+    trace, seed, fit = n.training.trace, n.seed, n.fit
     measured: dict[str, Any] = {
         "communities": analysis.unit_communities(n.embedding, epoch="each", random_state=seed),
-        "trust": analysis.trust(trace, n.embedding, random_state=seed),
+        "trust": analysis.trust(trace, n.embedding, estimator=fit, random_state=seed),
         "steps": analysis.subsample_study(
             trace, over="timesteps", sizes=TIMESTEPS, repeats=REPEATS, estimator=fit, random_state=seed
         ),
@@ -133,8 +137,11 @@ def measured(name: str) -> dict[str, Any]:
     results = entropies(n) | labels(n)
     results |= importance(n, results["inter"], results["information"]) | judged(n)
     useful = analysis.compression_kind(results["phases"], results["probe"])
-    metrics = {metric: values for metric, values in n.training.trace.metrics.items()}
+    metrics = dict(n.training.trace.metrics)
     entry = {what: summary_of(result) for what, result in (results | {"useful": useful}).items()}
+    # The entropies of the single units, and the islands, may be too many to keep.
+    entry["trust"]["largest_island"] = float(max(results["trust"].island_shares))
+    entry["inter"]["mean"] = results["inter"].values.mean(1)
     return entry | {"metrics": metrics, "seconds": time.perf_counter() - started}
 
 

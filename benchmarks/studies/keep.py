@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from mmphate_gpu.runtime.atomic import whole_file
 
 FOLDER = ROOT / "docs" / "findings"
 DIGITS = 4  # significant digits: more would be noise
-MOST_NUMBERS = 2_000  # an array with more is left out: a study keeps what its page shows
-EXCLUDED = {"coords", "coordinates", "layout"}
+MOST_NUMBERS = 500  # an array with more is left out: a study keeps what its page shows
+EXCLUDED = {"coords", "coordinates", "layout", "loss", "accuracy", "permuted_low", "permuted_high", "replicates"}
 
 
 def kept(study: str, name: str, entry: dict[str, Any]) -> None:
@@ -63,6 +64,4 @@ def rounded(value: Any) -> Any:
 
 def _compact(text: str) -> str:
     """JSON text with every list of numbers in one line."""
-    import re
-
     return re.sub(r"\[[^\[\]{}]*\]", lambda match: re.sub(r"\s+", " ", match[0]), text)

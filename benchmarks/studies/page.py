@@ -55,7 +55,7 @@ def of_seed(entries: Entries, seed: int = 0) -> Iterator[tuple[str, Mapping[str,
 # The mean over time steps (or units) of each measure, a number for each epoch.
 CURVES: dict[str, Callable[[Mapping[str, Any]], np.ndarray]] = {
     "intra-step entropy of the picture": lambda e: array(e["intra"]["values"]).mean(1),
-    "inter-step entropy of the picture": lambda e: array(e["inter"]["values"]).mean(1),
+    "inter-step entropy of the picture": lambda e: array(e["inter"]["mean"]),
     "intra-step entropy of the states": lambda e: array(e["states"]["values"]).mean(1),
     "score of the linear probe": lambda e: array(e["probe"]["score"]).mean(1),
     "information of single units": lambda e: array(e["information"]["mean"]).mean(1),
@@ -77,8 +77,8 @@ def agreement(entries: Entries) -> tuple[Line, list[Line]]:
     return ("curve over epochs", "same cell, other seed", "other cell", "held-out accuracy"), lines
 
 
-def _rank(one: np.ndarray, other: np.ndarray) -> float:
-    return float(spearmanr(one, other, nan_policy="omit").statistic)
+def _rank(first: np.ndarray, second: np.ndarray) -> float:
+    return float(spearmanr(first, second, nan_policy="omit").statistic)
 
 
 def _span(values: Sequence[float]) -> str:
@@ -137,8 +137,8 @@ def importance(entries: Entries) -> tuple[Line, list[Line]]:
     pairs = [tuple(pair) for pair in next(iter(entries.values()))["importance"]["pairs"]]
     lines = []
     for name, entry in entries.items():
-        found = entry["importance"]
-        values = zip(found["spearman"], found["p"], strict=True)
+        result = entry["importance"]
+        values = zip(result["spearman"], result["p"], strict=True)
         lines.append((name, *(f"{signed(rho)} (p {p:.3f})" for rho, p in values)))
     return ("run", *(" and ".join(pair) for pair in pairs)), lines
 
@@ -186,9 +186,9 @@ def nulls(entries: Entries) -> tuple[Line, list[Line]]:
             continue
         metrics = result["metrics"]
         lines.append((name, "data", *(plain(value, 3) for value in array(result["data"]))))
-        for kind, null, p in zip(result["kinds"], array(result["null"]), array(result["p"]), strict=True):
+        for shuffle, null, p in zip(result["kinds"], array(result["null"]), array(result["p"]), strict=True):
             texts = (f"{m:.3f} (p {value:.2f})" for m, value in zip(np.median(null, 0), p, strict=True))
-            lines.append((name, f"shuffled {kind}" if kind != "phase" else "random phases", *texts))
+            lines.append((name, f"shuffled {shuffle}" if shuffle != "phase" else "random phases", *texts))
     return ("run", "trace", *metrics), lines
 
 
@@ -208,11 +208,9 @@ def trust(entries: Entries) -> tuple[Line, list[Line]]:
     for name, entry in entries.items():
         result = entry["trust"]
         islands = result["islands"]
-        shares = result["island_shares"]
-        largest = "" if not shares else plain(max(shares))
         kept = " / ".join(plain(value) for value in result["inter"])
         spearman = plain(result["geodesic_spearman"])
-        lines.append((name, kept, spearman, plain(result["stress"]), "" if islands is None else str(islands), largest))
+        lines.append((name, kept, spearman, plain(result["stress"]), str(islands), plain(result["largest_island"])))
     kept = "slices kept of " + " / ".join(map(str, result["preservation_k"])) if lines else ""
     return ("run", kept, "geodesic Spearman", "stress", "islands", "share of the largest"), lines
 

@@ -17,6 +17,7 @@ from .progress import Advance, progress
 from .readout import Performance, Readout
 from .replaced_runs import ReplacedRuns, with_weights
 from .result import Result, long_columns
+from .seeds import seeded
 from .split_run import Change
 
 REPLACEMENTS = ("zero", "mean", "shuffle")
@@ -59,7 +60,8 @@ class TimestepAblation(_Ablation):
     Attributes
     ----------
     epoch, timestep : (E,) and (T,), the labels of the axes.
-    loss, accuracy : (E, T), with the state of that time step replaced. Accuracy is NaN for real targets.
+    loss, accuracy : (E, T), with the state of that time step replaced. The default loss is in nats for classes.
+        Accuracy is a share from 0 to 1, and NaN for real targets.
     loss_change, accuracy_change : (E, T), the same minus the values of the intact run.
     base_loss, base_accuracy : (E,), of the intact run.
     replacement : "zero", "mean" or "shuffle".
@@ -78,7 +80,8 @@ class UnitAblation(_Ablation):
     Attributes
     ----------
     epoch, unit : (E,) and (M,), the labels of the axes.
-    loss, accuracy : (E, M), with that unit replaced. Accuracy is NaN for real targets.
+    loss, accuracy : (E, M), with that unit replaced. The default loss is in nats for classes. Accuracy is a share from
+        0 to 1, and NaN for real targets.
     loss_change, accuracy_change : (E, M), the same minus the values of the intact run.
     base_loss, base_accuracy : (E,), of the intact run.
     replacement : "zero", "mean" or "shuffle".
@@ -112,10 +115,10 @@ def ablate_timesteps(
 ) -> TimestepAblation:
     """How much loss and accuracy change if the state of a recurrent layer at one time step is replaced.
 
-    The run is split at time step t. Up to t it is the run of the model. The state at t of all units is replaced, in the
-    output of the layer and in what the next time step starts from, and the run goes on from there. The rest of the
-    model runs as it is. This is exact (to rounding) for `torch.nn.RNN`, `LSTM` and `GRU`. It is this library's own
-    definition.
+    The run is split at time step t. The states before t are those of the intact run. The state of all units at t is
+    replaced, in the output of the layer and in what the next time step starts from, and the run goes on from there. The
+    rest of the model runs unchanged. The result is exact (to rounding) for `torch.nn.RNN`, `LSTM` and `GRU`. This
+    measure is this library's own definition.
 
     Parameters
     ----------
@@ -124,19 +127,20 @@ def ablate_timesteps(
     layer : str
         The dotted name of an nn.RNN, nn.LSTM or nn.GRU that runs once in a forward, through T time steps.
     probe : tensor, array, tuple, dict, or DataLoader or list of such batches
-        The inputs of P samples, as `Recorder` takes them. Means and shuffles are over the samples of all batches.
+        The inputs of P samples, in the forms that `Recorder` takes. Means and shuffles are over the samples of all
+        batches.
     labels : (P,) integers or real numbers
-        Classes, numbered as the model's outputs, or real targets.
+        Classes, with the numbers of the model's outputs, or real targets.
     target : {"auto", "classes", "real"}
         What the labels are. "auto" takes them for classes, unless one of them has a fraction.
     replacement : {"zero", "mean", "shuffle"}
         What the state is replaced by: zeros; its mean over the samples at that time step; or the states of the samples
         in another order.
     state : {"both", "h", "c"}
-        Which state of an LSTM. The default is the hidden and the cell state. Then the run goes on without what the
-        layer knew of the sample, as it does in an RNN and a GRU. With "h", the cell state still carries that on.
+        Which state of an LSTM. "both" replaces the hidden and the cell state. Then the run goes on without what the
+        layer held of the sample, as it does in an RNN and a GRU. With "h", the cell state still carries it on.
     depth : int
-        Which layer of a stack; from the end if negative. The other direction of a bidirectional layer is replaced at
+        Which layer of a stack; from the end if negative. The second direction of a bidirectional layer is replaced at
         the same time step, and goes on to the earlier time steps.
     timesteps : slice or rising indices, optional
         Which time steps; all by default.
@@ -152,9 +156,9 @@ def ablate_timesteps(
         Number of random orders, over which "shuffle" is averaged. They are the same for all epochs and time steps.
     random_state : int, optional
         Seed of the orders.
-    verbose : int
-        Whether to draw a bar of progress on stderr.
-    callback : function of (stage, done, total), optional
+    verbose : int or bool
+        Whether to draw a progress bar on stderr.
+    callback : callable(stage, done, total), optional
         Called after each variant of the run.
 
     Raises
@@ -165,7 +169,7 @@ def ablate_timesteps(
 
     Notes
     -----
-    E T forwards of the model, and O(E T^2 P M^2) for the runs that go on. "shuffle" takes ``repeats`` times as long.
+    E T forwards of the model, and O(E T^2 P M^2) time for the runs from t on; ``repeats`` times as much for "shuffle".
     The runs take about 200 MB, or some copies of the layer's states if these are larger. A model that carries a state
     from one forward to the next starts each of them from its present state. A state that is replaced by itself changes
     nothing, exactly.
@@ -219,9 +223,9 @@ def ablate_units(
     """How much loss and accuracy change if one unit of a recurrent layer is replaced at all time steps.
 
     The hidden state of the unit is replaced after every time step, so the run goes on with the changed unit. "mean" and
-    "shuffle" are those of the intact run at each time step; a shuffled unit has its whole path from another sample. The
-    cell state of the unit in an LSTM then acts on nothing, so it is not replaced (with ``proj_size`` the units are the
-    projected ones). It is this library's own definition.
+    "shuffle" take the states of the intact run at each time step; a shuffled unit has its whole path from another
+    sample. The cell state of an LSTM acts on the rest of the model only through the hidden state, so it is not replaced
+    (with ``proj_size`` the units are the projected ones). This measure is this library's own definition.
 
     Parameters
     ----------
@@ -239,8 +243,8 @@ def ablate_units(
 
     Notes
     -----
-    E M forwards of the model, and O(E T P M^3) for the runs with replaced units; memory as for `ablate_timesteps`. A
-    unit that is replaced by itself, such as a dead unit by zero, changes nothing, exactly.
+    E M forwards of the model, and O(E T P M^3) time for the runs with replaced units; memory as for `ablate_timesteps`.
+    A unit that is replaced by itself, such as a dead unit by zero, changes nothing, exactly.
 
     Examples
     --------
@@ -267,13 +271,12 @@ def ablate_units(
 
 
 class _Plan:
-    """By what states are replaced, and who hears of the progress."""
+    """What replaces the states, and how progress is shown."""
 
     def __init__(self, replacement: str, repeats: int, random_state: Any, verbose: int, callback: Any) -> None:
         self._name = check_choice("replacement", replacement, REPLACEMENTS)
         self._repeats = int(check_number("repeats", repeats, low=1, integer=True))
-        if random_state is not None:
-            check_number("random_state", random_state, low=0, high=2**63 - 1, integer=True)
+        self._generator = seeded(random_state)
         self._random_state, self._verbose, self._callback = random_state, verbose, callback
 
     @property
@@ -305,8 +308,7 @@ class _Plan:
     def _orders(self, n_samples: int) -> list[Any]:
         if self._name != "shuffle":
             return [None]
-        generator = np.random.default_rng(self._random_state)
-        return [generator.permutation(n_samples) for _ in range(self._repeats)]
+        return [self._generator.permutation(n_samples) for _ in range(self._repeats)]
 
     def _measured(
         self, runs: ReplacedRuns, readout: Readout, where: torch.Tensor, state: str, orders: list[Any], advance: Advance

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..embedding import Embedding
-from ..errors import InputError, InputTypeError, check_choice, check_number
+from ..errors import InputError, InputTypeError, check_choice, check_number, warn_caller
 from ..runtime.isolation import isolated
 from ..slices import SliceLayout
 from ..stages import Callback
 from ..trace import Trace, as_trace
-from .node_sets import node_points
-from .picture_metrics import checked_metrics
-from .progress import progress
-from .refit import refitted, seeds_of, study_estimator
+from .other_methods import DRAWN, N_COMPONENTS, OURS, Work, drawn, in_the_plane, missing, tsne_library
+from .picture_metrics import BETTER, Metric, checked_metrics
+from .progress import Advance, progress
+from .refit import study_estimator
 from .result import Result
+from .seeds import seeds_of
 from .similarity import AXES, similarity
 from .similarity import METHODS as SIMILARITIES
 
 if TYPE_CHECKING:
     from ..estimator import MMPHATE
-
-OURS = "mm_phate"
-_N_COMPONENTS = 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,15 +41,25 @@ class Baselines(Result):
     similarity: dict[str, np.ndarray]  # "cka of epochs" (E, E), "cka of timesteps" (T, T), ...
     settings: Mapping[str, Any]
 
+    def best(self, metric: str, digits: int = 2) -> list[str]:
+        """The methods with the best value of ``metric``, rounded to ``digits``; none if no value is better.
+
+        "entropy", "spread", "silhouette" and functions of the user describe a picture and do not judge it.
+        """
+        values = BETTER.get(metric, np.nan) * self.table[:, self.metrics.index(metric)]
+        if not np.isfinite(values).any():
+            return []
+        texts = [f"{value:.{digits}f}" for value in values]
+        return [name for name, text in zip(self.methods, texts, strict=True) if text == texts[np.nanargmax(values)]]
+
     def _columns(self) -> dict[str, np.ndarray]:
         values = {name: self.table[:, i] for i, name in enumerate(self.metrics)}
         return {"method": np.array(self.methods), **values, "seconds": self.seconds}
 
     def _summary(self) -> str:
-        if not self.methods:
-            return f"similarities: {', '.join(self.similarity)}"
-        best = ((name, self.methods[int(np.nanargmax(self.table[:, i]))]) for i, name in enumerate(self.metrics))
-        return "; ".join(f"best {name}: {method}" for name, method in best if name in ("intra", "inter"))
+        best = [(metric, self.best(metric)) for metric in self.metrics]
+        texts = (f"best {metric}: {' and '.join(names)}" for metric, names in best if names)
+        return "; ".join([f"{len(self.methods)} methods", *texts])
 
 
 @isolated()
@@ -63,7 +69,13 @@ def baselines(
     *,
     embedding: Embedding | None = None,
     estimator: MMPHATE | None = None,
-    metrics: Sequence[str] = ("intra", "inter", "trustworthiness", "continuity", "geodesic_spearman"),
+    metrics: Sequence[str] | Mapping[str, Metric] = (
+        "intra",
+        "inter",
+        "trustworthiness",
+        "continuity",
+        "geodesic_spearman",
+    ),
     k: int = 10,
     max_nodes: int = 5000,
     random_state: int | None = None,
@@ -73,7 +85,7 @@ def baselines(
     """Draw a trace by other methods, and measure what each picture keeps of it.
 
     The methods see the nodes as points: the samples of each node, z-scored. They do not know which nodes are of one
-    unit or of one slice.
+    unit or of one slice. All pictures have two components.
 
     Parameters
     ----------
@@ -81,22 +93,24 @@ def baselines(
         S slices, M units and P samples.
     methods : sequence of str
         "pca"; "tsne" by openTSNE, or without it by scikit-learn; "umap" by umap-learn; "isomap" by scikit-learn;
-        "m_phate_per_step", an embedding of each time step by itself, each rotated, shifted and scaled onto the step
+        "m_phate_per_step", an embedding of each time step by itself, each moved, rotated and scaled to that of the step
         before; "cka" and "svcca", which draw nothing but compare epochs and time steps.
     embedding : Embedding, optional
-        The picture by MM-PHATE to compare with; None fits ``estimator``.
+        The picture by MM-PHATE to compare with, of which the first two components count; None fits ``estimator``.
     estimator : MMPHATE, optional
-        Its settings are those of "m_phate_per_step" and of the fit; by default, 1,000 landmarks.
-    metrics : sequence of str
-        Columns of the table: names in ``picture_metrics.METRICS`` (see `null_models`).
+        Its settings are those of "m_phate_per_step" and of the fit; by default, `MMPHATE` with 1,000 landmarks.
+    metrics : sequence of names, or a mapping from names to functions (trace, embedding) -> number
+        Columns of the table; `null_models` says what the names mean.
     k : int
         Number of neighbors of these metrics.
     max_nodes : int
         "isomap" is computed for at most so many nodes, drawn at random, and places the others between them.
     random_state : int, optional
         Seed of all methods.
-    verbose, callback
-        A progress bar, and a function called after each method.
+    verbose : int
+        Whether to draw a progress bar on stderr.
+    callback : callable(stage, done, total), optional
+        Called after each method.
 
     Returns
     -------
@@ -105,7 +119,7 @@ def baselines(
     Warns
     -----
     UserWarning
-        "umap" is left out, because umap-learn is not installed.
+        "umap" is left out, because umap-learn is not installed, or "m_phate_per_step", because there is one epoch.
 
     Raises
     ------
@@ -115,7 +129,8 @@ def baselines(
     Notes
     -----
     A comparison of this library's own making; MM-PHATE's authors compare with PCA, t-SNE, Isomap and M-PHATE. t-SNE and
-    UMAP take minutes for 50,000 nodes. Memory: the points of all nodes, 8 N P bytes, a few times over.
+    UMAP take minutes for 50,000 nodes. ``seconds`` count the load of a library, and what it compiles, at its first
+    call. Memory: the points of all nodes, 8 N P bytes, a few times over. A stored trace is loaded.
 
     Examples
     --------
@@ -125,167 +140,80 @@ def baselines(
     (['mm_phate', 'pca'], (120, 2), ['cka of epochs', 'cka of timesteps'])
     """
     trace = as_trace(trace)
-    _check(trace, embedding, methods)
+    names = _checked_methods(methods, trace)
+    ready = _checked_embedding(embedding, trace)
     check_number("max_nodes", max_nodes, low=10, integer=True)
     measures = checked_metrics(metrics, k)
-    model = study_estimator(estimator)
     (seed,) = seeds_of(random_state, 1)
-    work = _Work(trace, model, seed, int(max_nodes))
-    drawn = [name for name in dict.fromkeys(methods) if name in DRAWN and _installed(name)]
-    compared = [name for name in dict.fromkeys(methods) if name in SIMILARITIES]
+    work = Work(trace, _of_the_plane(estimator), seed, int(max_nodes))
+    with progress(1 + len(names), verbose, callback, "baselines") as advance:
+        pictures, seconds = _pictures([OURS, *(name for name in names if name in DRAWN)], work, ready, advance)
+        alike = _similarities([name for name in names if name in SIMILARITIES], trace, advance)
     layout = SliceLayout(trace.epoch, trace.timestep, trace.unit)
-    pictures: dict[str, Embedding] = {}
-    seconds: list[float] = []
-    with progress(1 + len(drawn) + len(compared), verbose, callback, "baselines") as advance:
-        for name in (OURS, *drawn):
-            started = time.perf_counter()
-            ready = embedding if name == OURS else None
-            pictures[name] = ready or Embedding(DRAWN[name](work), layout)
-            seconds.append(time.perf_counter() - started if ready is None else float("nan"))
-            advance()
-        alike: dict[str, np.ndarray] = {}
-        for name in compared:
-            alike |= {f"{name} of {axis}": similarity(trace, name, axis) for axis in AXES}
-            advance()
     return Baselines(
         methods=list(pictures),
-        coordinates={name: picture.coordinates[:, :_N_COMPONENTS] for name, picture in pictures.items()},
+        coordinates=pictures,
         layout=layout,
         metrics=measures.names,
-        table=np.stack([measures(trace, picture, seed) for picture in pictures.values()]),
-        seconds=np.array(seconds),
+        table=np.stack([measures(trace, Embedding(picture, layout), seed) for picture in pictures.values()]),
+        seconds=seconds,
         similarity=alike,
-        settings={"k": k, "max_nodes": max_nodes, "random_state": random_state, "tsne": _tsne_library()},
+        settings={"k": k, "max_nodes": max_nodes, "random_state": random_state, "tsne": tsne_library()},
     )
 
 
-def _check(trace: Trace, embedding: Any, methods: Any) -> None:
+def _checked_methods(methods: Any, trace: Trace) -> list[str]:
+    """The methods without those that cannot work here, of which a warning says why."""
     if isinstance(methods, str) or not isinstance(methods, Sequence):
         raise InputTypeError(f"methods={methods!r}; accepted: a sequence of names")
-    for name in methods:
-        check_choice("methods", name, (*(name for name in DRAWN if name != OURS), *SIMILARITIES))
+    names = dict.fromkeys(check_choice("methods", name, (*DRAWN, *SIMILARITIES)) for name in methods)
     if trace.mask is not None:
         raise InputError("the trace is masked; accepted: a trace without missing samples, which other methods need")
-    if embedding is not None and not isinstance(embedding, Embedding):
+    faults = {name: missing(name, trace) for name in names}
+    for name, fault in faults.items():
+        if fault is not None:
+            warn_caller(f"methods: {name!r} is left out, because {fault}")
+    return [name for name, fault in faults.items() if fault is None]
+
+
+def _checked_embedding(embedding: Any, trace: Trace) -> np.ndarray | None:  # (N, 2)
+    if embedding is None:
+        return None
+    if not isinstance(embedding, Embedding):
         raise InputTypeError(f"embedding is a {type(embedding).__name__}; accepted: an Embedding, or None")
-    if embedding is not None and embedding.layout.shape != trace.shape[:3]:
+    if embedding.layout.shape != trace.shape[:3]:
         raise InputError(
             f"embedding has the layout {embedding.layout.shape}; accepted: {trace.shape[:3]}, as the trace"
         )
+    return in_the_plane(embedding.coordinates)
 
 
-# ---------------------------------------------------------------- the methods
+def _of_the_plane(estimator: MMPHATE | None) -> MMPHATE:
+    model = study_estimator(estimator)
+    return type(model)(**model.get_params(deep=False) | {"n_components": N_COMPONENTS})
 
 
-@dataclass(frozen=True)
-class _Work:
-    trace: Trace
-    estimator: MMPHATE
-    seed: int
-    max_nodes: int
-
-    def points(self) -> np.ndarray:  # (N, P)
-        return node_points(self.trace, np.arange(self.trace.n_nodes)).cpu().numpy()
-
-
-def _mm_phate(work: _Work) -> np.ndarray:
-    return refitted(work.trace, work.estimator, work.seed).coordinates
-
-
-def _pca(work: _Work) -> np.ndarray:
-    from sklearn.decomposition import PCA
-
-    points = work.points()
-    found = PCA(min(_N_COMPONENTS, *points.shape), random_state=work.seed).fit_transform(points)
-    return np.pad(found, ((0, 0), (0, _N_COMPONENTS - found.shape[1])))
+def _pictures(
+    names: list[str], work: Work, ready: np.ndarray | None, advance: Advance
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The picture of each method, and its seconds; ``ready`` is that of MM-PHATE, if it was passed in."""
+    pictures: dict[str, np.ndarray] = {}
+    seconds = []
+    for name in names:
+        started = time.perf_counter()
+        if name == OURS and ready is not None:
+            pictures[name] = ready
+            seconds.append(np.nan)
+        else:
+            pictures[name] = drawn(name, work)
+            seconds.append(time.perf_counter() - started)
+        advance()
+    return pictures, np.array(seconds)
 
 
-def _tsne(work: _Work) -> np.ndarray:
-    points = work.points()
-    perplexity = min(30.0, (len(points) - 1) / 3)
-    options: dict[str, Any] = {"perplexity": perplexity, "random_state": work.seed, "n_jobs": -1}
-    with _silent():
-        if _tsne_library() == "openTSNE":
-            from openTSNE import TSNE
-
-            return np.asarray(TSNE(**options).fit(points), dtype=float)
-        from sklearn.manifold import TSNE as OtherTSNE
-
-        return OtherTSNE(_N_COMPONENTS, **options).fit_transform(points).astype(float)
-
-
-def _umap(work: _Work) -> np.ndarray:
-    from umap import UMAP
-
-    points = work.points()
-    with _silent():
-        model = UMAP(n_neighbors=min(15, len(points) - 1), n_components=_N_COMPONENTS, random_state=work.seed)
-        return np.asarray(model.fit_transform(points), dtype=float)
-
-
-def _isomap(work: _Work) -> np.ndarray:
-    from sklearn.manifold import Isomap
-
-    points = work.points()
-    chosen = np.random.default_rng(work.seed).permutation(len(points))[: work.max_nodes]
-    with _silent():
-        model = Isomap(n_neighbors=min(15, len(chosen) - 1), n_components=_N_COMPONENTS).fit(points[chosen])
-        return np.asarray(model.transform(points), dtype=float)
-
-
-def _m_phate_per_step(work: _Work) -> np.ndarray:
-    trace = work.trace
-    if trace.n_epochs < 2:
-        raise InputError(f"m_phate_per_step needs 2 epochs; the trace has {trace.n_epochs}")
-    places = np.empty((*trace.shape[:3], _N_COMPONENTS))
-    for step in range(trace.n_timesteps):
-        result = refitted(trace.subsample(timesteps=[step]), work.estimator, work.seed)
-        points = result.coordinates[:, :_N_COMPONENTS].reshape(trace.n_epochs, trace.n_units, -1)
-        places[:, step] = points if step == 0 else _onto(points, places[:, step - 1])
-    return places.reshape(-1, _N_COMPONENTS)
-
-
-def _onto(points: np.ndarray, target: np.ndarray) -> np.ndarray:  # (E, M, C), (E, M, C)
-    """``points`` rotated, scaled and shifted onto ``target``."""
-    from scipy.linalg import orthogonal_procrustes
-
-    middle, aim = (array.reshape(-1, _N_COMPONENTS).mean(0) for array in (points, target))
-    shifted, wanted = (points - middle).reshape(-1, _N_COMPONENTS), (target - aim).reshape(-1, _N_COMPONENTS)
-    rotation, overlap = orthogonal_procrustes(shifted, wanted)
-    size = float((shifted**2).sum())
-    return (points - middle) @ rotation * (overlap / size if size > 0 else 1.0) + aim
-
-
-DRAWN: dict[str, Callable[[_Work], np.ndarray]] = {
-    OURS: _mm_phate,
-    "pca": _pca,
-    "tsne": _tsne,
-    "umap": _umap,
-    "isomap": _isomap,
-    "m_phate_per_step": _m_phate_per_step,
-}
-
-
-def _tsne_library() -> str:
-    from importlib.util import find_spec
-
-    return "openTSNE" if find_spec("openTSNE") else "scikit-learn"
-
-
-def _installed(name: str) -> bool:
-    from importlib.util import find_spec
-
-    from ..errors import warn_caller
-
-    if name == "umap" and find_spec("umap") is None:
-        warn_caller("methods: 'umap' is left out, because umap-learn is not installed; run: pip install umap-learn")
-        return False
-    return True
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without the warnings of other libraries: of versions, threads, and graphs that fall apart."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _similarities(names: list[str], trace: Trace, advance: Advance) -> dict[str, np.ndarray]:
+    matrices: dict[str, np.ndarray] = {}
+    for name in names:
+        matrices |= {f"{name} of {axis}": similarity(trace, name, axis) for axis in AXES}
+        advance()
+    return matrices

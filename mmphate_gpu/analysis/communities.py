@@ -1,4 +1,4 @@
-"""Which units belong together: communities of units by their paths, and what speaks for them."""
+"""Which units belong together: communities of units by their paths, and the evidence for them."""
 
 from __future__ import annotations
 
@@ -37,24 +37,42 @@ _NULL_ELEMENTS = 2**23
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UnitCommunities(Result):
-    """What `unit_communities` returns. g is the number of partitions: 1, or one for each epoch."""
+    """Communities of M units, with the evidence for them; made by `unit_communities`.
 
-    unit: np.ndarray  # (M,)
-    epoch: np.ndarray | None  # (g,) labels; None for whole paths
-    community: np.ndarray  # (g, M) int64; -1 for noise, and for a unit without a place
-    n_slices: np.ndarray  # (g,) the slices that count
-    silhouette: np.ndarray  # (g,)
-    modularity: np.ndarray  # (g,)
-    seed_stability: np.ndarray  # (g,)
-    epoch_stability: np.ndarray  # (g - 1,)
-    ari: np.ndarray | None  # (g,) with the groups of the caller
-    nmi: np.ndarray | None  # (g,)
-    null_silhouette: np.ndarray  # (g, n_null)
-    p: np.ndarray  # (g,)
+    g is the number of partitions: 1, or one for each epoch. `unit_communities` defines the measures.
+
+    Attributes
+    ----------
+    unit : (M,) labels of the units.
+    epoch : (g,) labels of the epochs; None for whole paths.
+    community : (g, M) integers from 0; -1 for noise, and for a unit without a place.
+    n_slices : (g,) number of slices that count.
+    silhouette, modularity : (g,) from -1 to 1.
+    seed_stability : (g,) adjusted Rand index over seeds.
+    epoch_stability : (g - 1,) adjusted Rand index of consecutive epochs.
+    ari, nmi : (g,) agreement with the groups of the caller; None without groups.
+    null_silhouette : (g, n_null) silhouettes of the null draws.
+    p : (g,) p-values of the silhouettes.
+    settings : what was asked.
+    """
+
+    unit: np.ndarray
+    epoch: np.ndarray | None
+    community: np.ndarray
+    n_slices: np.ndarray
+    silhouette: np.ndarray
+    modularity: np.ndarray
+    seed_stability: np.ndarray
+    epoch_stability: np.ndarray
+    ari: np.ndarray | None
+    nmi: np.ndarray | None
+    null_silhouette: np.ndarray
+    p: np.ndarray
     settings: Mapping[str, Any]
 
     @property
     def n_communities(self) -> np.ndarray:  # (g,)
+        """The number of communities of each partition, without noise."""
         return np.array([len(np.unique(row[row >= 0])) for row in self.community])
 
     def _columns(self) -> dict[str, np.ndarray]:
@@ -104,19 +122,24 @@ def unit_communities(
     slices and components of a picture, or over all slices and samples of a trace, z-scored by step 1 of
     docs/method.md. A picture bends distances, so a claim should hold in the trace too.
 
-    * *silhouette*: mean of (b - a) / max(a, b) over units, from the same distances.
+    * *silhouette*: mean over units of (b - a) / max(a, b), where a is the mean distance of a unit to the others of its
+      community, and b that to the units of the nearest other community.
     * *modularity*: Newman's, weighted, on the intraslice affinity (step 3) summed over the slices, without diagonal.
     * *seed_stability*: mean adjusted Rand index (ARI) of all pairs of ``n_seeds`` runs of k-means with a single start
       each; NaN for methods without a seed.
-    * *epoch_stability*: ARI of consecutive epochs. A community keeps its number while it overlaps most with itself.
+    * *epoch_stability*: ARI of consecutive epochs. Their communities are matched by the largest overlap, and matched
+      communities have the same number.
     * *ari*, *nmi*: agreement with ``groups``; the mutual information is divided by the mean of both entropies.
-    * *p*: (1 + draws of the null whose silhouette is as high) / (1 + ``n_null``), with ``n`` chosen anew in each draw.
+    * *p*: (1 + draws of the null whose silhouette is as high) / (1 + ``n_null``), with ``n`` chosen anew in each draw;
+      NaN without two communities.
 
-    A silhouette always names some number of communities, also for units without any groups. So believe it only with a
-    low p. Under the null "units" the units are shuffled in each slice, so no unit keeps its company. A low p then says
-    that units keep their places. Groups do so, and a lasting spread without gaps does so too. Shuffling changes nothing
-    in a single slice, so p is NaN for such a path. Under the null "normal" the paths are drawn from a normal
-    distribution with the covariance of the paths of the units. A low p then says that the paths have gaps.
+    The silhouette always chooses some number of communities, also for units without any groups. So believe it only with
+    a low p. Under the null "units" the units are shuffled in each slice, so no group lasts from slice to slice. A low p
+    then says that units keep their places relative to each other. Groups do so, and units that are evenly spread and
+    stay where they are do so too. Shuffling changes nothing in a single slice, so p is NaN for such a path. Under the
+    null "normal" the paths are drawn from a normal distribution with the covariance of the paths of the units. A low p
+    then says that there are gaps between groups of paths. This null is conservative: with few units without gaps, a low
+    p is rarer than its level.
 
     Parameters
     ----------
@@ -125,19 +148,25 @@ def unit_communities(
     epoch : label of an epoch, "each", or None
         None takes whole paths. A label is a coordinate of the epoch axis; dates may be ISO text.
     n : int, optional
-        Number of communities, 1 to M. None takes the number from 2 to min(10, M - 1) of the highest silhouette. At most
-        as many as the units have different places. Not for "hdbscan".
+        Number of communities, 1 to M. None takes the number from 2 to min(10, M - 1) with the highest silhouette. It is
+        never larger than the number of different places of the units. "hdbscan" accepts only None.
     method : {"kmeans", "hierarchical", "hdbscan"}
         k-means (the best of 4 starts by k-means++), Ward's tree, or HDBSCAN with clusters of at least max(2, M // 10)
         units, which leaves units as noise (-1).
     groups : (M,), optional
         Known groups of the units, such as ``trace.unit_layer``.
+    n_seeds : int
+        Number of runs of k-means for ``seed_stability``.
     null : {"units", "normal"}
-        What the null draws keep.
+        What a null draw is: units shuffled in each slice, or paths from a normal distribution.
     n_null : int
-        Draws of the null; 0 leaves p out.
-    verbose, callback
-        A bar on stderr, and ``callback("communities", done, total)`` after each partition.
+        Number of null draws. With 0, p is NaN.
+    random_state : int, optional
+        Seed of k-means and of the null draws.
+    verbose : int or bool
+        Whether to draw a progress bar on stderr.
+    callback : callable(stage, done, total), optional
+        Called after each partition.
 
     Returns
     -------
@@ -152,7 +181,7 @@ def unit_communities(
     -----
     A unit without a place in all slices of a path has community -1. A slice in which one of the other units lacks a
     place does not count, nor does a sample that one of them lacks. O(n_null S M^2 p) time for p coordinates, and
-    O(n_null M^2) for each partition; about 300 MiB of temporaries. One seed gives the same result.
+    O(n_null M^2) for each partition; about 300 MiB of temporaries. Deterministic with a seed.
 
     Examples
     --------
@@ -228,7 +257,7 @@ def _examples(labels: np.ndarray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Partition:
-    """The communities of a path, and what speaks for them. The names are those of `UnitCommunities`."""
+    """The communities of a path, and the evidence for them. The names are those of `UnitCommunities`."""
 
     community: np.ndarray  # (M,)
     n_slices: int
@@ -314,7 +343,7 @@ def _normal_squares(squares: np.ndarray, n: int, rng: np.random.Generator) -> np
 
 
 def _p(width: float, null: np.ndarray) -> float:
-    """A draw without a silhouette, since it has no two communities, counts as lower."""
+    """The p-value of a silhouette. A draw without two communities has no silhouette, and counts as lower."""
     if np.isnan(width) or np.isnan(null).all():
         return np.nan
     return float((1 + (null >= width).sum()) / (1 + len(null)))

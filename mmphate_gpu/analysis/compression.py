@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,6 @@ from .curves import MIN_EPOCHS, Curves, as_curves, positions
 from .phases import Phases, phases
 from .resampling import slope_intervals
 from .result import Result
-from .segments import slope_weights
 
 # Where the results of `linear_probe` and `label_information` have their curves, most trusted first.
 MEASURES = ("score", "bound", "mean", "dsmi")
@@ -26,11 +26,12 @@ class CompressionKinds(Result):
 
     Attributes
     ----------
-    start, stop : (K,)
+    start, stop : (k,)
         The labels of the first and the last epoch of each phase of compression, both inclusive.
-    change, low, high : (K,)
-        The change of the information from start to stop, by its least squares line, with its interval.
-    verdict : (K,)
+    change, low, high : (k,)
+        The change of the information from start to stop, by its least squares line, with its interval; NaN if fewer
+        than 3 epochs of the phase have information.
+    verdict : (k,)
         "useful" if ``low`` is at least ``-margin``, else "loss" if ``high`` is below 0, else "undecided".
     measure : str
         What the information is: "score" of a probe, "bound", "mean" or "dsmi" of label information, or "array".
@@ -75,8 +76,8 @@ def compression_kind(
 
     This is the library's own definition. Within the phase, a least squares line through the information gives its
     change from start to stop. Compression is *useful* if the information is kept or rises: its interval is above
-    ``-margin``. It is *loss* if the information falls: the interval is below zero. All else is *undecided*, such as an
-    interval that is wider than both. Information that is kept says nothing of other labels.
+    ``-margin``. It is *loss* if the information falls: the interval is below zero. Else it is *undecided*, as where the
+    interval is wide, or where fewer than 3 epochs have a value. Information that is kept says nothing of other labels.
 
     Parameters
     ----------
@@ -90,9 +91,8 @@ def compression_kind(
     margin : float
         The largest fall that still counts as kept, in the unit of the information: 0.05 bit, or 5 points of accuracy.
     n_bootstrap, level, random_state
-        The interval, from resampled residuals as in `phases`. If the information has an interval for each epoch
-        (``low`` and ``high`` of a probe), its half-width is added in quadrature, with all time steps taken as
-        dependent and epochs as independent. The samples of all epochs are the same, so this is cautious.
+        The interval, from resampled residuals as in `phases`. All epochs have the same samples, so what these add to
+        the information of every epoch cancels in its change. The interval says nothing of other samples.
 
     Returns
     -------
@@ -101,11 +101,11 @@ def compression_kind(
     Raises
     ------
     InputError, InputTypeError
-        Information of another number of epochs, or without any value in a phase, or a setting out of range.
+        Information of another number of epochs, or with other labels of them, or a setting out of range.
 
     Notes
     -----
-    O(n_bootstrap E K) time beside that of `phases`. Deterministic with a seed.
+    O(n_bootstrap E) time for each phase, beside that of `phases`. Deterministic with a seed.
 
     Examples
     --------
@@ -116,43 +116,18 @@ def compression_kind(
     check_number("margin", margin, low=0)
     options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "level": level, "random_state": random_state}
     cut = entropy if isinstance(entropy, Phases) else phases(entropy, **options)
-    read = _read(information, measure, cut.epoch)
+    values, name = _information(information, measure, cut.epoch)
     chosen = np.flatnonzero(cut.trend == "compression")
     spans = [slice(cut.start_index[i], cut.stop_index[i] + 1) for i in chosen]
-    change, low, high = np.array([read.change(span, **options) for span in spans]).reshape(-1, 3).T
-    settings = {"margin": margin, "measured_interval": read.half is not None, **options}
+    changes = np.array([_change(values, cut.epoch, span, **options) for span in spans])
+    change, low, high = changes.reshape(-1, 3).T
+    settings = {"margin": margin, **options}
     verdict = np.where(low >= -margin, "useful", np.where(high < 0, "loss", "undecided"))
-    return CompressionKinds(cut.start[chosen], cut.stop[chosen], change, low, high, verdict, read.name, settings)
+    return CompressionKinds(cut.start[chosen], cut.stop[chosen], change, low, high, verdict, name, settings)
 
 
-@dataclass(frozen=True, eq=False)
-class _Information:
-    """The information of every epoch, with the half-width of its interval if it has intervals."""
-
-    name: str
-    values: np.ndarray  # (E,)
-    half: np.ndarray | None  # (E,)
-    epoch: np.ndarray  # (E,)
-
-    def change(self, span: slice, **options: Any) -> tuple[float, float, float]:
-        """The change over the epochs of ``span``, and its interval."""
-        epoch, values = self.epoch[span], self.values[span]
-        present = np.isfinite(values)
-        if present.sum() < MIN_EPOCHS:
-            where = f"with a value between {epoch[0]} and {epoch[-1]}"
-            raise InputError(f"information has {present.sum()} epochs {where}; accepted: {MIN_EPOCHS} or more")
-        x, edges = positions(self.epoch)[0][span], np.array([0, present.sum()])
-        slopes = slope_intervals(x, Curves(values[None], epoch, None, ""), edges, **options)
-        below, above = slopes.slope - slopes.low, slopes.high - slopes.slope
-        if self.half is not None:
-            measured = np.linalg.norm(slope_weights(x[present], edges) * self.half[span][present])
-            below, above = np.hypot(below, measured), np.hypot(above, measured)
-        limits = slopes.slope, slopes.slope - below, slopes.slope + above
-        change, low, high = (float(limit[0] * (x[-1] - x[0])) for limit in limits)
-        return change, low, high
-
-
-def _read(information: Any, measure: str | None, epoch: np.ndarray) -> _Information:
+def _information(information: Any, measure: str | None, epoch: np.ndarray) -> tuple[np.ndarray, str]:
+    """The information of every epoch (E,), and its name."""
     names = [name for name in MEASURES if isinstance(getattr(information, name, None), np.ndarray)]
     if measure is not None:
         check_choice("measure", measure, names)
@@ -162,5 +137,15 @@ def _read(information: Any, measure: str | None, epoch: np.ndarray) -> _Informat
         raise InputError(f"information has {len(values)} epochs; accepted: {len(epoch)}, as the entropy")
     if names and not np.array_equal(information.epoch, epoch):
         raise InputError("information has other epochs than the entropy; accepted: results of one trace")
-    half = (information.high - information.low) / 2 if name == "score" else None
-    return _Information(name, values, half if half is None else as_curves("information", half).mean, epoch)
+    return values, name
+
+
+def _change(values: np.ndarray, epoch: np.ndarray, span: slice, **options: Any) -> tuple[float, float, float]:
+    """The change of ``values`` over the epochs of ``span`` by their least squares line, and its interval."""
+    x, curve = positions(epoch)[0][span], Curves(values[None, span], epoch[span], None, "")
+    count = int(np.isfinite(curve.mean).sum())
+    if count < MIN_EPOCHS:
+        return math.nan, math.nan, math.nan
+    slopes = slope_intervals(x, curve, np.array([0, count]), **options)
+    change, low, high = (float(limit[0] * (x[-1] - x[0])) for limit in (slopes.slope, slopes.low, slopes.high))
+    return change, low, high

@@ -67,7 +67,7 @@ def as_curves(name: str, curve: Any, epoch: Any = None) -> Curves:
 
 
 def with_replicates(curves: Curves, replicates: Any) -> Curves:
-    """``curves`` with the rows of an (R, E) array in place of its rows; None keeps these.
+    """``curves`` with the rows of an (r, E) array in place of its rows; None keeps these.
 
     Raises `InputError` unless the mean of ``replicates`` is that of ``curves``, to the rounding of float32.
     """

@@ -144,8 +144,8 @@ def entropy(
         epochs) without replacement. The spread of halves is that of the whole (the jackknife that deletes half of the
         members). The interval is the value plus and minus 1.96 standard deviations of the replicates. It says how the
         value varies with the members, and does not include the bias. On Gaussian clouds of 60 points it covered the
-        mean of the estimator in 94 to 97 of 100 cases, and in 88 for "spectral". Over nodes, halves of the units are
-        drawn. Fewer than 4 members give no interval.
+        mean of the estimator in 92 to 97 of 100 cases, and in 84 to 88 for "spectral". Over nodes, halves of the units
+        are drawn. Fewer than 4 members give no interval.
     random_state : int, optional
         Seed of the replicates.
     verbose, callback

@@ -23,21 +23,21 @@ NULLS = ("innovations", "shifts")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Follows(Result):
-    """Correlations of T curves with a metric at K lags, and how often chance gives as much.
+    """Correlations of T curves with a metric at k lags, and how often chance gives as much.
 
     Attributes
     ----------
-    lag : (K,)
+    lag : (k,)
         At a positive lag the curve comes after the metric, in recorded epochs; at a negative lag before it.
     timestep : (T,) or None
         The labels of the curves, such as time steps; None for a single curve, with T = 1.
-    pearson, spearman : (T, K)
+    pearson, spearman : (T, k)
         The correlations of the curves themselves; NaN for a constant curve.
-    tested_pearson, tested_spearman : (T, K)
+    tested_pearson, tested_spearman : (T, k)
         The correlations that are tested: those of the innovations with ``null="innovations"``.
-    pearson_p, spearman_p : (T, K)
+    pearson_p, spearman_p : (T, k)
         The share of the null whose correlation is at least as large at the same lag, regardless of sign.
-    pearson_q, spearman_q : (T, K)
+    pearson_q, spearman_q : (T, k)
         The same with the largest correlation over all lags, then Benjamini-Hochberg over the T curves.
     changes : Follows or None
         The same for first differences: do changes coincide with changes?
@@ -97,8 +97,14 @@ def follows(
 
     The default null tests *innovations*, as Haugh did (J. Am. Stat. Assoc. 71, 1976): of each curve and of the metric,
     the residual from a straight line in time and an autoregression whose order AIC chooses. They are not
-    autocorrelated, so they are permuted. A significant lag says that the curve departs from its past when the metric
-    does. That both settle at the same time is not evidence: any two curves of one training do. Further seeds are.
+    autocorrelated, so they are permuted; correlations by chance are widened for the degrees of freedom that the
+    autoregression takes. A significant lag says that the curve departs from its past when the metric does. That both
+    settle at the same time is not evidence: any two curves of one training do. Further seeds are.
+
+    Innovations are compared from the highest order that AIC may choose, a quarter of the epochs. With 51 epochs and
+    nothing in common, q was below 5 % at some lag in 4 of 100 pairs of autoregressions (0.5, 0.9) and of random walks,
+    and in 1 to 3 of seasonal curves and of curves that settle (2,000 pairs each). A curve that repeats a random walk an
+    epoch later, in noise of half a step, was seen in 97 of 100 pairs, with 30 epochs in 62, with 20 in 27.
 
     With ``null="shifts"``, the metric itself is shifted circularly by every number of epochs. The least p is then
     1 / E, and no q falls below (2 ``max_lag`` + 1) / E, because that many shifts only move the lag. Curves with a trend
@@ -156,12 +162,17 @@ def follows(
     taken = np.isfinite(values) & np.isfinite(curves.values[filled]).all(0) & filled.any()
     rows, values = curves.values[:, taken], values[taken]
     _check_enough(values, max_lag, null)
+    lag = np.arange(-max_lag, max_lag + 1)
+    test = _Test(lag, null, n_permutations, seeded(random_state))
+    same: dict[str, Any] = {"lag": lag, "timestep": curves.row, "metric": name}
     settings = {"null": null, "n_permutations": n_permutations, "random_state": random_state}
-    same = {"lag": np.arange(-max_lag, max_lag + 1), "timestep": curves.row, "metric": name, "settings": settings}
-    test = _Test(same["lag"], null, n_permutations, seeded(random_state))
-    changes = Follows(**same, **test.results(np.diff(rows), np.diff(values)), changes=None)
-    settings |= {"epochs": curves.epoch[taken], "least_p": test.least_p(len(values))}
-    return Follows(**same, **test.results(rows, values), changes=changes)
+    used = {"epochs": curves.epoch[taken]}
+
+    def result(rows: np.ndarray, values: np.ndarray, changes: Follows | None) -> Follows:
+        least = {"least_p": test.least_p(len(values))}
+        return Follows(**same, **test.results(rows, values), changes=changes, settings=settings | used | least)
+
+    return result(rows, values, result(np.diff(rows), np.diff(values), None))
 
 
 def _metric(metric: Any, trace: Any, n_epochs: int) -> tuple[np.ndarray, str]:
@@ -199,30 +210,36 @@ class _Test:
     n_permutations: int
     generator: np.random.Generator
 
-    def results(self, rows: np.ndarray, metric: np.ndarray) -> dict[str, np.ndarray]:
-        """All arrays (T, K) of `Follows` for curves (T, n) and a metric (n,)."""
-        tested, reference = self._tested(rows, metric)
+    def results(self, rows: np.ndarray, metric: np.ndarray) -> dict[str, Any]:
+        """All arrays (T, k) of `Follows` for curves (T, n) and a metric (n,)."""
+        tested, reference, widening = self._tested(rows, metric)
         draws = np.concatenate([reference[None], self._draws(reference)])
         result = {}
         for name, form in (("pearson", _unchanged), ("spearman", _ranks)):
             result[name] = np.stack([pairs[0] for pairs in self._at_lags(rows, metric[None], form)], axis=1)
-            chances = self._chances(tested, draws, form)
+            chances = self._chances(tested, draws, form, widening)
             result[f"tested_{name}"], result[f"{name}_p"], result[f"{name}_q"] = chances
         return result
 
     def least_p(self, n_epochs: int) -> float:
         return 1 / (n_epochs if self.null == "shifts" else self.n_permutations + 1)
 
-    def _tested(self, rows: np.ndarray, metric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _tested(self, rows: np.ndarray, metric: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The curves (T, n) and the metric (n,) that are tested, and the factors (T,) of the correlations by chance.
+
+        Innovations have fewer degrees of freedom than permuted innovations, by the order of the autoregression.
+        """
         if self.null == "shifts":
-            return rows, metric
+            return rows, metric, np.ones(len(rows))
         filled = np.isfinite(rows).all(1)
         values = np.full((len(rows) + 1, len(metric)), np.nan)
         values[:-1][filled] = innovations(rows[filled])
         values[-1] = innovations(metric[None])[0]
-        first = np.isnan(values[np.append(filled, True)]).any(0).sum()
-        values = without_line(values[:, first:])
-        return values[:-1], values[-1]
+        order = np.isnan(values).sum(1)
+        values = without_line(values[:, max_order(len(metric)) :])  # so that curves do not depend on one another
+        n = values.shape[1]
+        larger = np.minimum(np.maximum(order[:-1], order[-1]), n - 1)
+        return values[:-1], values[-1], np.sqrt(n / (n - larger))
 
     def _draws(self, metric: np.ndarray) -> np.ndarray:  # (B, n)
         """The metric under the null, in rows."""
@@ -236,16 +253,18 @@ class _Test:
             x, y = _windows(rows, metrics, lag)
             yield _normed(form(y)) @ _normed(form(x)).T
 
-    def _chances(self, rows: np.ndarray, draws: np.ndarray, form: _Form) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The correlations with the first of ``draws``, p at each lag, and q over all lags and curves, (T, K) each.
+    def _chances(
+        self, rows: np.ndarray, draws: np.ndarray, form: _Form, widening: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The correlations with the first of ``draws``, p at each lag, and q over all lags and curves, (T, k) each.
 
         The first of ``draws`` counts as a draw, so no p is 0.
         """
         observed, p, largest = [], [], np.zeros((len(draws), len(rows)))
         for pairs in self._at_lags(rows, draws, form):
-            chance = np.abs(np.nan_to_num(pairs))
+            chance = np.abs(np.nan_to_num(pairs)) * widening
             observed.append(pairs[0])
-            p.append((chance >= chance[0] - _TIE).mean(0))
+            p.append((chance >= np.abs(pairs[0]) - _TIE).mean(0))
             largest = np.maximum(largest, chance)
         adjusted = [(largest >= np.abs(column) - _TIE).mean(0) for column in observed]
         q = [_false_discovery(column, share) for column, share in zip(observed, adjusted, strict=True)]

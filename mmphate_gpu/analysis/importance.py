@@ -16,7 +16,9 @@ from ..runtime.arrays import to_numpy
 from .ablation import UnitAblation
 from .entropy import Entropy, entropy
 from .label_information import LabelInformation
+from .means import mean_of_finite
 from .result import Result
+from .seeds import seeded
 
 # With at most this many units, all orders are tried: 7! = 5040.
 _EXACT_UNITS = 7
@@ -74,15 +76,15 @@ def unit_importance(
 ) -> UnitImportance:
     """Rank the M units of a layer by several measures, and test whether the rankings agree.
 
-    The measures are *entropy*, the inter-step entropy of a unit; *ablation*, the change of loss without it; and
-    *information*, its bits of the label, averaged over time steps. "Units of high information are important" is then a
-    correlation with a p-value. That claim about inter-step entropy is published for MM-PHATE; this test of it, and the
-    other measures, are this library's own.
+    The measures are *entropy*, the inter-step entropy of a unit; *ablation*, the change of loss without the unit; and
+    *information*, the bits of the label that the unit holds, as a mean over time steps. So the claim "units of high
+    inter-step entropy are important" becomes a correlation with a p-value. The claim is published for MM-PHATE. The
+    test and the other measures are this library's own.
 
     Parameters
     ----------
     embedding : Embedding or Entropy, optional
-        An embedding, whose ``entropy(embedding, over="timesteps")`` is taken, or an entropy over the time steps.
+        An entropy over the time steps, or an embedding, whose ``entropy(embedding, over="timesteps")`` is computed.
     ablation : UnitAblation, optional
         The result of `ablate_units`.
     information : LabelInformation, optional
@@ -90,9 +92,9 @@ def unit_importance(
     scores : {name: (M,)}, optional
         Other measures, larger for a more important unit.
     epochs : {"mean", "last"}
-        Whether a measure is averaged over its epochs, or taken at the last one. NaN do not count.
+        Whether a measure is averaged over its epochs, or taken at the last one. NaN does not count.
     n_permutations : int
-        Number of random permutations. With at most 7 units, all permutations are taken instead.
+        Number of random permutations. For at most 7 units, all permutations are tried instead.
     random_state : int, optional
         Seed of the permutations.
 
@@ -112,10 +114,10 @@ def unit_importance(
 
     Notes
     -----
-    The Spearman correlation of each pair is over the units that both measures have. p is two-sided: the share of the
-    permutations with a correlation at least as far from 0, or (1 + their number) / (1 + n_permutations) if they are
-    random. Few units give a weak test: with M units, p is at least 2 / M!, which is 1 / 12 for 4. O(B M n_permutations)
-    time, and 16 M n_permutations bytes.
+    The Spearman correlation of each pair of measures is over the units that have a number in both. p is two-sided: the
+    share of the permutations with a correlation at least as far from 0, or (1 + their number) / (1 + n_permutations) if
+    the permutations are random. Few units give a weak test: with M units, p is at least 2 / M!, which is 1 / 12 for 4
+    units. O(B M n_permutations) time for B pairs, and 16 M n_permutations bytes. Deterministic with a seed.
 
     Examples
     --------
@@ -125,10 +127,9 @@ def unit_importance(
     """
     check_choice("epochs", epochs, ("mean", "last"))
     permutations = int(check_number("n_permutations", n_permutations, low=1, integer=True))
-    if random_state is not None:
-        check_number("random_state", random_state, low=0, high=2**63 - 1, integer=True)
+    generator = seeded(random_state)
     unit, measures = _measures(embedding, ablation, information, scores, epochs)
-    generator, pairs = np.random.default_rng(random_state), list(itertools.combinations(measures, 2))
+    pairs = list(itertools.combinations(measures, 2))
     tests = [_test(measures[first], measures[second], permutations, generator) for first, second in pairs]
     spearman, p = (np.array(column) for column in zip(*tests, strict=True))
     return UnitImportance(
@@ -156,7 +157,7 @@ def _measures(
         units["ablation"], measures["ablation"] = ablation.unit, _over_epochs(ablation.loss_change, epochs)
     if information is not None:
         _check_type("information", information, LabelInformation)
-        values = _over_epochs(_mean(information.per_unit, 1), epochs)
+        values = _over_epochs(mean_of_finite(information.per_unit, 1), epochs)
         units["information"], measures["information"] = information.unit, values
     measures |= _others(scores, set(measures))
     if len(measures) < 2:
@@ -219,14 +220,7 @@ def _shown(values: np.ndarray) -> str:
 
 
 def _over_epochs(values: np.ndarray, epochs: str) -> np.ndarray:  # (E, M) -> (M,)
-    return values[-1].copy() if epochs == "last" else _mean(values, 0)
-
-
-def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of the values that are not NaN; NaN without any."""
-    present = ~np.isnan(values)
-    count = present.sum(axis)
-    return np.where(count > 0, np.where(present, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
+    return values[-1].copy() if epochs == "last" else mean_of_finite(values, 0)
 
 
 def _test(

@@ -1,4 +1,4 @@
-"""What the states know of the labels, in bits, at every epoch and time step."""
+"""How much information of the labels the states hold, in bits, at every epoch and time step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DSMI = ("dsmi", "permuted_dsmi", "permuted_dsmi_low", "permuted_dsmi_high")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelInformation(Result):
-    """What `label_information` returns, in bits; NaN in slices with too few samples.
+    """Information of the states on the labels in bits, NaN in slices with too few samples; made by `label_information`.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class LabelInformation(Result):
     permuted_bound : (E, T) the same with permuted labels.
     dsmi : (E, T) spectral entropy of all samples minus its mean over the classes.
     permuted_dsmi, permuted_dsmi_low, permuted_dsmi_high : (E, T) the same with permuted labels.
-    label_entropy : entropy of the label, the most that a state can know.
+    label_entropy : entropy of the label, the most that a state can hold.
     n_skipped : number of slices with too few samples.
-    settings : the arguments of the call.
+    settings : what was asked.
     """
 
     epoch: np.ndarray
@@ -100,15 +100,16 @@ def label_information(
     """Mutual information of the states and the class of the sample, at every epoch and time step, three ways.
 
     *Per unit*: the estimator of Ross (2014), which scikit-learn's `mutual_info_classif` uses too. Negative estimates
-    are kept, so that the mean of a unit that knows nothing is 0. A unit that is constant in a slice has 0.
+    are kept, so that the mean of a unit without information is 0. A unit that is constant in a slice has 0.
 
     *Whole state*: the entropy of the label minus the cross-entropy of a linear probe, which is a lower bound. It says
-    how much a linear reader finds; a state may hold more. An overconfident probe makes the bound too low.
+    how much a linear probe can read; a state may hold more. An overconfident probe makes the bound too low.
 
     *DSMI* (published, arXiv 2312.04823): the spectral entropy of all samples minus its mean over the classes, weighted
-    by their frequencies. Both use one bandwidth, the median distance of all samples of the slice; this choice is this
-    library's own. The entropy of n samples is at most log n, so the difference is positive without any information,
-    the more the smaller the classes. Compare it with permuted labels, which have classes of the same sizes.
+    by their frequencies. Both entropies use one bandwidth, the median distance of all samples of the slice; this choice
+    is this library's own. The entropy of n samples is at most log n. So the difference is positive without any
+    information, and larger for smaller classes. Compare it with that of permuted labels, whose classes have the same
+    sizes.
 
     The comparison with permuted labels is this library's own.
 
@@ -120,19 +121,19 @@ def label_information(
     labels : (P,) integers, text, booleans or whole numbers, optional
         By default those of the trace.
     k : int
-        Neighbors of the estimator per unit, at least 1.
+        Number of neighbors of the estimator per unit, at least 1.
     permutations : int
-        Of the labels, for `mean` and `dsmi`. With 20 the interval spans nearly all of them.
+        Number of permutations of the labels, for `mean` and `dsmi`. With 20, the interval spans nearly all of them.
     t : int, optional
         Diffusion time of the spectral entropy, at least 1. None leaves out DSMI, whose arrays are then NaN.
     probe : LinearProbe, optional
         The probe of the same trace and labels. By default ``linear_probe(trace, labels)`` runs with this seed.
     random_state : int, optional
-        Of the permutations, of the noise of 1e-10 that breaks ties, and of the probe.
-    verbose : int
-        Draw a bar on stderr if not 0.
-    callback : callable, optional
-        Called with (stage, slices done, slices in all).
+        Seed of the permutations, of the noise of 1e-10 that breaks ties, and of the probe.
+    verbose : int or bool
+        Whether to draw a progress bar on stderr.
+    callback : callable(stage, done, total), optional
+        Called after each group of slices.
 
     Returns
     -------
@@ -148,7 +149,7 @@ def label_information(
     -----
     Per permutation O(S M P (k + log P)) time for the units. DSMI takes O(S P^3) time, and O(S n^3) for every class of n
     samples and every permutation: leave it out with thousands of samples. The memory beside the trace is about
-    200 MiB. Deterministic for a seed.
+    200 MiB. Deterministic with a seed.
 
     Examples
     --------

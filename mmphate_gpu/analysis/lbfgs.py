@@ -11,7 +11,7 @@ import torch
 _MEMORY = 8
 # A step is accepted if the value falls by this share of what the slope promises, or by no more than rounding allows.
 _SUFFICIENT, _ROUNDING = 1e-4, 1e-13
-# Solved problems leave the stack when their share is this large, because to leave copies the others.
+# Solved problems are removed from the stack when their share is this large, because a removal copies the others.
 _SOLVED_SHARE = 0.25
 
 
@@ -101,7 +101,7 @@ class _Steps:
 
     def _remember(self, step: torch.Tensor, change: torch.Tensor) -> None:
         product = torch.linalg.vecdot(step, change)
-        # A refused step, or one along which the function is flat, says nothing of the curvature.
+        # A refused step, or one along which the function is flat, says nothing about the curvature.
         inverse = torch.where(product > 0, 1 / product, 0.0)
         self.history = [*self.history, (step, change, inverse)][-_MEMORY:]
 

@@ -31,9 +31,9 @@ class Sets(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NodeSets:
-    """The sets of nodes of a trace and its picture. They come in groups, so that no copy of the trace is made.
+    """The sets of nodes of a trace and its picture, in groups, so that no copy of the trace is made.
 
-    ``slices`` are the slices whose nodes are asked for their neighbors: all, or a sample of them.
+    The nodes of ``slices`` are the query nodes, whose neighbors are compared: all nodes, or those of some slices.
     """
 
     trace: Trace
@@ -43,11 +43,11 @@ class NodeSets:
 
     @property
     def n_queries(self) -> int:
-        """The number of nodes of a unit that are asked; they are the first nodes of their set in `of_units`."""
+        """The number of query nodes of a unit; they are the first nodes of their set in `of_units`."""
         return len(self.slices)
 
     def of_slices(self) -> Iterator[Sets]:
-        """The units of each slice that is asked, slice by slice."""
+        """The units of each slice of query nodes, slice by slice."""
         n_units, n_samples = self.trace.n_units, self.trace.n_samples
         for group in row_chunks(len(self.slices), n_units * n_samples, GROUP_ELEMENTS):
             slices = self.slices[group]
@@ -56,7 +56,7 @@ class NodeSets:
             yield Sets(points.unflatten(0, (len(slices), n_units)), self.places[torch.from_numpy(slices)])
 
     def of_units(self) -> Iterator[Sets]:
-        """The slices of each unit, unit by unit. Those that are asked come first."""
+        """The slices of each unit, unit by unit. Those of query nodes come first."""
         others = np.setdiff1d(np.arange(self.trace.n_slices), self.slices)
         order = torch.from_numpy(np.concatenate([self.slices, others])).to(self.places.device)
         whole = not others.size  # nothing to reorder

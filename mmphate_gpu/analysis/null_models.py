@@ -15,8 +15,9 @@ from ..stages import Callback
 from ..trace import Trace, as_trace
 from .picture_metrics import METRICS, Metric, Metrics, checked_metrics
 from .progress import progress
-from .refit import refitted, seeds_of, study_estimator
+from .refit import refitted, study_estimator
 from .result import Result
+from .seeds import seeds_of
 from .shuffles import NULLS, null_fault, shuffled
 
 if TYPE_CHECKING:
@@ -25,13 +26,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NullModels(Result):
-    """Metrics of the picture of a trace and of pictures of its nulls; made by `null_models`."""
+    """Metrics of the picture of a trace and of the pictures of its nulls; made by `null_models`.
+
+    Attributes
+    ----------
+    kinds : names of the nulls.
+    metrics : names of the metrics.
+    data : (n_metrics,) metrics of the picture of the trace.
+    null : (n_kinds, repeats, n_metrics) metrics of the pictures of the nulls.
+    p : (n_kinds, n_metrics) two-sided p-values.
+    settings : what was asked.
+    """
 
     kinds: list[str]
     metrics: list[str]
-    data: np.ndarray  # (n_metrics,)
-    null: np.ndarray  # (n_kinds, repeats, n_metrics)
-    p: np.ndarray  # (n_kinds, n_metrics), two-sided
+    data: np.ndarray
+    null: np.ndarray
+    p: np.ndarray
     settings: Mapping[str, Any]
 
     def _columns(self) -> dict[str, np.ndarray]:
@@ -49,7 +60,7 @@ class NullModels(Result):
     def _summary(self) -> str:
         least = 1 / (1 + self.null.shape[1])
         counts = [f"{name} {int((row <= least * 1.001).sum())}" for name, row in zip(self.kinds, self.p, strict=True)]
-        return f"metrics outside all {self.null.shape[1]} nulls, of {len(self.metrics)}: {', '.join(counts)}"
+        return f"of {len(self.metrics)} metrics, outside all {self.null.shape[1]} nulls: {', '.join(counts)}"
 
 
 @isolated()
@@ -67,8 +78,8 @@ def null_models(
 ) -> NullModels:
     """Embed shuffled traces with the settings of the data, and compare the pictures by the same metrics.
 
-    A metric that the nulls reach too says nothing of the network. The nulls, and the p-value, are this library's own
-    definitions:
+    A metric says nothing about the network if the nulls have equal values. The nulls, and the p-value, are this
+    library's own definitions:
 
     * "units" permutes the units of each slice. It keeps the states of each slice, and destroys the identity of units
       from slice to slice.
@@ -76,37 +87,38 @@ def null_models(
       and destroys their order and which states of the units occur together.
     * "epochs" permutes the epochs of each unit as a whole. It keeps every sequence within an epoch, and destroys the
       course of training and which epochs of the units occur together.
-    * "phase" turns the Fourier phases of each series (unit, sample) by independent random angles: along the time steps
-      of each epoch, or along the epochs if there are fewer than 4 time steps. It keeps the mean and the power spectrum
-      of every series, and destroys correlations between series and everything that is not linear.
+    * "phase" adds independent random angles to the Fourier phases of each series (of a unit and a sample): along the
+      time steps of each epoch, or along the epochs if there are fewer than 4 time steps. It keeps the mean and the
+      power spectrum of every series, and destroys correlations between series and nonlinear structure.
 
     The method does not use the order of slices. A permutation that all units share would give the same picture with
     other labels, so "timesteps" and "epochs" permute each unit by itself.
 
-    ``p`` is two-sided: (1 + the number of nulls at least as far as the data from the median of data and nulls) /
-    (1 + repeats). It cannot be below 1 / (1 + repeats), so 19 repeats are the least for p = 0.05. It is not corrected
-    for the number of metrics.
+    ``p`` is two-sided: (1 + the number of nulls that are at least as far from the median of data and nulls as the data)
+    / (1 + repeats). It is never below 1 / (1 + repeats), so p = 0.05 needs 19 repeats. It is not corrected for the
+    number of metrics.
 
     Parameters
     ----------
     trace : anything `as_trace` accepts
         In memory (`Trace.load`), because a null is a copy. "phase" needs a trace without a mask.
     kinds : sequence of {"units", "timesteps", "epochs", "phase"}
-        By default all that the trace can have: of several units, of several time steps, and so on.
+        By default all that the trace can have: "units" needs several units, "timesteps" several time steps, and so on.
     metrics : sequence of names, or a mapping from names to functions (trace, embedding) -> number
-        "intra", "inter": preservation of ``k`` neighbors. "trustworthiness", "continuity": by ranks, within units.
-        "geodesic_spearman" and "stress": see `trust`. These six look at 200 slices and 1,000 nodes, drawn at random.
-        "entropy": the mean intra-step entropy, by "kde". "spread": the variance within epochs as a share of the whole.
-        "silhouette": of the best communities of units.
+        "intra", "inter": preservation of ``k`` neighbors, or of half of the other units or slices if these are fewer,
+        because every picture keeps all of them; NaN for two. "trustworthiness", "continuity": inter, for the same k.
+        "geodesic_spearman", "stress": see `trust`. These six are measured on 200 random slices or 1,000 random nodes.
+        "entropy": the mean intra-step entropy in bits, by "kde". "spread": the variance within epochs as a share of the
+        total variance. "silhouette": that of the best communities of units.
     repeats : int
-        Nulls of each type.
+        Number of draws of each null.
     k : int
         Number of neighbors.
     estimator : MMPHATE, optional
-        Its settings are those of all fits; by default `MMPHATE` with 1,000 landmarks.
-    random_state : int or None
+        All fits have its settings; by default `MMPHATE` with 1,000 landmarks.
+    random_state : int, optional
         Seed of the nulls and of the fits.
-    verbose : int
+    verbose : int or bool
         Whether to draw a progress bar on stderr.
     callback : callable(stage, done, total), optional
         Called after each fit.
@@ -118,7 +130,7 @@ def null_models(
 
     Notes
     -----
-    1 + repeats * len(kinds) fits. One null trace is in memory at a time.
+    1 + repeats * len(kinds) fits. One null trace is in memory at a time. Deterministic with a seed.
 
     Examples
     --------
@@ -168,10 +180,10 @@ def _measured(trace: Trace, estimator: MMPHATE, metrics: Metrics, seed: int) -> 
 
 
 def two_sided_p(data: np.ndarray, null: np.ndarray) -> np.ndarray:  # (n,), (k, r, n) -> (k, n)
-    """(1 + the number of nulls at least as far as the data from the median of data and nulls) / (1 + r).
+    """(1 + the number of nulls that are at least as far from the median of data and nulls as the data) / (1 + r).
 
     The median is that of all r + 1 numbers, so that data and nulls that differ by chance only are interchangeable.
-    nan where a number is nan.
+    NaN where a number is NaN.
     """
     pooled = np.concatenate([null, np.broadcast_to(data, (len(null), 1, len(data)))], axis=1)
     away = np.abs(pooled - np.median(pooled, axis=1, keepdims=True))

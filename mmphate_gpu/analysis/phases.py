@@ -18,7 +18,7 @@ from .segments import supported_edges
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Phases(Result):
-    """K phases of a curve of E epochs, in order.
+    """The k phases of a curve of E epochs, in order.
 
     Attributes
     ----------
@@ -26,13 +26,13 @@ class Phases(Result):
         The curve, and the labels of its epochs.
     fitted : (E,)
         The lines of the phases; NaN at epochs without a value.
-    start, stop : (K,)
+    start, stop : (k,)
         The labels of the first and the last epoch of each phase, both inclusive.
-    start_index, stop_index : (K,)
+    start_index, stop_index : (k,)
         The indices of the same epochs.
-    slope, low, high : (K,)
+    slope, low, high : (k,)
         The slope and its interval, in units of the curve per ``settings["per"]``.
-    trend : (K,)
+    trend : (k,)
         "growth" if the interval is above zero, "compression" if it is below, "plateau" if it holds zero.
     settings : mapping
         What was asked, how the interval was made (``"bootstrap"``), the unit of the slopes (``"per"``: "epoch", "day"
@@ -77,7 +77,7 @@ def phases(
 
     This is the library's own definition; the papers name phases without a rule. The lines are those with the least
     squared residuals for their number (exact; they need not meet). The number minimizes
-    ``n log(innovation variance) - log(1 - rho^2) + penalty (3 K + 1) log n``: BIC, with 2 parameters a line, K - 1
+    ``n log(innovation variance) - log(1 - rho^2) + penalty (3 k + 1) log n``: BIC, with 2 parameters a line, k - 1
     breaks, the variance, and the autocorrelation rho of the residuals.
 
     Residuals of training curves are autocorrelated, and plain BIC then makes a phase of every excursion. With 51 epochs
@@ -91,10 +91,10 @@ def phases(
     curve : (E,) array, (E, T) array, or an object with axes that have names, such as an `Entropy`
         Axes other than the epochs are averaged. Epochs without a value (NaN) are left out.
     max_phases : int
-        The largest number K of phases.
+        The largest number k of phases.
     epoch : (E,), optional
         Labels in place of those of ``curve``. Numbers and dates are places in time; other labels count snapshots.
-    replicates : (R, E) array, optional
+    replicates : (r, E) array, optional
         Independent curves whose mean is ``curve``, such as those of units or of seeds; 3 or more are resampled.
     min_length : int
         The least number of epochs of a phase, 2 or more.
@@ -121,7 +121,7 @@ def phases(
 
     Notes
     -----
-    O(E^2 max_phases + n_bootstrap (E + R) K) time on the CPU. Deterministic with a seed.
+    O(E^2 max_phases + n_bootstrap E max_phases) time on the CPU. Deterministic with a seed.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def phases(
     check_number("max_phases", max_phases, low=1, integer=True)
     check_number("min_length", min_length, low=2, integer=True)
     check_number("penalty", penalty, low=0)
-    options = {"n_bootstrap": n_bootstrap, "level": level, "random_state": random_state}
+    options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "level": level, "random_state": random_state}
     settings = {"max_phases": max_phases, "min_length": min_length, "penalty": penalty, **options}
     rows = with_replicates(as_curves("curve", curve, epoch), replicates)
     mean, taken = rows.mean, rows.taken
@@ -153,7 +153,7 @@ def phases(
         low=slopes.low,
         high=slopes.high,
         trend=_trend(slopes.low, slopes.high),
-        settings=settings | slopes.settings | {"per": per, "n_left_out": len(mean) - len(taken)},
+        settings={**settings, **slopes.settings, "per": per, "n_left_out": len(mean) - len(taken)},
     )
 
 

@@ -1,4 +1,4 @@
-"""Numbers that describe a picture of a trace, by name: what null models and smaller traces are compared by."""
+"""Named numbers that describe a picture of a trace, by which null models and smaller traces are compared."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ import numpy as np
 from ..embedding import Embedding
 from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..trace import Trace
-from .cloud import Cloud, cloud_of, geodesic_spearman, picture_scale, placed_nodes, stress_of
 from .communities import unit_communities
 from .entropy import entropy
+from .means import mean_of_finite
+from .node_distances import (
+    NodeDistances,
+    geodesic_spearman,
+    node_distances,
+    picture_scale,
+    placed_nodes,
+    stress_of,
+)
 from .node_sets import NodeSets, node_sets
-from .preservation import preserved
+from .preservation import inter_preserved, intra_preserved
 from .rank_quality import rank_quality
 from .refit import quiet
 from .spread import spread
 
-# Slices and nodes that the measures look at, drawn at random. A study measures dozens of pictures.
+# Random slices and nodes that are measured. They are few, because a study measures dozens of pictures.
 _N_SLICES = 200
 _N_NODES = 1000
 
@@ -41,52 +49,55 @@ class Picture:
         return node_sets(self.trace, self.embedding, n_slices=_N_SLICES, random_state=self.seed)
 
     @property
-    def ks(self) -> list[int]:
-        return [min(self.k, self.trace.n_slices - 1)]
+    def ks(self) -> tuple[list[int], list[int]]:
+        """The number of neighbors among the units of a slice, and among the slices of a unit.
+
+        It is at most half of the others. If all others were neighbors, every picture would keep them.
+        """
+        return [min(self.k, (self.trace.n_units - 1) // 2)], [min(self.k, (self.trace.n_slices - 1) // 2)]
 
     @property
-    def cloud(self) -> Cloud:
+    def distances(self) -> NodeDistances:
         sets = self.sets
         nodes = np.random.default_rng(self.seed).permutation(placed_nodes(sets))[None, :_N_NODES]
-        return cloud_of(sets, nodes)
+        return node_distances(sets, nodes)
 
 
 def _preservation(picture: Picture) -> tuple[float, ...]:
-    return preserved(picture.sets, picture.ks)[0]
+    intra, inter = picture.ks
+    return intra_preserved(picture.sets, intra)[0], inter_preserved(picture.sets, inter)[0]
 
 
 def _ranks(picture: Picture) -> tuple[float, ...]:
-    trustworthiness, continuity = rank_quality(picture.sets, picture.ks)
+    trustworthiness, continuity = rank_quality(picture.sets, picture.ks[1])
     return trustworthiness[1, 0], continuity[1, 0]
 
 
 def _distances(picture: Picture) -> tuple[float, ...]:
-    cloud = picture.cloud
-    return geodesic_spearman(cloud)[0], float(stress_of(cloud, picture_scale(cloud))[0])
+    distances = picture.distances
+    return geodesic_spearman(distances)[0], float(stress_of(distances, picture_scale(distances))[0])
 
 
 def _spread(picture: Picture) -> tuple[float, ...]:
     """The variance within epochs as a share of that of all nodes."""
     places = picture.embedding.coordinates
     total = np.nanvar(places, axis=0, ddof=1).sum()
-    variance = spread(picture.embedding).variance
-    return (float(np.nanmean(variance) / total) if total > 0 and np.isfinite(variance).any() else float("nan"),)
+    variance = mean_of_finite(spread(picture.embedding).variance, 0)
+    return (float(variance / total) if total > 0 else float("nan"),)
 
 
 def _entropy(picture: Picture) -> tuple[float, ...]:
-    curve = entropy_curve(picture.embedding)
-    return (float(np.nanmean(curve)) if np.isfinite(curve).any() else float("nan"),)
+    return (float(mean_of_finite(entropy_curve(picture.embedding), 0)),)
 
 
 def entropy_curve(embedding: Embedding) -> np.ndarray:  # (E,)
-    """The intra-step entropy of each epoch, the mean over its time steps; nan for an epoch without one.
+    """The intra-step entropy of each epoch, the mean over its time steps; NaN for an epoch without one.
 
     "kde" depends neither on the direction of the axes nor on the scale, in which two fits may differ.
     """
     with quiet():  # of few units
         values = entropy(embedding, over="units", estimator="kde", n_bootstrap=0).values
-    counts = np.isfinite(values).sum(1)
-    return np.divide(np.nansum(values, 1), counts, out=np.full(len(values), np.nan), where=counts > 0)
+    return mean_of_finite(values, 1)
 
 
 def _silhouette(picture: Picture) -> tuple[float, ...]:
@@ -105,6 +116,8 @@ _GROUPS: dict[tuple[str, ...], Callable[[Picture], tuple[float, ...]]] = {
     ("silhouette",): _silhouette,
 }
 METRICS = tuple(name for names in _GROUPS for name in names)
+# Metrics that judge a picture: 1 if a higher value is better, -1 if a lower.
+BETTER = dict.fromkeys(("intra", "inter", "trustworthiness", "continuity", "geodesic_spearman"), 1) | {"stress": -1}
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def neighborhood_preservation(
     Returns
     -------
     (intra, inter) : tuple of float, or a list of tuples for a sequence ``k``
-        ``intra`` is nan for a single unit, and both are if no node counts.
+        ``intra`` is NaN for a single unit, and both are if no node counts.
 
     Raises
     ------
@@ -96,18 +96,28 @@ def checked_ks(k: int | Sequence[int], n_slices: int) -> list[int]:
 
 
 def preserved(sets: NodeSets, ks: list[int]) -> list[tuple[float, float]]:
-    """(intra, inter) for each of ``ks``, over the nodes that are asked."""
+    """(intra, inter) for each of ``ks``, over the query nodes."""
+    return list(zip(intra_preserved(sets, ks), inter_preserved(sets, ks), strict=True))
+
+
+def intra_preserved(sets: NodeSets, ks: list[int]) -> list[float]:
+    """The share of the units of a slice that stay neighbors, for each of ``ks``; NaN without a neighbor."""
     others = sets.trace.n_units - 1
-    intra = _shares(sets.of_slices(), [min(k, others) for k in ks]) if others else [float("nan")] * len(ks)
-    inter = _shares(sets.of_units(), ks, sets.n_queries)
-    return list(zip(intra, inter, strict=True))
+    return _shares(sets.of_slices(), [min(k, others) for k in ks])
+
+
+def inter_preserved(sets: NodeSets, ks: list[int]) -> list[float]:
+    """The share of the slices of a unit that stay neighbors, for each of ``ks``; NaN without a neighbor."""
+    return _shares(sets.of_units(), ks, sets.n_queries)
 
 
 def _shares(groups: Iterable[Sets], ks: list[int], n_queries: int | None = None) -> list[float]:
     """For each k, the mean of |common k nearest| / k over the first ``n_queries`` nodes (default: all) of every set.
 
-    Nodes with neighbors count. k is at most the number of nodes that a node can be compared with.
+    Only nodes with neighbors count. k is at most the number of nodes that a node can be compared with.
     """
+    if max(ks) == 0:
+        return [float("nan")] * len(ks)
     totals, counted = np.zeros((len(ks), max(ks) + 1)), 0  # common neighbors, by the number of neighbors
     for points, places in groups:
         masked = any(bool(stack.isnan().any()) for stack in (points, places))

@@ -21,13 +21,13 @@ def rank_quality(sets: NodeSets, ks: list[int]) -> tuple[np.ndarray, np.ndarray]
     Trustworthiness lowers its score for neighbors in the picture that are far away in sample space, by the rank of
     their distance beyond k. Continuity does so for neighbors in sample space that are far away in the picture. Both
     are 1 for a picture that keeps all neighbors, and near 0.5 for a random one with small k. The mean is over the
-    nodes that are asked: of sets that are slices (intra), or units (inter).
+    query nodes: of sets that are slices (intra), or units (inter).
 
     k is at most (n - 1) // 2 for a node of a set of n nodes, the largest for which the score is defined. Nodes with
-    k = 0 do not count, and nan means that none counts. Equally near nodes share the lowest rank. Source: Venna and
+    k = 0 do not count, and NaN means that none counts. Equally near nodes share the lowest rank. Source: Venna and
     Kaski, Neural Networks 19, 2006. scikit-learn's `trustworthiness` has the values of a single set.
 
-    O(n log n) time for each node that is asked.
+    O(n log n) time for each query node.
     """
     pairs = [_of_groups(sets.of_slices(), ks, None), _of_groups(sets.of_units(), ks, sets.n_queries)]
     trustworthiness, continuity = np.array(pairs).transpose(1, 0, 2)
@@ -47,10 +47,10 @@ def _of_groups(groups: Iterable[Sets], ks: list[int], n_queries: int | None) -> 
 
 def _chunk_scores(sets: Sets, chunk: Chunk, masked: bool, ks: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """The scores of both directions, added up over the nodes of a chunk, and the number of nodes, for each k."""
-    near, far = distance_pair(sets, chunk, masked)  # in sample space and in the picture
-    others = near.isfinite().sum(-1)  # (B, r)
-    most = min(max(ks), max(near.shape[-1] // 2, 1))
-    ranks = [_ranks(near, _neighbors(far, most)), _ranks(far, _neighbors(near, most))]
+    in_samples, in_picture = distance_pair(sets, chunk, masked)
+    others = in_samples.isfinite().sum(-1)  # (B, r)
+    most = min(max(ks), max(in_samples.shape[-1] // 2, 1))
+    ranks = [_ranks(in_samples, _neighbors(in_picture, most)), _ranks(in_picture, _neighbors(in_samples, most))]
     allowed = [torch.minimum(others // 2, others.new_tensor(k)) for k in ks]
     scores = [[_scores(rank, k, others).sum().item() for k in allowed] for rank in ranks]
     return np.array(scores), np.array([int((k > 0).sum()) for k in allowed])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding import Embedding
-from ..errors import InputTypeError, check_number
+from ..errors import InputTypeError
 from ..trace import Trace
 
 if TYPE_CHECKING:
@@ -50,17 +50,10 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def seeds_of(random_state: int | None, n: int) -> list[int]:
-    """``n`` seeds that follow from ``random_state``, which is checked."""
-    if random_state is not None:
-        check_number("random_state", random_state, low=0, high=2**63 - 1, integer=True)
-    return np.random.default_rng(random_state).integers(2**31, size=n).tolist()
-
-
 def disparity(first: np.ndarray, second: np.ndarray) -> float:  # (n, C), (n, C)
     """Procrustes disparity of two pictures of the same nodes, from 0 (equal up to similarity) to 1.
 
-    Rows with NaN in either are left out. nan means that fewer than two nodes are left, or that they all coincide.
+    Rows with NaN in either are left out. NaN means that fewer than two nodes are left, or that they all coincide.
     """
     from scipy.spatial import procrustes
 

@@ -25,9 +25,9 @@ ENOUGH = 200
 class Slopes:
     """The slope of each part with its interval, the lines, and how the interval was made."""
 
-    slope: np.ndarray  # (K,)
-    low: np.ndarray  # (K,)
-    high: np.ndarray  # (K,)
+    slope: np.ndarray  # (k,)
+    low: np.ndarray  # (k,)
+    high: np.ndarray  # (k,)
     fitted: np.ndarray  # (E,), NaN at epochs without a value
     settings: Mapping[str, Any]
 
@@ -60,7 +60,7 @@ def slope_intervals(
     return Slopes(slope, low, high, fitted, {"bootstrap": source, "autocorrelation": rho})
 
 
-def _interval(errors: np.ndarray, level: float) -> np.ndarray:  # (n, K) -> (2, K)
+def _interval(errors: np.ndarray, level: float) -> np.ndarray:  # (n, k) -> (2, k)
     """The quantiles of many errors, or those of a normal distribution with the deviation of few."""
     tails = [(1 - level) / 2, (1 + level) / 2]
     if len(errors) >= ENOUGH:

@@ -20,7 +20,7 @@ TARGETS = ("auto", "classes", "real")
 
 @dataclass(frozen=True, eq=False)
 class SampleLabels:
-    """What a sample stands for: one of several classes, or a real number."""
+    """The label of every sample: one of several classes, or a real number."""
 
     values: torch.Tensor  # (P,) int64 number of the class, or float64
     classes: np.ndarray | None  # the labels of the classes in rising order; None for real targets

@@ -53,7 +53,7 @@ def squares_to_the_end(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (n,)
 def supported_edges(x: np.ndarray, y: np.ndarray, *, max_lines: int, min_length: int, penalty: float) -> np.ndarray:
     """The edges whose number has the least criterion: BIC with residuals that are autoregressive of order 1.
 
-    ``n log(innovation variance) - log(1 - rho^2) + penalty (3 K + 1) log n`` has 2 parameters a line, K - 1 breaks,
+    ``n log(innovation variance) - log(1 - rho^2) + penalty (3 k + 1) log n`` has 2 parameters a line, k - 1 breaks,
     the variance and rho.
     """
     least = _ROUNDING * np.square(y - y.mean()).sum() + len(y) * rounding(y) ** 2
@@ -86,7 +86,7 @@ def lines(x: np.ndarray, y: np.ndarray, edges: np.ndarray) -> np.ndarray:  # (n,
     return level[part] + slope[part] * x
 
 
-def slope_weights(x: np.ndarray, edges: np.ndarray) -> np.ndarray:  # (K, n)
+def slope_weights(x: np.ndarray, edges: np.ndarray) -> np.ndarray:  # (k, n)
     """The matrix whose product with values at ``x`` has the slope of each part."""
     weights = np.zeros((len(edges) - 1, len(x)))
     for i, (start, stop) in enumerate(itertools.pairwise(edges)):

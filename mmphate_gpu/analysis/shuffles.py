@@ -11,7 +11,7 @@ import torch
 
 from ..trace import Trace
 
-# Series of fewer values have hardly a phase to draw: three values have one.
+# A series of three values has a single phase, so shorter series leave little to draw.
 LEAST_SERIES = 4
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
+from .means import mean_of_finite
 from .result import Result, long_columns
 from .unit_points import positions
 
@@ -147,21 +148,15 @@ def displacement(embedding: Any, against: Any = None) -> Displacement:
     points, layout = positions(embedding), embedding.layout
     if len(points) < 2:
         raise InputError(f"embedding has {len(points)} epoch; accepted: at least 2")
-    values = _means(((points[1:] - points[:-1]) ** 2).mean(-1).swapaxes(1, 2))
+    values = mean_of_finite(((points[1:] - points[:-1]) ** 2).mean(-1), 1)
     settings = {"n_components": points.shape[-1], "against": against is not None}
     labels = layout.epoch[:-1], layout.epoch[1:], layout.unit
     if against is None:
         return Displacement(*labels, values, settings)
     change = np.diff(_metric(against, layout.n_epochs))
-    *units, mean = [_correlations(curve, change) for curve in (*values.T, _means(values))]
+    *units, mean = [_correlations(curve, change) for curve in (*values.T, mean_of_finite(values, 1))]
     pearson, spearman = np.array(units).T
     return Displacement(*labels, values, settings, change, pearson, spearman, *mean)
-
-
-def _means(values: np.ndarray) -> np.ndarray:  # (..., n) -> (...)
-    """The mean of what is not NaN, and NaN for nothing."""
-    count = (~np.isnan(values)).sum(-1)
-    return np.divide(np.nansum(values, -1), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def _metric(against: Any, n_epochs: int) -> np.ndarray:  # (E,)

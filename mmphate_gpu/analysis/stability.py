@@ -23,12 +23,21 @@ _RESTARTS = 10
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CommunityStability(Result):
-    """What `community_stability` returns."""
+    """The agreement of the communities in two slices; made by `community_stability`.
 
-    before: tuple[Any, Any]  # labels of the epoch and the time step
+    Attributes
+    ----------
+    before, after : (epoch, time step), the labels of the slices.
+    ks : (k,) numbers of communities.
+    rand : (k, n_seeds) adjusted Rand index: 1 for equal communities, 0 for what chance gives.
+    mean : mean of ``rand``.
+    settings : what was asked.
+    """
+
+    before: tuple[Any, Any]
     after: tuple[Any, Any]
-    ks: np.ndarray  # (k,)
-    rand: np.ndarray  # (k, n_seeds)
+    ks: np.ndarray
+    rand: np.ndarray
     mean: float
     settings: Mapping[str, Any]
 
@@ -49,40 +58,42 @@ def community_stability(
     n_seeds: int = 20,
     random_state: int | None = None,
 ) -> CommunityStability:
-    """How far the communities of units in slice ``before`` are those in slice ``after``: mean adjusted Rand index.
+    """How well the communities of units in two slices agree: the mean adjusted Rand index.
 
-    Published (M-PHATE, arXiv 1908.02831): k-means of the positions of the units in either slice, the adjusted Rand
-    index of both partitions, its mean over ``ks`` and seeds. Their continual learning compares the last slice before a
-    switch of the task with the fourth after it. The starts of k-means are not published: here a seed is the best of 10
-    starts by k-means++ in each slice.
+    Published (M-PHATE, arXiv 1908.02831): k-means of the positions of the units in each slice, the adjusted Rand index
+    of both partitions, and its mean over ``ks`` and seeds. The study of continual learning in that paper compares the
+    last slice before a switch of the task with the fourth after it. The starts of k-means are not published: here a
+    seed is the best of 10 starts by k-means++ in each slice.
 
     Parameters
     ----------
     embedding : Embedding
     before, after : int or (int, int)
         A slice is a single time step of a single epoch: the indices (epoch, timestep), or its number
-        ``epoch * n_timesteps + timestep``. Negative indices count from the end. With a single time step slices are
-        epochs, as in M-PHATE. With several, choose the same time step for both: else the sequence has moved on too.
+        ``epoch * n_timesteps + timestep``. Negative indices count from the end. With a single time step, slices are
+        epochs, as in M-PHATE. With several, choose the same time step for both. Otherwise the communities also differ
+        because the sequence has gone on.
     ks : sequence of int
-        Numbers of communities, from 2 to less than the units with a place in both slices: with a community for each
-        unit, all partitions agree.
+        Numbers of communities: at least 2, and fewer than there are units with a place in both slices. With a community
+        for each unit, all partitions would agree.
     n_seeds : int
-        Runs for each k.
+        Number of runs for each k.
+    random_state : int, optional
+        Seed of the runs.
 
     Returns
     -------
     CommunityStability
-        ``rand`` (k, n_seeds) and its ``mean``. 1 is the same partition, 0 chance.
 
     Raises
     ------
     InputError, InputTypeError
-        A slice that does not exist, a k out of range, or no `Embedding`.
+        A slice that does not exist, a k out of range, or something other than an `Embedding`.
 
     Notes
     -----
-    Units without a place in either slice do not count. O(n_seeds M^2 k) time for a sweep. One seed gives the same
-    result.
+    Units that lack a place in one of the slices do not count. O(n_seeds M^2 k) time for a sweep of k-means.
+    Deterministic with a seed.
 
     Examples
     --------

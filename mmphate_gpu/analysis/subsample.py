@@ -15,8 +15,9 @@ from ..stages import Callback
 from ..trace import Trace, as_trace
 from .picture_metrics import Metric, Metrics, checked_metrics, entropy_curve
 from .progress import progress
-from .refit import disparity, refitted, seeds_of, study_estimator
+from .refit import disparity, refitted, study_estimator
 from .result import Result, long_columns
+from .seeds import seeds_of
 
 if TYPE_CHECKING:
     from ..estimator import MMPHATE
@@ -29,18 +30,32 @@ _EVEN = ("epoch", "timestep")  # the parts of these axes are evenly spaced
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SubsampleStudy(Result):
-    """Pictures of parts of a trace beside that of the whole; made by `subsample_study`."""
+    """Pictures of parts of a trace beside that of the whole; made by `subsample_study`.
+
+    Attributes
+    ----------
+    over : the axis of which parts were taken.
+    rates, sizes : (r,) sizes of the parts, as shares and as numbers.
+    repeats : number of parts of each size.
+    metrics : names of the metrics.
+    values : (r, repeats, n_metrics) metrics of the parts.
+    full : (n_metrics,) metrics of the whole.
+    curves : (r, repeats, E) intra-step entropies of the parts in bits; NaN for epochs that a part lacks.
+    full_curve : (E,) intra-step entropy of the whole in bits.
+    epoch : (E,) labels of the epochs.
+    settings : what was asked.
+    """
 
     over: str
-    rates: np.ndarray  # (r,)
-    sizes: np.ndarray  # (r,) of the part
+    rates: np.ndarray
+    sizes: np.ndarray
     repeats: int
     metrics: list[str]
-    values: np.ndarray  # (r, repeats, n_metrics)
-    full: np.ndarray  # (n_metrics,) of the whole
-    curves: np.ndarray  # (r, repeats, E) bits, NaN for epochs that a part lacks
-    full_curve: np.ndarray  # (E,)
-    epoch: np.ndarray  # (E,)
+    values: np.ndarray
+    full: np.ndarray
+    curves: np.ndarray
+    full_curve: np.ndarray
+    epoch: np.ndarray
     settings: Mapping[str, Any]
 
     def _columns(self) -> dict[str, np.ndarray]:
@@ -50,10 +65,10 @@ class SubsampleStudy(Result):
 
     def _summary(self) -> str:
         away = np.mean(self.values[:, :, self.metrics.index(PROCRUSTES)], axis=1)
-        parts = [f"{size} at {value:.2g}" for size, value in zip(self.sizes, away, strict=True)]
+        parts = [f"{value:.2g} with {size}" for size, value in zip(self.sizes, away, strict=True)]
         floor = self.full[self.metrics.index(PROCRUSTES)]
-        text = f"Procrustes to the picture of all {self.over} by number: {', '.join(parts)}"
-        return f"{text}; another seed at {floor:.2g}"
+        text = f"Procrustes disparity to the picture of all {self.over}: {', '.join(parts)}"
+        return f"{text}, {floor:.2g} with another seed"
 
 
 @isolated()
@@ -71,17 +86,18 @@ def subsample_study(
     verbose: int = 0,
     callback: Callback | None = None,
 ) -> SubsampleStudy:
-    """Embed parts of a trace, and compare them with the picture of the whole: what 600 -> 100 time steps lose.
+    """Embed parts of a trace, and compare them with the picture of the whole: what a smaller recording loses.
 
     The study is this library's own definition. Time steps and epochs of a part are evenly spaced, from a random first
-    one. Units are random, and so are samples, of each class in proportion to its size if the trace has labels. All fits
-    of a study have one seed, so that only the data differ, and a part that is the whole has the same picture.
+    one. Units and samples are random; if the trace has labels, each class has samples in proportion to its size. All
+    fits of a study have one seed, so only the data differ. A part that is the whole has the same picture.
 
-    * *procrustes* is the disparity of the nodes that the part and the whole have in common: 0 for equal pictures, 1 at
-      most. ``full`` has that of a second fit of the whole with another seed, which is what chance alone does.
-    * The other metrics compare the picture of the part with the part. ``full`` has those of the whole.
-    * *curves* are intra-step entropies (`entropy` over units, by "kde"), means over the time steps. The estimate
-      depends on the number of units, so with ``over="units"`` compare parts of one size.
+    * *procrustes* is the Procrustes disparity of the nodes that the part and the whole have in common: 0 for equal
+      pictures, 1 at most. ``full`` has the disparity of a second fit of the whole with another seed. A difference as
+      large may be chance.
+    * The other metrics compare the picture of a part with the part. ``full`` has the metrics of the whole.
+    * *curves* are intra-step entropies (`entropy` over units, by "kde"), as means over the time steps. The estimate
+      depends on the number of units, so with ``over="units"`` compare only parts of one size.
 
     Parameters
     ----------
@@ -92,18 +108,18 @@ def subsample_study(
     rates : sequence of float in (0, 1]
         Shares of the axis.
     repeats : int
-        Parts of each size.
+        Number of parts of each size.
     sizes : sequence of int, optional
         Numbers of time steps, epochs, units or samples, in place of ``rates``.
     metrics : sequence of names, or a mapping from names to functions (trace, embedding) -> number
-        See `null_models`. "procrustes" comes with them.
+        The names are those of `null_models`. "procrustes" is always added.
     k : int
         Number of neighbors.
     estimator : MMPHATE, optional
-        Its settings are those of all fits; by default `MMPHATE` with 1,000 landmarks.
-    random_state : int or None
+        All fits have its settings; by default `MMPHATE` with 1,000 landmarks.
+    random_state : int, optional
         Seed of the draws and of the fits.
-    verbose : int
+    verbose : int or bool
         Whether to draw a progress bar on stderr.
     callback : callable(stage, done, total), optional
         Called after each fit.
@@ -116,6 +132,7 @@ def subsample_study(
     Notes
     -----
     At most 2 + repeats * len(rates) fits: equal parts are embedded once. A part is in memory while it is embedded.
+    Deterministic with a seed.
 
     Examples
     --------
@@ -133,7 +150,7 @@ def subsample_study(
     check_number("repeats", repeats, low=1, integer=True)
     chosen, model = checked_metrics(metrics, k), study_estimator(estimator)
     if PROCRUSTES in chosen.names:
-        raise InputError(f"metrics has {PROCRUSTES!r}, which comes with all others; accepted: other names")
+        raise InputError(f"metrics has {PROCRUSTES!r}, which is always added; accepted: other names")
     rng, (seed, other) = np.random.default_rng(random_state), seeds_of(random_state, 2)
     settings = {"k": k, "random_state": random_state, "estimator": repr(model)}
     with progress(2 + len(counts) * repeats, verbose, callback, "subsample study") as advance:
@@ -215,7 +232,7 @@ def _draws(
     """The indices of ``repeats`` parts: evenly spaced, or random, of each class in proportion."""
     whole = len(getattr(trace, axis))
     labels = trace.label if axis == "sample" and trace.label is not None else np.zeros(whole)
-    for first in (np.arange(repeats) + rng.random()) / repeats:  # as a share of the distance of two
+    for first in (np.arange(repeats) + rng.random()) / repeats:  # as a share of the distance between neighbors
         places = np.minimum((np.arange(size) + first) * (whole / size), whole - 1).astype(np.int64)
-        # In an order by class, evenly spaced places take of each class its share.
+        # In an order by class, evenly spaced places take from each class in proportion to its size.
         yield places if axis in _EVEN else np.sort(np.lexsort((rng.random(whole), labels))[places])

@@ -16,13 +16,14 @@ from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from ..trace import Trace, as_trace
-from .cloud import cloud_of, geodesic_spearman, picture_scale, placed_nodes, stress_of
+from .node_distances import geodesic_spearman, node_distances, picture_scale, placed_nodes, stress_of
 from .node_sets import NodeSets, node_sets
 from .preservation import checked_ks, preserved
 from .progress import progress
 from .rank_quality import rank_quality
-from .refit import disparity, refitted, seeds_of, study_estimator
+from .refit import disparity, refitted, study_estimator
 from .result import Result
+from .seeds import seeds_of
 
 if TYPE_CHECKING:
     from ..estimator import MMPHATE
@@ -34,23 +35,39 @@ _SCOPES = ("intra", "inter")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trust(Result):
-    """What a picture keeps of sample space; made by `trust`. Rows of shape (2, k) are intra and inter."""
+    """What a picture keeps of sample space; made by `trust`, which defines the measures.
 
-    preservation_k: np.ndarray  # (k,)
-    intra: np.ndarray  # (k,) share of the neighbors that are kept, among the units of a slice
-    inter: np.ndarray  # (k,) the same among the slices of a unit
-    trustworthiness: np.ndarray  # (2, k)
-    continuity: np.ndarray  # (2, k)
+    Attributes
+    ----------
+    preservation_k : (k,) numbers of neighbors.
+    intra, inter : (k,) share of the neighbors that are kept, among the units of a slice and among the slices of a unit.
+    trustworthiness, continuity : (2, k), 1 is perfect; the first row is intra, and the second inter.
+    geodesic_spearman : rank correlation, from -1 to 1.
+    geodesic_share : share of the pairs of nodes that a path connects; the others do not count.
+    stress : stress of all regions, from 0 up.
+    epoch, timestep : (E,) and (T,) labels.
+    stress_by_epoch, stress_by_timestep : (E,) and (T,) stress of each region.
+    islands : number of islands; None without a fitted estimator.
+    island_shares : (islands,) shares of the nodes of the graph, the largest first; None without a fitted estimator.
+    seed_procrustes : disparity of each pair of refits, from 0 (equal) to 1; None without refits.
+    settings : what was asked.
+    """
+
+    preservation_k: np.ndarray
+    intra: np.ndarray
+    inter: np.ndarray
+    trustworthiness: np.ndarray
+    continuity: np.ndarray
     geodesic_spearman: float
-    geodesic_share: float  # of the pairs of nodes that a path connects
+    geodesic_share: float
     stress: float
-    epoch: np.ndarray  # (E,)
-    stress_by_epoch: np.ndarray  # (E,)
-    timestep: np.ndarray  # (T,)
-    stress_by_timestep: np.ndarray  # (T,)
+    epoch: np.ndarray
+    stress_by_epoch: np.ndarray
+    timestep: np.ndarray
+    stress_by_timestep: np.ndarray
     islands: int | None
-    island_shares: np.ndarray | None  # (islands,) of the nodes of the graph, the largest first
-    seed_procrustes: np.ndarray | None  # a disparity for each pair of seeds
+    island_shares: np.ndarray | None
+    seed_procrustes: np.ndarray | None
     settings: Mapping[str, Any]
 
     def _columns(self) -> dict[str, np.ndarray]:
@@ -99,12 +116,13 @@ def trust(
     * *Geodesic Spearman* is the rank correlation of distances in the picture with shortest paths in sample space, in
       the graph of each node's 10 nearest among ``n_nodes`` random nodes. The idea is that of DEMaP, published.
     * *Stress* is this library's own definition: ``sqrt(sum (D - a d)^2 / sum D^2)`` for distances D in sample space
-      and d in the picture. ``a`` is the least squares factor for all pairs of the same random nodes. The stress of an
-      epoch, or of a time step, has the same ``a`` and the pairs of up to 64 random nodes of it. So a region with more
-      stress than others is drawn less faithfully.
-    * *Islands* are the connected components of the diffusion graph, and their places relative to each other are
-      arbitrary. They need a fitted ``estimator``.
-    * *Seed Procrustes* is the disparity of each pair of refits that differ in the seed only: 0 for equal pictures.
+      and d in the picture. The factor ``a`` is the least squares fit over all pairs of the same random nodes. The
+      stress of an epoch, or of a time step, uses the same ``a`` and the pairs of up to 64 of its nodes. So a region
+      with more stress than others is drawn less faithfully.
+    * *Islands* are the connected components of the diffusion graph. Their places relative to each other are arbitrary.
+      They are counted if ``estimator`` is fitted.
+    * *Seed Procrustes* is the Procrustes disparity of each pair of refits that differ in the seed only: 0 for equal
+      pictures.
 
     Parameters
     ----------
@@ -112,24 +130,24 @@ def trust(
         E epochs, T time steps, M units and P samples. Masked samples leave the distances. A stored trace is read block
         by block.
     embedding : Embedding, or (N, C) array
-        Its picture. A row of NaN has no place, and counts nowhere.
+        The picture of the trace. A node whose row is NaN has no place, and does not count.
     k : int or sequence of int
-        Numbers of neighbors. At most S - 1 are used, within a slice at most M - 1, and for the ranks at most half of
-        the set.
+        Numbers of neighbors. They are lowered to at most S - 1, to M - 1 within a slice, and to half of the set for
+        trustworthiness and continuity.
     seeds : int
         Number of refits: 0, or at least 2.
     estimator : MMPHATE, optional
-        Its settings are those of the refits. If it is fitted, it is the fit of ``embedding``. By default the refits
-        have 1,000 landmarks.
+        The refits have its settings. If it is fitted, the fit must be that of ``embedding``. By default the refits have
+        1,000 landmarks.
     normalize : bool
         Whether sample space is z-scored. False takes the samples as they were recorded.
     n_slices : int or None
-        Slices whose nodes are asked for their neighbors, drawn at random; None asks all.
+        Number of random slices for whose nodes the neighbors are compared; None takes all slices.
     n_nodes : int
-        Nodes of geodesics and stress, drawn at random.
-    random_state : int or None
+        Number of random nodes for geodesics and stress.
+    random_state : int, optional
         Seed of the draws and of the refits.
-    verbose : int
+    verbose : int or bool
         Whether to draw a progress bar on stderr.
     callback : callable(stage, done, total), optional
         Called after each measure and each refit.
@@ -142,8 +160,8 @@ def trust(
     Notes
     -----
     O(n_slices M S (P + C + log S)) time for neighbors and O(n_nodes^2 P) for distances, and a fit for each of
-    ``seeds``. Trustworthiness: Venna and Kaski, Neural Networks 19, 2006. DEMaP: Moon et al., Nature Biotechnology 37,
-    2019.
+    ``seeds``. Deterministic with a seed. Trustworthiness: Venna and Kaski, Neural Networks 19, 2006. DEMaP: Moon et
+    al., Nature Biotechnology 37, 2019.
 
     Examples
     --------
@@ -197,14 +215,14 @@ def _check_numbers(seeds: int, n_slices: int | None, n_nodes: int) -> None:
 def _distance_measures(sets: NodeSets, n_nodes: int, rng: np.random.Generator) -> dict[str, Any]:
     """The measures of distances between nodes of all slices and units."""
     nodes = rng.permutation(placed_nodes(sets))[None, :n_nodes]
-    cloud = cloud_of(sets, nodes)
-    correlation, share = geodesic_spearman(cloud)
-    scale = picture_scale(cloud)
+    distances = node_distances(sets, nodes)
+    correlation, share = geodesic_spearman(distances)
+    scale = picture_scale(distances)
     by_region = {
-        f"stress_by_{axis}": stress_of(cloud_of(sets, _region_nodes(sets.trace, axis, rng)), scale)
+        f"stress_by_{axis}": stress_of(node_distances(sets, _region_nodes(sets.trace, axis, rng)), scale)
         for axis in ("epoch", "timestep")
     }
-    stress = float(stress_of(cloud, scale)[0])
+    stress = float(stress_of(distances, scale)[0])
     return {"geodesic_spearman": correlation, "geodesic_share": share, "stress": stress, **by_region}
 
 

@@ -109,11 +109,12 @@ def _widened(places: np.ndarray) -> tuple[float, float]:
 
 
 def _are_rising_dates(labels: np.ndarray) -> bool:
-    """Whether ``labels`` are dates that the calendar of matplotlib has, in rising order."""
+    """Whether ``labels`` are dates that rise by seconds or more, well within the calendar of matplotlib."""
     if labels.dtype.kind != "M" or np.isnat(labels).any():
         return False
     years = labels.astype("M8[Y]").astype(int) + 1970
-    return bool((np.diff(labels).astype(int) > 0).all() and years[0] >= 1 and years[-1] < 9999)
+    rising = (np.diff(labels.astype("M8[s]")).astype(int) > 0).all()
+    return bool(rising and years[0] >= 200 and years[-1] < 9800)
 
 
 def _by_date(figure: Figure, labels: np.ndarray, inches: float) -> Ticks:

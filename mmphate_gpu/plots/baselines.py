@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..analysis import Baselines
-from ..errors import InputError, InputTypeError, check_choice
-from .canvas import FAINT, INK, TICK_SIZE, check_path, new_figure, plain_style, save_figure
+from ..errors import InputTypeError, check_choice
+from .axis import LINE
+from .canvas import FAINT, INK, LABEL_SIZE, TICK_SIZE, check_path, new_figure, plain_style, save_figure
 from .colors import Coloring, categorical, ordered
-from .grids import cells, columns_for
+from .grids import cells, check_room, columns_for, titles_above
 from .keys import draw_key
-from .layout import Margins, check_figsize, title_above
+from .layout import Margins, Place, check_figsize, widest
+from .names import texts
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, CELL = 6.4, 1.55
+WIDTH, CELL = 6.4, 1.15  # inches of the figure, and the least of a picture with its margins
+AROUND = Margins(0.06, 0.06, 0.28, 0.04)  # each picture
+LEAST = 0.6  # inches of the height of a picture
+BAR = 0.3  # inches of the key beside its texts
+TABLE_LINE, GAP = 0.17, 0.12  # inches of a line of the table, and between its columns
 MAX_DOTS = 20_000  # a small panel shows no more
-LINE = 0.19  # inches of a line of the table
-KEY = 0.9  # inches of the key
 TITLES = {
     "mm_phate": "MM-PHATE",
     "pca": "PCA",
@@ -32,13 +37,11 @@ TITLES = {
     "m_phate_per_step": "M-PHATE per step",
 }
 HEADS = {
-    "intra": "intra",
-    "inter": "inter",
     "trustworthiness": "trust.",
     "continuity": "contin.",
     "geodesic_spearman": "geodesic",
 }
-COLORS = ("epoch", "timestep", "unit")
+COLORS = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit"}
 
 
 @plain_style()
@@ -51,7 +54,9 @@ def baselines(
 ) -> Figure:
     """Draw the picture of each method in one grid, with the table of what each of them keeps beneath.
 
-    Of more than 20,000 nodes a fixed random sample is drawn. The best value of a column is bold.
+    Of more than 20,000 nodes a fixed random sample is drawn. The best values of a column, as they are printed, are
+    bold (`Baselines.best`). A dash stands for a value that is not defined, and for the seconds of a picture that was
+    passed in.
 
     Parameters
     ----------
@@ -61,7 +66,7 @@ def baselines(
     path : str or path, optional
         A .png, .svg or .pdf file to write. An existing file is replaced. Dots are pixels in all three formats.
     figsize : (width, height), optional
-        In inches; None fits the number of methods.
+        In inches; None is 6.4 wide, with square pictures. A width of 3.35 is a column of a paper.
 
     Returns
     -------
@@ -71,46 +76,49 @@ def baselines(
     Raises
     ------
     InputError, InputTypeError
-        No `Baselines`, an unknown ``color_by``, or a bad ``path`` or ``figsize``.
+        No `Baselines`, an unknown ``color_by``, or a bad ``path`` or ``figsize``: one without room for the pictures.
     """
     if not isinstance(result, Baselines):
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: Baselines")
-    check_choice("color_by", color_by, COLORS)
+    check_choice("color_by", color_by, tuple(COLORS))
     path = check_path(path)
-    n = len(result.methods)
-    below = LINE * (n + 1) + 0.25
-    width = WIDTH if figsize is None else check_figsize(figsize, (2.5, 2.5))[0]
-    columns = columns_for(width - KEY, CELL, n)
-    height = -(-n // columns) * 1.75 + below if figsize is None else check_figsize(figsize, (2.5, 2.5))[1]
-    if height - below < 0.8 * -(-n // columns):
-        raise InputError(
-            f"figsize={figsize!r} has no room for {n} pictures; accepted: a height of {below + 0.8 * n:.1f}"
-        )
-    figure = new_figure((width, height))
     shown = np.random.default_rng(0).permutation(result.layout.n_nodes)[:MAX_DOTS]
     coloring = _coloring(result, color_by, shown)
-    inner = Margins(0.06, 0.06, 0.3, 0.04)
-    share = (width - KEY) / width
-    for name, place in zip(result.methods, cells(figure, n, columns, inner, below), strict=True):
-        panel = place[0] * share, place[1], place[2] * share, place[3]
-        _draw_picture(figure, panel, name, result.coordinates[name][shown], coloring)
-        title_above(figure, panel, TITLES.get(name, name), 0.05)
-    key = (width - KEY + 0.1) / width, below / height, (KEY - 0.1) / width, 1 - below / height - 0.3 / height
-    draw_key(figure, key, coloring)
-    _draw_table(figure, result, below)
+    figure, columns, around = _page(result, [COLORS[color_by], *coloring.names], figsize)
+    places = cells(figure, len(result.methods), columns, AROUND, around)
+    for name, place in zip(result.methods, places, strict=True):
+        _draw_picture(figure, place, name, result.coordinates[name][shown], coloring)
+    titles_above(figure, places, [TITLES[name] for name in result.methods])
+    _draw_key(figure, places, around, coloring, COLORS[color_by])
+    _draw_table(figure, result, around.bottom - LINE)
     save_figure(figure, path)
     return figure
 
 
+def _page(result: Baselines, names: list[str], figsize: Any) -> tuple[Figure, int, Margins]:
+    """A figure for the pictures, the number of their columns, and the inches around them for the key and the table."""
+    size = None if figsize is None else check_figsize(figsize, (2.5, 2.5))
+    figure = new_figure((WIDTH, WIDTH) if size is None else size)
+    around = Margins(0, BAR + widest(figure, names, TICK_SIZE), 0, TABLE_LINE * (len(result.methods) + 1) + 2 * LINE)
+    width = figure.get_figwidth() - around.right
+    columns = columns_for(width, CELL, len(result.methods))
+    rows, frame = -(-len(result.methods) // columns), AROUND.top + AROUND.bottom
+    if size is None:
+        square = width / columns - AROUND.left - AROUND.right
+        figure.set_size_inches(WIDTH, rows * (square + frame) + around.bottom)
+    check_room(size, figure.get_figheight(), rows * (LEAST + frame) + around.bottom)
+    return figure, columns, around
+
+
 def _coloring(result: Baselines, name: str, shown: np.ndarray) -> Coloring:
-    index = result.layout.indices(shown)[COLORS.index(name)]
+    index = result.layout.indices(shown)[list(COLORS).index(name)]
     labels = getattr(result.layout, name)
     if name == "unit":
         return categorical(index, labels)
     return ordered(index, labels, "viridis" if name == "epoch" else "plasma", 0.0, 0.93)
 
 
-def _draw_picture(figure: Figure, place: Any, name: str, points: np.ndarray, coloring: Coloring) -> None:
+def _draw_picture(figure: Figure, place: Place, name: str, points: np.ndarray, coloring: Coloring) -> None:
     axes = figure.add_axes(place, label=name)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=FAINT, linewidth=0.5)
@@ -119,25 +127,48 @@ def _draw_picture(figure: Figure, place: Any, name: str, points: np.ndarray, col
     axes.scatter(points[:, 0], points[:, 1], s=area, linewidths=0, alpha=0.7, rasterized=True, **colors)
 
 
-def _draw_table(figure: Figure, result: Baselines, below: float) -> None:
-    place = (0.08 / figure.get_figwidth(), 0.06 / figure.get_figheight(), 1 - 0.16 / figure.get_figwidth(), 0)
-    axes = figure.add_axes((*place[:3], (below - 0.12) / figure.get_figheight()), label="table")
+def _draw_key(figure: Figure, places: list[Place], around: Margins, coloring: Coloring, title: str) -> None:
+    """The key, on the right of all rows of pictures."""
+    width, height = figure.get_size_inches()
+    left = 1 - (around.right - 0.06) / width
+    bottom, top = places[-1][1], places[0][1] + places[0][3]
+    place = left, bottom, (around.right - 0.06) / width, top - bottom
+    figure.text(left, top + 0.05 / height, title, fontsize=LABEL_SIZE, color=INK, va="bottom")
+    draw_key(figure, place, coloring)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def _draw_table(figure: Figure, result: Baselines, inches: float) -> None:
+    """Lines of texts in ``inches`` at the bottom: numbers that end below the name of their column."""
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((0.08 / width, 0.06 / height, 1 - 0.16 / width, inches / height), label="table")
     axes.set_axis_off()
-    lines = len(result.methods) + 1
-    axes.set(xlim=(0, 1), ylim=(lines, 0))
-    heads = ["", *(HEADS.get(name, name) for name in result.metrics), "seconds"]
-    columns = np.concatenate([[0.0], np.linspace(0.36, 1.0, len(heads) - 1)])
-    best = [int(np.nanargmax(column)) if np.isfinite(column).any() else -1 for column in result.table.T]
-    _write_line(axes, 0, heads, columns, set())
-    for row, name in enumerate(result.methods):
-        seconds = result.seconds[row]
-        numbers = [*(f"{value:.2f}" for value in result.table[row]), f"{seconds:.1f}" if np.isfinite(seconds) else ""]
-        bold = {column + 1 for column, leader in enumerate(best) if leader == row}
-        _write_line(axes, row + 1, [TITLES.get(name, name), *numbers], columns, bold)
+    heads = texts(np.array([HEADS.get(name, name) for name in result.metrics], dtype=object), 14)
+    lines = [["", *heads, "seconds"]]
+    lines += [_line(result, row) for row in range(len(result.methods))]
+    axes.set(xlim=(0, width - 0.16), ylim=(len(lines), 0))
+    best = [[], *(result.best(name) for name in result.metrics), []]
+    widths = np.array([widest(figure, column, TICK_SIZE) for column in zip(*lines, strict=True)])
+    scale = min(1.0, (width - 0.16) / (widths + GAP).sum())
+    free = (width - 0.16 - scale * widths.sum()) / (len(widths) - 1)
+    ends = np.cumsum(scale * widths + free) - free
+    ends[0] = 0  # names start at the left edge
+    axes.axhline(1, color=FAINT, linewidth=0.5)
+    for row, line in enumerate(lines):
+        bold = [row > 0 and result.methods[row - 1] in names for names in best]
+        _write_line(axes, row, line, ends, bold, TICK_SIZE * scale)
 
 
-def _write_line(axes: Any, row: int, texts: Sequence[str], columns: np.ndarray, bold: set[int]) -> None:
-    size = TICK_SIZE * min(1.0, axes.figure.get_figwidth() / 4.6)
-    for column, (text, x) in enumerate(zip(texts, columns, strict=True)):
-        style: dict[str, Any] = {"ha": "left" if column == 0 else "right", "va": "center", "color": INK}
-        axes.text(x, row + 0.5, text, fontsize=size, weight="bold" if column in bold else "normal", **style)
+def _line(result: Baselines, row: int) -> list[str]:
+    seconds = result.seconds[row]
+    numbers = [f"{value:.2f}" if np.isfinite(value) else "–" for value in result.table[row]]
+    return [TITLES[result.methods[row]], *numbers, f"{seconds:.1f}" if np.isfinite(seconds) else "–"]
+
+
+def _write_line(axes: Axes, row: int, line: Sequence[str], ends: np.ndarray, bold: Sequence[bool], size: float) -> None:
+    for column, (text, end) in enumerate(zip(line, ends, strict=True)):
+        weight = "bold" if bold[column] else "normal"
+        side = "left" if column == 0 else "right"
+        axes.text(end, row + 0.5, text, fontsize=size, weight=weight, color=INK, ha=side, va="center")

@@ -168,9 +168,10 @@ def _similarity_views(baselines: Baselines) -> dict[str, View]:
         raise InputError('baselines has no similarity; accepted: baselines with the method "cka" or "svcca"')
     views = {}
     for name, values in baselines.similarity.items():
-        axis = name.rpartition(" of ")[2].removesuffix("s")
+        method, _, cells = name.partition(" of ")
+        axis = cells.removesuffix("s")
         labels = axis, np.asarray(getattr(baselines.layout, axis))
-        views[name] = View(f"Similarity: {name}", values, labels, labels)
+        views[name] = View(f"Similarity ({method.upper()})", values, labels, labels)
     return views
 
 

@@ -195,7 +195,7 @@ def _grid(n: int, figsize: Any) -> tuple[Figure, list[Place]]:
     rows = -(-n // columns)
     size = (width, TOP + rows * 2.6) if figsize is None else check_figsize(figsize, (2.5, TOP + rows * 1.5))
     figure = new_figure(size)
-    return figure, cells(figure, n, columns, Margins(0.66, 0.14, 0.24, 0.42 + NOTE), above=TOP)
+    return figure, cells(figure, n, columns, Margins(0.66, 0.14, 0.24, 0.42 + NOTE), Margins(0, 0, TOP, 0))
 
 
 def _draw_plane(axes: Axes, first: np.ndarray, second: np.ndarray) -> None:

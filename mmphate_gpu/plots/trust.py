@@ -9,21 +9,33 @@ import numpy as np
 
 from ..analysis import NullModels, SubsampleStudy
 from ..errors import InputTypeError
-from .axis import Ticks, across, along_epochs, set_across, set_upward, value_ticks
+from .axis import (
+    MOST,
+    Ticks,
+    across,
+    along_epochs,
+    by_rank,
+    set_across,
+    set_upward,
+    ticks_within,
+    value_limits,
+    value_ticks,
+)
 from .canvas import INK, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import PALETTE
-from .grids import cells, columns_for
+from .grids import cells, check_room, columns_for, titles_above
 from .keys import dot, draw_names
-from .layout import Margins, Place, beside, check_figsize, title_above, widest
+from .layout import Margins, Place, beside, check_figsize, widest
+from .names import texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 6.4
-CELL = 2.0  # least inches of a panel with its texts
+LEAST = 0.4  # inches of the height of a panel
 DATA, NULL = "#c44e20", "#31688e"
-NAMES = {
+TITLES = {
     "intra": "Units kept (intra)",
     "inter": "Slices kept (inter)",
     "trustworthiness": "Trustworthiness",
@@ -35,6 +47,7 @@ NAMES = {
     "silhouette": "Silhouette",
     "procrustes": "Procrustes disparity",
 }
+AXES = {"timesteps": "Time steps", "epochs": "Epochs", "units": "Units", "samples": "Samples"}
 
 
 @plain_style()
@@ -46,7 +59,7 @@ def null_models(
 ) -> Figure:
     """Draw each metric of the data as a line, and those of the null models as dots, a row for each sort of null.
 
-    The number beside a row is p. The dots of a null that destroys the structure lie away from the line.
+    The number beside a row is p. A null whose dots lie away from the line destroys what the metric measures.
 
     Parameters
     ----------
@@ -69,52 +82,69 @@ def null_models(
     if not isinstance(result, NullModels):
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: NullModels")
     path = check_path(path)
-    row = 0.74 + 0.24 * len(result.kinds)
-    figure, columns = _grid_figure(figsize, len(result.metrics), row, 0.0)
-    left = 0.2 + widest(figure, result.kinds, TICK_SIZE)
-    places = cells(figure, len(result.metrics), columns, Margins(left, 0.5, 0.34, 0.3))
+    margins, row = Margins(0.1, 0.44, 0.32, 0.3), 0.2 * len(result.kinds)
+    figure, columns, around = _null_page(result, row + margins.top + margins.bottom, figsize)
+    places = cells(figure, len(result.metrics), columns, margins, around)
     for index, (metric, place) in enumerate(zip(result.metrics, places, strict=True)):
         axes = figure.add_axes(place, label=metric)
         open_frame(axes)
-        _draw_nulls(axes, result, index, place[2] * figure.get_figwidth())
-        title_above(figure, place, NAMES.get(metric, metric), 0.06)
+        _draw_nulls(axes, result, index, place[2] * figure.get_figwidth(), named=index % columns == 0)
+    titles_above(figure, places, _titles(result.metrics), margins.right - 0.06)
     save_figure(figure, path)
     return figure
 
 
-def _grid_figure(figsize: Any, n: int, row: float, below: float) -> tuple[Figure, int]:
-    """A figure for ``n`` panels with rows of ``row`` inches, and its number of columns."""
-    width = WIDTH if figsize is None else check_figsize(figsize, (2.5, 2.0))[0]
-    columns = columns_for(width, CELL, n)
-    height = -(-n // columns) * row + below if figsize is None else check_figsize(figsize, (2.5, 2.0))[1]
-    return new_figure((width, height)), columns
+def _null_page(result: NullModels, row: float, figsize: Any) -> tuple[Figure, int, Margins]:
+    """A figure for rows of panels of ``row`` inches, the number of columns, and the room for the names of nulls."""
+    size = None if figsize is None else check_figsize(figsize, (2.5, 1.0))
+    figure = new_figure((WIDTH, WIDTH) if size is None else size)
+    around = Margins(0.12 + widest(figure, _null_names(result), TICK_SIZE), 0, 0, 0)
+    columns = columns_for(figure.get_figwidth() - around.left, 1.25, len(result.metrics))
+    rows = -(-len(result.metrics) // columns)
+    if size is None:
+        figure.set_size_inches(WIDTH, rows * row)
+    # A line of a null takes at least as much room as its name.
+    check_room(size, figure.get_figheight(), rows * (row - 0.06 * len(result.kinds)))
+    return figure, columns, around
 
 
-def _draw_nulls(axes: Axes, result: NullModels, index: int, inches: float) -> None:
+def _null_names(result: NullModels) -> list[str]:
+    return [AXES.get(name, name).lower() for name in result.kinds]
+
+
+def _titles(metrics: list[str]) -> list[str]:
+    return texts(np.array([TITLES.get(name, name) for name in metrics], dtype=object), 20)
+
+
+def _draw_nulls(axes: Axes, result: NullModels, index: int, inches: float, *, named: bool) -> None:
     nulls, value = result.null[:, :, index], float(result.data[index])
     n = len(result.kinds)
     for row, values in enumerate(nulls):
         lift = 0.5 * (np.arange(len(values)) / max(1, len(values) - 1) - 0.5)
         axes.plot(values, row + lift, "o", color=NULL, markersize=2.6, markeredgewidth=0, alpha=0.8)
-        p = result.p[row, index]
-        if np.isfinite(p):
-            axes.annotate(
-                f"p {p:.2f}", (1.02, row), xycoords=("axes fraction", "data"), fontsize=TICK_SIZE - 1.5,
-                color=INK, va="center", annotation_clip=False,
-            )  # fmt: skip
+        _write_p(axes, row, result.p[row, index])
     if np.isfinite(value):
         axes.axvline(value, color=DATA, linewidth=1.4)
-    _few_ticks(axes, np.append(nulls.ravel(), value), inches)
-    set_upward(axes, Ticks(np.arange(n), (n - 0.5, -0.5), np.arange(n), list(result.kinds)), "")
+    set_across(axes, _few_ticks(axes.figure, np.append(nulls.ravel(), value), inches), "")
+    names = _null_names(result) if named else [""] * n
+    set_upward(axes, Ticks(np.arange(n), (n - 0.5, -0.5), np.arange(n), names), "")
 
 
-def _few_ticks(axes: Any, values: np.ndarray, inches: float) -> None:
+def _write_p(axes: Axes, row: int, p: float) -> None:
+    """The p of a row, on the right of the panel."""
+    if np.isfinite(p):
+        axes.annotate(
+            f"p {p:.2f}", (1.0, row), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            fontsize=TICK_SIZE - 1.5, color=INK, va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _few_ticks(figure: Any, values: np.ndarray, inches: float) -> Ticks:
     """A horizontal axis for ``values`` with as many ticks as fit."""
-    for most in (4, 3, 2, 1):
-        ticks = value_ticks(values, most)
-        if across(axes.figure, inches, ticks.limits)(ticks.ticks, ticks.names):
-            break
-    set_across(axes, ticks, "")
+    low, high = value_limits(values)
+    options = [ticks_within(low, high, most) for most in (4, 3, 2, 1)]
+    fits = across(figure, inches, (low, high))
+    return next((ticks for ticks in options if fits(ticks.ticks, ticks.names)), options[-1])
 
 
 # ---------------------------------------------------------------- smaller traces
@@ -153,24 +183,32 @@ def subsampling(
     if not isinstance(result, SubsampleStudy):
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: SubsampleStudy")
     path = check_path(path)
-    curves = 2.1
-    figure, columns = _grid_figure(figsize, len(result.metrics), 1.75, curves)
-    below = curves if figsize is None else figure.get_figheight() * 0.5
-    margins = Margins(0.55, 0.12, 0.34, 0.42)
-    places = cells(figure, len(result.metrics), columns, margins, below)
+    figure, columns, around = _study_page(result, figsize)
+    places = cells(figure, len(result.metrics), columns, Margins(0.52, 0.12, 0.32, 0.42), around)
     for index, (metric, place) in enumerate(zip(result.metrics, places, strict=True)):
         axes = figure.add_axes(place, label=metric)
         open_frame(axes)
-        _draw_sizes(axes, result, index)
-        title_above(figure, place, NAMES.get(metric, metric), 0.06)
-    _draw_curves(figure, result, below)
+        _draw_sizes(axes, result, index, place[2] * figure.get_figwidth())
+    titles_above(figure, places, _titles(result.metrics), 0.1)
+    _draw_curves(figure, result, around.bottom)
     save_figure(figure, path)
     return figure
 
 
-def _draw_sizes(axes: Axes, result: SubsampleStudy, index: int) -> None:
-    values, whole = result.values[:, :, index], float(result.full[index])
-    means, deviations = _moments(values)
+def _study_page(result: SubsampleStudy, figsize: Any) -> tuple[Figure, int, Margins]:
+    """A figure for the panels, the number of their columns, and the room below them for the curves."""
+    size = None if figsize is None else check_figsize(figsize, (2.5, 2.0))
+    width = WIDTH if size is None else size[0]
+    columns = columns_for(width, 1.6, len(result.metrics))
+    rows = -(-len(result.metrics) // columns)
+    height = rows * 1.75 + 2.1 if size is None else size[1]
+    check_room(size, height, (rows + 1) * (LEAST + 0.82))
+    return new_figure((width, height)), columns, Margins(0, 0, 0, height * 1.2 / (rows + 1.2))
+
+
+def _draw_sizes(axes: Any, result: SubsampleStudy, index: int, inches: float) -> None:
+    means, deviations = _moments(result.values[:, :, index])
+    whole = float(result.full[index])
     axes.errorbar(
         np.arange(len(means)), means, yerr=deviations, fmt="o-", color=NULL, markersize=4, linewidth=1.2,
         elinewidth=1, capsize=2.5,
@@ -178,42 +216,38 @@ def _draw_sizes(axes: Axes, result: SubsampleStudy, index: int) -> None:
     if np.isfinite(whole):
         axes.axhline(whole, color=DATA, linewidth=1, linestyle=(0, (4, 3)))
     limits = (-0.5, len(means) - 0.5)
-    names = [f"{size:,}" for size in result.sizes]
-    set_across(axes, Ticks(np.arange(len(means)), limits, np.arange(len(means)), names), _unit_of(result))
-    drawn = np.concatenate([means - deviations, means + deviations, [whole]])
-    set_upward(axes, value_ticks(drawn, 4), "")
+    set_across(axes, by_rank(result.sizes, limits, across(axes.figure, inches, limits), MOST), AXES[result.over])
+    set_upward(axes, value_ticks(np.concatenate([means - deviations, means + deviations, [whole]]), 4), "")
 
 
-def _unit_of(result: SubsampleStudy) -> str:
-    return f"Number of {'time steps' if result.over == 'timesteps' else result.over}"
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, repeats) -> (n,), (n,)
+    """Means and standard deviations over the finite repeats. NaN is the mean of none, and 0 the deviation of one."""
+    finite = np.isfinite(values)
+    n = finite.sum(1)
+    means = np.where(finite, values, 0).sum(1) / np.where(n > 0, n, np.nan)
+    squares = np.where(finite, values - means[:, None], 0) ** 2
+    return means, np.sqrt(squares.sum(1) / np.maximum(n - 1, 1))
 
 
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (R, repeats) -> (R,), (R,)
-    """Means and standard deviations over the finite repeats; 0 is the deviation of a single one."""
-    masked = np.ma.masked_invalid(values)
-    deviations = np.ma.masked_invalid(masked.std(axis=1, ddof=1)) if values.shape[1] > 1 else np.ma.zeros(len(values))
-    return masked.mean(axis=1).filled(np.nan), deviations.filled(0.0)
-
-
-def _draw_curves(figure: Figure, result: SubsampleStudy, height: float) -> None:
-    width = figure.get_figwidth()
+def _draw_curves(figure: Figure, result: SubsampleStudy, inches: float) -> None:
+    """Entropy over epochs, in ``inches`` at the bottom. A curve leaves out the epochs that no part of its size has."""
+    width, height = figure.get_size_inches()
     names = ["all", *(f"{size:,}" for size in result.sizes)]
-    key = 0.35 + widest(figure, names, TICK_SIZE)
-    whole = figure.get_figheight()
-    place: Place = (0.55 / width, 0.42 / whole, (width - 0.55 - key - 0.1) / width, (height - 0.42 - 0.4) / whole)
-    axes = figure.add_axes(place, label="entropy")
+    key = 0.3 + widest(figure, names, TICK_SIZE)
+    place: Place = (0.52 / width, 0.42 / height, (width - 0.52 - key - 0.1) / width, (inches - 0.42 - 0.36) / height)
+    axes: Any = figure.add_axes(place, label="entropy")
     open_frame(axes)
-    columns = along_epochs(figure, np.asarray(result.epoch), place[2] * width)
-    axes.plot(columns.places, result.full_curve, color=INK, linewidth=1.6)
-    drawn = [result.full_curve]
-    for index, curves in enumerate(result.curves):
-        means, deviations = _moments(curves.T)
-        style: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)]}
-        axes.fill_between(columns.places, means - deviations, means + deviations, alpha=0.2, linewidth=0, **style)
-        axes.plot(columns.places, means, linewidth=1.2, **style)
-        drawn += [means - deviations, means + deviations]
-    set_across(axes, columns, "Epoch")
-    set_upward(axes, value_ticks(np.concatenate(drawn), 4), "Entropy (bits)")
-    title_above(figure, place, "Intra-step entropy of the picture", 0.06)
+    epochs = along_epochs(figure, np.asarray(result.epoch), place[2] * width)
     colors = [INK, *(PALETTE[index % len(PALETTE)] for index in range(len(result.sizes)))]
+    drawn = []
+    for color, curves in zip(colors, [result.full_curve[None], *result.curves], strict=True):
+        means, deviations = _moments(curves.T)
+        shown = np.isfinite(means)
+        low, high = (means - deviations)[shown], (means + deviations)[shown]
+        axes.fill_between(epochs.places[shown], low, high, alpha=0.2, linewidth=0, color=color)
+        axes.plot(epochs.places[shown], means[shown], linewidth=1.3, color=color)
+        drawn += [low, high]
+    set_across(axes, epochs, "Epoch")
+    set_upward(axes, value_ticks(np.concatenate(drawn), 4), "Entropy (bits)")
+    titles_above(figure, [place], ["Intra-step entropy of the picture"])
     draw_names(figure, beside(figure, place, 0.1, key), [dot(color) for color in colors], names)

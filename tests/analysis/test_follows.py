@@ -49,7 +49,7 @@ def test_shifts_by_hand(name):
     coefficient = {"pearson": pearsonr, "spearman": spearmanr}[name]
     curves, metric = walks(3, 14, seed=2), walks(14, seed=3)
     result = follows(curves.T, metric, 2, null="shifts")
-    # (shifts, T, K), the first shift is none
+    # (shifts, T, k), the first shift is none
     sizes = np.abs(
         [[by_hand(curve, np.roll(metric, s), result.lag, coefficient) for curve in curves] for s in range(14)]
     )
@@ -66,7 +66,7 @@ def test_permutations_of_innovations():
     curve, metric = walks(E, seed=4), walks(E, seed=5)
     result = follows(curve, metric, 0, random_state=0)
     pair = innovations(np.stack([curve, metric]))
-    x, y = without_line(pair[:, ~np.isnan(pair).any(0)])
+    x, y = without_line(pair[:, E // 4 :])
     assert result.tested_pearson[0, 0] == pytest.approx(pearsonr(x, y).statistic)
     generator = np.random.default_rng(7)
     null = [abs(pearsonr(x, without_line(generator.permutation(y)[None])[0]).statistic) for _ in range(999)]
@@ -216,11 +216,11 @@ def test_bad_input_is_refused():
 
 def test_the_result_can_be_read():
     metric = walks(E)
-    one, many = follows(metric, metric, random_state=0), follows(walks(T, E).T, metric, random_state=0)
-    assert isinstance(one.changes, Follows) and one.changes.changes is None and one.timestep is None
-    assert repr(one) == "Follows(metric: lag 0, Pearson 1.00, q 0.001)"
+    single, many = follows(metric, metric, random_state=0), follows(walks(T, E).T, metric, random_state=0)
+    assert isinstance(single.changes, Follows) and single.changes.changes is None and single.timestep is None
+    assert repr(single) == "Follows(metric: lag 0, Pearson 1.00, q 0.001)"
     assert repr(many).startswith("Follows(metric: 1 of 8 curves have q <= 0.05; best 0: lag 0, Pearson 1.00, q 0.0")
-    assert len(one.to_frame()) == 11 and "timestep" not in one.to_frame()
+    assert len(single.to_frame()) == 11 and "timestep" not in single.to_frame()
     assert len(many.to_frame()) == 11 * T and many.to_frame()["timestep"].nunique() == T
     assert many.to_dict()["changes"]["lag"] == list(range(-5, 6))
 

@@ -155,7 +155,7 @@ def test_the_result_is_a_table_and_a_line():
     frame = result.to_frame()
     assert len(frame) == 2 * len(METRICS) and frame["null"].tolist()[:2] == ["units", "units"]
     assert frame["data"].tolist() == 2 * result.data.tolist()
-    assert "metrics outside all 2 nulls, of 9: units" in repr(result)
+    assert "of 9 metrics, outside all 2 nulls: units" in repr(result)
     assert null_models(trace, ["units", "phase"], **options).to_dict() == result.to_dict()
 
 

@@ -6,7 +6,8 @@ import pytest
 import mmphate_gpu as mp
 from mmphate_gpu import InputError, as_trace
 from mmphate_gpu.analysis import entropy, neighborhood_preservation, subsample_study
-from mmphate_gpu.analysis.refit import disparity, refitted, seeds_of
+from mmphate_gpu.analysis.refit import disparity, refitted
+from mmphate_gpu.analysis.seeds import seeds_of
 from mmphate_gpu.analysis.subsample import _draws
 
 SMALL = mp.MMPHATE(n_landmark=30, interslice_knn=10, mds_solver="classic")
@@ -43,8 +44,9 @@ def test_a_study_is_what_its_parts_say():
     seed = seeds_of(0, 2)[0]
     whole, picture = refitted(trace, SMALL, seed), refitted(trace.subsample(timesteps=steps), SMALL, seed)
     nodes = np.arange(240).reshape(6, 8, 5)[:, steps].ravel()
-    shares = neighborhood_preservation(trace.subsample(timesteps=steps), picture, 3)
-    expected = [*shares, disparity(whole.coordinates[nodes], picture.coordinates)]
+    shares = neighborhood_preservation(trace.subsample(timesteps=steps), picture, [2, 3])
+    # Of 5 units each has at most half of the 4 others as neighbors.
+    expected = [shares[0][0], shares[1][1], disparity(whole.coordinates[nodes], picture.coordinates)]
     np.testing.assert_allclose(result.values[0, 0], expected, rtol=1e-12)
     with pytest.warns(UserWarning, match="fewer than 10 points"):
         curve = entropy(picture, "units", "kde", n_bootstrap=0).values.mean(1)

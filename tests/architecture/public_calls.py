@@ -51,7 +51,14 @@ def _trusted() -> list[Any]:
     nulls = mp.analysis.null_models(WIDE, metrics=("inter", "stress"), repeats=1, estimator=small, random_state=0)
     study = mp.analysis.subsample_study(WIDE, "epochs", (0.9,), 1, k=3, estimator=small, random_state=0)
     measures = [trust.trustworthiness, trust.geodesic_spearman, trust.stress_by_epoch, trust.seed_procrustes]
-    return [*measures, nulls.data, nulls.null, study.values, study.curves]
+    return [*measures, nulls.data, nulls.null, study.values, study.curves, _drawn(plots.subsampling(study))]
+
+
+def _others() -> list[Any]:
+    small = mp.MMPHATE(**FIT, mds_solver="classic")
+    methods = ("pca", "isomap", "m_phate_per_step", "cka", "svcca")
+    result = mp.analysis.baselines(WIDE, methods, k=3, estimator=small, random_state=0)
+    return [*result.coordinates.values(), result.table, *result.similarity.values(), _drawn(plots.heatmap(result))]
 
 
 def _joined() -> list[Any]:
@@ -105,6 +112,14 @@ def _entropies() -> list[Any]:
     return [value for result in results for value in vars(result).values() if isinstance(value, np.ndarray | float)]
 
 
+def _curves() -> list[Any]:
+    curve, metric = _walk(40, seed=2).cumsum(), _walk(40, seed=3)
+    cut = analysis.phases(curve, random_state=0)
+    judged = analysis.compression_kind(cut, metric, random_state=0)
+    followed = analysis.follows(curve, metric, random_state=0)
+    return [str(result.to_dict()) for result in (cut, judged, followed)]
+
+
 def _drawn(figure: Any) -> np.ndarray:
     with io.BytesIO() as file:
         figure.savefig(file, format="raw", dpi=30)
@@ -113,9 +128,9 @@ def _drawn(figure: Any) -> np.ndarray:
 
 def _pictures() -> list[Any]:
     result = mp.MMPHATE(**FIT).fit(WIDE).result_
-    spread = analysis.trace_entropy(WIDE, n_bootstrap=2, random_state=0)
+    spread = analysis.trace_entropy(_walk(3, 2, 12, 5), n_bootstrap=2, random_state=0)
     figures = [plots.panels(result), plots.entropy(result), plots.entropy(result.entropy)]
-    figures += [plots.entropy_curves(spread, metrics={"loss": np.arange(30.0)}), plots.heatmap(spread)]
+    figures += [plots.entropy_curves(spread, metrics={"loss": np.arange(3.0)}), plots.heatmap(spread)]
     return [_drawn(figure) for figure in figures]
 
 
@@ -170,6 +185,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "masked": _masked,
     "joined": _joined,
     "trust": _trusted,
+    "baselines": _others,
     "affinity sparse": lambda: _affinity("sparse"),
     "affinity tiles": lambda: _affinity("tiles"),
     "affinity lazy": lambda: _affinity("lazy"),
@@ -180,6 +196,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "plan": lambda: [
         str(mp.plan(mp.as_trace(WIDE), device=device)).splitlines()[1:9] for device in ("cpu", "9 GB card")
     ],
+    "curves": _curves,
     "reference": _reference,
     "pictures": _pictures,
     "ablations": _ablations,

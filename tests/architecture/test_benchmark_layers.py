@@ -16,7 +16,7 @@ LEVELS = [
     {"cases", "peers"},
     {"suites"},
     {"run"},
-    {"report", "guard", "gpu"},
+    {"report", "guard", "gpu", "studies"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 MODULES = {

@@ -62,6 +62,7 @@ INSIDE_OPS = {
     "ops.triton": {"ops.triton", "ops.point_tiles"},
 }
 
+PICTURES = "axis baselines canvas colors curve entropy_curves grids heatmap keys layout rankings scatter strips trust"
 # The modules that may import an optional or slow package, and these only inside functions.
 OPTIONAL = {
     "cupy": {"runtime.arrays", "operators.convert", "ops.launch.kernel", "linalg.eigenvalues"},
@@ -70,25 +71,17 @@ OPTIONAL = {
     "pykeops": {"runtime.keops"},
     "pynndescent": {"neighbors.pynndescent_backend"},
     "numba": set(),
-    "matplotlib": {"plots.canvas", "plots.colors", "plots.curve", "plots.scatter"}
-    | {
-        "plots.axis",
-        "plots.keys",
-        "plots.layout",
-        "plots.entropy_curves",
-        "plots.heatmap",
-        "plots.rankings",
-        "plots.strips",
-    },
+    "matplotlib": {f"plots.{name}" for name in PICTURES.split()},
     "plotly": {"plots.html"},
-    "sklearn": {"estimator", "m_phate", "cli.demo", "analysis.communities", "analysis.partitions"},
+    "sklearn": {"estimator", "m_phate", "cli.demo"}
+    | {f"analysis.{name}" for name in ("communities", "other_methods", "partitions")},
     "xarray": {"trace.convert", "embedding", "estimator"},
     "pandas": {"embedding", "analysis.result"},
     "anndata": {"embedding"},
     "lightning": {"record.lightning"},
     "keras": {"record.keras"},
-    "openTSNE": {"analysis.baselines"},
-    "umap": {"analysis.baselines"},
+    "openTSNE": {"analysis.other_methods"},
+    "umap": {"analysis.other_methods"},
     "h5py": {"trace.formats.h5", "trace.formats.h5_file"},
     "zarr": {"trace.formats.zarr", "trace.formats.zarr_chunks"},
 }

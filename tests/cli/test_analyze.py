@@ -182,7 +182,7 @@ def test_what_takes_long_is_asked_for(here, table):
             (["--only", "second, third", "--skip", "first"], {"third"}),
         ]
     ):
-        assert run("trace.npy", "--out", f"out{number}", *options) == 0
+        assert run("trace.npy", "--out", f"out{number}", "--no-plots", *options) == 0
         assert set(strict(f"out{number}/analysis.json")["analyses"]) == wanted
 
 
@@ -235,3 +235,13 @@ def test_force_replaces_what_analyze_wrote(here, table):
     Path("second", "notes.txt").write_text("mine")
     assert run("out", "--out", "second", "--force") == 2
     assert Path("second", "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_what_takes_long_runs_and_is_drawn(recorded, capsys):
+    options = ("--null-models", "--subsampling", "--baselines", "--skip", "linear_probe", "--n-landmark", 60)
+    assert run("recorded.npz", "--out", "out", *options) == 0
+    content, text = strict("out/analysis.json"), capsys.readouterr().err
+    assert {"null_models", "subsample_study", "baselines"} <= set(content["analyses"]), content["left_out"]
+    assert {"null_models.png", "subsampling.png", "baselines.png"} <= names("out"), text
+    assert set(content["files"]) <= names("out")

@@ -33,7 +33,7 @@ def test_files_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_names_of_the_package_exist(page):
-    dotted = {path for path in DOTTED.findall(text(page)) if not path.endswith((".py", ".npz"))}
+    dotted = {path for path in DOTTED.findall(text(page)) if not path.endswith((".py", ".npz", ".json"))}
     assert sorted(path for path in dotted if not exists(path)) == []
 
 

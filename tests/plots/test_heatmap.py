@@ -156,9 +156,10 @@ def test_similarities_are_squares_of_epochs_or_time_steps():
     similarity = {"cka of epochs": np.eye(3), "svcca of timesteps": np.eye(4)}
     result = made(Baselines, layout=SliceLayout.of_shape(3, 4, 2), similarity=similarity)
     for field, name in (("cka of epochs", "Epoch"), ("svcca of timesteps", "Time step")):
+        title = f"Similarity ({field.split()[0].upper()})"
         figure = heatmap(result, field=field)
         axes = axes_of(figure, "heatmap")
-        assert (axes.get_xlabel(), axes.get_ylabel(), title_of(figure)) == (name, name, f"Similarity: {field}")
+        assert (axes.get_xlabel(), axes.get_ylabel(), title_of(figure)) == (name, name, title)
     with pytest.raises(InputError, match="baselines has no similarity; accepted: baselines with the method"):
         heatmap(made(Baselines, layout=result.layout, similarity={}))
 

@@ -110,6 +110,13 @@ def results(embedding: Embedding) -> None:
     assert_type(nulls, analysis.NullModels)
     study = analysis.subsample_study(coordinates, over="samples", rates=[0.5], metrics=["inter"])
     assert_type(study, analysis.SubsampleStudy)
+    assert_type(plots.null_models(nulls, path="nulls.png"), Figure)
+    assert_type(plots.subsampling(study, figsize=(3.35, 4.5)), Figure)
+    others = analysis.baselines(coordinates, ["pca", "cka"], embedding=embedding, metrics=["inter"], random_state=0)
+    assert_type(others, analysis.Baselines)
+    assert_type(others.best("inter"), list[str])
+    assert_type(others.similarity["cka of epochs"], np.ndarray)
+    assert_type(plots.baselines(others, color_by="timestep"), Figure)
 
 
 def units(embedding: Embedding, trace: Trace) -> None:
@@ -131,6 +138,19 @@ def labels_in_the_states(trace: Trace) -> None:
     assert_type(information, analysis.LabelInformation)
     assert_type(information.label_entropy, float)
     assert_type(information.to_dict(), dict[str, Any])
+
+
+def curves(probe: analysis.LinearProbe, trace: Trace) -> None:
+    curve = np.zeros(50)
+    cut = analysis.phases(curve, 4, replicates=np.zeros((6, 50)), min_length=4, n_bootstrap=200, random_state=0)
+    assert_type(cut, analysis.Phases)
+    judged = analysis.compression_kind(cut, probe, measure="score", margin=0.02)
+    assert_type(judged, analysis.CompressionKinds)
+    followed = analysis.follows(curve, "loss", 3, trace=trace, null="shifts", n_permutations=99)
+    assert_type(followed, analysis.Follows)
+    assert_type(followed.changes, analysis.Follows | None)
+    strongest: np.ndarray[Any, Any] | None = analysis.most_active_class(trace, strength="peak")
+    assert strongest is not None
 
 
 def traces(model: torch.nn.Module, probe: torch.Tensor) -> None:

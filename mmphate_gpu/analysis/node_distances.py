@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,20 +13,20 @@ from .node_sets import NodeSets, node_points
 N_NEIGHBORS = 10  # of a node in the graph whose shortest paths are the geodesics
 
 
-class Cloud(NamedTuple):
+class NodeDistances(NamedTuple):
     """Distances among n nodes of each of B sets, in both spaces; infinite or NaN where two cannot be compared."""
 
-    near: np.ndarray  # (B, n, n) in sample space
-    far: np.ndarray  # (B, n, n) in the picture
+    in_samples: np.ndarray  # (B, n, n)
+    in_picture: np.ndarray  # (B, n, n)
 
 
-def cloud_of(sets: NodeSets, nodes: np.ndarray) -> Cloud:  # (B, n)
+def node_distances(sets: NodeSets, nodes: np.ndarray) -> NodeDistances:  # (B, n)
     """The distances among ``nodes``, set by set. O(N P) time for a pass over the trace, and O(B n^2 P)."""
     points = node_points(sets.trace, nodes.ravel(), sets.normalize).unflatten(0, nodes.shape)
     places = sets.places.flatten(0, 1)[torch.from_numpy(nodes).to(sets.places.device)]
-    near = [distances_by_difference(one_set, one_set, bool(one_set.isnan().any())) for one_set in points]
-    far = distances_by_difference(places, places)
-    return Cloud(torch.stack(near).cpu().numpy(), far.cpu().numpy())
+    in_samples = [distances_by_difference(one_set, one_set, bool(one_set.isnan().any())) for one_set in points]
+    in_picture = distances_by_difference(places, places)
+    return NodeDistances(torch.stack(in_samples).cpu().numpy(), in_picture.cpu().numpy())
 
 
 def placed_nodes(sets: NodeSets) -> np.ndarray:  # (n,)
@@ -34,33 +34,33 @@ def placed_nodes(sets: NodeSets) -> np.ndarray:  # (n,)
     return np.flatnonzero(sets.places.isfinite().all(-1).flatten().cpu().numpy())
 
 
-def geodesic_spearman(cloud: Cloud, n_sources: int = 100) -> tuple[float, float]:
+def geodesic_spearman(distances: NodeDistances, n_sources: int = 100) -> tuple[float, float]:
     """Spearman correlation of geodesic distances in sample space with distances in the picture, for a single set.
 
     Geodesics are shortest paths in the graph of each node's 10 nearest nodes, from the first ``n_sources`` nodes to all
     others. Also returned is the share of these pairs that a path connects; the others do not count. The idea is that of
-    DEMaP (Moon et al., Nature Biotechnology 37, 2019), which takes the geodesics of data without noise. nan means
+    DEMaP (Moon et al., Nature Biotechnology 37, 2019), which takes the geodesics of data without noise. NaN means
     that no correlation is defined.
     """
     from scipy.sparse.csgraph import dijkstra
     from scipy.stats import spearmanr
 
-    near, far = cloud.near[0], cloud.far[0]
-    sources = np.arange(min(n_sources, len(near)))
-    paths = dijkstra(_neighbor_graph(near), directed=False, indices=sources)
-    pairs = np.isfinite(paths) & np.isfinite(far[sources])
+    in_samples, in_picture = distances.in_samples[0], distances.in_picture[0]
+    sources = np.arange(min(n_sources, len(in_samples)))
+    paths = dijkstra(_neighbor_graph(in_samples), directed=False, indices=sources)
+    pairs = np.isfinite(paths) & np.isfinite(in_picture[sources])
     pairs[sources, sources] = False
     share = pairs.sum() / max(pairs.size - len(sources), 1)
-    x, y = paths[pairs], far[sources][pairs]
+    x, y = paths[pairs], in_picture[sources][pairs]
     defined = len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
     return (float(spearmanr(x, y).statistic) if defined else float("nan")), float(share)
 
 
-def _neighbor_graph(near: np.ndarray):  # (n, n)
+def _neighbor_graph(distances: np.ndarray) -> Any:  # (n, n), sparse
     from scipy.sparse import csr_array
 
-    n = len(near)
-    distances = near.copy()
+    n = len(distances)
+    distances = distances.copy()
     np.fill_diagonal(distances, np.inf)
     k = min(N_NEIGHBORS, n - 1)
     columns = np.argpartition(distances, k - 1, axis=1)[:, :k].ravel()
@@ -72,22 +72,22 @@ def _neighbor_graph(near: np.ndarray):  # (n, n)
     return csr_array((lengths, (rows[joined], columns[joined])), shape=(n, n))
 
 
-def picture_scale(cloud: Cloud) -> float:
+def picture_scale(distances: NodeDistances) -> float:
     """The number by which distances in the picture are multiplied: the least squares fit to sample space."""
-    pairs = _comparable(cloud)
-    near, far = cloud.near[pairs], cloud.far[pairs]
-    squares = float((far * far).sum())
-    return float((near * far).sum()) / squares if squares > 0 else 0.0
+    pairs = _comparable(distances)
+    in_samples, in_picture = distances.in_samples[pairs], distances.in_picture[pairs]
+    squares = float((in_picture * in_picture).sum())
+    return float((in_samples * in_picture).sum()) / squares if squares > 0 else 0.0
 
 
-def stress_of(cloud: Cloud, scale: float) -> np.ndarray:  # (B,)
-    """sqrt(sum (near - scale far)^2 / sum near^2) over the pairs of each set; nan where no pair has a distance."""
-    pairs = _comparable(cloud)
-    near = np.where(pairs, cloud.near, 0.0)
-    residual = near - np.where(pairs, scale * cloud.far, 0.0)
-    squares, total = (residual**2).sum((1, 2)), (near**2).sum((1, 2))
+def stress_of(distances: NodeDistances, scale: float) -> np.ndarray:  # (B,)
+    """sqrt(sum (D - scale d)^2 / sum D^2) for distances D in samples and d in the picture; NaN without a pair."""
+    pairs = _comparable(distances)
+    in_samples = np.where(pairs, distances.in_samples, 0.0)
+    residual = in_samples - np.where(pairs, scale * distances.in_picture, 0.0)
+    squares, total = (residual**2).sum((1, 2)), (in_samples**2).sum((1, 2))
     return np.sqrt(np.divide(squares, total, out=np.full(len(total), np.nan), where=total > 0))
 
 
-def _comparable(cloud: Cloud) -> np.ndarray:  # (B, n, n) bool
-    return np.isfinite(cloud.near) & np.isfinite(cloud.far)
+def _comparable(distances: NodeDistances) -> np.ndarray:  # (B, n, n) bool
+    return np.isfinite(distances.in_samples) & np.isfinite(distances.in_picture)

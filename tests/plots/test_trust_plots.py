@@ -1,0 +1,171 @@
+"""Pictures of null models and of smaller traces: dots, lines and bars where the results say, with legible texts."""
+
+import numpy as np
+import pytest
+
+from mmphate_gpu.analysis import NullModels, SubsampleStudy
+from mmphate_gpu.analysis.picture_metrics import METRICS
+from mmphate_gpu.errors import InputError, InputTypeError
+from mmphate_gpu.plots import null_models, subsampling
+from mmphate_gpu.plots.trust import TITLES
+
+from .results import HOSTILE, assert_legible, axes_of, labels, tick_names
+
+TYPES = ["units", "timesteps", "epochs", "phase"]
+
+
+def nulls(metrics=METRICS, types=TYPES, repeats=9):
+    rng = np.random.default_rng(0)
+    values = rng.random((len(types), repeats, len(metrics)))
+    p = rng.random((len(types), len(metrics)))
+    return NullModels(list(types), list(metrics), rng.random(len(metrics)), values, p, {})
+
+
+def study(metrics=("intra", "inter"), over="timesteps", sizes=(300, 150, 60), repeats=5, epoch=12):
+    rng, epoch = np.random.default_rng(0), labels(epoch)
+    metrics = [*metrics, "procrustes"]
+    return SubsampleStudy(
+        over=over,
+        rates=np.array(sizes) / 600,
+        sizes=np.array(sizes),
+        repeats=repeats,
+        metrics=metrics,
+        values=rng.random((len(sizes), repeats, len(metrics))),
+        full=rng.random(len(metrics)),
+        curves=rng.random((len(sizes), repeats, len(epoch))),
+        full_curve=rng.random(len(epoch)),
+        epoch=epoch,
+        settings={},
+    )
+
+
+# ---------------------------------------------------------------- null models
+
+
+def test_nulls_are_dots_and_the_data_a_line():
+    result = nulls()
+    figure = null_models(result)
+    for index, metric in enumerate(METRICS):
+        axes = axes_of(figure, metric)
+        *dots, line = axes.lines
+        for row, values in enumerate(result.null[:, :, index]):
+            np.testing.assert_array_equal(dots[row].get_xdata(), values)
+            assert (np.abs(dots[row].get_ydata() - row) <= 0.25).all()
+        assert set(line.get_xdata()) == {result.data[index]}
+        assert axes.get_ylim() == (3.5, -0.5)  # the first null at the top
+        assert [text.get_text() for text in axes.texts] == [f"p {p:.2f}" for p in result.p[:, index]]
+        assert axes.get_xlim()[0] < min(result.null[:, :, index].min(), result.data[index])
+
+
+def test_nulls_are_named_once_a_row():
+    figure = null_models(nulls())
+    names = [tick_names(axes_of(figure, metric), "y") for metric in METRICS]
+    assert names == 3 * [["units", "time steps", "epochs", "phase"], 4 * [""], 4 * [""]]
+    assert [text.get_text() for text in figure.texts] == [TITLES[metric] for metric in METRICS]
+
+
+def test_what_is_not_defined_is_not_drawn():
+    result = nulls(("intra", "inter"), repeats=1)
+    for array in (result.data, result.null, result.p):
+        array[..., 0] = np.nan
+    figure = null_models(result)
+    assert len(axes_of(figure, "intra").texts) == 0 and len(axes_of(figure, "intra").lines) == 4  # dots at NaN
+    assert len(axes_of(figure, "inter").texts) == 4
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize("figsize", [None, (3.35, 6.4)])
+@pytest.mark.parametrize(
+    "result",
+    [
+        nulls(),
+        nulls(("inter",), ("phase",), 1),
+        nulls(["a function with a name of many words", *HOSTILE[:3]], repeats=99),
+        nulls(METRICS[:2], TYPES[:2]),
+    ],
+)
+def test_texts_of_nulls_do_not_touch(result, figsize):
+    result.data[0] *= 1e5  # long numbers
+    assert_legible(null_models(result, figsize=figsize))
+
+
+# ---------------------------------------------------------------- smaller traces
+
+
+def test_bars_are_means_and_deviations():
+    result = study()
+    figure = subsampling(result)
+    for index, metric in enumerate(result.metrics):
+        axes = axes_of(figure, metric)
+        line, (lower, upper), _ = axes.containers[0]
+        means, deviations = result.values[:, :, index].mean(1), result.values[:, :, index].std(1, ddof=1)
+        np.testing.assert_allclose(line.get_ydata(), means, rtol=1e-12)
+        np.testing.assert_allclose(upper.get_ydata() - lower.get_ydata(), 2 * deviations, rtol=1e-12)
+        dashed = axes.lines[-1]
+        assert set(dashed.get_ydata()) == {result.full[index]} and dashed.is_dashed()
+        assert tick_names(axes, "x") == ["300", "150", "60"] and axes.get_xlabel() == "Time steps"
+
+
+def test_curves_are_means_over_the_repeats():
+    result = study()
+    axes = axes_of(subsampling(result), "entropy")
+    for line, curves in zip(axes.lines, [result.full_curve[None], *result.curves], strict=True):
+        np.testing.assert_allclose(line.get_ydata(), curves.mean(0), rtol=1e-12)
+        assert line.get_xdata().tolist() == list(range(12))
+
+
+def test_curves_of_fewer_epochs_have_no_gaps():
+    result = study(over="epochs")
+    result.curves[0, :, 1::2] = np.nan
+    result.curves[1, 0, 4] = np.nan
+    full, half, *_ = axes_of(subsampling(result), "entropy").lines
+    assert half.get_xdata().tolist() == [0, 2, 4, 6, 8, 10] and len(full.get_xdata()) == 12
+    fewer = axes_of(subsampling(result), "entropy").lines[2]
+    np.testing.assert_allclose(fewer.get_ydata()[4], result.curves[1, 1:, 4].mean(), rtol=1e-12)
+
+
+def test_a_metric_that_is_not_defined_is_an_empty_panel():
+    result = study(repeats=1)
+    result.values[:, :, 0] = result.full[0] = np.nan
+    figure = subsampling(result)
+    assert not np.isfinite(axes_of(figure, "intra").containers[0][0].get_ydata()).any()
+    assert len(axes_of(figure, "intra").lines) == len(axes_of(figure, "inter").lines) - 1  # no dashed line
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize("figsize", [None, (3.35, 4.6)])
+@pytest.mark.parametrize(
+    "result",
+    [
+        study(),
+        study((), "units", (5,), 1, epoch=1),
+        study(("inter",), "samples", (123456, 23456, 3456, 456, 56, 6), epoch=HOSTILE),
+        study(("intra", "inter", "stress"), "epochs", (50, 5), epoch=100),
+    ],
+)
+def test_texts_of_smaller_traces_do_not_touch(result, figsize):
+    assert_legible(subsampling(result, figsize=figsize))
+
+
+# ---------------------------------------------------------------- both
+
+
+@pytest.mark.parametrize("draw, result", [(null_models, nulls(METRICS[:2])), (subsampling, study())])
+def test_pictures_have_the_same_bytes_each_time(draw, result, tmp_path):
+    for name in ("a.svg", "b.svg"):
+        draw(result, path=tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "draw, result, name", [(null_models, nulls(), "NullModels"), (subsampling, study(), "SubsampleStudy")]
+)
+def test_bad_arguments_are_refused(draw, result, name, tmp_path):
+    with pytest.raises(InputTypeError, match=f"result is a list; accepted: {name}"):
+        draw([])
+    with pytest.raises(InputError, match="no room for the panels; accepted: a height of"):
+        draw(result, figsize=(3.35, 2.2))
+    with pytest.raises(InputError, match="figsize"):
+        draw(result, figsize=(1, 9))
+    with pytest.raises(InputError, match="path"):
+        draw(result, path=tmp_path / "picture.gif")
