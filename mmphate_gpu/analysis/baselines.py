@@ -197,18 +197,22 @@ def _pictures(
     names: list[str], work: Work, ready: np.ndarray | None, advance: Advance
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The picture of each method, and its seconds; ``ready`` is that of MM-PHATE, if it was passed in."""
-    pictures, seconds = {}, []
+    pictures: dict[str, np.ndarray] = {}
+    seconds = []
     for name in names:
-        is_ready = name == OURS and ready is not None
         started = time.perf_counter()
-        pictures[name] = ready if is_ready else drawn(name, work)
-        seconds.append(np.nan if is_ready else time.perf_counter() - started)
+        if name == OURS and ready is not None:
+            pictures[name] = ready
+            seconds.append(np.nan)
+        else:
+            pictures[name] = drawn(name, work)
+            seconds.append(time.perf_counter() - started)
         advance()
     return pictures, np.array(seconds)
 
 
 def _similarities(names: list[str], trace: Trace, advance: Advance) -> dict[str, np.ndarray]:
-    matrices = {}
+    matrices: dict[str, np.ndarray] = {}
     for name in names:
         matrices |= {f"{name} of {axis}": similarity(trace, name, axis) for axis in AXES}
         advance()

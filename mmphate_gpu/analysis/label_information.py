@@ -73,8 +73,9 @@ class LabelInformation(Result):
         return long_columns(axes, **{name: getattr(self, name) for name in names})
 
     def _summary(self) -> str:
-        if np.isnan(self.mean).all():
-            return "every slice has too few samples"
+        unit = f"a unit {np.nanmean(self.mean):.2f} bits, permuted {np.nanmean(self.permuted_mean):.2f}"
+        if np.isnan(self.bound).all():
+            return f"every slice has too few samples for the probe; {unit}"
         at = np.unravel_index(np.nanargmax(self.bound), self.bound.shape)
         where = f"at epoch {self.epoch[at[0]]}, time step {self.timestep[at[1]]}"
         return (

@@ -52,7 +52,8 @@ def neighbor_information(values: torch.Tensor, labelings: torch.Tensor, k: int) 
 def _of_chunk(values: torch.Tensor, labelings: torch.Tensor, k: int) -> torch.Tensor:
     n_rows, n_samples = values.shape
     psi = torch.special.digamma(torch.arange(n_samples + 1, dtype=torch.float64, device=values.device))
-    ordered, total = values.sort(1).values, values.new_zeros(n_rows, len(labelings))
+    # Sorted numbers keep the layout of `values`, and a search in columns warns.
+    ordered, total = values.sort(1).values.contiguous(), values.new_zeros(n_rows, len(labelings))
     for number in range(int(labelings.max()) + 1):
         members = (labelings == number).nonzero()[:, 1].view(len(labelings), -1)
         size = members.shape[1]

@@ -1,4 +1,4 @@
-"""Linear probes: how well the labels can be read linearly from the states, at every epoch and time step."""
+"""Linear probes: what can be read linearly from the states, at every epoch and time step."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ _CHUNK_ENTRIES = 2**19
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearProbe(Result):
-    """How well labels can be read from the states, NaN in slices with too few samples; made by `linear_probe`.
+    """What `linear_probe` returns; NaN in slices with too few samples.
 
     Attributes
     ----------
     epoch, timestep : (E,), (T,) coordinates of the trace.
-    score : (E, T) balanced accuracy of the classes, or R^2 of real targets, of held-out samples.
+    score : (E, T) balanced accuracy of the classes, or R^2 of real targets, of samples outside the training folds.
     cross_entropy : (E, T) mean of -log2 of the probability of the class of each sample, in bits; for real targets the
         mean squared error.
     low, high : (E, T) limits of a 95 % interval of the score.
     permuted_score, permuted_cross_entropy : (E, T) the same with permuted labels, mean over the permutations.
-    p : (E, T) p-value of the score: (1 + the permuted scores of all slices that are as high) / (1 + their number).
+    p : (E, T) share of the permuted scores of all slices with as many samples that are at least the score, itself
+        counted.
     chance : score of a guess: 1 / classes, or 0.
     measure : "balanced accuracy" or "R2".
     n_skipped : number of slices with too few samples.
-    settings : what was asked.
+    settings : the arguments of the call.
     """
 
     epoch: np.ndarray
@@ -90,10 +91,10 @@ def linear_probe(
     multinomial logistic regression with the objective of scikit-learn's `LogisticRegression(C=C)`; for real targets
     it is ridge regression with the objective of `Ridge(alpha=1 / C)`. Every sample is predicted once, by the fit
     whose training folds leave it out. Folds are stratified by class and are the same in all slices. The measure is
-    standard; the intervals and the form of the permutations are this library's own.
+    common; the intervals and the form of the permutations are this library's own.
 
-    The interval of the balanced accuracy is Wilson's, for the number of samples with which a share has the same
-    variance. The interval of R^2 is a bootstrap over the samples. Neither includes the variance of the training.
+    The interval of the balanced accuracy is Wilson's, of as many samples as its variance is worth; that of R^2 is a
+    bootstrap over the samples. Both leave out the variance of the training.
 
     Parameters
     ----------
@@ -103,20 +104,19 @@ def linear_probe(
     labels : (P,) integers, text, booleans or real numbers, optional
         By default those of the trace. Numbers with a fraction are real targets.
     folds : int
-        Number of folds, 2 to P. A fold may lack a class that has fewer samples than there are folds.
+        2 to P. A fold may lack a class that has fewer samples than folds.
     C : float
         Inverse strength of the penalty, as in scikit-learn.
     permutations : int
-        Number of permutations of the labels in each slice. Labels are permuted within folds, so the folds stay
-        stratified.
+        Fits with permuted labels per slice. Labels are permuted within folds, so that these stay stratified.
     target : {"auto", "classes", "real"}
         Whether labels are classes; "auto" decides by their dtype and fractions.
     random_state : int, optional
-        Seed of the folds and the permutations.
-    verbose : int or bool
-        Whether to draw a progress bar on stderr.
-    callback : callable(stage, done, total), optional
-        Called after each group of slices.
+        Of the folds and the permutations.
+    verbose : int
+        Draw a bar on stderr if not 0.
+    callback : callable, optional
+        Called with (stage, slices done, slices in all).
 
     Returns
     -------
@@ -132,7 +132,7 @@ def linear_probe(
     -----
     The fits of many slices are solved together in float64 by L-BFGS, to a gradient of 1e-5. There are S folds
     (1 + permutations) fits of O(P M classes) time per iteration: about 1 ms each for 60 samples, 30 units and 6
-    classes. The memory beside the trace is about 200 MiB. Deterministic with a seed.
+    classes. The memory beside the trace is about 200 MiB. Deterministic for a seed.
 
     Examples
     --------
@@ -172,14 +172,14 @@ class _Scores:
     loss: torch.Tensor  # (S,)
     low: torch.Tensor  # (S,)
     high: torch.Tensor  # (S,)
+    n_samples: torch.Tensor  # (S,)
     permuted: torch.Tensor  # (permutations, S) scores
     permuted_loss: torch.Tensor  # (permutations, S)
 
     @classmethod
     def empty(cls, n_slices: int, permutations: int, device: torch.device) -> _Scores:
-        table = torch.full((4 + 2 * permutations, n_slices), torch.nan, dtype=torch.float64, device=device)
-        score, loss, low, high = table[:4]
-        return cls(score, loss, low, high, table[4 : 4 + permutations], table[4 + permutations :])
+        table = torch.full((5 + 2 * permutations, n_slices), torch.nan, dtype=torch.float64, device=device)
+        return cls(*table[:5], table[5 : 5 + permutations], table[5 + permutations :])
 
 
 class _Probe:
@@ -212,7 +212,7 @@ class _Probe:
 
     def _fill_part(self, scores: _Scores, slices: torch.Tensor, features: Features, labels: torch.Tensor) -> None:
         true = self._evaluate(features, labels)
-        scores.score[slices], scores.loss[slices] = true.score, true.loss
+        scores.score[slices], scores.loss[slices], scores.n_samples[slices] = true.score, true.loss, len(labels)
         scores.low[slices], scores.high[slices] = self.fits.interval(true, labels)
         for i in range(self.permutations):
             permuted = permuted_within(features.folds, labels, len(slices), self.generator)
@@ -229,7 +229,7 @@ def _result(trace: Trace, probe: _Probe, scores: _Scores, settings: Mapping[str,
     shape = trace.shape[:2]
     means = {"permuted_score": scores.permuted.mean(0), "permuted_cross_entropy": scores.permuted_loss.mean(0)}
     values = {"score": scores.score, "cross_entropy": scores.loss, "low": scores.low, "high": scores.high} | means
-    values["p"] = _pooled_p(scores.score, scores.permuted)
+    values["p"] = _pooled_p(scores)
     return LinearProbe(
         epoch=trace.epoch,
         timestep=trace.timestep,
@@ -241,8 +241,15 @@ def _result(trace: Trace, probe: _Probe, scores: _Scores, settings: Mapping[str,
     )
 
 
-def _pooled_p(scores: torch.Tensor, permuted: torch.Tensor) -> torch.Tensor:  # (S,)
-    """For each score, (1 + the number of permuted scores that reach it) / (1 + their number); NaN for NaN."""
-    pool = permuted[~permuted.isnan()].sort().values
-    below = torch.searchsorted(pool, scores.nan_to_num())
-    return torch.where(scores.isnan(), torch.nan, (1 + len(pool) - below).double() / (1 + len(pool)))
+def _pooled_p(scores: _Scores) -> torch.Tensor:  # (S,)
+    """For each score, (1 + the number of permuted scores that reach it) / (1 + their number); NaN for NaN.
+
+    Scores of fewer samples vary more, so the permuted scores are those of slices with as many samples.
+    """
+    p = torch.full_like(scores.score, torch.nan)
+    for n in scores.n_samples[~scores.n_samples.isnan()].unique():
+        alike = scores.n_samples == n
+        pool = scores.permuted[:, alike].flatten().sort().values
+        below = torch.searchsorted(pool, scores.score[alike])
+        p[alike] = (1 + len(pool) - below).double() / (1 + len(pool))
+    return p

@@ -108,6 +108,8 @@ def node_points(trace: Trace, nodes: np.ndarray, normalize: bool = True) -> torc
     out = torch.empty(len(nodes), trace.n_samples, dtype=torch.float64, device=trace.data.device)
     for chunk, values, present in blocks(trace.data, trace.mask):
         rows = torch.nonzero(_within(slices, chunk.sets) & _within(units, chunk.rows)).squeeze(1)
+        if not len(rows):
+            continue
         index = slices[rows] - chunk.sets.start, units[rows] - chunk.rows.start
         taken = None if present is None else present[index][:, None]
         out[rows] = _sample_space(values[index][:, None], taken, normalize)[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as dicts, lists, numbers and texts. NaN and infinities stay, and dates become ISO text."""
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return _fields(self)
 
     def _columns(self) -> dict[str, np.ndarray]:
         """Columns of equal length, by name."""
@@ -57,11 +58,19 @@ def long_columns(axes: Mapping[str, np.ndarray], **values: np.ndarray) -> dict[s
     return labels | {name: np.asarray(array).ravel() for name, array in values.items()}
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Result):
         return value.to_dict()
+    if dataclasses.is_dataclass(value):
+        return _fields(value)
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
         return (value.astype(str) if value.dtype.kind in "mM" else value).tolist()
+    if isinstance(value, datetime.date):
+        return value.isoformat()
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -64,6 +64,8 @@ def sample_labels(trace: Trace, labels: Any, target: str = "auto") -> SampleLabe
     if labels is None and trace.label is None:
         raise InputError("labels is None, and the trace has no label; accepted: one label per sample")
     values = to_numpy("labels", trace.label if labels is None else labels)
+    if values.dtype == object and all(isinstance(value, str) for value in values.flat):
+        values = values.astype(str)  # a column of text in pandas
     if values.shape != (trace.n_samples,):
         raise InputError(f"labels has shape {values.shape}; accepted: ({trace.n_samples},), one label per sample")
     if values.dtype.kind not in "biufU":

@@ -18,18 +18,10 @@ from .unit_points import positions
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Spread(Result):
-    """The variance of the nodes of each epoch, in squared units of the coordinates; made by `spread`.
+    """What `spread` returns."""
 
-    Attributes
-    ----------
-    epoch : (E,) labels of the epochs.
-    variance : (E,) total variance of the nodes; NaN for an epoch with fewer than two nodes with a place.
-    total : sum of ``variance``, without NaN.
-    settings : what was asked.
-    """
-
-    epoch: np.ndarray
-    variance: np.ndarray
+    epoch: np.ndarray  # (E,)
+    variance: np.ndarray  # (E,) NaN for an epoch with fewer than two places
     total: float
     settings: Mapping[str, Any]
 
@@ -43,29 +35,17 @@ class Spread(Result):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Displacement(Result):
-    """How far units move between consecutive epochs; made by `displacement`.
+    """What `displacement` returns, for the E - 1 pairs of consecutive epochs."""
 
-    Attributes
-    ----------
-    before, epoch : (E - 1,) labels of the earlier and of the later epoch of each pair.
-    unit : (M,) labels of the units.
-    values : (E - 1, M) squared distances, divided by the number of components; NaN for a unit that lacks a place.
-    settings : what was asked.
-    change : (E - 1,) change of the metric. It and all below are None without a metric.
-    pearson, spearman : (M,) correlation of the values of each unit with the change; NaN for fewer than three pairs of
-        epochs, or for constants.
-    mean_pearson, mean_spearman : correlation of the mean over units with the change.
-    """
-
-    before: np.ndarray
-    epoch: np.ndarray
-    unit: np.ndarray
-    values: np.ndarray
+    before: np.ndarray  # (E - 1,) label of the earlier epoch
+    epoch: np.ndarray  # (E - 1,) label of the later epoch
+    unit: np.ndarray  # (M,)
+    values: np.ndarray  # (E - 1, M) NaN for a unit without a place in both epochs
     settings: Mapping[str, Any]
-    change: np.ndarray | None = None
-    pearson: np.ndarray | None = None
-    spearman: np.ndarray | None = None
-    mean_pearson: float | None = None
+    change: np.ndarray | None = None  # (E - 1,) of the metric
+    pearson: np.ndarray | None = None  # (M,) of the values of each unit with the change
+    spearman: np.ndarray | None = None  # (M,)
+    mean_pearson: float | None = None  # of the mean over units with the change
     mean_spearman: float | None = None
 
     def _columns(self) -> dict[str, np.ndarray]:
@@ -80,26 +60,28 @@ class Displacement(Result):
 
 @isolated()
 def spread(embedding: Any) -> Spread:
-    """The total variance of the nodes of each epoch, summed over the epochs: sum_e trace Cov(Y[e]).
+    """Sum over epochs of the total variance of the node positions of the epoch: sum_e trace Cov(Y[e]).
 
-    Published (M-PHATE, arXiv 1908.02831) for traces with a single time step, with ddof 1 and in two components. The
-    paper compares networks that generalize with networks that memorize. Here the nodes of an epoch are those of all its
-    time steps, and all components count.
+    Published (M-PHATE, arXiv 1908.02831), with ddof 1 and in two components, for traces with a single time step; it
+    compares networks that generalize with those that memorize. Here the nodes of an epoch are those of all its time
+    steps, and all components count.
 
     Parameters
     ----------
     embedding : Embedding
-        The spread depends on the scale of the picture. So compare networks only in the same picture, or divide the
-        coordinates of each picture by their size first.
+        A picture of another scale has another spread. So compare networks only in the same picture, or each picture
+        divided by its own size.
 
     Returns
     -------
     Spread
+        ``variance`` (E,) and its sum ``total``. An epoch with fewer than two nodes with a place has NaN, and does not
+        count; without any other epoch the sum is NaN.
 
     Raises
     ------
     InputTypeError
-        Something other than an `Embedding`.
+        No `Embedding`.
 
     Notes
     -----
@@ -117,8 +99,8 @@ def spread(embedding: Any) -> Spread:
     n_epochs, *_, n_components = points.shape
     clouds = points.reshape(n_epochs, -1, n_components)
     variance = np.array([_total_variance(cloud[~np.isnan(cloud).any(1)]) for cloud in clouds])
-    settings = {"n_components": n_components, "ddof": 1}
-    return Spread(embedding.layout.epoch, variance, float(np.nansum(variance)), settings)
+    total = float(np.nansum(variance)) if np.isfinite(variance).any() else np.nan
+    return Spread(embedding.layout.epoch, variance, total, {"n_components": n_components, "ddof": 1})
 
 
 def _total_variance(places: np.ndarray) -> float:  # (n, C)
@@ -129,24 +111,26 @@ def _total_variance(places: np.ndarray) -> float:  # (n, C)
 def displacement(embedding: Any, against: Any = None) -> Displacement:
     """How far each unit moves from an epoch to the next: ||Y[e, m] - Y[e + 1, m]||^2 / C.
 
-    Published (a script of M-PHATE's authors) for traces with a single time step, where it is compared with the change
-    of the validation loss. For several time steps the mean over them is taken, which is this library's own definition.
+    Published (the M-PHATE authors' script), against the change of the validation loss, for traces with a single time
+    step. With several, this library's own definition is the mean over time steps.
 
     Parameters
     ----------
     embedding : Embedding
-    against : (E,) array, optional
-        A metric of the epochs, such as ``trace.metrics["val_loss"]``. Its signed difference from an epoch to the next
-        is correlated with the displacement. Pairs with an epoch whose metric is NaN are left out.
+    against : (E,), optional
+        A metric of the epochs, such as ``trace.metrics["val_loss"]``. ``change`` is its signed difference from an epoch
+        to the next. A NaN leaves its pairs of epochs out.
 
     Returns
     -------
     Displacement
+        ``values`` (E - 1, M). With ``against`` also Pearson's and Spearman's correlation with the change, for each unit
+        and for the mean over units; NaN for fewer than three pairs or for constants.
 
     Raises
     ------
     InputError, InputTypeError
-        Something other than an `Embedding`, fewer than two epochs, or ``against`` of another length.
+        No `Embedding`, fewer than two epochs, or ``against`` of another length.
 
     Notes
     -----

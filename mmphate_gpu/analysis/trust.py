@@ -178,6 +178,7 @@ def trust(
     settings = {"n_slices": sets.n_queries, "n_nodes": n_nodes, "normalize": normalize, "random_state": random_state}
     islands = _islands(trace, estimator)
     model = study_estimator(estimator, sets.places.shape[-1])
+    settings |= {"seeds": seeds} | ({"estimator": repr(model)} if seeds else {})
     with progress(3 + seeds, verbose, callback, "trust") as advance:
         intra, inter = np.array(preserved(sets, ks)).T
         advance()
@@ -197,7 +198,7 @@ def trust(
         islands=None if islands is None else len(islands),
         island_shares=islands,
         seed_procrustes=spread,
-        settings=settings | {"seeds": seeds},
+        settings=settings,
         **distances,
     )
 
@@ -238,9 +239,9 @@ def _islands(trace: Trace, estimator: MMPHATE | None) -> np.ndarray | None:  # (
 
     if not isinstance(estimator, MMPHATE) or not estimator.__sklearn_is_fitted__():
         return None
-    if estimator.result_.n_nodes != trace.n_nodes:
-        fitted = f"estimator was fitted to {estimator.result_.n_nodes} nodes"
-        raise InputError(f"{fitted}; accepted: a fit of this trace, with {trace.n_nodes} nodes")
+    if estimator.result_.layout.shape != trace.shape[:3]:
+        fitted = f"estimator was fitted to (epochs, timesteps, units) {estimator.result_.layout.shape}"
+        raise InputError(f"{fitted}; accepted: a fit of this trace, with {trace.shape[:3]}")
     clusters = to_numpy("clusters_", estimator.clusters_)
     sizes = np.bincount(clusters, minlength=estimator.n_landmark_)
     groups = components(torch.from_numpy(to_numpy("landmark_op_", estimator.landmark_op_)))

@@ -48,7 +48,7 @@ def check_room(figsize: tuple[float, float] | None, height: float, least: float)
 def titles_above(figure: Figure, places: Sequence[Place], titles: Sequence[str], beyond: float = 0.0) -> None:
     """Write a title above each place, all as large as fits the widest, which may end ``beyond`` inches to the right."""
     room = places[0][2] * figure.get_figwidth() + beyond
-    size = TITLE_SIZE - 1
+    size = float(TITLE_SIZE - 1)
     size *= min(1.0, room / max(0.01, *(text_width(figure, title, size) for title in titles)))
     for place, title in zip(places, titles, strict=True):
         bottom = place[1] + place[3] + 0.05 / figure.get_figheight()

@@ -206,7 +206,7 @@ def _study_page(result: SubsampleStudy, figsize: Any) -> tuple[Figure, int, Marg
     return new_figure((width, height)), columns, Margins(0, 0, 0, height * 1.2 / (rows + 1.2))
 
 
-def _draw_sizes(axes: Axes, result: SubsampleStudy, index: int, inches: float) -> None:
+def _draw_sizes(axes: Any, result: SubsampleStudy, index: int, inches: float) -> None:
     means, deviations = _moments(result.values[:, :, index])
     whole = float(result.full[index])
     axes.errorbar(

@@ -118,6 +118,17 @@ def test_a_slice_with_too_few_samples_is_nan():
     assert "whole state at least" in repr(result) and "of 2.00 bits at epoch" in repr(result)
 
 
+def test_samples_that_are_enough_for_units_but_not_for_the_probe():
+    """Four samples in each slice, and five folds."""
+    rng = np.random.default_rng(0)
+    mask = np.ones((2, 2, 3, 6), dtype=bool)
+    mask[..., [2, 5]] = False
+    trace = as_trace(rng.normal(size=mask.shape), mask=mask, label=np.repeat([0, 1], 3))
+    result = label_information(trace, permutations=2, random_state=0)
+    assert np.isnan(result.bound).all() and np.isfinite(result.mean).all()
+    assert "every slice has too few samples for the probe; a unit" in repr(result)
+
+
 def test_dead_units_and_dead_slices_have_none():
     trace = one_hot_states()
     states = trace.data.numpy().copy()

@@ -52,6 +52,13 @@ def test_scikit_learn(k):
     np.testing.assert_allclose(information(values, labels, k).clip(0), expected, rtol=0, atol=1e-9)
 
 
+def test_numbers_in_columns_are_those_in_rows():
+    """A slice with a mask of its own has such numbers. torch warns of them once in a process."""
+    values, labels = values_and_labels([10, 12])
+    in_columns = np.asfortranarray(values)
+    np.testing.assert_array_equal(information(in_columns, labels, 3), information(values, labels, 3))
+
+
 def test_several_labelings_at_once_are_those_of_each():
     values, labels = values_and_labels([4, 7, 9])
     rng = np.random.default_rng(0)

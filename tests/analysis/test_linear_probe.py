@@ -76,6 +76,7 @@ def test_a_target_is_recognized_by_its_fractions():
     assert linear_probe(data, whole / 2, target="classes", random_state=0).chance == 0.2
     text = np.array(["left", "right"])[whole % 2]
     same(linear_probe(data, text, random_state=0), linear_probe(data, whole % 2 == 1, random_state=0))
+    same(linear_probe(data, text.astype(object), random_state=0), linear_probe(data, text, random_state=0))
 
 
 def test_hidden_samples_leave_their_slice():
@@ -87,6 +88,21 @@ def test_hidden_samples_leave_their_slice():
         np.testing.assert_allclose(getattr(probe, name)[:, 1], getattr(same_samples, name)[:, 0], atol=1e-12)
     whole = linear_probe(trace, random_state=0)
     np.testing.assert_allclose(probe.cross_entropy[:, 0], whole.cross_entropy[:, 0], atol=1e-12)
+
+
+def test_chance_is_that_of_as_many_samples():
+    """Noise of 20 samples in one slice, beside 9 slices of 200: its permuted scores vary three times as much."""
+    p = []
+    for seed in range(20):
+        states = np.random.default_rng(seed).normal(size=(10, 1, 3, 200))
+        mask = np.ones(states.shape, dtype=bool)
+        mask[0, :, :, 20:] = False
+        probe = linear_probe(as_trace(states, mask=mask, label=np.arange(200) % 2), permutations=19, random_state=seed)
+        p.append(probe.p[:, 0])
+    p = np.array(p)
+    assert (p >= [[1 / 20] + [1 / (1 + 9 * 19)] * 9]).all()
+    # Of 20 draws at the 5 % level more than 3 have a probability of 0.016; against all slices 9 of them had p <= 0.05.
+    assert (p[:, 0] <= 0.05).sum() <= 3
 
 
 @pytest.mark.parametrize("hidden", [list(range(0, 80, 4))[1:], list(range(4, 80))])

@@ -62,6 +62,7 @@ def test_spread_leaves_nodes_without_a_place_out():
     assert result.variance[0] == pytest.approx(rest.var(0, ddof=1).sum())
     assert np.isnan(result.variance).tolist() == [False] * 3 + [True] * 2 + [False] * 3
     assert result.total == pytest.approx(np.nansum(result.variance))
+    assert np.isnan(spread(embedding_of(np.full_like(places, np.nan))).total)
 
 
 # ---------------------------------------------------------------- displacement

@@ -9,11 +9,13 @@ from sklearn.manifold import trustworthiness
 import mmphate_gpu as mp
 from mmphate_gpu import Embedding, InputError, InputTypeError, as_trace
 from mmphate_gpu.analysis import neighborhood_preservation, preservation, trust
-from mmphate_gpu.analysis.node_distances import NodeDistances, geodesic_spearman, picture_scale, stress_of
+from mmphate_gpu.analysis import node_sets as node_sets_module
+from mmphate_gpu.analysis.cloud import Cloud, geodesic_spearman, picture_scale, stress_of
 from mmphate_gpu.analysis.node_sets import node_points, node_sets
 from mmphate_gpu.analysis.rank_quality import rank_quality
 from mmphate_gpu.analysis.refit import disparity
 from mmphate_gpu.slices import SliceLayout
+from mmphate_gpu.trace import stored
 
 
 def walk(shape=(30, 9, 6), seed=0):
@@ -131,10 +133,27 @@ def test_a_trace_on_disk_gives_the_same(tmp_path, masked):
     mask = np.random.default_rng(3).random(values.shape) < 0.9 if masked else None
     trace = as_trace(values, mask=mask)
     mp.save_trace(tmp_path / "t.npz", trace)
-    stored = mp.load_trace(tmp_path / "t.npz", stream=True)
-    assert not isinstance(stored.data, torch.Tensor)
-    first, second = (trust(t, random_picture(240), k=3, n_slices=10, random_state=0).to_dict() for t in (trace, stored))
+    on_disk = mp.load_trace(tmp_path / "t.npz", stream=True)
+    assert not isinstance(on_disk.data, torch.Tensor)
+    options = {"k": 3, "n_slices": 10, "random_state": 0}
+    first, second = (trust(t, random_picture(240), **options).to_dict() for t in (trace, on_disk))
     assert first == second
+
+
+def test_blocks_without_a_chosen_node_are_passed(monkeypatch):
+    """A large trace has more blocks than slices that are asked."""
+    options = {"k": 3, "n_slices": 4, "n_nodes": 20, "random_state": 0}
+    whole = trust(walk(), random_picture(270), **options)
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 60)
+    monkeypatch.setattr(node_sets_module, "GROUP_ELEMENTS", 60)
+    result = trust(walk(), random_picture(270), **options)
+    for name in ("intra", "inter", "trustworthiness", "continuity", "stress_by_epoch", "geodesic_spearman"):
+        np.testing.assert_allclose(getattr(result, name), getattr(whole, name), rtol=1e-12)  # sums in another order
+
+
+def test_a_picture_without_any_place_has_no_measure():
+    result = trust(walk(), np.full((270, 2), np.nan), k=2)
+    assert np.isnan([*result.intra, *result.inter, result.stress, result.geodesic_spearman]).all()
 
 
 def test_points_of_nodes_are_those_of_the_trace():
@@ -171,28 +190,25 @@ def test_geodesics_by_hand():
     """Two groups of a line that no path joins: 12 of the 20 pairs from the first two sources count, in both orders."""
     place = np.array([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110])
     near = np.abs(place[:, None] - place)
-    distances = NodeDistances(near[None], near[None] ** 2)  # each of 11 nodes has the 10 others as neighbors
-    correlation, share = geodesic_spearman(distances, n_sources=2)
+    cloud = Cloud(near[None], near[None] ** 2)  # each of 11 nodes has the 10 others as neighbors
+    correlation, share = geodesic_spearman(cloud, n_sources=2)
     assert correlation == pytest.approx(1) and share == 10 / 21
 
 
 def test_equal_points_are_joined_and_a_picture_of_one_place_has_no_correlation():
     near = np.zeros((1, 14, 14))
-    assert (
-        np.isnan(geodesic_spearman(NodeDistances(near, near))[0])
-        and geodesic_spearman(NodeDistances(near, near))[1] == 1
-    )
+    assert np.isnan(geodesic_spearman(Cloud(near, near))[0]) and geodesic_spearman(Cloud(near, near))[1] == 1
     near = np.abs(np.arange(14.0)[:, None] - np.arange(14))[None]
-    distances = NodeDistances(near, np.zeros_like(near))
-    assert picture_scale(distances) == 0 and stress_of(distances, 0.0).tolist() == [1]
+    cloud = Cloud(near, np.zeros_like(near))
+    assert picture_scale(cloud) == 0 and stress_of(cloud, 0.0).tolist() == [1]
 
 
 def test_stress_by_hand():
     """Distances 3 in both regions, drawn as 1 and as 2: scale (3 + 6) / (1 + 4), and the rest is stress."""
     near = np.full((2, 2, 2), 3.0) * (1 - np.eye(2))
-    distances = NodeDistances(near, near / 3 * np.array([1, 2])[:, None, None])
-    assert picture_scale(distances) == pytest.approx(9 / 5)
-    np.testing.assert_allclose(stress_of(distances, 9 / 5), [1.2 / 3, 0.6 / 3])
+    cloud = Cloud(near, near / 3 * np.array([1, 2])[:, None, None])
+    assert picture_scale(cloud) == pytest.approx(9 / 5)
+    np.testing.assert_allclose(stress_of(cloud, 9 / 5), [1.2 / 3, 0.6 / 3])
 
 
 def test_the_epoch_that_is_drawn_wrong_has_the_most_stress():
@@ -281,5 +297,5 @@ def test_a_picture_or_a_fit_of_another_trace_is_refused():
     with pytest.raises(InputError, match=r"embedding has the .* \(15, 2, 9\); accepted: \(30, 1, 9\)"):
         trust(walk(), picture)
     fitted = mp.MMPHATE(n_landmark=30, random_state=0).fit(walk((30, 4, 5)))
-    with pytest.raises(InputError, match="estimator was fitted to 120 nodes; accepted: .* 270 nodes"):
+    with pytest.raises(InputError, match=r"fitted to .* \(30, 1, 4\); accepted: .* \(30, 1, 9\)"):
         trust(walk(), random_picture(270), estimator=fitted)
