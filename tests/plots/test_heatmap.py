@@ -1,11 +1,13 @@
 """Heat maps: every cell in the color of its value, with legible labels and a key that names what is special."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from mmphate_gpu.analysis import Baselines, TimestepAblation, UnitAblation
 from mmphate_gpu.errors import InputError, InputTypeError
-from mmphate_gpu.plots import heatmap
+from mmphate_gpu.plots import entropy_curves, heatmap
 from mmphate_gpu.slices import SliceLayout
 
 from .results import (
@@ -107,6 +109,23 @@ def test_cells_without_a_value_are_hatched_and_named():
     assert image_of(figure).cmap.get_bad()[3] == 0 and axes_of(figure, "heatmap").patch.get_hatch() == "////"
 
 
+def test_cells_smaller_than_a_pixel_have_the_color_of_their_mean():
+    """Units whose changes are opposite in turn cancel. Mixed colors would be purple, which the key does not have."""
+    change = np.tile([[1.0], [-1.0]], (1000, 3)).T  # (E, M)
+    axes = axes_of(heatmap(ablated(UnitAblation, 3, 2000, loss_change=change)), "heatmap")
+    axes.figure.canvas.draw()
+    box = axes.get_window_extent()
+    pixels = np.asarray(axes.figure.canvas.buffer_rgba())[::-1][int(box.y0) + 9 : int(box.y1) - 9, int(box.x0) + 9]
+    assert np.abs(np.diff(pixels[:, :3].astype(int), axis=1)).max() < 12  # gray or white
+
+
+def test_the_title_says_of_what_an_entropy_is():
+    entropy = dataclasses.replace(entropies(), settings={"of": "trace"})
+    for result, title in ((entropies(), "Intra-step entropy"), (entropy, "Intra-step entropy of the states")):
+        for figure in (heatmap(result), entropy_curves(result)):
+            assert title in [text.get_text() for text in figure.texts]
+
+
 def test_equal_values_can_be_drawn():
     norm = image_of(
         heatmap(made(UnitAblation, epoch=np.arange(2), unit=np.arange(3), loss_change=np.zeros((2, 3))))
@@ -165,7 +184,7 @@ def test_similarities_are_squares_of_epochs_or_time_steps():
 
 
 def test_an_entropy_without_epochs_has_time_steps_across():
-    entropy = made(type(entropies()), values=np.eye(2, 3), dims=("timestep", "unit"), base=10, over="epochs",
+    entropy = made(type(entropies()), values=np.eye(2, 3), dims=("timestep", "unit"), base=10, over="epochs", settings={"of": "embedding"},
                    coords={"timestep": np.arange(2), "unit": np.arange(3)})  # fmt: skip
     figure = heatmap(entropy)
     axes = axes_of(figure, "heatmap")
