@@ -184,8 +184,9 @@ def test_similarities_are_squares_of_epochs_or_time_steps():
 
 
 def test_an_entropy_without_epochs_has_time_steps_across():
-    entropy = made(type(entropies()), values=np.eye(2, 3), dims=("timestep", "unit"), base=10, over="epochs", settings={"of": "embedding"},
-                   coords={"timestep": np.arange(2), "unit": np.arange(3)})  # fmt: skip
+    entropy = made(type(entropies()), values=np.eye(2, 3), dims=("timestep", "unit"), base=10, over="epochs",
+                   settings={"of": "embedding"},
+                       coords={"timestep": np.arange(2), "unit": np.arange(3)})  # fmt: skip
     figure = heatmap(entropy)
     axes = axes_of(figure, "heatmap")
     assert (axes.get_xlabel(), axes.get_ylabel(), title_of(figure)) == ("Time step", "Unit", "Entropy")
