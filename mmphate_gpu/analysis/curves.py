@@ -21,8 +21,8 @@ class Curves:
 
     values: np.ndarray  # (B, E)
     epoch: np.ndarray  # (E,)
-    row: np.ndarray | None  # (B,) labels of the rows; None for a single curve
-    rows_are: str  # the name of the axis of the rows, such as "unit"
+    row: np.ndarray | None  # (B,) labels of the rows, or their numbers; None for a single curve
+    rows_are: str  # the name of the axis of the rows, such as "unit", or of several axes; "" for a single curve
     resamples: np.ndarray | None = None  # (n, E): what the mean could have been, if the curve has its replicates
 
     @property
@@ -63,7 +63,7 @@ def as_curves(name: str, curve: Any, epoch: Any = None) -> Curves:
     resamples = (
         None if replicates is None else np.stack([mean_of_present(_named(name, curve, part)[0]) for part in replicates])
     )
-    return Curves(values, labels, axes.get(row), row, resamples)
+    return Curves(values, labels, axes.get(row, np.arange(len(values))) if row else None, row, resamples)
 
 
 def with_replicates(curves: Curves, replicates: Any) -> Curves:
