@@ -7,6 +7,7 @@ import io
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -17,7 +18,7 @@ import numpy as np
 from scipy.linalg import orthogonal_procrustes
 
 from .embedding import AXES, Embedding
-from .errors import check_number
+from .errors import PictureWarning, check_number
 from .estimator import MMPHATE
 from .plots.canvas import plain_style
 from .plots.scatter import panels
@@ -183,7 +184,10 @@ class LiveEmbedding:
             if n_graph_nodes(part, self._options.get("normalize", True)) <= self._options.get("n_components", 2):
                 return  # too few points to embed; the next snapshot may be enough
             knn = min(self._options.get("interslice_knn", 25), n_slices(part) - 1)
-            op = MMPHATE(**self._options | {"interslice_knn": knn}).fit(part)
+            with warnings.catch_warnings():
+                if max_nodes is not None:  # the last refit speaks for the refits before it
+                    warnings.simplefilter("ignore", PictureWarning)
+                op = MMPHATE(**self._options | {"interslice_knn": knn}).fit(part)
             move = Motion.onto(op.result_, self._embedding)
         self._fit = Fit(op, move, part.timestep, trace.n_epochs, self._budget.seconds["refit"])
         self._show(self._fit, replace(op.result_, coordinates=move(op.result_.coordinates)), trace.epoch)

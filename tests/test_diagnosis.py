@@ -123,6 +123,32 @@ def test_healthy_fits_say_nothing():
     assert signs(op) == dict.fromkeys(signs(op), 0) | {"islands": 1}
 
 
+class Recording:
+    """A source of `LiveEmbedding` that has the first ``epochs`` of a trace."""
+
+    def __init__(self, trace: np.ndarray) -> None:
+        self.whole, self.epochs = trace, []
+
+    def add_listener(self, listener) -> None:
+        self.listener = listener
+
+    def trace(self) -> mp.Trace:
+        return mp.as_trace(self.whole[: len(self.epochs)])
+
+    def snapshot(self) -> None:
+        self.epochs.append(len(self.epochs))
+        self.listener(self, self.epochs[-1])
+
+
+def test_a_live_embedding_says_it_at_the_end_only():
+    recording = Recording(two_clusters()[:, None])
+    live = mp.LiveEmbedding(recording, refit_every=10, out=None, max_overhead=None, normalize=False, interslice_knn=5)
+    for _ in range(40):  # the refit at the 32nd snapshot has two islands
+        recording.snapshot()
+    with pytest.warns(PictureWarning, match="2 islands"):
+        live.close()
+
+
 @pytest.mark.slow
 def test_settings_that_the_sentence_names_help_on_the_bifurcation_suite():
     trace = mp.datasets.bifurcation("hopf_pitchfork", n_epochs=51, n_timesteps=40)

@@ -1,4 +1,4 @@
-"""Linear probes: what can be read linearly from the states, at every epoch and time step."""
+"""Linear probes: how well the labels can be read linearly from the states, at every epoch and time step."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _CHUNK_ENTRIES = 2**19
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearProbe(Result):
-    """What `linear_probe` returns; NaN in slices with too few samples.
+    """How well labels can be read from the states, NaN in slices with too few samples; made by `linear_probe`.
 
     Attributes
     ----------
     epoch, timestep : (E,), (T,) coordinates of the trace.
-    score : (E, T) balanced accuracy of the classes, or R^2 of real targets, of samples outside the training folds.
+    score : (E, T) balanced accuracy of the classes, or R^2 of real targets, of held-out samples.
     cross_entropy : (E, T) mean of -log2 of the probability of the class of each sample, in bits; for real targets the
         mean squared error.
     low, high : (E, T) limits of a 95 % interval of the score.
     permuted_score, permuted_cross_entropy : (E, T) the same with permuted labels, mean over the permutations.
-    p : (E, T) share of the permuted scores of all slices with as many samples that are at least the score, itself
-        counted.
+    p : (E, T) p-value of the score: (1 + the permuted scores that are as high) / (1 + their number), over all slices
+        with as many samples.
     chance : score of a guess: 1 / classes, or 0.
     measure : "balanced accuracy" or "R2".
     n_skipped : number of slices with too few samples.
-    settings : the arguments of the call.
+    settings : what was asked.
     """
 
     epoch: np.ndarray
@@ -91,10 +91,10 @@ def linear_probe(
     multinomial logistic regression with the objective of scikit-learn's `LogisticRegression(C=C)`; for real targets
     it is ridge regression with the objective of `Ridge(alpha=1 / C)`. Every sample is predicted once, by the fit
     whose training folds leave it out. Folds are stratified by class and are the same in all slices. The measure is
-    common; the intervals and the form of the permutations are this library's own.
+    standard; the intervals and the form of the permutations are this library's own.
 
-    The interval of the balanced accuracy is Wilson's, of as many samples as its variance is worth; that of R^2 is a
-    bootstrap over the samples. Both leave out the variance of the training.
+    The interval of the balanced accuracy is Wilson's, for the number of samples with which a share has the same
+    variance. The interval of R^2 is a bootstrap over the samples. Neither includes the variance of the training.
 
     Parameters
     ----------
@@ -104,19 +104,20 @@ def linear_probe(
     labels : (P,) integers, text, booleans or real numbers, optional
         By default those of the trace. Numbers with a fraction are real targets.
     folds : int
-        2 to P. A fold may lack a class that has fewer samples than folds.
+        Number of folds, 2 to P. A fold may lack a class that has fewer samples than there are folds.
     C : float
         Inverse strength of the penalty, as in scikit-learn.
     permutations : int
-        Fits with permuted labels per slice. Labels are permuted within folds, so that these stay stratified.
+        Number of permutations of the labels in each slice. Labels are permuted within folds, so the folds stay
+        stratified.
     target : {"auto", "classes", "real"}
         Whether labels are classes; "auto" decides by their dtype and fractions.
     random_state : int, optional
-        Of the folds and the permutations.
-    verbose : int
-        Draw a bar on stderr if not 0.
-    callback : callable, optional
-        Called with (stage, slices done, slices in all).
+        Seed of the folds and the permutations.
+    verbose : int or bool
+        Whether to draw a progress bar on stderr.
+    callback : callable(stage, done, total), optional
+        Called after each group of slices.
 
     Returns
     -------
@@ -132,7 +133,7 @@ def linear_probe(
     -----
     The fits of many slices are solved together in float64 by L-BFGS, to a gradient of 1e-5. There are S folds
     (1 + permutations) fits of O(P M classes) time per iteration: about 1 ms each for 60 samples, 30 units and 6
-    classes. The memory beside the trace is about 200 MiB. Deterministic for a seed.
+    classes. The memory beside the trace is about 200 MiB. Deterministic with a seed.
 
     Examples
     --------
@@ -179,7 +180,8 @@ class _Scores:
     @classmethod
     def empty(cls, n_slices: int, permutations: int, device: torch.device) -> _Scores:
         table = torch.full((5 + 2 * permutations, n_slices), torch.nan, dtype=torch.float64, device=device)
-        return cls(*table[:5], table[5 : 5 + permutations], table[5 + permutations :])
+        score, loss, low, high, n_samples = table[:5]
+        return cls(score, loss, low, high, n_samples, table[5 : 5 + permutations], table[5 + permutations :])
 
 
 class _Probe:

@@ -11,17 +11,24 @@ import numpy as np
 from ..errors import InputError
 from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
-from .means import mean_of_finite
 from .result import Result, long_columns
 from .unit_points import positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Spread(Result):
-    """What `spread` returns."""
+    """The variance of the nodes of each epoch, in squared units of the coordinates; made by `spread`.
 
-    epoch: np.ndarray  # (E,)
-    variance: np.ndarray  # (E,) NaN for an epoch with fewer than two places
+    Attributes
+    ----------
+    epoch : (E,) labels of the epochs.
+    variance : (E,) total variance of the nodes; NaN for an epoch with fewer than two nodes with a place.
+    total : sum of ``variance``, without NaN.
+    settings : what was asked.
+    """
+
+    epoch: np.ndarray
+    variance: np.ndarray
     total: float
     settings: Mapping[str, Any]
 
@@ -35,17 +42,29 @@ class Spread(Result):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Displacement(Result):
-    """What `displacement` returns, for the E - 1 pairs of consecutive epochs."""
+    """How far units move between consecutive epochs; made by `displacement`.
 
-    before: np.ndarray  # (E - 1,) label of the earlier epoch
-    epoch: np.ndarray  # (E - 1,) label of the later epoch
-    unit: np.ndarray  # (M,)
-    values: np.ndarray  # (E - 1, M) NaN for a unit without a place in both epochs
+    Attributes
+    ----------
+    before, epoch : (E - 1,) labels of the earlier and of the later epoch of each pair.
+    unit : (M,) labels of the units.
+    values : (E - 1, M) squared distances, divided by the number of components; NaN for a unit that lacks a place.
+    settings : what was asked.
+    change : (E - 1,) change of the metric. It and all below are None without a metric.
+    pearson, spearman : (M,) correlation of the values of each unit with the change; NaN for fewer than three pairs of
+        epochs, or for constants.
+    mean_pearson, mean_spearman : correlation of the mean over units with the change.
+    """
+
+    before: np.ndarray
+    epoch: np.ndarray
+    unit: np.ndarray
+    values: np.ndarray
     settings: Mapping[str, Any]
-    change: np.ndarray | None = None  # (E - 1,) of the metric
-    pearson: np.ndarray | None = None  # (M,) of the values of each unit with the change
-    spearman: np.ndarray | None = None  # (M,)
-    mean_pearson: float | None = None  # of the mean over units with the change
+    change: np.ndarray | None = None
+    pearson: np.ndarray | None = None
+    spearman: np.ndarray | None = None
+    mean_pearson: float | None = None
     mean_spearman: float | None = None
 
     def _columns(self) -> dict[str, np.ndarray]:
@@ -60,17 +79,17 @@ class Displacement(Result):
 
 @isolated()
 def spread(embedding: Any) -> Spread:
-    """Sum over epochs of the total variance of the node positions of the epoch: sum_e trace Cov(Y[e]).
+    """The total variance of the nodes of each epoch, summed over the epochs: sum_e trace Cov(Y[e]).
 
-    Published (M-PHATE, arXiv 1908.02831), with ddof 1 and in two components, for traces with a single time step; it
-    compares networks that generalize with those that memorize. Here the nodes of an epoch are those of all its time
-    steps, and all components count.
+    Published (M-PHATE, arXiv 1908.02831) for traces with a single time step, with ddof 1 and in two components. The
+    paper compares networks that generalize with networks that memorize. Here the nodes of an epoch are those of all its
+    time steps, and all components count.
 
     Parameters
     ----------
     embedding : Embedding
-        A picture of another scale has another spread. So compare networks only in the same picture, or each picture
-        divided by its own size.
+        The spread depends on the scale of the picture. So compare networks only in the same picture, or divide the
+        coordinates of each picture by their size first.
 
     Returns
     -------
@@ -81,7 +100,7 @@ def spread(embedding: Any) -> Spread:
     Raises
     ------
     InputTypeError
-        No `Embedding`.
+        Something other than an `Embedding`.
 
     Notes
     -----
@@ -111,26 +130,24 @@ def _total_variance(places: np.ndarray) -> float:  # (n, C)
 def displacement(embedding: Any, against: Any = None) -> Displacement:
     """How far each unit moves from an epoch to the next: ||Y[e, m] - Y[e + 1, m]||^2 / C.
 
-    Published (the M-PHATE authors' script), against the change of the validation loss, for traces with a single time
-    step. With several, this library's own definition is the mean over time steps.
+    Published (a script of M-PHATE's authors) for traces with a single time step, where it is compared with the change
+    of the validation loss. For several time steps the mean over them is taken, which is this library's own definition.
 
     Parameters
     ----------
     embedding : Embedding
-    against : (E,), optional
-        A metric of the epochs, such as ``trace.metrics["val_loss"]``. ``change`` is its signed difference from an epoch
-        to the next. A NaN leaves its pairs of epochs out.
+    against : (E,) array, optional
+        A metric of the epochs, such as ``trace.metrics["val_loss"]``. Its signed difference from an epoch to the next
+        is correlated with the displacement. Pairs with an epoch whose metric is NaN are left out.
 
     Returns
     -------
     Displacement
-        ``values`` (E - 1, M). With ``against`` also Pearson's and Spearman's correlation with the change, for each unit
-        and for the mean over units; NaN for fewer than three pairs or for constants.
 
     Raises
     ------
     InputError, InputTypeError
-        No `Embedding`, fewer than two epochs, or ``against`` of another length.
+        Something other than an `Embedding`, fewer than two epochs, or ``against`` of another length.
 
     Notes
     -----
@@ -148,15 +165,21 @@ def displacement(embedding: Any, against: Any = None) -> Displacement:
     points, layout = positions(embedding), embedding.layout
     if len(points) < 2:
         raise InputError(f"embedding has {len(points)} epoch; accepted: at least 2")
-    values = mean_of_finite(((points[1:] - points[:-1]) ** 2).mean(-1), 1)
+    values = _means(((points[1:] - points[:-1]) ** 2).mean(-1).swapaxes(1, 2))
     settings = {"n_components": points.shape[-1], "against": against is not None}
     labels = layout.epoch[:-1], layout.epoch[1:], layout.unit
     if against is None:
         return Displacement(*labels, values, settings)
     change = np.diff(_metric(against, layout.n_epochs))
-    *units, mean = [_correlations(curve, change) for curve in (*values.T, mean_of_finite(values, 1))]
+    *units, mean = [_correlations(curve, change) for curve in (*values.T, _means(values))]
     pearson, spearman = np.array(units).T
     return Displacement(*labels, values, settings, change, pearson, spearman, *mean)
+
+
+def _means(values: np.ndarray) -> np.ndarray:  # (..., n) -> (...)
+    """The mean of what is not NaN, and NaN for nothing."""
+    count = (~np.isnan(values)).sum(-1)
+    return np.divide(np.nansum(values, -1), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def _metric(against: Any, n_epochs: int) -> np.ndarray:  # (E,)

@@ -175,10 +175,10 @@ def trust(
     refit_seeds = seeds_of(random_state, seeds)
     sets = node_sets(trace, embedding, normalize=normalize, n_slices=n_slices, random_state=random_state)
     ks = np.unique(np.minimum(checked_ks(k, 2**31), trace.n_slices - 1)).tolist()
-    settings = {"n_slices": sets.n_queries, "n_nodes": n_nodes, "normalize": normalize, "random_state": random_state}
     islands = _islands(trace, estimator)
     model = study_estimator(estimator, sets.places.shape[-1])
-    settings |= {"seeds": seeds} | ({"estimator": repr(model)} if seeds else {})
+    settings: dict[str, Any] = {"n_slices": sets.n_queries, "n_nodes": n_nodes, "normalize": normalize}
+    settings |= {"random_state": random_state, "seeds": seeds, "estimator": repr(model) if seeds else None}
     with progress(3 + seeds, verbose, callback, "trust") as advance:
         intra, inter = np.array(preserved(sets, ks)).T
         advance()

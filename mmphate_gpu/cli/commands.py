@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import json
 import os
 import sys
 import time
@@ -123,7 +124,8 @@ def _demo(args: argparse.Namespace) -> int:
     out = _lasting(args.out)
     report = demo(out, epochs=args.epochs, seed=_seed(args), device=args.device, force=args.force)
     print(f"after {args.epochs} epochs {report['test_accuracy'][-1]:.1%} of the held-out digits are read right")
-    print(f"{out}: {_files(out)}")
+    content = json.loads((out / result_folder.ANALYSIS).read_text(encoding="utf-8"))
+    print("\n".join([*(f"{name}: {line}" for name, line in content["summary"].items()), f"{out}: {_files(out)}"]))
     return DONE
 
 

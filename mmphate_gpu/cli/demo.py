@@ -146,7 +146,7 @@ def demo(
 
     Returns the content of report.json. Raises `InputError` for a folder that exists and for parameters out of range.
     Pictures come last. If they cannot be drawn, a warning says so.
-    About 15 s on two cores. Equal bits for one seed, device and thread count.
+    About 35 s of CPU time. Equal bits for one seed, device and thread count.
     """
     started = time.perf_counter()
     check_number("epochs", epochs, low=1, integer=True)

@@ -10,7 +10,7 @@ import mmphate_gpu as mp
 from mmphate_gpu import Embedding, InputError, InputTypeError, as_trace
 from mmphate_gpu.analysis import neighborhood_preservation, preservation, trust
 from mmphate_gpu.analysis import node_sets as node_sets_module
-from mmphate_gpu.analysis.cloud import Cloud, geodesic_spearman, picture_scale, stress_of
+from mmphate_gpu.analysis.node_distances import NodeDistances, geodesic_spearman, picture_scale, stress_of
 from mmphate_gpu.analysis.node_sets import node_points, node_sets
 from mmphate_gpu.analysis.rank_quality import rank_quality
 from mmphate_gpu.analysis.refit import disparity
@@ -190,25 +190,28 @@ def test_geodesics_by_hand():
     """Two groups of a line that no path joins: 12 of the 20 pairs from the first two sources count, in both orders."""
     place = np.array([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110])
     near = np.abs(place[:, None] - place)
-    cloud = Cloud(near[None], near[None] ** 2)  # each of 11 nodes has the 10 others as neighbors
-    correlation, share = geodesic_spearman(cloud, n_sources=2)
+    distances = NodeDistances(near[None], near[None] ** 2)  # each of 11 nodes has the 10 others as neighbors
+    correlation, share = geodesic_spearman(distances, n_sources=2)
     assert correlation == pytest.approx(1) and share == 10 / 21
 
 
 def test_equal_points_are_joined_and_a_picture_of_one_place_has_no_correlation():
     near = np.zeros((1, 14, 14))
-    assert np.isnan(geodesic_spearman(Cloud(near, near))[0]) and geodesic_spearman(Cloud(near, near))[1] == 1
+    assert (
+        np.isnan(geodesic_spearman(NodeDistances(near, near))[0])
+        and geodesic_spearman(NodeDistances(near, near))[1] == 1
+    )
     near = np.abs(np.arange(14.0)[:, None] - np.arange(14))[None]
-    cloud = Cloud(near, np.zeros_like(near))
-    assert picture_scale(cloud) == 0 and stress_of(cloud, 0.0).tolist() == [1]
+    distances = NodeDistances(near, np.zeros_like(near))
+    assert picture_scale(distances) == 0 and stress_of(distances, 0.0).tolist() == [1]
 
 
 def test_stress_by_hand():
     """Distances 3 in both regions, drawn as 1 and as 2: scale (3 + 6) / (1 + 4), and the rest is stress."""
     near = np.full((2, 2, 2), 3.0) * (1 - np.eye(2))
-    cloud = Cloud(near, near / 3 * np.array([1, 2])[:, None, None])
-    assert picture_scale(cloud) == pytest.approx(9 / 5)
-    np.testing.assert_allclose(stress_of(cloud, 9 / 5), [1.2 / 3, 0.6 / 3])
+    distances = NodeDistances(near, near / 3 * np.array([1, 2])[:, None, None])
+    assert picture_scale(distances) == pytest.approx(9 / 5)
+    np.testing.assert_allclose(stress_of(distances, 9 / 5), [1.2 / 3, 0.6 / 3])
 
 
 def test_the_epoch_that_is_drawn_wrong_has_the_most_stress():

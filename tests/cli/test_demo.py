@@ -19,7 +19,8 @@ def test_demo_small(here, capsys, monkeypatch):
     text = capsys.readouterr()
     assert {item.name for item in here.iterdir()} == {"trace.npy", "demo"}
     assert {item.name for item in Path("demo").iterdir()} == result_folder.FILES - LONG
-    assert "after 3 epochs" in text.out and "demo: " in text.out and "panels3d.png" in text.out
+    shown = ("after 3 epochs", "unit_importance: UnitImportance(20 units", "demo: ", "panels3d.png")
+    assert all(words in text.out for words in shown), text.out
     assert "training" in text.err
     trace = mp.load_trace("demo/trace.npz")
     assert trace.shape == (4, 8, 20, 50) and (np.bincount(trace.label) == 5).all()
