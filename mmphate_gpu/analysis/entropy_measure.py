@@ -152,5 +152,5 @@ def _warn_of_few(n_points: torch.Tensor) -> None:
         few = int((n_points < FEW_POINTS).sum())
         warn_caller(
             f"{few} of {n_points.numel()} clouds have fewer than {FEW_POINTS} points (the least {fewest}), so their "
-            "entropies are biased; compare them only with those of as many points"
+            "entropies are biased; compare them only with those of clouds of the same number of points"
         )
