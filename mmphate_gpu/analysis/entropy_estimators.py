@@ -84,7 +84,7 @@ def kde_entropy(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (
 
 def _mean_log_density(points: torch.Tensor) -> torch.Tensor:  # (B, n, C) -> (B,)
     """The mean of the logarithms of sums of ``exp(-d^2 / 2)`` over the other points."""
-    at = part_of(points.shape[1], points.device)
+    at = sampled_indices(points.shape[1], points.device)
     total, counted = points.new_zeros(2, len(points))
     for sets in row_chunks(len(points), len(at) * points.shape[1], _CHUNK_ENTRIES):
         for rows in row_chunks(len(at), points.shape[1], _CHUNK_ENTRIES):
@@ -101,7 +101,7 @@ def _log_sums(points: torch.Tensor, at: torch.Tensor) -> torch.Tensor:  # (B, n,
     return sums.masked_fill_(~present(points[:, at]), torch.nan)
 
 
-def part_of(n: int, device: torch.device) -> torch.Tensor:
+def sampled_indices(n: int, device: torch.device) -> torch.Tensor:
     """`MOST_POINTS` of ``n`` indices in order, the same in every call; all of fewer."""
     if n <= MOST_POINTS:
         return torch.arange(n, device=device)
