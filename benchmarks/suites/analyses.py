@@ -1,8 +1,8 @@
 """Suite "analyses": seconds and memory of each analysis, on the recording of the demo and at the size of HAR.
 
-Each analysis has a process of its own. Baselines, null models and studies of subsamples fit many times, so they are not
-here. The goals: all analyses of the recording take 60 s on two cores, and those at the size of HAR 10 minutes, with
-at most 3 GB on top of what the process held before.
+Each analysis has a process of its own. Baselines, null models and subsample studies fit many times, so they are left
+out. The goals: all analyses of the recording take at most 60 s on two cores, and those at the size of HAR at most 10
+minutes. Each adds at most 3 GB to what its process held before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PARTS = (SMALL, LARGE)
 MOST_SECONDS = {SMALL: 60.0, LARGE: 600.0}
 MOST_ADDED_BYTES = 3e9
 N_CLASSES = 6  # activities of HAR
-ESTIMATE = {SMALL: 15.0, LARGE: 90.0}
+ESTIMATE = {SMALL: 15.0, LARGE: 90.0}  # seconds of a task
 
 
 class Inputs(NamedTuple):

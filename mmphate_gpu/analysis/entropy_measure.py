@@ -13,7 +13,7 @@ import torch
 from ..errors import InputError, check_choice, check_number, warn_caller
 from ..stages import Callback
 from .entropy_clouds import REMAINING, Clouds, clouds, half_samples, half_size, root_mean_square_radius
-from .entropy_estimators import histogram_entropy, kde_entropy, knn_entropy, part_of, present
+from .entropy_estimators import histogram_entropy, kde_entropy, knn_entropy, present, sampled_indices
 from .progress import progress
 from .spectral_entropy import diffusion_spectral_entropy, median_distance
 
@@ -138,7 +138,7 @@ def _grid(points: torch.Tensor, bins: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _part(points: torch.Tensor) -> torch.Tensor:
-    return points[:, part_of(points.shape[1], points.device)]
+    return points[:, sampled_indices(points.shape[1], points.device)]
 
 
 def _without_floor(entropies: Callable[[torch.Tensor], torch.Tensor]) -> Estimate:
@@ -154,5 +154,5 @@ def _warn_of_few(n_points: torch.Tensor) -> None:
         few = int((n_points < FEW_POINTS).sum())
         warn_caller(
             f"{few} of {n_points.numel()} clouds have fewer than {FEW_POINTS} points (the least {fewest}), so their "
-            "entropies are biased; compare them only with those of as many points"
+            "entropies are biased; compare them only with those of clouds of the same number of points"
         )

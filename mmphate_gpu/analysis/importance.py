@@ -15,6 +15,7 @@ from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..runtime.arrays import to_numpy
 from .ablation import UnitAblation
 from .entropy import Entropy, entropy
+from .false_discovery import corrected
 from .label_information import LabelInformation
 from .means import mean_of_finite
 from .result import Result
@@ -139,7 +140,7 @@ def unit_importance(
         pairs=pairs,
         spearman=spearman,
         p=p,
-        q=_corrected(p),
+        q=corrected(p),
         settings={"epochs": epochs, "n_permutations": permutations, "random_state": random_state},
     )
 
@@ -249,13 +250,3 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _as_far(correlations: np.ndarray, rho: float) -> np.ndarray:
     return np.abs(correlations) >= abs(rho) - _ROUNDING
-
-
-def _corrected(p: np.ndarray) -> np.ndarray:
-    """The p-values, corrected by Benjamini and Hochberg for those that are not NaN."""
-    from scipy.stats import false_discovery_control
-
-    result, known = p.copy(), ~np.isnan(p)
-    if known.any():
-        result[known] = false_discovery_control(p[known])
-    return result

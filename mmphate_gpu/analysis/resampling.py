@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import check_number
-from .curves import Curves, seeded
+from .curves import Curves
+from .seeds import seeded
 from .segments import autocorrelation, lines, rounding, slope_weights
 
 # Fewer rows have too few different resamples for an interval.
@@ -37,9 +38,9 @@ def slope_intervals(
 ) -> Slopes:
     """The slopes of the mean of ``curves`` between ``edges``, which count the epochs with a value.
 
-    Rows that are independent are resampled if there are `MIN_ROWS`. Otherwise, the replicates of the curve tell, and
-    without these the innovations of the residuals are resampled, and pass through the autoregression of order 1 that
-    fits the residuals best. Rounding widens the intervals.
+    Rows that are independent are resampled if there are `MIN_ROWS`. Otherwise the replicates of the curve are taken.
+    Without replicates the innovations of the residuals are resampled, and pass through the autoregression of order 1
+    that fits the residuals best. Rounding widens the intervals.
     """
     check_number("n_bootstrap", n_bootstrap, low=1, integer=True)
     check_number("level", level, low=0.5, high=0.9999)
