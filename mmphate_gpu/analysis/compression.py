@@ -93,6 +93,8 @@ def compression_kind(
     n_bootstrap, level, random_state
         Options of the interval, which comes from resampled residuals as in `phases`. All epochs have the same samples,
         so their effect on every epoch cancels in the change. The interval does not say how other samples would differ.
+        Noise that is autocorrelated may look like a fall in a short phase: in 30 epochs of noise around a constant, the
+        verdict was "loss" in 3 of 100 phases, in 4 with autocorrelation 0.5, and in 14 with 0.9 (200 phases each).
 
     Returns
     -------
