@@ -15,6 +15,7 @@ from .curves import MIN_EPOCHS, Curves, as_curves, epoch_places
 from .phases import Phases, phases
 from .resampling import slope_intervals
 from .result import Result
+from .seeds import drawn_seed
 
 # Where the results of `linear_probe` and `label_information` have their curves, most trusted first.
 MEASURES = ("score", "bound", "mean", "dsmi")
@@ -116,7 +117,7 @@ def compression_kind(
     CompressionKinds(useful 20 to 49: array +0.414 [+0.414, +0.414])
     """
     check_number("margin", margin, low=0)
-    options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "level": level, "random_state": random_state}
+    options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "level": level, "random_state": drawn_seed(random_state)}
     cut = entropy if isinstance(entropy, Phases) else phases(entropy, **options)
     values, name = _information(information, measure, cut.epoch)
     chosen = np.flatnonzero(cut.trend == "compression")
