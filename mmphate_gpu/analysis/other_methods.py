@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,13 +133,23 @@ OURS, *DRAWN = _METHODS
 
 def drawn(name: str, work: Work) -> np.ndarray:  # (N, 2) float64
     """The picture of the method ``name``."""
-    with _silent():
+    with _undisturbed(work.seed):
         return in_the_plane(np.asarray(_METHODS[name](work), dtype=float))
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Without the warnings of other libraries: of versions, threads, and graphs that fall apart."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _undisturbed(seed: int) -> Iterator[None]:
+    """Without the warnings of other libraries: of versions, threads, and graphs that fall apart.
+
+    NumPy's global random numbers are seeded and then restored, because `Isomap` takes some and has no seed. Python's
+    are restored, because the import of scikit-learn takes some.
+    """
+    before, of_python = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        np.random.set_state(before)
+        random.setstate(of_python)

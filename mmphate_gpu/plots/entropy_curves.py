@@ -284,7 +284,7 @@ def _draw_phases(figure: Figure, panels: list[Axes], epochs: Ticks, phases: Phas
         panels[0].plot(epochs.places[part], phases.fitted[part], color=color, linewidth=1.2, linestyle="--", zorder=4)
 
 
-def _edges(epochs: Ticks, phases: Phases) -> np.ndarray:  # (K + 1,)
+def _edges(epochs: Ticks, phases: Phases) -> np.ndarray:  # (n + 1,)
     """Phases meet in the middle between the last epoch of the earlier and the first epoch of the later."""
     first, last = epochs.places[phases.start_index], epochs.places[phases.stop_index]
     return np.concatenate([epochs.limits[:1], (last[:-1] + first[1:]) / 2, epochs.limits[1:]])
