@@ -22,9 +22,9 @@ class Curves:
 
     values: np.ndarray  # (B, E)
     epoch: np.ndarray  # (E,)
-    row: np.ndarray | None  # (B,) labels of the rows; None for a single curve
-    rows_are: str  # the name of the axis of the rows, such as "unit"
-    resamples: np.ndarray | None = None  # (n, E) the mean in each replicate of the curve
+    row: np.ndarray | None  # (B,) labels of the rows, or their numbers; None for a single curve
+    rows_are: str  # the name of the axis of the rows, such as "unit", or of several axes; "" for a single curve
+    resamples: np.ndarray | None = None  # (n, E): what the mean could have been, if the curve has its replicates
 
     @property
     def mean(self) -> np.ndarray:  # (E,)
@@ -53,7 +53,8 @@ def as_curves(name: str, curve: Any, epoch: Any = None) -> Curves:
     labels = as_coordinate("epoch", labels)
     if labels.shape != values.shape[1:]:
         raise InputError(f"epoch has shape {labels.shape}; accepted: ({values.shape[1]},), a label for each epoch")
-    return Curves(values, labels, axes.get(row), row, _resamples(name, curve) if named else None)
+    rows = axes.get(row, np.arange(len(values))) if row else None
+    return Curves(values, labels, rows, row, _resamples(name, curve) if named else None)
 
 
 def with_replicates(curves: Curves, replicates: Any) -> Curves:

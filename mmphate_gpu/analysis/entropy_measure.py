@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..errors import check_choice, check_number, warn_caller
+from ..errors import InputError, check_choice, check_number, warn_caller
 from ..stages import Callback
 from .entropy_clouds import REMAINING, Clouds, clouds, half_samples, half_size, root_mean_square_radius
 from .entropy_estimators import histogram_entropy, kde_entropy, knn_entropy, present, sampled_indices
@@ -62,6 +62,8 @@ class Measure:
         for name, low in (("bins", 1), ("k", 1), ("t", 1), ("n_bootstrap", 0)):
             if getattr(self, name) is not None or name != "n_bootstrap":
                 check_number(name, getattr(self, name), low=low, integer=True)
+        if self.n_bootstrap == 1:
+            raise InputError("n_bootstrap=1 gives no spread of replicates; accepted: 0, or an integer >= 2")
         for name in ("scale", "bandwidth"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), low=0, open_low=True)

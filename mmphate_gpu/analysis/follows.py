@@ -32,7 +32,8 @@ class Follows(Result):
     lag : (k,)
         At a positive lag the curve comes after the metric, in recorded epochs; at a negative lag before it.
     timestep : (T,) or None
-        The labels of the curves, such as time steps; None for a single curve, with T = 1.
+        The labels of the curves along ``settings["axis"]``, such as "timestep" or "unit", or the numbers of curves
+        along several axes; None for a single curve, with T = 1.
     pearson, spearman : (T, k)
         The correlations of the curves themselves; NaN for a constant curve.
     tested_pearson, tested_spearman : (T, k)
@@ -64,10 +65,9 @@ class Follows(Result):
     settings: Mapping[str, Any]
 
     def _columns(self) -> dict[str, np.ndarray]:
-        step = np.arange(1) if self.timestep is None else self.timestep
         names = ("pearson", "spearman", "pearson_p", "spearman_p", "pearson_q", "spearman_q")
-        columns = long_columns({"timestep": step, "lag": self.lag}, **{name: getattr(self, name) for name in names})
-        return columns if self.timestep is not None else {k: v for k, v in columns.items() if k != "timestep"}
+        axes = {} if self.timestep is None else {self.settings["axis"]: self.timestep}
+        return long_columns(axes | {"lag": self.lag}, **{name: getattr(self, name) for name in names})
 
     def _summary(self) -> str:
         q = np.where(np.isfinite(self.pearson_q), self.pearson_q, np.inf)
@@ -169,7 +169,7 @@ def follows(
     test = _Test(lag, null, n_permutations, seeded(random_state))
     same: dict[str, Any] = {"lag": lag, "timestep": curves.row, "metric": name}
     settings = {"null": null, "n_permutations": n_permutations, "random_state": random_state}
-    used = {"epochs": curves.epoch[taken]}
+    used = {"axis": curves.rows_are or None, "epochs": curves.epoch[taken]}
 
     def result(rows: np.ndarray, values: np.ndarray, changes: Follows | None) -> Follows:
         least = {"least_p": test.least_p(len(values))}

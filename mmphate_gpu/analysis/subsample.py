@@ -95,7 +95,8 @@ def subsample_study(
     * *procrustes* is the Procrustes disparity of the nodes that the part and the whole have in common: 0 for equal
       pictures, 1 at most. ``full`` has the disparity of a second fit of the whole with another seed. A difference as
       large may be chance.
-    * The other metrics compare the picture of a part with the part. ``full`` has the metrics of the whole.
+    * The other metrics compare the picture of a part with the part. ``full`` has the metrics of the whole. A random
+      picture keeps k / (n - 1) of the neighbors among n slices or units, so preservation alone rises in smaller parts.
     * *curves* are intra-step entropies (`entropy` over units, by "kde"), as means over the time steps. The estimate
       depends on the number of units, so with ``over="units"`` compare only parts of one size.
 
