@@ -200,7 +200,15 @@ ANALYSES: dict[str, Analysis] = {
         lambda analysis, data, done: analysis.baselines(data.trace, embedding=data.embedding, **data.refits),
         needs=("trace",),
         option="baselines",
-        pictures={"baselines.png": lambda plots, result, data, done, path: plots.baselines(result, path=path)},
+        pictures={
+            "baselines.png": lambda plots, result, data, done, path: plots.baselines(result, path=path),
+            "cka_epochs.png": lambda plots, result, data, done, path: plots.heatmap(
+                result, field="cka of epochs", path=path
+            ),
+            "cka_timesteps.png": lambda plots, result, data, done, path: plots.heatmap(
+                result, field="cka of timesteps", path=path
+            ),
+        },
     ),
 }
 # The files that the analyses may write, apart from those of `result_folder`.
