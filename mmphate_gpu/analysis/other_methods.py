@@ -140,10 +140,10 @@ def drawn(name: str, work: Work) -> np.ndarray:  # (N, 2) float64
 
 @contextmanager
 def _undisturbed(seed: int) -> Iterator[None]:
-    """Without the warnings of other libraries: of versions, threads, and graphs that fall apart.
+    """Hide the warnings of other libraries, and leave the global random states as they were.
 
-    NumPy's global random numbers are seeded and then restored, because `Isomap` takes some and has no seed. Python's
-    are restored, because the import of scikit-learn takes some.
+    The state of NumPy is seeded meanwhile, because `Isomap` uses it and has no seed. The state of Python is restored,
+    because the import of scikit-learn uses it.
     """
     before, of_python = np.random.get_state(), random.getstate()
     np.random.seed(seed)

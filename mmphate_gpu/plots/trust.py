@@ -43,7 +43,7 @@ TITLES = {
     "geodesic_spearman": "Geodesic Spearman",
     "stress": "Stress",
     "entropy": "Intra-step entropy",
-    "spread": "Share of spread",
+    "spread": "Spread within epochs",
     "silhouette": "Silhouette",
     "procrustes": "Procrustes disparity",
 }
