@@ -102,8 +102,9 @@ def label_information(
 
     *Per unit*: the estimator of Ross (2014), which scikit-learn's `mutual_info_classif` uses too. Negative estimates
     are kept, so that the mean of a unit without information is 0. A unit that is constant in a slice has 0.
-    Estimates for units with information are too high on average: by up to 0.06 bits for 2 classes of 20 samples, by up
-    to 0.13 bits for 10 classes of 10, and by less with more samples (k = 3). So they may exceed the label's entropy.
+    With k = 3, estimates for units with information are too high on average: by up to 0.06 bits for 2 classes of 20
+    samples, by up to 0.13 bits for 10 classes of 10, and by less with more samples. So an estimate may exceed the
+    entropy of the label.
 
     *Whole state*: the entropy of the label minus the cross-entropy of a linear probe, which is a lower bound. It says
     how much a linear probe can read; a state may hold more. An overconfident probe makes the bound too low.

@@ -39,7 +39,7 @@ class LinearProbe(Result):
     low, high : (E, T) limits of a 95 % interval of the score.
     permuted_score, permuted_cross_entropy : (E, T) the same with permuted labels, mean over the permutations.
     p : (E, T) p-value of the score: (1 + the permuted scores that are as high) / (1 + their number), over all slices
-        with as many samples.
+        with the same number of samples.
     chance : score of a guess: 1 / classes, or 0.
     measure : "balanced accuracy" or "R2".
     n_skipped : number of slices with too few samples.
@@ -247,7 +247,7 @@ def _result(trace: Trace, probe: _Probe, scores: _Scores, settings: Mapping[str,
 def _pooled_p(scores: _Scores) -> torch.Tensor:  # (S,)
     """For each score, (1 + the number of permuted scores that reach it) / (1 + their number); NaN for NaN.
 
-    Scores of fewer samples vary more, so the permuted scores are those of slices with as many samples.
+    Scores of fewer samples vary more, so the permuted scores are those of slices with the same number of samples.
     """
     p = torch.full_like(scores.score, torch.nan)
     for n in scores.n_samples[~scores.n_samples.isnan()].unique():

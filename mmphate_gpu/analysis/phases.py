@@ -34,7 +34,7 @@ class Phases(Result):
     slope, low, high : (k,)
         The slope and its interval, in units of the curve per ``settings["per"]``.
     trend : (k,)
-        "growth" if the interval is above zero, "compression" if it is below, "plateau" if it holds zero.
+        "growth" if the interval is above zero, "compression" if it is below, "plateau" if it contains zero.
     settings : mapping
         What was asked, how the interval was made (``"bootstrap"``), the unit of the slopes (``"per"``: "epoch", "day"
         or "snapshot"), the autocorrelation of the residuals, and how many epochs were left out.

@@ -23,7 +23,7 @@ class Spread(Result):
     ----------
     epoch : (E,) labels of the epochs.
     variance : (E,) total variance of the nodes; NaN for an epoch with fewer than two nodes with a place.
-    total : sum of ``variance``, without NaN.
+    total : sum of ``variance``, without NaN; NaN if all are NaN.
     settings : what was asked.
     """
 
@@ -94,8 +94,6 @@ def spread(embedding: Any) -> Spread:
     Returns
     -------
     Spread
-        ``variance`` (E,) and its sum ``total``. An epoch with fewer than two nodes with a place has NaN, and does not
-        count; without any other epoch the sum is NaN.
 
     Raises
     ------

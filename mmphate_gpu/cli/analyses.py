@@ -34,9 +34,9 @@ class Data:
     embedding : the picture.
     estimator : its settings; fitted if this command made the picture.
     trace : the trace of the picture, or None.
-    labels : (P,) the class or the number that each sample stands for, or None.
-    network : what the trace was recorded of, or None.
-    seed, verbose : of every analysis.
+    labels : (P,) the class of each sample, or a real target, or None.
+    network : the network that was recorded, or None.
+    seed, verbose : options of every analysis.
     """
 
     embedding: Embedding
@@ -89,7 +89,7 @@ class Analysis:
     pictures: Mapping[str, Draw] = field(default_factory=dict)
 
 
-# What data may lack: whether they have it, and the sentence of an analysis that is left out without it.
+# What an analysis may need: whether the data have it, and the reason that is given if they lack it.
 NEEDS: dict[str, tuple[Callable[[Data], bool], str]] = {
     "trace": (lambda data: data.trace is not None, "the trace is missing; --trace TRACE names it"),
     "labels": (lambda data: data.labels is not None, "the samples have no labels; --labels FILE names them"),

@@ -147,10 +147,11 @@ def _ablation_views(ablation: TimestepAblation | UnitAblation) -> dict[str, View
     other = "timestep" if isinstance(ablation, TimestepAblation) else "unit"
     axes = ("epoch", ablation.epoch), (other, getattr(ablation, other))
     without = f", {AXES[other].lower()} replaced ({ablation.replacement})"
+    unit = "nats" if "(nats)" in str(ablation.settings.get("loss")) else ""
     return {
-        "loss_change": View(f"Change of loss{without}", ablation.loss_change, *axes, cmap=HIGH_HARMS),
+        "loss_change": View(f"Change of loss{without}", ablation.loss_change, *axes, unit, HIGH_HARMS),
         "accuracy_change": View(f"Change of accuracy{without}", ablation.accuracy_change, *axes, cmap=LOW_HARMS),
-        "loss": View(f"Loss{without}", ablation.loss, *axes),
+        "loss": View(f"Loss{without}", ablation.loss, *axes, unit),
         "accuracy": View(f"Accuracy{without}", ablation.accuracy, *axes),
     }
 

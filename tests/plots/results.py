@@ -77,7 +77,7 @@ def ablated(cls: type, epoch: Any = 12, other: Any = 4) -> TimestepAblation | Un
     axes = {"epoch": labels(epoch), "timestep" if cls is TimestepAblation else "unit": labels(other)}
     change = wave(*map(len, axes.values()))
     cells = {"loss": change + 1, "accuracy": 0.5 - change / 4, "loss_change": change, "accuracy_change": -change / 4}
-    return made(cls, **axes, **cells, replacement="shuffle")
+    return made(cls, **axes, **cells, replacement="shuffle", settings={"loss": "cross-entropy (nats)"})
 
 
 def importance(
