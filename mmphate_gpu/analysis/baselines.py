@@ -20,7 +20,7 @@ from .picture_metrics import BETTER, Metric, checked_metrics
 from .progress import Advance, progress
 from .refit import study_estimator
 from .result import Result
-from .seeds import seeds_of
+from .seeds import drawn_seed, seeds_of
 from .similarity import AXES, similarity
 from .similarity import METHODS as SIMILARITIES
 
@@ -157,6 +157,7 @@ def baselines(
     ready = _checked_embedding(embedding, trace)
     check_number("max_nodes", max_nodes, low=10, integer=True)
     measures = checked_metrics(metrics, k)
+    random_state = drawn_seed(random_state)
     (seed,) = seeds_of(random_state, 1)
     work = Work(trace, _of_the_plane(estimator), seed, int(max_nodes))
     with progress(1 + len(names), verbose, callback, "baselines") as advance:

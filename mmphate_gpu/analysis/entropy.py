@@ -19,6 +19,7 @@ from ..trace.pca import on_axes
 from .entropy_clouds import REMAINING
 from .entropy_measure import Measure
 from .result import Result, long_columns
+from .seeds import drawn_seed
 
 # A normal interval of 95 % has this many standard deviations on each side.
 DEVIATIONS = 1.96
@@ -190,7 +191,7 @@ def entropy(
         raise InputTypeError(f"embedding is a {type(embedding).__name__}; accepted: an Embedding")
     points = torch.as_tensor(np.array(embedding.coordinates, dtype=np.float64), device="cpu")
     labels = {axis: getattr(embedding.layout, axis) for axis in ("epoch", "timestep", "unit")}
-    measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, random_state)
+    measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, drawn_seed(random_state))
     return _entropy(points.reshape(*embedding.layout.shape, -1), labels, measure, verbose, callback)
 
 
@@ -254,7 +255,7 @@ def trace_entropy(
     if trace.mask is not None:
         raise InputError("trace has missing samples; accepted: a trace without a mask (see Trace.subsample)")
     check_number("n_components", n_components, low=1, integer=True)
-    measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, random_state)
+    measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, drawn_seed(random_state))
     scores = _scores(trace, n_components, normalize)
     labels = {axis: getattr(trace, axis) for axis in ("epoch", "timestep", "unit")}
     extra = {"n_components": scores.shape[-1], "normalize": normalize}

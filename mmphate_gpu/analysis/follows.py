@@ -14,7 +14,7 @@ from .curves import as_curves
 from .false_discovery import corrected
 from .innovations import innovations, max_order, without_line
 from .result import Result, long_columns
-from .seeds import seeded
+from .seeds import drawn_seed, seeded
 
 # Correlations that differ by less are equal.
 _TIE = 1e-12
@@ -166,9 +166,10 @@ def follows(
     rows, values = curves.values[:, taken], values[taken]
     _check_enough(values, max_lag, null)
     lag = np.arange(-max_lag, max_lag + 1)
-    test = _Test(lag, null, n_permutations, seeded(random_state))
+    seed = drawn_seed(random_state)
+    test = _Test(lag, null, n_permutations, seeded(seed))
     same: dict[str, Any] = {"lag": lag, "timestep": curves.row, "metric": name}
-    settings = {"null": null, "n_permutations": n_permutations, "random_state": random_state}
+    settings = {"null": null, "n_permutations": n_permutations, "random_state": seed}
     used = {"axis": curves.rows_are or None, "epochs": curves.epoch[taken]}
 
     def result(rows: np.ndarray, values: np.ndarray, changes: Follows | None) -> Follows:

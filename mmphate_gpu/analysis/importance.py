@@ -19,7 +19,7 @@ from .false_discovery import corrected
 from .label_information import LabelInformation
 from .means import mean_of_finite
 from .result import Result
-from .seeds import seeded
+from .seeds import drawn_seed, seeded
 
 # With at most this many units, all orders are tried: 7! = 5040.
 _EXACT_UNITS = 7
@@ -128,7 +128,8 @@ def unit_importance(
     """
     check_choice("epochs", epochs, ("mean", "last"))
     permutations = int(check_number("n_permutations", n_permutations, low=1, integer=True))
-    generator = seeded(random_state)
+    seed = drawn_seed(random_state)
+    generator = seeded(seed)
     unit, measures = _measures(embedding, ablation, information, scores, epochs)
     pairs = list(itertools.combinations(measures, 2))
     tests = [_test(measures[first], measures[second], permutations, generator) for first, second in pairs]
@@ -141,7 +142,7 @@ def unit_importance(
         spearman=spearman,
         p=p,
         q=corrected(p),
-        settings={"epochs": epochs, "n_permutations": permutations, "random_state": random_state},
+        settings={"epochs": epochs, "n_permutations": permutations, "random_state": seed},
     )
 
 

@@ -20,6 +20,7 @@ from .linear_probe import LinearProbe, linear_probe
 from .progress import progress
 from .result import Result, long_columns
 from .sample_labels import SampleLabels, SliceGroup, sample_labels, slice_groups
+from .seeds import drawn_seed
 from .spectral_entropy import diffusion_spectral_entropy, median_distance
 
 # Values of the point sets whose spectral entropy is computed together: 8 MiB.
@@ -163,7 +164,7 @@ def label_information(
     >>> label_information(states, label, random_state=0).mean[1].round(1).tolist()
     [1.0]
     """
-    trace = as_trace(trace)
+    trace, seed = as_trace(trace), drawn_seed(random_state)
     classes = _checked_labels(trace, labels)
     settings: dict[str, Any] = {
         "k": int(check_number("k", k, low=1, integer=True)),
@@ -171,14 +172,14 @@ def label_information(
         "permutations": int(check_number("permutations", permutations, low=1, integer=True)),
     }
     if probe is None:
-        probe = linear_probe(trace, labels, random_state=random_state, verbose=verbose, callback=callback)
+        probe = linear_probe(trace, labels, random_state=seed, verbose=verbose, callback=callback)
     _check_probe(probe, trace, classes)
-    measures = _Measures(trace, classes, seeded_generator(random_state), **settings)
+    measures = _Measures(trace, classes, seeded_generator(seed), **settings)
     with progress(trace.n_slices, verbose, callback, "label information") as advance:
         for group in slice_groups(trace):
             measures.fill(group)
             advance(len(group.slices))
-    return measures.result(trace, probe, settings | {"random_state": random_state})
+    return measures.result(trace, probe, settings | {"random_state": seed})
 
 
 def _checked_labels(trace: Trace, labels: Any) -> SampleLabels:

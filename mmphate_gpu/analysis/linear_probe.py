@@ -20,6 +20,7 @@ from .probe_fits import ClassFits, Evaluation, Fits, RealFits
 from .progress import Advance, progress
 from .result import Result, long_columns
 from .sample_labels import SampleLabels, SliceGroup, sample_labels, slice_groups
+from .seeds import drawn_seed
 
 # Entries of the features of the fits that are solved together: 4 MiB, which a cache holds.
 _CHUNK_ENTRIES = 2**19
@@ -145,7 +146,7 @@ def linear_probe(
     >>> probe.score[2].round(1).tolist()
     [1.0, 1.0]
     """
-    trace, seed = as_trace(trace), random_state
+    trace, seed = as_trace(trace), drawn_seed(random_state)
     targets = sample_labels(trace, labels, target)
     settings = _checked(trace.n_samples, folds, C, permutations)
     probe = _Probe(targets, **settings, generator=seeded_generator(seed))

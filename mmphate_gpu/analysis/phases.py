@@ -13,6 +13,7 @@ from ..runtime.isolation import isolated
 from .curves import as_curves, epoch_places, with_replicates
 from .resampling import slope_intervals
 from .result import Result
+from .seeds import drawn_seed
 from .segments import supported_edges
 
 
@@ -133,7 +134,7 @@ def phases(
     check_number("max_phases", max_phases, low=1, integer=True)
     check_number("min_length", min_length, low=2, integer=True)
     check_number("penalty", penalty, low=0)
-    options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "level": level, "random_state": random_state}
+    options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "level": level, "random_state": drawn_seed(random_state)}
     settings = {"max_phases": max_phases, "min_length": min_length, "penalty": penalty, **options}
     rows = with_replicates(as_curves("curve", curve, epoch), replicates)
     mean, taken = rows.mean, rows.taken

@@ -18,6 +18,8 @@ from .segments import autocorrelation, lines, rounding, slope_weights
 MIN_ROWS = 3
 # Rows of these names are resampled. Time steps of one network are not independent.
 INDEPENDENT = ("unit", "replicate")
+# With a larger autocorrelation a curve of some 50 epochs is a random walk, which has no slope to hold.
+_MOST_AUTOCORRELATED = 0.95
 # The quantiles of 2.5 % of fewer resamples are too rough.
 ENOUGH = 200
 
@@ -48,7 +50,7 @@ def slope_intervals(
     places, y = x[taken], curves.mean[taken]
     weights, fitted = slope_weights(places, edges), np.full(len(x), np.nan)
     fitted[taken] = lines(places, y, edges)
-    rho, _ = autocorrelation(y - fitted[taken])
+    rho = _autocorrelation(y - fitted[taken], len(weights))
     if curves.rows_are in INDEPENDENT and len(curves.values) >= MIN_ROWS:
         source, errors = f"{curves.rows_are}s", _row_errors(curves.values[:, taken], n_bootstrap, generator)
     elif curves.resamples is not None:
@@ -59,6 +61,15 @@ def slope_intervals(
     slope, widening = weights @ y, rounding(y) * np.abs(weights).sum(1)
     low, high = slope + _interval(errors @ weights.T, level) + np.outer([-1, 1], widening)
     return Slopes(slope, low, high, fitted, {"bootstrap": source, "autocorrelation": rho})
+
+
+def _autocorrelation(residuals: np.ndarray, n_lines: int) -> float:
+    """The autocorrelation of residuals from ``n_lines`` lines, without its bias.
+
+    A line through n points takes up some of the noise, which lowers the estimate by about (2 + 4 rho) / n.
+    """
+    rho, _ = autocorrelation(residuals)
+    return min(rho + n_lines * (2 + 4 * rho) / len(residuals), _MOST_AUTOCORRELATED)
 
 
 def _interval(errors: np.ndarray, level: float) -> np.ndarray:  # (n, k) -> (2, k)

@@ -17,7 +17,7 @@ from .picture_metrics import Metric, Metrics, checked_metrics, entropy_curve
 from .progress import progress
 from .refit import disparity, refitted, study_estimator
 from .result import Result, long_columns
-from .seeds import seeds_of
+from .seeds import drawn_seed, seeds_of
 
 if TYPE_CHECKING:
     from ..estimator import MMPHATE
@@ -152,6 +152,7 @@ def subsample_study(
     chosen, model = checked_metrics(metrics, k), study_estimator(estimator)
     if PROCRUSTES in chosen.names:
         raise InputError(f"metrics has {PROCRUSTES!r}, which is always added; accepted: other names")
+    random_state = drawn_seed(random_state)
     rng, (seed, other) = np.random.default_rng(random_state), seeds_of(random_state, 2)
     settings = {"k": k, "random_state": random_state, "estimator": repr(model)}
     with progress(2 + len(counts) * repeats, verbose, callback, "subsample study") as advance:

@@ -23,7 +23,7 @@ from .progress import progress
 from .rank_quality import rank_quality
 from .refit import disparity, refitted, study_estimator
 from .result import Result
-from .seeds import seeds_of
+from .seeds import drawn_seed, seeds_of
 
 if TYPE_CHECKING:
     from ..estimator import MMPHATE
@@ -173,6 +173,7 @@ def trust(
     """
     trace = as_trace(trace)
     _check_numbers(seeds=seeds, n_slices=n_slices, n_nodes=n_nodes)
+    random_state = drawn_seed(random_state)
     refit_seeds = seeds_of(random_state, seeds)
     sets = node_sets(trace, embedding, normalize=normalize, n_slices=n_slices, random_state=random_state)
     ks = np.unique(np.minimum(checked_ks(k, 2**31), trace.n_slices - 1)).tolist()
