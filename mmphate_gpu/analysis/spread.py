@@ -134,6 +134,7 @@ def displacement(embedding: Any, against: Any = None) -> Displacement:
     Parameters
     ----------
     embedding : Embedding
+        The picture of M units in E epochs. Distances are in units of its coordinates.
     against : (E,) array, optional
         A metric of the epochs, such as ``trace.metrics["val_loss"]``. Its signed difference from an epoch to the next
         is correlated with the displacement. Pairs with an epoch whose metric is NaN are left out.
