@@ -22,7 +22,7 @@ class InputTypeError(InputError, TypeError):
 
 
 class PictureWarning(UserWarning):
-    """A picture shows things that the data do not; the message says what, and which setting helps."""
+    """A picture may show what the data do not; the message says why, and which setting may help."""
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:

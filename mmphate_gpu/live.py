@@ -185,7 +185,7 @@ class LiveEmbedding:
                 return  # too few points to embed; the next snapshot may be enough
             knn = min(self._options.get("interslice_knn", 25), n_slices(part) - 1)
             with warnings.catch_warnings():
-                if max_nodes is not None:  # the last refit speaks for the refits before it
+                if max_nodes is not None:  # only the last refit warns
                     warnings.simplefilter("ignore", PictureWarning)
                 op = MMPHATE(**self._options | {"interslice_knn": knn}).fit(part)
             move = Motion.onto(op.result_, self._embedding)

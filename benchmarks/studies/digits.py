@@ -2,6 +2,7 @@
 
     python -m benchmarks.studies.digits                writes docs/findings/digits.json and its pictures
     python -m benchmarks.studies.digits LSTM-0 GRU-0   only these networks; the others keep what was measured
+    python -m benchmarks.studies.digits --no-refits    what fits many times keeps what was measured
 
 What it asks: do the measures agree between cells and seeds? Does inter-step entropy mark the units that ablation says
 matter? Does entropy follow accuracy? What do fewer time steps lose? How do other methods draw the same trace?
@@ -107,11 +108,18 @@ def importance(n: Network, inter: Any, information: Any) -> dict[str, Any]:
 
 
 def judged(n: Network) -> dict[str, Any]:
-    """Communities of units, trust, null models, fewer time steps, and other methods."""
+    """Communities of units, and trust."""
+    communities = analysis.unit_communities(n.embedding, epoch="each", random_state=n.seed)
+    if n.seed == DRAWN_SEED:
+        plots.community_strips(communities, path=picture(n, "communities"))
+    trust = analysis.trust(n.training.trace, n.embedding, estimator=n.fit, random_state=n.seed)
+    return {"communities": communities, "trust": trust}
+
+
+def refitted(n: Network) -> dict[str, Any]:
+    """Fewer time steps; and for one seed null models and other methods."""
     trace, seed, fit = n.training.trace, n.seed, n.fit
     measured: dict[str, Any] = {
-        "communities": analysis.unit_communities(n.embedding, epoch="each", random_state=seed),
-        "trust": analysis.trust(trace, n.embedding, estimator=fit, random_state=seed),
         "steps": analysis.subsample_study(
             trace, over="timesteps", sizes=TIMESTEPS, repeats=REPEATS, estimator=fit, random_state=seed
         ),
@@ -119,7 +127,6 @@ def judged(n: Network) -> dict[str, Any]:
     if n.seed == DRAWN_SEED:
         measured["nulls"] = analysis.null_models(trace, repeats=NULLS, estimator=fit, random_state=seed)
         measured["baselines"] = analysis.baselines(trace, embedding=n.embedding, estimator=fit, random_state=seed)
-        plots.community_strips(measured["communities"], path=picture(n, "communities"))
         plots.subsampling(measured["steps"], path=picture(n, "steps"))
         plots.null_models(measured["nulls"], path=picture(n, "nulls"))
         plots.baselines(measured["baselines"], path=picture(n, "baselines"))
@@ -130,12 +137,14 @@ def picture(n: Network, what: str) -> str:
     return str(FOLDER / f"digits-{n.cell.lower()}-{what}.png")
 
 
-def measured(name: str) -> dict[str, Any]:
-    """All measures of the network ``name``, in a form for JSON."""
+def measured(name: str, *, refits: bool = True) -> dict[str, Any]:
+    """The measures of the network ``name``, in a form for JSON; without ``refits`` those that fit only once."""
     started = time.perf_counter()
     n = network(name)
     results = entropies(n) | labels(n)
     results |= importance(n, results["inter"], results["information"]) | judged(n)
+    if refits:
+        results |= refitted(n)
     useful = analysis.compression_kind(results["phases"], results["probe"])
     metrics = dict(n.training.trace.metrics)
     entry = {what: summary_of(result) for what, result in (results | {"useful": useful}).items()}
@@ -145,9 +154,10 @@ def measured(name: str) -> dict[str, Any]:
     return entry | {"metrics": metrics, "seconds": time.perf_counter() - started}
 
 
-def main(names: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
+    names = [name for name in arguments if name != "--no-refits"]
     for name in names or NAMES:
-        kept("digits", name, measured(name))
+        kept("digits", name, measured(name, refits="--no-refits" not in arguments))
         print(name)
     return 0
 

@@ -21,10 +21,13 @@ EXCLUDED = {"coords", "coordinates", "layout", "loss", "accuracy", "permuted_low
 
 
 def kept(study: str, name: str, entry: dict[str, Any]) -> None:
-    """Write ``entry`` as ``name`` of ``study``, beside the entries that are there, with the machine and the commit."""
+    """Write the measures of ``entry`` into the entry ``name`` of ``study``, with the machine and the commit.
+
+    Other measures and other entries stay.
+    """
     path = FOLDER / f"{study}.json"
     entries = read(study) if path.exists() else {}
-    entries[name] = {"conditions": _conditions(), **entry}
+    entries[name] = {**entries.get(name, {}), "conditions": _conditions(), **entry}
     text = json.dumps(rounded(dict(sorted(entries.items()))), indent=1, allow_nan=False)
     FOLDER.mkdir(parents=True, exist_ok=True)
     with whole_file(path, overwrite=True) as new:

@@ -42,12 +42,9 @@ def plain(value: float | None, digits: int = 2) -> str:
     return "" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
-def of_seed(entries: Entries, seed: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The entries of one seed, by the name without it."""
-    for name, entry in entries.items():
-        first, _, last = name.rpartition("-")
-        if int(last) == seed:
-            yield first, entry
+def with_measure(entries: Entries, measure: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The entries that have ``measure``, with their names."""
+    return ((name, entry) for name, entry in entries.items() if measure in entry)
 
 
 # ---------------------------------------------------------------- curves over epochs
@@ -123,7 +120,7 @@ def _useful_text(useful: Mapping[str, Any] | None) -> str:
 def places_of_change(entries: Entries) -> tuple[Line, list[Line]]:
     """Where the phases of the bifurcation suite meet."""
     lines = []
-    for name, entry in entries.items():
+    for name, entry in with_measure(entries, "phases"):
         meet = ["; ".join(map(str, entry[of]["start"][1:])) or "none" for of in ("phases", "states_phases")]
         lines.append((name, *meet))
     return ("run", "phases of the picture begin at epoch", "phases of the states begin at epoch"), lines
@@ -168,9 +165,8 @@ def _strongest(result: Mapping[str, Any]) -> Line:
 def fewer_steps(entries: Entries) -> tuple[Line, list[Line]]:
     """The metrics of a study of time steps: mean and standard deviation over its repeats."""
     lines, metrics = [], []
-    for name, entry in entries.items():
-        if (study := entry.get("steps")) is None:
-            continue
+    for name, entry in with_measure(entries, "steps"):
+        study = entry["steps"]
         metrics = study["metrics"]
         lines.append((name, "all", *(plain(value, 3) for value in array(study["full"]))))
         for size, values in zip(study["sizes"], array(study["values"]), strict=True):
@@ -181,9 +177,8 @@ def fewer_steps(entries: Entries) -> tuple[Line, list[Line]]:
 
 def nulls(entries: Entries) -> tuple[Line, list[Line]]:
     lines, metrics = [], []
-    for name, entry in entries.items():
-        if (result := entry.get("nulls")) is None:
-            continue
+    for name, entry in with_measure(entries, "nulls"):
+        result = entry["nulls"]
         metrics = result["metrics"]
         lines.append((name, "data", *(plain(value, 3) for value in array(result["data"]))))
         for shuffle, null, p in zip(result["kinds"], array(result["null"]), array(result["p"]), strict=True):
@@ -194,9 +189,8 @@ def nulls(entries: Entries) -> tuple[Line, list[Line]]:
 
 def baselines(entries: Entries) -> tuple[Line, list[Line]]:
     lines, metrics = [], []
-    for name, entry in entries.items():
-        if (result := entry.get("baselines")) is None:
-            continue
+    for name, entry in with_measure(entries, "baselines"):
+        result = entry["baselines"]
         metrics = result["metrics"]
         for method, values, seconds in zip(result["methods"], array(result["table"]), result["seconds"], strict=False):
             lines.append((name, method, *(plain(value, 3) for value in values), plain(seconds, 1)))
@@ -217,7 +211,7 @@ def trust(entries: Entries) -> tuple[Line, list[Line]]:
 
 def communities(entries: Entries) -> tuple[Line, list[Line]]:
     lines = []
-    for name, entry in entries.items():
+    for name, entry in with_measure(entries, "communities"):
         parts = [entry[of] for of in ("communities", "trace_communities")]
         lines.append((name, *(f"{part['ari'][0]:.2f} (p {part['p'][0]:.2f})" for part in parts)))
     return ("run", "ARI with the groups, picture", "ARI with the groups, states"), lines

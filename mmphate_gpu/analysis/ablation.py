@@ -17,7 +17,7 @@ from .progress import Advance, progress
 from .readout import Performance, Readout
 from .replaced_runs import ReplacedRuns, with_weights
 from .result import Result, long_columns
-from .seeds import seeded
+from .seeds import drawn_seed, seeded
 from .split_run import Change
 
 REPLACEMENTS = ("zero", "mean", "shuffle")
@@ -276,8 +276,8 @@ class _Plan:
     def __init__(self, replacement: str, repeats: int, random_state: Any, verbose: int, callback: Any) -> None:
         self._name = check_choice("replacement", replacement, REPLACEMENTS)
         self._repeats = int(check_number("repeats", repeats, low=1, integer=True))
-        self._generator = seeded(random_state)
-        self._random_state, self._verbose, self._callback = random_state, verbose, callback
+        self._random_state, self._verbose, self._callback = drawn_seed(random_state), verbose, callback
+        self._generator = seeded(self._random_state)
 
     @property
     def settings(self) -> dict[str, Any]:

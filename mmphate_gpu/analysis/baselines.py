@@ -20,7 +20,7 @@ from .picture_metrics import BETTER, Metric, checked_metrics
 from .progress import Advance, progress
 from .refit import study_estimator
 from .result import Result
-from .seeds import seeds_of
+from .seeds import drawn_seed, seeds_of
 from .similarity import AXES, similarity
 from .similarity import METHODS as SIMILARITIES
 
@@ -30,21 +30,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Baselines(Result):
-    """Pictures of a trace by several methods, with what each keeps; made by `baselines`."""
+    """Pictures of a trace by several methods, with what each keeps; made by `baselines`.
 
-    methods: list[str]  # "mm_phate" first
-    coordinates: dict[str, np.ndarray]  # (N, 2) of each method; NaN for nodes without a place
+    Attributes
+    ----------
+    methods : names of the methods, "mm_phate" first.
+    coordinates : {method: (N, 2)}, NaN for nodes without a place.
+    layout : the epoch, time step and unit of each node.
+    metrics : names of the metrics.
+    table : (n_methods, n_metrics) metrics of the pictures.
+    seconds : (n_methods,) time of each method; NaN for a picture that was passed in.
+    similarity : {"cka of epochs": (E, E), "cka of timesteps": (T, T), ...}, from 0 to 1.
+    settings : what was asked.
+    """
+
+    methods: list[str]
+    coordinates: dict[str, np.ndarray]
     layout: SliceLayout
     metrics: list[str]
-    table: np.ndarray  # (n_methods, n_metrics)
-    seconds: np.ndarray  # (n_methods,); NaN for a picture that was passed in
-    similarity: dict[str, np.ndarray]  # "cka of epochs" (E, E), "cka of timesteps" (T, T), ...
+    table: np.ndarray
+    seconds: np.ndarray
+    similarity: dict[str, np.ndarray]
     settings: Mapping[str, Any]
 
     def best(self, metric: str, digits: int = 2) -> list[str]:
-        """The methods with the best value of ``metric``, rounded to ``digits``; none if no value is better.
+        """The methods with the best value of ``metric``, rounded to ``digits`` decimals.
 
-        "entropy", "spread", "silhouette" and functions of the user describe a picture and do not judge it.
+        None is best by "entropy", "spread", "silhouette" and functions of the user, because they describe a picture and
+        do not judge it.
         """
         values = BETTER.get(metric, np.nan) * self.table[:, self.metrics.index(metric)]
         if not np.isfinite(values).any():
@@ -96,18 +109,18 @@ def baselines(
         "m_phate_per_step", an embedding of each time step by itself, each moved, rotated and scaled to that of the step
         before; "cka" and "svcca", which draw nothing but compare epochs and time steps.
     embedding : Embedding, optional
-        The picture by MM-PHATE to compare with, of which the first two components count; None fits ``estimator``.
+        The picture by MM-PHATE, of which the first two components are compared. By default ``estimator`` is fitted.
     estimator : MMPHATE, optional
-        Its settings are those of "m_phate_per_step" and of the fit; by default, `MMPHATE` with 1,000 landmarks.
+        "m_phate_per_step" and the fit have its settings; by default, `MMPHATE` with 1,000 landmarks.
     metrics : sequence of names, or a mapping from names to functions (trace, embedding) -> number
         Columns of the table; `null_models` says what the names mean.
     k : int
         Number of neighbors of these metrics.
     max_nodes : int
-        "isomap" is computed for at most so many nodes, drawn at random, and places the others between them.
+        "isomap" is computed for at most so many random nodes. The others are placed between them.
     random_state : int, optional
         Seed of all methods.
-    verbose : int
+    verbose : int or bool
         Whether to draw a progress bar on stderr.
     callback : callable(stage, done, total), optional
         Called after each method.
@@ -128,9 +141,9 @@ def baselines(
 
     Notes
     -----
-    A comparison of this library's own making; MM-PHATE's authors compare with PCA, t-SNE, Isomap and M-PHATE. t-SNE and
-    UMAP take minutes for 50,000 nodes. ``seconds`` count the load of a library, and what it compiles, at its first
-    call. Memory: the points of all nodes, 8 N P bytes, a few times over. A stored trace is loaded.
+    The comparison is this library's own; MM-PHATE's authors compare with PCA, t-SNE, Isomap and M-PHATE. t-SNE and UMAP
+    take minutes for 50,000 nodes. ``seconds`` include the time in which a library is loaded, and compiles, at its first
+    call. Memory: the points of all nodes, 8 N P bytes, a few times. A stored trace is loaded.
 
     Examples
     --------
@@ -144,6 +157,7 @@ def baselines(
     ready = _checked_embedding(embedding, trace)
     check_number("max_nodes", max_nodes, low=10, integer=True)
     measures = checked_metrics(metrics, k)
+    random_state = drawn_seed(random_state)
     (seed,) = seeds_of(random_state, 1)
     work = Work(trace, _of_the_plane(estimator), seed, int(max_nodes))
     with progress(1 + len(names), verbose, callback, "baselines") as advance:
@@ -163,7 +177,7 @@ def baselines(
 
 
 def _checked_methods(methods: Any, trace: Trace) -> list[str]:
-    """The methods without those that cannot work here, of which a warning says why."""
+    """The methods that can be used here. A warning says why another one is left out."""
     if isinstance(methods, str) or not isinstance(methods, Sequence):
         raise InputTypeError(f"methods={methods!r}; accepted: a sequence of names")
     names = dict.fromkeys(check_choice("methods", name, (*DRAWN, *SIMILARITIES)) for name in methods)

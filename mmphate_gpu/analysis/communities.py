@@ -137,7 +137,9 @@ def unit_communities(
     The silhouette always chooses some number of communities, also for units without any groups. So believe it only with
     a low p. Under the null "units" the units are shuffled in each slice, so no group lasts from slice to slice. A low p
     then says that units keep their places relative to each other. Groups do so, and units that are evenly spread and
-    stay where they are do so too. Shuffling changes nothing in a single slice, so p is NaN for such a path. Under the
+    stay where they are do so too. So does every picture: MM-PHATE links each unit with itself, and its pictures of
+    independent noise have a low p. Believe this p of a trace only; for a picture, `null_models` embeds shuffled traces
+    and compares the "silhouette". Shuffling changes nothing in a single slice, so p is NaN for such a path. Under the
     null "normal" the paths are drawn from a normal distribution with the covariance of the paths of the units. A low p
     then says that there are gaps between groups of paths. This null is conservative: with few units without gaps, a low
     p is rarer than its level.

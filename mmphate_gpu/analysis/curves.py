@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, InputTypeError, check_number
+from ..errors import InputError, InputTypeError
 from ..runtime.arrays import to_numpy
 from ..trace.coordinates import as_coordinate
+from .means import mean_of_finite
 
 MIN_EPOCHS = 3
 _LARGEST = 1e150
@@ -22,14 +23,14 @@ class Curves:
 
     values: np.ndarray  # (B, E)
     epoch: np.ndarray  # (E,)
-    row: np.ndarray | None  # (B,) labels of the rows; None for a single curve
-    rows_are: str  # the name of the axis of the rows, such as "unit"
+    row: np.ndarray | None  # (B,) labels of the rows, or their numbers; None for a single curve
+    rows_are: str  # the name of the axis of the rows, such as "unit", or of several axes; "" for a single curve
     resamples: np.ndarray | None = None  # (n, E): what the mean could have been, if the curve has its replicates
 
     @property
     def mean(self) -> np.ndarray:  # (E,)
         """The mean over the rows that have a value; NaN at epochs where none has."""
-        return mean_of_present(self.values)
+        return mean_of_finite(self.values, 0)
 
     @property
     def taken(self) -> np.ndarray:
@@ -38,13 +39,6 @@ class Curves:
         if len(taken) < MIN_EPOCHS:
             raise InputError(f"curve has {len(taken)} epoch(s) with a value; accepted: {MIN_EPOCHS} or more")
         return taken
-
-
-def mean_of_present(values: np.ndarray) -> np.ndarray:  # (..., B, E) -> (..., E)
-    """The mean over the rows that have a value; NaN where none has."""
-    present = np.isfinite(values)
-    sums, counts = np.where(present, values, 0).sum(-2), present.sum(-2)
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
 
 def as_curves(name: str, curve: Any, epoch: Any = None) -> Curves:
@@ -60,11 +54,8 @@ def as_curves(name: str, curve: Any, epoch: Any = None) -> Curves:
     labels = as_coordinate("epoch", labels)
     if labels.shape != values.shape[1:]:
         raise InputError(f"epoch has shape {labels.shape}; accepted: ({values.shape[1]},), a label for each epoch")
-    replicates = getattr(curve, "replicates", None) if named else None
-    resamples = (
-        None if replicates is None else np.stack([mean_of_present(_named(name, curve, part)[0]) for part in replicates])
-    )
-    return Curves(values, labels, axes.get(row), row, resamples)
+    rows = axes.get(row, np.arange(len(values))) if row else None
+    return Curves(values, labels, rows, row, _resamples(name, curve) if named else None)
 
 
 def with_replicates(curves: Curves, replicates: Any) -> Curves:
@@ -97,10 +88,11 @@ def _named(name: str, curve: Any, values: Any) -> tuple[np.ndarray, dict[str, np
 
 
 def _resamples(name: str, curve: Any) -> np.ndarray | None:  # (n, E)
+    """The mean of the rows in each replicate of ``curve``; None without replicates."""
     replicates = getattr(curve, "replicates", None)
     if replicates is None:
         return None
-    return np.stack([mean_of_present(_named(name, curve, values)[0]) for values in replicates])
+    return np.stack([mean_of_finite(_named(name, curve, values)[0], 0) for values in replicates])
 
 
 def _unnamed(name: str, curve: Any) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
@@ -124,7 +116,7 @@ def _real(name: str, values: Any) -> np.ndarray:
     return values
 
 
-def positions(epoch: np.ndarray) -> tuple[np.ndarray, str]:  # (E,)
+def epoch_places(epoch: np.ndarray) -> tuple[np.ndarray, str]:  # (E,)
     """The place of every epoch on a line, and the name of its unit of length.
 
     Increasing numbers are their own places, dates and time spans count days, and all other labels count snapshots.
@@ -136,10 +128,3 @@ def positions(epoch: np.ndarray) -> tuple[np.ndarray, str]:  # (E,)
         places = epoch.astype(np.float64) if epoch.dtype.kind in "iuf" else np.zeros(len(epoch))
     increasing = np.isfinite(places).all() and (np.diff(places) > 0).all()
     return (places - places[:1], unit) if increasing else (np.arange(len(epoch), dtype=np.float64), "snapshot")
-
-
-def seeded(random_state: int | None) -> np.random.Generator:
-    """NumPy's generator with this seed; None takes a seed from the system."""
-    if random_state is not None:
-        check_number("random_state", random_state, low=0, integer=True)
-    return np.random.default_rng(random_state)

@@ -19,6 +19,7 @@ from ..trace.pca import on_axes
 from .entropy_clouds import REMAINING
 from .entropy_measure import Measure
 from .result import Result, long_columns
+from .seeds import drawn_seed
 
 # A normal interval of 95 % has this many standard deviations on each side.
 DEVIATIONS = 1.96
@@ -27,7 +28,9 @@ _UNITS = {2.0: "bits", math.e: "nats", 10.0: "bans"}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Entropy(Result):
-    """Entropy of every cloud of an embedding or of a trace.
+    """Entropies of the clouds of an embedding or of a trace; made by `entropy` and `trace_entropy`.
+
+    A cloud is a set of points, such as all units of one slice. Its members are these units.
 
     Attributes
     ----------
@@ -36,13 +39,14 @@ class Entropy(Result):
     dims : the names of the axes that remain, such as ("epoch", "timestep").
     coords : the labels of each of these axes.
     n_points : the number of points of every cloud, in the shape of ``values``.
-    n_floored : how many distances (knn) or points of a cloud without width (kde) were raised to 1e-12 of the scale.
-    estimator, over, base : as asked.
-    scale : the length by which the coordinates of "kde" and "knn" were divided. In coordinates themselves their entropy
-        is higher by n_components * log(scale).
-    replicates : (n_bootstrap, ...) entropies that spread around ``values`` as those of other members would; None
+    n_floored : the number of distances (knn), or of points of clouds without width (kde), that were raised to 1e-12 of
+        the scale.
+    estimator, over, base : what was asked; base 2 means bits.
+    scale : the length by which the coordinates of "kde" and "knn" were divided. Without the division, their entropy
+        would be higher by n_components * log(scale).
+    replicates : (n_bootstrap, ...) entropies that vary around ``values`` as those of other members would; None
         without them. Each replicate uses the same members in all clouds, so a mean over an axis has replicates too.
-    settings : all that was asked; ``of`` is "embedding" or "trace".
+    settings : what was asked; ``of`` is "embedding" or "trace".
     """
 
     values: np.ndarray
@@ -101,15 +105,15 @@ def entropy(
     verbose: int | bool = 0,
     callback: Callback | None = None,
 ) -> Entropy:
-    """How far the nodes of an embedding spread: the entropy of the cloud of units of every slice, and others.
+    """How far the nodes of an embedding spread: the entropy of the units of each slice, or of other sets of nodes.
 
     Over units the entropy of each (epoch, time step) is the *intra-step entropy*; over time steps that of each (epoch,
     unit) is the *inter-step entropy*. Both names are published for MM-PHATE, without formulas. The estimators:
 
     * "histogram": ``-sum p log p`` over a grid of ``bins`` cells in every component, from the least to the largest
-      coordinate of the whole embedding. M-PHATE's published code used 10 x 10 cells and bits. It depends on the
+      coordinate of the whole embedding. M-PHATE's published code used 10 x 10 cells and bits. The value depends on the
       direction of the axes. Its bias is near ``-(cells - 1) / (2 n)`` nats if n is far above the number of cells, and
-      -0.6 bits for a Gaussian of 100 points in 10 x 10 cells.
+      -0.6 to -0.3 bits for a Gaussian of 100 points in 10 x 10 cells that span 6 to 8 of its deviations.
     * "kde": ``-mean log p(x_i)``, p from a Gaussian kernel at the other points. Its bandwidth is
       ``s (4 / ((C + 2) n))^(1 / (C + 4))`` for each cloud, where s^2 is the mean variance of a coordinate. The bias is
       positive, more so for clouds that are flat or in pieces.
@@ -117,16 +121,16 @@ def entropy(
       Distances below 1e-12 of the scale are raised to it.
     * "spectral": diffusion spectral entropy (arXiv 2312.04823, published) with one bandwidth for all clouds.
 
-    The choice of bandwidths, scale and intervals is this library's own. The differential entropies "kde" and "knn" are
-    those of the coordinates divided by ``scale``: compare values within one embedding, or of fits with one ``scale``.
-    A cloud that shrinks by half loses C bits.
+    The choice of bandwidths, scale and intervals is this library's own. "kde" and "knn" are differential entropies of
+    the coordinates divided by ``scale``. So compare values within one embedding, or of fits with the same ``scale``. A
+    cloud that shrinks by half loses C bits.
 
     Parameters
     ----------
     embedding : Embedding
         Nodes without a place (rows of NaN) leave their clouds.
     over : "units", "timesteps", "epochs" or "nodes"
-        What a cloud consists of. The result has the axes (epoch, timestep), (epoch, unit), (timestep, unit) or none.
+        The members of a cloud. The result has the axes (epoch, timestep), (epoch, unit), (timestep, unit) or none.
     estimator : "histogram", "kde", "knn" or "spectral"
     bins : int
         Cells of each component, for "histogram".
@@ -135,23 +139,26 @@ def entropy(
     t : int
         Diffusion time of "spectral".
     base : float
-        Of the logarithm: 2 gives bits.
+        Base of the logarithm: 2 gives bits.
     scale : float, optional
-        By default the root-mean-square radius of the whole embedding.
+        Length by which the coordinates are divided; by default the root-mean-square radius of the whole embedding.
     bandwidth : float, optional
-        Of "spectral", in coordinates; by default the median over all clouds of the median distance of two points.
+        Bandwidth of "spectral", in units of the coordinates; by default the median over all clouds of the median
+        distance between two points.
     n_bootstrap : int, optional
-        Replicates of the interval: by default 50, or 20 for "spectral", or 0 over nodes; 0 gives no interval. Drawing
-        with replacement would make distances of zero, so each replicate is a random half of the units (time steps,
-        epochs) without replacement. The spread of halves is that of the whole (the jackknife that deletes half of the
-        members). The interval is the value plus and minus 1.96 standard deviations of the replicates. It says how the
-        value varies with the members, and does not include the bias. On Gaussian clouds of 60 points it covered the
-        mean of the estimator in 92 to 97 of 100 cases, and in 84 to 88 for "spectral". Over nodes, halves of the units
-        are drawn. Fewer than 4 members give no interval.
+        Number of replicates for the interval: by default 50, or 20 for "spectral", or 0 over nodes; 0 gives no
+        interval. Drawing with replacement would make distances of zero, so each replicate is a random half of the units
+        (time steps, epochs) without replacement. The spread of halves is that of the whole (the jackknife that deletes
+        half of the members). The interval is the value plus and minus 1.96 standard deviations of the replicates. It
+        says how the value varies with the members, and does not include the bias. On Gaussian clouds of 60 points it
+        covered the mean of the estimator in 92 to 97 of 100 cases, and in 84 to 88 for "spectral". Over nodes, halves
+        of the units are drawn. Fewer than 4 members give no interval.
     random_state : int, optional
         Seed of the replicates.
-    verbose, callback
-        A bar, and ``callback("entropy", done, total)``, after every replicate.
+    verbose : int or bool
+        Whether to draw a progress bar on stderr.
+    callback : callable(stage, done, total), optional
+        Called after each replicate.
 
     Returns
     -------
@@ -170,9 +177,9 @@ def entropy(
     Notes
     -----
     O(N n C) time for clouds of n points by "kde" and "knn", O(N n^2) by "spectral" and O(N log n) by "histogram", times
-    1 + n_bootstrap / 4 or so. Memory: a few chunks of 32 MiB. Of a cloud with more than 2000 points "kde" averages the
+    about 1 + n_bootstrap / 4. Memory: a few chunks of 32 MiB. In a cloud with more than 2000 points, "kde" averages the
     log density at 2000 of them, and "spectral" takes 2000 of them. From 5000 points on, "knn" uses a k-d tree.
-    Deterministic for a seed.
+    Deterministic with a seed.
 
     Examples
     --------
@@ -186,7 +193,7 @@ def entropy(
         raise InputTypeError(f"embedding is a {type(embedding).__name__}; accepted: an Embedding")
     points = torch.as_tensor(np.array(embedding.coordinates, dtype=np.float64), device="cpu")
     labels = {axis: getattr(embedding.layout, axis) for axis in ("epoch", "timestep", "unit")}
-    measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, random_state)
+    measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, drawn_seed(random_state))
     points = points.reshape(*embedding.layout.shape, -1)
     return _entropy(points, labels, measure, verbose, callback, {"of": "embedding"})
 
@@ -212,17 +219,19 @@ def trace_entropy(
 ) -> Entropy:
     """`entropy` of the states themselves: of their leading principal components, before any embedding.
 
-    So a claim does not depend on the layout of the picture. This is this library's own definition. The points are those
-    of step 1 of docs/method.md (every node z-scored over samples), on the principal axes of all nodes.
+    A claim about this entropy does not depend on the layout of a picture. The measure is this library's own definition.
+    The points are those of step 1 of docs/method.md (every node z-scored over samples), on the principal axes of all
+    nodes.
 
     Parameters
     ----------
     trace : anything `as_trace` accepts
-        Without missing samples, because a score needs every sample. A trace on disk is read block by block.
+        Without missing samples, because a principal component score needs every sample. A trace on disk is read block
+        by block.
     n_components : int
-        Principal components. The points stay as they are if they have no more samples than this.
+        Number of principal components. The points are not reduced if they have at most so many samples.
     normalize : bool
-        Whether nodes are z-scored. Otherwise the size of activations matters too.
+        Whether nodes are z-scored. With False, the size of the activity matters too.
     over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, random_state, verbose, callback
         As in `entropy`.
 
@@ -237,7 +246,7 @@ def trace_entropy(
 
     Notes
     -----
-    The principal axes take O(N P min(N, P)) time and two passes over the trace. Then as `entropy`.
+    The principal axes take O(N P min(N, P)) time and two passes over the trace. The rest costs as much as `entropy`.
 
     Examples
     --------
@@ -249,7 +258,7 @@ def trace_entropy(
     if trace.mask is not None:
         raise InputError("trace has missing samples; accepted: a trace without a mask (see Trace.subsample)")
     check_number("n_components", n_components, low=1, integer=True)
-    measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, random_state)
+    measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, drawn_seed(random_state))
     scores = _scores(trace, n_components, normalize)
     labels = {axis: getattr(trace, axis) for axis in ("epoch", "timestep", "unit")}
     extra = {"of": "trace", "n_components": scores.shape[-1], "normalize": normalize}

@@ -17,7 +17,7 @@ FLOOR = 1e-12
 # The cost of the Gaussian kernel and of the eigenvalues grows with the square and the cube of the points of a cloud.
 # Above this number the density is averaged over a part of them, and eigenvalues are those of a part.
 MOST_POINTS = 2000
-# From this number of points on, a k-d tree finds neighbors sooner than all distances do.
+# From this number of points on, a k-d tree is faster than all distances.
 TREE_POINTS = 5000
 _CHUNK_ENTRIES = 2**22
 
@@ -60,8 +60,8 @@ def _cells(points: torch.Tensor, low: torch.Tensor, width: torch.Tensor, bins: i
 
 def kde_bandwidth(points: torch.Tensor) -> torch.Tensor:  # (B, n, C) -> (B,)
     """``s (4 / ((C + 2) n))^(1 / (C + 4))``, best for a round Gaussian; s^2 is the mean variance of a coordinate."""
-    here, n_components = present(points), points.shape[2]
-    n = here.sum(1).double()
+    placed, n_components = present(points), points.shape[2]
+    n = placed.sum(1).double()
     centered = points - points.nansum(1, keepdim=True) / n[:, None, None]
     variance = centered.square().nansum((1, 2)) / (n - 1) / n_components
     return variance.sqrt() * (4 / ((n_components + 2) * n)) ** (1 / (n_components + 4))
@@ -84,7 +84,7 @@ def kde_entropy(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (
 
 def _mean_log_density(points: torch.Tensor) -> torch.Tensor:  # (B, n, C) -> (B,)
     """The mean of the logarithms of sums of ``exp(-d^2 / 2)`` over the other points."""
-    at = part_of(points.shape[1], points.device)
+    at = sampled_indices(points.shape[1], points.device)
     total, counted = points.new_zeros(2, len(points))
     for sets in row_chunks(len(points), len(at) * points.shape[1], _CHUNK_ENTRIES):
         for rows in row_chunks(len(at), points.shape[1], _CHUNK_ENTRIES):
@@ -101,7 +101,7 @@ def _log_sums(points: torch.Tensor, at: torch.Tensor) -> torch.Tensor:  # (B, n,
     return sums.masked_fill_(~present(points[:, at]), torch.nan)
 
 
-def part_of(n: int, device: torch.device) -> torch.Tensor:
+def sampled_indices(n: int, device: torch.device) -> torch.Tensor:
     """`MOST_POINTS` of ``n`` indices in order, the same in every call; all of fewer."""
     if n <= MOST_POINTS:
         return torch.arange(n, device=device)
@@ -118,16 +118,16 @@ def knn_entropy(points: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tenso
 
     NaN for a cloud with at most ``k`` points.
     """
-    here, n_components = present(points), points.shape[2]
-    n = here.sum(1).double()
+    placed, n_components = present(points), points.shape[2]
+    n = placed.sum(1).double()
     if points.shape[1] <= k:
         return n.new_full(n.shape, torch.nan), n.new_zeros(n.shape, dtype=torch.int64)
     distances = _kth_distances(points, k)
-    logs = distances.clamp_min(FLOOR).log().masked_fill_(~here, 0)
+    logs = distances.clamp_min(FLOOR).log().masked_fill_(~placed, 0)
     log_volume = n_components / 2 * math.log(math.pi) - math.lgamma(n_components / 2 + 1)
     psi_k = torch.special.digamma(n.new_tensor(float(k)))
     values = torch.special.digamma(n) - psi_k + log_volume + n_components * logs.sum(1) / n
-    return values.masked_fill_(n <= k, torch.nan), ((distances < FLOOR) & here).sum(1)
+    return values.masked_fill_(n <= k, torch.nan), ((distances < FLOOR) & placed).sum(1)
 
 
 def _kth_distances(points: torch.Tensor, k: int) -> torch.Tensor:  # (B, n, C) -> (B, n)
@@ -139,10 +139,10 @@ def _kth_distances(points: torch.Tensor, k: int) -> torch.Tensor:  # (B, n, C) -
 def _by_tree(cloud: torch.Tensor, k: int) -> torch.Tensor:  # (n, C) -> (n,)
     from scipy.spatial import cKDTree
 
-    here = present(cloud)
-    places = cloud[here].cpu().numpy()
-    distances = cloud.new_full(here.shape, torch.inf)
+    placed = present(cloud)
+    places = cloud[placed].cpu().numpy()
+    distances = cloud.new_full(placed.shape, torch.inf)
     if len(places) > k:
         nearest = cKDTree(places).query(places, k=[k + 1])[0][:, 0]  # the point itself is the first
-        distances[here] = torch.from_numpy(nearest).to(cloud)
+        distances[placed] = torch.from_numpy(nearest).to(cloud)
     return distances

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import torch
 
-from ..errors import check_choice, check_number, warn_caller
+from ..errors import InputError, check_choice, check_number, warn_caller
 from ..stages import Callback
 from .entropy_clouds import REMAINING, Clouds, clouds, half_samples, half_size, root_mean_square_radius
-from .entropy_estimators import histogram_entropy, kde_entropy, knn_entropy, part_of, present
+from .entropy_estimators import histogram_entropy, kde_entropy, knn_entropy, present, sampled_indices
 from .progress import progress
 from .spectral_entropy import diffusion_spectral_entropy, median_distance
 
@@ -62,6 +62,8 @@ class Measure:
         for name, low in (("bins", 1), ("k", 1), ("t", 1), ("n_bootstrap", 0)):
             if getattr(self, name) is not None or name != "n_bootstrap":
                 check_number(name, getattr(self, name), low=low, integer=True)
+        if self.n_bootstrap == 1:
+            raise InputError("n_bootstrap=1 gives no spread of replicates; accepted: 0, or an integer >= 2")
         for name in ("scale", "bandwidth"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), low=0, open_low=True)
@@ -136,7 +138,7 @@ def _grid(points: torch.Tensor, bins: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _part(points: torch.Tensor) -> torch.Tensor:
-    return points[:, part_of(points.shape[1], points.device)]
+    return points[:, sampled_indices(points.shape[1], points.device)]
 
 
 def _without_floor(entropies: Callable[[torch.Tensor], torch.Tensor]) -> Estimate:
@@ -152,7 +154,7 @@ def _warn_of_few(n_points: torch.Tensor, n_undefined: int) -> None:
         few = int((n_points < FEW_POINTS).sum())
         warn_caller(
             f"{few} of {clouds} clouds have fewer than {FEW_POINTS} points (the least {fewest}), so their "
-            "entropies are biased; compare them only with those of as many points"
+            "entropies are biased; compare them only with those of clouds of the same number of points"
         )
     elif n_undefined:  # k is large
         warn_caller(f"{n_undefined} of {clouds} clouds have too few points for k neighbors, so their entropies are NaN")

@@ -10,9 +10,11 @@ import numpy as np
 
 from ..errors import InputError, check_choice, check_number
 from ..runtime.isolation import isolated
-from .curves import as_curves, seeded
+from .curves import as_curves
+from .false_discovery import corrected
 from .innovations import innovations, max_order, without_line
 from .result import Result, long_columns
+from .seeds import drawn_seed, seeded
 
 # Correlations that differ by less are equal.
 _TIE = 1e-12
@@ -23,24 +25,25 @@ NULLS = ("innovations", "shifts")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Follows(Result):
-    """Correlations of T curves with a metric at k lags, and how often chance gives as much.
+    """Correlations of T curves with a metric at k lags, with p-values; made by `follows`.
 
     Attributes
     ----------
     lag : (k,)
         At a positive lag the curve comes after the metric, in recorded epochs; at a negative lag before it.
     timestep : (T,) or None
-        The labels of the curves, such as time steps; None for a single curve, with T = 1.
+        The labels of the curves along ``settings["axis"]``, such as "timestep" or "unit", or the numbers of curves
+        along several axes; None for a single curve, with T = 1.
     pearson, spearman : (T, k)
         The correlations of the curves themselves; NaN for a constant curve.
     tested_pearson, tested_spearman : (T, k)
         The correlations that are tested: those of the innovations with ``null="innovations"``.
     pearson_p, spearman_p : (T, k)
-        The share of the null whose correlation is at least as large at the same lag, regardless of sign.
+        The share of the null draws whose correlation is at least as large at the same lag, regardless of sign.
     pearson_q, spearman_q : (T, k)
         The same with the largest correlation over all lags, then Benjamini-Hochberg over the T curves.
     changes : Follows or None
-        The same for first differences: do changes coincide with changes?
+        The same for first differences: whether changes coincide with changes.
     metric : str
         The name of the metric.
     settings : mapping
@@ -62,10 +65,9 @@ class Follows(Result):
     settings: Mapping[str, Any]
 
     def _columns(self) -> dict[str, np.ndarray]:
-        step = np.arange(1) if self.timestep is None else self.timestep
         names = ("pearson", "spearman", "pearson_p", "spearman_p", "pearson_q", "spearman_q")
-        columns = long_columns({"timestep": step, "lag": self.lag}, **{name: getattr(self, name) for name in names})
-        return columns if self.timestep is not None else {k: v for k, v in columns.items() if k != "timestep"}
+        axes = {} if self.timestep is None else {self.settings["axis"]: self.timestep}
+        return long_columns(axes | {"lag": self.lag}, **{name: getattr(self, name) for name in names})
 
     def _summary(self) -> str:
         q = np.where(np.isfinite(self.pearson_q), self.pearson_q, np.inf)
@@ -92,19 +94,20 @@ def follows(
 ) -> Follows:
     """Correlate curves over epochs with a metric at every lag, with p-values for curves that are autocorrelated.
 
-    This is the library's own definition. Curves of a training drift and settle, so two that have nothing in common
-    correlate, and a plain permutation calls this significant.
+    This is the library's own definition. Most curves of a training drift and then settle, so two curves that have
+    nothing in common are correlated, and a plain permutation calls this significant.
 
     The default null tests *innovations*, as Haugh did (J. Am. Stat. Assoc. 71, 1976): of each curve and of the metric,
     the residual from a straight line in time and an autoregression whose order AIC chooses. They are not
     autocorrelated, so they are permuted; correlations by chance are widened for the degrees of freedom that the
-    autoregression takes. A significant lag says that the curve departs from its past when the metric does. That both
-    settle at the same time is not evidence: any two curves of one training do. Further seeds are.
+    autoregression takes. A significant lag says that the curve departs from its past when the metric does. It is no
+    evidence that both settle at the same time, because any two curves of one training do so. The same relation in
+    trainings with other seeds is evidence.
 
     Innovations are compared from the highest order that AIC may choose, a quarter of the epochs. With 51 epochs and
-    nothing in common, q was below 5 % at some lag in 4 of 100 pairs of autoregressions (0.5, 0.9) and of random walks,
-    and in 1 to 3 of seasonal curves and of curves that settle (2,000 pairs each). A curve that repeats a random walk an
-    epoch later, in noise of half a step, was seen in 97 of 100 pairs, with 30 epochs in 62, with 20 in 27.
+    nothing in common, q was below 5 % at some lag in at most 4 of 100 pairs (docs/decisions.md). A curve that repeats a
+    random walk an epoch later, in noise of half a step, had such a q in 97 of 100 pairs of 51 epochs, in 62 of 30
+    epochs, and in 27 of 20 epochs.
 
     With ``null="shifts"``, the metric itself is shifted circularly by every number of epochs. The least p is then
     1 / E, and no q falls below (2 ``max_lag`` + 1) / E, because that many shifts only move the lag. Curves with a trend
@@ -122,7 +125,7 @@ def follows(
     trace : Trace, optional
         Where a name is looked up.
     null : "innovations" or "shifts"
-        What chance means.
+        What is permuted, or shifted, to see what chance gives.
     n_permutations : int, optional
         Permutations of the innovations. The least p is 1 / (``n_permutations`` + 1). Default: 50 for each curve, so
         that one significant curve of T can be seen, but at least 999 and at most 9,999.
@@ -163,10 +166,11 @@ def follows(
     rows, values = curves.values[:, taken], values[taken]
     _check_enough(values, max_lag, null)
     lag = np.arange(-max_lag, max_lag + 1)
-    test = _Test(lag, null, n_permutations, seeded(random_state))
+    seed = drawn_seed(random_state)
+    test = _Test(lag, null, n_permutations, seeded(seed))
     same: dict[str, Any] = {"lag": lag, "timestep": curves.row, "metric": name}
-    settings = {"null": null, "n_permutations": n_permutations, "random_state": random_state}
-    used = {"epochs": curves.epoch[taken]}
+    settings = {"null": null, "n_permutations": n_permutations, "random_state": seed}
+    used = {"axis": curves.rows_are or None, "epochs": curves.epoch[taken]}
 
     def result(rows: np.ndarray, values: np.ndarray, changes: Follows | None) -> Follows:
         least = {"least_p": test.least_p(len(values))}
@@ -268,9 +272,9 @@ class _Test:
             observed.append(pairs[0])
             p.append((chance >= np.abs(pairs[0]) - _TIE).mean(0))
             largest = np.maximum(largest, chance)
-        adjusted = [(largest >= np.abs(column) - _TIE).mean(0) for column in observed]
-        q = [_false_discovery(column, share) for column, share in zip(observed, adjusted, strict=True)]
         known = np.isfinite(observed)
+        adjusted = [(largest >= np.abs(column) - _TIE).mean(0) for column in observed]
+        q = [corrected(chances) for chances in np.where(known, adjusted, np.nan)]
         return np.array(observed).T, np.where(known, p, np.nan).T, np.array(q).T
 
 
@@ -297,12 +301,3 @@ def _ranks(rows: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
     return rankdata(rows, axis=1, nan_policy="propagate")
-
-
-def _false_discovery(correlations: np.ndarray, p: np.ndarray) -> np.ndarray:  # (T,)
-    """Benjamini-Hochberg over the curves that have a correlation."""
-    from scipy.stats import false_discovery_control
-
-    known, q = np.isfinite(correlations), np.full(len(p), np.nan)
-    q[known] = false_discovery_control(p[known])
-    return q

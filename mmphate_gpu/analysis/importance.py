@@ -15,10 +15,11 @@ from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..runtime.arrays import to_numpy
 from .ablation import UnitAblation
 from .entropy import Entropy, entropy
+from .false_discovery import corrected
 from .label_information import LabelInformation
 from .means import mean_of_finite
 from .result import Result
-from .seeds import seeded
+from .seeds import drawn_seed, seeded
 
 # With at most this many units, all orders are tried: 7! = 5040.
 _EXACT_UNITS = 7
@@ -131,7 +132,8 @@ def unit_importance(
     """
     check_choice("epochs", epochs, ("mean", "last"))
     permutations = int(check_number("n_permutations", n_permutations, low=1, integer=True))
-    generator = seeded(random_state)
+    seed = drawn_seed(random_state)
+    generator = seeded(seed)
     unit, measures = _measures(embedding, ablation, information, scores, epochs)
     pairs = list(itertools.combinations(measures, 2))
     tests = [_test(measures[first], measures[second], permutations, generator) for first, second in pairs]
@@ -143,8 +145,8 @@ def unit_importance(
         pairs=pairs,
         spearman=spearman,
         p=p,
-        q=_corrected(p),
-        settings={"epochs": epochs, "n_permutations": permutations, "random_state": random_state},
+        q=corrected(p),
+        settings={"epochs": epochs, "n_permutations": permutations, "random_state": seed},
     )
 
 
@@ -253,13 +255,3 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _as_far(correlations: np.ndarray, rho: float) -> np.ndarray:
     return np.abs(correlations) >= abs(rho) - _ROUNDING
-
-
-def _corrected(p: np.ndarray) -> np.ndarray:
-    """The p-values, corrected by Benjamini and Hochberg for those that are not NaN."""
-    from scipy.stats import false_discovery_control
-
-    result, known = p.copy(), ~np.isnan(p)
-    if known.any():
-        result[known] = false_discovery_control(p[known])
-    return result

@@ -20,6 +20,7 @@ from .linear_probe import LinearProbe, linear_probe
 from .progress import progress
 from .result import Result, long_columns
 from .sample_labels import SampleLabels, SliceGroup, sample_labels, slice_groups
+from .seeds import drawn_seed
 from .spectral_entropy import diffusion_spectral_entropy, median_distance
 
 # Values of the point sets whose spectral entropy is computed together: 8 MiB.
@@ -101,6 +102,9 @@ def label_information(
 
     *Per unit*: the estimator of Ross (2014), which scikit-learn's `mutual_info_classif` uses too. Negative estimates
     are kept, so that the mean of a unit without information is 0. A unit that is constant in a slice has 0.
+    With k = 3, estimates for units with information are too high on average: by up to 0.06 bits for 2 classes of 20
+    samples, by up to 0.13 bits for 10 classes of 10, and by less with more samples. So an estimate may exceed the
+    entropy of the label.
 
     *Whole state*: the entropy of the label minus the cross-entropy of a linear probe, which is a lower bound. It says
     how much a linear probe can read; a state may hold more. An overconfident probe makes the bound too low.
@@ -160,7 +164,7 @@ def label_information(
     >>> label_information(states, label, random_state=0).mean[1].round(1).tolist()
     [1.0]
     """
-    trace = as_trace(trace)
+    trace, seed = as_trace(trace), drawn_seed(random_state)
     classes = _checked_labels(trace, labels)
     settings: dict[str, Any] = {
         "k": int(check_number("k", k, low=1, integer=True)),
@@ -168,14 +172,14 @@ def label_information(
         "permutations": int(check_number("permutations", permutations, low=1, integer=True)),
     }
     if probe is None:
-        probe = linear_probe(trace, labels, random_state=random_state, verbose=verbose, callback=callback)
+        probe = linear_probe(trace, labels, random_state=seed, verbose=verbose, callback=callback)
     _check_probe(probe, trace, classes)
-    measures = _Measures(trace, classes, seeded_generator(random_state), **settings)
+    measures = _Measures(trace, classes, seeded_generator(seed), **settings)
     with progress(trace.n_slices, verbose, callback, "label information") as advance:
         for group in slice_groups(trace):
             measures.fill(group)
             advance(len(group.slices))
-    return measures.result(trace, probe, settings | {"random_state": random_state})
+    return measures.result(trace, probe, settings | {"random_state": seed})
 
 
 def _checked_labels(trace: Trace, labels: Any) -> SampleLabels:

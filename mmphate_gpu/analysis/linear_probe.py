@@ -20,6 +20,7 @@ from .probe_fits import ClassFits, Evaluation, Fits, RealFits
 from .progress import Advance, progress
 from .result import Result, long_columns
 from .sample_labels import SampleLabels, SliceGroup, sample_labels, slice_groups
+from .seeds import drawn_seed
 
 # Entries of the features of the fits that are solved together: 4 MiB, which a cache holds.
 _CHUNK_ENTRIES = 2**19
@@ -38,7 +39,7 @@ class LinearProbe(Result):
     low, high : (E, T) limits of a 95 % interval of the score.
     permuted_score, permuted_cross_entropy : (E, T) the same with permuted labels, mean over the permutations.
     p : (E, T) p-value of the score: (1 + the permuted scores that are as high) / (1 + their number), over all slices
-        with as many samples.
+        with the same number of samples.
     chance : score of a guess: 1 / classes, or 0.
     measure : "balanced accuracy" or "R2".
     n_skipped : number of slices with too few samples.
@@ -145,7 +146,7 @@ def linear_probe(
     >>> probe.score[2].round(1).tolist()
     [1.0, 1.0]
     """
-    trace, seed = as_trace(trace), random_state
+    trace, seed = as_trace(trace), drawn_seed(random_state)
     targets = sample_labels(trace, labels, target)
     settings = _checked(trace.n_samples, folds, C, permutations)
     probe = _Probe(targets, **settings, generator=seeded_generator(seed))
@@ -246,7 +247,7 @@ def _result(trace: Trace, probe: _Probe, scores: _Scores, settings: Mapping[str,
 def _pooled_p(scores: _Scores) -> torch.Tensor:  # (S,)
     """For each score, (1 + the number of permuted scores that reach it) / (1 + their number); NaN for NaN.
 
-    Scores of fewer samples vary more, so the permuted scores are those of slices with as many samples.
+    Scores of fewer samples vary more, so the permuted scores are those of slices with the same number of samples.
     """
     p = torch.full_like(scores.score, torch.nan)
     for n in scores.n_samples[~scores.n_samples.isnan()].unique():

@@ -17,7 +17,7 @@ from .picture_metrics import METRICS, Metric, Metrics, checked_metrics
 from .progress import progress
 from .refit import refitted, study_estimator
 from .result import Result
-from .seeds import seeds_of
+from .seeds import drawn_seed, seeds_of
 from .shuffles import NULLS, null_fault, shuffled
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def null_models(
     wanted = _checked_kinds(kinds, trace)
     check_number("repeats", repeats, low=1, integer=True)
     chosen, model = checked_metrics(metrics, k), study_estimator(estimator)
+    random_state = drawn_seed(random_state)
     settings = {"repeats": repeats, "k": k, "random_state": random_state, "estimator": repr(model)}
     seed, *seeds = seeds_of(random_state, 1 + repeats * len(wanted))
     with progress(1 + len(seeds), verbose, callback, "null models") as advance:

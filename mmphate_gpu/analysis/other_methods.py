@@ -1,7 +1,8 @@
-"""Pictures of the nodes of a trace by other methods, which see points and know nothing of slices and units."""
+"""Pictures of the nodes of a trace by other methods, which get points, and neither slices nor units."""
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ N_COMPONENTS = 2
 
 @dataclass(frozen=True)
 class Work:
-    """What the methods need."""
+    """The inputs of a method: the trace, and the options that it reads."""
 
     trace: Trace
     estimator: MMPHATE
@@ -91,7 +92,7 @@ def _isomap(work: Work) -> np.ndarray:
     points = work.points()
     chosen = points[np.random.default_rng(work.seed).permutation(len(points))[: work.max_nodes]]
     model = Isomap(n_neighbors=min(15, len(chosen) - 1), n_components=min(N_COMPONENTS, len(chosen))).fit(chosen)
-    # A node is placed by its geodesic distances to all that were chosen.
+    # A node is placed by its geodesic distances to all chosen nodes.
     return np.concatenate([model.transform(points[part]) for part in row_chunks(len(points), len(chosen))])
 
 
@@ -109,7 +110,8 @@ def _m_phate_per_step(work: Work) -> np.ndarray:
 def rotated_onto(target: np.ndarray, points: np.ndarray) -> np.ndarray:  # (n, C), (n, C) -> (n, C)
     """``points`` moved, rotated or reflected onto ``target``, and scaled to its size.
 
-    The scale of least squares is smaller the less the two agree, so a chain of steps would shrink to a point.
+    The scale is not that of least squares, which is smaller if the two agree less: a chain of steps would shrink to a
+    point.
     """
     from scipy.linalg import orthogonal_procrustes
 
@@ -132,13 +134,23 @@ OURS, *DRAWN = _METHODS
 
 def drawn(name: str, work: Work) -> np.ndarray:  # (N, 2) float64
     """The picture of the method ``name``."""
-    with _silent():
+    with _undisturbed(work.seed):
         return in_the_plane(np.asarray(_METHODS[name](work), dtype=float))
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Without the warnings of other libraries: of versions, threads, and graphs that fall apart."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _undisturbed(seed: int) -> Iterator[None]:
+    """Hide the warnings of other libraries, and leave the global random states as they were.
+
+    The state of NumPy is seeded meanwhile, because `Isomap` uses it and has no seed. The state of Python is restored,
+    because the import of scikit-learn uses it.
+    """
+    before, of_python = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        np.random.set_state(before)
+        random.setstate(of_python)

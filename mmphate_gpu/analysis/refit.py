@@ -44,7 +44,7 @@ def refitted(trace: Trace, estimator: MMPHATE, random_state: int | None) -> Embe
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the library's warnings, which would repeat for every fit of a study."""
+    """Hide the library's warnings, which would repeat for every fit of a study."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

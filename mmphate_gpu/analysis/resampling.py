@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import check_number
-from .curves import Curves, seeded
+from .curves import Curves
+from .seeds import seeded
 from .segments import autocorrelation, lines, rounding, slope_weights
 
 # Fewer rows have too few different resamples for an interval.
 MIN_ROWS = 3
 # Rows of these names are resampled. Time steps of one network are not independent.
 INDEPENDENT = ("unit", "replicate")
+# With a larger autocorrelation a curve of some 50 epochs is a random walk, which has no slope to hold.
+_MOST_AUTOCORRELATED = 0.95
 # The quantiles of 2.5 % of fewer resamples are too rough.
 ENOUGH = 200
 
@@ -37,9 +40,9 @@ def slope_intervals(
 ) -> Slopes:
     """The slopes of the mean of ``curves`` between ``edges``, which count the epochs with a value.
 
-    Rows that are independent are resampled if there are `MIN_ROWS`. Otherwise, the replicates of the curve tell, and
-    without these the innovations of the residuals are resampled, and pass through the autoregression of order 1 that
-    fits the residuals best. Rounding widens the intervals.
+    Rows that are independent are resampled if there are `MIN_ROWS`. Otherwise the replicates of the curve are taken.
+    Without replicates the innovations of the residuals are resampled, and pass through the autoregression of order 1
+    that fits the residuals best. Rounding widens the intervals.
     """
     check_number("n_bootstrap", n_bootstrap, low=1, integer=True)
     check_number("level", level, low=0.5, high=0.9999)
@@ -47,7 +50,7 @@ def slope_intervals(
     places, y = x[taken], curves.mean[taken]
     weights, fitted = slope_weights(places, edges), np.full(len(x), np.nan)
     fitted[taken] = lines(places, y, edges)
-    rho, _ = autocorrelation(y - fitted[taken])
+    rho = _autocorrelation(y - fitted[taken], len(weights))
     if curves.rows_are in INDEPENDENT and len(curves.values) >= MIN_ROWS:
         source, errors = f"{curves.rows_are}s", _row_errors(curves.values[:, taken], n_bootstrap, generator)
     elif curves.resamples is not None:
@@ -58,6 +61,15 @@ def slope_intervals(
     slope, widening = weights @ y, rounding(y) * np.abs(weights).sum(1)
     low, high = slope + _interval(errors @ weights.T, level) + np.outer([-1, 1], widening)
     return Slopes(slope, low, high, fitted, {"bootstrap": source, "autocorrelation": rho})
+
+
+def _autocorrelation(residuals: np.ndarray, n_lines: int) -> float:
+    """The autocorrelation of residuals from ``n_lines`` lines, without its bias.
+
+    A line through n points takes up some of the noise, which lowers the estimate by about (2 + 4 rho) / n.
+    """
+    rho, _ = autocorrelation(residuals)
+    return min(rho + n_lines * (2 + 4 * rho) / len(residuals), _MOST_AUTOCORRELATED)
 
 
 def _interval(errors: np.ndarray, level: float) -> np.ndarray:  # (n, k) -> (2, k)

@@ -25,13 +25,25 @@ def similarity(trace: Trace, method: str, over: str) -> np.ndarray:  # (E, E) or
     """Similarity of the states at every two epochs, or at every two time steps, from 0 to 1.
 
     A cell is an epoch or a time step. Its states are a matrix X with a column for each unit. Its rows are the samples
-    at all steps of the epoch, or at all epochs of the step, and each column has mean 0. "cka" is linear CKA,
+    at all time steps of the epoch, or at all epochs of the time step, and each column has mean 0. "cka" is linear CKA,
     ||X' Y||^2 / (||X' X|| ||Y' Y||), which rotations of the units and a common scale do not change. "svcca" is the mean
     canonical correlation of the leading singular directions of X and Y, which hold 99 % of the variance. Linear maps
-    of these directions do not change it. A cell whose states are constant has no similarity (NaN).
+    of these directions do not change it. Both are published. A cell whose states are constant has NaN.
 
     Neither is corrected for chance. CKA of n independent samples of p and q units is about
     sqrt(p q / ((n + p) (n + q))), so compare it with 0 only if n is much larger than the number of units.
+
+    Parameters
+    ----------
+    trace : Trace
+        Without a mask.
+    method : {"cka", "svcca"}
+    over : {"epochs", "timesteps"}
+
+    Raises
+    ------
+    InputError
+        Another method or axis, or a masked trace.
 
     Notes
     -----

@@ -23,7 +23,7 @@ class Spread(Result):
     ----------
     epoch : (E,) labels of the epochs.
     variance : (E,) total variance of the nodes; NaN for an epoch with fewer than two nodes with a place.
-    total : sum of ``variance``, without NaN.
+    total : sum of ``variance``, without NaN; NaN if all are NaN.
     settings : what was asked.
     """
 
@@ -95,8 +95,6 @@ def spread(embedding: Any) -> Spread:
     Returns
     -------
     Spread
-        ``variance`` (E,) and its sum ``total``. An epoch with fewer than two nodes with a place has NaN, and does not
-        count; without any other epoch the sum is NaN.
 
     Raises
     ------
@@ -137,6 +135,7 @@ def displacement(embedding: Any, against: Any = None) -> Displacement:
     Parameters
     ----------
     embedding : Embedding
+        The picture of M units in E epochs. Distances are in units of its coordinates.
     against : (E,) array, optional
         A metric of the epochs, such as ``trace.metrics["val_loss"]``. Its signed difference from an epoch to the next
         is correlated with the displacement. Pairs with an epoch whose metric is NaN are left out.

@@ -68,6 +68,7 @@ def community_stability(
     Parameters
     ----------
     embedding : Embedding
+        The picture whose units are grouped.
     before, after : int or (int, int)
         A slice is a single time step of a single epoch: the indices (epoch, timestep), or its number
         ``epoch * n_timesteps + timestep``. Negative indices count from the end. With a single time step, slices are

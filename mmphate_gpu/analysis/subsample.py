@@ -17,7 +17,7 @@ from .picture_metrics import Metric, Metrics, checked_metrics, entropy_curve
 from .progress import progress
 from .refit import disparity, refitted, study_estimator
 from .result import Result, long_columns
-from .seeds import seeds_of
+from .seeds import drawn_seed, seeds_of
 
 if TYPE_CHECKING:
     from ..estimator import MMPHATE
@@ -95,7 +95,8 @@ def subsample_study(
     * *procrustes* is the Procrustes disparity of the nodes that the part and the whole have in common: 0 for equal
       pictures, 1 at most. ``full`` has the disparity of a second fit of the whole with another seed. A difference as
       large may be chance.
-    * The other metrics compare the picture of a part with the part. ``full`` has the metrics of the whole.
+    * The other metrics compare the picture of a part with the part. ``full`` has the metrics of the whole. A random
+      picture keeps k / (n - 1) of the neighbors among n slices or units, so preservation alone rises in smaller parts.
     * *curves* are intra-step entropies (`entropy` over units, by "kde"), as means over the time steps. The estimate
       depends on the number of units, so with ``over="units"`` compare only parts of one size.
 
@@ -151,6 +152,7 @@ def subsample_study(
     chosen, model = checked_metrics(metrics, k), study_estimator(estimator)
     if PROCRUSTES in chosen.names:
         raise InputError(f"metrics has {PROCRUSTES!r}, which is always added; accepted: other names")
+    random_state = drawn_seed(random_state)
     rng, (seed, other) = np.random.default_rng(random_state), seeds_of(random_state, 2)
     settings = {"k": k, "random_state": random_state, "estimator": repr(model)}
     with progress(2 + len(counts) * repeats, verbose, callback, "subsample study") as advance:

@@ -23,7 +23,7 @@ from .progress import progress
 from .rank_quality import rank_quality
 from .refit import disparity, refitted, study_estimator
 from .result import Result
-from .seeds import seeds_of
+from .seeds import drawn_seed, seeds_of
 
 if TYPE_CHECKING:
     from ..estimator import MMPHATE
@@ -116,8 +116,8 @@ def trust(
     Sample space has a point for each node: its samples, z-scored. Distances are Euclidean in both spaces. Intra
     compares the units of each slice, and inter the slices of each unit.
 
-    * *Preservation* is the share of nearest neighbors that are kept: `neighborhood_preservation`, published. Compare it
-      with *chance*, which is high where k is a large part of the units or of the slices.
+    * *Preservation* is the share of nearest neighbors that are kept: `neighborhood_preservation`, published. A random
+      picture keeps k / (n - 1) of them among n slices or units, which is *chance*.
     * *Trustworthiness* and *continuity* (published) say how far away false and lost neighbors are, by ranks: 1 is
       perfect, and about 0.5 is random.
     * *Geodesic Spearman* is the rank correlation of distances in the picture with shortest paths in sample space, in
@@ -179,6 +179,7 @@ def trust(
     """
     trace = as_trace(trace)
     _check_numbers(seeds=seeds, n_slices=n_slices, n_nodes=n_nodes)
+    random_state = drawn_seed(random_state)
     refit_seeds = seeds_of(random_state, seeds)
     sets = node_sets(trace, embedding, normalize=normalize, n_slices=n_slices, random_state=random_state)
     ks = np.unique(np.minimum(checked_ks(k, 2**31), trace.n_slices - 1)).tolist()

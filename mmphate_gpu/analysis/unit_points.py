@@ -1,4 +1,4 @@
-"""The points of units, slice by slice: positions in a picture, or normalized states; and what paths of units give."""
+"""The points of units, slice by slice, in a picture or a trace; and the distances and affinities of their paths."""
 
 from __future__ import annotations
 

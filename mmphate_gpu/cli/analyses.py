@@ -34,9 +34,9 @@ class Data:
     embedding : the picture.
     estimator : its settings; fitted if this command made the picture.
     trace : the trace of the picture, or None.
-    labels : (P,) the class or the number that each sample stands for, or None.
-    network : what the trace was recorded of, or None.
-    seed, verbose : of every analysis.
+    labels : (P,) the class of each sample, or a real target, or None.
+    network : the network that was recorded, or None.
+    seed, verbose : options of every analysis.
     """
 
     embedding: Embedding
@@ -89,7 +89,7 @@ class Analysis:
     pictures: Mapping[str, Draw] = field(default_factory=dict)
 
 
-# What data may lack: whether they have it, and the sentence of an analysis that is left out without it.
+# What an analysis may need: whether the data have it, and the reason that is given if they lack it.
 NEEDS: dict[str, tuple[Callable[[Data], bool], str]] = {
     "trace": (lambda data: data.trace is not None, "the trace is missing; --trace TRACE names it"),
     "labels": (lambda data: data.labels is not None, "the samples have no labels; --labels FILE names them"),
@@ -174,6 +174,10 @@ ANALYSES: dict[str, Analysis] = {
     "unit_communities": Analysis(
         lambda analysis, data, done: analysis.unit_communities(data.embedding, **data.shown),
     ),
+    "trace_communities": Analysis(
+        lambda analysis, data, done: analysis.unit_communities(data.trace, **data.shown),
+        needs=("trace",),
+    ),
     "epoch_communities": Analysis(
         lambda analysis, data, done: analysis.unit_communities(data.embedding, epoch="each", **data.shown),
         pictures={"communities.png": lambda plots, result, data, done, path: plots.community_strips(result, path=path)},
@@ -200,7 +204,15 @@ ANALYSES: dict[str, Analysis] = {
         lambda analysis, data, done: analysis.baselines(data.trace, embedding=data.embedding, **data.refits),
         needs=("trace",),
         option="baselines",
-        pictures={"baselines.png": lambda plots, result, data, done, path: plots.baselines(result, path=path)},
+        pictures={
+            "baselines.png": lambda plots, result, data, done, path: plots.baselines(result, path=path),
+            "cka_epochs.png": lambda plots, result, data, done, path: plots.heatmap(
+                result, field="cka of epochs", path=path
+            ),
+            "cka_timesteps.png": lambda plots, result, data, done, path: plots.heatmap(
+                result, field="cka of timesteps", path=path
+            ),
+        },
     ),
 }
 # The files that the analyses may write, apart from those of `result_folder`.

@@ -106,9 +106,9 @@ def _plain(result: Any) -> Any:
 
 
 def chosen(only: str | None, skip: str | None, asked: Collection[str]) -> dict[str, str]:
-    """The analyses that are left out by the options, with the reason. What a name in ``only`` needs is not left out.
+    """The analyses that the options leave out, with the reason. What a name in ``only`` needs is not left out.
 
-    ``only`` and ``skip`` are names with commas between them, and ``asked`` are options of analyses that take long.
+    ``only`` and ``skip`` are names separated by commas, and ``asked`` are options of analyses that take long.
     """
     named = None if only is None else _with_needs(_names("--only", only))
     skipped = set() if skip is None else _names("--skip", skip)
@@ -127,7 +127,7 @@ def _names(option: str, text: str) -> set[str]:
     names = {name.strip() for name in text.split(",")}
     unknown = sorted(names - set(ANALYSES))
     if unknown:
-        raise InputError(f"{option} {unknown[0]!r} is no analysis; accepted: {listed(ANALYSES)}, with commas between")
+        raise InputError(f"{option} {unknown[0]!r} is no analysis; accepted: {listed(ANALYSES)}, separated by commas")
     return names
 
 

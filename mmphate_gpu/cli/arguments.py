@@ -66,10 +66,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "seed": _number("equal seeds give equal results", 0),
     "no_plots": {"action": "store_true", "help": "draw no pictures"},
     "force": {"action": "store_true", "help": f"replace the folder, if {PROGRAM} wrote it"},
-    "only": _option("analyses to run, with commas between, and what they need", None, metavar="NAMES"),
-    "skip": _option("analyses to leave out, with commas between", None, metavar="NAMES"),
+    "only": _option("analyses to run, separated by commas; those that they need run too", None, metavar="NAMES"),
+    "skip": _option("analyses to leave out, separated by commas", None, metavar="NAMES"),
 }
-# Options of analyze that ask for analyses that embed many times.
+# Options of analyze for the analyses that embed many times.
 LONG = {
     "null_models": "compare with shuffled traces",
     "subsampling": "compare with parts of the trace",

@@ -52,9 +52,9 @@ def baselines(
     path: str | os.PathLike[str] | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw the picture of each method in one grid, with the table of what each of them keeps beneath.
+    """Draw the picture of each method in one grid, with a table of their metrics beneath.
 
-    Of more than 20,000 nodes a fixed random sample is drawn. The best values of a column, as they are printed, are
+    Of more than 20,000 nodes a fixed random sample is drawn. The best values of a column, as rounded in the table, are
     bold (`Baselines.best`). A dash stands for a value that is not defined, and for the seconds of a picture that was
     passed in.
 
@@ -63,6 +63,7 @@ def baselines(
     result : Baselines
         With at least one picture. `heatmap` draws its similarities.
     color_by : {"epoch", "timestep", "unit"}
+        What the color of a node shows.
     path : str or path, optional
         A .png, .svg or .pdf file to write. An existing file is replaced. Dots are pixels in all three formats.
     figsize : (width, height), optional
@@ -76,7 +77,8 @@ def baselines(
     Raises
     ------
     InputError, InputTypeError
-        No `Baselines`, an unknown ``color_by``, or a bad ``path`` or ``figsize``: one without room for the pictures.
+        Something other than a `Baselines`, an unknown ``color_by``, a bad ``path``, or a ``figsize`` without room for
+        the pictures.
     """
     if not isinstance(result, Baselines):
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: Baselines")
@@ -128,7 +130,7 @@ def _draw_picture(figure: Figure, place: Place, name: str, points: np.ndarray, c
 
 
 def _draw_key(figure: Figure, places: list[Place], around: Margins, coloring: Coloring, title: str) -> None:
-    """The key, on the right of all rows of pictures."""
+    """Draw the key on the right of all rows of pictures."""
     width, height = figure.get_size_inches()
     left = 1 - (around.right - 0.06) / width
     bottom, top = places[-1][1], places[0][1] + places[0][3]
@@ -141,7 +143,7 @@ def _draw_key(figure: Figure, places: list[Place], around: Margins, coloring: Co
 
 
 def _draw_table(figure: Figure, result: Baselines, inches: float) -> None:
-    """Lines of texts in ``inches`` at the bottom: numbers that end below the name of their column."""
+    """Write the table in ``inches`` at the bottom; the numbers of a column end where its name ends."""
     width, height = figure.get_size_inches()
     axes = figure.add_axes((0.08 / width, 0.06 / height, 1 - 0.16 / width, inches / height), label="table")
     axes.set_axis_off()

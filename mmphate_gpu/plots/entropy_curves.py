@@ -11,9 +11,9 @@ import numpy as np
 
 from ..analysis import Entropy, Phases
 from ..analysis.entropy import DEVIATIONS
+from ..analysis.means import mean_of_finite
 from ..errors import InputError, InputTypeError, check_choice
 from ..runtime.arrays import real_tensor
-from .average import mean_of_finite
 from .axis import LINE, Ticks, along_epochs, set_across, set_upward, value_ticks
 from .canvas import INK, LABEL_SIZE, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import Coloring, categorical, ordered
@@ -60,10 +60,10 @@ def entropy_curves(
 ) -> Figure:
     """Draw an entropy against the epoch: a thin line for every time step or unit, their mean, and its interval.
 
-    The interval is of the mean, from the replicates of the entropy. Phases are shaded; a key names each with its slope
-    and the interval of the slope. Each metric has a panel beneath, with the same epochs. Rising numbers and dates lie
-    at their values, and other labels of epochs at equal distances. Of more than 200 lines, 200 at equal distances are
-    drawn.
+    The interval is that of the mean, from the replicates of the entropy. Phases are shaded; a key names each phase with
+    its slope and the interval of the slope. Each metric has a panel beneath, with the same epochs. Rising numbers and
+    dates lie at their values, and other labels of epochs at equal distances. Of more than 200 lines, 200 are drawn,
+    evenly spaced along their axis.
 
     Parameters
     ----------
@@ -74,7 +74,8 @@ def entropy_curves(
     metrics : mapping of names to (E,) real arrays, optional
         Curves to draw beneath, such as ``trace.metrics``. NaN leaves a gap.
     by : "auto", "timestep", "unit" or None
-        The axis whose lines are drawn; "auto" is the axis that the entropy has, and None draws the mean only.
+        The axis with a line for each of its labels; "auto" is the axis that the entropy has beside the epochs. None
+        draws the mean only.
     path : str or path, optional
         A .png, .svg or .pdf file to write. An existing file is replaced.
     figsize : (width, height), optional
@@ -88,8 +89,8 @@ def entropy_curves(
     Raises
     ------
     InputError, InputTypeError
-        No `Entropy`, one without epochs or without a finite value, phases or metrics of other lengths, or a bad ``by``,
-        ``path`` or ``figsize``.
+        Something other than an `Entropy`, one without epochs or without a finite value, phases or metrics of other
+        lengths, or a bad ``by``, ``path`` or ``figsize``.
     """
     path = check_path(path)
     curves = _curves(entropy, by)
@@ -285,7 +286,7 @@ def _draw_phases(figure: Figure, panels: list[Axes], epochs: Ticks, phases: Phas
         panels[0].plot(epochs.places[part], phases.fitted[part], color=color, linewidth=1.2, linestyle="--", zorder=4)
 
 
-def _edges(epochs: Ticks, phases: Phases) -> np.ndarray:  # (K + 1,)
+def _edges(epochs: Ticks, phases: Phases) -> np.ndarray:  # (n + 1,)
     """Phases meet in the middle between the last epoch of the earlier and the first epoch of the later."""
     first, last = epochs.places[phases.start_index], epochs.places[phases.stop_index]
     return np.concatenate([epochs.limits[:1], (last[:-1] + first[1:]) / 2, epochs.limits[1:]])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..analysis import Baselines, Entropy, LabelInformation, LinearProbe, TimestepAblation, UnitAblation
+from ..analysis.means import mean_of_finite
 from ..analysis.result import Result
 from ..errors import InputError, InputTypeError, check_choice
-from .average import mean_of_finite
 from .axis import LINE, Ticks, across, by_rank, set_across, set_upward, ticks_within, upward, value_limits
 from .canvas import INK, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .keys import draw_bar, show_missing
@@ -29,7 +29,7 @@ TOP, BOTTOM, BAR = 0.36, 0.42, 0.13  # inches above and below the cells, and of 
 MOST = 12  # names on the horizontal axis
 SYMBOLS = {"permuted": "▶", "chance": "—"}
 AXES = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit"}
-# Maps that readers with any color vision can order. In the two that diverge, red is what harms the network.
+# Maps that readers with any color vision can order. In the two that diverge, red means that the network is worse.
 SEQUENTIAL, HIGH_HARMS, LOW_HARMS = "viridis", "RdBu_r", "RdBu"
 
 
@@ -56,9 +56,9 @@ def heatmap(
 ) -> Figure:
     """Draw a result per epoch and time step, or per epoch and unit, in colors.
 
-    Every label takes equally much room, and ticks name some of them. Changes have a map that diverges from zero; red
-    means that the network loses. On the bar of other values, marks show the mean for permuted labels and the level of
-    chance. Cells without a value are gray and hatched, and the key says so.
+    All labels have the same room, and ticks name some of them. Changes have colors that diverge from zero; red means
+    that the network is worse. On the color bar of other values, marks show the mean for permuted labels and the level
+    of chance. Cells without a value are gray and hatched, and the key says so.
 
     Parameters
     ----------
@@ -147,10 +147,11 @@ def _ablation_views(ablation: TimestepAblation | UnitAblation) -> dict[str, View
     other = "timestep" if isinstance(ablation, TimestepAblation) else "unit"
     axes = ("epoch", ablation.epoch), (other, getattr(ablation, other))
     without = f", {AXES[other].lower()} replaced ({ablation.replacement})"
+    unit = "nats" if "(nats)" in str(ablation.settings.get("loss")) else ""
     return {
-        "loss_change": View(f"Change of loss{without}", ablation.loss_change, *axes, cmap=HIGH_HARMS),
+        "loss_change": View(f"Change of loss{without}", ablation.loss_change, *axes, unit, HIGH_HARMS),
         "accuracy_change": View(f"Change of accuracy{without}", ablation.accuracy_change, *axes, cmap=LOW_HARMS),
-        "loss": View(f"Loss{without}", ablation.loss, *axes),
+        "loss": View(f"Loss{without}", ablation.loss, *axes, unit),
         "accuracy": View(f"Accuracy{without}", ablation.accuracy, *axes),
     }
 

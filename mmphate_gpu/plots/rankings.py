@@ -40,9 +40,10 @@ def unit_rankings(
 ) -> Figure:
     """Draw how the scores rank the units, with the Spearman correlation of every pair of scores.
 
-    Up to 60 units are linked names in one column a score, the most important at the top; the color is the rank by the
-    first score. Units of equal rank lie beside one another in the order of their axis. More units are dots, in a plane
-    for each pair of scores. Units that a score does not rank are left out, and a note counts them.
+    Up to 60 units are names in a column for each score, the most important at the top, and lines link the places of a
+    unit. Its color is the rank by the first score. Units of equal rank follow one another in the order of their axis.
+    More units are dots, in a panel for each pair of scores. Units that a score does not rank are left out, and a note
+    counts them.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def unit_rankings(
     Raises
     ------
     InputError, InputTypeError
-        No `UnitImportance`, one that ranks no unit by all scores, or a bad ``path`` or ``figsize``.
+        Something other than a `UnitImportance`, one that ranks no unit by all scores, or a bad ``path`` or ``figsize``.
     """
     if not isinstance(importance, UnitImportance):
         raise InputTypeError(f"importance is a {type(importance).__name__}; accepted: UnitImportance")

@@ -1,4 +1,4 @@
-"""Communities of units over the epochs, with what speaks for them above."""
+"""Communities of units over the epochs, with the evidence for them above."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PANELS = {
     "stability": ("Stability (adjusted Rand index)", 0.24),
     "communities": ("Communities of the units", 0.52),
 }
-NAMES = ("data", "shuffled", "seeds", "epochs", "none")
+NAMES = ("data", "null", "seeds", "epochs", "none")
 Names = tuple[list[Any], list[str]]  # handles of a key, and their texts
 SILHOUETTE, SEEDS, EPOCHS = "#262626", "#0072b2", "#e69f00"
 
@@ -44,7 +44,7 @@ def community_strips(
     """Draw the community of every unit at every epoch as a strip of colors, with silhouette and stability above.
 
     Units are ordered by their community at the last epoch, and then at the epochs before. The band behind the
-    silhouette holds 95 % of the silhouettes of shuffled units; within it, the communities are no better than those of
+    silhouette holds 95 % of the silhouettes of the null draws; within it, the communities are no better than those of
     data without structure. The stability is the adjusted Rand index over seeds and of consecutive epochs. A single
     partition is a strip of one column.
 
@@ -65,7 +65,7 @@ def community_strips(
     Raises
     ------
     InputError, InputTypeError
-        No `UnitCommunities`, one in which every unit is noise, or a bad ``path`` or ``figsize``.
+        Something other than a `UnitCommunities`, one in which every unit is noise, or a bad ``path`` or ``figsize``.
     """
     if not isinstance(communities, UnitCommunities):
         raise InputTypeError(f"communities is a {type(communities).__name__}; accepted: UnitCommunities")
@@ -136,7 +136,7 @@ def _draw_silhouette(axes: Axes, communities: UnitCommunities) -> Names:
     edges = np.repeat(np.arange(len(bands)), 2) + np.tile([-0.5, 0.5], len(bands))
     axes.fill_between(edges, low, high, color=FAINT, alpha=0.45, linewidth=0, label="null")
     _index_axis(axes, np.concatenate([communities.silhouette, low, high]))
-    return [data, Patch(facecolor=FAINT, alpha=0.45)], ["data", "shuffled"]
+    return [data, Patch(facecolor=FAINT, alpha=0.45)], ["data", "null"]
 
 
 def _any(row: np.ndarray) -> bool:

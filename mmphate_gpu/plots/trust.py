@@ -1,4 +1,4 @@
-"""Null models against the data, and what smaller traces lose."""
+"""Null models compared with the data, and what smaller traces lose."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TITLES = {
     "geodesic_spearman": "Geodesic Spearman",
     "stress": "Stress",
     "entropy": "Intra-step entropy",
-    "spread": "Share of spread",
+    "spread": "Spread within epochs",
     "silhouette": "Silhouette",
     "procrustes": "Procrustes disparity",
 }
@@ -57,9 +57,10 @@ def null_models(
     path: str | os.PathLike[str] | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw each metric of the data as a line, and those of the null models as dots, a row for each sort of null.
+    """Draw each metric of the data as a line, and that of the null models as dots, in a row for each null.
 
-    The number beside a row is p. A null whose dots lie away from the line destroys what the metric measures.
+    The number beside a row is the p-value. If the dots of a null lie away from the line, the null destroys what the
+    metric measures.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def null_models(
     Raises
     ------
     InputError, InputTypeError
-        No `NullModels`, or a bad ``path`` or ``figsize``.
+        Something other than a `NullModels`, or a bad ``path`` or ``figsize``.
     """
     if not isinstance(result, NullModels):
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: NullModels")
@@ -131,7 +132,7 @@ def _draw_nulls(axes: Axes, result: NullModels, index: int, inches: float, *, na
 
 
 def _write_p(axes: Axes, row: int, p: float) -> None:
-    """The p of a row, on the right of the panel."""
+    """Write the p-value of a row on the right of the panel."""
     if np.isfinite(p):
         axes.annotate(
             f"p {p:.2f}", (1.0, row), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
@@ -159,8 +160,8 @@ def subsampling(
 ) -> Figure:
     """Draw what smaller traces lose: each metric against the size, and the entropy over epochs for each size.
 
-    Dots are means over the repeats, and bars one standard deviation in each direction. The dashed line is the value of
-    the whole trace; for the Procrustes disparity it is that of another seed.
+    Dots are means over the repeats, and bars are one standard deviation in each direction. The dashed line is the value
+    of the whole trace; for the Procrustes disparity it is that of a fit with another seed.
 
     Parameters
     ----------
@@ -178,7 +179,7 @@ def subsampling(
     Raises
     ------
     InputError, InputTypeError
-        No `SubsampleStudy`, or a bad ``path`` or ``figsize``.
+        Something other than a `SubsampleStudy`, or a bad ``path`` or ``figsize``.
     """
     if not isinstance(result, SubsampleStudy):
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: SubsampleStudy")
@@ -221,7 +222,7 @@ def _draw_sizes(axes: Any, result: SubsampleStudy, index: int, inches: float) ->
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, repeats) -> (n,), (n,)
-    """Means and standard deviations over the finite repeats. NaN is the mean of none, and 0 the deviation of one."""
+    """Means and standard deviations over the finite repeats: NaN without any, and a deviation of 0 for a single one."""
     finite = np.isfinite(values)
     n = finite.sum(1)
     means = np.where(finite, values, 0).sum(1) / np.where(n > 0, n, np.nan)
@@ -230,7 +231,7 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, repeat
 
 
 def _draw_curves(figure: Figure, result: SubsampleStudy, inches: float) -> None:
-    """Entropy over epochs, in ``inches`` at the bottom. A curve leaves out the epochs that no part of its size has."""
+    """Draw the entropy over epochs in ``inches`` at the bottom, without the epochs that no part of a size has."""
     width, height = figure.get_size_inches()
     names = ["all", *(f"{size:,}" for size in result.sizes)]
     key = 0.3 + widest(figure, names, TICK_SIZE)

@@ -123,6 +123,16 @@ def test_a_single_epoch_has_no_m_phate():
         assert drawn("m_phate_per_step", trace=trace).methods == ["mm_phate"]
 
 
+def test_isomap_has_a_seed_and_leaves_the_random_numbers_of_the_user():
+    """Above 200 nodes it starts an eigensolver with random numbers of NumPy."""
+    trace, results = recorded((60, 1, 5, 9)), []
+    for seed in (1, 2):
+        np.random.seed(seed)
+        results.append(drawn("isomap", trace=trace).coordinates["isomap"])
+        assert np.random.random() == np.random.RandomState(seed).random()
+    assert np.array_equal(*results)
+
+
 def test_warnings_of_other_libraries_are_silent(monkeypatch):
     def noisy(work):
         import warnings

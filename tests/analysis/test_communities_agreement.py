@@ -7,7 +7,8 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from mmphate_gpu.analysis import partitions
+from mmphate_gpu import MMPHATE
+from mmphate_gpu.analysis import partitions, unit_communities
 from mmphate_gpu.analysis.agreement import adjusted_rand, aligned, modularity, seed_stability
 
 
@@ -151,3 +152,12 @@ def test_a_new_community_takes_a_free_number():
     labels = np.array([[0, 0, 0, -1, -1], [0, 0, 0, 1, 1], [1, 1, 2, 0, 0]])
     assert aligned(labels).tolist() == [[0, 0, 0, -1, -1], [0, 0, 0, 1, 1], [0, 0, 2, 1, 1]]
     assert aligned(np.array([[-1, -1], [0, 1], [-1, -1]])).tolist() == [[-1, -1], [0, 1], [-1, -1]]
+
+
+def test_a_picture_of_noise_has_a_low_p_and_its_trace_has_not():
+    """The method links a unit with itself, so units keep their places in a picture of independent numbers."""
+    noise = np.random.default_rng(0).normal(size=(20, 2, 12, 20))
+    picture = MMPHATE(n_landmark=100, random_state=0).fit(noise).result_
+    options = {"n_null": 19, "random_state": 0}
+    assert unit_communities(picture, **options).p[0] == 0.05  # the least of 19 draws
+    assert unit_communities(noise, **options).p[0] > 0.05

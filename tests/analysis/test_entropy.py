@@ -237,6 +237,7 @@ def test_both_functions_have_the_same_options():
         ({"scale": 0}, InputError, "scale=0 is out of range"),
         ({"bandwidth": -1}, InputError, "bandwidth=-1 is out of range"),
         ({"n_bootstrap": -1}, InputError, "n_bootstrap=-1 is out of range"),
+        ({"n_bootstrap": 1}, InputError, "n_bootstrap=1 gives no spread of replicates; accepted: 0, or"),
         ({"random_state": -1}, InputError, "random_state=-1 is out of range"),
         ({"callback": 3}, InputTypeError, "callback=3 must be callable"),
     ],

@@ -185,9 +185,9 @@ def test_the_density_of_a_large_cloud_is_averaged_over_a_part(monkeypatch):
 
 
 def test_a_part_of_many_points_is_in_order_and_the_same_in_every_call():
-    part = entropy_estimators.part_of(10**5, torch.device("cpu"))
+    part = entropy_estimators.sampled_indices(10**5, torch.device("cpu"))
     assert len(part) == entropy_estimators.MOST_POINTS and bool((part.diff() > 0).all())
-    assert torch.equal(part, entropy_estimators.part_of(10**5, torch.device("cpu")))
+    assert torch.equal(part, entropy_estimators.sampled_indices(10**5, torch.device("cpu")))
 
 
 def test_equal_points_are_floored_and_counted():

@@ -191,6 +191,27 @@ def test_a_metric_of_a_trace_and_named_axes():
     np.testing.assert_array_equal(result.pearson_q, plain.pearson_q)
 
 
+@pytest.mark.parametrize(
+    ("dims", "coords", "axis", "labels"),
+    [
+        (("epoch", "unit"), {"unit": np.array(list("abcdef"))}, "unit", list("abcdef")),
+        (("epoch", "unit"), {}, "unit", list(range(6))),
+        (("timestep", "epoch", "unit"), {"unit": np.array(list("abc"))}, "timestep, unit", list(range(6))),
+    ],
+)
+def test_curves_along_any_axes_have_a_row_each(dims, coords, axis, labels):
+    values = np.moveaxis(walks(6, E, seed=3), 0, 1)  # (E, 6)
+    if len(dims) == 3:
+        values = np.moveaxis(values.reshape(E, 2, 3), 0, 1)
+    curve = type("Named", (), {"values": values, "dims": dims, "coords": coords})()
+    result = follows(curve, walks(E), 1, random_state=0)
+    assert result.timestep.tolist() == labels and result.settings["axis"] == axis
+    frame = result.to_frame()
+    assert frame[axis].tolist() == np.repeat(labels, 3).tolist() and "of 6 curves" in repr(result)
+    plain = follows(walks(6, E, seed=3).T, walks(E), 1, random_state=0)
+    np.testing.assert_array_equal(frame["pearson_q"], plain.to_frame()["pearson_q"])
+
+
 def test_bad_input_is_refused():
     metric = walks(E)
     trace = as_trace(np.ones((E, 2, 3, 4)), metrics={"loss": metric})

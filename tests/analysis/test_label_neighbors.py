@@ -84,6 +84,24 @@ def test_two_gaussians(distance):
     assert abs(estimates.mean() - exact) < 0.03
 
 
+@pytest.mark.parametrize(("n_classes", "size", "most"), [(2, 20, 0.06), (10, 10, 0.13)])
+def test_the_bias_is_what_the_docstring_says(n_classes, size, most):
+    """Gaussians that are 2 deviations apart, the distance of 0, 1, 2 and 10 where the bias was largest."""
+    labels = np.arange(n_classes * size) % n_classes
+
+    def density(x: float) -> float:
+        return float(np.exp(-((x - 2 * np.arange(n_classes)) ** 2) / 2).mean() / (2 * np.pi) ** 0.5)
+
+    mixture, _ = quad(lambda x: -density(x) * np.log2(density(x)), -9, 2 * n_classes + 7, limit=200)
+    exact = mixture - np.log2(2 * np.pi * np.e) / 2
+    rng = np.random.default_rng(0)
+    estimates = information(rng.normal(size=(800, len(labels))) + 2 * labels, labels, 3)
+    # The standard error of a mean of 800 is 0.005 bits.
+    assert estimates.mean() - exact == pytest.approx(most, abs=0.02)
+    apart = information(rng.normal(size=(1, len(labels))) + 99 * labels, labels, 3)[0]
+    assert np.log2(n_classes) < apart < np.log2(n_classes) + 0.07  # psi(n) - psi(n / classes) is above the logarithm
+
+
 def test_ties_are_broken():
     """A rectified number, of which half of the samples are 0, and numbers that were rounded to float16."""
     rng = np.random.default_rng(0)

@@ -132,13 +132,13 @@ def test_max_phases_and_min_length_hold():
 # ---------------------------------------------------------------- intervals
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5])
-def test_intervals_from_residuals_hold_the_slope(rho):
-    """Of 100 straight lines; measured with 200: 97 % and 90 %. Few residuals underestimate their autocorrelation."""
+@pytest.mark.parametrize(("rho", "least"), [(0.0, 0.9), (0.5, 0.84), (0.9, 0.76)])
+def test_intervals_from_residuals_hold_the_slope(rho, least):
+    """Of 100 straight lines; measured with 200: 98, 92 and 86 %. Few residuals underestimate their autocorrelation."""
     curves = 0.2 * np.arange(40) + autoregressive(rho, (100, 40), rng(10))
     results = [phases(curve, 1, n_bootstrap=300, random_state=0) for curve in curves]
     # The standard error of a share of 100 is 2 to 3 points.
-    assert np.mean([result.low[0] <= 0.2 <= result.high[0] for result in results]) >= {0.0: 0.9, 0.5: 0.82}[rho]
+    assert np.mean([result.low[0] <= 0.2 <= result.high[0] for result in results]) >= least
     assert {result.settings["bootstrap"] for result in results} == {"residuals"}
 
 

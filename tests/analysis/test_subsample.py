@@ -113,7 +113,7 @@ def test_the_result_is_a_table_and_a_line():
     frame = result.to_frame()
     assert len(frame) == 2 * 2 * 3 and set(frame["metric"]) == {"inter", "spread", "procrustes"}
     assert frame["value"].tolist() == result.values.ravel().tolist()
-    assert repr(result).startswith("SubsampleStudy(Procrustes to the picture of all units by number: 4 at ")
+    assert repr(result).startswith("SubsampleStudy(Procrustes disparity to the picture of all units: ")
     assert "\n" not in repr(result)
 
 

@@ -80,7 +80,8 @@ def ablated(cls: type, epoch: Any = 12, other: Any = 4, **fields: Any) -> Timest
     axes = {"epoch": labels(epoch), "timestep" if cls is TimestepAblation else "unit": labels(other)}
     change = wave(*map(len, axes.values()))
     cells = {"loss": change + 1, "accuracy": 0.5 - change / 4, "loss_change": change, "accuracy_change": -change / 4}
-    return made(cls, **axes, **cells | fields, replacement="shuffle")
+    cells |= {"settings": {"loss": "cross-entropy (nats)"}} | fields
+    return made(cls, **axes, **cells, replacement="shuffle")
 
 
 def importance(

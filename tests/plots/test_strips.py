@@ -47,7 +47,7 @@ def test_the_null_is_a_band_behind_the_silhouette():
 
 def test_curves_are_named_and_share_the_epochs():
     figure = community_strips(strips(noise=True))
-    assert keys(figure) == [["data", "shuffled"], ["seeds", "epochs"], ["0", "1", "2", "3", "none"]]
+    assert keys(figure) == [["data", "null"], ["seeds", "epochs"], ["0", "1", "2", "3", "none"]]
     panels = [axes_of(figure, name) for name in ("silhouette", "stability", "communities")]
     assert {axes.get_xlim() for axes in panels} == {(-0.5, 11.5)}
     seeds, epochs = panels[1].lines[:2]
