@@ -246,7 +246,8 @@ def _draw_curves(figure: Figure, result: SubsampleStudy, inches: float) -> None:
         shown = np.isfinite(means)
         low, high = (means - deviations)[shown], (means + deviations)[shown]
         axes.fill_between(epochs.places[shown], low, high, alpha=0.2, linewidth=0, color=color)
-        axes.plot(epochs.places[shown], means[shown], linewidth=1.3, color=color)
+        marker = "o" if shown.sum() == 1 else ""
+        axes.plot(epochs.places[shown], means[shown], linewidth=1.3, color=color, marker=marker, markersize=4)
         drawn += [low, high]
     set_across(axes, epochs, "Epoch")
     set_upward(axes, value_ticks(np.concatenate(drawn), 4), "Entropy (bits)")

@@ -114,6 +114,11 @@ def test_curves_are_means_over_the_repeats():
         assert line.get_xdata().tolist() == list(range(12))
 
 
+def test_curves_of_a_single_epoch_are_dots():
+    assert [line.get_marker() for line in axes_of(subsampling(study(epoch=1)), "entropy").lines] == ["o"] * 4
+    assert axes_of(subsampling(study(epoch=2)), "entropy").lines[0].get_marker() == ""
+
+
 def test_curves_of_fewer_epochs_have_no_gaps():
     result = study(over="epochs")
     result.curves[0, :, 1::2] = np.nan
