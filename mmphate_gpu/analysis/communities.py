@@ -84,7 +84,8 @@ class UnitCommunities(Result):
         numbers, n_units = self.n_communities, len(self.unit)
         size = f"{numbers[0]}" if len(set(numbers)) == 1 else f"{numbers.min()} to {numbers.max()}"
         where = "by whole paths" if self.epoch is None else f"at {len(self.epoch)} epoch(s)"
-        parts = [f"{size} communities of {n_units} units {where}", f"{self.settings['method']}"]
+        noun = "community" if size == "1" else "communities"
+        parts = [f"{size} {noun} of {n_units} units {where}", f"{self.settings['method']}"]
         parts += [f"silhouette {_middle(self.silhouette):.2f}", f"modularity {_middle(self.modularity):.2f}"]
         parts += [] if self.ari is None else [f"ARI with groups {_middle(self.ari):.2f}"]
         return ", ".join([*parts, self._null_summary()])

@@ -132,6 +132,8 @@ def compression_kind(
 def _information(information: Any, measure: str | None, epoch: np.ndarray) -> tuple[np.ndarray, str]:
     """The information of every epoch (E,), and its name."""
     names = [name for name in MEASURES if isinstance(getattr(information, name, None), np.ndarray)]
+    if measure is not None and not names:
+        raise InputError(f"measure={measure!r} is unknown, since information has no fields; accepted: None")
     if measure is not None:
         check_choice("measure", measure, names)
     name = measure or (names[0] if names else "array")

@@ -13,6 +13,7 @@ from ..trace.coordinates import as_coordinate
 from .means import mean_of_finite
 
 MIN_EPOCHS = 3
+_LARGEST = 1e150
 _DAY = np.timedelta64(1, "D")
 
 
@@ -36,7 +37,7 @@ class Curves:
         """The indices of the epochs where the mean has a value; raises `InputError` for fewer than 3."""
         taken = np.flatnonzero(np.isfinite(self.mean))
         if len(taken) < MIN_EPOCHS:
-            raise InputError(f"curve has {len(taken)} epochs with a value; accepted: {MIN_EPOCHS} or more")
+            raise InputError(f"curve has {len(taken)} epoch(s) with a value; accepted: {MIN_EPOCHS} or more")
         return taken
 
 
@@ -109,7 +110,10 @@ def _real(name: str, values: Any) -> np.ndarray:
         raise InputTypeError(f"{name} has dtype {array.dtype}; accepted: real numbers, NaN where an epoch has no value")
     if np.isinf(array).any():
         raise InputError(f"{name} holds an infinity; accepted: real numbers, NaN where an epoch has no value")
-    return array.astype(np.float64)
+    values = array.astype(np.float64)
+    if (np.abs(values) > _LARGEST).any():  # their squares overflow
+        raise InputError(f"{name} holds {np.nanmax(np.abs(values)):g}; accepted: numbers up to {_LARGEST:g} in size")
+    return values
 
 
 def epoch_places(epoch: np.ndarray) -> tuple[np.ndarray, str]:  # (E,)

@@ -46,7 +46,7 @@ class Entropy(Result):
         would be higher by n_components * log(scale).
     replicates : (n_bootstrap, ...) entropies that vary around ``values`` as those of other members would; None
         without them. Each replicate uses the same members in all clouds, so a mean over an axis has replicates too.
-    settings : what was asked.
+    settings : all that was asked; ``of`` is "embedding" or "trace".
     """
 
     values: np.ndarray
@@ -79,7 +79,9 @@ class Entropy(Result):
 
     def _summary(self) -> str:
         unit = _UNITS.get(self.base, f"in base {self.base:g}")
-        sizes = " x ".join(f"{size} {name}s" for name, size in zip(self.dims, self.values.shape, strict=True))
+        sizes = " x ".join(
+            f"{size} {name}{'s' * (size != 1)}" for name, size in zip(self.dims, self.values.shape, strict=True)
+        )
         finite = self.values[~np.isnan(self.values)]
         span = " to ".join(f"{value:.3g}" for value in np.unique([finite.min(), finite.max()])) if finite.size else ""
         undefined = f", {self.n_undefined} undefined" if self.n_undefined else ""
@@ -170,7 +172,7 @@ def entropy(
     Warns
     -----
     UserWarning
-        A cloud has fewer than 10 points.
+        A cloud has fewer than 10 points, or no more than ``k`` for "knn".
 
     Notes
     -----
@@ -192,7 +194,8 @@ def entropy(
     points = torch.as_tensor(np.array(embedding.coordinates, dtype=np.float64), device="cpu")
     labels = {axis: getattr(embedding.layout, axis) for axis in ("epoch", "timestep", "unit")}
     measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, drawn_seed(random_state))
-    return _entropy(points.reshape(*embedding.layout.shape, -1), labels, measure, verbose, callback)
+    points = points.reshape(*embedding.layout.shape, -1)
+    return _entropy(points, labels, measure, verbose, callback, {"of": "embedding"})
 
 
 @isolated()
@@ -258,7 +261,7 @@ def trace_entropy(
     measure = Measure(over, estimator, bins, k, t, base, scale, bandwidth, n_bootstrap, drawn_seed(random_state))
     scores = _scores(trace, n_components, normalize)
     labels = {axis: getattr(trace, axis) for axis in ("epoch", "timestep", "unit")}
-    extra = {"n_components": scores.shape[-1], "normalize": normalize}
+    extra = {"of": "trace", "n_components": scores.shape[-1], "normalize": normalize}
     return _entropy(scores.reshape(*trace.shape[:3], -1), labels, measure, verbose, callback, extra)
 
 
@@ -273,7 +276,7 @@ def _entropy(
     measure: Measure,
     verbose: int | bool,
     callback: Callback | None,
-    extra: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any],
 ) -> Entropy:
     result = measure(points, verbose, callback)
 
@@ -298,5 +301,5 @@ def _entropy(
         base=float(measure.base),
         scale=result.scale,
         replicates=None if replicates is None else array(replicates),
-        settings=asdict(measure) | {"scale": result.scale, "bandwidth": result.bandwidth} | dict(extra or {}),
+        settings=asdict(measure) | {"scale": result.scale, "bandwidth": result.bandwidth} | dict(extra),
     )

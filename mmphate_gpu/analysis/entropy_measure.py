@@ -73,9 +73,9 @@ class Measure:
         scale = root_mean_square_radius(points) if self.scale is None else float(self.scale)
         stack = clouds(points / scale, self.over)
         n_points = present(stack.points).sum(1)
-        _warn_of_few(n_points)
         bandwidth = self._bandwidth(stack.points, scale)
         values, floored = self._estimate(stack, bandwidth, self.k)(stack.points)
+        _warn_of_few(n_points, int(values.isnan().sum()))
         # A half of few members may have fewer neighbors than k.
         of_half = self._estimate(stack, bandwidth, min(self.k, max(1, half_size(stack.n_members) - 1)))
         replicates = self._replicates(of_half, stack, values, verbose, callback)
@@ -148,11 +148,13 @@ def _without_floor(entropies: Callable[[torch.Tensor], torch.Tensor]) -> Estimat
     return estimate
 
 
-def _warn_of_few(n_points: torch.Tensor) -> None:
-    fewest = int(n_points.min())
+def _warn_of_few(n_points: torch.Tensor, n_undefined: int) -> None:
+    fewest, clouds = int(n_points.min()), n_points.numel()
     if fewest < FEW_POINTS:
         few = int((n_points < FEW_POINTS).sum())
         warn_caller(
-            f"{few} of {n_points.numel()} clouds have fewer than {FEW_POINTS} points (the least {fewest}), so their "
+            f"{few} of {clouds} clouds have fewer than {FEW_POINTS} points (the least {fewest}), so their "
             "entropies are biased; compare them only with those of clouds of the same number of points"
         )
+    elif n_undefined:  # k is large
+        warn_caller(f"{n_undefined} of {clouds} clouds have too few points for k neighbors, so their entropies are NaN")

@@ -57,12 +57,16 @@ class UnitImportance(Result):
         return {"unit": self.unit, **self.scores, **ranks}
 
     def _summary(self) -> str:
-        firsts = [f"{name} {self.unit[np.nanargmin(ranks)]}" for name, ranks in self.ranks.items()]
+        firsts = [f"{name} {self._first(ranks)}" for name, ranks in self.ranks.items()]
         agreement = [
-            f"{first} ~ {second} {rho:+.2f} (p = {p:.2g})"
+            f"{first} ~ {second} " + ("undefined" if np.isnan(rho) else f"{rho:+.2f} (p = {p:.2g})")
             for (first, second), rho, p in zip(self.pairs, self.spearman, self.p, strict=True)
         ]
         return "; ".join([f"{len(self.unit)} units, first by {', '.join(firsts)}", *agreement])
+
+    def _first(self, ranks: np.ndarray) -> str:
+        """The label of the first unit; "none" if all units have the same rank."""
+        return "none" if np.nanmin(ranks) == np.nanmax(ranks) else f"{self.unit[np.nanargmin(ranks)]}"
 
 
 def unit_importance(

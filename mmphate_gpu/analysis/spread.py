@@ -37,7 +37,8 @@ class Spread(Result):
 
     def _summary(self) -> str:
         components = self.settings["n_components"]
-        return f"total variance {self.total:.4g} over {len(self.epoch)} epochs, {components} components"
+        n_epochs = int(np.isfinite(self.variance).sum())
+        return f"total variance {self.total:.4g} over {n_epochs} epochs, {components} components"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,8 @@ def _slice(layout: SliceLayout, name: str, place: Any) -> int:
 
 
 def _checked_ks(ks: Any, n_units: int) -> list[int]:
+    if not isinstance(ks, Iterable):
+        raise InputTypeError(f"ks={ks!r} is a {type(ks).__name__}; accepted: a sequence of integers")
     values = [int(k) if isinstance(k, np.integer) else k for k in ks]
     if not values:
         raise InputError("ks is empty; accepted: at least one number of communities")

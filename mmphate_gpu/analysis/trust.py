@@ -41,6 +41,7 @@ class Trust(Result):
     ----------
     preservation_k : (k,) numbers of neighbors.
     intra, inter : (k,) share of the neighbors that are kept, among the units of a slice and among the slices of a unit.
+    chance : (2, k) share of the neighbors that a random picture keeps; the first row is intra, and the second inter.
     trustworthiness, continuity : (2, k), 1 is perfect; the first row is intra, and the second inter.
     geodesic_spearman : rank correlation, from -1 to 1.
     geodesic_share : share of the pairs of nodes that a path connects; the others do not count.
@@ -56,6 +57,7 @@ class Trust(Result):
     preservation_k: np.ndarray
     intra: np.ndarray
     inter: np.ndarray
+    chance: np.ndarray
     trustworthiness: np.ndarray
     continuity: np.ndarray
     geodesic_spearman: float
@@ -75,13 +77,17 @@ class Trust(Result):
             "scope": np.repeat(_SCOPES, len(self.preservation_k)),
             "k": np.tile(self.preservation_k, 2),
             "preservation": np.concatenate([self.intra, self.inter]),
+            "chance": self.chance.ravel(),
             "trustworthiness": self.trustworthiness.ravel(),
             "continuity": self.continuity.ravel(),
         }
 
     def _summary(self) -> str:
-        k, (intra, inter) = self.preservation_k[0], (self.intra[0], self.inter[0])
-        parts = [f"{intra:.2f} of {k} neighbors within slices and {inter:.2f} within units are kept"]
+        intra, inter = (
+            f"{kept[0]:.2f} (chance {chance[0]:.2f})"
+            for kept, chance in zip((self.intra, self.inter), self.chance, strict=True)
+        )
+        parts = [f"of {self.preservation_k[0]} neighbors {intra} are kept within slices and {inter} within units"]
         parts += [f"geodesic Spearman {self.geodesic_spearman:.2f}", f"stress {self.stress:.2f}"]
         if self.islands is not None:
             parts += [f"{self.islands} island{'s' * (self.islands != 1)}"]
@@ -111,7 +117,7 @@ def trust(
     compares the units of each slice, and inter the slices of each unit.
 
     * *Preservation* is the share of nearest neighbors that are kept: `neighborhood_preservation`, published. A random
-      picture keeps k / (n - 1) of them among n slices or units.
+      picture keeps k / (n - 1) of them among n slices or units; *chance* has this share.
     * *Trustworthiness* and *continuity* (published) say how far away false and lost neighbors are, by ranks: 1 is
       perfect, and about 0.5 is random.
     * *Geodesic Spearman* is the rank correlation of distances in the picture with shortest paths in sample space, in
@@ -193,6 +199,7 @@ def trust(
         preservation_k=np.array(ks),
         intra=intra,
         inter=inter,
+        chance=_chance(trace, ks),
         trustworthiness=trustworthiness,
         continuity=continuity,
         epoch=trace.epoch,
@@ -203,6 +210,12 @@ def trust(
         settings=settings,
         **distances,
     )
+
+
+def _chance(trace: Trace, ks: list[int]) -> np.ndarray:  # (2, k)
+    """The share of ``ks`` neighbors that a random picture of all nodes keeps; NaN without neighbors."""
+    others = np.array([[trace.n_units - 1], [trace.n_slices - 1]], dtype=float)
+    return np.minimum(ks, others) / np.where(others > 0, others, np.nan)
 
 
 def _check_numbers(seeds: int, n_slices: int | None, n_nodes: int) -> None:

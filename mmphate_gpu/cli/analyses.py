@@ -134,7 +134,7 @@ ANALYSES: dict[str, Analysis] = {
     ),
     "follows": Analysis(
         lambda analysis, data, done: {
-            name: analysis.follows(done["entropy"], values, **data.seeded) for name, values in data.metrics.items()
+            name: analysis.follows(done["entropy"], name, trace=data.trace, **data.seeded) for name in data.metrics
         },
         needs=("metrics", "entropy"),
     ),

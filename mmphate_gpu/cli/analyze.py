@@ -36,6 +36,7 @@ class Analyzed:
     left_out : {name of the analysis: reason}.
     warnings : {name of the analysis: messages}.
     header : the input of the command, its seed and its settings.
+    refused : the names in ``left_out`` that the options did not leave out.
     pictures : whether to draw.
     """
 
@@ -45,11 +46,16 @@ class Analyzed:
     left_out: Mapping[str, str]
     warnings: Mapping[str, list[str]]
     header: Mapping[str, Any]
+    refused: Collection[str] = ()
     pictures: bool = True
 
     def lines(self) -> list[tuple[str, str]]:
         """The name and the line of each result."""
         return [(name, repr(result)) for name, result in _flat(self.results)]
+
+    def reasons(self) -> list[tuple[str, str]]:
+        """The name and the line of each analysis that was asked for and that the data do not allow."""
+        return [(name, f"left out ({self.left_out[name]})") for name in self.refused]
 
     def write(self, folder: Path) -> None:
         """Draw the pictures and write analysis.json. A picture that cannot be drawn is left out with a warning."""
@@ -163,7 +169,8 @@ def analyze(
             warned[name] = messages
     settings = {**asked, "parameters": result_folder.parameters(data.estimator)}
     header = {"input": source, "seed": data.seed, "settings": settings}
-    return Analyzed(data, results, seconds, reasons, warned, header, pictures)
+    refused = [name for name in reasons if name not in left_out]
+    return Analyzed(data, results, seconds, reasons, warned, header, refused, pictures)
 
 
 def _messages(caught: Iterable[warnings.WarningMessage]) -> list[str]:

@@ -171,7 +171,7 @@ def _analyze(args: argparse.Namespace) -> int:
 
     def compute() -> result_folder.Results:
         results, analyzed = results_of(args, op)
-        summary.extend(analyzed.lines())
+        summary.extend([*analyzed.lines(), *analyzed.reasons()])
         for name, messages in analyzed.warnings.items():
             _say(f"warning: {name}: {'; '.join(messages)}")
         return results

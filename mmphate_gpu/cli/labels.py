@@ -10,6 +10,8 @@ from ..errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..trace.formats.npy import NpyArray, NpzMember
+
 ACCEPTED = "a .npy, a .npz with the entry label or labels, or a .csv or .txt with a label a line"
 TEXTS = (".csv", ".txt")
 MAX_TEXT = 1 << 26  # bytes; a million labels have some millions
@@ -25,9 +27,9 @@ def read_labels(path: Path, n_samples: int) -> np.ndarray:  # (P,)
         checked before its values are read.
     """
     from ..runtime.paths import check_files
-    from ..trace.formats.arrays import naming, readable
+    from ..trace.formats.arrays import readable
 
-    with readable(path), naming(path):
+    with readable(path):
         if not path.is_file():
             raise InputError(f"--labels {path} is no file; accepted: {ACCEPTED}")
         check_files(path)
@@ -41,7 +43,7 @@ def _of_text(path: Path, n_samples: int) -> np.ndarray:
         raise InputError(f"--labels {path} has more than {MAX_TEXT} bytes; accepted: {ACCEPTED}")
     lines = path.read_text(encoding="utf-8-sig").replace(",", "\n").split("\n")
     words = [word for line in lines if (word := line.strip())]
-    _check(path, (len(words),), n_samples)
+    _check(path, (len(words),), n_samples, ", without a header")
     for dtype in (np.int64, np.float64):
         try:
             return np.array(words, dtype=dtype)
@@ -55,19 +57,25 @@ def _of_arrays(path: Path, n_samples: int) -> np.ndarray:
 
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        array = npy_array(path)
-        _check(path, array.shape, n_samples)
-        return array.read()
+        return _read(path, npy_array(path), n_samples)
     if suffix != ".npz":
         raise InputError(f"--labels {path} has an unknown ending; accepted: {ACCEPTED}")
     with npz_members(path) as members:
         name = next((name for name in ("label", "labels") if name in members), None)
         if name is None:
             raise InputError(f"--labels {path} has no entry label or labels; accepted: {ACCEPTED}")
-        _check(path, members[name].shape, n_samples)
-        return members[name].read()
+        return _read(path, members[name], n_samples)
 
 
-def _check(path: Path, shape: tuple[int, ...], n_samples: int) -> None:
+def _read(path: Path, array: NpyArray | NpzMember, n_samples: int) -> np.ndarray:
+    from ..trace.formats.arrays import naming
+
+    _check(path, array.shape, n_samples)
+    with naming(path):
+        return array.read()
+
+
+def _check(path: Path, shape: tuple[int, ...], n_samples: int, more: str = "") -> None:
     if shape != (n_samples,):
-        raise InputError(f"--labels {path} has shape {shape}; accepted: ({n_samples},), a label for each sample")
+        accepted = f"({n_samples},), a label for each sample{more}"
+        raise InputError(f"--labels {path} has shape {shape}; accepted: {accepted}")

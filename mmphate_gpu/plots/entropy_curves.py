@@ -19,7 +19,7 @@ from .canvas import INK, LABEL_SIZE, TICK_SIZE, check_path, new_figure, open_fra
 from .colors import Coloring, categorical, ordered
 from .keys import draw_key
 from .layout import Margins, Place, beside, check_figsize, stacked, text_width, title_above, widest
-from .names import ENTROPIES, entropy_unit, texts
+from .names import entropy_title, entropy_unit, texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +114,7 @@ def entropy_curves(
     _write_notes(figure, notes)
     if curves.coloring is not None:
         _draw_lines_key(figure, beside(figure, places[0], 0.12, _key_width(figure, curves)), curves)
-    title_above(figure, places[0], ENTROPIES.get(entropy.over, "Entropy"), STRIP + 0.06 if phases is not None else 0.08)
+    title_above(figure, places[0], entropy_title(entropy), STRIP + 0.06 if phases is not None else 0.08)
     save_figure(figure, path)
     return figure
 
@@ -256,6 +256,8 @@ def _draw_lines(axes: Axes, curves: Curves, places: np.ndarray) -> None:
     segments = [np.column_stack([places, line]) for line in curves.lines.T]
     colors = curves.coloring.cmap(curves.coloring.norm(curves.coloring.values))
     axes.add_collection(LineCollection(segments, colors=colors, linewidths=0.8, alpha=0.75, label="lines", zorder=1))
+    if len(places) == 1:  # a line needs two epochs
+        axes.scatter(np.repeat(places, len(colors)), curves.lines[0], s=12, c=colors, label="dots", zorder=1)
 
 
 def _draw_metric(axes: Axes, epochs: Ticks, values: np.ndarray, name: str) -> None:

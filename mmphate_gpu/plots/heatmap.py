@@ -17,7 +17,7 @@ from .axis import LINE, Ticks, across, by_rank, set_across, set_upward, ticks_wi
 from .canvas import INK, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .keys import draw_bar, show_missing
 from .layout import Margins, Place, beside, check_figsize, stacked, title_above, widest
-from .names import ENTROPIES, entropy_unit
+from .names import entropy_title, entropy_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,8 +160,7 @@ def _entropy_views(entropy: Entropy) -> dict[str, View]:
     if len(entropy.dims) != 2:
         raise InputError(f"entropy has {len(entropy.dims)} axes; accepted: an entropy with two, as over units")
     columns, rows = ((name, np.asarray(entropy.coords[name])) for name in entropy.dims)
-    title = ENTROPIES.get(entropy.over, "Entropy")
-    return {"values": View(title, entropy.values, columns, rows, entropy_unit(entropy.base))}
+    return {"values": View(entropy_title(entropy), entropy.values, columns, rows, entropy_unit(entropy.base))}
 
 
 def _similarity_views(baselines: Baselines) -> dict[str, View]:
@@ -240,7 +239,10 @@ def _entries(view: View) -> list[tuple[str, str]]:
 def _draw_cells(axes: Axes, view: View, norm: Normalize) -> None:
     open_frame(axes)
     show_missing(axes)
-    image = axes.imshow(view.values.T, cmap=view.cmap, norm=norm, aspect="auto", origin="lower", label="cells")
+    image = axes.imshow(
+        view.values.T, cmap=view.cmap, norm=norm, aspect="auto", origin="lower", label="cells",
+        interpolation_stage="data",  # a pixel of several cells has the color of their mean, which the key has too
+    )  # fmt: skip
     image.set_rasterized(True)
 
 

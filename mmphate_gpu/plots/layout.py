@@ -30,7 +30,8 @@ def check_figsize(figsize: Any, least: tuple[float, float]) -> tuple[float, floa
         raise InputTypeError(f"figsize={figsize!r} is a {type(figsize).__name__}; accepted: (width, height) in inches")
     if len(figsize) != 2:
         raise InputError(f"figsize={figsize!r} has {len(figsize)} numbers; accepted: (width, height) in inches")
-    width, height = (check_number("figsize", size, low=low) for size, low in zip(figsize, least, strict=True))
+    sides = enumerate(zip(figsize, least, strict=True))
+    width, height = (check_number(f"figsize[{side}]", size, low=low) for side, (size, low) in sides)
     return width, height
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ..analysis import Entropy
 
 # Control characters, halves of surrogate pairs, unassigned numbers, line and paragraph separators. They have no glyph,
 # and some of them are not allowed in an .svg file.
@@ -13,6 +17,12 @@ INVISIBLE = ("Cc", "Cs", "Cn", "Zl", "Zp")
 # Names of entropies by what they are over.
 ENTROPIES = {"units": "Intra-step entropy", "timesteps": "Inter-step entropy"}
 BYTE_ORDER_MARK = "\ufeff"  # matplotlib cannot write it into a .pdf
+
+
+def entropy_title(entropy: Entropy) -> str:
+    """The name of an entropy, of a picture or of the states themselves."""
+    title = ENTROPIES.get(entropy.over, "Entropy")
+    return f"{title} of the states" if entropy.settings["of"] == "trace" else title
 
 
 def entropy_unit(base: float) -> str:

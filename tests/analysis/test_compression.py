@@ -119,8 +119,10 @@ def test_bad_input_is_refused():
         judged(RISING[1:])
     with pytest.raises(InputError, match="margin=-1"):
         judged(RISING, margin=-1)
-    with pytest.raises(InputError, match="measure='bound' is unknown"):
+    with pytest.raises(InputError, match="measure='bound' is unknown, since information has no fields; accepted: None"):
         judged(RISING, measure="bound")
+    with pytest.raises(InputError, match="measure='bound' is unknown; accepted: 'score'"):
+        compression_kind(ENTROPY, probe(), measure="bound")
     with pytest.raises(InputError, match="information has other epochs than the entropy"):
         compression_kind(phases(ENTROPY, epoch=np.arange(E) + 1), probe())
 

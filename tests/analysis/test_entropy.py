@@ -65,7 +65,7 @@ def test_a_table_has_a_row_for_every_cloud():
 
 def test_the_line_says_what_it_is():
     assert repr(entropy(embedding(np.ones((3, 12, 2))), n_bootstrap=0)) == (
-        "Entropy(histogram over units, 3 epochs x 1 timesteps: 0 bits)"
+        "Entropy(histogram over units, 3 epochs x 1 timestep: 0 bits)"
     )
     text = repr(entropy(labeled(), "nodes", "knn", base=math.e))
     assert re.fullmatch(r"Entropy\(knn over nodes, a single cloud: [\d.]+ nats\)", text)
@@ -74,7 +74,7 @@ def test_the_line_says_what_it_is():
     with pytest.warns(UserWarning, match="1 of . clouds have fewer than 10 points"):
         assert repr(entropy(embedding(points), base=10)).endswith("bans, 1 undefined)")
         assert repr(entropy(embedding(points[1:]))) == (
-            "Entropy(histogram over units, 1 epochs x 1 timesteps: no bits, 1 undefined)"
+            "Entropy(histogram over units, 1 epoch x 1 timestep: no bits, 1 undefined)"
         )
 
 
@@ -139,6 +139,8 @@ def test_few_points_give_a_warning_and_no_interval(estimator):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         entropy(embedding(gaussians(4, 10, 2)), "units", estimator)
+    with pytest.warns(UserWarning, match="4 of 4 clouds have too few points for k neighbors"):
+        assert np.isnan(entropy(embedding(gaussians(4, 12, 2)), "units", "knn", k=12).values).all()
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

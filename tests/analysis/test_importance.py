@@ -159,6 +159,8 @@ def test_results_are_tables_and_one_line():
     assert frame.unit.tolist() == ["u", "v", "w"] and frame["rank by size"].tolist() == [3, 1, 2]
     assert repr(result) == "UnitImportance(3 units, first by entropy v, size v; entropy ~ size +1.00 (p = 0.33))"
     assert result.to_dict()["pairs"] == [["entropy", "size"]]
+    equal = unit_importance(scores={"size": [1.0, 5, 3], "flat": [2.0, 2, 2]})
+    assert repr(equal) == "UnitImportance(3 units, first by size 1, flat none; size ~ flat undefined)"
 
 
 def test_what_is_refused():

@@ -218,14 +218,16 @@ def test_three_epochs_are_one_phase():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(InputError, match="curve has 2 epochs with a value; accepted: 3 or more"):
+    with pytest.raises(InputError, match=r"curve has 2 epoch\(s\) with a value; accepted: 3 or more"):
         phases([1.0, 2.0])
-    with pytest.raises(InputError, match="curve has 0 epochs with a value"):
+    with pytest.raises(InputError, match=r"curve has 0 epoch\(s\) with a value"):
         phases(np.full(9, np.nan))
     with pytest.raises(InputError, match=r"curve has the axes \('timestep', 'unit'\)"):
         phases(named(np.ones((3, 4)), ("timestep", "unit")))
     with pytest.raises(InputError, match="curve holds an infinity"):
         phases([1.0, np.inf, 2, 3])
+    with pytest.raises(InputError, match=r"curve holds 1e\+200; accepted: numbers up to 1e\+150 in size"):
+        phases([1.0, -1e200, 2, np.nan, 3])
     with pytest.raises(InputTypeError, match="curve has dtype complex128"):
         phases(np.ones(5) * 1j)
     with pytest.raises(InputError, match=r"epoch has shape \(4,\)"):

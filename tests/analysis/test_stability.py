@@ -107,6 +107,7 @@ def test_a_table_has_a_row_for_each_run():
         ({"before": (0, 0, 0)}, r"has 3 indices; accepted: a slice, or \(epoch, timestep\)"),
         ({"before": "first"}, r"before='first' must be an integer"),
         ({"ks": []}, "ks is empty"),
+        ({"ks": 3}, "ks=3 is a int; accepted: a sequence of integers"),
         ({"ks": [24]}, "ks=24 is out of range; it must be an integer >= 2 and <= 23"),
         ({"ks": [1, 2]}, "ks=1 is out of range"),
         ({"n_seeds": 0}, "n_seeds=0"),

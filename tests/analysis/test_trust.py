@@ -1,5 +1,7 @@
 """Trust: ranks as scikit-learn has them, and pictures whose faithfulness is known."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -269,7 +271,12 @@ def test_the_result_is_a_table_and_a_line():
     frame = result.to_frame()
     assert frame["scope"].tolist() == ["intra", "intra", "inter", "inter"] and frame["k"].tolist() == [3, 10, 3, 10]
     assert frame["preservation"].tolist() == [*result.intra, *result.inter]
-    assert "of 3 neighbors within slices" in repr(result) and "\n" not in repr(result)
+    assert "\n" not in repr(result)
+    assert re.search(
+        r"of 3 neighbors 0.\d\d \(chance 0.38\) are kept within slices and 0.\d\d \(chance 0.10\)", repr(result)
+    )
+    assert frame["chance"].tolist() == [3 / 8, 1, 3 / 29, 10 / 29]  # 9 units and 30 slices
+    assert np.isnan(trust(walk((30, 1, 9)), random_picture(30), k=3).chance[0, 0])  # a unit alone has no others
     assert result.settings["random_state"] == 0
 
 

@@ -92,7 +92,11 @@ def test_a_trace_is_embedded_and_analyzed(recorded, capsys):
     assert set(content["files"]) == {"analysis.json", *drawn}
     assert names("out") == OF_EMBED | {*content["files"]} == {*strict("out/report.json")["files"]}
     lines = text.out.splitlines()
-    assert lines[:-1] == [f"{name}: {line}" for name, line in content["summary"].items()]
+    results = [f"{name}: {line}" for name, line in content["summary"].items()]
+    assert lines[: len(results)] == results
+    reason = "left out (it runs the network; use mmphate_gpu.analysis in Python)"
+    assert lines[len(results) : -1] == [f"ablate_timesteps: {reason}", f"ablate_units: {reason}"]
+    assert content["analyses"]["follows"]["loss"]["metric"] == "loss"
     assert "follows loss" in content["summary"] and lines[-1].startswith("out: analysis.json, ")
     assert "have fewer than 10 points" in content["warnings"]["entropy"][0]
     assert "mmphate-gpu: warning: entropy: " in text.err and "interpolate" in text.err
@@ -144,7 +148,7 @@ def test_labels_from_a_file(recorded, file):
 # ---------------------------------------------------------------- what is left out
 
 
-def test_every_reason_is_said(here, table):
+def test_every_reason_is_said(here, table, capsys):
     table(
         refused=Analysis(refuse),
         after=Analysis(answer(a=1), needs=("refused",)),
@@ -165,6 +169,8 @@ def test_every_reason_is_said(here, table):
         "long": "it takes long; --null-models asks for it",
         "skipped": "--skip names it",
     }
+    lines = capsys.readouterr().out.splitlines()[1:-1]  # reasons that the user did not give
+    assert lines == [f"{name}: left out ({content['left_out'][name]})" for name in list(content["left_out"])[2:]]
 
 
 def test_what_takes_long_is_asked_for(here, table):

@@ -65,6 +65,8 @@ def test_wrong_labels(refuses):
     labels("flat.npy", "has shape (4, 1)")
     Path("short.csv").write_text("1\n2\n3\n\n")
     labels("short.csv", "has shape (3,)")
+    Path("headed.csv").write_text("label\n1\n2\n1\n2\n")
+    labels("headed.csv", "has shape (5,); accepted: (4,), a label for each sample, without a header")
     Path("binary.csv").write_bytes(b"\xff\xfe\x00")
     refuses("trace.npy", "--labels", "binary.csv", words=["binary.csv cannot be read: UnicodeDecodeError"])
     Path("labels.pkl").write_bytes(b"")

@@ -41,7 +41,10 @@ def entropies(epoch: Any = 12, other: Any = 4, *, over: str = "units", replicate
     axes = {"epoch": labels(epoch), "timestep" if over == "units" else "unit": labels(other)}
     values = wave(*map(len, axes.values())) + 2
     spread = np.linspace(-0.2, 0.2, replicates)[:, None, None] + values if replicates else None
-    return made(Entropy, values=values, dims=tuple(axes), coords=axes, over=over, base=2, replicates=spread)
+    settings = {"of": "embedding"}
+    return made(
+        Entropy, values=values, dims=tuple(axes), coords=axes, over=over, base=2, replicates=spread, settings=settings
+    )
 
 
 def phases_of(entropy: Entropy, starts: tuple[int, ...] = (0, 5, 9)) -> Phases:
@@ -73,11 +76,12 @@ def information(epoch: Any = 12, timestep: Any = 4, unit: Any = 6) -> LabelInfor
     return made(LabelInformation, **axes, **cells, per_unit=wave(*shape))
 
 
-def ablated(cls: type, epoch: Any = 12, other: Any = 4) -> TimestepAblation | UnitAblation:
+def ablated(cls: type, epoch: Any = 12, other: Any = 4, **fields: Any) -> TimestepAblation | UnitAblation:
     axes = {"epoch": labels(epoch), "timestep" if cls is TimestepAblation else "unit": labels(other)}
     change = wave(*map(len, axes.values()))
     cells = {"loss": change + 1, "accuracy": 0.5 - change / 4, "loss_change": change, "accuracy_change": -change / 4}
-    return made(cls, **axes, **cells, replacement="shuffle", settings={"loss": "cross-entropy (nats)"})
+    settings = {"loss": "cross-entropy (nats)"}
+    return made(cls, **axes, **cells | fields, replacement="shuffle", settings=settings)
 
 
 def importance(

@@ -77,6 +77,13 @@ def test_narrow_phases_have_a_number_or_nothing():
     assert [text.get_text() for text in axes_of(figure, "phases").texts] == ["1 growth", "2", "", "4 growth"]
 
 
+def test_the_lines_of_a_single_epoch_are_dots():
+    (dots,) = [
+        part for part in axes_of(entropy_curves(entropies(1, 4)), "entropy").collections if part.get_label() == "dots"
+    ]
+    np.testing.assert_array_equal(dots.get_offsets(), np.column_stack([np.zeros(4), entropies(1, 4).values[0]]))
+
+
 def test_metrics_share_the_epochs():
     broken = np.where(np.arange(12) == 5, np.nan, METRICS["loss"])
     figure = entropy_curves(entropies(), metrics=METRICS | {"broken": broken, "empty": np.full(12, np.nan)})

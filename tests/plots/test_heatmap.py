@@ -1,13 +1,13 @@
 """Heat maps: every cell in the color of its value, with legible labels and a key that names what is special."""
 
-from dataclasses import replace
+import dataclasses
 
 import numpy as np
 import pytest
 
 from mmphate_gpu.analysis import Baselines, TimestepAblation, UnitAblation
 from mmphate_gpu.errors import InputError, InputTypeError
-from mmphate_gpu.plots import heatmap
+from mmphate_gpu.plots import entropy_curves, heatmap
 from mmphate_gpu.slices import SliceLayout
 
 from .results import (
@@ -109,15 +109,32 @@ def test_cells_without_a_value_are_hatched_and_named():
     assert image_of(figure).cmap.get_bad()[3] == 0 and axes_of(figure, "heatmap").patch.get_hatch() == "////"
 
 
+def test_cells_smaller_than_a_pixel_have_the_color_of_their_mean():
+    """Units whose changes are opposite in turn cancel. Mixed colors would be purple, which the key does not have."""
+    change = np.tile([[1.0], [-1.0]], (1000, 3)).T  # (E, M)
+    axes = axes_of(heatmap(ablated(UnitAblation, 3, 2000, loss_change=change)), "heatmap")
+    axes.figure.canvas.draw()
+    box = axes.get_window_extent()
+    pixels = np.asarray(axes.figure.canvas.buffer_rgba())[::-1][int(box.y0) + 9 : int(box.y1) - 9, int(box.x0) + 9]
+    assert np.abs(np.diff(pixels[:, :3].astype(int), axis=1)).max() < 12  # gray or white
+
+
+def test_the_title_says_of_what_an_entropy_is():
+    entropy = dataclasses.replace(entropies(), settings={"of": "trace"})
+    for result, title in ((entropies(), "Intra-step entropy"), (entropy, "Intra-step entropy of the states")):
+        for figure in (heatmap(result), entropy_curves(result)):
+            assert title in [text.get_text() for text in figure.texts]
+
+
 def test_equal_values_can_be_drawn():
-    result = replace(ablated(UnitAblation, 2, 3), loss_change=np.zeros((2, 3)))
+    result = dataclasses.replace(ablated(UnitAblation, 2, 3), loss_change=np.zeros((2, 3)))
     norm = image_of(heatmap(result)).norm
     assert (norm.vmin, norm.vmax) == (-1, 1)
 
 
 @pytest.mark.parametrize(("loss", "texts"), [("cross-entropy (nats)", ["nats"]), ("MyLoss", [])])
 def test_the_unit_of_the_default_loss_is_named(loss, texts):
-    result = replace(ablated(UnitAblation), settings={"loss": loss})
+    result = dataclasses.replace(ablated(UnitAblation), settings={"loss": loss})
     assert key_texts(heatmap(result)) == texts
     assert key_texts(heatmap(result, field="accuracy")) == []
     norm = image_of(heatmap(probes(1, 1, score=np.ones((1, 1)), permuted_score=np.ones((1, 1)), chance=1.0))).norm
@@ -174,7 +191,8 @@ def test_similarities_are_squares_of_epochs_or_time_steps():
 
 def test_an_entropy_without_epochs_has_time_steps_across():
     entropy = made(type(entropies()), values=np.eye(2, 3), dims=("timestep", "unit"), base=10, over="epochs",
-                   coords={"timestep": np.arange(2), "unit": np.arange(3)})  # fmt: skip
+                   settings={"of": "embedding"},
+                       coords={"timestep": np.arange(2), "unit": np.arange(3)})  # fmt: skip
     figure = heatmap(entropy)
     axes = axes_of(figure, "heatmap")
     assert (axes.get_xlabel(), axes.get_ylabel(), title_of(figure)) == ("Time step", "Unit", "Entropy")
