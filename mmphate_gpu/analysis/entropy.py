@@ -46,7 +46,7 @@ class Entropy(Result):
         would be higher by n_components * log(scale).
     replicates : (n_bootstrap, ...) entropies that vary around ``values`` as those of other members would; None
         without them. Each replicate uses the same members in all clouds, so a mean over an axis has replicates too.
-    settings : what was asked; ``of`` is "embedding" or "trace".
+    settings : all that was asked; ``of`` is "embedding" or "trace".
     """
 
     values: np.ndarray

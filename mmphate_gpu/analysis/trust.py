@@ -117,7 +117,7 @@ def trust(
     compares the units of each slice, and inter the slices of each unit.
 
     * *Preservation* is the share of nearest neighbors that are kept: `neighborhood_preservation`, published. A random
-      picture keeps k / (n - 1) of them among n slices or units, which is *chance*.
+      picture keeps k / (n - 1) of them among n slices or units; *chance* has this share.
     * *Trustworthiness* and *continuity* (published) say how far away false and lost neighbors are, by ranks: 1 is
       perfect, and about 0.5 is random.
     * *Geodesic Spearman* is the rank correlation of distances in the picture with shortest paths in sample space, in

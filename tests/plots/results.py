@@ -80,8 +80,8 @@ def ablated(cls: type, epoch: Any = 12, other: Any = 4, **fields: Any) -> Timest
     axes = {"epoch": labels(epoch), "timestep" if cls is TimestepAblation else "unit": labels(other)}
     change = wave(*map(len, axes.values()))
     cells = {"loss": change + 1, "accuracy": 0.5 - change / 4, "loss_change": change, "accuracy_change": -change / 4}
-    cells |= {"settings": {"loss": "cross-entropy (nats)"}} | fields
-    return made(cls, **axes, **cells, replacement="shuffle")
+    settings = {"loss": "cross-entropy (nats)"}
+    return made(cls, **axes, **cells | fields, replacement="shuffle", settings=settings)
 
 
 def importance(

@@ -1,6 +1,6 @@
 """Heat maps: every cell in the color of its value, with legible labels and a key that names what is special."""
 
-from dataclasses import replace
+import dataclasses
 
 import numpy as np
 import pytest
@@ -120,21 +120,21 @@ def test_cells_smaller_than_a_pixel_have_the_color_of_their_mean():
 
 
 def test_the_title_says_of_what_an_entropy_is():
-    entropy = replace(entropies(), settings={"of": "trace"})
+    entropy = dataclasses.replace(entropies(), settings={"of": "trace"})
     for result, title in ((entropies(), "Intra-step entropy"), (entropy, "Intra-step entropy of the states")):
         for figure in (heatmap(result), entropy_curves(result)):
             assert title in [text.get_text() for text in figure.texts]
 
 
 def test_equal_values_can_be_drawn():
-    result = replace(ablated(UnitAblation, 2, 3), loss_change=np.zeros((2, 3)))
+    result = dataclasses.replace(ablated(UnitAblation, 2, 3), loss_change=np.zeros((2, 3)))
     norm = image_of(heatmap(result)).norm
     assert (norm.vmin, norm.vmax) == (-1, 1)
 
 
 @pytest.mark.parametrize(("loss", "texts"), [("cross-entropy (nats)", ["nats"]), ("MyLoss", [])])
 def test_the_unit_of_the_default_loss_is_named(loss, texts):
-    result = replace(ablated(UnitAblation), settings={"loss": loss})
+    result = dataclasses.replace(ablated(UnitAblation), settings={"loss": loss})
     assert key_texts(heatmap(result)) == texts
     assert key_texts(heatmap(result, field="accuracy")) == []
     norm = image_of(heatmap(probes(1, 1, score=np.ones((1, 1)), permuted_score=np.ones((1, 1)), chance=1.0))).norm
