@@ -181,8 +181,8 @@ def nulls(entries: Entries) -> tuple[Line, list[Line]]:
         result = entry["nulls"]
         metrics = result["metrics"]
         lines.append((name, "data", *(plain(value, 3) for value in array(result["data"]))))
-        for shuffle, null, p in zip(result["kinds"], array(result["null"]), array(result["p"]), strict=True):
-            texts = (f"{m:.3f} (p {value:.2f})" for m, value in zip(np.median(null, 0), p, strict=True))
+        for shuffle, p in zip(result["kinds"], array(result["p"]), strict=True):
+            texts = (f"p {value:.2f}" for value in p)
             lines.append((name, f"shuffled {shuffle}" if shuffle != "phase" else "random phases", *texts))
     return ("run", "trace", *metrics), lines
 
