@@ -16,6 +16,8 @@ PROGRAM = "mmphate-gpu"  # also in report.json: --force replaces only folders wi
 
 # Options of both embed and plan: they decide whether a run fits, and errors about memory name them.
 RUN = ("n_components", "landmarks", "n_landmark", "n_svd", "storage", "t", "mds_solver")
+# Options of a fit: those, and what a plan does not need.
+FIT = (*RUN, "device", "gamma", "interslice_knn", "t_max", "knn_backend")
 
 
 def _type(convert: Callable[[str], Any], accepted: str, **words: Any) -> Callable[[str], Any]:
@@ -61,6 +63,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mds_solver": _choice("how the landmarks are placed", MDS_SOLVERS, "smacof"),
     "device": _option("where to compute: auto, cpu, cuda, cuda:1, ...", "auto"),
     "gamma": _option("shape of the diffusion potential, from -1 to 1", 0.0, _type(float, "a number"), "G"),
+    "interslice_knn": _number("neighbors that set the bandwidth between slices", 25),
+    "t_max": _number("length of the entropy curve, in which auto looks for t", 100),
     "knn_backend": _choice("search for nearest neighbors", KNN_BACKENDS, "auto"),
     "epochs": _number("epochs of training", 50),
     "seed": _number("equal seeds give equal results", 0),
@@ -114,7 +118,7 @@ def parser() -> Parser:
     embed = command("embed", "embed a recorded trace and draw it, in a new folder")
     embed.add_argument("trace", **TRACE)
     embed.add_argument("--out", required=True, **OUT)
-    embed.add_options("follow_links", *RUN, "device", "gamma", "knn_backend", "seed", "no_plots", "force")
+    embed.add_options("follow_links", *FIT, "seed", "no_plots", "force")
     analyze = command("analyze", "measure what a picture and its trace show, in a new folder")
     analyze.add_argument(
         "input", **TRACE | {"metavar": "DIR|TRACE", "help": f"a folder of embed or demo, or {FORMATS}"}
@@ -127,7 +131,7 @@ def parser() -> Parser:
     analyze.add_options("only", "skip")
     for name, purpose in LONG.items():
         analyze.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=f"{purpose}, which takes long")
-    analyze.add_options("follow_links", *RUN, "device", "gamma", "knn_backend", "seed", "no_plots", "force")
+    analyze.add_options("follow_links", *FIT, "seed", "no_plots", "force")
     plan = command("plan", "say how much memory and work a run will take")
     subject = plan.add_mutually_exclusive_group(required=True)
     subject.add_argument("trace", nargs="?", **TRACE)

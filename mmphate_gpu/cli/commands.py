@@ -21,7 +21,7 @@ from ..params import Params
 from ..runtime.signals import Stopped
 from ..runtime.streams import fill_closed_descriptors, lenient
 from . import result_folder
-from .arguments import PROGRAM, RUN, parser
+from .arguments import FIT, PROGRAM, RUN, parser
 
 if TYPE_CHECKING:
     import torch
@@ -198,8 +198,7 @@ def _lasting(path: Path) -> Path:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """The parameters of the embedding."""
-    names = (*RUN, "device", "gamma", "knn_backend")
-    return {name: getattr(args, name) for name in names} | {"random_state": _seed(args)}
+    return {name: getattr(args, name) for name in FIT} | {"random_state": _seed(args)}
 
 
 def _checked_out(args: argparse.Namespace, *inputs: Path | None) -> Path:

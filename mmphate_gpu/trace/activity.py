@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import check_choice
+from .convert import as_trace
 from .points import normalized
 from .stored import blocks
 from .trace import Trace
@@ -16,14 +18,14 @@ from .trace import Trace
 _Strength = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def most_active_class(trace: Trace, strength: str = "mean") -> np.ndarray | None:  # (N,)
+def most_active_class(trace: Any, strength: str = "mean") -> np.ndarray | None:  # (N,)
     """For every node, the class whose samples activate it most; None for a trace without labels.
 
     Five definitions are in use. ``"mean"`` is this library's own, and the one that `Embedding.most_active` has.
 
     Parameters
     ----------
-    trace : Trace
+    trace : anything `as_trace` accepts
     strength : str
         What is largest for the class. z is the activation, z-scored over the samples of the node.
 
@@ -57,6 +59,7 @@ def most_active_class(trace: Trace, strength: str = "mean") -> np.ndarray | None
     [0, 1]
     """
     check_choice("strength", strength, STRENGTHS)
+    trace = trace if isinstance(trace, Trace) else as_trace(trace)  # as_trace refuses a single slice
     if trace.label is None:
         return None
     classes, members = np.unique(trace.label, return_inverse=True)

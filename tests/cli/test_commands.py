@@ -329,3 +329,10 @@ def test_a_reader_that_leaves_is_no_fault():
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, env=ENV)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_settings_that_a_warning_names_are_options(here):
+    assert main(["embed", "trace.npy", "--out", "out", "--interslice-knn", "5", "--t-max", "12", "--no-plots"]) == 0
+    parameters = json.loads(Path("out/report.json").read_text())["parameters"]
+    assert (parameters["interslice_knn"], parameters["t_max"]) == (5, 12)
+    assert len(mp.Embedding.load("out/embedding.npz").entropy) == 12

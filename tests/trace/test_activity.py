@@ -64,3 +64,7 @@ def test_without_labels_or_with_another_strength():
     assert most_active_class(trace(label=None), "abs") is None
     with pytest.raises(InputError, match="strength='sum' is unknown; accepted: 'mean', 'abs', 'peak', 'raw', 'root'"):
         most_active_class(trace(), "sum")
+
+
+def test_an_array_has_no_classes():
+    assert most_active_class(np.ones((2, 3, 4))) is None
