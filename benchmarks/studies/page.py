@@ -175,6 +175,9 @@ def fewer_steps(entries: Entries) -> tuple[Line, list[Line]]:
     return ("run", "time steps", *metrics), lines
 
 
+SHUFFLES = {"timesteps": "shuffled time steps", "phase": "random phases"}
+
+
 def nulls(entries: Entries) -> tuple[Line, list[Line]]:
     lines, metrics = [], []
     for name, entry in with_measure(entries, "nulls"):
@@ -183,7 +186,7 @@ def nulls(entries: Entries) -> tuple[Line, list[Line]]:
         lines.append((name, "data", *(plain(value, 3) for value in array(result["data"]))))
         for shuffle, p in zip(result["kinds"], array(result["p"]), strict=True):
             texts = (f"p {value:.2f}" for value in p)
-            lines.append((name, f"shuffled {shuffle}" if shuffle != "phase" else "random phases", *texts))
+            lines.append((name, SHUFFLES.get(shuffle, f"shuffled {shuffle}"), *texts))
     return ("run", "trace", *metrics), lines
 
 
@@ -212,9 +215,9 @@ def trust(entries: Entries) -> tuple[Line, list[Line]]:
 def communities(entries: Entries) -> tuple[Line, list[Line]]:
     lines = []
     for name, entry in with_measure(entries, "communities"):
-        parts = [entry[of] for of in ("communities", "trace_communities")]
-        lines.append((name, *(f"{part['ari'][0]:.2f} (p {part['p'][0]:.2f})" for part in parts)))
-    return ("run", "ARI with the groups, picture", "ARI with the groups, states"), lines
+        picture, states = entry["communities"], entry["trace_communities"]
+        lines.append((name, plain(picture["ari"][0]), plain(states["ari"][0]), plain(states["p"][0])))
+    return ("run", "ARI with the groups, picture", "ARI with the groups, states", "p, states"), lines
 
 
 TABLES: dict[str, tuple[str, Callable[[Entries], tuple[Line, list[Line]]]]] = {
