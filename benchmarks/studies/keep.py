@@ -15,9 +15,10 @@ from mmphate_gpu.analysis.result import Result
 from mmphate_gpu.runtime.atomic import whole_file
 
 FOLDER = ROOT / "docs" / "findings"
-DIGITS = 4  # significant digits: more would be noise
-MOST_NUMBERS = 500  # an array with more is left out: a study keeps what its page shows
-EXCLUDED = {"coords", "coordinates", "layout", "loss", "accuracy", "permuted_low", "permuted_high", "replicates"}
+DIGITS = 3  # significant digits: more would be noise
+# A study keeps what its page shows: of arrays with more numbers only those with these names.
+MOST_NUMBERS = 60
+KEPT = {"values", "mean", "bound", "dsmi", "score", "accuracy_change", "spearman", "spearman_q", "silhouette", "table"}
 
 
 def kept(study: str, name: str, entry: dict[str, Any]) -> None:
@@ -40,11 +41,22 @@ def read(study: str) -> dict[str, Any]:
 
 
 def summary_of(result: Result) -> dict[str, Any]:
-    """The fields of ``result`` without large arrays, and its line."""
-    fields = {name: value for name, value in vars(result).items() if name not in EXCLUDED}
-    small = {name: value for name, value in fields.items() if np.size(value) <= MOST_NUMBERS}
-    plain = {name: value for name, value in result.to_dict().items() if name in small}
-    return {"line": repr(result), **plain}
+    """The line of ``result`` and the fields that a study keeps."""
+    return {"line": repr(result), **pruned(result.to_dict())}
+
+
+def pruned(value: Any) -> Any:
+    """``value`` without large arrays whose names are not in `KEPT`."""
+    if not isinstance(value, dict):
+        return value
+    return {name: pruned(item) for name, item in value.items() if name in KEPT or n_numbers(item) <= MOST_NUMBERS}
+
+
+def n_numbers(value: Any) -> int:
+    """How many entries an array or nested lists have. A dict counts as one, because `pruned` looks into it."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return sum(map(n_numbers, value))
+    return 1
 
 
 def _conditions() -> dict[str, Any]:

@@ -71,3 +71,9 @@ def test_an_entry_keeps_its_other_measures(tmp_path, monkeypatch):
     assert entries["b-0"]["second"] == 2.5 and {"machine", "commit", "date", "threads"} <= set(
         entries["b-0"]["conditions"]
     )
+
+
+def test_large_arrays_are_kept_by_name_only():
+    large = [[0.5] * 51] * 8
+    pruned = keep.pruned({"score": large, "low": large, "inner": {"p": large, "mean": large, "few": [1, 2]}, "n": 3})
+    assert pruned == {"score": large, "inner": {"mean": large, "few": [1, 2]}, "n": 3}
