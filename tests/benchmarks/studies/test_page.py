@@ -55,7 +55,7 @@ def test_the_strongest_correlation_is_named_with_its_lag():
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(np.float64(1 / 3), 0.3333), (float("nan"), None), (np.arange(2), [0, 1]), ({1: (True, "a")}, {"1": [True, "a"]})],
+    [(np.float64(1 / 3), 0.333), (float("nan"), None), (np.arange(2), [0, 1]), ({1: (True, "a")}, {"1": [True, "a"]})],
 )
 def test_rounding(value, expected):
     assert keep.rounded(value) == expected
