@@ -63,7 +63,7 @@ def _suite(*arguments: Any) -> Maker:
     return make
 
 
-def side_by_side(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int) -> Maker:
+def _side_by_side(n_epochs: int, n_timesteps: int, n_units: int, n_samples: int) -> Maker:
     """Runs of the bifurcation suite side by side, six units each, with more noise."""
 
     def make(folder: Path | None = None) -> Trace:
@@ -137,7 +137,7 @@ def _small_suite(storage: str) -> Case:
 
 def _sized(name: str, what: str, *shape: int, **options: Any) -> Case:
     what = f"{what}: units of the bifurcation suite with more noise"
-    return Case(f"{name}-{'x'.join(map(str, shape))}", what, side_by_side(*shape), **options)
+    return Case(f"{name}-{'x'.join(map(str, shape))}", what, _side_by_side(*shape), **options)
 
 
 # ---------------------------------------------------------------- series
@@ -152,7 +152,7 @@ def _scale(
     what = f"{n_epochs * n_timesteps * n_units:,} nodes: units of the bifurcation suite with more noise"
     options = {} if n_landmark is None else {"n_landmark": n_landmark}
     name = f"{before}{axis}-{sizes}" + ("" if n_landmark is None else f"-{n_landmark}")
-    return Case(name, what, side_by_side(*shape), options, axis=axis, estimate=estimate)
+    return Case(name, what, _side_by_side(*shape), options, axis=axis, estimate=estimate)
 
 
 # One size doubles, the others stay. Slices double up to those of HAR, the last case of the CPU, and on to 3.9 million
