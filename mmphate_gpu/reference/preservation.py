@@ -11,7 +11,7 @@ from .points import _constant, _scored, _stacked
 
 @np.errstate(under="ignore")
 def neighborhood_preservation(
-    trace: np.ndarray, embedding: np.ndarray, k: int, *, mask: np.ndarray | None = None
+    trace: np.ndarray, embedding: np.ndarray, k: int, *, normalize: bool = True, mask: np.ndarray | None = None
 ) -> tuple[float, float]:
     """(intra, inter): share of the k nearest neighbors in sample space that are also the k nearest in the embedding.
 
@@ -20,9 +20,10 @@ def neighborhood_preservation(
 
     A distance of masked points is over the samples that both have, scaled to all. The neighbors of a node are among the
     nodes that share a sample with it and have a place (a row of NaN is none), and k is at most their number. A node
-    without such nodes does not count.
+    without such nodes does not count. Without ``normalize`` the samples are not z-scored.
     """
-    points = _z_scored(*_stacked(trace, mask))  # (S, M, P)
+    stacked = _stacked(trace, mask)
+    points = _z_scored(*stacked) if normalize else np.where(stacked[1], stacked[0], np.nan)  # (S, M, P)
     n_slices, n_units, _ = points.shape
     places = np.asarray(embedding, dtype=np.float64).reshape(n_slices, n_units, -1)
     intra = _shares(points, places, k)

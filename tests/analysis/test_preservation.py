@@ -120,6 +120,13 @@ def test_bad_values_of_an_embedding_are_refused():
         neighborhood_preservation(walk(), embedding.astype(complex), 2)
 
 
+def test_the_raw_form_is_that_of_the_reference():
+    trace, embedding = walk() * np.linspace(1, 30, 6), np.random.default_rng(2).normal(size=(150, 2))
+    raw = neighborhood_preservation(trace, embedding, 4, normalize=False)
+    assert raw == pytest.approx(reference.neighborhood_preservation(trace, embedding, 4, normalize=False), abs=1e-12)
+    assert raw != neighborhood_preservation(trace, embedding, 4)
+
+
 def test_trace_and_embedding_are_not_changed():
     trace, embedding = crowded()
     before = trace.copy(), embedding.copy()

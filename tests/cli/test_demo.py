@@ -9,7 +9,8 @@ import pytest
 import mmphate_gpu as mp
 from mmphate_gpu.cli import main, result_folder
 
-LONG = {"null_models.png", "subsampling.png", "baselines.png"}  # pictures of analyses that have to be asked for
+# Pictures of analyses that have to be asked for.
+LONG = {"null_models.png", "subsampling.png", "baselines.png", "cka_epochs.png", "cka_timesteps.png"}
 METRICS = {"train_accuracy", "test_accuracy", "train_loss", "test_loss"}
 
 

@@ -160,6 +160,7 @@ def test_smacof_goes_to_the_same_stress():
     assert theirs <= 1.001 * ours + 1e-9 < scaling.judge(Result(scaling.start))["stress"]
 
 
+@pytest.mark.filterwarnings("ignore::mmphate_gpu.PictureWarning")  # the graph has two islands
 def test_a_picture_of_our_graph_is_that_of_the_trace(graph):
     from benchmarks.peers import ours
 
