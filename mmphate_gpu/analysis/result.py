@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-class Result:
+class Result(ABC):
     """The base of the frozen dataclasses that analyses return.
 
     A subclass defines `_columns` (the table) and `_summary` (what its line says).
@@ -36,12 +37,13 @@ class Result:
         """All fields as dicts, lists, numbers and texts. NaN and infinities stay, and dates become ISO text."""
         return _fields(self)
 
+    @abstractmethod
     def _columns(self) -> dict[str, np.ndarray]:
         """Columns of equal length, by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _summary(self) -> str:
-        raise NotImplementedError
+        """What the line says between the brackets."""
 
 
 def long_columns(axes: Mapping[str, np.ndarray], **values: np.ndarray) -> dict[str, np.ndarray]:
