@@ -51,6 +51,9 @@ class Answer(Result):
     def to_dict(self):
         return self.values
 
+    def _columns(self):
+        return {name: np.array([value]) for name, value in self.values.items()}
+
     def _summary(self):
         return ", ".join(self.values)
 
