@@ -15,6 +15,7 @@ from ..ops.chunks import row_chunks
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from ..trace import Trace, as_trace
+from ..trace.scale import power_of_two
 from .label_neighbors import neighbor_information, without_ties
 from .linear_probe import LinearProbe, linear_probe
 from .progress import progress
@@ -74,15 +75,14 @@ class LabelInformation(Result):
         return long_columns(axes, **{name: getattr(self, name) for name in names})
 
     def _summary(self) -> str:
+        if np.isnan(self.mean).all():
+            return "every slice has too few samples"
         unit = f"a unit {np.nanmean(self.mean):.2f} bits, permuted {np.nanmean(self.permuted_mean):.2f}"
         if np.isnan(self.bound).all():
             return f"every slice has too few samples for the probe; {unit}"
         at = np.unravel_index(np.nanargmax(self.bound), self.bound.shape)
         where = f"at epoch {self.epoch[at[0]]}, time step {self.timestep[at[1]]}"
-        return (
-            f"whole state at least {self.bound[at]:.2f} of {self.label_entropy:.2f} bits {where}; "
-            f"a unit {np.nanmean(self.mean):.2f} bits, permuted {np.nanmean(self.permuted_mean):.2f}"
-        )
+        return f"whole state at least {self.bound[at]:.2f} of {self.label_entropy:.2f} bits {where}; {unit}"
 
 
 @isolated()
@@ -264,6 +264,7 @@ def spectral_information(states: torch.Tensor, labelings: torch.Tensor, t: int) 
     ``states`` is (B, P, M) and ``labelings`` is (B', P), with the same class sizes in each; the result is (B', B).
     """
     n_labelings, n_samples = labelings.shape
+    states = states * power_of_two(states.abs().amax((1, 2), keepdim=True))  # no entropy depends on the scale
     widths = median_distance(states)
     total = diffusion_spectral_entropy(states, t, bandwidth=widths).repeat(n_labelings, 1)
     for number in range(int(labelings.max()) + 1):

@@ -7,6 +7,7 @@ import math
 import torch
 
 from ..ops.chunks import row_chunks
+from ..trace.scale import power_of_two
 
 # Noise that breaks ties, in deviations. scikit-learn uses the same.
 _NOISE = 1e-10
@@ -16,6 +17,7 @@ _CHUNK_VALUES = 2**20
 
 def without_ties(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:  # (B, P) -> (B, P)
     """Each row divided by its deviation, plus noise of 1e-10 times its size; constant rows become NaN."""
+    values = values * power_of_two(values.abs().amax(1, keepdim=True))  # squares of values like 1e-200 would vanish
     deviation = values.std(1, correction=0, keepdim=True)
     constant = (values == values[:, :1]).all(1, keepdim=True)
     scaled = torch.where(constant, torch.nan, values / deviation)

@@ -24,6 +24,8 @@ from .seeds import drawn_seed
 
 # Entries of the features of the fits that are solved together: 4 MiB, which a cache holds.
 _CHUNK_ENTRIES = 2**19
+# Equal scores are sums in different orders, and differ by rounding. Scores that differ by less are equal.
+_TIE = 1e-12
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -253,6 +255,6 @@ def _pooled_p(scores: _Scores) -> torch.Tensor:  # (S,)
     for n in scores.n_samples[~scores.n_samples.isnan()].unique():
         alike = scores.n_samples == n
         pool = scores.permuted[:, alike].flatten().sort().values
-        below = torch.searchsorted(pool, scores.score[alike])
+        below = torch.searchsorted(pool, scores.score[alike] - _TIE)
         p[alike] = (1 + len(pool) - below).double() / (1 + len(pool))
     return p

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..trace.scale import power_of_two
+
 # Squares of coordinates below this share of the largest are rounding errors of the eigenvalues.
 _NO_SQUARE = 1e-13
 
@@ -77,6 +79,7 @@ def scaled_features(states: torch.Tensor, folds: Folds, penalty: float, curvatur
 
 def _standardized(states: torch.Tensor, folds: Folds) -> torch.Tensor:  # (B, P, M) -> (B, folds, P, M)
     """(x - mean) / deviation by the training samples of each fold, with ddof 0; 0 for constant units."""
+    states = states * power_of_two(states.abs().amax(1, keepdim=True))  # squares of states like 1e-200 would vanish
     sizes = folds.weights.sum(1)[:, None, None]
     share = torch.zeros(folds.n_folds, states.shape[1], dtype=states.dtype, device=states.device)
     share.scatter_add_(1, folds.rows, folds.weights)  # (folds, P): 1 in training

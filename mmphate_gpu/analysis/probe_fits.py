@@ -101,7 +101,7 @@ class RealFits:
         """A percentile bootstrap over the samples. Resamplings of equal labels have no R^2 and do not count."""
         n = len(labels)
         draws = torch.randint(n, (_RESAMPLINGS, n), generator=self.generator, device="cpu").to(labels.device)
-        times = torch.nn.functional.one_hot(draws, n).sum(1).double()  # (resamplings, P)
+        times = labels.new_zeros(_RESAMPLINGS, n).scatter_add_(1, draws, labels.new_ones(draws.shape))
         scores = 1 - evaluation.errors @ times.T / _squares(labels[draws])
         low, high = scores.nanquantile(labels.new_tensor([0.025, 0.975]), 1)
         return low, high

@@ -118,6 +118,13 @@ def test_a_slice_with_too_few_samples_is_nan():
     assert "whole state at least" in repr(result) and "of 2.00 bits at epoch" in repr(result)
 
 
+def test_a_trace_whose_slices_all_have_too_few_samples_can_be_read():
+    mask = np.zeros((2, 2, 3, 6), dtype=bool)
+    mask[..., 0] = True
+    result = label_information(as_trace(np.ones(mask.shape), mask=mask, label=np.arange(6) % 2), random_state=0)
+    assert result.n_skipped == 4 and repr(result) == "LabelInformation(every slice has too few samples)"
+
+
 def test_samples_that_are_enough_for_units_but_not_for_the_probe():
     """Four samples in each slice, and five folds."""
     rng = np.random.default_rng(0)
@@ -137,6 +144,17 @@ def test_dead_units_and_dead_slices_have_none():
     result = label_information(states, trace.label, permutations=2, random_state=0)
     assert (result.per_unit[:, 0] == 0).all() and (result.per_unit[:, :, 3] == 0).all()
     assert (np.abs(result.dsmi[:, 0]) < 1e-9).all() and (np.abs(result.bound[:, 0]) < 0.01).all()
+
+
+@pytest.mark.parametrize("factor", [2.0**-600, 2.0**450])
+def test_squares_of_states_may_leave_the_range_of_float64(factor):
+    """A factor that is a power of two changes no bit."""
+    trace = one_hot_states(noise=1)
+    plain, scaled = (
+        label_information(states, trace.label, permutations=2, random_state=0)
+        for states in (trace.data, trace.data * factor)
+    )
+    assert plain.to_dict() == scaled.to_dict()
 
 
 def test_float32_and_a_file_on_disk(tmp_path):

@@ -105,6 +105,15 @@ def test_chance_is_that_of_as_many_samples():
     assert (p[:, 0] <= 0.05).sum() <= 3
 
 
+def test_equal_scores_are_ties():
+    """They are multiples of 1 / 20, which are rounded in the order of their sum."""
+    rng = np.random.default_rng(0)
+    probe = linear_probe(rng.normal(size=(10, 4, 5, 20)), np.arange(20) % 2, random_state=0)
+    score, chance = (np.round(values * 20) for values in (probe.score, probe.permuted_score))
+    expected = (1 + (chance.ravel() >= score[..., None]).sum(-1)) / 41
+    np.testing.assert_allclose(probe.p, expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("hidden", [list(range(0, 80, 4))[1:], list(range(4, 80))])
 def test_a_slice_with_too_few_samples_is_nan(hidden):
     """A class with one sample, or fewer samples than folds."""
@@ -122,6 +131,14 @@ def test_scale_shift_and_constant_units_do_not_matter():
     dead = np.broadcast_to(np.float64(0.1), data[:, :, :1].shape)
     changed = np.concatenate([data * np.array([1, 1e-6, 1e6, 3])[:, None] + 7, dead], axis=2)
     same(linear_probe(data, labels, random_state=0), linear_probe(changed, labels, random_state=0), atol=1e-5)
+
+
+def test_squares_of_states_may_leave_the_range_of_float64():
+    """A factor that is a power of two changes no bit."""
+    data = one_hot_states(noise=1).data.numpy()
+    sizes = 2.0 ** np.array([-600, 0, 400, -1])[:, None]
+    labels = np.arange(80) % 4
+    same(linear_probe(data, labels, random_state=0), linear_probe(data * sizes, labels, random_state=0))
 
 
 def test_dead_states_predict_the_frequencies():

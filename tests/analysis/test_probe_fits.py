@@ -109,6 +109,17 @@ def test_permutations_stay_within_folds():
     assert bool(((permuted == 0).sum(0) - 50).abs().max() < 5 * (200 * 3 / 16) ** 0.5)
 
 
+def test_the_interval_of_many_samples():
+    """With equal errors of 0.1, R^2 is 1 - 0.1 / variance. The variance of n normal numbers varies by sqrt(2 / n)."""
+    n = 20_000  # a table of resamplings by samples by samples would take more than 1 TB
+    labels = torch.randn(n, generator=seeded(), dtype=torch.float64)
+    none, errors = labels[:1], torch.full((1, n), 0.1, dtype=torch.float64)
+    low, high = RealFits(1.0, seeded()).interval(Evaluation(none, none, errors, 0), labels)
+    assert float(low) < 1 - 0.1 / float(labels.var()) < float(high)
+    # The quantiles of 400 resamplings have relative errors of about 10 %.
+    assert float(high - low) == pytest.approx(2 * 1.96 * 0.1 * (2 / n) ** 0.5, rel=0.3)
+
+
 def test_wilson_by_hand():
     """Half of ten: (0.5 + z^2 / 20 -+ z sqrt(0.025 + z^2 / 400)) / (1 + z^2 / 10) with z = 1.96."""
     low, high = wilson_interval(torch.tensor([0.5], dtype=torch.float64), 10)
