@@ -138,9 +138,10 @@ def _information(information: Any, measure: str | None, epoch: np.ndarray) -> tu
         check_choice("measure", measure, names)
     name = measure or (names[0] if names else "array")
     values = as_curves("information", getattr(information, name) if names else information).mean
+    labels = information.epoch if names else getattr(information, "coords", {}).get("epoch")
     if len(values) != len(epoch):
         raise InputError(f"information has {len(values)} epochs; accepted: {len(epoch)}, as the entropy")
-    if names and not np.array_equal(information.epoch, epoch):
+    if labels is not None and not np.array_equal(labels, epoch):
         raise InputError("information has other epochs than the entropy; accepted: results of one trace")
     return values, name
 

@@ -13,7 +13,7 @@ from ..trace.coordinates import as_coordinate
 from .means import mean_of_finite
 
 MIN_EPOCHS = 3
-_LARGEST = 1e150
+LARGEST = 1e150  # the squares of larger numbers overflow
 _DAY = np.timedelta64(1, "D")
 
 
@@ -71,7 +71,8 @@ def with_replicates(curves: Curves, replicates: Any) -> Curves:
             f"replicates has shape {values.shape}; accepted: (R, {len(curves.epoch)}), a row for each curve"
         )
     replicated = Curves(values, curves.epoch, None, "replicate")
-    if not np.allclose(replicated.mean, curves.mean, rtol=1e-4, atol=1e-6, equal_nan=True):
+    size = np.abs(np.nan_to_num(values)).max(initial=0)
+    if not np.allclose(replicated.mean, curves.mean, rtol=1e-4, atol=1e-6 * size, equal_nan=True):
         raise InputError("replicates has another mean than curve; accepted: the curves whose mean is curve")
     return replicated
 
@@ -111,8 +112,8 @@ def _real(name: str, values: Any) -> np.ndarray:
     if np.isinf(array).any():
         raise InputError(f"{name} holds an infinity; accepted: real numbers, NaN where an epoch has no value")
     values = array.astype(np.float64)
-    if (np.abs(values) > _LARGEST).any():  # their squares overflow
-        raise InputError(f"{name} holds {np.nanmax(np.abs(values)):g}; accepted: numbers up to {_LARGEST:g} in size")
+    if (np.abs(values) > LARGEST).any():
+        raise InputError(f"{name} holds {np.nanmax(np.abs(values)):g}; accepted: numbers up to {LARGEST:g} in size")
     return values
 
 

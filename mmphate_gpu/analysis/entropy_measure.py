@@ -77,7 +77,8 @@ class Measure:
         values, floored = self._estimate(stack, bandwidth, self.k)(stack.points)
         _warn_of_few(n_points, int(values.isnan().sum()))
         # A half of few members may have fewer neighbors than k.
-        of_half = self._estimate(stack, bandwidth, min(self.k, max(1, half_size(stack.n_members) - 1)))
+        n_half = half_size(stack.n_members) * len(stack.members) // stack.n_members
+        of_half = self._estimate(stack, bandwidth, min(self.k, max(1, n_half - 1)))
         replicates = self._replicates(of_half, stack, values, verbose, callback)
         unit = math.log(self.base)
         return Measured(

@@ -185,7 +185,7 @@ def _metric(metric: Any, trace: Any, n_epochs: int) -> tuple[np.ndarray, str]:
     if isinstance(metric, str):
         if trace is None:
             raise InputError(f"metric={metric!r} is a name without trace; accepted: an (E,) array, or also trace=")
-        if not trace.metrics:
+        if not getattr(trace, "metrics", None):
             raise InputError(f"metric={metric!r} is a name, and the trace has no metrics; accepted: an (E,) array")
         check_choice("metric", metric, trace.metrics)
         metric = trace.metrics[name]

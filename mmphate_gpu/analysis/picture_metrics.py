@@ -134,19 +134,20 @@ class Metrics:
     def __call__(self, trace: Trace, embedding: Embedding, seed: int) -> np.ndarray:  # (n_metrics,)
         picture = Picture(trace, embedding, self.k, seed)
         values: dict[str, float] = {}
+        of_library = {name for name, function in self.functions.items() if function is None}
         for names, measure in _GROUPS.items():
-            if any(name in self.functions for name in names):
+            if of_library.intersection(names):
                 values |= dict(zip(names, measure(picture), strict=True))
-        values |= {name: float(f(trace, embedding)) for name, f in self.functions.items() if f is not None}
+        values |= {name: _number(name, f(trace, embedding)) for name, f in self.functions.items() if f is not None}
         return np.array([values[name] for name in self.functions])
 
 
 def checked_metrics(metrics: Any, k: int) -> Metrics:
     """The metrics of ``metrics``: names in `METRICS`, or a mapping from names to functions of trace and embedding."""
     k = int(check_number("k", k, low=1, integer=True))
-    if isinstance(metrics, Mapping):
+    if isinstance(metrics, Mapping) and metrics:
         return Metrics({str(name): _checked_function(name, function) for name, function in metrics.items()}, k)
-    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+    if isinstance(metrics, str) or not isinstance(metrics, (Sequence, Mapping)):
         accepted = "accepted: a sequence of names, or a mapping from names to functions"
         raise InputTypeError(f"metrics={metrics!r}; {accepted}")
     if not metrics:
@@ -158,3 +159,10 @@ def _checked_function(name: str, function: Any) -> Metric:
     if not callable(function):
         raise InputTypeError(f"metrics[{name!r}] is a {type(function).__name__}; accepted: a function")
     return function
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises the last for several numbers
+        raise InputTypeError(f"metrics[{name!r}] returned a {type(value).__name__}; accepted: a number") from error

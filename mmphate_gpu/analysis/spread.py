@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
+from .curves import LARGEST
 from .result import Result, long_columns
 from .unit_points import positions
 
@@ -98,8 +99,8 @@ def spread(embedding: Any) -> Spread:
 
     Raises
     ------
-    InputTypeError
-        Something other than an `Embedding`.
+    InputError, InputTypeError
+        Something other than an `Embedding`, or coordinates above 1e150.
 
     Notes
     -----
@@ -113,12 +114,20 @@ def spread(embedding: Any) -> Spread:
     >>> spread(Embedding(places, SliceLayout.of_shape(2, 1, 2))).variance.tolist()
     [2.0, 8.0]
     """
-    points = positions(embedding)
+    points = _positions(embedding)
     n_epochs, *_, n_components = points.shape
     clouds = points.reshape(n_epochs, -1, n_components)
     variance = np.array([_total_variance(cloud[~np.isnan(cloud).any(1)]) for cloud in clouds])
     total = float(np.nansum(variance)) if np.isfinite(variance).any() else np.nan
     return Spread(embedding.layout.epoch, variance, total, {"n_components": n_components, "ddof": 1})
+
+
+def _positions(embedding: Any) -> np.ndarray:  # (E, T, M, C)
+    points = positions(embedding)
+    largest = np.abs(np.nan_to_num(points)).max()
+    if largest > LARGEST:
+        raise InputError(f"embedding holds {largest:g}; accepted: coordinates up to {LARGEST:g} in size")
+    return points
 
 
 def _total_variance(places: np.ndarray) -> float:  # (n, C)
@@ -138,7 +147,7 @@ def displacement(embedding: Any, against: Any = None) -> Displacement:
         The picture of M units in E epochs. Distances are in units of its coordinates.
     against : (E,) array, optional
         A metric of the epochs, such as ``trace.metrics["val_loss"]``. Its signed difference from an epoch to the next
-        is correlated with the displacement. Pairs with an epoch whose metric is NaN are left out.
+        is correlated with the displacement. Pairs with an epoch whose metric is not finite are left out.
 
     Returns
     -------
@@ -147,7 +156,8 @@ def displacement(embedding: Any, against: Any = None) -> Displacement:
     Raises
     ------
     InputError, InputTypeError
-        Something other than an `Embedding`, fewer than two epochs, or ``against`` of another length.
+        Something other than an `Embedding`, coordinates above 1e150, fewer than two epochs, or ``against`` of another
+        length.
 
     Notes
     -----
@@ -162,7 +172,7 @@ def displacement(embedding: Any, against: Any = None) -> Displacement:
     >>> displacement(Embedding(places, SliceLayout.of_shape(2, 1, 2))).values.tolist()
     [[2.0, 0.0]]
     """
-    points, layout = positions(embedding), embedding.layout
+    points, layout = _positions(embedding), embedding.layout
     if len(points) < 2:
         raise InputError(f"embedding has {len(points)} epoch; accepted: at least 2")
     values = _means(((points[1:] - points[:-1]) ** 2).mean(-1).swapaxes(1, 2))

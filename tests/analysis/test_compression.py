@@ -125,6 +125,9 @@ def test_bad_input_is_refused():
         compression_kind(ENTROPY, probe(), measure="bound")
     with pytest.raises(InputError, match="information has other epochs than the entropy"):
         compression_kind(phases(ENTROPY, epoch=np.arange(E) + 1), probe())
+    named = SimpleNamespace(values=RISING, dims=("epoch",), coords={"epoch": np.arange(E) + 1})
+    with pytest.raises(InputError, match="information has other epochs than the entropy"):
+        judged(named)
 
 
 def test_the_result_can_be_read():

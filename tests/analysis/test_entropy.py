@@ -126,6 +126,10 @@ def test_a_seed_gives_the_same_intervals_and_no_replicates_none():
 def test_over_nodes_halves_are_of_the_units():
     result = entropy(labeled(), "nodes", "knn", n_bootstrap=10, random_state=0)
     assert result.replicates.shape == (10,) and result.low < result.values < result.high
+    few = Embedding(gaussians(10 * 12 * 4, 2), SliceLayout.of_shape(10, 12, 4))
+    far = entropy(few, "nodes", "knn", k=50, n_bootstrap=10, random_state=0)  # a half has 240 nodes of two units
+    near = entropy(few, "nodes", "knn", k=1, n_bootstrap=10, random_state=0)
+    assert far.high - far.low < 0.7 * (near.high - near.low)  # measured: 0.54; equal if halves took fewer neighbors
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

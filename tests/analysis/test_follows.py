@@ -230,6 +230,8 @@ def test_bad_input_is_refused():
         follows(metric, "accuracy", trace=trace)
     with pytest.raises(InputError, match="metric='loss' is a name, and the trace has no metrics"):
         follows(metric, "loss", trace=as_trace(np.ones((E, 2, 3, 4))))
+    with pytest.raises(InputError, match="metric='loss' is a name, and the trace has no metrics"):
+        follows(metric, "loss", trace=np.ones((E, 2, 3, 4)))
     with pytest.raises(InputTypeError, match="metric has dtype"):
         follows(metric, np.array(["a"] * E))
     for option, value in (("max_lag", -1), ("n_permutations", 0), ("null", "rotations"), ("random_state", -1)):

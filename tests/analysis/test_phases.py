@@ -236,6 +236,8 @@ def test_bad_input_is_refused():
         phases(TENT, replicates=np.ones((3, 4)))
     with pytest.raises(InputError, match="replicates has another mean than curve"):
         phases(TENT, replicates=np.ones((3, E)))
+    with pytest.raises(InputError, match="replicates has another mean than curve"):
+        phases(1e-9 * TENT, replicates=np.zeros((3, E)))
     for setting, value in (("max_phases", 0), ("min_length", 1), ("penalty", -1), ("n_bootstrap", 0), ("level", 1)):
         with pytest.raises(InputError, match=f"{setting}={value}"):
             phases(TENT, **{setting: value})

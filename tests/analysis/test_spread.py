@@ -157,5 +157,7 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="against is"):
         displacement(embedding_of(walk()), against=["a"] * 8)
     for measure in (spread, displacement):
+        with pytest.raises(InputError, match=r"embedding holds \S+e\+200; accepted: coordinates up to 1e\+150"):
+            measure(embedding_of(1e200 * walk()))
         with pytest.raises(InputTypeError, match="embedding is a Tensor|embedding is a ndarray"):
             measure(walk())
