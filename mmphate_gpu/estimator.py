@@ -109,9 +109,9 @@ class MMPHATE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_landmark_ : int
         L, the number of landmarks after empty clusters are dropped.
     report_ : list of dict
-        Seconds, bytes and form of every stage. The stages "affinity", "landmarks", "entropy" and "distances" also say
-        whether the picture can be trusted: ``share_without_interslice_neighbor``, ``islands``,
-        ``share_outside_largest_island``, ``t_at_end`` and ``collapsed``.
+        Seconds, bytes and form of every stage. The stages "reduce", "affinity", "landmarks", "entropy" and
+        "distances" also say whether the picture can be trusted: ``constant``, ``share_without_interslice_neighbor``,
+        ``islands``, ``share_outside_largest_island``, ``t_at_end`` and ``collapsed``.
     result_ : Embedding
         Coordinates with the epoch, time step and unit of every row.
     placement_ : Placement

@@ -70,7 +70,8 @@ def mmphate(trace: Trace, p: Params, stage: Stages) -> Run:
     mds = stage("mds", _mds, distances, **p.of("mds"))
     # 13 Interpolate from the landmarks to all nodes
     coordinates = stage("interpolate", _coordinates, landmarks, mds, affinity.nodes, trace, **p.of("interpolate"))
-    diagnosis = Diagnosis.of(affinity, landmarks, t_at_end=chosen and t >= p.t_max - 2, collapsed=same_potential)
+    signs = {"t_at_end": chosen and t >= p.t_max - 2, "collapsed": same_potential}
+    diagnosis = Diagnosis.of(points, resolution, affinity, landmarks, **signs)
     return Run(points, axes, affinity, landmarks, entropy, t, potential, mds, coordinates, diagnosis)
 
 

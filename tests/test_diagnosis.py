@@ -1,4 +1,4 @@
-"""What a fit says of its picture: islands, nodes without interslice neighbors, a t at the end of its range."""
+"""What a fit says of its picture: equal states, islands, nodes without interslice neighbors, a t at the end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import mmphate_gpu as mp
 from mmphate_gpu import MMPHATE, PictureWarning
 
 SIGNS = {
+    "reduce": ["constant"],
     "affinity": ["share_without_interslice_neighbor"],
     "landmarks": ["islands", "share_outside_largest_island"],
     "entropy": ["t_at_end"],
@@ -51,6 +52,7 @@ def test_two_islands_are_counted_and_named_at_the_line_of_the_caller():
         "landmarks='stratified' may help"
     )
     assert signs(op) == {
+        "constant": False,
         "share_without_interslice_neighbor": 0,
         "islands": 2,
         "share_outside_largest_island": 0.25,
@@ -93,6 +95,19 @@ def test_a_t_at_the_end_of_its_range():
     assert signs(op)["t_at_end"]
     assert not signs(fit(trace, t_max=10))["t_at_end"]
     assert not signs(fit(trace, t_max=4, t=2))["t_at_end"]  # the t of the user is no end of a range
+
+
+@pytest.mark.parametrize("n_samples", [8, 120])  # the second is reduced to 100 components
+def test_states_that_are_all_equal(n_samples):
+    level = np.array([0.1, 0.7, 5, -2])[:, None]  # of each unit
+    dead = np.broadcast_to(level, (30, 4, n_samples)).copy()
+    with pytest.warns(PictureWarning, match="the z-scored states of all nodes are equal, .*; normalize=False may help"):
+        assert signs(fit(dead, normalize=True))["constant"]
+    assert not signs(fit(dead))["constant"]
+    with pytest.warns(PictureWarning, match="mislead: the states of all nodes .*; a trace whose states differ may"):
+        fit(np.full_like(dead, 0.1))
+    dead[7, 2, 3] += 1e-9
+    assert not signs(fit(dead, normalize=True))["constant"]
 
 
 def test_left_out_nodes_of_a_masked_trace_do_not_count():

@@ -197,6 +197,7 @@ def test_transform_refuses_other_units_and_needs_a_fit():
 # ---------------------------------------------------------------- corner cases
 
 
+@pytest.mark.filterwarnings("ignore:this picture may mislead")
 def test_components_that_duplicates_leave_without_landmarks_are_zero():
     flat = MMPHATE(n_landmark=20, random_state=0, device="cpu").fit_transform(np.zeros((30, 1, 5)))
     assert flat.shape == (30, 2) and np.isfinite(flat).all()
@@ -211,6 +212,7 @@ def test_a_callback_must_be_callable():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:this picture may mislead")
 @pytest.mark.parametrize(
     ("scenario", "landmarks", "least"),
     [
