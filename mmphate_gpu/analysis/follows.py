@@ -225,6 +225,8 @@ class _Test:
             result[name] = np.stack([pairs[0] for pairs in self._at_lags(rows, metric[None], form)], axis=1)
             chances = self._chances(tested, draws, form, widening)
             result[f"tested_{name}"], result[f"{name}_p"], result[f"{name}_q"] = chances
+        # The ranks of numbers that differ by rounding only say nothing.
+        result["spearman"][np.isnan(result["pearson"])] = np.nan
         return result
 
     def least_p(self, n_epochs: int) -> float:

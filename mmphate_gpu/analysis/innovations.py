@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-# Innovations below this share of the deviation of the curve are rounding.
-_ROUNDING = 1e-9
+# Innovations below the first share of the deviation of the curve, or the second of its largest value, are rounding.
+_ROUNDING = 1e-9, 1e-14
 
 
 def innovations(curves: np.ndarray) -> np.ndarray:  # (B, E) -> (B, E)
@@ -22,7 +22,8 @@ def innovations(curves: np.ndarray) -> np.ndarray:  # (B, E) -> (B, E)
     for i in np.unique(order):
         rows = order == i
         result[rows, i:] = _residuals(curves[rows], i, skip=i)
-    noise = np.nanstd(result, axis=1, keepdims=True) <= _ROUNDING * _size(curves)
+    least = np.maximum(_ROUNDING[0] * curves.std(1), _ROUNDING[1] * np.abs(curves).max(1))
+    noise = np.nanstd(result, axis=1, keepdims=True) <= least[:, None]
     return np.where(noise, 0, result)
 
 
@@ -55,9 +56,3 @@ def _residuals(curves: np.ndarray, order: int, *, skip: int) -> np.ndarray:  # (
 def _aic(residuals: np.ndarray, order: int) -> np.ndarray:  # (B,)
     tiny = np.finfo(np.float64).tiny
     return residuals.shape[1] * np.log(np.square(residuals).mean(1) + tiny) + 2.0 * order
-
-
-def _size(curves: np.ndarray) -> np.ndarray:  # (B, 1)
-    """The deviation of each row, at least that which rounding gives to values of its size."""
-    eps = np.finfo(np.float64).eps
-    return np.maximum(curves.std(1, keepdims=True), 1e6 * eps * np.abs(curves).max(1, keepdims=True))

@@ -153,7 +153,7 @@ def label_information(
     -----
     Per permutation O(S M P (k + log P)) time for the units. DSMI takes O(S P^3) time, and O(S n^3) for every class of n
     samples and every permutation: leave it out with thousands of samples. The memory beside the trace is about
-    200 MiB. Deterministic with a seed.
+    200 MiB, or that of the probe. Deterministic with a seed.
 
     Examples
     --------

@@ -88,6 +88,9 @@ def _real_numbers(values: np.ndarray, device: torch.device) -> SampleLabels:
     numbers = values.astype(np.float64)
     if (numbers == numbers[0]).all():
         raise InputError(f"labels is {numbers[0]:g} for every sample; accepted: at least two different numbers")
+    largest = np.abs(numbers).max()
+    if not 1e-100 <= largest <= 1e150:  # squares would vanish or overflow
+        raise InputError(f"labels holds numbers up to {largest:g} in size; accepted: 1e-100 to 1e+150")
     return SampleLabels(torch.as_tensor(numbers, device=device), None)
 
 

@@ -113,7 +113,8 @@ def test_innovations_of_a_second_order_process():
 
 def test_what_follows_from_the_past_has_no_innovations():
     time = np.arange(E)
-    rows = np.stack([np.full(E, 0.1), 2.0 * time, np.exp(-time / 9), np.sin(time / 3), 1e9 + 0 * time])
+    rounded = 0.1 + 1e-17 * np.random.default_rng(8).normal(size=E)
+    rows = np.stack([np.full(E, 0.1), 2.0 * time, np.exp(-time / 9), np.sin(time / 3), 1e9 + 0 * time, rounded])
     assert np.nanmax(np.abs(innovations(rows))) == 0
 
 
@@ -172,6 +173,13 @@ def test_a_curve_without_values_or_without_change_has_no_chance():
     for name in (*COEFFICIENTS, *CHANCES):
         assert np.isnan(getattr(result, name)[[1, 4]]).all()
         np.testing.assert_allclose(np.delete(getattr(result, name), [1, 4], axis=0), getattr(rest, name), atol=1e-12)
+
+
+def test_changes_of_a_line_have_no_chance():
+    """They are equal up to rounding."""
+    changes = follows(walks(E), np.linspace(0, 1, E), random_state=0).changes
+    for name in (*COEFFICIENTS, *CHANCES):
+        assert np.isnan(getattr(changes, name)).all()
 
 
 def test_a_curve_that_does_not_vary_says_so():

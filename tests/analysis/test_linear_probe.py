@@ -202,6 +202,8 @@ def test_progress_and_table():
         (np.arange(60) % 2 + 1j, {}, InputTypeError, "labels has dtype complex128"),
         (np.full(60, np.nan), {}, InputError, "labels has NaN"),
         (np.full(60, 0.5), {}, InputError, "labels is 0.5 for every sample"),
+        (np.linspace(0, 1e-110, 60), {}, InputError, r"labels holds numbers up to 1e-110 in size; accepted: 1e-100 to"),
+        (np.linspace(0, 1e160, 60), {"target": "real"}, InputError, r"labels holds numbers up to 1e\+160 in size"),
         (np.array(["a", "b"] * 30), {"target": "real"}, InputTypeError, "accepted with target='real': real numbers"),
         (np.arange(60) % 2, {"target": "text"}, InputError, "target='text' is unknown"),
         (np.arange(60) % 2, {"folds": 61}, InputError, "folds=61 is more than the 60 samples; accepted: 2 to 60"),
