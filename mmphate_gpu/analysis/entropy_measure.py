@@ -15,7 +15,7 @@ from ..stages import Callback
 from .entropy_clouds import REMAINING, Clouds, clouds, half_samples, half_size, root_mean_square_radius
 from .entropy_estimators import histogram_entropy, kde_entropy, knn_entropy, present, sampled_indices
 from .progress import progress
-from .spectral_entropy import diffusion_spectral_entropy, median_distance
+from .spectral_entropy import MOST_T, diffusion_spectral_entropy, median_distance
 
 ESTIMATORS = ("histogram", "kde", "knn", "spectral")
 # An eigenvalue decomposition costs more than the other estimators, and a node cloud is large.
@@ -59,9 +59,10 @@ class Measure:
         check_choice("over", self.over, REMAINING)
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_number("base", self.base, low=1, open_low=True)
-        for name, low in (("bins", 1), ("k", 1), ("t", 1), ("n_bootstrap", 0)):
-            if getattr(self, name) is not None or name != "n_bootstrap":
-                check_number(name, getattr(self, name), low=low, integer=True)
+        for name, high in (("bins", 2**61), ("k", math.inf), ("t", MOST_T)):
+            check_number(name, getattr(self, name), low=1, high=high, integer=True)
+        if self.n_bootstrap is not None:
+            check_number("n_bootstrap", self.n_bootstrap, low=0, integer=True)
         if self.n_bootstrap == 1:
             raise InputError("n_bootstrap=1 gives no spread of replicates; accepted: 0, or an integer >= 2")
         for name in ("scale", "bandwidth"):

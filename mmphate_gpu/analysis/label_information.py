@@ -22,7 +22,7 @@ from .progress import progress
 from .result import Result, long_columns
 from .sample_labels import SampleLabels, SliceGroup, sample_labels, slice_groups
 from .seeds import drawn_seed
-from .spectral_entropy import diffusion_spectral_entropy, median_distance
+from .spectral_entropy import MOST_T, diffusion_spectral_entropy, median_distance
 
 # Values of the point sets whose spectral entropy is computed together: 8 MiB.
 _CHUNK_VALUES = 2**20
@@ -168,7 +168,7 @@ def label_information(
     classes = _checked_labels(trace, labels)
     settings: dict[str, Any] = {
         "k": int(check_number("k", k, low=1, integer=True)),
-        "t": None if t is None else int(check_number("t", t, low=1, integer=True)),
+        "t": None if t is None else int(check_number("t", t, low=1, high=MOST_T, integer=True)),
         "permutations": int(check_number("permutations", permutations, low=1, integer=True)),
     }
     if probe is None:

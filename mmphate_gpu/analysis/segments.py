@@ -19,6 +19,7 @@ def best_edges(x: np.ndarray, y: np.ndarray, max_lines: int, min_length: int) ->
     ends where the points are too few.
     """
     n = len(y)
+    max_lines = min(max_lines, n // min_length)
     best = np.full((max_lines + 1, n + 1), np.inf)
     begin = np.zeros((max_lines + 1, n + 1), dtype=np.int64)  # where the last part begins
     best[0, 0] = 0
@@ -26,7 +27,7 @@ def best_edges(x: np.ndarray, y: np.ndarray, max_lines: int, min_length: int) ->
         starts = slice(0, stop - min_length + 1)
         sums = best[:-1, starts] + squares_to_the_end(x[:stop], y[:stop])[starts]
         begin[1:, stop], best[1:, stop] = sums.argmin(1), sums.min(1)
-    return [_edges(begin, lines, n) for lines in range(1, max_lines + 1) if np.isfinite(best[lines, n])]
+    return [_edges(begin, lines, n) for lines in range(1, max_lines + 1)]
 
 
 def _edges(begin: np.ndarray, lines: int, n: int) -> np.ndarray:

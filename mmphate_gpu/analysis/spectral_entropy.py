@@ -11,6 +11,8 @@ from ..runtime.isolation import isolated
 
 # Entries of a float64 matrix per chunk: 32 MiB, so that the few temporaries of a chunk stay below 200 MiB.
 _CHUNK_ENTRIES = 2**22
+# The leading eigenvalue 1 is rounded, and vanishes in much larger powers.
+MOST_T = 10**9
 
 
 @isolated()
@@ -57,7 +59,10 @@ def diffusion_spectral_entropy(
     tensor([2.], dtype=torch.float64)
     """
     points = _checked(points)
-    t, base = int(check_number("t", t, low=1, integer=True)), check_number("base", base, low=1, open_low=True)
+    t, base = (
+        int(check_number("t", t, low=1, high=MOST_T, integer=True)),
+        check_number("base", base, low=1, open_low=True),
+    )
     widths = median_distance(points) if bandwidth is None else _widths(bandwidth, points)
     parts = [
         _entropy(_diffusion_eigenvalues(points[sets], widths[sets]) ** t)

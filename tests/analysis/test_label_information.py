@@ -187,6 +187,7 @@ def test_progress_and_table():
         (np.linspace(0, 1, 60), {}, InputError, "labels has numbers with a fraction; accepted: classes"),
         (np.arange(60) % 2, {"k": 0}, InputError, "k=0 is out of range"),
         (np.arange(60) % 2, {"t": 0}, InputError, "t=0 is out of range"),
+        (np.arange(60) % 2, {"t": 10**30}, InputError, r"t=1\d+ is out of range"),
         (np.arange(60) % 2, {"permutations": 0}, InputError, "permutations=0 is out of range"),
         (np.arange(60) % 2, {"probe": 0.5}, InputTypeError, "probe is a float; accepted: what linear_probe returns"),
     ],

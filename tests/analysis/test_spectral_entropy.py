@@ -90,6 +90,12 @@ def test_few_points():
     assert diffusion_spectral_entropy(stack(1, 9, 2).float()).dtype == torch.float64
 
 
+def test_the_largest_t_leaves_the_leading_eigenvalue():
+    assert diffusion_spectral_entropy(stack(3, 20, 2), spectral_entropy.MOST_T).tolist() == pytest.approx(
+        [0] * 3, abs=1e-9
+    )
+
+
 def test_the_median_distance_is_that_of_all_pairs():
     points = stack(3, 10, 2)
     points[1, 7:] = torch.nan
@@ -108,6 +114,7 @@ def test_the_base_is_that_of_the_logarithm():
     ("options", "error", "message"),
     [
         ({"t": 0}, InputError, "t=0 is out of range"),
+        ({"t": 10**30}, InputError, r"t=1\d+ is out of range"),
         ({"t": 1.5}, InputTypeError, "t=1.5 must be an integer"),
         ({"base": 1}, InputError, "base=1 is out of range"),
         ({"bandwidth": -1.0}, InputError, "bandwidth has a negative or infinite entry"),

@@ -110,9 +110,9 @@ def test_npz_with_labels_and_mask(here):
 
 
 def test_a_recording(here):
-    from torch import nn, zeros
+    from torch import nn, rand
 
-    with mp.Recorder(nn.GRU(2, 3), "", probe=zeros(5, 4, 2), path=here / "recording") as recorder:
+    with mp.Recorder(nn.GRU(2, 3), "", probe=rand(5, 4, 2), path=here / "recording") as recorder:
         for epoch in range(6):
             recorder.snapshot(epoch)
     assert main(["embed", "recording", "--out", "out", "--no-plots"]) == 0
