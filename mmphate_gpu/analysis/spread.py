@@ -213,4 +213,4 @@ def _correlations(curve: np.ndarray, change: np.ndarray) -> tuple[float, float]:
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:  # (n,), (n,)
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return np.nan
-    return float(np.corrcoef(x, y)[0, 1])
+    return float(np.corrcoef(x / np.ptp(x), y / np.ptp(y))[0, 1])  # squares of the numbers may overflow or vanish

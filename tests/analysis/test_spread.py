@@ -115,6 +115,14 @@ def test_displacement_against_a_metric():
     assert "Spearman" in repr(result)
 
 
+@pytest.mark.parametrize("size", [1e-150, 1e149])
+def test_correlations_do_not_depend_on_the_size(size):
+    places, loss = walk(), np.random.default_rng(2).normal(size=8)
+    plain = displacement(embedding_of(places), against=loss)
+    sized = displacement(embedding_of(size * places), against=size * loss)
+    assert sized.pearson == pytest.approx(plain.pearson, rel=1e-9) and sized.mean_spearman == plain.mean_spearman
+
+
 def test_a_planted_relation_is_seen():
     """Units that move by the square root of the change of the loss."""
     loss = np.array([1.0, 1.5, 1.6, 2.6, 2.8, 3.6])
