@@ -59,10 +59,8 @@ def diffusion_spectral_entropy(
     tensor([2.], dtype=torch.float64)
     """
     points = _checked(points)
-    t, base = (
-        int(check_number("t", t, low=1, high=MOST_T, integer=True)),
-        check_number("base", base, low=1, open_low=True),
-    )
+    t = int(check_number("t", t, low=1, high=MOST_T, integer=True))
+    base = check_number("base", base, low=1, open_low=True)
     widths = median_distance(points) if bandwidth is None else _widths(bandwidth, points)
     parts = [
         _entropy(_diffusion_eigenvalues(points[sets], widths[sets]) ** t)
