@@ -57,10 +57,11 @@ def supported_edges(x: np.ndarray, y: np.ndarray, *, max_lines: int, min_length:
     The criterion is BIC with residuals that are autoregressive of order 1,
     ``n log(innovation variance) - log(1 - rho^2) + penalty (3 k + 1) log n``: 2 parameters a line, k - 1 breaks, the
     variance and rho. Its minimum over up to twice as many lines sets rho. If too few lines are allowed for the curve,
-    their residuals would give a large rho, which explains the curve without any break.
+    their residuals would give a large rho, which explains the curve without any break. A number whose parameters are as
+    many as the points fits any curve, and does not count.
     """
     least = _ROUNDING * np.square(y - y.mean()).sum() + len(y) * rounding(y) ** 2
-    options = best_edges(x, y, 2 * max_lines, min_length)
+    options = best_edges(x, y, min(2 * max_lines, max(1, (len(y) - 2) // 3)), min_length)
     n_parameters = 3 * np.arange(1, len(options) + 1)[:, None] + 1
     misfits = np.array([misfit_by_autocorrelation(y - lines(x, y, edges), least) for edges in options])
     criterion = misfits + penalty * n_parameters * float(np.log(len(y)))
