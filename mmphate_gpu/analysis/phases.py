@@ -83,17 +83,18 @@ def phases(
 
     Residuals of training curves are autocorrelated, and BIC without rho then makes a phase of every fluctuation. With
     rho and the default penalty, a straight line of 51 epochs in autocorrelated noise was cut in at most 6 of 100 cases
-    (docs/decisions.md). One of 12 epochs was in 7, and with an autocorrelation of 0.9 in 26. A penalty of 1 is BIC itself, and cuts more often. Phases that change the curve by less than
-    its noise are missed. rho is that of the best number of lines up to ``2 max_phases``, so that a curve with too many
-    phases does not pass for autocorrelated noise.
+    (docs/decisions.md). One of 12 epochs was cut in 7 of 100 with white noise, and in 26 with an autocorrelation of
+    0.9. A penalty of 1 is BIC itself, and cuts more often. Phases that change the curve by less than its noise are
+    missed. rho is that of the best number of lines up to ``2 max_phases``, so that a curve with too many phases does
+    not pass for autocorrelated noise.
 
     Parameters
     ----------
     curve : (E,) array, (E, T) array, or an object with axes that have names, such as an `Entropy`
         Axes other than the epochs are averaged. Epochs without a value (NaN) are left out.
     max_phases : int
-        The largest number k of phases. E epochs with a value have at most (E - 2) / 3, because their lines would fit any
-        curve otherwise.
+        The largest number k of phases. A curve of E epochs with a value has at most (E - 2) / 3, because more lines
+        would fit any curve, but at least 1.
     epoch : (E,), optional
         Labels in place of those of ``curve``. Numbers and dates are places in time; with other labels, snapshots are
         counted.
