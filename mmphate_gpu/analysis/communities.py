@@ -33,6 +33,8 @@ NULLS = ("units", "normal")
 _MOST_COMMUNITIES = 10
 # Entries of the distances of the null draws that are in memory at a time: 64 MiB an array.
 _NULL_ELEMENTS = 2**23
+# Silhouettes of the same distances that were summed in another order count as equal.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -349,7 +351,7 @@ def _p(width: float, null: np.ndarray) -> float:
     """The p-value of a silhouette. A draw without two communities has no silhouette, and counts as lower."""
     if np.isnan(width) or np.isnan(null).all():
         return np.nan
-    return float((1 + (null >= width).sum()) / (1 + len(null)))
+    return float((1 + (null >= width - _ROUNDING).sum()) / (1 + len(null)))
 
 
 def _seed_stability(

@@ -60,7 +60,7 @@ class Picture:
     def distances(self) -> NodeDistances:
         sets = self.sets
         nodes = np.random.default_rng(self.seed).permutation(placed_nodes(sets))[None, :_N_NODES]
-        return node_distances(sets, nodes)
+        return node_distances(sets, nodes)[0]
 
 
 def _preservation(picture: Picture) -> tuple[float, ...]:
