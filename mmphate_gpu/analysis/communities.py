@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..embedding import Embedding
-from ..errors import InputError, check_choice, check_number
+from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..ops.chunks import row_chunks
 from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
@@ -226,7 +226,10 @@ def _groups(groups: Any, n_units: int) -> np.ndarray:  # (M,) int64
     values = to_numpy("groups", groups)
     if values.shape != (n_units,):
         raise InputError(f"groups has shape {values.shape}; accepted: ({n_units},), a group for each unit")
-    return np.unique(values, return_inverse=True)[1]
+    try:
+        return np.unique(values, return_inverse=True)[1]
+    except TypeError as error:
+        raise InputTypeError(f"groups cannot be ordered ({error}); accepted: numbers, or text") from error
 
 
 def _paths(points: UnitPoints, epoch: Any) -> tuple[np.ndarray | None, list[Members]]:

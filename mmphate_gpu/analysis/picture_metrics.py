@@ -144,13 +144,13 @@ class Metrics:
 def checked_metrics(metrics: Any, k: int) -> Metrics:
     """The metrics of ``metrics``: names in `METRICS`, or a mapping from names to functions of trace and embedding."""
     k = int(check_number("k", k, low=1, integer=True))
-    if isinstance(metrics, Mapping):
-        return Metrics({str(name): _checked_function(name, function) for name, function in metrics.items()}, k)
-    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+    if isinstance(metrics, str) or not isinstance(metrics, (Mapping, Sequence)):
         accepted = "accepted: a sequence of names, or a mapping from names to functions"
         raise InputTypeError(f"metrics={metrics!r}; {accepted}")
     if not metrics:
         raise InputError(f"metrics is empty; accepted: names in {', '.join(METRICS)}")
+    if isinstance(metrics, Mapping):
+        return Metrics({str(name): _checked_function(name, function) for name, function in metrics.items()}, k)
     return Metrics({check_choice("metrics", name, METRICS): None for name in metrics}, k)
 
 

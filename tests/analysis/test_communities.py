@@ -326,6 +326,7 @@ def test_tables_have_a_row_for_each_unit():
         ({"n_seeds": 0}, "n_seeds=0 is out of range"),
         ({"n_null": -1}, "n_null=-1 is out of range"),
         ({"groups": [0, 1]}, r"groups has shape \(2,\); accepted: \(15,\)"),
+        ({"groups": [None] + ["a"] * 14}, "groups cannot be ordered .*; accepted: numbers, or text"),
         ({"random_state": -1}, "random_state=-1"),
     ],
 )

@@ -195,6 +195,7 @@ def test_nulls_that_a_trace_cannot_have_are_left_out_of_the_default():
         ("units", {"repeats": 0}, InputError, "repeats=0 is out of range"),
         ("units", {"k": 0}, InputError, "k=0 is out of range"),
         ("units", {"metrics": ()}, InputError, "metrics is empty"),
+        ("units", {"metrics": {}}, InputError, "metrics is empty"),
         ("units", {"metrics": "inter"}, InputTypeError, "metrics='inter'; accepted: a sequence of names"),
         ("units", {"metrics": ("outer",)}, InputError, "metrics='outer' is unknown; accepted: 'intra'"),
         ("units", {"metrics": {"a": 3}}, InputTypeError, r"metrics\['a'\] is a int; accepted: a function"),
