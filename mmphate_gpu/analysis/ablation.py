@@ -44,7 +44,8 @@ class _Ablation(Result):
         return long_columns(axes, **{name: getattr(self, name) for name in names})
 
     def _summary(self) -> str:
-        number, place = np.unravel_index(np.argmax(self.loss_change), self.loss_change.shape)
+        changes = np.where(np.isnan(self.loss_change), -np.inf, self.loss_change)  # NaN: the training has diverged
+        number, place = np.unravel_index(np.argmax(changes), changes.shape)
         label = getattr(self, self._axis)
         return (
             f"epochs: {len(self.epoch)}, {self._axis}s: {len(label)}; replaced by: {self.replacement}; largest change "
@@ -148,10 +149,10 @@ def ablate_timesteps(
         Weights of E epochs, by default those that the model has, as epoch 0. A sequence has the epochs 0, 1, 2, ...
     loss : function of (outputs, labels), optional
         Returns the mean loss, or a loss for each sample. By default cross-entropy in nats for classes, and the mean
-        squared error for real targets.
+        squared error for real targets. For classes the outputs are logits (P, classes).
     output : function, optional
         Makes logits (P, classes), or predictions (P,), of what the model returns. By default they are the first tensor.
-        A single logit is that of class 1 of two classes.
+        A single logit is that of class 1 of two classes; the logit of class 0 is then 0.
     repeats : int
         Number of random orders, over which "shuffle" is averaged. They are the same for all epochs and time steps.
     random_state : int, optional

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..embedding import Embedding
-from ..errors import InputError, check_choice, check_number
+from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..ops.chunks import row_chunks
 from ..runtime.arrays import to_numpy
 from ..runtime.isolation import isolated
@@ -33,6 +33,8 @@ NULLS = ("units", "normal")
 _MOST_COMMUNITIES = 10
 # Entries of the distances of the null draws that are in memory at a time: 64 MiB an array.
 _NULL_ELEMENTS = 2**23
+# Silhouettes of the same distances that were summed in another order count as equal.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -224,7 +226,10 @@ def _groups(groups: Any, n_units: int) -> np.ndarray:  # (M,) int64
     values = to_numpy("groups", groups)
     if values.shape != (n_units,):
         raise InputError(f"groups has shape {values.shape}; accepted: ({n_units},), a group for each unit")
-    return np.unique(values, return_inverse=True)[1]
+    try:
+        return np.unique(values, return_inverse=True)[1]
+    except TypeError as error:
+        raise InputTypeError(f"groups cannot be ordered ({error}); accepted: numbers, or text") from error
 
 
 def _paths(points: UnitPoints, epoch: Any) -> tuple[np.ndarray | None, list[Members]]:
@@ -349,7 +354,7 @@ def _p(width: float, null: np.ndarray) -> float:
     """The p-value of a silhouette. A draw without two communities has no silhouette, and counts as lower."""
     if np.isnan(width) or np.isnan(null).all():
         return np.nan
-    return float((1 + (null >= width).sum()) / (1 + len(null)))
+    return float((1 + (null >= width - _ROUNDING).sum()) / (1 + len(null)))
 
 
 def _seed_stability(

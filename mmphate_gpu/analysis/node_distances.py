@@ -20,9 +20,17 @@ class NodeDistances(NamedTuple):
     in_picture: np.ndarray  # (B, n, n)
 
 
-def node_distances(sets: NodeSets, nodes: np.ndarray) -> NodeDistances:  # (B, n)
-    """The distances among ``nodes``, set by set. O(N P) time for a pass over the trace, and O(B n^2 P)."""
-    points = node_points(sets.trace, nodes.ravel(), sets.normalize).unflatten(0, nodes.shape)
+def node_distances(sets: NodeSets, *groups: np.ndarray) -> list[NodeDistances]:  # each (B, n)
+    """The distances among the nodes of each group, set by set. All groups have one scale.
+
+    O(N P) time for a pass over the trace, and O(B n^2 P) for a group.
+    """
+    points = node_points(sets.trace, np.concatenate([nodes.ravel() for nodes in groups]), sets.normalize)
+    parts = points.split([nodes.size for nodes in groups])
+    return [_among(sets, nodes, part.unflatten(0, nodes.shape)) for nodes, part in zip(groups, parts, strict=True)]
+
+
+def _among(sets: NodeSets, nodes: np.ndarray, points: torch.Tensor) -> NodeDistances:  # (B, n), (B, n, P)
     places = sets.places.flatten(0, 1)[torch.from_numpy(nodes).to(sets.places.device)]
     in_samples = [distances_by_difference(one_set, one_set, bool(one_set.isnan().any())) for one_set in points]
     in_picture = distances_by_difference(places, places)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..errors import InputError, check_choice, check_number
+from ..errors import InputError, InputTypeError, check_choice, check_number
 from ..runtime.isolation import isolated
 from ..stages import Callback
 from ..trace import Trace, as_trace
@@ -165,7 +165,9 @@ def _in_memory(trace: Trace) -> Trace:
     return trace
 
 
-def _checked_kinds(kinds: Sequence[str], trace: Trace) -> list[str]:
+def _checked_kinds(kinds: Any, trace: Trace) -> list[str]:
+    if not isinstance(kinds, Iterable):
+        raise InputTypeError(f"kinds={kinds!r}; accepted: a sequence of names")
     names = [kinds] if isinstance(kinds, str) else list(kinds)
     faults = {check_choice("kinds", name, NULLS): null_fault(trace, name) for name in names}
     impossible = [name for name, fault in faults.items() if fault is not None]

@@ -32,8 +32,9 @@ class Work:
     seed: int
     max_nodes: int
 
-    def points(self) -> np.ndarray:  # (N, P)
-        return node_points(self.trace, np.arange(self.trace.n_nodes)).cpu().numpy()
+    def points(self) -> np.ndarray:  # (N, P), and (N, 2) for a single sample, because PCA and t-SNE need two
+        points = node_points(self.trace, np.arange(self.trace.n_nodes)).cpu().numpy()
+        return points if points.shape[1] > 1 else in_the_plane(points)
 
 
 def missing(name: str, trace: Trace) -> str | None:
@@ -63,8 +64,7 @@ def _mm_phate(work: Work) -> np.ndarray:
 def _pca(work: Work) -> np.ndarray:
     from sklearn.decomposition import PCA
 
-    points = work.points()
-    return PCA(min(N_COMPONENTS, *points.shape), random_state=work.seed).fit_transform(points)
+    return PCA(N_COMPONENTS, random_state=work.seed).fit_transform(work.points())
 
 
 def _tsne(work: Work) -> np.ndarray:
@@ -108,7 +108,7 @@ def _m_phate_per_step(work: Work) -> np.ndarray:
 
 
 def rotated_onto(target: np.ndarray, points: np.ndarray) -> np.ndarray:  # (n, C), (n, C) -> (n, C)
-    """``points`` moved, rotated or reflected onto ``target``, and scaled to its size.
+    """``points`` moved, rotated or reflected onto ``target``, and scaled to its size, unless it has none.
 
     The scale is not that of least squares, which is smaller if the two agree less: a chain of steps would shrink to a
     point.
@@ -118,7 +118,7 @@ def rotated_onto(target: np.ndarray, points: np.ndarray) -> np.ndarray:  # (n, C
     middle, aim = points.mean(0), target.mean(0)
     rotation, _ = orthogonal_procrustes(points - middle, target - aim)
     sizes = np.linalg.norm(target - aim), np.linalg.norm(points - middle)
-    return (points - middle) @ rotation * (sizes[0] / sizes[1] if sizes[1] > 0 else 1.0) + aim
+    return (points - middle) @ rotation * (sizes[0] / sizes[1] if min(sizes) > 0 else 1.0) + aim
 
 
 _METHODS: dict[str, Callable[[Work], Any]] = {

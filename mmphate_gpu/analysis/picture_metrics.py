@@ -60,7 +60,7 @@ class Picture:
     def distances(self) -> NodeDistances:
         sets = self.sets
         nodes = np.random.default_rng(self.seed).permutation(placed_nodes(sets))[None, :_N_NODES]
-        return node_distances(sets, nodes)
+        return node_distances(sets, nodes)[0]
 
 
 def _preservation(picture: Picture) -> tuple[float, ...]:
@@ -145,13 +145,13 @@ class Metrics:
 def checked_metrics(metrics: Any, k: int) -> Metrics:
     """The metrics of ``metrics``: names in `METRICS`, or a mapping from names to functions of trace and embedding."""
     k = int(check_number("k", k, low=1, integer=True))
-    if isinstance(metrics, Mapping) and metrics:
-        return Metrics({str(name): _checked_function(name, function) for name, function in metrics.items()}, k)
-    if isinstance(metrics, str) or not isinstance(metrics, (Sequence, Mapping)):
+    if isinstance(metrics, str) or not isinstance(metrics, (Mapping, Sequence)):
         accepted = "accepted: a sequence of names, or a mapping from names to functions"
         raise InputTypeError(f"metrics={metrics!r}; {accepted}")
     if not metrics:
         raise InputError(f"metrics is empty; accepted: names in {', '.join(METRICS)}")
+    if isinstance(metrics, Mapping):
+        return Metrics({str(name): _checked_function(name, function) for name, function in metrics.items()}, k)
     return Metrics({check_choice("metrics", name, METRICS): None for name in metrics}, k)
 
 

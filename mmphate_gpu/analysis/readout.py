@@ -76,6 +76,8 @@ class Readout:
         value = self._output(output)
         if not isinstance(value, torch.Tensor):
             raise InputTypeError(f"the model's output is {described(value)}; accepted: a tensor, {_OUTPUT}")
+        if value.ndim == 0:
+            raise InputError(f"the model's output is a single number; accepted: a row for each sample, {_OUTPUT}")
         return value
 
     def _logits(self, values: torch.Tensor) -> torch.Tensor:  # (P, classes)

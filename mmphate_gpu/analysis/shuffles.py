@@ -67,7 +67,10 @@ def _phase(trace: Trace, rng: np.random.Generator) -> Trace:
     turns.select(axis, 0).fill_(1)
     if trace.shape[axis] % 2 == 0:
         turns.select(axis, -1).fill_(1)
-    return replace(trace, data=torch.fft.irfft(values.mul_(turns), n=trace.shape[axis], dim=axis), recorded=None)
+    turned = torch.fft.irfft(values.mul_(turns), n=trace.shape[axis], dim=axis)
+    # A constant series has no phase. Rounding would make it noise, which the z-score of a dead unit makes large.
+    constant = (data == data.narrow(axis, 0, 1)).all(axis, keepdim=True)
+    return replace(trace, data=torch.where(constant, data, turned), recorded=None)
 
 
 NULLS: dict[str, Callable[[Trace, np.random.Generator], Trace]] = {

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import InputError, InputTypeError, check_number
+from ..linalg.safe_scale import safe_scale
 from ..runtime.isolation import isolated
 from ..slices import SliceLayout
 from .agreement import adjusted_rand
@@ -144,6 +146,7 @@ def _checked_ks(ks: Any, n_units: int) -> list[int]:
 
 def _rand(pair: np.ndarray, ks: Sequence[int], n_seeds: int, rng: np.random.Generator) -> np.ndarray:  # (k, n_seeds)
     """The adjusted Rand index between the slices of ``pair`` (2, m, C)."""
+    pair = pair * safe_scale(torch.from_numpy(pair))  # communities do not depend on the scale
     pair = pair - pair.mean(1, keepdims=True)
     squares = np.repeat(squares_of_gram(pair @ pair.swapaxes(1, 2)), n_seeds, axis=0)  # one copy for each seed
     labels = [best_kmeans(squares, k, rng, _RESTARTS).reshape(2, n_seeds, -1) for k in ks]

@@ -107,7 +107,7 @@ def subsample_study(
     over : {"timesteps", "epochs", "units", "samples"}
         The axis of which a part is taken.
     rates : sequence of float in (0, 1]
-        Shares of the axis.
+        Shares of the axis. Those that give equal numbers count once.
     repeats : int
         Number of parts of each size.
     sizes : sequence of int, optional
@@ -225,7 +225,7 @@ def _checked_sizes(trace: Trace, axis: str, rates: Any, sizes: Any) -> np.ndarra
     least = min(counts) if axis in _EVEN else 1
     if slices * least < 2:
         raise InputError(f"a part with {least} {axis}(s) has a single slice; accepted: parts of at least 2 slices")
-    return np.array(counts)
+    return np.array(list(dict.fromkeys(counts)))
 
 
 def _draws(

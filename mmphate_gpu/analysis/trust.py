@@ -230,15 +230,13 @@ def _check_numbers(seeds: int, n_slices: int | None, n_nodes: int) -> None:
 def _distance_measures(sets: NodeSets, n_nodes: int, rng: np.random.Generator) -> dict[str, Any]:
     """The measures of distances between nodes of all slices and units."""
     nodes = rng.permutation(placed_nodes(sets))[None, :n_nodes]
-    distances = node_distances(sets, nodes)
+    regions = [_region_nodes(sets.trace, axis, rng) for axis in ("epoch", "timestep")]
+    distances, *of_regions = node_distances(sets, nodes, *regions)
     correlation, share = geodesic_spearman(distances)
     scale = picture_scale(distances)
-    by_region = {
-        f"stress_by_{axis}": stress_of(node_distances(sets, _region_nodes(sets.trace, axis, rng)), scale)
-        for axis in ("epoch", "timestep")
-    }
-    stress = float(stress_of(distances, scale)[0])
-    return {"geodesic_spearman": correlation, "geodesic_share": share, "stress": stress, **by_region}
+    (stress,), by_epoch, by_timestep = (stress_of(part, scale) for part in (distances, *of_regions))
+    measures = {"geodesic_spearman": correlation, "geodesic_share": share, "stress": float(stress)}
+    return measures | {"stress_by_epoch": by_epoch, "stress_by_timestep": by_timestep}
 
 
 def _region_nodes(trace: Trace, axis: str, rng: np.random.Generator) -> np.ndarray:  # (E, n) or (T, n)

@@ -237,11 +237,18 @@ def _of_folder(args: argparse.Namespace) -> Data:
 
 
 def _trace_and_labels(args: argparse.Namespace, path: Path) -> tuple[Trace, np.ndarray | None]:
+    from ..analysis.sample_labels import sample_labels
     from ..trace import as_trace, load_trace
+    from ..trace.formats.arrays import naming
     from .labels import read_labels
 
     trace = as_trace(load_trace(path, follow_links=args.follow_links))
-    return trace, trace.label if args.labels is None else read_labels(args.labels, trace.n_samples)
+    if args.labels is None:
+        return trace, trace.label
+    labels = read_labels(args.labels, trace.n_samples)
+    with naming(args.labels):
+        sample_labels(trace, labels)  # refuses labels that no analysis can use, before the embedding
+    return trace, labels
 
 
 def _check_same(path: Path, trace: Trace, folder: Path, embedding: Embedding) -> None:

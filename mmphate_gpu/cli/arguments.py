@@ -70,8 +70,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "seed": _number("equal seeds give equal results", 0),
     "no_plots": {"action": "store_true", "help": "draw no pictures"},
     "force": {"action": "store_true", "help": f"replace the folder, if {PROGRAM} wrote it"},
-    "only": _option("analyses to run, separated by commas; those that they need run too", None, metavar="NAMES"),
-    "skip": _option("analyses to leave out, separated by commas", None, metavar="NAMES"),
+    "only": {"metavar": "NAMES", "help": "analyses to run, such as entropy,trust; those that they need run too"},
+    "skip": {"metavar": "NAMES", "help": "analyses to leave out, separated by commas"},
 }
 # Options of analyze for the analyses that embed many times.
 LONG = {
@@ -121,7 +121,9 @@ def parser() -> Parser:
     embed.add_options("follow_links", *FIT, "seed", "no_plots", "force")
     analyze = command("analyze", "measure what a picture and its trace show, in a new folder")
     analyze.add_argument(
-        "input", **TRACE | {"metavar": "DIR|TRACE", "help": f"a folder of embed or demo, or {FORMATS}"}
+        "input",
+        **TRACE
+        | {"metavar": "DIR|TRACE", "help": f"a folder of embed or demo, which keeps its settings, or {FORMATS}"},
     )
     analyze.add_argument("--out", required=True, **OUT)
     analyze.add_argument("--trace", **TRACE | {"default": None, "help": "the trace that embed turned into DIR"})

@@ -166,6 +166,8 @@ def _analyze(args: argparse.Namespace) -> int:
 
     device, op = resolve_device(args.device), MMPHATE(**options, verbose=1)
     if not (args.input / result_folder.EMBEDDING).is_file():
+        if result_folder.read_report(args.input) is not None:
+            raise InputError(f"{args.input} has no {result_folder.EMBEDDING}; accepted: a folder of embed or demo")
         _check_fits(args, args.input, params, device)
     summary: list[tuple[str, str]] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class Training:
     """
 
     trace: Trace
-    model: DigitReader | None = None
-    states: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
+    model: DigitReader
+    states: dict[int, dict[str, torch.Tensor]]
 
     @property
     def test_accuracy(self) -> list[float]:
@@ -174,9 +174,7 @@ def demo(
 
 def _analyzed(op: MMPHATE, training: Training, verbose: bool) -> Analyzed:
     seed, trace = int(op.random_state or 0), training.trace
-    network = None
-    if training.model is not None:
-        network = Network(training.model, "rnn", digits(seed).probe[0], training.states)
+    network = Network(training.model, "rnn", digits(seed).probe[0], training.states)
     data = Data(op.result_, op, trace, trace.label, network, seed, verbose)
     return analyze(data, chosen(None, None, ()), source=result_folder.TRACE, asked={})
 

@@ -211,10 +211,10 @@ def _is_scratch(item: Path) -> bool:
     return any(is_scratch(item, name) for name in FILES)
 
 
-def check_outside(trace: Path, out: Path) -> None:
-    """Raise `InputError` if replacing the folder ``out`` would delete ``trace``."""
-    if out.resolve() in [trace.resolve(), *trace.resolve().parents]:
-        raise InputError(f"--out {out} holds the trace {trace}; accepted: another folder")
+def check_outside(source: Path, out: Path) -> None:
+    """Raise `InputError` if replacing the folder ``out`` would delete the input ``source``."""
+    if out.resolve() in [source.resolve(), *source.resolve().parents]:
+        raise InputError(f"--out {out} holds the input {source}; accepted: another folder")
 
 
 def _is_plain(item: Path) -> bool:

@@ -142,6 +142,16 @@ def test_each_epoch_has_its_weights(ablate):
     assert numbered.epoch.tolist() == [0, 1, 2] and np.array_equal(numbered.loss, result.loss)
 
 
+def test_an_epoch_whose_weights_are_nan_is_not_the_largest_change():
+    model = reader(nn.GRU)
+    diverged = {name: torch.full_like(weight, torch.nan) for name, weight in model.state_dict().items()}
+    result = ablate_units(model, "rnn", X, LABELS, states=[diverged, model.state_dict()])
+    assert np.isnan(result.loss[0]).all() and np.isfinite(result.loss[1]).all()
+    assert repr(result).endswith(
+        f"{result.loss_change[1].max():+.3g} at unit {result.loss_change[1].argmax()} of epoch 1)"
+    )
+
+
 def test_some_time_steps():
     model = reader(nn.GRU)
     whole, some = (ablate_timesteps(model, "rnn", X, LABELS, timesteps=chosen) for chosen in (None, slice(1, None, 2)))

@@ -92,6 +92,7 @@ def test_outputs_that_do_not_fit(ablate):
     refused("output=3 is no function", model, "rnn", X, LABELS, output=3, ablate=ablate)
     refused("loss='mse' is no function", model, "rnn", X, LABELS, loss="mse", ablate=ablate)
     refused("output is a dict with the keys 'y'", model, "rnn", X, LABELS, output=lambda y: {"y": y}, ablate=ablate)
+    refused("output is a single number; accepted: a row", model, "rnn", X, LABELS, output=torch.mean, ablate=ablate)
     refused("shape .8, 1, 3.; accepted: logits", model, "rnn", X, LABELS, output=lambda y: y[:, None], ablate=ablate)
     refused("shape .4, 3.; accepted: logits", model, "rnn", X, LABELS, output=lambda y: y[:4], ablate=ablate)
 

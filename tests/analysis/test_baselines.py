@@ -83,6 +83,8 @@ def test_points_are_turned_onto_a_target_and_keep_its_size():
     result = rotated_onto(points, other)
     assert np.linalg.norm(result - result.mean(0)) == pytest.approx(np.linalg.norm(points - points.mean(0)))
     assert np.array_equal(rotated_onto(points, np.ones((30, 2))), np.tile(points.mean(0), (30, 1)))
+    shifted = rotated_onto(np.ones((30, 2)), points)  # a step that is a point does not shrink those after it
+    np.testing.assert_allclose(distances(shifted), distances(points), atol=1e-12)
 
 
 def planted(n=8):
@@ -226,6 +228,12 @@ def test_a_seed_gives_the_same_bits_and_a_stored_trace_too(tmp_path):
     frame = results[0].to_frame()
     assert frame["method"].tolist() == ["mm_phate", "pca", "isomap", "m_phate_per_step"]
     assert frame.columns.tolist() == ["method", *results[0].metrics, "seconds"]
+
+
+def test_a_single_sample_is_drawn():
+    """Its z-score is 0, so all nodes are one point. Other methods refuse points with a single feature."""
+    result = drawn("pca", "tsne", "isomap", trace=recorded((20, 1, 2, 1)))
+    assert result.methods == ["mm_phate", "pca", "tsne", "isomap"] and not result.coordinates["pca"].any()
 
 
 def test_two_units_have_no_intra_and_are_drawn():

@@ -262,6 +262,17 @@ def test_equal_units_are_never_divided(method):
     assert constant.community.tolist() == [[0] * 5] and np.isnan(constant.silhouette[0])
 
 
+def test_draws_that_are_the_data_count_as_high():
+    """Three units in two slices have 6 arrangements, one of which is that of the data: p is about 1 / 6 or more.
+
+    Less than 12 of 199 draws are that one with a probability below 1e-5. Its distances round in another way.
+    """
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        result = unit_communities(rng.normal(size=(2, 1, 3, 5)), n_seeds=1, n_null=199, random_state=0)
+        assert result.p[0] > 0.06
+
+
 def test_noise_of_hdbscan_has_no_community():
     values = planted(noise=0.1)
     values[:, :, 14] = 100 * np.random.default_rng(0).normal(size=(12, 3, 2))
@@ -315,6 +326,7 @@ def test_tables_have_a_row_for_each_unit():
         ({"n_seeds": 0}, "n_seeds=0 is out of range"),
         ({"n_null": -1}, "n_null=-1 is out of range"),
         ({"groups": [0, 1]}, r"groups has shape \(2,\); accepted: \(15,\)"),
+        ({"groups": [None] + ["a"] * 14}, "groups cannot be ordered .*; accepted: numbers, or text"),
         ({"random_state": -1}, "random_state=-1"),
     ],
 )

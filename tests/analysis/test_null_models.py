@@ -88,6 +88,16 @@ def test_random_phases_destroy_correlations_of_series():
     assert abs(correlations[np.triu_indices(200, 1)].mean()) < 0.05
 
 
+@pytest.mark.parametrize("n_timesteps", [5, 8, 17])
+def test_random_phases_leave_constant_series_as_they_are(n_timesteps):
+    """A dead unit stays dead, to the bit: with rounding in its samples its z-scores would be noise."""
+    values = np.random.default_rng(0).standard_normal((3, n_timesteps, 4, 6)).astype(np.float32)
+    values[:, :, 1], values[0, :, 2, 3] = np.float32(0.9999), 7
+    after = null("phase", as_trace(values))
+    assert (after[:, :, 1] == np.float32(0.9999)).all() and (after[0, :, 2, 3] == 7).all()
+    assert (after[:, :, 0] != values[:, :, 0]).mean() > 0.9
+
+
 @pytest.mark.parametrize("name", ["units", "timesteps", "epochs"])
 def test_masks_move_with_their_samples(name):
     trace = recorded(masked=True)
@@ -181,12 +191,13 @@ def test_nulls_that_a_trace_cannot_have_are_left_out_of_the_default():
     [
         (("unit",), {}, InputError, "kinds='unit' is unknown; accepted: 'units'"),
         ((), {}, InputError, r"kinds=\[\]: accepted: units, timesteps, epochs, phase"),
+        (5, {}, InputTypeError, "kinds=5; accepted: a sequence of names"),
         ("units", {"repeats": 0}, InputError, "repeats=0 is out of range"),
         ("units", {"k": 0}, InputError, "k=0 is out of range"),
         ("units", {"metrics": ()}, InputError, "metrics is empty"),
+        ("units", {"metrics": {}}, InputError, "metrics is empty"),
         ("units", {"metrics": "inter"}, InputTypeError, "metrics='inter'; accepted: a sequence of names"),
         ("units", {"metrics": ("outer",)}, InputError, "metrics='outer' is unknown; accepted: 'intra'"),
-        ("units", {"metrics": {}}, InputError, "metrics is empty"),
         ("units", {"metrics": {"a": 3}}, InputTypeError, r"metrics\['a'\] is a int; accepted: a function"),
         ("units", {"metrics": {"a": lambda *_: "no"}}, InputTypeError, r"metrics\['a'\] returned a str; accepted: a"),
         ("units", {"metrics": {"a": lambda *_: np.ones(2)}}, InputTypeError, r"metrics\['a'\] returned a ndarray"),

@@ -68,6 +68,16 @@ def test_the_index_is_symmetric_in_time_and_free_of_the_place():
     assert means == pytest.approx([means[0]] * 3, abs=0.02)
 
 
+@pytest.mark.parametrize("scale", [2.0**700, 2.0**-700])
+def test_the_scale_of_the_picture_is_free(scale):
+    slices = np.random.default_rng(0).normal(size=(2, 24, 2))
+    first, second = (
+        community_stability(embedding_of(values), 0, 1, ks=[3], n_seeds=5, random_state=0)
+        for values in (slices, scale * slices)
+    )
+    assert first.rand.tolist() == second.rand.tolist()
+
+
 def test_slices_are_named_by_number_or_by_epoch_and_time_step():
     rng = np.random.default_rng(0)
     epoch = np.array(["2026-01-01", "2026-02-01", "2026-03-01"], dtype="datetime64[D]")

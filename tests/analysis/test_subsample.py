@@ -136,6 +136,12 @@ def test_bad_options_are_refused(over, options, message):
         study(over, **options)
 
 
+def test_rates_of_equal_sizes_count_once():
+    result = study("units", (0.5, 0.25, 0.1), 1)  # 2, 1 and 0.5 of 5 units
+    assert result.sizes.tolist() == [2, 1] and result.rates.tolist() == [0.4, 0.2] and result.values.shape[:2] == (2, 1)
+    assert not result.to_frame().duplicated(["size", "repeat", "metric"]).any()
+
+
 def test_a_part_of_one_slice_is_refused():
     with pytest.raises(InputError, match=r"a part with 1 epoch\(s\) has a single slice"):
         study("epochs", (0.1,), trace=recorded((12, 1, 4, 5)))

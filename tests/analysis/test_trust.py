@@ -225,6 +225,16 @@ def test_the_epoch_that_is_drawn_wrong_has_the_most_stress():
     assert result.stress_by_timestep.shape == (5,)
 
 
+def test_stress_does_not_depend_on_the_scale_of_raw_states():
+    """Numbers below 1e-100 are scaled before they are squared, regions and all nodes alike."""
+    sizes = np.exp(4 * np.random.default_rng(0).standard_normal((6, 1, 1, 1)))
+    trace = sizes * walk((6, 2, 5, 4))
+    options = {"k": 3, "normalize": False, "n_nodes": 4, "random_state": 0}
+    first, second = (trust(states, random_picture(60), **options) for states in (trace, trace * 1e-150))
+    np.testing.assert_allclose(second.stress_by_epoch, first.stress_by_epoch, rtol=1e-12)  # products with 1e-150 round
+    np.testing.assert_allclose(second.stress_by_timestep, first.stress_by_timestep, rtol=1e-12)
+
+
 # ---------------------------------------------------------------- islands and seeds
 
 

@@ -33,10 +33,13 @@ def refuses(embedded, rejects, capsys):
     return lambda *argv, words: rejects("analyze", *argv, "--out", "new", words=words)
 
 
-def test_a_wrong_input(refuses):
+def test_a_wrong_input(refuses, capsys):
     refuses("missing.npy", words=["missing.npy does not exist"])
     Path("empty").mkdir()
     refuses("empty", words=["empty has an unknown ending", "a recorder's folder"])
+    assert main(["analyze", "in", "--out", "analyzed", "--only", "spread", "--no-plots"]) == 0
+    capsys.readouterr()
+    refuses("analyzed", words=["analyzed has no embedding.npz; accepted: a folder of embed or demo"])
     Path("half").mkdir()
     Path("half", "embedding.npz").write_bytes(Path("in", "embedding.npz").read_bytes()[:200])
     refuses("half", words=["half/embedding.npz"])
@@ -75,6 +78,21 @@ def test_wrong_labels(refuses):
     labels("classes.npz", "has no entry label or labels")
     np.save("right.npy", np.arange(4))
     labels("right.npy", "needs the trace of in; accepted: --trace TRACE", source=("in",))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0, 1, 0, np.nan], "labels has NaN or infinity"),
+        ([0, 1, 0, 1j], "labels has dtype complex128"),
+        ([b"a", b"b", b"a", b"b"], "labels has dtype |S1"),
+        ([3, 3, 3, 3], "labels has the one class 3; accepted: at least two classes"),
+        ([3, 3, 3, 4], "labels has one sample of class 4"),
+    ],
+)
+def test_labels_that_no_analysis_can_use_are_refused_before_the_embedding(refuses, values, words):
+    np.save("labels.npy", np.array(values))
+    refuses("trace.npy", "--labels", "labels.npy", "--only", "spread", words=[f"labels.npy: {words}"])
 
 
 def test_damaged_and_hostile_labels(refuses):

@@ -91,7 +91,7 @@ def test_the_demo_keeps_its_results_too(here, undrawable, monkeypatch):
 
     states = np.load("trace.npy")
     metrics = {"train_accuracy": np.full(len(states), 0.1), "test_accuracy": np.full(len(states), 0.5)}
-    trained = demo.Training(mp.as_trace(states, metrics=metrics))
+    trained = demo.Training(mp.as_trace(states, metrics=metrics), demo.DigitReader(), {})
     monkeypatch.setattr(demo, "_trained", lambda *args: trained)
     monkeypatch.setattr(demo, "chosen", lambda *args: dict.fromkeys(ANALYSES, "this test needs none"))
     undrawable(ValueError("no font"))

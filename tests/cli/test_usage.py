@@ -31,7 +31,7 @@ PACKAGE = str(Path(mp.__file__).parent.parent)
         (["embed", "trace.npy", "--out", "."], ["--out .", "accepted: the path of a new folder"]),
         (["embed", "trace.npy", "--out", "a" * 300], ["--out aaa", "too long"]),
         (["embed", "trace.npy", "--out", "trace.npy"], ["--out trace.npy", "--force"]),
-        (["embed", "trace.npy", "--out", "trace.npy", "--force"], ["--out trace.npy holds the trace"]),
+        (["embed", "trace.npy", "--out", "trace.npy", "--force"], ["--out trace.npy holds the input"]),
         (["plan"], ["TRACE", "--shape"]),
         (["plan", "trace.npy", "--shape", "3,4,5"], ["--shape", "not allowed with"]),
         (["plan", "--shape", "3,x"], ["--shape '3,x'", "127,128,30,6"]),
@@ -71,7 +71,7 @@ def test_an_output_folder_that_exists(here, rejects):
 def test_force_never_deletes_what_is_not_ours(here, rejects):
     (here / "data").mkdir()
     np.savez(here / "data" / "trace.npz", data=np.load("trace.npy"))
-    rejects("embed", "data/trace.npz", "--out", "data", "--force", words=["data holds the trace data/trace.npz"])
+    rejects("embed", "data/trace.npz", "--out", "data", "--force", words=["data holds the input data/trace.npz"])
     rejects("embed", "trace.npy", "--out", "data", "--force", words=["data has no report.json of mmphate-gpu"])
     (here / "data" / "report.json").write_text('{"program": "another"}')
     rejects("embed", "trace.npy", "--out", "data", "--force", words=["data has no report.json of mmphate-gpu"])
