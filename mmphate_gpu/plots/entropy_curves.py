@@ -239,7 +239,9 @@ def _panel(figure: Figure, place: Place, name: str) -> Axes:
 
 
 def _draw_curves(axes: Axes, curves: Curves, epochs: Ticks) -> None:
-    if curves.band is not None:
+    if curves.band is not None and len(epochs.places) == 1:  # a band needs two epochs
+        axes.vlines(epochs.places, *curves.band, color=MEAN, alpha=0.3, linewidth=6, label="interval", zorder=2)
+    elif curves.band is not None:
         axes.fill_between(epochs.places, *curves.band, color=MEAN, alpha=0.16, linewidth=0, label="interval", zorder=2)
     if curves.coloring is not None:
         _draw_lines(axes, curves, epochs.places)

@@ -22,9 +22,8 @@ from .axis import (
     value_ticks,
 )
 from .canvas import INK, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
-from .colors import PALETTE
 from .grids import cells, check_room, columns_for, titles_above
-from .keys import dot, draw_names
+from .keys import columns_of, dot, draw_names, width_of
 from .layout import Margins, Place, beside, check_figsize, widest
 from .names import texts
 
@@ -134,8 +133,9 @@ def _draw_nulls(axes: Axes, result: NullModels, index: int, inches: float, *, na
 def _write_p(axes: Axes, row: int, p: float) -> None:
     """Write the p-value of a row on the right of the panel."""
     if np.isfinite(p):
+        text = f"p {p:.2f}" if p >= 0.01 else f"p {p:.1g}"
         axes.annotate(
-            f"p {p:.2f}", (1.0, row), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            text, (1.0, row), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             fontsize=TICK_SIZE - 1.5, color=INK, va="center", annotation_clip=False,
         )  # fmt: skip
 
@@ -160,8 +160,9 @@ def subsampling(
 ) -> Figure:
     """Draw what smaller traces lose: each metric against the size, and the entropy over epochs for each size.
 
-    Dots are means over the repeats, and bars are one standard deviation in each direction. The dashed line is the value
-    of the whole trace; for the Procrustes disparity it is that of a fit with another seed.
+    Dots and lines are means over the repeats, and bars and bands are one standard deviation in each direction. The
+    dashed line is the value of the whole trace; for the Procrustes disparity it is that of a fit with another seed. The
+    color of a curve is the darker, the larger the size; the curve of the whole trace is black.
 
     Parameters
     ----------
@@ -232,24 +233,34 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, repeat
 
 def _draw_curves(figure: Figure, result: SubsampleStudy, inches: float) -> None:
     """Draw the entropy over epochs in ``inches`` at the bottom, without the epochs that no part of a size has."""
+    from matplotlib import colormaps
+
     width, height = figure.get_size_inches()
     names = ["all", *(f"{size:,}" for size in result.sizes)]
-    key = 0.3 + widest(figure, names, TICK_SIZE)
-    place: Place = (0.52 / width, 0.42 / height, (width - 0.52 - key - 0.1) / width, (inches - 0.42 - 0.36) / height)
+    columns = columns_of(names, inches - 0.78)
+    key = width_of(figure, columns)
+    place: Place = (0.52 / width, 0.42 / height, (width - 0.52 - key - 0.1) / width, (inches - 0.78) / height)
     axes: Any = figure.add_axes(place, label="entropy")
     open_frame(axes)
     epochs = along_epochs(figure, np.asarray(result.epoch), place[2] * width)
-    colors = [INK, *(PALETTE[index % len(PALETTE)] for index in range(len(result.sizes)))]
+    smaller = np.unique(-result.sizes, return_inverse=True)[1]
+    # A ramp shows the order of the sizes. Its ends would be too near the color of the whole trace, and too pale.
+    colors = [INK, *colormaps["plasma"](0.1 + 0.7 * smaller / max(1, smaller.max()))]
     drawn = []
     for color, curves in zip(colors, [result.full_curve[None], *result.curves], strict=True):
         means, deviations = _moments(curves.T)
         shown = np.isfinite(means)
         low, high = (means - deviations)[shown], (means + deviations)[shown]
-        axes.fill_between(epochs.places[shown], low, high, alpha=0.2, linewidth=0, color=color)
-        marker = "o" if shown.sum() == 1 else ""
-        axes.plot(epochs.places[shown], means[shown], linewidth=1.3, color=color, marker=marker, markersize=4)
+        if shown.sum() == 1:  # a line and a band need two epochs
+            style = {"markersize": 4, "linewidth": 1, "capsize": 2.5, "color": color}
+            axes.errorbar(epochs.places[shown], means[shown], yerr=deviations[shown], fmt="o", **style)
+        else:
+            axes.fill_between(
+                epochs.places[shown], low, high, alpha=min(0.2, 0.6 / len(colors)), linewidth=0, color=color
+            )
+            axes.plot(epochs.places[shown], means[shown], linewidth=1.3, color=color)
         drawn += [low, high]
     set_across(axes, epochs, "Epoch")
     set_upward(axes, value_ticks(np.concatenate(drawn), 4), "Entropy (bits)")
     titles_above(figure, [place], ["Intra-step entropy of the picture"])
-    draw_names(figure, beside(figure, place, 0.1, key), [dot(color) for color in colors], names)
+    draw_names(figure, beside(figure, place, 0.1, key), [dot(color) for color in colors], names, len(columns))

@@ -84,6 +84,13 @@ def test_the_lines_of_a_single_epoch_are_dots():
     np.testing.assert_array_equal(dots.get_offsets(), np.column_stack([np.zeros(4), entropies(1, 4).values[0]]))
 
 
+def test_the_interval_of_a_single_epoch_is_a_bar():
+    entropy = entropies(1, 4)
+    bar = axes_of(entropy_curves(entropy), "entropy").collections[0]
+    mean, reach = entropy.values.mean(), 1.96 * np.sqrt(0.02)
+    np.testing.assert_allclose(bar.get_segments()[0], [[0, mean - reach], [0, mean + reach]])
+
+
 def test_metrics_share_the_epochs():
     broken = np.where(np.arange(12) == 5, np.nan, METRICS["loss"])
     figure = entropy_curves(entropies(), metrics=METRICS | {"broken": broken, "empty": np.full(12, np.nan)})

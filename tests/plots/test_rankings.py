@@ -77,10 +77,18 @@ def test_units_without_a_rank_are_counted(unit):
         (100, SCORES, (3.35, 5)),
         (100, (*SCORES, "another"), None),
         (100, SCORES[:1], (3.35, 4)),
+        (20, (*SCORES, "a_long_name_without_a_space"), (3.35, 4)),
     ],
 )
 def test_texts_do_not_touch(unit, scores, figsize):
     assert_legible(unit_rankings(importance(unit, scores), figsize=figsize))
+
+
+@pytest.mark.parametrize("scores", [SCORES, (*SCORES, "another")])
+def test_names_of_scores_are_broken_between_words(scores):
+    axes = axes_of(unit_rankings(importance(20, scores), figsize=(3.35, 3.6)), "rankings")
+    names = annotations(axes)[40 : 40 + len(scores)]
+    assert names == ["inter-step\nentropy", "ablation", "label\ninformation", "another"][: len(scores)]
 
 
 def test_hostile_names_are_drawn_as_they_are():
