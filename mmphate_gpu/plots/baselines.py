@@ -149,7 +149,7 @@ def _draw_key(figure: Figure, places: list[Place], around: Margins, coloring: Co
 def _columns(result: Baselines) -> list[Column]:
     """The names of the methods, a column for each metric, and the seconds."""
     heads = texts(np.array([HEADS.get(name, name) for name in result.metrics], dtype=object), 14)
-    columns = [(["", *(TITLES[name] for name in result.methods)], [])]
+    columns: list[Column] = [(["", *(TITLES[name] for name in result.methods)], [])]
     for head, metric, values in zip(heads, result.metrics, result.table.T, strict=True):
         bold = [1 + result.methods.index(name) for name in result.best(metric)]
         columns.append(([head, *_numbers(values, 2)], bold))
