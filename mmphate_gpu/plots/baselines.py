@@ -55,9 +55,9 @@ def baselines(
 ) -> Figure:
     """Draw the picture of each method in one grid, with a table of their metrics beneath.
 
-    Of more than 20,000 nodes a fixed random sample is drawn. The best values of a column, as rounded in the table, are
-    bold (`Baselines.best`). A dash stands for a value that is not defined, and for the seconds of a picture that was
-    passed in.
+    A table that is much wider than the figure is cut into blocks of columns. The best values of a column, as rounded in
+    the table, are bold (`Baselines.best`). A dash stands for a value that is not defined, and for the seconds of a
+    picture that was passed in. Of more than 20,000 nodes a fixed random sample is drawn.
 
     Parameters
     ----------
