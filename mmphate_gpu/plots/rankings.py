@@ -83,7 +83,10 @@ def unit_rankings(
 def _agreements(importance: UnitImportance) -> dict[tuple[str, str], str]:
     """The Spearman correlation of each pair of scores, with its p."""
     rows = zip(importance.pairs, importance.spearman, importance.p, strict=True)
-    return {(pair[0], pair[1]): f"ρ = {rho:.2f}, p = {p:.2g}" for pair, rho, p in rows}
+    return {
+        (pair[0], pair[1]): f"ρ = {rho:.2f}, p = {p:.2g}" if np.isfinite(rho) else "no correlation"
+        for pair, rho, p in rows
+    }
 
 
 # ---------------------------------------------------------------- linked names

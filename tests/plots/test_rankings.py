@@ -32,6 +32,12 @@ def test_every_pair_of_scores_has_its_correlation():
     assert "entropy – label information: ρ = 0.20, p = 0.45" in [text.get_text() for text in figure.texts]
 
 
+def test_scores_without_an_order_have_no_correlation():
+    result = importance(20, ("a", "b"))
+    result.spearman[:] = result.p[:] = np.nan
+    assert annotations(axes_of(unit_rankings(result), "rankings"))[-1] == "no correlation"
+
+
 def test_equal_ranks_lie_beside_one_another():
     result = importance(4, ("a", "b"))
     result.ranks["a"] = np.array([2.5, 1, 2.5, 4])
