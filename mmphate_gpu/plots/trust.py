@@ -143,9 +143,11 @@ def _write_p(axes: Axes, row: int, p: float) -> None:
 def _few_ticks(figure: Any, values: np.ndarray, inches: float) -> Ticks:
     """A horizontal axis for ``values`` with as many ticks as fit."""
     low, high = value_limits(values)
-    options = [ticks_within(low, high, most) for most in (4, 3, 2, 1)]
+    options = [ticks_within(low, high, most).ticks for most in (4, 3, 2, 1)]
+    options += [options[-1][[0, -1]], options[-1][:1]]
     fits = across(figure, inches, (low, high))
-    return next((ticks for ticks in options if fits(ticks.ticks, ticks.names)), options[-1])
+    ticks = next(ticks for ticks in options if len(ticks) == 1 or fits(ticks, texts(ticks)))
+    return Ticks(ticks, (low, high), ticks, texts(ticks))
 
 
 # ---------------------------------------------------------------- smaller traces

@@ -98,6 +98,16 @@ def test_texts_of_nulls_do_not_touch(result, figsize):
     assert_legible(null_models(result, figsize=figsize))
 
 
+@pytest.mark.parametrize("center", [1.00598, 1e5 + 0.005, -1e-5])
+def test_a_narrow_range_of_long_numbers_has_few_ticks(center):
+    result = nulls(METRICS[:2])
+    for values in (result.data, result.null):
+        values[...] = center + (values - 0.5) * 3e-5
+    figure = null_models(result, figsize=(3.35, 2))
+    assert_legible(figure)
+    assert len(tick_names(axes_of(figure, "intra"), "x")) >= 1
+
+
 # ---------------------------------------------------------------- smaller traces
 
 
