@@ -199,6 +199,15 @@ def test_texts_of_smaller_traces_do_not_touch(result, figsize):
     assert_legible(subsampling(result, figsize=figsize))
 
 
+@pytest.mark.parametrize("figsize", [None, (3.35, 4.6)])
+@pytest.mark.parametrize("center, reach", [(1.00598, 3e-5), (12345.678, 0.3), (-1.2e-5, 3e-5)])
+def test_long_numbers_have_room_beside_the_panels(center, reach, figsize):
+    result = study()
+    for values in (result.values, result.full, result.curves, result.full_curve):
+        values[...] = center + (values - 0.5) * reach
+    assert_legible(subsampling(result, figsize=figsize))
+
+
 # ---------------------------------------------------------------- both
 
 
