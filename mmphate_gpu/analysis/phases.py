@@ -82,10 +82,10 @@ def phases(
     breaks, the variance, and the autocorrelation rho of the residuals.
 
     Residuals of training curves are autocorrelated, and BIC without rho then makes a phase of every fluctuation. With
-    rho and the default penalty, a straight line of 51 epochs in autocorrelated noise was cut in at most 4 of 100 cases
+    rho and the default penalty, a straight line of 51 epochs in autocorrelated noise was cut in at most 6 of 100 cases
     (docs/decisions.md). A penalty of 1 is BIC itself, and cuts more often. Phases that change the curve by less than
-    its noise are missed. A curve with more phases than ``max_phases`` may get few of them, because autocorrelation then
-    explains the rest.
+    its noise are missed. rho is that of the best number of lines up to ``2 max_phases``, so that a curve with too many
+    phases does not pass for autocorrelated noise.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ def _autocorrelation(residuals: np.ndarray, n_lines: int) -> float:
 
     A line through n points takes up some of the noise, which lowers the estimate by about (2 + 4 rho) / n.
     """
-    rho, _ = autocorrelation(residuals)
+    rho = autocorrelation(residuals)
     return min(rho + n_lines * (2 + 4 * rho) / len(residuals), _MOST_AUTOCORRELATED)
 
 

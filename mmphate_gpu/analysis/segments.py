@@ -51,31 +51,36 @@ def squares_to_the_end(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (n,)
 
 
 def supported_edges(x: np.ndarray, y: np.ndarray, *, max_lines: int, min_length: int, penalty: float) -> np.ndarray:
-    """The edges whose number has the least criterion: BIC with residuals that are autoregressive of order 1.
+    """The edges of at most ``max_lines`` lines whose number has the least criterion.
 
-    ``n log(innovation variance) - log(1 - rho^2) + penalty (3 k + 1) log n`` has 2 parameters a line, k - 1 breaks,
-    the variance and rho.
+    The criterion is BIC with residuals that are autoregressive of order 1,
+    ``n log(innovation variance) - log(1 - rho^2) + penalty (3 k + 1) log n``: 2 parameters a line, k - 1 breaks, the
+    variance and rho. Its minimum over up to twice as many lines sets rho. If too few lines are allowed for the curve,
+    their residuals would give a large rho, which explains the curve without any break.
     """
     least = _ROUNDING * np.square(y - y.mean()).sum() + len(y) * rounding(y) ** 2
+    options = best_edges(x, y, 2 * max_lines, min_length)
+    n_parameters = 3 * np.arange(1, len(options) + 1)[:, None] + 1
+    misfits = np.array([misfit_by_autocorrelation(y - lines(x, y, edges), least) for edges in options])
+    criterion = misfits + penalty * n_parameters * float(np.log(len(y)))
+    rho = criterion.min(0).argmin()
+    return options[int(criterion[:max_lines, rho].argmin())]
 
-    def criterion(edges: np.ndarray) -> float:
-        _, misfit = autocorrelation(y - lines(x, y, edges), least)
-        return misfit + penalty * (3 * (len(edges) - 1) + 1) * float(np.log(len(y)))
 
-    return min(best_edges(x, y, max_lines, min_length), key=criterion)
+def autocorrelation(residuals: np.ndarray) -> float:
+    """The rho in [0, 1) of the autoregression of order 1 that fits best."""
+    return float(_AUTOCORRELATIONS[misfit_by_autocorrelation(residuals).argmin()])
 
 
-def autocorrelation(residuals: np.ndarray, least: float = 0.0) -> tuple[float, float]:
-    """The rho in [0, 1) that fits an autoregression of order 1 best, and twice its negative log-likelihood.
+def misfit_by_autocorrelation(residuals: np.ndarray, least: float = 0.0) -> np.ndarray:  # (100,)
+    """Twice the negative log-likelihood of an autoregression of order 1 with each rho from 0 to 0.99.
 
     ``least`` is the least sum of squares that counts.
     """
     rho, tiny = _AUTOCORRELATIONS, np.finfo(np.float64).tiny
     lagged, inner = residuals[1:] @ residuals[:-1], residuals[1:-1] @ residuals[1:-1]
     squares = np.maximum(residuals @ residuals - 2 * rho * lagged + rho**2 * inner, max(least, tiny))
-    misfit = len(residuals) * np.log(squares / len(residuals)) - np.log(1 - rho**2)
-    best = int(misfit.argmin())
-    return float(rho[best]), float(misfit[best])
+    return len(residuals) * np.log(squares / len(residuals)) - np.log(1 - rho**2)
 
 
 def lines(x: np.ndarray, y: np.ndarray, edges: np.ndarray) -> np.ndarray:  # (n,)

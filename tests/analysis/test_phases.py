@@ -81,7 +81,7 @@ def test_lines_and_slopes_are_least_squares():
 def test_autocorrelation_of_residuals():
     """200 estimates of 400 points: a mean has the standard error sqrt((1 - rho^2) / 400 / 200), below 0.004."""
     for rho in (0.0, 0.5, 0.9):
-        estimates = [autocorrelation(row)[0] for row in autoregressive(rho, (200, 400), rng(5))]
+        estimates = [autocorrelation(row) for row in autoregressive(rho, (200, 400), rng(5))]
         bias = 0.02 if rho == 0 else 0.01  # negative estimates become 0: half a deviation of 1 / 20
         assert np.mean(estimates) == pytest.approx(rho, abs=bias + 0.004)
 
@@ -127,6 +127,17 @@ def test_max_phases_and_min_length_hold():
     assert len(phases(zigzag, 3, random_state=0).slope) <= 3
     result = phases(rng().normal(size=48), 5, min_length=9, penalty=0, random_state=0)
     assert len(result.slope) == 5 and min(result.stop_index - result.start_index + 1) >= 9
+
+
+def test_fewer_phases_than_the_curve_has_are_still_phases():
+    """A curve of six lines, as the entropy at a bifurcation has them, keeps breaks where only some are allowed."""
+    corners, values = [0, 2, 30, 37, 40, 56, 100], [-8, 3, 2, -20, -7, -14, -17]
+    curve = np.interp(np.arange(101), corners, values) + 0.5 * rng(17).normal(size=101)
+    starts = {most: phases(curve, most, n_bootstrap=1).start.tolist() for most in (3, 4, 5, 6, 12)}
+    assert [len(start) for start in starts.values()] == [3, 4, 5, 6, 6]
+    np.testing.assert_allclose(starts[3][1:], [30, 37], atol=2)
+    np.testing.assert_allclose(starts[12][:-1], corners[:-2], atol=2)
+    assert abs(starts[12][-1] - 56) <= 5  # at the corner of the least change of slope, 0.37 an epoch
 
 
 # ---------------------------------------------------------------- intervals
