@@ -109,7 +109,8 @@ def null_models(
         because every picture keeps all of them; NaN for two. "trustworthiness", "continuity": inter, for the same k.
         "geodesic_spearman", "stress": see `trust`. These six are measured on 200 random slices or 1,000 random nodes.
         "entropy": the mean intra-step entropy in bits, by "kde". "spread": the variance within epochs as a share of the
-        total variance. "silhouette": that of the best communities of units.
+        total variance; both have ddof 1, so it may be a little above 1. "silhouette": that of the best
+        communities of units.
     repeats : int
         Number of draws of each null.
     k : int

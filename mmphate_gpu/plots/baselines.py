@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +25,8 @@ WIDTH, CELL = 6.4, 1.15  # inches of the figure, and the least of a picture with
 AROUND = Margins(0.06, 0.06, 0.28, 0.04)  # each picture
 LEAST = 0.6  # inches of the height of a picture
 BAR = 0.3  # inches of the key beside its texts
-TABLE_LINE, GAP = 0.17, 0.12  # inches of a line of the table, and between its columns
+TABLE_LINE, GAP, EDGE = 0.17, 0.12, 0.08  # inches of a line of the table, between its columns, and beside it
+BETWEEN = 0.5  # lines between the blocks of the table
 MAX_DOTS = 20_000  # a small panel shows no more
 TITLES = {
     "mm_phate": "MM-PHATE",
@@ -42,6 +42,7 @@ HEADS = {
     "geodesic_spearman": "geodesic",
 }
 COLORS = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit"}
+Column = tuple[list[str], list[int]]  # lines of the table, and which of them are bold
 
 
 @plain_style()
@@ -54,9 +55,9 @@ def baselines(
 ) -> Figure:
     """Draw the picture of each method in one grid, with a table of their metrics beneath.
 
-    Of more than 20,000 nodes a fixed random sample is drawn. The best values of a column, as rounded in the table, are
-    bold (`Baselines.best`). A dash stands for a value that is not defined, and for the seconds of a picture that was
-    passed in.
+    A table that is much wider than the figure is cut into blocks of columns. The best values of a column, as rounded in
+    the table, are bold (`Baselines.best`). A dash stands for a value that is not defined, and for the seconds of a
+    picture that was passed in. Of more than 20,000 nodes a fixed random sample is drawn.
 
     Parameters
     ----------
@@ -86,22 +87,25 @@ def baselines(
     path = check_path(path)
     shown = np.random.default_rng(0).permutation(result.layout.n_nodes)[:MAX_DOTS]
     coloring = _coloring(result, color_by, shown)
-    figure, columns, around = _page(result, [COLORS[color_by], *coloring.names], figsize)
+    figure, columns, around, blocks = _page(result, [COLORS[color_by], *coloring.names], figsize)
     places = cells(figure, len(result.methods), columns, AROUND, around)
     for name, place in zip(result.methods, places, strict=True):
         _draw_picture(figure, place, name, result.coordinates[name][shown], coloring)
     titles_above(figure, places, [TITLES[name] for name in result.methods])
     _draw_key(figure, places, around, coloring, COLORS[color_by])
-    _draw_table(figure, result, around.bottom - LINE)
+    _draw_table(figure, blocks, around.bottom - LINE)
     save_figure(figure, path)
     return figure
 
 
-def _page(result: Baselines, names: list[str], figsize: Any) -> tuple[Figure, int, Margins]:
-    """A figure for the pictures, the number of their columns, and the inches around them for the key and the table."""
+def _page(result: Baselines, names: list[str], figsize: Any) -> tuple[Figure, int, Margins, list[list[Column]]]:
+    """A figure for the pictures, the number of their columns, the inches around them, and the table."""
     size = None if figsize is None else check_figsize(figsize, (2.5, 2.5))
     figure = new_figure((WIDTH, WIDTH) if size is None else size)
-    around = Margins(0, BAR + widest(figure, names, TICK_SIZE), 0, TABLE_LINE * (len(result.methods) + 1) + 2 * LINE)
+    blocks = _blocks(figure, _columns(result))
+    n_lines = (len(result.methods) + 1 + BETWEEN) * len(blocks) - BETWEEN
+    table = TABLE_LINE * n_lines + 2 * LINE
+    around = Margins(0, BAR + widest(figure, names, TICK_SIZE), 0, table)
     width = figure.get_figwidth() - around.right
     columns = columns_for(width, CELL, len(result.methods))
     rows, frame = -(-len(result.methods) // columns), AROUND.top + AROUND.bottom
@@ -109,7 +113,7 @@ def _page(result: Baselines, names: list[str], figsize: Any) -> tuple[Figure, in
         square = width / columns - AROUND.left - AROUND.right
         figure.set_size_inches(WIDTH, rows * (square + frame) + around.bottom)
     check_room(size, figure.get_figheight(), rows * (LEAST + frame) + around.bottom)
-    return figure, columns, around
+    return figure, columns, around, blocks
 
 
 def _coloring(result: Baselines, name: str, shown: np.ndarray) -> Coloring:
@@ -142,35 +146,49 @@ def _draw_key(figure: Figure, places: list[Place], around: Margins, coloring: Co
 # ---------------------------------------------------------------- the table
 
 
-def _draw_table(figure: Figure, result: Baselines, inches: float) -> None:
-    """Write the table in ``inches`` at the bottom; the numbers of a column end where its name ends."""
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((0.08 / width, 0.06 / height, 1 - 0.16 / width, inches / height), label="table")
-    axes.set_axis_off()
+def _columns(result: Baselines) -> list[Column]:
+    """The names of the methods, a column for each metric, and the seconds."""
     heads = texts(np.array([HEADS.get(name, name) for name in result.metrics], dtype=object), 14)
-    lines = [["", *heads, "seconds"]]
-    lines += [_line(result, row) for row in range(len(result.methods))]
-    axes.set(xlim=(0, width - 0.16), ylim=(len(lines), 0))
-    best = [[], *(result.best(name) for name in result.metrics), []]
-    widths = np.array([widest(figure, column, TICK_SIZE) for column in zip(*lines, strict=True)])
-    scale = min(1.0, (width - 0.16) / (widths + GAP).sum())
-    free = (width - 0.16 - scale * widths.sum()) / (len(widths) - 1)
-    ends = np.cumsum(scale * widths + free) - free
-    ends[0] = 0  # names start at the left edge
-    axes.axhline(1, color=FAINT, linewidth=0.5)
-    for row, line in enumerate(lines):
-        bold = [row > 0 and result.methods[row - 1] in names for names in best]
-        _write_line(axes, row, line, ends, bold, TICK_SIZE * scale)
+    columns: list[Column] = [(["", *(TITLES[name] for name in result.methods)], [])]
+    for head, metric, values in zip(heads, result.metrics, result.table.T, strict=True):
+        bold = [1 + result.methods.index(name) for name in result.best(metric)]
+        columns.append(([head, *_numbers(values, 2)], bold))
+    return [*columns, (["seconds", *_numbers(result.seconds, 1)], [])]
 
 
-def _line(result: Baselines, row: int) -> list[str]:
-    seconds = result.seconds[row]
-    numbers = [f"{value:.2f}" if np.isfinite(value) else "–" for value in result.table[row]]
-    return [TITLES[result.methods[row]], *numbers, f"{seconds:.1f}" if np.isfinite(seconds) else "–"]
+def _numbers(values: np.ndarray, digits: int) -> list[str]:
+    return [f"{value:.{digits}f}" if np.isfinite(value) else "–" for value in values]
 
 
-def _write_line(axes: Axes, row: int, line: Sequence[str], ends: np.ndarray, bold: Sequence[bool], size: float) -> None:
-    for column, (text, end) in enumerate(zip(line, ends, strict=True)):
-        weight = "bold" if bold[column] else "normal"
-        side = "left" if column == 0 else "right"
-        axes.text(end, row + 0.5, text, fontsize=size, weight=weight, color=INK, ha=side, va="center")
+def _blocks(figure: Figure, columns: list[Column]) -> list[list[Column]]:
+    """The columns in blocks beneath one another, each after the names of the methods, with texts of 75 % or more."""
+    widths = np.array([widest(figure, lines, TICK_SIZE) + GAP for lines, _ in columns])
+    room = (figure.get_figwidth() - 2 * EDGE) / 0.75 - widths[0]
+    n_blocks = int(np.ceil(widths[1:].sum() / room))
+    return [[columns[0], *(columns[1:][i] for i in part)] for part in np.array_split(range(len(columns) - 1), n_blocks)]
+
+
+def _draw_table(figure: Figure, blocks: list[list[Column]], inches: float) -> None:
+    """Write the blocks of the table in ``inches`` at the bottom, in texts of one size."""
+    width, height = figure.get_size_inches()
+    room, step = width - 2 * EDGE, len(blocks[0][0][0]) + BETWEEN
+    axes = figure.add_axes((EDGE / width, 0.06 / height, room / width, inches / height), label="table")
+    axes.set_axis_off()
+    axes.set(xlim=(0, room), ylim=(step * len(blocks) - BETWEEN, 0))
+    widths = [np.array([widest(figure, lines, TICK_SIZE) for lines, _ in block]) for block in blocks]
+    scale = min(1.0, *(room / (block + GAP).sum() for block in widths))
+    for index, (block, wide) in enumerate(zip(blocks, widths, strict=True)):
+        axes.axhline(index * step + 1, color=FAINT, linewidth=0.5)
+        free = (room - scale * wide.sum()) / (len(wide) - 1)
+        ends = np.cumsum(scale * wide + free) - free
+        _write_block(axes, index * step, block, [0, *ends[1:]], TICK_SIZE * scale)
+
+
+def _write_block(axes: Axes, top: float, block: list[Column], ends: list[float], size: float) -> None:
+    """Write the lines of a block below ``top``; names start at the left edge, and numbers end at ``ends``."""
+    for (lines, bold), end in zip(block, ends, strict=True):
+        for row, text in enumerate(lines):
+            axes.text(
+                end, top + row + 0.5, text, fontsize=size, weight="bold" if row in bold else "normal",
+                color=INK, ha="right" if end else "left", va="center",
+            )  # fmt: skip

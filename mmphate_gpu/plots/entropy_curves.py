@@ -239,25 +239,38 @@ def _panel(figure: Figure, place: Place, name: str) -> Axes:
 
 
 def _draw_curves(axes: Axes, curves: Curves, epochs: Ticks) -> None:
-    if curves.band is not None:
+    known = np.isfinite(curves.mean)
+    alone = known.sum() == 1  # lines and bands need two epochs
+    if curves.band is not None and alone:
+        ends = curves.band[:, known]
+        axes.vlines(epochs.places[known], *ends, color=MEAN, alpha=0.3, linewidth=6, label="interval", zorder=2)
+    elif curves.band is not None:
         axes.fill_between(epochs.places, *curves.band, color=MEAN, alpha=0.16, linewidth=0, label="interval", zorder=2)
     if curves.coloring is not None:
         _draw_lines(axes, curves, epochs.places)
-    marker = "o" if np.isfinite(curves.mean).sum() == 1 else ""
-    axes.plot(
-        epochs.places, curves.mean, color=MEAN, linewidth=1.8, marker=marker, markersize=4, label="mean", zorder=3
-    )
+        if alone:
+            _draw_dots(axes, curves, epochs.places, known)
+    style: dict[str, Any] = {"linewidth": 1.8, "marker": "o" if alone else "", "markersize": 4}
+    axes.plot(epochs.places, curves.mean, color=MEAN, label="mean", zorder=3, **style)
 
 
 def _draw_lines(axes: Axes, curves: Curves, places: np.ndarray) -> None:
     from matplotlib.collections import LineCollection
 
-    assert curves.coloring is not None
     segments = [np.column_stack([places, line]) for line in curves.lines.T]
-    colors = curves.coloring.cmap(curves.coloring.norm(curves.coloring.values))
-    axes.add_collection(LineCollection(segments, colors=colors, linewidths=0.8, alpha=0.75, label="lines", zorder=1))
-    if len(places) == 1:  # a line needs two epochs
-        axes.scatter(np.repeat(places, len(colors)), curves.lines[0], s=12, c=colors, label="dots", zorder=1)
+    style: dict[str, Any] = {"colors": _line_colors(curves), "linewidths": 0.8, "alpha": 0.75, "zorder": 1}
+    axes.add_collection(LineCollection(segments, label="lines", **style))
+
+
+def _draw_dots(axes: Axes, curves: Curves, places: np.ndarray, known: np.ndarray) -> None:
+    """Draw the values of the lines at the only epoch that has any."""
+    across = np.repeat(places[known], curves.lines.shape[1])
+    axes.scatter(across, curves.lines[known][0], s=12, c=_line_colors(curves), label="dots", zorder=1)
+
+
+def _line_colors(curves: Curves) -> np.ndarray:  # (n, 4)
+    assert curves.coloring is not None
+    return np.asarray(curves.coloring.cmap(curves.coloring.norm(curves.coloring.values)))
 
 
 def _draw_metric(axes: Axes, epochs: Ticks, values: np.ndarray, name: str) -> None:

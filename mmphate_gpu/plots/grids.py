@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .canvas import INK, TITLE_SIZE
-from .layout import Margins, Place, text_width
+from .layout import Margins, Place, fitted_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,16 +41,16 @@ def cells(figure: Figure, n: int, columns: int, margins: Margins, around: Margin
 def check_room(figsize: tuple[float, float] | None, height: float, least: float) -> None:
     """Refuse a figure of ``height`` inches if its texts need ``least`` of them."""
     if height < least:
+        enough = math.ceil(10 * least) / 10
         raise InputError(
-            f"figsize={figsize!r} has no room for the panels; accepted: a height of {least:.1f} or more at this width"
+            f"figsize={figsize!r} has no room for the panels; accepted: a height of {enough} or more at this width"
         )
 
 
 def titles_above(figure: Figure, places: Sequence[Place], titles: Sequence[str], beyond: float = 0.0) -> None:
     """Write a title above each place, all as large as fits the widest, which may end ``beyond`` inches to the right."""
     room = places[0][2] * figure.get_figwidth() + beyond
-    size = float(TITLE_SIZE - 1)
-    size *= min(1.0, room / max(0.01, *(text_width(figure, title, size) for title in titles)))
+    size = fitted_size(figure, titles, TITLE_SIZE - 1, room)
     for place, title in zip(places, titles, strict=True):
         bottom = place[1] + place[3] + 0.05 / figure.get_figheight()
         figure.text(place[0], bottom, title, fontsize=size, color=INK, ha="left", va="bottom")

@@ -113,7 +113,7 @@ def _view(result: Any, name: str | None) -> View:
     views = maker(result)
     name = next(iter(views)) if name is None else check_choice("field", name, tuple(views))
     if not np.isfinite(views[name].values).any():
-        raise InputError(f"{name} has NaN everywhere; accepted: at least one finite value")
+        raise InputError(f"result has NaN everywhere in {name!r}; accepted: at least one finite value")
     return views[name]
 
 
@@ -158,14 +158,14 @@ def _ablation_views(ablation: TimestepAblation | UnitAblation) -> dict[str, View
 
 def _entropy_views(entropy: Entropy) -> dict[str, View]:
     if len(entropy.dims) != 2:
-        raise InputError(f"entropy has {len(entropy.dims)} axes; accepted: an entropy with two, as over units")
+        raise InputError(f"result is an entropy with {len(entropy.dims)} axes; accepted: two axes, as over units")
     columns, rows = ((name, np.asarray(entropy.coords[name])) for name in entropy.dims)
     return {"values": View(entropy_title(entropy), entropy.values, columns, rows, entropy_unit(entropy.base))}
 
 
 def _similarity_views(baselines: Baselines) -> dict[str, View]:
     if not baselines.similarity:
-        raise InputError('baselines has no similarity; accepted: baselines with the method "cka" or "svcca"')
+        raise InputError('result has no similarity; accepted: baselines with the method "cka" or "svcca"')
     views = {}
     for name, values in baselines.similarity.items():
         method, _, cells = name.partition(" of ")

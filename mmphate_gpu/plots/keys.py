@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .canvas import FAINT, INK, TICK_SIZE
 from .colors import Coloring
-from .layout import Place
+from .layout import Place, widest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,15 +37,26 @@ def dot(color: Any, marker: str = "o") -> Any:
     return Line2D([], [], color=color, **style)
 
 
-def draw_names(figure: Figure, place: Place, handles: list[Any], names: list[str]) -> None:
+def columns_of(names: list[str], inches: float) -> list[list[str]]:
+    """The names of a key in as many columns as fit a height of ``inches``, if texts shrink to 85 % at most."""
+    return [list(column) for column in np.array_split(names, math.ceil(0.85 * ENTRY * len(names) / inches))]
+
+
+def width_of(figure: Figure, columns: list[list[str]]) -> float:
+    """The inches that a key of these columns takes."""
+    return sum(0.3 + widest(figure, column, TICK_SIZE) for column in columns)
+
+
+def draw_names(figure: Figure, place: Place, handles: list[Any], names: list[str], n_columns: int = 1) -> None:
     """Draw a legend of ``handles``, centered in ``place``, with smaller texts if it would be higher than the place."""
     axes = figure.add_axes(place, label="key")
     axes.set_axis_off()
-    size = TICK_SIZE * min(1.0, place[3] * figure.get_figheight() / (ENTRY * len(handles)))
+    size = TICK_SIZE * min(1.0, place[3] * figure.get_figheight() / (ENTRY * -(-len(handles) // n_columns)))
     # A legend omits names that start with an underscore, so the names are set afterwards.
     legend = axes.legend(
         handles, ["?"] * len(handles), loc="center left", bbox_to_anchor=(0, 0.5), frameon=False, fontsize=size,
         labelcolor=INK, handletextpad=0.2, labelspacing=0.45, borderpad=0, borderaxespad=0, handlelength=1.2,
+        ncols=n_columns, columnspacing=0.8,
     )  # fmt: skip
     for entry, name in zip(legend.get_texts(), names, strict=True):
         entry.set_text(name)

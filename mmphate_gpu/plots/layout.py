@@ -58,7 +58,7 @@ def title_above(figure: Figure, place: Place, title: str, inches: float = 0.1) -
     """Write ``title`` at the left edge of ``place``, ``inches`` above it, as large as the figure is wide."""
     bottom = place[1] + place[3] + inches / figure.get_figheight()
     room = (1 - place[0]) * figure.get_figwidth() - 0.08
-    size = TITLE_SIZE * min(1.0, room / max(text_width(figure, title, TITLE_SIZE), 0.01))
+    size = fitted_size(figure, [title], TITLE_SIZE, room)
     figure.text(place[0], bottom, title, fontsize=size, color=INK, ha="left", va="bottom")
 
 
@@ -71,6 +71,10 @@ def text_width(figure: Figure, text: str, size: float) -> float:
 
 
 def widest(figure: Figure, texts: Sequence[str], size: float) -> float:
-    """The inches that the longest of ``texts`` takes."""
-    # The three with the most characters suffice: no glyph is three times as wide as another in these texts.
-    return max((text_width(figure, text, size) for text in sorted(texts, key=len)[-3:]), default=0.0)
+    """The inches that the widest of ``texts`` takes."""
+    return max((text_width(figure, text, size) for text in set(texts)), default=0.0)
+
+
+def fitted_size(figure: Figure, texts: Sequence[str], size: float, room: float) -> float:
+    """``size`` in points, or less if the widest of ``texts`` would take more than ``room`` inches."""
+    return size * min(1.0, room / max(widest(figure, texts, size), 0.01))

@@ -14,7 +14,7 @@ from .axis import LINE
 from .canvas import FAINT, INK, LABEL_SIZE, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import round_ticks
 from .grids import cells, columns_for
-from .layout import Margins, Place, check_figsize, stacked, title_above, widest
+from .layout import Margins, Place, check_figsize, fitted_size, stacked, title_above, widest
 from .names import texts
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def unit_rankings(
 def _agreements(importance: UnitImportance) -> dict[tuple[str, str], str]:
     """The Spearman correlation of each pair of scores, with its p."""
     rows = zip(importance.pairs, importance.spearman, importance.p, strict=True)
-    return {(pair[0], pair[1]): f"ρ = {rho:.2f}, p = {p:.2g}" for pair, rho, p in rows}
+    return {
+        (pair[0], pair[1]): f"ρ = {rho:.2f}, p = {p:.2g}" if np.isfinite(rho) else "no correlation"
+        for pair, rho, p in rows
+    }
 
 
 # ---------------------------------------------------------------- linked names
@@ -106,7 +109,7 @@ def _linked(importance: UnitImportance, ranks: np.ndarray, ranked: np.ndarray, f
     order = np.argsort(ranks, axis=1, kind="stable")
     _draw_links(axes, np.argsort(order, axis=1))
     _write_units(axes, units, order, place[3] * figure.get_figheight())
-    _write_scores(axes, scores, beside, place[2] * figure.get_figwidth())
+    _write_scores(axes, scores, beside, place[2] * figure.get_figwidth(), 2 * room)
     for index, line in enumerate(apart):
         level = (NOTE + LINE * (len(apart) - index - 0.5)) / figure.get_figheight()
         figure.text(0.5, level, line, fontsize=TICK_SIZE - 1, color=INK, ha="center", va="center")
@@ -153,20 +156,24 @@ def _write_units(axes: Axes, units: np.ndarray, order: np.ndarray, inches: float
             )  # fmt: skip
 
 
-def _write_scores(axes: Axes, scores: list[str], beside: dict[int, str], inches: float) -> None:
-    """Write the names of the scores above their columns, and the agreement of neighbors below and between."""
-    width = int(np.clip(inches / max(1, len(scores) - 1) / 0.07, 5, 12))
+def _write_scores(axes: Axes, scores: list[str], beside: dict[int, str], inches: float, most: float) -> None:
+    """Write the names of the scores above their columns, and the agreement of neighbors below and between.
+
+    Names have two lines at most, broken between words. All texts are as large as fits between the columns and into
+    ``most`` inches.
+    """
+    figure: Any = axes.figure
     across = axes.get_xaxis_transform()
-    for column, name in enumerate(texts(np.array(scores, dtype=object), 2 * width)):
-        axes.annotate(
-            "\n".join(wrap(name, width)[:2]), (column, 1), (0, 4), xycoords=across, textcoords="offset points",
-            fontsize=LABEL_SIZE, color=INK, ha="center", va="bottom",
-        )  # fmt: skip
+    room = min(most, inches / max(1, len(scores) - 1) - 0.06)
+    short = texts(np.array(scores, dtype=object), 24)
+    names = ["\n".join(wrap(name, 12, break_long_words=False, max_lines=2, placeholder="…")) for name in short]
+    style: dict[str, Any] = {"xycoords": across, "textcoords": "offset points", "color": INK, "ha": "center"}
+    size = fitted_size(figure, names, LABEL_SIZE, room)
+    for column, name in enumerate(names):
+        axes.annotate(name, (column, 1), (0, 4), fontsize=size, va="bottom", **style)
+    size = fitted_size(figure, list(beside.values()), TICK_SIZE - 1, room)
     for column, text in beside.items():
-        axes.annotate(
-            text, (column + 0.5, 0), (0, -2), xycoords=across, textcoords="offset points",
-            fontsize=TICK_SIZE - 1, color=INK, ha="center", va="top",
-        )  # fmt: skip
+        axes.annotate(text, (column + 0.5, 0), (0, -2), fontsize=size, va="top", **style)
 
 
 # ---------------------------------------------------------------- planes of two rankings

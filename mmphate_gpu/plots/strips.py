@@ -13,7 +13,7 @@ from ..errors import InputError, InputTypeError
 from .axis import LINE, Ticks, across, by_rank, set_across, set_upward, ticks_within, upward
 from .canvas import FAINT, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import Coloring, categorical
-from .keys import dot, draw_names, missing_patch, show_missing
+from .keys import columns_of, dot, draw_names, missing_patch, show_missing, width_of
 from .layout import Margins, Place, beside, check_figsize, stacked, title_above, widest
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PANELS = {
     "stability": ("Stability (adjusted Rand index)", 0.24),
     "communities": ("Communities of the units", 0.52),
 }
-NAMES = ("data", "null", "seeds", "epochs", "none")
+CURVES = ["data", "null", "seeds", "epochs"]
 Names = tuple[list[Any], list[str]]  # handles of a key, and their texts
 SILHOUETTE, SEEDS, EPOCHS = "#262626", "#0072b2", "#e69f00"
 
@@ -76,14 +76,20 @@ def community_strips(
     order = _order(communities.community)
     coloring = _coloring(communities.community)
     shown = [name for name in PANELS if name != "stability" or _has_stability(communities)]
-    rows, places = _places(figure, np.asarray(communities.unit)[order], coloring, [PANELS[name][1] for name in shown])
+    noise = ["none"] if (communities.community < 0).any() else []
+    names = [*coloring.names, *noise]
+    units = np.asarray(communities.unit)[order]
+    rows, places, n_columns = _places(figure, units, names, [PANELS[name][1] for name in shown])
     columns = _columns(figure, communities, places[0])
     for name, place in zip(shown, places, strict=True):
         axes = figure.add_axes(place, label=name)
         open_frame(axes)
-        key = _draw_strip(axes, communities.community[:, order], coloring) if name == "communities" else None
-        draw_names(figure, beside(figure, place, 0.12, 1), *(key or DRAWN[name](axes, communities)))
-        set_across(axes, columns, ("" if communities.epoch is None else "Epoch") if key else None)
+        if name == "communities":
+            handles = [*_draw_strip(axes, communities.community[:, order], coloring), *(missing_patch() for _ in noise)]
+            draw_names(figure, beside(figure, place, 0.12, 1), handles, names, n_columns)
+        else:
+            draw_names(figure, beside(figure, place, 0.12, 1), *DRAWN[name](axes, communities))
+        set_across(axes, columns, ("" if communities.epoch is None else "Epoch") if name == "communities" else None)
         title_above(figure, place, PANELS[name][0], 0.05)
     set_upward(axes, rows, "Unit")
     save_figure(figure, path)
@@ -104,15 +110,16 @@ def _coloring(community: np.ndarray) -> Coloring:
     return categorical(names, names)
 
 
-def _places(figure: Figure, units: np.ndarray, coloring: Coloring, shares: list[float]) -> tuple[Ticks, list[Place]]:
-    """The ticks of the units, and the places of the panels."""
+def _places(figure: Figure, units: np.ndarray, names: list[str], shares: list[float]) -> tuple[Ticks, list[Place], int]:
+    """The ticks of the units, the places of the panels, and the columns of the key of the communities."""
     margins = Margins(0, 0, TOP, BOTTOM, GAP)
     height = stacked(figure, shares, margins)[-1][3] * figure.get_figheight()
     limits = (-0.5, len(units) - 0.5)
     rows = by_rank(units, limits, upward(height, limits), max(2, int(height / LINE)))
     left = 0.32 + max(widest(figure, rows.names, TICK_SIZE), 0.25)
-    right = 0.36 + max(widest(figure, [*NAMES, *coloring.names], TICK_SIZE), 0.3)
-    return rows, stacked(figure, shares, margins._replace(left=left, right=right))
+    columns = columns_of(names, height)
+    right = 0.12 + max(width_of(figure, columns), width_of(figure, [CURVES]))
+    return rows, stacked(figure, shares, margins._replace(left=left, right=right)), len(columns)
 
 
 def _columns(figure: Figure, communities: UnitCommunities, place: Place) -> Ticks:
@@ -163,19 +170,17 @@ def _index_axis(axes: Axes, values: np.ndarray) -> None:
     """Show 0 to 1, and values below zero if the curves have any."""
     low = min(0.0, float(values[np.isfinite(values)].min(initial=0)))
     set_upward(axes, ticks_within(low - 0.04, 1.04, 3), "")
-    axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
+    if low < 0:  # otherwise the frame is beside this line
+        axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
 
 
-def _draw_strip(axes: Axes, community: np.ndarray, coloring: Coloring) -> Names:  # (epochs, M)
-    """Draw the strip, and return the names of its colors."""
+def _draw_strip(axes: Axes, community: np.ndarray, coloring: Coloring) -> list[Any]:  # (epochs, M)
+    """Draw the strip, and return the handles of its colors for a key."""
     show_missing(axes)
     values = np.where(community < 0, np.nan, np.searchsorted(coloring.values, community))
     image = axes.imshow(values.T, cmap=coloring.cmap, norm=coloring.norm, aspect="auto", origin="lower", label="cells")
     image.set(rasterized=True, interpolation="nearest")
-    handles = [dot(color, "s") for color in coloring.cmap(coloring.norm(coloring.ticks))]
-    if (community >= 0).all():
-        return handles, coloring.names
-    return [*handles, missing_patch()], [*coloring.names, "none"]
+    return [dot(color, "s") for color in coloring.cmap(coloring.norm(coloring.ticks))]
 
 
 DRAWN: dict[str, Callable[[Axes, UnitCommunities], Names]] = {

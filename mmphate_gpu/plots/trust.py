@@ -22,9 +22,8 @@ from .axis import (
     value_ticks,
 )
 from .canvas import INK, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
-from .colors import PALETTE
 from .grids import cells, check_room, columns_for, titles_above
-from .keys import dot, draw_names
+from .keys import columns_of, dot, draw_names, width_of
 from .layout import Margins, Place, beside, check_figsize, widest
 from .names import texts
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 6.4
-LEAST = 0.4  # inches of the height of a panel
+LEAST, LEFT = 0.4, 0.52  # inches of the height of a panel, and the least beside it
 DATA, NULL = "#c44e20", "#31688e"
 TITLES = {
     "intra": "Units kept (intra)",
@@ -134,8 +133,9 @@ def _draw_nulls(axes: Axes, result: NullModels, index: int, inches: float, *, na
 def _write_p(axes: Axes, row: int, p: float) -> None:
     """Write the p-value of a row on the right of the panel."""
     if np.isfinite(p):
+        text = f"p {p:.2f}" if p >= 0.01 else f"p {p:.1g}"
         axes.annotate(
-            f"p {p:.2f}", (1.0, row), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            text, (1.0, row), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             fontsize=TICK_SIZE - 1.5, color=INK, va="center", annotation_clip=False,
         )  # fmt: skip
 
@@ -143,9 +143,11 @@ def _write_p(axes: Axes, row: int, p: float) -> None:
 def _few_ticks(figure: Any, values: np.ndarray, inches: float) -> Ticks:
     """A horizontal axis for ``values`` with as many ticks as fit."""
     low, high = value_limits(values)
-    options = [ticks_within(low, high, most) for most in (4, 3, 2, 1)]
+    options = [ticks_within(low, high, most).ticks for most in (4, 3, 2, 1)]
+    options += [options[-1][[0, -1]], options[-1][:1]]
     fits = across(figure, inches, (low, high))
-    return next((ticks for ticks in options if fits(ticks.ticks, ticks.names)), options[-1])
+    ticks = next(ticks for ticks in options if len(ticks) == 1 or fits(ticks, texts(ticks)))
+    return Ticks(ticks, (low, high), ticks, texts(ticks))
 
 
 # ---------------------------------------------------------------- smaller traces
@@ -160,8 +162,9 @@ def subsampling(
 ) -> Figure:
     """Draw what smaller traces lose: each metric against the size, and the entropy over epochs for each size.
 
-    Dots are means over the repeats, and bars are one standard deviation in each direction. The dashed line is the value
-    of the whole trace; for the Procrustes disparity it is that of a fit with another seed.
+    Dots and lines are means over the repeats, and bars and bands are one standard deviation in each direction. The
+    dashed line is the value of the whole trace; for the Procrustes disparity it is that of a fit with another seed. The
+    color of a curve is the darker, the larger the size; the curve of the whole trace is black.
 
     Parameters
     ----------
@@ -185,13 +188,16 @@ def subsampling(
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: SubsampleStudy")
     path = check_path(path)
     figure, columns, around = _study_page(result, figsize)
-    places = cells(figure, len(result.metrics), columns, Margins(0.52, 0.12, 0.32, 0.42), around)
+    levels = [_level(result, index) for index in range(len(result.metrics))]
+    left = max(LEFT, 0.12 + widest(figure, [name for level in levels for name in level.names], TICK_SIZE))
+    places = cells(figure, len(result.metrics), columns, Margins(left, 0.12, 0.32, 0.42), around)
     for index, (metric, place) in enumerate(zip(result.metrics, places, strict=True)):
         axes = figure.add_axes(place, label=metric)
         open_frame(axes)
         _draw_sizes(axes, result, index, place[2] * figure.get_figwidth())
+        set_upward(axes, levels[index], "")
     titles_above(figure, places, _titles(result.metrics), 0.1)
-    _draw_curves(figure, result, around.bottom)
+    _draw_curves(figure, result, around.bottom, left)
     save_figure(figure, path)
     return figure
 
@@ -207,6 +213,12 @@ def _study_page(result: SubsampleStudy, figsize: Any) -> tuple[Figure, int, Marg
     return new_figure((width, height)), columns, Margins(0, 0, 0, height * 1.2 / (rows + 1.2))
 
 
+def _level(result: SubsampleStudy, index: int) -> Ticks:
+    """The vertical axis of a metric, with room for its bars and for the whole trace."""
+    means, deviations = _moments(result.values[:, :, index])
+    return value_ticks(np.concatenate([means - deviations, means + deviations, result.full[index, None]]), 4)
+
+
 def _draw_sizes(axes: Any, result: SubsampleStudy, index: int, inches: float) -> None:
     means, deviations = _moments(result.values[:, :, index])
     whole = float(result.full[index])
@@ -218,7 +230,6 @@ def _draw_sizes(axes: Any, result: SubsampleStudy, index: int, inches: float) ->
         axes.axhline(whole, color=DATA, linewidth=1, linestyle=(0, (4, 3)))
     limits = (-0.5, len(means) - 0.5)
     set_across(axes, by_rank(result.sizes, limits, across(axes.figure, inches, limits), MOST), AXES[result.over])
-    set_upward(axes, value_ticks(np.concatenate([means - deviations, means + deviations, [whole]]), 4), "")
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, repeats) -> (n,), (n,)
@@ -230,26 +241,46 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, repeat
     return means, np.sqrt(squares.sum(1) / np.maximum(n - 1, 1))
 
 
-def _draw_curves(figure: Figure, result: SubsampleStudy, inches: float) -> None:
-    """Draw the entropy over epochs in ``inches`` at the bottom, without the epochs that no part of a size has."""
+def _draw_curves(figure: Figure, result: SubsampleStudy, inches: float, left: float) -> None:
+    """Draw the entropy over epochs in ``inches`` at the bottom, with at least ``left`` inches beside it."""
     width, height = figure.get_size_inches()
     names = ["all", *(f"{size:,}" for size in result.sizes)]
-    key = 0.3 + widest(figure, names, TICK_SIZE)
-    place: Place = (0.52 / width, 0.42 / height, (width - 0.52 - key - 0.1) / width, (inches - 0.42 - 0.36) / height)
+    columns = columns_of(names, inches - 0.78)
+    key = width_of(figure, columns)
+    bands = [_moments(curves.T) for curves in [result.full_curve[None], *result.curves]]
+    ends = [edge for means, deviations in bands for edge in (means - deviations, means + deviations)]
+    level = value_ticks(np.concatenate(ends), 4)
+    left = max(left, 0.3 + widest(figure, level.names, TICK_SIZE))
+    place: Place = (left / width, 0.42 / height, (width - left - key - 0.1) / width, (inches - 0.78) / height)
     axes: Any = figure.add_axes(place, label="entropy")
     open_frame(axes)
     epochs = along_epochs(figure, np.asarray(result.epoch), place[2] * width)
-    colors = [INK, *(PALETTE[index % len(PALETTE)] for index in range(len(result.sizes)))]
-    drawn = []
-    for color, curves in zip(colors, [result.full_curve[None], *result.curves], strict=True):
-        means, deviations = _moments(curves.T)
-        shown = np.isfinite(means)
-        low, high = (means - deviations)[shown], (means + deviations)[shown]
-        axes.fill_between(epochs.places[shown], low, high, alpha=0.2, linewidth=0, color=color)
-        marker = "o" if shown.sum() == 1 else ""
-        axes.plot(epochs.places[shown], means[shown], linewidth=1.3, color=color, marker=marker, markersize=4)
-        drawn += [low, high]
+    colors = _size_colors(result.sizes)
+    for color, (means, deviations) in zip(colors, bands, strict=True):
+        _draw_band(axes, epochs.places, means, deviations, color, min(0.2, 0.6 / len(colors)))
     set_across(axes, epochs, "Epoch")
-    set_upward(axes, value_ticks(np.concatenate(drawn), 4), "Entropy (bits)")
+    set_upward(axes, level, "Entropy (bits)")
     titles_above(figure, [place], ["Intra-step entropy of the picture"])
-    draw_names(figure, beside(figure, place, 0.1, key), [dot(color) for color in colors], names)
+    draw_names(figure, beside(figure, place, 0.1, key), [dot(color) for color in colors], names, len(columns))
+
+
+def _size_colors(sizes: np.ndarray) -> list[Any]:
+    """The color of the whole trace, and those of the sizes: a ramp that shows their order."""
+    from matplotlib import colormaps
+
+    smaller = np.unique(-sizes, return_inverse=True)[1]
+    # The ends of the map are too near the color of the whole trace, and too pale.
+    return [INK, *colormaps["plasma"](0.1 + 0.7 * smaller / max(1, smaller.max()))]
+
+
+def _draw_band(
+    axes: Axes, places: np.ndarray, means: np.ndarray, deviations: np.ndarray, color: Any, alpha: float
+) -> None:
+    """Draw a curve with its band, without the epochs that no part of the size has."""
+    shown = np.isfinite(means)
+    places, means, deviations = places[shown], means[shown], deviations[shown]
+    if len(places) == 1:  # lines and bands need two epochs
+        axes.errorbar(places, means, yerr=deviations, fmt="o", markersize=4, linewidth=1, capsize=2.5, color=color)
+        return
+    axes.fill_between(places, means - deviations, means + deviations, alpha=alpha, linewidth=0, color=color)
+    axes.plot(places, means, linewidth=1.3, color=color)

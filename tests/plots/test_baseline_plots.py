@@ -87,6 +87,17 @@ def test_all_values_that_are_printed_as_the_best_are_bold():
     assert bold == [[False] * 5, [False] * 5, [False, True, False, False, False], [False, True, True, False, False]]
 
 
+def test_a_wide_table_has_blocks_at_one_column():
+    metrics = [*METRICS, "stress", "entropy", "spread", "silhouette"]
+    figure = baselines(invented(6, metrics), figsize=COLUMN)
+    lines = [[text.get_text() for text in line] for line in table_of(figure)]
+    wide = [[text.get_text() for text in line] for line in table_of(baselines(invented(6, metrics)))]
+    assert [[*first, *second[1:]] for first, second in zip(lines[:7], lines[7:], strict=True)] == wide
+    sizes = {text.get_fontsize() for text in axes_of(figure, "table").texts}
+    assert len(sizes) == 1 and sizes.pop() >= 6
+    assert_legible(figure)
+
+
 @pytest.mark.parametrize("figsize", [None, COLUMN])
 @pytest.mark.parametrize("n", [1, 5])
 def test_texts_do_not_touch(n, figsize):

@@ -77,11 +77,15 @@ def test_narrow_phases_have_a_number_or_nothing():
     assert [text.get_text() for text in axes_of(figure, "phases").texts] == ["1 growth", "2", "", "4 growth"]
 
 
-def test_the_lines_of_a_single_epoch_are_dots():
-    (dots,) = [
-        part for part in axes_of(entropy_curves(entropies(1, 4)), "entropy").collections if part.get_label() == "dots"
-    ]
-    np.testing.assert_array_equal(dots.get_offsets(), np.column_stack([np.zeros(4), entropies(1, 4).values[0]]))
+@pytest.mark.parametrize("epoch, only", [(1, 0), (5, 3)])
+def test_a_single_epoch_with_values_has_dots_and_a_bar(epoch, only):
+    entropy = entropies(epoch, 4)
+    for values in (entropy.values, *entropy.replicates):
+        values[np.arange(epoch) != only] = np.nan
+    bar, _, dots = axes_of(entropy_curves(entropy), "entropy").collections
+    mean, reach = entropy.values[only].mean(), 1.96 * np.sqrt(0.02)
+    np.testing.assert_allclose(bar.get_segments()[0], [[only, mean - reach], [only, mean + reach]])
+    np.testing.assert_array_equal(dots.get_offsets(), np.column_stack([np.full(4, only), entropy.values[only]]))
 
 
 def test_metrics_share_the_epochs():

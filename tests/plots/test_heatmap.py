@@ -185,7 +185,7 @@ def test_similarities_are_squares_of_epochs_or_time_steps():
         figure = heatmap(result, field=field)
         axes = axes_of(figure, "heatmap")
         assert (axes.get_xlabel(), axes.get_ylabel(), title_of(figure)) == (name, name, title)
-    with pytest.raises(InputError, match="baselines has no similarity; accepted: baselines with the method"):
+    with pytest.raises(InputError, match="result has no similarity; accepted: baselines with the method"):
         heatmap(made(Baselines, layout=result.layout, similarity={}))
 
 
@@ -204,11 +204,11 @@ def test_bad_arguments_are_refused(tmp_path):
         heatmap(np.eye(3))
     with pytest.raises(InputError, match="field='loss' is unknown; accepted: 'score', 'cross_entropy'"):
         heatmap(probes(), field="loss")
-    with pytest.raises(InputError, match="accuracy_change has NaN everywhere; accepted: at least one finite value"):
+    with pytest.raises(InputError, match="result has NaN everywhere in 'accuracy_change'; accepted: at least one"):
         result = ablated(UnitAblation)
         result.accuracy_change[:] = np.nan
         heatmap(result, field="accuracy_change")
-    with pytest.raises(InputError, match="entropy has 0 axes; accepted: an entropy with two"):
+    with pytest.raises(InputError, match="result is an entropy with 0 axes; accepted: two axes"):
         heatmap(made(type(entropies()), dims=(), values=np.array(1.0)))
     with pytest.raises(InputError, match="figsize"):
         heatmap(probes(), figsize=(1, 1))

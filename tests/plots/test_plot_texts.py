@@ -8,7 +8,9 @@ import pytest
 
 from mmphate_gpu.embedding import Embedding
 from mmphate_gpu.plots import entropy, panels
+from mmphate_gpu.plots.canvas import new_figure
 from mmphate_gpu.plots.colors import ordered, round_ticks
+from mmphate_gpu.plots.layout import text_width, widest
 from mmphate_gpu.plots.names import texts
 from mmphate_gpu.slices import SliceLayout
 
@@ -95,6 +97,12 @@ def test_dollar_signs_on_bars_and_axes_are_no_mathematics(components):
     assert bar_names(figure, "unit") == bar_names(figure, "epoch")[:-1] == ["$_0$", "$_5$", "$_10$", "$_15$"]
     if components == 1:
         assert [tick.get_text() for tick in panel(figure, "unit").get_xticklabels()] == bar_names(figure, "unit")
+
+
+def test_the_widest_text_need_not_have_the_most_characters():
+    figure = new_figure((3, 3))
+    names = ["iiiiiiiiii", "llllllllll", "jjjjjjjjjj", "WWWWWWWW"]
+    assert widest(figure, names, 8) == text_width(figure, names[-1], 8) > 2 * text_width(figure, names[0], 8)
 
 
 # ---------------------------------------------------------------- ticks

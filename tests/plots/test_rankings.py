@@ -32,6 +32,12 @@ def test_every_pair_of_scores_has_its_correlation():
     assert "entropy – label information: ρ = 0.20, p = 0.45" in [text.get_text() for text in figure.texts]
 
 
+def test_scores_without_an_order_have_no_correlation():
+    result = importance(20, ("a", "b"))
+    result.spearman[:] = result.p[:] = np.nan
+    assert annotations(axes_of(unit_rankings(result), "rankings"))[-1] == "no correlation"
+
+
 def test_equal_ranks_lie_beside_one_another():
     result = importance(4, ("a", "b"))
     result.ranks["a"] = np.array([2.5, 1, 2.5, 4])
@@ -77,10 +83,18 @@ def test_units_without_a_rank_are_counted(unit):
         (100, SCORES, (3.35, 5)),
         (100, (*SCORES, "another"), None),
         (100, SCORES[:1], (3.35, 4)),
+        (20, (*SCORES, "a_long_name_without_a_space"), (3.35, 4)),
     ],
 )
 def test_texts_do_not_touch(unit, scores, figsize):
     assert_legible(unit_rankings(importance(unit, scores), figsize=figsize))
+
+
+@pytest.mark.parametrize("scores", [SCORES, (*SCORES, "another")])
+def test_names_of_scores_are_broken_between_words(scores):
+    axes = axes_of(unit_rankings(importance(20, scores), figsize=(3.35, 3.6)), "rankings")
+    names = annotations(axes)[40 : 40 + len(scores)]
+    assert names == ["inter-step\nentropy", "ablation", "label\ninformation", "another"][: len(scores)]
 
 
 def test_hostile_names_are_drawn_as_they_are():

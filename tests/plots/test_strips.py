@@ -79,6 +79,14 @@ def test_texts_do_not_touch(epoch, unit, n, figsize):
     assert_legible(community_strips(strips(epoch, unit, n, noise=True), figsize=figsize))
 
 
+def test_the_key_of_many_communities_has_columns():
+    figure = community_strips(strips(100, 500, 10, noise=True), figsize=COLUMN)
+    names = [axes.get_legend() for axes in figure.axes if axes.get_legend()][-1].get_texts()
+    assert [name.get_text() for name in names] == [*map(str, range(10)), "none"]
+    assert min(name.get_fontsize() for name in names) >= 6.8
+    assert_legible(figure)
+
+
 def test_hostile_names_are_drawn_as_they_are():
     figure = community_strips(strips(HOSTILE, HOSTILE, 2))
     figure.canvas.draw()

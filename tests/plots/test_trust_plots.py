@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from mmphate_gpu.analysis import NullModels, SubsampleStudy
 from mmphate_gpu.analysis.picture_metrics import METRICS
@@ -57,6 +58,14 @@ def test_nulls_are_dots_and_the_data_a_line():
         assert axes.get_xlim()[0] < min(result.null[:, :, index].min(), result.data[index])
 
 
+def test_a_small_p_is_not_rounded_to_zero():
+    result = nulls(repeats=999)
+    result.p[:] = 0.001
+    figure = null_models(result, figsize=(3.35, 6.4))
+    assert {text.get_text() for text in axes_of(figure, "intra").texts} == {"p 0.001"}
+    assert_legible(figure)
+
+
 def test_nulls_are_named_once_a_row():
     figure = null_models(nulls())
     names = [tick_names(axes_of(figure, metric), "y") for metric in METRICS]
@@ -89,6 +98,16 @@ def test_texts_of_nulls_do_not_touch(result, figsize):
     assert_legible(null_models(result, figsize=figsize))
 
 
+@pytest.mark.parametrize("center", [1.00598, 1e5 + 0.005, -1e-5])
+def test_a_narrow_range_of_long_numbers_has_few_ticks(center):
+    result = nulls(METRICS[:2])
+    for values in (result.data, result.null):
+        values[...] = center + (values - 0.5) * 3e-5
+    figure = null_models(result, figsize=(3.35, 2))
+    assert_legible(figure)
+    assert len(tick_names(axes_of(figure, "intra"), "x")) >= 1
+
+
 # ---------------------------------------------------------------- smaller traces
 
 
@@ -114,9 +133,37 @@ def test_curves_are_means_over_the_repeats():
         assert line.get_xdata().tolist() == list(range(12))
 
 
-def test_curves_of_a_single_epoch_are_dots():
-    assert [line.get_marker() for line in axes_of(subsampling(study(epoch=1)), "entropy").lines] == ["o"] * 4
-    assert axes_of(subsampling(study(epoch=2)), "entropy").lines[0].get_marker() == ""
+def test_curves_of_a_single_epoch_are_dots_with_bars():
+    result = study(epoch=1)
+    axes = axes_of(subsampling(result), "entropy")
+    for bar, curves in zip(axes.containers, [result.full_curve[None], *result.curves], strict=True):
+        dot, (lower, upper), _ = bar
+        deviation = curves.std(ddof=1) if len(curves) > 1 else 0
+        np.testing.assert_allclose(dot.get_ydata(), curves.mean(), rtol=1e-12)
+        np.testing.assert_allclose(upper.get_ydata() - lower.get_ydata(), 2 * deviation, rtol=1e-12)
+    assert len(axes_of(subsampling(study(epoch=2)), "entropy").containers) == 0
+
+
+SIZES = (100, 90, 80, 70, 60, 50, 40, 30, 20)
+
+
+def test_colors_of_the_sizes_are_a_ramp():
+    def lightness(sizes):  # of the whole trace, and of each size
+        lines = axes_of(subsampling(study(sizes=sizes)), "entropy").lines
+        return np.array([to_rgb(line.get_color()) for line in lines]) @ [0.2126, 0.7152, 0.0722]
+
+    whole, *sizes = lightness(SIZES)
+    assert (np.diff(sizes) > 0.02).all() and max(sizes) < 0.75 and whole != sizes[0]
+    order = [3, 0, 8, 1, 2, 7, 4, 5, 6]
+    np.testing.assert_allclose(lightness(tuple(np.array(SIZES)[order]))[1:], np.array(sizes)[order])
+
+
+def test_the_key_of_many_sizes_has_columns():
+    figure = subsampling(study(sizes=SIZES), figsize=(3.35, 4.6))
+    names = axes_of(figure, "key").get_legend().get_texts()
+    assert [name.get_text() for name in names] == ["all", *map(str, SIZES)]
+    assert min(name.get_fontsize() for name in names) >= 6.8
+    assert_legible(figure)
 
 
 def test_curves_of_fewer_epochs_have_no_gaps():
@@ -152,6 +199,15 @@ def test_texts_of_smaller_traces_do_not_touch(result, figsize):
     assert_legible(subsampling(result, figsize=figsize))
 
 
+@pytest.mark.parametrize("figsize", [None, (3.35, 4.6)])
+@pytest.mark.parametrize("center, reach", [(1.00598, 3e-5), (12345.678, 0.3), (-1.2e-5, 3e-5)])
+def test_long_numbers_have_room_beside_the_panels(center, reach, figsize):
+    result = study()
+    for values in (result.values, result.full, result.curves, result.full_curve):
+        values[...] = center + (values - 0.5) * reach
+    assert_legible(subsampling(result, figsize=figsize))
+
+
 # ---------------------------------------------------------------- both
 
 
@@ -168,8 +224,10 @@ def test_pictures_have_the_same_bytes_each_time(draw, result, tmp_path):
 def test_bad_arguments_are_refused(draw, result, name, tmp_path):
     with pytest.raises(InputTypeError, match=f"result is a list; accepted: {name}"):
         draw([])
-    with pytest.raises(InputError, match="no room for the panels; accepted: a height of"):
+    with pytest.raises(InputError, match="no room for the panels; accepted: a height of") as refused:
         draw(result, figsize=(3.35, 2.2))
+    enough = float(str(refused.value).split("height of ")[1].split(" or")[0])
+    draw(result, figsize=(3.35, enough))
     with pytest.raises(InputError, match="figsize"):
         draw(result, figsize=(1, 9))
     with pytest.raises(InputError, match="path"):
