@@ -75,7 +75,7 @@ def entropies(n: Network) -> dict[str, Any]:
     states = analysis.trace_entropy(n.training.trace, over="units", **options)
     phases = analysis.phases(intra, random_state=n.seed)
     accuracy = n.training.trace.metrics["test_accuracy"]
-    follows = analysis.follows(intra, accuracy)
+    follows = analysis.follows(intra, accuracy, random_state=n.seed)
     if n.seed == DRAWN_SEED:
         metrics = {name: n.training.trace.metrics[name] for name in ("test_accuracy", "test_loss")}
         plots.entropy_curves(intra, phases=phases, metrics=metrics, path=picture(n, "entropy"))
