@@ -77,7 +77,8 @@ class LabelInformation(Result):
     def _summary(self) -> str:
         if np.isnan(self.mean).all():
             return "every slice has too few samples"
-        unit = f"a unit {np.nanmean(self.mean):.2f} bits, permuted {np.nanmean(self.permuted_mean):.2f}"
+        mean, permuted = (round(np.nanmean(values), 2) + 0.0 for values in (self.mean, self.permuted_mean))  # not -0.0
+        unit = f"a unit {mean:.2f} bits, permuted {permuted:.2f}"
         if np.isnan(self.bound).all():
             return f"every slice has too few samples for the probe; {unit}"
         at = np.unravel_index(np.nanargmax(self.bound), self.bound.shape)

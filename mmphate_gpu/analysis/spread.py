@@ -73,7 +73,7 @@ class Displacement(Result):
         return long_columns({"epoch": self.epoch, "unit": self.unit}, displacement=self.values)
 
     def _summary(self) -> str:
-        size = f"{len(self.epoch)} pairs of epochs x {len(self.unit)} units"
+        size = f"{len(self.epoch)} x {len(self.unit)} (pair of epochs x unit)"
         if self.change is None:
             return size
         return f"{size}; with the metric's change: Pearson {self.mean_pearson:.2f}, Spearman {self.mean_spearman:.2f}"

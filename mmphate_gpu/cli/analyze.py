@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import InputError, listed
 from . import result_folder
 from .analyses import ANALYSES, NEEDS, Analysis, Data
-from .arguments import LONG, PROGRAM
+from .arguments import FIT, LONG, PROGRAM
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,6 +225,7 @@ def _of_trace(args: argparse.Namespace, op: MMPHATE) -> tuple[Data, dict[str, An
 def _of_folder(args: argparse.Namespace) -> Data:
     from ..embedding import Embedding
 
+    _refuse_fit_options(args)
     embedding = Embedding.load(args.input / result_folder.EMBEDDING)
     trace, labels = None, None
     path = args.trace if args.trace is not None else args.input / result_folder.TRACE
@@ -234,6 +235,17 @@ def _of_folder(args: argparse.Namespace) -> Data:
     elif args.labels is not None:
         raise InputError(f"--labels {args.labels} needs the trace of {args.input}; accepted: --trace TRACE beside it")
     return Data(embedding, _estimator(args), trace, labels, seed=args.seed, verbose=True)
+
+
+def _refuse_fit_options(args: argparse.Namespace) -> None:
+    """Refuse settings of an embedding for a folder that has one. Its device is that of further fits."""
+    from ..params import Params
+
+    for name in FIT:
+        if name != "device" and getattr(args, name) != getattr(Params, name):
+            option = f"--{name.replace('_', '-')} {getattr(args, name)}"
+            accepted = f"accepted: the settings in its {result_folder.REPORT}, or a trace in place of the folder"
+            raise InputError(f"{option} is for a trace, and {args.input} holds an embedding; {accepted}")
 
 
 def _trace_and_labels(args: argparse.Namespace, path: Path) -> tuple[Trace, np.ndarray | None]:

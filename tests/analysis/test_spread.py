@@ -75,7 +75,7 @@ def test_displacement_by_hand():
     assert result.values.tolist() == [[0.5, 0.0], [12.5, 0.0]]
     assert result.before.tolist() == [0, 10] and result.epoch.tolist() == [10, 30]
     assert result.change is None and result.mean_pearson is None
-    assert repr(result) == "Displacement(2 pairs of epochs x 2 units)"
+    assert repr(result) == "Displacement(2 x 2 (pair of epochs x unit))"
 
 
 def test_displacement_is_the_mean_over_time_steps():

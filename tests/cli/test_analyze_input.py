@@ -118,6 +118,7 @@ def test_wrong_options(refuses, rejects):
     refuses("trace.npy", "--seed", "-1", words=["--seed=-1"])
     refuses("trace.npy", "--n-landmark", "1", words=["n_landmark=1"])
     refuses("in", "--device", "cuda:99", words=["device='cuda:99'"])
+    refuses("in", "--n-landmark", "50", words=["--n-landmark 50 is for a trace, and in holds an embedding"])
     rejects("analyze", "trace.npy", words=["--out"])
     rejects("analyze", "--out", "new", words=["DIR|TRACE"])
 
