@@ -69,14 +69,16 @@ def _pca(work: Work) -> np.ndarray:
 
 def _tsne(work: Work) -> np.ndarray:
     points = work.points()
-    options = {"perplexity": min(30.0, (len(points) - 1) / 3), "random_state": work.seed, "n_jobs": -1}
+    # Equal points have no principal axes: scikit-learn would divide by zero, and end the process.
+    start = "pca" if np.ptp(points, axis=0).any() else "random"
+    options: dict[str, Any] = {"random_state": work.seed, "n_jobs": -1, "perplexity": min(30.0, (len(points) - 1) / 3)}
     if tsne_library() == "openTSNE":
         from openTSNE import TSNE
 
-        return np.asarray(TSNE(**options).fit(points))
+        return np.asarray(TSNE(initialization=start, **options).fit(points))
     from sklearn.manifold import TSNE as SklearnTSNE
 
-    return SklearnTSNE(N_COMPONENTS, **options).fit_transform(points)
+    return SklearnTSNE(N_COMPONENTS, init=start, **options).fit_transform(points)
 
 
 def _umap(work: Work) -> np.ndarray:

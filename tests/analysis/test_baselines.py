@@ -230,8 +230,13 @@ def test_a_seed_gives_the_same_bits_and_a_stored_trace_too(tmp_path):
     assert frame.columns.tolist() == ["method", *results[0].metrics, "seconds"]
 
 
-def test_a_single_sample_is_drawn():
+@pytest.mark.parametrize("has_open_tsne", [True, False])
+def test_a_single_sample_is_drawn(monkeypatch, has_open_tsne):
     """Its z-score is 0, so all nodes are one point. Other methods refuse points with a single feature."""
+    if has_open_tsne:
+        pytest.importorskip("openTSNE")
+    else:
+        monkeypatch.setattr(other_methods, "tsne_library", lambda: "scikit-learn")
     result = drawn("pca", "tsne", "isomap", trace=recorded((20, 1, 2, 1)))
     assert result.methods == ["mm_phate", "pca", "tsne", "isomap"] and not result.coordinates["pca"].any()
 
