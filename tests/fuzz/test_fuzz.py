@@ -63,7 +63,7 @@ def test_faulty_readers_are_caught():
     readers = ["wrong exception", "code run", "message", "hang", "blocked", "death"]
     if sys.platform == "linux":  # only Linux has the peak of the memory
         readers.insert(0, "memory")
-    with pool.Worker(hang=0.4, longest=10) as worker:
+    with pool.Worker(hang=2, longest=30) as worker:  # 2 GB may take a second of CPU time
         outcomes = worker.ask("npy", 0, [f"faulty: {reader}" for reader in readers])
     assert [outcome.outcome for outcome in outcomes] == [name.replace("blocked", "hang") for name in readers]
     assert all(outcome.is_fault for outcome in outcomes)
