@@ -36,7 +36,7 @@ def walk(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 MEASURE = """
-import json, sys
+import ctypes, gc, json, sys
 from pathlib import Path
 import torch, mmphate_gpu as mm
 from mmphate_gpu import MMPHATE
@@ -44,6 +44,9 @@ from mmphate_gpu.runtime.memory_use import held_bytes, peak_bytes
 device, (made, options) = torch.device("cpu"), json.loads(sys.argv[1])
 torch.set_num_threads(1)
 trace = mm.as_trace(getattr(mm.datasets, made[0])(*made[1:]))
+gc.collect()
+if hasattr(ctypes.CDLL(None), "malloc_trim"):  # else the run takes memory that the imports have left
+    ctypes.CDLL(None).malloc_trim(0)
 held = held_bytes(device)
 planned = mm.plan(trace, device=device, **options)
 Path("/proc/self/clear_refs").write_text("5")
@@ -89,19 +92,25 @@ SLOW = {
 @pytest.mark.parametrize("case", [*MEASURED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_the_peak_of_a_run_is_predicted(case):
     """Within 15 % of the process. Full-size cases: suite "pipeline" of the benchmarks."""
-    held, planned, peak, form, storage, of_shape = measured(case)
+    # A small run takes less if it finds memory that the imports have left: the largest of three peaks counts.
+    runs = [measured(case) for _ in range(3 if case == "lazy" else 1)]
+    held, planned, peak, form, storage, of_shape = max(runs, key=lambda run: run[2] - run[0])
     assert form == {"sparse": "SparseAffinity", "lazy": "LazyAffinity"}[storage]
     # Measured, five to ten runs each: 0.92 to 1.02.
     assert 0.85 < (held + planned) / peak < 1.15
-    # The run alone, without the rest of the process. Measured: 0.83 to 1.04. Of smaller runs most is what the C
-    # allocator keeps, and that differs from run to run ("lazy", 56 to 80 MB: 1.05 to 1.52 in 16 runs).
-    assert 0.75 < planned / (peak - held) < (1.75 if case == "lazy" else 1.35)
+    # The run alone, without the rest of the process. Measured: 0.83 to 1.25. Of smaller runs some is what the C
+    # allocator keeps, and that differs from run to run (960 nodes without landmarks: 0.97 to 1.51).
+    assert 0.75 < planned / (peak - held) < 1.35
     if case in UNITS:  # Measured: 0.96 to 1.13. Without the formula for independent units: 0.27 to 0.97.
         assert 0.9 < of_shape / (peak - held) < 1.2
 
 
 def measured(case: str) -> list:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])}
+    # With several threads the peak depends on which of their buffers are held at one time.
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")]),
+    }
     command = [sys.executable, "-c", MEASURE, json.dumps((MEASURED | SLOW)[case])]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     return json.loads(out.splitlines()[-1])
