@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .errors import InputError, InputTypeError, check_number
+from .interactive import framed, page
 from .runtime.arrays import to_numpy
 from .runtime.atomic import whole_file
 from .runtime.memory import check_fits
@@ -30,6 +31,7 @@ AXES = ("epoch", "timestep", "unit")
 # The entries that `Embedding.load` reads. The axes determine the labels of the nodes, so it does not read the labels.
 _NEEDED = ("embedding", "shape", *(f"{axis}_values" for axis in AXES))
 _OPTIONAL = ("most_active", "entropy", "t", "stress")
+NOTEBOOK_NODES = 50_000  # a notebook keeps its pictures in its file
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,6 +93,25 @@ class Embedding:
         size = f"{self.n_nodes} nodes x {self.n_components} components"
         return f"Embedding({size}; {epochs} epochs, {timesteps} timesteps, {units} units)"
 
+    def _repr_html_(self) -> str | None:
+        """The interactive picture for notebooks; None if no node has a place, or a slice has too many units."""
+        try:
+            text = page(self.coordinates, self.layout, most_active=self.most_active, max_nodes=NOTEBOOK_NODES)
+        except InputError:
+            return None
+        return framed(text, f"{self._caption()}. plots.interactive(result, 'picture.html') writes a file to send.")
+
+    def _caption(self) -> str:
+        facts = [f"{self.n_nodes:,} nodes", f"{self.n_components} components"]
+        facts += [] if self.t is None else [f"t = {self.t}"]
+        facts += [] if self.stress is None else [f"stress {self.stress:.3g}"]
+        return ", ".join(facts)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The text and, where nodes have places, the picture; IPython picks by ``include`` and ``exclude``."""
+        picture = self._repr_html_()
+        return {"text/plain": repr(self)} | ({"text/html": picture} if picture else {})
+
     @property
     def n_nodes(self) -> int:
         return self.coordinates.shape[0]
@@ -108,6 +129,41 @@ class Embedding:
         [0, 0, 1, 1]
         """
         return self.layout.labels(axis)
+
+    def at(self, epochs: np.ndarray, timesteps: np.ndarray) -> Embedding:
+        """The part with some epochs and time steps, and with all units.
+
+        Entropy, t and stress are those of the whole. Raises `InputError` for anything but indices from 0 on.
+
+        Parameters
+        ----------
+        epochs : (e,) integers
+            Indices of epochs, in the order that the part has.
+        timesteps : (s,) integers
+            Indices of time steps, in the order that the part has.
+
+        Returns
+        -------
+        Embedding
+            Its coordinates are a copy, (e s M, C).
+
+        Raises
+        ------
+        IndexError
+            An index is out of range.
+
+        Examples
+        --------
+        >>> whole = Embedding(np.arange(12.0).reshape(6, 2), SliceLayout.of_shape(3, 2, 1))
+        >>> whole.at(np.array([0, 2]), np.array([1])).coordinates.tolist()
+        [[2.0, 3.0], [10.0, 11.0]]
+        """
+        epochs = _checked_indices("epochs", epochs, self.layout.n_epochs)
+        timesteps = _checked_indices("timesteps", timesteps, self.layout.n_timesteps)
+        layout = SliceLayout(self.layout.epoch[epochs], self.layout.timestep[timesteps], self.layout.unit)
+        rows = np.arange(self.n_nodes).reshape(self.layout.shape)[np.ix_(epochs, timesteps)].ravel()
+        active = None if self.most_active is None else self.most_active[rows]
+        return replace(self, coordinates=self.coordinates[rows], layout=layout, most_active=active)
 
     def to_xarray(self) -> xarray.DataArray:
         """A DataArray with dims (epoch, timestep, unit, component) and their coordinates.
@@ -197,6 +253,13 @@ class Embedding:
         if self.most_active is not None:
             arrays["most_active"] = self.most_active
         return arrays
+
+
+def _checked_indices(name: str, indices: np.ndarray, size: int) -> np.ndarray:
+    array = np.asarray(indices)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or not ((array >= 0) & (array < size)).all():
+        raise InputError(f"{name} is {indices!r}; accepted: a row of whole numbers from 0 to {size - 1}")
+    return array
 
 
 def _array(name: str, array: Any, ndim: int = 1) -> np.ndarray:

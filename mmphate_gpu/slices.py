@@ -63,6 +63,44 @@ class SliceLayout(SizesByName):
         return getattr(self, axis)[self.indices()[position]]
 
 
+def whole_slices(layout: SliceLayout, max_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs and time steps for a picture with room for ``max_nodes`` nodes, which shows all units of these slices.
+
+    All are kept if they fit. Otherwise both axes are thinned by about the same factor, evenly, and keep their last
+    place, and their first if two or more are kept.
+
+    Returns
+    -------
+    epochs : (e,) indices of epochs, rising
+    timesteps : (s,) indices of time steps, rising; e s M is at most ``max_nodes``
+
+    Raises
+    ------
+    InputError
+        A single slice has more than ``max_nodes`` nodes.
+
+    Examples
+    --------
+    >>> epochs, timesteps = whole_slices(SliceLayout.of_shape(9, 9, 2), 60)
+    >>> epochs.tolist(), timesteps.tolist()
+    ([0, 2, 4, 6, 8], [0, 2, 3, 5, 6, 8])
+    """
+    n_epochs, n_timesteps, n_units = layout.shape
+    n_slices = max_nodes // max(n_units, 1)
+    if n_slices < 1:
+        accepted = f"at least {n_units:,}, the number of units"
+        raise InputError(f"max_nodes={max_nodes:,} is less than a slice has; accepted: {accepted}")
+    epochs = min(n_epochs, n_slices, max(1, int((n_slices * n_epochs / n_timesteps) ** 0.5)))
+    timesteps = min(n_timesteps, n_slices // epochs)
+    epochs = min(n_epochs, n_slices // timesteps)
+    return _evenly(n_epochs, epochs), _evenly(n_timesteps, timesteps)
+
+
+def _evenly(n: int, most: int) -> np.ndarray:
+    """``most`` of 0..n-1, at distances as equal as possible. A single one is the last."""
+    return np.array([n - 1]) if most == 1 else np.linspace(0, n - 1, most).round().astype(int)
+
+
 def unit_major(points: torch.Tensor) -> torch.Tensor:  # (S, M, D) -> (M, S, D)
     """The stack of the interslice part: one set of points per unit."""
     return points.transpose(0, 1).contiguous()

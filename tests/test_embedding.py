@@ -304,3 +304,22 @@ def test_exports_name_the_package_that_is_missing(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=f"pip install {package}"):
         getattr(make(), f"to_{package}")()
+
+
+def test_a_part_has_the_labels_and_the_rows_of_its_nodes():
+    embedding = full()
+    epochs, timesteps = np.arange(embedding.layout.n_epochs)[::2], np.array([embedding.layout.n_timesteps - 1])
+    part = embedding.at(epochs, timesteps)
+    assert part.layout.shape == (len(epochs), 1, embedding.layout.n_units)
+    keep = np.isin(embedding.by("epoch"), part.layout.epoch) & np.isin(embedding.by("timestep"), part.layout.timestep)
+    assert np.array_equal(part.coordinates, embedding.coordinates[keep])
+    assert np.array_equal(part.most_active, embedding.most_active[keep])
+    assert part.t == embedding.t and part.stress == embedding.stress
+
+
+@pytest.mark.parametrize("indices", [[9999], [-1], [0.0], [True], [], 0, [[0]], "a"])
+def test_a_part_needs_indices_that_are_there(indices):
+    with pytest.raises(InputError, match="epochs is .*; accepted: a row of whole numbers from 0 to"):
+        full().at(indices, [0])
+    with pytest.raises(InputError, match="timesteps is "):
+        full().at([0], indices)

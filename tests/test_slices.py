@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmphate_gpu.errors import InputError
-from mmphate_gpu.slices import SliceLayout, unit_major
+from mmphate_gpu.slices import SliceLayout, unit_major, whole_slices
 
 SHAPES = [(3, 4, 5), (1, 7, 2), (6, 1, 1), (1, 1, 1)]
 
@@ -85,3 +85,24 @@ def test_unit_major_is_a_contiguous_stack_by_unit():
     stack = unit_major(points)
     assert stack.shape == (3, 4, 2) and stack.is_contiguous()
     assert all(torch.equal(stack[m, s], points[s, m]) for m in range(3) for s in range(4))
+
+
+@pytest.mark.parametrize("shape", [(9, 9, 2), (127, 128, 30), (1, 50, 3), (50, 1, 3), (2, 300, 7), (300, 2, 7)])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.01])
+def test_whole_slices_fit_and_keep_both_ends(shape, share):
+    layout = SliceLayout.of_shape(*shape)
+    most = max(int(share * layout.n_nodes), shape[2])
+    epochs, timesteps = whole_slices(layout, most)
+    assert len(epochs) * len(timesteps) * shape[2] <= most
+    for axis, index in zip(shape[:2], (epochs, timesteps), strict=True):
+        assert index[-1] == axis - 1 and (len(index) == 1 or index[0] == 0)
+        assert len(np.unique(np.diff(index))) <= 2  # evenly spaced, up to rounding
+    if share == 1:
+        assert (len(epochs), len(timesteps)) == shape[:2]
+    elif most >= 8 * shape[2]:
+        assert len(epochs) * len(timesteps) * shape[2] > 0.5 * most
+
+
+def test_a_slice_that_does_not_fit_is_refused():
+    with pytest.raises(InputError, match="max_nodes=4 is less than a slice has; accepted: at least 5"):
+        whole_slices(SliceLayout.of_shape(2, 2, 5), 4)
