@@ -18,7 +18,7 @@ import numpy as np
 from scipy.linalg import orthogonal_procrustes
 
 from .embedding import AXES, Embedding
-from .errors import PictureWarning, check_number
+from .errors import PictureWarning, check_number, warn_caller
 from .estimator import MMPHATE
 from .plots.canvas import plain_style
 from .plots.scatter import panels
@@ -202,10 +202,18 @@ class LiveEmbedding:
 
     def _show(self, fit: Fit, embedding: Embedding, epochs: np.ndarray) -> None:
         with self._budget.timed("show"):
-            picture = drawn(embedding)
+            picture = self._drawn(embedding)
             if self._out is not None:
                 write(self._out, embedding, picture, self._status(fit, embedding, epochs))
         self._embedding, self._picture, self._seen = embedding, picture, epochs
+
+    def _drawn(self, embedding: Embedding) -> bytes | None:
+        """The picture; the one before it, with a warning, if the new one cannot be drawn."""
+        try:
+            return drawn(embedding)
+        except Exception as error:  # matplotlib's errors have no base class, and none of them may cost the embedding
+            warn_caller(f"the picture could not be drawn ({type(error).__name__}: {error}); the embedding is kept")
+            return self._picture
 
     def _status(self, fit: Fit, embedding: Embedding, epochs: np.ndarray) -> dict[str, Any]:
         sizes = zip(("epochs", "timesteps", "units"), embedding.layout.shape, strict=True)
@@ -340,12 +348,13 @@ def drawn(embedding: Embedding) -> bytes:
         return file.getvalue()
 
 
-def write(out: Path, embedding: Embedding, picture: bytes, status: dict[str, Any]) -> None:
+def write(out: Path, embedding: Embedding, picture: bytes | None, status: dict[str, Any]) -> None:
     """Replace the files in ``out``, each as a whole; the page is the last."""
     status |= {"written": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     embedding.save(out / COORDINATES, overwrite=True)
     texts = {STATUS: json.dumps(status, indent=1), PAGE: page(status)}
-    for name, content in ({PICTURE: picture} | {name: text.encode() for name, text in texts.items()}).items():
+    files = ({} if picture is None else {PICTURE: picture}) | {name: text.encode() for name, text in texts.items()}
+    for name, content in files.items():
         with whole_file(out / name, overwrite=True) as new:
             new.write_bytes(content)
 

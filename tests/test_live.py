@@ -296,6 +296,20 @@ def test_the_folder_has_the_latest_picture_and_a_page_that_reloads(tmp_path, mon
     assert 'src="picture.png?4"' in (out / "index.html").read_text()
 
 
+def test_a_picture_that_cannot_be_drawn_costs_no_embedding(tmp_path, monkeypatch):
+    """Before the first picture the folder has none, and later it keeps the last one."""
+    run = Run()
+    follower = follow(run, tmp_path)
+    for picture in (None, b"the last one"):
+        monkeypatch.setattr(live, "drawn", lambda embedding: 1 / 0)
+        with pytest.warns(UserWarning, match=r"drawn \(ZeroDivisionError: division by zero\); the embedding is kept"):
+            run.record(2)
+        assert follower._repr_png_() == picture and (tmp_path / "picture.png").exists() == bool(picture)
+        assert Embedding.load(tmp_path / "embedding.npz").layout.epoch.tolist() == run.epochs
+        monkeypatch.setattr(live, "drawn", lambda embedding: b"the last one")
+        run.record()
+
+
 def test_the_end_is_a_refit_of_everything_after_which_nothing_changes(tmp_path):
     run = Run()
     with follow(run, tmp_path) as follower:

@@ -17,6 +17,7 @@ from ..linalg.symmetric_product import symmetric_product
 from ..ops.chunks import chunk_elements, row_chunks
 from ..params import check_t_max
 from ..runtime.arrays import takes_arrays
+from ..runtime.isolation import isolated
 from ..runtime.memory import available_bytes
 from .knee import KNEE_TIE, knee, knee_errors
 from .power import check_square
@@ -235,11 +236,7 @@ def _exact(matrix: torch.Tensor, groups: Components, t_max: int) -> torch.Tensor
 
 def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEstimate:
     """The entropy with sampled large components. Probes are added until the knee is certain or `PROBES` ends."""
-    most = _limit(SAMPLE_ABOVE, matrix.device)
-    small = [members for members in groups if members.shape[1] <= most]
-    known = torch.stack(_singular_value_bounds(matrix, small)).mean(0) if small else matrix.new_empty(0)
-    large = [block for members in groups if members.shape[1] > most for block in diagonal_blocks(matrix, members)]
-    samples = [SingularValueSample(block, random_state=seed) for seed, block in enumerate(large)]
+    known, samples = _known_and_samples(matrix, groups)
     for n_probes in PROBES:
         for sample in samples:
             sample.draw(n_probes)
@@ -247,6 +244,27 @@ def _sampled(matrix: torch.Tensor, groups: Components, t_max: int) -> EntropyEst
         if estimate.t_low == estimate.t_high:
             break
     return estimate
+
+
+def _known_and_samples(matrix: torch.Tensor, groups: Components) -> tuple[torch.Tensor, list[SingularValueSample]]:
+    """The singular values of the small components, and a sample without probes for each large one."""
+    most = _limit(SAMPLE_ABOVE, matrix.device)
+    small = [members for members in groups if members.shape[1] <= most]
+    known = torch.stack(_singular_value_bounds(matrix, small)).mean(0) if small else matrix.new_empty(0)
+    large = [block for members in groups if members.shape[1] > most for block in diagonal_blocks(matrix, members)]
+    return known, [SingularValueSample(block, random_state=seed) for seed, block in enumerate(large)]
+
+
+@isolated()
+def leading_singular_values(landmark_op: torch.Tensor, groups: Components) -> torch.Tensor:  # (L, L) -> (n,) float64
+    """The singular values of an operator whose components are ``groups``, the largest first.
+
+    n is L, unless a component is so large that `von_neumann_entropy` samples its values: of such a component only
+    the leading ones are computed, at most 200. Values below 3e-7 of the largest may be rounding. O(L^3) time, for a
+    sampled component O(2200 L^2). Deterministic as the entropy is.
+    """
+    known, samples = _known_and_samples(landmark_op.double(), groups)
+    return torch.cat([known, *(sample.leading.sqrt() for sample in samples)]).sort(descending=True).values
 
 
 def _estimate(known: torch.Tensor, samples: list[SingularValueSample], t_max: int) -> EntropyEstimate:

@@ -35,13 +35,15 @@ class Ticks:
     note: str = ""  # what the names leave out, such as the year
 
 
-def across(figure: Figure, inches: float, limits: tuple[float, float]) -> Fits:
-    """Whether texts beside one another fit on an axis of ``inches``."""
+def across(figure: Figure, inches: float, limits: tuple[float, float], beyond: float = np.inf) -> Fits:
+    """Whether texts beside one another fit on an axis of ``inches``, and ``beyond`` its ends on both sides."""
 
     def fits(ticks: np.ndarray, names: list[str]) -> bool:
         gaps = np.diff(ticks) * inches / (limits[1] - limits[0])
         widths = np.array([text_width(figure, name, TICK_SIZE) for name in names])
-        return bool((gaps >= (widths[1:] + widths[:-1]) / 2 + SPACE).all())
+        apart = (gaps >= (widths[1:] + widths[:-1]) / 2 + SPACE).all()
+        ends = np.array([ticks[0] - limits[0], limits[1] - ticks[-1]]) * inches / (limits[1] - limits[0])
+        return bool(apart and (widths[[0, -1]] / 2 <= ends + beyond).all())
 
     return fits
 
@@ -53,12 +55,31 @@ def upward(inches: float, limits: tuple[float, float]) -> Fits:
 
 def along_epochs(figure: Figure, labels: np.ndarray, inches: float) -> Ticks:
     """A horizontal axis on which rising numbers and dates lie at their values, and other labels at equal distances."""
-    if len(labels) > 1 and are_numbers(labels) and bool((np.diff(labels.astype(float)) > 0).all()):
+    if _are_rising_numbers(labels):
         return _by_value(figure, labels, inches)
-    if len(labels) > 1 and _are_rising_dates(labels):
+    if _are_rising_dates(labels):
         return _by_date(figure, labels, inches)
     limits = (-0.5, len(labels) - 0.5)
     return by_rank(labels, limits, across(figure, inches, limits), MOST)
+
+
+def epoch_places(labels: np.ndarray) -> np.ndarray:  # (n,)
+    """The places of labels on the axis of `along_epochs`."""
+    from matplotlib.dates import date2num
+
+    if _are_rising_numbers(labels):
+        return labels.astype(float)
+    return np.asarray(date2num(labels)) if _are_rising_dates(labels) else np.arange(len(labels))
+
+
+def _are_rising_numbers(labels: np.ndarray) -> bool:
+    """Whether ``labels`` are rising numbers that an axis of matplotlib can hold."""
+    if len(labels) < 2 or not are_numbers(labels):
+        return False
+    places = labels.astype(float)
+    size = float(np.abs(places).max())
+    held = 1e-250 < size < 1e250 and places[-1] - places[0] > 1e-10 * size
+    return bool(held and (np.diff(places) > 0).all())
 
 
 def by_rank(labels: np.ndarray, limits: tuple[float, float], fits: Fits, most: int) -> Ticks:
@@ -73,7 +94,7 @@ def _ranks(labels: np.ndarray, most: int) -> Iterator[np.ndarray]:
         yield np.arange(n)
     for few in range(min(n - 1, most), 1, -1):
         yield from _round_ranks(labels, few)
-    yield from (np.array([0, n - 1]), np.zeros(1, dtype=int))
+    yield from (np.array([0, n - 1]), np.zeros(1, dtype=int), np.array([n // 2]))
 
 
 def _round_ranks(labels: np.ndarray, most: int) -> Iterator[np.ndarray]:
@@ -89,11 +110,15 @@ def _round_ranks(labels: np.ndarray, most: int) -> Iterator[np.ndarray]:
 
 
 def _first_fit(candidates: Iterator[tuple[np.ndarray, list[str]]], fits: Fits) -> tuple[np.ndarray, list[str]]:
-    return next((ticks, names) for ticks, names in candidates if len(ticks) == 1 or fits(ticks, names))
+    """The first of the candidates that fits, else the last of them."""
+    for ticks, names in candidates:
+        if fits(ticks, names):
+            break
+    return ticks, names
 
 
 def _by_value(figure: Figure, labels: np.ndarray, inches: float) -> Ticks:
-    places = labels.astype(float)
+    places = epoch_places(labels)
     limits = _widened(places)
     candidates = (round_ticks(labels, most) for most in range(MOST - 1, 0, -1))
     ends = (labels[[0, -1]], labels[:1])
@@ -110,7 +135,7 @@ def _widened(places: np.ndarray) -> tuple[float, float]:
 
 def _are_rising_dates(labels: np.ndarray) -> bool:
     """Whether ``labels`` are dates that rise by seconds or more, well within the calendar of matplotlib."""
-    if labels.dtype.kind != "M" or np.isnat(labels).any():
+    if len(labels) < 2 or labels.dtype.kind != "M" or np.isnat(labels).any():
         return False
     years = labels.astype("M8[Y]").astype(int) + 1970
     rising = (np.diff(labels.astype("M8[s]")).astype(int) > 0).all()
@@ -118,9 +143,9 @@ def _are_rising_dates(labels: np.ndarray) -> bool:
 
 
 def _by_date(figure: Figure, labels: np.ndarray, inches: float) -> Ticks:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num, num2date
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, num2date
 
-    places = np.asarray(date2num(labels))
+    places = epoch_places(labels)
     limits = _widened(places)
     start, stop = num2date(limits[0]), num2date(limits[1])
     fits = across(figure, inches, limits)

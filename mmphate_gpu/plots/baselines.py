@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..analysis import Baselines
+from ..embedding import AXES
 from ..errors import InputTypeError, check_choice
 from .axis import LINE
 from .canvas import FAINT, INK, LABEL_SIZE, TICK_SIZE, check_path, new_figure, plain_style, save_figure
-from .colors import Coloring, categorical, ordered
-from .grids import cells, check_room, columns_for, titles_above
-from .keys import draw_key
-from .layout import Margins, Place, check_figsize, widest
+from .colors import Coloring
+from .keys import draw_key, with_short_names
+from .layout import Margins, Place, cells, check_figsize, check_room, columns_for, titles_above, widest
 from .names import texts
+from .nodes import TITLES as NODE_TITLES
+from .nodes import draw_order, node_colorings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 WIDTH, CELL = 6.4, 1.15  # inches of the figure, and the least of a picture with its margins
 AROUND = Margins(0.06, 0.06, 0.28, 0.04)  # each picture
 LEAST = 0.6  # inches of the height of a picture
+KEY = (
+    0.22  # the most of the width that the names of the key take; in a column of a paper it leaves two pictures in a row
+)
 BAR = 0.3  # inches of the key beside its texts
 TABLE_LINE, GAP, EDGE = 0.17, 0.12, 0.08  # inches of a line of the table, between its columns, and beside it
 BETWEEN = 0.5  # lines between the blocks of the table
@@ -41,7 +46,6 @@ HEADS = {
     "continuity": "contin.",
     "geodesic_spearman": "geodesic",
 }
-COLORS = {"epoch": "Epoch", "timestep": "Time step", "unit": "Unit"}
 Column = tuple[list[str], list[int]]  # lines of the table, and which of them are bold
 
 
@@ -83,45 +87,37 @@ def baselines(
     """
     if not isinstance(result, Baselines):
         raise InputTypeError(f"result is a {type(result).__name__}; accepted: Baselines")
-    check_choice("color_by", color_by, tuple(COLORS))
+    check_choice("color_by", color_by, AXES)
     path = check_path(path)
-    shown = np.random.default_rng(0).permutation(result.layout.n_nodes)[:MAX_DOTS]
-    coloring = _coloring(result, color_by, shown)
-    figure, columns, around, blocks = _page(result, [COLORS[color_by], *coloring.names], figsize)
+    shown = draw_order(result.layout.n_nodes, MAX_DOTS)
+    figure = new_figure((WIDTH, WIDTH) if figsize is None else check_figsize(figsize, (2.5, 2.5)))
+    coloring = node_colorings(result.layout, None, shown)[color_by]
+    coloring = with_short_names(figure, coloring, KEY * figure.get_figwidth())
+    columns, around, blocks = _page(figure, result, [NODE_TITLES[color_by], *coloring.names], figsize)
     places = cells(figure, len(result.methods), columns, AROUND, around)
     for name, place in zip(result.methods, places, strict=True):
         _draw_picture(figure, place, name, result.coordinates[name][shown], coloring)
     titles_above(figure, places, [TITLES[name] for name in result.methods])
-    _draw_key(figure, places, around, coloring, COLORS[color_by])
+    _draw_key(figure, places, around, coloring, NODE_TITLES[color_by])
     _draw_table(figure, blocks, around.bottom - LINE)
     save_figure(figure, path)
     return figure
 
 
-def _page(result: Baselines, names: list[str], figsize: Any) -> tuple[Figure, int, Margins, list[list[Column]]]:
-    """A figure for the pictures, the number of their columns, the inches around them, and the table."""
-    size = None if figsize is None else check_figsize(figsize, (2.5, 2.5))
-    figure = new_figure((WIDTH, WIDTH) if size is None else size)
-    blocks = _blocks(figure, _columns(result))
+def _page(figure: Figure, result: Baselines, names: list[str], figsize: Any) -> tuple[int, Margins, list[list[Column]]]:
+    """The number of the columns of pictures, the inches around them, and the table; None makes ``figure`` fit."""
+    blocks = _table(figure, result)
     n_lines = (len(result.methods) + 1 + BETWEEN) * len(blocks) - BETWEEN
     table = TABLE_LINE * n_lines + 2 * LINE
     around = Margins(0, BAR + widest(figure, names, TICK_SIZE), 0, table)
     width = figure.get_figwidth() - around.right
     columns = columns_for(width, CELL, len(result.methods))
     rows, frame = -(-len(result.methods) // columns), AROUND.top + AROUND.bottom
-    if size is None:
+    if figsize is None:
         square = width / columns - AROUND.left - AROUND.right
         figure.set_size_inches(WIDTH, rows * (square + frame) + around.bottom)
-    check_room(size, figure.get_figheight(), rows * (LEAST + frame) + around.bottom)
-    return figure, columns, around, blocks
-
-
-def _coloring(result: Baselines, name: str, shown: np.ndarray) -> Coloring:
-    index = result.layout.indices(shown)[list(COLORS).index(name)]
-    labels = getattr(result.layout, name)
-    if name == "unit":
-        return categorical(index, labels)
-    return ordered(index, labels, "viridis" if name == "epoch" else "plasma", 0.0, 0.93)
+    check_room(figsize, figure.get_figheight(), rows * (LEAST + frame) + around.bottom)
+    return columns, around, blocks
 
 
 def _draw_picture(figure: Figure, place: Place, name: str, points: np.ndarray, coloring: Coloring) -> None:
@@ -146,9 +142,18 @@ def _draw_key(figure: Figure, places: list[Place], around: Margins, coloring: Co
 # ---------------------------------------------------------------- the table
 
 
-def _columns(result: Baselines) -> list[Column]:
-    """The names of the methods, a column for each metric, and the seconds."""
-    heads = texts(np.array([HEADS.get(name, name) for name in result.metrics], dtype=object), 14)
+def _table(figure: Figure, result: Baselines) -> list[list[Column]]:
+    """The table in blocks of columns: in two, if heads cut to as few as seven characters allow it."""
+    for width in (14, 10, 7):
+        blocks = _blocks(figure, _columns(result, width))
+        if len(blocks) <= 2:
+            break
+    return blocks
+
+
+def _columns(result: Baselines, width: int) -> list[Column]:
+    """The names of the methods, a column for each metric with a head of ``width`` characters, and the seconds."""
+    heads = texts(np.array([HEADS.get(name, name) for name in result.metrics], dtype=object), width)
     columns: list[Column] = [(["", *(TITLES[name] for name in result.methods)], [])]
     for head, metric, values in zip(heads, result.metrics, result.table.T, strict=True):
         bold = [1 + result.methods.index(name) for name in result.best(metric)]

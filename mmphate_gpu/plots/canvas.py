@@ -22,6 +22,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 220
 INK, FAINT = "#262626", "#9a9a9a"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 11, 8.5, 8
+SMALLEST = 5.5  # points of the smallest text; where even this has no room, names are cut or left out
 FONT = "DejaVu Sans"  # it comes with matplotlib
 
 
@@ -46,11 +47,14 @@ def plain_style() -> Iterator[None]:
 
 def check_path(path: str | os.PathLike[str] | None) -> Path | None:
     """``path`` with ~ expanded; raises `InputError` unless it is a .png, .svg or .pdf in an existing folder."""
-    if path is None:
-        return None
+    return None if path is None else check_file(path, SUFFIXES)
+
+
+def check_file(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Path:
+    """``path`` with ~ expanded; raises `InputError` unless it has one of ``suffixes`` and is in an existing folder."""
     path = expanded(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; accepted: {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"path={str(path)!r} ends in {path.suffix!r}; accepted: {', '.join(suffixes)}")
     with writable(path):
         if not path.parent.is_dir():
             raise InputError(f"path={str(path)!r} is in a folder that does not exist; accepted: an existing folder")

@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..interactive.colors import PALETTE
 from .names import texts
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
-
-# Twelve colors that clearly differ from one another and from white at the size of a dot.
-PALETTE = (
-    "#0072b2", "#e69f00", "#009e73", "#d62728", "#7a4fbf", "#ea6fb0",
-    "#8c5a2b", "#22b8cf", "#2b2b2b", "#94ae10", "#9e9e9e", "#8f1d5a",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

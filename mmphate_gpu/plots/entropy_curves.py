@@ -18,8 +18,8 @@ from .axis import LINE, Ticks, along_epochs, set_across, set_upward, value_ticks
 from .canvas import INK, LABEL_SIZE, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
 from .colors import Coloring, categorical, ordered
 from .keys import draw_key
-from .layout import Margins, Place, beside, check_figsize, stacked, text_width, title_above, widest
-from .names import entropy_title, entropy_unit, texts
+from .layout import Margins, Place, beside, check_figsize, fitted_names, stacked, text_width, title_above, widest
+from .names import entropy_title, entropy_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -273,11 +273,13 @@ def _line_colors(curves: Curves) -> np.ndarray:  # (n, 4)
     return np.asarray(curves.coloring.cmap(curves.coloring.norm(curves.coloring.values)))
 
 
-def _draw_metric(axes: Axes, epochs: Ticks, values: np.ndarray, name: str) -> None:
+def _draw_metric(axes: Any, epochs: Ticks, values: np.ndarray, name: str) -> None:
     marker = "" if np.isfinite(values).all() and len(values) > 1 else "."
     axes.plot(epochs.places, values, color=METRIC, linewidth=1.3, marker=marker, markersize=3.5, zorder=3)
-    title = texts(np.array([name], dtype=object), 36)[0] + ("" if np.isfinite(values).any() else " (no value)")
-    axes.set_title(title, loc="left", fontsize=LABEL_SIZE, color=INK, pad=3)
+    note, figure = "" if np.isfinite(values).any() else " (no value)", axes.figure
+    room = (1 - axes.get_position().x0) * figure.get_figwidth() - 0.08 - text_width(figure, note, LABEL_SIZE)
+    (title,), size = fitted_names(figure, np.array([name], dtype=object), 36, LABEL_SIZE, room)
+    axes.set_title(title + note, loc="left", fontsize=size, color=INK, pad=3)
 
 
 def _draw_phases(figure: Figure, panels: list[Axes], epochs: Ticks, phases: Phases) -> None:

@@ -11,10 +11,32 @@ import numpy as np
 from ..analysis import UnitImportance
 from ..errors import InputError, InputTypeError
 from .axis import LINE
-from .canvas import FAINT, INK, LABEL_SIZE, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
+from .canvas import (
+    FAINT,
+    INK,
+    LABEL_SIZE,
+    SMALLEST,
+    TICK_SIZE,
+    check_path,
+    new_figure,
+    open_frame,
+    plain_style,
+    save_figure,
+)
 from .colors import round_ticks
-from .grids import cells, columns_for
-from .layout import Margins, Place, check_figsize, fitted_size, stacked, title_above, widest
+from .layout import (
+    Margins,
+    Place,
+    cells,
+    check_figsize,
+    check_room,
+    columns_for,
+    fitted_names,
+    fitted_size,
+    stacked,
+    title_above,
+    widest,
+)
 from .names import texts
 
 if TYPE_CHECKING:
@@ -23,10 +45,11 @@ if TYPE_CHECKING:
 
 MOST_LINKED = 60  # more units are dots in a plane of two rankings
 WIDTH = 6.4
+NAMES = 0.22  # the most of the width that the names of units take on each side
 TITLE = "Ranks of the units (1 is the most important)"
 TOP = 0.42  # inches of the title
-SMALLEST = 4.5  # points of the names of units
 NOTE = 0.1  # inches of the note at the bottom
+LEAST, APART = 0.8, 0.1  # inches of the height of the columns, and between the texts of neighboring columns
 CELL = 1.95  # least inches of a plane with its texts
 DOT = "#31688e"
 
@@ -94,22 +117,26 @@ def _agreements(importance: UnitImportance) -> dict[tuple[str, str], str]:
 
 def _linked(importance: UnitImportance, ranks: np.ndarray, ranked: np.ndarray, figsize: Any) -> Figure:
     n = ranks.shape[1]
-    default = WIDTH, 1.4 + max(1.6, 0.13 * n)
-    figure = new_figure(default if figsize is None else check_figsize(figsize, (2.5, 2.5)))
+    figure = new_figure((WIDTH, 1.0) if figsize is None else check_figsize(figsize, (2.5, 2.5)))
     scores = list(importance.ranks)
-    beside, apart = _by_distance(_agreements(importance), scores)
     units = np.asarray(importance.unit)[ranked]
-    room = max(0.5, 0.24 + widest(figure, texts(units), TICK_SIZE))
-    bottom = NOTE + LINE * (2 + len(apart))
-    margins = Margins(room, room, TOP + 2.5 * LINE, bottom)
+    names, _ = fitted_names(figure, units, 10, SMALLEST, NAMES * figure.get_figwidth() * SMALLEST / TICK_SIZE)
+    room = max(0.5, 0.24 + widest(figure, names, TICK_SIZE))
+    gap = (figure.get_figwidth() - 2 * room) / max(1, len(scores) - 1) - APART
+    beside, apart = _by_distance(figure, _agreements(importance), scores, gap)
+    margins = Margins(room, room, TOP + 2.5 * LINE, NOTE + LINE * (2 * bool(beside) + len(apart)))
+    frame = margins.top + margins.bottom
+    if figsize is None:
+        figure.set_size_inches(WIDTH, frame + max(1.6, 0.13 * n))
+    check_room(figsize, figure.get_figheight(), frame + LEAST)
     place = stacked(figure, [1], margins)[0]
     axes = figure.add_axes(place, label="rankings")
     axes.set_axis_off()
     axes.set(xlim=(-0.04, len(ranks) - 0.96), ylim=(n - 0.5, -0.5))
     order = np.argsort(ranks, axis=1, kind="stable")
     _draw_links(axes, np.argsort(order, axis=1))
-    _write_units(axes, units, order, place[3] * figure.get_figheight())
-    _write_scores(axes, scores, beside, place[2] * figure.get_figwidth(), 2 * room)
+    _write_units(axes, names, order, place[3] * figure.get_figheight())
+    _write_scores(axes, scores, beside, min(2 * room, gap))
     for index, line in enumerate(apart):
         level = (NOTE + LINE * (len(apart) - index - 0.5)) / figure.get_figheight()
         figure.text(0.5, level, line, fontsize=TICK_SIZE - 1, color=INK, ha="center", va="center")
@@ -117,16 +144,25 @@ def _linked(importance: UnitImportance, ranks: np.ndarray, ranked: np.ndarray, f
     return figure
 
 
-def _by_distance(agreements: dict[tuple[str, str], str], scores: list[str]) -> tuple[dict[int, str], list[str]]:
-    """The agreements of neighboring columns by the number of the left column, and lines for all others."""
-    beside, apart = {}, []
-    for pair, text in agreements.items():
-        low, high = sorted(map(scores.index, pair))
-        if high == low + 1:
-            beside[low] = text.replace(", ", "\n")
-        else:
-            apart.append(f"{' – '.join(texts(np.array(pair, dtype=object), 18))}: {text}")
-    return beside, apart
+def _by_distance(
+    figure: Figure, agreements: dict[tuple[str, str], str], scores: list[str], gap: float
+) -> tuple[dict[int, str], list[str]]:
+    """The agreements of neighboring columns by the number of the left column, and lines for all others.
+
+    If those of neighbors have no room in a ``gap`` of so many inches, they have lines as well. Lines are as
+    wide as the figure at most, with names cut to as few as three characters.
+    """
+    columns = {pair: sorted(map(scores.index, pair)) for pair in agreements}
+    near = [pair for pair, (low, high) in columns.items() if high == low + 1]
+    beside = {columns[pair][0]: agreements[pair].replace(", ", "\n") for pair in near}
+    if fitted_size(figure, list(beside.values()), TICK_SIZE - 1, gap) < SMALLEST:
+        beside, near = {}, []
+    others = {pair: text for pair, text in agreements.items() if pair not in near}
+    for width in range(18, 2, -1):
+        lines = [f"{' – '.join(texts(np.array(pair, dtype=object), width))}: {text}" for pair, text in others.items()]
+        if widest(figure, lines, TICK_SIZE - 1) <= figure.get_figwidth() - 0.16:
+            break
+    return beside, lines
 
 
 def _draw_links(axes: Axes, positions: np.ndarray) -> None:  # scores x units
@@ -141,39 +177,45 @@ def _draw_links(axes: Axes, positions: np.ndarray) -> None:  # scores x units
         axes.scatter(np.full(len(places), column), places, c=colors, s=12, linewidths=0, zorder=2)
 
 
-def _write_units(axes: Axes, units: np.ndarray, order: np.ndarray, inches: float) -> None:
+def _write_units(axes: Axes, names: list[str], order: np.ndarray, inches: float) -> None:
     """Write the units beside the first and the last column, or every few of them where they have no room."""
-    row = 72 * inches / len(units)
+    row = 72 * inches / len(names)
     size = float(np.clip(0.85 * row, SMALLEST, TICK_SIZE))
     step = int(np.ceil(size / row))
-    names = texts(units)
     sides = [(0, order[0], "right", -7), (len(order) - 1, order[-1], "left", 7)]
     for column, ordered, align, shift in sides[: len(order)]:
-        for place in range(0, len(units), step):
+        for place in range(0, len(names), step):
             axes.annotate(
                 names[ordered[place]], (column, place), (shift, 0), textcoords="offset points",
                 fontsize=size, color=INK, ha=align, va="center",
             )  # fmt: skip
 
 
-def _write_scores(axes: Axes, scores: list[str], beside: dict[int, str], inches: float, most: float) -> None:
+def _write_scores(axes: Axes, scores: list[str], beside: dict[int, str], room: float) -> None:
     """Write the names of the scores above their columns, and the agreement of neighbors below and between.
 
-    Names have two lines at most, broken between words. All texts are as large as fits between the columns and into
-    ``most`` inches.
+    Names have two lines at most, broken between words. All texts are as large as fits into ``room`` inches.
     """
     figure: Any = axes.figure
     across = axes.get_xaxis_transform()
-    room = min(most, inches / max(1, len(scores) - 1) - 0.06)
-    short = texts(np.array(scores, dtype=object), 24)
-    names = ["\n".join(wrap(name, 12, break_long_words=False, max_lines=2, placeholder="…")) for name in short]
     style: dict[str, Any] = {"xycoords": across, "textcoords": "offset points", "color": INK, "ha": "center"}
-    size = fitted_size(figure, names, LABEL_SIZE, room)
+    names, size = _score_names(figure, scores, room)
     for column, name in enumerate(names):
         axes.annotate(name, (column, 1), (0, 4), fontsize=size, va="bottom", **style)
     size = fitted_size(figure, list(beside.values()), TICK_SIZE - 1, room)
     for column, text in beside.items():
         axes.annotate(text, (column + 0.5, 0), (0, -2), fontsize=size, va="top", **style)
+
+
+def _score_names(figure: Figure, scores: list[str], room: float) -> tuple[list[str], float]:
+    """Names in one or two lines, and the size at which they take at most ``room`` inches; cut if it were too small."""
+    for width in range(24, 2, -1):
+        short = texts(np.array(scores, dtype=object), width)
+        names = ["\n".join(wrap(name, 12, break_long_words=False, max_lines=2, placeholder="…")) for name in short]
+        size = fitted_size(figure, names, LABEL_SIZE, room)
+        if size >= SMALLEST:
+            break
+    return names, max(size, SMALLEST)
 
 
 # ---------------------------------------------------------------- planes of two rankings

@@ -22,9 +22,8 @@ from .axis import (
     value_ticks,
 )
 from .canvas import INK, TICK_SIZE, check_path, new_figure, open_frame, plain_style, save_figure
-from .grids import cells, check_room, columns_for, titles_above
 from .keys import columns_of, dot, draw_names, width_of
-from .layout import Margins, Place, beside, check_figsize, widest
+from .layout import Margins, Place, beside, cells, check_figsize, check_room, columns_for, titles_above, widest
 from .names import texts
 
 if TYPE_CHECKING:
@@ -109,7 +108,8 @@ def _null_page(result: NullModels, row: float, figsize: Any) -> tuple[Figure, in
 
 
 def _null_names(result: NullModels) -> list[str]:
-    return [AXES.get(name, name).lower() for name in result.kinds]
+    names = [AXES.get(name, name).lower() for name in result.kinds]
+    return texts(np.array(names, dtype=object), 12)
 
 
 def _titles(metrics: list[str]) -> list[str]:

@@ -13,25 +13,25 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 PAGE = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
-MAX_LINES, MAX_BYTES = 80, 150_000
+MAX_LINES, MAX_BYTES = 80, {".png": 150_000, ".gif": 400_000}
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Run a script of the gallery in this process; what it prints. Its picture must be the one file that it writes."""
 
-    def output(name: str) -> str:
+    def output(name: str, picture_name: str = "picture.png") -> str:
         import matplotlib.image
 
-        picture = tmp_path / "picture.png"
+        picture = tmp_path / picture_name
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [name, str(picture)])
         with torch.random.fork_rng(devices=[]):
             runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
-        assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+        assert [file.name for file in tmp_path.iterdir()] == [picture_name]
         pixels = matplotlib.image.imread(picture)
         assert min(pixels.shape[:2]) > 350
-        assert pixels[..., :3].std() > 0.05, "the picture is blank"
+        assert pixels[..., :3].std() > 0.05 * pixels.max(), "the picture is blank"
         return capsys.readouterr().out
 
     return output
@@ -86,15 +86,22 @@ def test_a_mask_keeps_right_what_zeros_after_the_end_do_wrong(run):
     assert percentages(page) == pytest.approx(percentages(" ".join(lines)), abs=10)
 
 
+def test_a_film_shows_that_the_dots_move_early_in_the_training(run):
+    text = run("06_film.py", "film.gif")
+    (share,) = percentages(text)
+    # 3 and 87 % where this was written; 2 or 3 and at least 96 % for the seeds 1 to 3
+    assert int(re.search(r"most after epoch (\d+)", text)[1]) < 9 and share > 70
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_each_script_is_short_and_stands_on_the_page_with_its_picture(script):
     assert len(script.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
     assert f"examples/{script.name}" in PAGE
-    picture = f"images/gallery/{script.stem}.png"
-    assert picture in PAGE
-    assert (ROOT / "docs" / picture).stat().st_size < MAX_BYTES
+    (picture,) = (ROOT / "docs" / "images" / "gallery").glob(f"{script.stem}.*")
+    assert f"images/gallery/{picture.name}" in PAGE
+    assert picture.stat().st_size < MAX_BYTES[picture.suffix]
 
 
 def test_each_picture_of_the_page_belongs_to_a_script():
-    pictures = {file.stem for file in (ROOT / "docs" / "images" / "gallery").glob("*.png")}
+    pictures = {file.stem for file in (ROOT / "docs" / "images" / "gallery").iterdir()}
     assert pictures == {script.stem for script in SCRIPTS} and len(SCRIPTS) >= 4

@@ -107,7 +107,7 @@ def strips(epoch: Any = 12, unit: Any = 20, n: int = 4, *, noise: bool = False) 
 
 def shown_texts(figure: Figure) -> list[Text]:
     """All texts that are drawn, with those of ticks within the limits."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     hidden = {id(text) for axes in figure.axes if not axes.axison for axis in (axes.xaxis, axes.yaxis)
               for text in axis.findobj(Text)}  # fmt: skip
     outside = {id(tick.label1) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis.majorTicks

@@ -8,8 +8,9 @@ import pytest
 
 from mmphate_gpu.embedding import Embedding
 from mmphate_gpu.plots import entropy, panels
-from mmphate_gpu.plots.canvas import new_figure
+from mmphate_gpu.plots.canvas import SMALLEST, new_figure
 from mmphate_gpu.plots.colors import ordered, round_ticks
+from mmphate_gpu.plots.keys import dot, draw_key, draw_names
 from mmphate_gpu.plots.layout import text_width, widest
 from mmphate_gpu.plots.names import texts
 from mmphate_gpu.slices import SliceLayout
@@ -69,6 +70,19 @@ def bar_names(figure, name):
         (np.array(["2024-05-01", "2025-05-01"], "M8[ns]"), ["2024-05-01", "2025-05-01"]),
         (np.array(["2024-05-01T12", "2024-05-02T08:30"], "M8[s]"), ["05-01 12:00", "05-02 08:30"]),
         (np.array(["2024", "NaT"], "M8[Y]"), ["2024-01-01", "NaT"]),
+        (np.array(["2024-05-01T12:00:30", "2024-05-01T12:01"], "M8[s]"), ["12:00:30", "12:01:00"]),
+        (np.array(["2024-05-01T12:00", "2025-05-01T12:00"], "M8[s]"), ["2024-05-01", "2025-05-01"]),
+        (np.array([90, 5400, "NaT"], "m8[s]"), ["90 s", "5400 s", "NaT"]),
+        ([f"encoder.layers.{i}.attention.self" for i in (1, 12)], ["…1.attent…", "…12.atten…"]),
+        (["m" * 9999 + "a", "m" * 9999 + "b"], ["mmmm…mmmma", "mmmm…mmmmb"]),
+        (["x" * 50 + "1" + "y" * 50, "x" * 50 + "2" + "y" * 50], ["…x1yyyyyy…", "…x2yyyyyy…"]),
+        (
+            [f"{a}{'m' * 50}{b}{'m' * 50}" for a in "ab" for b in "12"],
+            [f"{i} {'aabb'[i - 1]}mmmmmm…" for i in (1, 2, 3, 4)],
+        ),
+        (1_700_000_000_000_000_000 + 10**12 * np.arange(2), ["170000000…", "170000100…"]),
+        (np.array([1, 1 + 1e-12]), ["1", "1.0000000…"]),
+        (["\u202edlrow", "\u2066a"], ["\\u202edlr…", "\\u2066a"]),
     ],
 )
 def test_texts_of_different_labels_differ(labels, expected):
@@ -96,13 +110,40 @@ def test_dollar_signs_on_bars_and_axes_are_no_mathematics(components):
     figure.canvas.draw()
     assert bar_names(figure, "unit") == bar_names(figure, "epoch")[:-1] == ["$_0$", "$_5$", "$_10$", "$_15$"]
     if components == 1:
-        assert [tick.get_text() for tick in panel(figure, "unit").get_xticklabels()] == bar_names(figure, "unit")
+        ticks = panel(figure, "unit").get_xticks()
+        assert [tick.get_text() for tick in panel(figure, "unit").get_xticklabels()] == names[ticks].tolist()
+        assert len(ticks) > 5
+
+
+@pytest.mark.parametrize("height, shown", [(2.0, 12), (1.0, 8), (0.3, 2)])
+def test_a_key_without_room_counts_the_names_that_it_leaves_out(height, shown):
+    figure = new_figure((3, 3))
+    names = [f"name {i}" for i in range(12)]
+    draw_names(figure, (0.1, 0.1, 0.8, height / 3), [dot("red")] * 12, names)
+    legend = figure.axes[0].get_legend()
+    texts = [text.get_text() for text in legend.get_texts()]
+    expected = names if shown == 12 else [*names[: shown - 1], f"{12 - shown + 1} more"]
+    assert texts == expected and legend.get_texts()[0].get_fontsize() >= SMALLEST
+
+
+def test_bars_leave_out_names_that_would_touch():
+    """At half an inch of height there is room for two of eight names, which are those of the ends."""
+    figure = new_figure((3, 3))
+    labels = np.array([f"epoch {i}" for i in range(8)])
+    draw_key(figure, (0.1, 0.1, 0.3, 0.4 / 3), ordered(np.arange(8), labels, "viridis", 0, 1))
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["epoch 0", "epoch 7"]
 
 
 def test_the_widest_text_need_not_have_the_most_characters():
     figure = new_figure((3, 3))
     names = ["iiiiiiiiii", "llllllllll", "jjjjjjjjjj", "WWWWWWWW"]
     assert widest(figure, names, 8) == text_width(figure, names[-1], 8) > 2 * text_width(figure, names[0], 8)
+
+
+def test_keys_name_dates_with_their_times():
+    hours = np.datetime64("2026-03-01T08", "h") + 7 * np.arange(4)
+    figure = panels(fake(unit=hours))
+    assert legend_names(figure, "unit") == ["03-01 08:00", "03-01 15:00", "03-01 22:00", "03-02 05:00"]
 
 
 # ---------------------------------------------------------------- ticks

@@ -5,8 +5,9 @@ import pytest
 
 from mmphate_gpu.errors import InputError, InputTypeError
 from mmphate_gpu.plots import unit_rankings
+from mmphate_gpu.plots.canvas import SMALLEST
 
-from .results import HOSTILE, HOSTILE_SHOWN, assert_legible, axes_of, importance
+from .results import HOSTILE, HOSTILE_SHOWN, assert_legible, axes_of, importance, shown_texts
 
 SCORES = ("inter-step entropy", "ablation", "label information")
 
@@ -124,3 +125,21 @@ def test_bad_arguments_are_refused(tmp_path):
 def test_a_file_is_written(tmp_path, unit):
     unit_rankings(importance(unit), path=tmp_path / "ranks.png")
     assert (tmp_path / "ranks.png").read_bytes().startswith(b"\x89PNG")
+
+
+EIGHT = ("entropy", "ablation", "label information", "displacement", "communities", "activity", "$w_1$", "a long name")
+
+
+@pytest.mark.parametrize("figsize", [None, (3.35, 6.0), (7.2, 5.0)])
+def test_eight_scores_are_legible_with_all_their_correlations(figsize):
+    result = importance(12, EIGHT)
+    figure = unit_rankings(result, figsize=figsize)
+    assert_legible(figure)
+    texts = shown_texts(figure)
+    assert min(text.get_fontsize() for text in texts) >= SMALLEST
+    assert sum("ρ = " in text.get_text() for text in texts) == len(result.pairs) == 28
+
+
+def test_a_figure_without_room_for_the_correlations_is_refused():
+    with pytest.raises(InputError, match="no room for the panels; accepted: a height of 5.6 or more at this width"):
+        unit_rankings(importance(12, EIGHT), figsize=(3.35, 5.2))
